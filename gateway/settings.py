@@ -1,0 +1,46 @@
+"""Settings of the gateway, read from the environment: `TRITONIC_PORT=1088` sets `port`."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+def _split(value: object) -> object:
+    """Let lists be written `a,b`, as people write them in the environment."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
+class Settings(BaseSettings):
+    """Every setting has a default that suits one machine; see `docs/operations.md`."""
+
+    model_config = SettingsConfigDict(env_prefix="TRITONIC_", extra="ignore")
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 1088
+    """Port to listen on."""
+    triton_urls: Annotated[list[str], NoDecode] = ["127.0.0.1:8001"]
+    """gRPC endpoints of the Triton servers, `host:port`, separated by commas."""
+    discovery_interval: Annotated[float, Field(gt=0)] = 2.0
+    """Seconds between two looks at which models the servers hold."""
+    request_timeout: Annotated[float, Field(gt=0)] = 600.0
+    """Seconds without a response from a model after which a request has failed."""
+    api_keys: Annotated[list[SecretStr], NoDecode] = []
+    """Keys of which a request must bear one, separated by commas. None: everybody may call."""
+    cors_origins: Annotated[list[str], NoDecode] = []
+    """Origins whose pages may call, separated by commas; `*` for all. None: no CORS headers."""
+    max_body_bytes: Annotated[int, Field(gt=0)] = 32 * 1024 * 1024
+    """Largest request body."""
+    project: str = "Tritonic"
+    """The `project` of `/v1/models`."""
+    public_url: str | None = None
+    """How clients reach this gateway, for the URLs that answers carry; default: the address they called."""
+    log_format: Literal["json", "console"] = "json"
+    """How log lines are written."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least serious lines to write."""
+
+    _split_lists = field_validator("triton_urls", "api_keys", "cors_origins", mode="before")(_split)
