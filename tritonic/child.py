@@ -1,0 +1,133 @@
+"""A program under a keeper: started in a session of its own, stopped so that nothing of it is left."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+KEEPER = Path(__file__).with_name("keeper.py")
+
+
+class ChildError(RuntimeError):
+    """A child could not be started, or could not be ended."""
+
+
+def session_members(session: int) -> list[int]:
+    """Process ids of the session, without those that have ended and only wait for their parent."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                state, _, _, sid = entry.joinpath("stat").read_bytes().rsplit(b")", 1)[1].split()[:4]
+                if int(sid) == session and state not in b"ZX":
+                    found.append(int(entry.name))
+    return found
+
+
+class Child:
+    """One running program, its descendants, and the keeper that watches over them.
+
+    `pid` is the program's process id; `session` is the keeper's, and the id of the session that holds all of them.
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        output: IO[bytes] | None = None,
+        grace: float = 10.0,
+        shm_prefix: str = "",
+    ) -> None:
+        """Start `argv`.
+
+        `output` takes both output streams (default: this process's own). `grace` is the number of seconds between
+        SIGTERM and SIGKILL. `shm_prefix` begins the names of the files of shared memory to remove at the end.
+        Raises ChildError when the keeper cannot start.
+        """
+        self._grace = grace
+        self._swept = False
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._keeper = subprocess.Popen(
+                [sys.executable, "-I", "-S", str(KEEPER), str(theirs.fileno()), str(grace), shm_prefix, *argv],
+                env=dict(env) if env is not None else None,
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        self._lifeline = ours
+        self.session = self._keeper.pid
+        ours.settimeout(20)
+        try:
+            answer = ours.recv(32)
+        except TimeoutError:
+            answer = b""
+        if not answer.strip():
+            self.stop()
+            raise ChildError(f"{argv[0]} could not be started.")
+        self.pid = int(answer)
+
+    def poll(self) -> int | None:
+        """The exit status once the program has ended (128 + signal when killed), else None."""
+        status = self._keeper.poll()
+        if status is not None:
+            self._sweep()
+        return status
+
+    def wait(self, timeout: float) -> int | None:
+        """Wait up to `timeout` seconds for the end; the exit status, or None."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._keeper.wait(timeout)
+        return self.poll()
+
+    def terminate(self) -> None:
+        """Ask the program to end, without waiting for it."""
+        if self._keeper.poll() is None:
+            self._keeper.terminate()
+
+    def stop(self) -> None:
+        """End the program and everything it started. Does nothing when it has ended.
+
+        Raises ChildError when a process survives.
+        """
+        self.terminate()
+        if self.wait(self._grace + 3) is None:
+            self._keeper.kill()
+            self._keeper.wait(5)
+            self._sweep()
+
+    def kill(self) -> None:
+        """SIGKILL to the program alone, as an out-of-memory killer would; for fault tests."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+
+    def processes(self) -> list[int]:
+        """Process ids of the keeper, the program and its descendants."""
+        return session_members(self.session)
+
+    def _sweep(self) -> None:
+        """After the keeper's end: nothing may be left. The keeper saw to it, unless it was killed itself."""
+        if self._swept:
+            return  # The session's number may belong to somebody else by now.
+        self._lifeline.close()
+        for _ in range(100):
+            left = self.processes()
+            if not left:
+                self._swept = True
+                return
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.02)
+        raise ChildError(f"These processes do not end: {', '.join(map(str, left))}.")
