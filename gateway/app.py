@@ -1,0 +1,105 @@
+"""The gateway: settings in, an ASGI application out. All wiring is here."""
+
+import asyncio
+import re
+import uuid
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+
+from fastapi import FastAPI, Request
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway import health
+from gateway.catalog import Catalog
+from gateway.dialects import DIALECTS
+from gateway.dialects.openai import errors as openai_errors
+from gateway.errors import GatewayError, MethodNotAllowed, NotFound
+from gateway.settings import Settings
+from gateway.telemetry import Metrics, Trace, configure_logging
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Return the gateway. It looks for models as soon as its lifespan begins."""
+    settings = settings or Settings()
+    configure_logging(settings.log_format, settings.log_level)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        catalog = Catalog(settings.triton_urls, interval=settings.discovery_interval, timeout=settings.request_timeout)
+        app.state.catalog = catalog
+        watching = asyncio.create_task(catalog.watch())
+        yield
+        watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await watching
+        await catalog.close()
+
+    app = FastAPI(title="Tritonic", version="0.1.0", lifespan=lifespan, docs_url="/docs", redoc_url=None)
+    app.state.settings = settings
+    app.state.metrics = Metrics()
+    app.include_router(health.router)
+    for routers in DIALECTS.values():
+        for router in routers:
+            app.include_router(router)
+    app.add_exception_handler(HTTPException, _no_route)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["x-request-id", "retry-after"],
+        )
+    # Outermost, so that preflights and unknown paths are seen too.
+    app.add_middleware(_Tracing, metrics=app.state.metrics)
+    return app
+
+
+async def _no_route(request: Request, exception: Exception) -> Response:
+    """Render what the router itself refuses; until a dialect claims a path, OpenAI's shape."""
+    error: GatewayError
+    if isinstance(exception, HTTPException) and exception.status_code == 405:
+        allowed = (exception.headers or {}).get("Allow", "")
+        error = MethodNotAllowed(f"{request.url.path} does not take {request.method}; it takes: {allowed}.")
+    else:
+        error = NotFound(f"There is nothing at {request.method} {request.url.path}.")
+    response = openai_errors.render(error)
+    if isinstance(exception, HTTPException):
+        response.headers.update(exception.headers or {})
+    return response
+
+
+class _Tracing:
+    """Gives every request an id and a trace. Plain ASGI: Starlette's own middleware base hides hang-ups."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
+        trace = Trace(self._metrics, request_id)
+        scope.setdefault("state", {})["trace"] = trace
+        status = 500
+
+        async def tagged(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["x-request-id"] = request_id
+            await send(message)
+
+        try:
+            await self._app(scope, receive, tagged)
+        finally:
+            trace.finished(499 if trace.hung_up else status)

@@ -1,0 +1,210 @@
+"""Which models there are, where they run, and how to ask them.
+
+Models describe themselves in their `config.pbtxt` (docs/architecture.md); the catalog looks at every Triton endpoint again
+and again, so that models that load or unload later appear and vanish without a restart.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias
+
+import structlog
+
+from gateway.errors import GatewayError, ModelNotFound, Overloaded, UnsupportedOption
+from gateway.operations.chat import Chat
+from gateway.operations.complete import Complete
+from gateway.operations.text import TextEvent
+from gateway.signatures import vllm
+from gateway.telemetry import Trace
+from gateway.triton import RETRY_AFTER, IndexEntry, ModelConfig, Response, Tensor, Triton
+
+Request: TypeAlias = Chat | Complete
+
+OPERATION_NAMES: Mapping[type, str] = {Chat: "chat", Complete: "complete"}
+
+
+class Signature(Protocol):
+    """A module of `gateway/signatures/`: how an operation travels in tensors."""
+
+    INPUTS: Mapping[str, str]
+    OUTPUTS: Mapping[str, str]
+
+    def encode(self, request: Request, parameters: Mapping[str, str]) -> list[Tensor]:
+        """Return the tensors of a request."""
+        ...
+
+    def decode(self, responses: AsyncGenerator[Response]) -> AsyncGenerator[TextEvent]:
+        """Yield the events that responses mean."""
+        ...
+
+    def explain(self, request: Request, error: GatewayError) -> GatewayError:
+        """Put a failure in the caller's terms."""
+        ...
+
+
+SIGNATURES: Mapping[str, Signature] = {"vllm": vllm}
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model that can be asked, at one endpoint."""
+
+    name: str
+    triton: Triton
+    config: ModelConfig
+    signature: Signature
+    operations: frozenset[str]
+    owned_by: str
+    created: int
+
+
+@dataclass(slots=True)
+class Endpoint:
+    """A Triton server and what it was last seen to hold. `up` is None until it was first reached or missed."""
+
+    triton: Triton
+    up: bool | None = None
+    models: tuple[Model, ...] = ()
+    waiting: Mapping[str, str] = field(default_factory=dict)
+    """Names that are on the server and not ready, with the reason."""
+
+
+class Catalog:
+    """The models of all endpoints. Several endpoints that hold one model share its requests."""
+
+    def __init__(self, urls: list[str], *, interval: float, timeout: float) -> None:
+        """`interval` is in seconds between two looks, `timeout` in seconds without a response (`Settings`)."""
+        self.endpoints = [Endpoint(Triton(url)) for url in urls]
+        self._interval = interval
+        self._timeout = timeout
+        self._look_now = asyncio.Event()
+        self._complained: set[str] = set()
+        self._log = structlog.get_logger("gateway.catalog")
+
+    def models(self) -> list[Model]:
+        """One of each model that can be asked now, by name."""
+        found = {model.name: model for endpoint in self.endpoints if endpoint.up for model in endpoint.models}
+        return [found[name] for name in sorted(found)]
+
+    def get(self, name: str) -> Model:
+        """Return the replica of model `name` with the least to do.
+
+        Raises `Overloaded` when the model is known and no server that holds it answers or no server answers at all,
+        and `ModelNotFound` otherwise.
+        """
+        holders = [(e, m) for e in self.endpoints for m in e.models if m.name == name]
+        ready = [model for endpoint, model in holders if endpoint.up]
+        if ready:
+            return min(ready, key=lambda model: model.triton.in_flight)
+        if holders or not any(endpoint.up for endpoint in self.endpoints):
+            raise Overloaded(f"No server that could hold the model '{name}' is reachable now.", retry_after=RETRY_AFTER)
+        for endpoint in self.endpoints:
+            if name in endpoint.waiting:
+                raise Overloaded(f"The model '{name}' is not ready: {endpoint.waiting[name]}.", retry_after=RETRY_AFTER)
+        known = ", ".join(model.name for model in self.models()) or "none"
+        raise ModelNotFound(f"The model '{name}' does not exist. Models: {known}.", param="model")
+
+    async def run(self, request: Request, trace: Trace) -> AsyncGenerator[TextEvent]:
+        """Ask the model that `request` names, and yield the events of its answer.
+
+        Closing the iterator stops the model. Raises a `GatewayError` for every failure.
+        """
+        model = self.get(request.model)
+        operation = OPERATION_NAMES[type(request)]
+        if operation not in model.operations:
+            offered = ", ".join(sorted(model.operations))
+            raise UnsupportedOption(f"The model '{model.name}' cannot {operation}; it can: {offered}.", param="model")
+        with trace.work(model.name, stream=request.stream) as work:
+            try:
+                tensors = model.signature.encode(request, model.config.parameters)
+                responses = model.triton.stream(
+                    model.config.name, tensors, request_id=trace.request_id, timeout=self._timeout
+                )
+                async with aclosing(responses), aclosing(model.signature.decode(responses)) as events:
+                    async for event in events:
+                        work.saw(event)
+                        yield event
+            except GatewayError as error:
+                if isinstance(error, Overloaded | ModelNotFound):
+                    self._look_now.set()
+                raise model.signature.explain(request, error) from None
+
+    async def watch(self) -> None:
+        """Look at every endpoint for ever: at each interval, and at once when a request found a server gone."""
+        while True:
+            await self.refresh()
+            try:
+                async with asyncio.timeout(self._interval):
+                    await self._look_now.wait()
+                # A burst of failures must not become a burst of looks.
+                await asyncio.sleep(0.1)
+            except TimeoutError:
+                pass
+            self._look_now.clear()
+
+    async def refresh(self) -> None:
+        """Look at every endpoint once."""
+        await asyncio.gather(*(self._refresh(endpoint) for endpoint in self.endpoints))
+
+    async def _refresh(self, endpoint: Endpoint) -> None:
+        try:
+            entries = await endpoint.triton.index()
+            ready = [entry.name for entry in entries if entry.state == "READY"]
+            configs = await asyncio.gather(*(endpoint.triton.config(name) for name in ready), return_exceptions=True)
+        except GatewayError as error:
+            if endpoint.up is not False:
+                self._log.warning("triton unreachable", url=endpoint.triton.url, reason=error.message)
+            endpoint.up = False
+            return
+        models = [m for c in configs if isinstance(c, ModelConfig) and (m := self._describe(endpoint, c))]
+        if not endpoint.up or {m.name for m in models} != {m.name for m in endpoint.models}:
+            self._log.info("models", url=endpoint.triton.url, ready=sorted(m.name for m in models))
+        endpoint.models, endpoint.up = tuple(models), True
+        endpoint.waiting = _waiting(entries)
+
+    def _describe(self, endpoint: Endpoint, config: ModelConfig) -> Model | None:
+        """Read what a model says of itself; None, with one line in the log, where that is nothing we can speak to."""
+        parameters = config.parameters
+        try:
+            signature = SIGNATURES[parameters["signature"]]
+            operations = frozenset(json.loads(parameters["operations"]))
+            created = int(parameters.get("created", 0))
+        except (KeyError, ValueError, TypeError) as error:
+            self._complain(config, f"its parameters do not describe it: {error!r}")
+            return None
+        for declared, expected in ((config.inputs, signature.INPUTS), (config.outputs, signature.OUTPUTS)):
+            for name, datatype in expected.items():
+                if declared.get(name) != datatype:
+                    self._complain(config, f"tensor {name} is {declared.get(name)}, expected {datatype}")
+                    return None
+        return Model(
+            name=parameters.get("served_name", config.name),
+            triton=endpoint.triton,
+            config=config,
+            signature=signature,
+            operations=operations,
+            owned_by=parameters.get("owned_by", "tritonic"),
+            created=created,
+        )
+
+    def _complain(self, config: ModelConfig, reason: str) -> None:
+        if config.name not in self._complained:
+            self._complained.add(config.name)
+            self._log.warning("model left out", model=config.name, reason=reason)
+
+    async def close(self) -> None:
+        """Close the connections to all endpoints."""
+        for endpoint in self.endpoints:
+            await endpoint.triton.close()
+
+
+def _waiting(entries: list[IndexEntry]) -> dict[str, str]:
+    """Models that are there and not ready. A model that was unloaded on purpose is simply gone."""
+    return {
+        entry.name: "it failed to load" if entry.state == "UNAVAILABLE" else f"it is {entry.state.lower()}"
+        for entry in entries
+        if entry.state not in ("", "READY") and entry.reason != "unloaded"
+    }

@@ -1,0 +1,129 @@
+"""How an answer leaves, the same for every operation and every dialect: folded whole, or as server-sent events.
+
+A client that hangs up stops the model, in both cases and at any moment: the stream of events is closed, which cancels
+the request in Triton. Starlette notices a hang-up only while a body is being sent, so the waits here watch for it.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from contextlib import aclosing
+from typing import TypeVar
+
+import structlog
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from gateway.errors import GatewayError
+from gateway.telemetry import Trace
+
+Event = TypeVar("Event")
+Folded = TypeVar("Folded")
+
+
+class ClientGone(Exception):
+    """The client hung up; nobody is left to answer."""
+
+
+async def whole(request: Request, folded: Awaitable[Folded]) -> Folded:
+    """Await `folded`, the fold of a stream of events. Raises `ClientGone` as soon as the client hangs up."""
+    return await _unless_gone(request.receive, folded, request.state.trace)
+
+
+async def sse(
+    request: Request,
+    events: AsyncGenerator[Event],
+    render: Callable[[Event], Iterable[bytes]],
+    render_error: Callable[[GatewayError], bytes],
+    done: bytes | None = None,
+) -> Response:
+    """Return a response that sends what `render` makes of each event.
+
+    The first event is awaited here, so that an early failure is raised and still has a true status. A later failure
+    leaves as one event made by `render_error`, without `done`. Raises `ClientGone`.
+    """
+    trace: Trace = request.state.trace
+    try:
+        first = await _unless_gone(request.receive, anext(events), trace)
+    except BaseException:
+        await events.aclose()
+        raise
+    return _EventStream(first, events, render, render_error, done, trace)
+
+
+async def _unless_gone(receive: Receive, work: Awaitable[Folded], trace: Trace) -> Folded:
+    """Await `work`, or cancel it and raise `ClientGone` when the client hangs up first."""
+    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_hang_up(receive))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        trace.hung_up = True
+        raise ClientGone
+    finally:
+        gone.cancel()
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+
+
+async def _hang_up(receive: Receive) -> None:
+    """Return when the client is gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class _EventStream(Response):
+    """A body of server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html)."""
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self,
+        first: Event,
+        events: AsyncGenerator[Event],
+        render: Callable[[Event], Iterable[bytes]],
+        render_error: Callable[[GatewayError], bytes],
+        done: bytes | None,
+        trace: Trace,
+    ) -> None:
+        # Proxies must neither hold events back nor keep them.
+        super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self._first, self._events = first, events
+        self._render, self._render_error, self._done = render, render_error, done
+        self._trace = trace
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await _unless_gone(receive, self._send_all(send), self._trace)
+        except ClientGone:
+            pass
+        finally:
+            await self._events.aclose()
+
+    async def _send_all(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        last = b""
+        async with aclosing(self._events):
+            try:
+                await self._send_event(send, self._first)
+                async for event in self._events:
+                    await self._send_event(send, event)
+                if self._done is not None:
+                    last = _line(self._done)
+            except GatewayError as error:
+                last = _line(self._render_error(error))
+            except Exception:
+                structlog.get_logger("gateway").exception("stream failed", request_id=self._trace.request_id)
+                last = _line(self._render_error(GatewayError("The gateway failed while it sent the answer.")))
+        await send({"type": "http.response.body", "body": last, "more_body": False})
+
+    async def _send_event(self, send: Send, event: object) -> None:
+        body = b"".join(_line(data) for data in self._render(event))  # type: ignore[arg-type]
+        if body:
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+
+
+def _line(data: bytes) -> bytes:
+    return b"data: " + data + b"\n\n"

@@ -1,0 +1,78 @@
+"""GET /v1/models and /v1/models/{id}: https://platform.openai.com/docs/api-reference/models
+
+A superset of OpenAI's list and of the standard document's (`project`, and for each model its name and the address to call).
+"""
+
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from gateway.catalog import Catalog, Model
+from gateway.dialects.openai import errors
+from gateway.dialects.route import route_class
+from gateway.errors import ModelNotFound
+from gateway.settings import Settings
+
+router = APIRouter(route_class=route_class(errors.render), tags=["Models"])
+
+# Where a model is called, by the first of these that it offers.
+PATHS = {"chat": "/v1/chat/completions", "complete": "/v1/completions"}
+
+
+@router.get("/v1/models", summary="List models")
+async def list_models(request: Request) -> Response:
+    """Return every model that can be asked now."""
+    catalog: Catalog = request.app.state.catalog
+    settings: Settings = request.app.state.settings
+    listing = {
+        "object": "list",
+        "project": settings.project,
+        "data": [_card(model, request) for model in catalog.models()],
+        "code": 0,
+        "message": "success",
+    }
+    return Response(orjson.dumps(listing), media_type="application/json")
+
+
+@router.get("/v1/models/{model_id:path}", summary="Describe a model")
+async def retrieve_model(model_id: str, request: Request) -> Response:
+    """Return one model. Names may contain slashes."""
+    catalog: Catalog = request.app.state.catalog
+    for model in catalog.models():
+        if model.name == model_id:
+            card = {**_card(model, request), "code": 0, "message": "success"}
+            return Response(orjson.dumps(card), media_type="application/json")
+    raise ModelNotFound(f"The model '{model_id}' does not exist.", param="model")
+
+
+def _card(model: Model, request: Request) -> dict[str, Any]:
+    settings: Settings = request.app.state.settings
+    base = (settings.public_url or str(request.base_url)).rstrip("/")
+    path = next((path for operation, path in PATHS.items() if operation in model.operations), "")
+    permission = {
+        "id": f"modelperm-{model.name}",
+        "object": "model_permission",
+        "created": model.created,
+        "allow_create_engine": False,
+        "allow_sampling": True,
+        "allow_logprobs": False,
+        "allow_search_indices": False,
+        "allow_view": True,
+        "allow_fine_tuning": False,
+        "organization": "*",
+        "group": None,
+        "is_blocking": False,
+    }
+    return {
+        "id": model.name,
+        "object": "model",
+        "created": model.created,
+        "owned_by": model.owned_by,
+        "permission": [permission],
+        "root": model.name,
+        "parent": None,
+        "model": model.name,
+        "url": base + path,
+    }

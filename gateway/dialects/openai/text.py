@@ -1,0 +1,96 @@
+"""What chat and completions share: their parameters and their usage, as OpenAI's reference defines them, with vLLM's additions.
+
+https://platform.openai.com/docs/api-reference/chat/create;
+https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html (top_k, min_p, repetition_penalty)
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+from pydantic import Discriminator, Field, Tag
+
+from gateway.dialects.route import UNION_TAG, Wire
+from gateway.errors import InvalidRequest, UnsupportedOption
+from gateway.operations.text import Sampling, Usage
+
+Stop = Annotated[
+    Annotated[str, Field(min_length=1), Tag(UNION_TAG + "one")]
+    | Annotated[
+        list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=4), Tag(UNION_TAG + "several")
+    ],
+    Discriminator(lambda value: UNION_TAG + ("several" if isinstance(value, list) else "one")),
+]
+
+
+class StreamOptions(Wire):
+    """Options that only streams have."""
+
+    include_usage: bool | None = None
+
+
+class SamplingFields(Wire):
+    """Fields that end in `Sampling`, and those that say how the answer travels."""
+
+    model: str
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: Annotated[int | None, Field(ge=1)] = None
+    temperature: Annotated[float | None, Field(ge=0, le=2)] = None
+    top_p: Annotated[float | None, Field(gt=0, le=1)] = None
+    top_k: Annotated[int | None, Field(ge=-1, lt=2**31)] = None
+    min_p: Annotated[float | None, Field(ge=0, le=1)] = None
+    seed: Annotated[int | None, Field(ge=-(2**63), lt=2**63)] = None
+    stop: Stop | None = None
+    presence_penalty: Annotated[float | None, Field(ge=-2, le=2)] = None
+    frequency_penalty: Annotated[float | None, Field(ge=-2, le=2)] = None
+    repetition_penalty: Annotated[float | None, Field(gt=0, le=10)] = None
+    n: Annotated[int | None, Field(ge=1, le=128)] = None
+    user: str | None = None
+
+    def sampling(self, max_tokens: int | None) -> Sampling:
+        """Return what was given; `max_tokens` because chat has two names for it."""
+        return Sampling(
+            max_tokens=max_tokens,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            min_p=self.min_p,
+            seed=self.seed,
+            stop=(self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ()),
+            presence_penalty=self.presence_penalty,
+            frequency_penalty=self.frequency_penalty,
+            repetition_penalty=self.repetition_penalty,
+            n=self.n or 1,
+        )
+
+    @property
+    def streams(self) -> bool:
+        """Whether the caller wants events. Raises `InvalidRequest` for stream options without a stream."""
+        if self.stream_options is not None and not self.stream:
+            raise InvalidRequest("'stream_options' is only allowed when 'stream' is true.", param="stream_options")
+        return bool(self.stream)
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether the stream ends with a chunk that carries the usage."""
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+
+def refuse(body: Wire, not_carried: Mapping[str, Callable[[Any], bool]]) -> None:
+    """Raise `UnsupportedOption` for the first field that asks for what is not carried.
+
+    `not_carried` gives for each name a test that is true of the values that ask for nothing.
+    """
+    for name, asks_nothing in not_carried.items():
+        value = getattr(body, name)
+        if value is not None and not asks_nothing(value):
+            raise UnsupportedOption(f"The parameter '{name}' is not supported with this value yet.", param=name)
+
+
+def render_usage(usage: Usage) -> dict[str, int]:
+    """Return OpenAI's usage object."""
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+    }

@@ -1,0 +1,36 @@
+"""What the machines around the gateway ask: is it alive, is it ready, what does it measure."""
+
+import orjson
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from gateway.catalog import Catalog
+from gateway.telemetry import Metrics
+
+router = APIRouter(tags=["Operations"])
+
+
+@router.get("/health/live", summary="Whether the process answers")
+async def live() -> Response:
+    """Answer 200 as long as the gateway runs."""
+    return Response(b'{"status":"live"}', media_type="application/json")
+
+
+@router.get("/health/ready", summary="Whether requests can be served")
+async def ready(request: Request) -> Response:
+    """Answer 200 when a Triton server and at least one model are ready, and 503 with what is missing otherwise."""
+    catalog: Catalog = request.app.state.catalog
+    models = [model.name for model in catalog.models()]
+    body = {
+        "status": "ready" if models else "not ready",
+        "triton": [{"url": e.triton.url, "reachable": bool(e.up)} for e in catalog.endpoints],
+        "models": models,
+    }
+    return Response(orjson.dumps(body), 200 if models else 503, media_type="application/json")
+
+
+@router.get("/metrics", summary="Prometheus metrics")
+async def metrics(request: Request) -> Response:
+    """Return the metrics in Prometheus' text format."""
+    measured: Metrics = request.app.state.metrics
+    return Response(measured.exposition(), media_type="text/plain; version=0.0.4")

@@ -1,0 +1,170 @@
+"""What can be seen from outside: metrics, request ids and structured logs.
+
+Metric names and labels are listed in docs/operations.md. `model` is only ever the name of a model that was found, and
+`route` the pattern of a known route, so that callers cannot make up new series.
+"""
+
+import logging
+import time
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Literal, Self
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from gateway.operations.text import Delta, TextEvent, Usage
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+_SHORT_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2, 5)
+
+
+class Metrics:
+    """The Prometheus metrics of one gateway."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        by = ("route", "model")
+
+        def counter(name: str, text: str, labels: tuple[str, ...] = by) -> Counter:
+            return Counter(f"tritonic_{name}", text, labels, registry=self.registry)
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+            return Histogram(f"tritonic_{name}", text, by, buckets=buckets, registry=self.registry)
+
+        self.requests = counter("requests", "HTTP requests answered.", (*by, "status"))
+        self.request_seconds = histogram("request_seconds", "From request to the end of the answer.", _SECONDS)
+        self.first_token_seconds = histogram("time_to_first_token_seconds", "From request to first token.", _SECONDS)
+        self.inter_token_seconds = histogram("inter_token_seconds", "Between two tokens of a stream.", _SHORT_SECONDS)
+        self.tokens_in = counter("tokens_in", "Tokens of prompts, as counted by the engine.")
+        self.tokens_out = counter("tokens_out", "Tokens generated, as counted by the engine.")
+        self.cancellations = counter("cancellations", "Requests whose client hung up before the end.")
+        self.in_flight = Gauge("tritonic_in_flight", "Requests a model works on.", by, registry=self.registry)
+
+    def exposition(self) -> bytes:
+        """Return everything in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+@dataclass(slots=True)
+class Trace:
+    """One HTTP request on its way through the gateway."""
+
+    metrics: Metrics
+    request_id: str
+    route: str = ""
+    model: str = ""
+    hung_up: bool = False
+    started: float = field(default_factory=time.perf_counter)
+
+    def work(self, model: str, *, stream: bool) -> "Work":
+        """Measure what `model` does for this request, inside a `with`."""
+        self.model = model
+        return Work(self, stream)
+
+    def finished(self, status: int) -> None:
+        """Count the request and log one line about it."""
+        seconds = time.perf_counter() - self.started
+        self.metrics.requests.labels(self.route, self.model, str(status)).inc()
+        self.metrics.request_seconds.labels(self.route, self.model).observe(seconds)
+        if self.hung_up and self.model:
+            self.metrics.cancellations.labels(self.route, self.model).inc()
+        structlog.get_logger("gateway").info(
+            "request",
+            request_id=self.request_id,
+            route=self.route,
+            model=self.model or None,
+            status=status,
+            milliseconds=round(seconds * 1000, 1),
+            hung_up=self.hung_up,
+        )
+
+
+class Work:
+    """Counts the events of one answer while a model works on it."""
+
+    __slots__ = (
+        "_first_token",
+        "_in_flight",
+        "_inter_token",
+        "_last",
+        "_started",
+        "_stream",
+        "_tokens_in",
+        "_tokens_out",
+    )
+
+    def __init__(self, trace: Trace, stream: bool) -> None:
+        metrics, labels = trace.metrics, (trace.route, trace.model)
+        self._in_flight = metrics.in_flight.labels(*labels)
+        self._first_token = metrics.first_token_seconds.labels(*labels)
+        self._inter_token = metrics.inter_token_seconds.labels(*labels)
+        self._tokens_in = metrics.tokens_in.labels(*labels)
+        self._tokens_out = metrics.tokens_out.labels(*labels)
+        self._started = trace.started
+        self._last = 0.0
+        self._stream = stream
+
+    def __enter__(self) -> Self:
+        self._in_flight.inc()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._in_flight.dec()
+
+    def saw(self, event: TextEvent) -> None:
+        """Count one event. Times between tokens mean something only where tokens arrive as they are made."""
+        if isinstance(event, Delta):
+            self._tokens_out.inc(event.tokens)
+            if not self._stream:
+                return
+            now = time.perf_counter()
+            if self._last:
+                # Tokens that travelled together were made one after another since the last ones came.
+                each = (now - self._last) / max(event.tokens, 1)
+                for _ in range(event.tokens):
+                    self._inter_token.observe(each)
+            else:
+                self._first_token.observe(now - self._started)
+            self._last = now
+        elif isinstance(event, Usage):
+            self._tokens_in.inc(event.prompt_tokens)
+
+
+def configure_logging(form: Literal["json", "console"], level: str) -> None:
+    """Write structlog's and the standard library's lines to standard error in one form."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+    ]
+    renderer: list[structlog.typing.Processor] = (
+        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        if form == "json"
+        else [structlog.dev.ConsoleRenderer()]
+    )
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level.upper())
+    for name in ("uvicorn", "uvicorn.error"):
+        logging.getLogger(name).handlers = []
+        logging.getLogger(name).propagate = True

@@ -1,0 +1,238 @@
+"""One Triton endpoint over gRPC: health, discovery, and a stream of responses to one request.
+
+Knows the KServe protocol (https://github.com/kserve/open-inference-protocol) and nothing of what the tensors mean.
+"""
+
+import asyncio
+import struct
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from tritonclient.grpc import model_config_pb2
+from tritonclient.grpc import service_pb2 as pb
+from tritonclient.grpc import service_pb2_grpc as rpc
+
+from gateway.errors import (
+    ContextLengthExceeded,
+    GatewayError,
+    InvalidRequest,
+    ModelFailed,
+    ModelNotFound,
+    ModelTimeout,
+    Overloaded,
+    UnsupportedOption,
+)
+
+RETRY_AFTER = 2
+"""Seconds after which a caller may try again when a server is down or full."""
+
+_CHANNEL_OPTIONS = [
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    # A server that comes back must be found at once, not after gRPC's default of up to two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+]
+# Without it Triton ends a failed stream with status OK and the error as mere text.
+_METADATA = (("triton_grpc_error", "true"),)
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """An input: `data` is its little-endian content, BYTES elements each with a 4-byte length before them."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    data: bytes
+
+
+def text(name: str, *values: str) -> Tensor:
+    """BYTES[len(values)]."""
+    encoded = [value.encode() for value in values]
+    return Tensor(name, "BYTES", (len(encoded),), b"".join(struct.pack("<I", len(v)) + v for v in encoded))
+
+
+def boolean(name: str, value: bool) -> Tensor:
+    """BOOL[1]."""
+    return Tensor(name, "BOOL", (1,), b"\x01" if value else b"\x00")
+
+
+class Response:
+    """One response of a model: its outputs by name, read on demand."""
+
+    __slots__ = ("_outputs",)
+
+    def __init__(self, message: Any) -> None:
+        """`message` is a `ModelInferResponse`."""
+        self._outputs = {o.name: raw for o, raw in zip(message.outputs, message.raw_output_contents, strict=True)}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._outputs
+
+    def texts(self, name: str) -> list[str]:
+        """Elements of a BYTES output; empty where the response does not carry it."""
+        raw = self._outputs.get(name, b"")
+        values, at = [], 0
+        while at < len(raw):
+            (size,) = struct.unpack_from("<I", raw, at)
+            values.append(raw[at + 4 : at + 4 + size].decode(errors="replace"))
+            at += 4 + size
+        return values
+
+    def uint32(self, name: str) -> int | None:
+        """The first element of a UINT32 output."""
+        raw = self._outputs.get(name)
+        return int.from_bytes(raw[:4], "little") if raw else None
+
+
+@dataclass(frozen=True, slots=True)
+class IndexEntry:
+    """A model of the repository: `state` is READY, LOADING, UNLOADING or UNAVAILABLE; `reason` says why not ready."""
+
+    name: str
+    state: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """What `config.pbtxt` says of a model: its parameters and its tensors (name to datatype)."""
+
+    name: str
+    parameters: Mapping[str, str]
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+    fingerprint: bytes
+
+
+class Triton:
+    """One endpoint. Create it inside a running event loop."""
+
+    def __init__(self, url: str) -> None:
+        """`url` is `host:port` of the gRPC service."""
+        self.url = url
+        self.in_flight = 0
+        self._channel = grpc.aio.insecure_channel(url, options=_CHANNEL_OPTIONS)
+        self._stub = rpc.GRPCInferenceServiceStub(self._channel)
+
+    async def close(self) -> None:
+        """Close the connection; streams in flight are cancelled."""
+        await self._channel.close()
+
+    async def index(self, timeout: float = 5.0) -> list[IndexEntry]:
+        """Models of the repository with their states. Raises `GatewayError` when the server does not answer."""
+        try:
+            answer = await self._stub.RepositoryIndex(pb.RepositoryIndexRequest(), timeout=timeout)
+        except grpc.aio.AioRpcError as error:
+            raise _gateway_error(error.code(), error.details()) from None
+        return [IndexEntry(model.name, model.state, model.reason) for model in answer.models]
+
+    async def config(self, name: str, timeout: float = 5.0) -> ModelConfig:
+        """The configuration of a loaded model. Raises `GatewayError` when there is none."""
+        try:
+            answer = await self._stub.ModelConfig(pb.ModelConfigRequest(name=name), timeout=timeout)
+        except grpc.aio.AioRpcError as error:
+            raise _gateway_error(error.code(), error.details()) from None
+        config = answer.config
+        return ModelConfig(
+            name=config.name,
+            parameters={key: value.string_value for key, value in config.parameters.items()},
+            inputs={tensor.name: _datatype(tensor.data_type) for tensor in config.input},
+            outputs={tensor.name: _datatype(tensor.data_type) for tensor in config.output},
+            fingerprint=config.SerializeToString(deterministic=True),
+        )
+
+    async def stream(
+        self, model: str, tensors: Sequence[Tensor], *, request_id: str, timeout: float
+    ) -> AsyncGenerator[Response]:
+        """Ask a decoupled model, and yield its responses until the one with the final flag.
+
+        Closing the iterator cancels the request in the server. Raises a `GatewayError` when the request fails, when
+        nothing arrives for `timeout` seconds, and when the stream ends before its final response.
+        """
+        request = pb.ModelInferRequest(
+            model_name=model,
+            id=request_id,
+            inputs=[
+                pb.ModelInferRequest.InferInputTensor(name=t.name, datatype=t.datatype, shape=t.shape) for t in tensors
+            ],
+            raw_input_contents=[t.data for t in tensors],
+        )
+        request.parameters["triton_enable_empty_final_response"].bool_param = True
+        call = self._stub.ModelStreamInfer(metadata=_METADATA)
+        self.in_flight += 1
+        try:
+            await call.write(request)
+            await call.done_writing()
+            while True:
+                async with asyncio.timeout(timeout):
+                    message = await call.read()
+                if message is grpc.aio.EOF:
+                    raise await _premature(call)
+                if message.error_message:
+                    raise _gateway_error(None, message.error_message)
+                answer = message.infer_response
+                if answer.outputs:
+                    yield Response(answer)
+                if answer.parameters["triton_final_response"].bool_param:
+                    return
+        except TimeoutError:
+            raise ModelTimeout(f"The model gave no answer for {timeout:g} seconds.") from None
+        except grpc.aio.AioRpcError as error:
+            raise _gateway_error(error.code(), error.details()) from None
+        except asyncio.InvalidStateError:
+            # The call ended while the request was being written; its status says why.
+            raise await _premature(call) from None
+        finally:
+            self.in_flight -= 1
+            call.cancel()
+
+
+async def _premature(call: Any) -> GatewayError:
+    """Why a stream ended before its final response."""
+    code = await call.code()
+    if code is grpc.StatusCode.OK:
+        return ModelFailed("The server closed the stream before the answer was complete.")
+    return _gateway_error(code, await call.details())
+
+
+def _datatype(data_type: int) -> str:
+    """`TYPE_STRING` of a configuration is `BYTES` of a tensor."""
+    name = str(model_config_pb2.DataType.Name(data_type)).removeprefix("TYPE_")
+    return "BYTES" if name == "STRING" else name
+
+
+_BY_CODE: dict[str, type[GatewayError]] = {
+    "context_length_exceeded": ContextLengthExceeded,
+    "invalid_value": InvalidRequest,
+    "unsupported_option": UnsupportedOption,
+    "overloaded": Overloaded,
+    "cancelled": ModelFailed,
+    "engine_failed": ModelFailed,
+}
+_BY_STATUS: dict[grpc.StatusCode, type[GatewayError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
+    grpc.StatusCode.NOT_FOUND: ModelNotFound,
+    grpc.StatusCode.UNAVAILABLE: Overloaded,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: Overloaded,
+    grpc.StatusCode.DEADLINE_EXCEEDED: ModelTimeout,
+}
+
+
+def _gateway_error(status: grpc.StatusCode | None, message: str | None) -> GatewayError:
+    """Translate a failure; our backends begin their messages with `[code]` or `[code:input]` (docs/architecture.md)."""
+    message = message or "Triton gave no reason."
+    kind: type[GatewayError] = _BY_STATUS.get(status, ModelFailed) if status else ModelFailed
+    param = None
+    if message.startswith("[") and "]" in message:
+        tag, sentence = message[1:].split("]", 1)
+        code, _, name = tag.partition(":")
+        if code in _BY_CODE:
+            kind, param, message = _BY_CODE[code], name or None, sentence.strip()
+    elif kind is Overloaded:
+        message = f"The model server is not available: {message}"
+    return kind(message, param=param, retry_after=RETRY_AFTER if kind is Overloaded else None)
