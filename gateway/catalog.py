@@ -1,7 +1,7 @@
 """Which models there are, where they run, and how to ask them.
 
-Models describe themselves in their `config.pbtxt` (docs/architecture.md); the catalog looks at every Triton endpoint again
-and again, so that models that load or unload later appear and vanish without a restart.
+Models describe themselves in their `config.pbtxt` (docs/architecture.md); the catalog looks at every Triton endpoint
+again and again, so that models that load or unload later appear and vanish without a restart.
 """
 
 import asyncio

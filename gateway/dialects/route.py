@@ -1,4 +1,4 @@
-"""What every dialect needs of HTTP: who may call, how a body is read, and failures that leave in the dialect's own shape."""
+"""What every dialect needs of HTTP: who may call, how a body is read, and failures in the dialect's own shape."""
 
 import hmac
 from collections.abc import Callable, Coroutine
@@ -21,7 +21,7 @@ from gateway.settings import Settings
 RenderError: TypeAlias = Callable[[GatewayError], Response]
 
 UNION_TAG = "·"
-"""First character of the tags of discriminated unions: pydantic puts tags into the path of an error, clients must not see them."""
+"""First character of union tags, which pydantic puts into the path of an error and clients must not see."""
 
 
 class Wire(BaseModel):

@@ -34,7 +34,8 @@ class Sampling:
 class Delta:
     """Text was added to answer `index`.
 
-    `tokens` counts what the model's response brought; text can be empty while a character or a stop string is incomplete.
+    `tokens` counts what the model's response brought. Text can be empty while a character or a stop string is
+    incomplete.
     """
 
     index: int

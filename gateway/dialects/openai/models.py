@@ -1,6 +1,6 @@
 """GET /v1/models and /v1/models/{id}: https://platform.openai.com/docs/api-reference/models
 
-A superset of OpenAI's list and of the standard document's (`project`, and for each model its name and the address to call).
+A superset of OpenAI's list and of the standard document's: `project`, and for each model its name and address.
 """
 
 from typing import Any

@@ -1,6 +1,6 @@
-"""What chat and completions share: their parameters and their usage, as OpenAI's reference defines them, with vLLM's additions.
+"""What chat and completions share: their parameters and their usage.
 
-https://platform.openai.com/docs/api-reference/chat/create;
+As OpenAI's reference defines them, https://platform.openai.com/docs/api-reference/chat/create, with vLLM's additions,
 https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html (top_k, min_p, repetition_penalty)
 """
 
