@@ -21,6 +21,9 @@ from gateway.errors import GatewayError, MethodNotAllowed, NotFound
 from gateway.settings import Settings
 from gateway.telemetry import Metrics, Trace, configure_logging
 
+UNMATCHED = "unmatched"
+"""The route of requests for which there is none: their paths are the callers' invention and no label."""
+
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
 
@@ -102,4 +105,5 @@ class _Tracing:
         try:
             await self._app(scope, receive, tagged)
         finally:
+            trace.route = trace.route or getattr(scope.get("route"), "path", UNMATCHED)
             trace.finished(499 if trace.hung_up else status)

@@ -5,6 +5,7 @@ again and again, so that models that load or unload later appear and vanish with
 """
 
 import asyncio
+import hashlib
 import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
@@ -59,6 +60,11 @@ class Model:
     operations: frozenset[str]
     owned_by: str
     created: int
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when the model or how it is served changes: a digest of its whole configuration."""
+        return f"fp_{hashlib.sha256(self.config.serialized).hexdigest()[:10]}"
 
 
 @dataclass(slots=True)

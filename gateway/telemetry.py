@@ -19,6 +19,9 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120
 _SHORT_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2, 5)
 
 
+_MONITORED = frozenset({"/health/live", "/health/ready", "/metrics"})
+
+
 class Metrics:
     """The Prometheus metrics of one gateway."""
 
@@ -69,7 +72,10 @@ class Trace:
         self.metrics.request_seconds.labels(self.route, self.model).observe(seconds)
         if self.hung_up and self.model:
             self.metrics.cancellations.labels(self.route, self.model).inc()
-        structlog.get_logger("gateway").info(
+        log = structlog.get_logger("gateway")
+        # What monitors ask every few seconds would drown what people ask.
+        write = log.debug if self.route in _MONITORED else log.info
+        write(
             "request",
             request_id=self.request_id,
             route=self.route,

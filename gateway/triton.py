@@ -106,7 +106,7 @@ class ModelConfig:
     parameters: Mapping[str, str]
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
-    fingerprint: bytes
+    serialized: bytes
 
 
 class Triton:
@@ -143,7 +143,7 @@ class Triton:
             parameters={key: value.string_value for key, value in config.parameters.items()},
             inputs={tensor.name: _datatype(tensor.data_type) for tensor in config.input},
             outputs={tensor.name: _datatype(tensor.data_type) for tensor in config.output},
-            fingerprint=config.SerializeToString(deterministic=True),
+            serialized=config.SerializeToString(deterministic=True),
         )
 
     async def stream(

@@ -93,10 +93,12 @@ class _JSONRequest(Request):
                 raise too_large
         self._body = bytes(body)
         try:
-            # Refuses NaN, lone surrogates, invalid UTF-8 and bottomless nesting, which Python's parser lets pass.
-            self._json = from_json(self._body, allow_inf_nan=False)
+            # Refuses lone surrogates, invalid UTF-8 and bottomless nesting, which Python's parser lets pass. NaN is
+            # let through here, because the field that holds it can say so better.
+            self._json = from_json(self._body, allow_inf_nan=True)
         except ValueError as error:
-            raise InvalidRequest(f"The body is not valid JSON: {error}.") from None
+            hint = " (text must be valid Unicode, without lone surrogates)" if "hex escape" in str(error) else ""
+            raise InvalidRequest(f"The body is not valid JSON: {error}{hint}.") from None
         if not isinstance(self._json, dict):
             raise InvalidRequest("The body must be a JSON object.")
 

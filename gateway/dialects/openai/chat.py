@@ -101,7 +101,12 @@ async def create_chat_completion(body: CreateChatCompletionRequest, request: Req
     """Answer `messages`, whole or as server-sent events."""
     catalog: Catalog = request.app.state.catalog
     chat = parse(body)
-    head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": body.model}
+    head = {
+        "id": f"chatcmpl-{uuid.uuid4().hex}",
+        "created": int(time.time()),
+        "model": body.model,
+        "system_fingerprint": catalog.get(body.model).fingerprint,
+    }
     events = catalog.run(chat, request.state.trace)
     if chat.stream:
         chunks = _Chunks(head, body.include_usage)

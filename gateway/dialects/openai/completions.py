@@ -57,6 +57,7 @@ async def create_completion(body: CreateCompletionRequest, request: Request) -> 
         "object": "text_completion",
         "created": int(time.time()),
         "model": body.model,
+        "system_fingerprint": catalog.get(body.model).fingerprint,
     }
     events = catalog.run(complete, request.state.trace)
     if complete.stream:
