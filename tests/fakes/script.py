@@ -1,0 +1,121 @@
+"""What a scripted model says, and how it describes itself: data, played by `tests.fakes.triton`."""
+
+import json
+from dataclasses import dataclass, field
+
+import grpc
+from tritonclient.grpc import model_config_pb2 as config_pb
+
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] or '' }}"
+    "{% for call in message['tool_calls'] or [] %}<tool_call>{{ call['function']['name'] }}</tool_call>{% endfor %}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+SAMPLING = frozenset(
+    [
+        *("max_tokens", "temperature", "top_p", "top_k", "min_p", "stop", "stop_token_ids", "seed", "n"),
+        *("presence_penalty", "frequency_penalty", "repetition_penalty", "ignore_eos"),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """One response: what is added to each answer (a string where there is one), and why answers end, where they do."""
+
+    text: str | tuple[str, ...]
+    finish: str | tuple[str, ...] = ""
+    tokens: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Echo:
+    """The prompt itself, `size` characters a response, a token each."""
+
+    size: int = 16
+    pause: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Seconds of silence; for ever where None."""
+
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """The request fails with this status and message."""
+
+    message: str
+    status: grpc.StatusCode = grpc.StatusCode.INTERNAL
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """The stream ends well, but no response bore the final flag."""
+
+
+Step = Say | Echo | Pause | Fail | Close
+HELLO = (Say("\n\nHello"), Say(" there"), Say(", how may I assist you today?", "stop", tokens=7))
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A scripted model. `parameters` replace the described ones; None takes one away."""
+
+    name: str
+    script: tuple[Step, ...] = HELLO
+    num_input_tokens: int = 9
+    empty_final: bool = False
+    """The final flag comes on a response of its own, which Triton shows only to those that asked for it."""
+    parameters: dict[str, str | None] = field(default_factory=dict)
+    text_generation: bool = True
+    """False: a model of somebody else's with other tensors, which describes nothing."""
+
+    def config(self) -> config_pb.ModelConfig:
+        """The `config.pbtxt` that a builder would have written."""
+        config = config_pb.ModelConfig(name=self.name, backend="llm" if self.text_generation else "onnxruntime")
+        if not self.text_generation:
+            config.input.add(name="pixels", data_type=config_pb.TYPE_FP32, dims=[3, 224, 224])
+            config.output.add(name="scores", data_type=config_pb.TYPE_FP32, dims=[1000])
+            return config
+        config.model_transaction_policy.decoupled = True
+        for name, kind, dims in INPUTS:
+            config.input.add(name=name, data_type=kind, dims=dims, optional=True)
+        for name, kind, dims in OUTPUTS:
+            config.output.add(name=name, data_type=kind, dims=dims)
+        for key, value in (_DESCRIPTION | self.parameters).items():
+            if value is not None:
+                config.parameters[key].string_value = value
+        return config
+
+
+INPUTS = [
+    ("text_input", config_pb.TYPE_STRING, [1]),
+    ("token_ids", config_pb.TYPE_INT32, [-1]),
+    ("stream", config_pb.TYPE_BOOL, [1]),
+    ("sampling_parameters", config_pb.TYPE_STRING, [1]),
+    ("exclude_input_in_output", config_pb.TYPE_BOOL, [1]),
+    ("return_finish_reason", config_pb.TYPE_BOOL, [1]),
+    ("return_num_input_tokens", config_pb.TYPE_BOOL, [1]),
+    ("return_num_output_tokens", config_pb.TYPE_BOOL, [1]),
+]
+OUTPUTS = [
+    ("text_output", config_pb.TYPE_STRING, [-1]),
+    ("finish_reason", config_pb.TYPE_STRING, [-1]),
+    ("num_input_tokens", config_pb.TYPE_UINT32, [1]),
+    ("num_output_tokens", config_pb.TYPE_UINT32, [1]),
+]
+_DESCRIPTION: dict[str, str | None] = {
+    "operations": '["chat", "complete"]',
+    "signature": "vllm",
+    "modalities": '["text"]',
+    "context_length": "8192",
+    "chat_template": CHATML,
+    "special_tokens": json.dumps({"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}),
+    "owned_by": "huggingface",
+    "created": "1763683200",
+    "engine": "onnxruntime",
+    "precision": "int8",
+}
