@@ -87,15 +87,16 @@ async def decode(responses: AsyncGenerator[Response]) -> AsyncGenerator[TextEven
         completion_tokens += tokens
         if unfinished is None:
             unfinished = set(range(len(texts)))
-        for index, added in enumerate(texts):
-            if added or tokens:
-                yield Delta(index, added, tokens)
-                tokens = 0
-            reason = reasons[index] if index < len(reasons) else ""
-            if reason in _UNFINISHED or index not in unfinished:
-                continue
-            unfinished.discard(index)
-            yield Finish(index, _finish_reason(reason))
+        grown = [index for index, added in enumerate(texts) if added]
+        if tokens and not grown:
+            grown = sorted(unfinished)[:1]  # tokens without text yet: half a character, or the end of the sequence
+        for index in grown:
+            yield Delta(index, texts[index], tokens)
+            tokens = 0
+        for index, reason in enumerate(reasons):
+            if reason not in _UNFINISHED and index in unfinished:
+                unfinished.discard(index)
+                yield Finish(index, _finish_reason(reason))
     if unfinished is None or unfinished:
         raise ModelFailed("The model ended the stream before its answer was finished.")
     yield Usage(prompt_tokens, completion_tokens)

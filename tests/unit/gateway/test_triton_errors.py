@@ -1,0 +1,33 @@
+"""How failures of Triton become failures of the gateway."""
+
+import grpc
+import pytest
+
+from gateway import errors
+from gateway.triton import RETRY_AFTER, _gateway_error
+
+S = grpc.StatusCode
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "kind", "param", "sentence"),
+    [
+        (None, "[context_length_exceeded:text_input] 9 > 8.", errors.ContextLengthExceeded, "text_input", "9 > 8."),
+        (None, "[invalid_value:top_p] It is 7.", errors.InvalidRequest, "top_p", "It is 7."),
+        (S.INVALID_ARGUMENT, "[unsupported_option:lora_name] No.", errors.UnsupportedOption, "lora_name", "No."),
+        (S.UNAVAILABLE, "[overloaded] 1024 requests wait.", errors.Overloaded, None, "1024 requests wait."),
+        (S.INTERNAL, "[engine_failed] It broke.", errors.ModelFailed, None, "It broke."),
+        (S.NOT_FOUND, "no such model", errors.ModelNotFound, None, "no such model"),
+        (S.UNAVAILABLE, "gone", errors.Overloaded, None, "The model server is not available: gone"),
+        (S.INTERNAL, "[1] is not a code of ours", errors.ModelFailed, None, "[1] is not a code of ours"),
+        (None, "in flight error", errors.ModelFailed, None, "in flight error"),
+        (S.UNKNOWN, None, errors.ModelFailed, None, "Triton gave no reason."),
+    ],
+)  # fmt: skip
+def test_translation(
+    status: S | None, message: str | None, kind: type[errors.GatewayError], param: str | None, sentence: str
+) -> None:
+    error = _gateway_error(status, message)
+    assert type(error) is kind
+    assert (error.param, error.message) == (param, sentence)
+    assert error.retry_after == (RETRY_AFTER if kind is errors.Overloaded else None)
