@@ -1,0 +1,59 @@
+"""The scripted models of the wire tests."""
+
+import grpc
+
+from tests.fakes.script import Close, Echo, Fail, Model, Pause, Say
+
+BAD, BUSY, GONE = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND
+
+TONGUES = (
+    *("سلام دنیا", "، ", "שלום", "\u200f!", " 👩\u200d👩\u200d👧\u200d👦", "🏳️\u200d🌈", "你", "好", "e\u0301", " 𝄞"),
+    *("line\n\ndata: [DONE]\n\n", "\r\u2028\u2029\u0085", '"\\', "\x00\x1b", "👍🏽"),
+)
+"""Right-to-left text, emoji joined by ZWJ, combining marks, and everything that could break an event in two."""
+
+_TRIO = (
+    Say(("a", "1", "")),
+    Say(("b", "", "x"), ("", "stop", "")),
+    Say(("c", "", "y"), tokens=2),
+    Say(("", "", "z"), ("length", "", "stop"), tokens=3),
+)
+_REFUSAL = "{{ raise_exception('Conversation roles must alternate user/assistant.') }}"
+
+CAST = [
+    Model("hello"),
+    Model("folder", parameters={"served_name": "org/served", "owned_by": "org", "created": "1700000000"}),
+    Model("echo", (Echo(16, pause=0.001),)),
+    Model("tongues", (*map(Say, TONGUES), Say("", "stop"))),
+    Model("trio", _TRIO),
+    Model("cut", (Say("as far as"), Say(" it goes", "length"))),
+    Model("halting", (Say(""), Say("a"), Say(""), Pause(0.05), Say("b"), Say(""), Say("", "stop", tokens=0))),
+    Model("empty-final", empty_final=True),
+    Model("wordless", (Say("", "stop"),)),
+    Model("base", parameters={"operations": '["complete"]', "chat_template": None}),
+    Model("picky", parameters={"chat_template": _REFUSAL}),
+    Model("vision", text_generation=False),
+    Model("garbled", parameters={"operations": "chat, complete"}),
+    # How requests fail before they answer anything,
+    Model(
+        "too-long",
+        (Fail("[context_length_exceeded:text_input] The prompt has 9000 tokens; the context has room for 8192.", BAD),),
+    ),
+    Model("refused", (Fail("[invalid_value:sampling_parameters] The option top_k must be at most 49152.", BAD),)),
+    Model("unable", (Fail("[unsupported_option:sampling_parameters] There is no option min_p.", BAD),)),
+    Model("full", (Fail("[overloaded] 1024 requests wait already.", BUSY),)),
+    Model("broken", (Fail("[engine_failed] The engine stopped."),)),
+    Model("crashed", (Fail("Failed to process the request(s) for model instance 'x', message: KeyError"),)),
+    Model("vanished", (Fail("Request for unknown model: 'vanished' is not found", GONE),)),
+    Model("closed", (Close(),)),
+    # and after they answered something.
+    Model("broken-later", (Say("a"), Say("b"), Fail("[engine_failed] The engine stopped."))),
+    Model("full-later", (Say("a"), Fail("[overloaded] No room.", BUSY))),
+    Model("closed-later", (Say("a"), Say("b"), Close())),
+    # How models are slow.
+    Model("silent", (Pause(),)),
+    Model("silent-later", (Say("a"), Pause())),
+    Model("endless", (Say("tick "), Pause(0.01)) * 3000),
+    Model("steady", (Say("tick "), Pause(0.12)) * 4 + (Say("tock", "stop"),)),
+    Model("late", (Pause(0.2), Say("a"), Pause(0.1), Say("b", tokens=2), Pause(0.1), Say("c", "stop"))),
+]

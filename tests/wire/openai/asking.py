@@ -1,0 +1,91 @@
+"""How the tests of this dialect ask, and how they read streams."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from tests.fakes.triton import Call, FakeTriton
+from tests.wire.serving import Gateway
+
+Answer = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One of the ways to ask for text: by a chat or by a prompt, whole or streamed."""
+
+    path: str
+    stream: bool
+
+    def __str__(self) -> str:
+        return f"{self.path.split('/')[-1]}-{'stream' if self.stream else 'whole'}"
+
+    def body(self, model: str, text: str = "Hello!", **more: Any) -> Answer:
+        asked = {"messages": [{"role": "user", "content": text}]} if "chat" in self.path else {"prompt": text}
+        return {"model": model, **asked, **({"stream": True} if self.stream else {}), **more}
+
+    def text(self, response: httpx.Response) -> str:
+        """All that the model said to a request that went well."""
+        chunks = events(response)[:-1] if self.stream else [response.json()]
+        choices = [choice for chunk in chunks for choice in chunk["choices"]]
+        return "".join(
+            choice.get("text") or choice.get("message", choice.get("delta", {})).get("content") or ""
+            for choice in choices
+        )
+
+
+CHAT, CHAT_STREAM = Way("/v1/chat/completions", False), Way("/v1/chat/completions", True)
+TEXT, TEXT_STREAM = Way("/v1/completions", False), Way("/v1/completions", True)
+WAYS = [CHAT, CHAT_STREAM, TEXT, TEXT_STREAM]
+STREAMS = [CHAT_STREAM, TEXT_STREAM]
+
+
+def events(response: httpx.Response) -> list[Any]:
+    """The data of every server-sent event: JSON, or the words `[DONE]`."""
+    assert response.headers["content-type"].split(";")[0] == "text/event-stream"
+    assert response.content.endswith(b"\n\n")
+    blocks = response.content.decode().removesuffix("\n\n").split("\n\n")
+    assert all(block.startswith("data: ") and "\n" not in block for block in blocks), blocks
+    data = [block.removeprefix("data: ") for block in blocks]
+    return [datum if datum == "[DONE]" else json.loads(datum) for datum in data]
+
+
+async def chat(gateway: Gateway, model: str = "hello", **more: Any) -> httpx.Response:
+    return await gateway.http.post(CHAT.path, json=CHAT.body(model, **more))
+
+
+async def reaches(gateway: Gateway, triton: FakeTriton, way: Way = CHAT, model: str = "hello", **more: Any) -> Call:
+    """What arrives at the model of a request that must go well."""
+    before = len(triton.calls)
+    response = await gateway.http.post(way.path, json=way.body(model, **more))
+    assert response.status_code == 200, response.text
+    (call,) = triton.calls[before:]
+    return call
+
+
+def is_error(body: Answer, kind: str, code: str | None = None, param: str | None = None) -> str:
+    """Check the shape of a failure, and return its sentence."""
+    error = body["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert type(body["code"]) is int and body["code"] != 0
+    assert body["message"] == error["message"]
+    assert (error["type"], error["param"]) == (kind, param)
+    assert code is None or error["code"] == code
+    assert error["message"].strip() and "Traceback" not in error["message"]
+    return str(error["message"])
+
+
+def refused(
+    response: httpx.Response,
+    status: int,
+    kind: str = "invalid_request_error",
+    code: str | None = None,
+    param: str | None = None,
+) -> str:
+    """Check that a request failed in OpenAI's shape, and return the sentence."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/json"
+    assert response.headers["x-request-id"]
+    return is_error(response.json(), kind, code, param)

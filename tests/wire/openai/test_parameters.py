@@ -1,0 +1,222 @@
+"""What a request says reaches the model under the right name, or is refused by name."""
+
+from typing import Any
+
+import pytest
+
+from tests.fakes.triton import FakeTriton
+from tests.wire.openai.asking import CHAT, CHAT_STREAM, TEXT, WAYS, Way, chat, reaches, refused
+from tests.wire.serving import Gateway
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+SAID_AND_ARRIVED = [
+    ({}, {}),
+    ({"max_tokens": 5}, {"max_tokens": 5}),
+    ({"temperature": 0}, {"temperature": 0}),
+    ({"temperature": 2.0}, {"temperature": 2.0}),
+    ({"top_p": 0.1}, {"top_p": 0.1}),
+    ({"top_p": 1}, {"top_p": 1}),
+    ({"top_k": 40}, {"top_k": 40}),
+    ({"min_p": 0.05}, {"min_p": 0.05}),
+    ({"seed": 0}, {"seed": 0}),
+    ({"seed": 2**63 - 1}, {"seed": 2**63 - 1}),
+    ({"presence_penalty": -2}, {"presence_penalty": -2}),
+    ({"frequency_penalty": 1.5}, {"frequency_penalty": 1.5}),
+    ({"repetition_penalty": 1.1}, {"repetition_penalty": 1.1}),
+    ({"stop": "\n"}, {"stop": ["\n"]}),
+    ({"stop": ["a", "b", "c", "👍"]}, {"stop": ["a", "b", "c", "👍"]}),
+    ({"user": "u-1"}, {}),
+    (dict.fromkeys(["max_tokens", "temperature", "top_p", "seed", "stop", "n", "presence_penalty", "user"]), {}),
+]
+
+
+def said(case: dict[str, Any]) -> str:
+    return ",".join(f"{key}={value}" for key, value in case.items())[:40] or "nothing"
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+@pytest.mark.parametrize(("given", "arrives"), SAID_AND_ARRIVED, ids=[said(given) for given, _ in SAID_AND_ARRIVED])
+async def test_sampling(
+    gateway: Gateway, triton: FakeTriton, way: Way, given: dict[str, Any], arrives: dict[str, Any]
+) -> None:
+    sampling = (await reaches(gateway, triton, way, **given)).sampling
+    if isinstance(sampling.get("stop"), str):
+        sampling["stop"] = [sampling["stop"]]
+    assert sampling == arrives
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+async def test_n(gateway: Gateway, triton: FakeTriton, way: Way) -> None:
+    assert (await reaches(gateway, triton, way, "trio", n=3)).sampling == {"n": 3}
+
+
+async def test_max_completion_tokens_is_max_tokens_and_wins(gateway: Gateway, triton: FakeTriton) -> None:
+    assert (await reaches(gateway, triton, max_completion_tokens=7)).sampling == {"max_tokens": 7}
+    assert (await reaches(gateway, triton, max_tokens=3, max_completion_tokens=7)).sampling == {"max_tokens": 7}
+    assert (await reaches(gateway, triton, max_tokens=3, max_completion_tokens=None)).sampling == {"max_tokens": 3}
+
+
+async def test_the_model_reports_counts_and_reasons_and_not_the_prompt(gateway: Gateway, triton: FakeTriton) -> None:
+    for way in WAYS:
+        call = await reaches(gateway, triton, way)
+        for flag in ("return_finish_reason", "return_num_input_tokens", "return_num_output_tokens"):
+            assert call.flag(flag), flag
+        assert call.flag("exclude_input_in_output", default=call.flag("stream"))
+        assert call.metadata["triton_grpc_error"] == "true"
+
+
+async def test_the_template_of_the_model_renders_the_messages(gateway: Gateway, triton: FakeTriton) -> None:
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": [{"type": "text", "text": "2+2?"}], "name": "ann"},
+        {"role": "assistant", "content": "4"},
+        {"role": "user", "content": "<b>&amp; 'quoted' \"twice\" {{ 7*7 }}</b>"},
+    ]
+    assert (await reaches(gateway, triton, messages=messages)).prompt == (
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n2+2?<|im_end|>\n"
+        "<|im_start|>assistant\n4<|im_end|>\n"
+        "<|im_start|>user\n<b>&amp; 'quoted' \"twice\" {{ 7*7 }}</b><|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+async def test_text_parts_follow_one_another(gateway: Gateway, triton: FakeTriton) -> None:
+    parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
+    for role in ("system", "developer", "user", "assistant"):
+        messages = [{"role": role, "content": parts}, {"role": "user", "content": "?"}]
+        prompt = (await reaches(gateway, triton, messages=messages)).prompt
+        assert prompt.index("one") < prompt.index("two")
+        assert prompt[prompt.index("one") + 3 : prompt.index("two")].strip() == ""
+
+
+async def test_every_role_reaches_the_template(gateway: Gateway, triton: FakeTriton) -> None:
+    messages = [
+        {"role": "developer", "content": "Instructions of a developer."},
+        {"role": "user", "content": "Weather?"},
+        {"role": "assistant", "content": "Let me look."},
+        {"role": "tool", "content": "Sunny.", "tool_call_id": "call_1"},
+    ]
+    prompt = (await reaches(gateway, triton, messages=messages)).prompt
+    assert all(message["content"] in prompt for message in messages)
+
+
+async def test_calls_of_the_past_are_rendered_or_refused_not_dropped(gateway: Gateway, triton: FakeTriton) -> None:
+    call = {"id": "call_1", "type": "function", "function": {"name": "get_weather", "arguments": "{}"}}
+    messages = [
+        {"role": "user", "content": "Weather?"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": "Sunny.", "tool_call_id": "call_1"},
+    ]
+    response = await chat(gateway, messages=messages)
+    if response.status_code == 200:
+        assert "get_weather" in triton.calls[-1].prompt
+    else:
+        refused(response, 400, code="unsupported_parameter", param="messages[1].tool_calls")
+
+
+async def test_a_prompt_is_passed_on_untouched(gateway: Gateway, triton: FakeTriton) -> None:
+    prompt = "<|im_start|> raw \x00 text {{ 1 }}\n"
+    assert (await reaches(gateway, triton, TEXT, prompt=prompt)).prompt == prompt
+    assert (await reaches(gateway, triton, TEXT, prompt=["only one"])).prompt == "only one"
+
+
+async def test_stream_options_ask_for_usage(gateway: Gateway) -> None:
+    for options in ({"include_usage": False}, {}, None):
+        response = await gateway.http.post(CHAT_STREAM.path, json=CHAT_STREAM.body("hello", stream_options=options))
+        assert response.status_code == 200
+        assert '"choices":[]' not in response.text.replace(" ", "")
+
+
+FUNCTION = {"name": "f", "parameters": {"type": "object", "properties": {}}}
+TOOL = {"type": "function", "function": FUNCTION}
+NOT_CARRIED_BY_CHATS = [
+    ("tools", [TOOL]),
+    ("tool_choice", "required"),
+    ("tool_choice", {"type": "function", "function": {"name": "f"}}),
+    ("functions", [FUNCTION]),
+    ("function_call", {"name": "f"}),
+    ("response_format", {"type": "json_object"}),
+    ("response_format", {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}),
+    ("logprobs", True),
+    ("top_logprobs", 5),
+    ("logit_bias", {"50256": -100}),
+    ("modalities", ["text", "audio"]),
+    ("audio", {"voice": "alloy", "format": "wav"}),
+    ("prediction", {"type": "content", "content": "x"}),
+]
+NOT_CARRIED_BY_COMPLETIONS = [
+    ("echo", True),
+    ("suffix", "the end"),
+    ("best_of", 3),
+    ("logprobs", 2),
+    ("logprobs", 0),
+    ("logit_bias", {"50256": -100}),
+    ("prompt", ["one", "two"]),
+    ("prompt", [1, 2, 3]),
+    ("prompt", [[1, 2], [3]]),
+]
+CASES = [(CHAT, *case) for case in NOT_CARRIED_BY_CHATS] + [(TEXT, *case) for case in NOT_CARRIED_BY_COMPLETIONS]
+
+
+@pytest.mark.parametrize(("way", "name", "value"), CASES, ids=[f"{c[0]}-{c[1]}-{c[2]}"[:60] for c in CASES])
+async def test_what_is_not_carried_is_refused_by_name(
+    gateway: Gateway, triton: FakeTriton, way: Way, name: str, value: Any
+) -> None:
+    before = len(triton.calls)
+    response = await gateway.http.post(way.path, json=way.body("hello", **{name: value}))
+    sentence = refused(response, 400, code="unsupported_parameter", param=name)
+    assert name in sentence
+    assert len(triton.calls) == before
+
+
+NO_OPS = [
+    ("tools", []),
+    ("tools", None),
+    ("tool_choice", "auto"),
+    ("tool_choice", "none"),
+    ("functions", []),
+    ("function_call", "none"),
+    ("response_format", {"type": "text"}),
+    ("logprobs", False),
+    ("top_logprobs", None),
+    ("logit_bias", {}),
+    ("modalities", ["text"]),
+    ("audio", None),
+    ("prediction", None),
+    ("n", 1),
+]
+IGNORED = {
+    **{"wallet": "0x1", "signature": "s", "hash": "h", "store": True, "metadata": {"a": "b"}, "service_tier": "auto"},
+    **{"parallel_tool_calls": True, "safety_identifier": "x", "prompt_cache_key": "k", "verbosity": "low"},
+    **{"made_up_by_nobody_else": {"deep": [1, {"er": None}]}},
+}
+
+
+@pytest.mark.parametrize(("name", "value"), NO_OPS, ids=[f"{name}-{value}" for name, value in NO_OPS])
+async def test_what_asks_for_nothing_passes(gateway: Gateway, triton: FakeTriton, name: str, value: Any) -> None:
+    assert (await reaches(gateway, triton, **{name: value})).sampling in ({}, {"n": 1})
+
+
+@pytest.mark.parametrize(("name", "value"), [("echo", False), ("suffix", None), ("best_of", 1), ("logprobs", None)])
+async def test_what_asks_for_nothing_passes_in_completions(
+    gateway: Gateway, triton: FakeTriton, name: str, value: Any
+) -> None:
+    assert (await reaches(gateway, triton, TEXT, **{name: value})).sampling == {}
+
+
+async def test_unknown_fields_are_ignored(gateway: Gateway, triton: FakeTriton) -> None:
+    for way in WAYS:
+        call = await reaches(gateway, triton, way, **IGNORED)
+        assert call.sampling == {}
+        assert not set(call.tensors) & set(IGNORED)
+
+
+@pytest.mark.parametrize("kind", ["image_url", "input_audio", "file", "video_url", "refusal"])
+async def test_parts_that_are_not_text_are_refused_by_place(gateway: Gateway, kind: str) -> None:
+    parts = [{"type": "text", "text": "Look:"}, {"type": kind, kind: {"url": "data:,", "data": "", "format": "wav"}}]
+    messages = [{"role": "system", "content": "x"}, {"role": "user", "content": parts}]
+    response = await chat(gateway, messages=messages)
+    assert response.status_code == 400
+    param = response.json()["error"]["param"]
+    assert param.startswith("messages[1].content[1]")
+    assert kind in refused(response, 400, param=param)

@@ -1,0 +1,77 @@
+"""A real uvicorn with the real gateway, on the loop of the tests."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import uvicorn
+from openai import AsyncOpenAI
+
+from gateway.app import create_app
+from gateway.settings import Settings
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave Ctrl-C to pytest."""
+        yield
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """A gateway that runs: `http` speaks to it in raw requests, `client()` as the official client."""
+
+    url: str
+    http: httpx.AsyncClient
+
+    def client(self, **options: Any) -> AsyncOpenAI:
+        return AsyncOpenAI(**{"base_url": f"{self.url}/v1", "api_key": "none", "max_retries": 0, **options})
+
+    async def until(self, path: str, check: Any, seconds: float = 5.0) -> httpx.Response:
+        """Ask `path` until `check(response)` is true."""
+        async with asyncio.timeout(seconds):
+            while True:
+                response = await self.http.get(path)
+                if check(response):
+                    return response
+                await asyncio.sleep(0.02)
+
+    async def ready(self, seconds: float = 5.0) -> None:
+        await self.until("/health/ready", lambda response: response.status_code == 200, seconds)
+
+    async def metrics(self) -> dict[str, float]:
+        """Every sample of /metrics, as `name{labels}` to value."""
+        text = (await self.http.get("/metrics")).text
+        samples = (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+        return {name: float(value) for name, value in samples}
+
+
+@contextlib.asynccontextmanager
+async def serve(*triton_urls: str, wait: bool = True, **settings: Any) -> AsyncIterator[Gateway]:
+    """Run a gateway before these Tritons; `wait` until it is ready."""
+    quick = {"discovery_interval": 0.1, "log_level": "error", **settings}
+    app = create_app(Settings(triton_urls=list(triton_urls), **quick))
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    server = _Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2))
+    running = asyncio.create_task(server.serve(sockets=[listener]))
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+    try:
+        async with httpx.AsyncClient(base_url=url, limits=limits, timeout=20, trust_env=False) as http:
+            gateway = Gateway(url, http)
+            while not server.started:
+                assert not running.done(), "the gateway did not start"
+                await asyncio.sleep(0.01)
+            if wait:
+                await gateway.ready()
+            yield gateway
+    finally:
+        server.should_exit = True
+        await running
+        listener.close()
