@@ -11,11 +11,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from tritonic.errors import TritonicError
+
 KEEPER = Path(__file__).with_name("keeper.py")
 
 
-class ChildError(RuntimeError):
+class ChildError(TritonicError):
     """A child could not be started, or could not be ended."""
+
+
+def describe_exit(status: int) -> str:
+    """An exit status as a verb phrase: `was killed by signal 9`, `ended with status 1`."""
+    if status < 0 or status > 128:  # Below zero: the keeper itself was killed.
+        return f"was killed by signal {-status if status < 0 else status - 128}"
+    return f"ended with status {status}"
 
 
 def session_members(session: int) -> list[int]:

@@ -2,22 +2,23 @@
 
 import http.client
 import json
-import socket
 import tempfile
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from tritonic import triton_log, wheel
-from tritonic.child import Child
+from tritonic.child import Child, describe_exit
+from tritonic.errors import TritonicError
+from tritonic.logfile import LogFile
+from tritonic.ports import free_ports
 
 
-class EmbeddedTritonError(RuntimeError):
+class EmbeddedTritonError(TritonicError):
     """The server ended, or did not get ready in time; the message ends with the telling lines of its log."""
 
 
@@ -34,15 +35,6 @@ class ModelState:
     reason: str
 
 
-def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
-    """Ports that nobody listens on at this moment, all different."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for sock in sockets:
-            sock.bind((host, 0))
-        return [sock.getsockname()[1] for sock in sockets]
-
-
 class EmbeddedTriton:
     """One Triton server with the project's backends, serving everything in `repository`.
 
@@ -53,6 +45,7 @@ class EmbeddedTriton:
     this process ends. A model that does not load does not stop the others: see `models()`.
     """
 
+    name = "Triton"
     host = "127.0.0.1"
 
     def __init__(
@@ -76,16 +69,20 @@ class EmbeddedTriton:
         tritonserver after ours. `ready_timeout` and `grace` (between SIGTERM and SIGKILL) are in seconds.
         """
         self.repository = Path(repository).resolve()
-        self._ports = (http_port, grpc_port, metrics_port)
         self._temporary = tempfile.TemporaryDirectory(prefix="tritonic-") if folder is None else None
         self.folder = Path(self._temporary.name) if self._temporary else Path(folder or "").resolve()
-        self.log_path = log_path or self.folder / "triton.log"
+        self._log = LogFile(log_path or self.folder / "triton.log")
         self._backends = list(backends) if backends is not None else wheel.project_backends()
         self._arguments = list(arguments)
         self._ready_timeout = ready_timeout
         self._grace = grace
         self._child: Child | None = None
-        self.http_port, self.grpc_port, self.metrics_port = self._ports
+        self.http_port, self.grpc_port, self.metrics_port = http_port, grpc_port, metrics_port
+
+    @property
+    def log_path(self) -> Path:
+        """Where the server's output goes, and that of its models."""
+        return self._log.path
 
     @property
     def grpc_url(self) -> str:
@@ -117,8 +114,9 @@ class EmbeddedTriton:
     def start(self) -> Self:
         """Start the server without waiting until it is ready. Raises TritonMissingError, ChildError, OSError."""
         installed = wheel.find_wheel()
-        chosen = iter(free_ports(self._ports.count(0), self.host))
-        self.http_port, self.grpc_port, self.metrics_port = (port or next(chosen) for port in self._ports)
+        ports = (self.http_port, self.grpc_port, self.metrics_port)
+        chosen = iter(free_ports(ports.count(0), self.host))
+        self.http_port, self.grpc_port, self.metrics_port = (port or next(chosen) for port in ports)
         self.folder.mkdir(parents=True, exist_ok=True)
         directory = wheel.assemble(installed, self.folder, self._backends)
         shm_prefix = f"tritonic_{uuid.uuid4().hex[:12]}_"
@@ -138,7 +136,7 @@ class EmbeddedTriton:
             f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
             *self._arguments,
         ]
-        with self.log_path.open("wb") as log:
+        with self._log.open() as log:
             self._child = Child(
                 argv,
                 env=wheel.environment(installed, self.folder),
@@ -158,7 +156,7 @@ class EmbeddedTriton:
         started = time.monotonic()
         while not self.is_ready():
             waited = time.monotonic() - started
-            status = self.child.poll()
+            status = self.poll()
             if status is not None:
                 raise EmbeddedTritonError(self._with_log(f"Triton {describe_exit(status)} before it was ready."))
             if waited > self._ready_timeout:
@@ -168,6 +166,14 @@ class EmbeddedTriton:
             if on_wait is not None:
                 on_wait(waited)
             time.sleep(0.1)
+
+    def poll(self) -> int | None:
+        """The exit status (128 + signal when killed), or None while the server runs."""
+        return self.child.poll()
+
+    def last_words(self) -> list[str]:
+        """The lines of this run's log that say what went wrong."""
+        return triton_log.telling_lines(self._log.lines())
 
     def is_ready(self) -> bool:
         """Whether the server takes requests now."""
@@ -220,10 +226,4 @@ class EmbeddedTriton:
             connection.close()
 
     def _with_log(self, sentence: str) -> str:
-        lines = triton_log.telling_lines(triton_log.tail(self.log_path))
-        return "\n".join([sentence, *(f"  {line}" for line in lines)])
-
-
-def describe_exit(status: int) -> str:
-    """An exit status as a verb phrase: `was killed by signal 9`, `ended with status 1`."""
-    return f"was killed by signal {status - 128}" if status > 128 else f"ended with status {status}"
+        return "\n".join([sentence, *(f"  {line}" for line in self.last_words())])

@@ -12,10 +12,12 @@ import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
+from tritonic.errors import TritonicError
+
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
-class TritonMissingError(RuntimeError):
+class TritonMissingError(TritonicError):
     """The embedded Triton is not installed, or not for this Python; the message says what to do."""
 
 

@@ -1,0 +1,5 @@
+"""`python -m tritonic` is the command `tritonic`."""
+
+from tritonic.cli import app
+
+app()

@@ -1,0 +1,216 @@
+"""The command `tritonic`.
+
+Each command imports what it needs when it runs, so that a missing package breaks no other.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from tritonic.errors import TritonicError
+
+app = typer.Typer(
+    name="tritonic",
+    help="Generative models on NVIDIA Triton Inference Server, behind the HTTP APIs that clients already speak.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+models_app = typer.Typer(help="Show, load and unload the models of a running Triton.")
+app.add_typer(models_app, name="models")
+
+# Errors go to stderr; whatever is piped on stays clean.
+out = Console(highlight=False, soft_wrap=True)
+err = Console(highlight=False, soft_wrap=True, stderr=True)
+
+Repository = Annotated[
+    Path, typer.Option(envvar="TRITONIC_REPOSITORY", help="The model repository.", show_default=True, file_okay=False)
+]
+State = Annotated[
+    Path, typer.Option(envvar="TRITONIC_STATE", help="Folder for logs and for what runs here.", file_okay=False)
+]
+Triton = Annotated[
+    str | None,
+    typer.Option(help="gRPC endpoint, host:port. Default: the one that runs here, else TRITONIC_TRITON_URLS."),
+]
+
+
+@contextmanager
+def _sentences() -> Iterator[None]:
+    """Turn failures that carry a sentence into that sentence and exit status 1; leave bugs their traceback."""
+    from tritonic.disk import is_full
+
+    try:
+        yield
+    except TritonicError as error:
+        _fail(str(error))
+    except OSError as error:
+        if is_full(error):
+            _fail(f"The disk is full: {error.filename or 'nothing more can be written'}. Free some room and try again.")
+        _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+
+
+def _fail(sentence: str) -> None:
+    first, _, rest = sentence.partition("\n")
+    err.print(f"[bold red]Error:[/] {escape(first)}")
+    if rest:
+        err.print(escape(rest))
+    raise typer.Exit(1)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"tritonic {package_version('tritonic')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Take the options that stand before every command."""
+
+
+@app.command()
+def up(
+    host: Annotated[str, typer.Option(envvar="TRITONIC_HOST", help="Address of the gateway.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(envvar="TRITONIC_PORT", help="Port of the gateway; 0: a free one.")] = 1088,
+    repository: Repository = Path("model_repository"),
+    state: State = Path(".tritonic"),
+    triton_http_port: Annotated[int, typer.Option(envvar="TRITONIC_TRITON_HTTP_PORT", help="0: a free one.")] = 8000,
+    triton_grpc_port: Annotated[int, typer.Option(envvar="TRITONIC_TRITON_GRPC_PORT", help="0: a free one.")] = 8001,
+    triton_metrics_port: Annotated[
+        int, typer.Option(envvar="TRITONIC_TRITON_METRICS_PORT", help="0: a free one.")
+    ] = 8002,
+    build: Annotated[bool, typer.Option(help="Build the default model when the repository lacks it.")] = True,
+) -> None:
+    """Build what is missing, start Triton and the gateway, and keep them running until Ctrl-C or `tritonic down`."""
+    with _sentences():
+        from tritonic import default_model
+        from tritonic.up import Plan
+        from tritonic.up import up as run
+
+        plan = Plan(
+            repository=repository,
+            state=state,
+            host=host,
+            port=port,
+            http_port=triton_http_port,
+            grpc_port=triton_grpc_port,
+            metrics_port=triton_metrics_port,
+            default_model=default_model.NAME if build else None,
+            build=default_model.build_command(repository),
+        )
+        run(plan, out)
+
+
+@app.command()
+def down(state: State = Path(".tritonic")) -> None:
+    """Stop what `up` runs in this folder, and make sure that nothing of it is left."""
+    with _sentences():
+        from tritonic.down import down as run
+
+        with out.status("Stopping …"):
+            was_running = run(state)
+        out.print("Stopped; no process is left." if was_running else "Nothing runs in this folder.")
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on. [TRITONIC_HOST]")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 0: a free one. [TRITONIC_PORT]")] = None,
+    triton: Annotated[
+        list[str] | None, typer.Option(help="gRPC endpoint, host:port; may be repeated. [TRITONIC_TRITON_URLS]")
+    ] = None,
+) -> None:
+    """Run the gateway alone, in front of Triton servers that run elsewhere. Every setting is in the environment."""
+    with _sentences():
+        from pydantic import ValidationError
+
+        from gateway.settings import Settings
+        from tritonic.serve import serve as run
+
+        given = {"host": host, "port": port, "triton_urls": triton}
+        try:
+            settings = Settings(**{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]
+        except ValidationError as error:
+            wrong = [f"TRITONIC_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()]
+            raise TritonicError("These settings are wrong:\n" + "\n".join(wrong)) from None
+        if not run(settings):
+            raise TritonicError("The gateway did not start; its log says why.")
+
+
+@app.command()
+def doctor(
+    host: Annotated[str, typer.Option(envvar="TRITONIC_HOST", help="Address of the gateway.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(envvar="TRITONIC_PORT", help="Port of the gateway.")] = 1088,
+    state: State = Path(".tritonic"),
+) -> None:
+    """Say what is missing on this machine and how to get it. Exit status 1 when something needed is missing."""
+    with _sentences():
+        from tritonic.doctor import examine, show
+
+        if not show(examine(host, port, state), out):
+            raise typer.Exit(1)
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    help="Build a model from its weights and install it into the repository; see `tritonic build --help`.",
+)
+def build(context: typer.Context, state: State = Path(".tritonic")) -> None:
+    """Hand over to the builders' own command, and load what it installed into the Triton that runs here."""
+    with _sentences():
+        try:
+            from tritonic.build import app as builders
+        except ModuleNotFoundError as error:
+            raise TritonicError(
+                f"Building needs the package {error.name!r}: pip install 'tritonic[build]' -c constraints.txt"
+            ) from error
+        from tritonic.running import newly_installed
+
+        with newly_installed(state, out):
+            builders(args=context.args, prog_name="tritonic build")
+
+
+@models_app.callback(invoke_without_command=True)
+def models(context: typer.Context, triton: Triton = None, state: State = Path(".tritonic")) -> None:
+    """Show the models that a running Triton knows."""
+    with _sentences():
+        from tritonic.running import endpoints
+
+        context.obj = [triton] if triton else endpoints(state)
+        if context.invoked_subcommand is None:
+            from tritonic.models import show
+
+            show(context.obj, out)
+
+
+@models_app.command()
+def load(context: typer.Context, name: Annotated[str, typer.Argument(help="The model's folder.")]) -> None:
+    """Load a model, or load it again after its files changed."""
+    _on_all(context.obj, name, "load", "Loaded")
+
+
+@models_app.command()
+def unload(context: typer.Context, name: Annotated[str, typer.Argument(help="The model's folder.")]) -> None:
+    """Unload a model; its files stay."""
+    _on_all(context.obj, name, "unload", "Unloaded")
+
+
+def _on_all(urls: list[str], name: str, verb: str, done: str) -> None:
+    with _sentences():
+        from tritonic.models import TritonModels
+
+        for url in urls:
+            with out.status(f"{verb} {name} …"), TritonModels(url) as known:
+                getattr(known, verb)(name)
+            out.print(f"{done} {escape(name)} on {url}.")

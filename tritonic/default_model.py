@@ -1,0 +1,12 @@
+"""The model that `up` builds on a machine that has none."""
+
+import sys
+from pathlib import Path
+
+NAME = "smollm2-135m-instruct"
+"""The folder's name in the repository."""
+
+
+def build_command(repository: Path) -> list[str]:
+    """The command that builds it into the repository, from the weights that come with a Python package."""
+    return [sys.executable, "-m", "tritonic", "build", "chat", "--repository", str(repository)]

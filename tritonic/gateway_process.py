@@ -1,0 +1,108 @@
+"""The gateway as a child of `up`."""
+
+import http.client
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tritonic.child import Child, describe_exit
+from tritonic.errors import TritonicError
+from tritonic.logfile import LogFile
+
+SERVE = (sys.executable, "-m", "tritonic", "serve")
+
+
+class GatewayProcessError(TritonicError):
+    """The gateway ended, or did not answer in time; the message ends with the last lines of its log."""
+
+
+class GatewayProcess:
+    """`tritonic serve` under a keeper. It listens on `host:port` and asks the Triton at `triton_grpc`."""
+
+    name = "The gateway"
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        triton_grpc: str,
+        log_path: Path,
+        command: Sequence[str] = SERVE,
+        grace: float = 15.0,
+    ) -> None:
+        """Prepare; nothing runs before `start()`. `grace` is the number of seconds between SIGTERM and SIGKILL."""
+        self.port = port
+        # What listens everywhere answers on loopback too.
+        self._reach = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
+        self._env = os.environ | {
+            "TRITONIC_HOST": host,
+            "TRITONIC_PORT": str(port),
+            "TRITONIC_TRITON_URLS": triton_grpc,
+        }
+        self._log = LogFile(log_path)
+        self._command = list(command)
+        self._grace = grace
+        self._child: Child | None = None
+
+    @property
+    def url(self) -> str:
+        """Where clients on this machine reach it."""
+        host = f"[{self._reach}]" if ":" in self._reach else self._reach
+        return f"http://{host}:{self.port}"
+
+    @property
+    def child(self) -> Child:
+        """The running gateway's processes. Raises RuntimeError before `start()`."""
+        if self._child is None:
+            raise RuntimeError("The gateway has not been started.")
+        return self._child
+
+    def start(self) -> None:
+        """Start without waiting. Raises ChildError and OSError."""
+        with self._log.open() as log:
+            self._child = Child(self._command, env=self._env, output=log, grace=self._grace)
+
+    def is_live(self) -> bool:
+        """Whether it answers at all."""
+        return self._status("/health/live") == 200
+
+    is_ready = is_live
+
+    def has_models(self) -> bool:
+        """Whether it has found a model that serves."""
+        return self._status("/health/ready") == 200
+
+    def wait_live(self, timeout: float = 60.0) -> None:
+        """Return when it answers. Raises GatewayProcessError when it ends, or after `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        while not self.is_live():
+            status = self.poll()
+            if status is not None or time.monotonic() > deadline:
+                what = describe_exit(status) if status is not None else f"did not answer within {timeout:.0f} seconds"
+                raise GatewayProcessError("\n".join([f"The gateway {what}.", *(f"  {x}" for x in self.last_words())]))
+            time.sleep(0.05)
+
+    def poll(self) -> int | None:
+        """The exit status (128 + signal when killed), or None while it runs."""
+        return self.child.poll()
+
+    def stop(self) -> None:
+        """Stop it and leave no process of it. Does nothing when it does not run."""
+        if self._child is not None:
+            self._child.stop()
+
+    def last_words(self) -> list[str]:
+        """The last lines that are not the log of a request."""
+        return [line for line in self._log.lines() if line.strip() and not line.startswith("{")][-3:]
+
+    def _status(self, path: str) -> int | None:
+        connection = http.client.HTTPConnection(self._reach, self.port, timeout=2)
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().status
+        except (OSError, http.client.HTTPException):
+            return None
+        finally:
+            connection.close()

@@ -1,0 +1,115 @@
+"""Which models a running Triton knows, read over gRPC; and loading and unloading them."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from tritonic.errors import TritonicError
+
+TIMEOUT = 10.0
+LOAD_TIMEOUT = 600.0
+
+
+class TritonCallError(TritonicError):
+    """Triton did not answer, or refused; the message says which and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One model of the repository, in the words of its `config.pbtxt`; "" where it says nothing or is not loaded."""
+
+    name: str
+    served_name: str
+    state: str
+    reason: str
+    operations: tuple[str, ...] = ()
+    context_length: str = ""
+    precision: str = ""
+    backend: str = ""
+
+
+class TritonModels:
+    """One Triton endpoint, `host:port` of its gRPC."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._channel = grpc.insecure_channel(url, options=[("grpc.enable_http_proxy", 0)])
+        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+
+    def __enter__(self) -> "TritonModels":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._channel.close()
+
+    def all(self) -> list[Model]:
+        """Every model, by name. Raises TritonCallError."""
+        index = self._call("RepositoryIndex", service_pb2.RepositoryIndexRequest())
+        return sorted((self._describe(row) for row in index.models), key=lambda model: model.name)
+
+    def load(self, name: str) -> None:
+        """Load a model, or load it again after its files changed. Raises TritonCallError with Triton's reason."""
+        self._call("RepositoryModelLoad", service_pb2.RepositoryModelLoadRequest(model_name=name), LOAD_TIMEOUT)
+
+    def unload(self, name: str) -> None:
+        """Unload a model. Raises TritonCallError when there is none of that name."""
+        if name not in {model.name for model in self.all()}:
+            raise TritonCallError(f"There is no model {name!r} in the repository of the Triton at {self.url}.")
+        self._call("RepositoryModelUnload", service_pb2.RepositoryModelUnloadRequest(model_name=name), LOAD_TIMEOUT)
+
+    def _describe(self, row: Any) -> Model:
+        plain = Model(row.name, row.name, row.state or "UNAVAILABLE", row.reason)
+        if row.state != "READY":
+            return plain
+        request = service_pb2.ModelConfigRequest(name=row.name, version=row.version)
+        config = self._call("ModelConfig", request).config
+        says = {key: value.string_value for key, value in config.parameters.items()}
+        try:
+            operations = tuple(str(name) for name in json.loads(says.get("operations", "[]")))
+        except (ValueError, TypeError):
+            operations = ()
+        return Model(
+            name=row.name,
+            served_name=says.get("served_name", row.name),
+            state=row.state,
+            reason=row.reason,
+            operations=operations,
+            context_length=says.get("context_length", ""),
+            precision=says.get("precision", ""),
+            backend=config.backend or config.platform,
+        )
+
+    def _call(self, method: str, request: Any, timeout: float = TIMEOUT) -> Any:
+        try:
+            return getattr(self._stub, method)(request, timeout=timeout)
+        except grpc.RpcError as error:
+            if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                raise TritonCallError(f"No Triton answers at {self.url}. Start one with `tritonic up`.") from None
+            raise TritonCallError(f"The Triton at {self.url} refuses: {error.details()}") from None
+
+
+def show(urls: list[str], console: Console) -> None:
+    """Print a table of the models of every endpoint. Raises TritonCallError."""
+    for url in urls:
+        with TritonModels(url) as known:
+            models = known.all()
+        columns = ("model", "served as", "state", "operations", "context", "precision", "backend")
+        table = Table(*columns, title=url, box=SIMPLE)
+        for model in models:
+            state = f"[{'green' if model.state == 'READY' else 'red'}]{model.state}[/]"
+            operations = ", ".join(model.operations)
+            cells = (model.served_name, state, operations, model.context_length, model.precision, model.backend)
+            table.add_row(model.name, *cells)
+        console.print(table)
+        for model in models:
+            if model.reason:
+                console.print(f"[bold]{escape(model.name)}[/]: {escape(model.reason.strip())}")
+        if not models:
+            console.print("The repository holds no model; build one with `tritonic build`.")

@@ -1,0 +1,56 @@
+"""Finds the Triton that runs here, and gives it what a build installed."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from tritonic import runfile
+from tritonic.errors import TritonicError
+
+FALLBACK = "127.0.0.1:8001"
+
+
+def endpoints(state: Path) -> list[str]:
+    """The gRPC endpoint of the Triton that runs in this folder; else those that the gateway's settings name."""
+    here = runfile.running(state)
+    if here is not None and here.triton_grpc:
+        return [here.triton_grpc]
+    return [url.strip() for url in os.environ.get("TRITONIC_TRITON_URLS", FALLBACK).split(",") if url.strip()]
+
+
+@contextmanager
+def newly_installed(state: Path, console: Console) -> Iterator[None]:
+    """Load whatever the block installs or replaces into the Triton that runs in this folder, if one does."""
+    here = runfile.running(state)
+    if here is None or not here.triton_grpc:
+        yield
+        return
+    before = _configurations(Path(here.repository))
+    try:
+        yield
+    finally:
+        after = _configurations(Path(here.repository))
+        for name in sorted(name for name, seen in after.items() if before.get(name) != seen):
+            _load(here.triton_grpc, name, console)
+
+
+def _configurations(repository: Path) -> dict[str, tuple[int, int]]:
+    """Of each model: which file its `config.pbtxt` is, and when it was written. An installed folder is a new one."""
+    stats = ((path.parent.name, path.stat()) for path in repository.glob("*/config.pbtxt"))
+    return {name: (stat.st_ino, stat.st_mtime_ns) for name, stat in stats}
+
+
+def _load(url: str, name: str, console: Console) -> None:
+    from tritonic.models import TritonModels
+
+    try:
+        with console.status(f"Triton loads {name} …"), TritonModels(url) as known:
+            known.load(name)
+    except TritonicError as error:
+        console.print(f"[yellow]![/] {name} is installed, but could not be loaded. {escape(str(error))}")
+    else:
+        console.print(f"[green]✓[/] Triton has loaded {name}")

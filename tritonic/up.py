@@ -1,0 +1,202 @@
+"""`tritonic up`: the default model, Triton and the gateway, from nothing to serving, and back to nothing."""
+
+import os
+import signal
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from tritonic import disk, ports, runfile
+from tritonic.child import Child, ChildError, describe_exit
+from tritonic.embedded import EmbeddedTriton
+from tritonic.errors import TritonicError
+from tritonic.gateway_process import SERVE, GatewayProcess
+from tritonic.models import Model, TritonModels
+from tritonic.supervisor import Supervised, supervise
+from tritonic.welcome import welcome
+
+
+class UpError(TritonicError):
+    """It cannot start; the message is a sentence for whoever typed the command."""
+
+
+class Stopped(Exception):
+    """Somebody asked to stop before everything had started."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to run. Ports of 0 mean free ones."""
+
+    repository: Path
+    state: Path
+    host: str = "127.0.0.1"
+    port: int = 1088
+    http_port: int = 8000
+    grpc_port: int = 8001
+    metrics_port: int = 8002
+    default_model: str | None = None
+    """The folder's name of the model to build when the repository lacks it."""
+    build: Sequence[str] = ()
+    """The command that builds it."""
+    gateway: Sequence[str] = SERVE
+    """The command that runs the gateway."""
+
+
+def up(plan: Plan, console: Console) -> None:
+    """Start everything, look after it until SIGINT or SIGTERM, and leave no process behind.
+
+    Raises UpError, and the RuntimeErrors of the parts, each with a sentence; nothing runs any more then.
+    """
+    with _signals() as stopping, runfile.claim(plan.state):
+        with suppress(Stopped):
+            _run(plan, console, stopping)
+        console.print("Stopped; no process is left.")
+
+
+def _run(plan: Plan, console: Console, stopping: threading.Event) -> None:
+    note = runfile.Running(runfile.Identity.mine(), uuid.uuid4().hex, str(plan.repository.resolve()))
+    os.environ[runfile.TAG] = note.tag
+    runfile.write(plan.state, note)
+    _check(plan)
+    _build_default(plan, console, stopping)
+    with ExitStack() as running:
+        triton = EmbeddedTriton(
+            plan.repository,
+            http_port=plan.http_port,
+            grpc_port=plan.grpc_port,
+            metrics_port=plan.metrics_port,
+            folder=plan.state,
+        )
+        running.callback(_end, console, [triton])
+        models = _start_triton(triton, console, stopping)
+        port = plan.port or ports.free_ports(1)[0]
+        gateway = GatewayProcess(plan.host, port, triton.grpc_url, plan.state / "gateway.log", plan.gateway)
+        running.pop_all()
+        running.callback(_end, console, [gateway, triton])
+        _start_gateway(gateway, bool(models), console, stopping)
+
+        runfile.write(plan.state, replace(note, gateway_url=gateway.url, triton_grpc=triton.grpc_url))
+        welcome(console, gateway.url, models, plan.default_model, plan.state)
+        supervised = [Supervised(part, lambda line: _report(console, line)) for part in (triton, gateway)]
+        supervise(supervised, stopping)
+
+
+def _check(plan: Plan) -> None:
+    """Find what would fail later, before anything is started."""
+    wanted = (
+        (plan.host, plan.port, "the gateway", "--port or TRITONIC_PORT"),
+        (EmbeddedTriton.host, plan.http_port, "Triton's HTTP endpoint", "--triton-http-port"),
+        (EmbeddedTriton.host, plan.grpc_port, "Triton's gRPC endpoint", "--triton-grpc-port"),
+        (EmbeddedTriton.host, plan.metrics_port, "Triton's metrics endpoint", "--triton-metrics-port"),
+    )
+    for host, port, purpose, remedy in wanted:
+        ports.check_free(host, port, purpose, remedy)
+    disk.check_room(plan.state, disk.TO_RUN, "running")
+    plan.repository.mkdir(parents=True, exist_ok=True)
+
+
+def _build_default(plan: Plan, console: Console, stopping: threading.Event) -> None:
+    """Build the default model when the repository lacks it. It runs as a child: torch stays out of this process."""
+    if plan.default_model is None or (plan.repository / plan.default_model / "config.pbtxt").is_file():
+        return
+    disk.check_room(plan.repository, disk.TO_BUILD, f"building {plan.default_model}")
+    console.print(f"Building the default model [bold]{plan.default_model}[/]; this is done once.")
+    sys.stdout.flush()
+    started = time.monotonic()
+    child = Child(plan.build)
+    try:
+        while (status := child.poll()) is None:
+            if stopping.wait(0.1):
+                raise Stopped
+    finally:
+        child.stop()
+    if status != 0:
+        raise UpError(f"The default model could not be built: the build {describe_exit(status)}; see above.")
+    console.print(f"[green]✓[/] Built {plan.default_model} in {time.monotonic() - started:.0f} s")
+
+
+def _start_triton(triton: EmbeddedTriton, console: Console, stopping: threading.Event) -> list[Model]:
+    """Start Triton; say what it serves and what it does not; return what it serves."""
+    started = time.monotonic()
+    with console.status("Triton is starting …") as status:
+
+        def on_wait(seconds: float) -> None:
+            if stopping.is_set():
+                raise Stopped
+            status.update(f"Triton is starting and loads its models … {seconds:.0f} s")
+
+        triton.start().wait_ready(on_wait)
+    console.print(f"[green]✓[/] Triton is ready on {triton.grpc_url} ({time.monotonic() - started:.1f} s)")
+    with TritonModels(triton.grpc_url) as known:
+        models = known.all()
+    for model in models:
+        if model.state != "READY":
+            reason = escape(_short(model.reason))
+            console.print(f"[yellow]![/] Model [bold]{escape(model.name)}[/] does not serve: {reason}")
+    ready = [model for model in models if model.state == "READY"]
+    if not ready:
+        console.print(f"[yellow]![/] No model serves yet; see `tritonic build --help`. Triton's log: {triton.log_path}")
+    return ready
+
+
+def _start_gateway(gateway: GatewayProcess, has_models: bool, console: Console, stopping: threading.Event) -> None:
+    started = time.monotonic()
+    with console.status("The gateway is starting …"):
+        gateway.start()
+        gateway.wait_live()
+        # It looks for models by itself; the first look is not always the one that finds them.
+        while has_models and not gateway.has_models() and time.monotonic() - started < 5:
+            if gateway.poll() is not None or stopping.wait(0.05):
+                break
+    if stopping.is_set():
+        raise Stopped
+    if has_models and not gateway.has_models():
+        console.print("[yellow]![/] The gateway has found no model that it can serve; its log says why.")
+    console.print(f"[green]✓[/] The gateway is ready on {gateway.url} ({time.monotonic() - started:.1f} s)")
+
+
+def _end(console: Console, parts: Sequence[EmbeddedTriton | GatewayProcess]) -> None:
+    """Stop the parts, in this order, and make sure that nothing of them is left. Raises ChildError otherwise."""
+    failures = []
+    with console.status("Stopping …"):
+        for part in parts:
+            try:
+                part.stop()
+            except ChildError as error:
+                failures.append(str(error))
+    if failures:
+        raise ChildError(" ".join(failures))
+
+
+def _report(console: Console, line: str) -> None:
+    console.print(f"[dim]{time.strftime('%H:%M:%S')}[/] {escape(line)}")
+
+
+def _short(reason: str, length: int = 300) -> str:
+    """The end of a long reason: a Python model's reason is its traceback, and the cause stands at its end."""
+    reason = " ".join(reason.split()) or "Triton gives no reason."
+    return reason if len(reason) <= length else f"… {reason[-length:]}"
+
+
+@contextmanager
+def _signals() -> Iterator[threading.Event]:
+    """An event that SIGINT, SIGTERM and SIGHUP set, instead of ending this process where it stands."""
+    stopping = threading.Event()
+    before = {
+        number: signal.signal(number, lambda *_: stopping.set())
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
+    try:
+        yield stopping
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
