@@ -1,0 +1,1 @@
+"""Continuous batching over any forward pass: rows join and leave between two steps."""

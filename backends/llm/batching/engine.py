@@ -1,0 +1,140 @@
+"""The engine: a queue in front of a batch, and the thread that drives it."""
+
+import logging
+import threading
+
+from tokenizers import Tokenizer
+
+from backends.llm.batching.batch import Batch
+from backends.llm.batching.forward import Forward
+from backends.llm.batching.sequence import Job, Sequence
+from backends.llm.batching.waiting import Waiting
+from backends.llm.engine import Generation
+from backends.llm.errors import Cancelled, ContextLengthExceeded, EngineFailed, Overloaded
+from backends.llm.figures import Figures
+
+_log = logging.getLogger(__name__)
+
+
+class BatchingEngine:
+    """Continuous batching: `backends.llm.engine.Engine` over a `Forward`.
+
+    One turn of the thread frees the rows of cancelled jobs, reads one chunk of waiting prompts, and advances the
+    running rows by a token. So a running answer is never held for longer than about a chunk, and a cancelled one for no
+    longer than a turn.
+    """
+
+    def __init__(self, forward: Forward, tokenizer: Tokenizer, eos: frozenset[int], max_waiting: int) -> None:
+        """Take over a forward pass: `close` closes it."""
+        self.figures = Figures()
+        self._forward = forward
+        self._tokenizer = tokenizer
+        self._eos = eos
+        self._max_open = forward.max_rows + max_waiting
+        self._jobs: dict[Generation, Job] = {}
+        self._cancelled: list[Job] = []
+        self._waiting = Waiting()
+        self._closing = False
+        self._batch = Batch(forward, self.figures, self._forget)
+        # Guards the jobs and the queue. The engine's thread never holds it while it computes.
+        self._changed = threading.Condition(threading.RLock())
+        self._thread = threading.Thread(target=self._run, name="llm-engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def context_length(self) -> int:
+        """Tokens of prompt and answer together."""
+        return self._forward.context_length
+
+    @property
+    def vocab_size(self) -> int:
+        """Token ids are smaller than this."""
+        return self._forward.vocab_size
+
+    def submit(self, generation: Generation) -> None:
+        """Queue a generation. Raises `ContextLengthExceeded`, `Overloaded`, `EngineFailed`."""
+        room = self.context_length - len(generation.prompt)
+        if room < 1:
+            raise ContextLengthExceeded(
+                f"The prompt has {len(generation.prompt)} tokens; the context has room for {self.context_length}, "
+                "one of them for the answer.",
+                "text_input",
+            )
+        job = Job(generation, open=generation.sampling.n)
+        job.sequences = [
+            Sequence(job, index, tokenizer=self._tokenizer, eos=self._eos, room=room, vocab_size=self.vocab_size)
+            for index in range(generation.sampling.n)
+        ]
+        with self._changed:
+            if self._closing:
+                raise EngineFailed("The engine is closed.")
+            if len(self._waiting) + len(self._batch.rows) + len(job.sequences) > self._max_open:
+                raise Overloaded(f"{len(self._waiting)} answers wait already; try again later.")
+            self._jobs[generation] = job
+            for sequence in job.sequences:
+                self._waiting.append(sequence)
+            self.figures.rows_waiting = len(self._waiting)
+            self._changed.notify()
+
+    def cancel(self, generation: Generation) -> None:
+        """End a generation: at once where it waits, within a turn where it runs."""
+        with self._changed:
+            job = self._jobs.get(generation)
+            if job is None or job.cancelled:
+                return
+            job.cancelled = True
+            self._cancelled.append(job)
+            self._waiting.drop(job)
+            self.figures.rows_waiting = len(self._waiting)
+            self._changed.notify()
+
+    def close(self) -> None:
+        """End all open generations and the thread."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        if self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while self._wait_for_work():
+            try:
+                self._turn()
+            except Exception as error:  # a fault of the engine itself: nothing that runs can be trusted
+                _log.exception("The engine failed, and goes on with new requests.")
+                self._batch.abandon()
+                self._fail_all(EngineFailed(f"The engine failed: {str(error)[:500]}"))
+        self._fail_all(EngineFailed("The engine is shutting down."))
+        self._forward.close()
+
+    def _wait_for_work(self) -> bool:
+        with self._changed:
+            while not self._closing and not self._jobs:
+                self._changed.wait()
+            return not self._closing
+
+    def _turn(self) -> None:
+        while self._cancelled:
+            self._batch.fail(self._cancelled.pop(), Cancelled("The request was cancelled."))
+        self._batch.read(self._take)
+        self._batch.step()
+        self.figures.rows_active = len(self._batch.rows)
+
+    def _fail_all(self, error: EngineFailed) -> None:
+        with self._changed:
+            jobs = list(self._jobs.values())
+        for job in jobs:
+            self._batch.fail(job, error)
+
+    def _take(self) -> Sequence | None:
+        with self._changed:
+            sequence = self._waiting.pop()
+            self.figures.rows_waiting = len(self._waiting)
+            return sequence
+
+    def _forget(self, job: Job) -> None:
+        with self._changed:
+            self._jobs.pop(job.generation, None)
+            self._waiting.drop(job)
+            self.figures.rows_waiting = len(self._waiting)
+            self.figures.rows_active = len(self._batch.rows)

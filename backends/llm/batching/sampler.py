@@ -1,0 +1,102 @@
+"""Choosing the next token of one sequence."""
+
+import numpy as np
+import numpy.typing as npt
+
+from backends.llm.batching.forward import Logits
+from backends.llm.batching.penalties import Penalties
+from backends.llm.engine import Tokens
+from backends.llm.errors import EngineFailed
+from backends.llm.sampling import Sampling
+
+_BLOCK = 256
+# Masses relative to the likeliest token, below which top_p looks only if the tokens above do not suffice.
+_FLOORS = (1e-2, 1e-4, 1e-6)
+
+
+class Sampler:
+    """Penalties, temperature, top_k, min_p and top_p, in this order, and one draw a token.
+
+    Each sequence has its own generator and draws exactly once a token, so its text does not depend on its batch mates.
+    """
+
+    def __init__(self, sampling: Sampling, index: int, prompt: Tokens, vocab_size: int) -> None:
+        """`index` is the number of the answer: it is added to the seed."""
+        self._sampling = sampling
+        self._penalties = Penalties(sampling, prompt, vocab_size) if Penalties.wanted(sampling) else None
+        seed = None if sampling.seed is None else (sampling.seed + index) % 2**64
+        self._random = None if sampling.temperature == 0 else np.random.default_rng(seed)
+
+    def choose(self, logits: Logits) -> int:
+        """Take float32[vocabulary] (which is overwritten where there are penalties), give a token id.
+
+        Raises `EngineFailed` where the logits are not numbers.
+        """
+        if self._penalties:
+            self._penalties.apply(logits)
+        best = int(logits.argmax())
+        # argmax finds a NaN before any number.
+        if not np.isfinite(logits[best]):
+            raise EngineFailed("The model gave logits that are not numbers.")
+        token = best if self._random is None else self._draw(logits, logits[best], self._random)
+        if self._penalties:
+            self._penalties.count(token)
+        return token
+
+    def _draw(self, logits: Logits, highest: np.float32, random: np.random.Generator) -> int:
+        options = self._sampling
+        tokens: Tokens | None = None
+        if 0 < options.top_k < len(logits):
+            tokens = np.argpartition(logits, len(logits) - options.top_k)[-options.top_k :]
+            # In the order of their ids, so that the draw does not hang on the order of nearly equal logits.
+            tokens.sort()
+            logits = logits[tokens]
+        # Masses relative to the likeliest token. The difference is taken first: a tiny temperature must not overflow.
+        with np.errstate(over="ignore", under="ignore"):
+            mass = np.exp((logits - highest) / np.float32(max(options.temperature, 1e-6)))
+        kept: npt.NDArray[np.bool_] | None = None
+        if options.min_p > 0:
+            kept = mass >= options.min_p
+        if kept is not None:
+            mass = np.where(kept, mass, np.float32(0))
+        if options.top_p < 1:
+            nucleus = _nucleus(mass, options.top_p)
+            tokens, mass = (nucleus if tokens is None else tokens[nucleus]), mass[nucleus]
+        place = _pick(mass, random.random())
+        return place if tokens is None else int(tokens[place])
+
+
+def _nucleus(mass: Logits, top_p: float) -> Tokens:
+    """Places, in ascending order, of the fewest largest masses that reach `top_p` of the whole; float32[v] in.
+
+    Only what lies above a floor is sorted, for the nucleus is nearly always a few hundred of many thousand tokens.
+    """
+    wanted = top_p * float(mass.sum(dtype=np.float64))
+    for floor in _FLOORS:
+        places = np.flatnonzero(mass >= floor)
+        if float(mass[places].sum(dtype=np.float64)) >= wanted:
+            break
+    else:
+        places = np.arange(len(mass))
+    order = places[np.argsort(-mass[places], kind="stable")]
+    reached = np.searchsorted(np.cumsum(mass[order], dtype=np.float64), wanted)
+    return np.sort(order[: int(reached) + 1])
+
+
+def _pick(mass: Logits, uniform: float) -> int:
+    """The place at which the running sum of float32[v] passes `uniform` (0 ≤ uniform < 1) of the whole.
+
+    Sums of blocks first: a running sum over the whole vocabulary would cost four times as much.
+    """
+    whole = len(mass) // _BLOCK * _BLOCK
+    sums = mass[:whole].reshape(-1, _BLOCK).sum(axis=1, dtype=np.float64)
+    sums = np.cumsum(np.append(sums, mass[whole:].sum(dtype=np.float64)))
+    target = uniform * sums[-1]
+    block = min(int(np.searchsorted(sums, target, side="right")), len(sums) - 1)
+    rest = target - (sums[block - 1] if block else 0.0)
+    inside = mass[block * _BLOCK : (block + 1) * _BLOCK]
+    running = np.cumsum(inside, dtype=np.float64)
+    place = int(np.searchsorted(running, rest, side="right"))
+    if place >= len(inside):  # rounding: the last place that has any mass
+        place = int(np.flatnonzero(inside)[-1])
+    return block * _BLOCK + place

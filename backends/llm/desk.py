@@ -1,0 +1,182 @@
+"""Where requests come in: prompt, engine, replies and cancellation are brought together here.
+
+The desk knows neither Triton nor tensors; `model.py` hands it what it read from them.
+"""
+
+import itertools
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from backends.llm.engine import Engine, Event, Failed, Generation
+from backends.llm.errors import Cancelled, EngineFailed, GenerationError, InvalidValue, Overloaded
+from backends.llm.outbox import Outbox
+from backends.llm.prompt import Prompts
+from backends.llm.reply import Reply, Responder
+from backends.llm.sampling import parse_sampling
+from backends.llm.watch import Watch
+
+# Prompts up to this size are tokenised within a millisecond or so; longer ones have a thread of their own.
+_SHORT_BYTES = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The tensors of one request. Exactly one of `text` and `token_ids` is wanted; `sampling` is a JSON object."""
+
+    text: bytes | None
+    token_ids: npt.NDArray[np.integer[Any]] | None
+    stream: bool
+    exclude_input: bool
+    sampling: bytes
+
+
+class Client(Responder, Protocol):
+    """The way back to one client, who may go away."""
+
+    def is_gone(self) -> bool:
+        """Whether the client has cancelled; takes a round trip to the server."""
+
+
+class Desk:
+    """Takes requests, and sees to it that each of them is answered, with one last response and no more."""
+
+    def __init__(self, engine: Engine, prompts: Prompts, max_open: int) -> None:
+        """Take over an engine: `close` closes it. More than `max_open` requests at once are refused as overloaded."""
+        self._engine = engine
+        self._prompts = prompts
+        self._max_open = max_open
+        self._keys = itertools.count()
+        self._lock = threading.Lock()
+        self._open: dict[int, _Exchange] = {}
+        self._closed = False
+        self._outbox = Outbox()
+        self._watch = Watch()
+        self._short = ThreadPoolExecutor(1, "llm-prompts")
+        self._long = ThreadPoolExecutor(1, "llm-long-prompts")
+
+    def take(self, request: Request, client: Client) -> None:
+        """Begin to answer; returns at once."""
+        exchange = _Exchange(next(self._keys), request, client, self)
+        with self._lock:
+            refusal: GenerationError | None = None
+            if self._closed:
+                refusal = EngineFailed("The model is being unloaded.")
+            elif len(self._open) >= self._max_open:
+                refusal = Overloaded(f"{len(self._open)} requests are open already; try again later.")
+            self._open[exchange.key] = exchange
+        if refusal:
+            exchange.fail(refusal)
+            return
+        self._watch.add(exchange.key, client.is_gone, exchange.cancel)
+        lane = self._long if len(request.text or b"") > _SHORT_BYTES else self._short
+        lane.submit(exchange.begin)
+
+    def close(self) -> None:
+        """Answer what is open, and end every thread."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        self._watch.close()
+        for lane in (self._short, self._long):
+            lane.shutdown(cancel_futures=True)
+        self._engine.close()
+        with self._lock:
+            exchanges = list(self._open.values())
+        for exchange in exchanges:
+            exchange.fail(EngineFailed("The model is being unloaded."))
+        self._outbox.close()
+
+    def generation(self, request: Request, sink: Callable[[Event], None]) -> tuple[Generation, str]:
+        """The generation a request asks for, and what its answers begin with. Raises `GenerationError`."""
+        sampling = parse_sampling(request.sampling, self._engine.vocab_size)
+        if (request.text is None) == (request.token_ids is None):
+            raise InvalidValue("Exactly one of text_input and token_ids must be given.", "text_input")
+        if request.text is not None:
+            tokens = self._prompts.encode(request.text)
+        else:
+            assert request.token_ids is not None
+            tokens = self._prompts.check(request.token_ids)
+        prefix = ""
+        if not request.exclude_input:
+            prefix = self._prompts.decode(tokens) if request.text is None else request.text.decode("utf-8")
+        return Generation(tokens, sampling, sink), prefix
+
+    def submit(self, generation: Generation) -> None:
+        """Hand a generation to the engine. Raises `GenerationError`."""
+        self._engine.submit(generation)
+
+    def cancel(self, generation: Generation) -> None:
+        """Have the engine end a generation."""
+        self._engine.cancel(generation)
+
+    def count_cancelled(self) -> None:
+        """A client has gone; only the watching thread says so."""
+        self._engine.figures.requests_cancelled += 1
+
+    def post(self, key: int, errand: Callable[[], None]) -> None:
+        """Have a sender thread do something for a request."""
+        self._outbox.post(key, errand)
+
+    def forget(self, key: int) -> None:
+        """A request is about to have its last response."""
+        self._watch.remove(key)
+        with self._lock:
+            self._open.pop(key, None)
+
+
+class _Exchange:
+    """One request from its arrival to its last response."""
+
+    def __init__(self, key: int, request: Request, client: Client, desk: Desk) -> None:
+        self.key = key
+        self._request = request
+        self._desk = desk
+        self._reply = Reply(client, stream=request.stream)
+        self._generation: Generation | None = None
+        self._cancelled = False
+
+    def begin(self) -> None:
+        """Tokenise and submit; runs in a thread for prompts."""
+        if self._cancelled:
+            return
+        try:
+            generation, prefix = self._desk.generation(self._request, self._add)
+            if self._reply.begin(generation.sampling.n, len(generation.prompt), prefix):
+                self._desk.submit(generation)
+        except GenerationError as error:
+            self.fail(error)
+        except Exception as error:  # nobody else would answer
+            self.fail(EngineFailed(f"The request could not be prepared: {str(error)[:500]}"))
+        else:
+            self._generation = generation
+            if self._cancelled:  # while the prompt was tokenised or submitted
+                self._desk.cancel(generation)
+
+    def cancel(self) -> None:
+        """The client has gone; called by the watching thread."""
+        self._desk.count_cancelled()
+        self._cancelled = True
+        if self._generation:
+            self._desk.cancel(self._generation)
+        else:
+            self.fail(Cancelled("The request was cancelled."))
+
+    def fail(self, error: GenerationError) -> None:
+        """End with an error, unless the last response is on its way already."""
+        self._add(Failed(error))
+
+    def _add(self, event: Event) -> None:
+        if self._reply.add(event):
+            self._desk.post(self.key, self._flush)
+
+    def _flush(self) -> None:
+        if self._reply.closing:
+            self._desk.forget(self.key)
+        self._reply.flush()

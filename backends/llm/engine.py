@@ -1,0 +1,85 @@
+"""What an engine is: token ids and sampling in, events out.
+
+Every engine of this backend (onnxruntime on a CPU or a GPU, TensorRT-LLM) stands behind `Engine`. An engine knows
+nothing of Triton, tensors or HTTP.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from backends.llm.errors import GenerationError
+from backends.llm.figures import Figures
+from backends.llm.sampling import Sampling
+
+FinishReason = Literal["stop", "length"]
+Tokens = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What one step added to one of the answers of a generation.
+
+    `text` may be empty while a character or a possible stop string is incomplete; `num_tokens` counts hidden ones too.
+    """
+
+    index: int
+    text: str
+    num_tokens: int
+    finish_reason: FinishReason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The generation has ended without success; no event follows."""
+
+    error: GenerationError
+
+
+Event = Delta | Failed
+Sink = Callable[[Event], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Generation:
+    """One request: `sampling.n` answers to one prompt.
+
+    `prompt` holds at least one token id, int64[tokens], each within the vocabulary. `sink` is called from the engine's
+    own thread (or from the thread that cancels) and must return at once. The generation has ended when each answer had
+    a `Delta` with a finish reason, or after one `Failed`.
+    """
+
+    prompt: Tokens
+    sampling: Sampling
+    sink: Sink
+
+
+class Engine(Protocol):
+    """Runs many generations side by side. All methods may be called from any thread."""
+
+    @property
+    def context_length(self) -> int:
+        """Tokens of prompt and answer together."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Token ids are smaller than this."""
+
+    @property
+    def figures(self) -> Figures:
+        """What the engine has done so far; read it at leisure."""
+
+    def submit(self, generation: Generation) -> None:
+        """Take a generation; events begin to arrive at its sink.
+
+        Raises `ContextLengthExceeded`, `Overloaded`, or `EngineFailed` where the engine is closed; no event comes then.
+        """
+
+    def cancel(self, generation: Generation) -> None:
+        """End a generation with `Failed(Cancelled)`; one that has ended, or is unknown, is left alone."""
+
+    def close(self) -> None:
+        """End everything that is open with `Failed(EngineFailed)`, and every thread. May be called twice."""

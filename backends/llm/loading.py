@@ -1,0 +1,40 @@
+"""From a model's version folder to its tokenizer and a running engine."""
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from backends.llm.engine import Engine
+from backends.llm.options import ENGINES, Options
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A running engine; `bos` is the id of the token that begins a sequence, where the checkpoint has one."""
+
+    engine: Engine
+    bos: int | None
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """Read tokenizer.json. Raises `FileNotFoundError` or `ValueError` with a sentence that names the file."""
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing.")
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare `Exception`
+        raise ValueError(f"{path} is not a tokenizer: {error}.") from error
+    # A checkpoint may ask for truncation or padding, which suit training and would cut a prompt in silence.
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def load(folder: Path, tokenizer: Tokenizer, options: Options) -> Loaded:
+    """Start the engine that the options name. Raises what that engine raises for broken files."""
+    loaded = importlib.import_module(ENGINES[options.engine]).load_engine(folder, tokenizer, options)
+    assert isinstance(loaded, Loaded)
+    return loaded

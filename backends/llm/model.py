@@ -1,0 +1,55 @@
+"""What Triton loads for `backend: "llm"`."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+# Triton loads this file alone, from wherever its backend directory is: the folder that holds the package `backends` is
+# put where Python looks. Where that folder is the backend directory's parent, `backends` is a namespace package.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import triton_python_backend_utils as pb_utils
+
+from backends.llm.desk import Desk
+from backends.llm.errors import GenerationError
+from backends.llm.loading import load, load_tokenizer
+from backends.llm.metrics import Publisher
+from backends.llm.options import read_options
+from backends.llm.prompt import Prompts
+from backends.llm.tensors import TritonClient, make_metrics, read_request
+
+
+class TritonPythonModel:
+    """One instance of a model."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Load the engine. What is wrong with its files or parameters becomes the reason Triton shows."""
+        config = json.loads(args["model_config"])
+        folder = Path(args["model_repository"]) / args["model_version"]
+        try:
+            options = read_options(config.get("parameters", {}))
+            tokenizer = load_tokenizer(folder)
+            loaded = load(folder, tokenizer, options)
+        except Exception as error:
+            raise pb_utils.TritonModelException(f"The model in {folder} cannot be loaded: {error}") from error
+        engine, bos = loaded.engine, None if loaded.bos is None else tokenizer.id_to_token(loaded.bos)
+        prompts = Prompts(tokenizer, bos=bos, vocab_size=engine.vocab_size, context_length=engine.context_length)
+        self._desk = Desk(engine, prompts, options.max_rows + options.max_waiting)
+        gauges, counters, self._families = make_metrics(args["model_name"])
+        self._publisher = Publisher(engine.figures, gauges, counters)
+
+    def execute(self, requests: list[Any]) -> None:
+        """Take requests; their answers come later, through their response senders."""
+        for request in requests:
+            client = TritonClient(request)
+            try:
+                client.read_wishes(request)
+                self._desk.take(read_request(request), client)
+            except GenerationError as error:
+                client.fail(error)
+
+    def finalize(self) -> None:
+        """Answer what is open, and end every thread."""
+        self._desk.close()
+        self._publisher.close()

@@ -1,0 +1,54 @@
+"""The `parameters` of config.pbtxt that this backend reads."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+# Each is a module with `load_engine(folder, tokenizer, options) -> Loaded`, imported only where it is wanted: no
+# machine has the libraries of all of them.
+ENGINES = {"onnxruntime": "backends.llm.ort.load"}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`threads` 0 is one for each core; `context_length` None is the checkpoint's own."""
+
+    engine: str = "onnxruntime"
+    max_rows: int = 16
+    max_waiting: int = 1024
+    threads: int = 0
+    context_length: int | None = None
+
+
+def read_options(parameters: Mapping[str, Mapping[str, Any]]) -> Options:
+    """Read `parameters` as Triton hands them over: `{"max_rows": {"string_value": "16"}}`.
+
+    Raises `ValueError` with a sentence that names the parameter. Parameters that others read are left alone.
+    """
+    defaults = Options()
+    values = {name: str(value.get("string_value", "")).strip() for name, value in parameters.items()}
+    engine = values.get("engine") or defaults.engine
+    if engine not in ENGINES:
+        raise ValueError(f"The parameter engine is {engine!r}; this backend has {', '.join(ENGINES)}.")
+    context_length = _integer(values, "context_length", 0, 2)
+    return Options(
+        engine=engine,
+        max_rows=_integer(values, "max_rows", defaults.max_rows, 1),
+        max_waiting=_integer(values, "max_waiting", defaults.max_waiting, 0),
+        threads=_integer(values, "threads", defaults.threads, 0),
+        context_length=context_length or None,
+    )
+
+
+def _integer(values: Mapping[str, str], name: str, default: int, low: int) -> int:
+    text = values.get(name)
+    if not text:
+        return default
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, int) or isinstance(value, bool) or value < low:
+        raise ValueError(f"The parameter {name} is {text!r}; it must be an integer of at least {low}.")
+    return value

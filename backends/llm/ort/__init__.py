@@ -1,0 +1,1 @@
+"""The forward pass on onnxruntime, over what the onnxruntime-genai builder exports."""

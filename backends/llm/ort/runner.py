@@ -1,0 +1,135 @@
+"""The forward pass of an exported decoder on onnxruntime."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from backends.llm.batching.forward import Logits
+from backends.llm.engine import Tokens
+from backends.llm.ort.calibration import ChunkSizes, calibrate
+from backends.llm.ort.key_value_memory import KeyValueMemory
+from backends.llm.ort.model_files import ModelFiles
+
+_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+# Threads that spin a little between two operators of a step answer faster by a quarter than ones that sleep; spinning
+# for longer than this only takes the cores away from the rest of the server.
+_SPIN_MICROSECONDS = "100"
+
+
+class OrtForward:
+    """`backends.llm.batching.forward.Forward` over GroupQueryAttention with shared past and present buffers.
+
+    Past and present are bound to the same memory, so that a step writes one token a row and copies nothing. The mask
+    says how much of each row counts; onnxruntime takes lengths from it.
+    """
+
+    def __init__(self, files: ModelFiles, *, max_rows: int, context_length: int, threads: int) -> None:
+        """`threads` 0 is one for each core this process may use. Raises what onnxruntime raises for a broken model."""
+        self.max_rows = max_rows
+        self.context_length = min(context_length, files.context_length)
+        self.vocab_size = files.vocab_size
+        self._session = _open(files.model, threads)
+        inputs = {value.name: value.type for value in self._session.get_inputs()}
+        names, outputs = files.input_names, files.output_names
+        self._ids, self._mask = names["input_ids"], names["attention_mask"]
+        self._positions = names.get("position_ids") if names.get("position_ids") in inputs else None
+        self._logits = outputs["logits"]
+        self._pasts, self._presents = [], []
+        for layer in range(files.layers):
+            for kind in ("key", "value"):
+                self._pasts.append(names[f"past_{kind}_names"] % layer)
+                self._presents.append(outputs[f"present_{kind}_names"] % layer)
+        self._kv_type = _DTYPES[inputs[self._pasts[0]]]
+        self._memory = KeyValueMemory(
+            len(self._pasts), max_rows, files.heads, self.context_length, files.head_size, self._kv_type
+        )
+        # A binding names 120 buffers; one is kept for each set of rows rather than made anew at each step.
+        self._bindings: dict[tuple[int, int], ort.IOBinding] = {}
+        logits_type = next(value.type for value in self._session.get_outputs() if value.name == self._logits)
+        self._step_logits = np.empty((max_rows, 1, files.vocab_size), _DTYPES[logits_type])
+        self._step_ids = np.empty((max_rows, 1), np.int64)
+        self._chunks: ChunkSizes = calibrate(self)
+
+    def chunk(self, past: int) -> int:
+        """Prompt tokens that run in about a tenth of a second after `past` others."""
+        return self._chunks.after(past)
+
+    def prefill(self, row: int, tokens: Tokens, past: int) -> Logits:
+        """Store int64[k] tokens behind the `past` tokens of a row; float32[vocabulary] after the last of them."""
+        binding = self._binding(row, 1)
+        total = past + len(tokens)
+        ids = np.ascontiguousarray(tokens, np.int64)[None]
+        mask = np.ones((1, total), np.int64)
+        _bind(binding, self._ids, ids)
+        _bind(binding, self._mask, mask)
+        if self._positions:
+            positions = np.arange(past, total, dtype=np.int64)[None]
+            _bind(binding, self._positions, positions)
+        # Some exports give logits for every token, some for the last alone: onnxruntime makes room for either.
+        binding.bind_output(self._logits, "cpu")
+        self._session.run_with_iobinding(binding)
+        (logits,) = (value for value in binding.get_outputs() if value.shape()[-1] == self.vocab_size)
+        last: Logits = logits.numpy()[0, -1].astype(np.float32)
+        return last
+
+    def decode(self, tokens: Tokens, lengths: Tokens, first: int = 0) -> Logits:
+        """Run one token each for the n rows from `first` on, which hold `lengths` tokens; float32[n, vocabulary]."""
+        rows = len(tokens)
+        binding = self._binding(first, rows)
+        ids, logits = self._step_ids[:rows], self._step_logits[:rows]
+        ids[:, 0] = tokens
+        mask = (np.arange(int(lengths.max()) + 1) <= lengths[:, None]).astype(np.int64)
+        _bind(binding, self._ids, ids)
+        _bind(binding, self._mask, mask)
+        if self._positions:
+            positions = lengths[:, None].astype(np.int64)
+            _bind(binding, self._positions, positions)
+        binding.bind_output(self._logits, "cpu", 0, logits.dtype, logits.shape, logits.ctypes.data)
+        self._session.run_with_iobinding(binding)
+        return logits[:, 0].astype(np.float32, copy=False)
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Copy the first `length` tokens' keys and values of one row to another."""
+        self._memory.copy(source, target, length)
+
+    def release(self, row: int) -> None:
+        """Forget a row, and give its memory back."""
+        self._memory.release(row)
+
+    def close(self) -> None:
+        """Give everything back."""
+        self._bindings.clear()
+        del self._session
+        self._memory.close()
+
+    def _binding(self, first: int, rows: int) -> ort.IOBinding:
+        """A binding whose past and present are `rows` rows from `first` on."""
+        if (first, rows) not in self._bindings:
+            binding = self._session.io_binding()
+            shape = self._memory.shape(rows)
+            for tensor, (past, present) in enumerate(zip(self._pasts, self._presents, strict=True)):
+                address = self._memory.address(tensor, first)
+                binding.bind_input(past, "cpu", 0, self._kv_type, shape, address)
+                binding.bind_output(present, "cpu", 0, self._kv_type, shape, address)
+            self._bindings[first, rows] = binding
+        return self._bindings[first, rows]
+
+
+def _bind(binding: ort.IOBinding, name: str, array: npt.NDArray[np.int64]) -> None:
+    """Bind an array without a copy; it must live until the step has run."""
+    binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+
+
+def _open(model: Path, threads: int) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+    options.inter_op_num_threads = 1
+    # The patterns are kept for each set of shapes, and the shape of the mask changes with every step.
+    options.enable_mem_pattern = False
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1")
+    options.add_session_config_entry("session.intra_op.spin_duration_us", _SPIN_MICROSECONDS)
+    return ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])

@@ -1,0 +1,66 @@
+"""From what a request asks to the tokens of its prompt."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer
+
+from backends.llm.engine import Tokens
+from backends.llm.errors import ContextLengthExceeded, InvalidValue
+
+
+class Prompts:
+    """Tokenises with the checkpoint's own tokenizer. All methods may be called from any thread."""
+
+    def __init__(self, tokenizer: Tokenizer, *, bos: str | None, vocab_size: int, context_length: int) -> None:
+        """`bos` is the text of the token that begins a sequence, where the checkpoint has one."""
+        self._tokenizer = tokenizer
+        self._bos = bos
+        self._vocab_size = vocab_size
+        self._context_length = context_length
+
+    def encode(self, document: bytes) -> Tokens:
+        """Tokens of UTF-8 text: int64[n]. Raises `InvalidValue` or `ContextLengthExceeded`, naming `text_input`."""
+        try:
+            text = document.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise InvalidValue(f"This is not UTF-8: {error.reason} at byte {error.start}.", "text_input") from None
+        if not text:
+            raise InvalidValue("The prompt is empty.", "text_input")
+        # A rendered chat template has brought its beginning-of-sequence token along; a second one spoils the answer.
+        special = not (self._bos and text.startswith(self._bos))
+        # A batch of one, because this call lets go of Python's lock and `encode` does not: a long prompt would hold
+        # up every step that runs meanwhile.
+        (encoding,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=special)
+        if len(encoding) >= self._context_length:
+            raise self._too_long(len(encoding), "text_input")
+        if not len(encoding):
+            raise InvalidValue("The prompt has no tokens.", "text_input")
+        return self._known(np.array(encoding.ids, np.int64), "text_input")
+
+    def check(self, token_ids: npt.NDArray[np.integer[Any]]) -> Tokens:
+        """Token ids as a client gave them: int64[n]. Raises as `encode`, naming `token_ids`."""
+        tokens = token_ids.reshape(-1).astype(np.int64)
+        if not len(tokens):
+            raise InvalidValue("The prompt is empty.", "token_ids")
+        if len(tokens) >= self._context_length:
+            raise self._too_long(len(tokens), "token_ids")
+        return self._known(tokens, "token_ids")
+
+    def decode(self, tokens: Tokens) -> str:
+        """The text of a prompt that came as tokens."""
+        return str(self._tokenizer.decode(tokens.tolist(), skip_special_tokens=False))
+
+    def _known(self, tokens: Tokens, name: str) -> Tokens:
+        wrong = tokens[(tokens < 0) | (tokens >= self._vocab_size)]
+        if len(wrong):
+            raise InvalidValue(f"The token {wrong[0]} is outside the vocabulary of {self._vocab_size}.", name)
+        return tokens
+
+    def _too_long(self, num_tokens: int, name: str) -> ContextLengthExceeded:
+        return ContextLengthExceeded(
+            f"The prompt has {num_tokens} tokens; the context has room for {self._context_length}, "
+            "at least one of them for the answer.",
+            name,
+        )

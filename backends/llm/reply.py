@@ -1,0 +1,100 @@
+"""What goes back for one request: events are gathered until there is something to send."""
+
+import threading
+from dataclasses import dataclass
+from typing import Protocol
+
+from backends.llm.engine import Delta, Event, Failed
+from backends.llm.errors import GenerationError
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One response: what each of the n answers gained. `num_tokens` is over all of them."""
+
+    texts: tuple[str, ...]
+    finish_reasons: tuple[str, ...]
+    num_tokens: int
+
+
+class Responder(Protocol):
+    """The way back to one client."""
+
+    def send(self, answer: Answer, num_prompt_tokens: int, *, final: bool) -> None:
+        """Send one response."""
+
+    def fail(self, error: GenerationError) -> None:
+        """Send the last response: an error."""
+
+
+class Reply:
+    """Gathers the events of one request. Events that come while a response is being sent travel together in the next.
+
+    Several threads may `add`; one thread at a time calls `flush`.
+    """
+
+    def __init__(self, responder: Responder, *, stream: bool) -> None:
+        """`stream` sends what there is; else one response carries everything."""
+        self._responder = responder
+        self._stream = stream
+        self._lock = threading.Lock()
+        self._texts: list[list[str]] = []
+        self._reasons: list[str] = []
+        self._num_prompt_tokens = 0
+        self._num_tokens = 0
+        self._open = 1
+        self._error: GenerationError | None = None
+        self._ended = False
+        self._due = False
+
+    def begin(self, num_answers: int, num_prompt_tokens: int, prefix: str) -> bool:
+        """Expect deltas, each answer beginning with `prefix`; false where the request has failed already."""
+        with self._lock:
+            self._texts = [[prefix] if prefix else [] for _ in range(num_answers)]
+            self._reasons = [""] * num_answers
+            self._num_prompt_tokens = num_prompt_tokens
+            self._open = num_answers
+            return self._error is None
+
+    @property
+    def closing(self) -> bool:
+        """Whether the next response is the last."""
+        return self._error is not None or not self._open
+
+    def add(self, event: Event) -> bool:
+        """Take an event; whether `flush` has to be called for it."""
+        with self._lock:
+            if self._ended or self._error:
+                return False
+            if isinstance(event, Failed):
+                self._error = event.error
+            else:
+                self._num_tokens += event.num_tokens
+                if event.text:
+                    self._texts[event.index].append(event.text)
+                if event.finish_reason:
+                    self._reasons[event.index] = event.finish_reason
+                    self._open -= 1
+            shown = self._stream and isinstance(event, Delta) and bool(event.text or event.finish_reason)
+            if self._due or not (shown or self.closing):
+                return False
+            self._due = True
+            return True
+
+    def flush(self) -> bool:
+        """Send what has gathered; whether it was the last response."""
+        with self._lock:
+            if self._ended:
+                return False
+            self._due = False
+            error, final = self._error, not self._open
+            self._ended = final or error is not None
+            answer = Answer(tuple("".join(parts) for parts in self._texts), tuple(self._reasons), self._num_tokens)
+            self._texts = [[] for _ in self._texts]
+            self._reasons = [""] * len(self._reasons)
+            self._num_tokens = 0
+        if error:
+            self._responder.fail(error)
+        else:
+            self._responder.send(answer, self._num_prompt_tokens, final=final)
+        return self._ended

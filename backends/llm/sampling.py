@@ -1,0 +1,129 @@
+"""How the next token is chosen: the options of one request, checked."""
+
+import json
+import math
+from dataclasses import dataclass, fields
+from typing import Any
+
+from backends.llm.errors import InvalidValue, UnsupportedOption
+
+MAX_ANSWERS = 128
+MAX_STOPS = 4
+MAX_STOP_CHARACTERS = 1024
+MAX_STOP_TOKENS = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """The field names are the wire's names, and mean what they mean to vLLM.
+
+    `temperature` 0 takes the likeliest token. `top_k` 0 and -1, `top_p` 1 and `min_p` 0 leave the distribution whole.
+    Answer number i of `n` draws with `seed` + i. Presence and frequency look at the generated tokens,
+    `repetition_penalty` at the prompt as well. `max_tokens` None is whatever the context has room for.
+    """
+
+    max_tokens: int | None = None
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    seed: int | None = None
+    n: int = 1
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    ignore_eos: bool = False
+
+
+NAMES = frozenset(field.name for field in fields(Sampling))
+
+
+def parse_sampling(document: bytes | str, vocab_size: int) -> Sampling:
+    """Read the JSON object of the tensor `sampling_parameters`; a member that is null counts as absent.
+
+    Raises `InvalidValue` or `UnsupportedOption` with the name of the member at fault.
+    """
+    try:
+        options = json.loads(document)
+    except (ValueError, RecursionError) as error:
+        raise InvalidValue(f"This is not JSON: {error}.", "sampling_parameters") from None
+    if not isinstance(options, dict):
+        raise InvalidValue("This must be a JSON object.", "sampling_parameters")
+    for name in options:
+        if name not in NAMES:
+            raise UnsupportedOption(f"This model has no option {name[:64]!r}.", name[:64])
+    given = {name: value for name, value in options.items() if value is not None}
+    return Sampling(**{name: _check(name, value, vocab_size) for name, value in given.items()})
+
+
+def _check(name: str, value: Any, vocab_size: int) -> Any:
+    match name:
+        case "max_tokens":
+            return _integer(name, value, 1, 2**63 - 1)
+        case "temperature":
+            return _number(name, value, 0.0, math.inf)
+        case "top_p":
+            return _number(name, value, 0.0, 1.0, above=True)
+        case "top_k":
+            return max(0, _integer(name, value, -1, 2**31 - 1))
+        case "min_p":
+            return _number(name, value, 0.0, 1.0)
+        case "stop":
+            return _stop(name, value)
+        case "stop_token_ids":
+            return _stop_token_ids(name, value, vocab_size)
+        case "seed":
+            return _integer(name, value, -(2**63), 2**63 - 1)
+        case "n":
+            return _integer(name, value, 1, MAX_ANSWERS)
+        case "presence_penalty" | "frequency_penalty":
+            return _number(name, value, -2.0, 2.0)
+        case "repetition_penalty":
+            return _number(name, value, 0.0, math.inf, above=True)
+        case _:
+            if not isinstance(value, bool):
+                raise InvalidValue("This must be true or false.", name)
+            return value
+
+
+def _integer(name: str, value: Any, low: int, high: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InvalidValue("This must be an integer.", name)
+    if not low <= value <= high:
+        raise InvalidValue(f"This must be from {low} to {high}.", name)
+    return value
+
+
+def _number(name: str, value: Any, low: float, high: float, *, above: bool = False) -> float:
+    """`above` leaves out the lower bound itself."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise InvalidValue("This must be a number.", name)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise InvalidValue("This must be a finite number.", name)
+    if not low <= number <= high or (above and number == low):
+        bounds = f"{'above' if above else 'at least'} {low:g}" + (f" and at most {high:g}" if high < math.inf else "")
+        raise InvalidValue(f"This must be {bounds}, not {number:g}.", name)
+    return number
+
+
+def _stop(name: str, value: Any) -> tuple[str, ...]:
+    stops = [value] if isinstance(value, str) else value
+    if not isinstance(stops, list) or not all(isinstance(stop, str) for stop in stops):
+        raise InvalidValue("This must be a string, or a list of strings.", name)
+    if len(stops) > MAX_STOPS:
+        raise InvalidValue(f"At most {MAX_STOPS} strings may be given, not {len(stops)}.", name)
+    if any(not stop or len(stop) > MAX_STOP_CHARACTERS for stop in stops):
+        raise InvalidValue(f"Each string must have 1 to {MAX_STOP_CHARACTERS} characters.", name)
+    return tuple(stops)
+
+
+def _stop_token_ids(name: str, value: Any, vocab_size: int) -> tuple[int, ...]:
+    if not isinstance(value, list) or len(value) > MAX_STOP_TOKENS:
+        raise InvalidValue(f"This must be a list of at most {MAX_STOP_TOKENS} token ids.", name)
+    return tuple(_integer(name, token, 0, vocab_size - 1) for token in value)

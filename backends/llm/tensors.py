@@ -1,0 +1,115 @@
+"""Triton's tensors and responses: with `model.py`, the only module that needs Triton's Python stub."""
+
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from backends.llm import errors
+from backends.llm.desk import Request
+from backends.llm.metrics import COUNTERS, GAUGES, Metric
+from backends.llm.reply import Answer
+
+_STATUS = {
+    errors.InvalidValue: pb_utils.TritonError.INVALID_ARG,
+    errors.UnsupportedOption: pb_utils.TritonError.INVALID_ARG,
+    errors.ContextLengthExceeded: pb_utils.TritonError.INVALID_ARG,
+    errors.Overloaded: pb_utils.TritonError.UNAVAILABLE,
+    errors.Cancelled: pb_utils.TritonError.CANCELLED,
+}
+
+
+def read_request(request: Any) -> Request:
+    """Read the inputs of one Triton request. Raises `InvalidValue`."""
+    stream = _flag(request, "stream", False)
+    token_ids = _tensor(request, "token_ids")
+    sampling = _bytes(request, "sampling_parameters")
+    return Request(
+        text=_bytes(request, "text_input"),
+        token_ids=token_ids,
+        stream=stream,
+        exclude_input=_flag(request, "exclude_input_in_output", stream),
+        sampling=b"{}" if sampling is None else sampling,
+    )
+
+
+class TritonClient:
+    """The way back to the client of one Triton request."""
+
+    def __init__(self, request: Any) -> None:
+        self._sender = request.get_response_sender()
+        self._finish_reason = self._num_input_tokens = self._num_output_tokens = False
+
+    def read_wishes(self, request: Any) -> None:
+        """Read which optional outputs are wanted. Raises `InvalidValue`."""
+        self._finish_reason = _flag(request, "return_finish_reason", False)
+        self._num_input_tokens = _flag(request, "return_num_input_tokens", False)
+        self._num_output_tokens = _flag(request, "return_num_output_tokens", False)
+
+    def is_gone(self) -> bool:
+        """Whether the client has cancelled."""
+        return bool(self._sender.is_cancelled())
+
+    def send(self, answer: Answer, num_prompt_tokens: int, *, final: bool) -> None:
+        """Send one response, with Triton's final flag if it is the last."""
+        outputs = [_output_bytes("text_output", answer.texts)]
+        if self._finish_reason:
+            outputs.append(_output_bytes("finish_reason", answer.finish_reasons))
+        if self._num_input_tokens:
+            outputs.append(pb_utils.Tensor("num_input_tokens", np.array([num_prompt_tokens], np.uint32)))
+        if self._num_output_tokens:
+            outputs.append(pb_utils.Tensor("num_output_tokens", np.array([answer.num_tokens], np.uint32)))
+        self._send(pb_utils.InferenceResponse(outputs), final)
+
+    def fail(self, error: errors.GenerationError) -> None:
+        """Send an error as the last response."""
+        status = _STATUS.get(type(error), pb_utils.TritonError.INTERNAL)
+        self._send(pb_utils.InferenceResponse([], pb_utils.TritonError(str(error), status)), True)
+
+    def _send(self, response: Any, final: bool) -> None:
+        if final:
+            self._sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+        else:
+            self._sender.send(response)
+
+
+def make_metrics(model: str) -> tuple[dict[str, Metric], dict[str, Metric], list[Any]]:
+    """Gauges and counters labelled by model, and the families, which must live as long as they."""
+    families: list[Any] = []
+
+    def make(names: dict[str, tuple[str, str]], kind: Any) -> dict[str, Metric]:
+        made: dict[str, Metric] = {}
+        for field, (name, description) in names.items():
+            family = pb_utils.MetricFamily(name=name, description=description, kind=kind)
+            families.append(family)
+            made[field] = family.Metric(labels={"model": model})
+        return made
+
+    return make(GAUGES, pb_utils.MetricFamily.GAUGE), make(COUNTERS, pb_utils.MetricFamily.COUNTER), families
+
+
+def _tensor(request: Any, name: str) -> Any:
+    tensor = pb_utils.get_input_tensor_by_name(request, name)
+    return None if tensor is None else tensor.as_numpy()
+
+
+def _bytes(request: Any, name: str) -> bytes | None:
+    array = _tensor(request, name)
+    if array is None:
+        return None
+    if array.size != 1:
+        raise errors.InvalidValue(f"This must hold one element, not {array.size}.", name)
+    return bytes(array.reshape(-1)[0])
+
+
+def _flag(request: Any, name: str, default: bool) -> bool:
+    array = _tensor(request, name)
+    if array is None:
+        return default
+    if array.size != 1:
+        raise errors.InvalidValue(f"This must hold one element, not {array.size}.", name)
+    return bool(array.reshape(-1)[0])
+
+
+def _output_bytes(name: str, values: tuple[str, ...]) -> Any:
+    return pb_utils.Tensor(name, np.array([value.encode("utf-8") for value in values], np.object_))
