@@ -1,0 +1,88 @@
+"""Build a recipe into a repository: fetch, export, verify, install."""
+
+import errno
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from builders import manifest, repository, sources
+from builders.errors import MissingTools, NotEnoughSpace, RecipeError, RepositoryBusy
+from builders.progress import Progress, Silent
+from builders.recipe import Recipe
+from builders.sources import Source
+
+
+class Family(Protocol):
+    """Builds one kind of model."""
+
+    def check(self, recipe: Recipe, source: Source) -> int:
+        """Refuse, before any heavy work, what cannot be built; give the bytes of disk that a build needs."""
+
+    def make(self, recipe: Recipe, source: Source, folder: Path, scratch: Path, progress: Progress) -> dict[str, Any]:
+        """Fetch, export and verify; fill `folder` with `config.pbtxt` and `1/`; give the verification's figures."""
+
+
+def _llm() -> Family:
+    from builders.llm import LLM
+
+    return LLM()
+
+
+FAMILIES: dict[str, Callable[[], Family]] = {"llm": _llm}
+"""Families are imported when they are asked for: most machines lack what they need."""
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A model in the repository."""
+
+    folder: Path
+    fresh: bool
+    """False: it was there already, from the same recipe and source."""
+    figures: dict[str, Any]
+    """How far the engine is from its source; see `builders.verify.Figures`."""
+    seconds: float
+
+
+def build(recipe: Recipe, into: Path, *, force: bool = False, progress: Progress | None = None) -> Built:
+    """Build a recipe into the repository `into`, unless it holds the same build already.
+
+    Whatever goes wrong, also an interruption at any moment, the repository stays as it was. Raises BuildError.
+    """
+    started = time.monotonic()
+    progress = progress or Silent()
+    if recipe.family not in FAMILIES:
+        raise RecipeError(f"There is no family {recipe.family!r}. Known: {', '.join(sorted(FAMILIES))}.")
+    try:
+        family = FAMILIES[recipe.family]()
+        source = sources.find(recipe.source, recipe.revision)
+        needed = family.check(recipe, source)
+        digest = source.digest()
+        target = into / recipe.name
+        if not force and manifest.is_current(target, manifest.fingerprint(recipe, digest)):
+            return Built(target, False, (manifest.read(target) or {})["verification"], time.monotonic() - started)
+        _refuse_foreign(target, force)
+        with repository.stage(into, recipe.name) as stage:
+            repository.check_space(stage.root, needed)
+            figures = family.make(recipe, source, stage.model, stage.scratch, progress)
+            progress.begin("install", str(target))
+            manifest.write(stage.model, recipe, digest, figures, time.monotonic() - started)
+            stage.install()
+        return Built(target, True, figures, time.monotonic() - started)
+    except ModuleNotFoundError as error:
+        raise MissingTools(error.name) from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise NotEnoughSpace(
+                f"The disk became full while building {recipe.name}; nothing was installed."
+            ) from error
+        raise
+
+
+def _refuse_foreign(target: Path, force: bool) -> None:
+    if target.exists() and not force and manifest.read(target) is None:
+        raise RepositoryBusy(
+            f"{target} exists and was not built here (it has no {manifest.FILE}). Use --force to replace it."
+        )

@@ -1,0 +1,49 @@
+"""Run an exported decoder on plain onnxruntime, one sequence at a time, to look at its logits."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+class OnnxDecoder:
+    """One sequence through an exported decoder. Not fast, and not meant to be: serving has its own engine."""
+
+    def __init__(self, folder: Path, threads: int = 0) -> None:
+        """Load the engine that `folder` holds (`genai_config.json` names the file); `threads` 0: one per core."""
+        import onnxruntime
+
+        config = json.loads((folder / "genai_config.json").read_bytes())["model"]["decoder"]
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(
+            str(folder / config["filename"]), options, providers=["CPUExecutionProvider"]
+        )
+        self._inputs = {value.name: value for value in self._session.get_inputs()}
+        self._outputs = [value.name for value in self._session.get_outputs()]
+        self._past = [name for name in self._inputs if name.startswith("past_key_values.")]
+        self._size = (config["num_key_value_heads"], config["head_size"])
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the sequence."""
+        heads, size = self._size
+        types: dict[str, Any] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+        self._cache = {name: np.zeros((1, heads, 0, size), types[self._inputs[name].type]) for name in self._past}
+        self._length = 0
+
+    def step(self, tokens: list[int]) -> npt.NDArray[np.float32]:
+        """Append tokens; give the logits [vocabulary] of the next one."""
+        start, self._length = self._length, self._length + len(tokens)
+        feeds: dict[str, Any] = {"input_ids": np.array([tokens], np.int64), **self._cache}
+        if "attention_mask" in self._inputs:
+            feeds["attention_mask"] = np.ones((1, self._length), np.int64)
+        if "position_ids" in self._inputs:
+            feeds["position_ids"] = np.arange(start, self._length, dtype=np.int64)[None]
+        results = dict(zip(self._outputs, self._session.run(None, feeds), strict=True))
+        self._cache = {name: results[name.replace("past_key_values.", "present.")] for name in self._past}
+        logits: npt.NDArray[np.float32] = results["logits"][0, -1].astype(np.float32)
+        return logits

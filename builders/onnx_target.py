@@ -1,0 +1,157 @@
+"""The target `onnx`: what onnxruntime-genai's model builder takes, and how it is run."""
+
+import ast
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from builders.checkpoint import text_part
+from builders.errors import ExportFailed, MissingTools, UnsupportedModel
+from builders.progress import Progress
+from builders.recipe import Recipe
+
+OTHER_TASKS = {"WhisperForConditionalGeneration": "it transcribes speech"}
+"""Architectures that the exporter takes, but that do not generate text from text."""
+
+CPU_PRECISIONS = ("fp32", "int8", "int4")
+EXPORTED_INPUTS = re.compile(r"input_ids|attention_mask|position_ids|past_key_values\.\d+\.(key|value)")
+"""What an engine feeds; an export with other inputs (states of a state-space layer, images) cannot be run."""
+
+
+def architectures() -> list[str]:
+    """List the architectures that the installed exporter takes, read from its source: it has no list to ask for.
+
+    Raises MissingTools.
+    """
+    return sorted(set(_dispatched()) - set(OTHER_TASKS))
+
+
+def check(recipe: Recipe, config: dict[str, Any]) -> None:
+    """Refuse, before any heavy work, what cannot be built. Raises UnsupportedModel with the reason, MissingTools."""
+    if recipe.target != "onnx":
+        raise UnsupportedModel(f"The target {recipe.target!r} is not built yet; the target that is: onnx.")
+    if recipe.precision not in CPU_PRECISIONS:
+        raise UnsupportedModel(
+            f"The target onnx is built for the CPU, where ONNX Runtime has no {recipe.precision} kernels for grouped "
+            f"attention over such weights; its exporter offers {', '.join(CPU_PRECISIONS)} there."
+        )
+    known = architectures()
+    architecture = (config.get("architectures") or [None])[0]
+    if architecture in OTHER_TASKS:
+        raise UnsupportedModel(f"{architecture} is not a text-generation model: {OTHER_TASKS[architecture]}.")
+    if architecture not in known:
+        raise UnsupportedModel(
+            f"The architecture {architecture or '(none named in config.json)'} is not supported by the installed ONNX "
+            f"exporter. Supported: {', '.join(known)}."
+        )
+
+
+def export(checkpoint: Path, recipe: Recipe, folder: Path, scratch: Path, progress: Progress) -> None:
+    """Export a checkpoint into `folder`: `model.onnx`, its data, `genai_config.json` and the tokenizer's files.
+
+    Only the last position's logits are computed (`prune_lm_head`). Raises ExportFailed with the end of what it said.
+    """
+    config = json.loads((checkpoint / "config.json").read_bytes())
+    layers = int(text_part(config).get("num_hidden_layers", 0))
+    request = {
+        "parent": os.getpid(),
+        "input": str(checkpoint),
+        "output": str(folder),
+        "precision": recipe.precision,
+        "device": "cpu",
+        "cache": str(scratch / "exporter"),
+        "options": exporter_options(recipe),
+    }
+    script = Path(__file__).with_name("export_process.py")
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-u", str(script), json.dumps(request)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env=environment,
+        start_new_session=True,  # Ctrl-C reaches the build, which then ends this process.
+    )
+    said: deque[str] = deque(maxlen=12)
+    try:
+        for line in _lines(process):
+            said.append(line)
+            _report(line, layers, progress)
+        status = process.wait()
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    if status != 0:
+        how = f"ended with signal {-status}" if status < 0 else "failed"
+        raise ExportFailed(f"The ONNX exporter {how}. The end of what it said:\n" + "\n".join(said))
+    _check_inputs(folder)
+
+
+def exporter_options(recipe: Recipe) -> list[str]:
+    """Write a recipe's options as the exporter's `KEY=VALUE`."""
+    options = ["prune_lm_head=true"]
+    if recipe.precision in ("int8", "int4"):
+        quantization = recipe.quantization
+        options += [
+            f"block_size={quantization.block_size}",
+            f"accuracy_level={quantization.accuracy_level}",
+            f"is_symmetric={str(quantization.symmetric).lower()}",
+            f"algo_config={quantization.method}",
+        ]
+        if quantization.head_in_int8:
+            options.append("matmul_mixed_precision=last_matmul:int8")
+    return options
+
+
+def _dispatched() -> Iterator[str]:
+    """Find every string that the exporter's `create_model` compares `config.architectures[0]` with."""
+    package = importlib.util.find_spec("onnxruntime_genai")
+    if package is None or package.origin is None:
+        raise MissingTools("onnxruntime-genai")
+    source = Path(package.origin).parent / "models" / "builder.py"
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Compare) and ast.unparse(node.left) == "config.architectures[0]":
+            for right in node.comparators:
+                if isinstance(right, ast.Constant) and isinstance(right.value, str):
+                    yield right.value
+
+
+def _lines(process: subprocess.Popen[str]) -> Iterator[str]:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.strip():
+            yield line.rstrip()[:500]
+
+
+def _report(line: str, layers: int, progress: Progress) -> None:
+    if match := re.match(r"Reading layer (\d+)", line):
+        done = int(match[1]) + 1
+        progress.update(f"layer {done} of {layers}", 0.6 * done / max(layers, done))
+    elif match := re.search(r"complete quantization of /model/layers\.(\d+)/", line):
+        done = int(match[1]) + 1
+        progress.update(f"compressing layer {done} of {layers}", 0.6 + 0.3 * done / max(layers, done))
+    elif line.startswith("Saving ONNX model"):
+        progress.update("compressing", 0.6)
+    elif line.startswith("Saving GenAI config"):
+        progress.update("writing", 0.95)
+
+
+def _check_inputs(folder: Path) -> None:
+    import onnx
+
+    graph = onnx.load(str(folder / "model.onnx"), load_external_data=False).graph
+    foreign = [value.name for value in graph.input if not EXPORTED_INPUTS.fullmatch(value.name)]
+    if foreign:
+        raise UnsupportedModel(
+            f"The export of this architecture has inputs that no engine here feeds: {', '.join(foreign[:4])}."
+        )

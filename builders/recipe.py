@@ -1,0 +1,134 @@
+"""What to build from what: a recipe, written in TOML or on the command line."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from builders.errors import RecipeError
+
+RECIPES = Path(__file__).parent / "recipes"
+"""The recipes that come with the project."""
+
+DEFAULT_RECIPE = "smollm2-135m-instruct"
+"""What is built when nothing else is said."""
+
+Precision = Literal["int4", "int8", "fp16", "fp32"]
+Target = Literal["onnx", "tensorrt_llm", "llmapi", "vllm"]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+
+
+class Quantization(BaseModel):
+    """How weights are compressed to int8 or int4: one scale for every block of a row of a matrix."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    block_size: Literal[16, 32, 64, 128, 256] = 32
+    """Weights that share a scale."""
+    accuracy_level: Literal[1, 2, 3, 4] = 4
+    """In what products are formed: 1 fp32, 4 int8 (activations are rounded block by block, each row for itself)."""
+    symmetric: bool = True
+    """Without a zero point a block."""
+    method: Literal["default", "rtn", "k_quant"] = "default"
+    """How scales are chosen."""
+    head_in_int8: bool = False
+    """Keep the last matrix, which makes the logits, in int8 while the others are int4."""
+
+
+class Tolerance(BaseModel):
+    """How far the engine may be from the source model; see `docs/models.md` for what the figures mean."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    divergence: Annotated[float, Field(gt=0)]
+    """Largest mean Kullback-Leibler divergence of the next token's distribution, in nats."""
+    agreement: Annotated[float, Field(ge=0, le=1)]
+    """Smallest share of positions at which both choose the same token."""
+
+
+class Recipe(BaseModel):
+    """Everything that decides what is built; two builds of one recipe and one source are the same model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    family: str = "llm"
+    """Which builder makes it: a key of `builders.build.FAMILIES`."""
+    name: Name
+    """Folder of the model in the repository, and Triton's name for it."""
+    served_name: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    """Name that clients use; default: `name`."""
+    source: Annotated[str, Field(min_length=1)]
+    """`packaged:<name>`, a local folder in Hugging Face's layout, or a Hugging Face id."""
+    revision: str | None = None
+    """Branch, tag or commit of a Hugging Face id."""
+    precision: Precision = "int8"
+    """What the weights are compressed to."""
+    target: Target = "onnx"
+    """What the weights are compiled for."""
+    context_length: Annotated[int, Field(ge=16)] | None = None
+    """Tokens of prompt and answer together; default, and most: what the checkpoint was trained for."""
+    max_rows: Annotated[int, Field(ge=1, le=1024)] = 16
+    """Sequences that run side by side."""
+    max_waiting: Annotated[int, Field(ge=0)] = 1024
+    """Sequences that may wait for a row."""
+    threads: Annotated[int, Field(ge=0)] = 0
+    """Threads of one step; 0: one per core."""
+    tool_call_parser: str | None = None
+    """How the model writes tool calls; None: it does not."""
+    reasoning_parser: str | None = None
+    """How the model writes its thoughts; None: it does not."""
+    owned_by: str | None = None
+    """Shown to clients; default: the owner of the Hugging Face id, or `local`."""
+    quantization: Quantization = Quantization()
+    tolerance: Tolerance | None = None
+    """Default: by precision, see `builders.verify.TOLERANCES`."""
+
+    @model_validator(mode="after")
+    def _one_line(self) -> Self:
+        for field in ("served_name", "source", "owned_by"):
+            if any(ord(character) < 32 for character in getattr(self, field) or ""):
+                raise ValueError(f"{field} must not contain control characters")
+        return self
+
+
+def load(name_or_file: str, **overrides: Any) -> Recipe:
+    """Read a recipe that comes with the project, by name, or any TOML file; values in `overrides` that are not None win.
+
+    Raises RecipeError.
+    """
+    path = Path(name_or_file) if name_or_file.endswith(".toml") else RECIPES / f"{name_or_file}.toml"
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(
+            f"There is no recipe {name_or_file!r}. Known: {', '.join(names())}; or give the path of a .toml file."
+        ) from None
+    except OSError as error:
+        raise RecipeError(f"The recipe {path} cannot be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"The recipe {path} is not valid TOML: {error}") from error
+    return make(**values | {key: value for key, value in overrides.items() if value is not None})
+
+
+def make(**values: Any) -> Recipe:
+    """Check the values of a recipe. Raises RecipeError with a sentence for each value at fault."""
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(str(part) for part in fault['loc']) or 'recipe'}: {fault['msg']}" for fault in error.errors()
+        )
+        raise RecipeError(f"The recipe is not valid. {faults}.") from None
+
+
+def names() -> list[str]:
+    """Name the recipes that come with the project."""
+    return sorted(path.stem for path in RECIPES.glob("*.toml"))
+
+
+def name_for(source: str) -> str:
+    """Derive a model's name from its source: `Qwen/Qwen2.5-0.5B-Instruct` gives `qwen2.5-0.5b-instruct`."""
+    last = source.rstrip("/").rsplit("/", 1)[-1].rsplit(":", 1)[-1]
+    return re.sub(r"[^a-z0-9._-]+", "-", last.lower()).strip("-._") or "model"

@@ -1,0 +1,177 @@
+"""Put a finished model into a Triton model repository, all of it or nothing.
+
+Triton 2.51 takes every folder of a repository for a model, hidden ones too, and without explicit model control refuses to
+start over one that is unfinished. So a model is staged beside the repository, on the same filesystem, in
+`.<repository>.tritonic/<model>/`, and moved into place by one rename.
+"""
+
+import ctypes
+import errno
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from builders.errors import NotEnoughSpace, RepositoryBusy
+
+RENAME_EXCHANGE = 2
+AT_FDCWD = -100
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Where one build of one model works; it vanishes when the build ends, however it ends."""
+
+    target: Path
+    """The model's folder in the repository."""
+    root: Path
+
+    @property
+    def model(self) -> Path:
+        """The folder that becomes the model."""
+        return self.root / "model"
+
+    @property
+    def scratch(self) -> Path:
+        """A folder for whatever else the build needs."""
+        return self.root / "scratch"
+
+    @property
+    def _previous(self) -> Path:
+        return self.root / "previous"
+
+    def install(self) -> None:
+        """Write `model` through to the disk and rename it into the repository; an older one is swapped out whole."""
+        for path in [*self.model.rglob("*"), self.model]:
+            _fsync(path)
+        if not self.target.exists():
+            self.model.rename(self.target)
+        elif not _exchange(self.model, self.target):
+            try:
+                self.target.rename(self._previous)
+                self.model.rename(self.target)
+            finally:
+                self.recover()
+        _fsync(self.target.parent)
+
+    def recover(self) -> None:
+        """Put back the model that a build had moved away when it died."""
+        if self._previous.exists() and not self.target.exists():
+            self._previous.rename(self.target)
+
+
+@contextmanager
+def stage(repository: Path, name: str) -> Iterator[Stage]:
+    """Lock one model of a repository, clear up after builds that died, and give a place to work.
+
+    Raises RepositoryBusy when another build holds the model, or the repository cannot be written.
+    """
+    created = not repository.exists()
+    repository.mkdir(parents=True, exist_ok=True)
+    repository = repository.resolve()
+    base = repository.parent / f".{repository.name}.tritonic"
+    try:
+        with _locked(base, name):
+            _clear_dead(base, repository, name)
+            place = Stage(repository / name, base / name)
+            place.recover()
+            shutil.rmtree(place.root, ignore_errors=True)
+            place.model.mkdir(parents=True)
+            place.scratch.mkdir()
+            if place.root.stat().st_dev != repository.stat().st_dev:
+                raise RepositoryBusy(
+                    f"{repository} is a mount of its own, so a model cannot be moved into it in one step. "
+                    "Use a folder inside it as the repository, or mount its parent."
+                )
+            try:
+                yield place
+            finally:
+                shutil.rmtree(place.root, ignore_errors=True)
+    except PermissionError as error:
+        raise RepositoryBusy(f"{error.filename} cannot be written: {error.strerror}.") from error
+    finally:
+        with suppress(OSError):
+            base.rmdir()
+        if created:
+            with suppress(OSError):
+                repository.rmdir()  # only if nothing was installed
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """Raise NotEnoughSpace unless the filesystem of `folder` has `needed` bytes left."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise NotEnoughSpace(
+            f"The build needs about {needed / 1e9:.1f} GB beside {folder}, and {free / 1e9:.1f} GB are free."
+        )
+
+
+@contextmanager
+def _locked(base: Path, name: str) -> Iterator[None]:
+    descriptor = _acquire(base, name)
+    if descriptor is None:
+        raise RepositoryBusy(f"Another build of {name} is running. Wait for it, or end it.")
+    try:
+        yield
+    finally:
+        (base / f"{name}.lock").unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _acquire(base: Path, name: str) -> int | None:
+    """Take the lock of a model without waiting. The kernel drops it when its holder dies, however that happens."""
+    path = base / f"{name}.lock"
+    for _ in range(100):
+        base.mkdir(exist_ok=True)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except FileNotFoundError:  # the folder was removed by a build that just ended
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        with suppress(FileNotFoundError):
+            if os.fstat(descriptor).st_ino == path.stat().st_ino:
+                return descriptor
+        os.close(descriptor)  # its holder removed the file between our open and our lock
+        time.sleep(0.01)
+    return None
+
+
+def _clear_dead(base: Path, repository: Path, name: str) -> None:
+    """Remove what builds of other models left when they were killed."""
+    for root in [path for path in base.iterdir() if path.is_dir() and path.name != name]:
+        if (descriptor := _acquire(base, root.name)) is not None:
+            Stage(repository / root.name, root).recover()
+            shutil.rmtree(root, ignore_errors=True)
+            (base / f"{root.name}.lock").unlink(missing_ok=True)
+            os.close(descriptor)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two folders in one step; False where the filesystem cannot."""
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError:
+        return False
+    done: int = renameat2(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE)
+    if done == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.EINVAL, errno.ENOSYS, errno.EXDEV, errno.ENOTSUP):
+        return False
+    raise OSError(code, os.strerror(code), str(other))
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

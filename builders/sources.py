@@ -1,0 +1,158 @@
+"""Where weights come from: a package that ships them, a local folder, or the Hugging Face hub."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from builders.checkpoint import Checkpoint
+from builders.errors import MissingTools, RecipeError, SourceUnavailable
+from builders.packaged import PACKAGED, Packaged
+from builders.progress import Progress
+
+T = TypeVar("T")
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+HUB_SKIP = ["*/*"]
+"""Folders of a hub repository hold the same weights in other formats."""
+
+
+class Source(Protocol):
+    """Weights that can be had."""
+
+    def digest(self) -> str:
+        """Identify the contents without fetching the weights. Raises SourceUnavailable."""
+
+    def config(self) -> dict[str, Any]:
+        """Give `config.json` without fetching the weights. Raises SourceUnavailable."""
+
+    def num_parameters(self) -> int | None:
+        """Count the parameters without fetching the weights; None where that cannot be known."""
+
+    def fetch(self, scratch: Path, progress: Progress) -> Checkpoint:
+        """Have the weights on this machine; `scratch` is a folder that lives as long as the build."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFolder:
+    """A folder in Hugging Face's layout on this machine."""
+
+    path: Path
+
+    def digest(self) -> str:
+        """Hash the folder's contents."""
+        return Checkpoint(self.path).digest()
+
+    def config(self) -> dict[str, Any]:
+        """Read the folder's `config.json`."""
+        return Checkpoint(self.path).config()
+
+    def num_parameters(self) -> int | None:
+        """Count the parameters in the headers of the weights."""
+        return Checkpoint(self.path).num_parameters()
+
+    def fetch(self, scratch: Path, progress: Progress) -> Checkpoint:
+        """Use the folder where it lies."""
+        return Checkpoint(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class Hub:
+    """A repository on the Hugging Face hub (or the mirror that `HF_ENDPOINT` names)."""
+
+    id: str
+    revision: str | None = None
+
+    def digest(self) -> str:
+        """Name the commit."""
+        return f"hf:{self.id}@{self._commit()}"
+
+    def config(self) -> dict[str, Any]:
+        """Download `config.json` alone."""
+        from huggingface_hub import hf_hub_download
+
+        path = _from_hub(self.id, lambda: hf_hub_download(self.id, "config.json", revision=self._commit()))
+        return Checkpoint(Path(path).parent).config()
+
+    def num_parameters(self) -> int | None:
+        """Say nothing: the hub tells it for some models only."""
+        return None
+
+    def fetch(self, scratch: Path, progress: Progress) -> Checkpoint:
+        """Download weights, tokenizer and configs into the hub's own cache."""
+        from huggingface_hub import snapshot_download
+
+        progress.update(f"downloading {self.id}")
+        commit = self._commit()
+        path = _from_hub(
+            self.id,
+            lambda: snapshot_download(self.id, revision=commit, allow_patterns=HUB_FILES, ignore_patterns=HUB_SKIP),
+        )
+        return Checkpoint(Path(path))
+
+    def _commit(self) -> str:
+        try:
+            from huggingface_hub import HfApi, snapshot_download
+        except ModuleNotFoundError as error:
+            raise MissingTools(error.name) from error
+
+        try:
+            info = _from_hub(self.id, lambda: HfApi().model_info(self.id, revision=self.revision, timeout=20))
+            return str(info.sha)
+        except SourceUnavailable:
+            try:  # What was downloaded once serves without a network.
+                return Path(snapshot_download(self.id, revision=self.revision, local_files_only=True)).name
+            except Exception:
+                pass
+            raise
+
+
+def find(source: str, revision: str | None = None) -> Source:
+    """Tell what a source is by how it is written. Raises RecipeError, SourceUnavailable."""
+    kind, _, rest = source.partition(":")
+    if kind == "packaged":
+        if rest not in PACKAGED:
+            raise RecipeError(f"There is no packaged model {rest!r}. Known: {', '.join(sorted(PACKAGED))}.")
+        return Packaged(PACKAGED[rest])
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return LocalFolder(path.resolve())
+    if path.exists():
+        raise SourceUnavailable(f"{source} is a file; a folder in Hugging Face's layout is wanted.")
+    if HUB_ID.fullmatch(source):
+        return Hub(source, revision)
+    raise SourceUnavailable(
+        f"There is no folder {source!r}, and it is not a Hugging Face id either (owner/name, such as "
+        "Qwen/Qwen2.5-0.5B-Instruct)."
+    )
+
+
+def _from_hub(id: str, call: Callable[[], T]) -> T:
+    """Call the hub, and turn its many errors into one with a sentence."""
+    from huggingface_hub import errors
+
+    try:
+        return call()
+    except errors.GatedRepoError:
+        raise SourceUnavailable(
+            f"{id} is gated: accept its terms on its page, then set HF_TOKEN to a token of that account."
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise SourceUnavailable(f"{id} has no such revision.") from None
+    except errors.RepositoryNotFoundError:
+        raise SourceUnavailable(
+            f"There is no {id} on the Hugging Face hub, or it is private: then set HF_TOKEN to a token that may read it."
+        ) from None
+    except errors.RemoteEntryNotFoundError as error:
+        raise SourceUnavailable(f"{id} is not a checkpoint that can be built: {_first_line(error)}.") from None
+    except (errors.HTTPError, errors.LocalEntryNotFoundError, OSError) as error:
+        raise SourceUnavailable(
+            f"{id} could not be fetched from the Hugging Face hub: {_first_line(error)}. Without a network, download it "
+            "elsewhere and give the folder instead: --source /path/to/folder. Behind a mirror, set HF_ENDPOINT."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
