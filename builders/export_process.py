@@ -23,7 +23,7 @@ def main() -> None:
     if package is None or package.origin is None:
         raise SystemExit("onnxruntime-genai is not installed")
     sys.path.insert(0, str(Path(package.origin).parent / "models"))
-    from builder import create_model, parse_extra_options
+    from builder import create_model, parse_extra_options  # type: ignore[import-not-found]
 
     where = (None, request["input"], request["output"], request["precision"], request["device"], request["cache"])
     options = parse_extra_options(*where, request["options"])

@@ -1,7 +1,7 @@
-"""Turn a Llama in a GGUF file into a folder in Hugging Face's layout, without losing a bit of its (dequantised) weights.
+"""Turn a Llama in a GGUF file into a folder in Hugging Face's layout; its dequantised weights lose nothing more.
 
-Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. transformers reads such files too, but takes ten times
-as long, cannot save what it read, and drops the digits rule of the SmolLM tokenizer.
+Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. transformers reads such files too, but takes four
+times as long, cannot save what it read, and drops the digits rule of the SmolLM tokenizer.
 """
 
 import json
@@ -168,7 +168,7 @@ def _write_weights(tensors: dict[str, Any], config: dict[str, Any], path: Path) 
 
 
 def _unpermute(weight: npt.NDArray[np.float32], heads: int) -> npt.NDArray[np.float32]:
-    """Undo the order that llama.cpp gives query and key rows [heads * size, hidden]: it pairs the two halves of a head."""
+    """Undo llama.cpp's order of query and key rows [heads * size, hidden]: it interleaves the halves of a head."""
     size = weight.shape[0] // heads
     return weight.reshape(heads, size // 2, 2, -1).swapaxes(1, 2).reshape(weight.shape)
 

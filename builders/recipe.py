@@ -94,7 +94,7 @@ class Recipe(BaseModel):
 
 
 def load(name_or_file: str, **overrides: Any) -> Recipe:
-    """Read a recipe that comes with the project, by name, or any TOML file; values in `overrides` that are not None win.
+    """Read one of the project's recipes by name, or any TOML file; `overrides` that are not None win.
 
     Raises RecipeError.
     """

@@ -1,7 +1,7 @@
 """Put a finished model into a Triton model repository, all of it or nothing.
 
-Triton 2.51 takes every folder of a repository for a model, hidden ones too, and without explicit model control refuses to
-start over one that is unfinished. So a model is staged beside the repository, on the same filesystem, in
+Triton 2.51 takes every folder of a repository for a model, hidden ones too, and without explicit model control refuses
+to start over one that is unfinished. So a model is staged beside the repository, on the same filesystem, in
 `.<repository>.tritonic/<model>/`, and moved into place by one rename.
 """
 

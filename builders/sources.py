@@ -133,6 +133,8 @@ def _from_hub(id: str, call: Callable[[], T]) -> T:
     """Call the hub, and turn its many errors into one with a sentence."""
     from huggingface_hub import errors
 
+    # The hub's client raises what its HTTP library raises, and which library that is depends on its version.
+    no_connection: type[Exception] = getattr(errors, "HTTPError", OSError)
     try:
         return call()
     except errors.GatedRepoError:
@@ -143,14 +145,14 @@ def _from_hub(id: str, call: Callable[[], T]) -> T:
         raise SourceUnavailable(f"{id} has no such revision.") from None
     except errors.RepositoryNotFoundError:
         raise SourceUnavailable(
-            f"There is no {id} on the Hugging Face hub, or it is private: then set HF_TOKEN to a token that may read it."
+            f"There is no {id} on the Hugging Face hub, or it is private: set HF_TOKEN to a token that may read it."
         ) from None
     except errors.RemoteEntryNotFoundError as error:
         raise SourceUnavailable(f"{id} is not a checkpoint that can be built: {_first_line(error)}.") from None
-    except (errors.HTTPError, errors.LocalEntryNotFoundError, OSError) as error:
+    except (no_connection, errors.LocalEntryNotFoundError, OSError) as error:
         raise SourceUnavailable(
-            f"{id} could not be fetched from the Hugging Face hub: {_first_line(error)}. Without a network, download it "
-            "elsewhere and give the folder instead: --source /path/to/folder. Behind a mirror, set HF_ENDPOINT."
+            f"{id} could not be fetched from the Hugging Face hub: {_first_line(error)}. Without a network, download "
+            "it elsewhere and give the folder instead: --source /path/to/folder. Behind a mirror, set HF_ENDPOINT."
         ) from error
 
 

@@ -104,7 +104,7 @@ def _tell(recipe: recipes.Recipe, built: Built) -> None:
     figures = built.figures
     out.print(
         f"  Against its source: same token at {figures['agreement']:.1%} of {figures['positions']} positions, "
-        f"divergence {figures['divergence']:.2g} nats, perplexity × {figures['perplexity_ratio']:.4f}."
+        f"divergence {figures['divergence']:.2g} nats, perplexity times {figures['perplexity_ratio']:.4f}."
     )
 
 
