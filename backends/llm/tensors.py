@@ -10,12 +10,13 @@ from backends.llm.desk import Request
 from backends.llm.metrics import COUNTERS, GAUGES, Metric
 from backends.llm.reply import Answer
 
+# Names of codes: Triton fills its module with the codes themselves only after it has imported this one.
 _STATUS = {
-    errors.InvalidValue: pb_utils.TritonError.INVALID_ARG,
-    errors.UnsupportedOption: pb_utils.TritonError.INVALID_ARG,
-    errors.ContextLengthExceeded: pb_utils.TritonError.INVALID_ARG,
-    errors.Overloaded: pb_utils.TritonError.UNAVAILABLE,
-    errors.Cancelled: pb_utils.TritonError.CANCELLED,
+    errors.InvalidValue: "INVALID_ARG",
+    errors.UnsupportedOption: "INVALID_ARG",
+    errors.ContextLengthExceeded: "INVALID_ARG",
+    errors.Overloaded: "UNAVAILABLE",
+    errors.Cancelled: "CANCELLED",
 }
 
 
@@ -63,7 +64,7 @@ class TritonClient:
 
     def fail(self, error: errors.GenerationError) -> None:
         """Send an error as the last response."""
-        status = _STATUS.get(type(error), pb_utils.TritonError.INTERNAL)
+        status = getattr(pb_utils.TritonError, _STATUS.get(type(error), "INTERNAL"))
         self._send(pb_utils.InferenceResponse([], pb_utils.TritonError(str(error), status)), True)
 
     def _send(self, response: Any, final: bool) -> None:
