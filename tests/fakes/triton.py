@@ -51,12 +51,14 @@ class Call:
 
 
 class FakeTriton(rpc.GRPCInferenceServiceServicer):
-    """`calls` remembers every inference; `loaded` names the models that are. Runs on the caller's loop."""
+    """`calls` remembers every inference; `loaded` names the models that are; `frozen` keeps it from answering
+    questions about itself. Runs on the caller's loop."""
 
     def __init__(self, models: Iterable[Model]) -> None:
         self.models = {model.name: model for model in models}
         self.loaded = set(self.models)
         self.ready = True
+        self.frozen = False
         self.calls: list[Call] = []
         self.active = 0
         self.port = 0
@@ -87,6 +89,14 @@ class FakeTriton(rpc.GRPCInferenceServiceServicer):
                         return call
                 await asyncio.sleep(0.002)
 
+    async def gives_up(self, model: str, after: int = 0, seconds: float = 0.2) -> Call:
+        """The same call, once its caller has given it up. Raises `TimeoutError` where that takes longer."""
+        call = await self.call(model, after)
+        async with asyncio.timeout(seconds):
+            await call.ended.wait()
+        assert call.cancelled_at is not None, f"{model} came to its end"
+        return call
+
     async def _model(self, name: str, context: grpc.aio.ServicerContext) -> Model:
         if name not in self.loaded:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"Request for unknown model: '{name}' is not found")
@@ -105,6 +115,8 @@ class FakeTriton(rpc.GRPCInferenceServiceServicer):
         return pb.ModelReadyResponse(ready=request.name in self.loaded)
 
     async def RepositoryIndex(self, request, context):  # noqa: N802
+        while self.frozen:
+            await asyncio.sleep(0.02)
         index = pb.RepositoryIndexResponse()
         for name in self.models:
             if name in self.loaded:

@@ -20,7 +20,7 @@ class Way:
     stream: bool
 
     def __str__(self) -> str:
-        return f"{self.path.split('/')[-1]}-{'stream' if self.stream else 'whole'}"
+        return f"{'chat' if 'chat' in self.path else 'text'}-{'stream' if self.stream else 'whole'}"
 
     def body(self, model: str, text: str = "Hello!", **more: Any) -> Answer:
         asked = {"messages": [{"role": "user", "content": text}]} if "chat" in self.path else {"prompt": text}

@@ -18,9 +18,12 @@ SAID_AND_ARRIVED = [
     ({"top_p": 0.1}, {"top_p": 0.1}),
     ({"top_p": 1}, {"top_p": 1}),
     ({"top_k": 40}, {"top_k": 40}),
+    ({"top_k": -1}, {"top_k": -1}),
+    ({"top_k": 0}, {"top_k": 0}),
     ({"min_p": 0.05}, {"min_p": 0.05}),
     ({"seed": 0}, {"seed": 0}),
     ({"seed": 2**63 - 1}, {"seed": 2**63 - 1}),
+    ({"seed": -1}, {"seed": -1}),
     ({"presence_penalty": -2}, {"presence_penalty": -2}),
     ({"frequency_penalty": 1.5}, {"frequency_penalty": 1.5}),
     ({"repetition_penalty": 1.1}, {"repetition_penalty": 1.1}),
@@ -85,8 +88,7 @@ async def test_text_parts_follow_one_another(gateway: Gateway, triton: FakeTrito
     for role in ("system", "developer", "user", "assistant"):
         messages = [{"role": role, "content": parts}, {"role": "user", "content": "?"}]
         prompt = (await reaches(gateway, triton, messages=messages)).prompt
-        assert prompt.index("one") < prompt.index("two")
-        assert prompt[prompt.index("one") + 3 : prompt.index("two")].strip() == ""
+        assert "\none\ntwo<|im_end|>" in prompt
 
 
 async def test_every_role_reaches_the_template(gateway: Gateway, triton: FakeTriton) -> None:
@@ -98,6 +100,8 @@ async def test_every_role_reaches_the_template(gateway: Gateway, triton: FakeTri
     ]
     prompt = (await reaches(gateway, triton, messages=messages)).prompt
     assert all(message["content"] in prompt for message in messages)
+    # Few templates know developers; what they say is the system's word.
+    assert prompt.startswith("<|im_start|>system\nInstructions of a developer.")
 
 
 async def test_calls_of_the_past_are_rendered_or_refused_not_dropped(gateway: Gateway, triton: FakeTriton) -> None:

@@ -1,0 +1,256 @@
+"""Which models there are: what loads, unloads, dies and comes back, on one Triton or several."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+
+from tests.fakes.cable import Cable
+from tests.fakes.script import Model, Pause, Say
+from tests.fakes.triton import FakeTriton
+from tests.wire.openai.asking import CHAT_STREAM, WAYS, chat, events, is_error, refused
+from tests.wire.serving import Gateway, serve
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+HELLO = Model("hello")
+ENDLESS = Model("endless", (Say("tick "), Pause(0.01)) * 3000)
+
+
+@contextlib.asynccontextmanager
+async def tritons(*models: tuple[Model, ...]) -> AsyncIterator[list[FakeTriton]]:
+    fakes = [await FakeTriton(held).start() for held in models]
+    try:
+        yield fakes
+    finally:
+        await asyncio.gather(*(fake.stop() for fake in fakes))
+
+
+async def names(gateway: Gateway) -> set[str]:
+    return {model["id"] for model in (await gateway.http.get("/v1/models")).json()["data"]}
+
+
+async def becomes(gateway: Gateway, expected: set[str], seconds: float = 3.0) -> None:
+    async with asyncio.timeout(seconds):
+        while await names(gateway) != expected:
+            await asyncio.sleep(0.02)
+
+
+async def serves(gateway: Gateway, model: str = "hello", seconds: float = 3.0) -> None:
+    """Wait until the model answers again; until then a caller is told to come back."""
+    async with asyncio.timeout(seconds):
+        while (response := await chat(gateway, model)).status_code != 200:
+            unavailable(response)
+            await asyncio.sleep(0.02)
+
+
+def unavailable(response) -> None:
+    refused(response, 503, "overloaded_error", "overloaded")
+    assert int(response.headers["retry-after"]) >= 1
+
+
+async def test_models_appear_and_vanish() -> None:
+    async with tritons((HELLO, Model("b", parameters={"served_name": "b:7b"}))) as (triton,):
+        triton.loaded = {"hello"}
+        async with serve(triton.url) as gateway:
+            assert await names(gateway) == {"hello"}
+            refused(await chat(gateway, "b:7b"), 404, code="model_not_found", param="model")
+            triton.loaded.add("b")
+            await becomes(gateway, {"hello", "b:7b"})
+            assert (await chat(gateway, "b:7b")).status_code == 200
+            assert triton.calls[-1].model == "b"
+            triton.loaded.remove("b")
+            await becomes(gateway, {"hello"})
+            refused(await chat(gateway, "b:7b"), 404, code="model_not_found", param="model")
+            assert (await chat(gateway)).status_code == 200
+
+
+async def test_a_model_may_be_replaced_under_its_name() -> None:
+    async with tritons((HELLO,)) as (triton,), serve(triton.url) as gateway:
+        triton.models["hello"] = replace(HELLO, parameters={"owned_by": "another"})
+        async with asyncio.timeout(3):
+            while (await gateway.http.get("/v1/models/hello")).json()["owned_by"] != "another":
+                await asyncio.sleep(0.02)
+
+
+async def test_ready_means_a_server_and_a_model() -> None:
+    async with tritons((HELLO,)) as (triton,):
+        triton.loaded.clear()
+        async with serve(triton.url, wait=False) as gateway:
+            await asyncio.sleep(0.3)
+            assert (await gateway.http.get("/health/ready")).status_code == 503
+            assert (await gateway.http.get("/health/live")).status_code == 200
+            triton.loaded.add("hello")
+            await gateway.ready(2)
+            triton.loaded.clear()
+            await gateway.until("/health/ready", lambda response: response.status_code == 503, 2)
+
+
+async def test_a_gateway_may_start_before_its_triton() -> None:
+    async with tritons((HELLO,)) as (triton,):
+        cable = Cable(triton.url)
+        await cable.mend()
+        await cable.cut()
+        async with serve(cable.url, wait=False) as gateway:
+            assert (await gateway.http.get("/health/live")).status_code == 200
+            assert (await gateway.http.get("/health/ready")).status_code == 503
+            for way in WAYS:
+                unavailable(await gateway.http.post(way.path, json=way.body("hello")))
+            assert (await gateway.http.get("/v1/models")).status_code in (200, 503)
+            await cable.mend()
+            await gateway.ready(5)
+            assert (await chat(gateway)).status_code == 200
+        await cable.cut()
+
+
+async def test_a_triton_that_dies_and_comes_back() -> None:
+    async with tritons((HELLO, ENDLESS)) as (triton,):
+        cable = await Cable(triton.url).mend()
+        async with serve(cable.url) as gateway:
+            streams = [
+                asyncio.ensure_future(gateway.http.post(way.path, json=way.body("endless", text="a" * at)))
+                for at, way in enumerate(WAYS)
+            ]
+            async with asyncio.timeout(2):
+                while triton.active < len(WAYS):
+                    await asyncio.sleep(0.01)
+            await asyncio.sleep(0.1)
+            await cable.cut()
+            for way, stream in zip(WAYS, streams, strict=True):
+                response = await asyncio.wait_for(stream, 2)
+                if way.stream:
+                    assert response.status_code == 200
+                    *_, last = events(response)
+                    is_error(last, last["error"]["type"])
+                    assert last["error"]["type"] in ("overloaded_error", "server_error")
+                else:
+                    assert response.status_code in (502, 503)
+            for way in WAYS:
+                unavailable(await gateway.http.post(way.path, json=way.body("hello")))
+            await gateway.until("/health/ready", lambda response: response.status_code == 503, 2)
+            assert (await gateway.http.get("/health/live")).status_code == 200
+            for way in WAYS:
+                unavailable(await gateway.http.post(way.path, json=way.body("hello")))
+            await cable.mend()
+            await gateway.ready(5)
+            for way in WAYS:
+                response = await gateway.http.post(way.path, json=way.body("hello"))
+                assert (response.status_code, way.text(response)[-6:]) == (200, "today?")
+        await cable.cut()
+
+
+async def test_a_triton_that_shuts_down_in_order() -> None:
+    async with tritons((HELLO, ENDLESS)) as (triton,), serve(triton.url) as gateway:
+        stream = asyncio.ensure_future(gateway.http.post(CHAT_STREAM.path, json=CHAT_STREAM.body("endless")))
+        await triton.call("endless")
+        await asyncio.sleep(0.05)
+        await triton.stop()
+        *_, last = events(await asyncio.wait_for(stream, 2))
+        assert last != "[DONE]" and last["error"]["message"]
+        unavailable(await chat(gateway))
+        await triton.start()
+        await serves(gateway)
+
+
+async def test_two_tritons_of_which_one_is_down() -> None:
+    async with tritons((HELLO, Model("a")), (HELLO, Model("b"))) as (first, second):
+        cable = await Cable(second.url).mend()
+        async with serve(first.url, cable.url) as gateway:
+            await becomes(gateway, {"hello", "a", "b"})
+            for model, holder in (("a", first), ("b", second)):
+                before = len(holder.calls)
+                assert (await chat(gateway, model)).status_code == 200
+                assert len(holder.calls) == before + 1
+            await cable.cut()
+            statuses = [(await chat(gateway)).status_code for _ in range(10)]
+            assert set(statuses) <= {200, 503} and statuses.count(503) <= 1
+            assert (await chat(gateway, "a")).status_code == 200
+            response = await chat(gateway, "b")
+            assert response.status_code in (404, 503)
+            assert (await gateway.http.get("/health/ready")).status_code == 200
+            await asyncio.sleep(0.3)
+            assert {(await chat(gateway)).status_code for _ in range(10)} == {200}
+            response = await chat(gateway, "b")
+            assert response.status_code in (404, 503)
+            await cable.mend()
+            await becomes(gateway, {"hello", "a", "b"})
+            await serves(gateway, "b")
+        await cable.cut()
+
+
+async def test_two_tritons_share_the_work() -> None:
+    async with tritons((HELLO,), (HELLO,)) as (first, second), serve(first.url, second.url) as gateway:
+        async with asyncio.timeout(5):
+            while not (first.calls and second.calls):
+                await asyncio.gather(*(chat(gateway) for _ in range(8)))
+
+
+async def test_a_frozen_triton_keeps_nobody_from_the_others() -> None:
+    async with tritons((HELLO,), (HELLO, Model("a"))) as (first, second), serve(first.url, second.url) as gateway:
+        await becomes(gateway, {"hello", "a"})
+        second.frozen = True
+        await asyncio.sleep(0.2)
+        first.models["late"] = Model("late")
+        first.loaded.add("late")
+        async with asyncio.timeout(2):
+            while "late" not in await names(gateway):
+                await asyncio.sleep(0.02)
+        assert (await chat(gateway, "late")).status_code == 200
+        second.frozen = False
+
+
+async def test_a_triton_that_takes_calls_and_never_answers() -> None:
+    """It must not keep the gateway from the others."""
+
+    async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(-1)
+        writer.close()
+
+    mute = await asyncio.start_server(swallow, "127.0.0.1", 0)
+    mute_url = f"127.0.0.1:{mute.sockets[0].getsockname()[1]}"
+    async with tritons((HELLO,)) as (triton,), serve(mute_url, triton.url, wait=False) as gateway:
+        await gateway.ready(1)
+        assert (await chat(gateway)).status_code == 200
+        triton.models["late"] = Model("late")
+        triton.loaded.add("late")
+        await becomes(gateway, {"hello", "late"}, 1)
+    mute.close()
+
+
+ODD = {
+    "other tensors": Model("odd", text_generation=False),
+    "operations are no JSON": Model("odd", parameters={"operations": "chat"}),
+    "operations are no list": Model("odd", parameters={"operations": '{"chat": 1}'}),
+    "operations are unknown": Model("odd", parameters={"operations": '["dance"]'}),
+    "signature is unknown": Model("odd", parameters={"signature": "morse"}),
+    "created is no number": Model("odd", parameters={"created": "yesterday"}),
+    "context is no number": Model("odd", parameters={"context_length": "long"}),
+    "template is missing": Model("odd", parameters={"chat_template": None}),
+    "template is broken": Model("odd", parameters={"chat_template": "{% for %}"}),
+    "special tokens are no JSON": Model("odd", parameters={"special_tokens": "[1"}),
+    "special tokens are a list": Model("odd", parameters={"special_tokens": '["a"]'}),
+    "special tokens are objects": Model("odd", parameters={"special_tokens": '{"bos_token": {"content": "a"}}'}),
+}
+
+
+@pytest.mark.parametrize("what", ODD)
+async def test_a_model_that_describes_itself_badly_harms_nobody(what: str) -> None:
+    """It is left out, or answers what it can; it is never a failure of the gateway's own."""
+    async with tritons((ODD[what], HELLO)) as (triton,), serve(triton.url) as gateway:
+        assert "hello" in await names(gateway)
+        assert (await chat(gateway)).status_code == 200
+        for way in WAYS:
+            response = await gateway.http.post(way.path, json=way.body("odd"))
+            assert response.status_code in (200, 400, 404, 502), response.text
+            if "odd" not in await names(gateway):
+                assert response.status_code != 200
+
+
+async def test_two_models_of_one_name() -> None:
+    twin = Model("twin", parameters={"served_name": "hello"})
+    async with tritons((HELLO, twin)) as (triton,), serve(triton.url) as gateway:
+        listing = (await gateway.http.get("/v1/models")).json()["data"]
+        assert [model["id"] for model in listing] == ["hello"]
+        assert (await chat(gateway)).status_code == 200

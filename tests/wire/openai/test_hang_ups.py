@@ -1,0 +1,103 @@
+"""A client that hangs up stops the model: streamed or whole, before the first token or after it."""
+
+import asyncio
+import json
+import socket
+import time
+from collections.abc import Awaitable, Callable
+
+import httpx
+import pytest
+
+from tests.fakes.triton import FakeTriton
+from tests.wire.openai.asking import CHAT, STREAMS, TEXT, WAYS, Way, chat
+from tests.wire.serving import Gateway
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+LIMIT = 0.2
+"""Seconds after a hang-up within which the model must know."""
+
+Started = Callable[[], Awaitable[None]]
+
+
+async def hang_up(gateway: Gateway, way: Way, model: str, started: Started) -> float:
+    """Ask on a connection of its own, close it once `started` returns, and return when that was."""
+    body = json.dumps(way.body(model)).encode()
+    reader, writer = await asyncio.open_connection(*gateway.url.removeprefix("http://").split(":"))
+    head = f"POST {way.path} HTTP/1.1\r\nHost: gateway\r\nContent-Type: application/json\r\n"
+    writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    await started()
+    if model != "silent" and way.stream:
+        while b'":"' not in await reader.readline():
+            pass
+    gone = time.monotonic()
+    writer.close()
+    return gone
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+@pytest.mark.parametrize("model", ["silent", "silent-later", "endless"])
+async def test_the_model_learns_at_once(gateway: Gateway, triton: FakeTriton, way: Way, model: str) -> None:
+    before = len(triton.calls)
+
+    async def started() -> None:
+        await triton.call(model, before)
+        await asyncio.sleep(0.05)
+
+    gone = await hang_up(gateway, way, model, started)
+    call = await triton.gives_up(model, before, LIMIT)
+    assert call.cancelled_at is not None and call.cancelled_at - gone < LIMIT
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+async def test_a_reset_connection_is_a_hang_up_too(gateway: Gateway, triton: FakeTriton, way: Way) -> None:
+    before = len(triton.calls)
+    body = json.dumps(way.body("silent")).encode()
+    _, writer = await asyncio.open_connection(*gateway.url.removeprefix("http://").split(":"))
+    writer.write(f"POST {way.path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+    await triton.call("silent", before)
+    # Zero seconds of lingering make the kernel send a reset.
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+    writer.transport.abort()
+    await triton.gives_up("silent", before, LIMIT)
+
+
+@pytest.mark.parametrize("way", STREAMS, ids=str)
+async def test_the_official_client_may_leave_a_stream(gateway: Gateway, triton: FakeTriton, way: Way) -> None:
+    before = len(triton.calls)
+    async with gateway.client() as client:
+        resource = client.chat.completions if "chat" in way.path else client.completions
+        async for _ in await resource.create(**way.body("endless")):
+            break
+    await triton.gives_up("endless", before, LIMIT)
+
+
+@pytest.mark.parametrize("way", [CHAT, TEXT], ids=str)
+async def test_a_client_that_loses_patience(gateway: Gateway, triton: FakeTriton, way: Way) -> None:
+    before = len(triton.calls)
+    with pytest.raises(httpx.ReadTimeout):
+        await gateway.http.post(way.path, json=way.body("silent"), timeout=0.1)
+    await triton.gives_up("silent", before, LIMIT)
+
+
+async def test_hanging_up_in_the_middle_of_the_body_asks_nothing(gateway: Gateway, triton: FakeTriton) -> None:
+    before = len(triton.calls)
+    _, writer = await asyncio.open_connection(*gateway.url.removeprefix("http://").split(":"))
+    writer.write(f'POST {CHAT.path} HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n\r\n{{"model": "hello"'.encode())
+    await asyncio.sleep(0.05)
+    writer.close()
+    await asyncio.sleep(0.05)
+    assert len(triton.calls) == before
+    assert (await chat(gateway)).status_code == 200
+
+
+async def test_a_hang_up_disturbs_nobody_else(gateway: Gateway, triton: FakeTriton) -> None:
+    before = len(triton.calls)
+    others = [asyncio.ensure_future(chat(gateway, "late")) for _ in range(4)]
+
+    async def started() -> None:
+        await triton.call("endless", before)
+
+    await hang_up(gateway, STREAMS[0], "endless", started)
+    assert [(await other).json()["choices"][0]["message"]["content"] for other in others] == ["abc"] * 4

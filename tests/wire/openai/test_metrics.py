@@ -1,0 +1,133 @@
+"""What /metrics counts, after requests of which everything is known."""
+
+import asyncio
+import re
+
+import pytest
+
+from tests.fakes.triton import FakeTriton
+from tests.wire.openai.asking import CHAT, CHAT_STREAM, STREAMS, TEXT, WAYS, Way
+from tests.wire.serving import Gateway, serve
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+class Counted:
+    """The samples of one model on one route."""
+
+    def __init__(self, samples: dict[str, float], way: Way, model: str) -> None:
+        self._labels = {f'model="{model}"', f'route="{way.path}"'}
+        self._samples = samples
+
+    def __call__(self, name: str, **more: str) -> float:
+        wanted = self._labels | {f'{key}="{value}"' for key, value in more.items()}
+        found = [
+            value
+            for sample, value in self._samples.items()
+            if sample.split("{")[0] == f"tritonic_{name}" and wanted <= set(re.findall(r'\w+="[^"]*"', sample))
+        ]
+        return sum(found)
+
+
+async def counted(gateway: Gateway, way: Way, model: str) -> Counted:
+    return Counted(await gateway.metrics(), way, model)
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+async def test_what_an_answer_counts(triton: FakeTriton, way: Way) -> None:
+    """The model waits 0.2 s for its first token, then says four in all within 0.2 s."""
+    async with serve(triton.url) as gateway:
+        for _ in range(2):
+            assert (await gateway.http.post(way.path, json=way.body("late"))).status_code == 200
+        count = await counted(gateway, way, "late")
+        assert count("requests_total") == count("requests_total", status="200") == 2
+        assert count("request_seconds_count") == 2
+        assert 0.8 <= count("request_seconds_sum") < 1.6
+        assert count("tokens_in_total") == 2 * 9
+        assert count("tokens_out_total") == 2 * 4
+        assert count("in_flight") == 0
+        assert count("cancellations_total") == 0
+        if way.stream:
+            assert count("time_to_first_token_seconds_count") == 2
+            assert 0.4 <= count("time_to_first_token_seconds_sum") < 0.8
+            # Three tokens came after the first, in each of two answers.
+            assert count("inter_token_seconds_count") == 2 * 3
+            assert 0.35 <= count("inter_token_seconds_sum") < 0.8
+
+
+async def test_failures_count_by_status(triton: FakeTriton) -> None:
+    async with serve(triton.url) as gateway:
+        for model in ("broken", "full", "broken-later"):
+            for way in (CHAT, CHAT_STREAM):
+                await gateway.http.post(way.path, json=way.body(model))
+        await gateway.http.post(CHAT.path, json=CHAT.body("hello", n=0))
+        await gateway.http.post(CHAT.path, json=CHAT.body("nothing"))
+        samples = await gateway.metrics()
+        assert Counted(samples, CHAT, "broken")("requests_total", status="502") == 2
+        assert Counted(samples, CHAT, "full")("requests_total", status="503") == 2
+        assert Counted(samples, CHAT, "broken-later")("requests_total", status="502") >= 1
+        statuses = [
+            value for name, value in samples.items() if name.startswith("tritonic_requests_total") and CHAT.path in name
+        ]
+        assert sum(statuses) == 8
+        assert any(name.startswith("tritonic_requests_total") and 'status="400"' in name for name in samples)
+        assert any(name.startswith("tritonic_requests_total") and 'status="404"' in name for name in samples)
+        assert sum(value for name, value in samples.items() if name.startswith("tritonic_in_flight")) == 0
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+@pytest.mark.parametrize("model", ["silent", "silent-later", "endless"])
+async def test_hang_ups_are_counted(gateway: Gateway, triton: FakeTriton, way: Way, model: str) -> None:
+    before, calls = await counted(gateway, way, model), len(triton.calls)
+    asking = asyncio.ensure_future(gateway.http.post(way.path, json=way.body(model)))
+    await triton.call(model, calls)
+    await asyncio.sleep(0.03)
+    during = await counted(gateway, way, model)
+    assert during("in_flight") == before("in_flight") + 1
+    asking.cancel()
+    await triton.gives_up(model, calls)
+    await asyncio.sleep(0.03)
+    after = await counted(gateway, way, model)
+    assert after("in_flight") == before("in_flight")
+    assert after("cancellations_total") == before("cancellations_total") + 1
+    assert after("requests_total") == before("requests_total") + 1
+
+
+@pytest.mark.parametrize("way", STREAMS, ids=str)
+async def test_tokens_of_an_unfinished_answer_count(gateway: Gateway, triton: FakeTriton, way: Way) -> None:
+    before, calls = await counted(gateway, way, "endless"), len(triton.calls)
+    async with gateway.http.stream("POST", way.path, json=way.body("endless")) as response:
+        seen = 0
+        async for line in response.aiter_lines():
+            seen += "tick" in line
+            if seen == 5:
+                break
+    await triton.gives_up("endless", calls)
+    assert (await counted(gateway, way, "endless"))("tokens_out_total") - before("tokens_out_total") >= 5
+
+
+async def test_callers_cannot_make_up_series(triton: FakeTriton) -> None:
+    async with serve(triton.url) as gateway:
+
+        async def junk(number: int) -> None:
+            for way in (CHAT, CHAT_STREAM, TEXT):
+                await gateway.http.post(way.path, json=way.body(f"junk-{number}"))
+            await gateway.http.get(f"/v1/junk-{number}")
+            await gateway.http.get(f"/v1/models/junk-{number}")
+            await gateway.http.get(f"/junk-{number}?junk-{number}=1")
+            await gateway.http.request("PUT" if number % 2 else "DELETE", f"/v1/chat/completions?junk-{number}")
+
+        await junk(0)
+        before = await gateway.metrics()
+        await asyncio.gather(*(junk(number) for number in range(1, 20)))
+        after = await gateway.metrics()
+        assert not [name for name in after if "junk" in name]
+        # Nothing but the buckets and sums of what was there before, and of /metrics itself.
+        assert not [name for name in after.keys() - before.keys() if "/metrics" not in name]
+
+
+async def test_the_exposition_is_prometheus(gateway: Gateway) -> None:
+    response = await gateway.http.get("/metrics")
+    assert response.headers["content-type"].startswith("text/plain")
+    for line in response.text.splitlines():
+        assert re.fullmatch(r'# (HELP|TYPE) \w+ .*|\w+(\{(\w+="[^"]*",?)+\})? [-+0-9.eE]+(nf|aN)?', line), line

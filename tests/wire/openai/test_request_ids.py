@@ -1,0 +1,59 @@
+"""One id for a request, from the client's header to Triton and back."""
+
+import pytest
+
+from tests.fakes.triton import FakeTriton
+from tests.wire.openai.asking import CHAT, WAYS, Way
+from tests.wire.serving import Gateway
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+GOOD = ["a", "req-1", "9f1c2e34-7a61-4f11-8a3b-0d0f4a1b2c3d", "A_b.c:1/2", "x" * 128]
+ODD = [
+    *("x" * 129, "x" * 5000, "two words", "semi;colon", "<script>", '"quoted"', "a\tb", ""),
+    *("é".encode("latin-1"), "é".encode(), b"\xff"),
+]
+
+
+async def ask(gateway: Gateway, triton: FakeTriton, way: Way, headers: dict[str, str | bytes]) -> str:
+    """Return the id that the answer bore, after checking that Triton was given the same."""
+    response = await gateway.http.post(way.path, json=way.body("hello"), headers=headers)
+    assert response.status_code == 200
+    assert triton.calls[-1].id == response.headers["x-request-id"]
+    return str(response.headers["x-request-id"])
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+async def test_the_id_of_the_client_is_kept(gateway: Gateway, triton: FakeTriton, way: Way) -> None:
+    for given in GOOD:
+        assert await ask(gateway, triton, way, {"X-Request-ID": given}) == given
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+async def test_without_an_id_one_is_made(gateway: Gateway, triton: FakeTriton, way: Way) -> None:
+    made = {await ask(gateway, triton, way, {}) for _ in range(5)}
+    assert len(made) == 5 and all(len(name) >= 16 for name in made)
+
+
+@pytest.mark.parametrize("given", ODD, ids=[repr(given)[:20] for given in ODD])
+async def test_an_odd_id_is_replaced(gateway: Gateway, triton: FakeTriton, given: str | bytes) -> None:
+    made = await ask(gateway, triton, CHAT, {"X-Request-ID": given})
+    assert made != given and 16 <= len(made) <= 128 and made.isascii() and made.isprintable() and " " not in made
+
+
+async def test_failures_bear_it_too(gateway: Gateway) -> None:
+    headers = {"x-request-id": "mine"}
+    for response in (
+        await gateway.http.post(CHAT.path, content=b"no", headers=headers),
+        await gateway.http.post(CHAT.path, json=CHAT.body("broken"), headers=headers),
+        await gateway.http.get("/nowhere", headers=headers),
+        await gateway.http.get(CHAT.path, headers=headers),
+        await gateway.http.get("/health/live", headers=headers),
+    ):
+        assert response.headers["x-request-id"] == "mine"
+
+
+async def test_the_official_client_shows_it(gateway: Gateway) -> None:
+    async with gateway.client(default_headers={"x-request-id": "from-the-sdk"}) as client:
+        answer = await client.chat.completions.create(**CHAT.body("hello"))
+    assert answer._request_id == "from-the-sdk"

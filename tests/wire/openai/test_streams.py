@@ -1,0 +1,131 @@
+"""Streams: the order of things, text that is hard to cut, and several answers at once."""
+
+import time
+from collections import defaultdict
+
+import pytest
+
+from tests.fakes.triton import FakeTriton
+from tests.wire.cast import TONGUES
+from tests.wire.openai.asking import CHAT, CHAT_STREAM, STREAMS, TEXT, WAYS, Way, events
+from tests.wire.serving import Gateway
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+@pytest.mark.parametrize("way", STREAMS, ids=str)
+async def test_the_order_of_a_stream(gateway: Gateway, way: Way) -> None:
+    response = await gateway.http.post(way.path, json=way.body("hello"))
+    *chunks, done = events(response)
+    assert done == "[DONE]"
+    assert len({chunk["id"] for chunk in chunks}) == 1
+    assert len({chunk["created"] for chunk in chunks}) == 1
+    assert chunks[0]["id"].startswith("chatcmpl-" if way is CHAT_STREAM else "cmpl-")
+    reasons = [choice["finish_reason"] for chunk in chunks for choice in chunk["choices"]]
+    assert reasons == [None] * (len(reasons) - 1) + ["stop"]
+    if way is CHAT_STREAM:
+        roles = [chunk["choices"][0]["delta"].get("role") for chunk in chunks]
+        assert roles == ["assistant"] + [None] * (len(roles) - 1)
+    assert not any(chunk.get("usage") for chunk in chunks)
+
+
+async def test_ids_are_never_given_twice(gateway: Gateway) -> None:
+    ids = {(await gateway.http.post(way.path, json=way.body("hello"))).text[:60] for way in WAYS * 5}
+    assert len(ids) == len(WAYS) * 5
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+async def test_text_arrives_byte_for_byte(gateway: Gateway, way: Way) -> None:
+    response = await gateway.http.post(way.path, json=way.body("tongues"))
+    assert response.status_code == 200
+    assert way.text(response).encode() == "".join(TONGUES).encode()
+
+
+@pytest.mark.parametrize("way", STREAMS, ids=str)
+async def test_each_delta_is_a_chunk(gateway: Gateway, way: Way) -> None:
+    response = await gateway.http.post(way.path, json=way.body("tongues"))
+    choices = [chunk["choices"][0] for chunk in events(response)[:-1]]
+    texts = [choice["delta"].get("content") if way is CHAT_STREAM else choice["text"] for choice in choices]
+    assert [text for text in texts if text] == list(TONGUES)
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+@pytest.mark.parametrize(
+    ("model", "text", "usage"),
+    [
+        ("halting", "ab", (9, 5)),
+        ("wordless", "", (9, 1)),
+        ("empty-final", "\n\nHello there, how may I assist you today?", (9, 9)),
+    ],
+)
+async def test_odd_responses(gateway: Gateway, way: Way, model: str, text: str, usage: tuple[int, int]) -> None:
+    options = {"stream_options": {"include_usage": True}} if way.stream else {}
+    response = await gateway.http.post(way.path, json=way.body(model, **options))
+    assert (response.status_code, way.text(response)) == (200, text)
+    *chunks, last = events(response)[:-1] if way.stream else [response.json()]
+    assert (last["usage"]["prompt_tokens"], last["usage"]["completion_tokens"]) == usage
+    assert last["usage"]["total_tokens"] == sum(usage)
+    if way.stream:
+        assert last["choices"] == []
+        assert all("usage" in chunk and chunk["usage"] is None for chunk in chunks)
+        assert chunks[-1]["choices"][0]["finish_reason"] == "stop"
+
+
+@pytest.mark.parametrize("way", STREAMS, ids=str)
+async def test_several_answers_keep_apart(gateway: Gateway, way: Way) -> None:
+    response = await gateway.http.post(way.path, json=way.body("trio", n=3, stream_options={"include_usage": True}))
+    *chunks, usage, done = events(response)
+    texts: dict[int, str] = defaultdict(str)
+    reasons: dict[int, list[str]] = defaultdict(list)
+    roles: dict[int, list[str]] = defaultdict(list)
+    for chunk in chunks:
+        for choice in chunk["choices"]:
+            index = choice["index"]
+            assert not reasons[index], "nothing comes after the reason why an answer ended"
+            if way is CHAT_STREAM:
+                if not texts[index] and not roles[index]:
+                    assert choice["delta"]["role"] == "assistant"
+                    roles[index].append("assistant")
+                texts[index] += choice["delta"].get("content") or ""
+            else:
+                texts[index] += choice["text"]
+            if choice["finish_reason"]:
+                reasons[index].append(choice["finish_reason"])
+    assert texts == {0: "abc", 1: "1", 2: "xyz"}
+    assert reasons == {0: ["length"], 1: ["stop"], 2: ["stop"]}
+    assert (usage["usage"]["completion_tokens"], done) == (7, "[DONE]")
+
+
+@pytest.mark.parametrize("way", [CHAT, TEXT], ids=str)
+async def test_several_answers_in_order(gateway: Gateway, way: Way) -> None:
+    choices = (await gateway.http.post(way.path, json=way.body("trio", n=3))).json()["choices"]
+    texts = [choice["message"]["content"] if way is CHAT else choice["text"] for choice in choices]
+    assert [(choice["index"], choice["finish_reason"]) for choice in choices] == [
+        (0, "length"),
+        (1, "stop"),
+        (2, "stop"),
+    ]
+    assert texts == ["abc", "1", "xyz"]
+
+
+@pytest.mark.parametrize("way", STREAMS, ids=str)
+async def test_deltas_leave_as_they_come(gateway: Gateway, triton: FakeTriton, way: Way) -> None:
+    """The model pauses 0.2 s, says a, pauses 0.1 s, says b, pauses 0.1 s, says c."""
+    started = time.monotonic()
+    at: dict[str, float] = {}
+    async with gateway.http.stream("POST", way.path, json=way.body("late")) as response:
+        async for line in response.aiter_lines():
+            for letter in "abc":
+                if f'":"{letter}"' in line.replace(" ", ""):
+                    at[letter] = time.monotonic() - started
+    assert at["a"] >= 0.2
+    assert at["b"] - at["a"] > 0.05
+    assert at["c"] - at["b"] > 0.05
+
+
+@pytest.mark.parametrize("way", STREAMS, ids=str)
+async def test_proxies_must_not_hold_a_stream_back(gateway: Gateway, way: Way) -> None:
+    response = await gateway.http.post(way.path, json=way.body("hello"))
+    assert "no-cache" in response.headers["cache-control"]
+    assert response.headers["x-accel-buffering"] == "no"
+    assert "content-length" not in response.headers
