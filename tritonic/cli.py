@@ -106,7 +106,7 @@ def up(
             http_port=triton_http_port,
             grpc_port=triton_grpc_port,
             metrics_port=triton_metrics_port,
-            default_model=default_model.NAME if build else None,
+            default_model=default_model.name() if build else None,
             build=default_model.build_command(repository),
         )
         run(plan, out)

@@ -3,8 +3,12 @@
 import sys
 from pathlib import Path
 
-NAME = "smollm2-135m-instruct"
-"""The folder's name in the repository."""
+from builders import recipe
+
+
+def name() -> str:
+    """Its folder in the repository."""
+    return recipe.load(recipe.DEFAULT_RECIPE).name
 
 
 def build_command(repository: Path) -> list[str]:

@@ -17,8 +17,12 @@ class DownError(TritonicError):
     """A process does not end."""
 
 
-def down(folder: Path, patience: float = PATIENCE) -> bool:
-    """Stop the `up` of the folder. Returns whether there was one. Raises DownError when a process survives."""
+def down(folder: Path, patience: float = PATIENCE, orphans: float = 15.0) -> bool:
+    """Stop the `up` of the folder. Returns whether there was one.
+
+    `patience` is how long the supervisor may take, `orphans` how long the keepers may without it, in seconds.
+    Raises DownError when a process survives.
+    """
     found = runfile.read(folder)
     if found is None:
         return False
@@ -28,7 +32,7 @@ def down(folder: Path, patience: float = PATIENCE) -> bool:
         _wait(found, patience)
         _signal(found.supervisor, signal.SIGKILL)
     # When the supervisor is gone, the keepers end the rest by themselves.
-    _wait(found, 15.0)
+    _wait(found, orphans)
     for pid in _left(found):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

@@ -49,7 +49,8 @@ def _spawn(argv: list[str]) -> int:
         os.execvpe(argv[0], argv, os.environ)
     except OSError as error:
         os.write(2, f"{argv[0]} cannot be started: {error.strerror}\n".encode())
-    os._exit(127)
+    finally:  # Whatever happens, this process must not go on as a second keeper.
+        os._exit(127)
 
 
 def _descendants() -> list[int]:

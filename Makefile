@@ -1,0 +1,82 @@
+# Everything a developer or a newcomer types. `make help` lists it.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# What `make up ARGS="--port 8080"` and the other commands are given.
+ARGS ?=
+
+.PHONY: help
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+##  ---- the environment
+
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is needed: apt-get install python3 python3-venv"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) -V). Name another with PYTHON=…"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "Python's venv module is missing: apt-get install python3-venv"; exit 1; }
+	@echo "Making the environment $(VENV) with $$($(PYTHON) -V)"
+	@$(PYTHON) -m venv $(VENV)
+
+# One stamp: it is made anew when the dependencies change, and not otherwise.
+$(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing the pinned dependencies into $(VENV); the first time this loads about 1 GB"
+	@$(BIN)/python -m pip install --disable-pip-version-check -e '.[embedded,build,dev]' -c constraints.txt
+	@touch $@
+
+.PHONY: install
+install: $(INSTALLED) ## Make .venv and install everything, once
+
+##  ---- running
+
+.PHONY: up down doctor build models
+up: $(INSTALLED) ## Build the default model if missing, start Triton and the gateway
+	@$(BIN)/tritonic up $(ARGS)
+
+down: $(INSTALLED) ## Stop what `make up` started
+	@$(BIN)/tritonic down $(ARGS)
+
+doctor: $(INSTALLED) ## Say what this machine lacks, and how to get it
+	@$(BIN)/tritonic doctor $(ARGS)
+
+build: $(INSTALLED) ## Build a model: make build ARGS="chat --help"
+	@$(BIN)/tritonic build $(ARGS)
+
+models: $(INSTALLED) ## Show the models of the running Triton
+	@$(BIN)/tritonic models $(ARGS)
+
+##  ---- developing
+
+.PHONY: format check compose test default-model bench clean
+format: $(INSTALLED) ## Put the code into its form
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+check: $(INSTALLED) compose ## Lint, types, import rules, compose files, and the tests that need no Triton
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest tests/unit tests/wire tests/architecture tests/fakes -m "not triton and not gpu" $(ARGS)
+
+test: $(INSTALLED) default-model ## All tests, with the real Triton and the default model
+	$(BIN)/pytest -m "not gpu" $(ARGS)
+
+default-model: $(INSTALLED)
+	@$(BIN)/tritonic build chat
+
+bench: $(INSTALLED) default-model ## The benchmarks, next to their peers
+	$(BIN)/python -m benchmarks $(ARGS)
+
+compose:
+	@docker/check
+
+clean: ## Remove what was made here, except for the models and the environment
+	@if [ -x $(BIN)/tritonic ]; then $(BIN)/tritonic down; fi
+	rm -rf .tritonic .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist *.egg-info
+	find . -name __pycache__ -not -path './$(VENV)/*' -type d -prune -exec rm -rf {} +

@@ -1,0 +1,20 @@
+# NVIDIA's Triton with the project's Python-based backends beside its own.
+ARG TRITON=nvcr.io/nvidia/tritonserver:25.12-py3
+FROM ${TRITON}
+COPY constraints.txt /tmp/constraints.txt
+# numpy stays as the image has it: its Python backend was built against that one.
+RUN grep -E '^(onnxruntime|tokenizers)==' /tmp/constraints.txt > /tmp/requirements.txt && \
+    python3 -m pip install --no-cache-dir --disable-pip-version-check --break-system-packages -r /tmp/requirements.txt && \
+    rm /tmp/constraints.txt /tmp/requirements.txt
+COPY backends /opt/tritonic/backends
+RUN for model in /opt/tritonic/backends/*/model.py; do \
+        backend=$(dirname "$model"); \
+        ln -s "$backend" "/opt/tritonserver/backends/$(basename "$backend")"; \
+    done
+# The backends import one another's modules by their package.
+ENV PYTHONPATH=/opt/tritonic
+# The image brings this user along.
+USER triton-server
+EXPOSE 8000 8001 8002
+CMD ["tritonserver", "--model-repository=/models", "--model-control-mode=explicit", "--load-model=*", \
+     "--exit-on-error=false", "--strict-readiness=false", "--exit-timeout-secs=30"]

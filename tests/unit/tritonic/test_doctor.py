@@ -1,0 +1,100 @@
+import importlib.metadata
+import importlib.util
+import io
+import socket
+import subprocess
+
+import pytest
+from rich.console import Console
+
+from tritonic import disk, doctor, ports, wheel
+from tritonic.doctor import Finding
+
+
+def shown(*findings):
+    console = Console(file=io.StringIO(), width=200)
+    return doctor.show(iter(findings), console), console.file.getvalue()
+
+
+def test_notes_are_no_obstacle_and_missing_things_are():
+    assert shown(Finding("GPU", "note", "none"))[0] is True
+    good, text = shown(Finding("Triton", "missing", "not there", "pip install [it]"), Finding("Disk", "good", "fine"))
+    assert good is False
+    assert "Triton: not there" in text
+    assert "pip install [it]" in text
+    assert "1 of these must be put right first" in text
+
+
+def test_missing_packages_are_named(monkeypatch):
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else real(name))
+    build = next(finding for finding in doctor._packages() if finding.what == "Packages to build models")
+    assert (build.state, build.detail) == ("missing", "without torch")
+    assert "constraints.txt" in build.remedy
+
+
+def test_numpy_2_is_missing_a_1(monkeypatch):
+    real = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "2.3.4" if name == "numpy" else real(name))
+    finding = list(doctor._packages())[-1]
+    assert finding.state == "missing"
+    assert "numpy 2.3.4" in finding.detail
+
+
+def test_this_triton_starts():
+    finding = doctor._triton()
+    assert finding.state == "good", finding
+
+
+def test_missing_libraries_come_with_their_debian_package(monkeypatch):
+    monkeypatch.setattr(doctor, "_lacking_libraries", lambda binary, env: ["libpython3.11.so.1.0", "libexpat.so.1"])
+    finding = doctor._triton()
+    assert finding.state == "missing"
+    assert finding.remedy == f"apt-get install libexpat1 libpython{wheel.PYTHON}"
+
+
+def test_ldd_is_understood(monkeypatch):
+    said = "\tlibpython3.11.so.1.0 => not found\n\tlibc.so.6 => /lib/libc.so.6 (0x00007f)\n"
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0, said, ""))
+    assert doctor._lacking_libraries("stub", {}) == ["libpython3.11.so.1.0"]
+
+
+def test_no_stub_for_this_python(monkeypatch):
+    monkeypatch.setattr(wheel, "PYTHON", "3.99")
+    finding = doctor._triton()
+    assert finding.state == "missing"
+    assert "no stub for Python 3.99, only for 3.8, 3.9, 3.10, 3.11" in finding.detail
+
+
+@pytest.mark.parametrize(("free", "state"), [(10, "missing"), (disk.TO_RUN, "note"), (disk.TO_BUILD, "good")])
+def test_disk(monkeypatch, tmp_path, free, state):
+    monkeypatch.setattr(disk, "free_bytes", lambda path: free)
+    assert doctor._disk(tmp_path).state == state
+
+
+def test_a_taken_port_is_found(tmp_path):
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen()
+        port = sock.getsockname()[1]
+        first = next(doctor._ports("127.0.0.1", port, tmp_path))
+    assert first.state == "missing"
+    assert f"Port {port}, which the gateway needs, is in use by process" in first.detail
+    free = ports.free_ports(1)[0]
+    assert next(doctor._ports("127.0.0.1", free, tmp_path)).state == "good"
+
+
+def test_programs_that_are_absent_or_fail():
+    assert doctor._first_line("no-such-program-anywhere") is None
+    assert doctor._first_line("false") is None
+    assert doctor._first_line("echo", "one") == "one"
+
+
+def test_a_full_disk_is_a_sentence(monkeypatch, tmp_path):
+    monkeypatch.setattr(disk, "free_bytes", lambda path: 5 * disk.MEGABYTE)
+    with pytest.raises(disk.DiskError, match=r"has 5 MB left, and running needs about 64 MB"):
+        disk.check_room(tmp_path, disk.TO_RUN, "running")
+
+
+def test_room_is_known_for_folders_that_do_not_exist_yet(tmp_path):
+    assert disk.free_bytes(tmp_path / "not" / "yet") > 0
