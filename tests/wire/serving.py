@@ -61,7 +61,7 @@ async def serve(*triton_urls: str, wait: bool = True, **settings: Any) -> AsyncI
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     server = _Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2))
     running = asyncio.create_task(server.serve(sockets=[listener]))
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
     try:
         async with httpx.AsyncClient(base_url=url, limits=limits, timeout=20, trust_env=False) as http:
             gateway = Gateway(url, http)

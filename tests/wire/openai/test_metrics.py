@@ -37,8 +37,8 @@ async def counted(gateway: Gateway, way: Way, model: str) -> Counted:
 async def test_what_an_answer_counts(triton: FakeTriton, way: Way) -> None:
     """The model waits 0.2 s for its first token, then says four in all within 0.2 s."""
     async with serve(triton.url) as gateway:
-        for _ in range(2):
-            assert (await gateway.http.post(way.path, json=way.body("late"))).status_code == 200
+        answers = await asyncio.gather(*(gateway.http.post(way.path, json=way.body("late")) for _ in range(2)))
+        assert {answer.status_code for answer in answers} == {200}
         count = await counted(gateway, way, "late")
         assert count("requests_total") == count("requests_total", status="200") == 2
         assert count("request_seconds_count") == 2
