@@ -22,11 +22,6 @@ pytestmark = pytest.mark.triton
 COMMAND = [sys.executable, "-m", "tritonic"]
 PORTS = "--port 0 --triton-http-port 0 --triton-grpc-port 0 --triton-metrics-port 0"
 UP = [*COMMAND, "up", "--no-build", *PORTS.split()]
-    *COMMAND,
-    "up",
-    "--no-build",
-    *["--port", "0", "--triton-http-port", "0", "--triton-grpc-port", "0", "--triton-metrics-port", "0"],
-]
 
 
 def until(condition, seconds=30.0):
