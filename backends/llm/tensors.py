@@ -1,5 +1,6 @@
 """Triton's tensors and responses: with `model.py`, the only module that needs Triton's Python stub."""
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -35,10 +36,16 @@ def read_request(request: Any) -> Request:
 
 
 class TritonClient:
-    """The way back to the client of one Triton request."""
+    """The way back to the client of one Triton request.
+
+    The last response ends the request within the server. Asking after that, or meanwhile, whether the request is
+    cancelled reads freed memory there and kills the whole server: a lock keeps the two apart.
+    """
 
     def __init__(self, request: Any) -> None:
         self._sender = request.get_response_sender()
+        self._ending = threading.Lock()
+        self._ended = False
         self._finish_reason = self._num_input_tokens = self._num_output_tokens = False
 
     def read_wishes(self, request: Any) -> None:
@@ -49,7 +56,8 @@ class TritonClient:
 
     def is_gone(self) -> bool:
         """Whether the client has cancelled."""
-        return bool(self._sender.is_cancelled())
+        with self._ending:
+            return not self._ended and bool(self._sender.is_cancelled())
 
     def send(self, answer: Answer, num_prompt_tokens: int, *, final: bool) -> None:
         """Send one response, with Triton's final flag if it is the last."""
@@ -68,10 +76,12 @@ class TritonClient:
         self._send(pb_utils.InferenceResponse([], pb_utils.TritonError(str(error), status)), True)
 
     def _send(self, response: Any, final: bool) -> None:
-        if final:
-            self._sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
-        else:
+        if not final:
             self._sender.send(response)
+            return
+        with self._ending:
+            self._ended = True
+            self._sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
 
 def make_metrics(model: str) -> tuple[dict[str, Metric], dict[str, Metric], list[Any]]:
