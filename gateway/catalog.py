@@ -41,6 +41,10 @@ class Signature(Protocol):
         """Yield the events that responses mean."""
         ...
 
+    def check(self, parameters: Mapping[str, str]) -> None:
+        """Raise `ValueError` when a model's parameters could not carry what it says it offers."""
+        ...
+
     def explain(self, request: Request, error: GatewayError) -> GatewayError:
         """Put a failure in the caller's terms."""
         ...
@@ -54,7 +58,7 @@ class Model:
     """A model that can be asked, at one endpoint."""
 
     name: str
-    triton: Triton
+    endpoint: "Endpoint"
     config: ModelConfig
     signature: Signature
     operations: frozenset[str]
@@ -72,6 +76,7 @@ class Endpoint:
     """A Triton server and what it was last seen to hold. `up` is None until it was first reached or missed."""
 
     triton: Triton
+    look_now: asyncio.Event = field(default_factory=asyncio.Event)
     up: bool | None = None
     models: tuple[Model, ...] = ()
     waiting: Mapping[str, str] = field(default_factory=dict)
@@ -86,7 +91,6 @@ class Catalog:
         self.endpoints = [Endpoint(Triton(url)) for url in urls]
         self._interval = interval
         self._timeout = timeout
-        self._look_now = asyncio.Event()
         self._complained: set[str] = set()
         self._log = structlog.get_logger("gateway.catalog")
 
@@ -104,7 +108,7 @@ class Catalog:
         holders = [(e, m) for e in self.endpoints for m in e.models if m.name == name]
         ready = [model for endpoint, model in holders if endpoint.up]
         if ready:
-            return min(ready, key=lambda model: model.triton.in_flight)
+            return min(ready, key=lambda model: model.endpoint.triton.in_flight)
         if holders or not any(endpoint.up for endpoint in self.endpoints):
             raise Overloaded(f"No server that could hold the model '{name}' is reachable now.", retry_after=RETRY_AFTER)
         for endpoint in self.endpoints:
@@ -123,10 +127,10 @@ class Catalog:
         if operation not in model.operations:
             offered = ", ".join(sorted(model.operations))
             raise UnsupportedOption(f"The model '{model.name}' cannot {operation}; it can: {offered}.", param="model")
-        with trace.work(model.name, stream=request.stream) as work:
+        with trace.work(model.name) as work:
             try:
                 tensors = model.signature.encode(request, model.config.parameters)
-                responses = model.triton.stream(
+                responses = model.endpoint.triton.stream(
                     model.config.name, tensors, request_id=trace.request_id, timeout=self._timeout
                 )
                 async with aclosing(responses), aclosing(model.signature.decode(responses)) as events:
@@ -135,25 +139,30 @@ class Catalog:
                         yield event
             except GatewayError as error:
                 if isinstance(error, Overloaded | ModelNotFound):
-                    self._look_now.set()
+                    model.endpoint.look_now.set()
                 raise model.signature.explain(request, error) from None
 
     async def watch(self) -> None:
-        """Look at every endpoint for ever: at each interval, and at once when a request found a server gone."""
+        """Look at the endpoints for ever, at each by itself, so that one that hangs keeps no other from being seen."""
+        async with asyncio.TaskGroup() as group:
+            for endpoint in self.endpoints:
+                group.create_task(self._watch(endpoint))
+
+    async def _watch(self, endpoint: Endpoint) -> None:
+        """Look at each interval, and at once when a request found the server gone."""
         while True:
-            await self.refresh()
+            try:
+                await self._refresh(endpoint)
+            except Exception:  # whatever a server answers, the next look may find better
+                self._log.exception("discovery failed", url=endpoint.triton.url)
             try:
                 async with asyncio.timeout(self._interval):
-                    await self._look_now.wait()
+                    await endpoint.look_now.wait()
                 # A burst of failures must not become a burst of looks.
                 await asyncio.sleep(0.1)
             except TimeoutError:
                 pass
-            self._look_now.clear()
-
-    async def refresh(self) -> None:
-        """Look at every endpoint once."""
-        await asyncio.gather(*(self._refresh(endpoint) for endpoint in self.endpoints))
+            endpoint.look_now.clear()
 
     async def _refresh(self, endpoint: Endpoint) -> None:
         try:
@@ -178,6 +187,7 @@ class Catalog:
             signature = SIGNATURES[parameters["signature"]]
             operations = frozenset(json.loads(parameters["operations"]))
             created = int(parameters.get("created", 0))
+            signature.check(parameters)
         except (KeyError, ValueError, TypeError) as error:
             self._complain(config, f"its parameters do not describe it: {error!r}")
             return None
@@ -188,7 +198,7 @@ class Catalog:
                     return None
         return Model(
             name=parameters.get("served_name", config.name),
-            triton=endpoint.triton,
+            endpoint=endpoint,
             config=config,
             signature=signature,
             operations=operations,

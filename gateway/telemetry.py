@@ -60,10 +60,10 @@ class Trace:
     hung_up: bool = False
     started: float = field(default_factory=time.perf_counter)
 
-    def work(self, model: str, *, stream: bool) -> "Work":
+    def work(self, model: str) -> "Work":
         """Measure what `model` does for this request, inside a `with`."""
         self.model = model
-        return Work(self, stream)
+        return Work(self)
 
     def finished(self, status: int) -> None:
         """Count the request and log one line about it."""
@@ -100,7 +100,7 @@ class Work:
         "_tokens_out",
     )
 
-    def __init__(self, trace: Trace, stream: bool) -> None:
+    def __init__(self, trace: Trace) -> None:
         metrics, labels = trace.metrics, (trace.route, trace.model)
         self._in_flight = metrics.in_flight.labels(*labels)
         self._first_token = metrics.first_token_seconds.labels(*labels)
@@ -109,7 +109,6 @@ class Work:
         self._tokens_out = metrics.tokens_out.labels(*labels)
         self._started = trace.started
         self._last = 0.0
-        self._stream = stream
 
     def __enter__(self) -> Self:
         self._in_flight.inc()
@@ -121,11 +120,9 @@ class Work:
         self._in_flight.dec()
 
     def saw(self, event: TextEvent) -> None:
-        """Count one event. Times between tokens mean something only where tokens arrive as they are made."""
+        """Count one event."""
         if isinstance(event, Delta):
             self._tokens_out.inc(event.tokens)
-            if not self._stream:
-                return
             now = time.perf_counter()
             if self._last:
                 # Tokens that travelled together were made one after another since the last ones came.

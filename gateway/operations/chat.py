@@ -20,9 +20,8 @@ class Message:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chat:
-    """Answer `messages`. `stream` says whether the caller wants the text as it grows."""
+    """Answer `messages`."""
 
     model: str
     messages: tuple[Message, ...]
     sampling: Sampling = field(default_factory=Sampling)
-    stream: bool = False

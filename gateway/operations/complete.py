@@ -7,9 +7,8 @@ from gateway.operations.text import Sampling
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Complete:
-    """Continue `prompt`. `stream` says whether the caller wants the text as it grows."""
+    """Continue `prompt`."""
 
     model: str
     prompt: str
     sampling: Sampling = field(default_factory=Sampling)
-    stream: bool = False

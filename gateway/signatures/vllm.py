@@ -49,7 +49,8 @@ def encode(request: Chat | Complete, parameters: Mapping[str, str]) -> list[Tens
         prompt = request.prompt
     return [
         text("text_input", prompt),
-        boolean("stream", request.stream),
+        # Whole answers are streams folded here: a long one shows that the model lives.
+        boolean("stream", True),
         text("sampling_parameters", json.dumps(_sampling_parameters(request.sampling))),
         boolean("exclude_input_in_output", True),
         boolean("return_finish_reason", True),
@@ -68,10 +69,21 @@ def _sampling_parameters(sampling: Sampling) -> dict[str, object]:
     return given
 
 
+def check(parameters: Mapping[str, str]) -> None:
+    """Raise `ValueError` when a model's parameters could not carry what it says it offers."""
+    special_tokens = json.loads(parameters.get("special_tokens", "{}"))
+    if not isinstance(special_tokens, dict) or not all(isinstance(v, str) for v in special_tokens.values()):
+        raise ValueError("special_tokens is not an object of strings")
+    if "chat" in json.loads(parameters["operations"]) and "chat_template" not in parameters:
+        raise ValueError("it offers chat and has no chat_template")
+
+
 def explain(request: Chat | Complete, error: GatewayError) -> GatewayError:
-    """Name the caller's field, where the model named its tensor."""
+    """Name the caller's field, where the model named its tensor; sampling parameters have the same name in both."""
     if error.param == "text_input":
         error.param = "messages" if isinstance(request, Chat) else "prompt"
+    elif error.param in INPUTS:
+        error.param = None
     return error
 
 

@@ -100,7 +100,7 @@ ROLES: Mapping[str, Role] = {
 async def create_chat_completion(body: CreateChatCompletionRequest, request: Request) -> Response:
     """Answer `messages`, whole or as server-sent events."""
     catalog: Catalog = request.app.state.catalog
-    chat = parse(body)
+    chat, streams = parse(body), body.streams
     head = {
         "id": f"chatcmpl-{uuid.uuid4().hex}",
         "created": int(time.time()),
@@ -108,7 +108,7 @@ async def create_chat_completion(body: CreateChatCompletionRequest, request: Req
         "system_fingerprint": catalog.get(body.model).fingerprint,
     }
     events = catalog.run(chat, request.state.trace)
-    if chat.stream:
+    if streams:
         chunks = _Chunks(head, body.include_usage)
         return await delivery.sse(request, events, chunks.render, errors.body, b"[DONE]")
     answers, usage = await delivery.whole(request, gather(events))
@@ -123,7 +123,6 @@ def parse(body: CreateChatCompletionRequest) -> Chat:
         model=body.model,
         messages=tuple(_turn(message, f"messages[{i}]") for i, message in enumerate(body.messages)),
         sampling=body.sampling(limit),
-        stream=body.streams,
     )
 
 

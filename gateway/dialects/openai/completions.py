@@ -51,7 +51,7 @@ NOT_CARRIED: Mapping[str, Callable[[Any], bool]] = {
 async def create_completion(body: CreateCompletionRequest, request: Request) -> Response:
     """Continue `prompt`, whole or as server-sent events."""
     catalog: Catalog = request.app.state.catalog
-    complete = parse(body)
+    complete, streams = parse(body), body.streams
     head = {
         "id": f"cmpl-{uuid.uuid4().hex}",
         "object": "text_completion",
@@ -60,7 +60,7 @@ async def create_completion(body: CreateCompletionRequest, request: Request) -> 
         "system_fingerprint": catalog.get(body.model).fingerprint,
     }
     events = catalog.run(complete, request.state.trace)
-    if complete.stream:
+    if streams:
         chunks = _Chunks(head, body.include_usage)
         return await delivery.sse(request, events, chunks.render, errors.body, b"[DONE]")
     answers, usage = await delivery.whole(request, gather(events))
@@ -86,7 +86,7 @@ def parse(body: CreateCompletionRequest) -> Complete:
                 "'prompt' must be one string; several prompts and token ids are not supported yet.", param="prompt"
             )
         prompt = prompt[0]
-    return Complete(model=body.model, prompt=prompt, sampling=body.sampling(body.max_tokens), stream=body.streams)
+    return Complete(model=body.model, prompt=prompt, sampling=body.sampling(body.max_tokens))
 
 
 def _choice(index: int, text: str, reason: str | None) -> dict[str, Any]:
