@@ -28,7 +28,7 @@ class Metric(Protocol):
 
 
 class Publisher:
-    """A thread that copies to the metrics what changed, ten times a second, so that the engine never calls the server."""
+    """A thread that copies what changed to the metrics, ten times a second: the engine never calls the server."""
 
     def __init__(self, figures: Figures, gauges: dict[str, Metric], counters: dict[str, Metric]) -> None:
         """The keys are field names of `Figures`."""
