@@ -14,13 +14,13 @@ from typing import Protocol, TypeAlias
 
 import structlog
 
-from gateway.errors import GatewayError, ModelNotFound, Overloaded, UnsupportedOption
+from gateway.errors import RETRY_AFTER, GatewayError, ModelNotFound, Overloaded, UnsupportedOption
 from gateway.operations.chat import Chat
 from gateway.operations.complete import Complete
 from gateway.operations.text import TextEvent
 from gateway.signatures import vllm
 from gateway.telemetry import Trace
-from gateway.triton import RETRY_AFTER, IndexEntry, ModelConfig, Response, Tensor, Triton
+from gateway.triton import IndexEntry, ModelConfig, Response, Tensor, Triton
 
 Request: TypeAlias = Chat | Complete
 

@@ -20,6 +20,9 @@ The core raises these and knows no wire format; each dialect renders them in its
 
 from typing import ClassVar
 
+RETRY_AFTER = 2
+"""Seconds after which a caller may try again, when a server is down or full and nothing better is known."""
+
 
 class GatewayError(Exception):
     """A failure with a sentence for the caller."""

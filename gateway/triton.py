@@ -15,6 +15,7 @@ from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc as rpc
 
 from gateway.errors import (
+    RETRY_AFTER,
     ContextLengthExceeded,
     GatewayError,
     InvalidRequest,
@@ -24,9 +25,6 @@ from gateway.errors import (
     Overloaded,
     UnsupportedOption,
 )
-
-RETRY_AFTER = 2
-"""Seconds after which a caller may try again when a server is down or full."""
 
 _CHANNEL_OPTIONS = [
     ("grpc.max_receive_message_length", -1),

@@ -1,5 +1,6 @@
 """What every dialect needs of HTTP: who may call, how a body is read, and failures in the dialect's own shape."""
 
+import asyncio
 import hmac
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeAlias
@@ -15,7 +16,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from gateway.delivery import ClientGone
-from gateway.errors import GatewayError, InvalidRequest, RequestTooLarge, Unauthorized
+from gateway.errors import RETRY_AFTER, GatewayError, InvalidRequest, Overloaded, RequestTooLarge, Unauthorized
 from gateway.settings import Settings
 
 RenderError: TypeAlias = Callable[[GatewayError], Response]
@@ -49,6 +50,9 @@ def route_class(render_error: RenderError) -> type[APIRoute]:
                 except (ClientGone, ClientDisconnect):
                     request.state.trace.hung_up = True
                     return Response(status_code=499)  # nobody reads it; the log shows it
+                except asyncio.CancelledError:
+                    # Only the server itself cancels a request, when it stops before the request is done.
+                    return render_error(Overloaded("The service is stopping.", retry_after=RETRY_AFTER))
                 except RequestValidationError as invalid:
                     return render_error(_explain(invalid))
                 except GatewayError as error:

@@ -4,7 +4,8 @@ import grpc
 import pytest
 
 from gateway import errors
-from gateway.triton import RETRY_AFTER, _gateway_error
+from gateway.errors import RETRY_AFTER
+from gateway.triton import _gateway_error
 
 S = grpc.StatusCode
 
