@@ -69,9 +69,10 @@ class Desk:
                 refusal = EngineFailed("The model is being unloaded.")
             elif len(self._open) >= self._max_open:
                 refusal = Overloaded(f"{len(self._open)} requests are open already; try again later.")
-            self._open[exchange.key] = exchange
+            else:
+                self._open[exchange.key] = exchange
         if refusal:
-            exchange.fail(refusal)
+            client.fail(refusal)
             return
         self._watch.add(exchange.key, client.is_gone, exchange.cancel)
         lane = self._long if len(request.text or b"") > _SHORT_BYTES else self._short

@@ -8,7 +8,7 @@ import numpy as np
 from backends.llm.batching.forward import Forward, Logits
 from backends.llm.batching.rows import Rows
 from backends.llm.batching.sequence import Job, Sequence, batch_inputs
-from backends.llm.engine import Delta, Failed
+from backends.llm.engine import Failed
 from backends.llm.errors import EngineFailed, GenerationError
 from backends.llm.figures import Figures
 
@@ -72,7 +72,8 @@ class Batch:
 
     def _begin_answer(self, sequence: Sequence, logits: Logits) -> None:
         self.rows.join()
-        self._accept(sequence, logits)
+        if self._accept(sequence, logits):
+            self.rows.leave([sequence])
 
     def step(self) -> None:
         """Advance every running row by one token."""
@@ -87,9 +88,11 @@ class Batch:
             _log.exception("A step over %d rows failed; each row is run alone.", len(sequences))
             self._step_alone(sequences, error)
             return
-        for sequence, row in zip(sequences, logits, strict=True):
+        # All lengths before any answer: an answer that ends has the last row moved, with all that is stored in it.
+        for sequence in sequences:
             sequence.length += 1
-            self._accept(sequence, row)
+        ended = [sequence for sequence, row in zip(sequences, logits, strict=True) if self._accept(sequence, row)]
+        self.rows.leave(ended)
 
     def _step_alone(self, sequences: list[Sequence], error: Exception) -> None:
         """Find the rows at fault; rows that can go on do so."""
@@ -106,31 +109,28 @@ class Batch:
                 self.fail(sequence.job, alone)
             else:
                 sequence.length += 1
-                self._accept(sequence, logits[0])
+                if self._accept(sequence, logits[0]):
+                    self.rows.leave([sequence])
 
-    def _accept(self, sequence: Sequence, logits: Logits) -> None:
+    def _accept(self, sequence: Sequence, logits: Logits) -> bool:
+        """Let a sequence take its next token, and tell it; true where that was its last and its row is to be freed."""
         job = sequence.job
-        if job.ended:
-            return
+        if job.ended:  # a sibling failed a moment ago, and all rows of the job were freed
+            return False
         try:
             delta = sequence.accept(np.ascontiguousarray(logits))
-        except Exception as error:
-            self.fail(job, error)
-            return
-        self._figures.tokens_out += 1
-        if delta.finish_reason:
-            self.rows.leave(sequence)
-            job.open -= 1
-        self._tell(job, delta)
-        if job.open == 0 and not job.ended:
-            job.ended = True
-            self._ended(job)
-
-    def _tell(self, job: Job, delta: Delta) -> None:
-        try:
+            self._figures.tokens_out += 1
             job.generation.sink(delta)
         except Exception as error:
             self.fail(job, error)
+            return False
+        if delta.finish_reason is None:
+            return False
+        job.open -= 1
+        if job.open == 0:
+            job.ended = True
+            self._ended(job)
+        return True
 
     def abandon(self) -> None:
         """Free every row without a word, after a fault that leaves none of them in a known state."""
@@ -148,8 +148,7 @@ class Batch:
         if not isinstance(error, GenerationError):
             _log.error("A generation failed: %s", error, exc_info=error)
             error = EngineFailed(f"The model failed: {str(error)[:500]}")
-        for sequence in [sequence for sequence in self.rows if sequence.job is job]:
-            self.rows.leave(sequence)
+        self.rows.leave([sequence for sequence in self.rows if sequence.job is job])
         self._ended(job)
         try:
             job.generation.sink(Failed(error))

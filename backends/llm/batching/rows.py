@@ -44,17 +44,21 @@ class Rows:
         self._move(sequence, len(self.running))
         self.running.append(sequence)
 
-    def leave(self, sequence: Sequence) -> None:
-        """Free the row of a sequence, wherever it is."""
-        self._forward.release(sequence.row)
-        if sequence is self.reading:
-            self.reading = None
-        else:
-            last = self.running.pop()
-            if last is not sequence:
-                self.running[sequence.row] = last
-                self._move(last, sequence.row)
-        sequence.row = -1
+    def leave(self, sequences: list[Sequence]) -> None:
+        """Free the rows of sequences, wherever they are; those that left already are passed over."""
+        # From the last row on, so that no row is moved that leaves as well.
+        for sequence in sorted(sequences, key=lambda sequence: -sequence.row):
+            if sequence.row < 0:
+                continue
+            self._forward.release(sequence.row)
+            if sequence is self.reading:
+                self.reading = None
+            else:
+                last = self.running.pop()
+                if last is not sequence:
+                    self.running[sequence.row] = last
+                    self._move(last, sequence.row)
+            sequence.row = -1
 
     def _move(self, sequence: Sequence, row: int) -> None:
         if sequence.row == row:

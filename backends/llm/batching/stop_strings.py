@@ -15,9 +15,10 @@ class StopStrings:
             return text, False
         text = self._held + text
         self._held = ""
-        met = [place for stop in self._stops if (place := text.find(stop)) >= 0]
+        met = [(place + len(stop), place) for stop in self._stops if (place := text.find(stop)) >= 0]
         if met:
-            return text[: min(met)], True
+            # The one that is complete first, as if characters came one by one: how tokens cut the text does not matter.
+            return text[: min(met)[1]], True
         keep = self._possible(text)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep], False

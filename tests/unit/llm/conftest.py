@@ -1,0 +1,219 @@
+"""A tiny model through the real exporter, and a scripted forward pass for what a real one does not do at will."""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from backends.llm.batching.engine import BatchingEngine
+from backends.llm.engine import Delta, Engine, Event, Failed, Generation
+from backends.llm.errors import GenerationError
+from backends.llm.sampling import Sampling
+
+SPECIALS = ["<s>", "</s>", "<|end|>"]
+
+EXPORT = """
+import importlib.util, sys
+from pathlib import Path
+sys.path.insert(0, str(Path(importlib.util.find_spec("onnxruntime_genai").origin).parent / "models"))
+from builder import create_model, parse_extra_options
+where = (None, *sys.argv[1:4], "cpu", sys.argv[4])
+create_model(*where, **parse_extra_options(*where, ["prune_lm_head=true"]))
+"""
+
+
+def byte_tokenizer() -> Tokenizer:
+    """One token a byte, so that every character beyond ASCII is cut."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={t: i for i, t in enumerate(SPECIALS + alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(SPECIALS)
+    return tokenizer
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Tokenizer:
+    return byte_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def export(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Export a Llama of random weights in a precision; each is made once."""
+    checkpoint = tmp_path_factory.mktemp("checkpoint")
+    exported: dict[str, Path] = {}
+
+    def make(precision: str) -> Path:
+        if not (checkpoint / "config.json").exists():
+            _save_checkpoint(checkpoint)
+        if precision not in exported:
+            folder = tmp_path_factory.mktemp(f"engine-{precision}-")
+            arguments = [str(checkpoint), str(folder), precision, str(tmp_path_factory.mktemp("cache"))]
+            command = [sys.executable, "-I", "-c", EXPORT, *arguments]
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+            (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, 2]}))
+            exported[precision] = folder
+        return exported[precision]
+
+    return make
+
+
+def _save_checkpoint(folder: Path) -> None:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(1)
+    config = LlamaConfig(
+        vocab_size=259,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=1024,
+        initializer_range=0.3,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=1,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    byte_tokenizer().save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>"})
+    )
+
+
+class ScriptedForward:
+    """Rows remember their tokens, and the likeliest next token follows from all of them.
+
+    So any mistake in lengths, copies or rows changes the answers. `broken` decides whether a call raises, given the rows'
+    tokens; `nan` whether a row's logits are no numbers.
+    """
+
+    vocab_size = 259
+
+    def __init__(self, max_rows: int = 4, context_length: int = 1000, chunk: int = 8, seconds: float = 0.0) -> None:
+        self.max_rows, self.context_length = max_rows, context_length
+        self.held = np.full((max_rows, context_length), -1, np.int64)
+        self.calls: list[tuple[str, int]] = []
+        self.broken: Callable[[list[list[int]]], bool] = lambda rows: False
+        self.nan: Callable[[list[int]], bool] = lambda tokens: False
+        self.closed = False
+        self._chunk, self._seconds = chunk, seconds
+
+    def chunk(self, past: int) -> int:
+        return self._chunk
+
+    def prefill(self, row: int, tokens: Any, past: int) -> Any:
+        assert 0 < len(tokens) <= self._chunk
+        self.calls.append(("prefill", len(tokens)))
+        time.sleep(self._seconds)
+        self.held[row, past : past + len(tokens)] = tokens
+        return self._logits(row, past + len(tokens))[0]
+
+    def decode(self, tokens: Any, lengths: Any, first: int = 0) -> Any:
+        self.calls.append(("decode", len(tokens)))
+        time.sleep(self._seconds)
+        rows = range(first, first + len(tokens))
+        for row, token, length in zip(rows, tokens, lengths, strict=True):
+            self.held[row, length] = token
+        return np.concatenate([self._logits(row, n + 1) for row, n in zip(rows, lengths, strict=True)])
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        self.calls.append(("copy", length))
+        self.held[target, :length] = self.held[source, :length]
+
+    def release(self, row: int) -> None:
+        self.held[row] = -1
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _logits(self, row: int, length: int) -> Any:
+        tokens = self.held[row, :length].tolist()
+        assert min(tokens) >= 0, "a row was read beyond what was stored in it"
+        if self.broken([tokens]):
+            raise RuntimeError("the device has gone")
+        logits = np.zeros((1, self.vocab_size), np.float32)
+        logits[0, self.follow(tokens)] = np.nan if self.nan(tokens) else 5.0
+        return logits
+
+    @staticmethod
+    def follow(tokens: list[int]) -> int:
+        """A printable character, from all that came before."""
+        place = sum((number + 1) * (token + 7) for number, token in enumerate(tokens)) % 60
+        return 3 + 33 + place
+
+    def answer(self, prompt: list[int], count: int) -> list[int]:
+        """What a sequence alone in the world would generate."""
+        tokens = list(prompt)
+        for _ in range(count):
+            tokens.append(self.follow(tokens))
+        return tokens[len(prompt) :]
+
+
+class Listener:
+    """Gathers the events of one generation."""
+
+    def __init__(self, engine: Engine, prompt: Any, **sampling: Any) -> None:
+        self.events: list[Event] = []
+        self.ended = threading.Event()
+        self.began = threading.Event()
+        options = Sampling(**({"temperature": 0.0} | sampling))
+        self.texts = [""] * options.n
+        self.reasons: list[str | None] = [None] * options.n
+        self.num_tokens = 0
+        self.error: GenerationError | None = None
+        self.generation = Generation(np.asarray(prompt, np.int64), options, self.hear)
+        engine.submit(self.generation)
+
+    def hear(self, event: Event) -> None:
+        assert not self.ended.is_set(), "an event after the last"
+        self.events.append(event)
+        if isinstance(event, Failed):
+            self.error = event.error
+            self.ended.set()
+            return
+        assert isinstance(event, Delta) and self.reasons[event.index] is None
+        self.texts[event.index] += event.text
+        self.num_tokens += event.num_tokens
+        self.reasons[event.index] = event.finish_reason
+        self.began.set()
+        if all(self.reasons):
+            self.ended.set()
+
+    def wait(self, seconds: float = 60) -> "Listener":
+        assert self.ended.wait(seconds), "the generation did not end"
+        return self
+
+
+@pytest.fixture
+def listen() -> type[Listener]:
+    return Listener
+
+
+@pytest.fixture
+def scripted(tokenizer: Tokenizer) -> Iterator[Callable[..., tuple[BatchingEngine, ScriptedForward]]]:
+    """Make an engine over a scripted forward pass; it is closed at the end, and its threads must be gone then."""
+    made: list[tuple[BatchingEngine, ScriptedForward]] = []
+
+    def make(max_waiting: int = 100, **options: Any) -> tuple[BatchingEngine, ScriptedForward]:
+        forward = ScriptedForward(**options)
+        engine = BatchingEngine(forward, tokenizer, frozenset({1, 2}), max_waiting)
+        made.append((engine, forward))
+        return made[-1]
+
+    yield make
+    for engine, forward in made:
+        engine.close()
+        assert forward.closed
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("llm-")]

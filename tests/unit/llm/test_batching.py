@@ -1,0 +1,260 @@
+import random
+import time
+
+import numpy as np
+import pytest
+
+from backends.llm.engine import Generation
+from backends.llm.errors import Cancelled, ContextLengthExceeded, EngineFailed, Overloaded
+from backends.llm.sampling import Sampling
+
+PROMPT = [10, 20, 30]
+
+
+def text(tokenizer, tokens):
+    return tokenizer.decode(tokens)
+
+
+def test_rows_that_join_and_leave_at_random_get_what_they_had_alone(scripted, listen, tokenizer):
+    engine, forward = scripted(max_rows=5)
+    rng = random.Random(7)
+    heard = []
+    for _ in range(60):
+        prompt = [rng.randrange(3, 259) for _ in range(rng.randrange(1, 40))]
+        count = rng.randrange(1, 30)
+        heard.append((listen(engine, prompt, max_tokens=count), prompt, count))
+        time.sleep(rng.random() * 0.003)
+    for listener, prompt, count in heard:
+        listener.wait()
+        assert listener.texts[0] == text(tokenizer, forward.answer(prompt, count))
+        assert (listener.reasons, listener.num_tokens) == (["length"], count)
+    widths = {width for name, width in forward.calls if name == "decode"}
+    assert max(widths) == 5 and len(widths) > 2  # it did run batched, at several widths
+    assert any(name == "copy" for name, _ in forward.calls)
+
+
+def test_a_running_answer_advances_between_the_chunks_of_a_long_prompt(scripted, listen):
+    engine, forward = scripted(chunk=8)
+    listen(engine, PROMPT, max_tokens=900).began.wait()
+    long = listen(engine, [5] * 80, max_tokens=1)
+    long.wait()
+    chunks = [place for place, call in enumerate(forward.calls) if call == ("prefill", 8)]
+    assert len(chunks) == 10
+    for one, next_one in zip(chunks, chunks[1:], strict=False):
+        assert ("decode", 1) in forward.calls[one:next_one]
+
+
+def test_several_short_prompts_are_read_in_one_turn(scripted, listen):
+    engine, forward = scripted(chunk=32, seconds=0.01)
+    listen(engine, PROMPT, max_tokens=900).began.wait()
+    for one in [listen(engine, PROMPT, max_tokens=3) for _ in range(3)]:
+        one.wait()
+    calls = [name for name, _ in forward.calls]
+    first = calls.index("prefill", 1)
+    assert calls[first : first + 3] == ["prefill"] * 3
+
+
+def test_first_come_first_served(scripted, listen):
+    engine, _ = scripted(max_rows=1, seconds=0.001)
+    done = []
+    heard = [listen(engine, PROMPT, max_tokens=3) for _ in range(6)]
+    while len(done) < 6:
+        done += [one for one in heard if one.ended.is_set() and one not in done]
+    assert done == heard
+
+
+def test_n_answers_compute_the_prompt_once(scripted, listen, tokenizer):
+    engine, forward = scripted(max_rows=4, chunk=100)
+    listener = listen(engine, [9] * 50, n=4, max_tokens=5).wait()
+    assert listener.texts == [text(tokenizer, forward.answer([9] * 50, 5))] * 4
+    assert [call for call in forward.calls if call[0] == "prefill"] == [("prefill", 50)]
+    assert engine.figures.tokens_in == 50 and engine.figures.tokens_out == 20
+
+
+def test_n_answers_with_fewer_rows(scripted, listen, tokenizer):
+    engine, forward = scripted(max_rows=2)
+    listener = listen(engine, PROMPT, n=5, max_tokens=4).wait()
+    assert listener.texts == [text(tokenizer, forward.answer(PROMPT, 4))] * 5
+
+
+@pytest.mark.parametrize(("prompt", "asked", "given"), [(60, None, 4), (60, 100, 4), (63, 5, 1), (10, 5, 5)])
+def test_max_tokens_is_clamped_to_the_context(scripted, listen, prompt, asked, given):
+    engine, _ = scripted(context_length=64)
+    listener = listen(engine, [5] * prompt, max_tokens=asked).wait()
+    assert (listener.num_tokens, listener.reasons) == (given, ["length"])
+
+
+def test_a_prompt_that_fills_the_context_is_refused_with_both_numbers(scripted, listen):
+    engine, _ = scripted(context_length=64)
+    with pytest.raises(ContextLengthExceeded, match="64 tokens.*64"):
+        listen(engine, [5] * 64)
+
+
+def test_more_than_may_wait_are_refused_and_room_comes_back(scripted, listen):
+    engine, _ = scripted(max_rows=2, max_waiting=3, seconds=0.01)
+    heard = [listen(engine, PROMPT, max_tokens=20) for _ in range(5)]
+    with pytest.raises(Overloaded):
+        listen(engine, PROMPT)
+    for one in heard:
+        assert one.wait().error is None
+    assert listen(engine, PROMPT, max_tokens=1).wait().error is None
+
+
+def test_no_waiting_at_all_still_fills_the_rows(scripted, listen):
+    engine, _ = scripted(max_rows=2, max_waiting=0, seconds=0.005)
+    heard = [listen(engine, PROMPT, max_tokens=5) for _ in range(2)]
+    with pytest.raises(Overloaded):
+        listen(engine, PROMPT)
+    assert all(one.wait().error is None for one in heard)
+
+
+def cancel_and_time(engine, listener):
+    start = time.monotonic()
+    engine.cancel(listener.generation)
+    listener.wait(5)
+    assert isinstance(listener.error, Cancelled)
+    return time.monotonic() - start
+
+
+def test_cancelling_what_runs_frees_its_row(scripted, listen):
+    engine, _ = scripted(max_rows=1, seconds=0.005)
+    first = listen(engine, PROMPT)
+    first.began.wait()
+    second = listen(engine, PROMPT, max_tokens=2)
+    assert cancel_and_time(engine, first) < 0.2
+    assert second.wait(2).error is None
+
+
+def test_cancelling_what_waits_leaves_the_others_alone(scripted, listen):
+    engine, _ = scripted(max_rows=1, seconds=0.005)
+    first = listen(engine, PROMPT, max_tokens=30)
+    second = listen(engine, PROMPT)
+    assert cancel_and_time(engine, second) < 0.2
+    assert first.wait().error is None and engine.figures.rows_waiting == 0
+
+
+def test_cancelling_amid_a_long_prompt(scripted, listen):
+    engine, forward = scripted(max_rows=2, chunk=8, seconds=0.02)
+    other = listen(engine, PROMPT, max_tokens=20)
+    long = listen(engine, [5] * 900)
+    while len([call for call in forward.calls if call == ("prefill", 8)]) < 3:
+        time.sleep(0.001)
+    assert cancel_and_time(engine, long) < 0.2
+    assert not long.began.is_set()
+    assert other.wait().error is None and other.num_tokens == 20
+    engine.cancel(long.generation)  # once more does no harm
+
+
+def test_cancelling_one_of_many_answers_frees_all_of_them(scripted, listen):
+    engine, _ = scripted(max_rows=2, seconds=0.002)
+    many = listen(engine, PROMPT, n=6)
+    many.began.wait()
+    cancel_and_time(engine, many)
+    assert listen(engine, PROMPT, max_tokens=2).wait(2).error is None
+    assert engine.figures.rows_waiting == 0
+
+
+POISON = 99
+
+
+def test_a_row_that_makes_the_step_raise_fails_alone(scripted, listen, tokenizer):
+    engine, forward = scripted(max_rows=4, seconds=0.002)
+    others = [listen(engine, [row, 20, 30], max_tokens=40) for row in (11, 12, 13)]
+    for other in others:
+        other.began.wait()
+    forward.broken = lambda rows: any(POISON in tokens and len(tokens) > 5 for tokens in rows)
+    bad = listen(engine, [POISON, 20, 30], max_tokens=40).wait()
+    assert isinstance(bad.error, EngineFailed) and "the device has gone" in str(bad.error)
+    for row, other in zip((11, 12, 13), others, strict=True):
+        assert other.wait().texts[0] == text(tokenizer, forward.answer([row, 20, 30], 40))
+
+
+def test_a_prompt_that_makes_the_model_raise_fails_alone(scripted, listen):
+    engine, forward = scripted()
+    other = listen(engine, PROMPT, max_tokens=300)
+    forward.broken = lambda rows: any(POISON in tokens for tokens in rows)
+    assert isinstance(listen(engine, [POISON]).wait().error, EngineFailed)
+    assert other.wait().error is None
+
+
+def test_when_every_row_raises_all_fail_and_new_ones_are_served(scripted, listen):
+    engine, forward = scripted(max_rows=3, seconds=0.002)
+    heard = [listen(engine, PROMPT) for _ in range(5)]
+    heard[0].began.wait()
+    forward.broken = lambda rows: True
+    for one in heard:
+        assert isinstance(one.wait().error, EngineFailed)
+    forward.broken = lambda rows: False
+    assert listen(engine, PROMPT, max_tokens=3).wait().error is None
+    assert engine.figures.rows_active == 0
+
+
+def test_logits_that_are_no_numbers_fail_their_own_answer(scripted, listen):
+    engine, forward = scripted()
+    forward.nan = lambda tokens: tokens[0] == POISON and len(tokens) > 6
+    good, bad = listen(engine, PROMPT, max_tokens=50), listen(engine, [POISON, 1, 2], max_tokens=50)
+    assert isinstance(bad.wait().error, EngineFailed) and "not numbers" in str(bad.error)
+    assert good.wait().error is None
+
+
+def test_a_fault_in_the_engine_itself_does_not_end_it(scripted, listen, monkeypatch):
+    engine, forward = scripted(seconds=0.002)
+    running = listen(engine, PROMPT)
+    running.began.wait()
+    step = engine._batch.step
+    monkeypatch.setattr(engine._batch, "step", lambda: 1 / 0)
+    assert isinstance(running.wait().error, EngineFailed)
+    monkeypatch.setattr(engine._batch, "step", step)
+    assert listen(engine, PROMPT, max_tokens=3).wait().error is None
+    assert (forward.held == -1).all()
+
+
+def test_a_sink_that_raises_ends_its_own_generation(scripted, listen):
+    engine, _ = scripted(max_rows=2)
+
+    def deaf(event):
+        raise ValueError("no ears")
+
+    engine.submit(Generation(np.array(PROMPT), Sampling(temperature=0), deaf))
+    assert listen(engine, PROMPT, max_tokens=50).wait().error is None
+    assert listen(engine, PROMPT, n=2, max_tokens=5).wait().error is None  # both rows are free
+    assert engine.figures.rows_active <= 2 and len(engine._jobs) == 0
+
+
+def test_closing_ends_what_is_open(scripted, listen):
+    engine, _ = scripted(max_rows=1, seconds=0.005)
+    heard = [listen(engine, PROMPT) for _ in range(3)]
+    engine.close()
+    engine.close()
+    assert all(isinstance(one.wait(1).error, EngineFailed) for one in heard)
+    with pytest.raises(EngineFailed):
+        listen(engine, PROMPT)
+
+
+def test_an_end_token_stops_unless_it_is_ignored(scripted, listen, monkeypatch):
+    engine, forward = scripted()
+    monkeypatch.setattr(type(forward), "follow", staticmethod(lambda tokens: 2 if len(tokens) == 6 else 40))
+    assert (one := listen(engine, PROMPT).wait()).reasons == ["stop"]
+    assert one.num_tokens == 4 and len(one.texts[0]) == 3
+    one = listen(engine, PROMPT, ignore_eos=True, max_tokens=6).wait()
+    assert (one.reasons, one.num_tokens, len(one.texts[0])) == (["length"], 6, 5)  # the special token is hidden
+    one = listen(engine, PROMPT, ignore_eos=True, max_tokens=6, stop_token_ids=(2,)).wait()
+    assert (one.reasons, one.num_tokens) == (["stop"], 4)
+
+
+def test_a_stop_string_across_tokens_is_never_shown(scripted, listen, tokenizer):
+    engine, forward = scripted()
+    whole = text(tokenizer, forward.answer(PROMPT, 40))
+    stop = whole[10:14]
+    listener = listen(engine, PROMPT, max_tokens=40, stop=(stop, "never said")).wait()
+    place = whole.index(stop)
+    assert listener.texts[0] == whole[:place] and listener.reasons == ["stop"]
+    assert listener.num_tokens == place + len(stop)
+
+
+def test_what_was_held_back_is_shown_when_no_stop_string_came(scripted, listen, tokenizer):
+    engine, forward = scripted()
+    whole = text(tokenizer, forward.answer(PROMPT, 12))
+    listener = listen(engine, PROMPT, max_tokens=12, stop=(whole[9:12] + "x",)).wait()
+    assert listener.texts[0] == whole and listener.reasons == ["length"]
+    assert np.isclose(sum(event.num_tokens for event in listener.events), 12)

@@ -1,0 +1,240 @@
+"""Requests from their tensors to their responses, with a client that only remembers."""
+
+import json
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from backends.llm import errors
+from backends.llm.desk import Desk, Request
+from backends.llm.prompt import Prompts
+
+
+class Client:
+    """Remembers responses; `gone` is what the server would say."""
+
+    def __init__(self):
+        self.gone = False
+        self.sent = []
+        self.error = None
+        self.ended = threading.Event()
+        self.slow = 0.0
+        self.threads = set()
+
+    def is_gone(self):
+        return self.gone
+
+    def send(self, answer, num_prompt_tokens, *, final):
+        assert not self.ended.is_set(), "a response after the last"
+        self.threads.add(threading.current_thread().name)
+        time.sleep(self.slow)
+        self.sent.append((answer, num_prompt_tokens))
+        if final:
+            self.ended.set()
+
+    def fail(self, error):
+        assert not self.ended.is_set(), "a response after the last"
+        self.error = error
+        self.ended.set()
+
+    def wait(self, seconds=30):
+        assert self.ended.wait(seconds), "no last response"
+        return self
+
+    def text(self, index=0):
+        return "".join(answer.texts[index] for answer, _ in self.sent)
+
+
+@pytest.fixture
+def open_desk(scripted, tokenizer):
+    desks = []
+
+    def make(max_open=100, bos="<s>", **options):
+        engine, forward = scripted(**options)
+        prompts = Prompts(tokenizer, bos=bos, vocab_size=engine.vocab_size, context_length=engine.context_length)
+        desks.append(Desk(engine, prompts, max_open))
+        return desks[-1], engine, forward
+
+    yield make
+    for desk in desks:
+        desk.close()
+
+
+def ask(desk, text=b"hello", *, token_ids=None, stream=True, exclude_input=True, raw=None, slow=0.0, **sampling):
+    client = Client()
+    client.slow = slow
+    options = json.dumps({"temperature": 0, "max_tokens": 5} | sampling).encode() if raw is None else raw
+    desk.take(Request(text, token_ids, stream, exclude_input, options), client)
+    return client
+
+
+def expected(forward, tokenizer, text, count):
+    return tokenizer.decode(forward.answer(tokenizer.encode(text).ids, count))
+
+
+def test_a_stream_and_a_whole_answer_say_the_same(open_desk, tokenizer):
+    desk, _, forward = open_desk()
+    streamed, whole = ask(desk, max_tokens=30).wait(), ask(desk, max_tokens=30, stream=False).wait()
+    assert streamed.text() == whole.text() == expected(forward, tokenizer, "hello", 30)
+    assert len(whole.sent) == 1 < len(streamed.sent)
+    for client in (streamed, whole):
+        assert client.sent[-1][0].finish_reasons == ("length",)
+        assert sum(answer.num_tokens for answer, _ in client.sent) == 30
+        assert {count for _, count in client.sent} == {5}
+    assert all(answer.finish_reasons == ("",) for answer, _ in streamed.sent[:-1])
+
+
+def test_deltas_that_wait_travel_together_and_in_order(open_desk, tokenizer):
+    desk, _, forward = open_desk()
+    client = ask(desk, max_tokens=200, slow=0.02).wait()
+    assert client.text() == expected(forward, tokenizer, "hello", 200)
+    assert len(client.sent) < 60
+    assert len(client.threads) == 1 and "llm-engine" not in client.threads
+
+
+def test_a_slow_client_does_not_hold_up_the_others(open_desk):
+    desk, _, _ = open_desk()
+    slow = ask(desk, max_tokens=300, slow=0.2)
+    start = time.monotonic()
+    ask(desk, max_tokens=20).wait()  # the next key has the other thread
+    assert time.monotonic() - start < 0.2
+    slow.gone = True
+    slow.wait()
+
+
+def test_several_answers(open_desk, tokenizer):
+    desk, _, forward = open_desk()
+    whole = ask(desk, stream=False, n=3, max_tokens=6).wait()
+    (answer, _) = whole.sent[0]
+    assert answer.texts == (expected(forward, tokenizer, "hello", 6),) * 3
+    assert (answer.finish_reasons, answer.num_tokens) == (("length",) * 3, 18)
+    streamed = ask(desk, n=3, max_tokens=6).wait()
+    assert [streamed.text(index) for index in range(3)] == list(answer.texts)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_the_prompt_before_the_answer(open_desk, tokenizer, stream):
+    desk, _, forward = open_desk()
+    rest = expected(forward, tokenizer, "hello", 5)
+    assert ask(desk, stream=stream, exclude_input=False).wait().text() == "hello" + rest
+    ids = np.array(tokenizer.encode("hello").ids, np.int32)
+    client = ask(desk, None, token_ids=ids, stream=stream, exclude_input=False).wait()
+    assert client.text() == "hello" + rest
+
+
+@pytest.mark.parametrize(
+    ("request_", "error"),
+    [
+        ({"text": b""}, "[invalid_value:text_input]"),
+        ({"text": b"\xff\xfe"}, "[invalid_value:text_input]"),
+        ({"text": "\ud800".encode("utf-8", "surrogatepass")}, "[invalid_value:text_input]"),
+        ({"text": None}, "[invalid_value:text_input]"),
+        ({"token_ids": np.array([1])}, "[invalid_value:text_input]"),
+        ({"text": None, "token_ids": np.array([], np.int32)}, "[invalid_value:token_ids]"),
+        ({"text": None, "token_ids": np.array([5, 259])}, "[invalid_value:token_ids]"),
+        ({"text": None, "token_ids": np.array([-1])}, "[invalid_value:token_ids]"),
+        ({"text": None, "token_ids": np.array([5] * 1000)}, "[context_length_exceeded:token_ids]"),
+        ({"text": b"x" * 1000}, "[context_length_exceeded:text_input]"),
+        ({"text": b"x" * 1_000_000}, "[context_length_exceeded:text_input] The prompt has 1000000 tokens"),
+        ({"temperature": -1}, "[invalid_value:temperature]"),
+        ({"logprobs": 3}, "[unsupported_option:logprobs]"),
+        ({"raw": b"{"}, "[invalid_value:sampling_parameters]"),
+    ],
+)
+def test_what_is_wrong_is_refused_by_name(open_desk, request_, error):
+    desk, _, _ = open_desk()
+    client = ask(desk, **request_).wait()
+    assert str(client.error).startswith(error) and not client.sent
+    assert ask(desk).wait().error is None
+
+
+def test_a_nul_is_a_character_like_any_other(open_desk, tokenizer):
+    desk, _, forward = open_desk()
+    assert ask(desk, b"a\0b").wait().text() == expected(forward, tokenizer, "a\0b", 5)
+
+
+def test_no_second_beginning_of_sequence(open_desk):
+    from tokenizers.processors import TemplateProcessing
+
+    desk, _, _ = open_desk()
+    tokenizer = desk._prompts._tokenizer
+    before = tokenizer.post_processor
+    tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    try:
+        assert ask(desk, b"hi").wait().sent[0][1] == 3
+        assert ask(desk, b"<s>hi").wait().sent[0][1] == 3
+    finally:
+        tokenizer.post_processor = before
+
+
+def gone(client):
+    client.gone = True
+    start = time.monotonic()
+    client.wait(5)
+    assert isinstance(client.error, errors.Cancelled)
+    return time.monotonic() - start
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_goes_away_frees_its_row(open_desk, stream):
+    desk, engine, _ = open_desk(max_rows=1, seconds=0.005)
+    client, waiting = ask(desk, stream=stream, max_tokens=900), ask(desk, max_tokens=900)
+    third = ask(desk, max_tokens=3)
+    while engine.figures.rows_waiting < 2:
+        time.sleep(0.001)
+    assert gone(waiting) < 0.2
+    assert gone(client) < 0.2
+    assert third.wait(2).error is None
+    assert engine.figures.requests_cancelled == 2
+    assert not desk._open
+
+
+def test_a_client_that_goes_away_while_its_prompt_is_tokenised(open_desk, monkeypatch):
+    desk, engine, _ = open_desk()
+    encode = desk._prompts.encode
+
+    def slowly(document):
+        time.sleep(0.3)
+        return encode(document)
+
+    monkeypatch.setattr(desk._prompts, "encode", slowly)
+    assert gone(ask(desk, max_tokens=900)) < 0.2
+    time.sleep(0.4)
+    assert engine.figures.tokens_in == 0
+
+
+def test_a_long_prompt_does_not_hold_up_a_short_one(open_desk):
+    desk, _, _ = open_desk()
+    ask(desk).wait()
+    longs = [ask(desk, b"word " * 200_000) for _ in range(3)]
+    short = ask(desk).wait()
+    assert short.error is None and not all(long.ended.is_set() for long in longs)
+    for long in longs:
+        assert isinstance(long.wait().error, errors.ContextLengthExceeded)
+
+
+def test_too_many_at_once_are_refused(open_desk):
+    desk, _, _ = open_desk(max_open=3, seconds=0.01)
+    heard = [ask(desk, max_tokens=30) for _ in range(4)]
+    assert isinstance(heard[3].wait().error, errors.Overloaded)
+    assert all(client.wait().error is None for client in heard[:3])
+
+
+def test_a_client_that_cannot_be_reached_does_not_stop_the_others(open_desk):
+    desk, _, _ = open_desk()
+    client = Client()
+    client.send = lambda *args, **more: 1 / 0
+    for _ in range(4):
+        desk.take(Request(b"x", None, True, True, b'{"max_tokens": 4}'), client)
+    assert ask(desk).wait().error is None and ask(desk).wait().error is None
+
+
+def test_closing_answers_what_is_open(open_desk):
+    desk, _, _ = open_desk(max_rows=1, seconds=0.01)
+    heard = [ask(desk, max_tokens=900) for _ in range(3)] + [ask(desk, b"word " * 100_000)]
+    desk.close()
+    assert all(client.error is not None and client.ended.is_set() for client in heard)
+    late = ask(desk)
+    assert isinstance(late.error, errors.EngineFailed)

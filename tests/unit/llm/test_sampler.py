@@ -1,0 +1,149 @@
+import numpy as np
+import pytest
+
+from backends.llm.batching.penalties import Penalties
+from backends.llm.batching.sampler import Sampler, _nucleus, _pick
+from backends.llm.errors import EngineFailed
+from backends.llm.sampling import Sampling
+
+VOCAB = 1000
+
+
+def logits(seed, vocab=VOCAB, scale=3.0):
+    return (np.random.default_rng(seed).standard_normal(vocab) * scale).astype(np.float32)
+
+
+def reference_support(row, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
+    """Token ids that may be drawn and their probabilities, the slow and plain way."""
+    row = row.astype(np.float64) / temperature
+    probabilities = np.exp(row - row.max()) / np.exp(row - row.max()).sum()
+    order = np.argsort(-probabilities, kind="stable")
+    if top_k:
+        order = order[:top_k]
+    order = [token for token in order if probabilities[token] >= min_p * probabilities.max()]
+    total, running, kept = sum(probabilities[order]), 0.0, []
+    for token in order:
+        kept.append(int(token))
+        running += probabilities[token]
+        if running >= top_p * total:
+            break
+    share = probabilities[kept] / probabilities[kept].sum()
+    return dict(zip(kept, share, strict=True))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"temperature": 0.3},
+        {"top_k": 5},
+        {"top_p": 0.6},
+        {"min_p": 0.05},
+        {"top_k": 50, "top_p": 0.9},
+        {"top_k": 20, "min_p": 0.1, "top_p": 0.8, "temperature": 1.7},
+        {"top_k": 1},
+        {"top_p": 1e-9},
+        {"top_k": VOCAB * 2},
+    ],
+)
+def test_draws_follow_the_distribution(options):
+    row = logits(3)
+    expected = reference_support(row, **options)
+    sampler = Sampler(Sampling(seed=11, **options), 0, np.array([1]), VOCAB)
+    draws = 4000
+    drawn = np.bincount([sampler.choose(row.copy()) for _ in range(draws)], minlength=VOCAB)
+    assert set(np.flatnonzero(drawn)) <= set(expected)
+    likely = {token: share for token, share in expected.items() if share * draws >= 8}
+    spread = sum((drawn[token] - share * draws) ** 2 / (share * draws) for token, share in likely.items())
+    assert spread < len(likely) + 6 * np.sqrt(2 * len(likely))  # chi-square, six deviations
+
+
+def test_greedy_takes_the_likeliest():
+    sampler = Sampler(Sampling(temperature=0), 0, np.array([1]), VOCAB)
+    assert [sampler.choose(logits(seed)) for seed in range(5)] == [int(logits(seed).argmax()) for seed in range(5)]
+
+
+def test_a_tiny_temperature_is_greedy_and_does_not_overflow():
+    sampler = Sampler(Sampling(temperature=1e-30), 0, np.array([1]), VOCAB)
+    assert sampler.choose(logits(1, scale=1e4)) == int(logits(1, scale=1e4).argmax())
+
+
+def test_a_seed_repeats_and_answers_differ():
+    def draw(seed, index):
+        sampler = Sampler(Sampling(seed=seed), index, np.array([1]), VOCAB)
+        return [sampler.choose(logits(step)) for step in range(20)]
+
+    assert draw(5, 0) == draw(5, 0)
+    assert draw(5, 1) == draw(6, 0) != draw(5, 0)
+    assert draw(-1, 1) == draw(0, 0)
+    assert draw(2**63 - 1, 0) != draw(-(2**63), 0)
+    assert draw(None, 0) != draw(None, 0)
+
+
+@pytest.mark.parametrize("temperature", [0, 1])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_logits_that_are_no_numbers_are_refused(temperature, value):
+    row = logits(1)
+    row[77] = value
+    with pytest.raises(EngineFailed):
+        Sampler(Sampling(temperature=temperature), 0, np.array([1]), VOCAB).choose(row)
+
+
+def test_logits_may_forbid_tokens():
+    row = np.full(VOCAB, -np.inf, np.float32)
+    row[[4, 9]] = 1.0
+    sampler = Sampler(Sampling(seed=1, top_p=0.9), 0, np.array([1]), VOCAB)
+    assert {sampler.choose(row.copy()) for _ in range(50)} == {4, 9}
+
+
+def reference_penalties(row, prompt, generated, repetition, presence, frequency):
+    """As vLLM applies them: repetition over prompt and answer, then frequency, then presence."""
+    row = row.astype(np.float64)
+    for token in {*prompt, *generated}:
+        row[token] = row[token] / repetition if row[token] > 0 else row[token] * repetition
+    for token in set(generated):
+        row[token] -= frequency * generated.count(token) + presence
+    return row
+
+
+@pytest.mark.parametrize(
+    ("repetition", "presence", "frequency"),
+    [(1.3, 0, 0), (0.7, 0, 0), (1, 0.9, 0), (1, -2, 0), (1, 0, 1.5), (1.2, 0.5, -0.4)],
+)
+def test_penalties_are_the_reference(repetition, presence, frequency):
+    rng = np.random.default_rng(2)
+    prompt = rng.integers(0, VOCAB, 50)
+    options = {"repetition_penalty": repetition, "presence_penalty": presence, "frequency_penalty": frequency}
+    sampler = Sampler(Sampling(temperature=0, **options), 0, prompt, VOCAB)
+    penalties = Penalties(Sampling(**options), prompt, VOCAB)
+    generated = []
+    for step in range(150):  # more distinct tokens than the first array holds
+        row = logits(step)
+        expected = reference_penalties(row, prompt.tolist(), generated, repetition, presence, frequency)
+        applied = row.copy()
+        penalties.apply(applied)
+        np.testing.assert_allclose(applied, expected, rtol=1e-5, atol=1e-5)
+        token = sampler.choose(row)
+        assert token == int(expected.argmax())
+        generated.append(token)
+        penalties.count(token)
+
+
+def test_a_nucleus_that_needs_the_whole_vocabulary():
+    flat = np.ones(5000, np.float32)
+    assert len(_nucleus(flat, 0.5)) == 2500
+    steep = np.exp(-np.arange(5000) * 0.01).astype(np.float32)
+    assert len(_nucleus(steep, 0.999999999)) > 1500
+
+
+@pytest.mark.parametrize("size", [1, 255, 256, 257, 5000])
+def test_picking_agrees_with_the_running_sum(size):
+    mass = np.random.default_rng(size).random(size).astype(np.float32)
+    mass[size // 2 :: 3] = 0
+    mass[0] = 0.5
+    running = np.cumsum(mass, dtype=np.float64)
+    for uniform in [0.0, 1 - 1e-16, *np.random.default_rng(1).random(200)]:
+        place = _pick(mass, uniform)
+        assert mass[place] > 0
+        assert running[place] >= uniform * running[-1] - 1e-9
+        assert place == 0 or running[place - 1] <= uniform * running[-1] + 1e-9

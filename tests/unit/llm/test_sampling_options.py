@@ -1,0 +1,96 @@
+import json
+
+import pytest
+
+from backends.llm.errors import GenerationError, InvalidValue, UnsupportedOption
+from backends.llm.sampling import Sampling, parse_sampling
+
+
+def parse(**options):
+    return parse_sampling(json.dumps(options), 1000)
+
+
+def test_everything_that_can_be_said():
+    said = {
+        "max_tokens": 5,
+        "temperature": 0,
+        "top_p": 1,
+        "top_k": -1,
+        "min_p": 0.5,
+        "stop": ["a", "\n"],
+        "stop_token_ids": [1, 999],
+        "seed": -(2**63),
+        "n": 3,
+        "presence_penalty": -2,
+        "frequency_penalty": 2.0,
+        "repetition_penalty": 1.1,
+        "ignore_eos": True,
+    }
+    expected = said | {"top_k": 0, "stop": ("a", "\n"), "stop_token_ids": (1, 999)}
+    assert parse(**said) == Sampling(**expected)
+    assert parse() == parse(**dict.fromkeys(said)) == Sampling()
+    assert parse(stop="END").stop == ("END",) and parse(stop=[]).stop == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_tokens", 0),
+        ("max_tokens", -1),
+        ("max_tokens", 1.5),
+        ("max_tokens", True),
+        ("max_tokens", "5"),
+        ("temperature", -1),
+        ("temperature", float("nan")),
+        ("temperature", float("inf")),
+        ("temperature", "hot"),
+        ("temperature", 10**400),
+        ("top_p", 0),
+        ("top_p", 1.01),
+        ("top_k", -2),
+        ("top_k", 1.0),
+        ("min_p", -0.1),
+        ("min_p", 1.1),
+        ("stop", 5),
+        ("stop", ["a"] * 5),
+        ("stop", [""]),
+        ("stop", "x" * 1025),
+        ("stop", ["a", 1]),
+        ("stop_token_ids", [1000]),
+        ("stop_token_ids", [-1]),
+        ("stop_token_ids", 5),
+        ("stop_token_ids", [True]),
+        ("seed", 2**70),
+        ("seed", 2**63),
+        ("seed", 1.0),
+        ("n", 0),
+        ("n", 1000),
+        ("n", "2"),
+        ("presence_penalty", 2.1),
+        ("frequency_penalty", -2.1),
+        ("frequency_penalty", None.__class__.__name__),
+        ("repetition_penalty", 0),
+        ("repetition_penalty", -1),
+        ("ignore_eos", 1),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name(name, value):
+    with pytest.raises(InvalidValue) as raised:
+        parse(**{name: value})
+    assert str(raised.value).startswith(f"[invalid_value:{name}] ")
+
+
+@pytest.mark.parametrize("name", ["logprobs", "logit_bias", "structured_outputs", "min_tokens", "lora_name", "Stop"])
+def test_what_is_not_carried_is_refused_by_name(name):
+    with pytest.raises(UnsupportedOption) as raised:
+        parse(**{name: 1})
+    assert str(raised.value).startswith(f"[unsupported_option:{name}] ")
+
+
+@pytest.mark.parametrize(
+    "document", [b"", b"{", b"[]", b"null", b"\xff", b'"x"', b"[" * 100_000, b'{"seed": ' + b"9" * 5000 + b"}"]
+)
+def test_what_is_not_an_object_is_refused(document):
+    with pytest.raises(GenerationError) as raised:
+        parse_sampling(document, 1000)
+    assert str(raised.value).startswith("[invalid_value:")

@@ -1,0 +1,121 @@
+"""Tokens to text, and stop strings."""
+
+import random
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from backends.llm.batching.detokenizer import Detokenizer
+from backends.llm.batching.stop_strings import StopStrings
+
+TEXTS = [
+    "plain words",
+    "family 👩‍👩‍👧‍👦 and flag 🇺🇦 and tone 👍🏽",
+    "日本語と中文和한국어",
+    "مرحبا بالعالم — שלום עולם",
+    "é é ñ ż \u200b \ufeff \x00 \r\n\t",
+    "a real � replacement character",
+    "😀" * 50,
+]
+
+
+def show(tokenizer, tokens, prompt=()):
+    detokenizer = Detokenizer(tokenizer, list(prompt))
+    return [detokenizer.feed(token) for token in tokens], detokenizer.flush()
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_characters_cut_into_bytes_come_whole(tokenizer, text):
+    tokens = tokenizer.encode(text).ids
+    assert len(tokens) == len(text.encode())
+    parts, rest = show(tokenizer, tokens, tokenizer.encode("prompt: ").ids)
+    assert "".join(parts) + rest == text
+    if "\ufffd" not in text:
+        assert rest == "" and not any("\ufffd" in part for part in parts)
+
+
+def test_an_answer_that_ends_within_a_character_shows_that_at_the_end(tokenizer):
+    tokens = tokenizer.encode("ab😀").ids
+    assert show(tokenizer, tokens[:-1]) == (["a", "b", "", "", ""], "\ufffd")
+
+
+def test_bytes_that_are_no_text_do_not_hold_up_what_follows(tokenizer):
+    tokens = tokenizer.encode("😀").ids[1:2] * 100 + tokenizer.encode(" then 日本").ids
+    parts, rest = show(tokenizer, tokens)
+    assert ("".join(parts) + rest).endswith(" then 日本")
+    assert max(len(list(run)) for run in _runs(parts)) < 12
+
+
+def _runs(parts):
+    run = []
+    for part in parts:
+        run = [*run, part] if not part else []
+        yield run
+
+
+def test_special_tokens_are_hidden(tokenizer):
+    tokens = [0, *tokenizer.encode("hi").ids, 2, *tokenizer.encode("!").ids]
+    parts, rest = show(tokenizer, tokens)
+    assert "".join(parts) + rest == "hi!"
+
+
+def test_a_long_answer_is_not_kept(tokenizer):
+    detokenizer = Detokenizer(tokenizer, [])
+    text = "日本語 " * 3000
+    assert "".join(detokenizer.feed(token) for token in tokenizer.encode(text).ids) == text
+    assert len(detokenizer._tokens) < 3000
+
+
+def test_the_first_word_keeps_its_space_with_a_sentencepiece_decoder():
+    words = ["<unk>", "▁the", "▁cat", "s", "<0xE2>", "<0x82>", "<0xAC>"]
+    tokenizer = Tokenizer(models.BPE(vocab={word: place for place, word in enumerate(words)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    assert show(tokenizer, [2, 3, 4, 5, 6, 1], prompt=[1]) == ([" cat", "s", "", "", "€", " the"], "")
+
+
+def feed(stops, parts):
+    """What is shown after each part, and whether it stopped."""
+    strings, shown = StopStrings(stops), []
+    for part in parts:
+        text, met = strings.feed(part)
+        shown.append(text)
+        if met:
+            return shown, True
+    return [*shown, strings.flush()], False
+
+
+@pytest.mark.parametrize(
+    ("stops", "parts", "shown", "met"),
+    [
+        ((), ["a", "b"], ["a", "b", ""], False),
+        (("END",), ["go E", "N", "D more"], ["go ", "", ""], True),
+        (("END",), ["go E", "N", "d"], ["go ", "", "ENd", ""], False),
+        (("END",), ["EEN", "D"], ["E", ""], True),
+        (("END",), ["say EN"], ["say ", "EN"], False),
+        (("aab",), ["a", "a", "a", "b"], ["", "", "a", ""], True),
+        (("\n\n", "\nUser:"), ["x\n", "Use", "r: y"], ["x", "", ""], True),
+        (("b", "abc"), ["a", "bc"], ["", "a"], True),
+        (("x",), ["x"], [""], True),
+        (("😀",), ["hi 😀 you"], ["hi "], True),
+    ],
+)
+def test_stop_strings(stops, parts, shown, met):
+    assert feed(stops, parts) == (shown, met)
+
+
+def test_however_tokens_cut_it_the_first_complete_stop_string_ends_the_text():
+    rng = random.Random(3)
+    for _ in range(2000):
+        text = "".join(rng.choice("ab") for _ in range(20))
+        stops = tuple("".join(rng.choice("ab") for _ in range(rng.randrange(2, 6))) for _ in range(rng.randrange(1, 4)))
+        parts, rest = [], text
+        while rest:
+            size = rng.randrange(1, 5)
+            parts, rest = [*parts, rest[:size]], rest[size:]
+        shown, met = feed(stops, parts)
+        ends = [(text.find(stop) + len(stop), text.find(stop)) for stop in stops if stop in text]
+        assert met == bool(ends)
+        assert "".join(shown) == (text[: min(ends)[1]] if ends else text)
