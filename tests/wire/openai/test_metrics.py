@@ -55,6 +55,15 @@ async def test_what_an_answer_counts(triton: FakeTriton, way: Way) -> None:
             assert 0.35 <= count("inter_token_seconds_sum") < 0.8
 
 
+@pytest.mark.parametrize("way", WAYS, ids=str)
+async def test_tokens_of_several_answers_count_once(gateway: Gateway, way: Way) -> None:
+    before = await counted(gateway, way, "trio")
+    assert (await gateway.http.post(way.path, json=way.body("trio", n=3))).status_code == 200
+    after = await counted(gateway, way, "trio")
+    assert after("tokens_out_total") - before("tokens_out_total") == 7
+    assert after("tokens_in_total") - before("tokens_in_total") == 9
+
+
 async def test_failures_count_by_status(triton: FakeTriton) -> None:
     async with serve(triton.url) as gateway:
         for model in ("broken", "full", "broken-later"):
