@@ -37,6 +37,11 @@ class OnnxDecoder:
 
     def step(self, tokens: list[int]) -> npt.NDArray[np.float32]:
         """Append tokens; give the logits [vocabulary] of the next one."""
+        last: npt.NDArray[np.float32] = self.logits(tokens)[-1]
+        return last
+
+    def logits(self, tokens: list[int]) -> npt.NDArray[np.float32]:
+        """Append tokens; give the logits [positions, vocabulary] that the export computes: the last, or every one."""
         start, self._length = self._length, self._length + len(tokens)
         feeds: dict[str, Any] = {"input_ids": np.array([tokens], np.int64), **self._cache}
         if "attention_mask" in self._inputs:
@@ -45,5 +50,5 @@ class OnnxDecoder:
             feeds["position_ids"] = np.arange(start, self._length, dtype=np.int64)[None]
         results = dict(zip(self._outputs, self._session.run(None, feeds), strict=True))
         self._cache = {name: results[name.replace("past_key_values.", "present.")] for name in self._past}
-        logits: npt.NDArray[np.float32] = results["logits"][0, -1].astype(np.float32)
+        logits: npt.NDArray[np.float32] = results["logits"][0].astype(np.float32)
         return logits

@@ -20,7 +20,9 @@ from builders.recipe import Recipe
 OTHER_TASKS = {"WhisperForConditionalGeneration": "it transcribes speech"}
 """Architectures that the exporter takes, but that do not generate text from text."""
 
-CPU_PRECISIONS = ("fp32", "int8", "int4")
+CUDA_ONLY = ("PhiMoEForCausalLM",)
+"""Architectures for which the exporter writes CUDA engines whatever it is asked for."""
+
 EXPORTED_INPUTS = re.compile(r"input_ids|attention_mask|position_ids|past_key_values\.\d+\.(key|value)")
 """What an engine feeds; an export with other inputs (states of a state-space layer, images) cannot be run."""
 
@@ -30,22 +32,21 @@ def architectures() -> list[str]:
 
     Raises MissingTools.
     """
-    return sorted(set(_dispatched()) - set(OTHER_TASKS))
+    return sorted(set(_dispatched()) - set(OTHER_TASKS) - set(CUDA_ONLY))
 
 
 def check(recipe: Recipe, config: dict[str, Any]) -> None:
     """Refuse, before any heavy work, what cannot be built. Raises UnsupportedModel with the reason, MissingTools."""
     if recipe.target != "onnx":
         raise UnsupportedModel(f"The target {recipe.target!r} is not built yet; the target that is: onnx.")
-    if recipe.precision not in CPU_PRECISIONS:
-        raise UnsupportedModel(
-            f"The target onnx is built for the CPU, where ONNX Runtime has no {recipe.precision} kernels for grouped "
-            f"attention over such weights; its exporter offers {', '.join(CPU_PRECISIONS)} there."
-        )
     known = architectures()
     architecture = (config.get("architectures") or [None])[0]
     if architecture in OTHER_TASKS:
         raise UnsupportedModel(f"{architecture} is not a text-generation model: {OTHER_TASKS[architecture]}.")
+    if architecture in CUDA_ONLY:
+        raise UnsupportedModel(
+            f"The ONNX exporter makes {architecture} for CUDA only, and engines are built for the CPU so far."
+        )
     if architecture not in known:
         raise UnsupportedModel(
             f"The architecture {architecture or '(none named in config.json)'} is not supported by the installed ONNX "
@@ -53,10 +54,13 @@ def check(recipe: Recipe, config: dict[str, Any]) -> None:
         )
 
 
-def export(checkpoint: Path, recipe: Recipe, folder: Path, scratch: Path, progress: Progress) -> None:
+def export(
+    checkpoint: Path, recipe: Recipe, folder: Path, scratch: Path, progress: Progress, *, every_position: bool = False
+) -> None:
     """Export a checkpoint into `folder`: `model.onnx`, its data, `genai_config.json` and the tokenizer's files.
 
-    Only the last position's logits are computed (`prune_lm_head`). Raises ExportFailed with the end of what it said.
+    Only the last position's logits are computed, unless `every_position` (for measurements) asks for all. Raises
+    ExportFailed with the end of what the exporter said, UnsupportedModel for an export that no engine here can feed.
     """
     config = json.loads((checkpoint / "config.json").read_bytes())
     layers = int(text_part(config).get("num_hidden_layers", 0))
@@ -67,7 +71,7 @@ def export(checkpoint: Path, recipe: Recipe, folder: Path, scratch: Path, progre
         "precision": recipe.precision,
         "device": "cpu",
         "cache": str(scratch / "exporter"),
-        "options": exporter_options(recipe),
+        "options": exporter_options(recipe, every_position=every_position),
     }
     script = Path(__file__).with_name("export_process.py")
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
@@ -97,9 +101,9 @@ def export(checkpoint: Path, recipe: Recipe, folder: Path, scratch: Path, progre
     _check_inputs(folder)
 
 
-def exporter_options(recipe: Recipe) -> list[str]:
+def exporter_options(recipe: Recipe, *, every_position: bool = False) -> list[str]:
     """Write a recipe's options as the exporter's `KEY=VALUE`."""
-    options = ["prune_lm_head=true"]
+    options = [f"prune_lm_head={str(not every_position).lower()}"]
     if recipe.precision in ("int8", "int4"):
         quantization = recipe.quantization
         options += [

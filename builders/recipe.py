@@ -45,7 +45,7 @@ class Tolerance(BaseModel):
     divergence: Annotated[float, Field(gt=0)]
     """Largest mean Kullback-Leibler divergence of the next token's distribution, in nats."""
     agreement: Annotated[float, Field(ge=0, le=1)]
-    """Smallest share of positions at which both choose the same token."""
+    """Smallest share of the positions where the source is decided at which both choose the same token."""
 
 
 class Recipe(BaseModel):

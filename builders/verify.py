@@ -54,6 +54,8 @@ class Figures:
     divergence_max: float
     agreement: float
     """Share of positions at which both choose the same token."""
+    agreement_decided: float
+    """The same, of the positions where the source is decided: its best token at least twice as likely as the next."""
     identical_answers: int
     """Prompts whose greedy answer is the same token for token."""
     logit_error: float
@@ -80,11 +82,12 @@ def verify(checkpoint: Checkpoint, engine: Path, tolerance: Tolerance, progress:
         ours = [decoder.step(prompt)] + [decoder.step([token]) for token in tokens[:-1]]
         pairs.append((logits, np.stack(ours).astype(np.float64)))
     figures = compare(pairs)
-    if not (figures.divergence <= tolerance.divergence and figures.agreement >= tolerance.agreement):
+    if not (figures.divergence <= tolerance.divergence and figures.agreement_decided >= tolerance.agreement):
         raise VerificationFailed(
             "The engine does not answer as the source model does, so nothing was installed. "
             f"Divergence {figures.divergence:.3g} nats (at most {tolerance.divergence:g}), same token at "
-            f"{figures.agreement:.1%} of {figures.positions} positions (at least {tolerance.agreement:.0%}), "
+            f"{figures.agreement_decided:.1%} of the positions where the source is decided (at least "
+            f"{tolerance.agreement:.0%}) and at {figures.agreement:.1%} of all {figures.positions}, "
             f"relative error of the logits {figures.logit_error:.3g}, perplexity ratio {figures.perplexity_ratio:.3f}."
         )
     return figures
@@ -92,25 +95,28 @@ def verify(checkpoint: Checkpoint, engine: Path, tolerance: Tolerance, progress:
 
 def compare(pairs: Sequence[tuple[Array, Array]]) -> Figures:
     """Compare logits [positions, vocabulary] of the source (first) and the engine (second), prompt by prompt."""
-    divergences, same, errors, losses, identical = [], [], [], [], 0
+    divergences, same, decided, errors, losses, identical = [], [], [], [], [], 0
     for theirs, ours in pairs:
         p, q = _log_softmax(theirs), _log_softmax(ours)
         divergences.append((np.exp(p) * (p - q)).sum(-1))
         chosen, choice = theirs.argmax(-1), ours.argmax(-1)
         same.append(chosen == choice)
+        second, best = np.partition(theirs, -2, axis=-1)[:, -2:].T
+        decided.append(best - second >= np.log(2))
         identical += bool((chosen == choice).all())
         centred = theirs - theirs.mean(-1, keepdims=True)
         difference = ours - ours.mean(-1, keepdims=True) - centred
         errors.append(np.linalg.norm(difference, axis=-1) / np.linalg.norm(centred, axis=-1))
         rows = np.arange(len(chosen))
         losses.append(p[rows, chosen] - q[rows, chosen])
-    divergence = np.concatenate(divergences)
+    divergence, agreement, sure = np.concatenate(divergences), np.concatenate(same), np.concatenate(decided)
     return Figures(
         prompts=len(pairs),
         positions=len(divergence),
         divergence=float(divergence.mean()),
         divergence_max=float(divergence.max()),
-        agreement=float(np.concatenate(same).mean()),
+        agreement=float(agreement.mean()),
+        agreement_decided=float(agreement[sure].mean()) if sure.any() else 1.0,
         identical_answers=identical,
         logit_error=float(np.concatenate(errors).mean()),
         perplexity_ratio=float(np.exp(np.concatenate(losses).mean())),

@@ -1,0 +1,181 @@
+"""What compressing the default model costs and gains: `python -m benchmarks.perplexity [VARIANT …]`.
+
+For each variant: perplexity over two chapters of Alice in Wonderland (Lewis Carroll, 1865; in `benchmarks/data`),
+divergence from fp32 at every position of them, greedy answers to ten questions, size, and the speed of the serving
+engine's own forward pass. docs/decisions/0002-default-precision.md holds the numbers that the default was chosen by.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from tokenizers import Tokenizer
+
+from builders import onnx_target, recipe, sources
+from builders.checkpoint import Checkpoint
+from builders.onnx_decoder import OnnxDecoder
+from builders.progress import Silent
+
+TEXT = Path(__file__).parent / "data" / "alice.txt"
+WINDOW = 1024
+VARIANTS: dict[str, dict[str, Any]] = {
+    "fp32": {"precision": "fp32"},
+    "fp16": {"precision": "fp16"},
+    "int8": {"precision": "int8"},
+    "int8 block 64": {"precision": "int8", "quantization": {"block_size": 64}},
+    "int8 block 128": {"precision": "int8", "quantization": {"block_size": 128}},
+    "int8 fp32 products": {"precision": "int8", "quantization": {"accuracy_level": 1}},
+    "int8 zero points": {"precision": "int8", "quantization": {"symmetric": False}},
+    "int8 k-quant": {"precision": "int8", "quantization": {"method": "k_quant"}},
+    "int4": {"precision": "int4"},
+    "int4 zero points": {"precision": "int4", "quantization": {"symmetric": False}},
+    "int4 k-quant, head int8": {
+        "precision": "int4",
+        "quantization": {"method": "k_quant", "symmetric": False, "head_in_int8": True},
+    },
+}
+QUESTIONS = {
+    "What is the capital of France?": "paris",
+    "What is 2+2?": "4",
+    "What color is the sky on a clear day?": "blue",
+    "Who wrote Romeo and Juliet?": "shakespeare",
+    "What is the largest planet in the solar system?": "jupiter",
+    "How many days are in a week?": "seven|7",
+    "What is the chemical symbol for water?": "h2o|h₂o",
+    "What language is spoken in Brazil?": "portuguese",
+    "What is the opposite of hot?": "cold",
+    "In which country is the city of Tokyo?": "japan",
+}
+ROWS = (1, 4, 16)
+ROUNDS = 3
+
+
+def perplexity(decoder: OnnxDecoder, tokens: list[int], reference: list[Any] | None) -> tuple[float, float, list[Any]]:
+    """Perplexity over windows of the text, mean divergence from the reference, and the log-probabilities."""
+    losses: list[float] = []
+    divergences: list[float] = []
+    kept = []
+    for start in range(0, len(tokens), WINDOW):
+        window = tokens[start : start + WINDOW]
+        decoder.reset()
+        logits = decoder.logits(window)[:-1].astype(np.float64)
+        logits -= logits.max(-1, keepdims=True)
+        log = (logits - np.log(np.exp(logits).sum(-1, keepdims=True))).astype(np.float32)
+        losses += (-log[np.arange(len(log)), window[1:]]).tolist()
+        if reference is None:
+            kept.append(log)
+        else:
+            theirs = reference[start // WINDOW]
+            divergences += (np.exp(theirs) * (theirs - log)).sum(-1).tolist()
+    return float(np.exp(np.mean(losses))), float(np.mean(divergences or [0.0])), kept
+
+
+def answers(decoder: OnnxDecoder, checkpoint: Checkpoint, tokenizer: Tokenizer) -> dict[str, str]:
+    """Greedy answers of at most 48 tokens."""
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(checkpoint.chat_template() or "")
+    ends = set(checkpoint.end_tokens())
+    said = {}
+    for question in QUESTIONS:
+        prompt = template.render(messages=[{"role": "user", "content": question}], add_generation_prompt=True)
+        decoder.reset()
+        logits = decoder.step(tokenizer.encode(prompt, add_special_tokens=False).ids)
+        out: list[int] = []
+        while len(out) < 48 and (token := int(logits.argmax())) not in ends:
+            out.append(token)
+            logits = decoder.step([token])
+        said[question] = tokenizer.decode(out)
+    return said
+
+
+def is_right(question: str, answer: str) -> bool:
+    return any(word in answer.lower() for word in QUESTIONS[question].split("|"))
+
+
+def speed(engine: Path) -> dict[int, float]:
+    """Tokens a second of the serving engine's forward pass, 64 steps after 128 tokens, for 1, 4 and 16 rows."""
+    from backends.llm.ort.model_files import read_model_files
+    from backends.llm.ort.runner import OrtForward
+
+    forward = OrtForward(read_model_files(engine), max_rows=max(ROWS), context_length=512, threads=0)
+    prompt = np.random.default_rng(0).integers(100, 40_000, 128)
+    measured = {}
+    for rows in ROWS:
+        tokens = np.array([int(forward.prefill(row, prompt, 0).argmax()) for row in range(rows)])
+        lengths = np.full(rows, len(prompt))
+        started = time.perf_counter()
+        for _ in range(64):
+            tokens = forward.decode(tokens, lengths).argmax(-1)
+            lengths = lengths + 1
+        measured[rows] = 64 * rows / (time.perf_counter() - started)
+    forward.close()
+    return measured
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("variants", nargs="*", default=list(VARIANTS), help=f"of: {', '.join(VARIANTS)}")
+    parser.add_argument("--answers", type=Path, help="write every answer to this JSON file")
+    wanted = parser.parse_args()
+    variants = list(dict.fromkeys(["fp32", *wanted.variants]))
+    with tempfile.TemporaryDirectory(prefix="perplexity-") as name:
+        measure(variants, Path(name), wanted.answers)
+
+
+def measure(variants: list[str], folder: Path, answers_file: Path | None) -> None:
+    base = recipe.load(recipe.DEFAULT_RECIPE)
+    checkpoint = sources.find(base.source).fetch(folder, Silent())
+    tokenizer = Tokenizer.from_file(str(checkpoint.folder / "tokenizer.json"))
+    tokens = tokenizer.encode(TEXT.read_text(encoding="utf-8")).ids
+    rows: dict[str, dict[str, Any]] = {}
+    reference = None
+    for variant in variants:
+        engine = folder / variant.replace(" ", "-")
+        chosen = recipe.load(recipe.DEFAULT_RECIPE, **VARIANTS[variant])
+        onnx_target.export(checkpoint.folder, chosen, engine, folder, Silent(), every_position=True)
+        decoder = OnnxDecoder(engine)
+        value, divergence, kept = perplexity(decoder, tokens, reference)
+        reference = reference or kept
+        said = answers(decoder, checkpoint, tokenizer)
+        del decoder
+        rows[variant] = {
+            "perplexity": value,
+            "divergence": divergence,
+            "answers": said,
+            "right": sum(is_right(question, answer) for question, answer in said.items()),
+            "megabytes": sum(path.stat().st_size for path in engine.glob("model.onnx*")) / 1e6,
+            "speed": {n: [] for n in ROWS},
+        }
+        print(f"{variant}: perplexity {value:.3f} of {len(tokens)} tokens", file=sys.stderr)
+    for _ in range(ROUNDS):  # interleaved, so that a busy moment of the machine hits every variant alike
+        for variant in variants:
+            for n, rate in speed(folder / variant.replace(" ", "-")).items():
+                rows[variant]["speed"][n].append(rate)
+    report(rows)
+    if answers_file:
+        answers_file.write_text(
+            json.dumps({v: row["answers"] for v, row in rows.items()}, indent=2, ensure_ascii=False)
+        )
+
+
+def report(rows: dict[str, dict[str, Any]]) -> None:
+    base = rows["fp32"]["perplexity"]
+    print("| variant | MB | perplexity | ÷ fp32 | divergence, nats | right answers | tokens/s, 1 / 4 / 16 rows |")
+    print("|---|---|---|---|---|---|---|")
+    for variant, row in rows.items():
+        rates = " / ".join(f"{statistics.median(row['speed'][n]):.0f}" for n in ROWS)
+        print(
+            f"| {variant} | {row['megabytes']:.0f} | {row['perplexity']:.3f} | {row['perplexity'] / base:.4f} "
+            f"| {row['divergence']:.4f} | {row['right']} of {len(QUESTIONS)} | {rates} |"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""Recipes: TOML in, a frozen recipe or a sentence out."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from builders import manifest, recipe
+from builders.errors import RecipeError
+
+
+@pytest.mark.parametrize("name", recipe.names())
+def test_the_projects_recipes_are_valid_and_named_after_their_files(name: str) -> None:
+    assert recipe.load(name).name == name
+
+
+def test_the_default_is_one_of_them() -> None:
+    assert recipe.DEFAULT_RECIPE in recipe.names()
+
+
+def test_a_file_with_overrides(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('name = "mine"\nsource = "Qwen/Qwen2.5-0.5B-Instruct"\n[quantization]\nblock_size = 64\n')
+    mine = recipe.load(str(path), precision="int4", served_name=None)
+    assert (mine.name, mine.precision, mine.served_name) == ("mine", "int4", None)
+    assert mine.quantization.block_size == 64
+
+
+def test_a_recipe_is_frozen() -> None:
+    with pytest.raises(ValidationError):
+        recipe.load(recipe.DEFAULT_RECIPE).precision = "int4"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("name = ", "not valid TOML"),
+        ('name = "a"', "source: Field required"),
+        ('name = "a"\nsource = "b"\nprecison = "int8"', "precison: Extra inputs"),
+        ('name = "a/b"\nsource = "b"', "name: "),
+        ('name = ".a"\nsource = "b"', "name: "),
+        ('name = "a"\nsource = "b"\nmax_rows = 0', "max_rows: "),
+        ('name = "a"\nsource = "b"\nserved_name = "x\\ny"', "control characters"),
+        ('name = "a"\nsource = "b"\n[quantization]\nblock_size = 20', "quantization.block_size: "),
+    ],
+)
+def test_faults_are_sentences(tmp_path: Path, text: str, sentence: str) -> None:
+    path = tmp_path / "faulty.toml"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match=sentence):
+        recipe.load(str(path))
+
+
+def test_unreadable_files(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="Known: "):
+        recipe.load(str(tmp_path / "absent.toml"))
+    (tmp_path / "latin.toml").write_bytes(b'name = "\xe9"')
+    with pytest.raises(RecipeError, match="not valid TOML"):
+        recipe.load(str(tmp_path / "latin.toml"))
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("Qwen/Qwen2.5-0.5B-Instruct", "qwen2.5-0.5b-instruct"),
+        ("/models/My Model/", "my-model"),
+        ("packaged:smollm2-135m-instruct", "smollm2-135m-instruct"),
+        ("/", "model"),
+    ],
+)
+def test_a_name_for_a_source(source: str, name: str) -> None:
+    assert recipe.name_for(source) == name
+
+
+def test_the_fingerprint_follows_what_decides_the_build() -> None:
+    base = recipe.make(name="a", source="/one")
+    same = recipe.make(name="a", source="/two")
+    assert manifest.fingerprint(base, "digest") == manifest.fingerprint(same, "digest")
+    assert manifest.fingerprint(base, "digest") != manifest.fingerprint(base, "other")
+    for change in ({"precision": "int4"}, {"max_rows": 8}, {"quantization": {"block_size": 64}}):
+        changed = recipe.make(name="a", source="/one", **change)
+        assert manifest.fingerprint(base, "digest") != manifest.fingerprint(changed, "digest")

