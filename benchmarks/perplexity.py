@@ -27,11 +27,9 @@ TEXT = Path(__file__).parent / "data" / "alice.txt"
 WINDOW = 1024
 VARIANTS: dict[str, dict[str, Any]] = {
     "fp32": {"precision": "fp32"},
-    "fp16": {"precision": "fp16"},
     "int8": {"precision": "int8"},
     "int8 block 64": {"precision": "int8", "quantization": {"block_size": 64}},
     "int8 block 128": {"precision": "int8", "quantization": {"block_size": 128}},
-    "int8 fp32 products": {"precision": "int8", "quantization": {"accuracy_level": 1}},
     "int8 zero points": {"precision": "int8", "quantization": {"symmetric": False}},
     "int8 k-quant": {"precision": "int8", "quantization": {"method": "k_quant"}},
     "int4": {"precision": "int4"},

@@ -5,7 +5,7 @@ BuildError
 ├── MissingTools           the packages that builders need are not installed
 ├── SourceUnavailable      the weights cannot be had
 ├── UnsupportedModel       the exporter does not know this architecture, precision or target
-├── NotEnoughSpace         the disk is too small for the engine
+├── NotEnoughSpace         the disk or the memory is too small for the model
 ├── RepositoryBusy         another build of the same model is running, or the repository cannot be written
 ├── ExportFailed           the exporter gave up
 └── VerificationFailed     the engine does not answer as the source model does
@@ -39,7 +39,7 @@ class UnsupportedModel(BuildError):
 
 
 class NotEnoughSpace(BuildError):
-    """The disk is too small for the engine."""
+    """The disk or the memory is too small for the model."""
 
 
 class RepositoryBusy(BuildError):

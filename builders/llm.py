@@ -7,9 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from builders import config_pbtxt, onnx_target
 from builders.checkpoint import Checkpoint, read_json
-from builders.errors import RecipeError, SourceUnavailable
+from builders.errors import NotEnoughSpace, RecipeError, SourceUnavailable
 from builders.progress import Progress
 from builders.recipe import Recipe
 from builders.sources import Source
@@ -29,8 +31,8 @@ class LLM:
         """Refuse what cannot be built, and give the bytes that a build needs. Raises UnsupportedModel."""
         onnx_target.check(recipe, source.config())
         parameters = source.num_parameters() or 0
-        # Packaged weights are converted to fp32 in the stage first; counting that for all is a margin for the others.
-        return int(parameters * (4.1 + BYTES_PER_PARAMETER[recipe.precision])) + 64_000_000
+        _check_memory(parameters)
+        return source.scratch_bytes() + int(parameters * BYTES_PER_PARAMETER[recipe.precision]) + 64_000_000
 
     def make(self, recipe: Recipe, source: Source, folder: Path, scratch: Path, progress: Progress) -> dict[str, Any]:
         """Build the engine and `config.pbtxt` into `folder`; give the figures of the verification."""
@@ -52,6 +54,16 @@ class LLM:
             )
         (folder / "config.pbtxt").write_text(_config(recipe, checkpoint, context_length), encoding="utf-8", newline="")
         return asdict(figures)
+
+
+def _check_memory(parameters: int) -> None:
+    """Refuse what this machine cannot hold: export and verification read the weights in fp32."""
+    needed, there = 4 * parameters, psutil.virtual_memory().total
+    if needed > there:
+        raise NotEnoughSpace(
+            f"The model has {parameters / 1e9:.1f} billion parameters, so building it needs {needed / 1e9:.0f} GB of "
+            f"memory, and this machine has {there / 1e9:.0f} GB. Build it on a larger one and copy the model's folder."
+        )
 
 
 def _context_length(recipe: Recipe, checkpoint: Checkpoint) -> int:

@@ -43,6 +43,11 @@ def check(recipe: Recipe, config: dict[str, Any]) -> None:
     architecture = (config.get("architectures") or [None])[0]
     if architecture in OTHER_TASKS:
         raise UnsupportedModel(f"{architecture} is not a text-generation model: {OTHER_TASKS[architecture]}.")
+    if recipe.precision == "fp16":
+        raise UnsupportedModel(
+            "fp16 is not built for the CPU: there the exporter has no grouped-query attention in fp16, and the graph that "
+            "it writes instead fails in onnxruntime at the first step with a cache. Choose fp32, int8 or int4."
+        )
     if architecture in CUDA_ONLY:
         raise UnsupportedModel(
             f"The ONNX exporter makes {architecture} for CUDA only, and engines are built for the CPU so far."

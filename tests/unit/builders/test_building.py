@@ -228,6 +228,11 @@ def test_targets_that_are_not_built_yet_say_so(tiny_recipe: Recipes, tmp_path: P
         build(tiny_recipe(target=target), tmp_path / "repository")
 
 
+def test_fp16_is_refused_on_the_cpu(tiny_recipe: Recipes, tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModel, match="Choose fp32, int8 or int4"):
+        build(tiny_recipe(precision="fp16"), tmp_path / "repository")
+
+
 def test_what_is_made_for_cuda_only_is_refused_with_the_reason(tiny_recipe: Recipes) -> None:
     with pytest.raises(UnsupportedModel, match="PhiMoEForCausalLM for CUDA only"):
         onnx_target.check(tiny_recipe(), {"architectures": ["PhiMoEForCausalLM"]})
@@ -247,6 +252,16 @@ def test_too_little_disk_is_told_before_the_work(
     with pytest.raises(NotEnoughSpace, match=r"0\.1 GB .* 0\.0 GB are free"):
         build(tiny_recipe(), tmp_path / "repository")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_too_little_memory_is_told_before_the_work(
+    tiny_recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llm.LLM, "make", None)
+    memory = llm.psutil.virtual_memory()
+    monkeypatch.setattr(llm.psutil, "virtual_memory", lambda: memory._replace(total=100_000))
+    with pytest.raises(NotEnoughSpace, match="of memory, and this machine has 0 GB"):
+        build(tiny_recipe(), tmp_path / "repository")
 
 
 def test_a_model_that_was_not_built_here_is_kept(tiny_recipe: Recipes, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from huggingface_hub import HfApi, errors
@@ -54,6 +55,20 @@ def test_the_hub_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SourceUnavailable, match=r"Name or service not known\. Without a network") as failure:
         sources.find("nobody/nothing-at-all").digest()
     assert "--source /path/to/folder" in str(failure.value)
+
+
+def test_the_hub_is_asked_once_for_commit_and_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def answer(self: HfApi, id: str, **_: object) -> object:
+        asked.append(id)
+        return SimpleNamespace(sha="0123abc", safetensors=SimpleNamespace(total=42))
+
+    monkeypatch.setattr(HfApi, "model_info", answer)
+    hub = sources.find("nobody/nothing-at-all")
+    assert hub.digest() == "hf:nobody/nothing-at-all@0123abc"
+    assert hub.num_parameters() == 42
+    assert asked == ["nobody/nothing-at-all"]
 
 
 @pytest.mark.parametrize(
