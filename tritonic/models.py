@@ -107,7 +107,8 @@ def show(urls: list[str], console: Console) -> None:
             operations = ", ".join(model.operations)
             cells = (model.served_name, state, operations, model.context_length, model.precision, model.backend)
             table.add_row(model.name, *cells)
-        console.print(table)
+        # Names are to be copied: better a line that the terminal wraps than one that is cut.
+        console.print(table, width=max(console.width, 160), crop=False)
         for model in models:
             if model.reason:
                 console.print(f"[bold]{escape(model.name)}[/]: {escape(model.reason.strip())}")

@@ -30,14 +30,15 @@ def welcome(console: Console, url: str, models: Sequence[Model], preferred: str 
 
 _CURL = """
 curl {url}/v1/chat/completions -H 'Content-Type: application/json' \\
-  -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "What is the capital of France?"}}]}}'
+  -d '{{"model": "{model}", "temperature": 0,
+       "messages": [{{"role": "user", "content": "What is the capital of France?"}}]}}'
 """
 
 _PYTHON = """
 from openai import OpenAI
 client = OpenAI(base_url="{url}/v1", api_key="none")
 answer = client.chat.completions.create(
-    model="{model}", messages=[{{"role": "user", "content": "What is the capital of France?"}}]
+    model="{model}", temperature=0, messages=[{{"role": "user", "content": "What is the capital of France?"}}]
 )
 print(answer.choices[0].message.content)
 """

@@ -1,6 +1,7 @@
 """The real thing, on a repository without a model: however it ends, no process is left."""
 
 import http.client
+import io
 import json
 import os
 import re
@@ -12,10 +13,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+from rich.console import Console
 
 from tritonic import runfile
 from tritonic.embedded import EmbeddedTriton
+from tritonic.models import TritonModels
 from tritonic.ports import free_ports
+from tritonic.running import newly_installed
 
 pytestmark = pytest.mark.triton
 
@@ -229,6 +233,19 @@ def test_a_broken_model_is_named_and_the_others_serve(tmp_path):
     finally:
         made.process.terminate()
         assert made.process.wait(30) == 0
+
+
+def test_what_is_built_is_loaded_into_the_running_triton(installation):
+    repository = installation.folder / "model_repository"
+    console = Console(file=io.StringIO(), width=200)
+    with newly_installed(installation.state, console):
+        install(repository, "fresh", "pass")
+    assert "Triton has loaded fresh" in console.file.getvalue()
+    with newly_installed(installation.state, console):
+        install(repository, "torn", 'raise ValueError("the weights are torn")')
+    assert "torn is installed, but could not be loaded." in console.file.getvalue()
+    with TritonModels(installation.note.triton_grpc) as known:
+        assert {model.name: model.state for model in known.all()} == {"fresh": "READY", "torn": "UNAVAILABLE"}
 
 
 def test_models_without_a_triton_is_a_sentence(tmp_path):
