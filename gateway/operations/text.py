@@ -28,6 +28,7 @@ class Sampling:
     frequency_penalty: float | None = None
     repetition_penalty: float | None = None
     n: int = 1
+    ignore_eos: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,7 @@ class SamplingFields(Wire):
     frequency_penalty: Annotated[float | None, Field(ge=-2, le=2)] = None
     repetition_penalty: Annotated[float | None, Field(gt=0, le=10)] = None
     n: Annotated[int | None, Field(ge=1, le=128)] = None
+    ignore_eos: bool | None = None
     user: str | None = None
 
     def sampling(self, max_tokens: int | None) -> Sampling:
@@ -61,6 +62,7 @@ class SamplingFields(Wire):
             frequency_penalty=self.frequency_penalty,
             repetition_penalty=self.repetition_penalty,
             n=self.n or 1,
+            ignore_eos=bool(self.ignore_eos),
         )
 
     @property

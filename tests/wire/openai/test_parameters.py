@@ -27,6 +27,8 @@ SAID_AND_ARRIVED = [
     ({"presence_penalty": -2}, {"presence_penalty": -2}),
     ({"frequency_penalty": 1.5}, {"frequency_penalty": 1.5}),
     ({"repetition_penalty": 1.1}, {"repetition_penalty": 1.1}),
+    ({"ignore_eos": True}, {"ignore_eos": True}),
+    ({"ignore_eos": False}, {}),
     ({"stop": "\n"}, {"stop": ["\n"]}),
     ({"stop": ["a", "b", "c", "👍"]}, {"stop": ["a", "b", "c", "👍"]}),
     ({"user": "u-1"}, {}),
