@@ -95,13 +95,14 @@ class Installation:
 @pytest.fixture
 def installation(tmp_path):
     made = Installation(tmp_path).wait_ready()
-    shared_memory = set(Path("/dev/shm").glob("tritonic_*"))
+    server = psutil.Process(made.processes()["tritonserver"][0])
+    prefix = re.search(r"shm-region-prefix-name=(tritonic_\w+)", " ".join(server.cmdline()))[1]
     yield made
     if made.process.poll() is None:
         made.process.kill()
     made.process.wait(30)
     until(lambda: not runfile.tagged(made.note.tag))
-    assert not set(Path("/dev/shm").glob("tritonic_*")) & shared_memory
+    assert not list(Path("/dev/shm").glob(f"{prefix}*"))
 
 
 def interrupt(made):
