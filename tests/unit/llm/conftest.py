@@ -95,8 +95,8 @@ def _save_checkpoint(folder: Path) -> None:
 class ScriptedForward:
     """Rows remember their tokens, and the likeliest next token follows from all of them.
 
-    So any mistake in lengths, copies or rows changes the answers. `broken` decides whether a call raises, given the rows'
-    tokens; `nan` whether a row's logits are no numbers.
+    So any mistake in lengths, copies or rows changes the answers. `broken` decides whether a call raises, given the
+    rows' tokens; `nan` whether a row's logits are no numbers.
     """
 
     vocab_size = 259

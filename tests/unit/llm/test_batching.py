@@ -1,3 +1,4 @@
+import itertools
 import random
 import time
 
@@ -40,7 +41,7 @@ def test_a_running_answer_advances_between_the_chunks_of_a_long_prompt(scripted,
     long.wait()
     chunks = [place for place, call in enumerate(forward.calls) if call == ("prefill", 8)]
     assert len(chunks) == 10
-    for one, next_one in zip(chunks, chunks[1:], strict=False):
+    for one, next_one in itertools.pairwise(chunks):
         assert ("decode", 1) in forward.calls[one:next_one]
 
 
@@ -86,7 +87,7 @@ def test_max_tokens_is_clamped_to_the_context(scripted, listen, prompt, asked, g
 
 def test_a_prompt_that_fills_the_context_is_refused_with_both_numbers(scripted, listen):
     engine, _ = scripted(context_length=64)
-    with pytest.raises(ContextLengthExceeded, match="64 tokens.*64"):
+    with pytest.raises(ContextLengthExceeded, match=r"64 tokens.*64"):
         listen(engine, [5] * 64)
 
 
