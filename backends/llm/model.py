@@ -13,6 +13,7 @@ import triton_python_backend_utils as pb_utils
 
 from backends.llm.desk import Desk
 from backends.llm.errors import GenerationError
+from backends.llm.lifeline import end_with_parent
 from backends.llm.loading import load, load_tokenizer
 from backends.llm.metrics import Publisher
 from backends.llm.options import read_options
@@ -25,6 +26,7 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load the engine. What is wrong with its files or parameters becomes the reason Triton shows."""
+        self._lifeline = end_with_parent()
         config = json.loads(args["model_config"])
         folder = Path(args["model_repository"]) / args["model_version"]
         try:
@@ -53,3 +55,4 @@ class TritonPythonModel:
         """Answer what is open, and end every thread."""
         self._desk.close()
         self._publisher.close()
+        self._lifeline.set()
