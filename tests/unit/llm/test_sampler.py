@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from backends.llm.batching.penalties import Penalties
-from backends.llm.batching.sampler import Sampler, _nucleus, _pick
+from backends.llm.batching.sampler import Sampler, _largest, _nucleus, _pick
 from backends.llm.errors import EngineFailed
 from backends.llm.sampling import Sampling
 
@@ -134,6 +134,14 @@ def test_a_nucleus_that_needs_the_whole_vocabulary():
     assert len(_nucleus(flat, 0.5)) == 2500
     steep = np.exp(-np.arange(5000) * 0.01).astype(np.float32)
     assert len(_nucleus(steep, 0.999999999)) > 1500
+
+
+@pytest.mark.parametrize("count", [1, 2, 19, 20, 50, 400])
+def test_the_largest_are_found(count):
+    row = logits(4, 5000)
+    assert _largest(row, count).tolist() == sorted(np.argsort(-row)[:count].tolist())
+    assert len(_largest(np.zeros(5000, np.float32), count)) == count
+    assert len(_largest(np.full(5000, -np.inf, np.float32), count)) == count
 
 
 @pytest.mark.parametrize("size", [1, 255, 256, 257, 5000])
