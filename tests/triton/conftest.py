@@ -1,0 +1,81 @@
+"""One real Triton with the real default model and one gateway before it, for all tests of this ring."""
+
+import os
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+import uvloop
+
+from tests.triton.asking import NAME, Ask
+from tests.triton.engine import Engine
+from tests.triton.installing import install_copy
+from tests.wire.serving import Gateway, serve
+from tritonic import default_model
+from tritonic.embedded import EmbeddedTriton
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 120
+"""Seconds that a client waits: the machine may be busy with other things."""
+
+_session = pytest_asyncio.fixture(scope="session", loop_scope="session")
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Callable]:
+    """The loop that the gateway runs on in production."""
+    return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture(scope="session")
+def default_folder() -> Path:
+    """The default model, built as `up` builds it; nothing happens where it is there already."""
+    repository = Path(os.environ.get("TRITONIC_REPOSITORY") or ROOT / "model_repository").resolve()
+    built = subprocess.run(default_model.build_command(repository), cwd=ROOT, capture_output=True, text=True)
+    assert built.returncode == 0, built.stdout + built.stderr
+    return repository / default_model.name()
+
+
+@pytest.fixture(scope="session")
+def repository(default_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository of the tests' own, so that nothing else that somebody installed is loaded."""
+    repository = tmp_path_factory.mktemp("repository")
+    install_copy(default_folder, repository, NAME)
+    return repository
+
+
+@pytest.fixture(scope="session")
+def triton(repository: Path) -> Iterator[EmbeddedTriton]:
+    with EmbeddedTriton(repository) as running:
+        yield running
+
+
+@_session
+async def gateway(triton: EmbeddedTriton) -> AsyncIterator[Gateway]:
+    """Default settings."""
+    async with serve(triton.grpc_url) as running:
+        running.http.timeout = httpx.Timeout(PATIENCE)
+        yield running
+
+
+@_session
+async def engine(triton: EmbeddedTriton) -> AsyncIterator[Engine]:
+    async with httpx.AsyncClient(trust_env=False) as http:
+        yield Engine(triton.metrics_url, http)
+
+
+@_session
+async def ask(gateway: Gateway) -> Ask:
+    """Ask the shared gateway, and read the answer, whole or streamed."""
+    return Ask(gateway)
+
+
+@pytest.fixture(scope="session")
+def tokenizer(default_folder: Path) -> Any:
+    """The checkpoint's tokenizer and chat template, as transformers reads them."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(default_folder / "1")

@@ -1,0 +1,41 @@
+"""What the engine says of itself among Triton's own metrics."""
+
+import asyncio
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import httpx
+
+_SAMPLE = re.compile(r'^llm_(\w+)\{model="([^"]+)"\} (\S+)$', re.MULTILINE)
+
+Figures = dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """`url` is that of Triton's metrics, which the backend brings up to date ten times a second."""
+
+    url: str
+    http: httpx.AsyncClient
+
+    async def figures(self, model: str) -> Figures:
+        """`rows_active`, `rows_waiting`, `tokens_out_total` … of one model."""
+        text = (await self.http.get(self.url)).text
+        return {name: int(float(value)) for name, found, value in _SAMPLE.findall(text) if found == model}
+
+    async def until(self, model: str, check: Callable[[Figures], bool], seconds: float = 20.0) -> float:
+        """Wait until `check` holds; the time by the monotonic clock at which it was seen."""
+        figures: Figures = {}
+        try:
+            async with asyncio.timeout(seconds):
+                while not check(figures := await self.figures(model)):
+                    await asyncio.sleep(0.005)
+        except TimeoutError:
+            raise AssertionError(f"After {seconds} seconds the engine still says {figures}.") from None
+        return time.monotonic()
+
+    async def idle(self, model: str, seconds: float = 20.0) -> float:
+        """Wait until no row is taken and nothing waits for one."""
+        return await self.until(model, lambda now: not now["rows_active"] and not now["rows_waiting"], seconds)

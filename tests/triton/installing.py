@@ -1,0 +1,31 @@
+"""Copies of an installed model, with other parameters and without a second copy of its weights."""
+
+import os
+import shutil
+from pathlib import Path
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+
+def install_copy(model: Path, repository: Path, name: str, **parameters: object) -> Path:
+    """Install `model` in `repository` as `name`, with some parameters of its config.pbtxt changed; its folder."""
+    folder = repository / name
+    (folder / "1").mkdir(parents=True)
+    for file in (model / "1").iterdir():
+        _link(file, folder / "1" / file.name)
+    config = text_format.Parse((model / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
+    config.name = name
+    for key, value in {"served_name": name, **parameters}.items():
+        config.parameters[key].string_value = str(value)
+    text = text_format.MessageToString(config, as_utf8=True)
+    # Triton wants the zero written; protobuf leaves it out because it is the default.
+    (folder / "config.pbtxt").write_text(f"max_batch_size: 0\n{text}")
+    return folder
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another filesystem
+        shutil.copy2(source, target)

@@ -1,0 +1,87 @@
+"""A question goes all the way to the model, and a true answer comes back."""
+
+import time
+
+import openai
+import pytest
+
+from tests.triton.asking import NAME, Ask, chat, prompt, streamed
+from tests.wire.serving import Gateway
+
+pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
+
+FRANCE = "What is the capital of France?"
+
+
+async def test_the_capital_of_france(ask: Ask) -> None:
+    body = chat(FRANCE, max_tokens=100)
+    whole, stream = await ask(body), await ask(streamed(body))
+    assert "Paris" in whole.text
+    assert whole.reason == "stop"
+    assert stream == whole
+
+
+async def test_the_official_client(gateway: Gateway) -> None:
+    async with gateway.client() as client:
+        body = chat(FRANCE, max_tokens=100)
+        whole = await client.chat.completions.create(**body)
+        stream = await client.chat.completions.create(**streamed(body))
+        chunks = [chunk async for chunk in stream]
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert "Paris" in text
+    assert text == whole.choices[0].message.content
+    assert [choice.finish_reason for chunk in chunks for choice in chunk.choices][-1] == "stop"
+    assert chunks[-1].usage == whole.usage
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+async def test_usage_is_what_the_tokenizer_counts(ask: Ask, tokenizer, stream: bool) -> None:
+    question = {"role": "user", "content": "Name three colours — and “say” why 🙂."}
+    body = chat(question["content"], max_tokens=400)
+    said = await ask(streamed(body) if stream else body)
+    rendered = tokenizer.apply_chat_template([question], add_generation_prompt=True, tokenize=False)
+    assert said.reason == "stop"
+    assert said.usage["prompt_tokens"] == len(tokenizer.encode(rendered))
+    # The token that ended the turn is generated and hidden.
+    assert said.usage["completion_tokens"] == len(tokenizer.encode(said.text)) + 1
+    assert said.usage["total_tokens"] == said.usage["prompt_tokens"] + said.usage["completion_tokens"]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+async def test_length_is_a_reason_too(ask: Ask, tokenizer, stream: bool) -> None:
+    text = "Once upon a time, in a land far away,"
+    body = prompt(text, max_tokens=20)
+    said = await ask(streamed(body) if stream else body)
+    assert said.reason == "length"
+    assert said.usage == {
+        "prompt_tokens": len(tokenizer.encode(text)),
+        "completion_tokens": 20,
+        "total_tokens": len(tokenizer.encode(text)) + 20,
+    }
+    assert len(tokenizer.encode(said.text)) == 20
+
+
+async def test_the_system_speaks_first(ask: Ask, tokenizer) -> None:
+    """What the template makes of a conversation is what the model reads."""
+    messages = [
+        {"role": "system", "content": "You are a pirate."},
+        {"role": "user", "content": "Hello!"},
+        {"role": "assistant", "content": "Arr!"},
+        {"role": "user", "content": "Who are you?"},
+    ]
+    by_chat = await ask({**chat(""), "messages": messages, "max_tokens": 24})
+    rendered = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    by_text = await ask(prompt(rendered, max_tokens=24))
+    assert by_chat == by_text
+
+
+async def test_models(gateway: Gateway, default_folder) -> None:
+    async with gateway.client() as client:
+        (model,) = [model async for model in client.models.list()]
+        assert await client.models.retrieve(NAME) == model.model_copy(update={"code": 0, "message": "success"})
+        with pytest.raises(openai.NotFoundError):
+            await client.models.retrieve("nothing")
+    assert (model.id, model.object, model.owned_by) == (NAME, "model", "HuggingFaceTB")
+    # When the model was built: after this project began, before now, and shortly before its files were complete.
+    assert 1_760_000_000 < model.created <= time.time()
+    assert abs(model.created - (default_folder / "BUILD.json").stat().st_mtime) < 600
