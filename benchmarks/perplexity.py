@@ -33,10 +33,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "int8 zero points": {"precision": "int8", "quantization": {"symmetric": False}},
     "int8 k-quant": {"precision": "int8", "quantization": {"method": "k_quant"}},
     "int4": {"precision": "int4"},
-    "int4 zero points": {"precision": "int4", "quantization": {"symmetric": False}},
+    "int4 but the embedding": {"precision": "int4", "quantization": {"embedding_in_fp32": True}},
+    "int4 zero points": {"precision": "int4", "quantization": {"symmetric": False, "embedding_in_fp32": True}},
     "int4 k-quant, head int8": {
         "precision": "int4",
-        "quantization": {"method": "k_quant", "symmetric": False, "head_in_int8": True},
+        "quantization": {"method": "k_quant", "symmetric": False, "embedding_in_fp32": True, "head_in_int8": True},
     },
 }
 QUESTIONS = {

@@ -45,8 +45,8 @@ def check(recipe: Recipe, config: dict[str, Any]) -> None:
         raise UnsupportedModel(f"{architecture} is not a text-generation model: {OTHER_TASKS[architecture]}.")
     if recipe.precision == "fp16":
         raise UnsupportedModel(
-            "fp16 is not built for the CPU: there the exporter has no grouped-query attention in fp16, and the graph that "
-            "it writes instead fails in onnxruntime at the first step with a cache. Choose fp32, int8 or int4."
+            "fp16 is not built for the CPU: there the exporter has no grouped-query attention in fp16, and the graph "
+            "that it writes instead fails in onnxruntime at the first step with a cache. Choose fp32, int8 or int4."
         )
     if architecture in CUDA_ONLY:
         raise UnsupportedModel(
@@ -117,6 +117,9 @@ def exporter_options(recipe: Recipe, *, every_position: bool = False) -> list[st
             f"is_symmetric={str(quantization.symmetric).lower()}",
             f"algo_config={quantization.method}",
         ]
+        if quantization.embedding_in_fp32:
+            # Where both ends share one matrix, the exporter compresses the embedding unless they are parted.
+            options += ["op_types_to_quantize=MatMul", "shared_embeddings=false"]
         if quantization.head_in_int8:
             options.append("matmul_mixed_precision=last_matmul:int8")
     return options

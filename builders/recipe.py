@@ -33,6 +33,8 @@ class Quantization(BaseModel):
     """Without a zero point a block."""
     method: Literal["default", "rtn", "k_quant"] = "default"
     """How scales are chosen."""
+    embedding_in_fp32: bool = False
+    """Leave the embedding alone: int4 compresses it too, int8 never does. Needed for int4 with zero points."""
     head_in_int8: bool = False
     """Keep the last matrix, which makes the logits, in int8 while the others are int4."""
 

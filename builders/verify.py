@@ -74,14 +74,8 @@ def verify(checkpoint: Checkpoint, engine: Path, tolerance: Tolerance, progress:
         progress.update(f"asking the source model, prompt {i + 1} of {len(prompts)}", 0.1 + 0.6 * i / len(prompts))
         answers.append(source.answer(prompt, NEW_TOKENS))
     del source
-    decoder = OnnxDecoder(engine)
-    pairs = []
-    for i, (prompt, (tokens, logits)) in enumerate(zip(prompts, answers, strict=True)):
-        progress.update(f"asking the engine, prompt {i + 1} of {len(prompts)}", 0.7 + 0.3 * i / len(prompts))
-        decoder.reset()
-        ours = [decoder.step(prompt)] + [decoder.step([token]) for token in tokens[:-1]]
-        pairs.append((logits, np.stack(ours).astype(np.float64)))
-    figures = compare(pairs)
+    progress.update("asking the engine", 0.7)
+    figures = compare(list(zip((logits for _, logits in answers), _engine(engine, prompts, answers), strict=True)))
     if not (figures.divergence <= tolerance.divergence and figures.agreement_decided >= tolerance.agreement):
         raise VerificationFailed(
             "The engine does not answer as the source model does, so nothing was installed. "
@@ -91,6 +85,22 @@ def verify(checkpoint: Checkpoint, engine: Path, tolerance: Tolerance, progress:
             f"relative error of the logits {figures.logit_error:.3g}, perplexity ratio {figures.perplexity_ratio:.3f}."
         )
     return figures
+
+
+def _engine(engine: Path, prompts: list[list[int]], answers: list[tuple[list[int], Array]]) -> list[Array]:
+    """Feed the engine what the source was fed; give its logits [positions, vocabulary], prompt by prompt."""
+    try:
+        decoder = OnnxDecoder(engine)
+        found = []
+        for prompt, (tokens, _) in zip(prompts, answers, strict=True):
+            decoder.reset()
+            ours = [decoder.step(prompt)] + [decoder.step([token]) for token in tokens[:-1]]
+            found.append(np.stack(ours).astype(np.float64))
+        return found
+    except Exception as error:  # onnxruntime has a class of its own for each status, with no common base
+        raise VerificationFailed(
+            f"onnxruntime cannot run the exported engine, so nothing was installed: {error}"
+        ) from error
 
 
 def compare(pairs: Sequence[tuple[Array, Array]]) -> Figures:

@@ -45,6 +45,10 @@ def use_engine_of(
     monkeypatch.setattr(llm.onnx_target, "export", export)
 
 
+def break_(engine: Path) -> None:
+    (engine / "model.onnx").write_bytes(b"not a model")
+
+
 def perturb(engine: Path) -> None:
     """Damage weights as a faulty export would: finite, plausible, wrong."""
     import onnx
@@ -175,6 +179,15 @@ def test_a_wrong_engine_is_refused_with_figures_and_leaves_no_trace(
         build(tiny_recipe(), folder.parent, force=True)
     assert "nothing was installed" in str(failure.value)
     assert contents(tmp_path) == before
+
+
+def test_an_engine_that_does_not_load_is_a_sentence(
+    built: Built, tiny_recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_engine_of(built, monkeypatch, break_)
+    with pytest.raises(VerificationFailed, match="onnxruntime cannot run the exported engine"):
+        build(tiny_recipe(), tmp_path / "repository")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_failed_first_build_leaves_not_even_the_repository(
