@@ -71,6 +71,7 @@ default-model: $(INSTALLED)
 	@$(BIN)/tritonic build chat
 
 bench: $(INSTALLED) default-model ## The benchmarks, next to their peers
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]' -c constraints.txt
 	$(BIN)/python -m benchmarks $(ARGS)
 
 compose:
