@@ -11,9 +11,10 @@ import pytest
 import pytest_asyncio
 import uvloop
 
-from tests.triton.asking import NAME, Ask
+from tests.triton.asking import NAME, Ask, Said
 from tests.triton.engine import Engine
 from tests.triton.installing import install_copy
+from tests.triton.prompts import QUESTIONS
 from tests.wire.serving import Gateway, serve
 from tritonic import default_model
 from tritonic.embedded import EmbeddedTriton
@@ -71,6 +72,12 @@ async def engine(triton: EmbeddedTriton) -> AsyncIterator[Engine]:
 async def ask(gateway: Gateway) -> Ask:
     """Ask the shared gateway, and read the answer, whole or streamed."""
     return Ask(gateway)
+
+
+@_session
+async def alone(ask: Ask) -> list[Said]:
+    """What the model says to each of the `QUESTIONS` when it has nothing else to do."""
+    return [await ask(question) for question in QUESTIONS]
 
 
 @pytest.fixture(scope="session")
