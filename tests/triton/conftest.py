@@ -3,6 +3,7 @@
 import os
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,30 @@ ROOT = Path(__file__).parents[2]
 PATIENCE = 120
 """Seconds that a client waits: the machine may be busy with other things."""
 
+TIGHT_CONTEXT = 256
+
 _session = pytest_asyncio.fixture(scope="session", loop_scope="session")
+
+
+@dataclass(frozen=True, slots=True)
+class Loader:
+    """Has Triton load and unload models while it runs."""
+
+    http: httpx.AsyncClient
+
+    async def __call__(self, name: str) -> None:
+        response = await self.http.post(f"/v2/repository/models/{name}/load", json={})
+        assert response.status_code == 200, response.text
+
+    async def unload(self, name: str) -> None:
+        response = await self.http.post(f"/v2/repository/models/{name}/unload", json={})
+        assert response.status_code == 200, response.text
+
+    async def state(self, name: str) -> str:
+        """READY, LOADING, UNLOADING or UNAVAILABLE."""
+        index = (await self.http.post("/v2/repository/index")).json()
+        (row,) = (row for row in index if row["name"] == name)
+        return str(row["state"])
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Callable]:
@@ -78,6 +102,22 @@ async def ask(gateway: Gateway) -> Ask:
 async def alone(ask: Ask) -> list[Said]:
     """What the model says to each of the `QUESTIONS` when it has nothing else to do."""
     return [await ask(question) for question in QUESTIONS]
+
+
+@_session
+async def load(triton: EmbeddedTriton) -> AsyncIterator[Loader]:
+    async with httpx.AsyncClient(base_url=triton.http_url, timeout=PATIENCE, trust_env=False) as http:
+        yield Loader(http)
+
+
+@_session
+async def tight(default_folder: Path, repository: Path, gateway: Gateway, load: Loader) -> str:
+    """The name of a second copy, with a short context, one row, and room for one that waits."""
+    name = "tight"
+    install_copy(default_folder, repository, name, context_length=TIGHT_CONTEXT, max_rows=1, max_waiting=1)
+    await load(name)
+    await gateway.until(f"/v1/models/{name}", lambda response: response.status_code == 200)
+    return name
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,73 @@
+"""Prompt and answer share the model's context, to the token."""
+
+import asyncio
+import time
+
+import httpx
+import pytest
+
+from tests.triton.asking import NAME, Ask, chat, events, path, prompt, streamed
+from tests.triton.conftest import TIGHT_CONTEXT
+from tests.triton.engine import Engine
+from tests.wire.openai.asking import refused
+from tests.wire.serving import Gateway
+
+pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
+
+WORD = " fish"
+LONGEST_PAUSE = 1.0
+"""Seconds that a stream may pause while a huge prompt is refused."""
+
+
+async def refusal(gateway: Gateway, body: dict) -> str:
+    response: httpx.Response = await gateway.http.post(path(body), json=body)
+    return refused(response, 400, code="context_length_exceeded", param="messages" if "messages" in body else "prompt")
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("ask_for", [chat, prompt])
+async def test_a_prompt_that_is_too_long(gateway: Gateway, tokenizer, ask_for, stream: bool) -> None:
+    body = ask_for(WORD * 9000)
+    sentence = await refusal(gateway, streamed(body) if stream else body)
+    tokens = 9000 if ask_for is prompt else len(tokenizer.apply_chat_template(body["messages"])["input_ids"])
+    assert f"has {tokens} tokens" in sentence or ask_for is chat
+    assert "8192" in sentence
+
+
+async def test_a_megabyte_is_refused_while_others_go_on(ask: Ask, gateway: Gateway, tokenizer) -> None:
+    text = "All work and no play makes Jack a dull boy. " * 24_000
+    longest, last = 0.0, None
+    body = streamed(prompt("One, two, three,", max_tokens=400, ignore_eos=True))
+    async with events(gateway, body) as stream:
+        await anext(stream)
+        refusing = asyncio.ensure_future(refusal(gateway, prompt(text)))
+        async for _ in stream:
+            now = time.monotonic()
+            longest, last = max(longest, now - (last or now)), now
+            if refusing.done():
+                break
+        sentence = await refusing
+    assert "8192" in sentence and f"has {len(tokenizer.encode(text))} tokens" in sentence
+    assert longest < LONGEST_PAUSE
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+async def test_an_answer_ends_where_the_context_does(ask: Ask, tight: str, stream: bool) -> None:
+    length = TIGHT_CONTEXT - 16
+    for more in ({"max_tokens": 10_000}, {"max_tokens": None}, {"max_tokens": 16}):
+        body = {**prompt(WORD * length, ignore_eos=True), "model": tight, **more}
+        said = await ask(streamed(body) if stream else body)
+        assert said.reason == "length"
+        assert said.usage == {"prompt_tokens": length, "completion_tokens": 16, "total_tokens": TIGHT_CONTEXT}
+
+
+async def test_the_last_token_of_the_context(ask: Ask, gateway: Gateway, tight: str) -> None:
+    said = await ask({**prompt(WORD * (TIGHT_CONTEXT - 1), ignore_eos=True), "model": tight})
+    assert (said.reason, said.usage["total_tokens"]) == ("length", TIGHT_CONTEXT)
+    sentence = await refusal(gateway, {**prompt(WORD * TIGHT_CONTEXT), "model": tight})
+    assert f"has {TIGHT_CONTEXT} tokens" in sentence and f"room for {TIGHT_CONTEXT}" in sentence
+
+
+async def test_nothing_of_this_leaves_anything_behind(engine: Engine, tight: str) -> None:
+    await engine.idle(NAME)
+    await engine.idle(tight)

@@ -1,0 +1,62 @@
+"""Models that load and unload while the gateway runs."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.triton.asking import NAME, Ask, chat, path
+from tests.triton.conftest import Loader
+from tests.triton.installing import install_copy
+from tests.wire.openai.asking import refused
+from tests.wire.serving import Gateway
+
+pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
+
+
+async def names(gateway: Gateway) -> set[str]:
+    return {model["id"] for model in (await gateway.http.get("/v1/models")).json()["data"]}
+
+
+async def until_listed(gateway: Gateway, name: str, listed: bool) -> None:
+    async with asyncio.timeout(10):
+        while (name in await names(gateway)) is not listed:
+            await asyncio.sleep(0.02)
+
+
+async def test_a_model_comes_and_goes(
+    ask: Ask, gateway: Gateway, load: Loader, default_folder: Path, repository: Path
+) -> None:
+    name = "comes-and-goes"
+    body = {**chat("What is two plus two?", max_tokens=12), "model": "org/passing"}
+    refused(await gateway.http.post(path(body), json=body), 404, code="model_not_found", param="model")
+    install_copy(default_folder, repository, name, served_name="org/passing", owned_by="someone", context_length=128)
+    await load(name)
+    await until_listed(gateway, "org/passing", True)
+    card = (await gateway.http.get("/v1/models/org/passing")).json()
+    assert (card["id"], card["owned_by"]) == ("org/passing", "someone")
+    assert (await ask(body)).text == (await ask({**body, "model": NAME})).text
+    await load.unload(name)
+    await until_listed(gateway, "org/passing", False)
+    refused(await gateway.http.post(path(body), json=body), 404, code="model_not_found", param="model")
+    assert NAME in await names(gateway)
+
+
+async def test_a_model_that_is_unloaded_while_it_speaks(
+    ask: Ask, gateway: Gateway, load: Loader, default_folder: Path, repository: Path
+) -> None:
+    """Triton lets go of a model only when its last request is answered."""
+    name = "leaves-early"
+    install_copy(default_folder, repository, name, context_length=128)
+    await load(name)
+    await until_listed(gateway, name, True)
+    body = {**chat("Count to twenty.", max_tokens=40, ignore_eos=True), "model": name}
+    speaking = asyncio.ensure_future(ask(body))
+    await asyncio.sleep(0.3)
+    await load.unload(name)
+    await until_listed(gateway, name, False)
+    said = await speaking
+    assert (said.reason, said.usage["completion_tokens"]) == ("length", 40)
+    async with asyncio.timeout(30):
+        while await load.state(name) != "UNAVAILABLE":
+            await asyncio.sleep(0.05)
