@@ -1,5 +1,6 @@
 """One real Triton with the real default model and one gateway before it, for all tests of this ring."""
 
+import asyncio
 import os
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -43,11 +44,17 @@ class Loader:
         response = await self.http.post(f"/v2/repository/models/{name}/unload", json={})
         assert response.status_code == 200, response.text
 
-    async def state(self, name: str) -> str:
-        """READY, LOADING, UNLOADING or UNAVAILABLE."""
-        index = (await self.http.post("/v2/repository/index")).json()
-        (row,) = (row for row in index if row["name"] == name)
-        return str(row["state"])
+    async def until_unloaded(self, name: str, seconds: float = 10.0) -> None:
+        """Wait until Triton has ended the model's process."""
+        state = None
+        try:
+            async with asyncio.timeout(seconds):
+                while state != "UNAVAILABLE":
+                    await asyncio.sleep(0.05)
+                    index = (await self.http.post("/v2/repository/index")).json()
+                    (state,) = (row["state"] for row in index if row["name"] == name)
+        except TimeoutError:
+            raise AssertionError(f"{name} is still {state} after {seconds} seconds.") from None
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Callable]:

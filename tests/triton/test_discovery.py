@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.triton.asking import NAME, Ask, chat, path
+from tests.triton.asking import NAME, Ask, chat, path, streamed
 from tests.triton.conftest import Loader
 from tests.triton.installing import install_copy
 from tests.wire.openai.asking import refused
@@ -42,6 +42,21 @@ async def test_a_model_comes_and_goes(
     assert NAME in await names(gateway)
 
 
+async def test_a_model_that_has_served_lets_go_of_its_memory(
+    ask: Ask, gateway: Gateway, load: Loader, default_folder: Path, repository: Path
+) -> None:
+    """A request that Triton still held would keep its model for ever in the state UNLOADING."""
+    name = "has-served"
+    install_copy(default_folder, repository, name, context_length=128)
+    await load(name)
+    await until_listed(gateway, name, True)
+    body = {**chat("Hi!", max_tokens=4, ignore_eos=True), "model": name}
+    for _ in range(5):
+        await asyncio.gather(*(ask(streamed(body) if number % 2 else body) for number in range(4)))
+    await load.unload(name)
+    await load.until_unloaded(name)
+
+
 async def test_a_model_that_is_unloaded_while_it_speaks(
     ask: Ask, gateway: Gateway, load: Loader, default_folder: Path, repository: Path
 ) -> None:
@@ -57,6 +72,4 @@ async def test_a_model_that_is_unloaded_while_it_speaks(
     await until_listed(gateway, name, False)
     said = await speaking
     assert (said.reason, said.usage["completion_tokens"]) == ("length", 40)
-    async with asyncio.timeout(30):
-        while await load.state(name) != "UNAVAILABLE":
-            await asyncio.sleep(0.05)
+    await load.until_unloaded(name)

@@ -1,0 +1,43 @@
+"""A client with a connection of its own, which it may close at any moment."""
+
+import asyncio
+import json
+import time
+from dataclasses import dataclass
+from typing import Self
+
+from tests.triton.asking import Body, path
+from tests.wire.serving import Gateway
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A request that has been sent."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    @classmethod
+    async def call(cls, gateway: Gateway, body: Body) -> Self:
+        content = json.dumps(body).encode()
+        reader, writer = await asyncio.open_connection(*gateway.url.removeprefix("http://").split(":"))
+        head = f"POST {path(body)} HTTP/1.1\r\nHost: gateway\r\nContent-Type: application/json\r\n"
+        writer.write(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
+        await writer.drain()
+        return cls(reader, writer)
+
+    async def first_words(self) -> None:
+        """Wait until a stream has brought some text."""
+        while True:
+            line = await self.reader.readline()
+            assert line, "the gateway hung up"
+            if line.startswith(b"data: {"):
+                (choice,) = json.loads(line.removeprefix(b"data: "))["choices"]
+                if choice.get("text") or choice.get("delta", {}).get("content"):
+                    return
+
+    def hang_up(self) -> float:
+        """Close the connection; when that was, by the monotonic clock."""
+        gone = time.monotonic()
+        self.writer.transport.abort()
+        return gone

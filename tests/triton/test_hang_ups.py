@@ -1,0 +1,145 @@
+"""A client that hangs up frees its row at once, wherever its request is, and nobody else notices."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from tests.triton.asking import NAME, Ask, Body, Said, chat, path, prompt, streamed
+from tests.triton.calling import Caller
+from tests.triton.engine import Engine
+from tests.triton.prompts import QUESTIONS
+from tests.wire.serving import Gateway
+
+pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
+
+LIMIT = 0.2
+"""Seconds from a hang-up until its row is free, as Triton's metrics show it, which run up to 0.1 seconds behind."""
+TRIES = 5
+"""The best counts: others use the machine too."""
+
+LONG = "The river is wide and the boat is small. " * 600
+ENDLESS = {"max_tokens": 4000, "ignore_eos": True}
+
+both = pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+
+
+async def cancellations(gateway: Gateway, body: Body) -> float:
+    sample = f'tritonic_cancellations_total{{model="{body["model"]}",route="{path(body)}"}}'
+    return (await gateway.metrics()).get(sample, 0.0)
+
+
+async def soon(attempt: Callable[[], Awaitable[float]]) -> None:
+    """`attempt` gives the seconds that it took; one of a few must be within the limit."""
+    seconds = []
+    while not seconds or seconds[-1] >= LIMIT:
+        seconds.append(await attempt())
+        assert len(seconds) < TRIES or min(seconds) < LIMIT, f"seconds until the row was free: {seconds}"
+
+
+async def until_counted(gateway: Gateway, body: Body, count: float) -> None:
+    async with asyncio.timeout(2):
+        while await cancellations(gateway, body) < count:
+            await asyncio.sleep(0.01)
+
+
+@both
+@pytest.mark.parametrize("moment", ["at once", "reading the prompt", "speaking"])
+async def test_a_row_is_free_at_once(
+    ask: Ask, gateway: Gateway, engine: Engine, alone: list[Said], moment: str, stream: bool
+) -> None:
+    body = prompt(LONG if moment == "reading the prompt" else "Once upon a time", **ENDLESS)
+    body = streamed(body) if stream else body
+
+    async def attempt() -> float:
+        await engine.idle(NAME)
+        before, counted = await engine.figures(NAME), await cancellations(gateway, body)
+        companion = asyncio.ensure_future(ask(streamed(QUESTIONS[0])))
+        await engine.until(NAME, lambda now: now["rows_active"] == 1)
+        caller = await Caller.call(gateway, body)
+        if moment == "at once":
+            await asyncio.sleep(0.02)
+        elif moment == "reading the prompt":
+            read = before["tokens_in_total"] + 200
+            await engine.until(NAME, lambda now: now["tokens_in_total"] > read)
+        elif stream:
+            await caller.first_words()
+        else:
+            await engine.until(NAME, lambda now: now["rows_active"] == 2)
+        gone = caller.hang_up()
+        free = await engine.until(NAME, lambda now: now["rows_active"] <= 1 and not now["rows_waiting"])
+        await until_counted(gateway, body, counted + 1)
+        assert await companion == alone[0]
+        await engine.idle(NAME)
+        after = await engine.figures(NAME)
+        if moment == "reading the prompt":
+            assert after["tokens_in_total"] - before["tokens_in_total"] < 5000
+        if moment != "at once":  # else it may have left before the engine heard of it
+            assert after["requests_cancelled_total"] == before["requests_cancelled_total"] + 1
+        return free - gone
+
+    await soon(attempt)
+
+
+@both
+async def test_a_place_in_the_queue_is_free_at_once(
+    ask: Ask, gateway: Gateway, engine: Engine, tight: str, stream: bool
+) -> None:
+    """The one row is taken all the time, and its answer is the one that it has alone."""
+    question = {**chat("Tell me about the sea.", max_tokens=80, ignore_eos=True), "model": tight}
+    alone = await ask(question)
+    body = {**prompt("Once upon a time", **ENDLESS), "model": tight}
+    body = streamed(body) if stream else body
+
+    async def attempt() -> float:
+        await engine.idle(tight)
+        counted = await cancellations(gateway, body)
+        companion = asyncio.ensure_future(ask(streamed(question)))
+        await engine.until(tight, lambda now: now["rows_active"] == 1)
+        caller = await Caller.call(gateway, body)
+        await engine.until(tight, lambda now: now["rows_waiting"] == 1)
+        gone = caller.hang_up()
+        free = await engine.until(tight, lambda now: not now["rows_waiting"])
+        await until_counted(gateway, body, counted + 1)
+        assert not companion.done()
+        assert await companion == alone
+        return free - gone
+
+    await soon(attempt)
+
+
+@both
+async def test_the_next_in_the_queue_gets_the_row(gateway: Gateway, engine: Engine, tight: str, stream: bool) -> None:
+    """From the hang-up to the first words of the one behind: no metric stands between."""
+    body = {**prompt("Once upon a time", **ENDLESS, stream=stream), "model": tight}
+    behind = {**prompt("Then", max_tokens=5, ignore_eos=True, stream=True), "model": tight}
+
+    async def attempt() -> float:
+        await engine.idle(tight)
+        caller = await Caller.call(gateway, body)
+        await engine.until(tight, lambda now: now["rows_active"] == 1)
+        waiting = await Caller.call(gateway, behind)
+        await engine.until(tight, lambda now: now["rows_waiting"] == 1)
+        gone = caller.hang_up()
+        await waiting.first_words()
+        begun = asyncio.get_running_loop().time()
+        waiting.hang_up()
+        return begun - gone
+
+    await soon(attempt)
+
+
+async def test_a_full_queue_says_so_and_has_room_again(ask: Ask, gateway: Gateway, engine: Engine, tight: str) -> None:
+    body = {**prompt("Once upon a time", **ENDLESS), "model": tight}
+    callers = [await Caller.call(gateway, body)]
+    await engine.until(tight, lambda now: now["rows_active"] == 1)
+    callers.append(await Caller.call(gateway, body))
+    await engine.until(tight, lambda now: now["rows_waiting"] == 1)
+    for asked in (body, streamed(body)):
+        refused = await gateway.http.post(path(asked), json=asked)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "overloaded")
+        assert int(refused.headers["retry-after"]) >= 1
+    for caller in callers:
+        caller.hang_up()
+    await engine.idle(tight)
+    assert (await ask({**body, "max_tokens": 3})).reason == "length"

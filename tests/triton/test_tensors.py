@@ -1,0 +1,214 @@
+"""Triton's own clients: the tensors of docs/architecture.md, without the gateway."""
+
+import json
+import queue
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+import tritonclient.grpc as client
+from tritonclient.utils import InferenceServerException
+
+from tests.triton.asking import NAME
+from tritonic.embedded import EmbeddedTriton
+
+pytestmark = pytest.mark.triton
+
+TEXT = "One, two, three, four,"
+GREEDY = {"temperature": 0, "max_tokens": 12, "ignore_eos": True}
+EVERYTHING = {"return_finish_reason": True, "return_num_input_tokens": True, "return_num_output_tokens": True}
+
+
+def tensor(name: str, value: Any) -> client.InferInput:
+    match value:
+        case bool():
+            array, datatype = np.array([value]), "BOOL"
+        case str():
+            array, datatype = np.array([value.encode()], np.object_), "BYTES"
+        case dict():
+            array, datatype = np.array([json.dumps(value).encode()], np.object_), "BYTES"
+        case list():
+            array, datatype = np.array(value, np.int32), "INT32"
+    made = client.InferInput(name, array.shape, datatype)
+    made.set_data_from_numpy(array)
+    return made
+
+
+@dataclass(slots=True)
+class Stream:
+    """One decoupled stream of the official client."""
+
+    server: client.InferenceServerClient
+    arrived: "queue.Queue[tuple[Any, Any]]"
+
+    def ask(self, **tensors: Any) -> list[Any]:
+        """Every response to a request, up to the final one. Raises what the client reports."""
+        self.server.async_stream_infer(
+            NAME, [tensor(name, value) for name, value in tensors.items()], enable_empty_final_response=True
+        )
+        responses = []
+        while True:
+            result, error = self.arrived.get(timeout=60)
+            if error is not None:
+                raise error
+            response = result.get_response()
+            if response.outputs:
+                responses.append(result)
+            if response.parameters["triton_final_response"].bool_param:
+                return responses
+
+
+@pytest.fixture
+def server(triton: EmbeddedTriton) -> Iterator[client.InferenceServerClient]:
+    with client.InferenceServerClient(triton.grpc_url) as server:
+        yield server
+
+
+def opened(server: client.InferenceServerClient, **headers: str) -> Stream:
+    arrived: queue.Queue[tuple[Any, Any]] = queue.Queue()
+    server.start_stream(lambda result, error: arrived.put((result, error)), headers=headers)
+    return Stream(server, arrived)
+
+
+@pytest.fixture
+def stream(server: client.InferenceServerClient) -> Stream:
+    return opened(server)
+
+
+@pytest.fixture
+def strict(server: client.InferenceServerClient) -> Stream:
+    """A stream that ends with a true gRPC status where a request fails."""
+    return opened(server, triton_grpc_error="true")
+
+
+def texts(results: list[Any]) -> list[str]:
+    return [result.as_numpy("text_output")[0].decode() for result in results]
+
+
+def total(results: list[Any], name: str) -> int:
+    return sum(int(result.as_numpy(name)[0]) for result in results)
+
+
+def test_deltas_and_one_response_say_the_same(stream: Stream) -> None:
+    deltas = stream.ask(text_input=TEXT, stream=True, sampling_parameters=GREEDY, **EVERYTHING)
+    (whole,) = stream.ask(
+        text_input=TEXT, stream=False, sampling_parameters=GREEDY, exclude_input_in_output=True, **EVERYTHING
+    )
+    assert len(deltas) > 1
+    assert "".join(texts(deltas)) == texts([whole])[0] != ""
+    assert [result.as_numpy("finish_reason")[0] for result in deltas] == [b""] * (len(deltas) - 1) + [b"length"]
+    assert whole.as_numpy("finish_reason")[0] == b"length"
+    assert total(deltas, "num_output_tokens") == total([whole], "num_output_tokens") == 12
+    assert {int(result.as_numpy("num_input_tokens")[0]) for result in [*deltas, whole]} == {8}
+
+
+def test_optional_outputs_are_left_out(stream: Stream) -> None:
+    (result,) = stream.ask(text_input=TEXT, sampling_parameters=GREEDY)
+    assert [output.name for output in result.get_response().outputs] == ["text_output"]
+
+
+@pytest.mark.parametrize(
+    ("wishes", "excluded"),
+    [
+        ({}, False),
+        ({"stream": True}, True),
+        ({"exclude_input_in_output": True}, True),
+        ({"stream": True, "exclude_input_in_output": False}, False),
+        ({"exclude_input_in_output": False}, False),
+    ],
+    ids=str,
+)
+def test_the_input_in_the_output(stream: Stream, wishes: dict[str, bool], excluded: bool) -> None:
+    text = "".join(texts(stream.ask(text_input=TEXT, sampling_parameters=GREEDY, **wishes)))
+    assert text.startswith(TEXT) is not excluded
+    assert text.removeprefix(TEXT).startswith(" five")
+
+
+def test_token_ids(stream: Stream, tokenizer: Any) -> None:
+    by_tokens = stream.ask(token_ids=tokenizer.encode(TEXT), sampling_parameters=GREEDY, **EVERYTHING)
+    by_text = stream.ask(text_input=TEXT, sampling_parameters=GREEDY, **EVERYTHING)
+    assert texts(by_tokens) == texts(by_text)
+    assert total(by_tokens, "num_input_tokens") == len(tokenizer.encode(TEXT))
+
+
+def test_several_answers_are_elements_of_one_tensor(stream: Stream) -> None:
+    drawn = {**GREEDY, "temperature": 1.0, "seed": 3, "n": 3}
+    (result,) = stream.ask(text_input=TEXT, sampling_parameters=drawn, exclude_input_in_output=True, **EVERYTHING)
+    answers = result.as_numpy("text_output")
+    assert answers.shape == (3,) and len(set(answers)) == 3
+    assert list(result.as_numpy("finish_reason")) == [b"length"] * 3
+    assert total([result], "num_output_tokens") == 36
+
+
+def test_many_requests_share_one_stream(server: client.InferenceServerClient) -> None:
+    stream = opened(server)
+    inputs = [tensor("text_input", TEXT), tensor("sampling_parameters", GREEDY)]
+    for number in range(8):
+        server.async_stream_infer(NAME, inputs, request_id=str(number), enable_empty_final_response=True)
+    answers: dict[str, set[str]] = {}
+    finals = 0
+    while finals < 8:
+        result, error = stream.arrived.get(timeout=60)
+        assert error is None
+        response = result.get_response()
+        finals += response.parameters["triton_final_response"].bool_param
+        if response.outputs:
+            answers.setdefault(response.id, set()).update(texts([result]))
+    assert set(answers) == {str(number) for number in range(8)}
+    assert len({text for said in answers.values() for text in said}) == 1
+
+
+FAILURES = {
+    "too long": ({"text_input": " fish" * 9000}, "[context_length_exceeded:text_input]", "9000"),
+    "no prompt": ({}, "[invalid_value:text_input]", "Exactly one"),
+    "two prompts": ({"text_input": TEXT, "token_ids": [1, 2]}, "[invalid_value:text_input]", "Exactly one"),
+    "a strange token": ({"token_ids": [1, 1_000_000]}, "[invalid_value:token_ids]", "1000000"),
+    "a negative token": ({"token_ids": [-1]}, "[invalid_value:token_ids]", "-1"),
+    "no tokens": ({"text_input": ""}, "[invalid_value:text_input]", "empty"),
+    "unknown option": (
+        {"text_input": TEXT, "sampling_parameters": {"beams": 4}},
+        "[unsupported_option:beams]",
+        "beams",
+    ),
+    "hot": ({"text_input": TEXT, "sampling_parameters": {"temperature": -1}}, "[invalid_value:temperature]", "-1"),
+    "not JSON": ({"text_input": TEXT, "sampling_parameters": "{"}, "[invalid_value:sampling_parameters]", "JSON"),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+def test_true_statuses(strict: Stream, failure: str, streamed: bool) -> None:
+    tensors, code, words = FAILURES[failure]
+    with pytest.raises(InferenceServerException) as raised:
+        strict.ask(**tensors, stream=streamed)
+    assert raised.value.status() == str(grpc.StatusCode.INVALID_ARGUMENT)
+    assert raised.value.message().startswith(code) and words in raised.value.message()
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_messages_without_statuses(stream: Stream, failure: str) -> None:
+    """A stream that did not ask for statuses carries the error as text, and goes on."""
+    tensors, code, _ = FAILURES[failure]
+    with pytest.raises(InferenceServerException) as raised:
+        stream.ask(**tensors)
+    assert raised.value.message().startswith(code)
+    assert texts(stream.ask(text_input=TEXT, sampling_parameters=GREEDY))[0].startswith(TEXT)
+
+
+def test_only_streams_are_served(server: client.InferenceServerClient) -> None:
+    with pytest.raises(InferenceServerException, match="decoupled"):
+        server.infer(NAME, [tensor("text_input", TEXT)])
+
+
+def test_hanging_up(server: client.InferenceServerClient, stream: Stream) -> None:
+    """Triton's own client cancels too; the server serves on."""
+    endless = {**GREEDY, "max_tokens": 4000}
+    inputs = [tensor("text_input", TEXT), tensor("stream", True), tensor("sampling_parameters", endless)]
+    server.async_stream_infer(NAME, inputs, enable_empty_final_response=True)
+    assert stream.arrived.get(timeout=60)[1] is None
+    server.stop_stream(cancel_requests=True)
+    again = opened(server)
+    assert texts(again.ask(text_input=TEXT, sampling_parameters=GREEDY))[0].startswith(TEXT)
