@@ -18,7 +18,7 @@ from backends.llm.errors import Cancelled, EngineFailed, GenerationError, Invali
 from backends.llm.outbox import Outbox
 from backends.llm.prompt import Prompts
 from backends.llm.reply import Reply, Responder
-from backends.llm.sampling import parse_sampling
+from backends.llm.sampling import Sampling, parse_sampling
 from backends.llm.watch import Watch
 
 # Prompts up to this size are tokenised within a millisecond or so; longer ones have a thread of their own.
@@ -46,8 +46,12 @@ class Client(Responder, Protocol):
 class Desk:
     """Takes requests, and sees to it that each of them is answered, with one last response and no more."""
 
-    def __init__(self, engine: Engine, prompts: Prompts, max_open: int) -> None:
-        """Take over an engine: `close` closes it. More than `max_open` requests at once are refused as overloaded."""
+    def __init__(self, engine: Engine, prompts: Prompts, max_open: int, defaults: Sampling | None = None) -> None:
+        """Take over an engine: `close` closes it. More than `max_open` requests at once are refused as overloaded.
+
+        `defaults` stand for what a request does not say.
+        """
+        self._defaults = defaults
         self._engine = engine
         self._prompts = prompts
         self._max_open = max_open
@@ -96,7 +100,7 @@ class Desk:
 
     def generation(self, request: Request, sink: Callable[[Event], None]) -> tuple[Generation, str]:
         """The generation a request asks for, and what its answers begin with. Raises `GenerationError`."""
-        sampling = parse_sampling(request.sampling, self._engine.vocab_size)
+        sampling = parse_sampling(request.sampling, self._engine.vocab_size, self._defaults)
         if (request.text is None) == (request.token_ids is None):
             raise InvalidValue("Exactly one of text_input and token_ids must be given.", "text_input")
         if request.text is not None:

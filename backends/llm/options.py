@@ -2,8 +2,11 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from backends.llm.errors import GenerationError
+from backends.llm.sampling import Sampling, parse_sampling
 
 # Each is a module with `load_engine(folder, tokenizer, options) -> Loaded`, imported only where it is wanted: no
 # machine has the libraries of all of them.
@@ -12,13 +15,14 @@ ENGINES = {"onnxruntime": "backends.llm.ort.load"}
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """`threads` 0 is one for each core; `context_length` None is the checkpoint's own."""
+    """`threads` 0 is one for each core; `context_length` None is the checkpoint's own; `sampling` is the default."""
 
     engine: str = "onnxruntime"
     max_rows: int = 16
     max_waiting: int = 1024
     threads: int = 0
     context_length: int | None = None
+    sampling: Sampling = field(default_factory=Sampling)
 
 
 def read_options(parameters: Mapping[str, Mapping[str, Any]]) -> Options:
@@ -38,7 +42,15 @@ def read_options(parameters: Mapping[str, Mapping[str, Any]]) -> Options:
         max_waiting=_integer(values, "max_waiting", defaults.max_waiting, 0),
         threads=_integer(values, "threads", defaults.threads, 0),
         context_length=context_length or None,
+        sampling=_sampling(values.get("sampling_defaults") or "{}"),
     )
+
+
+def _sampling(document: str) -> Sampling:
+    try:
+        return parse_sampling(document, 2**31)
+    except GenerationError as error:
+        raise ValueError(f"The parameter sampling_defaults is {document!r}: {error}") from error
 
 
 def _integer(values: Mapping[str, str], name: str, default: int, low: int) -> int:

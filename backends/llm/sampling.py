@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from backends.llm.errors import InvalidValue, UnsupportedOption
@@ -40,10 +40,10 @@ class Sampling:
 NAMES = frozenset(field.name for field in fields(Sampling))
 
 
-def parse_sampling(document: bytes | str, vocab_size: int) -> Sampling:
+def parse_sampling(document: bytes | str, vocab_size: int, defaults: Sampling | None = None) -> Sampling:
     """Read the JSON object of the tensor `sampling_parameters`; a member that is null counts as absent.
 
-    Raises `InvalidValue` or `UnsupportedOption` with the name of the member at fault.
+    What is absent is as in `defaults`, the model's own. Raises `InvalidValue` or `UnsupportedOption` with the name of the member at fault.
     """
     try:
         options = json.loads(document)
@@ -55,7 +55,8 @@ def parse_sampling(document: bytes | str, vocab_size: int) -> Sampling:
         if name not in NAMES:
             raise UnsupportedOption(f"This model has no option {name[:64]!r}.", name[:64])
     given = {name: value for name, value in options.items() if value is not None}
-    return Sampling(**{name: _check(name, value, vocab_size) for name, value in given.items()})
+    checked = {name: _check(name, value, vocab_size) for name, value in given.items()}
+    return replace(defaults or Sampling(), **checked)
 
 
 def _check(name: str, value: Any, vocab_size: int) -> Any:

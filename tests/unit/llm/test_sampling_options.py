@@ -94,3 +94,9 @@ def test_what_is_not_an_object_is_refused(document):
     with pytest.raises(GenerationError) as raised:
         parse_sampling(document, 1000)
     assert str(raised.value).startswith("[invalid_value:")
+
+
+def test_the_models_own_defaults_stand_for_what_is_not_said():
+    own = Sampling(temperature=0.2, top_p=0.9, repetition_penalty=1.1)
+    said = json.dumps({"temperature": 0, "top_p": None, "seed": 7})
+    assert parse_sampling(said, 1000, own) == Sampling(temperature=0, top_p=0.9, repetition_penalty=1.1, seed=7)

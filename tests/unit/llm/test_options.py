@@ -1,0 +1,43 @@
+import pytest
+
+from backends.llm.options import Options, read_options
+from backends.llm.sampling import Sampling
+
+
+def read(**parameters):
+    return read_options({name: {"string_value": value} for name, value in parameters.items()})
+
+
+def test_what_is_not_said_has_a_default():
+    assert read() == read(max_rows="", chat_template="{{ x }}") == Options()
+
+
+def test_everything_that_can_be_said():
+    options = read(
+        engine="onnxruntime",
+        max_rows="4",
+        max_waiting="0",
+        threads="2",
+        context_length="512",
+        sampling_defaults='{"temperature": 0.2, "top_p": 0.9}',
+    )
+    assert options == Options("onnxruntime", 4, 0, 2, 512, Sampling(temperature=0.2, top_p=0.9))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("engine", "abacus"),
+        ("max_rows", "0"),
+        ("max_rows", "many"),
+        ("max_waiting", "-1"),
+        ("context_length", "1"),
+        ("sampling_defaults", "{"),
+        ("sampling_defaults", "[]"),
+        ("sampling_defaults", '{"temperature": -1}'),
+        ("sampling_defaults", '{"heat": 1}'),
+    ],
+)
+def test_a_wrong_parameter_is_named(name, value):
+    with pytest.raises(ValueError, match=name):
+        read(**{name: value})
