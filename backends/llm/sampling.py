@@ -43,7 +43,8 @@ NAMES = frozenset(field.name for field in fields(Sampling))
 def parse_sampling(document: bytes | str, vocab_size: int, defaults: Sampling | None = None) -> Sampling:
     """Read the JSON object of the tensor `sampling_parameters`; a member that is null counts as absent.
 
-    What is absent is as in `defaults`, the model's own. Raises `InvalidValue` or `UnsupportedOption` with the name of the member at fault.
+    What is absent is as in `defaults`, the model's own. Raises `InvalidValue` or `UnsupportedOption` with the name of
+    the member at fault.
     """
     try:
         options = json.loads(document)
