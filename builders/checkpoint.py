@@ -62,6 +62,14 @@ class Checkpoint:
                 ids.append(token["id"])
         return list(dict.fromkeys(ids))
 
+    def sampling_defaults(self) -> dict[str, float]:
+        """Give what `generation_config.json` recommends; empty where it does not want sampling, as transformers reads it."""
+        config = read_json(self.folder / "generation_config.json")
+        if config.get("do_sample") is not True:
+            return {}
+        names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+        return {name: config[name] for name in names if isinstance(config.get(name), int | float)}
+
     def context_length(self) -> int:
         """Give the tokens that the model was trained for. Raises SourceUnavailable when the config does not say."""
         length = text_part(self.config()).get("max_position_embeddings")

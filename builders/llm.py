@@ -109,6 +109,7 @@ def _config(recipe: Recipe, checkpoint: Checkpoint, context_length: int) -> str:
             "reasoning_parser": recipe.reasoning_parser,
             "engine": "onnxruntime",
             "precision": recipe.precision,
+            "sampling_defaults": checkpoint.sampling_defaults() | recipe.sampling.model_dump(exclude_none=True),
             "max_rows": recipe.max_rows,
             "max_waiting": recipe.max_waiting,
             "threads": recipe.threads,

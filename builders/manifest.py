@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from builders.checkpoint import sha256
-from builders.recipe import Recipe
+from builders.recipe import QUANTIZATIONS, Recipe
 
 FORMAT = 1
 """Raised when builders install something else for the same recipe, so that models are built anew."""
@@ -25,6 +25,7 @@ def fingerprint(recipe: Recipe, source_digest: str) -> str:
         "format": FORMAT,
         "source": source_digest,
         "recipe": recipe.model_dump(mode="json", exclude={"source", "revision"}),
+        "quantization": str(recipe.quantization or QUANTIZATIONS.get(recipe.precision)),
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 

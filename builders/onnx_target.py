@@ -15,7 +15,7 @@ from typing import Any
 from builders.checkpoint import text_part
 from builders.errors import ExportFailed, MissingTools, UnsupportedModel
 from builders.progress import Progress
-from builders.recipe import Recipe
+from builders.recipe import QUANTIZATIONS, Recipe
 
 OTHER_TASKS = {"WhisperForConditionalGeneration": "it transcribes speech"}
 """Architectures that the exporter takes, but that do not generate text from text."""
@@ -109,8 +109,8 @@ def export(
 def exporter_options(recipe: Recipe, *, every_position: bool = False) -> list[str]:
     """Write a recipe's options as the exporter's `KEY=VALUE`."""
     options = [f"prune_lm_head={str(not every_position).lower()}"]
-    if recipe.precision in ("int8", "int4"):
-        quantization = recipe.quantization
+    if recipe.precision in QUANTIZATIONS:
+        quantization = recipe.quantization or QUANTIZATIONS[recipe.precision]
         options += [
             f"block_size={quantization.block_size}",
             f"accuracy_level={quantization.accuracy_level}",

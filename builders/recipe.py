@@ -39,6 +39,30 @@ class Quantization(BaseModel):
     """Keep the last matrix, which makes the logits, in int8 while the others are int4."""
 
 
+class SamplingDefaults(BaseModel):
+    """What the model does where a request does not say; default: what the checkpoint's generation_config.json says."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    """0 takes the likeliest token."""
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Only the likeliest tokens that together reach this probability."""
+    top_k: Annotated[int, Field(ge=0)] | None = None
+    """Only so many of the likeliest tokens; 0: all."""
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Only tokens at least this likely, relative to the likeliest."""
+    repetition_penalty: Annotated[float, Field(gt=0)] | None = None
+    """Above 1: tokens that have occurred become less likely."""
+
+
+# Chosen by docs/decisions/0002-default-precision.md.
+QUANTIZATIONS: dict[Precision, Quantization] = {
+    "int8": Quantization(symmetric=False),
+    "int4": Quantization(symmetric=False, method="k_quant", embedding_in_fp32=True, head_in_int8=True),
+}
+
+
 class Tolerance(BaseModel):
     """How far the engine may be from the source model; see `docs/models.md` for what the figures mean."""
 
@@ -83,7 +107,9 @@ class Recipe(BaseModel):
     """How the model writes its thoughts; None: it does not."""
     owned_by: str | None = None
     """Shown to clients; default: the owner of the Hugging Face id, or `local`."""
-    quantization: Quantization = Quantization()
+    sampling: SamplingDefaults = SamplingDefaults()
+    quantization: Quantization | None = None
+    """Default: by precision, see `QUANTIZATIONS`."""
     tolerance: Tolerance | None = None
     """Default: by precision, see `builders.verify.TOLERANCES`."""
 

@@ -97,6 +97,7 @@ def test_config_pbtxt_reads_back_with_the_template_byte_for_byte(built: Built) -
     assert parameters["chat_template"] == TEMPLATE
     assert json.loads(parameters["operations"]) == ["chat", "complete"]
     assert json.loads(parameters["special_tokens"]) == {"bos_token": "<s>", "eos_token": "<|end|>"}
+    assert json.loads(parameters["sampling_defaults"]) == {}
     assert (parameters["served_name"], parameters["signature"], parameters["engine"]) == ("tiny", "vllm", "onnxruntime")
     assert (parameters["context_length"], parameters["precision"], parameters["owned_by"]) == ("256", "fp32", "local")
     assert abs(int(parameters["created"]) - time.time()) < 3600

