@@ -63,7 +63,7 @@ class Checkpoint:
         return list(dict.fromkeys(ids))
 
     def sampling_defaults(self) -> dict[str, float]:
-        """Give what `generation_config.json` recommends; empty where it does not want sampling, as transformers reads it."""
+        """Give what `generation_config.json` recommends; empty where it does not ask for sampling."""
         config = read_json(self.folder / "generation_config.json")
         if config.get("do_sample") is not True:
             return {}
