@@ -17,7 +17,7 @@ def text(tokenizer, tokens):
 
 
 def test_rows_that_join_and_leave_at_random_get_what_they_had_alone(scripted, listen, tokenizer):
-    engine, forward = scripted(max_rows=5)
+    engine, forward = scripted(max_rows=5, seconds=0.001)  # slower than they arrive, so that all rows fill
     rng = random.Random(7)
     heard = []
     for _ in range(60):
