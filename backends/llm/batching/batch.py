@@ -119,18 +119,21 @@ class Batch:
             return False
         try:
             delta = sequence.accept(np.ascontiguousarray(logits))
-            self._figures.tokens_out += 1
-            job.generation.sink(delta)
         except Exception as error:
             self.fail(job, error)
             return False
-        if delta.finish_reason is None:
-            return False
-        job.open -= 1
-        if job.open == 0:
-            job.ended = True
-            self._ended(job)
-        return True
+        self._figures.tokens_out += 1
+        if delta.finish_reason:
+            job.open -= 1
+            if job.open == 0:  # forgotten before it is told, so that whoever hears of it may submit again
+                job.ended = True
+                self._ended(job)
+        try:
+            job.generation.sink(delta)
+        except Exception as error:
+            _log.exception("An event could not be told.")
+            self.fail(job, error)
+        return delta.finish_reason is not None
 
     def abandon(self) -> None:
         """Free every row without a word, after a fault that leaves none of them in a known state."""

@@ -68,7 +68,7 @@ class BatchingEngine:
         with self._changed:
             if self._closing:
                 raise EngineFailed("The engine is closed.")
-            if len(self._waiting) + len(self._batch.rows) + len(job.sequences) > self._max_open:
+            if sum(other.open for other in self._jobs.values()) + job.open > self._max_open:
                 raise Overloaded(f"{len(self._waiting)} answers wait already; try again later.")
             self._jobs[generation] = job
             for sequence in job.sequences:
