@@ -1,0 +1,141 @@
+"""What clients see when the server or a model fails under them."""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from tests.triton.asking import NAME, Ask, added, chat, events, path, prompt, streamed
+from tests.triton.calling import Caller
+from tests.triton.conftest import PATIENCE
+from tests.triton.fragile import BROKEN, Fragile
+from tests.wire.openai.asking import is_error, refused
+from tests.wire.serving import Gateway, serve
+
+pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
+
+SILENCE = 4.0
+"""Seconds of silence after which this gateway gives a model up."""
+QUESTION = chat("Hello!", max_tokens=12)
+ENDLESS = prompt("Once upon a time", max_tokens=4000, ignore_eos=True)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def made(default_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Fragile]:
+    fragile = Fragile(default_folder, tmp_path_factory.mktemp("fragile"))
+    await fragile.start()
+    yield fragile
+    await asyncio.to_thread(fragile.triton.__exit__, None, None, None)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def before(made: Fragile) -> AsyncIterator[Gateway]:
+    """A gateway before the fragile Triton."""
+    async with serve(made.triton.grpc_url, request_timeout=SILENCE) as running:
+        running.http.timeout = httpx.Timeout(PATIENCE)
+        yield running
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def fragile(made: Fragile, before: Gateway) -> Fragile:
+    """It runs, whatever the last test did to it."""
+    if made.triton.poll() is not None:
+        await made.mend()
+    await before.ready(20)
+    return made
+
+
+async def refused_as_unavailable(gateway: Gateway, body: dict) -> None:
+    response = await gateway.http.post(path(body), json=body)
+    refused(response, 503, "overloaded_error", "overloaded")
+    assert int(response.headers["retry-after"]) >= 1
+
+
+async def broken_off(gateway: Gateway, fault) -> dict:
+    """Begin a stream, let `fault` happen, and return the event that ends it."""
+    said, last = "", None
+    async with events(gateway, streamed(ENDLESS)) as stream:
+        async for event in stream:
+            assert event != "[DONE]"
+            if last is None and len(said) > 10:
+                fault()
+                last = time.monotonic()
+            if "error" in event:
+                break
+            said += "".join(added(choice) for choice in event["choices"])
+        else:
+            raise AssertionError("the stream ended without a word")
+        assert last is not None
+        async for more in stream:
+            raise AssertionError(f"after the error came {more}")
+    return event
+
+
+async def test_a_broken_model_does_not_stop_the_good_one(fragile: Fragile, before: Gateway) -> None:
+    states = {model.name: model for model in fragile.triton.models()}
+    assert states[NAME].state == "READY"
+    assert states[BROKEN].state == "UNAVAILABLE" and "model.onnx" in states[BROKEN].reason
+    assert (await Ask(before)(QUESTION)).text
+    assert [model["id"] for model in (await before.http.get("/v1/models")).json()["data"]] == [NAME]
+    response = await before.http.post(path(QUESTION), json={**QUESTION, "model": BROKEN})
+    assert "failed to load" in refused(response, 503, "overloaded_error", "overloaded")
+
+
+async def test_refusals_and_hang_ups_do_not_bring_the_server_down(fragile: Fragile, before: Gateway) -> None:
+    """Streams that end with an error and streams that are cancelled meet inside Triton."""
+    chance = random.Random(139)
+    # The gateway cannot know that this is too long; the model refuses it.
+    wrong = prompt(" fish" * 9000, max_tokens=3)
+
+    async def refused_one(body: dict) -> None:
+        response = await before.http.post(path(body), json=body)
+        assert response.status_code == 400, response.text
+
+    async def lane() -> None:
+        for _ in range(25):
+            if chance.random() < 0.5:
+                await refused_one(wrong)
+            else:
+                caller = await Caller.call(before, ENDLESS)
+                await asyncio.sleep(chance.uniform(0, 0.05))
+                caller.hang_up()
+
+    await asyncio.gather(*(lane() for _ in range(16)))
+    assert fragile.triton.poll() is None
+    assert (await Ask(before)(QUESTION)).text
+
+
+async def test_a_killed_server(fragile: Fragile, before: Gateway) -> None:
+    expected = await Ask(before)(QUESTION)
+    whole = asyncio.ensure_future(before.http.post(path(ENDLESS), json=ENDLESS))
+    is_error(await broken_off(before, fragile.triton.kill), "overloaded_error", "overloaded")
+    refused(await whole, 503, "overloaded_error", "overloaded")
+    for body in (QUESTION, streamed(QUESTION), prompt("Hi")):
+        await refused_as_unavailable(before, body)
+    await before.until("/health/ready", lambda response: response.status_code == 503)
+    assert (await before.http.get("/health/live")).status_code == 200
+    await fragile.mend()
+    await before.ready(20)
+    assert await Ask(before)(QUESTION) == expected
+
+
+async def test_a_killed_model(fragile: Fragile, before: Gateway) -> None:
+    """Triton says nothing to those whose answers are under way, and never starts the model's process again."""
+    started = time.monotonic()
+    error = await broken_off(before, fragile.kill_process_of_model)
+    assert time.monotonic() - started < SILENCE + 10
+    assert error["error"]["code"] in ("model_timeout", "model_failed", "overloaded")
+    is_error(error, error["error"]["type"], error["error"]["code"])
+    for body in (QUESTION, streamed(QUESTION)):
+        response = await before.http.post(path(body), json=body)
+        assert response.status_code in (502, 503)
+        refused(response, response.status_code, response.json()["error"]["type"])
+    assert time.monotonic() - started < SILENCE + 20
+    await fragile.mend()
+    await before.ready(20)
+    assert (await Ask(before)(QUESTION)).text
