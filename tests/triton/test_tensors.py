@@ -4,6 +4,7 @@ import json
 import queue
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -13,6 +14,7 @@ import tritonclient.grpc as client
 from tritonclient.utils import InferenceServerException
 
 from tests.triton.asking import NAME
+from tests.triton.installing import install_copy
 from tritonic.embedded import EmbeddedTriton
 
 pytestmark = pytest.mark.triton
@@ -59,6 +61,15 @@ class Stream:
                 responses.append(result)
             if response.parameters["triton_final_response"].bool_param:
                 return responses
+
+
+@pytest.fixture(scope="module")
+def triton(default_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedTriton]:
+    """One that no gateway speaks to: Triton 2.51 may crash where error statuses follow cancelled streams."""
+    repository = tmp_path_factory.mktemp("plain")
+    install_copy(default_folder, repository, NAME)
+    with EmbeddedTriton(repository) as running:
+        yield running
 
 
 @pytest.fixture
