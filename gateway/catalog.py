@@ -22,6 +22,9 @@ from gateway.signatures import vllm
 from gateway.telemetry import Trace
 from gateway.triton import IndexEntry, ModelConfig, Response, Tensor, Triton
 
+_DOWN_INTERVAL = 0.5
+"""Seconds between two looks at a server that did not answer the last one."""
+
 Request: TypeAlias = Chat | Complete
 
 OPERATION_NAMES: Mapping[type, str] = {Chat: "chat", Complete: "complete"}
@@ -156,7 +159,8 @@ class Catalog:
             except Exception:  # whatever a server answers, the next look may find better
                 self._log.exception("discovery failed", url=endpoint.triton.url)
             try:
-                async with asyncio.timeout(self._interval):
+                # A server that is down may be back any moment, and callers wait for it.
+                async with asyncio.timeout(self._interval if endpoint.up else min(self._interval, _DOWN_INTERVAL)):
                     await endpoint.look_now.wait()
                 # A burst of failures must not become a burst of looks.
                 await asyncio.sleep(0.1)

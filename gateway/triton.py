@@ -32,7 +32,7 @@ _CHANNEL_OPTIONS = [
     # A server that comes back must be found at once, not after gRPC's default of up to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 2000),
+    ("grpc.max_reconnect_backoff_ms", 500),
 ]
 # Without it Triton ends a failed stream with status OK and the error as mere text.
 _METADATA = (("triton_grpc_error", "true"),)
