@@ -80,14 +80,14 @@ def stage(repository: Path, name: str) -> Iterator[Stage]:
             place = Stage(repository / name, base / name)
             place.recover()
             shutil.rmtree(place.root, ignore_errors=True)
-            place.model.mkdir(parents=True)
-            place.scratch.mkdir()
-            if place.root.stat().st_dev != repository.stat().st_dev:
-                raise RepositoryBusy(
-                    f"{repository} is a mount of its own, so a model cannot be moved into it in one step. "
-                    "Use a folder inside it as the repository, or mount its parent."
-                )
             try:
+                place.model.mkdir(parents=True)
+                place.scratch.mkdir()
+                if place.root.stat().st_dev != repository.stat().st_dev:
+                    raise RepositoryBusy(
+                        f"{repository} is a mount of its own, so a model cannot be moved into it in one step. "
+                        "Use a folder inside it as the repository, or mount its parent."
+                    )
                 yield place
             finally:
                 shutil.rmtree(place.root, ignore_errors=True)

@@ -14,4 +14,5 @@ VOLUME /models
 USER tritonic
 WORKDIR /scratch
 ENTRYPOINT ["tritonic"]
-CMD ["build", "chat", "--repository", "/models"]
+# Not the mount itself: a model is staged beside the repository and moved into it by one rename.
+CMD ["build", "chat", "--repository", "/models/repository"]

@@ -16,5 +16,5 @@ ENV PYTHONPATH=/opt/tritonic
 # The image brings this user along.
 USER triton-server
 EXPOSE 8000 8001 8002
-CMD ["tritonserver", "--model-repository=/models", "--model-control-mode=explicit", "--load-model=*", \
+CMD ["tritonserver", "--model-repository=/models/repository", "--model-control-mode=explicit", "--load-model=*", \
      "--exit-on-error=false", "--strict-readiness=false", "--exit-timeout-secs=30"]
