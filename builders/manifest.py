@@ -24,7 +24,7 @@ def fingerprint(recipe: Recipe, source_digest: str) -> str:
     identity = {
         "format": FORMAT,
         "source": source_digest,
-        "recipe": recipe.model_dump(mode="json", exclude={"source", "revision"}),
+        "recipe": recipe.model_dump(mode="json", exclude={"source", "revision", "quantization"}),
         "quantization": str(recipe.quantization or QUANTIZATIONS.get(recipe.precision)),
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()

@@ -52,6 +52,13 @@ def check(recipe: Recipe, config: dict[str, Any]) -> None:
         raise UnsupportedModel(
             f"The ONNX exporter makes {architecture} for CUDA only, and engines are built for the CPU so far."
         )
+    if recipe.precision == "int4" and config.get("tie_word_embeddings"):
+        quantization = recipe.quantization or QUANTIZATIONS["int4"]
+        if not (quantization.symmetric or quantization.embedding_in_fp32):
+            raise UnsupportedModel(
+                "int4 with zero points cannot compress an embedding that is also the model's last matrix: the exporter "
+                "writes a file that onnxruntime does not load. Set embedding_in_fp32 = true or symmetric = true."
+            )
     if architecture not in known:
         raise UnsupportedModel(
             f"The architecture {architecture or '(none named in config.json)'} is not supported by the installed ONNX "

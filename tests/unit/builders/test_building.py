@@ -252,6 +252,15 @@ def test_what_is_made_for_cuda_only_is_refused_with_the_reason(tiny_recipe: Reci
         onnx_target.check(tiny_recipe(), {"architectures": ["PhiMoEForCausalLM"]})
 
 
+def test_a_compressed_shared_embedding_with_zero_points_is_refused(tiny_recipe: Recipes) -> None:
+    int4 = tiny_recipe(precision="int4", quantization={"symmetric": False})
+    tied = {"architectures": ["LlamaForCausalLM"], "tie_word_embeddings": True}
+    with pytest.raises(UnsupportedModel, match="embedding_in_fp32"):
+        onnx_target.check(int4, tied)
+    onnx_target.check(int4, tied | {"tie_word_embeddings": False})
+    onnx_target.check(tiny_recipe(precision="int4"), tied)
+
+
 def test_more_context_than_the_checkpoint_has_is_refused(tiny_recipe: Recipes, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"257 .* 256"):
         build(tiny_recipe(context_length=257), tmp_path / "repository")

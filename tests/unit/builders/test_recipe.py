@@ -77,6 +77,8 @@ def test_the_fingerprint_follows_what_decides_the_build() -> None:
     same = recipe.make(name="a", source="/two")
     assert manifest.fingerprint(base, "digest") == manifest.fingerprint(same, "digest")
     assert manifest.fingerprint(base, "digest") != manifest.fingerprint(base, "other")
+    spelt_out = recipe.make(name="a", source="/one", quantization=recipe.QUANTIZATIONS["int8"].model_dump())
+    assert manifest.fingerprint(base, "digest") == manifest.fingerprint(spelt_out, "digest")
     for change in ({"precision": "int4"}, {"max_rows": 8}, {"quantization": {"block_size": 64}}):
         changed = recipe.make(name="a", source="/one", **change)
         assert manifest.fingerprint(base, "digest") != manifest.fingerprint(changed, "digest")
