@@ -182,6 +182,4 @@ class _Exchange:
             self._desk.post(self.key, self._flush)
 
     def _flush(self) -> None:
-        if self._reply.closing:
-            self._desk.forget(self.key)
-        self._reply.flush()
+        self._reply.flush(lambda: self._desk.forget(self.key))

@@ -1,6 +1,7 @@
 """What goes back for one request: events are gathered until there is something to send."""
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -56,11 +57,6 @@ class Reply:
             self._open = num_answers
             return self._error is None
 
-    @property
-    def closing(self) -> bool:
-        """Whether the next response is the last."""
-        return self._error is not None or not self._open
-
     def add(self, event: Event) -> bool:
         """Take an event; whether `flush` has to be called for it."""
         with self._lock:
@@ -76,25 +72,35 @@ class Reply:
                     self._reasons[event.index] = event.finish_reason
                     self._open -= 1
             shown = self._stream and isinstance(event, Delta) and bool(event.text or event.finish_reason)
-            if self._due or not (shown or self.closing):
+            if self._due or not (shown or self._error or not self._open):
                 return False
             self._due = True
             return True
 
-    def flush(self) -> bool:
-        """Send what has gathered; whether it was the last response."""
+    def flush(self, ending: Callable[[], None]) -> None:
+        """Send what has gathered; `ending` is called before the last response is sent."""
+        taken = self._take()
+        if taken is None:
+            return
+        outcome, final = taken
+        if final:
+            ending()
+        if isinstance(outcome, Answer):
+            self._responder.send(outcome, self._num_prompt_tokens, final=final)
+        else:
+            self._responder.fail(outcome)
+
+    def _take(self) -> tuple[Answer | GenerationError, bool] | None:
+        """What is to be sent and whether it is the last, decided at once: events may arrive at any moment."""
         with self._lock:
             if self._ended:
-                return False
+                return None
             self._due = False
-            error, final = self._error, not self._open
-            self._ended = final or error is not None
+            self._ended = self._error is not None or not self._open
+            if self._error:
+                return self._error, True
             answer = Answer(tuple("".join(parts) for parts in self._texts), tuple(self._reasons), self._num_tokens)
             self._texts = [[] for _ in self._texts]
             self._reasons = [""] * len(self._reasons)
             self._num_tokens = 0
-        if error:
-            self._responder.fail(error)
-        else:
-            self._responder.send(answer, self._num_prompt_tokens, final=final)
-        return self._ended
+            return answer, self._ended

@@ -9,6 +9,7 @@ import pytest
 
 from backends.llm import errors
 from backends.llm.desk import Desk, Request
+from backends.llm.engine import Delta, Failed
 from backends.llm.prompt import Prompts
 
 
@@ -229,6 +230,37 @@ def test_a_client_that_cannot_be_reached_does_not_stop_the_others(open_desk):
     for _ in range(4):
         desk.take(Request(b"x", None, True, True, b'{"max_tokens": 4}'), client)
     assert ask(desk).wait().error is None and ask(desk).wait().error is None
+
+
+class LockWithIntruder:
+    """A lock before which something else gets in, once, when the sender is about to take it."""
+
+    def __init__(self, intrude):
+        self._lock, self._intrude = threading.Lock(), intrude
+
+    def __enter__(self):
+        if threading.current_thread().name.startswith("llm-outbox") and self._intrude:
+            intrude, self._intrude = self._intrude, None
+            intrude()
+        self._lock.acquire()
+
+    def __exit__(self, *_):
+        self._lock.release()
+
+
+@pytest.mark.parametrize("last", [Delta(0, "b", 1, "stop"), Failed(errors.EngineFailed("It broke."))])
+def test_a_last_event_that_arrives_while_the_one_before_is_sent_leaves_nothing_open(open_desk, monkeypatch, last):
+    desk, engine, _ = open_desk()
+    submitted = []
+    monkeypatch.setattr(engine, "submit", submitted.append)
+    client = ask(desk)
+    while not submitted:
+        time.sleep(0.001)
+    (exchange,) = desk._open.values()
+    exchange._reply._lock = LockWithIntruder(lambda: submitted[0].sink(last))
+    submitted[0].sink(Delta(0, "a", 1))
+    client.wait()
+    assert not desk._open and not desk._watch._live
 
 
 def test_closing_answers_what_is_open(open_desk):
