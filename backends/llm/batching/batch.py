@@ -139,19 +139,31 @@ class Batch:
         """Free every row without a word, after a fault that leaves none of them in a known state."""
         for sequence in self.rows:
             sequence.row = -1
-        for row in range(self._forward.max_rows):
-            self._forward.release(row)
         self.rows = Rows(self._forward)
+        for row in range(self._forward.max_rows):
+            try:
+                self._forward.release(row)
+            except Exception:  # what is left in a row is overwritten; only its memory is not given back
+                _log.exception("Row %d could not be freed.", row)
 
     def fail(self, job: Job, error: Exception) -> None:
-        """End a job, free its rows, and say why; a job that has ended is left alone."""
+        """Free the rows of a job, end it and say why; one that has ended already is told nothing.
+
+        Raises what the forward pass raises while rows are freed; the job is ended and told all the same.
+        """
+        try:
+            self.rows.leave([sequence for sequence in self.rows if sequence.job is job])
+        finally:
+            self.tell(job, error)
+
+    def tell(self, job: Job, error: Exception) -> None:
+        """End a job and say why, whatever has become of its rows; a job that has ended is left alone."""
         if job.ended:
             return
         job.ended = True
         if not isinstance(error, GenerationError):
             _log.error("A generation failed: %s", error, exc_info=error)
             error = EngineFailed(f"The model failed: {str(error)[:500]}")
-        self.rows.leave([sequence for sequence in self.rows if sequence.job is job])
         self._ended(job)
         try:
             job.generation.sink(Failed(error))

@@ -97,14 +97,22 @@ class BatchingEngine:
             self._thread.join()
 
     def _run(self) -> None:
-        while self._wait_for_work():
-            try:
-                self._turn()
-            except Exception as error:  # a fault of the engine itself: nothing that runs can be trusted
-                _log.exception("The engine failed, and goes on with new requests.")
-                self._batch.abandon()
-                self._fail_all(EngineFailed(f"The engine failed: {str(error)[:500]}"))
-        self._fail_all(EngineFailed("The engine is shutting down."))
+        reason = "The engine is shutting down."
+        try:
+            while self._wait_for_work():
+                try:
+                    self._turn()
+                except Exception as error:  # a fault of the engine itself: nothing that runs can be trusted
+                    _log.exception("The engine failed, and goes on with new requests.")
+                    self._batch.abandon()
+                    self.figures.rows_active = 0
+                    self._fail_all(EngineFailed(f"The engine failed: {str(error)[:500]}"))
+        except Exception as error:
+            _log.exception("The engine failed while it handled a failure, and is closed.")
+            reason = f"The engine failed, and is closed: {str(error)[:500]}"
+        with self._changed:
+            self._closing = True
+        self._fail_all(EngineFailed(reason))
         self._forward.close()
 
     def _wait_for_work(self) -> bool:
@@ -124,7 +132,7 @@ class BatchingEngine:
         with self._changed:
             jobs = list(self._jobs.values())
         for job in jobs:
-            self._batch.fail(job, error)
+            self._batch.tell(job, error)
 
     def _take(self) -> Sequence | None:
         with self._changed:

@@ -39,13 +39,17 @@ class Rows:
 
     def join(self) -> None:
         """The prompt is read: the sequence runs with the others from the next step on."""
-        sequence, self.reading = self.reading, None
+        sequence = self.reading
         assert sequence is not None
         self._move(sequence, len(self.running))
+        self.reading = None
         self.running.append(sequence)
 
     def leave(self, sequences: list[Sequence]) -> None:
-        """Free the rows of sequences, wherever they are; those that left already are passed over."""
+        """Free the rows of sequences, wherever they are; those that left already are passed over.
+
+        Where the forward pass raises, every sequence is still where it says, and the call may be made again.
+        """
         # From the last row on, so that no row is moved that leaves as well.
         for sequence in sorted(sequences, key=lambda sequence: -sequence.row):
             if sequence.row < 0:
@@ -53,12 +57,17 @@ class Rows:
             self._forward.release(sequence.row)
             if sequence is self.reading:
                 self.reading = None
-            else:
-                last = self.running.pop()
-                if last is not sequence:
-                    self.running[sequence.row] = last
-                    self._move(last, sequence.row)
-            sequence.row = -1
+                sequence.row = -1
+                continue
+            last = self.running[-1]
+            if last is sequence:
+                self.running.pop()
+                sequence.row = -1
+                continue
+            self._forward.copy(last.row, sequence.row, last.length)
+            self.running[sequence.row] = self.running.pop()
+            last.row, sequence.row, emptied = sequence.row, -1, last.row
+            self._forward.release(emptied)
 
     def _move(self, sequence: Sequence, row: int) -> None:
         if sequence.row == row:

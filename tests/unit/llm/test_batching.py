@@ -218,6 +218,60 @@ def test_a_fault_in_the_engine_itself_does_not_end_it(scripted, listen, monkeypa
     settle(lambda: (forward.held == -1).all())
 
 
+def times(count, call):
+    """`call`, but the first `count` times it raises."""
+    left = [count]
+
+    def flaky(*args):
+        if left[0] > 0:
+            left[0] -= 1
+            raise OSError("no memory")
+        return call(*args)
+
+    return flaky
+
+
+@pytest.mark.parametrize("count", [1, 2, 10**9])
+@pytest.mark.parametrize("name", ["release", "copy"])
+@pytest.mark.parametrize("max_tokens", [1, 4])
+def test_rows_that_cannot_be_freed_leave_no_job_behind(scripted, listen, monkeypatch, name, count, max_tokens):
+    engine, forward = scripted(max_rows=3, seconds=0.001)
+    monkeypatch.setattr(forward, name, times(count, getattr(forward, name)))
+    for _ in range(3):
+        heard = [listen(engine, PROMPT, max_tokens=tokens) for tokens in (max_tokens, 40, 50)]
+        for one in heard:
+            one.wait(5)
+        assert all(one.error is None or isinstance(one.error, EngineFailed) for one in heard)
+        settle(lambda: not engine._jobs and not len(engine._batch.rows))
+    assert engine._thread.is_alive()
+
+
+@pytest.mark.parametrize("count", [1, 10**9])
+def test_cancelling_what_cannot_be_freed_still_ends_it(scripted, listen, monkeypatch, count):
+    engine, forward = scripted(max_rows=2, seconds=0.002)
+    one, other = listen(engine, PROMPT), listen(engine, PROMPT)
+    one.began.wait()
+    monkeypatch.setattr(forward, "release", times(count, forward.release))
+    assert cancel_and_time(engine, one) < 1
+    assert isinstance(other.wait(5).error, EngineFailed)
+    assert listen(engine, PROMPT, max_tokens=3).wait(5).num_tokens == 3
+    settle(lambda: not engine._jobs)
+
+
+def test_a_failure_while_a_failure_is_handled_closes_the_engine(scripted, listen, monkeypatch):
+    engine, forward = scripted(max_rows=1, seconds=0.002)
+    heard = [listen(engine, PROMPT) for _ in range(3)]
+    heard[0].began.wait()
+    monkeypatch.setattr(engine._batch, "abandon", lambda: 1 / 0)
+    monkeypatch.setattr(engine._batch, "step", lambda: 1 / 0)
+    for one in heard:
+        assert isinstance(one.wait(5).error, EngineFailed)
+    with pytest.raises(EngineFailed):
+        listen(engine, PROMPT)
+    engine.close()
+    assert forward.closed and not engine._jobs
+
+
 def test_a_sink_that_raises_ends_its_own_generation(scripted, listen):
     engine, _ = scripted(max_rows=2)
 
