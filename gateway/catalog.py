@@ -14,7 +14,7 @@ from typing import Protocol, TypeAlias
 
 import structlog
 
-from gateway.errors import RETRY_AFTER, GatewayError, ModelNotFound, Overloaded, UnsupportedOption
+from gateway.errors import RETRY_AFTER, GatewayError, ModelNotFound, Overloaded, ServerGone, UnsupportedOption
 from gateway.operations.chat import Chat
 from gateway.operations.complete import Complete
 from gateway.operations.text import TextEvent
@@ -84,6 +84,8 @@ class Endpoint:
     models: tuple[Model, ...] = ()
     waiting: Mapping[str, str] = field(default_factory=dict)
     """Names that are on the server and not ready, with the reason."""
+    served_names: dict[str, str] = field(default_factory=dict)
+    """What clients call each model that was ever seen here, by Triton's name for it."""
 
 
 class Catalog:
@@ -120,12 +122,11 @@ class Catalog:
         known = ", ".join(model.name for model in self.models()) or "none"
         raise ModelNotFound(f"The model '{name}' does not exist. Models: {known}.", param="model")
 
-    async def run(self, request: Request, trace: Trace) -> AsyncGenerator[TextEvent]:
-        """Ask the model that `request` names, and yield the events of its answer.
+    async def run(self, model: Model, request: Request, trace: Trace) -> AsyncGenerator[TextEvent]:
+        """Ask a model that `get` found, and yield the events of its answer.
 
         Closing the iterator stops the model. Raises a `GatewayError` for every failure.
         """
-        model = self.get(request.model)
         operation = OPERATION_NAMES[type(request)]
         if operation not in model.operations:
             offered = ", ".join(sorted(model.operations))
@@ -141,7 +142,8 @@ class Catalog:
                         work.saw(event)
                         yield event
             except GatewayError as error:
-                if isinstance(error, Overloaded | ModelNotFound):
+                # Not where the model itself says that it is full: looking would only add to its work.
+                if isinstance(error, ServerGone | ModelNotFound):
                     model.endpoint.look_now.set()
                 raise model.signature.explain(request, error) from None
 
@@ -178,11 +180,18 @@ class Catalog:
                 self._log.warning("triton unreachable", url=endpoint.triton.url, reason=error.message)
             endpoint.up = False
             return
-        models = [m for c in configs if isinstance(c, ModelConfig) and (m := self._describe(endpoint, c))]
+        before = {model.config.name: model for model in endpoint.models}
+        models = []
+        for name, config in zip(ready, configs, strict=True):
+            # A server too busy to describe a model in time still holds it.
+            model = self._describe(endpoint, config) if isinstance(config, ModelConfig) else before.get(name)
+            if model:
+                models.append(model)
+                endpoint.served_names[name] = model.name
         if not endpoint.up or {m.name for m in models} != {m.name for m in endpoint.models}:
             self._log.info("models", url=endpoint.triton.url, ready=sorted(m.name for m in models))
         endpoint.models, endpoint.up = tuple(models), True
-        endpoint.waiting = _waiting(entries)
+        endpoint.waiting = _waiting(entries, endpoint.served_names)
 
     def _describe(self, endpoint: Endpoint, config: ModelConfig) -> Model | None:
         """Read what a model says of itself; None, with one line in the log, where that is nothing we can speak to."""
@@ -221,10 +230,12 @@ class Catalog:
             await endpoint.triton.close()
 
 
-def _waiting(entries: list[IndexEntry]) -> dict[str, str]:
+def _waiting(entries: list[IndexEntry], served_names: Mapping[str, str]) -> dict[str, str]:
     """Models that are there and not ready. A model that was unloaded on purpose is simply gone."""
     return {
-        entry.name: "it failed to load" if entry.state == "UNAVAILABLE" else f"it is {entry.state.lower()}"
+        served_names.get(entry.name, entry.name): "it failed to load"
+        if entry.state == "UNAVAILABLE"
+        else f"it is {entry.state.lower()}"
         for entry in entries
         if entry.state not in ("", "READY") and entry.reason != "unloaded"
     }

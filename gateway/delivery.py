@@ -6,7 +6,7 @@ the request in Triton. Starlette notices a hang-up only while a body is being se
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TypeVar
 
 import structlog
@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, Overloaded
 from gateway.telemetry import Trace
 
 Event = TypeVar("Event")
@@ -99,8 +99,19 @@ class _EventStream(Response):
             await _unless_gone(receive, self._send_all(send), self._trace)
         except ClientGone:
             pass
+        except asyncio.CancelledError:
+            # Only the server itself cancels an answer, when it stops before the answer is done.
+            last = self._failure(Overloaded("The service is stopping."))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(1):
+                    await send({"type": "http.response.body", "body": last, "more_body": False})
         finally:
             await self._events.aclose()
+
+    def _failure(self, error: GatewayError) -> bytes:
+        """The event that says how the stream failed."""
+        self._trace.error = error
+        return _line(self._render_error(error))
 
     async def _send_all(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
@@ -113,10 +124,10 @@ class _EventStream(Response):
                 if self._done is not None:
                     last = _line(self._done)
             except GatewayError as error:
-                last = _line(self._render_error(error))
+                last = self._failure(error)
             except Exception:
                 structlog.get_logger("gateway").exception("stream failed", request_id=self._trace.request_id)
-                last = _line(self._render_error(GatewayError("The gateway failed while it sent the answer.")))
+                last = self._failure(GatewayError("The gateway failed while it sent the answer."))
         await send({"type": "http.response.body", "body": last, "more_body": False})
 
     async def _send_event(self, send: Send, event: object) -> None:

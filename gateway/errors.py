@@ -12,6 +12,7 @@ GatewayError
 ├── RequestTooLarge           413
 ├── RateLimited               429  the caller asks too much; `retry_after`
 ├── Overloaded                503  the service cannot take it now; `retry_after`
+│   └── ServerGone         503  the model's server does not answer
 ├── ModelFailed               502  Triton or the model failed
 └── ModelTimeout              504  the model did not answer in time
 
@@ -110,6 +111,10 @@ class Overloaded(GatewayError):
 
     status = 503
     code = "overloaded"
+
+
+class ServerGone(Overloaded):
+    """The server that holds the model does not answer."""
 
 
 class ModelFailed(GatewayError):

@@ -13,6 +13,7 @@ from typing import Literal, Self
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from gateway.errors import GatewayError
 from gateway.operations.text import Delta, TextEvent, Usage
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
@@ -42,6 +43,7 @@ class Metrics:
         self.tokens_in = counter("tokens_in", "Tokens of prompts, as counted by the engine.")
         self.tokens_out = counter("tokens_out", "Tokens generated, as counted by the engine.")
         self.cancellations = counter("cancellations", "Requests whose client hung up before the end.")
+        self.failures = counter("failures", "Answers that ended with an error, streams among them.", (*by, "code"))
         self.in_flight = Gauge("tritonic_in_flight", "Requests a model works on.", by, registry=self.registry)
 
     def exposition(self) -> bytes:
@@ -58,6 +60,8 @@ class Trace:
     route: str = ""
     model: str = ""
     hung_up: bool = False
+    error: GatewayError | None = None
+    """How the answer ended, where it failed: a stream has its status long before."""
     started: float = field(default_factory=time.perf_counter)
 
     def work(self, model: str) -> "Work":
@@ -72,6 +76,8 @@ class Trace:
         self.metrics.request_seconds.labels(self.route, self.model).observe(seconds)
         if self.hung_up and self.model:
             self.metrics.cancellations.labels(self.route, self.model).inc()
+        if self.error:
+            self.metrics.failures.labels(self.route, self.model, self.error.code).inc()
         log = structlog.get_logger("gateway")
         # What monitors ask every few seconds would drown what people ask.
         write = log.debug if self.route in _MONITORED else log.info
@@ -83,6 +89,7 @@ class Trace:
             status=status,
             milliseconds=round(seconds * 1000, 1),
             hung_up=self.hung_up,
+            **({"error": self.error.code, "reason": self.error.message[:500]} if self.error else {}),
         )
 
 

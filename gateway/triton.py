@@ -23,6 +23,7 @@ from gateway.errors import (
     ModelNotFound,
     ModelTimeout,
     Overloaded,
+    ServerGone,
     UnsupportedOption,
 )
 
@@ -215,7 +216,7 @@ _BY_CODE: dict[str, type[GatewayError]] = {
 _BY_STATUS: dict[grpc.StatusCode, type[GatewayError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
     grpc.StatusCode.NOT_FOUND: ModelNotFound,
-    grpc.StatusCode.UNAVAILABLE: Overloaded,
+    grpc.StatusCode.UNAVAILABLE: ServerGone,
     grpc.StatusCode.RESOURCE_EXHAUSTED: Overloaded,
     grpc.StatusCode.DEADLINE_EXCEEDED: ModelTimeout,
 }
@@ -231,6 +232,6 @@ def _gateway_error(status: grpc.StatusCode | None, message: str | None) -> Gatew
         code, _, name = tag.partition(":")
         if code in _BY_CODE:
             kind, param, message = _BY_CODE[code], name or None, sentence.strip()
-    elif kind is Overloaded:
+    elif kind is ServerGone:
         message = f"The model server is not available: {message}"
-    return kind(message, param=param, retry_after=RETRY_AFTER if kind is Overloaded else None)
+    return kind(message, param=param, retry_after=RETRY_AFTER if issubclass(kind, Overloaded) else None)

@@ -18,6 +18,7 @@ from starlette.types import Scope
 from gateway.delivery import ClientGone
 from gateway.errors import RETRY_AFTER, GatewayError, InvalidRequest, Overloaded, RequestTooLarge, Unauthorized
 from gateway.settings import Settings
+from gateway.telemetry import Trace
 
 RenderError: TypeAlias = Callable[[GatewayError], Response]
 
@@ -39,8 +40,9 @@ def route_class(render_error: RenderError) -> type[APIRoute]:
             handle = super().get_route_handler()
 
             async def handler(request: Request) -> Response:
+                trace: Trace = request.state.trace
+                trace.route = self.path
                 settings: Settings = request.app.state.settings
-                request.state.trace.route = self.path
                 try:
                     authorize(request, settings)
                     if request.method in ("POST", "PUT", "PATCH"):
@@ -48,18 +50,19 @@ def route_class(render_error: RenderError) -> type[APIRoute]:
                         await request.read(settings.max_body_bytes)
                     return await handle(request)
                 except (ClientGone, ClientDisconnect):
-                    request.state.trace.hung_up = True
+                    trace.hung_up = True
                     return Response(status_code=499)  # nobody reads it; the log shows it
                 except asyncio.CancelledError:
                     # Only the server itself cancels a request, when it stops before the request is done.
-                    return render_error(Overloaded("The service is stopping.", retry_after=RETRY_AFTER))
+                    trace.error = Overloaded("The service is stopping.", retry_after=RETRY_AFTER)
                 except RequestValidationError as invalid:
-                    return render_error(_explain(invalid))
+                    trace.error = _explain(invalid)
                 except GatewayError as error:
-                    return render_error(error)
+                    trace.error = error
                 except Exception:
-                    structlog.get_logger("gateway").exception("failed", request_id=request.state.trace.request_id)
-                    return render_error(GatewayError("The gateway failed on this request."))
+                    structlog.get_logger("gateway").exception("failed", request_id=trace.request_id)
+                    trace.error = GatewayError("The gateway failed on this request.")
+                return render_error(trace.error)
 
             return handler
 

@@ -35,7 +35,7 @@ class ContentPart(Wire):
 
 Content = Annotated[
     Annotated[str, Tag(UNION_TAG + "text")]
-    | Annotated[list[ContentPart], Field(min_length=1), Tag(UNION_TAG + "parts")],
+    | Annotated[list[ContentPart], Field(min_length=1, max_length=256, fail_fast=True), Tag(UNION_TAG + "parts")],
     Discriminator(lambda value: UNION_TAG + ("parts" if isinstance(value, list) else "text")),
 ]
 
@@ -54,10 +54,16 @@ class Message(Wire):
 class CreateChatCompletionRequest(SamplingFields):
     """The body of a chat request. Fields not named here are ignored; docs/dialects.md lists which are common."""
 
-    messages: Annotated[list[Message], Field(min_length=1)]
+    # Without `fail_fast`, a body of a megabyte could hold half a million errors to be written down.
+    messages: Annotated[list[Message], Field(min_length=1, max_length=4096, fail_fast=True)]
     max_completion_tokens: Annotated[int | None, Field(ge=1)] = None
     # Known, and not carried yet: a value that asks for something is refused by name.
+    add_generation_prompt: Any = None
     audio: Any = None
+    chat_template: Any = None
+    chat_template_kwargs: Any = None
+    continue_final_message: Any = None
+    echo: Any = None
     function_call: Any = None
     functions: Any = None
     logit_bias: Any = None
@@ -82,6 +88,11 @@ NOT_CARRIED: Mapping[str, Callable[[Any], bool]] = {
     "logit_bias": lambda value: value == {},
     "modalities": lambda value: value == ["text"],
     "audio": lambda _: False,
+    "add_generation_prompt": lambda value: value is True,
+    "chat_template": lambda _: False,
+    "chat_template_kwargs": lambda value: value == {},
+    "continue_final_message": lambda value: value is False,
+    "echo": lambda value: value is False,
     "prediction": lambda _: False,
     "web_search_options": lambda _: False,
 }
@@ -101,13 +112,14 @@ async def create_chat_completion(body: CreateChatCompletionRequest, request: Req
     """Answer `messages`, whole or as server-sent events."""
     catalog: Catalog = request.app.state.catalog
     chat, streams = parse(body), body.streams
+    model = catalog.get(body.model)
     head = {
         "id": f"chatcmpl-{uuid.uuid4().hex}",
         "created": int(time.time()),
         "model": body.model,
-        "system_fingerprint": catalog.get(body.model).fingerprint,
+        "system_fingerprint": model.fingerprint,
     }
-    events = catalog.run(chat, request.state.trace)
+    events = catalog.run(model, chat, request.state.trace)
     if streams:
         chunks = _Chunks(head, body.include_usage)
         return await delivery.sse(request, events, chunks.render, errors.body, b"[DONE]")

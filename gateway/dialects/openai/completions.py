@@ -52,14 +52,15 @@ async def create_completion(body: CreateCompletionRequest, request: Request) -> 
     """Continue `prompt`, whole or as server-sent events."""
     catalog: Catalog = request.app.state.catalog
     complete, streams = parse(body), body.streams
+    model = catalog.get(body.model)
     head = {
         "id": f"cmpl-{uuid.uuid4().hex}",
         "object": "text_completion",
         "created": int(time.time()),
         "model": body.model,
-        "system_fingerprint": catalog.get(body.model).fingerprint,
+        "system_fingerprint": model.fingerprint,
     }
-    events = catalog.run(complete, request.state.trace)
+    events = catalog.run(model, complete, request.state.trace)
     if streams:
         chunks = _Chunks(head, body.include_usage)
         return await delivery.sse(request, events, chunks.render, errors.body, b"[DONE]")

@@ -16,7 +16,9 @@ from gateway.operations.text import Sampling, Usage
 Stop = Annotated[
     Annotated[str, Field(min_length=1), Tag(UNION_TAG + "one")]
     | Annotated[
-        list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=4), Tag(UNION_TAG + "several")
+        list[Annotated[str, Field(min_length=1)]],
+        Field(min_length=1, max_length=4, fail_fast=True),
+        Tag(UNION_TAG + "several"),
     ],
     Discriminator(lambda value: UNION_TAG + ("several" if isinstance(value, list) else "one")),
 ]
@@ -41,12 +43,22 @@ class SamplingFields(Wire):
     min_p: Annotated[float | None, Field(ge=0, le=1)] = None
     seed: Annotated[int | None, Field(ge=-(2**63), lt=2**63)] = None
     stop: Stop | None = None
+    stop_token_ids: Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=128, fail_fast=True)] | None = None
     presence_penalty: Annotated[float | None, Field(ge=-2, le=2)] = None
     frequency_penalty: Annotated[float | None, Field(ge=-2, le=2)] = None
-    repetition_penalty: Annotated[float | None, Field(gt=0, le=10)] = None
+    repetition_penalty: Annotated[float | None, Field(ge=0.01, le=10)] = None
     n: Annotated[int | None, Field(ge=1, le=128)] = None
     ignore_eos: bool | None = None
     user: str | None = None
+    # Known from vLLM, and not carried yet: what would change the answer is refused rather than dropped.
+    min_tokens: Any = None
+    bad_words: Any = None
+    use_beam_search: Any = None
+    structured_outputs: Any = None
+    guided_json: Any = None
+    guided_regex: Any = None
+    guided_choice: Any = None
+    guided_grammar: Any = None
 
     def sampling(self, max_tokens: int | None) -> Sampling:
         """Return what was given; `max_tokens` because chat has two names for it."""
@@ -58,6 +70,7 @@ class SamplingFields(Wire):
             min_p=self.min_p,
             seed=self.seed,
             stop=(self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ()),
+            stop_token_ids=tuple(self.stop_token_ids or ()),
             presence_penalty=self.presence_penalty,
             frequency_penalty=self.frequency_penalty,
             repetition_penalty=self.repetition_penalty,
@@ -78,12 +91,23 @@ class SamplingFields(Wire):
         return self.stream_options is not None and bool(self.stream_options.include_usage)
 
 
+NOT_CARRIED: Mapping[str, Callable[[Any], bool]] = {
+    "min_tokens": lambda value: value == 0,
+    "bad_words": lambda value: value == [],
+    "use_beam_search": lambda value: value is False,
+    **dict.fromkeys(
+        ("structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar"), lambda _: False
+    ),
+}
+
+
 def refuse(body: Wire, not_carried: Mapping[str, Callable[[Any], bool]]) -> None:
     """Raise `UnsupportedOption` for the first field that asks for what is not carried.
 
-    `not_carried` gives for each name a test that is true of the values that ask for nothing.
+    `not_carried` gives for each name, beside those that no route carries, a test that is true of the values that ask
+    for nothing.
     """
-    for name, asks_nothing in not_carried.items():
+    for name, asks_nothing in {**NOT_CARRIED, **not_carried}.items():
         value = getattr(body, name)
         if value is not None and not asks_nothing(value):
             raise UnsupportedOption(f"The parameter '{name}' is not supported with this value yet.", param=name)

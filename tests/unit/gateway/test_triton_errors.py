@@ -19,7 +19,7 @@ S = grpc.StatusCode
         (S.UNAVAILABLE, "[overloaded] 1024 requests wait.", errors.Overloaded, None, "1024 requests wait."),
         (S.INTERNAL, "[engine_failed] It broke.", errors.ModelFailed, None, "It broke."),
         (S.NOT_FOUND, "no such model", errors.ModelNotFound, None, "no such model"),
-        (S.UNAVAILABLE, "gone", errors.Overloaded, None, "The model server is not available: gone"),
+        (S.UNAVAILABLE, "gone", errors.ServerGone, None, "The model server is not available: gone"),
         (S.INTERNAL, "[1] is not a code of ours", errors.ModelFailed, None, "[1] is not a code of ours"),
         (None, "in flight error", errors.ModelFailed, None, "in flight error"),
         (S.UNKNOWN, None, errors.ModelFailed, None, "Triton gave no reason."),
@@ -31,4 +31,4 @@ def test_translation(
     error = _gateway_error(status, message)
     assert type(error) is kind
     assert (error.param, error.message) == (param, sentence)
-    assert error.retry_after == (RETRY_AFTER if kind is errors.Overloaded else None)
+    assert error.retry_after == (RETRY_AFTER if issubclass(kind, errors.Overloaded) else None)
