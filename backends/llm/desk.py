@@ -80,7 +80,13 @@ class Desk:
             return
         self._watch.add(exchange.key, client.is_gone, exchange.cancel)
         lane = self._long if len(request.text or b"") > _SHORT_BYTES else self._short
-        lane.submit(exchange.begin)
+        try:
+            lane.submit(exchange.begin)
+        except RuntimeError as error:  # the lane is closed, or has no thread
+            with self._lock:
+                closed = self._closed
+            if not closed:  # `close` answers what is open, and this request is
+                exchange.fail(EngineFailed(f"The request could not be prepared: {error}"))
 
     def close(self) -> None:
         """Answer what is open, and end every thread."""

@@ -1,6 +1,7 @@
 """What Triton loads for `backend: "llm"`."""
 
 import json
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import triton_python_backend_utils as pb_utils
 
 from backends.llm.desk import Desk
-from backends.llm.errors import GenerationError
+from backends.llm.errors import EngineFailed, GenerationError
 from backends.llm.lifeline import end_with_parent
 from backends.llm.loading import load, load_tokenizer
 from backends.llm.metrics import Publisher
 from backends.llm.options import read_options
 from backends.llm.prompt import Prompts
 from backends.llm.tensors import TritonClient, make_metrics, read_request
+
+_log = logging.getLogger(__name__)
 
 
 class TritonPythonModel:
@@ -44,12 +47,23 @@ class TritonPythonModel:
     def execute(self, requests: list[Any]) -> None:
         """Take requests; their answers come later, through their response senders."""
         for request in requests:
-            client = TritonClient(request)
             try:
-                client.read_wishes(request)
-                self._desk.take(read_request(request), client)
-            except GenerationError as error:
-                client.fail(error)
+                self._take(request)
+            except Exception:  # not even the error could be sent; the other requests are taken all the same
+                _log.exception("A request could not be answered.")
+
+    def _take(self, request: Any) -> None:
+        client = TritonClient(request)
+        try:
+            client.read_wishes(request)
+            read = read_request(request)
+        except GenerationError as error:
+            client.fail(error)
+        except Exception as error:
+            _log.exception("A request could not be read.")
+            client.fail(EngineFailed(f"The request could not be read: {str(error)[:500]}"))
+        else:
+            self._desk.take(read, client)
 
     def finalize(self) -> None:
         """Answer what is open, and end every thread."""
