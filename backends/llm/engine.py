@@ -75,7 +75,8 @@ class Engine(Protocol):
     def submit(self, generation: Generation) -> None:
         """Take a generation; events begin to arrive at its sink.
 
-        Raises `ContextLengthExceeded`, `Overloaded`, or `EngineFailed` where the engine is closed; no event comes then.
+        Raises `InvalidValue` for more answers than there will ever be room for, `ContextLengthExceeded`, `Overloaded`,
+        or `EngineFailed` where the engine is closed; no event comes then.
         """
 
     def cancel(self, generation: Generation) -> None:

@@ -83,7 +83,7 @@ def _check(name: str, value: Any, vocab_size: int) -> Any:
         case "presence_penalty" | "frequency_penalty":
             return _number(name, value, -2.0, 2.0)
         case "repetition_penalty":
-            return _number(name, value, 0.0, math.inf, above=True)
+            return _number(name, value, 0.01, math.inf)  # with less, logits become infinite
         case _:
             if not isinstance(value, bool):
                 raise InvalidValue("This must be true or false.", name)

@@ -10,7 +10,7 @@ from backends.llm.batching.forward import Forward
 from backends.llm.batching.sequence import Job, Sequence
 from backends.llm.batching.waiting import Waiting
 from backends.llm.engine import Generation
-from backends.llm.errors import Cancelled, ContextLengthExceeded, EngineFailed, Overloaded
+from backends.llm.errors import Cancelled, ContextLengthExceeded, EngineFailed, InvalidValue, Overloaded
 from backends.llm.figures import Figures
 
 _log = logging.getLogger(__name__)
@@ -52,7 +52,9 @@ class BatchingEngine:
         return self._forward.vocab_size
 
     def submit(self, generation: Generation) -> None:
-        """Queue a generation. Raises `ContextLengthExceeded`, `Overloaded`, `EngineFailed`."""
+        """Queue a generation. Raises `InvalidValue`, `ContextLengthExceeded`, `Overloaded`, `EngineFailed`."""
+        if generation.sampling.n > self._max_open:
+            raise InvalidValue(f"This model has room for {self._max_open} answers at once.", "n")
         room = self.context_length - len(generation.prompt)
         if room < 1:
             raise ContextLengthExceeded(

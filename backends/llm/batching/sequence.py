@@ -45,7 +45,8 @@ class Sequence:
         """The newest token, not yet in the row; -1 while the prompt is on its way."""
         self._left = room if sampling.max_tokens is None else min(room, sampling.max_tokens)
         self._ends = frozenset(sampling.stop_token_ids) | (frozenset() if sampling.ignore_eos else eos)
-        self._sampler = Sampler(sampling, index, prompt, vocab_size)
+        self._vocab_size = vocab_size
+        self._sampler: Sampler | None = None
         self._detokenizer = Detokenizer(tokenizer, prompt)
         self._stops = StopStrings(sampling.stop)
 
@@ -54,6 +55,9 @@ class Sequence:
 
         Raises `EngineFailed` where the logits are no numbers, and whatever the tokenizer raises.
         """
+        if self._sampler is None:  # only now, for it may hold arrays over the vocabulary, and many sequences wait
+            generation = self.job.generation
+            self._sampler = Sampler(generation.sampling, self.index, generation.prompt, self._vocab_size)
         self.token = self._sampler.choose(logits)
         self._left -= 1
         if self.token in self._ends:

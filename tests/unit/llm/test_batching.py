@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from backends.llm.engine import Generation
-from backends.llm.errors import Cancelled, ContextLengthExceeded, EngineFailed, Overloaded
+from backends.llm.errors import Cancelled, ContextLengthExceeded, EngineFailed, InvalidValue, Overloaded
 from backends.llm.sampling import Sampling
 
 PROMPT = [10, 20, 30]
@@ -107,6 +107,22 @@ def test_more_than_may_wait_are_refused_and_room_comes_back(scripted, listen):
     for one in heard:
         assert one.wait().error is None
     assert listen(engine, PROMPT, max_tokens=1).wait().error is None
+
+
+def test_more_answers_than_there_will_ever_be_room_for_are_no_matter_of_waiting(scripted, listen):
+    engine, _ = scripted(max_rows=2, max_waiting=1)
+    with pytest.raises(InvalidValue, match=r"\[invalid_value:n\].* 3 answers"):
+        listen(engine, PROMPT, n=4)
+    assert listen(engine, PROMPT, n=3, max_tokens=2).wait().error is None
+
+
+def test_what_waits_holds_no_arrays_over_the_vocabulary(scripted, listen):
+    engine, _ = scripted(max_rows=1, seconds=0.005)
+    first = listen(engine, PROMPT, max_tokens=900, frequency_penalty=1.0)
+    first.began.wait()
+    listen(engine, PROMPT, n=5, frequency_penalty=1.0)
+    waiting = list(engine._waiting._sequences)
+    assert len(waiting) == 5 and all(sequence._sampler is None for sequence in waiting)
 
 
 def test_no_waiting_at_all_still_fills_the_rows(scripted, listen):

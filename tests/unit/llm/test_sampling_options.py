@@ -71,6 +71,7 @@ def test_everything_that_can_be_said():
         ("frequency_penalty", None.__class__.__name__),
         ("repetition_penalty", 0),
         ("repetition_penalty", -1),
+        ("repetition_penalty", 0.009),
         ("ignore_eos", 1),
     ],
 )
