@@ -28,10 +28,13 @@ class Fragile:
         self.triton.start()
         await asyncio.to_thread(self.triton.wait_ready)
 
+    async def stop(self) -> None:
+        await asyncio.to_thread(self.triton.__exit__, None, None, None)
+
     async def mend(self) -> None:
         """Start it anew on the ports that it had."""
         old = self.triton
-        await asyncio.to_thread(old.__exit__, None, None, None)
+        await self.stop()
         ports = {"http_port": old.http_port, "grpc_port": old.grpc_port, "metrics_port": old.metrics_port}
         self.triton = EmbeddedTriton(self._repository, **ports)
         await self.start()

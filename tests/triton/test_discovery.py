@@ -38,7 +38,12 @@ async def test_a_model_comes_and_goes(
     assert (await ask(body)).text == (await ask({**body, "model": NAME})).text
     await load.unload(name)
     await until_listed(gateway, "org/passing", False)
-    refused(await gateway.http.post(path(body), json=body), 404, code="model_not_found", param="model")
+    assert (await gateway.http.post(path(body), json=body)).status_code in (404, 503)
+    await load.until_unloaded(name)
+    async with asyncio.timeout(5):
+        while (response := await gateway.http.post(path(body), json=body)).status_code == 503:
+            await asyncio.sleep(0.02)
+    refused(response, 404, code="model_not_found", param="model")
     assert NAME in await names(gateway)
 
 

@@ -28,9 +28,11 @@ ENDLESS = prompt("Once upon a time", max_tokens=4000, ignore_eos=True)
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def made(default_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Fragile]:
     fragile = Fragile(default_folder, tmp_path_factory.mktemp("fragile"))
-    await fragile.start()
-    yield fragile
-    await asyncio.to_thread(fragile.triton.__exit__, None, None, None)
+    try:
+        await fragile.start()
+        yield fragile
+    finally:
+        await fragile.stop()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -44,7 +46,7 @@ async def before(made: Fragile) -> AsyncIterator[Gateway]:
 @pytest_asyncio.fixture(loop_scope="session")
 async def fragile(made: Fragile, before: Gateway) -> Fragile:
     """It runs, whatever the last test did to it."""
-    if made.triton.poll() is not None:
+    if not await asyncio.to_thread(made.triton.is_ready):
         await made.mend()
     await before.ready(20)
     return made
