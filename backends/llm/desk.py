@@ -104,13 +104,15 @@ class Desk:
             exchange.fail(EngineFailed("The model is being unloaded."))
         self._outbox.close()
 
-    def generation(self, request: Request, sink: Callable[[Event], None]) -> tuple[Generation, str]:
+    def generation(
+        self, request: Request, sink: Callable[[Event], None], is_cancelled: Callable[[], bool]
+    ) -> tuple[Generation, str]:
         """The generation a request asks for, and what its answers begin with. Raises `GenerationError`."""
         sampling = parse_sampling(request.sampling, self._engine.vocab_size, self._defaults)
         if (request.text is None) == (request.token_ids is None):
             raise InvalidValue("Exactly one of text_input and token_ids must be given.", "text_input")
         if request.text is not None:
-            tokens = self._prompts.encode(request.text)
+            tokens = self._prompts.encode(request.text, is_cancelled)
         else:
             assert request.token_ids is not None
             tokens = self._prompts.check(request.token_ids)
@@ -158,7 +160,7 @@ class _Exchange:
         if self._cancelled:
             return
         try:
-            generation, prefix = self._desk.generation(self._request, self._add)
+            generation, prefix = self._desk.generation(self._request, self._add, lambda: self._cancelled)
             if self._reply.begin(generation.sampling.n, len(generation.prompt), prefix):
                 self._desk.submit(generation)
         except GenerationError as error:

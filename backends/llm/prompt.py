@@ -1,5 +1,6 @@
 """From what a request asks to the tokens of its prompt."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,10 @@ from tokenizers import Tokenizer
 
 from backends.llm.engine import Tokens
 from backends.llm.errors import ContextLengthExceeded, InvalidValue
+from backends.llm.prompt_length import longest_token, too_many_tokens
+
+# Longer texts are looked at in slices first.
+_LONG = 65_536
 
 
 class Prompts:
@@ -19,15 +24,26 @@ class Prompts:
         self._bos = bos
         self._vocab_size = vocab_size
         self._context_length = context_length
+        self._longest_token = longest_token(tokenizer)
 
-    def encode(self, document: bytes) -> Tokens:
-        """Tokens of UTF-8 text: int64[n]. Raises `InvalidValue` or `ContextLengthExceeded`, naming `text_input`."""
+    def encode(self, document: bytes, is_cancelled: Callable[[], bool] = lambda: False) -> Tokens:
+        """Tokens of UTF-8 text: int64[n]. Raises `InvalidValue` or `ContextLengthExceeded`, naming `text_input`.
+
+        A text far too long for the context is refused without being tokenised whole. Meanwhile `is_cancelled` is
+        asked, and `Cancelled` raised.
+        """
+        if self._longest_token and (least := -(-len(document) // self._longest_token)) >= self._context_length:
+            raise self._too_long(f"at least {least}", "text_input")
         try:
             text = document.decode("utf-8")
         except UnicodeDecodeError as error:
             raise InvalidValue(f"This is not UTF-8: {error.reason} at byte {error.start}.", "text_input") from None
         if not text:
             raise InvalidValue("The prompt is empty.", "text_input")
+        if len(document) > _LONG:
+            count = too_many_tokens(self._tokenizer, text, 2 * self._context_length, is_cancelled)
+            if count:
+                raise self._too_long(f"at least {count}", "text_input")
         # A rendered chat template has brought its beginning-of-sequence token along; a second one spoils the answer.
         special = not (self._bos and text.startswith(self._bos))
         # A batch of one, because this call lets go of Python's lock and `encode` does not: a long prompt would hold
@@ -58,9 +74,9 @@ class Prompts:
             raise InvalidValue(f"The token {wrong[0]} is outside the vocabulary of {self._vocab_size}.", name)
         return tokens
 
-    def _too_long(self, num_tokens: int, name: str) -> ContextLengthExceeded:
+    def _too_long(self, num_tokens: int | str, name: str) -> ContextLengthExceeded:
         return ContextLengthExceeded(
             f"The prompt has {num_tokens} tokens; the context has room for {self._context_length}, "
-            "at least one of them for the answer.",
+            "one of them for the answer.",
             name,
         )

@@ -1,0 +1,63 @@
+"""Which texts are too long for certain, found without tokenising them whole."""
+
+from collections.abc import Callable, Iterator
+
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from backends.llm.errors import Cancelled
+
+# Tokenising this many characters takes some tens of milliseconds, and a caller who went away is noticed as often.
+_SLICE = 65_536
+
+
+def longest_token(tokenizer: Tokenizer) -> int | None:
+    """No token stands for more bytes of text than this; None where a token may stand for any number of them.
+
+    Only byte-level BPE gives a bound: normalizers shrink a text, and elsewhere one token may stand for every unknown
+    word of any length.
+    """
+    model = tokenizer.model
+    if tokenizer.normalizer is not None or not isinstance(model, models.BPE) or model.fuse_unk:
+        return None
+    if "ByteLevel" not in str(tokenizer.pre_tokenizer) or "Removed" in str(tokenizer.pre_tokenizer):
+        return None
+    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+    if (
+        model.unk_token is None
+        and sum(character in vocabulary for character in pre_tokenizers.ByteLevel.alphabet()) < _BYTES
+    ):
+        return None  # a byte without a token is dropped in silence
+    if any(token.lstrip or token.rstrip for token in tokenizer.get_added_tokens_decoder().values()):
+        return None  # such a token takes all the spaces beside it
+    # A byte is one character of a token's name, and one or two bytes of it; the name of a special token is its text.
+    return max(len(name.encode()) for name in vocabulary)
+
+
+def too_many_tokens(tokenizer: Tokenizer, text: str, limit: int, is_cancelled: Callable[[], bool]) -> int | None:
+    """Count tokens slice by slice: a number above `limit` as soon as there are more, or None.
+
+    A cut may part a token, so the count is right to within a few tokens a slice. Raises `Cancelled`.
+    """
+    count = 0
+    for part in _slices(text):
+        if is_cancelled():
+            raise Cancelled("The request was cancelled.")
+        # A batch of one, because this call lets go of Python's lock and `encode` does not.
+        (encoding,) = tokenizer.encode_batch_fast([part], add_special_tokens=False)
+        count += len(encoding)
+        if count > limit:
+            return count
+    return None
+
+
+def _slices(text: str) -> Iterator[str]:
+    """Pieces of a text, cut before a space or a line break where there is one in the second half of a piece."""
+    start = 0
+    while start < len(text):
+        end = start + _SLICE
+        if end < len(text):
+            half = start + _SLICE // 2
+            cut = max(text.rfind(" ", half, end), text.rfind("\n", half, end))
+            end = cut if cut > 0 else end
+        yield text[start:end]
+        start = end
