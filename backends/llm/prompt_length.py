@@ -22,10 +22,7 @@ def longest_token(tokenizer: Tokenizer) -> int | None:
     if "ByteLevel" not in str(tokenizer.pre_tokenizer) or "Removed" in str(tokenizer.pre_tokenizer):
         return None
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)
-    if (
-        model.unk_token is None
-        and sum(character in vocabulary for character in pre_tokenizers.ByteLevel.alphabet()) < _BYTES
-    ):
+    if model.unk_token is None and not vocabulary.keys() >= set(pre_tokenizers.ByteLevel.alphabet()):
         return None  # a byte without a token is dropped in silence
     if any(token.lstrip or token.rstrip for token in tokenizer.get_added_tokens_decoder().values()):
         return None  # such a token takes all the spaces beside it
