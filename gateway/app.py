@@ -43,7 +43,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             await watching
         await catalog.close()
 
-    app = FastAPI(title="Tritonic", version="0.1.0", lifespan=lifespan, docs_url="/docs", redoc_url=None)
+    app = FastAPI(
+        title="Tritonic", version="0.1.0", lifespan=lifespan, docs_url="/docs", redoc_url=None, redirect_slashes=False
+    )
     app.state.settings = settings
     app.state.metrics = Metrics()
     app.include_router(health.router)
@@ -71,7 +73,7 @@ async def _no_route(request: Request, exception: Exception) -> Response:
         allowed = (exception.headers or {}).get("Allow", "")
         error = MethodNotAllowed(f"{request.url.path} does not take {request.method}; it takes: {allowed}.")
     else:
-        error = NotFound(f"There is nothing at {request.method} {request.url.path}.")
+        error = NotFound(f"There is nothing at {request.method} {request.url.path[:200]}; /docs lists what there is.")
     response = openai_errors.render(error)
     if isinstance(exception, HTTPException):
         response.headers.update(exception.headers or {})

@@ -110,17 +110,19 @@ class Catalog:
         Raises `Overloaded` when the model is known and no server that holds it answers or no server answers at all,
         and `ModelNotFound` otherwise.
         """
+        shown = name[:200]
         holders = [(e, m) for e in self.endpoints for m in e.models if m.name == name]
         ready = [model for endpoint, model in holders if endpoint.up]
         if ready:
             return min(ready, key=lambda model: model.endpoint.triton.in_flight)
         if holders or not any(endpoint.up for endpoint in self.endpoints):
-            raise Overloaded(f"No server that could hold the model '{name}' is reachable now.", retry_after=RETRY_AFTER)
+            raise ServerGone(f"No server that could hold the model '{shown}' is reachable.", retry_after=RETRY_AFTER)
         for endpoint in self.endpoints:
             if name in endpoint.waiting:
-                raise Overloaded(f"The model '{name}' is not ready: {endpoint.waiting[name]}.", retry_after=RETRY_AFTER)
+                reason = endpoint.waiting[name]
+                raise Overloaded(f"The model '{shown}' is not ready: {reason}.", retry_after=RETRY_AFTER)
         known = ", ".join(model.name for model in self.models()) or "none"
-        raise ModelNotFound(f"The model '{name}' does not exist. Models: {known}.", param="model")
+        raise ModelNotFound(f"The model '{shown}' does not exist. Models: {known}.", param="model")
 
     async def run(self, model: Model, request: Request, trace: Trace) -> AsyncGenerator[TextEvent]:
         """Ask a model that `get` found, and yield the events of its answer.

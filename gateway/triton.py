@@ -232,6 +232,9 @@ def _gateway_error(status: grpc.StatusCode | None, message: str | None) -> Gatew
         code, _, name = tag.partition(":")
         if code in _BY_CODE:
             kind, param, message = _BY_CODE[code], name or None, sentence.strip()
-    elif kind is ServerGone:
-        message = f"The model server is not available: {message}"
+    elif "unknown model" in message:
+        kind = ModelNotFound  # unloaded a moment ago; Triton has no status of its own for it in a stream
+    elif "is not healthy" in message or kind is ServerGone:
+        # Triton's words are about sockets and processes, and no business of the caller.
+        kind, message = ServerGone, "The model's server is not available now."
     return kind(message, param=param, retry_after=RETRY_AFTER if issubclass(kind, Overloaded) else None)

@@ -6,10 +6,13 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+import psutil
 
 from tritonic import triton_log, wheel
 from tritonic.child import Child, describe_exit
@@ -77,6 +80,7 @@ class EmbeddedTriton:
         self._ready_timeout = ready_timeout
         self._grace = grace
         self._child: Child | None = None
+        self._known_processes: dict[int, str] = {}
         self.http_port, self.grpc_port, self.metrics_port = http_port, grpc_port, metrics_port
 
     @property
@@ -189,6 +193,31 @@ class EmbeddedTriton:
             ModelState(row["name"], row.get("version", ""), row.get("state", "UNAVAILABLE"), row.get("reason", ""))
             for row in json.loads(body)
         ]
+
+    def fault(self) -> str | None:
+        """Name a model whose own process is gone: Triton goes on calling it ready, and never starts it again."""
+        now = self._model_processes()
+        gone = {model for pid, model in self._known_processes.items() if pid not in now} - set(now.values())
+        self._known_processes = now
+        if not gone:
+            return None
+        try:
+            ready = {model.name for model in self.models() if model.state == "READY"}
+        except OSError:
+            return None
+        lost = sorted(gone & ready)  # what was unloaded on purpose has no process either
+        return f"lost the process of its model {', '.join(lost)}" if lost else None
+
+    def _model_processes(self) -> dict[int, str]:
+        """The processes that run models, by pid, with the model's folder."""
+        found = {}
+        with suppress(psutil.Error):
+            for process in psutil.Process(self.pid).children():
+                with suppress(psutil.Error):
+                    command = process.cmdline()
+                    if command and Path(command[0]).name == "triton_python_backend_stub":
+                        found[process.pid] = Path(command[1]).parents[1].name
+        return found
 
     def stop(self) -> None:
         """Stop the server and leave no process of it. Does nothing when it does not run."""

@@ -88,6 +88,13 @@ class GatewayProcess:
         """The exit status (128 + signal when killed), or None while it runs."""
         return self.child.poll()
 
+    def fault(self) -> None:
+        """None: a gateway that runs, works."""
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.child.kill()
+
     def stop(self) -> None:
         """Stop it and leave no process of it. Does nothing when it does not run."""
         if self._child is not None:

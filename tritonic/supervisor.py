@@ -10,6 +10,9 @@ from tritonic.child import describe_exit
 
 Report = Callable[[str], None]
 
+_LOOK_SECONDS = 1.0
+"""Between two looks for faults of a part that runs."""
+
 
 class Part(Protocol):
     """Something that runs, ends, and can be started again."""
@@ -24,6 +27,12 @@ class Part(Protocol):
 
     def poll(self) -> int | None:
         """Its exit status (128 + signal when killed), or None while it runs."""
+
+    def fault(self) -> str | None:
+        """Why it must be started again although it runs, as the end of a sentence; None while all is well."""
+
+    def kill(self) -> None:
+        """End it at once, without asking."""
 
     def stop(self) -> None:
         """End it and everything it started."""
@@ -42,7 +51,7 @@ class Supervised:
         self._clock = clock
         self._backoff = Backoff()
         self._ready_since: float | None = clock()
-        self._started = clock()
+        self._started = self._looked = clock()
         self._due: float | None = None
 
     def step(self) -> None:
@@ -58,7 +67,13 @@ class Supervised:
             # What is killed has no last words; those in the log are of something else.
             why = [] if "killed" in describe_exit(status) else self.part.last_words()
             self._wait(now, healthy_for, describe_exit(status), why)
-        elif self._ready_since is None and self.part.is_ready():
+        elif self._ready_since is not None:
+            if now - self._looked >= _LOOK_SECONDS:
+                self._looked = now
+                if (fault := self.part.fault()) is not None:
+                    self._report(f"{self.part.name} {fault}; it is ended and started again.")
+                    self.part.kill()
+        elif self.part.is_ready():
             self._ready_since = now
             self._report(f"{self.part.name} is back, {now - self._started:.1f} s after it was started.")
 

@@ -4,6 +4,7 @@ The wheel holds the server, its Python backend, and one stub for each Python ver
 runs in. Triton wants the stub beside the backend, and our backends in folders beside those.
 """
 
+import compileall
 import importlib.util
 import os
 import shutil
@@ -79,6 +80,9 @@ def assemble(wheel: Wheel, folder: Path, backends: list[Path]) -> Path:
     shutil.rmtree(directory, ignore_errors=True)
     # Copied, because the stub looks for its Python module beside itself, and the wheel has them apart.
     shutil.copytree(wheel.python_backend, directory / "python", ignore=shutil.ignore_patterns("__pycache__"))
+    # Compiled now: bytecode that a model's process wrote on a full disk would be cut off, and break every later load.
+    if not compileall.compile_dir(directory / "python", quiet=2):
+        raise OSError(f"{directory} cannot be written")
     shutil.copy2(wheel.stub, directory / "python" / wheel.stub.name)
     for backend in backends:
         (directory / backend.name).symlink_to(backend.resolve())

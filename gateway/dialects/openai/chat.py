@@ -56,7 +56,7 @@ class CreateChatCompletionRequest(SamplingFields):
 
     # Without `fail_fast`, a body of a megabyte could hold half a million errors to be written down.
     messages: Annotated[list[Message], Field(min_length=1, max_length=4096, fail_fast=True)]
-    max_completion_tokens: Annotated[int | None, Field(ge=1)] = None
+    max_completion_tokens: Annotated[int | None, Field(ge=1, lt=2**63)] = None
     # Known, and not carried yet: a value that asks for something is refused by name.
     add_generation_prompt: Any = None
     audio: Any = None

@@ -12,7 +12,6 @@ from starlette.responses import Response
 from gateway.catalog import Catalog, Model
 from gateway.dialects.openai import errors
 from gateway.dialects.route import route_class
-from gateway.errors import ModelNotFound
 from gateway.settings import Settings
 
 router = APIRouter(route_class=route_class(errors.render), tags=["Models"])
@@ -40,11 +39,8 @@ async def list_models(request: Request) -> Response:
 async def retrieve_model(model_id: str, request: Request) -> Response:
     """Return one model. Names may contain slashes."""
     catalog: Catalog = request.app.state.catalog
-    for model in catalog.models():
-        if model.name == model_id:
-            card = {**_card(model, request), "code": 0, "message": "success"}
-            return Response(orjson.dumps(card), media_type="application/json")
-    raise ModelNotFound(f"The model '{model_id}' does not exist.", param="model")
+    card = {**_card(catalog.get(model_id), request), "code": 0, "message": "success"}
+    return Response(orjson.dumps(card), media_type="application/json")
 
 
 def _card(model: Model, request: Request) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from gateway.errors import InvalidRequest, UnsupportedOption
 from gateway.operations.text import Sampling, Usage
 
 Stop = Annotated[
-    Annotated[str, Field(min_length=1), Tag(UNION_TAG + "one")]
+    Annotated[str, Field(min_length=1, max_length=1024), Tag(UNION_TAG + "one")]
     | Annotated[
-        list[Annotated[str, Field(min_length=1)]],
+        list[Annotated[str, Field(min_length=1, max_length=1024)]],
         Field(min_length=1, max_length=4, fail_fast=True),
         Tag(UNION_TAG + "several"),
     ],
@@ -36,7 +36,7 @@ class SamplingFields(Wire):
     model: str
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    max_tokens: Annotated[int | None, Field(ge=1)] = None
+    max_tokens: Annotated[int | None, Field(ge=1, lt=2**63)] = None
     temperature: Annotated[float | None, Field(ge=0, le=2)] = None
     top_p: Annotated[float | None, Field(gt=0, le=1)] = None
     top_k: Annotated[int | None, Field(ge=-1, lt=2**31)] = None

@@ -8,6 +8,7 @@ from gateway.errors import RETRY_AFTER
 from gateway.triton import _gateway_error
 
 S = grpc.StatusCode
+GONE = "The model's server is not available now."
 
 
 @pytest.mark.parametrize(
@@ -19,7 +20,9 @@ S = grpc.StatusCode
         (S.UNAVAILABLE, "[overloaded] 1024 requests wait.", errors.Overloaded, None, "1024 requests wait."),
         (S.INTERNAL, "[engine_failed] It broke.", errors.ModelFailed, None, "It broke."),
         (S.NOT_FOUND, "no such model", errors.ModelNotFound, None, "no such model"),
-        (S.UNAVAILABLE, "gone", errors.ServerGone, None, "The model server is not available: gone"),
+        (S.UNAVAILABLE, "gone", errors.ServerGone, None, GONE),
+        (S.INTERNAL, "Stub process 'm_0_0' is not healthy.", errors.ServerGone, None, GONE),
+        (S.INTERNAL, "unknown model: 'm'", errors.ModelNotFound, None, "unknown model: 'm'"),
         (S.INTERNAL, "[1] is not a code of ours", errors.ModelFailed, None, "[1] is not a code of ours"),
         (None, "in flight error", errors.ModelFailed, None, "in flight error"),
         (S.UNKNOWN, None, errors.ModelFailed, None, "Triton gave no reason."),

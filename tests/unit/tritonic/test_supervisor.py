@@ -11,6 +11,13 @@ class ScriptedPart:
         self.ready = True
         self.starts = 0
         self.cannot_start = None
+        self.wrong = None
+
+    def fault(self):
+        return self.wrong
+
+    def kill(self):
+        self.status, self.ready = 137, False
 
     def start(self):
         self.starts += 1
@@ -100,3 +107,16 @@ def test_a_part_that_cannot_be_started_is_tried_again():
     stage.at(3)
     stage.at(3.1)
     assert stage.said[-1].startswith("Triton is back")
+
+
+def test_what_runs_and_does_not_work_is_started_again():
+    stage = Stage()
+    stage.part.wrong = "lost the process of its model m"
+    stage.at(2)
+    assert stage.said == ["Triton lost the process of its model m; it is ended and started again."]
+    stage.at(2.2)
+    assert stage.said[-1] == "Triton was killed by signal 9; it is started again in 1 s."
+    stage.part.wrong, stage.part.ready = None, True
+    stage.at(3.3)
+    stage.at(4)
+    assert stage.part.starts == 1 and stage.said[-1].startswith("Triton is back")
