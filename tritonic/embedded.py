@@ -170,6 +170,7 @@ class EmbeddedTriton:
             if on_wait is not None:
                 on_wait(waited)
             time.sleep(0.1)
+        self._known_processes = self._model_processes()
 
     def poll(self) -> int | None:
         """The exit status (128 + signal when killed), or None while the server runs."""

@@ -75,6 +75,7 @@ class Supervised:
                     self.part.kill()
         elif self.part.is_ready():
             self._ready_since = now
+            self.part.fault()  # so that it knows from the first moment what can be lost
             self._report(f"{self.part.name} is back, {now - self._started:.1f} s after it was started.")
 
     def _start(self, now: float) -> None:
