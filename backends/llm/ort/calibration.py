@@ -49,9 +49,9 @@ class ChunkSizes:
 def calibrate(forward: Prefill) -> ChunkSizes:
     """Measure chunks at the beginning and far behind it (which also warms the model up), and leave row 0 as it was."""
     probe = min(_PROBE, forward.context_length // 2)
-    near = _seconds(forward, probe, 0)
+    near = _seconds(forward, probe, 0, runs=5)
     far_past = min(2048, forward.context_length - probe)
-    far = _seconds(forward, probe, far_past)
+    far = _seconds(forward, probe, far_past, runs=3)
     forward.release(0)
     size = _SMALLEST
     while size < _LARGEST and near / probe * size * 2 <= _TARGET_SECONDS * 1.25:
@@ -62,11 +62,11 @@ def calibrate(forward: Prefill) -> ChunkSizes:
     return ChunkSizes(size, int(double))
 
 
-def _seconds(forward: Prefill, tokens: int, past: int) -> float:
-    """The best of three runs: others may be using the machine."""
+def _seconds(forward: Prefill, tokens: int, past: int, runs: int) -> float:
+    """The best of some runs: others may be using the machine."""
     ids = np.arange(tokens, dtype=np.int64) % 7
     times = []
-    for _ in range(3):
+    for _ in range(runs):
         start = time.perf_counter()
         forward.prefill(0, ids, past)
         times.append(time.perf_counter() - start)
