@@ -15,8 +15,8 @@ from backends.llm.ort.model_files import ModelFiles
 
 _DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 # Threads that spin a little between two operators answer faster by a quarter than ones that sleep. On a quiet machine
-# 100 µs gain a tenth over 10 at one stream and nothing at more; on a busy one they cost a fifth more CPU a token at four
-# streams, and then a third of the tokens.
+# 100 microseconds gain a tenth over 10 at one stream and nothing at more; on a busy one they cost a fifth more CPU a
+# token at four streams, and then a third of the tokens.
 _SPIN_MICROSECONDS = "10"
 
 
