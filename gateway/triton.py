@@ -6,6 +6,7 @@ Knows the KServe protocol (https://github.com/kserve/open-inference-protocol) an
 import asyncio
 import struct
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,9 @@ from gateway.errors import (
     ServerGone,
     UnsupportedOption,
 )
+
+_END_SECONDS = 1.0
+"""How long a server may take to end a stream after its last response."""
 
 _CHANNEL_OPTIONS = [
     ("grpc.max_receive_message_length", -1),
@@ -178,6 +182,7 @@ class Triton:
                 if answer.outputs:
                     yield Response(answer)
                 if answer.parameters["triton_final_response"].bool_param:
+                    await _end(call)
                     return
         except TimeoutError:
             raise ModelTimeout(f"The model gave no answer for {timeout:g} seconds.") from None
@@ -189,6 +194,15 @@ class Triton:
         finally:
             self.in_flight -= 1
             call.cancel()
+
+
+async def _end(call: Any) -> None:
+    """Let the server end the stream. A stream that is cancelled between its last response and its end is never let go
+    by Triton (2.51), whose model can then not be unloaded.
+    """
+    with suppress(TimeoutError, grpc.aio.AioRpcError):
+        async with asyncio.timeout(_END_SECONDS):
+            await call.read()
 
 
 async def _premature(call: Any) -> GatewayError:

@@ -73,7 +73,9 @@ class TritonClient:
     def fail(self, error: errors.GenerationError) -> None:
         """Send an error as the last response."""
         status = getattr(pb_utils.TritonError, _STATUS.get(type(error), "INTERNAL"))
-        self._send(pb_utils.InferenceResponse([], pb_utils.TritonError(str(error), status)), True)
+        # A lone surrogate that a caller put into a name could not be sent.
+        text = str(error).encode("utf-8", "backslashreplace").decode("utf-8")
+        self._send(pb_utils.InferenceResponse([], pb_utils.TritonError(text, status)), True)
 
     def _send(self, response: Any, final: bool) -> None:
         if not final:
@@ -82,6 +84,8 @@ class TritonClient:
         with self._ending:
             self._ended = True
             self._sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+            # A sender that anything still refers to keeps Triton from unloading the model.
+            self._sender = None
 
 
 def make_metrics(model: str) -> tuple[dict[str, Metric], dict[str, Metric], list[Any]]:
