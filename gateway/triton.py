@@ -39,8 +39,6 @@ _CHANNEL_OPTIONS = [
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 500),
 ]
-# Without it Triton ends a failed stream with status OK and the error as mere text.
-_METADATA = (("triton_grpc_error", "true"),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +164,7 @@ class Triton:
             raw_input_contents=[t.data for t in tensors],
         )
         request.parameters["triton_enable_empty_final_response"].bool_param = True
-        call = self._stub.ModelStreamInfer(metadata=_METADATA)
+        call = self._stub.ModelStreamInfer()
         self.in_flight += 1
         try:
             await call.write(request)
@@ -177,6 +175,7 @@ class Triton:
                 if message is grpc.aio.EOF:
                     raise await _premature(call)
                 if message.error_message:
+                    await _end(call)
                     raise _gateway_error(None, message.error_message)
                 answer = message.infer_response
                 if answer.outputs:

@@ -68,7 +68,6 @@ async def test_the_model_reports_counts_and_reasons_and_not_the_prompt(gateway: 
         for flag in ("return_finish_reason", "return_num_input_tokens", "return_num_output_tokens"):
             assert call.flag(flag), flag
         assert call.flag("exclude_input_in_output", default=call.flag("stream"))
-        assert call.metadata["triton_grpc_error"] == "true"
 
 
 async def test_the_template_of_the_model_renders_the_messages(gateway: Gateway, triton: FakeTriton) -> None:
