@@ -10,6 +10,9 @@ import httpx
 
 _SAMPLE = re.compile(r'^llm_(\w+)\{model="([^"]+)"\} (\S+)$', re.MULTILINE)
 
+_BEHIND = 0.15
+"""Seconds after which the metrics surely know what was."""
+
 Figures = dict[str, int]
 
 
@@ -38,4 +41,5 @@ class Engine:
 
     async def idle(self, model: str, seconds: float = 20.0) -> float:
         """Wait until no row is taken and nothing waits for one."""
+        await asyncio.sleep(_BEHIND)
         return await self.until(model, lambda now: not now["rows_active"] and not now["rows_waiting"], seconds)

@@ -3,11 +3,15 @@
 import asyncio
 import os
 import signal
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from tests.triton.asking import NAME
 from tests.triton.installing import install_copy
 from tritonic.embedded import EmbeddedTriton
+from tritonic.supervisor import Supervised, supervise
 
 BROKEN = "broken"
 
@@ -16,7 +20,6 @@ class Fragile:
     """Runs after `start`, and after each `mend`."""
 
     def __init__(self, model: Path, repository: Path) -> None:
-        self._repository = repository
         install_copy(model, repository, NAME)
         onnx = install_copy(model, repository, BROKEN) / "1" / "model.onnx"
         half = onnx.read_bytes()[: onnx.stat().st_size // 2]
@@ -32,12 +35,24 @@ class Fragile:
         await asyncio.to_thread(self.triton.__exit__, None, None, None)
 
     async def mend(self) -> None:
-        """Start it anew on the ports that it had."""
-        old = self.triton
-        await self.stop()
-        ports = {"http_port": old.http_port, "grpc_port": old.grpc_port, "metrics_port": old.metrics_port}
-        self.triton = EmbeddedTriton(self._repository, **ports)
+        """Start it anew, on the ports that it had."""
+        self.triton.kill()  # it need not wait for streams that nobody will end
+        await asyncio.to_thread(self.triton.stop)
         await self.start()
+
+    @asynccontextmanager
+    async def supervised(self) -> AsyncIterator[list[str]]:
+        """Look after it as `up` does; what is said to the user meanwhile."""
+        said: list[str] = []
+        stopping = threading.Event()
+        supervising = asyncio.create_task(
+            asyncio.to_thread(supervise, [Supervised(self.triton, said.append)], stopping)
+        )
+        try:
+            yield said
+        finally:
+            stopping.set()
+            await supervising
 
     def kill_process_of_model(self) -> None:
         """SIGKILL to the process in which the model runs."""
