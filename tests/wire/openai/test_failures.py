@@ -85,7 +85,7 @@ async def test_the_official_client_raises_what_comes_late(gateway: Gateway, way:
 async def test_a_silent_model_times_out(narrow: Gateway, triton: FakeTriton, way: Way) -> None:
     before, started = len(triton.calls), time.monotonic()
     response = await narrow.http.post(way.path, json=way.body("silent"))
-    assert PATIENCE <= time.monotonic() - started < PATIENCE + 0.5
+    assert PATIENCE <= time.monotonic() - started < PATIENCE + 5
     refused(response, 504, "server_error", "model_timeout")
     await triton.gives_up("silent", before)
 

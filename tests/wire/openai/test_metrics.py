@@ -42,17 +42,17 @@ async def test_what_an_answer_counts(triton: FakeTriton, way: Way) -> None:
         count = await counted(gateway, way, "late")
         assert count("requests_total") == count("requests_total", status="200") == 2
         assert count("request_seconds_count") == 2
-        assert 0.8 <= count("request_seconds_sum") < 1.6
+        assert count("request_seconds_sum") >= 0.8
         assert count("tokens_in_total") == 2 * 9
         assert count("tokens_out_total") == 2 * 4
         assert count("in_flight") == 0
         assert count("cancellations_total") == 0
         if way.stream:
             assert count("time_to_first_token_seconds_count") == 2
-            assert 0.4 <= count("time_to_first_token_seconds_sum") < 0.8
+            assert 0.4 <= count("time_to_first_token_seconds_sum") < count("request_seconds_sum")
             # Three tokens came after the first, in each of two answers.
             assert count("inter_token_seconds_count") == 2 * 3
-            assert 0.35 <= count("inter_token_seconds_sum") < 0.8
+            assert 0.35 <= count("inter_token_seconds_sum") < count("request_seconds_sum")
 
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
