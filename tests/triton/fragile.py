@@ -32,11 +32,12 @@ class Fragile:
         await asyncio.to_thread(self.triton.wait_ready)
 
     async def stop(self) -> None:
+        self.triton.kill()  # it need not wait for streams that nobody will end
         await asyncio.to_thread(self.triton.__exit__, None, None, None)
 
     async def mend(self) -> None:
         """Start it anew, on the ports that it had."""
-        self.triton.kill()  # it need not wait for streams that nobody will end
+        self.triton.kill()
         await asyncio.to_thread(self.triton.stop)
         await self.start()
 

@@ -132,6 +132,7 @@ async def test_the_next_in_the_queue_gets_the_row(gateway: Gateway, engine: Engi
 async def test_a_full_queue_says_so_and_has_room_again(ask: Ask, gateway: Gateway, engine: Engine, tight: str) -> None:
     """One row and one place to wait: of six at once, each busy for a second or more, four find no room."""
     body = {**prompt("Once upon a time", **ENDLESS), "model": tight}
+    await engine.idle(tight)  # the last test's request may still be leaving
     asked = [body, streamed(body)] * 3
     answers = await asyncio.gather(*(gateway.http.post(path(one), json=one) for one in asked))
     refused = [answer for answer in answers if answer.status_code != 200]
