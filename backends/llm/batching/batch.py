@@ -47,7 +47,7 @@ class Batch:
 
     def _read_chunk(self, sequence: Sequence, budget: float) -> float:
         """Read on in the prompt; the share of a whole chunk that it took."""
-        job, prompt = sequence.job, sequence.job.generation.prompt
+        job, prompt = sequence.job, sequence.to_read
         if job.prompt_logits is not None and (twin := self._twin(sequence)):
             self._forward.copy(twin.row, sequence.row, len(prompt))
             sequence.length = len(prompt)
@@ -61,14 +61,15 @@ class Batch:
         sequence.length += len(tokens)
         self._figures.tokens_in += len(tokens)
         if sequence.length == len(prompt):
-            if len(job.sequences) > 1:
+            if len(job.sequences) > 1 and len(prompt) == len(job.generation.prompt):
                 job.prompt_logits = logits.copy()
             self._begin_answer(sequence, logits)
         return max(0.1, len(tokens) / whole)
 
     def _twin(self, sequence: Sequence) -> Sequence | None:
         """A running sequence of the same job, whose row holds the prompt."""
-        return next((other for other in self.rows.running if other.job is sequence.job), None)
+        whole = len(sequence.to_read)
+        return next((other for other in self.rows.running if other.job is sequence.job and other.length >= whole), None)
 
     def _begin_answer(self, sequence: Sequence, logits: Logits) -> None:
         self.rows.join()
@@ -121,6 +122,8 @@ class Batch:
             delta = sequence.accept(np.ascontiguousarray(logits))
         except Exception as error:
             self.fail(job, error)
+            return False
+        if delta is None:
             return False
         self._figures.tokens_out += 1
         if delta.finish_reason:

@@ -9,7 +9,7 @@ from backends.llm.batching.detokenizer import Detokenizer
 from backends.llm.batching.forward import Logits
 from backends.llm.batching.sampler import Sampler
 from backends.llm.batching.stop_strings import StopStrings
-from backends.llm.engine import Delta, FinishReason, Generation
+from backends.llm.engine import Delta, FinishReason, Generation, Tokens
 
 
 @dataclass(slots=True, eq=False)
@@ -29,7 +29,10 @@ class Job:
 
 
 class Sequence:
-    """One of the answers of a job."""
+    """One of the answers of a job.
+
+    Tokens that are known already are *forced*: they run through steps as if they had been chosen, and tell nothing.
+    """
 
     def __init__(
         self, job: Job, index: int, *, tokenizer: Tokenizer, eos: frozenset[int], room: int, vocab_size: int
@@ -43,6 +46,12 @@ class Sequence:
         """Tokens whose keys and values the row holds."""
         self.token = -1
         """The newest token, not yet in the row; -1 while the prompt is on its way."""
+        self.to_read: Tokens = prompt
+        """The tokens of the prompt that are read before the first `accept`."""
+        self._known: list[int] = []
+        """What follows `to_read`, as far as it was accepted once."""
+        self._place = 0
+        """How much of `_known` is accepted since the row was begun."""
         self._left = room if sampling.max_tokens is None else min(room, sampling.max_tokens)
         self._ends = frozenset(sampling.stop_token_ids) | (frozenset() if sampling.ignore_eos else eos)
         self._vocab_size = vocab_size
@@ -50,15 +59,27 @@ class Sequence:
         self._detokenizer = Detokenizer(tokenizer, prompt)
         self._stops = StopStrings(sampling.stop)
 
-    def accept(self, logits: Logits) -> Delta:
-        """Choose the next token from float32[vocabulary], and say what it adds to the answer.
+    def restart(self) -> None:
+        """The row is lost: what was accepted is forced from now on, and nothing is told twice."""
+        self.length = 0
+        self.token = -1
+        self._place = 0
+
+    def accept(self, logits: Logits) -> Delta | None:
+        """Choose the next token from float32[vocabulary], and say what it adds to the answer; None for a forced token.
 
         Raises `EngineFailed` where the logits are no numbers, and whatever the tokenizer raises.
         """
+        if self._place < len(self._known):
+            self.token = self._known[self._place]
+            self._place += 1
+            return None
         if self._sampler is None:  # only now, for it may hold arrays over the vocabulary, and many sequences wait
             generation = self.job.generation
             self._sampler = Sampler(generation.sampling, self.index, generation.prompt, self._vocab_size)
         self.token = self._sampler.choose(logits)
+        self._known.append(self.token)
+        self._place += 1
         self._left -= 1
         if self.token in self._ends:
             return self._finish("", "stop")

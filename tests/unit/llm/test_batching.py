@@ -5,9 +5,11 @@ import time
 import numpy as np
 import pytest
 
+from backends.llm.batching.sequence import Job, Sequence, batch_inputs
 from backends.llm.engine import Generation
 from backends.llm.errors import Cancelled, ContextLengthExceeded, EngineFailed, InvalidValue, Overloaded
 from backends.llm.sampling import Sampling
+from tests.unit.llm.conftest import ScriptedForward
 
 PROMPT = [10, 20, 30]
 
@@ -337,3 +339,32 @@ def test_what_was_held_back_is_shown_when_no_stop_string_came(scripted, listen, 
     listener = listen(engine, PROMPT, max_tokens=12, stop=(whole[9:12] + "x",)).wait()
     assert listener.texts[0] == whole and listener.reasons == ["length"]
     assert np.isclose(sum(event.num_tokens for event in listener.events), 12)
+
+
+def test_a_restarted_sequence_goes_on_as_if_nothing_had_happened(tokenizer):
+    forward = ScriptedForward()
+    generation = Generation(
+        np.array(PROMPT), Sampling(seed=5, frequency_penalty=0.5, max_tokens=12), lambda event: None
+    )
+
+    def run(restarts):
+        job = Job(generation, open=1)
+        sequence = Sequence(job, 0, tokenizer=tokenizer, eos=frozenset({1}), room=50, vocab_size=forward.vocab_size)
+        told = []
+        while len(told) < 12:
+            if sequence.token < 0:
+                logits = forward.prefill(0, sequence.to_read, 0)
+                sequence.length = len(sequence.to_read)
+            else:
+                tokens, lengths = batch_inputs([sequence])
+                logits = forward.decode(tokens, lengths)[0]
+                sequence.length += 1
+            if (delta := sequence.accept(logits * 2)) is None:
+                continue
+            told.append(delta)
+            if len(told) in restarts:
+                restarts = restarts - {len(told)}
+                sequence.restart()
+        return told
+
+    assert run({1, 5, 11}) == run(set())
