@@ -18,6 +18,7 @@ from gateway.catalog import Catalog
 from gateway.dialects import DIALECTS
 from gateway.dialects.openai import errors as openai_errors
 from gateway.errors import GatewayError, MethodNotAllowed, NotFound
+from gateway.media.media import Media
 from gateway.settings import Settings
 from gateway.telemetry import Metrics, Trace, configure_logging
 
@@ -36,11 +37,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         catalog = Catalog(settings.triton_urls, interval=settings.discovery_interval, timeout=settings.request_timeout)
         app.state.catalog = catalog
+        app.state.media = Media(settings)
         watching = asyncio.create_task(catalog.watch())
         yield
         watching.cancel()
         with suppress(asyncio.CancelledError):
             await watching
+        await app.state.media.close()
         await catalog.close()
 
     app = FastAPI(

@@ -10,50 +10,54 @@ import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import structlog
 
 from gateway.errors import RETRY_AFTER, GatewayError, ModelNotFound, Overloaded, ServerGone, UnsupportedOption
 from gateway.operations.chat import Chat
 from gateway.operations.complete import Complete
-from gateway.operations.text import TextEvent
-from gateway.signatures import vllm
+from gateway.operations.embed import Embed
+from gateway.prompting import conversation
+from gateway.signatures import embedding, vllm
 from gateway.telemetry import Trace
 from gateway.triton import IndexEntry, ModelConfig, Response, Tensor, Triton
 
 _DOWN_INTERVAL = 0.5
 """Seconds between two looks at a server that did not answer the last one."""
 
-Request: TypeAlias = Chat | Complete
+Request: TypeAlias = Chat | Complete | Embed
 
-OPERATION_NAMES: Mapping[type, str] = {Chat: "chat", Complete: "complete"}
+OPERATION_NAMES: Mapping[type, str] = {Chat: "chat", Complete: "complete", Embed: "embed"}
 
 
 class Signature(Protocol):
-    """A module of `gateway/signatures/`: how an operation travels in tensors."""
+    """A module of `gateway/signatures/`: how an operation travels in tensors.
+
+    Chats are made texts before (`gateway.prompting.conversation`): a signature carries `Complete` or `Embed`.
+    """
 
     INPUTS: Mapping[str, str]
     OUTPUTS: Mapping[str, str]
 
-    def encode(self, request: Request, parameters: Mapping[str, str]) -> list[Tensor]:
-        """Return the tensors of a request."""
+    def encode(self, request: Any, config: ModelConfig) -> list[Tensor]:
+        """Return the tensors of a request. Raises `UnsupportedOption` for what they cannot carry."""
         ...
 
-    def decode(self, responses: AsyncGenerator[Response]) -> AsyncGenerator[TextEvent]:
-        """Yield the events that responses mean."""
+    def decode(self, request: Any, responses: AsyncGenerator[Response]) -> AsyncGenerator[Any]:
+        """Yield the events that responses to `request` mean."""
         ...
 
     def check(self, parameters: Mapping[str, str]) -> None:
         """Raise `ValueError` when a model's parameters could not carry what it says it offers."""
         ...
 
-    def explain(self, request: Request, error: GatewayError) -> GatewayError:
+    def explain(self, error: GatewayError) -> GatewayError:
         """Put a failure in the caller's terms."""
         ...
 
 
-SIGNATURES: Mapping[str, Signature] = {"vllm": vllm}
+SIGNATURES: Mapping[str, Signature] = {"vllm": vllm, "embedding": embedding}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,11 @@ class Model:
     operations: frozenset[str]
     owned_by: str
     created: int
+
+    @property
+    def modalities(self) -> frozenset[str]:
+        """What a message may contain."""
+        return frozenset(json.loads(self.config.parameters.get("modalities", '["text"]')))
 
     @property
     def fingerprint(self) -> str:
@@ -124,7 +133,7 @@ class Catalog:
         known = ", ".join(model.name for model in self.models()) or "none"
         raise ModelNotFound(f"The model '{shown}' does not exist. Models: {known}.", param="model")
 
-    async def run(self, model: Model, request: Request, trace: Trace) -> AsyncGenerator[TextEvent]:
+    async def run(self, model: Model, request: Request, trace: Trace) -> AsyncGenerator[Any]:
         """Ask a model that `get` found, and yield the events of its answer.
 
         Closing the iterator stops the model. Raises a `GatewayError` for every failure.
@@ -135,19 +144,29 @@ class Catalog:
             raise UnsupportedOption(f"The model '{model.name}' cannot {operation}; it can: {offered}.", param="model")
         with trace.work(model.name) as work:
             try:
-                tensors = model.signature.encode(request, model.config.parameters)
+                asked, reader = request, None
+                if isinstance(request, Chat):
+                    asked, reader = conversation.lower(request, model.config.parameters)
+                tensors = model.signature.encode(asked, model.config)
                 responses = model.endpoint.triton.stream(
                     model.config.name, tensors, request_id=trace.request_id, timeout=self._timeout
                 )
-                async with aclosing(responses), aclosing(model.signature.decode(responses)) as events:
+                async with aclosing(responses), aclosing(model.signature.decode(asked, responses)) as events:
                     async for event in events:
                         work.saw(event)
-                        yield event
+                        if reader is None:
+                            yield event
+                            continue
+                        for read in reader.read(event):
+                            yield read
             except GatewayError as error:
                 # Not where the model itself says that it is full: looking would only add to its work.
                 if isinstance(error, ServerGone | ModelNotFound):
                     model.endpoint.look_now.set()
-                raise model.signature.explain(request, error) from None
+                error = model.signature.explain(error)
+                if isinstance(request, Chat) and error.param == "prompt":
+                    error.param = "messages"
+                raise error from None
 
     async def watch(self) -> None:
         """Look at the endpoints for ever, at each by itself, so that one that hangs keeps no other from being seen."""

@@ -11,6 +11,7 @@ GatewayError
 ├── MethodNotAllowed          405
 ├── RequestTooLarge           413
 ├── RateLimited               429  the caller asks too much; `retry_after`
+│   └── QueueFull             429  more requests wait for the model than may; `retry_after`
 ├── Overloaded                503  the service cannot take it now; `retry_after`
 │   └── ServerGone         503  the model's server does not answer
 ├── ModelFailed               502  Triton or the model failed
@@ -106,8 +107,14 @@ class RateLimited(GatewayError):
     code = "rate_limit_exceeded"
 
 
+class QueueFull(RateLimited):
+    """The model's queue is full."""
+
+    code = "overloaded"
+
+
 class Overloaded(GatewayError):
-    """The service cannot take the request now: no server is up, or its queue is full."""
+    """The service cannot take the request now: no server is up, or it stops."""
 
     status = 503
     code = "overloaded"

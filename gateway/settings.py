@@ -38,9 +38,33 @@ class Settings(BaseSettings):
     """The `project` of `/v1/models`."""
     public_url: str | None = None
     """How clients reach this gateway, for the URLs that answers carry; default: the address they called."""
+    media_timeout: Annotated[float, Field(gt=0)] = 10.0
+    """Seconds that fetching a caller's URL may take, redirects and all."""
+    media_max_bytes: Annotated[int, Field(gt=0)] = 20 * 1024 * 1024
+    """Largest picture, document or sound that a request refers to or holds, unpacked from base64 or gzip."""
+    media_concurrency: Annotated[int, Field(gt=0)] = 8
+    """URLs that are fetched at a time."""
+    media_allow_private: bool = False
+    """Whether callers' URLs may lead to loopback and private addresses. They reach what the gateway can reach."""
+    media_allowed_hosts: Annotated[list[str], NoDecode] = []
+    """Hosts that may be private all the same, separated by commas: names or addresses, as URLs have them."""
+    picture_max_pixels: Annotated[int, Field(gt=0)] = 50_000_000
+    """Width × height of the largest picture."""  # noqa: RUF001
+    document_workers: Annotated[int, Field(gt=0)] = 2
+    """Documents and sounds that are read at a time, each in a process of its own."""
+    document_timeout: Annotated[float, Field(gt=0)] = 20.0
+    """Seconds that reading a document or a sound may take."""
+    document_memory_bytes: Annotated[int, Field(ge=256 * 1024 * 1024)] = 1024 * 1024 * 1024
+    """Address space of a process that reads one."""
+    document_max_characters: Annotated[int, Field(gt=0)] = 1_000_000
+    """Longest text of a document."""
+    sound_max_seconds: Annotated[float, Field(gt=0)] = 1800.0
+    """Longest sound."""
     log_format: Literal["json", "console"] = "json"
     """How log lines are written."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least serious lines to write."""
 
-    _split_lists = field_validator("triton_urls", "api_keys", "cors_origins", mode="before")(_split)
+    _split_lists = field_validator("triton_urls", "api_keys", "cors_origins", "media_allowed_hosts", mode="before")(
+        _split
+    )

@@ -14,7 +14,8 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from gateway.errors import GatewayError
-from gateway.operations.text import Delta, TextEvent, Usage
+from gateway.operations.embed import Tokens
+from gateway.operations.text import Delta, Usage
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _SHORT_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2, 5)
@@ -126,7 +127,7 @@ class Work:
     ) -> None:
         self._in_flight.dec()
 
-    def saw(self, event: TextEvent) -> None:
+    def saw(self, event: object) -> None:
         """Count one event."""
         if isinstance(event, Delta):
             self._tokens_out.inc(event.tokens)
@@ -139,7 +140,7 @@ class Work:
             else:
                 self._first_token.observe(now - self._started)
             self._last = now
-        elif isinstance(event, Usage):
+        elif isinstance(event, Usage | Tokens):
             self._tokens_in.inc(event.prompt_tokens)
 
 

@@ -24,6 +24,8 @@ from gateway.errors import (
     ModelNotFound,
     ModelTimeout,
     Overloaded,
+    QueueFull,
+    RateLimited,
     ServerGone,
     UnsupportedOption,
 )
@@ -62,14 +64,30 @@ def boolean(name: str, value: bool) -> Tensor:
     return Tensor(name, "BOOL", (1,), b"\x01" if value else b"\x00")
 
 
+def int32(name: str, *values: int) -> Tensor:
+    """INT32[len(values)]."""
+    return Tensor(name, "INT32", (len(values),), struct.pack(f"<{len(values)}i", *values))
+
+
+def uint64(name: str, value: int) -> Tensor:
+    """UINT64[1]."""
+    return Tensor(name, "UINT64", (1,), struct.pack("<Q", value))
+
+
+def float32(name: str, value: float) -> Tensor:
+    """FP32[1]."""
+    return Tensor(name, "FP32", (1,), struct.pack("<f", value))
+
+
 class Response:
     """One response of a model: its outputs by name, read on demand."""
 
-    __slots__ = ("_outputs",)
+    __slots__ = ("_outputs", "_shapes")
 
     def __init__(self, message: Any) -> None:
         """`message` is a `ModelInferResponse`."""
         self._outputs = {o.name: raw for o, raw in zip(message.outputs, message.raw_output_contents, strict=True)}
+        self._shapes = {o.name: o.shape for o in message.outputs}
 
     def __contains__(self, name: str) -> bool:
         return name in self._outputs
@@ -83,6 +101,17 @@ class Response:
             values.append(raw[at + 4 : at + 4 + size].decode(errors="replace"))
             at += 4 + size
         return values
+
+    def rows(self, name: str) -> tuple[bytes, ...]:
+        """The rows of a two-dimensional output of fixed-size elements, each as its bytes."""
+        raw, (count, _) = self._outputs[name], self._shapes[name]
+        size = len(raw) // max(count, 1)
+        return tuple(raw[i * size : (i + 1) * size] for i in range(count))
+
+    def int32s(self, name: str) -> tuple[int, ...]:
+        """Elements of an INT32 output; empty where the response does not carry it."""
+        raw = self._outputs.get(name, b"")
+        return struct.unpack(f"<{len(raw) // 4}i", raw)
 
     def uint32(self, name: str) -> int | None:
         """The first element of a UINT32 output."""
@@ -101,13 +130,20 @@ class IndexEntry:
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """What `config.pbtxt` says of a model: its parameters and its tensors (name to datatype)."""
+    """What `config.pbtxt` says of a model: its parameters and its tensors (name to datatype).
+
+    A `max_batch_size` above 0 puts a batch dimension before all others. `decoupled` models may send many responses.
+    `steps` are the models that an ensemble is made of.
+    """
 
     name: str
     parameters: Mapping[str, str]
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
     serialized: bytes
+    max_batch_size: int = 0
+    decoupled: bool = True
+    steps: tuple[str, ...] = ()
 
 
 class Triton:
@@ -145,12 +181,15 @@ class Triton:
             inputs={tensor.name: _datatype(tensor.data_type) for tensor in config.input},
             outputs={tensor.name: _datatype(tensor.data_type) for tensor in config.output},
             serialized=config.SerializeToString(deterministic=True),
+            max_batch_size=config.max_batch_size,
+            decoupled=config.model_transaction_policy.decoupled,
+            steps=tuple(step.model_name for step in config.ensemble_scheduling.step),
         )
 
     async def stream(
         self, model: str, tensors: Sequence[Tensor], *, request_id: str, timeout: float
     ) -> AsyncGenerator[Response]:
-        """Ask a decoupled model, and yield its responses until the one with the final flag.
+        """Ask a model, and yield its responses until the one with the final flag.
 
         Closing the iterator cancels the request in the server. Raises a `GatewayError` when the request fails, when
         nothing arrives for `timeout` seconds, and when the stream ends before its final response.
@@ -222,7 +261,7 @@ _BY_CODE: dict[str, type[GatewayError]] = {
     "context_length_exceeded": ContextLengthExceeded,
     "invalid_value": InvalidRequest,
     "unsupported_option": UnsupportedOption,
-    "overloaded": Overloaded,
+    "overloaded": QueueFull,
     "cancelled": ModelFailed,
     "engine_failed": ModelFailed,
 }
@@ -230,7 +269,7 @@ _BY_STATUS: dict[grpc.StatusCode, type[GatewayError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
     grpc.StatusCode.NOT_FOUND: ModelNotFound,
     grpc.StatusCode.UNAVAILABLE: ServerGone,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: Overloaded,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: QueueFull,
     grpc.StatusCode.DEADLINE_EXCEEDED: ModelTimeout,
 }
 
@@ -250,4 +289,4 @@ def _gateway_error(status: grpc.StatusCode | None, message: str | None) -> Gatew
     elif "is not healthy" in message or kind is ServerGone:
         # Triton's words are about sockets and processes, and no business of the caller.
         kind, message = ServerGone, "The model's server is not available now."
-    return kind(message, param=param, retry_after=RETRY_AFTER if issubclass(kind, Overloaded) else None)
+    return kind(message, param=param, retry_after=RETRY_AFTER if issubclass(kind, Overloaded | RateLimited) else None)

@@ -1,27 +1,164 @@
 """Answer a conversation."""
 
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
-from gateway.operations.text import Sampling
+from gateway.operations.text import Delta, Finish, FinishReason, Sampling, TokenLogprob, Usage
 
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
 
 
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A part of a message that is read."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A part of a message that is looked at: an encoded image (PNG, JPEG, WebP …)."""
+
+    data: bytes
+
+
+Part: TypeAlias = Text | Picture
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call that the assistant made: `arguments` is a JSON object in text."""
+
+    id: str
+    name: str
+    arguments: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One turn of a conversation."""
+    """One turn of a conversation. `content` is a text, or parts where there are pictures."""
 
     role: Role
-    content: str
+    content: str | tuple[Part, ...]
     name: str | None = None
     tool_call_id: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    reasoning: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tool:
+    """A function that the assistant may call. `parameters` is the JSON schema of its arguments."""
+
+    name: str
+    description: str | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    source: Mapping[str, Any] = field(default_factory=dict)
+    """The tool as the caller wrote it, for templates."""
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """The function that has to be called."""
+
+    name: str
+
+
+ToolChoice: TypeAlias = Literal["none", "auto", "required"] | Named
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chat:
-    """Answer `messages`."""
+    """Answer `messages`.
+
+    `template_arguments` go to the model's chat template. `continue_final` goes on with the last message instead of
+    answering it. `parallel_tool_calls` False means at most one call.
+    """
 
     model: str
     messages: tuple[Message, ...]
     sampling: Sampling = field(default_factory=Sampling)
+    tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice = "none"
+    parallel_tool_calls: bool = True
+    template_arguments: Mapping[str, Any] = field(default_factory=dict)
+    continue_final: bool = False
+
+    @property
+    def pictures(self) -> tuple[bytes, ...]:
+        """The pictures of all messages, in their order."""
+        parts = (part for message in self.messages if not isinstance(message.content, str) for part in message.content)
+        return tuple(part.data for part in parts if isinstance(part, Picture))
+
+
+@dataclass(frozen=True, slots=True)
+class Thought:
+    """Text was added to what answer `index` thinks before it answers."""
+
+    index: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallBegin:
+    """Answer `index` begins its tool call number `call`."""
+
+    index: int
+    call: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallArguments:
+    """Text was added to the arguments of a tool call: all such texts together are a JSON object."""
+
+    index: int
+    call: int
+    text: str
+
+
+ChatEvent: TypeAlias = Delta | Thought | CallBegin | CallArguments | Finish | Usage
+
+
+@dataclass(slots=True)
+class Call:
+    """A tool call as it is gathered."""
+
+    name: str
+    arguments: str = ""
+
+
+@dataclass(slots=True)
+class Answer:
+    """One answer as it is gathered."""
+
+    text: str = ""
+    thought: str = ""
+    calls: list[Call] = field(default_factory=list)
+    reason: FinishReason | None = None
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+
+
+async def gather(events: AsyncIterator[ChatEvent]) -> tuple[list[Answer], Usage | None]:
+    """Fold a stream into its answers, by index, and what was counted."""
+    answers: dict[int, Answer] = {}
+    usage = None
+    async for event in events:
+        if isinstance(event, Usage):
+            usage = event
+            continue
+        answer = answers.setdefault(event.index, Answer())
+        match event:
+            case Delta(_, text, _, logprobs):
+                answer.text += text
+                answer.logprobs.extend(logprobs)
+            case Thought(_, text):
+                answer.thought += text
+            case CallBegin(_, _, name):
+                answer.calls.append(Call(name))
+            case CallArguments(_, call, text):
+                answer.calls[call].arguments += text
+            case Finish(_, reason):
+                answer.reason = reason
+    return [answers[index] for index in sorted(answers)], usage

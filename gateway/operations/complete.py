@@ -1,14 +1,91 @@
 """Continue a text."""
 
-from dataclasses import dataclass, field
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from dataclasses import dataclass, field, replace
 
-from gateway.operations.text import Sampling
+from gateway.operations.text import Delta, Finish, FinishReason, Sampling, TextEvent, TokenLogprob, Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Complete:
-    """Continue `prompt`."""
+    """Continue `prompt`, a text or token ids.
+
+    `pictures` are encoded images (PNG, JPEG, WebP …) for the marks that stand for them in the prompt, in their order.
+    `echo` begins each answer with the prompt.
+    """
 
     model: str
-    prompt: str
+    prompt: str | tuple[int, ...]
+    pictures: tuple[bytes, ...] = ()
+    echo: bool = False
     sampling: Sampling = field(default_factory=Sampling)
+
+
+@dataclass(slots=True)
+class Completion:
+    """One answer as it is gathered; complete when it has a reason, or when the stream has ended."""
+
+    text: str = ""
+    reason: FinishReason | None = None
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+
+
+async def gather(events: AsyncIterator[TextEvent]) -> tuple[list[Completion], Usage | None]:
+    """Fold a stream into its answers, by index, and what was counted."""
+    answers: dict[int, Completion] = {}
+    texts: dict[int, list[str]] = {}
+    usage = None
+    async for event in events:
+        match event:
+            case Delta(index, text, _, logprobs):
+                texts.setdefault(index, []).append(text)
+                answers.setdefault(index, Completion()).logprobs.extend(logprobs)
+            case Finish(index, reason):
+                answers.setdefault(index, Completion()).reason = reason
+            case Usage():
+                usage = event
+    for index, parts in texts.items():
+        answers[index].text = "".join(parts)
+    return [answers[index] for index in sorted(answers)], usage
+
+
+async def merge(answers: Sequence[AsyncGenerator[TextEvent]], n: int) -> AsyncGenerator[TextEvent]:
+    """Yield the events of several requests, each for `n` answers, as those of one; the first failure ends all of them.
+
+    Answer j of request i becomes answer i * n + j. What was counted is summed.
+    """
+    # One event of each may wait: what is not read holds the model's stream back.
+    ready: asyncio.Queue[tuple[int, TextEvent | BaseException | None]] = asyncio.Queue(1)
+
+    async def pass_on(i: int, events: AsyncGenerator[TextEvent]) -> None:
+        end: BaseException | None = None
+        try:
+            async for event in events:
+                await ready.put((i, event))
+        except Exception as error:
+            end = error
+        finally:
+            await events.aclose()
+        await ready.put((i, end))
+
+    tasks = [asyncio.ensure_future(pass_on(i, events)) for i, events in enumerate(answers)]
+    counted: list[Usage] = []
+    try:
+        running = len(tasks)
+        while running:
+            i, event = await ready.get()
+            if event is None:
+                running -= 1
+            elif isinstance(event, BaseException):
+                raise event
+            elif isinstance(event, Usage):
+                counted.append(event)
+            else:
+                yield replace(event, index=i * n + event.index)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    if len(counted) == len(tasks):
+        yield Usage(sum(u.prompt_tokens for u in counted), sum(u.completion_tokens for u in counted))

@@ -3,21 +3,35 @@
 An operation is a frozen request in and an asynchronous stream of events out. Nothing here knows HTTP or Triton.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-FinishReason: TypeAlias = Literal["stop", "length"]
+FinishReason: TypeAlias = Literal["stop", "length", "tool_calls"]
+
+
+@dataclass(frozen=True, slots=True)
+class Structure:
+    """What an answer has to look like: a JSON schema, a regular expression, one of some texts, or a grammar.
+
+    `value` is a JSON schema (an object, or true for any JSON) for `json`, a list of strings for `choice`, and else a
+    string. The kinds are vLLM's structured outputs: https://docs.vllm.ai/en/latest/features/structured_outputs.html
+    """
+
+    kind: Literal["json", "regex", "choice", "grammar"]
+    value: object
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
     """How to choose the next token. `None` leaves the choice to the model.
 
-    Ranges are checked by the dialect that reads them and again by the model that obeys them.
+    Ranges are checked by the dialect that reads them and again by the model that obeys them. `logprobs` is how many of
+    the likeliest tokens stand beside each chosen one; `prompt_logprobs` the same for the tokens of the prompt.
     """
 
     max_tokens: int | None = None
+    min_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
@@ -28,8 +42,32 @@ class Sampling:
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     repetition_penalty: float | None = None
+    logit_bias: Mapping[str, float] | None = None
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
     n: int = 1
     ignore_eos: bool = False
+    structured_outputs: Structure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Likelihood:
+    """A token and the logarithm of its probability. `data` are its bytes: a token may end inside a character."""
+
+    token: str
+    logprob: float
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token that was chosen, and the likeliest ones at its place, best first.
+
+    `chosen` is None for the first token of a prompt, before which there is nothing to be likely after.
+    """
+
+    chosen: Likelihood | None
+    likeliest: tuple[Likelihood, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,52 +75,32 @@ class Delta:
     """Text was added to answer `index`.
 
     `tokens` counts what the model's response brought. Text can be empty while a character or a stop string is
-    incomplete.
+    incomplete. `logprobs` has an entry for each token, where they were asked for.
     """
 
     index: int
     text: str
     tokens: int = 0
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """Answer `index` is complete."""
+    """Answer `index` is complete. `reason` is None where the model's layout does not say why."""
 
     index: int
-    reason: FinishReason
+    reason: FinishReason | None
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What the engine counted: tokens of the prompt, and tokens of all answers. The last event."""
+    """What the engine counted: tokens of the prompt, and tokens of all answers. The last event.
+
+    A layout that carries no counts has no such event.
+    """
 
     prompt_tokens: int
     completion_tokens: int
 
 
 TextEvent: TypeAlias = Delta | Finish | Usage
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One finished answer."""
-
-    text: str
-    reason: FinishReason
-
-
-async def gather(events: AsyncIterator[TextEvent]) -> tuple[list[Answer], Usage]:
-    """Fold a stream into its answers, by index, and what was counted."""
-    texts: dict[int, list[str]] = {}
-    reasons: dict[int, FinishReason] = {}
-    usage = Usage(0, 0)
-    async for event in events:
-        match event:
-            case Delta(index, text):
-                texts.setdefault(index, []).append(text)
-            case Finish(index, reason):
-                reasons[index] = reason
-            case Usage():
-                usage = event
-    return [Answer("".join(texts.get(index, ())), reasons[index]) for index in sorted(reasons)], usage

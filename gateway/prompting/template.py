@@ -11,13 +11,12 @@ from datetime import datetime
 from functools import lru_cache
 from typing import NoReturn
 
-from jinja2 import Template, TemplateError, nodes
+from jinja2 import Template, TemplateError, meta, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from gateway.errors import InvalidRequest, ModelFailed
-from gateway.operations.chat import Message
 
 
 class _Refused(TemplateError):
@@ -47,34 +46,56 @@ def _tojson(value: object, indent: int | None = None) -> str:
     return json.dumps(value, ensure_ascii=False, indent=indent)
 
 
-@lru_cache(maxsize=64)
-def _compiled(source: str) -> Template:
+def _environment() -> ImmutableSandboxedEnvironment:
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation]
     )
     environment.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
     environment.filters["tojson"] = _tojson
-    return environment.from_string(source)
+    return environment
 
 
-def render(source: str, messages: Sequence[Message], special_tokens: Mapping[str, str]) -> str:
-    """Return the prompt for `messages`, ending where the assistant's answer begins.
+@lru_cache(maxsize=64)
+def _compiled(source: str) -> Template:
+    return _environment().from_string(source)
 
-    Raises `InvalidRequest` when the template refuses the conversation (roles that do not alternate, for example), and
-    `ModelFailed` when the template itself is broken.
-    """
-    turns = [
-        {
-            "role": message.role,
-            "content": message.content,
-            **({"name": message.name} if message.name is not None else {}),
-            **({"tool_call_id": message.tool_call_id} if message.tool_call_id is not None else {}),
-        }
-        for message in messages
-    ]
+
+@lru_cache(maxsize=64)
+def variables(source: str) -> frozenset[str]:
+    """Return what a template takes from outside, `tools` for example. One that is broken takes nothing."""
     try:
-        return _compiled(source).render(messages=turns, add_generation_prompt=True, **special_tokens)
+        return frozenset(meta.find_undeclared_variables(_environment().parse(source)))
+    except TemplateError:
+        return frozenset()
+
+
+def render(
+    source: str,
+    turns: Sequence[Mapping[str, object]],
+    special_tokens: Mapping[str, str],
+    *,
+    tools: Sequence[Mapping[str, object]] | None = None,
+    add_generation_prompt: bool = True,
+    arguments: Mapping[str, object] | None = None,
+) -> str:
+    """Return the prompt for `turns`, the messages as templates know them; normally it ends where the answer begins.
+
+    `arguments` are what else the caller gives to the template. Raises `InvalidRequest` when the template refuses the
+    conversation (roles that do not alternate, for example), and `ModelFailed` when the template itself is broken.
+    """
+    try:
+        return _compiled(source).render(
+            **special_tokens,
+            **(arguments or {}),
+            messages=turns,
+            tools=tools,
+            add_generation_prompt=add_generation_prompt,
+        )
     except _Refused as refusal:
         raise InvalidRequest(f"The model's chat template refuses these messages: {refusal}", param="messages") from None
     except Exception as error:  # a template is foreign code: whatever it raises is the model's fault
+        if arguments:  # or that of the arguments, which the same template may not have expected
+            raise InvalidRequest(
+                f"The model's chat template failed with these arguments: {error}", param="chat_template_kwargs"
+            ) from error
         raise ModelFailed(f"The model's chat template failed: {error}") from error

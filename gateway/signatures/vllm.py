@@ -3,17 +3,25 @@
 https://github.com/triton-inference-server/vllm_backend/blob/main/src/model.py
 """
 
+import base64
 import json
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import fields
-from typing import get_args
+from typing import Any
 
-from gateway.errors import GatewayError, ModelFailed
-from gateway.operations.chat import Chat
+from gateway.errors import GatewayError, ModelFailed, UnsupportedOption
 from gateway.operations.complete import Complete
-from gateway.operations.text import Delta, Finish, FinishReason, Sampling, TextEvent, Usage
-from gateway.prompting import template
-from gateway.triton import Response, Tensor, boolean, text
+from gateway.operations.text import (
+    Delta,
+    Finish,
+    FinishReason,
+    Likelihood,
+    Sampling,
+    TextEvent,
+    TokenLogprob,
+    Usage,
+)
+from gateway.triton import ModelConfig, Response, Tensor, boolean, int32, text
 
 INPUTS: Mapping[str, str] = {
     "text_input": "BYTES",
@@ -30,43 +38,60 @@ OUTPUTS: Mapping[str, str] = {
     "num_input_tokens": "UINT32",
     "num_output_tokens": "UINT32",
 }
-OPERATIONS: tuple[type, ...] = (Chat, Complete)
 
-_REASONS = frozenset(get_args(FinishReason))
+_REASONS: Mapping[str, FinishReason] = {"stop": "stop", "length": "length"}
 # The vLLM backend writes Python's `str(None)` while an answer grows.
 _UNFINISHED = frozenset({"", "None"})
 
 
-def encode(request: Chat | Complete, parameters: Mapping[str, str]) -> list[Tensor]:
-    """Return the tensors of `request`; `parameters` are those of the model's configuration.
-
-    Raises `InvalidRequest` where the model's chat template refuses the messages.
-    """
-    if isinstance(request, Chat):
-        special_tokens = json.loads(parameters.get("special_tokens", "{}"))
-        prompt = template.render(parameters["chat_template"], request.messages, special_tokens)
-    else:
-        prompt = request.prompt
-    return [
-        text("text_input", prompt),
+def encode(request: Complete, config: ModelConfig) -> list[Tensor]:
+    """Return the tensors of `request`. Raises `UnsupportedOption` for what the model has no tensor for."""
+    sampling = request.sampling
+    tensors = [
+        _prompt(request.prompt, config),
         # Whole answers are streams folded here: a long one shows that the model lives.
         boolean("stream", True),
-        text("sampling_parameters", json.dumps(_sampling_parameters(request.sampling))),
-        boolean("exclude_input_in_output", True),
+        text("sampling_parameters", json.dumps(_sampling_parameters(sampling))),
+        boolean("exclude_input_in_output", not _echoed_by_model(request)),
         boolean("return_finish_reason", True),
         boolean("return_num_input_tokens", True),
         boolean("return_num_output_tokens", True),
     ]
+    if sampling.logprobs is not None or sampling.prompt_logprobs is not None:
+        if "return_logprobs" not in config.inputs:
+            raise UnsupportedOption("This model gives no log probabilities.", param="logprobs")
+        tensors.append(boolean("return_logprobs", True))
+    if request.pictures:
+        if "image" not in config.inputs:
+            raise UnsupportedOption("This model does not look at pictures.", param="messages")
+        tensors.append(text("image", *(base64.b64encode(picture).decode() for picture in request.pictures)))
+    return tensors
+
+
+def _prompt(prompt: str | tuple[int, ...], config: ModelConfig) -> Tensor:
+    if isinstance(prompt, str):
+        return text("text_input", prompt)
+    if "token_ids" not in config.inputs:
+        raise UnsupportedOption("This model takes its prompt as text, not as token ids.", param="prompt")
+    return int32("token_ids", *prompt)
+
+
+def _echoed_by_model(request: Complete) -> bool:
+    """Only the model can say what text token ids are; a text is put before its answer here, which any model allows."""
+    return request.echo and not isinstance(request.prompt, str)
 
 
 def _sampling_parameters(sampling: Sampling) -> dict[str, object]:
     """Only what the caller gave: a default written here would override the model's own."""
-    given: dict[str, object] = {}
+    parameters: dict[str, object] = {}
     for field in fields(sampling):
         value = getattr(sampling, field.name)
         if value is not None and value != field.default:
-            given[field.name] = list(value) if isinstance(value, tuple) else value
-    return given
+            parameters[field.name] = list(value) if isinstance(value, tuple) else value
+    if structure := sampling.structured_outputs:
+        # As a string, which is what the vLLM backend reads.
+        parameters["structured_outputs"] = json.dumps({structure.kind: structure.value})
+    return parameters
 
 
 def check(parameters: Mapping[str, str]) -> None:
@@ -78,16 +103,18 @@ def check(parameters: Mapping[str, str]) -> None:
         raise ValueError("it offers chat and has no chat_template")
 
 
-def explain(request: Chat | Complete, error: GatewayError) -> GatewayError:
+def explain(error: GatewayError) -> GatewayError:
     """Name the caller's field, where the model named its tensor; sampling parameters have the same name in both."""
-    if error.param == "text_input":
-        error.param = "messages" if isinstance(request, Chat) else "prompt"
+    if error.param in ("text_input", "token_ids"):
+        error.param = "prompt"
+    elif error.param == "image":
+        error.param = "messages"
     elif error.param in INPUTS:
         error.param = None
     return error
 
 
-async def decode(responses: AsyncGenerator[Response]) -> AsyncGenerator[TextEvent]:
+async def decode(request: Complete, responses: AsyncGenerator[Response]) -> AsyncGenerator[TextEvent]:
     """Yield the events of `responses`. Raises `ModelFailed` when they end before every answer is finished."""
     prompt_tokens = completion_tokens = 0
     unfinished: set[int] | None = None
@@ -97,13 +124,16 @@ async def decode(responses: AsyncGenerator[Response]) -> AsyncGenerator[TextEven
         tokens = response.uint32("num_output_tokens") or 0
         prompt_tokens = response.uint32("num_input_tokens") or prompt_tokens
         completion_tokens += tokens
+        logprobs = _read_logprobs(response, request.sampling)
         if unfinished is None:
             unfinished = set(range(len(texts)))
-        grown = [index for index, added in enumerate(texts) if added]
+            if request.echo and isinstance(request.prompt, str):
+                texts = [request.prompt + added for added in texts]
+        grown = [index for index, added in enumerate(texts) if added or logprobs.get(index)]
         if tokens and not grown:
             grown = sorted(unfinished)[:1]  # tokens without text yet: half a character, or the end of the sequence
         for index in grown:
-            yield Delta(index, texts[index], tokens)
+            yield Delta(index, texts[index], tokens, logprobs.get(index, ()))
             tokens = 0
         for index, reason in enumerate(reasons):
             if reason not in _UNFINISHED and index in unfinished:
@@ -116,5 +146,32 @@ async def decode(responses: AsyncGenerator[Response]) -> AsyncGenerator[TextEven
 
 def _finish_reason(reason: str) -> FinishReason:
     if reason in _REASONS:
-        return reason  # type: ignore[return-value]  # checked against the type's own values
+        return _REASONS[reason]
     raise ModelFailed(f"The model stopped for an unexpected reason: {reason}.")
+
+
+def _read_logprobs(response: Response, sampling: Sampling) -> dict[int, tuple[TokenLogprob, ...]]:
+    """What each answer's new tokens were worth, where the response says so."""
+    if "logprobs" not in response:
+        return {}
+    count = sampling.logprobs or sampling.prompt_logprobs or 0
+    documents = (json.loads(document) if document else [] for document in response.texts("logprobs"))
+    return {
+        index: tuple(_token_logprob(entry, count) for entry in entries or ()) for index, entries in enumerate(documents)
+    }
+
+
+def _token_logprob(entry: dict[str, dict[str, Any]] | None, count: int) -> TokenLogprob:
+    """The chosen token stands first in an entry, and is among the `count` likeliest where its rank says so."""
+    if not entry:
+        return TokenLogprob(None)
+    members = list(entry.values())
+    likeliest = sorted((member for member in members if member["rank"] <= count), key=lambda member: member["rank"])
+    return TokenLogprob(_likelihood(members[0]), tuple(map(_likelihood, likeliest)))
+
+
+def _likelihood(member: dict[str, Any]) -> Likelihood:
+    token = member["decoded_token"] or ""
+    data = bytes(member["bytes"]) if "bytes" in member else token.encode()
+    # JSON has no infinity, and OpenAI writes this for what cannot be.
+    return Likelihood(token, max(member["logprob"], -9999.0), data)

@@ -14,7 +14,8 @@ CHATML = (
 SAMPLING = frozenset(
     [
         *("max_tokens", "temperature", "top_p", "top_k", "min_p", "stop", "stop_token_ids", "seed", "n"),
-        *("presence_penalty", "frequency_penalty", "repetition_penalty", "ignore_eos"),
+        *("presence_penalty", "frequency_penalty", "repetition_penalty", "ignore_eos", "min_tokens", "logit_bias"),
+        *("logprobs", "prompt_logprobs", "structured_outputs"),
     ]
 )
 
@@ -26,6 +27,8 @@ class Say:
     text: str | tuple[str, ...]
     finish: str | tuple[str, ...] = ""
     tokens: int = 1
+    logprobs: str = ""
+    """JSON: the entries of the tokens of the one answer, told where they are asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +101,15 @@ INPUTS = [
     ("sampling_parameters", config_pb.TYPE_STRING, [1]),
     ("exclude_input_in_output", config_pb.TYPE_BOOL, [1]),
     ("return_finish_reason", config_pb.TYPE_BOOL, [1]),
+    ("return_logprobs", config_pb.TYPE_BOOL, [1]),
+    ("image", config_pb.TYPE_STRING, [-1]),
     ("return_num_input_tokens", config_pb.TYPE_BOOL, [1]),
     ("return_num_output_tokens", config_pb.TYPE_BOOL, [1]),
 ]
 OUTPUTS = [
     ("text_output", config_pb.TYPE_STRING, [-1]),
     ("finish_reason", config_pb.TYPE_STRING, [-1]),
+    ("logprobs", config_pb.TYPE_STRING, [-1]),
     ("num_input_tokens", config_pb.TYPE_UINT32, [1]),
     ("num_output_tokens", config_pb.TYPE_UINT32, [1]),
 ]

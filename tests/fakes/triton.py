@@ -40,6 +40,8 @@ class Call:
 
     @property
     def prompt(self) -> str:
+        if "token_ids" in self.tensors:
+            return f"<{','.join(map(str, self.tensors['token_ids']))}>"
         return str(self.tensors["text_input"][0].decode())
 
     @property
@@ -249,9 +251,9 @@ def _fault(request: pb.ModelInferRequest, call: Call) -> str | None:
             return f"[request id: {call.id}] unexpected inference input '{tensor.name}' for model '{call.model}'"
         if tensor.datatype != _WIRE_TYPES[tensor.name]:
             return f"inference input '{tensor.name}' data-type is '{tensor.datatype}', model '{call.model}' disagrees"
-        if tensor.name != "token_ids" and list(tensor.shape) != [1]:
+        if tensor.name not in ("token_ids", "image") and list(tensor.shape) != [1]:
             return f"unexpected shape for input '{tensor.name}'. Expected [1], got {list(tensor.shape)}"
-    if "text_input" not in call.tensors:
+    if ("text_input" in call.tensors) == ("token_ids" in call.tensors):
         return "[invalid_value:text_input] There is neither text_input nor token_ids."
     if unknown := set(call.sampling) - SAMPLING:
         return f"[unsupported_option:sampling_parameters] There is no option {sorted(unknown)[0]}."
@@ -277,6 +279,8 @@ def _response(model: Model, call: Call, said: list[Say], final: bool) -> pb.Mode
     add("text_output", "BYTES", texts)
     if call.flag("return_finish_reason"):
         add("finish_reason", "BYTES", ends)
+    if call.flag("return_logprobs"):
+        add("logprobs", "BYTES", ["".join(say.logprobs for say in said)])
     if call.flag("return_num_input_tokens"):
         add("num_input_tokens", "UINT32", [model.num_input_tokens])
     if call.flag("return_num_output_tokens"):

@@ -138,7 +138,7 @@ async def test_a_full_queue_says_so_and_has_room_again(ask: Ask, gateway: Gatewa
     refused = [answer for answer in answers if answer.status_code != 200]
     assert 1 <= len(refused) <= 4
     for answer in refused:
-        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "overloaded")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (429, "overloaded")
         assert int(answer.headers["retry-after"]) >= 1
     await engine.idle(tight)
     assert (await ask({**body, "max_tokens": 3})).reason == "length"

@@ -7,23 +7,37 @@ from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Request
-from pydantic import Discriminator, Tag
+from pydantic import Field, WithJsonSchema
 from starlette.responses import Response
 
 from gateway import delivery
 from gateway.catalog import Catalog
 from gateway.dialects.openai import errors
-from gateway.dialects.openai.text import SamplingFields, refuse, render_usage
-from gateway.dialects.route import UNION_TAG, route_class
-from gateway.errors import UnsupportedOption
-from gateway.operations.complete import Complete
-from gateway.operations.text import Delta, Finish, TextEvent, gather
+from gateway.dialects.openai.logprobs import Offsets
+from gateway.dialects.openai.sampling import SamplingFields, refuse, render_usage
+from gateway.dialects.openai.structure import ResponseFormat
+from gateway.dialects.route import route_class
+from gateway.errors import InvalidRequest, UnsupportedOption
+from gateway.operations.complete import Complete, gather, merge
+from gateway.operations.text import Delta, Finish, TextEvent, TokenLogprob
 
 router = APIRouter(route_class=route_class(errors.render))
 
+MOST_PROMPTS = 128
+_Ids = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}, "minItems": 1}
+# Read by `_prompts`: a union of lists of lists would have pydantic try each alternative for each element.
 Prompt = Annotated[
-    Annotated[str, Tag(UNION_TAG + "text")] | Annotated[list[Any], Tag(UNION_TAG + "several")],
-    Discriminator(lambda value: UNION_TAG + ("several" if isinstance(value, list) else "text")),
+    Any,
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": MOST_PROMPTS},
+                _Ids,
+                {"type": "array", "items": _Ids, "minItems": 1, "maxItems": MOST_PROMPTS},
+            ]
+        }
+    ),
 ]
 
 
@@ -31,27 +45,22 @@ class CreateCompletionRequest(SamplingFields):
     """The body of a completion request."""
 
     prompt: Prompt
-    # Known, and not carried yet: a value that asks for something is refused by name.
+    echo: bool | None = None
+    logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
+    response_format: ResponseFormat | None = None
+    # Known, and not carried: a value that asks for something is refused by name.
     best_of: Any = None
-    echo: Any = None
-    logit_bias: Any = None
-    logprobs: Any = None
     suffix: Any = None
 
 
-NOT_CARRIED: Mapping[str, Callable[[Any], bool]] = {
-    "echo": lambda value: value is False,
-    "logit_bias": lambda value: value == {},
-    "logprobs": lambda _: False,
-    "suffix": lambda value: value == "",
-}
+NOT_CARRIED: Mapping[str, Callable[[Any], bool]] = {"suffix": lambda value: value == ""}
 
 
 @router.post("/v1/completions", tags=["Completions"], summary="Continue a text")
 async def create_completion(body: CreateCompletionRequest, request: Request) -> Response:
-    """Continue `prompt`, whole or as server-sent events."""
+    """Continue `prompt`, or each of several, whole or as server-sent events."""
     catalog: Catalog = request.app.state.catalog
-    complete, streams = parse(body), body.streams
+    asked, streams = parse(body), body.streams
     model = catalog.get(body.model)
     head = {
         "id": f"cmpl-{uuid.uuid4().hex}",
@@ -60,54 +69,118 @@ async def create_completion(body: CreateCompletionRequest, request: Request) -> 
         "model": body.model,
         "system_fingerprint": model.fingerprint,
     }
-    events = catalog.run(model, complete, request.state.trace)
+    # Each prompt may go to another replica.
+    answering = [catalog.run(catalog.get(body.model), complete, request.state.trace) for complete in asked]
+    events = answering[0] if len(answering) == 1 else merge(answering, body.n or 1)
+    choices = _Choices(logprobs=body.logprobs is not None)
     if streams:
-        chunks = _Chunks(head, body.include_usage)
+        chunks = _Chunks(head, choices, include_usage=body.include_usage)
         return await delivery.sse(request, events, chunks.render, errors.body, b"[DONE]")
     answers, usage = await delivery.whole(request, gather(events))
     answer = {
         **head,
-        "choices": [_choice(index, answer.text, answer.reason) for index, answer in enumerate(answers)],
-        "usage": render_usage(usage),
+        "choices": [choices.render(i, one.text, one.logprobs, one.reason) for i, one in enumerate(answers)],
+        **({"usage": render_usage(usage)} if usage else {}),
         "code": 0,
         "message": "success",
     }
     return Response(orjson.dumps(answer), media_type="application/json")
 
 
-def parse(body: CreateCompletionRequest) -> Complete:
-    """Return the operation that `body` asks for. Raises `InvalidRequest` and `UnsupportedOption`."""
+def parse(body: CreateCompletionRequest) -> list[Complete]:
+    """Return what `body` asks for, a request for each prompt. Raises `InvalidRequest` and `UnsupportedOption`."""
     refuse(body, NOT_CARRIED)
     if body.best_of is not None and body.best_of != (body.n or 1):
         raise UnsupportedOption("'best_of' is supported only where it equals 'n'.", param="best_of")
-    prompt = body.prompt
-    if isinstance(prompt, list):
-        if len(prompt) != 1 or not isinstance(prompt[0], str):
-            raise UnsupportedOption(
-                "'prompt' must be one string; several prompts and token ids are not supported yet.", param="prompt"
-            )
-        prompt = prompt[0]
-    return Complete(model=body.model, prompt=prompt, sampling=body.sampling(body.max_tokens))
+    structure = body.response_format.structure() if body.response_format else None
+    echo = bool(body.echo)
+    sampling = body.sampling(
+        body.max_tokens, structure, logprobs=body.logprobs, prompt_logprobs=body.logprobs if echo else None
+    )
+    prompts = _prompts(body.prompt)
+    if len(prompts) * sampling.n > MOST_PROMPTS:
+        raise InvalidRequest(f"There may be {MOST_PROMPTS} answers: prompts times 'n'.", param="n")
+    return [Complete(model=body.model, prompt=prompt, echo=echo, sampling=sampling) for prompt in prompts]
 
 
-def _choice(index: int, text: str, reason: str | None) -> dict[str, Any]:
-    return {"text": text, "index": index, "logprobs": None, "finish_reason": reason}
+def _prompts(prompt: Any) -> list[str | tuple[int, ...]]:
+    """Return the prompts. A list holds strings, token ids of one prompt, or lists of token ids."""
+    if isinstance(prompt, str):
+        return [prompt]
+    if not isinstance(prompt, list):
+        raise _wrong("prompt")
+    if not prompt:
+        raise InvalidRequest("'prompt' must not be empty.", param="prompt")
+    if type(prompt[0]) is int:
+        return [_token_ids(prompt, "prompt")]
+    if len(prompt) > MOST_PROMPTS:
+        raise InvalidRequest(f"'prompt' may hold {MOST_PROMPTS} prompts.", param="prompt")
+    if isinstance(prompt[0], str):
+        for i, text in enumerate(prompt):
+            if not isinstance(text, str):
+                raise InvalidRequest(f"'prompt[{i}]' must be a string, as the one before it.", param=f"prompt[{i}]")
+        return list(prompt)
+    return [_token_ids(ids, f"prompt[{i}]") for i, ids in enumerate(prompt)]
+
+
+def _token_ids(ids: Any, path: str) -> tuple[int, ...]:
+    if not isinstance(ids, list):
+        raise _wrong(path)
+    if not ids:
+        raise InvalidRequest(f"'{path}' must not be empty.", param=path)
+    for i, token in enumerate(ids):
+        if type(token) is not int or not 0 <= token < 2**31:
+            raise InvalidRequest(f"'{path}[{i}]' must be a token id.", param=f"{path}[{i}]")
+    return tuple(ids)
+
+
+def _wrong(path: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"'{path}' must be a string, a list of strings, token ids, or a list of lists of token ids.", param=path
+    )
+
+
+class _Choices:
+    """Renders what was added to the choices of one answer."""
+
+    def __init__(self, *, logprobs: bool) -> None:
+        self._logprobs = logprobs
+        self._offsets: dict[int, Offsets] = {}
+
+    def render(self, index: int, text: str, logprobs: Iterable[TokenLogprob], reason: str | None) -> dict[str, Any]:
+        shown = None
+        tokens = tuple(logprobs)
+        if self._logprobs and tokens:
+            offsets = self._offsets.setdefault(index, Offsets())
+            shown = offsets.render(tokens, _first(text, tokens))
+        return {"text": text, "index": index, "logprobs": shown, "finish_reason": reason}
+
+
+def _first(text: str, tokens: tuple[TokenLogprob, ...]) -> str:
+    """The text of an echoed prompt's first token, which has no entry of its own: what the others leave of the text."""
+    if tokens[0].chosen is not None:
+        return ""
+    others = b"".join(token.chosen.data for token in tokens if token.chosen).decode(errors="replace")
+    return text.removesuffix(others) if text.endswith(others) else ""
 
 
 class _Chunks:
     """Renders events as chunks of a `text_completion`."""
 
-    def __init__(self, head: Mapping[str, Any], include_usage: bool) -> None:
+    def __init__(self, head: Mapping[str, Any], choices: _Choices, *, include_usage: bool) -> None:
         self._head = head
+        self._choices = choices
         self._include_usage = include_usage
 
     def render(self, event: TextEvent) -> Iterable[bytes]:
         """Yield the JSON of the chunk that `event` becomes, if any."""
         usage: dict[str, Any] = {"usage": None} if self._include_usage else {}
         if isinstance(event, Finish):
-            yield orjson.dumps({**self._head, "choices": [_choice(event.index, "", event.reason)], **usage})
+            choice = self._choices.render(event.index, "", (), event.reason)
+            yield orjson.dumps({**self._head, "choices": [choice], **usage})
         elif isinstance(event, Delta):
-            if event.text:
-                yield orjson.dumps({**self._head, "choices": [_choice(event.index, event.text, None)], **usage})
+            if event.text or event.logprobs:
+                choice = self._choices.render(event.index, event.text, event.logprobs, None)
+                yield orjson.dumps({**self._head, "choices": [choice], **usage})
         elif self._include_usage:
             yield orjson.dumps({**self._head, "choices": [], "usage": render_usage(event)})

@@ -17,7 +17,7 @@ GONE = "The model's server is not available now."
         (None, "[context_length_exceeded:text_input] 9 > 8.", errors.ContextLengthExceeded, "text_input", "9 > 8."),
         (None, "[invalid_value:top_p] It is 7.", errors.InvalidRequest, "top_p", "It is 7."),
         (S.INVALID_ARGUMENT, "[unsupported_option:lora_name] No.", errors.UnsupportedOption, "lora_name", "No."),
-        (S.UNAVAILABLE, "[overloaded] 1024 requests wait.", errors.Overloaded, None, "1024 requests wait."),
+        (S.UNAVAILABLE, "[overloaded] 1024 requests wait.", errors.QueueFull, None, "1024 requests wait."),
         (S.INTERNAL, "[engine_failed] It broke.", errors.ModelFailed, None, "It broke."),
         (S.NOT_FOUND, "no such model", errors.ModelNotFound, None, "no such model"),
         (S.UNAVAILABLE, "gone", errors.ServerGone, None, GONE),
@@ -34,4 +34,4 @@ def test_translation(
     error = _gateway_error(status, message)
     assert type(error) is kind
     assert (error.param, error.message) == (param, sentence)
-    assert error.retry_after == (RETRY_AFTER if issubclass(kind, errors.Overloaded) else None)
+    assert error.retry_after == (RETRY_AFTER if issubclass(kind, errors.Overloaded | errors.QueueFull) else None)

@@ -1,21 +1,25 @@
 """Requests to tensors, and responses to events."""
 
+import base64
 import json
 import struct
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from tritonclient.grpc import service_pb2 as pb
 
-from gateway.errors import InvalidRequest, ModelFailed
-from gateway.operations.chat import Chat, Message
+from gateway.errors import InvalidRequest, ModelFailed, UnsupportedOption
 from gateway.operations.complete import Complete
-from gateway.operations.text import Delta, Finish, Sampling, TextEvent, Usage
+from gateway.operations.text import Delta, Finish, Likelihood, Sampling, Structure, TextEvent, TokenLogprob, Usage
 from gateway.signatures import vllm
-from gateway.triton import Response, Tensor
+from gateway.triton import ModelConfig, Response, Tensor
 
-PARAMETERS = {"chat_template": "{{ bos_token }}{{ messages[0].content }}", "special_tokens": '{"bos_token": "<s>"}'}
+CONFIG = ModelConfig("m", {}, {**vllm.INPUTS, "token_ids": "INT32", "image": "BYTES"}, vllm.OUTPUTS, b"")
+LOGPROBS = replace(CONFIG, inputs={**CONFIG.inputs, "return_logprobs": "BOOL"})
+BARE = replace(CONFIG, inputs=vllm.INPUTS)
+ASKED = Complete(model="m", prompt="x")
 
 
 def strings(tensor: Tensor) -> list[str]:
@@ -27,8 +31,8 @@ def strings(tensor: Tensor) -> list[str]:
     return values
 
 
-def encode(request: Chat | Complete) -> dict[str, Tensor]:
-    return {tensor.name: tensor for tensor in vllm.encode(request, PARAMETERS)}
+def encode(request: Complete, config: ModelConfig = CONFIG) -> dict[str, Tensor]:
+    return {tensor.name: tensor for tensor in vllm.encode(request, config)}
 
 
 def respond(**outputs: Sequence[str] | int) -> Response:
@@ -44,16 +48,16 @@ def respond(**outputs: Sequence[str] | int) -> Response:
     return Response(message)
 
 
-async def decode(*responses: Response) -> list[TextEvent]:
+async def decode(*responses: Response, request: Complete = ASKED) -> list[TextEvent]:
     async def stream() -> AsyncGenerator[Response]:
         for response in responses:
             yield response
 
-    return [event async for event in vllm.decode(stream())]
+    return [event async for event in vllm.decode(request, stream())]
 
 
-def test_a_chat_becomes_the_prompt_its_template_makes() -> None:
-    tensors = encode(Chat(model="m", messages=(Message(role="user", content="Grüße 👋"),)))
+def test_a_prompt_travels_as_text() -> None:
+    tensors = encode(Complete(model="m", prompt="<s>Grüße 👋"))
     assert strings(tensors["text_input"]) == ["<s>Grüße 👋"]
     assert tensors["stream"].data == b"\x01"
     assert set(tensors) == set(vllm.INPUTS)
@@ -78,8 +82,11 @@ def test_every_parameter_travels_under_its_own_name() -> None:
         "frequency_penalty": 0.0,
         "repetition_penalty": 1.1,
         "n": 3,
+        "min_tokens": 2,
+        "logit_bias": {"17": -100},
+        "logprobs": 0,
     }
-    tensors = encode(Complete(model="m", prompt="x", sampling=Sampling(**given)))
+    tensors = encode(Complete(model="m", prompt="x", sampling=Sampling(**given)), LOGPROBS)
     assert json.loads(strings(tensors["sampling_parameters"])[0]) == {**given, "stop": ["\n", "。"]}
 
 
@@ -120,7 +127,66 @@ async def test_an_unknown_reason_is_a_failure_not_a_guess() -> None:
 
 
 def test_failures_name_the_callers_field() -> None:
-    chat = Chat(model="m", messages=(Message(role="user", content="x"),))
-    assert vllm.explain(chat, InvalidRequest("too long", param="text_input")).param == "messages"
-    assert vllm.explain(Complete(model="m", prompt=""), InvalidRequest("empty", param="text_input")).param == "prompt"
-    assert vllm.explain(chat, InvalidRequest("no", param="top_p")).param == "top_p"
+    assert vllm.explain(InvalidRequest("too long", param="text_input")).param == "prompt"
+    assert vllm.explain(InvalidRequest("no", param="top_p")).param == "top_p"
+    assert vllm.explain(InvalidRequest("no", param="stream")).param is None
+
+
+def test_a_structure_travels_as_a_string_as_the_vllm_backend_reads_it() -> None:
+    structure = Structure("json", {"type": "object"})
+    tensors = encode(Complete(model="m", prompt="x", sampling=Sampling(structured_outputs=structure)))
+    sent = json.loads(strings(tensors["sampling_parameters"])[0])
+    assert json.loads(sent["structured_outputs"]) == {"json": {"type": "object"}}
+
+
+def test_token_ids_and_pictures_have_tensors_of_their_own() -> None:
+    tensors = encode(Complete(model="m", prompt=(1, 2, 70000), pictures=(b"\x89PNG", b"x")))
+    assert (tensors["token_ids"].shape, tensors["token_ids"].data) == ((3,), struct.pack("<3i", 1, 2, 70000))
+    assert [base64.b64decode(picture) for picture in strings(tensors["image"])] == [b"\x89PNG", b"x"]
+    assert "text_input" not in tensors
+
+
+@pytest.mark.parametrize(
+    ("request_", "param"),
+    [
+        (Complete(model="m", prompt=(1,)), "prompt"),
+        (Complete(model="m", prompt="x", pictures=(b"x",)), "messages"),
+        (Complete(model="m", prompt="x", sampling=Sampling(logprobs=0)), "logprobs"),
+    ],
+)
+def test_what_a_model_has_no_tensor_for_is_refused_by_name(request_: Complete, param: str) -> None:
+    with pytest.raises(UnsupportedOption) as raised:
+        encode(request_, BARE)
+    assert raised.value.param == param
+
+
+async def test_a_text_is_echoed_here_and_token_ids_by_the_model() -> None:
+    answer = respond(text_output=["b", "c"], finish_reason=["stop", "stop"], num_output_tokens=2)
+    text = replace(ASKED, echo=True)
+    assert [event.text for event in await decode(answer, request=text) if isinstance(event, Delta)] == ["xb", "xc"]
+    assert encode(text)["exclude_input_in_output"].data == b"\x01"
+    ids = replace(text, prompt=(1,))
+    assert [event.text for event in await decode(answer, request=ids) if isinstance(event, Delta)] == ["b", "c"]
+    assert encode(ids)["exclude_input_in_output"].data == b"\x00"
+
+
+async def test_log_probabilities_have_the_chosen_token_first_and_the_likeliest_by_rank() -> None:
+    entries = [
+        None,
+        {
+            "5": {"logprob": -3.0, "rank": 9, "decoded_token": " e"},
+            "7": {"logprob": -0.1, "rank": 1, "decoded_token": "\ufffd", "bytes": [0xF0, 0x9F]},
+            "8": {"logprob": -0.5, "rank": 2, "decoded_token": "g"},
+        },
+        {"7": {"logprob": -1e30, "rank": 1, "decoded_token": "f"}},
+    ]
+    answer = respond(text_output=["x"], finish_reason=["stop"], logprobs=[json.dumps(entries)], num_output_tokens=3)
+    (delta, *_) = await decode(answer, request=replace(ASKED, sampling=Sampling(logprobs=2)))
+    first, second = Likelihood("\ufffd", -0.1, b"\xf0\x9f"), Likelihood("g", -0.5, b"g")
+    last = Likelihood("f", -9999.0, b"f")
+    assert isinstance(delta, Delta)
+    assert delta.logprobs == (
+        TokenLogprob(None),
+        TokenLogprob(Likelihood(" e", -3.0, b" e"), (first, second)),
+        TokenLogprob(last, (last,)),
+    )

@@ -84,7 +84,7 @@ async def test_every_answer_may_be_read_by_the_page(guarded: Gateway) -> None:
         404: await guarded.http.get("/nowhere", headers=origin | GOOD),
         405: await guarded.http.get(CHAT.path, headers=origin | GOOD),
         502: await guarded.http.post(CHAT.path, json=CHAT.body("broken"), headers=origin | GOOD),
-        503: await guarded.http.post(CHAT.path, json=CHAT.body("full"), headers=origin | GOOD),
+        429: await guarded.http.post(CHAT.path, json=CHAT.body("full"), headers=origin | GOOD),
     }
     for status, response in answers.items():
         assert response.status_code == status

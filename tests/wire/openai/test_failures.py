@@ -17,7 +17,7 @@ INVALID, SERVER = "invalid_request_error", "server_error"
 BEFORE = {
     "refused": (400, INVALID, "invalid_value", "top_k must be at most 49152"),
     "unable": (400, INVALID, "unsupported_parameter", "no option min_p"),
-    "full": (503, "overloaded_error", "overloaded", "1024 requests wait"),
+    "full": (429, "rate_limit_error", "overloaded", "1024 requests wait"),
     "broken": (502, SERVER, "model_failed", "engine stopped"),
     "crashed": (502, SERVER, "model_failed", ""),
     "vanished": (404, INVALID, "model_not_found", "vanished"),
@@ -26,7 +26,7 @@ BEFORE = {
 AFTER = {
     "broken-later": (502, SERVER, "model_failed", "ab"),
     "closed-later": (502, SERVER, "model_failed", "ab"),
-    "full-later": (503, "overloaded_error", "overloaded", "a"),
+    "full-later": (429, "rate_limit_error", "overloaded", "a"),
 }
 
 
@@ -41,7 +41,7 @@ async def test_a_failure_before_the_first_word_has_a_status(gateway: Gateway, wa
     assert not sentence.startswith("[")
     # Names of tensors are nothing that a client of this API knows.
     assert param in (None, "model")
-    assert (int(response.headers.get("retry-after", 0)) >= 1) == (status == 503)
+    assert (int(response.headers.get("retry-after", 0)) >= 1) == (status == 429)
 
 
 @pytest.mark.parametrize("way", WAYS, ids=str)

@@ -73,7 +73,7 @@ async def test_failures_count_by_status(triton: FakeTriton) -> None:
         await gateway.http.post(CHAT.path, json=CHAT.body("nothing"))
         samples = await gateway.metrics()
         assert Counted(samples, CHAT, "broken")("requests_total", status="502") == 2
-        assert Counted(samples, CHAT, "full")("requests_total", status="503") == 2
+        assert Counted(samples, CHAT, "full")("requests_total", status="429") == 2
         assert Counted(samples, CHAT, "broken-later")("requests_total", status="502") >= 1
         statuses = [
             value for name, value in samples.items() if name.startswith("tritonic_requests_total") and CHAT.path in name

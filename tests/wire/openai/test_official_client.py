@@ -78,7 +78,7 @@ async def test_the_synchronous_client(gateway: Gateway) -> None:
         ("too-long", {}, openai.BadRequestError),
         ("nothing", {}, openai.NotFoundError),
         ("broken", {}, openai.InternalServerError),
-        ("full", {}, openai.InternalServerError),
+        ("full", {}, openai.RateLimitError),
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])

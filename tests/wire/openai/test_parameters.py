@@ -105,18 +105,16 @@ async def test_every_role_reaches_the_template(gateway: Gateway, triton: FakeTri
     assert prompt.startswith("<|im_start|>system\nInstructions of a developer.")
 
 
-async def test_calls_of_the_past_are_rendered_or_refused_not_dropped(gateway: Gateway, triton: FakeTriton) -> None:
-    call = {"id": "call_1", "type": "function", "function": {"name": "get_weather", "arguments": "{}"}}
+async def test_calls_of_the_past_are_rendered(gateway: Gateway, triton: FakeTriton) -> None:
+    call = {"id": "call_1", "type": "function", "function": {"name": "get_weather", "arguments": '{"city": "Oslo"}'}}
     messages = [
         {"role": "user", "content": "Weather?"},
         {"role": "assistant", "content": None, "tool_calls": [call]},
         {"role": "tool", "content": "Sunny.", "tool_call_id": "call_1"},
     ]
-    response = await chat(gateway, messages=messages)
-    if response.status_code == 200:
-        assert "get_weather" in triton.calls[-1].prompt
-    else:
-        refused(response, 400, code="unsupported_parameter", param="messages[1].tool_calls")
+    prompt = (await reaches(gateway, triton, messages=messages)).prompt
+    assert '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Oslo"}}\n</tool_call><|im_end|>' in prompt
+    assert "<|im_start|>user\n<tool_response>\nSunny.\n</tool_response><|im_end|>" in prompt
 
 
 async def test_a_prompt_is_passed_on_untouched(gateway: Gateway, triton: FakeTriton) -> None:
@@ -135,31 +133,16 @@ async def test_stream_options_ask_for_usage(gateway: Gateway) -> None:
 FUNCTION = {"name": "f", "parameters": {"type": "object", "properties": {}}}
 TOOL = {"type": "function", "function": FUNCTION}
 NOT_CARRIED_BY_CHATS = [
-    ("tools", [TOOL]),
-    ("tool_choice", "required"),
-    ("tool_choice", {"type": "function", "function": {"name": "f"}}),
     ("functions", [FUNCTION]),
     ("function_call", {"name": "f"}),
-    ("response_format", {"type": "json_object"}),
-    ("response_format", {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}),
-    ("logprobs", True),
-    ("top_logprobs", 5),
-    ("logit_bias", {"50256": -100}),
     ("modalities", ["text", "audio"]),
     ("audio", {"voice": "alloy", "format": "wav"}),
     ("prediction", {"type": "content", "content": "x"}),
+    ("chat_template", "{{ messages }}"),
+    ("add_generation_prompt", False),
+    ("bad_words", ["x"]),
 ]
-NOT_CARRIED_BY_COMPLETIONS = [
-    ("echo", True),
-    ("suffix", "the end"),
-    ("best_of", 3),
-    ("logprobs", 2),
-    ("logprobs", 0),
-    ("logit_bias", {"50256": -100}),
-    ("prompt", ["one", "two"]),
-    ("prompt", [1, 2, 3]),
-    ("prompt", [[1, 2], [3]]),
-]
+NOT_CARRIED_BY_COMPLETIONS = [("suffix", "the end"), ("best_of", 3), ("use_beam_search", True)]
 CASES = [(CHAT, *case) for case in NOT_CARRIED_BY_CHATS] + [(TEXT, *case) for case in NOT_CARRIED_BY_COMPLETIONS]
 
 
@@ -216,12 +199,9 @@ async def test_unknown_fields_are_ignored(gateway: Gateway, triton: FakeTriton) 
         assert not set(call.tensors) & set(IGNORED)
 
 
-@pytest.mark.parametrize("kind", ["image_url", "input_audio", "file", "video_url", "refusal"])
-async def test_parts_that_are_not_text_are_refused_by_place(gateway: Gateway, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["image_url", "input_audio", "video_url"])
+async def test_parts_that_a_model_does_not_take_are_refused_by_place(gateway: Gateway, kind: str) -> None:
     parts = [{"type": "text", "text": "Look:"}, {"type": kind, kind: {"url": "data:,", "data": "", "format": "wav"}}]
     messages = [{"role": "system", "content": "x"}, {"role": "user", "content": parts}]
     response = await chat(gateway, messages=messages)
-    assert response.status_code == 400
-    param = response.json()["error"]["param"]
-    assert param.startswith("messages[1].content[1]")
-    assert kind in refused(response, 400, param=param)
+    refused(response, 400, code="unsupported_parameter", param="messages[1].content[1]")

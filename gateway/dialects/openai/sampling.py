@@ -1,4 +1,4 @@
-"""What chat and completions share: their parameters and their usage.
+"""What chat and completions share: how tokens are chosen, and what was counted.
 
 As OpenAI's reference defines them, https://platform.openai.com/docs/api-reference/chat/create, with vLLM's additions,
 https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html (top_k, min_p, repetition_penalty)
@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 from pydantic import Discriminator, Field, Tag
 
+from gateway.dialects.openai.structure import Choices, StructuredOutputs
 from gateway.dialects.route import UNION_TAG, Wire
 from gateway.errors import InvalidRequest, UnsupportedOption
-from gateway.operations.text import Sampling, Usage
+from gateway.operations.text import Sampling, Structure, Usage
 
 Stop = Annotated[
     Annotated[str, Field(min_length=1, max_length=1024), Tag(UNION_TAG + "one")]
@@ -22,6 +23,9 @@ Stop = Annotated[
     ],
     Discriminator(lambda value: UNION_TAG + ("several" if isinstance(value, list) else "one")),
 ]
+
+
+TokenId = Annotated[str, Field(pattern=r"^\d{1,9}$")]
 
 
 class StreamOptions(Wire):
@@ -37,6 +41,7 @@ class SamplingFields(Wire):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_tokens: Annotated[int | None, Field(ge=1, lt=2**63)] = None
+    min_tokens: Annotated[int | None, Field(ge=0, lt=2**63)] = None
     temperature: Annotated[float | None, Field(ge=0, le=2)] = None
     top_p: Annotated[float | None, Field(gt=0, le=1)] = None
     top_k: Annotated[int | None, Field(ge=-1, lt=2**31)] = None
@@ -47,23 +52,30 @@ class SamplingFields(Wire):
     presence_penalty: Annotated[float | None, Field(ge=-2, le=2)] = None
     frequency_penalty: Annotated[float | None, Field(ge=-2, le=2)] = None
     repetition_penalty: Annotated[float | None, Field(ge=0.01, le=10)] = None
+    logit_bias: Annotated[dict[TokenId, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=300)] | None = None
     n: Annotated[int | None, Field(ge=1, le=128)] = None
     ignore_eos: bool | None = None
     user: str | None = None
-    # Known from vLLM, and not carried yet: what would change the answer is refused rather than dropped.
-    min_tokens: Any = None
+    structured_outputs: StructuredOutputs | None = None
+    # Their older names.
+    guided_json: str | dict[str, Any] | None = None
+    guided_regex: str | None = None
+    guided_choice: Choices | None = None
+    guided_grammar: str | None = None
+    # Known from vLLM, and not carried: what would change the answer is refused rather than dropped.
     bad_words: Any = None
     use_beam_search: Any = None
-    structured_outputs: Any = None
-    guided_json: Any = None
-    guided_regex: Any = None
-    guided_choice: Any = None
-    guided_grammar: Any = None
 
-    def sampling(self, max_tokens: int | None) -> Sampling:
-        """Return what was given; `max_tokens` because chat has two names for it."""
+    def sampling(self, max_tokens: int | None, structure: Structure | None = None, **logprobs: int | None) -> Sampling:
+        """Return what was given; `max_tokens` and `logprobs` because chat has other names for them.
+
+        `structure` is what a route's own fields ask for. Raises `InvalidRequest` where fields contradict each other.
+        """
+        if max_tokens is not None and (self.min_tokens or 0) > max_tokens:
+            raise InvalidRequest(f"'min_tokens' must be at most 'max_tokens', {max_tokens}.", param="min_tokens")
         return Sampling(
             max_tokens=max_tokens,
+            min_tokens=self.min_tokens,
             temperature=self.temperature,
             top_p=self.top_p,
             top_k=self.top_k,
@@ -74,9 +86,26 @@ class SamplingFields(Wire):
             presence_penalty=self.presence_penalty,
             frequency_penalty=self.frequency_penalty,
             repetition_penalty=self.repetition_penalty,
+            logit_bias=self.logit_bias or None,
             n=self.n or 1,
             ignore_eos=bool(self.ignore_eos),
+            structured_outputs=self._structure(structure),
+            **logprobs,
         )
+
+    def _structure(self, structure: Structure | None) -> Structure | None:
+        """The one structure that is asked for, by whichever field."""
+        older = StructuredOutputs.model_construct(
+            json_=self.guided_json, regex=self.guided_regex, choice=self.guided_choice, grammar=self.guided_grammar
+        )
+        newer = self.structured_outputs or StructuredOutputs()
+        asked = [("structured_outputs", newer.only())]
+        if older.given():
+            asked.append((f"guided_{older.given()[0]}", older.only()))
+        found = [(name, value) for name, value in asked if value]
+        if len(found) + (structure is not None) > 1:
+            raise InvalidRequest("The answer can have only one structure.", param=found[-1][0])
+        return found[0][1] if found else structure
 
     @property
     def streams(self) -> bool:
@@ -92,12 +121,8 @@ class SamplingFields(Wire):
 
 
 NOT_CARRIED: Mapping[str, Callable[[Any], bool]] = {
-    "min_tokens": lambda value: value == 0,
     "bad_words": lambda value: value == [],
     "use_beam_search": lambda value: value is False,
-    **dict.fromkeys(
-        ("structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar"), lambda _: False
-    ),
 }
 
 

@@ -1,0 +1,107 @@
+"""POST /v1/embeddings: https://platform.openai.com/docs/api-reference/embeddings"""
+
+import base64
+from typing import Annotated, Any, Literal
+
+import orjson
+from fastapi import APIRouter, Request
+from pydantic import Field, WithJsonSchema
+from starlette.responses import Response
+
+from gateway import delivery
+from gateway.catalog import Catalog
+from gateway.dialects.openai import errors
+from gateway.dialects.route import Wire, route_class
+from gateway.errors import InvalidRequest
+from gateway.operations.embed import Embed, gather
+
+router = APIRouter(route_class=route_class(errors.render))
+
+MOST_INPUTS = 2048
+_Text = {"type": "string", "minLength": 1}
+_Ids = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}, "minItems": 1}
+# Read by `_inputs`, for speed: two thousand texts are checked without a union for each.
+Input = Annotated[
+    Any,
+    WithJsonSchema(
+        {
+            "anyOf": [
+                _Text,
+                {"type": "array", "items": _Text, "minItems": 1, "maxItems": MOST_INPUTS},
+                _Ids,
+                {"type": "array", "items": _Ids, "minItems": 1, "maxItems": MOST_INPUTS},
+            ]
+        }
+    ),
+]
+
+
+class CreateEmbeddingRequest(Wire):
+    """The body of an embedding request."""
+
+    model: str
+    input: Input
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Annotated[int | None, Field(ge=1, lt=2**31)] = None
+    user: str | None = None
+
+
+@router.post("/v1/embeddings", tags=["Embeddings"], summary="Turn texts into vectors")
+async def create_embedding(body: CreateEmbeddingRequest, request: Request) -> Response:
+    """Give a vector for each input."""
+    catalog: Catalog = request.app.state.catalog
+    embed = Embed(model=body.model, inputs=_inputs(body.input), dimensions=body.dimensions)
+    events = catalog.run(catalog.get(body.model), embed, request.state.trace)
+    vectors, tokens = await delivery.whole(request, gather(events))
+    in_base64 = body.encoding_format == "base64"
+    answer = {
+        "object": "list",
+        "data": [
+            {"object": "embedding", "index": index, "embedding": _base64(vector) if in_base64 else _floats(vector)}
+            for index, vector in enumerate(vectors)
+        ],
+        "model": body.model,
+        **({"usage": {"prompt_tokens": tokens.prompt_tokens, "total_tokens": tokens.prompt_tokens}} if tokens else {}),
+        "code": 0,
+        "message": "success",
+    }
+    return Response(orjson.dumps(answer), media_type="application/json")
+
+
+def _base64(vector: bytes) -> str:
+    return base64.b64encode(vector).decode()
+
+
+def _floats(vector: bytes) -> Any:
+    """The numbers, as few digits as name each float32: orjson writes what is read from a view as float64."""
+    return orjson.Fragment(b"[" + b",".join(b"%.9g" % value for value in memoryview(vector).cast("f")) + b"]")
+
+
+def _inputs(given: Any) -> tuple[str, ...] | tuple[tuple[int, ...], ...]:
+    """Return the inputs: texts, or lists of token ids. Raises `InvalidRequest` with the path of what is wrong."""
+    if isinstance(given, str):
+        given = [given]
+    if not isinstance(given, list):
+        raise InvalidRequest("'input' must be a string, a list of strings, or token ids.", param="input")
+    if not given:
+        raise InvalidRequest("'input' must not be empty.", param="input")
+    if type(given[0]) is int:
+        return (_token_ids(given, "input"),)
+    if len(given) > MOST_INPUTS:
+        raise InvalidRequest(f"'input' may hold {MOST_INPUTS} texts, not {len(given)}.", param="input")
+    if isinstance(given[0], list):
+        return tuple(_token_ids(ids, f"input[{i}]") for i, ids in enumerate(given))
+    for i, text in enumerate(given):
+        if not isinstance(text, str) or not text:
+            path = f"input[{i}]" if len(given) > 1 else "input"
+            raise InvalidRequest(f"'{path}' must be a string that is not empty.", param=path)
+    return tuple(given)
+
+
+def _token_ids(ids: Any, path: str) -> tuple[int, ...]:
+    if not isinstance(ids, list) or not ids:
+        raise InvalidRequest(f"'{path}' must be a list of token ids, not empty.", param=path)
+    for i, token in enumerate(ids):
+        if type(token) is not int or not 0 <= token < 2**31:
+            raise InvalidRequest(f"'{path}[{i}]' must be a token id.", param=f"{path}[{i}]")
+    return tuple(ids)

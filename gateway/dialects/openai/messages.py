@@ -1,0 +1,162 @@
+"""The messages of a chat: https://platform.openai.com/docs/api-reference/chat/create#chat_create-messages"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+from gateway.dialects.openai import tools
+from gateway.dialects.openai.tools import FunctionCall, WireToolCall
+from gateway.dialects.route import UNION_TAG, Wire
+from gateway.errors import InvalidRequest, UnsupportedOption
+from gateway.media.media import Media
+from gateway.operations.chat import Message as Turn
+from gateway.operations.chat import Part, Picture, Role, Text
+
+
+class ImageURL(Wire):
+    """An http(s) URL or a data URL."""
+
+    url: str
+    detail: Literal["auto", "low", "high"] | None = None
+
+
+class InputAudio(Wire):
+    """Sound in base64."""
+
+    data: str
+    format: str
+
+
+class File(Wire):
+    """A document: an http(s) URL, a data URL, or base64."""
+
+    file_data: str | None = None
+    file_id: str | None = None
+    filename: str | None = None
+
+
+class ContentPart(Wire):
+    """One part of a message."""
+
+    type: Literal["text", "image_url", "input_audio", "file", "video_url", "refusal"]
+    text: str | None = None
+    image_url: (
+        Annotated[
+            Annotated[str, Tag(UNION_TAG + "url")] | Annotated[ImageURL, Tag(UNION_TAG + "object")],
+            Discriminator(lambda value: UNION_TAG + ("url" if isinstance(value, str) else "object")),
+        ]
+        | None
+    ) = None
+    input_audio: InputAudio | None = None
+    file: File | None = None
+    refusal: str | None = None
+
+
+Content = Annotated[
+    Annotated[str, Tag(UNION_TAG + "text")]
+    | Annotated[list[ContentPart], Field(min_length=1, max_length=256, fail_fast=True), Tag(UNION_TAG + "parts")],
+    Discriminator(lambda value: UNION_TAG + ("parts" if isinstance(value, list) else "text")),
+]
+
+
+class Message(Wire):
+    """One turn of the conversation."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: Content | None = None
+    name: str | None = None
+    tool_call_id: str | None = None
+    tool_calls: Annotated[list[WireToolCall], Field(max_length=128, fail_fast=True)] | None = None
+    function_call: FunctionCall | None = None
+    reasoning_content: str | None = None
+
+
+# Templates written before OpenAI renamed the roles know only the old names.
+ROLES: Mapping[str, Role] = {
+    "developer": "system",
+    "system": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "tool",
+    "function": "tool",
+}
+
+
+MOST_REFERENCES = 64
+"""Pictures and files of one conversation: each may have to be fetched and decoded."""
+
+
+class Reading:
+    """Turns messages of the wire into turns of a conversation; what they refer to is fetched."""
+
+    def __init__(self, media: Media, *, sees: bool) -> None:
+        """`sees` is whether the model looks at pictures: those of a model that does not are not even fetched."""
+        self._media = media
+        self._sees = sees
+
+    async def turns(self, messages: list[Message]) -> tuple[Turn, ...]:
+        """Return the turns. Raises `InvalidRequest` and `UnsupportedOption` with the path of what is wrong."""
+        contents = (message.content for message in messages if isinstance(message.content, list))
+        references = sum(part.type != "text" for content in contents for part in content)
+        if references > MOST_REFERENCES:
+            raise InvalidRequest(
+                f"A conversation may hold {MOST_REFERENCES} pictures and files, not {references}.", param="messages"
+            )
+        return tuple([await self._turn(message, f"messages[{i}]") for i, message in enumerate(messages)])
+
+    async def _turn(self, message: Message, path: str) -> Turn:
+        calls = [tools.parse_call(call, f"{path}.tool_calls[{i}]") for i, call in enumerate(message.tool_calls or ())]
+        if message.function_call:
+            call = WireToolCall(id="", function=message.function_call)
+            calls.append(tools.parse_call(call, path))
+        if message.content is None and message.role != "assistant":
+            raise InvalidRequest(f"'{path}.content' must be a string or a list of parts.", param=f"{path}.content")
+        return Turn(
+            role=ROLES[message.role],
+            content=await self._content(message.content or "", f"{path}.content"),
+            name=message.name,
+            tool_call_id=message.tool_call_id,
+            tool_calls=tuple(calls),
+            reasoning=message.reasoning_content,
+        )
+
+    async def _content(self, content: str | list[ContentPart], path: str) -> str | tuple[Part, ...]:
+        if isinstance(content, str):
+            return content
+        parts = [await self._part(part, f"{path}[{i}]") for i, part in enumerate(content)]
+        texts = [part.text for part in parts if isinstance(part, Text)]
+        # As vLLM does for templates that take strings.
+        return "\n".join(texts) if len(texts) == len(parts) else tuple(parts)
+
+    async def _part(self, part: ContentPart, path: str) -> Part:
+        match part.type:
+            case "text" | "refusal":
+                return Text(_required(getattr(part, part.type), f"{path}.{part.type}"))
+            case "image_url":
+                image = _required(part.image_url, f"{path}.image_url")
+                if not self._sees:
+                    raise UnsupportedOption(f"'{path}': this model does not look at pictures.", param=path)
+                url = image if isinstance(image, str) else image.url
+                picture = await self._media.picture(url, param=f"{path}.image_url")
+                return Picture(picture.data)
+            case "file":
+                return Text(await self._document(_required(part.file, f"{path}.file"), f"{path}.file"))
+            case _:
+                raise UnsupportedOption(f"'{path}': parts of type '{part.type}' are not supported yet.", param=path)
+
+    async def _document(self, file: File, path: str) -> str:
+        if file.file_id is not None and file.file_data is None:
+            raise UnsupportedOption(
+                f"'{path}.file_id': files are not kept here; send the file in 'file_data'.", param=f"{path}.file_id"
+            )
+        data = _required(file.file_data, f"{path}.file_data")
+        text = await self._media.document(data, filename=file.filename, param=f"{path}.file_data")
+        name = (file.filename or "document").replace('"', "'")[:256]
+        return f'<file name="{name}">\n{text}\n</file>'
+
+
+def _required(value: Any, path: str) -> Any:
+    if value is None:
+        raise InvalidRequest(f"The field '{path}' is required.", param=path)
+    return value

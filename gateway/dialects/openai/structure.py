@@ -1,0 +1,86 @@
+"""What an answer has to look like: OpenAI's `response_format`, and vLLM's structured outputs.
+
+https://platform.openai.com/docs/guides/structured-outputs, https://docs.vllm.ai/en/latest/features/structured_outputs.html
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from pydantic_core import from_json
+
+from gateway.dialects.route import Wire
+from gateway.errors import InvalidRequest
+from gateway.operations.text import Structure
+
+Choices = Annotated[list[str], Field(min_length=1, max_length=1024, fail_fast=True)]
+
+ANY_OBJECT = Structure("json", {"type": "object"})
+
+
+class JSONSchema(Wire):
+    """A named schema. It is enforced, whether `strict` or not."""
+
+    name: str | None = None
+    description: str | None = None
+    schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
+    strict: bool | None = None
+
+
+class ResponseFormat(Wire):
+    """OpenAI's way to ask for JSON."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JSONSchema | None = None
+
+    def structure(self) -> Structure | None:
+        """Return what is asked for. Raises `InvalidRequest` for a schema that is not there."""
+        if self.type == "text":
+            return None
+        if self.type == "json_object":
+            return ANY_OBJECT
+        if self.json_schema is None or self.json_schema.schema_ is None:
+            path = "response_format.json_schema" + (".schema" if self.json_schema else "")
+            raise InvalidRequest(f"The field '{path}' is required for the type 'json_schema'.", param=path)
+        return Structure("json", self.json_schema.schema_)
+
+
+class StructuredOutputs(Wire):
+    """vLLM's way: exactly one of these. A JSON schema may be written as a string."""
+
+    json_: Annotated[str | dict[str, Any] | None, Field(alias="json")] = None
+    regex: str | None = None
+    choice: Choices | None = None
+    grammar: str | None = None
+    json_object: bool | None = None
+
+    def given(self) -> list[str]:
+        """Return the names of what is given."""
+        named = {"json": self.json_, "regex": self.regex, "choice": self.choice, "grammar": self.grammar}
+        return [name for name, value in named.items() if value is not None] + ["json_object"] * bool(self.json_object)
+
+    def only(self) -> Structure | None:
+        """Return what is asked for. Raises `InvalidRequest` where that is more than one thing."""
+        given = self.given()
+        if len(given) > 1:
+            raise InvalidRequest(f"Only one of {', '.join(given)} can be given.", param="structured_outputs")
+        if self.json_ is not None:
+            return Structure("json", _schema(self.json_))
+        if self.regex is not None:
+            return Structure("regex", self.regex)
+        if self.choice is not None:
+            return Structure("choice", self.choice)
+        if self.grammar is not None:
+            return Structure("grammar", self.grammar)
+        return ANY_OBJECT if self.json_object else None
+
+
+def _schema(written: str | dict[str, Any]) -> object:
+    if not isinstance(written, str):
+        return written
+    try:
+        schema = from_json(written)
+    except ValueError as error:
+        raise InvalidRequest(f"The schema is not JSON: {error}.", param="structured_outputs.json") from None
+    if not isinstance(schema, dict | bool):
+        raise InvalidRequest("A JSON schema is an object.", param="structured_outputs.json")
+    return schema

@@ -1,0 +1,95 @@
+"""Documents into text."""
+
+import zipfile
+from collections.abc import Iterator
+from io import BytesIO
+
+from gateway.media.reading import letters, office
+from gateway.media.sniffing import OLE, PDF, ZIP
+from gateway.media.unusable import Unusable
+
+_MOST_UNPACKED = 256 * 2**20
+_MOST_PARTS = 20_000
+
+
+def text(data: bytes, media_type: str, *, markup: bool, most: int) -> str:
+    """Return the text of a document, at most `most` characters. Tables and headings come as Markdown.
+
+    `media_type` is what was sniffed; `markup` says that a text claims to be HTML. Raises `Unusable`, and whatever a
+    parser raises about a broken file.
+    """
+    found, size = [], 0
+    for part in _parts(data, media_type, markup):
+        found.append(part)
+        size += len(part)
+        if size > most:
+            raise Unusable(f"its text is longer than this service takes, {most} characters")
+    whole = "".join(found).replace("\r\n", "\n").replace("\0", "")
+    whole = whole.encode("utf-8", "replace").decode().strip("\n")
+    if not whole.strip():
+        raise Unusable("there is no text in it")
+    return whole
+
+
+def _parts(data: bytes, media_type: str, markup: bool) -> Iterator[str]:
+    if media_type == PDF:
+        return _pdf(data)
+    if media_type == ZIP:
+        return _archive(data)
+    if media_type == OLE:
+        return _old_office(data)
+    return iter([letters.read(data, markup=markup)])
+
+
+def _pdf(data: bytes) -> Iterator[str]:
+    import pypdfium2
+    import pypdfium2.raw as pdfium
+
+    try:
+        document = pypdfium2.PdfDocument(data)
+    except pypdfium2.PdfiumError as error:
+        if getattr(error, "err_code", None) in (pdfium.FPDF_ERR_PASSWORD, pdfium.FPDF_ERR_SECURITY):
+            raise Unusable("the PDF is encrypted; send it without a password") from None
+        raise Unusable("the PDF is broken") from None
+    empty = True
+    for index in range(len(document)):
+        page = document[index]
+        words = page.get_textpage().get_text_range()
+        page.close()
+        # PDFium marks a word that is parted at the end of a line.
+        words = words.replace("\ufffe", "-").replace("\x02", "-").strip()
+        if words:
+            yield words + "\n\n"
+            empty = False
+    if empty:
+        raise Unusable(
+            f"the PDF has {len(document)} pages and no text; it seems to be scanned: send its pages as pictures"
+        )
+
+
+def _archive(data: bytes) -> Iterator[str]:
+    try:
+        archive = zipfile.ZipFile(BytesIO(data))
+    except zipfile.BadZipFile:
+        raise Unusable("the file is broken or cut off") from None
+    with archive:
+        parts = archive.infolist()
+        if len(parts) > _MOST_PARTS or sum(part.file_size for part in parts) > _MOST_UNPACKED:
+            raise Unusable(f"unpacked it is larger than this service takes, {_MOST_UNPACKED // 2**20} MiB")
+        names = {part.filename for part in parts}
+        office.check_markup(archive)
+    if "word/document.xml" in names:
+        return office.docx(data)
+    if "ppt/presentation.xml" in names:
+        return office.pptx(data)
+    if {"xl/workbook.xml", "xl/workbook.bin"} & names:
+        return office.sheets(data)
+    raise Unusable("it is a ZIP archive, not a document: expected a PDF, DOCX, PPTX, XLSX, HTML or text file")
+
+
+def _old_office(data: bytes) -> Iterator[str]:
+    if "EncryptedPackage".encode("utf-16-le") in data:
+        raise Unusable("the document is encrypted; send it without a password")
+    if "Workbook".encode("utf-16-le") in data:
+        return office.sheets(data)
+    raise Unusable("it is a file of an older Office; save it as DOCX, XLSX, PPTX or PDF")

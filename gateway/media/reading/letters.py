@@ -1,0 +1,86 @@
+"""Text files: their encoding, and HTML."""
+
+import re
+
+from gateway.media.unusable import Unusable
+
+_BOMS = ((b"\xff\xfe\0\0", "utf-32"), (b"\0\0\xfe\xff", "utf-32"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f]")  # the escape of terminals' colours is common in logs
+_MARKUP = re.compile(r"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.I | re.S)
+
+
+def read(data: bytes, *, markup: bool) -> str:
+    """Return the text of a text file; that of HTML as Markdown. Raises `Unusable` about what is no text."""
+    found = plain(data)
+    return markdown(found) if markup or is_markup(found) else found
+
+
+def plain(data: bytes) -> str:
+    """Return a text file's text. Raises `Unusable` about what is no text."""
+    for mark, encoding in _BOMS:
+        if data.startswith(mark):
+            try:
+                return _textual(data.decode(encoding))
+            except UnicodeDecodeError:
+                raise _no_text() from None
+    try:
+        return _textual(data.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        pass
+    if b"\0" in data:
+        raise _no_text()
+    from charset_normalizer import from_bytes
+
+    best = from_bytes(data).best()
+    if best is None:
+        raise _no_text()
+    return _textual(str(best))
+
+
+def is_markup(text: str) -> bool:
+    """Whether a text begins as an HTML page does."""
+    return _MARKUP.match(text[:4096]) is not None
+
+
+def markdown(html: str) -> str:
+    """Return what a page says, as Markdown: no scripts, styles and pictures, but what pictures are said to show."""
+    from bs4 import BeautifulSoup, Tag
+    from markdownify import ATX, MarkdownConverter
+
+    page = BeautifulSoup(html, "html.parser")
+    for hidden in page(["script", "style", "template", "noscript", "svg", "iframe", "object"]):
+        hidden.decompose()
+    for picture in page("img"):
+        picture.replace_with(str(picture.get("alt") or ""))
+    title = page.title.get_text(strip=True) if page.title is not None else ""
+    if page.head is not None:
+        page.head.decompose()
+
+    class Converter(MarkdownConverter):
+        def convert_td(self, element: Tag, text: str, parent_tags: set[str]) -> str:
+            return str(super().convert_td(element, text.replace("|", "\\|"), parent_tags))
+
+        def convert_th(self, element: Tag, text: str, parent_tags: set[str]) -> str:
+            return str(super().convert_th(element, text.replace("|", "\\|"), parent_tags))
+
+    converter = Converter(
+        heading_style=ATX,
+        table_infer_header=True,
+        bullets="-",
+        escape_asterisks=False,
+        escape_underscores=False,
+        escape_misc=False,
+    )
+    body = re.sub(r"\n{3,}", "\n\n", str(converter.convert_soup(page)).strip())
+    return f"# {title}\n\n{body}" if title and not body.startswith(f"# {title}\n") and body != f"# {title}" else body
+
+
+def _textual(text: str) -> str:
+    """Let text pass, and refuse what merely happens to decode."""
+    if "\0" in text or len(_CONTROL.findall(text)) * 50 > len(text):
+        raise _no_text()
+    return text
+
+
+def _no_text() -> Unusable:
+    return Unusable("it is neither text nor a known document: expected a PDF, DOCX, PPTX, XLSX, HTML or text file")

@@ -1,0 +1,34 @@
+"""Sounds into samples."""
+
+from io import BytesIO
+
+from gateway.media.unusable import Unusable
+
+RATE = 16_000
+"""Samples a second."""
+
+
+def samples(data: bytes, container: str, *, max_seconds: float) -> bytes:
+    """Return mono float32 samples, little endian, at `RATE`. `container` is FFmpeg's name of the file's format.
+
+    Raises `Unusable`, and `av.FFmpegError` about broken files.
+    """
+    import av
+
+    most = int(max_seconds * RATE) * 4
+    # The format is given, never guessed: among those FFmpeg would guess are lists of other files and URLs to open.
+    with av.open(BytesIO(data), "r", format=container) as file:
+        if not file.streams.audio:
+            raise Unusable("the file has no sound track")
+        resampler = av.AudioResampler(format="flt", layout="mono", rate=RATE)
+        found = bytearray()
+        for frame in file.decode(audio=0):
+            for part in resampler.resample(frame):
+                found += bytes(part.planes[0])[: part.samples * 4]
+            if len(found) > most:
+                raise Unusable(f"the sound is longer than this service takes, {max_seconds:g} seconds")
+        for part in resampler.resample(None):
+            found += bytes(part.planes[0])[: part.samples * 4]
+    if not found:
+        raise Unusable("the file holds no sound")
+    return bytes(found)

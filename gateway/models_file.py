@@ -1,0 +1,136 @@
+"""The models file: what its keeper says of models that do not describe themselves. TOML, read once at the start.
+
+    [models."ensemble"]
+    served_name = "llama-3.1-8b-instruct"
+    tokenizer_config = "llama/tokenizer_config.json"
+    context_length = 8192
+"""
+
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+Parameters: TypeAlias = Mapping[str, str]
+
+Descriptions: TypeAlias = Mapping[str, Parameters]
+"""What is said of each model, by Triton's name for it or by `host:port/name`, as parameters of docs/architecture.md."""
+
+Count = Annotated[int, Field(gt=0, lt=2**31)]
+
+
+class ModelsFileError(ValueError):
+    """The models file cannot be used; the message is one sentence that names it."""
+
+
+class Entry(BaseModel):
+    """What can be said of one model. Paths are relative to the models file."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    hidden: bool = False
+    """Not offered at all."""
+    served_name: Annotated[str, Field(min_length=1)] | None = None
+    """What clients call it; default: Triton's name for it."""
+    signature: Literal["vllm", "llmapi", "tensorrt_llm"] | None = None
+    """Where its tensors alone do not show it."""
+    operations: Annotated[list[Literal["chat", "complete"]], Field(min_length=1)] | None = None
+    """Default: chat where there is a template, and complete."""
+    modalities: list[Literal["text", "image"]] | None = None
+    chat_template: str | None = None
+    """Jinja source."""
+    chat_template_file: str | None = None
+    """A file with that."""
+    tokenizer_config: str | None = None
+    """The checkpoint's `tokenizer_config.json`: template and special tokens are read from it."""
+    special_tokens: dict[str, str] | None = None
+    """What the template may name; these win over those of `tokenizer_config`."""
+    context_length: Count | None = None
+    """Tokens of prompt and answer together."""
+    max_tokens: Count | None = None
+    """Tokens of an answer where the caller gives no limit; default: `context_length`."""
+    text: Literal["cumulative", "delta"] | None = None
+    """Whether each response has the whole text so far, or what was added to it; default: seen by the texts."""
+    owned_by: str | None = None
+    tool_call_parser: str | None = None
+    reasoning_parser: str | None = None
+
+    def parameters(self, folder: Path) -> dict[str, str]:
+        """Return this as parameters of `config.pbtxt`. Raises `ValueError` and `OSError` for files without use."""
+        sources = [name for name in ("chat_template", "chat_template_file", "tokenizer_config") if getattr(self, name)]
+        if len(sources) > 1 and sources != ["chat_template_file", "tokenizer_config"]:
+            raise ValueError(f"it gives both {' and '.join(sources)}")
+        template, tokens = self.chat_template, {}
+        if self.tokenizer_config:
+            template, tokens = _read_tokenizer_config(folder / self.tokenizer_config)
+        if self.chat_template_file:
+            template = (folder / self.chat_template_file).read_text(encoding="utf-8")
+        tokens |= self.special_tokens or {}
+        said: dict[str, Any] = self.model_dump(
+            exclude_none=True,
+            exclude={"hidden", "chat_template", "chat_template_file", "tokenizer_config", "special_tokens"},
+        )
+        if template is not None:
+            said["chat_template"] = template
+        if tokens:
+            said["special_tokens"] = tokens
+        if self.hidden:
+            said["hidden"] = "true"
+        return {name: value if isinstance(value, str) else json.dumps(value) for name, value in said.items()}
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    models: dict[str, Entry] = {}
+
+
+def read(path: Path) -> Descriptions:
+    """Read a models file. Raises `ModelsFileError`."""
+    try:
+        file = _File.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise ModelsFileError(f"The models file {path} cannot be read: {error.strerror}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ModelsFileError(f"The models file {path} is not TOML: {error}.") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise ModelsFileError(f"The models file {path}, {place}: {first['msg']}.") from None
+    descriptions = {}
+    for name, entry in file.models.items():
+        try:
+            descriptions[name] = entry.parameters(path.parent)
+        except (OSError, ValueError) as error:
+            raise ModelsFileError(f"The models file {path}, models.{name}: {error}.") from None
+    return descriptions
+
+
+def _read_tokenizer_config(path: Path) -> tuple[str | None, dict[str, str]]:
+    """The template and special tokens of a checkpoint, as transformers stores them: the template may stand in a
+    file of its own beside, or be one of several with names.
+    """
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} is not a JSON object")
+    template = config.get("chat_template")
+    if isinstance(template, list):
+        named = {entry["name"]: entry["template"] for entry in template}
+        template = named.get("default")
+    beside = path.parent / "chat_template.jinja"
+    if beside.is_file():
+        template = beside.read_text(encoding="utf-8")
+    if template is not None and not isinstance(template, str):
+        raise ValueError(f"{path} has a chat_template that is not text")
+    tokens = {}
+    for name, token in config.items():
+        content = token.get("content") if isinstance(token, dict) else token
+        if name.endswith("_token") and isinstance(content, str):
+            tokens[name] = content
+    return template, tokens

@@ -1,0 +1,43 @@
+"""Turn texts into vectors."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embed:
+    """A vector for each of `inputs`, which are texts or else token ids. `dimensions` None is the model's own."""
+
+    model: str
+    inputs: tuple[str, ...] | tuple[tuple[int, ...], ...]
+    dimensions: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """All vectors, in the order of the inputs: each is little-endian float32[dimensions]."""
+
+    vectors: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """What the model counted over all inputs."""
+
+    prompt_tokens: int
+
+
+EmbedEvent: TypeAlias = Vectors | Tokens
+
+
+async def gather(events: AsyncIterator[EmbedEvent]) -> tuple[tuple[bytes, ...], Tokens | None]:
+    """Fold a stream into its vectors and what was counted."""
+    vectors: tuple[bytes, ...] = ()
+    tokens = None
+    async for event in events:
+        if isinstance(event, Vectors):
+            vectors = event.vectors
+        else:
+            tokens = event
+    return vectors, tokens

@@ -1,0 +1,130 @@
+"""Read calls that are written as JSON objects: `{"name": …, "arguments": {…}}`.
+
+The keys come in either order; `parameters` means `arguments`; arguments may be given as a JSON string or `null`. They
+are passed on as they arrive once the name is known.
+"""
+
+from gateway.prompting.tool_calls import json_text
+from gateway.prompting.tool_calls.pieces import CallArguments, CallBegin, Piece
+from gateway.prompting.tool_calls.prose import until
+from gateway.prompting.tool_calls.source import Source, Steps
+
+_ARGUMENTS = ("arguments", "parameters")
+_KEYS = frozenset({"name", "type", "id", *_ARGUMENTS})
+
+
+def call_object(source: Source, call: int, *, sure: bool, closing: str = "") -> Steps[Piece, bool]:
+    """Read one object as call number `call`; false if it is none, and the source can then still be rewound.
+
+    It is a call as soon as its name and the beginning of its arguments have been read. `sure`: something before the
+    object says that a call comes; then arguments may be absent and keys may be unknown. Otherwise the first unknown key
+    shows that it is ordinary JSON.
+
+    Broken JSON inside the arguments: the rest of the text, up to `closing` where the format has such a mark, is passed
+    on as arguments. A client that cannot parse them can show the model what it wrote; half a call in the content would
+    help nobody. Broken JSON after the arguments does not hurt the call.
+    """
+    name: str | None = None
+    arguments: str | None = None
+    begun = False
+    if not (yield from source.one("{")):
+        return False
+    yield from source.white()
+    while not (yield from source.one("}")):
+        key = yield from json_text.string(source)
+        if key is None or not (begun or sure or key in _KEYS):
+            return begun
+        yield from source.white()
+        if not (yield from source.one(":")):
+            return begun
+        yield from source.white()
+        if key == "name" and name is None:
+            name = yield from json_text.string(source)
+            if not name:
+                return False
+        elif key in _ARGUMENTS and not begun and arguments is None:
+            if name is not None and (yield from source.peek()) == "{":
+                source.release()
+                yield CallBegin(call, name)
+                begun = True
+                if not (yield from stream_arguments(source, call, closing)):
+                    return True
+            else:
+                arguments = yield from _arguments(source)
+                if arguments is None:
+                    return False
+        elif not (yield from json_text.value(source, [])):
+            return begun
+        if not begun and name is not None and arguments is not None:
+            source.release()
+            yield CallBegin(call, name)
+            yield CallArguments(call, arguments)
+            begun = True
+        yield from source.white()
+        if not (yield from source.one(",")) and (yield from source.peek()) != "}":
+            return begun
+        yield from source.white()
+    if not begun and sure and name is not None:
+        source.release()
+        yield CallBegin(call, name)
+        yield CallArguments(call, "{}")
+        begun = True
+    return begun
+
+
+def call_array(source: Source, first: int, *, sure: bool) -> Steps[Piece, int]:
+    """Read objects up to `]`, the `[` having been read; return the number of the call that would come next.
+
+    If it is `first`, there was no call and the source can still be rewound. After a call, what does not continue the
+    array is left to be read.
+    """
+    call = first
+    yield from source.white()
+    while (yield from call_object(source, call, sure=sure)):
+        call += 1
+        source.mark()
+        yield from source.white()
+        if (yield from source.one("]")):
+            source.release()
+            return call
+        if not (yield from source.one(",")):
+            break
+        yield from source.white()
+    if call > first:
+        source.rewind()
+    return call
+
+
+def stream_arguments(source: Source, call: int, closing: str = "") -> Steps[Piece, bool]:
+    """Pass on a JSON object as the arguments of `call`, as it arrives; see `call_object` for broken ones.
+
+    False if it was broken or cut off; then everything up to `closing` has been passed on.
+    """
+    parts: list[str] = []
+    reading = json_text.value(source, parts)
+    while True:
+        complete: bool | None = None
+        try:
+            next(reading)
+        except StopIteration as end:
+            complete = end.value
+        if parts:
+            yield CallArguments(call, "".join(parts))
+            parts.clear()
+        if complete is not None:
+            break
+        yield None
+    if not complete:
+        yield from until(source, closing, lambda text: CallArguments(call, text))
+    return complete
+
+
+def _arguments(source: Source) -> Steps[Piece, str | None]:
+    first = yield from source.peek()
+    if first == '"':
+        said = yield from json_text.string(source)
+        return None if said is None else json_text.whole_object(said if said.strip() else "{}")
+    parts: list[str] = []
+    if not first or first not in "{n" or not (yield from json_text.value(source, parts)):
+        return None
+    return "{}" if first == "n" else "".join(parts)

@@ -1,0 +1,46 @@
+"""Let a grammar read an answer delta by delta."""
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
+from typing import TypeAlias
+
+from gateway.prompting.tool_calls.pieces import CallArguments, CallBegin, Piece, Text
+from gateway.prompting.tool_calls.source import Source, Steps
+
+Grammar: TypeAlias = Callable[[Source], Steps[Piece, None]]
+
+
+class GrammarParser:
+    """The `Parser` of a grammar."""
+
+    def __init__(self, grammar: Grammar) -> None:
+        self._source = Source()
+        self._steps = grammar(self._source)
+
+    def feed(self, text: str) -> list[Piece]:
+        """Take the next delta; return what is certain now."""
+        if not text:
+            return []
+        self._source.push(text)
+        return list(joined(self._advance()))
+
+    def finish(self) -> list[Piece]:
+        """Return what was held back, at the end of the answer."""
+        self._source.ended = True
+        return list(joined(self._advance()))
+
+    def _advance(self) -> Iterator[Piece]:
+        for piece in self._steps:
+            if piece is None:
+                return
+            yield piece
+
+
+def joined(pieces: Iterable[Piece]) -> Iterator[Piece]:
+    """Put neighbouring pieces of text together, and those of one call's arguments."""
+    for (kind, call), group in groupby(pieces, key=lambda piece: (type(piece), getattr(piece, "call", None))):
+        if kind is CallBegin:
+            yield from group
+        else:
+            text = "".join(piece.text for piece in group if not isinstance(piece, CallBegin))
+            yield Text(text) if call is None else CallArguments(call, text)

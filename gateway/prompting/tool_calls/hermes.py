@@ -1,0 +1,44 @@
+"""Calls as Hermes and Qwen write them: `<tool_call>\\n{"name": …, "arguments": {…}}\\n</tool_call>`, with text around.
+
+The format: https://github.com/NousResearch/Hermes-Function-Calling#prompt-format-for-function-calling, and the chat
+template of https://huggingface.co/Qwen/Qwen2.5-7B-Instruct. vLLM reads it in `tool_parsers/hermes_tool_parser.py`,
+taking what is no JSON for text, as we do; it ends a call at the first `</tool_call>`, we know one inside a string.
+"""
+
+import re
+
+from gateway.prompting.tool_calls.call_object import call_object
+from gateway.prompting.tool_calls.pieces import Piece, Text
+from gateway.prompting.tool_calls.prose import give_back, until
+from gateway.prompting.tool_calls.source import Source, Steps
+
+_OPENING = "<tool_call>"
+_CLOSING = "</tool_call>"
+# Small models close one brace too many.
+_LOOSE_ENDS = re.compile(r"[ \t\r\n}]*")
+
+
+def hermes(source: Source) -> Steps[Piece, None]:
+    """Read an answer. A closing tag may be missing; an object between tags that is no call comes out with its tags."""
+    calls = 0
+    after_call = False
+    while (yield from until(source, _OPENING, Text, after_call=after_call)):
+        source.mark()
+        yield from source.white()
+        yield from source.word(_OPENING)
+        yield from source.white()
+        after_call = yield from call_object(source, calls, sure=True, closing=_CLOSING)
+        if after_call:
+            calls += 1
+            yield from _close(source)
+        else:
+            yield from give_back(source, _OPENING)
+
+
+def _close(source: Source) -> Steps[Piece, None]:
+    source.mark()
+    yield from source.run(_LOOSE_ENDS)
+    if (yield from source.word(_CLOSING)):
+        source.release()
+    else:
+        source.rewind()

@@ -1,0 +1,80 @@
+"""Calls as Mistral's models write them, in three generations.
+
+`[TOOL_CALLS] [{"name": …, "arguments": {…}}, …]` (tokenizers v2 to v7), `[TOOL_CALLS]name[CALL_ID]id[ARGS]{…}` (v11)
+and `[TOOL_CALLS]name[ARGS]{…}` (v13), each call of the latter two with its own marker:
+https://github.com/mistralai/mistral-common/blob/main/src/mistral_common/tokens/tokenizers/instruct.py. vLLM reads them
+in `tool_parsers/mistral_tool_parser.py`.
+
+The markers are special tokens, which an engine may hide. An array of calls at the beginning of an answer is known
+without; `name{…}` after a hidden `[TOOL_CALLS]` cannot be told from text.
+"""
+
+import re
+
+from gateway.prompting.tool_calls.call_object import call_array, call_object, stream_arguments
+from gateway.prompting.tool_calls.pieces import CallBegin, Piece, Text
+from gateway.prompting.tool_calls.prose import give_back, until
+from gateway.prompting.tool_calls.source import Reading, Source, Steps
+
+_MARKER = "[TOOL_CALLS]"
+_NAME = re.compile(r"[\w.:/-]*")
+
+
+def mistral(source: Source) -> Steps[Piece, None]:
+    """Read an answer: text, then calls, or calls alone."""
+    calls = yield from _bare_array(source)
+    after_call = calls > 0
+    while (yield from until(source, _MARKER, Text, after_call=after_call)):
+        source.mark()
+        yield from source.white()
+        yield from source.word(_MARKER)
+        yield from source.white()
+        read = yield from _calls(source, calls)
+        after_call = read > calls
+        calls = read
+        if not after_call:
+            yield from give_back(source, _MARKER)
+
+
+def _bare_array(source: Source) -> Steps[Piece, int]:
+    source.mark()
+    yield from source.white()
+    calls = 0
+    if (yield from source.one("[")) and (yield from source.peek()) != _MARKER[1]:
+        calls = yield from call_array(source, 0, sure=False)
+    if not calls:
+        source.rewind()
+    return calls
+
+
+def _calls(source: Source, call: int) -> Steps[Piece, int]:
+    """Read what follows a marker; return the number of the call that would come next."""
+    if (yield from source.one("[")):
+        return (yield from call_array(source, call, sure=True))
+    if (yield from source.peek()) == "{":
+        return call + (yield from call_object(source, call, sure=True, closing=_MARKER))
+    name: list[str] = []
+    yield from source.run(_NAME, name)
+    if not name or not (yield from _to_arguments(source)):
+        return call
+    source.release()
+    yield CallBegin(call, "".join(name))
+    yield from stream_arguments(source, call, closing=_MARKER)
+    return call + 1
+
+
+def _to_arguments(source: Source) -> Reading[bool]:
+    """Read the optional `[CALL_ID]id` and `[ARGS]`; false unless arguments follow."""
+    yield from source.white()
+    if (yield from source.one("[")):
+        if (yield from source.peek()) == "C":
+            if not (yield from source.word("CALL_ID]")):
+                return False
+            yield from source.run(_NAME)
+            yield from source.white()
+            if not (yield from source.one("[")):
+                return (yield from source.peek()) == "{"
+        if not (yield from source.word("ARGS]")):
+            return False
+        yield from source.white()
+    return (yield from source.peek()) == "{"

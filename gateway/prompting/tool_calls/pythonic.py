@@ -1,0 +1,150 @@
+"""Calls as Llama 3.2 and 4 write them, in Python: `[get_weather(city="Paris", days=3), other(x=[1, 2])]`.
+
+The format: https://www.llama.com/docs/model-cards-and-prompt-formats/llama3_2/#-zero-shot-function-calling. Llama 4 may
+put it between `<|python_start|>` and `<|python_end|>`. As in vLLM's `tool_parsers/pythonic_tool_parser.py` the whole
+answer must be such a list. Arguments are keywords with literals as values; they come when the answer is complete: only
+then can Python be told from text that merely looks like it, a link in Markdown say. Names are Python's: a function
+with a hyphen in its name cannot be written in this format.
+"""
+
+import ast
+import json
+import re
+import warnings
+
+from gateway.prompting.tool_calls.pieces import CallArguments, CallBegin, Piece, Text
+from gateway.prompting.tool_calls.prose import until
+from gateway.prompting.tool_calls.source import Reading, Source, Steps
+
+_NAME = re.compile(r"[\w.]*")
+# What stands between brackets and strings in calls with literals; anything else is no such list.
+_BETWEEN = re.compile(r"[\w \t\r\n.,:=+-]*")
+_CLOSERS = {"(": ")", "[": "]", "{": "}"}
+_MAX_DEPTH = 64
+_JSON_NAMES = {"true": True, "false": False, "null": None}
+
+
+def pythonic(source: Source) -> Steps[Piece, None]:
+    """Read an answer: a list of calls, or text."""
+    source.mark()
+    parts: list[str] = []
+    calls = _parsed("".join(parts)) if (yield from _list(source, parts)) else []
+    if not calls:
+        source.rewind()
+        yield from until(source, "", Text)
+    for number, (name, arguments) in enumerate(calls):
+        yield CallBegin(number, name)
+        yield CallArguments(number, arguments)
+
+
+def _list(source: Source, parts: list[str]) -> Reading[bool]:
+    """Read an answer that looks like a list of calls, as far as it does, and append the list to `parts`."""
+    yield from source.white()
+    if (yield from source.peek()) == "<":
+        if not (yield from source.word("<|python_")):
+            return False
+        word = "start|>" if (yield from source.peek()) == "s" else "tag|>"
+        if not (yield from source.word(word)):
+            return False
+        yield from source.white()
+    if not (yield from source.one("[", parts)):
+        return False
+    yield from source.white(parts)
+    if not (yield from source.run(_NAME, parts)):
+        return False
+    yield from source.white(parts)
+    if (yield from source.peek()) != "(" or not (yield from _inside(source, parts)):
+        return False
+    yield from source.white()
+    if (yield from source.more()) and not (yield from source.word("<|python_end|>")):
+        return False
+    yield from source.white()
+    return not (yield from source.more())
+
+
+def _inside(source: Source, parts: list[str]) -> Reading[bool]:
+    """Read up to the bracket that closes the list."""
+    closers = ["]"]
+    while closers:
+        yield from source.run(_BETWEEN, parts)
+        first = yield from source.peek()
+        if first in _CLOSERS and len(closers) < _MAX_DEPTH:
+            closers.append(_CLOSERS[first])
+        elif first and first == closers[-1]:
+            closers.pop()
+        elif first and first in "\"'":
+            if not (yield from _string(source, parts, first)):
+                return False
+            continue
+        else:
+            return False
+        yield from source.one(first, parts)
+    return True
+
+
+_PLAIN = {'"': re.compile(r'[^"\\]*'), "'": re.compile(r"[^'\\]*")}
+
+
+def _string(source: Source, parts: list[str], quote: str) -> Reading[bool]:
+    yield from source.one(quote, parts)
+    while True:
+        yield from source.run(_PLAIN[quote], parts)
+        if (yield from source.one(quote, parts)):
+            return True
+        if not (yield from source.one("\\", parts)):
+            return False
+        yield from source.one((yield from source.peek()), parts)
+
+
+def _parsed(text: str) -> list[tuple[str, str]]:
+    """Return each call's name and its arguments as JSON; nothing if `text` is not a list of calls."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes that Python does not know
+            tree = ast.parse(text, mode="eval").body
+        if not isinstance(tree, ast.List):
+            return []
+        return [_call(node) for node in tree.elts]
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
+        return []
+
+
+def _call(node: ast.expr) -> tuple[str, str]:
+    if not isinstance(node, ast.Call) or node.args:
+        raise ValueError("not a call with keywords")
+    arguments = {}
+    for keyword in node.keywords:
+        if keyword.arg is None:
+            raise ValueError("keywords in a dictionary")
+        arguments[keyword.arg] = _literal(keyword.value)
+    text = json.dumps(arguments, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half a surrogate pair, which JSON can only carry escaped
+        text = json.dumps(arguments, allow_nan=False)
+    return _name(node.func), text
+
+
+def _name(node: ast.expr) -> str:
+    names: list[str] = []
+    while isinstance(node, ast.Attribute):
+        names.append(node.attr)
+        node = node.value
+    if not isinstance(node, ast.Name):
+        raise ValueError("not a name")
+    return ".".join([node.id, *reversed(names)])
+
+
+def _literal(node: ast.expr) -> object:
+    match node:
+        case ast.Constant(value=str() | bool() | int() | float() | None as value):
+            return value
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
+            return -value
+        case ast.Name(id=name) if name in _JSON_NAMES:
+            return _JSON_NAMES[name]
+        case ast.List(elts=values) | ast.Tuple(elts=values):
+            return [_literal(value) for value in values]
+        case ast.Dict(keys=keys, values=values) if all(keys):
+            return {_literal(key): _literal(value) for key, value in zip(keys, values, strict=True) if key is not None}
+    raise ValueError("not a literal")

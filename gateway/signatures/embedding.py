@@ -1,0 +1,48 @@
+"""The embedding tensors of `backends/embedding` (docs/architecture.md)."""
+
+from collections.abc import AsyncGenerator, Mapping
+
+from gateway.errors import GatewayError, ModelFailed
+from gateway.operations.embed import Embed, EmbedEvent, Tokens, Vectors
+from gateway.triton import ModelConfig, Response, Tensor, int32, text
+
+INPUTS: Mapping[str, str] = {"text": "BYTES", "token_ids": "INT32", "token_counts": "INT32", "dimensions": "INT32"}
+OUTPUTS: Mapping[str, str] = {"embedding": "FP32", "num_tokens": "INT32"}
+
+
+def encode(request: Embed, config: ModelConfig) -> list[Tensor]:
+    """Return the tensors of `request`."""
+    texts = [entry for entry in request.inputs if isinstance(entry, str)]
+    if texts:
+        tensors = [text("text", *texts)]
+    else:
+        lists = [entry for entry in request.inputs if not isinstance(entry, str)]
+        tensors = [
+            int32("token_ids", *(token for tokens in lists for token in tokens)),
+            int32("token_counts", *(len(tokens) for tokens in lists)),
+        ]
+    if request.dimensions is not None:
+        tensors.append(int32("dimensions", request.dimensions))
+    return tensors
+
+
+def check(parameters: Mapping[str, str]) -> None:
+    """Every model with these tensors can be asked."""
+
+
+def explain(error: GatewayError) -> GatewayError:
+    """Name the caller's field, where the model named its tensor."""
+    if error.param and error.param.split("[")[0] in ("text", "token_ids", "token_counts"):
+        error.param = "input" + error.param.removeprefix(error.param.split("[")[0])
+    return error
+
+
+async def decode(request: Embed, responses: AsyncGenerator[Response]) -> AsyncGenerator[EmbedEvent]:
+    """Yield the vectors of the one response. Raises `ModelFailed` where there are not as many as there were inputs."""
+    vectors: tuple[bytes, ...] = ()
+    async for response in responses:
+        vectors += response.rows("embedding")
+        yield Tokens(sum(response.int32s("num_tokens")))
+    if len(vectors) != len(request.inputs):
+        raise ModelFailed(f"The model gave {len(vectors)} vectors for {len(request.inputs)} inputs.")
+    yield Vectors(vectors)

@@ -1,0 +1,181 @@
+"""What the layouts of other people's models share: how their texts grow, how they stop, and how they fail."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from os.path import commonprefix
+from typing import Literal, TypeAlias
+
+from gateway.errors import ContextLengthExceeded, GatewayError, InvalidRequest, ModelFailed, UnsupportedOption
+from gateway.operations.complete import Complete
+from gateway.operations.text import Sampling
+
+Growth: TypeAlias = Literal["cumulative", "delta"]
+
+_REPLACEMENT = "\ufffd"
+
+# How the caller calls what we call otherwise.
+_OPENAI_NAMES = {"structured_outputs": "response_format", "prompt_logprobs": "echo"}
+
+# C++ runtime (cpp/include/tensorrt_llm/batch_manager/llmRequest.h), LLM API (tensorrt_llm/llmapi/llm.py), vLLM.
+_TOO_LONG = re.compile(
+    r"Prompt length \(\d+\) exceeds maximum input length"
+    r"|sum of prompt length \([\d.]+\).{0,80}should not exceed"
+    r"|prompt \(length \d+\) is longer than the maximum model length"
+    r"|maximum context length is \d+"
+)
+
+
+def prompt(request: Complete) -> str:
+    """Return the prompt as text. Raises `UnsupportedOption` for token ids."""
+    if isinstance(request.prompt, str):
+        return request.prompt
+    raise UnsupportedOption("This model takes its prompt as text, not as token ids.", param="prompt")
+
+
+def refuse_others(sampling: Sampling, carried: Iterable[str]) -> None:
+    """Raise `UnsupportedOption`, naming OpenAI's parameter, for the first option that is given and not `carried`."""
+    for field in fields(sampling):
+        value = getattr(sampling, field.name)
+        if field.name not in carried and value is not None and value != field.default:
+            name = _OPENAI_NAMES.get(field.name, field.name)
+            raise UnsupportedOption(f"How this model is served cannot carry the option '{name}'.", param=name)
+
+
+def explain(error: GatewayError) -> GatewayError:
+    """Put the failure of a model that knows none of our codes in the caller's terms."""
+    if not isinstance(error, ModelFailed):
+        return error
+    # The tensorrt_llm_bls model answers with Python's whole traceback.
+    lines = [line for line in error.message.splitlines() if line.strip()]
+    if lines and lines[0].startswith("Traceback"):
+        error.message = lines[-1].strip()
+    if _TOO_LONG.search(error.message):
+        return ContextLengthExceeded(error.message, param="prompt")
+    return error
+
+
+def growth(parameters: Mapping[str, str], default: Growth | None) -> Growth | None:
+    """How a model's texts grow: its parameter `text` where it is given. Raises `ValueError` for an unknown word."""
+    match parameters.get("text"):
+        case None:
+            return default
+        case "cumulative":
+            return "cumulative"
+        case "delta":
+            return "delta"
+        case other:
+            raise ValueError(f"text is {other!r}, and neither 'cumulative' nor 'delta'")
+
+
+class Answer:
+    """One answer on its way from a model's texts to what is shown: `feed` each text, then `finish`.
+
+    `grows` says whether each text is the whole answer so far or what was added; None leaves that to the texts
+    themselves, see `_Unsaid`. Stop strings are found and cut here, whatever the model makes of them.
+    """
+
+    def __init__(self, grows: Growth | None, stop: tuple[str, ...]) -> None:
+        self._unsaid = _Unsaid(grows)
+        self._stop = stop
+        self._held = ""
+        self.stopped = False
+        """Whether a stop string has come."""
+
+    def feed(self, text: str) -> str:
+        """Return what can be shown now."""
+        return self._show(self._unsaid.feed(text))
+
+    def finish(self) -> str:
+        """Return what was held back."""
+        rest = self._show(self._unsaid.finish())
+        held, self._held = self._held, ""
+        return rest if self.stopped else rest + held
+
+    def _show(self, added: str) -> str:
+        if self.stopped:
+            return ""
+        text = self._held + added
+        ends = [at for stop in self._stop if (at := text.find(stop)) >= 0]
+        if ends:
+            self.stopped, self._held = True, ""
+            return text[: min(ends)]
+        keep = max((_overlap(text, stop) for stop in self._stop), default=0)
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep]
+
+
+def _overlap(text: str, stop: str) -> int:
+    """How much of the end of `text` may be the beginning of `stop`."""
+    longest = min(len(text), len(stop) - 1)
+    return next((size for size in range(longest, 0, -1) if text.endswith(stop[:size])), 0)
+
+
+class _Unsaid:
+    """Turns texts that are whole or added, whichever it is, into what was added.
+
+    A text that does not begin with the one before it was added. Of the texts that do, a single one proves little
+    ("1" and then "10" may be 110), so until two in a row have each begun with the one before and been longer, only
+    what both readings share is shown. An answer that ends before that is read as whole texts, as the published
+    llmapi model sends them: its last text often repeats the one before.
+    """
+
+    def __init__(self, grows: Growth | None) -> None:
+        self._grows = grows
+        self._last = ""
+        self._sum = ""
+        self._said = 0
+        self._grown = 0
+
+    def feed(self, text: str) -> str:
+        last, self._last = self._last, text
+        self._sum += text
+        if self._grows is None:
+            whole = last.rstrip(_REPLACEMENT)
+            if not text.startswith(whole):
+                self._grows = "delta"
+            elif whole and len(text) > len(last):
+                self._grown += 1
+                if self._grown == 2:
+                    self._grows = "cumulative"
+        return self._say(self._known())
+
+    def finish(self) -> str:
+        whole = self._sum if self._grows == "delta" else self._last
+        return self._say(whole)
+
+    def _known(self) -> str:
+        if self._grows == "delta":
+            return self._sum
+        # A character whose last bytes have not come yet is replaced by the one that it is, later.
+        whole = self._last.rstrip(_REPLACEMENT)
+        return whole if self._grows == "cumulative" else commonprefix([whole, self._sum])
+
+    def _say(self, known: str) -> str:
+        # What was said cannot be unsaid where a model takes back the beginning of a stop string.
+        unsaid = known[self._said :]
+        self._said = max(self._said, len(known))
+        return unsaid
+
+
+def positive(parameters: Mapping[str, str], name: str) -> int | None:
+    """A parameter that is a count. Raises `ValueError` where it is none."""
+    value = parameters.get(name)
+    if value is None:
+        return None
+    if not value.isdigit() or not int(value):
+        raise ValueError(f"{name} is {value!r}, and no count")
+    return int(value)
+
+
+def answer_length(sampling: Sampling, parameters: Mapping[str, str]) -> int | None:
+    """The most tokens of an answer: the caller's, else the model's `max_tokens`, else its whole context.
+
+    The runtime cuts the last to what the prompt leaves: `LlmRequest::validate` in TensorRT-LLM's
+    cpp/tensorrt_llm/batch_manager/llmRequest.cpp, and `_check_arguments` in tensorrt_llm/llmapi/llm.py.
+    """
+    if sampling.max_tokens is not None:
+        if sampling.max_tokens > 2**31 - 1:
+            raise InvalidRequest("'max_tokens' is too large for this model.", param="max_tokens")
+        return sampling.max_tokens
+    return positive(parameters, "max_tokens") or positive(parameters, "context_length")

@@ -1,0 +1,133 @@
+"""The tensors of NVIDIA's `llmapi/tensorrt_llm`, which runs TensorRT-LLM's LLM API.
+
+https://github.com/NVIDIA/TensorRT-LLM/tree/main/triton_backend/all_models/llmapi/tensorrt_llm: `config.pbtxt`,
+`1/model.py` and `1/helpers.py`. Without a batch dimension: the model reads prompts of one dimension only.
+"""
+
+import base64
+from collections.abc import AsyncGenerator, Mapping
+
+from gateway.errors import GatewayError, ModelFailed, ModelTimeout, UnsupportedOption
+from gateway.operations.complete import Complete
+from gateway.operations.text import Delta, Finish, FinishReason, TextEvent
+from gateway.signatures import foreign
+from gateway.triton import ModelConfig, Response, Tensor, boolean, float32, int32, text, uint64
+
+INPUTS: Mapping[str, str] = {
+    "text_input": "BYTES",
+    "streaming": "BOOL",
+    "sampling_param_temperature": "FP32",
+    "sampling_param_top_k": "INT32",
+    "sampling_param_top_p": "FP32",
+    "sampling_param_frequency_penalty": "FP32",
+    "sampling_param_presence_penalty": "FP32",
+    "sampling_param_max_tokens": "INT32",
+    "sampling_param_seed": "UINT64",
+    "sampling_param_exclude_input_from_output": "BOOL",
+    "return_finish_reason": "BOOL",
+}
+OUTPUTS: Mapping[str, str] = {"text_output": "BYTES", "finish_reason": "BYTES"}
+
+_FLOATS = ("temperature", "top_p", "frequency_penalty", "presence_penalty")
+_CARRIED = frozenset({*_FLOATS, "max_tokens", "top_k", "seed", "stop"})
+
+# Python's `str(None)` while an answer grows.
+_UNFINISHED = frozenset({"", "None"})
+_SIGNATURES = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg", b"GIF8": "gif", b"RIFF": "webp"}
+
+
+def encode(request: Complete, config: ModelConfig) -> list[Tensor]:
+    """Return the tensors of `request`. Raises `UnsupportedOption` for what they cannot carry.
+
+    Stop strings stay here: the model hands the tensor `sampling_param_stop` to its tokenizer as bytes, which
+    tokenizers refuse. The answer is cut by `decode`, and closing the stream has the model stop.
+    """
+    sampling = request.sampling
+    foreign.refuse_others(sampling, _CARRIED)
+    tensors = [
+        text("text_input", foreign.prompt(request)),
+        boolean("streaming", config.decoupled),
+        boolean("sampling_param_exclude_input_from_output", True),
+        boolean("return_finish_reason", True),
+        *(
+            float32(f"sampling_param_{name}", value)
+            for name in _FLOATS
+            if (value := getattr(sampling, name)) is not None
+        ),
+    ]
+    # Else the LLM API's own default, which is 32.
+    if length := foreign.answer_length(sampling, config.parameters):
+        tensors.append(int32("sampling_param_max_tokens", length))
+    if sampling.top_k is not None:
+        tensors.append(int32("sampling_param_top_k", max(sampling.top_k, 0)))
+    if sampling.seed is not None:
+        tensors.append(uint64("sampling_param_seed", sampling.seed % 2**64))
+    if request.pictures:
+        if "image_url" not in config.inputs:
+            raise UnsupportedOption("How this model is served cannot carry pictures.", param="messages")
+        tensors.append(text("image_url", *map(_data_url, request.pictures)))
+    return tensors
+
+
+def _data_url(picture: bytes) -> str:
+    kind = next((kind for mark, kind in _SIGNATURES.items() if picture.startswith(mark)), "png")
+    return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
+
+
+def check(parameters: Mapping[str, str]) -> None:
+    """Raise `ValueError` when a model's parameters could not carry what it says it offers."""
+    foreign.growth(parameters, None)
+    foreign.positive(parameters, "max_tokens")
+    foreign.positive(parameters, "context_length")
+
+
+def explain(error: GatewayError) -> GatewayError:
+    """Put a failure in the caller's terms."""
+    return foreign.explain(error)
+
+
+async def decode(
+    request: Complete, responses: AsyncGenerator[Response], config: ModelConfig
+) -> AsyncGenerator[TextEvent]:
+    """Yield the events of `responses`. The layout has no counts, so there is no `Usage`.
+
+    The published model sends the whole answer so far each time; models made after it may send what was added. Which
+    it is shows in the texts, or stands in the parameter `text` (`foreign.Answer`).
+
+    Raises `ModelFailed` when the responses end before the answer is finished, or it was cancelled in the server, and
+    `ModelTimeout` where the server gave it up.
+    """
+    answer = foreign.Answer(foreign.growth(config.parameters, None), request.sampling.stop)
+    heard = False
+    async for response in responses:
+        texts, reasons = response.texts("text_output"), response.texts("finish_reason")
+        if len(texts) != 1:
+            raise ModelFailed(f"The model sent {len(texts)} answers; one was asked for.")
+        if request.echo and not heard:
+            yield Delta(0, foreign.prompt(request))
+        heard = True
+        if shown := answer.feed(texts[0]):
+            yield Delta(0, shown)
+        reason = next(iter(reasons), "")
+        if reason in _UNFINISHED and not answer.stopped:
+            continue
+        finish: FinishReason = "stop" if answer.stopped else _finish_reason(reason)
+        if rest := answer.finish():
+            yield Delta(0, rest)
+        yield Finish(0, "stop" if answer.stopped else finish)
+        if reason not in _UNFINISHED:
+            async for _ in responses:  # to the final flag, so that Triton lets go of the stream
+                pass
+        return
+    raise ModelFailed("The model ended the stream before its answer was finished.")
+
+
+def _finish_reason(reason: str) -> FinishReason:
+    match reason:
+        case "stop" | "length":
+            return reason
+        case "timeout":
+            raise ModelTimeout("The model's server gave the answer up: it took too long.")
+        case "cancelled":
+            raise ModelFailed("The answer was cancelled in the model's server.")
+    raise ModelFailed(f"The model stopped for an unexpected reason: {reason}.")

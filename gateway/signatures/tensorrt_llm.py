@@ -1,0 +1,219 @@
+"""The tensors of NVIDIA's `tensorrt_llm_bls` and `ensemble`, which run engines of TensorRT-LLM up to 1.2.
+
+https://github.com/NVIDIA/TensorRT-LLM/tree/v1.2.0/triton_backend/all_models/inflight_batcher_llm: the two
+`config.pbtxt`, `tensorrt_llm_bls/1/lib/{decode,triton_decoder}.py` and `tensorrt_llm/1/model.py`.
+"""
+
+import json
+import re
+import secrets
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any
+
+from gateway.errors import GatewayError, ModelFailed, UnsupportedOption
+from gateway.operations.complete import Complete
+from gateway.operations.text import Delta, Finish, FinishReason, Sampling, Structure, TextEvent, Usage
+from gateway.signatures import foreign
+from gateway.triton import ModelConfig, Response, Tensor, boolean, float32, int32, text, uint64
+
+INPUTS: Mapping[str, str] = {
+    "text_input": "BYTES",
+    "max_tokens": "INT32",
+    "bad_words": "BYTES",
+    "stop_words": "BYTES",
+    "exclude_input_in_output": "BOOL",
+    "end_id": "INT32",
+    "top_k": "INT32",
+    "top_p": "FP32",
+    "temperature": "FP32",
+    "repetition_penalty": "FP32",
+    "stream": "BOOL",
+}
+OUTPUTS: Mapping[str, str] = {"text_output": "BYTES", "cum_log_probs": "FP32", "output_log_probs": "FP32"}
+
+_CARRIED = frozenset({"max_tokens", "temperature", "top_p", "top_k", "seed", "stop", "n", "structured_outputs"})
+_FLOATS = ("repetition_penalty", "presence_penalty", "frequency_penalty")
+_COUNTS = ("return_num_input_tokens", "return_num_output_tokens")
+
+_DRAIN = 8
+"""Responses that are awaited after the last stop string, for the counts, before the model is told to stop."""
+
+_TRUE = frozenset({"true", "yes", "1", "t"})
+
+
+def encode(request: Complete, config: ModelConfig) -> list[Tensor]:
+    """Return the tensors of `request`, with a batch dimension of 1 where the model has one.
+
+    Raises `UnsupportedOption` for what they cannot carry, and for a request without `max_tokens` where nothing says
+    how long an answer may be: the models require it.
+    """
+    sampling = request.sampling
+    foreign.refuse_others(sampling, {*_CARRIED, *(config.inputs.keys() & {*_FLOATS, "min_tokens"})})
+    if request.pictures:
+        raise UnsupportedOption("How this model is served cannot carry pictures.", param="messages")
+    length = foreign.answer_length(sampling, config.parameters)
+    if length is None:
+        raise UnsupportedOption(
+            "This model needs 'max_tokens': nobody has told the gateway how long its answers may be.",
+            param="max_tokens",
+        )
+    tensors = [
+        text("text_input", foreign.prompt(request)),
+        int32("max_tokens", length),
+        boolean("exclude_input_in_output", True),
+        boolean("stream", config.decoupled),
+        *(boolean(name, True) for name in _COUNTS if name in config.inputs),
+        *_choosing(sampling),
+        *(float32(name, value) for name in _FLOATS if (value := getattr(sampling, name)) is not None),
+    ]
+    if sampling.min_tokens:
+        if sampling.stop:
+            # The runtime holds back the end of the sequence alone.
+            message = "How this model is served cannot hold 'stop' back until 'min_tokens' have come."
+            raise UnsupportedOption(message, param="min_tokens")
+        tensors.append(int32("min_tokens", sampling.min_tokens))
+    if sampling.stop:
+        tensors.append(text("stop_words", *sampling.stop))
+    if sampling.n > 1:
+        tensors.append(_several(sampling.n, config))
+    if sampling.structured_outputs:
+        tensors += _guide(sampling.structured_outputs, config)
+    return [_batched(tensor) for tensor in tensors] if config.max_batch_size else tensors
+
+
+def _batched(tensor: Tensor) -> Tensor:
+    return Tensor(tensor.name, tensor.datatype, (1, *tensor.shape), tensor.data)
+
+
+def _choosing(sampling: Sampling) -> list[Tensor]:
+    """How the next token is chosen.
+
+    The runtime's own defaults are not those of any OpenAI server: without `top_k` and `top_p` it takes the likeliest
+    token whatever the temperature, and without a seed it takes the same one, 0, for every request
+    (cpp/include/tensorrt_llm/layers/defaultDecodingParams.h).
+    """
+    if sampling.temperature == 0:
+        return [int32("top_k", 1), float32("temperature", 1.0)]
+    tensors = []
+    if sampling.temperature is not None:
+        tensors.append(float32("temperature", sampling.temperature))
+    if sampling.top_k is not None:
+        tensors.append(int32("top_k", max(sampling.top_k, 0)))
+    if sampling.top_p is not None:
+        tensors.append(float32("top_p", sampling.top_p))
+    elif (tensors and not (sampling.top_k or 0) > 0) or sampling.n > 1:
+        tensors.append(float32("top_p", 1.0))
+    if sampling.seed is not None:
+        tensors.append(uint64("seed", sampling.seed % 2**64))
+    elif tensors:
+        tensors.append(uint64("seed", secrets.randbits(63)))
+    return tensors
+
+
+def _several(n: int, config: ModelConfig) -> Tensor:
+    """Only the ensemble carries it: tensorrt_llm_bls declares `num_return_sequences` and never reads it
+    (`TritonDecoder.input_names`). Without streams there is one response, and room in it for one answer.
+    """
+    told_apart = "num_return_sequences" in config.inputs and "sequence_index" in config.outputs
+    if not told_apart or "num_draft_tokens" in config.inputs or not config.decoupled:
+        raise UnsupportedOption("How this model is served gives one answer at a time.", param="n")
+    return int32("num_return_sequences", n)
+
+
+def _guide(structure: Structure, config: ModelConfig) -> list[Tensor]:
+    """https://github.com/triton-inference-server/tensorrtllm_backend/blob/main/docs/guided_decoding.md"""
+    if "guided_decoding_guide" not in config.inputs:
+        foreign.refuse_others(Sampling(structured_outputs=structure), ())
+    guide: Any = structure.value
+    match structure.kind:
+        case "json" if guide is True:
+            return [text("guided_decoding_guide_type", "json")]
+        case "json":
+            kind, guide = "json_schema", json.dumps(guide)
+        case "choice":
+            kind, guide = "regex", "|".join(re.sub(r"([\\.^$|?*+()\[\]{}])", r"\\\1", word) for word in guide)
+        case "regex":
+            kind = "regex"
+        case _:
+            kind = "ebnf_grammar"
+    return [text("guided_decoding_guide_type", kind), text("guided_decoding_guide", guide)]
+
+
+def check(parameters: Mapping[str, str]) -> None:
+    """Raise `ValueError` when a model's parameters could not carry what it says it offers."""
+    foreign.growth(parameters, None)
+    foreign.positive(parameters, "max_tokens")
+    foreign.positive(parameters, "context_length")
+
+
+def explain(error: GatewayError) -> GatewayError:
+    """Put a failure in the caller's terms."""
+    return foreign.explain(error)
+
+
+async def decode(
+    request: Complete, responses: AsyncGenerator[Response], config: ModelConfig
+) -> AsyncGenerator[TextEvent]:
+    """Yield the events of `responses`. A finish reason only where one is certain, see `_reason`.
+
+    tensorrt_llm_bls sends the whole answer so far where it accumulates tokens (`Decoder.postprocess`), else, as the
+    ensemble does, what each token adds.
+    """
+    accumulates = config.decoupled and config.parameters.get("accumulate_tokens", "").lower() in _TRUE
+    grows = foreign.growth(config.parameters, "cumulative" if accumulates else "delta")
+    answers = [foreign.Answer(grows, request.sampling.stop) for _ in range(request.sampling.n)]
+    counted = [0] * len(answers)
+    prompt_tokens = 0
+    counts = heard = False
+    draining = _DRAIN
+    async for response in responses:
+        index = next(iter(response.int32s("sequence_index")), 0)
+        texts = response.texts("text_output")
+        if index not in range(len(answers)) or len(texts) != 1:
+            raise ModelFailed("The model sent more answers than were asked for.")
+        tokens = sum(response.int32s("num_output_tokens"))
+        prompt_tokens = max(response.int32s("num_input_tokens"), default=prompt_tokens)
+        counts = counts or "num_output_tokens" in response
+        counted[index] += tokens
+        shown = answers[index].feed(texts[0])
+        if request.echo and not heard:
+            for other in range(len(answers)):
+                yield Delta(other, foreign.prompt(request))
+        heard = True
+        if shown or tokens:
+            yield Delta(index, shown, tokens)
+        if all(answer.stopped for answer in answers):
+            # Stop words are matched by tokens there, and may never match.
+            draining -= 1
+            if not draining:
+                break
+    if not heard:
+        raise ModelFailed("The model ended the stream before its answer was finished.")
+    for index, answer in enumerate(answers):
+        if rest := answer.finish():
+            yield Delta(index, rest)
+        yield Finish(index, _reason(answer.stopped, counted[index] if counts else None, prompt_tokens, request, config))
+    if counts:
+        yield Usage(prompt_tokens, sum(counted))
+
+
+def _reason(
+    stopped: bool, tokens: int | None, prompt_tokens: int, request: Complete, config: ModelConfig
+) -> FinishReason | None:
+    """Why an answer ended, as far as can be known: the layout has no word for it.
+
+    A stop string that was found here is certain, and so are as many tokens as were allowed. Fewer tokens mean that
+    the model came to an end by itself, unless the engine had no more room for them: it shortens `max_tokens` silently,
+    so that only a known `context_length` tells the two apart.
+    """
+    if stopped:
+        return "stop"
+    length = foreign.answer_length(request.sampling, config.parameters)
+    if tokens is None or length is None:
+        return None
+    if tokens >= length:
+        return "length"
+    room = foreign.positive(config.parameters, "context_length")
+    if room is None or not prompt_tokens:
+        return None
+    return "length" if prompt_tokens + tokens >= room else "stop"
