@@ -44,7 +44,7 @@ def is_markup(text: str) -> bool:
 
 def markdown(html: str) -> str:
     """Return what a page says, as Markdown: no scripts, styles and pictures, but what pictures are said to show."""
-    from bs4 import BeautifulSoup, Tag
+    from bs4 import BeautifulSoup
     from markdownify import ATX, MarkdownConverter
 
     page = BeautifulSoup(html, "html.parser")
@@ -55,15 +55,10 @@ def markdown(html: str) -> str:
     title = page.title.get_text(strip=True) if page.title is not None else ""
     if page.head is not None:
         page.head.decompose()
-
-    class Converter(MarkdownConverter):
-        def convert_td(self, element: Tag, text: str, parent_tags: set[str]) -> str:
-            return str(super().convert_td(element, text.replace("|", "\\|"), parent_tags))
-
-        def convert_th(self, element: Tag, text: str, parent_tags: set[str]) -> str:
-            return str(super().convert_th(element, text.replace("|", "\\|"), parent_tags))
-
-    converter = Converter(
+    for words in page.find_all(string=re.compile(r"\|")):
+        if words.find_parent(["td", "th"]) is not None:
+            words.replace_with(words.replace("|", "\\|"))
+    converter = MarkdownConverter(
         heading_style=ATX,
         table_infer_header=True,
         bullets="-",
