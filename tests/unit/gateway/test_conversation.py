@@ -1,0 +1,197 @@
+"""Conversations to texts, and answers back to events."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from gateway.errors import InvalidRequest, UnsupportedOption
+from gateway.operations.chat import (
+    CallArguments,
+    CallBegin,
+    Chat,
+    ChatEvent,
+    Message,
+    Named,
+    Picture,
+    Text,
+    Thought,
+    Tool,
+    ToolCall,
+)
+from gateway.operations.text import Delta, Finish, Likelihood, Sampling, Structure, TextEvent, TokenLogprob, Usage
+from gateway.prompting.conversation import lower
+
+CHATML = (
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+KNOWING = "{% if tools %}{{ tools | tojson }}\n{% endif %}" + CHATML.replace(
+    "{{ m.content }}",
+    "{{ m.content }}{% for c in m.tool_calls or [] %}<tool_call>{{ c.function | tojson }}{% endfor %}",
+)
+SEEING = (
+    "{% for m in messages %}{% for part in m.content %}"
+    "{% if part.type == 'image' %}<image>{% else %}{{ part.text }}{% endif %}{% endfor %}{% endfor %}"
+)
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+
+
+def tool(name: str, **parameters: Any) -> Tool:
+    source = {"type": "function", "function": {"name": name, "parameters": parameters or SCHEMA}}
+    return Tool(name=name, parameters=parameters or SCHEMA, source=source)
+
+
+def chat(*turns: tuple[str, Any] | Message, **more: Any) -> Chat:
+    messages = tuple(turn if isinstance(turn, Message) else Message(role=turn[0], content=turn[1]) for turn in turns)  # type: ignore[arg-type]
+    return Chat(model="m", messages=messages or (Message(role="user", content="Hi"),), **more)
+
+
+def parameters(template: str = CHATML, **more: str) -> dict[str, str]:
+    return {"chat_template": template, **more}
+
+
+def read(asked: Chat, described: dict[str, str], events: Sequence[TextEvent]) -> list[ChatEvent]:
+    reader = lower(asked, described)[1]
+    assert reader is not None
+    return [seen for event in events for seen in reader.read(event)]
+
+
+def test_an_answer_that_is_only_text_is_not_read() -> None:
+    complete, reader = lower(chat(("user", "Grüße")), parameters())
+    assert complete.prompt == "<|user|>Grüße<|end|>\n<|assistant|>"
+    assert reader is None
+
+
+def test_a_template_that_knows_tools_is_given_them() -> None:
+    tools = (tool("f"),)
+    prompt = lower(chat(tools=tools, tool_choice="auto"), parameters(KNOWING))[0].prompt
+    assert isinstance(prompt, str) and json.loads(prompt.splitlines()[0]) == [tools[0].source]
+    assert "# Tools" not in prompt
+
+
+@pytest.mark.parametrize("system", [(), (("system", "Be kind."),)])
+def test_a_template_that_knows_none_has_them_told_by_the_system(system: tuple[tuple[str, str], ...]) -> None:
+    asked = chat(*system, ("user", "Hi"), tools=(tool("f"), tool("g")), tool_choice="auto")
+    prompt = lower(asked, parameters())[0].prompt
+    assert isinstance(prompt, str)
+    first, rest = prompt.split("<|end|>\n", 1)
+    assert first.startswith("<|system|>" + ("Be kind.\n\n# Tools" if system else "# Tools"))
+    assert json.dumps(tool("g").source) in first.splitlines()
+    assert rest == "<|user|>Hi<|end|>\n<|assistant|>"
+
+
+def test_tools_that_may_not_be_called_are_not_mentioned() -> None:
+    complete, reader = lower(chat(tools=(tool("f"),), tool_choice="none"), parameters())
+    assert complete.prompt == "<|user|>Hi<|end|>\n<|assistant|>"
+    assert reader is None and complete.sampling.structured_outputs is None
+
+
+def test_calls_of_the_past_reach_templates_with_their_arguments_read() -> None:
+    call = Message(role="assistant", content="", tool_calls=(ToolCall("c1", "f", '{"city": "Oslo"}'),))
+    turns = (("user", "?"), call, Message(role="tool", content="sunny", tool_call_id="c1"))
+    prompt = lower(chat(*turns), parameters(KNOWING))[0].prompt
+    assert '<tool_call>{"name": "f", "arguments": {"city": "Oslo"}}<|end|>\n<|tool|>sunny' in str(prompt)
+
+
+def test_calls_are_enforced_by_a_schema_whose_references_still_lead_somewhere() -> None:
+    linked = tool("g", properties={"next": {"$ref": "#/$defs/node"}}, **{"$defs": {"node": {"type": "string"}}})
+    asked = chat(tools=(tool("f"), linked), tool_choice="required", parallel_tool_calls=False)
+    structure = lower(asked, parameters())[0].sampling.structured_outputs
+    assert structure is not None and structure.kind == "json"
+    schema: Any = structure.value
+    assert (schema["type"], schema["minItems"], schema["maxItems"]) == ("array", 1, 1)
+    assert [item["properties"]["name"] for item in schema["items"]["anyOf"]] == [{"const": "f"}, {"const": "g"}]
+    moved = schema["$defs"]["tool1"]
+    assert moved["properties"]["next"] == {"$ref": "#/$defs/tool1/$defs/node"}
+    assert moved["$defs"]["node"] == {"type": "string"}
+
+
+def test_the_arguments_of_a_named_function_are_the_whole_answer() -> None:
+    asked = chat(tools=(tool("f"), tool("g")), tool_choice=Named("g"))
+    assert lower(asked, parameters())[0].sampling.structured_outputs == Structure("json", SCHEMA)
+    events = read(asked, parameters(), [Delta(0, '{"city": "Oslo"}', 5), Finish(0, "stop"), Usage(1, 5)])
+    assert events[0] == CallBegin(0, 0, "g")
+    assert "".join(event.text for event in events if isinstance(event, CallArguments)) == '{"city": "Oslo"}'
+    assert events[-2:] == [Finish(0, "stop"), Usage(1, 5)]
+
+
+@pytest.mark.parametrize(
+    ("template", "parser", "answer"),
+    [
+        (CHATML, "", '<tool_call>\n{"name": "f", "arguments": {"city": "Oslo"}}\n</tool_call>'),
+        (CHATML, "pythonic", '[f(city="Oslo")]'),
+        (CHATML + "{# [TOOL_CALLS] #}", "", '[TOOL_CALLS] [{"name": "f", "arguments": {"city": "Oslo"}}]'),
+        (CHATML + "{# <|python_tag|> #}", "", '{"name": "f", "parameters": {"city": "Oslo"}}'),
+    ],
+)
+def test_calls_are_read_in_the_format_of_the_model(template: str, parser: str, answer: str) -> None:
+    described = parameters(template, **({"tool_call_parser": parser} if parser else {}))
+    asked = chat(tools=(tool("f"),), tool_choice="auto")
+    deltas = [Delta(0, character, 1) for character in answer]
+    events = read(asked, described, [*deltas, Finish(0, "stop")])
+    assert CallBegin(0, 0, "f") in events and events[-1] == Finish(0, "tool_calls")
+    arguments = "".join(event.text for event in events if isinstance(event, CallArguments))
+    assert json.loads(arguments) == {"city": "Oslo"}
+
+
+def test_an_answer_that_calls_nothing_is_text_and_stops_for_its_own_reason() -> None:
+    asked = chat(tools=(tool("f"),), tool_choice="auto")
+    events = read(asked, parameters(), [Delta(0, "Just ", 1), Delta(0, "words.", 1), Finish(0, "length")])
+    assert "".join(event.text for event in events if isinstance(event, Delta)) == "Just words."
+    assert events[-1] == Finish(0, "length")
+
+
+def test_one_call_is_one_call() -> None:
+    asked = chat(tools=(tool("f"),), tool_choice="auto", parallel_tool_calls=False)
+    call = '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>\n'
+    events = read(asked, parameters(), [Delta(0, call * 2, 9), Finish(0, "stop")])
+    assert [event for event in events if isinstance(event, CallBegin)] == [CallBegin(0, 0, "f")]
+
+
+@pytest.mark.parametrize("opened", [True, False])
+def test_thoughts_are_told_from_the_answer(opened: bool) -> None:
+    template = CHATML.replace("<|assistant|>", "<|assistant|><think>\n") if opened else CHATML
+    described = parameters(template, reasoning_parser="think")
+    text = ("" if opened else "<think>\n") + "I think.\n</think>\n\nI say."
+    events = read(chat(), described, [*(Delta(0, character, 1) for character in text), Finish(0, "stop")])
+    assert "".join(event.text for event in events if isinstance(event, Thought)).strip() == "I think."
+    assert "".join(event.text for event in events if isinstance(event, Delta)).strip() == "I say."
+
+
+def test_an_answer_with_a_structure_has_no_thoughts_to_be_told_from() -> None:
+    described = parameters(CHATML.replace("<|assistant|>", "<|assistant|><think>\n"), reasoning_parser="think")
+    structure = Structure("json", {"type": "object"})
+    assert lower(chat(sampling=Sampling(structured_outputs=structure)), described)[1] is None
+
+
+def test_log_probabilities_travel_with_the_text_that_is_shown_next() -> None:
+    asked = chat(tools=(tool("f"),), tool_choice="auto")
+    one, two = (TokenLogprob(Likelihood(text, -1.0, text.encode())) for text in ("<", "b>"))
+    events = read(asked, parameters(), [Delta(0, "<", 1, (one,)), Delta(0, "b>", 1, (two,)), Finish(0, "stop")])
+    shown = [event for event in events if isinstance(event, Delta)]
+    assert [token for delta in shown for token in delta.logprobs] == [one, two]
+    assert "".join(delta.text for delta in shown) == "<b>"
+
+
+def test_pictures_are_marked_for_a_model_that_looks_at_them_and_refused_for_others() -> None:
+    asked = chat(("user", (Text("What is "), Picture(b"png"), Text("this?"))), ("user", "?"))
+    complete, _ = lower(asked, parameters(SEEING, modalities='["text", "image"]'))
+    assert (complete.prompt, complete.pictures) == ("What is <image>this??", (b"png",))
+    with pytest.raises(UnsupportedOption) as raised:
+        lower(asked, parameters())
+    assert raised.value.param == "messages[0].content[1]"
+
+
+def test_the_last_message_can_be_continued() -> None:
+    asked = chat(("user", "Count"), ("assistant", "One, two,"), continue_final=True)
+    assert lower(asked, parameters())[0].prompt == "<|user|>Count<|end|>\n<|assistant|>One, two,"
+
+
+def test_arguments_reach_the_template_and_may_not_replace_what_it_is_given() -> None:
+    source = CHATML + "{% if mood %}{{ mood }}{% endif %}"
+    assert str(lower(chat(template_arguments={"mood": "kind"}), parameters(source))[0].prompt).endswith("kind")
+    with pytest.raises(InvalidRequest) as raised:
+        lower(chat(template_arguments={"messages": []}), parameters())
+    assert raised.value.param == "chat_template_kwargs.messages"
