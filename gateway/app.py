@@ -13,7 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway import health
+from gateway import health, models_file
 from gateway.catalog import Catalog
 from gateway.dialects import DIALECTS
 from gateway.dialects.openai import errors as openai_errors
@@ -29,13 +29,22 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """Return the gateway. It looks for models as soon as its lifespan begins."""
+    """Return the gateway. It looks for models as soon as its lifespan begins.
+
+    Raises `ModelsFileError` where the models file cannot be used.
+    """
     settings = settings or Settings()
+    described = models_file.read(settings.models_file) if settings.models_file else {}
     configure_logging(settings.log_format, settings.log_level)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        catalog = Catalog(settings.triton_urls, interval=settings.discovery_interval, timeout=settings.request_timeout)
+        catalog = Catalog(
+            settings.triton_urls,
+            interval=settings.discovery_interval,
+            timeout=settings.request_timeout,
+            described=described,
+        )
         app.state.catalog = catalog
         app.state.media = Media(settings)
         watching = asyncio.create_task(catalog.watch())

@@ -14,21 +14,23 @@ from typing import Any, Protocol, TypeAlias
 
 import structlog
 
+from gateway import recognition
 from gateway.errors import RETRY_AFTER, GatewayError, ModelNotFound, Overloaded, ServerGone, UnsupportedOption
 from gateway.operations.chat import Chat
 from gateway.operations.complete import Complete
 from gateway.operations.embed import Embed
+from gateway.operations.transcribe import Transcribe
 from gateway.prompting import conversation
-from gateway.signatures import embedding, vllm
+from gateway.signatures import embedding, llmapi, tensorrt_llm, transcription, vllm
 from gateway.telemetry import Trace
 from gateway.triton import IndexEntry, ModelConfig, Response, Tensor, Triton
 
 _DOWN_INTERVAL = 0.5
 """Seconds between two looks at a server that did not answer the last one."""
 
-Request: TypeAlias = Chat | Complete | Embed
+Request: TypeAlias = Chat | Complete | Embed | Transcribe
 
-OPERATION_NAMES: Mapping[type, str] = {Chat: "chat", Complete: "complete", Embed: "embed"}
+OPERATION_NAMES: Mapping[type, str] = {Chat: "chat", Complete: "complete", Embed: "embed", Transcribe: "transcribe"}
 
 
 class Signature(Protocol):
@@ -44,7 +46,7 @@ class Signature(Protocol):
         """Return the tensors of a request. Raises `UnsupportedOption` for what they cannot carry."""
         ...
 
-    def decode(self, request: Any, responses: AsyncGenerator[Response]) -> AsyncGenerator[Any]:
+    def decode(self, request: Any, responses: AsyncGenerator[Response], config: ModelConfig) -> AsyncGenerator[Any]:
         """Yield the events that responses to `request` mean."""
         ...
 
@@ -57,7 +59,13 @@ class Signature(Protocol):
         ...
 
 
-SIGNATURES: Mapping[str, Signature] = {"vllm": vllm, "embedding": embedding}
+SIGNATURES: Mapping[str, Signature] = {
+    "vllm": vllm,
+    "embedding": embedding,
+    "transcription": transcription,
+    "tensorrt_llm": tensorrt_llm,
+    "llmapi": llmapi,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +108,17 @@ class Endpoint:
 class Catalog:
     """The models of all endpoints. Several endpoints that hold one model share its requests."""
 
-    def __init__(self, urls: list[str], *, interval: float, timeout: float) -> None:
-        """`interval` is in seconds between two looks, `timeout` in seconds without a response (`Settings`)."""
+    def __init__(
+        self, urls: list[str], *, interval: float, timeout: float, described: Mapping[str, Mapping[str, str]] = {}
+    ) -> None:
+        """`interval` is in seconds between two looks, `timeout` in seconds without a response (`Settings`).
+
+        `described` are the parameters of models that do not describe themselves (`gateway.models_file`).
+        """
         self.endpoints = [Endpoint(Triton(url)) for url in urls]
         self._interval = interval
         self._timeout = timeout
+        self._described = described
         self._complained: set[str] = set()
         self._log = structlog.get_logger("gateway.catalog")
 
@@ -133,6 +147,11 @@ class Catalog:
         known = ", ".join(model.name for model in self.models()) or "none"
         raise ModelNotFound(f"The model '{shown}' does not exist. Models: {known}.", param="model")
 
+    def offering(self, operation: type) -> Model | None:
+        """The first model, by name, that can be asked for an operation."""
+        name = OPERATION_NAMES[operation]
+        return next((model for model in self.models() if name in model.operations), None)
+
     async def run(self, model: Model, request: Request, trace: Trace) -> AsyncGenerator[Any]:
         """Ask a model that `get` found, and yield the events of its answer.
 
@@ -151,7 +170,10 @@ class Catalog:
                 responses = model.endpoint.triton.stream(
                     model.config.name, tensors, request_id=trace.request_id, timeout=self._timeout
                 )
-                async with aclosing(responses), aclosing(model.signature.decode(asked, responses)) as events:
+                async with (
+                    aclosing(responses),
+                    aclosing(model.signature.decode(asked, responses, model.config)) as events,
+                ):
                     async for event in events:
                         work.saw(event)
                         if reader is None:
@@ -202,10 +224,11 @@ class Catalog:
             endpoint.up = False
             return
         before = {model.config.name: model for model in endpoint.models}
+        steps = recognition.steps(config for config in configs if isinstance(config, ModelConfig))
         models = []
         for name, config in zip(ready, configs, strict=True):
             # A server too busy to describe a model in time still holds it.
-            model = self._describe(endpoint, config) if isinstance(config, ModelConfig) else before.get(name)
+            model = self._describe(endpoint, config, steps) if isinstance(config, ModelConfig) else before.get(name)
             if model:
                 models.append(model)
                 endpoint.served_names[name] = model.name
@@ -214,9 +237,20 @@ class Catalog:
         endpoint.models, endpoint.up = tuple(models), True
         endpoint.waiting = _waiting(entries, endpoint.served_names)
 
-    def _describe(self, endpoint: Endpoint, config: ModelConfig) -> Model | None:
-        """Read what a model says of itself; None, with one line in the log, where that is nothing we can speak to."""
+    def _describe(self, endpoint: Endpoint, config: ModelConfig, steps: frozenset[str]) -> Model | None:
+        """Read what a model says of itself; None, with one line in the log, where that is nothing we can speak to.
+
+        What it does not say itself may be known all the same (`gateway.recognition`). Models that are `steps` of
+        others, or hidden, are none to ask.
+        """
+        said = self._described.get(f"{endpoint.triton.url}/{config.name}") or self._described.get(config.name, {})
+        if "hidden" in said or (config.name in steps and "signature" not in config.parameters):
+            return None
+        config, remark = recognition.complement(config, said)
         parameters = config.parameters
+        if "signature" not in parameters:
+            self._complain(config, "it does not describe itself, and its tensors are of no known layout")
+            return None
         try:
             signature = SIGNATURES[parameters["signature"]]
             operations = frozenset(json.loads(parameters["operations"]))
@@ -230,6 +264,9 @@ class Catalog:
                 if declared.get(name) != datatype:
                     self._complain(config, f"tensor {name} is {declared.get(name)}, expected {datatype}")
                     return None
+        if remark and config.name not in self._complained:
+            self._complained.add(config.name)
+            self._log.info("model complemented", model=config.name, remark=remark)
         return Model(
             name=parameters.get("served_name", config.name),
             endpoint=endpoint,

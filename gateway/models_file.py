@@ -1,9 +1,9 @@
 """The models file: what its keeper says of models that do not describe themselves. TOML, read once at the start.
 
-    [models."ensemble"]
-    served_name = "llama-3.1-8b-instruct"
-    tokenizer_config = "llama/tokenizer_config.json"
-    context_length = 8192
+[models."ensemble"]
+served_name = "llama-3.1-8b-instruct"
+tokenizer_config = "llama/tokenizer_config.json"
+context_length = 8192
 """
 
 import json
@@ -63,7 +63,8 @@ class Entry(BaseModel):
         sources = [name for name in ("chat_template", "chat_template_file", "tokenizer_config") if getattr(self, name)]
         if len(sources) > 1 and sources != ["chat_template_file", "tokenizer_config"]:
             raise ValueError(f"it gives both {' and '.join(sources)}")
-        template, tokens = self.chat_template, {}
+        template = self.chat_template
+        tokens: dict[str, str] = {}
         if self.tokenizer_config:
             template, tokens = _read_tokenizer_config(folder / self.tokenizer_config)
         if self.chat_template_file:

@@ -5,7 +5,7 @@ A model's own parameters win, then those of the models file (`gateway.models_fil
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
 from gateway.signatures import llmapi, tensorrt_llm, vllm
@@ -25,14 +25,6 @@ LAYOUTS: Mapping[str, Layout] = {"vllm": vllm, "llmapi": llmapi, "tensorrt_llm":
 _UNBATCHED = frozenset({"vllm", "llmapi"})
 
 
-@dataclass(frozen=True, slots=True)
-class Recognised:
-    """A model as it can be asked: `remark` is what its keeper ought to know."""
-
-    config: ModelConfig
-    remark: str | None = None
-
-
 def recognise(config: ModelConfig) -> str | None:
     """The signature that a model's tensors show, by their names and datatypes and the batch dimension alone."""
     for name, layout in LAYOUTS.items():
@@ -44,12 +36,13 @@ def recognise(config: ModelConfig) -> str | None:
     return None
 
 
-def complement(config: ModelConfig, described: Mapping[str, str]) -> Recognised:
-    """Give a model the parameters that it lacks: those of its entry in the models file, and what its tensors show.
+def complement(config: ModelConfig, said: Mapping[str, str]) -> tuple[ModelConfig, str | None]:
+    """Give a model the parameters that it lacks: what the models file has `said`, and what its tensors show.
 
-    A model whose signature nobody knows is returned with what there is.
+    Returns it with a remark, where its keeper ought to know something. A model whose tensors show nothing has no
+    parameter `signature`.
     """
-    parameters = {**described, **config.parameters}
+    parameters = {**said, **config.parameters}
     remark = None
     if "signature" not in parameters and (signature := recognise(config)):
         parameters["signature"] = signature
@@ -62,9 +55,9 @@ def complement(config: ModelConfig, described: Mapping[str, str]) -> Recognised:
                 "it has no chat template, so it is offered for completion only; give it one in TRITONIC_MODELS_FILE: "
                 f'[models."{config.name}"] with tokenizer_config, chat_template_file or chat_template'
             )
-    return Recognised(replace(config, parameters=parameters), remark)
+    return replace(config, parameters=parameters), remark
 
 
-def subordinate(configs: Iterable[ModelConfig]) -> frozenset[str]:
-    """The models that are steps of an ensemble: it is the one to ask."""
+def steps(configs: Iterable[ModelConfig]) -> frozenset[str]:
+    """The models that ensembles are made of."""
     return frozenset(step for config in configs for step in config.steps)

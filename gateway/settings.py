@@ -1,5 +1,6 @@
 """Settings of the gateway, read from the environment: `TRITONIC_PORT=1088` sets `port`."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator
@@ -24,6 +25,8 @@ class Settings(BaseSettings):
     """Port to listen on."""
     triton_urls: Annotated[list[str], NoDecode] = ["127.0.0.1:8001"]
     """gRPC endpoints of the Triton servers, `host:port`, separated by commas."""
+    models_file: Path | None = None
+    """What is said of models that do not describe themselves, TOML (`gateway/models_file.py`)."""
     discovery_interval: Annotated[float, Field(gt=0)] = 2.0
     """Seconds between two looks at which models the servers hold."""
     request_timeout: Annotated[float, Field(gt=0)] = 600.0

@@ -135,6 +135,7 @@ def serve(
     with _sentences():
         from pydantic import ValidationError
 
+        from gateway.models_file import ModelsFileError
         from gateway.settings import Settings
         from tritonic.serve import serve as run
 
@@ -144,7 +145,11 @@ def serve(
         except ValidationError as error:
             wrong = [f"TRITONIC_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()]
             raise TritonicError("These settings are wrong:\n" + "\n".join(wrong)) from None
-        if not run(settings):
+        try:
+            started = run(settings)
+        except ModelsFileError as error:
+            raise TritonicError(str(error)) from None
+        if not started:
             raise TritonicError("The gateway did not start; its log says why.")
 
 

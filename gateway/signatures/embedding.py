@@ -37,7 +37,9 @@ def explain(error: GatewayError) -> GatewayError:
     return error
 
 
-async def decode(request: Embed, responses: AsyncGenerator[Response]) -> AsyncGenerator[EmbedEvent]:
+async def decode(
+    request: Embed, responses: AsyncGenerator[Response], config: ModelConfig
+) -> AsyncGenerator[EmbedEvent]:
     """Yield the vectors of the one response. Raises `ModelFailed` where there are not as many as there were inputs."""
     vectors: tuple[bytes, ...] = ()
     async for response in responses:

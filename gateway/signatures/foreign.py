@@ -3,12 +3,12 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from os.path import commonprefix
 from typing import Literal, TypeAlias
 
 from gateway.errors import ContextLengthExceeded, GatewayError, InvalidRequest, ModelFailed, UnsupportedOption
 from gateway.operations.complete import Complete
 from gateway.operations.text import Sampling
+from gateway.signatures import vllm
 
 Growth: TypeAlias = Literal["cumulative", "delta"]
 
@@ -40,6 +40,14 @@ def refuse_others(sampling: Sampling, carried: Iterable[str]) -> None:
         if field.name not in carried and value is not None and value != field.default:
             name = _OPENAI_NAMES.get(field.name, field.name)
             raise UnsupportedOption(f"How this model is served cannot carry the option '{name}'.", param=name)
+
+
+def check(parameters: Mapping[str, str]) -> None:
+    """Raise `ValueError` when a model's parameters could not carry what it says it offers."""
+    vllm.check(parameters)
+    growth(parameters, None)
+    for name in ("max_tokens", "context_length"):
+        positive(parameters, name)
 
 
 def explain(error: GatewayError) -> GatewayError:
@@ -149,13 +157,19 @@ class _Unsaid:
             return self._sum
         # A character whose last bytes have not come yet is replaced by the one that it is, later.
         whole = self._last.rstrip(_REPLACEMENT)
-        return whole if self._grows == "cumulative" else commonprefix([whole, self._sum])
+        return whole if self._grows == "cumulative" else _shared(whole, self._sum)
 
     def _say(self, known: str) -> str:
         # What was said cannot be unsaid where a model takes back the beginning of a stop string.
         unsaid = known[self._said :]
         self._said = max(self._said, len(known))
         return unsaid
+
+
+def _shared(one: str, other: str) -> str:
+    """How both begin."""
+    differ = (at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    return one[: next(differ, min(len(one), len(other)))]
 
 
 def positive(parameters: Mapping[str, str], name: str) -> int | None:

@@ -76,9 +76,7 @@ def _data_url(picture: bytes) -> str:
 
 def check(parameters: Mapping[str, str]) -> None:
     """Raise `ValueError` when a model's parameters could not carry what it says it offers."""
-    foreign.growth(parameters, None)
-    foreign.positive(parameters, "max_tokens")
-    foreign.positive(parameters, "context_length")
+    foreign.check(parameters)
 
 
 def explain(error: GatewayError) -> GatewayError:

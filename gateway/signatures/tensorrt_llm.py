@@ -141,9 +141,7 @@ def _guide(structure: Structure, config: ModelConfig) -> list[Tensor]:
 
 def check(parameters: Mapping[str, str]) -> None:
     """Raise `ValueError` when a model's parameters could not carry what it says it offers."""
-    foreign.growth(parameters, None)
-    foreign.positive(parameters, "max_tokens")
-    foreign.positive(parameters, "context_length")
+    foreign.check(parameters)
 
 
 def explain(error: GatewayError) -> GatewayError:

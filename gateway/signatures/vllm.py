@@ -114,7 +114,9 @@ def explain(error: GatewayError) -> GatewayError:
     return error
 
 
-async def decode(request: Complete, responses: AsyncGenerator[Response]) -> AsyncGenerator[TextEvent]:
+async def decode(
+    request: Complete, responses: AsyncGenerator[Response], config: ModelConfig
+) -> AsyncGenerator[TextEvent]:
     """Yield the events of `responses`. Raises `ModelFailed` when they end before every answer is finished."""
     prompt_tokens = completion_tokens = 0
     unfinished: set[int] | None = None

@@ -53,7 +53,7 @@ async def decode(*responses: Response, request: Complete = ASKED) -> list[TextEv
         for response in responses:
             yield response
 
-    return [event async for event in vllm.decode(request, stream())]
+    return [event async for event in vllm.decode(request, stream(), CONFIG)]
 
 
 def test_a_prompt_travels_as_text() -> None:
