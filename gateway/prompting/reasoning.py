@@ -13,6 +13,8 @@ from gateway.prompting.tool_calls.pieces import Text
 from gateway.prompting.tool_calls.prose import until
 from gateway.prompting.tool_calls.source import Source, Steps
 
+__all__ = ["THINKERS", "Part", "ReasoningParser", "Text", "Think", "Thought", "opens_thought"]
+
 _OPENING = "<think>"
 _CLOSING = "</think>"
 

@@ -73,6 +73,8 @@ class Model:
     empty_final: bool = False
     """The final flag comes on a response of its own, which Triton shows only to those that asked for it."""
     parameters: dict[str, str | None] = field(default_factory=dict)
+    speech: bool = False
+    """True: the model writes down what is said."""
     text_generation: bool = True
     """False: a model of somebody else's with other tensors, which describes nothing."""
 
@@ -84,6 +86,13 @@ class Model:
             config.output.add(name="scores", data_type=config_pb.TYPE_FP32, dims=[1000])
             return config
         config.model_transaction_policy.decoupled = True
+        if self.speech:
+            for name, kind, dims in SPEECH_INPUTS:
+                config.input.add(name=name, data_type=kind, dims=dims, optional=name != "audio")
+            config.output.add(name="text", data_type=config_pb.TYPE_STRING, dims=[1])
+            config.parameters["signature"].string_value = "transcription"
+            config.parameters["operations"].string_value = '["transcribe"]'
+            return config
         for name, kind, dims in INPUTS:
             config.input.add(name=name, data_type=kind, dims=dims, optional=True)
         for name, kind, dims in OUTPUTS:
@@ -105,6 +114,11 @@ INPUTS = [
     ("image", config_pb.TYPE_STRING, [-1]),
     ("return_num_input_tokens", config_pb.TYPE_BOOL, [1]),
     ("return_num_output_tokens", config_pb.TYPE_BOOL, [1]),
+]
+SPEECH_INPUTS = [
+    ("audio", config_pb.TYPE_FP32, [-1]),
+    ("task", config_pb.TYPE_STRING, [1]),
+    ("timestamps", config_pb.TYPE_STRING, [1]),
 ]
 OUTPUTS = [
     ("text_output", config_pb.TYPE_STRING, [-1]),

@@ -15,7 +15,7 @@ from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc as rpc
 from tritonclient.utils import deserialize_bytes_tensor, serialize_byte_tensor
 
-from tests.fakes.script import INPUTS, SAMPLING, Close, Echo, Fail, Model, Pause, Say
+from tests.fakes.script import INPUTS, SAMPLING, SPEECH_INPUTS, Close, Echo, Fail, Model, Pause, Say
 
 
 def _wire_type(kind: int) -> str:
@@ -23,7 +23,7 @@ def _wire_type(kind: int) -> str:
 
 
 _BAD = grpc.StatusCode.INVALID_ARGUMENT
-_WIRE_TYPES = {name: _wire_type(kind) for name, kind, _ in INPUTS}
+_WIRE_TYPES = {name: _wire_type(kind) for name, kind, _ in INPUTS + SPEECH_INPUTS}
 
 
 @dataclass(slots=True)
@@ -40,6 +40,8 @@ class Call:
 
     @property
     def prompt(self) -> str:
+        if "audio" in self.tensors:
+            return ""
         if "token_ids" in self.tensors:
             return f"<{','.join(map(str, self.tensors['token_ids']))}>"
         return str(self.tensors["text_input"][0].decode())
@@ -186,7 +188,7 @@ class FakeTriton(rpc.GRPCInferenceServiceServicer):
             return
         model = self.models[call.model]
         said: list[Say] = []
-        stream = call.flag("stream")
+        stream = call.flag("stream") or model.speech
         for step in _spelled(model.script, call.prompt):
             match step:
                 case Pause(None):
@@ -236,7 +238,7 @@ def _tensors(request: pb.ModelInferRequest) -> dict[str, list[Any]]:
     def values(kind: str, raw: bytes) -> list[Any]:
         if kind == "BYTES":
             return list(deserialize_bytes_tensor(raw))
-        return list(np.frombuffer(raw, {"BOOL": np.bool_, "INT32": np.int32}[kind]))
+        return list(np.frombuffer(raw, {"BOOL": np.bool_, "INT32": np.int32, "FP32": np.float32}[kind]))
 
     return {
         tensor.name: values(tensor.datatype, raw)
@@ -251,8 +253,10 @@ def _fault(request: pb.ModelInferRequest, call: Call) -> str | None:
             return f"[request id: {call.id}] unexpected inference input '{tensor.name}' for model '{call.model}'"
         if tensor.datatype != _WIRE_TYPES[tensor.name]:
             return f"inference input '{tensor.name}' data-type is '{tensor.datatype}', model '{call.model}' disagrees"
-        if tensor.name not in ("token_ids", "image") and list(tensor.shape) != [1]:
+        if tensor.name not in ("token_ids", "image", "audio") and list(tensor.shape) != [1]:
             return f"unexpected shape for input '{tensor.name}'. Expected [1], got {list(tensor.shape)}"
+    if "audio" in call.tensors:
+        return None
     if ("text_input" in call.tensors) == ("token_ids" in call.tensors):
         return "[invalid_value:text_input] There is neither text_input nor token_ids."
     if unknown := set(call.sampling) - SAMPLING:
@@ -264,9 +268,10 @@ def _response(model: Model, call: Call, said: list[Say], final: bool) -> pb.Mode
     """The outputs that `call` asked for, over all of `said`."""
     texts, ends = _joined(said, "text"), _joined(said, "finish")
     ends += [""] * (len(texts) - len(ends))
-    if not call.flag("exclude_input_in_output", call.flag("stream")):
+    if not model.speech and not call.flag("exclude_input_in_output", call.flag("stream")):
         texts = [call.prompt + text for text in texts]
     response = pb.ModelInferResponse(model_name=model.name, model_version="1", id=call.id)
+    response.parameters["triton_final_response"].bool_param = final
 
     def add(name: str, kind: str, values: list[Any]) -> None:
         response.outputs.add(name=name, datatype=kind, shape=[len(values)])
@@ -276,7 +281,7 @@ def _response(model: Model, call: Call, said: list[Say], final: bool) -> pb.Mode
             raw = np.array(values, np.uint32).tobytes()
         response.raw_output_contents.append(raw)
 
-    add("text_output", "BYTES", texts)
+    add("text" if model.speech else "text_output", "BYTES", texts)
     if call.flag("return_finish_reason"):
         add("finish_reason", "BYTES", ends)
     if call.flag("return_logprobs"):
@@ -285,5 +290,4 @@ def _response(model: Model, call: Call, said: list[Say], final: bool) -> pb.Mode
         add("num_input_tokens", "UINT32", [model.num_input_tokens])
     if call.flag("return_num_output_tokens"):
         add("num_output_tokens", "UINT32", [sum(say.tokens for say in said)])
-    response.parameters["triton_final_response"].bool_param = final
     return response

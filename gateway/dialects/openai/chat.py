@@ -17,14 +17,16 @@ from gateway import delivery
 from gateway.catalog import Catalog
 from gateway.dialects.openai import errors, tools
 from gateway.dialects.openai.chat_answers import Chunks, render
-from gateway.dialects.openai.messages import Message, Reading
+from gateway.dialects.openai.messages import Message, Reading, WriteDown
 from gateway.dialects.openai.sampling import SamplingFields, refuse
 from gateway.dialects.openai.structure import ResponseFormat
 from gateway.dialects.openai.tools import ToolDefinition, WireToolChoice
 from gateway.dialects.route import route_class
 from gateway.errors import InvalidRequest, UnsupportedOption
+from gateway.operations import transcribe
 from gateway.operations.chat import Chat, gather
 from gateway.operations.chat import Message as Turn
+from gateway.operations.transcribe import Transcribe
 
 router = APIRouter(route_class=route_class(errors.render))
 
@@ -74,7 +76,9 @@ async def create_chat_completion(body: CreateChatCompletionRequest, request: Req
     refuse(body, NOT_CARRIED)
     streams = body.streams
     model = catalog.get(body.model)
-    reading = Reading(request.app.state.media, sees="image" in model.modalities)
+    reading = Reading(
+        request.app.state.media, sees="image" in model.modalities, write_down=_writing_down(catalog, request)
+    )
     # A caller who hangs up while pictures are fetched is noticed, too.
     turns = await delivery.whole(request, reading.turns(body.messages))
     chat = parse(body, turns)
@@ -92,6 +96,19 @@ async def create_chat_completion(body: CreateChatCompletionRequest, request: Req
     return Response(
         orjson.dumps({**head, **render(answers, usage, logprobs=bool(body.logprobs))}), media_type="application/json"
     )
+
+
+def _writing_down(catalog: Catalog, request: Request) -> WriteDown | None:
+    """What writes down a sound for a model that only reads; None where no such model is served."""
+    speech = catalog.offering(Transcribe)
+    if speech is None:
+        return None
+
+    async def write_down(samples: bytes) -> str:
+        asked = Transcribe(model=speech.name, audio=samples)
+        return await transcribe.gather(catalog.run(speech, asked, request.state.trace))
+
+    return write_down
 
 
 def parse(body: CreateChatCompletionRequest, turns: tuple[Turn, ...]) -> Chat:

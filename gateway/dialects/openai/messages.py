@@ -1,7 +1,7 @@
 """The messages of a chat: https://platform.openai.com/docs/api-reference/chat/create#chat_create-messages"""
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Discriminator, Field, Tag
 
@@ -25,7 +25,7 @@ class InputAudio(Wire):
     """Sound in base64."""
 
     data: str
-    format: str
+    format: Literal["wav", "mp3", "flac", "ogg", "opus", "m4a", "mp4", "aac", "webm"]
 
 
 class File(Wire):
@@ -83,6 +83,8 @@ ROLES: Mapping[str, Role] = {
 }
 
 
+WriteDown: TypeAlias = Callable[[bytes], Awaitable[str]]
+
 MOST_REFERENCES = 64
 """Pictures and files of one conversation: each may have to be fetched and decoded."""
 
@@ -90,10 +92,14 @@ MOST_REFERENCES = 64
 class Reading:
     """Turns messages of the wire into turns of a conversation; what they refer to is fetched."""
 
-    def __init__(self, media: Media, *, sees: bool) -> None:
-        """`sees` is whether the model looks at pictures: those of a model that does not are not even fetched."""
+    def __init__(self, media: Media, *, sees: bool, write_down: WriteDown | None) -> None:
+        """`sees` is whether the model looks at pictures: those of a model that does not are not even fetched.
+
+        `write_down` gives the words of a sound (mono float32 samples, 16,000 a second), where a model does that.
+        """
         self._media = media
         self._sees = sees
+        self._write_down = write_down
 
     async def turns(self, messages: list[Message]) -> tuple[Turn, ...]:
         """Return the turns. Raises `InvalidRequest` and `UnsupportedOption` with the path of what is wrong."""
@@ -142,8 +148,16 @@ class Reading:
                 return Picture(picture.data)
             case "file":
                 return Text(await self._document(_required(part.file, f"{path}.file"), f"{path}.file"))
+            case "input_audio":
+                return Text(await self._words(_required(part.input_audio, f"{path}.input_audio"), path))
             case _:
                 raise UnsupportedOption(f"'{path}': parts of type '{part.type}' are not supported yet.", param=path)
+
+    async def _words(self, audio: InputAudio, path: str) -> str:
+        if self._write_down is None:
+            raise UnsupportedOption(f"'{path}': no model is served that writes down what is said.", param=path)
+        sound = await self._media.sound(audio.data, audio.format, param=f"{path}.input_audio.data")
+        return await self._write_down(sound.data)
 
     async def _document(self, file: File, path: str) -> str:
         if file.file_id is not None and file.file_data is None:
