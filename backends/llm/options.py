@@ -15,13 +15,18 @@ ENGINES = {"onnxruntime": "backends.llm.ort.load"}
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """`threads` 0 is one for each core; `context_length` None is the checkpoint's own; `sampling` is the default."""
+    """`threads` 0 is one for each core; `context_length` None is the checkpoint's own; `sampling` is the default.
+
+    `kv_memory` and `prefix_cache` are in bytes; None is half of what is available, and a quarter of that.
+    """
 
     engine: str = "onnxruntime"
     max_rows: int = 16
     max_waiting: int = 1024
     threads: int = 0
     context_length: int | None = None
+    kv_memory: int | None = None
+    prefix_cache: int | None = None
     sampling: Sampling = field(default_factory=Sampling)
 
 
@@ -42,6 +47,8 @@ def read_options(parameters: Mapping[str, Mapping[str, Any]]) -> Options:
         max_waiting=_integer(values, "max_waiting", defaults.max_waiting, 0),
         threads=_integer(values, "threads", defaults.threads, 0),
         context_length=context_length or None,
+        kv_memory=_megabytes(values, "kv_memory", 1),
+        prefix_cache=_megabytes(values, "prefix_cache", 0),
         sampling=_sampling(values.get("sampling_defaults") or "{}"),
     )
 
@@ -51,6 +58,11 @@ def _sampling(document: str) -> Sampling:
         return parse_sampling(document, 2**31)
     except GenerationError as error:
         raise ValueError(f"The parameter sampling_defaults is {document!r}: {error}") from error
+
+
+def _megabytes(values: Mapping[str, str], name: str, low: int) -> int | None:
+    """In bytes; None where nothing is said."""
+    return _integer(values, name, low, low) * 2**20 if values.get(name) else None
 
 
 def _integer(values: Mapping[str, str], name: str, default: int, low: int) -> int:

@@ -6,8 +6,10 @@ from collections.abc import Callable
 import numpy as np
 
 from backends.llm.batching.forward import Forward, Logits
+from backends.llm.batching.reading import Reading
 from backends.llm.batching.rows import Rows
 from backends.llm.batching.sequence import Job, Sequence, batch_inputs
+from backends.llm.batching.waiting import Waiting
 from backends.llm.engine import Failed
 from backends.llm.errors import EngineFailed, GenerationError
 from backends.llm.figures import Figures
@@ -21,63 +23,60 @@ class Batch:
     What goes wrong with one sequence ends its job and no other.
     """
 
-    def __init__(self, forward: Forward, figures: Figures, ended: Callable[[Job], None]) -> None:
-        """`ended` is told of each job that had its last event."""
+    def __init__(
+        self, forward: Forward, waiting: Waiting, figures: Figures, prefix_cache: int, ended: Callable[[Job], None]
+    ) -> None:
+        """Keep up to `prefix_cache` bytes of prompts; `ended` is told of each job that had its last event."""
         self._forward = forward
+        self._waiting = waiting
         self._figures = figures
         self._ended = ended
         self.rows = Rows(forward)
+        self.reading = Reading(forward, waiting, figures, prefix_cache, self._make_room)
 
-    def read(self, take: Callable[[], Sequence | None]) -> None:
-        """Read prompts for as long as running rows may be held: one chunk of a long one, or several short ones.
-
-        `take` gives the next sequence that waits.
-        """
+    def read(self) -> None:
+        """Read prompts for as long as running rows may be held: one chunk of a long one, or several short ones."""
         budget = 1.0
-        while budget > 0:
-            if self.rows.free and (sequence := take()):
-                self.rows.begin(sequence)
-            reading = self.rows.reading
-            if reading is None:
-                return
+        while budget > 0 and (sequence := self.reading.next(self.rows)):
             try:
-                budget -= self._read_chunk(reading, budget)
+                share, logits = self.reading.read_chunk(self.rows, sequence, budget)
+                budget -= share
+                if logits is not None:
+                    self.rows.join(sequence)
+                    if self._accept(sequence, logits):
+                        self.rows.leave([sequence])
             except Exception as error:
-                self.fail(reading.job, error)
+                self.fail(sequence.job, error)
 
-    def _read_chunk(self, sequence: Sequence, budget: float) -> float:
-        """Read on in the prompt; the share of a whole chunk that it took."""
-        job, prompt = sequence.job, sequence.to_read
-        if job.prompt_logits is not None and (twin := self._twin(sequence)):
-            self._forward.copy(twin.row, sequence.row, len(prompt))
-            sequence.length = len(prompt)
-            self._begin_answer(sequence, job.prompt_logits.copy())
-            return 0.1
-        whole = self._forward.chunk(sequence.length)
-        tokens = prompt[sequence.length : sequence.length + whole]
-        if budget < 1 and len(tokens) > budget * whole:
-            return budget  # it would hold the running rows for longer than a chunk: next time
-        logits = self._forward.prefill(sequence.row, tokens, sequence.length)
-        sequence.length += len(tokens)
-        self._figures.tokens_in += len(tokens)
-        if sequence.length == len(prompt):
-            if len(job.sequences) > 1 and len(prompt) == len(job.generation.prompt):
-                job.prompt_logits = logits.copy()
-            self._begin_answer(sequence, logits)
-        return max(0.1, len(tokens) / whole)
+    def count(self) -> None:
+        """Bring the gauges up to date."""
+        self._figures.rows_active = len(self.rows)
+        self._figures.row_bytes = self.rows.nbytes
+        self._figures.prefix_cache_bytes = self.reading.prefixes.nbytes
 
-    def _twin(self, sequence: Sequence) -> Sequence | None:
-        """A running sequence of the same job, whose row holds the prompt."""
-        whole = len(sequence.to_read)
-        return next((other for other in self.rows.running if other.job is sequence.job and other.length >= whole), None)
+    def _make_room(self, growth: Callable[[], int]) -> None:
+        """See to it that the rows may grow by so many bytes, which may become fewer as rows are taken away.
 
-    def _begin_answer(self, sequence: Sequence, logits: Logits) -> None:
-        self.rows.join()
-        if self._accept(sequence, logits):
-            self.rows.leave([sequence])
+        First what was kept of prompts goes, then the row of the youngest sequence, which begins again when there is
+        room: the oldest always goes on, and alone it always fits.
+        """
+        room = self._forward.kv_memory
+        while (taken := self.rows.nbytes + growth()) > room and len(self.rows) > 1:
+            self._take_row(self.rows.youngest())
+        self.reading.prefixes.shrink(room - taken)
+
+    def _take_row(self, sequence: Sequence) -> None:
+        ticket, length = self.rows.tickets[sequence], sequence.length
+        self.rows.leave([sequence])
+        sequence.restart()
+        ticket.lost(length)
+        self._waiting.put_back(ticket)
+        self._figures.preemptions += 1
 
     def step(self) -> None:
         """Advance every running row by one token."""
+        grown = self._forward.row_bytes
+        self._make_room(lambda: sum(grown(one.length + 1) - grown(one.length) for one in self.rows.running))
         sequences = list(self.rows.running)
         if not sequences:
             return
@@ -138,8 +137,14 @@ class Batch:
             self.fail(job, error)
         return delta.finish_reason is not None
 
+    def forget(self) -> None:
+        """Give back what was kept of prompts."""
+        self.reading.prefixes.clear()
+        self.count()
+
     def abandon(self) -> None:
-        """Free every row without a word, after a fault that leaves none of them in a known state."""
+        """Free every row without a word, after a fault that leaves nothing in a known state; forget what was kept."""
+        self.reading.prefixes.clear()
         for sequence in self.rows:
             sequence.row = -1
         self.rows = Rows(self._forward)

@@ -1,5 +1,6 @@
 """The engine: a queue in front of a batch, and the thread that drives it."""
 
+import itertools
 import logging
 import threading
 
@@ -8,7 +9,7 @@ from tokenizers import Tokenizer
 from backends.llm.batching.batch import Batch
 from backends.llm.batching.forward import Forward
 from backends.llm.batching.sequence import Job, Sequence
-from backends.llm.batching.waiting import Waiting
+from backends.llm.batching.waiting import Ticket, Waiting
 from backends.llm.engine import Generation
 from backends.llm.errors import Cancelled, ContextLengthExceeded, EngineFailed, InvalidValue, Overloaded
 from backends.llm.figures import Figures
@@ -19,13 +20,23 @@ _log = logging.getLogger(__name__)
 class BatchingEngine:
     """Continuous batching: `backends.llm.engine.Engine` over a `Forward`.
 
-    One turn of the thread frees the rows of cancelled jobs, reads one chunk of waiting prompts, and advances the
-    running rows by a token. So a running answer is never held for longer than about a chunk, and a cancelled one for no
+    One turn of the thread frees the rows of cancelled jobs, reads one chunk of prompts, and advances the running rows
+    by a token. So a running answer is never held for longer than about a chunk, and a cancelled one for no
     longer than a turn.
     """
 
-    def __init__(self, forward: Forward, tokenizer: Tokenizer, eos: frozenset[int], max_waiting: int) -> None:
-        """Take over a forward pass: `close` closes it."""
+    def __init__(
+        self,
+        forward: Forward,
+        tokenizer: Tokenizer,
+        eos: frozenset[int],
+        max_waiting: int,
+        prefix_cache: int | None = None,
+    ) -> None:
+        """Take over a forward pass: `close` closes it.
+
+        Up to `prefix_cache` bytes of its memory, a quarter where it is None, keep the keys and values of prompts.
+        """
         self.figures = Figures()
         self._forward = forward
         self._tokenizer = tokenizer
@@ -33,9 +44,11 @@ class BatchingEngine:
         self._max_open = forward.max_rows + max_waiting
         self._jobs: dict[Generation, Job] = {}
         self._cancelled: list[Job] = []
-        self._waiting = Waiting()
+        self._waiting = Waiting(self.figures)
+        self._numbers = itertools.count()
         self._closing = False
-        self._batch = Batch(forward, self.figures, self._forget)
+        kept = forward.kv_memory // 4 if prefix_cache is None else prefix_cache
+        self._batch = Batch(forward, self._waiting, self.figures, kept, self._forget)
         # Guards the jobs and the queue. The engine's thread never holds it while it computes.
         self._changed = threading.Condition(threading.RLock())
         self._thread = threading.Thread(target=self._run, name="llm-engine", daemon=True)
@@ -74,8 +87,8 @@ class BatchingEngine:
                 raise Overloaded(f"{len(self._waiting)} answers wait already; try again later.")
             self._jobs[generation] = job
             for sequence in job.sequences:
-                self._waiting.append(sequence)
-            self.figures.rows_waiting = len(self._waiting)
+                ticket = Ticket(sequence, next(self._numbers), self.figures.tokens_in, self.context_length)
+                self._waiting.append(ticket)
             self._changed.notify()
 
     def cancel(self, generation: Generation) -> None:
@@ -87,7 +100,6 @@ class BatchingEngine:
             job.cancelled = True
             self._cancelled.append(job)
             self._waiting.drop(job)
-            self.figures.rows_waiting = len(self._waiting)
             self._changed.notify()
 
     def close(self) -> None:
@@ -107,7 +119,7 @@ class BatchingEngine:
                 except Exception as error:  # a fault of the engine itself: nothing that runs can be trusted
                     _log.exception("The engine failed, and goes on with new requests.")
                     self._batch.abandon()
-                    self.figures.rows_active = 0
+                    self._batch.count()
                     self._fail_all(EngineFailed(f"The engine failed: {str(error)[:500]}"))
         except Exception as error:
             _log.exception("The engine failed while it handled a failure, and is closed.")
@@ -115,6 +127,7 @@ class BatchingEngine:
         with self._changed:
             self._closing = True
         self._fail_all(EngineFailed(reason))
+        self._batch.forget()
         self._forward.close()
 
     def _wait_for_work(self) -> bool:
@@ -126,9 +139,9 @@ class BatchingEngine:
     def _turn(self) -> None:
         while self._cancelled:
             self._batch.fail(self._cancelled.pop(), Cancelled("The request was cancelled."))
-        self._batch.read(self._take)
+        self._batch.read()
         self._batch.step()
-        self.figures.rows_active = len(self._batch.rows)
+        self._batch.count()
 
     def _fail_all(self, error: EngineFailed) -> None:
         with self._changed:
@@ -136,15 +149,8 @@ class BatchingEngine:
         for job in jobs:
             self._batch.tell(job, error)
 
-    def _take(self) -> Sequence | None:
-        with self._changed:
-            sequence = self._waiting.pop()
-            self.figures.rows_waiting = len(self._waiting)
-            return sequence
-
     def _forget(self, job: Job) -> None:
         with self._changed:
             self._jobs.pop(job.generation, None)
             self._waiting.drop(job)
-            self.figures.rows_waiting = len(self._waiting)
             self.figures.rows_active = len(self._batch.rows)

@@ -1,48 +1,75 @@
 """Which sequence runs in which row."""
 
+from collections import Counter
 from collections.abc import Iterator
 
 from backends.llm.batching.forward import Forward
-from backends.llm.batching.sequence import Sequence
+from backends.llm.batching.sequence import Job, Sequence
+from backends.llm.batching.waiting import Ticket
 
 
 class Rows:
-    """Running sequences fill the rows 0 to n-1 without a hole; one more may be reading its prompt in a row behind.
+    """Running sequences fill the rows 0 to n-1 without a hole; others read their prompts in rows behind them.
 
-    A batched step runs the first n rows, so a row that leaves is filled at once by the last one: only the tokens in use
-    are copied.
+    A batched step runs the first n rows, so a row that leaves is filled at once by the last one.
     """
 
     def __init__(self, forward: Forward) -> None:
         self._forward = forward
         self.running: list[Sequence] = []
-        self.reading: Sequence | None = None
+        self.reading: list[Sequence] = []
+        self.tickets: dict[Sequence, Ticket] = {}
+        """Of every sequence that has a row."""
 
     def __iter__(self) -> Iterator[Sequence]:
         yield from self.running
-        if self.reading:
-            yield self.reading
+        yield from self.reading
 
     def __len__(self) -> int:
-        return len(self.running) + (self.reading is not None)
+        return len(self.running) + len(self.reading)
 
     @property
-    def free(self) -> bool:
-        """Whether one more sequence may begin to read its prompt."""
-        return self.reading is None and len(self.running) < self._forward.max_rows
+    def free(self) -> int:
+        """How many more sequences may begin to read their prompts."""
+        return self._forward.max_rows - len(self)
 
-    def begin(self, sequence: Sequence) -> None:
-        """Give a sequence the first free row; its prompt is read there."""
-        sequence.row = len(self.running)
+    @property
+    def nbytes(self) -> int:
+        """The memory of all rows."""
+        return sum(self._forward.row_bytes(sequence.length) for sequence in self)
+
+    @property
+    def promised(self) -> int:
+        """The memory that all rows take or were promised when they began."""
+        return sum(self._forward.row_bytes(max(seq.length, ticket.tokens)) for seq, ticket in self.tickets.items())
+
+    def held(self) -> Counter[Job]:
+        """How many rows each job has."""
+        return Counter(sequence.job for sequence in self)
+
+    def youngest(self) -> Sequence:
+        """The one that came last of all that have rows."""
+        return max(self.tickets.values(), key=lambda ticket: ticket.number).sequence
+
+    def begin(self, ticket: Ticket) -> None:
+        """Give a sequence a free row; its prompt is read there."""
+        sequence = ticket.sequence
+        taken = {other.row for other in self.reading}
+        sequence.row = next(row for row in range(len(self.running), self._forward.max_rows) if row not in taken)
         sequence.length = 0
-        self.reading = sequence
+        self.reading.append(sequence)
+        self.tickets[sequence] = ticket
 
-    def join(self) -> None:
+    def join(self, sequence: Sequence) -> None:
         """The prompt is read: the sequence runs with the others from the next step on."""
-        sequence = self.reading
-        assert sequence is not None
-        self._move(sequence, len(self.running))
-        self.reading = None
+        row = len(self.running)
+        if sequence.row != row:
+            other = next((other for other in self.reading if other.row == row), None)
+            self._forward.swap(sequence.row, row, (sequence.length, other.length if other else 0))
+            if other:
+                other.row = sequence.row
+            sequence.row = row
+        self.reading.remove(sequence)
         self.running.append(sequence)
 
     def leave(self, sequences: list[Sequence]) -> None:
@@ -55,23 +82,14 @@ class Rows:
             if sequence.row < 0:
                 continue
             self._forward.release(sequence.row)
-            if sequence is self.reading:
-                self.reading = None
-                sequence.row = -1
-                continue
-            last = self.running[-1]
-            if last is sequence:
+            if sequence in self.reading:
+                self.reading.remove(sequence)
+            else:
+                last = self.running[-1]
+                if last is not sequence:
+                    self._forward.swap(last.row, sequence.row, (last.length, 0))
+                    last.row = sequence.row
+                self.running[sequence.row] = last
                 self.running.pop()
-                sequence.row = -1
-                continue
-            self._forward.copy(last.row, sequence.row, last.length)
-            self.running[sequence.row] = self.running.pop()
-            last.row, sequence.row, emptied = sequence.row, -1, last.row
-            self._forward.release(emptied)
-
-    def _move(self, sequence: Sequence, row: int) -> None:
-        if sequence.row == row:
-            return
-        self._forward.copy(sequence.row, row, sequence.length)
-        self._forward.release(sequence.row)
-        sequence.row = row
+            sequence.row = -1
+            del self.tickets[sequence]

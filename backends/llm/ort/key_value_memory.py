@@ -5,8 +5,13 @@ import mmap
 import numpy as np
 import numpy.typing as npt
 
+from backends.llm.batching.forward import Saved
+from backends.llm.ort.page_moves import move_pages
+
 # Linux; Python's mmap does not name it.
 _MAP_NORESERVE = 0x4000
+# A moved row is a mapping of its own for each tensor, and Linux allows a process 65,530 of them.
+_MAX_MAPPINGS = 30_000
 
 
 class KeyValueMemory:
@@ -24,33 +29,78 @@ class KeyValueMemory:
         dtype = np.dtype(dtype)
         self.tensors, self.rows = tensors, rows
         # Whole pages for each head, so that giving back a part of a row touches nobody else's page.
-        per_page = max(1, mmap.PAGESIZE // (head_size * dtype.itemsize))
-        self.context = -(-context // per_page) * per_page
-        shape = (tensors, rows, heads, self.context, head_size)
+        self.per_page = max(1, mmap.PAGESIZE // (head_size * dtype.itemsize))
+        self.context = -(-context // self.per_page) * self.per_page
+        self.token_bytes = tensors * heads * head_size * dtype.itemsize
+        # One row more than is ever run, by way of which two others change places.
+        self._places = rows + 1
+        shape = (tensors, self._places, heads, self.context, head_size)
         self._row_bytes = heads * self.context * head_size * dtype.itemsize
-        size = tensors * rows * self._row_bytes
+        size = tensors * self._places * self._row_bytes
         self._map = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE)
         if hasattr(mmap, "MADV_NOHUGEPAGE"):
             self._map.madvise(mmap.MADV_NOHUGEPAGE)
         self._array = np.frombuffer(self._map, dtype).reshape(shape)
         self._base = self._array.ctypes.data
+        self._moves_pages = 2 * tensors * self._places <= _MAX_MAPPINGS and self._row_bytes % mmap.PAGESIZE == 0
 
     def address(self, tensor: int, row: int) -> int:
         """Where a row of a tensor begins; the rows behind it follow."""
-        return self._base + (tensor * self.rows + row) * self._row_bytes
+        return self._base + (tensor * self._places + row) * self._row_bytes
 
     def shape(self, rows: int) -> list[int]:
         """The shape of some rows of one tensor."""
         return [rows, *self._array.shape[2:]]
 
-    def copy(self, source: int, target: int, length: int) -> None:
-        """Copy the first `length` tokens of a row."""
-        self._array[:, target, :, :length] = self._array[:, source, :, :length]
+    def row_bytes(self, length: int) -> int:
+        """The memory of a row that holds `length` tokens: whole pages."""
+        return -(-length // self.per_page) * self.per_page * self.token_bytes
+
+    def copy(self, source: int, target: int, start: int, stop: int) -> None:
+        """Copy a part of a row, by numbers of tokens."""
+        self._array[:, target, :, start:stop] = self._array[:, source, :, start:stop]
+
+    def save(self, row: int, start: int, stop: int) -> Saved:
+        """A copy of a part of a row, [tensors, heads, tokens, head size].
+
+        It has pages of its own: from the heap, memory would come back to the system only now and then.
+        """
+        part = self._array[:, row, :, start:stop]
+        saved = np.frombuffer(mmap.mmap(-1, part.nbytes), part.dtype).reshape(part.shape)
+        saved[...] = part
+        return saved
+
+    def load(self, row: int, start: int, saved: Saved) -> None:
+        """Write what was saved behind the first `start` tokens of a row."""
+        self._array[:, row, :, start : start + saved.shape[2]] = saved
+
+    def swap(self, one: int, other: int, lengths: tuple[int, int]) -> None:
+        """Exchange two rows of so many tokens; one that has none is empty, and so is then the other.
+
+        Their pages change places where the system can do that, in a millisecond or so, however long they are.
+        """
+        first, second = lengths
+        if not second:
+            self._move(one, other, first)
+        elif not first:
+            self._move(other, one, second)
+        else:
+            self._move(one, self.rows, first)
+            self._move(other, one, second)
+            self._move(self.rows, other, first)
+
+    def _move(self, source: int, target: int, length: int) -> None:
+        if self._moves_pages:
+            addresses = [(self.address(tensor, source), self.address(tensor, target)) for tensor in range(self.tensors)]
+            self._moves_pages = move_pages(addresses, self._row_bytes)
+        if not self._moves_pages:
+            self.copy(source, target, 0, length)
+            self.release(source)
 
     def release(self, row: int) -> None:
         """Give the pages of a row back to the system; it reads as zeros again."""
         for tensor in range(self.tensors):
-            self._map.madvise(mmap.MADV_DONTNEED, (tensor * self.rows + row) * self._row_bytes, self._row_bytes)
+            self._map.madvise(mmap.MADV_DONTNEED, (tensor * self._places + row) * self._row_bytes, self._row_bytes)
 
     def close(self) -> None:
         """Give everything back, as soon as nothing looks into it any more."""

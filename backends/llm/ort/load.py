@@ -19,5 +19,7 @@ def load_engine(folder: Path, tokenizer: Tokenizer, options: Options) -> Loaded:
         max_rows=options.max_rows,
         context_length=options.context_length or files.context_length,
         threads=options.threads,
+        kv_memory=options.kv_memory,
     )
-    return Loaded(BatchingEngine(forward, tokenizer, files.eos, options.max_waiting), files.bos)
+    engine = BatchingEngine(forward, tokenizer, files.eos, options.max_waiting, options.prefix_cache)
+    return Loaded(engine, files.bos)

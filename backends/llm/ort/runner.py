@@ -1,5 +1,6 @@
 """The forward pass of an exported decoder on onnxruntime."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -7,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from backends.llm.batching.forward import Logits
+from backends.llm.batching.forward import Logits, Saved
 from backends.llm.engine import Tokens
+from backends.llm.memory import available_memory
 from backends.llm.ort.calibration import ChunkSizes, calibrate
 from backends.llm.ort.key_value_memory import KeyValueMemory
 from backends.llm.ort.model_files import ModelFiles
@@ -18,6 +20,10 @@ _DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 # 100 microseconds gain a tenth over 10 at one stream and nothing at more; on a busy one they cost a fifth more CPU a
 # token at four streams, and then a third of the tokens.
 _SPIN_MICROSECONDS = "10"
+# With less there is no use in serving a model at all.
+_LEAST_CONTEXT = 128
+
+_log = logging.getLogger(__name__)
 
 
 class OrtForward:
@@ -27,10 +33,15 @@ class OrtForward:
     says how much of each row counts; onnxruntime takes lengths from it.
     """
 
-    def __init__(self, files: ModelFiles, *, max_rows: int, context_length: int, threads: int) -> None:
-        """`threads` 0 is one for each core this process may use. Raises what onnxruntime raises for a broken model."""
+    def __init__(
+        self, files: ModelFiles, *, max_rows: int, context_length: int, threads: int, kv_memory: int | None = None
+    ) -> None:
+        """`threads` 0 is one for each core this process may use; `kv_memory` None is half of what is available.
+
+        The context is made shorter where the memory is too small for one row of it. Raises what onnxruntime raises for
+        a broken model, and `ValueError` where there is hardly any memory.
+        """
         self.max_rows = max_rows
-        self.context_length = min(context_length, files.context_length)
         self.vocab_size = files.vocab_size
         self._session = _open(files.model, threads)
         inputs = {value.name: value.type for value in self._session.get_inputs()}
@@ -44,9 +55,11 @@ class OrtForward:
                 self._pasts.append(names[f"past_{kind}_names"] % layer)
                 self._presents.append(outputs[f"present_{kind}_names"] % layer)
         self._kv_type = _DTYPES[inputs[self._pasts[0]]]
-        self._memory = KeyValueMemory(
-            len(self._pasts), max_rows, files.heads, self.context_length, files.head_size, self._kv_type
-        )
+        self.kv_memory = available_memory() // 2 if kv_memory is None else kv_memory
+        shape = (len(self._pasts), max_rows, files.heads)
+        context_length = min(context_length, files.context_length)
+        self._memory = KeyValueMemory(*shape, context_length, files.head_size, self._kv_type)
+        self.context_length = self._fitting(context_length)
         # A binding names 120 buffers; one is kept for each set of rows rather than made anew at each step.
         self._bindings: dict[tuple[int, int], ort.IOBinding] = {}
         logits_type = next(value.type for value in self._session.get_outputs() if value.name == self._logits)
@@ -92,9 +105,25 @@ class OrtForward:
         self._session.run_with_iobinding(binding)
         return logits[:, 0].astype(np.float32, copy=False)
 
-    def copy(self, source: int, target: int, length: int) -> None:
-        """Copy the first `length` tokens' keys and values of one row to another."""
-        self._memory.copy(source, target, length)
+    def row_bytes(self, length: int) -> int:
+        """The memory of a row that holds `length` tokens."""
+        return self._memory.row_bytes(length)
+
+    def copy(self, source: int, target: int, start: int, stop: int) -> None:
+        """Copy the keys and values of the tokens from `start` to before `stop` of one row to another."""
+        self._memory.copy(source, target, start, stop)
+
+    def save(self, row: int, start: int, stop: int) -> Saved:
+        """A copy of the keys and values of the tokens from `start` to before `stop` of a row."""
+        return self._memory.save(row, start, stop)
+
+    def load(self, row: int, start: int, saved: Saved) -> None:
+        """Store what was saved behind the `start` tokens of a row."""
+        self._memory.load(row, start, saved)
+
+    def swap(self, one: int, other: int, lengths: tuple[int, int]) -> None:
+        """Exchange two rows, which hold so many tokens."""
+        self._memory.swap(one, other, lengths)
 
     def release(self, row: int) -> None:
         """Forget a row, and give its memory back."""
@@ -105,6 +134,20 @@ class OrtForward:
         self._bindings.clear()
         del self._session
         self._memory.close()
+
+    def _fitting(self, context_length: int) -> int:
+        """As many tokens of a context as fit into the memory."""
+        memory = self._memory
+        fitting = self.kv_memory // memory.row_bytes(memory.per_page) * memory.per_page
+        if fitting < min(context_length, _LEAST_CONTEXT):
+            least = memory.row_bytes(_LEAST_CONTEXT) / 2**20
+            raise ValueError(
+                f"Keys and values may take {self.kv_memory / 2**20:.0f} MB; {_LEAST_CONTEXT} tokens take {least:.0f}."
+            )
+        if fitting < context_length:
+            megabytes = self.kv_memory / 2**20
+            _log.warning("Keys and values may take %.0f MB: the context is %d tokens.", megabytes, fitting)
+        return min(context_length, fitting)
 
     def _binding(self, first: int, rows: int) -> ort.IOBinding:
         """A binding whose past and present are `rows` rows from `first` on."""

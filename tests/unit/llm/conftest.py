@@ -95,14 +95,21 @@ def _save_checkpoint(folder: Path) -> None:
 class ScriptedForward:
     """Rows remember their tokens, and the likeliest next token follows from all of them.
 
-    So any mistake in lengths, copies or rows changes the answers. `broken` decides whether a call raises, given the
-    rows' tokens; `nan` whether a row's logits are no numbers.
+    So any mistake in lengths, copies or rows changes the answers. A token takes two bytes, in pages of four.
+    `broken` decides whether a call raises, given the rows' tokens; `nan` whether a row's logits are no numbers.
     """
 
     vocab_size = 259
 
-    def __init__(self, max_rows: int = 4, context_length: int = 1000, chunk: int = 8, seconds: float = 0.0) -> None:
-        self.max_rows, self.context_length = max_rows, context_length
+    def __init__(
+        self,
+        max_rows: int = 4,
+        context_length: int = 1000,
+        chunk: int = 8,
+        seconds: float = 0.0,
+        kv_memory: int = 2**40,
+    ) -> None:
+        self.max_rows, self.context_length, self.kv_memory = max_rows, context_length, kv_memory
         self.held = np.full((max_rows, context_length), -1, np.int64)
         self.calls: list[tuple[str, int]] = []
         self.broken: Callable[[list[list[int]]], bool] = lambda rows: False
@@ -128,9 +135,27 @@ class ScriptedForward:
             self.held[row, length] = token
         return np.concatenate([self._logits(row, n + 1) for row, n in zip(rows, lengths, strict=True)])
 
-    def copy(self, source: int, target: int, length: int) -> None:
-        self.calls.append(("copy", length))
-        self.held[target, :length] = self.held[source, :length]
+    def row_bytes(self, length: int) -> int:
+        return -(-length // 4) * 8
+
+    def copy(self, source: int, target: int, start: int, stop: int) -> None:
+        self.calls.append(("copy", stop - start))
+        self.held[target, start:stop] = self.held[source, start:stop]
+
+    def save(self, row: int, start: int, stop: int) -> Any:
+        assert (self.held[row, start:stop] >= 0).all()
+        return self.held[row, start:stop].astype(np.int16)
+
+    def load(self, row: int, start: int, saved: Any) -> None:
+        self.calls.append(("load", len(saved)))
+        assert (self.held[row, start:] == -1).all()
+        self.held[row, start : start + len(saved)] = saved
+
+    def swap(self, one: int, other: int, lengths: tuple[int, int]) -> None:
+        self.calls.append(("swap", sum(lengths)))
+        for row, length in zip((one, other), lengths, strict=True):
+            assert (self.held[row, :length] >= 0).all() and (self.held[row, length:] == -1).all()
+        self.held[[one, other]] = self.held[[other, one]]
 
     def release(self, row: int) -> None:
         self.held[row] = -1

@@ -75,7 +75,7 @@ def test_chunks_of_a_prompt_give_what_the_whole_gives(forward):
 def test_a_copied_row_goes_on_as_its_source(forward):
     prompt = prompts(1)[0]
     token = forward.prefill(0, prompt, 0).argmax()
-    forward.copy(0, 2, len(prompt))
+    forward.copy(0, 2, 0, len(prompt))
     step = [np.array([token]), np.array([len(prompt)])]
     there = forward.decode(*step, first=2).copy()
     np.testing.assert_array_equal(there, forward.decode(*step, first=0))
@@ -103,7 +103,7 @@ def test_memory_comes_with_use_and_goes_with_release():
     view[:, 3, :, :6000] = 1.0
     used = 20 * 4 * 6000 * 64 * 4
     assert 0.95 * used < rss() - start < 1.2 * used  # and no huge pages
-    memory.copy(3, 5, 500)
+    memory.copy(3, 5, 0, 500)
     assert (view[:, 5, :, :500] == 1).all() and (view[0, 5, 0, 500:600] == 0).all()
     memory.release(3)
     memory.release(5)
@@ -115,7 +115,7 @@ def test_memory_comes_with_use_and_goes_with_release():
 
 def test_a_context_that_is_no_whole_page_is_rounded_up():
     memory = KeyValueMemory(tensors=2, rows=2, heads=3, context=100, head_size=16, dtype=np.float16)
-    assert memory.context == 128 and memory.shape(2) == [2, 3, 128, 16]
+    assert memory.context == 128 and memory.shape(2) == [2, 3, 128, 16] and memory.row_bytes(65) == 128 * 2 * 3 * 16 * 2
     assert memory.address(1, 1) - memory.address(1, 0) == 3 * 128 * 16 * 2
     memory.close()
 

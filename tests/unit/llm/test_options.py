@@ -19,9 +19,11 @@ def test_everything_that_can_be_said():
         max_waiting="0",
         threads="2",
         context_length="512",
+        kv_memory="100",
+        prefix_cache="0",
         sampling_defaults='{"temperature": 0.2, "top_p": 0.9}',
     )
-    assert options == Options("onnxruntime", 4, 0, 2, 512, Sampling(temperature=0.2, top_p=0.9))
+    assert options == Options("onnxruntime", 4, 0, 2, 512, 100 * 2**20, 0, Sampling(temperature=0.2, top_p=0.9))
 
 
 @pytest.mark.parametrize(
@@ -32,6 +34,9 @@ def test_everything_that_can_be_said():
         ("max_rows", "many"),
         ("max_waiting", "-1"),
         ("context_length", "1"),
+        ("kv_memory", "0"),
+        ("kv_memory", "2 GB"),
+        ("prefix_cache", "-1"),
         ("sampling_defaults", "{"),
         ("sampling_defaults", "[]"),
         ("sampling_defaults", '{"temperature": -1}'),
