@@ -28,12 +28,15 @@ class Checkpoint:
     def chat_template(self) -> str | None:
         """Give the checkpoint's own chat template, byte for byte; None for a base model.
 
-        transformers' order: `chat_template.jinja` before the one in `tokenizer_config.json`; of several, `default`.
+        transformers' order: `chat_template.jinja`, `chat_template.json` (older checkpoints that see), then the one in
+        `tokenizer_config.json`; of several, `default`.
         """
         own = self.folder / "chat_template.jinja"
         if own.is_file():
             return own.read_bytes().decode("utf-8")
-        template = read_json(self.folder / "tokenizer_config.json").get("chat_template")
+        template = read_json(self.folder / "chat_template.json").get("chat_template")
+        if template is None:
+            template = read_json(self.folder / "tokenizer_config.json").get("chat_template")
         if isinstance(template, list):
             by_name = {entry["name"]: entry["template"] for entry in template}
             template = by_name.get("default")

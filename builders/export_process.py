@@ -18,7 +18,7 @@ PR_SET_PDEATHSIG = 1
 def main() -> None:
     """Export what the JSON object in the first argument asks for; see `builders.onnx_target.export`."""
     request = json.loads(sys.argv[1])
-    _die_with(request["parent"])
+    die_with(request["parent"])
     package = importlib.util.find_spec("onnxruntime_genai")
     if package is None or package.origin is None:
         raise SystemExit("onnxruntime-genai is not installed")
@@ -30,7 +30,7 @@ def main() -> None:
     create_model(*where, **options)
 
 
-def _die_with(parent: int) -> None:
+def die_with(parent: int) -> None:
     """Have Linux kill this process when the build that started it dies, even by SIGKILL."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -16,6 +16,9 @@ from builders.progress import Progress
 from builders.recipe import Recipe
 from builders.sources import Source
 from builders.verify import TOLERANCES, verify
+from builders.vision import idefics3
+from builders.vision.extract import extract
+from builders.vision.verify import verify as verify_pictures
 
 OWN_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "config.json")
 """Taken from the checkpoint as they are: the exporter writes its own variants of some."""
@@ -29,7 +32,7 @@ class LLM:
 
     def check(self, recipe: Recipe, source: Source) -> int:
         """Refuse what cannot be built, and give the bytes that a build needs. Raises UnsupportedModel."""
-        onnx_target.check(recipe, source.config())
+        onnx_target.check(recipe, _text_config(source.config()))
         parameters = source.num_parameters() or 0
         _check_memory(parameters)
         return source.scratch_bytes() + int(parameters * BYTES_PER_PARAMETER[recipe.precision]) + 64_000_000
@@ -38,22 +41,32 @@ class LLM:
         """Build the engine and `config.pbtxt` into `folder`; give the figures of the verification."""
         progress.begin("fetch", recipe.source)
         checkpoint = source.fetch(scratch, progress)
-        onnx_target.check(recipe, checkpoint.config())
+        onnx_target.check(recipe, _text_config(checkpoint.config()))
+        sees = idefics3.is_one(checkpoint.config())
         context_length = _context_length(recipe, checkpoint)
 
         progress.begin("export", f"{recipe.precision} for {recipe.target}")
         engine = folder / "1"
-        onnx_target.export(checkpoint.folder, recipe, engine, scratch, progress)
+        text = extract(checkpoint, engine, scratch, progress) if sees else checkpoint
+        onnx_target.export(text.folder, recipe, engine, scratch, progress, vectors=sees)
         _add_own_files(checkpoint, engine)
 
         progress.begin("verify", "against the source model")
-        figures = verify(checkpoint, engine, recipe.tolerance or TOLERANCES[recipe.precision], progress)
+        tolerance = recipe.tolerance or TOLERANCES[recipe.precision]
+        figures = asdict(verify(text, engine, tolerance, progress))
+        if sees:
+            figures["pictures"] = asdict(verify_pictures(checkpoint, engine, tolerance, progress))
         if checkpoint.chat_template() is None:
             progress.note(
                 f"{recipe.source} has no chat template: the model completes text, and is not offered for chat."
             )
         (folder / "config.pbtxt").write_text(_config(recipe, checkpoint, context_length), encoding="utf-8", newline="")
-        return asdict(figures)
+        return figures
+
+
+def _text_config(config: dict[str, Any]) -> dict[str, Any]:
+    """What the exporter is given: the config itself, or that of the text model of a checkpoint that sees."""
+    return idefics3.text_config(config) if idefics3.is_one(config) else config
 
 
 def _check_memory(parameters: int) -> None:
@@ -89,6 +102,7 @@ def _add_own_files(checkpoint: Checkpoint, engine: Path) -> None:
 
 def _config(recipe: Recipe, checkpoint: Checkpoint, context_length: int) -> str:
     template = checkpoint.chat_template()
+    sees = idefics3.is_one(checkpoint.config())
     owner = recipe.source.split("/")[0] if recipe.source.count("/") == 1 and recipe.source[0] not in "./~" else "local"
     return config_pbtxt.render(
         recipe.name,
@@ -99,7 +113,7 @@ def _config(recipe: Recipe, checkpoint: Checkpoint, context_length: int) -> str:
             "served_name": recipe.served_name or recipe.name,
             "operations": ["chat", "complete"] if template is not None else ["complete"],
             "signature": "vllm",
-            "modalities": ["text"],
+            "modalities": ["text", "image"] if sees else ["text"],
             "context_length": context_length,
             "chat_template": template,
             "special_tokens": checkpoint.special_tokens(),

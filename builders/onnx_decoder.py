@@ -26,6 +26,8 @@ class OnnxDecoder:
         self._outputs = [value.name for value in self._session.get_outputs()]
         self._past = [name for name in self._inputs if name.startswith("past_key_values.")]
         self._size = (config["num_key_value_heads"], config["head_size"])
+        # An engine that is fed vectors has the matrix of its tokens' vectors beside it.
+        self._embedding = np.load(folder / "embedding.npy", mmap_mode="r") if "inputs_embeds" in self._inputs else None
         self.reset()
 
     def reset(self) -> None:
@@ -42,8 +44,17 @@ class OnnxDecoder:
 
     def logits(self, tokens: list[int]) -> npt.NDArray[np.float32]:
         """Append tokens; give the logits [positions, vocabulary] that the export computes: the last, or every one."""
-        start, self._length = self._length, self._length + len(tokens)
-        feeds: dict[str, Any] = {"input_ids": np.array([tokens], np.int64), **self._cache}
+        if self._embedding is None:
+            return self._run("input_ids", np.array([tokens], np.int64))
+        return self.logits_after(self._embedding[tokens])
+
+    def logits_after(self, vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Append vectors [tokens, hidden size], for an engine that takes them; the logits as `logits` gives them."""
+        return self._run("inputs_embeds", vectors[None])
+
+    def _run(self, name: str, values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        start, self._length = self._length, self._length + values.shape[1]
+        feeds: dict[str, Any] = {name: values, **self._cache}
         if "attention_mask" in self._inputs:
             feeds["attention_mask"] = np.ones((1, self._length), np.int64)
         if "position_ids" in self._inputs:

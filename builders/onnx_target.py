@@ -3,17 +3,14 @@
 import ast
 import importlib.util
 import json
-import os
 import re
-import subprocess
-import sys
-from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from builders import apart
 from builders.checkpoint import text_part
-from builders.errors import ExportFailed, MissingTools, UnsupportedModel
+from builders.errors import MissingTools, UnsupportedModel
 from builders.progress import Progress
 from builders.recipe import QUANTIZATIONS, Recipe
 
@@ -23,8 +20,8 @@ OTHER_TASKS = {"WhisperForConditionalGeneration": "it transcribes speech"}
 CUDA_ONLY = ("PhiMoEForCausalLM",)
 """Architectures for which the exporter writes CUDA engines whatever it is asked for."""
 
-EXPORTED_INPUTS = re.compile(r"input_ids|attention_mask|position_ids|past_key_values\.\d+\.(key|value)")
-"""What an engine feeds; an export with other inputs (states of a state-space layer, images) cannot be run."""
+EXPORTED_INPUTS = re.compile(r"input_ids|inputs_embeds|attention_mask|position_ids|past_key_values\.\d+\.(key|value)")
+"""What an engine feeds; an export with other inputs (states of a state-space layer) cannot be run."""
 
 
 def architectures() -> list[str]:
@@ -67,55 +64,41 @@ def check(recipe: Recipe, config: dict[str, Any]) -> None:
 
 
 def export(
-    checkpoint: Path, recipe: Recipe, folder: Path, scratch: Path, progress: Progress, *, every_position: bool = False
+    checkpoint: Path,
+    recipe: Recipe,
+    folder: Path,
+    scratch: Path,
+    progress: Progress,
+    *,
+    every_position: bool = False,
+    vectors: bool = False,
 ) -> None:
     """Export a checkpoint into `folder`: `model.onnx`, its data, `genai_config.json` and the tokenizer's files.
 
-    Only the last position's logits are computed, unless `every_position` (for measurements) asks for all. Raises
-    ExportFailed with the end of what the exporter said, UnsupportedModel for an export that no engine here can feed.
+    Only the last position's logits are computed, unless `every_position` (for measurements) asks for all. The engine
+    takes the tokens' vectors instead of the tokens where `vectors` asks for it. Raises ExportFailed with the end of
+    what the exporter said, UnsupportedModel for an export that no engine here can feed.
     """
     config = json.loads((checkpoint / "config.json").read_bytes())
     layers = int(text_part(config).get("num_hidden_layers", 0))
     request = {
-        "parent": os.getpid(),
         "input": str(checkpoint),
         "output": str(folder),
         "precision": recipe.precision,
         "device": "cpu",
         "cache": str(scratch / "exporter"),
-        "options": exporter_options(recipe, every_position=every_position),
+        "options": exporter_options(recipe, every_position=every_position, vectors=vectors),
     }
     script = Path(__file__).with_name("export_process.py")
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(
-        [sys.executable, "-I", "-u", str(script), json.dumps(request)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        env=environment,
-        start_new_session=True,  # Ctrl-C reaches the build, which then ends this process.
-    )
-    said: deque[str] = deque(maxlen=12)
-    try:
-        for line in _lines(process):
-            said.append(line)
-            _report(line, layers, progress)
-        status = process.wait()
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
-    if status != 0:
-        how = f"ended with signal {-status}" if status < 0 else "failed"
-        raise ExportFailed(f"The ONNX exporter {how}. The end of what it said:\n" + "\n".join(said))
+    apart.run(script, request, lambda line: _report(line, layers, progress), "The ONNX exporter")
     _check_inputs(folder)
 
 
-def exporter_options(recipe: Recipe, *, every_position: bool = False) -> list[str]:
+def exporter_options(recipe: Recipe, *, every_position: bool = False, vectors: bool = False) -> list[str]:
     """Write a recipe's options as the exporter's `KEY=VALUE`."""
     options = [f"prune_lm_head={str(not every_position).lower()}"]
+    if vectors:
+        options.append("exclude_embeds=true")
     if recipe.precision in QUANTIZATIONS:
         quantization = recipe.quantization or QUANTIZATIONS[recipe.precision]
         options += [
@@ -143,13 +126,6 @@ def _dispatched() -> Iterator[str]:
             for right in node.comparators:
                 if isinstance(right, ast.Constant) and isinstance(right.value, str):
                     yield right.value
-
-
-def _lines(process: subprocess.Popen[str]) -> Iterator[str]:
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.strip():
-            yield line.rstrip()[:500]
 
 
 def _report(line: str, layers: int, progress: Progress) -> None:

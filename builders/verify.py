@@ -75,15 +75,20 @@ def verify(checkpoint: Checkpoint, engine: Path, tolerance: Tolerance, progress:
     del source
     progress.update("asking the engine", 0.7)
     figures = compare(list(zip((logits for _, logits in answers), _engine(engine, prompts, answers), strict=True)))
+    require(figures, tolerance, "The engine does not answer as the source model does")
+    return figures
+
+
+def require(figures: Figures, tolerance: Tolerance, fault: str) -> None:
+    """Raise VerificationFailed, which begins with `fault`, unless the figures are within the tolerance."""
     if not (figures.divergence <= tolerance.divergence and figures.agreement_decided >= tolerance.agreement):
         raise VerificationFailed(
-            "The engine does not answer as the source model does, so nothing was installed. "
+            f"{fault}, so nothing was installed. "
             f"Divergence {figures.divergence:.3g} nats (at most {tolerance.divergence:g}), same token at "
             f"{figures.agreement_decided:.1%} of the positions where the source is decided (at least "
             f"{tolerance.agreement:.0%}) and at {figures.agreement:.1%} of all {figures.positions}, "
             f"relative error of the logits {figures.logit_error:.3g}, perplexity ratio {figures.perplexity_ratio:.3f}."
         )
-    return figures
 
 
 def _engine(engine: Path, prompts: list[list[int]], answers: list[tuple[list[int], Array]]) -> list[Array]:

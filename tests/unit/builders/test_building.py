@@ -38,7 +38,9 @@ def use_engine_of(
 ) -> None:
     """Let the exporter's work be that of an earlier build, changed; everything around it stays real."""
 
-    def export(checkpoint: Path, recipe: Recipe, folder: Path, scratch: Path, progress: object) -> None:
+    def export(
+        checkpoint: Path, recipe: Recipe, folder: Path, scratch: Path, progress: object, *, vectors: bool
+    ) -> None:
         shutil.copytree(built.folder / "1", folder)
         change(folder)
 

@@ -1,0 +1,103 @@
+"""Checkpoints of the Idefics3 family (Idefics3, SmolVLM, SmolVLM2): what they are made of, read without torch.
+
+A picture is scaled and cut into square tiles; a SigLIP encoder and a pixel-shuffle connector make a fixed number of
+vectors of each tile, which take the places of the token `<image>` before a Llama.
+Source: transformers, `models/idefics3` and `models/smolvlm`.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from builders.checkpoint import Checkpoint, read_json
+from builders.errors import SourceUnavailable, UnsupportedModel
+
+ARCHITECTURES = ("Idefics3ForConditionalGeneration", "SmolVLMForConditionalGeneration")
+
+IMAGE, FAKE, GLOBAL, TILE = "<image>", "<fake_token_around_image>", "<global-img>", "<row_{row}_col_{column}>"
+"""The marks that the family's processors write around and for the vectors of a picture."""
+
+LARGEST_SIDE = 4096
+"""No picture is scaled to more pixels a side than this, whatever the checkpoint says: the processors' own limit."""
+
+
+def is_one(config: dict[str, Any]) -> bool:
+    """Tell whether a `config.json` belongs to this family."""
+    return (config.get("architectures") or [None])[0] in ARCHITECTURES
+
+
+def text_config(config: dict[str, Any]) -> dict[str, Any]:
+    """Give the config of the text model by itself. Raises UnsupportedModel unless it is a Llama."""
+    text = config.get("text_config") or {}
+    if text.get("model_type", "llama") != "llama":
+        raise UnsupportedModel(
+            f"{config['architectures'][0]} is built around a Llama; this one has {text['model_type']!r}."
+        )
+    return {**text, "model_type": "llama", "architectures": ["LlamaForCausalLM"], "tie_word_embeddings": False}
+
+
+def facts(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Give what the backend must know to prepare pictures: the contents of `vision.json`.
+
+    Raises SourceUnavailable where the checkpoint's preprocessor is missing or its tokenizer lacks the family's marks,
+    UnsupportedModel for a preprocessor that leaves out steps.
+    """
+    config, processor = checkpoint.config(), _preprocessor(checkpoint.folder)
+    for step in ("do_convert_rgb", "do_resize", "do_rescale", "do_normalize"):
+        if processor.get(step) is False:
+            raise UnsupportedModel(f"The checkpoint's preprocessor sets {step} to false, which is not built.")
+    try:
+        tile = int(processor["max_image_size"]["longest_edge"])
+        patch, shuffle = int(config["vision_config"]["patch_size"]), int(config.get("scale_factor", 2))
+        found = {
+            "tile": tile,
+            "longest_edge": int(processor["size"]["longest_edge"]),
+            "largest_side": LARGEST_SIDE,
+            "split": bool(processor.get("do_image_splitting", True)),
+            "resample": int(processor.get("resample", 1)),
+            "rescale_factor": float(processor.get("rescale_factor", 1 / 255)),
+            "mean": [float(value) for value in processor["image_mean"]],
+            "std": [float(value) for value in processor["image_std"]],
+            "tokens_per_tile": (tile // patch) ** 2 // shuffle**2,
+            "image_token": IMAGE,
+            "image_token_id": int(config["image_token_id"]),
+            "fake_token": FAKE,
+            "global_token": GLOBAL,
+            "tile_token": TILE,
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise SourceUnavailable(f"The checkpoint does not say how pictures are prepared: {error!r}.") from error
+    _check_marks(checkpoint.folder, int(config["image_token_id"]))
+    return found
+
+
+def expansion(facts: dict[str, Any], rows: int = 0, columns: int = 0) -> str:
+    """Write what stands in a prompt for one picture of so many tiles, as the family's processors do; 0: not cut."""
+    image, fake, whole, tile = (str(facts[f"{mark}_token"]) for mark in ("image", "fake", "global", "tile"))
+    vectors = image * int(facts["tokens_per_tile"])
+    text = ""
+    for row in range(1, rows + 1):
+        for column in range(1, columns + 1):
+            text += fake + tile.format(row=row, column=column) + vectors
+        text += "\n"
+    return text + ("\n" if rows else "") + fake + whole + vectors + fake
+
+
+def _preprocessor(folder: Path) -> dict[str, Any]:
+    """Read `preprocessor_config.json`, or the part of `processor_config.json` into which transformers 5 writes it."""
+    found = read_json(folder / "preprocessor_config.json")
+    if not found:
+        found = read_json(folder / "processor_config.json").get("image_processor") or {}
+    if not found:
+        raise SourceUnavailable(f"{folder} has no preprocessor_config.json, so its pictures cannot be prepared.")
+    return found
+
+
+def _check_marks(folder: Path, image_token_id: int) -> None:
+    added = {token["content"]: token["id"] for token in read_json(folder / "tokenizer.json").get("added_tokens", [])}
+    missing = [mark for mark in (IMAGE, FAKE, GLOBAL, TILE.format(row=1, column=1)) if mark not in added]
+    if missing:
+        raise SourceUnavailable(f"The checkpoint's tokenizer.json lacks the marks of pictures: {', '.join(missing)}.")
+    if added[IMAGE] != image_token_id:
+        raise SourceUnavailable(
+            f"config.json says that {IMAGE} is the token {image_token_id}; tokenizer.json says {added[IMAGE]}."
+        )

@@ -1,0 +1,116 @@
+"""Hold an engine that sees against the model that it was made from: same pictures, same tokens, both distributions.
+
+Preparing pictures is the backend's, and is held against transformers in its tests: here both are given the same tiles.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from builders.checkpoint import Checkpoint
+from builders.errors import MissingTools, SourceUnavailable
+from builders.onnx_decoder import OnnxDecoder
+from builders.progress import Progress
+from builders.recipe import Tolerance
+from builders.verify import NEW_TOKENS, Array, Figures, compare, require
+from builders.vision import idefics3
+
+GRIDS = ((0, 0), (1, 2), (0, 0))
+"""Rows and columns of the tiles of each picture that is shown; 0: a picture that is not cut."""
+QUESTION = "What is in the picture?"
+
+Tiles = npt.NDArray[np.float32]
+
+
+def verify(checkpoint: Checkpoint, engine: Path, tolerance: Tolerance, progress: Progress) -> Figures:
+    """Show pictures to the engine in `engine` and to its source. Raises VerificationFailed with the figures."""
+    facts = json.loads((engine / "vision.json").read_bytes())
+    prompts = _prompts(facts, engine, checkpoint.context_length())
+    progress.update("showing pictures to the source model", 0.0)
+    answers = _source(checkpoint.folder, prompts)
+    progress.update("showing pictures to the engine", 0.7)
+    figures = compare(
+        [
+            (logits, _engine(engine, facts["image_token_id"], prompt, tiles, tokens))
+            for (prompt, tiles), (tokens, logits) in zip(prompts, answers, strict=True)
+        ]
+    )
+    require(figures, tolerance, "The engine does not see as the source model does")
+    return figures
+
+
+def _prompts(facts: dict[str, Any], engine: Path, room: int) -> list[tuple[list[int], Tiles]]:
+    """Prompts with a picture each, as tokens, and the picture's tiles: float32[tiles, 3, side, side].
+
+    Tiles are smooth colours and noise in the range that prepared pictures have.
+    """
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(engine / "tokenizer.json"))
+    random = np.random.default_rng(1)
+    low, high = -np.array(facts["mean"]) / facts["std"], (1 - np.array(facts["mean"])) / facts["std"]
+    prompts = []
+    for rows, columns in GRIDS:
+        text = f"User:{idefics3.expansion(facts, rows, columns)}{QUESTION}\nAssistant:"
+        side = facts["tile"]
+        ramp = np.linspace(0, 1, side, dtype=np.float32)
+        noise = random.random((rows * columns + 1, 3, side, side), np.float32)
+        shares = 0.7 * random.random((rows * columns + 1, 3, 1, 1), np.float32) * ramp + 0.3 * noise
+        tiles = (low[:, None, None] + (high - low)[:, None, None] * shares).astype(np.float32)
+        tokens = tokenizer.encode(text).ids
+        if len(tokens) + NEW_TOKENS <= room:
+            prompts.append((tokens, tiles))
+    if not prompts:
+        raise SourceUnavailable(f"The context of {room} tokens has no room for a picture and an answer.")
+    return prompts
+
+
+def _source(folder: Path, prompts: Sequence[tuple[list[int], Tiles]]) -> list[tuple[list[int], Array]]:
+    """The greedy tokens of the source model in fp32 after each prompt, and the logits [tokens, vocabulary] behind."""
+    try:
+        import torch
+        from transformers import AutoModelForImageTextToText
+        from transformers.utils import logging
+    except ModuleNotFoundError as error:
+        raise MissingTools(error.name) from error
+
+    logging.disable_progress_bar()
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
+    answers = []
+    with torch.inference_mode():
+        for prompt, tiles in prompts:
+            tokens: list[int] = []
+            logits = []
+            past, feed, seen = None, prompt, torch.from_numpy(tiles)[None]
+            for _ in range(NEW_TOKENS):
+                out = model(
+                    input_ids=torch.tensor([feed]),
+                    pixel_values=seen,
+                    past_key_values=past,
+                    use_cache=True,
+                    logits_to_keep=1,
+                )
+                past, seen = out.past_key_values, None
+                logits.append(out.logits[0, -1].double().numpy())
+                feed = [int(logits[-1].argmax())]
+                tokens += feed
+            answers.append((tokens, np.stack(logits)))
+    return answers
+
+
+def _engine(engine: Path, image_token_id: int, prompt: list[int], tiles: Tiles, tokens: list[int]) -> Array:
+    """The logits of the engine, fed what the source was fed."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(engine / "vision.onnx"), providers=["CPUExecutionProvider"])
+    (features,) = session.run(None, {"pixel_values": tiles})
+    vectors = np.load(engine / "embedding.npy", mmap_mode="r")[prompt]
+    vectors[np.array(prompt) == image_token_id] = features.reshape(-1, features.shape[-1])
+    decoder = OnnxDecoder(engine)
+    ours = [decoder.logits_after(vectors)[-1]] + [decoder.step([token]) for token in tokens[:-1]]
+    logits: Array = np.stack(ours).astype(np.float64)
+    return logits
