@@ -62,9 +62,8 @@ class Fetcher:
         """Return what is at `url`. Raises `Unusable`."""
         if len(url) > _LONGEST_URL:
             raise Unusable(f"the URL is longer than {_LONGEST_URL} characters")
-        from aiohttp import (
-            ClientError,  # with its dependencies 20 MB and a quarter of a second: only where it is needed
-        )
+        # With its dependencies 20 MB and a quarter of a second: only where it is needed.
+        from aiohttp import ClientError, InvalidURL
         from yarl import URL
 
         try:
@@ -78,8 +77,10 @@ class Fetcher:
         except TimeoutError:
             raise Unusable(f"its URL could not be fetched within {self._timeout:g} seconds") from None
         except ClientError as error:
+            if isinstance(error, InvalidURL):
+                raise Unusable("it is not a valid URL") from None
             raise Unusable(f"its URL could not be fetched: {_explain(error)}") from None
-        except (ValueError, UnicodeError):
+        except ValueError:
             raise Unusable("it is not a valid URL") from None
         raise Unusable(f"its URL redirects more than {_REDIRECTS} times")
 
@@ -133,8 +134,8 @@ class Fetcher:
 
         def open_socket(where: "aiohttp.AddrInfoType") -> socket.socket:
             family, kind, protocol, _, address = where
-            # Whatever aiohttp takes for an address it does not resolve: "2130706433" too, which the system reads as
-            # 127.0.0.1. No socket leaves for what was not looked at.
+            # What looks like an address is never resolved, and the system may read it differently ("127.1"). So no
+            # socket leaves for anything that was not looked at, whatever happened to the name on its way here.
             if address[0] not in checked:
                 raise Unusable(f"the host '{str(address[0])[:200]}' of its URL is an address in an unusual spelling")
             return socket.socket(family, kind, protocol)
