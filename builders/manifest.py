@@ -12,7 +12,7 @@ from typing import Any
 from builders.checkpoint import sha256
 from builders.recipe import QUANTIZATIONS, Recipe
 
-FORMAT = 1
+FORMAT = 2
 """Raised when builders install something else for the same recipe, so that models are built anew."""
 
 FILE = "BUILD.json"

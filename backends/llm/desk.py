@@ -13,8 +13,16 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from backends.llm.engine import Engine, Event, Failed, Generation
-from backends.llm.errors import Cancelled, EngineFailed, GenerationError, InvalidValue, Overloaded
+from backends.llm.engine import Engine, Event, Failed, Generation, Grammar
+from backends.llm.errors import (
+    Cancelled,
+    EngineFailed,
+    GenerationError,
+    InvalidValue,
+    Overloaded,
+    UnsupportedOption,
+)
+from backends.llm.grammar import Grammars
 from backends.llm.outbox import Outbox
 from backends.llm.prompt import Prompts
 from backends.llm.reply import Reply, Responder
@@ -23,17 +31,22 @@ from backends.llm.watch import Watch
 
 # Prompts up to this size are tokenised within a millisecond or so; longer ones have a thread of their own.
 _SHORT_BYTES = 16_384
+_STRUCTURED = b"structured_outputs"
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The tensors of one request. Exactly one of `text` and `token_ids` is wanted; `sampling` is a JSON object."""
+    """The tensors of one request. Exactly one of `text` and `token_ids` is wanted; `sampling` is a JSON object.
+
+    `image` counts pictures.
+    """
 
     text: bytes | None
     token_ids: npt.NDArray[np.integer[Any]] | None
     stream: bool
     exclude_input: bool
     sampling: bytes
+    image: int = 0
 
 
 class Client(Responder, Protocol):
@@ -46,12 +59,20 @@ class Client(Responder, Protocol):
 class Desk:
     """Takes requests, and sees to it that each of them is answered, with one last response and no more."""
 
-    def __init__(self, engine: Engine, prompts: Prompts, max_open: int, defaults: Sampling | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        prompts: Prompts,
+        max_open: int,
+        defaults: Sampling | None = None,
+        grammars: Grammars | None = None,
+    ) -> None:
         """Take over an engine: `close` closes it. More than `max_open` requests at once are refused as overloaded.
 
-        `defaults` stand for what a request does not say.
+        `defaults` stand for what a request does not say. `grammars` are taken over too.
         """
         self._defaults = defaults
+        self._grammars = grammars
         self._engine = engine
         self._prompts = prompts
         self._max_open = max_open
@@ -63,6 +84,8 @@ class Desk:
         self._watch = Watch()
         self._short = ThreadPoolExecutor(1, "llm-prompts")
         self._long = ThreadPoolExecutor(1, "llm-long-prompts")
+        # A grammar takes up to half a second to compile.
+        self._structured = ThreadPoolExecutor(1, "llm-grammars")
 
     def take(self, request: Request, client: Client) -> None:
         """Begin to answer; returns at once."""
@@ -79,7 +102,7 @@ class Desk:
             client.fail(refusal)
             return
         self._watch.add(exchange.key, client.is_gone, exchange.cancel)
-        lane = self._long if len(request.text or b"") > _SHORT_BYTES else self._short
+        lane = self._lane(request)
         try:
             lane.submit(exchange.begin)
         except RuntimeError as error:  # the lane is closed, or has no thread
@@ -95,9 +118,11 @@ class Desk:
                 return
             self._closed = True
         self._watch.close()
-        for lane in (self._short, self._long):
+        for lane in (self._short, self._long, self._structured):
             lane.shutdown(cancel_futures=True)
         self._engine.close()
+        if self._grammars:
+            self._grammars.close()
         with self._lock:
             exchanges = list(self._open.values())
         for exchange in exchanges:
@@ -109,6 +134,8 @@ class Desk:
     ) -> tuple[Generation, str]:
         """The generation a request asks for, and what its answers begin with. Raises `GenerationError`."""
         sampling = parse_sampling(request.sampling, self._engine.vocab_size, self._defaults)
+        if image := request.image:
+            raise UnsupportedOption(f"This model reads no pictures, and {image} came with the request.", "image")
         if (request.text is None) == (request.token_ids is None):
             raise InvalidValue("Exactly one of text_input and token_ids must be given.", "text_input")
         if request.text is not None:
@@ -119,7 +146,19 @@ class Desk:
         prefix = ""
         if not request.exclude_input:
             prefix = self._prompts.decode(tokens) if request.text is None else request.text.decode("utf-8")
-        return Generation(tokens, sampling, sink), prefix
+        return Generation(tokens, sampling, sink, self._grammar(sampling)), prefix
+
+    def _grammar(self, sampling: Sampling) -> Grammar | None:
+        if sampling.structured_outputs is None:
+            return None
+        if self._grammars is None:
+            raise UnsupportedOption("This model cannot enforce a structure.", "structured_outputs")
+        return self._grammars.compile(sampling.structured_outputs)
+
+    def _lane(self, request: Request) -> ThreadPoolExecutor:
+        if len(request.text or b"") > _SHORT_BYTES:
+            return self._long
+        return self._structured if _STRUCTURED in request.sampling else self._short
 
     def submit(self, generation: Generation) -> None:
         """Hand a generation to the engine. Raises `GenerationError`."""

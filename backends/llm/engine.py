@@ -20,16 +20,32 @@ Tokens = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
+class Logprob:
+    """What the model gave a token: its log probability before any option has changed it, and its rank from 1 on."""
+
+    token: int
+    logprob: float
+    rank: int
+
+
+Logprobs = tuple[Logprob, ...]
+"""A token of a text first, then the likeliest others by rank."""
+
+
+@dataclass(frozen=True, slots=True)
 class Delta:
     """What one step added to one of the answers of a generation.
 
     `text` may be empty while a character or a possible stop string is incomplete; `num_tokens` counts hidden ones too.
+    `logprobs` has an entry for each token added, where they are asked for, but for a token that ended the answer
+    unseen. Those of the prompt come first, with the first delta of answer 0: its first token has None.
     """
 
     index: int
     text: str
     num_tokens: int
     finish_reason: FinishReason | None = None
+    logprobs: tuple[Logprobs | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +59,39 @@ Event = Delta | Failed
 Sink = Callable[[Event], None]
 
 
+class Matcher(Protocol):
+    """How far one answer has come in its grammar. Used by the engine's thread alone."""
+
+    def banned(self, seconds: float) -> npt.NDArray[np.bool_] | None:
+        """Which tokens may not come next, bool[vocabulary]; None where that is not known after `seconds`.
+
+        Raises `InvalidValue` where the grammar turns out to be too complex.
+        """
+
+    def consume(self, token: int) -> bool:
+        """Go on by a token; true where the answer is complete and nothing may follow. Raises as `banned`."""
+
+
+class Grammar(Protocol):
+    """A compiled grammar."""
+
+    def begin(self) -> Matcher:
+        """The state of a new answer."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Generation:
     """One request: `sampling.n` answers to one prompt.
 
     `prompt` holds at least one token id, int64[tokens], each within the vocabulary. `sink` is called from the engine's
     own thread (or from the thread that cancels) and must return at once. The generation has ended when each answer had
-    a `Delta` with a finish reason, or after one `Failed`.
+    a `Delta` with a finish reason, or after one `Failed`. `grammar` is `sampling.structured_outputs`, compiled.
     """
 
     prompt: Tokens
     sampling: Sampling
     sink: Sink
+    grammar: Grammar | None = None
 
 
 class Engine(Protocol):

@@ -12,10 +12,11 @@ from backends.llm.options import ENGINES, Options
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A running engine; `bos` is the id of the token that begins a sequence, where the checkpoint has one."""
+    """A running engine; `bos` begins a sequence, where the checkpoint has such a token, and any of `eos` ends one."""
 
     engine: Engine
     bos: int | None
+    eos: frozenset[int] = frozenset()
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:

@@ -14,8 +14,10 @@ import triton_python_backend_utils as pb_utils
 
 from backends.llm.desk import Desk
 from backends.llm.errors import EngineFailed, GenerationError
+from backends.llm.grammar import Grammars
 from backends.llm.lifeline import end_with_parent
 from backends.llm.loading import load, load_tokenizer
+from backends.llm.logprobs import TokenBytes
 from backends.llm.metrics import Publisher
 from backends.llm.options import read_options
 from backends.llm.prompt import Prompts
@@ -36,11 +38,13 @@ class TritonPythonModel:
             options = read_options(config.get("parameters", {}))
             tokenizer = load_tokenizer(folder)
             loaded = load(folder, tokenizer, options)
+            grammars = Grammars(tokenizer, loaded.engine.vocab_size, loaded.eos)
         except Exception as error:
             raise pb_utils.TritonModelException(f"The model in {folder} cannot be loaded: {error}") from error
         engine, bos = loaded.engine, None if loaded.bos is None else tokenizer.id_to_token(loaded.bos)
         prompts = Prompts(tokenizer, bos=bos, vocab_size=engine.vocab_size, context_length=engine.context_length)
-        self._desk = Desk(engine, prompts, options.max_rows + options.max_waiting, options.sampling)
+        self._desk = Desk(engine, prompts, options.max_rows + options.max_waiting, options.sampling, grammars)
+        self._tokens = TokenBytes(tokenizer)
         gauges, counters, self._families = make_metrics(args["model_name"])
         self._publisher = Publisher(engine.figures, gauges, counters)
 
@@ -53,7 +57,7 @@ class TritonPythonModel:
                 _log.exception("A request could not be answered.")
 
     def _take(self, request: Any) -> None:
-        client = TritonClient(request)
+        client = TritonClient(request, self._tokens)
         try:
             client.read_wishes(request)
             read = read_request(request)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from backends.llm.engine import Delta, Event, Failed
+from backends.llm.engine import Delta, Event, Failed, Logprobs
 from backends.llm.errors import GenerationError
 
 
@@ -16,6 +16,7 @@ class Answer:
     texts: tuple[str, ...]
     finish_reasons: tuple[str, ...]
     num_tokens: int
+    logprobs: tuple[tuple[Logprobs | None, ...], ...] = ()
 
 
 class Responder(Protocol):
@@ -41,6 +42,7 @@ class Reply:
         self._lock = threading.Lock()
         self._texts: list[list[str]] = []
         self._reasons: list[str] = []
+        self._logprobs: list[list[Logprobs | None]] = []
         self._num_prompt_tokens = 0
         self._num_tokens = 0
         self._open = 1
@@ -53,6 +55,7 @@ class Reply:
         with self._lock:
             self._texts = [[prefix] if prefix else [] for _ in range(num_answers)]
             self._reasons = [""] * num_answers
+            self._logprobs = [[] for _ in range(num_answers)]
             self._num_prompt_tokens = num_prompt_tokens
             self._open = num_answers
             return self._error is None
@@ -68,6 +71,8 @@ class Reply:
                 self._num_tokens += event.num_tokens
                 if event.text:
                     self._texts[event.index].append(event.text)
+                if event.logprobs:
+                    self._logprobs[event.index].extend(event.logprobs)
                 if event.finish_reason:
                     self._reasons[event.index] = event.finish_reason
                     self._open -= 1
@@ -99,8 +104,14 @@ class Reply:
             self._ended = self._error is not None or not self._open
             if self._error:
                 return self._error, True
-            answer = Answer(tuple("".join(parts) for parts in self._texts), tuple(self._reasons), self._num_tokens)
+            answer = Answer(
+                tuple("".join(parts) for parts in self._texts),
+                tuple(self._reasons),
+                self._num_tokens,
+                tuple(map(tuple, self._logprobs)),
+            )
             self._texts = [[] for _ in self._texts]
             self._reasons = [""] * len(self._reasons)
+            self._logprobs = [[] for _ in self._logprobs]
             self._num_tokens = 0
             return answer, self._ended

@@ -3,7 +3,7 @@
 import json
 import math
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal, get_args
 
 from backends.llm.errors import InvalidValue, UnsupportedOption
 
@@ -11,6 +11,21 @@ MAX_ANSWERS = 128
 MAX_STOPS = 4
 MAX_STOP_CHARACTERS = 1024
 MAX_STOP_TOKENS = 128
+MAX_BIASES = 1024
+MAX_LOGPROBS = 20
+MAX_STRUCTURE_CHARACTERS = 262_144
+MAX_GRAMMAR_CHARACTERS = 65_536
+
+
+StructureKind = Literal["json", "regex", "choice", "grammar"]
+
+
+@dataclass(frozen=True, slots=True)
+class Structure:
+    """What an answer must look like. `text` is a JSON schema, a regular expression, a JSON list, or Lark or GBNF."""
+
+    kind: StructureKind
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +34,9 @@ class Sampling:
 
     `temperature` 0 takes the likeliest token. `top_k` 0 and -1, `top_p` 1 and `min_p` 0 leave the distribution whole.
     Answer number i of `n` draws with `seed` + i. Presence and frequency look at the generated tokens,
-    `repetition_penalty` at the prompt as well. `max_tokens` None is whatever the context has room for.
+    `repetition_penalty` at the prompt as well. `max_tokens` None is whatever the context has room for. `logit_bias`
+    holds pairs of a token id and what is added to its logit. `logprobs` and `prompt_logprobs` None are none at all, and
+    0 those of the tokens themselves.
     """
 
     max_tokens: int | None = None
@@ -35,6 +52,11 @@ class Sampling:
     frequency_penalty: float = 0.0
     repetition_penalty: float = 1.0
     ignore_eos: bool = False
+    min_tokens: int = 0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
+    structured_outputs: Structure | None = None
 
 
 NAMES = frozenset(field.name for field in fields(Sampling))
@@ -57,7 +79,10 @@ def parse_sampling(document: bytes | str, vocab_size: int, defaults: Sampling | 
             raise UnsupportedOption(f"This model has no option {name[:64]!r}.", name[:64])
     given = {name: value for name, value in options.items() if value is not None}
     checked = {name: _check(name, value, vocab_size) for name, value in given.items()}
-    return replace(defaults or Sampling(), **checked)
+    sampling = replace(defaults or Sampling(), **checked)
+    if sampling.max_tokens is not None and sampling.min_tokens > sampling.max_tokens:
+        raise InvalidValue(f"This is more than max_tokens, which is {sampling.max_tokens}.", "min_tokens")
+    return sampling
 
 
 def _check(name: str, value: Any, vocab_size: int) -> Any:
@@ -76,6 +101,14 @@ def _check(name: str, value: Any, vocab_size: int) -> Any:
             return _stop(name, value)
         case "stop_token_ids":
             return _stop_token_ids(name, value, vocab_size)
+        case "min_tokens":
+            return _integer(name, value, 0, 2**63 - 1)
+        case "logit_bias":
+            return _logit_bias(name, value, vocab_size)
+        case "logprobs" | "prompt_logprobs":
+            return _integer(name, value, 0, MAX_LOGPROBS)
+        case "structured_outputs":
+            return _structure(name, value)
         case "seed":
             return _integer(name, value, -(2**63), 2**63 - 1)
         case "n":
@@ -129,3 +162,63 @@ def _stop_token_ids(name: str, value: Any, vocab_size: int) -> tuple[int, ...]:
     if not isinstance(value, list) or len(value) > MAX_STOP_TOKENS:
         raise InvalidValue(f"This must be a list of at most {MAX_STOP_TOKENS} token ids.", name)
     return tuple(_integer(name, token, 0, vocab_size - 1) for token in value)
+
+
+def _logit_bias(name: str, value: Any, vocab_size: int) -> tuple[tuple[int, float], ...]:
+    if not isinstance(value, dict) or len(value) > MAX_BIASES:
+        raise InvalidValue(f"This must be an object with at most {MAX_BIASES} token ids.", name)
+    biases: dict[int, float] = {}
+    for key, bias in value.items():
+        # Digits are counted first: Python refuses to read a number of thousands of them.
+        if not (key.isascii() and key.isdigit() and len(key) < 20 and int(key) < vocab_size):
+            raise InvalidValue(f"The key {key[:64]!r} is no token id from 0 to {vocab_size - 1}.", name)
+        biases[int(key)] = _number(name, bias, -100.0, 100.0)
+    return tuple(biases.items())
+
+
+def _structure(name: str, value: Any) -> Structure:
+    document = _document(name, value) if isinstance(value, str) else value
+    if not isinstance(document, dict):
+        raise InvalidValue("This must be an object, or one as JSON in a string.", name)
+    given = {kind: what for kind, what in document.items() if what is not None}
+    kinds = get_args(StructureKind)
+    if unknown := given.keys() - set(kinds):
+        raise InvalidValue(f"This cannot hold {min(unknown)[:64]!r}, only one of {', '.join(kinds)}.", name)
+    if len(given) != 1:
+        raise InvalidValue(f"This must hold exactly one of {', '.join(kinds)}, not {len(given)}.", name)
+    ((kind, what),) = given.items()
+    text = _structure_text(name, kind, what)
+    most = MAX_GRAMMAR_CHARACTERS if kind == "grammar" else MAX_STRUCTURE_CHARACTERS
+    if len(text) > most:
+        raise InvalidValue(f"The {kind} has {len(text)} characters; at most {most} are read.", name)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise InvalidValue("This holds half of a surrogate pair, which is no character.", name) from None
+    return Structure(kind, text)
+
+
+def _structure_text(name: str, kind: str, what: Any) -> str:
+    if kind == "json":
+        schema = _document(name, what) if isinstance(what, str) else what
+        if not isinstance(schema, dict | bool):
+            raise InvalidValue("The json must be a schema: an object, true or false, or one as JSON in a string.", name)
+    elif kind == "choice":
+        schema = what
+        if not isinstance(what, list) or not what or not all(isinstance(one, str) and one for one in what):
+            raise InvalidValue("The choice must be a list of strings, none of them empty.", name)
+    elif isinstance(what, str) and what:
+        return what
+    else:
+        raise InvalidValue(f"The {kind} must be a string.", name)
+    try:
+        return json.dumps(schema, ensure_ascii=False)
+    except RecursionError:
+        raise InvalidValue("This is nested too deeply.", name) from None
+
+
+def _document(name: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidValue(f"This is not JSON: {error}.", name) from None

@@ -8,6 +8,7 @@ import triton_python_backend_utils as pb_utils
 
 from backends.llm import errors
 from backends.llm.desk import Request
+from backends.llm.logprobs import TokenBytes, render
 from backends.llm.metrics import COUNTERS, GAUGES, Metric
 from backends.llm.reply import Answer
 
@@ -32,6 +33,7 @@ def read_request(request: Any) -> Request:
         stream=stream,
         exclude_input=_flag(request, "exclude_input_in_output", stream),
         sampling=b"{}" if sampling is None else sampling,
+        image=0 if (pictures := _tensor(request, "image")) is None else int(pictures.size),
     )
 
 
@@ -42,15 +44,17 @@ class TritonClient:
     cancelled reads freed memory there and kills the whole server: a lock keeps the two apart.
     """
 
-    def __init__(self, request: Any) -> None:
+    def __init__(self, request: Any, tokens: TokenBytes) -> None:
+        self._tokens = tokens
         self._sender = request.get_response_sender()
         self._ending = threading.Lock()
         self._ended = False
-        self._finish_reason = self._num_input_tokens = self._num_output_tokens = False
+        self._finish_reason = self._num_input_tokens = self._num_output_tokens = self._logprobs = False
 
     def read_wishes(self, request: Any) -> None:
         """Read which optional outputs are wanted. Raises `InvalidValue`."""
         self._finish_reason = _flag(request, "return_finish_reason", False)
+        self._logprobs = _flag(request, "return_logprobs", False)
         self._num_input_tokens = _flag(request, "return_num_input_tokens", False)
         self._num_output_tokens = _flag(request, "return_num_output_tokens", False)
 
@@ -64,6 +68,9 @@ class TritonClient:
         outputs = [_output_bytes("text_output", answer.texts)]
         if self._finish_reason:
             outputs.append(_output_bytes("finish_reason", answer.finish_reasons))
+        if self._logprobs:
+            rendered = [render(entries, self._tokens) for entries in answer.logprobs]
+            outputs.append(pb_utils.Tensor("logprobs", np.array(rendered, np.object_)))
         if self._num_input_tokens:
             outputs.append(pb_utils.Tensor("num_input_tokens", np.array([num_prompt_tokens], np.uint32)))
         if self._num_output_tokens:

@@ -1,6 +1,7 @@
 """Choosing the next token of one sequence."""
 
 import numpy as np
+import numpy.typing as npt
 
 from backends.llm.batching.forward import Logits
 from backends.llm.batching.penalties import Penalties
@@ -14,23 +15,37 @@ _FLOORS = (1e-2, 1e-4, 1e-6)
 
 
 class Sampler:
-    """Penalties, temperature, top_k, min_p and top_p, in this order, and one draw a token.
+    """Bias, grammar, penalties, temperature, top_k, min_p and top_p, in this order, and one draw a token.
 
     Each sequence has its own generator and draws exactly once a token, so its text does not depend on its batch mates.
     """
 
-    def __init__(self, sampling: Sampling, index: int, prompt: Tokens, vocab_size: int) -> None:
-        """`index` is the number of the answer: it is added to the seed."""
+    def __init__(
+        self, sampling: Sampling, index: int, prompt: Tokens, vocab_size: int, ends: frozenset[int] = frozenset()
+    ) -> None:
+        """`index` is the number of the answer: it is added to the seed. `ends` may not come within `min_tokens`."""
         self._sampling = sampling
         self._penalties = Penalties(sampling, prompt, vocab_size) if Penalties.wanted(sampling) else None
+        self._biased: Tokens = np.array([token for token, _ in sampling.logit_bias], np.int64)
+        self._biases = np.array([bias for _, bias in sampling.logit_bias], np.float32)
+        self._to_come = sampling.min_tokens if ends else 0
+        self._ends: Tokens = np.array(sorted(ends), np.int64)
         seed = None if sampling.seed is None else (sampling.seed + index) % 2**64
         self._random = None if sampling.temperature == 0 else np.random.default_rng(seed)
 
-    def choose(self, logits: Logits) -> int:
-        """Take float32[vocabulary] (which is overwritten where there are penalties), give a token id.
+    def choose(self, logits: Logits, banned: npt.NDArray[np.bool_] | None = None) -> int:
+        """Take float32[vocabulary] (which is overwritten where an option changes it), give a token id.
 
-        Raises `EngineFailed` where the logits are not numbers.
+        `banned`, bool[vocabulary], are the tokens that a grammar forbids. Raises `EngineFailed` where the logits are
+        not numbers.
         """
+        if len(self._biased):
+            logits[self._biased] += self._biases
+        if banned is not None:
+            np.copyto(logits, -np.inf, where=banned)
+        if self._to_come > 0:
+            self._to_come -= 1
+            self._forbid_ends(logits)
         if self._penalties:
             self._penalties.apply(logits)
         best = int(logits.argmax())
@@ -42,11 +57,18 @@ class Sampler:
             self._penalties.count(token)
         return token
 
+    def _forbid_ends(self, logits: Logits) -> None:
+        """Let the answer go on, unless a grammar leaves it nothing but to end."""
+        before = logits[self._ends]
+        logits[self._ends] = -np.inf
+        if logits.max() == -np.inf:
+            logits[self._ends] = before
+
     def _draw(self, logits: Logits, highest: np.float32, random: np.random.Generator) -> int:
         options = self._sampling
         tokens: Tokens | None = None
         if 0 < options.top_k < len(logits):
-            tokens = _largest(logits, options.top_k)
+            tokens = largest(logits, options.top_k)
             logits = logits[tokens]
         # Masses relative to the likeliest token. The difference is taken first: a tiny temperature must not overflow.
         with np.errstate(over="ignore", under="ignore"):
@@ -60,7 +82,7 @@ class Sampler:
         return place if tokens is None else int(tokens[place])
 
 
-def _largest(logits: Logits, count: int) -> Tokens:
+def largest(logits: Logits, count: int) -> Tokens:
     """Places of the `count` largest of float32[v], in ascending order: so a draw does not hang on nearly equal logits.
 
     The count-th largest maximum of a block is a lower bound of what is sought, and few logits lie above it: looking for

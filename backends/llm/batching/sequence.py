@@ -7,9 +7,13 @@ from tokenizers import Tokenizer
 
 from backends.llm.batching.detokenizer import Detokenizer
 from backends.llm.batching.forward import Logits
+from backends.llm.batching.logprobs import logprobs
 from backends.llm.batching.sampler import Sampler
 from backends.llm.batching.stop_strings import StopStrings
-from backends.llm.engine import Delta, FinishReason, Generation, Tokens
+from backends.llm.engine import Delta, FinishReason, Generation, Logprobs, Matcher, Tokens
+
+# Seconds for which a row whose mask is late holds the others; then it sits the step out.
+_PATIENCE = 0.002
 
 
 @dataclass(slots=True, eq=False)
@@ -46,14 +50,24 @@ class Sequence:
         """Tokens whose keys and values the row holds."""
         self.token = -1
         """The newest token, not yet in the row; -1 while the prompt is on its way."""
-        self.to_read: Tokens = prompt
+        # The model tells about the last token of a chunk alone: to hear of each, the prompt is read in steps.
+        self._num_prompt_logprobs = sampling.prompt_logprobs if index == 0 else None
+        stepwise = self._num_prompt_logprobs is not None
+        self.to_read: Tokens = prompt[:1] if stepwise else prompt
         """The tokens of the prompt that are read before the first `accept`."""
-        self._known: list[int] = []
+        self._known: list[int] = prompt[1:].tolist() if stepwise else []
         """What follows `to_read`, as far as it was accepted once."""
         self._place = 0
         """How much of `_known` is accepted since the row was begun."""
+        self._told = 0
+        """How much of `_known` will not be told again."""
+        self._entries: list[Logprobs | None] = [None] if stepwise else []
         self._left = room if sampling.max_tokens is None else min(room, sampling.max_tokens)
-        self._ends = frozenset(sampling.stop_token_ids) | (frozenset() if sampling.ignore_eos else eos)
+        self._num_generated = 0
+        # Where a grammar is complete, nothing but the end of the sequence may come: it is obeyed.
+        ignored = sampling.ignore_eos and job.generation.grammar is None
+        self._ends = frozenset(sampling.stop_token_ids) | (frozenset() if ignored else eos)
+        self._matcher: Matcher | None = None
         self._vocab_size = vocab_size
         self._sampler: Sampler | None = None
         self._detokenizer = Detokenizer(tokenizer, prompt)
@@ -66,36 +80,78 @@ class Sequence:
         self._place = 0
 
     def accept(self, logits: Logits) -> Delta | None:
-        """Choose the next token from float32[vocabulary], and say what it adds to the answer; None for a forced token.
+        """Choose the next token from float32[vocabulary], and say what it adds to the answer.
 
-        Raises `EngineFailed` where the logits are no numbers, and whatever the tokenizer raises.
+        None for a forced token, and where a grammar is not ready to choose: the row then runs the same token again.
+        Raises `EngineFailed` where the logits are no numbers, `InvalidValue` where a grammar is too complex, and
+        whatever the tokenizer raises.
         """
         if self._place < len(self._known):
-            self.token = self._known[self._place]
-            self._place += 1
+            self._follow(logits)
             return None
+        sampling = self.job.generation.sampling
         if self._sampler is None:  # only now, for it may hold arrays over the vocabulary, and many sequences wait
-            generation = self.job.generation
-            self._sampler = Sampler(generation.sampling, self.index, generation.prompt, self._vocab_size)
-        self.token = self._sampler.choose(logits)
-        self._known.append(self.token)
-        self._place += 1
+            self._begin()
+        assert self._sampler is not None
+        banned = self._matcher.banned(_PATIENCE) if self._matcher else None
+        if self._matcher and banned is None:
+            self.length -= 1
+            return None
+        if sampling.logprobs is None:
+            token = self._sampler.choose(logits, banned)
+        else:  # the sampler may write into the logits
+            token = self._sampler.choose(logits.copy(), banned)
+            if token not in self._ends:
+                self._entries.append(logprobs(logits, token, sampling.logprobs))
+        self.token = token
+        self._known.append(token)
+        self._place = len(self._known)
         self._left -= 1
-        if self.token in self._ends:
+        self._num_generated += 1
+        if token in self._ends:
             return self._finish("", "stop")
-        text, stopped = self._stops.feed(self._detokenizer.feed(self.token))
+        complete = self._matcher.consume(token) if self._matcher else False
+        text, stopped = self._look_for_stops(self._detokenizer.feed(token))
         if stopped:
-            return Delta(self.index, text, 1, "stop")
+            return self._delta(text, "stop")
+        if complete:
+            return self._finish(text, "stop")
         if self._left == 0:
             return self._finish(text, "length")
-        return Delta(self.index, text, 1)
+        return self._delta(text)
+
+    def _begin(self) -> None:
+        generation = self.job.generation
+        self._sampler = Sampler(generation.sampling, self.index, generation.prompt, self._vocab_size, self._ends)
+        if generation.grammar:
+            self._matcher = generation.grammar.begin()
+
+    def _follow(self, logits: Logits) -> None:
+        """Take a token that is known; how likely one of the prompt was is told once."""
+        self.token = self._known[self._place]
+        count, prompt = self._num_prompt_logprobs, self.job.generation.prompt
+        if count is not None and self._told == self._place < len(prompt) - 1:
+            self._entries.append(logprobs(logits, self.token, count))
+            self._told += 1
+        self._place += 1
+
+    def _look_for_stops(self, text: str) -> tuple[str, bool]:
+        if self._num_generated <= self.job.generation.sampling.min_tokens:
+            return text, False
+        return self._stops.feed(text)
 
     def _finish(self, text: str, reason: FinishReason) -> Delta:
         """Show what was held back, which may still hold a stop string."""
-        rest, stopped = self._stops.feed(self._detokenizer.flush())
+        rest, stopped = self._look_for_stops(self._detokenizer.flush())
         if stopped:
-            return Delta(self.index, text + rest, 1, "stop")
-        return Delta(self.index, text + rest + self._stops.flush(), 1, reason)
+            return self._delta(text + rest, "stop")
+        return self._delta(text + rest + self._stops.flush(), reason)
+
+    def _delta(self, text: str, reason: FinishReason | None = None) -> Delta:
+        if not self._entries:
+            return Delta(self.index, text, 1, reason)
+        entries, self._entries = tuple(self._entries), []
+        return Delta(self.index, text, 1, reason, entries)
 
 
 def batch_inputs(sequences: list[Sequence]) -> tuple["np.ndarray[tuple[int], np.dtype[np.int64]]", ...]:

@@ -22,4 +22,4 @@ def load_engine(folder: Path, tokenizer: Tokenizer, options: Options) -> Loaded:
         kv_memory=options.kv_memory,
     )
     engine = BatchingEngine(forward, tokenizer, files.eos, options.max_waiting, options.prefix_cache)
-    return Loaded(engine, files.bos)
+    return Loaded(engine, files.bos, files.eos)

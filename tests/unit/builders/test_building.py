@@ -110,6 +110,7 @@ def test_config_pbtxt_reads_back_with_the_template_byte_for_byte(built: Built) -
     assert [tensor.name for tensor in config.output] == [
         "text_output",
         "finish_reason",
+        "logprobs",
         "num_input_tokens",
         "num_output_tokens",
     ]

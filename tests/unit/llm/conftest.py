@@ -189,7 +189,7 @@ class ScriptedForward:
 class Listener:
     """Gathers the events of one generation."""
 
-    def __init__(self, engine: Engine, prompt: Any, **sampling: Any) -> None:
+    def __init__(self, engine: Engine, prompt: Any, grammar: Any = None, **sampling: Any) -> None:
         self.events: list[Event] = []
         self.ended = threading.Event()
         self.began = threading.Event()
@@ -198,7 +198,7 @@ class Listener:
         self.reasons: list[str | None] = [None] * options.n
         self.num_tokens = 0
         self.error: GenerationError | None = None
-        self.generation = Generation(np.asarray(prompt, np.int64), options, self.hear)
+        self.generation = Generation(np.asarray(prompt, np.int64), options, self.hear, grammar)
         engine.submit(self.generation)
 
     def hear(self, event: Event) -> None:

@@ -368,3 +368,15 @@ def test_a_restarted_sequence_goes_on_as_if_nothing_had_happened(tokenizer):
         return told
 
     assert run({1, 5, 11}) == run(set())
+
+
+def test_min_tokens_holds_off_the_end_and_stop_strings(scripted, listen, tokenizer, monkeypatch):
+    engine, forward = scripted()
+    monkeypatch.setattr(type(forward), "follow", staticmethod(lambda tokens: 2 if len(tokens) >= 6 else 40))
+    assert listen(engine, PROMPT).wait().num_tokens == 4
+    assert listen(engine, PROMPT, min_tokens=9).wait().num_tokens == 10
+    assert listen(engine, PROMPT, min_tokens=9, ignore_eos=True, stop_token_ids=(2,)).wait().num_tokens == 10
+    shown = tokenizer.decode([40])
+    monkeypatch.setattr(type(forward), "follow", staticmethod(lambda tokens: 40))
+    listener = listen(engine, PROMPT, min_tokens=3, max_tokens=9, stop=(shown * 2,)).wait()
+    assert (listener.texts[0], listener.num_tokens, listener.reasons) == (shown * 3, 5, ["stop"])

@@ -10,6 +10,7 @@ import pytest
 from backends.llm import errors
 from backends.llm.desk import Desk, Request
 from backends.llm.engine import Delta, Failed
+from backends.llm.grammar import Grammars
 from backends.llm.prompt import Prompts
 
 
@@ -55,7 +56,8 @@ def open_desk(scripted, tokenizer):
     def make(max_open=100, bos="<s>", **options):
         engine, forward = scripted(**options)
         prompts = Prompts(tokenizer, bos=bos, vocab_size=engine.vocab_size, context_length=engine.context_length)
-        desks.append(Desk(engine, prompts, max_open))
+        grammars = Grammars(tokenizer, engine.vocab_size, frozenset({1, 2}))
+        desks.append(Desk(engine, prompts, max_open, grammars=grammars))
         return desks[-1], engine, forward
 
     yield make
@@ -63,11 +65,13 @@ def open_desk(scripted, tokenizer):
         desk.close()
 
 
-def ask(desk, text=b"hello", *, token_ids=None, stream=True, exclude_input=True, raw=None, slow=0.0, **sampling):
+def ask(
+    desk, text=b"hello", *, token_ids=None, stream=True, exclude_input=True, raw=None, slow=0.0, image=0, **sampling
+):
     client = Client()
     client.slow = slow
     options = json.dumps({"temperature": 0, "max_tokens": 5} | sampling).encode() if raw is None else raw
-    desk.take(Request(text, token_ids, stream, exclude_input, options), client)
+    desk.take(Request(text, token_ids, stream, exclude_input, options, image), client)
     return client
 
 
@@ -140,7 +144,10 @@ def test_the_prompt_before_the_answer(open_desk, tokenizer, stream):
         ({"text": b"x" * 1000}, "[context_length_exceeded:text_input]"),
         ({"text": b"x" * 1_000_000}, "[context_length_exceeded:text_input] The prompt has at least 142858 tokens"),
         ({"temperature": -1}, "[invalid_value:temperature]"),
-        ({"logprobs": 3}, "[unsupported_option:logprobs]"),
+        ({"lora_name": 3}, "[unsupported_option:lora_name]"),
+        ({"logprobs": 21}, "[invalid_value:logprobs]"),
+        ({"image": 2}, "[unsupported_option:image] This model reads no pictures"),
+        ({"structured_outputs": {"json": {"not": {}}}}, "[invalid_value:structured_outputs] This cannot be enforced: "),
         ({"raw": b"{"}, "[invalid_value:sampling_parameters]"),
     ],
 )

@@ -27,7 +27,7 @@ def model(monkeypatch):
 class Client:
     heard: ClassVar[dict] = {}
 
-    def __init__(self, request):
+    def __init__(self, request, tokens):
         if request == "no sender":
             raise RuntimeError("no sender")
         self.request = request
@@ -55,6 +55,7 @@ def test_a_request_that_cannot_be_read_fails_alone(model, monkeypatch):
     monkeypatch.setattr(model, "read_request", read)
     monkeypatch.setattr(Client, "heard", {})
     one = model.TritonPythonModel()
+    one._tokens = None
     one._desk = types.SimpleNamespace(take=lambda request, client: taken.append(request))
     one.execute(["unreadable", "wrong", "no sender", "deaf", "good"])
     assert taken == ["good"]

@@ -2,11 +2,12 @@ import numpy as np
 import pytest
 
 from backends.llm.batching.penalties import Penalties
-from backends.llm.batching.sampler import Sampler, _largest, _nucleus, _pick
+from backends.llm.batching.sampler import Sampler, _nucleus, _pick, largest
 from backends.llm.errors import EngineFailed
 from backends.llm.sampling import Sampling
 
 VOCAB = 1000
+PROMPT = np.array([1])
 
 
 def logits(seed, vocab=VOCAB, scale=3.0):
@@ -139,9 +140,9 @@ def test_a_nucleus_that_needs_the_whole_vocabulary():
 @pytest.mark.parametrize("count", [1, 2, 19, 20, 50, 400])
 def test_the_largest_are_found(count):
     row = logits(4, 5000)
-    assert _largest(row, count).tolist() == sorted(np.argsort(-row)[:count].tolist())
-    assert len(_largest(np.zeros(5000, np.float32), count)) == count
-    assert len(_largest(np.full(5000, -np.inf, np.float32), count)) == count
+    assert largest(row, count).tolist() == sorted(np.argsort(-row)[:count].tolist())
+    assert len(largest(np.zeros(5000, np.float32), count)) == count
+    assert len(largest(np.full(5000, -np.inf, np.float32), count)) == count
 
 
 @pytest.mark.parametrize("size", [1, 255, 256, 257, 5000])
@@ -155,3 +156,26 @@ def test_picking_agrees_with_the_running_sum(size):
         assert mass[place] > 0
         assert running[place] >= uniform * running[-1] - 1e-9
         assert place == 0 or running[place - 1] <= uniform * running[-1] + 1e-9
+
+
+def test_a_bias_moves_the_choice_before_all_else():
+    row = logits(1)
+    best, other = (int(place) for place in np.argsort(-row)[:2])
+    assert Sampler(Sampling(temperature=0, logit_bias=((best, -100.0),)), 0, PROMPT, VOCAB).choose(row.copy()) == other
+    forced = Sampler(Sampling(seed=1, top_k=1, logit_bias=((5, 100.0),)), 0, PROMPT, VOCAB)
+    assert [forced.choose(row.copy()) for _ in range(5)] == [5] * 5
+
+
+def test_ends_are_forbidden_until_there_are_enough_tokens():
+    row = logits(1)
+    best, other = (int(place) for place in np.argsort(-row)[:2])
+    sampler = Sampler(Sampling(temperature=0, min_tokens=2), 0, PROMPT, VOCAB, frozenset({best}))
+    assert [sampler.choose(row.copy()) for _ in range(4)] == [other, other, best, best]
+
+
+@pytest.mark.parametrize("options", [{"temperature": 0}, {}, {"top_k": 50}, {"top_p": 0.9}, {"min_p": 0.1}], ids=str)
+def test_what_a_grammar_forbids_is_never_chosen(options):
+    banned = np.ones(VOCAB, np.bool_)
+    banned[[3, 700]] = False
+    sampler = Sampler(Sampling(**{"seed": 1, "frequency_penalty": 1.0} | options), 0, PROMPT, VOCAB, frozenset({3}))
+    assert {sampler.choose(logits(seed), banned) for seed in range(60)} == {3, 700}

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from backends.llm.errors import GenerationError, InvalidValue, UnsupportedOption
-from backends.llm.sampling import Sampling, parse_sampling
+from backends.llm.sampling import Sampling, Structure, parse_sampling
 
 
 def parse(**options):
@@ -73,6 +73,36 @@ def test_everything_that_can_be_said():
         ("repetition_penalty", -1),
         ("repetition_penalty", 0.009),
         ("ignore_eos", 1),
+        ("min_tokens", -1),
+        ("min_tokens", 1.5),
+        ("logprobs", 21),
+        ("logprobs", True),
+        ("prompt_logprobs", -1),
+        ("logit_bias", [5, 1.0]),
+        ("logit_bias", {"x": 1}),
+        ("logit_bias", {"-1": 1}),
+        ("logit_bias", {"1000": 1}),
+        ("logit_bias", {"9" * 5000: 1}),
+        ("logit_bias", {"²": 1}),
+        ("logit_bias", {"5": 100.5}),
+        ("logit_bias", {"5": "1"}),
+        ("logit_bias", {"5": None}),
+        ("logit_bias", {str(number): 1 for number in range(1025)}),
+        ("structured_outputs", 1),
+        ("structured_outputs", "{"),
+        ("structured_outputs", {}),
+        ("structured_outputs", {"regex": "a", "choice": ["a"]}),
+        ("structured_outputs", {"json_object": True}),
+        ("structured_outputs", {"json": 5}),
+        ("structured_outputs", {"json": "[]"}),
+        ("structured_outputs", {"json": "["}),
+        ("structured_outputs", {"regex": ["a"]}),
+        ("structured_outputs", {"regex": "x" * 262_145}),
+        ("structured_outputs", {"regex": "\ud800"}),
+        ("structured_outputs", {"choice": []}),
+        ("structured_outputs", {"choice": ["a", ""]}),
+        ("structured_outputs", {"choice": "a"}),
+        ("structured_outputs", {"grammar": "x" * 65_537}),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(name, value):
@@ -81,7 +111,7 @@ def test_a_wrong_value_is_refused_by_name(name, value):
     assert str(raised.value).startswith(f"[invalid_value:{name}] ")
 
 
-@pytest.mark.parametrize("name", ["logprobs", "logit_bias", "structured_outputs", "min_tokens", "lora_name", "Stop"])
+@pytest.mark.parametrize("name", ["lora_name", "guided_json", "Stop"])
 def test_what_is_not_carried_is_refused_by_name(name):
     with pytest.raises(UnsupportedOption) as raised:
         parse(**{name: 1})
@@ -101,3 +131,28 @@ def test_the_models_own_defaults_stand_for_what_is_not_said():
     own = Sampling(temperature=0.2, top_p=0.9, repetition_penalty=1.1)
     said = json.dumps({"temperature": 0, "top_p": None, "seed": 7})
     assert parse_sampling(said, 1000, own) == Sampling(temperature=0, top_p=0.9, repetition_penalty=1.1, seed=7)
+
+
+def test_min_tokens_beyond_max_tokens_is_refused():
+    with pytest.raises(InvalidValue, match=r"\[invalid_value:min_tokens\] .* 5"):
+        parse(max_tokens=5, min_tokens=6)
+    assert parse(max_tokens=5, min_tokens=5).min_tokens == 5
+
+
+def test_biases_are_pairs():
+    assert parse(logit_bias={"7": 100, "0": -2.5}).logit_bias == ((7, 100.0), (0, -2.5))
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "text"),
+    [
+        ({"json": {"type": "object"}}, "json", '{"type": "object"}'),
+        ({"json": '{"type":  "object"}'}, "json", '{"type": "object"}'),
+        ({"json": True, "regex": None}, "json", "true"),
+        ('{"regex": "a|b"}', "regex", "a|b"),
+        ({"choice": ["é", '"']}, "choice", '["é", "\\""]'),
+        ({"grammar": 'root ::= "a"'}, "grammar", 'root ::= "a"'),
+    ],
+)
+def test_a_structure_is_an_object_or_json_in_a_string(given, kind, text):
+    assert parse(structured_outputs=given).structured_outputs == Structure(kind, text)

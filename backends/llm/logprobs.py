@@ -1,0 +1,77 @@
+"""Log probabilities as the tensor `logprobs` carries them."""
+
+import json
+from collections.abc import Sequence
+
+from tokenizers import Tokenizer, pre_tokenizers
+
+from backends.llm.engine import Logprob, Logprobs
+
+_SPACE = "\u2581"
+
+
+class TokenBytes:
+    """The bytes each token stands for. Reading a token twice is free; any thread may ask.
+
+    Two families of tokenizers write tokens that are no text: byte-level BPE writes each byte as one character of its
+    own alphabet, and SentencePiece has tokens such as `<0x0A>` and a mark in the place of a space. A special token
+    stands for its name, though it is not shown in a text.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._added = {token: str(added.content) for token, added in tokenizer.get_added_tokens_decoder().items()}
+        decoder = str(tokenizer.decoder)
+        self._alphabet = _byte_alphabet() if "ByteLevel" in decoder else None
+        self._fallback = "ByteFallback" in decoder
+        self._spaced = "Metaspace" in decoder or _SPACE in decoder
+        self._known: dict[int, bytes] = {}
+
+    def __getitem__(self, token: int) -> bytes:
+        if (known := self._known.get(token)) is None:
+            known = self._known[token] = self._read(token)
+        return known
+
+    def _read(self, token: int) -> bytes:
+        if token in self._added:
+            return self._added[token].encode("utf-8")
+        name = self._tokenizer.id_to_token(token)
+        if name is None:  # the model's vocabulary is padded
+            return b""
+        if self._alphabet:
+            if all(character in self._alphabet for character in name):
+                return bytes(self._alphabet[character] for character in name)
+        elif self._fallback and len(name) == 6 and name.startswith("<0x") and name.endswith(">"):
+            return bytes.fromhex(name[3:5])
+        elif self._spaced:
+            name = name.replace(_SPACE, " ")
+        return str(name).encode("utf-8")
+
+
+def render(entries: Sequence[Logprobs | None], tokens: TokenBytes) -> bytes:
+    """A JSON list in the form of Triton's vLLM backend: objects by token id, the chosen token first."""
+    return json.dumps([entry and _entry(entry, tokens) for entry in entries], separators=(",", ":")).encode()
+
+
+def _entry(entry: Logprobs, tokens: TokenBytes) -> dict[str, object]:
+    return {str(each.token): _alternative(each, tokens[each.token]) for each in entry}
+
+
+def _alternative(each: Logprob, content: bytes) -> dict[str, object]:
+    return {
+        "logprob": each.logprob,
+        "rank": each.rank,
+        "decoded_token": content.decode("utf-8", "replace"),
+        "bytes": list(content),
+    }
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """The byte of each character with which byte-level BPE writes it.
+
+    Printable bytes stand for themselves; the others, in order, for the characters from 256 on (GPT-2's `encoder.py`).
+    """
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    plain = {character: ord(character) for character in alphabet if ord(character) < 256}
+    others = sorted(set(range(256)) - set(plain.values()))
+    return plain | {chr(256 + place): byte for place, byte in enumerate(others)}

@@ -1,0 +1,109 @@
+"""Log probabilities: what they say, what they cost, and how they are written down."""
+
+import json
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, decoders, models
+
+from backends.llm.batching.logprobs import logprobs
+from backends.llm.engine import Logprob
+from backends.llm.logprobs import TokenBytes, render
+
+PROMPT = [10, 20, 30]
+CHOSEN = 5 - np.log(np.exp(5) + 258)  # of the scripted logits: one 5 among 258 zeros
+OTHER = -np.log(np.exp(5) + 258)
+
+
+def entries(listener):
+    return [entry for event in listener.events for entry in event.logprobs]
+
+
+def test_they_are_the_log_softmax_in_order():
+    row = (np.random.default_rng(1).standard_normal(1000) * 5).astype(np.float32)
+    exact = row.astype(np.float64) - np.log(np.exp(row.astype(np.float64)).sum())
+    order = np.argsort(-exact)
+    token = int(order[30])
+    chosen, *others = logprobs(row, token, 20)
+    assert (chosen.token, chosen.rank) == (token, 31)
+    assert [(other.token, other.rank) for other in others] == [(int(each), n) for n, each in enumerate(order[:20], 1)]
+    assert np.allclose([other.logprob for other in (chosen, *others)], exact[[token, *order[:20]]], atol=1e-5)
+    assert logprobs(row, int(order[1]), 3)[0].rank == 2
+    assert [each.rank for each in logprobs(row, int(order[1]), 3)] == [2, 1, 3]
+    assert len(logprobs(row, token, 0)) == 1
+
+
+def test_equal_logits_rank_by_token_id():
+    row = np.zeros(1000, np.float32)
+    assert [(each.token, each.rank) for each in logprobs(row, 2, 4)] == [(2, 3), (0, 1), (1, 2), (3, 4)]
+
+
+def test_each_token_of_an_answer_has_an_entry_of_the_models_own(scripted, listen):
+    engine, forward = scripted()
+    bias = ((forward.follow(PROMPT), -100.0), (77, 50.0))
+    listener = listen(engine, PROMPT, max_tokens=4, logprobs=2, logit_bias=bias, frequency_penalty=1.0).wait()
+    told = entries(listener)
+    assert len(told) == 4 and all(len(entry) == 3 for entry in told)
+    first = told[0]
+    assert (first[0].token, first[1].token, first[1].rank) == (77, forward.follow(PROMPT), 1)
+    assert np.allclose([first[0].logprob, first[1].logprob], [OTHER, CHOSEN], atol=1e-5)
+    assert entries(listen(engine, PROMPT, max_tokens=4).wait()) == []
+
+
+def test_the_token_that_ends_an_answer_unseen_has_no_entry(scripted, listen, monkeypatch):
+    engine, forward = scripted()
+    monkeypatch.setattr(type(forward), "follow", staticmethod(lambda tokens: 2 if len(tokens) == 6 else 40))
+    listener = listen(engine, PROMPT, logprobs=0).wait()
+    assert (listener.num_tokens, len(entries(listener))) == (4, 3)
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_those_of_the_prompt_come_first_with_the_first_answer(scripted, listen, tokenizer, n):
+    engine, forward = scripted(chunk=2)
+    prompt = [10, forward.follow([10]), 30, 40]
+    listener = listen(engine, prompt, max_tokens=5, prompt_logprobs=1, logprobs=0, n=n).wait()
+    assert listener.texts == [tokenizer.decode(forward.answer(prompt, 5))] * n
+    first = [entry for event in listener.events if event.index == 0 for entry in event.logprobs]
+    assert first[0] is None and [entry[0].token for entry in first[1:4]] == prompt[1:]
+    assert np.allclose([entry[0].logprob for entry in first[1:4]], [CHOSEN, OTHER, OTHER], atol=1e-5)
+    assert [len(entry) for entry in first[1:]] == [1, 2, 2, 1, 1, 1, 1, 1]
+    others = [len(event.logprobs) for event in listener.events if event.index]
+    assert others == [1] * 5 * (n - 1)
+    assert listener.num_tokens == 5 * n
+
+
+def test_those_of_the_prompt_alone(scripted, listen):
+    engine, _ = scripted()
+    assert entries(listen(engine, [10], max_tokens=2, prompt_logprobs=0).wait()) == [None]
+    listener = listen(engine, PROMPT, max_tokens=2, prompt_logprobs=0).wait()
+    assert len(listener.events[0].logprobs) == 3 and not listener.events[1].logprobs
+
+
+def test_they_are_written_as_the_vllm_backend_writes_them(tokenizer):
+    names = TokenBytes(tokenizer)
+    one, two = tokenizer.encode("é").ids
+    written = json.loads(render([None, (Logprob(one, -0.5, 2), Logprob(1, -0.25, 1))], names))
+    assert written == [
+        None,
+        {
+            str(one): {"logprob": -0.5, "rank": 2, "decoded_token": "\ufffd", "bytes": [0xC3]},
+            "1": {"logprob": -0.25, "rank": 1, "decoded_token": "</s>", "bytes": list(b"</s>")},
+        },
+    ]
+    assert names[one] + names[two] == "é".encode()
+    assert names[100_000] == b""
+
+
+def test_every_byte_of_a_byte_level_vocabulary_is_read(tokenizer):
+    names = TokenBytes(tokenizer)
+    assert {names[token] for token in range(3, 259)} == {bytes([byte]) for byte in range(256)}
+
+
+def test_bytes_of_sentencepiece_tokens():
+    vocab = {"<unk>": 0, "<0x0A>": 1, "\u2581Paris": 2, "<0xE9>": 3, "é": 4, "<0xZZ": 5}
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[], unk_token="<unk>", byte_fallback=True))
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    names = TokenBytes(tokenizer)
+    assert [names[token] for token in range(6)] == [b"<unk>", b"\n", b" Paris", b"\xe9", "é".encode(), b"<0xZZ"]
