@@ -22,6 +22,8 @@ _ENVIRONMENT = {
     "LANG": "C.UTF-8",
     "PYTHONPATH": str(Path(gateway.__file__).parents[1]),
     "PYTHONSAFEPATH": "1",
+    # Where an interpreter may have been told to find its own library.
+    **({"LD_LIBRARY_PATH": os.environ["LD_LIBRARY_PATH"]} if "LD_LIBRARY_PATH" in os.environ else {}),
 }
 _PIECE = 1 << 20
 

@@ -62,9 +62,8 @@ def _pdf(data: bytes) -> Iterator[str]:
             yield words + "\n\n"
             empty = False
     if empty:
-        raise Unusable(
-            f"the PDF has {len(document)} pages and no text; it seems to be scanned: send its pages as pictures"
-        )
+        pages = "page" if len(document) == 1 else f"{len(document)} pages"
+        raise Unusable(f"there is no text on the {pages} of the PDF; it seems to be scanned: send pictures instead")
 
 
 def _archive(data: bytes) -> Iterator[str]:
