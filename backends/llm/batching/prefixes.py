@@ -49,6 +49,9 @@ class Prefixes:
     def __len__(self) -> int:
         return len(self._parts)
 
+    def __contains__(self, name: bytes) -> bool:
+        return name in self._parts
+
     def get(self, name: bytes) -> Part | None:
         """A part, which counts as used now."""
         part = self._parts.get(name)

@@ -115,15 +115,21 @@ class Reading:
         past = sequence.length
         logits = self._forward.prefill(sequence.row, part, past)
         self._figures.tokens_in += len(part)
-        stop = past + len(part)
-        grown = self._forward.row_bytes(stop) - self._forward.row_bytes(past)
-        wanted = self._forward.row_bytes(len(part)) + (logits.nbytes if last else 0)
-        room = min(self._limit, self._forward.kv_memory - rows.nbytes - grown) - wanted
-        before = rows.tickets[sequence].digest
-        if self._limit and room >= 0 and self.prefixes.shrink(room, keep=before):
-            try:
-                saved = self._forward.save(sequence.row, past, stop)
-                self.prefixes.put(name, before, saved, logits.copy() if last else None)
-            except Exception:  # the answer is not the worse for it
-                _log.exception("What was read could not be kept.")
+        try:
+            self._keep(rows, sequence, len(part), name, logits if last else None)
+        except Exception:  # the answer is not the worse for it
+            _log.exception("What was read could not be kept.")
         return logits
+
+    def _keep(self, rows: Rows, sequence: Sequence, count: int, name: bytes, logits: Logits | None) -> None:
+        """Keep a copy of a chunk of so many tokens that was just read, where there is room."""
+        past, before = sequence.length, rows.tickets[sequence].digest
+        stop = past + count
+        if past and before not in self.prefixes:  # nobody would get as far as this
+            return
+        taken = rows.nbytes + self._forward.row_bytes(stop) - self._forward.row_bytes(past)
+        wanted = self._forward.row_bytes(count) + (0 if logits is None else logits.nbytes)
+        room = min(self._limit, self._forward.kv_memory - taken) - wanted
+        if self._limit and room >= 0 and self.prefixes.shrink(room, keep=before):
+            saved = self._forward.save(sequence.row, past, stop)
+            self.prefixes.put(name, before, saved, None if logits is None else logits.copy())

@@ -15,8 +15,8 @@ class Ticket:
     """The place of a sequence in the order of turns.
 
     Time is counted in prompt tokens that were read. The turn of a sequence is the time at which its prompt would be
-    read if it had been read alone from the moment it came: short prompts overtake long ones, but never by more tokens
-    than the long one has itself, so that nobody starves.
+    read if it had been read alone from the moment it came. So short prompts overtake long ones, but only those that
+    come before as many tokens are read as the long one has: nobody starves.
     """
 
     def __init__(self, sequence: Sequence, number: int, came: int, context_length: int) -> None:

@@ -92,11 +92,15 @@ def _save_checkpoint(folder: Path) -> None:
     )
 
 
+STEPPED = 10_000
+
+
 class ScriptedForward:
     """Rows remember their tokens, and the likeliest next token follows from all of them.
 
     So any mistake in lengths, copies or rows changes the answers. A token takes two bytes, in pages of four.
     `broken` decides whether a call raises, given the rows' tokens; `nan` whether a row's logits are no numbers.
+    What a step stored is told apart from what a prefill did, and `readers` holds the first token of each row read.
     """
 
     vocab_size = 259
@@ -112,6 +116,7 @@ class ScriptedForward:
         self.max_rows, self.context_length, self.kv_memory = max_rows, context_length, kv_memory
         self.held = np.full((max_rows, context_length), -1, np.int64)
         self.calls: list[tuple[str, int]] = []
+        self.readers: list[int] = []
         self.broken: Callable[[list[list[int]]], bool] = lambda rows: False
         self.nan: Callable[[list[int]], bool] = lambda tokens: False
         self.closed = False
@@ -121,10 +126,11 @@ class ScriptedForward:
         return self._chunk
 
     def prefill(self, row: int, tokens: Any, past: int) -> Any:
-        assert 0 < len(tokens) <= self._chunk
+        assert 0 < len(tokens) <= self._chunk and past % self._chunk == 0, "cut by something else than position"
         self.calls.append(("prefill", len(tokens)))
         time.sleep(self._seconds)
         self.held[row, past : past + len(tokens)] = tokens
+        self.readers.append(int(self.held[row, 0]))
         return self._logits(row, past + len(tokens))[0]
 
     def decode(self, tokens: Any, lengths: Any, first: int = 0) -> Any:
@@ -132,7 +138,7 @@ class ScriptedForward:
         time.sleep(self._seconds)
         rows = range(first, first + len(tokens))
         for row, token, length in zip(rows, tokens, lengths, strict=True):
-            self.held[row, length] = token
+            self.held[row, length] = token + STEPPED
         return np.concatenate([self._logits(row, n + 1) for row, n in zip(rows, lengths, strict=True)])
 
     def row_bytes(self, length: int) -> int:
@@ -143,7 +149,8 @@ class ScriptedForward:
         self.held[target, start:stop] = self.held[source, start:stop]
 
     def save(self, row: int, start: int, stop: int) -> Any:
-        assert (self.held[row, start:stop] >= 0).all()
+        part = self.held[row, start:stop]
+        assert (part >= 0).all() and (part < STEPPED).all(), "an answer was kept"
         return self.held[row, start:stop].astype(np.int16)
 
     def load(self, row: int, start: int, saved: Any) -> None:
@@ -163,9 +170,14 @@ class ScriptedForward:
     def close(self) -> None:
         self.closed = True
 
+    def used(self) -> int:
+        """Bytes of all rows."""
+        return sum(self.row_bytes(int(held)) for held in (self.held >= 0).sum(axis=1))
+
     def _logits(self, row: int, length: int) -> Any:
-        tokens = self.held[row, :length].tolist()
-        assert min(tokens) >= 0, "a row was read beyond what was stored in it"
+        tokens = (self.held[row, :length] % STEPPED).tolist()
+        assert self.used() <= self.kv_memory, "the rows outgrew their memory"
+        assert (self.held[row, :length] >= 0).all(), "a row was read beyond what was stored in it"
         if self.broken([tokens]):
             raise RuntimeError("the device has gone")
         logits = np.zeros((1, self.vocab_size), np.float32)
@@ -231,9 +243,11 @@ def scripted(tokenizer: Tokenizer) -> Iterator[Callable[..., tuple[BatchingEngin
     """Make an engine over a scripted forward pass; it is closed at the end, and its threads must be gone then."""
     made: list[tuple[BatchingEngine, ScriptedForward]] = []
 
-    def make(max_waiting: int = 100, **options: Any) -> tuple[BatchingEngine, ScriptedForward]:
+    def make(
+        max_waiting: int = 100, prefix_cache: int | None = None, **options: Any
+    ) -> tuple[BatchingEngine, ScriptedForward]:
         forward = ScriptedForward(**options)
-        engine = BatchingEngine(forward, tokenizer, frozenset({1, 2}), max_waiting)
+        engine = BatchingEngine(forward, tokenizer, frozenset({1, 2}), max_waiting, prefix_cache)
         made.append((engine, forward))
         return made[-1]
 
@@ -242,3 +256,35 @@ def scripted(tokenizer: Tokenizer) -> Iterator[Callable[..., tuple[BatchingEngin
         engine.close()
         assert forward.closed
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("llm-")]
+
+
+class HandEngine(BatchingEngine):
+    """An engine without a thread: a test takes its turns, and so knows what happens in which."""
+
+    def _run(self) -> None:
+        pass
+
+    def turn(self) -> None:
+        self._turn()
+
+    def until(self, condition: Callable[[], bool], limit: int = 10_000) -> int:
+        """How many turns it took."""
+        turns = 0
+        while not condition():
+            assert turns < limit, "this takes too many turns"
+            self.turn()
+            turns += 1
+        return turns
+
+
+@pytest.fixture
+def by_hand(tokenizer: Tokenizer) -> Callable[..., tuple[HandEngine, ScriptedForward]]:
+    """Make a `HandEngine` over a scripted forward pass."""
+
+    def make(
+        max_waiting: int = 100, prefix_cache: int | None = None, **options: Any
+    ) -> tuple[HandEngine, ScriptedForward]:
+        forward = ScriptedForward(**options)
+        return HandEngine(forward, tokenizer, frozenset({1, 2}), max_waiting, prefix_cache), forward
+
+    return make
