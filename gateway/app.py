@@ -16,7 +16,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway import health, models_file
 from gateway.catalog import Catalog
 from gateway.dialects import DIALECTS
+from gateway.dialects.openai import answers as openai_answers
 from gateway.dialects.openai import errors as openai_errors
+from gateway.dialects.openapi import DocumentedAPI
 from gateway.errors import GatewayError, MethodNotAllowed, NotFound
 from gateway.media.media import Media
 from gateway.settings import Settings
@@ -55,8 +57,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         await app.state.media.close()
         await catalog.close()
 
-    app = FastAPI(
-        title="Tritonic", version="0.1.0", lifespan=lifespan, docs_url="/docs", redoc_url=None, redirect_slashes=False
+    app = DocumentedAPI(
+        settings,
+        openai_answers.EVENTS,
+        title="Tritonic",
+        version="0.1.0",
+        lifespan=lifespan,
+        docs_url="/docs",
+        redoc_url=None,
+        redirect_slashes=False,
     )
     app.state.settings = settings
     app.state.metrics = Metrics()

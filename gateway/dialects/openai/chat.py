@@ -10,15 +10,16 @@ from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Request
-from pydantic import Field
+from pydantic import ConfigDict, Field, WithJsonSchema
 from starlette.responses import Response
 
 from gateway import delivery
 from gateway.catalog import Catalog
-from gateway.dialects.openai import errors, tools
+from gateway.dialects.openai import documented, errors, tools
+from gateway.dialects.openai.answers import CreateChatCompletionResponse, CreateChatCompletionStreamResponse
 from gateway.dialects.openai.chat_answers import Chunks, render
 from gateway.dialects.openai.messages import Message, Reading, WriteDown
-from gateway.dialects.openai.sampling import SamplingFields, refuse
+from gateway.dialects.openai.sampling import STREAM_OPTIONS, Nothing, SamplingFields, refuse
 from gateway.dialects.openai.structure import ResponseFormat
 from gateway.dialects.openai.tools import ToolDefinition, WireToolChoice
 from gateway.dialects.route import route_class
@@ -34,6 +35,34 @@ router = APIRouter(route_class=route_class(errors.render))
 class CreateChatCompletionRequest(SamplingFields):
     """The body of a chat request. Fields not named here are ignored; docs/dialects.md lists which are common."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "model": "smollm2-135m-instruct",
+                    "messages": [{"role": "user", "content": "What is the capital of France?"}],
+                    "max_completion_tokens": 32,
+                },
+                {
+                    "model": "smollm2-135m-instruct",
+                    "messages": [{"role": "user", "content": "What is the weather in Paris?"}],
+                    "tools": [
+                        {
+                            "type": "function",
+                            "function": {
+                                "name": "get_weather",
+                                "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+                            },
+                        }
+                    ],
+                    "tool_choice": "required",
+                    "stream": True,
+                },
+            ],
+            **STREAM_OPTIONS,
+        }
+    )
+
     # Without `fail_fast`, a body of a megabyte could hold half a million errors to be written down.
     messages: Annotated[list[Message], Field(min_length=1, max_length=4096, fail_fast=True)]
     max_completion_tokens: Annotated[int | None, Field(ge=1, lt=2**63)] = None
@@ -47,14 +76,14 @@ class CreateChatCompletionRequest(SamplingFields):
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
     # Known, and not carried: a value that asks for something is refused by name.
-    audio: Any = None
-    chat_template: Any = None
-    echo: Any = None
-    function_call: Any = None
-    functions: Any = None
-    modalities: Any = None
-    prediction: Any = None
-    web_search_options: Any = None
+    audio: Nothing = None
+    chat_template: Nothing = None
+    echo: Annotated[Any, WithJsonSchema({"enum": [False, None]})] = None
+    function_call: Annotated[Any, WithJsonSchema({"enum": ["auto", "none", None]})] = None
+    functions: Annotated[Any, WithJsonSchema({"type": ["array", "null"], "maxItems": 0})] = None
+    modalities: Annotated[Any, WithJsonSchema({"enum": [["text"], None]})] = None
+    prediction: Nothing = None
+    web_search_options: Nothing = None
 
 
 NOT_CARRIED: Mapping[str, Callable[[Any], bool]] = {
@@ -69,7 +98,38 @@ NOT_CARRIED: Mapping[str, Callable[[Any], bool]] = {
 }
 
 
-@router.post("/v1/chat/completions", tags=["Chat"], summary="Answer a conversation")
+_EXAMPLE_HEAD = {"id": "chatcmpl-4f1c2a7d", "created": 1763683200, "model": "smollm2-135m-instruct"}
+_EXAMPLE_CHOICE = {"index": 0, "logprobs": None}
+_RESPONSES = documented.responses(
+    CreateChatCompletionResponse,
+    documented.ASKING,
+    description="The answer, or, with `stream`, events that add to it.",
+    example={
+        **_EXAMPLE_HEAD,
+        "object": "chat.completion",
+        "system_fingerprint": "fp_70f0d4a9c3",
+        "choices": [
+            {
+                **_EXAMPLE_CHOICE,
+                "message": {"role": "assistant", "content": "The capital of France is Paris.", "refusal": None},
+                "finish_reason": "stop",
+            }
+        ],
+        "usage": {"prompt_tokens": 36, "completion_tokens": 8, "total_tokens": 44},
+        "code": 0,
+        "message": "success",
+    },
+    event=CreateChatCompletionStreamResponse,
+    event_example={
+        **_EXAMPLE_HEAD,
+        "object": "chat.completion.chunk",
+        "system_fingerprint": "fp_70f0d4a9c3",
+        "choices": [{**_EXAMPLE_CHOICE, "delta": {"content": "The capital"}, "finish_reason": None}],
+    },
+)
+
+
+@router.post("/v1/chat/completions", tags=["Chat"], summary="Answer a conversation", responses=_RESPONSES)
 async def create_chat_completion(body: CreateChatCompletionRequest, request: Request) -> Response:
     """Answer `messages`, whole or as server-sent events."""
     catalog: Catalog = request.app.state.catalog

@@ -7,14 +7,15 @@ from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Request
-from pydantic import Field, WithJsonSchema
+from pydantic import ConfigDict, Field, WithJsonSchema
 from starlette.responses import Response
 
 from gateway import delivery
 from gateway.catalog import Catalog
-from gateway.dialects.openai import errors
+from gateway.dialects.openai import documented, errors
+from gateway.dialects.openai.answers import CreateCompletionResponse, CreateCompletionStreamResponse
 from gateway.dialects.openai.logprobs import Offsets
-from gateway.dialects.openai.sampling import SamplingFields, refuse, render_usage
+from gateway.dialects.openai.sampling import STREAM_OPTIONS, SamplingFields, refuse, render_usage
 from gateway.dialects.openai.structure import ResponseFormat
 from gateway.dialects.route import route_class
 from gateway.errors import InvalidRequest, UnsupportedOption
@@ -44,19 +45,52 @@ Prompt = Annotated[
 class CreateCompletionRequest(SamplingFields):
     """The body of a completion request."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"model": "smollm2-135m-instruct", "prompt": "Once upon a time", "max_tokens": 5}],
+            **STREAM_OPTIONS,
+        }
+    )
+
     prompt: Prompt
     echo: bool | None = None
     logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
     response_format: ResponseFormat | None = None
     # Known, and not carried: a value that asks for something is refused by name.
-    best_of: Any = None
-    suffix: Any = None
+    best_of: Annotated[Any, WithJsonSchema({"type": ["integer", "null"], "description": "As many as 'n'."})] = None
+    suffix: Annotated[Any, WithJsonSchema({"enum": ["", None]})] = None
 
 
 NOT_CARRIED: Mapping[str, Callable[[Any], bool]] = {"suffix": lambda value: value == ""}
 
 
-@router.post("/v1/completions", tags=["Completions"], summary="Continue a text")
+_EXAMPLE_HEAD = {
+    "id": "cmpl-4f1c2a7d",
+    "object": "text_completion",
+    "created": 1763683200,
+    "model": "smollm2-135m-instruct",
+    "system_fingerprint": "fp_70f0d4a9c3",
+}
+_RESPONSES = documented.responses(
+    CreateCompletionResponse,
+    documented.ASKING,
+    description="What follows the prompt, or, with `stream`, events that add to it.",
+    example={
+        **_EXAMPLE_HEAD,
+        "choices": [{"text": ", there was a girl", "index": 0, "logprobs": None, "finish_reason": "length"}],
+        "usage": {"prompt_tokens": 4, "completion_tokens": 5, "total_tokens": 9},
+        "code": 0,
+        "message": "success",
+    },
+    event=CreateCompletionStreamResponse,
+    event_example={
+        **_EXAMPLE_HEAD,
+        "choices": [{"text": ", there", "index": 0, "logprobs": None, "finish_reason": None}],
+    },
+)
+
+
+@router.post("/v1/completions", tags=["Completions"], summary="Continue a text", responses=_RESPONSES)
 async def create_completion(body: CreateCompletionRequest, request: Request) -> Response:
     """Continue `prompt`, or each of several, whole or as server-sent events."""
     catalog: Catalog = request.app.state.catalog

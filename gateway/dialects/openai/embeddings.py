@@ -5,12 +5,13 @@ from typing import Annotated, Any, Literal
 
 import orjson
 from fastapi import APIRouter, Request
-from pydantic import Field, WithJsonSchema
+from pydantic import ConfigDict, Field, WithJsonSchema
 from starlette.responses import Response
 
 from gateway import delivery
 from gateway.catalog import Catalog
-from gateway.dialects.openai import errors
+from gateway.dialects.openai import documented, errors
+from gateway.dialects.openai.answers import CreateEmbeddingResponse
 from gateway.dialects.route import Wire, route_class
 from gateway.errors import InvalidRequest
 from gateway.operations.embed import Embed, gather
@@ -39,6 +40,10 @@ Input = Annotated[
 class CreateEmbeddingRequest(Wire):
     """The body of an embedding request."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"model": "all-minilm-l6-v2", "input": ["A text", "and another"]}]}
+    )
+
     model: str
     input: Input
     encoding_format: Literal["float", "base64"] | None = None
@@ -46,7 +51,22 @@ class CreateEmbeddingRequest(Wire):
     user: str | None = None
 
 
-@router.post("/v1/embeddings", tags=["Embeddings"], summary="Turn texts into vectors")
+_RESPONSES = documented.responses(
+    CreateEmbeddingResponse,
+    documented.ASKING,
+    description="A vector for each input.",
+    example={
+        "object": "list",
+        "data": [{"object": "embedding", "index": 0, "embedding": [0.0345, -0.0128, 0.0711]}],
+        "model": "all-minilm-l6-v2",
+        "usage": {"prompt_tokens": 5, "total_tokens": 5},
+        "code": 0,
+        "message": "success",
+    },
+)
+
+
+@router.post("/v1/embeddings", tags=["Embeddings"], summary="Turn texts into vectors", responses=_RESPONSES)
 async def create_embedding(body: CreateEmbeddingRequest, request: Request) -> Response:
     """Give a vector for each input."""
     catalog: Catalog = request.app.state.catalog

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import ConfigDict, Discriminator, Field, Tag
 
 from gateway.dialects.openai import tools
 from gateway.dialects.openai.tools import FunctionCall, WireToolCall
@@ -36,8 +36,26 @@ class File(Wire):
     filename: str | None = None
 
 
+def _has(name: str, value: str, *schemas: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a part of this type: the field of the same name is there, and is not null."""
+    field = {"anyOf": list(schemas)} if len(schemas) > 1 else schemas[0]
+    return {"properties": {"type": {"const": value}, name: field}, "required": ["type", name]}
+
+
 class ContentPart(Wire):
     """One part of a message."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                _has("text", "text", {"type": "string"}),
+                _has("image_url", "image_url", {"type": "string"}, {"type": "object"}),
+                _has("input_audio", "input_audio", {"type": "object"}),
+                _has("file", "file", {"type": "object", "required": ["file_data"]}),
+                _has("refusal", "refusal", {"type": "string"}),
+            ]
+        }
+    )
 
     type: Literal["text", "image_url", "input_audio", "file", "video_url", "refusal"]
     text: str | None = None
@@ -61,7 +79,16 @@ Content = Annotated[
 
 
 class Message(Wire):
-    """One turn of the conversation."""
+    """One turn of the conversation. Only the assistant's may be without content."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"properties": {"role": {"const": "assistant"}}},
+                {"properties": {"content": {"type": ["string", "array"]}}, "required": ["content"]},
+            ]
+        }
+    )
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: Content | None = None

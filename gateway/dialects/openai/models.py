@@ -10,7 +10,8 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from gateway.catalog import Catalog, Model
-from gateway.dialects.openai import errors
+from gateway.dialects.openai import documented, errors
+from gateway.dialects.openai.answers import ListModelsResponse, RetrieveModelResponse
 from gateway.dialects.route import route_class
 from gateway.settings import Settings
 
@@ -20,7 +21,32 @@ router = APIRouter(route_class=route_class(errors.render), tags=["Models"])
 PATHS = {"chat": "/v1/chat/completions", "complete": "/v1/completions"}
 
 
-@router.get("/v1/models", summary="List models")
+_EXAMPLE = {
+    "id": "smollm2-135m-instruct",
+    "object": "model",
+    "created": 1763683200,
+    "owned_by": "HuggingFaceTB",
+    "permission": [],
+    "root": "smollm2-135m-instruct",
+    "parent": None,
+    "model": "smollm2-135m-instruct",
+    "url": "https://api.example/v1/chat/completions",
+}
+_LISTED = documented.responses(
+    ListModelsResponse,
+    documented.LISTING,
+    description="The models.",
+    example={"object": "list", "project": "Tritonic", "data": [_EXAMPLE], "code": 0, "message": "success"},
+)
+_RETRIEVED = documented.responses(
+    RetrieveModelResponse,
+    documented.RETRIEVING,
+    description="The model.",
+    example={**_EXAMPLE, "code": 0, "message": "success"},
+)
+
+
+@router.get("/v1/models", summary="List models", responses=_LISTED)
 async def list_models(request: Request) -> Response:
     """Return every model that can be asked now."""
     catalog: Catalog = request.app.state.catalog
@@ -35,7 +61,7 @@ async def list_models(request: Request) -> Response:
     return Response(orjson.dumps(listing), media_type="application/json")
 
 
-@router.get("/v1/models/{model_id:path}", summary="Describe a model")
+@router.get("/v1/models/{model_id:path}", summary="Describe a model", responses=_RETRIEVED)
 async def retrieve_model(model_id: str, request: Request) -> Response:
     """Return one model. Names may contain slashes."""
     catalog: Catalog = request.app.state.catalog

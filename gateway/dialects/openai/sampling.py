@@ -7,7 +7,7 @@ https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html (top_k, min
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, WithJsonSchema
 
 from gateway.dialects.openai.structure import Choices, StructuredOutputs
 from gateway.dialects.route import UNION_TAG, Wire
@@ -24,6 +24,15 @@ Stop = Annotated[
     Discriminator(lambda value: UNION_TAG + ("several" if isinstance(value, list) else "one")),
 ]
 
+
+Nothing = Annotated[Any, WithJsonSchema({"type": "null"})]
+"""The type of a field that is known and not carried: `refuse` refuses whatever asks for something."""
+
+# Options of streams are refused where there is none.
+STREAM_OPTIONS: dict[str, Any] = {
+    "if": {"properties": {"stream_options": {"type": "object"}}, "required": ["stream_options"]},
+    "then": {"properties": {"stream": {"const": True}}, "required": ["stream"]},
+}
 
 TokenId = Annotated[str, Field(pattern=r"^\d{1,9}$")]
 
@@ -63,8 +72,8 @@ class SamplingFields(Wire):
     guided_choice: Choices | None = None
     guided_grammar: str | None = None
     # Known from vLLM, and not carried: what would change the answer is refused rather than dropped.
-    bad_words: Any = None
-    use_beam_search: Any = None
+    bad_words: Annotated[Any, WithJsonSchema({"type": ["array", "null"], "maxItems": 0})] = None
+    use_beam_search: Annotated[Any, WithJsonSchema({"enum": [False, None]})] = None
 
     def sampling(self, max_tokens: int | None, structure: Structure | None = None, **logprobs: int | None) -> Sampling:
         """Return what was given; `max_tokens` and `logprobs` because chat has other names for them.

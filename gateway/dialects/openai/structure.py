@@ -5,7 +5,7 @@ https://platform.openai.com/docs/guides/structured-outputs, https://docs.vllm.ai
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from pydantic_core import from_json
 
 from gateway.dialects.route import Wire
@@ -14,7 +14,7 @@ from gateway.operations.text import Structure
 
 Choices = Annotated[list[str], Field(min_length=1, max_length=1024, fail_fast=True)]
 
-ANY_OBJECT = Structure("json", {"type": "object"})
+_ANY_OBJECT = {"type": "object"}
 
 
 class JSONSchema(Wire):
@@ -29,6 +29,24 @@ class JSONSchema(Wire):
 class ResponseFormat(Wire):
     """OpenAI's way to ask for JSON."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"properties": {"type": {"enum": ["text", "json_object"]}}},
+                {
+                    "properties": {
+                        "json_schema": {
+                            "type": "object",
+                            "properties": {"schema": {"type": "object"}},
+                            "required": ["schema"],
+                        }
+                    },
+                    "required": ["json_schema"],
+                },
+            ]
+        }
+    )
+
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JSONSchema | None = None
 
@@ -37,11 +55,11 @@ class ResponseFormat(Wire):
         if self.type == "text":
             return None
         if self.type == "json_object":
-            return ANY_OBJECT
+            return Structure("json", _ANY_OBJECT, "response_format")
         if self.json_schema is None or self.json_schema.schema_ is None:
             path = "response_format.json_schema" + (".schema" if self.json_schema else "")
             raise InvalidRequest(f"The field '{path}' is required for the type 'json_schema'.", param=path)
-        return Structure("json", self.json_schema.schema_)
+        return Structure("json", self.json_schema.schema_, "response_format.json_schema.schema")
 
 
 class StructuredOutputs(Wire):
@@ -71,7 +89,7 @@ class StructuredOutputs(Wire):
             return Structure("choice", self.choice)
         if self.grammar is not None:
             return Structure("grammar", self.grammar)
-        return ANY_OBJECT if self.json_object else None
+        return Structure("json", _ANY_OBJECT) if self.json_object else None
 
 
 def _schema(written: str | dict[str, Any]) -> object:

@@ -1,0 +1,81 @@
+"""The application whose OpenAPI document says what is true of it, not what FastAPI would assume."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from gateway.settings import Settings
+
+_BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
+
+
+class DocumentedAPI(FastAPI):
+    """FastAPI, whose document knows of keys and of events and of no status that never comes."""
+
+    def __init__(self, settings: Settings, events: Sequence[type[BaseModel]], **options: Any) -> None:
+        """`events` are the models that only streams have; responses refer to them by name."""
+        super().__init__(**options)
+        self._settings = settings
+        self._events = events
+        self._documented: list[APIRoute] = []
+
+    def include_router(self, router: APIRouter, **options: Any) -> None:
+        """Add the routes of `router`."""
+        self._documented += [route for route in router.routes if isinstance(route, APIRoute)]
+        super().include_router(router, **options)
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the document. It is made once."""
+        if self.openapi_schema is None:
+            self.openapi_schema = self._true(super().openapi())
+        return self.openapi_schema
+
+    def _true(self, document: dict[str, Any]) -> dict[str, Any]:
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        _, streamed = models_json_schema(
+            [(event, "serialization") for event in self._events], ref_template="#/components/schemas/{model}"
+        )
+        schemas.update(streamed.get("$defs", {}))
+        # Bodies that do not fit are explained with 400, in the dialect's own shape.
+        schemas.pop("HTTPValidationError", None)
+        schemas.pop("ValidationError", None)
+        guarded = bool(self._settings.api_keys)
+        if guarded:
+            document["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
+        for path in document["paths"].values():
+            for operation in path.values():
+                operation["responses"].pop("422", None)
+                if "401" in operation["responses"] and guarded:
+                    operation["security"] = [{"bearer": []}]
+                else:
+                    operation["responses"].pop("401", None)
+        self._write_examples(document)
+        _write_whole_bounds(document)
+        return document
+
+    def _write_examples(self, document: dict[str, Any]) -> None:
+        """FastAPI drops every null of an example."""
+        for route in self._documented:
+            for method in route.methods or ():
+                responses = document["paths"][route.path_format][method.lower()]["responses"]
+                for status, response in route.responses.items():
+                    for media_type, content in response.get("content", {}).items():
+                        if "example" in content and str(status) in responses:
+                            responses[str(status)]["content"][media_type]["example"] = content["example"]
+
+
+def _write_whole_bounds(node: Any) -> None:
+    """FastAPI makes floats of all bounds: 1.0 as the minimum of an integer is true and looks wrong."""
+    if isinstance(node, dict):
+        for key in _BOUNDS:
+            if isinstance(bound := node.get(key), float) and bound.is_integer():
+                node[key] = int(bound)
+        for value in node.values():
+            _write_whole_bounds(value)
+    elif isinstance(node, list):
+        for value in node:
+            _write_whole_bounds(value)

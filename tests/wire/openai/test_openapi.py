@@ -1,0 +1,135 @@
+"""The OpenAPI document is well formed, and says what is true where no fuzzing would notice."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import jsonschema_rs
+import pytest
+from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
+
+from gateway.app import create_app
+from gateway.settings import Settings
+
+ASKING = {"200", "400", "404", "413", "429", "500", "502", "503", "504"}
+STATUSES = {
+    "/v1/chat/completions": ASKING,
+    "/v1/completions": ASKING,
+    "/v1/embeddings": ASKING,
+    "/v1/models": {"200", "500"},
+    "/v1/models/{model_id}": {"200", "404", "500"},
+    "/health/live": {"200"},
+    "/health/ready": {"200", "503"},
+    "/metrics": {"200"},
+}
+
+
+def document(**settings: Any) -> dict[str, Any]:
+    return create_app(Settings(triton_urls=["127.0.0.1:1"], **settings)).openapi()
+
+
+DOCUMENT = document()
+GUARDED = document(api_keys=["sk-x"])
+
+
+def operations(of: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for path, methods in of["paths"].items():
+        for operation in methods.values():
+            yield path, operation
+
+
+def conforms(value: Any, schema: dict[str, Any]) -> None:
+    jsonschema_rs.Draft202012Validator({**schema, "components": DOCUMENT["components"]}).validate(value)
+
+
+@pytest.mark.parametrize("of", [DOCUMENT, GUARDED], ids=["open", "guarded"])
+def test_is_openapi_and_hangs_together(of: dict[str, Any]) -> None:
+    OPENAPI_31_VALIDATOR.validate(of)
+    references = set()
+
+    def walk(node: Any) -> None:
+        for value in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+            walk(value)
+        if isinstance(node, dict) and isinstance(node.get("$ref"), str):
+            references.add(node["$ref"].removeprefix("#/components/schemas/"))
+
+    walk(of)
+    # Nothing is pointed to that is not there, and nothing is there that is not pointed to.
+    assert references == set(of["components"]["schemas"])
+
+
+def test_every_route_is_there_with_the_statuses_it_has() -> None:
+    for path, operation in operations(DOCUMENT):
+        assert set(operation["responses"]) == STATUSES.get(path, set()), path
+    assert set(DOCUMENT["paths"]) == set(STATUSES)
+
+
+def test_keys_are_asked_for_where_they_are_set() -> None:
+    assert "securitySchemes" not in DOCUMENT["components"]
+    assert not any("security" in operation for _, operation in operations(DOCUMENT))
+    (scheme,) = GUARDED["components"]["securitySchemes"].values()
+    assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
+    for path, operation in operations(GUARDED):
+        guarded = path.startswith("/v1")
+        assert ("security" in operation) == ("401" in operation["responses"]) == guarded, path
+
+
+def test_nothing_of_the_inside_shows() -> None:
+    text = json.dumps(DOCUMENT, ensure_ascii=False)
+    assert "·" not in text and "HTTPValidationError" not in text and '"422"' not in text
+
+
+def test_every_example_is_an_instance_of_its_schema() -> None:
+    count = 0
+    for _, operation in operations(DOCUMENT):
+        for response in operation["responses"].values():
+            content = response["content"].get("application/json", {})
+            if "example" in content:
+                conforms(content["example"], content["schema"])
+                count += 1
+    for schema in DOCUMENT["components"]["schemas"].values():
+        for example in schema.get("examples", ()):
+            conforms(example, schema)
+            count += 1
+    assert count > 35
+
+
+def test_streams_are_described_event_by_event() -> None:
+    for path, kind in (("/v1/chat/completions", "Chat"), ("/v1/completions", "")):
+        content = DOCUMENT["paths"][path]["post"]["responses"]["200"]["content"]["text/event-stream"]
+        assert content["example"].endswith("\n\ndata: [DONE]\n\n")
+        event = content["example"].split("\n\n")[0].removeprefix("data: ")
+        conforms({"data": event}, content["schema"])
+        conforms(json.loads(event), {"$ref": f"#/components/schemas/Create{kind}CompletionStreamResponse"})
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        ("Message", {"role": "user"}),
+        ("Message", {"role": "tool", "content": None}),
+        ("ContentPart", {"type": "text"}),
+        ("ContentPart", {"type": "text", "image_url": "https://a.example/b.png"}),
+        ("ContentPart", {"type": "file", "file": {"filename": "a.pdf"}}),
+        ("ContentPart", {"type": "video_url"}),
+        ("ResponseFormat", {"type": "json_schema"}),
+        ("ResponseFormat", {"type": "json_schema", "json_schema": {"name": "x"}}),
+        ("CreateChatCompletionRequest", {"messages": [{"role": "user", "content": "x"}]}),
+        ("CreateChatCompletionRequest", {"stream_options": {"include_usage": True}}),
+        ("CreateChatCompletionRequest", {"functions": [{}]}),
+        ("CreateCompletionRequest", {"prompt": [1, "a"]}),
+        ("CreateCompletionRequest", {"suffix": "x"}),
+        ("CreateEmbeddingRequest", {"input": []}),
+    ],
+)
+def test_what_is_refused_is_no_instance(name: str, body: dict[str, Any]) -> None:
+    valid = {
+        "CreateChatCompletionRequest": {"model": "m", "messages": [{"role": "user", "content": "x"}]},
+        "CreateCompletionRequest": {"model": "m", "prompt": "x"},
+        "CreateEmbeddingRequest": {"model": "m", "input": "x"},
+    }.get(name, {})
+    if valid:
+        conforms(valid, {"$ref": f"#/components/schemas/{name}"})
+        body = {key: value for key, value in {**valid, **body}.items() if body.keys() != {"messages"} or key in body}
+    with pytest.raises(jsonschema_rs.ValidationError):
+        conforms(body, {"$ref": f"#/components/schemas/{name}"})
