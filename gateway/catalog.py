@@ -7,6 +7,7 @@ again and again, so that models that load or unload later appear and vanish with
 import asyncio
 import hashlib
 import json
+import uuid
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from gateway.operations.transcribe import Transcribe
 from gateway.prompting import conversation
 from gateway.signatures import embedding, llmapi, tensorrt_llm, transcription, vllm
 from gateway.telemetry import Trace
-from gateway.triton import IndexEntry, ModelConfig, Response, Tensor, Triton
+from gateway.triton import IndexEntry, ModelConfig, Response, Stop, Tensor, Triton
 
 _DOWN_INTERVAL = 0.5
 """Seconds between two looks at a server that did not answer the last one."""
@@ -79,6 +80,8 @@ class Model:
     operations: frozenset[str]
     owned_by: str
     created: int
+    stop: Stop | None = None
+    """How a request to it is stopped, where closing the stream is not enough."""
 
     @property
     def modalities(self) -> frozenset[str]:
@@ -167,8 +170,10 @@ class Catalog:
                 if isinstance(request, Chat):
                     asked, reader = conversation.lower(request, model.config.parameters)
                 tensors = model.signature.encode(asked, model.config)
+                # What is stopped by its id needs one that no other request has.
+                request_id = f"{trace.request_id}/{uuid.uuid4().hex[:8]}" if model.stop else trace.request_id
                 responses = model.endpoint.triton.stream(
-                    model.config.name, tensors, request_id=trace.request_id, timeout=self._timeout
+                    model.config.name, tensors, request_id=request_id, timeout=self._timeout, stop=model.stop
                 )
                 async with (
                     aclosing(responses),
@@ -186,6 +191,9 @@ class Catalog:
                 if isinstance(error, ServerGone | ModelNotFound):
                     model.endpoint.look_now.set()
                 error = model.signature.explain(error)
+                if error.param == "structured_outputs" and isinstance(asked, Complete):
+                    structure = asked.sampling.structured_outputs
+                    error.param = structure.param if structure else None
                 if isinstance(request, Chat) and error.param == "prompt":
                     error.param = "messages"
                 raise error from None
@@ -224,11 +232,11 @@ class Catalog:
             endpoint.up = False
             return
         before = {model.config.name: model for model in endpoint.models}
-        steps = recognition.steps(config for config in configs if isinstance(config, ModelConfig))
+        known = {config.name: config for config in configs if isinstance(config, ModelConfig)}
         models = []
         for name, config in zip(ready, configs, strict=True):
             # A server too busy to describe a model in time still holds it.
-            model = self._describe(endpoint, config, steps) if isinstance(config, ModelConfig) else before.get(name)
+            model = self._describe(endpoint, config, known) if isinstance(config, ModelConfig) else before.get(name)
             if model:
                 models.append(model)
                 endpoint.served_names[name] = model.name
@@ -237,14 +245,14 @@ class Catalog:
         endpoint.models, endpoint.up = tuple(models), True
         endpoint.waiting = _waiting(entries, endpoint.served_names)
 
-    def _describe(self, endpoint: Endpoint, config: ModelConfig, steps: frozenset[str]) -> Model | None:
+    def _describe(self, endpoint: Endpoint, config: ModelConfig, known: Mapping[str, ModelConfig]) -> Model | None:
         """Read what a model says of itself; None, with one line in the log, where that is nothing we can speak to.
 
-        What it does not say itself may be known all the same (`gateway.recognition`). Models that are `steps` of
-        others, or hidden, are none to ask.
+        What it does not say itself may be seen all the same (`gateway.recognition`). Models that are steps of others
+        of the `known` ones, or hidden, are none to ask.
         """
         said = self._described.get(f"{endpoint.triton.url}/{config.name}") or self._described.get(config.name, {})
-        if "hidden" in said or (config.name in steps and "signature" not in config.parameters):
+        if "hidden" in said or ("signature" not in config.parameters and recognition.is_step(config.name, known)):
             return None
         config, remark = recognition.complement(config, said)
         parameters = config.parameters
@@ -275,6 +283,7 @@ class Catalog:
             operations=operations,
             owned_by=parameters.get("owned_by", "tritonic"),
             created=created,
+            stop=recognition.stop(config, known),
         )
 
     def _complain(self, config: ModelConfig, reason: str) -> None:

@@ -4,7 +4,7 @@ An operation is a frozen request in and an asynchronous stream of events out. No
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 FinishReason: TypeAlias = Literal["stop", "length", "tool_calls"]
@@ -16,10 +16,12 @@ class Structure:
 
     `value` is a JSON schema (an object, or true for any JSON) for `json`, a list of strings for `choice`, and else a
     string. The kinds are vLLM's structured outputs: https://docs.vllm.ai/en/latest/features/structured_outputs.html
+    `param` is the field of the caller's that asks for it.
     """
 
     kind: Literal["json", "regex", "choice", "grammar"]
     value: object
+    param: str = field(default="structured_outputs", compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

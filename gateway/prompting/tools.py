@@ -57,7 +57,7 @@ def enforced(chat: Chat) -> Structure | None:
     """
     if isinstance(chat.tool_choice, Named):
         name = chat.tool_choice.name
-        return Structure("json", next(_arguments(tool) for tool in chat.tools if tool.name == name))
+        return Structure("json", next(_arguments(tool) for tool in chat.tools if tool.name == name), "tools")
     if chat.tool_choice != "required":
         return None
     definitions, calls = {}, []
@@ -74,7 +74,7 @@ def enforced(chat: Chat) -> Structure | None:
         )
     most = MOST_CALLS if chat.parallel_tool_calls else 1
     schema = {"type": "array", "minItems": 1, "maxItems": most, "items": {"anyOf": calls}, "$defs": definitions}
-    return Structure("json", schema)
+    return Structure("json", schema, "tools")
 
 
 def _arguments(tool: Tool) -> Mapping[str, Any]:

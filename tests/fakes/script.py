@@ -73,6 +73,8 @@ class Model:
     empty_final: bool = False
     """The final flag comes on a response of its own, which Triton shows only to those that asked for it."""
     parameters: dict[str, str | None] = field(default_factory=dict)
+    embedding: bool = False
+    """True: the model turns texts into vectors of two numbers, their length and how often they hold an `e`."""
     speech: bool = False
     """True: the model writes down what is said."""
     text_generation: bool = True
@@ -86,6 +88,15 @@ class Model:
             config.output.add(name="scores", data_type=config_pb.TYPE_FP32, dims=[1000])
             return config
         config.model_transaction_policy.decoupled = True
+        if self.embedding:
+            for name, kind, dims in EMBEDDING_INPUTS:
+                config.input.add(name=name, data_type=kind, dims=dims, optional=True)
+            config.output.add(name="embedding", data_type=config_pb.TYPE_FP32, dims=[-1, 2])
+            config.output.add(name="num_tokens", data_type=config_pb.TYPE_INT32, dims=[-1])
+            described = {"signature": "embedding", "operations": '["embed"]', "context_length": "256"}
+            for key, value in described.items():
+                config.parameters[key].string_value = value
+            return config
         if self.speech:
             for name, kind, dims in SPEECH_INPUTS:
                 config.input.add(name=name, data_type=kind, dims=dims, optional=name != "audio")
@@ -119,6 +130,12 @@ SPEECH_INPUTS = [
     ("audio", config_pb.TYPE_FP32, [-1]),
     ("task", config_pb.TYPE_STRING, [1]),
     ("timestamps", config_pb.TYPE_STRING, [1]),
+]
+EMBEDDING_INPUTS = [
+    ("text", config_pb.TYPE_STRING, [-1]),
+    ("token_ids", config_pb.TYPE_INT32, [-1]),
+    ("token_counts", config_pb.TYPE_INT32, [-1]),
+    ("dimensions", config_pb.TYPE_INT32, [1]),
 ]
 OUTPUTS = [
     ("text_output", config_pb.TYPE_STRING, [-1]),

@@ -15,7 +15,7 @@ from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc as rpc
 from tritonclient.utils import deserialize_bytes_tensor, serialize_byte_tensor
 
-from tests.fakes.script import INPUTS, SAMPLING, SPEECH_INPUTS, Close, Echo, Fail, Model, Pause, Say
+from tests.fakes.script import EMBEDDING_INPUTS, INPUTS, SAMPLING, SPEECH_INPUTS, Close, Echo, Fail, Model, Pause, Say
 
 
 def _wire_type(kind: int) -> str:
@@ -23,7 +23,7 @@ def _wire_type(kind: int) -> str:
 
 
 _BAD = grpc.StatusCode.INVALID_ARGUMENT
-_WIRE_TYPES = {name: _wire_type(kind) for name, kind, _ in INPUTS + SPEECH_INPUTS}
+_WIRE_TYPES = {name: _wire_type(kind) for name, kind, _ in INPUTS + SPEECH_INPUTS + EMBEDDING_INPUTS}
 
 
 @dataclass(slots=True)
@@ -40,7 +40,7 @@ class Call:
 
     @property
     def prompt(self) -> str:
-        if "audio" in self.tensors:
+        if "audio" in self.tensors or "text" in self.tensors or "token_counts" in self.tensors:
             return ""
         if "token_ids" in self.tensors:
             return f"<{','.join(map(str, self.tensors['token_ids']))}>"
@@ -187,6 +187,9 @@ class FakeTriton(rpc.GRPCInferenceServiceServicer):
             yield Fail(fault, _BAD)
             return
         model = self.models[call.model]
+        if model.embedding:
+            yield _vectors(model, call)
+            return
         said: list[Say] = []
         stream = call.flag("stream") or model.speech
         for step in _spelled(model.script, call.prompt):
@@ -253,15 +256,30 @@ def _fault(request: pb.ModelInferRequest, call: Call) -> str | None:
             return f"[request id: {call.id}] unexpected inference input '{tensor.name}' for model '{call.model}'"
         if tensor.datatype != _WIRE_TYPES[tensor.name]:
             return f"inference input '{tensor.name}' data-type is '{tensor.datatype}', model '{call.model}' disagrees"
-        if tensor.name not in ("token_ids", "image", "audio") and list(tensor.shape) != [1]:
+        if tensor.name not in ("token_ids", "image", "audio", "text", "token_counts") and list(tensor.shape) != [1]:
             return f"unexpected shape for input '{tensor.name}'. Expected [1], got {list(tensor.shape)}"
-    if "audio" in call.tensors:
+    if "dimensions" in call.tensors:
+        return "[unsupported_option:dimensions] The vectors of this model have 2 numbers."
+    if "audio" in call.tensors or "text" in call.tensors or "token_counts" in call.tensors:
         return None
     if ("text_input" in call.tensors) == ("token_ids" in call.tensors):
         return "[invalid_value:text_input] There is neither text_input nor token_ids."
     if unknown := set(call.sampling) - SAMPLING:
         return f"[unsupported_option:sampling_parameters] There is no option {sorted(unknown)[0]}."
     return None
+
+
+def _vectors(model: Model, call: Call) -> pb.ModelInferResponse:
+    """Two numbers for each text, or for each list of token ids, and how many tokens there are."""
+    texts = [text.decode() for text in call.tensors.get("text", [])]
+    rows = [[len(text), text.count("e")] for text in texts] or [[n, 0] for n in call.tensors["token_counts"]]
+    response = pb.ModelInferResponse(model_name=model.name, model_version="1", id=call.id)
+    response.parameters["triton_final_response"].bool_param = True
+    response.outputs.add(name="embedding", datatype="FP32", shape=[len(rows), 2])
+    response.raw_output_contents.append(np.array(rows, np.float32).tobytes())
+    response.outputs.add(name="num_tokens", datatype="INT32", shape=[len(rows)])
+    response.raw_output_contents.append(np.array([row[0] for row in rows], np.int32).tobytes())
+    return response
 
 
 def _response(model: Model, call: Call, said: list[Say], final: bool) -> pb.ModelInferResponse:

@@ -1,5 +1,7 @@
 """The scripted models of the wire tests."""
 
+import json
+
 import grpc
 
 from tests.fakes.script import Close, Echo, Fail, Model, Pause, Say
@@ -18,6 +20,29 @@ _TRIO = (
     Say(("c", "", "y"), tokens=2),
     Say(("", "", "z"), ("length", "", "stop"), tokens=3),
 )
+_CALL = (
+    Say("Let me look.\n<tool"),
+    Say('_call>\n{"name": "f", "argu'),
+    Say('ments": {"a": '),
+    Say("1}}\n</tool_call>", "stop"),
+)
+_HI = {
+    "5": {"logprob": -0.5, "rank": 1, "decoded_token": "Hi", "bytes": [72, 105]},
+    "9": {"logprob": -1.5, "rank": 2, "decoded_token": "Ho", "bytes": [72, 111]},
+}
+_THUMB = [
+    {"7": {"logprob": -3.25, "rank": 8, "decoded_token": " \ufffd", "bytes": [32, 240, 159]}} | _HI,
+    {"8": {"logprob": -0.25, "rank": 1, "decoded_token": "\ufffd", "bytes": [145, 141]}},
+]
+_THOUGHT = (Say("<thi"), Say("nk>Hm"), Say(".</think>\n\nYes", "stop"))
+_ODDS = (
+    Say("Hi", logprobs=json.dumps([_HI])),
+    Say(" 👍", "stop", tokens=2, logprobs=json.dumps(_THUMB)),
+)
+_SEEING = (
+    "{% for m in messages %}{% for part in m.content %}"
+    "{{ '<image>' if part.type == 'image' else part.text }}{% endfor %}{% endfor %}"
+)
 _REFUSAL = "{{ raise_exception('Conversation roles must alternate user/assistant.') }}"
 
 CAST = [
@@ -34,6 +59,21 @@ CAST = [
     Model("picky", parameters={"chat_template": _REFUSAL}),
     Model("vision", text_generation=False),
     Model("garbled", parameters={"operations": "chat, complete"}),
+    # Models that call tools, think, tell what tokens were worth, and turn texts into vectors.
+    Model("caller", _CALL),
+    Model("forced", (Say('[{"name":"f","arg'), Say('uments":{"a":1}},'), Say('{"name":"g","arguments":{}}]', "stop"))),
+    Model("named", (Say('{"a"'), Say(":1}", "stop"))),
+    Model(
+        "thinker",
+        (Say("<thi"), Say("nk>Hm"), Say(".</think>\n\nYes", "stop")),
+        parameters={"reasoning_parser": "think"},
+    ),
+    Model("odds", _ODDS),
+    Model("vectors", embedding=True),
+    Model(
+        "sighted", (Say("A cat.", "stop"),), parameters={"modalities": '["text", "image"]', "chat_template": _SEEING}
+    ),
+    Model("strict", (Fail("[invalid_value:structured_outputs] This cannot be enforced: no such type.", BAD),)),
     # How requests fail before they answer anything,
     Model(
         "too-long",
@@ -54,6 +94,6 @@ CAST = [
     Model("silent", (Pause(),)),
     Model("silent-later", (Say("a"), Pause())),
     Model("endless", (Say("tick "), Pause(0.01)) * 3000),
-    Model("steady", (Say("tick "), Pause(0.12)) * 4 + (Say("tock", "stop"),)),
+    Model("steady", (Say("tick "), Pause(0.25)) * 4 + (Say("tock", "stop"),)),
     Model("late", (Pause(0.2), Say("a"), Pause(0.1), Say("b", tokens=2), Pause(0.1), Say("c", "stop"))),
 ]

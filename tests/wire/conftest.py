@@ -13,7 +13,7 @@ from tests.wire.serving import Gateway, serve
 KEYS = ["sk-first", "sk-second"]
 ORIGIN = "https://app.example"
 BODY_LIMIT = 64 * 1024
-PATIENCE = 0.3
+PATIENCE = 0.8
 
 _session = pytest_asyncio.fixture(scope="session", loop_scope="session")
 

@@ -5,6 +5,7 @@ https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html (top_k, min
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import Discriminator, Field, Tag, WithJsonSchema
@@ -114,7 +115,7 @@ class SamplingFields(Wire):
         found = [(name, value) for name, value in asked if value]
         if len(found) + (structure is not None) > 1:
             raise InvalidRequest("The answer can have only one structure.", param=found[-1][0])
-        return found[0][1] if found else structure
+        return replace(found[0][1], param=found[0][0]) if found else structure
 
     @property
     def streams(self) -> bool:

@@ -1,0 +1,40 @@
+"""A Triton with one repository and a gateway in front of it, for the time of a benchmark."""
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tritonic.embedded import EmbeddedTriton
+from tritonic.gateway_process import GatewayProcess
+from tritonic.ports import free_ports
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """Where it is, and the processes that do it."""
+
+    model: str
+    triton_url: str
+    """`host:port` of gRPC."""
+    gateway_url: str
+    triton_pid: int
+    gateway_pid: int
+
+
+@contextlib.contextmanager
+def serving(repository: Path, model: str) -> Iterator[Serving]:
+    """Serve all models of `repository`; `model` is the one that is measured."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        triton = stack.enter_context(EmbeddedTriton(repository))
+        front = GatewayProcess("127.0.0.1", free_ports(1)[0], triton.grpc_url, folder / "gateway.log")
+        front.start()
+        stack.callback(front.stop)
+        front.wait_live()
+        while not front.has_models():
+            time.sleep(0.1)
+        assert triton.pid is not None
+        yield Serving(model, triton.grpc_url, front.url, triton.pid, front.child.pid)

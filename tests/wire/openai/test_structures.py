@@ -1,0 +1,220 @@
+"""What the answer has to look like, and what tokens were worth."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.fakes.triton import FakeTriton
+from tests.wire.openai.asking import CHAT, CHAT_STREAM, TEXT, TEXT_STREAM, Way, chat, events, reaches, refused
+from tests.wire.serving import Gateway
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+FORMAT = {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA, "strict": True}}
+ASKED = [
+    ({"response_format": {"type": "json_object"}}, {"json": {"type": "object"}}),
+    ({"response_format": FORMAT}, {"json": SCHEMA}),
+    ({"structured_outputs": {"json": SCHEMA}}, {"json": SCHEMA}),
+    ({"structured_outputs": {"json": json.dumps(SCHEMA)}}, {"json": SCHEMA}),
+    ({"structured_outputs": {"json_object": True}}, {"json": {"type": "object"}}),
+    ({"structured_outputs": {"regex": r"\d+"}}, {"regex": r"\d+"}),
+    ({"structured_outputs": {"choice": ["yes", "no"]}}, {"choice": ["yes", "no"]}),
+    ({"structured_outputs": {"grammar": 'start: "a"+'}}, {"grammar": 'start: "a"+'}),
+    ({"guided_json": SCHEMA}, {"json": SCHEMA}),
+    ({"guided_regex": "a|b"}, {"regex": "a|b"}),
+    ({"guided_choice": ["a"]}, {"choice": ["a"]}),
+    ({"guided_grammar": "root ::= [a-z]"}, {"grammar": "root ::= [a-z]"}),
+]
+
+
+@pytest.mark.parametrize("way", [CHAT, CHAT_STREAM, TEXT, TEXT_STREAM], ids=str)
+@pytest.mark.parametrize(
+    ("fields", "sent"), ASKED, ids=[str(list(fields)) + str(i) for i, (fields, _) in enumerate(ASKED)]
+)
+async def test_a_structure_reaches_the_model(
+    gateway: Gateway, triton: FakeTriton, way: Way, fields: dict[str, Any], sent: dict[str, Any]
+) -> None:
+    sampling = (await reaches(gateway, triton, way, **fields)).sampling
+    assert json.loads(sampling.pop("structured_outputs")) == sent
+    assert sampling == {}
+
+
+WRONG = [
+    ("response_format.type", {"response_format": {"type": "xml"}}),
+    ("response_format.type", {"response_format": {}}),
+    ("response_format", {"response_format": "json"}),
+    ("response_format.json_schema", {"response_format": {"type": "json_schema"}}),
+    ("response_format.json_schema.schema", {"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}}),
+    ("structured_outputs", {"structured_outputs": {"regex": "a", "choice": ["a"]}}),
+    ("structured_outputs", {"structured_outputs": {"regex": "a"}, "response_format": {"type": "json_object"}}),
+    ("guided_regex", {"structured_outputs": {"choice": ["a"]}, "guided_regex": "a"}),
+    ("structured_outputs.json", {"structured_outputs": {"json": "{"}}),
+    ("structured_outputs.choice", {"structured_outputs": {"choice": []}}),
+    ("structured_outputs.choice[0]", {"structured_outputs": {"choice": [1]}}),
+    ("min_tokens", {"min_tokens": 5, "max_tokens": 4}),
+    ("min_tokens", {"min_tokens": -1}),
+    ("logit_bias.a", {"logit_bias": {"a": 1}}),
+    ("logit_bias.5", {"logit_bias": {"5": 101}}),
+    ("logit_bias", {"logit_bias": [1]}),
+]
+
+
+@pytest.mark.parametrize("way", [CHAT, TEXT], ids=str)
+@pytest.mark.parametrize(("param", "fields"), WRONG, ids=[f"{param}-{i}" for i, (param, _) in enumerate(WRONG)])
+async def test_what_is_wrong_is_said_by_place(gateway: Gateway, way: Way, param: str, fields: dict[str, Any]) -> None:
+    response = await gateway.http.post(way.path, json=way.body("hello", **fields))
+    found = response.json()["error"]["param"]
+    refused(response, 400, param=found)
+    assert found.startswith(param), found
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"response_format": FORMAT}, "response_format.json_schema.schema"),
+        ({"guided_json": SCHEMA}, "guided_json"),
+        ({"structured_outputs": {"json": SCHEMA}}, "structured_outputs"),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "required"}, "tools"),
+    ],
+)
+async def test_what_the_model_cannot_enforce_is_said_of_the_field_that_asked(
+    gateway: Gateway, fields: dict[str, Any], param: str
+) -> None:
+    assert "no such type" in refused(await chat(gateway, "strict", **fields), 400, param=param)
+
+
+@pytest.mark.parametrize(
+    ("way", "fields", "arrives"),
+    [
+        (CHAT, {"logprobs": True}, {"logprobs": 0}),
+        (CHAT, {"logprobs": True, "top_logprobs": 20}, {"logprobs": 20}),
+        (CHAT, {"logit_bias": {"50": -100, "7": 1.5}}, {"logit_bias": {"50": -100, "7": 1.5}}),
+        (CHAT, {"min_tokens": 3}, {"min_tokens": 3}),
+        (TEXT, {"logprobs": 5}, {"logprobs": 5}),
+        (TEXT, {"logprobs": 0}, {"logprobs": 0}),
+        (TEXT, {"logprobs": 2, "echo": True}, {"logprobs": 2, "prompt_logprobs": 2}),
+        (TEXT, {"echo": True}, {}),
+    ],
+)
+async def test_what_is_asked_of_tokens_reaches_the_model(
+    gateway: Gateway, triton: FakeTriton, way: Way, fields: dict[str, Any], arrives: dict[str, Any]
+) -> None:
+    call = await reaches(gateway, triton, way, **fields)
+    assert call.sampling == arrives
+    assert call.flag("return_logprobs") == ("logprobs" in arrives)
+
+
+@pytest.mark.parametrize(
+    ("way", "param", "fields"),
+    [
+        (CHAT, "top_logprobs", {"top_logprobs": 3}),
+        (CHAT, "top_logprobs", {"logprobs": True, "top_logprobs": 21}),
+        (CHAT, "logprobs", {"logprobs": 3}),
+        (TEXT, "logprobs", {"logprobs": True}),
+        (TEXT, "logprobs", {"logprobs": 21}),
+        (TEXT, "echo", {"echo": 1}),
+    ],
+)
+async def test_what_cannot_be_asked_of_tokens(gateway: Gateway, way: Way, param: str, fields: dict[str, Any]) -> None:
+    refused(await gateway.http.post(way.path, json=way.body("hello", **fields)), 400, param=param)
+
+
+HI = {"token": "Hi", "logprob": -0.5, "bytes": [72, 105]}
+HO = {"token": "Ho", "logprob": -1.5, "bytes": [72, 111]}
+HALF = {"token": " \ufffd", "logprob": -3.25, "bytes": [32, 240, 159]}
+REST = {"token": "\ufffd", "logprob": -0.25, "bytes": [145, 141]}
+CONTENT = [
+    {**HI, "top_logprobs": [HI, HO]},
+    {**HALF, "top_logprobs": [HI, HO]},
+    {**REST, "top_logprobs": [REST]},
+]
+
+
+async def test_log_probabilities_of_a_chat(gateway: Gateway) -> None:
+    fields = {"logprobs": True, "top_logprobs": 2}
+    (choice,) = (await chat(gateway, "odds", **fields)).json()["choices"]
+    assert choice["logprobs"] == {"content": CONTENT, "refusal": None}
+    response = await gateway.http.post(CHAT_STREAM.path, json=CHAT_STREAM.body("odds", **fields))
+    choices = [chunk["choices"][0] for chunk in events(response)[:-1]]
+    told = [(choice["delta"]["content"], choice["logprobs"]["content"]) for choice in choices if choice["logprobs"]]
+    assert told == [("Hi", CONTENT[:1]), (" 👍", CONTENT[1:])]
+
+
+async def test_log_probabilities_of_a_completion(gateway: Gateway) -> None:
+    expected = {
+        "tokens": ["Hi", "bytes:\\x20\\xf0\\x9f", "bytes:\\x91\\x8d"],
+        "token_logprobs": [-0.5, -3.25, -0.25],
+        "top_logprobs": [
+            {"Hi": -0.5, "Ho": -1.5},
+            {"Hi": -0.5, "Ho": -1.5, "bytes:\\x20\\xf0\\x9f": -3.25},
+            {"bytes:\\x91\\x8d": -0.25},
+        ],
+        "text_offset": [0, 2, 2],
+    }
+    (choice,) = (await gateway.http.post(TEXT.path, json=TEXT.body("odds", logprobs=2))).json()["choices"]
+    assert (choice["text"], choice["logprobs"]) == ("Hi 👍", expected)
+    response = await gateway.http.post(TEXT_STREAM.path, json=TEXT_STREAM.body("odds", logprobs=2))
+    told = [chunk["choices"][0]["logprobs"] for chunk in events(response)[:-1] if chunk["choices"][0]["logprobs"]]
+    assert {key: [value for entry in told for value in entry[key]] for key in expected} == expected
+
+
+async def test_an_echo_begins_with_the_prompt(gateway: Gateway) -> None:
+    for way in (TEXT, TEXT_STREAM):
+        response = await gateway.http.post(way.path, json=way.body("hello", "Say:", echo=True))
+        assert way.text(response) == "Say:\n\nHello there, how may I assist you today?"
+
+
+async def test_several_prompts_are_answered_in_their_order(gateway: Gateway, triton: FakeTriton) -> None:
+    body = {"model": "echo", "prompt": ["one", "two " * 40, "three"]}
+    answer = (await gateway.http.post(TEXT.path, json=body)).json()
+    assert [(c["index"], c["text"], c["finish_reason"]) for c in answer["choices"]] == [
+        (i, text, "stop") for i, text in enumerate(body["prompt"])
+    ]
+    assert answer["usage"]["prompt_tokens"] == 27
+    response = await gateway.http.post(
+        TEXT.path, json={**body, "stream": True, "stream_options": {"include_usage": True}}
+    )
+    *chunks, usage, done = events(response)
+    texts = ["", "", ""]
+    for choice in (chunk["choices"][0] for chunk in chunks):
+        texts[choice["index"]] += choice["text"]
+    assert (texts, usage["usage"]["prompt_tokens"], done) == (body["prompt"], 27, "[DONE]")
+    trio = (await gateway.http.post(TEXT.path, json={"model": "trio", "prompt": ["a", "b"], "n": 3})).json()
+    assert [(c["index"], c["text"]) for c in trio["choices"]] == list(enumerate(["abc", "1", "xyz"] * 2))
+
+
+async def test_the_failure_of_one_prompt_is_that_of_the_request(gateway: Gateway) -> None:
+    response = await gateway.http.post(TEXT.path, json={"model": "broken", "prompt": ["a", "b"]})
+    refused(response, 502, "server_error", "model_failed")
+
+
+@pytest.mark.parametrize("prompt", [[1, 2, 70000], [[1, 2, 70000]]])
+async def test_a_prompt_of_token_ids(gateway: Gateway, triton: FakeTriton, prompt: Any) -> None:
+    call = await reaches(gateway, triton, TEXT, prompt=prompt)
+    assert [int(token) for token in call.tensors["token_ids"]] == [1, 2, 70000]
+    assert "text_input" not in call.tensors
+
+
+@pytest.mark.parametrize(
+    ("param", "prompt"),
+    [
+        ("prompt", []),
+        ("prompt", [[]]),
+        ("prompt", {}),
+        ("prompt[1]", ["a", 1]),
+        ("prompt[1]", [1, "a"]),
+        ("prompt[1]", [1, -1]),
+        ("prompt[0]", [2**31]),
+        ("prompt[0]", [True]),
+        ("prompt[1][0]", [[1], [1.5]]),
+        ("prompt", ["a"] * 129),
+        ("prompt[0]", [None]),
+    ],
+)
+async def test_prompts_that_are_none(gateway: Gateway, param: str, prompt: Any) -> None:
+    response = await gateway.http.post(TEXT.path, json={"model": "hello", "prompt": prompt})
+    found = response.json()["error"]["param"]
+    refused(response, 400, param=found)
+    assert found.startswith(param), found

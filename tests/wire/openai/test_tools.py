@@ -1,0 +1,147 @@
+"""Tools: how they reach the model, how its calls come back, and what is wrong with them."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.fakes.triton import FakeTriton
+from tests.wire.openai.asking import CHAT, CHAT_STREAM, chat, events, reaches, refused
+from tests.wire.serving import Gateway
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+def tool(name: str, **parameters: Any) -> dict[str, Any]:
+    described = parameters or {"type": "object", "properties": {"a": {"type": "integer"}}}
+    return {"type": "function", "function": {"name": name, "description": f"Does {name}.", "parameters": described}}
+
+
+F, G = tool("f"), tool("g")
+NAMED = {"type": "function", "function": {"name": "f"}}
+
+
+async def streamed(gateway: Gateway, model: str, **more: Any) -> tuple[str, list[dict[str, Any]], str]:
+    """The text, the calls put together, and the reason of a streamed answer."""
+    response = await gateway.http.post(CHAT_STREAM.path, json=CHAT_STREAM.body(model, **more))
+    *chunks, done = events(response)
+    assert done == "[DONE]"
+    choices = [chunk["choices"][0] for chunk in chunks]
+    calls: list[dict[str, Any]] = []
+    for delta in (choice["delta"] for choice in choices):
+        for part in delta.get("tool_calls", ()):
+            if "id" in part:
+                assert part["type"] == "function" and part["index"] == len(calls)
+                calls.append({"id": part["id"], "name": part["function"]["name"], "arguments": ""})
+            calls[part["index"]]["arguments"] += part["function"]["arguments"]
+    reasons = [choice["finish_reason"] for choice in choices if choice["finish_reason"]]
+    assert len(reasons) == 1 and choices[-1]["finish_reason"]
+    return "".join(choice["delta"].get("content") or "" for choice in choices), calls, reasons[0]
+
+
+async def whole(gateway: Gateway, model: str, **more: Any) -> tuple[str, list[dict[str, Any]], str]:
+    (choice,) = (await chat(gateway, model, **more)).json()["choices"]
+    message = choice["message"]
+    calls = [{"id": call["id"], **call["function"]} for call in message.get("tool_calls", ())]
+    assert all(call["type"] == "function" for call in message.get("tool_calls", ()))
+    assert (message["content"] is None) == (bool(calls) and not message["content"])
+    return message["content"] or "", calls, choice["finish_reason"]
+
+
+@pytest.mark.parametrize("way", [whole, streamed])
+async def test_a_call_that_the_model_chose_to_make(gateway: Gateway, way: Any) -> None:
+    text, (call,), reason = await way(gateway, "caller", tools=[F, G])
+    assert text == "Let me look."
+    assert (call["name"], json.loads(call["arguments"]), reason) == ("f", {"a": 1}, "tool_calls")
+    assert call["id"].startswith("call_")
+
+
+@pytest.mark.parametrize("way", [whole, streamed])
+async def test_calls_that_it_had_to_make(gateway: Gateway, way: Any) -> None:
+    text, calls, reason = await way(gateway, "forced", tools=[F, G], tool_choice="required")
+    assert (text, reason) == ("", "tool_calls")
+    assert [(call["name"], json.loads(call["arguments"])) for call in calls] == [("f", {"a": 1}), ("g", {})]
+    assert calls[0]["id"] != calls[1]["id"]
+
+
+@pytest.mark.parametrize("way", [whole, streamed])
+async def test_a_call_of_the_function_that_was_named(gateway: Gateway, way: Any) -> None:
+    text, (call,), reason = await way(gateway, "named", tools=[F, G], tool_choice=NAMED)
+    assert (text, call["name"], json.loads(call["arguments"]), reason) == ("", "f", {"a": 1}, "stop")
+
+
+@pytest.mark.parametrize("way", [whole, streamed])
+async def test_what_looks_like_a_call_is_text_where_no_tool_may_be_called(gateway: Gateway, way: Any) -> None:
+    text, calls, reason = await way(gateway, "caller", tools=[F], tool_choice="none")
+    assert (calls, reason) == ([], "stop")
+    assert text.startswith("Let me look.\n<tool_call>")
+
+
+async def test_what_must_be_called_is_enforced_by_the_model(gateway: Gateway, triton: FakeTriton) -> None:
+    for choice, kind in (("required", "array"), (NAMED, "object")):
+        call = await reaches(gateway, triton, tools=[F, G], tool_choice=choice)
+        schema = json.loads(call.sampling["structured_outputs"])["json"]
+        assert schema["type"] == kind
+    assert "structured_outputs" not in (await reaches(gateway, triton, tools=[F, G])).sampling
+
+
+@pytest.mark.parametrize("choice", [None, "auto", "required", NAMED])
+async def test_the_model_is_told_of_the_tools(gateway: Gateway, triton: FakeTriton, choice: Any) -> None:
+    prompt = (await reaches(gateway, triton, tools=[F, G], tool_choice=choice)).prompt
+    assert prompt.startswith("<|im_start|>system\n# Tools")
+    assert all(json.dumps(offered) in prompt for offered in (F, G))
+
+
+async def test_a_thought_stands_beside_the_answer(gateway: Gateway) -> None:
+    message = (await chat(gateway, "thinker")).json()["choices"][0]["message"]
+    assert (message["reasoning_content"], message["content"]) == ("Hm.", "Yes")
+    response = await gateway.http.post(CHAT_STREAM.path, json=CHAT_STREAM.body("thinker"))
+    deltas = [chunk["choices"][0]["delta"] for chunk in events(response)[:-1]]
+    assert "".join(delta.get("reasoning_content", "") for delta in deltas) == "Hm."
+    assert "".join(delta.get("content", "") for delta in deltas) == "Yes"
+
+
+WRONG = [
+    ("tools[0].type", {"tools": [{"type": "browser"}]}),
+    ("tools[0].function", {"tools": [{"type": "function"}]}),
+    ("tools[0].function.name", {"tools": [tool("")]}),
+    ("tools[0].function.name", {"tools": [tool("has space")]}),
+    ("tools[0].function.name", {"tools": [tool("x" * 65)]}),
+    ("tools[1].function.name", {"tools": [F, F]}),
+    ("tools[0].function.parameters", {"tools": [tool("f", type="string")]}),
+    ("tools", {"tools": [tool(f"f{i}") for i in range(129)]}),
+    ("tools", {"tools": {"f": F}}),
+    ("tool_choice", {"tool_choice": "required"}),
+    ("tool_choice", {"tools": [F], "tool_choice": "sometimes"}),
+    ("tool_choice.function.name", {"tools": [F], "tool_choice": {"type": "function", "function": {"name": "g"}}}),
+    ("tool_choice.function", {"tools": [F], "tool_choice": {"type": "function"}}),
+    ("tool_choice", {"tools": [F], "tool_choice": 3}),
+    ("parallel_tool_calls", {"tools": [F], "parallel_tool_calls": "yes"}),
+    ("response_format", {"tools": [F], "response_format": {"type": "json_object"}}),
+    ("chat_template_kwargs", {"chat_template_kwargs": "x"}),
+    ("chat_template_kwargs.messages", {"chat_template_kwargs": {"messages": []}}),
+    ("continue_final_message", {"continue_final_message": True}),
+]
+
+
+@pytest.mark.parametrize(("param", "fields"), WRONG, ids=[f"{param}-{i}" for i, (param, _) in enumerate(WRONG)])
+async def test_what_is_wrong_with_tools_is_said_by_place(gateway: Gateway, param: str, fields: dict[str, Any]) -> None:
+    refused(await chat(gateway, **fields), 400, param=param)
+
+
+def past(**function: str) -> list[dict[str, Any]]:
+    return [{"id": "c", "type": "function", "function": function}]
+
+
+CALLS = [
+    ("messages[1].tool_calls[0].function", [{"id": "c", "type": "function"}]),
+    ("messages[1].tool_calls[0].function.arguments", past(name="f", arguments="{")),
+    ("messages[1].tool_calls[0].function.arguments", past(name="f", arguments="[1]")),
+    ("messages[1].tool_calls", {"id": "c"}),
+]
+
+
+@pytest.mark.parametrize(("param", "calls"), CALLS, ids=[f"{param}-{i}" for i, (param, _) in enumerate(CALLS)])
+async def test_calls_of_the_past_must_be_calls(gateway: Gateway, param: str, calls: Any) -> None:
+    messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": None, "tool_calls": calls}]
+    refused(await gateway.http.post(CHAT.path, json={"model": "hello", "messages": messages}), 400, param=param)
