@@ -35,7 +35,7 @@ install: $(INSTALLED) ## Make .venv and install everything, once
 ##  ---- running
 
 .PHONY: up down doctor build models
-up: $(INSTALLED) ## Build the default model if missing, start Triton and the gateway
+up: $(INSTALLED) ## Build the default models if missing, start Triton and the gateway
 	@$(BIN)/tritonic up $(ARGS)
 
 down: $(INSTALLED) ## Stop what `make up` started
@@ -64,11 +64,12 @@ check: $(INSTALLED) compose ## Lint, types, import rules, compose files, and the
 	$(BIN)/lint-imports
 	$(BIN)/pytest tests/unit tests/wire tests/architecture tests/fakes -m "not triton and not gpu" $(ARGS)
 
-test: $(INSTALLED) default-model ## All tests, with the real Triton and the default model
+test: $(INSTALLED) default-model ## All tests, with the real Triton and the default models
 	$(BIN)/pytest -m "not gpu" $(ARGS)
 
 default-model: $(INSTALLED)
 	@$(BIN)/tritonic build chat
+	@$(BIN)/tritonic build embedding
 
 bench: $(INSTALLED) default-model ## The benchmarks, next to their peers
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]' -c constraints.txt

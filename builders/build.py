@@ -30,7 +30,13 @@ def _llm() -> Family:
     return LLM()
 
 
-FAMILIES: dict[str, Callable[[], Family]] = {"llm": _llm}
+def _embedding() -> Family:
+    from builders.embedding import Embedding
+
+    return Embedding()
+
+
+FAMILIES: dict[str, Callable[[], Family]] = {"llm": _llm, "embedding": _embedding}
 """Families are imported when they are asked for: most machines lack what they need."""
 
 
@@ -42,7 +48,7 @@ class Built:
     fresh: bool
     """False: it was there already, from the same recipe and source."""
     figures: dict[str, Any]
-    """How far the engine is from its source; see `builders.verify.Figures`."""
+    """How far the engine is from its source; see `builders.verify.Figures`, `builders.sentence_verify.Figures`."""
     seconds: float
 
 

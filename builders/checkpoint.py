@@ -11,8 +11,8 @@ from typing import Any
 
 from builders.errors import SourceUnavailable
 
-READ = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")
-"""The files of a checkpoint that decide what is built."""
+READ = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "[0-9]_*/config.json", "[0-9]_*/*.safetensors")
+"""The files of a checkpoint that decide what is built, those of the modules of sentence-transformers too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class Checkpoint:
         files = sorted({path for pattern in READ for path in self.folder.glob(pattern) if path.is_file()})
         whole = hashlib.sha256()
         for path in files:
-            whole.update(f"{path.name}\0{sha256(path)}\n".encode())
+            whole.update(f"{path.relative_to(self.folder)}\0{sha256(path)}\n".encode())
         return f"sha256:{whole.hexdigest()}"
 
 

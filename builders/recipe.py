@@ -15,6 +15,9 @@ RECIPES = Path(__file__).parent / "recipes"
 DEFAULT_RECIPE = "smollm2-135m-instruct"
 """What is built when nothing else is said."""
 
+DEFAULT_EMBEDDING = "all-minilm-l6-v2"
+"""The same, of embedding models."""
+
 Precision = Literal["int4", "int8", "fp16", "fp32"]
 Target = Literal["onnx", "tensorrt_llm", "llmapi", "vllm"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
@@ -90,7 +93,7 @@ class Recipe(BaseModel):
     revision: str | None = None
     """Branch, tag or commit of a Hugging Face id."""
     precision: Precision = "int8"
-    """What the weights are compressed to."""
+    """What the weights are compressed to; default for the family `embedding`: fp32."""
     target: Target = "onnx"
     """What the weights are compiled for."""
     context_length: Annotated[int, Field(ge=16)] | None = None
@@ -108,10 +111,20 @@ class Recipe(BaseModel):
     owned_by: str | None = None
     """Shown to clients; default: the owner of the Hugging Face id, or `local`."""
     sampling: SamplingDefaults = SamplingDefaults()
+    matryoshka: bool | tuple[Annotated[int, Field(ge=1)], ...] = False
+    """Embedding models only: rows may be cut to any width, or to these; the model must have been trained for it."""
     quantization: Quantization | None = None
     """Default: by precision, see `QUANTIZATIONS`."""
     tolerance: Tolerance | None = None
     """Default: by precision, see `builders.verify.TOLERANCES`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _precision_of_family(cls, values: Any) -> Any:
+        """Compress what is large: embedding models are small, and stay as they are unless the recipe asks."""
+        if isinstance(values, dict) and values.get("family") == "embedding":
+            return {"precision": "fp32"} | values
+        return values
 
     @model_validator(mode="after")
     def _one_line(self) -> Self:

@@ -10,14 +10,15 @@ from typing import Any, Protocol, TypeVar
 from builders.checkpoint import Checkpoint
 from builders.errors import MissingTools, RecipeError, SourceUnavailable
 from builders.packaged import PACKAGED, Packaged
+from builders.packaged_folder import PACKAGED_FOLDERS, PackagedFolder
 from builders.progress import Progress
 
 T = TypeVar("T")
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
-HUB_SKIP = ["*/*"]
-"""Folders of a hub repository hold the same weights in other formats."""
+HUB_SKIP = ["[!0-9]*/*"]
+"""Folders of a hub repository hold the same weights in other formats, but for the modules of sentence-transformers."""
 
 
 class Source(Protocol):
@@ -133,8 +134,11 @@ def find(source: str, revision: str | None = None) -> Source:
     """Tell what a source is by how it is written. Raises RecipeError, SourceUnavailable."""
     kind, _, rest = source.partition(":")
     if kind == "packaged":
+        if rest in PACKAGED_FOLDERS:
+            return PackagedFolder(PACKAGED_FOLDERS[rest])
         if rest not in PACKAGED:
-            raise RecipeError(f"There is no packaged model {rest!r}. Known: {', '.join(sorted(PACKAGED))}.")
+            known = ", ".join(sorted([*PACKAGED, *PACKAGED_FOLDERS]))
+            raise RecipeError(f"There is no packaged model {rest!r}. Known: {known}.")
         return Packaged(PACKAGED[rest])
     path = Path(source).expanduser()
     if path.is_dir():

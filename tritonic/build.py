@@ -28,11 +28,6 @@ app = typer.Typer(
 out, err = Console(highlight=False), Console(stderr=True, highlight=False)
 
 
-@app.callback()
-def main() -> None:
-    """Keep `chat` a command of its own: with one command alone, typer would swallow its name."""
-
-
 @app.command()
 def chat(
     source: Annotated[
@@ -70,8 +65,56 @@ def chat(
         "context_length": context_length,
         "max_rows": max_rows,
     }
+    _run("llm", recipe, source, options, repository, force)
+
+
+@app.command()
+def embedding(
+    source: Annotated[
+        str | None,
+        typer.Option(help="Hugging Face id, local folder, or packaged:NAME. Default: the packaged default model."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Folder in the repository; default: after the source.")] = None,
+    served_name: Annotated[str | None, typer.Option(help="Name that clients use; default: the folder's.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32 or int8.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hugging Face id.")] = None,
+    context_length: Annotated[int | None, typer.Option(help="Most tokens of one text.")] = None,
+    matryoshka: Annotated[
+        bool | None, typer.Option("--matryoshka", help="The model was trained for rows that are cut.")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="A recipe by name or a .toml file; other options win over it.")
+    ] = None,
+    repository: Annotated[
+        Path, typer.Option(envvar="TRITONIC_REPOSITORY", help="The model repository.", file_okay=False)
+    ] = Path("model_repository"),
+    force: Annotated[bool, typer.Option("--force", help="Build even if the same model is there.")] = False,
+) -> None:
+    """Build an embedding model from a sentence-transformers folder, and verify the engine against it.
+
+    Exit status: 0 built, or there already; 1 failed, and the repository is as it was; 2 wrong usage.
+    """
+    options = {
+        "name": name,
+        "served_name": served_name,
+        "precision": precision,
+        "revision": revision,
+        "context_length": context_length,
+        "matryoshka": matryoshka,
+    }
+    _run("embedding", recipe, source, options, repository, force)
+
+
+DEFAULTS = {"llm": recipes.DEFAULT_RECIPE, "embedding": recipes.DEFAULT_EMBEDDING}
+"""The recipe of each family that is built when nothing else is said."""
+
+
+def _run(
+    family: str, recipe: str | None, source: str | None, options: dict[str, Any], repository: Path, force: bool
+) -> None:
+    """Build, and end with the exit status that the commands promise."""
     try:
-        wanted = _recipe(recipe, source, options)
+        wanted = _recipe(family, recipe, source, options)
     except RecipeError as error:
         _fail(error, 2)
     _terminate_as_interrupt()
@@ -89,11 +132,14 @@ def chat(
     _tell(wanted, built)
 
 
-def _recipe(name: str | None, source: str | None, options: dict[str, Any]) -> recipes.Recipe:
+def _recipe(family: str, name: str | None, source: str | None, options: dict[str, Any]) -> recipes.Recipe:
     if name is not None or source is None:
-        return recipes.load(name or recipes.DEFAULT_RECIPE, source=source, **options)
+        found = recipes.load(name or DEFAULTS[family], source=source, **options)
+        if found.family != family:
+            raise RecipeError(f"The recipe {name} is of the family {found.family!r}, not {family!r}.")
+        return found
     given = {key: value for key, value in options.items() if value is not None}
-    return recipes.make(**{"name": recipes.name_for(source), "source": source} | given)
+    return recipes.make(**{"family": family, "name": recipes.name_for(source), "source": source} | given)
 
 
 def _tell(recipe: recipes.Recipe, built: Built) -> None:
@@ -102,6 +148,12 @@ def _tell(recipe: recipes.Recipe, built: Built) -> None:
         return
     out.print(f"[green]✓[/] Built {escape(str(built.folder))} ({recipe.precision}) in {built.seconds:.0f} s.")
     figures = built.figures
+    if recipe.family == "embedding":
+        out.print(
+            f"  Against its source: smallest cosine {figures['cosine_min']:.6f}, largest difference of a number "
+            f"{figures['difference_max']:.2g}, over {figures['texts']} texts of up to {figures['longest']} tokens."
+        )
+        return
     out.print(
         f"  Against its source: same token at {figures['agreement']:.1%} of {figures['positions']} positions, "
         f"divergence {figures['divergence']:.2g} nats, perplexity times {figures['perplexity_ratio']:.4f}."

@@ -90,7 +90,8 @@ def up(
     triton_metrics_port: Annotated[
         int, typer.Option(envvar="TRITONIC_TRITON_METRICS_PORT", help="0: a free one.")
     ] = 8002,
-    build: Annotated[bool, typer.Option(help="Build the default model when the repository lacks it.")] = True,
+    build: Annotated[bool, typer.Option(help="Build the default models when the repository lacks them.")] = True,
+    embedding: Annotated[bool, typer.Option(help="Build the default model for embeddings too.")] = True,
 ) -> None:
     """Build what is missing, start Triton and the gateway, and keep them running until Ctrl-C or `tritonic down`."""
     with _sentences():
@@ -106,8 +107,7 @@ def up(
             http_port=triton_http_port,
             grpc_port=triton_grpc_port,
             metrics_port=triton_metrics_port,
-            default_model=default_model.name() if build else None,
-            build=default_model.build_command(repository),
+            defaults=default_model.defaults(repository, embedding=embedding) if build else (),
         )
         run(plan, out)
 

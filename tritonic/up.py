@@ -1,4 +1,4 @@
-"""`tritonic up`: the default model, Triton and the gateway, from nothing to serving, and back to nothing."""
+"""`tritonic up`: the default models, Triton and the gateway, from nothing to serving, and back to nothing."""
 
 import os
 import signal
@@ -16,6 +16,7 @@ from rich.markup import escape
 
 from tritonic import disk, ports, runfile
 from tritonic.child import Child, ChildError, describe_exit
+from tritonic.default_model import Default
 from tritonic.embedded import EmbeddedTriton
 from tritonic.errors import TritonicError
 from tritonic.gateway_process import SERVE, GatewayProcess
@@ -43,10 +44,8 @@ class Plan:
     http_port: int = 8000
     grpc_port: int = 8001
     metrics_port: int = 8002
-    default_model: str | None = None
-    """The folder's name of the model to build when the repository lacks it."""
-    build: Sequence[str] = ()
-    """The command that builds it."""
+    defaults: Sequence[Default] = ()
+    """The models to build where the repository lacks them; the examples use the first."""
     gateway: Sequence[str] = SERVE
     """The command that runs the gateway."""
 
@@ -67,7 +66,8 @@ def _run(plan: Plan, console: Console, stopping: threading.Event) -> None:
     os.environ[runfile.TAG] = note.tag
     runfile.write(plan.state, note)
     _check(plan)
-    _build_default(plan, console, stopping)
+    for default in plan.defaults:
+        _build_default(plan.repository, default, console, stopping)
     with ExitStack() as running:
         triton = EmbeddedTriton(
             plan.repository,
@@ -85,7 +85,8 @@ def _run(plan: Plan, console: Console, stopping: threading.Event) -> None:
         _start_gateway(gateway, bool(models), console, stopping)
 
         runfile.write(plan.state, replace(note, gateway_url=gateway.url, triton_grpc=triton.grpc_url))
-        welcome(console, gateway.url, models, plan.default_model, plan.state)
+        preferred = plan.defaults[0].name if plan.defaults else None
+        welcome(console, gateway.url, models, preferred, plan.state)
         supervised = [Supervised(part, lambda line: _report(console, line)) for part in (triton, gateway)]
         supervise(supervised, stopping)
 
@@ -104,15 +105,15 @@ def _check(plan: Plan) -> None:
     plan.repository.mkdir(parents=True, exist_ok=True)
 
 
-def _build_default(plan: Plan, console: Console, stopping: threading.Event) -> None:
-    """Build the default model when the repository lacks it. It runs as a child: torch stays out of this process."""
-    if plan.default_model is None or (plan.repository / plan.default_model / "config.pbtxt").is_file():
+def _build_default(repository: Path, default: Default, console: Console, stopping: threading.Event) -> None:
+    """Build a default model when the repository lacks it. It runs as a child: torch stays out of this process."""
+    if (repository / default.name / "config.pbtxt").is_file():
         return
-    disk.check_room(plan.repository, disk.TO_BUILD, f"building {plan.default_model}")
-    console.print(f"Building the default model [bold]{plan.default_model}[/]; this is done once.")
+    disk.check_room(repository, disk.TO_BUILD, f"building {default.name}")
+    console.print(f"Building the default model [bold]{default.name}[/]; this is done once.")
     sys.stdout.flush()
     started = time.monotonic()
-    child = Child(plan.build)
+    child = Child(default.command)
     try:
         while (status := child.poll()) is None:
             if stopping.wait(0.1):
@@ -120,8 +121,8 @@ def _build_default(plan: Plan, console: Console, stopping: threading.Event) -> N
     finally:
         child.stop()
     if status != 0:
-        raise UpError(f"The default model could not be built: the build {describe_exit(status)}; see above.")
-    console.print(f"[green]✓[/] Built {plan.default_model} in {time.monotonic() - started:.0f} s")
+        raise UpError(f"{default.name} could not be built: the build {describe_exit(status)}; see above.")
+    console.print(f"[green]✓[/] Built {default.name} in {time.monotonic() - started:.0f} s")
 
 
 def _start_triton(triton: EmbeddedTriton, console: Console, stopping: threading.Event) -> list[Model]:

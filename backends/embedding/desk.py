@@ -1,0 +1,230 @@
+"""Where requests come in: tokenising, the queue, answers and cancellation are brought together here.
+
+The desk knows neither Triton nor tensors; `model.py` hands it what it read from them.
+"""
+
+import itertools
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from backends.embedding.encoder import Rows, Tokens
+from backends.embedding.lanes import Job, Lanes
+from backends.embedding.options import Options
+from backends.embedding.texts import Integers, Texts
+from backends.llm.errors import Cancelled, EngineFailed, GenerationError, InvalidValue, Overloaded, UnsupportedOption
+from backends.llm.outbox import Outbox
+from backends.llm.watch import Watch
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The tensors of one request. Exactly one of `texts` and `token_ids` is wanted."""
+
+    texts: list[bytes] | None = None
+    token_ids: Integers | None = None
+    token_counts: Integers | None = None
+    dimensions: int | None = None
+    purpose: str | None = None
+    truncate: bool = False
+
+    @property
+    def size(self) -> int:
+        """How many inputs there are."""
+        if self.texts is not None:
+            return len(self.texts)
+        return 1 if self.token_counts is None else int(self.token_counts.size)
+
+
+class Client(Protocol):
+    """The way back to one client, who may go away."""
+
+    def is_gone(self) -> bool:
+        """Whether the client has cancelled; takes a round trip to the server."""
+
+    def send(self, embedding: Rows, num_tokens: npt.NDArray[np.int32]) -> None:
+        """Send float32[inputs, dimensions] and int32[inputs] as the one response."""
+
+    def fail(self, error: GenerationError) -> None:
+        """Send an error as the one response."""
+
+
+class Desk:
+    """Takes requests, and sees to it that each of them is answered once."""
+
+    def __init__(self, lanes: Lanes, texts: Texts, options: Options) -> None:
+        """Take over the lanes: `close` closes them."""
+        self._lanes = lanes
+        self._texts = texts
+        self._options = options
+        self._keys = itertools.count()
+        self._lock = threading.Lock()
+        self._open: dict[int, _Exchange] = {}
+        self._inputs = 0
+        self._closed = False
+        self._outbox = Outbox()
+        self._watch = Watch()
+        self._tokenizing = ThreadPoolExecutor(1, "embedding-texts")
+
+    def take(self, request: Request, client: Client) -> None:
+        """Begin to answer; returns at once."""
+        exchange = _Exchange(next(self._keys), request, client, self)
+        refusal: GenerationError | None = None
+        with self._lock:
+            if self._closed:
+                refusal = EngineFailed("The model is being unloaded.")
+            elif self._inputs > self._options.max_waiting:
+                refusal = Overloaded(f"{self._inputs} texts wait already; try again later.")
+            else:
+                self._open[exchange.key] = exchange
+                self._inputs += request.size
+        if refusal:
+            client.fail(refusal)
+            return
+        self._watch.add(exchange.key, client.is_gone, exchange.cancel)
+        try:
+            self._tokenizing.submit(exchange.begin)
+        except RuntimeError as error:  # the desk closes, or there is no thread
+            exchange.end(EngineFailed(f"The request could not be prepared: {error}"))
+
+    def close(self) -> None:
+        """Answer what is open, and end every thread."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        self._watch.close()
+        self._tokenizing.shutdown(cancel_futures=True)
+        self._lanes.close()
+        with self._lock:
+            exchanges = list(self._open.values())
+        for exchange in exchanges:
+            exchange.end(EngineFailed("The model is being unloaded."))
+        self._outbox.close()
+
+    def tokens(self, exchange: "_Exchange") -> list[Tokens]:
+        """The tokens of each input. Raises `GenerationError`."""
+        request = exchange.request
+        self._check(request)
+        if request.texts is not None:
+            return self._texts.encode(
+                request.texts,
+                request.purpose,
+                truncate=request.truncate,
+                is_cancelled=lambda: exchange.ended,
+            )
+        assert request.token_ids is not None
+        return self._texts.check(request.token_ids, request.token_counts, truncate=request.truncate)
+
+    def _check(self, request: Request) -> None:
+        if (request.texts is None) == (request.token_ids is None):
+            raise InvalidValue("Exactly one of text and token_ids must be given.", "text")
+        if request.token_counts is not None and request.token_ids is None:
+            raise InvalidValue("This belongs to token_ids, which are not given.", "token_counts")
+        if request.purpose is not None and request.texts is None:
+            raise InvalidValue("No prompt can be put before token ids.", "purpose")
+        self._check_dimensions(request.dimensions)
+
+    def _check_dimensions(self, wanted: int | None) -> None:
+        allowed, whole = self._options.matryoshka, self._options.dimensions
+        if wanted is None:
+            return
+        if not 1 <= wanted <= whole:
+            raise InvalidValue(f"The model's rows are {whole} numbers wide; {wanted} cannot be had.", "dimensions")
+        if wanted == whole or allowed is True:
+            return
+        if allowed is False:
+            raise UnsupportedOption(
+                f"This model was not trained for rows that are cut; they are {whole} numbers wide.", "dimensions"
+            )
+        if wanted not in allowed:
+            raise UnsupportedOption(
+                f"The rows can be cut to {', '.join(map(str, allowed))}, not to {wanted}.", "dimensions"
+            )
+
+    def cut(self, rows: Rows, width: int | None) -> Rows:
+        """Keep the first `width` numbers of each row, and bring rows of length 1 back to it."""
+        if width is None or width == rows.shape[1]:
+            return rows
+        rows = rows[:, :width]
+        if self._options.normalized:
+            rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+        return np.ascontiguousarray(rows, np.float32)
+
+    def submit(self, job: Job) -> None:
+        """Hand a job to the lanes."""
+        self._lanes.submit(job)
+
+    def cancel(self, job: Job) -> None:
+        """Have the lanes forget a job."""
+        self._lanes.cancel(job)
+
+    def count_cancelled(self) -> None:
+        """A client has gone; only the watching thread says so."""
+        self._lanes.figures.requests_cancelled += 1
+
+    def answer(self, exchange: "_Exchange", outcome: "Answer | GenerationError") -> None:
+        """Forget a request and have a sender thread answer it."""
+        self._watch.remove(exchange.key)
+        with self._lock:
+            if self._open.pop(exchange.key, None):
+                self._inputs -= exchange.request.size
+        if isinstance(outcome, GenerationError):
+            self._outbox.post(exchange.key, lambda: exchange.client.fail(outcome))
+        else:
+            self._outbox.post(exchange.key, lambda: exchange.client.send(*outcome))
+
+
+Answer = tuple[Rows, npt.NDArray[np.int32]]
+
+
+class _Exchange:
+    """One request from its arrival to its answer."""
+
+    def __init__(self, key: int, request: Request, client: Client, desk: Desk) -> None:
+        self.key = key
+        self.request = request
+        self.client = client
+        self.ended = False
+        self._desk = desk
+        self._lock = threading.Lock()
+        self._job: Job | None = None
+
+    def begin(self) -> None:
+        """Tokenise and submit; runs in the thread for texts."""
+        if self.ended:
+            return
+        try:
+            tokens = self._desk.tokens(self)
+            counts = np.array([len(text) for text in tokens], np.int32)
+            self._job = Job(
+                tokens,
+                lambda rows: self.end((self._desk.cut(rows, self.request.dimensions), counts)),
+                lambda error: self.end(EngineFailed(f"The texts could not be embedded: {str(error)[:500]}")),
+            )
+            self._desk.submit(self._job)
+            if self.ended:  # the client went away meanwhile
+                self._desk.cancel(self._job)
+        except GenerationError as error:
+            self.end(error)
+        except Exception as error:  # nobody else would answer
+            self.end(EngineFailed(f"The request could not be prepared: {str(error)[:500]}"))
+
+    def cancel(self) -> None:
+        """The client has gone; called by the watching thread."""
+        self._desk.count_cancelled()
+        self.end(Cancelled("The request was cancelled."))
+        if self._job:
+            self._desk.cancel(self._job)
+
+    def end(self, outcome: Answer | GenerationError) -> None:
+        """Answer, unless that has happened."""
+        with self._lock:
+            if self.ended:
+                return
+            self.ended = True
+        self._desk.answer(self, outcome)

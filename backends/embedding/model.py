@@ -1,0 +1,73 @@
+"""What Triton loads for `backend: "embedding"`."""
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+# Triton loads this file alone, from wherever its backend directory is: the folder that holds the package `backends` is
+# put where Python looks. Where that folder is the backend directory's parent, `backends` is a namespace package.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import triton_python_backend_utils as pb_utils
+
+from backends.embedding.desk import Desk
+from backends.embedding.encoder import OrtEncoder
+from backends.embedding.lanes import Lanes
+from backends.embedding.options import read_options
+from backends.embedding.tensors import TritonClient, make_metrics, read_request
+from backends.embedding.texts import Texts
+from backends.llm.errors import EngineFailed, GenerationError
+from backends.llm.lifeline import end_with_parent
+from backends.llm.loading import load_tokenizer
+from backends.llm.metrics import Publisher
+
+_log = logging.getLogger(__name__)
+
+
+class TritonPythonModel:
+    """One instance of a model."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Load the network. What is wrong with its files or parameters becomes the reason Triton shows."""
+        self._lifeline = end_with_parent()
+        config = json.loads(args["model_config"])
+        folder = Path(args["model_repository"]) / args["model_version"]
+        try:
+            options = read_options(config.get("parameters", {}))
+            tokenizer = load_tokenizer(folder)
+            encoder = OrtEncoder(folder)
+        except Exception as error:
+            raise pb_utils.TritonModelException(f"The model in {folder} cannot be loaded: {error}") from error
+        lanes = Lanes(encoder, options.lanes)
+        self._desk = Desk(lanes, Texts(tokenizer, options, encoder.vocab_size), options)
+        gauges, counters, self._families = make_metrics(args["model_name"])
+        figures: Any = lanes.figures  # the publisher asks for its numbers by name
+        self._publisher = Publisher(figures, gauges, counters)
+
+    def execute(self, requests: list[Any]) -> None:
+        """Take requests; their answers come later, through their response senders."""
+        for request in requests:
+            try:
+                self._take(request)
+            except Exception:  # not even the error could be sent; the other requests are taken all the same
+                _log.exception("A request could not be answered.")
+
+    def _take(self, request: Any) -> None:
+        client = TritonClient(request)
+        try:
+            read = read_request(request)
+        except GenerationError as error:
+            client.fail(error)
+        except Exception as error:
+            _log.exception("A request could not be read.")
+            client.fail(EngineFailed(f"The request could not be read: {str(error)[:500]}"))
+        else:
+            self._desk.take(read, client)
+
+    def finalize(self) -> None:
+        """Answer what is open, and end every thread."""
+        self._desk.close()
+        self._publisher.close()
+        self._lifeline.set()
