@@ -4,12 +4,12 @@ A model's own parameters win, then those of the models file (`gateway.models_fil
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Protocol
 
 from gateway.signatures import llmapi, tensorrt_llm, vllm
-from gateway.triton import ModelConfig
+from gateway.triton import ModelConfig, Stop
 
 
 class Layout(Protocol):
@@ -58,6 +58,12 @@ def complement(config: ModelConfig, said: Mapping[str, str]) -> tuple[ModelConfi
     return replace(config, parameters=parameters), remark
 
 
-def steps(configs: Iterable[ModelConfig]) -> frozenset[str]:
-    """The models that ensembles are made of."""
-    return frozenset(step for config in configs for step in config.steps)
+def is_step(name: str, configs: Mapping[str, ModelConfig]) -> bool:
+    """Whether an ensemble among these models is made of this one."""
+    return any(name in config.steps for config in configs.values())
+
+
+def stop(config: ModelConfig, configs: Mapping[str, ModelConfig]) -> Stop | None:
+    """How a request to an ensemble is stopped, see `tensorrt_llm.stop`. `configs` are the models of its server."""
+    stops = (tensorrt_llm.stop(configs[step]) for step in config.steps if step in configs)
+    return next(filter(None, stops), None)

@@ -33,6 +33,9 @@ from gateway.errors import (
 _END_SECONDS = 1.0
 """How long a server may take to end a stream after its last response."""
 
+_STOP_SECONDS = 5.0
+"""How long a server may take to stop a request that nobody waits for."""
+
 _CHANNEL_OPTIONS = [
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
@@ -79,6 +82,14 @@ def float32(name: str, value: float) -> Tensor:
     return Tensor(name, "FP32", (1,), struct.pack("<f", value))
 
 
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """How a request is stopped where closing its stream does not reach it: asked of `model` under the same id."""
+
+    model: str
+    tensors: tuple[Tensor, ...]
+
+
 class Response:
     """One response of a model: its outputs by name, read on demand."""
 
@@ -113,10 +124,10 @@ class Response:
         raw = self._outputs.get(name, b"")
         return struct.unpack(f"<{len(raw) // 4}i", raw)
 
-    def uint32(self, name: str) -> int | None:
-        """The first element of a UINT32 output."""
-        raw = self._outputs.get(name)
-        return int.from_bytes(raw[:4], "little") if raw else None
+    def uint32s(self, name: str) -> tuple[int, ...]:
+        """Elements of a UINT32 output; empty where the response does not carry it."""
+        raw = self._outputs.get(name, b"")
+        return struct.unpack(f"<{len(raw) // 4}I", raw)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,11 +164,14 @@ class Triton:
         """`url` is `host:port` of the gRPC service."""
         self.url = url
         self.in_flight = 0
+        self._stopping: set[asyncio.Task[None]] = set()
         self._channel = grpc.aio.insecure_channel(url, options=_CHANNEL_OPTIONS)
         self._stub = rpc.GRPCInferenceServiceStub(self._channel)
 
     async def close(self) -> None:
         """Close the connection; streams in flight are cancelled."""
+        for stopping in tuple(self._stopping):
+            stopping.cancel()
         await self._channel.close()
 
     async def index(self, timeout: float = 5.0) -> list[IndexEntry]:
@@ -187,24 +201,19 @@ class Triton:
         )
 
     async def stream(
-        self, model: str, tensors: Sequence[Tensor], *, request_id: str, timeout: float
+        self, model: str, tensors: Sequence[Tensor], *, request_id: str, timeout: float, stop: Stop | None = None
     ) -> AsyncGenerator[Response]:
         """Ask a model, and yield its responses until the one with the final flag.
 
-        Closing the iterator cancels the request in the server. Raises a `GatewayError` when the request fails, when
-        nothing arrives for `timeout` seconds, and when the stream ends before its final response.
+        Closing the iterator cancels the request in the server, and asks for `stop` where that is given. Raises a
+        `GatewayError` when the request fails, when nothing arrives for `timeout` seconds, and when the stream ends
+        before its final response.
         """
-        request = pb.ModelInferRequest(
-            model_name=model,
-            id=request_id,
-            inputs=[
-                pb.ModelInferRequest.InferInputTensor(name=t.name, datatype=t.datatype, shape=t.shape) for t in tensors
-            ],
-            raw_input_contents=[t.data for t in tensors],
-        )
+        request = _request(model, tensors, request_id)
         request.parameters["triton_enable_empty_final_response"].bool_param = True
         call = self._stub.ModelStreamInfer()
         self.in_flight += 1
+        ended = False
         try:
             await call.write(request)
             await call.done_writing()
@@ -214,12 +223,14 @@ class Triton:
                 if message is grpc.aio.EOF:
                     raise await _premature(call)
                 if message.error_message:
+                    ended = True
                     await _end(call)
                     raise _gateway_error(None, message.error_message)
                 answer = message.infer_response
                 if answer.outputs:
                     yield Response(answer)
                 if answer.parameters["triton_final_response"].bool_param:
+                    ended = True
                     await _end(call)
                     return
         except TimeoutError:
@@ -232,6 +243,30 @@ class Triton:
         finally:
             self.in_flight -= 1
             call.cancel()
+            if stop and not ended:
+                stopping = asyncio.create_task(self._stop(stop, request_id))
+                self._stopping.add(stopping)
+                stopping.add_done_callback(self._stopping.discard)
+
+    async def _stop(self, stop: Stop, request_id: str) -> None:
+        with suppress(TimeoutError, grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            async with asyncio.timeout(_STOP_SECONDS):
+                call = self._stub.ModelStreamInfer()
+                await call.write(_request(stop.model, stop.tensors, request_id))
+                await call.done_writing()
+                while await call.read() is not grpc.aio.EOF:
+                    pass
+
+
+def _request(model: str, tensors: Sequence[Tensor], request_id: str) -> pb.ModelInferRequest:
+    return pb.ModelInferRequest(
+        model_name=model,
+        id=request_id,
+        inputs=[
+            pb.ModelInferRequest.InferInputTensor(name=t.name, datatype=t.datatype, shape=t.shape) for t in tensors
+        ],
+        raw_input_contents=[t.data for t in tensors],
+    )
 
 
 async def _end(call: Any) -> None:

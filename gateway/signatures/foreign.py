@@ -1,5 +1,6 @@
 """What the layouts of other people's models share: how their texts grow, how they stop, and how they fail."""
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
@@ -8,7 +9,6 @@ from typing import Literal, TypeAlias
 from gateway.errors import ContextLengthExceeded, GatewayError, InvalidRequest, ModelFailed, UnsupportedOption
 from gateway.operations.complete import Complete
 from gateway.operations.text import Sampling
-from gateway.signatures import vllm
 
 Growth: TypeAlias = Literal["cumulative", "delta"]
 
@@ -44,7 +44,11 @@ def refuse_others(sampling: Sampling, carried: Iterable[str]) -> None:
 
 def check(parameters: Mapping[str, str]) -> None:
     """Raise `ValueError` when a model's parameters could not carry what it says it offers."""
-    vllm.check(parameters)
+    special_tokens = json.loads(parameters.get("special_tokens", "{}"))
+    if not isinstance(special_tokens, dict) or not all(isinstance(v, str) for v in special_tokens.values()):
+        raise ValueError("special_tokens is not an object of strings")
+    if "chat" in json.loads(parameters["operations"]) and "chat_template" not in parameters:
+        raise ValueError("it offers chat and has no chat_template")
     growth(parameters, None)
     for name in ("max_tokens", "context_length"):
         positive(parameters, name)

@@ -14,7 +14,7 @@ from gateway.errors import GatewayError, ModelFailed, UnsupportedOption
 from gateway.operations.complete import Complete
 from gateway.operations.text import Delta, Finish, FinishReason, Sampling, Structure, TextEvent, Usage
 from gateway.signatures import foreign
-from gateway.triton import ModelConfig, Response, Tensor, boolean, float32, int32, text, uint64
+from gateway.triton import ModelConfig, Response, Stop, Tensor, boolean, float32, int32, text, uint64
 
 INPUTS: Mapping[str, str] = {
     "text_input": "BYTES",
@@ -137,6 +137,19 @@ def _guide(structure: Structure, config: ModelConfig) -> list[Tensor]:
         case _:
             kind = "ebnf_grammar"
     return [text("guided_decoding_guide_type", kind), text("guided_decoding_guide", guide)]
+
+
+def stop(core: ModelConfig) -> Stop | None:
+    """How the model `core` is told to stop a request, where it is the ensemble's step that generates.
+
+    Triton does not hand a hang-up on to the step that an ensemble waits for, and gives it the ensemble's request id.
+    The tensors are those of `TritonDecoder.send_cancellation_request`.
+    """
+    expected = {"input_ids": "INT32", "input_lengths": "INT32", "request_output_len": "INT32", "stop": "BOOL"}
+    if not expected.items() <= core.inputs.items():
+        return None
+    tensors = [int32("input_ids", 0), int32("input_lengths", 0), int32("request_output_len", 0), boolean("stop", True)]
+    return Stop(core.name, tuple(map(_batched, tensors) if core.max_batch_size else tensors))
 
 
 def check(parameters: Mapping[str, str]) -> None:

@@ -21,6 +21,7 @@ from gateway.operations.text import (
     TokenLogprob,
     Usage,
 )
+from gateway.signatures import foreign
 from gateway.triton import ModelConfig, Response, Tensor, boolean, int32, text
 
 INPUTS: Mapping[str, str] = {
@@ -96,11 +97,7 @@ def _sampling_parameters(sampling: Sampling) -> dict[str, object]:
 
 def check(parameters: Mapping[str, str]) -> None:
     """Raise `ValueError` when a model's parameters could not carry what it says it offers."""
-    special_tokens = json.loads(parameters.get("special_tokens", "{}"))
-    if not isinstance(special_tokens, dict) or not all(isinstance(v, str) for v in special_tokens.values()):
-        raise ValueError("special_tokens is not an object of strings")
-    if "chat" in json.loads(parameters["operations"]) and "chat_template" not in parameters:
-        raise ValueError("it offers chat and has no chat_template")
+    foreign.check(parameters)
 
 
 def explain(error: GatewayError) -> GatewayError:
@@ -111,7 +108,7 @@ def explain(error: GatewayError) -> GatewayError:
         error.param = "messages"
     elif error.param in INPUTS:
         error.param = None
-    return error
+    return foreign.explain(error)
 
 
 async def decode(
@@ -123,8 +120,8 @@ async def decode(
     async for response in responses:
         texts = response.texts("text_output")
         reasons = response.texts("finish_reason")
-        tokens = response.uint32("num_output_tokens") or 0
-        prompt_tokens = response.uint32("num_input_tokens") or prompt_tokens
+        tokens = sum(response.uint32s("num_output_tokens"))  # Triton's vLLM backend counts each answer by itself
+        prompt_tokens = max(response.uint32s("num_input_tokens"), default=prompt_tokens)
         completion_tokens += tokens
         logprobs = _read_logprobs(response, request.sampling)
         if unfinished is None:

@@ -83,7 +83,9 @@ class Ask:
             assert response.status_code == 200, response.text
             answer = response.json()
             choices = answer["choices"]
-            return Said([added(choice) for choice in choices], [c["finish_reason"] for c in choices], answer["usage"])
+            return Said(
+                [added(choice) for choice in choices], [c["finish_reason"] for c in choices], answer.get("usage") or {}
+            )
         n = body.get("n") or 1
         said = Said([""] * n, [None] * n)
         last: Any = None

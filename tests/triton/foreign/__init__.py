@@ -1,0 +1,1 @@
+"""Models with other people's tensors, for a real Triton: the published configurations, and scripts for engines."""

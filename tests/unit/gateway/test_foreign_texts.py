@@ -1,0 +1,133 @@
+"""How texts of models that are not ours become what is shown."""
+
+import random
+
+import pytest
+
+from gateway.errors import ContextLengthExceeded, ModelFailed, UnsupportedOption
+from gateway.operations.text import Sampling, Structure
+from gateway.signatures import foreign
+from gateway.signatures.foreign import Answer, Growth
+
+
+def shown(grows: Growth | None, *texts: str, stop: tuple[str, ...] = ()) -> list[str]:
+    answer = Answer(grows, stop)
+    return [answer.feed(text) for text in texts] + [answer.finish()]
+
+
+def whole(*deltas: str) -> list[str]:
+    return ["".join(deltas[: i + 1]) for i in range(len(deltas))]
+
+
+DELTAS = [
+    ["Hel", "lo"],
+    ["ha", "ha", "!"],
+    ["1", "10", "1", "0"],
+    ["a", "", "a", "", "b"],
+    ["", "", "x"],
+    ["the", " the", " the", "the"],
+    ["Gr", "üß", "e 👋"],
+]
+
+
+@pytest.mark.parametrize("deltas", DELTAS)
+def test_both_ways_of_growing_are_told_apart(deltas: list[str]) -> None:
+    assert "".join(shown(None, *deltas)) == "".join(deltas)
+    assert "".join(shown(None, *whole(*deltas))) == "".join(deltas)
+
+
+def test_random_answers_whole_or_added() -> None:
+    rng = random.Random(4)
+    for _ in range(2000):
+        deltas = [rng.choice(["a", "b", "ab", "ba", "aa", " c"]) for _ in range(rng.randint(3, 12))]
+        assert "".join(shown(None, *whole(*deltas))) == "".join(deltas)
+        assert "".join(shown("delta", *deltas)) == "".join(deltas)
+
+
+def test_the_first_text_is_shown_at_once_and_the_second_where_both_readings_agree() -> None:
+    assert shown(None, "He", "Hello", "Hello you") == ["He", "", "llo you", ""]
+    assert shown(None, "He", "llo") == ["He", "llo", ""]
+
+
+def test_an_answer_too_short_to_tell_is_read_as_whole_texts() -> None:
+    assert shown(None, "ha", "ha") == ["ha", "", ""]
+
+
+def test_a_stated_growth_is_not_questioned() -> None:
+    assert shown("delta", "1", "11", "111") == ["1", "11", "111", ""]
+    assert shown("cumulative", "1", "11", "111") == ["1", "1", "1", ""]
+
+
+def test_half_a_character_waits_where_the_text_comes_anew() -> None:
+    assert shown("cumulative", "a", "a\ufffd", "aä") == ["a", "", "ä", ""]
+    assert shown(None, "a\ufffd", "aä", "aäb", "aäbc") == ["a", "", "", "äbc", ""]
+    assert shown("cumulative", "a\ufffd") == ["a", "\ufffd"]
+
+
+def test_what_was_said_is_not_said_again_where_a_text_shrinks() -> None:
+    assert shown("cumulative", "ab", "abc<", "abc", "abcd<x") == ["ab", "c<", "", "<x", ""]
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        (["one END two"], "one "),
+        (["one E", "N", "D two"], "one "),
+        (["one E", "N", "X", "END"], "one ENX"),
+        (["one EN"], "one EN"),
+        (["EEN", "D"], "E"),
+        (["a", "STOP", "END"], "a"),
+        (["ENDEND"], ""),
+    ],
+)
+def test_stop_strings(texts: list[str], expected: str) -> None:
+    pieces = shown("delta", *texts, stop=("END", "STOP"))
+    assert "".join(pieces) == expected
+    assert "".join(shown("cumulative", *whole(*texts), stop=("END", "STOP"))) == expected
+
+
+def test_random_stop_strings_are_cut_wherever_the_text_is_broken() -> None:
+    rng = random.Random(5)
+    for _ in range(2000):
+        text = "".join(rng.choice("ab") for _ in range(12))
+        stop = tuple("".join(rng.choice("ab") for _ in range(rng.randint(2, 4))) for _ in range(2))
+        pieces, at = [], 0
+        while at < len(text):
+            size = rng.randint(1, 3)
+            pieces.append(text[at : at + size])
+            at += size
+        said = "".join(shown("delta", *pieces, stop=stop))
+        assert not any(word in said for word in stop)
+        assert said == text or (text.startswith(said) and text[len(said) :].startswith(stop))
+
+
+def test_options_are_refused_by_their_public_names() -> None:
+    with pytest.raises(UnsupportedOption, match="response_format") as caught:
+        foreign.refuse_others(Sampling(structured_outputs=Structure("json", True)), ())
+    assert caught.value.param == "response_format"
+    foreign.refuse_others(Sampling(n=1, temperature=None, stop=()), ())
+
+
+def test_failures_lose_their_traceback_and_gain_their_meaning() -> None:
+    traceback = 'Traceback (most recent call last):\n  File "/x/model.py", line 3\npb_utils.Oh: It broke.\n'
+    assert foreign.explain(ModelFailed(traceback)).message == "pb_utils.Oh: It broke."
+    long = "Executor failed process requestId 3 due to: Prompt length (12) exceeds maximum input length (10)."
+    error = foreign.explain(ModelFailed(long))
+    assert isinstance(error, ContextLengthExceeded)
+    assert error.param == "prompt"
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"text": "sideways"},
+        {"max_tokens": "many"},
+        {"context_length": "0"},
+        {"operations": '["chat"]'},
+        {"special_tokens": "[]"},
+    ],
+)
+def test_parameters_that_make_no_sense(parameters: dict[str, str]) -> None:
+    foreign.check({"operations": "[]"})
+    with pytest.raises(ValueError):
+        foreign.check({"operations": "[]", **parameters})

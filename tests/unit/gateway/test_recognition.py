@@ -1,0 +1,76 @@
+"""Models that do not describe themselves."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from gateway import recognition
+from gateway.signatures import llmapi, tensorrt_llm, vllm
+from gateway.triton import ModelConfig
+
+
+def config(layout: recognition.Layout, *, batch: int = 0, **parameters: str) -> ModelConfig:
+    inputs, outputs = {**layout.INPUTS, "more": "FP16"}, {**layout.OUTPUTS, "more": "FP32"}
+    return ModelConfig("m", parameters, inputs, outputs, b"", max_batch_size=batch)
+
+
+@pytest.mark.parametrize(
+    ("layout", "batch", "name"),
+    [
+        (vllm, 0, "vllm"),
+        (llmapi, 0, "llmapi"),
+        (tensorrt_llm, 0, "tensorrt_llm"),
+        (tensorrt_llm, 64, "tensorrt_llm"),
+        # They read prompts of one dimension only.
+        (vllm, 8, None),
+        (llmapi, 8, None),
+    ],
+)
+def test_tensors_show_the_layout(layout: recognition.Layout, batch: int, name: str | None) -> None:
+    assert recognition.recognise(config(layout, batch=batch)) == name
+
+
+@pytest.mark.parametrize("layout", [vllm, llmapi, tensorrt_llm])
+def test_another_datatype_or_a_missing_tensor_is_another_layout(layout: recognition.Layout) -> None:
+    whole = config(layout)
+    for tensor in layout.INPUTS:
+        assert recognition.recognise(replace(whole, inputs={**whole.inputs, tensor: "FP64"})) is None
+        rest = {name: kind for name, kind in whole.inputs.items() if name != tensor}
+        assert recognition.recognise(replace(whole, inputs=rest)) is None
+
+
+def test_a_model_without_a_template_completes_only_and_says_how_it_could_chat() -> None:
+    found, remark = recognition.complement(config(llmapi), {})
+    assert json.loads(found.parameters["operations"]) == ["complete"]
+    assert 'TRITONIC_MODELS_FILE: [models."m"] with tokenizer_config' in (remark or "")
+    found, remark = recognition.complement(config(llmapi), {"chat_template": "x"})
+    assert json.loads(found.parameters["operations"]) == ["chat", "complete"]
+    assert remark is None
+
+
+def test_the_model_wins_over_the_file_and_the_file_over_the_tensors() -> None:
+    said = {"served_name": "file", "signature": "tensorrt_llm", "owned_by": "file"}
+    found, _ = recognition.complement(config(llmapi, served_name="own"), said)
+    assert found.parameters["served_name"] == "own"
+    assert found.parameters["signature"] == "tensorrt_llm"
+    assert found.parameters["owned_by"] == "file"
+
+
+def test_unknown_tensors_give_no_signature() -> None:
+    unknown = ModelConfig("m", {}, {"x": "FP32"}, {"y": "FP32"}, b"")
+    found, remark = recognition.complement(unknown, {"served_name": "n"})
+    assert ("signature" in found.parameters, remark) == (False, None)
+
+
+def test_the_steps_of_an_ensemble() -> None:
+    ensemble = replace(config(tensorrt_llm, batch=8), name="ensemble", steps=("before", "core", "after"))
+    inputs = {"input_ids": "INT32", "input_lengths": "INT32", "request_output_len": "INT32", "stop": "BOOL"}
+    core = ModelConfig("core", {}, inputs, {}, b"", max_batch_size=8)
+    known = {"ensemble": ensemble, "core": core}
+    assert recognition.is_step("core", known)
+    assert not recognition.is_step("ensemble", known)
+    stop = recognition.stop(ensemble, known)
+    assert stop is not None
+    assert stop.model == "core"
+    assert recognition.stop(ensemble, {"ensemble": ensemble}) is None

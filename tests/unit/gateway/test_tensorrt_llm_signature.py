@@ -1,0 +1,224 @@
+"""The tensors of tensorrt_llm_bls and ensemble."""
+
+import struct
+from collections.abc import AsyncGenerator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from tritonclient.grpc import service_pb2 as pb
+
+from gateway.errors import ModelFailed, UnsupportedOption
+from gateway.operations.complete import Complete
+from gateway.operations.text import Delta, Finish, Sampling, Structure, TextEvent, Usage
+from gateway.signatures import tensorrt_llm
+from gateway.triton import ModelConfig, Response, Tensor
+
+ENSEMBLE = ModelConfig(
+    name="ensemble",
+    parameters={"context_length": "100"},
+    inputs={
+        **tensorrt_llm.INPUTS,
+        "min_tokens": "INT32",
+        "seed": "UINT64",
+        "presence_penalty": "FP32",
+        "frequency_penalty": "FP32",
+        "num_return_sequences": "INT32",
+        "return_num_input_tokens": "BOOL",
+        "return_num_output_tokens": "BOOL",
+        "guided_decoding_guide_type": "BYTES",
+        "guided_decoding_guide": "BYTES",
+    },
+    outputs={**tensorrt_llm.OUTPUTS, "sequence_index": "INT32"},
+    serialized=b"",
+    max_batch_size=8,
+)
+BLS = replace(ENSEMBLE, inputs={**ENSEMBLE.inputs, "num_draft_tokens": "INT32"})
+
+
+def encode(config: ModelConfig = ENSEMBLE, **sampling: Any) -> dict[str, Tensor]:
+    request = Complete(model="m", prompt="p", sampling=Sampling(**sampling))
+    return {tensor.name: tensor for tensor in tensorrt_llm.encode(request, config)}
+
+
+def number(tensor: Tensor) -> float:
+    value: float
+    (value,) = struct.unpack({"INT32": "<i", "FP32": "<f", "UINT64": "<Q", "BOOL": "<?"}[tensor.datatype], tensor.data)
+    return value
+
+
+def said(text: str, **numbers: int) -> Response:
+    message = pb.ModelInferResponse()
+    message.outputs.add(name="text_output", datatype="BYTES", shape=[1])
+    data = text.encode()
+    message.raw_output_contents.append(struct.pack("<I", len(data)) + data)
+    for name, value in numbers.items():
+        message.outputs.add(name=name, datatype="INT32", shape=[1, 1])
+        message.raw_output_contents.append(struct.pack("<i", value))
+    return Response(message)
+
+
+def counted(text: str, tokens: int = 1, **more: int) -> Response:
+    return said(text, num_input_tokens=10, num_output_tokens=tokens, **more)
+
+
+async def decode(*responses: Response, config: ModelConfig = ENSEMBLE, **sampling: Any) -> list[TextEvent]:
+    async def stream() -> AsyncGenerator[Response]:
+        for response in responses:
+            yield response
+
+    request = Complete(model="m", prompt="p", sampling=Sampling(**sampling))
+    return [event async for event in tensorrt_llm.decode(request, stream(), config)]
+
+
+def test_every_tensor_has_the_batch_dimension_that_the_model_has() -> None:
+    tensors = encode(stop=("a", "b"), temperature=0.5)
+    assert tensors["stop_words"].shape == (1, 2)
+    assert {tensor.shape for name, tensor in tensors.items() if name != "stop_words"} == {(1, 1)}
+    assert all(ENSEMBLE.inputs[name] == tensor.datatype for name, tensor in tensors.items())
+    assert encode(replace(ENSEMBLE, max_batch_size=0), stop=("a", "b"))["stop_words"].shape == (2,)
+
+
+def test_only_models_that_can_are_asked_to_stream() -> None:
+    assert number(encode()["stream"]) == 1
+    assert number(encode(replace(ENSEMBLE, decoupled=False))["stream"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("parameters", "given", "expected"),
+    [
+        ({"context_length": "100"}, None, 100),
+        ({"context_length": "100", "max_tokens": "30"}, None, 30),
+        ({"context_length": "100", "max_tokens": "30"}, 40, 40),
+    ],
+)
+def test_the_length_of_an_answer(parameters: dict[str, str], given: int | None, expected: int) -> None:
+    assert number(encode(replace(ENSEMBLE, parameters=parameters), max_tokens=given)["max_tokens"]) == expected
+
+
+def test_a_length_that_nobody_knows_is_asked_for() -> None:
+    with pytest.raises(UnsupportedOption) as caught:
+        encode(replace(ENSEMBLE, parameters={}))
+    assert caught.value.param == "max_tokens"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, {}),
+        ({"temperature": 0.0, "top_p": 0.5}, {"top_k": 1, "temperature": 1}),
+        ({"temperature": 0.5, "seed": 3}, {"temperature": 0.5, "top_p": 1, "seed": 3}),
+        ({"top_k": 5, "seed": -1}, {"top_k": 5, "seed": 2**64 - 1}),
+        ({"top_k": -1, "seed": 3}, {"top_k": 0, "top_p": 1, "seed": 3}),
+        ({"top_p": 0.5, "seed": 3}, {"top_p": 0.5, "seed": 3}),
+    ],
+)
+def test_how_tokens_are_chosen(given: dict[str, Any], expected: dict[str, float]) -> None:
+    tensors = encode(**given)
+    assert {n: number(tensors[n]) for n in ("top_k", "top_p", "temperature", "seed") if n in tensors} == expected
+
+
+def test_requests_without_a_seed_get_different_ones() -> None:
+    assert number(encode(temperature=1.0)["seed"]) != number(encode(temperature=1.0)["seed"])
+
+
+def test_several_answers_need_a_model_that_tells_them_apart() -> None:
+    assert number(encode(n=3)["num_return_sequences"]) == 3
+    for config in (BLS, replace(ENSEMBLE, decoupled=False), replace(ENSEMBLE, outputs=tensorrt_llm.OUTPUTS)):
+        with pytest.raises(UnsupportedOption) as caught:
+            encode(config, n=2)
+        assert caught.value.param == "n"
+
+
+@pytest.mark.parametrize("kind", ["json", "regex"])
+def test_structures_are_refused_where_there_is_no_tensor(kind: Any) -> None:
+    bare = replace(ENSEMBLE, inputs=tensorrt_llm.INPUTS)
+    with pytest.raises(UnsupportedOption) as caught:
+        encode(bare, structured_outputs=Structure(kind, "x"))
+    assert caught.value.param == "response_format"
+    with pytest.raises(UnsupportedOption, match="min_tokens"):
+        encode(bare, min_tokens=2)
+
+
+def test_any_json_needs_no_guide() -> None:
+    tensors = encode(structured_outputs=Structure("json", True))
+    assert "guided_decoding_guide" not in tensors
+
+
+def test_pictures_and_tokens_are_refused() -> None:
+    with pytest.raises(UnsupportedOption) as caught:
+        tensorrt_llm.encode(Complete(model="m", prompt="p", pictures=(b"x",)), ENSEMBLE)
+    assert caught.value.param == "messages"
+    with pytest.raises(UnsupportedOption) as caught:
+        tensorrt_llm.encode(Complete(model="m", prompt=(1, 2)), ENSEMBLE)
+    assert caught.value.param == "prompt"
+
+
+async def test_what_the_counts_tell() -> None:
+    assert await decode(counted("a"), counted("b")) == [
+        Delta(0, "a", 1),
+        Delta(0, "b", 1),
+        Finish(0, "stop"),
+        Usage(10, 2),
+    ]
+    assert Finish(0, "length") in await decode(counted("a"), counted("b"), max_tokens=2)
+    # The engine had no more room: 10 and 90 fill its context.
+    assert Finish(0, "length") in await decode(counted("a", 90), max_tokens=95)
+
+
+async def test_what_nobody_counted_is_not_told() -> None:
+    assert await decode(said("a"), said("b")) == [Delta(0, "a"), Delta(0, "b"), Finish(0, None)]
+    unknown = replace(ENSEMBLE, parameters={})
+    assert Finish(0, None) in await decode(counted("a"), max_tokens=9, config=unknown)
+    assert Finish(0, "length") in await decode(counted("a", 9), max_tokens=9, config=unknown)
+
+
+async def test_a_stop_string_is_a_reason_of_its_own() -> None:
+    events = await decode(said("a E"), said("ND b"), stop=("END",))
+    assert events == [Delta(0, "a "), Finish(0, "stop")]
+
+
+async def test_an_engine_that_overhears_the_stop_string_is_left() -> None:
+    heard = 0
+
+    async def endless() -> AsyncGenerator[Response]:
+        nonlocal heard
+        while True:
+            heard += 1
+            yield counted("END")
+
+    request = Complete(model="m", prompt="p", sampling=Sampling(stop=("END",)))
+    events = [event async for event in tensorrt_llm.decode(request, endless(), ENSEMBLE)]
+    assert events[-2:] == [Finish(0, "stop"), Usage(10, heard)]
+    assert heard < 20
+
+
+async def test_answers_side_by_side() -> None:
+    events = await decode(
+        counted("a", sequence_index=1), counted("b", sequence_index=0), counted("c", sequence_index=1), n=2
+    )
+    assert "".join(event.text for event in events if isinstance(event, Delta) and event.index == 1) == "ac"
+    assert events[-3:] == [Finish(0, "stop"), Finish(1, "stop"), Usage(10, 3)]
+    with pytest.raises(ModelFailed, match="more answers"):
+        await decode(said("a", sequence_index=2), n=2)
+
+
+async def test_a_model_that_accumulates_tokens_sends_whole_texts() -> None:
+    config = replace(ENSEMBLE, parameters={**ENSEMBLE.parameters, "accumulate_tokens": "true"})
+    events = await decode(counted("a"), counted("ab"), counted("abc"), config=config)
+    assert [event.text for event in events if isinstance(event, Delta)] == ["a", "b", "c"]
+
+
+async def test_a_stream_without_an_answer_is_a_failure() -> None:
+    with pytest.raises(ModelFailed, match="ended the stream"):
+        await decode()
+
+
+def test_the_engine_of_an_ensemble_can_be_told_to_stop() -> None:
+    inputs = {"input_ids": "INT32", "input_lengths": "INT32", "request_output_len": "INT32", "stop": "BOOL"}
+    core = ModelConfig("tensorrt_llm", {}, inputs, {}, b"", max_batch_size=8)
+    stop = tensorrt_llm.stop(core)
+    assert stop is not None
+    assert (stop.model, {tensor.name for tensor in stop.tensors}) == ("tensorrt_llm", set(inputs))
+    assert {tensor.shape for tensor in stop.tensors} == {(1, 1)}
+    assert tensorrt_llm.stop(ENSEMBLE) is None
