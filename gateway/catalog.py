@@ -11,7 +11,7 @@ import uuid
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import structlog
 
@@ -22,9 +22,8 @@ from gateway.operations.complete import Complete
 from gateway.operations.embed import Embed
 from gateway.operations.transcribe import Transcribe
 from gateway.prompting import conversation
-from gateway.signatures import embedding, llmapi, tensorrt_llm, transcription, vllm
 from gateway.telemetry import Trace
-from gateway.triton import IndexEntry, ModelConfig, Response, Stop, Tensor, Triton
+from gateway.triton import IndexEntry, ModelConfig, Stop, Triton
 
 _DOWN_INTERVAL = 0.5
 """Seconds between two looks at a server that did not answer the last one."""
@@ -34,41 +33,6 @@ Request: TypeAlias = Chat | Complete | Embed | Transcribe
 OPERATION_NAMES: Mapping[type, str] = {Chat: "chat", Complete: "complete", Embed: "embed", Transcribe: "transcribe"}
 
 
-class Signature(Protocol):
-    """A module of `gateway/signatures/`: how an operation travels in tensors.
-
-    Chats are made texts before (`gateway.prompting.conversation`): a signature carries `Complete` or `Embed`.
-    """
-
-    INPUTS: Mapping[str, str]
-    OUTPUTS: Mapping[str, str]
-
-    def encode(self, request: Any, config: ModelConfig) -> list[Tensor]:
-        """Return the tensors of a request. Raises `UnsupportedOption` for what they cannot carry."""
-        ...
-
-    def decode(self, request: Any, responses: AsyncGenerator[Response], config: ModelConfig) -> AsyncGenerator[Any]:
-        """Yield the events that responses to `request` mean."""
-        ...
-
-    def check(self, parameters: Mapping[str, str]) -> None:
-        """Raise `ValueError` when a model's parameters could not carry what it says it offers."""
-        ...
-
-    def explain(self, error: GatewayError) -> GatewayError:
-        """Put a failure in the caller's terms."""
-        ...
-
-
-SIGNATURES: Mapping[str, Signature] = {
-    "vllm": vllm,
-    "embedding": embedding,
-    "transcription": transcription,
-    "tensorrt_llm": tensorrt_llm,
-    "llmapi": llmapi,
-}
-
-
 @dataclass(frozen=True, slots=True)
 class Model:
     """A model that can be asked, at one endpoint."""
@@ -76,7 +40,7 @@ class Model:
     name: str
     endpoint: "Endpoint"
     config: ModelConfig
-    signature: Signature
+    signature: recognition.Signature
     operations: frozenset[str]
     owned_by: str
     created: int
@@ -260,7 +224,7 @@ class Catalog:
             self._complain(config, "it does not describe itself, and its tensors are of no known layout")
             return None
         try:
-            signature = SIGNATURES[parameters["signature"]]
+            signature = recognition.SIGNATURES[parameters["signature"]]
             operations = frozenset(json.loads(parameters["operations"]))
             created = int(parameters.get("created", 0))
             signature.check(parameters)

@@ -4,22 +4,51 @@ A model's own parameters win, then those of the models file (`gateway.models_fil
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
-from gateway.signatures import llmapi, tensorrt_llm, vllm
-from gateway.triton import ModelConfig, Stop
+from gateway.errors import GatewayError
+from gateway.signatures import embedding, llmapi, tensorrt_llm, transcription, vllm
+from gateway.triton import ModelConfig, Response, Stop, Tensor
 
 
-class Layout(Protocol):
-    """The tensors of a module of `gateway.signatures`: those that a model needs at least, with their datatypes."""
+class Signature(Protocol):
+    """A module of `gateway/signatures/`: how an operation travels in tensors.
+
+    Chats are made texts before (`gateway.prompting.conversation`): a signature carries `Complete` or `Embed`.
+    """
 
     INPUTS: Mapping[str, str]
     OUTPUTS: Mapping[str, str]
 
+    def encode(self, request: Any, config: ModelConfig) -> list[Tensor]:
+        """Return the tensors of a request. Raises `UnsupportedOption` for what they cannot carry."""
+        ...
 
-LAYOUTS: Mapping[str, Layout] = {"vllm": vllm, "llmapi": llmapi, "tensorrt_llm": tensorrt_llm}
+    def decode(self, request: Any, responses: AsyncGenerator[Response], config: ModelConfig) -> AsyncGenerator[Any]:
+        """Yield the events that responses to `request` mean."""
+        ...
+
+    def check(self, parameters: Mapping[str, str]) -> None:
+        """Raise `ValueError` when a model's parameters could not carry what it says it offers."""
+        ...
+
+    def explain(self, error: GatewayError) -> GatewayError:
+        """Put a failure in the caller's terms."""
+        ...
+
+
+SIGNATURES: Mapping[str, Signature] = {
+    "vllm": vllm,
+    "embedding": embedding,
+    "transcription": transcription,
+    "tensorrt_llm": tensorrt_llm,
+    "llmapi": llmapi,
+}
+
+# Those that tensors can show, in the order in which they are tried.
+_LAYOUTS = ("vllm", "llmapi", "tensorrt_llm")
 
 # Their code reads prompts without a batch dimension only; the third takes both.
 _UNBATCHED = frozenset({"vllm", "llmapi"})
@@ -27,7 +56,8 @@ _UNBATCHED = frozenset({"vllm", "llmapi"})
 
 def recognise(config: ModelConfig) -> str | None:
     """The signature that a model's tensors show, by their names and datatypes and the batch dimension alone."""
-    for name, layout in LAYOUTS.items():
+    for name in _LAYOUTS:
+        layout = SIGNATURES[name]
         tensors = ((config.inputs, layout.INPUTS), (config.outputs, layout.OUTPUTS))
         if config.max_batch_size and name in _UNBATCHED:
             continue

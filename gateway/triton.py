@@ -15,20 +15,8 @@ from tritonclient.grpc import model_config_pb2
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc as rpc
 
-from gateway.errors import (
-    RETRY_AFTER,
-    ContextLengthExceeded,
-    GatewayError,
-    InvalidRequest,
-    ModelFailed,
-    ModelNotFound,
-    ModelTimeout,
-    Overloaded,
-    QueueFull,
-    RateLimited,
-    ServerGone,
-    UnsupportedOption,
-)
+from gateway.errors import GatewayError, ModelFailed, ModelTimeout
+from gateway.triton_failures import gateway_error
 
 _END_SECONDS = 1.0
 """How long a server may take to end a stream after its last response."""
@@ -179,7 +167,7 @@ class Triton:
         try:
             answer = await self._stub.RepositoryIndex(pb.RepositoryIndexRequest(), timeout=timeout)
         except grpc.aio.AioRpcError as error:
-            raise _gateway_error(error.code(), error.details()) from None
+            raise gateway_error(error.code(), error.details()) from None
         return [IndexEntry(model.name, model.state, model.reason) for model in answer.models]
 
     async def config(self, name: str, timeout: float = 5.0) -> ModelConfig:
@@ -187,7 +175,7 @@ class Triton:
         try:
             answer = await self._stub.ModelConfig(pb.ModelConfigRequest(name=name), timeout=timeout)
         except grpc.aio.AioRpcError as error:
-            raise _gateway_error(error.code(), error.details()) from None
+            raise gateway_error(error.code(), error.details()) from None
         config = answer.config
         return ModelConfig(
             name=config.name,
@@ -225,7 +213,7 @@ class Triton:
                 if message.error_message:
                     ended = True
                     await _end(call)
-                    raise _gateway_error(None, message.error_message)
+                    raise gateway_error(None, message.error_message)
                 answer = message.infer_response
                 if answer.outputs:
                     yield Response(answer)
@@ -236,7 +224,7 @@ class Triton:
         except TimeoutError:
             raise ModelTimeout(f"The model gave no answer for {timeout:g} seconds.") from None
         except grpc.aio.AioRpcError as error:
-            raise _gateway_error(error.code(), error.details()) from None
+            raise gateway_error(error.code(), error.details()) from None
         except asyncio.InvalidStateError:
             # The call ended while the request was being written; its status says why.
             raise await _premature(call) from None
@@ -283,45 +271,10 @@ async def _premature(call: Any) -> GatewayError:
     code = await call.code()
     if code is grpc.StatusCode.OK:
         return ModelFailed("The server closed the stream before the answer was complete.")
-    return _gateway_error(code, await call.details())
+    return gateway_error(code, await call.details())
 
 
 def _datatype(data_type: int) -> str:
     """`TYPE_STRING` of a configuration is `BYTES` of a tensor."""
     name = str(model_config_pb2.DataType.Name(data_type)).removeprefix("TYPE_")
     return "BYTES" if name == "STRING" else name
-
-
-_BY_CODE: dict[str, type[GatewayError]] = {
-    "context_length_exceeded": ContextLengthExceeded,
-    "invalid_value": InvalidRequest,
-    "unsupported_option": UnsupportedOption,
-    "overloaded": QueueFull,
-    "cancelled": ModelFailed,
-    "engine_failed": ModelFailed,
-}
-_BY_STATUS: dict[grpc.StatusCode, type[GatewayError]] = {
-    grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
-    grpc.StatusCode.NOT_FOUND: ModelNotFound,
-    grpc.StatusCode.UNAVAILABLE: ServerGone,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: QueueFull,
-    grpc.StatusCode.DEADLINE_EXCEEDED: ModelTimeout,
-}
-
-
-def _gateway_error(status: grpc.StatusCode | None, message: str | None) -> GatewayError:
-    """Translate a failure; our backends begin their messages with `[code]` or `[code:input]` (docs/architecture.md)."""
-    message = message or "Triton gave no reason."
-    kind: type[GatewayError] = _BY_STATUS.get(status, ModelFailed) if status else ModelFailed
-    param = None
-    if message.startswith("[") and "]" in message:
-        tag, sentence = message[1:].split("]", 1)
-        code, _, name = tag.partition(":")
-        if code in _BY_CODE:
-            kind, param, message = _BY_CODE[code], name or None, sentence.strip()
-    elif "unknown model" in message:
-        kind = ModelNotFound  # unloaded a moment ago; Triton has no status of its own for it in a stream
-    elif "is not healthy" in message or kind is ServerGone:
-        # Triton's words are about sockets and processes, and no business of the caller.
-        kind, message = ServerGone, "The model's server is not available now."
-    return kind(message, param=param, retry_after=RETRY_AFTER if issubclass(kind, Overloaded | RateLimited) else None)

@@ -10,7 +10,7 @@ from gateway.signatures import llmapi, tensorrt_llm, vllm
 from gateway.triton import ModelConfig
 
 
-def config(layout: recognition.Layout, *, batch: int = 0, **parameters: str) -> ModelConfig:
+def config(layout: recognition.Signature, *, batch: int = 0, **parameters: str) -> ModelConfig:
     inputs, outputs = {**layout.INPUTS, "more": "FP16"}, {**layout.OUTPUTS, "more": "FP32"}
     return ModelConfig("m", parameters, inputs, outputs, b"", max_batch_size=batch)
 
@@ -27,12 +27,12 @@ def config(layout: recognition.Layout, *, batch: int = 0, **parameters: str) -> 
         (llmapi, 8, None),
     ],
 )
-def test_tensors_show_the_layout(layout: recognition.Layout, batch: int, name: str | None) -> None:
+def test_tensors_show_the_layout(layout: recognition.Signature, batch: int, name: str | None) -> None:
     assert recognition.recognise(config(layout, batch=batch)) == name
 
 
 @pytest.mark.parametrize("layout", [vllm, llmapi, tensorrt_llm])
-def test_another_datatype_or_a_missing_tensor_is_another_layout(layout: recognition.Layout) -> None:
+def test_another_datatype_or_a_missing_tensor_is_another_layout(layout: recognition.Signature) -> None:
     whole = config(layout)
     for tensor in layout.INPUTS:
         assert recognition.recognise(replace(whole, inputs={**whole.inputs, tensor: "FP64"})) is None

@@ -5,7 +5,7 @@ import pytest
 
 from gateway import errors
 from gateway.errors import RETRY_AFTER
-from gateway.triton import _gateway_error
+from gateway.triton_failures import gateway_error
 
 S = grpc.StatusCode
 GONE = "The model's server is not available now."
@@ -31,7 +31,7 @@ GONE = "The model's server is not available now."
 def test_translation(
     status: S | None, message: str | None, kind: type[errors.GatewayError], param: str | None, sentence: str
 ) -> None:
-    error = _gateway_error(status, message)
+    error = gateway_error(status, message)
     assert type(error) is kind
     assert (error.param, error.message) == (param, sentence)
     assert error.retry_after == (RETRY_AFTER if issubclass(kind, errors.Overloaded | errors.QueueFull) else None)

@@ -1,0 +1,52 @@
+"""What Triton's failures mean."""
+
+import grpc
+
+from gateway.errors import (
+    RETRY_AFTER,
+    ContextLengthExceeded,
+    GatewayError,
+    InvalidRequest,
+    ModelFailed,
+    ModelNotFound,
+    ModelTimeout,
+    Overloaded,
+    QueueFull,
+    RateLimited,
+    ServerGone,
+    UnsupportedOption,
+)
+
+_BY_CODE: dict[str, type[GatewayError]] = {
+    "context_length_exceeded": ContextLengthExceeded,
+    "invalid_value": InvalidRequest,
+    "unsupported_option": UnsupportedOption,
+    "overloaded": QueueFull,
+    "cancelled": ModelFailed,
+    "engine_failed": ModelFailed,
+}
+_BY_STATUS: dict[grpc.StatusCode, type[GatewayError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
+    grpc.StatusCode.NOT_FOUND: ModelNotFound,
+    grpc.StatusCode.UNAVAILABLE: ServerGone,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: QueueFull,
+    grpc.StatusCode.DEADLINE_EXCEEDED: ModelTimeout,
+}
+
+
+def gateway_error(status: grpc.StatusCode | None, message: str | None) -> GatewayError:
+    """Translate a failure; our backends begin their messages with `[code]` or `[code:input]` (docs/architecture.md)."""
+    message = message or "Triton gave no reason."
+    kind: type[GatewayError] = _BY_STATUS.get(status, ModelFailed) if status else ModelFailed
+    param = None
+    if message.startswith("[") and "]" in message:
+        tag, sentence = message[1:].split("]", 1)
+        code, _, name = tag.partition(":")
+        if code in _BY_CODE:
+            kind, param, message = _BY_CODE[code], name or None, sentence.strip()
+    elif "unknown model" in message:
+        kind = ModelNotFound  # unloaded a moment ago; Triton has no status of its own for it in a stream
+    elif "is not healthy" in message or kind is ServerGone:
+        # Triton's words are about sockets and processes, and no business of the caller.
+        kind, message = ServerGone, "The model's server is not available now."
+    return kind(message, param=param, retry_after=RETRY_AFTER if issubclass(kind, Overloaded | RateLimited) else None)
