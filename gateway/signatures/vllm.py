@@ -61,6 +61,8 @@ def encode(request: Complete, config: ModelConfig) -> list[Tensor]:
     if sampling.logprobs is not None or sampling.prompt_logprobs is not None:
         if "return_logprobs" not in config.inputs:
             raise UnsupportedOption("This model gives no log probabilities.", param="logprobs")
+        if sampling.prompt_logprobs is not None and "token_ids" not in config.inputs:
+            raise UnsupportedOption("Triton's vLLM backend gives none for the prompt.", param="logprobs")
         tensors.append(boolean("return_logprobs", True))
     if request.pictures:
         if "image" not in config.inputs:

@@ -294,6 +294,17 @@ async def test_what_a_layout_cannot_carry_is_refused(
         assert (await refusal(served, chat(model, "a", **option)))[:2] == (400, param), model
 
 
+async def test_log_probabilities_of_the_vllm_backend(served: Gateway, ask: Ask) -> None:
+    answer = await served.client().chat.completions.create(**chat("org/served-by-vllm", "a", "b", logprobs=True))
+    assert answer.choices[0].logprobs is not None
+    assert [(entry.token, entry.logprob) for entry in answer.choices[0].logprobs.content or []] == [
+        ("a", -0.5),
+        ("b", -0.5),
+    ]
+    body = {"model": "org/served-by-vllm", "prompt": script("a"), "echo": True, "logprobs": 1}
+    assert (await refusal(served, body))[:2] == (400, "logprobs")
+
+
 async def test_prompts_of_token_ids_are_refused(served: Gateway) -> None:
     for model in (*ALL, *BATCHERS):
         assert (await refusal(served, {"model": model, "prompt": [1, 2]}))[:2] == (400, "prompt"), model
