@@ -1,8 +1,8 @@
 """Aggregate throughput at 1, 4, 8 and 16 streams: bare engine, through Triton, through the gateway, and llama.cpp.
 
-Round by round and load by load the four take turns on the same prompts with the same weights on the same cores, so that
-what else the machine does hits all of them. Every stream has 128 prompt tokens of its own and generates 64, greedy,
-without an end. Figures are medians over the rounds; ratios are medians of the rounds' ratios.
+Round by round and load by load the four take turns with the same weights on the same cores, so that what else the
+machine does hits all of them. Every stream has 128 prompt tokens of its own and generates 64, greedy, without an end.
+Figures are medians over the rounds; ratios are medians of the rounds' ratios.
 """
 
 import contextlib
@@ -40,7 +40,7 @@ def whole_words(tokenizer_file: Path) -> list[tuple[int, str]]:
     return words
 
 
-def make_prompts(words: list[tuple[int, str]], streams: int, seed: int) -> list[Prompt]:
+def make_prompts(words: list[tuple[int, str]], streams: int, seed: str) -> list[Prompt]:
     chance = random.Random(seed)
     prompts = []
     for _ in range(streams):
@@ -54,10 +54,11 @@ def measure(workers: dict[str, Worker], words: list[tuple[int, str]], rounds: in
     figures: Rounds = {name: {load: [] for load in LOADS} for name in workers}
     for number in range(rounds + 1):
         for load in LOADS:
-            prompts = make_prompts(words, load, 1000 * number + load)
             # Each round begins with another one, so that none always follows the same.
             order = list(workers)[number % len(workers) :] + list(workers)[: number % len(workers)]
             for name in order:
+                # Not the same prompts for each: two of them are the same server, which knows what it read before.
+                prompts = make_prompts(words, load, f"{number} {load} {name}")
                 found = workers[name].run(prompts)
                 if number:
                     figures[name][load].append(found)

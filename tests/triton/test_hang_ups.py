@@ -1,6 +1,7 @@
 """A client that hangs up frees its row at once, wherever its request is, and nobody else notices."""
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -48,10 +49,13 @@ async def until_counted(gateway: Gateway, body: Body, count: float) -> None:
 async def test_a_row_is_free_at_once(
     ask: Ask, gateway: Gateway, engine: Engine, alone: list[Said], moment: str, stream: bool
 ) -> None:
-    body = prompt(LONG if moment == "reading the prompt" else "Once upon a time", **ENDLESS)
+    tries = itertools.count()
+    body = prompt("", **ENDLESS)
     body = streamed(body) if stream else body
 
     async def attempt() -> float:
+        # Nothing that was read before: it would not be read again.
+        body["prompt"] = f"{next(tries)} {stream} {LONG}" if moment == "reading the prompt" else "Once upon a time"
         await engine.idle(NAME)
         before, counted = await engine.figures(NAME), await cancellations(gateway, body)
         companion = asyncio.ensure_future(ask(streamed(QUESTIONS[0])))

@@ -66,7 +66,8 @@ class KeyValueMemory:
         It has pages of its own: from the heap, memory would come back to the system only now and then.
         """
         part = self._array[:, row, :, start:stop]
-        saved = np.frombuffer(mmap.mmap(-1, part.nbytes), part.dtype).reshape(part.shape)
+        memory = mmap.mmap(-1, part.nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        saved = np.frombuffer(memory, part.dtype).reshape(part.shape)
         saved[...] = part
         return saved
 
