@@ -1,31 +1,61 @@
-"""python -m benchmarks [--rounds N]: the tables of docs/log.md, measured again on this machine."""
+"""python -m benchmarks [PART …] [--rounds N]: the tables of docs/log.md, measured again on this machine.
+
+Parts: throughput (engine, Triton, gateway, llama.cpp), prefix (a long prompt again), structures (JSON schema against
+free), gateway (chats against perf_analyzer), embeddings (against sentence-transformers), soak (a thousand random
+requests). Without a name all of them run, in this order. Each ratio is measured side by side in one run.
+"""
 
 import argparse
+import os
 import platform
 import tempfile
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
 import psutil
 
-from benchmarks import throughput
+from benchmarks import chats, embeddings, perf_analyzer, soak, throughput
 
 RESULTS = Path("benchmarks/results")
 CHECKPOINT = "smollm2-135m-instruct"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART")
     parser.add_argument("--repository", type=Path, default=Path("model_repository"))
     parser.add_argument("--model", default=CHECKPOINT, help="its folder in the repository")
     parser.add_argument("--gguf", type=Path, help="the same weights for llama.cpp; default: made for the default model")
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
-    gguf = arguments.gguf or (default_gguf() if arguments.model == CHECKPOINT else None)
-    table = throughput.run(arguments.repository, arguments.model, gguf, arguments.rounds, RESULTS / "throughput.json")
-    report = f"{machine()}\n\n{table}\n"
-    (RESULTS / "throughput.md").write_text(report)
-    print(report)
+    repository, model, rounds = arguments.repository, arguments.model, arguments.rounds
+
+    def against_llama() -> str:
+        gguf = arguments.gguf or (default_gguf() if model == CHECKPOINT else None)
+        return throughput.run(repository, model, gguf, rounds, RESULTS / "throughput.json")
+
+    parts: dict[str, Callable[[], str]] = {
+        "throughput": against_llama,
+        "prefix": lambda: chats.prefix(repository, model, rounds),
+        "structures": lambda: chats.structures(repository, model, rounds),
+        "gateway": lambda: perf_analyzer.run(repository, model, rounds, cache()),
+        "embeddings": lambda: embeddings.run(repository, rounds, RESULTS / "embeddings.json"),
+        "soak": lambda: soak.run(repository, model),
+    }
+    if unknown := set(arguments.parts) - parts.keys():
+        parser.error(f"there is no part {min(unknown)}; parts: {', '.join(parts)}")
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    print(f"{machine()}\n", flush=True)
+    for name in arguments.parts or parts:
+        table = parts[name]()
+        (RESULTS / f"{name}.md").write_text(f"{machine()}\n\n{table}\n")
+        print(f"{name}\n\n{table}\n", flush=True)
+
+
+def cache() -> Path:
+    """Where what was loaded is kept; the builders' own folder."""
+    return Path(os.environ.get("TRITONIC_CACHE") or Path.home() / ".cache" / "tritonic")
 
 
 def machine() -> str:

@@ -1,0 +1,233 @@
+"""Texts a second: our embeddings over HTTP and over gRPC, and sentence-transformers on PyTorch, on the same cores.
+
+Round by round the workers take turns on the same texts, so that what else the machine does hits all of them. A load is
+one request with that many texts, many of them short and few long. Figures are medians over the rounds; ratios are
+medians of the rounds' ratios. sentence-transformers runs with all cores, which is its default,
+and with one, because on a busy machine its threads wait for one another: the better of the two is what we are held to.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tritonic.embedded import EmbeddedTriton
+from tritonic.gateway_process import GatewayProcess
+from tritonic.ports import free_ports
+
+MODEL = "all-minilm-l6-v2"
+SOURCE = "packaged:all-minilm-l6-v2"
+LOADS = (1, 8, 32, 128)
+TEXT = Path(__file__).parent / "data" / "alice.txt"
+CLOSEST = 1e-4
+"""Every worker's rows must agree with the first's to this."""
+
+Embed = Callable[[list[str]], Any]
+
+
+def make_texts(count: int, seed: int) -> list[str]:
+    """Pieces of a book, 3 to 180 words, half of them shorter than 25."""
+    chance, words = random.Random(seed), TEXT.read_text(encoding="utf-8").split()
+    texts = []
+    for _ in range(count):
+        length = int(min(180, max(3, chance.lognormvariate(3.2, 0.9))))
+        start = chance.randrange(len(words) - length)
+        texts.append(" ".join(words[start : start + length]))
+    return texts
+
+
+def sentence_transformers(target: str, threads: int) -> Embed:
+    """`target` is a sentence-transformers folder."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    torch.set_num_threads(threads)
+    model = SentenceTransformer(target, device="cpu")
+    return lambda texts: model.encode(texts, show_progress_bar=False)
+
+
+def triton(target: str, threads: int) -> Embed:
+    """gRPC straight to Triton; `target` is `host:port/model`."""
+    import grpc
+    from tritonclient.grpc import service_pb2 as pb
+    from tritonclient.grpc import service_pb2_grpc as rpc
+
+    url, model = target.split("/")
+    options = [("grpc.max_receive_message_length", -1), ("grpc.enable_http_proxy", 0)]
+    stub = rpc.GRPCInferenceServiceStub(grpc.insecure_channel(url, options=options))
+
+    def embed(texts: list[str]) -> Any:
+        request = pb.ModelInferRequest(model_name=model)
+        request.inputs.add(name="text", datatype="BYTES", shape=[len(texts)])
+        encoded = [text.encode() for text in texts]
+        request.raw_input_contents.append(b"".join(len(text).to_bytes(4, "little") + text for text in encoded))
+        for message in stub.ModelStreamInfer(iter([request])):
+            assert not message.error_message, message.error_message
+            answer = message.infer_response
+            for output, raw in zip(answer.outputs, answer.raw_output_contents, strict=True):
+                if output.name == "embedding":
+                    return np.frombuffer(raw, np.float32).reshape(output.shape)
+        raise AssertionError("no response")
+
+    return embed
+
+
+def gateway(target: str, threads: int) -> Embed:
+    """HTTP to the gateway, as OpenAI's client asks: in base64. `target` is `url model`."""
+    import base64
+
+    import httpx
+
+    url, model = target.split(" ")
+    http = httpx.Client(timeout=120, trust_env=False)
+
+    def embed(texts: list[str]) -> Any:
+        response = http.post(f"{url}/v1/embeddings", json={"model": model, "input": texts, "encoding_format": "base64"})
+        assert response.status_code == 200, response.text
+        rows = [base64.b64decode(entry["embedding"]) for entry in response.json()["data"]]
+        return np.frombuffer(b"".join(rows), np.float32).reshape(len(texts), -1)
+
+    return embed
+
+
+KINDS: dict[str, Callable[[str, int], Embed]] = {"torch": sentence_transformers, "triton": triton, "gateway": gateway}
+
+
+class Worker:
+    """A worker's process: a line of texts in, a line with the seconds and the path of the rows out."""
+
+    def __init__(self, kind: str, target: str, threads: int, rows: Path) -> None:
+        self._rows = rows
+        command = [sys.executable, "-m", "benchmarks.embeddings", "--worker", kind, target, str(threads), str(rows)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def run(self, texts: list[str]) -> tuple[float, Any]:
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write(json.dumps(texts) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f"The worker {self._process.args} died.")
+        return float(line), np.load(self._rows)
+
+    def close(self) -> None:
+        assert self._process.stdin
+        self._process.stdin.close()
+        self._process.wait(30)
+
+
+def work(kind: str, target: str, threads: int, rows: Path) -> None:
+    lines = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print must not get between the lines
+    embed = KINDS[kind](target, threads)
+    for line in sys.stdin:
+        texts = json.loads(line)
+        started = time.perf_counter()
+        found = embed(texts)
+        seconds = time.perf_counter() - started
+        np.save(rows, found)
+        print(seconds, file=lines, flush=True)
+
+
+def measure(workers: dict[str, Worker], rounds: int) -> dict[str, dict[int, list[float]]]:
+    """Texts a second, by worker and load; the first round only warms up."""
+    rates: dict[str, dict[int, list[float]]] = {name: {load: [] for load in LOADS} for name in workers}
+    for number in range(rounds + 1):
+        for load in LOADS:
+            texts = make_texts(load, 1000 * number + load)
+            # Each round begins with another one, so that none always follows the same.
+            order = list(workers)[number % len(workers) :] + list(workers)[: number % len(workers)]
+            found = {}
+            for name in order:
+                seconds, found[name] = workers[name].run(texts)
+                if number:
+                    rates[name][load].append(load / seconds)
+            reference = found[order[0]]
+            for name in order:
+                difference = float(np.abs(found[name] - reference).max())
+                assert difference < CLOSEST, f"{name} differs from {order[0]} by {difference}"
+    return rates
+
+
+def markdown(rates: dict[str, dict[int, list[float]]]) -> str:
+    theirs = [name for name in rates if name.startswith("sentence-transformers")]
+    lines = [
+        "| texts/s, one request of | " + " | ".join(f"{load}" for load in LOADS) + " |",
+        "|---|" + "---:|" * len(LOADS),
+    ]
+    for name, loads in rates.items():
+        cells = [f"{statistics.median(loads[load]):.0f}" for load in LOADS]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    for name in [name for name in rates if name not in theirs]:
+        cells = []
+        for load in LOADS:
+            peer = max(theirs, key=lambda peer, load=load: statistics.median(rates[peer][load]))
+            pairs = zip(rates[name][load], rates[peer][load], strict=True)
+            cells.append(f"{statistics.median(ours / other for ours, other in pairs):.2f}")
+        lines.append(f"| **{name} ÷ the better sentence-transformers** | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def run(repository: Path, rounds: int, out: Path | None, *, http: bool = True) -> str:
+    """Start everything, measure, and return the table; the rate of every round goes to `out` as JSON."""
+    from builders.progress import Silent
+    from builders.sources import find
+
+    threads = len(os.sched_getaffinity(0))
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        served = folder / "repository"
+        served.mkdir()
+        (served / MODEL).symlink_to((repository / MODEL).resolve())  # nothing else shall run meanwhile
+        server = stack.enter_context(EmbeddedTriton(served))
+        source = str(find(SOURCE).fetch(folder, Silent()).folder)
+        targets = {"through Triton": ("triton", f"{server.grpc_url}/{MODEL}", threads)}
+        if http:
+            front = GatewayProcess("127.0.0.1", free_ports(1)[0], server.grpc_url, folder / "gateway.log")
+            front.start()
+            stack.callback(front.stop)
+            front.wait_live()
+            while not front.has_models():
+                time.sleep(0.1)
+            targets["through the gateway"] = ("gateway", f"{front.url} {MODEL}", threads)
+        targets["sentence-transformers, all cores"] = ("torch", source, threads)
+        targets["sentence-transformers, one core"] = ("torch", source, 1)
+        workers = {}
+        for number, (name, (kind, target, count)) in enumerate(targets.items()):
+            workers[name] = Worker(kind, target, count, folder / f"rows-{number}.npy")
+            stack.callback(workers[name].close)
+        rates = measure(workers, rounds)
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps({"rounds": rounds, "texts_per_second": rates}, indent=2) + "\n")
+    return markdown(rates)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--worker", nargs=4, metavar=("KIND", "TARGET", "THREADS", "ROWS"), help=argparse.SUPPRESS)
+    parser.add_argument("--repository", type=Path, default=Path("model_repository"))
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--no-http", action="store_true", help="leave the gateway out")
+    arguments = parser.parse_args()
+    if arguments.worker:
+        kind, target, threads, rows = arguments.worker
+        work(kind, target, int(threads), Path(rows))
+    else:
+        results = Path("benchmarks/results/embeddings.json")
+        print(run(arguments.repository, arguments.rounds, results, http=not arguments.no_http))
+
+
+if __name__ == "__main__":
+    main()

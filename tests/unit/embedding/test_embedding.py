@@ -1,0 +1,278 @@
+"""The backend without Triton: which texts run together, what becomes of each request, and who is refused."""
+
+import json
+import random
+import threading
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+from backends.embedding.desk import Desk, Request
+from backends.embedding.encoder import Rows, Tokens
+from backends.embedding.lanes import Lanes
+from backends.embedding.options import Options, read_options
+from backends.embedding.texts import Texts
+from backends.embedding.window import widen
+from backends.llm.errors import (
+    Cancelled,
+    ContextLengthExceeded,
+    EngineFailed,
+    GenerationError,
+    InvalidValue,
+    Overloaded,
+    UnsupportedOption,
+)
+
+OPTIONS = Options(
+    context_length=12,
+    dimensions=4,
+    normalized=True,
+    matryoshka=(2,),
+    prompts={"query": "q:", "passage": "p:"},
+    max_waiting=8,
+    threads=1,
+)
+VOCABULARY = 300
+
+
+def test_runs_stay_within_their_bounds() -> None:
+    chance = random.Random(1)
+    for _ in range(500):
+        lengths = sorted(chance.randint(1, 200) for _ in range(chance.randint(1, 40)))
+        anchor = chance.randrange(len(lengths))
+        start, stop = widen(lengths, anchor, 512, 0.05)
+        assert start <= anchor < stop
+        run = lengths[start:stop]
+        padded = len(run) * run[-1]
+        assert len(run) == 1 or padded <= 512
+        assert padded - sum(run) <= max(16, 0.05 * padded)
+
+
+def test_runs_take_what_is_nearest_in_length() -> None:
+    assert widen([5, 5, 5, 100], 0, 512, 0.05) == (0, 3)
+    assert widen([1, 98, 100, 400], 2, 512, 0.05) == (1, 3)
+    assert widen([600, 600], 0, 512, 0.05) == (0, 1)
+
+
+class Scripted:
+    """An encoder whose rows say which tokens they are of; it waits at `gate`, and fails where a text begins with 99."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.gate.set()
+        self.begun = threading.Event()
+        self.runs: list[list[int]] = []
+
+    def embed(self, texts: Sequence[Tokens]) -> Rows:
+        self.runs.append([len(text) for text in texts])
+        self.begun.set()
+        assert self.gate.wait(10)
+        if any(text[0] == 99 for text in texts):
+            raise RuntimeError("the network is broken")
+        return np.array([[text[0], len(text), 1, 0] for text in texts], np.float32)
+
+
+class Caller:
+    """A client that keeps what it is sent."""
+
+    def __init__(self) -> None:
+        self.gone = False
+        self.answered = threading.Event()
+        self.outcomes: list[tuple[Rows, npt.NDArray[np.int32]] | GenerationError] = []
+
+    def is_gone(self) -> bool:
+        return self.gone
+
+    def send(self, embedding: Rows, num_tokens: npt.NDArray[np.int32]) -> None:
+        self._end((embedding, num_tokens))
+
+    def fail(self, error: GenerationError) -> None:
+        self._end(error)
+
+    def _end(self, outcome: tuple[Rows, npt.NDArray[np.int32]] | GenerationError) -> None:
+        self.outcomes.append(outcome)
+        self.answered.set()
+
+    def outcome(self) -> tuple[Rows, npt.NDArray[np.int32]]:
+        assert self.answered.wait(10)
+        (outcome,) = self.outcomes
+        if isinstance(outcome, GenerationError):
+            raise outcome
+        return outcome
+
+
+@pytest.fixture
+def encoder() -> Scripted:
+    return Scripted()
+
+
+@pytest.fixture
+def texts() -> Texts:
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={t: i for i, t in enumerate(["<s>", *alphabet])}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    return Texts(tokenizer, OPTIONS, VOCABULARY)
+
+
+@pytest.fixture
+def lanes(encoder: Scripted) -> Lanes:
+    return Lanes(encoder, 1)
+
+
+@pytest.fixture
+def desk(encoder: Scripted, lanes: Lanes, texts: Texts) -> Iterator[Desk]:
+    made = Desk(lanes, texts, OPTIONS)
+    yield made
+    encoder.gate.set()
+    made.close()
+
+
+@pytest.fixture
+def ask(desk: Desk) -> Callable[..., Caller]:
+    def send(*lists: list[int], **more: object) -> Caller:
+        caller = Caller()
+        ids = np.array([token for each in lists for token in each], np.int32)
+        counts = np.array([len(each) for each in lists], np.int32)
+        desk.take(Request(token_ids=ids, token_counts=counts, **more), caller)  # type: ignore[arg-type]
+        return caller
+
+    return send
+
+
+def test_rows_come_back_in_the_order_of_the_inputs(ask: Callable[..., Caller]) -> None:
+    lists = [[7] * length for length in (9, 1, 12, 3, 2)]
+    rows, counts = ask(*lists).outcome()
+    assert rows[:, 1].tolist() == counts.tolist() == [9, 1, 12, 3, 2]
+
+
+def test_requests_that_wait_share_a_run(ask: Callable[..., Caller], encoder: Scripted, lanes: Lanes) -> None:
+    encoder.gate.clear()
+    first = ask([1])
+    assert encoder.begun.wait(10)
+    others = [ask([number] * 5) for number in range(2, 6)]
+    wait_for(lambda: lanes.figures.texts_waiting == 4)
+    encoder.gate.set()
+    assert [int(caller.outcome()[0][0, 0]) for caller in (first, *others)] == [1, 2, 3, 4, 5]
+    assert encoder.runs == [[1], [5, 5, 5, 5]]
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    pause = threading.Event()
+    for _ in range(1000):
+        if condition():
+            return
+        pause.wait(0.01)
+    raise AssertionError("it did not happen in time")
+
+
+def test_a_failed_run_fails_those_in_it_and_nobody_else(ask: Callable[..., Caller]) -> None:
+    with pytest.raises(EngineFailed, match="the network is broken"):
+        ask([99, 1]).outcome()
+    assert ask([5]).outcome()[0][0, 0] == 5
+
+
+def test_who_went_away_is_skipped(ask: Callable[..., Caller], encoder: Scripted) -> None:
+    encoder.gate.clear()
+    ask([1])
+    assert encoder.begun.wait(10)
+    leaver, stayer = ask([2] * 3, [2] * 7), ask([3] * 3)
+    leaver.gone = True
+    with pytest.raises(Cancelled):
+        leaver.outcome()
+    encoder.gate.set()
+    assert stayer.outcome()[0][0, 0] == 3
+    assert encoder.runs == [[1], [3]]
+
+
+def test_a_full_queue_refuses(ask: Callable[..., Caller], encoder: Scripted) -> None:
+    encoder.gate.clear()
+    callers = [ask([1], [1], [1]) for _ in range(3)]
+    with pytest.raises(Overloaded):
+        ask([1]).outcome()
+    encoder.gate.set()
+    for caller in callers:
+        caller.outcome()
+    assert ask([1]).outcome()[1].tolist() == [1]
+
+
+def test_closing_answers_everybody(ask: Callable[..., Caller], desk: Desk, encoder: Scripted) -> None:
+    encoder.gate.clear()
+    running, waiting = ask([1]), ask([2] * 9)
+    threading.Timer(0.2, encoder.gate.set).start()
+    desk.close()
+    assert running.answered.is_set()
+    with pytest.raises(EngineFailed, match="unloaded"):
+        waiting.outcome()
+    with pytest.raises(EngineFailed, match="unloaded"):
+        ask([1]).outcome()
+
+
+@pytest.mark.parametrize(
+    ("more", "error", "start"),
+    [
+        ({"dimensions": 3}, UnsupportedOption, "[unsupported_option:dimensions]"),
+        ({"dimensions": 5}, InvalidValue, "[invalid_value:dimensions]"),
+        ({"purpose": "query"}, InvalidValue, "[invalid_value:purpose]"),
+        ({"texts": [b"a"]}, InvalidValue, "[invalid_value:text]"),
+    ],
+)
+def test_what_is_refused(
+    ask: Callable[..., Caller], more: dict[str, object], error: type[GenerationError], start: str
+) -> None:
+    with pytest.raises(error) as refused:
+        ask([1], **more).outcome()
+    assert str(refused.value).startswith(start)
+
+
+def test_a_cut_row_has_length_one_again(ask: Callable[..., Caller]) -> None:
+    rows, _ = ask([3] * 4, dimensions=2).outcome()
+    assert rows.shape == (1, 2)
+    assert rows[0].tolist() == pytest.approx([0.6, 0.8])
+
+
+def test_texts_prompts_and_cutting(texts: Texts) -> None:
+    plain, asked, told = (texts.encode([b"ab"], purpose)[0] for purpose in (None, "query", "document"))
+    assert (len(plain), len(asked), len(told)) == (3, 5, 5)
+    assert asked[1:3].tolist() != told[1:3].tolist()
+    assert [len(tokens) for tokens in texts.encode(["é".encode(), b""])] == [3, 1]
+    with pytest.raises(ContextLengthExceeded, match="Input 1 has 13 tokens; the model takes 12") as refused:
+        texts.encode([b"a", b"b" * 12])
+    assert refused.value.param == "text"
+    assert len(texts.encode([b"b" * 500_000], truncate=True)[0]) == 12
+    with pytest.raises(ContextLengthExceeded, match="at least"):
+        texts.encode([b"b" * 500_000])
+    with pytest.raises(InvalidValue, match="Input 1 is not UTF-8"):
+        texts.encode([b"a", b"\xff"])
+    with pytest.raises(InvalidValue, match="one of query, document"):
+        texts.encode([b"a"], "search")
+
+
+@pytest.mark.parametrize(
+    ("ids", "counts", "param"),
+    [
+        ([1, 2], [1], "token_counts"),
+        ([1], [-1, 2], "token_counts"),
+        ([300], None, "token_ids"),
+        ([], None, "token_ids"),
+    ],
+)
+def test_token_ids_that_make_no_sense(texts: Texts, ids: list[int], counts: list[int] | None, param: str) -> None:
+    with pytest.raises(InvalidValue) as refused:
+        texts.check(np.array(ids, np.int32), None if counts is None else np.array(counts, np.int32))
+    assert refused.value.param == param
+
+
+def test_parameters_are_read_or_refused_by_name() -> None:
+    def read(**values: object) -> Options:
+        texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
+        return read_options({key: {"string_value": text} for key, text in texts.items()})
+
+    found = read(context_length=256, dimensions=384, normalized=True, matryoshka=[128], threads=2)
+    assert (found.context_length, found.matryoshka, found.normalized, found.lanes) == (256, (128,), True, 2)
+    for wrong in ({"dimensions": 0}, {"matryoshka": "x"}, {"normalized": 1}, {"prompts": [1]}, {"engine": "tpu"}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            read(**{"context_length": 256, "dimensions": 384} | wrong)
