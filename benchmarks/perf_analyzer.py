@@ -3,7 +3,7 @@
 python -m benchmarks gateway
 
 Both keep a number of streams open all the time (a request that ends is followed by the next), for the same seconds, in
-turns. Each request generates 64 tokens, greedy, without an end. Both send the same 64 prompts again and again, which one
+turns. Each request generates 64 tokens, greedy, without an end. Both send the same 64 prompts again and again, which a
 round before the measured ones has sent already: perf_analyzer cannot be kept from repeating itself, and the engine
 remembers the beginnings of prompts. Tokens/s are those of the requests that ended after the warm-up.
 

@@ -19,6 +19,7 @@ class Serving:
     model: str
     triton_url: str
     """`host:port` of gRPC."""
+    metrics_url: str
     gateway_url: str
     triton_pid: int
     gateway_pid: int
@@ -37,4 +38,4 @@ def serving(repository: Path, model: str) -> Iterator[Serving]:
         while not front.has_models():
             time.sleep(0.1)
         assert triton.pid is not None
-        yield Serving(model, triton.grpc_url, front.url, triton.pid, front.child.pid)
+        yield Serving(model, triton.grpc_url, triton.metrics_url, front.url, triton.pid, front.child.pid)

@@ -1,0 +1,113 @@
+"""What the engine's features cost, through the whole HTTP path.
+
+python -m benchmarks prefix        a prompt of 1,500 tokens, sent again: seconds to the first token, second ÷ first
+python -m benchmarks structures    streams whose answers follow a JSON schema ÷ free ones, tokens/s
+
+Free and bound streams take turns, and generate as many tokens: the schema wants more than it is let have.
+"""
+
+import asyncio
+import random
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from benchmarks.asking import ask
+from benchmarks.serving import Serving, serving
+from benchmarks.throughput import whole_words
+
+LONG = 1450
+"""Words of the long prompt, a token each; the chat template brings about 40 more, the numbering the rest."""
+NEW_TOKENS = 64
+STREAMS = (1, 16)
+_PERSON = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 40},
+        "age": {"type": "integer", "minimum": 0, "maximum": 120},
+        "city": {"enum": ["Paris", "Oslo", "Lima", "Kyoto"]},
+        "hobbies": {"type": "array", "items": {"type": "string", "maxLength": 30}, "minItems": 2, "maxItems": 5},
+    },
+    "required": ["name", "age", "city", "hobbies"],
+    "additionalProperties": False,
+}
+SCHEMA = {"type": "array", "items": _PERSON, "minItems": 30}
+
+
+def prefix(repository: Path, model: str, rounds: int) -> str:
+    """Return a table. Each round has a prompt of its own."""
+    words = [text for _, text in whole_words(repository / model / "1" / "tokenizer.json")]
+    with serving(repository, model) as run:
+        pairs = asyncio.run(_prefix(run, words, rounds))
+    ratios = [second / first for first, second in pairs]
+    cells = [statistics.median(column) for column in (*zip(*pairs, strict=True), ratios)]
+    lines = ["| 1,500-token prompt | first, s | again, s | again ÷ first | rounds |", "|---|---:|---:|---:|---|"]
+    lines.append(
+        f"| time to first token | {cells[0]:.3f} | {cells[1]:.3f} | {cells[2]:.3f} "
+        f"| {', '.join(f'{ratio:.3f}' for ratio in ratios)} |"
+    )
+    return "\n".join(lines)
+
+
+async def _prefix(run: Serving, words: list[str], rounds: int) -> list[tuple[float, float]]:
+    chance, pairs = random.Random(11), []
+    async with aiohttp.ClientSession() as session:
+        await ask(session, run.gateway_url, _body(run.model, "Warm up.", 8))
+        for _ in range(rounds):
+            text = "".join(chance.choices(words, k=LONG))
+            heard = [await ask(session, run.gateway_url, _body(run.model, text, 8, ignore_eos=True)) for _ in range(2)]
+            assert not any(one.error for one in heard) and heard[0].text == heard[1].text, heard
+            pairs.append((heard[0].first, heard[1].first))
+    return pairs
+
+
+def structures(repository: Path, model: str, rounds: int) -> str:
+    """Return a table of tokens/s; the ratio is the median of the rounds'."""
+    words = [text for _, text in whole_words(repository / model / "1" / "tokenizer.json")]
+    lines = ["| streams | free, tokens/s | JSON schema | ratio | rounds |", "|---:|---:|---:|---:|---|"]
+    with serving(repository, model) as run:
+        for streams in STREAMS:
+            pairs = asyncio.run(_structures(run, words, streams, rounds))
+            ratios = [bound / free for free, bound in pairs]
+            free, bound = (statistics.median(column) for column in zip(*pairs, strict=True))
+            lines.append(
+                f"| {streams} | {free:.0f} | {bound:.0f} | {statistics.median(ratios):.2f} "
+                f"| {', '.join(f'{ratio:.2f}' for ratio in ratios)} |"
+            )
+    return "\n".join(lines)
+
+
+async def _structures(run: Serving, words: list[str], streams: int, rounds: int) -> list[tuple[float, float]]:
+    chance, pairs = random.Random(13), []
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        for number in range(rounds + 1):
+            rates = {}
+            for bound in (False, True) if number % 2 else (True, False):
+                # Prompts of their own, so that none finds its beginning remembered.
+                texts = ["List thirty people as JSON." + "".join(chance.choices(words, k=30)) for _ in range(streams)]
+                rates[bound] = await _rate(session, run, texts, bound)
+            if number:  # the first round warms up
+                pairs.append((rates[False], rates[True]))
+    return pairs
+
+
+async def _rate(session: aiohttp.ClientSession, run: Serving, texts: list[str], bound: bool) -> float:
+    """Tokens/s while all streams run, from the first token to the last."""
+    more: dict[str, Any] = {"ignore_eos": True}
+    if bound:
+        more = {"response_format": {"type": "json_schema", "json_schema": {"name": "people", "schema": SCHEMA}}}
+    start = time.perf_counter()
+    heard = await asyncio.gather(
+        *(ask(session, run.gateway_url, _body(run.model, text, NEW_TOKENS, **more)) for text in texts)
+    )
+    for one in heard:
+        assert not one.error and (one.reason, one.tokens) == ("length", NEW_TOKENS), one
+    return sum(one.tokens for one in heard) / (max(one.arrivals[-1] for one in heard) - start)
+
+
+def _body(model: str, text: str, max_tokens: int, **more: Any) -> dict[str, Any]:
+    messages = [{"role": "user", "content": text}]
+    return {"model": model, "messages": messages, "max_tokens": max_tokens, "temperature": 0, **more}
