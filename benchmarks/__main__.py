@@ -6,7 +6,6 @@ requests). Without a name all of them run, in this order. Each ratio is measured
 """
 
 import argparse
-import os
 import platform
 import tempfile
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks import chats, embeddings, perf_analyzer, soak, throughput
+from builders.packaged import cache_folder
 
 RESULTS = Path("benchmarks/results")
 CHECKPOINT = "smollm2-135m-instruct"
@@ -39,7 +39,7 @@ def main() -> None:
         "throughput": against_llama,
         "prefix": lambda: chats.prefix(repository, model, rounds),
         "structures": lambda: chats.structures(repository, model, rounds),
-        "gateway": lambda: perf_analyzer.run(repository, model, rounds, cache()),
+        "gateway": lambda: perf_analyzer.run(repository, model, rounds, cache_folder()),
         "embeddings": lambda: embeddings.run(repository, rounds, RESULTS / "embeddings.json"),
         "soak": lambda: soak.run(repository, model),
     }
@@ -51,11 +51,6 @@ def main() -> None:
         table = parts[name]()
         (RESULTS / f"{name}.md").write_text(f"{machine()}\n\n{table}\n")
         print(f"{name}\n\n{table}\n", flush=True)
-
-
-def cache() -> Path:
-    """Where what was loaded is kept; the builders' own folder."""
-    return Path(os.environ.get("TRITONIC_CACHE") or Path.home() / ".cache" / "tritonic")
 
 
 def machine() -> str:

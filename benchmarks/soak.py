@@ -1,7 +1,7 @@
 """python -m benchmarks soak: a thousand random requests with random hang-ups, structures and lengths.
 
 Greedy answers must be those that the same requests had alone, hung up or not; structured ones must parse; wrong ones
-must be refused; and in the end no row is taken. Ends with an error otherwise, or else with what is held before and after.
+must be refused; and in the end no row is taken. Ends with an error otherwise, else with what is held before and after.
 """
 
 import asyncio
