@@ -52,7 +52,7 @@ models: $(INSTALLED) ## Show the models of the running Triton
 
 ##  ---- developing
 
-.PHONY: format check compose test default-model bench clean
+.PHONY: format check compose test fuzz default-model bench clean
 format: $(INSTALLED) ## Put the code into its form
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
@@ -66,6 +66,10 @@ check: $(INSTALLED) compose ## Lint, types, import rules, compose files, and the
 
 test: $(INSTALLED) default-model ## All tests, with the real Triton and the default models
 	$(BIN)/pytest -m "not gpu" $(ARGS)
+
+FUZZ ?= 1000
+fuzz: $(INSTALLED) ## Look for bad answers for longer, at other places each time: make fuzz FUZZ=5000
+	TRITONIC_FUZZ_EXAMPLES=$(FUZZ) $(BIN)/pytest tests/fuzz --timeout=0 $(ARGS)
 
 default-model: $(INSTALLED)
 	@$(BIN)/tritonic build chat

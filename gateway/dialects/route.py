@@ -116,6 +116,10 @@ def _as_json(scope: Scope) -> Scope:
     return {**scope, "headers": [*headers, (b"content-type", b"application/json")]}
 
 
+_LONGEST_NAME = 64
+"""Characters of a caller's own name that are shown in a path: it may be a megabyte long."""
+
+
 def _explain(invalid: RequestValidationError) -> InvalidRequest:
     """Say which field is wrong and what was expected, from pydantic's first error."""
     error = invalid.errors()[0]
@@ -123,8 +127,9 @@ def _explain(invalid: RequestValidationError) -> InvalidRequest:
     for part in error["loc"][1:]:
         if isinstance(part, int):
             path += f"[{part}]"
-        elif not part.startswith(UNION_TAG):
-            path += f".{part}" if path else part
+        elif not part.startswith(UNION_TAG) and part != "[key]":  # pydantic's word for a wrong key, which it follows
+            shown = part[:_LONGEST_NAME] or "''"
+            path += f".{shown}" if path else shown
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "missing":
         return InvalidRequest(f"The field '{path}' is required.", param=path)

@@ -51,7 +51,15 @@ class ContentPart(Wire):
                 _has("text", "text", {"type": "string"}),
                 _has("image_url", "image_url", {"type": "string"}, {"type": "object"}),
                 _has("input_audio", "input_audio", {"type": "object"}),
-                _has("file", "file", {"type": "object", "required": ["file_data"]}),
+                _has(
+                    "file",
+                    "file",
+                    {
+                        "type": "object",
+                        "properties": {"file_data": {"type": "string", "minLength": 1}},
+                        "required": ["file_data"],
+                    },
+                ),
                 _has("refusal", "refusal", {"type": "string"}),
             ]
         }

@@ -35,7 +35,7 @@ STREAM_OPTIONS: dict[str, Any] = {
     "then": {"properties": {"stream": {"const": True}}, "required": ["stream"]},
 }
 
-TokenId = Annotated[str, Field(pattern=r"^\d{1,9}$")]
+TokenId = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
 
 
 class StreamOptions(Wire):
@@ -62,7 +62,13 @@ class SamplingFields(Wire):
     presence_penalty: Annotated[float | None, Field(ge=-2, le=2)] = None
     frequency_penalty: Annotated[float | None, Field(ge=-2, le=2)] = None
     repetition_penalty: Annotated[float | None, Field(ge=0.01, le=10)] = None
-    logit_bias: Annotated[dict[TokenId, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=300)] | None = None
+    logit_bias: (
+        Annotated[
+            dict[TokenId, Annotated[float, Field(ge=-100, le=100)]],
+            Field(max_length=300, json_schema_extra={"additionalProperties": False}),
+        ]
+        | None
+    ) = None
     n: Annotated[int | None, Field(ge=1, le=128)] = None
     ignore_eos: bool | None = None
     user: str | None = None

@@ -248,3 +248,12 @@ async def test_a_wrong_method(gateway: Gateway, method: str, path: str, allowed:
 async def test_an_unknown_path(gateway: Gateway, path: str) -> None:
     for method in ("GET", "POST"):
         refused(await gateway.http.request(method, path), 404, code="not_found")
+
+
+@pytest.mark.parametrize(
+    "key", ["", "x", "٣", "-1", "x" * 100_000], ids=["empty", "letter", "arabic", "negative", "long"]
+)
+async def test_a_wrong_key_is_named_and_no_more(gateway: Gateway, key: str) -> None:
+    response = await chat(gateway, logit_bias={key: 1})
+    sentence = refused(response, 400, param="logit_bias." + (key[:64] or "''"))
+    assert len(sentence) < 300
