@@ -49,6 +49,7 @@ class Sampling:
     prompt_logprobs: int | None = None
     n: int = 1
     ignore_eos: bool = False
+    skip_special_tokens: bool = True
     structured_outputs: Structure | None = None
 
 

@@ -21,6 +21,8 @@ _MARKS = {
     "<|python_tag|>": "llama3_json",
     '"parameters": dictionary of argument name and its value': "llama3_json",
 }
+# Whose marks are special tokens, which engines hide unless told otherwise.
+_SPECIAL = frozenset({"mistral", "llama3_json"})
 _RESERVED = frozenset({"messages", "tools", "add_generation_prompt"})
 
 
@@ -55,12 +57,10 @@ def lower(chat: Chat, parameters: Mapping[str, str]) -> tuple[Complete, "Reader 
     if chat.continue_final:
         prompt = _until_final(prompt, chat.messages[-1])
     structure = (tools.enforced(chat) if offered else None) or chat.sampling.structured_outputs
-    complete = Complete(
-        model=chat.model,
-        prompt=prompt,
-        pictures=chat.pictures,
-        sampling=replace(chat.sampling, structured_outputs=structure),
-    )
+    sampling = replace(chat.sampling, structured_outputs=structure)
+    if offered and structure is None and _format(parameters, source) in _SPECIAL:
+        sampling = replace(sampling, skip_special_tokens=False)
+    complete = Complete(model=chat.model, prompt=prompt, pictures=chat.pictures, sampling=sampling)
     thinks = _thinking(parameters, prompt) if structure is None else None
     calls = _calling(chat, parameters, source) if offered else None
     return complete, Reader(thinks, calls, chat) if thinks or calls else None
@@ -167,8 +167,13 @@ def _calling(chat: Chat, parameters: Mapping[str, str], source: str) -> Callable
         return lambda: tool_calls.NamedCall(name)
     if chat.tool_choice == "required":
         return tool_calls.ForcedCalls
+    return tool_calls.PARSERS[_format(parameters, source)]
+
+
+def _format(parameters: Mapping[str, str], source: str) -> str:
+    """How the model writes calls: as its parameters say, or else as its template does."""
     guess = next((name for mark, name in _MARKS.items() if mark in source), "hermes")
-    return tool_calls.PARSERS[parameters.get("tool_call_parser") or guess]
+    return parameters.get("tool_call_parser") or guess
 
 
 class Reader:

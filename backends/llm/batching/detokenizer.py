@@ -16,15 +16,17 @@ _KEPT = 1024
 
 
 class Detokenizer:
-    """Gives the text of each token as soon as it is whole; special tokens are hidden.
+    """Gives the text of each token as soon as it is whole; special tokens are hidden unless they are wanted.
 
     A token may end inside a character. What is decoded from a little before it shows this by a replacement character
     at its end, and is held until the character is complete. The method is that of Text Generation Inference and vLLM;
     unlike `tokenizers.decoders.DecodeStream` it can be flushed.
     """
 
-    def __init__(self, tokenizer: Tokenizer, prompt: Tokens) -> None:
+    def __init__(self, tokenizer: Tokenizer, prompt: Tokens, *, special: bool = False) -> None:
+        """`special` shows special tokens, too."""
         self._tokenizer = tokenizer
+        self._special = special
         self._tokens: list[int] = [int(token) for token in prompt[-_CONTEXT:]]
         self._start = 0
         self._shown = len(self._tokens)
@@ -56,4 +58,4 @@ class Detokenizer:
         return fresh
 
     def _decode(self, tokens: list[int]) -> str:
-        return str(self._tokenizer.decode(tokens, skip_special_tokens=True))
+        return str(self._tokenizer.decode(tokens, skip_special_tokens=not self._special))

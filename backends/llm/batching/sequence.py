@@ -70,7 +70,7 @@ class Sequence:
         self._matcher: Matcher | None = None
         self._vocab_size = vocab_size
         self._sampler: Sampler | None = None
-        self._detokenizer = Detokenizer(tokenizer, prompt)
+        self._detokenizer = Detokenizer(tokenizer, prompt, special=not sampling.skip_special_tokens)
         self._stops = StopStrings(sampling.stop)
 
     def restart(self) -> None:

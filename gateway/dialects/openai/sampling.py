@@ -71,6 +71,7 @@ class SamplingFields(Wire):
     ) = None
     n: Annotated[int | None, Field(ge=1, le=128)] = None
     ignore_eos: bool | None = None
+    skip_special_tokens: bool | None = None
     user: str | None = None
     structured_outputs: StructuredOutputs | None = None
     # Their older names.
@@ -105,6 +106,7 @@ class SamplingFields(Wire):
             logit_bias=self.logit_bias or None,
             n=self.n or 1,
             ignore_eos=bool(self.ignore_eos),
+            skip_special_tokens=self.skip_special_tokens is not False,
             structured_outputs=self._structure(structure),
             **logprobs,
         )

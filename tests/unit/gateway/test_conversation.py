@@ -134,6 +134,9 @@ def test_calls_are_read_in_the_format_of_the_model(template: str, parser: str, a
     assert CallBegin(0, 0, "f") in events and events[-1] == Finish(0, "tool_calls")
     arguments = "".join(event.text for event in events if isinstance(event, CallArguments))
     assert json.loads(arguments) == {"city": "Oslo"}
+    # The marks of these two are special tokens.
+    shown = not lower(asked, described)[0].sampling.skip_special_tokens
+    assert shown == any(mark in template for mark in ("[TOOL_CALLS]", "<|python_tag|>"))
 
 
 def test_an_answer_that_calls_nothing_is_text_and_stops_for_its_own_reason() -> None:

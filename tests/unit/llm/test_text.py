@@ -59,6 +59,13 @@ def test_special_tokens_are_hidden(tokenizer):
     assert "".join(parts) + rest == "hi!"
 
 
+def test_special_tokens_are_shown_where_they_are_wanted(tokenizer):
+    tokens = [0, *tokenizer.encode("hi").ids, 2]
+    detokenizer = Detokenizer(tokenizer, tokenizer.encode("a").ids, special=True)
+    names = [tokenizer.id_to_token(token) for token in (0, 2)]
+    assert "".join(map(detokenizer.feed, tokens)) + detokenizer.flush() == f"{names[0]}hi{names[1]}"
+
+
 def test_a_long_answer_is_not_kept(tokenizer):
     detokenizer = Detokenizer(tokenizer, [])
     text = "日本語 " * 3000
