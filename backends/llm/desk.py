@@ -8,12 +8,12 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from backends.llm.engine import Engine, Event, Failed, Generation, Grammar
+from backends.llm.engine import Engine, Event, Failed, Generation, Grammar, Pictures, Tokens
 from backends.llm.errors import (
     Cancelled,
     EngineFailed,
@@ -29,6 +29,9 @@ from backends.llm.reply import Reply, Responder
 from backends.llm.sampling import Sampling, parse_sampling
 from backends.llm.watch import Watch
 
+if TYPE_CHECKING:
+    from backends.llm.vision.sight import Sight
+
 # Prompts up to this size are tokenised within a millisecond or so; longer ones have a thread of their own.
 _SHORT_BYTES = 16_384
 _STRUCTURED = b"structured_outputs"
@@ -38,7 +41,7 @@ _STRUCTURED = b"structured_outputs"
 class Request:
     """The tensors of one request. Exactly one of `text` and `token_ids` is wanted; `sampling` is a JSON object.
 
-    `image` counts pictures.
+    `images` are files in base64, in the order of their marks in the prompt.
     """
 
     text: bytes | None
@@ -46,7 +49,7 @@ class Request:
     stream: bool
     exclude_input: bool
     sampling: bytes
-    image: int = 0
+    images: tuple[bytes, ...] = ()
 
 
 class Client(Responder, Protocol):
@@ -66,11 +69,14 @@ class Desk:
         max_open: int,
         defaults: Sampling | None = None,
         grammars: Grammars | None = None,
+        sight: "Sight | None" = None,
     ) -> None:
         """Take over an engine: `close` closes it. More than `max_open` requests at once are refused as overloaded.
 
-        `defaults` stand for what a request does not say. `grammars` are taken over too.
+        `defaults` stand for what a request does not say. `grammars` are taken over too. `sight` is there for
+        models that are shown pictures.
         """
+        self._sight = sight
         self._defaults = defaults
         self._grammars = grammars
         self._engine = engine
@@ -86,6 +92,8 @@ class Desk:
         self._long = ThreadPoolExecutor(1, "llm-long-prompts")
         # A grammar takes up to half a second to compile.
         self._structured = ThreadPoolExecutor(1, "llm-grammars")
+        # A large picture takes many seconds to encode.
+        self._shown = ThreadPoolExecutor(1, "llm-pictures")
 
     def take(self, request: Request, client: Client) -> None:
         """Begin to answer; returns at once."""
@@ -118,7 +126,7 @@ class Desk:
                 return
             self._closed = True
         self._watch.close()
-        for lane in (self._short, self._long, self._structured):
+        for lane in (self._short, self._long, self._structured, self._shown):
             lane.shutdown(cancel_futures=True)
         self._engine.close()
         if self._grammars:
@@ -134,19 +142,31 @@ class Desk:
     ) -> tuple[Generation, str]:
         """The generation a request asks for, and what its answers begin with. Raises `GenerationError`."""
         sampling = parse_sampling(request.sampling, self._engine.vocab_size, self._defaults)
-        if image := request.image:
-            raise UnsupportedOption(f"This model reads no pictures, and {image} came with the request.", "image")
+        if self._sight is None and (count := len(request.images)):
+            raise UnsupportedOption(f"This model reads no pictures, and {count} came with the request.", "image")
         if (request.text is None) == (request.token_ids is None):
             raise InvalidValue("Exactly one of text_input and token_ids must be given.", "text_input")
-        if request.text is not None:
-            tokens = self._prompts.encode(request.text, is_cancelled)
-        else:
-            assert request.token_ids is not None
-            tokens = self._prompts.check(request.token_ids)
+        grammar = self._grammar(sampling)
+        tokens, pictures = self._read(request, is_cancelled)
         prefix = ""
         if not request.exclude_input:
-            prefix = self._prompts.decode(tokens) if request.text is None else request.text.decode("utf-8")
-        return Generation(tokens, sampling, sink, self._grammar(sampling)), prefix
+            ids = request.token_ids
+            text = (request.text or b"").decode("utf-8")
+            prefix = text if ids is None else self._prompts.decode(ids.reshape(-1).astype(np.int64))
+        return Generation(tokens, sampling, sink, grammar, pictures), prefix
+
+    def _read(self, request: Request, is_cancelled: Callable[[], bool]) -> tuple[Tokens, Pictures | None]:
+        """The tokens of the prompt, with what stands for its pictures."""
+        sight = self._sight
+        pictures = sight.open(request.images) if sight else ()
+        if request.text is not None:
+            text = sight.expand_text(request.text, pictures) if sight else request.text
+            tokens = self._prompts.encode(text, is_cancelled)
+        else:
+            assert request.token_ids is not None
+            ids = sight.expand_tokens(request.token_ids, pictures) if sight else request.token_ids
+            tokens = self._prompts.check(ids)
+        return tokens, sight.look(tokens, pictures, is_cancelled) if sight and pictures else None
 
     def _grammar(self, sampling: Sampling) -> Grammar | None:
         if sampling.structured_outputs is None:
@@ -156,6 +176,8 @@ class Desk:
         return self._grammars.compile(sampling.structured_outputs)
 
     def _lane(self, request: Request) -> ThreadPoolExecutor:
+        if request.images:
+            return self._shown
         if len(request.text or b"") > _SHORT_BYTES:
             return self._long
         return self._structured if _STRUCTURED in request.sampling else self._short
@@ -163,6 +185,10 @@ class Desk:
     def submit(self, generation: Generation) -> None:
         """Hand a generation to the engine. Raises `GenerationError`."""
         self._engine.submit(generation)
+
+    def is_closed(self) -> bool:
+        """Whether the desk is being closed, and answers what is open itself."""
+        return self._closed
 
     def cancel(self, generation: Generation) -> None:
         """Have the engine end a generation."""
@@ -199,17 +225,22 @@ class _Exchange:
         if self._cancelled:
             return
         try:
-            generation, prefix = self._desk.generation(self._request, self._add, lambda: self._cancelled)
+            generation, prefix = self._desk.generation(self._request, self._add, self._is_needless)
             if self._reply.begin(generation.sampling.n, len(generation.prompt), prefix):
                 self._desk.submit(generation)
         except GenerationError as error:
-            self.fail(error)
+            if not (isinstance(error, Cancelled) and self._desk.is_closed()):
+                self.fail(error)
         except Exception as error:  # nobody else would answer
             self.fail(EngineFailed(f"The request could not be prepared: {str(error)[:500]}"))
         else:
             self._generation = generation
             if self._cancelled:  # while the prompt was tokenised or submitted
                 self._desk.cancel(generation)
+
+    def _is_needless(self) -> bool:
+        """Whether nobody wants the prompt any more; where the desk closes, it answers what is open."""
+        return self._cancelled or self._desk.is_closed()
 
     def cancel(self) -> None:
         """The client has gone; called by the watching thread."""

@@ -79,6 +79,18 @@ class Grammar(Protocol):
         """The state of a new answer."""
 
 
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """What stands for the pictures of a prompt.
+
+    `tokens` is the prompt with a number below 0 in the place of each vector of a picture: int64[tokens]. No other
+    picture has these numbers. The forward pass finds the vectors by them for as long as `features` are referred to.
+    """
+
+    tokens: Tokens
+    features: tuple[object, ...]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Generation:
     """One request: `sampling.n` answers to one prompt.
@@ -92,6 +104,12 @@ class Generation:
     sampling: Sampling
     sink: Sink
     grammar: Grammar | None = None
+    pictures: Pictures | None = None
+
+    @property
+    def to_read(self) -> Tokens:
+        """What the forward pass is given for the prompt: int64[tokens]."""
+        return self.pictures.tokens if self.pictures else self.prompt
 
 
 class Engine(Protocol):

@@ -43,7 +43,8 @@ class TritonPythonModel:
             raise pb_utils.TritonModelException(f"The model in {folder} cannot be loaded: {error}") from error
         engine, bos = loaded.engine, None if loaded.bos is None else tokenizer.id_to_token(loaded.bos)
         prompts = Prompts(tokenizer, bos=bos, vocab_size=engine.vocab_size, context_length=engine.context_length)
-        self._desk = Desk(engine, prompts, options.max_rows + options.max_waiting, options.sampling, grammars)
+        max_open = options.max_rows + options.max_waiting
+        self._desk = Desk(engine, prompts, max_open, options.sampling, grammars, loaded.sight)
         self._tokens = TokenBytes(tokenizer)
         gauges, counters, self._families = make_metrics(args["model_name"])
         self._publisher = Publisher(engine.figures, gauges, counters)

@@ -27,13 +27,14 @@ def read_request(request: Any) -> Request:
     stream = _flag(request, "stream", False)
     token_ids = _tensor(request, "token_ids")
     sampling = _bytes(request, "sampling_parameters")
+    pictures = _tensor(request, "image")
     return Request(
         text=_bytes(request, "text_input"),
         token_ids=token_ids,
         stream=stream,
         exclude_input=_flag(request, "exclude_input_in_output", stream),
         sampling=b"{}" if sampling is None else sampling,
-        image=0 if (pictures := _tensor(request, "image")) is None else int(pictures.size),
+        images=() if pictures is None else tuple(map(bytes, pictures.reshape(-1))),
     )
 
 

@@ -42,7 +42,7 @@ class Sequence:
         self, job: Job, index: int, *, tokenizer: Tokenizer, eos: frozenset[int], room: int, vocab_size: int
     ) -> None:
         """`room` is how many tokens the context has left behind the prompt, at least one."""
-        prompt, sampling = job.generation.prompt, job.generation.sampling
+        prompt, read, sampling = job.generation.prompt, job.generation.to_read, job.generation.sampling
         self.job = job
         self.index = index
         self.row = -1
@@ -53,9 +53,9 @@ class Sequence:
         # The model tells about the last token of a chunk alone: to hear of each, the prompt is read in steps.
         self._num_prompt_logprobs = sampling.prompt_logprobs if index == 0 else None
         stepwise = self._num_prompt_logprobs is not None
-        self.to_read: Tokens = prompt[:1] if stepwise else prompt
+        self.to_read: Tokens = read[:1] if stepwise else read
         """The tokens of the prompt that are read before the first `accept`."""
-        self._known: list[int] = prompt[1:].tolist() if stepwise else []
+        self._known: list[int] = read[1:].tolist() if stepwise else []
         """What follows `to_read`, as far as it was accepted once."""
         self._place = 0
         """How much of `_known` is accepted since the row was begun."""
@@ -131,7 +131,7 @@ class Sequence:
         self.token = self._known[self._place]
         count, prompt = self._num_prompt_logprobs, self.job.generation.prompt
         if count is not None and self._told == self._place < len(prompt) - 1:
-            self._entries.append(logprobs(logits, self.token, count))
+            self._entries.append(logprobs(logits, int(prompt[self._place + 1]), count))
             self._told += 1
         self._place += 1
 

@@ -24,6 +24,11 @@ class ModelFiles:
     input_names: dict[str, str]
     output_names: dict[str, str]
 
+    @property
+    def takes_vectors(self) -> bool:
+        """Whether the model is given the vectors of its tokens, which stand in `embedding.npy` beside it."""
+        return "input_ids" not in self.input_names
+
 
 def read_model_files(folder: Path) -> ModelFiles:
     """Read an engine's folder. Raises `FileNotFoundError` or `ValueError` with a sentence that names the file."""

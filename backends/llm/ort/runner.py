@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from backends.llm.memory import available_memory
 from backends.llm.ort.calibration import ChunkSizes, calibrate
 from backends.llm.ort.key_value_memory import KeyValueMemory
 from backends.llm.ort.model_files import ModelFiles
+from backends.llm.vision.gallery import Vectors
 
 _DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 # Threads that spin a little between two operators answer faster by a quarter than ones that sleep. On a quiet machine
@@ -34,10 +36,18 @@ class OrtForward:
     """
 
     def __init__(
-        self, files: ModelFiles, *, max_rows: int, context_length: int, threads: int, kv_memory: int | None = None
+        self,
+        files: ModelFiles,
+        *,
+        max_rows: int,
+        context_length: int,
+        threads: int,
+        kv_memory: int | None = None,
+        embed: Callable[[Tokens], Vectors] | None = None,
     ) -> None:
         """`threads` 0 is one for each core this process may use; `kv_memory` None is half of what is available.
 
+        `embed` gives the vectors of tokens, float32[n, hidden size], for a model that takes them instead of tokens.
         The context is made shorter where the memory is too small for one row of it. Raises what onnxruntime raises for
         a broken model, and `ValueError` where there is hardly any memory.
         """
@@ -46,7 +56,8 @@ class OrtForward:
         self._session = _open(files.model, threads)
         inputs = {value.name: value.type for value in self._session.get_inputs()}
         names, outputs = files.input_names, files.output_names
-        self._ids, self._mask = names["input_ids"], names["attention_mask"]
+        self._ids, self._mask = names["inputs_embeds" if embed else "input_ids"], names["attention_mask"]
+        self._embed = embed
         self._positions = names.get("position_ids") if names.get("position_ids") in inputs else None
         self._logits = outputs["logits"]
         self._pasts, self._presents = [], []
@@ -75,7 +86,7 @@ class OrtForward:
         """Store int64[k] tokens behind the `past` tokens of a row; float32[vocabulary] after the last of them."""
         binding = self._binding(row, 1)
         total = past + len(tokens)
-        ids = np.ascontiguousarray(tokens, np.int64)[None]
+        ids = self._embed(tokens)[None] if self._embed else np.ascontiguousarray(tokens, np.int64)[None]
         mask = np.ones((1, total), np.int64)
         _bind(binding, self._ids, ids)
         _bind(binding, self._mask, mask)
@@ -93,8 +104,9 @@ class OrtForward:
         """Run one token each for the n rows from `first` on, which hold `lengths` tokens; float32[n, vocabulary]."""
         rows = len(tokens)
         binding = self._binding(first, rows)
-        ids, logits = self._step_ids[:rows], self._step_logits[:rows]
-        ids[:, 0] = tokens
+        step, logits = self._step_ids[:rows], self._step_logits[:rows]
+        step[:, 0] = tokens
+        ids = self._embed(tokens)[:, None] if self._embed else step
         mask = (np.arange(int(lengths.max()) + 1) <= lengths[:, None]).astype(np.int64)
         _bind(binding, self._ids, ids)
         _bind(binding, self._mask, mask)
@@ -162,7 +174,7 @@ class OrtForward:
         return self._bindings[first, rows]
 
 
-def _bind(binding: ort.IOBinding, name: str, array: npt.NDArray[np.int64]) -> None:
+def _bind(binding: ort.IOBinding, name: str, array: npt.NDArray[np.int64] | Vectors) -> None:
     """Bind an array without a copy; it must live until the step has run."""
     binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
 

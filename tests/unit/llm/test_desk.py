@@ -66,12 +66,12 @@ def open_desk(scripted, tokenizer):
 
 
 def ask(
-    desk, text=b"hello", *, token_ids=None, stream=True, exclude_input=True, raw=None, slow=0.0, image=0, **sampling
+    desk, text=b"hello", *, token_ids=None, stream=True, exclude_input=True, raw=None, slow=0.0, images=(), **sampling
 ):
     client = Client()
     client.slow = slow
     options = json.dumps({"temperature": 0, "max_tokens": 5} | sampling).encode() if raw is None else raw
-    desk.take(Request(text, token_ids, stream, exclude_input, options, image), client)
+    desk.take(Request(text, token_ids, stream, exclude_input, options, images), client)
     return client
 
 
@@ -146,7 +146,7 @@ def test_the_prompt_before_the_answer(open_desk, tokenizer, stream):
         ({"temperature": -1}, "[invalid_value:temperature]"),
         ({"lora_name": 3}, "[unsupported_option:lora_name]"),
         ({"logprobs": 21}, "[invalid_value:logprobs]"),
-        ({"image": 2}, "[unsupported_option:image] This model reads no pictures"),
+        ({"images": (b"", b"")}, "[unsupported_option:image] This model reads no pictures"),
         ({"structured_outputs": {"json": {"not": {}}}}, "[invalid_value:structured_outputs] This cannot be enforced: "),
         ({"raw": b"{"}, "[invalid_value:sampling_parameters]"),
     ],

@@ -1,0 +1,360 @@
+"""Pictures on their way into a prompt, held against transformers' own processors."""
+
+import base64
+import io
+import threading
+import time
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+from tokenizers import AddedToken
+
+from backends.llm.desk import Desk, Request
+from backends.llm.errors import Cancelled, InvalidValue
+from backends.llm.prompt import Prompts
+from backends.llm.vision import picture as picture_module
+from backends.llm.vision.facts import Facts
+from backends.llm.vision.gallery import Gallery
+from backends.llm.vision.picture import Picture
+from backends.llm.vision.sight import Sight
+from backends.llm.vision.tiles import cut, plan
+from tests.fakes.tiny_smolvlm import SPECIALS, TOKENS_PER_TILE, expansion
+
+IMAGE = 300
+
+
+def facts(**values):
+    return Facts(
+        **{
+            "tile": 64,
+            "longest_edge": 256,
+            "largest_side": 4096,
+            "split": True,
+            "resample": 1,
+            "rescale_factor": 1 / 255,
+            "mean": (0.5, 0.4, 0.3),
+            "std": (0.5, 0.25, 0.7),
+            "tokens_per_tile": TOKENS_PER_TILE,
+            "image_token": "<image>",
+            "image_token_id": IMAGE,
+            "fake_token": "<fake_token_around_image>",
+            "global_token": "<global-img>",
+            "tile_token": "<row_{row}_col_{column}>",
+        }
+        | values
+    )
+
+
+def photo(width, height, seed=1, mode="RGB"):
+    random = np.random.default_rng(seed)
+    image = Image.fromarray(random.integers(0, 256, (height, width, 3)).astype(np.uint8))
+    return image.convert(mode)
+
+
+def encoded(image, format="PNG", **options):
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return base64.b64encode(file.getvalue())
+
+
+def shown(image, format="PNG", **options):
+    return np.asarray(Picture(encoded(image, format, **options), 1).rgb())
+
+
+@pytest.mark.parametrize("family", ["smolvlm", "idefics3"])
+@pytest.mark.parametrize("split", [True, False])
+@pytest.mark.parametrize(
+    "size",
+    [(64, 64), (200, 150), (150, 200), (1, 1), (3, 700), (700, 3), (257, 255), (1000, 999), (511, 65), (40, 640)],
+)
+def test_tiles_are_those_of_transformers(family, split, size):
+    if family == "smolvlm":
+        from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil as Processor
+    else:
+        from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil as Processor
+    ours = facts(split=split)
+    theirs = Processor(
+        size={"longest_edge": 256},
+        max_image_size={"longest_edge": 64},
+        image_mean=ours.mean,
+        image_std=ours.std,
+        do_image_splitting=split,
+        resample=1,
+        rescale_factor=1 / 255,
+    )
+    image = photo(*size)
+    found = theirs([[image]], return_tensors="np", return_row_col_info=True)
+    how = plan(image.size, ours)
+    tiles = np.stack(list(cut(image, how, ours)))
+    assert [[how.rows]] == found["rows"] and [[how.columns]] == found["cols"]
+    assert tiles.dtype == np.float32 and len(tiles) == how.tiles
+    np.testing.assert_array_equal(tiles, found["pixel_values"][0])
+    assert found["pixel_attention_mask"].all(), "a tile with padding, which the exported encoder does not know"
+
+
+def test_no_side_grows_beyond_the_limit():
+    ours = facts(longest_edge=500, largest_side=100)
+    assert plan((800, 600), ours).first == (100, 75)
+    assert plan((600, 800), ours).first == (75, 100)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format", ["PNG", "TIFF", "JPEG", "WEBP"])
+def test_pictures_are_turned_as_their_camera_was_held(orientation, format):
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    file = encoded(photo(30, 20), format, exif=tags)
+    taken = Picture(file, 1)
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(base64.b64decode(file)))).convert("RGB")
+    assert taken.size == upright.size == ((20, 30) if orientation > 4 else (30, 20))
+    np.testing.assert_array_equal(np.asarray(taken.rgb()), np.asarray(upright))
+
+
+def test_transparent_parts_are_white():
+    image = photo(8, 8).convert("RGBA")
+    image.putalpha(Image.fromarray(np.repeat(np.array([0, 255], np.uint8), 32).reshape(8, 8)))
+    found = shown(image)
+    assert (found[:4] == 255).all()
+    np.testing.assert_array_equal(found[4:], np.asarray(image.convert("RGB"))[4:])
+    palette = Image.new("P", (2, 1))
+    palette.putpalette([10, 20, 30, 40, 50, 60])
+    palette.putdata([0, 1])
+    assert shown(palette, transparency=0).tolist() == [[[255, 255, 255], [40, 50, 60]]]
+
+
+def test_shades_of_grey_of_any_depth():
+    grey = Image.fromarray(np.array([[0, 128, 255]], np.uint8))
+    assert shown(grey).tolist() == [[[0] * 3, [128] * 3, [255] * 3]]
+    deep = Image.fromarray(np.array([[0, 128 * 257, 65535]], np.uint16))
+    assert shown(deep).tolist() == [[[0] * 3, [128] * 3, [255] * 3]]
+    bits = Image.fromarray(np.array([[True, False]]))
+    assert shown(bits).tolist() == [[[255] * 3, [0] * 3]]
+
+
+def test_ink_becomes_light():
+    found = shown(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG", quality=95)
+    assert found.shape == (8, 8, 3) and (found[..., 0] > 240).all() and (found[..., 1:] < 15).all()
+
+
+def test_of_what_moves_the_first_frame_is_shown():
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    found = shown(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert (found == [255, 0, 0]).all()
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        (b"%%%", "Picture 3 is not base64."),
+        (b"", "Picture 3 is none of PNG"),
+        (base64.b64encode(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"), "Picture 3 is none of PNG"),
+        (encoded(Image.fromarray(np.zeros((2, 2), np.float32)), "TIFF"), "cannot be decoded"),
+        (base64.b64encode(base64.b64decode(encoded(photo(90, 90)))[:3000]), "cannot be decoded"),
+    ],
+)
+def test_what_cannot_be_shown_is_refused(file, message):
+    with pytest.raises(InvalidValue) as refusal:
+        Picture(file, 3).rgb()
+    assert message in str(refusal.value) and refusal.value.param == "image"
+
+
+def test_what_is_too_large_is_refused_before_it_is_decoded(monkeypatch):
+    small = encoded(Image.new("1", (3000, 3000)))
+    monkeypatch.setattr(picture_module, "MAX_PIXELS", 3000 * 3000)
+    assert Picture(small, 1).size == (3000, 3000)
+    monkeypatch.setattr(picture_module, "MAX_PIXELS", 3000 * 3000 - 1)
+    with pytest.raises(InvalidValue, match="3000 x 3000 pixels"):
+        Picture(small, 1)
+    monkeypatch.setattr(picture_module, "MAX_BYTES", 10)
+    with pytest.raises(InvalidValue, match="at most 10"):
+        Picture(small, 1)
+
+
+def test_a_gallery_finds_vectors_by_their_numbers():
+    gallery = Gallery(10_000)
+    one, other = (gallery.put(name, np.full((3, 2), value, np.float32)) for name, value in ((b"1", 1), (b"2", 2)))
+    assert not set(one.ids) & set(other.ids) and (one.ids < 0).all()
+    into = np.zeros((5, 2), np.float32)
+    gallery.fill(np.array([7, other.ids[2], one.ids[0], 8, other.ids[0]]), into)
+    assert into[:, 0].tolist() == [0, 2, 1, 0, 2]
+
+
+def test_a_gallery_forgets_what_nobody_needs_and_never_gives_a_number_twice():
+    gallery = Gallery(3 * 8)
+    kept = gallery.put(b"1", np.full((3, 2), 1, np.float32))
+    again = gallery.put(b"2", np.zeros((1, 2), np.float32))
+    assert gallery.get(b"1") is None and gallery.get(b"2") is again
+    into = np.zeros((3, 2), np.float32)
+    gallery.fill(kept.ids, into)  # somebody holds it still
+    assert (into == 1).all()
+    ids = kept.ids
+    del kept
+    with pytest.raises(KeyError):
+        gallery.fill(ids, into)
+    assert not set(gallery.put(b"1", np.full((3, 2), 1, np.float32)).ids) & set(ids)
+
+
+@pytest.fixture
+def sight(tokenizer):
+    """The eyes of a model for which every tile is its mean, `TOKENS_PER_TILE` times."""
+    copy = type(tokenizer).from_str(tokenizer.to_str())
+    copy.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIALS])
+    seen = []
+
+    def encoder(tile):
+        seen.append(tile)
+        return np.full((TOKENS_PER_TILE, 2), tile.mean(), np.float32)
+
+    made = Sight(facts(image_token_id=copy.token_to_id("<image>")), copy, encoder)
+    made.seen, made.tokenizer = seen, copy
+    return made
+
+
+def test_prompts_are_expanded_as_transformers_expands_them(sight):
+    wide, small = photo(256, 128), photo(10, 640)
+    opened = sight.open([encoded(wide), encoded(small)])
+    text = sight.expand_text(b"One <image> and two <image>.", opened)
+    assert text.decode() == f"One {expansion(2, 4)} and two {expansion(4, 1)}."
+    ids = np.array(sight.tokenizer.encode("One <image> and two <image>.").ids, np.int32)
+    assert sight.expand_tokens(ids, opened).tolist() == sight.tokenizer.encode(text.decode()).ids
+
+
+def test_places_of_vectors_have_their_numbers(sight):
+    opened = sight.open([encoded(photo(256, 128)), encoded(photo(64, 64, seed=2))])
+    tokens = np.array(sight.tokenizer.encode(sight.expand_text(b"<image>?<image>", opened).decode()).ids)
+    pictures = sight.look(tokens, opened, lambda: False)
+    places = pictures.tokens < 0
+    assert (places == (tokens == sight.tokenizer.token_to_id("<image>"))).all()
+    assert (pictures.tokens[~places] == tokens[~places]).all()
+    into = np.zeros((len(tokens), 2), np.float32)
+    sight.gallery.fill(pictures.tokens, into)
+    expected = np.repeat([tile.mean() for tile in sight.seen], TOKENS_PER_TILE)
+    np.testing.assert_allclose(into[places][:, 0], expected, rtol=1e-6)
+
+
+def test_a_picture_that_comes_again_is_not_encoded_again(sight):
+    def look():
+        opened = sight.open([encoded(photo(128, 64))])
+        tokens = np.array(sight.tokenizer.encode(sight.expand_text(b"<image>", opened).decode()).ids)
+        return sight.look(tokens, opened, lambda: False).tokens.tolist()
+
+    first, count = look(), len(sight.seen)
+    assert look() == first and len(sight.seen) == count > 0
+
+
+def test_encoding_ends_when_the_client_goes(sight):
+    opened = sight.open([encoded(photo(256, 256))])
+    tokens = np.array(sight.tokenizer.encode(sight.expand_text(b"<image>", opened).decode()).ids)
+    with pytest.raises(Cancelled):
+        sight.look(tokens, opened, lambda: len(sight.seen) == 3)
+    assert len(sight.seen) == 3
+
+
+def test_the_gallery_serves_two_threads(sight):
+    """The engine reads while pictures are hung up."""
+    gallery, stop, wrong = Gallery(1000), threading.Event(), []
+    fixed = gallery.put(b"fixed", np.full((4, 2), 9, np.float32))
+
+    def read():
+        into = np.zeros((4, 2), np.float32)
+        while not stop.is_set():
+            gallery.fill(fixed.ids, into)
+            if not (into == 9).all():
+                wrong.append(into.copy())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for number in range(3000):
+        gallery.put(str(number).encode(), np.zeros((2, 2), np.float32))
+    stop.set()
+    reader.join()
+    assert not wrong
+
+
+class Slow:
+    """An encoder that takes a while, and a client that may go."""
+
+    def __init__(self):
+        self.tiles, self.begun = 0, threading.Event()
+
+    def __call__(self, tile):
+        self.tiles += 1
+        self.begun.set()
+        time.sleep(0.05)
+        return np.zeros((TOKENS_PER_TILE, 2), np.float32)
+
+
+class Waiter:
+    """A client."""
+
+    def __init__(self):
+        self.gone, self.errors, self.done = False, [], threading.Event()
+        self.texts, self.num_prompt_tokens = [], 0
+
+    def is_gone(self):
+        return self.gone
+
+    def send(self, answer, num_prompt_tokens, *, final):
+        self.texts.append("".join(answer.texts))
+        self.num_prompt_tokens = num_prompt_tokens
+        if final:
+            self.done.set()
+
+    def fail(self, error):
+        self.errors.append(str(error))
+        self.done.set()
+
+
+@pytest.fixture
+def slow_desk(scripted, sight):
+    """A desk over a scripted forward pass, whose tokens are bytes: the mark of a picture is one of them."""
+    engine, forward = scripted()
+    encoder = Slow()
+    eyes = Sight(
+        facts(image_token="~", image_token_id=3 + 93, fake_token="[", global_token="]", tile_token="{row}{column}"),
+        sight.tokenizer,
+        encoder,
+    )
+    byte = sight.tokenizer
+    assert byte.encode("~", add_special_tokens=False).ids == [3 + 93]
+    prompts = Prompts(byte, bos=None, vocab_size=forward.vocab_size, context_length=engine.context_length)
+    desk = Desk(engine, prompts, 8, sight=eyes)
+    yield desk, encoder
+    desk.close()
+
+
+def request(text, *images):
+    return Request(text, None, True, True, b'{"temperature": 0, "max_tokens": 3}', images)
+
+
+def test_a_client_who_goes_ends_the_encoding_and_holds_nobody(slow_desk):
+    desk, encoder = slow_desk
+    leaver, other = Waiter(), Waiter()
+    desk.take(request(b"~", encoded(photo(256, 256))), leaver)
+    assert encoder.begun.wait(10)
+    desk.take(request(b"hello"), other)
+    assert other.done.wait(10) and not other.errors and encoder.tiles < 17
+    leaver.gone = True
+    assert leaver.done.wait(10) and leaver.errors == ["[cancelled] The request was cancelled."]
+    time.sleep(0.2)
+    seen = encoder.tiles
+    time.sleep(0.3)
+    assert encoder.tiles == seen < 17
+
+
+def test_a_desk_that_closes_does_not_wait_for_a_picture(slow_desk):
+    desk, encoder = slow_desk
+    client = Waiter()
+    desk.take(request(b"~", encoded(photo(256, 256))), client)
+    assert encoder.begun.wait(10)
+    desk.close()
+    assert encoder.tiles < 17 and client.errors == ["[engine_failed] The model is being unloaded."]
+
+
+def test_a_prompt_that_is_too_long_is_refused_before_anything_is_encoded(slow_desk):
+    desk, encoder = slow_desk
+    client = Waiter()
+    desk.take(request(b"~" + b"x" * 990, encoded(photo(256, 256))), client)
+    assert client.done.wait(10) and client.errors[0].startswith("[context_length_exceeded:text_input]")
+    assert encoder.tiles == 0
