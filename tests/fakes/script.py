@@ -14,8 +14,8 @@ CHATML = (
 SAMPLING = frozenset(
     [
         *("max_tokens", "temperature", "top_p", "top_k", "min_p", "stop", "stop_token_ids", "seed", "n"),
-        *("presence_penalty", "frequency_penalty", "repetition_penalty", "ignore_eos", "min_tokens", "skip_special_tokens", "logit_bias"),
-        *("logprobs", "prompt_logprobs", "structured_outputs"),
+        *("presence_penalty", "frequency_penalty", "repetition_penalty", "ignore_eos", "min_tokens"),
+        *("logit_bias", "skip_special_tokens", "logprobs", "prompt_logprobs", "structured_outputs"),
     ]
 )
 
