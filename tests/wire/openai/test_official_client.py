@@ -1,11 +1,14 @@
 """The official `openai` client, against the gateway."""
 
 import asyncio
+import time
 
 import openai
 import pytest
-from openai import AsyncOpenAI, OpenAI
+from openai import AsyncOpenAI, OpenAI, pydantic_function_tool
+from pydantic import BaseModel
 
+from tests.fakes.triton import FakeTriton
 from tests.wire.cast import TONGUES
 from tests.wire.conftest import KEYS
 from tests.wire.serving import Gateway
@@ -104,3 +107,127 @@ async def test_the_client_tries_again_when_told_to(gateway: Gateway) -> None:
     async with gateway.client() as client:
         assert isinstance(client, AsyncOpenAI)
         assert client._parse_retry_after_header(response.headers) == int(response.headers["retry-after"])
+
+
+class Something(BaseModel):
+    """What the models `named` and `caller` give: one number."""
+
+    a: int
+
+
+TOOL = pydantic_function_tool(Something, name="f", description="Take a number")
+
+
+async def test_an_answer_is_parsed_into_a_class(gateway: Gateway, triton: FakeTriton) -> None:
+    before = len(triton.calls)
+    async with gateway.client() as client:
+        answer = await client.chat.completions.parse(model="named", messages=MESSAGES, response_format=Something)
+    assert answer.choices[0].message.parsed == Something(a=1)
+    (call,) = triton.calls[before:]
+    assert '"a"' in call.sampling["structured_outputs"]
+
+
+async def test_a_call_is_parsed_into_a_class(gateway: Gateway) -> None:
+    async with gateway.client() as client:
+        answer = await client.chat.completions.parse(model="caller", messages=MESSAGES, tools=[TOOL])
+        (call,) = answer.choices[0].message.tool_calls or ()
+        assert call.function.parsed_arguments == Something(a=1)
+        assert answer.choices[0].finish_reason == "tool_calls"
+        # What the client makes of the answer is a message that can be sent back.
+        back = [*MESSAGES, answer.choices[0].message, {"role": "tool", "tool_call_id": call.id, "content": "2"}]
+        assert (await client.chat.completions.create(model="hello", messages=back, tools=[TOOL])).choices
+
+
+async def test_a_streamed_call_is_parsed_as_it_comes(gateway: Gateway) -> None:
+    seen = []
+    async with (
+        gateway.client() as client,
+        client.chat.completions.stream(model="caller", messages=MESSAGES, tools=[TOOL]) as stream,
+    ):
+        async for event in stream:
+            seen.append(event.type)
+            if event.type == "tool_calls.function.arguments.done":
+                assert (event.name, event.parsed_arguments) == ("f", Something(a=1))
+        final = await stream.get_final_completion()
+    assert seen.count("tool_calls.function.arguments.done") == 1
+    assert seen.count("tool_calls.function.arguments.delta") >= 2
+    assert final.choices[0].message.content == "Let me look."
+    assert final.choices[0].message.tool_calls[0].function.parsed_arguments == Something(a=1)
+
+
+async def test_a_streamed_answer_is_parsed_into_a_class(gateway: Gateway) -> None:
+    async with (
+        gateway.client() as client,
+        client.chat.completions.stream(model="named", messages=MESSAGES, response_format=Something) as stream,
+    ):
+        async for _ in stream:
+            pass
+        final = await stream.get_final_completion()
+    assert final.choices[0].message.parsed == Something(a=1)
+
+
+async def test_streamed_log_probabilities_are_put_together(gateway: Gateway) -> None:
+    asked = {"model": "odds", "messages": MESSAGES, "logprobs": True, "top_logprobs": 2}
+    async with gateway.client() as client:
+        whole = await client.chat.completions.create(**asked)
+        async with client.chat.completions.stream(**asked) as stream:
+            async for _ in stream:
+                pass
+            final = await stream.get_final_completion()
+    assert final.choices[0].logprobs.content == whole.choices[0].logprobs.content
+    assert len(whole.choices[0].logprobs.content) == 3
+
+
+async def test_the_raw_response(gateway: Gateway) -> None:
+    async with gateway.client() as client:
+        raw = await client.chat.completions.with_raw_response.create(
+            model="hello", messages=MESSAGES, extra_headers={"X-Request-Id": "mine"}
+        )
+        assert raw.headers["content-type"] == "application/json"
+        assert raw.request_id == "mine"
+        assert raw.parse().choices[0].message.content == GREETING
+        async with client.chat.completions.with_streaming_response.create(
+            model="hello", messages=MESSAGES, stream=True
+        ) as streaming:
+            lines = [line async for line in streaming.iter_lines()]
+    assert [line for line in lines if line][-1] == "data: [DONE]"
+
+
+async def test_the_client_waits_as_long_as_it_is_told(gateway: Gateway, triton: FakeTriton) -> None:
+    before, started = len(triton.calls), time.monotonic()
+    async with gateway.client(max_retries=1) as client:
+        with pytest.raises(openai.RateLimitError):
+            await client.chat.completions.create(model="full", messages=MESSAGES)
+    assert len(triton.calls) - before == 2
+    assert time.monotonic() - started >= 2
+
+
+@pytest.mark.parametrize("encoding", [None, "float", "base64"])
+async def test_embeddings(gateway: Gateway, encoding: str | None) -> None:
+    """Unless told otherwise, the client asks for base64 and decodes it."""
+    more = {"encoding_format": encoding} if encoding else {}
+    async with gateway.client() as client:
+        answer = await client.embeddings.create(model="vectors", input=["three", "e"], **more)
+    if encoding != "base64":
+        assert [list(entry.embedding) for entry in answer.data] == [[5.0, 2.0], [1.0, 1.0]]
+    assert answer.usage.prompt_tokens == 6
+
+
+async def test_the_synchronous_client_streams_and_parses(gateway: Gateway) -> None:
+    def ask() -> None:
+        with OpenAI(base_url=f"{gateway.url}/v1", api_key="none", max_retries=0) as client:
+            text = ""
+            for chunk in client.chat.completions.create(model="hello", messages=MESSAGES, stream=True):
+                text += chunk.choices[0].delta.content or ""
+            assert text == GREETING
+            with client.chat.completions.stream(model="caller", messages=MESSAGES, tools=[TOOL]) as stream:
+                stream.until_done()
+                (call,) = stream.get_final_completion().choices[0].message.tool_calls
+            assert call.function.parsed_arguments == Something(a=1)
+            parsed = client.chat.completions.parse(model="named", messages=MESSAGES, response_format=Something)
+            assert parsed.choices[0].message.parsed == Something(a=1)
+            assert client.embeddings.create(model="vectors", input="three").data[0].embedding == [5.0, 2.0]
+            with pytest.raises(openai.BadRequestError):
+                client.embeddings.create(model="hello", input="three")
+
+    await asyncio.to_thread(ask)
