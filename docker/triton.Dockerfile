@@ -3,7 +3,7 @@ ARG TRITON=nvcr.io/nvidia/tritonserver:25.12-py3
 FROM ${TRITON}
 COPY constraints.txt /tmp/constraints.txt
 # numpy stays as the image has it: its Python backend was built against that one.
-RUN grep -E '^(llguidance|onnxruntime|tokenizers)==' /tmp/constraints.txt > /tmp/requirements.txt && \
+RUN grep -E '^(llguidance|onnxruntime|pillow|tokenizers)==' /tmp/constraints.txt > /tmp/requirements.txt && \
     python3 -m pip install --no-cache-dir --disable-pip-version-check --break-system-packages -r /tmp/requirements.txt && \
     rm /tmp/constraints.txt /tmp/requirements.txt
 COPY backends /opt/tritonic/backends

@@ -21,7 +21,7 @@ from tritonic import disk, ports, runfile, wheel
 
 GIGABYTE = 1024**3
 INSTALL = "pip install -e '.[embedded,build]' -c constraints.txt, or simply `make up`"
-EMBEDDED = ("pytriton", "llguidance", "numpy", "onnxruntime", "tokenizers")
+EMBEDDED = ("pytriton", "llguidance", "numpy", "onnxruntime", "PIL", "tokenizers")
 BUILD = ("torch", "transformers", "onnx", "onnxruntime_genai", "gguf")
 DEBIAN_PACKAGES = {
     "libpython": "libpython{python}",

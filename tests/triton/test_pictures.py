@@ -15,6 +15,7 @@ from tests.fakes.tiny_smolvlm import TILE, make_checkpoint
 from tests.triton.conftest import Loader
 from tests.triton.installing import install_copy
 from tests.triton.seeing import Asker, Source, encoded, photo
+from tests.wire.serving import Gateway
 from tritonic.embedded import EmbeddedTriton
 
 pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
@@ -126,6 +127,33 @@ async def test_a_model_that_cuts_no_picture(
     assert told.num_input_tokens < 40
     await load.unload("glancing")
     shutil.rmtree(folder)
+
+
+@pytest.mark.usefixtures("ask")
+async def test_a_chat_over_http(gateway: Gateway, source: Source) -> None:
+    await gateway.until("/v1/models/seeing", lambda response: response.status_code == 200)
+    pictures = [photo(180, 120, seed=30), photo(90, 200, seed=31)]
+    urls = [f"data:image/png;base64,{encoded(picture).decode()}" for picture in pictures]
+    turns = [["<image>", "What is this?"], ["A dog."], ["And", "<image>", "this?"]]
+    waiting = iter(urls)
+    messages = [
+        {
+            "role": "assistant" if number % 2 else "user",
+            "content": [
+                {"type": "image_url", "image_url": {"url": next(waiting)}}
+                if part == "<image>"
+                else {"type": "text", "text": part}
+                for part in turn
+            ],
+        }
+        for number, turn in enumerate(turns)
+    ]
+    body = {"model": "seeing", "messages": messages, "temperature": 0, "max_tokens": 12}
+    answer = (await gateway.http.post("/v1/chat/completions", json=body)).json()
+    expected = source.answer(source.render(*turns), pictures)
+    assert answer["choices"][0]["message"]["content"] == expected.text
+    assert answer["usage"]["prompt_tokens"] == expected.num_input_tokens
+    assert answer["choices"][0]["finish_reason"] == expected.finish_reason
 
 
 @pytest.mark.parametrize(
