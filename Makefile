@@ -7,6 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+NODE_PACKAGES := tests/clients/node/node_modules/.package-lock.json
 # What `make up ARGS="--port 8080"` and the other commands are given.
 ARGS ?=
 
@@ -29,7 +30,14 @@ $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
 	@$(BIN)/python -m pip install --disable-pip-version-check -e '.[embedded,build,dev]' -c constraints.txt
 	@touch $@
 
-.PHONY: install
+# Node and npm come from PyPI with the other dependencies; npm writes this file itself.
+$(NODE_PACKAGES): tests/clients/node/package-lock.json | $(INSTALLED)
+	@cd tests/clients/node && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --no-audit --no-fund --ignore-scripts
+	@touch $@
+
+.PHONY: install node
+node: $(NODE_PACKAGES) ## Install what the tests of the Node client need
+
 install: $(INSTALLED) ## Make .venv and install everything, once
 
 ##  ---- running
@@ -64,7 +72,7 @@ check: $(INSTALLED) compose ## Lint, types, import rules, compose files, and the
 	$(BIN)/lint-imports
 	$(BIN)/pytest tests/unit tests/wire tests/architecture tests/fakes -m "not triton and not gpu" $(ARGS)
 
-test: $(INSTALLED) default-model ## All tests, with the real Triton and the default models
+test: $(INSTALLED) $(NODE_PACKAGES) default-model ## All tests, with the real Triton and the default models
 	$(BIN)/pytest -m "not gpu" $(ARGS)
 
 FUZZ ?= 1000
