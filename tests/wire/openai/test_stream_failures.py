@@ -1,0 +1,133 @@
+"""Every kind of stream fails in three ways: before its first event, after it, and because the caller hangs up."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import openai
+import pytest
+import pytest_asyncio
+
+from tests.fakes.script import Fail, Model, Pause, Say
+from tests.fakes.triton import FakeTriton
+from tests.wire.openai.asking import CHAT_STREAM, TEXT_STREAM, Way, events, is_error, refused
+from tests.wire.openai.conforming import conforms
+from tests.wire.serving import Gateway, serve
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+LIMIT = 0.3
+"""Seconds after a hang-up within which the model must know."""
+
+TOOLS = {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]}
+REQUIRED = {**TOOLS, "tool_choice": "required"}
+NAMED = {"tool_choice": {"type": "function", "function": {"name": "f"}}}
+ENTRY = json.dumps([{"5": {"logprob": -0.5, "rank": 1, "decoded_token": "Hi", "bytes": [72, 105]}}])
+ODDS = Say("Hi", logprobs=ENTRY)
+# For each kind: how it is asked for, what is asked, what the model says first, and how many requests reach it.
+KINDS: dict[str, tuple[Way, dict[str, Any], tuple[Say, ...], int]] = {
+    "call": (CHAT_STREAM, TOOLS, (Say('<tool_call>\n{"name": "f", "arguments": {"a'), Say('": "b')), 1),
+    "forced": (
+        CHAT_STREAM,
+        {**TOOLS, "tool_choice": "required"},
+        (Say('[{"name":"f","arguments":{"a":'), Say('"b')),
+        1,
+    ),
+    "named": (CHAT_STREAM, {**TOOLS, **NAMED}, (Say('{"a":'), Say('"b')), 1),
+    "thought": (CHAT_STREAM, {}, (Say("<think>Hm"), Say(" and")), 1),
+    "chat-odds": (CHAT_STREAM, {"logprobs": True, "top_logprobs": 1}, (ODDS, ODDS), 1),
+    "text-odds": (TEXT_STREAM, {"logprobs": 1}, (ODDS, ODDS), 1),
+    "prompts": (TEXT_STREAM, {"prompt": ["a", "b", "c"]}, (Say("x"), Say("y")), 3),
+    "prompts-odds": (TEXT_STREAM, {"prompt": ["a", "b"], "logprobs": 1}, (ODDS, ODDS), 2),
+    "structure": (CHAT_STREAM, {"response_format": {"type": "json_object"}}, (Say('{"a"'), Say(":")), 1),
+    "echo": (TEXT_STREAM, {"echo": True}, (Say("x"), Say("y")), 1),
+}
+BROKEN = Fail("[engine_failed] The engine stopped.")
+THINKS: dict[str, dict[str, str | None]] = {"thought": {"reasoning_parser": "think"}}
+
+
+def cast() -> list[Model]:
+    models = []
+    for name, (_, _, said, _) in KINDS.items():
+        for end, step in (("fails", BROKEN), ("hangs", Pause())):
+            models.append(Model(f"{name}-{end}-at-once", (step,), parameters=THINKS.get(name, {})))
+            models.append(Model(f"{name}-{end}-later", (*said, step), parameters=THINKS.get(name, {})))
+    return models
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def failing() -> AsyncIterator[FakeTriton]:
+    fake = await FakeTriton(cast()).start()
+    yield fake
+    await fake.stop()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def before(failing: FakeTriton) -> AsyncIterator[Gateway]:
+    """The gateway before the models that fail."""
+    async with serve(failing.url) as running:
+        yield running
+
+
+async def idle(triton: FakeTriton, seconds: float = 1.0) -> None:
+    async with asyncio.timeout(seconds):
+        while triton.active:
+            await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_before_the_first_event(before: Gateway, failing: FakeTriton, kind: str) -> None:
+    way, asked, _, _ = KINDS[kind]
+    response = await before.http.post(way.path, json={**way.body(f"{kind}-fails-at-once"), **asked})
+    refused(response, 502, "server_error", "model_failed")
+    await idle(failing)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_after_the_first_event(before: Gateway, failing: FakeTriton, kind: str) -> None:
+    way, asked, _, _ = KINDS[kind]
+    response = await before.http.post(way.path, json={**way.body(f"{kind}-fails-later"), **asked})
+    assert response.status_code == 200
+    conforms(way.path, 200, response.headers["content-type"], response.content)
+    *chunks, last = events(response)
+    assert chunks and "[DONE]" not in chunks
+    assert not any(choice["finish_reason"] for chunk in chunks for choice in chunk["choices"])
+    is_error(last, "server_error", "model_failed")
+    await idle(failing)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_the_official_client_raises_what_comes_late(before: Gateway, kind: str) -> None:
+    way, asked, _, _ = KINDS[kind]
+    async with before.client() as client:
+        resource: Any = client.chat.completions if way is CHAT_STREAM else client.completions
+        stream = await resource.create(**{**way.body(f"{kind}-fails-later"), **asked})
+        with pytest.raises(openai.APIError) as failure:
+            async for _ in stream:
+                pass
+    assert failure.value.code == "model_failed"
+
+
+@pytest.mark.parametrize("when", ["at-once", "later"])
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_hang_up_stops_all_it_began(before: Gateway, failing: FakeTriton, kind: str, when: str) -> None:
+    way, asked, _, requests = KINDS[kind]
+    earlier = len(failing.calls)
+    body = json.dumps({**way.body(f"{kind}-hangs-{when}"), **asked}).encode()
+    reader, writer = await asyncio.open_connection(*before.url.removeprefix("http://").split(":"))
+    writer.write(f"POST {way.path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+    async with asyncio.timeout(5):
+        while len(failing.calls) - earlier < requests:
+            await asyncio.sleep(0.005)
+        if when == "later":
+            while not (await reader.readline()).startswith(b"data: "):
+                pass
+    gone = time.monotonic()
+    writer.close()
+    await idle(failing)
+    calls = failing.calls[earlier:]
+    assert len(calls) == requests
+    for call in calls:
+        assert call.cancelled_at is not None and call.cancelled_at - gone < LIMIT
