@@ -98,20 +98,24 @@ NOT_CARRIED: Mapping[str, Callable[[Any], bool]] = {
 }
 
 
-_EXAMPLE_HEAD = {"id": "chatcmpl-4f1c2a7d", "created": 1763683200, "model": "smollm2-135m-instruct"}
-_EXAMPLE_CHOICE = {"index": 0, "logprobs": None}
+_EXAMPLE_HEAD = {
+    "created": 1763683200,
+    "model": "smollm2-135m-instruct",
+    "system_fingerprint": "fp_70f0d4a9c3",
+}
 _RESPONSES = documented.responses(
     CreateChatCompletionResponse,
     documented.ASKING,
     description="The answer, or, with `stream`, events that add to it.",
     example={
-        **_EXAMPLE_HEAD,
+        "id": "chatcmpl-4f1c2a7d",
         "object": "chat.completion",
-        "system_fingerprint": "fp_70f0d4a9c3",
+        **_EXAMPLE_HEAD,
         "choices": [
             {
-                **_EXAMPLE_CHOICE,
+                "index": 0,
                 "message": {"role": "assistant", "content": "The capital of France is Paris.", "refusal": None},
+                "logprobs": None,
                 "finish_reason": "stop",
             }
         ],
@@ -121,10 +125,10 @@ _RESPONSES = documented.responses(
     },
     event=CreateChatCompletionStreamResponse,
     event_example={
-        **_EXAMPLE_HEAD,
+        "id": "chatcmpl-4f1c2a7d",
         "object": "chat.completion.chunk",
-        "system_fingerprint": "fp_70f0d4a9c3",
-        "choices": [{**_EXAMPLE_CHOICE, "delta": {"content": "The capital"}, "finish_reason": None}],
+        **_EXAMPLE_HEAD,
+        "choices": [{"index": 0, "delta": {"content": "The capital"}, "logprobs": None, "finish_reason": None}],
     },
 )
 

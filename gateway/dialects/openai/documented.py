@@ -25,7 +25,7 @@ _CAN_FAIL: Mapping[int, tuple[str, errors.GatewayError]] = {
     ),
     404: (
         "No server holds a model of this name.",
-        errors.ModelNotFound("The model 'gpt-7' is not served here.", param="model"),
+        errors.ModelNotFound("The model 'gpt-7' does not exist. Models: smollm2-135m-instruct.", param="model"),
     ),
     413: (
         "The body is larger than the setting `max_body_bytes`.",
@@ -39,11 +39,13 @@ _CAN_FAIL: Mapping[int, tuple[str, errors.GatewayError]] = {
     502: ("Triton or the model failed.", errors.ModelFailed("The engine stopped.")),
     503: (
         "The model's server does not answer, or the gateway stops.",
-        errors.ServerGone("The model's server does not answer.", retry_after=errors.RETRY_AFTER),
+        errors.ServerGone(
+            "No server that could hold the model 'smollm2-135m-instruct' is reachable.", retry_after=errors.RETRY_AFTER
+        ),
     ),
     504: (
         "The model gave no sign of life for the setting `request_timeout`.",
-        errors.ModelTimeout("The model gave no sign of life for 600 seconds."),
+        errors.ModelTimeout("The model gave no answer for 600 seconds."),
     ),
 }
 _REQUEST_ID = {
