@@ -13,6 +13,7 @@ from builders import recipe
 from builders.build import build
 from tests.fakes.tiny_smolvlm import TILE, make_checkpoint
 from tests.triton.conftest import Loader
+from tests.triton.engine import Engine
 from tests.triton.installing import install_copy
 from tests.triton.seeing import Asker, Source, encoded, photo
 from tests.wire.serving import Gateway
@@ -111,6 +112,25 @@ async def test_options_go_with_pictures(ask: Asker, source: Source) -> None:
     assert told.tokens == ids[0, 1:].tolist() + plain.tokens and told.text == plain.text
 
 
+async def test_with_little_memory_pictures_are_read_again(
+    built: Path, repository: Path, triton: EmbeddedTriton, load: Loader, engine: Engine, source: Source
+) -> None:
+    install_copy(built, repository, "cramped", kv_memory=1)  # about 2,000 tokens; four rows grow to 2,400
+    await load("cramped")
+    ask, prompt = Asker(triton.grpc_url, "cramped"), source.render(["<image>", "What do you see?"])
+    pictures = [[encoded(photo(200, 150, seed=40 + number))] for number in range(6)]
+    options = {"max_tokens": 500, "ignore_eos": True}
+    alone = [await ask(prompt, picture, **options) for picture in pictures]
+    assert len({tuple(told.tokens) for told in alone}) == len(alone)
+    assert (await engine.figures("cramped"))["preemptions_total"] == 0
+    together = await asyncio.gather(*(ask(prompt, picture, **options) for picture in pictures))
+    assert together == alone
+    await engine.idle("cramped")
+    figures = await engine.figures("cramped")
+    assert figures["preemptions_total"] > 0 and figures["row_bytes"] == 0
+    await load.unload("cramped")
+
+
 async def test_a_model_that_cuts_no_picture(
     built: Path, checkpoint: Path, repository: Path, triton: EmbeddedTriton, load: Loader
 ) -> None:
@@ -154,6 +174,8 @@ async def test_a_chat_over_http(gateway: Gateway, source: Source) -> None:
     assert answer["choices"][0]["message"]["content"] == expected.text
     assert answer["usage"]["prompt_tokens"] == expected.num_input_tokens
     assert answer["choices"][0]["finish_reason"] == expected.finish_reason
+    twins = (await gateway.http.post("/v1/chat/completions", json=body | {"n": 2})).json()["choices"]
+    assert [twin["message"]["content"] for twin in twins] == [expected.text] * 2
 
 
 @pytest.mark.parametrize(
