@@ -202,8 +202,12 @@ def test_a_full_queue_refuses(ask: Callable[..., Caller], encoder: Scripted) -> 
 def test_closing_answers_everybody(ask: Callable[..., Caller], desk: Desk, encoder: Scripted) -> None:
     encoder.gate.clear()
     running, waiting = ask([1]), ask([2] * 9)
-    threading.Timer(0.2, encoder.gate.set).start()
-    desk.close()
+    closing = threading.Thread(target=desk.close)
+    closing.start()
+    while not ask([1]).answered.wait(0.01):  # until the desk refuses
+        pass
+    encoder.gate.set()
+    closing.join()
     assert running.answered.is_set()
     with pytest.raises(EngineFailed, match="unloaded"):
         waiting.outcome()

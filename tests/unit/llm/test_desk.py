@@ -83,7 +83,7 @@ def test_a_stream_and_a_whole_answer_say_the_same(open_desk, tokenizer):
     desk, _, forward = open_desk()
     streamed, whole = ask(desk, max_tokens=30).wait(), ask(desk, max_tokens=30, stream=False).wait()
     assert streamed.text() == whole.text() == expected(forward, tokenizer, "hello", 30)
-    assert len(whole.sent) == 1 < len(streamed.sent)
+    assert len(whole.sent) == 1 <= len(streamed.sent)
     for client in (streamed, whole):
         assert client.sent[-1][0].finish_reasons == ("length",)
         assert sum(answer.num_tokens for answer, _ in client.sent) == 30
