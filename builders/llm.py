@@ -32,10 +32,13 @@ class LLM:
 
     def check(self, recipe: Recipe, source: Source) -> int:
         """Refuse what cannot be built, and give the bytes that a build needs. Raises UnsupportedModel."""
-        onnx_target.check(recipe, _text_config(source.config()))
+        config = source.config()
+        onnx_target.check(recipe, _text_config(config))
         parameters = source.num_parameters() or 0
         _check_memory(parameters)
-        return source.scratch_bytes() + int(parameters * BYTES_PER_PARAMETER[recipe.precision]) + 64_000_000
+        # A model that sees is written out once more in fp32: its text model for the exporter, the rest to stay.
+        parts = 4 * parameters if idefics3.is_one(config) else 0
+        return source.scratch_bytes() + parts + int(parameters * BYTES_PER_PARAMETER[recipe.precision]) + 64_000_000
 
     def make(self, recipe: Recipe, source: Source, folder: Path, scratch: Path, progress: Progress) -> dict[str, Any]:
         """Build the engine and `config.pbtxt` into `folder`; give the figures of the verification."""

@@ -21,7 +21,7 @@ _KEPT = 256 << 20
 
 
 class Sight:
-    """The eyes of one model. `expand_*` and `look` are called from one thread; the gallery from any."""
+    """The eyes of one model. All methods may be called from any thread."""
 
     def __init__(self, facts: Facts, tokenizer: Tokenizer, encoder: Callable[..., Any]) -> None:
         """`encoder` makes vectors float32[n, hidden size] of a tile float32[3, tile, tile]."""

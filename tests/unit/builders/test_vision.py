@@ -13,7 +13,9 @@ from builders.build import Built, build
 from builders.checkpoint import Checkpoint
 from builders.config_pbtxt import parse
 from builders.errors import SourceUnavailable, UnsupportedModel, VerificationFailed
+from builders.llm import LLM
 from builders.progress import Silent
+from builders.sources import LocalFolder
 from builders.verify import TOLERANCES
 from builders.vision import idefics3
 from builders.vision.verify import verify
@@ -113,6 +115,12 @@ def test_marks_that_disagree_are_refused(copy: Path) -> None:
     change(copy / "config.json", image_token_id=7)
     with pytest.raises(SourceUnavailable, match="is the token 7"):
         idefics3.facts(Checkpoint(copy))
+
+
+def test_room_is_asked_for_to_write_the_parts_out(seeing: Path) -> None:
+    needed = LLM().check(recipe.make(name="x", source=str(seeing), precision="fp32"), LocalFolder(seeing))
+    weights = (seeing / "model.safetensors").stat().st_size
+    assert needed > 2 * weights
 
 
 def test_another_text_model_is_refused_before_anything_is_exported(copy: Path, tmp_path: Path) -> None:
