@@ -100,7 +100,7 @@ def test_no_side_grows_beyond_the_limit():
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("format", ["PNG", "TIFF", "JPEG", "WEBP"])
+@pytest.mark.parametrize("format", ["PNG", "TIFF", "JPEG", "WEBP", "AVIF"])
 def test_pictures_are_turned_as_their_camera_was_held(orientation, format):
     tags = Image.Exif()
     tags[0x0112] = orientation
