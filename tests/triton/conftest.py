@@ -72,6 +72,16 @@ def default_folder() -> Path:
 
 
 @pytest.fixture(scope="session")
+def embedding_folder() -> Path:
+    """The default embedding model, likewise."""
+    repository = Path(os.environ.get("TRITONIC_REPOSITORY") or ROOT / "model_repository").resolve()
+    default = default_model.defaults(repository)[1]
+    built = subprocess.run(default.command, cwd=ROOT, capture_output=True, text=True)
+    assert built.returncode == 0, built.stdout + built.stderr
+    return repository / default.name
+
+
+@pytest.fixture(scope="session")
 def repository(default_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository of the tests' own, so that nothing else that somebody installed is loaded."""
     repository = tmp_path_factory.mktemp("repository")

@@ -1,8 +1,6 @@
 """Triton's own client and the default embedding model: the tensors of docs/architecture.md, without the gateway."""
 
-import os
 import queue
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,12 +12,10 @@ import pytest
 import tritonclient.grpc as client
 
 from tests.triton.installing import install_copy
-from tritonic import default_model
 from tritonic.embedded import EmbeddedTriton
 
 pytestmark = pytest.mark.triton
 
-ROOT = Path(__file__).parents[2]
 NAME = "all-minilm-l6-v2"
 TYPES = {"text": "BYTES", "purpose": "BYTES", "truncate": "BOOL"}
 TEXTS = ["guitar", "A musical instrument with six strings.", "Stocks fell.", "żółć 漢字 😀 " * 20, ""]
@@ -28,20 +24,10 @@ Rows = tuple[Any, list[int]]
 
 
 @pytest.fixture(scope="module")
-def folder() -> Path:
-    """The default embedding model, built as `up` builds it; nothing happens where it is there already."""
-    repository = Path(os.environ.get("TRITONIC_REPOSITORY") or ROOT / "model_repository").resolve()
-    default = default_model.defaults(repository)[1]
-    built = subprocess.run(default.command, cwd=ROOT, capture_output=True, text=True)
-    assert built.returncode == 0, built.stdout + built.stderr
-    return repository / default.name
-
-
-@pytest.fixture(scope="module")
-def triton(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedTriton]:
+def triton(embedding_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedTriton]:
     repository = tmp_path_factory.mktemp("embeddings")
-    install_copy(folder, repository, NAME)
-    install_copy(folder, repository, "nested", matryoshka="true", prompts='{"query": "q: "}', threads=1)
+    install_copy(embedding_folder, repository, NAME)
+    install_copy(embedding_folder, repository, "nested", matryoshka="true", prompts='{"query": "q: "}', threads=1)
     with EmbeddedTriton(repository) as running:
         yield running
 

@@ -1,0 +1,78 @@
+"""Embeddings of the real default model through the gateway."""
+
+import base64
+import math
+import struct
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from tokenizers import Tokenizer
+
+from tests.triton.installing import install_copy
+from tests.wire.openai.asking import refused
+from tests.wire.serving import Gateway, serve
+from tritonic.embedded import EmbeddedTriton
+
+pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
+
+NAME = "all-minilm-l6-v2"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def embeddings(embedding_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gateway]:
+    repository = tmp_path_factory.mktemp("embeddings")
+    install_copy(embedding_folder, repository, NAME)
+    with EmbeddedTriton(repository) as triton:
+        async with serve(triton.grpc_url) as gateway:
+            gateway.http.timeout = 60
+            yield gateway
+
+
+async def embed(gateway: Gateway, given: Any, **more: Any) -> dict[str, Any]:
+    response = await gateway.http.post("/v1/embeddings", json={"model": NAME, "input": given, **more})
+    assert response.status_code == 200, response.text
+    return dict(response.json())
+
+
+def rows(answer: dict[str, Any]) -> list[list[float]]:
+    return [entry["embedding"] for entry in answer["data"]]
+
+
+def cosine(one: Sequence[float], other: Sequence[float]) -> float:
+    return sum(a * b for a, b in zip(one, other, strict=True))
+
+
+async def test_what_means_alike_is_near(embeddings: Gateway) -> None:
+    answer = await embed(embeddings, ["guitar", "instrument", "stocks"])
+    guitar, instrument, stocks = rows(answer)
+    assert all(math.isclose(cosine(row, row), 1, abs_tol=1e-5) for row in (guitar, instrument, stocks))
+    # Measured with sentence-transformers on PyTorch.
+    assert math.isclose(cosine(guitar, instrument), 0.70202, abs_tol=1e-4)
+    assert math.isclose(cosine(guitar, stocks), 0.19971, abs_tol=1e-4)
+    assert answer["usage"] == {"prompt_tokens": 9, "total_tokens": 9}
+
+
+async def test_a_text_has_the_same_vector_in_every_company_and_form(
+    embeddings: Gateway, embedding_folder: Path
+) -> None:
+    (alone,) = rows(await embed(embeddings, "A guitar."))
+    crowd = rows(await embed(embeddings, ["x " * size for size in range(1, 60)] + ["A guitar."]))
+    encoded = (await embed(embeddings, "A guitar.", encoding_format="base64"))["data"][0]["embedding"]
+    tokenizer = Tokenizer.from_file(str(embedding_folder / "1" / "tokenizer.json"))
+    tokenizer.no_padding()
+    ids = tokenizer.encode("A guitar.").ids
+    (by_ids,) = rows(await embed(embeddings, ids))
+    for other in (crowd[-1], list(struct.unpack("<384f", base64.b64decode(encoded))), by_ids):
+        assert max(abs(a - b) for a, b in zip(alone, other, strict=True)) < 1e-5
+
+
+async def test_what_the_model_refuses_is_the_callers_field(embeddings: Gateway) -> None:
+    async def ask(given: Any, **more: Any) -> Any:
+        return await embeddings.http.post("/v1/embeddings", json={"model": NAME, "input": given, **more})
+
+    refused(await ask(["a", "word " * 400]), 400, code="context_length_exceeded", param="input")
+    refused(await ask("a", dimensions=100), 400, code="unsupported_parameter", param="dimensions")
+    refused(await ask([[5, 2**30]]), 400, param="input")
