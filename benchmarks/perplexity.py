@@ -31,6 +31,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "int8, blocks of 64": {"precision": "int8", "quantization": {"block_size": 64}},
     "int8, blocks of 128": {"precision": "int8", "quantization": {"block_size": 128}},
     "int8, zero points": {"precision": "int8", "quantization": {"symmetric": False}},
+    "int8, zero points, blocks of 64": {"precision": "int8", "quantization": {"symmetric": False, "block_size": 64}},
+    "int8, zero points, blocks of 128": {"precision": "int8", "quantization": {"symmetric": False, "block_size": 128}},
     "int8, k-quant": {"precision": "int8", "quantization": {"method": "k_quant"}},
     "int4": {"precision": "int4", "quantization": {}},
     "int4, embedding in fp32": {"precision": "int4", "quantization": {"embedding_in_fp32": True}},
@@ -108,7 +110,7 @@ def speed(engine: Path) -> dict[int, float]:
     prompt = np.random.default_rng(0).integers(100, 40_000, 128)
     first = int(forward.prefill(0, prompt, 0).argmax())
     for row in range(1, max(ROWS)):
-        forward.copy(0, row, len(prompt))
+        forward.copy(0, row, 0, len(prompt))
     measured = {}
     for rows in ROWS:
         tokens = np.full(rows, first)

@@ -61,7 +61,7 @@ class SamplingDefaults(BaseModel):
 
 # Chosen by docs/decisions/0002-default-precision.md.
 QUANTIZATIONS: dict[Precision, Quantization] = {
-    "int8": Quantization(symmetric=False),
+    "int8": Quantization(block_size=64, symmetric=False),
     "int4": Quantization(symmetric=False, method="k_quant", embedding_in_fp32=True, head_in_int8=True),
 }
 
