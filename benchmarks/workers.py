@@ -32,9 +32,10 @@ def bare(target: str, threads: int) -> Begin:
     import numpy as np
 
     from backends.llm.engine import Delta, Event, Generation
-    from backends.llm.loading import load, load_tokenizer
+    from backends.llm.loading import load
     from backends.llm.options import Options
     from backends.llm.sampling import Sampling
+    from backends.serving.tokenizer import load_tokenizer
 
     folder = Path(target)
     engine = load(folder, load_tokenizer(folder), Options(max_rows=max(LOADS), threads=threads)).engine

@@ -16,9 +16,16 @@ from backends.embedding.encoder import Rows, Tokens
 from backends.embedding.lanes import Job, Lanes
 from backends.embedding.options import Options
 from backends.embedding.texts import Integers, Texts
-from backends.llm.errors import Cancelled, EngineFailed, GenerationError, InvalidValue, Overloaded, UnsupportedOption
-from backends.llm.outbox import Outbox
-from backends.llm.watch import Watch
+from backends.serving.errors import (
+    Cancelled,
+    EngineFailed,
+    GenerationError,
+    InvalidValue,
+    Overloaded,
+    UnsupportedOption,
+)
+from backends.serving.outbox import Outbox
+from backends.serving.watch import Watch
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,13 +15,15 @@ import triton_python_backend_utils as pb_utils
 from backends.embedding.desk import Desk
 from backends.embedding.encoder import OrtEncoder
 from backends.embedding.lanes import Lanes
+from backends.embedding.metrics import COUNTERS, GAUGES
 from backends.embedding.options import read_options
-from backends.embedding.tensors import TritonClient, make_metrics, read_request
+from backends.embedding.tensors import TritonClient, read_request
 from backends.embedding.texts import Texts
-from backends.llm.errors import EngineFailed, GenerationError
-from backends.llm.lifeline import end_with_parent
-from backends.llm.loading import load_tokenizer
-from backends.llm.metrics import Publisher
+from backends.serving.errors import EngineFailed, GenerationError
+from backends.serving.lifeline import end_with_parent
+from backends.serving.publisher import Publisher
+from backends.serving.tokenizer import load_tokenizer
+from backends.serving.triton import make_metrics
 
 _log = logging.getLogger(__name__)
 
@@ -42,9 +44,8 @@ class TritonPythonModel:
             raise pb_utils.TritonModelException(f"The model in {folder} cannot be loaded: {error}") from error
         lanes = Lanes(encoder, options.lanes)
         self._desk = Desk(lanes, Texts(tokenizer, options, encoder.vocab_size), options)
-        gauges, counters, self._families = make_metrics(args["model_name"])
-        figures: Any = lanes.figures  # the publisher asks for its numbers by name
-        self._publisher = Publisher(figures, gauges, counters)
+        gauges, counters, self._families = make_metrics(args["model_name"], GAUGES, COUNTERS)
+        self._publisher = Publisher(lanes.figures, gauges, counters)
 
     def execute(self, requests: list[Any]) -> None:
         """Take requests; their answers come later, through their response senders."""

@@ -9,8 +9,8 @@ from tokenizers import Tokenizer
 
 from backends.embedding.encoder import Tokens
 from backends.embedding.options import Options
-from backends.llm.errors import ContextLengthExceeded, InvalidValue
-from backends.llm.prompt_length import too_many_tokens
+from backends.serving.errors import ContextLengthExceeded, InvalidValue
+from backends.serving.prompt_length import too_many_tokens
 
 PURPOSES = {"query": ("query",), "document": ("document", "passage", "corpus")}
 """The names that checkpoints give to the prompt for a purpose; sentence-transformers looks for the same."""

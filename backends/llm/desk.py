@@ -14,7 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from backends.llm.engine import Engine, Event, Failed, Generation, Grammar, Pictures, Tokens
-from backends.llm.errors import (
+from backends.llm.grammar import Grammars
+from backends.llm.prompt import Prompts
+from backends.llm.reply import Reply, Responder
+from backends.llm.sampling import Sampling, parse_sampling
+from backends.serving.errors import (
     Cancelled,
     EngineFailed,
     GenerationError,
@@ -22,12 +26,8 @@ from backends.llm.errors import (
     Overloaded,
     UnsupportedOption,
 )
-from backends.llm.grammar import Grammars
-from backends.llm.outbox import Outbox
-from backends.llm.prompt import Prompts
-from backends.llm.reply import Reply, Responder
-from backends.llm.sampling import Sampling, parse_sampling
-from backends.llm.watch import Watch
+from backends.serving.outbox import Outbox
+from backends.serving.watch import Watch
 
 if TYPE_CHECKING:
     from backends.llm.vision.sight import Sight

@@ -11,9 +11,9 @@ from typing import Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from backends.llm.errors import GenerationError
 from backends.llm.figures import Figures
 from backends.llm.sampling import Sampling
+from backends.serving.errors import GenerationError
 
 FinishReason = Literal["stop", "length"]
 Tokens = npt.NDArray[np.int64]

@@ -12,8 +12,8 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from llguidance.gbnf_to_lark import any_to_lark
 from tokenizers import Tokenizer
 
-from backends.llm.errors import InvalidValue
 from backends.llm.sampling import Structure
+from backends.serving.errors import InvalidValue
 
 if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions

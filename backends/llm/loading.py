@@ -1,4 +1,4 @@
-"""From a model's version folder to its tokenizer and a running engine."""
+"""From a model's version folder to a running engine."""
 
 import importlib
 from dataclasses import dataclass
@@ -25,21 +25,6 @@ class Loaded:
     bos: int | None
     eos: frozenset[int] = frozenset()
     sight: "Sight | None" = None
-
-
-def load_tokenizer(folder: Path) -> Tokenizer:
-    """Read tokenizer.json. Raises `FileNotFoundError` or `ValueError` with a sentence that names the file."""
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing.")
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises bare `Exception`
-        raise ValueError(f"{path} is not a tokenizer: {error}.") from error
-    # A checkpoint may ask for truncation or padding, which suit training and would cut a prompt in silence.
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
 
 
 def load(folder: Path, tokenizer: Tokenizer, options: Options) -> Loaded:

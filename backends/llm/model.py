@@ -13,15 +13,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import triton_python_backend_utils as pb_utils
 
 from backends.llm.desk import Desk
-from backends.llm.errors import EngineFailed, GenerationError
 from backends.llm.grammar import Grammars
-from backends.llm.lifeline import end_with_parent
-from backends.llm.loading import load, load_tokenizer
+from backends.llm.loading import load
 from backends.llm.logprobs import TokenBytes
-from backends.llm.metrics import Publisher
+from backends.llm.metrics import COUNTERS, GAUGES
 from backends.llm.options import read_options
 from backends.llm.prompt import Prompts
-from backends.llm.tensors import TritonClient, make_metrics, read_request
+from backends.llm.tensors import TritonClient, read_request
+from backends.serving.errors import EngineFailed, GenerationError
+from backends.serving.lifeline import end_with_parent
+from backends.serving.publisher import Publisher
+from backends.serving.tokenizer import load_tokenizer
+from backends.serving.triton import make_metrics
 
 _log = logging.getLogger(__name__)
 
@@ -46,7 +49,7 @@ class TritonPythonModel:
         max_open = options.max_rows + options.max_waiting
         self._desk = Desk(engine, prompts, max_open, options.sampling, grammars, loaded.sight)
         self._tokens = TokenBytes(tokenizer)
-        gauges, counters, self._families = make_metrics(args["model_name"])
+        gauges, counters, self._families = make_metrics(args["model_name"], GAUGES, COUNTERS)
         self._publisher = Publisher(engine.figures, gauges, counters)
 
     def execute(self, requests: list[Any]) -> None:

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from backends.llm.errors import GenerationError
 from backends.llm.sampling import Sampling, parse_sampling
+from backends.serving.errors import GenerationError
 
 # Each is a module with `load_engine(folder, tokenizer, options) -> Loaded`, imported only where it is wanted: no
 # machine has the libraries of all of them.

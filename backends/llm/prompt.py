@@ -8,8 +8,8 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from backends.llm.engine import Tokens
-from backends.llm.errors import ContextLengthExceeded, InvalidValue
-from backends.llm.prompt_length import longest_token, too_many_tokens
+from backends.serving.errors import ContextLengthExceeded, InvalidValue
+from backends.serving.prompt_length import longest_token, too_many_tokens
 
 # Longer texts are looked at in slices first.
 _LONG = 65_536

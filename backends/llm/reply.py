@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from backends.llm.engine import Delta, Event, Failed, Logprobs
-from backends.llm.errors import GenerationError
+from backends.serving.errors import GenerationError
 
 
 @dataclass(frozen=True, slots=True)

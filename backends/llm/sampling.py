@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
-from backends.llm.errors import InvalidValue, UnsupportedOption
+from backends.serving.errors import InvalidValue, UnsupportedOption
 
 MAX_ANSWERS = 128
 MAX_STOPS = 4

@@ -11,8 +11,8 @@ from backends.llm.batching.rows import Rows
 from backends.llm.batching.sequence import Job, Sequence, batch_inputs
 from backends.llm.batching.waiting import Waiting
 from backends.llm.engine import Failed
-from backends.llm.errors import EngineFailed, GenerationError
 from backends.llm.figures import Figures
+from backends.serving.errors import EngineFailed, GenerationError
 
 _log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from backends.llm.batching.forward import Forward
 from backends.llm.batching.sequence import Job, Sequence
 from backends.llm.batching.waiting import Ticket, Waiting
 from backends.llm.engine import Generation
-from backends.llm.errors import Cancelled, ContextLengthExceeded, EngineFailed, InvalidValue, Overloaded
 from backends.llm.figures import Figures
+from backends.serving.errors import Cancelled, ContextLengthExceeded, EngineFailed, InvalidValue, Overloaded
 
 _log = logging.getLogger(__name__)
 

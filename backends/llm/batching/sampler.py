@@ -6,8 +6,8 @@ import numpy.typing as npt
 from backends.llm.batching.forward import Logits
 from backends.llm.batching.penalties import Penalties
 from backends.llm.engine import Tokens
-from backends.llm.errors import EngineFailed
 from backends.llm.sampling import Sampling
+from backends.serving.errors import EngineFailed
 
 _BLOCK = 256
 # Masses relative to the likeliest token, below which top_p looks only if the tokens above do not suffice.

@@ -8,7 +8,7 @@ import io
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from backends.llm.errors import InvalidValue
+from backends.serving.errors import InvalidValue
 
 MAX_BYTES = 64 << 20
 MAX_PIXELS = 64_000_000

@@ -9,12 +9,12 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from backends.llm.engine import Pictures, Tokens
-from backends.llm.errors import Cancelled, InvalidValue
 from backends.llm.vision.encoder import Encoder
 from backends.llm.vision.facts import Facts, read_facts
 from backends.llm.vision.gallery import Features, Gallery
 from backends.llm.vision.picture import Picture
 from backends.llm.vision.tiles import Cut, cut, plan
+from backends.serving.errors import Cancelled, InvalidValue
 
 # Pictures that were encoded lately; a large one takes two to ten megabytes.
 _KEPT = 256 << 20

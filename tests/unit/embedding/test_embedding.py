@@ -16,7 +16,7 @@ from backends.embedding.lanes import Lanes
 from backends.embedding.options import Options, read_options
 from backends.embedding.texts import Texts
 from backends.embedding.window import widen
-from backends.llm.errors import (
+from backends.serving.errors import (
     Cancelled,
     ContextLengthExceeded,
     EngineFailed,

@@ -15,8 +15,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from backends.llm.batching.engine import BatchingEngine
 from backends.llm.engine import Delta, Engine, Event, Failed, Generation
-from backends.llm.errors import GenerationError
 from backends.llm.sampling import Sampling
+from backends.serving.errors import GenerationError
 
 SPECIALS = ["<s>", "</s>", "<|end|>"]
 

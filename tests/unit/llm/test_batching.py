@@ -7,8 +7,8 @@ import pytest
 
 from backends.llm.batching.sequence import Job, Sequence, batch_inputs
 from backends.llm.engine import Generation
-from backends.llm.errors import Cancelled, ContextLengthExceeded, EngineFailed, InvalidValue, Overloaded
 from backends.llm.sampling import Sampling
+from backends.serving.errors import Cancelled, ContextLengthExceeded, EngineFailed, InvalidValue, Overloaded
 from tests.unit.llm.conftest import ScriptedForward
 
 PROMPT = [10, 20, 30]

@@ -7,11 +7,11 @@ import time
 import numpy as np
 import pytest
 
-from backends.llm import errors
 from backends.llm.desk import Desk, Request
 from backends.llm.engine import Delta, Failed
 from backends.llm.grammar import Grammars
 from backends.llm.prompt import Prompts
+from backends.serving import errors
 
 
 class Client:

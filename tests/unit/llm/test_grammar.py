@@ -8,9 +8,9 @@ import jsonschema
 import pytest
 
 from backends.llm import grammar as grammar_module
-from backends.llm.errors import InvalidValue
 from backends.llm.grammar import Grammars
 from backends.llm.sampling import parse_sampling
+from backends.serving.errors import InvalidValue
 
 PROMPT = [10, 20, 30]
 PERSON = {

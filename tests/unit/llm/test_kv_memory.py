@@ -7,11 +7,12 @@ import numpy as np
 import psutil
 import pytest
 
-from backends.llm.errors import ContextLengthExceeded
-from backends.llm.loading import load, load_tokenizer
+from backends.llm.loading import load
 from backends.llm.memory import available_memory
 from backends.llm.options import Options
 from backends.llm.ort.key_value_memory import KeyValueMemory
+from backends.serving.errors import ContextLengthExceeded
+from backends.serving.tokenizer import load_tokenizer
 
 
 def prompt(seed, size):

@@ -4,11 +4,11 @@ import time
 
 import psutil
 
-from backends.llm.lifeline import end_with_parent
+from backends.serving.lifeline import end_with_parent
 
 CHILD = """
 import time
-from backends.llm.lifeline import end_with_parent
+from backends.serving.lifeline import end_with_parent
 end_with_parent(0.05)
 print("watching", flush=True)
 time.sleep(60)

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import pytest
 
-from backends.llm import errors
+from backends.serving import errors
 
 
 @pytest.fixture

@@ -8,11 +8,12 @@ import numpy as np
 import psutil
 import pytest
 
-from backends.llm.loading import load, load_tokenizer
+from backends.llm.loading import load
 from backends.llm.options import Options
 from backends.llm.ort.key_value_memory import KeyValueMemory
 from backends.llm.ort.model_files import read_model_files
 from backends.llm.ort.runner import OrtForward
+from backends.serving.tokenizer import load_tokenizer
 
 PRECISIONS = ["fp32", "int8"]
 

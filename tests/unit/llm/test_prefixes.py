@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from backends.llm.batching.prefixes import Prefixes, chain
-from backends.llm.errors import EngineFailed
+from backends.serving.errors import EngineFailed
 
 CHUNK = 8
 

@@ -3,9 +3,9 @@
 import pytest
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 
-from backends.llm.errors import Cancelled, ContextLengthExceeded
 from backends.llm.prompt import Prompts
-from backends.llm.prompt_length import _slices, longest_token
+from backends.serving.errors import Cancelled, ContextLengthExceeded
+from backends.serving.prompt_length import _slices, longest_token
 
 
 class Counting:

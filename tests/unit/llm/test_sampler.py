@@ -3,8 +3,8 @@ import pytest
 
 from backends.llm.batching.penalties import Penalties
 from backends.llm.batching.sampler import Sampler, _nucleus, _pick, largest
-from backends.llm.errors import EngineFailed
 from backends.llm.sampling import Sampling
+from backends.serving.errors import EngineFailed
 
 VOCAB = 1000
 PROMPT = np.array([1])

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from backends.llm.errors import GenerationError, InvalidValue, UnsupportedOption
 from backends.llm.sampling import Sampling, Structure, parse_sampling
+from backends.serving.errors import GenerationError, InvalidValue, UnsupportedOption
 
 
 def parse(**options):

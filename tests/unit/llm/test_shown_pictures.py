@@ -11,7 +11,6 @@ from PIL import Image, ImageOps
 from tokenizers import AddedToken
 
 from backends.llm.desk import Desk, Request
-from backends.llm.errors import Cancelled, InvalidValue
 from backends.llm.prompt import Prompts
 from backends.llm.vision import picture as picture_module
 from backends.llm.vision.facts import Facts
@@ -19,6 +18,7 @@ from backends.llm.vision.gallery import Gallery
 from backends.llm.vision.picture import Picture
 from backends.llm.vision.sight import Sight
 from backends.llm.vision.tiles import cut, plan
+from backends.serving.errors import Cancelled, InvalidValue
 from tests.fakes.tiny_smolvlm import SPECIALS, TOKENS_PER_TILE, expansion
 
 IMAGE = 300

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from backends.llm.errors import Cancelled
+from backends.serving.errors import Cancelled
 
 
 def short(first):

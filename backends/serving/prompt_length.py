@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from backends.llm.errors import Cancelled
+from backends.serving.errors import Cancelled
 
 # Tokenising this many characters takes some tens of milliseconds, and a caller who went away is noticed as often.
 _SLICE = 65_536

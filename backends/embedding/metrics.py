@@ -1,0 +1,10 @@
+"""The figures of runs among Triton's own metrics."""
+
+GAUGES = {"texts_waiting": ("embedding_texts_waiting", "Texts that wait for a run")}
+COUNTERS = {
+    "requests_cancelled": ("embedding_requests_cancelled_total", "Requests cancelled by their clients"),
+    "runs": ("embedding_runs_total", "Runs of the network"),
+    "texts": ("embedding_texts_total", "Texts embedded"),
+    "tokens": ("embedding_tokens_total", "Tokens embedded, padding not counted"),
+    "padding": ("embedding_padding_total", "Tokens of padding computed beside them"),
+}
