@@ -7,7 +7,7 @@ import numpy as np
 
 from backends.llm.batching.forward import Forward, Logits
 from backends.llm.batching.reading import Reading
-from backends.llm.batching.rows import Rows
+from backends.llm.batching.rows import Rows, RowsLost
 from backends.llm.batching.sequence import Job, Sequence, batch_inputs
 from backends.llm.batching.waiting import Waiting
 from backends.llm.engine import Failed
@@ -20,7 +20,8 @@ _log = logging.getLogger(__name__)
 class Batch:
     """The rows of one forward pass, and everything that happens to them. Used by the engine's thread alone.
 
-    What goes wrong with one sequence ends its job and no other.
+    What goes wrong with one sequence ends its job and no other. `RowsLost` comes out of any method that moves rows:
+    nothing but `abandon` may be called then.
     """
 
     def __init__(
@@ -45,6 +46,8 @@ class Batch:
                     self.rows.join(sequence)
                     if self._accept(sequence, logits):
                         self.rows.leave([sequence])
+            except RowsLost:
+                raise
             except Exception as error:
                 self.fail(sequence.job, error)
 

@@ -61,7 +61,10 @@ class Forward(Protocol):
         """Store what was saved behind the `start` tokens of a row."""
 
     def swap(self, one: int, other: int, lengths: tuple[int, int]) -> None:
-        """Exchange two rows, which hold so many tokens; a row that holds none is free, and so becomes the other."""
+        """Exchange two rows, which hold so many tokens; a row that holds none is free, and so becomes the other.
+
+        Where it raises, what the two hold is not known.
+        """
 
     def release(self, row: int) -> None:
         """Forget a row, and give its memory back."""

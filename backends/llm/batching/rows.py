@@ -8,6 +8,13 @@ from backends.llm.batching.sequence import Job, Sequence
 from backends.llm.batching.waiting import Ticket
 
 
+class RowsLost(Exception):
+    """Two rows were to change places, and that failed amid the work: nobody knows what the rows hold.
+
+    No fault of one sequence: whoever goes on reads what belongs to others, or nothing at all.
+    """
+
+
 class Rows:
     """Running sequences fill the rows 0 to n-1 without a hole; others read their prompts in rows behind them.
 
@@ -61,11 +68,11 @@ class Rows:
         self.tickets[sequence] = ticket
 
     def join(self, sequence: Sequence) -> None:
-        """The prompt is read: the sequence runs with the others from the next step on."""
+        """The prompt is read: the sequence runs with the others from the next step on. Raises `RowsLost`."""
         row = len(self.running)
         if sequence.row != row:
             other = next((other for other in self.reading if other.row == row), None)
-            self._forward.swap(sequence.row, row, (sequence.length, other.length if other else 0))
+            self._swap(sequence.row, row, (sequence.length, other.length if other else 0))
             if other:
                 other.row = sequence.row
             sequence.row = row
@@ -75,7 +82,8 @@ class Rows:
     def leave(self, sequences: list[Sequence]) -> None:
         """Free the rows of sequences, wherever they are; those that left already are passed over.
 
-        Where the forward pass raises, every sequence is still where it says, and the call may be made again.
+        Raises `RowsLost`. Where the forward pass raises as it forgets a row, every sequence is still where it says, and
+        the call may be made again.
         """
         # From the last row on, so that no row is moved that leaves as well.
         for sequence in sorted(sequences, key=lambda sequence: -sequence.row):
@@ -87,9 +95,15 @@ class Rows:
             else:
                 last = self.running[-1]
                 if last is not sequence:
-                    self._forward.swap(last.row, sequence.row, (last.length, 0))
+                    self._swap(last.row, sequence.row, (last.length, 0))
                     last.row = sequence.row
                 self.running[sequence.row] = last
                 self.running.pop()
             sequence.row = -1
             del self.tickets[sequence]
+
+    def _swap(self, one: int, other: int, lengths: tuple[int, int]) -> None:
+        try:
+            self._forward.swap(one, other, lengths)
+        except Exception as error:
+            raise RowsLost(f"Rows {one} and {other} could not change places: {error}") from error

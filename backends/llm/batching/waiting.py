@@ -40,7 +40,8 @@ class Ticket:
 
     def lost(self, length: int) -> None:
         """The sequence lost its row, which held so many tokens; it must not be given one that it would lose again."""
-        self.tokens = min(length + _GROWTH, self._most)
+        # It may have been lost while its prompt was read: the whole of that is wanted all the same.
+        self.tokens = max(self.tokens, min(length + _GROWTH, self._most))
         self.digest = b""
         self._again = True
 

@@ -1,5 +1,6 @@
 """Memory for the keys and values of all rows, of which only what is used exists."""
 
+import math
 import mmap
 
 import numpy as np
@@ -29,7 +30,8 @@ class KeyValueMemory:
         dtype = np.dtype(dtype)
         self.tensors, self.rows = tensors, rows
         # Whole pages for each head, so that giving back a part of a row touches nobody else's page.
-        self.per_page = max(1, mmap.PAGESIZE // (head_size * dtype.itemsize))
+        self.per_page = mmap.PAGESIZE // math.gcd(mmap.PAGESIZE, head_size * dtype.itemsize)
+        """The fewest tokens that fill pages of a head without a rest: a power of two."""
         self.context = -(-context // self.per_page) * self.per_page
         self.token_bytes = tensors * heads * head_size * dtype.itemsize
         # One row more than is ever run, by way of which two others change places.
@@ -93,6 +95,7 @@ class KeyValueMemory:
     def _move(self, source: int, target: int, length: int) -> None:
         if self._moves_pages:
             addresses = [(self.address(tensor, source), self.address(tensor, target)) for tensor in range(self.tensors)]
+            self._moves_pages = False  # and never again, where this raises
             self._moves_pages = move_pages(addresses, self._row_bytes)
         if not self._moves_pages:
             self.copy(source, target, 0, length)
