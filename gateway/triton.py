@@ -237,13 +237,17 @@ class Triton:
                 stopping.add_done_callback(self._stopping.discard)
 
     async def _stop(self, stop: Stop, request_id: str) -> None:
-        with suppress(TimeoutError, grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        call = self._stub.ModelStreamInfer()
+        try:
             async with asyncio.timeout(_STOP_SECONDS):
-                call = self._stub.ModelStreamInfer()
                 await call.write(_request(stop.model, stop.tensors, request_id))
                 await call.done_writing()
                 while await call.read() is not grpc.aio.EOF:
                     pass
+        except (TimeoutError, grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            pass  # the server is slow or gone
+        finally:
+            call.cancel()
 
 
 def _request(model: str, tensors: Sequence[Tensor], request_id: str) -> pb.ModelInferRequest:

@@ -1,6 +1,6 @@
 """Answer a conversation."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -121,44 +121,64 @@ class CallArguments:
 ChatEvent: TypeAlias = Delta | Thought | CallBegin | CallArguments | Finish | Usage
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Call:
-    """A tool call as it is gathered."""
+    """A whole tool call."""
 
     name: str
     arguments: str = ""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """One answer as it is gathered."""
+    """One whole answer."""
 
     text: str = ""
     thought: str = ""
-    calls: list[Call] = field(default_factory=list)
+    calls: tuple[Call, ...] = ()
     reason: FinishReason | None = None
-    logprobs: list[TokenLogprob] = field(default_factory=list)
+    logprobs: Sequence[TokenLogprob] = ()
 
 
 async def gather(events: AsyncIterator[ChatEvent]) -> tuple[list[Answer], Usage | None]:
     """Fold a stream into its answers, by index, and what was counted."""
-    answers: dict[int, Answer] = {}
+    gathered: dict[int, _Parts] = {}
     usage = None
     async for event in events:
         if isinstance(event, Usage):
             usage = event
             continue
-        answer = answers.setdefault(event.index, Answer())
+        parts = gathered.setdefault(event.index, _Parts())
         match event:
             case Delta(_, text, _, logprobs):
-                answer.text += text
-                answer.logprobs.extend(logprobs)
+                parts.text.append(text)
+                parts.logprobs.extend(logprobs)
             case Thought(_, text):
-                answer.thought += text
+                parts.thought.append(text)
             case CallBegin(_, _, name):
-                answer.calls.append(Call(name))
+                parts.calls.append((name, []))
             case CallArguments(_, call, text):
-                answer.calls[call].arguments += text
+                parts.calls[call][1].append(text)
             case Finish(_, reason):
-                answer.reason = reason
-    return [answers[index] for index in sorted(answers)], usage
+                parts.reason = reason
+    return [gathered[index].joined() for index in sorted(gathered)], usage
+
+
+@dataclass(slots=True)
+class _Parts:
+    """What came of one answer: texts are joined once, at the end."""
+
+    text: list[str] = field(default_factory=list)
+    thought: list[str] = field(default_factory=list)
+    calls: list[tuple[str, list[str]]] = field(default_factory=list)
+    reason: FinishReason | None = None
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+
+    def joined(self) -> Answer:
+        return Answer(
+            text="".join(self.text),
+            thought="".join(self.thought),
+            calls=tuple(Call(name, "".join(arguments)) for name, arguments in self.calls),
+            reason=self.reason,
+            logprobs=self.logprobs,
+        )

@@ -12,13 +12,15 @@ class Complete:
     """Continue `prompt`, a text or token ids.
 
     `pictures` are encoded images (PNG, JPEG, WebP …) for the marks that stand for them in the prompt, in their order.
-    `echo` begins each answer with the prompt.
+    `echo` begins each answer with the prompt. `special_tokens` is a wish that they be shown, as the answer is read by
+    them: a signature that cannot carry it drops it.
     """
 
     model: str
     prompt: str | tuple[int, ...]
     pictures: tuple[bytes, ...] = ()
     echo: bool = False
+    special_tokens: bool = False
     sampling: Sampling = field(default_factory=Sampling)
 
 

@@ -4,15 +4,15 @@ So a signature only ever carries texts, and tools and thoughts work with every o
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 from gateway.errors import InvalidRequest, UnsupportedOption
-from gateway.operations.chat import CallArguments, CallBegin, Chat, ChatEvent, Message, Named, Text, Thought
+from gateway.operations.chat import Chat, Message, Named, Text
 from gateway.operations.complete import Complete
-from gateway.operations.text import Delta, Finish, TextEvent, TokenLogprob, Usage
 from gateway.prompting import reasoning, template, tool_calls, tools
+from gateway.prompting.answers import Reader, Splitter
 
 # What only one format of tool calls writes, in the order in which templates are searched for it.
 _MARKS = {
@@ -23,10 +23,13 @@ _MARKS = {
 }
 # Whose marks are special tokens, which engines hide unless told otherwise.
 _SPECIAL = frozenset({"mistral", "llama3_json"})
+# The mark of a picture in a prompt (docs/architecture.md).
+_PICTURE_MARK = "<image>"
+_TAG = "CONTINUE_FINAL_MESSAGE_TAG "
 _RESERVED = frozenset({"messages", "tools", "add_generation_prompt"})
 
 
-def lower(chat: Chat, parameters: Mapping[str, str]) -> tuple[Complete, "Reader | None"]:
+def lower(chat: Chat, parameters: Mapping[str, str]) -> tuple[Complete, Reader | None]:
     """Return the text that asks what `chat` asks of a model with these parameters, and what reads the answer.
 
     There is nothing to read where the answer is only text.
@@ -43,27 +46,44 @@ def lower(chat: Chat, parameters: Mapping[str, str]) -> tuple[Complete, "Reader 
     if reserved := _RESERVED & chat.template_arguments.keys():
         name = min(reserved)
         raise InvalidRequest(f"'{name}' cannot be given to the template.", param=f"chat_template_kwargs.{name}")
-    turns = [_turn(message, knows=knows, parts=sees) for message in chat.messages]
+    messages = [*chat.messages[:-1], _tagged(chat.messages[-1])] if chat.continue_final else chat.messages
+    turns = [_turn(message, knows=knows, parts=sees) for message in messages]
     if offered and not knows:
         turns = _with_instruction(turns, tools.offer(chat), parts=sees)
+    told = [tool.source for tool in chat.tools] if offered and knows else None
     prompt = template.render(
         source,
-        turns,
+        _unmarked(turns) if sees else turns,
         json.loads(parameters.get("special_tokens", "{}")),
-        tools=[tool.source for tool in chat.tools] if offered and knows else None,
+        tools=_unmarked(told) if sees else told,
         add_generation_prompt=not chat.continue_final,
         arguments=chat.template_arguments,
     )
     if chat.continue_final:
-        prompt = _until_final(prompt, chat.messages[-1])
+        prompt = _until_tag(prompt)
     structure = (tools.enforced(chat) if offered else None) or chat.sampling.structured_outputs
     sampling = replace(chat.sampling, structured_outputs=structure)
-    if offered and structure is None and _format(parameters, source) in _SPECIAL:
-        sampling = replace(sampling, skip_special_tokens=False)
-    complete = Complete(model=chat.model, prompt=prompt, pictures=chat.pictures, sampling=sampling)
+    complete = Complete(
+        model=chat.model,
+        prompt=prompt,
+        pictures=chat.pictures,
+        sampling=sampling,
+        special_tokens=offered and structure is None and _format(parameters, source) in _SPECIAL,
+    )
     thinks = _thinking(parameters, prompt) if structure is None else None
     calls = _calling(chat, parameters, source) if offered else None
     return complete, Reader(thinks, calls, chat) if thinks or calls else None
+
+
+def check(parameters: Mapping[str, str]) -> None:
+    """Raise `ValueError` when a model's parameters name what is not known here."""
+    for name, known in (("tool_call_parser", tool_calls.PARSERS), ("reasoning_parser", reasoning.THINKERS)):
+        value = parameters.get(name)
+        if value and value not in known:
+            raise ValueError(f"{name} is {value!r}, and none of {', '.join(known)}")
+    modalities = json.loads(parameters.get("modalities", "[]"))
+    if not isinstance(modalities, list) or not all(isinstance(word, str) for word in modalities):
+        raise ValueError("modalities is not a list of strings")
 
 
 def _refuse_pictures(chat: Chat) -> None:
@@ -131,25 +151,38 @@ def _with_instruction(turns: list[dict[str, Any]], words: str, *, parts: bool) -
     return [{"role": "system", "content": [{"type": "text", "text": words}] if parts else words}, *turns]
 
 
-def _until_final(prompt: str, final: Message) -> str:
-    """Cut a prompt behind the final message, which is to be continued, as transformers does."""
-    content = final.content if isinstance(final.content, str) else ""
-    end = prompt.rfind(content.strip())
-    if not content.strip() or end < 0:
+def _unmarked(value: Any) -> Any:
+    """Break picture marks that a caller wrote as text: the model counts marks, and only templates may write them.
+
+    A zero-width space is what changes least of what is read.
+    """
+    if isinstance(value, str):
+        return value.replace(_PICTURE_MARK, _PICTURE_MARK[0] + "\u200b" + _PICTURE_MARK[1:])
+    if isinstance(value, Mapping):
+        return {key: _unmarked(member) for key, member in value.items()}
+    return [_unmarked(member) for member in value] if isinstance(value, list) else value
+
+
+def _tagged(final: Message) -> Message:
+    """The final message, which is to be continued, with a tag at the end of its content.
+
+    As transformers does (`apply_chat_template`, `continue_final_message`): the content itself may stand in the
+    template's own text, too.
+    """
+    if isinstance(final.content, str):
+        return replace(final, content=final.content + _TAG)
+    *before, last = final.content
+    parts = (*before, Text(last.text + _TAG)) if isinstance(last, Text) else (*final.content, Text(_TAG))
+    return replace(final, content=parts)
+
+
+def _until_tag(prompt: str) -> str:
+    """Cut a prompt where the final message's content ends. Raises `InvalidRequest` where it is not shown."""
+    end = prompt.rfind(_TAG.strip())
+    if end < 0:
         raise InvalidRequest("The model's chat template does not show the last message as it is.", param="messages")
-    return prompt[: end + len(content.strip())]
-
-
-class Splitter(Protocol):
-    """A parser of `gateway.prompting`: text in, pieces out."""
-
-    def feed(self, text: str) -> Iterable[object]:
-        """Return the pieces that `text` completes."""
-        ...
-
-    def finish(self) -> Iterable[object]:
-        """Return what was held back."""
-        ...
+    # A template that strips contents has taken the space from the end of the tag, and takes it from before, too.
+    return prompt[:end] if prompt.startswith(_TAG, end) else prompt[:end].rstrip()
 
 
 def _thinking(parameters: Mapping[str, str], prompt: str) -> Callable[[], Splitter] | None:
@@ -174,89 +207,3 @@ def _format(parameters: Mapping[str, str], source: str) -> str:
     """How the model writes calls: as its parameters say, or else as its template does."""
     guess = next((name for mark, name in _MARKS.items() if mark in source), "hermes")
     return parameters.get("tool_call_parser") or guess
-
-
-class Reader:
-    """Turns the events of a text into those of a chat: thoughts and tool calls are taken out of the text."""
-
-    def __init__(self, thinks: Callable[[], Splitter] | None, calls: Callable[[], Splitter] | None, chat: Chat) -> None:
-        self._thinks, self._calls = thinks, calls
-        self._one_call = not chat.parallel_tool_calls
-        # OpenAI says `stop` where the caller named the function.
-        self._named = isinstance(chat.tool_choice, Named)
-        self._answers: dict[int, _Answer] = {}
-
-    def read(self, event: TextEvent) -> Iterable[ChatEvent]:
-        """Yield the events of a chat that an event of a text means."""
-        if isinstance(event, Usage):
-            yield event
-            return
-        answer = self._answers.get(event.index)
-        if answer is None:
-            answer = self._answers[event.index] = _Answer(event.index, self._thinks, self._calls, self._one_call)
-        if isinstance(event, Delta):
-            yield from answer.feed(event)
-            return
-        yield from answer.finish()
-        called = answer.called and not self._named and event.reason == "stop"
-        yield Finish(event.index, "tool_calls" if called else event.reason)
-
-
-class _Answer:
-    """One answer on its way through the parsers: thoughts first, calls in what is left."""
-
-    def __init__(
-        self,
-        index: int,
-        thinks: Callable[[], Splitter] | None,
-        calls: Callable[[], Splitter] | None,
-        one_call: bool,
-    ) -> None:
-        self._index = index
-        self._thinks = thinks() if thinks else None
-        self._calls = calls() if calls else None
-        self._one_call = one_call
-        self._logprobs: tuple[TokenLogprob, ...] = ()
-        self.called = False
-
-    def feed(self, delta: Delta) -> Iterable[ChatEvent]:
-        """Read on. Log probabilities wait for the next text that is shown."""
-        self._logprobs += delta.logprobs
-        return self._think(self._thinks.feed(delta.text)) if self._thinks else self._call(delta.text)
-
-    def finish(self) -> Iterable[ChatEvent]:
-        """Show what was held back."""
-        if self._thinks:
-            yield from self._think(self._thinks.finish())
-        if self._calls:
-            yield from self._events(self._calls.finish())
-        if self._logprobs:
-            yield self._shown("")
-
-    def _think(self, pieces: Iterable[object]) -> Iterable[ChatEvent]:
-        for piece in pieces:
-            if isinstance(piece, reasoning.Thought):
-                yield Thought(self._index, piece.text)
-            elif isinstance(piece, tool_calls.Text):
-                yield from self._call(piece.text)
-
-    def _call(self, text: str) -> Iterable[ChatEvent]:
-        if self._calls:
-            yield from self._events(self._calls.feed(text))
-        elif text:
-            yield self._shown(text)
-
-    def _events(self, pieces: Iterable[object]) -> Iterable[ChatEvent]:
-        for piece in pieces:
-            match piece:
-                case tool_calls.Text(text):
-                    yield self._shown(text)
-                case tool_calls.CallBegin(call, name) if not (self._one_call and call):
-                    self.called = True
-                    yield CallBegin(self._index, call, name)
-                case tool_calls.CallArguments(call, text) if not (self._one_call and call):
-                    yield CallArguments(self._index, call, text)
-
-    def _shown(self, text: str) -> Delta:
-        logprobs, self._logprobs = self._logprobs, ()
-        return Delta(self._index, text, 0, logprobs)

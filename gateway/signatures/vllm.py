@@ -52,7 +52,7 @@ def encode(request: Complete, config: ModelConfig) -> list[Tensor]:
         _prompt(request.prompt, config),
         # Whole answers are streams folded here: a long one shows that the model lives.
         boolean("stream", True),
-        text("sampling_parameters", json.dumps(_sampling_parameters(sampling))),
+        text("sampling_parameters", json.dumps(_sampling_parameters(request))),
         boolean("exclude_input_in_output", not _echoed_by_model(request)),
         boolean("return_finish_reason", True),
         boolean("return_num_input_tokens", True),
@@ -84,9 +84,10 @@ def _echoed_by_model(request: Complete) -> bool:
     return request.echo and not isinstance(request.prompt, str)
 
 
-def _sampling_parameters(sampling: Sampling) -> dict[str, object]:
+def _sampling_parameters(request: Complete) -> dict[str, object]:
     """Only what the caller gave: a default written here would override the model's own."""
-    parameters: dict[str, object] = {}
+    sampling = request.sampling
+    parameters: dict[str, object] = {"skip_special_tokens": False} if request.special_tokens else {}
     for field in fields(sampling):
         value = getattr(sampling, field.name)
         if value is not None and value != field.default:

@@ -135,8 +135,17 @@ def test_calls_are_read_in_the_format_of_the_model(template: str, parser: str, a
     arguments = "".join(event.text for event in events if isinstance(event, CallArguments))
     assert json.loads(arguments) == {"city": "Oslo"}
     # The marks of these two are special tokens.
-    shown = not lower(asked, described)[0].sampling.skip_special_tokens
-    assert shown == any(mark in template for mark in ("[TOOL_CALLS]", "<|python_tag|>"))
+    lowered = lower(asked, described)[0]
+    assert lowered.special_tokens == any(mark in template for mark in ("[TOOL_CALLS]", "<|python_tag|>"))
+    assert lowered.sampling == asked.sampling
+
+
+@pytest.mark.parametrize(("answer", "reason"), [('{"city": "Oslo"}}\n</tool_call>', "tool_calls"), ('{"ci', None)])
+def test_a_call_that_is_whole_ended_the_answer_where_the_layout_does_not_say(answer: str, reason: str | None) -> None:
+    asked = chat(tools=(tool("f"),), tool_choice="auto")
+    text = '<tool_call>\n{"name": "f", "arguments": ' + answer
+    events = read(asked, parameters(), [Delta(0, text, 1), Finish(0, None)])
+    assert CallBegin(0, 0, "f") in events and events[-1] == Finish(0, reason)  # type: ignore[arg-type]
 
 
 def test_an_answer_that_calls_nothing_is_text_and_stops_for_its_own_reason() -> None:
@@ -178,6 +187,56 @@ def test_log_probabilities_travel_with_the_text_that_is_shown_next() -> None:
     assert "".join(delta.text for delta in shown) == "<b>"
 
 
+def told(*texts: str) -> list[Delta]:
+    """One delta for each text, which is a token with an entry of its own."""
+    return [Delta(0, text, 1, (TokenLogprob(Likelihood(text, -1.0, text.encode())),)) for text in texts]
+
+
+def names(events: Sequence[ChatEvent]) -> list[str]:
+    logprobs = [token for event in events if isinstance(event, Delta) for token in event.logprobs]
+    return [token.chosen.token for token in logprobs if token.chosen]
+
+
+def test_log_probabilities_of_thoughts_and_calls_are_not_those_of_the_text() -> None:
+    described = parameters(reasoning_parser="think")
+    events = read(
+        chat(), described, [*told("<think>", "\n", "Hm", ".", "</think>", "\n\n", "I", " say"), Finish(0, "stop")]
+    )
+    assert names(events) == ["I", " say"]
+    asked = chat(tools=(tool("f"),), tool_choice="auto")
+    tokens = told(
+        "Let", " me", "<tool_call>", '\n{"name": "f", ', '"arguments": {"city": "Oslo"}', "}", "\n</tool_call>"
+    )
+    assert names(read(asked, parameters(), [*tokens, Finish(0, "stop")])) == ["Let", " me"]
+    # Several tokens in one delta.
+    one = Delta(0, "".join(t.text for t in tokens), 7, tuple(t.logprobs[0] for t in tokens))
+    assert names(read(asked, parameters(), [one, Finish(0, "stop")])) == ["Let", " me"]
+    # A token that ends inside a character, and those of a stop string, which no text shows.
+    halves = [TokenLogprob(Likelihood("\ufffd", -1.0, half)) for half in ("é".encode()[:1], "é".encode()[1:])]
+    events = [
+        Delta(0, "", 1, (halves[0],)),
+        Delta(0, "é", 1, (halves[1],)),
+        *told("!"),
+        Delta(0, "", 1, told("STOP")[0].logprobs),
+    ]
+    seen = read(asked, parameters(), [*events, Finish(0, "stop")])
+    assert names(seen) == ["\ufffd", "\ufffd", "!", "STOP"]
+
+
+def test_marks_of_pictures_that_a_caller_wrote_are_text() -> None:
+    asked = chat(
+        ("user", "What does <image> mean?"),
+        ("user", (Text("<image>"), Picture(b"png"))),
+        tools=(tool("<image>"),),
+        tool_choice="auto",
+    )
+    seeing = parameters("{{ tools | tojson }}" + SEEING, modalities='["text", "image"]')
+    prompt = str(lower(asked, seeing)[0].prompt)
+    assert prompt.count("<image>") == 1 and prompt.count("<\u200bimage>") == 3
+    # A model that does not look at pictures reads what was written.
+    assert "What does <image> mean?" in str(lower(chat(("user", "What does <image> mean?")), parameters())[0].prompt)
+
+
 def test_pictures_are_marked_for_a_model_that_looks_at_them_and_refused_for_others() -> None:
     asked = chat(("user", (Text("What is "), Picture(b"png"), Text("this?"))), ("user", "?"))
     complete, _ = lower(asked, parameters(SEEING, modalities='["text", "image"]'))
@@ -190,6 +249,34 @@ def test_pictures_are_marked_for_a_model_that_looks_at_them_and_refused_for_othe
 def test_the_last_message_can_be_continued() -> None:
     asked = chat(("user", "Count"), ("assistant", "One, two,"), continue_final=True)
     assert lower(asked, parameters())[0].prompt == "<|user|>Count<|end|>\n<|assistant|>One, two,"
+
+
+@pytest.mark.parametrize(
+    ("template", "content", "expected"),
+    [
+        # The content stands in what the template writes behind it, too.
+        (CHATML, "end", "<|user|>Count<|end|>\n<|assistant|>end"),
+        (CHATML, "<", "<|user|>Count<|end|>\n<|assistant|><"),
+        (CHATML, "One, ", "<|user|>Count<|end|>\n<|assistant|>One, "),
+        (CHATML.replace("m.content", "m.content | trim"), "  One, ", "<|user|>Count<|end|>\n<|assistant|>One,"),
+        (CHATML, "", "<|user|>Count<|end|>\n<|assistant|>"),
+    ],
+)
+def test_the_last_message_is_cut_where_its_content_ends(template: str, content: str, expected: str) -> None:
+    asked = chat(("user", "Count"), ("assistant", content), continue_final=True)
+    assert lower(asked, parameters(template))[0].prompt == expected
+
+
+def test_a_last_message_in_parts_can_be_continued() -> None:
+    asked = chat(("user", "?"), ("assistant", (Text("Like "), Picture(b"png"), Text("this"))), continue_final=True)
+    complete, _ = lower(asked, parameters(SEEING + "<|end|>", modalities='["text", "image"]'))
+    assert complete.prompt == "?Like <image>this"
+
+
+def test_a_template_that_hides_the_last_message_cannot_continue_it() -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        lower(chat(("assistant", "One"), continue_final=True), parameters("{{ messages | length }}"))
+    assert raised.value.param == "messages"
 
 
 def test_arguments_reach_the_template_and_may_not_replace_what_it_is_given() -> None:

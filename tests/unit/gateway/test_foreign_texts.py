@@ -1,13 +1,17 @@
 """How texts of models that are not ours become what is shown."""
 
 import random
+from dataclasses import replace
+from types import ModuleType
 
 import pytest
 
 from gateway.errors import ContextLengthExceeded, ModelFailed, UnsupportedOption
+from gateway.operations.complete import Complete
 from gateway.operations.text import Sampling, Structure
-from gateway.signatures import foreign
+from gateway.signatures import foreign, llmapi, tensorrt_llm
 from gateway.signatures.foreign import Answer, Growth
+from gateway.triton import ModelConfig
 
 
 def shown(grows: Growth | None, *texts: str, stop: tuple[str, ...] = ()) -> list[str]:
@@ -131,3 +135,13 @@ def test_parameters_that_make_no_sense(parameters: dict[str, str]) -> None:
     foreign.check({"operations": "[]"})
     with pytest.raises(ValueError):
         foreign.check({"operations": "[]", **parameters})
+
+
+@pytest.mark.parametrize("layout", [tensorrt_llm, llmapi], ids=["tensorrt_llm", "llmapi"])
+def test_a_wish_for_special_tokens_is_dropped_and_an_order_is_refused(layout: ModuleType) -> None:
+    config = ModelConfig("m", {"context_length": "100"}, layout.INPUTS, layout.OUTPUTS, b"")
+    wished = Complete(model="m", prompt="p", special_tokens=True)
+    assert layout.encode(wished, config) == layout.encode(replace(wished, special_tokens=False), config)
+    with pytest.raises(UnsupportedOption) as raised:
+        layout.encode(replace(wished, sampling=Sampling(skip_special_tokens=False)), config)
+    assert raised.value.param == "skip_special_tokens"

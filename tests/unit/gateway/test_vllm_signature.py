@@ -69,6 +69,13 @@ def test_only_what_was_given_is_sent() -> None:
     assert json.loads(strings(tensors["sampling_parameters"])[0]) == {}
 
 
+def test_a_wish_for_special_tokens_is_carried_unless_the_caller_has_one() -> None:
+    tensors = encode(replace(ASKED, special_tokens=True))
+    assert json.loads(strings(tensors["sampling_parameters"])[0]) == {"skip_special_tokens": False}
+    tensors = encode(replace(ASKED, sampling=Sampling(skip_special_tokens=False)))
+    assert json.loads(strings(tensors["sampling_parameters"])[0]) == {"skip_special_tokens": False}
+
+
 def test_every_parameter_travels_under_its_own_name() -> None:
     given: dict[str, Any] = {
         "max_tokens": 5,
