@@ -1,6 +1,7 @@
 """Steps over a forward pass: prompts are read in chunks, running rows advance by a token."""
 
 import logging
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -15,6 +16,9 @@ from backends.llm.figures import Figures
 from backends.serving.errors import EngineFailed, GenerationError
 
 _log = logging.getLogger(__name__)
+
+# Seconds for which all rows whose masks are late hold the others together; then they sit the step out.
+_PATIENCE = 0.002
 
 
 class Batch:
@@ -94,8 +98,9 @@ class Batch:
         # All lengths before any answer: an answer that ends has the last row moved, with all that is stored in it.
         for sequence in sequences:
             sequence.length += 1
-        ended = [sequence for sequence, row in zip(sequences, logits, strict=True) if self._accept(sequence, row)]
-        self.rows.leave(ended)
+        deadline = time.monotonic() + _PATIENCE
+        rows = zip(sequences, logits, strict=True)
+        self.rows.leave([sequence for sequence, row in rows if self._accept(sequence, row, deadline)])
 
     def _step_alone(self, sequences: list[Sequence], error: Exception) -> None:
         """Find the rows at fault; rows that can go on do so."""
@@ -115,13 +120,16 @@ class Batch:
                 if self._accept(sequence, logits[0]):
                     self.rows.leave([sequence])
 
-    def _accept(self, sequence: Sequence, logits: Logits) -> bool:
-        """Let a sequence take its next token, and tell it; true where that was its last and its row is to be freed."""
+    def _accept(self, sequence: Sequence, logits: Logits, deadline: float = 0.0) -> bool:
+        """Let a sequence take its next token, and tell it; true where that was its last and its row is to be freed.
+
+        A mask that is late is waited for until `deadline`, by the monotonic clock.
+        """
         job = sequence.job
         if job.ended:  # a sibling failed a moment ago, and all rows of the job were freed
             return False
         try:
-            delta = sequence.accept(np.ascontiguousarray(logits))
+            delta = sequence.accept(np.ascontiguousarray(logits), deadline)
         except Exception as error:
             self.fail(job, error)
             return False

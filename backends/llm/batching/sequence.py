@@ -1,5 +1,6 @@
 """One answer on its way: its place in a row, and what turns its tokens into text."""
 
+import time
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,9 +12,6 @@ from backends.llm.batching.logprobs import logprobs
 from backends.llm.batching.sampler import Sampler
 from backends.llm.batching.stop_strings import StopStrings
 from backends.llm.engine import Delta, FinishReason, Generation, Logprobs, Matcher, Tokens
-
-# Seconds for which a row whose mask is late holds the others; then it sits the step out.
-_PATIENCE = 0.002
 
 
 @dataclass(slots=True, eq=False)
@@ -79,9 +77,10 @@ class Sequence:
         self.token = -1
         self._place = 0
 
-    def accept(self, logits: Logits) -> Delta | None:
+    def accept(self, logits: Logits, deadline: float = 0.0) -> Delta | None:
         """Choose the next token from float32[vocabulary], and say what it adds to the answer.
 
+        A grammar that is not ready is waited for until `deadline`, by the monotonic clock.
         None for a forced token, and where a grammar is not ready to choose: the row then runs the same token again.
         Raises `EngineFailed` where the logits are no numbers, `InvalidValue` where a grammar is too complex, and
         whatever the tokenizer raises.
@@ -93,7 +92,7 @@ class Sequence:
         if self._sampler is None:  # only now, for it may hold arrays over the vocabulary, and many sequences wait
             self._begin()
         assert self._sampler is not None
-        banned = self._matcher.banned(_PATIENCE) if self._matcher else None
+        banned = self._matcher.banned(max(0.0, deadline - time.monotonic())) if self._matcher else None
         if self._matcher and banned is None:
             self.length -= 1
             return None

@@ -5,6 +5,7 @@ import re
 import time
 
 import jsonschema
+import numpy as np
 import pytest
 
 from backends.llm import grammar as grammar_module
@@ -205,3 +206,42 @@ def test_a_grammar_in_a_batch_changes_nobody(grammars, scripted, listen, tokeniz
     assert beside[1].texts[0] == tokenizer.decode(forward.answer([9] * 20, 60))
     assert beside[2].texts[0] == tokenizer.decode(forward.answer(PROMPT, 60))
     assert beside[3].texts[0] == tokenizer.decode([70] * 60)
+
+
+class NeverReady:
+    """A grammar whose first mask is there, and no other; it remembers for how long it was waited for."""
+
+    def __init__(self):
+        self.waits = []
+
+    def begin(self):
+        return NeverReady._Matcher(self.waits)
+
+    class _Matcher:
+        def __init__(self, waits):
+            self._waits, self._first = waits, True
+
+        def banned(self, seconds):
+            if self._first:
+                return np.zeros(259, np.bool_)
+            time.sleep(seconds)
+            self._waits.append(seconds)
+            return None
+
+        def consume(self, token):
+            self._first = False
+            return False
+
+
+def test_late_masks_share_the_time_for_which_a_step_is_held(by_hand, listen):
+    engine, _ = by_hand(max_rows=16, chunk=64)
+    grammar = NeverReady()
+    heard = [listen(engine, PROMPT, grammar, max_tokens=9) for _ in range(15)]
+    free = listen(engine, PROMPT, max_tokens=50)
+    engine.until(lambda: all(one.began.is_set() for one in (*heard, free)))
+    grammar.waits.clear()
+    before = free.num_tokens
+    engine.turn()
+    assert free.num_tokens == before + 1 and len(grammar.waits) == 15
+    assert 0 < sum(grammar.waits) <= 0.0021 and min(grammar.waits) == 0
+    assert not any(one.ended.is_set() for one in heard)
