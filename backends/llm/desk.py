@@ -214,7 +214,7 @@ class _Exchange:
 
     def __init__(self, key: int, request: Request, client: Client, desk: Desk) -> None:
         self.key = key
-        self._request = request
+        self._request: Request | None = request
         self._desk = desk
         self._reply = Reply(client, stream=request.stream)
         self._generation: Generation | None = None
@@ -222,10 +222,12 @@ class _Exchange:
 
     def begin(self) -> None:
         """Tokenise and submit; runs in a thread for prompts."""
-        if self._cancelled:
+        # The exchange lives until the last token; its pictures may have 20 MB each.
+        request, self._request = self._request, None
+        if self._cancelled or request is None:
             return
         try:
-            generation, prefix = self._desk.generation(self._request, self._add, self._is_needless)
+            generation, prefix = self._desk.generation(request, self._add, self._is_needless)
             if self._reply.begin(generation.sampling.n, len(generation.prompt), prefix):
                 self._desk.submit(generation)
         except GenerationError as error:
@@ -246,6 +248,7 @@ class _Exchange:
         """The client has gone; called by the watching thread."""
         self._desk.count_cancelled()
         self._cancelled = True
+        self._request = None
         if self._generation:
             self._desk.cancel(self._generation)
         else:

@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -89,6 +90,19 @@ def test_a_stream_and_a_whole_answer_say_the_same(open_desk, tokenizer):
         assert sum(answer.num_tokens for answer, _ in client.sent) == 30
         assert {count for _, count in client.sent} == {5}
     assert all(answer.finish_reasons == ("",) for answer, _ in streamed.sent[:-1])
+
+
+def test_what_was_asked_is_let_go_before_the_answer_ends(open_desk):
+    desk, _, _ = open_desk(seconds=0.002)
+    tokens = np.full(400, 20, np.int32)
+    asked = weakref.ref(tokens)
+    client = ask(desk, None, token_ids=tokens, max_tokens=500)
+    del tokens
+    while not client.sent:
+        time.sleep(0.001)
+    assert asked() is None and not client.ended.is_set()
+    client.gone = True
+    client.wait()
 
 
 def test_deltas_that_wait_travel_together_and_in_order(open_desk, tokenizer):
