@@ -20,6 +20,9 @@ DEFAULT_EMBEDDING = "all-minilm-l6-v2"
 
 Precision = Literal["int4", "int8", "fp16", "fp32"]
 Target = Literal["onnx", "tensorrt_llm", "llmapi", "vllm"]
+# What the gateway can read: the keys of `PARSERS` and `THINKERS` there.
+ToolCallParser = Literal["hermes", "qwen", "qwen25", "llama3_json", "mistral", "pythonic"]
+ReasoningParser = Literal["think", "deepseek_r1", "qwen3"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 
 
@@ -104,9 +107,9 @@ class Recipe(BaseModel):
     """Sequences that may wait for a row."""
     threads: Annotated[int, Field(ge=0)] = 0
     """Threads of one step; 0: one per core."""
-    tool_call_parser: str | None = None
+    tool_call_parser: ToolCallParser | None = None
     """How the model writes tool calls; None: it does not."""
-    reasoning_parser: str | None = None
+    reasoning_parser: ReasoningParser | None = None
     """How the model writes its thoughts; None: it does not."""
     owned_by: str | None = None
     """Shown to clients; default: the owner of the Hugging Face id, or `local`."""

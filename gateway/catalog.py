@@ -53,6 +53,11 @@ class Model:
         return frozenset(json.loads(self.config.parameters.get("modalities", '["text"]')))
 
     @property
+    def gives_logprobs(self) -> bool:
+        """Whether answers can tell what their tokens were worth."""
+        return "return_logprobs" in self.config.inputs
+
+    @property
     def fingerprint(self) -> str:
         """Changes when the model or how it is served changes: a digest of its whole configuration."""
         return f"fp_{hashlib.sha256(self.config.serialized).hexdigest()[:10]}"
@@ -162,6 +167,12 @@ class Catalog:
                     error.param = "messages"
                 raise error from None
 
+    async def ask(self, name: str, request: Request, trace: Trace) -> AsyncGenerator[Any]:
+        """Do the same with the replica of model `name` that has the least to do when the iterator is first read."""
+        async with aclosing(self.run(self.get(name), request, trace)) as events:
+            async for event in events:
+                yield event
+
     async def watch(self) -> None:
         """Look at the endpoints for ever, at each by itself, so that one that hangs keeps no other from being seen."""
         async with asyncio.TaskGroup() as group:
@@ -228,6 +239,7 @@ class Catalog:
             operations = frozenset(json.loads(parameters["operations"]))
             created = int(parameters.get("created", 0))
             signature.check(parameters)
+            conversation.check(parameters)
         except (KeyError, ValueError, TypeError) as error:
             self._complain(config, f"its parameters do not describe it: {error!r}")
             return None

@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from gateway.prompting import conversation
+
 Parameters: TypeAlias = Mapping[str, str]
 
 Descriptions: TypeAlias = Mapping[str, Parameters]
@@ -59,7 +61,10 @@ class Entry(BaseModel):
     reasoning_parser: str | None = None
 
     def parameters(self, folder: Path) -> dict[str, str]:
-        """Return this as parameters of `config.pbtxt`. Raises `ValueError` and `OSError` for files without use."""
+        """Return this as parameters of `config.pbtxt`.
+
+        Raises `ValueError` for names of parsers that there are not, and that and `OSError` for files without use.
+        """
         sources = [name for name in ("chat_template", "chat_template_file", "tokenizer_config") if getattr(self, name)]
         if len(sources) > 1 and sources != ["chat_template_file", "tokenizer_config"]:
             raise ValueError(f"it gives both {' and '.join(sources)}")
@@ -80,7 +85,9 @@ class Entry(BaseModel):
             said["special_tokens"] = tokens
         if self.hidden:
             said["hidden"] = "true"
-        return {name: value if isinstance(value, str) else json.dumps(value) for name, value in said.items()}
+        parameters = {name: value if isinstance(value, str) else json.dumps(value) for name, value in said.items()}
+        conversation.check(parameters)
+        return parameters
 
 
 class _File(BaseModel):

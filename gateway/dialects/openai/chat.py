@@ -19,7 +19,17 @@ from gateway.dialects.openai import documented, errors, tools
 from gateway.dialects.openai.answers import CreateChatCompletionResponse, CreateChatCompletionStreamResponse
 from gateway.dialects.openai.chat_answers import Chunks, render
 from gateway.dialects.openai.messages import Message, Reading, WriteDown
-from gateway.dialects.openai.sampling import STREAM_OPTIONS, Nothing, SamplingFields, refuse
+from gateway.dialects.openai.sampling import (
+    STREAM_OPTIONS,
+    NoList,
+    Nothing,
+    NotTrue,
+    SamplingFields,
+    is_empty,
+    is_false,
+    nothing,
+    refuse,
+)
 from gateway.dialects.openai.structure import ResponseFormat
 from gateway.dialects.openai.tools import ToolDefinition, WireToolChoice
 from gateway.dialects.route import route_class
@@ -78,23 +88,29 @@ class CreateChatCompletionRequest(SamplingFields):
     # Known, and not carried: a value that asks for something is refused by name.
     audio: Nothing = None
     chat_template: Nothing = None
-    echo: Annotated[Any, WithJsonSchema({"enum": [False, None]})] = None
+    add_special_tokens: NotTrue = None
+    documents: NoList = None
+    echo: NotTrue = None
+    mm_processor_kwargs: Annotated[Any, WithJsonSchema({"type": ["object", "null"], "maxProperties": 0})] = None
     function_call: Annotated[Any, WithJsonSchema({"enum": ["auto", "none", None]})] = None
-    functions: Annotated[Any, WithJsonSchema({"type": ["array", "null"], "maxItems": 0})] = None
+    functions: NoList = None
     modalities: Annotated[Any, WithJsonSchema({"enum": [["text"], None]})] = None
     prediction: Nothing = None
     web_search_options: Nothing = None
 
 
 NOT_CARRIED: Mapping[str, Callable[[Any], bool]] = {
-    "functions": lambda value: value == [],
+    "functions": is_empty,
     "function_call": lambda value: value in ("auto", "none"),
     "modalities": lambda value: value == ["text"],
-    "audio": lambda _: False,
-    "chat_template": lambda _: False,
-    "echo": lambda value: value is False,
-    "prediction": lambda _: False,
-    "web_search_options": lambda _: False,
+    "add_special_tokens": is_false,
+    "audio": nothing,
+    "chat_template": nothing,
+    "documents": is_empty,
+    "echo": is_false,
+    "mm_processor_kwargs": is_empty,
+    "prediction": nothing,
+    "web_search_options": nothing,
 }
 
 

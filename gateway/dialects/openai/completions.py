@@ -15,7 +15,7 @@ from gateway.catalog import Catalog
 from gateway.dialects.openai import documented, errors
 from gateway.dialects.openai.answers import CreateCompletionResponse, CreateCompletionStreamResponse
 from gateway.dialects.openai.logprobs import Offsets
-from gateway.dialects.openai.sampling import STREAM_OPTIONS, SamplingFields, refuse, render_usage
+from gateway.dialects.openai.sampling import STREAM_OPTIONS, Nothing, SamplingFields, nothing, refuse, render_usage
 from gateway.dialects.openai.structure import ResponseFormat
 from gateway.dialects.route import route_class
 from gateway.errors import InvalidRequest, UnsupportedOption
@@ -25,6 +25,8 @@ from gateway.operations.text import Delta, Finish, TextEvent, TokenLogprob
 router = APIRouter(route_class=route_class(errors.render))
 
 MOST_PROMPTS = 128
+_LONGEST_TOKEN = 256
+"""Characters."""
 _Ids = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}, "minItems": 1}
 # Read by `_prompts`: a union of lists of lists would have pydantic try each alternative for each element.
 Prompt = Annotated[
@@ -59,9 +61,15 @@ class CreateCompletionRequest(SamplingFields):
     # Known, and not carried: a value that asks for something is refused by name.
     best_of: Annotated[Any, WithJsonSchema({"type": ["integer", "null"], "description": "As many as 'n'."})] = None
     suffix: Annotated[Any, WithJsonSchema({"enum": ["", None]})] = None
+    add_special_tokens: Annotated[Any, WithJsonSchema({"enum": [True, None]})] = None
+    prompt_embeds: Nothing = None
 
 
-NOT_CARRIED: Mapping[str, Callable[[Any], bool]] = {"suffix": lambda value: value == ""}
+NOT_CARRIED: Mapping[str, Callable[[Any], bool]] = {
+    "suffix": lambda value: value == "",
+    "add_special_tokens": lambda value: value is True,
+    "prompt_embeds": nothing,
+}
 
 
 _EXAMPLE_HEAD = {
@@ -103,9 +111,11 @@ async def create_completion(body: CreateCompletionRequest, request: Request) -> 
         "model": body.model,
         "system_fingerprint": model.fingerprint,
     }
-    # Each prompt may go to another replica.
-    answering = [catalog.run(catalog.get(body.model), complete, request.state.trace) for complete in asked]
-    events = answering[0] if len(answering) == 1 else merge(answering, body.n or 1)
+    trace = request.state.trace
+    if len(asked) == 1:
+        events = catalog.run(model, asked[0], trace)
+    else:
+        events = merge([catalog.ask(body.model, complete, trace) for complete in asked], body.n or 1)
     choices = _Choices(logprobs=body.logprobs is not None)
     if streams:
         chunks = _Chunks(head, choices, include_usage=body.include_usage)
@@ -195,7 +205,11 @@ def _first(text: str, tokens: tuple[TokenLogprob, ...]) -> str:
     if tokens[0].chosen is not None:
         return ""
     others = b"".join(token.chosen.data for token in tokens if token.chosen).decode(errors="replace")
-    return text.removesuffix(others) if text.endswith(others) else ""
+    if text.endswith(others):
+        return text.removesuffix(others)
+    # A stop string cuts the text, or its beginning is held back: the text ends with the beginning of the others.
+    longest = range(min(len(text), _LONGEST_TOKEN) + 1)
+    return next((text[:end] for end in longest if others.startswith(text[end:])), "")
 
 
 class _Chunks:

@@ -1,6 +1,8 @@
 """POST /v1/embeddings: https://platform.openai.com/docs/api-reference/embeddings"""
 
+import asyncio
 import base64
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -19,6 +21,8 @@ from gateway.operations.embed import Embed, gather
 router = APIRouter(route_class=route_class(errors.render))
 
 MOST_INPUTS = 2048
+_TURN = 256 * 1024
+"""Bytes of vectors that are written at a time: about 4 ms."""
 _Text = {"type": "string", "minLength": 1}
 _Ids = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}, "minItems": 1}
 # Read by `_inputs`, for speed: two thousand texts are checked without a union for each.
@@ -73,12 +77,12 @@ async def create_embedding(body: CreateEmbeddingRequest, request: Request) -> Re
     embed = Embed(model=body.model, inputs=_inputs(body.input), dimensions=body.dimensions)
     events = catalog.run(catalog.get(body.model), embed, request.state.trace)
     vectors, tokens = await delivery.whole(request, gather(events))
-    in_base64 = body.encoding_format == "base64"
+    shown = _base64 if body.encoding_format == "base64" else _floats
     answer = {
         "object": "list",
         "data": [
-            {"object": "embedding", "index": index, "embedding": _base64(vector) if in_base64 else _floats(vector)}
-            for index, vector in enumerate(vectors)
+            {"object": "embedding", "index": index, "embedding": vector}
+            for index, vector in enumerate(await _each(shown, vectors))
         ],
         "model": body.model,
         **({"usage": {"prompt_tokens": tokens.prompt_tokens, "total_tokens": tokens.prompt_tokens}} if tokens else {}),
@@ -88,13 +92,26 @@ async def create_embedding(body: CreateEmbeddingRequest, request: Request) -> Re
     return Response(orjson.dumps(answer), media_type="application/json")
 
 
+async def _each(show: Callable[[bytes], Any], vectors: tuple[bytes, ...]) -> list[Any]:
+    """Show every vector, in turns with whoever else waits for the loop."""
+    shown = []
+    size = 0
+    for vector in vectors:
+        shown.append(show(vector))
+        size += len(vector)
+        if size >= _TURN:
+            size = 0
+            await asyncio.sleep(0)
+    return shown
+
+
 def _base64(vector: bytes) -> str:
     return base64.b64encode(vector).decode()
 
 
 def _floats(vector: bytes) -> Any:
-    """The numbers, as few digits as name each float32: orjson writes what is read from a view as float64."""
-    return orjson.Fragment(b"[" + b",".join(b"%.9g" % value for value in memoryview(vector).cast("f")) + b"]")
+    """The numbers, each float32 with the digits of the float64 that it is, as OpenAI writes them."""
+    return orjson.Fragment(orjson.dumps(memoryview(vector).cast("f").tolist()))
 
 
 def _inputs(given: Any) -> tuple[str, ...] | tuple[tuple[int, ...], ...]:

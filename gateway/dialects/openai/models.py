@@ -17,8 +17,9 @@ from gateway.settings import Settings
 
 router = APIRouter(route_class=route_class(errors.render), tags=["Models"])
 
-# Where a model is called, by the first of these that it offers.
-PATHS = {"chat": "/v1/chat/completions", "complete": "/v1/completions"}
+# Where a model is called, by the first of these that it offers. One that only transcribes has no route of its own: it
+# writes down the sounds of chats, so its address is the service's.
+PATHS = {"chat": "/v1/chat/completions", "complete": "/v1/completions", "embed": "/v1/embeddings"}
 
 
 _EXAMPLE = {
@@ -79,7 +80,7 @@ def _card(model: Model, request: Request) -> dict[str, Any]:
         "created": model.created,
         "allow_create_engine": False,
         "allow_sampling": True,
-        "allow_logprobs": False,
+        "allow_logprobs": model.gives_logprobs,
         "allow_search_indices": False,
         "allow_view": True,
         "allow_fine_tuning": False,

@@ -29,6 +29,9 @@ Stop = Annotated[
 Nothing = Annotated[Any, WithJsonSchema({"type": "null"})]
 """The type of a field that is known and not carried: `refuse` refuses whatever asks for something."""
 
+NotTrue = Annotated[Any, WithJsonSchema({"enum": [False, None]})]
+NoList = Annotated[Any, WithJsonSchema({"type": ["array", "null"], "maxItems": 0})]
+
 # Options of streams are refused where there is none.
 STREAM_OPTIONS: dict[str, Any] = {
     "if": {"properties": {"stream_options": {"type": "object"}}, "required": ["stream_options"]},
@@ -80,8 +83,20 @@ class SamplingFields(Wire):
     guided_choice: Choices | None = None
     guided_grammar: str | None = None
     # Known from vLLM, and not carried: what would change the answer is refused rather than dropped.
-    bad_words: Annotated[Any, WithJsonSchema({"type": ["array", "null"], "maxItems": 0})] = None
-    use_beam_search: Annotated[Any, WithJsonSchema({"enum": [False, None]})] = None
+    allowed_token_ids: NoList = None
+    bad_words: NoList = None
+    early_stopping: NotTrue = None
+    include_stop_str_in_output: NotTrue = None
+    length_penalty: Annotated[Any, WithJsonSchema({"enum": [1, None]})] = None
+    logits_processors: NoList = None
+    prompt_logprobs: Nothing = None
+    return_token_ids: NotTrue = None
+    return_tokens_as_token_ids: NotTrue = None
+    spaces_between_special_tokens: Annotated[Any, WithJsonSchema({"enum": [True, None]})] = None
+    structural_tag: Nothing = None
+    truncate_prompt_tokens: Nothing = None
+    use_beam_search: NotTrue = None
+    vllm_xargs: Annotated[Any, WithJsonSchema({"type": ["object", "null"], "maxProperties": 0})] = None
 
     def sampling(self, max_tokens: int | None, structure: Structure | None = None, **logprobs: int | None) -> Sampling:
         """Return what was given; `max_tokens` and `logprobs` because chat has other names for them.
@@ -116,8 +131,13 @@ class SamplingFields(Wire):
         older = StructuredOutputs.model_construct(
             json_=self.guided_json, regex=self.guided_regex, choice=self.guided_choice, grammar=self.guided_grammar
         )
-        newer = self.structured_outputs or StructuredOutputs()
-        asked = [("structured_outputs", newer.only())]
+        asked: list[tuple[str, Structure | None]] = []
+        if self.structured_outputs:
+            newer = self.structured_outputs.only()
+            if newer is None:
+                names = "json, regex, choice, grammar or json_object"
+                raise InvalidRequest(f"'structured_outputs' must hold {names}.", param="structured_outputs")
+            asked.append(("structured_outputs", newer))
         if older.given():
             asked.append((f"guided_{older.given()[0]}", older.only()))
         found = [(name, value) for name, value in asked if value]
@@ -138,9 +158,36 @@ class SamplingFields(Wire):
         return self.stream_options is not None and bool(self.stream_options.include_usage)
 
 
+def nothing(_: Any) -> bool:
+    """Any value asks for something."""
+    return False
+
+
+def is_false(value: Any) -> bool:
+    """Only false asks for nothing."""
+    return value is False
+
+
+def is_empty(value: Any) -> bool:
+    """Only what is empty asks for nothing."""
+    return value in ([], {})
+
+
 NOT_CARRIED: Mapping[str, Callable[[Any], bool]] = {
-    "bad_words": lambda value: value == [],
-    "use_beam_search": lambda value: value is False,
+    "allowed_token_ids": is_empty,
+    "bad_words": is_empty,
+    "early_stopping": is_false,
+    "include_stop_str_in_output": is_false,
+    "length_penalty": lambda value: value == 1 and value is not True,
+    "logits_processors": is_empty,
+    "prompt_logprobs": nothing,
+    "return_token_ids": is_false,
+    "return_tokens_as_token_ids": is_false,
+    "spaces_between_special_tokens": lambda value: value is True,
+    "structural_tag": nothing,
+    "truncate_prompt_tokens": nothing,
+    "use_beam_search": is_false,
+    "vllm_xargs": is_empty,
 }
 
 

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 from pydantic_core import from_json
 
 from gateway.dialects.route import Wire
-from gateway.errors import InvalidRequest
+from gateway.errors import InvalidRequest, UnsupportedOption
 from gateway.operations.text import Structure
 
 Choices = Annotated[list[str], Field(min_length=1, max_length=1024, fail_fast=True)]
@@ -63,7 +63,12 @@ class ResponseFormat(Wire):
 
 
 class StructuredOutputs(Wire):
-    """vLLM's way: exactly one of these. A JSON schema may be written as a string."""
+    """vLLM's way: exactly one of these. A JSON schema may be written as a string.
+
+    vLLM has more members (`structural_tag`, …); whichever asks for something is refused, lest an answer be free of it.
+    """
+
+    model_config = ConfigDict(extra="allow", json_schema_extra={"additionalProperties": False, "minProperties": 1})
 
     json_: Annotated[str | dict[str, Any] | None, Field(alias="json")] = None
     regex: str | None = None
@@ -77,7 +82,13 @@ class StructuredOutputs(Wire):
         return [name for name, value in named.items() if value is not None] + ["json_object"] * bool(self.json_object)
 
     def only(self) -> Structure | None:
-        """Return what is asked for. Raises `InvalidRequest` where that is more than one thing."""
+        """Return what is asked for. Raises `InvalidRequest` where that is more than one thing, and `UnsupportedOption`
+        for what is none of ours.
+        """
+        for name, value in (self.__pydantic_extra__ or {}).items():
+            if value is not None and value is not False:
+                path = f"structured_outputs.{name[:64]}"
+                raise UnsupportedOption(f"'{path}' is not supported yet.", param=path)
         given = self.given()
         if len(given) > 1:
             raise InvalidRequest(f"Only one of {', '.join(given)} can be given.", param="structured_outputs")

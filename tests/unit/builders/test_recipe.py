@@ -1,12 +1,14 @@
 """Recipes: TOML in, a frozen recipe or a sentence out."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import ValidationError
 
 from builders import manifest, recipe
 from builders.errors import RecipeError
+from gateway.prompting import reasoning, tool_calls
 
 
 @pytest.mark.parametrize("name", recipe.names())
@@ -41,6 +43,8 @@ def test_a_recipe_is_frozen() -> None:
         ('name = ".a"\nsource = "b"', "name: "),
         ('name = "a"\nsource = "b"\nmax_rows = 0', "max_rows: "),
         ('name = "a"\nsource = "b"\nserved_name = "x\\ny"', "control characters"),
+        ('name = "a"\nsource = "b"\ntool_call_parser = "morse"', "tool_call_parser: Input should be 'hermes'"),
+        ('name = "a"\nsource = "b"\nreasoning_parser = "mind"', "reasoning_parser: Input should be 'think'"),
         ('name = "a"\nsource = "b"\n[quantization]\nblock_size = 20', "quantization.block_size: "),
     ],
 )
@@ -82,3 +86,8 @@ def test_the_fingerprint_follows_what_decides_the_build() -> None:
     for change in ({"precision": "int4"}, {"max_rows": 8}, {"quantization": {"block_size": 64}}):
         changed = recipe.make(name="a", source="/one", **change)
         assert manifest.fingerprint(base, "digest") != manifest.fingerprint(changed, "digest")
+
+
+def test_what_a_recipe_may_name_is_what_the_gateway_reads() -> None:
+    assert set(get_args(recipe.ToolCallParser)) == set(tool_calls.PARSERS)
+    assert set(get_args(recipe.ReasoningParser)) == set(reasoning.THINKERS)

@@ -101,3 +101,9 @@ def test_mistakes_are_one_sentence(tmp_path: Path, text: str, sentence: str) -> 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ModelsFileError, match="cannot be read: No such file or directory"):
         models_file.read(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(("name", "value"), [("tool_call_parser", "morse"), ("reasoning_parser", "mind")])
+def test_parsers_that_there_are_not(tmp_path: Path, name: str, value: str) -> None:
+    with pytest.raises(ModelsFileError, match=f"models.m: {name} is '{value}', and none of "):
+        read(tmp_path, f'[models.m]\n{name} = "{value}"\n')

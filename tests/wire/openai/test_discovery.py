@@ -188,6 +188,34 @@ async def test_two_tritons_share_the_work() -> None:
                 await asyncio.gather(*(chat(gateway) for _ in range(8)))
 
 
+async def test_the_prompts_of_one_request_are_spread() -> None:
+    slow = Model("slow", (Pause(0.2), Say("x", "stop")))
+    async with (
+        tritons((slow, Model("a")), (slow, Model("b"))) as (first, second),
+        serve(first.url, second.url) as gateway,
+    ):
+        await becomes(gateway, {"slow", "a", "b"})
+        for _ in range(2):
+            response = await gateway.http.post("/v1/completions", json={"model": "slow", "prompt": ["a"] * 6})
+            assert [choice["text"] for choice in response.json()["choices"]] == ["x"] * 6
+            assert len(first.calls) == len(second.calls) == 3
+            first.calls.clear()
+            second.calls.clear()
+
+
+async def test_the_card_of_a_model_says_where_it_is_called_and_what_it_tells() -> None:
+    said = (HELLO, Model("vectors", embedding=True), Model("speech", speech=True))
+    async with tritons(said) as (triton,), serve(triton.url, public_url="https://api.example") as gateway:
+        cards = {card["id"]: card for card in (await gateway.http.get("/v1/models")).json()["data"]}
+        assert {name: card["url"].removeprefix("https://api.example") for name, card in cards.items()} == {
+            "hello": "/v1/chat/completions",
+            "vectors": "/v1/embeddings",
+            "speech": "",
+        }
+        tells = {name: card["permission"][0]["allow_logprobs"] for name, card in cards.items()}
+        assert tells == {"hello": True, "vectors": False, "speech": False}
+
+
 async def test_a_frozen_triton_keeps_nobody_from_the_others() -> None:
     async with tritons((HELLO,), (HELLO, Model("a"))) as (first, second), serve(first.url, second.url) as gateway:
         await becomes(gateway, {"hello", "a"})
@@ -234,6 +262,20 @@ ODD = {
     "special tokens are a list": Model("odd", parameters={"special_tokens": '["a"]'}),
     "special tokens are objects": Model("odd", parameters={"special_tokens": '{"bos_token": {"content": "a"}}'}),
 }
+
+
+UNREADABLE = {
+    "tool_call_parser": "morse",
+    "reasoning_parser": "mind",
+    "modalities": "text",
+}
+
+
+@pytest.mark.parametrize(("name", "value"), UNREADABLE.items())
+async def test_a_model_whose_answers_nobody_can_read_is_left_out(name: str, value: str) -> None:
+    async with tritons((Model("odd", parameters={name: value}), HELLO)) as (triton,), serve(triton.url) as gateway:
+        assert await names(gateway) == {"hello"}
+        refused(await chat(gateway, "odd"), 404, code="model_not_found", param="model")
 
 
 @pytest.mark.parametrize("what", ODD)

@@ -1,11 +1,14 @@
 """POST /v1/embeddings."""
 
+import asyncio
 import base64
 import struct
 from typing import Any
 
+import orjson
 import pytest
 
+from gateway.dialects.openai.embeddings import _each, _floats
 from tests.fakes.triton import FakeTriton
 from tests.wire.openai.asking import refused
 from tests.wire.serving import Gateway
@@ -53,6 +56,28 @@ async def test_inputs(gateway: Gateway, triton: FakeTriton, given: Any, rows: li
     data = (await embed(gateway, given)).json()["data"]
     assert [entry["embedding"][0] for entry in data] == rows
     assert [entry["index"] for entry in data] == list(range(len(rows)))
+
+
+async def test_many_vectors_are_written_in_turns_with_others() -> None:
+    """Whoever writes two million numbers at once keeps everybody from the loop for the better part of a second."""
+    values = [i / 7 for i in range(1024)]
+    vectors = (struct.pack("<1024f", *values),) * 512
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    beside = asyncio.create_task(others())
+    await asyncio.sleep(0)
+    before = turns
+    shown = await _each(_floats, vectors)
+    assert turns - before >= 8
+    beside.cancel()
+    rows = orjson.loads(orjson.dumps(shown))
+    assert rows == [list(struct.unpack("<1024f", vectors[0]))] * 512
 
 
 @pytest.mark.parametrize("client_format", [None, "float", "base64"])

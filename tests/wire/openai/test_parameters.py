@@ -141,8 +141,32 @@ NOT_CARRIED_BY_CHATS = [
     ("chat_template", "{{ messages }}"),
     ("add_generation_prompt", False),
     ("bad_words", ["x"]),
+    ("allowed_token_ids", [1]),
+    ("early_stopping", "never"),
+    ("include_stop_str_in_output", True),
+    ("length_penalty", 1.5),
+    ("logits_processors", ["x"]),
+    ("prompt_logprobs", 0),
+    ("return_token_ids", True),
+    ("return_tokens_as_token_ids", True),
+    ("spaces_between_special_tokens", False),
+    ("structural_tag", "{}"),
+    ("truncate_prompt_tokens", -1),
+    ("vllm_xargs", {"a": 1}),
+    ("add_special_tokens", True),
+    ("documents", [{"text": "x"}]),
+    ("mm_processor_kwargs", {"a": 1}),
+    ("structured_outputs.structural_tag", "{}"),
+    ("structured_outputs.disable_any_whitespace", True),
 ]
-NOT_CARRIED_BY_COMPLETIONS = [("suffix", "the end"), ("best_of", 3), ("use_beam_search", True)]
+NOT_CARRIED_BY_COMPLETIONS = [
+    ("suffix", "the end"),
+    ("best_of", 3),
+    ("use_beam_search", True),
+    ("truncate_prompt_tokens", 5),
+    ("add_special_tokens", False),
+    ("prompt_embeds", "x"),
+]
 CASES = [(CHAT, *case) for case in NOT_CARRIED_BY_CHATS] + [(TEXT, *case) for case in NOT_CARRIED_BY_COMPLETIONS]
 
 
@@ -151,7 +175,9 @@ async def test_what_is_not_carried_is_refused_by_name(
     gateway: Gateway, triton: FakeTriton, way: Way, name: str, value: Any
 ) -> None:
     before = len(triton.calls)
-    response = await gateway.http.post(way.path, json=way.body("hello", **{name: value}))
+    field, _, member = name.partition(".")
+    asked = {field: {"regex": "a", member: value} if member else value}
+    response = await gateway.http.post(way.path, json=way.body("hello", **asked))
     sentence = refused(response, 400, code="unsupported_parameter", param=name)
     assert name in sentence
     assert len(triton.calls) == before
@@ -172,6 +198,13 @@ NO_OPS = [
     ("audio", None),
     ("prediction", None),
     ("n", 1),
+    ("allowed_token_ids", None),
+    ("bad_words", []),
+    ("include_stop_str_in_output", False),
+    ("length_penalty", 1.0),
+    ("spaces_between_special_tokens", True),
+    ("add_special_tokens", False),
+    ("documents", []),
 ]
 IGNORED = {
     **{"wallet": "0x1", "signature": "s", "hash": "h", "store": True, "metadata": {"a": "b"}, "service_tier": "auto"},

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from gateway.dialects.openai.completions import _Choices
+from gateway.operations.text import Likelihood, TokenLogprob
 from tests.fakes.triton import FakeTriton
 from tests.wire.openai.asking import CHAT, CHAT_STREAM, TEXT, TEXT_STREAM, Way, chat, events, reaches, refused
 from tests.wire.serving import Gateway
@@ -48,6 +50,8 @@ WRONG = [
     ("response_format.json_schema", {"response_format": {"type": "json_schema"}}),
     ("response_format.json_schema.schema", {"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}}),
     ("structured_outputs", {"structured_outputs": {"regex": "a", "choice": ["a"]}}),
+    ("structured_outputs", {"structured_outputs": {}}),
+    ("structured_outputs", {"structured_outputs": {"json_object": False}}),
     ("structured_outputs", {"structured_outputs": {"regex": "a"}, "response_format": {"type": "json_object"}}),
     ("guided_regex", {"structured_outputs": {"choice": ["a"]}, "guided_regex": "a"}),
     ("structured_outputs.json", {"structured_outputs": {"json": "{"}}),
@@ -158,6 +162,17 @@ async def test_log_probabilities_of_a_completion(gateway: Gateway) -> None:
     response = await gateway.http.post(TEXT_STREAM.path, json=TEXT_STREAM.body("odds", logprobs=2))
     told = [chunk["choices"][0]["logprobs"] for chunk in events(response)[:-1] if chunk["choices"][0]["logprobs"]]
     assert {key: [value for entry in told for value in entry[key]] for key in expected} == expected
+
+
+async def test_offsets_of_an_echo_that_a_stop_string_cut() -> None:
+    """The first token of a prompt has no entry; tokens of the stop string have, and their text is not shown."""
+    entries = (TokenLogprob(None), *(TokenLogprob(Likelihood(t, -1.0, t.encode())) for t in ("b", " c", " ST", "OP")))
+    choice = _Choices(logprobs=True).render(0, "Ab c", entries, "stop")
+    assert choice["logprobs"]["tokens"] == ["A", "b", " c", " ST", "OP"]
+    assert choice["logprobs"]["text_offset"] == [0, 1, 2, 4, 7]
+    # What is not cut, and what is held back.
+    for text in ("Ab c STOP", "Ab c S"):
+        assert _Choices(logprobs=True).render(0, text, entries, None)["logprobs"]["text_offset"] == [0, 1, 2, 4, 7]
 
 
 async def test_an_echo_begins_with_the_prompt(gateway: Gateway) -> None:
