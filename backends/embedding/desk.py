@@ -27,6 +27,9 @@ from backends.serving.errors import (
 from backends.serving.outbox import Outbox
 from backends.serving.watch import Watch
 
+# Requests up to this size are tokenised within tens of milliseconds; larger ones have a thread of their own.
+_SMALL_BYTES = 65_536
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -45,6 +48,11 @@ class Request:
         if self.texts is not None:
             return len(self.texts)
         return 1 if self.token_counts is None else int(self.token_counts.size)
+
+    @property
+    def nbytes(self) -> int:
+        """How large the inputs are together."""
+        return sum(map(len, self.texts or ())) + (0 if self.token_ids is None else int(self.token_ids.nbytes))
 
 
 class Client(Protocol):
@@ -75,7 +83,8 @@ class Desk:
         self._closed = False
         self._outbox = Outbox()
         self._watch = Watch()
-        self._tokenizing = ThreadPoolExecutor(1, "embedding-texts")
+        self._small = ThreadPoolExecutor(1, "embedding-texts")
+        self._large = ThreadPoolExecutor(1, "embedding-large-texts")
 
     def take(self, request: Request, client: Client) -> None:
         """Begin to answer; returns at once."""
@@ -94,7 +103,7 @@ class Desk:
             return
         self._watch.add(exchange.key, client.is_gone, exchange.cancel)
         try:
-            self._tokenizing.submit(exchange.begin)
+            (self._large if request.nbytes > _SMALL_BYTES else self._small).submit(exchange.begin)
         except RuntimeError as error:  # the desk closes, or there is no thread
             exchange.end(EngineFailed(f"The request could not be prepared: {error}"))
 
@@ -105,7 +114,8 @@ class Desk:
                 return
             self._closed = True
         self._watch.close()
-        self._tokenizing.shutdown(cancel_futures=True)
+        for lane in (self._small, self._large):
+            lane.shutdown(cancel_futures=True)
         self._lanes.close()
         with self._lock:
             exchanges = list(self._open.values())
@@ -122,7 +132,7 @@ class Desk:
                 request.texts,
                 request.purpose,
                 truncate=request.truncate,
-                is_cancelled=lambda: exchange.ended,
+                is_cancelled=lambda: exchange.ended or self._closed,  # where the desk closes, it answers itself
             )
         assert request.token_ids is not None
         return self._texts.check(request.token_ids, request.token_counts, truncate=request.truncate)
@@ -152,6 +162,10 @@ class Desk:
             raise UnsupportedOption(
                 f"The rows can be cut to {', '.join(map(str, allowed))}, not to {wanted}.", "dimensions"
             )
+
+    def is_closed(self) -> bool:
+        """Whether the desk is being closed, and answers what is open itself."""
+        return self._closed
 
     def cut(self, rows: Rows, width: int | None) -> Rows:
         """Keep the first `width` numbers of each row, and bring rows of length 1 back to it."""
@@ -217,7 +231,8 @@ class _Exchange:
             if self.ended:  # the client went away meanwhile
                 self._desk.cancel(self._job)
         except GenerationError as error:
-            self.end(error)
+            if not (isinstance(error, Cancelled) and self._desk.is_closed()):
+                self.end(error)
         except Exception as error:  # nobody else would answer
             self.end(EngineFailed(f"The request could not be prepared: {str(error)[:500]}"))
 

@@ -1,6 +1,5 @@
 """One queue of texts for all requests, and threads that take runs from it."""
 
-import bisect
 import logging
 import threading
 from collections.abc import Callable, Sequence
@@ -32,6 +31,7 @@ class Job:
     done: Callable[[Rows], None]
     failed: Callable[[Exception], None]
     order: int = field(default=0, init=False)
+    turn: int = field(default=0, init=False)
     rows: list[Rows | None] = field(default_factory=list, init=False)
     left: int = field(default=0, init=False)
     ended: bool = field(default=False, init=False)
@@ -42,9 +42,11 @@ Waiting = tuple[int, int, int, Job]
 
 
 class Lanes:
-    """Each lane is a thread. It takes the longest text of the job that came first, and those next to it in length.
+    """Each lane is a thread. It takes the longest text of the job whose turn it is, and those next to it in length.
 
-    So nobody waits for ever, and whatever waits fills the run.
+    Time is counted in tokens that were taken. A job's turn is the time at which it would be done if it had been alone
+    from the moment it came. So small jobs overtake large ones, but only those that come before as many tokens are taken
+    as the large one has: nobody waits for ever, and whatever waits fills the run.
     """
 
     def __init__(self, encoder: Encoder, count: int, figures: Figures | None = None) -> None:
@@ -68,10 +70,11 @@ class Lanes:
         with self._changed:
             if not self._closed:
                 job.order, self._next = self._next, self._next + 1
+                job.turn = self.figures.tokens + sum(map(len, job.texts))
                 job.rows, job.left = [None] * len(job.texts), len(job.texts)
                 self._jobs[job.order] = job
-                for index, text in enumerate(job.texts):
-                    bisect.insort(self._waiting, (len(text), job.order, index, job))
+                self._waiting += [(len(text), job.order, index, job) for index, text in enumerate(job.texts)]
+                self._waiting.sort()
                 self._count_waiting()
                 self._changed.notify(min(len(job.texts), self._count))
                 return
@@ -114,7 +117,7 @@ class Lanes:
                 self._changed.wait()
             if self._closed:
                 return None
-            first = min(order for _, order, _, _ in self._waiting)
+            _, first = min((job.turn, order) for _, order, _, job in self._waiting)
             anchor = max(at for at, (_, order, _, _) in enumerate(self._waiting) if order == first)
             lengths = [length for length, _, _, _ in self._waiting]
             budget = min(BUDGET, max(SMALLEST, -(-sum(lengths) // self._count)))

@@ -1,6 +1,6 @@
 """From what a request asks to lists of tokens."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,14 +9,20 @@ from tokenizers import Tokenizer
 
 from backends.embedding.encoder import Tokens
 from backends.embedding.options import Options
-from backends.serving.errors import ContextLengthExceeded, InvalidValue
-from backends.serving.prompt_length import too_many_tokens
+from backends.serving.errors import Cancelled, ContextLengthExceeded, InvalidValue
+from backends.serving.prompt_length import beginning, longest_token, too_many_tokens
 
 PURPOSES = {"query": ("query",), "document": ("document", "passage", "corpus")}
 """The names that checkpoints give to the prompt for a purpose; sentence-transformers looks for the same."""
 
 _LONG = 65_536
 """Characters; longer texts are looked at in slices first."""
+
+_BATCH = 262_144
+"""Bytes of texts that are tokenised at once, in some tens of milliseconds; then it is asked who still wants them."""
+
+_LEAST = 64
+"""Bytes that any text counts for beyond its own."""
 
 Integers = npt.NDArray[np.integer[Any]]
 
@@ -31,6 +37,8 @@ class Texts:
         self._vocab_size = vocab_size
         self._cutting = Tokenizer.from_str(tokenizer.to_str())
         self._cutting.enable_truncation(options.context_length)
+        # Lower case may take fewer bytes than what it is made of.
+        self._longest_token = None if options.lowercase else longest_token(tokenizer)
 
     def encode(
         self,
@@ -47,23 +55,36 @@ class Texts:
         if not documents:
             raise InvalidValue("There must be one text at least.", "text")
         prompt = self._prompt(purpose)
-        texts = []
-        for number, document in enumerate(documents):
-            try:
-                text = document.decode("utf-8")
-            except UnicodeDecodeError as error:
-                reason = f"Input {number} is not UTF-8: {error.reason} at byte {error.start}."
-                raise InvalidValue(reason, "text") from None
-            text = prompt + (text.lower() if self._options.lowercase else text)
-            if len(text) > _LONG and not truncate:
-                limit = 2 * self._options.context_length
-                if count := too_many_tokens(self._tokenizer, text, limit, is_cancelled):
-                    raise self._too_long(number, f"at least {count}", "text")
-            texts.append(text)
-        # The call for batches lets go of Python's lock, so that runs go on meanwhile.
-        encoded = (self._cutting if truncate else self._tokenizer).encode_batch_fast(texts)
-        found = [np.array(encoding.ids, np.int64) for encoding in encoded]
-        return self._checked(found, "text")
+        found: list[Tokens] = []
+        for start, stop in _batches(documents):
+            if is_cancelled():
+                raise Cancelled("The request was cancelled.")
+            texts = [
+                self._text(number, documents[number], prompt, truncate, is_cancelled) for number in range(start, stop)
+            ]
+            # The call for batches lets go of Python's lock, so that runs go on meanwhile.
+            encoded = (self._cutting if truncate else self._tokenizer).encode_batch_fast(texts)
+            found += self._checked([np.array(encoding.ids, np.int64) for encoding in encoded], "text", start)
+        return found
+
+    def _text(self, number: int, document: bytes, prompt: str, truncate: bool, is_cancelled: Callable[[], bool]) -> str:
+        """What is to be tokenised of a document. One that is far too long is refused, or cut, untokenised."""
+        limit = self._options.context_length
+        if self._longest_token and not truncate and (least := -(-len(document) // self._longest_token)) > limit:
+            raise self._too_long(number, f"at least {least}", "text")
+        try:
+            text = document.decode("utf-8")
+        except UnicodeDecodeError as error:
+            reason = f"Input {number} is not UTF-8: {error.reason} at byte {error.start}."
+            raise InvalidValue(reason, "text") from None
+        text = prompt + (text.lower() if self._options.lowercase else text)
+        if len(text) <= _LONG:
+            return text
+        if truncate:  # with a margin, for the tokens beside the cut may be others
+            return beginning(self._tokenizer, text, 2 * limit, is_cancelled)
+        if count := too_many_tokens(self._tokenizer, text, 2 * limit, is_cancelled):
+            raise self._too_long(number, f"at least {count}", "text")
+        return text
 
     def split(self, token_ids: Integers, counts: Integers | None) -> list[Tokens]:
         """Cut lists of ids that came one after the other: int64[tokens] each. Raises `InvalidValue`."""
@@ -97,8 +118,8 @@ class Texts:
         names = [name for name in PURPOSES[purpose] if name in self._options.prompts]
         return self._options.prompts[names[0]] if names else ""
 
-    def _checked(self, lists: list[Tokens], name: str) -> list[Tokens]:
-        for number, tokens in enumerate(lists):
+    def _checked(self, lists: list[Tokens], name: str, first: int = 0) -> list[Tokens]:
+        for number, tokens in enumerate(lists, first):
             if not len(tokens):
                 raise InvalidValue(f"Input {number} has no tokens.", name)
             if len(tokens) > self._options.context_length:
@@ -109,3 +130,15 @@ class Texts:
         return ContextLengthExceeded(
             f"Input {number} has {num_tokens} tokens; the model takes {self._options.context_length}.", name
         )
+
+
+def _batches(documents: Sequence[bytes]) -> Iterator[tuple[int, int]]:
+    """Bounds of slices of some documents, each of `_BATCH` bytes or one document; short ones cost more than bytes."""
+    start = size = 0
+    for number, document in enumerate(documents):
+        cost = len(document) + _LEAST
+        if start < number and size + cost > _BATCH:
+            yield start, number
+            start, size = number, 0
+        size += cost
+    yield start, len(documents)

@@ -35,16 +35,25 @@ def too_many_tokens(tokenizer: Tokenizer, text: str, limit: int, is_cancelled: C
 
     A cut may part a token, so the count is right to within a few tokens a slice. Raises `Cancelled`.
     """
-    count = 0
+    return next((count for count, _ in _counts(tokenizer, text, is_cancelled) if count > limit), None)
+
+
+def beginning(tokenizer: Tokenizer, text: str, limit: int, is_cancelled: Callable[[], bool]) -> str:
+    """As much of the beginning of a text as has more than `limit` tokens, or the whole. Raises `Cancelled`."""
+    counts = _counts(tokenizer, text, is_cancelled)
+    return text[: next((end for count, end in counts if count > limit), len(text))]
+
+
+def _counts(tokenizer: Tokenizer, text: str, is_cancelled: Callable[[], bool]) -> Iterator[tuple[int, int]]:
+    """How many tokens there are up to the end of each slice, and where it ends."""
+    count = end = 0
     for part in _slices(text):
         if is_cancelled():
             raise Cancelled("The request was cancelled.")
         # A batch of one, because this call lets go of Python's lock and `encode` does not.
         (encoding,) = tokenizer.encode_batch_fast([part], add_special_tokens=False)
-        count += len(encoding)
-        if count > limit:
-            return count
-    return None
+        count, end = count + len(encoding), end + len(part)
+        yield count, end
 
 
 def _slices(text: str) -> Iterator[str]:

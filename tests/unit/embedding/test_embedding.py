@@ -3,15 +3,12 @@
 import json
 import random
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from backends.embedding.desk import Desk, Request
-from backends.embedding.encoder import Rows, Tokens
+from backends.embedding.desk import Desk
 from backends.embedding.lanes import Lanes
 from backends.embedding.options import Options, read_options
 from backends.embedding.texts import Texts
@@ -25,17 +22,7 @@ from backends.serving.errors import (
     Overloaded,
     UnsupportedOption,
 )
-
-OPTIONS = Options(
-    context_length=12,
-    dimensions=4,
-    normalized=True,
-    matryoshka=(2,),
-    prompts={"query": "q:", "passage": "p:"},
-    max_waiting=8,
-    threads=1,
-)
-VOCABULARY = 300
+from tests.unit.embedding.conftest import Caller, Scripted, wait_for
 
 
 def test_runs_stay_within_their_bounds() -> None:
@@ -57,92 +44,6 @@ def test_runs_take_what_is_nearest_in_length() -> None:
     assert widen([600, 600], 0, 512, 0.05) == (0, 1)
 
 
-class Scripted:
-    """An encoder whose rows say which tokens they are of; it waits at `gate`, and fails where a text begins with 99."""
-
-    def __init__(self) -> None:
-        self.gate = threading.Event()
-        self.gate.set()
-        self.begun = threading.Event()
-        self.runs: list[list[int]] = []
-
-    def embed(self, texts: Sequence[Tokens]) -> Rows:
-        self.runs.append([len(text) for text in texts])
-        self.begun.set()
-        assert self.gate.wait(10)
-        if any(text[0] == 99 for text in texts):
-            raise RuntimeError("the network is broken")
-        return np.array([[text[0], len(text), 1, 0] for text in texts], np.float32)
-
-
-class Caller:
-    """A client that keeps what it is sent."""
-
-    def __init__(self) -> None:
-        self.gone = False
-        self.answered = threading.Event()
-        self.outcomes: list[tuple[Rows, npt.NDArray[np.int32]] | GenerationError] = []
-
-    def is_gone(self) -> bool:
-        return self.gone
-
-    def send(self, embedding: Rows, num_tokens: npt.NDArray[np.int32]) -> None:
-        self._end((embedding, num_tokens))
-
-    def fail(self, error: GenerationError) -> None:
-        self._end(error)
-
-    def _end(self, outcome: tuple[Rows, npt.NDArray[np.int32]] | GenerationError) -> None:
-        self.outcomes.append(outcome)
-        self.answered.set()
-
-    def outcome(self) -> tuple[Rows, npt.NDArray[np.int32]]:
-        assert self.answered.wait(10)
-        (outcome,) = self.outcomes
-        if isinstance(outcome, GenerationError):
-            raise outcome
-        return outcome
-
-
-@pytest.fixture
-def encoder() -> Scripted:
-    return Scripted()
-
-
-@pytest.fixture
-def texts() -> Texts:
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={t: i for i, t in enumerate(["<s>", *alphabet])}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
-    return Texts(tokenizer, OPTIONS, VOCABULARY)
-
-
-@pytest.fixture
-def lanes(encoder: Scripted) -> Lanes:
-    return Lanes(encoder, 1)
-
-
-@pytest.fixture
-def desk(encoder: Scripted, lanes: Lanes, texts: Texts) -> Iterator[Desk]:
-    made = Desk(lanes, texts, OPTIONS)
-    yield made
-    encoder.gate.set()
-    made.close()
-
-
-@pytest.fixture
-def ask(desk: Desk) -> Callable[..., Caller]:
-    def send(*lists: list[int], **more: object) -> Caller:
-        caller = Caller()
-        ids = np.array([token for each in lists for token in each], np.int32)
-        counts = np.array([len(each) for each in lists], np.int32)
-        desk.take(Request(token_ids=ids, token_counts=counts, **more), caller)  # type: ignore[arg-type]
-        return caller
-
-    return send
-
-
 def test_rows_come_back_in_the_order_of_the_inputs(ask: Callable[..., Caller]) -> None:
     lists = [[7] * length for length in (9, 1, 12, 3, 2)]
     rows, counts = ask(*lists).outcome()
@@ -158,15 +59,6 @@ def test_requests_that_wait_share_a_run(ask: Callable[..., Caller], encoder: Scr
     encoder.gate.set()
     assert [int(caller.outcome()[0][0, 0]) for caller in (first, *others)] == [1, 2, 3, 4, 5]
     assert encoder.runs == [[1], [5, 5, 5, 5]]
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    pause = threading.Event()
-    for _ in range(1000):
-        if condition():
-            return
-        pause.wait(0.01)
-    raise AssertionError("it did not happen in time")
 
 
 def test_a_failed_run_fails_those_in_it_and_nobody_else(ask: Callable[..., Caller]) -> None:
@@ -199,13 +91,14 @@ def test_a_full_queue_refuses(ask: Callable[..., Caller], encoder: Scripted) -> 
     assert ask([1]).outcome()[1].tolist() == [1]
 
 
-def test_closing_answers_everybody(ask: Callable[..., Caller], desk: Desk, encoder: Scripted) -> None:
+def test_closing_answers_everybody(ask: Callable[..., Caller], desk: Desk, encoder: Scripted, lanes: Lanes) -> None:
     encoder.gate.clear()
     running, waiting = ask([1]), ask([2] * 9)
     closing = threading.Thread(target=desk.close)
     closing.start()
     while not ask([1]).answered.wait(0.01):  # until the desk refuses
         pass
+    wait_for(lambda: lanes._closed)  # else what waits may still be embedded
     encoder.gate.set()
     closing.join()
     assert running.answered.is_set()

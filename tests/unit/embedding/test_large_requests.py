@@ -1,0 +1,153 @@
+"""Requests of many megabytes: refused early, given up when nobody wants them, and no burden for small ones."""
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+from backends.embedding.desk import Desk, Request
+from backends.embedding.lanes import Job, Lanes
+from backends.embedding.texts import Texts
+from backends.serving.errors import Cancelled, ContextLengthExceeded, EngineFailed
+from tests.unit.embedding.conftest import OPTIONS, VOCABULARY, Caller, Scripted, wait_for
+
+
+class Counting:
+    """A tokenizer that counts the characters it is given."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self.characters = 0
+
+    def encode_batch_fast(self, texts: Sequence[str], **more: Any) -> Any:
+        self.characters += sum(map(len, texts))
+        return self._tokenizer.encode_batch_fast(texts, **more)
+
+
+@pytest.fixture
+def words() -> Texts:
+    """A tokenizer of words, as BERT has one: how few tokens a text may have, its bytes do not say."""
+    tokenizer = Tokenizer(models.WordPiece({"[UNK]": 0, "[CLS]": 1, "a": 2, "bee": 3}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A", special_tokens=[("[CLS]", 1)])
+    return Texts(tokenizer, OPTIONS, VOCABULARY)
+
+
+def counting(texts: Texts) -> Counting:
+    counter = Counting(texts._tokenizer)
+    texts._tokenizer = counter  # type: ignore[assignment]
+    return counter
+
+
+def test_texts_that_are_too_long_are_refused_before_the_others_are_tokenised(words: Texts) -> None:
+    counter = counting(words)
+    with pytest.raises(ContextLengthExceeded, match="Input 3 has 20001 tokens"):
+        words.encode([b"a", b"bee", b"a", *[b"bee a " * 10_000] * 500])
+    assert counter.characters < 400_000
+
+
+def test_a_text_whose_bytes_say_that_it_is_too_long_is_not_tokenised_at_all(texts: Texts) -> None:
+    counter = counting(texts)
+    with pytest.raises(ContextLengthExceeded, match="Input 0 has at least"):
+        texts.encode([b"b" * 60_000] * 500)
+    assert counter.characters == 0
+
+
+def test_nobody_wants_them_any_more(words: Texts) -> None:
+    counter = counting(words)
+    with pytest.raises(Cancelled):
+        words.encode([b"bee a"] * 200_000, is_cancelled=lambda: counter.characters > 30_000)
+    assert 30_000 < counter.characters < 60_000
+
+
+def test_batches_give_what_one_call_gives(words: Texts) -> None:
+    documents = [b"a " * (number % 11) for number in range(20_000)]
+    found = words.encode(documents)
+    assert [len(tokens) for tokens in found] == [1 + number % 11 for number in range(20_000)]
+    with pytest.raises(ContextLengthExceeded, match="Input 12345 has 13 tokens"):
+        words.encode([*documents[:12_345], b"a " * 12, *documents])
+
+
+@pytest.mark.parametrize("text", ["bee a " * 200_000, "bee" * 100_000, " " * 400_000 + "bee a", "Bee, a! " * 40_000])
+def test_what_is_cut_has_the_tokens_of_the_whole(words: Texts, text: str) -> None:
+    whole = words._cutting.encode(text).ids
+    (found,) = words.encode([text.encode()], truncate=True)
+    assert found.tolist() == whole
+
+
+def test_a_text_that_is_cut_is_tokenised_no_further_than_that(words: Texts) -> None:
+    counter, cutting = counting(words), Counting(words._cutting)
+    words._cutting = cutting  # type: ignore[assignment]
+    words.encode([b"bee a " * 2_000_000], truncate=True)
+    assert counter.characters < 100_000 and cutting.characters < 100_000
+
+
+def test_a_large_request_does_not_hold_small_ones(desk: Desk, texts: Texts, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, encode = threading.Event(), texts.encode
+
+    def slow(documents: Sequence[bytes], *given: Any, **more: Any) -> Any:
+        if len(documents[0]) > 1:
+            assert gate.wait(10)
+        return encode(documents, *given, **more)
+
+    monkeypatch.setattr(texts, "encode", slow)
+    large, small = Caller(), Caller()
+    desk.take(Request(texts=[b"b" * 70_000], truncate=True), large)
+    desk.take(Request(texts=[b"b"]), small)
+    assert small.outcome()[1].tolist() == [2] and not large.answered.is_set()
+    gate.set()
+    assert large.outcome()[1].tolist() == [12]
+
+
+def test_a_desk_that_closes_gives_up_what_is_being_tokenised(desk: Desk, words: Texts) -> None:
+    counter = counting(words)
+    desk._texts = words
+    caller = Caller()
+    desk.take(Request(texts=[b"bee a"] * 1_000_000), caller)
+    wait_for(lambda: counter.characters > 0)
+    desk.close()
+    with pytest.raises(EngineFailed, match="unloaded"):
+        caller.outcome()
+    assert counter.characters < 5_000_000
+
+
+def test_small_jobs_overtake_large_ones_that_do_not_wait_for_ever(lanes: Lanes, encoder: Scripted) -> None:
+    encoder.gate.clear()
+    done = []
+
+    def submit(count: int, length: int) -> None:
+        texts = [np.full(length, 7, np.int64)] * count
+        lanes.submit(Job(texts, lambda rows: done.append(length), lambda error: None))
+
+    submit(1, 3)
+    assert encoder.begun.wait(10)
+    submit(100, 200)
+    for length in (1, 10, 30, 50, 70, 90, 110):  # none is near enough to another to share its run
+        submit(100, length)
+    encoder.gate.set()
+    wait_for(lambda: len(done) == 9)
+    assert done == [3, 1, 10, 30, 50, 70, 90, 110, 200]
+    encoder.gate.clear()
+    submit(100, 200)
+    wait_for(lambda: encoder.runs[-1][0] == 200)
+    submit(1000, 30)  # more tokens than the large one, which came first
+    encoder.gate.set()
+    wait_for(lambda: len(done) == 11)
+    assert done[-2:] == [200, 30]
+
+
+def test_many_texts_are_queued_at_once(lanes: Lanes, encoder: Scripted) -> None:
+    encoder.gate.clear()
+    tokens = [np.full(1 + number % 12, 7, np.int64) for number in range(60_000)]
+    begun = time.monotonic()
+    job = Job(tokens, lambda rows: None, lambda error: None)
+    lanes.submit(job)
+    assert time.monotonic() - begun < 1
+    lanes.cancel(job)
+    encoder.gate.set()
+    lanes.close()
