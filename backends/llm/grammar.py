@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
-from llguidance.gbnf_to_lark import any_to_lark
+from llguidance.gbnf_to_lark import gbnf_to_lark
 from tokenizers import Tokenizer
 
 from backends.llm.sampling import Structure
@@ -18,13 +18,12 @@ from backends.serving.errors import InvalidValue
 if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
 
-# Compact JSON: a small model would fill its answer with spaces. Keywords that cannot be enforced are refused, also
-# where a schema asks (with `x-guidance`) for leniency.
+# Compact JSON: a small model would fill its answer with spaces. Keywords that cannot be enforced are refused.
 _JSON: "JsonCompileOptions" = {"whitespace_flexible": False, "lenient": False, "coerce_one_of": False}
-# The library's defaults let an ambiguous grammar take 0.7 s for one mask and 0.2 s for one token; with these it is 10
-# and 3 ms, after which the grammar is given up as too complex. Objects with hundreds of optional members stay within.
-_MAX_ITEMS_IN_ROW = 500
-_STEP_MAX_ITEMS = 5_000
+# The library's defaults let an ambiguous grammar take 0.7 s for one mask and 0.2 s for one token; with these it is 20
+# and 6 ms, after which the grammar is given up as too complex. An object takes four items for each optional member.
+_MAX_ITEMS_IN_ROW = 1_000
+_STEP_MAX_ITEMS = 10_000
 # Half a second to compile and 60 MB at the default of 500,000.
 _MAX_GRAMMAR_SIZE = 100_000
 _KEPT = 32
@@ -143,16 +142,38 @@ def _source(structure: Structure) -> str:
     match structure.kind:
         case "json":
             schema = json.loads(structure.text)
-            if schema is False:
-                raise ValueError("the schema allows nothing")
+            _check_schema(schema)
             return str(LLMatcher.grammar_from_json_schema({} if schema is True else schema, overrides=_JSON))
         case "regex":
             return str(LLMatcher.grammar_from_regex(structure.text))
         case "choice":
             choices = (json.dumps(choice, ensure_ascii=False) for choice in json.loads(structure.text))
-            return str(LLMatcher.grammar_from_lark("start: " + " | ".join(choices)))
+            # JSON leaves this one as it is, and the library's lexer does not take it so.
+            return str(LLMatcher.grammar_from_lark("start: " + " | ".join(choices).replace("\x7f", "\\u007f")))
         case _:
-            return str(LLMatcher.grammar_from_lark(any_to_lark(structure.text)))
+            # Only GBNF defines with this sign.
+            lark = gbnf_to_lark(structure.text) if "::=" in structure.text else structure.text
+            return str(LLMatcher.grammar_from_lark(lark))
+
+
+def _check_schema(schema: object) -> None:
+    """Raise `ValueError` for what the library would take, and not enforce."""
+    if schema is False:
+        raise ValueError("the schema allows nothing")
+    if isinstance(schema, dict) and "x-guidance" in schema:
+        raise ValueError("x-guidance would change what JSON is")
+    parts = [schema]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, list):
+            parts += part
+        elif isinstance(part, dict):
+            parts += part.values()
+            least = part.get("minProperties")
+            names = part.get("patternProperties") or part.get("additionalProperties", True) is not False
+            if isinstance(least, int) and least > 1 and names:
+                # A name that is written twice would count twice.
+                raise ValueError("minProperties needs additionalProperties false, and no patternProperties")
 
 
 def _too_complex(matcher: LLMatcher) -> InvalidValue:

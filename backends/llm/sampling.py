@@ -14,6 +14,7 @@ MAX_STOP_TOKENS = 128
 MAX_BIASES = 1024
 MAX_LOGPROBS = 20
 MAX_STRUCTURE_CHARACTERS = 262_144
+MAX_REGEX_CHARACTERS = 16_384
 MAX_GRAMMAR_CHARACTERS = 65_536
 
 
@@ -189,7 +190,7 @@ def _structure(name: str, value: Any) -> Structure:
         raise InvalidValue(f"This must hold exactly one of {', '.join(kinds)}, not {len(given)}.", name)
     ((kind, what),) = given.items()
     text = _structure_text(name, kind, what)
-    most = MAX_GRAMMAR_CHARACTERS if kind == "grammar" else MAX_STRUCTURE_CHARACTERS
+    most = {"grammar": MAX_GRAMMAR_CHARACTERS, "regex": MAX_REGEX_CHARACTERS}.get(kind, MAX_STRUCTURE_CHARACTERS)
     if len(text) > most:
         raise InvalidValue(f"The {kind} has {len(text)} characters; at most {most} are read.", name)
     try:
@@ -211,7 +212,7 @@ def _structure_text(name: str, kind: str, what: Any) -> str:
     elif isinstance(what, str) and what:
         return what
     else:
-        raise InvalidValue(f"The {kind} must be a string.", name)
+        raise InvalidValue(f"The {kind} must be a string, and not an empty one.", name)
     try:
         return json.dumps(schema, ensure_ascii=False)
     except RecursionError:

@@ -82,13 +82,26 @@ def _arguments(tool: Tool) -> Mapping[str, Any]:
     return {"type": "object", **tool.parameters}
 
 
+# What stands behind these is data, whatever it looks like.
+_DATA = frozenset({"const", "enum", "default", "examples"})
+# And behind these stand schemas by names of the caller's.
+_NAMED_SCHEMAS = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
+
+
 def _moved(schema: Any, root: str) -> Any:
     """Let the references inside a schema begin at `root`."""
-    if isinstance(schema, Mapping):
-        return {
-            key: root + value[1:]
-            if key == "$ref" and isinstance(value, str) and value.startswith("#")
-            else _moved(value, root)
-            for key, value in schema.items()
-        }
-    return [_moved(item, root) for item in schema] if isinstance(schema, list) else schema
+    if isinstance(schema, list):
+        return [_moved(item, root) for item in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    moved: dict[str, Any] = {}
+    for key, value in schema.items():
+        if key == "$ref" and isinstance(value, str) and value.startswith("#"):
+            moved[key] = root + value[1:]
+        elif key == "$id":
+            continue  # references would begin there, and not where the schema was moved
+        elif key in _NAMED_SCHEMAS and isinstance(value, Mapping):
+            moved[key] = {name: _moved(part, root) for name, part in value.items()}
+        else:
+            moved[key] = value if key in _DATA else _moved(value, root)
+    return moved

@@ -6,7 +6,7 @@ from gateway.media.unusable import Unusable
 
 _BOMS = ((b"\xff\xfe\0\0", "utf-32"), (b"\0\0\xfe\xff", "utf-32"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f]")  # the escape of terminals' colours is common in logs
-_MARKUP = re.compile(r"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.I | re.S)
+_MARKUP = re.compile(r"<(?:!doctype\s+html|html|head|body)\b", re.I)
 
 
 def read(data: bytes, *, markup: bool) -> str:
@@ -39,7 +39,12 @@ def plain(data: bytes) -> str:
 
 def is_markup(text: str) -> bool:
     """Whether a text begins as an HTML page does."""
-    return _MARKUP.match(text[:4096]) is not None
+    beginning = text[:4096].lstrip()
+    if beginning[:5].lower() == "<?xml":
+        beginning = beginning.partition(">")[2].lstrip()
+    while beginning.startswith("<!--"):
+        beginning = beginning.partition("-->")[2].lstrip()
+    return _MARKUP.match(beginning) is not None
 
 
 def markdown(html: str) -> str:

@@ -102,8 +102,7 @@ def test_closing_answers_everybody(ask: Callable[..., Caller], desk: Desk, encod
     encoder.gate.set()
     closing.join()
     assert running.answered.is_set()
-    with pytest.raises(EngineFailed, match="unloaded"):
-        waiting.outcome()
+    assert waiting.answered.wait(10)  # with vectors, or with the reason why not
     with pytest.raises(EngineFailed, match="unloaded"):
         ask([1]).outcome()
 

@@ -108,6 +108,19 @@ def test_calls_are_enforced_by_a_schema_whose_references_still_lead_somewhere() 
     assert moved["$defs"]["node"] == {"type": "string"}
 
 
+def test_only_references_are_moved_and_no_data() -> None:
+    data = {"$ref": "#/x"}
+    properties = {"a": {"const": data}, "enum": {"$ref": "#/$defs/q"}}
+    schema = {"$id": "http://e.com/x", "properties": properties, "$defs": {"q": {}}}
+    asked = chat(tools=(tool("f", **schema),), tool_choice="required")
+    structure = lower(asked, parameters())[0].sampling.structured_outputs
+    assert structure is not None
+    value: Any = structure.value
+    moved = value["$defs"]["tool0"]
+    assert moved["properties"] == {"a": {"const": data}, "enum": {"$ref": "#/$defs/tool0/$defs/q"}}
+    assert "$id" not in moved
+
+
 def test_the_arguments_of_a_named_function_are_the_whole_answer() -> None:
     asked = chat(tools=(tool("f"), tool("g")), tool_choice=Named("g"))
     assert lower(asked, parameters())[0].sampling.structured_outputs == Structure("json", SCHEMA)

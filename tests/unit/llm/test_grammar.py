@@ -108,7 +108,7 @@ def test_log_probabilities_are_the_models_not_the_grammars(ask):
     ("structure", "reason"),
     [
         ({"json": {"type": "object", "not": {"type": "string"}}}, "Unimplemented keys"),
-        ({"json": {"type": "object", "not": {}, "x-guidance": {"lenient": True}}}, "Unimplemented keys"),
+        ({"json": {"type": "object", "not": {}, "x-guidance": {"lenient": True}}}, "x-guidance"),
         ({"json": {"type": "nonsense"}}, "nonsense"),
         ({"json": {"type": "string", "pattern": "(a"}}, "unclosed group"),
         ({"json": {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}}, "no text follows it"),
@@ -245,3 +245,37 @@ def test_late_masks_share_the_time_for_which_a_step_is_held(by_hand, listen):
     assert free.num_tokens == before + 1 and len(grammar.waits) == 15
     assert 0 < sum(grammar.waits) <= 0.0021 and min(grammar.waits) == 0
     assert not any(one.ended.is_set() for one in heard)
+
+
+def strings(count):
+    return {"type": "object", "properties": {f"field_{i}": {"type": "string"} for i in range(count)}}
+
+
+@pytest.mark.parametrize(
+    "structure",
+    [
+        {"json": strings(200)},
+        {"choice": ["\x7f", "a"]},
+        {"grammar": 'start[max_tokens=5, stop="x"]: /(.|\\n)*/'},
+        {"grammar": 'root ::= "a" | "b"'},
+        {"json": {"type": "object", "minProperties": 1}},
+    ],
+    ids=["many members", "delete", "attributes", "gbnf", "least members"],
+)
+def test_what_can_be_enforced_is_taken(grammars, structure):
+    compile(grammars, **structure)
+
+
+@pytest.mark.parametrize(
+    ("structure", "reason"),
+    [
+        ({"json": {"x-guidance": {"item_separator": " "}, "type": "object"}}, "x-guidance"),
+        ({"json": {"type": "object", "patternProperties": {"^a$": {}}, "minProperties": 2}}, "minProperties"),
+        ({"json": {"items": {"type": "object", "minProperties": 2}}}, "minProperties"),
+        ({"regex": "a" * 20_000}, "at most 16384"),
+        ({"regex": ""}, "empty"),
+    ],
+)
+def test_what_would_not_be_enforced_is_refused_with_the_reason(grammars, structure, reason):
+    with pytest.raises(InvalidValue, match=reason):
+        compile(grammars, **structure)
