@@ -45,6 +45,10 @@ class Settings(BaseSettings):
     """Seconds that fetching a caller's URL may take, redirects and all."""
     media_max_bytes: Annotated[int, Field(gt=0)] = 20 * 1024 * 1024
     """Largest picture, document or sound that a request refers to or holds, unpacked from base64 or gzip."""
+    media_request_max_bytes: Annotated[int, Field(gt=0)] = 64 * 1024 * 1024
+    """The same, of all that one request refers to and holds."""
+    media_request_timeout: Annotated[float, Field(gt=0)] = 60.0
+    """Seconds that fetching and reading all that one request refers to may take."""
     media_concurrency: Annotated[int, Field(gt=0)] = 8
     """URLs that are fetched at a time."""
     media_allow_private: bool = False

@@ -2,11 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, TypeAlias, TypeVar
 
 from gateway.errors import RETRY_AFTER, InvalidRequest, Overloaded
 from gateway.media import inline, pictures, sniffing
+from gateway.media.allowance import Allowance
 from gateway.media.fetching import Fetched, Fetcher, Resolve, ask_system
 from gateway.media.pictures import Picture
 from gateway.media.readers import Readers
@@ -15,6 +18,7 @@ from gateway.media.unusable import Unusable
 from gateway.settings import Settings
 
 _SOUND_RATE = 16_000
+_LARGE = 256 * 1024
 _MARKUP = (".html", ".htm", ".xhtml")
 _EXPECTED = {
     "picture": "a picture (PNG, JPEG, WebP, GIF or BMP)",
@@ -69,7 +73,10 @@ class Media:
             places=settings.document_workers, timeout=settings.document_timeout, memory=settings.document_memory_bytes
         )
         self._fetching = asyncio.Semaphore(settings.media_concurrency)
-        self._looking = asyncio.Semaphore(2)  # each may take 4 bytes a pixel
+        # Each may take 4 bytes a pixel, and goes on to its end when nobody waits for it any more.
+        self._looking = ThreadPoolExecutor(2, thread_name_prefix="looking")
+        self.request_timeout = settings.media_request_timeout
+        """Seconds that all references of one request may take; kept by who reads the request."""
         self._under_way: set[asyncio.Task[object]] = set()
         self._closed = False
 
@@ -79,28 +86,36 @@ class Media:
         for task in self._under_way:
             task.cancel()
         await asyncio.gather(*self._under_way, return_exceptions=True)
+        self._looking.shutdown(wait=False, cancel_futures=True)
 
-    async def fetch(self, reference: str, *, param: str, accept: Collection[Kind], bare: bool = False) -> Blob:
-        """Return what an http(s) URL, a data URL or, if `bare`, plain base64 leads to. Its kind is one of `accept`."""
-        return await self._attempt(param, lambda: self._fetch(reference, accept, bare=bare))
+    def allowance(self) -> Allowance:
+        """Return what the references of one request have together, for each of the calls below."""
+        return Allowance(self._settings.media_request_max_bytes)
 
-    async def picture(self, reference: str, *, param: str, bare: bool = False) -> Picture:
-        """Return a picture as it was encoded; all of it has been decoded once."""
+    async def picture(
+        self, reference: str, *, param: str, bare: bool = False, allowance: Allowance | None = None
+    ) -> Picture:
+        """Return a picture as it was encoded; all of it has been decoded once.
+
+        `reference` is an http(s) URL, a data URL or, if `bare`, plain base64.
+        """
+        allowance = allowance or self.allowance()
 
         async def look() -> Picture:
-            blob = await self._fetch(reference, _PICTURE, bare=bare)
-            async with self._looking:
-                return await asyncio.to_thread(
-                    pictures.check, blob.data, blob.media_type, max_pixels=self._settings.picture_max_pixels
-                )
+            blob = await self._fetch(reference, _PICTURE, allowance, bare=bare)
+            check = partial(pictures.check, blob.data, blob.media_type, max_pixels=self._settings.picture_max_pixels)
+            return await asyncio.get_running_loop().run_in_executor(self._looking, check)
 
-        return await self._attempt(param, look)
+        return await self._attempt(param, allowance, look)
 
-    async def document(self, reference: str, *, filename: str | None = None, param: str) -> str:
+    async def document(
+        self, reference: str, *, filename: str | None = None, param: str, allowance: Allowance | None = None
+    ) -> str:
         """Return the text of a document. `filename` tells HTML from other text; it is trusted with nothing else."""
+        allowance = allowance or self.allowance()
 
         async def read() -> str:
-            blob = await self._fetch(reference, _DOCUMENT, bare=True)
+            blob = await self._fetch(reference, _DOCUMENT, allowance, bare=True)
             task = {
                 "task": "document",
                 "media_type": blob.media_type,
@@ -110,23 +125,26 @@ class Media:
             largest = 4 * self._settings.document_max_characters
             return (await self._readers.read(task, blob.data, largest=largest)).decode()
 
-        return await self._attempt(param, read)
+        return await self._attempt(param, allowance, read)
 
-    async def sound(self, data_base64: str, form: SoundForm, *, param: str) -> Sound:
+    async def sound(
+        self, data_base64: str, form: SoundForm, *, param: str, allowance: Allowance | None = None
+    ) -> Sound:
         """Return the samples of a sound in base64 or a data URL, decoded as what it is, whatever `form` says."""
+        allowance = allowance or self.allowance()
 
         async def listen() -> Sound:
             if data_base64[:8].lower().startswith(("http:", "https:")):
                 raise Unusable(f"expected the sound itself ({form}) in base64, not a URL")
-            blob = await self._fetch(data_base64, _SOUND, bare=True)
+            blob = await self._fetch(data_base64, _SOUND, allowance, bare=True)
             seconds = self._settings.sound_max_seconds
             task = {"task": "sound", "container": sniffing.SOUNDS[blob.media_type], "max_seconds": seconds}
             data = await self._readers.read(task, blob.data, largest=int(seconds * _SOUND_RATE * 4))
             return Sound(data=data, seconds=len(data) / 4 / _SOUND_RATE)
 
-        return await self._attempt(param, listen)
+        return await self._attempt(param, allowance, listen)
 
-    async def _attempt(self, param: str, work: Callable[[], Awaitable[Result]]) -> Result:
+    async def _attempt(self, param: str, allowance: Allowance, work: Callable[[], Awaitable[Result]]) -> Result:
         """Do `work` as long as this object is open, and say what is wrong in terms of the field `param`."""
         if self._closed:
             raise Overloaded("The service is stopping.", retry_after=RETRY_AFTER)
@@ -134,23 +152,26 @@ class Media:
         assert task is not None
         self._under_way.add(task)
         try:
-            return await work()
+            async with allowance.place:
+                return await work()
         except Unusable as why:
             raise InvalidRequest(f"Invalid value for '{param}': {why}.", param=param) from None
         finally:
             self._under_way.discard(task)
 
-    async def _fetch(self, reference: str, accept: Collection[Kind], *, bare: bool) -> Blob:
+    async def _fetch(self, reference: str, accept: Collection[Kind], allowance: Allowance, *, bare: bool) -> Blob:
         limit = self._settings.media_max_bytes
         scheme = reference[:8].lower()
         declared = name = ""
-        if scheme.startswith("data:"):
-            data, declared = inline.from_data_url(reference, limit=limit)
-        elif scheme.startswith(("http://", "https://")):
-            fetched = await self._download(reference)
+        if scheme.startswith(("http://", "https://")):
+            fetched = await self._download(reference, allowance)
             data, declared, name = fetched.data, fetched.declared, fetched.name
+        elif scheme.startswith("data:"):
+            data, declared = await _unpack(inline.from_data_url, reference, limit)
+            allowance.take(len(data))
         elif bare and "://" not in reference[:64]:
-            data = inline.from_base64(reference, limit=limit)
+            data = await _unpack(inline.from_base64, reference, limit)
+            allowance.take(len(data))
         else:
             others = "a data URL or base64" if bare else "or a data URL"
             raise Unusable(f"expected an http or https URL, {others}")
@@ -161,16 +182,23 @@ class Media:
             raise _unexpected(nature, accept)
         return Blob(data=data, kind=nature.kind, media_type=nature.media_type, declared=declared, name=name)
 
-    async def _download(self, url: str) -> Fetched:
+    async def _download(self, url: str, allowance: Allowance) -> Fetched:
         try:
             async with asyncio.timeout(self._settings.media_timeout):
                 await self._fetching.acquire()
         except TimeoutError:
             raise Overloaded("Too many URLs are being fetched now.", retry_after=RETRY_AFTER) from None
         try:
-            return await self._fetcher.fetch(url)
+            return await self._fetcher.fetch(url, allowance.take)
         finally:
             self._fetching.release()
+
+
+async def _unpack(unpack: Callable[..., Result], text: str, limit: int) -> Result:
+    """Unpack in a thread what would keep others waiting for longer than starting one does."""
+    if len(text) < _LARGE:
+        return unpack(text, limit=limit)
+    return await asyncio.to_thread(unpack, text, limit=limit)
 
 
 def _unexpected(nature: Nature, accept: Collection[Kind]) -> Unusable:

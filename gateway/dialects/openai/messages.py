@@ -1,6 +1,8 @@
 """The messages of a chat: https://platform.openai.com/docs/api-reference/chat/create#chat_create-messages"""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import ConfigDict, Discriminator, Field, Tag
@@ -124,6 +126,22 @@ MOST_REFERENCES = 64
 """Pictures and files of one conversation: each may have to be fetched and decoded."""
 
 
+@dataclass(slots=True, eq=False)
+class _Reference:
+    """A part that has to be fetched and read first.
+
+    Of what is `heard` one after the other is: a sound may be large when it is decoded, and a model that writes it down
+    takes its time.
+    """
+
+    fetch: Callable[[], Awaitable[Part]]
+    heard: bool = False
+    found: Part | None = None
+
+    async def resolve(self) -> None:
+        self.found = await self.fetch()
+
+
 class Reading:
     """Turns messages of the wire into turns of a conversation; what they refer to is fetched."""
 
@@ -133,6 +151,7 @@ class Reading:
         `write_down` gives the words of a sound (mono float32 samples, 16,000 a second), where a model does that.
         """
         self._media = media
+        self._allowance = media.allowance()
         self._sees = sees
         self._write_down = write_down
 
@@ -144,33 +163,51 @@ class Reading:
             raise InvalidRequest(
                 f"A conversation may hold {MOST_REFERENCES} pictures and files, not {references}.", param="messages"
             )
-        return tuple([await self._turn(message, f"messages[{i}]") for i, message in enumerate(messages)])
+        drafts = [self._turn(message, f"messages[{i}]") for i, message in enumerate(messages)]
+        await self._resolve([part for _, parts in drafts for part in parts if isinstance(part, _Reference)])
+        return tuple([replace(turn, content=_content(parts)) if parts else turn for turn, parts in drafts])
 
-    async def _turn(self, message: Message, path: str) -> Turn:
+    async def _resolve(self, references: list[_Reference]) -> None:
+        """Fetch and read what the messages refer to side by side; the first failure ends all. Then hear the sounds."""
+        tasks = [asyncio.create_task(reference.resolve()) for reference in references if not reference.heard]
+        try:
+            async with asyncio.timeout(self._media.request_timeout):
+                await asyncio.gather(*tasks)
+        except TimeoutError:
+            seconds = f"{self._media.request_timeout:g} seconds"
+            raise InvalidRequest(
+                f"What the messages refer to could not be fetched and read within {seconds}.", param="messages"
+            ) from None
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for reference in references:
+            if reference.heard:
+                await reference.resolve()
+
+    def _turn(self, message: Message, path: str) -> tuple[Turn, list[Text | _Reference]]:
+        """A turn, and its parts where it has any: they are put into it when its references are resolved."""
         calls = [tools.parse_call(call, f"{path}.tool_calls[{i}]") for i, call in enumerate(message.tool_calls or ())]
         if message.function_call:
             call = WireToolCall(id="", function=message.function_call)
             calls.append(tools.parse_call(call, path))
         if message.content is None and message.role != "assistant":
             raise InvalidRequest(f"'{path}.content' must be a string or a list of parts.", param=f"{path}.content")
-        return Turn(
+        content = message.content or ""
+        turn = Turn(
             role=ROLES[message.role],
-            content=await self._content(message.content or "", f"{path}.content"),
+            content=content if isinstance(content, str) else "",
             name=message.name,
             tool_call_id=message.tool_call_id,
             tool_calls=tuple(calls),
             reasoning=message.reasoning_content,
         )
-
-    async def _content(self, content: str | list[ContentPart], path: str) -> str | tuple[Part, ...]:
         if isinstance(content, str):
-            return content
-        parts = [await self._part(part, f"{path}[{i}]") for i, part in enumerate(content)]
-        texts = [part.text for part in parts if isinstance(part, Text)]
-        # As vLLM does for templates that take strings.
-        return "\n".join(texts) if len(texts) == len(parts) else tuple(parts)
+            return turn, []
+        return turn, [self._part(part, f"{path}.content[{i}]") for i, part in enumerate(content)]
 
-    async def _part(self, part: ContentPart, path: str) -> Part:
+    def _part(self, part: ContentPart, path: str) -> Text | _Reference:
         match part.type:
             case "text" | "refusal":
                 return Text(_required(getattr(part, part.type), f"{path}.{part.type}"))
@@ -179,30 +216,52 @@ class Reading:
                 if not self._sees:
                     raise UnsupportedOption(f"'{path}': this model does not look at pictures.", param=path)
                 url = image if isinstance(image, str) else image.url
-                picture = await self._media.picture(url, param=f"{path}.image_url")
-                return Picture(picture.data)
+                return _Reference(lambda: self._picture(url, f"{path}.image_url"))
             case "file":
-                return Text(await self._document(_required(part.file, f"{path}.file"), f"{path}.file"))
+                return self._document(_required(part.file, f"{path}.file"), f"{path}.file")
             case "input_audio":
-                return Text(await self._words(_required(part.input_audio, f"{path}.input_audio"), path))
+                return self._sound(_required(part.input_audio, f"{path}.input_audio"), path)
             case _:
                 raise UnsupportedOption(f"'{path}': parts of type '{part.type}' are not supported yet.", param=path)
 
-    async def _words(self, audio: InputAudio, path: str) -> str:
-        if self._write_down is None:
-            raise UnsupportedOption(f"'{path}': no model is served that writes down what is said.", param=path)
-        sound = await self._media.sound(audio.data, audio.format, param=f"{path}.input_audio.data")
-        return await self._write_down(sound.data)
+    async def _picture(self, url: str, path: str) -> Picture:
+        return Picture((await self._media.picture(url, param=path, allowance=self._allowance)).data)
 
-    async def _document(self, file: File, path: str) -> str:
+    def _sound(self, audio: InputAudio, path: str) -> _Reference:
+        write_down = self._write_down
+        if write_down is None:
+            raise UnsupportedOption(f"'{path}': no model is served that writes down what is said.", param=path)
+
+        async def hear() -> Text:
+            sound = await self._media.sound(
+                audio.data, audio.format, param=f"{path}.input_audio.data", allowance=self._allowance
+            )
+            return Text(await write_down(sound.data))
+
+        return _Reference(hear, heard=True)
+
+    def _document(self, file: File, path: str) -> _Reference:
         if file.file_id is not None and file.file_data is None:
             raise UnsupportedOption(
                 f"'{path}.file_id': files are not kept here; send the file in 'file_data'.", param=f"{path}.file_id"
             )
         data = _required(file.file_data, f"{path}.file_data")
-        text = await self._media.document(data, filename=file.filename, param=f"{path}.file_data")
-        name = (file.filename or "document").replace('"', "'")[:256]
-        return f'<file name="{name}">\n{text}\n</file>'
+
+        async def read() -> Text:
+            text = await self._media.document(
+                data, filename=file.filename, param=f"{path}.file_data", allowance=self._allowance
+            )
+            name = (file.filename or "document").replace('"', "'")[:256]
+            return Text(f'<file name="{name}">\n{text}\n</file>')
+
+        return _Reference(read)
+
+
+def _content(parts: list[Text | _Reference]) -> str | tuple[Part, ...]:
+    found = [part.found if isinstance(part, _Reference) else part for part in parts]
+    texts = [part.text for part in found if isinstance(part, Text)]
+    # As vLLM does for templates that take strings.
+    return "\n".join(texts) if len(texts) == len(found) else tuple(part for part in found if part is not None)
 
 
 def _required(value: Any, path: str) -> Any:

@@ -49,10 +49,6 @@ class Source:
         self._kept = []
         self._marked = False
 
-    def taken(self) -> str:
-        """Return what was read since the mark."""
-        return "".join(self._kept) + self.text[self._from : self.at]
-
     def rewind(self) -> None:
         """Go back to the marked place, and forget it."""
         if self._kept:

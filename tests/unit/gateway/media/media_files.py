@@ -4,7 +4,7 @@ import array
 import base64
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import av
@@ -14,9 +14,18 @@ import pptx
 import xlsxwriter
 from PIL import Image
 
+from gateway.media.media import Blob, Media
+from gateway.media.sniffing import Kind
+
 
 def data_url(data: bytes, media_type: str = "application/octet-stream") -> str:
     return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
+
+
+async def fetch(media: Media, reference: str, *, param: str, accept: Collection[Kind]) -> Blob:
+    """What a reference leads to, before anybody looks at it or reads it."""
+    allowance = media.allowance()
+    return await media._attempt(param, allowance, lambda: media._fetch(reference, accept, allowance, bare=False))
 
 
 def picture(form: str = "PNG", size: tuple[int, int] = (40, 30), **options: Any) -> bytes:

@@ -8,7 +8,7 @@ import time
 
 import pytest
 import trustme
-from media_files import picture
+from media_files import fetch, picture
 
 from gateway.errors import InvalidRequest, Overloaded
 
@@ -18,7 +18,7 @@ PUBLIC = "93.184.216.34"
 async def refusal(media, url, *, accept=("document",)) -> str:
     started = time.monotonic()
     with pytest.raises(InvalidRequest) as failure:
-        await media.fetch(url, param="messages[0].content[1]", accept=accept)
+        await fetch(media, url, param="messages[0].content[1]", accept=accept)
     assert failure.value.param == "messages[0].content[1]"
     assert time.monotonic() - started < 10
     prefix = "Invalid value for 'messages[0].content[1]': "
@@ -30,11 +30,11 @@ async def test_a_page_is_fetched_plainly(site, media, monkeypatch):
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     url = site.page("/notes.txt?x=1", b"hello", "Content-Type: text/plain", "Set-Cookie: a=b")
-    blob = await media.fetch(url + "#part", param="p", accept=("document",))
+    blob = await fetch(media, url + "#part", param="p", accept=("document",))
     assert (blob.data, blob.kind, blob.media_type, blob.declared, blob.name) == (
         b"hello", "document", "text/plain", "text/plain", "notes.txt",
     )  # fmt: skip
-    await media.fetch(url, param="p", accept=("document",))
+    await fetch(media, url, param="p", accept=("document",))
     for head in site.asked:
         lines = head.lower().split("\r\n")
         assert lines[0] == "get /notes.txt?x=1 http/1.1"
@@ -91,7 +91,7 @@ async def test_a_name_with_one_private_address_is_refused(make_media):
 async def test_allowed_hosts_may_be_private_and_their_redirects_may_not(site, make_media):
     media = make_media(media_allowed_hosts=["LocalHost"])
     site.page("/file", b"inside")
-    blob = await media.fetch(f"http://localhost:{site.port}/file", param="p", accept=("document",))
+    blob = await fetch(media, f"http://localhost:{site.port}/file", param="p", accept=("document",))
     assert blob.data == b"inside"
     site.redirect("/away", site.url("/file"))
     assert "public Internet" in await refusal(media, f"http://localhost:{site.port}/away")
@@ -114,7 +114,7 @@ async def test_a_name_that_changes_its_mind_leads_where_it_was_looked_at(site, m
 
     site.script("/", answer)
     media = make_media(resolve, media_allow_private=True)
-    await media.fetch(f"http://rebind.example:{site.port}/", param="p", accept=("document",))
+    await fetch(media, f"http://rebind.example:{site.port}/", param="p", accept=("document",))
     other.close()
     assert asked == [("rebind.example", site.port)] and reached == ["127.0.0.1"]
     assert f"Host: rebind.example:{site.port}" in site.asked[0]
@@ -137,7 +137,7 @@ async def test_redirects_are_followed_by_hand(site, media, make_media):
     site.redirect("/c", "d/end")
     site.redirect("/b", "/c")
     url = site.redirect("/a", site.url("/b"))
-    assert (await media.fetch(url, param="p", accept=("document",))).data == b"here"
+    assert (await fetch(media, url, param="p", accept=("document",))).data == b"here"
     longer = site.redirect("/0", "/a")
     assert "redirects more than 3 times" in await refusal(media, longer)
     assert "more than 3" in await refusal(media, site.redirect("/loop", "/loop"))
@@ -232,8 +232,8 @@ async def test_a_resolver_that_hangs_ends_in_time(make_media):
 async def test_a_gzip_bomb_is_cut_at_the_limit(site, media):
     bomb = gzip.compress(bytes(2**30), 9)
     assert len(bomb) < 1_100_000
-    await media.fetch(
-        site.page("/ok", gzip.compress(b"fine"), "Content-Encoding: gzip"), param="p", accept=("document",)
+    await fetch(
+        media, site.page("/ok", gzip.compress(b"fine"), "Content-Encoding: gzip"), param="p", accept=("document",)
     )
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert "larger" in await refusal(media, site.page("/", bomb, "Content-Encoding: gzip"))
@@ -260,7 +260,7 @@ async def test_no_more_are_fetched_at_a_time_than_allowed(site, make_media):
 
     url = site.script("/", slowly)
     media = make_media(media_allow_private=True, media_concurrency=2)
-    await asyncio.gather(*(media.fetch(url, param="p", accept=("document",)) for _ in range(6)))
+    await asyncio.gather(*(fetch(media, url, param="p", accept=("document",)) for _ in range(6)))
     assert most == 2
 
     async def hang(out):
@@ -269,7 +269,7 @@ async def test_no_more_are_fetched_at_a_time_than_allowed(site, make_media):
     media = make_media(media_allow_private=True, media_concurrency=1, media_timeout=0.4)
     hung = site.script("/hang", hang)
     found = await asyncio.gather(
-        *(media.fetch(hung, param="p", accept=("document",)) for _ in range(3)), return_exceptions=True
+        *(fetch(media, hung, param="p", accept=("document",)) for _ in range(3)), return_exceptions=True
     )
     assert {type(each) for each in found} == {InvalidRequest, Overloaded}
 
@@ -278,13 +278,13 @@ async def test_closing_ends_what_is_under_way(site, media):
     async def hang(out):
         await asyncio.sleep(30)
 
-    fetching = asyncio.create_task(media.fetch(site.script("/", hang), param="p", accept=("document",)))
+    fetching = asyncio.create_task(fetch(media, site.script("/", hang), param="p", accept=("document",)))
     while not site.asked:
         await asyncio.sleep(0.01)
     await media.close()
     assert fetching.cancelled()
     with pytest.raises(Overloaded):
-        await media.fetch(site.url("/"), param="p", accept=("document",))
+        await fetch(media, site.url("/"), param="p", accept=("document",))
 
 
 async def test_tls_is_checked_by_name(make_media, monkeypatch, tmp_path):
@@ -311,7 +311,7 @@ async def test_tls_is_checked_by_name(make_media, monkeypatch, tmp_path):
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
     media = make_media(resolve, media_allow_private=True)
-    assert (await media.fetch(url, param="p", accept=("document",))).data == b"safe"
+    assert (await fetch(media, url, param="p", accept=("document",))).data == b"safe"
     assert "certificate" in await refusal(media, f"https://other.example:{port}/")
     server.close()
     assert names == ["safe.example", "safe.example", "other.example"]

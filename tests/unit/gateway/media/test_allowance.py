@@ -1,0 +1,151 @@
+"""What all references of one request may cost together."""
+
+import asyncio
+import threading
+import time
+
+import pytest
+from media_files import data_url, picture
+
+from gateway.dialects.openai.messages import Message, Reading
+from gateway.errors import InvalidRequest
+from gateway.media import inline, pictures
+from gateway.operations.chat import Picture, Text
+
+
+def asking(*urls: str) -> list[Message]:
+    parts = [{"type": "image_url", "image_url": url} for url in urls]
+    return [Message.model_validate({"role": "user", "content": [{"type": "text", "text": "?"}, *parts]})]
+
+
+def reading(media) -> Reading:
+    return Reading(media, sees=True, write_down=None)
+
+
+def slowly(site, path: str, seconds: float) -> str:
+    """A picture whose server takes its time."""
+    data = picture()
+
+    async def answer(out):
+        await asyncio.sleep(seconds)
+        out.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data)
+
+    return site.script(path, answer)
+
+
+async def test_references_are_fetched_side_by_side_in_their_places(site, media):
+    slow = [slowly(site, f"/{i}", 0.3) for i in range(4)]
+    inline = data_url(picture("JPEG"), "image/jpeg")
+    started = time.monotonic()
+    (turn,) = await reading(media).turns(asking(slow[0], inline, *slow[1:]))
+    assert time.monotonic() - started < 0.9  # one after the other they take 1.2 s
+    kinds = [part.data[:3] if isinstance(part, Picture) else part for part in turn.content]
+    assert kinds == [Text("?"), b"\x89PN", b"\xff\xd8\xff", *[b"\x89PN"] * 3]
+
+
+async def test_one_request_does_not_take_every_place(site, media):
+    most = 0
+    data = picture()
+
+    async def answer(out):
+        nonlocal most
+        most = max(most, site.open)
+        await asyncio.sleep(0.1)
+        out.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data)
+
+    await reading(media).turns(asking(*[site.script("/", answer)] * 12))
+    assert most == 4
+
+
+async def test_references_share_their_bytes(site, make_media):
+    data = picture(size=(100, 100))
+    url = site.page("/a", data)
+    media = make_media(media_allow_private=True, media_request_max_bytes=3 * len(data))
+    (turn,) = await reading(media).turns(asking(url, data_url(data), url))
+    assert len(turn.content) == 4
+    # A request has them for itself.
+    (turn,) = await reading(media).turns(asking(url, url, url))
+    for urls in ([url] * 4, [data_url(data)] * 4, [url, url, url, data_url(data)]):
+        with pytest.raises(InvalidRequest, match=f"larger than the {3 * len(data)} bytes") as raised:
+            await reading(media).turns(asking(*urls))
+        assert raised.value.param is not None and raised.value.param.startswith("messages[0].content[")
+
+
+async def test_bytes_are_counted_as_they_come(site, make_media):
+    """Not when the last of a file is there."""
+    sent = 0
+
+    async def pour(out):
+        nonlocal sent
+        out.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        for _ in range(1000):
+            out.write(bytes(65536))
+            await out.drain()
+            sent += 65536
+
+    media = make_media(media_allow_private=True, media_request_max_bytes=1_000_000)
+    with pytest.raises(InvalidRequest, match="larger than the 1000000 bytes"):
+        await reading(media).turns(asking(site.script("/", pour)))
+    assert sent < 20_000_000
+
+
+async def test_references_share_their_time_and_end_together(site, make_media):
+    media = make_media(media_allow_private=True, media_request_timeout=0.4)
+    hung = [slowly(site, f"/{i}", 30) for i in range(6)]
+    with pytest.raises(InvalidRequest, match=r"within 0\.4 seconds") as raised:
+        await reading(media).turns(asking(*hung))
+    assert raised.value.param == "messages"
+    assert not media._under_way
+    # The failure of one is that of all, at once.
+    broken = site.page("/broken", b"", status="404 Not Found")
+    media = make_media(media_allow_private=True)
+    started = time.monotonic()
+    with pytest.raises(InvalidRequest, match="status 404") as raised:
+        await reading(media).turns(asking(hung[0], hung[1], broken))
+    assert raised.value.param == "messages[0].content[3].image_url"
+    assert time.monotonic() - started < 2 and not media._under_way
+
+
+async def test_no_more_than_two_pictures_are_decoded_though_their_callers_left(media, monkeypatch):
+    """A thread goes on when the task that waits for it is cancelled."""
+    running = most = 0
+    go_on, counting, check = threading.Event(), threading.Lock(), pictures.check
+
+    def look(*given, **more):
+        nonlocal running, most
+        with counting:
+            running += 1
+            most = max(most, running)
+        go_on.wait(5)
+        with counting:
+            running -= 1
+        return check(*given, **more)
+
+    monkeypatch.setattr(pictures, "check", look)
+    url = data_url(picture())
+    for _ in range(3):
+        callers = [asyncio.create_task(media.picture(url, param="p")) for _ in range(2)]
+        await asyncio.sleep(0.05)
+        for caller in callers:
+            caller.cancel()
+        await asyncio.gather(*callers, return_exceptions=True)
+    last = asyncio.create_task(media.picture(url, param="p"))
+    await asyncio.sleep(0.05)
+    assert (running, most) == (2, 2)
+    go_on.set()
+    assert (await last).width == 40
+    assert most == 2
+
+
+async def test_only_what_is_large_is_unpacked_in_a_thread(media, monkeypatch):
+    """It would keep everybody from the loop; a thread for what is small would cost more than it saves."""
+    unpack, threads = inline.from_data_url, []
+
+    def watched(url, *, limit):
+        threads.append(threading.current_thread())
+        return unpack(url, limit=limit)
+
+    monkeypatch.setattr(inline, "from_data_url", watched)
+    await media.picture(data_url(picture()), param="p")
+    await media.picture(data_url(picture(size=(500, 500))), param="p")
+    assert [thread is threading.main_thread() for thread in threads] == [True, False]
