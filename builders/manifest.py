@@ -5,17 +5,30 @@ import importlib.metadata
 import json
 import platform
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from builders.checkpoint import sha256
-from builders.recipe import QUANTIZATIONS, Recipe
+from builders.recipe import Recipe, quantization_of
 
 FORMAT = 2
 """Raised when builders install something else for the same recipe, so that models are built anew."""
 
 FILE = "BUILD.json"
+CHOSEN = (
+    "source",
+    "revision",
+    "served_name",
+    "precision",
+    "target",
+    "context_length",
+    "max_rows",
+    "matryoshka",
+)
+"""What whoever builds a recipe may ask for otherwise."""
+
 TOOLS = ("onnxruntime-genai", "onnxruntime", "onnx", "onnx-ir", "torch", "transformers", "tokenizers", "gguf", "numpy")
 
 
@@ -25,7 +38,7 @@ def fingerprint(recipe: Recipe, source_digest: str) -> str:
         "format": FORMAT,
         "source": source_digest,
         "recipe": recipe.model_dump(mode="json", exclude={"source", "revision", "quantization"}),
-        "quantization": str(recipe.quantization or QUANTIZATIONS.get(recipe.precision)),
+        "quantization": str(quantization_of(recipe)),
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
@@ -70,6 +83,42 @@ def is_current(folder: Path, wanted: str) -> bool:
     return bool(files) and all(
         (folder / name).is_file() and (folder / name).stat().st_size == file["size"] for name, file in files.items()
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Outdated:
+    """A model that would be built otherwise today."""
+
+    reason: str
+    """The end of a sentence about the model."""
+    own: bool
+    """Somebody chose other options for it or changed its configuration, so nobody but them should replace it."""
+
+
+def outdated(folder: Path, recipe: Recipe, source_digest: str) -> Outdated | None:
+    """Tell why `folder` is not what the recipe gives today; None where it is, or where it was not built here.
+
+    A model that was built today with other options is somebody's choice, and not outdated.
+    """
+    record = read(folder)
+    if record is None or record.get("fingerprint") == fingerprint(recipe, source_digest):
+        return None
+    built = record.get("recipe")
+    own = _is_chosen(built if isinstance(built, dict) else {}, recipe) or _is_edited(folder, record)
+    if record.get("format") != FORMAT:
+        return Outdated("was built by another version of Tritonic", own)
+    return None if own else Outdated("was built from another recipe or other weights", own)
+
+
+def _is_chosen(built: Mapping[str, Any], recipe: Recipe) -> bool:
+    wanted = recipe.model_dump(mode="json")
+    return any(built.get(field, wanted[field]) != wanted[field] for field in CHOSEN)
+
+
+def _is_edited(folder: Path, record: Mapping[str, Any]) -> bool:
+    config = folder / "config.pbtxt"
+    known = record.get("files", {}).get(config.name, {}).get("sha256")
+    return config.is_file() and sha256(config) != known
 
 
 def _versions() -> dict[str, str]:

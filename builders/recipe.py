@@ -68,6 +68,9 @@ QUANTIZATIONS: dict[Precision, Quantization] = {
     "int4": Quantization(symmetric=False, method="k_quant", embedding_in_fp32=True, head_in_int8=True),
 }
 
+# In blocks of 32 all-MiniLM-L6-v2 is just within its tolerance.
+EMBEDDING_QUANTIZATIONS: dict[Precision, Quantization] = {"int8": Quantization(block_size=32, symmetric=False)}
+
 
 class Tolerance(BaseModel):
     """How far the engine may be from the source model; see `docs/models.md` for what the figures mean."""
@@ -117,7 +120,7 @@ class Recipe(BaseModel):
     matryoshka: bool | tuple[Annotated[int, Field(ge=1)], ...] = False
     """Embedding models only: rows may be cut to any width, or to these; the model must have been trained for it."""
     quantization: Quantization | None = None
-    """Default: by precision, see `QUANTIZATIONS`."""
+    """Default: by precision, see `QUANTIZATIONS` and `EMBEDDING_QUANTIZATIONS`."""
     tolerance: Tolerance | None = None
     """Default: by precision, see `builders.verify.TOLERANCES`."""
 
@@ -135,6 +138,12 @@ class Recipe(BaseModel):
             if any(ord(character) < 32 for character in getattr(self, field) or ""):
                 raise ValueError(f"{field} must not contain control characters")
         return self
+
+
+def quantization_of(recipe: Recipe) -> Quantization | None:
+    """How a recipe's weights are compressed, said or by default; None where they are not."""
+    by_precision = EMBEDDING_QUANTIZATIONS if recipe.family == "embedding" else QUANTIZATIONS
+    return recipe.quantization or by_precision.get(recipe.precision)
 
 
 def load(name_or_file: str, **overrides: Any) -> Recipe:

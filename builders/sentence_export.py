@@ -5,16 +5,13 @@ from typing import Any
 
 from builders import sentence_model
 from builders.checkpoint import Checkpoint
-from builders.recipe import QUANTIZATIONS, Precision, Quantization
+from builders.recipe import EMBEDDING_QUANTIZATIONS, Precision, Quantization
 
 INPUTS, OUTPUT = ("input_ids", "lengths"), "sentence_embedding"
 """int64[texts, tokens] padded on the right, int32[texts]; float32[texts, dimensions]."""
 
 LARGEST_FILE = 1_800_000_000
 """Bytes of weights that stay in the ONNX file; protobuf ends at 2 GB."""
-
-BLOCK_SIZE = 32
-"""Weights that share a scale in int8: with these all-MiniLM-L6-v2 is just within its tolerance."""
 
 
 def export(folder: Path, output: Path, precision: Precision) -> None:
@@ -33,8 +30,8 @@ def export(folder: Path, output: Path, precision: Precision) -> None:
         print(f"Exporting with the usual attention: {error}"[:500])  # noqa: T201 - the build reads it
         transformer = _export(model, path, fused=False)
     graph = onnx.load(str(path))
-    if precision in QUANTIZATIONS:
-        graph = _compress(graph, QUANTIZATIONS[precision].model_copy(update={"block_size": BLOCK_SIZE}))
+    if precision in EMBEDDING_QUANTIZATIONS:
+        graph = _compress(graph, EMBEDDING_QUANTIZATIONS[precision])
     graph.metadata_props.add(key="vocab_size", value=str(transformer.get_input_embeddings().weight.shape[0]))
     path.unlink()
     (output / "model.onnx.data").unlink(missing_ok=True)

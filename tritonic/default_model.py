@@ -4,7 +4,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from builders import recipe
+from builders import manifest, recipe, sources
+from builders.manifest import Outdated
+from builders.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +15,14 @@ class Default:
 
     name: str
     command: list[str]
+    recipe: Recipe | None = None
+
+    def outdated(self, repository: Path) -> Outdated | None:
+        """Tell why the model in the repository would be built otherwise today, without fetching any weights."""
+        if self.recipe is None:
+            return None
+        digest = sources.find(self.recipe.source, self.recipe.revision).digest()
+        return manifest.outdated(repository / self.name, self.recipe, digest)
 
 
 def name() -> str:
@@ -27,10 +37,11 @@ def build_command(repository: Path) -> list[str]:
 
 def defaults(repository: Path, *, embedding: bool = True) -> list[Default]:
     """What to build into a repository that lacks it; the one that chats comes first."""
-    chat = Default(name(), build_command(repository))
+    chats, embeds = recipe.load(recipe.DEFAULT_RECIPE), recipe.load(recipe.DEFAULT_EMBEDDING)
+    chat = Default(chats.name, build_command(repository), chats)
     if not embedding:
         return [chat]
-    return [chat, Default(recipe.load(recipe.DEFAULT_EMBEDDING).name, _command("embedding", repository))]
+    return [chat, Default(embeds.name, _command("embedding", repository), embeds)]
 
 
 def _command(kind: str, repository: Path) -> list[str]:

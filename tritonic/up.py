@@ -45,7 +45,7 @@ class Plan:
     grpc_port: int = 8001
     metrics_port: int = 8002
     defaults: Sequence[Default] = ()
-    """The models to build where the repository lacks them; the examples use the first."""
+    """The models to build where the repository lacks them or has old ones; the examples use the first."""
     gateway: Sequence[str] = SERVE
     """The command that runs the gateway."""
 
@@ -67,7 +67,7 @@ def _run(plan: Plan, console: Console, stopping: threading.Event) -> None:
     runfile.write(plan.state, note)
     _check(plan)
     for default in plan.defaults:
-        _build_default(plan.repository, default, console, stopping)
+        _provide(plan.repository, default, console, stopping)
     with ExitStack() as running:
         triton = EmbeddedTriton(
             plan.repository,
@@ -105,12 +105,27 @@ def _check(plan: Plan) -> None:
     plan.repository.mkdir(parents=True, exist_ok=True)
 
 
-def _build_default(repository: Path, default: Default, console: Console, stopping: threading.Event) -> None:
-    """Build a default model when the repository lacks it. It runs as a child: torch stays out of this process."""
-    if (repository / default.name / "config.pbtxt").is_file():
-        return
+def _provide(repository: Path, default: Default, console: Console, stopping: threading.Event) -> None:
+    """Build a default model where the repository lacks it or has an old one, which stays where that fails."""
+    if not (repository / default.name / "config.pbtxt").is_file():
+        console.print(f"Building the default model [bold]{default.name}[/]; this is done once.")
+        _build(repository, default, console, stopping)
+    elif old := default.outdated(repository):
+        if old.own:
+            command = escape(" ".join(["tritonic", *default.command[3:], "--force"]))
+            console.print(f"[yellow]![/] [bold]{default.name}[/] {old.reason}.", end=" ", soft_wrap=True)
+            console.print(f"It has options of its own and is kept; `{command}` replaces it.", soft_wrap=True)
+            return
+        console.print(f"[bold]{default.name}[/] {old.reason}, and is built anew.")
+        try:
+            _build(repository, default, console, stopping)
+        except (UpError, disk.DiskError) as error:
+            console.print(f"[yellow]![/] {escape(str(error))} The old one serves on.", soft_wrap=True)
+
+
+def _build(repository: Path, default: Default, console: Console, stopping: threading.Event) -> None:
+    """Build a default model. It runs as a child: torch stays out of this process. Raises UpError, DiskError."""
     disk.check_room(repository, disk.TO_BUILD, f"building {default.name}")
-    console.print(f"Building the default model [bold]{default.name}[/]; this is done once.")
     sys.stdout.flush()
     started = time.monotonic()
     child = Child(default.command)

@@ -88,6 +88,16 @@ def test_the_fingerprint_follows_what_decides_the_build() -> None:
         assert manifest.fingerprint(base, "digest") != manifest.fingerprint(changed, "digest")
 
 
+def test_the_fingerprint_says_how_an_embedding_model_is_compressed(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = recipe.make(name="a", source="/one", family="embedding", precision="int8")
+    before, quantization = manifest.fingerprint(small, "digest"), recipe.quantization_of(small)
+    assert quantization and quantization.block_size == 32 != recipe.QUANTIZATIONS["int8"].block_size
+    monkeypatch.setitem(recipe.QUANTIZATIONS, "int8", recipe.Quantization(block_size=128))
+    assert manifest.fingerprint(small, "digest") == before
+    monkeypatch.setitem(recipe.EMBEDDING_QUANTIZATIONS, "int8", recipe.Quantization(block_size=64))
+    assert manifest.fingerprint(small, "digest") != before
+
+
 def test_what_a_recipe_may_name_is_what_the_gateway_reads() -> None:
     assert set(get_args(recipe.ToolCallParser)) == set(tool_calls.PARSERS)
     assert set(get_args(recipe.ReasoningParser)) == set(reasoning.THINKERS)

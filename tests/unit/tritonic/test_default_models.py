@@ -1,0 +1,133 @@
+"""Which default models `up` builds, which it builds anew, and which it leaves alone."""
+
+import dataclasses
+import io
+import json
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from builders import manifest, sources
+from tritonic import default_model, disk, up
+from tritonic.default_model import Default
+
+BUILT = "import pathlib, sys; pathlib.Path(sys.argv[1]).write_text('anew')"
+
+
+class Setting:
+    """A repository with one default model that was built, and a build that writes to a file, or fails."""
+
+    def __init__(self, folder: Path, default: Default) -> None:
+        self.repository, self.mark = folder / "repository", folder / "built"
+        assert default.recipe
+        self.recipe = default.recipe
+        self.folder = self.repository / default.name
+        self.default = dataclasses.replace(default, command=[sys.executable, "-c", BUILT, str(self.mark)])
+
+    def install(self, **changed: object) -> None:
+        self.folder.mkdir(parents=True)
+        (self.folder / "config.pbtxt").write_text("name: 'x'")
+        recipe = self.recipe.model_copy(update=changed)
+        manifest.write(self.folder, recipe, sources.find(self.recipe.source).digest(), {}, 1.0)
+
+    def change(self, **changed: object) -> None:
+        path = self.folder / manifest.FILE
+        path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+
+    def provide(self) -> str:
+        output = io.StringIO()
+        up._provide(self.repository, self.default, Console(file=output, width=1000), threading.Event())
+        return output.getvalue()
+
+
+@pytest.fixture(params=[0, 1], ids=["chat", "embedding"])
+def setting(tmp_path: Path, request: pytest.FixtureRequest) -> Setting:
+    return Setting(tmp_path, default_model.defaults(tmp_path / "repository")[request.param])
+
+
+def fail(setting: Setting) -> None:
+    setting.default = dataclasses.replace(setting.default, command=[sys.executable, "-c", "raise SystemExit(1)"])
+
+
+def test_what_is_missing_is_built(setting: Setting) -> None:
+    setting.repository.mkdir()
+    assert "Building the default model" in setting.provide() and setting.mark.exists()
+    fail(setting)
+    with pytest.raises(up.UpError, match="could not be built"):
+        setting.provide()
+
+
+def test_what_is_current_is_left_alone(setting: Setting) -> None:
+    setting.install()
+    assert setting.provide() == "" and not setting.mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"format": 1, "fingerprint": "0"}, "was built by another version of Tritonic, and is built anew"),
+        ({"fingerprint": "0"}, "was built from another recipe or other weights, and is built anew"),
+    ],
+)
+def test_what_an_earlier_version_built_is_built_anew(setting: Setting, changed: dict[str, object], reason: str) -> None:
+    setting.install()
+    setting.change(**changed)
+    assert reason in setting.provide() and setting.mark.exists()
+
+
+def test_another_recipe_of_the_project_is_built_anew(setting: Setting) -> None:
+    setting.install(tool_call_parser="another")
+    assert "another recipe" in setting.provide() and setting.mark.exists()
+
+
+def test_other_builders_are_told_by_their_format(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    setting.install()
+    monkeypatch.setattr(manifest, "FORMAT", manifest.FORMAT + 1)
+    assert "another version" in setting.provide() and setting.mark.exists()
+
+
+def test_an_old_model_serves_on_where_it_cannot_be_built_anew(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting.install()
+    setting.change(fingerprint="0")
+    fail(setting)
+    assert "The old one serves on." in setting.provide()
+    monkeypatch.setattr(disk, "free_bytes", lambda path: 0)
+    assert "MB left" in setting.provide()
+    assert (setting.folder / "config.pbtxt").is_file()
+
+
+def test_what_somebody_chose_is_kept(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    setting.install(context_length=64)
+    assert setting.provide() == ""
+    monkeypatch.setattr(manifest, "FORMAT", manifest.FORMAT + 1)
+    said = setting.provide()
+    assert "options of its own and is kept" in said and "--force` replaces it" in said
+    assert not setting.mark.exists()
+
+
+def test_what_somebody_edited_is_kept(setting: Setting) -> None:
+    setting.install()
+    setting.change(format=1, fingerprint="0")
+    (setting.folder / "config.pbtxt").write_text("name: 'x' # mine")
+    assert "is kept" in setting.provide() and not setting.mark.exists()
+
+
+@pytest.mark.parametrize("text", [None, "not JSON", "[]", "{}"])
+def test_what_was_not_built_here_is_left_alone(setting: Setting, text: str | None) -> None:
+    setting.install()
+    (setting.folder / manifest.FILE).unlink()
+    if text is not None:
+        (setting.folder / manifest.FILE).write_text(text)
+    setting.provide()
+    assert not setting.mark.exists()
+
+
+def test_the_default_models_are_known_without_their_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITONIC_CACHE", str(tmp_path / "none"))
+    assert [one.outdated(tmp_path) for one in default_model.defaults(tmp_path)] == [None, None]
+    assert not (tmp_path / "none").exists()
