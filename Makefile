@@ -3,7 +3,9 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-PYTHON ?= python3
+# The first of these that suits makes the environment; PYTHON=… names another. With numpy 2 every tensor leaves the embedded
+# Triton empty, and the last numpy before it, 1.26, has wheels up to Python 3.12.
+PYTHON ?= python3 python3.12 python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -18,11 +20,22 @@ help: ## Show this list
 ##  ---- the environment
 
 $(BIN)/python:
-	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is needed: apt-get install python3 python3-venv"; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) -V). Name another with PYTHON=…"; exit 1; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "Python's venv module is missing: apt-get install python3-venv"; exit 1; }
-	@echo "Making the environment $(VENV) with $$($(PYTHON) -V)"
-	@$(PYTHON) -m venv $(VENV)
+	@python= found=; \
+	for candidate in $(PYTHON); do \
+	    version=$$("$$candidate" -c 'import platform; print(platform.python_version())' 2>/dev/null) || continue; \
+	    case $$version in 3.11.*|3.12.*) python=$$candidate; break;; esac; \
+	    found="$${found:+$$found, }$$candidate is Python $$version"; \
+	done; \
+	if [ -z "$$python" ]; then \
+	    echo "Python 3.11 or 3.12 is needed, and $${found:-there is no $(PYTHON)}: install one of them, or name one that lies elsewhere with PYTHON=/path/to/python3.12." >&2; \
+	    exit 1; \
+	fi; \
+	if ! "$$python" -c 'import ensurepip, venv' 2>/dev/null; then \
+	    echo "The venv module of $$python is missing: apt-get install $${python##*/}-venv" >&2; \
+	    exit 1; \
+	fi; \
+	echo "Making the environment $(VENV) with $$python, Python $$version"; \
+	"$$python" -m venv $(VENV)
 
 # One stamp: it is made anew when the dependencies change, and not otherwise.
 $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
