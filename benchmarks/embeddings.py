@@ -37,11 +37,11 @@ Embed = Callable[[list[str]], Any]
 
 
 def make_texts(count: int, seed: int) -> list[str]:
-    """Pieces of a book, 3 to 180 words, half of them shorter than 25."""
+    """Pieces of a book, 3 to 140 words, half of them shorter than 25."""
     chance, words = random.Random(seed), TEXT.read_text(encoding="utf-8").split()
     texts = []
     for _ in range(count):
-        length = int(min(180, max(3, chance.lognormvariate(3.2, 0.9))))
+        length = int(min(140, max(3, chance.lognormvariate(3.2, 0.9))))
         start = chance.randrange(len(words) - length)
         texts.append(" ".join(words[start : start + length]))
     return texts

@@ -9,6 +9,7 @@ GatewayError
 ├── NotFound                  404
 │   └── ModelNotFound         404
 ├── MethodNotAllowed          405
+├── RequestTimeout            408  the body did not arrive in time
 ├── RequestTooLarge           413
 ├── RateLimited               429  the caller asks too much; `retry_after`
 │   └── QueueFull             429  more requests wait for the model than may; `retry_after`
@@ -91,6 +92,13 @@ class MethodNotAllowed(GatewayError):
 
     status = 405
     code = "method_not_allowed"
+
+
+class RequestTimeout(GatewayError):
+    """The body did not arrive within the setting `body_timeout`."""
+
+    status = 408
+    code = "request_timeout"
 
 
 class RequestTooLarge(GatewayError):

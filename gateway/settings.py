@@ -37,6 +37,8 @@ class Settings(BaseSettings):
     """Origins whose pages may call, separated by commas; `*` for all. None: no CORS headers."""
     max_body_bytes: Annotated[int, Field(gt=0)] = 32 * 1024 * 1024
     """Largest request body."""
+    body_timeout: Annotated[float, Field(gt=0)] = 120.0
+    """Seconds within which a request body must arrive."""
     project: str = "Tritonic"
     """The `project` of `/v1/models`."""
     public_url: str | None = None

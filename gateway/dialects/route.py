@@ -16,7 +16,15 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from gateway.delivery import ClientGone
-from gateway.errors import RETRY_AFTER, GatewayError, InvalidRequest, Overloaded, RequestTooLarge, Unauthorized
+from gateway.errors import (
+    RETRY_AFTER,
+    GatewayError,
+    InvalidRequest,
+    Overloaded,
+    RequestTimeout,
+    RequestTooLarge,
+    Unauthorized,
+)
 from gateway.settings import Settings
 from gateway.telemetry import Trace
 
@@ -47,7 +55,7 @@ def route_class(render_error: RenderError) -> type[APIRoute]:
                     authorize(request, settings)
                     if request.method in ("POST", "PUT", "PATCH"):
                         request = _JSONRequest(_as_json(request.scope), request.receive)
-                        await request.read(settings.max_body_bytes)
+                        await request.read(settings.max_body_bytes, settings.body_timeout)
                     return await handle(request)
                 except (ClientGone, ClientDisconnect):
                     trace.hung_up = True
@@ -87,17 +95,21 @@ def authorize(request: Request, settings: Settings) -> None:
 class _JSONRequest(Request):
     """A request whose body is read within a limit and parsed strictly, whatever its content type says."""
 
-    async def read(self, limit: int) -> None:
-        """Read and parse the body. Raises `RequestTooLarge` and `InvalidRequest`."""
+    async def read(self, limit: int, seconds: float) -> None:
+        """Read and parse the body. Raises `RequestTooLarge`, `RequestTimeout` and `InvalidRequest`."""
         too_large = RequestTooLarge(f"The body is larger than this service takes, {limit} bytes.")
         length = self.headers.get("content-length", "")
         if length.isdigit() and int(length) > limit:
             raise too_large
         body = bytearray()
-        async for chunk in self.stream():
-            body += chunk
-            if len(body) > limit:
-                raise too_large
+        try:
+            async with asyncio.timeout(seconds):
+                async for chunk in self.stream():
+                    body += chunk
+                    if len(body) > limit:
+                        raise too_large
+        except TimeoutError:
+            raise RequestTimeout(f"The body did not arrive within {seconds:g} seconds.") from None
         self._body = bytes(body)
         try:
             # Refuses lone surrogates, invalid UTF-8 and bottomless nesting, which Python's parser lets pass. NaN is

@@ -43,7 +43,8 @@ def lower(chat: Chat, parameters: Mapping[str, str]) -> tuple[Complete, Reader |
         _refuse_pictures(chat)
     offered = bool(chat.tools) and chat.tool_choice != "none"
     knows = "tools" in template.variables(source)
-    if reserved := _RESERVED & chat.template_arguments.keys():
+    special_tokens = json.loads(parameters.get("special_tokens", "{}"))
+    if reserved := (_RESERVED | special_tokens.keys()) & chat.template_arguments.keys():
         name = min(reserved)
         raise InvalidRequest(f"'{name}' cannot be given to the template.", param=f"chat_template_kwargs.{name}")
     messages = [*chat.messages[:-1], _tagged(chat.messages[-1])] if chat.continue_final else chat.messages
@@ -54,7 +55,7 @@ def lower(chat: Chat, parameters: Mapping[str, str]) -> tuple[Complete, Reader |
     prompt = template.render(
         source,
         _unmarked(turns) if sees else turns,
-        json.loads(parameters.get("special_tokens", "{}")),
+        special_tokens,
         tools=_unmarked(told) if sees else told,
         add_generation_prompt=not chat.continue_final,
         arguments=chat.template_arguments,

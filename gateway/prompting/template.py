@@ -85,11 +85,13 @@ def render(
     """
     try:
         return _compiled(source).render(
-            **special_tokens,
-            **(arguments or {}),
-            messages=turns,
-            tools=tools,
-            add_generation_prompt=add_generation_prompt,
+            {
+                **special_tokens,
+                **(arguments or {}),
+                "messages": turns,
+                "tools": tools,
+                "add_generation_prompt": add_generation_prompt,
+            }
         )
     except _Refused as refusal:
         raise InvalidRequest(f"The model's chat template refuses these messages: {refusal}", param="messages") from None

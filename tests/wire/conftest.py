@@ -47,6 +47,6 @@ async def guarded(triton: FakeTriton) -> AsyncIterator[Gateway]:
 @_session
 async def narrow(triton: FakeTriton) -> AsyncIterator[Gateway]:
     """Small bodies, little patience with silent models, and an address of its own."""
-    limits = {"max_body_bytes": BODY_LIMIT, "request_timeout": PATIENCE}
+    limits = {"max_body_bytes": BODY_LIMIT, "request_timeout": PATIENCE, "body_timeout": PATIENCE}
     async with serve(triton.url, **limits, public_url="https://api.example/") as running:
         yield running

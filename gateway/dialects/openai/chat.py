@@ -205,6 +205,8 @@ def parse(body: CreateChatCompletionRequest, turns: tuple[Turn, ...]) -> Chat:
             "'none'.",
             param="response_format" if structure else "structured_outputs",
         )
+    if choice not in ("none", "auto"):
+        body.refuse_stops("calls that are enforced")
     return Chat(
         model=body.model,
         messages=turns,

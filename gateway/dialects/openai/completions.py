@@ -2,7 +2,8 @@
 
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from contextlib import aclosing
 from typing import Annotated, Any
 
 import orjson
@@ -18,7 +19,7 @@ from gateway.dialects.openai.logprobs import Offsets
 from gateway.dialects.openai.sampling import STREAM_OPTIONS, Nothing, SamplingFields, nothing, refuse, render_usage
 from gateway.dialects.openai.structure import ResponseFormat
 from gateway.dialects.route import route_class
-from gateway.errors import InvalidRequest, UnsupportedOption
+from gateway.errors import GatewayError, InvalidRequest, UnsupportedOption
 from gateway.operations.complete import Complete, gather, merge
 from gateway.operations.text import Delta, Finish, TextEvent, TokenLogprob
 
@@ -115,7 +116,8 @@ async def create_completion(body: CreateCompletionRequest, request: Request) -> 
     if len(asked) == 1:
         events = catalog.run(model, asked[0], trace)
     else:
-        events = merge([catalog.ask(body.model, complete, trace) for complete in asked], body.n or 1)
+        several = [_one_of(i, catalog.ask(body.model, complete, trace)) for i, complete in enumerate(asked)]
+        events = merge(several, body.n or 1)
     choices = _Choices(logprobs=body.logprobs is not None)
     if streams:
         chunks = _Chunks(head, choices, include_usage=body.include_usage)
@@ -129,6 +131,18 @@ async def create_completion(body: CreateCompletionRequest, request: Request) -> 
         "message": "success",
     }
     return Response(orjson.dumps(answer), media_type="application/json")
+
+
+async def _one_of(i: int, events: AsyncGenerator[TextEvent]) -> AsyncGenerator[TextEvent]:
+    """Pass on what becomes of prompt `i`; an error says which prompt it is about."""
+    try:
+        async with aclosing(events):
+            async for event in events:
+                yield event
+    except GatewayError as error:
+        if error.param == "prompt":
+            error.param = f"prompt[{i}]"
+        raise
 
 
 def parse(body: CreateCompletionRequest) -> list[Complete]:

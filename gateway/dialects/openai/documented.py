@@ -27,6 +27,10 @@ _CAN_FAIL: Mapping[int, tuple[str, errors.GatewayError]] = {
         "No server holds a model of this name.",
         errors.ModelNotFound("The model 'gpt-7' does not exist. Models: smollm2-135m-instruct.", param="model"),
     ),
+    408: (
+        "The body did not arrive within the setting `body_timeout`.",
+        errors.RequestTimeout("The body did not arrive within 120 seconds."),
+    ),
     413: (
         "The body is larger than the setting `max_body_bytes`.",
         errors.RequestTooLarge("The body is larger than this service takes, 33554432 bytes."),
@@ -69,7 +73,7 @@ LISTING = (401, 500)
 """How a request fails that asks no model."""
 RETRIEVING = (401, 404, 500)
 """How a request fails that only looks for a model."""
-ASKING = (400, 401, 404, 413, 429, 500, 502, 503, 504)
+ASKING = (400, 401, 404, 408, 413, 429, 500, 502, 503, 504)
 """How a request fails that asks a model."""
 
 

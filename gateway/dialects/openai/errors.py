@@ -16,6 +16,7 @@ _TYPES: dict[type[errors.GatewayError], tuple[str, int]] = {
     errors.Forbidden: ("permission_error", 1010),
     errors.NotFound: ("invalid_request_error", 1001),
     errors.MethodNotAllowed: ("invalid_request_error", 1001),
+    errors.RequestTimeout: ("invalid_request_error", 1001),
     errors.RequestTooLarge: ("invalid_request_error", 1001),
     errors.RateLimited: ("rate_limit_error", 1017),
     errors.Overloaded: ("overloaded_error", 1017),
@@ -37,6 +38,6 @@ def render(error: errors.GatewayError) -> Response:
     headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
     if isinstance(error, errors.Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"
-    if isinstance(error, errors.RequestTooLarge):
+    if isinstance(error, errors.RequestTooLarge | errors.RequestTimeout):
         headers["Connection"] = "close"  # the rest of the body is not read
     return Response(body(error), error.status, headers, media_type="application/json")

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Discriminator, Field, Tag, WithJsonSchema
 
-from gateway.dialects.openai.structure import Choices, StructuredOutputs
+from gateway.dialects.openai.structure import Choices, JSONSchemaOrText, StructuredOutputs
 from gateway.dialects.route import UNION_TAG, Wire
 from gateway.errors import InvalidRequest, UnsupportedOption
 from gateway.operations.text import Sampling, Structure, Usage
@@ -78,7 +78,7 @@ class SamplingFields(Wire):
     user: str | None = None
     structured_outputs: StructuredOutputs | None = None
     # Their older names.
-    guided_json: str | dict[str, Any] | None = None
+    guided_json: JSONSchemaOrText | None = None
     guided_regex: str | None = None
     guided_choice: Choices | None = None
     guided_grammar: str | None = None
@@ -105,6 +105,9 @@ class SamplingFields(Wire):
         """
         if max_tokens is not None and (self.min_tokens or 0) > max_tokens:
             raise InvalidRequest(f"'min_tokens' must be at most 'max_tokens', {max_tokens}.", param="min_tokens")
+        structured = self._structure(structure)
+        if structured:
+            self.refuse_stops("an answer that has a structure")
         return Sampling(
             max_tokens=max_tokens,
             min_tokens=self.min_tokens,
@@ -122,9 +125,17 @@ class SamplingFields(Wire):
             n=self.n or 1,
             ignore_eos=bool(self.ignore_eos),
             skip_special_tokens=self.skip_special_tokens is not False,
-            structured_outputs=self._structure(structure),
+            structured_outputs=structured,
             **logprobs,
         )
+
+    def refuse_stops(self, whole: str) -> None:
+        """Raise `UnsupportedOption` for a stop that might cut `whole` before it is valid."""
+        for name, given in (("stop", self.stop), ("stop_token_ids", self.stop_token_ids)):
+            if given:
+                raise UnsupportedOption(
+                    f"'{name}' could cut {whole} where it is not valid yet: leave it out.", param=name
+                )
 
     def _structure(self, structure: Structure | None) -> Structure | None:
         """The one structure that is asked for, by whichever field."""

@@ -5,14 +5,26 @@ https://platform.openai.com/docs/guides/structured-outputs, https://docs.vllm.ai
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Discriminator, Field, Tag
 from pydantic_core import from_json
 
-from gateway.dialects.route import Wire
+from gateway.dialects.route import UNION_TAG, Wire
 from gateway.errors import InvalidRequest, UnsupportedOption
 from gateway.operations.text import Structure
 
 Choices = Annotated[list[str], Field(min_length=1, max_length=1024, fail_fast=True)]
+
+JSONSchemaOrText = Annotated[
+    Annotated[dict[str, Any], Tag(UNION_TAG + "schema")]
+    | Annotated[bool, Tag(UNION_TAG + "boolean")]
+    | Annotated[str, Tag(UNION_TAG + "text")],
+    Discriminator(
+        lambda value: (
+            UNION_TAG + ("schema" if isinstance(value, dict) else "boolean" if isinstance(value, bool) else "text")
+        )
+    ),
+]
+"""A schema, which may be `true` or `false` as well, or the text of one."""
 
 _ANY_OBJECT = {"type": "object"}
 
@@ -70,7 +82,7 @@ class StructuredOutputs(Wire):
 
     model_config = ConfigDict(extra="allow", json_schema_extra={"additionalProperties": False, "minProperties": 1})
 
-    json_: Annotated[str | dict[str, Any] | None, Field(alias="json")] = None
+    json_: Annotated[JSONSchemaOrText | None, Field(alias="json")] = None
     regex: str | None = None
     choice: Choices | None = None
     grammar: str | None = None
@@ -103,7 +115,7 @@ class StructuredOutputs(Wire):
         return Structure("json", _ANY_OBJECT) if self.json_object else None
 
 
-def _schema(written: str | dict[str, Any]) -> object:
+def _schema(written: str | bool | dict[str, Any]) -> object:
     if not isinstance(written, str):
         return written
     try:

@@ -98,7 +98,7 @@ def parse_call(call: WireToolCall, path: str) -> ToolCall:
     """Return a call of an earlier turn. Raises `InvalidRequest` where its arguments are no JSON object."""
     arguments = call.function.arguments.strip() or "{}"
     try:
-        is_object = isinstance(from_json(arguments), dict)
+        is_object = isinstance(from_json(arguments, allow_inf_nan=False), dict)
     except ValueError:
         is_object = False
     if not is_object:

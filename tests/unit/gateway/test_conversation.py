@@ -295,6 +295,8 @@ def test_a_template_that_hides_the_last_message_cannot_continue_it() -> None:
 def test_arguments_reach_the_template_and_may_not_replace_what_it_is_given() -> None:
     source = CHATML + "{% if mood %}{{ mood }}{% endif %}"
     assert str(lower(chat(template_arguments={"mood": "kind"}), parameters(source))[0].prompt).endswith("kind")
-    with pytest.raises(InvalidRequest) as raised:
-        lower(chat(template_arguments={"messages": []}), parameters())
-    assert raised.value.param == "chat_template_kwargs.messages"
+    assert lower(chat(template_arguments={"self": "me", "context": 1}), parameters(source))
+    for name in ("messages", "bos_token"):
+        with pytest.raises(InvalidRequest) as raised:
+            lower(chat(template_arguments={name: []}), parameters() | {"special_tokens": '{"bos_token": "<s>"}'})
+        assert raised.value.param == f"chat_template_kwargs.{name}"

@@ -1,10 +1,12 @@
 """What is wrong with a request is said in OpenAI's shape, with the field at fault and what was expected of it."""
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.fakes.triton import FakeTriton
@@ -207,6 +209,18 @@ async def test_the_last_of_two_equal_keys_counts(gateway: Gateway, triton: FakeT
 async def in_pieces(body: bytes) -> AsyncIterator[bytes]:
     for at in range(0, len(body), 8192):
         yield body[at : at + 8192]
+
+
+async def test_a_body_that_does_not_arrive(narrow: Gateway) -> None:
+    address = httpx.URL(narrow.url)
+    async with asyncio.timeout(10):
+        reader, writer = await asyncio.open_connection(address.host, address.port)
+        writer.write(f"POST {CHAT.path} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{{".encode())
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")  # to the end: the gateway closes
+        writer.close()
+    assert head.startswith(b"HTTP/1.1 408 ") and b"connection: close" in head.lower()
+    error = json.loads(body)["error"]
+    assert error["code"] == "request_timeout" and "within 0.8 seconds" in error["message"]
 
 
 @pytest.mark.parametrize("way", [CHAT, CHAT_STREAM, TEXT], ids=str)

@@ -120,6 +120,8 @@ WRONG = [
     ("response_format", {"tools": [F], "response_format": {"type": "json_object"}}),
     ("chat_template_kwargs", {"chat_template_kwargs": "x"}),
     ("chat_template_kwargs.messages", {"chat_template_kwargs": {"messages": []}}),
+    ("stop", {"tools": [F], "tool_choice": "required", "stop": "}"}),
+    ("stop", {"tools": [F], "tool_choice": {"type": "function", "function": {"name": "f"}}, "stop": "}"}),
     ("continue_final_message", {"continue_final_message": True}),
 ]
 
@@ -137,6 +139,7 @@ CALLS = [
     ("messages[1].tool_calls[0].function", [{"id": "c", "type": "function"}]),
     ("messages[1].tool_calls[0].function.arguments", past(name="f", arguments="{")),
     ("messages[1].tool_calls[0].function.arguments", past(name="f", arguments="[1]")),
+    ("messages[1].tool_calls[0].function.arguments", past(name="f", arguments='{"a": NaN}')),
     ("messages[1].tool_calls", {"id": "c"}),
 ]
 
