@@ -34,9 +34,16 @@ _BY_STATUS: dict[grpc.StatusCode, type[GatewayError]] = {
 }
 
 
+# What grpcio says where a request cannot be written because its call has ended, instead of why: the connection is lost,
+# for Triton ends no call by itself. Source: https://github.com/grpc/grpc/issues/36066
+_UNWRITTEN = "Internal error from Core"
+
+
 def gateway_error(status: grpc.StatusCode | None, message: str | None) -> GatewayError:
     """Translate a failure; our backends begin their messages with `[code]` or `[code:input]` (docs/architecture.md)."""
     message = message or "Triton gave no reason."
+    if status is grpc.StatusCode.INTERNAL and message == _UNWRITTEN:
+        status = grpc.StatusCode.UNAVAILABLE
     kind: type[GatewayError] = _BY_STATUS.get(status, ModelFailed) if status else ModelFailed
     param = None
     if message.startswith("[") and "]" in message:

@@ -23,6 +23,7 @@ GONE = "The model's server is not available now."
         (S.UNAVAILABLE, "gone", errors.ServerGone, None, GONE),
         (S.INTERNAL, "Stub process 'm_0_0' is not healthy.", errors.ServerGone, None, GONE),
         (S.INTERNAL, "unknown model: 'm'", errors.ModelNotFound, None, "unknown model: 'm'"),
+        (S.INTERNAL, "Internal error from Core", errors.ServerGone, None, GONE),
         (S.INTERNAL, "[1] is not a code of ours", errors.ModelFailed, None, "[1] is not a code of ours"),
         (None, "in flight error", errors.ModelFailed, None, "in flight error"),
         (S.UNKNOWN, None, errors.ModelFailed, None, "Triton gave no reason."),
