@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version as package_version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -24,6 +24,12 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="Show, load and unload the models of a running Triton.")
 app.add_typer(models_app, name="models")
+
+
+def _port(help: str, variable: str | None = None) -> Any:
+    """Describe an option for a port, so that a number that is none is refused with its name."""
+    return typer.Option(envvar=variable, help=help, min=0, max=65535)
+
 
 # Errors go to stderr; whatever is piped on stays clean.
 out = Console(highlight=False, soft_wrap=True)
@@ -82,14 +88,12 @@ def main(
 @app.command()
 def up(
     host: Annotated[str, typer.Option(envvar="TRITONIC_HOST", help="Address of the gateway.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(envvar="TRITONIC_PORT", help="Port of the gateway; 0: a free one.")] = 1088,
+    port: Annotated[int, _port("Port of the gateway; 0: a free one.", "TRITONIC_PORT")] = 1088,
     repository: Repository = Path("model_repository"),
     state: State = Path(".tritonic"),
-    triton_http_port: Annotated[int, typer.Option(envvar="TRITONIC_TRITON_HTTP_PORT", help="0: a free one.")] = 8000,
-    triton_grpc_port: Annotated[int, typer.Option(envvar="TRITONIC_TRITON_GRPC_PORT", help="0: a free one.")] = 8001,
-    triton_metrics_port: Annotated[
-        int, typer.Option(envvar="TRITONIC_TRITON_METRICS_PORT", help="0: a free one.")
-    ] = 8002,
+    triton_http_port: Annotated[int, _port("0: a free one.", "TRITONIC_TRITON_HTTP_PORT")] = 8000,
+    triton_grpc_port: Annotated[int, _port("0: a free one.", "TRITONIC_TRITON_GRPC_PORT")] = 8001,
+    triton_metrics_port: Annotated[int, _port("0: a free one.", "TRITONIC_TRITON_METRICS_PORT")] = 8002,
     build: Annotated[bool, typer.Option(help="Build the default models when the repository lacks them.")] = True,
     embedding: Annotated[bool, typer.Option(help="Build the default model for embeddings too.")] = True,
 ) -> None:
@@ -126,37 +130,24 @@ def down(state: State = Path(".tritonic")) -> None:
 @app.command()
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on. [TRITONIC_HOST]")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on; 0: a free one. [TRITONIC_PORT]")] = None,
+    port: Annotated[int | None, _port("Port to listen on; 0: a free one. [TRITONIC_PORT]")] = None,
     triton: Annotated[
         list[str] | None, typer.Option(help="gRPC endpoint, host:port; may be repeated. [TRITONIC_TRITON_URLS]")
     ] = None,
 ) -> None:
     """Run the gateway alone, in front of Triton servers that run elsewhere. Every setting is in the environment."""
     with _sentences():
-        from pydantic import ValidationError
-
-        from gateway.models_file import ModelsFileError
-        from gateway.settings import Settings
+        from tritonic import settings
         from tritonic.serve import serve as run
 
-        given = {"host": host, "port": port, "triton_urls": triton}
-        try:
-            settings = Settings(**{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]
-        except ValidationError as error:
-            wrong = [f"TRITONIC_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()]
-            raise TritonicError("These settings are wrong:\n" + "\n".join(wrong)) from None
-        try:
-            started = run(settings)
-        except ModelsFileError as error:
-            raise TritonicError(str(error)) from None
-        if not started:
+        if not run(settings.check(host=host, port=port, triton_urls=triton)):
             raise TritonicError("The gateway did not start; its log says why.")
 
 
 @app.command()
 def doctor(
     host: Annotated[str, typer.Option(envvar="TRITONIC_HOST", help="Address of the gateway.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(envvar="TRITONIC_PORT", help="Port of the gateway.")] = 1088,
+    port: Annotated[int, _port("Port of the gateway.", "TRITONIC_PORT")] = 1088,
     state: State = Path(".tritonic"),
 ) -> None:
     """Say what is missing on this machine and how to get it. Exit status 1 when something needed is missing."""

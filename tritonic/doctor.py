@@ -168,14 +168,14 @@ def _ports(host: str, port: int, state: Path) -> Iterator[Finding]:
     if (here := runfile.running(state)) is not None:
         yield Finding("Ports", "good", f"Tritonic runs here already, {here.gateway_url or 'and is starting'}")
         return
-    for address, number, purpose, flag in (
-        (host, port, "the gateway", "--port"),
-        ("127.0.0.1", 8000, "Triton's HTTP endpoint", "--triton-http-port"),
-        ("127.0.0.1", 8001, "Triton's gRPC endpoint", "--triton-grpc-port"),
-        ("127.0.0.1", 8002, "Triton's metrics endpoint", "--triton-metrics-port"),
+    for address, number, purpose, remedy in (
+        (host, port, "the gateway", ports.another("--port", "TRITONIC_PORT")),
+        ("127.0.0.1", 8000, "Triton's HTTP endpoint", ports.another("--triton-http-port")),
+        ("127.0.0.1", 8001, "Triton's gRPC endpoint", ports.another("--triton-grpc-port")),
+        ("127.0.0.1", 8002, "Triton's metrics endpoint", ports.another("--triton-metrics-port")),
     ):
         try:
-            ports.check_free(address, number, purpose, f"`tritonic up {flag}`")
+            ports.check_free(address, number, purpose, remedy)
         except ports.PortError as error:
             yield Finding("Port", "missing", str(error))
         else:

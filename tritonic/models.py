@@ -1,6 +1,7 @@
 """Which models a running Triton knows, read over gRPC; and loading and unloading them."""
 
 import json
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,7 @@ import grpc
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
@@ -107,8 +109,10 @@ def show(urls: list[str], console: Console) -> None:
             operations = ", ".join(model.operations)
             cells = (model.served_name, state, operations, model.context_length, model.precision, model.backend)
             table.add_row(model.name, *cells)
-        # Names are to be copied: better a line that the terminal wraps than one that is cut.
-        console.print(table, width=max(console.width, 160), crop=False)
+        # Names are to be copied, and found in pipes: better lines that the terminal wraps than names that are cut.
+        unlimited = console.options.update(width=sys.maxsize)
+        table.width = Measurement.get(console, unlimited, table).maximum
+        console.print(table, crop=False)
         for model in models:
             if model.reason:
                 console.print(f"[bold]{escape(model.name)}[/]: {escape(model.reason.strip())}")

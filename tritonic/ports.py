@@ -15,6 +15,12 @@ class PortError(TritonicError):
     """A port cannot be listened on; the message says why and what to do."""
 
 
+def another(option: str, variable: str | None = None) -> str:
+    """How to give `up` another port, in the words of a sentence that ends with it."""
+    names = f"{option} or {variable}" if variable else option
+    return f'{names} (make up ARGS="{option} 0" takes a free one)'
+
+
 def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
     """Ports that nobody listens on at this moment, all different.
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from tritonic import disk, ports, runfile
+from gateway.settings import Settings
+from tritonic import disk, ports, runfile, settings
 from tritonic.child import Child, ChildError, describe_exit
 from tritonic.default_model import Default
 from tritonic.embedded import EmbeddedTriton
@@ -65,7 +66,7 @@ def _run(plan: Plan, console: Console, stopping: threading.Event) -> None:
     note = runfile.Running(runfile.Identity.mine(), uuid.uuid4().hex, str(plan.repository.resolve()))
     os.environ[runfile.TAG] = note.tag
     runfile.write(plan.state, note)
-    _check(plan)
+    told = _check(plan)
     for default in plan.defaults:
         _provide(plan.repository, default, console, stopping)
     with ExitStack() as running:
@@ -86,23 +87,26 @@ def _run(plan: Plan, console: Console, stopping: threading.Event) -> None:
 
         runfile.write(plan.state, replace(note, gateway_url=gateway.url, triton_grpc=triton.grpc_url))
         preferred = plan.defaults[0].name if plan.defaults else None
-        welcome(console, gateway.url, models, preferred, plan.state)
+        welcome(console, gateway.url, models, preferred, plan.state, asks_for_key=bool(told.api_keys))
         supervised = [Supervised(part, lambda line: _report(console, line)) for part in (triton, gateway)]
         supervise(supervised, stopping)
 
 
-def _check(plan: Plan) -> None:
-    """Find what would fail later, before anything is started."""
+def _check(plan: Plan) -> Settings:
+    """Find what would fail later, before anything is built or started; return what the gateway will be told."""
+    told = settings.check(host=plan.host, port=plan.port)
+    triton = EmbeddedTriton.host
     wanted = (
-        (plan.host, plan.port, "the gateway", "--port or TRITONIC_PORT"),
-        (EmbeddedTriton.host, plan.http_port, "Triton's HTTP endpoint", "--triton-http-port"),
-        (EmbeddedTriton.host, plan.grpc_port, "Triton's gRPC endpoint", "--triton-grpc-port"),
-        (EmbeddedTriton.host, plan.metrics_port, "Triton's metrics endpoint", "--triton-metrics-port"),
+        (plan.host, plan.port, "the gateway", ports.another("--port", "TRITONIC_PORT")),
+        (triton, plan.http_port, "Triton's HTTP endpoint", ports.another("--triton-http-port")),
+        (triton, plan.grpc_port, "Triton's gRPC endpoint", ports.another("--triton-grpc-port")),
+        (triton, plan.metrics_port, "Triton's metrics endpoint", ports.another("--triton-metrics-port")),
     )
     for host, port, purpose, remedy in wanted:
         ports.check_free(host, port, purpose, remedy)
     disk.check_room(plan.state, disk.TO_RUN, "running")
     plan.repository.mkdir(parents=True, exist_ok=True)
+    return told
 
 
 def _provide(repository: Path, default: Default, console: Console, stopping: threading.Event) -> None:
@@ -169,8 +173,9 @@ def _start_gateway(gateway: GatewayProcess, has_models: bool, console: Console, 
     with console.status("The gateway is starting …"):
         gateway.start()
         gateway.wait_live()
-        # It looks for models by itself; the first look is not always the one that finds them.
-        while has_models and not gateway.has_models() and time.monotonic() - started < 5:
+        # It looks for models by itself, from now on; the first look is not always the one that finds them.
+        live = time.monotonic()
+        while has_models and not gateway.has_models() and time.monotonic() - live < 5:
             if gateway.poll() is not None or stopping.wait(0.05):
                 break
     if stopping.is_set():

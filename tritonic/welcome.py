@@ -15,28 +15,49 @@ def example_model(models: Sequence[Model], preferred: str | None) -> str | None:
     return chatting[0].served_name if chatting else None
 
 
-def welcome(console: Console, url: str, models: Sequence[Model], preferred: str | None, state: Path) -> None:
-    """Print the address, a curl line, a Python snippet, and where the logs are."""
+def welcome(
+    console: Console,
+    url: str,
+    models: Sequence[Model],
+    preferred: str | None,
+    state: Path,
+    *,
+    asks_for_key: bool = False,
+) -> None:
+    """Print the address, a curl line, a Python snippet, and where the logs are.
+
+    Where the gateway asks for a key, the examples take it from a variable: what is printed here holds no secret.
+    """
     console.print()
     console.print(f"[bold green]Tritonic is ready:[/] [bold]{url}/v1[/]   documentation: {url}/docs")
     name = example_model(models, preferred)
     if name is not None:
+        if asks_for_key:
+            console.print("The gateway asks for a key: `export TRITONIC_API_KEY=…`, one of TRITONIC_API_KEYS, first.")
         # Printed without wrapping or markup, so that it can be copied.
-        examples = (_CURL + _PYTHON).format(url=url, model=name).rstrip()
+        key = _KEY if asks_for_key else _NO_KEY
+        examples = (_CURL + _PYTHON).format(url=url, model=name, **key).rstrip()
         console.print(examples, markup=False, highlight=False)
     console.print()
     console.print(f"Logs: {state / 'gateway.log'}, {state / 'triton.log'}. Ctrl-C or `tritonic down` stops everything.")
 
 
+_KEY = {
+    "header": '-H "Authorization: Bearer $TRITONIC_API_KEY" ',
+    "import_os": "import os\n",
+    "key": 'os.environ["TRITONIC_API_KEY"]',
+}
+_NO_KEY = {"header": "", "import_os": "", "key": '"none"'}
+
 _CURL = """
-curl {url}/v1/chat/completions -H 'Content-Type: application/json' \\
+curl {url}/v1/chat/completions {header}-H 'Content-Type: application/json' \\
   -d '{{"model": "{model}", "temperature": 0,
        "messages": [{{"role": "user", "content": "What is the capital of France?"}}]}}'
 """
 
 _PYTHON = """
-from openai import OpenAI
-client = OpenAI(base_url="{url}/v1", api_key="none")
+{import_os}from openai import OpenAI
+client = OpenAI(base_url="{url}/v1", api_key={key})
 answer = client.chat.completions.create(
     model="{model}", temperature=0, messages=[{{"role": "user", "content": "What is the capital of France?"}}]
 )

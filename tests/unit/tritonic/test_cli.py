@@ -9,7 +9,7 @@ from importlib.metadata import version
 import pytest
 from rich.console import Console
 
-from tritonic.models import Model
+from tritonic.models import Model, TritonModels, show
 from tritonic.running import endpoints
 from tritonic.welcome import example_model, welcome
 
@@ -76,3 +76,59 @@ def test_endpoints_come_from_the_environment_when_nothing_runs_here(tmp_path, mo
     assert endpoints(tmp_path) == ["127.0.0.1:8001"]
     monkeypatch.setenv("TRITONIC_TRITON_URLS", "a:1, b:2,")
     assert endpoints(tmp_path) == ["a:1", "b:2"]
+
+
+@pytest.mark.parametrize("command", ["up", "serve", "doctor"])
+@pytest.mark.parametrize("port", ["99999", "-1", "65536"])
+def test_a_port_that_is_none_is_wrong_usage(command, port):
+    ran = run(command, "--port", port, COLUMNS="200")
+    assert ran.returncode == 2
+    bound = "greater than or equal to 0" if port == "-1" else "less than or equal to 65535"
+    assert re.search(rf"Invalid value for '--port'.*: Input should be {bound}", ran.stderr)
+    assert "Traceback" not in ran.stderr
+
+
+@pytest.mark.parametrize("name", ["http", "grpc", "metrics"])
+def test_a_port_of_triton_that_is_none_is_wrong_usage_too(name):
+    ran = run("up", f"--triton-{name}-port", "99999", COLUMNS="200")
+    assert ran.returncode == 2
+    assert re.search(rf"'--triton-{name}-port'.*: Input should be less than or equal to 65535", ran.stderr)
+    by_variable = run("up", COLUMNS="200", **{f"TRITONIC_TRITON_{name.upper()}_PORT": "70000"})
+    assert by_variable.returncode == 2
+    assert f"TRITONIC_TRITON_{name.upper()}_PORT" in by_variable.stderr
+
+
+@pytest.mark.parametrize("width", [20, 60, 300])
+def test_names_of_models_are_whole_in_every_terminal(monkeypatch, width):
+    known = [
+        Model(
+            "llama-3.1-nemotron-nano-8b-instruct-int8", "nvidia/" + "long-name-" * 12, "READY", "", ("chat",), "8192"
+        ),
+        Model("b", "b", "UNAVAILABLE", "torn"),
+    ]
+    monkeypatch.setattr(TritonModels, "all", lambda _: known)
+    console = Console(file=io.StringIO(), width=width, highlight=False, soft_wrap=True)
+    show(["127.0.0.1:1"], console)
+    lines = console.file.getvalue().splitlines()
+    assert any(known[0].name in line and known[0].served_name in line and "READY" in line for line in lines)
+    assert any(re.match(r" *b +b +UNAVAILABLE", line) for line in lines)
+    assert "b: torn" in lines
+
+
+def test_the_examples_bear_a_key_where_one_is_asked_for(tmp_path):
+    console = Console(file=io.StringIO(), width=60, soft_wrap=True)
+    welcome(console, "http://127.0.0.1:1", [CHATS], None, tmp_path, asks_for_key=True)
+    text = console.file.getvalue()
+    curl = text[text.index("curl") : text.index("import os")]
+    said = subprocess.run(
+        ["bash", "-c", curl.replace("curl ", "printf '%s\\n' ", 1)],
+        env=os.environ | {"TRITONIC_API_KEY": "secret"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert "-H\nAuthorization: Bearer secret\n" in said
+    assert json.loads(said[said.index("-d\n") + 3 :])["model"] == "served-b"
+    python = text[text.index("import os") : text.index("Logs:")]
+    compile(python, "example", "exec")
+    assert 'api_key=os.environ["TRITONIC_API_KEY"]' in python
