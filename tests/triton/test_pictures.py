@@ -181,7 +181,7 @@ async def test_a_chat_over_http(gateway: Gateway, source: Source) -> None:
 @pytest.mark.parametrize(
     ("marks", "pictures", "message"),
     [
-        (1, 0, "[invalid_value:image] The prompt has 1 of the marks <image>, and the request has 0 pictures"),
+        (1, 0, "[invalid_value:text_input] The prompt has 1 of the marks <image>, each of which stands for a picture"),
         (1, 2, "[invalid_value:image] The prompt has 1 of the marks <image>, and the request has 2 pictures"),
         (0, 1, "[invalid_value:image] The prompt has 0 of the marks <image>, and the request has 1 pictures"),
         (12, 12, "[context_length_exceeded:text_input]"),

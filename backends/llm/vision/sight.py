@@ -35,19 +35,22 @@ class Sight:
         return tuple(Picture(encoded, number) for number, encoded in enumerate(images, 1))
 
     def expand_text(self, document: bytes, pictures: Sequence[Picture]) -> bytes:
-        """Put what stands for each picture in the place of its mark. Raises `InvalidValue`, naming `image`."""
+        """Put what stands for each picture in the place of its mark. Raises `InvalidValue`.
+
+        It names `text_input` where there are marks and no pictures at all, `image` where there are some.
+        """
         parts = document.split(self._facts.image_token.encode())
-        self._check(len(parts) - 1, len(pictures))
+        self._check(len(parts) - 1, len(pictures), "text_input")
         whole = parts[0]
         for picture, part in zip(pictures, parts[1:], strict=True):
             whole += self._expansion(plan(picture.size, self._facts)).encode() + part
         return whole
 
     def expand_tokens(self, tokens: npt.NDArray[np.integer[Any]], pictures: Sequence[Picture]) -> Tokens:
-        """The same for a prompt of token ids, int64[n]."""
+        """The same for a prompt of token ids, int64[n]; it names `token_ids`."""
         flat = tokens.reshape(-1).astype(np.int64)
         marks = np.flatnonzero(flat == self._facts.image_token_id)
-        self._check(len(marks), len(pictures))
+        self._check(len(marks), len(pictures), "token_ids")
         parts, start = [], 0
         for picture, mark in zip(pictures, marks, strict=True):
             text = self._expansion(plan(picture.size, self._facts))
@@ -92,7 +95,13 @@ class Sight:
             text += "\n"
         return text + ("\n" if how.rows else "") + facts.fake_token + facts.global_token + vectors + facts.fake_token
 
-    def _check(self, marks: int, pictures: int) -> None:
+    def _check(self, marks: int, pictures: int, prompt: str) -> None:
+        if marks and not pictures:
+            raise InvalidValue(
+                f"The prompt has {marks} of the marks {self._facts.image_token}, each of which stands for a picture; "
+                "none came with the request.",
+                prompt,
+            )
         if marks != pictures:
             raise InvalidValue(
                 f"The prompt has {marks} of the marks {self._facts.image_token}, and the request has {pictures} "

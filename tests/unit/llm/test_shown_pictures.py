@@ -220,6 +220,21 @@ def test_prompts_are_expanded_as_transformers_expands_them(sight):
     assert sight.expand_tokens(ids, opened).tolist() == sight.tokenizer.encode(text.decode()).ids
 
 
+def test_marks_without_pictures_are_refused_by_the_name_of_the_prompt(slow_desk, sight):
+    desk, _ = slow_desk
+    client = Waiter()
+    desk.take(request(b"a ~ b ~"), client)
+    assert client.done.wait(10)
+    (error,) = client.errors
+    assert error.startswith("[invalid_value:text_input] The prompt has 2 of the marks ~, each of which stands for a")
+    ids = np.array(sight.tokenizer.encode("a <image>").ids, np.int32)
+    with pytest.raises(InvalidValue, match=r"\[invalid_value:token_ids\] The prompt has 1 of the marks <image>"):
+        sight.expand_tokens(ids, ())
+    for text, pictures in ((b"<image>", 2), (b"", 1)):
+        with pytest.raises(InvalidValue, match=r"\[invalid_value:image\]"):
+            sight.expand_text(text, sight.open([encoded(photo(9, 9))] * pictures))
+
+
 def test_places_of_vectors_have_their_numbers(sight):
     opened = sight.open([encoded(photo(256, 128)), encoded(photo(64, 64, seed=2))])
     tokens = np.array(sight.tokenizer.encode(sight.expand_text(b"<image>?<image>", opened).decode()).ids)
