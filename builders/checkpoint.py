@@ -14,6 +14,9 @@ from builders.errors import SourceUnavailable
 READ = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "[0-9]_*/config.json", "[0-9]_*/*.safetensors")
 """The files of a checkpoint that decide what is built, those of the modules of sentence-transformers too."""
 
+TOKENIZERS = (("tokenizer.json",), ("*.model",), ("tekken.json",), ("vocab.json", "merges.txt"))
+"""Files of which each group alone makes a tokenizer: the fast one's, sentencepiece's, Mistral's, byte-level BPE's."""
+
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
@@ -89,6 +92,14 @@ class Checkpoint:
                 "Weights in PyTorch's pickle format are not read: loading them can run code."
             )
         return found
+
+    def check_tokenizer(self) -> None:
+        """Refuse a folder without a tokenizer. Raises SourceUnavailable, which names what is missing."""
+        if not any(all(any(self.folder.glob(name)) for name in files) for files in TOKENIZERS):
+            raise SourceUnavailable(
+                f"{self.folder} has no tokenizer: it lacks tokenizer.json, and there is neither tokenizer.model nor "
+                "vocab.json with merges.txt, of which one could be made. Copy it from where the weights came from."
+            )
 
     def num_parameters(self) -> int:
         """Count the parameters from the headers of the safetensors files."""

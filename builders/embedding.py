@@ -57,6 +57,11 @@ class Embedding:
         progress.begin("fetch", recipe.source)
         checkpoint = source.fetch(scratch, progress)
         model = sentence_model.read(checkpoint)
+        if not (model.transformer.folder / "tokenizer.json").is_file():
+            raise SourceUnavailable(
+                f"{model.transformer.folder} has no tokenizer.json, which the backend reads. Copy it from where the "
+                "weights came from."
+            )
         context_length = _context_length(recipe, model)
 
         progress.begin("export", f"{recipe.precision} for {recipe.target}")
@@ -65,8 +70,6 @@ class Embedding:
         for name in OWN_FILES:
             if (model.transformer.folder / name).is_file():
                 shutil.copyfile(model.transformer.folder / name, engine / name)
-        if not (engine / "tokenizer.json").is_file():
-            raise SourceUnavailable("The checkpoint has no tokenizer.json, which the backend reads.")
 
         progress.begin("verify", "against the source model")
         figures = verify(model, engine, context_length, recipe.precision, progress)

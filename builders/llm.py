@@ -44,6 +44,7 @@ class LLM:
         """Build the engine and `config.pbtxt` into `folder`; give the figures of the verification."""
         progress.begin("fetch", recipe.source)
         checkpoint = source.fetch(scratch, progress)
+        checkpoint.check_tokenizer()
         onnx_target.check(recipe, _text_config(checkpoint.config()))
         sees = idefics3.is_one(checkpoint.config())
         context_length = _context_length(recipe, checkpoint)

@@ -102,6 +102,7 @@ def test_a_wrong_engine_is_not_installed(folder: Path, built: Built, tmp_path: P
     ("file", "change", "sentence"),
     [
         ("modules.json", None, "has no modules.json"),
+        ("tokenizer.json", None, "has no tokenizer.json, which the backend reads"),
         ("1_Pooling/config.json", {"pooling_mode": "attention"}, "pooling 'attention' is not known"),
         ("1_Pooling/config.json", {"include_prompt": False}, "leaves its prompts out"),
         ("config_sentence_transformers.json", {"default_prompt_name": "x"}, "no such prompt"),
