@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 # Prompts up to this size are tokenised within a millisecond or so; longer ones have a thread of their own.
 _SHORT_BYTES = 16_384
+# With up to seven rows every token travels by itself; with 16, four do: ten responses a second on two cores.
+_ROWS_PER_TOKEN = 4
 _STRUCTURED = b"structured_outputs"
 
 
@@ -182,6 +184,10 @@ class Desk:
             return self._long
         return self._structured if _STRUCTURED in request.sampling else self._short
 
+    def tokens_together(self) -> int:
+        """How many tokens of a row travel in one response: so many that there is about one for each step."""
+        return max(1, self._engine.figures.rows_active // _ROWS_PER_TOKEN)
+
     def submit(self, generation: Generation) -> None:
         """Hand a generation to the engine. Raises `GenerationError`."""
         self._engine.submit(generation)
@@ -216,7 +222,7 @@ class _Exchange:
         self.key = key
         self._request: Request | None = request
         self._desk = desk
-        self._reply = Reply(client, stream=request.stream)
+        self._reply = Reply(client, stream=request.stream, together=desk.tokens_together)
         self._generation: Generation | None = None
         self._cancelled = False
 
