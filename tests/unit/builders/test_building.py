@@ -10,16 +10,12 @@ from pathlib import Path
 import pytest
 from tiny_llama import TEMPLATE, make_checkpoint
 
-from builders import config_pbtxt, llm, manifest, onnx_target, repository
+from builders import config_pbtxt, llm, manifest, repository
 from builders.build import Built, build
 from builders.checkpoint import Checkpoint, sha256
 from builders.errors import (
-    MissingTools,
     NotEnoughSpace,
-    RecipeError,
-    RepositoryBusy,
     SourceUnavailable,
-    UnsupportedModel,
     VerificationFailed,
 )
 from builders.progress import STAGES, Silent

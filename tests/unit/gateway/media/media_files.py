@@ -4,6 +4,7 @@ import array
 import base64
 import io
 import math
+import time
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -11,9 +12,11 @@ import av
 import docx
 import fpdf
 import pptx
+import pytest
 import xlsxwriter
 from PIL import Image
 
+from gateway.errors import InvalidRequest
 from gateway.media.media import Blob, Media
 from gateway.media.sniffing import Kind
 
@@ -26,6 +29,18 @@ async def fetch(media: Media, reference: str, *, param: str, accept: Collection[
     """What a reference leads to, before anybody looks at it or reads it."""
     allowance = media.allowance()
     return await media._attempt(param, allowance, lambda: media._fetch(reference, accept, allowance, bare=False))
+
+
+async def refusal(media: Media, url: str, *, accept: Collection[Kind] = ("document",)) -> str:
+    """Why a reference is refused, in a sentence and within ten seconds."""
+    started = time.monotonic()
+    with pytest.raises(InvalidRequest) as failure:
+        await fetch(media, url, param="messages[0].content[1]", accept=accept)
+    assert failure.value.param == "messages[0].content[1]"
+    assert time.monotonic() - started < 10
+    prefix = "Invalid value for 'messages[0].content[1]': "
+    assert failure.value.message.startswith(prefix) and failure.value.message.endswith(".")
+    return failure.value.message.removeprefix(prefix)
 
 
 def picture(form: str = "PNG", size: tuple[int, int] = (40, 30), **options: Any) -> bytes:

@@ -1,0 +1,146 @@
+"""Servers that answer badly, slowly or without end: what a fetch takes of them, and for how long."""
+
+import asyncio
+import gzip
+import resource
+import time
+
+import pytest
+from media_files import fetch, picture, refusal
+
+from gateway.errors import InvalidRequest, Overloaded
+
+
+async def test_statuses_and_broken_servers(site, media):
+    assert "status 404" in await refusal(media, site.page("/no", b"x", status="404 Not Found"))
+    assert "status 302" in await refusal(media, site.page("/nowhere", b"", status="302 Found"))
+
+    async def cut(out):
+        out.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nfew")
+
+    assert "cut off" in await refusal(media, site.script("/cut", cut))
+
+    async def gibberish(out):
+        out.write(b"SSH-2.0-OpenSSH_9.6\r\n\r\n")
+
+    assert "web server" in await refusal(media, site.script("/ssh", gibberish))
+    assert "does not take the connection" in await refusal(media, "http://127.0.0.1:1/")
+    assert "it is empty" in await refusal(media, site.page("/empty", b""))
+
+
+async def test_a_server_that_does_not_speak_tls(media):
+    async def serve(_, writer):
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    assert "does not speak TLS" in await refusal(media, f"https://127.0.0.1:{port}/")
+    server.close()
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_an_endless_answer_is_cut_at_the_limit(site, make_media, chunked):
+    sent = 0
+
+    async def endless(out):
+        nonlocal sent
+        out.write(b"HTTP/1.1 200 OK\r\n" + (b"Transfer-Encoding: chunked\r\n\r\n" if chunked else b"\r\n"))
+        while not out.is_closing():
+            out.write(b"10000\r\n" + b"a" * 65536 + b"\r\n" if chunked else b"a" * 65536)
+            await out.drain()
+            sent += 65536
+
+    media = make_media(media_allow_private=True, media_max_bytes=10**6)
+    assert "larger than this service takes, 1000000 bytes" in await refusal(media, site.script("/", endless))
+    assert sent < 20 * 10**6
+
+
+async def test_an_answer_that_says_it_is_too_large_is_not_read(site, make_media):
+    async def announce(out):
+        out.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5000000\r\n\r\n")
+        await asyncio.sleep(3)
+
+    media = make_media(media_allow_private=True, media_max_bytes=10**6)
+    started = time.monotonic()
+    assert "larger" in await refusal(media, site.script("/", announce))
+    assert time.monotonic() - started < 2
+
+
+async def test_a_slow_drip_ends_in_time(site, make_media):
+    async def drip(out):
+        out.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        while not out.is_closing():
+            out.write(b"a")
+            await out.drain()
+            await asyncio.sleep(0.05)
+
+    media = make_media(media_allow_private=True, media_timeout=0.5)
+    started = time.monotonic()
+    assert "within 0.5 seconds" in await refusal(media, site.script("/", drip))
+    assert time.monotonic() - started < 3
+
+
+async def test_a_resolver_that_hangs_ends_in_time(make_media):
+    async def resolve(host, port):
+        await asyncio.sleep(60)
+
+    assert "within 0.3 seconds" in await refusal(make_media(resolve, media_timeout=0.3), "http://slow.example/")
+
+
+async def test_a_gzip_bomb_is_cut_at_the_limit(site, media):
+    bomb = gzip.compress(bytes(2**30), 9)
+    assert len(bomb) < 1_100_000
+    await fetch(
+        media, site.page("/ok", gzip.compress(b"fine"), "Content-Encoding: gzip"), param="p", accept=("document",)
+    )
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert "larger" in await refusal(media, site.page("/", bomb, "Content-Encoding: gzip"))
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    assert grown < 200, f"{grown} MiB"
+
+
+async def test_what_comes_is_judged_by_its_bytes(site, media):
+    script = site.page("/a.png", b"#!/bin/sh\necho hi\n", "Content-Type: image/png")
+    assert "expected a picture" in await refusal(media, script, accept=("picture",))
+    png = site.page("/a.txt", picture(), "Content-Type: text/plain")
+    assert "of the type image/png" in await refusal(media, png)
+    assert (await media.picture(png, param="p")).media_type == "image/png"
+
+
+async def test_no_more_are_fetched_at_a_time_than_allowed(site, make_media):
+    most = 0
+
+    async def slowly(out):
+        nonlocal most
+        most = max(most, site.open)
+        await asyncio.sleep(0.1)
+        out.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    url = site.script("/", slowly)
+    media = make_media(media_allow_private=True, media_concurrency=2)
+    await asyncio.gather(*(fetch(media, url, param="p", accept=("document",)) for _ in range(6)))
+    assert most == 2
+
+    async def hang(out):
+        await asyncio.sleep(2)
+
+    media = make_media(media_allow_private=True, media_concurrency=1, media_timeout=0.4)
+    hung = site.script("/hang", hang)
+    found = await asyncio.gather(
+        *(fetch(media, hung, param="p", accept=("document",)) for _ in range(3)), return_exceptions=True
+    )
+    assert {type(each) for each in found} == {InvalidRequest, Overloaded}
+
+
+async def test_closing_ends_what_is_under_way(site, media):
+    async def hang(out):
+        await asyncio.sleep(30)
+
+    fetching = asyncio.create_task(fetch(media, site.script("/", hang), param="p", accept=("document",)))
+    while not site.asked:
+        await asyncio.sleep(0.01)
+    await media.close()
+    assert fetching.cancelled()
+    with pytest.raises(Overloaded):
+        await fetch(media, site.url("/"), param="p", accept=("document",))
