@@ -1,0 +1,77 @@
+"""A Triton with models of all foreign layouts, and a gateway before it."""
+
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from tests.triton.asking import Ask
+from tests.triton.foreign import layouts
+from tests.wire.serving import Gateway, serve
+from tritonic.embedded import EmbeddedTriton
+
+MODELS = """
+[models."llmapi"]
+chat_template_file = "plain.jinja"
+context_length = 4000
+[models."llmapi_deltas"]
+tokenizer_config = "tokenizer_config.json"
+[models."llmapi_once"]
+chat_template_file = "plain.jinja"
+modalities = ["text", "image"]
+[models."vllm_model"]
+served_name = "org/served-by-vllm"
+chat_template_file = "plain.jinja"
+owned_by = "org"
+[models."ensemble"]
+chat_template_file = "plain.jinja"
+context_length = 4000
+[models."tensorrt_llm_bls"]
+chat_template_file = "plain.jinja"
+context_length = 4000
+[models."accumulating_bls"]
+chat_template_file = "plain.jinja"
+max_tokens = 100
+[models."secret"]
+hidden = true
+"""
+
+
+@pytest.fixture(scope="package")
+def foreign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[EmbeddedTriton, Path]]:
+    repository = tmp_path_factory.mktemp("foreign") / "repository"
+    repository.mkdir()
+    layouts.install_llmapi(repository, "llmapi")
+    layouts.install_llmapi(repository, "llmapi_deltas", grow="delta")
+    layouts.install_llmapi(repository, "llmapi_once", decoupled=False)
+    layouts.install_llmapi(repository, "secret")
+    layouts.install_vllm(repository, "vllm_model")
+    layouts.install_vllm(repository, "bare")
+    layouts.install_inflight_batcher(repository)
+    with EmbeddedTriton(repository) as running:
+        yield running, repository
+
+
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
+async def served(foreign: tuple[EmbeddedTriton, Path]) -> AsyncIterator[Gateway]:
+    triton, repository = foreign
+    template = "{% for m in messages %}{{ m.content if m.content is string else m.content[0].text }}{% endfor %}"
+    (repository.parent / "plain.jinja").write_text(template)
+    config = {"chat_template": template, "bos_token": {"content": "<s>"}, "eos_token": "</s>"}
+    (repository.parent / "tokenizer_config.json").write_text(json.dumps(config))
+    (repository.parent / "models.toml").write_text(MODELS)
+    async with serve(triton.grpc_url, models_file=repository.parent / "models.toml") as running:
+        yield running
+
+
+@pytest.fixture
+def ask(served: Gateway) -> Ask:
+    return Ask(served)
+
+
+@pytest.fixture
+def journal(foreign: tuple[EmbeddedTriton, Path]) -> Callable[[], list[dict[str, Any]]]:
+    return lambda: layouts.journal(foreign[1])

@@ -1,0 +1,133 @@
+"""What foreign layouts carry: tensors as the engines see them, and what is refused because there is none for it."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.triton.asking import Ask
+from tests.triton.foreign.asking import ALL, BATCHERS, asked, chat, refusal, script
+from tests.wire.serving import Gateway
+
+pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
+
+PICTURE = "data:image/gif;base64,R0lGODlhAQABAIAAAP///wAAACH5BAEAAAAALAAAAAABAAEAAAICRAEAOw=="
+
+
+async def test_the_tensors_of_llmapi(ask: Ask, journal: Callable[[], list[dict[str, Any]]]) -> None:
+    more = {"temperature": 0.5, "top_p": 0.9, "top_k": 5, "seed": -1, "presence_penalty": 1.0, "frequency_penalty": -1}
+    await ask(chat("llmapi", "a", stream=True, **more))
+    inputs = asked(journal(), "llmapi")
+    values = {name: tensor["values"][0] for name, tensor in inputs.items() if name != "text_input"}
+    assert values == pytest.approx(
+        {
+            "streaming": True,
+            "sampling_param_exclude_input_from_output": True,
+            "return_finish_reason": True,
+            "sampling_param_temperature": 0.5,
+            "sampling_param_top_p": 0.9,
+            "sampling_param_frequency_penalty": -1.0,
+            "sampling_param_presence_penalty": 1.0,
+            "sampling_param_max_tokens": 4000,
+            "sampling_param_top_k": 5,
+            "sampling_param_seed": 2**64 - 1,
+        }
+    )
+    assert all(tensor["shape"] == [1] for tensor in inputs.values())
+    await ask(chat("llmapi_once", "a", stream=True))
+    once = asked(journal(), "llmapi_once")
+    assert once["streaming"]["values"] == [False]
+    assert "sampling_param_max_tokens" not in once
+
+
+@pytest.mark.parametrize("model", ["ensemble", "tensorrt_llm_bls"])
+async def test_the_tensors_of_the_batchers(ask: Ask, journal: Callable[[], list[dict[str, Any]]], model: str) -> None:
+    await ask(chat(model, "a", temperature=0.5, min_tokens=1, seed=7, repetition_penalty=1.5, presence_penalty=1))
+    inputs = asked(journal(), "tensorrt_llm")
+    found = {name: tensor["values"][0] for name, tensor in inputs.items() if len(tensor["values"]) == 1}
+    expected = {
+        "streaming": True,
+        "exclude_input_in_output": True,
+        "request_output_len": 4000,
+        "temperature": 0.5,
+        "runtime_top_p": 1.0,
+        "min_tokens": 1,
+        "seed": 7,
+        "repetition_penalty": 1.5,
+        "presence_penalty": 1.0,
+        "return_num_input_tokens": True,
+        "return_num_output_tokens": True,
+    }
+    assert {name: found[name] for name in expected} == expected
+    await ask(chat(model, "a", temperature=0))
+    inputs = asked(journal(), "tensorrt_llm")
+    assert inputs["runtime_top_k"]["values"] == [1]
+    assert "seed" not in inputs
+
+
+@pytest.mark.parametrize("model", BATCHERS)
+async def test_structures_become_guides(ask: Ask, journal: Callable[[], list[dict[str, Any]]], model: str) -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    asks = [
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}}, "json_schema"),
+        ({"structured_outputs": {"regex": "[0-9]+"}}, "regex"),
+        ({"structured_outputs": {"choice": ["a.b", "c"]}}, "regex"),
+        ({"structured_outputs": {"grammar": 'root ::= "a"'}}, "ebnf_grammar"),
+    ]
+    guides = []
+    for more, kind in asks:
+        await ask(chat(model, "a", **more))
+        inputs = asked(journal(), "tensorrt_llm")
+        assert inputs["guided_decoding_guide_type"]["values"] == [kind]
+        guides += inputs["guided_decoding_guide"]["values"]
+    assert json.loads(guides[0]) == schema
+    assert guides[1:] == ["[0-9]+", r"a\.b|c", 'root ::= "a"']
+
+
+REFUSED = [
+    ({"logprobs": True}, "logprobs", ["llmapi", *BATCHERS]),
+    ({"logit_bias": {"1": 5}}, "logit_bias", ["llmapi", *BATCHERS]),
+    ({"min_p": 0.5}, "min_p", ["llmapi", *BATCHERS]),
+    ({"ignore_eos": True}, "ignore_eos", ["llmapi", *BATCHERS]),
+    ({"stop_token_ids": [1]}, "stop_token_ids", ["llmapi", *BATCHERS]),
+    ({"min_tokens": 2}, "min_tokens", ["llmapi"]),
+    ({"min_tokens": 2, "stop": "x"}, "min_tokens", BATCHERS),
+    ({"repetition_penalty": 1.2}, "repetition_penalty", ["llmapi"]),
+    ({"response_format": {"type": "json_object"}}, "response_format", ["llmapi"]),
+]
+
+
+@pytest.mark.parametrize(("option", "param", "models"), REFUSED)
+async def test_what_a_layout_cannot_carry_is_refused(
+    served: Gateway, option: dict[str, Any], param: str, models: list[str]
+) -> None:
+    for model in models:
+        assert (await refusal(served, chat(model, "a", **option)))[:2] == (400, param), model
+
+
+async def test_log_probabilities_of_the_vllm_backend(served: Gateway, ask: Ask) -> None:
+    answer = await served.client().chat.completions.create(**chat("org/served-by-vllm", "a", "b", logprobs=True))
+    assert answer.choices[0].logprobs is not None
+    assert [(entry.token, entry.logprob) for entry in answer.choices[0].logprobs.content or []] == [
+        ("a", -0.5),
+        ("b", -0.5),
+    ]
+    body = {"model": "org/served-by-vllm", "prompt": script("a"), "echo": True, "logprobs": 1}
+    assert (await refusal(served, body))[:2] == (400, "logprobs")
+
+
+async def test_prompts_of_token_ids_are_refused(served: Gateway) -> None:
+    for model in (*ALL, *BATCHERS):
+        assert (await refusal(served, {"model": model, "prompt": [1, 2]}))[:2] == (400, "prompt"), model
+
+
+async def test_pictures(served: Gateway, journal: Callable[[], list[dict[str, Any]]]) -> None:
+    content = [{"type": "text", "text": script("a cat")}, {"type": "image_url", "image_url": {"url": PICTURE}}]
+    body = {"model": "llmapi_once", "messages": [{"role": "user", "content": content}]}
+    answer = (await served.http.post("/v1/chat/completions", json=body)).json()
+    assert answer["choices"][0]["message"]["content"] == "a cat"
+    assert asked(journal(), "llmapi_once")["image_url"]["values"] == [PICTURE]
+    for model in ("llmapi", *BATCHERS):
+        status, param, _ = await refusal(served, {**body, "model": model})
+        assert (status, param) == (400, "messages[0].content[1]")
