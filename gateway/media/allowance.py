@@ -16,6 +16,9 @@ class Allowance:
         self._max_bytes = max_bytes
         self._left = max_bytes
         self.place = asyncio.Semaphore(_AT_ONCE)
+        self.reading = asyncio.Lock()
+        """Held while a document or a sound is read or waits for it: one of a request at a time, so that a request with
+        many stands in line behind one with few, and never holds every process there is."""
 
     def take(self, count: int) -> None:
         """Count bytes as soon as they are there. Raises `Unusable` where there are more than all may have together."""

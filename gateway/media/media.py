@@ -123,7 +123,8 @@ class Media:
                 "max_characters": self._settings.document_max_characters,
             }
             largest = 4 * self._settings.document_max_characters
-            return (await self._readers.read(task, blob.data, largest=largest)).decode()
+            async with allowance.reading:
+                return (await self._readers.read(task, blob.data, largest=largest)).decode()
 
         return await self._attempt(param, allowance, read)
 
@@ -139,7 +140,8 @@ class Media:
             blob = await self._fetch(data_base64, _SOUND, allowance, bare=True)
             seconds = self._settings.sound_max_seconds
             task = {"task": "sound", "container": sniffing.SOUNDS[blob.media_type], "max_seconds": seconds}
-            data = await self._readers.read(task, blob.data, largest=int(seconds * _SOUND_RATE * 4))
+            async with allowance.reading:
+                data = await self._readers.read(task, blob.data, largest=int(seconds * _SOUND_RATE * 4))
             return Sound(data=data, seconds=len(data) / 4 / _SOUND_RATE)
 
         return await self._attempt(param, allowance, listen)

@@ -10,6 +10,7 @@ from gateway.media.unusable import Unusable
 
 _MOST_UNPACKED = 256 * 2**20
 _MOST_PARTS = 20_000
+_MOST_PAGES = 10_000
 
 
 def text(data: bytes, media_type: str, *, markup: bool, most: int) -> str:
@@ -19,7 +20,7 @@ def text(data: bytes, media_type: str, *, markup: bool, most: int) -> str:
     parser raises about a broken file.
     """
     found, size = [], 0
-    for part in _parts(data, media_type, markup):
+    for part in _parts(data, media_type, markup, most):
         found.append(part)
         size += len(part)
         if size > most:
@@ -31,14 +32,14 @@ def text(data: bytes, media_type: str, *, markup: bool, most: int) -> str:
     return whole
 
 
-def _parts(data: bytes, media_type: str, markup: bool) -> Iterator[str]:
+def _parts(data: bytes, media_type: str, markup: bool, most: int) -> Iterator[str]:
     if media_type == PDF:
         return _pdf(data)
     if media_type == ZIP:
-        return _archive(data)
+        return _archive(data, most)
     if media_type == OLE:
-        return _old_office(data)
-    return iter([letters.read(data, markup=markup)])
+        return _old_office(data, most)
+    return iter([letters.read(data, markup=markup, most=most)])
 
 
 def _pdf(data: bytes) -> Iterator[str]:
@@ -52,6 +53,8 @@ def _pdf(data: bytes) -> Iterator[str]:
             raise Unusable("the PDF is encrypted; send it without a password") from None
         raise Unusable("the PDF is broken") from None
     empty = True
+    if len(document) > _MOST_PAGES:
+        raise Unusable(f"the PDF has {len(document)} pages; this service takes up to {_MOST_PAGES}")
     for index in range(len(document)):
         page = document[index]
         words = page.get_textpage().get_text_range()
@@ -66,29 +69,31 @@ def _pdf(data: bytes) -> Iterator[str]:
         raise Unusable(f"there is no text on the {pages} of the PDF; it seems to be scanned: send pictures instead")
 
 
-def _archive(data: bytes) -> Iterator[str]:
+def _archive(data: bytes, most: int) -> Iterator[str]:
     try:
         archive = zipfile.ZipFile(BytesIO(data))
     except zipfile.BadZipFile:
         raise Unusable("the file is broken or cut off") from None
     with archive:
         parts = archive.infolist()
-        if len(parts) > _MOST_PARTS or sum(part.file_size for part in parts) > _MOST_UNPACKED:
+        if len(parts) > _MOST_PARTS:
+            raise Unusable(f"it holds {len(parts)} parts; this service takes up to {_MOST_PARTS}")
+        if sum(part.file_size for part in parts) > _MOST_UNPACKED:
             raise Unusable(f"unpacked it is larger than this service takes, {_MOST_UNPACKED // 2**20} MiB")
         names = {part.filename for part in parts}
-        office.check_markup(archive)
+        office.check_parts(archive, most=_MOST_UNPACKED)
     if "word/document.xml" in names:
-        return office.docx(data)
+        return office.docx(data, most=most)
     if "ppt/presentation.xml" in names:
         return office.pptx(data)
     if {"xl/workbook.xml", "xl/workbook.bin"} & names:
-        return office.sheets(data)
+        return office.sheets(data, most=most)
     raise Unusable("it is a ZIP archive, not a document: expected a PDF, DOCX, PPTX, XLSX, HTML or text file")
 
 
-def _old_office(data: bytes) -> Iterator[str]:
+def _old_office(data: bytes, most: int) -> Iterator[str]:
     if "EncryptedPackage".encode("utf-16-le") in data:
         raise Unusable("the document is encrypted; send it without a password")
     if "Workbook".encode("utf-16-le") in data:
-        return office.sheets(data)
+        return office.sheets(data, most=most)
     raise Unusable("it is a file of an older Office; save it as DOCX, XLSX, PPTX or PDF")

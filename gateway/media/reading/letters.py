@@ -9,10 +9,14 @@ _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f]")  # the escape of termina
 _MARKUP = re.compile(r"<(?:!doctype\s+html|html|head|body)\b", re.I)
 
 
-def read(data: bytes, *, markup: bool) -> str:
+def read(data: bytes, *, markup: bool, most: int) -> str:
     """Return the text of a text file; that of HTML as Markdown. Raises `Unusable` about what is no text."""
     found = plain(data)
-    return markdown(found) if markup or is_markup(found) else found
+    if not markup and not is_markup(found):
+        return found
+    from gateway.media.reading.markup import markdown  # 60 ms that other text need not wait for
+
+    return markdown(found, most=most)
 
 
 def plain(data: bytes) -> str:
@@ -45,34 +49,6 @@ def is_markup(text: str) -> bool:
     while beginning.startswith("<!--"):
         beginning = beginning.partition("-->")[2].lstrip()
     return _MARKUP.match(beginning) is not None
-
-
-def markdown(html: str) -> str:
-    """Return what a page says, as Markdown: no scripts, styles and pictures, but what pictures are said to show."""
-    from bs4 import BeautifulSoup
-    from markdownify import ATX, MarkdownConverter
-
-    page = BeautifulSoup(html, "html.parser")
-    for hidden in page(["script", "style", "template", "noscript", "svg", "iframe", "object"]):
-        hidden.decompose()
-    for picture in page("img"):
-        picture.replace_with(str(picture.get("alt") or ""))
-    title = page.title.get_text(strip=True) if page.title is not None else ""
-    if page.head is not None:
-        page.head.decompose()
-    for words in page.find_all(string=re.compile(r"\|")):
-        if words.find_parent(["td", "th"]) is not None:
-            words.replace_with(words.replace("|", "\\|"))
-    converter = MarkdownConverter(
-        heading_style=ATX,
-        table_infer_header=True,
-        bullets="-",
-        escape_asterisks=False,
-        escape_underscores=False,
-        escape_misc=False,
-    )
-    body = re.sub(r"\n{3,}", "\n\n", str(converter.convert_soup(page)).strip())
-    return f"# {title}\n\n{body}" if title and not body.startswith(f"# {title}\n") and body != f"# {title}" else body
 
 
 def _textual(text: str) -> str:

@@ -3,34 +3,69 @@
 import csv
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from io import BytesIO, StringIO
 from typing import Any
 
-from gateway.media.reading import letters
 from gateway.media.unusable import Unusable
 
 _HEAD = 4096
+_PIECE = 1 << 20
+_MOST_TAGS = {"word/": 400_000, "ppt/": 1_000_000}
+"""What begins a tag, in all XML of a document: about as much as can be read in the time that there is by default."""
+_MOST_XML = {"word/": 64 * 2**20, "ppt/": 64 * 2**20}
+_MARKUP = (".xml", ".rels", ".vml")
 
 
-def check_markup(archive: zipfile.ZipFile) -> None:
-    """Refuse document types and entities: Office writes none, so they are bombs. Raises `Unusable`."""
+def check_parts(archive: zipfile.ZipFile, *, most: int) -> None:
+    """Refuse what would be unpacked for ever or never read, by looking at all of it once. Raises `Unusable`.
+
+    `most` is in bytes, of all parts together, and what an archive says of its parts' sizes is not trusted.
+    """
+    left = most
+    tags, sizes = Counter[str](), Counter[str]()
     for part in archive.infolist():
-        if part.filename.endswith((".xml", ".rels", ".vml")):
-            with archive.open(part) as opened:
-                start = opened.read(_HEAD).replace(b"\0", b"").upper()  # in UTF-16 too
-            if b"<!DOCTYPE" in start or b"<!ENTITY" in start:
-                raise Unusable("the file declares XML entities, which no Office document does")
+        if part.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise Unusable("the file is packed in a way that no Office document is")
+        folder, markup = part.filename.partition("/")[0] + "/", part.filename.endswith(_MARKUP)
+        declared, part.file_size = part.file_size, left + 1  # where `zipfile` stops unpacking
+        unpacked, head = 0, b""
+        with archive.open(part) as opened:
+            while piece := opened.read(_PIECE):
+                unpacked += len(piece)
+                if unpacked > left:
+                    raise Unusable(f"unpacked it is larger than this service takes, {most // 2**20} MiB")
+                if not markup:
+                    continue
+                head = head or piece[:_HEAD]
+                tags[folder] += piece.count(b"<")
+                sizes[folder] += len(piece)
+                for count, limits, what in ((tags, _MOST_TAGS, "tags"), (sizes, _MOST_XML, "bytes of XML")):
+                    if count[folder] > limits.get(folder, most):
+                        raise Unusable(
+                            f"with its part '{part.filename[:100]}', the document has more {what} than this service"
+                            f" takes, {limits[folder]}"
+                        )
+        if unpacked != declared:
+            raise Unusable("the file is broken or cut off")
+        left -= unpacked
+        # Document types and entities: Office writes none, so they are bombs.
+        start = head.replace(b"\0", b"").upper()  # in UTF-16 too
+        if b"<!DOCTYPE" in start or b"<!ENTITY" in start:
+            raise Unusable("the file declares XML entities, which no Office document does")
 
 
-def docx(data: bytes) -> Iterator[str]:
+def docx(data: bytes, *, most: int) -> Iterator[str]:
     """Yield the text of a Word document, with headings, lists, tables, footnotes and text boxes."""
     import defusedxml
     import mammoth
 
+    from gateway.media.reading.markup import markdown
+
     defusedxml.defuse_stdlib()  # mammoth reads with the parsers of Python
     page = mammoth.convert_to_html(BytesIO(data), convert_image=mammoth.images.img_element(lambda _: {"src": ""}))
-    yield letters.markdown(page.value)
+    yield markdown(page.value, most=most)
 
 
 def pptx(data: bytes) -> Iterator[str]:
@@ -63,10 +98,18 @@ def _shape(shape: Any) -> Iterator[str]:
         for inner in shape.shapes:
             yield from _shape(inner)
     elif getattr(shape, "has_table", False):
-        yield table([[cell.text for cell in row.cells] for row in shape.table.rows])
+        yield table(_rows(shape.table))
     elif getattr(shape, "has_text_frame", False) and shape.text_frame.text.strip():
         lines = [("  " * paragraph.level, paragraph.text) for paragraph in shape.text_frame.paragraphs]
         yield "\n".join(indent + text.replace("\v", "\n") for indent, text in lines if text.strip())
+
+
+def _rows(grid: Any) -> Iterator[list[str]]:
+    """Yield a table's words. Its own `rows` look for each row among all of them."""
+    from pptx.table import _Cell
+
+    for row in grid._tbl.tr_lst:
+        yield [_Cell(cell, grid).text for cell in row.tc_lst]
 
 
 def table(rows: Iterable[Sequence[str]]) -> str:
@@ -77,8 +120,12 @@ def table(rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def sheets(data: bytes) -> Iterator[str]:
-    """Yield the values of a spreadsheet, sheet by sheet, as lines of CSV; of formulas what they last came to."""
+def sheets(data: bytes, *, most: int) -> Iterator[str]:
+    """Yield the values of a spreadsheet, sheet by sheet, as lines of CSV; of formulas what they last came to.
+
+    A sheet of more than `most` cells, empty ones between others included, is refused: its text would be longer than
+    `most` characters. Raises `Unusable`.
+    """
     import python_calamine
 
     try:
@@ -87,7 +134,13 @@ def sheets(data: bytes) -> Iterator[str]:
         raise Unusable("the spreadsheet is encrypted; send it without a password") from None
     said = False
     for name in workbook.sheet_names:
-        rows = workbook.get_sheet_by_name(name).to_python()
+        sheet = workbook.get_sheet_by_name(name)
+        if sheet.height * sheet.width > most:
+            raise Unusable(
+                f"its sheet '{name[:100]}' has {sheet.height} rows of {sheet.width} cells; this service takes up to"
+                f" {most} cells"
+            )
+        rows = sheet.to_python()
         said |= bool(rows)
         yield f"## {name}\n\n"
         for row in rows:
