@@ -1,5 +1,8 @@
 """The published layouts, written into a repository: `tensors.py` with the ensemble's steps and maps.
 
+The engines are scripts: `models/` beside this file.
+"""
+
 import json
 import shutil
 from pathlib import Path
