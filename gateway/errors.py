@@ -7,7 +7,9 @@ GatewayError
 ├── Unauthorized              401  no key, or a wrong one
 ├── Forbidden                 403  a key that may not do this
 ├── NotFound                  404
-│   └── ModelNotFound         404
+│   ├── ModelNotFound         404
+│   ├── TaskNotFound          404  there is none, or it is another key's
+│   └── FileGone              404  there is none, or no more
 ├── MethodNotAllowed          405
 ├── RequestTimeout            408  the body did not arrive in time
 ├── RequestTooLarge           413
@@ -16,7 +18,8 @@ GatewayError
 ├── Overloaded                503  the service cannot take it now; `retry_after`
 │   └── ServerGone         503  the model's server does not answer
 ├── ModelFailed               502  Triton or the model failed
-└── ModelTimeout              504  the model did not answer in time
+├── ModelTimeout              504  the model did not answer in time
+└── StorageFull               507  what was made cannot be kept
 
 The core raises these and knows no wire format; each dialect renders them in its own shape.
 """
@@ -87,6 +90,18 @@ class ModelNotFound(NotFound):
     code = "model_not_found"
 
 
+class TaskNotFound(NotFound):
+    """There is no task of this id, or another key has made it."""
+
+    code = "task_not_found"
+
+
+class FileGone(NotFound):
+    """There is no file of this id, or it was removed when its time was over."""
+
+    code = "file_not_found"
+
+
 class MethodNotAllowed(GatewayError):
     """The address exists and does not take this method."""
 
@@ -144,3 +159,10 @@ class ModelTimeout(GatewayError):
 
     status = 504
     code = "model_timeout"
+
+
+class StorageFull(GatewayError):
+    """The store of files has no room."""
+
+    status = 507
+    code = "storage_full"

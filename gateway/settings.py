@@ -69,6 +69,28 @@ class Settings(BaseSettings):
     """Longest text of a document."""
     sound_max_seconds: Annotated[float, Field(gt=0)] = 1800.0
     """Longest sound."""
+    state: Path = Path(".tritonic")
+    """Folder for what has to outlive the gateway: files, tasks, and the key that signs addresses."""
+    files: str | None = None
+    """Where files are kept: a folder, or a bucket as `s3://…`, `gs://…`, `az://…`; default: `files` in the state."""
+    files_style: Literal["url", "path"] = "url"
+    """How answers tell of files: by addresses here, or by paths in this machine's file system."""
+    files_key: SecretStr | None = None
+    """What signs the addresses of files; default: made once and kept in the state. Gateways of one address share it."""
+    files_url_seconds: Annotated[float, Field(gt=0)] = 86400.0
+    """Seconds after which the address of a file expires."""
+    files_retention: Annotated[float, Field(gt=0)] = 604800.0
+    """Seconds after which a file is removed."""
+    files_max_bytes: Annotated[int, Field(gt=0)] = 10 * 1024 * 1024 * 1024
+    """What all files may take; the oldest are removed first."""
+    tasks: SecretStr | None = None
+    """Database of tasks, `sqlite:///PATH` or `postgresql://…`; default: SQLite in the state. Gateways may share one."""
+    tasks_concurrency: Annotated[int, Field(gt=0)] = 4
+    """Tasks of one model that are worked on at a time, by all gateways that share the database."""
+    tasks_patience: Annotated[float, Field(gt=0)] = 600.0
+    """Seconds that a task waits for a model that is away or full before it has failed."""
+    tasks_retention: Annotated[float, Field(gt=0)] = 604800.0
+    """Seconds after which a task that has ended is forgotten."""
     log_format: Literal["json", "console"] = "json"
     """How log lines are written."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

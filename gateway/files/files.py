@@ -1,0 +1,219 @@
+"""What models produced, kept for a while: pictures under names that nobody guesses, at addresses that expire."""
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Any, TypeVar
+
+import obstore
+import structlog
+from obstore.exceptions import BaseError
+from obstore.store import LocalStore, ObjectStore
+
+from gateway.errors import RETRY_AFTER, FileGone, GatewayError, Overloaded, StorageFull
+from gateway.files import stores
+from gateway.files.signing import Signer, kept_key
+from gateway.settings import Settings
+
+CONTENT_TYPES = {
+    "png": "image/png",
+    "jpg": "image/jpeg",
+    "webp": "image/webp",
+    "gif": "image/gif",
+    "mp4": "video/mp4",
+    "wav": "audio/wav",
+    "mp3": "audio/mpeg",
+    "bin": "application/octet-stream",
+}
+"""What the ends of names stand for; nothing that a browser would run is among them."""
+
+_ENDS = {content_type: end for end, content_type in CONTENT_TYPES.items()}
+_NAME = re.compile(r"[a-z2-7]{32}\.([a-z0-9]{3,4})")
+_LEFTOVER = re.compile(r"[a-z2-7]{32}\.[a-z0-9]{3,4}#\d+")
+"""What the local store writes before it renames; one that was killed meanwhile leaves it."""
+_LEFTOVER_AGE = 3600.0
+_CHUNK = 256 * 1024
+_SWEEP_INTERVAL = 600.0
+_FULL = ("no space left", "os error 28", "disk quota", "os error 122", "quota exceeded")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class File:
+    """A file that is read: `chunks` are the bytes `start` to `end` (exclusive) of `size`."""
+
+    content_type: str
+    size: int
+    etag: str | None
+    modified: datetime
+    start: int
+    end: int
+    chunks: AsyncIterator[bytes]
+
+
+class Files:
+    """Keeps files in a folder or a bucket. Nothing is touched before the first use."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._log = structlog.get_logger("gateway.files")
+
+    async def put(self, data: bytes, content_type: str, *, name: str | None = None) -> str:
+        """Keep `data` and return its id. Whole or not at all: what fails leaves nothing that could be read.
+
+        What is kept under a `name` replaces what was kept under it; the id tells nothing about the name.
+        Raises `StorageFull`, and `Overloaded` where the store does not answer.
+        """
+        store, signer = await self._opened()
+        file = f"{signer.name(name)}.{_ENDS.get(content_type, 'bin')}"
+        attributes: Any = None if isinstance(store, LocalStore) else {"Content-Type": content_type}
+        await _done(obstore.put_async(store, file, data, use_multipart=False, attributes=attributes))
+        return file
+
+    async def read(self, file: str) -> bytes:
+        """Return all of a file. Raises `FileGone`, and `Overloaded` where the store does not answer."""
+        store, _ = await self._opened()
+        found = await _done(obstore.get_async(store, _known(file)))
+        return bytes(await _done(found.bytes_async()))
+
+    async def size(self, file: str) -> int:
+        """Return how many bytes a file has. Raises as `read` does."""
+        store, _ = await self._opened()
+        return (await _done(obstore.head_async(store, _known(file))))["size"]
+
+    async def get(self, file: str, part: tuple[int, int] | None = None) -> File:
+        """Return a file, or the bytes `part` of it, to be read in chunks. Raises as `read` does."""
+        store, _ = await self._opened()
+        options: Any = None if part is None else {"range": part}
+        found = await _done(obstore.get_async(store, _known(file), options=options))
+        start, end = found.range
+        return File(
+            content_type=content_type(file),
+            size=found.meta["size"],
+            etag=found.meta["e_tag"],
+            modified=found.meta["last_modified"],
+            start=start,
+            end=end,
+            chunks=found.stream(_CHUNK),
+        )
+
+    async def delete(self, *files: str) -> None:
+        """Remove files; those that are gone already do not matter. Raises `Overloaded`."""
+        store, _ = await self._opened()
+        for file in files:
+            with suppress(FileGone):
+                await _done(obstore.delete_async(store, _known(file)))
+
+    def url(self, file: str, base: str, *, seconds: float | None = None) -> str:
+        """Return where a file can be had for `seconds` (the setting `files_url_seconds`); `base` is this gateway.
+
+        Under the setting `files_style = "path"` it is a path in the file system of this machine, which does not expire.
+        """
+        if self._settings.files_style == "path":
+            local = stores.folder(self._settings)
+            assert local is not None  # `stores.check` has seen to it
+            return str(local / file)
+        lasting = self._settings.files_url_seconds if seconds is None else seconds
+        expires = int(time.time() + lasting)
+        return f"{base.rstrip('/')}/files/{file}?expires={expires}&signature={self._signer.signature(file, expires)}"
+
+    def check(self, file: str, expires: str, signature: str) -> int:
+        """Return the Unix second until which an address opens a file. Raises `Forbidden`, and `FileGone`."""
+        until = self._signer.check(file, expires, signature, time.time())
+        _known(file)
+        return until
+
+    async def keep(self) -> None:
+        """Sweep again and again, for ever, once there is something to sweep."""
+        while True:
+            local = stores.folder(self._settings)
+            if local is None or local.is_dir():
+                try:
+                    await self.sweep()
+                except Exception as error:  # the next one may go well
+                    self._log.warning("sweep failed", reason=str(error)[:500])
+            await asyncio.sleep(_SWEEP_INTERVAL)
+
+    async def sweep(self) -> tuple[int, int]:
+        """Remove what is older than `files_retention`, then the oldest until `files_max_bytes` are kept.
+
+        Returns how many files went and how many bytes stay. Only names that this class makes are looked at.
+        """
+        store, _ = await self._opened()
+        kept = []
+        async for chunk in obstore.list(store):
+            kept += [found for found in chunk if _NAME.fullmatch(found["path"])]
+        kept.sort(key=lambda found: found["last_modified"])
+        total = sum(found["size"] for found in kept)
+        oldest = time.time() - self._settings.files_retention
+        gone = []
+        for found in kept:
+            if found["last_modified"].timestamp() >= oldest and total <= self._settings.files_max_bytes:
+                break
+            gone.append(found["path"])
+            total -= found["size"]
+        await self.delete(*gone)
+        await asyncio.to_thread(self._sweep_leftovers)
+        if gone:
+            self._log.info("files swept", files=len(gone), bytes_left=total)
+        return len(gone), total
+
+    def _sweep_leftovers(self) -> None:
+        local = stores.folder(self._settings)
+        for path in local.iterdir() if local and local.is_dir() else ():
+            with suppress(FileNotFoundError):
+                if _LEFTOVER.fullmatch(path.name) and path.stat().st_mtime < time.time() - _LEFTOVER_AGE:
+                    path.unlink()
+
+    async def _opened(self) -> tuple[ObjectStore, Signer]:
+        """The store and the signer, which are made when they are first asked for."""
+        try:
+            return self._store, self._signer
+        except OSError as error:
+            raise _explained(error) from error
+
+    @cached_property
+    def _store(self) -> ObjectStore:
+        return stores.open_store(self._settings)
+
+    @cached_property
+    def _signer(self) -> Signer:
+        key = self._settings.files_key
+        return Signer(key.get_secret_value().encode() if key else kept_key(self._settings.state / "files.key"))
+
+
+def content_type(file: str) -> str:
+    """Return the content type of a file, by its id."""
+    return CONTENT_TYPES.get(file.rpartition(".")[2], CONTENT_TYPES["bin"])
+
+
+def _known(file: str) -> str:
+    """Return `file` where it could be an id. Raises `FileGone`: no other name ever reaches a store."""
+    found = _NAME.fullmatch(file)
+    if not found or found[1] not in CONTENT_TYPES:
+        raise FileGone("There is no such file.")
+    return file
+
+
+async def _done(work: Awaitable[T]) -> T:
+    """Await what a store does. Raises `GatewayError` for every failure."""
+    try:
+        return await work
+    except (BaseError, OSError) as error:
+        raise _explained(error) from error
+
+
+def _explained(error: Exception) -> GatewayError:
+    if isinstance(error, FileNotFoundError):
+        return FileGone("There is no such file, or no more: files are kept for a while only.")
+    told = f"{error} {error.__cause__ or ''}".lower()
+    if any(word in told for word in _FULL):
+        return StorageFull("The store of this service is full: the file was not kept.")
+    structlog.get_logger("gateway.files").error("store failed", reason=str(error)[:500])
+    return Overloaded("The store of this service does not answer.", retry_after=RETRY_AFTER)

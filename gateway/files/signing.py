@@ -1,0 +1,70 @@
+"""Who may read a file: whoever holds an address that was signed here, until it expires."""
+
+import base64
+import hashlib
+import hmac
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+from gateway.errors import Forbidden
+
+_KEY_BYTES = 32
+_NAME_BYTES = 20
+"""160 random bits: 32 characters that nobody guesses."""
+
+
+class Signer:
+    """Signs names of files with HMAC-SHA256 (RFC 2104), and makes names."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    def signature(self, file: str, expires: int) -> str:
+        """Return what opens `file` until `expires`, in Unix seconds."""
+        return _text(self._digest("open", file, str(expires)))
+
+    def check(self, file: str, expires: str, signature: str, now: float) -> int:
+        """Return the Unix second until which this opens `file`. Raises `Forbidden` for what does not, or no longer."""
+        told = int(expires) if expires.isascii() and expires.isdigit() and len(expires) < 16 else 0
+        if not hmac.compare_digest(self.signature(file, told).encode(), signature.encode()):
+            raise Forbidden("The signature of this address does not fit it: use the address as it was given, whole.")
+        if told < now:
+            raise Forbidden("This address has expired: ask for a new one where you got it.")
+        return told
+
+    def name(self, of: str | None) -> str:
+        """Return a name of 32 characters that nobody can guess: always the same one `of` something, or a new one."""
+        drawn = secrets.token_bytes(_NAME_BYTES) if of is None else self._digest("name", of)[:_NAME_BYTES]
+        return base64.b32encode(drawn).decode().lower()
+
+    def _digest(self, *parts: str) -> bytes:
+        return hmac.digest(self._key, "\n".join(parts).encode(), hashlib.sha256)
+
+
+def kept_key(path: Path) -> bytes:
+    """Return the key in `path`; the first to ask makes it, for its owner's eyes alone. Raises `OSError`."""
+    with suppress(FileNotFoundError):
+        return _read(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Written aside (with mode 600) and linked: the name either leads to the whole key or does not exist.
+    with NamedTemporaryFile(dir=path.parent, prefix=".key-") as made:
+        made.write(_text(secrets.token_bytes(_KEY_BYTES)).encode())
+        made.flush()
+        os.fsync(made.fileno())
+        with suppress(FileExistsError):
+            os.link(made.name, path)
+    return _read(path)
+
+
+def _read(path: Path) -> bytes:
+    key = path.read_bytes().strip()
+    if len(key) < _KEY_BYTES:
+        raise OSError(f"{path} holds no key: remove it, and a new one is made")
+    return key
+
+
+def _text(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()

@@ -1,0 +1,58 @@
+"""Where files lie: a folder, or a bucket of an object store."""
+
+from datetime import timedelta
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from obstore.store import LocalStore, ObjectStore, from_url
+
+from gateway.settings import Settings
+
+_CONNECT = timedelta(seconds=5)
+_ANSWER = timedelta(seconds=60)
+_RETRIES = timedelta(seconds=20)
+
+
+class StoreError(Exception):
+    """The setting `files` names no store. The message says what is wrong."""
+
+
+def folder(settings: Settings) -> Path | None:
+    """Return the folder that the settings name, absolute; None where files lie in a bucket."""
+    if settings.files is None:
+        return (settings.state / "files").resolve()
+    address = urlsplit(settings.files)
+    if address.scheme == "file":
+        return Path(url2pathname(address.path)).resolve()
+    return None if "://" in settings.files else Path(settings.files).resolve()
+
+
+def check(settings: Settings) -> None:
+    """Raise `StoreError` where the settings cannot be meant."""
+    if settings.files_style == "path" and folder(settings) is None:
+        raise StoreError(f"TRITONIC_FILES_STYLE: paths are told of files in a folder, not of those in {settings.files}")
+    _store(settings, make=False)
+
+
+def open_store(settings: Settings) -> ObjectStore:
+    """Return the store, and make its folder where there is none. Raises `StoreError`, and `OSError`."""
+    return _store(settings, make=True)
+
+
+def _store(settings: Settings, *, make: bool) -> ObjectStore:
+    local = folder(settings)
+    if local is not None:
+        if make:
+            local.mkdir(parents=True, exist_ok=True, mode=0o750)
+            return LocalStore(local)
+        return LocalStore()
+    assert settings.files is not None
+    try:
+        return from_url(
+            settings.files,
+            client_options={"connect_timeout": _CONNECT, "timeout": _ANSWER},
+            retry_config={"max_retries": 4, "retry_timeout": _RETRIES},
+        )
+    except Exception as error:  # obstore's own errors and ValueError, by the kind of mistake
+        raise StoreError(f"TRITONIC_FILES: {settings.files} cannot be used: {error}") from None
