@@ -64,7 +64,7 @@ def test_a_build_that_is_ended_leaves_the_repository_and_no_process(
             assert build.poll() is None
         exporters = _wait_for_children(build.pid)
         build.send_signal(number)
-        _, errors = build.communicate(timeout=20)
+        _, errors = build.communicate(timeout=60)
     finally:
         build.kill()
         build.wait()

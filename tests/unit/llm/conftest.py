@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -204,6 +205,8 @@ class Listener:
     def __init__(self, engine: Engine, prompt: Any, grammar: Any = None, **sampling: Any) -> None:
         self.events: list[Event] = []
         self.ended = threading.Event()
+        self.ended_at = 0
+        """Nanoseconds of the clock; all listeners of an engine hear in one thread."""
         self.began = threading.Event()
         options = Sampling(**({"temperature": 0.0} | sampling))
         self.texts = [""] * options.n
@@ -218,7 +221,7 @@ class Listener:
         self.events.append(event)
         if isinstance(event, Failed):
             self.error = event.error
-            self.ended.set()
+            self._end()
             return
         assert isinstance(event, Delta) and self.reasons[event.index] is None
         self.texts[event.index] += event.text
@@ -226,7 +229,11 @@ class Listener:
         self.reasons[event.index] = event.finish_reason
         self.began.set()
         if all(self.reasons):
-            self.ended.set()
+            self._end()
+
+    def _end(self) -> None:
+        self.ended_at = time.monotonic_ns()
+        self.ended.set()
 
     def wait(self, seconds: float = 60) -> "Listener":
         assert self.ended.wait(seconds), "the generation did not end"

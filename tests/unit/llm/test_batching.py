@@ -60,11 +60,9 @@ def test_several_short_prompts_are_read_in_one_turn(scripted, listen):
 
 def test_first_come_first_served(scripted, listen):
     engine, _ = scripted(max_rows=1, seconds=0.001)
-    done = []
     heard = [listen(engine, PROMPT, max_tokens=3) for _ in range(6)]
-    while len(done) < 6:
-        done += [one for one in heard if one.ended.is_set() and one not in done]
-    assert done == heard
+    ends = [one.wait().ended_at for one in heard]
+    assert ends == sorted(ends) and len(set(ends)) == 6
 
 
 def test_n_answers_compute_the_prompt_once(scripted, listen, tokenizer):
