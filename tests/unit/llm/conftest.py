@@ -5,7 +5,6 @@ import subprocess
 import sys
 import threading
 import time
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
