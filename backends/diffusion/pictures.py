@@ -1,0 +1,153 @@
+"""Files of pictures: what is inside, as numbers for a model; and numbers as files again."""
+
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from backends.serving.errors import InvalidValue
+
+MAX_PIXELS = 50_000_000
+"""More than a telephone's camera makes; in RGBA they take 200 MB."""
+
+READ_FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
+FORMATS = ("png", "jpeg", "webp")
+"""Those that are written."""
+
+Pixels = npt.NDArray[np.uint8]
+"""uint8[height, width, 3]"""
+Floats = npt.NDArray[np.float32]
+
+_DEFAULT_QUALITY = 95
+_DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Picture:
+    """A decoded picture: upright, the first frame.
+
+    `transparency` is float32[height, width], 1 where nothing is to be seen; None where all can be seen.
+    """
+
+    pixels: Pixels
+    transparency: Floats | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self.pixels.shape[1], self.pixels.shape[0]
+
+    def resized(self, size: tuple[int, int]) -> "Picture":
+        """The picture in another width and height, by Lanczos' filter, as diffusers' image processor does it."""
+        if size == self.size:
+            return self
+        if self.transparency is None:
+            return Picture(np.asarray(Image.fromarray(self.pixels).resize(size, Image.Resampling.LANCZOS)))
+        alpha = ((1 - self.transparency) * 255).round().astype(np.uint8)
+        # Pillow weighs colours by their alpha, so that what cannot be seen does not bleed into what can.
+        together = Image.fromarray(np.dstack([self.pixels, alpha]), "RGBA")
+        return _picture(together.resize(size, Image.Resampling.LANCZOS))
+
+
+def read_picture(data: bytes, name: str = "image") -> Picture:
+    """Decode a PNG, JPEG, WebP or GIF. Raises `InvalidValue` for the input `name` where it is none, broken, cut off, or
+    larger than `MAX_PIXELS`.
+    """
+    return _picture(_opened(data, name))
+
+
+def read_mask(data: bytes, size: tuple[int, int], name: str = "mask") -> Floats:
+    """Decode a mask: float32[height, width], 1 where a picture of `size` may change and 0 where it must not.
+
+    These are the transparent parts; and the white ones of a file without any transparency, grey being in between.
+    Raises `InvalidValue` for the input `name` as `read_picture` does, and where the mask has another size.
+    """
+    image = _opened(data, name)
+    if image.size != size:
+        raise InvalidValue(
+            f"The mask has {image.width} x {image.height} pixels, and its picture {size[0]} x {size[1]}.", name
+        )
+    picture = _picture(image)
+    if picture.transparency is not None:
+        return picture.transparency
+    return np.asarray(Image.fromarray(picture.pixels).convert("L"), np.float32) / np.float32(255)
+
+
+def resized_mask(mask: Floats, size: tuple[int, int]) -> Floats:
+    """A mask, float32[height, width], in another width and height: each pixel the mean of those that it covers."""
+    if size == (mask.shape[1], mask.shape[0]):
+        return mask
+    return np.asarray(Image.fromarray(mask, "F").resize(size, Image.Resampling.BOX), np.float32)
+
+
+def to_model(pixels: Pixels) -> Floats:
+    """float32[3, height, width] in -1..1, as an encoder of pictures takes it."""
+    image: Floats = pixels.transpose(2, 0, 1).astype(np.float32) / np.float32(255) * 2 - 1
+    return np.ascontiguousarray(image)
+
+
+def to_pixels(image: Floats) -> Pixels:
+    """What a decoder made, float32[3, height, width], as pixels; what is outside -1..1 is cut off.
+
+    Rounded as diffusers' image processor does it.
+    """
+    shares = (image / 2 + np.float32(0.5)).clip(0, 1)
+    pixels: Pixels = (shares.transpose(1, 2, 0) * 255).round().astype(np.uint8)
+    return pixels
+
+
+def pasted(painted: Pixels, kept: Pixels, mask: Floats) -> Pixels:
+    """`painted` where the mask, float32[height, width], is 1; `kept`, to the bit, where it is 0; between them a mix."""
+    share = mask[..., None]
+    mixed: Pixels = (painted * share + kept * (1 - share)).round().astype(np.uint8)
+    return mixed
+
+
+def encode(pixels: Pixels, output_format: str, quality: int | None = None) -> bytes:
+    """A file in one of `FORMATS`. `quality` is from 0 to 100, by default 95; PNG has none and loses nothing."""
+    options: dict[str, Any] = {}
+    if output_format != "png":
+        # JPEG's own scale begins at 1.
+        options["quality"] = max(1, _DEFAULT_QUALITY if quality is None else quality)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, output_format.upper(), **options)
+    return file.getvalue()
+
+
+def _opened(data: bytes, name: str) -> Image.Image:
+    """The first frame, decoded and upright, in whatever mode it is."""
+    try:
+        image: Image.Image = Image.open(io.BytesIO(data), formats=READ_FORMATS)
+        width, height = image.size
+    except UnidentifiedImageError:
+        raise InvalidValue(f"This is no {', '.join(READ_FORMATS[:-1])} or {READ_FORMATS[-1]}.", name) from None
+    except Exception as error:  # decoders raise whatever they come across in a broken file
+        raise InvalidValue(f"This picture cannot be read: {_said(error)}.", name) from None
+    if width * height > MAX_PIXELS:
+        raise InvalidValue(f"The picture has {width} x {height} pixels; at most {MAX_PIXELS} are taken.", name)
+    try:
+        image.load()
+    except Exception as error:  # as above
+        raise InvalidValue(f"This picture cannot be decoded: {_said(error)}.", name) from None
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # what is written about a picture may be broken while the picture is not
+        return image
+
+
+def _picture(image: Image.Image) -> Picture:
+    if image.mode in _DEEP:
+        # Pillow would cut such values off at 255.
+        image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
+    if not image.has_transparency_data:
+        return Picture(np.asarray(image.convert("RGB")))
+    both = np.asarray(image.convert("RGBA"))
+    pixels, alpha = np.ascontiguousarray(both[..., :3]), both[..., 3]
+    return Picture(pixels, None if (alpha == 255).all() else 1 - alpha.astype(np.float32) / 255)
+
+
+def _said(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200].rstrip(".")

@@ -1,0 +1,94 @@
+"""DDIM without noise in between: Song et al. 2020, equation 12 with eta 0; diffusers' `DDIMScheduler`."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from backends.diffusion.noise import Noise
+from backends.diffusion.schedulers.betas import alphas_cumprod
+from backends.diffusion.schedulers.options import Prediction, Spacing, Training
+from backends.diffusion.schedulers.plan import Facts, Latent, State
+from backends.diffusion.schedulers.predictions import mixed, original_and_noise
+from backends.diffusion.schedulers.spacing import check_steps, check_timesteps, first_step, spaced
+
+
+@dataclass(frozen=True, slots=True)
+class DDIMOptions(Training):
+    """Those of `DDIMScheduler`."""
+
+    clip_sample: bool = True
+    clip_sample_range: float = 1.0
+    set_alpha_to_one: bool = True
+    steps_offset: int = 0
+    prediction_type: Prediction = "epsilon"
+    thresholding: bool = False
+    timestep_spacing: Spacing = "leading"
+    rescale_betas_zero_snr: bool = False
+
+
+class DDIM:
+    """A `Scheduler`."""
+
+    def __init__(self, options: DDIMOptions, facts: Facts) -> None:
+        """Raises `ValueError` where the options cannot go together."""
+        refuse_thresholding(options.thresholding)
+        self._options = options
+        self._facts = facts
+        self._alphas = alphas_cumprod(options, zero_terminal_snr=options.rescale_betas_zero_snr)
+        if self._alphas[-1] == 0 and options.prediction_type == "epsilon" and options.timestep_spacing != "leading":
+            raise ValueError("With rescale_betas_zero_snr, epsilon says nothing of the picture at the first timestep.")
+
+    def plan(self, steps: int, strength: float = 1.0, size: tuple[int, int] | None = None) -> "DDIMPlan":
+        """See `Scheduler`; `size` makes no difference."""
+        options, trained = self._options, self._options.num_train_timesteps
+        check_steps(steps, trained)
+        timesteps = spaced(options.timestep_spacing, trained, steps, options.steps_offset).round().astype(np.int64)
+        check_timesteps(timesteps, trained)
+        timesteps = timesteps[first_step(steps, strength, self._facts.family) :]
+        before = timesteps - trained // steps
+        final = np.float32(1) if options.set_alpha_to_one else self._alphas[0]
+        return DDIMPlan(
+            timesteps=timesteps.astype(np.float32),
+            alphas=self._alphas[timesteps],
+            next_alphas=np.where(before >= 0, self._alphas[before], final),
+            prediction=options.prediction_type,
+            clip=options.clip_sample_range if options.clip_sample else None,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DDIMPlan:
+    """A `Plan`. `alphas` and `next_alphas` are the shares of the picture before and after each run, float32[runs]."""
+
+    timesteps: npt.NDArray[np.float32]
+    alphas: npt.NDArray[np.float32]
+    next_alphas: npt.NDArray[np.float32]
+    prediction: Prediction
+    clip: float | None
+    initial_scale: float = 1.0
+
+    def begin(self) -> State:
+        """An empty state."""
+        return State()
+
+    def scale_input(self, i: int, sample: Latent) -> Latent:
+        """The sample itself."""
+        return sample
+
+    def step(self, i: int, model_output: Latent, sample: Latent, state: State, noise: Noise) -> Latent:
+        """See `Plan`; nothing is remembered and no noise drawn."""
+        original, epsilon = original_and_noise(self.prediction, model_output, sample, float(self.alphas[i]))
+        if self.clip is not None:
+            original = original.clip(-self.clip, self.clip)
+        return mixed(original, epsilon, float(self.next_alphas[i]))
+
+    def add_noise(self, latent: Latent, noise: Latent, i: int) -> Latent:
+        """See `Plan`."""
+        return mixed(latent, noise, float(self.alphas[i]))
+
+
+def refuse_thresholding(thresholding: bool) -> None:
+    """Raises `ValueError` where it is on: it is for models of pixels, and there are none here."""
+    if thresholding:
+        raise ValueError("The scheduler option thresholding is not carried; it is not meant for latents.")

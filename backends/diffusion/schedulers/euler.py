@@ -1,0 +1,172 @@
+"""Euler's method on amounts of noise: Karras et al. 2022, algorithms 1 and 2 without churn, and its ancestral variant.
+
+diffusers' `EulerDiscreteScheduler` and `EulerAncestralDiscreteScheduler`. A sample is the picture and sigma times the
+noise; the denoiser is shown it scaled to a variance of 1.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from backends.diffusion.noise import Noise
+from backends.diffusion.schedulers.betas import alphas_cumprod, linspace
+from backends.diffusion.schedulers.options import Prediction, Spacing, Training
+from backends.diffusion.schedulers.plan import Facts, Latent, State
+from backends.diffusion.schedulers.predictions import original_at_ratio
+from backends.diffusion.schedulers.spacing import (
+    Doubles,
+    check_steps,
+    curved,
+    first_step,
+    noise_ratios,
+    spaced,
+    timesteps_of,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class EulerOptions(Training):
+    """Those of `EulerDiscreteScheduler`."""
+
+    prediction_type: Prediction = "epsilon"
+    interpolation_type: Literal["linear", "log_linear"] = "linear"
+    use_karras_sigmas: bool | None = False
+    use_exponential_sigmas: bool | None = False
+    use_beta_sigmas: Literal[False] | None = False
+    sigma_min: float | None = None
+    sigma_max: float | None = None
+    timestep_spacing: Spacing = "linspace"
+    timestep_type: Literal["discrete", "continuous"] = "discrete"
+    steps_offset: int = 0
+    rescale_betas_zero_snr: bool = False
+    final_sigmas_type: Literal["zero", "sigma_min"] = "zero"
+
+
+@dataclass(frozen=True, slots=True)
+class EulerAncestralOptions(Training):
+    """Those of `EulerAncestralDiscreteScheduler`."""
+
+    prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
+    timestep_spacing: Spacing = "linspace"
+    steps_offset: int = 0
+    rescale_betas_zero_snr: bool = False
+
+
+class Euler:
+    """A `Scheduler`."""
+
+    def __init__(self, options: EulerOptions, facts: Facts) -> None:
+        """Raises `ValueError` where the options cannot go together."""
+        if options.use_karras_sigmas and options.use_exponential_sigmas:
+            raise ValueError("The options use_karras_sigmas and use_exponential_sigmas exclude each other.")
+        self._options = options
+        self._facts = facts
+        self._ratios = noise_ratios(alphas_cumprod(options, zero_terminal_snr=options.rescale_betas_zero_snr))
+
+    def plan(self, steps: int, strength: float = 1.0, size: tuple[int, int] | None = None) -> "EulerPlan":
+        """See `Scheduler`; `size` makes no difference."""
+        options = self._options
+        check_steps(steps, options.num_train_timesteps)
+        first = first_step(steps, strength, self._facts.family)
+        timesteps, sigmas = self._timesteps_and_sigmas(steps)
+        final = float(self._ratios[0]) if options.final_sigmas_type == "sigma_min" else 0.0
+        levels = np.append(sigmas, final).astype(np.float32)
+        if options.timestep_type == "continuous" and options.prediction_type == "v_prediction":
+            timesteps = 0.25 * np.log(levels[:-1])
+        return EulerPlan(
+            timesteps=timesteps.astype(np.float32)[first:],
+            sigmas=levels[first:],
+            prediction=options.prediction_type,
+            initial_scale=_initial_scale(levels, options.timestep_spacing),
+            ancestral=False,
+        )
+
+    def _timesteps_and_sigmas(self, steps: int) -> tuple[Doubles, Doubles]:
+        options, ratios = self._options, self._ratios
+        timesteps = spaced(options.timestep_spacing, options.num_train_timesteps, steps, options.steps_offset)
+        if options.interpolation_type == "log_linear":
+            # One more than there are steps: the end is passed through too.
+            logs = linspace(float(np.log(ratios[-1])), float(np.log(ratios[0])), steps + 1)
+            sigmas: Doubles = np.exp(logs).astype(np.float64)
+        else:
+            sigmas = _interpolated(timesteps, ratios)
+        if options.use_karras_sigmas or options.use_exponential_sigmas:
+            most = float(sigmas[0]) if options.sigma_max is None else options.sigma_max
+            least = float(sigmas[-1]) if options.sigma_min is None else options.sigma_min
+            sigmas = curved("karras" if options.use_karras_sigmas else "exponential", most, least, steps)
+            timesteps = timesteps_of(sigmas, ratios)
+        return timesteps, sigmas
+
+
+class EulerAncestral:
+    """A `Scheduler` that takes a longer step and adds noise to make up for it."""
+
+    def __init__(self, options: EulerAncestralOptions, facts: Facts) -> None:
+        """Any options go together."""
+        self._options = options
+        self._facts = facts
+        self._ratios = noise_ratios(alphas_cumprod(options, zero_terminal_snr=options.rescale_betas_zero_snr))
+
+    def plan(self, steps: int, strength: float = 1.0, size: tuple[int, int] | None = None) -> "EulerPlan":
+        """See `Scheduler`; `size` makes no difference."""
+        options = self._options
+        check_steps(steps, options.num_train_timesteps)
+        first = first_step(steps, strength, self._facts.family)
+        timesteps = spaced(options.timestep_spacing, options.num_train_timesteps, steps, options.steps_offset)
+        levels = np.append(_interpolated(timesteps, self._ratios), 0.0).astype(np.float32)
+        return EulerPlan(
+            timesteps=timesteps.astype(np.float32)[first:],
+            sigmas=levels[first:],
+            prediction=options.prediction_type,
+            initial_scale=_initial_scale(levels, options.timestep_spacing),
+            ancestral=True,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EulerPlan:
+    """A `Plan`. `sigmas` are the amounts of noise before each run, and after the last: float32[at least runs + 1]."""
+
+    timesteps: npt.NDArray[np.float32]
+    sigmas: npt.NDArray[np.float32]
+    prediction: Prediction
+    initial_scale: float
+    ancestral: bool
+
+    def begin(self) -> State:
+        """An empty state."""
+        return State()
+
+    def scale_input(self, i: int, sample: Latent) -> Latent:
+        """The sample at a variance of 1."""
+        shown: Latent = sample / np.sqrt(self.sigmas[i] ** 2 + np.float32(1))
+        return shown
+
+    def step(self, i: int, model_output: Latent, sample: Latent, state: State, noise: Noise) -> Latent:
+        """See `Plan`; the ancestral variant draws noise at each run but the last."""
+        # All in float32, as in diffusers: after 4096 times the noise, other roundings would show in the picture.
+        sigma, after = self.sigmas[i], self.sigmas[i + 1]
+        added = np.sqrt(after**2 * (sigma**2 - after**2) / sigma**2) if self.ancestral else np.float32(0)
+        down = np.sqrt(np.maximum(0, after**2 - added**2)) if self.ancestral else after
+        original = original_at_ratio(self.prediction, model_output, sample, sigma)
+        moved: Latent = sample + (sample - original) / sigma * (down - sigma)
+        if added:
+            moved += added * noise.normal(sample.shape)
+        return moved
+
+    def add_noise(self, latent: Latent, noise: Latent, i: int) -> Latent:
+        """See `Plan`."""
+        noised: Latent = latent + noise * self.sigmas[i]
+        return noised
+
+
+def _interpolated(timesteps: Doubles, ratios: npt.NDArray[np.float32]) -> Doubles:
+    return np.interp(timesteps.astype(np.float32), np.arange(len(ratios)), ratios)
+
+
+def _initial_scale(sigmas: npt.NDArray[np.float32], spacing: Spacing) -> float:
+    most = float(sigmas.max())
+    return most if spacing in ("linspace", "trailing") else math.sqrt(most**2 + 1)

@@ -1,0 +1,132 @@
+"""Euler's method on straight paths from noise to picture: Esser et al. 2024.
+
+diffusers' `FlowMatchEulerDiscreteScheduler`. A sample is sigma times the noise and 1 - sigma times the picture; the
+denoiser says the noise less the picture.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from backends.diffusion.noise import Noise
+from backends.diffusion.schedulers.plan import Facts, Latent, State
+from backends.diffusion.schedulers.spacing import Doubles, check_steps, curved, first_step
+
+
+@dataclass(frozen=True, slots=True)
+class FlowMatchOptions:
+    """Those of `FlowMatchEulerDiscreteScheduler`."""
+
+    num_train_timesteps: int = 1000
+    shift: float = 1.0
+    use_dynamic_shifting: bool = False
+    base_shift: float | None = 0.5
+    max_shift: float | None = 1.15
+    base_image_seq_len: int = 256
+    max_image_seq_len: int = 4096
+    invert_sigmas: Literal[False] = False
+    shift_terminal: float | None = None
+    use_karras_sigmas: bool | None = False
+    use_exponential_sigmas: bool | None = False
+    use_beta_sigmas: Literal[False] | None = False
+    time_shift_type: Literal["exponential", "linear"] = "exponential"
+    stochastic_sampling: bool = False
+
+
+class FlowMatch:
+    """A `Scheduler`."""
+
+    def __init__(self, options: FlowMatchOptions, facts: Facts) -> None:
+        """Raises `ValueError` where the options cannot go together."""
+        if options.use_karras_sigmas and options.use_exponential_sigmas:
+            raise ValueError("The options use_karras_sigmas and use_exponential_sigmas exclude each other.")
+        if options.use_dynamic_shifting and (options.base_shift is None or options.max_shift is None):
+            raise ValueError("The option use_dynamic_shifting needs base_shift and max_shift.")
+        self._options = options
+        self._facts = facts
+
+    def plan(self, steps: int, strength: float = 1.0, size: tuple[int, int] | None = None) -> "FlowMatchPlan":
+        """See `Scheduler`. Raises `ValueError` without `size` where the shift depends on it."""
+        options = self._options
+        check_steps(steps, options.num_train_timesteps)
+        first = first_step(steps, strength, self._facts.family)
+        if options.use_dynamic_shifting:
+            sigmas = self._shifted_by_size(self._even(steps), size)
+        else:
+            sigmas = _shifted(self._even(steps), options.shift)
+        if options.shift_terminal:
+            sigmas = 1 - (1 - sigmas) * (1 - options.shift_terminal) / (1 - sigmas[-1])
+        if options.use_karras_sigmas or options.use_exponential_sigmas:
+            curve: Literal["karras", "exponential"] = "karras" if options.use_karras_sigmas else "exponential"
+            sigmas = curved(curve, float(sigmas[0]), float(sigmas[-1]), steps)
+        levels = sigmas.astype(np.float32)
+        return FlowMatchPlan(
+            timesteps=levels[first:] * np.float32(options.num_train_timesteps),
+            sigmas=np.append(levels, np.float32(0))[first:],
+            stochastic=options.stochastic_sampling,
+        )
+
+    def _even(self, steps: int) -> Doubles:
+        """Before any shift that is to come. Flux's pipelines say them; else they are between those of the training,
+        which have been shifted once themselves."""
+        options = self._options
+        if self._facts.family == "flux":
+            told: Doubles = np.linspace(1.0, 1 / steps, steps).astype(np.float32).astype(np.float64)
+            return told
+        ends = np.asarray([1.0, 1 / options.num_train_timesteps])
+        if not options.use_dynamic_shifting:
+            ends = _shifted(ends, options.shift)
+        most, least = ends.astype(np.float32).astype(np.float64)
+        even: Doubles = np.linspace(most, least, steps)
+        return even
+
+    def _shifted_by_size(self, sigmas: Doubles, size: tuple[int, int] | None) -> Doubles:
+        options, square = self._options, self._facts.pixels_per_token
+        if size is None:
+            raise ValueError("This scheduler makes no plan without the size of the picture.")
+        base, most = options.base_shift or 0.0, options.max_shift or 0.0
+        slope = (most - base) / (options.max_image_seq_len - options.base_image_seq_len)
+        tokens = (size[0] // square) * (size[1] // square)
+        mu = base + slope * (tokens - options.base_image_seq_len)
+        factor = math.exp(mu) if options.time_shift_type == "exponential" else mu
+        shifted: Doubles = factor / (factor + (1 / sigmas - 1))
+        return shifted
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FlowMatchPlan:
+    """A `Plan`. `sigmas` are the shares of noise before each run, and after the last: float32[runs + 1]."""
+
+    timesteps: npt.NDArray[np.float32]
+    sigmas: npt.NDArray[np.float32]
+    stochastic: bool
+    initial_scale: float = 1.0
+
+    def begin(self) -> State:
+        """An empty state."""
+        return State()
+
+    def scale_input(self, i: int, sample: Latent) -> Latent:
+        """The sample itself."""
+        return sample
+
+    def step(self, i: int, model_output: Latent, sample: Latent, state: State, noise: Noise) -> Latent:
+        """See `Plan`; with `stochastic_sampling` each run but the last draws noise."""
+        sigma, after = float(self.sigmas[i]), float(self.sigmas[i + 1])
+        if not self.stochastic:
+            return sample + (after - sigma) * model_output
+        original = sample - sigma * model_output
+        return (1 - after) * original + after * noise.normal(sample.shape) if after else original
+
+    def add_noise(self, latent: Latent, noise: Latent, i: int) -> Latent:
+        """See `Plan`."""
+        sigma = float(self.sigmas[i])
+        return sigma * noise + (1 - sigma) * latent
+
+
+def _shifted(sigmas: Doubles, shift: float) -> Doubles:
+    shifted: Doubles = shift * sigmas / (1 + (shift - 1) * sigmas)
+    return shifted

@@ -1,0 +1,123 @@
+"""PLMS, as Stable Diffusion 1 was published with: diffusers' `PNDMScheduler` where it skips the Runge-Kutta steps.
+
+Liu et al. 2022, "Pseudo Numerical Methods for Diffusion Models on Manifolds", formulae 9 and 12. The second step is
+taken twice, so there is one run more than steps.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from backends.diffusion.noise import Noise
+from backends.diffusion.schedulers.betas import alphas_cumprod
+from backends.diffusion.schedulers.options import Spacing, Training
+from backends.diffusion.schedulers.plan import Facts, Latent, State
+from backends.diffusion.schedulers.predictions import mixed
+from backends.diffusion.schedulers.spacing import check_steps, check_timesteps, first_step, spaced
+
+
+@dataclass(frozen=True, slots=True)
+class PNDMOptions(Training):
+    """Those of `PNDMScheduler`."""
+
+    skip_prk_steps: bool = False
+    set_alpha_to_one: bool = False
+    prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
+    timestep_spacing: Spacing = "leading"
+    steps_offset: int = 0
+
+
+class PNDM:
+    """A `Scheduler`."""
+
+    def __init__(self, options: PNDMOptions, facts: Facts) -> None:
+        """Raises `ValueError` where the Runge-Kutta steps are not skipped."""
+        if not options.skip_prk_steps:
+            raise ValueError("PNDMScheduler is carried only where the option skip_prk_steps is true.")
+        self._options = options
+        self._facts = facts
+        self._alphas = alphas_cumprod(options)
+
+    def plan(self, steps: int, strength: float = 1.0, size: tuple[int, int] | None = None) -> "PNDMPlan":
+        """See `Scheduler`; `size` makes no difference."""
+        options, trained = self._options, self._options.num_train_timesteps
+        check_steps(steps, trained)
+        once = spaced(options.timestep_spacing, trained, steps, options.steps_offset).round().astype(np.int64)
+        check_timesteps(once, trained)
+        timesteps = np.concatenate([once[:1], once[1:2], once[1:]])[first_step(steps, strength, self._facts.family) :]
+        stride = trained // steps
+        come_from, go_to = timesteps.copy(), timesteps - stride
+        # The second run looks at where the first one went to, and does its step again.
+        go_to[1:2] = timesteps[1:2]
+        come_from[1:2] = np.minimum(timesteps[1:2] + stride, trained - 1)
+        final = np.float32(1) if options.set_alpha_to_one else self._alphas[0]
+        return PNDMPlan(
+            timesteps=timesteps.astype(np.float32),
+            noised=self._alphas[timesteps],
+            alphas=self._alphas[come_from],
+            next_alphas=np.where(go_to >= 0, self._alphas[go_to], final),
+            prediction=options.prediction_type,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PNDMPlan:
+    """A `Plan`. The share of the picture at each timestep, and before and after each step, float32[runs]."""
+
+    timesteps: npt.NDArray[np.float32]
+    noised: npt.NDArray[np.float32]
+    alphas: npt.NDArray[np.float32]
+    next_alphas: npt.NDArray[np.float32]
+    prediction: Literal["epsilon", "v_prediction"]
+    initial_scale: float = 1.0
+
+    def begin(self) -> State:
+        """An empty state."""
+        return State()
+
+    def scale_input(self, i: int, sample: Latent) -> Latent:
+        """The sample itself."""
+        return sample
+
+    def step(self, i: int, model_output: Latent, sample: Latent, state: State, noise: Noise) -> Latent:
+        """See `Plan`; the last four outputs are remembered, and no noise is drawn."""
+        if i == 1:
+            if state.sample is None:
+                raise RuntimeError("The first run was left out.")
+            output, sample, state.sample = (model_output + state.outputs[-1]) / 2, state.sample, None
+        else:
+            state.outputs = [*state.outputs[-3:], model_output]
+            output = _extrapolated(state.outputs)
+            if i == 0:
+                state.sample = sample
+        return self._moved(sample, output, float(self.alphas[i]), float(self.next_alphas[i]))
+
+    def add_noise(self, latent: Latent, noise: Latent, i: int) -> Latent:
+        """See `Plan`."""
+        return mixed(latent, noise, float(self.noised[i]))
+
+    def _moved(self, sample: Latent, output: Latent, alpha: float, next_alpha: float) -> Latent:
+        """Formula 9."""
+        if self.prediction == "v_prediction":
+            output = math.sqrt(alpha) * output + math.sqrt(1 - alpha) * sample
+        divisor = alpha * math.sqrt(1 - next_alpha) + math.sqrt(alpha * (1 - alpha) * next_alpha)
+        return math.sqrt(next_alpha / alpha) * sample - ((next_alpha - alpha) / divisor) * output
+
+
+def _extrapolated(outputs: list[Latent]) -> Latent:
+    """Formula 12, and what stands in for it while there are fewer than four outputs."""
+    match outputs:
+        case [e1]:
+            output = e1
+        case [e2, e1]:
+            output = (3 * e1 - e2) / 2
+        case [e3, e2, e1]:
+            output = (23 * e1 - 16 * e2 + 5 * e3) / 12
+        case [e4, e3, e2, e1]:
+            output = (55 * e1 - 59 * e2 + 37 * e3 - 9 * e4) / 24
+        case _:
+            raise RuntimeError(f"There are {len(outputs)} outputs.")
+    return output

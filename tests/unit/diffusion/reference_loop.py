@@ -1,0 +1,96 @@
+"""A whole denoising loop with a scheduler of ours and one of diffusers', as its pipelines drive it."""
+
+import inspect
+import math
+
+import numpy as np
+import torch
+
+from backends.diffusion.noise import Noise
+from backends.diffusion.schedulers import make
+
+SHAPE = (4, 8, 8)
+
+# Tensors are too small to be shared out among threads.
+torch.set_num_threads(1)
+
+
+def fake_denoiser(sample, timestep):
+    """A function of its input, of the size of noise, that depends on the timestep and bends."""
+    time = float(timestep)
+    return 0.9 * torch.tanh(0.8 * sample + math.sin(time / 150)) + 0.3 * torch.cos(sample * (1 + time / 1000))
+
+
+def ours(name, options, steps, *, seed=11, strength=None, mask=None, family="stable-diffusion", size=None):
+    plan = make({"class": name, **options}, family).plan(steps, strength or 1.0, size)
+    state, noise = plan.begin(), Noise(seed)
+    first = noise.normal(SHAPE)
+    given = given_latent()
+    sample = first * np.float32(plan.initial_scale) if strength is None else plan.add_noise(given, first, 0)
+    for i, timestep in enumerate(plan.timesteps):
+        shown, before = plan.scale_input(i, sample), sample.copy()
+        output = fake_denoiser(torch.from_numpy(shown), timestep).numpy()
+        moved = plan.step(i, output, sample, state, noise)
+        assert moved.dtype == shown.dtype == np.float32
+        assert np.array_equal(sample, before)
+        sample = moved
+        if mask is not None:
+            last = i == len(plan.timesteps) - 1
+            kept = given if last else plan.add_noise(given, first, i + 1)
+            sample = ((1 - mask) * kept + mask * sample).astype(np.float32)
+    return plan, sample
+
+
+def theirs(scheduler, steps, *, seed=11, strength=None, mask=None, rounded_up=False, **asked):
+    """`StableDiffusionPipeline`, its siblings for pictures and masks, and those of SD 3 where `rounded_up`."""
+    scheduler.set_timesteps(**{"num_inference_steps": steps, **asked})
+    generator = torch.Generator("cpu").manual_seed(seed)
+    first = torch.randn((1, *SHAPE), generator=generator)
+    given = torch.from_numpy(given_latent())[None]
+
+    def add_noise(latent, noise, timesteps):
+        if hasattr(scheduler, "add_noise"):
+            return scheduler.add_noise(latent, noise, timesteps)
+        return scheduler.scale_noise(latent, timesteps, noise)
+
+    timesteps = scheduler.timesteps
+    if strength is None:
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(0)
+        sample = first * getattr(scheduler, "init_noise_sigma", 1.0)
+    else:
+        used = min(steps * strength if rounded_up else int(steps * strength), steps)
+        begin = int(max(steps - used, 0))
+        timesteps = timesteps[begin:]
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(begin)
+        sample = add_noise(given, first, timesteps[:1])
+    extra = {"generator": generator} if "generator" in inspect.signature(scheduler.step).parameters else {}
+    for i, timestep in enumerate(timesteps):
+        shown = scheduler.scale_model_input(sample, timestep) if hasattr(scheduler, "scale_model_input") else sample
+        sample = scheduler.step(fake_denoiser(shown, timestep), timestep, sample, **extra, return_dict=False)[0]
+        if mask is not None:
+            kept = given if i == len(timesteps) - 1 else add_noise(given, first, timesteps[i + 1 : i + 2])
+            sample = (1 - torch.from_numpy(mask)) * kept + torch.from_numpy(mask) * sample
+    return timesteps.numpy().astype(np.float32), sample[0].numpy()
+
+
+def given_latent():
+    return np.random.default_rng(5).normal(size=SHAPE).astype(np.float32)
+
+
+def half_mask():
+    mask = np.zeros((1, *SHAPE[1:]), np.float32)
+    mask[..., : SHAPE[2] // 2] = 1
+    return mask
+
+
+def assert_alike(found, expected):
+    """Within 1e-4 after the whole loop, or 1e-4 of the largest number where it is above 1; or what float32 can hold of
+    the first sample: Euler's with zero terminal SNR is 4096 times the noise, and its last bit is worth 0.0005."""
+    (plan, sample), (timesteps, reference) = found, expected
+    np.testing.assert_allclose(plan.timesteps, timesteps, rtol=1e-6, atol=1e-4)
+    assert plan.timesteps.dtype == np.float32
+    assert np.isfinite(reference).all()
+    bound = max(1e-4, 1e-4 * np.abs(reference).max(), plan.initial_scale * float(np.finfo(np.float32).eps))
+    assert np.abs(sample - reference).max() <= bound

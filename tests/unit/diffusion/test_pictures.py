@@ -1,0 +1,254 @@
+"""Files of pictures are made with Pillow, read, and compared with what went in."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from diffusers.image_processor import VaeImageProcessor
+from PIL import Image
+
+from backends.diffusion.pictures import (
+    FORMATS,
+    encode,
+    pasted,
+    read_mask,
+    read_picture,
+    resized_mask,
+    to_model,
+    to_pixels,
+)
+from backends.serving.errors import InvalidValue
+
+
+def photo(width=37, height=23, seed=1):
+    """Smooth colours with a corner that is unlike the others, so that turns and lossy formats can be told apart."""
+    across, down = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
+    pixels = np.dstack([across, down, np.full_like(across, 40 * seed)]).round().astype(np.uint8)
+    pixels[: height // 3, : width // 3] = (250, 10, 120)
+    return pixels
+
+
+def saved(image, output_format="PNG", **options):
+    file = io.BytesIO()
+    image.save(file, output_format, **options)
+    return file.getvalue()
+
+
+def refused(data, name="image"):
+    with pytest.raises(InvalidValue) as caught:
+        read_picture(data, name)
+    assert caught.value.param == name
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(("output_format", "most"), [("PNG", 0), ("JPEG", 40), ("WEBP", 60), ("GIF", 60)])
+def test_formats_are_read(output_format, most):
+    pixels = photo()
+    picture = read_picture(saved(Image.fromarray(pixels), output_format))
+    assert picture.size == (37, 23)
+    assert picture.transparency is None
+    assert picture.pixels.dtype == np.uint8
+    difference = np.abs(picture.pixels.astype(int) - pixels)
+    assert difference.max() <= 4 * most
+    assert difference.mean() <= most / 8
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("output_format", ["JPEG", "PNG", "WEBP"])
+def test_pictures_are_turned_upright(output_format, orientation):
+    # What a camera writes when it is held so that the picture is turned by these steps to be upright.
+    undone = {
+        1: lambda p: p,
+        2: lambda p: p[:, ::-1],
+        3: lambda p: p[::-1, ::-1],
+        4: lambda p: p[::-1],
+        5: lambda p: p.transpose(1, 0, 2),
+        6: lambda p: np.rot90(p, 1),
+        7: lambda p: np.rot90(p, 2).transpose(1, 0, 2),
+        8: lambda p: np.rot90(p, -1),
+    }
+    pixels = photo(40, 24)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = Image.fromarray(np.ascontiguousarray(undone[orientation](pixels)))
+    options = {"lossless": True} if output_format == "WEBP" else {"quality": 100} if output_format == "JPEG" else {}
+    picture = read_picture(saved(stored, output_format, exif=exif, **options))
+    assert picture.size == (40, 24)
+    assert np.abs(picture.pixels.astype(int) - pixels).mean() < 6
+
+
+def test_a_broken_exif_leaves_the_picture_as_it_is():
+    data = saved(Image.fromarray(photo()), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff\x01\x00")
+    assert read_picture(data).size == (37, 23)
+
+
+def test_grey_of_sixteen_bits_keeps_its_scale():
+    grey = (np.arange(12 * 20).reshape(12, 20) * 270).astype(np.uint16)
+    picture = read_picture(saved(Image.fromarray(grey)))
+    assert np.array_equal(picture.pixels[..., 0], grey // 257)
+    assert np.array_equal(picture.pixels[..., 0], picture.pixels[..., 2])
+
+
+def png_of_sixteen_bits(values):
+    """Pillow writes no colours of 16 bits, but others do: uint16[height, width, 3]."""
+
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    height, width, _ = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def test_colours_of_sixteen_bits_are_read():
+    values = photo().astype(np.uint16) * 257
+    assert np.array_equal(read_picture(png_of_sixteen_bits(values)).pixels, photo())
+
+
+def test_cmyk_is_read_as_pillow_reads_it():
+    data = saved(Image.fromarray(photo()).convert("CMYK"), "JPEG", quality=95)
+    assert np.abs(read_picture(data).pixels.astype(int) - photo()).mean() < 10
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGBA"])
+def test_other_modes_are_read(mode):
+    image = Image.fromarray(photo()).convert(mode if mode != "PA" else "P")
+    picture = read_picture(saved(image))
+    assert np.array_equal(picture.pixels, np.asarray(image.convert("RGB")))
+    assert picture.transparency is None
+
+
+def test_transparency_is_kept_beside_the_colours():
+    alpha = np.full((23, 37), 255, np.uint8)
+    alpha[:, :10], alpha[:, 10:12] = 0, 51
+    picture = read_picture(saved(Image.fromarray(np.dstack([photo(), alpha]))))
+    assert np.array_equal(picture.pixels, photo())
+    np.testing.assert_allclose(picture.transparency[0, [0, 9, 10, 12]], [1, 1, 0.8, 0], atol=1e-6)
+
+
+def test_transparency_of_palettes_is_read():
+    image = Image.new("P", (4, 2))
+    image.putpalette([10, 20, 30, 200, 100, 0])
+    image.putpixel((1, 0), 1)
+    picture = read_picture(saved(image, "GIF", transparency=1))
+    assert picture.transparency.tolist() == [[0, 1, 0, 0], [0, 0, 0, 0]]
+
+
+def test_of_what_moves_the_first_frame_counts():
+    frames = [Image.new("RGB", (8, 6), colour) for colour in ("red", "blue")]
+    for output_format in ("GIF", "WEBP"):
+        data = saved(frames[0], output_format, save_all=True, append_images=frames[1:])
+        red = read_picture(data).pixels.mean((0, 1))
+        assert red[0] > 240
+        assert red[2] < 15
+
+
+@pytest.mark.parametrize("data", [b"", b"GIF", b"no picture at all", b"<svg/>", saved(Image.new("RGB", (4, 4)), "BMP")])
+def test_what_is_no_picture_is_refused(data):
+    assert refused(data, "mask") == "[invalid_value:mask] This is no PNG, JPEG, WEBP or GIF."
+
+
+@pytest.mark.parametrize("output_format", ["PNG", "JPEG", "WEBP", "GIF"])
+def test_what_is_cut_off_is_refused(output_format):
+    random = np.random.default_rng(3).integers(0, 256, (60, 80, 3)).astype(np.uint8)
+    data = saved(Image.fromarray(random), output_format)
+    said = refused(data[: len(data) // 2])
+    assert said.startswith("[invalid_value:image] This picture cannot be ")
+
+
+def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded():
+    # A header that claims them, and no pixels behind it.
+    data = bytearray(saved(Image.new("1", (16, 16))))
+    data[16:24] = struct.pack(">II", 10_000, 5_001)
+    data[29:33] = struct.pack(">I", zlib.crc32(bytes(data[12:29])))
+    assert "10000 x 5001 pixels; at most 50000000" in refused(bytes(data))
+
+
+def test_a_mask_says_what_may_change_by_its_transparency():
+    alpha = np.full((23, 37), 255, np.uint8)
+    alpha[5:9, 4:20] = 0
+    mask = read_mask(saved(Image.fromarray(np.dstack([photo(), alpha]))), (37, 23))
+    assert mask.dtype == np.float32
+    assert np.array_equal(mask, (alpha == 0).astype(np.float32))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "1", "P", "RGBA"])
+def test_a_mask_without_transparency_says_it_in_white(mode):
+    white = np.zeros((23, 37), np.uint8)
+    white[5:9, 4:20] = 255
+    mask = read_mask(saved(Image.fromarray(white).convert(mode)), (37, 23))
+    assert np.array_equal(mask, white / np.float32(255))
+
+
+def test_a_mask_of_sixteen_bits_keeps_its_scale():
+    grey = np.asarray([[0, 65535, 32896]], np.uint16)
+    np.testing.assert_allclose(read_mask(saved(Image.fromarray(grey)), (3, 1)), [[0, 1, 128 / 255]], atol=1e-6)
+
+
+def test_a_mask_of_another_size_is_refused():
+    with pytest.raises(InvalidValue, match="37 x 23 pixels, and its picture 23 x 37") as caught:
+        read_mask(saved(Image.fromarray(photo())), (23, 37))
+    assert caught.value.param == "mask"
+
+
+def test_resizing_and_scaling_are_those_of_diffusers():
+    picture = read_picture(saved(Image.fromarray(photo(50, 30)))).resized((64, 40))
+    assert picture.size == (64, 40)
+    expected = VaeImageProcessor(vae_scale_factor=8).preprocess(Image.fromarray(photo(50, 30)), height=40, width=64)
+    np.testing.assert_allclose(to_model(picture.pixels), expected[0].numpy(), atol=1e-6)
+
+
+def test_pixels_come_back_as_diffusers_brings_them_back():
+    image = np.random.default_rng(2).normal(scale=0.8, size=(3, 16, 24)).astype(np.float32)
+    (expected,) = VaeImageProcessor().postprocess(torch.from_numpy(image)[None], output_type="pil")
+    assert np.array_equal(to_pixels(image), np.asarray(expected))
+    assert np.array_equal(to_pixels(to_model(photo())), photo())
+
+
+def test_what_cannot_be_seen_does_not_bleed_when_a_picture_is_resized():
+    pixels = np.zeros((32, 32, 3), np.uint8)
+    pixels[:, 16:] = 200
+    alpha = np.where(np.arange(32) < 16, 0, 255).astype(np.uint8) * np.ones((32, 1), np.uint8)
+    small = read_picture(saved(Image.fromarray(np.dstack([pixels, alpha])))).resized((11, 11))
+    seen = small.transparency < 0.9
+    assert seen.any()
+    assert small.pixels[seen].min() >= 198
+
+
+def test_masks_are_made_smaller_by_means():
+    mask = np.zeros((16, 16), np.float32)
+    mask[:8, :4] = 1
+    assert resized_mask(mask, (2, 2)).tolist() == [[0.5, 0], [0, 0]]
+    assert resized_mask(mask, (16, 16)) is mask
+
+
+def test_outside_the_mask_everything_stays_as_it_was():
+    painted, kept = photo(seed=5), photo(seed=1)
+    mask = np.zeros((23, 37), np.float32)
+    mask[5:9, 4:20], mask[9, 4:20] = 1, 0.5
+    both = pasted(painted, kept, mask)
+    assert np.array_equal(both[mask == 0], kept[mask == 0])
+    assert np.array_equal(both[mask == 1], painted[mask == 1])
+    assert both[9, 4, 2] == (40 * 5 + 40) // 2
+
+
+@pytest.mark.parametrize("output_format", FORMATS)
+@pytest.mark.parametrize("quality", [None, 0, 50, 100])
+def test_files_are_written_in_each_format_and_quality(output_format, quality):
+    data = encode(photo(), output_format, quality)
+    assert Image.open(io.BytesIO(data)).format == output_format.upper()
+    difference = np.abs(read_picture(data).pixels.astype(int) - photo())
+    assert difference.mean() < (25 if quality == 0 else 8)
+    if output_format == "png":
+        assert difference.max() == 0
+
+
+@pytest.mark.parametrize("output_format", ["jpeg", "webp"])
+def test_quality_costs_bytes(output_format):
+    random = np.random.default_rng(3).integers(0, 256, (60, 80, 3)).astype(np.uint8)
+    sizes = [len(encode(random, output_format, quality)) for quality in (0, 30, 60, 100)]
+    assert sizes == sorted(set(sizes))

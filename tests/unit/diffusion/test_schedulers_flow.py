@@ -1,0 +1,66 @@
+"""Flow matching is compared with diffusers as the pipelines of SD 3 and Flux drive it."""
+
+import numpy as np
+import pytest
+from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+from reference_loop import assert_alike, half_mask, ours, theirs
+
+NAME = "FlowMatchEulerDiscreteScheduler"
+SD3 = {"shift": 3.0}
+SD35 = {"use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 1.15, "shift": 3.0}
+SCHNELL = {"base_image_seq_len": 256, "base_shift": 0.5, "max_image_seq_len": 4096, "max_shift": 1.15, "shift": 1.0}
+DEV = {**SCHNELL, "shift": 3.0, "use_dynamic_shifting": True}
+
+CASES = [
+    ("stable-diffusion-3", SD3, None),
+    ("stable-diffusion-3", SD35, (1024, 1024)),
+    ("stable-diffusion-3", {**SD3, "use_karras_sigmas": True}, None),
+    ("stable-diffusion-3", {**SD3, "use_exponential_sigmas": True}, None),
+    ("stable-diffusion-3", {**SD3, "stochastic_sampling": True}, None),
+    ("flux", SCHNELL, (512, 512)),
+    ("flux", DEV, (512, 768)),
+    ("flux", DEV, (1360, 768)),
+    ("flux", {**DEV, "time_shift_type": "linear"}, (1024, 1024)),
+    ("flux", {**DEV, "shift_terminal": 0.1}, (1024, 1024)),
+]
+
+
+def asked_of_diffusers(family, options, size, steps):
+    asked = {}
+    if options.get("use_dynamic_shifting"):
+        tokens = (size[0] // 8 // 2) * (size[1] // 8 // 2)
+        asked["mu"] = calculate_shift(tokens, 256, 4096, options["base_shift"], options["max_shift"])
+    if family == "flux":
+        asked["sigmas"] = np.linspace(1.0, 1 / steps, steps)
+    return asked
+
+
+def compare(case, steps, **asked):
+    family, options, size = case
+    reference = FlowMatchEulerDiscreteScheduler(**options)
+    told = asked_of_diffusers(family, options, size, steps)
+    assert_alike(
+        ours(NAME, options, steps, family=family, size=size, **asked),
+        theirs(reference, steps, rounded_up=True, **told, **asked),
+    )
+
+
+@pytest.mark.parametrize("steps", [1, 4, 28])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_pictures_out_of_noise(case, steps):
+    if steps == 1 and "shift_terminal" in case[1]:
+        pytest.skip("a single step is the whole way, which cannot end anywhere else")
+    compare(case, steps)
+
+
+# 28 * 0.6 is 16.8: these pipelines take 17 steps of it, and those of Stable Diffusion 1 would take 16.
+@pytest.mark.parametrize(("steps", "strength"), [(28, 0.6), (10, 0.7), (4, 0.9), (20, 0.01)])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_pictures_out_of_pictures(case, steps, strength):
+    compare(case, steps, strength=strength)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_parts_of_pictures(case):
+    compare(case, 9, strength=0.75, mask=half_mask())

@@ -1,0 +1,93 @@
+"""Whole loops are compared with those of diffusers' schedulers, whatever they add in between."""
+
+import diffusers
+import pytest
+from reference_loop import assert_alike, half_mask, ours, theirs
+
+SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+ZERO_SNR = {**SD, "rescale_betas_zero_snr": True, "prediction_type": "v_prediction", "timestep_spacing": "trailing"}
+COSINE = {"beta_schedule": "squaredcos_cap_v2"}
+SPACINGS = [
+    {"timestep_spacing": "leading", "steps_offset": 1},
+    {"timestep_spacing": "trailing"},
+    {"timestep_spacing": "linspace"},
+]
+PREDICTIONS = [{"prediction_type": "epsilon"}, {"prediction_type": "v_prediction"}]
+SAMPLE = {"prediction_type": "sample"}
+
+DDIM, PNDM, LCM = "DDIMScheduler", "PNDMScheduler", "LCMScheduler"
+EULER, ANCESTRAL = "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler"
+DPM = "DPMSolverMultistepScheduler"
+
+EACH = [DDIM, PNDM, EULER, ANCESTRAL, DPM]
+# PNDM takes its Runge-Kutta steps where it is not told to skip them.
+OWN = {PNDM: {"skip_prk_steps": True}, DDIM: {"clip_sample": False}}
+
+CASES = [(name, {**SD, **OWN.get(name, {}), **s, **p}) for name in EACH for s in SPACINGS for p in PREDICTIONS]
+CASES += [(name, {**SD, **OWN.get(name, {}), **SAMPLE}) for name in (DDIM, EULER, DPM, LCM)]
+CASES += [(name, {**OWN.get(name, {}), **ZERO_SNR}) for name in (DDIM, EULER, ANCESTRAL, DPM)]
+CASES += [(name, {**OWN.get(name, {}), **COSINE}) for name in (DDIM, PNDM)]
+CASES += [
+    (DDIM, {**SD, "clip_sample": True, "set_alpha_to_one": False}),
+    (DDIM, {**SD, "clip_sample": True, "clip_sample_range": 0.5, "prediction_type": "v_prediction"}),
+    (DDIM, {"trained_betas": [0.01 + 0.00001 * i for i in range(1000)]}),
+    (DDIM, {}),
+    (PNDM, {**SD, "skip_prk_steps": True, "set_alpha_to_one": True}),
+    (EULER, {**SD, "use_karras_sigmas": True}),
+    (EULER, {**SD, "use_karras_sigmas": True, "sigma_min": 0.05, "sigma_max": 10.0}),
+    (EULER, {**SD, "use_exponential_sigmas": True, "timestep_spacing": "leading"}),
+    (EULER, {**SD, "interpolation_type": "log_linear"}),
+    (EULER, {**SD, "final_sigmas_type": "sigma_min"}),
+    (EULER, {**SD, "timestep_type": "continuous", "prediction_type": "v_prediction", "use_karras_sigmas": True}),
+    (DPM, {**SD, "use_karras_sigmas": True}),
+    (DPM, {**SD, "use_karras_sigmas": True, "euler_at_final": True, "steps_offset": 1}),
+    (DPM, {**SD, "use_karras_sigmas": True, "final_sigmas_type": "sigma_min"}),
+    (DPM, {**SD, "use_lu_lambdas": True}),
+    (DPM, {**SD, "use_exponential_sigmas": True}),
+    (DPM, {**SD, "final_sigmas_type": "sigma_min"}),
+    (DPM, {**SD, "solver_type": "heun"}),
+    (DPM, {**SD, "solver_order": 1}),
+    (DPM, {**SD, "solver_order": 3}),
+    (DPM, {**SD, "solver_order": 3, "lower_order_final": False}),
+    (DPM, {**SD, "algorithm_type": "sde-dpmsolver++", "use_karras_sigmas": True}),
+    (DPM, {**SD, "algorithm_type": "sde-dpmsolver++", "solver_type": "heun"}),
+    (DPM, {**COSINE, "lambda_min_clipped": -5.1}),
+    (DPM, {**COSINE, "lambda_min_clipped": -5.1, "timestep_spacing": "trailing"}),
+    (DPM, {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}),
+    (LCM, {}),
+    (LCM, {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}),
+    (LCM, {"original_inference_steps": 100, "timestep_scaling": 8.0, "clip_sample": True}),
+]
+
+
+def named(case):
+    name, options = case
+    said = [f"{key}={value}" for key, value in options.items() if key not in {*SD, "trained_betas", "skip_prk_steps"}]
+    return "-".join([name.removesuffix("Scheduler"), *said])
+
+
+def reference(name, options):
+    return getattr(diffusers, name)(**options)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 16])
+@pytest.mark.parametrize("case", CASES, ids=named)
+def test_pictures_out_of_noise(case, steps):
+    name, options = case
+    assert_alike(ours(name, options, steps), theirs(reference(name, options), steps))
+
+
+@pytest.mark.parametrize(("steps", "strength"), [(10, 0.7), (8, 0.99), (5, 1.0)])
+@pytest.mark.parametrize("case", CASES, ids=named)
+def test_pictures_out_of_pictures(case, steps, strength):
+    name, options = case
+    assert_alike(
+        ours(name, options, steps, strength=strength), theirs(reference(name, options), steps, strength=strength)
+    )
+
+
+@pytest.mark.parametrize("case", CASES, ids=named)
+def test_parts_of_pictures(case):
+    name, options = case
+    asked = {"strength": 0.8, "mask": half_mask()}
+    assert_alike(ours(name, options, 10, **asked), theirs(reference(name, options), 10, **asked))
