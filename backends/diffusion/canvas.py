@@ -1,0 +1,79 @@
+"""The picture that an image begins with: brought to the model's size, and pasted back where it was not to change."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from backends.diffusion.families.family import Floats
+from backends.diffusion.options import Size
+from backends.diffusion.pictures import Pixels, pasted, read_mask, read_picture, resized_mask, to_model
+from backends.serving.errors import InvalidValue
+
+_EDGE = 0.5
+"""From this much on a mask counts as set, as with diffusers' mask processor."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Canvas:
+    """A picture of the model's size. `area`, float32[height, width], is 1 where it may change; None: everywhere."""
+
+    pixels: Pixels
+    area: Floats | None
+
+    @property
+    def size(self) -> Size:
+        """Width and height."""
+        return self.pixels.shape[1], self.pixels.shape[0]
+
+    def image(self) -> Floats:
+        """float32[3, height, width] in -1..1, for the encoder."""
+        return to_model(self.pixels)
+
+    def cells(self, factor: int) -> Floats | None:
+        """Which cells of the latent may change: float32[h, w] of 0 and 1.
+
+        A cell goes by the pixel in its corner, as in diffusers' inpainting pipelines. A mask so small that it would be
+        lost has every cell that it touches.
+        """
+        if self.area is None:
+            return None
+        firm = self.area >= _EDGE
+        cells = firm[::factor, ::factor]
+        if firm.any() and not cells.any():
+            height, width = firm.shape
+            cells = firm.reshape(height // factor, factor, width // factor, factor).any(axis=(1, 3))
+        return cells.astype(np.float32)
+
+    def finish(self, pixels: Pixels) -> Pixels:
+        """A decoded image, with what was not to change as it was: a round trip through a latent loses a little."""
+        return pixels if self.area is None else pasted(pixels, self.pixels, self.area)
+
+
+def open_canvas(file: bytes, mask: bytes | None, choose: Callable[[Size], Size]) -> Canvas:
+    """Read a picture, and bring it to the size that `choose` gives for its own.
+
+    Without a mask, what is transparent may change and the rest must not: so a picture within transparent borders is
+    painted on beyond its edges. Where both are there, the mask says what may change. Raises `InvalidValue`.
+    """
+    picture = read_picture(file)
+    area = picture.transparency if mask is None else read_mask(mask, picture.size)
+    if area is not None and not (area >= _EDGE).any():
+        if mask is not None:
+            raise InvalidValue("The mask leaves nothing that may change.", "mask")
+        area = None
+    pixels = picture.pixels
+    if picture.transparency is not None:
+        pixels = _filled(pixels, picture.transparency)
+    size = choose(picture.size)
+    pixels = type(picture)(pixels).resized(size).pixels
+    return Canvas(pixels, None if area is None else resized_mask(area, size))
+
+
+def _filled(pixels: Pixels, transparency: Floats) -> Pixels:
+    """The picture on the mean colour of what can be seen: what cannot be seen may be of any colour in a file."""
+    seen: Floats = 1 - transparency
+    weight = float(seen.sum())
+    colour = np.tensordot(seen, pixels.astype(np.float32), 2) / weight if weight else np.full(3, 127.5)
+    ground = np.broadcast_to(colour.round().astype(np.uint8), pixels.shape)
+    return pasted(ground, pixels, transparency)

@@ -1,0 +1,12 @@
+"""The figures of the loop among Triton's own metrics."""
+
+GAUGES = {
+    "rows_active": ("diffusion_rows_active", "Images that are being denoised"),
+    "rows_waiting": ("diffusion_rows_waiting", "Images that wait for a row"),
+}
+COUNTERS = {
+    "requests_cancelled": ("diffusion_requests_cancelled_total", "Requests cancelled by their clients"),
+    "runs": ("diffusion_runs_total", "Runs of the denoiser"),
+    "steps": ("diffusion_steps_total", "Steps of images, of which several share a run"),
+    "images": ("diffusion_images_total", "Images decoded, previews not counted"),
+}

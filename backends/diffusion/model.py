@@ -1,0 +1,69 @@
+"""What Triton loads for `backend: "diffusion"`."""
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+# Triton loads this file alone, from wherever its backend directory is: the folder that holds the package `backends` is
+# put where Python looks. Where that folder is the backend directory's parent, `backends` is a namespace package.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import triton_python_backend_utils as pb_utils
+
+from backends.diffusion.bls import TritonComponents
+from backends.diffusion.loading import load
+from backends.diffusion.metrics import COUNTERS, GAUGES
+from backends.diffusion.tensors import TritonClient, read_request
+from backends.serving.errors import EngineFailed, GenerationError
+from backends.serving.lifeline import end_with_parent
+from backends.serving.publisher import Publisher
+from backends.serving.triton import make_metrics
+
+_log = logging.getLogger(__name__)
+
+
+class TritonPythonModel:
+    """One instance of a pipeline."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Read the description. What is wrong with it, or with the parameters, becomes the reason Triton shows.
+
+        The components may be loaded later: they are called for the first time by the first request.
+        """
+        self._lifeline = end_with_parent()
+        config = json.loads(args["model_config"])
+        folder = Path(args["model_repository"]) / args["model_version"]
+        try:
+            self._desk, figures = load(folder, config.get("parameters", {}), TritonComponents())
+        except Exception as error:
+            raise pb_utils.TritonModelException(f"The model in {folder} cannot be loaded: {error}") from error
+        gauges, counters, self._families = make_metrics(args["model_name"], GAUGES, COUNTERS)
+        self._publisher = Publisher(figures, gauges, counters)
+
+    def execute(self, requests: list[Any]) -> None:
+        """Take requests; their answers come later, through their response senders."""
+        for request in requests:
+            try:
+                self._take(request)
+            except Exception:  # not even the error could be sent; the other requests are taken all the same
+                _log.exception("A request could not be answered.")
+
+    def _take(self, request: Any) -> None:
+        client = TritonClient(request)
+        try:
+            read = read_request(request)
+        except GenerationError as error:
+            client.fail(error)
+        except Exception as error:
+            _log.exception("A request could not be read.")
+            client.fail(EngineFailed(f"The request could not be read: {str(error)[:500]}"))
+        else:
+            self._desk.take(read, client)
+
+    def finalize(self) -> None:
+        """Answer what is open, and end every thread."""
+        self._desk.close()
+        self._publisher.close()
+        self._lifeline.set()

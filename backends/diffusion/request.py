@@ -1,0 +1,23 @@
+"""What a request asks for."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """The tensors of one request, unchecked; None is what was not sent. Pictures are encoded files."""
+
+    prompt: str
+    negative_prompt: str | None = None
+    width: int | None = None
+    height: int | None = None
+    steps: int | None = None
+    num_images: int = 1
+    guidance_scale: float | None = None
+    strength: float | None = None
+    seed: int | None = None
+    images: tuple[bytes, ...] = ()
+    mask: bytes | None = None
+    output_format: str = "png"
+    quality: int | None = None
+    partial_images: int = 0

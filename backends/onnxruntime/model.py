@@ -1,0 +1,62 @@
+"""What Triton loads for `backend: "onnxruntime"` where NVIDIA's own backend of that name is not installed."""
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+# Triton loads this file alone, from wherever its backend directory is: the folder that holds the package `backends` is
+# put where Python looks. Where that folder is the backend directory's parent, `backends` is a namespace package.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import onnxruntime
+import triton_python_backend_utils as pb_utils
+
+from backends.onnxruntime.batch import Arrays, Batches, is_batched
+from backends.onnxruntime.options import read_options
+from backends.onnxruntime.providers import choose_providers
+from backends.onnxruntime.session import Session
+from backends.serving.lifeline import end_with_parent
+
+_log = logging.getLogger(__name__)
+
+
+class TritonPythonModel:
+    """One instance of a model."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Open the file. What is wrong with it, or with its parameters, becomes the reason Triton shows."""
+        self._lifeline = end_with_parent()
+        config = json.loads(args["model_config"])
+        folder = Path(args["model_repository"]) / args["model_version"]
+        try:
+            options = read_options(config)
+            kind, device = args["model_instance_kind"], args["model_instance_device_id"]
+            providers = choose_providers(config, options, kind, device, onnxruntime.get_available_providers())
+            session = Session(folder, config, options, providers)
+        except Exception as error:
+            raise pb_utils.TritonModelException(f"The model in {folder} cannot be loaded: {error}") from error
+        if options.unread:
+            _log.warning("%s: the parameters %s mean nothing here.", args["model_name"], ", ".join(options.unread))
+        self._batches = Batches(session.run, batched=is_batched(config))
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """Answer the requests that Triton put together."""
+        asked = [
+            (request.requested_output_names(), {tensor.name(): tensor.as_numpy() for tensor in request.inputs()})
+            for request in requests
+        ]
+        return [_response(answer) for answer in self._batches.answer(asked)]
+
+    def finalize(self) -> None:
+        """Let go of the model."""
+        del self._batches
+        self._lifeline.set()
+
+
+def _response(answer: Arrays | Exception) -> Any:
+    if isinstance(answer, Exception):
+        sentence = f"[engine_failed] The model could not be run: {str(answer)[:1000]}"
+        return pb_utils.InferenceResponse([], pb_utils.TritonError(sentence))
+    return pb_utils.InferenceResponse([pb_utils.Tensor(name, array) for name, array in answer.items()])

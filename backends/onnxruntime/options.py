@@ -1,0 +1,83 @@
+"""What config.pbtxt says of a session, in the words of NVIDIA's ONNX Runtime backend.
+
+https://github.com/triton-inference-server/onnxruntime_backend: "Other Optimization Options with ONNX Runtime".
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Config = Mapping[str, Any]
+"""The model's configuration, as Triton hands it over: JSON."""
+
+_FLAGS = {"1": True, "true": True, "0": False, "false": False}
+_SHRINKAGE = "memory.enable_memory_arena_shrinkage"
+_NUMBERS = ("intra_op_thread_count", "inter_op_thread_count", "execution_mode")
+_SWITCHES = ("enable_mem_arena", "enable_mem_pattern")
+_ENTRIES = ("session.use_device_allocator_for_initializers",)
+# These once stood among the parameters, and belong to the CUDA provider.
+CUDA_PARAMETERS = ("cudnn_conv_algo_search", "gpu_mem_limit", "arena_extend_strategy", "do_copy_in_default_stream")
+# These are for others: the gateway, and people.
+_OF_OTHERS = ("component", "precision")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Threads 0 are as many as this process may use. `graph_level` is -1 (basic), 1 (extended), 2 (none), or 0 (all).
+
+    `unread` are parameters that mean nothing to this backend, nor to NVIDIA's.
+    """
+
+    file: str = "model.onnx"
+    intra_op_threads: int = 0
+    inter_op_threads: int = 0
+    parallel: bool = False
+    graph_level: int = 0
+    memory_arena: bool = True
+    memory_pattern: bool = True
+    arena_shrinkage: str | None = None
+    entries: Mapping[str, str] = field(default_factory=dict)
+    cuda: Mapping[str, str] = field(default_factory=dict)
+    unread: tuple[str, ...] = ()
+
+
+def read_options(config: Config) -> Options:
+    """Read a configuration. Raises `ValueError` with a sentence that names the parameter."""
+    values = {name: str(value.get("string_value", "")) for name, value in config.get("parameters", {}).items()}
+    known = {*_NUMBERS, *_SWITCHES, *_ENTRIES, *CUDA_PARAMETERS, *_OF_OTHERS, _SHRINKAGE}
+    mode = _number(values, "execution_mode")
+    if mode not in (0, 1):
+        raise ValueError(f"The parameter execution_mode is {mode}; it must be 0 (sequential) or 1 (parallel).")
+    return Options(
+        file=config.get("default_model_filename") or "model.onnx",
+        intra_op_threads=_number(values, "intra_op_thread_count"),
+        inter_op_threads=_number(values, "inter_op_thread_count"),
+        parallel=mode == 1,
+        graph_level=_level(config),
+        memory_arena=_flag(values, "enable_mem_arena"),
+        memory_pattern=_flag(values, "enable_mem_pattern"),
+        arena_shrinkage=values.get(_SHRINKAGE) or None,
+        entries={name: values[name] for name in _ENTRIES if name in values},
+        cuda={name: values[name] for name in CUDA_PARAMETERS if name in values},
+        unread=tuple(sorted(values.keys() - known)),
+    )
+
+
+def _level(config: Config) -> int:
+    level = int(((config.get("optimization") or {}).get("graph") or {}).get("level", 0))
+    # Anything else means everything, as with NVIDIA's backend.
+    return level if level in (-1, 1, 2) else 0
+
+
+def _number(values: Mapping[str, str], name: str) -> int:
+    text = values.get(name, "").strip() or "0"
+    if not text.isascii() or not text.isdigit():
+        raise ValueError(f"The parameter {name} is {text!r}; it must be a number from 0 on.")
+    return int(text)
+
+
+def _flag(values: Mapping[str, str], name: str) -> bool:
+    text = values.get(name, "").strip().lower() or "1"
+    if text not in _FLAGS:
+        raise ValueError(f"The parameter {name} is {text!r}; it must be 1 or 0.")
+    return _FLAGS[text]
