@@ -76,6 +76,16 @@ class Files:
         await _done(obstore.put_async(store, file, data, use_multipart=False, attributes=attributes))
         return file
 
+    async def find(self, name: str, content_type: str) -> str | None:
+        """Return the id of what is kept under a name, None where nothing is. Raises `Overloaded`."""
+        _, signer = await self._opened()
+        file = f"{signer.name(name)}.{_ENDS.get(content_type, 'bin')}"
+        try:
+            await self.size(file)
+        except FileGone:
+            return None
+        return file
+
     async def read(self, file: str) -> bytes:
         """Return all of a file. Raises `FileGone`, and `Overloaded` where the store does not answer."""
         store, _ = await self._opened()

@@ -1,0 +1,117 @@
+"""Does what a task asks: the model draws, the pictures are kept, and their ids are the result."""
+
+import asyncio
+import time
+import zlib
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from gateway.catalog import Catalog
+from gateway.errors import GatewayError, ModelNotFound, Overloaded, RateLimited
+from gateway.files.files import Files
+from gateway.operations.generate_image import GenerateImage, Image, Progress
+from gateway.tasks.requests import unpack
+from gateway.telemetry import Metrics, Trace
+
+ROUTE = "task"
+"""The route of tasks in metrics and logs."""
+
+_SETTLING = 10.0
+"""Seconds within which a model that nobody knows may yet be found: a gateway that starts has not seen all servers."""
+_LONGEST_WAIT = 10.0
+
+T = TypeVar("T")
+
+
+class Performer:
+    """Asks models for what tasks want, and waits for those that are away."""
+
+    def __init__(self, catalog: Catalog, files: Files, metrics: Metrics, patience: float) -> None:
+        """`patience` is how many seconds a task waits for a model or a store that cannot take it now."""
+        self._catalog = catalog
+        self._files = files
+        self._metrics = metrics
+        self._patience = patience
+
+    async def perform(
+        self, id: str, kind: str, packed: dict[str, Any], advance: Callable[[float], None]
+    ) -> dict[str, Any]:
+        """Return `{"images": [...]}`, the fields of `Drawn`; `advance` is told the part that is done, 0 to 1.
+
+        Raises `GatewayError`.
+        """
+        trace = Trace(self._metrics, id, route=ROUTE)
+        status = 499
+        try:
+            asked = await self._patiently(lambda: unpack(kind, packed, self._files))
+            request = await self._patiently(lambda: self._seeded(id, asked))
+            images = await self._patiently(lambda: self._drawn_before(id, request))
+            if images is None:
+                images = await self._patiently(lambda: self._draw(id, request, trace, advance))
+            status = 200
+            return {"images": images}
+        except GatewayError as error:
+            status, trace.error = error.status, error
+            raise
+        except Exception:
+            status = 500
+            raise
+        finally:
+            trace.finished(status)
+
+    async def _seeded(self, id: str, request: GenerateImage) -> GenerateImage:
+        """Draw by lot what the model would, but by the task's own: done again, it draws the same pictures."""
+        if request.seed is not None or "seed" not in self._catalog.get(request.model).config.inputs:
+            return request
+        return replace(request, seed=zlib.crc32(id.encode()))
+
+    async def _drawn_before(self, id: str, request: GenerateImage) -> list[dict[str, Any]] | None:
+        """The pictures of a task that was killed between the last of them and the word in the database."""
+        content_type = f"image/{request.output_format}"
+        drawn = []
+        for index in reversed(range(request.n)):
+            file = await self._files.find(_name(id, index), content_type)
+            if file is None:
+                return None
+            seed = None if request.seed is None else request.seed + index
+            drawn.append({"index": index, "file": file, "seed": seed, "content_type": content_type})
+        return drawn[::-1]
+
+    async def _draw(
+        self, id: str, request: GenerateImage, trace: Trace, advance: Callable[[float], None]
+    ) -> list[dict[str, Any]]:
+        drawn = []
+        content_type = f"image/{request.output_format}"
+        async with aclosing(self._catalog.ask(request.model, request, trace)) as events:
+            async for event in events:
+                if isinstance(event, Progress):
+                    advance(event.fraction)
+                elif isinstance(event, Image):
+                    file = await self._keep(id, event, content_type)
+                    drawn.append({"index": event.index, "file": file, "seed": event.seed, "content_type": content_type})
+        return sorted(drawn, key=lambda image: image["index"])
+
+    async def _keep(self, id: str, image: Image, content_type: str) -> str:
+        name = _name(id, image.index)
+        return await self._patiently(lambda: self._files.put(image.data, content_type, name=name))
+
+    async def _patiently(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Await `work`, again where it found something away or full, for as long as tasks wait."""
+        began = time.monotonic()
+        wait = 0.5
+        while True:
+            try:
+                return await work()
+            except (Overloaded, RateLimited, ModelNotFound) as error:
+                patience = _SETTLING if isinstance(error, ModelNotFound) else self._patience
+                if time.monotonic() - began + wait > patience:
+                    raise
+            await asyncio.sleep(wait)
+            wait = min(2 * wait, _LONGEST_WAIT)
+
+
+def _name(id: str, index: int) -> str:
+    """What a picture is kept under: a task that is done again replaces its pictures, and leaves none behind."""
+    return f"{id}/{index}"

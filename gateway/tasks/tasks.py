@@ -1,0 +1,191 @@
+"""Work that survives: queued in a database, done when a model has room, and not lost when the gateway is killed."""
+
+import asyncio
+import hashlib
+import re
+import time
+from collections.abc import Collection
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import structlog
+
+from gateway.catalog import OPERATION_NAMES, Catalog
+from gateway.errors import RETRY_AFTER, GatewayError, InvalidRequest, Overloaded, TaskNotFound, UnsupportedOption
+from gateway.files.files import Files
+from gateway.operations.generate_image import GenerateImage
+from gateway.settings import Settings
+from gateway.tasks.database import Database
+from gateway.tasks.requests import kind_of, pack
+from gateway.tasks.task import FINAL, State, Task, new_id
+from gateway.telemetry import Metrics
+
+if TYPE_CHECKING:  # 50 MB and half a second, which only those pay who have tasks
+    from gateway.tasks.keeping import Keeping
+
+_OPENING_PATIENCE = 10.0
+"""Seconds that the first caller waits for the database to be made."""
+_LONGEST_KEY = 256
+_ID = re.compile(r"task_[0-9a-f]{32}")
+
+
+class Tasks:
+    """The tasks of all callers. DBOS is loaded, and SQLite's file made, when there is the first one."""
+
+    def __init__(self, settings: Settings, catalog: Catalog, files: Files, metrics: Metrics) -> None:
+        """Raises `DatabaseError` where the setting `tasks` names no database."""
+        self._database = Database(settings)
+        self._settings = settings
+        self._catalog = catalog
+        self._files = files
+        self._metrics = metrics
+        self._keeping: Keeping | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._closed = False
+        self._log = structlog.get_logger("gateway.tasks")
+
+    def start(self) -> None:
+        """Take up what is there, in the background."""
+        if self._database.is_there:
+            self._open()
+
+    async def close(self) -> None:
+        """Stop working. What is under way stays in the database, and is done when a gateway is back."""
+        self._closed = True
+        if self._opening is not None:
+            self._opening.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._opening
+        if self._keeping is not None:
+            await self._keeping.close()
+
+    async def submit(self, request: GenerateImage, owner: str, idempotency_key: str | None = None) -> Task:
+        """Queue what `request` asks for, and return at once.
+
+        The same request again under the `idempotency_key` that `owner` gave it is the same task. Raises
+        `ModelNotFound`, `UnsupportedOption` and `InvalidRequest` for what no wait would mend, `StorageFull`, and
+        `Overloaded` where the database does not answer.
+        """
+        self._check(request)
+        kept = (await self._kept()).records
+        id = new_id()
+        if idempotency_key is not None:
+            if not 0 < len(idempotency_key) <= _LONGEST_KEY:
+                raise InvalidRequest(f"An idempotency key has 1 to {_LONGEST_KEY} characters.", param="idempotency_key")
+            id = f"task_{hashlib.sha256(f'{owner} {idempotency_key}'.encode()).hexdigest()[:32]}"
+        packed = await pack(request, owner, self._files)
+        added = await kept.add(id, owner, kind_of(request), self._known_as(request.model), packed)
+        task = await self.get(id, owner)
+        if not added and (task.kind, dict(task.request)) != (kind_of(request), packed):
+            raise InvalidRequest("This idempotency key was used for another request.", param="idempotency_key")
+        return task
+
+    async def get(self, id: str, owner: str) -> Task:
+        """Return a task of `owner`'s. Raises `TaskNotFound`, and `Overloaded` where the database does not answer."""
+        if self._has_any:
+            keeping = await self._kept()
+            task = await keeping.records.find(id, owner) if _plausible(id) else None
+            if task is not None:
+                return self._fresh(task, keeping)
+        raise TaskNotFound(f"There is no task {id[:64]!r} that this key has made, or no more.")
+
+    async def cancel(self, id: str, owner: str) -> Task:
+        """Stop a task of `owner`'s where it has not ended, and return it. Raises as `get` does."""
+        task = await self.get(id, owner)
+        if task.state not in FINAL:
+            keeping = await self._kept()
+            await keeping.records.cancel(id)
+            keeping.stop(id)
+            task = await self.get(id, owner)
+        return task
+
+    async def list(
+        self, owner: str, *, limit: int = 20, after: str | None = None, states: Collection[State] = ()
+    ) -> list[Task]:
+        """Return the newest tasks of `owner`, or those that were made before the task `after`.
+
+        Raises `TaskNotFound` where there is no task `after`, and `Overloaded`.
+        """
+        if not self._has_any:
+            return []
+        keeping = await self._kept()
+        last = await self.get(after, owner) if after else None
+        return [self._fresh(task, keeping) for task in await keeping.records.list(owner, states, last, limit)]
+
+    @property
+    def _has_any(self) -> bool:
+        return self._keeping is not None or self._opening is not None or self._database.is_there
+
+    def _check(self, request: GenerateImage) -> None:
+        """Refuse at once what the model would refuse. A model that is away is waited for."""
+        try:
+            model = self._catalog.get(request.model)
+        except Overloaded:
+            return
+        operation = OPERATION_NAMES[type(request)]
+        if operation not in model.operations:
+            offered = ", ".join(sorted(model.operations))
+            raise UnsupportedOption(f"The model '{model.name}' cannot {operation}; it can: {offered}.", param="model")
+        try:
+            model.signature.encode(request, model.config)
+        except GatewayError as error:
+            raise model.signature.explain(error) from None
+
+    def _known_as(self, name: str) -> str:
+        """What tasks are counted by that may run at a time: the model, whatever a caller calls it."""
+        try:
+            return self._catalog.get(name).name
+        except GatewayError:
+            return name[:200].replace("\0", "")  # a database takes no such text
+
+    def _fresh(self, task: Task, keeping: "Keeping") -> Task:
+        """What runs here has come further than the database knows."""
+        percent = keeping.percent(task.id) if task.state == "running" else None
+        return task if percent is None else replace(task, progress=max(task.progress, percent))
+
+    async def _kept(self) -> "Keeping":
+        """Return what keeps the tasks, once it does. Raises `Overloaded`."""
+        if self._closed:
+            raise Overloaded("The service is stopping.", retry_after=RETRY_AFTER)
+        if self._keeping is None:
+            opening = self._open()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_OPENING_PATIENCE):
+                    await asyncio.shield(opening)
+        if self._keeping is None:
+            raise Overloaded("The database of the tasks does not answer.", retry_after=RETRY_AFTER)
+        return self._keeping
+
+    def _open(self) -> "asyncio.Task[None]":
+        if self._opening is None or (self._opening.done() and self._keeping is None):
+            self._opening = asyncio.create_task(self._try_to_open())
+        return self._opening
+
+    async def _try_to_open(self) -> None:
+        """Open the database, again and again until it is there."""
+        wait, began = 0.5, time.monotonic()
+        keeping_class = await asyncio.to_thread(_keeping)
+        while True:
+            try:
+                self._keeping = await keeping_class.open(
+                    self._database, self._settings, self._catalog, self._files, self._metrics
+                )
+            except Exception as error:  # whatever the database says, it may be there later
+                self._log.warning("tasks cannot be kept", reason=str(error)[:500])
+            else:
+                self._log.info("tasks are kept", seconds=round(time.monotonic() - began, 1))
+                return
+            await asyncio.sleep(wait)
+            wait = min(2 * wait, 5.0)
+
+
+def _keeping() -> "type[Keeping]":
+    from gateway.tasks.keeping import Keeping
+
+    return Keeping
+
+
+def _plausible(id: str) -> bool:
+    """Whether this could be the id of a task; nothing else is asked for in the database."""
+    return _ID.fullmatch(id) is not None
