@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from builders import manifest, repository, sources
 from builders.errors import MissingTools, NotEnoughSpace, RecipeError, RepositoryBusy
@@ -24,6 +24,17 @@ class Family(Protocol):
         """Fetch, export and verify; fill `folder` with `config.pbtxt` and `1/`; give the verification's figures."""
 
 
+@runtime_checkable
+class Several(Protocol):
+    """A family that installs several models together, and has a layout of sources of its own."""
+
+    def find(self, source: str, revision: str | None) -> Source:
+        """Tell what a source is by how it is written. Raises RecipeError, SourceUnavailable."""
+
+    def beside(self, recipe: Recipe, source: Source) -> tuple[str, ...]:
+        """Name the models that `make` puts beside the one that is named after the recipe."""
+
+
 def _llm() -> Family:
     from builders.llm import LLM
 
@@ -36,7 +47,17 @@ def _embedding() -> Family:
     return Embedding()
 
 
-FAMILIES: dict[str, Callable[[], Family]] = {"llm": _llm, "embedding": _embedding}
+def _diffusion() -> Family:
+    from builders.diffusion.family import Diffusion
+
+    return Diffusion()
+
+
+FAMILIES: dict[str, Callable[[], Family]] = {
+    "llm": _llm,
+    "embedding": _embedding,
+    "diffusion": _diffusion,
+}
 """Families are imported when they are asked for: most machines lack what they need."""
 
 
@@ -48,8 +69,18 @@ class Built:
     fresh: bool
     """False: it was there already, from the same recipe and source."""
     figures: dict[str, Any]
-    """How far the engine is from its source; see `builders.verify.Figures`, `builders.sentence_verify.Figures`."""
+    """How far the engine is from its source; see `builders.verify.Figures`, `builders.sentence_verify.Figures`,
+    `builders.diffusion.verify`."""
     seconds: float
+
+
+def source_of(recipe: Recipe) -> Source:
+    """Find a recipe's source, in the layout that its family reads. Raises RecipeError, SourceUnavailable."""
+    if recipe.family not in FAMILIES:
+        raise RecipeError(f"There is no family {recipe.family!r}. Known: {', '.join(sorted(FAMILIES))}.")
+    family = FAMILIES[recipe.family]()
+    find = family.find if isinstance(family, Several) else sources.find
+    return find(recipe.source, recipe.revision)
 
 
 def build(recipe: Recipe, into: Path, *, force: bool = False, progress: Progress | None = None) -> Built:
@@ -59,23 +90,25 @@ def build(recipe: Recipe, into: Path, *, force: bool = False, progress: Progress
     """
     started = time.monotonic()
     progress = progress or Silent()
-    if recipe.family not in FAMILIES:
-        raise RecipeError(f"There is no family {recipe.family!r}. Known: {', '.join(sorted(FAMILIES))}.")
     try:
+        source = source_of(recipe)
         family = FAMILIES[recipe.family]()
-        source = sources.find(recipe.source, recipe.revision)
         needed = family.check(recipe, source)
         digest = source.digest()
         target = into / recipe.name
         if not force and manifest.is_current(target, manifest.fingerprint(recipe, digest)):
             return Built(target, False, (manifest.read(target) or {})["verification"], time.monotonic() - started)
         _refuse_foreign(target, force)
+        beside = family.beside(recipe, source) if isinstance(family, Several) else ()
+        known = manifest.parts_of(target)
+        for name in set(beside) - set(known):
+            _refuse_foreign_part(into / name, force)
         with repository.stage(into, recipe.name) as stage:
             repository.check_space(stage.root, needed)
             figures = family.make(recipe, source, stage.model, stage.scratch, progress)
             progress.begin("install", str(target))
-            manifest.write(stage.model, recipe, digest, figures, time.monotonic() - started)
-            stage.install()
+            manifest.write(stage.model, recipe, digest, figures, time.monotonic() - started, stage.parts)
+            stage.install(stale=set(known) - set(beside))
         return Built(target, True, figures, time.monotonic() - started)
     except ModuleNotFoundError as error:
         raise MissingTools(error.name) from error
@@ -91,4 +124,11 @@ def _refuse_foreign(target: Path, force: bool) -> None:
     if target.exists() and not force and manifest.read(target) is None:
         raise RepositoryBusy(
             f"{target} exists and was not built here (it has no {manifest.FILE}). Use --force to replace it."
+        )
+
+
+def _refuse_foreign_part(target: Path, force: bool) -> None:
+    if target.exists() and not force:
+        raise RepositoryBusy(
+            f"{target} exists and is no part of a model that was built here. Use --force to replace it."
         )

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-BYTES, BOOL, INT32, UINT32, FP32 = "TYPE_STRING", "TYPE_BOOL", "TYPE_INT32", "TYPE_UINT32", "TYPE_FP32"
+BYTES, BOOL, FP32 = "TYPE_STRING", "TYPE_BOOL", "TYPE_FP32"
+INT32, INT64, UINT32, UINT64 = "TYPE_INT32", "TYPE_INT64", "TYPE_UINT32", "TYPE_UINT64"
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,8 @@ class Tensor:
     type: str
     dims: tuple[int, ...]
     optional: bool = False
+    reshape: tuple[int, ...] | None = None
+    """The dims that the engine is given instead."""
 
 
 TEXT_GENERATION_INPUTS = (
@@ -50,6 +53,31 @@ EMBEDDING_INPUTS = (
 EMBEDDING_OUTPUTS = (Tensor("embedding", FP32, (-1, -1)), Tensor("num_tokens", INT32, (-1,)))
 """The signature `embedding`."""
 
+IMAGE_INPUTS = (
+    Tensor("prompt", BYTES, (1,)),
+    Tensor("negative_prompt", BYTES, (1,), optional=True),
+    Tensor("width", INT32, (1,), optional=True),
+    Tensor("height", INT32, (1,), optional=True),
+    Tensor("steps", INT32, (1,), optional=True),
+    Tensor("num_images", INT32, (1,), optional=True),
+    Tensor("guidance_scale", FP32, (1,), optional=True),
+    Tensor("strength", FP32, (1,), optional=True),
+    Tensor("seed", UINT64, (1,), optional=True),
+    Tensor("image", BYTES, (-1,), optional=True),
+    Tensor("mask", BYTES, (-1,), optional=True),
+    Tensor("output_format", BYTES, (1,), optional=True),
+    Tensor("quality", INT32, (1,), optional=True),
+    Tensor("partial_images", INT32, (1,), optional=True),
+)
+IMAGE_OUTPUTS = (
+    Tensor("progress", FP32, (1,)),
+    Tensor("image", BYTES, (1,)),
+    Tensor("seed", UINT64, (1,)),
+    Tensor("index", INT32, (1,)),
+    Tensor("partial", INT32, (1,)),
+)
+"""The signature `image`."""
+
 
 def render(
     name: str,
@@ -59,25 +87,36 @@ def render(
     parameters: Mapping[str, object],
     *,
     decoupled: bool,
+    max_batch_size: int = 0,
 ) -> str:
-    """Render a model's `config.pbtxt`. A parameter that is not a string is written as JSON; None is left out."""
+    """Render a model's `config.pbtxt`. A parameter that is not a string is written as JSON; None is left out.
+
+    With a `max_batch_size` the dims leave out the batch, Triton batches requests, and the model runs on a GPU where
+    there is one; without, requests come one by one to a model that runs on the CPU.
+    """
     from google.protobuf import text_format
     from tritonclient.grpc import model_config_pb2 as pb
 
     config = pb.ModelConfig(name=name, backend=backend)
     config.model_transaction_policy.decoupled = decoupled
     for tensor in inputs:
-        config.input.add(
+        added = config.input.add(
             name=tensor.name, data_type=pb.DataType.Value(tensor.type), dims=tensor.dims, optional=tensor.optional
         )
+        if tensor.reshape is not None:
+            added.reshape.SetInParent()  # also where there is nothing in it
+            added.reshape.shape.extend(tensor.reshape)
     for tensor in outputs:
         config.output.add(name=tensor.name, data_type=pb.DataType.Value(tensor.type), dims=tensor.dims)
-    config.instance_group.add(kind=pb.ModelInstanceGroup.KIND_CPU, count=1)
+    kind = pb.ModelInstanceGroup.KIND_AUTO if max_batch_size else pb.ModelInstanceGroup.KIND_CPU
+    config.instance_group.add(kind=kind, count=1)
+    if max_batch_size:
+        config.dynamic_batching.SetInParent()
     for key, value in parameters.items():
         if value is not None:
             config.parameters[key].string_value = _text(value)
     # Triton wants the zero written; protobuf leaves it out because it is the default.
-    return f"max_batch_size: 0\n{text_format.MessageToString(config, as_utf8=True)}"
+    return f"max_batch_size: {max_batch_size}\n{text_format.MessageToString(config, as_utf8=True)}"
 
 
 def _text(value: object) -> str:

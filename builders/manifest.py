@@ -4,7 +4,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,30 +26,47 @@ CHOSEN = (
     "context_length",
     "max_rows",
     "matryoshka",
+    "pictures",
 )
 """What whoever builds a recipe may ask for otherwise."""
 
-TOOLS = ("onnxruntime-genai", "onnxruntime", "onnx", "onnx-ir", "torch", "transformers", "tokenizers", "gguf", "numpy")
+TOOLS = (
+    "onnxruntime-genai",
+    "onnxruntime",
+    "onnx",
+    "onnx-ir",
+    "torch",
+    "transformers",
+    "diffusers",
+    "tokenizers",
+    "gguf",
+    "numpy",
+    "tensorrt",
+)
 
 
 def fingerprint(recipe: Recipe, source_digest: str) -> str:
     """Identify a build: the same recipe over the same weights, wherever they lie, is the same build."""
+    # What a family does not know must not change the fingerprints of its models.
+    unknown = set() if recipe.family == "diffusion" else {"pictures"}
     identity = {
         "format": FORMAT,
         "source": source_digest,
-        "recipe": recipe.model_dump(mode="json", exclude={"source", "revision", "quantization"}),
+        "recipe": recipe.model_dump(mode="json", exclude={"source", "revision", "quantization"} | unknown),
         "quantization": str(quantization_of(recipe)),
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
-def write(folder: Path, recipe: Recipe, source_digest: str, figures: Mapping[str, Any], seconds: float) -> None:
-    """Write `BUILD.json` over everything that `folder` holds."""
-    files = {
-        str(path.relative_to(folder)): {"size": path.stat().st_size, "sha256": sha256(path)}
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != FILE
-    }
+def write(
+    folder: Path,
+    recipe: Recipe,
+    source_digest: str,
+    figures: Mapping[str, Any],
+    seconds: float,
+    parts: Sequence[Path] = (),
+) -> None:
+    """Write `BUILD.json` over everything that `folder` holds, and `parts`, which will lie beside it."""
     record = {
         "format": FORMAT,
         "fingerprint": fingerprint(recipe, source_digest),
@@ -60,9 +77,19 @@ def write(folder: Path, recipe: Recipe, source_digest: str, figures: Mapping[str
         "recipe": recipe.model_dump(mode="json"),
         "verification": dict(figures),
         "versions": _versions(),
-        "files": files,
+        "files": _files(folder),
     }
+    if parts:
+        record["parts"] = {part.name: _files(part) for part in parts}
     (folder / FILE).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _files(folder: Path) -> dict[str, dict[str, Any]]:
+    return {
+        str(path.relative_to(folder)): {"size": path.stat().st_size, "sha256": sha256(path)}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != FILE
+    }
 
 
 def read(folder: Path) -> dict[str, Any] | None:
@@ -75,12 +102,21 @@ def read(folder: Path) -> dict[str, Any] | None:
 
 
 def is_current(folder: Path, wanted: str) -> bool:
-    """Tell whether `folder` holds the build with the fingerprint `wanted`, and every file at its size."""
+    """Tell whether `folder` holds the build with the fingerprint `wanted`, and every file of all its models."""
     record = read(folder)
     if record is None or record.get("fingerprint") != wanted:
         return False
-    files = record.get("files", {})
-    return bool(files) and all(
+    models = {folder.name: record.get("files", {})} | record.get("parts", {})
+    return all(files and _are_there(folder.parent / model, files) for model, files in models.items())
+
+
+def parts_of(folder: Path) -> list[str]:
+    """Name the models that were installed together with the one in `folder`."""
+    return list((read(folder) or {}).get("parts", {}))
+
+
+def _are_there(folder: Path, files: Mapping[str, Any]) -> bool:
+    return all(
         (folder / name).is_file() and (folder / name).stat().st_size == file["size"] for name, file in files.items()
     )
 

@@ -19,7 +19,7 @@ DEFAULT_EMBEDDING = "all-minilm-l6-v2"
 """The same, of embedding models."""
 
 Precision = Literal["int4", "int8", "fp16", "fp32"]
-Target = Literal["onnx", "tensorrt_llm", "llmapi", "vllm"]
+Target = Literal["onnx", "tensorrt", "tensorrt_llm", "llmapi", "vllm"]
 # What the gateway can read: the keys of `PARSERS` and `THINKERS` there.
 ToolCallParser = Literal["hermes", "qwen", "qwen25", "llama3_json", "mistral", "pythonic"]
 ReasoningParser = Literal["think", "deepseek_r1", "qwen3"]
@@ -83,6 +83,30 @@ class Tolerance(BaseModel):
     """Smallest share of the positions where the source is decided at which both choose the same token."""
 
 
+Side = Annotated[int, Field(ge=8, le=16384)]
+Size = tuple[Side, Side]
+
+
+class Pictures(BaseModel):
+    """What a model that draws is asked for; in pixels. Default: what the checkpoint says, and its pipeline's own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sizes: Annotated[tuple[Size, ...], Field(min_length=1)] | None = None
+    """The only sizes, width first; default: every one between the next two."""
+    min_size: Side | None = None
+    """Smallest width and height."""
+    max_size: Side | None = None
+    """Largest width and height."""
+    default_size: Size | None = None
+    default_steps: Annotated[int, Field(ge=1, le=1000)] | None = None
+    max_steps: Annotated[int, Field(ge=1, le=1000)] = 150
+    default_guidance: Annotated[float, Field(ge=0, le=100)] | None = None
+    """How far pictures are held to their prompts; up to 1: not at all, and at half the work."""
+    max_images: Annotated[int, Field(ge=1, le=100)] = 10
+    """Pictures of one request."""
+
+
 class Recipe(BaseModel):
     """Everything that decides what is built; two builds of one recipe and one source are the same model."""
 
@@ -99,13 +123,13 @@ class Recipe(BaseModel):
     revision: str | None = None
     """Branch, tag or commit of a Hugging Face id."""
     precision: Precision = "int8"
-    """What the weights are compressed to; default for the family `embedding`: fp32."""
+    """What the weights are compressed to; default for the families `embedding` and `diffusion`: fp32."""
     target: Target = "onnx"
     """What the weights are compiled for."""
     context_length: Annotated[int, Field(ge=16)] | None = None
     """Tokens of prompt and answer together; default, and most: what the checkpoint was trained for."""
     max_rows: Annotated[int, Field(ge=1, le=1024)] = 16
-    """Sequences that run side by side."""
+    """Sequences, or pictures (default for these: 8), that run side by side."""
     max_waiting: Annotated[int, Field(ge=0)] = 1024
     """Sequences that may wait for a row."""
     threads: Annotated[int, Field(ge=0)] = 0
@@ -119,6 +143,8 @@ class Recipe(BaseModel):
     sampling: SamplingDefaults = SamplingDefaults()
     matryoshka: bool | tuple[Annotated[int, Field(ge=1)], ...] = False
     """Embedding models only: rows may be cut to any width, or to these; the model must have been trained for it."""
+    pictures: Pictures = Pictures()
+    """Models that draw only."""
     quantization: Quantization | None = None
     """Default: by precision, see `QUANTIZATIONS` and `EMBEDDING_QUANTIZATIONS`."""
     tolerance: Tolerance | None = None
@@ -128,9 +154,19 @@ class Recipe(BaseModel):
     @classmethod
     def _precision_of_family(cls, values: Any) -> Any:
         """Compress what is large: embedding models are small, and stay as they are unless the recipe asks."""
-        if isinstance(values, dict) and values.get("family") == "embedding":
-            return {"precision": "fp32"} | values
+        defaults: dict[str, dict[str, Any]] = {
+            "embedding": {"precision": "fp32"},
+            "diffusion": {"precision": "fp32", "max_rows": 8},
+        }
+        if isinstance(values, dict):
+            return defaults.get(str(values.get("family")), {}) | values
         return values
+
+    @model_validator(mode="after")
+    def _pictures_of_family(self) -> Self:
+        if self.family != "diffusion" and self.pictures != Pictures():
+            raise ValueError(f"pictures means nothing for a model of the family {self.family}")
+        return self
 
     @model_validator(mode="after")
     def _one_line(self) -> Self:

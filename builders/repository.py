@@ -2,16 +2,18 @@
 
 Triton 2.51 takes every folder of a repository for a model, hidden ones too, and without explicit model control refuses
 to start over one that is unfinished. So a model is staged beside the repository, on the same filesystem, in
-`.<repository>.tritonic/<model>/`, and moved into place by one rename.
+`.<repository>.tritonic/<model>/`, and moved into place by one rename. Models that belong together are moved one after
+the other under a journal: when a build dies between two of them, the next one takes back what it had done.
 """
 
 import ctypes
 import errno
 import fcntl
+import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,27 +43,76 @@ class Stage:
         return self.root / "scratch"
 
     @property
+    def parts(self) -> list[Path]:
+        """The folders that become models of their own, together with `model`."""
+        folder = parts_beside(self.model)
+        return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+
+    @property
     def _previous(self) -> Path:
         return self.root / "previous"
 
-    def install(self) -> None:
-        """Write `model` through to the disk and rename it into the repository; an older one is swapped out whole."""
-        for path in [*self.model.rglob("*"), self.model]:
+    @property
+    def _journal(self) -> Path:
+        return self.root / "journal.json"
+
+    def install(self, stale: Iterable[str] = ()) -> None:
+        """Write everything through to the disk and rename it into the repository; older ones are swapped out whole.
+
+        Either all models are installed, or none. Afterwards the models named in `stale` leave the repository.
+        """
+        models = [*self.parts, self.model]
+        for path in [path for model in models for path in [*model.rglob("*"), model]]:
             _fsync(path)
-        if not self.target.exists():
-            self.model.rename(self.target)
-        elif not _exchange(self.model, self.target):
-            try:
-                self.target.rename(self._previous)
-                self.model.rename(self.target)
-            finally:
-                self.recover()
-        _fsync(self.target.parent)
+        self._previous.mkdir(exist_ok=True)
+        journal = {self._target_of(model).name: model.stat().st_ino for model in models}
+        self._journal.write_text(json.dumps(journal), encoding="utf-8")
+        _fsync(self._journal)
+        _fsync(self.root)
+        try:
+            for model in models:
+                target = self._target_of(model)
+                if not target.exists():
+                    model.rename(target)
+                elif not _exchange(model, target):
+                    target.rename(self._previous / target.name)
+                    model.rename(target)
+            _fsync(self.target.parent)
+        except BaseException:
+            self.recover()
+            raise
+        self._journal.unlink()
+        _fsync(self.root)
+        for name in stale:
+            if (old := self.target.parent / name).exists():
+                old.rename(self._previous / f"{name}.stale")
 
     def recover(self) -> None:
-        """Put back the model that a build had moved away when it died."""
-        if self._previous.exists() and not self.target.exists():
-            self._previous.rename(self.target)
+        """Put back, where a build died while it installed, what was there before it."""
+        try:
+            journal = json.loads(self._journal.read_bytes())
+        except (FileNotFoundError, ValueError):  # torn: nothing was moved yet
+            return
+        for name, inode in journal.items():
+            target, previous = self.target.parent / name, self._previous / name
+            staged = self.model if name == self.target.name else parts_beside(self.model) / name
+            if target.exists() and target.stat().st_ino == inode:  # it is the new one: a rename keeps the inode
+                if not staged.exists():
+                    target.rename(staged)
+                elif not _exchange(staged, target):
+                    target.rename(self._previous / f"{name}.new")
+                    staged.rename(target)
+            if previous.exists() and not target.exists():
+                previous.rename(target)
+        self._journal.unlink()
+
+    def _target_of(self, model: Path) -> Path:
+        return self.target if model == self.model else self.target.parent / model.name
+
+
+def parts_beside(model: Path) -> Path:
+    """Where a build puts the models that belong to the one in `model`, each in a folder of its name."""
+    return model.parent / "parts"
 
 
 @contextmanager

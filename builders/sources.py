@@ -82,7 +82,7 @@ class Hub:
         """Download `config.json` alone."""
         from huggingface_hub import hf_hub_download
 
-        path = _from_hub(self.id, lambda: hf_hub_download(self.id, "config.json", revision=self._commit))
+        path = from_hub(self.id, lambda: hf_hub_download(self.id, "config.json", revision=self._commit))
         return Checkpoint(Path(path).parent).config()
 
     def num_parameters(self) -> int | None:
@@ -98,7 +98,7 @@ class Hub:
         from huggingface_hub import snapshot_download
 
         progress.update(f"downloading {self.id}")
-        path = _from_hub(
+        path = from_hub(
             self.id,
             lambda: snapshot_download(
                 self.id, revision=self._commit, allow_patterns=HUB_FILES, ignore_patterns=HUB_SKIP
@@ -119,7 +119,7 @@ class Hub:
             raise MissingTools(error.name) from error
 
         try:
-            info = _from_hub(self.id, lambda: HfApi().model_info(self.id, revision=self.revision, timeout=20))
+            info = from_hub(self.id, lambda: HfApi().model_info(self.id, revision=self.revision, timeout=20))
             return str(info.sha), info.safetensors.total if info.safetensors else None
         except SourceUnavailable:
             try:  # What was downloaded once serves without a network.
@@ -153,7 +153,7 @@ def find(source: str, revision: str | None = None) -> Source:
     )
 
 
-def _from_hub(id: str, call: Callable[[], T]) -> T:
+def from_hub(id: str, call: Callable[[], T]) -> T:
     """Call the hub, and turn its many errors into one with a sentence."""
     from huggingface_hub import errors
 

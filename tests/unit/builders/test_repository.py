@@ -72,19 +72,101 @@ def test_two_builds_of_one_model(tmp_path: Path) -> None:
     assert (into / "b" / "1" / "weights").read_text() == "other"
 
 
+def build_together(into: Path, text: str, parts: tuple[str, ...] = ("a-one", "a-two")) -> None:
+    with repository.stage(into, "a") as stage:
+        fill(stage, text)
+        for part in parts:
+            folder = repository.parts_beside(stage.model) / part / "1"
+            folder.mkdir(parents=True)
+            (folder / "weights").write_text(text)
+        stage.install()
+
+
+def held(into: Path) -> dict[str, str]:
+    return {path.name: (path / "1" / "weights").read_text() for path in sorted(into.iterdir())}
+
+
+def test_models_that_belong_together_are_installed_and_replaced_together(tmp_path: Path) -> None:
+    into = tmp_path / "repository"
+    build_together(into, "one")
+    build_together(into, "two")
+    assert held(into) == {"a": "two", "a-one": "two", "a-two": "two"}
+    assert [path.name for path in tmp_path.iterdir()] == ["repository"]
+
+
+@pytest.mark.parametrize("swaps", [True, False])
+@pytest.mark.parametrize("before", [None, "one"])
+@pytest.mark.parametrize("failing", ["a-one", "a-two", "a"])
+def test_a_move_that_fails_takes_back_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str, before: str | None, swaps: bool
+) -> None:
+    into = tmp_path / "repository"
+    if before:
+        build_together(into, before)
+    if not swaps:
+        monkeypatch.setattr(repository, "_exchange", lambda one, other: False)
+    exchange, rename = repository._exchange, Path.rename
+    failed = []
+
+    def fail(target: Path) -> None:
+        if target == into.resolve() / failing and not failed:
+            failed.append(target)
+            raise KeyboardInterrupt
+
+    def failing_exchange(one: Path, other: Path) -> bool:
+        fail(other) if swaps else None
+        return exchange(one, other)
+
+    def failing_rename(self: Path, target: Path) -> Path:
+        fail(target)
+        return rename(self, target)
+
+    monkeypatch.setattr(repository, "_exchange", failing_exchange)
+    monkeypatch.setattr(Path, "rename", failing_rename)
+    with pytest.raises(KeyboardInterrupt):
+        build_together(into, "two")
+    assert failed
+    if before:
+        assert held(into) == {"a": before, "a-one": before, "a-two": before}
+    else:
+        assert not into.exists()
+
+
+def test_parts_that_a_model_no_longer_has_leave_with_it(tmp_path: Path) -> None:
+    into = tmp_path / "repository"
+    build_together(into, "one")
+    with repository.stage(into, "a") as stage:
+        fill(stage, "two")
+        stage.install(stale=["a-one", "a-two"])
+    assert held(into) == {"a": "two"}
+
+
 DYING = """
 import os, signal, sys
 from pathlib import Path
 from builders import repository
+
+def die(*arguments):
+    os.kill(os.getpid(), signal.SIGKILL)
+
 with repository.stage(Path(sys.argv[1]), "a") as stage:
     (stage.model / "1").mkdir()
-    if sys.argv[2] == "between":
-        stage.target.rename(stage._previous)
-    os.kill(os.getpid(), signal.SIGKILL)
+    if sys.argv[2] == "early":
+        die()
+    (stage.model / "1" / "weights").write_text("two")
+    for part in ("a-one", "a-two"):
+        (repository.parts_beside(stage.model) / part / "1").mkdir(parents=True)
+    rename, exchange = Path.rename, repository._exchange
+    if sys.argv[2] == "between":  # the old one is away, the new one is not there yet
+        repository._exchange = lambda one, other: False
+        Path.rename = lambda self, target: die() if self == stage.model else rename(self, target)
+    else:
+        repository._exchange = lambda one, other: exchange(one, other) and die()
+    stage.install()
 """
 
 
-@pytest.mark.parametrize("moment", ["early", "between"])
+@pytest.mark.parametrize("moment", ["early", "between", "late"])
 @pytest.mark.parametrize("following", ["a", "b"])
 def test_the_next_build_clears_up_after_one_that_was_killed(tmp_path: Path, moment: str, following: str) -> None:
     into = tmp_path / "repository"
@@ -93,7 +175,7 @@ def test_the_next_build_clears_up_after_one_that_was_killed(tmp_path: Path, mome
     assert died.returncode == -signal.SIGKILL
     assert (tmp_path / ".repository.tritonic" / "a").exists()
     with repository.stage(into, following):
-        assert (into / "a" / "1" / "weights").read_text() == "one"
+        assert held(into) == {"a": "one"}
     assert not (tmp_path / ".repository.tritonic").exists()
 
 

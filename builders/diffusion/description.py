@@ -1,0 +1,97 @@
+"""`pipeline.json`: all that the pipeline model must know of its engines; and the tokenizers beside it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from builders.checkpoint import read_json
+from builders.diffusion.parts import parts
+from builders.diffusion.pipeline import Pipeline, class_of, t5_tokens, tokenizer_of
+from builders.diffusion.quiet import quiet
+from builders.errors import SourceUnavailable
+
+FILE = "pipeline.json"
+
+
+def model_name(name: str, part: str) -> str:
+    """Name the Triton model of a part of the pipeline `name`."""
+    return f"{name}-{part}"
+
+
+def describe(pipeline: Pipeline, name: str) -> dict[str, Any]:
+    """Describe a pipeline whose models are named after `name`; `tokenizers` says what `write_tokenizers` writes."""
+    vae = pipeline.config("vae")
+    scheduler = read_json(pipeline.folder / "scheduler" / "scheduler_config.json", needed=True)
+    text_encoders = [part for part in parts(pipeline) if part.kind in ("clip", "t5")]
+    description: dict[str, Any] = {
+        "family": pipeline.family,
+        "components": {
+            "text_encoders": [model_name(name, part.name) for part in text_encoders],
+            "denoiser": model_name(name, "denoiser"),
+            "vae_encoder": model_name(name, "vae-encoder"),
+            "vae_decoder": model_name(name, "vae-decoder"),
+        },
+        "tokenizers": [
+            {
+                "folder": tokenizer_of(part.component),
+                "max_length": pipeline.tokens(part.component),
+                "outputs": [port.name for port in part.outputs],
+            }
+            for part in text_encoders
+        ],
+        "scheduler": {"class": class_of(pipeline.index, "scheduler")}
+        | {key: value for key, value in scheduler.items() if not key.startswith("_")},
+        "vae": {
+            "scaling_factor": vae.get("scaling_factor") or 0.18215,
+            "shift_factor": vae.get("shift_factor") or 0.0,
+            "factor": pipeline.factor,
+            "channels": pipeline.channels,
+        }
+        | {key: vae[key] for key in ("latents_mean", "latents_std") if vae.get(key) is not None},
+        "guidance": pipeline.guidance,
+        "size_multiple": pipeline.size_multiple,
+    }
+    return description | _of_family(pipeline)
+
+
+def _of_family(pipeline: Pipeline) -> dict[str, Any]:
+    if pipeline.family == "stable-diffusion-xl":
+        return {"force_zeros_for_empty_prompt": bool(pipeline.index.get("force_zeros_for_empty_prompt", True))}
+    if pipeline.family == "stable-diffusion-3":
+        width = pipeline.config("transformer")["joint_attention_dim"]
+        return {"patch_size": pipeline.patch, "joint_attention_dim": width, "t5_tokens": t5_tokens(pipeline)}
+    return {"patch_size": pipeline.patch} if pipeline.family == "flux" else {}
+
+
+def write(pipeline: Pipeline, name: str, folder: Path) -> dict[str, Any]:
+    """Write `pipeline.json` and the tokenizers into `folder`; give the description. Raises SourceUnavailable."""
+    description = describe(pipeline, name)
+    for entry in description["tokenizers"]:
+        entry["pad_id"] = _write_tokenizer(
+            pipeline.folder / entry["folder"], folder / entry["folder"], entry["max_length"]
+        )
+    text = json.dumps(description, indent=2, ensure_ascii=False)
+    (folder / FILE).write_text(text + "\n", encoding="utf-8")
+    return description
+
+
+def _write_tokenizer(source: Path, folder: Path, tokens: int) -> int:
+    """Write `tokenizer.json`, which cuts and pads to `tokens` by itself; give the id that pads."""
+    import transformers
+    from tokenizers import Tokenizer
+
+    config = read_json(source / "tokenizer_config.json")
+    kind = getattr(transformers, str(config.get("tokenizer_class")), transformers.AutoTokenizer)
+    quiet()
+    try:
+        slow = kind.from_pretrained(source, local_files_only=True)
+        tokenizer = Tokenizer.from_str(slow.backend_tokenizer.to_str())
+    except Exception as error:  # every library below has errors of its own
+        raise SourceUnavailable(f"The tokenizer in {source} cannot be read: {error}") from error
+    if slow.pad_token_id is None:
+        raise SourceUnavailable(f"The tokenizer in {source} has no token that pads.")
+    tokenizer.enable_truncation(tokens)
+    tokenizer.enable_padding(length=tokens, pad_id=slow.pad_token_id, pad_token=str(slow.pad_token))
+    folder.mkdir(parents=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return int(slow.pad_token_id)

@@ -1,0 +1,27 @@
+"""Export parts of a pipeline in a process of its own: `python -I export_process.py '<JSON>'`.
+
+Apart from the build because PyTorch's exporter prints, and keeps what it took of the memory. The request names `input`
+(the pipeline), `outputs` (a folder for each part), `report` (a file), and `parent`.
+"""
+
+import json
+import sys
+import warnings
+from pathlib import Path
+
+
+def main() -> None:
+    """Export what the JSON object in the first argument asks for; see `builders.diffusion.export.export`."""
+    # With `-I` the folder that holds the package `builders` is not on the path, wherever that came from.
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    from builders.diffusion.export import export
+    from builders.export_process import die_with
+
+    request = json.loads(sys.argv[1])
+    die_with(request["parent"])
+    warnings.filterwarnings("ignore")
+    export(Path(request["input"]), request["outputs"], Path(request["report"]))
+
+
+if __name__ == "__main__":
+    main()

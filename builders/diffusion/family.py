@@ -1,0 +1,116 @@
+"""The family `diffusion`: pipelines of diffusers, served by `backends/diffusion` on engines that Triton batches."""
+
+import gc
+import importlib.util
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from builders import repository
+from builders.diffusion import config, description, sources, target, tensorrt
+from builders.diffusion import pipeline as pipelines
+from builders.diffusion.loop import Engines
+from builders.diffusion.parts import parts
+from builders.diffusion.verify import verify_part, verify_pictures
+from builders.errors import MissingTools, NotEnoughSpace, RecipeError, UnsupportedModel
+from builders.progress import Progress
+from builders.recipe import Recipe
+from builders.sources import Source
+
+NOT_FOR_PICTURES = ("tolerance", "tool_call_parser", "reasoning_parser", "quantization", "context_length")
+"""What a recipe may say of a text-generation model, and that would mean nothing here."""
+
+PRECISIONS = {"onnx": ("fp32",), "tensorrt": ("fp32", "fp16")}
+
+
+class Diffusion:
+    """Builds pipelines: fetch, export and verify each part, verify them together."""
+
+    def find(self, source: str, revision: str | None) -> Source:
+        """Tell what a source is by how it is written. Raises RecipeError, SourceUnavailable."""
+        return sources.find(source, revision)
+
+    def beside(self, recipe: Recipe, source: Source) -> tuple[str, ...]:
+        """Name the models of the parts."""
+        index = source.config()
+        encoders = [
+            name.replace("_", "-") for name in pipelines.TEXT_ENCODER_FOLDERS if pipelines.class_of(index, name)
+        ]
+        names = (*encoders, "denoiser", "vae-encoder", "vae-decoder")
+        return tuple(description.model_name(recipe.name, name) for name in names)
+
+    def check(self, recipe: Recipe, source: Source) -> int:
+        """Refuse what cannot be built, and give the bytes that a build needs. Raises UnsupportedModel, RecipeError."""
+        if recipe.target not in PRECISIONS:
+            raise UnsupportedModel(
+                f"The target {recipe.target!r} is not built for pictures; those that are: {', '.join(PRECISIONS)}."
+            )
+        if recipe.precision not in PRECISIONS[recipe.target]:
+            raise UnsupportedModel(
+                f"For {recipe.target}, models that draw are built in {' or '.join(PRECISIONS[recipe.target])}, not "
+                f"{recipe.precision}."
+            )
+        for name in NOT_FOR_PICTURES:
+            if getattr(recipe, name) is not None:
+                raise RecipeError(f"{name} means nothing for a model that draws.")
+        for package in ("torch", "diffusers", "transformers", "onnxscript", "onnxruntime"):
+            if importlib.util.find_spec(package) is None:
+                raise MissingTools(package)
+        if recipe.target == "tensorrt":
+            tensorrt.check()
+        pipelines.check_index(source.config())
+        weights = 4 * (source.num_parameters() or 0)
+        there = psutil.virtual_memory().total
+        if weights > there:
+            raise NotEnoughSpace(
+                f"The pipeline has {weights / 4e9:.1f} billion parameters, so building it needs {weights / 1e9:.0f} GB "
+                f"of memory, and this machine has {there / 1e9:.0f} GB. Build it on a larger one and copy its models."
+            )
+        engines = 1 if recipe.target == "onnx" else 2
+        return source.scratch_bytes() + engines * weights + 64_000_000
+
+    def make(self, recipe: Recipe, source: Source, folder: Path, scratch: Path, progress: Progress) -> dict[str, Any]:
+        """Build the parts beside `folder` and the pipeline into it; give the figures of the verification."""
+        progress.begin("fetch", recipe.source)
+        pipeline = pipelines.read(source.fetch(scratch, progress).folder)
+        of_pipeline = config.of_pipeline(recipe, pipeline)
+        wanted = parts(pipeline)
+        beside = repository.parts_beside(folder)
+        names = {part.name: description.model_name(recipe.name, part.name) for part in wanted}
+
+        progress.begin("export", f"{recipe.precision} for {recipe.target}")
+        onnx = beside if recipe.target == "onnx" else scratch / "onnx"
+        exported = target.export(pipeline, {part: onnx / name / "1" for part, name in names.items()}, scratch, progress)
+        for name, how in exported.items():
+            if how["exporter"] != "dynamo":
+                progress.note(f"{name} was written by the older exporter, because the newer said: {how['reason']}")
+        engine = folder / "1"
+        engine.mkdir()
+        description.write(pipeline, recipe.name, engine)
+
+        progress.begin("verify", "against diffusers")
+        figures: dict[str, Any] = {}
+        for number, part in enumerate(wanted):
+            progress.update(f"comparing {part.name}", number / (len(wanted) + 1))
+            found = verify_part(pipeline, part, onnx / names[part.name] / "1" / "model.onnx")
+            figures[part.name] = asdict(found) | exported[part.name]
+            gc.collect()
+        progress.update("drawing with both", len(wanted) / (len(wanted) + 1))
+        engines = Engines(engine, lambda name: onnx / name / "1" / "model.onnx")
+        figures["together"] = asdict(verify_pictures(pipeline, engines, config.guidance_of(recipe, pipeline)))
+        del engines
+
+        backend = "onnxruntime"
+        if recipe.target == "tensorrt":
+            backend = "tensorrt"
+            limits = tensorrt.limits(recipe, pipeline)
+            for part in wanted:
+                where = beside / names[part.name] / "1"
+                tensorrt.build(part, onnx / names[part.name] / "1" / "model.onnx", where, limits, recipe, progress)
+        for part in wanted:
+            text = config.of_part(recipe, names[part.name], part, backend=backend)
+            (beside / names[part.name] / "config.pbtxt").write_text(text, encoding="utf-8", newline="")
+        (folder / "config.pbtxt").write_text(of_pipeline, encoding="utf-8", newline="")
+        return figures

@@ -1,0 +1,229 @@
+"""Each part of a pipeline as a PyTorch network: arguments and results are the tensors of `builders.diffusion.parts`."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from builders.diffusion.parts import Part
+from builders.diffusion.pipeline import Pipeline, class_of
+
+LARGEST_POSITION = 4096
+"""Flux positions that have rotary embeddings in the engine: pictures of up to 65,536 pixels a side."""
+
+
+def load(pipeline: Pipeline, part: Part) -> torch.nn.Module:
+    """Load one part in fp32. Raises what the libraries raise where the weights do not fit the config."""
+    model = load_component(pipeline, part.component)
+    if part.kind == "clip":
+        # SDXL and SD3 take the states before the last layer, which no norm follows.
+        layer = -2 if pipeline.family in ("stable-diffusion-xl", "stable-diffusion-3") else -1
+        return Clip(model, layer, pooled=len(part.outputs) > 1).eval()
+    kinds: dict[str, Any] = {
+        "t5": T5,
+        "unet": UNet,
+        "sd3": SD3,
+        "flux": Flux,
+        "vae-encoder": VaeEncoder,
+        "vae-decoder": VaeDecoder,
+    }
+    network: torch.nn.Module = kinds[part.kind](model).eval()
+    return network
+
+
+def load_component(pipeline: Pipeline, component: str) -> Any:
+    """Load a component of a pipeline in fp32, from safetensors alone."""
+    import diffusers
+    import transformers
+
+    library = {"diffusers": diffusers, "transformers": transformers}[pipeline.index[component][0]]
+    kind = getattr(library, str(class_of(pipeline.index, component)))
+    where = pipeline.folder / component
+    more: dict[str, Any] = {"dtype": torch.float32}
+    if (variant := variant_of(where)) is not None:
+        more["variant"] = variant
+    model = kind.from_pretrained(where, local_files_only=True, use_safetensors=True, **more)
+    return model.float().eval()
+
+
+def variant_of(folder: Path) -> str | None:
+    """Name the variant of the weights where a folder has no others: `model.fp16.safetensors` is `fp16`."""
+    names = [path.name.split(".") for path in folder.glob("*.safetensors")]
+    plain = [name for name in names if len(name) == 2]
+    variants = sorted({name[1].split("-")[0] for name in names if len(name) > 2})
+    return None if plain or not variants else variants[0]
+
+
+class Clip(torch.nn.Module):  # type: ignore[misc]  # mypy does not read torch
+    """`input_ids int64[batch, tokens] -> hidden_states[batch, tokens, width], pooled[batch, width]`."""
+
+    def __init__(self, model: Any, layer: int, *, pooled: bool) -> None:
+        super().__init__()
+        self.model, self._layer, self._pooled = model, layer, pooled
+
+    def forward(self, input_ids: Tensor) -> Any:
+        """Encode."""
+        found = self.model(input_ids, output_hidden_states=self._layer != -1)
+        states = found.last_hidden_state if self._layer == -1 else found.hidden_states[self._layer]
+        if not self._pooled:
+            return states
+        projected = getattr(found, "text_embeds", None)
+        return states, found.pooler_output if projected is None else projected
+
+
+class T5(torch.nn.Module):  # type: ignore[misc]
+    """`input_ids int64[batch, tokens] -> hidden_states[batch, tokens, width]`."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """Encode."""
+        states: Tensor = self.model(input_ids)[0]
+        return states
+
+
+class UNet(torch.nn.Module):  # type: ignore[misc]
+    """`sample[batch, channels, h, w], timestep[batch], encoder_hidden_states[batch, tokens, width] -> noise_pred`."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self,
+        sample: Tensor,
+        timestep: Tensor,
+        encoder_hidden_states: Tensor,
+        text_embeds: Tensor | None = None,
+        time_ids: Tensor | None = None,
+        guidance: Tensor | None = None,
+    ) -> Tensor:
+        """Predict. SDXL has `text_embeds` and `time_ids`, guidance-distilled models have `guidance[batch]`."""
+        added = None if text_embeds is None else {"text_embeds": text_embeds, "time_ids": time_ids}
+        condition = None if guidance is None else self._embed(guidance - 1)
+        found: Tensor = self.model(
+            sample,
+            timestep,
+            encoder_hidden_states,
+            timestep_cond=condition,
+            added_cond_kwargs=added,
+            return_dict=False,
+        )[0]
+        return found
+
+    def _embed(self, scale: Tensor) -> Tensor:
+        """The embedding that `get_guidance_scale_embedding` of diffusers' pipelines makes."""
+        width = int(self.model.config.time_cond_proj_dim)
+        half = width // 2
+        frequencies = torch.exp(torch.arange(half, dtype=torch.float32) * -(math.log(10000.0) / (half - 1)))
+        angles = (scale * 1000.0)[:, None] * frequencies[None, :]
+        embedded = torch.cat([torch.sin(angles), torch.cos(angles)], dim=1)
+        return torch.nn.functional.pad(embedded, (0, 1)) if width % 2 else embedded
+
+
+class SD3(torch.nn.Module):  # type: ignore[misc]
+    """`sample, timestep, encoder_hidden_states, pooled_projections[batch, width] -> noise_pred`."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, pooled_projections: Tensor
+    ) -> Tensor:
+        """Predict."""
+        found: Tensor = self.model(
+            hidden_states=sample,
+            timestep=timestep,
+            encoder_hidden_states=encoder_hidden_states,
+            pooled_projections=pooled_projections,
+            return_dict=False,
+        )[0]
+        return found
+
+
+class Flux(torch.nn.Module):  # type: ignore[misc]
+    """`hidden_states[batch, patches, 4 * channels], timestep[batch] in 0 to 1, … -> noise_pred` of the same shape."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        model.pos_embed = Rotary(model.pos_embed)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        timestep: Tensor,
+        pooled_projections: Tensor,
+        encoder_hidden_states: Tensor,
+        img_ids: Tensor,
+        txt_ids: Tensor,
+        guidance: Tensor | None = None,
+    ) -> Tensor:
+        """Predict. Positions are those of the first row: they are the same for all of one size."""
+        found: Tensor = self.model(
+            hidden_states=hidden_states,
+            timestep=timestep,
+            guidance=guidance,
+            pooled_projections=pooled_projections,
+            encoder_hidden_states=encoder_hidden_states,
+            img_ids=img_ids[0],
+            txt_ids=txt_ids[0],
+            return_dict=False,
+        )[0]
+        return found
+
+
+class Rotary(torch.nn.Module):  # type: ignore[misc]
+    """Flux's rotary embeddings as a table: it works them out in fp64, which few engines have."""
+
+    def __init__(self, embedding: Any) -> None:
+        super().__init__()
+        axes = len(embedding.axes_dim)
+        positions = torch.arange(LARGEST_POSITION, dtype=torch.float32)
+        for axis in range(axes):
+            ids = torch.zeros(LARGEST_POSITION, axes)
+            ids[:, axis] = positions
+            start = sum(embedding.axes_dim[:axis])
+            stop = start + embedding.axes_dim[axis]
+            cosines, sines = embedding(ids)
+            self.register_buffer(f"cosines_{axis}", cosines[:, start:stop].contiguous())
+            self.register_buffer(f"sines_{axis}", sines[:, start:stop].contiguous())
+        self._axes = axes
+
+    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Give cosines and sines [positions, size] of whole ids [positions, axes]."""
+        rows = ids.long()
+        cosines = [getattr(self, f"cosines_{axis}")[rows[:, axis]] for axis in range(self._axes)]
+        sines = [getattr(self, f"sines_{axis}")[rows[:, axis]] for axis in range(self._axes)]
+        return torch.cat(cosines, dim=-1), torch.cat(sines, dim=-1)
+
+
+class VaeEncoder(torch.nn.Module):  # type: ignore[misc]
+    """`image[batch, 3, H, W] in -1..1 -> moments[batch, 2 * channels, h, w]`: means, then logarithms of variances."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Encode."""
+        found = self.model.encode(image).latent_dist
+        return torch.cat([found.mean, found.logvar], dim=1)
+
+
+class VaeDecoder(torch.nn.Module):  # type: ignore[misc]
+    """`latent[batch, channels, h, w] -> image[batch, 3, H, W]`; the latent is no longer scaled or shifted."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """Decode."""
+        found: Tensor = self.model.decode(latent, return_dict=False)[0]
+        return found

@@ -1,0 +1,175 @@
+"""What a folder in diffusers' layout says about its pipeline, read without torch or diffusers."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from builders.checkpoint import read_json
+from builders.errors import SourceUnavailable, UnsupportedModel
+
+Family = Literal["stable-diffusion", "stable-diffusion-xl", "stable-diffusion-3", "flux"]
+
+FAMILIES: dict[str, Family] = {
+    "StableDiffusionPipeline": "stable-diffusion",
+    "LatentConsistencyModelPipeline": "stable-diffusion",
+    "StableDiffusionXLPipeline": "stable-diffusion-xl",
+    "StableDiffusion3Pipeline": "stable-diffusion-3",
+    "FluxPipeline": "flux",
+}
+"""The pipelines of diffusers that are built, by the name of their class."""
+
+DENOISERS: dict[Family, tuple[str, str]] = {
+    "stable-diffusion": ("unet", "UNet2DConditionModel"),
+    "stable-diffusion-xl": ("unet", "UNet2DConditionModel"),
+    "stable-diffusion-3": ("transformer", "SD3Transformer2DModel"),
+    "flux": ("transformer", "FluxTransformer2DModel"),
+}
+"""Folder and class of what removes the noise."""
+
+TEXT_ENCODERS = ("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel")
+
+TEXT_ENCODER_FOLDERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
+
+T5_TOKENS = 256
+"""Tokens of a prompt that a T5 reads unless the checkpoint is made for more: what diffusers' pipelines take."""
+
+T5_TOKENS_GUIDED = 512
+"""The same of Flux checkpoints that take the guidance as an input."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """A folder in diffusers' layout whose classes are known."""
+
+    folder: Path
+    family: Family
+    class_name: str
+    index: dict[str, Any]
+    """`model_index.json`: the library and class of each component."""
+
+    def config(self, component: str) -> dict[str, Any]:
+        """Read a component's `config.json`. Raises SourceUnavailable."""
+        return read_json(self.folder / component / "config.json", needed=True)
+
+    @property
+    def denoiser(self) -> str:
+        """The folder of what removes the noise."""
+        return DENOISERS[self.family][0]
+
+    @property
+    def text_encoders(self) -> tuple[str, ...]:
+        """The folders of the text encoders, in the order in which prompts are read by them."""
+        return tuple(name for name in TEXT_ENCODER_FOLDERS if class_of(self.index, name) is not None)
+
+    @property
+    def factor(self) -> int:
+        """Pixels along either side of one latent cell."""
+        return int(2 ** (len(self.config("vae")["block_out_channels"]) - 1))
+
+    @property
+    def channels(self) -> int:
+        """Numbers of one latent cell."""
+        return int(self.config("vae").get("latent_channels", 4))
+
+    @property
+    def patch(self) -> int:
+        """Latent cells along either side of what the denoiser takes for one; a UNet's is halved so many times."""
+        config = self.config(self.denoiser)
+        if self.family in ("stable-diffusion", "stable-diffusion-xl"):
+            return int(2 ** (len(config["block_out_channels"]) - 1))
+        return int(config["patch_size"]) if self.family == "stable-diffusion-3" else 2
+
+    @property
+    def size_multiple(self) -> int:
+        """Pixels that width and height of a picture are multiples of: what diffusers' pipelines ask for too."""
+        return math.lcm(8, self.factor * self.patch)
+
+    @property
+    def native_size(self) -> int:
+        """Pixels along either side of the pictures that the model was trained on."""
+        sample = 128 if self.family == "flux" else self.config(self.denoiser).get("sample_size", 64)
+        side = max(sample) if isinstance(sample, list) else int(sample)
+        return max(side * self.factor // self.size_multiple, 1) * self.size_multiple
+
+    @property
+    def guidance(self) -> Literal["classifier-free", "embedded", "none"]:
+        """How the denoiser is held to the prompt: by a second row, by an input of its own, or not at all."""
+        config = self.config(self.denoiser)
+        if self.family == "flux":
+            return "embedded" if config.get("guidance_embeds") else "none"
+        return "embedded" if config.get("time_cond_proj_dim") else "classifier-free"
+
+    def tokens(self, text_encoder: str) -> int:
+        """The tokens that a text encoder is always given: shorter prompts are padded, longer ones cut."""
+        named = read_json(self.folder / tokenizer_of(text_encoder) / "tokenizer_config.json").get("model_max_length")
+        most = int(named) if isinstance(named, int | float) and named > 0 else 10**9
+        if class_of(self.index, text_encoder) == "T5EncoderModel":
+            guided = self.family == "flux" and self.guidance == "embedded"
+            return min(most, T5_TOKENS_GUIDED if guided else T5_TOKENS)
+        return min(most, int(self.config(text_encoder)["max_position_embeddings"]))
+
+
+def class_of(index: dict[str, Any], component: str) -> str | None:
+    """Name the class of a component; None where the pipeline does without it."""
+    entry = index.get(component)
+    return entry[1] if isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], str) else None
+
+
+def t5_tokens(pipeline: Pipeline) -> int:
+    """The tokens that the pipeline's T5 is given, and that zeros stand for where a pipeline does without it."""
+    readers = [name for name in pipeline.text_encoders if class_of(pipeline.index, name) == "T5EncoderModel"]
+    return pipeline.tokens(readers[0]) if readers else T5_TOKENS
+
+
+def tokenizer_of(text_encoder: str) -> str:
+    """Name the folder of the tokenizer that belongs to a text encoder."""
+    return text_encoder.replace("text_encoder", "tokenizer")
+
+
+def check_index(index: dict[str, Any]) -> Family:
+    """Give the family of a pipeline by its `model_index.json`. Raises UnsupportedModel, which names the class."""
+    name = str(index.get("_class_name"))
+    if name not in FAMILIES:
+        raise UnsupportedModel(f"The pipeline {name} cannot be built. Those that can: {', '.join(FAMILIES)}.")
+    family = FAMILIES[name]
+    folder, denoiser = DENOISERS[family]
+    wanted: dict[str, tuple[str, ...]] = {folder: (denoiser,), "vae": ("AutoencoderKL",), "text_encoder": TEXT_ENCODERS}
+    for component, classes in wanted.items():
+        if class_of(index, component) not in classes:
+            raise UnsupportedModel(
+                f"The {component} of this pipeline is {class_of(index, component)}; what can be built: "
+                f"{', '.join(classes)}."
+            )
+    for component in ("text_encoder_2", "text_encoder_3"):
+        if class_of(index, component) not in (None, *TEXT_ENCODERS):
+            raise UnsupportedModel(f"The {component} of this pipeline is {class_of(index, component)}.")
+    return family
+
+
+def read(folder: Path) -> Pipeline:
+    """Read the pipeline in a folder. Raises SourceUnavailable, UnsupportedModel."""
+    index = read_json(folder / "model_index.json", needed=True)
+    pipeline = Pipeline(folder, check_index(index), index["_class_name"], index)
+    if pipeline.family in ("stable-diffusion", "stable-diffusion-xl"):
+        _check_unet(pipeline)
+    for encoder in pipeline.text_encoders:
+        if not (folder / tokenizer_of(encoder)).is_dir():
+            raise SourceUnavailable(f"{folder} has no {tokenizer_of(encoder)}, which {encoder} needs.")
+    return pipeline
+
+
+def _check_unet(pipeline: Pipeline) -> None:
+    config = pipeline.config("unet")
+    if config.get("in_channels", 4) != pipeline.channels:
+        raise UnsupportedModel(
+            f"The UNet takes {config.get('in_channels')} channels where the VAE has {pipeline.channels}: it was made "
+            "for one task, such as inpainting. Build the model that it was made from, which can be asked for that too."
+        )
+    added = config.get("addition_embed_type")
+    known = (None, "text") if pipeline.family == "stable-diffusion" else ("text_time",)
+    if added not in known:
+        raise UnsupportedModel(f"The UNet asks for additional inputs of the kind {added!r}, which is not built.")
+    for key in ("class_embed_type", "num_class_embeds", "encoder_hid_dim_type"):
+        if config.get(key) is not None:
+            raise UnsupportedModel(f"The UNet has {key} = {config[key]!r}, which is not built.")

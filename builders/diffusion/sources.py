@@ -1,0 +1,174 @@
+"""Where pipelines come from: the project's own folder, a folder in diffusers' layout, or the Hugging Face hub."""
+
+import hashlib
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from builders import sources
+from builders.checkpoint import Checkpoint, read_json, sha256
+from builders.diffusion.pipeline import DENOISERS, FAMILIES, check_index, class_of
+from builders.errors import MissingTools, RecipeError, SourceUnavailable
+from builders.progress import Progress
+
+OWN = {"shapes": Path(__file__).parents[1] / "shapes" / "weights"}
+"""Pipelines that lie in the project itself."""
+
+FILES = ("*.json", "*.txt", "*.model")
+WEIGHTS = "*.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineFolder:
+    """A folder in diffusers' layout on this machine."""
+
+    path: Path
+
+    def digest(self) -> str:
+        """Hash every file that decides what is built."""
+        whole = hashlib.sha256()
+        for path in self._files():
+            whole.update(f"{path.relative_to(self.path)}\0{sha256(path)}\n".encode())
+        return f"sha256:{whole.hexdigest()}"
+
+    def config(self) -> dict[str, Any]:
+        """Read `model_index.json`. Raises SourceUnavailable."""
+        return _index(self.path)
+
+    def num_parameters(self) -> int:
+        """Count the parameters in the headers of the weights."""
+        files = [path for path in self._files() if fnmatch(path.name, WEIGHTS)]
+        return sum(Checkpoint(folder).num_parameters() for folder in {path.parent for path in files})
+
+    def scratch_bytes(self) -> int:
+        """Need nothing: the folder is used where it lies."""
+        return 0
+
+    def fetch(self, scratch: Path, progress: Progress) -> Checkpoint:
+        """Use the folder where it lies."""
+        return Checkpoint(self.path)
+
+    def _files(self) -> list[Path]:
+        names = [str(path.relative_to(self.path)) for path in self.path.rglob("*") if path.is_file()]
+        return [self.path / name for name in sorted(needed_files(self.config(), names))]
+
+
+@dataclass(frozen=True)
+class PipelineHub:
+    """A pipeline on the Hugging Face hub (or the mirror that `HF_ENDPOINT` names)."""
+
+    id: str
+    revision: str | None = None
+
+    def digest(self) -> str:
+        """Name the commit."""
+        return f"hf:{self.id}@{self._known[0]}"
+
+    def config(self) -> dict[str, Any]:
+        """Download `model_index.json` alone."""
+        from huggingface_hub import hf_hub_download
+
+        path = sources.from_hub(self.id, lambda: hf_hub_download(self.id, "model_index.json", revision=self._known[0]))
+        return _index(Path(path).parent)
+
+    def num_parameters(self) -> int | None:
+        """Guess from the sizes of the files, as if they were fp16: the hub has not counted those of pipelines."""
+        sizes = [size for name, size in self._known[1].items() if fnmatch(name, WEIGHTS)]
+        return sum(sizes) // 2 if sizes and None not in sizes else None
+
+    def scratch_bytes(self) -> int:
+        """Need nothing: downloads go into the hub's own cache."""
+        return 0
+
+    def fetch(self, scratch: Path, progress: Progress) -> Checkpoint:
+        """Download what the parts need into the hub's own cache."""
+        from huggingface_hub import snapshot_download
+
+        progress.update(f"downloading {self.id}")
+        commit, files = self._known
+        wanted = sorted(files) or None
+        path = sources.from_hub(self.id, lambda: snapshot_download(self.id, revision=commit, allow_patterns=wanted))
+        return Checkpoint(Path(path))
+
+    @cached_property
+    def _known(self) -> tuple[str, dict[str, Any]]:
+        """The commit, and the needed files with their sizes, asked for once, so that a whole build is of one commit."""
+        try:
+            from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+        except ModuleNotFoundError as error:
+            raise MissingTools(error.name) from error
+
+        try:
+            info = sources.from_hub(
+                self.id,
+                lambda: HfApi().model_info(self.id, revision=self.revision, timeout=20, files_metadata=True),
+            )
+        except SourceUnavailable:
+            try:  # What was downloaded once serves without a network.
+                folder = Path(snapshot_download(self.id, revision=self.revision, local_files_only=True))
+            except Exception:
+                folder = None
+            if folder is None:
+                raise
+            return folder.name, {name: (folder / name).stat().st_size for name in _names(folder)}
+        commit = str(info.sha)
+        path = sources.from_hub(self.id, lambda: hf_hub_download(self.id, "model_index.json", revision=commit))
+        sizes = {file.rfilename: file.size for file in info.siblings or ()}
+        return commit, {name: sizes[name] for name in needed_files(_index(Path(path).parent), list(sizes))}
+
+
+def find(source: str, revision: str | None = None) -> PipelineFolder | PipelineHub:
+    """Tell what a source is by how it is written. Raises RecipeError, SourceUnavailable."""
+    kind, _, name = source.partition(":")
+    if kind == "packaged":
+        if name not in OWN:
+            raise RecipeError(f"There is no packaged pipeline {name!r}. Known: {', '.join(OWN)}.")
+        return PipelineFolder(OWN[name])
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return PipelineFolder(path.resolve())
+    if path.exists():
+        raise SourceUnavailable(f"{source} is a file; a folder in diffusers' layout is wanted.")
+    if sources.HUB_ID.fullmatch(source):
+        return PipelineHub(source, revision)
+    raise SourceUnavailable(
+        f"There is no folder {source!r}, and it is not a Hugging Face id either (owner/name, such as "
+        "stabilityai/sdxl-turbo)."
+    )
+
+
+def needed_files(index: dict[str, Any], names: list[str]) -> list[str]:
+    """Choose, of all files of a pipeline, those that decide what is built.
+
+    Repositories hold the same weights several times over: other formats are left out, and variants (`.fp16.`) too
+    where a component has plain ones. Filters that look at finished pictures are no part of what is built.
+    """
+    denoiser = DENOISERS[FAMILIES[index["_class_name"]]][0] if index.get("_class_name") in FAMILIES else "unet"
+    kept = ["model_index.json"]
+    folders = {denoiser, "vae", "scheduler"} | {
+        f"{kind}{number}" for kind in ("text_encoder", "tokenizer") for number in ("", "_2", "_3")
+    }
+    for folder in sorted(folder for folder in folders if class_of(index, folder) is not None):
+        inside = [name for name in names if name.startswith(f"{folder}/") and name.count("/") == 1]
+        weights = [name for name in inside if fnmatch(name, WEIGHTS)]
+        plain = [name for name in weights if Path(name).name.count(".") == 1]
+        variants = sorted({Path(name).name.split(".")[1].split("-")[0] for name in set(weights) - set(plain)})
+        kept += plain or [name for name in weights if f".{variants[0]}" in name]
+        kept += [name for name in inside if any(fnmatch(name, pattern) for pattern in FILES)]
+    return [name for name in kept if name in names]
+
+
+def _names(folder: Path) -> list[str]:
+    found = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+    return needed_files(_index(folder), found)
+
+
+def _index(folder: Path) -> dict[str, Any]:
+    path = folder / "model_index.json"
+    if not path.is_file():
+        raise SourceUnavailable(f"{folder} is not a pipeline in diffusers' layout: it has no {path.name}.")
+    index = read_json(path, needed=True)
+    check_index(index)
+    return index

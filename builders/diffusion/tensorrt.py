@@ -1,0 +1,172 @@
+"""The target `tensorrt`: plans of the exported parts, by TensorRT's Python API or by `trtexec`, on the GPU that serves.
+
+A plan belongs to one kind of GPU and one version of TensorRT: build where you serve.
+"""
+
+import importlib.util
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from builders.diffusion.config import batch_of, sizes
+from builders.diffusion.parts import Part, examples
+from builders.diffusion.pipeline import Pipeline, t5_tokens
+from builders.errors import ExportFailed, UnsupportedModel, VerificationFailed
+from builders.progress import Progress
+from builders.recipe import Recipe
+
+LARGEST_DIFFERENCE = {"fp32": 1e-2, "fp16": 5e-2}
+"""Of one number of a plan, over the largest number that the ONNX gives for the same input; fp32 is mostly TF32."""
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a plan takes: the least, the usual and the most of each varying size."""
+
+    batch: tuple[int, int, int]
+    pixels: tuple[int, int, int]
+    """Of either side of a picture."""
+    factor: int
+    patch: int
+    tokens: int
+    """What the text encoders give together; it does not vary."""
+
+    def shapes(self, part: Part, which: int) -> Shapes:
+        """The shape of each input of a part; `which` is 0 for the least, 1 for the usual, 2 for the most."""
+        pixels = self.pixels[which]
+        side = pixels if part.kind == "vae-encoder" else pixels // self.factor
+        varying = {
+            "height": side,
+            "width": side,
+            "tokens": self.tokens,
+            "patches": (pixels // (self.factor * self.patch)) ** 2,
+        }
+        return {
+            port.name: (self.batch[which], *(size if isinstance(size, int) else varying[size] for size in port.shape))
+            for port in part.inputs
+        }
+
+
+def check() -> None:
+    """Refuse where no plan can be built. Raises UnsupportedModel."""
+    if not any(Path("/dev").glob("nvidia[0-9]*")):
+        raise UnsupportedModel("TensorRT plans are built on the GPU that runs them, and this machine has none.")
+    if importlib.util.find_spec("tensorrt") is None and shutil.which("trtexec") is None:
+        raise UnsupportedModel(
+            "Building TensorRT plans needs the Python package tensorrt or the command trtexec, and neither is here."
+        )
+
+
+def limits(recipe: Recipe, pipeline: Pipeline) -> Limits:
+    """The limits of a recipe's plans. Raises RecipeError where its sizes do not suit the model."""
+    drawn = sizes(recipe, pipeline)
+    sides = sorted(side for size in drawn.get("sizes", ()) for side in size)
+    least, most = (sides[0], sides[-1]) if sides else (drawn["min_size"], drawn["max_size"])
+    tokens = pipeline.tokens(pipeline.text_encoders[0])
+    if pipeline.family == "flux":
+        tokens = t5_tokens(pipeline)
+    elif pipeline.family == "stable-diffusion-3":
+        tokens += t5_tokens(pipeline)
+    usual = max(least, min(most, max(drawn["default_size"])))
+    batch = batch_of(recipe)
+    return Limits((1, min(2, batch), batch), (least, usual, most), pipeline.factor, pipeline.patch, tokens)
+
+
+def build(part: Part, onnx: Path, folder: Path, limits: Limits, recipe: Recipe, progress: Progress) -> None:
+    """Build `folder/model.plan` of an ONNX file, and compare both. Raises ExportFailed, VerificationFailed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    plan = folder / "model.plan"
+    progress.update(f"building the plan of {part.name}")
+    if importlib.util.find_spec("tensorrt") is not None:
+        _by_python(part, onnx, plan, limits, recipe.precision == "fp16")
+        _verify(part, onnx, plan, limits, recipe.precision, progress)
+    else:
+        _by_trtexec(part, onnx, plan, limits, recipe.precision == "fp16")
+        progress.note(f"The plan of {part.name} was not compared: that needs the Python package tensorrt.")
+
+
+def _by_python(part: Part, onnx: Path, plan: Path, limits: Limits, half: bool) -> None:
+    import tensorrt
+
+    logger = tensorrt.Logger(tensorrt.Logger.ERROR)
+    builder = tensorrt.Builder(logger)
+    network = builder.create_network(0)
+    parser = tensorrt.OnnxParser(network, logger)
+    if not parser.parse_from_file(str(onnx)):
+        said = "; ".join(str(parser.get_error(number)) for number in range(parser.num_errors))
+        raise ExportFailed(f"TensorRT cannot read the exported {part.name}: {said}")
+    config = builder.create_builder_config()
+    if half:
+        config.set_flag(tensorrt.BuilderFlag.FP16)
+    profile = builder.create_optimization_profile()
+    least, usual, most = (limits.shapes(part, which) for which in range(3))
+    for name in least:
+        profile.set_shape(name, least[name], usual[name], most[name])
+    config.add_optimization_profile(profile)
+    built = builder.build_serialized_network(network, config)
+    if built is None:
+        raise ExportFailed(f"TensorRT cannot build a plan of {part.name} on this GPU; its log says why.")
+    plan.write_bytes(built)
+
+
+def trtexec_arguments(part: Part, onnx: Path, plan: Path, limits: Limits, half: bool) -> list[str]:
+    """The command that builds a plan."""
+    said = []
+    for option, which in (("minShapes", 0), ("optShapes", 1), ("maxShapes", 2)):
+        shapes = limits.shapes(part, which).items()
+        listed = ",".join(f"{name}:{'x'.join(str(size) for size in shape)}" for name, shape in shapes)
+        said.append(f"--{option}={listed}")
+    more = ["--fp16"] if half else []
+    return ["trtexec", f"--onnx={onnx}", f"--saveEngine={plan}", *said, *more, "--skipInference"]
+
+
+def _by_trtexec(part: Part, onnx: Path, plan: Path, limits: Limits, half: bool) -> None:
+    command = trtexec_arguments(part, onnx, plan, limits, half)
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode != 0 or not plan.is_file():
+        end = "\n".join((done.stdout + done.stderr).splitlines()[-12:])
+        raise ExportFailed(f"trtexec cannot build a plan of {part.name}. The end of what it said:\n{end}")
+
+
+def _verify(part: Part, onnx: Path, plan: Path, limits: Limits, precision: str, progress: Progress) -> None:
+    """Run the plan and the ONNX side by side at the smallest size, one row and two."""
+    import numpy as np
+    import tensorrt
+    import torch
+
+    from builders.diffusion.loop import session
+
+    if not torch.cuda.is_available():
+        progress.note(f"The plan of {part.name} was not compared: this PyTorch does not know the GPU.")
+        return
+    runtime = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR))
+    engine = runtime.deserialize_cuda_engine(plan.read_bytes())
+    context = engine.create_execution_context()
+    reference = session(onnx)
+    pixels = limits.pixels[0]
+    side = pixels if part.kind == "vae-encoder" else pixels // limits.factor
+    varying = {"height": side // part.unit, "width": side // part.unit, "tokens": limits.tokens}
+    varying["patches"] = (pixels // (limits.factor * limits.patch)) ** 2
+    for batch in (1, min(2, limits.batch[2])):
+        inputs = examples(part, batch, varying, seed=batch)
+        held: dict[str, Any] = {name: torch.from_numpy(value).cuda() for name, value in inputs.items()}
+        for name, tensor in held.items():
+            context.set_input_shape(name, tuple(tensor.shape))
+        names = [port.name for port in part.outputs]
+        for name in names:
+            held[name] = torch.empty(tuple(context.get_tensor_shape(name)), dtype=torch.float32, device="cuda")
+        for name, tensor in held.items():
+            context.set_tensor_address(name, tensor.data_ptr())
+        context.execute_async_v3(torch.cuda.current_stream().cuda_stream)
+        torch.cuda.synchronize()
+        for name, theirs in zip(names, reference.run(names, inputs), strict=True):
+            difference = float(np.abs(held[name].cpu().numpy() - theirs).max() / max(float(np.abs(theirs).max()), 1e-6))
+            if not difference <= LARGEST_DIFFERENCE[precision]:
+                raise VerificationFailed(
+                    f"The plan of {part.name} does not answer as its ONNX does, so nothing was installed: {name} is "
+                    f"{difference:.3g} of its largest number away (at most {LARGEST_DIFFERENCE[precision]:g})."
+                )

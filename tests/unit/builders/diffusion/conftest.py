@@ -1,0 +1,36 @@
+"""Tiny pipelines of the published classes, and what the builder makes of them."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tiny_drawing import drawing
+
+from builders.build import Built, build
+from tests.fakes.pipelines import make_pipeline
+
+
+@pytest.fixture(scope="session")
+def pipes(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Give the folder of a pipeline of one of `KINDS`, made once."""
+    made: dict[str, Path] = {}
+
+    def of(kind: str) -> Path:
+        if kind not in made:
+            made[kind] = make_pipeline(tmp_path_factory.mktemp("pipelines") / kind, kind)
+        return made[kind]
+
+    return of
+
+
+@pytest.fixture
+def copy(pipes: Callable[[str], Path], tmp_path: Path) -> Path:
+    """A Stable Diffusion pipeline to change."""
+    return Path(shutil.copytree(pipes("sd"), tmp_path / "copy"))
+
+
+@pytest.fixture(scope="session")
+def built(pipes: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """The Stable Diffusion pipeline, built by the real exporter. Tests look at it and leave it as it is."""
+    return build(drawing(pipes("sd")), tmp_path_factory.mktemp("built") / "repository")

@@ -1,0 +1,10 @@
+"""Recipes for the tiny pipelines."""
+
+from pathlib import Path
+from typing import Any
+
+from builders import recipe
+
+
+def drawing(source: Path, **values: Any) -> recipe.Recipe:
+    return recipe.make(**{"family": "diffusion", "name": "tiny", "source": str(source)} | values)
