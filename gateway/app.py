@@ -4,7 +4,7 @@ import asyncio
 import re
 import uuid
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request
 from starlette.datastructures import Headers, MutableHeaders
@@ -17,9 +17,13 @@ from gateway import health, models_file
 from gateway.catalog import Catalog
 from gateway.dialects import DIALECTS
 from gateway.dialects.openai import answers as openai_answers
-from gateway.dialects.openai import errors as openai_errors
+from gateway.dialects.openai import images_answers as openai_images
 from gateway.dialects.openapi import DocumentedAPI
+from gateway.dialects.vocabulary import errors as openai_errors
 from gateway.errors import GatewayError, MethodNotAllowed, NotFound
+from gateway.files import route as files_route
+from gateway.files import stores
+from gateway.files.files import Files
 from gateway.media.media import Media
 from gateway.settings import Settings
 from gateway.telemetry import Metrics, Trace, configure_logging
@@ -33,9 +37,11 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 def create_app(settings: Settings | None = None) -> FastAPI:
     """Return the gateway. It looks for models as soon as its lifespan begins.
 
-    Raises `ModelsFileError` where the models file cannot be used.
+    Raises `ModelsFileError` where the models file cannot be used, and `StoreError` where files cannot be kept where the
+    settings say.
     """
     settings = settings or Settings()
+    stores.check(settings)
     described = models_file.read(settings.models_file) if settings.models_file else {}
     configure_logging(settings.log_format, settings.log_level)
 
@@ -46,20 +52,22 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             interval=settings.discovery_interval,
             timeout=settings.request_timeout,
             described=described,
+            aliases=settings.model_aliases,
         )
         app.state.catalog = catalog
         app.state.media = Media(settings)
-        watching = asyncio.create_task(catalog.watch())
+        files = app.state.files = Files(settings)
+        tasks = [asyncio.create_task(catalog.watch()), asyncio.create_task(files.keep())]
         yield
-        watching.cancel()
-        with suppress(asyncio.CancelledError):
-            await watching
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await app.state.media.close()
         await catalog.close()
 
     app = DocumentedAPI(
         settings,
-        openai_answers.EVENTS,
+        (*openai_answers.EVENTS, *openai_images.EVENTS),
         title="Tritonic",
         version="0.1.0",
         lifespan=lifespan,
@@ -70,10 +78,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.settings = settings
     app.state.metrics = Metrics()
     app.include_router(health.router)
+    app.include_router(files_route.router)
     for routers in DIALECTS.values():
         for router in routers:
             app.include_router(router)
     app.add_exception_handler(HTTPException, _no_route)
+    app.add_exception_handler(GatewayError, _refused)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -99,6 +109,13 @@ async def _no_route(request: Request, exception: Exception) -> Response:
     if isinstance(exception, HTTPException):
         response.headers.update(exception.headers or {})
     return response
+
+
+async def _refused(request: Request, exception: Exception) -> Response:
+    """Render the failures of routes that belong to no dialect, in OpenAI's shape."""
+    assert isinstance(exception, GatewayError)
+    request.state.trace.error = exception
+    return openai_errors.render(exception)
 
 
 class _Tracing:

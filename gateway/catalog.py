@@ -5,92 +5,64 @@ again and again, so that models that load or unload later appear and vanish with
 """
 
 import asyncio
-import hashlib
 import json
 import uuid
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import structlog
 
 from gateway import recognition
+from gateway.endpoints import Endpoint, Model
 from gateway.errors import RETRY_AFTER, GatewayError, ModelNotFound, Overloaded, ServerGone, UnsupportedOption
 from gateway.operations.chat import Chat
 from gateway.operations.complete import Complete
+from gateway.operations.edit_image import EditImage
 from gateway.operations.embed import Embed
+from gateway.operations.generate_image import GenerateImage
 from gateway.operations.transcribe import Transcribe
 from gateway.prompting import conversation
 from gateway.telemetry import Trace
-from gateway.triton import IndexEntry, ModelConfig, Stop, Triton
+from gateway.triton import IndexEntry, ModelConfig, Triton
 
 _DOWN_INTERVAL = 0.5
 """Seconds between two looks at a server that did not answer the last one."""
 
-Request: TypeAlias = Chat | Complete | Embed | Transcribe
+Request: TypeAlias = Chat | Complete | Embed | Transcribe | GenerateImage | EditImage
 
-OPERATION_NAMES: Mapping[type, str] = {Chat: "chat", Complete: "complete", Embed: "embed", Transcribe: "transcribe"}
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """A model that can be asked, at one endpoint."""
-
-    name: str
-    endpoint: "Endpoint"
-    config: ModelConfig
-    signature: recognition.Signature
-    operations: frozenset[str]
-    owned_by: str
-    created: int
-    stop: Stop | None = None
-    """How a request to it is stopped, where closing the stream is not enough."""
-
-    @property
-    def modalities(self) -> frozenset[str]:
-        """What a message may contain."""
-        return frozenset(json.loads(self.config.parameters.get("modalities", '["text"]')))
-
-    @property
-    def gives_logprobs(self) -> bool:
-        """Whether answers can tell what their tokens were worth."""
-        return "return_logprobs" in self.config.inputs
-
-    @property
-    def fingerprint(self) -> str:
-        """Changes when the model or how it is served changes: a digest of its whole configuration."""
-        return f"fp_{hashlib.sha256(self.config.serialized).hexdigest()[:10]}"
-
-
-@dataclass(slots=True)
-class Endpoint:
-    """A Triton server and what it was last seen to hold. `up` is None until it was first reached or missed."""
-
-    triton: Triton
-    look_now: asyncio.Event = field(default_factory=asyncio.Event)
-    up: bool | None = None
-    models: tuple[Model, ...] = ()
-    waiting: Mapping[str, str] = field(default_factory=dict)
-    """Names that are on the server and not ready, with the reason."""
-    served_names: dict[str, str] = field(default_factory=dict)
-    """What clients call each model that was ever seen here, by Triton's name for it."""
+OPERATION_NAMES: Mapping[type, str] = {
+    Chat: "chat",
+    Complete: "complete",
+    Embed: "embed",
+    Transcribe: "transcribe",
+    GenerateImage: "generate_image",
+    EditImage: "edit_image",
+}
 
 
 class Catalog:
     """The models of all endpoints. Several endpoints that hold one model share its requests."""
 
     def __init__(
-        self, urls: list[str], *, interval: float, timeout: float, described: Mapping[str, Mapping[str, str]] = {}
+        self,
+        urls: list[str],
+        *,
+        interval: float,
+        timeout: float,
+        described: Mapping[str, Mapping[str, str]] = {},
+        aliases: Mapping[str, str] = {},
     ) -> None:
         """`interval` is in seconds between two looks, `timeout` in seconds without a response (`Settings`).
 
-        `described` are the parameters of models that do not describe themselves (`gateway.models_file`).
+        `described` are the parameters of models that do not describe themselves (`gateway.models_file`). `aliases` are
+        other names of models; a model that bears such a name itself is found first.
         """
         self.endpoints = [Endpoint(Triton(url)) for url in urls]
         self._interval = interval
         self._timeout = timeout
         self._described = described
+        self._aliases = aliases
         self._complained: set[str] = set()
         self._log = structlog.get_logger("gateway.catalog")
 
@@ -99,14 +71,23 @@ class Catalog:
         found = {model.name: model for endpoint in self.endpoints if endpoint.up for model in endpoint.models}
         return [found[name] for name in sorted(found)]
 
-    def get(self, name: str) -> Model:
+    def get(self, name: str, operation: type | None = None) -> Model:
         """Return the replica of model `name` with the least to do.
 
         Raises `Overloaded` when the model is known and no server that holds it answers or no server answers at all,
-        and `ModelNotFound` otherwise.
+        `UnsupportedOption` when it does not offer the `operation`, and `ModelNotFound` otherwise.
         """
-        shown = name[:200]
+        model = self._find(name)
+        if operation:
+            _must_offer(model, operation)
+        return model
+
+    def _find(self, name: str) -> Model:
         holders = [(e, m) for e in self.endpoints for m in e.models if m.name == name]
+        if not holders and name in self._aliases:
+            name = self._aliases[name]
+            holders = [(e, m) for e in self.endpoints for m in e.models if m.name == name]
+        shown = name[:200]
         ready = [model for endpoint, model in holders if endpoint.up]
         if ready:
             return min(ready, key=lambda model: model.endpoint.triton.in_flight)
@@ -129,10 +110,7 @@ class Catalog:
 
         Closing the iterator stops the model. Raises a `GatewayError` for every failure.
         """
-        operation = OPERATION_NAMES[type(request)]
-        if operation not in model.operations:
-            offered = ", ".join(sorted(model.operations))
-            raise UnsupportedOption(f"The model '{model.name}' cannot {operation}; it can: {offered}.", param="model")
+        _must_offer(model, type(request))
         with trace.work(model.name) as work:
             try:
                 asked, reader = request, None
@@ -226,6 +204,8 @@ class Catalog:
         What it does not say itself may be seen all the same (`gateway.recognition`). Models that are steps of others
         of the `known` ones, or hidden, are none to ask.
         """
+        if "component" in config.parameters:
+            return None  # a part of another model, which speaks for it
         said = self._described.get(f"{endpoint.triton.url}/{config.name}") or self._described.get(config.name, {})
         if "hidden" in said or ("signature" not in config.parameters and recognition.is_step(config.name, known)):
             return None
@@ -271,6 +251,13 @@ class Catalog:
         """Close the connections to all endpoints."""
         for endpoint in self.endpoints:
             await endpoint.triton.close()
+
+
+def _must_offer(model: Model, operation: type) -> None:
+    name = OPERATION_NAMES[operation]
+    if name not in model.operations:
+        offered = ", ".join(sorted(model.operations))
+        raise UnsupportedOption(f"The model '{model.name}' cannot {name}; it can: {offered}.", param="model")
 
 
 def _waiting(entries: list[IndexEntry], served_names: Mapping[str, str]) -> dict[str, str]:

@@ -7,6 +7,7 @@ the request in Triton. Starlette notices a hang-up only while a body is being se
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import aclosing, suppress
+from dataclasses import dataclass
 from typing import TypeVar
 
 import structlog
@@ -25,6 +26,14 @@ class ClientGone(Exception):
     """The client hung up; nobody is left to answer."""
 
 
+@dataclass(frozen=True, slots=True)
+class Named:
+    """The data of a server-sent event that bears a name, which browsers' `EventSource` listens for."""
+
+    name: str
+    data: bytes
+
+
 async def whole(request: Request, folded: Awaitable[Folded]) -> Folded:
     """Await `folded`, the fold of a stream of events. Raises `ClientGone` as soon as the client hangs up."""
     return await _unless_gone(request.receive, folded, request.state.trace)
@@ -33,7 +42,7 @@ async def whole(request: Request, folded: Awaitable[Folded]) -> Folded:
 async def sse(
     request: Request,
     events: AsyncGenerator[Event],
-    render: Callable[[Event], Iterable[bytes]],
+    render: Callable[[Event], Iterable[bytes | Named]],
     render_error: Callable[[GatewayError], bytes],
     done: bytes | None = None,
 ) -> Response:
@@ -82,7 +91,7 @@ class _EventStream(Response):
         self,
         first: Event,
         events: AsyncGenerator[Event],
-        render: Callable[[Event], Iterable[bytes]],
+        render: Callable[[Event], Iterable[bytes | Named]],
         render_error: Callable[[GatewayError], bytes],
         done: bytes | None,
         trace: Trace,
@@ -136,5 +145,7 @@ class _EventStream(Response):
             await send({"type": "http.response.body", "body": body, "more_body": True})
 
 
-def _line(data: bytes) -> bytes:
+def _line(data: bytes | Named) -> bytes:
+    if isinstance(data, Named):
+        return b"event: " + data.name.encode() + b"\ndata: " + data.data + b"\n\n"
     return b"data: " + data + b"\n\n"

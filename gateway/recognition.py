@@ -9,8 +9,9 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from gateway.errors import GatewayError
-from gateway.signatures import embedding, llmapi, tensorrt_llm, transcription, vllm
-from gateway.triton import ModelConfig, Response, Stop, Tensor
+from gateway.signatures import embedding, image, llmapi, tensorrt_llm, transcription, vllm
+from gateway.tensors import Response, Tensor
+from gateway.triton import ModelConfig, Stop
 
 
 class Signature(Protocol):
@@ -43,6 +44,7 @@ SIGNATURES: Mapping[str, Signature] = {
     "vllm": vllm,
     "embedding": embedding,
     "transcription": transcription,
+    "image": image,
     "tensorrt_llm": tensorrt_llm,
     "llmapi": llmapi,
 }

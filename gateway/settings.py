@@ -14,6 +14,16 @@ def _split(value: object) -> object:
     return value
 
 
+def _pair(value: object) -> object:
+    """The same, of pairs: `a=b,c=d`."""
+    parts = _split(value)
+    if not isinstance(parts, list):
+        return value
+    if not all(name.strip() and other.strip() for name, _, other in (part.partition("=") for part in parts)):
+        raise ValueError("write NAME=MODEL, and commas between several")
+    return {name.strip(): other.strip() for name, _, other in (part.partition("=") for part in parts)}
+
+
 class Settings(BaseSettings):
     """Every setting has a default that suits one machine; see `docs/operations.md`."""
 
@@ -27,6 +37,8 @@ class Settings(BaseSettings):
     """gRPC endpoints of the Triton servers, `host:port`, separated by commas."""
     models_file: Path | None = None
     """What is said of models that do not describe themselves, TOML (`gateway/models_file.py`)."""
+    model_aliases: Annotated[dict[str, str], NoDecode] = {}
+    """Other names of models, `NAME=MODEL` separated by commas: `dall-e-3=shapes`. /v1/models does not list them."""
     discovery_interval: Annotated[float, Field(gt=0)] = 2.0
     """Seconds between two looks at which models the servers hold."""
     request_timeout: Annotated[float, Field(gt=0)] = 600.0
@@ -99,3 +111,4 @@ class Settings(BaseSettings):
     _split_lists = field_validator("triton_urls", "api_keys", "cors_origins", "media_allowed_hosts", mode="before")(
         _split
     )
+    _split_pairs = field_validator("model_aliases", mode="before")(_pair)

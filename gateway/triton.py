@@ -4,7 +4,6 @@ Knows the KServe protocol (https://github.com/kserve/open-inference-protocol) an
 """
 
 import asyncio
-import struct
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc as rpc
 
 from gateway.errors import GatewayError, ModelFailed, ModelTimeout
+from gateway.tensors import Response, Tensor
 from gateway.triton_failures import gateway_error
 
 _END_SECONDS = 1.0
@@ -35,87 +35,11 @@ _CHANNEL_OPTIONS = [
 
 
 @dataclass(frozen=True, slots=True)
-class Tensor:
-    """An input: `data` is its little-endian content, BYTES elements each with a 4-byte length before them."""
-
-    name: str
-    datatype: str
-    shape: tuple[int, ...]
-    data: bytes
-
-
-def text(name: str, *values: str) -> Tensor:
-    """BYTES[len(values)]."""
-    encoded = [value.encode() for value in values]
-    return Tensor(name, "BYTES", (len(encoded),), b"".join(struct.pack("<I", len(v)) + v for v in encoded))
-
-
-def boolean(name: str, value: bool) -> Tensor:
-    """BOOL[1]."""
-    return Tensor(name, "BOOL", (1,), b"\x01" if value else b"\x00")
-
-
-def int32(name: str, *values: int) -> Tensor:
-    """INT32[len(values)]."""
-    return Tensor(name, "INT32", (len(values),), struct.pack(f"<{len(values)}i", *values))
-
-
-def uint64(name: str, value: int) -> Tensor:
-    """UINT64[1]."""
-    return Tensor(name, "UINT64", (1,), struct.pack("<Q", value))
-
-
-def float32(name: str, value: float) -> Tensor:
-    """FP32[1]."""
-    return Tensor(name, "FP32", (1,), struct.pack("<f", value))
-
-
-@dataclass(frozen=True, slots=True)
 class Stop:
     """How a request is stopped where closing its stream does not reach it: asked of `model` under the same id."""
 
     model: str
     tensors: tuple[Tensor, ...]
-
-
-class Response:
-    """One response of a model: its outputs by name, read on demand."""
-
-    __slots__ = ("_outputs", "_shapes")
-
-    def __init__(self, message: Any) -> None:
-        """`message` is a `ModelInferResponse`."""
-        self._outputs = {o.name: raw for o, raw in zip(message.outputs, message.raw_output_contents, strict=True)}
-        self._shapes = {o.name: o.shape for o in message.outputs}
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._outputs
-
-    def texts(self, name: str) -> list[str]:
-        """Elements of a BYTES output; empty where the response does not carry it."""
-        raw = self._outputs.get(name, b"")
-        values, at = [], 0
-        while at < len(raw):
-            (size,) = struct.unpack_from("<I", raw, at)
-            values.append(raw[at + 4 : at + 4 + size].decode(errors="replace"))
-            at += 4 + size
-        return values
-
-    def rows(self, name: str) -> tuple[bytes, ...]:
-        """The rows of a two-dimensional output of fixed-size elements, each as its bytes."""
-        raw, (count, _) = self._outputs[name], self._shapes[name]
-        size = len(raw) // max(count, 1)
-        return tuple(raw[i * size : (i + 1) * size] for i in range(count))
-
-    def int32s(self, name: str) -> tuple[int, ...]:
-        """Elements of an INT32 output; empty where the response does not carry it."""
-        raw = self._outputs.get(name, b"")
-        return struct.unpack(f"<{len(raw) // 4}i", raw)
-
-    def uint32s(self, name: str) -> tuple[int, ...]:
-        """Elements of a UINT32 output; empty where the response does not carry it."""
-        raw = self._outputs.get(name, b"")
-        return struct.unpack(f"<{len(raw) // 4}I", raw)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,8 @@
 
 from fastapi import APIRouter
 
-from gateway.dialects.openai import chat, completions, embeddings, models
+from gateway.dialects.openai import chat, completions, embeddings, images, models
 
 DIALECTS: dict[str, list[APIRouter]] = {
-    "openai": [chat.router, completions.router, embeddings.router, models.router],
+    "openai": [chat.router, completions.router, embeddings.router, images.router, models.router],
 }

@@ -25,7 +25,8 @@ class DocumentedAPI(FastAPI):
 
     def include_router(self, router: APIRouter, **options: Any) -> None:
         """Add the routes of `router`."""
-        self._documented += [route for route in router.routes if isinstance(route, APIRoute)]
+        routes = [route for route in router.routes if isinstance(route, APIRoute)]
+        self._documented += [route for route in routes if route.include_in_schema]
         super().include_router(router, **options)
 
     def openapi(self) -> dict[str, Any]:

@@ -2,20 +2,23 @@
 
 import asyncio
 import hmac
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine
+from contextlib import aclosing
 from typing import Any, TypeAlias
 
 import structlog
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SecretStr
 from pydantic_core import from_json
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
-from starlette.types import Scope
+from starlette.types import Receive, Scope
 
 from gateway.delivery import ClientGone
+from gateway.dialects import forms as form_bodies
 from gateway.errors import (
     RETRY_AFTER,
     GatewayError,
@@ -29,6 +32,7 @@ from gateway.settings import Settings
 from gateway.telemetry import Trace
 
 RenderError: TypeAlias = Callable[[GatewayError], Response]
+Authorize: TypeAlias = Callable[[Request], None]
 
 UNION_TAG = "·"
 """First character of union tags, which pydantic puts into the path of an error and clients must not see."""
@@ -40,8 +44,15 @@ class Wire(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
 
 
-def route_class(render_error: RenderError) -> type[APIRoute]:
-    """Return a route class whose routes check the key, read JSON strictly, and render every failure."""
+def route_class(
+    render_error: RenderError, *, forms: bool = False, authorize: Authorize | None = None
+) -> type[APIRoute]:
+    """Return a route class whose routes check the key, read JSON strictly, and render every failure.
+
+    With `forms` they read `multipart/form-data`, too (`gateway.dialects.forms`). `authorize` lets a request pass or
+    raises a `GatewayError`; unless it is given, the setting `api_keys` says who may call.
+    """
+    let_pass = authorize or _authorize
 
     class DialectRoute(APIRoute):
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -52,9 +63,11 @@ def route_class(render_error: RenderError) -> type[APIRoute]:
                 trace.route = self.path
                 settings: Settings = request.app.state.settings
                 try:
-                    authorize(request, settings)
+                    let_pass(request)
                     if request.method in ("POST", "PUT", "PATCH"):
-                        request = _JSONRequest(_as_json(request.scope), request.receive)
+                        form = forms and request.headers.get("content-type", "").lower().startswith(form_bodies.TYPE)
+                        reading = _FormRequest if form else _JSONRequest
+                        request = reading(_as_json(request.scope), request.receive, request.headers)
                         await request.read(settings.max_body_bytes, settings.body_timeout)
                     return await handle(request)
                 except (ClientGone, ClientDisconnect):
@@ -77,49 +90,81 @@ def route_class(render_error: RenderError) -> type[APIRoute]:
     return DialectRoute
 
 
-def authorize(request: Request, settings: Settings) -> None:
-    """Let a request pass when no keys are set or it bears one of them. Raises `Unauthorized`."""
-    if not settings.api_keys:
+def _authorize(request: Request) -> None:
+    settings: Settings = request.app.state.settings
+    check_key(request, settings.api_keys)
+
+
+def check_key(request: Request, keys: Collection[SecretStr]) -> None:
+    """Let a request pass when there are no `keys` or it bears one of them. Raises `Unauthorized`."""
+    if not keys:
         return
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not given:
         raise Unauthorized("This service asks for a key: send the header 'Authorization: Bearer YOUR_KEY'.")
     # Every key is compared, each in constant time, so that time tells nothing about them.
-    matches = [
-        hmac.compare_digest(given.strip().encode(), key.get_secret_value().encode()) for key in settings.api_keys
-    ]
+    matches = [hmac.compare_digest(given.strip().encode(), key.get_secret_value().encode()) for key in keys]
     if not any(matches):
         raise Unauthorized("The key of the header 'Authorization' is not known here.")
 
 
-class _JSONRequest(Request):
-    """A request whose body is read within a limit and parsed strictly, whatever its content type says."""
+class _LimitedRequest(Request):
+    """A request whose body is read within a limit, whatever its content type says. FastAPI takes what it `holds`."""
+
+    def __init__(self, scope: Scope, receive: Receive, given: Headers) -> None:
+        """`given` are the headers as they came."""
+        super().__init__(scope, receive)
+        self._given = given
 
     async def read(self, limit: int, seconds: float) -> None:
         """Read and parse the body. Raises `RequestTooLarge`, `RequestTimeout` and `InvalidRequest`."""
-        too_large = RequestTooLarge(f"The body is larger than this service takes, {limit} bytes.")
-        length = self.headers.get("content-length", "")
-        if length.isdigit() and int(length) > limit:
-            raise too_large
-        body = bytearray()
         try:
             async with asyncio.timeout(seconds):
-                async for chunk in self.stream():
-                    body += chunk
-                    if len(body) > limit:
-                        raise too_large
+                async with aclosing(self._within(limit)) as chunks:
+                    self._json = await self._parse(chunks)
         except TimeoutError:
             raise RequestTimeout(f"The body did not arrive within {seconds:g} seconds.") from None
-        self._body = bytes(body)
+
+    async def _parse(self, chunks: AsyncGenerator[bytes]) -> dict[str, Any]:
+        raise NotImplementedError
+
+    async def _within(self, limit: int) -> AsyncGenerator[bytes]:
+        too_large = RequestTooLarge(f"The body is larger than this service takes, {limit} bytes.")
+        length = self._given.get("content-length", "")
+        if length.isdigit() and int(length) > limit:
+            raise too_large
+        left = limit
+        async for chunk in self.stream():
+            left -= len(chunk)
+            if left < 0:
+                raise too_large
+            yield chunk
+
+
+class _JSONRequest(_LimitedRequest):
+    """A request whose body is JSON, parsed strictly."""
+
+    async def _parse(self, chunks: AsyncGenerator[bytes]) -> dict[str, Any]:
+        self._body = b"".join([chunk async for chunk in chunks])
         try:
             # Refuses lone surrogates, invalid UTF-8 and bottomless nesting, which Python's parser lets pass. NaN is
             # let through here, because the field that holds it can say so better.
-            self._json = from_json(self._body, allow_inf_nan=True)
+            body = from_json(self._body, allow_inf_nan=True)
         except ValueError as error:
             hint = " (text must be valid Unicode, without lone surrogates)" if "hex escape" in str(error) else ""
             raise InvalidRequest(f"The body is not valid JSON: {error}{hint}.") from None
-        if not isinstance(self._json, dict):
+        if not isinstance(body, dict):
             raise InvalidRequest("The body must be a JSON object.")
+        return body
+
+
+class _FormRequest(_LimitedRequest):
+    """A request whose body is a form. Its files are `Upload`s, its other fields texts."""
+
+    async def _parse(self, chunks: AsyncGenerator[bytes]) -> dict[str, Any]:
+        form = await form_bodies.read(self._given, chunks)
+        self._body = b"form"  # FastAPI asks for what was parsed only where there is a body
+        return form
 
 
 def _as_json(scope: Scope) -> Scope:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, TypeAlias, TypeVar
 
@@ -102,11 +102,25 @@ class Media:
         allowance = allowance or self.allowance()
 
         async def look() -> Picture:
-            blob = await self._fetch(reference, _PICTURE, allowance, bare=bare)
-            check = partial(pictures.check, blob.data, blob.media_type, max_pixels=self._settings.picture_max_pixels)
-            return await asyncio.get_running_loop().run_in_executor(self._looking, check)
+            return await self._check(await self._fetch(reference, _PICTURE, allowance, bare=bare))
 
         return await self._attempt(param, allowance, look)
+
+    async def uploaded_picture(self, data: bytes, *, param: str, allowance: Allowance | None = None) -> Picture:
+        """The same, of a picture that came as a file of a form."""
+        allowance = allowance or self.allowance()
+
+        async def look() -> Picture:
+            if len(data) > self._settings.media_max_bytes:
+                raise inline.too_large(self._settings.media_max_bytes)
+            allowance.take(len(data))
+            return await self._check(_sniffed(data, _PICTURE))
+
+        return await self._attempt(param, allowance, look)
+
+    async def _check(self, blob: Blob) -> Picture:
+        check = partial(pictures.check, blob.data, blob.media_type, max_pixels=self._settings.picture_max_pixels)
+        return await asyncio.get_running_loop().run_in_executor(self._looking, check)
 
     async def document(
         self, reference: str, *, filename: str | None = None, param: str, allowance: Allowance | None = None
@@ -177,12 +191,7 @@ class Media:
         else:
             others = "a data URL or base64" if bare else "or a data URL"
             raise Unusable(f"expected an http or https URL, {others}")
-        if not data:
-            raise Unusable("it is empty")
-        nature = sniffing.sniff(data)
-        if nature.kind not in accept:
-            raise _unexpected(nature, accept)
-        return Blob(data=data, kind=nature.kind, media_type=nature.media_type, declared=declared, name=name)
+        return replace(_sniffed(data, accept), declared=declared, name=name)
 
     async def _download(self, url: str, allowance: Allowance) -> Fetched:
         try:
@@ -201,6 +210,15 @@ async def _unpack(unpack: Callable[..., Result], text: str, limit: int) -> Resul
     if len(text) < _LARGE:
         return unpack(text, limit=limit)
     return await asyncio.to_thread(unpack, text, limit=limit)
+
+
+def _sniffed(data: bytes, accept: Collection[Kind]) -> Blob:
+    if not data:
+        raise Unusable("it is empty")
+    nature = sniffing.sniff(data)
+    if nature.kind not in accept:
+        raise _unexpected(nature, accept)
+    return Blob(data=data, kind=nature.kind, media_type=nature.media_type)
 
 
 def _unexpected(nature: Nature, accept: Collection[Kind]) -> Unusable:

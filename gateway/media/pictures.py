@@ -47,3 +47,18 @@ def check(data: bytes, media_type: str, *, max_pixels: int) -> Picture:
     except Exception:  # Pillow's parsers raise OSError, SyntaxError, ValueError, struct.error, zlib.error and others
         raise Unusable(f"the picture ({media_type}) is broken or cut off") from None
     return Picture(data=data, media_type=media_type, width=width, height=height)
+
+
+def size(data: bytes) -> tuple[int, int]:
+    """Return the width and height of a picture that a model drew, in pixels; its header alone is read.
+
+    Raises `ValueError` where it is no picture.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(BytesIO(data), formats=_FORMATS) as image:
+            width, height = image.size
+    except (UnidentifiedImageError, OSError, SyntaxError):
+        raise ValueError("the bytes are no picture") from None
+    return width, height

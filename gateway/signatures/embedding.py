@@ -4,7 +4,8 @@ from collections.abc import AsyncGenerator, Mapping
 
 from gateway.errors import GatewayError, ModelFailed
 from gateway.operations.embed import Embed, EmbedEvent, Tokens, Vectors
-from gateway.triton import ModelConfig, Response, Tensor, int32, text
+from gateway.tensors import Response, Tensor, int32, text
+from gateway.triton import ModelConfig
 
 INPUTS: Mapping[str, str] = {"text": "BYTES", "token_ids": "INT32", "token_counts": "INT32", "dimensions": "INT32"}
 OUTPUTS: Mapping[str, str] = {"embedding": "FP32", "num_tokens": "INT32"}

@@ -11,7 +11,8 @@ from gateway.errors import GatewayError, ModelFailed, ModelTimeout, UnsupportedO
 from gateway.operations.complete import Complete
 from gateway.operations.text import Delta, Finish, FinishReason, TextEvent
 from gateway.signatures import foreign
-from gateway.triton import ModelConfig, Response, Tensor, boolean, float32, int32, text, uint64
+from gateway.tensors import Response, Tensor, boolean, float32, int32, text, uint64
+from gateway.triton import ModelConfig
 
 INPUTS: Mapping[str, str] = {
     "text_input": "BYTES",

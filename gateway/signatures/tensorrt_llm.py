@@ -14,7 +14,8 @@ from gateway.errors import GatewayError, ModelFailed, UnsupportedOption
 from gateway.operations.complete import Complete
 from gateway.operations.text import Delta, Finish, FinishReason, Sampling, Structure, TextEvent, Usage
 from gateway.signatures import foreign
-from gateway.triton import ModelConfig, Response, Stop, Tensor, boolean, float32, int32, text, uint64
+from gateway.tensors import Response, Tensor, boolean, float32, int32, text, uint64
+from gateway.triton import ModelConfig, Stop
 
 INPUTS: Mapping[str, str] = {
     "text_input": "BYTES",

@@ -4,7 +4,8 @@ from collections.abc import AsyncGenerator, Mapping
 
 from gateway.errors import GatewayError
 from gateway.operations.transcribe import Segment, Transcribe
-from gateway.triton import ModelConfig, Response, Tensor, text
+from gateway.tensors import Response, Tensor, text
+from gateway.triton import ModelConfig
 
 INPUTS: Mapping[str, str] = {"audio": "FP32", "task": "BYTES", "timestamps": "BYTES"}
 OUTPUTS: Mapping[str, str] = {"text": "BYTES"}

@@ -22,7 +22,8 @@ from gateway.operations.text import (
     Usage,
 )
 from gateway.signatures import foreign
-from gateway.triton import ModelConfig, Response, Tensor, boolean, int32, text
+from gateway.tensors import Response, Tensor, boolean, int32, text
+from gateway.triton import ModelConfig
 
 INPUTS: Mapping[str, str] = {
     "text_input": "BYTES",

@@ -11,14 +11,24 @@ from tritonclient.grpc import model_config_pb2 as config_pb
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.utils import deserialize_bytes_tensor, serialize_byte_tensor
 
-from tests.fakes.script import EMBEDDING_INPUTS, INPUTS, SAMPLING, SPEECH_INPUTS, Echo, Model, Pause, Say
+from tests.fakes.script import (
+    DRAWING_INPUTS,
+    EMBEDDING_INPUTS,
+    INPUTS,
+    SAMPLING,
+    SPEECH_INPUTS,
+    Echo,
+    Model,
+    Pause,
+    Say,
+)
 
 
 def wire_type(kind: int) -> str:
     return "BYTES" if kind == config_pb.TYPE_STRING else config_pb.DataType.Name(kind).removeprefix("TYPE_")
 
 
-_WIRE_TYPES = {name: wire_type(kind) for name, kind, _ in INPUTS + SPEECH_INPUTS + EMBEDDING_INPUTS}
+_WIRE_TYPES = {name: wire_type(kind) for name, kind, _ in INPUTS + SPEECH_INPUTS + EMBEDDING_INPUTS + DRAWING_INPUTS}
 
 
 @dataclass(slots=True)
@@ -35,6 +45,8 @@ class Call:
 
     @property
     def prompt(self) -> str:
+        if "prompt" in self.tensors:
+            return str(self.tensors["prompt"][0].decode())
         if "audio" in self.tensors or "text" in self.tensors or "token_counts" in self.tensors:
             return ""
         if "token_ids" in self.tensors:
@@ -70,11 +82,15 @@ def spelled(script, prompt: str):
             yield Pause(step.pause)
 
 
+_NUMBERS = {"BOOL": np.bool_, "INT32": np.int32, "FP32": np.float32, "UINT64": np.uint64}
+_LISTS = ("token_ids", "image", "mask", "audio", "text", "token_counts")
+
+
 def tensors(request: pb.ModelInferRequest) -> dict[str, list[Any]]:
     def values(kind: str, raw: bytes) -> list[Any]:
         if kind == "BYTES":
             return list(deserialize_bytes_tensor(raw))
-        return list(np.frombuffer(raw, {"BOOL": np.bool_, "INT32": np.int32, "FP32": np.float32}[kind]))
+        return list(np.frombuffer(raw, _NUMBERS[kind]))
 
     return {
         tensor.name: values(tensor.datatype, raw)
@@ -89,8 +105,10 @@ def fault(request: pb.ModelInferRequest, call: Call) -> str | None:
             return f"[request id: {call.id}] unexpected inference input '{tensor.name}' for model '{call.model}'"
         if tensor.datatype != _WIRE_TYPES[tensor.name]:
             return f"inference input '{tensor.name}' data-type is '{tensor.datatype}', model '{call.model}' disagrees"
-        if tensor.name not in ("token_ids", "image", "audio", "text", "token_counts") and list(tensor.shape) != [1]:
+        if tensor.name not in _LISTS and list(tensor.shape) != [1]:
             return f"unexpected shape for input '{tensor.name}'. Expected [1], got {list(tensor.shape)}"
+    if "prompt" in call.tensors:
+        return None
     if "dimensions" in call.tensors:
         return "[unsupported_option:dimensions] The vectors of this model have 2 numbers."
     if "audio" in call.tensors or "text" in call.tensors or "token_counts" in call.tensors:

@@ -59,7 +59,20 @@ class Close:
     """The stream ends well, but no response bore the final flag."""
 
 
-Step = Say | Echo | Pause | Fail | Close
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """All pictures that were asked for, after so many `steps` with a pause before each.
+
+    `missing` of them never come; `garbled` ones are no pictures.
+    """
+
+    steps: int = 4
+    pause: float = 0.0
+    missing: int = 0
+    garbled: bool = False
+
+
+Step = Say | Echo | Pause | Fail | Close | Draw
 HELLO = (Say("\n\nHello"), Say(" there"), Say(", how may I assist you today?", "stop", tokens=7))
 
 
@@ -77,6 +90,8 @@ class Model:
     """True: the model turns texts into vectors of two numbers, their length and how often they hold an `e`."""
     speech: bool = False
     """True: the model writes down what is said."""
+    drawing: bool = False
+    """True: the model draws pictures; its script holds `Draw`s."""
     text_generation: bool = True
     """False: a model of somebody else's with other tensors, which describes nothing."""
 
@@ -86,6 +101,8 @@ class Model:
         if not self.text_generation:
             config.input.add(name="pixels", data_type=config_pb.TYPE_FP32, dims=[3, 224, 224])
             config.output.add(name="scores", data_type=config_pb.TYPE_FP32, dims=[1000])
+            for key, value in self.parameters.items():
+                config.parameters[key].string_value = value or ""
             return config
         config.model_transaction_policy.decoupled = True
         if self.embedding:
@@ -103,6 +120,15 @@ class Model:
             config.output.add(name="text", data_type=config_pb.TYPE_STRING, dims=[1])
             config.parameters["signature"].string_value = "transcription"
             config.parameters["operations"].string_value = '["transcribe"]'
+            return config
+        if self.drawing:
+            for name, kind, dims in DRAWING_INPUTS:
+                config.input.add(name=name, data_type=kind, dims=dims, optional=name != "prompt")
+            for name, kind, dims in DRAWING_OUTPUTS:
+                config.output.add(name=name, data_type=kind, dims=dims)
+            for key, value in (_DRAWING | self.parameters).items():
+                if value is not None:
+                    config.parameters[key].string_value = value
             return config
         for name, kind, dims in INPUTS:
             config.input.add(name=name, data_type=kind, dims=dims, optional=True)
@@ -137,6 +163,23 @@ EMBEDDING_INPUTS = [
     ("token_counts", config_pb.TYPE_INT32, [-1]),
     ("dimensions", config_pb.TYPE_INT32, [1]),
 ]
+DRAWING_INPUTS = [
+    *((name, config_pb.TYPE_STRING, [1]) for name in ("prompt", "negative_prompt", "output_format")),
+    *((name, config_pb.TYPE_INT32, [1]) for name in ("width", "height", "steps", "num_images", "quality")),
+    ("partial_images", config_pb.TYPE_INT32, [1]),
+    ("guidance_scale", config_pb.TYPE_FP32, [1]),
+    ("strength", config_pb.TYPE_FP32, [1]),
+    ("seed", config_pb.TYPE_UINT64, [1]),
+    ("image", config_pb.TYPE_STRING, [-1]),
+    ("mask", config_pb.TYPE_STRING, [-1]),
+]
+DRAWING_OUTPUTS = [
+    ("progress", config_pb.TYPE_FP32, [1]),
+    ("image", config_pb.TYPE_STRING, [1]),
+    ("seed", config_pb.TYPE_UINT64, [1]),
+    ("index", config_pb.TYPE_INT32, [1]),
+    ("partial", config_pb.TYPE_INT32, [1]),
+]
 OUTPUTS = [
     ("text_output", config_pb.TYPE_STRING, [-1]),
     ("finish_reason", config_pb.TYPE_STRING, [-1]),
@@ -155,4 +198,17 @@ _DESCRIPTION: dict[str, str | None] = {
     "created": "1763683200",
     "engine": "onnxruntime",
     "precision": "int8",
+}
+_DRAWING: dict[str, str | None] = {
+    "operations": '["generate_image", "edit_image"]',
+    "signature": "image",
+    "modalities": '["text", "image"]',
+    "sizes": "[[128, 128], [192, 128], [1024, 1024]]",
+    "default_size": "[128, 128]",
+    "default_steps": "20",
+    "max_steps": "50",
+    "default_guidance": "3.0",
+    "max_images": "10",
+    "created": "1763683200",
+    "owned_by": "tritonic",
 }

@@ -8,9 +8,9 @@ import grpc
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc as rpc
 
-from tests.fakes import messages
+from tests.fakes import drawing, messages
 from tests.fakes.messages import Call
-from tests.fakes.script import Close, Fail, Model, Pause, Say
+from tests.fakes.script import Close, Draw, Fail, Model, Pause, Say
 
 _BAD = grpc.StatusCode.INVALID_ARGUMENT
 
@@ -164,12 +164,15 @@ class FakeTriton(rpc.GRPCInferenceServiceServicer):
                     return
                 case Close():
                     return
+                case Draw():
+                    async for response in drawing.draw(model, call, step):
+                        yield response
                 case Say():
                     said.append(step)
                     if stream:
                         final = messages.finished(said) and not model.empty_final
                         yield messages.response(model, call, [step], final)
-        if not stream:
+        if not stream and not model.drawing:
             yield messages.response(model, call, said, not model.empty_final)
         if model.empty_final and call.parameters.get("triton_enable_empty_final_response"):
             response = pb.ModelInferResponse(model_name=model.name, model_version="1", id=call.id)

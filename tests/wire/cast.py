@@ -4,7 +4,7 @@ import json
 
 import grpc
 
-from tests.fakes.script import Close, Echo, Fail, Model, Pause, Say
+from tests.fakes.script import Close, Draw, Echo, Fail, Model, Pause, Say
 
 BAD, BUSY, GONE = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND
 
@@ -74,6 +74,20 @@ CAST = [
         "sighted", (Say("A cat.", "stop"),), parameters={"modalities": '["text", "image"]', "chat_template": _SEEING}
     ),
     Model("strict", (Fail("[invalid_value:structured_outputs] This cannot be enforced: no such type.", BAD),)),
+    # Models that draw.
+    Model("shapes", (Draw(),), drawing=True),
+    Model(
+        "any-size",
+        (Draw(),),
+        drawing=True,
+        parameters={"sizes": None, "size_multiple": "8", "min_size": "64", "max_size": "[512, 256]"},
+    ),
+    Model("paint-only", (Draw(),), drawing=True, parameters={"operations": '["generate_image"]'}),
+    Model("slow-painter", (Draw(20, pause=0.05),), drawing=True),
+    Model("short-painter", (Draw(missing=1),), drawing=True),
+    Model("blotter", (Draw(garbled=True),), drawing=True),
+    Model("broken-painter", (Fail("[engine_failed] The engine stopped."),), drawing=True),
+    Model("shapes-denoiser", text_generation=False, parameters={"component": "shapes"}),
     # How requests fail before they answer anything,
     Model(
         "too-long",

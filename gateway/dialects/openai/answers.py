@@ -22,30 +22,6 @@ class Succeeded(BaseModel):
     message: Literal["success"]
 
 
-class ErrorDetail(BaseModel):
-    """OpenAI's `error`."""
-
-    message: str
-    type: Literal[
-        "invalid_request_error",
-        "authentication_error",
-        "permission_error",
-        "rate_limit_error",
-        "overloaded_error",
-        "server_error",
-    ]
-    param: Annotated[str | None, Field(description="The path of the field at fault, where there is one.")]
-    code: Annotated[str, Field(description="What happened, in a word that programs can compare.")]
-
-
-class ErrorResponse(BaseModel):
-    """A failure. In a stream that has begun, it is the last event."""
-
-    code: Annotated[int, Field(ge=1, description="The failure's number for nodes; never 0.")]
-    message: str
-    error: ErrorDetail
-
-
 class CompletionUsage(BaseModel):
     """Tokens, as the engine counted them."""
 

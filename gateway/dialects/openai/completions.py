@@ -13,12 +13,12 @@ from starlette.responses import Response
 
 from gateway import delivery
 from gateway.catalog import Catalog
-from gateway.dialects.openai import documented, errors
 from gateway.dialects.openai.answers import CreateCompletionResponse, CreateCompletionStreamResponse
-from gateway.dialects.openai.logprobs import Offsets
-from gateway.dialects.openai.sampling import STREAM_OPTIONS, Nothing, SamplingFields, nothing, refuse, render_usage
-from gateway.dialects.openai.structure import ResponseFormat
 from gateway.dialects.route import route_class
+from gateway.dialects.vocabulary import documented, errors
+from gateway.dialects.vocabulary.logprobs import Offsets
+from gateway.dialects.vocabulary.sampling import STREAM_OPTIONS, Nothing, SamplingFields, nothing, refuse, render_usage
+from gateway.dialects.vocabulary.structure import ResponseFormat
 from gateway.errors import GatewayError, InvalidRequest, UnsupportedOption
 from gateway.operations.complete import Complete, gather, merge
 from gateway.operations.text import Delta, Finish, TextEvent, TokenLogprob

@@ -12,9 +12,9 @@ from starlette.responses import Response
 
 from gateway import delivery
 from gateway.catalog import Catalog
-from gateway.dialects.openai import documented, errors
 from gateway.dialects.openai.answers import CreateEmbeddingResponse
 from gateway.dialects.route import Wire, route_class
+from gateway.dialects.vocabulary import documented, errors
 from gateway.errors import InvalidRequest
 from gateway.operations.embed import Embed, gather
 

@@ -9,17 +9,24 @@ import orjson
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from gateway.catalog import Catalog, Model
-from gateway.dialects.openai import documented, errors
+from gateway.catalog import Catalog
 from gateway.dialects.openai.answers import ListModelsResponse, RetrieveModelResponse
 from gateway.dialects.route import route_class
+from gateway.dialects.vocabulary import documented, errors
+from gateway.endpoints import Model
 from gateway.settings import Settings
 
 router = APIRouter(route_class=route_class(errors.render), tags=["Models"])
 
 # Where a model is called, by the first of these that it offers. One that only transcribes has no route of its own: it
 # writes down the sounds of chats, so its address is the service's.
-PATHS = {"chat": "/v1/chat/completions", "complete": "/v1/completions", "embed": "/v1/embeddings"}
+PATHS = {
+    "chat": "/v1/chat/completions",
+    "complete": "/v1/completions",
+    "embed": "/v1/embeddings",
+    "generate_image": "/v1/images/generations",
+    "edit_image": "/v1/images/edits",
+}
 
 
 _EXAMPLE = {

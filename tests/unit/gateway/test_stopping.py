@@ -5,7 +5,8 @@ from contextlib import aclosing
 import pytest
 
 from gateway import triton as gateway_triton
-from gateway.triton import Stop, Triton, boolean, text
+from gateway.tensors import boolean, text
+from gateway.triton import Stop, Triton
 from tests.fakes.script import Model, Pause, Say
 from tests.fakes.triton import FakeTriton
 

@@ -12,7 +12,8 @@ from gateway.errors import ModelFailed, UnsupportedOption
 from gateway.operations.complete import Complete
 from gateway.operations.text import Delta, Finish, Sampling, Structure, TextEvent, Usage
 from gateway.signatures import tensorrt_llm
-from gateway.triton import ModelConfig, Response, Tensor
+from gateway.tensors import Response, Tensor
+from gateway.triton import ModelConfig
 
 ENSEMBLE = ModelConfig(
     name="ensemble",

@@ -14,7 +14,8 @@ from gateway.errors import InvalidRequest, ModelFailed, UnsupportedOption
 from gateway.operations.complete import Complete
 from gateway.operations.text import Delta, Finish, Likelihood, Sampling, Structure, TextEvent, TokenLogprob, Usage
 from gateway.signatures import vllm
-from gateway.triton import ModelConfig, Response, Tensor
+from gateway.tensors import Response, Tensor
+from gateway.triton import ModelConfig
 
 CONFIG = ModelConfig("m", {}, {**vllm.INPUTS, "token_ids": "INT32", "image": "BYTES"}, vllm.OUTPUTS, b"")
 LOGPROBS = replace(CONFIG, inputs={**CONFIG.inputs, "return_logprobs": "BOOL"})

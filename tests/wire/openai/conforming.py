@@ -5,14 +5,24 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from gateway.dialects.openai import answers
+from gateway.dialects.openai import answers, images_answers
+from gateway.dialects.vocabulary import documented
 
 WHOLE: dict[str, type[BaseModel]] = {
     "/v1/chat/completions": answers.CreateChatCompletionResponse,
     "/v1/completions": answers.CreateCompletionResponse,
     "/v1/embeddings": answers.CreateEmbeddingResponse,
+    "/v1/images/generations": images_answers.ImagesResponse,
+    "/v1/images/edits": images_answers.ImagesResponse,
+    "/v1/images/variations": images_answers.ImagesResponse,
     "/v1/models": answers.ListModelsResponse,
     "/v1/models/{model_id}": answers.RetrieveModelResponse,
+}
+NAMED = {
+    "image_generation.partial_image": images_answers.ImageGenPartialImageEvent,
+    "image_generation.completed": images_answers.ImageGenCompletedEvent,
+    "image_edit.partial_image": images_answers.ImageEditPartialImageEvent,
+    "image_edit.completed": images_answers.ImageEditCompletedEvent,
 }
 EVENTS: dict[str, type[BaseModel]] = {
     "/v1/chat/completions": answers.CreateChatCompletionStreamResponse,
@@ -31,7 +41,7 @@ def conforms(path: str, status: int, content_type: str, body: bytes) -> None:
         return
     if status != 200:
         assert content_type == "application/json"
-        exactly(answers.ErrorResponse, body)
+        exactly(documented.ErrorResponse, body)
     elif content_type.startswith("text/event-stream"):
         stream_conforms(path, body)
     else:
@@ -41,8 +51,11 @@ def conforms(path: str, status: int, content_type: str, body: bytes) -> None:
 
 def stream_conforms(path: str, body: bytes) -> None:
     """Check each event, and that the stream ends as one that went well, or with the failure."""
-    *events, last = [block.removeprefix("data: ") for block in body.decode().removesuffix("\n\n").split("\n\n")]
-    for event in events:
-        exactly(EVENTS[path], event)
+    *blocks, last = body.decode().removesuffix("\n\n").split("\n\n")
+    for block in blocks:
+        name, line, data = block.rpartition("\n")
+        assert bool(line) == (path not in EVENTS)
+        exactly(NAMED[name.removeprefix("event: ")] if line else EVENTS[path], data.removeprefix("data: "))
+    last = last.removeprefix("data: ")
     if last != "[DONE]":
-        exactly(answers.ErrorResponse, json.dumps(json.loads(last)))
+        exactly(documented.ErrorResponse, json.dumps(json.loads(last)))

@@ -12,12 +12,17 @@ from gateway.app import create_app
 from gateway.settings import Settings
 
 ASKING = {"200", "400", "404", "408", "413", "429", "500", "502", "503", "504"}
+DRAWING = ASKING | {"507"}
 STATUSES = {
-    "/v1/chat/completions": ASKING,
+    "/v1/chat/completions": DRAWING,
     "/v1/completions": ASKING,
     "/v1/embeddings": ASKING,
+    "/v1/images/generations": DRAWING,
+    "/v1/images/edits": DRAWING,
+    "/v1/images/variations": DRAWING,
     "/v1/models": {"200", "500"},
     "/v1/models/{model_id}": {"200", "404", "500"},
+    "/files/{file}": {"200", "206", "304", "403", "404", "416", "503"},
     "/health/live": {"200"},
     "/health/ready": {"200", "503"},
     "/metrics": {"200"},
@@ -70,7 +75,7 @@ def test_keys_are_asked_for_where_they_are_set() -> None:
     (scheme,) = GUARDED["components"]["securitySchemes"].values()
     assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
     for path, operation in operations(GUARDED):
-        guarded = path.startswith("/v1")
+        guarded = path.startswith(("/v1", "/{platform}"))
         assert ("security" in operation) == ("401" in operation["responses"]) == guarded, path
 
 
@@ -83,7 +88,7 @@ def test_every_example_is_an_instance_of_its_schema() -> None:
     count = 0
     for _, operation in operations(DOCUMENT):
         for response in operation["responses"].values():
-            content = response["content"].get("application/json", {})
+            content = response.get("content", {}).get("application/json", {})
             if "example" in content:
                 conforms(content["example"], content["schema"])
                 count += 1
@@ -92,6 +97,25 @@ def test_every_example_is_an_instance_of_its_schema() -> None:
             conforms(example, schema)
             count += 1
     assert count > 35
+
+
+@pytest.mark.parametrize("path", ["/v1/images/generations", "/v1/images/edits", "/v1/images/variations"])
+def test_pictures_are_asked_for_in_json_and_in_forms(path: str) -> None:
+    operation = DOCUMENT["paths"][path]["post"]
+    assert set(operation["requestBody"]["content"]) == {"application/json", "multipart/form-data"}
+    form = operation["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert form["properties"]["image"] == {"type": "string", "format": "binary"}
+    content = operation["responses"]["200"]["content"]["text/event-stream"]
+    name, data, *_ = content["example"].split("\n")
+    conforms({"data": data.removeprefix("data: ")}, content["schema"])
+    (kind,) = [
+        ref["$ref"].rsplit("/", 1)[1]
+        for ref in content["schema"]["properties"]["data"]["anyOf"][1]["contentSchema"]["anyOf"]
+        if "Completed" in ref["$ref"]
+    ]
+    event = json.loads(data.removeprefix("data: "))
+    assert name == f"event: {event['type']}"
+    conforms(event, {"$ref": f"#/components/schemas/{kind}"})
 
 
 def test_streams_are_described_event_by_event() -> None:
@@ -120,6 +144,11 @@ def test_streams_are_described_event_by_event() -> None:
         ("CreateCompletionRequest", {"prompt": [1, "a"]}),
         ("CreateCompletionRequest", {"suffix": "x"}),
         ("CreateEmbeddingRequest", {"input": []}),
+        ("CreateImageRequest", {"n": 0}),
+        ("CreateImageRequest", {"size": "1024"}),
+        ("CreateImageRequest", {"prompt": ""}),
+        ("CreateImageEditRequest", {"image": []}),
+        ("CreateImageEditRequest", {"image": [7]}),
     ],
 )
 def test_what_is_refused_is_no_instance(name: str, body: dict[str, Any]) -> None:
@@ -127,6 +156,8 @@ def test_what_is_refused_is_no_instance(name: str, body: dict[str, Any]) -> None
         "CreateChatCompletionRequest": {"model": "m", "messages": [{"role": "user", "content": "x"}]},
         "CreateCompletionRequest": {"model": "m", "prompt": "x"},
         "CreateEmbeddingRequest": {"model": "m", "input": "x"},
+        "CreateImageRequest": {"prompt": "x"},
+        "CreateImageEditRequest": {"prompt": "x", "image": "eA=="},
     }.get(name, {})
     if valid:
         conforms(valid, {"$ref": f"#/components/schemas/{name}"})

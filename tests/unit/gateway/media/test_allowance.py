@@ -7,7 +7,7 @@ import time
 import pytest
 from media_files import data_url, picture
 
-from gateway.dialects.openai.messages import Message, Reading
+from gateway.dialects.vocabulary.messages import Message, Reading
 from gateway.errors import InvalidRequest
 from gateway.media import inline, pictures
 from gateway.operations.chat import Picture, Text

@@ -1,0 +1,112 @@
+"""Chats with models that draw, in the manner of `gpt-4o-image`: the answer is a picture in Markdown.
+
+Seed: the concise reference's chat with pictures. The lines of progress are those of services that draw in chats.
+"""
+
+import re
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from fastapi import Request
+
+from gateway import delivery
+from gateway.catalog import Catalog
+from gateway.dialects.vocabulary.chat import CreateChatCompletionRequest
+from gateway.dialects.vocabulary.keeping import Keeping
+from gateway.dialects.vocabulary.messages import Reading
+from gateway.endpoints import Model
+from gateway.errors import InvalidRequest, UnsupportedOption
+from gateway.operations.chat import Message, Picture, Text
+from gateway.operations.edit_image import EditImage
+from gateway.operations.generate_image import GenerateImage, Image, Progress
+from gateway.operations.text import Delta, Finish
+
+_STEP = 0.1
+"""Progress is told each time that another part of this size is done."""
+_ROUNDING = 1e-4
+"""Of fractions, which are float32."""
+_DRAWN = re.compile(r"!\[image\]\(([^)\s]+)\)")
+
+
+def draws(model: Model) -> bool:
+    """Whether a chat with this model is one with a model that draws."""
+    return "chat" not in model.operations and "generate_image" in model.operations
+
+
+async def understand(
+    body: CreateChatCompletionRequest, model: Model, request: Request, *, bare: bool = False
+) -> GenerateImage:
+    """Return what the conversation asks for: its last message says what to draw, into its latest pictures if any.
+
+    With `bare`, pictures may be base64.
+
+    Raises `InvalidRequest` and `UnsupportedOption`, and `ClientGone` as soon as the client hangs up.
+    """
+    _refuse(body)
+    reading = Reading(request.app.state.media, sees="edit_image" in model.operations, write_down=None, bare=bare)
+    turns = await delivery.whole(request, reading.turns(body.messages))
+    last = turns[-1]
+    prompt = _text(last).strip()
+    if last.role != "user" or not prompt:
+        raise InvalidRequest(
+            "The last message must be the user's, and say what to draw.", param=f"messages[{len(turns) - 1}]"
+        )
+    options: dict[str, Any] = {"model": model.name, "prompt": prompt, "n": body.n or 1}
+    if body.seed is not None:
+        options["seed"] = body.seed % 2**63  # chats take negative ones, too
+    pictures = await _latest(turns, Keeping(request)) if "edit_image" in model.operations else ()
+    return EditImage(images=pictures, **options) if pictures else GenerateImage(**options)
+
+
+async def events(
+    catalog: Catalog, model: Model, asked: GenerateImage, request: Request, *, progress: bool
+) -> AsyncGenerator[Delta | Finish]:
+    """Ask the model, keep what it draws, and yield the answers: one for each picture.
+
+    With `progress`, lines in the first answer tell how far all of them are.
+    """
+    keeping = Keeping(request)
+    told = 0.0
+    async with aclosing(catalog.run(model, asked, request.state.trace)) as drawn:
+        async for event in drawn:
+            if isinstance(event, Image):
+                url = await keeping.url(event.data, asked.output_format)
+                gap = "\n" if told and event.index == 0 else ""
+                yield Delta(event.index, f"{gap}![image]({url})")
+                yield Finish(event.index, "stop")
+            elif progress and isinstance(event, Progress) and event.fraction > told + _STEP - _ROUNDING:
+                told = event.fraction
+                yield Delta(0, f"> Progress: {told:.1%}\n")
+
+
+def _refuse(body: CreateChatCompletionRequest) -> None:
+    """Raise `UnsupportedOption` for what only a model that writes can do."""
+    structured = body.response_format is not None and body.response_format.type != "text"
+    for name, asked in (
+        ("tools", bool(body.tools) and body.tool_choice != "none"),
+        ("response_format", structured),
+        ("structured_outputs", body.structured_outputs is not None),
+        ("logprobs", bool(body.logprobs)),
+        ("continue_final_message", bool(body.continue_final_message)),
+    ):
+        if asked:
+            raise UnsupportedOption(f"This model draws; it has no '{name}'.", param=name)
+
+
+def _text(turn: Message) -> str:
+    if isinstance(turn.content, str):
+        return turn.content
+    return "\n".join(part.text for part in turn.content if isinstance(part, Text))
+
+
+async def _latest(turns: Sequence[Message], keeping: Keeping) -> tuple[bytes, ...]:
+    """The pictures of the latest message that has some: those that somebody sent, or one that was drawn here before."""
+    for turn in reversed(turns):
+        if turn.role == "assistant":
+            for url in _DRAWN.findall(_text(turn)):
+                if drawn := await keeping.own(url):
+                    return (drawn,)
+        elif pictures := tuple(part.data for part in turn.content if isinstance(part, Picture)):
+            return pictures
+    return ()

@@ -1,0 +1,41 @@
+"""Where pictures are kept that are answered as URLs, and how those come back."""
+
+from urllib.parse import parse_qs, urlsplit
+
+from fastapi import Request
+
+from gateway.errors import Forbidden, NotFound
+from gateway.files.files import Files
+from gateway.operations.generate_image import OutputFormat
+from gateway.settings import Settings
+
+_PATH = "/files/"
+
+
+class Keeping:
+    """Keeps the pictures of one request."""
+
+    def __init__(self, request: Request) -> None:
+        settings: Settings = request.app.state.settings
+        self._files: Files = request.app.state.files
+        self._base = (settings.public_url or str(request.base_url)).rstrip("/")
+
+    async def url(self, data: bytes, output_format: OutputFormat) -> str:
+        """Keep a picture, and return its URL. Raises `StorageFull`, and `Overloaded` where it cannot be kept."""
+        return self._files.url(await self._files.put(data, f"image/{output_format}"), self._base)
+
+    async def own(self, url: str) -> bytes | None:
+        """Return what is kept at a URL of this service, which it need not ask itself for; None: it is no such URL.
+
+        Raises `Overloaded` where the store does not answer.
+        """
+        if not url.startswith(self._base + _PATH):
+            return None
+        parts = urlsplit(url)
+        query = parse_qs(parts.query)
+        file = parts.path.rpartition(_PATH)[2]
+        try:
+            self._files.check(file, query.get("expires", [""])[0], query.get("signature", [""])[0])
+            return await self._files.read(file)
+        except (Forbidden, NotFound):
+            return None

@@ -1,0 +1,273 @@
+"""The messages of a chat: https://platform.openai.com/docs/api-reference/chat/create#chat_create-messages"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import ConfigDict, Discriminator, Field, Tag
+
+from gateway.dialects.route import UNION_TAG, Wire
+from gateway.dialects.vocabulary import tools
+from gateway.dialects.vocabulary.tools import FunctionCall, WireToolCall
+from gateway.errors import InvalidRequest, UnsupportedOption
+from gateway.media.media import Media
+from gateway.operations.chat import Message as Turn
+from gateway.operations.chat import Part, Picture, Role, Text
+
+
+class ImageURL(Wire):
+    """An http(s) URL or a data URL."""
+
+    url: str
+    detail: Literal["auto", "low", "high"] | None = None
+
+
+class InputAudio(Wire):
+    """Sound in base64."""
+
+    data: str
+    format: Literal["wav", "mp3", "flac", "ogg", "opus", "m4a", "mp4", "aac", "webm"]
+
+
+class File(Wire):
+    """A document: an http(s) URL, a data URL, or base64."""
+
+    file_data: str | None = None
+    file_id: str | None = None
+    filename: str | None = None
+
+
+def _has(name: str, value: str, *schemas: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a part of this type: the field of the same name is there, and is not null."""
+    field = {"anyOf": list(schemas)} if len(schemas) > 1 else schemas[0]
+    return {"properties": {"type": {"const": value}, name: field}, "required": ["type", name]}
+
+
+class ContentPart(Wire):
+    """One part of a message."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                _has("text", "text", {"type": "string"}),
+                _has("image_url", "image_url", {"type": "string"}, {"type": "object"}),
+                _has("input_audio", "input_audio", {"type": "object"}),
+                _has(
+                    "file",
+                    "file",
+                    {
+                        "type": "object",
+                        "properties": {"file_data": {"type": "string", "minLength": 1}},
+                        "required": ["file_data"],
+                    },
+                ),
+                _has("refusal", "refusal", {"type": "string"}),
+            ]
+        }
+    )
+
+    type: Literal["text", "image_url", "input_audio", "file", "video_url", "refusal"]
+    text: str | None = None
+    image_url: (
+        Annotated[
+            Annotated[str, Tag(UNION_TAG + "url")] | Annotated[ImageURL, Tag(UNION_TAG + "object")],
+            Discriminator(lambda value: UNION_TAG + ("url" if isinstance(value, str) else "object")),
+        ]
+        | None
+    ) = None
+    input_audio: InputAudio | None = None
+    file: File | None = None
+    refusal: str | None = None
+
+
+Content = Annotated[
+    Annotated[str, Tag(UNION_TAG + "text")]
+    | Annotated[list[ContentPart], Field(min_length=1, max_length=256, fail_fast=True), Tag(UNION_TAG + "parts")],
+    Discriminator(lambda value: UNION_TAG + ("parts" if isinstance(value, list) else "text")),
+]
+
+
+class Message(Wire):
+    """One turn of the conversation. Only the assistant's may be without content."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"properties": {"role": {"const": "assistant"}}},
+                {"properties": {"content": {"type": ["string", "array"]}}, "required": ["content"]},
+            ]
+        }
+    )
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: Content | None = None
+    name: str | None = None
+    tool_call_id: str | None = None
+    tool_calls: Annotated[list[WireToolCall], Field(max_length=128, fail_fast=True)] | None = None
+    function_call: FunctionCall | None = None
+    reasoning_content: str | None = None
+
+
+# Templates written before OpenAI renamed the roles know only the old names.
+ROLES: Mapping[str, Role] = {
+    "developer": "system",
+    "system": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "tool",
+    "function": "tool",
+}
+
+
+WriteDown: TypeAlias = Callable[[bytes], Awaitable[str]]
+
+MOST_REFERENCES = 64
+"""Pictures and files of one conversation: each may have to be fetched and decoded."""
+
+
+@dataclass(slots=True, eq=False)
+class _Reference:
+    """A part that has to be fetched and read first.
+
+    Of what is `heard` one after the other is: a sound may be large when it is decoded, and a model that writes it down
+    takes its time.
+    """
+
+    fetch: Callable[[], Awaitable[Part]]
+    heard: bool = False
+    found: Part | None = None
+
+    async def resolve(self) -> None:
+        self.found = await self.fetch()
+
+
+class Reading:
+    """Turns messages of the wire into turns of a conversation; what they refer to is fetched."""
+
+    def __init__(self, media: Media, *, sees: bool, write_down: WriteDown | None, bare: bool = False) -> None:
+        """`sees` is whether the model looks at pictures: those of a model that does not are not even fetched.
+
+        `write_down` gives the words of a sound (mono float32 samples, 16,000 a second), where a model does that. With
+        `bare`, pictures may be bare base64, as files may.
+        """
+        self._media = media
+        self._allowance = media.allowance()
+        self._sees = sees
+        self._write_down = write_down
+        self._bare = bare
+
+    async def turns(self, messages: list[Message]) -> tuple[Turn, ...]:
+        """Return the turns. Raises `InvalidRequest` and `UnsupportedOption` with the path of what is wrong."""
+        contents = (message.content for message in messages if isinstance(message.content, list))
+        references = sum(part.type != "text" for content in contents for part in content)
+        if references > MOST_REFERENCES:
+            raise InvalidRequest(
+                f"A conversation may hold {MOST_REFERENCES} pictures and files, not {references}.", param="messages"
+            )
+        drafts = [self._turn(message, f"messages[{i}]") for i, message in enumerate(messages)]
+        await self._resolve([part for _, parts in drafts for part in parts if isinstance(part, _Reference)])
+        return tuple([replace(turn, content=_content(parts)) if parts else turn for turn, parts in drafts])
+
+    async def _resolve(self, references: list[_Reference]) -> None:
+        """Fetch and read what the messages refer to side by side; the first failure ends all. Then hear the sounds."""
+        tasks = [asyncio.create_task(reference.resolve()) for reference in references if not reference.heard]
+        try:
+            async with asyncio.timeout(self._media.request_timeout):
+                await asyncio.gather(*tasks)
+        except TimeoutError:
+            seconds = f"{self._media.request_timeout:g} seconds"
+            raise InvalidRequest(
+                f"What the messages refer to could not be fetched and read within {seconds}.", param="messages"
+            ) from None
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for reference in references:
+            if reference.heard:
+                await reference.resolve()
+
+    def _turn(self, message: Message, path: str) -> tuple[Turn, list[Text | _Reference]]:
+        """A turn, and its parts where it has any: they are put into it when its references are resolved."""
+        calls = [tools.parse_call(call, f"{path}.tool_calls[{i}]") for i, call in enumerate(message.tool_calls or ())]
+        if message.function_call:
+            call = WireToolCall(id="", function=message.function_call)
+            calls.append(tools.parse_call(call, path))
+        if message.content is None and message.role != "assistant":
+            raise InvalidRequest(f"'{path}.content' must be a string or a list of parts.", param=f"{path}.content")
+        content = message.content or ""
+        turn = Turn(
+            role=ROLES[message.role],
+            content=content if isinstance(content, str) else "",
+            name=message.name,
+            tool_call_id=message.tool_call_id,
+            tool_calls=tuple(calls),
+            reasoning=message.reasoning_content,
+        )
+        if isinstance(content, str):
+            return turn, []
+        return turn, [self._part(part, f"{path}.content[{i}]") for i, part in enumerate(content)]
+
+    def _part(self, part: ContentPart, path: str) -> Text | _Reference:
+        match part.type:
+            case "text" | "refusal":
+                return Text(_required(getattr(part, part.type), f"{path}.{part.type}"))
+            case "image_url":
+                image = _required(part.image_url, f"{path}.image_url")
+                if not self._sees:
+                    raise UnsupportedOption(f"'{path}': this model does not look at pictures.", param=path)
+                url = image if isinstance(image, str) else image.url
+                return _Reference(lambda: self._picture(url, f"{path}.image_url"))
+            case "file":
+                return self._document(_required(part.file, f"{path}.file"), f"{path}.file")
+            case "input_audio":
+                return self._sound(_required(part.input_audio, f"{path}.input_audio"), path)
+            case _:
+                raise UnsupportedOption(f"'{path}': parts of type '{part.type}' are not supported yet.", param=path)
+
+    async def _picture(self, url: str, path: str) -> Picture:
+        found = await self._media.picture(url, bare=self._bare, param=path, allowance=self._allowance)
+        return Picture(found.data)
+
+    def _sound(self, audio: InputAudio, path: str) -> _Reference:
+        write_down = self._write_down
+        if write_down is None:
+            raise UnsupportedOption(f"'{path}': no model is served that writes down what is said.", param=path)
+
+        async def hear() -> Text:
+            sound = await self._media.sound(
+                audio.data, audio.format, param=f"{path}.input_audio.data", allowance=self._allowance
+            )
+            return Text(await write_down(sound.data))
+
+        return _Reference(hear, heard=True)
+
+    def _document(self, file: File, path: str) -> _Reference:
+        if file.file_id is not None and file.file_data is None:
+            raise UnsupportedOption(
+                f"'{path}.file_id': files are not kept here; send the file in 'file_data'.", param=f"{path}.file_id"
+            )
+        data = _required(file.file_data, f"{path}.file_data")
+
+        async def read() -> Text:
+            text = await self._media.document(
+                data, filename=file.filename, param=f"{path}.file_data", allowance=self._allowance
+            )
+            name = (file.filename or "document").replace('"', "'")[:256]
+            return Text(f'<file name="{name}">\n{text}\n</file>')
+
+        return _Reference(read)
+
+
+def _content(parts: list[Text | _Reference]) -> str | tuple[Part, ...]:
+    found = [part.found if isinstance(part, _Reference) else part for part in parts]
+    texts = [part.text for part in found if isinstance(part, Text)]
+    # As vLLM does for templates that take strings.
+    return "\n".join(texts) if len(texts) == len(found) else tuple(part for part in found if part is not None)
+
+
+def _required(value: Any, path: str) -> Any:
+    if value is None:
+        raise InvalidRequest(f"The field '{path}' is required.", param=path)
+    return value

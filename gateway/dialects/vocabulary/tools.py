@@ -1,0 +1,107 @@
+"""Functions that a model may call: https://platform.openai.com/docs/guides/function-calling"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag
+from pydantic_core import from_json
+
+from gateway.dialects.route import UNION_TAG, Wire
+from gateway.errors import InvalidRequest
+from gateway.operations.chat import Named, Tool, ToolCall, ToolChoice
+
+_Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
+
+
+class FunctionDefinition(Wire):
+    """A function and the JSON schema of its arguments."""
+
+    name: _Name
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class ToolDefinition(Wire):
+    """Something a model may use; only functions are known."""
+
+    type: Literal["function"]
+    function: FunctionDefinition
+
+
+class FunctionName(Wire):
+    """The function that must be called."""
+
+    name: str
+
+
+class NamedToolChoice(Wire):
+    """A choice that names a function."""
+
+    type: Literal["function"]
+    function: FunctionName
+
+
+WireToolChoice = Annotated[
+    Annotated[Literal["none", "auto", "required"], Tag(UNION_TAG + "word")]
+    | Annotated[NamedToolChoice, Tag(UNION_TAG + "named")],
+    Discriminator(lambda value: UNION_TAG + ("word" if isinstance(value, str) else "named")),
+]
+
+
+class FunctionCall(Wire):
+    """A function and its arguments, a JSON object in text."""
+
+    name: str
+    arguments: str = ""
+
+
+class WireToolCall(Wire):
+    """A call that the assistant made in an earlier turn."""
+
+    id: str = ""
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+
+def parse(definitions: list[ToolDefinition], choice: Any) -> tuple[tuple[Tool, ...], ToolChoice]:
+    """Return the tools, and which may or must be called. Raises `InvalidRequest` for what does not fit together."""
+    tools = tuple(map(_tool, definitions))
+    names = [tool.name for tool in tools]
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise InvalidRequest(f"Two tools have the name '{name}'.", param=f"tools[{i}].function.name")
+        if tools[i].parameters.get("type", "object") != "object":
+            path = f"tools[{i}].function.parameters"
+            raise InvalidRequest(f"'{path}' must be a JSON schema of the type 'object'.", param=path)
+    if isinstance(choice, NamedToolChoice):
+        name = choice.function.name
+        if name not in names:
+            known = ", ".join(names) or "none"
+            raise InvalidRequest(f"There is no tool '{name[:64]}'. Tools: {known}.", param="tool_choice.function.name")
+        return tools, Named(name)
+    if choice == "required" and not tools:
+        raise InvalidRequest("'tool_choice' is 'required', and there are no 'tools'.", param="tool_choice")
+    return tools, (choice or "auto") if tools else "none"
+
+
+def _tool(definition: ToolDefinition) -> Tool:
+    function = definition.function
+    return Tool(
+        name=function.name,
+        description=function.description,
+        parameters=function.parameters or {},
+        source=definition.model_dump(exclude_unset=True),
+    )
+
+
+def parse_call(call: WireToolCall, path: str) -> ToolCall:
+    """Return a call of an earlier turn. Raises `InvalidRequest` where its arguments are no JSON object."""
+    arguments = call.function.arguments.strip() or "{}"
+    try:
+        is_object = isinstance(from_json(arguments, allow_inf_nan=False), dict)
+    except ValueError:
+        is_object = False
+    if not is_object:
+        where = f"{path}.function.arguments"
+        raise InvalidRequest(f"'{where}' must be a JSON object, written as a string.", param=where)
+    return ToolCall(call.id, call.function.name, arguments)

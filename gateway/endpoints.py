@@ -1,0 +1,54 @@
+"""The Triton servers, and the models that each was last seen to hold."""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from gateway.recognition import Signature
+from gateway.triton import ModelConfig, Stop, Triton
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model that can be asked, at one endpoint."""
+
+    name: str
+    endpoint: "Endpoint"
+    config: ModelConfig
+    signature: Signature
+    operations: frozenset[str]
+    owned_by: str
+    created: int
+    stop: Stop | None = None
+    """How a request to it is stopped, where closing the stream is not enough."""
+
+    @property
+    def modalities(self) -> frozenset[str]:
+        """What a message may contain."""
+        return frozenset(json.loads(self.config.parameters.get("modalities", '["text"]')))
+
+    @property
+    def gives_logprobs(self) -> bool:
+        """Whether answers can tell what their tokens were worth."""
+        return "return_logprobs" in self.config.inputs
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when the model or how it is served changes: a digest of its whole configuration."""
+        return f"fp_{hashlib.sha256(self.config.serialized).hexdigest()[:10]}"
+
+
+@dataclass(slots=True)
+class Endpoint:
+    """A Triton server and what it was last seen to hold. `up` is None until it was first reached or missed."""
+
+    triton: Triton
+    look_now: asyncio.Event = field(default_factory=asyncio.Event)
+    up: bool | None = None
+    models: tuple[Model, ...] = ()
+    waiting: Mapping[str, str] = field(default_factory=dict)
+    """Names that are on the server and not ready, with the reason."""
+    served_names: dict[str, str] = field(default_factory=dict)
+    """What clients call each model that was ever seen here, by Triton's name for it."""

@@ -1,0 +1,95 @@
+"""What a model that draws can do, as its parameters tell (docs/architecture.md)."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from gateway.operations.generate_image import Effort
+
+_MOST_IMAGES = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawing:
+    """Sizes are (width, height) in pixels.
+
+    `sizes` are all that there are, or else every side that is a multiple of `multiple` and lies within `least` and
+    `most`. A model that says nothing of sizes is asked for any, and refuses by itself.
+    """
+
+    sizes: tuple[tuple[int, int], ...] = ()
+    multiple: int = 1
+    least: tuple[int, int] | None = None
+    most: tuple[int, int] | None = None
+    default_size: tuple[int, int] | None = None
+    default_steps: int | None = None
+    max_steps: int | None = None
+    max_images: int = _MOST_IMAGES
+
+    @classmethod
+    def of(cls, parameters: Mapping[str, str]) -> Self:
+        """Read a model's parameters. Raises `ValueError` where they are not as documented."""
+        said = {name: json.loads(parameters[name]) for name in _NUMBERS if name in parameters}
+        drawing = cls(
+            sizes=tuple(_size(size) for size in said.get("sizes", ())),
+            multiple=_positive(said.get("size_multiple", 1)),
+            least=_size(said["min_size"]) if "min_size" in said else None,
+            most=_size(said["max_size"]) if "max_size" in said else None,
+            default_size=_size(said["default_size"]) if "default_size" in said else None,
+            default_steps=_positive(said["default_steps"]) if "default_steps" in said else None,
+            max_steps=_positive(said["max_steps"]) if "max_steps" in said else None,
+            max_images=_positive(said.get("max_images", _MOST_IMAGES)),
+        )
+        if drawing.default_size and not drawing.has(*drawing.default_size):
+            raise ValueError(f"default_size {drawing.default_size} is none of the sizes that it can draw")
+        return drawing
+
+    def has(self, width: int, height: int) -> bool:
+        """Whether it draws pictures of this size."""
+        if self.sizes:
+            return (width, height) in self.sizes
+        return all(
+            side % self.multiple == 0
+            and (self.least is None or side >= self.least[at])
+            and (self.most is None or side <= self.most[at])
+            for at, side in enumerate((width, height))
+        )
+
+    def steps(self, effort: Effort) -> int | None:
+        """The steps that an effort takes; None is the model's own number."""
+        if self.default_steps is None or effort == "medium":
+            return None
+        steps = max(1, self.default_steps // 2) if effort == "low" else 2 * self.default_steps
+        return min(steps, self.max_steps or steps)
+
+    def told(self) -> str:
+        """The sizes in words, as in "it draws …"."""
+        if self.sizes:
+            return ", ".join(written(size) for size in self.sizes)
+        bounds = [f"{word} {written(size)}" for word, size in (("from", self.least), ("up to", self.most)) if size]
+        multiples = [f"sides that are multiples of {self.multiple}"] if self.multiple > 1 else []
+        return " ".join(bounds) + ("; " if bounds and multiples else "") + "".join(multiples) or "any size"
+
+
+def written(size: tuple[int, int]) -> str:
+    """`WIDTHxHEIGHT`, as callers write it."""
+    return f"{size[0]}x{size[1]}"
+
+
+_NUMBERS = (
+    *("sizes", "size_multiple", "min_size", "max_size", "default_size"),
+    *("default_steps", "max_steps", "max_images"),
+)
+
+
+def _size(value: Any) -> tuple[int, int]:
+    """A size; one number stands for both sides."""
+    width, height = value if isinstance(value, list) else (value, value)
+    return _positive(width), _positive(height)
+
+
+def _positive(value: Any) -> int:
+    if type(value) is not int or value < 1:
+        raise ValueError(f"{value!r} is no number above 0")
+    return value

@@ -1,0 +1,109 @@
+"""The image tensors of `backends/diffusion` (docs/architecture.md): for drawing, and for editing."""
+
+from collections.abc import AsyncGenerator, Mapping
+from itertools import count
+
+from gateway.errors import GatewayError, ModelFailed, UnsupportedOption
+from gateway.operations.drawing import Drawing, written
+from gateway.operations.edit_image import EditImage
+from gateway.operations.generate_image import GenerateImage, Image, ImageEvent, PartialImage, Progress
+from gateway.tensors import Response, Tensor, blobs, float32, int32, text, uint64
+from gateway.triton import ModelConfig
+
+INPUTS: Mapping[str, str] = {"prompt": "BYTES"}
+OUTPUTS: Mapping[str, str] = {"image": "BYTES"}
+
+_FIELDS = {"num_images": "n", "width": "size", "height": "size", "quality": "output_compression"}
+"""What callers call these tensors; the others they call by their names."""
+
+
+def encode(request: GenerateImage, config: ModelConfig) -> list[Tensor]:
+    """Return the tensors of `request`.
+
+    Raises `UnsupportedOption` for sizes that the model does not draw, and for options that it has no tensor for.
+    """
+    drawing = Drawing.of(config.parameters)
+    width, height = _size(request, drawing)
+    if request.n > drawing.max_images:
+        raise UnsupportedOption(f"This model draws up to {drawing.max_images} pictures at a time.", param="num_images")
+    if drawing.max_steps is not None and (request.steps or 0) > drawing.max_steps:
+        raise UnsupportedOption(f"This model takes up to {drawing.max_steps} steps.", param="steps")
+    steps = drawing.steps(request.effort) if request.steps is None else request.steps
+    tensors = [text("prompt", request.prompt), int32("num_images", request.n)]
+    for name, number in (("width", width), ("height", height), ("steps", steps), ("quality", request.quality)):
+        if number is not None:
+            tensors.append(int32(name, number))
+    if request.negative_prompt is not None:
+        tensors.append(text("negative_prompt", request.negative_prompt))
+    if request.guidance_scale is not None:
+        tensors.append(float32("guidance_scale", request.guidance_scale))
+    if request.seed is not None:
+        tensors.append(uint64("seed", request.seed))
+    tensors.append(text("output_format", request.output_format))
+    if request.partial_images:
+        tensors.append(int32("partial_images", request.partial_images))
+    if isinstance(request, EditImage):
+        tensors += _edited(request)
+    for tensor in tensors:
+        if tensor.name not in config.inputs:
+            raise UnsupportedOption(f"This model has no '{_FIELDS.get(tensor.name, tensor.name)}'.", param=tensor.name)
+    return tensors
+
+
+def _edited(request: EditImage) -> list[Tensor]:
+    tensors = [blobs("image", *request.images)]
+    if request.mask is not None:
+        tensors.append(blobs("mask", request.mask))
+    if request.strength is not None:
+        tensors.append(float32("strength", request.strength))
+    return tensors
+
+
+def _size(request: GenerateImage, drawing: Drawing) -> tuple[int | None, int | None]:
+    """The size to ask for; one side alone is completed by the default of the other."""
+    if request.width is None and request.height is None:
+        return None, None
+    default = drawing.default_size or (request.height or request.width or 0, request.width or request.height or 0)
+    width, height = request.width or default[0], request.height or default[1]
+    if not drawing.has(width, height):
+        raise UnsupportedOption(
+            f"This model does not draw pictures of {written((width, height))}; it draws {drawing.told()}.",
+            param="width",
+        )
+    return width, height
+
+
+def check(parameters: Mapping[str, str]) -> None:
+    """Raise `ValueError` where the parameters do not say what can be drawn."""
+    Drawing.of(parameters)
+
+
+def explain(error: GatewayError) -> GatewayError:
+    """Name the caller's field, where a tensor was named."""
+    if error.param:
+        error.param = _FIELDS.get(error.param, error.param)
+    return error
+
+
+async def decode(
+    request: GenerateImage, responses: AsyncGenerator[Response], config: ModelConfig
+) -> AsyncGenerator[ImageEvent]:
+    """Yield progress, previews and pictures. Raises `ModelFailed` where others come than were asked for."""
+    missing = set(range(request.n))
+    next_index = count()
+    async for response in responses:
+        for fraction in response.float32s("progress"):
+            yield Progress(min(max(fraction, 0.0), 1.0))
+        for data in response.blobs("image"):
+            number = next(iter(response.int32s("partial")), None)
+            told = next(iter(response.int32s("index")), None)
+            if number is not None:
+                yield PartialImage(told or 0, number, data)
+                continue
+            index = next(next_index) if told is None else told
+            if index not in missing:
+                raise ModelFailed(f"The model gave a picture {index} that was not asked for.")
+            missing.remove(index)
+            yield Image(index, data, next(iter(response.uint64s("seed")), None))
+    if missing:
+        raise ModelFailed(f"The model gave {request.n - len(missing)} pictures of {request.n}.")

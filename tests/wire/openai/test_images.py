@@ -1,0 +1,159 @@
+"""Drawing pictures: what reaches the model, and what is answered."""
+
+import asyncio
+import base64
+import time
+
+import pytest
+
+from tests.fakes.drawing import SEED, colour
+from tests.fakes.triton import FakeTriton
+from tests.wire.openai.picturing import DRAW, draw, named_events, opened, reaches, shown, told
+from tests.wire.serving import Gateway
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+async def test_a_prompt_alone(gateway: Gateway, triton: FakeTriton) -> None:
+    call = await reaches(gateway, triton)
+    assert told(call) == {"prompt": "a red circle", "num_images": 1, "output_format": "png"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "tensors"),
+    [
+        ({"n": 3, "seed": 5}, {"num_images": 3, "seed": 5}),
+        ({"seed": 2**63 - 1}, {"seed": 2**63 - 1}),
+        ({"size": "192x128"}, {"width": 192, "height": 128}),
+        ({"size": "auto"}, {}),
+        ({"size": "", "width": 0, "height": 0, "step": 0, "response_format": "b64_json"}, {}),
+        ({"width": 192, "height": 128}, {"width": 192, "height": 128}),
+        ({"width": 192}, {"width": 192, "height": 128}),
+        ({"size": "192x128", "width": 192, "height": 128}, {"width": 192, "height": 128}),
+        ({"steps": 7}, {"steps": 7}),
+        ({"step": 7}, {"steps": 7}),
+        ({"quality": "low"}, {"steps": 10}),
+        ({"quality": "hd"}, {"steps": 40}),
+        ({"quality": "standard"}, {}),
+        ({"quality": "low", "steps": 30}, {"steps": 30}),
+        ({"guidance_scale": 2.5, "negative_prompt": "blue"}, {"guidance_scale": 2.5, "negative_prompt": "blue"}),
+        ({"output_format": "webp", "output_compression": 40}, {"output_format": "webp", "quality": 40}),
+        ({"output_format": "png", "output_compression": 100}, {}),
+        ({"style": "vivid", "user": "u", "moderation": "low", "background": "opaque", "wallet": "x"}, {}),
+    ],
+    ids=str,
+)
+async def test_fields_reach_the_model(gateway: Gateway, triton: FakeTriton, fields: dict, tensors: dict) -> None:
+    call = await reaches(gateway, triton, **fields)
+    assert told(call) == {"prompt": "a red circle", "num_images": 1, "output_format": "png"} | tensors
+
+
+async def test_pictures_come_in_the_order_of_their_seeds(gateway: Gateway) -> None:
+    response = await draw(gateway, n=3, seed=2, size="192x128")
+    body = response.json()
+    assert [image.getpixel((0, 0)) for image in shown(response)] == [colour(2), colour(3), colour(4)]
+    assert [datum["seed"] for datum in body["data"]] == [2, 3, 4]
+    assert (body["size"], body["quality"], body["output_format"], body["background"]) == (
+        *("192x128", "medium", "png", "opaque"),
+    )
+    assert abs(body["created"] - time.time()) < 60
+    assert (body["code"], body["message"]) == (0, "success")
+    assert "usage" not in body and "revised_prompt" not in body["data"][0]
+
+
+@pytest.mark.parametrize("form", ["png", "jpeg", "webp"])
+async def test_the_format_is_the_one_asked_for(gateway: Gateway, form: str) -> None:
+    (image,) = shown(await draw(gateway, output_format=form))
+    assert image.format == form.upper()
+
+
+async def test_the_size_told_is_that_of_the_picture(gateway: Gateway) -> None:
+    response = await draw(gateway, size="auto")
+    assert response.json()["size"] == "128x128" == "{}x{}".format(*shown(response)[0].size)
+
+
+async def test_a_model_without_a_list_of_sizes(gateway: Gateway, triton: FakeTriton) -> None:
+    assert told(await reaches(gateway, triton, "any-size", size="512x64"))["width"] == 512
+    response = await draw(gateway, "any-size", size="100x64")
+    assert response.status_code == 400
+    assert "from 64x64 up to 512x256; sides that are multiples of 8" in response.json()["message"]
+
+
+async def test_without_a_model_the_first_that_draws(gateway: Gateway, triton: FakeTriton) -> None:
+    before = len(triton.calls)
+    response = await gateway.http.post(DRAW, json={"prompt": "x", "response_format": "b64_json"})
+    assert response.status_code == 200
+    assert triton.calls[before].model == "any-size"
+
+
+async def test_urls_are_the_default_and_lead_to_the_pictures(gateway: Gateway) -> None:
+    for fields in ({}, {"response_format": "url"}, {"response_format": ""}):
+        response = await gateway.http.post(DRAW, json={"model": "shapes", "prompt": "x", "n": 2, "seed": 9, **fields})
+        assert response.status_code == 200, response.text
+        data = response.json()["data"]
+        for at, datum in enumerate(data):
+            assert set(datum) == {"url", "seed"} and datum["url"].startswith(gateway.url)
+            file = await gateway.http.get(datum["url"])
+            assert (file.status_code, file.headers["content-type"]) == (200, "image/png")
+            assert opened(file.content).getpixel((0, 0)) == colour(9 + at)
+
+
+async def test_another_name_of_a_model(gateway: Gateway, triton: FakeTriton) -> None:
+    """The curl example of the standard document, with the alias that the operator has set."""
+    body = {"model": "dall-e-3", "prompt": "A cute baby sea otter", "n": 1, "size": "1024x1024"}
+    response = await gateway.http.post(DRAW, json=body)
+    assert response.status_code == 200, response.text
+    assert triton.calls[-1].model == "shapes"
+    assert "dall-e-3" not in [model["id"] for model in (await gateway.http.get("/v1/models")).json()["data"]]
+
+
+async def test_the_parts_of_a_model_are_not_offered(gateway: Gateway) -> None:
+    listed = {model["id"]: model for model in (await gateway.http.get("/v1/models")).json()["data"]}
+    assert "shapes-denoiser" not in listed
+    assert listed["shapes"]["url"] == f"{gateway.url}{DRAW}"
+
+
+async def test_streams(gateway: Gateway) -> None:
+    response = await gateway.http.post(
+        DRAW, json={"model": "shapes", "prompt": "x", "n": 2, "stream": True, "partial_images": 2, "seed": 1}
+    )
+    events = named_events(response)
+    partial, completed = "image_generation.partial_image", "image_generation.completed"
+    assert [name for name, _ in events] == [partial] * 4 + [completed] * 2
+    assert all(data["type"] == name for name, data in events)
+    numbers = [(data["index"], data["partial_image_index"]) for name, data in events if name == partial]
+    assert numbers == [(0, 0), (1, 0), (0, 1), (1, 1)]
+    last = events[-1][1]
+    assert opened(base64.b64decode(last["b64_json"])).getpixel((0, 0)) == colour(2)
+    assert (last["index"], last["seed"], last["size"], last["quality"]) == (1, 2, "128x128", "medium")
+    assert abs(last["created_at"] - time.time()) < 60
+
+
+async def test_a_stream_without_previews_is_one_event_a_picture(gateway: Gateway) -> None:
+    response = await gateway.http.post(DRAW, json={"model": "shapes", "prompt": "x", "stream": True})
+    ((name, data),) = named_events(response)
+    assert (name, data["seed"]) == ("image_generation.completed", SEED)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+async def test_a_caller_who_hangs_up_stops_the_model(gateway: Gateway, triton: FakeTriton, stream: bool) -> None:
+    before = len(triton.calls)
+    body = {"model": "slow-painter", "prompt": "x", "stream": stream}
+    asking = asyncio.create_task(gateway.http.post(DRAW, json=body))
+    await triton.call("slow-painter", before)
+    await asyncio.sleep(0.12)
+    asking.cancel()
+    await triton.gives_up("slow-painter", before, seconds=0.3)
+
+
+@pytest.mark.parametrize(
+    ("model", "sentence"),
+    [
+        ("short-painter", "The model gave 0 pictures of 1."),
+        ("blotter", "The model gave what is no picture."),
+        ("broken-painter", "The engine stopped."),
+    ],
+)
+async def test_models_that_fail(gateway: Gateway, model: str, sentence: str) -> None:
+    response = await draw(gateway, model)
+    assert (response.status_code, response.json()["message"]) == (502, sentence)

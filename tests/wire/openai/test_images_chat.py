@@ -1,0 +1,134 @@
+"""Chats with models that draw."""
+
+import base64
+import re
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.fakes.drawing import colour
+from tests.fakes.triton import FakeTriton
+from tests.wire.openai.asking import events, refused
+from tests.wire.openai.picturing import opened, picture, told
+from tests.wire.serving import Gateway
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+CHAT = "/v1/chat/completions"
+MARKDOWN = re.compile(r"!\[image\]\((http://[^)]+)\)")
+PICTURE, OTHER = picture(), picture(colour=9)
+
+
+def part(data: bytes) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{base64.b64encode(data).decode()}"}}
+
+
+async def chat(gateway: Gateway, *messages: Any, **more: Any) -> httpx.Response:
+    turns = [{"role": "user", "content": m} if isinstance(m, str | list) else m for m in messages]
+    return await gateway.http.post(CHAT, json={"model": "shapes", "messages": turns, **more})
+
+
+async def test_the_answer_is_a_picture(gateway: Gateway, triton: FakeTriton) -> None:
+    system = {"role": "system", "content": "You are a helpful assistant."}
+    response = await chat(gateway, system, "a red circle", seed=3, temperature=0.5, max_tokens=100)
+    (choice,) = response.json()["choices"]
+    assert (choice["finish_reason"], response.json()["object"]) == ("stop", "chat.completion")
+    assert told(triton.calls[-1]) == {"prompt": "a red circle", "num_images": 1, "output_format": "png", "seed": 3}
+    url = MARKDOWN.fullmatch(choice["message"]["content"])[1]
+    file = await gateway.http.get(url)
+    assert (file.headers["content-type"], opened(file.content).getpixel((0, 0))) == ("image/png", colour(3))
+
+
+async def test_several_answers_are_several_pictures(gateway: Gateway) -> None:
+    choices = (await chat(gateway, "x", n=3)).json()["choices"]
+    assert [choice["index"] for choice in choices] == [0, 1, 2]
+    assert len({MARKDOWN.fullmatch(choice["message"]["content"])[1] for choice in choices}) == 3
+
+
+async def test_a_stream_tells_how_far_it_is(gateway: Gateway) -> None:
+    *chunks, done = events(await chat(gateway, "x", stream=True))
+    assert done == "[DONE]"
+    text = "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks)
+    *lines, last = text.split("\n")
+    assert lines == ["> Progress: 25.0%", "> Progress: 50.0%", "> Progress: 75.0%", "> Progress: 100.0%", ""]
+    assert MARKDOWN.fullmatch(last)
+    assert chunks[-1]["choices"][0]["finish_reason"] == "stop"
+
+
+async def test_many_steps_are_not_as_many_lines(gateway: Gateway) -> None:
+    *chunks, _ = events(await chat(gateway, "x", stream=True, model="slow-painter"))
+    text = "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks)
+    assert text.count("> Progress") == 10
+
+
+async def test_pictures_of_the_conversation_are_edited(gateway: Gateway, triton: FakeTriton) -> None:
+    response = await chat(gateway, [{"type": "text", "text": "make it blue"}, part(PICTURE)])
+    assert response.status_code == 200, response.text
+    assert (triton.calls[-1].tensors["image"], triton.calls[-1].prompt) == ([PICTURE], "make it blue")
+
+
+async def test_the_latest_picture_counts(gateway: Gateway, triton: FakeTriton) -> None:
+    answer = {"role": "assistant", "content": "Done."}
+    first, second = ([{"type": "text", "text": "this"}, part(data)] for data in (PICTURE, OTHER))
+    response = await chat(gateway, first, answer, second, answer, "and now green")
+    assert response.status_code == 200, response.text
+    assert (triton.calls[-1].tensors["image"], triton.calls[-1].prompt) == ([OTHER], "and now green")
+
+
+async def test_what_the_model_drew_is_edited_next(gateway: Gateway, triton: FakeTriton) -> None:
+    answer = (await chat(gateway, "a red circle", seed=5)).json()["choices"][0]["message"]
+    drawn = await gateway.http.get(MARKDOWN.fullmatch(answer["content"])[1])
+    response = await chat(gateway, "a red circle", answer, "make it blue")
+    assert response.status_code == 200, response.text
+    assert triton.calls[-1].tensors["image"] == [drawn.content]
+
+
+async def test_what_was_drawn_elsewhere_is_left_alone(gateway: Gateway, triton: FakeTriton) -> None:
+    for url in ("https://example.com/a.png", f"{gateway.url}/files/none.png?expires=1&signature=x", "x", ""):
+        answer = {"role": "assistant", "content": f"![image]({url})"}
+        response = await chat(gateway, "a red circle", answer, "a blue one")
+        assert response.status_code == 200, response.text
+        assert "image" not in triton.calls[-1].tensors
+
+
+@pytest.mark.parametrize(
+    ("messages", "param"),
+    [
+        ([[part(PICTURE)]], "messages[0]"),
+        (["  "], "messages[0]"),
+        (["x", {"role": "assistant", "content": "y"}], "messages[1]"),
+        ([{"role": "system", "content": "x"}], "messages[0]"),
+    ],
+    ids=["no-text", "blank", "assistant", "system"],
+)
+async def test_somebody_has_to_say_what_to_draw(gateway: Gateway, messages: list[Any], param: str) -> None:
+    refused(await chat(gateway, *messages), 400, param=param)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"logprobs": True}, "logprobs"),
+        ({"n": 11}, "n"),
+    ],
+)
+async def test_what_only_words_can_do(gateway: Gateway, fields: dict[str, Any], param: str) -> None:
+    refused(await chat(gateway, "x", **fields), 400, code="unsupported_parameter", param=param)
+
+
+async def test_a_model_that_does_not_edit_looks_at_no_pictures(gateway: Gateway) -> None:
+    content = [{"type": "text", "text": "x"}, part(PICTURE)]
+    refused(
+        await chat(gateway, content, model="paint-only"),
+        400,
+        code="unsupported_parameter",
+        param="messages[0].content[1]",
+    )
+
+
+async def test_a_model_that_fails(gateway: Gateway) -> None:
+    refused(await chat(gateway, "x", model="broken-painter"), 502, "server_error", "model_failed")
+    refused(await chat(gateway, "x", model="broken-painter", stream=True), 502, "server_error", "model_failed")

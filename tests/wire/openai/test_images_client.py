@@ -1,0 +1,108 @@
+"""The official `openai` client asks for pictures."""
+
+import base64
+
+import openai
+import pytest
+
+from tests.fakes.drawing import colour
+from tests.fakes.triton import FakeTriton
+from tests.wire.openai.picturing import opened, picture
+from tests.wire.serving import Gateway
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+PICTURE, MASK = picture(), picture(mode="RGBA", colour=(0, 0, 0, 0))
+
+
+async def test_generate(gateway: Gateway) -> None:
+    async with gateway.client() as client:
+        answer = await client.images.generate(
+            model="shapes",
+            prompt="a red circle",
+            n=2,
+            size="1024x1024",
+            quality="hd",
+            style="vivid",
+            response_format="b64_json",
+            user="u",
+            extra_body={"seed": 6},
+        )
+    assert [opened(base64.b64decode(image.b64_json)).getpixel((0, 0)) for image in answer.data] == [
+        colour(6),
+        colour(7),
+    ]
+    assert (answer.size, answer.quality, answer.output_format, answer.usage) == ("1024x1024", "high", "png", None)
+    assert answer.data[0].revised_prompt is None and answer.data[0].url is None
+
+
+async def test_generate_as_url(gateway: Gateway) -> None:
+    async with gateway.client() as client:
+        answer = await client.images.generate(model="shapes", prompt="a red circle")
+    assert answer.data[0].url.startswith(f"{gateway.url}/files/") and answer.data[0].b64_json is None
+
+
+async def test_generate_streamed(gateway: Gateway) -> None:
+    async with gateway.client() as client:
+        stream = await client.images.generate(model="shapes", prompt="x", stream=True, partial_images=2)
+        seen = [event async for event in stream]
+    assert [event.type for event in seen] == ["image_generation.partial_image"] * 2 + ["image_generation.completed"]
+    assert [event.partial_image_index for event in seen[:-1]] == [0, 1]
+    assert opened(base64.b64decode(seen[-1].b64_json)).size == (128, 128)
+
+
+async def test_edit(gateway: Gateway, triton: FakeTriton) -> None:
+    async with gateway.client() as client:
+        answer = await client.images.edit(
+            model="shapes",
+            prompt="a beret",
+            image=("a.png", PICTURE),
+            mask=("m.png", MASK),
+            n=2,
+            size="192x128",
+            response_format="b64_json",
+            extra_body={"strength": 0.5},
+        )
+    assert len(answer.data) == 2 and answer.size == "192x128"
+    assert (triton.calls[-1].tensors["image"], triton.calls[-1].tensors["mask"]) == ([PICTURE], [MASK])
+    assert triton.calls[-1].tensors["strength"] == [0.5]
+
+
+async def test_edit_streamed(gateway: Gateway) -> None:
+    async with gateway.client() as client:
+        stream = await client.images.edit(model="shapes", prompt="x", image=PICTURE, stream=True, partial_images=1)
+        seen = [event.type async for event in stream]
+    assert seen == ["image_edit.partial_image", "image_edit.completed"]
+
+
+async def test_several_pictures_reach_the_model(gateway: Gateway, triton: FakeTriton) -> None:
+    async with gateway.client() as client:
+        with pytest.raises(openai.BadRequestError) as refusal:
+            await client.images.edit(model="shapes", prompt="x", image=[PICTURE, picture(colour=9)])
+    assert (refusal.value.param, refusal.value.code) == ("image", "unsupported_parameter")
+    assert len(triton.calls[-1].tensors["image"]) == 2
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+async def test_variations(gateway: Gateway, triton: FakeTriton) -> None:
+    async with gateway.client() as client:
+        answer = await client.images.create_variation(model="shapes", image=PICTURE, n=2, response_format="b64_json")
+    assert len(answer.data) == 2
+    assert triton.calls[-1].tensors["image"] == [PICTURE]
+
+
+async def test_failures(gateway: Gateway) -> None:
+    async with gateway.client() as client:
+        with pytest.raises(openai.BadRequestError) as refusal:
+            await client.images.generate(model="shapes", prompt="x", size="256x256")
+        assert refusal.value.param == "size"
+        with pytest.raises(openai.NotFoundError):
+            await client.images.generate(model="dall-e-2", prompt="x")
+
+
+async def test_a_chat_with_a_model_that_draws(gateway: Gateway) -> None:
+    async with gateway.client() as client:
+        answer = await client.chat.completions.create(
+            model="shapes", messages=[{"role": "user", "content": "a circle"}]
+        )
+    assert answer.choices[0].message.content.startswith(f"![image]({gateway.url}/files/")

@@ -1,0 +1,265 @@
+"""Editing pictures: where they come from, as JSON and as forms."""
+
+import asyncio
+import base64
+import struct
+import zlib
+
+import httpx
+import pytest
+from PIL import Image
+
+from tests.fakes.triton import FakeTriton
+from tests.wire.conftest import BODY_LIMIT
+from tests.wire.openai.asking import refused
+from tests.wire.openai.picturing import EDIT, VARY, draw, named_events, picture, reaches, shown, told
+from tests.wire.serving import Gateway
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+PICTURE, MASK = picture(), picture(mode="RGBA", colour=(0, 0, 0, 0))
+BARE = base64.b64encode(PICTURE).decode()
+URL = f"data:image/png;base64,{BARE}"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"image": BARE},
+        {"image": URL},
+        {"image": [URL]},
+        {"image": {"image_url": URL}},
+        {"images": [{"image_url": URL}]},
+        {"images": [{"image_url": {"url": URL}}]},
+    ],
+    ids=["base64", "data-url", "list", "object", "images", "nested"],
+)
+async def test_json(gateway: Gateway, triton: FakeTriton, fields: dict) -> None:
+    call = await reaches(gateway, triton, path=EDIT, **fields, mask=base64.b64encode(MASK).decode(), strength=0.5, n=2)
+    assert (call.tensors["image"], call.tensors["mask"]) == ([PICTURE], [MASK])
+    assert told(call) == {"prompt": "a red circle", "num_images": 2, "output_format": "png", "strength": 0.5}
+
+
+async def test_forms(gateway: Gateway, triton: FakeTriton) -> None:
+    before = len(triton.calls)
+    response = await gateway.http.post(
+        EDIT,
+        data={
+            "model": "shapes",
+            "prompt": "ein größeres 🎈",
+            "n": "2",
+            "seed": "4",
+            "guidance_scale": "2.5",
+            "size": "",
+        }
+        | {"response_format": "b64_json", "stream": "false", "quality": "low", "size": ""},
+        files={"image": ("a.png", PICTURE, "image/png"), "mask": ("m.png", MASK, "image/png")},
+    )
+    assert len(shown(response)) == 2
+    (call,) = triton.calls[before:]
+    assert (call.tensors["image"], call.tensors["mask"]) == ([PICTURE], [MASK])
+    assert told(call) == {
+        **{"prompt": "ein größeres 🎈", "num_images": 2, "seed": 4, "guidance_scale": 2.5, "output_format": "png"},
+        "steps": 10,
+    }
+
+
+@pytest.mark.parametrize("name", ["image[]", "image"])
+async def test_several_pictures_of_a_form_reach_the_model_which_refuses_them(
+    gateway: Gateway, triton: FakeTriton, name: str
+) -> None:
+    files = [(name, ("a.png", PICTURE)), (name, ("b.png", picture(colour=9)))]
+    response = await gateway.http.post(EDIT, data={"model": "shapes", "prompt": "x"}, files=files)
+    sentence = refused(response, 400, code="unsupported_parameter", param="image")
+    assert "one picture" in sentence
+    assert triton.calls[-1].tensors["image"] == [PICTURE, picture(colour=9)]
+
+
+async def test_a_picture_in_the_text_of_a_form(gateway: Gateway, triton: FakeTriton) -> None:
+    form = {"model": (None, "shapes"), "prompt": (None, "x"), "image": (None, URL), "response_format": (None, "url")}
+    response = await gateway.http.post(EDIT, files=form)
+    assert response.status_code == 200, response.text
+    assert triton.calls[-1].tensors["image"] == [PICTURE]
+
+
+async def test_what_was_drawn_here_can_be_edited_by_its_url(gateway: Gateway, triton: FakeTriton) -> None:
+    url = (await draw(gateway, response_format="url", seed=8)).json()["data"][0]["url"]
+    call = await reaches(gateway, triton, path=EDIT, image=url)
+    assert call.tensors["image"] == [(await gateway.http.get(url)).content]
+    # An address that is not signed is one like any other, of a machine that callers may not reach.
+    refused(await draw(gateway, path=EDIT, image=url[:-4]), 400, param="image")
+
+
+async def test_a_large_form(gateway: Gateway, triton: FakeTriton) -> None:
+    large = picture((3000, 2000), form="BMP")
+    files = {"image": ("a.bmp", large)}
+    response = await gateway.http.post(EDIT, data={"model": "shapes", "prompt": "x"}, files=files)
+    assert response.status_code == 200, response.text
+    assert triton.calls[-1].tensors["image"] == [large]
+
+
+async def test_variations(gateway: Gateway, triton: FakeTriton) -> None:
+    response = await gateway.http.post(VARY, files={"image": ("a.png", PICTURE)}, data={"model": "shapes", "n": "2"})
+    assert len(response.json()["data"]) == 2
+    assert triton.calls[-1].tensors["image"] == [PICTURE] and triton.calls[-1].prompt == ""
+    call = await reaches(gateway, triton, path=VARY, image=BARE, strength=0.25)
+    assert told(call) == {"prompt": "", "num_images": 1, "output_format": "png", "strength": 0.25}
+
+
+async def test_streams_of_edits(gateway: Gateway) -> None:
+    body = {"model": "shapes", "prompt": "x", "image": BARE, "stream": True, "partial_images": 1}
+    events = named_events(await gateway.http.post(EDIT, json=body))
+    assert [name for name, _ in events] == ["image_edit.partial_image", "image_edit.completed"]
+
+
+async def test_a_model_that_cannot_edit(gateway: Gateway) -> None:
+    sentence = refused(
+        await draw(gateway, "paint-only", EDIT, image=BARE), 400, code="unsupported_parameter", param="model"
+    )
+    assert "edit_image" in sentence and "generate_image" in sentence
+
+
+def _exif_rotated() -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return picture((128, 64), form="JPEG", exif=exif)
+
+
+def _sixteen_bits() -> bytes:
+    rows = b"".join(b"\x00" + b"\x12\x34" * 3 * 128 for _ in range(128))
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", 128, 128, 16, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def _animated() -> bytes:
+    return picture(form="GIF", save_all=True, append_images=[Image.new("RGB", (128, 128), 90)])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        picture(form="JPEG", mode="CMYK", colour=(1, 2, 3, 4)),
+        _exif_rotated(),
+        MASK,
+        picture(mode="LA", colour=(5, 6)),
+        _sixteen_bits(),
+        picture(mode="I;16"),
+        picture(mode="P"),
+        picture(mode="1", colour=1),
+        _animated(),
+        picture(form="WEBP"),
+        picture((1, 1)),
+    ],
+    ids=["cmyk", "exif", "alpha", "grey-alpha", "16-bit", "16-bit-grey", "palette", "bits", "animated", "webp", "dot"],
+)
+async def test_odd_pictures_pass_as_they_are(gateway: Gateway, triton: FakeTriton, data: bytes) -> None:
+    response = await gateway.http.post(EDIT, data={"model": "shapes", "prompt": "x"}, files={"image": ("a", data)})
+    assert response.status_code == 200, response.text
+    assert triton.calls[-1].tensors["image"] == [data]
+
+
+@pytest.mark.parametrize(
+    ("data", "word"),
+    [
+        (PICTURE[: len(PICTURE) // 2], "broken or cut off"),
+        (PICTURE[:40] + bytes(20) + PICTURE[60:], "broken or cut off"),
+        (b"no picture at all", "text"),
+        (b"", "empty"),
+        (b"%PDF-1.7 \n", "application/pdf"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "text"),
+    ],
+    ids=["cut", "broken", "text", "empty", "pdf", "svg"],
+)
+@pytest.mark.parametrize("way", ["form", "json"])
+async def test_what_is_no_picture_is_refused(gateway: Gateway, data: bytes, word: str, way: str) -> None:
+    fields = {"model": "shapes", "prompt": "x"}
+    if way == "form":
+        response = await gateway.http.post(EDIT, data=fields, files={"image": ("a.png", data)})
+    else:
+        # An empty text is no picture, and a field that is not there.
+        encoded = base64.b64encode(data).decode() or "data:image/png;base64,"
+        response = await gateway.http.post(EDIT, json={**fields, "image": encoded})
+    assert word in refused(response, 400, param="image")
+
+
+async def test_a_picture_of_too_many_pixels(gateway: Gateway) -> None:
+    data = picture((8000, 6400), mode="L")
+    response = await gateway.http.post(EDIT, data={"model": "shapes", "prompt": "x"}, files={"image": ("a.png", data)})
+    assert "8000 × 6400" in refused(response, 400, param="image")  # noqa: RUF001
+
+
+async def test_a_mask_of_another_size(gateway: Gateway) -> None:
+    fields = {"image": BARE, "mask": base64.b64encode(picture((64, 64))).decode()}
+    assert "another size" in refused(await draw(gateway, path=EDIT, **fields), 400, param="mask")
+
+
+async def test_a_form_counts_against_the_limit_of_bodies(narrow: Gateway) -> None:
+    form = narrow.http.build_request("POST", EDIT, files={"image": ("a.png", bytes(BODY_LIMIT))})
+    headers = {"content-type": form.headers["content-type"]}
+    response = await narrow.http.post(EDIT, content=await form.aread(), headers=headers)
+    refused(response, 413, code="request_too_large")
+
+
+async def test_a_form_that_does_not_arrive(narrow: Gateway) -> None:
+    async def slowly():
+        yield b"--b\r\n"
+        await asyncio.sleep(5)
+
+    headers = {"content-type": "multipart/form-data; boundary=b"}
+    refused(await narrow.http.post(EDIT, content=slowly(), headers=headers), 408, code="request_timeout")
+
+
+async def test_a_form_needs_a_key_too(guarded: Gateway) -> None:
+    response = await guarded.http.post(EDIT, data={"model": "shapes", "prompt": "x"}, files={"image": ("a", PICTURE)})
+    refused(response, 401, "authentication_error", "invalid_api_key")
+
+
+FORM = "multipart/form-data; boundary=b"
+FIELD = b'--b\r\nContent-Disposition: form-data; name="prompt"\r\n\r\n'
+
+
+@pytest.mark.parametrize(
+    ("content_type", "content"),
+    [
+        ("multipart/form-data", b"--b--"),
+        ("multipart/form-data; boundary=", b"--b--"),
+        (FORM, b"no form"),
+        (FORM, b"--b\r\nContent-Disposition: form-data\r\n\r\nx\r\n--b--\r\n"),
+        (FORM, FIELD + b"x"),
+        (FORM, b""),
+        (FORM + "; charset=utf-7", FIELD + b"+2AA-\r\n--b--\r\n"),
+        (FORM + "; charset=rot13", FIELD + b"x\r\n--b--\r\n"),
+        (FORM, (FIELD + b"x\r\n") * 99 + b"--b--"),
+    ],
+    ids=["no-boundary", "empty-boundary", "text", "nameless", "cut", "empty", "surrogate", "charset", "many"],
+)
+async def test_broken_forms(gateway: Gateway, content_type: str, content: bytes) -> None:
+    response = await gateway.http.post(EDIT, content=content, headers={"content-type": content_type})
+    assert response.status_code == 400, response.text
+    assert response.json()["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:1/a.png",
+        "http://localhost/a.png",
+        "http://10.0.0.1/a.png",
+        "http://169.254.169.254/latest/meta-data",
+        "http://[::1]/a.png",
+        "file:///etc/passwd",
+        "ftp://example.com/a.png",
+    ],
+)
+async def test_guarded_addresses(gateway: Gateway, url: str) -> None:
+    refused(await draw(gateway, path=EDIT, image=url), 400, param="image")
+    refused(await draw(gateway, path=EDIT, image=BARE, mask=url), 400, param="mask")
+
+
+async def test_files_by_id_are_not_kept(gateway: Gateway) -> None:
+    response: httpx.Response = await draw(gateway, path=EDIT, images=[{"file_id": "file-1"}])
+    refused(response, 400, code="unsupported_parameter", param="images.file_id")
