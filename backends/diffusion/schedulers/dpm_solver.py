@@ -20,6 +20,7 @@ from backends.diffusion.schedulers.spacing import (
     curved,
     first_step,
     noise_ratios,
+    shifted,
     spaced,
     timesteps_of,
 )
@@ -72,8 +73,8 @@ class DPMSolver:
         options, ratios = self._options, self._ratios
         if options.use_flow_sigmas:
             rising = 1 - np.linspace(1, 1 / options.num_train_timesteps, steps + 1)[1:]
-            sigmas: Doubles = options.flow_shift * rising / (1 + (options.flow_shift - 1) * rising)
-            return sigmas[::-1] * options.num_train_timesteps, sigmas[::-1]
+            sigmas = shifted(rising, options.flow_shift)[::-1]
+            return sigmas * options.num_train_timesteps, sigmas
         if options.use_karras_sigmas or options.use_exponential_sigmas or options.use_lu_lambdas:
             curve: Literal["karras", "exponential"] = "karras" if options.use_karras_sigmas else "exponential"
             sigmas = curved(curve, float(ratios[-1]), float(ratios[0]), steps)

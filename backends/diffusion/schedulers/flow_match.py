@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from backends.diffusion.noise import Noise
 from backends.diffusion.schedulers.plan import Facts, Latent, State
-from backends.diffusion.schedulers.spacing import Doubles, check_steps, curved, first_step
+from backends.diffusion.schedulers.spacing import Doubles, check_steps, curved, ending_at, first_step, shifted
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +56,8 @@ class FlowMatch:
         if options.use_dynamic_shifting:
             sigmas = self._shifted_by_size(self._even(steps), size)
         else:
-            sigmas = _shifted(self._even(steps), options.shift)
-        if options.shift_terminal:
-            sigmas = 1 - (1 - sigmas) * (1 - options.shift_terminal) / (1 - sigmas[-1])
+            sigmas = shifted(self._even(steps), options.shift)
+        sigmas = ending_at(sigmas, options.shift_terminal)
         if options.use_karras_sigmas or options.use_exponential_sigmas:
             curve: Literal["karras", "exponential"] = "karras" if options.use_karras_sigmas else "exponential"
             sigmas = curved(curve, float(sigmas[0]), float(sigmas[-1]), steps)
@@ -78,7 +77,7 @@ class FlowMatch:
             return told
         ends = np.asarray([1.0, 1 / options.num_train_timesteps])
         if not options.use_dynamic_shifting:
-            ends = _shifted(ends, options.shift)
+            ends = shifted(ends, options.shift)
         most, least = ends.astype(np.float32).astype(np.float64)
         even: Doubles = np.linspace(most, least, steps)
         return even
@@ -92,8 +91,8 @@ class FlowMatch:
         tokens = (size[0] // square) * (size[1] // square)
         mu = base + slope * (tokens - options.base_image_seq_len)
         factor = math.exp(mu) if options.time_shift_type == "exponential" else mu
-        shifted: Doubles = factor / (factor + (1 / sigmas - 1))
-        return shifted
+        moved: Doubles = factor / (factor + (1 / sigmas - 1))
+        return moved
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,8 +124,3 @@ class FlowMatchPlan:
         """See `Plan`."""
         sigma = float(self.sigmas[i])
         return sigma * noise + (1 - sigma) * latent
-
-
-def _shifted(sigmas: Doubles, shift: float) -> Doubles:
-    shifted: Doubles = shift * sigmas / (1 + (shift - 1) * sigmas)
-    return shifted

@@ -12,6 +12,7 @@ from backends.diffusion.schedulers.lcm import LCM, LCMOptions
 from backends.diffusion.schedulers.options import read
 from backends.diffusion.schedulers.plan import Facts, Scheduler
 from backends.diffusion.schedulers.pndm import PNDM, PNDMOptions
+from backends.diffusion.schedulers.unipc import UniPC, UniPCOptions
 
 _KINDS: dict[str, tuple[type[Any], Callable[[Any, Facts], Scheduler]]] = {
     "DDIMScheduler": (DDIMOptions, DDIM),
@@ -21,6 +22,7 @@ _KINDS: dict[str, tuple[type[Any], Callable[[Any, Facts], Scheduler]]] = {
     "FlowMatchEulerDiscreteScheduler": (FlowMatchOptions, FlowMatch),
     "LCMScheduler": (LCMOptions, LCM),
     "PNDMScheduler": (PNDMOptions, PNDM),
+    "UniPCMultistepScheduler": (UniPCOptions, UniPC),
 }
 NAMES = tuple(_KINDS)
 """The classes of diffusers that there is a scheduler for."""

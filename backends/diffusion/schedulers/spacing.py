@@ -92,3 +92,19 @@ def timesteps_of(sigmas: Doubles, ratios: Floats) -> Doubles:
     share = ((known[low] - wanted) / (known[low] - known[low + 1])).clip(0, 1)
     timesteps: Doubles = (1 - share) * low + share * (low + 1)
     return timesteps
+
+
+def shifted(sigmas: Doubles, shift: float) -> Doubles:
+    """Shares of noise, moved towards more of it where `shift` is above 1: Esser et al. 2024, equation 23."""
+    moved: Doubles = shift * sigmas / (1 + (shift - 1) * sigmas)
+    return moved
+
+
+def ending_at(sigmas: Doubles, terminal: float | None) -> Doubles:
+    """Shares of noise, stretched so that the last is `terminal`, where there is one and more than one step."""
+    if not terminal or len(sigmas) == 1:
+        return sigmas
+    left = 1 - sigmas
+    # In this order, since some schedulers cut off what is behind the point of a timestep.
+    stretched: Doubles = 1 - left / (left[-1] / (1 - terminal))
+    return stretched
