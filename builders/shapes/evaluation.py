@@ -1,0 +1,173 @@
+"""Measures whether pictures keep to their prompts, on prompts that were never trained on, and whether edits do."""
+
+import random
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from builders.shapes.drawing import SIZE, Picture, render
+from builders.shapes.judge import CLAIMS, judge
+from builders.shapes.networks import GUIDANCE, STEPS
+from builders.shapes.scenes import Scene, Thing, invent, prompt
+
+BATCH = 16
+SEED = 12345
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The part of the pictures that keep each claim, for `all` kinds of scene and each of them; seconds a picture."""
+
+    pictures: int
+    kept: dict[str, dict[str, float]]
+    seconds: float
+
+    def table(self) -> str:
+        """The scores as a Markdown table."""
+        columns = [*CLAIMS, "all"]
+        lines = ["| scenes | pictures | " + " | ".join(columns) + " |", "|---|" + "---|" * (len(columns) + 1)]
+        for kind, kept in self.kept.items():
+            figures = " | ".join(f"{kept[claim]:.3f}" for claim in columns)
+            lines.append(f"| {kind} | {kept['pictures']:.0f} | {figures} |")
+        return "\n".join(lines)
+
+
+def held_out(count: int, seed: int = SEED) -> list[Scene]:
+    """Scenes that no training set holds; the same seed gives the same ones."""
+    rng = random.Random(seed)
+    return [invent(rng, held_out=True) for _ in range(count)]
+
+
+def draw(
+    pipeline: Any, prompts: list[str], steps: int = STEPS, guidance: float = GUIDANCE, seed: int = 0
+) -> list[Picture]:
+    """Pictures of the prompts; picture i has the seed `seed + i`."""
+    pictures: list[Picture] = []
+    for first in range(0, len(prompts), BATCH):
+        some = prompts[first : first + BATCH]
+        images = pipeline(
+            some,
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            width=SIZE,
+            height=SIZE,
+            output_type="np",
+            generator=[torch.Generator("cpu").manual_seed(seed + first + i) for i in range(len(some))],
+        ).images
+        pictures += list((images * 255).round().astype(np.uint8))
+    return pictures
+
+
+def evaluate(pipeline: Any, count: int, steps: int = STEPS, guidance: float = GUIDANCE) -> Scores:
+    """Draw `count` held-out scenes from their complete prompts and judge the pictures."""
+    scenes = held_out(count)
+    started = time.monotonic()
+    pictures = draw(pipeline, [prompt(scene) for scene in scenes], steps, guidance)
+    seconds = (time.monotonic() - started) / count
+    return score(pictures, scenes, seconds)
+
+
+def score(pictures: list[Picture], scenes: list[Scene], seconds: float = 0.0) -> Scores:
+    """Judge pictures against their scenes."""
+    verdicts = [(scene.kind, judge(picture, scene)) for picture, scene in zip(pictures, scenes, strict=True)]
+    kept: dict[str, dict[str, float]] = {}
+    for group in ("all", "one", "group", "pair"):
+        some = [verdict for kind, verdict in verdicts if group in ("all", kind)]
+        if some:
+            kept[group] = {claim: float(np.mean([verdict[claim] for verdict in some])) for claim in (*CLAIMS, "all")}
+            kept[group]["pictures"] = len(some)
+    return Scores(len(pictures), kept, seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """A picture before and after, what was asked, and whether the result is what was asked."""
+
+    before: Picture
+    after: Picture
+    prompt: str
+    right: bool
+
+
+def inpaint(pipeline: Any, count: int, steps: int = STEPS, guidance: float = GUIDANCE) -> list[Edit]:
+    """Replace the second thing of held-out pairs by another, under a mask of its half of the picture."""
+    from diffusers import StableDiffusionInpaintPipeline
+
+    rng = random.Random(SEED)
+    painter = StableDiffusionInpaintPipeline(**pipeline.components, requires_safety_checker=False)
+    painter.set_progress_bar_config(disable=True)
+    edits: list[Edit] = []
+    while len(edits) < count:
+        before = invent(rng, held_out=True)
+        after = invent(rng, held_out=True)
+        if before.kind != "pair" or after.kind != "pair" or after.things[1].colour == before.background:
+            continue
+        new = after.things[1]
+        wanted = Scene(
+            before.background,
+            (before.things[0], Thing(new.colour, new.shape, new.size, before.things[1].place)),
+            before.relation,
+        )
+        source, mask = Image.fromarray(render(before)), _half(before.things[1].place)
+        image = painter(
+            prompt(wanted),
+            image=source,
+            mask_image=mask,
+            strength=1.0,
+            width=SIZE,
+            height=SIZE,
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            generator=torch.Generator("cpu").manual_seed(len(edits)),
+        ).images[0]
+        # The VAE changes every pixel a little: what was not to be edited comes from the source.
+        picture = np.asarray(Image.composite(image, source, mask))
+        edits.append(Edit(np.asarray(source), picture, prompt(wanted), judge(picture, wanted)["all"]))
+    return edits
+
+
+def vary(pipeline: Any, count: int, strength: float, steps: int = STEPS, guidance: float = GUIDANCE) -> list[Edit]:
+    """Give held-out single things another colour, from the picture of the old one at a strength."""
+    from diffusers import StableDiffusionImg2ImgPipeline
+
+    rng = random.Random(SEED)
+    painter = StableDiffusionImg2ImgPipeline(**pipeline.components, requires_safety_checker=False)
+    painter.set_progress_bar_config(disable=True)
+    edits: list[Edit] = []
+    while len(edits) < count:
+        before, other = invent(rng, held_out=True), invent(rng, held_out=True)
+        thing, colour = before.things[0], other.things[0].colour
+        if before.kind != "one" or colour in (before.background, thing.colour):
+            continue
+        wanted = Scene(before.background, (Thing(colour, thing.shape, thing.size, thing.place),))
+        source = Image.fromarray(render(before))
+        image = painter(
+            prompt(wanted),
+            image=source,
+            strength=strength,
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            generator=torch.Generator("cpu").manual_seed(len(edits)),
+        ).images[0]
+        edits.append(
+            Edit(np.asarray(source), np.asarray(image), prompt(wanted), judge(np.asarray(image), wanted)["all"])
+        )
+    return edits
+
+
+def _half(place: str) -> Image.Image:
+    """White over the half of the picture in which the place lies."""
+    half = SIZE // 2
+    box = {
+        "left": (0, 0, half, SIZE),
+        "right": (half, 0, SIZE, SIZE),
+        "top": (0, 0, SIZE, half),
+        "bottom": (0, half, SIZE, SIZE),
+    }[place]
+    image = Image.new("L", (SIZE, SIZE))
+    image.paste(255, box)
+    return image
