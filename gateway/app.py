@@ -19,13 +19,17 @@ from gateway.dialects import DIALECTS
 from gateway.dialects.openai import answers as openai_answers
 from gateway.dialects.openai import images_answers as openai_images
 from gateway.dialects.openapi import DocumentedAPI
+from gateway.dialects.platform import answers as platform_answers
 from gateway.dialects.vocabulary import errors as openai_errors
 from gateway.errors import GatewayError, MethodNotAllowed, NotFound
 from gateway.files import route as files_route
 from gateway.files import stores
 from gateway.files.files import Files
 from gateway.media.media import Media
+from gateway.node import Node
 from gateway.settings import Settings
+from gateway.tasks import database
+from gateway.tasks.tasks import Tasks
 from gateway.telemetry import Metrics, Trace, configure_logging
 
 UNMATCHED = "unmatched"
@@ -37,12 +41,13 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 def create_app(settings: Settings | None = None) -> FastAPI:
     """Return the gateway. It looks for models as soon as its lifespan begins.
 
-    Raises `ModelsFileError` where the models file cannot be used, and `StoreError` where files cannot be kept where the
-    settings say.
+    Raises `ModelsFileError` where the models file cannot be used, and `StoreError` and `DatabaseError` where files or
+    tasks cannot be kept where the settings say.
     """
     settings = settings or Settings()
-    stores.check(settings)
     described = models_file.read(settings.models_file) if settings.models_file else {}
+    stores.check(settings)
+    database.check(settings)
     configure_logging(settings.log_format, settings.log_level)
 
     @asynccontextmanager
@@ -56,18 +61,26 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         )
         app.state.catalog = catalog
         app.state.media = Media(settings)
+        node = Node(settings, catalog) if settings.node_url else None
         files = app.state.files = Files(settings)
+        durable = app.state.tasks = Tasks(settings, catalog, files, app.state.metrics)
+        durable.start()
         tasks = [asyncio.create_task(catalog.watch()), asyncio.create_task(files.keep())]
+        if node:
+            tasks.append(asyncio.create_task(node.keep()))
         yield
+        await durable.close()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if node:
+            await node.leave()
         await app.state.media.close()
         await catalog.close()
 
     app = DocumentedAPI(
         settings,
-        (*openai_answers.EVENTS, *openai_images.EVENTS),
+        (*openai_answers.EVENTS, *openai_images.EVENTS, *platform_answers.EVENTS),
         title="Tritonic",
         version="0.1.0",
         lifespan=lifespan,

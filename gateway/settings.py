@@ -1,9 +1,13 @@
 """Settings of the gateway, read from the environment: `TRITONIC_PORT=1088` sets `port`."""
 
+import json
+import tomllib
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
@@ -22,6 +26,52 @@ def _pair(value: object) -> object:
     if not all(name.strip() and other.strip() for name, _, other in (part.partition("=") for part in parts)):
         raise ValueError("write NAME=MODEL, and commas between several")
     return {name.strip(): other.strip() for name, _, other in (part.partition("=") for part in parts)}
+
+
+def _local(url: str | None, info: ValidationInfo) -> str | None:
+    """Refuse what a node refuses to register: it takes `localhost` and addresses, and no other names."""
+    if url is None:
+        if info.data.get("node_url") and info.data.get("port") == 0:
+            raise ValueError("a node has to be told where, and the port is not known beforehand")
+        return None
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError("write http://ADDRESS:PORT")
+    if parts.hostname != "localhost":
+        try:
+            ip_address(parts.hostname)
+        except ValueError:
+            raise ValueError("a node takes localhost or an address of its own machine, and no other name") from None
+    return url
+
+
+class Platform(BaseModel):
+    """A view of the models under a name of its own, `/NAME/v1/…`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    keys: list[SecretStr] | None = None
+    """Keys of which a request must bear one; `[]`: everybody may call; default: the gateway's own `api_keys`."""
+    models: list[str] | None = None
+    """The models that it has; default: all."""
+
+
+PlatformName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+
+
+def _tables(value: object) -> object:
+    """Let tables be written as JSON, or name a file of TOML."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("{"):
+        try:
+            return json.loads(value)
+        except ValueError as error:
+            raise ValueError(f"it is not JSON: {error}") from None
+    try:
+        return tomllib.loads(Path(value).read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"it is neither JSON nor the name of a TOML file that can be read: {error}") from None
 
 
 class Settings(BaseSettings):
@@ -45,6 +95,8 @@ class Settings(BaseSettings):
     """Seconds without a response from a model after which a request has failed."""
     api_keys: Annotated[list[SecretStr], NoDecode] = []
     """Keys of which a request must bear one, separated by commas. None: everybody may call."""
+    platforms: Annotated[dict[PlatformName, Platform], NoDecode] = {"tritonic": Platform()}
+    """Views of the models: JSON, or the name of a TOML file, with a table `{keys, models}` for each name."""
     cors_origins: Annotated[list[str], NoDecode] = []
     """Origins whose pages may call, separated by commas; `*` for all. None: no CORS headers."""
     max_body_bytes: Annotated[int, Field(gt=0)] = 32 * 1024 * 1024
@@ -55,6 +107,15 @@ class Settings(BaseSettings):
     """The `project` of `/v1/models`."""
     public_url: str | None = None
     """How clients reach this gateway, for the URLs that answers carry; default: the address they called."""
+    node_url: Annotated[str | None, Field(pattern=r"^https?://[^/?#\s]+/?$")] = None
+    """The API of a DecentralGPT node on this machine, `http://127.0.0.1:6000` for example; it is told of the models."""
+    node_api_url: Annotated[str | None, Field(validate_default=True)] = None
+    """Where that node reaches this gateway: localhost or an address of this machine; default: `host` and `port`."""
+    node_interval: Annotated[float, Field(gt=0)] = 180.0
+    """Seconds after which all models are registered again."""
+    cid: Annotated[str | None, Field(min_length=1)] = None
+    """What tells this gateway's models from others' of the same name at that node; default: the host's name, which in
+    a container is the container's id."""
     media_timeout: Annotated[float, Field(gt=0)] = 10.0
     """Seconds that fetching a caller's URL may take, redirects and all."""
     media_max_bytes: Annotated[int, Field(gt=0)] = 20 * 1024 * 1024
@@ -112,3 +173,5 @@ class Settings(BaseSettings):
         _split
     )
     _split_pairs = field_validator("model_aliases", mode="before")(_pair)
+    _read_platforms = field_validator("platforms", mode="before")(_tables)
+    _check_node_api_url = field_validator("node_api_url")(_local)

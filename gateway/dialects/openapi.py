@@ -44,16 +44,21 @@ class DocumentedAPI(FastAPI):
         # Bodies that do not fit are explained with 400, in the dialect's own shape.
         schemas.pop("HTTPValidationError", None)
         schemas.pop("ValidationError", None)
-        guarded = bool(self._settings.api_keys)
-        if guarded:
+        keys, platforms = self._settings.api_keys, self._settings.platforms
+        any_platform_keys = any(keys if platform.keys is None else platform.keys for platform in platforms.values())
+        if keys or any_platform_keys:
             document["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
-        for path in document["paths"].values():
-            for operation in path.values():
+        for path, operations in document["paths"].items():
+            guarded = any_platform_keys if path.startswith("/{platform}/") else keys
+            for operation in operations.values():
                 operation["responses"].pop("422", None)
                 if "401" in operation["responses"] and guarded:
                     operation["security"] = [{"bearer": []}]
                 else:
                     operation["responses"].pop("401", None)
+                for parameter in operation.get("parameters", ()):
+                    if parameter["name"] == "platform":
+                        parameter["schema"]["enum"] = sorted(platforms)
         self._write_examples(document)
         _write_whole_bounds(document)
         return document

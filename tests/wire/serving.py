@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import socket
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -53,12 +55,16 @@ class Gateway:
 
 @contextlib.asynccontextmanager
 async def serve(*triton_urls: str, wait: bool = True, **settings: Any) -> AsyncIterator[Gateway]:
-    """Run a gateway before these Tritons; `wait` until it is ready."""
-    quick = {"discovery_interval": 0.1, "log_level": "error", **settings}
-    app = create_app(Settings(triton_urls=list(triton_urls), **quick))
+    """Run a gateway before these Tritons; `wait` until it is ready. `PORT` in `node_api_url` stands for its port."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    port = listener.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    state = tempfile.TemporaryDirectory(prefix="tritonic-state-")
+    quick = {"discovery_interval": 0.1, "log_level": "error", "port": port, "state": Path(state.name), **settings}
+    if "node_api_url" in quick:
+        quick["node_api_url"] = quick["node_api_url"].replace("PORT", str(port))
+    app = create_app(Settings(triton_urls=list(triton_urls), **quick))
     server = _Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2))
     running = asyncio.create_task(server.serve(sockets=[listener]))
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
@@ -75,3 +81,4 @@ async def serve(*triton_urls: str, wait: bool = True, **settings: Any) -> AsyncI
         server.should_exit = True
         await running
         listener.close()
+        state.cleanup()

@@ -1,0 +1,71 @@
+"""POST /{platform}/v1/chat/completions: OpenAI's chat with the platform document's answers.
+
+Seed: the all-platform document, 对话接口.
+"""
+
+import time
+import uuid
+from collections.abc import AsyncGenerator
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from gateway import delivery
+from gateway.catalog import Catalog
+from gateway.dialects.platform import views
+from gateway.dialects.platform.answers import ChatAnswer, ChatChunk
+from gateway.dialects.platform.chat_answers import Chunks, render
+from gateway.dialects.route import route_class
+from gateway.dialects.vocabulary import chat_pictures, documented, errors
+from gateway.dialects.vocabulary.chat import CreateChatCompletionRequest, refuse_not_carried, understand
+from gateway.operations.chat import ChatEvent, gather
+
+router = APIRouter(route_class=route_class(errors.render, authorize=views.authorize), tags=["Platforms"])
+
+_EXAMPLE_HEAD = {"created": 1763683200, "model": "smollm2-135m-instruct"}
+_RESPONSES = documented.responses(
+    ChatAnswer,
+    documented.DRAWING,
+    description="The answer, or, with `stream`, events that add to it.",
+    example={
+        "id": "foaicmpl-4f1c2a7d",
+        "object": "chat.completion",
+        **_EXAMPLE_HEAD,
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": "The capital of France is Paris."},
+                "finish_reason": "stop",
+            }
+        ],
+        "usage": {"prompt_tokens": 36, "completion_tokens": 8, "total_tokens": 44},
+    },
+    event=ChatChunk,
+    event_example={
+        "id": "foaicmpl-4f1c2a7d",
+        "object": "chat.completion.chunk",
+        **_EXAMPLE_HEAD,
+        "choices": [{"index": 0, "delta": {"content": "The capital"}, "finish_reason": None}],
+    },
+)
+
+
+@router.post("/{platform}/v1/chat/completions", summary="Answer a conversation", responses=_RESPONSES)
+async def create_chat_completion(platform: str, body: CreateChatCompletionRequest, request: Request) -> Response:
+    """Answer `messages`, whole or as server-sent events. Pictures and files may be URLs, data URLs or base64."""
+    catalog: Catalog = request.app.state.catalog
+    refuse_not_carried(body)
+    streams = body.streams
+    model = views.model(request, body.model)
+    head = {"id": f"foaicmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": body.model}
+    events: AsyncGenerator[ChatEvent]
+    if chat_pictures.draws(model):
+        drawing = await chat_pictures.understand(body, model, request, bare=True)
+        events = chat_pictures.events(catalog, model, drawing, request, progress=streams)
+    else:
+        events = catalog.run(model, await understand(body, model, request, bare=True), request.state.trace)
+    if streams:
+        chunks = Chunks(head, include_usage=body.include_usage, logprobs=bool(body.logprobs))
+        return await delivery.sse(request, events, chunks.render, errors.body, b"[DONE]")
+    answers, usage = await delivery.whole(request, gather(events))
+    return Response(render(head, answers, usage, logprobs=bool(body.logprobs)), media_type="application/json")

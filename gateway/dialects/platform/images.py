@@ -1,0 +1,115 @@
+"""POST /{platform}/v1/images/generations and /edits: pictures at once, or as a task.
+
+Seed: the all-platform document, 图片生成接口 and 图片编辑接口.
+"""
+
+import asyncio
+import base64
+import time
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Query, Request
+from pydantic import Field
+from starlette.responses import Response
+
+from gateway import delivery
+from gateway.catalog import Catalog
+from gateway.dialects.platform import tasks, views
+from gateway.dialects.platform.answers import Images, ImageTask
+from gateway.dialects.route import route_class
+from gateway.dialects.vocabulary import documented, errors, images, pictures
+from gateway.dialects.vocabulary.images import CreateImageEditRequest, CreateImageRequest, ImageFields
+from gateway.dialects.vocabulary.keeping import Keeping
+from gateway.endpoints import Model
+from gateway.errors import UnsupportedOption
+from gateway.operations.edit_image import EditImage
+from gateway.operations.generate_image import GenerateImage, Image, gather
+
+router = APIRouter(route_class=route_class(errors.render, forms=True, authorize=views.authorize), tags=["Platforms"])
+
+_ASYNC = Field(alias="async", description="Whether to answer at once with a task that goes on.")
+Async = Annotated[bool | None, Query(alias="async", description="As the field of this name.")]
+
+
+class CreatePlatformImageRequest(CreateImageRequest):
+    """The body of a request for new pictures: OpenAI's, with `async`. `response_format` is by default `b64_json`."""
+
+    model: str
+    async_: Annotated[bool | None, _ASYNC] = None
+
+
+class CreatePlatformImageEditRequest(CreateImageEditRequest):
+    """The body of an edit: OpenAI's, with `async`. `response_format` is by default `b64_json`."""
+
+    model: str
+    async_: Annotated[bool | None, _ASYNC] = None
+
+
+_RESPONSES = documented.responses(
+    Images | ImageTask,
+    documented.DRAWING,
+    description="The pictures; or, with `async`, the task that makes them.",
+    example={"created": 1763683200, "data": [{"b64_json": "data:image/png;base64,iVBORw0KGgo="}]},
+)
+
+
+@router.post(
+    "/{platform}/v1/images/generations",
+    summary="Draw pictures",
+    responses=_RESPONSES,
+    openapi_extra=images.form(CreatePlatformImageRequest, "image", "mask"),
+)
+async def create_image(
+    platform: str, body: CreatePlatformImageRequest, request: Request, in_query: Async = None
+) -> Response:
+    """Draw pictures of what `prompt` says, into `image` where there is one."""
+    _refuse_streams(body)
+    model = views.model(request, body.model, EditImage if body.edits else GenerateImage)
+    asked = await pictures.generation(body, model.name, request)
+    return await _answer(request, body, model, asked, later=bool(body.async_ or in_query))
+
+
+@router.post(
+    "/{platform}/v1/images/edits",
+    summary="Edit a picture",
+    responses=_RESPONSES,
+    openapi_extra=images.form(CreatePlatformImageEditRequest, "image", "mask"),
+)
+async def create_image_edit(
+    platform: str, body: CreatePlatformImageEditRequest, request: Request, in_query: Async = None
+) -> Response:
+    """Draw what `prompt` says into a picture: a URL, a data URL, base64, or a file of the form."""
+    _refuse_streams(body)
+    model = views.model(request, body.model, EditImage)
+    asked = await pictures.edit(body, model.name, request)
+    return await _answer(request, body, model, asked, later=bool(body.async_ or in_query))
+
+
+def _refuse_streams(body: ImageFields) -> None:
+    if body.stream:
+        raise UnsupportedOption(
+            "Pictures are not streamed here: leave 'stream' out, or ask with 'async'.", param="stream"
+        )
+
+
+async def _answer(request: Request, body: ImageFields, model: Model, asked: GenerateImage, *, later: bool) -> Response:
+    if later:
+        return await tasks.submit(request, asked)
+    catalog: Catalog = request.app.state.catalog
+    drawn = await delivery.whole(request, gather(catalog.run(model, asked, request.state.trace)))
+    if body.response_format == "url":
+        keeping = Keeping(request)
+        data = [{"url": await keeping.url(image.data, asked.output_format)} for image in drawn]
+        return Response(_rendered(data), media_type="application/json")
+    # Ten large pictures in base64 would keep others waiting.
+    answer = await asyncio.to_thread(lambda: _rendered([_data_url(image, asked.output_format) for image in drawn]))
+    return Response(answer, media_type="application/json")
+
+
+def _data_url(image: Image, output_format: str) -> dict[str, str]:
+    return {"b64_json": f"data:image/{output_format};base64,{base64.b64encode(image.data).decode()}"}
+
+
+def _rendered(data: list[dict[str, Any]]) -> bytes:
+    return orjson.dumps({"created": int(time.time()), "data": data})

@@ -1,0 +1,97 @@
+"""GET /{platform}/v1/images/{task_id}: how far a task is, and what it made.
+
+Seed: the all-platform document, 获取图片任务详情接口. It names neither the kinds nor the states of tasks: these are
+those of OpenAI's videos, https://platform.openai.com/docs/api-reference/videos/object, and `cancelled`.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from gateway.dialects.platform import views
+from gateway.dialects.platform.answers import ImageTask
+from gateway.dialects.route import route_class
+from gateway.dialects.vocabulary import documented, errors
+from gateway.files.files import Files
+from gateway.operations.generate_image import GenerateImage
+from gateway.settings import Settings
+from gateway.tasks.task import State, Task
+from gateway.tasks.tasks import Tasks
+
+router = APIRouter(route_class=route_class(errors.render, authorize=views.authorize), tags=["Platforms"])
+
+STATES: Mapping[State, str] = {
+    "queued": "queued",
+    "running": "in_progress",
+    "completed": "completed",
+    "failed": "failed",
+    "cancelled": "cancelled",
+}
+
+_EXAMPLE = {
+    "id": "task_4f1c2a7d9e8b4c6fa0d3e5b7c9a1f2e4",
+    "object": "image",
+    "model": "shapes",
+    "status": "completed",
+    "created_at": 1763683200,
+}
+
+
+_RESPONSES = documented.responses(ImageTask, documented.LOOKING, description="The task.", example=_EXAMPLE)
+_RESPONSES[404]["description"] = "This key has made no such task at this platform, or there is no such platform."
+
+
+async def submit(request: Request, asked: GenerateImage) -> Response:
+    """Queue what is `asked` for, and answer with the task.
+
+    The header `Idempotency-Key` makes the same request again the same task. Raises what `Tasks.submit` does.
+    """
+    durable: Tasks = request.app.state.tasks
+    task = await durable.submit(asked, views.owner(request), request.headers.get("idempotency-key"))
+    return Response(orjson.dumps(_plain(task)), media_type="application/json")
+
+
+@router.get("/{platform}/v1/images/{task_id}", summary="How far a task is", responses=_RESPONSES)
+async def retrieve_task(
+    platform: str,
+    task_id: str,
+    request: Request,
+    detail: Annotated[
+        bool, Query(description="Whether to tell all that is known of the task, its pictures too.")
+    ] = False,
+) -> Response:
+    """Return a task that the same key made at the same platform."""
+    durable: Tasks = request.app.state.tasks
+    task = await durable.get(task_id, views.owner(request))
+    answer = {**_plain(task), "detail": _detail(task, request)} if detail else _plain(task)
+    return Response(orjson.dumps(answer), media_type="application/json")
+
+
+def _plain(task: Task) -> dict[str, Any]:
+    return {
+        "id": task.id,
+        "object": "image",
+        "model": task.model,
+        "status": STATES[task.state],
+        "created_at": int(task.created),
+    }
+
+
+def _detail(task: Task, request: Request) -> dict[str, Any]:
+    settings: Settings = request.app.state.settings
+    files: Files = request.app.state.files
+    base = settings.public_url or str(request.base_url)
+    error = task.error
+    asked = ("prompt", "negative_prompt", "n", "width", "height", "steps", "guidance_scale", "seed", "output_format")
+    return {
+        "operation": task.kind,
+        "progress": task.progress,
+        "started_at": None if task.started is None else int(task.started),
+        "completed_at": None if task.finished is None else int(task.finished),
+        "request": {name: task.request[name] for name in asked if task.request.get(name) is not None},
+        "data": [{"url": files.url(image.file, base), "seed": image.seed} for image in task.images],
+        "error": None if error is None else {"code": error.code, "message": error.message, "param": error.param},
+    }

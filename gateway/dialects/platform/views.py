@@ -1,0 +1,55 @@
+"""Platforms: views of the models under names of their own, with keys of their own (setting `platforms`)."""
+
+from fastapi import Request
+from pydantic import SecretStr
+
+from gateway.catalog import Catalog
+from gateway.dialects.route import check_key
+from gateway.endpoints import Model
+from gateway.errors import ModelNotFound, NotFound
+from gateway.settings import Platform, Settings
+from gateway.tasks.task import owner_of
+
+
+def authorize(request: Request) -> None:
+    """Let a request to a known platform pass that bears a key of it. Raises `NotFound` and `Unauthorized`."""
+    check_key(request, _keys(request))
+
+
+def owner(request: Request) -> str:
+    """Return whose the tasks are that this request makes: its key's, at its platform."""
+    bearer = request.headers["authorization"].partition(" ")[2].strip() if _keys(request) else ""
+    return owner_of(f"{request.path_params['platform']} {bearer}")
+
+
+def model(request: Request, name: str, operation: type | None = None) -> Model:
+    """Return the model `name` of the request's platform, which must offer the `operation`.
+
+    Raises `ModelNotFound`, `UnsupportedOption` and `Overloaded`, as the catalog does.
+    """
+    catalog: Catalog = request.app.state.catalog
+    platform = _platform(request)
+    if platform.models is None:
+        return catalog.get(name, operation)
+    try:
+        if name in platform.models:
+            return catalog.get(name, operation)
+    except ModelNotFound:
+        pass  # what it says names models of others
+    there = [model.name for model in catalog.models() if model.name in platform.models]
+    known = ", ".join(there) or "none"
+    raise ModelNotFound(f"The model '{name[:200]}' does not exist. Models: {known}.", param="model")
+
+
+def _keys(request: Request) -> list[SecretStr]:
+    settings: Settings = request.app.state.settings
+    platform = _platform(request)
+    return settings.api_keys if platform.keys is None else platform.keys
+
+
+def _platform(request: Request) -> Platform:
+    settings: Settings = request.app.state.settings
+    name: str = request.path_params["platform"]
+    if name not in settings.platforms:
+        raise NotFound(f"There is no platform '{name[:64]}'.", param="platform")
+    return settings.platforms[name]

@@ -1,0 +1,175 @@
+"""The document's chat: its examples as they are printed, and the shape of every answer."""
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import openai
+import pytest
+import pytest_asyncio
+
+from gateway.dialects.platform import answers
+from tests.fakes.triton import FakeTriton
+from tests.wire.openai.asking import events, refused
+from tests.wire.openai.conforming import exactly
+from tests.wire.openai.test_official_client import GREETING, MESSAGES, TOOL, Something
+from tests.wire.openai.test_parts import data_url, picture
+from tests.wire.platform.asking import AS_PRINTED, CHAT, MODEL, TALK, said
+from tests.wire.serving import Gateway, serve
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def printed(triton: FakeTriton) -> AsyncIterator[Gateway]:
+    """A gateway that knows the document's word for a model."""
+    async with serve(triton.url, model_aliases={MODEL: "sighted"}) as gateway:
+        yield gateway
+
+
+async def ask(gateway: Gateway, body: dict[str, Any]) -> dict[str, Any]:
+    response = await gateway.http.post(CHAT, content=json.dumps(body, ensure_ascii=False), headers=AS_PRINTED)
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"] == "application/json"
+    exactly(answers.ChatAnswer, response.content)
+    return response.json()
+
+
+async def test_a_text(printed: Gateway) -> None:
+    answer = await ask(printed, said(TALK))
+    assert answer.pop("id").startswith("foaicmpl-")
+    assert type(answer.pop("created")) is int
+    assert answer == {
+        "object": "chat.completion",
+        "model": MODEL,
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "A cat."}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10},
+    }
+
+
+@pytest.mark.parametrize("form", ["base64", "data URL"])
+async def test_a_picture(printed: Gateway, triton: FakeTriton, form: str) -> None:
+    url = base64.b64encode(picture()).decode() if form == "base64" else data_url(picture(), "image/png")
+    await ask(printed, said([{"type": "text", "text": TALK}, {"type": "image_url", "image_url": {"url": url}}]))
+    (sent,) = triton.calls[-1].tensors["image"]
+    assert base64.b64decode(sent) == picture()
+    assert triton.calls[-1].prompt == f"{TALK}<image>"
+
+
+@pytest.mark.parametrize("form", ["base64", "data URL"])
+async def test_a_file(printed: Gateway, triton: FakeTriton, form: str) -> None:
+    table = b"name,age\nAnn,7\n"
+    data = base64.b64encode(table).decode() if form == "base64" else data_url(table, "text/csv")
+    await ask(printed, said([{"type": "text", "text": TALK}, {"type": "file", "file": {"file_data": data}}]))
+    assert "Ann" in triton.calls[-1].prompt and TALK in triton.calls[-1].prompt
+
+
+async def test_several_turns(printed: Gateway, triton: FakeTriton) -> None:
+    turns = [
+        {"role": "system", "content": "你是一个专业的编程助手"},
+        {"role": "user", "content": "什么是 JavaScript？"},  # noqa: RUF001
+        {"role": "assistant", "content": "JavaScript 是一种高级编程语言..."},
+        {"role": "user", "content": "它和 Java 有什么关系？"},  # noqa: RUF001
+    ]
+    answer = await ask(printed, {"messages": turns, "model": "hello"})
+    assert answer["choices"][0]["message"] == {"role": "assistant", "content": GREETING}
+    assert all(turn["content"] in triton.calls[-1].prompt for turn in turns)
+
+
+async def test_a_stream(printed: Gateway) -> None:
+    body = said(TALK, stream=True) | {"model": "hello"}
+    response = await printed.http.post(CHAT, content=json.dumps(body), headers=AS_PRINTED)
+    *chunks, done = events(response)
+    assert done == "[DONE]"
+    for chunk in chunks:
+        exactly(answers.ChatChunk, json.dumps(chunk))
+        assert chunk["id"] == chunks[0]["id"] and chunk["id"].startswith("foaicmpl-")
+    choices = [chunk["choices"][0] for chunk in chunks]
+    assert choices[0] == {"index": 0, "delta": {"role": "assistant"}, "finish_reason": None}
+    assert choices[1] == {"index": 0, "delta": {"content": "\n\nHello"}, "finish_reason": None}
+    assert choices[-1] == {"index": 0, "delta": {}, "finish_reason": "stop"}
+    assert "".join(choice["delta"].get("content", "") for choice in choices) == GREETING
+
+
+async def test_a_stream_that_fails_half_way(printed: Gateway) -> None:
+    response = await printed.http.post(CHAT, json=said(TALK, stream=True) | {"model": "broken-later"})
+    *_, last = events(response)
+    assert last["error"]["type"] == "server_error" and last["code"] == 1007
+
+
+async def test_a_model_that_only_reads_is_shown_no_picture(gateway: Gateway) -> None:
+    part = {"type": "image_url", "image_url": {"url": base64.b64encode(picture()).decode()}}
+    response = await gateway.http.post(CHAT, json=said([part]) | {"model": "hello"})
+    refused(response, 400, code="unsupported_parameter", param="messages[0].content[0]")
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"messages": None}, "messages"),
+        ({"messages": []}, "messages"),
+        ({"messages": "hello"}, "messages"),
+        ({"messages": [{"role": "wizard", "content": "?"}]}, "messages[0].role"),
+        ({"model": 7}, "model"),
+        ({"stream": "yes"}, "stream"),
+        ({"temperature": 3}, "temperature"),
+        ({"functions": [{"name": "f"}]}, "functions"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "file", "file": {"file_data": "%%%"}}]}]},
+            "messages[0].content[0].file.file_data",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "?"}}]}]},
+            "messages[0].content[0].image_url",
+        ),
+        (
+            {
+                "messages": [
+                    {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://10.0.0.1"}}]}
+                ]
+            },
+            "messages[0].content[0].image_url",
+        ),
+    ],
+)
+async def test_bad_input(gateway: Gateway, change: dict[str, Any], param: str) -> None:
+    response = await gateway.http.post(CHAT, json=said(TALK) | {"model": "sighted"} | change)
+    refused(response, 400, code=response.json()["error"]["code"], param=param)
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"text"', b"null"])
+async def test_bodies_that_are_no_object(gateway: Gateway, body: bytes) -> None:
+    refused(await gateway.http.post(CHAT, content=body), 400)
+
+
+async def test_the_official_client(gateway: Gateway) -> None:
+    async with gateway.client(base_url=f"{gateway.url}/tritonic/v1") as client:
+        answer = await client.chat.completions.create(model="hello", messages=MESSAGES)
+        assert answer.choices[0].message.content == GREETING
+        assert answer.id.startswith("foaicmpl-")
+        stream = await client.chat.completions.create(
+            model="hello", messages=MESSAGES, stream=True, stream_options={"include_usage": True}
+        )
+        chunks = [chunk async for chunk in stream]
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == GREETING
+        assert chunks[-1].usage.total_tokens == 18
+        async with client.chat.completions.stream(model="caller", messages=MESSAGES, tools=[TOOL]) as streamed:
+            await streamed.until_done()
+            (call,) = (await streamed.get_final_completion()).choices[0].message.tool_calls
+        assert call.function.parsed_arguments == Something(a=1)
+        odds = await client.chat.completions.create(model="odds", messages=MESSAGES, logprobs=True, top_logprobs=2)
+        assert len(odds.choices[0].logprobs.content) == 3
+        with pytest.raises(openai.NotFoundError):
+            await client.chat.completions.create(model="nothing", messages=MESSAGES)
+        with pytest.raises(openai.RateLimitError):
+            await client.chat.completions.create(model="full", messages=MESSAGES)
+
+
+async def test_who_hangs_up_stops_the_model(gateway: Gateway, triton: FakeTriton) -> None:
+    before = len(triton.calls)
+    asking = asyncio.create_task(gateway.http.post(CHAT, json=said(TALK) | {"model": "endless"}))
+    await triton.call("endless", before)
+    asking.cancel()
+    await triton.gives_up("endless", before)

@@ -1,0 +1,254 @@
+"""The document's pictures: its examples as they are printed, at once and as tasks."""
+
+import asyncio
+import base64
+import io
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+import pytest_asyncio
+from PIL import Image
+
+from gateway.dialects.platform import answers
+from tests.fakes.script import Draw, Fail, Model
+from tests.fakes.triton import FakeTriton
+from tests.wire.openai.asking import refused
+from tests.wire.openai.conforming import exactly
+from tests.wire.openai.test_parts import picture
+from tests.wire.platform.asking import AS_PRINTED, MODEL
+from tests.wire.serving import Gateway, serve
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+GENERATIONS, EDITS = "/tritonic/v1/images/generations", "/tritonic/v1/images/edits"
+PROMPT = "<图片描述>"
+DRAWING = [
+    Model("shapes", (Draw(2),), drawing=True),
+    Model("slow", (Draw(40, pause=0.05),), drawing=True),
+    Model("broken", (Fail("[engine_failed] The engine stopped."),), drawing=True),
+    Model("hello"),
+]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def studio() -> AsyncIterator[FakeTriton]:
+    triton = await FakeTriton(DRAWING).start()
+    yield triton
+    await triton.stop()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def drawn(studio: FakeTriton, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gateway]:
+    """A gateway that knows the document's word for a model, and three platforms with keys of their own."""
+    platforms = {"tritonic": {}, "one": {"keys": ["sk-a", "sk-b"]}, "other": {"keys": ["sk-a"]}}
+    state: Path = tmp_path_factory.mktemp("state")
+    async with serve(studio.url, model_aliases={MODEL: "shapes"}, platforms=platforms, state=state) as gateway:
+        await tasks_are_kept(gateway)
+        yield gateway
+
+
+async def tasks_are_kept(gateway: Gateway) -> None:
+    """The first task makes the database, for which a busy machine takes longer than callers are kept waiting."""
+    body = {"prompt": "the first", "model": "shapes", "async": True}
+    async with asyncio.timeout(90):
+        while (response := await gateway.http.post(GENERATIONS, json=body)).status_code == 503:
+            assert response.headers["retry-after"]
+    assert response.status_code == 200, response.text
+
+
+def size(data_url: str) -> tuple[int, int]:
+    head, _, data = data_url.partition(",")
+    assert head == "data:image/png;base64"
+    return Image.open(io.BytesIO(base64.b64decode(data))).size
+
+
+async def ask(gateway: Gateway, path: str, body: dict[str, Any]) -> Any:
+    content = json.dumps(body, ensure_ascii=False)
+    return ok(await gateway.http.post(path, content=content, headers=AS_PRINTED))
+
+
+def ok(response: httpx.Response, shape: type = answers.Images) -> Any:
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"] == "application/json"
+    exactly(shape, response.content)
+    return response.json()
+
+
+async def finished(gateway: Gateway, url: str, **headers: str) -> Any:
+    """The task in detail once it has ended."""
+    async with asyncio.timeout(60):
+        while True:
+            task = ok(await gateway.http.get(f"{url}?detail=true", headers=headers), answers.ImageTask)
+            if task["status"] not in ("queued", "in_progress"):
+                return task
+            await asyncio.sleep(0.05)
+
+
+async def test_a_generation_as_json(drawn: Gateway, studio: FakeTriton) -> None:
+    answer = await ask(drawn, GENERATIONS, {"prompt": PROMPT, "model": MODEL})
+    assert set(answer) == {"created", "data"} and type(answer["created"]) is int
+    (only,) = answer["data"]
+    assert set(only) == {"b64_json"} and size(only["b64_json"]) == (128, 128)
+    assert studio.calls[-1].prompt == PROMPT
+
+
+async def test_a_generation_as_a_form(drawn: Gateway) -> None:
+    fields = {"prompt": (None, PROMPT), "model": (None, MODEL), "n": (None, "2"), "async": (None, "false")}
+    answer = ok(await drawn.http.post(GENERATIONS, files=fields))
+    assert [size(each["b64_json"]) for each in answer["data"]] == [(128, 128)] * 2
+
+
+async def test_a_url(drawn: Gateway) -> None:
+    answer = await ask(drawn, GENERATIONS, {"prompt": PROMPT, "model": MODEL, "response_format": "url"})
+    (only,) = answer["data"]
+    assert set(only) == {"url"} and only["url"].startswith(drawn.url)
+    file = await drawn.http.get(only["url"])
+    assert (file.status_code, file.headers["content-type"]) == (200, "image/png")
+
+
+@pytest.mark.parametrize("form", ["base64", "data URL"])
+async def test_an_edit_as_json(drawn: Gateway, studio: FakeTriton, form: str) -> None:
+    image = base64.b64encode(picture()).decode()
+    image = image if form == "base64" else f"data:image/png;base64,{image}"
+    answer = await ask(drawn, EDITS, {"image": image, "prompt": PROMPT, "model": MODEL})
+    assert size(answer["data"][0]["b64_json"]) == (128, 128)
+    assert studio.calls[-1].tensors["image"] == [picture()]
+
+
+async def test_an_edit_as_a_form(drawn: Gateway, studio: FakeTriton) -> None:
+    """The document's example has two pictures: what the model makes of the second is its own business."""
+    files = [("image[]", ("example1.jpg", picture("JPEG")))]
+    answer = ok(await drawn.http.post(EDITS, files=files, data={"prompt": PROMPT, "model": MODEL}))
+    assert answer["data"] and studio.calls[-1].tensors["image"] == [picture("JPEG")]
+    files.append(("image[]", ("example2.jpg", picture("JPEG"))))
+    response = await drawn.http.post(EDITS, files=files, data={"prompt": PROMPT, "model": MODEL})
+    refused(response, 400, code="unsupported_parameter", param="image")
+    assert len(studio.calls[-1].tensors["image"]) == 2
+
+
+@pytest.mark.parametrize("where", ["query", "body", "form"])
+async def test_a_generation_later(drawn: Gateway, where: str) -> None:
+    body = {"prompt": PROMPT, "model": MODEL, "n": 2}
+    match where:
+        case "query":
+            response = await drawn.http.post(f"{GENERATIONS}?async=true", json=body)
+        case "body":
+            response = await drawn.http.post(GENERATIONS, json=body | {"async": True})
+        case _:
+            fields = {"prompt": (None, PROMPT), "model": (None, MODEL), "n": (None, "2"), "async": (None, "true")}
+            response = await drawn.http.post(GENERATIONS, files=fields)
+    task = ok(response, answers.ImageTask)
+    assert set(task) == {"id", "object", "model", "status", "created_at"}
+    assert (task["object"], task["model"]) == ("image", "shapes") and task["status"] in ("queued", "in_progress")
+    ended = await finished(drawn, f"/tritonic/v1/images/{task['id']}")
+    assert (ended["status"], ended["detail"]["progress"], ended["detail"]["error"]) == ("completed", 100, None)
+    assert ended["detail"]["request"]["prompt"] == PROMPT
+    assert len(ended["detail"]["data"]) == 2
+    for image in ended["detail"]["data"]:
+        assert (await drawn.http.get(image["url"])).headers["content-type"] == "image/png"
+    plain = ok(await drawn.http.get(f"/tritonic/v1/images/{task['id']}"), answers.ImageTask)
+    assert plain == {**task, "status": "completed"}
+
+
+async def test_an_edit_later(drawn: Gateway, studio: FakeTriton) -> None:
+    body = {"image": base64.b64encode(picture()).decode(), "prompt": PROMPT, "model": MODEL}
+    task = ok(await drawn.http.post(f"{EDITS}?async=true", json=body), answers.ImageTask)
+    ended = await finished(drawn, f"/tritonic/v1/images/{task['id']}")
+    assert (ended["status"], ended["detail"]["operation"]) == ("completed", "edit_image")
+    assert studio.calls[-1].tensors["image"] == [picture()]
+
+
+async def test_a_task_that_fails(drawn: Gateway) -> None:
+    body = {"prompt": PROMPT, "model": "broken", "async": True}
+    task = ok(await drawn.http.post(GENERATIONS, json=body), answers.ImageTask)
+    ended = await finished(drawn, f"/tritonic/v1/images/{task['id']}")
+    assert ended["status"] == "failed" and ended["detail"]["data"] == []
+    assert ended["detail"]["error"]["code"] == "model_failed"
+
+
+async def test_a_task_belongs_to_its_key_and_its_platform(drawn: Gateway) -> None:
+    def bearer(key: str) -> dict[str, str]:
+        return {"Authorization": f"Bearer {key}"}
+
+    body = {"prompt": PROMPT, "model": "slow", "async": True}
+    task = ok(await drawn.http.post("/one/v1/images/generations", json=body, headers=bearer("sk-a")), answers.ImageTask)
+    ok(await drawn.http.get(f"/one/v1/images/{task['id']}", headers=bearer("sk-a")), answers.ImageTask)
+    for platform, key in (("one", "sk-b"), ("other", "sk-a"), ("tritonic", "")):
+        response = await drawn.http.get(f"/{platform}/v1/images/{task['id']}", headers=bearer(key) if key else {})
+        refused(response, 404, code="task_not_found")
+
+
+async def test_the_same_request_again_is_the_same_task(drawn: Gateway) -> None:
+    body, key = {"prompt": PROMPT, "model": MODEL, "async": True}, {"Idempotency-Key": "order 7"}
+    ids = {(await drawn.http.post(GENERATIONS, json=body, headers=key)).json()["id"] for _ in range(3)}
+    assert len(ids) == 1
+    response = await drawn.http.post(GENERATIONS, json=body | {"prompt": "another"}, headers=key)
+    refused(response, 400, param="idempotency_key")
+
+
+@pytest.mark.parametrize("id", ["task_1", "task_" + "0" * 32, "generations", "%2e%2e", "x" * 3000, "<任务ID>"])
+async def test_tasks_that_there_are_not(drawn: Gateway, id: str) -> None:
+    refused(await drawn.http.get(f"/tritonic/v1/images/{id}"), 404, code="task_not_found")
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "param"),
+    [
+        (GENERATIONS, {"prompt": None}, "prompt"),
+        (GENERATIONS, {"prompt": ""}, "prompt"),
+        (GENERATIONS, {"prompt": "x" * 100_000}, "prompt"),
+        (GENERATIONS, {"model": None}, "model"),
+        (GENERATIONS, {"n": 0}, "n"),
+        (GENERATIONS, {"n": 11}, "n"),
+        (GENERATIONS, {"n": "two"}, "n"),
+        (GENERATIONS, {"size": "1024"}, "size"),
+        (GENERATIONS, {"size": "1x1"}, "size"),
+        (GENERATIONS, {"response_format": "png"}, "response_format"),
+        (GENERATIONS, {"async": "yes"}, "async"),
+        (GENERATIONS, {"stream": True}, "stream"),
+        (GENERATIONS, {"model": "hello"}, "model"),
+        (EDITS, {}, "image"),
+        (EDITS, {"image": []}, "image"),
+        (EDITS, {"image": "no base64!"}, "image"),
+        (EDITS, {"image": base64.b64encode(b"just text").decode()}, "image"),
+        (EDITS, {"image": "http://127.0.0.1/x.png"}, "image"),
+    ],
+)
+@pytest.mark.parametrize("later", [False, True], ids=["now", "later"])
+async def test_bad_input(drawn: Gateway, path: str, change: dict[str, Any], param: str, later: bool) -> None:
+    """A task is refused for it at once, too."""
+    body = {"prompt": PROMPT, "model": MODEL, "async": later} | change
+    response = await drawn.http.post(path, json=body)
+    refused(response, 400, code=response.json()["error"]["code"], param=param)
+
+
+async def test_a_query_that_is_no_truth_value(drawn: Gateway) -> None:
+    body = {"prompt": PROMPT, "model": MODEL}
+    refused(await drawn.http.post(f"{GENERATIONS}?async=perhaps", json=body), 400, param="async")
+    refused(await drawn.http.get("/tritonic/v1/images/task_1?detail=perhaps"), 400, param="detail")
+
+
+async def test_the_official_client(drawn: Gateway) -> None:
+    async with drawn.client(base_url=f"{drawn.url}/tritonic/v1") as client:
+        answer = await client.images.generate(model="shapes", prompt="a red circle", n=2)
+        assert [size(each.b64_json or "") for each in answer.data or ()] == [(128, 128)] * 2
+        answer = await client.images.edit(model="shapes", prompt="a star", image=picture(), response_format="url")
+        assert (answer.data or ())[0].url
+        with pytest.raises(openai.NotFoundError):
+            await client.images.generate(model="nothing", prompt="a red circle")
+        with pytest.raises(openai.BadRequestError):
+            await client.images.generate(model="hello", prompt="a red circle")
+
+
+async def test_a_chat_with_a_model_that_draws(drawn: Gateway, studio: FakeTriton) -> None:
+    part = {"type": "image_url", "image_url": {"url": base64.b64encode(picture()).decode()}}
+    messages = [{"role": "user", "content": [{"type": "text", "text": "a red circle"}, part]}]
+    response = await drawn.http.post("/tritonic/v1/chat/completions", json={"model": "shapes", "messages": messages})
+    content = ok(response, answers.ChatAnswer)["choices"][0]["message"]["content"]
+    assert content.startswith("![image](")
+    assert studio.calls[-1].tensors["image"] == [picture()]
