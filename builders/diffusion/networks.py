@@ -1,6 +1,7 @@
 """Each part of a pipeline as a PyTorch network: arguments and results are the tensors of `builders.diffusion.parts`."""
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,7 @@ class SD3(torch.nn.Module):  # type: ignore[misc]
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
+        model.pos_embed.cropped_pos_embed = partial(crop_positions, model.pos_embed)
 
     def forward(
         self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, pooled_projections: Tensor
@@ -144,6 +146,20 @@ class SD3(torch.nn.Module):  # type: ignore[misc]
             return_dict=False,
         )[0]
         return found
+
+
+def crop_positions(embedding: Any, height: int, width: int) -> Tensor:
+    """Cut the middle out of SD3's table of positions: [1, patches, width] for a sample of height and width.
+
+    Where the middle begins is worked out in tensors: PyTorch's exporter turns `(largest - height) // 2` around to divide
+    a negative number, which ONNX rounds the other way, so that odd numbers of patches get a table that is too long.
+    """
+    largest, patch = embedding.pos_embed_max_size, embedding.patch_size
+    table = embedding.pos_embed.reshape(largest, largest, -1)
+    for axis, count in enumerate((height // patch, width // patch)):
+        room = torch.full((1,), largest - count, dtype=torch.int64)
+        table = table.index_select(axis, torch.arange(count) + torch.div(room, 2, rounding_mode="floor"))
+    return table.reshape(1, -1, table.shape[-1])
 
 
 class Flux(torch.nn.Module):  # type: ignore[misc]

@@ -20,6 +20,8 @@ from builders.diffusion.verify import verify_part
 from builders.errors import RepositoryBusy, VerificationFailed
 from tests.fakes.pipelines import T5_TOKENS, TOKENS
 
+pytestmark = pytest.mark.timeout(1800)  # see test_families
+
 Pipes = Callable[[str], Path]
 
 
