@@ -18,6 +18,9 @@ DEFAULT_RECIPE = "smollm2-135m-instruct"
 DEFAULT_EMBEDDING = "all-minilm-l6-v2"
 """The same, of embedding models."""
 
+DEFAULT_PICTURES = "shapes"
+"""The same, of models that draw."""
+
 Precision = Literal["int4", "int8", "fp16", "fp32"]
 Target = Literal["onnx", "tensorrt", "tensorrt_llm", "llmapi", "vllm"]
 # What the gateway can read: the keys of `PARSERS` and `THINKERS` there.

@@ -105,7 +105,46 @@ def embedding(
     _run("embedding", recipe, source, options, repository, force)
 
 
-DEFAULTS = {"llm": recipes.DEFAULT_RECIPE, "embedding": recipes.DEFAULT_EMBEDDING}
+@app.command()
+def image(
+    source: Annotated[
+        str | None,
+        typer.Option(help="Hugging Face id, local diffusers folder, or packaged:shapes. Default: packaged:shapes."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Folder in the repository; default: after the source.")] = None,
+    served_name: Annotated[str | None, typer.Option(help="Name that clients use; default: the folder's.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32; for the target tensorrt also fp16.")] = None,
+    target: Annotated[str | None, typer.Option(help="What to compile for: onnx or tensorrt.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hugging Face id.")] = None,
+    max_rows: Annotated[int | None, typer.Option(help="Pictures that are drawn side by side.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="A recipe by name or a .toml file; other options win over it.")
+    ] = None,
+    repository: Annotated[
+        Path, typer.Option(envvar="TRITONIC_REPOSITORY", help="The model repository.", file_okay=False)
+    ] = Path("model_repository"),
+    force: Annotated[bool, typer.Option("--force", help="Build even if the same model is there.")] = False,
+) -> None:
+    """Build a model that draws from a diffusers pipeline: its parts become models, and all are installed together.
+
+    Exit status: 0 built, or there already; 1 failed, and the repository is as it was; 2 wrong usage.
+    """
+    options = {
+        "name": name,
+        "served_name": served_name,
+        "precision": precision,
+        "target": target,
+        "revision": revision,
+        "max_rows": max_rows,
+    }
+    _run("diffusion", recipe, source, options, repository, force)
+
+
+DEFAULTS = {
+    "llm": recipes.DEFAULT_RECIPE,
+    "embedding": recipes.DEFAULT_EMBEDDING,
+    "diffusion": recipes.DEFAULT_PICTURES,
+}
 """The recipe of each family that is built when nothing else is said."""
 
 
@@ -148,6 +187,14 @@ def _tell(recipe: recipes.Recipe, built: Built) -> None:
         return
     out.print(f"[green]✓[/] Built {escape(str(built.folder))} ({recipe.precision}) in {built.seconds:.0f} s.")
     figures = built.figures
+    if recipe.family == "diffusion":
+        together, parts = figures["together"], len(figures) - 1
+        out.print(
+            f"  Against diffusers: {together['pictures']} pictures of one seed in {together['steps']} steps, largest "
+            f"difference of a pixel {together['pixel_difference']:.2g} of 1; {parts} parts, each within "
+            f"{max(figure['difference'] for key, figure in figures.items() if key != 'together'):.2g} of its source."
+        )
+        return
     if recipe.family == "embedding":
         out.print(
             f"  Against its source: smallest cosine {figures['cosine_min']:.6f}, largest difference of a number "

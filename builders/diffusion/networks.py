@@ -151,8 +151,8 @@ class SD3(torch.nn.Module):  # type: ignore[misc]
 def crop_positions(embedding: Any, height: int, width: int) -> Tensor:
     """Cut the middle out of SD3's table of positions: [1, patches, width] for a sample of height and width.
 
-    Where the middle begins is worked out in tensors: PyTorch's exporter turns `(largest - height) // 2` around to divide
-    a negative number, which ONNX rounds the other way, so that odd numbers of patches get a table that is too long.
+    Where the middle begins is worked out in tensors: PyTorch's exporter turns `(largest - height) // 2` around to
+    divide a negative number, which ONNX rounds the other way, and odd numbers of patches get a table that is too long.
     """
     largest, patch = embedding.pos_embed_max_size, embedding.patch_size
     table = embedding.pos_embed.reshape(largest, largest, -1)
