@@ -49,7 +49,13 @@ async def read(headers: Headers, chunks: AsyncGenerator[bytes]) -> Form:
     form = Form()
     for key, value in parsed.multi_items():
         name = key.removesuffix("[]")
-        item = Upload(await value.read(), value.filename or "") if isinstance(value, UploadFile) else _valid(value)
+        item: Upload | str
+        if isinstance(value, UploadFile):
+            item = Upload(await value.read(), value.filename or "")
+            if not item.data and not item.name:
+                continue  # a browser's form in which no file was chosen
+        else:
+            item = _valid(value)
         if name not in form:
             form[name] = [item] if key.endswith("[]") else item
         elif isinstance(form[name], list):

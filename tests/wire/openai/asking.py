@@ -1,6 +1,7 @@
 """How the tests of this dialect ask, and how they read streams."""
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,8 +48,9 @@ def events(response: httpx.Response) -> list[Any]:
     assert response.headers["content-type"].split(";")[0] == "text/event-stream"
     assert response.content.endswith(b"\n\n")
     blocks = response.content.decode().removesuffix("\n\n").split("\n\n")
-    assert all(block.startswith("data: ") and "\n" not in block for block in blocks), blocks
-    data = [block.removeprefix("data: ") for block in blocks]
+    named = [re.fullmatch(r"(?:event: [a-z_.]+\n)?data: (.*)", block) for block in blocks]
+    assert all(named), blocks
+    data = [block[1] for block in named if block]
     return [datum if datum == "[DONE]" else json.loads(datum) for datum in data]
 
 

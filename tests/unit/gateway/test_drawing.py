@@ -1,0 +1,64 @@
+"""What models that draw say of themselves, and what is made of it."""
+
+import json
+
+import pytest
+
+from gateway.operations.drawing import Drawing
+
+
+def of(**said: object) -> Drawing:
+    return Drawing.of({name: json.dumps(value) for name, value in said.items()})
+
+
+def test_a_list_of_sizes_is_all_there_is() -> None:
+    drawing = of(sizes=[[128, 128], [192, 128]], default_size=[128, 128])
+    assert drawing.has(192, 128) and not drawing.has(128, 192)
+    assert drawing.told() == "128x128, 192x128"
+
+
+@pytest.mark.parametrize(
+    ("said", "inside", "outside", "told"),
+    [
+        ({"size_multiple": 8}, [(8, 1024)], [(12, 8)], "sides that are multiples of 8"),
+        ({"min_size": 64, "max_size": 128}, [(64, 128)], [(63, 64), (64, 129)], "from 64x64 up to 128x128"),
+        (
+            {"size_multiple": 16, "min_size": [64, 32], "max_size": [512, 256]},
+            [(64, 32), (512, 256)],
+            [(32, 32), (512, 512), (65, 64)],
+            "from 64x32 up to 512x256; sides that are multiples of 16",
+        ),
+        ({}, [(1, 1)], [], "any size"),
+    ],
+)
+def test_sizes_by_bounds(said: dict, inside: list, outside: list, told: str) -> None:
+    drawing = of(**said)
+    assert all(drawing.has(*size) for size in inside)
+    assert not any(drawing.has(*size) for size in outside)
+    assert drawing.told() == told
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"sizes": [[128]]},
+        {"sizes": [["128", "128"]]},
+        {"sizes": [[0, 128]]},
+        {"size_multiple": 0},
+        {"default_steps": "many"},
+        {"max_steps": 1.5},
+        {"max_images": True},
+        {"sizes": [[128, 128]], "default_size": [64, 64]},
+    ],
+    ids=str,
+)
+def test_what_is_not_as_documented_is_refused(said: dict) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        of(**said)
+
+
+def test_efforts() -> None:
+    drawing = of(default_steps=20, max_steps=30)
+    assert [drawing.steps(effort) for effort in ("low", "medium", "high")] == [10, None, 30]
+    assert of(default_steps=1).steps("low") == 1
+    assert of().steps("high") is None
