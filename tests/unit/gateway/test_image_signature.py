@@ -85,12 +85,6 @@ KINDS = {"progress": ("FP32", "<f"), "seed": ("UINT64", "<Q"), "index": ("INT32"
 def response(**outputs: Any) -> Response:
     message = pb.ModelInferResponse()
     for name, value in outputs.items():
-        kinds = {
-            "progress": ("FP32", "<f"),
-            "seed": ("UINT64", "<Q"),
-            "index": ("INT32", "<i"),
-            "partial": ("INT32", "<i"),
-        }
         if isinstance(value, bytes):
             message.outputs.add(name=name, datatype="BYTES", shape=[1])
             message.raw_output_contents.append(struct.pack("<I", len(value)) + value)
