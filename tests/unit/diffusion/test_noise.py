@@ -10,7 +10,7 @@ SEEDS = [0, 1, 42, 1234567, 2**31, 2**32 - 1, 2**32, 2**32 + 42, 0x9E3779B97F4A7
 SHAPES = [(1,), (7,), (15,), (16,), (17,), (31,), (33,), (3, 5), (4, 16, 16), (4, 9, 13), (1, 4, 33, 31), (16, 64, 64)]
 
 # On processors without AVX2 torch computes in another way; see backends/diffusion/noise.py.
-TOLERANCE = 0.0 if torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512") else 1e-6
+TOLERANCE = 0.0 if torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512") else 3e-6
 
 
 def drawn_by_torch(seed, shapes):
