@@ -105,12 +105,14 @@ class Node:
         """Tell the node what it does not know, or everything. Raises the first failure, after all were tried."""
         wanted = {r.model: r for r in map(self._registration, self._catalog.models()) if r is not None}
         new = [r for name, r in wanted.items() if renew or self._known.get(name) != r]
-        gone = sorted(self._told - wanted.keys())
-        if not new and not gone:
+        if not new and not renew and self._told <= wanted.keys():
             return
         failures: list[Exception] = []
         async with self._session() as session:
-            for name in gone:
+            if renew:
+                with suppress(NodeError):  # what it says of the models is what matters
+                    self._told |= await self._remembered(session)
+            for name in sorted(self._told - wanted.keys()):
                 try:
                     await self._unregister(session, name)
                 except NodeError as error:
@@ -130,6 +132,16 @@ class Node:
                 return Registration(model=model.name, api=self._api + path, type=kind)
         return None
 
+    async def _remembered(self, session: "aiohttp.ClientSession") -> set[str]:
+        """Return the models that the node has of this gateway, those too that it was told of before a kill."""
+        me = await self._ask(session, "GET", "/api/v0/id")
+        answer = await self._ask(session, "POST", "/api/v0/ai/project/peer", {"node_id": me.get("peer_id")})
+        try:
+            models = (answer["data"] or {}).get(self._project) or []
+            return {m["Model"] for m in models if m["CID"] == self._cid and m["API"].startswith(f"{self._api}/")}
+        except (KeyError, TypeError, AttributeError):
+            raise NodeError("its list of models is not a node's") from None
+
     async def _register(self, session: "aiohttp.ClientSession", registration: Registration) -> None:
         self._told.add(registration.model)
         told = {"model": registration.model, "api": registration.api, "type": registration.type}
@@ -146,25 +158,34 @@ class Node:
 
     async def _call(self, session: "aiohttp.ClientSession", verb: str, body: Mapping[str, Any]) -> None:
         """Do `verb` with one model. Raises `NodeError`."""
+        told = {"project": self._project, **body, "cid": self._cid}
+        await self._ask(session, "POST", f"/api/v0/ai/model/{verb}", told)
+
+    async def _ask(
+        self, session: "aiohttp.ClientSession", method: str, path: str, body: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Return what the node answers. Raises `NodeError` where that is a failure, or no node's answer."""
         from aiohttp import ClientError
 
-        data = orjson.dumps({"project": self._project, **body, "cid": self._cid})
-        url = f"{self._url}/api/v0/ai/model/{verb}"
+        data = None if body is None else orjson.dumps(body)
         try:
             async with asyncio.timeout(_PATIENCE):
-                async with session.post(url, data=data, allow_redirects=False) as response:
+                async with session.request(method, self._url + path, data=data, allow_redirects=False) as response:
                     answer = await response.read()
         except TimeoutError:
-            raise NodeError(f"no answer to '{verb}' within {_PATIENCE:g} seconds") from None
+            raise NodeError(f"{path}: no answer within {_PATIENCE:g} seconds") from None
         except (ClientError, OSError) as error:
             raise NodeError(f"it cannot be reached: {error}") from None
         try:
             said = orjson.loads(answer)
-            code, message = said["code"], said["message"]
-        except (orjson.JSONDecodeError, KeyError, TypeError):
-            raise NodeError(f"its answer with the status {response.status} is not a node's") from None
-        if response.status != 200 or code != 0:
-            raise NodeError(f"it refuses to {verb} the model '{body['model']}' (code {code}): {message}")
+        except orjson.JSONDecodeError:
+            said = None
+        if not isinstance(said, dict):
+            raise NodeError(f"{path}: its answer with the status {response.status} is not a node's")
+        if response.status != 200 or said.get("code", 0) != 0:
+            about = f" '{body['model'][:200]}'" if body and "model" in body else ""
+            raise NodeError(f"{path}{about}: it refuses with the code {said.get('code')}: {said.get('message')}")
+        return said
 
     def _session(self) -> "aiohttp.ClientSession":
         import aiohttp  # 20 MB that a gateway without a node need not spend

@@ -56,9 +56,6 @@ class DocumentedAPI(FastAPI):
                     operation["security"] = [{"bearer": []}]
                 else:
                     operation["responses"].pop("401", None)
-                for parameter in operation.get("parameters", ()):
-                    if parameter["name"] == "platform":
-                        parameter["schema"]["enum"] = sorted(platforms)
         self._write_examples(document)
         _write_whole_bounds(document)
         return document

@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 import aiohttp
 from aiohttp import web
 
-PARAM, PARSE, MODEL = 1001, 1002, 1007
+PARAM, PARSE = 1001, 1002
+PEER = "16Uiu2HAm5cygUrKCBxtNSMKKvgdr1saPM6XWcgnPyTvK4sdrARGL"
 
 
 class Refused(Exception):
@@ -43,6 +44,8 @@ class ComputingNode:
     async def start(self) -> "ComputingNode":
         application = web.Application()
         application.router.add_post("/api/v0/ai/model/{verb:register|unregister}", self._answer)
+        application.router.add_get("/api/v0/id", self._identify)
+        application.router.add_post("/api/v0/ai/project/peer", self._list)
         self._runner = web.AppRunner(application, shutdown_timeout=0.1)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
@@ -67,8 +70,6 @@ class ComputingNode:
     async def _answer(self, request: web.Request) -> web.Response:
         while self.frozen:
             await asyncio.sleep(0.01)
-        if self.foreign:
-            return web.Response(text="<html>It works!</html>", content_type="text/html")
         verb, text = request.match_info["verb"], await request.text()
         try:
             body = json.loads(text)
@@ -78,13 +79,35 @@ class ComputingNode:
         except (ValueError, AssertionError):
             return web.json_response({"code": PARSE, "message": "Parsing error"}, status=400)
         self.calls.append((verb, body))
-        if self.failing:
-            return web.json_response({"code": 5000, "message": "config save err disk full"}, status=500)
+        if trouble := await self._troubled():
+            return trouble
         try:
             known = (self._register if verb == "register" else self._unregister)(body)
         except Refused as why:
             return web.json_response({"code": PARAM, "message": str(why)}, status=400)
         return web.json_response({"code": 0, "message": "ok" if known else "not existed"})
+
+    async def _identify(self, request: web.Request) -> web.Response:
+        return await self._troubled() or web.json_response({"peer_id": PEER, "protocol_version": "v1"})
+
+    async def _list(self, request: web.Request) -> web.Response:
+        """Its own models, with Go's names for the fields."""
+        if trouble := await self._troubled():
+            return trouble
+        if (await request.json()).get("node_id") != PEER:
+            return web.json_response({"code": PARAM, "message": "empty node_id"}, status=400)
+        projects: dict[str, list[dict[str, Any]]] = {}
+        for (project, model, cid), told in self.registered.items():
+            known = {"Model": model, "API": told["api"], "Type": told["type"], "CID": cid, "Idle": 0}
+            projects.setdefault(project, []).append(known)
+        return web.json_response({"data": projects})
+
+    async def _troubled(self) -> web.Response | None:
+        while self.frozen:
+            await asyncio.sleep(0.01)
+        if self.foreign:
+            return web.Response(text="<html>It works!</html>", content_type="text/html")
+        return web.json_response({"code": 5000, "message": "internal error"}, status=500) if self.failing else None
 
     def _register(self, body: dict[str, Any]) -> bool:
         for name, called in (("project", "project name"), ("model", "model name"), ("api", "model api")):

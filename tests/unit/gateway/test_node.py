@@ -92,6 +92,18 @@ async def test_what_the_node_forgot_is_told_again(network: ComputingNode) -> Non
         await network.until(knows("a"))
 
 
+async def test_what_was_left_behind_by_a_kill_is_taken_back(network: ComputingNode) -> None:
+    """Of this gateway alone: not what others of the same project or cid registered at other addresses."""
+    mine = {"project": "Tritonic", "cid": "d15c4007271b", "api": f"http://127.0.0.1:1088{CHATS}", "type": 0}
+    others = [{"project": "Other"}, {"cid": "another"}, {"api": f"http://127.0.0.1:10880{CHATS}"}]
+    for number, change in enumerate([{}, *others]):
+        told = {**mine, "model": f"old-{number}", **change}
+        network.registered[told["project"], told["model"], told["cid"]] = told
+    async with keeping(network, Models(a={"chat"})):
+        await network.until(knows("a", "old-1", "old-2", "old-3"))
+    assert knows("old-1", "old-2", "old-3")(network)
+
+
 async def test_a_node_that_is_away_is_asked_again_less_and_less(
     network: ComputingNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,7 +158,7 @@ async def test_what_may_have_been_registered_is_taken_back(
     monkeypatch.setattr(node_module, "_PATIENCE", 0.05)
     async with keeping(network, Models(a={"chat"})):
         network.frozen = True
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.3)
         network.frozen = False
     assert [verb for verb, _ in network.calls][-1] == "unregister"
     assert network.registered == {}
