@@ -40,6 +40,8 @@ class GatewayProcess:
             "TRITONIC_HOST": host,
             "TRITONIC_PORT": str(port),
             "TRITONIC_TRITON_URLS": triton_grpc,
+            # What it keeps lies where its log does.
+            "TRITONIC_STATE": str(log_path.parent.resolve()),
         }
         self._log = LogFile(log_path)
         self._command = list(command)

@@ -5,7 +5,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from gateway import models_file
+from gateway.files import stores
 from gateway.settings import Settings
+from gateway.tasks import database
 from tritonic.errors import TritonicError
 
 
@@ -25,6 +27,11 @@ def read(**given: Any) -> Settings:
 def check(**given: Any) -> Settings:
     """The same, and read the models file too, so that all that would end the gateway's start is known before it."""
     settings = read(**given)
+    try:
+        stores.check(settings)
+        database.check(settings)
+    except (stores.StoreError, database.DatabaseError) as error:
+        raise SettingsError(str(error)) from None
     if settings.models_file:
         try:
             models_file.read(settings.models_file)

@@ -1,0 +1,44 @@
+"""A scripted Triton, and databases of both kinds."""
+
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+import uvloop
+
+from tests.fakes.triton import FakeTriton
+from tests.tasks.house import PAINTERS
+from tests.tasks.postgres import INSTALL, Postgres, binaries
+from tests.tasks.postgres import postgres as running_postgres
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Callable]:
+    """The loop that the gateway runs on in production."""
+    return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest_asyncio.fixture
+async def triton() -> AsyncIterator[FakeTriton]:
+    fake = await FakeTriton(PAINTERS).start()
+    yield fake
+    await fake.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    tools = binaries()
+    if tools is None:
+        pytest.skip(f"there is no Postgres: {INSTALL}")
+    with running_postgres(tools) as cluster:
+        yield cluster
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of an empty database."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'tasks.sqlite'}"
+    cluster: Postgres = request.getfixturevalue("postgres")
+    return cluster.url(f"tasks_{uuid.uuid4().hex}")

@@ -1,0 +1,51 @@
+"""A real gateway in a process of its own, with routes by which tests reach its tasks. Run as a module."""
+
+import dataclasses
+
+import uvicorn
+from fastapi import Request
+
+from gateway.app import create_app
+from gateway.operations.generate_image import GenerateImage
+from gateway.settings import Settings
+from gateway.tasks.tasks import Tasks
+
+settings = Settings()
+app = create_app(settings)
+OWNER = "anybody"
+
+
+@app.post("/tests/tasks")
+async def submit(request: Request):
+    tasks: Tasks = request.app.state.tasks
+    return dataclasses.asdict(await tasks.submit(GenerateImage(**await request.json()), OWNER))
+
+
+@app.get("/tests/tasks")
+async def listed(request: Request):
+    tasks: Tasks = request.app.state.tasks
+    found = await tasks.list(OWNER, limit=1000)
+    return [
+        {**dataclasses.asdict(task), "images": [dataclasses.asdict(image) for image in task.images]} for task in found
+    ]
+
+
+@app.get("/tests/tasks/{id}")
+async def one(id: str, request: Request):
+    tasks: Tasks = request.app.state.tasks
+    return dataclasses.asdict(await tasks.get(id, OWNER))
+
+
+@app.delete("/tests/tasks/{id}")
+async def cancel(id: str, request: Request):
+    tasks: Tasks = request.app.state.tasks
+    return dataclasses.asdict(await tasks.cancel(id, OWNER))
+
+
+@app.get("/tests/files/{file}")
+async def address(file: str, request: Request):
+    return request.app.state.files.url(file, str(request.base_url))
+
+
+if __name__ == "__main__":
+    uvicorn.run(app, host="127.0.0.1", port=settings.port, loop="uvloop", log_config=None, access_log=False)

@@ -1,0 +1,47 @@
+"""A full disk: one sentence, nothing half-written, and all that was there is there."""
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.errors import Overloaded, StorageFull
+from gateway.files.files import Files
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of one megabyte."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"no disk of the test's own can be mounted here: {mounted.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+async def test_nothing_half_written_is_left(make: Callable[..., Files], small_disk: Path) -> None:
+    files = make(files=str(small_disk / "files"))
+    kept = await files.put(bytes(700_000), "image/png", name="kept")
+    for _ in range(3):
+        with pytest.raises(StorageFull) as refused:
+            await files.put(bytes(600_000), "image/png")
+        assert refused.value.status == 507 and "full" in refused.value.message
+    with pytest.raises(StorageFull):
+        await files.put(bytes(600_000), "image/png", name="kept")
+    assert [path.name for path in (small_disk / "files").iterdir()] == [kept]
+    assert await files.read(kept) == bytes(700_000)
+    await files.delete(kept)
+    assert len(await files.read(await files.put(bytes(900_000), "image/png"))) == 900_000
+
+
+async def test_a_folder_that_cannot_be(make: Callable[..., Files], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(Overloaded):
+        await make(files=str(tmp_path / "file" / "files")).put(b"x", "image/png")

@@ -1,0 +1,143 @@
+"""GET /files/{id}, as clients and browsers ask."""
+
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from gateway.files.files import Files
+from gateway.settings import Settings
+from tests.fakes.triton import FakeTriton
+from tests.wire.openai.asking import refused
+from tests.wire.serving import Gateway, serve
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+PICTURE = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 8000
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("files")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def keeper(triton: FakeTriton, state: Path) -> AsyncIterator[Gateway]:
+    async with serve(triton.url, state=state, api_keys=["sk-one"]) as running:
+        yield running
+
+
+@pytest.fixture
+def files(state: Path) -> Files:
+    """The same files and the same key as the gateway's."""
+    return Files(Settings(state=state))
+
+
+async def address(files: Files, content_type: str = "image/png", **options: Any) -> str:
+    return files.url(await files.put(PICTURE, content_type), "", **options)
+
+
+@pytest.mark.parametrize("content_type", ["image/png", "image/jpeg", "image/webp"])
+async def test_whoever_has_the_address_has_the_file(keeper: Gateway, files: Files, content_type: str) -> None:
+    url = await address(files, content_type)
+    response = await keeper.http.get(url)
+    assert response.status_code == 200 and response.content == PICTURE
+    told = response.headers
+    assert told["content-type"] == content_type and told["content-length"] == str(len(PICTURE))
+    assert told["x-content-type-options"] == "nosniff" and told["accept-ranges"] == "bytes"
+    private, age = told["cache-control"].split(", max-age=")
+    assert private == "private" and 86390 < int(age) <= 86400
+    assert told["content-disposition"].startswith("inline") and "sandbox" in told["content-security-policy"]
+    head = await keeper.http.head(url)
+    assert head.status_code == 200 and head.content == b""
+    assert {name: head.headers[name] for name in ("content-type", "content-length", "etag")} == {
+        name: told[name] for name in ("content-type", "content-length", "etag")
+    }
+    again = await keeper.http.get(url, headers={"If-None-Match": told["etag"]})
+    assert again.status_code == 304 and again.content == b""
+
+
+SIZE = len(PICTURE)
+
+
+@pytest.mark.parametrize(
+    ("asked", "start", "end"),
+    [
+        ("bytes=0-0", 0, 1),
+        ("bytes=100-199", 100, 200),
+        ("bytes=1000-", 1000, SIZE),
+        ("bytes=-7", SIZE - 7, SIZE),
+        ("bytes=5-999999999999", 5, SIZE),
+        (f"bytes=-{SIZE + 5}", 0, SIZE),
+    ],
+)
+async def test_a_part_is_had(keeper: Gateway, files: Files, asked: str, start: int, end: int) -> None:
+    url = await address(files)
+    response = await keeper.http.get(url, headers={"Range": asked})
+    assert response.status_code == 206 and response.content == PICTURE[start:end]
+    assert response.headers["content-range"] == f"bytes {start}-{end - 1}/{SIZE}"
+    head = await keeper.http.head(url, headers={"Range": asked})
+    assert head.status_code == 206 and head.headers["content-length"] == str(end - start)
+
+
+@pytest.mark.parametrize("asked", [f"bytes={SIZE}-", "bytes=-0", "bytes=9-3"])
+async def test_a_part_that_is_not_there(keeper: Gateway, files: Files, asked: str) -> None:
+    response = await keeper.http.get(await address(files), headers={"Range": asked})
+    assert response.status_code == 416 and response.headers["content-range"] == f"bytes */{SIZE}"
+
+
+@pytest.mark.parametrize("asked", ["bytes=0-1,5-6", "pages=1-2", "bytes=", "bytes=a-b", "bytes=-", "9" * 5000])
+async def test_a_part_that_is_none_is_the_whole(keeper: Gateway, files: Files, asked: str) -> None:
+    response = await keeper.http.get(await address(files), headers={"Range": asked})
+    assert response.status_code == 200 and response.content == PICTURE
+
+
+async def test_only_the_address_as_it_was_given(keeper: Gateway, files: Files, tmp_path: Path) -> None:
+    url = httpx.URL(await address(files))
+    other = (await address(files)).partition("?")[0]
+    foreign = Files(Settings(state=tmp_path)).url(url.path.removeprefix("/files/"), "")
+    for wrong in (
+        url.path,
+        f"{other}?{url.query.decode()}",
+        f"{url}x",
+        str(url).replace("expires=1", "expires=2"),
+        f"{url.path}?expires=&signature=",
+        foreign,
+    ):
+        assert "does not fit" in refused(await keeper.http.get(wrong), 403, "permission_error", "permission_denied")
+    expired = await address(files, seconds=-1)
+    assert "expired" in refused(await keeper.http.get(expired), 403, "permission_error", "permission_denied")
+    # The key of the API opens nothing either.
+    response = await keeper.http.get(url.path, headers={"Authorization": "Bearer sk-one"})
+    assert response.status_code == 403
+
+
+async def test_what_is_gone_is_gone(keeper: Gateway, files: Files) -> None:
+    url = await address(files)
+    await files.delete(httpx.URL(url).path.removeprefix("/files/"))
+    refused(await keeper.http.get(url), 404, "invalid_request_error", "file_not_found")
+    assert (await keeper.http.head(url)).status_code == 404
+
+
+@pytest.mark.parametrize("path", ["/files/", "/files", "/files/a/b", "/files/..%2f..%2fetc%2fpasswd"])
+async def test_there_is_nothing_else_there(keeper: Gateway, path: str) -> None:
+    assert (await keeper.http.get(path)).status_code in (403, 404)
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
+async def test_files_are_only_read(keeper: Gateway, files: Files, method: str) -> None:
+    refused(await keeper.http.request(method, await address(files)), 405, "invalid_request_error", "method_not_allowed")
+
+
+async def test_a_part_of_many_at_once(keeper: Gateway, files: Files) -> None:
+    import asyncio
+
+    url = await address(files)
+    began = time.perf_counter()
+    found = await asyncio.gather(*(keeper.http.get(url) for _ in range(50)))
+    assert all(response.content == PICTURE for response in found)
+    assert time.perf_counter() - began < 30
