@@ -89,7 +89,8 @@ class Denoiser:
             shape = rows[0].job.shape
             with self._changed:
                 if shape in self._spent:
-                    self._spent[shape] += self._clock() - begun
+                    # Put last, so that of two that had as much the other one is next.
+                    self._spent[shape] = self._spent.pop(shape) + self._clock() - begun
 
     def _take(self) -> list[Row] | None:
         """Wait for rows, and choose those of the next run; None at the end."""
@@ -101,9 +102,10 @@ class Denoiser:
             if self._closed:
                 return None
             shapes = dict.fromkeys(job.shape for job in self._jobs)
+            known = {shape: spent for shape, spent in self._spent.items() if shape in shapes}
             # A size that comes anew has had as much as the others: it neither waits for them nor holds them up.
-            least = min((self._spent[shape] for shape in shapes if shape in self._spent), default=0.0)
-            self._spent = {shape: self._spent.get(shape, least) for shape in shapes}
+            least = min(known.values(), default=0.0)
+            self._spent = {shape: least for shape in shapes if shape not in known} | known
             shape = min(self._spent, key=self._spent.__getitem__)
             rows = self._rows([job for job in self._jobs if job.shape == shape])
             self._count()

@@ -93,6 +93,9 @@ class Row:
         deviation = np.exp(np.float32(0.5) * log_variance.clip(*_LOG_VARIANCE))
         self._kept = job.vae.scale(mean + deviation * self._noise.normal(job.shape))
         self._start = self._noise.normal(job.shape)
+        if job.source.mask is not None:
+            # diffusers' pipelines encode what is left of the picture as well, for models that are shown it.
+            self._noise.normal(job.shape)
         if job.source.anew:
             self.sample = self._start * np.float32(job.plan.initial_scale)
         else:
