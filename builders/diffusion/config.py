@@ -91,13 +91,16 @@ def sizes(recipe: Recipe, pipeline: Pipeline) -> dict[str, Any]:
     Raises RecipeError.
     """
     pictures, multiple, native = recipe.pictures, pipeline.size_multiple, pipeline.native_size
+    most = _position_limit(pipeline)
     asked = [*(pictures.sizes or ()), *([pictures.default_size] if pictures.default_size else [])]
     for size in asked:
-        if any(side % multiple or not 0 < side <= LARGEST_SIDE for side in size):
+        if any(side % multiple or side > most for side in size):
             raise RecipeError(
                 f"The size {size[0]}x{size[1]} does not suit this model: width and height are multiples of {multiple} "
-                f"up to {LARGEST_SIDE}."
+                f"up to {most}."
             )
+    if pictures.max_size is not None and pictures.max_size > most:
+        raise RecipeError(f"max_size {pictures.max_size} is more than this model has positions for: {most}.")
     if pictures.sizes:
         default = pictures.default_size or pictures.sizes[0]
         if default not in pictures.sizes:
@@ -107,7 +110,7 @@ def sizes(recipe: Recipe, pipeline: Pipeline) -> dict[str, Any]:
     return {
         "size_multiple": multiple,
         "min_size": pictures.min_size or least,
-        "max_size": pictures.max_size or min(2 * native, _position_limit(pipeline)),
+        "max_size": pictures.max_size or min(2 * native, most),
         "default_size": pictures.default_size or (native, native),
     }
 
@@ -116,4 +119,4 @@ def _position_limit(pipeline: Pipeline) -> int:
     """The longest side that the denoiser has positions for."""
     if pipeline.family != "stable-diffusion-3":
         return LARGEST_SIDE
-    return int(pipeline.config("transformer")["pos_embed_max_size"]) * pipeline.size_multiple
+    return int(pipeline.config("transformer")["pos_embed_max_size"]) * pipeline.factor * pipeline.patch

@@ -74,9 +74,18 @@ class PipelineHub:
         return _index(Path(path).parent)
 
     def num_parameters(self) -> int | None:
-        """Guess from the sizes of the files, as if they were fp16: the hub has not counted those of pipelines."""
-        sizes = [size for name, size in self._known[1].items() if fnmatch(name, WEIGHTS)]
-        return sum(sizes) // 2 if sizes and None not in sizes else None
+        """Count the parameters in the headers of the files, which the hub hands out without the rest."""
+        from huggingface_hub import HfApi
+
+        commit, files = self._known
+        count = 0
+        for name in [name for name in files if fnmatch(name, WEIGHTS)]:
+            try:
+                known = HfApi().parse_safetensors_file_metadata(self.id, name, revision=commit)
+            except Exception:  # without a network, or of a mirror that cannot: what this is for is only advice
+                return None
+            count += sum(known.parameter_count.values())
+        return count
 
     def scratch_bytes(self) -> int:
         """Need nothing: downloads go into the hub's own cache."""
@@ -88,13 +97,12 @@ class PipelineHub:
 
         progress.update(f"downloading {self.id}")
         commit, files = self._known
-        wanted = sorted(files) or None
-        path = sources.from_hub(self.id, lambda: snapshot_download(self.id, revision=commit, allow_patterns=wanted))
+        path = sources.from_hub(self.id, lambda: snapshot_download(self.id, revision=commit, allow_patterns=files))
         return Checkpoint(Path(path))
 
     @cached_property
-    def _known(self) -> tuple[str, dict[str, Any]]:
-        """The commit, and the needed files with their sizes, asked for once, so that a whole build is of one commit."""
+    def _known(self) -> tuple[str, list[str]]:
+        """The commit and the needed files, asked for once, so that a whole build is of one commit."""
         try:
             from huggingface_hub import HfApi, hf_hub_download, snapshot_download
         except ModuleNotFoundError as error:
@@ -103,7 +111,7 @@ class PipelineHub:
         try:
             info = sources.from_hub(
                 self.id,
-                lambda: HfApi().model_info(self.id, revision=self.revision, timeout=20, files_metadata=True),
+                lambda: HfApi().model_info(self.id, revision=self.revision, timeout=20),
             )
         except SourceUnavailable:
             try:  # What was downloaded once serves without a network.
@@ -112,11 +120,10 @@ class PipelineHub:
                 folder = None
             if folder is None:
                 raise
-            return folder.name, {name: (folder / name).stat().st_size for name in _names(folder)}
+            return folder.name, _names(folder)
         commit = str(info.sha)
         path = sources.from_hub(self.id, lambda: hf_hub_download(self.id, "model_index.json", revision=commit))
-        sizes = {file.rfilename: file.size for file in info.siblings or ()}
-        return commit, {name: sizes[name] for name in needed_files(_index(Path(path).parent), list(sizes))}
+        return commit, needed_files(_index(Path(path).parent), [file.rfilename for file in info.siblings or ()])
 
 
 def find(source: str, revision: str | None = None) -> PipelineFolder | PipelineHub:

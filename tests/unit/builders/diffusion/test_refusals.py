@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from tiny_drawing import drawing
@@ -14,6 +14,7 @@ from builders.diffusion import config, family, pipeline, sources, tensorrt
 from builders.diffusion.networks import load, variant_of
 from builders.diffusion.parts import parts
 from builders.errors import NotEnoughSpace, RecipeError, SourceUnavailable, UnsupportedModel
+from builders.progress import Silent
 
 Pipes = Callable[[str], Path]
 
@@ -169,3 +170,42 @@ def test_plans_take_what_the_recipe_promises(pipes: Pipes) -> None:
     (most,) = [argument for argument in command if argument.startswith("--maxShapes=")]
     assert "hidden_states:1x4x16," in least and "txt_ids:1x24x3" in least and "timestep:1," in least
     assert "hidden_states:16x256x16," in most and "img_ids:16x256x3," in most
+
+
+def test_the_hub_is_asked_once_and_hands_out_what_is_needed(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    names = [str(path.relative_to(copy)) for path in copy.rglob("*") if path.is_file()]
+    asked: list[Any] = []
+
+    class Listed:
+        sha = "0123abc"
+        siblings = tuple(type("File", (), {"rfilename": name}) for name in [*names, "unet/model.bin", "README.md"])
+
+    class Counted:
+        parameter_count: ClassVar = {"F32": 40, "I64": 2}
+
+    def model_info(self: Any, id: str, **more: Any) -> type[Listed]:
+        asked.append(id)
+        return Listed
+
+    def snapshot_download(id: str, *, revision: str, allow_patterns: list[str]) -> str:
+        asked.append((revision, sorted(allow_patterns)))
+        return str(copy)
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", model_info)
+    monkeypatch.setattr(huggingface_hub.HfApi, "parse_safetensors_file_metadata", lambda *_, **__: Counted)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda id, name, revision: str(copy / name))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    hub = sources.find("nobody/nothing-at-all")
+    assert hub.digest() == "hf:nobody/nothing-at-all@0123abc"
+    assert hub.config()["_class_name"] == "StableDiffusionPipeline"
+    assert hub.num_parameters() == 3 * 42
+    assert hub.fetch(copy, Silent()).folder == copy
+    assert asked == ["nobody/nothing-at-all", ("0123abc", sorted(names))]
+
+
+def test_more_than_a_model_has_positions_for_is_refused(pipes: Pipes) -> None:
+    read = pipeline.read(pipes("sd3"))
+    with pytest.raises(RecipeError, match="more than this model has positions for: 48"):
+        config.sizes(drawing(read.folder, pictures={"max_size": 64}), read)
