@@ -63,9 +63,12 @@ def _of_family(pipeline: Pipeline) -> dict[str, Any]:
     return {"patch_size": pipeline.patch} if pipeline.family == "flux" else {}
 
 
-def write(pipeline: Pipeline, name: str, folder: Path) -> dict[str, Any]:
-    """Write `pipeline.json` and the tokenizers into `folder`; give the description. Raises SourceUnavailable."""
-    description = describe(pipeline, name)
+def write(pipeline: Pipeline, name: str, folder: Path, max_batch: int = 16) -> dict[str, Any]:
+    """Write `pipeline.json` and the tokenizers into `folder`; give the description. Raises SourceUnavailable.
+
+    `max_batch` is how many rows each engine takes at once.
+    """
+    description = describe(pipeline, name) | {"max_batch": max_batch}
     for entry in description["tokenizers"]:
         entry["pad_id"] = _write_tokenizer(
             pipeline.folder / entry["folder"], folder / entry["folder"], entry["max_length"]

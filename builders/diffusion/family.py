@@ -88,7 +88,7 @@ class Diffusion:
                 progress.note(f"{name} was written by the older exporter, because the newer said: {how['reason']}")
         engine = folder / "1"
         engine.mkdir()
-        description.write(pipeline, recipe.name, engine)
+        description.write(pipeline, recipe.name, engine, config.batch_of(recipe))
 
         progress.begin("verify", "against diffusers")
         figures: dict[str, Any] = {}
