@@ -7,7 +7,7 @@ and `strength` are not OpenAI's. Nodes send 0 and "" for what their callers left
 import re
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic_core import from_json
 
 from gateway.dialects.forms import Form
@@ -20,10 +20,29 @@ LONGEST_PROMPT = 32_000
 MOST_PICTURES = 16
 """OpenAI's own limit for one edit."""
 
+_WRITTEN_SIZE = {
+    "anyOf": [
+        {"type": "string", "pattern": "^(|auto|[1-9][0-9]{0,4}x[1-9][0-9]{0,4})$"},
+        {"type": "null"},
+    ],
+    "description": "WIDTHxHEIGHT, or `auto`.",
+}
 _SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
 _EFFORTS: dict[str, Effort] = {"low": "low", "high": "high", "hd": "high", "xhigh": "high", "max": "high"}
 
-Prompt = Annotated[str, Field(min_length=1, max_length=LONGEST_PROMPT, pattern=r"\S")]
+
+def _says_something(prompt: str) -> str:
+    if not prompt.strip():
+        raise ValueError("it must say something")
+    return prompt
+
+
+Prompt = Annotated[
+    str,
+    Field(max_length=LONGEST_PROMPT),
+    AfterValidator(_says_something),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": LONGEST_PROMPT, "pattern": r"\S"}),
+]
 Count = Annotated[int | None, Field(ge=0, lt=2**31)]
 Amount = Annotated[float | None, Field(ge=0, le=100)]
 
@@ -47,7 +66,7 @@ class ImageFields(Wire):
 
     model: str | None = None
     n: Annotated[int | None, Field(ge=1, le=10)] = None
-    size: Annotated[str | None, Field(description="WIDTHxHEIGHT, or `auto`.", pattern=r"^(|auto|\d+x\d+)$")] = None
+    size: Annotated[str | None, WithJsonSchema(_WRITTEN_SIZE)] = None
     width: Count = None
     height: Count = None
     response_format: Literal["url", "b64_json", ""] | None = None
