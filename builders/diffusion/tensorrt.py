@@ -101,6 +101,11 @@ def _by_python(part: Part, onnx: Path, plan: Path, limits: Limits, half: bool) -
         raise ExportFailed(f"TensorRT cannot read the exported {part.name}: {said}")
     config = builder.create_builder_config()
     if half:
+        if not hasattr(tensorrt.BuilderFlag, "FP16"):
+            raise ExportFailed(
+                f"TensorRT {tensorrt.__version__} takes the precision from the ONNX, which is fp32: build fp32, or use "
+                "TensorRT 10 for fp16."
+            )
         config.set_flag(tensorrt.BuilderFlag.FP16)
     profile = builder.create_optimization_profile()
     least, usual, most = (limits.shapes(part, which) for which in range(3))
