@@ -73,6 +73,16 @@ models: $(INSTALLED) ## Show the models of the running Triton
 
 ##  ---- developing
 
+.PHONY: postgres
+postgres: ## Install what the tests of tasks on Postgres need, where that can be done
+	@if command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get install -qq -y --no-install-recommends postgresql || \
+	        { apt-get update -qq && apt-get install -qq -y --no-install-recommends postgresql; }; \
+	else \
+	    echo "Postgres is not installed: the tests of tasks on it will be skipped. apt-get install postgresql" >&2; \
+	fi
+
 .PHONY: format check compose test fuzz default-model bench clean
 format: $(INSTALLED) ## Put the code into its form
 	@$(BIN)/ruff check --fix .
@@ -85,7 +95,7 @@ check: $(INSTALLED) compose ## Lint, types, import rules, compose files, and the
 	$(BIN)/lint-imports
 	$(BIN)/pytest tests/unit tests/wire tests/architecture tests/fakes -m "not triton and not gpu" $(ARGS)
 
-test: $(INSTALLED) $(NODE_PACKAGES) default-model ## All tests, with the real Triton and the default models
+test: $(INSTALLED) $(NODE_PACKAGES) default-model postgres ## All tests, with the real Triton and the default models
 	$(BIN)/pytest -m "not gpu" $(ARGS)
 
 FUZZ ?= 1000

@@ -69,12 +69,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         if node:
             tasks.append(asyncio.create_task(node.keep()))
         yield
-        await durable.close()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if node:
-            await node.leave()
+        # Side by side: whoever stops the gateway does not wait for ever.
+        await asyncio.gather(durable.close(), *([node.leave()] if node else []))
         await app.state.media.close()
         await catalog.close()
 
