@@ -124,6 +124,8 @@ def _opened(data: bytes, name: str) -> Image.Image:
         width, height = image.size
     except UnidentifiedImageError:
         raise InvalidValue(f"This is no {', '.join(READ_FORMATS[:-1])} or {READ_FORMATS[-1]}.", name) from None
+    except Image.DecompressionBombError:
+        raise InvalidValue(f"The picture has more than the {MAX_PIXELS} pixels that are taken.", name) from None
     except Exception as error:  # decoders raise whatever they come across in a broken file
         raise InvalidValue(f"This picture cannot be read: {_said(error)}.", name) from None
     if width * height > MAX_PIXELS:

@@ -80,6 +80,7 @@ def test_pictures_are_turned_upright(output_format, orientation):
     assert np.abs(picture.pixels.astype(int) - pixels).mean() < 6
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_a_broken_exif_leaves_the_picture_as_it_is():
     data = saved(Image.fromarray(photo()), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff\x01\x00")
     assert read_picture(data).size == (37, 23)
@@ -160,12 +161,39 @@ def test_what_is_cut_off_is_refused(output_format):
     assert said.startswith("[invalid_value:image] This picture cannot be ")
 
 
-def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded():
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        ((10_000, 5_001), "The picture has 10000 x 5001 pixels; at most 50000000 are taken."),
+        ((60_000, 60_000), "The picture has more than the 50000000 pixels that are taken."),
+    ],
+)
+def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(size, said):
     # A header that claims them, and no pixels behind it.
     data = bytearray(saved(Image.new("1", (16, 16))))
-    data[16:24] = struct.pack(">II", 10_000, 5_001)
+    data[16:24] = struct.pack(">II", *size)
     data[29:33] = struct.pack(">I", zlib.crc32(bytes(data[12:29])))
-    assert "10000 x 5001 pixels; at most 50000000" in refused(bytes(data))
+    assert refused(bytes(data)).endswith(said)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_whatever_is_broken_in_a_file_it_is_read_or_refused():
+    random = np.random.default_rng(8)
+    image = Image.fromarray(photo())
+    palette = image.convert("P")
+    files = [saved(image, output_format) for output_format in ("PNG", "JPEG", "WEBP", "GIF")]
+    files += [saved(palette, "PNG", transparency=3), saved(palette, "GIF", transparency=3)]
+    outcomes = set()
+    for file in files * 40:
+        broken = np.frombuffer(file, np.uint8).copy()
+        places = random.integers(0, random.choice([40, len(broken)]), random.integers(1, 6))
+        broken[places] = random.integers(0, 256, len(places))
+        try:
+            assert read_picture(broken.tobytes()).pixels.shape[2] == 3
+            outcomes.add("read")
+        except InvalidValue:
+            outcomes.add("refused")
+    assert outcomes == {"read", "refused"}
 
 
 def test_a_mask_says_what_may_change_by_its_transparency():
