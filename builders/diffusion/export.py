@@ -24,8 +24,8 @@ TRACED = {"height": 6, "width": 4, "tokens": 11, "patches": 14}
 def export(folder: Path, outputs: Mapping[str, str], report: Path) -> None:
     """Export each part named in `outputs` into the folder there, as `model.onnx` and `model.onnx.data` if it is large.
 
-    `report` becomes a JSON object that says of each part which exporter wrote it, and why not the first. Raises what
-    PyTorch's exporters raise.
+    `report` becomes a JSON object that says of each part which exporter wrote it, and why not the first. Raises
+    SystemExit where neither can.
     """
     pipeline = pipelines.read(folder)
     wrote = {}
@@ -50,12 +50,21 @@ def _export(network: Any, part: Part, path: Path) -> dict[str, str]:
             wrote = {"exporter": "dynamo"}
         except Exception as error:  # a dozen classes of its own, that share none
             path.unlink(missing_ok=True)
-            reason = " ".join(str(error).split())[:500]
+            reason = _one_line(error)
             print(f"{part.name} is traced instead: {reason}", flush=True)  # noqa: T201
-            _by_tracing(network, part, inputs, path)
+            try:
+                _by_tracing(network, part, inputs, path)
+            except Exception as other:
+                raise SystemExit(
+                    f"The {part.name} cannot be exported. The newer exporter: {reason} The older: {_one_line(other)}"
+                ) from None
             _gather(path)
             wrote = {"exporter": "torchscript", "reason": reason}
     return wrote
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:400]
 
 
 def _by_dynamo(network: Any, part: Part, inputs: dict[str, Any], path: Path) -> None:

@@ -57,7 +57,8 @@ class PictureFigures:
 
     pictures: int
     steps: int
-    size: tuple[int, int]
+    width: int
+    height: int
     latent_difference: float
     """Largest difference of a number of the finished latents, over their largest number."""
     pixel_difference: float
@@ -140,7 +141,8 @@ def verify_pictures(pipeline: Pipeline, engines: Engines, guidance: float) -> Pi
     figures = PictureFigures(
         IMAGES,
         STEPS,
-        (wanted.width, wanted.height),
+        wanted.width,
+        wanted.height,
         _difference(ours.latents, theirs.latents) / scale,
         _difference(ours.pictures, theirs.pictures),
         float(np.abs(ours.pictures - theirs.pictures).mean()),
