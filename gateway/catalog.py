@@ -16,6 +16,7 @@ import structlog
 from gateway import recognition
 from gateway.endpoints import Endpoint, Model
 from gateway.errors import RETRY_AFTER, GatewayError, ModelNotFound, Overloaded, ServerGone, UnsupportedOption
+from gateway.media import scaling
 from gateway.operations.chat import Chat
 from gateway.operations.complete import Complete
 from gateway.operations.edit_image import EditImage
@@ -24,6 +25,7 @@ from gateway.operations.generate_image import GenerateImage
 from gateway.operations.transcribe import Transcribe
 from gateway.prompting import conversation
 from gateway.telemetry import Trace
+from gateway.tensors import Response
 from gateway.triton import IndexEntry, ModelConfig, Triton
 
 _DOWN_INTERVAL = 0.5
@@ -82,6 +84,10 @@ class Catalog:
             _must_offer(model, operation)
         return model
 
+    def is_alias(self, name: str | None) -> bool:
+        """Whether `name` is another name of a model, and no model's own."""
+        return name in self._aliases and not any(m.name == name for e in self.endpoints for m in e.models)
+
     def _find(self, name: str) -> Model:
         holders = [(e, m) for e in self.endpoints for m in e.models if m.name == name]
         if not holders and name in self._aliases:
@@ -124,7 +130,7 @@ class Catalog:
                 )
                 async with (
                     aclosing(responses),
-                    aclosing(model.signature.decode(asked, responses, model.config)) as events,
+                    aclosing(_decoded(model, asked, responses)) as events,
                 ):
                     async for event in events:
                         work.saw(event)
@@ -251,6 +257,11 @@ class Catalog:
         """Close the connections to all endpoints."""
         for endpoint in self.endpoints:
             await endpoint.triton.close()
+
+
+def _decoded(model: Model, asked: Request, responses: AsyncGenerator[Response]) -> AsyncGenerator[Any]:
+    events = model.signature.decode(asked, responses, model.config)
+    return scaling.fitted(events, asked) if isinstance(asked, GenerateImage) and asked.scaled else events
 
 
 def _must_offer(model: Model, operation: type) -> None:

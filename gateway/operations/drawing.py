@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import log
 from typing import Any, Self
 
 from gateway.operations.generate_image import Effort
@@ -56,6 +57,17 @@ class Drawing:
             for at, side in enumerate((width, height))
         )
 
+    def nearest(self, width: int, height: int) -> tuple[int, int]:
+        """The size that it draws whose shape, and then whose area, is most like this one."""
+        if self.sizes:
+            return min(self.sizes, key=lambda size: _distance(size, (width, height)))
+        least, most = self.least or (1, 1), self.most or (width, height)
+        return self._side(width, least[0], most[0]), self._side(height, least[1], most[1])
+
+    def _side(self, side: int, least: int, most: int) -> int:
+        side = max(least, min(side, most)) // self.multiple * self.multiple
+        return side if side >= least else side + self.multiple
+
     def steps(self, effort: Effort) -> int | None:
         """The steps that an effort takes; None is the model's own number."""
         if self.default_steps is None or effort == "medium":
@@ -81,6 +93,12 @@ _NUMBERS = (
     *("sizes", "size_multiple", "min_size", "max_size", "default_size"),
     *("default_steps", "max_steps", "max_images"),
 )
+
+
+def _distance(size: tuple[int, int], other: tuple[int, int]) -> tuple[float, float]:
+    """How unlike two sizes are: in shape, and in area."""
+    shape = abs(log(size[0] * other[1] / (size[1] * other[0])))
+    return round(shape, 6), abs(log(size[0] * size[1] / (other[0] * other[1])))
 
 
 def _size(value: Any) -> tuple[int, int]:

@@ -12,9 +12,10 @@ Effort: TypeAlias = Literal["low", "medium", "high"]
 class GenerateImage:
     """Draw `n` pictures of what `prompt` says. `None` leaves the choice to the model.
 
-    `width` and `height` are in pixels. `effort` is for requests without `steps`: a model that tells its
-    usual number takes half of it for `low`, and twice as many for `high`. Picture i has the seed `seed` + i. `quality`
-    is that of the encoding, 0 to 100. `partial_images` is how many previews of each picture are sent on the way.
+    `width` and `height` are in pixels. With `scaled`, a size that the model does not draw is drawn in the one that is
+    nearest to it and brought to size, instead of being refused. `effort` is for requests without `steps`: a model that
+    tells its usual number takes half of it for `low`, and twice as many for `high`. Picture i has the seed `seed` + i.
+    `quality` is that of the encoding, 0 to 100. `partial_images` is how many previews of each picture are sent.
     """
 
     model: str
@@ -23,6 +24,7 @@ class GenerateImage:
     n: int = 1
     width: int | None = None
     height: int | None = None
+    scaled: bool = False
     steps: int | None = None
     effort: Effort = "medium"
     guidance_scale: float | None = None

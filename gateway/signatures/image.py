@@ -17,6 +17,11 @@ _FIELDS = {"num_images": "n", "width": "size", "height": "size", "quality": "out
 """What callers call these tensors; the others they call by their names."""
 
 
+_LEAST_SIDE = 64
+_MOST_PIXELS = 3840 * 2160
+"""What a picture can be scaled to: OpenAI's own largest size, and nothing too small to see."""
+
+
 def encode(request: GenerateImage, config: ModelConfig) -> list[Tensor]:
     """Return the tensors of `request`.
 
@@ -65,12 +70,19 @@ def _size(request: GenerateImage, drawing: Drawing) -> tuple[int | None, int | N
         return None, None
     default = drawing.default_size or (request.height or request.width or 0, request.width or request.height or 0)
     width, height = request.width or default[0], request.height or default[1]
-    if not drawing.has(width, height):
+    if drawing.has(width, height):
+        return width, height
+    whole = request.width is not None and request.height is not None
+    if not (request.scaled and whole and _can_be_scaled(width, height)):
         raise UnsupportedOption(
             f"This model does not draw pictures of {written((width, height))}; it draws {drawing.told()}.",
             param="width",
         )
-    return width, height
+    return drawing.nearest(width, height)
+
+
+def _can_be_scaled(width: int, height: int) -> bool:
+    return min(width, height) >= _LEAST_SIDE and width * height <= _MOST_PIXELS
 
 
 def check(parameters: Mapping[str, str]) -> None:

@@ -20,6 +20,7 @@ _TYPES: dict[type[errors.GatewayError], tuple[str, int]] = {
     errors.RequestTooLarge: ("invalid_request_error", 1001),
     errors.RateLimited: ("rate_limit_error", 1017),
     errors.Overloaded: ("overloaded_error", 1017),
+    errors.StorageFull: ("server_error", 1008),
     errors.ModelFailed: ("server_error", 1007),
     errors.ModelTimeout: ("server_error", 1005),
     errors.GatewayError: ("server_error", 5000),

@@ -10,8 +10,14 @@ from typing import Any
 from fastapi import Request
 
 from gateway import delivery
+from gateway.catalog import Catalog
 from gateway.dialects.forms import Upload
-from gateway.dialects.vocabulary.images import MOST_PICTURES, CreateImageRequest, CreateImageVariationRequest
+from gateway.dialects.vocabulary.images import (
+    MOST_PICTURES,
+    CreateImageRequest,
+    CreateImageVariationRequest,
+    ImageFields,
+)
 from gateway.dialects.vocabulary.keeping import Keeping
 from gateway.errors import InvalidRequest, UnsupportedOption
 from gateway.media.allowance import Allowance
@@ -24,7 +30,7 @@ async def generation(body: CreateImageRequest, model: str, request: Request) -> 
     """Return what `body` asks of `model`, an edit where it begins with pictures. Raises as `edit` does."""
     if body.edits:
         return await edit(body, model, request)
-    return GenerateImage(model=model, prompt=body.prompt, **body.options())
+    return GenerateImage(model=model, prompt=body.prompt, scaled=_scaled(body, request), **body.options())
 
 
 async def edit(body: CreateImageRequest, model: str, request: Request) -> EditImage:
@@ -46,6 +52,7 @@ async def edit(body: CreateImageRequest, model: str, request: Request) -> EditIm
         images=tuple(found[: len(references)]),
         mask=found[-1] if masks else None,
         strength=body.strength,
+        scaled=_scaled(body, request),
         **options,
     )
 
@@ -54,7 +61,20 @@ async def variation(body: CreateImageVariationRequest, model: str, request: Requ
     """Do the same for a request without a prompt."""
     options = body.options()
     found = await delivery.whole(request, _fetch(request, _named(body.image, "image")))
-    return EditImage(model=model, prompt="", images=tuple(found), strength=body.strength, **options)
+    return EditImage(
+        model=model,
+        prompt="",
+        images=tuple(found),
+        strength=body.strength,
+        scaled=_scaled(body, request),
+        **options,
+    )
+
+
+def _scaled(body: ImageFields, request: Request) -> bool:
+    """Who asks for a model by another's name expects the sizes of that one."""
+    catalog: Catalog = request.app.state.catalog
+    return catalog.is_alias(body.model)
 
 
 def _named(given: Any, name: str) -> list[tuple[str, Any]]:

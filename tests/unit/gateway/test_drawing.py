@@ -57,6 +57,23 @@ def test_what_is_not_as_documented_is_refused(said: dict) -> None:
         of(**said)
 
 
+@pytest.mark.parametrize(
+    ("said", "asked", "nearest"),
+    [
+        ({"sizes": [[128, 128], [1024, 1024], [192, 128]]}, (512, 512), (1024, 1024)),
+        ({"sizes": [[128, 128], [1024, 1024], [192, 128]]}, (200, 200), (128, 128)),
+        ({"sizes": [[128, 128], [192, 128]]}, (1792, 1024), (192, 128)),
+        ({"sizes": [[128, 128], [192, 128]]}, (100, 900), (128, 128)),
+        ({"size_multiple": 8, "min_size": 60, "max_size": 250}, (50, 1000), (64, 248)),
+        ({"size_multiple": 16}, (1000, 33), (992, 32)),
+    ],
+)
+def test_the_nearest_size(said: dict, asked: tuple[int, int], nearest: tuple[int, int]) -> None:
+    drawing = of(**said)
+    assert drawing.nearest(*asked) == nearest
+    assert drawing.has(*nearest)
+
+
 def test_efforts() -> None:
     drawing = of(default_steps=20, max_steps=30)
     assert [drawing.steps(effort) for effort in ("low", "medium", "high")] == [10, None, 30]

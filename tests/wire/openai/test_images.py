@@ -107,6 +107,42 @@ async def test_another_name_of_a_model(gateway: Gateway, triton: FakeTriton) -> 
     assert "dall-e-3" not in [model["id"] for model in (await gateway.http.get("/v1/models")).json()["data"]]
 
 
+@pytest.mark.parametrize(
+    ("size", "drawn", "form"),
+    [
+        ("512x512", (1024, 1024), "png"),
+        ("256x256", (128, 128), "png"),
+        ("1792x1024", (192, 128), "jpeg"),
+        ("300x200", (192, 128), "webp"),
+        ("128x128", (128, 128), "png"),
+    ],
+)
+async def test_who_asks_by_another_name_gets_the_sizes_of_that_model(
+    gateway: Gateway, triton: FakeTriton, size: str, drawn: tuple[int, int], form: str
+) -> None:
+    fields = {"size": size, "seed": 3, "output_format": form}
+    response = await draw(gateway, "dall-e-3", **fields)
+    (image,) = shown(response)
+    assert told(triton.calls[-1])["width"] == drawn[0] and told(triton.calls[-1])["height"] == drawn[1]
+    assert "{}x{}".format(*image.size) == response.json()["size"] == size
+    assert image.format == form.upper()
+    assert all(abs(a - b) < 8 for a, b in zip(image.getpixel((9, 9)), colour(3), strict=True))
+    if drawn != tuple(map(int, size.split("x"))):
+        assert (await draw(gateway, "shapes", **fields)).status_code == 400
+
+
+async def test_previews_have_the_size_of_the_picture(gateway: Gateway) -> None:
+    body = {"model": "dall-e-3", "prompt": "x", "size": "256x256", "stream": True, "partial_images": 1}
+    events = named_events(await gateway.http.post(DRAW, json=body))
+    assert [data["size"] for _, data in events] == ["256x256"] * 2
+
+
+@pytest.mark.parametrize("size", ["1x1", "63x64", "9999x9999", "99999x99999"])
+async def test_no_name_makes_a_picture_of_any_size(gateway: Gateway, size: str) -> None:
+    response = await draw(gateway, "dall-e-3", size=size)
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "size")
+
+
 async def test_the_parts_of_a_model_are_not_offered(gateway: Gateway) -> None:
     listed = {model["id"]: model for model in (await gateway.http.get("/v1/models")).json()["data"]}
     assert "shapes-denoiser" not in listed

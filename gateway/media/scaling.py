@@ -1,0 +1,39 @@
+"""Pictures in sizes that the model that drew them does not draw."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import replace
+from io import BytesIO
+
+from gateway.errors import ModelFailed
+from gateway.media import pictures
+from gateway.operations.generate_image import GenerateImage, Image, ImageEvent, PartialImage
+
+_QUALITY = 95
+"""Of JPEG and WebP, where the request does not say."""
+
+
+async def fitted(events: AsyncGenerator[ImageEvent], request: GenerateImage) -> AsyncGenerator[ImageEvent]:
+    """Yield the same events, their pictures in the size of `request`. Raises `ModelFailed` for what is no picture."""
+    async with aclosing(events):
+        async for event in events:
+            if isinstance(event, Image | PartialImage):
+                try:
+                    event = replace(event, data=await asyncio.to_thread(_scaled, event.data, request))
+                except (OSError, SyntaxError, ValueError):
+                    raise ModelFailed("The model gave what is no picture.") from None
+            yield event
+
+
+def _scaled(data: bytes, request: GenerateImage) -> bytes:
+    from PIL import Image as Pillow
+
+    size = (request.width or 0, request.height or 0)
+    if 0 in size or pictures.size(data) == size:
+        return data
+    file = BytesIO()
+    with Pillow.open(BytesIO(data)) as image:
+        scaled = image.resize(size, Pillow.Resampling.LANCZOS)
+        scaled.save(file, request.output_format, quality=_QUALITY if request.quality is None else request.quality)
+    return file.getvalue()
