@@ -20,7 +20,7 @@ class StoreError(Exception):
 
 def folder(settings: Settings) -> Path | None:
     """Return the folder that the settings name, absolute; None where files lie in a bucket."""
-    if settings.files is None:
+    if not settings.files:
         return (settings.state / "files").resolve()
     address = urlsplit(settings.files)
     if address.scheme == "file":

@@ -5,7 +5,6 @@ share a Postgres see one another by its advisory locks, which it frees when a co
 """
 
 import fcntl
-import os
 import socket
 import uuid
 from contextlib import suppress
@@ -70,7 +69,6 @@ def _locked(file: IO[str]) -> bool:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    os.set_inheritable(file.fileno(), False)
     return True
 
 
@@ -89,15 +87,20 @@ class Roll:
             return others - self._seat.taken() if others else set()
         connection = self._connection
         if connection is None or connection.closed:
-            connection = self._connection = self._present()
-        # Always asked, though there may be no others: it shows whether the lock is still held.
+            connection = self._connection = psycopg.connect(
+                self._database.url, autocommit=True, **self._database.connect_options(patient=False)
+            )
+        # Always asked, though there may be no others: it shows whether this gateway still holds its own.
         found = connection.execute(
-            "SELECT objid::bigint FROM pg_locks"
+            "SELECT objid::bigint, pid = pg_backend_pid() FROM pg_locks"
             " WHERE locktype = 'advisory' AND granted AND classid = %s AND objsubid = 2"
             " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
             (_CLASS,),
-        )
-        held = {row[0] for row in found}
+        ).fetchall()
+        if not any(ours for _, ours in found):
+            # Where it is taken, a connection of this gateway's has broken and is not missed yet: next time it is free.
+            connection.execute("SELECT pg_try_advisory_lock(%s, %s)", (_CLASS, _signed(_number(self._seat.name))))
+        held = {number for number, _ in found}
         return {name for name in others if _number(name) not in held}
 
     def leave(self) -> None:
@@ -105,14 +108,6 @@ class Roll:
         if self._connection is not None:
             with suppress(psycopg.Error):
                 self._connection.close()
-
-    def _present(self) -> "psycopg.Connection[Any]":
-        connection = psycopg.connect(
-            self._database.url, autocommit=True, **self._database.connect_options(patient=False)
-        )
-        # Where it is taken, that is this gateway's own lock of a connection that broke and was not missed yet.
-        connection.execute("SELECT pg_try_advisory_lock(%s, %s)", (_CLASS, _signed(_number(self._seat.name))))
-        return connection
 
 
 def _number(name: str) -> int:

@@ -1,0 +1,89 @@
+"""Who is alive: by locks that end with whoever holds them."""
+
+import multiprocessing
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from gateway.settings import Settings
+from gateway.tasks.database import Database, DatabaseError, check
+from gateway.tasks.presence import Roll, Seat
+from tests.tasks.postgres import Postgres
+
+
+def test_the_successor_takes_the_seat_of_the_dead(tmp_path: Path) -> None:
+    first, second = Seat(tmp_path), Seat(tmp_path)
+    assert first.name != second.name and first.taken() == second.taken() == {first.name, second.name}
+    gone = first.name
+    first.leave()
+    assert second.taken() == {second.name}
+    third = Seat(tmp_path)
+    assert third.name == gone and second.taken() == {gone, second.name}
+
+
+def _sit(folder: Path, told: "multiprocessing.SimpleQueue[str]") -> None:
+    seat = Seat(folder)
+    told.put(seat.name)
+    multiprocessing.Event().wait()
+
+
+def test_a_killed_process_leaves_its_seat(tmp_path: Path) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    told = spawn.SimpleQueue()
+    process = spawn.Process(target=_sit, args=(tmp_path, told), daemon=True)
+    process.start()
+    name = told.get()
+    own = Seat(tmp_path)
+    assert own.name != name and own.taken() == {own.name, name}
+    process.kill()
+    process.join()
+    assert own.taken() == {own.name} and Seat(tmp_path).name == name
+
+
+def test_a_folder_that_was_copied_stands_for_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seat = Seat(tmp_path)
+    seat.leave()
+    monkeypatch.setattr("socket.gethostname", lambda: "another-machine")
+    assert Seat(tmp_path).name.startswith("another-machine-") and not seat.name.startswith("another-machine-")
+
+
+def test_those_who_share_a_postgres_see_one_another(postgres: Postgres, tmp_path: Path) -> None:
+    def roll(name: str) -> tuple[Roll, str]:
+        seat = Seat(tmp_path / name)
+        return Roll(Database(Settings(tasks=postgres.url("postgres"), state=tmp_path / name)), seat), seat.name
+
+    (one, first), (two, second) = roll("one"), roll("two")
+    assert one.absent({first, second, "gone"}) == {second, "gone"}, "the second has not come yet"
+    assert two.absent(set()) == set()
+    assert one.absent({first, second, "gone"}) == {"gone"} == two.absent({first, second, "gone"})
+    # A connection that is ended from outside: absent, until the gateway looks again.
+    with psycopg.connect(postgres.url("postgres"), autocommit=True) as admin:
+        admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tritonic'")
+    for broken in (one, two):
+        with pytest.raises(psycopg.Error):
+            broken.absent(set())
+        broken.absent(set())
+    assert one.absent({second, "gone"}) == {"gone"} == two.absent({first, "gone"})
+    two.leave()
+    assert one.absent({second}) == {second}
+
+
+@pytest.mark.parametrize("wrong", ["mysql://host/tasks", "tasks.sqlite", "sqlite:tasks"])
+def test_a_database_that_cannot_be_is_refused_at_the_start(wrong: str) -> None:
+    with pytest.raises(DatabaseError, match="TRITONIC_TASKS"):
+        check(Settings(tasks=wrong))
+
+
+def test_a_password_is_not_told() -> None:
+    with pytest.raises(DatabaseError) as refused:
+        check(Settings(tasks="postgresl://user:secret@host/tasks"))
+    assert "secret" not in str(refused.value)
+
+
+def test_the_file_is_for_its_owner_alone(tmp_path: Path) -> None:
+    database = Database(Settings(state=tmp_path / "state"))
+    assert not database.is_there
+    database.prepare()
+    assert database.is_there and database.path is not None
+    assert database.path.stat().st_mode & 0o777 == 0o600
