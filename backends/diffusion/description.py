@@ -61,7 +61,7 @@ class Description:
 
     `guidance` is how the denoiser is held to the prompt: `classifier-free`, by a second row that it is led away from;
     `embedded`, by an input of its own; `none`, not at all. Sides of pictures are multiples of `size_multiple` pixels.
-    `max_batch` is what every component takes at once.
+    `max_batch` is what every component takes at once; 0 where that is not said.
     """
 
     family: str
@@ -74,7 +74,7 @@ class Description:
     vae: Vae
     size_multiple: int
     guidance: str = "classifier-free"
-    max_batch: int = 16
+    max_batch: int = 0
     extras: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -122,6 +122,6 @@ def _read(values: dict[str, Any]) -> Description:
         ),
         size_multiple=int(values.pop("size_multiple", 8 * int(vae.get("factor", 8)))),
         guidance=guidance,
-        max_batch=int(values.pop("max_batch", 16)),
+        max_batch=int(values.pop("max_batch", 0)),
         extras=values,
     )

@@ -1,6 +1,7 @@
 """From a pipeline's version folder to a desk that takes requests."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,16 @@ from backends.diffusion.preparing import Preparing
 from backends.diffusion.schedulers import make
 from backends.diffusion.texts import TextEncoders
 
+_BATCH = 16
+
 
 def load(folder: Path, parameters: Mapping[str, Mapping[str, Any]], components: Components) -> tuple[Desk, Figures]:
     """Open a desk. Raises `FileNotFoundError`, or `ValueError` with a sentence that says what is wrong."""
     description = read_description(folder)
     options = read_options(parameters, description.size_multiple)
+    # Guidance doubles rows, and the builder has components take as many.
+    most = description.max_batch or max(_BATCH, 2 * options.max_rows)
+    description = replace(description, max_batch=most)
     scheduler = make(description.scheduler, description.family, description.size_multiple)
     family = make_family(description, TextEncoders(folder, description, components))
     figures = Figures()
