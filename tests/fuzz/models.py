@@ -5,7 +5,7 @@ import os
 
 from hypothesis import HealthCheck, Phase, settings
 
-from tests.fakes.script import Model, Say
+from tests.fakes.script import Draw, Model, Say
 
 _TOKEN = {"5": {"logprob": -0.25, "rank": 1, "decoded_token": "a", "bytes": [97]}}
 _ODDS = json.dumps([_TOKEN])
@@ -19,8 +19,9 @@ FUZZED = [
         parameters={"reasoning_parser": "think"},
     ),
     Model("vectors", embedding=True),
+    Model("shapes", (Draw(1),), drawing=True),
 ]
-SPEAKING = [model.name for model in FUZZED[:-1]]
+SPEAKING = [model.name for model in FUZZED[:-2]]
 
 EXAMPLES = int(os.environ.get("TRITONIC_FUZZ_EXAMPLES", "0"))
 

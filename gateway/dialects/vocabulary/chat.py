@@ -80,7 +80,7 @@ class CreateChatCompletionRequest(SamplingFields):
     add_special_tokens: NotTrue = None
     documents: NoList = None
     echo: NotTrue = None
-    mm_processor_kwargs: Annotated[Any, WithJsonSchema({"type": ["object", "null"], "maxProperties": 0})] = None
+    mm_processor_kwargs: NoList = None
     function_call: Annotated[Any, WithJsonSchema({"enum": ["auto", "none", None]})] = None
     functions: NoList = None
     modalities: Annotated[Any, WithJsonSchema({"enum": [["text"], None]})] = None

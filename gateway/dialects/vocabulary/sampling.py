@@ -30,7 +30,7 @@ Nothing = Annotated[Any, WithJsonSchema({"type": "null"})]
 """The type of a field that is known and not carried: `refuse` refuses whatever asks for something."""
 
 NotTrue = Annotated[Any, WithJsonSchema({"enum": [False, None]})]
-NoList = Annotated[Any, WithJsonSchema({"type": ["array", "null"], "maxItems": 0})]
+NoList = Annotated[Any, WithJsonSchema({"enum": [[], {}, None]})]
 
 # Options of streams are refused where there is none.
 STREAM_OPTIONS: dict[str, Any] = {
@@ -96,7 +96,7 @@ class SamplingFields(Wire):
     structural_tag: Nothing = None
     truncate_prompt_tokens: Nothing = None
     use_beam_search: NotTrue = None
-    vllm_xargs: Annotated[Any, WithJsonSchema({"type": ["object", "null"], "maxProperties": 0})] = None
+    vllm_xargs: NoList = None
 
     def sampling(self, max_tokens: int | None, structure: Structure | None = None, **logprobs: int | None) -> Sampling:
         """Return what was given; `max_tokens` and `logprobs` because chat has other names for them.
