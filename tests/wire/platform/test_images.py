@@ -4,6 +4,7 @@ import asyncio
 import base64
 import io
 import json
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,30 @@ async def test_a_generation_as_a_form(drawn: Gateway) -> None:
     fields = {"prompt": (None, PROMPT), "model": (None, MODEL), "n": (None, "2"), "async": (None, "false")}
     answer = ok(await drawn.http.post(GENERATIONS, files=fields))
     assert [size(each["b64_json"]) for each in answer["data"]] == [(128, 128)] * 2
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+@pytest.mark.parametrize("path", [GENERATIONS, EDITS])
+async def test_forms_as_the_document_prints_them(drawn: Gateway, tmp_path: Path, path: str) -> None:
+    """Its header names no boundary; curl adds it."""
+    file = tmp_path / "example1.jpg"
+    file.write_bytes(picture("JPEG"))
+    command = ["curl", "--noproxy", "*", "-s", "-X", "POST", f"{drawn.url}{path}"]
+    command += ["--header", "Authorization: Bearer <你的许可证>", "--header", "Content-Type: multipart/form-data"]
+    command += ["--form", f'image[]=@"{file}"'] if path == EDITS else []
+    command += ["--form", f'prompt="{PROMPT}"', "--form", f'model="{MODEL}"']
+    curl = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    out, _ = await curl.communicate()
+    (only,) = exactly(answers.Images, out).data
+    assert size(only.b64_json) == (128, 128)
+
+
+async def test_who_hangs_up_stops_the_model(drawn: Gateway, studio: FakeTriton) -> None:
+    before = len(studio.calls)
+    asking = asyncio.create_task(drawn.http.post(GENERATIONS, json={"prompt": PROMPT, "model": "slow"}))
+    await studio.call("slow", before, seconds=10)
+    asking.cancel()
+    await studio.gives_up("slow", before, seconds=1)
 
 
 async def test_a_url(drawn: Gateway) -> None:
