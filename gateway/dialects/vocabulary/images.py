@@ -159,7 +159,7 @@ class CreateImageRequest(ImageFields):
     image: References = None
     images: References = None
     mask: Reference = None
-    strength: Annotated[float | None, Field(ge=0, le=1)] = None
+    strength: Annotated[float | None, Field(gt=0, le=1)] = None
 
     @property
     def edits(self) -> bool:
@@ -188,7 +188,7 @@ class CreateImageVariationRequest(ImageFields):
     )
 
     image: Reference
-    strength: Annotated[float | None, Field(ge=0, le=1)] = None
+    strength: Annotated[float | None, Field(gt=0, le=1)] = None
 
 
 def form(schema: type[ImageFields], *files: str) -> dict[str, Any]:
