@@ -65,15 +65,11 @@ def _edited(request: EditImage) -> list[Tensor]:
 
 
 def _size(request: GenerateImage, drawing: Drawing) -> tuple[int | None, int | None]:
-    """The size to ask for; one side alone is completed by the default of the other."""
-    if request.width is None and request.height is None:
-        return None, None
-    default = drawing.default_size or (request.height or request.width or 0, request.width or request.height or 0)
-    width, height = request.width or default[0], request.height or default[1]
-    if drawing.has(width, height):
+    """The size to ask for. One side alone is completed by the model, and refused by it."""
+    width, height = request.width, request.height
+    if width is None or height is None or drawing.has(width, height):
         return width, height
-    whole = request.width is not None and request.height is not None
-    if not (request.scaled and whole and _can_be_scaled(width, height)):
+    if not (request.scaled and _can_be_scaled(width, height)):
         raise UnsupportedOption(
             f"This model does not draw pictures of {written((width, height))}; it draws {drawing.told()}.",
             param="width",

@@ -28,7 +28,7 @@ async def test_a_prompt_alone(gateway: Gateway, triton: FakeTriton) -> None:
         ({"size": "auto"}, {}),
         ({"size": "", "width": 0, "height": 0, "step": 0, "response_format": "b64_json"}, {}),
         ({"width": 192, "height": 128}, {"width": 192, "height": 128}),
-        ({"width": 192}, {"width": 192, "height": 128}),
+        ({"width": 192}, {"width": 192}),
         ({"size": "192x128", "width": 192, "height": 128}, {"width": 192, "height": 128}),
         ({"steps": 7}, {"steps": 7}),
         ({"step": 7}, {"steps": 7}),

@@ -32,7 +32,7 @@ UNSUPPORTED = "unsupported_parameter"
         ({"size": "\u0661\u0662\u0668x128"}, "size", "invalid_value"),
         ({"size": 128}, "size", "invalid_value"),
         ({"width": -1}, "width", "invalid_value"),
-        ({"width": 7}, "size", UNSUPPORTED),
+        ({"width": 7, "height": 128}, "size", UNSUPPORTED),
         ({"size": "128x128", "width": 192}, "size", "invalid_value"),
         ({"prompt": ""}, "prompt", "invalid_value"),
         ({"prompt": " \n\t"}, "prompt", "invalid_value"),
