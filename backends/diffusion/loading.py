@@ -27,7 +27,7 @@ def load(folder: Path, parameters: Mapping[str, Mapping[str, Any]], components: 
     # Guidance doubles rows, and the builder has components take as many.
     most = description.max_batch or max(_BATCH, 2 * options.max_rows)
     description = replace(description, max_batch=most)
-    scheduler = make(description.scheduler, description.family, description.size_multiple)
+    scheduler = make(description.scheduler, description.family, 2 * description.vae.factor)
     family = make_family(description, TextEncoders(folder, description, components))
     figures = Figures()
     denoiser = Denoiser(components, family, description, options.max_rows, figures)

@@ -13,7 +13,7 @@ from backends.serving.errors import InvalidValue
 MAX_PIXELS = 50_000_000
 """More than a telephone's camera makes; in RGBA they take 200 MB."""
 
-READ_FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
+READ_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 FORMATS = ("png", "jpeg", "webp")
 """Those that are written."""
 
@@ -53,8 +53,9 @@ class Picture:
 
 
 def read_picture(data: bytes, name: str = "image") -> Picture:
-    """Decode a PNG, JPEG, WebP or GIF. Raises `InvalidValue` for the input `name` where it is none, broken, cut off, or
-    larger than `MAX_PIXELS`.
+    """Decode a PNG, JPEG, WebP, GIF or BMP.
+
+    Raises `InvalidValue` for the input `name` where it is none, broken, cut off, or larger than `MAX_PIXELS`.
     """
     return _picture(_opened(data, name))
 

@@ -44,7 +44,7 @@ def refused(data, name="image"):
     return str(caught.value)
 
 
-@pytest.mark.parametrize(("output_format", "most"), [("PNG", 0), ("JPEG", 40), ("WEBP", 60), ("GIF", 60)])
+@pytest.mark.parametrize(("output_format", "most"), [("PNG", 0), ("JPEG", 40), ("WEBP", 60), ("GIF", 60), ("BMP", 0)])
 def test_formats_are_read(output_format, most):
     pixels = photo()
     picture = read_picture(saved(Image.fromarray(pixels), output_format))
@@ -148,12 +148,14 @@ def test_of_what_moves_the_first_frame_counts():
         assert red[2] < 15
 
 
-@pytest.mark.parametrize("data", [b"", b"GIF", b"no picture at all", b"<svg/>", saved(Image.new("RGB", (4, 4)), "BMP")])
+@pytest.mark.parametrize(
+    "data", [b"", b"GIF", b"no picture at all", b"<svg/>", saved(Image.new("RGB", (4, 4)), "TIFF")]
+)
 def test_what_is_no_picture_is_refused(data):
-    assert refused(data, "mask") == "[invalid_value:mask] This is no PNG, JPEG, WEBP or GIF."
+    assert refused(data, "mask") == "[invalid_value:mask] This is no PNG, JPEG, WEBP, GIF or BMP."
 
 
-@pytest.mark.parametrize("output_format", ["PNG", "JPEG", "WEBP", "GIF"])
+@pytest.mark.parametrize("output_format", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])
 def test_what_is_cut_off_is_refused(output_format):
     random = np.random.default_rng(3).integers(0, 256, (60, 80, 3)).astype(np.uint8)
     data = saved(Image.fromarray(random), output_format)
