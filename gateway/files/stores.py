@@ -44,7 +44,8 @@ def _store(settings: Settings, *, make: bool) -> ObjectStore:
     local = folder(settings)
     if local is not None:
         if make:
-            local.mkdir(parents=True, exist_ok=True, mode=0o750)
+            # Who is told a path has to be able to follow it, whoever that is on this machine.
+            local.mkdir(parents=True, exist_ok=True, mode=0o755 if settings.files_style == "path" else 0o750)
             return LocalStore(local)
         return LocalStore()
     assert settings.files is not None

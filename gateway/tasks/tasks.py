@@ -24,8 +24,8 @@ from gateway.telemetry import Metrics
 if TYPE_CHECKING:  # 50 MB and half a second, which only those pay who have tasks
     from gateway.tasks.keeping import Keeping
 
-_OPENING_PATIENCE = 10.0
-"""Seconds that the first caller waits for the database to be made."""
+_OPENING_PATIENCE = 20.0
+"""Seconds that the first callers wait for the database to be made. Once it has failed to be, nobody waits."""
 _LONGEST_KEY = 256
 _ID = re.compile(r"task_[0-9a-f]{32}")
 
@@ -42,6 +42,7 @@ class Tasks:
         self._metrics = metrics
         self._keeping: Keeping | None = None
         self._opening: asyncio.Task[None] | None = None
+        self._tried = asyncio.Event()
         self._closed = False
         self._log = structlog.get_logger("gateway.tasks")
 
@@ -149,18 +150,17 @@ class Tasks:
         if self._closed:
             raise Overloaded("The service is stopping.", retry_after=RETRY_AFTER)
         if self._keeping is None:
-            opening = self._open()
+            self._open()
             with suppress(TimeoutError):
                 async with asyncio.timeout(_OPENING_PATIENCE):
-                    await asyncio.shield(opening)
+                    await self._tried.wait()
         if self._keeping is None:
             raise Overloaded("The database of the tasks does not answer.", retry_after=RETRY_AFTER)
         return self._keeping
 
-    def _open(self) -> "asyncio.Task[None]":
-        if self._opening is None or (self._opening.done() and self._keeping is None):
+    def _open(self) -> None:
+        if self._opening is None:
             self._opening = asyncio.create_task(self._try_to_open())
-        return self._opening
 
     async def _try_to_open(self) -> None:
         """Open the database, again and again until it is there."""
@@ -176,6 +176,8 @@ class Tasks:
             else:
                 self._log.info("tasks are kept", seconds=round(time.monotonic() - began, 1))
                 return
+            finally:
+                self._tried.set()
             await asyncio.sleep(wait)
             wait = min(2 * wait, 5.0)
 

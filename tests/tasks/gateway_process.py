@@ -18,7 +18,8 @@ OWNER = "anybody"
 @app.post("/tests/tasks")
 async def submit(request: Request):
     tasks: Tasks = request.app.state.tasks
-    return dataclasses.asdict(await tasks.submit(GenerateImage(**await request.json()), OWNER))
+    key = request.headers["idempotency-key"]
+    return dataclasses.asdict(await tasks.submit(GenerateImage(**await request.json()), OWNER, key))
 
 
 @app.get("/tests/tasks")
