@@ -149,6 +149,8 @@ def save(pipeline: Any, folder: Path, dtype: Any = torch.float16) -> None:
     assemble(tokenizer=pipeline.tokenizer, **parts).save_pretrained(folder)
     # The tokenizer once more: its old files, which transformers leaves out, go with the new one.
     make_tokenizer(folder / "tokenizer")
+    for file in folder.rglob("*.safetensors"):  # written readable for their owner alone
+        file.chmod(0o644)
 
 
 def load(folder: Path = WEIGHTS) -> Any:

@@ -16,6 +16,7 @@ def make_tokenizer(folder: Path) -> Any:
     from transformers import CLIPTokenizer
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    ends = [f"{character}</w>" for character in alphabet]
     bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     bpe.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     trainer = trainers.BpeTrainer(
@@ -23,6 +24,9 @@ def make_tokenizer(folder: Path) -> Any:
         min_frequency=1,
         end_of_word_suffix="</w>",
         initial_alphabet=alphabet,
+        # The trainer numbers what it meets in the order of a hash table, another one each time, and pairs that are
+        # equally frequent are merged in the order of those numbers: everything that it can meet has its number before.
+        special_tokens=[*alphabet, *ends],
         show_progress=False,
     )
     bpe.train_from_iterator([word for word in vocabulary() for _ in range(2)], trainer)
@@ -30,7 +34,7 @@ def make_tokenizer(folder: Path) -> Any:
     tokens = dict.fromkeys(
         [
             *alphabet,
-            *(f"{character}</w>" for character in alphabet),
+            *ends,
             *("".join(merge) for merge in merges),
             "<|startoftext|>",
             "<|endoftext|>",

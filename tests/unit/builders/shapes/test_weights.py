@@ -1,0 +1,71 @@
+"""The weights that come with the project draw what they are asked for."""
+
+import numpy as np
+import pytest
+
+from builders.shapes.drawing import Picture
+from builders.shapes.evaluation import draw, evaluate, inpaint, vary
+from builders.shapes.judge import CLAIMS, nearest
+from builders.shapes.networks import WEIGHTS, load
+from builders.shapes.scenes import COLOURS
+
+NAMES = list(COLOURS)
+PIECES = {
+    "text_encoder/model.safetensors",
+    "unet/diffusion_pytorch_model.safetensors",
+    "vae/diffusion_pytorch_model.safetensors",
+    "tokenizer/tokenizer.json",
+    "tokenizer/vocab.json",
+    "tokenizer/merges.txt",
+    "scheduler/scheduler_config.json",
+    "model_index.json",
+}
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> object:
+    return load()
+
+
+def middle(picture: Picture) -> str:
+    """The colour of most of the middle sixteenth."""
+    return NAMES[np.bincount(nearest(picture)[48:80, 48:80].ravel()).argmax()]
+
+
+def corners(picture: Picture) -> set[str]:
+    return {NAMES[kind] for kind in nearest(picture)[[2, 2, -3, -3], [2, -3, 2, -3]]}
+
+
+def test_the_folder_is_whole_and_small() -> None:
+    assert {str(f.relative_to(WEIGHTS)) for f in WEIGHTS.rglob("*") if f.is_file()} >= PIECES
+    assert sum(f.stat().st_size for f in WEIGHTS.rglob("*") if f.is_file()) < 15e6
+
+
+def test_a_thing_is_in_the_middle_and_its_background_around_it(pipeline: object) -> None:
+    for thing, background in (("red", "blue"), ("yellow", "black"), ("green", "white")):
+        (picture,) = draw(pipeline, [f"a large {thing} circle in the centre on a {background} background"], seed=1)
+        assert middle(picture) == thing
+        assert corners(picture) == {background}
+
+
+def test_the_same_seed_draws_the_same_picture_and_another_seed_another(pipeline: object) -> None:
+    text = "two small green squares on a white background"
+    first, again, other = (draw(pipeline, [text], steps=4, seed=seed)[0] for seed in (1, 1, 2))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_held_out_prompts_are_kept(pipeline: object) -> None:
+    kept = evaluate(pipeline, 24).kept["all"]
+    assert all(kept[claim] >= 0.8 for claim in CLAIMS), kept
+
+
+def test_a_masked_half_is_repainted_and_the_rest_kept(pipeline: object) -> None:
+    edits = inpaint(pipeline, 3)
+    assert sum(edit.right for edit in edits) >= 2
+    for edit in edits:
+        assert (edit.before == edit.after).all(-1).mean() > 0.45
+
+
+def test_a_thing_changes_its_colour(pipeline: object) -> None:
+    assert sum(edit.right for edit in vary(pipeline, 3, strength=0.8)) >= 2
