@@ -105,6 +105,7 @@ fuzz: $(INSTALLED) ## Look for bad answers for longer, at other places each time
 default-model: $(INSTALLED)
 	@$(BIN)/tritonic build chat
 	@$(BIN)/tritonic build embedding
+	@$(BIN)/tritonic build image
 
 bench: $(INSTALLED) default-model ## The benchmarks, next to their peers
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]' -c constraints.txt

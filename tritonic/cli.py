@@ -23,7 +23,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 models_app = typer.Typer(help="Show, load and unload the models of a running Triton.")
+train_app = typer.Typer(help="Train the project's own models.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
+app.add_typer(train_app, name="train")
+
+
+@train_app.callback()
+def train() -> None:
+    """Keep the names of what is trained, though there is one of them."""
 
 
 def _port(help: str, variable: str | None = None) -> Any:
@@ -96,6 +103,7 @@ def up(
     triton_metrics_port: Annotated[int, _port("0: a free one.", "TRITONIC_TRITON_METRICS_PORT")] = 8002,
     build: Annotated[bool, typer.Option(help="Build the default models when the repository lacks them.")] = True,
     embedding: Annotated[bool, typer.Option(help="Build the default model for embeddings too.")] = True,
+    image: Annotated[bool, typer.Option(help="Build the default model that draws too.")] = True,
 ) -> None:
     """Build what is missing, start Triton and the gateway, and keep them running until Ctrl-C or `tritonic down`."""
     with _sentences():
@@ -111,7 +119,7 @@ def up(
             http_port=triton_http_port,
             grpc_port=triton_grpc_port,
             metrics_port=triton_metrics_port,
-            defaults=default_model.defaults(repository, embedding=embedding) if build else (),
+            defaults=default_model.defaults(repository, embedding=embedding, image=image) if build else (),
         )
         run(plan, out)
 
@@ -175,6 +183,22 @@ def build(context: typer.Context, state: State = Path(".tritonic")) -> None:
 
         with newly_installed(state, out):
             builders(args=context.args, prog_name="tritonic build")
+
+
+@train_app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    help="Train the model that draws shapes; a run that was broken off goes on. See `tritonic train shapes --help`.",
+)
+def shapes(context: typer.Context) -> None:
+    """Hand over to the training's own command."""
+    with _sentences():
+        try:
+            from builders.shapes.__main__ import main as train
+        except ModuleNotFoundError as error:
+            raise TritonicError(
+                f"Training needs the package {error.name!r}: pip install 'tritonic[build]' -c constraints.txt"
+            ) from error
+        train(["train", *context.args])
 
 
 @models_app.callback(invoke_without_command=True)

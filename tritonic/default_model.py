@@ -1,10 +1,11 @@
-"""The models that `up` builds on a machine that has none: one that chats, one that embeds."""
+"""The models that `up` builds on a machine that has none: one that chats, one that embeds, one that draws."""
 
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from builders import manifest, recipe, sources
+from builders import manifest, recipe
+from builders.build import source_of
 from builders.manifest import Outdated
 from builders.recipe import Recipe
 
@@ -17,12 +18,16 @@ class Default:
     command: list[str]
     recipe: Recipe | None = None
 
+    def missing(self, repository: Path) -> bool:
+        """Tell whether the repository lacks the model, or one of those that it calls."""
+        names = [self.name, *manifest.parts_of(repository / self.name)]
+        return not all((repository / name / "config.pbtxt").is_file() for name in names)
+
     def outdated(self, repository: Path) -> Outdated | None:
         """Tell why the model in the repository would be built otherwise today, without fetching any weights."""
         if self.recipe is None:
             return None
-        digest = sources.find(self.recipe.source, self.recipe.revision).digest()
-        return manifest.outdated(repository / self.name, self.recipe, digest)
+        return manifest.outdated(repository / self.name, self.recipe, source_of(self.recipe).digest())
 
 
 def name() -> str:
@@ -35,13 +40,15 @@ def build_command(repository: Path) -> list[str]:
     return _command("chat", repository)
 
 
-def defaults(repository: Path, *, embedding: bool = True) -> list[Default]:
+def defaults(repository: Path, *, embedding: bool = True, image: bool = True) -> list[Default]:
     """What to build into a repository that lacks it; the one that chats comes first."""
-    chats, embeds = recipe.load(recipe.DEFAULT_RECIPE), recipe.load(recipe.DEFAULT_EMBEDDING)
-    chat = Default(chats.name, build_command(repository), chats)
-    if not embedding:
-        return [chat]
-    return [chat, Default(embeds.name, _command("embedding", repository), embeds)]
+    wanted = [("chat", recipe.DEFAULT_RECIPE)]
+    if embedding:
+        wanted.append(("embedding", recipe.DEFAULT_EMBEDDING))
+    if image:
+        wanted.append(("image", recipe.DEFAULT_PICTURES))
+    known = [(kind, recipe.load(each)) for kind, each in wanted]
+    return [Default(each.name, _command(kind, repository), each) for kind, each in known]
 
 
 def _command(kind: str, repository: Path) -> list[str]:

@@ -111,7 +111,7 @@ def _check(plan: Plan) -> Settings:
 
 def _provide(repository: Path, default: Default, console: Console, stopping: threading.Event) -> None:
     """Build a default model where the repository lacks it or has an old one, which stays where that fails."""
-    if not (repository / default.name / "config.pbtxt").is_file():
+    if default.missing(repository):
         console.print(f"Building the default model [bold]{default.name}[/]; this is done once.")
         _build(repository, default, console, stopping)
     elif old := default.outdated(repository):

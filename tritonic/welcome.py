@@ -38,6 +38,11 @@ def welcome(
         key = _KEY if asks_for_key else _NO_KEY
         examples = (_CURL + _PYTHON).format(url=url, model=name, **key).rstrip()
         console.print(examples, markup=False, highlight=False)
+    drawing = next((model for model in models if "generate_image" in model.operations), None)
+    if drawing is not None:
+        header = (_KEY if asks_for_key else _NO_KEY)["header"]
+        example = _PICTURE.format(url=url, model=drawing.served_name, header=header).rstrip()
+        console.print(example, markup=False, highlight=False)
     console.print()
     console.print(f"Logs: {state / 'gateway.log'}, {state / 'triton.log'}. Ctrl-C or `tritonic down` stops everything.")
 
@@ -62,4 +67,9 @@ answer = client.chat.completions.create(
     model="{model}", temperature=0, messages=[{{"role": "user", "content": "What is the capital of France?"}}]
 )
 print(answer.choices[0].message.content)
+"""
+
+_PICTURE = """
+curl {url}/v1/images/generations {header}-H 'Content-Type: application/json' \\
+  -d '{{"model": "{model}", "prompt": "a large red circle on a blue background"}}'
 """

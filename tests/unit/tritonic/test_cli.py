@@ -15,6 +15,7 @@ from tritonic.welcome import example_model, welcome
 
 CHATS = Model("b-chat", "served-b", "READY", "", ("chat", "complete"))
 OTHER = Model("a-chat", "served-a", "READY", "", ("chat",))
+DRAWS = Model("d-draw", "served-d", "READY", "", ("generate_image", "edit_image"))
 EMBEDS = Model("embed", "embed", "READY", "", ("embed",))
 
 
@@ -69,6 +70,14 @@ def test_the_printed_examples_can_be_run_as_they_stand(tmp_path):
     assert body["model"] == "served-b"
     python = text[text.index("from openai") : text.index("Logs:")]
     compile(python, "example", "exec")
+
+
+def test_a_picture_is_among_the_examples_where_a_model_draws(tmp_path):
+    console = Console(file=io.StringIO(), width=60, soft_wrap=True)
+    welcome(console, "http://127.0.0.1:1088", [CHATS, DRAWS], None, tmp_path)
+    text = console.file.getvalue()
+    curl = text[text.index("curl http://127.0.0.1:1088/v1/images/generations") :]
+    assert json.loads(re.search(r"-d '(.*?)'", curl, re.DOTALL)[1])["model"] == "served-d"
 
 
 def test_endpoints_come_from_the_environment_when_nothing_runs_here(tmp_path, monkeypatch):

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from builders import manifest, sources
+from builders import manifest
+from builders.build import source_of
 from tritonic import default_model, disk, up
 from tritonic.default_model import Default
 
@@ -31,7 +32,7 @@ class Setting:
         self.folder.mkdir(parents=True)
         (self.folder / "config.pbtxt").write_text("name: 'x'")
         recipe = self.recipe.model_copy(update=changed)
-        manifest.write(self.folder, recipe, sources.find(self.recipe.source).digest(), {}, 1.0)
+        manifest.write(self.folder, recipe, source_of(self.recipe).digest(), {}, 1.0)
 
     def change(self, **changed: object) -> None:
         path = self.folder / manifest.FILE
@@ -43,7 +44,7 @@ class Setting:
         return output.getvalue()
 
 
-@pytest.fixture(params=[0, 1], ids=["chat", "embedding"])
+@pytest.fixture(params=[0, 1, 2], ids=["chat", "embedding", "image"])
 def setting(tmp_path: Path, request: pytest.FixtureRequest) -> Setting:
     return Setting(tmp_path, default_model.defaults(tmp_path / "repository")[request.param])
 
@@ -58,6 +59,12 @@ def test_what_is_missing_is_built(setting: Setting) -> None:
     fail(setting)
     with pytest.raises(up.UpError, match="could not be built"):
         setting.provide()
+
+
+def test_a_model_that_lacks_one_that_it_calls_is_built_anew(setting: Setting) -> None:
+    setting.install()
+    setting.change(parts={"a-part": {}})
+    assert "Building the default model" in setting.provide() and setting.mark.exists()
 
 
 def test_what_is_current_is_left_alone(setting: Setting) -> None:
@@ -129,5 +136,5 @@ def test_what_was_not_built_here_is_left_alone(setting: Setting, text: str | Non
 
 def test_the_default_models_are_known_without_their_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITONIC_CACHE", str(tmp_path / "none"))
-    assert [one.outdated(tmp_path) for one in default_model.defaults(tmp_path)] == [None, None]
+    assert [one.outdated(tmp_path) for one in default_model.defaults(tmp_path)] == [None] * 3
     assert not (tmp_path / "none").exists()
