@@ -39,7 +39,10 @@ _LEFTOVER = re.compile(r"[a-z2-7]{32}\.[a-z0-9]{3,4}#\d+")
 _LEFTOVER_AGE = 3600.0
 _CHUNK = 256 * 1024
 _SWEEP_INTERVAL = 600.0
-_FULL = ("no space left", "os error 28", "disk quota", "os error 122", "quota exceeded")
+_FULL = (
+    *("no space left", "os error 28", "disk quota", "os error 122", "quota exceeded"),
+    *("quotaexceeded", "storagefull"),  # codes of Ceph and MinIO
+)
 
 T = TypeVar("T")
 
@@ -131,11 +134,15 @@ class Files:
             return str(local / file)
         lasting = self._settings.files_url_seconds if seconds is None else seconds
         expires = int(time.time() + lasting)
-        return f"{base.rstrip('/')}/files/{file}?expires={expires}&signature={self._signer.signature(file, expires)}"
+        signature = self._signing().signature(file, expires)
+        return f"{base.rstrip('/')}/files/{file}?expires={expires}&signature={signature}"
 
     def check(self, file: str, expires: str, signature: str) -> int:
-        """Return the Unix second until which an address opens a file. Raises `Forbidden`, and `FileGone`."""
-        until = self._signer.check(file, expires, signature, time.time())
+        """Return the Unix second until which an address opens a file.
+
+        Raises `Forbidden`, `FileGone`, and `Overloaded` where the key that signs cannot be read.
+        """
+        until = self._signing().check(file, expires, signature, time.time())
         _known(file)
         return until
 
@@ -184,7 +191,13 @@ class Files:
     async def _opened(self) -> tuple[ObjectStore, Signer]:
         """The store and the signer, which are made when they are first asked for."""
         try:
-            return self._store, self._signer
+            return self._store, self._signing()
+        except OSError as error:
+            raise _explained(error) from error
+
+    def _signing(self) -> Signer:
+        try:
+            return self._signer
         except OSError as error:
             raise _explained(error) from error
 

@@ -1,5 +1,6 @@
 """Where files lie: a folder, or a bucket of an object store."""
 
+import os
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -52,8 +53,14 @@ def _store(settings: Settings, *, make: bool) -> ObjectStore:
     try:
         return from_url(
             settings.files,
-            client_options={"connect_timeout": _CONNECT, "timeout": _ANSWER},
+            client_options={"connect_timeout": _CONNECT, "timeout": _ANSWER, "allow_http": _http_is_allowed()},
             retry_config={"max_retries": 4, "retry_timeout": _RETRIES},
         )
     except Exception as error:  # obstore's own errors and ValueError, by the kind of mistake
         raise StoreError(f"TRITONIC_FILES: {settings.files} cannot be used: {error}") from None
+
+
+def _http_is_allowed() -> bool:
+    """Whether the usual variables say so. obstore no longer reads them where it is given any options of its own."""
+    said = (os.environ.get(f"{cloud}_ALLOW_HTTP", "") for cloud in ("AWS", "AZURE", "GOOGLE"))
+    return any(each.lower() in ("true", "1", "yes", "on", "y", "t") for each in said)

@@ -84,6 +84,10 @@ async def test_a_key_that_is_none_is_said(make: Make, tmp_path: Path) -> None:
     (tmp_path / "state" / "files.key").write_text("short")
     with pytest.raises(Overloaded):
         await make().put(b"x", "image/png")
+    with pytest.raises(Overloaded):
+        make().check("a" * 32 + ".png", "1", "x")
+    with pytest.raises(Overloaded):
+        make().url("a" * 32 + ".png", "http://here")
 
 
 async def test_nothing_is_touched_before_the_first_use(make: Make, tmp_path: Path) -> None:

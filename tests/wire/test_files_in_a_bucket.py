@@ -1,0 +1,78 @@
+"""Pictures in a bucket of S3: kept, fetched, swept, and refused where the bucket is full."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from gateway.files.files import Files
+from gateway.settings import Settings
+from tests.fakes.bucket import Bucket
+from tests.fakes.triton import FakeTriton
+from tests.wire.openai.asking import refused
+from tests.wire.openai.picturing import DRAW, opened
+from tests.wire.serving import Gateway, serve
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+URL = "s3://pictures/of/tritonic"
+PREFIX = "of/tritonic/"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def bucket() -> AsyncIterator[Bucket]:
+    with pytest.MonkeyPatch.context() as patched:
+        running = await Bucket().start()
+        for name, value in running.environment().items():
+            patched.setenv(name, value)
+        yield running
+        await running.stop()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def keeper(triton: FakeTriton, bucket: Bucket) -> AsyncIterator[Gateway]:
+    async with serve(triton.url, files=URL) as running:
+        yield running
+
+
+async def test_a_picture_is_kept_and_fetched(keeper: Gateway, bucket: Bucket) -> None:
+    body = {"model": "shapes", "prompt": "x", "seed": 3, "output_format": "webp"}
+    answer = await keeper.http.post(DRAW, json=body)
+    assert answer.status_code == 200, answer.text
+    ((key, kept),) = bucket.objects.items()
+    assert key.startswith(PREFIX) and kept.content_type == "image/webp"
+    url = answer.json()["data"][0]["url"]
+    found = await keeper.http.get(url)
+    assert (found.status_code, found.headers["content-type"], found.content) == (200, "image/webp", kept.data)
+    assert opened(found.content).size == (128, 128)
+    part = await keeper.http.get(url, headers={"Range": "bytes=4-11"})
+    assert (part.status_code, part.content) == (206, kept.data[4:12])
+    assert part.headers["content-range"] == f"bytes 4-11/{len(kept.data)}"
+    head = await keeper.http.head(url)
+    assert (head.status_code, head.headers["content-length"]) == (200, str(len(kept.data)))
+    again = await keeper.http.get(url, headers={"If-None-Match": found.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+
+
+async def test_what_is_old_goes_and_what_is_not_ours_stays(bucket: Bucket, tmp_path: Path) -> None:
+    files = Files(Settings(state=tmp_path, files=URL, files_retention=3600))
+    old, new = await files.put(b"old", "image/png"), await files.put(b"new", "image/png")
+    notes = bucket.objects["notes.txt"] = bucket.objects[f"{PREFIX}notes.txt"] = bucket.objects[PREFIX + old]
+    for key in (PREFIX + old, f"{PREFIX}notes.txt"):
+        bucket.objects[key] = replace(notes, modified=notes.modified - timedelta(hours=2))
+    gone, _ = await files.sweep()
+    assert gone == 1 and PREFIX + old not in bucket.objects
+    assert {PREFIX + new, f"{PREFIX}notes.txt", "notes.txt"} <= set(bucket.objects)
+    assert await files.read(new) == b"new"
+
+
+async def test_a_bucket_that_is_full_is_said(keeper: Gateway, bucket: Bucket) -> None:
+    bucket.refusing = "QuotaExceeded"
+    try:
+        answer = await keeper.http.post(DRAW, json={"model": "shapes", "prompt": "x"})
+    finally:
+        bucket.refusing = ""
+    refused(answer, 507, "server_error", "storage_full")
