@@ -62,11 +62,12 @@ def open_canvas(file: bytes, mask: bytes | None, choose: Callable[[Size], Size])
         if mask is not None:
             raise InvalidValue("The mask leaves nothing that may change.", "mask")
         area = None
+    size = choose(picture.size)
+    # Before anything is worked out of it: a picture as large as may come would take gigabytes in floats.
+    picture = picture.resized(size)
     pixels = picture.pixels
     if picture.transparency is not None:
         pixels = _filled(pixels, picture.transparency)
-    size = choose(picture.size)
-    pixels = type(picture)(pixels).resized(size).pixels
     return Canvas(pixels, None if area is None else resized_mask(area, size))
 
 
