@@ -88,12 +88,12 @@ format: $(INSTALLED) ## Put the code into its form
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-check: $(INSTALLED) compose ## Lint, types, import rules, compose files, and the tests that need no Triton
+check: $(INSTALLED) compose ## Lint, types, import rules, compose files, and the fast tests that need no Triton
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest tests/unit tests/wire tests/architecture tests/fakes -m "not triton and not gpu" $(ARGS)
+	$(BIN)/pytest tests/unit tests/wire tests/architecture tests/fakes -m "not triton and not gpu and not exports" $(ARGS)
 
 test: $(INSTALLED) $(NODE_PACKAGES) default-model postgres ## All tests, with the real Triton and the default models
 	$(BIN)/pytest -m "not gpu" $(ARGS)

@@ -17,6 +17,8 @@ from builders.errors import RecipeError, SourceUnavailable, UnsupportedModel, Ve
 from builders.progress import Silent
 from builders.sentence_verify import TEXTS, verify
 
+pytestmark = pytest.mark.exports
+
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "bert": {"pooling": {"pooling_mode_mean_tokens": True, "pooling_mode_max_tokens": True}, "dense": 16},
     "xlm-roberta": {"pooling": {"pooling_mode_cls_token": True}, "normalize": False},

@@ -21,6 +21,8 @@ from builders.vision import idefics3
 from builders.vision.verify import verify
 from tests.fakes.tiny_smolvlm import TEMPLATE, expansion, make_checkpoint
 
+pytestmark = pytest.mark.exports
+
 
 def byte_tokenizer() -> Tokenizer:
     specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]

@@ -20,7 +20,8 @@ from builders.diffusion.verify import verify_part, verify_pictures
 from builders.progress import Silent
 from tests.fakes.pipelines import KINDS
 
-pytestmark = pytest.mark.timeout(1800)  # exporting a family takes half a minute of a core that nobody else uses
+# Exporting a family takes half a minute of a core that nobody else uses.
+pytestmark = [pytest.mark.exports, pytest.mark.timeout(1800)]
 
 Pipes = Callable[[str], Path]
 
