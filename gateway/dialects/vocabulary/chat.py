@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, WithJsonSchema
 from gateway import delivery
 from gateway.catalog import Catalog
 from gateway.dialects.vocabulary import tools
+from gateway.dialects.vocabulary.keeping import Keeping
 from gateway.dialects.vocabulary.messages import Message, Reading, WriteDown
 from gateway.dialects.vocabulary.sampling import (
     STREAM_OPTIONS,
@@ -119,6 +120,7 @@ async def understand(body: CreateChatCompletionRequest, model: Model, request: R
         sees="image" in model.modalities,
         write_down=_writing_down(catalog, request),
         bare=bare,
+        keeping=Keeping(request),
     )
     # A caller who hangs up while pictures are fetched is noticed, too.
     return parse(body, await delivery.whole(request, reading.turns(body.messages)))

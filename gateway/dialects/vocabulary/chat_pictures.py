@@ -44,7 +44,9 @@ async def understand(
     Raises `InvalidRequest` and `UnsupportedOption`, and `ClientGone` as soon as the client hangs up.
     """
     _refuse(body)
-    reading = Reading(request.app.state.media, sees="edit_image" in model.operations, write_down=None, bare=bare)
+    keeping = Keeping(request)
+    sees = "edit_image" in model.operations
+    reading = Reading(request.app.state.media, sees=sees, write_down=None, bare=bare, keeping=keeping)
     turns = await delivery.whole(request, reading.turns(body.messages))
     last = turns[-1]
     prompt = _text(last).strip()
@@ -55,7 +57,7 @@ async def understand(
     options: dict[str, Any] = {"model": model.name, "prompt": prompt, "n": body.n or 1}
     if body.seed is not None:
         options["seed"] = body.seed % 2**63  # chats take negative ones, too
-    pictures = await _latest(turns, Keeping(request)) if "edit_image" in model.operations else ()
+    pictures = await _latest(turns, keeping) if sees else ()
     return EditImage(images=pictures, **options) if pictures else GenerateImage(**options)
 
 
@@ -64,7 +66,7 @@ async def events(
 ) -> AsyncGenerator[Delta | Finish]:
     """Ask the model, keep what it draws, and yield the answers: one for each picture.
 
-    With `progress`, lines in the first answer tell how far all of them are.
+    With `progress`, lines in the first answer tell how far all of them are, until it is done.
     """
     keeping = Keeping(request)
     told = 0.0
@@ -75,6 +77,8 @@ async def events(
                 gap = "\n" if told and event.index == 0 else ""
                 yield Delta(event.index, f"{gap}![image]({url})")
                 yield Finish(event.index, "stop")
+                # The other pictures may take long yet, but to an answer that has ended nothing can be added.
+                progress = progress and event.index != 0
             elif progress and isinstance(event, Progress) and event.fraction > told + _STEP - _ROUNDING:
                 told = event.fraction
                 yield Delta(0, f"> Progress: {told:.1%}\n")

@@ -160,11 +160,18 @@ class CreateImageRequest(ImageFields):
     images: References = None
     mask: Reference = None
     strength: Annotated[float | None, Field(gt=0, le=1)] = None
+    markup: Reference = None  # OpenAI's marks over a picture: known, and not carried
 
     @property
     def edits(self) -> bool:
         """Whether it begins with pictures."""
         return any(given is not None for given in (self.image, self.images, self.mask))
+
+    def options(self) -> dict[str, Any]:
+        """Do the same, and refuse what no model here carries."""
+        if self.markup not in (None, ""):
+            raise UnsupportedOption("No model here follows marks on a picture.", param="markup")
+        return super().options()
 
 
 class CreateImageEditRequest(CreateImageRequest):
@@ -197,7 +204,7 @@ def form(schema: type[ImageFields], *files: str) -> dict[str, Any]:
     pictures: dict[str, Any] = {name: {"type": "string", "format": "binary"} for name in files}
     if "image" in files and "images" in properties:
         pictures["image[]"] = {"type": "array", "items": {"type": "string", "format": "binary"}}
-    others = {name: found for name, found in properties.items() if name not in ("image", "images", "mask")}
+    others = {name: found for name, found in properties.items() if name not in ("image", "images", "mask", "markup")}
     required = ["prompt"] if "prompt" in properties else []
     return {
         "requestBody": {

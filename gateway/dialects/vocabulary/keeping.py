@@ -6,6 +6,9 @@ from fastapi import Request
 
 from gateway.errors import Forbidden, NotFound
 from gateway.files.files import Files
+from gateway.media.allowance import Allowance
+from gateway.media.media import Media
+from gateway.media.pictures import Picture
 from gateway.operations.generate_image import OutputFormat
 from gateway.settings import Settings
 
@@ -18,11 +21,18 @@ class Keeping:
     def __init__(self, request: Request) -> None:
         settings: Settings = request.app.state.settings
         self._files: Files = request.app.state.files
+        self._media: Media = request.app.state.media
         self._base = (settings.public_url or str(request.base_url)).rstrip("/")
 
     async def url(self, data: bytes, output_format: OutputFormat) -> str:
         """Keep a picture, and return its URL. Raises `StorageFull`, and `Overloaded` where it cannot be kept."""
         return self._files.url(await self._files.put(data, f"image/{output_format}"), self._base)
+
+    async def picture(self, reference: str, *, param: str, bare: bool, allowance: Allowance) -> Picture:
+        """Return the picture that is kept here, or that `Media.picture` fetches. Raises as that does."""
+        if own := await self.own(reference):
+            return await self._media.uploaded_picture(own, param=param, allowance=allowance)
+        return await self._media.picture(reference, param=param, bare=bare, allowance=allowance)
 
     async def own(self, url: str) -> bytes | None:
         """Return what is kept at a URL of this service, which it need not ask itself for; None: it is no such URL.

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Discriminator, Field, Tag
 
 from gateway.dialects.route import UNION_TAG, Wire
 from gateway.dialects.vocabulary import tools
+from gateway.dialects.vocabulary.keeping import Keeping
 from gateway.dialects.vocabulary.tools import FunctionCall, WireToolCall
 from gateway.errors import InvalidRequest, UnsupportedOption
 from gateway.media.media import Media
@@ -145,17 +146,26 @@ class _Reference:
 class Reading:
     """Turns messages of the wire into turns of a conversation; what they refer to is fetched."""
 
-    def __init__(self, media: Media, *, sees: bool, write_down: WriteDown | None, bare: bool = False) -> None:
+    def __init__(
+        self,
+        media: Media,
+        *,
+        sees: bool,
+        write_down: WriteDown | None,
+        bare: bool = False,
+        keeping: Keeping | None = None,
+    ) -> None:
         """`sees` is whether the model looks at pictures: those of a model that does not are not even fetched.
 
         `write_down` gives the words of a sound (mono float32 samples, 16,000 a second), where a model does that. With
-        `bare`, pictures may be bare base64, as files may.
+        `bare`, pictures may be bare base64, as files may; with `keeping`, those that were drawn here.
         """
         self._media = media
         self._allowance = media.allowance()
         self._sees = sees
         self._write_down = write_down
         self._bare = bare
+        self._look = keeping.picture if keeping else media.picture
 
     async def turns(self, messages: list[Message]) -> tuple[Turn, ...]:
         """Return the turns. Raises `InvalidRequest` and `UnsupportedOption` with the path of what is wrong."""
@@ -227,7 +237,7 @@ class Reading:
                 raise UnsupportedOption(f"'{path}': parts of type '{part.type}' are not supported yet.", param=path)
 
     async def _picture(self, url: str, path: str) -> Picture:
-        found = await self._media.picture(url, bare=self._bare, param=path, allowance=self._allowance)
+        found = await self._look(url, bare=self._bare, param=path, allowance=self._allowance)
         return Picture(found.data)
 
     def _sound(self, audio: InputAudio, path: str) -> _Reference:

@@ -30,6 +30,8 @@ async def generation(body: CreateImageRequest, model: str, request: Request) -> 
     """Return what `body` asks of `model`, an edit where it begins with pictures. Raises as `edit` does."""
     if body.edits:
         return await edit(body, model, request)
+    if body.strength is not None:
+        raise InvalidRequest("'strength' belongs to a picture, and none came.", param="strength")
     return GenerateImage(model=model, prompt=body.prompt, scaled=_scaled(body, request), **body.options())
 
 
@@ -124,6 +126,4 @@ async def _picture(media: Media, keeping: Keeping, given: Any, path: str, allowa
         given = given.get("url") if isinstance(given, dict) else given
     if not isinstance(given, str) or not given:
         raise InvalidRequest(f"'{path}' must be a URL, a data URL, or base64.", param=path)
-    if own := await keeping.own(given):
-        return own
-    return (await media.picture(given, param=path, bare=True, allowance=allowance)).data
+    return (await keeping.picture(given, param=path, bare=True, allowance=allowance)).data

@@ -10,7 +10,7 @@ import pytest
 from tests.fakes.drawing import colour
 from tests.fakes.triton import FakeTriton
 from tests.wire.openai.asking import events, refused
-from tests.wire.openai.picturing import opened, picture, told
+from tests.wire.openai.picturing import draw, opened, picture, told
 from tests.wire.serving import Gateway
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -82,6 +82,16 @@ async def test_what_the_model_drew_is_edited_next(gateway: Gateway, triton: Fake
     response = await chat(gateway, "a red circle", answer, "make it blue")
     assert response.status_code == 200, response.text
     assert triton.calls[-1].tensors["image"] == [drawn.content]
+
+
+async def test_what_was_drawn_here_may_be_sent_by_its_url(gateway: Gateway, triton: FakeTriton) -> None:
+    url = (await draw(gateway, response_format="url", seed=8)).json()["data"][0]["url"]
+    content = [{"type": "text", "text": "make it blue"}, {"type": "image_url", "image_url": {"url": url}}]
+    response = await chat(gateway, content)
+    assert response.status_code == 200, response.text
+    assert triton.calls[-1].tensors["image"] == [(await gateway.http.get(url)).content]
+    content[1]["image_url"]["url"] = url[:-4]
+    refused(await chat(gateway, content), 400, param="messages[0].content[1].image_url")
 
 
 async def test_what_was_drawn_elsewhere_is_left_alone(gateway: Gateway, triton: FakeTriton) -> None:

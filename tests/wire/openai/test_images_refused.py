@@ -48,6 +48,8 @@ UNSUPPORTED = "unsupported_parameter"
         ({"style": "baroque"}, "style", "invalid_value"),
         ({"background": "transparent"}, "background", UNSUPPORTED),
         ({"background": "red"}, "background", "invalid_value"),
+        ({"markup": "x"}, "markup", UNSUPPORTED),
+        ({"strength": 0.5}, "strength", "invalid_value"),
         ({"seed": -1}, "seed", "invalid_value"),
         ({"seed": 2**64}, "seed", "invalid_value"),
         ({"steps": 51}, "steps", UNSUPPORTED),
