@@ -25,17 +25,16 @@ def document() -> Any:
         if name.endswith(("ImageRequest", "ImageEditRequest", "ImageVariationRequest")):
             schema["properties"]["model"] = {"const": "shapes"}
             schema["properties"].pop("async", None)
-            schema["required"] = sorted({*schema.get("required", ()), "model"})
     for path in ("/files/{file}", "/{platform}/v1/images/{task_id}"):
         del found["paths"][path]  # of what nobody has made there is nothing but 403 and 404 to be had
     for path, methods in found["paths"].items():
         for operation in methods.values():
             given = operation.get("parameters", [])
-            operation["parameters"] = [parameter for parameter in given if parameter["name"] != "async"]
+            # Nobody has made a task after which a list could go on.
+            operation["parameters"] = [parameter for parameter in given if parameter["name"] not in ("async", "after")]
             forms = operation.get("requestBody", {}).get("content", {}).get("multipart/form-data")
             if forms:
                 forms["schema"]["properties"]["model"] = {"const": "shapes"}
-                forms["schema"]["required"] = sorted({*forms["schema"].get("required", ()), "model"})
                 forms["schema"]["properties"].pop("async", None)
             if path.startswith("/{platform}/"):
                 operation["parameters"][0]["schema"] = {"const": "tritonic"}

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, Field
 
 FinishReason: TypeAlias = Literal["stop", "length", "tool_calls"]
+Status: TypeAlias = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
 
 
 def _absent() -> Any:
@@ -127,9 +128,19 @@ class ImageTask(BaseModel):
     id: str
     object: Literal["image"]
     model: str
-    status: Literal["queued", "in_progress", "completed", "failed", "cancelled"]
+    status: Status
     created_at: int
     detail: Annotated[TaskDetail, Field(default_factory=_absent)]
+
+
+class ImageTaskList(BaseModel):
+    """Tasks, the newest first, as OpenAI lists things."""
+
+    object: Literal["list"]
+    data: list[ImageTask]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
 
 
 EVENTS: tuple[type[BaseModel], ...] = (ChatChunk,)

@@ -1,7 +1,8 @@
-"""GET /{platform}/v1/images/{task_id}: how far a task is, and what it made.
+"""GET and DELETE /{platform}/v1/images/{task_id}, GET /{platform}/v1/images: how far tasks are, and what they made.
 
 Seed: the all-platform document, 获取图片任务详情接口. It names neither the kinds nor the states of tasks: these are
-those of OpenAI's videos, https://platform.openai.com/docs/api-reference/videos/object, and `cancelled`.
+those of OpenAI's videos, https://platform.openai.com/docs/api-reference/videos/object, and `cancelled`. Stopping and
+listing are not in it, and are as OpenAI has them elsewhere.
 """
 
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from gateway.dialects.platform import views
-from gateway.dialects.platform.answers import ImageTask
+from gateway.dialects.platform.answers import ImageTask, ImageTaskList, Status
 from gateway.dialects.route import route_class
 from gateway.dialects.vocabulary import documented, errors
 from gateway.files.files import Files
@@ -23,7 +24,7 @@ from gateway.tasks.tasks import Tasks
 
 router = APIRouter(route_class=route_class(errors.render, authorize=views.authorize), tags=["Platforms"])
 
-STATES: Mapping[State, str] = {
+STATES: Mapping[State, Status] = {
     "queued": "queued",
     "running": "in_progress",
     "completed": "completed",
@@ -31,8 +32,9 @@ STATES: Mapping[State, str] = {
     "cancelled": "cancelled",
 }
 
+_ID = "task_4f1c2a7d9e8b4c6fa0d3e5b7c9a1f2e4"
 _EXAMPLE = {
-    "id": "task_4f1c2a7d9e8b4c6fa0d3e5b7c9a1f2e4",
+    "id": _ID,
     "object": "image",
     "model": "shapes",
     "status": "completed",
@@ -41,7 +43,14 @@ _EXAMPLE = {
 
 
 _RESPONSES = documented.responses(ImageTask, documented.LOOKING, description="The task.", example=_EXAMPLE)
-_RESPONSES[404]["description"] = "This key has made no such task at this platform, or there is no such platform."
+_LISTED = documented.responses(
+    ImageTaskList,
+    documented.LOOKING,
+    description="The tasks, the newest first.",
+    example={"object": "list", "data": [_EXAMPLE], "first_id": _ID, "last_id": _ID, "has_more": False},
+)
+for _documented in (_RESPONSES, _LISTED):
+    _documented[404]["description"] = "This key has made no such task at this platform, or there is no such platform."
 
 
 async def submit(request: Request, asked: GenerateImage) -> Response:
@@ -67,6 +76,37 @@ async def retrieve_task(
     durable: Tasks = request.app.state.tasks
     task = await durable.get(task_id, views.owner(request))
     answer = {**_plain(task), "detail": _detail(task, request)} if detail else _plain(task)
+    return Response(orjson.dumps(answer), media_type="application/json")
+
+
+@router.delete("/{platform}/v1/images/{task_id}", summary="Stop a task", responses=_RESPONSES)
+async def cancel_task(platform: str, task_id: str, request: Request) -> Response:
+    """Stop a task and the model that works on it, and return the task. One that has ended stays as it is."""
+    durable: Tasks = request.app.state.tasks
+    task = await durable.cancel(task_id, views.owner(request))
+    return Response(orjson.dumps(_plain(task)), media_type="application/json")
+
+
+@router.get("/{platform}/v1/images", summary="List tasks", responses=_LISTED)
+async def list_tasks(
+    platform: str,
+    request: Request,
+    limit: Annotated[int, Query(ge=1, le=100, description="How many to list.")] = 20,
+    after: Annotated[str | None, Query(description="`last_id` of the page before this one.")] = None,
+    status: Annotated[Status | None, Query(description="Only tasks in this state.")] = None,
+) -> Response:
+    """Return the tasks that the same key made at the same platform, the newest first."""
+    durable: Tasks = request.app.state.tasks
+    states = [state for state, shown in STATES.items() if shown == status]
+    found = await durable.list(views.owner(request), limit=limit + 1, after=after, states=states)
+    listed = [_plain(task) for task in found[:limit]]
+    answer = {
+        "object": "list",
+        "data": listed,
+        "first_id": listed[0]["id"] if listed else None,
+        "last_id": listed[-1]["id"] if listed else None,
+        "has_more": len(found) > limit,
+    }
     return Response(orjson.dumps(answer), media_type="application/json")
 
 

@@ -25,6 +25,7 @@ STATUSES = {
     "/{platform}/v1/chat/completions": DRAWING,
     "/{platform}/v1/images/generations": DRAWING,
     "/{platform}/v1/images/edits": DRAWING,
+    "/{platform}/v1/images": {"200", "400", "404", "500", "503"},
     "/{platform}/v1/images/{task_id}": {"200", "400", "404", "500", "503"},
     "/files/{file}": {"200", "206", "304", "403", "404", "416", "503"},
     "/health/live": {"200"},

@@ -25,5 +25,5 @@ def conforms(path: str, status: int, content_type: str, body: bytes) -> None:
     elif path == _CHAT:
         exactly(answers.ChatAnswer, body)
     else:
-        adapter = TypeAdapter(answers.Images | answers.ImageTask)
+        adapter = TypeAdapter(answers.Images | answers.ImageTask | answers.ImageTaskList)
         adapter.validate_json(body, strict=True, extra="forbid")
