@@ -3,13 +3,14 @@
 import asyncio
 import base64
 import time
+from pathlib import Path
 
 import pytest
 
 from tests.fakes.drawing import SEED, colour
 from tests.fakes.triton import FakeTriton
 from tests.wire.openai.picturing import DRAW, draw, named_events, opened, reaches, shown, told
-from tests.wire.serving import Gateway
+from tests.wire.serving import Gateway, serve
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -193,3 +194,16 @@ async def test_a_caller_who_hangs_up_stops_the_model(gateway: Gateway, triton: F
 async def test_models_that_fail(gateway: Gateway, model: str, sentence: str) -> None:
     response = await draw(gateway, model)
     assert (response.status_code, response.json()["message"]) == (502, sentence)
+
+
+async def test_paths_where_they_are_wanted(triton: FakeTriton, tmp_path: Path) -> None:
+    """The document for nodes of one machine: its answers name files there."""
+    folder = tmp_path / "photos"
+    settings = {"files": str(folder), "files_style": "path", "model_aliases": {"SuperImage": "shapes"}}
+    async with serve(triton.url, **settings) as gateway:
+        body = {"model": "SuperImage", "prompt": "A cute baby sea otter", "n": 2, "size": "1024x1024"}
+        response = await gateway.http.post(DRAW, json=body)
+    assert response.status_code == 200, response.text
+    paths = [Path(datum["url"]) for datum in response.json()["data"]]
+    assert len(set(paths)) == 2 and {path.parent for path in paths} == {folder}
+    assert [opened(path.read_bytes()).size for path in paths] == [(1024, 1024)] * 2
