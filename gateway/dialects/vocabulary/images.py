@@ -195,7 +195,8 @@ class CreateImageVariationRequest(ImageFields):
     )
 
     image: Reference
-    strength: Annotated[float | None, Field(gt=0, le=1)] = None
+    strength: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Of more, little of the picture is left where no prompt says what to draw."""
 
 
 def form(schema: type[ImageFields], *files: str) -> dict[str, Any]:

@@ -102,6 +102,7 @@ async def test_variations(gateway: Gateway, triton: FakeTriton) -> None:
     response = await gateway.http.post(VARY, files={"image": ("a.png", PICTURE)}, data={"model": "shapes", "n": "2"})
     assert len(response.json()["data"]) == 2
     assert triton.calls[-1].tensors["image"] == [PICTURE] and triton.calls[-1].prompt == ""
+    assert told(triton.calls[-1])["strength"] == 0.5
     call = await reaches(gateway, triton, path=VARY, image=BARE, strength=0.25)
     assert told(call) == {"prompt": "", "num_images": 1, "output_format": "png", "strength": 0.25}
 
