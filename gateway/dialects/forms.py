@@ -34,6 +34,11 @@ class Form(dict[str, Any]):
 class _Parser(MultiPartParser):
     spool_max_size = _UNLIMITED
     """Files stay in memory, within the limit that the whole body has."""
+    whole = False
+    """Whether the boundary that ends the form has come. A part that was cut off is given up in silence."""
+
+    def on_end(self) -> None:
+        self.whole = True
 
 
 async def read(headers: Headers, chunks: AsyncGenerator[bytes]) -> Form:
@@ -43,9 +48,11 @@ async def read(headers: Headers, chunks: AsyncGenerator[bytes]) -> Form:
     parser = _Parser(headers, chunks, max_files=_MOST_FILES, max_fields=_MOST_FIELDS, max_part_size=_UNLIMITED)
     try:
         parsed = await parser.parse()
-    except (MultiPartException, UnicodeDecodeError, LookupError) as error:
+    except (MultiPartException, UnicodeError, LookupError) as error:
         reason = str(getattr(error, "message", error)).rstrip(".")
         raise InvalidRequest(f"The body is not a valid form: {reason}.") from None
+    if not parser.whole:
+        raise InvalidRequest("The body is not a valid form: it ends before the boundary that closes it.")
     form = Form()
     for key, value in parsed.multi_items():
         name = key.removesuffix("[]")
