@@ -12,6 +12,9 @@ from backends.serving.errors import InvalidValue
 
 MAX_PIXELS = 50_000_000
 """More than a telephone's camera makes; in RGBA they take 200 MB."""
+MAX_SIDE = 65_535
+"""The longest that JPEG and GIF can have. Lanczos' filter takes memory by the length of what it shrinks: a picture one
+pixel wide would take gigabytes."""
 
 READ_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 FORMATS = ("png", "jpeg", "webp")
@@ -55,7 +58,8 @@ class Picture:
 def read_picture(data: bytes, name: str = "image") -> Picture:
     """Decode a PNG, JPEG, WebP, GIF or BMP.
 
-    Raises `InvalidValue` for the input `name` where it is none, broken, cut off, or larger than `MAX_PIXELS`.
+    Raises `InvalidValue` for the input `name` where it is none, broken, cut off, or larger than `MAX_PIXELS` and
+    `MAX_SIDE` allow.
     """
     return _picture(_opened(data, name))
 
@@ -131,6 +135,8 @@ def _opened(data: bytes, name: str) -> Image.Image:
         raise InvalidValue(f"This picture cannot be read: {_said(error)}.", name) from None
     if width * height > MAX_PIXELS:
         raise InvalidValue(f"The picture has {width} x {height} pixels; at most {MAX_PIXELS} are taken.", name)
+    if max(width, height) > MAX_SIDE:
+        raise InvalidValue(f"The picture has {width} x {height} pixels; at most {MAX_SIDE} a side are taken.", name)
     try:
         image.load()
     except Exception as error:  # as above

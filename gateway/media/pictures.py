@@ -9,6 +9,9 @@ from gateway.media.unusable import Unusable
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 """Pillow's names for `sniffing.PICTURES`: no other parser of Pillow's sees foreign bytes."""
 
+_MAX_SIDE = 65_535
+"""The longest side that JPEG and GIF can have. To shrink a longer one takes memory by its length, up to gigabytes."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
@@ -36,6 +39,10 @@ def check(data: bytes, media_type: str, *, max_pixels: int) -> Picture:
             if width * height > max_pixels:
                 raise Unusable(
                     f"the picture has {width} × {height} pixels; this service takes up to {max_pixels} in all"  # noqa: RUF001
+                )
+            if max(width, height) > _MAX_SIDE:
+                raise Unusable(
+                    f"the picture has {width} × {height} pixels; this service takes up to {_MAX_SIDE} a side"  # noqa: RUF001
                 )
             # A JPEG can be decoded at an eighth of its size: every byte is still read, for a part of time and memory.
             image.draft(None, (1, 1))

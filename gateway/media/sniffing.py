@@ -28,6 +28,7 @@ SOUNDS = {
 """Sounds that can be decoded, with FFmpeg's name for what they are packed in. Of a video it is the sound track."""
 
 _ALIASES = {
+    "image/apng": "image/png",  # an animation whose first frame any reader of PNG sees
     "image/x-ms-bmp": "image/bmp",
     "audio/x-wav": "audio/wav",
     "audio/x-flac": "audio/flac",

@@ -141,7 +141,7 @@ def test_transparency_of_palettes_is_read():
 
 def test_of_what_moves_the_first_frame_counts():
     frames = [Image.new("RGB", (8, 6), colour) for colour in ("red", "blue")]
-    for output_format in ("GIF", "WEBP"):
+    for output_format in ("GIF", "PNG", "WEBP"):
         data = saved(frames[0], output_format, save_all=True, append_images=frames[1:])
         red = read_picture(data).pixels.mean((0, 1))
         assert red[0] > 240
@@ -168,9 +168,11 @@ def test_what_is_cut_off_is_refused(output_format):
     [
         ((10_000, 5_001), "The picture has 10000 x 5001 pixels; at most 50000000 are taken."),
         ((60_000, 60_000), "The picture has more than the 50000000 pixels that are taken."),
+        ((1, 65_536), "The picture has 1 x 65536 pixels; at most 65535 a side are taken."),
+        ((49_999_999, 1), "The picture has 49999999 x 1 pixels; at most 65535 a side are taken."),
     ],
 )
-def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(size, said):
+def test_a_picture_that_is_too_large_is_refused_before_it_is_decoded(size, said):
     # A header that claims them, and no pixels behind it.
     data = bytearray(saved(Image.new("1", (16, 16))))
     data[16:24] = struct.pack(">II", *size)

@@ -23,12 +23,13 @@ async def test_pictures_come_as_they_were(media, form):
     assert (found.data, found.media_type, found.width, found.height) == (data, f"image/{form}", 40, 30)
 
 
-async def test_the_first_of_many_pictures_counts(media):
+@pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP"])
+async def test_the_first_of_many_pictures_counts(media, form):
     out = io.BytesIO()
     frames = [Image.new("RGB", (20, 10), color) for color in ("red", "blue", "green")]
-    frames[0].save(out, "GIF", save_all=True, append_images=frames[1:])
+    frames[0].save(out, form, save_all=True, append_images=frames[1:])
     found = await media.picture(data_url(out.getvalue()), param="p")
-    assert (found.width, found.height) == (20, 10)
+    assert (found.width, found.height, found.media_type) == (20, 10, f"image/{form.lower()}")
 
 
 async def test_a_turned_picture_is_left_as_encoded(media):
@@ -67,3 +68,10 @@ async def test_bombs_are_refused_by_their_head(media, make_media):
     small = make_media(picture_max_pixels=1000)
     assert "30 pixels; this service takes up to 1000" in await refusal(small, picture())
     assert "larger than this service takes, 500 bytes" in await refusal(make_media(media_max_bytes=500), picture())
+
+
+async def test_a_line_is_no_picture(media):
+    """Shrinking it would take gigabytes, however few its pixels are."""
+    assert "65536 pixels; this service takes up to 65535 a side" in await refusal(media, picture("PNG", (1, 65_536)))
+    found = await media.picture(data_url(picture("PNG", (65_535, 1))), param="p")
+    assert found.width == 65_535
