@@ -15,7 +15,13 @@ class TritonComponents:
         """Call a model and wait for it, without Python's lock."""
         # Triton wants a dimension beside that of the batch; the components take it off again.
         tensors = [pb_utils.Tensor(key, value if value.ndim > 1 else value[:, None]) for key, value in inputs.items()]
-        request = pb_utils.InferenceRequest(model_name=name, requested_output_names=list(outputs), inputs=tensors)
+        request = pb_utils.InferenceRequest(
+            model_name=name,
+            requested_output_names=list(outputs),
+            inputs=tensors,
+            # A component on a GPU would leave them there, where numpy cannot read them.
+            preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU),
+        )
         try:
             response = request.exec()
         except Exception as error:
