@@ -22,7 +22,7 @@ from gateway.dialects.vocabulary import documented, errors, images, pictures
 from gateway.dialects.vocabulary.images import CreateImageEditRequest, CreateImageRequest, ImageFields
 from gateway.dialects.vocabulary.keeping import Keeping
 from gateway.endpoints import Model
-from gateway.errors import UnsupportedOption
+from gateway.errors import Overloaded, UnsupportedOption
 from gateway.operations.edit_image import EditImage
 from gateway.operations.generate_image import GenerateImage, Image, gather
 
@@ -65,9 +65,10 @@ async def create_image(
 ) -> Response:
     """Draw pictures of what `prompt` says, into `image` where there is one."""
     _refuse_streams(body)
-    model = views.model(request, body.model, EditImage if body.edits else GenerateImage)
-    asked = await pictures.generation(body, model.name, request)
-    return await _answer(request, body, model, asked, later=bool(body.async_ or in_query))
+    later = bool(body.async_ or in_query)
+    model = _model(request, body.model, EditImage if body.edits else GenerateImage, later=later)
+    asked = await pictures.generation(body, model.name if model else body.model, request)
+    return await _answer(request, body, model, asked, later=later)
 
 
 @router.post(
@@ -81,9 +82,10 @@ async def create_image_edit(
 ) -> Response:
     """Draw what `prompt` says into a picture: a URL, a data URL, base64, or a file of the form."""
     _refuse_streams(body)
-    model = views.model(request, body.model, EditImage)
-    asked = await pictures.edit(body, model.name, request)
-    return await _answer(request, body, model, asked, later=bool(body.async_ or in_query))
+    later = bool(body.async_ or in_query)
+    model = _model(request, body.model, EditImage, later=later)
+    asked = await pictures.edit(body, model.name if model else body.model, request)
+    return await _answer(request, body, model, asked, later=later)
 
 
 def _refuse_streams(body: ImageFields) -> None:
@@ -93,8 +95,20 @@ def _refuse_streams(body: ImageFields) -> None:
         )
 
 
-async def _answer(request: Request, body: ImageFields, model: Model, asked: GenerateImage, *, later: bool) -> Response:
-    if later:
+def _model(request: Request, name: str, operation: type[GenerateImage], *, later: bool) -> Model | None:
+    """The model that is asked for; None where it is away, for which a task can wait. Raises as `views.model` does."""
+    try:
+        return views.model(request, name, operation)
+    except Overloaded:
+        if later:
+            return None
+        raise
+
+
+async def _answer(
+    request: Request, body: ImageFields, model: Model | None, asked: GenerateImage, *, later: bool
+) -> Response:
+    if later or model is None:
         return await tasks.submit(request, asked)
     catalog: Catalog = request.app.state.catalog
     drawn = await delivery.whole(request, gather(catalog.run(model, asked, request.state.trace)))

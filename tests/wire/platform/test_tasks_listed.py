@@ -20,11 +20,12 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 TASKS, OTHERS = "/one/v1/images", "/other/v1/images"
 KEY = {"Authorization": "Bearer sk-a"}
+DRAWING = [Model("slow", (Draw(400, pause=0.05),), drawing=True), Model("quick", (Draw(2),), drawing=True)]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def studio() -> AsyncIterator[FakeTriton]:
-    triton = await FakeTriton([Model("slow", (Draw(400, pause=0.05),), drawing=True)]).start()
+    triton = await FakeTriton(DRAWING).start()
     yield triton
     await triton.stop()
 
@@ -107,3 +108,21 @@ async def test_bad_queries(gateway: Gateway, query: str, status: int, param: str
 
 async def test_there_is_no_list_after_what_is_not_there(gateway: Gateway) -> None:
     refused(await gateway.http.get(f"{TASKS}?after=task_1", headers=KEY), 404, code="task_not_found")
+
+
+async def test_a_task_is_taken_while_the_server_is_away(gateway: Gateway, studio: FakeTriton) -> None:
+    body = {"prompt": "a red circle", "model": "quick"}
+    await studio.stop()
+    try:
+        await gateway.until("/health/ready", lambda response: response.status_code == 503)
+        refused(await gateway.http.post(f"{TASKS}/generations", json=body, headers=KEY), 503, "overloaded_error")
+        response = await gateway.http.post(f"{TASKS}/generations?async=true", json=body, headers=KEY)
+        task = ok(response, answers.ImageTask)
+    finally:
+        await studio.start()
+    async with asyncio.timeout(30):
+        while ok(await gateway.http.get(f"{TASKS}/{task['id']}", headers=KEY), answers.ImageTask) != {
+            **task,
+            "status": "completed",
+        }:
+            await asyncio.sleep(0.05)
