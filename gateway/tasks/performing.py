@@ -4,12 +4,12 @@ import asyncio
 import time
 import zlib
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from gateway.catalog import Catalog
-from gateway.errors import GatewayError, ModelNotFound, Overloaded, RateLimited
+from gateway.errors import GatewayError, ModelNotFound, Overloaded, RateLimited, StorageFull
 from gateway.files.files import Files
 from gateway.operations.generate_image import GenerateImage, Image, Progress
 from gateway.tasks.requests import unpack
@@ -82,15 +82,22 @@ class Performer:
     async def _draw(
         self, id: str, request: GenerateImage, trace: Trace, advance: Callable[[float], None]
     ) -> list[dict[str, Any]]:
-        drawn = []
+        drawn: list[dict[str, Any]] = []
         content_type = f"image/{request.output_format}"
-        async with aclosing(self._catalog.ask(request.model, request, trace)) as events:
-            async for event in events:
-                if isinstance(event, Progress):
-                    advance(event.fraction)
-                elif isinstance(event, Image):
-                    file = await self._keep(id, event, content_type)
-                    drawn.append({"index": event.index, "file": file, "seed": event.seed, "content_type": content_type})
+        try:
+            async with aclosing(self._catalog.ask(request.model, request, trace)) as events:
+                async for event in events:
+                    if isinstance(event, Progress):
+                        advance(event.fraction)
+                    elif isinstance(event, Image):
+                        file = await self._keep(id, event, content_type)
+                        drawn.append(
+                            {"index": event.index, "file": file, "seed": event.seed, "content_type": content_type}
+                        )
+        except GatewayError:
+            with suppress(GatewayError):  # what a store keeps that fails is swept in time
+                await self._files.delete(*(image["file"] for image in drawn))
+            raise
         return sorted(drawn, key=lambda image: image["index"])
 
     async def _keep(self, id: str, image: Image, content_type: str) -> str:
@@ -104,7 +111,7 @@ class Performer:
         while True:
             try:
                 return await work()
-            except (Overloaded, RateLimited, ModelNotFound) as error:
+            except (Overloaded, RateLimited, StorageFull, ModelNotFound) as error:
                 patience = _SETTLING if isinstance(error, ModelNotFound) else self._patience
                 if time.monotonic() - began + wait > patience:
                     raise

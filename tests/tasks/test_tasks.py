@@ -4,10 +4,11 @@ import asyncio
 import dataclasses
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from gateway.errors import InvalidRequest, ModelNotFound, TaskNotFound, UnsupportedOption
+from gateway.errors import InvalidRequest, ModelNotFound, StorageFull, TaskNotFound, UnsupportedOption
 from gateway.operations.edit_image import EditImage
 from gateway.tasks.task import Failure
 from tests.fakes.triton import FakeTriton
@@ -200,6 +201,24 @@ async def test_one_that_stays_away_fails_the_task(triton: FakeTriton, database: 
         task = await home.done((await home.tasks.submit(picture(), OWNER)).id)
         assert task.state == "failed" and task.error is not None
         assert (task.error.status, task.error.code) == (503, "overloaded")
+
+
+async def test_a_store_that_is_full_is_waited_for(
+    triton: FakeTriton, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with house(triton.url, tmp_path, database) as home:
+        put, tries = home.files.put, 0
+
+        async def full_at_first(*given: Any, **named: Any) -> str:
+            nonlocal tries
+            tries += 1
+            if tries < 3:
+                raise StorageFull("The store of this service is full: the file was not kept.")
+            return await put(*given, **named)
+
+        monkeypatch.setattr(home.files, "put", full_at_first)
+        task = await home.done((await home.tasks.submit(picture(), OWNER)).id)
+        assert (task.state, tries, len(triton.calls)) == ("completed", 3, 1)
 
 
 async def test_stopping_leaves_what_runs_and_starting_takes_it_up(
