@@ -32,11 +32,14 @@ class Object:
 
 @dataclass(slots=True)
 class Bucket:
-    """`objects` are what is kept, by key; `refusing` is the code of the failure that every write meets."""
+    """`objects` are what is kept, by key; `refusing` is the code of the failure that every write meets,
+    but for the next `sparing` of them.
+    """
 
     name: str = "pictures"
     objects: dict[str, Object] = field(default_factory=dict)
     refusing: str = ""
+    sparing: int = 0
     port: int = 0
     _runner: web.AppRunner | None = None
 
@@ -90,7 +93,9 @@ class Bucket:
         return web.Response(status=206, body=found.data[start : end + 1], headers=headers)
 
     def _put(self, key: str, data: bytes, content_type: str) -> web.Response:
-        if self.refusing:
+        if self.refusing and self.sparing:
+            self.sparing -= 1
+        elif self.refusing:
             return _failure(400, self.refusing)
         kept = self.objects[key] = Object(data, content_type, datetime.now(UTC))
         return web.Response(headers={"ETag": kept.etag})

@@ -1,9 +1,11 @@
 """Pictures in a bucket of S3: kept, fetched, swept, and refused where the bucket is full."""
 
+import base64
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -13,7 +15,7 @@ from gateway.settings import Settings
 from tests.fakes.bucket import Bucket
 from tests.fakes.triton import FakeTriton
 from tests.wire.openai.asking import refused
-from tests.wire.openai.picturing import DRAW, opened
+from tests.wire.openai.picturing import DRAW, EDIT, opened, picture
 from tests.wire.serving import Gateway, serve
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -67,6 +69,46 @@ async def test_what_is_old_goes_and_what_is_not_ours_stays(bucket: Bucket, tmp_p
     assert gone == 1 and PREFIX + old not in bucket.objects
     assert {PREFIX + new, f"{PREFIX}notes.txt", "notes.txt"} <= set(bucket.objects)
     assert await files.read(new) == b"new"
+
+
+CHAT = {"messages": [{"role": "user", "content": "x"}]}
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        (DRAW, {"prompt": "x"}),
+        (EDIT, {"prompt": "x", "image": base64.b64encode(picture()).decode()}),
+        ("/v1/chat/completions", CHAT),
+        ("/tritonic/v1/images/generations", {"prompt": "x", "response_format": "url"}),
+        ("/tritonic/v1/chat/completions", CHAT),
+    ],
+)
+async def test_of_what_is_not_kept_whole_nothing_is_left(
+    keeper: Gateway, bucket: Bucket, path: str, fields: dict[str, Any]
+) -> None:
+    before = set(bucket.objects)
+    bucket.refusing, bucket.sparing = "QuotaExceeded", 3
+    try:
+        answer = await keeper.http.post(path, json={"model": "shapes", "n": 5, **fields})
+    finally:
+        bucket.refusing = ""
+    refused(answer, 507, "server_error", "storage_full")
+    assert set(bucket.objects) == before and bucket.sparing == 0
+
+
+async def test_of_a_task_that_failed_nothing_is_left(keeper: Gateway, bucket: Bucket) -> None:
+    before = set(bucket.objects)
+    bucket.refusing, bucket.sparing = "QuotaExceeded", 3
+    try:
+        body = {"model": "shapes", "prompt": "x", "n": 5, "async": True}
+        task = (await keeper.http.post("/tritonic/v1/images/generations", json=body)).json()
+        path = f"/tritonic/v1/images/{task['id']}?detail=true"
+        answer = await keeper.until(path, lambda response: response.json()["status"] == "failed", seconds=30)
+    finally:
+        bucket.refusing = ""
+    assert answer.json()["detail"]["error"]["code"] == "storage_full"
+    assert set(bucket.objects) == before and bucket.sparing == 0
 
 
 async def test_a_bucket_that_is_full_is_said(keeper: Gateway, bucket: Bucket) -> None:

@@ -113,8 +113,7 @@ async def _answer(
     drawn = await delivery.whole(request, gather(events))
     urls = None
     if body.response_format != "b64_json":
-        keeping = Keeping(request)
-        urls = [await keeping.url(image.data, asked.output_format) for image in drawn]
+        urls = await Keeping(request).urls((image.data for image in drawn), asked.output_format)
     # Ten large pictures in base64 would keep others waiting.
     answer = await asyncio.to_thread(images_answers.render, asked, drawn, urls)
     return Response(answer, media_type="application/json")

@@ -113,9 +113,8 @@ async def _answer(
     catalog: Catalog = request.app.state.catalog
     drawn = await delivery.whole(request, gather(catalog.run(model, asked, request.state.trace)))
     if body.response_format == "url":
-        keeping = Keeping(request)
-        data = [{"url": await keeping.url(image.data, asked.output_format)} for image in drawn]
-        return Response(_rendered(data), media_type="application/json")
+        urls = await Keeping(request).urls((image.data for image in drawn), asked.output_format)
+        return Response(_rendered([{"url": url} for url in urls]), media_type="application/json")
     # Ten large pictures in base64 would keep others waiting.
     answer = await asyncio.to_thread(lambda: _rendered([_data_url(image, asked.output_format) for image in drawn]))
     return Response(answer, media_type="application/json")

@@ -16,7 +16,7 @@ from gateway.dialects.vocabulary.chat import CreateChatCompletionRequest
 from gateway.dialects.vocabulary.keeping import Keeping
 from gateway.dialects.vocabulary.messages import Reading
 from gateway.endpoints import Model
-from gateway.errors import InvalidRequest, UnsupportedOption
+from gateway.errors import GatewayError, InvalidRequest, UnsupportedOption
 from gateway.operations.chat import Message, Picture, Text
 from gateway.operations.edit_image import EditImage
 from gateway.operations.generate_image import GenerateImage, Image, Progress
@@ -66,22 +66,28 @@ async def events(
 ) -> AsyncGenerator[Delta | Finish]:
     """Ask the model, keep what it draws, and yield the answers: one for each picture.
 
-    With `progress`, lines in the first answer tell how far all of them are, until it is done.
+    With `progress`, lines in the first answer tell how far all of them are, until it is done. That is for streams:
+    of a whole answer that fails, no picture is kept.
     """
-    keeping = Keeping(request)
+    keeping, streams = Keeping(request), progress
     told = 0.0
-    async with aclosing(catalog.run(model, asked, request.state.trace)) as drawn:
-        async for event in drawn:
-            if isinstance(event, Image):
-                url = await keeping.url(event.data, asked.output_format)
-                gap = "\n" if told and event.index == 0 else ""
-                yield Delta(event.index, f"{gap}![image]({url})")
-                yield Finish(event.index, "stop")
-                # The other pictures may take long yet, but to an answer that has ended nothing can be added.
-                progress = progress and event.index != 0
-            elif progress and isinstance(event, Progress) and event.fraction > told + _STEP - _ROUNDING:
-                told = event.fraction
-                yield Delta(0, f"> Progress: {told:.1%}\n")
+    try:
+        async with aclosing(catalog.run(model, asked, request.state.trace)) as drawn:
+            async for event in drawn:
+                if isinstance(event, Image):
+                    url = await keeping.url(event.data, asked.output_format)
+                    gap = "\n" if told and event.index == 0 else ""
+                    yield Delta(event.index, f"{gap}![image]({url})")
+                    yield Finish(event.index, "stop")
+                    # The other pictures may take long yet, but to an answer that has ended nothing can be added.
+                    progress = progress and event.index != 0
+                elif progress and isinstance(event, Progress) and event.fraction > told + _STEP - _ROUNDING:
+                    told = event.fraction
+                    yield Delta(0, f"> Progress: {told:.1%}\n")
+    except GatewayError:
+        if not streams:  # a stream has told of them already
+            await keeping.discard()
+        raise
 
 
 def _refuse(body: CreateChatCompletionRequest) -> None:

@@ -1,10 +1,12 @@
 """Where pictures are kept that are answered as URLs, and how those come back."""
 
+from collections.abc import Iterable
+from contextlib import suppress
 from urllib.parse import parse_qs, urlsplit
 
 from fastapi import Request
 
-from gateway.errors import Forbidden, NotFound
+from gateway.errors import Forbidden, GatewayError, NotFound
 from gateway.files.files import Files
 from gateway.media.allowance import Allowance
 from gateway.media.media import Media
@@ -23,10 +25,26 @@ class Keeping:
         self._files: Files = request.app.state.files
         self._media: Media = request.app.state.media
         self._base = (settings.public_url or str(request.base_url)).rstrip("/")
+        self._kept: list[str] = []
 
     async def url(self, data: bytes, output_format: OutputFormat) -> str:
         """Keep a picture, and return its URL. Raises `StorageFull`, and `Overloaded` where it cannot be kept."""
-        return self._files.url(await self._files.put(data, f"image/{output_format}"), self._base)
+        file = await self._files.put(data, f"image/{output_format}")
+        self._kept.append(file)
+        return self._files.url(file, self._base)
+
+    async def urls(self, pictures: Iterable[bytes], output_format: OutputFormat) -> list[str]:
+        """Keep pictures, all of them or none, and return their URLs. Raises as `url` does."""
+        try:
+            return [await self.url(data, output_format) for data in pictures]
+        except GatewayError:
+            await self.discard()
+            raise
+
+    async def discard(self) -> None:
+        """Remove what was kept, as nobody will be told where it is. A store that fails keeps it until it is swept."""
+        with suppress(GatewayError):
+            await self._files.delete(*self._kept)
 
     async def picture(self, reference: str, *, param: str, bare: bool, allowance: Allowance) -> Picture:
         """Return the picture that is kept here, or that `Media.picture` fetches. Raises as that does."""
