@@ -36,7 +36,7 @@ async def bucket() -> AsyncIterator[Bucket]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def keeper(triton: FakeTriton, bucket: Bucket) -> AsyncIterator[Gateway]:
-    async with serve(triton.url, files=URL) as running:
+    async with serve(triton.url, files=URL, tasks_patience=1) as running:
         yield running
 
 
