@@ -35,8 +35,8 @@ BODIES: dict[str, dict[str, Any]] = {
         "logprobs": True,
         "top_logprobs": 2,
         "logit_bias": {"5": 1},
-        "stop": [],  # what could cut an enforced call is refused
-        "stop_token_ids": [],
+        "stop": None,  # what could cut an enforced call is refused
+        "stop_token_ids": None,
         "temperature": 0.5,
         "max_tokens": 5,
         "n": 1,
@@ -121,7 +121,8 @@ def ask(gateway: Background, path: str, body: bytes) -> int:
 
 @pytest.mark.parametrize("path", BODIES)
 def test_the_bodies_are_right_before_they_are_changed(gateway: Background, path: str) -> None:
-    assert ask(gateway, path, written(BODIES[path])) == 200
+    response = httpx.post(gateway.url + path, content=written(BODIES[path]), timeout=20, trust_env=False)
+    assert response.status_code == 200, response.text
 
 
 @pytest.mark.parametrize("path", BODIES)
