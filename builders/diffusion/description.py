@@ -1,5 +1,6 @@
 """`pipeline.json`: all that the pipeline model must know of its engines; and the tokenizers beside it."""
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,6 @@ def model_name(name: str, part: str) -> str:
 def describe(pipeline: Pipeline, name: str) -> dict[str, Any]:
     """Describe a pipeline whose models are named after `name`; `tokenizers` says what `write_tokenizers` writes."""
     vae = pipeline.config("vae")
-    scheduler = read_json(pipeline.folder / "scheduler" / "scheduler_config.json", needed=True)
     text_encoders = [part for part in parts(pipeline) if part.kind in ("clip", "t5")]
     description: dict[str, Any] = {
         "family": pipeline.family,
@@ -39,8 +39,7 @@ def describe(pipeline: Pipeline, name: str) -> dict[str, Any]:
             }
             for part in text_encoders
         ],
-        "scheduler": {"class": class_of(pipeline.index, "scheduler")}
-        | {key: value for key, value in scheduler.items() if not key.startswith("_")},
+        "scheduler": _scheduler(pipeline),
         "vae": {
             "scaling_factor": vae.get("scaling_factor") or 0.18215,
             "shift_factor": vae.get("shift_factor") or 0.0,
@@ -52,6 +51,20 @@ def describe(pipeline: Pipeline, name: str) -> dict[str, Any]:
         "size_multiple": pipeline.size_multiple,
     }
     return description | _of_family(pipeline)
+
+
+def _scheduler(pipeline: Pipeline) -> dict[str, Any]:
+    """The class and the options of the scheduler, as the pipeline takes them."""
+    import diffusers
+
+    name = class_of(pipeline.index, "scheduler")
+    options = read_json(pipeline.folder / "scheduler" / "scheduler_config.json", needed=True)
+    found = {"class": name} | {key: value for key, value in options.items() if not key.startswith("_")}
+    if pipeline.index.get("_class_name") == "StableDiffusionPipeline":
+        # Whatever the file says: diffusers holds anything else for a mistake of old checkpoints.
+        known = inspect.signature(getattr(diffusers, name)).parameters
+        found |= {key: value for key, value in (("steps_offset", 1), ("clip_sample", False)) if key in known}
+    return found
 
 
 def _of_family(pipeline: Pipeline) -> dict[str, Any]:
