@@ -27,6 +27,7 @@ from gateway.files import stores
 from gateway.files.files import Files
 from gateway.media.media import Media
 from gateway.node import Node
+from gateway.rates import HEADERS, RateLimits
 from gateway.settings import Settings
 from gateway.tasks import database
 from gateway.tasks.tasks import Tasks
@@ -56,6 +57,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             settings.triton_urls,
             interval=settings.discovery_interval,
             timeout=settings.request_timeout,
+            bound=settings.model_requests,
             described=described,
             aliases=settings.model_aliases,
         )
@@ -76,6 +78,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         await asyncio.gather(durable.close(), *([node.leave()] if node else []))
         await app.state.media.close()
         await catalog.close()
+        if app.state.rates:
+            await app.state.rates.close()
 
     app = DocumentedAPI(
         settings,
@@ -89,6 +93,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings
     app.state.metrics = Metrics()
+    store = settings.rate_limits_store.get_secret_value() if settings.rate_limits_store else None
+    app.state.rates = (
+        RateLimits(settings.rate_limits, store, app.state.metrics.rates_unchecked) if settings.rate_limits else None
+    )
     app.include_router(health.router)
     app.include_router(files_route.router)
     for routers in DIALECTS.values():
@@ -102,7 +110,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             allow_origins=settings.cors_origins,
             allow_methods=["*"],
             allow_headers=["*"],
-            expose_headers=["x-request-id", "retry-after"],
+            expose_headers=["x-request-id", "retry-after", *HEADERS],
         )
     # Outermost, so that preflights and unknown paths are seen too.
     app.add_middleware(_Tracing, metrics=app.state.metrics)
@@ -143,7 +151,7 @@ class _Tracing:
             return
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
-        trace = Trace(self._metrics, request_id)
+        trace = Trace(self._metrics, request_id, headers={"x-request-id": request_id})
         scope.setdefault("state", {})["trace"] = trace
         status = 500
 
@@ -151,7 +159,7 @@ class _Tracing:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["x-request-id"] = request_id
+                MutableHeaders(scope=message).update(trace.headers)
             await send(message)
 
         try:

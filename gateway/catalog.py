@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import structlog
 
 from gateway import recognition
+from gateway.admission import Admission
 from gateway.endpoints import Endpoint, Model
 from gateway.errors import RETRY_AFTER, GatewayError, ModelNotFound, Overloaded, ServerGone, UnsupportedOption
 from gateway.media import scaling
@@ -52,10 +53,13 @@ class Catalog:
         *,
         interval: float,
         timeout: float,
+        bound: int = 2048,
         described: Mapping[str, Mapping[str, str]] = {},
         aliases: Mapping[str, str] = {},
     ) -> None:
         """`interval` is in seconds between two looks, `timeout` in seconds without a response (`Settings`).
+
+        `bound` is how many requests one model may have open (`gateway.admission`).
 
         `described` are the parameters of models that do not describe themselves (`gateway.models_file`). `aliases` are
         other names of models; a model that bears such a name itself is found first.
@@ -63,6 +67,7 @@ class Catalog:
         self.endpoints = [Endpoint(Triton(url)) for url in urls]
         self._interval = interval
         self._timeout = timeout
+        self._admission = Admission(bound)
         self._described = described
         self._aliases = aliases
         self._complained: set[str] = set()
@@ -117,7 +122,7 @@ class Catalog:
         Closing the iterator stops the model. Raises a `GatewayError` for every failure.
         """
         _must_offer(model, type(request))
-        with trace.work(model.name) as work:
+        with trace.work(model.name) as work, self._admission.open(model.name, trace.caller):
             try:
                 asked, reader = request, None
                 if isinstance(request, Chat):

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from gateway import rates
 
 
 def _split(value: object) -> object:
@@ -26,6 +28,18 @@ def _pair(value: object) -> object:
     if not all(name.strip() and other.strip() for name, _, other in (part.partition("=") for part in parts)):
         raise ValueError("write NAME=MODEL, and commas between several")
     return {name.strip(): other.strip() for name, _, other in (part.partition("=") for part in parts)}
+
+
+def _rates(value: object) -> rates.Rates:
+    return rates.parse(parts) if isinstance(parts := _split(value), list) else {}
+
+
+def _redis(url: SecretStr | None) -> SecretStr | None:
+    if url is not None:
+        parts = urlsplit(url.get_secret_value())
+        if parts.scheme not in ("redis", "rediss", "unix") or parts.port == 0:
+            raise ValueError("write redis://HOST:PORT/DATABASE, or rediss:// or unix://")
+    return url
 
 
 def _local(url: str | None, info: ValidationInfo) -> str | None:
@@ -95,6 +109,13 @@ class Settings(BaseSettings):
     """Seconds without a response from a model after which a request has failed."""
     api_keys: Annotated[list[SecretStr], NoDecode] = []
     """Keys of which a request must bear one, separated by commas. None: everybody may call."""
+    model_requests: Annotated[int, Field(gt=0)] = 2048
+    """Requests that one model may have open; what comes beyond is refused, fairly (`gateway.admission`)."""
+    rate_limits: Annotated[rates.Rates, NoDecode, PlainValidator(_rates)] = {}
+    """How often callers may ask: `60/minute, 100000 tokens/minute, CALLER=600/minute` (`gateway.rates`); default: as
+    often as they like."""
+    rate_limits_store: SecretStr | None = None
+    """Where is counted how often they did: `redis://…`, which gateways may share; default: each counts for itself."""
     platforms: Annotated[dict[PlatformName, Platform], NoDecode] = {"tritonic": Platform()}
     """Views of the models: JSON, or the name of a TOML file, with a table `{keys, models}` for each name."""
     cors_origins: Annotated[list[str], NoDecode] = []
@@ -174,4 +195,5 @@ class Settings(BaseSettings):
     )
     _split_pairs = field_validator("model_aliases", mode="before")(_pair)
     _read_platforms = field_validator("platforms", mode="before")(_tables)
+    _check_rate_limits_store = field_validator("rate_limits_store")(_redis)
     _check_node_api_url = field_validator("node_api_url")(_local)

@@ -6,6 +6,7 @@ Metric names and labels are listed in docs/operations.md. `model` is only ever t
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Literal, Self
@@ -45,6 +46,9 @@ class Metrics:
         self.tokens_out = counter("tokens_out", "Tokens generated, as counted by the engine.")
         self.cancellations = counter("cancellations", "Requests whose client hung up before the end.")
         self.failures = counter("failures", "Answers that ended with an error, streams among them.", (*by, "code"))
+        self.rates_unchecked = Counter(
+            "tritonic_rates_unchecked", "Requests let through, as the store did not answer.", registry=self.registry
+        )
         self.in_flight = Gauge("tritonic_in_flight", "Requests a model works on.", by, registry=self.registry)
 
     def exposition(self) -> bytes:
@@ -59,11 +63,19 @@ class Trace:
     metrics: Metrics
     request_id: str
     route: str = ""
+    caller: str = ""
+    """What stands for who asks (`gateway.rates`); empty for tasks, whose callers have left."""
     model: str = ""
+    tokens: int = 0
+    """What models have read and written for it so far."""
     hung_up: bool = False
     error: GatewayError | None = None
     """How the answer ended, where it failed: a stream has its status long before."""
     started: float = field(default_factory=time.perf_counter)
+    headers: dict[str, str] = field(default_factory=dict)
+    """What its answer bears besides its own, however it ends."""
+    charge: Callable[[str, int], None] | None = None
+    """Is told the caller and the tokens at the end."""
 
     def work(self, model: str) -> "Work":
         """Measure what `model` does for this request, inside a `with`."""
@@ -73,6 +85,8 @@ class Trace:
     def finished(self, status: int) -> None:
         """Count the request and log one line about it."""
         seconds = time.perf_counter() - self.started
+        if self.charge:
+            self.charge(self.caller, self.tokens)
         self.metrics.requests.labels(self.route, self.model, str(status)).inc()
         self.metrics.request_seconds.labels(self.route, self.model).observe(seconds)
         if self.hung_up and self.model:
@@ -86,6 +100,7 @@ class Trace:
             "request",
             request_id=self.request_id,
             route=self.route,
+            caller=self.caller or None,
             model=self.model or None,
             status=status,
             milliseconds=round(seconds * 1000, 1),
@@ -106,10 +121,12 @@ class Work:
         "_stream",
         "_tokens_in",
         "_tokens_out",
+        "_trace",
     )
 
     def __init__(self, trace: Trace) -> None:
         metrics, labels = trace.metrics, (trace.route, trace.model)
+        self._trace = trace
         self._in_flight = metrics.in_flight.labels(*labels)
         self._first_token = metrics.first_token_seconds.labels(*labels)
         self._inter_token = metrics.inter_token_seconds.labels(*labels)
@@ -131,6 +148,7 @@ class Work:
         """Count one event."""
         if isinstance(event, Delta):
             self._tokens_out.inc(event.tokens)
+            self._trace.tokens += event.tokens
             now = time.perf_counter()
             if self._last:
                 # Tokens that travelled together were made one after another since the last ones came.
@@ -142,6 +160,7 @@ class Work:
             self._last = now
         elif isinstance(event, Usage | Tokens):
             self._tokens_in.inc(event.prompt_tokens)
+            self._trace.tokens += event.prompt_tokens
 
 
 def configure_logging(form: Literal["json", "console"], level: str) -> None:

@@ -1,4 +1,4 @@
-"""What every dialect needs of HTTP: who may call, how a body is read, and failures in the dialect's own shape."""
+"""What every dialect needs of HTTP: who may call and how often, how a body is read, and failures in its own shape."""
 
 import asyncio
 import hmac
@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope
 
+from gateway import rates
 from gateway.delivery import ClientGone
 from gateway.dialects import forms as form_bodies
 from gateway.errors import (
@@ -28,11 +29,12 @@ from gateway.errors import (
     RequestTooLarge,
     Unauthorized,
 )
+from gateway.rates import RateLimits
 from gateway.settings import Settings
 from gateway.telemetry import Trace
 
 RenderError: TypeAlias = Callable[[GatewayError], Response]
-Authorize: TypeAlias = Callable[[Request], None]
+Authorize: TypeAlias = Callable[[Request], str]
 
 UNION_TAG = "·"
 """First character of union tags, which pydantic puts into the path of an error and clients must not see."""
@@ -47,10 +49,10 @@ class Wire(BaseModel):
 def route_class(
     render_error: RenderError, *, forms: bool = False, authorize: Authorize | None = None
 ) -> type[APIRoute]:
-    """Return a route class whose routes check the key, read JSON strictly, and render every failure.
+    """Return a route class whose routes check the key and the caller's rates, read JSON strictly, and render failures.
 
-    With `forms` they read `multipart/form-data`, too (`gateway.dialects.forms`). `authorize` lets a request pass or
-    raises a `GatewayError`; unless it is given, the setting `api_keys` says who may call.
+    With `forms` they read `multipart/form-data`, too (`gateway.dialects.forms`). `authorize` says who the caller is
+    (`check_key`) or raises a `GatewayError`; unless it is given, the setting `api_keys` says who may call.
     """
     let_pass = authorize or _authorize
 
@@ -63,8 +65,12 @@ def route_class(
                 trace.route = self.path
                 settings: Settings = request.app.state.settings
                 try:
-                    let_pass(request)
+                    trace.caller = let_pass(request)
                     if request.method in ("POST", "PUT", "PATCH"):
+                        limits: RateLimits | None = request.app.state.rates
+                        if limits:
+                            trace.charge = limits.charge
+                            await limits.admit(trace.caller, trace.headers)
                         form = forms and request.headers.get("content-type", "").lower().startswith(form_bodies.TYPE)
                         reading = _FormRequest if form else _JSONRequest
                         request = reading(_as_json(request.scope), request.receive, request.headers)
@@ -90,15 +96,19 @@ def route_class(
     return DialectRoute
 
 
-def _authorize(request: Request) -> None:
+def _authorize(request: Request) -> str:
     settings: Settings = request.app.state.settings
-    check_key(request, settings.api_keys)
+    return check_key(request, settings.api_keys)
 
 
-def check_key(request: Request, keys: Collection[SecretStr]) -> None:
-    """Let a request pass when there are no `keys` or it bears one of them. Raises `Unauthorized`."""
+def check_key(request: Request, keys: Collection[SecretStr]) -> str:
+    """Let a request pass when there are no `keys` or it bears one of them, and return what stands for its caller.
+
+    That is its key, and its address where there are no `keys`: one that nobody has given out would be another caller
+    with every request. Raises `Unauthorized`.
+    """
     if not keys:
-        return
+        return rates.of_address(request.client.host if request.client else None)
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not given:
         raise Unauthorized("This service asks for a key: send the header 'Authorization: Bearer YOUR_KEY'.")
@@ -106,6 +116,7 @@ def check_key(request: Request, keys: Collection[SecretStr]) -> None:
     matches = [hmac.compare_digest(given.strip().encode(), key.get_secret_value().encode()) for key in keys]
     if not any(matches):
         raise Unauthorized("The key of the header 'Authorization' is not known here.")
+    return rates.of_key(given.strip())
 
 
 class _LimitedRequest(Request):

@@ -11,9 +11,12 @@ from gateway.settings import Platform, Settings
 from gateway.tasks.task import owner_of
 
 
-def authorize(request: Request) -> None:
-    """Let a request to a known platform pass that bears a key of it. Raises `NotFound` and `Unauthorized`."""
-    check_key(request, _keys(request))
+def authorize(request: Request) -> str:
+    """Let a request to a known platform pass that bears a key of it, and return what stands for its caller.
+
+    Raises `NotFound` and `Unauthorized`.
+    """
+    return check_key(request, _keys(request))
 
 
 def owner(request: Request) -> str:

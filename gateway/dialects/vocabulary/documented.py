@@ -61,7 +61,7 @@ _CAN_FAIL: Mapping[int, tuple[str, errors.GatewayError]] = {
         errors.RequestTooLarge("The body is larger than this service takes, 33554432 bytes."),
     ),
     429: (
-        "The model's queue is full.",
+        "The caller asks more often than it may, or the model's queue is full.",
         errors.QueueFull("1024 requests wait already.", retry_after=errors.RETRY_AFTER),
     ),
     500: ("The gateway failed.", errors.GatewayError("The gateway failed on this request.")),

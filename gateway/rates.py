@@ -1,0 +1,273 @@
+"""How often each caller may ask: the settings `rate_limits` and `rate_limits_store`.
+
+A window begins with the first request in it and is over after its time, so that a store counts one number for each
+caller and window. Callers are told where they stand as OpenAI tells them
+(https://platform.openai.com/docs/guides/rate-limits).
+"""
+
+import asyncio
+import hashlib
+import math
+import re
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import structlog
+from limits import RateLimitItem
+from limits import parse as parse_window
+from limits.aio.storage import MemoryStorage, RedisStorage, Storage
+from prometheus_client import Counter
+
+from gateway.errors import RateLimited
+
+if TYPE_CHECKING:
+    from redis.asyncio import BlockingConnectionPool
+
+HEADERS = tuple(f"x-ratelimit-{what}-{of}" for of in ("requests", "tokens") for what in ("limit", "remaining", "reset"))
+
+_EVERYBODY = ""
+"""Stands for callers that are not named."""
+_PATIENCE = 0.25
+"""Seconds that a store may take to answer all that a request asks of it."""
+_PAUSE = 5.0
+"""Seconds for which a store that did not answer is not asked again."""
+_CONNECTIONS = 32
+_SWEEP = 60.0
+"""Seconds between two looks for windows that are over."""
+
+_RATE = re.compile(r"(?P<amount>[1-9]\d*)\s*(?P<of>requests|tokens)?\s*/\s*(?P<window>[a-z0-9 ]+)")
+_KEY = re.compile(r"[0-9a-f]{12}")
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """So many requests, or tokens of prompts and answers together, within a window."""
+
+    item: RateLimitItem
+    of: Literal["requests", "tokens"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """Where a caller stands with a rate: how much is left, and in how many seconds all of it is there again."""
+
+    rate: Rate
+    left: int
+    reset: float
+    over: bool
+
+
+Rates: TypeAlias = Mapping[str, tuple[Rate, ...]]
+"""The rates of each caller that is named, and those of all others."""
+
+
+def of_key(key: str) -> str:
+    """Return what stands for an API key in settings, stores and logs: 12 hexadecimal digits of its SHA-256."""
+    return hashlib.sha256(key.encode()).hexdigest()[:12]
+
+
+def of_address(host: str | None) -> str:
+    """Return what stands for a client without a key: its address, or of IPv6 the 64 bits that networks are given."""
+    if host is None or ":" not in host:
+        return host or "nobody"
+    address = ip_address(host.partition("%")[0])
+    mapped = getattr(address, "ipv4_mapped", None)
+    return str(mapped or ip_network((int(address), 64), strict=False))
+
+
+def parse(entries: Iterable[str]) -> Rates:
+    """Read `60/minute`, `100000 tokens/minute`, and for one caller `CALLER=600/minute` or `CALLER=none`.
+
+    A caller is named by its key (`of_key`) or by its address. Raises `ValueError`.
+    """
+    rates: dict[str, list[Rate]] = {}
+    for entry in entries:
+        name, named, words = entry.rpartition("=")
+        caller = _caller(name.strip()) if named else _EVERYBODY
+        of_caller = rates.setdefault(caller, [])
+        if words.strip() != "none":
+            of_caller.append(_rate(words.strip()))
+    # What a short window refuses does not count in a longer one.
+    return {name: tuple(sorted(some, key=lambda rate: rate.item.get_expiry())) for name, some in rates.items()}
+
+
+def _caller(name: str) -> str:
+    if _KEY.fullmatch(name):
+        return name
+    try:
+        return of_address(str(ip_address(name)))
+    except ValueError:
+        raise ValueError("a caller is named by 12 hexadecimal digits of its key's SHA-256, or by its address") from None
+
+
+def _rate(words: str) -> Rate:
+    try:
+        if (match := _RATE.fullmatch(words)) is None:
+            raise ValueError
+        item = parse_window(f"{match['amount']}/{match['window']}")
+    except ValueError:
+        raise ValueError(f"write '60/minute' or '100000 tokens/minute', not '{words[:40]}'") from None
+    return Rate(item, "tokens" if match["of"] == "tokens" else "requests")
+
+
+class RateLimits:
+    """The rates of all callers, and how much of them each has used."""
+
+    def __init__(self, rates: Rates, store: str | None, unchecked: Counter) -> None:
+        """`store` is the URL of a Redis that several gateways may share; None: this process counts for itself.
+
+        `unchecked` counts the requests that were let through because the store did not answer. Raises `ValueError`
+        where the URL is none.
+        """
+        self._rates = rates
+        self._unchecked = unchecked
+        self._pool = _pool(store) if store else None
+        self._store: Storage = (
+            RedisStorage("async+redis://", implementation="redispy", connection_pool=self._pool, key_prefix="tritonic")  # type: ignore[arg-type]
+            if self._pool
+            else _Memory()
+        )
+        self._away_until = 0.0
+        self._charging: set[asyncio.Task[None]] = set()
+        self._log = structlog.get_logger("gateway.rates")
+
+    async def admit(self, caller: str, headers: dict[str, str]) -> None:
+        """Count a request, and put into the `headers` of its answer where its caller stands.
+
+        Raises `RateLimited` where the caller has nothing left. A store that does not answer refuses nobody.
+        """
+        rates = self._of(caller)
+        if not rates:
+            return
+        if time.monotonic() < self._away_until:
+            self._unchecked.inc()
+            return
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                standings = await self._count(caller, rates)
+        except Exception as error:  # the store's own, the network's: none of them is the caller's
+            self._unchecked.inc()
+            self._miss(error)
+            return
+        headers |= _headers(standings)
+        if over := [standing for standing in standings if standing.over]:
+            longest = max(over, key=lambda standing: standing.reset)
+            wait = max(1, math.ceil(longest.reset))
+            raise RateLimited(
+                f"This caller may use {longest.rate.item.amount} {longest.rate.of} per "
+                f"{_window(longest.rate.item)}, and has. Try again in {_duration(wait)}.",
+                retry_after=wait,
+            )
+
+    def charge(self, caller: str, tokens: int) -> None:
+        """Count the tokens of an answer, whether it was finished or not. Returns at once."""
+        rates = [rate for rate in self._of(caller) if rate.of == "tokens"]
+        if rates and tokens and time.monotonic() >= self._away_until:
+            charging = asyncio.create_task(self._charge(caller, rates, tokens))
+            self._charging.add(charging)
+            charging.add_done_callback(self._charging.discard)
+
+    async def close(self) -> None:
+        """Let go of the store, when what was used is written down."""
+        if self._charging:
+            await asyncio.wait(self._charging, timeout=_PATIENCE)
+        if self._pool:
+            await self._pool.disconnect()
+
+    def _of(self, caller: str) -> tuple[Rate, ...]:
+        rates = self._rates.get(caller)
+        return self._rates.get(_EVERYBODY, ()) if rates is None else rates
+
+    async def _count(self, caller: str, rates: tuple[Rate, ...]) -> list[_Standing]:
+        standings: list[_Standing] = []
+        refused = False
+        for rate in rates:
+            item, key = rate.item, rate.item.key_for(rate.of, caller)
+            if rate.of == "requests" and not refused:
+                left = item.amount - await self._store.incr(key, item.get_expiry())
+                refused = over = left < 0
+            else:
+                # What an answer will cost is known when it is done: a caller who has any tokens left may ask.
+                left = item.amount - await self._store.get(key)
+                over = left <= 0 and rate.of == "tokens"
+            reset = await self._store.get_expiry(key) - time.time()
+            standings.append(_Standing(rate, max(left, 0), max(reset, 0.0), over))
+        return standings
+
+    async def _charge(self, caller: str, rates: list[Rate], tokens: int) -> None:
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                for rate in rates:
+                    await self._store.incr(rate.item.key_for("tokens", caller), rate.item.get_expiry(), tokens)
+        except Exception as error:
+            self._miss(error)
+
+    def _miss(self, error: Exception) -> None:
+        """Leave a store alone that does not answer, so that not every request has to wait for that."""
+        if time.monotonic() >= self._away_until:
+            self._away_until = time.monotonic() + _PAUSE
+            reason = str(error) or type(error).__name__
+            self._log.warning("the store of rate limits does not answer; requests are let through", reason=reason)
+
+
+class _Memory(MemoryStorage):
+    """limits' own looks through all callers whenever one of them asks; this one does so once a minute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._swept = time.time()
+
+    async def incr(self, key: str, expiry: float, amount: int = 1) -> int:
+        now = time.time()
+        if now - self._swept >= _SWEEP:
+            self._swept = now
+            for old in [old for old, end in self.expirations.items() if end <= now]:
+                del self.expirations[old]
+                self.storage.pop(old, None)
+        if self.expirations.get(key, 0.0) <= now:
+            self.storage[key] = 0
+            self.expirations[key] = now + expiry
+        self.storage[key] += amount
+        return self.storage[key]
+
+
+def _pool(url: str) -> "BlockingConnectionPool":
+    # Only who names a Redis pays for its client.
+    from redis.asyncio import BlockingConnectionPool
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+
+    return BlockingConnectionPool.from_url(
+        url,
+        max_connections=_CONNECTIONS,
+        timeout=_PATIENCE,
+        # A connection that a restarted server has closed is noticed when it is used, and another one is opened.
+        retry=Retry(NoBackoff(), 1),
+    )
+
+
+def _headers(standings: list[_Standing]) -> dict[str, str]:
+    """Of each kind the rate of which the least is left, as most callers have but one of it."""
+    headers = {}
+    for of in ("requests", "tokens"):
+        if some := [standing for standing in standings if standing.rate.of == of]:
+            tightest = min(some, key=lambda standing: (standing.left, -standing.reset))
+            headers[f"x-ratelimit-limit-{of}"] = str(tightest.rate.item.amount)
+            headers[f"x-ratelimit-remaining-{of}"] = str(tightest.left)
+            headers[f"x-ratelimit-reset-{of}"] = _duration(math.ceil(tightest.reset))
+    return headers
+
+
+def _window(item: RateLimitItem) -> str:
+    name = item.GRANULARITY.name
+    return name if item.multiples == 1 else f"{item.multiples} {name}s"
+
+
+def _duration(seconds: int) -> str:
+    """Write seconds as OpenAI does, in the manner of Go: `1s`, `6m0s`, `1h0m0s`."""
+    minutes, rest = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes}m{rest}s" if hours else f"{minutes}m{rest}s" if minutes else f"{rest}s"

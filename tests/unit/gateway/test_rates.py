@@ -1,0 +1,228 @@
+"""How often callers may ask: how it is written, and how it is counted, in memory and in a real store."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+
+import pytest
+from prometheus_client import CollectorRegistry, Counter
+
+from gateway import rates
+from gateway.errors import RateLimited
+from gateway.rates import RateLimits
+from tests.fakes.redis import Redis
+
+KEY = rates.of_key("sk-first")
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[Redis]:
+    server = Redis()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=["memory", "redis"])
+def store(request: pytest.FixtureRequest) -> str | None:
+    return None if request.param == "memory" else request.getfixturevalue("redis").url
+
+
+class Limited:
+    """Limits, what was let through without them, and callers that nobody has been before."""
+
+    def __init__(self, text: str, store: str | None) -> None:
+        self.unchecked = Counter("unchecked", "", registry=CollectorRegistry())
+        self.limits = RateLimits(rates.parse(text.split(",")), store, self.unchecked)
+
+    async def admit(self, caller: str) -> dict[str, str]:
+        headers: dict[str, str] = {}
+        await self.limits.admit(caller, headers)
+        return headers
+
+    async def refused(self, caller: str) -> tuple[RateLimited, dict[str, str]]:
+        headers: dict[str, str] = {}
+        with pytest.raises(RateLimited) as error:
+            await self.limits.admit(caller, headers)
+        assert type(error.value) is RateLimited
+        return error.value, headers
+
+
+def caller() -> str:
+    return f"caller {time.monotonic_ns()}"
+
+
+def test_what_is_written() -> None:
+    read = rates.parse(["1000/day", "60/minute", "9 tokens / hour", f"{KEY}=none", "10.0.0.7=5 requests/10 seconds"])
+    shown = {name: [(r.item.amount, r.item.get_expiry(), r.of) for r in some] for name, some in read.items()}
+    everybody = [(60, 60, "requests"), (9, 3600, "tokens"), (1000, 86400, "requests")]
+    assert shown == {"": everybody, KEY: [], "10.0.0.7": [(5, 10, "requests")]}
+
+
+@pytest.mark.parametrize(
+    "entry", ["60", "0/minute", "-1/minute", "60/fortnight", "x/minute", "5 cats/day", "60/minute;"]
+)
+def test_what_cannot_be_meant(entry: str) -> None:
+    with pytest.raises(ValueError, match="60/minute"):
+        rates.parse([entry])
+
+
+@pytest.mark.parametrize("name", ["sk-first", "", "5f2b", "5F2B8C1D9E8B", "localhost", f"{KEY}0"])
+def test_who_cannot_be_meant(name: str) -> None:
+    with pytest.raises(ValueError, match="12 hexadecimal digits"):
+        rates.parse([f"{name}=60/minute"])
+
+
+def test_who_a_caller_is() -> None:
+    assert KEY == "2a19f16bb258"  # printf %s sk-first | sha256sum | cut -c1-12
+    assert rates.of_address("192.0.2.1") == rates.of_address("::ffff:192.0.2.1") == "192.0.2.1"
+    assert rates.of_address("2001:db8::1") == rates.of_address("2001:db8::ffff:2") == "2001:db8::/64"
+    assert rates.of_address("2001:db8:0:1::1") != rates.of_address("2001:db8::1")
+    assert rates.of_address("fe80::1%eth0") == "fe80::/64"
+    assert rates.of_address(None)
+
+
+async def test_so_many_and_no_more(store: str | None) -> None:
+    limited, one, other = Limited("3/minute", store), caller(), caller()
+    told = [await limited.admit(one) for _ in range(3)]
+    assert [headers["x-ratelimit-remaining-requests"] for headers in told] == ["2", "1", "0"]
+    assert {headers["x-ratelimit-limit-requests"] for headers in told} == {"3"}
+    for _ in range(2):
+        error, headers = await limited.refused(one)
+        assert headers["x-ratelimit-remaining-requests"] == "0"
+        assert headers["x-ratelimit-reset-requests"] in ("59s", "1m0s")
+        assert error.retry_after in (59, 60) and error.code == "rate_limit_exceeded"
+        assert "3 requests per minute" in error.message
+    assert (await limited.admit(other))["x-ratelimit-remaining-requests"] == "2"
+    await limited.limits.close()
+
+
+async def test_the_window_ends(store: str | None) -> None:
+    limited, one = Limited("2/second", store), caller()
+    for _ in range(3):
+        await limited.admit(one)
+        await limited.admit(one)
+        error, _ = await limited.refused(one)
+        assert error.retry_after == 1
+        await asyncio.sleep(1.05)
+    await limited.limits.close()
+
+
+async def test_at_once_no_more_get_through(store: str | None) -> None:
+    limited, one = Limited("20/minute", store), caller()
+    results = await asyncio.gather(*(limited.admit(one) for _ in range(60)), return_exceptions=True)
+    assert sum(isinstance(result, dict) for result in results) == 20
+    assert sum(isinstance(result, RateLimited) for result in results) == 40
+    await limited.limits.close()
+
+
+async def test_what_a_short_window_refuses_costs_nothing_in_a_long_one(store: str | None) -> None:
+    limited, one = Limited("4/day,1/second", store), caller()
+    assert (await limited.admit(one))["x-ratelimit-limit-requests"] == "1"
+    for _ in range(5):
+        await limited.refused(one)
+    await asyncio.sleep(1.05)
+    for _ in range(2):
+        await limited.admit(one)
+        await asyncio.sleep(1.05)
+    assert (await limited.admit(one))["x-ratelimit-remaining-requests"] == "0"
+    await asyncio.sleep(1.05)
+    error, headers = await limited.refused(one)
+    assert "4 requests per day" in error.message and error.retry_after is not None and error.retry_after > 86000
+    assert (
+        headers["x-ratelimit-reset-requests"].startswith("23h59m") or headers["x-ratelimit-reset-requests"] == "24h0m0s"
+    )
+    await limited.limits.close()
+
+
+async def test_tokens_are_counted_when_they_are_known(store: str | None) -> None:
+    limited, one = Limited("100 tokens/minute,50/minute", store), caller()
+    assert (await limited.admit(one))["x-ratelimit-remaining-tokens"] == "100"
+    limited.limits.charge(one, 70)
+    await asyncio.sleep(0.05)
+    headers = await limited.admit(one)
+    assert (headers["x-ratelimit-limit-tokens"], headers["x-ratelimit-remaining-tokens"]) == ("100", "30")
+    assert headers["x-ratelimit-remaining-requests"] == "48"
+    limited.limits.charge(one, 5000)
+    await asyncio.sleep(0.05)
+    error, headers = await limited.refused(one)
+    assert "100 tokens per minute" in error.message and headers["x-ratelimit-remaining-tokens"] == "0"
+    assert headers["x-ratelimit-reset-tokens"] in ("58s", "59s", "1m0s")
+    await limited.limits.close()
+
+
+async def test_callers_that_are_named(store: str | None) -> None:
+    limited = Limited(f"1/hour,{KEY}=none,10.0.0.7=3/hour", store)
+    assert [await limited.admit(KEY) for _ in range(3)] == [{}] * 3
+    assert (await limited.admit("10.0.0.7"))["x-ratelimit-limit-requests"] == "3"
+    await limited.limits.close()
+
+
+async def test_only_named_callers_are_limited() -> None:
+    limited = Limited(f"{KEY}=1/hour", None)
+    assert await limited.admit("anybody") == {}
+    await limited.admit(KEY)
+    await limited.refused(KEY)
+
+
+async def test_gateways_share_a_store(redis: Redis) -> None:
+    first, second, one = Limited("2/minute", redis.url), Limited("2/minute", redis.url), caller()
+    await first.admit(one)
+    await second.admit(one)
+    await first.refused(one)
+    await second.refused(one)
+    await first.limits.close()
+    await second.limits.close()
+
+
+async def test_memory_forgets_who_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rates, "_SWEEP", 0.5)
+    limited = Limited("1/second", None)
+    for number in range(1000):
+        await limited.admit(f"caller {number}")
+    memory = limited.limits._store
+    assert isinstance(memory, rates._Memory) and len(memory.storage) == len(memory.expirations) == 1000
+    await asyncio.sleep(1.1)
+    await limited.admit("somebody")
+    assert list(memory.storage) == list(memory.expirations) and len(memory.storage) == 1
+
+
+async def test_a_store_that_is_silent_refuses_nobody(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rates, "_PAUSE", 0.5)
+    limited, one = Limited("2/minute,100 tokens/minute", redis.url), caller()
+    await limited.admit(one)
+    with redis.frozen():
+        began = time.monotonic()
+        told = await asyncio.gather(*(limited.admit(one) for _ in range(50)))
+        assert told == [{}] * 50 and time.monotonic() - began < 2 * rates._PATIENCE
+        # Nobody waits again for what has just not come.
+        began = time.monotonic()
+        assert [await limited.admit(one) for _ in range(50)] == [{}] * 50
+        assert time.monotonic() - began < rates._PATIENCE
+        assert limited.unchecked._value.get() == 100
+        limited.limits.charge(one, 50)
+    await asyncio.sleep(0.8)
+    other = caller()
+    assert [bool(await limited.admit(other)) for _ in range(2)] == [True] * 2
+    await limited.refused(other)
+    await limited.limits.close()
+
+
+async def test_a_store_that_goes_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rates, "_PAUSE", 0.2)
+    server = Redis()
+    try:
+        limited, one = Limited("2/minute", server.url), caller()
+        await limited.admit(one)
+        server.stop()
+        assert await limited.admit(one) == {}
+        server.start_again()
+        await asyncio.sleep(0.3)
+        assert (await limited.admit(one))["x-ratelimit-remaining-requests"] == "1"
+        server.stop()
+        server.start_again()
+        # A connection that broke meanwhile is nothing that anybody notices.
+        assert (await limited.admit(one))["x-ratelimit-remaining-requests"] == "1"
+        assert limited.unchecked._value.get() == 1
+        await limited.limits.close()
+    finally:
+        server.stop()

@@ -1,0 +1,76 @@
+"""A model with as many open requests as it may have: who is refused, who is not, and what is given back."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from tests.fakes.triton import FakeTriton
+from tests.wire.openai.asking import CHAT, CHAT_STREAM, TEXT_STREAM, WAYS, Way, refused
+from tests.wire.serving import Gateway, serve
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+GREEDY, MODEST = "sk-greedy", "sk-modest"
+PLATFORM = Way("/tritonic/v1/chat/completions", False)
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+async def ask(gateway: Gateway, key: str, way: Way = CHAT, model: str = "hello") -> httpx.Response:
+    return await gateway.http.post(way.path, json=way.body(model), headers=bearer(key))
+
+
+@contextlib.asynccontextmanager
+async def held(gateway: Gateway, triton: FakeTriton, count: int, way: Way = CHAT_STREAM) -> AsyncIterator[list]:
+    """So many answers of the silent model that the greedy caller waits for."""
+    active = triton.active
+    waiting = [asyncio.ensure_future(ask(gateway, GREEDY, way, "silent")) for _ in range(count)]
+    async with asyncio.timeout(5):
+        while triton.active < active + count:
+            await asyncio.sleep(0.005)
+    yield waiting
+    for one in waiting:
+        one.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    async with asyncio.timeout(5):
+        while triton.active > active:
+            await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize("way", [*WAYS, PLATFORM], ids=str)
+async def test_one_caller_leaves_room_for_another(triton: FakeTriton, way: Way) -> None:
+    async with serve(triton.url, api_keys=[GREEDY, MODEST], model_requests=10) as gateway:
+        async with held(gateway, triton, 8):
+            before = len(triton.calls)
+            response = await ask(gateway, GREEDY, way, "silent")
+            sentence = refused(response, 429, "rate_limit_error", "overloaded")
+            assert "8 requests" in sentence and "others" in sentence
+            assert int(response.headers["retry-after"]) >= 1
+            assert len(triton.calls) == before
+            # Others may ask this model, and everybody another one.
+            reading = asyncio.ensure_future(ask(gateway, MODEST, way, "silent"))
+            await triton.call("silent", before)
+            assert (await ask(gateway, GREEDY, way, "hello")).status_code == 200
+            reading.cancel()
+        async with held(gateway, triton, 8):
+            pass
+        counted = {name: value for name, value in (await gateway.metrics()).items() if "failures_total" in name}
+        assert list(counted.values()) == [1] and 'code="overloaded",model="silent"' in next(iter(counted))
+
+
+async def test_full_is_full(triton: FakeTriton) -> None:
+    async with serve(triton.url, api_keys=[GREEDY, MODEST], model_requests=2) as gateway, held(gateway, triton, 2):
+        sentence = refused(await ask(gateway, MODEST, model="silent"), 429, "rate_limit_error", "overloaded")
+        assert "2 requests" in sentence
+
+
+async def test_each_prompt_of_a_request_is_a_request(triton: FakeTriton) -> None:
+    async with serve(triton.url, model_requests=10) as gateway:
+        for prompts, status in ((8, 200), (9, 429), (8, 200)):
+            body = {"model": "hello", "prompt": ["a"] * prompts}
+            assert (await gateway.http.post(TEXT_STREAM.path, json=body)).status_code == status

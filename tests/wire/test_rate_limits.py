@@ -1,0 +1,179 @@
+"""How often callers may ask, in every dialect: what is told, what is refused, and what is not counted."""
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import openai
+import pytest
+import pytest_asyncio
+
+from gateway import rates
+from tests.fakes.redis import Redis
+from tests.fakes.triton import FakeTriton
+from tests.wire.conftest import ORIGIN
+from tests.wire.openai.asking import CHAT, CHAT_STREAM, TEXT, WAYS, Way, chat, refused
+from tests.wire.serving import Gateway, serve
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+FEW, FREE, OWN, POOR = "sk-few", "sk-free", "sk-own", "sk-poor"
+LIMITS = f"1000/hour,{rates.of_key(FEW)}=2/hour,{rates.of_key(FREE)}=none,{rates.of_key(POOR)}=30 tokens/hour"
+PATHS = {
+    "/v1/chat/completions": CHAT.body("hello"),
+    "/v1/completions": TEXT.body("hello"),
+    "/v1/embeddings": {"model": "vectors", "input": "a"},
+    "/v1/images/generations": {"model": "shapes", "prompt": "a"},
+    "/tritonic/v1/chat/completions": CHAT.body("hello"),
+    "/tritonic/v1/images/generations": {"model": "shapes", "prompt": "a"},
+}
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def limited(triton: FakeTriton) -> AsyncIterator[Gateway]:
+    async with serve(triton.url, api_keys=[FEW, FREE, OWN, POOR], rate_limits=LIMITS, cors_origins=[ORIGIN]) as running:
+        yield running
+
+
+async def test_every_answer_says_what_is_left(limited: Gateway) -> None:
+    headers, left = bearer(OWN), 1000
+    asked: list[dict[str, Any]] = [{"url": path, "json": body} for path, body in PATHS.items()]
+    asked += [{"url": CHAT_STREAM.path, "json": CHAT_STREAM.body("hello")}]
+    asked += [{"url": CHAT.path, "json": CHAT.body(model)} for model in ("broken", "full", "nothing", "hello")]
+    asked += [{"url": CHAT.path, "content": b"no JSON"}]
+    for one in asked:
+        response = await limited.http.post(**one, headers=headers)
+        left -= 1
+        assert response.headers["x-ratelimit-limit-requests"] == "1000", (one, response.text)
+        assert response.headers["x-ratelimit-remaining-requests"] == str(left)
+        assert re.fullmatch(r"59m[45]\ds|1h0m0s", response.headers["x-ratelimit-reset-requests"])
+        assert "x-ratelimit-limit-tokens" not in response.headers
+        assert response.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_what_is_too_much_is_refused(limited: Gateway, triton: FakeTriton, path: str) -> None:
+    for _ in range(2):
+        assert (await limited.http.post(path, json=PATHS[path], headers=bearer(FEW))).status_code == 200
+    before = len(triton.calls)
+    response = await limited.http.post(path, json=PATHS[path], headers=bearer(FEW) | {"Origin": ORIGIN})
+    sentence = refused(response, 429, "rate_limit_error", "rate_limit_exceeded")
+    assert "2 requests per hour" in sentence
+    assert 3590 <= int(response.headers["retry-after"]) <= 3600
+    assert response.headers["x-ratelimit-remaining-requests"] == "0"
+    exposed = response.headers["access-control-expose-headers"].lower()
+    assert "x-ratelimit-reset-tokens" in exposed and "retry-after" in exposed
+    assert len(triton.calls) == before
+    assert (await limited.http.post(path, json=PATHS[path], headers=bearer(OWN))).status_code == 200
+
+
+async def test_routes_and_dialects_are_counted_together(limited: Gateway) -> None:
+    codes = [
+        (await limited.http.post(path, json=body, headers=bearer(FEW))).status_code for path, body in PATHS.items()
+    ]
+    assert codes == [200, 200, 429, 429, 429, 429]
+
+
+async def test_who_is_named_is_not_limited(limited: Gateway) -> None:
+    for _ in range(3):
+        response = await limited.http.post(CHAT.path, json=CHAT.body("hello"), headers=bearer(FREE))
+        assert response.status_code == 200 and not any("ratelimit" in name for name in response.headers)
+
+
+async def test_looking_costs_nothing(limited: Gateway) -> None:
+    for path in ("/v1/models", "/v1/models/hello", "/tritonic/v1/images", "/health/live", "/nowhere"):
+        response = await limited.http.get(path, headers=bearer(FEW))
+        assert not any("ratelimit" in name for name in response.headers)
+    response = await limited.http.post(CHAT.path, json=CHAT.body("hello"), headers=bearer(FEW))
+    assert response.headers["x-ratelimit-remaining-requests"] == "1"
+
+
+async def test_a_wrong_key_is_told_nothing(limited: Gateway) -> None:
+    response = await limited.http.post(CHAT.path, json=CHAT.body("hello"), headers=bearer("sk-wrong"))
+    refused(response, 401, "authentication_error", "invalid_api_key")
+    assert not any("ratelimit" in name for name in response.headers)
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+async def test_tokens(limited: Gateway, way: Way) -> None:
+    """The model reads 9 and writes 9 for each answer."""
+    for left in (30, 12):
+        response = await limited.http.post(way.path, json=way.body("hello"), headers=bearer(POOR))
+        assert (response.status_code, response.headers["x-ratelimit-remaining-tokens"]) == (200, str(left))
+        await asyncio.sleep(0.02)
+    response = await limited.http.post(way.path, json=way.body("hello"), headers=bearer(POOR))
+    assert "30 tokens per hour" in refused(response, 429, "rate_limit_error", "rate_limit_exceeded")
+    assert response.headers["x-ratelimit-limit-tokens"] == "30"
+    assert "x-ratelimit-limit-requests" not in response.headers
+
+
+async def test_tokens_of_an_answer_that_nobody_waited_for(limited: Gateway, triton: FakeTriton) -> None:
+    before = len(triton.calls)
+    async with limited.http.stream(
+        "POST", CHAT_STREAM.path, json=CHAT_STREAM.body("endless"), headers=bearer(POOR)
+    ) as response:
+        seen = 0
+        async for line in response.aiter_lines():
+            seen += "tick" in line
+            if seen == 20:
+                break
+    await triton.gives_up("endless", before)
+    await asyncio.sleep(0.05)
+    response = await limited.http.post(CHAT.path, json=CHAT.body("hello"), headers=bearer(POOR))
+    assert int(response.headers["x-ratelimit-remaining-tokens"]) <= 10
+
+
+async def test_the_official_client_waits_as_it_is_told(triton: FakeTriton) -> None:
+    async with serve(triton.url, rate_limits="2/second") as running, running.client(max_retries=2) as client:
+        began = time.monotonic()
+        for _ in range(4):
+            await client.chat.completions.create(**CHAT.body("hello"))
+        assert time.monotonic() - began >= 0.9
+        with pytest.raises(openai.RateLimitError) as error:
+            for _ in range(5):
+                await client.with_options(max_retries=0).chat.completions.create(**CHAT.body("hello"))
+        assert (error.value.code, error.value.type) == ("rate_limit_exceeded", "rate_limit_error")
+
+
+async def test_without_keys_addresses_are_callers(triton: FakeTriton) -> None:
+    """Invented keys and headers make nobody another caller."""
+    async with serve(triton.url, rate_limits="2/hour,192.0.2.1=1/hour") as running:
+        codes = []
+        for number in range(4):
+            headers = bearer(f"sk-{number}")
+            codes.append((await running.http.post(CHAT.path, json=CHAT.body("hello"), headers=headers)).status_code)
+        assert codes == [200, 200, 429, 429]
+        # The proxy of this machine is believed where it says who asks.
+        for forwarded, code in (("192.0.2.1", 200), ("192.0.2.1", 429), ("192.0.2.2", 200)):
+            headers = {"X-Forwarded-For": forwarded}
+            response = await running.http.post(CHAT.path, json=CHAT.body("hello"), headers=headers)
+            assert response.status_code == code
+
+
+async def test_refusals_are_counted(limited: Gateway) -> None:
+    for _ in range(4):
+        await limited.http.post(CHAT.path, json=CHAT.body("hello"), headers=bearer(FEW))
+    failures = {name: value for name, value in (await limited.metrics()).items() if "failures_total" in name}
+    assert failures == {f'tritonic_failures_total{{code="rate_limit_exceeded",model="",route="{CHAT.path}"}}': 2}
+
+
+async def test_gateways_share_a_redis_and_serve_without_it(triton: FakeTriton) -> None:
+    redis = Redis()
+    try:
+        shared = {"rate_limits": "3/hour", "rate_limits_store": redis.url}
+        async with serve(triton.url, **shared) as one, serve(triton.url, **shared) as other:
+            codes = [(await chat(running)).status_code for running in (one, other, one, other, one)]
+            assert codes == [200, 200, 200, 429, 429]
+            redis.stop()
+            answers = [await chat(running) for running in (one, other, one)]
+            assert [answer.status_code for answer in answers] == [200, 200, 200]
+            assert not any("ratelimit" in name for answer in answers for name in answer.headers)
+            assert (await one.metrics())["tritonic_rates_unchecked_total"] == 2
+    finally:
+        redis.stop()
