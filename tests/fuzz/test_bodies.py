@@ -29,7 +29,7 @@ BODIES: dict[str, dict[str, Any]] = {
         "tool_choice": {"type": "function", "function": {"name": "f"}},
         "parallel_tool_calls": True,
         "response_format": {"type": "text"},
-        "structured_outputs": {},
+        "structured_outputs": None,
         "stream": True,
         "stream_options": {"include_usage": True},
         "logprobs": True,
