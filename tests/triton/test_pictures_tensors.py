@@ -28,7 +28,7 @@ TYPES = {
     "seed": "UINT64",
 }
 ARRAYS = {"BYTES": np.object_, "FP32": np.float32, "UINT64": np.uint64, "INT32": np.int32}
-LONG = 1000
+LONG = 900
 """Steps that take many seconds."""
 
 
