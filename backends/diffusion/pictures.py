@@ -82,10 +82,17 @@ def read_mask(data: bytes, size: tuple[int, int], name: str = "mask") -> Floats:
 
 
 def resized_mask(mask: Floats, size: tuple[int, int]) -> Floats:
-    """A mask, float32[height, width], in another width and height: each pixel the mean of those that it covers."""
+    """A mask, float32[height, width], in another width and height: each pixel the most of those that it covers.
+
+    So the smallest hole in the mask of a large picture stays one when both are shrunk.
+    """
     if size == (mask.shape[1], mask.shape[0]):
         return mask
-    return np.asarray(Image.fromarray(mask, "F").resize(size, Image.Resampling.BOX), np.float32)
+    for axis, side in enumerate(reversed(size)):
+        # Each pixel of the file goes into one of the new ones; where there are more of the new, some have the same.
+        firsts = np.arange(side) * mask.shape[axis] // side
+        mask = np.maximum.reduceat(mask, firsts, axis)
+    return mask
 
 
 def to_model(pixels: Pixels) -> Floats:

@@ -5,6 +5,7 @@ import tracemalloc
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from backends.diffusion.canvas import open_canvas
@@ -30,6 +31,19 @@ def test_a_picture_within_borders_is_brought_to_size_and_filled() -> None:
     assert np.abs(canvas.pixels.astype(int) - (200, 60, 20)).max() < 8, "what cannot be seen bleeds into what can"
     assert canvas.area is not None
     assert canvas.area[:, :16].min() == canvas.area[:, 48:].min() == 1 and canvas.area[:, 16:48].max() == 0
+
+
+@pytest.mark.parametrize("corner", [(0, 0), (1003, 517), (1999, 1999)])
+def test_a_tiny_hole_in_the_mask_of_a_large_picture_may_change(corner: tuple[int, int]) -> None:
+    side = 2000
+    mask = np.full((side, side, 4), 255, np.uint8)
+    mask[corner][3] = 0
+    canvas = open_canvas(png(np.zeros((side, side, 3), np.uint8)), png(mask), lambda size: (64, 64))
+    cells = canvas.cells(8)
+    assert cells is not None and cells.sum() == 1
+    assert canvas.area is not None and np.abs(np.argwhere(canvas.area == 1) - np.array(corner) * 64 / side).max() <= 1
+    painted = canvas.finish(np.full((64, 64, 3), 90, np.uint8))
+    assert painted.sum() == 3 * 90
 
 
 def test_a_large_picture_takes_no_more_than_it_must() -> None:

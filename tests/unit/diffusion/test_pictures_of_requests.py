@@ -251,11 +251,20 @@ def test_what_cannot_be_seen_does_not_bleed_when_a_picture_is_resized():
     assert small.pixels[seen].min() >= 198
 
 
-def test_masks_are_made_smaller_by_means():
-    mask = np.zeros((16, 16), np.float32)
-    mask[:8, :4] = 1
-    assert resized_mask(mask, (2, 2)).tolist() == [[0.5, 0], [0, 0]]
-    assert resized_mask(mask, (16, 16)) is mask
+def test_masks_that_are_made_smaller_keep_every_hole():
+    mask = np.zeros((23, 37), np.float32)
+    for row, column in np.ndindex(mask.shape):
+        hole = np.zeros_like(mask)
+        hole[row, column] = 1
+        assert (resized_mask(hole, (5, 4)) == 1).sum() == 1
+    mask[:6, :8], mask[22, 36] = 0.5, 0.25
+    assert resized_mask(mask, (2, 2)).tolist() == [[0.5, 0], [0, 0.25]]
+    assert resized_mask(mask, (37, 23)) is mask
+
+
+def test_masks_that_are_made_larger_stay_the_same_shape():
+    mask = np.array([[1, 0, 0], [0, 0, 0.5]], np.float32)
+    assert np.array_equal(resized_mask(mask, (6, 4)), mask.repeat(2, 0).repeat(2, 1))
 
 
 def test_outside_the_mask_everything_stays_as_it_was():
