@@ -30,7 +30,8 @@ class Family(Protocol):
     def guide(self, prompt: str, negative: str | None, scale: float, size: tuple[int, int]) -> Guided:
         """Encode a prompt for a picture of `size` (width, height in pixels).
 
-        Raises `ContextLengthExceeded` or `UnsupportedOption`, naming the input, or what components raise.
+        Raises `ContextLengthExceeded`, `InvalidValue` or `UnsupportedOption`, naming the input, or what components
+        raise.
         """
 
     def inputs(self, samples: Floats, timesteps: Floats) -> dict[str, Array]:

@@ -12,7 +12,7 @@ from backends.diffusion.components import Array
 from backends.diffusion.description import Description
 from backends.diffusion.families.family import Condition, Floats, Guided
 from backends.diffusion.texts import TextEncoders
-from backends.serving.errors import UnsupportedOption
+from backends.serving.errors import InvalidValue, UnsupportedOption
 
 
 class StableDiffusion:
@@ -35,6 +35,11 @@ class StableDiffusion:
         if negative:
             self._texts.check(negative, "negative_prompt")
         if scale <= 1:
+            if negative:
+                raise InvalidValue(
+                    f"A guidance of {scale:g} leads away from nothing: send a guidance_scale above 1 beside this.",
+                    "negative_prompt",
+                )
             return Guided(self.place(self.encode([prompt])[0], size), None, scale)
         if negative:
             towards, away = self.encode([prompt, negative])

@@ -100,6 +100,8 @@ def test_previews_come_before_their_image(tiny: Tiny) -> None:
         ({"partial_images": 4}, "[invalid_value:partial_images]"),
         ({"prompt": "cat " * 100_000}, "[context_length_exceeded:prompt]"),
         ({"negative_prompt": "a long wish " * 20}, "[context_length_exceeded:negative_prompt]"),
+        ({"negative_prompt": "blue"}, "[invalid_value:negative_prompt] A guidance of 1 leads away from nothing"),
+        ({"negative_prompt": "blue", "guidance_scale": 0.5}, "[invalid_value:negative_prompt] A guidance of 0.5 leads"),
     ],
 )
 def test_what_is_refused(tiny: Tiny, more: dict[str, Any], start: str) -> None:
@@ -164,8 +166,11 @@ def test_closing_answers_everybody(tmp_path: Path) -> None:
             tiny.ask().outcome()
 
 
-def test_a_negative_prompt_that_is_never_used_is_checked_all_the_same(tiny: Tiny) -> None:
-    with pytest.raises(GenerationError):
-        tiny.ask(guidance_scale=1.0, negative_prompt="cat " * 100).outcome()
+def test_an_empty_negative_prompt_asks_for_nothing(tiny: Tiny) -> None:
+    assert len(tiny.ask(guidance_scale=1.0, negative_prompt="").outcome().files) == 1
+    assert len(tiny.ask(guidance_scale=1.5, negative_prompt="blue").outcome().files) == 1
+
+
+def test_seeds_end_at_64_bits(tiny: Tiny) -> None:
     with pytest.raises(InvalidValue):
         tiny.ask(seed=2**64).outcome()
