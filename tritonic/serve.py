@@ -6,6 +6,7 @@ import uvicorn
 
 from gateway.app import create_app
 from gateway.settings import Settings
+from tritonic.heads import LimitedHeads
 from tritonic.ports import listen
 
 DRAIN_SECONDS = 10
@@ -22,7 +23,7 @@ def serve(settings: Settings) -> bool:
     config = uvicorn.Config(
         create_app(settings),
         loop="uvloop",
-        http="httptools",
+        http=LimitedHeads,
         ws="none",
         log_config=None,  # The gateway has configured its own.
         access_log=False,
