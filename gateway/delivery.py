@@ -2,6 +2,9 @@
 
 A client that hangs up stops the model, in both cases and at any moment: the stream of events is closed, which cancels
 the request in Triton. Starlette notices a hang-up only while a body is being sent, so the waits here watch for it.
+
+A client that reads slowly slows its own model down: no event is asked for before the last one was sent, and gRPC's flow
+control hands that on to Triton. One that reads nothing for the setting `send_timeout` has hung up.
 """
 
 import asyncio
@@ -16,6 +19,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gateway.errors import GatewayError, Overloaded
+from gateway.settings import Settings
 from gateway.telemetry import Trace
 
 Event = TypeVar("Event")
@@ -57,14 +61,27 @@ async def sse(
     except BaseException:
         await events.aclose()
         raise
-    return _EventStream(first, events, render, render_error, done, trace)
+    settings: Settings = request.app.state.settings
+    return _EventStream(first, events, render, render_error, done, trace, settings.send_timeout)
 
 
-async def _unless_gone(receive: Receive, work: Awaitable[Folded], trace: Trace) -> Folded:
-    """Await `work`, or cancel it and raise `ClientGone` when the client hangs up first."""
+async def _unless_gone(
+    receive: Receive,
+    work: Awaitable[Folded],
+    trace: Trace,
+    stuck: Callable[[], bool] = lambda: False,
+    seconds: float | None = None,
+) -> Folded:
+    """Await `work`, or cancel it and raise `ClientGone` when the client hangs up first.
+
+    A client of which `stuck`, asked every so many `seconds`, says that it does not read is gone, too.
+    """
     task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_hang_up(receive))
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        while True:
+            done, _ = await asyncio.wait({task, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if done or stuck():
+                break
         if task.done():
             return task.result()
         trace.hung_up = True
@@ -95,6 +112,7 @@ class _EventStream(Response):
         render_error: Callable[[GatewayError], bytes],
         done: bytes | None,
         trace: Trace,
+        send_timeout: float,
     ) -> None:
         # Proxies must neither hold events back nor keep them.
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
@@ -102,10 +120,14 @@ class _EventStream(Response):
         self._first, self._events = first, events
         self._render, self._render_error, self._done = render, render_error, done
         self._trace = trace
+        self._send_timeout = send_timeout
+        # Messages that were begun to be sent, and that were: no clock is looked at for each.
+        self._begun = self._sent = 0
+        self._seen: int | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await _unless_gone(receive, self._send_all(send), self._trace)
+            await _unless_gone(receive, self._send_all(send), self._trace, self._stuck, self._send_timeout)
         except ClientGone:
             pass
         except asyncio.CancelledError:
@@ -116,6 +138,12 @@ class _EventStream(Response):
                     await send({"type": "http.response.body", "body": last, "more_body": False})
         finally:
             await self._events.aclose()
+
+    def _stuck(self) -> bool:
+        """Whether the message that is being sent now was when this was asked last."""
+        sending = self._begun if self._begun > self._sent else None
+        before, self._seen = self._seen, sending
+        return sending is not None and sending == before
 
     def _failure(self, error: GatewayError) -> bytes:
         """The event that says how the stream failed."""
@@ -142,7 +170,9 @@ class _EventStream(Response):
     async def _send_event(self, send: Send, event: object) -> None:
         body = b"".join(_line(data) for data in self._render(event))  # type: ignore[arg-type]
         if body:
+            self._begun += 1
             await send({"type": "http.response.body", "body": body, "more_body": True})
+            self._sent += 1
 
 
 def _line(data: bytes | Named) -> bytes:

@@ -124,6 +124,8 @@ class Settings(BaseSettings):
     """Largest request body."""
     body_timeout: Annotated[float, Field(gt=0)] = 120.0
     """Seconds within which a request body must arrive."""
+    send_timeout: Annotated[float, Field(gt=0)] = 120.0
+    """Seconds without reading anything of a stream that waits for it after which a client has hung up."""
     project: str = "Tritonic"
     """The `project` of `/v1/models`."""
     public_url: str | None = None

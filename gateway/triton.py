@@ -31,6 +31,9 @@ _CHANNEL_OPTIONS = [
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 500),
+    # Else gRPC reads ahead as much as the connection carries: 5 MB for every client that does not read its stream.
+    # Without, it is 64 KB, and more only while a larger message is being read (docs/log.md).
+    ("grpc.http2.bdp_probe", 0),
 ]
 
 

@@ -1,6 +1,7 @@
 """Runs the gateway in this process."""
 
 import contextlib
+import socket
 
 import uvicorn
 
@@ -8,6 +9,9 @@ from gateway.app import create_app
 from gateway.settings import Settings
 from tritonic.heads import LimitedHeads
 from tritonic.ports import listen
+
+_UNSENT_BYTES = 128 * 1024
+"""What the kernel keeps for a client that does not read; else it is several megabytes of each stream."""
 
 DRAIN_SECONDS = 10
 """How long answers may go on after the signal to stop."""
@@ -20,6 +24,8 @@ def serve(settings: Settings) -> bool:
     Raises PortError when the address cannot be listened on.
     """
     listening = listen(settings.host, settings.port, "the gateway", "--port or TRITONIC_PORT")
+    # Connections have it from the socket that they came to.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
     config = uvicorn.Config(
         create_app(settings),
         loop="uvloop",

@@ -1,0 +1,219 @@
+"""Clients that read their streams slowly or not at all, while models have much to say."""
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import statistics
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tests.fakes.script import Model, Say
+from tests.fakes.triton import FakeTriton
+from tests.wire.openai.asking import CHAT, STREAMS, TEXT_STREAM, Way, chat
+from tests.wire.serving import Gateway, serve
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+PIECE = 16 * 1024
+PIECES = 512
+"""8 MB of text for each stream."""
+MB = 1_000_000
+MOST_SAID = 2
+"""Megabytes that a model comes to say to a client who reads nothing."""
+
+
+class Flood(tuple[Say, ...]):
+    """A script of much text that takes no memory, and knows how much of it was said."""
+
+    said = 0
+
+    def __iter__(self) -> Iterator[Say]:
+        for _ in range(PIECES):
+            self.said += PIECE
+            yield Say("x" * PIECE)
+        yield Say("", "stop")
+
+
+@contextlib.asynccontextmanager
+async def flooding() -> AsyncIterator[tuple[FakeTriton, Flood]]:
+    flood = Flood()
+    triton = await FakeTriton([Model("flood", flood), Model("hello")]).start()
+    yield triton, flood
+    await triton.stop()
+
+
+class Reader:
+    """A client who asks for a flood and reads when it is told to."""
+
+    def __init__(self, connected: socket.socket) -> None:
+        self._socket = connected
+
+    @classmethod
+    async def ask(cls, url: str, way: Way = TEXT_STREAM) -> "Reader":
+        loop = asyncio.get_running_loop()
+        host, _, port = url.removeprefix("http://").partition(":")
+        connected = socket.socket()
+        connected.setblocking(False)
+        await loop.sock_connect(connected, (host, int(port)))
+        body = json.dumps(way.body("flood")).encode()
+        head = f"POST {way.path} HTTP/1.1\r\nHost: gateway\r\nContent-Length: {len(body)}\r\n\r\n"
+        await loop.sock_sendall(connected, head.encode() + body)
+        return cls(connected)
+
+    async def read(self) -> int:
+        data = await asyncio.get_running_loop().sock_recv(self._socket, 65536)
+        assert data, "the gateway hung up"
+        return len(data)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@contextlib.asynccontextmanager
+async def readers(url: str, triton: FakeTriton, count: int, way: Way = TEXT_STREAM) -> AsyncIterator[list[Reader]]:
+    """So many clients who read nothing."""
+    asked = [await Reader.ask(url, way) for _ in range(count)]
+    async with asyncio.timeout(10):
+        while triton.active < count:
+            await asyncio.sleep(0.01)
+    yield asked
+    for reader in asked:
+        reader.close()
+    async with asyncio.timeout(10):
+        while triton.active:
+            await asyncio.sleep(0.01)
+
+
+async def rests(flood: Flood, seconds: float = 20.0) -> None:
+    """Wait until the model has said nothing for a while."""
+    async with asyncio.timeout(seconds):
+        before = -1
+        while before != flood.said:
+            before = flood.said
+            await asyncio.sleep(0.5)
+
+
+async def milliseconds(http: httpx.AsyncClient, count: int = 60) -> float:
+    """The median time that a short answer takes."""
+    taken = []
+    for _ in range(count):
+        began = time.perf_counter()
+        assert (await http.post(CHAT.path, json=CHAT.body("hello"))).status_code == 200
+        taken.append((time.perf_counter() - began) * 1000)
+    return statistics.median(taken)
+
+
+@contextlib.asynccontextmanager
+async def process(triton: FakeTriton, folder: Path) -> AsyncIterator[tuple[psutil.Process, httpx.AsyncClient]]:
+    """A gateway in a process of its own, whose memory is nobody else's."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {
+        **os.environ,
+        "TRITONIC_PORT": str(port),
+        "TRITONIC_TRITON_URLS": triton.url,
+        "TRITONIC_STATE": str(folder),
+        "TRITONIC_LOG_LEVEL": "error",
+    }
+    running = await asyncio.create_subprocess_exec(sys.executable, "-m", "tritonic", "serve", env=environment)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        async with httpx.AsyncClient(base_url=url, timeout=20, trust_env=False) as http:
+            async with asyncio.timeout(20):
+                while True:
+                    with contextlib.suppress(httpx.TransportError):
+                        if (await http.get("/health/ready")).status_code == 200:
+                            break
+                    await asyncio.sleep(0.1)
+            yield psutil.Process(running.pid), http
+    finally:
+        running.kill()
+        await running.wait()
+
+
+async def test_memory_does_not_grow_with_what_nobody_reads(tmp_path: Path) -> None:
+    """A client that reads nothing costs the gateway half a megabyte, however much its model has to say."""
+    count = 24
+    async with flooding() as (triton, flood), process(triton, tmp_path) as (gateway, http):
+        async with http.stream("POST", TEXT_STREAM.path, json=TEXT_STREAM.body("flood")) as response:
+            assert sum([len(part) async for part in response.aiter_bytes()]) > PIECE * PIECES
+        await milliseconds(http)
+        before, said = gateway.memory_info().rss, flood.said
+        async with readers(str(http.base_url), triton, count):
+            await rests(flood)
+            grown = gateway.memory_info().rss - before
+            # What was said beyond lies in buffers of the kernels at both ends.
+            assert (flood.said - said) / count < MOST_SAID * MB and grown / count < MB, (flood.said - said, grown)
+
+
+@pytest.mark.parametrize("way", STREAMS, ids=str)
+async def test_others_do_not_notice(way: Way) -> None:
+    async with flooding() as (triton, flood), serve(triton.url) as gateway:
+        await milliseconds(gateway.http)
+        alone = await milliseconds(gateway.http)
+        async with readers(gateway.url, triton, 32, way):
+            await rests(flood)
+            assert await milliseconds(gateway.http) < 2 * alone + 5
+            # The connection to Triton is the same for all: a stream that is read goes on beside those that are not.
+            async with asyncio.timeout(30), gateway.http.stream("POST", way.path, json=way.body("flood")) as response:
+                assert sum([len(part) async for part in response.aiter_bytes()]) > PIECE * PIECES
+
+
+async def test_who_reads_slowly_gets_everything() -> None:
+    async with flooding() as (triton, _), serve(triton.url, send_timeout=1) as gateway:
+        async with readers(gateway.url, triton, 1) as (reader,):
+            read = 0
+            while read < PIECE * PIECES:
+                read += await reader.read()
+                if read < 4 * MB:
+                    await asyncio.sleep(0.02)
+        assert read > PIECE * PIECES
+
+
+@pytest.mark.parametrize("way", STREAMS, ids=str)
+async def test_who_reads_nothing_has_hung_up(way: Way) -> None:
+    async with flooding() as (triton, _), serve(triton.url, send_timeout=0.4) as gateway:
+        async with readers(gateway.url, triton, 2, way):
+            began = time.monotonic()
+            async with asyncio.timeout(10):
+                while triton.active:
+                    await asyncio.sleep(0.01)
+            assert time.monotonic() - began >= 0.3
+            assert all(call.cancelled_at for call in triton.calls)
+            counted = await gateway.metrics()
+            assert counted[f'tritonic_cancellations_total{{model="flood",route="{way.path}"}}'] == 2
+            assert counted[f'tritonic_in_flight{{model="flood",route="{way.path}"}}'] == 0
+        assert (await chat(gateway)).status_code == 200
+
+
+async def test_who_waits_for_a_slow_model_has_not(triton: FakeTriton) -> None:
+    """Nothing is sent for longer than a client may leave what is sent unread."""
+    async with serve(triton.url, send_timeout=0.05) as gateway:
+        response = await gateway.http.post(TEXT_STREAM.path, json=TEXT_STREAM.body("steady"))
+        assert TEXT_STREAM.text(response) == "tick tick tick tick tock"
+
+
+async def test_a_fast_stream_leaves_others_their_turns(triton: FakeTriton) -> None:
+    gateway: Gateway
+    async with flooding() as (fast, _), serve(fast.url) as gateway:
+        alone = await milliseconds(gateway.http)
+
+        async def take() -> None:
+            async with gateway.http.stream("POST", TEXT_STREAM.path, json=TEXT_STREAM.body("flood")) as response:
+                async for _ in response.aiter_bytes():
+                    pass
+
+        taking = asyncio.ensure_future(take())
+        busy = await milliseconds(gateway.http, 20)
+        assert not taking.done() and busy < 20 * alone
+        taking.cancel()
+        await asyncio.gather(taking, return_exceptions=True)
