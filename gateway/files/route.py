@@ -32,14 +32,18 @@ async def fetch(file: str, request: Request, expires: str = "", signature: str =
     files: Files = request.app.state.files
     until = files.check(file, expires, signature)
     part = None
-    if asked := _RANGE.fullmatch(request.headers.get("range", "")):
+    asked = _RANGE.fullmatch(request.headers.get("range", ""))
+    if asked and (known := request.headers.get("if-range")) and not _is_still(known, await files.get(file)):
+        asked = None  # a task that is begun again replaces its pictures
+    if asked:
         size = await files.size(file)
         part = _part(asked, size)
         if part is None:
             return Response(status_code=416, headers={"Content-Range": f"bytes */{size}"})
     found = await files.get(file, part)
     headers = _headers(file, found, until)
-    if found.etag and found.etag in request.headers.get("if-none-match", ""):
+    has = request.headers.get("if-none-match", "")
+    if has.strip() == "*" or (found.etag and found.etag in has):
         return Response(status_code=304, headers=headers)
     headers["Content-Length"] = str(found.end - found.start)
     if part:
@@ -62,6 +66,11 @@ def _headers(file: str, found: File, until: int) -> dict[str, str]:
         "X-Content-Type-Options": "nosniff",
     }
     return headers | ({"ETag": found.etag} if found.etag else {})
+
+
+def _is_still(known: str, found: File) -> bool:
+    """Whether a file is the one of which a caller has a part (RFC 9110, section 13.1.5)."""
+    return known in (found.etag, format_datetime(found.modified, usegmt=True))
 
 
 def _part(asked: re.Match[str], size: int) -> tuple[int, int] | None:

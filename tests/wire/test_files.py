@@ -57,8 +57,9 @@ async def test_whoever_has_the_address_has_the_file(keeper: Gateway, files: File
     assert {name: head.headers[name] for name in ("content-type", "content-length", "etag")} == {
         name: told[name] for name in ("content-type", "content-length", "etag")
     }
-    again = await keeper.http.get(url, headers={"If-None-Match": told["etag"]})
-    assert again.status_code == 304 and again.content == b""
+    for known in (told["etag"], f'"another", W/{told["etag"]}', "*"):
+        again = await keeper.http.get(url, headers={"If-None-Match": known})
+        assert again.status_code == 304 and again.content == b""
 
 
 SIZE = len(PICTURE)
@@ -82,6 +83,17 @@ async def test_a_part_is_had(keeper: Gateway, files: Files, asked: str, start: i
     assert response.headers["content-range"] == f"bytes {start}-{end - 1}/{SIZE}"
     head = await keeper.http.head(url, headers={"Range": asked})
     assert head.status_code == 206 and head.headers["content-length"] == str(end - start)
+
+
+async def test_the_rest_is_only_had_of_the_same_file(keeper: Gateway, files: Files) -> None:
+    url = await address(files)
+    told = (await keeper.http.head(url)).headers
+    for known in (told["etag"], told["last-modified"]):
+        response = await keeper.http.get(url, headers={"Range": "bytes=100-199", "If-Range": known})
+        assert response.status_code == 206 and response.content == PICTURE[100:200]
+    for known in ('"another"', f"W/{told['etag']}", "Sat, 01 Jan 2000 00:00:00 GMT"):
+        response = await keeper.http.get(url, headers={"Range": "bytes=100-199", "If-Range": known})
+        assert response.status_code == 200 and response.content == PICTURE
 
 
 @pytest.mark.parametrize("asked", [f"bytes={SIZE}-", "bytes=-0", "bytes=9-3"])
