@@ -22,15 +22,19 @@ from backends.serving.watch import Watch
 class Desk:
     """Takes requests, and sees to it that each of them is answered, with one last response and no more."""
 
-    def __init__(self, preparing: Preparing, denoiser: Denoiser, decoder: Decoder, max_waiting: int) -> None:
+    def __init__(
+        self, preparing: Preparing, denoiser: Denoiser, decoder: Decoder, max_waiting: int, max_waiting_bytes: int
+    ) -> None:
         """Take over the loop and the decoder: `close` closes them.
 
-        A request that comes when more than `max_waiting` images wait for a row is refused as overloaded.
+        A request with which more than `max_waiting` images would be open, or more than `max_waiting_bytes` of texts
+        and pictures would wait to be prepared, is refused as overloaded; not where it would be the only one.
         """
         self._preparing = preparing
         self._denoiser = denoiser
         self._decoder = decoder
         self._max_waiting = max_waiting
+        self._max_waiting_bytes = max_waiting_bytes
         self._keys = itertools.count()
         self._lock = threading.Lock()
         self._open: dict[int, Exchange] = {}
@@ -48,10 +52,13 @@ class Desk:
         refusal: GenerationError | None = None
         with self._lock:
             waiting = sum(each.images for each in self._open.values())
+            held = sum(each.bytes for each in self._open.values())
             if self._closed:
                 refusal = EngineFailed("The model is being unloaded.")
             elif self._open and waiting + exchange.images > self._max_waiting:
                 refusal = Overloaded(f"{waiting} images are being made or wait already; try again later.")
+            elif held and held + exchange.bytes > self._max_waiting_bytes:
+                refusal = Overloaded(f"{held / 1e6:.0f} MB of requests wait already; try again later.")
             else:
                 self._open[exchange.key] = exchange
         if refusal:

@@ -57,6 +57,8 @@ class Exchange:
     def __init__(self, key: int, request: Request, client: Client, office: Office) -> None:
         self.key = key
         self.images = max(1, request.num_images)
+        self.bytes = request.bytes
+        """How much memory the request takes, until it is prepared."""
         self._request: Request | None = request
         self._client = client
         self._office = office
@@ -75,8 +77,13 @@ class Exchange:
         """Prepare and submit; runs in a thread for that."""
         # The exchange lives until the last image; the picture that came may have many megabytes.
         request, self._request = self._request, None
-        if self._ended or request is None:
-            return
+        try:
+            if not self._ended and request is not None:
+                self._begin(request)
+        finally:
+            self.bytes = 0
+
+    def _begin(self, request: Request) -> None:
         try:
             prepared = self._office.prepare(request, lambda: self._ended)
             self._prepared, self._left = prepared, len(prepared.seeds)

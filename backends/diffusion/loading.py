@@ -33,4 +33,4 @@ def load(folder: Path, parameters: Mapping[str, Mapping[str, Any]], components: 
     denoiser = Denoiser(components, family, description, options.max_rows, figures)
     decoder = Decoder(components, description)
     preparing = Preparing(family, scheduler, description, options, components)
-    return Desk(preparing, denoiser, decoder, options.max_waiting), figures
+    return Desk(preparing, denoiser, decoder, options.max_waiting, options.max_waiting_bytes), figures

@@ -26,6 +26,7 @@ class Options:
     max_images: int = 10
     max_rows: int = 8
     max_waiting: int = 256
+    max_waiting_bytes: int = 256 * 2**20
 
     def check_size(self, size: Size) -> None:
         """Raise `InvalidValue` for a size that the model is not meant for, naming those that it is."""
@@ -88,6 +89,7 @@ def read_options(parameters: Mapping[str, Mapping[str, Any]], size_multiple: int
         max_images=_integer(values, "max_images", usual.max_images),
         max_rows=_integer(values, "max_rows", usual.max_rows),
         max_waiting=_integer(values, "max_waiting", usual.max_waiting, low=0),
+        max_waiting_bytes=_integer(values, "max_waiting_bytes", usual.max_waiting_bytes, low=0),
     )
     try:
         options.check_size(options.default_size)

@@ -21,3 +21,8 @@ class Request:
     output_format: str = "png"
     quality: int | None = None
     partial_images: int = 0
+
+    @property
+    def bytes(self) -> int:
+        """About how much memory the request takes while it waits: its texts, its picture and its mask."""
+        return sum(map(len, (self.prompt, self.negative_prompt or "", *self.images, self.mask or b"")))

@@ -134,6 +134,38 @@ def test_too_many_images_are_refused(tiny: Tiny) -> None:
     tiny.ask().outcome()
 
 
+def test_pictures_that_wait_are_bounded_in_bytes(tmp_path: Path) -> None:
+    picture = png(NOISY)
+    with open_tiny(tmp_path, "sd2", max_waiting_bytes=2 * len(picture)) as tiny:
+        tiny.components.gate.clear()
+        first = tiny.ask(images=(picture,))
+        tiny.components.wait_for_call("text-encoder")
+        with pytest.raises(Overloaded, match="MB of requests wait"):
+            tiny.ask(images=(picture,), mask=picture).outcome()
+        second = tiny.ask()  # which has no picture, and is small enough
+        tiny.components.gate.set()
+        for caller in (first, second):
+            assert len(caller.outcome().files) == 1
+        # One that is larger than the bound is taken where nothing waits, and what was prepared no longer does.
+        assert len(tiny.ask(images=(picture,), mask=picture).outcome().files) == 1
+
+
+def test_a_picture_whose_client_goes_away_no_longer_waits(tmp_path: Path) -> None:
+    picture = png(NOISY)
+    with open_tiny(tmp_path, "sd2", max_waiting_bytes=2 * len(picture) + 100) as tiny:
+        tiny.components.gate.clear()
+        first, second = tiny.ask(images=(picture,)), tiny.ask(images=(picture,))
+        with pytest.raises(Overloaded):
+            tiny.ask(images=(picture,)).outcome()
+        second.gone = True
+        with pytest.raises(Cancelled):
+            second.outcome()
+        third = tiny.ask(images=(picture,))
+        tiny.components.gate.set()
+        for caller in (first, third):
+            assert len(caller.outcome().files) == 1
+
+
 def test_a_component_that_fails_is_named_and_the_next_request_is_served(tiny: Tiny, monkeypatch: Any) -> None:
     run = tiny.components.run
 
