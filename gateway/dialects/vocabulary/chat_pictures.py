@@ -6,6 +6,7 @@ Seed: the concise reference's chat with pictures. The lines of progress are thos
 import re
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from itertools import islice
 from typing import Any
 
 from fastapi import Request
@@ -26,7 +27,10 @@ _STEP = 0.1
 """Progress is told each time that another part of this size is done."""
 _ROUNDING = 1e-4
 """Of fractions, which are float32."""
-_DRAWN = re.compile(r"!\[image\]\(([^)\s]+)\)")
+_DRAWN = re.compile(r"!\[image\]\(([^()\s]++)\)")
+"""An address ends where another could begin, so that no text takes longer than its length."""
+_LOOKED_AT = 64
+"""Addresses of a conversation that are looked at, as many as it may hold pictures."""
 
 
 def draws(model: Model) -> bool:
@@ -112,10 +116,12 @@ def _text(turn: Message) -> str:
 
 async def _latest(turns: Sequence[Message], keeping: Keeping) -> tuple[bytes, ...]:
     """The pictures of the latest message that has some: those that somebody sent, or one that was drawn here before."""
+    left = _LOOKED_AT
     for turn in reversed(turns):
         if turn.role == "assistant":
-            for url in _DRAWN.findall(_text(turn)):
-                if drawn := await keeping.own(url):
+            for found in islice(_DRAWN.finditer(_text(turn)), left):
+                left -= 1
+                if drawn := await keeping.own(found[1]):
                     return (drawn,)
         elif pictures := tuple(part.data for part in turn.content if isinstance(part, Picture)):
             return pictures

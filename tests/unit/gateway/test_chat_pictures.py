@@ -1,15 +1,22 @@
 """The answers of a chat with a model that draws, as its pictures come."""
 
+import asyncio
+import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from gateway.dialects.vocabulary import chat_pictures
+from gateway.dialects.vocabulary.chat import CreateChatCompletionRequest
 from gateway.files.files import Files
+from gateway.media.media import Media
 from gateway.operations.generate_image import GenerateImage, Image, Progress
 from gateway.operations.text import Delta, Finish
 from gateway.settings import Settings
+from gateway.telemetry import Metrics, Trace
 
 
 class Drawing:
@@ -20,10 +27,21 @@ class Drawing:
             yield event
 
 
-async def test_nothing_is_added_to_an_answer_that_is_done(tmp_path: Path) -> None:
+def requested(tmp_path: Path) -> Any:
+    """A request of somebody who does not hang up."""
+
+    async def waits() -> Any:
+        await asyncio.Event().wait()
+
     settings = Settings(state=tmp_path, public_url="http://here")
-    state = SimpleNamespace(settings=settings, files=Files(settings), media=None)
-    request: Any = SimpleNamespace(app=SimpleNamespace(state=state), state=SimpleNamespace(trace=None))
+    state = SimpleNamespace(settings=settings, files=Files(settings), media=Media(settings))
+    return SimpleNamespace(
+        app=SimpleNamespace(state=state), state=SimpleNamespace(trace=Trace(Metrics(), "r")), receive=waits
+    )
+
+
+async def test_nothing_is_added_to_an_answer_that_is_done(tmp_path: Path) -> None:
+    request = requested(tmp_path)
     catalog: Any = Drawing()
     asked = GenerateImage(model="shapes", prompt="x", n=2)
     answers: dict[int, str] = {}
@@ -36,3 +54,25 @@ async def test_nothing_is_added_to_an_answer_that_is_done(tmp_path: Path) -> Non
             done.add(event.index)
     assert answers[0].startswith("> Progress: 50.0%\n\n![image](http://here/files/") and answers[0].endswith(")")
     assert answers[1].startswith("![image](http://here/files/") and done == {0, 1}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "![image](" * 200_000,
+        "![image](" + "a" * 2_000_000,
+        "![image](http://here/files/a?x=1)" * 50_000,
+        "![" * 500_000,
+    ],
+    ids=["open", "long", "many", "marks"],
+)
+async def test_no_text_of_the_past_takes_long(tmp_path: Path, text: str) -> None:
+    """Everybody else waits meanwhile."""
+    messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": text}] * 4
+    body = CreateChatCompletionRequest.model_validate(
+        {"model": "shapes", "messages": [*messages, {"role": "user", "content": "a blue one"}]}
+    )
+    model: Any = SimpleNamespace(name="shapes", operations={"generate_image", "edit_image"})
+    began = time.perf_counter()
+    asked = await chat_pictures.understand(body, model, requested(tmp_path))
+    assert type(asked) is GenerateImage and time.perf_counter() - began < 2
