@@ -95,7 +95,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.metrics = Metrics()
     store = settings.rate_limits_store.get_secret_value() if settings.rate_limits_store else None
     app.state.rates = (
-        RateLimits(settings.rate_limits, store, app.state.metrics.rates_unchecked) if settings.rate_limits else None
+        RateLimits(settings.rate_limits, store, app.state.metrics.rates_unshared) if settings.rate_limits else None
     )
     app.include_router(health.router)
     app.include_router(files_route.router)

@@ -10,10 +10,10 @@ import hashlib
 import math
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 import structlog
 from limits import RateLimitItem
@@ -24,17 +24,21 @@ from prometheus_client import Counter
 from gateway.errors import RateLimited
 
 if TYPE_CHECKING:
-    from redis.asyncio import BlockingConnectionPool
+    from redis.asyncio import ConnectionPool
+
+T = TypeVar("T")
 
 HEADERS = tuple(f"x-ratelimit-{what}-{of}" for of in ("requests", "tokens") for what in ("limit", "remaining", "reset"))
 
 _EVERYBODY = ""
 """Stands for callers that are not named."""
-_PATIENCE = 0.25
-"""Seconds that a store may take to answer all that a request asks of it."""
+_PATIENCE = 1.0
+"""Seconds that a Redis may take to answer all that a request asks of it."""
 _PAUSE = 5.0
-"""Seconds for which a store that did not answer is not asked again."""
-_CONNECTIONS = 32
+"""Seconds for which a Redis that did not answer is not asked again."""
+_TURNS = 8
+"""Requests that ask Redis at a time. Others wait, and their patience begins when it is their turn: who sends thousands
+at once must not look like a Redis that does not answer."""
 _SWEEP = 60.0
 """Seconds between two looks for windows that are over."""
 
@@ -116,20 +120,22 @@ def _rate(words: str) -> Rate:
 class RateLimits:
     """The rates of all callers, and how much of them each has used."""
 
-    def __init__(self, rates: Rates, store: str | None, unchecked: Counter) -> None:
+    def __init__(self, rates: Rates, store: str | None, unshared: Counter) -> None:
         """`store` is the URL of a Redis that several gateways may share; None: this process counts for itself.
 
-        `unchecked` counts the requests that were let through because the store did not answer. Raises `ValueError`
-        where the URL is none.
+        `unshared` counts the requests for which it did so because Redis did not answer. Raises `ValueError` where the
+        URL is none.
         """
         self._rates = rates
-        self._unchecked = unchecked
+        self._unshared = unshared
+        self._memory = _Memory()
         self._pool = _pool(store) if store else None
-        self._store: Storage = (
+        self._shared: Storage | None = (
             RedisStorage("async+redis://", implementation="redispy", connection_pool=self._pool, key_prefix="tritonic")  # type: ignore[arg-type]
             if self._pool
-            else _Memory()
+            else None
         )
+        self._turns = asyncio.Semaphore(_TURNS)
         self._away_until = 0.0
         self._charging: set[asyncio.Task[None]] = set()
         self._log = structlog.get_logger("gateway.rates")
@@ -137,21 +143,12 @@ class RateLimits:
     async def admit(self, caller: str, headers: dict[str, str]) -> None:
         """Count a request, and put into the `headers` of its answer where its caller stands.
 
-        Raises `RateLimited` where the caller has nothing left. A store that does not answer refuses nobody.
+        Raises `RateLimited` where the caller has nothing left.
         """
         rates = self._of(caller)
         if not rates:
             return
-        if time.monotonic() < self._away_until:
-            self._unchecked.inc()
-            return
-        try:
-            async with asyncio.timeout(_PATIENCE):
-                standings = await self._count(caller, rates)
-        except Exception as error:  # the store's own, the network's: none of them is the caller's
-            self._unchecked.inc()
-            self._miss(error)
-            return
+        standings = await self._in_store(lambda store: _count(store, caller, rates))
         headers |= _headers(standings)
         if over := [standing for standing in standings if standing.over]:
             longest = max(over, key=lambda standing: standing.reset)
@@ -165,8 +162,8 @@ class RateLimits:
     def charge(self, caller: str, tokens: int) -> None:
         """Count the tokens of an answer, whether it was finished or not. Returns at once."""
         rates = [rate for rate in self._of(caller) if rate.of == "tokens"]
-        if rates and tokens and time.monotonic() >= self._away_until:
-            charging = asyncio.create_task(self._charge(caller, rates, tokens))
+        if rates and tokens:
+            charging = asyncio.create_task(self._in_store(lambda store: _charge(store, caller, rates, tokens)))
             self._charging.add(charging)
             charging.add_done_callback(self._charging.discard)
 
@@ -181,36 +178,45 @@ class RateLimits:
         rates = self._rates.get(caller)
         return self._rates.get(_EVERYBODY, ()) if rates is None else rates
 
-    async def _count(self, caller: str, rates: tuple[Rate, ...]) -> list[_Standing]:
-        standings: list[_Standing] = []
-        refused = False
-        for rate in rates:
-            item, key = rate.item, rate.item.key_for(rate.of, caller)
-            if rate.of == "requests" and not refused:
-                left = item.amount - await self._store.incr(key, item.get_expiry())
-                refused = over = left < 0
-            else:
-                # What an answer will cost is known when it is done: a caller who has any tokens left may ask.
-                left = item.amount - await self._store.get(key)
-                over = left <= 0 and rate.of == "tokens"
-            reset = await self._store.get_expiry(key) - time.time()
-            standings.append(_Standing(rate, max(left, 0), max(reset, 0.0), over))
-        return standings
+    async def _in_store(self, work: Callable[[Storage], Awaitable[T]]) -> T:
+        """Do `work` in Redis, or, where there is none or it does not answer, in this process."""
+        if self._shared is None:
+            return await work(self._memory)
+        async with self._turns:
+            # Not every request has to wait for what has just not come.
+            if time.monotonic() >= self._away_until:
+                try:
+                    async with asyncio.timeout(_PATIENCE):
+                        return await work(self._shared)
+                except Exception as error:  # its own, the network's: none of them is the caller's
+                    if time.monotonic() >= self._away_until:
+                        self._away_until = time.monotonic() + _PAUSE
+                        reason = str(error) or type(error).__name__
+                        self._log.warning("redis does not answer; rates are counted here alone", reason=reason)
+        self._unshared.inc()
+        return await work(self._memory)
 
-    async def _charge(self, caller: str, rates: list[Rate], tokens: int) -> None:
-        try:
-            async with asyncio.timeout(_PATIENCE):
-                for rate in rates:
-                    await self._store.incr(rate.item.key_for("tokens", caller), rate.item.get_expiry(), tokens)
-        except Exception as error:
-            self._miss(error)
 
-    def _miss(self, error: Exception) -> None:
-        """Leave a store alone that does not answer, so that not every request has to wait for that."""
-        if time.monotonic() >= self._away_until:
-            self._away_until = time.monotonic() + _PAUSE
-            reason = str(error) or type(error).__name__
-            self._log.warning("the store of rate limits does not answer; requests are let through", reason=reason)
+async def _count(store: Storage, caller: str, rates: tuple[Rate, ...]) -> list[_Standing]:
+    standings: list[_Standing] = []
+    refused = False
+    for rate in rates:
+        item, key = rate.item, rate.item.key_for(rate.of, caller)
+        if rate.of == "requests" and not refused:
+            left = item.amount - await store.incr(key, item.get_expiry())
+            refused = over = left < 0
+        else:
+            # What an answer will cost is known when it is done: a caller who has any tokens left may ask.
+            left = item.amount - await store.get(key)
+            over = left <= 0 and rate.of == "tokens"
+        reset = await store.get_expiry(key) - time.time()
+        standings.append(_Standing(rate, max(left, 0), max(reset, 0.0), over))
+    return standings
+
+
+async def _charge(store: Storage, caller: str, rates: list[Rate], tokens: int) -> None:
+    for rate in rates:
+        await store.incr(rate.item.key_for("tokens", caller), rate.item.get_expiry(), tokens)
 
 
 class _Memory(MemoryStorage):
@@ -234,16 +240,14 @@ class _Memory(MemoryStorage):
         return self.storage[key]
 
 
-def _pool(url: str) -> "BlockingConnectionPool":
+def _pool(url: str) -> "ConnectionPool":
     # Only who names a Redis pays for its client.
-    from redis.asyncio import BlockingConnectionPool
+    from redis.asyncio import ConnectionPool
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
 
-    return BlockingConnectionPool.from_url(
+    return ConnectionPool.from_url(
         url,
-        max_connections=_CONNECTIONS,
-        timeout=_PATIENCE,
         # A connection that a restarted server has closed is noticed when it is used, and another one is opened.
         retry=Retry(NoBackoff(), 1),
     )

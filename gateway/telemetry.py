@@ -46,8 +46,8 @@ class Metrics:
         self.tokens_out = counter("tokens_out", "Tokens generated, as counted by the engine.")
         self.cancellations = counter("cancellations", "Requests whose client hung up before the end.")
         self.failures = counter("failures", "Answers that ended with an error, streams among them.", (*by, "code"))
-        self.rates_unchecked = Counter(
-            "tritonic_rates_unchecked", "Requests let through, as the store did not answer.", registry=self.registry
+        self.rates_unshared = Counter(
+            "tritonic_rates_unshared", "Counted by this gateway alone, as Redis did not answer.", registry=self.registry
         )
         self.in_flight = Gauge("tritonic_in_flight", "Requests a model works on.", by, registry=self.registry)
 
