@@ -1,0 +1,78 @@
+"""Streams over HTTP whose tokens bear the time when the scripted model sent them."""
+
+import asyncio
+import re
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+
+_STAMP = re.compile(rb" (\d{19})")
+
+
+@dataclass(slots=True)
+class Flow:
+    """What came of many requests: seconds everywhere."""
+
+    seconds: float = 0.0
+    first: list[float] = field(default_factory=list)
+    """From a request to its first token."""
+    travel: list[float] = field(default_factory=list)
+    """From the model to the client, for each token."""
+    faults: list[str] = field(default_factory=list)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that arrived."""
+        return len(self.travel)
+
+
+def body(model: str, tokens: int, *, stream: bool) -> dict[str, Any]:
+    """A chat that is answered with so many tokens."""
+    messages = [{"role": "user", "content": "What is the capital of France?"}]
+    return {"model": model, "messages": messages, "max_tokens": tokens, "stream": stream}
+
+
+async def flow(url: str, asked: dict[str, Any], at_once: int, requests: int) -> Flow:
+    """Keep `at_once` requests open until `requests` have been answered."""
+    found = Flow()
+    arrived: list[tuple[float, list[tuple[int, bytes]]]] = []
+    left = iter(range(requests))
+
+    async def one(session: aiohttp.ClientSession) -> None:
+        for _ in left:
+            began, parts = time.monotonic_ns(), []
+            try:
+                async with session.post(f"{url}/v1/chat/completions", json=asked) as response:
+                    async for part in response.content.iter_any():
+                        parts.append((time.monotonic_ns(), part))
+                    if response.status != 200:
+                        found.faults.append(f"{response.status} {parts[:1]}")
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                found.faults.append(f"{type(error).__name__}: {error}")
+            arrived.append((began, parts))
+
+    started = time.perf_counter()
+    timeout = aiohttp.ClientTimeout(total=300)
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as session:
+        await asyncio.gather(*(one(session) for _ in range(at_once)))
+    found.seconds = time.perf_counter() - started
+    _read(found, arrived)
+    return found
+
+
+def _read(found: Flow, arrived: list[tuple[float, list[tuple[int, bytes]]]]) -> None:
+    """Only now: reading must not take time from what is measured."""
+    for began, parts in arrived:
+        rest, first = b"", True
+        for moment, part in parts:
+            text = rest + part
+            end = 0
+            for match in _STAMP.finditer(text):
+                end = match.end()
+                found.travel.append((moment - int(match[1])) / 1e9)
+                if first:
+                    found.first.append((moment - began) / 1e9)
+                    first = False
+            rest = text[max(end, len(text) - 20) :]
