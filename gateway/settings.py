@@ -183,6 +183,8 @@ class Settings(BaseSettings):
     """Database of tasks, `sqlite:///PATH` or `postgresql://…`; default: SQLite in the state. Gateways may share one."""
     tasks_concurrency: Annotated[int, Field(gt=0)] = 4
     """Tasks of one model that are worked on at a time, by all gateways that share the database."""
+    tasks_per_key: Annotated[int, Field(gt=0)] = 1000
+    """Tasks of one key, or of all callers without any, that may wait or be worked on; more are refused."""
     tasks_patience: Annotated[float, Field(gt=0)] = 600.0
     """Seconds that a task waits for a model that is away or full before it has failed."""
     tasks_retention: Annotated[float, Field(gt=0)] = 604800.0

@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.errors import RETRY_AFTER, Overloaded
 from gateway.tasks.database import Database
-from gateway.tasks.task import Drawn, Failure, State, Task
+from gateway.tasks.task import FINAL, Drawn, Failure, State, Task
 
 APPLICATION = "tritonic"
 QUEUE = "tritonic-tasks"
@@ -125,6 +125,19 @@ class Records:
             if len(tasks) >= limit or len(rows) < asked:
                 return tasks[:limit]
             asked *= 4
+
+    async def count_open(self, owner: str, most: int) -> int:
+        """Return how many of an owner's tasks have not ended; no more than `most` are counted."""
+        rows = await self._ask(
+            self._client.list_workflows,
+            user=owner,
+            name=WORKFLOW,
+            status=[name for name, state in _STATES.items() if state not in FINAL],
+            limit=most,
+            load_input=False,
+            load_output=False,
+        )
+        return len(rows)
 
     async def cancel(self, id: str) -> None:
         """Mark a task as cancelled where it has not ended; whoever works on it will see it."""

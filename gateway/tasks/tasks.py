@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING
 import structlog
 
 from gateway.catalog import OPERATION_NAMES, Catalog
-from gateway.errors import RETRY_AFTER, GatewayError, InvalidRequest, Overloaded, TaskNotFound, UnsupportedOption
+from gateway.errors import (
+    RETRY_AFTER,
+    GatewayError,
+    InvalidRequest,
+    Overloaded,
+    RateLimited,
+    TaskNotFound,
+    UnsupportedOption,
+)
 from gateway.files.files import Files
 from gateway.operations.generate_image import GenerateImage
 from gateway.settings import Settings
@@ -65,8 +73,9 @@ class Tasks:
         """Queue what `request` asks for, and return at once.
 
         The same request again under the `idempotency_key` that `owner` gave it is the same task. Raises
-        `ModelNotFound`, `UnsupportedOption` and `InvalidRequest` for what no wait would mend, `StorageFull`, and
-        `Overloaded` where the database does not answer.
+        `ModelNotFound`, `UnsupportedOption` and `InvalidRequest` for what no wait would mend, `RateLimited` where
+        `owner` has as many open tasks as the setting `tasks_per_key` allows, `StorageFull`, and `Overloaded` where the
+        database does not answer.
         """
         self._check(request)
         kept = (await self._kept()).records
@@ -75,6 +84,13 @@ class Tasks:
             if not 0 < len(idempotency_key) <= _LONGEST_KEY:
                 raise InvalidRequest(f"An idempotency key has 1 to {_LONGEST_KEY} characters.", param="idempotency_key")
             id = f"task_{hashlib.sha256(f'{owner} {idempotency_key}'.encode()).hexdigest()[:32]}"
+        most = self._settings.tasks_per_key
+        if await kept.count_open(owner, most) >= most and await kept.find(id, owner) is None:
+            raise RateLimited(
+                f"{most} tasks of this key wait or are worked on, which is all that it may have: "
+                "send more when some have ended, or cancel some.",
+                retry_after=RETRY_AFTER,
+            )
         packed = await pack(request, owner, self._files)
         added = await kept.add(id, owner, kind_of(request), self._known_as(request.model), packed)
         task = await self.get(id, owner)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.errors import InvalidRequest, ModelNotFound, StorageFull, TaskNotFound, UnsupportedOption
+from gateway.errors import InvalidRequest, ModelNotFound, RateLimited, StorageFull, TaskNotFound, UnsupportedOption
 from gateway.operations.edit_image import EditImage
 from gateway.tasks.task import Failure
 from tests.fakes.triton import FakeTriton
@@ -85,6 +85,27 @@ async def test_models_have_limits_of_their_own(triton: FakeTriton, database: str
         assert states == ["running", "running", "queued", "queued"]
         for task in reversed(slow):
             await home.tasks.cancel(task.id, OWNER)
+
+
+async def test_each_key_has_so_many_open_tasks_and_no_more(triton: FakeTriton, database: str, tmp_path: Path) -> None:
+    async with house(triton.url, tmp_path, database, tasks_per_key=3, tasks_concurrency=1) as home:
+        made = [await home.tasks.submit(picture(model="slow"), OWNER, str(i)) for i in range(3)]
+        edit = EditImage(model="slow", prompt="x", images=(b"a picture",))
+        for request in (picture(), edit):
+            with pytest.raises(RateLimited) as refused:
+                await home.tasks.submit(request, OWNER)
+            assert (refused.value.status, refused.value.code) == (429, "rate_limit_exceeded")
+            assert refused.value.message.startswith("3 tasks of this key") and refused.value.retry_after
+        assert not list(tmp_path.glob("files/*")), "the pictures of what was refused are kept"
+        # The same request again is no new task, and others have tasks of their own.
+        assert (await home.tasks.submit(picture(model="slow"), OWNER, "1")).id == made[1].id
+        other = await home.tasks.submit(picture(), OTHER)
+        assert (await home.done(other.id, OTHER)).state == "completed"
+        await home.tasks.cancel(made[2].id, OWNER)
+        last = await home.tasks.submit(picture(), OWNER)
+        for task in made[:2]:
+            await home.tasks.cancel(task.id, OWNER)
+        assert (await home.done(last.id)).state == "completed"
 
 
 async def test_first_in_first_out(triton: FakeTriton, database: str, tmp_path: Path) -> None:
