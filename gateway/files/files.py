@@ -39,6 +39,8 @@ _LEFTOVER = re.compile(r"[a-z2-7]{32}\.[a-z0-9]{3,4}#\d+")
 _LEFTOVER_AGE = 3600.0
 _CHUNK = 256 * 1024
 _SWEEP_INTERVAL = 600.0
+_ROOM = 0.1
+"""The part of all that files may take that a full store is emptied by."""
 _FULL = (
     *("no space left", "os error 28", "disk quota", "os error 122", "quota exceeded"),
     *("quotaexceeded", "storagefull"),  # codes of Ceph and MinIO
@@ -66,17 +68,29 @@ class Files:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._log = structlog.get_logger("gateway.files")
+        self._bytes = 0
+        """About how much is kept: what the last sweep left, and what was put since."""
+        self._coming = 0
+        """How much is being put."""
+        self._sweeping = asyncio.Lock()
 
     async def put(self, data: bytes, content_type: str, *, name: str | None = None) -> str:
         """Keep `data` and return its id. Whole or not at all: what fails leaves nothing that could be read.
 
         What is kept under a `name` replaces what was kept under it; the id tells nothing about the name.
-        Raises `StorageFull`, and `Overloaded` where the store does not answer.
+        Where it would be more than `files_max_bytes`, the oldest files go first. Raises `StorageFull`, and `Overloaded`
+        where the store does not answer.
         """
         store, signer = await self._opened()
         file = f"{signer.name(name)}.{_ENDS.get(content_type, 'bin')}"
         attributes: Any = None if isinstance(store, LocalStore) else {"Content-Type": content_type}
-        await _done(obstore.put_async(store, file, data, use_multipart=False, attributes=attributes))
+        self._coming += len(data)
+        try:
+            await self._make_room()
+            await _done(obstore.put_async(store, file, data, use_multipart=False, attributes=attributes))
+            self._bytes += len(data)
+        finally:
+            self._coming -= len(data)
         return file
 
     async def find(self, name: str, content_type: str) -> str | None:
@@ -157,8 +171,20 @@ class Files:
                     self._log.warning("sweep failed", reason=str(error)[:500])
             await asyncio.sleep(_SWEEP_INTERVAL)
 
-    async def sweep(self) -> tuple[int, int]:
-        """Remove what is older than `files_retention`, then the oldest until `files_max_bytes` are kept.
+    async def _make_room(self) -> None:
+        """Sweep where what comes would be too much, so that some more fits, too, without another look at all files."""
+        most = self._settings.files_max_bytes
+        async with self._sweeping:
+            if self._bytes + self._coming <= most:
+                return
+            try:
+                await self.sweep(room=max(self._coming, int(most * _ROOM)))
+            except Exception as error:  # the file itself may be kept all the same
+                self._log.warning("sweep failed", reason=str(error)[:500])
+                self._bytes = 0  # not every file is to wait for another that fails
+
+    async def sweep(self, room: int = 0) -> tuple[int, int]:
+        """Remove what is older than `files_retention`, then the oldest until `files_max_bytes` less `room` are kept.
 
         Returns how many files went and how many bytes stay. Only names that this class makes are looked at.
         """
@@ -169,13 +195,15 @@ class Files:
         kept.sort(key=lambda found: found["last_modified"])
         total = sum(found["size"] for found in kept)
         oldest = time.time() - self._settings.files_retention
+        most = self._settings.files_max_bytes - room
         gone = []
         for found in kept:
-            if found["last_modified"].timestamp() >= oldest and total <= self._settings.files_max_bytes:
+            if found["last_modified"].timestamp() >= oldest and total <= most:
                 break
             gone.append(found["path"])
             total -= found["size"]
         await self.delete(*gone)
+        self._bytes = total
         await asyncio.to_thread(self._sweep_leftovers)
         if gone:
             self._log.info("files swept", files=len(gone), bytes_left=total)

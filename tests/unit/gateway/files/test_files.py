@@ -117,13 +117,43 @@ async def test_what_is_old_goes(make: Make, tmp_path: Path) -> None:
 
 async def test_the_oldest_go_when_all_are_too_many(make: Make, tmp_path: Path) -> None:
     files = make(files_max_bytes=2500)
-    ids = [await files.put(bytes(1000), "image/png") for _ in range(5)]
+    ids = [await make().put(bytes(1000), "image/png") for _ in range(5)]
     for age, id in enumerate(reversed(ids)):
         when = time.time() - age
         os.utime(tmp_path / "state" / "files" / id, (when, when))
     assert await files.sweep() == (3, 2000)
     kept = {path.name for path in (tmp_path / "state" / "files").iterdir()}
     assert kept == set(ids[3:])
+
+
+async def test_what_is_put_makes_room_for_itself(make: Make, tmp_path: Path) -> None:
+    files = make(files_max_bytes=10_000)
+    await files.sweep()
+    folder = tmp_path / "state" / "files"
+    ids: list[str] = []
+    for age in range(100, 70, -1):
+        ids.append(await files.put(bytes(1000), "image/png"))
+        when = time.time() - age
+        os.utime(folder / ids[-1], (when, when))
+        kept = {path.name for path in folder.iterdir()}
+        assert len(kept) <= 10 and kept == set(ids[-len(kept) :]), "the newest stay"
+    together = [files.put(bytes(1000), "image/png") for _ in range(8)]
+    kept_now = set(await asyncio.gather(*together))
+    assert kept_now <= {path.name for path in folder.iterdir()} and len(list(folder.iterdir())) <= 10
+
+
+async def test_a_full_store_is_not_looked_through_for_each_file(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    files, sweeps = make(files_max_bytes=100_000), []
+    sweep = files.sweep
+
+    async def counted(room: int = 0) -> tuple[int, int]:
+        sweeps.append(room)
+        return await sweep(room)
+
+    monkeypatch.setattr(files, "sweep", counted)
+    for _ in range(150):
+        await files.put(bytes(1000), "image/png")
+    assert sweeps == [10_000] * 5
 
 
 async def test_removing_twice_does_not_matter(make: Make) -> None:
