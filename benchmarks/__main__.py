@@ -2,8 +2,8 @@
 
 Parts: throughput (engine, Triton, gateway, llama.cpp), prefix (a long prompt again), structures (JSON schema against
 free), gateway (chats against perf_analyzer), embeddings (against sentence-transformers), pictures (against diffusers),
-alone (the gateway in front of a scripted Triton), soak (a thousand random requests). Without a name all of them run,
-in this order. Each ratio is measured side by side in one run.
+alone (the gateway in front of a scripted Triton), proxies (against LiteLLM), soak (a thousand random requests). Without
+a name all of them run, in this order. Each ratio is measured side by side in one run.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks import alone, chats, embeddings, perf_analyzer, pictures, soak, throughput
+from benchmarks import alone, chats, embeddings, perf_analyzer, pictures, proxies, soak, throughput
 from builders.packaged import cache_folder
 
 RESULTS = Path("benchmarks/results")
@@ -44,6 +44,7 @@ def main() -> None:
         "embeddings": lambda: embeddings.run(repository, rounds, RESULTS / "embeddings.json"),
         "pictures": lambda: pictures.run(repository, rounds),
         "alone": alone.run,
+        "proxies": lambda: proxies.run(cache_folder(), RESULTS, rounds),
         "soak": lambda: soak.run(repository, model),
     }
     if unknown := set(arguments.parts) - parts.keys():
