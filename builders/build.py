@@ -98,17 +98,18 @@ def build(recipe: Recipe, into: Path, *, force: bool = False, progress: Progress
         target = into / recipe.name
         if not force and manifest.is_current(target, manifest.fingerprint(recipe, digest)):
             return Built(target, False, (manifest.read(target) or {})["verification"], time.monotonic() - started)
-        _refuse_foreign(target, force)
         beside = family.beside(recipe, source) if isinstance(family, Several) else ()
-        known = manifest.parts_of(target)
-        for name in set(beside) - set(known):
-            _refuse_foreign_part(into / name, force)
+        for name in (recipe.name, *beside):
+            _refuse_foreign(into / name, target, force)
         with repository.stage(into, recipe.name) as stage:
             repository.check_space(stage.root, needed)
             figures = family.make(recipe, source, stage.model, stage.scratch, progress)
             progress.begin("install", str(target))
             manifest.write(stage.model, recipe, digest, figures, time.monotonic() - started, stage.parts)
-            stage.install(stale=set(known) - set(beside))
+            stage.install(
+                stale=set(manifest.parts_of(target)) - set(beside),
+                check=lambda found: _refuse_foreign(found, target, force),
+            )
         return Built(target, True, figures, time.monotonic() - started)
     except ModuleNotFoundError as error:
         raise MissingTools(error.name) from error
@@ -120,15 +121,16 @@ def build(recipe: Recipe, into: Path, *, force: bool = False, progress: Progress
         raise
 
 
-def _refuse_foreign(target: Path, force: bool) -> None:
-    if target.exists() and not force and manifest.read(target) is None:
+def _refuse_foreign(found: Path, target: Path, force: bool) -> None:
+    """Refuse to replace the folder `found` unless it is the model in `target`, built here, or one of its parts."""
+    if force or not found.exists():
+        return
+    if found.name == target.name:
+        if manifest.read(target) is None:
+            raise RepositoryBusy(
+                f"{target} exists and was not built here (it has no {manifest.FILE}). Use --force to replace it."
+            )
+    elif found.name not in manifest.parts_of(target):
         raise RepositoryBusy(
-            f"{target} exists and was not built here (it has no {manifest.FILE}). Use --force to replace it."
-        )
-
-
-def _refuse_foreign_part(target: Path, force: bool) -> None:
-    if target.exists() and not force:
-        raise RepositoryBusy(
-            f"{target} exists and is no part of a model that was built here. Use --force to replace it."
+            f"{found} exists and is no part of a model that was built here. Use --force to replace it."
         )

@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,10 +56,12 @@ class Stage:
     def _journal(self) -> Path:
         return self.root / "journal.json"
 
-    def install(self, stale: Iterable[str] = ()) -> None:
+    def install(self, stale: Iterable[str] = (), check: Callable[[Path], None] = lambda _: None) -> None:
         """Write everything through to the disk and rename it into the repository; older ones are swapped out whole.
 
-        Either all models are installed, or none. Afterwards the models named in `stale` leave the repository.
+        Either all models are installed, or none. Afterwards the models named in `stale` leave the repository. `check`
+        is called with each folder that is about to be swapped out, and raises where that must not be: a build takes
+        minutes, and holds no lock on its parts.
         """
         models = [*self.parts, self.model]
         for path in [path for model in models for path in [*model.rglob("*"), model]]:
@@ -74,7 +76,9 @@ class Stage:
                 target = self._target_of(model)
                 if not target.exists():
                     model.rename(target)
-                elif not _exchange(model, target):
+                    continue
+                check(target)
+                if not _exchange(model, target):
                     target.rename(self._previous / target.name)
                     model.rename(target)
             _fsync(self.target.parent)

@@ -12,7 +12,7 @@ from tiny_drawing import drawing
 from tokenizers import Tokenizer
 from transformers import CLIPTokenizer, T5Tokenizer
 
-from builders import config_pbtxt, manifest
+from builders import config_pbtxt, manifest, repository
 from builders.build import Built, build
 from builders.diffusion import description, family, pipeline
 from builders.diffusion.parts import parts
@@ -150,6 +150,37 @@ def test_models_of_others_are_kept(pipes: Pipes, tmp_path: Path, monkeypatch: py
     with pytest.raises(RepositoryBusy, match="tiny-denoiser exists and is no part"):
         build(drawing(pipes("sd")), tmp_path / "repository")
     assert mine.read_text() == 'backend: "python"'
+
+
+@pytest.mark.parametrize("name", ["tiny-denoiser", "tiny"])
+def test_models_that_others_install_during_a_build_are_kept(
+    pipes: Pipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    into = tmp_path / "repository"
+    mine = into / name / "config.pbtxt"
+    parts = [f"tiny-{part}" for part in ("text-encoder", "denoiser", "vae-encoder", "vae-decoder")]
+
+    def make(self: object, recipe: object, source: object, folder: Path, scratch: Path, progress: object) -> dict:
+        for model in (folder, *(repository.parts_beside(folder) / part for part in parts)):
+            (model / "1").mkdir(parents=True)
+            (model / "config.pbtxt").write_text('backend: "diffusion"')
+        mine.parent.mkdir(parents=True)
+        mine.write_text('backend: "python"')
+        return {}
+
+    monkeypatch.setattr(family.Diffusion, "make", make)
+    with pytest.raises(RepositoryBusy, match=f"{name} exists and "):
+        build(drawing(pipes("sd")), into)
+    assert mine.read_text() == 'backend: "python"'
+    assert [path.name for path in into.iterdir()] == [name], "what was installed before it is taken back"
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    shutil.rmtree(mine.parent)
+    mine = tmp_path / "elsewhere" / "config.pbtxt"
+    for _ in range(2):  # what was built here is replaced
+        assert build(drawing(pipes("sd")), into).fresh
+        assert sorted(path.name for path in into.iterdir()) == sorted(["tiny", *parts])
+        (into / "tiny-denoiser" / "config.pbtxt").unlink()
+        shutil.rmtree(mine.parent)
 
 
 def test_a_wrong_engine_is_refused_with_figures(built: Built, pipes: Pipes, tmp_path: Path) -> None:
