@@ -22,7 +22,8 @@ Take: TypeAlias = Callable[[int], None]
 """Is told of bytes as they come, and raises `Unusable` where they are too many."""
 
 _REDIRECTS = 3
-_LONGEST_URL = 8192
+LONGEST_URL = 8192
+"""Characters."""
 _PIECE = 64 * 1024
 
 
@@ -63,8 +64,8 @@ class Fetcher:
 
     async def fetch(self, url: str, take: Take) -> Fetched:
         """Return what is at `url`, of which `take` is told piece by piece. Raises `Unusable`."""
-        if len(url) > _LONGEST_URL:
-            raise Unusable(f"the URL is longer than {_LONGEST_URL} characters")
+        if len(url) > LONGEST_URL:
+            raise Unusable(f"the URL is longer than {LONGEST_URL} characters")
         # With its dependencies 20 MB and a quarter of a second: only where it is needed.
         from aiohttp import ClientError, InvalidURL
         from yarl import URL

@@ -9,6 +9,7 @@ from fastapi import Request
 from gateway.errors import Forbidden, GatewayError, NotFound
 from gateway.files.files import Files
 from gateway.media.allowance import Allowance
+from gateway.media.fetching import LONGEST_URL
 from gateway.media.media import Media
 from gateway.media.pictures import Picture
 from gateway.operations.generate_image import OutputFormat
@@ -57,8 +58,8 @@ class Keeping:
 
         Raises `Overloaded` where the store does not answer.
         """
-        if not url.startswith(self._base + _PATH):
-            return None
+        if not url.startswith(self._base + _PATH) or len(url) > LONGEST_URL:
+            return None  # to take a query of megabytes apart would hold everybody else up
         parts = urlsplit(url)
         query = parse_qs(parts.query)
         file = parts.path.rpartition(_PATH)[2]

@@ -63,8 +63,9 @@ async def test_nothing_is_added_to_an_answer_that_is_done(tmp_path: Path) -> Non
         "![image](" + "a" * 2_000_000,
         "![image](http://here/files/a?x=1)" * 50_000,
         "![" * 500_000,
+        "![image](http://here/files/a?" + "a=b&" * 2_000_000 + ")",
     ],
-    ids=["open", "long", "many", "marks"],
+    ids=["open", "long", "many", "marks", "query"],
 )
 async def test_no_text_of_the_past_takes_long(tmp_path: Path, text: str) -> None:
     """Everybody else waits meanwhile."""
