@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import obstore
 import structlog
@@ -19,6 +19,9 @@ from gateway.errors import RETRY_AFTER, FileGone, GatewayError, Overloaded, Stor
 from gateway.files import stores
 from gateway.files.signing import Signer, kept_key
 from gateway.settings import Settings
+
+if TYPE_CHECKING:
+    from obstore import ObjectMeta
 
 CONTENT_TYPES = {
     "png": "image/png",
@@ -111,24 +114,20 @@ class Files:
 
     async def size(self, file: str) -> int:
         """Return how many bytes a file has. Raises as `read` does."""
+        return (await self.look(file)).size
+
+    async def look(self, file: str) -> File:
+        """Return what is known of a file, with no chunks: the store is not asked for a byte. Raises as `read` does."""
         store, _ = await self._opened()
-        return (await _done(obstore.head_async(store, _known(file))))["size"]
+        known = await _done(obstore.head_async(store, _known(file)))
+        return _file(file, known, (0, known["size"]), _nothing())
 
     async def get(self, file: str, part: tuple[int, int] | None = None) -> File:
         """Return a file, or the bytes `part` of it, to be read in chunks. Raises as `read` does."""
         store, _ = await self._opened()
         options: Any = None if part is None else {"range": part}
         found = await _done(obstore.get_async(store, _known(file), options=options))
-        start, end = found.range
-        return File(
-            content_type=content_type(file),
-            size=found.meta["size"],
-            etag=found.meta["e_tag"],
-            modified=found.meta["last_modified"],
-            start=start,
-            end=end,
-            chunks=found.stream(_CHUNK),
-        )
+        return _file(file, found.meta, found.range, found.stream(_CHUNK))
 
     async def delete(self, *files: str) -> None:
         """Remove files; those that are gone already do not matter. Raises `Overloaded`."""
@@ -237,6 +236,23 @@ class Files:
     def _signer(self) -> Signer:
         key = self._settings.files_key
         return Signer(key.get_secret_value().encode() if key else kept_key(self._settings.state / "files.key"))
+
+
+def _file(file: str, known: "ObjectMeta", part: tuple[int, int], chunks: AsyncIterator[bytes]) -> File:
+    return File(
+        content_type=content_type(file),
+        size=known["size"],
+        etag=known["e_tag"],
+        modified=known["last_modified"],
+        start=part[0],
+        end=part[1],
+        chunks=chunks,
+    )
+
+
+async def _nothing(empty: tuple[bytes, ...] = ()) -> AsyncIterator[bytes]:
+    for chunk in empty:
+        yield chunk
 
 
 def content_type(file: str) -> str:

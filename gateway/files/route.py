@@ -2,6 +2,7 @@
 
 import re
 import time
+from dataclasses import replace
 from email.utils import format_datetime
 from typing import Any
 
@@ -33,18 +34,23 @@ async def fetch(file: str, request: Request, expires: str = "", signature: str =
     until = files.check(file, expires, signature)
     part = None
     asked = _RANGE.fullmatch(request.headers.get("range", ""))
-    if asked and (known := request.headers.get("if-range")) and not _is_still(known, await files.get(file)):
-        asked = None  # a task that is begun again replaces its pictures
-    if asked:
-        size = await files.size(file)
-        part = _part(asked, size)
-        if part is None:
-            return Response(status_code=416, headers={"Content-Range": f"bytes */{size}"})
-    found = await files.get(file, part)
-    headers = _headers(file, found, until)
     has = request.headers.get("if-none-match", "")
-    if has.strip() == "*" or (found.etag and found.etag in has):
-        return Response(status_code=304, headers=headers)
+    # A store that is asked for a file begins to send it: where it may not be needed, the store is asked about it first.
+    found = await files.look(file) if request.method == "HEAD" or has or asked else None
+    if found:
+        if has.strip() == "*" or (found.etag and found.etag in has):
+            return Response(status_code=304, headers=_headers(file, found, until))
+        if asked and (known := request.headers.get("if-range")) and not _is_still(known, found):
+            asked = None  # a task that is begun again replaces its pictures
+        if asked:
+            part = _part(asked, found.size)
+            if part is None:
+                return Response(status_code=416, headers={"Content-Range": f"bytes */{found.size}"})
+    if found is None or request.method != "HEAD":
+        found = await files.get(file, part)
+    elif part:
+        found = replace(found, start=part[0], end=part[1])
+    headers = _headers(file, found, until)
     headers["Content-Length"] = str(found.end - found.start)
     if part:
         headers["Content-Range"] = f"bytes {found.start}-{found.end - 1}/{found.size}"

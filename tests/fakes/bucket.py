@@ -32,12 +32,13 @@ class Object:
 
 @dataclass(slots=True)
 class Bucket:
-    """`objects` are what is kept, by key; `refusing` is the code of the failure that every write meets,
-    but for the next `sparing` of them.
+    """`objects` are what is kept, by key; `asked` are the methods of the requests for one of them. `refusing` is the
+    code of the failure that every write meets, but for the next `sparing` of them.
     """
 
     name: str = "pictures"
     objects: dict[str, Object] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
     refusing: str = ""
     sparing: int = 0
     port: int = 0
@@ -72,6 +73,7 @@ class Bucket:
         if not key:
             return await self._bucket(request)
         _must_be_signed(request)
+        self.asked.append(request.method)
         if request.method == "PUT":
             return self._put(key, await request.read(), request.content_type)
         if request.method == "DELETE":

@@ -59,6 +59,32 @@ async def test_a_picture_is_kept_and_fetched(keeper: Gateway, bucket: Bucket) ->
     assert (again.status_code, again.content) == (304, b"")
 
 
+async def test_the_bucket_sends_no_file_that_is_not_sent_on(keeper: Gateway, bucket: Bucket, tmp_path: Path) -> None:
+    answer = await keeper.http.post(DRAW, json={"model": "shapes", "prompt": "x"})
+    url = answer.json()["data"][0]["url"]
+    whole = await keeper.http.get(url)
+    size, etag = len(whole.content), whole.headers["etag"]
+    for method, headers, status, asked in (
+        ("GET", {}, 200, ["GET"]),
+        ("HEAD", {}, 200, ["HEAD"]),
+        ("HEAD", {"Range": "bytes=4-11"}, 206, ["HEAD"]),
+        ("GET", {"If-None-Match": etag}, 304, ["HEAD"]),
+        ("HEAD", {"If-None-Match": etag}, 304, ["HEAD"]),
+        ("GET", {"If-None-Match": etag, "Range": "bytes=4-11"}, 304, ["HEAD"]),
+        ("GET", {"If-None-Match": '"another"'}, 200, ["HEAD", "GET"]),
+        ("GET", {"Range": "bytes=4-11"}, 206, ["HEAD", "GET"]),
+        ("GET", {"Range": "bytes=4-11", "If-Range": etag}, 206, ["HEAD", "GET"]),
+        ("GET", {"Range": f"bytes={size}-"}, 416, ["HEAD"]),
+    ):
+        bucket.asked.clear()
+        found = await keeper.http.request(method, url, headers=headers)
+        assert (found.status_code, bucket.asked) == (status, asked), (method, headers)
+        if status in (200, 206):
+            part = whole.content[4:12] if status == 206 else whole.content
+            assert found.headers["content-length"] == str(len(part))
+            assert found.content == (part if method == "GET" else b"")
+
+
 async def test_what_is_old_goes_and_what_is_not_ours_stays(bucket: Bucket, tmp_path: Path) -> None:
     files = Files(Settings(state=tmp_path, files=URL, files_retention=3600))
     old, new = await files.put(b"old", "image/png"), await files.put(b"new", "image/png")
