@@ -62,7 +62,7 @@ def _scheduler(pipeline: Pipeline) -> dict[str, Any]:
     found = {"class": name} | {key: value for key, value in options.items() if not key.startswith("_")}
     if pipeline.index.get("_class_name") == "StableDiffusionPipeline":
         # Whatever the file says: diffusers holds anything else for a mistake of old checkpoints.
-        known = inspect.signature(getattr(diffusers, name)).parameters
+        known = inspect.signature(getattr(diffusers, str(name))).parameters
         found |= {key: value for key, value in (("steps_offset", 1), ("clip_sample", False)) if key in known}
     return found
 
