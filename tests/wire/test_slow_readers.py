@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -124,7 +125,8 @@ async def process(triton: FakeTriton, folder: Path) -> AsyncIterator[tuple[psuti
         "TRITONIC_STATE": str(folder),
         "TRITONIC_LOG_LEVEL": "error",
     }
-    running = await asyncio.create_subprocess_exec(sys.executable, "-m", "tritonic", "serve", env=environment)
+    # Not asyncio's, which forks under uvloop: gRPC's threads in this process do not take that well.
+    running = subprocess.Popen([sys.executable, "-m", "tritonic", "serve"], env=environment)
     try:
         url = f"http://127.0.0.1:{port}"
         async with httpx.AsyncClient(base_url=url, timeout=20, trust_env=False) as http:
@@ -137,7 +139,7 @@ async def process(triton: FakeTriton, folder: Path) -> AsyncIterator[tuple[psuti
             yield psutil.Process(running.pid), http
     finally:
         running.kill()
-        await running.wait()
+        running.wait()
 
 
 async def test_memory_does_not_grow_with_what_nobody_reads(tmp_path: Path) -> None:
@@ -157,15 +159,17 @@ async def test_memory_does_not_grow_with_what_nobody_reads(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("way", STREAMS, ids=str)
 async def test_others_do_not_notice(way: Way) -> None:
-    async with flooding() as (triton, flood), serve(triton.url) as gateway:
-        await milliseconds(gateway.http)
-        alone = await milliseconds(gateway.http)
-        async with readers(gateway.url, triton, 32, way):
-            await rests(flood)
-            assert await milliseconds(gateway.http) < 2 * alone + 5
-            # The connection to Triton is the same for all: a stream that is read goes on beside those that are not.
-            async with asyncio.timeout(30), gateway.http.stream("POST", way.path, json=way.body("flood")) as response:
-                assert sum([len(part) async for part in response.aiter_bytes()]) > PIECE * PIECES
+    async with flooding() as (triton, flood), serve(triton.url) as gateway, readers(gateway.url, triton, 32, way):
+        await rests(flood)
+        # Whom nobody reads takes no turns: the process, the scripted Triton in it too, has next to nothing to do.
+        here = psutil.Process()
+        before = sum(here.cpu_times()[:2])
+        await asyncio.sleep(1)
+        assert sum(here.cpu_times()[:2]) - before < 0.25
+        assert await milliseconds(gateway.http) < 500
+        # The connection to Triton is the same for all: a stream that is read goes on beside those that are not.
+        async with asyncio.timeout(30), gateway.http.stream("POST", way.path, json=way.body("flood")) as response:
+            assert sum([len(part) async for part in response.aiter_bytes()]) > PIECE * PIECES
 
 
 async def test_who_reads_slowly_gets_everything() -> None:
@@ -205,7 +209,6 @@ async def test_who_waits_for_a_slow_model_has_not(triton: FakeTriton) -> None:
 async def test_a_fast_stream_leaves_others_their_turns(triton: FakeTriton) -> None:
     gateway: Gateway
     async with flooding() as (fast, _), serve(fast.url) as gateway:
-        alone = await milliseconds(gateway.http)
 
         async def take() -> None:
             async with gateway.http.stream("POST", TEXT_STREAM.path, json=TEXT_STREAM.body("flood")) as response:
@@ -214,6 +217,6 @@ async def test_a_fast_stream_leaves_others_their_turns(triton: FakeTriton) -> No
 
         taking = asyncio.ensure_future(take())
         busy = await milliseconds(gateway.http, 20)
-        assert not taking.done() and busy < 20 * alone
+        assert not taking.done() and busy < 500
         taking.cancel()
         await asyncio.gather(taking, return_exceptions=True)
