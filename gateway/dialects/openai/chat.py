@@ -14,10 +14,10 @@ from starlette.responses import Response
 from gateway import delivery
 from gateway.catalog import Catalog
 from gateway.dialects.openai.answers import CreateChatCompletionResponse, CreateChatCompletionStreamResponse
-from gateway.dialects.openai.chat_answers import Chunks, render
 from gateway.dialects.route import route_class
 from gateway.dialects.vocabulary import chat_pictures, documented, errors
 from gateway.dialects.vocabulary.chat import CreateChatCompletionRequest, refuse_not_carried, understand
+from gateway.dialects.vocabulary.chat_answers import Chunks, render
 from gateway.operations.chat import ChatEvent, gather
 
 router = APIRouter(route_class=route_class(errors.render))
@@ -79,9 +79,9 @@ async def create_chat_completion(body: CreateChatCompletionRequest, request: Req
         chat = await understand(body, model, request)
         events = catalog.run(model, chat, request.state.trace)
     if streams:
-        chunks = Chunks(head, include_usage=body.include_usage, logprobs=bool(body.logprobs))
+        chunks = Chunks(head, include_usage=body.include_usage, logprobs=bool(body.logprobs), nulls=True)
         return await delivery.sse(request, events, chunks.render, errors.body, b"[DONE]")
     answers, usage = await delivery.whole(request, gather(events))
-    return Response(
-        orjson.dumps({**head, **render(answers, usage, logprobs=bool(body.logprobs))}), media_type="application/json"
-    )
+    fields = render(answers, usage, logprobs=bool(body.logprobs), nulls=True)
+    succeeded = {"code": 0, "message": "success"}
+    return Response(orjson.dumps({**head, **fields, **succeeded}), media_type="application/json")

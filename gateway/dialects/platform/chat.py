@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator
 
+import orjson
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
@@ -14,10 +15,10 @@ from gateway import delivery
 from gateway.catalog import Catalog
 from gateway.dialects.platform import views
 from gateway.dialects.platform.answers import ChatAnswer, ChatChunk
-from gateway.dialects.platform.chat_answers import Chunks, render
 from gateway.dialects.route import route_class
 from gateway.dialects.vocabulary import chat_pictures, documented, errors
 from gateway.dialects.vocabulary.chat import CreateChatCompletionRequest, refuse_not_carried, understand
+from gateway.dialects.vocabulary.chat_answers import Chunks, render
 from gateway.operations.chat import ChatEvent, gather
 
 router = APIRouter(route_class=route_class(errors.render, authorize=views.authorize), tags=["Platforms"])
@@ -65,7 +66,8 @@ async def create_chat_completion(platform: str, body: CreateChatCompletionReques
     else:
         events = catalog.run(model, await understand(body, model, request, bare=True), request.state.trace)
     if streams:
-        chunks = Chunks(head, include_usage=body.include_usage, logprobs=bool(body.logprobs))
+        chunks = Chunks(head, include_usage=body.include_usage, logprobs=bool(body.logprobs), nulls=False)
         return await delivery.sse(request, events, chunks.render, errors.body, b"[DONE]")
     answers, usage = await delivery.whole(request, gather(events))
-    return Response(render(head, answers, usage, logprobs=bool(body.logprobs)), media_type="application/json")
+    fields = render(answers, usage, logprobs=bool(body.logprobs), nulls=False)
+    return Response(orjson.dumps({**head, **fields}), media_type="application/json")
