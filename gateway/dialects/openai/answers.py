@@ -8,11 +8,9 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, Field
 
+from gateway.dialects.vocabulary.documented import absent
+
 FinishReason: TypeAlias = Literal["stop", "length", "tool_calls"]
-
-
-def _absent() -> Any:
-    """Stands for a field that is left out. It is never null."""
 
 
 class Succeeded(BaseModel):
@@ -72,8 +70,8 @@ class ChatCompletionResponseMessage(BaseModel):
     role: Literal["assistant"]
     content: str | None
     refusal: None
-    reasoning_content: Annotated[str, Field(default_factory=_absent)]
-    tool_calls: Annotated[list[ChatCompletionMessageToolCall], Field(default_factory=_absent, min_length=1)]
+    reasoning_content: Annotated[str, Field(default_factory=absent)]
+    tool_calls: Annotated[list[ChatCompletionMessageToolCall], Field(default_factory=absent, min_length=1)]
 
 
 class ChatCompletionChoice(BaseModel):
@@ -94,13 +92,13 @@ class CreateChatCompletionResponse(Succeeded):
     model: str
     system_fingerprint: str
     choices: Annotated[list[ChatCompletionChoice], Field(min_length=1)]
-    usage: Annotated[CompletionUsage, Field(default_factory=_absent)]
+    usage: Annotated[CompletionUsage, Field(default_factory=absent)]
 
 
 class CalledFunctionChunk(BaseModel):
     """What is added to a call: its name comes first, and once."""
 
-    name: Annotated[str, Field(default_factory=_absent)]
+    name: Annotated[str, Field(default_factory=absent)]
     arguments: str
 
 
@@ -108,19 +106,19 @@ class ChatCompletionMessageToolCallChunk(BaseModel):
     """What is added to a call of the model; the id and the type come first, and once."""
 
     index: Annotated[int, Field(ge=0)]
-    id: Annotated[str, Field(default_factory=_absent)]
-    type: Annotated[Literal["function"], Field(default_factory=_absent)]
+    id: Annotated[str, Field(default_factory=absent)]
+    type: Annotated[Literal["function"], Field(default_factory=absent)]
     function: CalledFunctionChunk
 
 
 class ChatCompletionStreamResponseDelta(BaseModel):
     """What is added to an answer."""
 
-    role: Annotated[Literal["assistant"], Field(default_factory=_absent)]
-    content: Annotated[str, Field(default_factory=_absent)]
+    role: Annotated[Literal["assistant"], Field(default_factory=absent)]
+    content: Annotated[str, Field(default_factory=absent)]
     refusal: None = None
-    reasoning_content: Annotated[str, Field(default_factory=_absent)]
-    tool_calls: Annotated[list[ChatCompletionMessageToolCallChunk], Field(default_factory=_absent, min_length=1)]
+    reasoning_content: Annotated[str, Field(default_factory=absent)]
+    tool_calls: Annotated[list[ChatCompletionMessageToolCallChunk], Field(default_factory=absent, min_length=1)]
 
 
 class ChatCompletionChunkChoice(BaseModel):
@@ -183,7 +181,7 @@ class CreateCompletionResponse(Succeeded):
     model: str
     system_fingerprint: str
     choices: Annotated[list[CompletionChoice], Field(min_length=1)]
-    usage: Annotated[CompletionUsage, Field(default_factory=_absent)]
+    usage: Annotated[CompletionUsage, Field(default_factory=absent)]
 
 
 EVENTS: tuple[type[BaseModel], ...] = (CreateChatCompletionStreamResponse, CreateCompletionStreamResponse)
@@ -210,7 +208,7 @@ class CreateEmbeddingResponse(Succeeded):
     object: Literal["list"]
     data: Annotated[list[Embedding], Field(min_length=1)]
     model: str
-    usage: Annotated[EmbeddingUsage, Field(default_factory=_absent)]
+    usage: Annotated[EmbeddingUsage, Field(default_factory=absent)]
 
 
 class Model(BaseModel):

@@ -13,22 +13,19 @@ from pydantic import BaseModel, Field
 
 from gateway.delivery import Named
 from gateway.dialects.openai.answers import Succeeded
+from gateway.dialects.vocabulary.documented import absent
 from gateway.errors import ModelFailed
 from gateway.media import pictures
 from gateway.operations.drawing import written
 from gateway.operations.generate_image import Effort, GenerateImage, Image, ImageEvent, OutputFormat, PartialImage
 
 
-def _absent() -> Any:
-    """Stands for a field that is left out. It is never null."""
-
-
 class DrawnImage(BaseModel):
     """One picture, at a URL or in base64."""
 
-    url: Annotated[str, Field(default_factory=_absent)]
-    b64_json: Annotated[str, Field(default_factory=_absent)]
-    seed: Annotated[int, Field(default_factory=_absent, ge=0, description="The seed that draws it again.")]
+    url: Annotated[str, Field(default_factory=absent)]
+    b64_json: Annotated[str, Field(default_factory=absent)]
+    seed: Annotated[int, Field(default_factory=absent, ge=0, description="The seed that draws it again.")]
 
 
 class ImageForm(BaseModel):
@@ -64,7 +61,7 @@ class ImageGenCompletedEvent(_ImageEvent):
     """A picture is done."""
 
     type: Literal["image_generation.completed"]
-    seed: Annotated[int, Field(default_factory=_absent, ge=0)]
+    seed: Annotated[int, Field(default_factory=absent, ge=0)]
 
 
 class ImageEditPartialImageEvent(_ImageEvent):
@@ -78,7 +75,7 @@ class ImageEditCompletedEvent(_ImageEvent):
     """An edited picture is done."""
 
     type: Literal["image_edit.completed"]
-    seed: Annotated[int, Field(default_factory=_absent, ge=0)]
+    seed: Annotated[int, Field(default_factory=absent, ge=0)]
 
 
 EVENTS: tuple[type[BaseModel], ...] = (

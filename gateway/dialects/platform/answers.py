@@ -7,12 +7,10 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, Field
 
+from gateway.dialects.vocabulary.documented import absent
+
 FinishReason: TypeAlias = Literal["stop", "length", "tool_calls"]
 Status: TypeAlias = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
-
-
-def _absent() -> Any:
-    """Stands for a field that is left out. It is never null."""
 
 
 class ChatAnswerMessage(BaseModel):
@@ -20,8 +18,8 @@ class ChatAnswerMessage(BaseModel):
 
     role: Literal["assistant"]
     content: str | None
-    reasoning_content: Annotated[str, Field(default_factory=_absent)]
-    tool_calls: Annotated[list[dict[str, Any]], Field(default_factory=_absent, min_length=1)]
+    reasoning_content: Annotated[str, Field(default_factory=absent)]
+    tool_calls: Annotated[list[dict[str, Any]], Field(default_factory=absent, min_length=1)]
 
 
 class ChatAnswerChoice(BaseModel):
@@ -29,7 +27,7 @@ class ChatAnswerChoice(BaseModel):
 
     index: Annotated[int, Field(ge=0)]
     message: ChatAnswerMessage
-    logprobs: Annotated[dict[str, Any], Field(default_factory=_absent)]
+    logprobs: Annotated[dict[str, Any], Field(default_factory=absent)]
     finish_reason: FinishReason | None
 
 
@@ -49,16 +47,16 @@ class ChatAnswer(BaseModel):
     created: int
     model: str
     choices: Annotated[list[ChatAnswerChoice], Field(min_length=1)]
-    usage: Annotated[ChatAnswerUsage, Field(default_factory=_absent)]
+    usage: Annotated[ChatAnswerUsage, Field(default_factory=absent)]
 
 
 class ChatChunkDelta(BaseModel):
     """What is added to an answer: the role first, nothing with the last chunk."""
 
-    role: Annotated[Literal["assistant"], Field(default_factory=_absent)]
-    content: Annotated[str, Field(default_factory=_absent)]
-    reasoning_content: Annotated[str, Field(default_factory=_absent)]
-    tool_calls: Annotated[list[dict[str, Any]], Field(default_factory=_absent, min_length=1)]
+    role: Annotated[Literal["assistant"], Field(default_factory=absent)]
+    content: Annotated[str, Field(default_factory=absent)]
+    reasoning_content: Annotated[str, Field(default_factory=absent)]
+    tool_calls: Annotated[list[dict[str, Any]], Field(default_factory=absent, min_length=1)]
 
 
 class ChatChunkChoice(BaseModel):
@@ -66,7 +64,7 @@ class ChatChunkChoice(BaseModel):
 
     index: Annotated[int, Field(ge=0)]
     delta: ChatChunkDelta
-    logprobs: Annotated[dict[str, Any], Field(default_factory=_absent)]
+    logprobs: Annotated[dict[str, Any], Field(default_factory=absent)]
     finish_reason: FinishReason | None
 
 
@@ -78,14 +76,14 @@ class ChatChunk(BaseModel):
     created: int
     model: str
     choices: Annotated[list[ChatChunkChoice], Field(max_length=1)]
-    usage: Annotated[ChatAnswerUsage, Field(default_factory=_absent)]
+    usage: Annotated[ChatAnswerUsage, Field(default_factory=absent)]
 
 
 class PlatformImage(BaseModel):
     """One picture: at a URL that expires, or in a data URL."""
 
-    url: Annotated[str, Field(default_factory=_absent)]
-    b64_json: Annotated[str, Field(default_factory=_absent, pattern="^data:image/")]
+    url: Annotated[str, Field(default_factory=absent)]
+    b64_json: Annotated[str, Field(default_factory=absent, pattern="^data:image/")]
 
 
 class Images(BaseModel):
@@ -130,7 +128,7 @@ class ImageTask(BaseModel):
     model: str
     status: Status
     created_at: int
-    detail: Annotated[TaskDetail, Field(default_factory=_absent)]
+    detail: Annotated[TaskDetail, Field(default_factory=absent)]
 
 
 class ImageTaskList(BaseModel):

@@ -13,6 +13,10 @@ from gateway.dialects.vocabulary.errors import body as error_body
 Responses = dict[int | str, dict[str, Any]]
 
 
+def absent() -> Any:
+    """Stands for a field of an answer that is left out. It is never null."""
+
+
 class ErrorDetail(BaseModel):
     """OpenAI's `error`."""
 
