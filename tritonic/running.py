@@ -1,7 +1,7 @@
 """Finds the Triton that runs here, and gives it what a build installed."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,8 +34,14 @@ def newly_installed(state: Path, console: Console) -> Iterator[None]:
         yield
     finally:
         after = _configurations(Path(here.repository))
-        for name in sorted(name for name, seen in after.items() if before.get(name) != seen):
+        for name in _parts_first(name for name, seen in after.items() if before.get(name) != seen):
             _load(here.triton_grpc, name, console)
+
+
+def _parts_first(names: Iterable[str]) -> list[str]:
+    """A pipeline is offered as soon as it is loaded, so the models that it calls, `<name>-…`, come before it."""
+    known = set(names)
+    return sorted(known, key=lambda name: (any(other.startswith(f"{name}-") for other in known), name))
 
 
 def _configurations(repository: Path) -> dict[str, tuple[int, int]]:

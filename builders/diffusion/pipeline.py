@@ -127,6 +127,19 @@ def tokenizer_of(text_encoder: str) -> str:
     return text_encoder.replace("text_encoder", "tokenizer")
 
 
+SCHEDULERS = (
+    "DDIMScheduler",
+    "DPMSolverMultistepScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "EulerDiscreteScheduler",
+    "FlowMatchEulerDiscreteScheduler",
+    "LCMScheduler",
+    "PNDMScheduler",
+    "UniPCMultistepScheduler",
+)
+"""Those that the backend has; with another the model would be installed and never load."""
+
+
 def check_index(index: dict[str, Any]) -> Family:
     """Give the family of a pipeline by its `model_index.json`. Raises UnsupportedModel, which names the class."""
     name = str(index.get("_class_name"))
@@ -134,7 +147,12 @@ def check_index(index: dict[str, Any]) -> Family:
         raise UnsupportedModel(f"The pipeline {name} cannot be built. Those that can: {', '.join(FAMILIES)}.")
     family = FAMILIES[name]
     folder, denoiser = DENOISERS[family]
-    wanted: dict[str, tuple[str, ...]] = {folder: (denoiser,), "vae": ("AutoencoderKL",), "text_encoder": TEXT_ENCODERS}
+    wanted: dict[str, tuple[str, ...]] = {
+        folder: (denoiser,),
+        "vae": ("AutoencoderKL",),
+        "text_encoder": TEXT_ENCODERS,
+        "scheduler": SCHEDULERS,
+    }
     for component, classes in wanted.items():
         if class_of(index, component) not in classes:
             raise UnsupportedModel(

@@ -33,7 +33,7 @@ async def triton() -> AsyncIterator[FakeTriton]:
 @_session
 async def gateway(triton: FakeTriton, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gateway]:
     """Default settings, but for other names of a model."""
-    aliases = {"dall-e-3": "shapes", "SuperImage": "shapes"}
+    aliases = {"dall-e-3": "shapes", "SuperImage": "shapes", "gpt-image-1": "shapes"}
     async with serve(triton.url, state=tmp_path_factory.mktemp("state"), model_aliases=aliases) as running:
         yield running
 

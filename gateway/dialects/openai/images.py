@@ -112,8 +112,13 @@ async def _answer(
         return await delivery.sse(request, events, images_answers.Events(asked, kind).render, errors.body, b"[DONE]")
     drawn = await delivery.whole(request, gather(events))
     urls = None
-    if body.response_format != "b64_json":
+    if (body.response_format or _usual_format(body.model)) != "b64_json":
         urls = await Keeping(request).urls((image.data for image in drawn), asked.output_format)
     # Ten large pictures in base64 would keep others waiting.
     answer = await asyncio.to_thread(images_answers.render, asked, drawn, urls)
     return Response(answer, media_type="application/json")
+
+
+def _usual_format(model: str | None) -> str:
+    """What who asks by one of OpenAI's names expects: its newer models never answer with a URL."""
+    return "b64_json" if (model or "").startswith(("gpt-image", "chatgpt-image")) else "url"

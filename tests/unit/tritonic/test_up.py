@@ -244,9 +244,15 @@ def test_what_is_built_is_loaded_into_the_running_triton(installation):
     assert "Triton has loaded fresh" in console.file.getvalue()
     with newly_installed(installation.state, console):
         install(repository, "torn", 'raise ValueError("the weights are torn")')
+        install(repository, "torn-part", "pass")
+    assert "Triton has loaded torn-part\n! torn is installed" in console.file.getvalue()
     assert "torn is installed, but could not be loaded." in console.file.getvalue()
     with TritonModels(installation.note.triton_grpc) as known:
-        assert {model.name: model.state for model in known.all()} == {"fresh": "READY", "torn": "UNAVAILABLE"}
+        assert {model.name: model.state for model in known.all()} == {
+            "fresh": "READY",
+            "torn": "UNAVAILABLE",
+            "torn-part": "READY",
+        }
 
 
 def test_models_without_a_triton_is_a_sentence(tmp_path):

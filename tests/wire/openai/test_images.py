@@ -105,7 +105,15 @@ async def test_another_name_of_a_model(gateway: Gateway, triton: FakeTriton) -> 
     response = await gateway.http.post(DRAW, json=body)
     assert response.status_code == 200, response.text
     assert triton.calls[-1].model == "shapes"
+    assert list(response.json()["data"][0]) == ["url", "seed"]
     assert "dall-e-3" not in [model["id"] for model in (await gateway.http.get("/v1/models")).json()["data"]]
+
+
+async def test_a_name_of_a_model_that_knows_no_urls(gateway: Gateway) -> None:
+    (drawn,) = (await draw(gateway, "gpt-image-1")).json()["data"]
+    assert list(drawn) == ["b64_json", "seed"]
+    (drawn,) = (await draw(gateway, "gpt-image-1", response_format="url")).json()["data"]
+    assert list(drawn) == ["url", "seed"]
 
 
 @pytest.mark.parametrize(

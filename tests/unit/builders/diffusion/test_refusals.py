@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import pytest
 from tiny_drawing import drawing
 
+from backends.diffusion.schedulers.making import NAMES
 from builders import manifest, recipe
 from builders.build import build, source_of
 from builders.diffusion import config, family, pipeline, sources, tensorrt
@@ -28,6 +29,11 @@ def change(file: Path, **values: Any) -> None:
     [
         ("model_index.json", {"_class_name": "KandinskyPipeline"}, "KandinskyPipeline cannot be built.*FluxPipeline"),
         ("model_index.json", {"vae": ["diffusers", "AutoencoderTiny"]}, "vae of this pipeline is AutoencoderTiny"),
+        (
+            "model_index.json",
+            {"scheduler": ["diffusers", "HeunDiscreteScheduler"]},
+            "scheduler.* is HeunDiscr.*DDIM",
+        ),
         ("unet/config.json", {"in_channels": 9}, "takes 9 channels where the VAE has 4"),
         ("unet/config.json", {"addition_embed_type": "image"}, "of the kind 'image'"),
         ("unet/config.json", {"encoder_hid_dim_type": "text_proj"}, "encoder_hid_dim_type"),
@@ -209,3 +215,7 @@ def test_more_than_a_model_has_positions_for_is_refused(pipes: Pipes) -> None:
     read = pipeline.read(pipes("sd3"))
     with pytest.raises(RecipeError, match="more than this model has positions for: 48"):
         config.sizes(drawing(read.folder, pictures={"max_size": 64}), read)
+
+
+def test_the_backend_has_every_scheduler_that_is_built() -> None:
+    assert set(pipeline.SCHEDULERS) == set(NAMES)
