@@ -163,7 +163,7 @@ async def test_others_do_not_notice(way: Way) -> None:
         idle = await busy()
         async with readers(gateway.url, triton, 32, way):
             await rests(flood)
-            # Whom nobody reads takes no turns: the process, the scripted Triton in it too, has next to nothing more to do.
+            # Whom nobody reads takes no turns: the process, the scripted Triton in it too, has little more to do.
             assert await busy() - idle < 0.5
             assert await milliseconds(gateway.http) < 500
             # The connection to Triton is the same for all: a stream that is read goes on beside those that are not.
