@@ -27,6 +27,13 @@ app = typer.Typer(
 )
 out, err = Console(highlight=False), Console(stderr=True, highlight=False)
 
+Name = Annotated[str | None, typer.Option(help="Folder in the repository; default: after the source.")]
+ServedName = Annotated[str | None, typer.Option(help="Name that clients use; default: the folder's.")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hugging Face id.")]
+RecipeName = Annotated[str | None, typer.Option(help="A recipe by name or a .toml file; other options win over it.")]
+Repository = Annotated[Path, typer.Option(envvar="TRITONIC_REPOSITORY", help="The model repository.", file_okay=False)]
+Force = Annotated[bool, typer.Option("--force", help="Build even if the same model is there.")]
+
 
 @app.command()
 def chat(
@@ -34,11 +41,11 @@ def chat(
         str | None,
         typer.Option(help="Hugging Face id, local folder, or packaged:NAME. Default: the packaged default model."),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Folder in the repository; default: after the source.")] = None,
-    served_name: Annotated[str | None, typer.Option(help="Name that clients use; default: the folder's.")] = None,
+    name: Name = None,
+    served_name: ServedName = None,
     precision: Annotated[str | None, typer.Option(help="int8, int4, fp16 or fp32.")] = None,
     target: Annotated[str | None, typer.Option(help="What to compile for: onnx.")] = None,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hugging Face id.")] = None,
+    revision: Revision = None,
     context_length: Annotated[int | None, typer.Option(help="Tokens of prompt and answer together.")] = None,
     max_rows: Annotated[int | None, typer.Option(help="Sequences that run side by side.")] = None,
     recipe: Annotated[
@@ -47,10 +54,8 @@ def chat(
             help=f"A recipe by name ({', '.join(recipes.names())}) or a .toml file; other options win over it."
         ),
     ] = None,
-    repository: Annotated[
-        Path, typer.Option(envvar="TRITONIC_REPOSITORY", help="The model repository.", file_okay=False)
-    ] = Path("model_repository"),
-    force: Annotated[bool, typer.Option("--force", help="Build even if the same model is there.")] = False,
+    repository: Repository = Path("model_repository"),
+    force: Force = False,
 ) -> None:
     """Build a chat model: fetch its weights, export them, verify the engine against them, install it.
 
@@ -74,21 +79,17 @@ def embedding(
         str | None,
         typer.Option(help="Hugging Face id, local folder, or packaged:NAME. Default: the packaged default model."),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Folder in the repository; default: after the source.")] = None,
-    served_name: Annotated[str | None, typer.Option(help="Name that clients use; default: the folder's.")] = None,
+    name: Name = None,
+    served_name: ServedName = None,
     precision: Annotated[str | None, typer.Option(help="fp32 or int8.")] = None,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hugging Face id.")] = None,
+    revision: Revision = None,
     context_length: Annotated[int | None, typer.Option(help="Most tokens of one text.")] = None,
     matryoshka: Annotated[
         bool | None, typer.Option("--matryoshka", help="The model was trained for rows that are cut.")
     ] = None,
-    recipe: Annotated[
-        str | None, typer.Option(help="A recipe by name or a .toml file; other options win over it.")
-    ] = None,
-    repository: Annotated[
-        Path, typer.Option(envvar="TRITONIC_REPOSITORY", help="The model repository.", file_okay=False)
-    ] = Path("model_repository"),
-    force: Annotated[bool, typer.Option("--force", help="Build even if the same model is there.")] = False,
+    recipe: RecipeName = None,
+    repository: Repository = Path("model_repository"),
+    force: Force = False,
 ) -> None:
     """Build an embedding model from a sentence-transformers folder, and verify the engine against it.
 
@@ -111,19 +112,15 @@ def image(
         str | None,
         typer.Option(help="Hugging Face id, local diffusers folder, or packaged:shapes. Default: packaged:shapes."),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Folder in the repository; default: after the source.")] = None,
-    served_name: Annotated[str | None, typer.Option(help="Name that clients use; default: the folder's.")] = None,
+    name: Name = None,
+    served_name: ServedName = None,
     precision: Annotated[str | None, typer.Option(help="fp32; for the target tensorrt also fp16.")] = None,
     target: Annotated[str | None, typer.Option(help="What to compile for: onnx or tensorrt.")] = None,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hugging Face id.")] = None,
+    revision: Revision = None,
     max_rows: Annotated[int | None, typer.Option(help="Pictures that are drawn side by side.")] = None,
-    recipe: Annotated[
-        str | None, typer.Option(help="A recipe by name or a .toml file; other options win over it.")
-    ] = None,
-    repository: Annotated[
-        Path, typer.Option(envvar="TRITONIC_REPOSITORY", help="The model repository.", file_okay=False)
-    ] = Path("model_repository"),
-    force: Annotated[bool, typer.Option("--force", help="Build even if the same model is there.")] = False,
+    recipe: RecipeName = None,
+    repository: Repository = Path("model_repository"),
+    force: Force = False,
 ) -> None:
     """Build a model that draws from a diffusers pipeline: its parts become models, and all are installed together.
 
