@@ -8,7 +8,7 @@ import numpy.typing as npt
 from backends.diffusion.noise import Noise
 from backends.diffusion.schedulers.betas import alphas_cumprod
 from backends.diffusion.schedulers.options import Prediction, Spacing, Training
-from backends.diffusion.schedulers.plan import Facts, Latent, State
+from backends.diffusion.schedulers.plan import Facts, Latent, State, Unscaled
 from backends.diffusion.schedulers.predictions import mixed, original_and_noise
 from backends.diffusion.schedulers.spacing import check_steps, check_timesteps, first_step, spaced
 
@@ -58,7 +58,7 @@ class DDIM:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class DDIMPlan:
+class DDIMPlan(Unscaled):
     """A `Plan`. `alphas` and `next_alphas` are the shares of the picture before and after each run, float32[runs]."""
 
     timesteps: npt.NDArray[np.float32]
@@ -66,15 +66,6 @@ class DDIMPlan:
     next_alphas: npt.NDArray[np.float32]
     prediction: Prediction
     clip: float | None
-    initial_scale: float = 1.0
-
-    def begin(self) -> State:
-        """An empty state."""
-        return State()
-
-    def scale_input(self, i: int, sample: Latent) -> Latent:
-        """The sample itself."""
-        return sample
 
     def step(self, i: int, model_output: Latent, sample: Latent, state: State, noise: Noise) -> Latent:
         """See `Plan`; nothing is remembered and no noise drawn."""

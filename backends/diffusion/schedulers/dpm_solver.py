@@ -13,7 +13,7 @@ from backends.diffusion.noise import Noise
 from backends.diffusion.schedulers.betas import alphas_cumprod
 from backends.diffusion.schedulers.ddim import refuse_thresholding
 from backends.diffusion.schedulers.multistep import Levels, MultistepOptions, check_curves
-from backends.diffusion.schedulers.plan import Facts, Latent, State
+from backends.diffusion.schedulers.plan import Facts, Latent, State, Unscaled
 from backends.diffusion.schedulers.spacing import (
     Doubles,
     check_steps,
@@ -94,22 +94,13 @@ class DPMSolver:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class DPMSolverPlan:
+class DPMSolverPlan(Unscaled):
     """A `Plan`. `few`: there are so few steps in all that the last ones are of a lower order."""
 
     timesteps: "np.ndarray[tuple[int], np.dtype[np.float32]]"
     levels: Levels
     options: DPMSolverOptions
     few: bool
-    initial_scale: float = 1.0
-
-    def begin(self) -> State:
-        """An empty state."""
-        return State()
-
-    def scale_input(self, i: int, sample: Latent) -> Latent:
-        """The sample itself."""
-        return sample
 
     def step(self, i: int, model_output: Latent, sample: Latent, state: State, noise: Noise) -> Latent:
         """See `Plan`; pictures of the last runs are remembered, and the stochastic algorithm draws noise at each."""

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from backends.diffusion.noise import Noise
 from backends.diffusion.schedulers.betas import alphas_cumprod, linspace
 from backends.diffusion.schedulers.options import Prediction, Spacing, Training
-from backends.diffusion.schedulers.plan import Facts, Latent, State
+from backends.diffusion.schedulers.plan import Facts, Fresh, Latent, State
 from backends.diffusion.schedulers.predictions import original_at_ratio
 from backends.diffusion.schedulers.spacing import (
     Doubles,
@@ -127,7 +127,7 @@ class EulerAncestral:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class EulerPlan:
+class EulerPlan(Fresh):
     """A `Plan`. `sigmas` are the amounts of noise before each run, and after the last: float32[at least runs + 1]."""
 
     timesteps: npt.NDArray[np.float32]
@@ -135,10 +135,6 @@ class EulerPlan:
     prediction: Prediction
     initial_scale: float
     ancestral: bool
-
-    def begin(self) -> State:
-        """An empty state."""
-        return State()
 
     def scale_input(self, i: int, sample: Latent) -> Latent:
         """The sample at a variance of 1."""

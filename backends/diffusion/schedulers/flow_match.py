@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from backends.diffusion.noise import Noise
-from backends.diffusion.schedulers.plan import Facts, Latent, State
+from backends.diffusion.schedulers.plan import Facts, Latent, State, Unscaled
 from backends.diffusion.schedulers.spacing import Doubles, check_steps, curved, ending_at, first_step, shifted
 
 
@@ -96,21 +96,12 @@ class FlowMatch:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class FlowMatchPlan:
+class FlowMatchPlan(Unscaled):
     """A `Plan`. `sigmas` are the shares of noise before each run, and after the last: float32[runs + 1]."""
 
     timesteps: npt.NDArray[np.float32]
     sigmas: npt.NDArray[np.float32]
     stochastic: bool
-    initial_scale: float = 1.0
-
-    def begin(self) -> State:
-        """An empty state."""
-        return State()
-
-    def scale_input(self, i: int, sample: Latent) -> Latent:
-        """The sample itself."""
-        return sample
 
     def step(self, i: int, model_output: Latent, sample: Latent, state: State, noise: Noise) -> Latent:
         """See `Plan`; with `stochastic_sampling` each run but the last draws noise."""

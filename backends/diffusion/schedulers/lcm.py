@@ -11,7 +11,7 @@ from backends.diffusion.noise import Noise
 from backends.diffusion.schedulers.betas import alphas_cumprod
 from backends.diffusion.schedulers.ddim import refuse_thresholding
 from backends.diffusion.schedulers.options import Prediction, Training
-from backends.diffusion.schedulers.plan import Facts, Latent, State
+from backends.diffusion.schedulers.plan import Facts, Latent, State, Unscaled
 from backends.diffusion.schedulers.predictions import mixed, original_and_noise
 from backends.diffusion.schedulers.spacing import check_steps, first_step
 
@@ -67,7 +67,7 @@ class LCM:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LCMPlan:
+class LCMPlan(Unscaled):
     """A `Plan`. `alphas` are the shares of the picture before each run, float32[runs]."""
 
     timesteps: npt.NDArray[np.float32]
@@ -75,15 +75,6 @@ class LCMPlan:
     scaling: float
     prediction: Prediction
     clip: float | None
-    initial_scale: float = 1.0
-
-    def begin(self) -> State:
-        """An empty state."""
-        return State()
-
-    def scale_input(self, i: int, sample: Latent) -> Latent:
-        """The sample itself."""
-        return sample
 
     def step(self, i: int, model_output: Latent, sample: Latent, state: State, noise: Noise) -> Latent:
         """See `Plan`; each run but the last draws noise."""

@@ -82,6 +82,28 @@ class Plan(Protocol):
         """A finished latent with as much of `noise`, float32 of its shape, as there is in samples before run `i`."""
 
 
+class Fresh:
+    """What plans share whose images remember nothing before their first run."""
+
+    __slots__ = ()
+
+    def begin(self) -> State:
+        """An empty state."""
+        return State()
+
+
+class Unscaled(Fresh):
+    """What plans share whose samples are in the units that the denoiser was trained in."""
+
+    __slots__ = ()
+
+    initial_scale = 1.0
+
+    def scale_input(self, i: int, sample: Latent) -> Latent:
+        """The sample itself."""
+        return sample
+
+
 class Scheduler(Protocol):
     """Made once for a model. Any thread may ask for plans."""
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from backends.diffusion.noise import Noise
 from backends.diffusion.schedulers.betas import alphas_cumprod
 from backends.diffusion.schedulers.options import Spacing, Training
-from backends.diffusion.schedulers.plan import Facts, Latent, State
+from backends.diffusion.schedulers.plan import Facts, Latent, State, Unscaled
 from backends.diffusion.schedulers.predictions import mixed
 from backends.diffusion.schedulers.spacing import check_steps, check_timesteps, first_step, spaced
 
@@ -64,7 +64,7 @@ class PNDM:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class PNDMPlan:
+class PNDMPlan(Unscaled):
     """A `Plan`. The share of the picture at each timestep, and before and after each step, float32[runs]."""
 
     timesteps: npt.NDArray[np.float32]
@@ -72,15 +72,6 @@ class PNDMPlan:
     alphas: npt.NDArray[np.float32]
     next_alphas: npt.NDArray[np.float32]
     prediction: Literal["epsilon", "v_prediction"]
-    initial_scale: float = 1.0
-
-    def begin(self) -> State:
-        """An empty state."""
-        return State()
-
-    def scale_input(self, i: int, sample: Latent) -> Latent:
-        """The sample itself."""
-        return sample
 
     def step(self, i: int, model_output: Latent, sample: Latent, state: State, noise: Noise) -> Latent:
         """See `Plan`; the last four outputs are remembered, and no noise is drawn."""

@@ -14,7 +14,7 @@ from backends.diffusion.noise import Noise
 from backends.diffusion.schedulers.betas import alphas_cumprod
 from backends.diffusion.schedulers.ddim import refuse_thresholding
 from backends.diffusion.schedulers.multistep import Levels, MultistepOptions, check_curves
-from backends.diffusion.schedulers.plan import Facts, Latent, State
+from backends.diffusion.schedulers.plan import Facts, Latent, State, Unscaled
 from backends.diffusion.schedulers.spacing import (
     Doubles,
     check_steps,
@@ -102,22 +102,13 @@ class UniPC:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class UniPCPlan:
+class UniPCPlan(Unscaled):
     """A `Plan`. `first` is how many steps were left out before it."""
 
     timesteps: npt.NDArray[np.float32]
     levels: Levels
     options: UniPCOptions
     first: int
-    initial_scale: float = 1.0
-
-    def begin(self) -> State:
-        """An empty state."""
-        return State()
-
-    def scale_input(self, i: int, sample: Latent) -> Latent:
-        """The sample itself."""
-        return sample
 
     def step(self, i: int, model_output: Latent, sample: Latent, state: State, noise: Noise) -> Latent:
         """See `Plan`; pictures of the last runs and the last sample are remembered, and no noise is drawn."""
