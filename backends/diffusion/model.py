@@ -1,7 +1,6 @@
 """What Triton loads for `backend: "diffusion"`."""
 
 import json
-import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,10 @@ from backends.diffusion.bls import TritonComponents
 from backends.diffusion.loading import load
 from backends.diffusion.metrics import COUNTERS, GAUGES
 from backends.diffusion.tensors import TritonClient, read_request
-from backends.serving.errors import EngineFailed, GenerationError
 from backends.serving.lifeline import end_with_parent
 from backends.serving.publisher import Publisher
+from backends.serving.taking import take_all
 from backends.serving.triton import make_metrics
-
-_log = logging.getLogger(__name__)
 
 
 class TritonPythonModel:
@@ -44,23 +41,7 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> None:
         """Take requests; their answers come later, through their response senders."""
-        for request in requests:
-            try:
-                self._take(request)
-            except Exception:  # not even the error could be sent; the other requests are taken all the same
-                _log.exception("A request could not be answered.")
-
-    def _take(self, request: Any) -> None:
-        client = TritonClient(request)
-        try:
-            read = read_request(request)
-        except GenerationError as error:
-            client.fail(error)
-        except Exception as error:
-            _log.exception("A request could not be read.")
-            client.fail(EngineFailed(f"The request could not be read: {str(error)[:500]}"))
-        else:
-            self._desk.take(read, client)
+        take_all(requests, TritonClient, lambda request, client: read_request(request), self._desk.take)
 
     def finalize(self) -> None:
         """Answer what is open, and end every thread."""

@@ -1,7 +1,6 @@
 """What Triton loads for `backend: "llm"`."""
 
 import json
-import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import triton_python_backend_utils as pb_utils
 
-from backends.llm.desk import Desk
+from backends.llm.desk import Desk, Request
 from backends.llm.grammar import Grammars
 from backends.llm.loading import load
 from backends.llm.logprobs import TokenBytes
@@ -20,13 +19,11 @@ from backends.llm.metrics import COUNTERS, GAUGES
 from backends.llm.options import read_options
 from backends.llm.prompt import Prompts
 from backends.llm.tensors import TritonClient, read_request
-from backends.serving.errors import EngineFailed, GenerationError
 from backends.serving.lifeline import end_with_parent
 from backends.serving.publisher import Publisher
+from backends.serving.taking import take_all
 from backends.serving.tokenizer import load_tokenizer
 from backends.serving.triton import make_metrics
-
-_log = logging.getLogger(__name__)
 
 
 class TritonPythonModel:
@@ -54,27 +51,18 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> None:
         """Take requests; their answers come later, through their response senders."""
-        for request in requests:
-            try:
-                self._take(request)
-            except Exception:  # not even the error could be sent; the other requests are taken all the same
-                _log.exception("A request could not be answered.")
+        take_all(requests, self._client, _read, self._desk.take)
 
-    def _take(self, request: Any) -> None:
-        client = TritonClient(request, self._tokens)
-        try:
-            client.read_wishes(request)
-            read = read_request(request)
-        except GenerationError as error:
-            client.fail(error)
-        except Exception as error:
-            _log.exception("A request could not be read.")
-            client.fail(EngineFailed(f"The request could not be read: {str(error)[:500]}"))
-        else:
-            self._desk.take(read, client)
+    def _client(self, request: Any) -> TritonClient:
+        return TritonClient(request, self._tokens)
 
     def finalize(self) -> None:
         """Answer what is open, and end every thread."""
         self._desk.close()
         self._publisher.close()
         self._lifeline.set()
+
+
+def _read(request: Any, client: TritonClient) -> Request:
+    client.read_wishes(request)
+    return read_request(request)
