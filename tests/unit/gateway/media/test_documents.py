@@ -218,19 +218,10 @@ async def test_no_more_are_read_at_a_time_than_allowed(make_media):
     assert texts == ["text 0", "text 1", "text 2", "text 3"] and most == 1
 
 
-BEFORE: set[psutil.Process] = set()
-"""What other tests have left running, like the resource tracker of multiprocessing."""
-
-
-@pytest.fixture(autouse=True)
-def before():
-    BEFORE.update(psutil.Process().children())
-
-
 def readers() -> list[psutil.Process]:
     """The processes that read now."""
     found = []
-    for child in set(psutil.Process().children()) - BEFORE:
+    for child in psutil.Process().children():
         # Other tests may have left processes of their own: multiprocessing keeps one to the end.
         with contextlib.suppress(psutil.NoSuchProcess):  # it ends while we look
             if "gateway.media.reading" in child.cmdline():
