@@ -1,10 +1,11 @@
 """The `parameters` of config.pbtxt that this backend reads."""
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from backends.serving.parameters import from_json, integer, texts
 
 ENGINES = ("onnxruntime",)
 
@@ -34,31 +35,31 @@ def read_options(parameters: Mapping[str, Mapping[str, Any]]) -> Options:
 
     Raises `ValueError` with a sentence that names the parameter. Parameters that others read are left alone.
     """
-    values = {name: str(value.get("string_value", "")).strip() for name, value in parameters.items()}
+    values = texts(parameters)
     engine = values.get("engine") or ENGINES[0]
     if engine not in ENGINES:
         raise ValueError(f"The parameter engine is {engine!r}; this backend has {', '.join(ENGINES)}.")
-    prompts = _json(values, "prompts", {})
+    prompts = from_json(values, "prompts", {})
     if not isinstance(prompts, dict) or not all(isinstance(prompt, str) for prompt in prompts.values()):
         raise ValueError(f"The parameter prompts is {prompts!r}; it must be an object of texts.")
     default = values.get("default_prompt") or None
     if default is not None and default not in prompts:
         raise ValueError(f"The parameter default_prompt is {default!r}, which is none of the prompts.")
     return Options(
-        context_length=_integer(values, "context_length", None, 1),
-        dimensions=_integer(values, "dimensions", None, 1),
+        context_length=integer(values, "context_length", None, 1),
+        dimensions=integer(values, "dimensions", None, 1),
         matryoshka=_matryoshka(values),
         normalized=_flag(values, "normalized"),
         prompts=prompts,
         default_prompt=default,
         lowercase=_flag(values, "lowercase"),
-        max_waiting=_integer(values, "max_waiting", 8192, 0),
-        threads=_integer(values, "threads", 0, 0),
+        max_waiting=integer(values, "max_waiting", 8192, 0),
+        threads=integer(values, "threads", 0, 0),
     )
 
 
 def _matryoshka(values: Mapping[str, str]) -> bool | tuple[int, ...]:
-    value = _json(values, "matryoshka", False)
+    value = from_json(values, "matryoshka", False)
     if isinstance(value, bool):
         return value
     if isinstance(value, list) and all(isinstance(width, int) and width > 0 for width in value):
@@ -67,24 +68,7 @@ def _matryoshka(values: Mapping[str, str]) -> bool | tuple[int, ...]:
 
 
 def _flag(values: Mapping[str, str], name: str) -> bool:
-    value = _json(values, name, False)
+    value = from_json(values, name, False)
     if not isinstance(value, bool):
         raise ValueError(f"The parameter {name} is {value!r}; it must be true or false.")
     return value
-
-
-def _integer(values: Mapping[str, str], name: str, default: int | None, low: int) -> int:
-    value = _json(values, name, default)
-    if not isinstance(value, int) or isinstance(value, bool) or value < low:
-        raise ValueError(f"The parameter {name} is {value!r}; it must be an integer of at least {low}.")
-    return value
-
-
-def _json(values: Mapping[str, str], name: str, default: Any) -> Any:
-    text = values.get(name)
-    if not text:
-        return default
-    try:
-        return json.loads(text)
-    except ValueError:
-        raise ValueError(f"The parameter {name} is {text!r}, which is not JSON.") from None

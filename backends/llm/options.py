@@ -7,6 +7,7 @@ from typing import Any
 
 from backends.llm.sampling import Sampling, parse_sampling
 from backends.serving.errors import GenerationError
+from backends.serving.parameters import texts
 
 # Each is a module with `load_engine(folder, tokenizer, options) -> Loaded`, imported only where it is wanted: no
 # machine has the libraries of all of them.
@@ -36,7 +37,7 @@ def read_options(parameters: Mapping[str, Mapping[str, Any]]) -> Options:
     Raises `ValueError` with a sentence that names the parameter. Parameters that others read are left alone.
     """
     defaults = Options()
-    values = {name: str(value.get("string_value", "")).strip() for name, value in parameters.items()}
+    values = texts(parameters)
     engine = values.get("engine") or defaults.engine
     if engine not in ENGINES:
         raise ValueError(f"The parameter engine is {engine!r}; this backend has {', '.join(ENGINES)}.")
