@@ -16,7 +16,15 @@ import structlog
 from gateway import recognition
 from gateway.admission import Admission
 from gateway.endpoints import Endpoint, Model
-from gateway.errors import RETRY_AFTER, GatewayError, ModelNotFound, Overloaded, ServerGone, UnsupportedOption
+from gateway.errors import (
+    RETRY_AFTER,
+    GatewayError,
+    ModelNotFound,
+    ModelTimeout,
+    Overloaded,
+    ServerGone,
+    UnsupportedOption,
+)
 from gateway.media import scaling
 from gateway.operations.chat import Chat
 from gateway.operations.complete import Complete
@@ -186,11 +194,14 @@ class Catalog:
             endpoint.look_now.clear()
 
     async def _refresh(self, endpoint: Endpoint) -> None:
+        heard = endpoint.triton.heard
         try:
             entries = await endpoint.triton.index()
             ready = [entry.name for entry in entries if entry.state == "READY"]
             configs = await asyncio.gather(*(endpoint.triton.config(name) for name in ready), return_exceptions=True)
         except GatewayError as error:
+            if isinstance(error, ModelTimeout) and endpoint.up and endpoint.triton.heard != heard:
+                return  # busy, or this gateway is: the answer to the look waits behind answers to requests
             if endpoint.up is not False:
                 self._log.warning("triton unreachable", url=endpoint.triton.url, reason=error.message)
             endpoint.up = False

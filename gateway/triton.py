@@ -79,6 +79,8 @@ class Triton:
         """`url` is `host:port` of the gRPC service."""
         self.url = url
         self.in_flight = 0
+        self.heard = 0
+        """Messages that models have sent."""
         self._stopping: set[asyncio.Task[None]] = set()
         self._channel = grpc.aio.insecure_channel(url, options=_CHANNEL_OPTIONS)
         self._stub = rpc.GRPCInferenceServiceStub(self._channel)
@@ -137,6 +139,7 @@ class Triton:
                     message = await call.read()
                 if message is grpc.aio.EOF:
                     raise await _premature(call)
+                self.heard += 1
                 if message.error_message:
                     ended = True
                     await _end(call)

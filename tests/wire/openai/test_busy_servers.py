@@ -1,0 +1,39 @@
+"""A server that is slow to say which models it holds, since it, or the gateway, has more to do than it can."""
+
+import asyncio
+from functools import partialmethod
+
+import pytest
+
+from gateway.triton import Triton
+from tests.fakes.script import Model, Pause, Say
+from tests.fakes.triton import FakeTriton
+from tests.wire.openai.asking import CHAT_STREAM, chat
+from tests.wire.serving import serve
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+TALKING = Model("talking", (Say("tick "), Pause(0.01)) * 3000)
+PATIENCE = 0.2
+
+
+async def test_a_server_that_answers_requests_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its list of models may be late: 1,024 streams at more than the gateway can bear once ended in refusals."""
+    monkeypatch.setattr(Triton, "index", partialmethod(Triton.index, timeout=PATIENCE))
+    triton = await FakeTriton((TALKING, Model("hello"))).start()
+    async with serve(triton.url) as gateway:
+        async with gateway.http.stream("POST", CHAT_STREAM.path, json=CHAT_STREAM.body("talking")) as talk:
+            parts = talk.aiter_bytes()
+            await anext(parts)
+            triton.frozen = True
+            end = asyncio.get_running_loop().time() + 4 * PATIENCE
+            while asyncio.get_running_loop().time() < end:
+                await anext(parts)
+                assert (await chat(gateway)).status_code == 200
+        # Nothing is heard of it any more: it is gone.
+        await gateway.until("/health/ready", lambda response: response.status_code == 503)
+        assert (await chat(gateway)).status_code == 503
+        triton.frozen = False
+        await gateway.ready()
+        assert (await chat(gateway)).status_code == 200
+    await triton.stop()
