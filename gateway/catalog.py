@@ -7,7 +7,7 @@ again and again, so that models that load or unload later appear and vanish with
 import asyncio
 import json
 import uuid
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import Any, TypeAlias
 
@@ -275,7 +275,7 @@ class Catalog:
             await endpoint.triton.close()
 
 
-def _decoded(model: Model, asked: Request, responses: AsyncGenerator[Response]) -> AsyncGenerator[Any]:
+def _decoded(model: Model, asked: Request, responses: AsyncIterator[Response]) -> AsyncGenerator[Any]:
     events = model.signature.decode(asked, responses, model.config)
     return scaling.fitted(events, asked) if isinstance(asked, GenerateImage) and asked.scaled else events
 

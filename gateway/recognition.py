@@ -4,7 +4,7 @@ A model's own parameters win, then those of the models file (`gateway.models_fil
 """
 
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -27,7 +27,7 @@ class Signature(Protocol):
         """Return the tensors of a request. Raises `UnsupportedOption` for what they cannot carry."""
         ...
 
-    def decode(self, request: Any, responses: AsyncGenerator[Response], config: ModelConfig) -> AsyncGenerator[Any]:
+    def decode(self, request: Any, responses: AsyncIterator[Response], config: ModelConfig) -> AsyncGenerator[Any]:
         """Yield the events that responses to `request` mean."""
         ...
 

@@ -4,17 +4,18 @@ Knows the KServe protocol (https://github.com/kserve/open-inference-protocol) an
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Self
 
-import grpc
+from google.protobuf.message import DecodeError, Message
 from tritonclient.grpc import model_config_pb2
 from tritonclient.grpc import service_pb2 as pb
-from tritonclient.grpc import service_pb2_grpc as rpc
 
-from gateway.errors import GatewayError, ModelFailed, ModelTimeout
+from gateway.errors import ModelFailed, ModelTimeout
+from gateway.rpc.call import Call
+from gateway.rpc.channel import Channel
+from gateway.rpc.status import RpcError
 from gateway.tensors import Response, Tensor
 from gateway.triton_failures import gateway_error
 
@@ -24,17 +25,8 @@ _END_SECONDS = 1.0
 _STOP_SECONDS = 5.0
 """How long a server may take to stop a request that nobody waits for."""
 
-_CHANNEL_OPTIONS = [
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.max_send_message_length", -1),
-    # A server that comes back must be found at once, not after gRPC's default of up to two minutes.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 500),
-    # Else gRPC reads ahead as much as the connection carries: 5 MB for every client that does not read its stream.
-    # Without, it is 64 KB, and more only while a larger message is being read (docs/log.md).
-    ("grpc.http2.bdp_probe", 0),
-]
+_SERVICE = "/inference.GRPCInferenceService/"
+_STREAM = f"{_SERVICE}ModelStreamInfer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +73,8 @@ class Triton:
         self.in_flight = 0
         self.heard = 0
         """Messages that models have sent."""
+        self._channel = Channel(url)
         self._stopping: set[asyncio.Task[None]] = set()
-        self._channel = grpc.aio.insecure_channel(url, options=_CHANNEL_OPTIONS)
-        self._stub = rpc.GRPCInferenceServiceStub(self._channel)
 
     async def close(self) -> None:
         """Close the connection; streams in flight are cancelled."""
@@ -93,18 +84,14 @@ class Triton:
 
     async def index(self, timeout: float = 5.0) -> list[IndexEntry]:
         """Models of the repository with their states. Raises `GatewayError` when the server does not answer."""
-        try:
-            answer = await self._stub.RepositoryIndex(pb.RepositoryIndexRequest(), timeout=timeout)
-        except grpc.aio.AioRpcError as error:
-            raise gateway_error(error.code(), error.details()) from None
+        answer = pb.RepositoryIndexResponse()
+        await self._ask("RepositoryIndex", pb.RepositoryIndexRequest(), answer, timeout)
         return [IndexEntry(model.name, model.state, model.reason) for model in answer.models]
 
     async def config(self, name: str, timeout: float = 5.0) -> ModelConfig:
         """The configuration of a loaded model. Raises `GatewayError` when there is none."""
-        try:
-            answer = await self._stub.ModelConfig(pb.ModelConfigRequest(name=name), timeout=timeout)
-        except grpc.aio.AioRpcError as error:
-            raise gateway_error(error.code(), error.details()) from None
+        answer = pb.ModelConfigResponse()
+        await self._ask("ModelConfig", pb.ModelConfigRequest(name=name), answer, timeout)
         config = answer.config
         return ModelConfig(
             name=config.name,
@@ -117,67 +104,120 @@ class Triton:
             steps=tuple(step.model_name for step in config.ensemble_scheduling.step),
         )
 
-    async def stream(
-        self, model: str, tensors: Sequence[Tensor], *, request_id: str, timeout: float, stop: Stop | None = None
-    ) -> AsyncGenerator[Response]:
-        """Ask a model, and yield its responses until the one with the final flag.
-
-        Closing the iterator cancels the request in the server, and asks for `stop` where that is given. Raises a
-        `GatewayError` when the request fails, when nothing arrives for `timeout` seconds, and when the stream ends
-        before its final response.
-        """
-        request = _request(model, tensors, request_id)
-        request.parameters["triton_enable_empty_final_response"].bool_param = True
-        call = self._stub.ModelStreamInfer()
-        self.in_flight += 1
-        ended = False
+    async def _ask(self, method: str, request: Message, answer: Message, timeout: float) -> None:
         try:
-            await call.write(request)
-            await call.done_writing()
-            while True:
-                async with asyncio.timeout(timeout):
-                    message = await call.read()
-                if message is grpc.aio.EOF:
-                    raise await _premature(call)
-                self.heard += 1
-                if message.error_message:
-                    ended = True
-                    await _end(call)
-                    raise gateway_error(None, message.error_message)
-                answer = message.infer_response
-                if answer.outputs:
-                    yield Response(answer)
-                if answer.parameters["triton_final_response"].bool_param:
-                    ended = True
-                    await _end(call)
-                    return
-        except TimeoutError:
-            raise ModelTimeout(f"The model gave no answer for {timeout:g} seconds.") from None
-        except grpc.aio.AioRpcError as error:
-            raise gateway_error(error.code(), error.details()) from None
-        except asyncio.InvalidStateError:
-            # The call ended while the request was being written; its status says why.
-            raise await _premature(call) from None
-        finally:
-            self.in_flight -= 1
-            call.cancel()
-            if stop and not ended:
-                stopping = asyncio.create_task(self._stop(stop, request_id))
-                self._stopping.add(stopping)
-                stopping.add_done_callback(self._stopping.discard)
+            data = await self._channel.unary(_SERVICE + method, request.SerializeToString(), timeout=timeout)
+            answer.ParseFromString(data)
+        except RpcError as error:
+            raise gateway_error(error.status, error.message) from None
+        except DecodeError:
+            raise ModelFailed("The server's answer cannot be read.") from None
+
+    def stream(
+        self, model: str, tensors: Sequence[Tensor], *, request_id: str, timeout: float, stop: Stop | None = None
+    ) -> "Responses":
+        """Ask a model; the request is sent when the first response is waited for.
+
+        `timeout` is how many seconds may pass without a response.
+        """
+        return Responses(self, _request(model, tensors, request_id), timeout, stop)
+
+    def _stop_soon(self, stop: Stop, request_id: str) -> None:
+        stopping = asyncio.create_task(self._stop(stop, request_id))
+        self._stopping.add(stopping)
+        stopping.add_done_callback(self._stopping.discard)
 
     async def _stop(self, stop: Stop, request_id: str) -> None:
-        call = self._stub.ModelStreamInfer()
+        call = None
         try:
             async with asyncio.timeout(_STOP_SECONDS):
-                await call.write(_request(stop.model, stop.tensors, request_id))
-                await call.done_writing()
-                while await call.read() is not grpc.aio.EOF:
+                request = _request(stop.model, stop.tensors, request_id)
+                call = await self._channel.call(_STREAM, request.SerializeToString(), idle=_STOP_SECONDS)
+                while await call.read() is not None:
                     pass
-        except (TimeoutError, grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        except (TimeoutError, RpcError):
             pass  # the server is slow or gone
         finally:
-            call.cancel()
+            if call:
+                call.cancel()
+
+
+class Responses:
+    """The responses to one request, until the one with the final flag.
+
+    Closing them cancels the request in the server, and asks for `stop` where that is given. Iterating raises a
+    `GatewayError` when the request fails, when nothing arrives for `timeout` seconds, and when the stream ends before
+    its final response.
+    """
+
+    def __init__(self, triton: Triton, request: pb.ModelInferRequest, timeout: float, stop: Stop | None) -> None:
+        """Nothing is sent yet."""
+        request.parameters["triton_enable_empty_final_response"].bool_param = True
+        self._triton = triton
+        self._request = request
+        self._timeout = timeout
+        self._stop = stop
+        self._call: Call | None = None
+        self._begun = self._ended = self._closed = False
+
+    @property
+    def more(self) -> bool:
+        """Whether the next response is here already."""
+        return self._call is not None and self._call.waits
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Response:
+        try:
+            while not self._ended and not self._closed:
+                answer = await self._read()
+                self._ended = answer.parameters["triton_final_response"].bool_param
+                if answer.outputs:
+                    return Response(answer)
+        except BaseException:
+            await self.aclose()
+            raise
+        await self.aclose()
+        raise StopAsyncIteration
+
+    async def _read(self) -> pb.ModelInferResponse:
+        try:
+            if self._call is None:
+                self._begun = True
+                self._triton.in_flight += 1
+                sent = self._request.SerializeToString()
+                self._call = await self._triton._channel.call(_STREAM, sent, idle=self._timeout)
+            data = await self._call.read()
+            message = pb.ModelStreamInferResponse.FromString(data or b"")
+        except TimeoutError:
+            raise ModelTimeout(f"The model gave no answer for {self._timeout:g} seconds.") from None
+        except RpcError as error:
+            raise gateway_error(error.status, error.message) from None
+        except DecodeError:
+            raise ModelFailed("The model's answer cannot be read.") from None
+        if data is None:
+            raise ModelFailed("The server closed the stream before the answer was complete.")
+        self._triton.heard += 1
+        if message.error_message:
+            self._ended = True
+            raise gateway_error(None, message.error_message)
+        return message.infer_response
+
+    async def aclose(self) -> None:
+        """Give up what has not come."""
+        if self._closed:
+            return
+        self._closed = True
+        self._triton.in_flight -= self._begun
+        if self._call and not self._ended:
+            self._call.cancel()
+        elif self._call and not self._call.over:
+            # A stream that is cancelled between its last response and its end is never let go by Triton (2.51), whose
+            # model can then not be unloaded: the server has some time to end it.
+            asyncio.get_running_loop().call_later(_END_SECONDS, self._call.cancel)
+        if self._stop and self._begun and not self._ended:
+            self._triton._stop_soon(self._stop, self._request.id)
 
 
 def _request(model: str, tensors: Sequence[Tensor], request_id: str) -> pb.ModelInferRequest:
@@ -189,23 +229,6 @@ def _request(model: str, tensors: Sequence[Tensor], request_id: str) -> pb.Model
         ],
         raw_input_contents=[t.data for t in tensors],
     )
-
-
-async def _end(call: Any) -> None:
-    """Let the server end the stream. A stream that is cancelled between its last response and its end is never let go
-    by Triton (2.51), whose model can then not be unloaded.
-    """
-    with suppress(TimeoutError, grpc.aio.AioRpcError):
-        async with asyncio.timeout(_END_SECONDS):
-            await call.read()
-
-
-async def _premature(call: Any) -> GatewayError:
-    """Why a stream ended before its final response."""
-    code = await call.code()
-    if code is grpc.StatusCode.OK:
-        return ModelFailed("The server closed the stream before the answer was complete.")
-    return gateway_error(code, await call.details())
 
 
 def _datatype(data_type: int) -> str:

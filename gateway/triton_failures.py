@@ -1,7 +1,5 @@
 """What Triton's failures mean."""
 
-import grpc
-
 from gateway.errors import (
     RETRY_AFTER,
     ContextLengthExceeded,
@@ -16,6 +14,7 @@ from gateway.errors import (
     ServerGone,
     UnsupportedOption,
 )
+from gateway.rpc.status import Status
 
 _BY_CODE: dict[str, type[GatewayError]] = {
     "context_length_exceeded": ContextLengthExceeded,
@@ -25,25 +24,18 @@ _BY_CODE: dict[str, type[GatewayError]] = {
     "cancelled": ModelFailed,
     "engine_failed": ModelFailed,
 }
-_BY_STATUS: dict[grpc.StatusCode, type[GatewayError]] = {
-    grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
-    grpc.StatusCode.NOT_FOUND: ModelNotFound,
-    grpc.StatusCode.UNAVAILABLE: ServerGone,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: QueueFull,
-    grpc.StatusCode.DEADLINE_EXCEEDED: ModelTimeout,
+_BY_STATUS: dict[Status, type[GatewayError]] = {
+    Status.INVALID_ARGUMENT: InvalidRequest,
+    Status.NOT_FOUND: ModelNotFound,
+    Status.UNAVAILABLE: ServerGone,
+    Status.RESOURCE_EXHAUSTED: QueueFull,
+    Status.DEADLINE_EXCEEDED: ModelTimeout,
 }
 
 
-# What grpcio says where a request cannot be written because its call has ended, instead of why: the connection is lost,
-# for Triton ends no call by itself. Source: https://github.com/grpc/grpc/issues/36066
-_UNWRITTEN = "Internal error from Core"
-
-
-def gateway_error(status: grpc.StatusCode | None, message: str | None) -> GatewayError:
+def gateway_error(status: Status | None, message: str | None) -> GatewayError:
     """Translate a failure; our backends begin their messages with `[code]` or `[code:input]` (docs/architecture.md)."""
     message = message or "Triton gave no reason."
-    if status is grpc.StatusCode.INTERNAL and message == _UNWRITTEN:
-        status = grpc.StatusCode.UNAVAILABLE
     kind: type[GatewayError] = _BY_STATUS.get(status, ModelFailed) if status else ModelFailed
     param = None
     if message.startswith("[") and "]" in message:

@@ -1,6 +1,6 @@
 """The embedding tensors of `backends/embedding` (docs/architecture.md)."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
 from gateway.errors import GatewayError, ModelFailed
 from gateway.operations.embed import Embed, EmbedEvent, Tokens, Vectors
@@ -38,9 +38,7 @@ def explain(error: GatewayError) -> GatewayError:
     return error
 
 
-async def decode(
-    request: Embed, responses: AsyncGenerator[Response], config: ModelConfig
-) -> AsyncGenerator[EmbedEvent]:
+async def decode(request: Embed, responses: AsyncIterator[Response], config: ModelConfig) -> AsyncGenerator[EmbedEvent]:
     """Yield the vectors of the one response. Raises `ModelFailed` where there are not as many as there were inputs."""
     vectors: tuple[bytes, ...] = ()
     async for response in responses:

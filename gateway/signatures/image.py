@@ -1,6 +1,6 @@
 """The image tensors of `backends/diffusion` (docs/architecture.md): for drawing, and for editing."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from itertools import count
 
 from gateway.errors import GatewayError, ModelFailed, UnsupportedOption
@@ -94,7 +94,7 @@ def explain(error: GatewayError) -> GatewayError:
 
 
 async def decode(
-    request: GenerateImage, responses: AsyncGenerator[Response], config: ModelConfig
+    request: GenerateImage, responses: AsyncIterator[Response], config: ModelConfig
 ) -> AsyncGenerator[ImageEvent]:
     """Yield progress, previews and pictures. Raises `ModelFailed` where others come than were asked for."""
     missing = set(range(request.n))

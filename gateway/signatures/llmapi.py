@@ -5,7 +5,7 @@ https://github.com/NVIDIA/TensorRT-LLM/tree/main/triton_backend/all_models/llmap
 """
 
 import base64
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
 from gateway.errors import GatewayError, ModelFailed, ModelTimeout, UnsupportedOption
 from gateway.operations.complete import Complete
@@ -86,7 +86,7 @@ def explain(error: GatewayError) -> GatewayError:
 
 
 async def decode(
-    request: Complete, responses: AsyncGenerator[Response], config: ModelConfig
+    request: Complete, responses: AsyncIterator[Response], config: ModelConfig
 ) -> AsyncGenerator[TextEvent]:
     """Yield the events of `responses`. The layout has no counts, so there is no `Usage`.
 

@@ -7,7 +7,7 @@ https://github.com/NVIDIA/TensorRT-LLM/tree/v1.2.0/triton_backend/all_models/inf
 import json
 import re
 import secrets
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any
 
 from gateway.errors import GatewayError, ModelFailed, UnsupportedOption
@@ -164,7 +164,7 @@ def explain(error: GatewayError) -> GatewayError:
 
 
 async def decode(
-    request: Complete, responses: AsyncGenerator[Response], config: ModelConfig
+    request: Complete, responses: AsyncIterator[Response], config: ModelConfig
 ) -> AsyncGenerator[TextEvent]:
     """Yield the events of `responses`. A finish reason only where one is certain, see `_reason`.
 

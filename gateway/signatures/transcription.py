@@ -1,6 +1,6 @@
 """The transcription tensors (docs/architecture.md): sound in, a response for each segment of text out."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
 from gateway.errors import GatewayError
 from gateway.operations.transcribe import Segment, Transcribe
@@ -28,7 +28,7 @@ def explain(error: GatewayError) -> GatewayError:
 
 
 async def decode(
-    request: Transcribe, responses: AsyncGenerator[Response], config: ModelConfig
+    request: Transcribe, responses: AsyncIterator[Response], config: ModelConfig
 ) -> AsyncGenerator[Segment]:
     """Yield the segments as they come."""
     async for response in responses:

@@ -5,7 +5,7 @@ https://github.com/triton-inference-server/vllm_backend/blob/main/src/model.py
 
 import base64
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -116,7 +116,7 @@ def explain(error: GatewayError) -> GatewayError:
 
 
 async def decode(
-    request: Complete, responses: AsyncGenerator[Response], config: ModelConfig
+    request: Complete, responses: AsyncIterator[Response], config: ModelConfig
 ) -> AsyncGenerator[TextEvent]:
     """Yield the events of `responses`. Raises `ModelFailed` when they end before every answer is finished."""
     prompt_tokens = completion_tokens = 0

@@ -1,13 +1,13 @@
 """How failures of Triton become failures of the gateway."""
 
-import grpc
 import pytest
 
 from gateway import errors
 from gateway.errors import RETRY_AFTER
+from gateway.rpc.status import Status
 from gateway.triton_failures import gateway_error
 
-S = grpc.StatusCode
+S = Status
 GONE = "The model's server is not available now."
 
 
@@ -23,14 +23,13 @@ GONE = "The model's server is not available now."
         (S.UNAVAILABLE, "gone", errors.ServerGone, None, GONE),
         (S.INTERNAL, "Stub process 'm_0_0' is not healthy.", errors.ServerGone, None, GONE),
         (S.INTERNAL, "unknown model: 'm'", errors.ModelNotFound, None, "unknown model: 'm'"),
-        (S.INTERNAL, "Internal error from Core", errors.ServerGone, None, GONE),
         (S.INTERNAL, "[1] is not a code of ours", errors.ModelFailed, None, "[1] is not a code of ours"),
         (None, "in flight error", errors.ModelFailed, None, "in flight error"),
         (S.UNKNOWN, None, errors.ModelFailed, None, "Triton gave no reason."),
     ],
 )  # fmt: skip
 def test_translation(
-    status: S | None, message: str | None, kind: type[errors.GatewayError], param: str | None, sentence: str
+    status: Status | None, message: str | None, kind: type[errors.GatewayError], param: str | None, sentence: str
 ) -> None:
     error = gateway_error(status, message)
     assert type(error) is kind
