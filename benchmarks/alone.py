@@ -22,6 +22,8 @@ from tritonclient.grpc import service_pb2_grpc as rpc
 
 from benchmarks.flows import Flow, body, flow
 from benchmarks.scripted import MODEL, scripted
+from benchmarks.serving import wait_models
+from benchmarks.tables import Bar, Column, Plot, Table, Value
 from tritonic.gateway_process import GatewayProcess
 from tritonic.ports import free_ports
 
@@ -75,8 +77,7 @@ def front(every: float = 0.0, together: int = 1) -> Iterator[Front]:
         gateway.start()
         stack.callback(gateway.stop)
         gateway.wait_live()
-        while not gateway.has_models():
-            time.sleep(0.05)
+        wait_models(gateway)
         process = psutil.Process(gateway.child.pid)
         for each in (process, *process.children(recursive=True)):
             for thread in each.threads():
@@ -132,9 +133,9 @@ def percentile(values: list[float], share: float) -> float:
     return sorted(values)[min(len(values) - 1, int(share * len(values)))]
 
 
-def run(streams: tuple[int, ...] = STREAMS) -> str:
+def run(streams: tuple[int, ...] = STREAMS) -> list[Table]:
     """Measure everything, and return the tables."""
-    parts = []
+    found = []
     for name, every, together in (
         ("saturated, a token a message", 0.0, 1),
         ("saturated, four tokens a message", 0.0, 4),
@@ -148,40 +149,71 @@ def run(streams: tuple[int, ...] = STREAMS) -> str:
                 rows.append(load(to, count, TOKENS, requests))
                 if every:
                     added[count] = direct(to.triton, count, TOKENS, requests)
-        parts.append(_table(name, rows, added))
+        found.append(_table(name, rows, added, trickle=bool(every)))
     with front() as to:
         load(to, 16, 1, 200, stream=False)
-        parts.append(_requests([load(to, count, 1, 2000, stream=False) for count in (1, 16, 64)]))
-    return "\n\n".join(parts)
+        found.append(_requests([load(to, count, 1, 2000, stream=False) for count in (1, 16, 64)]))
+    return found
 
 
-def _table(name: str, rows: list[Row], added: dict[int, list[float]]) -> str:
-    lines = [
-        f"| {name}: streams | tokens/s | gateway CPU, µs/token | first token p50, p99, ms | added p50, p99, ms "
-        "| token on its way p50, p99, ms | memory, MB | faults |",
-        "|---:|---:|---:|---:|---:|---:|---:|---:|",
-    ]
+def _table(name: str, rows: list[Row], added: dict[int, list[float]], *, trickle: bool) -> Table:
+    columns = (
+        Column("streams"),
+        Column("rate", "tokens/s"),
+        Column("gateway CPU", "µs/token"),
+        *(Column(f"first token {share}", "ms", 1) for share in ("p50", "p99")),
+        *(Column(f"added {share}", "ms", 1) for share in ("p50", "p99")),
+        *(Column(f"token on its way {share}", "ms", 1) for share in ("p50", "p99")),
+        Column("memory", "MB"),
+        Column("faults"),
+    )
+    cells: list[tuple[Value, ...]] = []
+    bars: list[Bar] = []
     for row in rows:
-        seen = row.flow
-        beyond = ""
-        if base := added.get(row.streams):
-            differences = [percentile(seen.first, share) - percentile(base, share) for share in (0.5, 0.99)]
-            beyond = ", ".join(f"{1000 * each:.1f}" for each in differences)
-        first = ", ".join(f"{1000 * percentile(seen.first, share):.1f}" for share in (0.5, 0.99))
-        travel = ", ".join(f"{1000 * percentile(seen.travel, share):.1f}" for share in (0.5, 0.99))
-        lines.append(
-            f"| {row.streams} | {seen.tokens / seen.seconds:.0f} | {1e6 * row.cpu / seen.tokens:.0f} | {first} "
-            f"| {beyond} | {travel} | {row.megabytes:.0f} | {len(seen.faults)} |"
+        seen, base = row.flow, added.get(row.streams)
+        first = [1000 * percentile(seen.first, share) for share in (0.5, 0.99)]
+        direct = [1000 * percentile(base, share) for share in (0.5, 0.99)] if base else []
+        beyond = [one - other for one, other in zip(first, direct, strict=True)] if base else [None, None]
+        travel = [1000 * percentile(seen.travel, share) for share in (0.5, 0.99)]
+        cpu = 1e6 * row.cpu / seen.tokens
+        cells.append(
+            (row.streams, seen.tokens / seen.seconds, cpu, *first, *beyond, *travel, row.megabytes, len(seen.faults))
         )
-    return "\n".join(lines)
+        if row.streams == 64 and not trickle:
+            bars.append(Bar(f"gateway CPU a token, 64 streams {name}", cpu, 100, "at most", "µs", 0))
+        if row.streams == 1 and trickle:
+            bars.append(Bar("gateway CPU a token, a trickle of one stream", cpu, 220, "at most", "µs", 0))
+        if row.streams == 64 and base:
+            for share, value, most in zip(("p50", "p99"), beyond, (2, 10), strict=True):
+                assert value is not None
+                bars.append(
+                    Bar(f"added time to the first token, {share} at 64 streams", value, most, "at most", "ms", 1)
+                )
+        if row.streams == 1024:
+            bars.append(Bar(f"errors with 1,024 streams open, {name}", len(seen.faults), 0, "at most", digits=0))
+    plots = (
+        Plot("streams", ("gateway CPU",), title=f"Gateway CPU, {name}", log_x=True),
+        Plot(
+            "streams",
+            ("first token p50", "first token p99", "added p50", "added p99") if added else ("rate",),
+            title=f"First token, {name}" if added else f"Tokens of all streams, {name}",
+            log_x=True,
+        ),
+    )
+    return Table(f"Streams, {name}", columns, cells, plots=plots, bars=tuple(bars))
 
 
-def _requests(rows: list[Row]) -> str:
-    lines = ["| without streaming, at once | requests/s | gateway CPU, ms/request | faults |", "|---:|---:|---:|---:|"]
+def _requests(rows: list[Row]) -> Table:
+    columns = (
+        Column("at once"),
+        Column("rate", "requests/s"),
+        Column("gateway CPU", "ms/request", 2),
+        Column("faults"),
+    )
+    cells = []
     for row in rows:
         answered = len(row.flow.first)
-        lines.append(
-            f"| {row.streams} | {answered / row.flow.seconds:.0f} | {1000 * row.cpu / answered:.2f} "
-            f"| {len(row.flow.faults)} |"
-        )
-    return "\n".join(lines)
+        cells.append((row.streams, answered / row.flow.seconds, 1000 * row.cpu / answered, len(row.flow.faults)))
+    worst = max(cell[2] for cell in cells)
+    bar = Bar("gateway CPU a request without streaming", worst, 1.5, "at most", "ms", 2)
+    return Table("Requests without streaming", columns, cells, bars=(bar,))

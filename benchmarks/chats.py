@@ -17,6 +17,7 @@ import aiohttp
 
 from benchmarks.asking import ask
 from benchmarks.serving import Serving, serving
+from benchmarks.tables import Column, Plot, Table
 from benchmarks.throughput import whole_words
 
 LONG = 1450
@@ -37,19 +38,21 @@ _PERSON = {
 SCHEMA = {"type": "array", "items": _PERSON, "minItems": 30}
 
 
-def prefix(repository: Path, model: str, rounds: int) -> str:
-    """Return a table. Each round has a prompt of its own."""
+def prefix(repository: Path, model: str, rounds: int) -> list[Table]:
+    """Measure. Each round has a prompt of its own."""
     words = [text for _, text in whole_words(repository / model / "1" / "tokenizer.json")]
     with serving(repository, model) as run:
         pairs = asyncio.run(_prefix(run, words, rounds))
     ratios = [second / first for first, second in pairs]
     cells = [statistics.median(column) for column in (*zip(*pairs, strict=True), ratios)]
-    lines = ["| 1,500-token prompt | first, s | again, s | again ÷ first | rounds |", "|---|---:|---:|---:|---|"]
-    lines.append(
-        f"| time to first token | {cells[0]:.3f} | {cells[1]:.3f} | {cells[2]:.3f} "
-        f"| {', '.join(f'{ratio:.3f}' for ratio in ratios)} |"
-    )
-    return "\n".join(lines)
+    columns = (Column(""), Column("first", "s", 3), Column("again", "s", 3), *_ratio("again ÷ first", 3))
+    rows = [("1,500 tokens", *cells, ratios)]
+    plots = (Plot("", ("first", "again"), kind="bars"),)
+    return [Table("A prompt of 1,500 tokens that comes again: the time to its first token", columns, rows, plots=plots)]
+
+
+def _ratio(name: str, digits: int) -> tuple[Column, Column]:
+    return Column(name, digits=digits), Column("rounds", digits=digits)
 
 
 async def _prefix(run: Serving, words: list[str], rounds: int) -> list[tuple[float, float]]:
@@ -64,20 +67,20 @@ async def _prefix(run: Serving, words: list[str], rounds: int) -> list[tuple[flo
     return pairs
 
 
-def structures(repository: Path, model: str, rounds: int) -> str:
-    """Return a table of tokens/s; the ratio is the median of the rounds'."""
+def structures(repository: Path, model: str, rounds: int) -> list[Table]:
+    """Measure; the ratio is the median of the rounds'."""
     words = [text for _, text in whole_words(repository / model / "1" / "tokenizer.json")]
-    lines = ["| streams | free, tokens/s | JSON schema | ratio | rounds |", "|---:|---:|---:|---:|---|"]
+    rows = []
     with serving(repository, model) as run:
         for streams in STREAMS:
             pairs = asyncio.run(_structures(run, words, streams, rounds))
             ratios = [bound / free for free, bound in pairs]
             free, bound = (statistics.median(column) for column in zip(*pairs, strict=True))
-            lines.append(
-                f"| {streams} | {free:.0f} | {bound:.0f} | {statistics.median(ratios):.2f} "
-                f"| {', '.join(f'{ratio:.2f}' for ratio in ratios)} |"
-            )
-    return "\n".join(lines)
+            rows.append((streams, free, bound, statistics.median(ratios), ratios))
+    rates = Column("free", "tokens/s"), Column("JSON schema", "tokens/s")
+    plots = (Plot("streams", ("free", "JSON schema"), kind="bars"),)
+    columns = (Column("streams"), *rates, *_ratio("schema ÷ free", 2))
+    return [Table("Answers that follow a JSON schema, and free ones", columns, rows, plots=plots)]
 
 
 async def _structures(run: Serving, words: list[str], streams: int, rounds: int) -> list[tuple[float, float]]:

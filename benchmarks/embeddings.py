@@ -17,11 +17,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.serving import wait_models
+from benchmarks.tables import Column, Plot, Table, Value
 from tritonic.embedded import EmbeddedTriton
 from tritonic.gateway_process import GatewayProcess
 from tritonic.ports import free_ports
@@ -160,27 +163,36 @@ def measure(workers: dict[str, Worker], rounds: int) -> dict[str, dict[int, list
     return rates
 
 
-def markdown(rates: dict[str, dict[int, list[float]]]) -> str:
+def tables(rates: dict[str, dict[int, list[float]]]) -> list[Table]:
+    """Rates of every way, and what ours are of the better peer's."""
     theirs = [name for name in rates if name.startswith("sentence-transformers")]
-    lines = [
-        "| texts/s, one request of | " + " | ".join(f"{load}" for load in LOADS) + " |",
-        "|---|" + "---:|" * len(LOADS),
+    rows: list[tuple[Value, ...]] = [
+        (name, load, statistics.median(loads[load])) for name, loads in rates.items() for load in LOADS if loads[load]
     ]
-    for name, loads in rates.items():
-        cells = [f"{statistics.median(loads[load]):.0f}" for load in LOADS]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+    ratios: list[tuple[Value, ...]] = []
     for name in [name for name in rates if name not in theirs]:
         cells = []
         for load in LOADS:
             peer = max(theirs, key=lambda peer, load=load: statistics.median(rates[peer][load]))
             pairs = zip(rates[name][load], rates[peer][load], strict=True)
-            cells.append(f"{statistics.median(ours / other for ours, other in pairs):.2f}")
-        lines.append(f"| **{name} ÷ the better sentence-transformers** | {' | '.join(cells)} |")
-    return "\n".join(lines)
+            cells.append(statistics.median(ours / other for ours, other in pairs))
+        ratios.append((name, *cells))
+    at = tuple(Column(f"{load} texts" if load > 1 else "1 text", digits=2) for load in LOADS)
+    return [
+        Table(
+            "Texts a second, one request at a time",
+            (Column("way"), Column("texts in a request"), Column("rate", "texts/s")),
+            rows,
+            plots=(Plot("texts in a request", ("rate",), by="way", log_x=True),),
+            versions={name: version(name) for name in ("sentence-transformers", "torch", "onnxruntime")},
+            details={"rounds": rates},
+        ),
+        Table("Texts/s ÷ those of the better sentence-transformers", (Column("way"), *at), ratios),
+    ]
 
 
-def run(repository: Path, rounds: int, out: Path | None, *, http: bool = True) -> str:
-    """Start everything, measure, and return the table; the rate of every round goes to `out` as JSON."""
+def run(repository: Path, rounds: int, *, http: bool = True) -> list[Table]:
+    """Start everything, measure, and return the tables."""
     from builders.progress import Silent
     from builders.sources import find
 
@@ -198,8 +210,7 @@ def run(repository: Path, rounds: int, out: Path | None, *, http: bool = True) -
             front.start()
             stack.callback(front.stop)
             front.wait_live()
-            while not front.has_models():
-                time.sleep(0.1)
+            wait_models(front)
             targets["through the gateway"] = ("gateway", f"{front.url} {MODEL}", threads)
         targets["sentence-transformers, all cores"] = ("torch", source, threads)
         targets["sentence-transformers, one core"] = ("torch", source, 1)
@@ -208,10 +219,7 @@ def run(repository: Path, rounds: int, out: Path | None, *, http: bool = True) -
             workers[name] = Worker(kind, target, count, folder / f"rows-{number}.npy")
             stack.callback(workers[name].close)
         rates = measure(workers, rounds)
-    if out:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps({"rounds": rounds, "texts_per_second": rates}, indent=2) + "\n")
-    return markdown(rates)
+    return tables(rates)
 
 
 def main() -> None:
@@ -225,8 +233,8 @@ def main() -> None:
         kind, target, threads, rows = arguments.worker
         work(kind, target, int(threads), Path(rows))
     else:
-        results = Path("benchmarks/results/embeddings.json")
-        print(run(arguments.repository, arguments.rounds, results, http=not arguments.no_http))
+        found = run(arguments.repository, arguments.rounds, http=not arguments.no_http)
+        print("\n\n".join(table.markdown() for table in found))
 
 
 if __name__ == "__main__":

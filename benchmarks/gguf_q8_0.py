@@ -5,6 +5,7 @@ python benchmarks/gguf_q8_0.py CHECKPOINT OUT.gguf
 
 import argparse
 import json
+import tempfile
 from pathlib import Path
 
 import gguf
@@ -26,6 +27,22 @@ BLOCK = {
     "mlp.down_proj": "ffn_down",
 }
 WHOLE = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+
+
+def default_gguf(cache: Path) -> Path:
+    """The default model's checkpoint as q8_0, made once."""
+    from benchmarks.parts import CHECKPOINT
+    from builders.progress import Silent
+    from builders.sources import find
+
+    made = cache / "peers" / f"{CHECKPOINT}.q8_0.gguf"
+    if not made.exists():
+        made.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=made.parent) as folder:
+            half = Path(folder) / made.name
+            convert(find(f"packaged:{CHECKPOINT}").fetch(Path(folder), Silent()).folder, half)
+            half.rename(made)
+    return made
 
 
 def convert(checkpoint: Path, out: Path, pre_tokenizer: str = "smollm") -> None:

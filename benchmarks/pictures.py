@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.serving import Serving, serving
+from benchmarks.tables import Column, Plot, Table
 
 MODEL = "shapes"
 PARTS = ("", "-denoiser", "-text-encoder", "-vae-encoder", "-vae-decoder")
@@ -199,8 +201,8 @@ def freed(running: Serving) -> tuple[float, float]:
     return step, time.perf_counter() - hung_up
 
 
-def run(repository: Path, rounds: int) -> str:
-    """Start everything, measure, and return the table."""
+def run(repository: Path, rounds: int) -> list[Table]:
+    """Start everything, measure, and return the tables."""
     cores = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as folder:
         served = Path(folder) / "repository"
@@ -218,31 +220,42 @@ def run(repository: Path, rounds: int) -> str:
             seconds = measure(ways, rounds)
             alone, together, unfair = crowds(running.gateway_url, rounds)
             step, late = freed(running)
-    return markdown(seconds, alone, together, unfair, step, late)
+    return tables(seconds, alone, together, unfair, step, late)
 
 
-def markdown(
+def tables(
     seconds: dict[str, list[float]], alone: list[float], together: list[float], unfair: float, step: float, late: float
-) -> str:
-    """The table."""
+) -> list[Table]:
+    """Rates, ratios, and what a crowd gets."""
 
     def ratio(slower: list[float], faster: list[float]) -> float:
         return statistics.median(one / other for one, other in zip(slower, faster, strict=True))
 
     peer = min((name for name in seconds if name.startswith("diffusers")), key=lambda n: statistics.median(seconds[n]))
-    lines = [f"| {IMAGES} pictures, {STEPS} steps | pictures/s |", "|---|---:|"]
-    lines += [f"| {name} | {IMAGES / statistics.median(each):.2f} |" for name, each in seconds.items()]
     loop = seconds["bare onnxruntime loop"]
-    lines += [
-        f"| **over HTTP ÷ the better diffusers** | {ratio(seconds[peer], seconds['over HTTP']):.2f} |",
-        f"| **time through Triton ÷ bare loop** | {ratio(seconds['through Triton'], loop):.3f} |",
-        f"| **time over HTTP ÷ bare loop** | {ratio(seconds['over HTTP'], loop):.3f} |",
-        f"| {CROWD} requests, one after the other | {CROWD / statistics.median(alone):.2f} |",
-        f"| {CROWD} requests at once | {CROWD / statistics.median(together):.2f} |",
-        f"| **at once ÷ one after the other** | {ratio(alone, together):.2f} |",
-        f"| longest wait ÷ median wait, at once | {unfair:.2f} |",
-        "",
-        f"A step of {IMAGES} pictures takes {1000 * step:.0f} ms; after a hang-up the denoiser had no rows"
-        f" {1000 * late:.0f} ms later, which includes what the metrics are behind.",
+    rates = [(name, IMAGES / statistics.median(each)) for name, each in seconds.items()]
+    rates.append((f"{CROWD} requests, one after the other", CROWD / statistics.median(alone)))
+    rates.append((f"{CROWD} requests at once", CROWD / statistics.median(together)))
+    ratios = [
+        ("pictures/s over HTTP ÷ the better diffusers", ratio(seconds[peer], seconds["over HTTP"])),
+        ("time through Triton ÷ bare loop", ratio(seconds["through Triton"], loop)),
+        ("time over HTTP ÷ bare loop", ratio(seconds["over HTTP"], loop)),
+        ("pictures/s at once ÷ one after the other", ratio(alone, together)),
+        ("longest wait ÷ median wait, at once", unfair),
     ]
-    return "\n".join(lines)
+    note = (
+        f"A step of {IMAGES} pictures takes {1000 * step:.0f} ms; after a hang-up the denoiser had no rows"
+        f" {1000 * late:.0f} ms later, which includes what the metrics are behind."
+    )
+    return [
+        Table(
+            f"{IMAGES} pictures a request, {STEPS} steps",
+            (Column("way"), Column("rate", "pictures/s", 2)),
+            rates,
+            (note,),
+            (Plot("way", ("rate",), kind="bars"),),
+            versions={name: version(name) for name in ("diffusers", "torch", "onnxruntime")},
+            details={"seconds": seconds, "one after the other": alone, "at once": together},
+        ),
+        Table("Ratios", (Column(""), Column("ratio", digits=3)), ratios),
+    ]

@@ -20,6 +20,7 @@ import httpx
 from benchmarks import alone
 from benchmarks.flows import Flow, body, flow
 from benchmarks.scripted import MODEL
+from benchmarks.tables import Bar, Column, Plot, Table
 from tritonic.ports import free_ports
 
 VERSION = "1.106.2"
@@ -92,7 +93,7 @@ def litellm(cache: Path, folder: Path) -> Iterator[str]:
         yield url
 
 
-def run(cache: Path, folder: Path, rounds: int) -> str:
+def run(cache: Path, folder: Path, rounds: int) -> list[Table]:
     """Start both, measure, and return the table."""
     rates: dict[str, dict[str, list[float]]] = {}
     with litellm(cache, folder) as theirs, alone.front() as ours:
@@ -103,7 +104,7 @@ def run(cache: Path, folder: Path, rounds: int) -> str:
                 if number:
                     for what, rate in _rates(whole, streamed).items():
                         rates.setdefault(what, {}).setdefault(name, []).append(rate)
-    return _table(rates)
+    return [_table(rates)]
 
 
 def _rates(whole: Flow, streamed: Flow) -> dict[str, float]:
@@ -113,10 +114,20 @@ def _rates(whole: Flow, streamed: Flow) -> dict[str, float]:
     return {"requests/s, whole": REQUESTS / whole.seconds, "tokens/s, streamed": streamed.tokens / streamed.seconds}
 
 
-def _table(rates: dict[str, dict[str, list[float]]]) -> str:
-    lines = [f"| {AT_ONCE} at once, one core | ours | LiteLLM {VERSION} | **ratio** |", "|---|---:|---:|---:|"]
+def _table(rates: dict[str, dict[str, list[float]]]) -> Table:
+    columns = (Column("at once, one core"), Column("ours"), Column("LiteLLM"), Column("ratio", digits=1))
+    rows, bars = [], []
     for what, each in rates.items():
         ratio = statistics.median(a / b for a, b in zip(each["ours"], each["LiteLLM"], strict=True))
         ours, theirs = (statistics.median(each[name]) for name in ("ours", "LiteLLM"))
-        lines.append(f"| {what} | {ours:.0f} | {theirs:.0f} | {ratio:.1f} |")
-    return "\n".join(lines)
+        rows.append((what, ours, theirs, ratio))
+        bars.append(Bar(f"LiteLLM's proxy, times its {what}", ratio, 5, digits=1))
+    return Table(
+        f"{AT_ONCE} at once, one core",
+        columns,
+        rows,
+        plots=(Plot(columns[0].name, ("ours", "LiteLLM"), kind="bars"),),
+        bars=tuple(bars),
+        versions={"LiteLLM": VERSION},
+        details={"rounds": rates},
+    )

@@ -25,6 +25,16 @@ class Serving:
     gateway_pid: int
 
 
+def wait_models(front: GatewayProcess, timeout: float = 60.0) -> None:
+    """Return when the gateway has found a model. Raises `TimeoutError`."""
+    deadline = time.monotonic() + timeout
+    while not front.has_models():
+        if front.poll() is not None or time.monotonic() > deadline:
+            words = "\n".join(front.last_words())
+            raise TimeoutError(f"The gateway found no model within {timeout:.0f} s: {words}")
+        time.sleep(0.05)
+
+
 @contextlib.contextmanager
 def serving(repository: Path, model: str) -> Iterator[Serving]:
     """Serve all models of `repository`; `model` is the one that is measured."""
@@ -35,7 +45,6 @@ def serving(repository: Path, model: str) -> Iterator[Serving]:
         front.start()
         stack.callback(front.stop)
         front.wait_live()
-        while not front.has_models():
-            time.sleep(0.1)
+        wait_models(front)
         assert triton.pid is not None
         yield Serving(model, triton.grpc_url, triton.metrics_url, front.url, triton.pid, front.child.pid)

@@ -107,18 +107,23 @@ class Table:
 
     def markdown(self) -> str:
         """The table, its bars and its notes."""
+        lines = [f"**{escape(self.title)}**", *self._grid()]
+        for note in self.notes:
+            lines += ["", note]
+        return "\n".join(lines)
+
+    def _grid(self) -> list[str]:
+        if not self.columns:
+            return []
         right = [all(not isinstance(value, str) for value in self.values(column.name)) for column in self.columns]
         lines = [
-            f"**{escape(self.title)}**",
             "",
             _line([column.title for column in self.columns]),
             "|" + "|".join("---:" if each else "---" for each in right) + "|",
         ]
         for row in self.rows:
             lines.append(_line([column.text(value) for column, value in zip(self.columns, row, strict=True)]))
-        for note in self.notes:
-            lines += ["", note]
-        return "\n".join(lines)
+        return lines
 
     def document(self) -> dict[str, Any]:
         """The same as what JSON can hold: rows are objects by the columns' names."""
@@ -142,6 +147,7 @@ def bar_document(bar: Bar) -> dict[str, Any]:
         "wanted": bar.wanted,
         "sense": bar.sense,
         "unit": bar.unit,
+        "digits": bar.digits,
         "met": bar.met,
     }
 

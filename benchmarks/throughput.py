@@ -6,21 +6,23 @@ Figures are medians over the rounds; ratios are medians of the rounds' ratios.
 """
 
 import contextlib
-import json
 import os
 import random
 import re
 import statistics
 import tempfile
-import time
+from importlib.metadata import version
 from pathlib import Path
 
+from benchmarks.serving import wait_models
+from benchmarks.tables import Column, Plot, Table, Value
 from benchmarks.workers import LOADS, Prompt, Worker
 from tritonic.embedded import EmbeddedTriton
 from tritonic.gateway_process import GatewayProcess
 from tritonic.ports import free_ports
 
 PROMPT_TOKENS = 128
+LLAMA = "llama.cpp q8_0"
 
 Figures = dict[str, float]
 Rounds = dict[str, dict[int, list[Figures]]]
@@ -49,11 +51,13 @@ def make_prompts(words: list[tuple[int, str]], streams: int, seed: str) -> list[
     return prompts
 
 
-def measure(workers: dict[str, Worker], words: list[tuple[int, str]], rounds: int) -> Rounds:
+def measure(
+    workers: dict[str, Worker], words: list[tuple[int, str]], rounds: int, loads: tuple[int, ...] = LOADS
+) -> Rounds:
     """The first round only warms up."""
-    figures: Rounds = {name: {load: [] for load in LOADS} for name in workers}
+    figures: Rounds = {name: {load: [] for load in loads} for name in workers}
     for number in range(rounds + 1):
-        for load in LOADS:
+        for load in loads:
             # Each round begins with another one, so that none always follows the same.
             order = list(workers)[number % len(workers) :] + list(workers)[: number % len(workers)]
             for name in order:
@@ -74,27 +78,55 @@ def ratio(figures: Rounds, above: str, below: str, load: int, key: str = "tokens
     return statistics.median(a[key] / b[key] for a, b in pairs)
 
 
-def markdown(figures: Rounds) -> str:
-    lines = ["| | streams | tokens/s | first token, s | ms/token |", "|---|---:|---:|---:|---:|"]
-    for name, loads in figures.items():
-        lines += [
-            f"| {name} | {load} | {median(rows, 'tokens_per_second'):.0f} "
-            f"| {median(rows, 'first_token_seconds'):.3f} | {median(rows, 'token_milliseconds'):.1f} |"
-            for load, rows in loads.items()
-        ]
-    lines += ["", "| tokens/s, ratio | " + " | ".join(f"{load} streams" for load in LOADS) + " |"]
-    lines.append("|---|" + "---:|" * len(LOADS))
+def tables(figures: Rounds, notes: tuple[str, ...] = ()) -> list[Table]:
+    """Rates and waits of every way, and their ratios."""
+    columns = (
+        Column("way"),
+        Column("streams"),
+        Column("rate", "tokens/s"),
+        Column("first token", "s", 3),
+        Column("a token", "ms", 1),
+    )
+    rows: list[tuple[Value, ...]] = [
+        (
+            name,
+            load,
+            median(found, "tokens_per_second"),
+            median(found, "first_token_seconds"),
+            median(found, "token_milliseconds"),
+        )
+        for name, loads in figures.items()
+        for load, found in loads.items()
+    ]
+    plots = (
+        Plot("streams", ("rate",), by="way", title="Tokens of all streams", log_x=True),
+        Plot("streams", ("first token",), by="way", title="Wait for the first token", log_x=True, log_y=True),
+    )
+    loads = list(next(iter(figures.values())))
     pairs = [("through Triton", "bare engine"), ("through the gateway", "through Triton")]
-    pairs += [(name, "llama.cpp q8_0") for name in figures if name != "llama.cpp q8_0"]
-    for above, below in pairs:
-        if above in figures and below in figures:
-            cells = " | ".join(f"{ratio(figures, above, below, load):.2f}" for load in LOADS)
-            lines.append(f"| {above} ÷ {below} | {cells} |")
-    return "\n".join(lines)
+    pairs += [(name, LLAMA) for name in figures if name != LLAMA]
+    ratios: list[tuple[Value, ...]] = [
+        (f"{above} ÷ {below}", *(ratio(figures, above, below, load) for load in loads))
+        for above, below in pairs
+        if above in figures and below in figures
+    ]
+    at = tuple(Column(f"{load} streams" if load > 1 else "1 stream", digits=2) for load in loads)
+    return [
+        Table(
+            "The same weights on the same cores",
+            columns,
+            rows,
+            notes,
+            plots,
+            versions={name: version(name) for name in ("nvidia-pytriton", "onnxruntime", "xllamacpp")},
+            details={"rounds": figures},
+        ),
+        Table("Tokens/s, ratio", (Column("ways"), *at), ratios),
+    ]
 
 
-def run(repository: Path, model: str, gguf: Path | None, rounds: int, out: Path | None) -> str:
-    """Start everything, measure, and return the tables; figures of every round go to `out` as JSON."""
+def run(repository: Path, model: str, gguf: Path | None, rounds: int, loads: tuple[int, ...] = LOADS) -> list[Table]:
+    """Start everything, measure, and return the tables; those for JSON have the figures of every round."""
     engine = repository / model / "1"
     threads = len(os.sched_getaffinity(0))
     words = whole_words(engine / "tokenizer.json")
@@ -105,27 +137,23 @@ def run(repository: Path, model: str, gguf: Path | None, rounds: int, out: Path 
         front.start()
         stack.callback(front.stop)
         front.wait_live()
-        while not front.has_models():
-            time.sleep(0.1)
+        wait_models(front)
         targets = {
             "bare engine": ("bare", str(engine)),
             "through Triton": ("triton", f"{triton.grpc_url}/{model}"),
             "through the gateway": ("gateway", f"{front.url} {model}"),
         }
         if gguf:
-            targets["llama.cpp q8_0"] = ("llama", str(gguf))
+            targets[LLAMA] = ("llama", str(gguf))
         workers = {name: Worker(kind, target, threads) for name, (kind, target) in targets.items()}
         try:
-            figures = measure(workers, words, rounds)
+            figures = measure(workers, words, rounds, loads)
         finally:
             for worker in workers.values():
                 worker.close()
         ours, gateway = _resident(triton.pid), _resident(front.child.pid)
         memory = f"Memory: Triton with the model {ours:.0f} MB, gateway {gateway:.0f} MB."
-    if out:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps({"rounds": rounds, "figures": figures}, indent=2) + "\n")
-    return f"{markdown(figures)}\n\n{memory}"
+    return tables(figures, (memory,))
 
 
 def _resident(pid: int) -> float:

@@ -1,0 +1,64 @@
+"""What a figure was measured on."""
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import psutil
+
+MEASURED = ("tritonic", "nvidia-pytriton", "onnxruntime", "grpcio", "uvicorn", "uvloop", "aiohttp", "numpy")
+"""The packages whose versions matter to most parts; the others name their own in their tables."""
+
+
+def machine() -> dict[str, str]:
+    """The processor, its cores that may be used, memory and system; nothing that names this one machine."""
+    cores = len(os.sched_getaffinity(0))
+    found = {
+        "processor": _processor(),
+        "cores": str(cores),
+        "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GB",
+        "system": f"{platform.system()} {platform.machine()}",
+        "load when it began": f"{os.getloadavg()[0]:.1f}",
+    }
+    if cards := _cards():
+        found["cards"] = cards
+    return found
+
+
+def versions() -> dict[str, str]:
+    """Python, and the packages of `MEASURED` that are installed."""
+    found = {"Python": platform.python_version()}
+    for name in MEASURED:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    if commit := _commit():
+        found["tritonic"] += f" at {commit}"
+    return found
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or "unknown"
+
+
+def _cards() -> str:
+    asked = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    try:
+        told = subprocess.run(asked, capture_output=True, text=True, timeout=20, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return "; ".join(told.split("\n")).strip("; ")
+
+
+def _commit() -> str:
+    """The commit of the checkout, with a plus where files differ from it."""
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--exclude=*"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""

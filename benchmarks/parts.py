@@ -1,0 +1,112 @@
+"""The parts of the benchmarks: what each measures, and the function that does it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.tables import Table
+
+CHECKPOINT = "smollm2-135m-instruct"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What was asked for on the command line."""
+
+    repository: Path
+    model: str
+    """The one that chats: its folder in the repository."""
+    rounds: int
+    """How often the ways that are compared take turns, after one that only warms up."""
+    quick: bool
+    """Fewer loads and shorter windows: a look, no figures to quote."""
+    gguf: Path | None
+    """The model's weights for llama.cpp; absent: made for the default model."""
+    cache: Path
+    """Peers, programs and converted weights are kept here between runs."""
+    work: Path
+    """Logs, and whatever else need not be kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part: a line that says what it measures, and the function, which imports what it needs when it runs."""
+
+    does: str
+    run: Callable[[Plan], list[Table]]
+
+
+def _gateway(plan: Plan) -> list[Table]:
+    from benchmarks import perf_analyzer
+
+    return _told(perf_analyzer.run(plan.repository, plan.model, plan.rounds, plan.cache))
+
+
+def _alone(plan: Plan) -> list[Table]:
+    from benchmarks import alone
+
+    return alone.run((1, 64) if plan.quick else alone.STREAMS)
+
+
+def _proxies(plan: Plan) -> list[Table]:
+    from benchmarks import proxies
+
+    return proxies.run(plan.cache, plan.work, plan.rounds)
+
+
+def _throughput(plan: Plan) -> list[Table]:
+    from benchmarks import throughput
+    from benchmarks.gguf_q8_0 import default_gguf
+    from benchmarks.workers import LOADS
+
+    gguf = plan.gguf or (default_gguf(plan.cache) if plan.model == CHECKPOINT else None)
+    return throughput.run(plan.repository, plan.model, gguf, plan.rounds, (1, 8) if plan.quick else LOADS)
+
+
+def _prefix(plan: Plan) -> list[Table]:
+    from benchmarks import chats
+
+    return chats.prefix(plan.repository, plan.model, plan.rounds)
+
+
+def _structures(plan: Plan) -> list[Table]:
+    from benchmarks import chats
+
+    return chats.structures(plan.repository, plan.model, plan.rounds)
+
+
+def _embeddings(plan: Plan) -> list[Table]:
+    from benchmarks import embeddings
+
+    return embeddings.run(plan.repository, plan.rounds)
+
+
+def _pictures(plan: Plan) -> list[Table]:
+    from benchmarks import pictures
+
+    return pictures.run(plan.repository, plan.rounds)
+
+
+def _soak(plan: Plan) -> list[Table]:
+    from benchmarks import soak
+
+    return _told(soak.run(plan.repository, plan.model))
+
+
+def _told(found: str | list[Table]) -> list[Table]:
+    """A part that still returns Markdown."""
+    return [Table("", (), [], (found,))] if isinstance(found, str) else found
+
+
+PARTS = {
+    "gateway": Part("chats, embeddings and pictures through the gateway ÷ perf_analyzer over gRPC", _gateway),
+    "alone": Part("what the gateway costs in front of a scripted Triton, 1 to 1,024 streams", _alone),
+    "proxies": Part("the gateway and LiteLLM's proxy on the same work, one core each", _proxies),
+    "throughput": Part("the bare engine, Triton, the gateway and llama.cpp with the same weights", _throughput),
+    "prefix": Part("a long prompt that comes again: the time to its first token", _prefix),
+    "structures": Part("answers that follow a JSON schema ÷ free ones", _structures),
+    "embeddings": Part("embeddings over HTTP and gRPC ÷ sentence-transformers on PyTorch", _embeddings),
+    "pictures": Part("pictures over HTTP and gRPC ÷ diffusers on PyTorch", _pictures),
+    "soak": Part("a thousand random requests: errors, memory and open files", _soak),
+}
+"""In the order in which they run."""
