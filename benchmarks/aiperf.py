@@ -1,0 +1,156 @@
+"""Chats through the gateway as NVIDIA's AIPerf measures them, next to NVIDIA's perf_analyzer straight to Triton.
+
+Both keep a number of streams open, each request following another one, with the same 64 prompts in the same order, 64
+new tokens, greedy, without an end; round by round they take turns. AIPerf asks the OpenAI endpoint over HTTP,
+perf_analyzer the same model over gRPC. A round before the measured ones has sent every prompt, so that both find the
+beginnings remembered. Both tools export when each text of each request came; all figures are computed from these by
+`benchmarks.timings`, in the same way for both, of the requests that ended after the warm-up.
+
+AIPerf is installed from PyPI into an environment of its own in the cache folder. It counts tokens by the `usage` that
+the server reports; the tokenizer that it insists on is read from the model's own folder. (It must not be told to be
+offline: version 0.13 then takes any path for the name of a repository.)
+"""
+
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.installing import Program
+from benchmarks.perf_analyzer import NEW_TOKENS, chatml, make_prompts, program
+from benchmarks.serving import Serving, serving
+from benchmarks.tables import Bar, Column, Plot, Table
+from benchmarks.timings import FIGURES, Figures, Timing, figures, medians, ratios
+
+AIPERF = Program("aiperf", "0.13.0")
+STREAMS = (1, 4, 16, 64)
+SECONDS, WARM_UP = 20.0, 3.0
+
+
+def input_lines(prompts: Iterable[str]) -> str:
+    """AIPerf's `single_turn` data set: a line of JSON for each prompt."""
+    return "".join(json.dumps({"text": prompt}) + "\n" for prompt in prompts)
+
+
+def read_records(lines: Iterable[str]) -> list[Timing]:
+    """Read AIPerf's `profile_export.jsonl`. Raises `ValueError` where a request failed or was cut off."""
+    found = []
+    for line in lines:
+        record = json.loads(line)
+        about, metrics = record["metadata"], record["metrics"]
+        if record.get("error") or about["was_cancelled"]:
+            raise ValueError(f"AIPerf's request failed: {record.get('error') or 'cancelled'}")
+        began = about["request_start_ns"] / 1e9
+        gaps = [metrics["time_to_first_token"]["value"], *metrics["inter_chunk_latency"]["value"]]
+        arrivals = tuple(began + passed / 1e3 for passed in itertools.accumulate(gaps))
+        found.append(Timing(began, arrivals, int(metrics["output_sequence_length"]["value"])))
+    return found
+
+
+def read_profile(document: Mapping[str, Any]) -> list[Timing]:
+    """Read perf_analyzer's `--profile-export-file`."""
+    return [
+        Timing(
+            request["timestamp"] / 1e9,
+            tuple(moment / 1e9 for moment in request["response_timestamps"]),
+            NEW_TOKENS,
+        )
+        for request in document["experiments"][0]["requests"]
+    ]
+
+
+def through_gateway(commands: Path, run: Serving, tokenizer: Path, prompts: Sequence[str], streams: int) -> Figures:
+    """What AIPerf finds. Raises `SystemExit` with what it said."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "prompts.jsonl").write_text(input_lines(prompts))
+        command = [commands / "aiperf", "profile", "--model", run.model, "--url", run.gateway_url]
+        command += ["--endpoint-type", "chat", "--streaming", "--use-server-token-count", "--tokenizer", tokenizer]
+        command += ["--input-file", folder / "prompts.jsonl", "--custom-dataset-type", "single_turn"]
+        command += ["--dataset-sampling-strategy", "sequential", "--concurrency", streams, "--osl", NEW_TOKENS]
+        command += ["--extra-inputs", "temperature:0", "ignore_eos:true"]
+        command += ["--benchmark-duration", SECONDS + WARM_UP, "--benchmark-grace-period", "inf"]
+        command += ["--no-gpu-telemetry", "--no-server-metrics", "--ui-type", "none"]
+        command += ["--output-artifact-dir", folder / "found"]
+        without = {"HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"}
+        environment = {name: value for name, value in os.environ.items() if name not in without}
+        environment["NO_PROXY"] = "*"
+        done = subprocess.run(
+            list(map(str, command)), cwd=folder, env=environment, capture_output=True, text=True, timeout=600
+        )
+        records = folder / "found" / "profile_export.jsonl"
+        if done.returncode or not records.exists():
+            raise SystemExit(f"AIPerf failed:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
+        return figures(read_records(records.read_text().splitlines()), WARM_UP, SECONDS)
+
+
+def direct(binary: tuple[Path, dict[str, str]], run: Serving, prompts: Sequence[str], streams: int) -> Figures:
+    """What perf_analyzer finds. Raises `SystemExit` with what it said."""
+    sampling = json.dumps({"max_tokens": NEW_TOKENS, "temperature": 0, "ignore_eos": True})
+    data = [{"text_input": [chatml(prompt)], "sampling_parameters": [sampling], "stream": [True]} for prompt in prompts]
+    with tempfile.TemporaryDirectory() as name:
+        asked, exported = Path(name) / "data.json", Path(name) / "profile.json"
+        asked.write_text(json.dumps({"data": data}))
+        command = [binary[0], "-m", run.model, "-u", run.triton_url, "-i", "grpc", "--streaming", "--async"]
+        command += ["--input-data", asked, "--concurrency-range", streams, "--profile-export-file", exported]
+        command += ["-p", int(1000 * (SECONDS + WARM_UP)), "-s", 100000, "-r", 3, "--max-threads", 4]
+        done = subprocess.run(list(map(str, command)), env=binary[1], capture_output=True, text=True, timeout=600)
+        if done.returncode or not exported.exists():
+            raise SystemExit(f"perf_analyzer failed:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
+        return figures(read_profile(json.loads(exported.read_text())), WARM_UP, SECONDS)
+
+
+def run(repository: Path, model: str, rounds: int, cache: Path, *, quick: bool = False) -> list[Table]:
+    """Measure both ways in turns."""
+    binary, commands = program(cache), AIPERF.installed(cache)
+    tokenizer = repository.resolve() / model / "1"
+    prompts = make_prompts(tokenizer / "tokenizer.json")
+    found: dict[int, list[dict[str, Figures]]] = {}
+    with serving(repository, model) as run:
+        for streams in (1, 16) if quick else STREAMS:
+            for number in range(rounds + 1):
+                ways = {
+                    "direct": lambda streams=streams: direct(binary, run, prompts, streams),
+                    "gateway": lambda streams=streams: through_gateway(commands, run, tokenizer, prompts, streams),
+                }
+                order = list(ways)[:: -1 if number % 2 else 1]
+                each = {name: ways[name]() for name in order}
+                if number:
+                    found.setdefault(streams, []).append(each)
+    return [table(found)]
+
+
+def table(found: Mapping[int, Sequence[Mapping[str, Figures]]]) -> Table:
+    """For each number of streams and each figure both ways, and the ratio gateway ÷ direct: the rounds' median."""
+    rows: list[tuple[Any, ...]] = []
+    bars = []
+    for streams, rounds in found.items():
+        both = {way: medians([each[way] for each in rounds]) for way in ("direct", "gateway")}
+        for key, (name, unit, size, digits) in FIGURES.items():
+            over = ratios(rounds, "gateway", "direct", key)
+            cells = (f"{size * both[way][key]:.{digits}f}" for way in ("direct", "gateway"))
+            rows.append((streams, f"{name}{', ' * bool(unit)}{unit}", *cells, statistics.median(over), over))
+            if (streams, key) == (16, "tokens/s"):
+                bars.append(Bar("AIPerf's chats ÷ direct, tokens/s at 16 streams", statistics.median(over), 0.97))
+    columns = (
+        Column("streams"),
+        Column("figure"),
+        Column("perf_analyzer over gRPC"),
+        Column("AIPerf through the gateway"),
+        Column("gateway ÷ direct", digits=3),
+        Column("rounds", digits=2),
+    )
+    return Table(
+        "Chats through the gateway (AIPerf) and straight to Triton (perf_analyzer)",
+        columns,
+        rows,
+        plots=(Plot("streams", ("gateway ÷ direct",), by="figure", log_x=True),),
+        bars=tuple(bars),
+        versions={"AIPerf": AIPERF.version},
+        details={"rounds": {str(streams): list(rounds) for streams, rounds in found.items()}},
+    )

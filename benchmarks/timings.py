@@ -1,0 +1,78 @@
+"""When the answers to requests came, whatever asked for them, and the figures that follow from it.
+
+*Time to first token* runs from a request to its first text; *between tokens* is a request's time from its first to its
+last text over the tokens that came after the first, as AIPerf and vLLM's benchmarks count it, so that texts of several
+tokens do not flatter anybody; *latency* runs to the last text. Percentiles are over requests.
+"""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+Figures = dict[str, float]
+"""`tokens/s`, and in seconds `first`, `between` and `latency`, each with ` p50` and ` p99`."""
+
+FIGURES = {
+    "tokens/s": ("tokens/s", "", 1.0, 0),
+    "first p50": ("time to first token, p50", "ms", 1000.0, 1),
+    "first p99": ("time to first token, p99", "ms", 1000.0, 1),
+    "between p50": ("between tokens, p50", "ms", 1000.0, 2),
+    "between p99": ("between tokens, p99", "ms", 1000.0, 2),
+    "latency p50": ("request latency, p50", "ms", 1000.0, 0),
+    "latency p99": ("request latency, p99", "ms", 1000.0, 0),
+}
+"""For each figure what people call it, its unit, the unit's size, and digits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """One streamed answer; moments are seconds of one clock."""
+
+    began: float
+    arrivals: tuple[float, ...]
+    """When its texts came."""
+    tokens: int
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Interpolate linearly between neighbours, as numpy and AIPerf do. Raises `ValueError` where there are none."""
+    if not values:
+        raise ValueError("There are no values.")
+    ordered = sorted(values)
+    place = share * (len(ordered) - 1)
+    below = math.floor(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
+
+
+def figures(timings: Sequence[Timing], warm_up: float, seconds: float) -> Figures:
+    """Of the requests that ended within `seconds` after the first `warm_up` seconds.
+
+    The rate is counted between the first and the last of these ends: whole requests in whole intervals. Raises
+    `ValueError` where fewer than three requests ended.
+    """
+    start = min(timing.began for timing in timings) + warm_up if timings else 0.0
+    inside = [timing for timing in timings if start <= timing.arrivals[-1] <= start + seconds]
+    inside.sort(key=lambda timing: timing.arrivals[-1])
+    if len(inside) < 3:
+        raise ValueError(f"Only {len(inside)} requests ended within {seconds:.0f} s.")
+    passed = inside[-1].arrivals[-1] - inside[0].arrivals[-1]
+    found = {"tokens/s": sum(timing.tokens for timing in inside[1:]) / passed}
+    for name, values in {
+        "first": [timing.arrivals[0] - timing.began for timing in inside],
+        "between": [(one.arrivals[-1] - one.arrivals[0]) / max(1, one.tokens - 1) for one in inside],
+        "latency": [timing.arrivals[-1] - timing.began for timing in inside],
+    }.items():
+        found |= {f"{name} p50": percentile(values, 0.5), f"{name} p99": percentile(values, 0.99)}
+    return found
+
+
+def medians(rounds: Sequence[Figures]) -> Figures:
+    """Of each figure over the rounds."""
+    return {name: statistics.median(each[name] for each in rounds) for name in rounds[0]}
+
+
+def ratios(rounds: Sequence[Mapping[str, Figures]], above: str, below: str, figure: str) -> list[float]:
+    """One way's figure over another's, round by round."""
+    return [each[above][figure] / each[below][figure] for each in rounds]
