@@ -1,30 +1,14 @@
-"""Which models there are, where they run, and how to ask them.
+"""Which models there are, where they run, and how to ask them."""
 
-Models describe themselves in their `config.pbtxt` (docs/architecture.md); the catalog looks at every Triton endpoint
-again and again, so that models that load or unload later appear and vanish without a restart.
-"""
-
-import asyncio
-import json
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import Any, TypeAlias
 
-import structlog
-
-from gateway import recognition
 from gateway.admission import Admission
+from gateway.discovery import Discovery
 from gateway.endpoints import Endpoint, Model
-from gateway.errors import (
-    RETRY_AFTER,
-    GatewayError,
-    ModelNotFound,
-    ModelTimeout,
-    Overloaded,
-    ServerGone,
-    UnsupportedOption,
-)
+from gateway.errors import RETRY_AFTER, GatewayError, ModelNotFound, Overloaded, ServerGone, UnsupportedOption
 from gateway.media import scaling
 from gateway.operations.chat import Chat
 from gateway.operations.complete import Complete
@@ -32,13 +16,11 @@ from gateway.operations.edit_image import EditImage
 from gateway.operations.embed import Embed
 from gateway.operations.generate_image import GenerateImage
 from gateway.operations.transcribe import Transcribe
+from gateway.operations.waiting import joined
 from gateway.prompting import conversation
 from gateway.telemetry import Trace
 from gateway.tensors import Response
-from gateway.triton import IndexEntry, ModelConfig, Triton
-
-_DOWN_INTERVAL = 0.5
-"""Seconds between two looks at a server that did not answer the last one."""
+from gateway.triton import Triton
 
 Request: TypeAlias = Chat | Complete | Embed | Transcribe | GenerateImage | EditImage
 
@@ -73,13 +55,10 @@ class Catalog:
         other names of models; a model that bears such a name itself is found first.
         """
         self.endpoints = [Endpoint(Triton(url)) for url in urls]
-        self._interval = interval
+        self._discovery = Discovery(self.endpoints, interval, described)
         self._timeout = timeout
         self._admission = Admission(bound)
-        self._described = described
         self._aliases = aliases
-        self._complained: set[str] = set()
-        self._log = structlog.get_logger("gateway.catalog")
 
     def models(self) -> list[Model]:
         """One of each model that can be asked now, by name."""
@@ -143,14 +122,11 @@ class Catalog:
                 )
                 async with (
                     aclosing(responses),
-                    aclosing(_decoded(model, asked, responses)) as events,
+                    aclosing(joined(_decoded(model, asked, responses), responses)) as events,
                 ):
                     async for event in events:
                         work.saw(event)
-                        if reader is None:
-                            yield event
-                            continue
-                        for read in reader.read(event):
+                        for read in reader.read(event) if reader else (event,):
                             yield read
             except GatewayError as error:
                 # Not where the model itself says that it is full: looking would only add to its work.
@@ -171,103 +147,8 @@ class Catalog:
                 yield event
 
     async def watch(self) -> None:
-        """Look at the endpoints for ever, at each by itself, so that one that hangs keeps no other from being seen."""
-        async with asyncio.TaskGroup() as group:
-            for endpoint in self.endpoints:
-                group.create_task(self._watch(endpoint))
-
-    async def _watch(self, endpoint: Endpoint) -> None:
-        """Look at each interval, and at once when a request found the server gone."""
-        while True:
-            try:
-                await self._refresh(endpoint)
-            except Exception:  # whatever a server answers, the next look may find better
-                self._log.exception("discovery failed", url=endpoint.triton.url)
-            try:
-                # A server that is down may be back any moment, and callers wait for it.
-                async with asyncio.timeout(self._interval if endpoint.up else min(self._interval, _DOWN_INTERVAL)):
-                    await endpoint.look_now.wait()
-                # A burst of failures must not become a burst of looks.
-                await asyncio.sleep(0.1)
-            except TimeoutError:
-                pass
-            endpoint.look_now.clear()
-
-    async def _refresh(self, endpoint: Endpoint) -> None:
-        heard = endpoint.triton.heard
-        try:
-            entries = await endpoint.triton.index()
-            ready = [entry.name for entry in entries if entry.state == "READY"]
-            configs = await asyncio.gather(*(endpoint.triton.config(name) for name in ready), return_exceptions=True)
-        except GatewayError as error:
-            if isinstance(error, ModelTimeout) and endpoint.up and endpoint.triton.heard != heard:
-                return  # busy, or this gateway is: the answer to the look waits behind answers to requests
-            if endpoint.up is not False:
-                self._log.warning("triton unreachable", url=endpoint.triton.url, reason=error.message)
-            endpoint.up = False
-            return
-        before = {model.config.name: model for model in endpoint.models}
-        known = {config.name: config for config in configs if isinstance(config, ModelConfig)}
-        models = []
-        for name, config in zip(ready, configs, strict=True):
-            # A server too busy to describe a model in time still holds it.
-            model = self._describe(endpoint, config, known) if isinstance(config, ModelConfig) else before.get(name)
-            if model:
-                models.append(model)
-                endpoint.served_names[name] = model.name
-        if not endpoint.up or {m.name for m in models} != {m.name for m in endpoint.models}:
-            self._log.info("models", url=endpoint.triton.url, ready=sorted(m.name for m in models))
-        endpoint.models, endpoint.up = tuple(models), True
-        endpoint.waiting = _waiting(entries, endpoint.served_names)
-
-    def _describe(self, endpoint: Endpoint, config: ModelConfig, known: Mapping[str, ModelConfig]) -> Model | None:
-        """Read what a model says of itself; None, with one line in the log, where that is nothing we can speak to.
-
-        What it does not say itself may be seen all the same (`gateway.recognition`). Models that are steps of others
-        of the `known` ones, or hidden, are none to ask.
-        """
-        if "component" in config.parameters:
-            return None  # a part of another model, which speaks for it
-        said = self._described.get(f"{endpoint.triton.url}/{config.name}") or self._described.get(config.name, {})
-        if "hidden" in said or ("signature" not in config.parameters and recognition.is_step(config.name, known)):
-            return None
-        config, remark = recognition.complement(config, said)
-        parameters = config.parameters
-        if "signature" not in parameters:
-            self._complain(config, "it does not describe itself, and its tensors are of no known layout")
-            return None
-        try:
-            signature = recognition.SIGNATURES[parameters["signature"]]
-            operations = frozenset(json.loads(parameters["operations"]))
-            created = int(parameters.get("created", 0))
-            signature.check(parameters)
-            conversation.check(parameters)
-        except (KeyError, ValueError, TypeError) as error:
-            self._complain(config, f"its parameters do not describe it: {error!r}")
-            return None
-        for declared, expected in ((config.inputs, signature.INPUTS), (config.outputs, signature.OUTPUTS)):
-            for name, datatype in expected.items():
-                if declared.get(name) != datatype:
-                    self._complain(config, f"tensor {name} is {declared.get(name)}, expected {datatype}")
-                    return None
-        if remark and config.name not in self._complained:
-            self._complained.add(config.name)
-            self._log.info("model complemented", model=config.name, remark=remark)
-        return Model(
-            name=parameters.get("served_name", config.name),
-            endpoint=endpoint,
-            config=config,
-            signature=signature,
-            operations=operations,
-            owned_by=parameters.get("owned_by", "tritonic"),
-            created=created,
-            stop=recognition.stop(config, known),
-        )
-
-    def _complain(self, config: ModelConfig, reason: str) -> None:
-        if config.name not in self._complained:
-            self._complained.add(config.name)
-            self._log.warning("model left out", model=config.name, reason=reason)
+        """Look for models for ever."""
+        await self._discovery.watch()
 
     async def close(self) -> None:
         """Close the connections to all endpoints."""
@@ -285,14 +166,3 @@ def _must_offer(model: Model, operation: type) -> None:
     if name not in model.operations:
         offered = ", ".join(sorted(model.operations))
         raise UnsupportedOption(f"The model '{model.name}' cannot {name}; it can: {offered}.", param="model")
-
-
-def _waiting(entries: list[IndexEntry], served_names: Mapping[str, str]) -> dict[str, str]:
-    """Models that are there and not ready. A model that was unloaded on purpose is simply gone."""
-    return {
-        served_names.get(entry.name, entry.name): "it failed to load"
-        if entry.state == "UNAVAILABLE"
-        else f"it is {entry.state.lower()}"
-        for entry in entries
-        if entry.state not in ("", "READY") and entry.reason != "unloaded"
-    }

@@ -4,7 +4,7 @@ import json
 
 import grpc
 
-from tests.fakes.script import Close, Draw, Echo, Fail, Model, Pause, Say
+from tests.fakes.script import HELLO, Close, Draw, Echo, Fail, Model, Pause, Say, Step
 
 BAD, BUSY, GONE = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND
 
@@ -13,6 +13,12 @@ TONGUES = (
     *("line\n\ndata: [DONE]\n\n", "\r\u2028\u2029\u0085", '"\\', "\x00\x1b", "👍🏽"),
 )
 """Right-to-left text, emoji joined by ZWJ, combining marks, and everything that could break an event in two."""
+
+
+def spaced(*script: Step) -> tuple[Step, ...]:
+    """The same with time between the tokens, so that none of them waits for the next: each becomes a chunk."""
+    return tuple(step for said in script for step in (said, Pause(0.01)))
+
 
 _TRIO = (
     Say(("a", "1", "")),
@@ -51,6 +57,11 @@ CAST = [
     Model("echo", (Echo(16, pause=0.001),)),
     Model("tongues", (*map(Say, TONGUES), Say("", "stop"))),
     Model("trio", _TRIO),
+    Model("spaced", spaced(*HELLO)),
+    Model("spaced-tongues", (*spaced(*map(Say, TONGUES)), Say("", "stop"))),
+    Model("spaced-caller", spaced(*_CALL)),
+    Model("hasty", (Say("a"), Pause(0.05), *(Say(" b"),) * 50, Say("", "stop"))),
+    Model("hasty-then-broken", (*(Say("a"),) * 50, Fail("[engine_failed] The engine stopped."))),
     Model("cut", (Say("as far as"), Say(" it goes", "length"))),
     Model("halting", (Say(""), Say("a"), Say(""), Pause(0.05), Say("b"), Say(""), Say("", "stop", tokens=0))),
     Model("empty-final", empty_final=True),
@@ -101,7 +112,7 @@ CAST = [
     Model("vanished", (Fail("Request for unknown model: 'vanished' is not found", GONE),)),
     Model("closed", (Close(),)),
     # and after they answered something.
-    Model("broken-later", (Say("a"), Say("b"), Fail("[engine_failed] The engine stopped."))),
+    Model("broken-later", (*spaced(Say("a"), Say("b")), Fail("[engine_failed] The engine stopped."))),
     Model("full-later", (Say("a"), Fail("[overloaded] No room.", BUSY))),
     Model("closed-later", (Say("a"), Say("b"), Close())),
     # How models are slow.

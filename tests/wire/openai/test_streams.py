@@ -3,6 +3,7 @@
 import time
 from collections import defaultdict
 
+import httpx
 import pytest
 
 from tests.fakes.triton import FakeTriton
@@ -43,10 +44,31 @@ async def test_text_arrives_byte_for_byte(gateway: Gateway, way: Way) -> None:
 
 @pytest.mark.parametrize("way", STREAMS, ids=str)
 async def test_each_delta_is_a_chunk(gateway: Gateway, way: Way) -> None:
-    response = await gateway.http.post(way.path, json=way.body("tongues"))
-    choices = [chunk["choices"][0] for chunk in events(response)[:-1]]
-    texts = [choice["delta"].get("content") if way is CHAT_STREAM else choice["text"] for choice in choices]
-    assert [text for text in texts if text] == list(TONGUES)
+    response = await gateway.http.post(way.path, json=way.body("spaced-tongues"))
+    assert texts(way, response) == list(TONGUES)
+
+
+@pytest.mark.parametrize("way", STREAMS, ids=str)
+async def test_nothing_is_lost_of_what_comes_fast(gateway: Gateway, way: Way) -> None:
+    response = await gateway.http.post(way.path, json=way.body("hasty", stream_options={"include_usage": True}))
+    parts = texts(way, response)
+    assert parts[0] == "a"
+    assert "".join(parts[1:]) == 50 * " b"
+    assert events(response)[-2]["usage"]["completion_tokens"] == 52
+
+
+@pytest.mark.parametrize("way", STREAMS, ids=str)
+async def test_what_came_before_a_failure_is_not_lost(gateway: Gateway, way: Way) -> None:
+    response = await gateway.http.post(way.path, json=way.body("hasty-then-broken"))
+    assert "".join(texts(way, response)) == 50 * "a"
+    assert "error" in events(response)[-1]
+
+
+def texts(way: Way, response: httpx.Response) -> list[str]:
+    """What each chunk adds, where it adds anything."""
+    choices = [chunk["choices"][0] for chunk in events(response) if isinstance(chunk, dict) and chunk.get("choices")]
+    added = [choice["delta"].get("content") if way is CHAT_STREAM else choice["text"] for choice in choices]
+    return [text for text in added if text]
 
 
 @pytest.mark.parametrize("way", WAYS, ids=str)

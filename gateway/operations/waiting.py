@@ -1,0 +1,61 @@
+"""Tokens that wait for one another's delivery, made one event.
+
+A token is never held back for another that has yet to come. But where the next response is here already, because the
+gateway or the model's server has more to do than it can, both go on together: what a token costs falls as the load
+rises.
+"""
+
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
+from typing import Any, Protocol
+
+from gateway.errors import GatewayError
+from gateway.operations.text import Delta
+
+
+class Source(Protocol):
+    """Where the events come from."""
+
+    @property
+    def more(self) -> bool:
+        """Whether what the next event is made of is here already."""
+        ...
+
+
+async def joined(events: AsyncGenerator[Any], source: Source) -> AsyncGenerator[Any]:
+    """Yield the same events, the texts of those that are here at once in one event for each answer."""
+    held: dict[int, list[Delta]] = {}
+    async with aclosing(events):
+        try:
+            async for event in events:
+                if isinstance(event, Delta) and (held or source.more):
+                    held.setdefault(event.index, []).append(event)
+                    if not source.more:
+                        for text in _texts(held):
+                            yield text
+                    continue
+                if held:
+                    for text in _texts(held):
+                        yield text
+                yield event
+        except GatewayError:
+            for text in _texts(held):  # what came before the failure
+                yield text
+            raise
+
+
+def _texts(held: dict[int, list[Delta]]) -> Iterator[Delta]:
+    """Take out what is held."""
+    taken = list(held.values())
+    held.clear()
+    for deltas in taken:
+        yield deltas[0] if len(deltas) == 1 else _one(deltas)
+
+
+def _one(deltas: list[Delta]) -> Delta:
+    return Delta(
+        deltas[0].index,
+        "".join([delta.text for delta in deltas]),
+        sum(delta.tokens for delta in deltas),
+        tuple(logprob for delta in deltas for logprob in delta.logprobs),
+    )
