@@ -4,7 +4,7 @@ import asyncio
 import re
 import uuid
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from fastapi import FastAPI, Request
 from starlette.datastructures import Headers, MutableHeaders
@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway import health, models_file
 from gateway.catalog import Catalog
+from gateway.crew import Crew
 from gateway.dialects import DIALECTS
 from gateway.dialects.openai import answers as openai_answers
 from gateway.dialects.openai import images_answers as openai_images
@@ -36,20 +37,24 @@ from gateway.telemetry import Metrics, Trace, configure_logging
 UNMATCHED = "unmatched"
 """The route of requests for which there is none: their paths are the callers' invention and no label."""
 
+_FIRST_LOOK = 2.0
+"""Seconds that a worker waits for models to be found before it takes requests."""
+
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
-    """Return the gateway. It looks for models as soon as its lifespan begins.
+def create_app(settings: Settings | None = None, crew: Crew | None = None) -> FastAPI:
+    """Return the gateway, or the worker of one that `crew` describes. It looks for models as its lifespan begins.
 
     Raises `ModelsFileError` where the models file cannot be used, and `StoreError` and `DatabaseError` where files or
     tasks cannot be kept where the settings say.
     """
     settings = settings or Settings()
+    crew = crew or Crew()
     described = models_file.read(settings.models_file) if settings.models_file else {}
     stores.check(settings)
     database.check(settings)
-    configure_logging(settings.log_format, settings.log_level)
+    configure_logging(settings.log_format, settings.log_level, crew)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
@@ -57,19 +62,21 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             settings.triton_urls,
             interval=settings.discovery_interval,
             timeout=settings.request_timeout,
-            bound=settings.model_requests,
+            bound=max(1, settings.model_requests // crew.size),
             described=described,
             aliases=settings.model_aliases,
         )
         app.state.catalog = catalog
         app.state.media = Media(settings)
-        node = Node(settings, catalog) if settings.node_url else None
+        node = Node(settings, catalog, crew) if settings.node_url else None
         files = app.state.files = Files(settings)
         durable = app.state.tasks = Tasks(settings, catalog, files, app.state.metrics)
         durable.start()
         tasks = [asyncio.create_task(catalog.watch()), asyncio.create_task(files.keep())]
         if node:
             tasks.append(asyncio.create_task(node.keep()))
+        if crew.folder:
+            await _first_look(catalog)
         yield
         for task in tasks:
             task.cancel()
@@ -92,7 +99,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.settings = settings
-    app.state.metrics = Metrics()
+    app.state.metrics = Metrics(crew)
     store = settings.rate_limits_store.get_secret_value() if settings.rate_limits_store else None
     app.state.rates = (
         RateLimits(settings.rate_limits, store, app.state.metrics.rates_unshared) if settings.rate_limits else None
@@ -115,6 +122,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     # Outermost, so that preflights and unknown paths are seen too.
     app.add_middleware(_Tracing, metrics=app.state.metrics)
     return app
+
+
+async def _first_look(catalog: Catalog) -> None:
+    """Wait until models are known: a worker that takes another's place has connections that wait for it already."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_FIRST_LOOK):
+            while not catalog.models():
+                await asyncio.sleep(0.01)
 
 
 async def _no_route(request: Request, exception: Exception) -> Response:

@@ -18,6 +18,7 @@ import orjson
 import structlog
 
 from gateway.catalog import Catalog
+from gateway.crew import Crew
 from gateway.endpoints import Model
 from gateway.settings import Settings
 
@@ -56,8 +57,8 @@ class Registration:
 class Node:
     """Keeps a node's list of this gateway's models true. A node that fails never keeps the gateway from serving."""
 
-    def __init__(self, settings: Settings, catalog: Catalog) -> None:
-        """`settings.node_url` is the node's own API, without the path."""
+    def __init__(self, settings: Settings, catalog: Catalog, crew: Crew | None = None) -> None:
+        """`settings.node_url` is the node's own API, without the path. Of a `crew` one worker speaks to it."""
         assert settings.node_url is not None
         self._url = settings.node_url.rstrip("/")
         self._project = settings.project
@@ -66,6 +67,7 @@ class Node:
         self._interval = settings.node_interval
         self._glance = settings.discovery_interval
         self._catalog = catalog
+        self._crew = crew or Crew()
         self._known: dict[str, Registration] = {}
         """What the node has confirmed."""
         self._told: set[str] = set()
@@ -76,6 +78,8 @@ class Node:
     async def keep(self) -> None:
         """Register what the catalog has, on every change and again at each interval, for ever."""
         failures, renewal = 0, 0.0
+        while not self._crew.leads("node"):
+            await asyncio.sleep(self._glance)
         while True:
             try:
                 renew = time.monotonic() >= renewal
@@ -91,6 +95,8 @@ class Node:
 
     async def leave(self) -> None:
         """Unregister all that the node may know, side by side and within a few seconds."""
+        if not self._told or not self._crew.is_ending:
+            return  # what this one has told, another worker takes over
         try:
             async with asyncio.timeout(_FAREWELL):
                 async with self._session() as session:

@@ -34,12 +34,21 @@ def _rates(value: object) -> rates.Rates:
     return rates.parse(parts) if isinstance(parts := _split(value), list) else {}
 
 
-def _redis(url: SecretStr | None) -> SecretStr | None:
-    if url is not None:
+def _redis(url: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+    if url is None:
+        if info.data.get("rate_limits") and info.data.get("workers", 1) > 1:
+            raise ValueError("several workers count together in a Redis alone: name one, or have one worker")
+    else:
         parts = urlsplit(url.get_secret_value())
         if parts.scheme not in ("redis", "rediss", "unix") or parts.port == 0:
             raise ValueError("write redis://HOST:PORT/DATABASE, or rediss:// or unix://")
     return url
+
+
+def _shared_out(requests: int, info: ValidationInfo) -> int:
+    if requests < info.data.get("workers", 1):
+        raise ValueError("each worker has an equal part of these, which has to be one at least")
+    return requests
 
 
 def _local(url: str | None, info: ValidationInfo) -> str | None:
@@ -97,6 +106,8 @@ class Settings(BaseSettings):
     """Address to listen on."""
     port: Annotated[int, Field(ge=0, le=65535)] = 1088
     """Port to listen on."""
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
+    """Processes that answer at this port (`tritonic.workers`)."""
     triton_urls: Annotated[list[str], NoDecode] = ["127.0.0.1:8001"]
     """gRPC endpoints of the Triton servers, `host:port`, separated by commas."""
     models_file: Path | None = None
@@ -110,12 +121,14 @@ class Settings(BaseSettings):
     api_keys: Annotated[list[SecretStr], NoDecode] = []
     """Keys of which a request must bear one, separated by commas. None: everybody may call."""
     model_requests: Annotated[int, Field(gt=0)] = 2048
-    """Requests that one model may have open; what comes beyond is refused, fairly (`gateway.admission`)."""
+    """Requests that one model may have open; what comes beyond is refused, fairly (`gateway.admission`). Each worker
+    has an equal part of them."""
     rate_limits: Annotated[rates.Rates, NoDecode, PlainValidator(_rates)] = {}
     """How often callers may ask: `60/minute, 100000 tokens/minute, CALLER=600/minute` (`gateway.rates`); default: as
     often as they like."""
-    rate_limits_store: SecretStr | None = None
-    """Where is counted how often they did: `redis://…`, which gateways may share; default: each counts for itself."""
+    rate_limits_store: Annotated[SecretStr | None, Field(validate_default=True)] = None
+    """Where is counted how often they did: `redis://…`, which gateways may share; default: each counts for itself.
+    Several workers need one."""
     platforms: Annotated[dict[PlatformName, Platform], NoDecode] = {"tritonic": Platform()}
     """Views of the models: JSON, or the name of a TOML file, with a table `{keys, models}` for each name."""
     cors_origins: Annotated[list[str], NoDecode] = []
@@ -199,5 +212,6 @@ class Settings(BaseSettings):
     )
     _split_pairs = field_validator("model_aliases", mode="before")(_pair)
     _read_platforms = field_validator("platforms", mode="before")(_tables)
+    _check_model_requests = field_validator("model_requests")(_shared_out)
     _check_rate_limits_store = field_validator("rate_limits_store")(_redis)
     _check_node_api_url = field_validator("node_api_url")(_local)

@@ -5,6 +5,7 @@ Metric names and labels are listed in docs/operations.md. `model` is only ever t
 """
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,8 +13,10 @@ from types import TracebackType
 from typing import Literal, Self
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
+from prometheus_client.multiprocess import MultiProcessCollector
 
+from gateway.crew import Crew
 from gateway.errors import GatewayError
 from gateway.operations.embed import Tokens
 from gateway.operations.text import Delta, Usage
@@ -26,10 +29,21 @@ _MONITORED = frozenset({"/health/live", "/health/ready", "/metrics"})
 
 
 class Metrics:
-    """The Prometheus metrics of one gateway."""
+    """The Prometheus metrics of one gateway, of all its workers together."""
 
-    def __init__(self) -> None:
+    def __init__(self, crew: Crew | None = None) -> None:
+        """Workers keep what they measure in files of their folder, and each shows the sums of all.
+
+        This holds for whatever the process measures from then on: prometheus_client knows one kind of value.
+        """
         self.registry = CollectorRegistry()
+        self._shown = self.registry
+        if crew is not None and crew.folder is not None:
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(crew.folder)
+            # Files bear the worker's number, not that of its process: whoever comes after it counts on where it was.
+            values.ValueClass = values.MultiProcessValue(lambda: crew.number)  # type: ignore[no-untyped-call]
+            self._shown = CollectorRegistry()
+            MultiProcessCollector(self._shown, str(crew.folder))  # type: ignore[no-untyped-call]
         by = ("route", "model")
 
         def counter(name: str, text: str, labels: tuple[str, ...] = by) -> Counter:
@@ -49,11 +63,13 @@ class Metrics:
         self.rates_unshared = Counter(
             "tritonic_rates_unshared", "Counted by this gateway alone, as Redis did not answer.", registry=self.registry
         )
-        self.in_flight = Gauge("tritonic_in_flight", "Requests a model works on.", by, registry=self.registry)
+        self.in_flight = Gauge(
+            "tritonic_in_flight", "Requests a model works on.", by, registry=self.registry, multiprocess_mode="livesum"
+        )
 
     def exposition(self) -> bytes:
         """Return everything in Prometheus' text format."""
-        return generate_latest(self.registry)
+        return generate_latest(self._shown)
 
 
 @dataclass(slots=True)
@@ -163,9 +179,16 @@ class Work:
             self._trace.tokens += event.prompt_tokens
 
 
-def configure_logging(form: Literal["json", "console"], level: str) -> None:
-    """Write structlog's and the standard library's lines to standard error in one form."""
+def configure_logging(form: Literal["json", "console"], level: str, crew: Crew | None = None) -> None:
+    """Write structlog's and the standard library's lines to standard error in one form; those of workers say whose."""
+
+    def sign(logger: object, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        if crew is not None and crew.folder is not None:
+            event.setdefault("worker", crew.number)
+        return event
+
     shared: list[structlog.typing.Processor] = [
+        sign,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

@@ -48,6 +48,7 @@ Repository = Annotated[
 State = Annotated[
     Path, typer.Option(envvar="TRITONIC_STATE", help="Folder for logs and for what runs here.", file_okay=False)
 ]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes of the gateway. [TRITONIC_WORKERS, else 1]")]
 Triton = Annotated[
     str | None,
     typer.Option(help="gRPC endpoint, host:port. Default: the one that runs here, else TRITONIC_TRITON_URLS."),
@@ -96,6 +97,7 @@ def main(
 def up(
     host: Annotated[str, typer.Option(envvar="TRITONIC_HOST", help="Address of the gateway.")] = "127.0.0.1",
     port: Annotated[int, _port("Port of the gateway; 0: a free one.", "TRITONIC_PORT")] = 1088,
+    workers: Workers = None,
     repository: Repository = Path("model_repository"),
     state: State = Path(".tritonic"),
     triton_http_port: Annotated[int, _port("0: a free one.", "TRITONIC_TRITON_HTTP_PORT")] = 8000,
@@ -116,6 +118,7 @@ def up(
             state=state,
             host=host,
             port=port,
+            workers=workers,
             http_port=triton_http_port,
             grpc_port=triton_grpc_port,
             metrics_port=triton_metrics_port,
@@ -139,6 +142,7 @@ def down(state: State = Path(".tritonic")) -> None:
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on. [TRITONIC_HOST]")] = None,
     port: Annotated[int | None, _port("Port to listen on; 0: a free one. [TRITONIC_PORT]")] = None,
+    workers: Workers = None,
     triton: Annotated[
         list[str] | None, typer.Option(help="gRPC endpoint, host:port; may be repeated. [TRITONIC_TRITON_URLS]")
     ] = None,
@@ -148,7 +152,7 @@ def serve(
         from tritonic import settings
         from tritonic.serve import serve as run
 
-        if not run(settings.check(host=host, port=port, triton_urls=triton)):
+        if not run(settings.check(host=host, port=port, workers=workers, triton_urls=triton)):
             raise TritonicError("The gateway did not start; its log says why.")
 
 

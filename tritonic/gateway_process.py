@@ -31,8 +31,12 @@ class GatewayProcess:
         log_path: Path,
         command: Sequence[str] = SERVE,
         grace: float = 15.0,
+        workers: int | None = None,
     ) -> None:
-        """Prepare; nothing runs before `start()`. `grace` is the number of seconds between SIGTERM and SIGKILL."""
+        """Prepare; nothing runs before `start()`. `grace` is the number of seconds between SIGTERM and SIGKILL.
+
+        There are so many `workers`; default: as the environment says.
+        """
         self.port = port
         # What listens everywhere answers on loopback too.
         self._reach = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
@@ -43,6 +47,8 @@ class GatewayProcess:
             # What it keeps lies where its log does.
             "TRITONIC_STATE": str(log_path.parent.resolve()),
         }
+        if workers is not None:
+            self._env["TRITONIC_WORKERS"] = str(workers)
         self._log = LogFile(log_path)
         self._command = list(command)
         self._grace = grace

@@ -42,6 +42,8 @@ class Plan:
     state: Path
     host: str = "127.0.0.1"
     port: int = 1088
+    workers: int | None = None
+    """Processes of the gateway; default: as the environment says."""
     http_port: int = 8000
     grpc_port: int = 8001
     metrics_port: int = 8002
@@ -80,7 +82,9 @@ def _run(plan: Plan, console: Console, stopping: threading.Event) -> None:
         running.callback(_end, console, [triton])
         models = _start_triton(triton, console, stopping)
         port = plan.port or ports.free_ports(1)[0]
-        gateway = GatewayProcess(plan.host, port, triton.grpc_url, plan.state / "gateway.log", plan.gateway)
+        gateway = GatewayProcess(
+            plan.host, port, triton.grpc_url, plan.state / "gateway.log", plan.gateway, workers=plan.workers
+        )
         running.pop_all()
         running.callback(_end, console, [gateway, triton])
         _start_gateway(gateway, bool(models), console, stopping)
@@ -94,7 +98,7 @@ def _run(plan: Plan, console: Console, stopping: threading.Event) -> None:
 
 def _check(plan: Plan) -> Settings:
     """Find what would fail later, before anything is built or started; return what the gateway will be told."""
-    told = settings.check(host=plan.host, port=plan.port)
+    told = settings.check(host=plan.host, port=plan.port, workers=plan.workers)
     triton = EmbeddedTriton.host
     wanted = (
         (plan.host, plan.port, "the gateway", ports.another("--port", "TRITONIC_PORT")),
