@@ -32,6 +32,13 @@ def test_the_rate_is_of_whole_requests_between_ends() -> None:
     assert figures(timings + timings, 0.0, 20.0)["tokens/s"] == pytest.approx(20.0, rel=0.05)
 
 
+def test_streams_that_keep_step_are_not_faster_where_all_requests_are_known() -> None:
+    # Eight streams of 10 tokens in 4 s, all of which end at once: the ends alone tell another rate.
+    timings = [answer(4.0 * wave, 0.2, 0.4, 10, 10) for wave in range(5) for _ in range(8)]
+    assert figures(timings, 4.0, 12.0)["tokens/s"] == pytest.approx(28.75)
+    assert figures(timings, 4.0, 12.0, drained=True)["tokens/s"] == pytest.approx(20.0)
+
+
 def test_what_ends_in_the_warm_up_or_after_the_time_is_left_out() -> None:
     slow = [answer(float(number), 0.9, 0.0, 10, 1) for number in range(5)]
     fast = [answer(5.0 + number, 0.1, 0.0, 10, 1) for number in range(10)]
