@@ -1,6 +1,7 @@
 """Measure Tritonic on this machine: `tritonic bench`, `make bench`, `python -m benchmarks`."""
 
 import argparse
+import os
 import subprocess
 import sys
 import textwrap
@@ -13,6 +14,7 @@ from pathlib import Path
 from benchmarks.parts import CHECKPOINT, PARTS, Plan
 
 HERE = Path(__file__).parent
+DEFAULT_REPOSITORY = Path(os.environ.get("TRITONIC_REPOSITORY", "model_repository"))
 QUICK = ("direct", "gateway", "alone", "proxies")
 """The parts of a quick look that names none."""
 ABOUT = """\
@@ -43,17 +45,16 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--quick", action="store_true", help=f"a look of minutes: one round of {', '.join(QUICK)}")
     made.add_argument("--rounds", type=_positive, help="how often compared ways take turns (3; quick: 1)")
     made.add_argument("--results", type=Path, default=HERE / "results", help="folder for what is found")
-    made.add_argument("--repository", type=Path, default=Path("model_repository"), help="the model repository")
+    made.add_argument("--repository", type=Path, default=DEFAULT_REPOSITORY, help="the model repository (%(default)s)")
     made.add_argument("--model", default=CHECKPOINT, help="the folder of the model that chats (%(default)s)")
     made.add_argument("--gguf", type=Path, help="its weights for llama.cpp; default: made for the default model")
     return made
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of rounds")
+    return int(text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,6 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         reading.error(f"there is no part {unknown[0]}; parts: {', '.join(PARTS)}")
     names = list(dict.fromkeys(asked.parts)) or list(QUICK if asked.quick else PARTS)
     asked.results.mkdir(parents=True, exist_ok=True)
+    if any(PARTS[name].models for name in names):
+        _provide(asked.repository)
     if len(names) > 1:
         return _each(names, asked)
     from builders.packaged import cache_folder
@@ -75,6 +78,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         asked.repository.resolve(), asked.model, rounds, asked.quick, asked.gguf, cache_folder(), work.resolve()
     )
     return _one(names[0], plan, asked.results)
+
+
+def _provide(repository: Path) -> None:
+    """Build the default models that the repository lacks. What cannot be built is missed by the parts that need it."""
+    from tritonic.default_model import defaults
+
+    for default in defaults(repository):
+        if default.missing(repository):
+            print(f"Building the default model {default.name}; this is done once.", file=sys.stderr)
+            subprocess.run(default.command, stdout=sys.stderr)
 
 
 def _each(names: Sequence[str], asked: argparse.Namespace) -> int:

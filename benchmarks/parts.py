@@ -34,18 +34,26 @@ class Part:
 
     does: str
     run: Callable[[Plan], list[Table]]
+    models: bool = True
+    """Whether it needs the default models."""
+
+
+def _direct(plan: Plan) -> list[Table]:
+    from benchmarks import direct
+
+    return direct.run(plan.repository, plan.model, plan.cache, quick=plan.quick)
 
 
 def _gateway(plan: Plan) -> list[Table]:
-    from benchmarks import perf_analyzer
+    from benchmarks import beside
 
-    return _told(perf_analyzer.run(plan.repository, plan.model, plan.rounds, plan.cache))
+    return beside.run(plan.repository, plan.model, plan.rounds, plan.cache, quick=plan.quick)
 
 
 def _alone(plan: Plan) -> list[Table]:
     from benchmarks import alone
 
-    return alone.run((1, 64) if plan.quick else alone.STREAMS)
+    return alone.run((1, 64), rounds=1) if plan.quick else alone.run()
 
 
 def _proxies(plan: Plan) -> list[Table]:
@@ -99,9 +107,10 @@ def _told(found: str | list[Table]) -> list[Table]:
 
 
 PARTS = {
+    "direct": Part("perf_analyzer over gRPC against the chat, embedding and image models, 1 to 64 at once", _direct),
     "gateway": Part("chats, embeddings and pictures through the gateway ÷ perf_analyzer over gRPC", _gateway),
-    "alone": Part("what the gateway costs in front of a scripted Triton, 1 to 1,024 streams", _alone),
-    "proxies": Part("the gateway and LiteLLM's proxy on the same work, one core each", _proxies),
+    "alone": Part("what the gateway costs in front of a scripted Triton, 1 to 1,024 streams", _alone, models=False),
+    "proxies": Part("the gateway and LiteLLM's proxy on the same work, one core each", _proxies, models=False),
     "throughput": Part("the bare engine, Triton, the gateway and llama.cpp with the same weights", _throughput),
     "prefix": Part("a long prompt that comes again: the time to its first token", _prefix),
     "structures": Part("answers that follow a JSON schema ÷ free ones", _structures),

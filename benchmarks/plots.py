@@ -23,10 +23,11 @@ def draw(tables: Sequence[Table], below: str, path: Path) -> bool:
         return False
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     across = min(2, len(plots))
     down = -(-len(plots) // across)
-    figure = Figure(figsize=(WIDE * across, HIGH * down + 0.3), layout="constrained")
+    figure = Figure(figsize=(WIDE * across, HIGH * down + 0.3), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
     FigureCanvasAgg(figure)
     axes = figure.subplots(down, across, squeeze=False).flatten()
     for each, (table, plot) in zip(axes, plots, strict=False):
@@ -53,9 +54,8 @@ def _draw(axes: "Axes", table: Table, plot: Plot) -> None:
     if plot.log_y:
         axes.set_yscale("log")
     else:
-        axes.set_ylim(bottom=0)
-        axes.margins(y=0.12)
-        axes.set_ylim(bottom=0, top=axes.get_ylim()[1])
+        highest = max((y for points in series.values() for _, y in points), default=1.0)
+        axes.set_ylim(0, 1.15 * max(highest, plot.bar or 0.0) or 1.0)
     if plot.bar is not None:
         axes.axhline(plot.bar, color="black", linewidth=1, linestyle="--", label=f"wanted: {plot.bar:g}")
     axes.set_title(plot.title or table.title, fontsize=10, loc="left", wrap=True)

@@ -113,16 +113,20 @@ class Table:
         return "\n".join(lines)
 
     def _grid(self) -> list[str]:
-        if not self.columns:
+        """The lines of the grid, without columns that are empty throughout."""
+        shown = {n for n in range(len(self.columns)) if not self.rows or any(row[n] is not None for row in self.rows)}
+        if not shown:
             return []
-        right = [all(not isinstance(value, str) for value in self.values(column.name)) for column in self.columns]
+        columns = [column for n, column in enumerate(self.columns) if n in shown]
+        right = [all(not isinstance(value, str) for value in self.values(column.name)) for column in columns]
         lines = [
             "",
-            _line([column.title for column in self.columns]),
+            _line([column.title for column in columns]),
             "|" + "|".join("---:" if each else "---" for each in right) + "|",
         ]
         for row in self.rows:
-            lines.append(_line([column.text(value) for column, value in zip(self.columns, row, strict=True)]))
+            cells = [value for n, value in enumerate(row) if n in shown]
+            lines.append(_line([column.text(value) for column, value in zip(columns, cells, strict=True)]))
         return lines
 
     def document(self) -> dict[str, Any]:

@@ -28,8 +28,9 @@ class Conditions:
         where = [self.machine["processor"], f"{self.machine['cores']} cores", self.machine["memory"]]
         if cards := self.machine.get("cards"):
             where.append(cards)
+        count = f"{self.rounds} rounds" if self.rounds > 1 else "one round"
         quick = "; a quick look, no figures to quote" if self.quick else ""
-        return f"{self.date}, {', '.join(where)}; {', '.join(told)}; {self.rounds} rounds{quick}"
+        return f"{self.date}, {', '.join(where)}; {', '.join(told)}; {count}{quick}"
 
 
 def write(folder: Path, part: str, tables: Sequence[Table], under: Conditions, seconds: float) -> str:

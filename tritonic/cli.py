@@ -189,6 +189,18 @@ def build(context: typer.Context, state: State = Path(".tritonic")) -> None:
             builders(args=context.args, prog_name="tritonic build")
 
 
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    help="Measure Tritonic on this machine, and next to its peers; see `tritonic bench --help`.",
+)
+def bench(context: typer.Context) -> None:
+    """Hand over to the benchmarks' own command."""
+    with _sentences():
+        from tritonic.bench import bench as run
+
+        raise typer.Exit(run(context.args))
+
+
 @train_app.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
     help="Train the model that draws shapes; a run that was broken off goes on. See `tritonic train shapes --help`.",

@@ -1,0 +1,197 @@
+"""Chats, embeddings and pictures through the gateway next to perf_analyzer, which asks the same models over gRPC.
+
+Both keep a number of requests in flight all the time (one that ends is followed by the next), for the same seconds, in
+turns that begin with the other one in each round. Both send the same requests again and again, which a round before the
+measured ones has sent already: perf_analyzer cannot be kept from repeating itself, and the engine remembers the
+beginnings of prompts. Chats generate 64 tokens, greedy, without an end; over gRPC they are sent as the model's own
+template renders them. Rates are those of the requests that ended after the warm-up; a ratio is the median of the
+rounds' ratios. The client of the gateway is a Python process on the same cores, so that its cost counts as well.
+"""
+
+import asyncio
+import itertools
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from benchmarks import perf_analyzer, profiles
+from benchmarks.direct import DRAWS, EMBEDS
+from benchmarks.perf_analyzer import NEW_TOKENS, make_prompts
+from benchmarks.serving import Serving, serving
+from benchmarks.tables import Bar, Column, Plot, Table, Value
+from benchmarks.timings import Figures, Timing, figures
+from builders import config_pbtxt
+
+WARM_UP = 3.0
+GRPC = ("-i", "grpc", "--streaming", "--async", "--max-threads", "4")
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """The same work for both: the tensors of each request, and the body of the same request over HTTP."""
+
+    title: str
+    unit: str
+    model: str
+    at_once: int
+    wanted: float | None
+    """What the ratio is held to."""
+    path: str
+    requests: Sequence[profiles.Request]
+    bodies: Sequence[dict[str, Any]]
+    seconds: float
+    tokens: int = 1
+    """What one answer counts for."""
+
+
+def loads(repository: Path, chat: str) -> list[Load]:
+    """All loads whose models are in the repository; `chat` is the model that chats."""
+    found = [
+        _chats(repository / chat, streams, wanted, seconds)
+        for streams, wanted, seconds in ((1, None, 8.0), (16, 0.97, 18.0))
+    ]
+    texts = [request["text"]["content"][0] for request in profiles.load("embedding").requests]
+    for gathered, at_once in ((1, 16), (16, 4)):
+        groups = [texts[start : start + gathered] for start in range(0, len(texts), gathered)]
+        title = f"embeddings, {gathered} text{'s' * (gathered > 1)} a request"
+        requests = [{"text": {"content": group, "shape": [gathered]}} for group in groups]
+        bodies = [{"model": EMBEDS, "input": group, "encoding_format": "base64"} for group in groups]
+        found.append(
+            Load(title, "texts/s", EMBEDS, at_once, 0.9, "/v1/embeddings", requests, bodies, 8.0, tokens=gathered)
+        )
+    drawn = profiles.load("image").requests
+    bodies = [
+        {"model": DRAWS, "response_format": "b64_json", **{name: value for name, (value,) in request.items()}}
+        for request in drawn
+    ]
+    found.append(Load("pictures", "pictures/s", DRAWS, 4, 0.98, "/v1/images/generations", drawn, bodies, 12.0))
+    return [load for load in found if (repository / load.model).is_dir()]
+
+
+def _chats(folder: Path, streams: int, wanted: float | None, seconds: float) -> Load:
+    prompts = make_prompts(folder / "1" / "tokenizer.json")
+    rendered = _rendered(folder, prompts)
+    sampling = {"max_tokens": NEW_TOKENS, "temperature": 0, "ignore_eos": True}
+    requests = [
+        {"text_input": [text], "sampling_parameters": [json.dumps(sampling)], "stream": [True]} for text in rendered
+    ]
+    bodies = [
+        {"model": folder.name, "messages": [{"role": "user", "content": prompt}], "stream": True, **sampling}
+        for prompt in prompts
+    ]
+    title = f"chats, {streams} stream{'s' * (streams > 1)}"
+    path = "/v1/chat/completions"
+    return Load(title, "tokens/s", folder.name, streams, wanted, path, requests, bodies, seconds, NEW_TOKENS)
+
+
+def _rendered(folder: Path, prompts: Sequence[str]) -> list[str]:
+    """What the gateway makes of one message of the user's for this model."""
+    from gateway.operations.chat import Chat, Message
+    from gateway.prompting.conversation import lower
+
+    config = config_pbtxt.parse((folder / "config.pbtxt").read_text())
+    parameters = {name: value.string_value for name, value in config.parameters.items()}
+    chats = [Chat(model=folder.name, messages=(Message(role="user", content=text),)) for text in prompts]
+    return [str(lower(chat, parameters)[0].prompt) for chat in chats]
+
+
+def through_gateway(running: Serving, load: Load, seconds: float) -> list[Timing]:
+    """Ask over HTTP for so many seconds. Raises `RuntimeError` where an answer is not as it should be."""
+    return asyncio.run(_through_gateway(f"{running.gateway_url}{load.path}", load, seconds))
+
+
+async def _through_gateway(url: str, load: Load, seconds: float) -> list[Timing]:
+    found: list[Timing] = []
+    start = time.perf_counter()
+    bodies = itertools.cycle([(json.dumps(body).encode(), bool(body.get("stream"))) for body in load.bodies])
+    kind = {"content-type": "application/json"}
+
+    async def one_after_another(session: aiohttp.ClientSession) -> None:
+        for body, streamed in bodies:
+            began, last = time.perf_counter(), b""
+            arrivals: list[float] = []
+            async with session.post(url, data=body, headers=kind) as response:
+                if response.status != 200:
+                    raise RuntimeError(f"{response.status} {(await response.text())[:300]}")
+                if streamed:
+                    async for line in response.content:
+                        last = line.strip() or last
+                        arrivals += [] if arrivals else [time.perf_counter()]
+                    if last != b"data: [DONE]":
+                        raise RuntimeError(f"A stream ended with {last[:300]!r}")
+                else:
+                    await response.read()
+            found.append(Timing(began, (*arrivals, time.perf_counter()), load.tokens))
+            if time.perf_counter() - start > seconds:
+                return
+
+    timeout = aiohttp.ClientTimeout(total=300)
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as session:
+        await asyncio.gather(*(one_after_another(session) for _ in range(load.at_once)))
+    return found
+
+
+def directly(program: perf_analyzer.Program, running: Serving, load: Load, seconds: float) -> list[Timing]:
+    """Ask over gRPC for so many seconds."""
+    options = ("-u", running.triton_url, "-m", load.model, *GRPC)
+    return perf_analyzer.measure(program, options, load.requests, load.at_once, seconds, load.tokens)
+
+
+def measure(
+    ways: Mapping[str, Callable[[float], list[Timing]]], seconds: float, rounds: int
+) -> list[dict[str, Figures]]:
+    """The figures of each way, round by round; the first round only warms up."""
+    found = []
+    for number in range(rounds + 1):
+        order = list(ways)[:: -1 if number % 2 else 1]
+        each = {name: figures(ways[name](seconds + WARM_UP), WARM_UP, seconds) for name in order}
+        found += [each] if number else []
+    return found
+
+
+def run(repository: Path, model: str, rounds: int, cache: Path, *, quick: bool = False) -> list[Table]:
+    """Measure, and return the table. Raises `RuntimeError` with what went wrong."""
+    program = perf_analyzer.program(cache)
+    columns = (
+        Column("work"),
+        Column("in flight"),
+        Column("unit"),
+        Column("perf_analyzer", digits=1),
+        Column("gateway", digits=1),
+        Column("ratio", digits=3),
+        Column("rounds", digits=2),
+    )
+    rows: list[tuple[Value, ...]] = []
+    bars, details = [], {}
+    with serving(repository, model) as running:
+        for load in loads(repository, model):
+            if quick and load.wanted is None:
+                continue
+            ways = {"direct": partial(directly, program, running, load)}
+            ways["gateway"] = partial(through_gateway, running, load)
+            pairs = measure(ways, load.seconds / (2 if quick else 1), rounds)
+            ratios = [pair["gateway"]["tokens/s"] / pair["direct"]["tokens/s"] for pair in pairs]
+            rates = [statistics.median(pair[way]["tokens/s"] for pair in pairs) for way in ways]
+            rows.append((load.title, load.at_once, load.unit, *rates, statistics.median(ratios), ratios))
+            details[load.title] = pairs
+            if load.wanted is not None:
+                name = f"gateway ÷ perf_analyzer, {load.title}"
+                bars.append(Bar(name, statistics.median(ratios), load.wanted))
+    return [
+        Table(
+            "Through the gateway, and perf_analyzer straight to Triton",
+            columns,
+            rows,
+            plots=(Plot("work", ("ratio",), title="Rate through the gateway ÷ perf_analyzer's", kind="bars", bar=1.0),),
+            bars=tuple(bars),
+            versions={"perf_analyzer": perf_analyzer.VERSION},
+            details={"rounds": details},
+        )
+    ]

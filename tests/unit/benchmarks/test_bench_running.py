@@ -1,0 +1,116 @@
+"""The command around the parts: what it refuses, and what is left of a run in which a part fails."""
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+
+from benchmarks import __main__ as command
+from benchmarks.parts import PARTS, Part, Plan
+from benchmarks.tables import Bar, Column, Plot, Table
+
+RATES = Table(
+    "Rates",
+    (Column("streams"), Column("way"), Column("rate", "tokens/s", 1)),
+    [(1, "ours", 10.0), (1, "theirs", 5.0), (16, "ours", 40.0), (16, "theirs", 8.0)],
+    plots=(Plot("streams", ("rate",), by="way", log_x=True, bar=20.0), Plot("way", ("rate",), kind="bars")),
+    bars=(Bar("times theirs", 5.0, 4.0), Bar("lost", 2.0, 0.0, "at most", digits=0)),
+    versions={"theirs": "1.2.3"},
+)
+
+
+def works(plan: Plan) -> list[Table]:
+    return [RATES]
+
+
+def fails(plan: Plan) -> list[Table]:
+    raise SystemExit(f"{Path.home()}/peer could not be installed:\nno network")
+
+
+@pytest.fixture(autouse=True)
+def parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(PARTS):
+        monkeypatch.delitem(PARTS, name)
+    monkeypatch.setitem(PARTS, "works", Part("what works", works, models=False))
+    monkeypatch.setitem(PARTS, "fails", Part("what fails", fails, models=False))
+
+
+def test_a_part_leaves_markdown_json_and_a_picture(tmp_path: Path) -> None:
+    assert command.main(["works", "--rounds", "2", "--results", str(tmp_path)]) == 0
+    text = (tmp_path / "works.md").read_text()
+    assert "| 16 | theirs | 8.0 |" in text
+    assert "| times theirs | ≥ 4 | 5.000 | yes |" in text
+    assert "theirs 1.2.3" in text and "2 rounds" in text
+    document = json.loads((tmp_path / "works.json").read_text())
+    assert document["rounds"] == 2 and not document["quick"]
+    assert document["versions"]["theirs"] == "1.2.3"
+    assert document["tables"][0]["rows"][3] == {"streams": 16, "way": "theirs", "rate": 8.0}
+    assert document["machine"]["cores"]
+    assert (tmp_path / "works.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_part_that_fails_is_told_and_keeps_what_others_found(tmp_path: Path) -> None:
+    results = ["--results", str(tmp_path)]
+    assert command.main(["works", *results]) == 0
+    assert command.main(["fails", *results]) == 1
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["failed"] == {"fails": "SystemExit: ~/peer could not be installed:"}
+    assert [(bar["part"], bar["name"], bar["met"]) for bar in summary["bars"]] == [
+        ("works", "times theirs", True),
+        ("works", "lost", False),
+    ]
+    text = (tmp_path / "README.md").read_text()
+    assert "**fails failed:** SystemExit: ~/peer could not be installed:" in text
+    assert "| lost | ≤ 0 | 2 | **no** |" in text
+    # It stays failed until it is run again.
+    assert command.main(["works", *results]) == 0
+    assert "fails failed" in (tmp_path / "README.md").read_text()
+
+
+def test_a_part_that_works_again_is_no_longer_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = ["--results", str(tmp_path)]
+    assert command.main(["fails", *results]) == 1
+    monkeypatch.setitem(PARTS, "fails", Part("what failed", works, models=False))
+    assert command.main(["fails", *results]) == 0
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["failed"] == {}
+    assert summary["not run"] == ["works"]
+
+
+def test_nothing_that_is_written_names_this_machine(tmp_path: Path) -> None:
+    assert command.main(["works", "--results", str(tmp_path)]) == 0
+    private = (f"{Path.home()}/", str(Path.cwd()), str(tmp_path), socket.gethostname())
+    written = [path for path in tmp_path.iterdir() if path.suffix in {".md", ".json"}]
+    assert len(written) == 4
+    for path in written:
+        text = path.read_text()
+        assert not [each for each in private if each in text]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["nothing"], "there is no part nothing; parts: works, fails"),
+        (["works", "--rounds", "0"], "'0' is no number of rounds"),
+        (["works", "--rounds", "few"], "'few' is no number of rounds"),
+        (["--fast"], "unrecognized arguments: --fast"),
+    ],
+)
+def test_what_is_not_understood_is_refused(
+    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        command.main([*arguments, "--results", str(tmp_path / "none")])
+    assert ended.value.code == 2
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
+def test_help_says_what_each_part_measures(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        command.main(["--help"])
+    assert ended.value.code == 0
+    told = capsys.readouterr().out
+    assert "works       what works" in told
+    assert "Exit status: 0" in told

@@ -1,0 +1,53 @@
+"""`tritonic bench` where the benchmarks, or what they need, are missing."""
+
+import importlib.util
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tritonic import bench
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_without_a_checkout_it_says_where_the_benchmarks_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "__file__", str(tmp_path / "site-packages" / "tritonic" / "bench.py"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(bench.BenchError, match="the project's folder `benchmarks`, which the package leaves out"):
+        bench.bench(["--help"])
+
+
+def test_a_checkout_that_is_the_current_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "__file__", str(tmp_path / "site-packages" / "tritonic" / "bench.py"))
+    monkeypatch.chdir(ROOT)
+    assert bench.checkout() == ROOT
+
+
+def test_missing_packages_are_named_with_the_command_that_installs_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    lacking = {"matplotlib", "xllamacpp"}
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in lacking else find(name))
+    with pytest.raises(bench.BenchError) as failure:
+        bench.bench(["direct"])
+    assert str(failure.value).splitlines() == [
+        "The benchmarks need matplotlib, xllamacpp:",
+        f"pip install -e '{ROOT}[embedded,build,bench]' -c {ROOT / 'constraints.txt'}",
+    ]
+
+
+def test_what_is_needed_is_in_the_extras_that_are_named() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    installed = {*project["dependencies"], *extras["embedded"], *extras["build"], *extras["bench"]}
+    assert set(bench.NEEDED.values()) <= installed
+
+
+def test_the_command_hands_over_with_its_exit_status() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "tritonic", "bench", "nothing"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ran.returncode == 2
+    assert "there is no part nothing" in ran.stderr
