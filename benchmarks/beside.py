@@ -166,6 +166,7 @@ def run(repository: Path, model: str, rounds: int, cache: Path, *, quick: bool =
         Column("perf_analyzer", digits=1),
         Column("gateway", digits=1),
         Column("ratio", digits=3),
+        Column("wanted", digits=2),
         Column("rounds", digits=2),
     )
     rows: list[tuple[Value, ...]] = []
@@ -179,7 +180,7 @@ def run(repository: Path, model: str, rounds: int, cache: Path, *, quick: bool =
             pairs = measure(ways, load.seconds / (2 if quick else 1), rounds)
             ratios = [pair["gateway"]["tokens/s"] / pair["direct"]["tokens/s"] for pair in pairs]
             rates = [statistics.median(pair[way]["tokens/s"] for pair in pairs) for way in ways]
-            rows.append((load.title, load.at_once, load.unit, *rates, statistics.median(ratios), ratios))
+            rows.append((load.title, load.at_once, load.unit, *rates, statistics.median(ratios), load.wanted, ratios))
             details[load.title] = pairs
             if load.wanted is not None:
                 name = f"gateway ÷ perf_analyzer, {load.title}"
@@ -189,7 +190,7 @@ def run(repository: Path, model: str, rounds: int, cache: Path, *, quick: bool =
             "Through the gateway, and perf_analyzer straight to Triton",
             columns,
             rows,
-            plots=(Plot("work", ("ratio",), title="Rate through the gateway ÷ perf_analyzer's", kind="bars", bar=1.0),),
+            plots=(Plot("work", ("ratio", "wanted"), title="Rate through the gateway ÷ perf_analyzer's", kind="bars"),),
             bars=tuple(bars),
             versions={"perf_analyzer": perf_analyzer.VERSION},
             details={"rounds": details},

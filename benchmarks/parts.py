@@ -50,6 +50,12 @@ def _gateway(plan: Plan) -> list[Table]:
     return beside.run(plan.repository, plan.model, plan.rounds, plan.cache, quick=plan.quick)
 
 
+def _aiperf(plan: Plan) -> list[Table]:
+    from benchmarks import aiperf
+
+    return aiperf.run(plan.repository, plan.model, plan.rounds, plan.cache, quick=plan.quick)
+
+
 def _alone(plan: Plan) -> list[Table]:
     from benchmarks import alone
 
@@ -109,6 +115,7 @@ def _told(found: str | list[Table]) -> list[Table]:
 PARTS = {
     "direct": Part("perf_analyzer over gRPC against the chat, embedding and image models, 1 to 64 at once", _direct),
     "gateway": Part("chats, embeddings and pictures through the gateway ÷ perf_analyzer over gRPC", _gateway),
+    "aiperf": Part("chats through the gateway, asked by AIPerf ÷ perf_analyzer over gRPC: also first tokens", _aiperf),
     "alone": Part("what the gateway costs in front of a scripted Triton, 1 to 1,024 streams", _alone, models=False),
     "proxies": Part("the gateway and LiteLLM's proxy on the same work, one core each", _proxies, models=False),
     "throughput": Part("the bare engine, Triton, the gateway and llama.cpp with the same weights", _throughput),

@@ -40,6 +40,8 @@ def draw(tables: Sequence[Table], below: str, path: Path) -> bool:
 
 
 def _draw(axes: "Axes", table: Table, plot: Plot) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator
+
     series = _series(table, plot)
     if plot.kind == "bars":
         _bars(axes, series, table, plot)
@@ -53,6 +55,9 @@ def _draw(axes: "Axes", table: Table, plot: Plot) -> None:
         axes.minorticks_off()
     if plot.log_y:
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+        axes.minorticks_off()
     else:
         highest = max((y for points in series.values() for _, y in points), default=1.0)
         axes.set_ylim(0, 1.15 * max(highest, plot.bar or 0.0) or 1.0)
@@ -91,7 +96,10 @@ def _bars(axes: "Axes", series: dict[str, list[tuple[Any, float]]], table: Table
         places = [groups.index(x) + (number - (len(series) - 1) / 2) * width for x, _ in points]
         drawn = axes.bar(places, [y for _, y in points], width * 0.92, label=name, color=COLOURS[number % len(COLOURS)])
         form = f"%.{digits[plot.columns[min(number, len(plot.columns) - 1)]]}f"
-        axes.bar_label(drawn, fmt=form, fontsize=7, padding=2)
+        if plot.bar is None:
+            axes.bar_label(drawn, fmt=form, fontsize=7, padding=2)
+        else:  # out of the way of the line across
+            axes.bar_label(drawn, fmt=form, fontsize=7, label_type="center", color="white")
     axes.set_xticks(range(len(groups)), [_folded(str(group)) for group in groups])
 
 
