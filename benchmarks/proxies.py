@@ -1,133 +1,248 @@
 """Our gateway and LiteLLM's proxy doing the same work: one core each, the same client, models that cost little.
 
 LiteLLM is installed from PyPI into an environment of its own, in the cache folder, and stands in front of an
-OpenAI-compatible stub; the gateway stands in front of a scripted Triton that says the same. Round by round both take
-turns. Ratios are medians of the rounds' ratios.
+OpenAI-compatible stub; the gateway stands in front of a scripted Triton that says the same. Each proxy is one process
+on the first core; the models and the client, which are not measured, share the others. Round by round both take turns.
+Ratios are medians of the rounds' ratios; CPU time is that of the proxy's processes, over all rounds.
+
+LiteLLM is set up as its documentation advises for production where that makes it faster: one worker for one core, logs
+of errors alone, no database, no callbacks, no cost map from the network, `LITELLM_MODE=PRODUCTION`, uvicorn with uvloop
+and with httptools, which its own requirements leave out. Neither of the two asks for keys.
+
+*Added* is what a client waits for its first token beyond what a client of the same model waits without the proxy, while
+each stream gets a token every 20 ms.
 """
 
 import asyncio
 import contextlib
 import os
 import statistics
-import subprocess
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-
-import httpx
 
 from benchmarks import alone
 from benchmarks.flows import Flow, body, flow
+from benchmarks.installing import Program, child, cpu_seconds, megabytes, wait_until_up
 from benchmarks.scripted import MODEL
-from benchmarks.tables import Bar, Column, Plot, Table
+from benchmarks.tables import Bar, Column, Plot, Table, Value
+from benchmarks.timings import percentile
 from tritonic.ports import free_ports
 
-VERSION = "1.106.2"
-AT_ONCE, TOKENS, STREAMS, REQUESTS = 16, 64, 48, 300
+LITELLM = Program("litellm[proxy]", "1.106.2", more=("httptools==0.9.0",))
+PACED = "paced"
+AT_ONCE = (1, 16, 64)
+BAR_AT = 16
+TOKENS, PACED_TOKENS = 64, 16
+WHOLE = {1: 200, 16: 400, 64: 400}
+"""Requests without streaming, by how many are open at once."""
+STREAMED = {1: 32, 16: 64, 64: 128}
+SLOWLY = {1: 12, 16: 64, 64: 128}
+"""Streams at a pace."""
+OURS, THEIRS = "Tritonic", "LiteLLM"
 _CONFIG = """\
 model_list:
   - model_name: {model}
     litellm_params: {{model: openai/{model}, api_base: "{url}/v1", api_key: none}}
-litellm_settings: {{telemetry: false}}
+  - model_name: {paced}
+    litellm_params: {{model: openai/{paced}, api_base: "{paced_url}/v1", api_key: none}}
+litellm_settings: {{telemetry: false, set_verbose: false}}
 """
+_ENVIRONMENT = {
+    "LITELLM_LOG": "ERROR",
+    "LITELLM_MODE": "PRODUCTION",
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
+    "NO_PROXY": "*",
+}
 
 
-def installed(cache: Path) -> Path:
-    """The command `litellm`, installed where it is not yet. Raises `CalledProcessError`."""
-    home = cache / "peers" / f"litellm-{VERSION}"
-    command = home / "bin" / "litellm"
-    if not command.exists():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", home], check=True)
-        wanted = f"litellm[proxy]=={VERSION}"
-        pip = [home / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wanted]
-        subprocess.run(pip, check=True)
-    return command
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A proxy in front of a model."""
+
+    url: str
+    cpu: Callable[[], float]
+    """Seconds of CPU time so far."""
+    megabytes: Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class LiteLLM:
+    """The proxy, and what stands behind it."""
+
+    way: Way
+    paced_url: str
+    """The stub that answers at a pace, without the proxy."""
+
+
+@dataclass(slots=True)
+class Load:
+    """One kind of load on one proxy, over the rounds."""
+
+    rates: list[float] = field(default_factory=list)
+    """Requests/s or tokens/s."""
+    cpu: float = 0.0
+    units: int = 0
+    """What the rates count, over all rounds."""
+    megabytes: float = 0.0
+
+    @property
+    def cpu_each(self) -> float:
+        """Seconds of CPU time for each request, or token."""
+        return self.cpu / self.units
+
+
+Loads = dict[int, dict[str, Load]]
+"""By how many are open at once, and by proxy."""
+Added = dict[int, dict[str, list[tuple[float, float]]]]
+"""Likewise, of each round the p50 and p99 of what was added, in seconds."""
 
 
 @contextlib.contextmanager
-def _child(command: list[str | Path], cores: set[int], log: Path, **env: str) -> Iterator[subprocess.Popen[bytes]]:
-    with log.open("wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, env=os.environ | env)
-    os.sched_setaffinity(process.pid, cores)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 180
-    while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(httpx.HTTPError):
-            if httpx.get(url, trust_env=False).status_code == 200:
-                return
-        time.sleep(0.5)
-    raise SystemExit(f"{url} does not answer:\n{log.read_text()[-2000:]}")
-
-
-@contextlib.contextmanager
-def litellm(cache: Path, folder: Path) -> Iterator[str]:
-    """LiteLLM's proxy on the first core, in front of the stub on the others; gives its URL."""
+def litellm(cache: Path, folder: Path) -> Iterator[LiteLLM]:
+    """LiteLLM's proxy on the first core, in front of stubs on the others."""
     first, *others = sorted(os.sched_getaffinity(0))
     rest = set(others) or {first}
-    stub, port = free_ports(2)
+    commands = LITELLM.installed(cache)
+    port, *stubs = free_ports(3)
+    urls = [f"http://127.0.0.1:{each}" for each in stubs]
     config = folder / "litellm.yaml"
-    config.write_text(_CONFIG.format(model=MODEL, url=f"http://127.0.0.1:{stub}"))
-    command = [installed(cache), "--config", config, "--host", "127.0.0.1", "--port", str(port), "--num_workers", "1"]
+    config.write_text(_CONFIG.format(model=MODEL, url=urls[0], paced=PACED, paced_url=urls[1]))
+    command: list[str | Path] = [commands / "litellm", "--config", config, "--host", "127.0.0.1", "--port", str(port)]
     with contextlib.ExitStack() as stack:
-        behind = [sys.executable, "-m", "benchmarks.stub", "--port", str(stub)]
-        process = stack.enter_context(_child(behind, rest, folder / "stub.log"))
-        _wait(f"http://127.0.0.1:{stub}/v1/models", process, folder / "stub.log")
+        for stub, every in zip(stubs, (0.0, alone.PACE), strict=True):
+            log = folder / f"stub-{every}.log"
+            behind = [sys.executable, "-m", "benchmarks.stub", "--port", str(stub), "--every", str(every)]
+            process = stack.enter_context(child(behind, log, rest))
+            wait_until_up(f"http://127.0.0.1:{stub}/v1/models", process, log)
         log = folder / "litellm.log"
-        quiet = {
-            "LITELLM_LOG": "ERROR",
-            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-            "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
-            "NO_PROXY": "*",
-        }
-        process = stack.enter_context(_child(command, {first}, log, **quiet))
+        process = stack.enter_context(child([*command, "--num_workers", "1"], log, {first}, _ENVIRONMENT))
         url = f"http://127.0.0.1:{port}"
-        _wait(f"{url}/health/liveliness", process, log)
-        yield url
+        wait_until_up(f"{url}/health/liveliness", process, log)
+        yield LiteLLM(Way(url, lambda: cpu_seconds(process), lambda: megabytes(process)), urls[1])
 
 
 def run(cache: Path, folder: Path, rounds: int) -> list[Table]:
-    """Start both, measure, and return the table."""
-    rates: dict[str, dict[str, list[float]]] = {}
-    with litellm(cache, folder) as theirs, alone.front() as ours:
-        for number in range(rounds + 1):
-            for name, url in (("ours", ours.url), ("LiteLLM", theirs))[:: 1 if number % 2 else -1]:
-                whole = asyncio.run(flow(url, body(MODEL, 1, stream=False), AT_ONCE, REQUESTS))
-                streamed = asyncio.run(flow(url, body(MODEL, TOKENS, stream=True), AT_ONCE, STREAMS))
-                if number:
-                    for what, rate in _rates(whole, streamed).items():
-                        rates.setdefault(what, {}).setdefault(name, []).append(rate)
-    return [_table(rates)]
+    """Start both, measure, and return the tables. Raises `SystemExit` where answers are missing."""
+    whole: Loads = {count: {OURS: Load(), THEIRS: Load()} for count in AT_ONCE}
+    streamed: Loads = {count: {OURS: Load(), THEIRS: Load()} for count in AT_ONCE}
+    added: Added = {count: {OURS: [], THEIRS: []} for count in AT_ONCE}
+    with litellm(cache, folder) as theirs:
+        with alone.front() as ours:
+            ways = {OURS: Way(ours.url, ours.seconds, ours.megabytes), THEIRS: theirs.way}
+            for number in range(rounds + 1):
+                for name in _order(number):
+                    for count in AT_ONCE:
+                        _load(ways[name], whole[count][name], 1, count, WHOLE[count], number)
+                        _load(ways[name], streamed[count][name], TOKENS, count, STREAMED[count], number)
+        with alone.front(alone.PACE) as slow:
+            for number in range(rounds + 1):
+                for name in _order(number):
+                    for count in AT_ONCE:
+                        found = _ours_added(slow, count) if name == OURS else _theirs_added(theirs, count)
+                        if number:
+                            added[count][name].append(found)
+    return tables(whole, streamed, added)
 
 
-def _rates(whole: Flow, streamed: Flow) -> dict[str, float]:
-    for seen, wanted in ((whole, REQUESTS), (streamed, STREAMS * TOKENS)):
-        assert not seen.faults, seen.faults[:3]
-        assert seen.tokens == wanted, f"{seen.tokens} of {wanted} tokens came"
-    return {"requests/s, whole": REQUESTS / whole.seconds, "tokens/s, streamed": streamed.tokens / streamed.seconds}
+def _order(number: int) -> Sequence[str]:
+    return (OURS, THEIRS)[:: 1 if number % 2 else -1]
 
 
-def _table(rates: dict[str, dict[str, list[float]]]) -> Table:
-    columns = (Column("at once, one core"), Column("ours"), Column("LiteLLM"), Column("ratio", digits=1))
-    rows, bars = [], []
-    for what, each in rates.items():
-        ratio = statistics.median(a / b for a, b in zip(each["ours"], each["LiteLLM"], strict=True))
-        ours, theirs = (statistics.median(each[name]) for name in ("ours", "LiteLLM"))
-        rows.append((what, ours, theirs, ratio))
-        bars.append(Bar(f"LiteLLM's proxy, times its {what}", ratio, 5, digits=1))
+def _load(way: Way, load: Load, tokens: int, count: int, requests: int, number: int) -> None:
+    """Ask; the first round only warms up."""
+    before = way.cpu()
+    seen = _flow(way.url, MODEL, tokens, count, requests, stream=tokens > 1)
+    if number:
+        load.rates.append(seen.tokens / seen.seconds)
+        load.cpu += way.cpu() - before
+        load.units += seen.tokens
+        load.megabytes = max(load.megabytes, way.megabytes())
+
+
+def _flow(url: str, model: str, tokens: int, count: int, requests: int, *, stream: bool = True) -> Flow:
+    seen = asyncio.run(flow(url, body(model, tokens, stream=stream), count, requests))
+    if seen.faults or seen.tokens != requests * tokens:
+        raise SystemExit(f"{seen.tokens} of {requests * tokens} tokens came from {url}: {seen.faults[:3]}")
+    return seen
+
+
+def _ours_added(to: alone.Front, count: int) -> tuple[float, float]:
+    base = alone.direct(to.triton, count, PACED_TOKENS, SLOWLY[count])
+    return _beyond(_flow(to.url, MODEL, PACED_TOKENS, count, SLOWLY[count]).first, base)
+
+
+def _theirs_added(to: LiteLLM, count: int) -> tuple[float, float]:
+    base = _flow(to.paced_url, PACED, PACED_TOKENS, count, SLOWLY[count]).first
+    return _beyond(_flow(to.way.url, PACED, PACED_TOKENS, count, SLOWLY[count]).first, base)
+
+
+def _beyond(first: Sequence[float], base: Sequence[float]) -> tuple[float, float]:
+    p50, p99 = (percentile(first, share) - percentile(base, share) for share in (0.5, 0.99))
+    return p50, p99
+
+
+def tables(whole: Loads, streamed: Loads, added: Added) -> list[Table]:
+    """Write down what was found."""
+    title = "Tritonic's gateway and LiteLLM's proxy, one core each"
+    made = [
+        _loads(f"{title}: answers without streaming", whole, "requests/s", "CPU per request", "ms", 1e3),
+        _loads(f"{title}: streams", streamed, "tokens/s", "CPU per token", "µs", 1e6),
+    ]
+    rows: list[tuple[Value, ...]] = []
+    for count, ways in added.items():
+        medians = [statistics.median(each[place] for each in ways[name]) for place in (0, 1) for name in (OURS, THEIRS)]
+        rows.append((count, *(1000 * value for value in medians)))
+    columns = [Column(f"{name}, {share}", "ms", 1) for share in ("p50", "p99") for name in (OURS, THEIRS)]
+    made.append(
+        Table(
+            f"{title}: added time to the first token, a token every {1000 * alone.PACE:.0f} ms",
+            (Column("at once"), *columns),
+            rows,
+            plots=(Plot("at once", tuple(column.name for column in columns[:2]), log_x=True, log_y=True),),
+            versions={"LiteLLM": LITELLM.version},
+            details={"rounds": {str(count): ways for count, ways in added.items()}},
+        )
+    )
+    return made
+
+
+def _loads(title: str, loads: Loads, rate: str, cpu: str, unit: str, size: float) -> Table:
+    rows: list[tuple[Value, ...]] = []
+    bars = []
+    for count, ways in loads.items():
+        ours, theirs = ways[OURS], ways[THEIRS]
+        ratios = [a / b for a, b in zip(ours.rates, theirs.rates, strict=True)]
+        ratio = statistics.median(ratios)
+        rates = [statistics.median(each.rates) for each in (ours, theirs)]
+        costs = [size * each.cpu_each for each in (ours, theirs)]
+        rows.append((count, *rates, ratio, *costs, costs[1] / costs[0], ours.megabytes, theirs.megabytes, ratios))
+        if count == BAR_AT:
+            bars.append(Bar(f"{rate} ÷ LiteLLM's proxy, {count} at once", ratio, 5.0, digits=1))
+    columns = (
+        Column("at once"),
+        Column(OURS, rate),
+        Column(THEIRS, rate),
+        Column("ratio", digits=1),
+        Column(f"{cpu}, {OURS}", unit, 2 if unit == "ms" else 0),
+        Column(f"{cpu}, {THEIRS}", unit, 2 if unit == "ms" else 0),
+        Column("LiteLLM ÷ Tritonic", digits=1),
+        Column(f"memory, {OURS}", "MB"),
+        Column(f"memory, {THEIRS}", "MB"),
+        Column("rounds", digits=1),
+    )
     return Table(
-        f"{AT_ONCE} at once, one core",
+        title,
         columns,
         rows,
-        plots=(Plot(columns[0].name, ("ours", "LiteLLM"), kind="bars"),),
+        plots=(Plot("at once", (OURS, THEIRS), log_x=True, log_y=True),),
         bars=tuple(bars),
-        versions={"LiteLLM": VERSION},
-        details={"rounds": rates},
+        versions={"LiteLLM": LITELLM.version},
+        details={"rates": {str(count): _rates(ways) for count, ways in loads.items()}},
     )
+
+
+def _rates(ways: Mapping[str, Load]) -> dict[str, list[float]]:
+    return {name: load.rates for name, load in ways.items()}
