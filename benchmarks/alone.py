@@ -2,8 +2,9 @@
 
 The gateway runs on one core; the scripted model and the client, which are not measured, share the others. CPU time is
 that of the gateway's processes, so neither of the two is in it. *Saturated*: tokens come as fast as they are taken.
-*Paced*: each stream gets a token every 20 ms. The added time is what a client of the gateway waits for its first token
-beyond what a client of the same model waits over gRPC, measured side by side.
+*Paced*: each stream gets a token at a set rate, and the streams begin evenly spread over the time of one. The added
+time is what a client of the gateway waits for its first token beyond what a client of the same model waits over gRPC,
+in the same run. The rates are chosen so that the scripted model and the client are not what is measured.
 """
 
 import asyncio
@@ -15,21 +16,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import grpc
 import psutil
 from tritonclient.grpc import service_pb2 as pb
-from tritonclient.grpc import service_pb2_grpc as rpc
 
 from benchmarks.flows import Flow, body, flow
 from benchmarks.scripted import MODEL, scripted
 from benchmarks.serving import wait_models
 from benchmarks.tables import Bar, Column, Plot, Table, Value
+from gateway.rpc.channel import Channel
 from tritonic.gateway_process import GatewayProcess
 from tritonic.ports import free_ports
 
 STREAMS = (1, 16, 64, 256, 1024)
 TOKENS = 128
 PACE = 0.02
+PACES = ((1, 0.001, 2000), (1, PACE, TOKENS), (16, PACE, TOKENS), (64, PACE, TOKENS), (256, 0.08, 32), (1024, 0.32, 32))
+"""Streams, seconds between the tokens of each, and how many of them: never more than 3,200 a second in all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +89,15 @@ def front(every: float = 0.0, together: int = 1) -> Iterator[Front]:
         yield Front(gateway.url, triton, process)
 
 
-def load(to: Front, streams: int, tokens: int, requests: int, *, stream: bool = True) -> Row:
+def load(to: Front, streams: int, tokens: int, requests: int, *, stream: bool = True, spread: float = 0.0) -> Row:
     """Run one load."""
     before = to.seconds()
-    seen = asyncio.run(flow(to.url, body(MODEL, tokens, stream=stream), streams, requests))
+    seen = asyncio.run(flow(to.url, body(MODEL, tokens, stream=stream), streams, requests, spread))
     return Row(streams, seen, to.seconds() - before, to.megabytes())
 
 
-def direct(triton: str, streams: int, tokens: int, requests: int) -> list[float]:
-    """Seconds to the first token over gRPC, without the gateway."""
+def direct(triton: str, streams: int, tokens: int, requests: int, spread: float = 0.0) -> list[float]:
+    """Seconds to the first token over gRPC, without the gateway, by the leanest client there is: the gateway's own."""
     asked = pb.ModelInferRequest(model_name=MODEL)
     sampling = b'{"max_tokens": %d}' % tokens
     for name, kind, raw in (
@@ -105,24 +107,24 @@ def direct(triton: str, streams: int, tokens: int, requests: int) -> list[float]
     ):
         asked.inputs.add(name=name, datatype=kind, shape=[1])
         asked.raw_input_contents.append(raw)
+    message = asked.SerializeToString()
     first: list[float] = []
     left = iter(range(requests))
 
-    async def one(stub: rpc.GRPCInferenceServiceStub) -> None:
+    async def one(channel: Channel, number: int) -> None:
+        await asyncio.sleep(spread * number / streams)
         for _ in left:
             began, waiting = time.monotonic(), True
-            call = stub.ModelStreamInfer()
-            await call.write(asked)
-            await call.done_writing()
-            async for _message in call:
+            call = await channel.call("/inference.GRPCInferenceService/ModelStreamInfer", message, idle=60)
+            while await call.read() is not None:
                 if waiting:
                     first.append(time.monotonic() - began)
                     waiting = False
 
     async def run() -> None:
-        async with grpc.aio.insecure_channel(triton, options=[("grpc.enable_http_proxy", 0)]) as channel:
-            stub = rpc.GRPCInferenceServiceStub(channel)
-            await asyncio.gather(*(one(stub) for _ in range(streams)))
+        channel = Channel(triton)
+        await asyncio.gather(*(one(channel, number) for number in range(streams)))
+        await channel.close()
 
     asyncio.run(run())
     return first
@@ -133,74 +135,109 @@ def percentile(values: list[float], share: float) -> float:
     return sorted(values)[min(len(values) - 1, int(share * len(values)))]
 
 
-def run(streams: tuple[int, ...] = STREAMS) -> list[Table]:
-    """Measure everything, and return the tables."""
+def run(streams: tuple[int, ...] = STREAMS, rounds: int = 4) -> list[Table]:
+    """Measure everything, and return the tables; each paced stream makes so many requests as there are `rounds`."""
     found = []
-    for name, every, together in (
-        ("saturated, a token a message", 0.0, 1),
-        ("saturated, four tokens a message", 0.0, 4),
-        (f"paced, a token every {1000 * PACE:.0f} ms", PACE, 1),
-    ):
-        rows, added = [], {}
-        with front(every, together) as to:
+    for name, together in (("saturated, a token a message", 1), ("saturated, four tokens a message", 4)):
+        with front(0.0, together) as to:
             load(to, 8, TOKENS, 32)
-            for count in streams:
-                requests = max(2 * count, 16 if every else 200)
-                rows.append(load(to, count, TOKENS, requests))
-                if every:
-                    added[count] = direct(to.triton, count, TOKENS, requests)
-        found.append(_table(name, rows, added, trickle=bool(every)))
+            rows = [load(to, count, TOKENS, max(2 * count, 200)) for count in streams]
+        found.append(_saturated(name, rows))
+    paces = [pace for pace in PACES if pace[0] in streams]
+    found.append(_paced([_pace(*pace, rounds if pace[0] < 256 else 1) for pace in paces], paces))
     with front() as to:
         load(to, 16, 1, 200, stream=False)
         found.append(_requests([load(to, count, 1, 2000, stream=False) for count in (1, 16, 64)]))
     return found
 
 
-def _table(name: str, rows: list[Row], added: dict[int, list[float]], *, trickle: bool) -> Table:
-    columns = (
-        Column("streams"),
-        Column("rate", "tokens/s"),
-        Column("gateway CPU", "µs/token"),
-        *(Column(f"first token {share}", "ms", 1) for share in ("p50", "p99")),
-        *(Column(f"added {share}", "ms", 1) for share in ("p50", "p99")),
-        *(Column(f"token on its way {share}", "ms", 1) for share in ("p50", "p99")),
-        Column("memory", "MB"),
-        Column("faults"),
+def _pace(count: int, every: float, tokens: int, rounds: int) -> tuple[Row, list[float]]:
+    """One paced load, and the seconds to the first token of the same load without the gateway."""
+    requests, spread = max(count, 4) * rounds, every * tokens if count > 1 else 0.0
+    with front(every) as to:
+        load(to, 8, 4, 32)
+        row = load(to, count, tokens, requests, spread=spread)
+        return row, direct(to.triton, count, tokens, requests, spread)
+
+
+_SHARES = {"p50": 0.5, "p99": 0.99}
+_STREAMED = (
+    Column("rate", "tokens/s"),
+    Column("gateway CPU", "µs/token"),
+    *(Column(f"first token {share}", "ms", 1) for share in _SHARES),
+)
+_REST = (
+    *(Column(f"token on its way {share}", "ms", 1) for share in _SHARES),
+    Column("memory", "MB"),
+    Column("faults"),
+)
+
+
+def _milliseconds(values: list[float]) -> list[float]:
+    return [1000 * percentile(values, share) for share in _SHARES.values()]
+
+
+def _cpu(row: Row) -> float:
+    """Microseconds a token."""
+    return 1e6 * row.cpu / row.flow.tokens
+
+
+def _cells(row: Row) -> tuple[list[Value], list[Value]]:
+    """What `_STREAMED` and `_REST` show."""
+    seen = row.flow
+    return (
+        [seen.tokens / seen.seconds, _cpu(row), *_milliseconds(seen.first)],
+        [*_milliseconds(seen.travel), row.megabytes, len(seen.faults)],
     )
-    cells: list[tuple[Value, ...]] = []
+
+
+def _open(row: Row, name: str) -> list[Bar]:
+    if row.streams != 1024:
+        return []
+    return [Bar(f"errors with 1,024 streams open, {name}", len(row.flow.faults), 0, "at most", digits=0)]
+
+
+def _saturated(name: str, rows: list[Row]) -> Table:
+    cells: list[list[Value]] = []
     bars: list[Bar] = []
     for row in rows:
-        seen, base = row.flow, added.get(row.streams)
-        first = [1000 * percentile(seen.first, share) for share in (0.5, 0.99)]
-        direct = [1000 * percentile(base, share) for share in (0.5, 0.99)] if base else []
-        beyond = [one - other for one, other in zip(first, direct, strict=True)] if base else [None, None]
-        travel = [1000 * percentile(seen.travel, share) for share in (0.5, 0.99)]
-        cpu = 1e6 * row.cpu / seen.tokens
-        cells.append(
-            (row.streams, seen.tokens / seen.seconds, cpu, *first, *beyond, *travel, row.megabytes, len(seen.faults))
-        )
-        if row.streams == 64 and not trickle:
-            bars.append(Bar(f"gateway CPU a token, 64 streams {name}", cpu, 100, "at most", "µs", 0))
-        if row.streams == 1 and trickle:
-            bars.append(Bar("gateway CPU a token, a trickle of one stream", cpu, 220, "at most", "µs", 0))
-        if row.streams == 64 and base:
-            for share, value, most in zip(("p50", "p99"), beyond, (2, 10), strict=True):
-                assert value is not None
-                bars.append(
-                    Bar(f"added time to the first token, {share} at 64 streams", value, most, "at most", "ms", 1)
-                )
-        if row.streams == 1024:
-            bars.append(Bar(f"errors with 1,024 streams open, {name}", len(seen.faults), 0, "at most", digits=0))
+        streamed, rest = _cells(row)
+        cells.append([row.streams, *streamed, *rest])
+        bars += _open(row, name)
+        if row.streams == 64:
+            bars.append(Bar(f"gateway CPU a token, 64 streams {name}", _cpu(row), 100, "at most", "µs", 0))
     plots = (
         Plot("streams", ("gateway CPU",), title=f"Gateway CPU, {name}", log_x=True),
-        Plot(
-            "streams",
-            ("first token p50", "first token p99", "added p50", "added p99") if added else ("rate",),
-            title=f"First token, {name}" if added else f"Tokens of all streams, {name}",
-            log_x=True,
-        ),
+        Plot("streams", ("rate",), title=f"Tokens of all streams, {name}", log_x=True),
     )
-    return Table(f"Streams, {name}", columns, cells, plots=plots, bars=tuple(bars))
+    return Table(f"Streams, {name}", (Column("streams"), *_STREAMED, *_REST), cells, plots=plots, bars=tuple(bars))
+
+
+def _paced(found: list[tuple[Row, list[float]]], paces: list[tuple[int, float, int]]) -> Table:
+    cells: list[list[Value]] = []
+    bars: list[Bar] = []
+    for (row, base), (count, every, _) in zip(found, paces, strict=True):
+        streamed, rest = _cells(row)
+        pairs = zip(_milliseconds(row.flow.first), _milliseconds(base), strict=True)
+        added = dict(zip(_SHARES, [through - straight for through, straight in pairs], strict=True))
+        cells.append([count, 1000 * every, *streamed, *added.values(), *rest])
+        bars += _open(row, "paced")
+        if count == 1:
+            name = f"gateway CPU a token, one stream, a token every {1000 * every:.0f} ms"
+            bars.append(Bar(name, _cpu(row), 220, "at most", "µs", 0))
+        if count == 64:
+            for share, most in (("p50", 2), ("p99", 10)):
+                name = f"added time to the first token, {share} at 64 streams"
+                bars.append(Bar(name, added[share], most, "at most", "ms", 1))
+    columns = (
+        Column("streams"),
+        Column("a token every", "ms"),
+        *_STREAMED,
+        *(Column(f"added {share}", "ms", 1) for share in _SHARES),
+        *_REST,
+    )
+    plot = Plot("streams", ("added p50", "added p99"), title="Added time to the first token, paced", kind="bars")
+    return Table("Streams, paced", columns, cells, plots=(plot,), bars=tuple(bars))
 
 
 def _requests(rows: list[Row]) -> Table:

@@ -34,13 +34,17 @@ def body(model: str, tokens: int, *, stream: bool) -> dict[str, Any]:
     return {"model": model, "messages": messages, "max_tokens": tokens, "stream": stream}
 
 
-async def flow(url: str, asked: dict[str, Any], at_once: int, requests: int) -> Flow:
-    """Keep `at_once` requests open until `requests` have been answered."""
+async def flow(url: str, asked: dict[str, Any], at_once: int, requests: int, spread: float = 0.0) -> Flow:
+    """Keep `at_once` requests open until `requests` have been answered.
+
+    The first of them begin within `spread` seconds, evenly: clients of a service do not all ask in one moment.
+    """
     found = Flow()
     arrived: list[tuple[float, list[tuple[int, bytes]]]] = []
     left = iter(range(requests))
 
-    async def one(session: aiohttp.ClientSession) -> None:
+    async def one(session: aiohttp.ClientSession, number: int) -> None:
+        await asyncio.sleep(spread * number / at_once)
         for _ in left:
             began, parts = time.monotonic_ns(), []
             try:
@@ -56,7 +60,7 @@ async def flow(url: str, asked: dict[str, Any], at_once: int, requests: int) -> 
     started = time.perf_counter()
     timeout = aiohttp.ClientTimeout(total=300)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as session:
-        await asyncio.gather(*(one(session) for _ in range(at_once)))
+        await asyncio.gather(*(one(session, number) for number in range(at_once)))
     found.seconds = time.perf_counter() - started
     _read(found, arrived)
     return found
