@@ -1,10 +1,13 @@
 """Runs the gateway in this process, or in several that answer at the same port."""
 
+import asyncio
 import contextlib
+import gc
 import os
 import signal
 import socket
 from collections.abc import Callable
+from types import FrameType
 
 import uvicorn
 
@@ -17,6 +20,8 @@ from tritonic.workers import keep_workers
 
 _UNSENT_BYTES = 128 * 1024
 """What the kernel keeps for a client that does not read; else it is several megabytes of each stream."""
+
+_TICK_SECONDS = 1.0
 
 DRAIN_SECONDS = 10
 """How long answers may go on after the signal to stop."""
@@ -48,16 +53,34 @@ def _work(settings: Settings, crew: Crew, listening: socket.socket, started: Cal
 
 
 class _Server(uvicorn.Server):
-    """Tells when it has started."""
+    """Tells when it has started, and sleeps where there is nothing to do."""
 
     def __init__(self, config: uvicorn.Config, started: Callable[[], None]) -> None:
         super().__init__(config)
         self._tell = started
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ending = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
+            # What is there now stays: looking through all of it for garbage holds every stream up.
+            gc.collect()
+            gc.freeze()
             self._tell()
+
+    async def main_loop(self) -> None:
+        """Set the clock of the answers each second, and wait for the end. uvicorn wakes ten times a second."""
+        self._loop = asyncio.get_running_loop()
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_TICK_SECONDS):
+                    await self._ending.wait()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        if self._loop:
+            self._loop.call_soon_threadsafe(self._ending.set)
 
 
 def _server(settings: Settings, crew: Crew, started: Callable[[], None]) -> _Server:
