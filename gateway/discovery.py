@@ -69,6 +69,9 @@ class Discovery:
                 self._log.warning("triton unreachable", url=endpoint.triton.url, reason=error.message)
             endpoint.up = False
             return
+        if endpoint.up and list(map(id, configs)) == list(map(id, endpoint.seen)):
+            endpoint.waiting = _waiting(entries, endpoint.served_names)
+            return  # nothing has changed
         before = {model.config.name: model for model in endpoint.models}
         known = {config.name: config for config in configs if isinstance(config, ModelConfig)}
         models = []
@@ -80,7 +83,7 @@ class Discovery:
                 endpoint.served_names[name] = model.name
         if not endpoint.up or {m.name for m in models} != {m.name for m in endpoint.models}:
             self._log.info("models", url=endpoint.triton.url, ready=sorted(m.name for m in models))
-        endpoint.models, endpoint.up = tuple(models), True
+        endpoint.models, endpoint.seen, endpoint.up = tuple(models), tuple(configs), True
         endpoint.waiting = _waiting(entries, endpoint.served_names)
 
     def _describe(self, endpoint: Endpoint, config: ModelConfig, known: Mapping[str, ModelConfig]) -> Model | None:

@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from gateway.recognition import Signature
 from gateway.triton import ModelConfig, Stop, Triton
@@ -37,7 +38,12 @@ class Model:
     @property
     def fingerprint(self) -> str:
         """Changes when the model or how it is served changes: a digest of its whole configuration."""
-        return f"fp_{hashlib.sha256(self.config.serialized).hexdigest()[:10]}"
+        return _fingerprint(self.config.serialized)
+
+
+@lru_cache(maxsize=1024)
+def _fingerprint(serialized: bytes) -> str:
+    return f"fp_{hashlib.sha256(serialized).hexdigest()[:10]}"
 
 
 @dataclass(slots=True)
@@ -48,6 +54,8 @@ class Endpoint:
     look_now: asyncio.Event = field(default_factory=asyncio.Event)
     up: bool | None = None
     models: tuple[Model, ...] = ()
+    seen: tuple[object, ...] = ()
+    """What its models were described from."""
     waiting: Mapping[str, str] = field(default_factory=dict)
     """Names that are on the server and not ready, with the reason."""
     served_names: dict[str, str] = field(default_factory=dict)

@@ -6,7 +6,7 @@ Knows the KServe protocol (https://github.com/kserve/open-inference-protocol) an
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 from tritonclient.grpc import model_config_pb2
@@ -73,6 +73,7 @@ class Triton:
         self.in_flight = 0
         self.heard = 0
         """Messages that models have sent."""
+        self._configs: dict[str, tuple[bytes, ModelConfig]] = {}
         self._channel = Channel(url)
         self._stopping: set[asyncio.Task[None]] = set()
 
@@ -84,34 +85,24 @@ class Triton:
 
     async def index(self, timeout: float = 5.0) -> list[IndexEntry]:
         """Models of the repository with their states. Raises `GatewayError` when the server does not answer."""
-        answer = pb.RepositoryIndexResponse()
-        await self._ask("RepositoryIndex", pb.RepositoryIndexRequest(), answer, timeout)
+        answer = _parsed(
+            pb.RepositoryIndexResponse, await self._ask("RepositoryIndex", pb.RepositoryIndexRequest(), timeout)
+        )
         return [IndexEntry(model.name, model.state, model.reason) for model in answer.models]
 
     async def config(self, name: str, timeout: float = 5.0) -> ModelConfig:
-        """The configuration of a loaded model. Raises `GatewayError` when there is none."""
-        answer = pb.ModelConfigResponse()
-        await self._ask("ModelConfig", pb.ModelConfigRequest(name=name), answer, timeout)
-        config = answer.config
-        return ModelConfig(
-            name=config.name,
-            parameters={key: value.string_value for key, value in config.parameters.items()},
-            inputs={tensor.name: _datatype(tensor.data_type) for tensor in config.input},
-            outputs={tensor.name: _datatype(tensor.data_type) for tensor in config.output},
-            serialized=config.SerializeToString(deterministic=True),
-            max_batch_size=config.max_batch_size,
-            decoupled=config.model_transaction_policy.decoupled,
-            steps=tuple(step.model_name for step in config.ensemble_scheduling.step),
-        )
+        """The configuration of a loaded model, the same object while it is the same. Raises `GatewayError`."""
+        data = await self._ask("ModelConfig", pb.ModelConfigRequest(name=name), timeout)
+        before = self._configs.get(name)
+        if before is None or before[0] != data:
+            before = self._configs[name] = data, _read_config(_parsed(pb.ModelConfigResponse, data).config)
+        return before[1]
 
-    async def _ask(self, method: str, request: Message, answer: Message, timeout: float) -> None:
+    async def _ask(self, method: str, request: Message, timeout: float) -> bytes:
         try:
-            data = await self._channel.unary(_SERVICE + method, request.SerializeToString(), timeout=timeout)
-            answer.ParseFromString(data)
+            return await self._channel.unary(_SERVICE + method, request.SerializeToString(), timeout=timeout)
         except RpcError as error:
             raise gateway_error(error.status, error.message) from None
-        except DecodeError:
-            raise ModelFailed("The server's answer cannot be read.") from None
 
     def stream(
         self, model: str, tensors: Sequence[Tensor], *, request_id: str, timeout: float, stop: Stop | None = None
@@ -189,16 +180,14 @@ class Responses:
                 sent = self._request.SerializeToString()
                 self._call = await self._triton._channel.call(_STREAM, sent, idle=self._timeout)
             data = await self._call.read()
-            message = pb.ModelStreamInferResponse.FromString(data or b"")
         except TimeoutError:
             raise ModelTimeout(f"The model gave no answer for {self._timeout:g} seconds.") from None
         except RpcError as error:
             raise gateway_error(error.status, error.message) from None
-        except DecodeError:
-            raise ModelFailed("The model's answer cannot be read.") from None
         if data is None:
             raise ModelFailed("The server closed the stream before the answer was complete.")
         self._triton.heard += 1
+        message = _parsed(pb.ModelStreamInferResponse, data)
         if message.error_message:
             self._ended = True
             raise gateway_error(None, message.error_message)
@@ -218,6 +207,29 @@ class Responses:
             asyncio.get_running_loop().call_later(_END_SECONDS, self._call.cancel)
         if self._stop and self._begun and not self._ended:
             self._triton._stop_soon(self._stop, self._request.id)
+
+
+Parsed = TypeVar("Parsed", bound=Message)
+
+
+def _parsed(kind: type[Parsed], data: bytes) -> Parsed:
+    try:
+        return kind.FromString(data)
+    except DecodeError:
+        raise ModelFailed("The server's answer cannot be read.") from None
+
+
+def _read_config(config: model_config_pb2.ModelConfig) -> ModelConfig:
+    return ModelConfig(
+        name=config.name,
+        parameters={key: value.string_value for key, value in config.parameters.items()},
+        inputs={tensor.name: _datatype(tensor.data_type) for tensor in config.input},
+        outputs={tensor.name: _datatype(tensor.data_type) for tensor in config.output},
+        serialized=config.SerializeToString(deterministic=True),
+        max_batch_size=config.max_batch_size,
+        decoupled=config.model_transaction_policy.decoupled,
+        steps=tuple(step.model_name for step in config.ensemble_scheduling.step),
+    )
 
 
 def _request(model: str, tensors: Sequence[Tensor], request_id: str) -> pb.ModelInferRequest:
