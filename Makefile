@@ -83,7 +83,7 @@ postgres: ## Install what the tests of tasks on Postgres need, where that can be
 	    echo "Postgres is not installed: the tests of tasks on it will be skipped. apt-get install postgresql" >&2; \
 	fi
 
-.PHONY: format check compose test fuzz default-model bench clean
+.PHONY: format check compose test fuzz default-model bench soak clean
 format: $(INSTALLED) ## Put the code into its form
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
@@ -107,9 +107,13 @@ default-model: $(INSTALLED)
 	@$(BIN)/tritonic build embedding
 	@$(BIN)/tritonic build image
 
-bench: $(INSTALLED) default-model ## The benchmarks, next to their peers
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]' -c constraints.txt
-	$(BIN)/python -m benchmarks $(ARGS)
+bench: $(INSTALLED) ## Measure, next to peers; docs/benchmarks.md: make bench ARGS="--quick"
+	@$(BIN)/python -c 'import sys; from tritonic.bench import missing; sys.exit(bool(missing()))' || \
+	    $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]' -c constraints.txt
+	$(BIN)/tritonic bench $(ARGS)
+
+soak: $(INSTALLED) default-model ## Minutes of mixed load: errors, growth: make soak ARGS="--minutes 10 --faults"
+	$(BIN)/python -m benchmarks.soak $(ARGS)
 
 compose:
 	@docker/check

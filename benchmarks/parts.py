@@ -26,6 +26,8 @@ class Plan:
     """Peers, programs and converted weights are kept here between runs."""
     work: Path
     """Logs, and whatever else need not be kept."""
+    peers: tuple[str, ...] = ()
+    """Servers that are already running: `NAME=URL` or `NAME=MODEL@URL`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,17 @@ def _proxies(plan: Plan) -> list[Table]:
     from benchmarks import proxies
 
     return proxies.run(plan.cache, plan.work, plan.rounds)
+
+
+def _peers(plan: Plan) -> list[Table]:
+    from benchmarks import peers
+    from benchmarks.gguf_q8_0 import default_gguf
+    from benchmarks.servers import Setting
+
+    gguf = plan.gguf or (default_gguf(plan.cache) if plan.model == CHECKPOINT else None)
+    streams = 16 if plan.quick else max(peers.STREAMS)
+    setting = Setting(plan.repository, plan.model, gguf, plan.cache, plan.work, streams)
+    return peers.run(setting, plan.rounds, [peers.peer(each) for each in plan.peers])
 
 
 def _throughput(plan: Plan) -> list[Table]:
@@ -118,11 +131,12 @@ PARTS = {
     "aiperf": Part("chats through the gateway, asked by AIPerf ÷ perf_analyzer over gRPC: also first tokens", _aiperf),
     "alone": Part("what the gateway costs in front of a scripted Triton, 1 to 1,024 streams", _alone, models=False),
     "proxies": Part("the gateway and LiteLLM's proxy on the same work, one core each", _proxies, models=False),
+    "peers": Part("Tritonic, llama.cpp's server, vLLM and any --peer with the same model, over HTTP", _peers),
     "throughput": Part("the bare engine, Triton, the gateway and llama.cpp with the same weights", _throughput),
     "prefix": Part("a long prompt that comes again: the time to its first token", _prefix),
     "structures": Part("answers that follow a JSON schema ÷ free ones", _structures),
     "embeddings": Part("embeddings over HTTP and gRPC ÷ sentence-transformers on PyTorch", _embeddings),
     "pictures": Part("pictures over HTTP and gRPC ÷ diffusers on PyTorch", _pictures),
-    "soak": Part("a thousand random requests: errors, memory and open files", _soak),
+    "soak": Part("minutes of mixed load on the real service: errors, slowness, growth of memory and files", _soak),
 }
 """In the order in which they run."""

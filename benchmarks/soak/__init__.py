@@ -1,0 +1,67 @@
+"""The soak: a bounded mixed load on the real service, as users are, and what it leaves behind.
+
+Chats, embeddings, pictures, edits and tasks of several callers, streamed and whole, slowly read, hung up at any moment,
+drawn by lot, sent in halves, wrong in every dialect, and more often than a caller may. Every answer must be the one
+that the same request had alone; every refusal must say why; in the end nothing is under way, and neither memory nor
+files, threads or processes have grown. Then as many requests at once as one caller may have open; with `faults`, Triton
+is killed under load and comes back.
+"""
+
+import asyncio
+import random
+import time
+from pathlib import Path
+
+import aiohttp
+
+from benchmarks.soak import crowd, held, kinds, outage, report, wrong
+from benchmarks.soak.asking import Client
+from benchmarks.soak.load import Load, Tally
+from benchmarks.soak.service import Service, service
+from benchmarks.tables import Table
+from benchmarks.throughput import whole_words
+
+MINUTES = 3.0
+"""Of load; the whole takes two minutes more."""
+WARM = 45.0
+"""Seconds of the same load before anything is measured: what is allocated once (threads, arenas, compiled grammars,
+pages of rows and kept prompts) is no growth."""
+
+
+def run(repository: Path, model: str, minutes: float = MINUTES, *, faults: bool = False, seed: int = 17) -> list[Table]:
+    """Run it on the default models of `repository`; `model` is the folder of the one that chats.
+
+    What was wrong is in the tables' bars: all of them are met where nothing was.
+    """
+    words = [text for _, text in whole_words(repository / model / "1" / "tokenizer.json")]
+    load = Load(kinds.make(words, random.Random(seed)), wrong.make(), random.Random(seed))
+    with service(repository) as running:
+        return asyncio.run(_soak(running, load, 60 * minutes, faults=faults))
+
+
+async def _soak(running: Service, load: Load, seconds: float, *, faults: bool) -> list[Table]:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=300)) as session:
+        await load.listen(Client(session, running.gateway.url))
+    warm = await load.run(running.gateway.url, WARM)
+    since = time.perf_counter()
+    before, _ = await held.rest(running, since)
+    seen: list[held.Held] = []
+    watching = asyncio.create_task(held.watch(running, seen, time.perf_counter()))
+    tally = await load.run(running.gateway.url, seconds)
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+    after, left = await held.rest(running, since)
+    _remember(tally, warm)
+    tables = [report.requests(tally, seconds), report.over_time(seen), report.at_rest(before, after, left)]
+    crowds = [await crowd.ask_all(running, what) for what in ("chats", "embeddings")]
+    tables.append(report.crowds(crowds, [text for each in crowds for text in crowd.sentences(each)]))
+    if faults:
+        seen_out = await outage.kill_and_return(running, load)
+        tables.append(report.outages(seen_out, outage.sentences(seen_out)))
+    return tables
+
+
+def _remember(tally: Tally, warm: Tally) -> None:
+    """A fault of the warm-up is a fault, too."""
+    tally.faults += warm.faults
+    tally.wrong += warm.wrong

@@ -1,0 +1,38 @@
+"""Soak the default models: `make soak`, `python -m benchmarks.soak`. Exit status 1 where anything was wrong."""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks import soak
+from benchmarks.soak.kinds import CHAT
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run it; the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=soak.MINUTES, help="of load (%(default)s); two more in all")
+    parser.add_argument("--faults", action="store_true", help="kill Triton under load, too, and let it come back")
+    parser.add_argument("--seed", type=int, default=17, help="of what is asked (%(default)s)")
+    parser.add_argument("--results", type=Path, default=Path(__file__).parents[1] / "results", help="folder")
+    parser.add_argument("--repository", type=Path, default=Path("model_repository"), help="the model repository")
+    asked = parser.parse_args(arguments)
+    from benchmarks.machine import machine, versions
+    from benchmarks.writing import Conditions, write
+
+    began, now = time.monotonic(), datetime.now(UTC)
+    under = Conditions(f"{now:%Y-%m-%d %H:%M} UTC", machine(), versions(), 1, False)
+    tables = soak.run(asked.repository, CHAT, asked.minutes, faults=asked.faults, seed=asked.seed)
+    asked.results.mkdir(parents=True, exist_ok=True)
+    print(write(asked.results, "soak", tables, under, time.monotonic() - began), flush=True)
+    missed = [bar for table in tables for bar in table.bars if not bar.met]
+    for bar in missed:
+        print(f"Wrong: {bar.name}: {bar.found:.{bar.digits}f}{bar.unit}", file=sys.stderr)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""Triton is killed while it answers, and comes back: nobody may hang, and everybody is told when to come again."""
+
+import asyncio
+import random
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+import aiohttp
+
+from benchmarks.soak.asking import Answer, Client, answered
+from benchmarks.soak.load import Load
+from benchmarks.soak.reading import Unreadable
+from benchmarks.soak.service import KEYS, Service
+
+STREAMS = 12
+BEFORE, AWAY, AFTER = 4.0, 3.0, 8.0
+"""Seconds of load before the kill, between it and the new start, and after the first answer of the new one."""
+HANG = 15.0
+"""Seconds within which a request that comes while the server is away must be answered, however."""
+PATIENCE = 120.0
+"""Seconds within which all must be well again."""
+
+
+@dataclass(slots=True)
+class Outage:
+    """What happened; seconds everywhere."""
+
+    cut: int = 0
+    """Answers that were under way and ended with an error."""
+    cut_longest: float = 0.0
+    """From the kill to the end of the last of them."""
+    refused: int = 0
+    refused_longest: float = 0.0
+    """The longest that anybody waited to be refused."""
+    ready: float = 0.0
+    """From the new start until Triton was ready."""
+    found: float = 0.0
+    """From then to the first answer through the gateway."""
+    answered: int = 0
+    """Afterwards, each as it was alone."""
+    faults: list[str] = field(default_factory=list)
+
+
+async def kill_and_return(service: Service, load: Load) -> Outage:
+    """Kill Triton under load, start it again, and judge all that clients saw."""
+    outage, timeout = Outage(), aiohttp.ClientTimeout(total=PATIENCE)
+    killed = asyncio.Event()
+    back, over = asyncio.Event(), asyncio.Event()
+    moments: dict[str, float] = {}
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as session:
+        client = Client(session, service.gateway.url)
+
+        async def one_after_another(chance: random.Random) -> None:
+            while not over.is_set():
+                number = chance.choice([n for n, kind in enumerate(load.kinds) if not kind.task])
+                began, before = time.perf_counter(), not killed.is_set()
+                try:
+                    answer = await answered(client, load.kinds[number], KEYS[0])
+                    said = _wrong(load, number, answer)
+                except (aiohttp.ClientError, OSError, TimeoutError) as error:
+                    outage.faults.append(f"kind {number}: {type(error).__name__}: {error}")
+                    continue
+                ended = time.perf_counter()
+                if not said:
+                    if "ready" in moments and began > moments["ready"]:
+                        outage.answered += 1
+                        moments.setdefault("answered", ended)
+                        back.set()
+                elif not killed.is_set() or back.is_set():
+                    outage.faults.append(f"kind {number}, {'after' if back.is_set() else 'before'}: {said}")
+                elif before:
+                    outage.cut += 1
+                    outage.cut_longest = max(outage.cut_longest, ended - moments["killed"])
+                else:
+                    outage.refused += 1
+                    outage.refused_longest = max(outage.refused_longest, ended - began)
+                    if answer.status != 503 or answer.refusal():
+                        outage.faults.append(f"kind {number}, away: {answer.refusal() or said}")
+                    await asyncio.sleep(0.2)
+
+        crowd = [asyncio.create_task(one_after_another(random.Random(number))) for number in range(STREAMS)]
+        await asyncio.sleep(BEFORE)
+        moments["killed"] = time.perf_counter()
+        killed.set()
+        service.triton.kill()
+        await asyncio.sleep(AWAY)
+        await asyncio.to_thread(service.triton.stop)
+        started = time.perf_counter()
+        await asyncio.to_thread(lambda: service.triton.start().wait_ready())
+        moments["ready"] = time.perf_counter()
+        outage.ready = moments["ready"] - started
+        try:
+            await asyncio.wait_for(back.wait(), PATIENCE)
+            outage.found = moments["answered"] - moments["ready"]
+            await asyncio.sleep(AFTER)
+        except TimeoutError:
+            outage.faults.append(f"nothing was answered within {PATIENCE:.0f} s after the server was back")
+        over.set()
+        await asyncio.gather(*crowd)
+    if max(outage.refused_longest, outage.cut_longest) > HANG:
+        outage.faults.append("somebody was kept waiting while the server was away")
+    return outage
+
+
+def _wrong(load: Load, number: int, answer: Answer) -> str:
+    """What keeps an answer from being the one that was given alone."""
+    if answer.status != 200:
+        return f"{answer.status} {answer.data[:200]!r}"
+    try:
+        return str(load.kinds[number].read(answer.data).differs(load.alone[number]))
+    except Unreadable as error:
+        return str(error)
+
+
+def sentences(outage: Outage) -> list[str]:
+    """The faults, each once, with how often it happened."""
+    return [f"outage: {number} x {text}" for text, number in Counter(outage.faults).most_common(5)]

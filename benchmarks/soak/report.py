@@ -1,0 +1,141 @@
+"""The tables of a soak, and what it is held to."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import fields
+
+from benchmarks.soak.crowd import Crowd
+from benchmarks.soak.held import Held, growth, windows
+from benchmarks.soak.load import STREAMS, Tally
+from benchmarks.soak.outage import Outage
+from benchmarks.soak.service import CROWD
+from benchmarks.tables import Bar, Column, Plot, Table, Value
+
+GROWTH = 5.0
+"""Percent by which memory may grow."""
+FILES = 2.0
+"""Files by which the programs at rest may differ: which connections are open between them is chance."""
+SLOWER = 1.25
+"""How many times as slow answers may be in the last third as in the first, by the median."""
+FEW = 50
+"""With fewer answers in a third nothing is said of it."""
+LINES = 60
+"""Rows of the table over time, at most."""
+_NAMES = {
+    "gateway": ("gateway", "MB"), "triton": ("Triton", "MB"), "models": ("its models", "MB"),
+    "gateway_files": ("files of the gateway", ""), "triton_files": ("files of Triton and its models", ""),
+    "gateway_threads": ("threads of the gateway", ""), "triton_threads": ("threads of Triton and its models", ""),
+    "processes": ("processes", ""),
+}  # fmt: skip
+_MEMORY = ("gateway", "triton", "models")
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value below which that share of them lies."""
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
+
+
+def thirds(moments: Sequence[tuple[float, float]], seconds: float) -> tuple[list[float], list[float]]:
+    """The times of answers that were asked for in the first third of so many seconds, and in the last."""
+    return (
+        [taken for at, taken in moments if at < seconds / 3],
+        [taken for at, taken in moments if at >= seconds * 2 / 3],
+    )
+
+
+def slowdown(tally: Tally, seconds: float) -> float:
+    """How many times as slow answers were in the last third: each is measured by what the same request took alone."""
+    first, last = thirds(tally.slowness, seconds)
+    if min(len(first), len(last)) < FEW:
+        return 1.0
+    return statistics.median(last) / statistics.median(first)
+
+
+def requests(tally: Tally, seconds: float) -> Table:
+    """What became of each kind of request, and how long answers took at first and at last."""
+    columns = (
+        Column("request"), Column("answered"), Column("refused"), Column("hung up"), Column("faults"),
+        Column("p50 first third", "s", 3), Column("p50 last third", "s", 3),
+        Column("p99 first third", "s", 3), Column("p99 last third", "s", 3),
+    )  # fmt: skip
+    rows: list[tuple[Value, ...]] = []
+    for name in sorted({*tally.answered, *tally.refused, *tally.hung_up, *tally.wrong}):
+        parts = thirds(tally.seconds.get(name, []), seconds)
+        shown = [percentile(part, share) if part else None for share in (0.5, 0.99) for part in parts]
+        counts = [counter[name] for counter in (tally.answered, tally.refused, tally.hung_up, tally.wrong)]
+        rows.append((name, *counts, *shown))
+    totals = [sum(counter.values()) for counter in (tally.answered, tally.refused, tally.hung_up, tally.wrong)]
+    rows.append(("all", *totals, None, None, None, None))
+    said = f"{STREAMS} requests at a time for {seconds:.0f} s. Answers are as they were alone; drawn ones are valid."
+    notes = [said, *tally.faults[:20]]
+    slower = slowdown(tally, seconds)
+    bars = (
+        Bar("requests with a fault", float(totals[3]), 0.0, "at most", digits=0),
+        Bar("how slow answers are, last third ÷ first", slower, SLOWER, "at most", digits=2),
+    )
+    return Table("Requests", columns, rows, tuple(notes), bars=bars)
+
+
+def over_time(seen: Sequence[Held]) -> Table:
+    """What was held during the load; the first quarter of the looks against the last one."""
+    step = -(-len(seen) // LINES)
+    columns = (Column("time", "s"), *(Column(name, unit) for name, unit in _NAMES.values()))
+    rows = [tuple(getattr(each, field.name) for field in fields(Held)) for each in seen[::step]]
+    first, last = windows(seen)
+    bars = tuple(
+        Bar(f"growth of {_NAMES[name][0]} under load", growth(getattr(first, name), getattr(last, name)), GROWTH,
+            "at most", "%", 1)
+        for name in _MEMORY
+    )  # fmt: skip
+    plots = (
+        Plot("time", ("gateway", "Triton", "its models"), title="Memory during the load, MB"),
+        Plot("time", tuple(name for name, unit in _NAMES.values() if not unit), title="Files, threads and processes"),
+    )
+    details = {"every look": [[getattr(each, field.name) for field in fields(Held)] for each in seen]}
+    return Table("What is held during the load", columns, rows, (), plots, bars, details=details)
+
+
+def at_rest(before: Held, after: Held, left: dict[str, float]) -> Table:
+    """What is held when nobody asks, after the warm-up and after the load."""
+    rows: list[tuple[Value, ...]] = []
+    for name, (title, unit) in _NAMES.items():
+        pair = getattr(before, name), getattr(after, name)
+        rows.append((f"{title}, {unit}" if unit else title, *map(float, pair), growth(*pair)))
+    bars = [
+        Bar(f"growth of {_NAMES[name][0]} at rest", growth(getattr(before, name), getattr(after, name)), GROWTH,
+            "at most", "%", 1)
+        for name in _MEMORY
+    ]  # fmt: skip
+    for name, (title, unit) in _NAMES.items():
+        if not unit:
+            more = float(getattr(after, name) - getattr(before, name))
+            bars.append(Bar(f"more {title} at rest", more, FILES, "at most", digits=0))
+    bars.append(Bar("rows, texts and requests still under way", sum(left.values()), 0.0, "at most", digits=0))
+    columns = (Column(""), Column("after the warm-up"), Column("after the load"), Column("growth", "%", 1))
+    return Table("What is held at rest", columns, rows, tuple(f"{k}: {v:g}" for k, v in left.items()), bars=tuple(bars))
+
+
+def crowds(found: Sequence[Crowd], faults: Sequence[str]) -> Table:
+    """What became of as many requests at once as a caller may have open."""
+    columns = (
+        Column("at once"), Column("asked"), Column("answered"), Column("most open at once"), Column("time", "s", 1),
+        Column("gateway before", "MB"), Column("gateway at most", "MB"),
+    )  # fmt: skip
+    rows = [(c.what, CROWD, c.answered, c.open_at_once, c.seconds, c.before, c.most) for c in found]
+    bars = tuple(Bar(f"{c.what} at once that were answered", float(c.answered), float(CROWD), digits=0) for c in found)
+    return Table("As many at once as one caller may ask", columns, rows, tuple(faults), bars=bars)
+
+
+def outages(outage: Outage, faults: Sequence[str]) -> Table:
+    """What clients saw while Triton was killed and started again."""
+    rows = [
+        ("answers that were cut off, each with an error", float(outage.cut)),
+        ("from the kill to the last of these errors, s", outage.cut_longest),
+        ("requests refused while it was away (503, Retry-After)", float(outage.refused)),
+        ("the longest that one waited to be refused, s", outage.refused_longest),
+        ("from the new start until Triton was ready, s", outage.ready),
+        ("from then to the first answer through the gateway, s", outage.found),
+        ("answers afterwards, each as it was alone", float(outage.answered)),
+    ]
+    bars = (Bar("faults of the outage", float(len(outage.faults)), 0.0, "at most", digits=0),)
+    return Table("Triton killed under load", (Column(""), Column("found", digits=2)), rows, tuple(faults), bars=bars)
