@@ -48,6 +48,13 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--repository", type=Path, default=DEFAULT_REPOSITORY, help="the model repository (%(default)s)")
     made.add_argument("--model", default=CHECKPOINT, help="the folder of the model that chats (%(default)s)")
     made.add_argument("--gguf", type=Path, help="its weights for llama.cpp; default: made for the default model")
+    made.add_argument(
+        "--peer",
+        action="append",
+        default=[],
+        metavar="NAME=[MODEL@]URL",
+        help="a running OpenAI-compatible server, for the part peers; named Tritonic it replaces ours",
+    )
     return made
 
 
@@ -75,7 +82,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     work.mkdir(exist_ok=True)
     rounds = asked.rounds or (1 if asked.quick else 3)
     plan = Plan(
-        asked.repository.resolve(), asked.model, rounds, asked.quick, asked.gguf, cache_folder(), work.resolve()
+        asked.repository.resolve(),
+        asked.model,
+        rounds,
+        asked.quick,
+        asked.gguf,
+        cache_folder(),
+        work.resolve(),
+        tuple(asked.peer),
     )
     return _one(names[0], plan, asked.results)
 
@@ -85,7 +99,8 @@ def _provide(repository: Path) -> None:
     from tritonic.default_model import defaults
 
     for default in defaults(repository):
-        if default.missing(repository):
+        old = None if default.missing(repository) else default.outdated(repository)
+        if default.missing(repository) or (old and not old.own):
             print(f"Building the default model {default.name}; this is done once.", file=sys.stderr)
             subprocess.run(default.command, stdout=sys.stderr)
 
@@ -99,6 +114,7 @@ def _each(names: Sequence[str], asked: argparse.Namespace) -> int:
     options += ["--rounds", asked.rounds] if asked.rounds else []
     options += ["--gguf", asked.gguf] if asked.gguf else []
     options += ["--quick"] if asked.quick else []
+    options += [f"--peer={each}" for each in asked.peer]
     failed = []
     for name in names:
         status = subprocess.run([sys.executable, "-m", "benchmarks", name, *map(str, options)]).returncode

@@ -21,8 +21,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import perf_analyzer
 from benchmarks.installing import Program
-from benchmarks.perf_analyzer import NEW_TOKENS, chatml, make_prompts, program
+from benchmarks.perf_analyzer import NEW_TOKENS, chatml, make_prompts
 from benchmarks.serving import Serving, serving
 from benchmarks.tables import Bar, Column, Plot, Table
 from benchmarks.timings import FIGURES, Figures, Timing, figures, medians, ratios
@@ -52,18 +53,6 @@ def read_records(lines: Iterable[str]) -> list[Timing]:
     return found
 
 
-def read_profile(document: Mapping[str, Any]) -> list[Timing]:
-    """Read perf_analyzer's `--profile-export-file`."""
-    return [
-        Timing(
-            request["timestamp"] / 1e9,
-            tuple(moment / 1e9 for moment in request["response_timestamps"]),
-            NEW_TOKENS,
-        )
-        for request in document["experiments"][0]["requests"]
-    ]
-
-
 def through_gateway(commands: Path, run: Serving, tokenizer: Path, prompts: Sequence[str], streams: int) -> Figures:
     """What AIPerf finds. Raises `SystemExit` with what it said."""
     with tempfile.TemporaryDirectory() as name:
@@ -89,25 +78,18 @@ def through_gateway(commands: Path, run: Serving, tokenizer: Path, prompts: Sequ
         return figures(read_records(records.read_text().splitlines()), WARM_UP, SECONDS)
 
 
-def direct(binary: tuple[Path, dict[str, str]], run: Serving, prompts: Sequence[str], streams: int) -> Figures:
-    """What perf_analyzer finds. Raises `SystemExit` with what it said."""
+def direct(binary: perf_analyzer.Program, run: Serving, prompts: Sequence[str], streams: int) -> Figures:
+    """What perf_analyzer finds. Raises `RuntimeError` with what it said."""
     sampling = json.dumps({"max_tokens": NEW_TOKENS, "temperature": 0, "ignore_eos": True})
-    data = [{"text_input": [chatml(prompt)], "sampling_parameters": [sampling], "stream": [True]} for prompt in prompts]
-    with tempfile.TemporaryDirectory() as name:
-        asked, exported = Path(name) / "data.json", Path(name) / "profile.json"
-        asked.write_text(json.dumps({"data": data}))
-        command = [binary[0], "-m", run.model, "-u", run.triton_url, "-i", "grpc", "--streaming", "--async"]
-        command += ["--input-data", asked, "--concurrency-range", streams, "--profile-export-file", exported]
-        command += ["-p", int(1000 * (SECONDS + WARM_UP)), "-s", 100000, "-r", 3, "--max-threads", 4]
-        done = subprocess.run(list(map(str, command)), env=binary[1], capture_output=True, text=True, timeout=600)
-        if done.returncode or not exported.exists():
-            raise SystemExit(f"perf_analyzer failed:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
-        return figures(read_profile(json.loads(exported.read_text())), WARM_UP, SECONDS)
+    asked = [{"text_input": [chatml(text)], "sampling_parameters": [sampling], "stream": [True]} for text in prompts]
+    options = ("-m", run.model, "-u", run.triton_url, "-i", "grpc", "--streaming", "--async", "--max-threads", "4")
+    timings = perf_analyzer.measure(binary, options, asked, streams, WARM_UP + SECONDS, NEW_TOKENS)
+    return figures(timings, WARM_UP, SECONDS)
 
 
 def run(repository: Path, model: str, rounds: int, cache: Path, *, quick: bool = False) -> list[Table]:
     """Measure both ways in turns."""
-    binary, commands = program(cache), AIPERF.installed(cache)
+    binary, commands = perf_analyzer.program(cache), AIPERF.installed(cache)
     tokenizer = repository.resolve() / model / "1"
     prompts = make_prompts(tokenizer / "tokenizer.json")
     found: dict[int, list[dict[str, Figures]]] = {}
@@ -151,6 +133,6 @@ def table(found: Mapping[int, Sequence[Mapping[str, Figures]]]) -> Table:
         rows,
         plots=(Plot("streams", ("gateway ÷ direct",), by="figure", log_x=True),),
         bars=tuple(bars),
-        versions={"AIPerf": AIPERF.version},
+        versions={"AIPerf": AIPERF.version, "perf_analyzer": perf_analyzer.VERSION},
         details={"rounds": {str(streams): list(rounds) for streams, rounds in found.items()}},
     )

@@ -2,8 +2,7 @@ import json
 
 import pytest
 
-from benchmarks.aiperf import input_lines, read_profile, read_records, table
-from benchmarks.timings import Timing
+from benchmarks.aiperf import input_lines, read_records, table
 
 
 def record(**about: object) -> str:
@@ -43,11 +42,6 @@ def test_a_request_that_failed_is_no_figure() -> None:
 def test_prompts_are_a_line_each_whatever_they_hold() -> None:
     lines = input_lines(["one\ntwo", "ü\u2028 “quoted”"]).splitlines()
     assert [json.loads(line) for line in lines] == [{"text": "one\ntwo"}, {"text": "ü\u2028 “quoted”"}]
-
-
-def test_responses_of_perf_analyzer_are_seconds() -> None:
-    requests = [{"timestamp": 2_000_000_000, "response_timestamps": [2_500_000_000, 3_000_000_000]}]
-    assert read_profile({"experiments": [{"requests": requests}]}) == [Timing(2.0, (2.5, 3.0), 64)]
 
 
 def test_each_row_has_the_median_of_the_rounds_ratios() -> None:

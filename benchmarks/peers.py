@@ -1,0 +1,177 @@
+"""Tritonic next to other servers of the same model, over HTTP: tokens/s, times and CPU time at 1 to 64 streams.
+
+The servers that run here (see `benchmarks.servers`) are started together and take turns, so that only one works at a
+time; `--peer NAME=URL` adds any other that speaks OpenAI's dialect, `--peer Tritonic=URL` replaces ours. A client in
+this process keeps so many streams open, a request that ends being followed by the next. Each request is a chat of 100
+words that no other request has, and generates 64 tokens, greedy, without an end where the server can be told so
+(`ignore_eos`). Tokens are counted by the `usage` of each answer, and the rate is that of those that came within the
+measured time. Figures are medians over the rounds; ratios are medians of the rounds' ratios.
+"""
+
+import asyncio
+import contextlib
+import os
+import random
+import re
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import httpx
+
+from benchmarks.asking import ask
+from benchmarks.servers import OTHERS, Server, Setting, tritonic
+from benchmarks.tables import Bar, Column, Plot, Table, Value
+from benchmarks.timings import Figures, Timing, figures, medians
+
+STREAMS = (1, 16, 64)
+SECONDS, WARM_UP = 15.0, 4.0
+NEW_TOKENS, PROMPT_WORDS = 64, 100
+OURS = "Tritonic"
+_TEXT = Path(__file__).parent / "data" / "alice.txt"
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A server that is already running, as it is named on the command line."""
+
+    name: str
+    url: str
+    """Without `/v1`."""
+    model: str
+    """Empty: the first that it lists."""
+
+
+def peer(text: str) -> Peer:
+    """Read `NAME=URL` or `NAME=MODEL@URL`. Raises `ValueError`."""
+    found = re.fullmatch(r"([^=]+)=(?:(.+)@)?(https?://[^@]+)", text.strip())
+    if not found:
+        raise ValueError(f"{text!r} is neither NAME=URL nor NAME=MODEL@URL")
+    name, model, url = found.groups()
+    return Peer(name.strip(), url.rstrip("/").removesuffix("/v1"), model or "")
+
+
+def connected(to: Peer) -> Server:
+    """A server of a peer's; `PEER_API_KEY` is sent where it is set. Raises `RuntimeError` where it has no model."""
+    headers = {"Authorization": f"Bearer {key}"} if (key := os.environ.get("PEER_API_KEY")) else {}
+    model = to.model
+    if not model:
+        try:
+            model = httpx.get(f"{to.url}/v1/models", headers=headers).raise_for_status().json()["data"][0]["id"]
+        except (httpx.HTTPError, ValueError, LookupError) as error:
+            raise RuntimeError(f"{to.url}/v1/models names no model: {error}") from error
+    return Server(to.name, to.url, model, headers=headers)
+
+
+def prompts(seed: str) -> Iterator[str]:
+    """Rows of a book's words, others for each seed."""
+    words, chance = re.findall(r"[a-z]{3,}", _TEXT.read_text().lower()), random.Random(seed)
+    while True:
+        yield " ".join(chance.choices(words, k=PROMPT_WORDS))
+
+
+async def load(to: Server, texts: Iterator[str], streams: int, seconds: float) -> list[Timing]:
+    """Keep so many streams open for so many seconds, and wait for all answers. Raises `RuntimeError` for an error."""
+    found: list[Timing] = []
+    end = time.perf_counter() + seconds
+
+    async def one_after_another(session: aiohttp.ClientSession) -> None:
+        while time.perf_counter() < end:
+            body: dict[str, Any] = {"model": to.model, "messages": [{"role": "user", "content": next(texts)}]}
+            body |= {"max_tokens": NEW_TOKENS, "temperature": 0, **to.more}
+            heard = await ask(session, to.url, body)
+            if heard.error or not heard.arrivals:
+                raise RuntimeError(f"{to.name} answered {heard.error or 'without a text'}")
+            found.append(Timing(heard.sent, tuple(heard.arrivals), heard.tokens or len(heard.arrivals)))
+
+    connector, timeout = aiohttp.TCPConnector(limit=0), aiohttp.ClientTimeout(total=600)
+    async with aiohttp.ClientSession(headers=to.headers, connector=connector, timeout=timeout) as session:
+        await asyncio.gather(*(one_after_another(session) for _ in range(streams)))
+    return found
+
+
+def measure(to: Server, streams: int, seed: str) -> Figures:
+    """The figures of one load; `cpu` are seconds for each token, where the processes run here."""
+    before = to.cpu()
+    timings = asyncio.run(load(to, prompts(seed), streams, WARM_UP + SECONDS))
+    found = figures(timings, WARM_UP, SECONDS, drained=True)
+    if to.processes:
+        found["cpu"] = (to.cpu() - before) / sum(timing.tokens for timing in timings)
+        found["megabytes"] = to.megabytes()
+    return found
+
+
+def run(setting: Setting, rounds: int, peers: Sequence[Peer] = ()) -> list[Table]:
+    """Start what runs here, measure, and return the table. What cannot be started is named in a note."""
+    loads = [count for count in STREAMS if count <= setting.streams]
+    rows: dict[int, list[dict[str, Figures]]] = {}
+    with contextlib.ExitStack() as stack:
+        servers, notes = [connected(each) for each in peers], []
+        if OURS not in [each.name for each in servers]:
+            servers.insert(0, stack.enter_context(tritonic(setting)))
+        for name, start in OTHERS.items():
+            try:
+                servers.append(stack.enter_context(start(setting)))
+            except (RuntimeError, SystemExit) as reason:
+                notes.append(f"{name} was not run: {str(reason).splitlines()[0]}.")
+        for server in servers:
+            asyncio.run(load(server, prompts(f"warm {server.name}"), max(loads), 1.0))
+        for number in range(rounds):
+            order = servers[number % len(servers) :] + servers[: number % len(servers)]
+            for count in loads:
+                each = {to.name: measure(to, count, f"{number} {count} {to.name}") for to in order}
+                rows.setdefault(count, []).append(each)
+    versions = {server.name: server.version for server in servers if server.version}
+    return [table(rows, [server.name for server in servers], notes, versions)]
+
+
+def table(
+    rows: Mapping[int, Sequence[Mapping[str, Figures]]],
+    names: Sequence[str],
+    notes: Sequence[str] = (),
+    versions: Mapping[str, str] | None = None,
+) -> Table:
+    """A row for each load and server; ratios are those of the first server, which is ours, to each of the others."""
+    cells: list[tuple[Value, ...]] = []
+    bars = []
+    ours = names[0]
+    for count, rounds in rows.items():
+        for name in names:
+            found = medians([each[name] for each in rounds])
+            ratios = [each[ours]["tokens/s"] / each[name]["tokens/s"] for each in rounds]
+            times = [1000 * found[key] for key in ("first p50", "first p99", "between p50", "between p99")]
+            rest = (1000 * found["cpu"], found["megabytes"]) if "cpu" in found else (None, None)
+            over = (None, None) if name == ours else (statistics.median(ratios), ratios)
+            cells.append((count, name, found["tokens/s"], *times, *rest, *over))
+            if name != ours:
+                bars.append(Bar(f"tokens/s ÷ {name}'s, {count} at once", statistics.median(ratios), 1.0, digits=2))
+    columns = (
+        Column("streams"),
+        Column("server"),
+        Column("tokens/s"),
+        Column("first token p50", "ms"),
+        Column("p99", "ms"),
+        Column("between tokens p50", "ms", 1),
+        Column("between tokens p99", "ms", 1),
+        Column("CPU per token", "ms", 1),
+        Column("memory", "MB"),
+        Column(f"{ours} ÷ this, tokens/s", digits=2),
+        Column("rounds", digits=2),
+    )
+    return Table(
+        "Servers of one model over HTTP",
+        columns,
+        cells,
+        notes=tuple(notes),
+        plots=(
+            Plot("streams", ("tokens/s",), by="server", log_x=True),
+            Plot("streams", ("first token p50",), by="server", log_x=True, log_y=True),
+        ),
+        bars=tuple(bars),
+        versions=versions or {},
+        details={"rounds": {str(count): list(rounds) for count, rounds in rows.items()}},
+    )

