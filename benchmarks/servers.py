@@ -96,15 +96,26 @@ def tritonic(setting: Setting) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def llama(setting: Setting) -> Iterator[Server]:
-    """llama.cpp's server. Raises `RuntimeError` without weights for it."""
+    """llama.cpp's server: the program that `LLAMA_SERVER` names, else xllamacpp's.
+
+    Raises `RuntimeError` without weights for it.
+    """
     if setting.gguf is None:
         raise RuntimeError("its weights are not at hand; name them with --gguf")
-    command = [sys.executable, "-m", "benchmarks.llama_server", setting.gguf, "--name", setting.model]
-    command += ["--slots", setting.streams, "--threads", len(os.sched_getaffinity(0))]
+    threads = len(os.sched_getaffinity(0))
     template = setting.repository / setting.model / "1" / "chat_template.jinja"
-    command += ["--template", template] if template.exists() else []
+    if own := os.environ.get("LLAMA_SERVER"):
+        found = f"{own} as it is here"
+        command = [own, "--model", setting.gguf, "--alias", setting.model, "--host", "127.0.0.1"]
+        command += ["--parallel", setting.streams, "--ctx-size", ROOM * setting.streams, "--threads", threads]
+        command += ["--cache-ram", 0, "--no-webui", *(["--chat-template-file", template] if template.exists() else [])]
+    else:
+        found = f"xllamacpp {version('xllamacpp')}"
+        command = [sys.executable, "-m", "benchmarks.llama_server", setting.gguf, "--name", setting.model]
+        command += ["--slots", setting.streams, "--threads", threads]
+        command += ["--template", template] if template.exists() else []
     with _started(setting, "llama.cpp", command, "/health") as (url, process):
-        yield Server("llama.cpp q8_0", url, setting.model, f"xllamacpp {version('xllamacpp')}", (process,))
+        yield Server("llama.cpp q8_0", url, setting.model, found, (process,))
 
 
 @contextlib.contextmanager
