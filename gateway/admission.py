@@ -1,6 +1,6 @@
 """Which requests a model takes: a bound on those that are open at once, shared fairly among callers."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,12 +29,12 @@ class Admission:
     def __init__(self, bound: int) -> None:
         """`bound` is how many requests one model may have open."""
         self._bound = bound
-        self._models: dict[str, _Model] = {}
+        self._models: defaultdict[str, _Model] = defaultdict(_Model)
 
     @contextmanager
     def open(self, name: str, caller: str) -> Iterator[None]:
         """Hold a place at the model `name` inside a `with`. Raises `QueueFull` where there is none for this caller."""
-        model = self._models.setdefault(name, _Model())
+        model = self._models[name]
         room, mine = self._bound - model.open, model.by_caller[caller]
         if room <= 0:
             raise QueueFull(f"{model.open} requests to this model are open already.", retry_after=RETRY_AFTER)

@@ -51,12 +51,12 @@ def float32(name: str, value: float) -> Tensor:
 class Response:
     """One response of a model: its outputs by name, read on demand."""
 
-    __slots__ = ("_outputs", "_shapes")
+    __slots__ = ("_message", "_outputs")
 
     def __init__(self, message: Any) -> None:
         """`message` is a `ModelInferResponse`."""
+        self._message = message
         self._outputs = {o.name: raw for o, raw in zip(message.outputs, message.raw_output_contents, strict=True)}
-        self._shapes = {o.name: o.shape for o in message.outputs}
 
     def __contains__(self, name: str) -> bool:
         return name in self._outputs
@@ -77,7 +77,8 @@ class Response:
 
     def rows(self, name: str) -> tuple[bytes, ...]:
         """The rows of a two-dimensional output of fixed-size elements, each as its bytes."""
-        raw, (count, _) = self._outputs[name], self._shapes[name]
+        raw = self._outputs[name]
+        (count, _), *_ = (output.shape for output in self._message.outputs if output.name == name)
         size = len(raw) // max(count, 1)
         return tuple(raw[i * size : (i + 1) * size] for i in range(count))
 
