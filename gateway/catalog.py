@@ -32,6 +32,14 @@ OPERATION_NAMES: Mapping[type, str] = {
     GenerateImage: "generate_image",
     EditImage: "edit_image",
 }
+_ABILITIES = {
+    "chat": "answer chats",
+    "complete": "continue texts",
+    "embed": "turn texts into vectors",
+    "transcribe": "write down speech",
+    "generate_image": "draw pictures",
+    "edit_image": "edit pictures",
+}
 
 
 class Catalog:
@@ -164,5 +172,5 @@ def _decoded(model: Model, asked: Request, responses: AsyncIterator[Response]) -
 def _must_offer(model: Model, operation: type) -> None:
     name = OPERATION_NAMES[operation]
     if name not in model.operations:
-        offered = ", ".join(sorted(model.operations))
-        raise UnsupportedOption(f"The model '{model.name}' cannot {name}; it can: {offered}.", param="model")
+        can = ", ".join(_ABILITIES.get(each, each) for each in sorted(model.operations))
+        raise UnsupportedOption(f"The model '{model.name}' cannot {_ABILITIES[name]}; it can {can}.", param="model")

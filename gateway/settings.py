@@ -35,13 +35,13 @@ def _rates(value: object) -> rates.Rates:
 
 
 def _redis(url: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
-    if url is None:
+    if url is None or not url.get_secret_value():  # compose files name every variable
         if info.data.get("rate_limits") and info.data.get("workers", 1) > 1:
             raise ValueError("several workers count together in a Redis alone: name one, or have one worker")
-    else:
-        parts = urlsplit(url.get_secret_value())
-        if parts.scheme not in ("redis", "rediss", "unix") or parts.port == 0:
-            raise ValueError("write redis://HOST:PORT/DATABASE, or rediss:// or unix://")
+        return None
+    parts = urlsplit(url.get_secret_value())
+    if parts.scheme not in ("redis", "rediss", "unix") or parts.port == 0:
+        raise ValueError("write redis://HOST:PORT/DATABASE, or rediss:// or unix://")
     return url
 
 
