@@ -38,16 +38,17 @@ async def ask(session: aiohttp.ClientSession, url: str, body: dict[str, Any], ha
                 continue
             chunk = json.loads(line[6:])
             if "error" in chunk:
-                heard.error = chunk["message"]
-            elif chunk["choices"]:
-                (choice,) = chunk["choices"]
-                heard.reason = choice["finish_reason"] or heard.reason
-                if choice["delta"].get("content"):
-                    heard.text += choice["delta"]["content"]
+                heard.error = str(chunk.get("message") or chunk["error"])
+            if usage := chunk.get("usage"):
+                heard.tokens = usage["completion_tokens"]
+            # Other servers leave out what is null, or tell the usage along with the last choice.
+            for choice in chunk.get("choices") or ():
+                heard.reason = choice.get("finish_reason") or heard.reason
+                delta = choice.get("delta") or {}
+                if text := delta.get("content") or delta.get("reasoning_content") or delta.get("reasoning"):
+                    heard.text += text
                     heard.arrivals.append(time.perf_counter())
                     if len(heard.arrivals) == hang_up_after:
                         response.close()
                         return heard
-            else:
-                heard.tokens = chunk["usage"]["completion_tokens"]
     return heard
