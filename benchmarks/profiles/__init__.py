@@ -50,6 +50,27 @@ def chat() -> list[Request]:
     ]
 
 
+def chat_tensorrt_llm() -> list[Request]:
+    """The same for NVIDIA's `tensorrt_llm_bls` and `ensemble`, which may end an answer earlier."""
+    return [
+        {"text_input": [text], "stream": [True], "max_tokens": [NEW_TOKENS], "top_k": [1]}
+        for text in passages(400, 64, seed=1)
+    ]
+
+
+def chat_llmapi() -> list[Request]:
+    """The same for NVIDIA's `llmapi/tensorrt_llm`, which may end an answer earlier."""
+    return [
+        {
+            "text_input": {"content": [text], "shape": [1]},
+            "streaming": [True],
+            "sampling_param_max_tokens": [NEW_TOKENS],
+            "sampling_param_top_k": [1],
+        }
+        for text in passages(400, 64, seed=1)
+    ]
+
+
 def embedding() -> list[Request]:
     """512 texts of 20 words, one a request."""
     return [{"text": {"content": [text], "shape": [1]}} for text in passages(512, 20, seed=2)]
@@ -62,7 +83,13 @@ def image() -> list[Request]:
     return [{"prompt": [prompt], "steps": [20], "seed": [seed]} for seed, prompt in enumerate(prompts)]
 
 
-WRITTEN = {"chat": chat, "embedding": embedding, "image": image}
+WRITTEN = {
+    "chat": chat,
+    "chat-tensorrt-llm": chat_tensorrt_llm,
+    "chat-llmapi": chat_llmapi,
+    "embedding": embedding,
+    "image": image,
+}
 
 
 def text(name: str) -> str:

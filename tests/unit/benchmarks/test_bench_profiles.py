@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from benchmarks import profiles
 from benchmarks.direct import timeless
 from builders import config_pbtxt
+from gateway.signatures import llmapi, tensorrt_llm
 
 INPUTS = {
     "chat": config_pbtxt.TEXT_GENERATION_INPUTS,
@@ -24,7 +26,7 @@ def test_the_file_of_requests_is_the_one_that_is_written(name: str) -> None:
     assert (profiles.HERE / name / "data.json").read_text(encoding="utf-8") == profiles.text(name)
 
 
-@pytest.mark.parametrize("name", profiles.WRITTEN)
+@pytest.mark.parametrize("name", INPUTS)
 def test_tensors_are_those_of_the_models(name: str) -> None:
     tensors = {tensor.name: tensor for tensor in INPUTS[name]}
     required = {tensor.name for tensor in INPUTS[name] if not tensor.optional}
@@ -78,3 +80,9 @@ def test_the_script_says_how_it_is_used() -> None:
         ran = run(*arguments)
         assert ran.returncode == 2
         assert "chat|embedding|image" in ran.stderr
+
+
+@pytest.mark.parametrize(("name", "signature"), [("chat-tensorrt-llm", tensorrt_llm), ("chat-llmapi", llmapi)])
+def test_tensors_of_other_layouts_are_those_that_the_gateway_sends(name: str, signature: ModuleType) -> None:
+    asked = {key for request in profiles.load(name).requests for key in request}
+    assert asked <= signature.INPUTS.keys()
