@@ -14,6 +14,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8
 MARKS = "os^Dv<>P"
 WIDE, HIGH = 7.0, 4.2
 """Inches of one drawing."""
+MOST_TICKS = 16
+"""Where lines have more places than this, moments for instance, not each of them is written below."""
 
 
 def draw(tables: Sequence[Table], below: str, path: Path) -> bool:
@@ -51,7 +53,8 @@ def _draw(axes: "Axes", table: Table, plot: Plot) -> None:
         if plot.log_x:
             axes.set_xscale("log", base=2)
         places = sorted({x for points in series.values() for x, _ in points})
-        axes.set_xticks(places, [f"{place:g}" for place in places])
+        if len(places) <= MOST_TICKS:
+            axes.set_xticks(places, [f"{place:g}" for place in places])
         axes.minorticks_off()
     if plot.log_y:
         axes.set_yscale("log")

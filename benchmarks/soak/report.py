@@ -88,7 +88,8 @@ def over_time(seen: Sequence[Held]) -> Table:
         for name in _MEMORY
     )  # fmt: skip
     plots = (
-        Plot("time", ("gateway", "Triton", "its models"), title="Memory during the load, MB"),
+        Plot("time", ("gateway", "Triton"), title="Memory during the load: gateway and tritonserver"),
+        Plot("time", ("its models",), title="Memory during the load: processes of the models"),
         Plot("time", tuple(name for name, unit in _NAMES.values() if not unit), title="Files, threads and processes"),
     )
     details = {"every look": [[getattr(each, field.name) for field in fields(Held)] for each in seen]}
