@@ -94,7 +94,7 @@ class Workers:
 
     @property
     def _have_served(self) -> bool:
-        return any(self._started)
+        return any(self._started[:])
 
     @property
     def _are_running(self) -> bool:

@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,9 +87,9 @@ async def metric(http: httpx.AsyncClient, name: str) -> float:
 
 
 @contextlib.asynccontextmanager
-async def crew(folder: Path, **settings: Any) -> AsyncIterator[Crew]:
+async def crew(folder: Path, models: Iterable[Model] = CAST, **settings: Any) -> AsyncIterator[Crew]:
     """Run a gateway of two workers in front of a scripted Triton."""
-    triton = await FakeTriton(CAST).start()
+    triton = await FakeTriton(models).start()
     told = {"workers": 2, "discovery_interval": 0.1, **settings}
     environment = {f"TRITONIC_{name.upper()}": str(value) for name, value in told.items()}
     before = dict(os.environ)

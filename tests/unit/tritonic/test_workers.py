@@ -1,0 +1,90 @@
+"""What several workers need of the settings, and what a gateway does of which no worker can be."""
+
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from gateway.crew import Crew, prepare
+from gateway.settings import Settings
+from tritonic import settings
+from tritonic.workers import keep_workers
+
+
+def test_rates_of_several_workers_need_a_redis() -> None:
+    with pytest.raises(settings.SettingsError, match=r"TRITONIC_RATE_LIMITS_STORE: .* a Redis alone"):
+        settings.read(workers=2, rate_limits="60/minute")
+    assert settings.read(workers=1, rate_limits="60/minute").workers == 1
+    assert settings.read(workers=2, rate_limits="60/minute", rate_limits_store="redis://127.0.0.1").workers == 2
+
+
+def test_each_worker_has_a_part_of_the_open_requests() -> None:
+    with pytest.raises(settings.SettingsError, match="TRITONIC_MODEL_REQUESTS"):
+        settings.read(workers=4, model_requests=3)
+    with pytest.raises(settings.SettingsError, match="TRITONIC_WORKERS"):
+        settings.read(workers=0)
+
+
+def test_one_has_a_duty_until_it_ends(tmp_path: Path) -> None:
+    first, second = Crew(tmp_path, 0, 2), Crew(tmp_path, 1, 2)
+    assert first.leads("node") and first.leads("node")
+    assert not second.leads("node")
+    assert second.leads("another")
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if Crew(tmp_path, 2, 3).leads("third") else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert second.leads("third"), "the process that had it has ended"
+    assert not first.is_ending
+    second.end()
+    assert first.is_ending
+    assert first.leads("node") and not second.leads("node"), "nobody takes over what is over"
+
+
+def test_a_process_by_itself_leads_always() -> None:
+    assert Crew().leads("node") and Crew().is_ending
+
+
+def test_totals_stay_and_what_was_in_hand_does_not(tmp_path: Path) -> None:
+    prepare(tmp_path, 3)
+    for kind in ("counter", "histogram", "gauge_livesum"):
+        (tmp_path / f"{kind}_3.db").write_bytes(b"kept")
+    prepare(tmp_path, 3)
+    assert (tmp_path / "counter_3.db").read_bytes() == (tmp_path / "histogram_3.db").read_bytes() == b"kept"
+    assert not any((tmp_path / "gauge_livesum_3.db").read_bytes())
+
+
+def _bound() -> socket.socket:
+    found = socket.socket()
+    found.bind(("127.0.0.1", 0))
+    found.listen()
+    return found
+
+
+def test_a_gateway_of_which_no_worker_can_be_ends() -> None:
+    def fail(*given: object) -> None:
+        raise SystemExit(3)
+
+    assert keep_workers(Settings(workers=3), _bound(), fail) == 0
+
+
+def test_workers_that_ignore_the_signal_to_stop_are_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tritonic.workers.PATIENCE", 0.2)
+    keeper = os.getpid()
+
+    def deaf(given: Settings, crew: Crew, listening: socket.socket, started: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        started()  # type: ignore[operator]
+        if crew.number == 0:
+            time.sleep(0.3)
+            os.kill(keeper, signal.SIGTERM)
+        time.sleep(60)
+
+    began = time.monotonic()
+    assert keep_workers(Settings(workers=2), _bound(), deaf) == signal.SIGTERM
+    assert time.monotonic() - began < 10
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
