@@ -46,7 +46,7 @@ def loads(chat: str) -> list[Load]:
     """What is asked; `chat` is the model that chats."""
     wanted = [
         ("chat", "Chats, streamed: 64 words in, 64 tokens out", "tokens/s", chat, profiles.NEW_TOKENS, 8.0),
-        ("embedding", "Embeddings, a text of 20 words a request", "texts/s", EMBEDS, 1, 4.0),
+        ("embedding", "Embeddings, a text of 3 to 140 words a request", "texts/s", EMBEDS, 1, 4.0),
         ("image", "Pictures of 20 steps, one a request", "pictures/s", DRAWS, 1, 9.0),
     ]
     found = []

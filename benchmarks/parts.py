@@ -117,12 +117,7 @@ def _pictures(plan: Plan) -> list[Table]:
 def _soak(plan: Plan) -> list[Table]:
     from benchmarks import soak
 
-    return _told(soak.run(plan.repository, plan.model))
-
-
-def _told(found: str | list[Table]) -> list[Table]:
-    """A part that still returns Markdown."""
-    return [Table("", (), [], (found,))] if isinstance(found, str) else found
+    return soak.run(plan.repository, plan.model)
 
 
 PARTS = {

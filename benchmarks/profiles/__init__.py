@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.embeddings import make_texts
+
 HERE = Path(__file__).parent
 BOOK = HERE.parent / "data" / "alice.txt"
 NEW_TOKENS = 64
@@ -72,8 +74,8 @@ def chat_llmapi() -> list[Request]:
 
 
 def embedding() -> list[Request]:
-    """512 texts of 20 words, one a request."""
-    return [{"text": {"content": [text], "shape": [1]}} for text in passages(512, 20, seed=2)]
+    """512 pieces of the book, one a request: 3 to 140 words, half of them shorter than 25."""
+    return [{"text": {"content": [text], "shape": [1]}} for text in make_texts(512, seed=2)]
 
 
 def image() -> list[Request]:
