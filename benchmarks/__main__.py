@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("parts", nargs="*", metavar="PART", help="what to measure")
     made.add_argument("--quick", action="store_true", help=f"a look of minutes: one round of {', '.join(QUICK)}")
-    made.add_argument("--rounds", type=_positive, help="how often compared ways take turns (3; quick: 1)")
+    made.add_argument("--rounds", type=_positive, help="how often compared ways take turns (mostly 3; quick: 1)")
     made.add_argument("--results", type=Path, default=HERE / "results", help="folder for what is found")
     made.add_argument("--repository", type=Path, default=DEFAULT_REPOSITORY, help="the model repository (%(default)s)")
     made.add_argument("--model", default=CHECKPOINT, help="the folder of the model that chats (%(default)s)")
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     work = asked.results / "work"
     work.mkdir(exist_ok=True)
-    rounds = asked.rounds or (1 if asked.quick else 3)
+    rounds = asked.rounds or (1 if asked.quick else PARTS[names[0]].rounds)
     plan = Plan(
         asked.repository.resolve(),
         asked.model,

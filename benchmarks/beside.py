@@ -55,7 +55,7 @@ def loads(repository: Path, chat: str) -> list[Load]:
     """All loads whose models are in the repository; `chat` is the model that chats."""
     found = [
         _chats(repository / chat, streams, wanted, seconds)
-        for streams, wanted, seconds in ((1, None, 8.0), (16, 0.97, 18.0))
+        for streams, wanted, seconds in ((1, None, 6.0), (16, 0.97, 15.0))
     ]
     texts = [request["text"]["content"][0] for request in profiles.load("embedding").requests]
     for gathered, at_once in ((1, 16), (16, 4)):
@@ -64,7 +64,7 @@ def loads(repository: Path, chat: str) -> list[Load]:
         requests = [{"text": {"content": group, "shape": [gathered]}} for group in groups]
         bodies = [{"model": EMBEDS, "input": group, "encoding_format": "base64"} for group in groups]
         found.append(
-            Load(title, "texts/s", EMBEDS, at_once, 0.9, "/v1/embeddings", requests, bodies, 8.0, tokens=gathered)
+            Load(title, "texts/s", EMBEDS, at_once, 0.9, "/v1/embeddings", requests, bodies, 6.0, tokens=gathered)
         )
     drawn = profiles.load("image").requests
     bodies = [

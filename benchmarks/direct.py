@@ -45,9 +45,9 @@ class Load:
 def loads(chat: str) -> list[Load]:
     """What is asked; `chat` is the model that chats."""
     wanted = [
-        ("chat", "Chats, streamed: 64 words in, 64 tokens out", "tokens/s", chat, profiles.NEW_TOKENS, 8.0),
+        ("chat", "Chats, streamed: 64 words in, 64 tokens out", "tokens/s", chat, profiles.NEW_TOKENS, 6.0),
         ("embedding", "Embeddings, a text of 3 to 140 words a request", "texts/s", EMBEDS, 1, 4.0),
-        ("image", "Pictures of 20 steps, one a request", "pictures/s", DRAWS, 1, 9.0),
+        ("image", "Pictures of 20 steps, one a request", "pictures/s", DRAWS, 1, 7.0),
     ]
     found = []
     for name, title, unit, model, tokens, seconds in wanted:

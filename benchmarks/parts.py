@@ -38,6 +38,8 @@ class Part:
     run: Callable[[Plan], list[Table]]
     models: bool = True
     """Whether it needs the default models."""
+    rounds: int = 3
+    """Where nobody asks for more or fewer: what keeps everything within three quarters of an hour."""
 
 
 def _direct(plan: Plan) -> list[Table]:
@@ -61,7 +63,7 @@ def _aiperf(plan: Plan) -> list[Table]:
 def _alone(plan: Plan) -> list[Table]:
     from benchmarks import alone
 
-    return alone.run((1, 64), rounds=1) if plan.quick else alone.run()
+    return alone.run((1, 64) if plan.quick else alone.STREAMS, plan.rounds)
 
 
 def _proxies(plan: Plan) -> list[Table]:
@@ -117,21 +119,31 @@ def _pictures(plan: Plan) -> list[Table]:
 def _soak(plan: Plan) -> list[Table]:
     from benchmarks import soak
 
-    return soak.run(plan.repository, plan.model)
+    return soak.run(plan.repository, plan.model, minutes=1.0 if plan.quick else 2.0)
 
 
 PARTS = {
-    "direct": Part("perf_analyzer over gRPC against the chat, embedding and image models, 1 to 64 at once", _direct),
+    "direct": Part(
+        "perf_analyzer over gRPC against the chat, embedding and image models, 1 to 64 at once", _direct, rounds=1
+    ),
     "gateway": Part("chats, embeddings and pictures through the gateway ÷ perf_analyzer over gRPC", _gateway),
-    "aiperf": Part("chats through the gateway, asked by AIPerf ÷ perf_analyzer over gRPC: also first tokens", _aiperf),
-    "alone": Part("what the gateway costs in front of a scripted Triton, 1 to 1,024 streams", _alone, models=False),
+    "aiperf": Part(
+        "chats through the gateway, asked by AIPerf ÷ perf_analyzer over gRPC: also first tokens", _aiperf, rounds=1
+    ),
+    "alone": Part(
+        "what the gateway costs in front of a scripted Triton, 1 to 1,024 streams", _alone, models=False, rounds=4
+    ),
     "proxies": Part("the gateway and LiteLLM's proxy on the same work, one core each", _proxies, models=False),
-    "peers": Part("Tritonic, llama.cpp's server, vLLM and any --peer with the same model, over HTTP", _peers),
-    "throughput": Part("the bare engine, Triton, the gateway and llama.cpp with the same weights", _throughput),
+    "peers": Part("Tritonic, llama.cpp's server, vLLM and any --peer with the same model, over HTTP", _peers, rounds=2),
+    "throughput": Part(
+        "the bare engine, Triton, the gateway and llama.cpp with the same weights", _throughput, rounds=2
+    ),
     "prefix": Part("a long prompt that comes again: the time to its first token", _prefix),
-    "structures": Part("answers that follow a JSON schema ÷ free ones", _structures),
+    "structures": Part("answers that follow a JSON schema ÷ free ones", _structures, rounds=2),
     "embeddings": Part("embeddings over HTTP and gRPC ÷ sentence-transformers on PyTorch", _embeddings),
     "pictures": Part("pictures over HTTP and gRPC ÷ diffusers on PyTorch", _pictures),
-    "soak": Part("minutes of mixed load on the real service: errors, slowness, growth of memory and files", _soak),
+    "soak": Part(
+        "minutes of mixed load on the real service: errors, slowness, growth of memory and files", _soak, rounds=1
+    ),
 }
 """In the order in which they run."""
