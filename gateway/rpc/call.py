@@ -6,11 +6,14 @@ from typing import Protocol
 from urllib.parse import unquote_to_bytes
 
 from gateway.rpc import frames, status
+from gateway.rpc.frames import ProtocolError
 from gateway.rpc.status import RpcError, Status
 
 _PREFIX = 5
 """Before every message: whether it is compressed, and its length."""
-_CANCEL = 0x8
+_LARGEST_MESSAGE = 2**28
+"""What a server announces is kept until all of it is here."""
+_NO_ERROR, _CANCEL = 0x0, 0x8
 
 
 class Line(Protocol):
@@ -32,14 +35,17 @@ class Call:
         """`window` is how many bytes the server takes on this stream at first; `idle` as in `Channel.call`."""
         self.stream = stream
         self.window = window
+        self.idle = idle
+        self.sent = False
+        """The server has the whole of the request."""
         self.over = False
         """Nothing more comes, but for what has come already."""
         self._line = line
-        self._idle = idle
         self._loop = asyncio.get_running_loop()
         self._messages: deque[bytes] = deque()
         self._part = bytearray()
-        self._unread = self._owed = 0
+        self._owed = 0
+        """Bytes that came since the server was last let send more."""
         self._fields: dict[bytes, bytes] = {}
         self._failure: RpcError | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -72,16 +78,17 @@ class Call:
     def cancel(self) -> None:
         """Give the call up, where it is not over."""
         if not self.over:
-            self._line.write(frames.reset(self.stream, _CANCEL))
-            self.fail(Status.CANCELLED, "The call was given up.")
+            self._give_up(Status.CANCELLED, "The call was given up.")
         self._messages.clear()
         self._part.clear()
 
     # What the connection calls.
 
     def received(self, data: bytes, size: int) -> None:
-        """More of the answer; `size` is what it counts against the window, padding and all."""
-        self._unread += size
+        """More of the answer; `size` is what it counts against the window, padding and all. Raises `ProtocolError`."""
+        self._owed += size
+        if self._owed > frames.WINDOW:
+            raise ProtocolError("more comes than may")
         part = self._part
         if part:
             part += data
@@ -94,26 +101,36 @@ class Call:
             if stop > end:
                 break
             if data[at]:
-                self._line.write(frames.reset(self.stream, _CANCEL))
-                self.fail(Status.INTERNAL, "The server compressed a message, which nobody asked for.")
-                return
+                break
             self._messages.append(data[at + _PREFIX : stop])
             at = stop
         if at < end:
             part += data[at:] if at else data
-        if self._messages:
+        if part and part[0]:
+            self._give_up(Status.INTERNAL, "The server compressed a message, which nobody asked for.")
+        elif part and int.from_bytes(part[1:_PREFIX], "big") > _LARGEST_MESSAGE:
+            self._give_up(Status.INTERNAL, "The server announced a message that is too long.")
+        elif self._messages:
             self._wake()
         else:
             self._let_more()  # the rest of a message that is longer than the window
 
     def headers(self, fields: dict[bytes, bytes], last: bool) -> None:
         """The first headers, the last, or both in one."""
-        self._fields.update(fields)
         if last:
+            self._fields.update(fields)
             self.ended()
+        elif self._fields:
+            self._give_up(Status.INTERNAL, "The server answered twice.")
+        elif not fields.get(b":status", b"").startswith(b"1"):  # 1xx come before the first
+            self._fields = fields
+            if wrong := status.of_headers(fields):
+                self._give_up(wrong[0], wrong[1].decode(errors="replace"))
 
     def ended(self) -> None:
-        """The server has said everything."""
+        """The server has said everything, and waits for no more of the request."""
+        if not self.sent:
+            self._line.write(frames.reset(self.stream, _NO_ERROR))
         code, message = status.of_trailers(self._fields)
         if code is Status.OK and self._part:
             code, message = Status.INTERNAL, b"The last message is cut off."
@@ -127,6 +144,11 @@ class Call:
         if not self.over:
             self._failure = RpcError(code, message)
             self._close()
+
+    def _give_up(self, code: Status, message: str) -> None:
+        self._line.write(frames.reset(self.stream, _CANCEL))
+        self._part.clear()
+        self.fail(code, message)
 
     def _close(self) -> None:
         self.over = True
@@ -142,18 +164,14 @@ class Call:
 
     def _let_more(self) -> None:
         """Let the server send as much again as was read: what nobody reads stays within the window."""
-        self._owed += self._unread
-        self._unread = 0
         if self._owed > frames.WINDOW // 2 and not self.over:
             self._line.write(frames.window_update(self.stream, self._owed))
             self._owed = 0
 
     def _tick(self) -> None:
         """One timer for the whole call: setting one for each message would cost more than the message."""
-        waited = self._loop.time() - self._since if self._waiter else 0.0
-        if waited < self._idle:
-            self._clock = self._loop.call_later(self._idle - waited, self._tick)
-            return
-        self._clock = None
-        if self._waiter and not self._waiter.done():
+        waited = self._loop.time() - self._since if self._waiter and not self._waiter.done() else 0.0
+        if self._waiter and waited >= self.idle:
             self._waiter.set_exception(TimeoutError())
+            waited = 0.0
+        self._clock = self._loop.call_later(self.idle - waited, self._tick)

@@ -2,13 +2,16 @@
 
 import asyncio
 import socket
-from contextlib import suppress
 
+from gateway.rpc import headers
 from gateway.rpc.call import Call
-from gateway.rpc.connection import Connection
+from gateway.rpc.connection import LOST, Connection
 from gateway.rpc.status import RpcError, Status
 
 _CONNECT_SECONDS = 5.0
+_TRIES = 2
+"""A call that the server was never told of begins again, on a new connection."""
+_CLOSED = "The connection was closed."
 _SILENCE_MILLISECONDS = 20_000
 """How long what was sent may stay unacknowledged: a host that vanished says nothing."""
 _PROBES = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 2, "TCP_USER_TIMEOUT": _SILENCE_MILLISECONDS}
@@ -20,7 +23,7 @@ class Channel:
     def __init__(self, url: str) -> None:
         """`url` is `host:port`, an IPv6 address in brackets. Raises `ValueError`."""
         host, _, port = url.rpartition(":")
-        if not host or not port.isdigit():
+        if not host or not port.isdigit() or not 0 < int(port) < 2**16:
             raise ValueError(f"{url!r} is not host:port")
         self._host, self._port = host.strip("[]"), int(port)
         self._authority = url.encode()
@@ -29,16 +32,21 @@ class Channel:
         self._connecting: asyncio.Task[Connection] | None = None
         self._ending: list[Connection] = []
         """Connections on which no call may begin, and some go on."""
+        self._closed = False
 
     async def call(self, path: str, message: bytes, *, idle: float) -> Call:
         """Send `message`, the only one of the call. `path` is `/package.Service/Method`.
 
-        A `read` of its answer fails after `idle` seconds without one. Raises `RpcError`.
+        Raises `RpcError`, and `TimeoutError` when the server takes nothing for `idle` seconds; a `read` of the answer
+        does so after `idle` seconds without one.
         """
-        connection = self._connection
-        while connection is None or not connection.usable:
-            connection = await self._connect()
-        return await connection.call(self._head(path), message, idle)
+        for _ in range(_TRIES):
+            connection = self._connection
+            if connection is None or not connection.usable:
+                connection = await self._connect()
+            if call := await connection.call(self._head(path), message, idle):
+                return call
+        raise RpcError(Status.UNAVAILABLE, LOST)
 
     async def unary(self, path: str, message: bytes, *, timeout: float) -> bytes:
         """The one message of the answer. Raises `RpcError`, also when it takes longer than `timeout` seconds."""
@@ -57,49 +65,54 @@ class Channel:
                 call.cancel()
 
     async def close(self) -> None:
-        """Close the connections; calls in flight fail."""
+        """Close the connections; calls in flight fail, and so do those that begin later."""
+        self._closed = True
         if self._connecting:
             self._connecting.cancel()
-            with suppress(asyncio.CancelledError, RpcError):
-                await self._connecting
+            await asyncio.wait([self._connecting])
         for connection in (*self._ending, *([self._connection] if self._connection else [])):
             connection.close()
 
     async def _connect(self) -> Connection:
-        """The connection that everybody waits for who wants one now."""
+        """The connection that everybody waits for who wants one now. Raises `RpcError`."""
+        if self._closed:
+            raise RpcError(Status.CANCELLED, _CLOSED)
         if self._connecting is None:
             self._connecting = asyncio.create_task(self._make())
             self._connecting.add_done_callback(self._connected)
-        return await asyncio.shield(self._connecting)
+        connecting = self._connecting
+        await asyncio.wait([connecting])  # which goes on where one who waits is cancelled
+        if connecting.cancelled():
+            raise RpcError(Status.CANCELLED, _CLOSED)
+        return connecting.result()
 
     def _connected(self, task: asyncio.Task[Connection]) -> None:
         self._connecting = None
-        if task.cancelled() or task.exception():
-            return
-        self._ending = [old for old in (*self._ending, self._connection) if old and not old.closed]
-        self._connection = task.result()
+        if not task.cancelled():
+            task.exception()  # everybody who waited may be gone
 
     async def _make(self) -> Connection:
         loop = asyncio.get_running_loop()
+        transport = None
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):
                 transport, connection = await loop.create_connection(Connection, self._host, self._port)
-        except TimeoutError:
-            raise RpcError(Status.UNAVAILABLE, "The server takes no connection.") from None
-        except OSError as error:
-            raise RpcError(Status.UNAVAILABLE, f"The server cannot be reached: {error}") from None
-        found: socket.socket = transport.get_extra_info("socket")
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in _PROBES.items():
-            if hasattr(socket, name):  # not on every system
-                found.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+                _probe(transport.get_extra_info("socket"))
+                await connection.greeted()
+        except BaseException as error:
+            if transport:
+                transport.abort()
+            if isinstance(error, TimeoutError):
+                raise RpcError(Status.UNAVAILABLE, "The server takes no connection.") from None
+            if isinstance(error, OSError | UnicodeError):  # a name that is none is the latter
+                raise RpcError(Status.UNAVAILABLE, f"The server cannot be reached: {error}") from None
+            raise
+        self._ending = [old for old in (*self._ending, self._connection) if old and not old.closed]
+        self._connection = connection
         return connection
 
     def _head(self, path: str) -> bytes:
-        """The block of a call's headers: literals that nobody indexes, so that no state is shared with the server.
-
-        https://www.rfc-editor.org/rfc/rfc7541#section-6.2.2
-        """
+        """The block of a call's headers."""
         block = self._heads.get(path)
         if block is None:
             fields = (
@@ -111,14 +124,13 @@ class Channel:
                 (b"content-type", b"application/grpc"),
                 (b"user-agent", b"tritonic"),
             )
-            block = b"".join(b"\0" + _string(name) + _string(value) for name, value in fields)
-            self._heads[path] = block
+            block = self._heads[path] = headers.block(fields)
         return block
 
 
-def _string(value: bytes) -> bytes:
-    """https://www.rfc-editor.org/rfc/rfc7541#section-5.2, with the length in up to two bytes more."""
-    size = len(value)
-    if size < 127:
-        return bytes([size]) + value
-    return bytes([127, (size - 127) & 0x7F | 0x80, (size - 127) >> 7]) + value
+def _probe(found: socket.socket) -> None:
+    """Let the system notice a host that vanished."""
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _PROBES.items():
+        if hasattr(socket, name):  # not on every system
+            found.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

@@ -1,22 +1,23 @@
 """One HTTP/2 connection, and the calls on it."""
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import cast
 
-from hpack import Decoder, HPACKError
-
 from gateway.rpc import frames, status
 from gateway.rpc.call import Call
 from gateway.rpc.frames import Kind, ProtocolError, Setting
+from gateway.rpc.headers import Reader
 from gateway.rpc.status import RpcError, Status
+from gateway.rpc.turns import Turns
 
 LOST = "The connection to the server is lost."
+_AWAY = "The server is going away."
 _LAST_STREAM = 2**30
 """Long before the numbers of streams are used up, a new connection takes over."""
-_HEADERS_BYTES = 2**20
+_ANSWERS_BYTES = 2**20
+"""What a server that does not read may leave here of answers to its questions."""
 _PROTOCOL_ERROR = 0x1
 
 
@@ -30,15 +31,14 @@ class Connection(asyncio.Protocol):
         self._calls: dict[int, Call] = {}
         self._next = 1
         self._rest = b""
-        self._decoder = Decoder(max_header_list_size=_HEADERS_BYTES)
-        self._headers: tuple[int, int, bytes] | None = None
-        """Stream, flags and block so far of headers that have not ended."""
+        self._headers = Reader()
         self._window = self._first_window = frames.WINDOW
-        self._frame_bytes = frames.FRAME_BYTES
         self._most_calls = frames.LARGEST_WINDOW
         self._credit = frames.LARGEST_WINDOW
-        self._paused = False
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._paused = self._greeted = False
+        self._turns, self._line = Turns(), Turns()
+        """Who waits until the server takes more of a call, and who until it takes another call."""
+        self._why = LOST
         self._handlers: dict[int, Callable[[int, int, bytes], None]] = {
             Kind.DATA: self._data,
             Kind.HEADERS: self._begin_headers,
@@ -56,59 +56,78 @@ class Connection(asyncio.Protocol):
         """Whether nothing is left of it."""
         return self._transport is None or self._transport.is_closing()
 
-    async def call(self, head: bytes, message: bytes, idle: float) -> Call:
-        """Begin a call: `head` is its block of headers, `message` what it sends. Raises `RpcError`."""
-        while self.usable and len(self._calls) >= self._most_calls:
-            await self._change()
+    async def greeted(self) -> None:
+        """Wait for the server's first settings: before them nobody knows how many calls it takes. Raises `RpcError`."""
+        while self.usable and not self._greeted:
+            await self._turns.wait()
         if not self.usable:
-            raise RpcError(Status.UNAVAILABLE, LOST)
+            raise RpcError(Status.UNAVAILABLE, self._why)
+
+    async def call(self, head: bytes, message: bytes, idle: float) -> Call | None:
+        """Begin a call: `head` is its block of headers, `message` what it sends.
+
+        None where no call can begin here any more. Raises `TimeoutError` when the server takes nothing for `idle`
+        seconds.
+        """
+        if self._full or self._line:
+            await self._queue(idle)
+        if not self.usable:
+            return None
+        body = memoryview(b"\0" + len(message).to_bytes(4, "big") + message)
         stream, self._next = self._next, self._next + 2
-        self.usable = self._next < _LAST_STREAM
+        if self._next >= _LAST_STREAM:
+            self._retire(LOST)
         call = self._calls[stream] = Call(self, stream, self._first_window, idle)
-        body = b"\0" + len(message).to_bytes(4, "big") + message
-        opening = frames.frame(Kind.HEADERS, frames.END_HEADERS, stream, head)
-        try:
-            await self._send(call, opening, body)
-        except BaseException:
-            call.cancel()
-            raise
+        # Headers need no window: they leave at once, so that the server knows of whatever is given up later.
+        rest = self._send(call, body, frames.frame(Kind.HEADERS, frames.END_HEADERS, stream, head))
+        if rest:
+            try:
+                await self._send_all(call, rest)
+            except BaseException:
+                call.cancel()
+                raise
         return call
 
-    async def _send(self, call: Call, opening: bytes, body: bytes) -> None:
-        """Send as much as both windows allow, again and again. Stops where the call is over before.
+    @property
+    def _full(self) -> bool:
+        return self._paused or len(self._calls) >= self._most_calls
 
-        Headers need no window: they leave at once, so that the server knows of whatever is given up later.
+    async def _queue(self, idle: float) -> None:
+        """Wait until another call may begin. Who comes while others wait stands behind them."""
+        first = False
+        async with asyncio.timeout(idle):
+            while self.usable and (self._full or (self._line and not first)):
+                await self._line.wait()
+                first = True
+
+    def _send(self, call: Call, body: memoryview, opening: bytes = b"") -> memoryview:
+        """Send one frame, of what both windows allow, and return the rest.
+
+        16 KiB is what every server takes, and short enough that nobody waits long for a turn.
         """
-        view = memoryview(body)
-        while not call.over:
-            size = 0 if self._paused else min(len(view), self._window, call.window, self._frame_bytes)
-            if size <= 0:
-                self.write(opening)
-                opening = b""
-                await self._change()
-                continue
-            self._window -= size
-            call.window -= size
-            last = size == len(view)
-            part = frames.frame(Kind.DATA, frames.END_STREAM if last else 0, call.stream, bytes(view[:size]))
-            self.write(opening + part)
-            if last:
-                return
-            opening, view = b"", view[size:]
-        # The server has answered without the rest, for which it must not wait.
-        self.write(frames.reset(call.stream, 0))
+        size = 0 if self._paused else min(len(body), self._window, call.window, frames.FRAME_BYTES)
+        if size <= 0:
+            self.write(opening)
+            return body
+        self._window -= size
+        call.window -= size
+        call.sent = size == len(body)
+        flags = frames.END_STREAM if call.sent else 0
+        self.write(opening + frames.frame(Kind.DATA, flags, call.stream, bytes(body[:size])))
+        return body[size:]
 
-    async def _change(self) -> None:
-        """Wait until a window, the number of calls or the connection may be another."""
-        future = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
-        await future
-
-    def _changed(self) -> None:
-        while self._waiting:
-            future = self._waiting.popleft()
-            if not future.done():
-                future.set_result(None)
+    async def _send_all(self, call: Call, rest: memoryview) -> None:
+        """Send in turns with the others. Stops where the call is over before."""
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(call.idle) as limit:
+            while not call.over and rest:
+                left = self._send(call, rest)
+                if len(left) == len(rest):
+                    await self._turns.wait()
+                    continue
+                rest = left
+                limit.reschedule(loop.time() + call.idle)
+                await asyncio.sleep(0)
 
     def write(self, data: bytes) -> None:
         """Send frames, where there still is a connection."""
@@ -118,10 +137,22 @@ class Connection(asyncio.Protocol):
     def forget(self, stream: int) -> None:
         """The call on this stream is over."""
         self._calls.pop(stream, None)
-        if self._waiting:
-            self._changed()
+        if self._turns:
+            self._turns.wake()
+        if self._line:
+            self._admit()
         if not self.usable and not self._calls:
             self.close()
+
+    def _admit(self) -> None:
+        if not self._paused:
+            self._line.wake(self._most_calls - len(self._calls))
+
+    def _retire(self, why: str) -> None:
+        """No call may begin any more; those that have begun go on."""
+        self.usable, self._why = False, why
+        self._turns.wake()
+        self._line.wake()
 
     def close(self) -> None:
         """Close the connection; calls on it fail."""
@@ -147,7 +178,8 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """It has taken it."""
         self._paused = False
-        self._changed()
+        self._turns.wake()
+        self._admit()
 
     def data_received(self, data: bytes) -> None:
         """Read the frames that are whole."""
@@ -162,15 +194,16 @@ class Connection(asyncio.Protocol):
                 stop = at + frames.HEAD_BYTES + size
                 if stop > end:
                     break
-                if self._headers and kind != Kind.CONTINUATION:
+                if self._headers.open and kind != Kind.CONTINUATION:
                     raise ProtocolError("headers are cut off")
                 handle = self._handlers.get(kind)
                 if handle:
                     handle(flags, stream, data[at + frames.HEAD_BYTES : stop])
                 at = stop
-        except (ProtocolError, HPACKError) as error:
+        except ProtocolError as error:
             self.write(frames.frame(Kind.GOAWAY, 0, 0, (0).to_bytes(4, "big") + _PROTOCOL_ERROR.to_bytes(4, "big")))
             self._lose(Status.UNAVAILABLE, f"The server does not speak gRPC: {error}.")
+            at = end
         self._rest = data[at:]
 
     # Frames, by kind.
@@ -181,36 +214,33 @@ class Connection(asyncio.Protocol):
         if self._credit < frames.LARGEST_WINDOW // 2:
             self.write(frames.window_update(0, frames.LARGEST_WINDOW - self._credit))
             self._credit = frames.LARGEST_WINDOW
-        call = self._calls.get(stream)
+        call = self._calls.get(stream) or self._call(stream)
         if call is None:
-            return  # it was given up
+            return
         call.received(frames.unpadded(content, flags & frames.PADDED) if flags & frames.PADDED else content, size)
         if flags & frames.END_STREAM and not call.over:
             call.ended()
 
+    def _call(self, stream: int) -> Call | None:
+        """The call of this stream, where it is not over. Raises `ProtocolError` for one that never was."""
+        if stream >= self._next or not stream & 1:
+            raise ProtocolError("it answers what nobody asked")
+        return self._calls.get(stream)
+
     def _begin_headers(self, flags: int, stream: int, content: bytes) -> None:
-        self._gather_headers(flags, stream, frames.unpadded(content, flags))
+        self._said(stream, flags, self._headers.begin(flags, stream, content))
 
     def _go_on_headers(self, flags: int, stream: int, content: bytes) -> None:
-        if not self._headers or self._headers[0] != stream:
-            raise ProtocolError("headers go on that never began")
-        _, begun, block = self._headers
-        self._headers = None
-        self._gather_headers(begun | flags & frames.END_HEADERS, stream, block + content)
+        self._said(stream, *self._headers.go_on(flags, stream, content))
 
-    def _gather_headers(self, flags: int, stream: int, block: bytes) -> None:
-        if not flags & frames.END_HEADERS:
-            self._headers = (stream, flags, block)
-            return
-        # Read also where nobody wants them: the table of names is the connection's.
-        fields = {_bytes(name): _bytes(value) for name, value in self._decoder.decode(block, raw=True)}
-        call = self._calls.get(stream)
-        if call:
+    def _said(self, stream: int, flags: int, fields: dict[bytes, bytes] | None) -> None:
+        call = self._call(stream)
+        if call and fields is not None:
             call.headers(fields, bool(flags & frames.END_STREAM))
 
     def _reset(self, flags: int, stream: int, content: bytes) -> None:
-        call, code = self._calls.get(stream), frames.number(content)
-        if call:
+        code = frames.number(content)
+        if call := self._call(stream):
             call.fail(status.of_reset(code), f"The server reset the call (HTTP/2 error {code}).")
 
     def _settings(self, flags: int, stream: int, content: bytes) -> None:
@@ -222,27 +252,31 @@ class Connection(asyncio.Protocol):
                     for call in self._calls.values():
                         call.window += value - self._first_window
                     self._first_window = value
-                case Setting.MAX_FRAME_SIZE:
-                    self._frame_bytes = value
                 case Setting.MAX_CONCURRENT_STREAMS:
                     self._most_calls = value
-        self.write(frames.frame(Kind.SETTINGS, frames.ACK, 0))
-        self._changed()
+        self._greeted = True
+        self._answer(frames.frame(Kind.SETTINGS, frames.ACK, 0))
+        self._turns.wake()
+        self._admit()
 
     def _push(self, flags: int, stream: int, content: bytes) -> None:
         raise ProtocolError("it pushes what nobody asked for")
 
     def _ping(self, flags: int, stream: int, content: bytes) -> None:
         if not flags & frames.ACK:
-            self.write(frames.frame(Kind.PING, frames.ACK, 0, content))
+            self._answer(frames.frame(Kind.PING, frames.ACK, 0, content))
+
+    def _answer(self, data: bytes) -> None:
+        if self._paused and self._transport and self._transport.get_write_buffer_size() > _ANSWERS_BYTES:
+            raise ProtocolError("it does not read what it asks for")
+        self.write(data)
 
     def _go_away(self, flags: int, stream: int, content: bytes) -> None:
         """The server takes no new calls, and has not begun those beyond the last that it names."""
-        self.usable = False
-        last = int.from_bytes(content[:4], "big") & frames.LARGEST_WINDOW
+        last = frames.number(content[:4]) & frames.LARGEST_WINDOW
+        self._retire(_AWAY)
         for call in [call for number, call in self._calls.items() if number > last]:
-            call.fail(Status.UNAVAILABLE, "The server is going away.")
-        self._changed()
+            call.fail(Status.UNAVAILABLE, _AWAY)
         if not self._calls:
             self.close()
 
@@ -250,20 +284,16 @@ class Connection(asyncio.Protocol):
         size = frames.number(content) & frames.LARGEST_WINDOW
         if not stream:
             self._window += size
-        elif call := self._calls.get(stream):
+        elif call := self._call(stream):
             call.window += size
-        if self._waiting:
-            self._changed()
+        self._turns.wake()
 
     def _lose(self, code: Status, message: str) -> None:
-        self.usable = False
+        if self.usable:
+            self._retire(message)
         if self._transport:
             with suppress(RuntimeError):  # the loop is closed
-                self._transport.close()
+                # What a server does not read cannot be waited for.
+                (self._transport.abort if self._paused else self._transport.close)()
         for call in list(self._calls.values()):
             call.fail(code, message)
-        self._changed()
-
-
-def _bytes(value: bytes | str) -> bytes:
-    return value if isinstance(value, bytes) else value.encode()

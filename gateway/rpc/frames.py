@@ -63,7 +63,7 @@ def head(data: bytes, at: int) -> tuple[int, int, int, int]:
 
 
 def number(content: bytes) -> int:
-    """The only field of a WINDOW_UPDATE or RST_STREAM. Raises `ProtocolError`."""
+    """The only field of a WINDOW_UPDATE or RST_STREAM, and each of GOAWAY's. Raises `ProtocolError`."""
     if len(content) != 4:
         raise ProtocolError("a frame is not as long as its kind has to be")
     return int.from_bytes(content, "big")
@@ -88,7 +88,10 @@ def read_settings(content: bytes) -> list[tuple[int, int]]:
     """What the other end says. Raises `ProtocolError`."""
     if len(content) % _setting.size:
         raise ProtocolError("settings are cut off")
-    return list(_setting.iter_unpack(content))
+    said = list(_setting.iter_unpack(content))
+    if any(name == Setting.INITIAL_WINDOW_SIZE and value > LARGEST_WINDOW for name, value in said):
+        raise ProtocolError("a window is larger than any may be")
+    return said
 
 
 def unpadded(content: bytes, flags: int) -> bytes:

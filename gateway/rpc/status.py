@@ -59,12 +59,19 @@ def of_trailers(fields: dict[bytes, bytes]) -> tuple[Status, bytes]:
     """The status that the last headers of a call tell, and its message as it is written there."""
     code = fields.get(b"grpc-status", b"")
     if not code.isdigit():
-        http = fields.get(b":status", b"200")
-        if http != b"200":
-            return _BY_HTTP.get(http, Status.UNKNOWN), b"The server answered with HTTP status " + http + b"."
-        return Status.UNKNOWN, b"The server ended the call without a status."
-    number = int(code)
-    return (Status(number) if number <= max(Status) else Status.UNKNOWN), fields.get(b"grpc-message", b"")
+        return of_headers(fields) or (Status.UNKNOWN, b"The server ended the call without a status.")
+    known = len(code) <= 2 and int(code) <= max(Status)
+    return (Status(int(code)) if known else Status.UNKNOWN), fields.get(b"grpc-message", b"")
+
+
+def of_headers(fields: dict[bytes, bytes]) -> tuple[Status, bytes] | None:
+    """What the first headers of a call tell where they are not gRPC's."""
+    http, kind = fields.get(b":status", b"200"), fields.get(b"content-type", b"application/grpc")
+    if http != b"200":
+        return _BY_HTTP.get(http, Status.UNKNOWN), b"The server answered with HTTP status " + http + b"."
+    if not kind.startswith(b"application/grpc"):
+        return Status.UNKNOWN, b"The server answered with " + kind + b"."
+    return None
 
 
 def of_reset(code: int) -> Status:

@@ -1,0 +1,66 @@
+"""Blocks of headers: https://www.rfc-editor.org/rfc/rfc7541"""
+
+from collections.abc import Iterable
+
+from hpack import Decoder, HPACKError
+
+from gateway.rpc import frames
+from gateway.rpc.frames import ProtocolError
+
+_LONGEST = 2**20
+
+
+def block(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Literals that nobody indexes, so that no state is shared with the server.
+
+    https://www.rfc-editor.org/rfc/rfc7541#section-6.2.2, and #section-6.3 for the first byte: this end uses a table of
+    size 0, which has to be said where a server allows less than there is at first.
+    """
+    return b"\x20" + b"".join(b"\0" + _string(name) + _string(value) for name, value in fields)
+
+
+def _string(value: bytes) -> bytes:
+    """https://www.rfc-editor.org/rfc/rfc7541#section-5.2, with the length in up to two bytes more."""
+    size = len(value)
+    if size < 127:
+        return bytes([size]) + value
+    return bytes([127, (size - 127) & 0x7F | 0x80, (size - 127) >> 7]) + value
+
+
+class Reader:
+    """Puts blocks together and reads them, also those nobody wants: the table of names is the connection's."""
+
+    def __init__(self) -> None:
+        self._decoder = Decoder(max_header_list_size=_LONGEST)
+        self._stream = self._flags = 0
+        self._block = bytearray()
+        self.open = False
+        """Whether a block has begun and not ended; nothing else may come before that."""
+
+    def begin(self, flags: int, stream: int, content: bytes) -> dict[bytes, bytes] | None:
+        """The fields of a HEADERS frame, where they are whole. Raises `ProtocolError`."""
+        self._stream, self._flags = stream, flags
+        self._block[:] = frames.unpadded(content, flags)
+        return self._read(flags)
+
+    def go_on(self, flags: int, stream: int, content: bytes) -> tuple[int, dict[bytes, bytes] | None]:
+        """The flags of the HEADERS frame that is continued, and its fields where they are whole now."""
+        if not self.open or self._stream != stream:
+            raise ProtocolError("headers go on that never began")
+        self._block += content
+        if len(self._block) > _LONGEST:
+            raise ProtocolError("headers are too long")
+        return self._flags, self._read(flags)
+
+    def _read(self, flags: int) -> dict[bytes, bytes] | None:
+        self.open = not flags & frames.END_HEADERS
+        if self.open:
+            return None
+        try:
+            return {_bytes(name): _bytes(value) for name, value in self._decoder.decode(bytes(self._block), raw=True)}
+        except HPACKError as error:
+            raise ProtocolError(f"headers cannot be read ({error})") from None
+
+
+def _bytes(value: bytes | str) -> bytes:
+    return value if isinstance(value, bytes) else value.encode()

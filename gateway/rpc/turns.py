@@ -1,0 +1,38 @@
+"""Tasks that wait until something may have changed."""
+
+import asyncio
+import sys
+from collections import deque
+from contextlib import suppress
+
+
+class Turns:
+    """They go on in the order in which they came."""
+
+    def __init__(self) -> None:
+        self._line: deque[asyncio.Future[None]] = deque()
+
+    def __bool__(self) -> bool:
+        return bool(self._line)
+
+    async def wait(self) -> None:
+        """Until woken."""
+        future = asyncio.get_running_loop().create_future()
+        self._line.append(future)
+        try:
+            await future
+        except asyncio.CancelledError:
+            if future.cancelled():
+                with suppress(ValueError):
+                    self._line.remove(future)
+            else:
+                self.wake(1)  # the turn that is not taken is somebody else's
+            raise
+
+    def wake(self, most: int = sys.maxsize) -> None:
+        """The first `most` of them; all, where that is not said."""
+        while self._line and most > 0:
+            future = self._line.popleft()
+            if not future.done():
+                future.set_result(None)
+                most -= 1

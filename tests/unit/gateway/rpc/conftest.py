@@ -1,0 +1,44 @@
+import asyncio
+import gc
+
+import pytest
+import uvloop
+
+from tests.unit.gateway.rpc.peers import Line
+
+gc.freeze()  # what was imported is not looked at again after each test
+
+
+def pytest_asyncio_loop_factories(config, item):
+    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture(autouse=True)
+async def nothing_left():
+    """No task, timer or failure may be left behind."""
+    loop, wrong = asyncio.get_running_loop(), []
+    loop.set_exception_handler(lambda _, context: wrong.append(context))
+    before = asyncio.all_tasks()
+    yield
+    for _ in range(3):
+        await asyncio.sleep(0)
+    gc.collect()
+    assert not wrong
+    assert not asyncio.all_tasks() - before - {asyncio.current_task()}
+    assert not [timer for timer in getattr(loop, "_scheduled", ()) if not timer.cancelled()]
+
+
+@pytest.fixture
+async def line():
+    """A client and its peer, whose rules the client must not break."""
+    made = []
+
+    def make(**options):
+        made.append(Line(**options))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.connection.close()
+        await each.settle()
+        assert each.peer.wrong == []

@@ -1,0 +1,273 @@
+"""What comes: messages however they are cut, and how a call ends."""
+
+import pytest
+from hyperframe.frame import ContinuationFrame, DataFrame, HeadersFrame, PingFrame, SettingsFrame
+
+from gateway.rpc import frames
+from gateway.rpc.connection import Connection
+from gateway.rpc.status import RpcError, Status
+from tests.unit.gateway.rpc.peers import HEAD, OK, Line, everything, packed
+
+MESSAGES = [b"first", b"", b"x" * 300, b"last"]
+
+
+async def test_one_message_out_and_one_in(line):
+    here = line()
+    call = await here.call(b"question")
+    assert await here.peer.asked(1) == b"question"
+    assert here.peer.headers[1][":path"] == "/a.B/C"
+    here.peer.answer(1, b"answer")
+    assert await everything(call) == [b"answer"]
+    assert call.over
+
+
+async def test_several_messages_in_one_frame(line):
+    here = line()
+    call = await here.call()
+    here.peer.open(1)
+    here.peer.say(1, *MESSAGES)
+    assert call.waits
+    here.peer.end(1)
+    assert await everything(call) == MESSAGES
+    assert not call.waits
+
+
+async def test_every_split_into_two_frames(line):
+    here, whole = line(), b"".join(map(packed, [*MESSAGES[:2], b"x" * 7]))
+    for at in range(len(whole) + 1):
+        call = await here.call()
+        here.peer.open(call.stream)
+        for part in (whole[:at], whole[at:]):
+            here.peer.h2.send_data(call.stream, part)
+            here.peer.flush()
+        here.peer.end(call.stream)
+        assert await everything(call) == [*MESSAGES[:2], b"x" * 7]
+
+
+async def test_every_byte_in_a_frame_of_its_own(line):
+    here = line()
+    call = await here.call()
+    here.peer.open(1)
+    for byte in b"".join(map(packed, MESSAGES)):
+        here.peer.h2.send_data(1, bytes([byte]))
+        here.peer.flush()
+    here.peer.end(1)
+    assert await everything(call) == MESSAGES
+
+
+def _answered(peer) -> bytes:
+    """All that a server says to one call, with padding, a priority, CONTINUATION and frames of unknown kinds."""
+    said, peer.sends = [], lambda data: said.append(data)
+    peer.raw(frames.frame(0xFA, 0xFF, 77, b"unknown"))
+    peer.raw(SettingsFrame(0, settings={0xF00: 7, frames.Setting.MAX_CONCURRENT_STREAMS: 50}).serialize())
+    block = peer.h2.encoder.encode(HEAD)
+    peer.raw(HeadersFrame(1, block[:3], flags=["PADDED"], pad_length=2).serialize())
+    peer.raw(ContinuationFrame(1, b"").serialize())
+    peer.raw(ContinuationFrame(1, block[3:], flags=["END_HEADERS"]).serialize())
+    peer.raw(DataFrame(1, packed(b"first") + packed(b"")).serialize())
+    peer.raw(DataFrame(1, packed(b"x" * 300), flags=["PADDED"], pad_length=99).serialize())
+    peer.raw(frames.frame(frames.Kind.PRIORITY, 0, 1, bytes(5)))
+    peer.raw(DataFrame(1, packed(b"last")).serialize())
+    block = peer.h2.encoder.encode([*OK, ("grpc-message", "fine")])
+    peer.raw(HeadersFrame(1, block[:1], flags=["END_STREAM", "PRIORITY"]).serialize())
+    peer.raw(ContinuationFrame(1, block[1:], flags=["END_HEADERS"]).serialize())
+    return b"".join(said)
+
+
+async def test_every_split_of_what_comes_over_the_network():
+    reference = Line()
+    await reference.call()
+    whole = _answered(reference.peer)
+    reference.connection.close()
+    for at in range(len(whole)):
+        here = Line()
+        call = await here.call()
+        here.connection.data_received(whole[:at])
+        here.connection.data_received(whole[at:])
+        assert await everything(call) == MESSAGES, at
+        here.connection.close()
+
+
+async def test_byte_by_byte():
+    reference = Line()
+    await reference.call()
+    whole = _answered(reference.peer)
+    reference.connection.close()
+    here = Line()
+    call = await here.call()
+    for at in range(len(whole)):
+        here.connection.data_received(whole[at : at + 1])
+    assert await everything(call) == MESSAGES
+    here.connection.close()
+
+
+async def test_padding_and_priority_of_headers_are_no_part_of_them(line):
+    here = line()
+    call = await here.call()
+    block = here.peer.h2.encoder.encode(HEAD)
+    frame = HeadersFrame(1, block, flags=["END_HEADERS", "PADDED", "PRIORITY"], pad_length=17)
+    here.peer.raw(frame.serialize())
+    here.peer.raw(DataFrame(1, packed(b"answer"), flags=["PADDED"], pad_length=0).serialize())
+    trailers = here.peer.h2.encoder.encode(OK)
+    here.peer.raw(HeadersFrame(1, trailers, flags=["END_HEADERS", "END_STREAM", "PADDED"]).serialize())
+    assert await everything(call) == [b"answer"]
+
+
+async def test_pings_are_answered(line):
+    here = line()
+    here.peer.h2.ping(b"12345678")
+    here.peer.flush()
+    assert here.peer.pings == [b"12345678"]
+    here.peer.raw(PingFrame(0, b"87654321", flags=["ACK"]).serialize())  # nobody asked: nothing to say
+
+
+async def test_a_message_longer_than_every_window(line):
+    here, message = line(), bytes(range(256)) * 4_000
+    call = await here.call()
+    here.peer.open(1)
+    here.peer.pour(1, packed(message) + packed(b"after"))
+    assert await everything(call) == [message, b"after"]
+
+
+async def test_a_reader_that_does_not_read_keeps_the_server_within_its_window_and_holds_nobody(line):
+    here = line()
+    slow, quick = await here.call(), await here.call()
+    here.peer.open(1)
+    here.peer.pour(1, packed(b"x" * 1_000) * 500)
+    assert not here.peer.poured(1)
+    assert here.peer.h2.remote_flow_control_window(1) >= 0
+    assert sum(map(len, slow._messages)) + len(slow._part) <= frames.WINDOW
+    here.peer.open(3)
+    here.peer.pour(3, packed(b"y" * 1_000) * 500)
+    assert len(await everything(quick)) == 500
+    assert not here.peer.poured(1)
+    assert len(await everything(slow)) == 500
+
+
+async def test_large_messages_that_nobody_reads_yet(line):
+    """A message that is not whole must not be waited for by a server that may send no more of it."""
+    here = line()
+    call = await here.call()
+    here.peer.open(1)
+    here.peer.pour(1, packed(b"x" * 40_000) * 20)
+    assert await everything(call) == [b"x" * 40_000] * 20
+
+
+@pytest.mark.parametrize(
+    "trailers, status, message",
+    [
+        ([("grpc-status", "5"), ("grpc-message", "no model")], Status.NOT_FOUND, "no model"),
+        (
+            [("grpc-status", "3"), ("grpc-message", "%C3%A9%20%F0%9F%98%80 100% %zz")],
+            Status.INVALID_ARGUMENT,
+            "é 😀 100% %zz",
+        ),
+        ([("grpc-status", "13"), ("grpc-message", "%FF")], Status.INTERNAL, "\ufffd"),
+        ([("grpc-status", "14")], Status.UNAVAILABLE, ""),
+        ([("grpc-status", "99")], Status.UNKNOWN, ""),
+        ([("grpc-status", "9" * 5_000)], Status.UNKNOWN, ""),
+        ([("grpc-status", "-1")], Status.UNKNOWN, "The server ended the call without a status."),
+        ([("x-other", "1")], Status.UNKNOWN, "The server ended the call without a status."),
+    ],
+)
+@pytest.mark.parametrize("only", [True, False])
+async def test_what_the_last_headers_say(line, trailers, status, message, only):
+    here = line()
+    call = await here.call()
+    if only:
+        here.peer.end(1, [*HEAD, *trailers])
+    else:
+        here.peer.open(1)
+        here.peer.say(1, b"one")
+        here.peer.end(1, trailers)
+        assert await call.read() == b"one"
+    for _ in range(2):
+        with pytest.raises(RpcError) as failure:
+            await call.read()
+        assert (failure.value.status, failure.value.message) == (status, message)
+    assert here.peer.resets == []
+
+
+@pytest.mark.parametrize("code", ["400", "401", "403", "404", "429", "500", "502", "503", "504"])
+@pytest.mark.parametrize("body", [b"<html>bad gateway</html>", b""])
+async def test_http_errors(line, code, body):
+    here = line()
+    call = await here.call()
+    here.peer.h2.send_headers(1, [(":status", code), ("content-type", "text/html")], end_stream=not body)
+    here.peer.flush()
+    if body and not here.peer.resets:
+        here.peer.h2.send_data(1, body, end_stream=True)
+        here.peer.flush()
+    with pytest.raises(RpcError, match=f"HTTP status {code}") as failure:
+        await call.read()
+    expected = {"400": "INTERNAL", "401": "UNAUTHENTICATED", "403": "PERMISSION_DENIED", "404": "UNIMPLEMENTED"}
+    assert failure.value.status.name == expected.get(code, "UNKNOWN" if code == "500" else "UNAVAILABLE")
+
+
+async def test_a_page_is_no_answer(line):
+    here = line()
+    call = await here.call()
+    here.peer.open(1, [(":status", "200"), ("content-type", "text/html")])
+    with pytest.raises(RpcError, match="text/html"):
+        await call.read()
+
+
+async def test_interim_answers_come_before_the_first(line):
+    here = line()
+    call = await here.call()
+    here.peer.h2.send_headers(1, [(":status", "103"), ("link", "x")])
+    here.peer.answer(1, b"answer")
+    assert await everything(call) == [b"answer"]
+
+
+async def test_the_end_without_trailers(line):
+    here = line()
+    call = await here.call()
+    here.peer.open(1)
+    here.peer.h2.send_data(1, packed(b"one"), end_stream=True)
+    here.peer.flush()
+    assert await call.read() == b"one"
+    with pytest.raises(RpcError, match="without a status"):
+        await call.read()
+
+
+@pytest.mark.parametrize("kept", [1, 4, 5, 9])
+async def test_a_message_cut_off_by_the_end(line, kept):
+    here = line()
+    call = await here.call()
+    here.peer.open(1)
+    here.peer.h2.send_data(1, packed(b"whole") + packed(b"question")[:kept])
+    here.peer.end(1)
+    assert await call.read() == b"whole"
+    with pytest.raises(RpcError, match="cut off") as failure:
+        await call.read()
+    assert failure.value.status is Status.INTERNAL
+
+
+@pytest.mark.parametrize("start", [packed(b"x", compressed=1), b"\1", b"\0\xff\xff\xff\xff", b"\0\x10\0\0\1abc"])
+async def test_messages_that_no_server_may_send(line, start):
+    """Compressed ones, and ones that would fill the memory: given up as soon as they are announced."""
+    here = line()
+    call = await here.call()
+    here.peer.open(1)
+    here.peer.say(1, b"one")
+    for byte in start:
+        if not call.over:
+            here.peer.h2.send_data(1, bytes([byte]))
+            here.peer.flush()
+    assert await call.read() == b"one"
+    with pytest.raises(RpcError, match=r"compressed|too long") as failure:
+        await call.read()
+    assert failure.value.status is Status.INTERNAL
+    call.cancel()
+    assert here.peer.resets == [(1, 8)]
+
+
+async def test_the_connection_says_first_what_it_takes():
+    connection = Connection()
+    assert connection.closed
+    here = Line()
+    assert here.peer.h2.remote_settings.enable_push == 0
+    assert here.peer.h2.outbound_flow_control_window == frames.LARGEST_WINDOW
+    assert here.peer.settled == 1
+    here.connection.close()
