@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -17,6 +18,7 @@ HERE = Path(__file__).parent
 DEFAULT_REPOSITORY = Path(os.environ.get("TRITONIC_REPOSITORY", "model_repository"))
 QUICK = ("direct", "gateway", "alone", "proxies")
 """The parts of a quick look that names none."""
+ENDING = (signal.SIGINT, signal.SIGTERM)
 ABOUT = """\
 Measure Tritonic on this machine. Each part starts what it needs (Triton, the gateway, peers), lets the ways that
 it compares take turns, and writes NAME.md, NAME.json and NAME.png; README.md and summary.json hold what was
@@ -65,7 +67,19 @@ def _positive(text: str) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what was asked for; the exit status."""
+    """Run what was asked for; the exit status. SIGTERM ends it like Ctrl-C."""
+    before = {each: signal.signal(each, _interrupt) for each in ENDING}
+    try:
+        return _main(arguments)
+    except KeyboardInterrupt:
+        print("Ended before all was measured; what was found until then is kept.", file=sys.stderr)
+        return 130
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     reading = parser()
     asked = reading.parse_args(arguments)
     if unknown := [name for name in asked.parts if name not in PARTS]:
@@ -117,7 +131,7 @@ def _each(names: Sequence[str], asked: argparse.Namespace) -> int:
     options += [f"--peer={each}" for each in asked.peer]
     failed = []
     for name in names:
-        status = subprocess.run([sys.executable, "-m", "benchmarks", name, *map(str, options)]).returncode
+        status = _run([sys.executable, "-m", "benchmarks", name, *map(str, options)])
         if status:
             failed.append(name)
         if status < 0 or status > 2:
@@ -126,6 +140,23 @@ def _each(names: Sequence[str], asked: argparse.Namespace) -> int:
     if failed:
         print(f"Failed: {', '.join(failed)}. The reasons stand above.", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _run(command: Sequence[str]) -> int:
+    """Run a part's process. Whatever ends this one ends that one too, and with it what it started."""
+    child = subprocess.Popen(command)
+    try:
+        return child.wait()
+    except KeyboardInterrupt:
+        child.terminate()
+        child.wait(120)
+        raise
+
+
+def _interrupt(*_: object) -> None:
+    for each in ENDING:
+        signal.signal(each, signal.SIG_IGN)  # what is being ended must not be ended halfway
+    raise KeyboardInterrupt
 
 
 def _one(name: str, plan: Plan, results: Path) -> int:

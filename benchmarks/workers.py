@@ -216,7 +216,11 @@ class Worker:
     def close(self) -> None:
         assert self._process.stdin
         self._process.stdin.close()
-        self._process.wait(30)
+        try:
+            self._process.wait(30)
+        except subprocess.TimeoutExpired:  # in the middle of a load, which nobody waits for any more
+            self._process.kill()
+            self._process.wait()
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """The command around the parts: what it refuses, and what is left of a run in which a part fails."""
 
 import json
+import signal
 import socket
 from pathlib import Path
 
@@ -114,3 +115,22 @@ def test_help_says_what_each_part_measures(capsys: pytest.CaptureFixture[str]) -
     told = capsys.readouterr().out
     assert "works       what works" in told
     assert "Exit status: 0" in told
+
+
+def test_what_is_ended_from_outside_has_not_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cleaned = []
+
+    def waits(plan: Plan) -> list[Table]:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+            return [RATES]
+        finally:
+            signal.raise_signal(signal.SIGINT)  # a second one comes while the first is obeyed
+            cleaned.append(True)
+
+    monkeypatch.setitem(PARTS, "waits", Part("what takes long", waits, models=False))
+    before = [signal.getsignal(each) for each in command.ENDING]
+    assert command.main(["waits", "--results", str(tmp_path)]) == 130
+    assert cleaned == [True]
+    assert not (tmp_path / "waits.json").exists()
+    assert [signal.getsignal(each) for each in command.ENDING] == before
