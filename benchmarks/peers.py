@@ -88,7 +88,8 @@ async def load(to: Server, texts: Iterator[str], streams: int, seconds: float) -
                 raise RuntimeError(f"{to.name} answered {heard.error or 'without a text'}")
             found.append(Timing(heard.sent, tuple(heard.arrivals), heard.tokens or len(heard.arrivals)))
 
-    connector, timeout = aiohttp.TCPConnector(limit=0), aiohttp.ClientTimeout(total=600)
+    # A connection for each request: after a stream llama.cpp's server closes one that it said it would keep.
+    connector, timeout = aiohttp.TCPConnector(limit=0, force_close=True), aiohttp.ClientTimeout(total=600)
     async with aiohttp.ClientSession(headers=to.headers, connector=connector, timeout=timeout) as session:
         await asyncio.gather(*(one_after_another(session) for _ in range(streams)))
     return found
