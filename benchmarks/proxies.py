@@ -7,7 +7,8 @@ Ratios are medians of the rounds' ratios; CPU time is that of the proxy's proces
 
 LiteLLM is set up as its documentation advises for production where that makes it faster: one worker for one core, logs
 of errors alone, no database, no callbacks, no cost map from the network, `LITELLM_MODE=PRODUCTION`, uvicorn with uvloop
-and with httptools, which its own requirements leave out. Neither of the two asks for keys.
+and with httptools, which its own requirements leave out. (Granian, with which it also runs, cost as much CPU time.)
+Neither of the two asks for keys.
 
 *Added* is what a client waits for its first token beyond what a client of the same model waits without the proxy, while
 each stream gets a token every 20 ms.
