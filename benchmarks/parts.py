@@ -66,6 +66,12 @@ def _alone(plan: Plan) -> list[Table]:
     return alone.run((1, 64) if plan.quick else alone.STREAMS, plan.rounds)
 
 
+def _asgi(plan: Plan) -> list[Table]:
+    from benchmarks import asgi
+
+    return asgi.run(plan.cache, 1 if plan.quick else plan.rounds)
+
+
 def _proxies(plan: Plan) -> list[Table]:
     from benchmarks import proxies
 
@@ -134,6 +140,7 @@ PARTS = {
         "what the gateway costs in front of a scripted Triton, 1 to 1,024 streams", _alone, models=False, rounds=4
     ),
     "proxies": Part("the gateway and LiteLLM's proxy on the same work, one core each", _proxies, models=False),
+    "asgi": Part("the gateway under uvicorn, Granian and Hypercorn, and as several workers", _asgi, models=False),
     "peers": Part("Tritonic, llama.cpp's server, vLLM and any --peer with the same model, over HTTP", _peers, rounds=2),
     "throughput": Part(
         "the bare engine, Triton, the gateway and llama.cpp with the same weights", _throughput, rounds=2
