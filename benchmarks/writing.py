@@ -58,7 +58,7 @@ def summarise(folder: Path, parts: Sequence[str], failed: Mapping[str, str]) -> 
 
     A part that failed earlier and was not run again stays failed.
     """
-    found = {part: json.loads((folder / f"{part}.json").read_text()) for part in parts if _is(folder, part)}
+    found = {part: document for part in parts if (document := _read(folder, part))}
     entries: list[dict[str, Any]] = []
     for part, document in found.items():
         for table in document["tables"]:
@@ -127,8 +127,13 @@ def _versions(found: Mapping[str, dict[str, Any]]) -> dict[str, str]:
     return {name: value for document in found.values() for name, value in document["versions"].items()}
 
 
-def _is(folder: Path, part: str) -> bool:
-    return (folder / f"{part}.json").exists()
+def _read(folder: Path, part: str) -> dict[str, Any] | None:
+    """What a part left; None where it has not been run, or by a version that wrote something else."""
+    try:
+        document: dict[str, Any] = json.loads((folder / f"{part}.json").read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    return document if "tables" in document else None
 
 
 def _write(path: Path, document: object) -> None:

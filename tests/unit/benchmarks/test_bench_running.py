@@ -134,3 +134,9 @@ def test_what_is_ended_from_outside_has_not_failed(tmp_path: Path, monkeypatch: 
     assert cleaned == [True]
     assert not (tmp_path / "waits.json").exists()
     assert [signal.getsignal(each) for each in command.ENDING] == before
+
+
+def test_files_of_another_version_are_no_findings(tmp_path: Path) -> None:
+    (tmp_path / "fails.json").write_text('{"rounds": 3, "figures": {}}')
+    assert command.main(["works", "--results", str(tmp_path)]) == 0
+    assert json.loads((tmp_path / "summary.json").read_text())["not run"] == ["fails"]
