@@ -1,0 +1,104 @@
+"""The client that asks through the gateway, and the turns that it takes with perf_analyzer."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from aiohttp import web
+
+from benchmarks import beside, direct
+from benchmarks.direct import sweep
+from benchmarks.profiles import Request
+from benchmarks.timings import Timing
+
+
+class Service:
+    """Answers chats, and remembers how many were open at once."""
+
+    def __init__(self) -> None:
+        self.open = self.most = 0
+        self.end = b"data: [DONE]\n\n"
+        self.status = 200
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        self.open += 1
+        self.most = max(self.most, self.open)
+        body = await request.json()
+        await asyncio.sleep(0.01)
+        self.open -= 1
+        if not body.get("stream"):
+            return web.json_response({}, status=self.status)
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b'data: {"choices": []}\n\n')
+        await asyncio.sleep(0.01)
+        await response.write(self.end)
+        return response
+
+
+@pytest_asyncio.fixture
+async def service() -> AsyncIterator[tuple[Service, str]]:
+    answering = Service()
+    app = web.Application()
+    app.router.add_post("/v1/asked", answering.answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    yield answering, f"http://127.0.0.1:{runner.addresses[0][1]}/v1/asked"
+    await runner.cleanup()
+
+
+def load(*bodies: dict[str, Any], at_once: int = 3) -> beside.Load:
+    return beside.Load("asked", "requests/s", "m", at_once, None, "/v1/asked", [], bodies, 1.0, tokens=7)
+
+
+async def test_so_many_requests_are_in_flight_and_each_is_timed(service: tuple[Service, str]) -> None:
+    answering, url = service
+    found = await beside._through_gateway(url, load({"stream": True}, {"stream": False}), 0.3)
+    assert answering.most == 3
+    assert len(found) >= 6
+    streamed = [timing for timing in found if len(timing.arrivals) == 2]
+    assert streamed and len(streamed) < len(found)
+    assert all(timing.tokens == 7 and timing.began < timing.arrivals[0] for timing in found)
+
+
+async def test_an_answer_that_is_none_ends_the_measurement(service: tuple[Service, str]) -> None:
+    answering, url = service
+    answering.status = 503
+    with pytest.raises(RuntimeError, match="503"):
+        await beside._through_gateway(url, load({}), 0.3)
+    answering.end = b'data: {"error": {}}\n\n'
+    with pytest.raises(RuntimeError, match="A stream ended with"):
+        await beside._through_gateway(url, load({"stream": True}), 0.3)
+
+
+def test_the_ways_take_turns_and_the_first_round_is_not_counted() -> None:
+    asked: list[str] = []
+
+    def way(name: str, rate: float) -> Callable[[float], list[Timing]]:
+        def ask(seconds: float) -> list[Timing]:
+            asked.append(name)
+            return [Timing(0.0, (beside.WARM_UP + number / rate,), 1) for number in range(5)]
+
+        return ask
+
+    found = beside.measure({"direct": way("direct", 2.0), "gateway": way("gateway", 1.0)}, 10.0, 2)
+    assert asked == ["direct", "gateway", "gateway", "direct", "direct", "gateway"]
+    assert [(each["direct"]["tokens/s"], each["gateway"]["tokens/s"]) for each in found] == [(2.0, 1.0)] * 2
+
+
+def test_no_request_of_a_sweep_comes_twice_while_there_are_others() -> None:
+    requests: tuple[Request, ...] = tuple({"number": number} for number in range(60))
+    asked: list[int] = []
+
+    def ask(given: Sequence[Request] | None, at_once: int, seconds: float) -> list[Timing]:
+        assert given is not None and len(given) == 60
+        asked.extend(request["number"] for request in given[: 10 + at_once])
+        return [Timing(0.0, (direct.WARM_UP + number / 10,), 1) for number in range(10)]
+
+    found = sweep(ask, direct.Load("t", "requests/s", "m", (), requests, seconds=4.0), (1, 2, 4))
+    assert [number for number, _ in found] == [1, 2, 4]
+    assert len(asked) == len(set(asked)) == 37
