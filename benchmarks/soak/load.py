@@ -80,6 +80,25 @@ class Load:
             self.alone.append(read if kind.twin < 0 else self.alone[kind.twin])
             self.usual.append(answer.seconds)
 
+    async def touch(self, url: str) -> Tally:
+        """Do each thing once: serve each kind beside others, hang up on it, and refuse each wrong request."""
+        tally, timeout = Tally(), aiohttp.ClientTimeout(total=300)
+        turns = [
+            (fate, number) for number in range(len(self.kinds)) for fate in ("served", "hung up", "half a request")
+        ]
+        turns += [("wrong", number) for number in range(len(self.wrongs))]
+        self.chance.shuffle(turns)
+        left = iter(turns)
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as session:
+            client = Client(session, url)
+
+            async def one_after_another() -> None:
+                for fate, number in left:
+                    await self._turn(client, tally, 0.0, fate, number)
+
+            await asyncio.gather(*(one_after_another() for _ in range(STREAMS)))
+        return tally
+
     async def run(self, url: str, seconds: float) -> Tally:
         """Keep `STREAMS` requests open for so long."""
         tally, began = Tally(), time.perf_counter()
@@ -89,14 +108,16 @@ class Load:
 
             async def one_after_another() -> None:
                 while (now := time.perf_counter() - began) < seconds:
-                    await self._turn(client, tally, now)
+                    (fate,) = self.chance.choices(list(FATES), list(FATES.values()))
+                    number = self.chance.randrange(len(self.wrongs)) if fate == "wrong" else self.pick(fate)
+                    await self._turn(client, tally, now, fate, number)
 
             await asyncio.gather(*(one_after_another() for _ in range(STREAMS)))
         return tally
 
-    async def _turn(self, client: Client, tally: Tally, now: float) -> None:
-        (fate,) = self.chance.choices(list(FATES), list(FATES.values()))
-        number, key = self.pick(fate), self.chance.choice(KEYS)
+    async def _turn(self, client: Client, tally: Tally, now: float, fate: str, number: int) -> None:
+        """`number` is that of the kind, or of the wrong request."""
+        key = self.chance.choice(KEYS)
         name = self.kinds[number].name if fate == "served" else fate
         try:
             match fate:
@@ -104,7 +125,7 @@ class Load:
                     await client.half(self.kinds[number], key, self.chance)
                     tally.hung_up[name] += 1
                 case "wrong":
-                    await self._wrong(client, tally, key)
+                    await self._wrong(client, tally, self.wrongs[number], key)
                 case "hasty":
                     await self._hasty(client, tally, number)
                 case "hung up":
@@ -143,8 +164,7 @@ class Load:
         tally.answered[name] += 1
         return True
 
-    async def _wrong(self, client: Client, tally: Tally, key: str) -> None:
-        wrong = self.chance.choice(self.wrongs)
+    async def _wrong(self, client: Client, tally: Tally, wrong: Wrong, key: str) -> None:
         answer = await client.ask(
             wrong.path, wrong.body, wrong.key or key, content_type=wrong.content_type, method=wrong.method
         )

@@ -14,7 +14,7 @@ from benchmarks.tables import Bar, Column, Plot, Table, Value
 GROWTH = 5.0
 """Percent by which memory may grow."""
 FILES = 2.0
-"""Files by which the programs at rest may differ: which connections are open between them is chance."""
+"""Files, threads or processes by which they may differ: which connections are open between them is chance."""
 SLOWER = 1.25
 """How many times as slow answers may be in the last third as in the first, by the median."""
 FEW = 50
@@ -28,6 +28,8 @@ _NAMES = {
     "processes": ("processes", ""),
 }  # fmt: skip
 _MEMORY = ("gateway", "triton", "models")
+_COUNTED = ("gateway_files", "triton_files", "processes")
+"""Held at rest as they were. Pools of threads fill up and empty as work comes: threads are compared under load."""
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -87,6 +89,9 @@ def over_time(seen: Sequence[Held]) -> Table:
             "at most", "%", 1)
         for name in _MEMORY
     )  # fmt: skip
+    for name in ("gateway_threads", "triton_threads"):
+        more = float(getattr(last, name) - getattr(first, name))
+        bars += (Bar(f"more {_NAMES[name][0]} under load", more, FILES, "at most", digits=0),)
     plots = (
         Plot("time", ("gateway", "Triton"), title="Memory during the load: gateway and tritonserver"),
         Plot("time", ("its models",), title="Memory during the load: processes of the models"),
@@ -107,8 +112,8 @@ def at_rest(before: Held, after: Held, left: dict[str, float]) -> Table:
             "at most", "%", 1)
         for name in _MEMORY
     ]  # fmt: skip
-    for name, (title, unit) in _NAMES.items():
-        if not unit:
+    for name, (title, _) in _NAMES.items():
+        if name in _COUNTED:
             more = float(getattr(after, name) - getattr(before, name))
             bars.append(Bar(f"more {title} at rest", more, FILES, "at most", digits=0))
     bars.append(Bar("rows, texts and requests still under way", sum(left.values()), 0.0, "at most", digits=0))
