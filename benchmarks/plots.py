@@ -103,13 +103,13 @@ def _bars(axes: "Axes", series: dict[str, list[tuple[Any, float]]], table: Table
             axes.bar_label(drawn, fmt=form, fontsize=7, padding=2)
         else:  # out of the way of the line across
             axes.bar_label(drawn, fmt=form, fontsize=7, label_type="center", color="white")
-    axes.set_xticks(range(len(groups)), [_folded(str(group)) for group in groups])
+    axes.set_xticks(range(len(groups)), [_folded(str(group), 84 // len(groups)) for group in groups])
 
 
-def _folded(text: str, width: int = 18) -> str:
+def _folded(text: str, width: int) -> str:
     import textwrap
 
-    return "\n".join(textwrap.wrap(text, width))
+    return "\n".join(textwrap.wrap(text, max(width, 8)))
 
 
 def _y_label(table: Table, plot: Plot) -> str:
