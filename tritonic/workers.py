@@ -38,7 +38,10 @@ Run = Callable[[Settings, Crew, socket.socket, Callable[[], None]], None]
 PATIENCE = 22.0
 """Seconds from SIGTERM to SIGKILL: a worker lets answers finish, then closes what it holds."""
 _HEALTHY = 10.0
+_MEMORY = Path("/dev/shm")
 _PREFIX = "tritonic-workers-"
+_YOUNG = 60.0
+"""Seconds for which a folder may be without a lock because its keeper has just made it."""
 _STOPPING = {signal.SIGTERM, signal.SIGINT}
 _AWAITED = {*_STOPPING, signal.SIGCHLD}
 
@@ -191,12 +194,12 @@ def _follow(lifeline: int, crew: Crew) -> None:
 @contextmanager
 def _folder() -> Iterator[Path]:
     """A folder in memory, where there is one; those of keepers that were killed are removed."""
-    shared = Path("/dev/shm")
-    within = shared if os.access(shared, os.W_OK) else Path(tempfile.gettempdir())
+    within = _MEMORY if os.access(_MEMORY, os.W_OK) else Path(tempfile.gettempdir())
     for old in within.glob(f"{_PREFIX}*"):
         with suppress(OSError), (old / "alive").open() as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(old)
+            if time.time() - (old / "alive").stat().st_mtime > _YOUNG:
+                shutil.rmtree(old)
     with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=within) as made, (Path(made) / "alive").open("w") as alive:
         # Workers inherit the lock: it is free when the last of all is gone.
         fcntl.flock(alive, fcntl.LOCK_EX)

@@ -1,5 +1,6 @@
 """What several workers need of the settings, and what a gateway does of which no worker can be."""
 
+import fcntl
 import os
 import signal
 import socket
@@ -88,3 +89,22 @@ def test_workers_that_ignore_the_signal_to_stop_are_ended(monkeypatch: pytest.Mo
     assert time.monotonic() - began < 10
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
+
+
+def test_what_a_killed_gateway_left_is_removed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("tritonic.workers._MEMORY", tmp_path)
+    left, lives, young = (tmp_path / f"tritonic-workers-{name}" for name in ("left", "lives", "young"))
+    for folder in (left, lives, young):
+        folder.mkdir()
+        (folder / "alive").touch()
+        if folder is not young:
+            os.utime(folder / "alive", (1, 1))
+    with (lives / "alive").open("w") as alive:
+        os.utime(lives / "alive", (1, 1))
+        fcntl.flock(alive, fcntl.LOCK_EX)
+
+        def end(*given: object) -> None:
+            raise SystemExit(3)
+
+        assert keep_workers(Settings(workers=2), _bound(), end) == 0
+    assert sorted(tmp_path.iterdir()) == [lives, young]
