@@ -1,0 +1,266 @@
+"""Calls through a channel: connections that begin, do not begin, and follow one another."""
+
+import asyncio
+
+import pytest
+
+from gateway.rpc import channel as channels
+from gateway.rpc.channel import Channel
+from gateway.rpc.status import RpcError, Status
+from tests.unit.gateway.rpc.peers import Peer, Server, everything
+
+ASK = "/a.B/C"
+
+
+class Mute(asyncio.Protocol):
+    """Takes a connection, and says `words` where it is given any; closes it where `leaves`."""
+
+    def __init__(self, words: bytes = b"", leaves: bool = False) -> None:
+        self.words, self.leaves = words, leaves
+        self.lost = asyncio.Event()
+
+    def connection_made(self, transport):
+        self.transport = transport
+        if self.words:
+            transport.write(self.words)
+        if self.leaves:
+            transport.close()
+
+    def connection_lost(self, error):
+        self.lost.set()
+
+    def close(self):
+        self.transport.close()
+
+
+@pytest.fixture
+async def channel():
+    made = []
+
+    def make(url: str) -> Channel:
+        made.append(Channel(url))
+        return made[-1]
+
+    yield make
+    for each in made:
+        await each.close()
+
+
+async def refused(channel: Channel) -> str:
+    with pytest.raises(RpcError) as failure:
+        await channel.call(ASK, b"", idle=60)
+    assert failure.value.status is Status.UNAVAILABLE
+    return failure.value.message
+
+
+async def reachable(host: str) -> bool:
+    try:
+        async with await Server(lambda: Mute(leaves=True)).start(host) as server:
+            reader, writer = await asyncio.open_connection(host, server.port)
+            await reader.read()
+            writer.close()
+            await writer.wait_closed()
+    except OSError:
+        return False
+    return True
+
+
+def test_an_address_in_brackets():
+    here = Channel("[::1]:8001")
+    assert (here._host, here._port, here._authority) == ("::1", 8001, b"[::1]:8001")
+
+
+@pytest.mark.parametrize("url", ["", "host", ":1", "host:", "host:x", "host:0", "host:65536", "host:-1", "host:²"])
+def test_addresses_that_are_none(url):
+    with pytest.raises(ValueError):
+        Channel(url)
+
+
+@pytest.mark.parametrize("host, name", [("127.0.0.1", "127.0.0.1"), ("::1", "[::1]"), ("127.0.0.1", "localhost")])
+async def test_one_answer(channel, host, name):
+    """`localhost` has two addresses here, and nobody listens at the first."""
+    if not await reachable(host):
+        pytest.skip(f"this machine does not reach itself at {host}")
+    async with await Server().start(host) as server:
+        here = channel(f"{name}:{server.port}")
+        asking = asyncio.create_task(here.unary(ASK, b"question", timeout=20))
+        peer = await server.peer()
+        assert await peer.asked(1) == b"question"
+        assert peer.headers[1] == {
+            ":method": "POST",
+            ":scheme": "http",
+            ":path": ASK,
+            ":authority": f"{name}:{server.port}",
+            "te": "trailers",
+            "content-type": "application/grpc",
+            "user-agent": "tritonic",
+        }
+        peer.answer(1, b"answer")
+        assert await asking == b"answer"
+        await here.close()
+        assert peer.wrong == [] and peer.resets == []
+
+
+async def test_a_unary_call_has_one_answer(channel):
+    async with Server() as server:
+        here = channel(server.url)
+        for stream, messages in ((1, []), (3, [b"one", b"two"])):
+            asking = asyncio.create_task(here.unary(ASK, b"", timeout=20))
+            peer = await server.peer()
+            await peer.asked(stream)
+            peer.answer(stream, *messages)
+            with pytest.raises(RpcError, match="one message"):
+                await asking
+
+
+async def test_a_unary_call_takes_too_long(channel):
+    async with Server() as server:
+        here = channel(server.url)
+        with pytest.raises(RpcError) as failure:
+            await here.unary(ASK, b"", timeout=0.2)
+        assert failure.value.status is Status.DEADLINE_EXCEEDED
+        peer = await server.peer()
+        await peer.until(lambda peer: peer.resets == [(1, 8)])
+
+
+async def test_nobody_listens(channel):
+    async with Server() as server:
+        url = server.url
+    here = channel(url)
+    assert "cannot be reached" in await refused(here)
+    async with await Server().start(port=int(url.rpartition(":")[2])) as server:  # it comes later
+        call = await here.call(ASK, b"question", idle=60)
+        peer = await server.peer()
+        await peer.asked(1)
+        peer.answer(1, b"answer")
+        assert await everything(call) == [b"answer"]
+
+
+@pytest.mark.parametrize("host", ["a" * 64, "a..b", "nobody.invalid"])
+async def test_names_that_nobody_has(channel, host):
+    assert "cannot be reached" in await refused(channel(f"{host}:1"))
+
+
+async def test_a_server_that_says_nothing(channel, monkeypatch):
+    monkeypatch.setattr(channels, "_CONNECT_SECONDS", 0.05)
+    async with Server(Mute) as server:
+        assert await refused(channel(server.url)) == "The server takes no connection."
+        await asyncio.wait_for(server.peers[0].lost.wait(), 20)
+
+
+async def test_a_server_of_another_kind(channel):
+    page = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    async with Server(lambda: Mute(page)) as server:
+        assert "does not speak gRPC" in await refused(channel(server.url))
+        await asyncio.wait_for(server.peers[0].lost.wait(), 20)
+
+
+async def test_a_server_that_closes_at_once(channel):
+    async with Server(lambda: Mute(leaves=True)) as server:
+        here = channel(server.url)
+        for tries in range(1, 4):
+            await refused(here)
+            assert len(server.peers) == tries
+
+
+async def test_callers_share_a_connection_that_one_of_them_does_not_wait_for(channel):
+    async with Server() as server:
+        here = channel(server.url)
+        callers = [asyncio.create_task(here.call(ASK, b"%d" % number, idle=60)) for number in range(4)]
+        await asyncio.sleep(0)
+        callers[0].cancel()
+        calls = await asyncio.gather(*callers[1:])
+        with pytest.raises(asyncio.CancelledError):
+            await callers[0]
+        assert len(server.peers) == 1
+        for call in calls:
+            call.cancel()
+
+
+async def test_all_callers_go_while_the_connection_begins(channel):
+    async with Server() as server:
+        url = server.url
+    here = channel(url)
+    callers = [asyncio.create_task(here.call(ASK, b"", idle=60)) for _ in range(3)]
+    await asyncio.sleep(0)
+    connecting = here._connecting
+    for caller in callers:
+        caller.cancel()
+    await asyncio.gather(*callers, return_exceptions=True)
+    await asyncio.wait([connecting])  # and nobody is told that it failed
+
+
+async def test_close_while_the_connection_begins(channel):
+    async with Server(Mute) as server:
+        here = channel(server.url)
+        caller = asyncio.create_task(here.call(ASK, b"", idle=60))
+        mute = await server.peer()
+        await here.close()
+        with pytest.raises(RpcError) as failure:
+            await caller
+        assert failure.value.status is Status.CANCELLED
+        await asyncio.wait_for(mute.lost.wait(), 20)
+        with pytest.raises(RpcError):
+            await here.call(ASK, b"", idle=60)
+        assert len(server.peers) == 1
+
+
+async def test_close_at_any_moment_of_connecting(channel):
+    async with Server() as server:
+        for moments in range(12):
+            here = channel(server.url)
+            caller = asyncio.create_task(here.call(ASK, b"", idle=60))
+            for _ in range(moments):
+                await asyncio.sleep(0)
+            await here.close()
+            with pytest.raises(RpcError) as failure:
+                await everything(await caller)
+            assert failure.value.status is Status.CANCELLED
+        for peer in server.peers:
+            await peer.until(lambda peer: peer.lost)
+
+
+async def test_a_server_that_goes_away_is_followed_by_another_connection(channel):
+    async with Server(lambda: Peer({3: 1})) as server:
+        here = channel(server.url)
+        first = await here.call(ASK, b"first", idle=60)
+        waiting = asyncio.create_task(here.call(ASK, b"second", idle=60))
+        old = await server.peer()
+        await old.asked(1)
+        old.raw(b"\0\0\x08\x07\0\0\0\0\0" + (1).to_bytes(4, "big") + bytes(4))
+        second = await waiting  # it waited for its turn, and the old one never knew of it
+        new = await server.peer(1)
+        assert await new.asked(1) == b"second"
+        new.answer(1, b"new")
+        assert await everything(second) == [b"new"]
+        assert not old.lost
+        old.answer(1, b"old")
+        assert await everything(first) == [b"old"]
+        await old.until(lambda peer: peer.lost)
+        assert not new.lost and old.wrong == new.wrong == []
+
+
+async def test_a_lost_connection_is_made_again(channel):
+    async with Server() as server:
+        here = channel(server.url)
+        for number in range(3):
+            call = await here.call(ASK, b"", idle=60)
+            peer = await server.peer(number)
+            await peer.asked(1)
+            peer.close()
+            with pytest.raises(RpcError) as failure:
+                await call.read()
+            assert failure.value.status is Status.UNAVAILABLE
+
+
+async def test_close_while_calls_run(channel):
+    async with Server() as server:
+        here = channel(server.url)
+        call = await here.call(ASK, b"", idle=60)
+        reading = asyncio.create_task(call.read())
+        await asyncio.sleep(0)
+        await here.close()
+        with pytest.raises(RpcError) as failure:
+            await reading
+        assert failure.value.status is Status.CANCELLED
+        await (await server.peer()).until(lambda peer: peer.lost)
