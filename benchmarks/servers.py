@@ -152,7 +152,7 @@ def transformers(setting: Setting) -> Iterator[Server]:
         raise RuntimeError("transformers is not installed") from error
     command = [Path(sys.executable).parent / "transformers", "serve", checkpoint, "--device", "cpu"]
     command += ["--continuous-batching", "--cb-max-memory-percent", "0.1", "--host", "127.0.0.1"]
-    more = {"generation_config": '{"eos_token_id": null, "max_new_tokens": 64, "do_sample": false}'}
+    more = {"generation_config": '{"eos_token_id": null, "do_sample": false}'}
     with _started(setting, "transformers", command, "/health", {"HF_HUB_OFFLINE": "1"}) as (url, process):
         yield Server("transformers serve", url, str(checkpoint), f"transformers {found}", (process,), more=more)
 
