@@ -22,11 +22,11 @@ from typing import Any
 import aiohttp
 
 from benchmarks import perf_analyzer, profiles
-from benchmarks.direct import DRAWS, EMBEDS
+from benchmarks.direct import DRAWS, EMBEDS, patiently
 from benchmarks.perf_analyzer import NEW_TOKENS, make_prompts
 from benchmarks.serving import Serving, serving
 from benchmarks.tables import Bar, Column, Plot, Table, Value
-from benchmarks.timings import Figures, Timing, figures
+from benchmarks.timings import Figures, Timing
 from builders import config_pbtxt
 
 WARM_UP = 3.0
@@ -151,7 +151,7 @@ def measure(
     found = []
     for number in range(rounds + 1):
         order = list(ways)[:: -1 if number % 2 else 1]
-        each = {name: figures(ways[name](seconds + WARM_UP), WARM_UP, seconds) for name in order}
+        each = {name: patiently(ways[name], WARM_UP, seconds)[1] for name in order}
         found += [each] if number else []
     return found
 

@@ -70,6 +70,18 @@ def timeless(arguments: Sequence[str]) -> tuple[str, ...]:
 TIMES = ("-p", "-s", "-r")
 
 
+def patiently(ask: Callable[[float], list[Timing]], warm_up: float, seconds: float) -> tuple[list[Timing], Figures]:
+    """Ask for so many seconds; where the machine is too slow for them, for twice and four times as many."""
+    for longer in (seconds, 2 * seconds):
+        try:
+            timings = ask(longer + warm_up)
+            return timings, figures(timings, warm_up, longer)
+        except (perf_analyzer.TooSlow, ValueError):
+            continue
+    timings = ask(4 * seconds + warm_up)
+    return timings, figures(timings, warm_up, 4 * seconds)
+
+
 def sweep(ask: Ask, load: Load, at_once: Sequence[int], part: float = 1.0) -> list[tuple[int, Figures]]:
     """Ask at each number of requests in flight; requests are not used twice while there are others.
 
@@ -80,9 +92,9 @@ def sweep(ask: Ask, load: Load, at_once: Sequence[int], part: float = 1.0) -> li
         turned = (*load.requests[used:], *load.requests[:used]) if load.requests else None
         # All that are in flight must be answered at least once before the measured seconds are over.
         seconds = part * load.seconds * (1 + number / 32)
-        timings = ask(turned, number, seconds + WARM_UP)
+        timings, each = patiently(partial(ask, turned, number), WARM_UP, seconds)
         used = (used + len(timings) + number) % len(load.requests) if load.requests else 0
-        found.append((number, figures(timings, WARM_UP, seconds)))
+        found.append((number, each))
     return found
 
 

@@ -68,6 +68,10 @@ WINDOWS = 3
 """What perf_analyzer measures at least; it ends after them where it is told to call anything stable."""
 
 
+class TooSlow(RuntimeError):
+    """The machine did nothing of what was asked within the time."""
+
+
 def measure(
     program: Program,
     options: Sequence[str | Path | int],
@@ -79,7 +83,7 @@ def measure(
     """Keep `at_once` requests open for about so many seconds, and return when their answers came.
 
     Each is worth so many tokens. Without `requests` all inputs are zero. Raises `RuntimeError` with what it
-    said.
+    said, and `TooSlow`.
     """
     binary, environment = program
     with tempfile.TemporaryDirectory() as folder:
@@ -91,6 +95,8 @@ def measure(
         ran = subprocess.run(
             list(map(str, command)), env=environment, capture_output=True, text=True, timeout=300 + 3 * seconds
         )
+        if "No valid requests recorded" in ran.stdout + ran.stderr:
+            raise TooSlow(f"No request of {at_once} ended within a window of {seconds / WINDOWS:.0f} s.")
         if ran.returncode or not exported.exists():
             raise RuntimeError(f"perf_analyzer failed: {(ran.stderr or ran.stdout)[-3000:]}")
         found = json.loads(exported.read_text())["experiments"][0]["requests"]

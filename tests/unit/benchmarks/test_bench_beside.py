@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 
-from benchmarks import beside, direct
+from benchmarks import beside, direct, perf_analyzer
 from benchmarks.direct import sweep
 from benchmarks.profiles import Request
 from benchmarks.timings import Timing
@@ -102,3 +102,19 @@ def test_no_request_of_a_sweep_comes_twice_while_there_are_others() -> None:
     found = sweep(ask, direct.Load("t", "requests/s", "m", (), requests, seconds=4.0), (1, 2, 4))
     assert [number for number, _ in found] == [1, 2, 4]
     assert len(asked) == len(set(asked)) == 37
+
+
+def test_a_machine_that_is_too_slow_is_given_longer() -> None:
+    given = []
+
+    def ask(seconds: float) -> list[Timing]:
+        given.append(seconds)
+        if seconds < 10:
+            raise perf_analyzer.TooSlow("none")
+        return [Timing(0.0, (2.0 + number,), 1) for number in range(int(seconds - 2.0))]
+
+    timings, found = direct.patiently(ask, 2.0, 3.0)
+    assert given == [5.0, 8.0, 14.0]
+    assert (len(timings), found["tokens/s"]) == (12, 1.0)
+    with pytest.raises(perf_analyzer.TooSlow):
+        direct.patiently(ask, 0.0, 1.0)
