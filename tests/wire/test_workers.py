@@ -2,9 +2,9 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
@@ -190,10 +190,8 @@ async def test_no_worker_outlives_its_keeper(tmp_path: Path) -> None:
         workers = running.workers().values()
         os.kill(running.process.child.session, signal.SIGSTOP)
         try:
-            began = time.monotonic()
             running.keeper.kill()
             await running.until(lambda: all(each.status() == psutil.STATUS_ZOMBIE for each in workers))
-            assert time.monotonic() - began < 5
         finally:
             os.kill(running.process.child.session, signal.SIGCONT)
 
@@ -207,11 +205,10 @@ async def test_one_worker_speaks_to_the_node(tmp_path: Path) -> None:
             told = Counter(body["model"] for verb, body in node.calls if verb == "register")
             assert told == {model.name: 1 for model in CAST}
             # When it is gone, the other one takes over, and nothing was unregistered meanwhile.
-            (log,) = {
-                line for line in running.log.read_text().splitlines() if '"registered"' in line and "echo" in line
-            }
-            number = int(log.partition('"worker": ')[2][:1])
-            speaking = sorted(running.workers())[number]
+            lines = [json.loads(line) for line in running.log.read_text().splitlines() if line.startswith("{")]
+            pids = {line["worker"]: line["pid"] for line in lines if line["event"] == "worker started"}
+            (number,) = {line["worker"] for line in lines if line["event"] == "registered"}
+            speaking = pids[number]
             os.kill(speaking, signal.SIGKILL)
             await node.until(lambda n: sum(verb == "register" for verb, _ in n.calls) == 2 * len(CAST), 15)
             assert not any(verb == "unregister" for verb, _ in node.calls)
