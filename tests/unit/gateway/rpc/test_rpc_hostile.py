@@ -106,9 +106,9 @@ async def test_questions_of_a_server_that_does_not_read(frame):
 
 async def test_questions_of_a_server_that_reads(line):
     here = line()
-    for _ in range(500):
+    for _ in range(100):
         here.connection.data_received(frames.frame(Kind.PING, 0, 0, bytes(8)) * 100)
-    assert len(here.peer.pings) == 50_000
+    assert len(here.peer.pings) == 10_000
     assert here.connection.usable
 
 
@@ -135,7 +135,7 @@ async def test_more_than_the_window_lets():
 
 
 async def test_whatever_a_server_may_say_however_it_is_cut():
-    for seed in range(40):
+    for seed in range(30):
         await _said_and_cut(random.Random(seed))
 
 
@@ -147,7 +147,7 @@ async def _said_and_cut(dice: random.Random) -> None:
     for _ in range(dice.randint(1, 6)):
         call = await here.call()
         calls[call.stream] = call
-        asked[call.stream] = [dice.randbytes(dice.choice([0, 1, 5, 300, 5_000])) for _ in range(dice.randint(0, 6))]
+        asked[call.stream] = [dice.randbytes(dice.choice([0, 1, 5, 300, 3_000])) for _ in range(dice.randint(0, 6))]
         streams.append([call.stream, b"".join(map(packed, asked[call.stream]))])
     while streams:
         pair = dice.choice(streams)
@@ -163,7 +163,7 @@ async def _said_and_cut(dice: random.Random) -> None:
             case 3:
                 said.append(frames.frame(dice.randint(10, 255), dice.randrange(256), dice.randrange(2**31), b"?"))
             case _ if stream not in opened:
-                h2.send_headers(stream, [*HEAD, ("x-some", "y" * dice.choice([1, 10, 20_000]))])
+                h2.send_headers(stream, [*HEAD, ("x-some", "y" * dice.choice([1, 10, 300]))])
                 opened.add(stream)
             case _ if rest:
                 size = dice.randint(0, min(len(rest), 9_000))
@@ -177,7 +177,7 @@ async def _said_and_cut(dice: random.Random) -> None:
     reading = {stream: asyncio.create_task(everything(call)) for stream, call in calls.items()}
     at = 0
     while at < len(whole):
-        size = dice.choice([1, 8, 9, 10, 100, 20_000])
+        size = dice.choice([1, 9, 10, 100, 1_000, 20_000])
         here.connection.data_received(whole[at : at + size])
         at += size
         if not dice.randrange(4):
