@@ -106,6 +106,18 @@ def measure(to: Server, streams: int, seed: str) -> Figures:
     return found
 
 
+def idle(servers: Sequence[Server], seconds: float = 3.0) -> list[str]:
+    """Name the servers that spend more than a twentieth of a core while nobody asks: it is missing to the others."""
+    before = [server.cpu() for server in servers]
+    time.sleep(seconds)
+    shares = [(server.cpu() - start) / seconds for server, start in zip(servers, before, strict=True)]
+    return [
+        f"{server.name} spends {share:.0%} of a core while nobody asks it."
+        for server, share in zip(servers, shares, strict=True)
+        if share > 0.05
+    ]
+
+
 def run(setting: Setting, rounds: int, peers: Sequence[Peer] = ()) -> list[Table]:
     """Start what runs here, measure, and return the table. What cannot be started is named in a note."""
     loads = [count for count in STREAMS if count <= setting.streams]
@@ -121,6 +133,7 @@ def run(setting: Setting, rounds: int, peers: Sequence[Peer] = ()) -> list[Table
                 notes.append(f"{name} was not run: {str(reason).splitlines()[0]}.")
         for server in servers:
             asyncio.run(load(server, prompts(f"warm {server.name}"), max(loads), 1.0))
+        notes += idle(servers)
         for number in range(rounds):
             order = servers[number % len(servers) :] + servers[: number % len(servers)]
             for count in loads:

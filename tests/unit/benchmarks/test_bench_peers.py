@@ -2,14 +2,17 @@ import asyncio
 import itertools
 import json
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
+import psutil
 import pytest
 from aiohttp import web
 
 from benchmarks import peers
-from benchmarks.peers import Peer, load, peer, prompts, table
+from benchmarks.peers import Peer, idle, load, peer, prompts, table
 from benchmarks.servers import Server
 
 
@@ -99,6 +102,27 @@ def test_so_many_streams_are_open_and_all_answers_are_waited_for() -> None:
 def test_an_error_ends_the_measurement() -> None:
     with pytest.raises(RuntimeError, match="other answered 429 full"):
         asyncio.run(loaded(Chats(status=429), 2, 0.5))
+
+
+def test_a_server_that_does_not_rest_is_named() -> None:
+    with (
+        subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy,
+        subprocess.Popen(
+            [sys.executable, "-c", "import time; print(flush=True); time.sleep(60)"], stdout=subprocess.PIPE
+        ) as resting,
+    ):
+        try:
+            assert resting.stdout
+            resting.stdout.readline()
+            servers = [
+                Server(name, "", "", processes=(psutil.Process(process.pid),))
+                for name, process in (("busy", busy), ("resting", resting))
+            ]
+            (note,) = idle(servers, 1.0)
+        finally:
+            busy.kill()
+            resting.kill()
+    assert note.startswith("busy spends ")
 
 
 def test_ratios_are_ours_to_the_others() -> None:
