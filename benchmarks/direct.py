@@ -70,16 +70,22 @@ def timeless(arguments: Sequence[str]) -> tuple[str, ...]:
 TIMES = ("-p", "-s", "-r")
 
 
-def patiently(ask: Callable[[float], list[Timing]], warm_up: float, seconds: float) -> tuple[list[Timing], Figures]:
-    """Ask for so many seconds; where the machine is too slow for them, for twice and four times as many."""
+def patiently(
+    ask: Callable[[float], list[Timing]], warm_up: float, seconds: float, tail: float = 0.0
+) -> tuple[list[Timing], Figures]:
+    """Ask for so many seconds; where the machine is too slow for them, for twice and four times as many.
+
+    With a `tail` it goes on for so long, so that what was under way when the seconds were over is known as well.
+    """
+    drained = tail > 0
     for longer in (seconds, 2 * seconds):
         try:
-            timings = ask(longer + warm_up)
-            return timings, figures(timings, warm_up, longer)
+            timings = ask(longer + warm_up + tail)
+            return timings, figures(timings, warm_up, longer, drained=drained)
         except (perf_analyzer.TooSlow, ValueError):
             continue
-    timings = ask(4 * seconds + warm_up)
-    return timings, figures(timings, warm_up, 4 * seconds)
+    timings = ask(4 * seconds + warm_up + tail)
+    return timings, figures(timings, warm_up, 4 * seconds, drained=drained)
 
 
 def sweep(ask: Ask, load: Load, at_once: Sequence[int], part: float = 1.0) -> list[tuple[int, Figures]]:

@@ -81,7 +81,7 @@ def test_the_ways_take_turns_and_the_first_round_is_not_counted() -> None:
     def way(name: str, rate: float) -> Callable[[float], list[Timing]]:
         def ask(seconds: float) -> list[Timing]:
             asked.append(name)
-            return [Timing(0.0, (beside.WARM_UP + number / rate,), 1) for number in range(5)]
+            return [Timing(0.0, (beside.WARM_UP + (number + 0.5) / rate,), 1) for number in range(int(20 * rate))]
 
         return ask
 
