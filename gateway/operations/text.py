@@ -87,6 +87,10 @@ class Delta:
     logprobs: tuple[TokenLogprob, ...] = ()
 
 
+NOTHING = Delta(0, "")
+"""A response that brought nothing: what was let wait for it goes on without it (`gateway.operations.waiting`)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finish:
     """Answer `index` is complete. `reason` is None where the model's layout does not say why."""

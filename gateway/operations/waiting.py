@@ -10,7 +10,7 @@ from contextlib import aclosing
 from typing import Any, Protocol
 
 from gateway.errors import GatewayError
-from gateway.operations.text import Delta
+from gateway.operations.text import NOTHING, Delta
 
 
 class Source(Protocol):
@@ -23,11 +23,19 @@ class Source(Protocol):
 
 
 async def joined(events: AsyncGenerator[Any], source: Source) -> AsyncGenerator[Any]:
-    """Yield the same events, the texts of those that are here at once in one event for each answer."""
+    """Yield the same events, the texts of those that are here at once in one event for each answer.
+
+    Each response has to bring an event, `NOTHING` where there is nothing else: only then is it known to have come.
+    """
     held: dict[int, list[Delta]] = {}
     async with aclosing(events):
         try:
             async for event in events:
+                if event is NOTHING:
+                    if not source.more:
+                        for text in _texts(held):
+                            yield text
+                    continue
                 if isinstance(event, Delta) and (held or source.more):
                     held.setdefault(event.index, []).append(event)
                     if not source.more:

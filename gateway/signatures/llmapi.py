@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
 from gateway.errors import GatewayError, ModelFailed, ModelTimeout, UnsupportedOption
 from gateway.operations.complete import Complete
-from gateway.operations.text import Delta, Finish, FinishReason, TextEvent
+from gateway.operations.text import NOTHING, Delta, Finish, FinishReason, TextEvent
 from gateway.signatures import foreign
 from gateway.tensors import Response, Tensor, boolean, float32, int32, text, uint64
 from gateway.triton import ModelConfig
@@ -105,8 +105,8 @@ async def decode(
         if request.echo and not heard:
             yield Delta(0, foreign.prompt(request))
         heard = True
-        if shown := answer.feed(texts[0]):
-            yield Delta(0, shown)
+        shown = answer.feed(texts[0])
+        yield Delta(0, shown) if shown else NOTHING
         reason = next(iter(reasons), "")
         if reason in _UNFINISHED and not answer.stopped:
             continue

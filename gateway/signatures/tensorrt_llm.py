@@ -12,7 +12,7 @@ from typing import Any
 
 from gateway.errors import GatewayError, ModelFailed, UnsupportedOption
 from gateway.operations.complete import Complete
-from gateway.operations.text import Delta, Finish, FinishReason, Sampling, Structure, TextEvent, Usage
+from gateway.operations.text import NOTHING, Delta, Finish, FinishReason, Sampling, Structure, TextEvent, Usage
 from gateway.signatures import foreign
 from gateway.tensors import Response, Tensor, boolean, float32, int32, text, uint64
 from gateway.triton import ModelConfig, Stop
@@ -192,8 +192,7 @@ async def decode(
             for other in range(len(answers)):
                 yield Delta(other, foreign.prompt(request))
         heard = True
-        if shown or tokens:
-            yield Delta(index, shown, tokens)
+        yield Delta(index, shown, tokens) if shown or tokens else NOTHING
         if all(answer.stopped for answer in answers):
             # Stop words are matched by tokens there, and may never match.
             draining -= 1

@@ -12,6 +12,7 @@ from typing import Any
 from gateway.errors import GatewayError, ModelFailed, UnsupportedOption
 from gateway.operations.complete import Complete
 from gateway.operations.text import (
+    NOTHING,
     Delta,
     Finish,
     FinishReason,
@@ -138,10 +139,12 @@ async def decode(
         for index in grown:
             yield Delta(index, texts[index], tokens, logprobs.get(index, ()))
             tokens = 0
-        for index, reason in enumerate(reasons):
-            if reason not in _UNFINISHED and index in unfinished:
-                unfinished.discard(index)
-                yield Finish(index, _finish_reason(reason))
+        ended = [(i, why) for i, why in enumerate(reasons) if why not in _UNFINISHED and i in unfinished]
+        for index, reason in ended:
+            unfinished.discard(index)
+            yield Finish(index, _finish_reason(reason))
+        if not grown and not ended:
+            yield NOTHING
     if unfinished is None or unfinished:
         raise ModelFailed("The model ended the stream before its answer was finished.")
     yield Usage(prompt_tokens, completion_tokens)

@@ -17,7 +17,7 @@ TONGUES = (
 
 def spaced(*script: Step) -> tuple[Step, ...]:
     """The same with time between the tokens, so that none of them waits for the next: each becomes a chunk."""
-    return tuple(step for said in script for step in (said, Pause(0.01)))
+    return tuple(step for said in script for step in (said, Pause(0.04)))
 
 
 _TRIO = (

@@ -10,7 +10,7 @@ from tritonclient.grpc import service_pb2 as pb
 
 from gateway.errors import ModelFailed, UnsupportedOption
 from gateway.operations.complete import Complete
-from gateway.operations.text import Delta, Finish, Sampling, Structure, TextEvent, Usage
+from gateway.operations.text import NOTHING, Delta, Finish, Sampling, Structure, TextEvent, Usage
 from gateway.signatures import tensorrt_llm
 from gateway.tensors import Response, Tensor
 from gateway.triton import ModelConfig
@@ -176,7 +176,7 @@ async def test_what_nobody_counted_is_not_told() -> None:
 
 async def test_a_stop_string_is_a_reason_of_its_own() -> None:
     events = await decode(said("a E"), said("ND b"), stop=("END",))
-    assert events == [Delta(0, "a "), Finish(0, "stop")]
+    assert events == [Delta(0, "a "), NOTHING, Finish(0, "stop")]
 
 
 async def test_an_engine_that_overhears_the_stop_string_is_left() -> None:

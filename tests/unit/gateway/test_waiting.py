@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from gateway.errors import ModelFailed
-from gateway.operations.text import Delta, Finish, Likelihood, TextEvent, TokenLogprob, Usage
+from gateway.operations.text import NOTHING, Delta, Finish, Likelihood, TextEvent, TokenLogprob, Usage
 from gateway.operations.waiting import joined
 
 
@@ -17,12 +17,13 @@ class Script:
 
     steps: list[tuple[TextEvent | ModelFailed, bool]]
     more: bool = False
+    at: int = 0
     closed: bool = False
 
     async def events(self) -> AsyncGenerator[TextEvent]:
         try:
             for event, more in self.steps:
-                self.more = more
+                self.more, self.at = more, self.at + 1
                 if isinstance(event, ModelFailed):
                     raise event
                 yield event
@@ -47,6 +48,18 @@ async def test_each_answer_has_an_event_of_its_own() -> None:
         Delta(0, "ab", 4),
         Delta(1, "x", 2),
     ]
+
+
+async def test_nothing_waits_behind_a_response_that_brought_nothing() -> None:
+    script = Script([(Delta(0, "a", 1), True), (NOTHING, False), (Delta(0, "b", 1), False)])
+    async with aclosing(joined(script.events(), script)) as events:
+        assert await anext(events) == Delta(0, "a", 1)
+        assert script.at == 2
+        assert await anext(events) == Delta(0, "b", 1)
+
+
+async def test_a_response_that_brought_nothing_does_not_end_the_waiting() -> None:
+    assert await heard((Delta(0, "a", 1), True), (NOTHING, True), (Delta(0, "b", 1), False)) == [Delta(0, "ab", 2)]
 
 
 async def test_an_end_stays_behind_its_text() -> None:

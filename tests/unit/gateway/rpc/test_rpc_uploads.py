@@ -124,7 +124,7 @@ async def test_an_answer_that_comes_before_the_whole_request(line):
     here.peer.answer(1, b"enough")
     assert await everything(await asking) == [b"enough"]
     assert here.peer.resets == [(1, 0)]
-    assert not here.connection._turns and not here.connection._calls
+    assert not here.connection._sending.waiting and not here.connection._calls
 
 
 async def test_a_refusal_before_the_whole_request(line):
@@ -147,7 +147,7 @@ async def test_a_request_that_is_given_up_half_way(line):
     with pytest.raises(asyncio.CancelledError):
         await asking
     assert here.peer.resets == [(1, 8)]
-    assert not here.connection._calls and not here.connection._turns
+    assert not here.connection._calls and not here.connection._sending.waiting
 
 
 async def test_a_server_that_takes_no_more_of_a_request(line):
@@ -189,6 +189,36 @@ async def test_who_is_let_in_and_cancelled_at_once_leaves_the_place_to_the_next(
         await second
 
 
+async def test_nobody_overtakes_who_is_let_in(line):
+    here = line(settings={MOST: 1})
+    asking = [here.task(b"%d" % number) for number in range(2)]
+    await here.settle()
+    asking += [here.task(b"%d" % number) for number in range(2, 5)]  # they run before the second does
+    here.peer.answer(1)
+    for stream in (3, 5, 7, 9):
+        await here.settle()
+        here.peer.answer(stream)
+    for task in asking:
+        assert await everything(await task) == []
+    assert [bytes(body[5:]) for body in here.peer.requests.values()] == [b"0", b"1", b"2", b"3", b"4"]
+
+
+async def test_who_is_let_in_and_cancelled_when_nobody_waits_leaves_the_place_to_who_comes(line):
+    here = line(settings={MOST: 1})
+    first, second = here.task(), here.task()
+    await here.settle()
+    here.peer.answer(1)  # wakes the second
+    second.cancel()
+    await here.settle()
+    third = here.task()
+    await here.settle()
+    here.peer.answer(3)
+    for task in (first, third):
+        assert await everything(await task) == []
+    with pytest.raises(asyncio.CancelledError):
+        await second
+
+
 async def test_the_limit_of_calls_changes(line):
     here = line(settings={MOST: 0})
     asking = [here.task() for _ in range(3)]
@@ -208,7 +238,7 @@ async def test_a_place_that_never_comes(line):
     here = line(settings={MOST: 0})
     with pytest.raises(TimeoutError):
         await here.call(idle=0.01)
-    assert not here.connection._line
+    assert not here.connection._sending.waiting
 
 
 async def test_thousands_of_calls_given_up_with_data_under_way(line):
