@@ -4,7 +4,8 @@ The gateway runs on one core; the scripted model and the client, which are not m
 that of the gateway's processes, so neither of the two is in it. *Saturated*: tokens come as fast as they are taken.
 *Paced*: each stream gets a token at a set rate, and the streams begin evenly spread over the time of one. The added
 time is what a client of the gateway waits for its first token beyond what a client of the same model waits over gRPC,
-in the same run. The rates are chosen so that the scripted model and the client are not what is measured.
+in the same run: both take turns. The rates are chosen so that the scripted model and the client are not what is
+measured. Figures are over all rounds.
 """
 
 import asyncio
@@ -20,9 +21,11 @@ import psutil
 from tritonclient.grpc import service_pb2 as pb
 
 from benchmarks.flows import Flow, body, flow
+from benchmarks.installing import cpu_seconds, megabytes
 from benchmarks.scripted import MODEL, scripted
 from benchmarks.serving import wait_models
 from benchmarks.tables import Bar, Column, Plot, Table, Value
+from benchmarks.timings import percentile
 from gateway.rpc.channel import Channel
 from tritonic.gateway_process import GatewayProcess
 from tritonic.ports import free_ports
@@ -30,7 +33,7 @@ from tritonic.ports import free_ports
 STREAMS = (1, 16, 64, 256, 1024)
 TOKENS = 128
 PACE = 0.02
-PACES = ((1, 0.001, 2000), (1, PACE, TOKENS), (16, PACE, TOKENS), (64, PACE, TOKENS), (256, 0.08, 32), (1024, 0.32, 32))
+PACES = ((1, 0.001, 2000), (1, PACE, TOKENS), (16, PACE, TOKENS), (64, PACE, TOKENS), (256, 0.08, 32), (1024, 0.32, 16))
 """Streams, seconds between the tokens of each, and how many of them: never more than 3,200 a second in all."""
 
 
@@ -44,22 +47,16 @@ class Front:
 
     def seconds(self) -> float:
         """CPU time of the gateway's processes so far."""
-        total = 0.0
-        for process in (self.process, *self.process.children(recursive=True)):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                times = process.cpu_times()
-                total += times.user + times.system
-        return total
+        return cpu_seconds(self.process)
 
     def megabytes(self) -> float:
         """Resident memory of the gateway's processes."""
-        processes = (self.process, *self.process.children(recursive=True))
-        return sum(process.memory_info().rss for process in processes) / 1e6
+        return megabytes(self.process)
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One load."""
+    """One load, or several rounds of it."""
 
     streams: int
     flow: Flow
@@ -130,34 +127,50 @@ def direct(triton: str, streams: int, tokens: int, requests: int, spread: float 
     return first
 
 
-def percentile(values: list[float], share: float) -> float:
-    """The value below which that share of them lies."""
-    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
-
-
-def run(streams: tuple[int, ...] = STREAMS, rounds: int = 4) -> list[Table]:
-    """Measure everything, and return the tables; each paced stream makes so many requests as there are `rounds`."""
+def run(streams: tuple[int, ...] = STREAMS, rounds: int = 3) -> list[Table]:
+    """Measure everything, and return the tables."""
     found = []
     for name, together in (("saturated, a token a message", 1), ("saturated, four tokens a message", 4)):
         with front(0.0, together) as to:
             load(to, 8, TOKENS, 32)
-            rows = [load(to, count, TOKENS, max(2 * count, 200)) for count in streams]
+            rows = [_all([load(to, count, TOKENS, max(2 * count, 100)) for _ in range(rounds)]) for count in streams]
         found.append(_saturated(name, rows))
     paces = [pace for pace in PACES if pace[0] in streams]
-    found.append(_paced([_pace(*pace, rounds if pace[0] < 256 else 1) for pace in paces], paces))
+    found.append(_paced([_pace(*pace, rounds) for pace in paces], paces))
     with front() as to:
         load(to, 16, 1, 200, stream=False)
-        found.append(_requests([load(to, count, 1, 2000, stream=False) for count in (1, 16, 64)]))
+        loads = [[load(to, count, 1, max(1000, count), stream=False) for _ in range(rounds)] for count in streams]
+        found.append(_requests([_all(rows) for rows in loads]))
     return found
 
 
+def _all(rows: list[Row]) -> Row:
+    """The rounds of one load as one."""
+    flows = [row.flow for row in rows]
+    whole = Flow(
+        seconds=sum(seen.seconds for seen in flows),
+        first=[value for seen in flows for value in seen.first],
+        travel=[value for seen in flows for value in seen.travel],
+        faults=[fault for seen in flows for fault in seen.faults],
+        open=min(seen.open for seen in flows),
+    )
+    return Row(rows[0].streams, whole, sum(row.cpu for row in rows), max(row.megabytes for row in rows))
+
+
 def _pace(count: int, every: float, tokens: int, rounds: int) -> tuple[Row, list[float]]:
-    """One paced load, and the seconds to the first token of the same load without the gateway."""
-    requests, spread = max(count, 4) * rounds, every * tokens if count > 1 else 0.0
+    """One paced load, and the seconds to the first token of the same load without the gateway, in turns."""
+    requests, spread = count * 3, every * tokens if count > 1 else 0.0
+    rows: list[Row] = []
+    base: list[float] = []
     with front(every) as to:
         load(to, 8, 4, 32)
-        row = load(to, count, tokens, requests, spread=spread)
-        return row, direct(to.triton, count, tokens, requests, spread)
+        for number in range(rounds):
+            for way in ("gateway", "direct")[:: -1 if number % 2 else 1]:
+                if way == "gateway":
+                    rows.append(load(to, count, tokens, requests, spread=spread))
+                else:
+                    base += direct(to.triton, count, tokens, requests, spread)
+    return _all(rows), base
 
 
 _SHARES = {"p50": 0.5, "p99": 0.99}
@@ -168,6 +181,7 @@ _STREAMED = (
 )
 _REST = (
     *(Column(f"token on its way {share}", "ms", 1) for share in _SHARES),
+    Column("most open"),
     Column("memory", "MB"),
     Column("faults"),
 )
@@ -187,14 +201,17 @@ def _cells(row: Row) -> tuple[list[Value], list[Value]]:
     seen = row.flow
     return (
         [seen.tokens / seen.seconds, _cpu(row), *_milliseconds(seen.first)],
-        [*_milliseconds(seen.travel), row.megabytes, len(seen.faults)],
+        [*_milliseconds(seen.travel), seen.open, row.megabytes, len(seen.faults)],
     )
 
 
 def _open(row: Row, name: str) -> list[Bar]:
     if row.streams != 1024:
         return []
-    return [Bar(f"errors with 1,024 streams open, {name}", len(row.flow.faults), 0, "at most", digits=0)]
+    return [
+        Bar(f"errors with 1,024 streams open, {name}", len(row.flow.faults), 0, "at most", digits=0),
+        Bar(f"streams open at once of 1,024, {name}", row.flow.open, 1000, digits=0),
+    ]
 
 
 def _saturated(name: str, rows: list[Row]) -> Table:

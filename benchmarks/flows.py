@@ -21,6 +21,8 @@ class Flow:
     travel: list[float] = field(default_factory=list)
     """From the model to the client, for each token."""
     faults: list[str] = field(default_factory=list)
+    open: int = 0
+    """The most requests that were open at once."""
 
     @property
     def tokens(self) -> int:
@@ -42,10 +44,14 @@ async def flow(url: str, asked: dict[str, Any], at_once: int, requests: int, spr
     found = Flow()
     arrived: list[tuple[float, list[tuple[int, bytes]]]] = []
     left = iter(range(requests))
+    opened = 0
 
     async def one(session: aiohttp.ClientSession, number: int) -> None:
+        nonlocal opened
         await asyncio.sleep(spread * number / at_once)
         for _ in left:
+            opened += 1
+            found.open = max(found.open, opened)
             began, parts = time.monotonic_ns(), []
             try:
                 async with session.post(f"{url}/v1/chat/completions", json=asked) as response:
@@ -55,6 +61,7 @@ async def flow(url: str, asked: dict[str, Any], at_once: int, requests: int, spr
                         found.faults.append(f"{response.status} {parts[:1]}")
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 found.faults.append(f"{type(error).__name__}: {error}")
+            opened -= 1
             arrived.append((began, parts))
 
     started = time.perf_counter()
@@ -62,14 +69,17 @@ async def flow(url: str, asked: dict[str, Any], at_once: int, requests: int, spr
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as session:
         await asyncio.gather(*(one(session, number) for number in range(at_once)))
     found.seconds = time.perf_counter() - started
-    _read(found, arrived)
+    read(found, arrived, asked)
     return found
 
 
-def _read(found: Flow, arrived: list[tuple[float, list[tuple[int, bytes]]]]) -> None:
-    """Only now: reading must not take time from what is measured."""
+def read(found: Flow, arrived: list[tuple[float, list[tuple[int, bytes]]]], asked: dict[str, Any]) -> None:
+    """Count what came of requests, each with when it began and the bytes that came when.
+
+    Answers that are not whole are faults. Only now: reading must not take time from what is measured.
+    """
     for began, parts in arrived:
-        rest, first = b"", True
+        rest, first, before = b"", True, found.tokens
         for moment, part in parts:
             text = rest + part
             end = 0
@@ -80,3 +90,7 @@ def _read(found: Flow, arrived: list[tuple[float, list[tuple[int, bytes]]]]) -> 
                     found.first.append((moment - began) / 1e9)
                     first = False
             rest = text[max(end, len(text) - 20) :]
+        if (tokens := found.tokens - before) != asked["max_tokens"]:
+            found.faults.append(f"{tokens} tokens came")
+        elif asked["stream"] and not b"".join(part for _, part in parts[-2:]).endswith(b"data: [DONE]\n\n"):
+            found.faults.append("a stream was cut off")

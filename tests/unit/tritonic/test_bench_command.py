@@ -1,7 +1,6 @@
 """`tritonic bench` where the benchmarks, or what they need, are missing."""
 
 import importlib.util
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -45,9 +44,13 @@ def test_what_is_needed_is_in_the_extras_that_are_named() -> None:
     assert set(bench.NEEDED.values()) <= installed
 
 
-def test_the_command_hands_over_with_its_exit_status() -> None:
-    ran = subprocess.run(
-        [sys.executable, "-m", "tritonic", "bench", "nothing"], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert ran.returncode == 2
-    assert "there is no part nothing" in ran.stderr
+def test_the_command_hands_over_with_its_exit_status(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench, "missing", list)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setenv("PYTHONPATH", "")
+    with pytest.raises(SystemExit) as ended:
+        bench.bench(["nothing"])
+    assert ended.value.code == 2
+    assert "there is no part nothing" in capsys.readouterr().err

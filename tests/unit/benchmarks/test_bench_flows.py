@@ -1,0 +1,66 @@
+"""What came of streams whose tokens bear the time when they were sent, and what is made of it."""
+
+from typing import Any
+
+import pytest
+
+from benchmarks import alone
+from benchmarks.flows import Flow, body, read
+
+MS = 1_000_000
+DONE = b"data: [DONE]\n\n"
+
+
+def token(sent: int) -> bytes:
+    return b'data: {"choices":[{"delta":{"content":" %019d"}}]}\n\n' % sent
+
+
+def seen(parts: list[tuple[int, bytes]], **more: Any) -> Flow:
+    found = Flow()
+    read(found, [(0, parts)], {**body("scripted", 2, stream=True), **more})
+    return found
+
+
+def test_a_whole_stream() -> None:
+    found = seen([(5 * MS, token(2 * MS)), (9 * MS, token(8 * MS) + DONE)])
+    assert found.faults == []
+    assert found.first == [0.005]
+    assert found.travel == pytest.approx([0.003, 0.001])
+
+
+def test_a_token_in_two_parts_came_with_its_end() -> None:
+    whole = token(2 * MS) + token(3 * MS) + DONE
+    for cut in range(1, len(whole)):
+        found = seen([(5 * MS, whole[:cut]), (9 * MS, whole[cut:])])
+        assert (found.tokens, found.faults) == (2, []), cut
+
+
+@pytest.mark.parametrize(
+    ("parts", "fault"),
+    [
+        ([], "0 tokens came"),
+        ([(5 * MS, token(2 * MS) + DONE)], "1 tokens came"),
+        ([(5 * MS, token(2 * MS)), (6 * MS, b'data: {"error":{}}\n\n')], "1 tokens came"),
+        ([(5 * MS, token(2 * MS) + token(3 * MS))], "a stream was cut off"),
+    ],
+)
+def test_what_is_not_whole_is_a_fault(parts: list[tuple[int, bytes]], fault: str) -> None:
+    assert seen(parts).faults == [fault]
+
+
+def test_an_answer_that_is_not_streamed_has_no_end_mark() -> None:
+    assert seen([(5 * MS, b'{"content":" %019d %019d"}' % (MS, 2 * MS))], stream=False).faults == []
+
+
+def test_bars_come_from_the_loads_that_they_name() -> None:
+    def row(streams: int, first: list[float], opened: int = 0) -> alone.Row:
+        return alone.Row(streams, Flow(1.0, first, [0.001] * 1000, [], opened), 0.05, 100.0)
+
+    loads = [(64, 0.02, 128), (1024, 0.32, 16)]
+    rows = [(row(64, [0.003, 0.003]), [0.002, 0.002]), (row(1024, [0.1], 1024), [0.1])]
+    table = alone._paced(rows, loads)
+    found = {bar.name: bar.found for bar in table.bars}
+    assert found["added time to the first token, p50 at 64 streams"] == pytest.approx(1.0)
+    assert found["errors with 1,024 streams open, paced"] == 0
+    assert found["streams open at once of 1,024, paced"] == 1024
+    assert table.values("gateway CPU") == pytest.approx([50.0, 50.0])
