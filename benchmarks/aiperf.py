@@ -2,9 +2,11 @@
 
 Both keep a number of streams open, each request following another one, with the same 64 prompts in the same order, 64
 new tokens, greedy, without an end; round by round they take turns. AIPerf asks the OpenAI endpoint over HTTP,
-perf_analyzer the same model over gRPC. A round before the measured ones has sent every prompt, so that both find the
-beginnings remembered. Both tools export when each text of each request came; all figures are computed from these by
-`benchmarks.timings`, in the same way for both, of the requests that ended after the warm-up.
+perf_analyzer the same model over gRPC, each chat as the model's own template renders it. The most streams are asked
+first, and a round before the measured ones has sent every prompt, so that both find the beginnings remembered. Both
+tools export when each text of each request came; all figures are computed from these by `benchmarks.timings`, in the
+same way for both: rates are of the tokens that came within the measured seconds, after which both go on for a while,
+as in `benchmarks.beside`; times are of the requests that ended within them.
 
 AIPerf's figures were checked against those of the client of `benchmarks.peers`, in turns, in front of a scripted model
 with a token every 20 ms: rates, times between tokens and latencies of the two differ by no more than they do from run
@@ -23,19 +25,21 @@ import statistics
 import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks import perf_analyzer
+from benchmarks.beside import measure
 from benchmarks.installing import Program
-from benchmarks.perf_analyzer import NEW_TOKENS, chatml, make_prompts
+from benchmarks.perf_analyzer import NEW_TOKENS, make_prompts, rendered
 from benchmarks.serving import Serving, serving
 from benchmarks.tables import Bar, Column, Plot, Table
-from benchmarks.timings import FIGURES, Figures, Timing, figures, medians, ratios
+from benchmarks.timings import FIGURES, Figures, Timing, medians, ratios
 
 AIPERF = Program("aiperf", "0.13.0")
-STREAMS = (1, 4, 16, 64)
-SECONDS, WARM_UP = 20.0, 3.0
+STREAMS = (16, 4, 1)
+SECONDS = 12.0
 
 
 def input_lines(prompts: Iterable[str]) -> str:
@@ -44,13 +48,13 @@ def input_lines(prompts: Iterable[str]) -> str:
 
 
 def read_records(lines: Iterable[str]) -> list[Timing]:
-    """Read AIPerf's `profile_export.jsonl`. Raises `ValueError` where a request failed or was cut off."""
+    """Read AIPerf's `profile_export.jsonl`. Raises `RuntimeError` where a request failed or was cut off."""
     found = []
     for line in lines:
         record = json.loads(line)
         about, metrics = record["metadata"], record["metrics"]
         if record.get("error") or about["was_cancelled"]:
-            raise ValueError(f"AIPerf's request failed: {record.get('error') or 'cancelled'}")
+            raise RuntimeError(f"AIPerf's request failed: {record.get('error') or 'cancelled'}")
         began = about["request_start_ns"] / 1e9
         gaps = [metrics["time_to_first_token"]["value"], *metrics["inter_chunk_latency"]["value"]]
         arrivals = tuple(began + passed / 1e3 for passed in itertools.accumulate(gaps))
@@ -58,8 +62,10 @@ def read_records(lines: Iterable[str]) -> list[Timing]:
     return found
 
 
-def through_gateway(commands: Path, run: Serving, tokenizer: Path, prompts: Sequence[str], streams: int) -> Figures:
-    """What AIPerf finds. Raises `SystemExit` with what it said."""
+def through_gateway(
+    commands: Path, run: Serving, tokenizer: Path, prompts: Sequence[str], streams: int, seconds: float
+) -> list[Timing]:
+    """When AIPerf got its answers in so many seconds. Raises `SystemExit` with what it said."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "prompts.jsonl").write_text(input_lines(prompts))
@@ -68,7 +74,7 @@ def through_gateway(commands: Path, run: Serving, tokenizer: Path, prompts: Sequ
         command += ["--input-file", folder / "prompts.jsonl", "--custom-dataset-type", "single_turn"]
         command += ["--dataset-sampling-strategy", "sequential", "--concurrency", streams, "--osl", NEW_TOKENS]
         command += ["--extra-inputs", "temperature:0", "ignore_eos:true"]
-        command += ["--benchmark-duration", SECONDS + WARM_UP, "--benchmark-grace-period", "inf"]
+        command += ["--benchmark-duration", seconds, "--benchmark-grace-period", "inf"]
         command += ["--no-gpu-telemetry", "--no-server-metrics", "--ui-type", "none"]
         command += ["--output-artifact-dir", folder / "found"]
         without = {"HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"}
@@ -80,16 +86,17 @@ def through_gateway(commands: Path, run: Serving, tokenizer: Path, prompts: Sequ
         records = folder / "found" / "profile_export.jsonl"
         if done.returncode or not records.exists():
             raise SystemExit(f"AIPerf failed:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
-        return figures(read_records(records.read_text().splitlines()), WARM_UP, SECONDS)
+        return read_records(records.read_text().splitlines())
 
 
-def direct(binary: perf_analyzer.Program, run: Serving, prompts: Sequence[str], streams: int) -> Figures:
-    """What perf_analyzer finds. Raises `RuntimeError` with what it said."""
+def direct(
+    binary: perf_analyzer.Program, run: Serving, texts: Sequence[str], streams: int, seconds: float
+) -> list[Timing]:
+    """When perf_analyzer got its answers in so many seconds. Raises `RuntimeError` with what it said."""
     sampling = json.dumps({"max_tokens": NEW_TOKENS, "temperature": 0, "ignore_eos": True})
-    asked = [{"text_input": [chatml(text)], "sampling_parameters": [sampling], "stream": [True]} for text in prompts]
+    asked = [{"text_input": [text], "sampling_parameters": [sampling], "stream": [True]} for text in texts]
     options = ("-m", run.model, "-u", run.triton_url, "-i", "grpc", "--streaming", "--async", "--max-threads", "4")
-    timings = perf_analyzer.measure(binary, options, asked, streams, WARM_UP + SECONDS, NEW_TOKENS)
-    return figures(timings, WARM_UP, SECONDS)
+    return perf_analyzer.measure(binary, options, asked, streams, seconds, NEW_TOKENS)
 
 
 def run(repository: Path, model: str, rounds: int, cache: Path, *, quick: bool = False) -> list[Table]:
@@ -97,19 +104,16 @@ def run(repository: Path, model: str, rounds: int, cache: Path, *, quick: bool =
     binary, commands = perf_analyzer.program(cache), AIPERF.installed(cache)
     tokenizer = repository.resolve() / model / "1"
     prompts = make_prompts(tokenizer / "tokenizer.json")
+    texts = rendered(repository / model, prompts)
     found: dict[int, list[dict[str, Figures]]] = {}
     with serving(repository, model) as run:
-        for streams in (1, 16) if quick else STREAMS:
-            for number in range(rounds + 1):
-                ways = {
-                    "direct": lambda streams=streams: direct(binary, run, prompts, streams),
-                    "gateway": lambda streams=streams: through_gateway(commands, run, tokenizer, prompts, streams),
-                }
-                order = list(ways)[:: -1 if number % 2 else 1]
-                each = {name: ways[name]() for name in order}
-                if number:
-                    found.setdefault(streams, []).append(each)
-    return [table(found)]
+        for streams in (16, 1) if quick else STREAMS:
+            ways = {
+                "direct": partial(direct, binary, run, texts, streams),
+                "gateway": partial(through_gateway, commands, run, tokenizer, prompts, streams),
+            }
+            found[streams] = measure(ways, SECONDS, rounds)
+    return [table(dict(sorted(found.items())))]
 
 
 def table(found: Mapping[int, Sequence[Mapping[str, Figures]]]) -> Table:

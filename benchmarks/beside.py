@@ -23,16 +23,15 @@ import aiohttp
 
 from benchmarks import perf_analyzer, profiles
 from benchmarks.direct import DRAWS, EMBEDS, patiently
-from benchmarks.perf_analyzer import NEW_TOKENS, make_prompts
+from benchmarks.perf_analyzer import NEW_TOKENS, make_prompts, rendered
 from benchmarks.serving import Serving, serving
 from benchmarks.tables import Bar, Column, Plot, Table, Value
 from benchmarks.timings import Figures, Timing
-from builders import config_pbtxt
 
 WARM_UP = 3.0
 TAIL = 5.0
 """Seconds that both go on after the measured ones: streams that keep step end in clumps, so tokens are counted as they
-come, also those of requests that end later."""
+come, also those of requests that end later. Longer where an answer takes longer than that."""
 GRPC = ("-i", "grpc", "--streaming", "--async", "--max-threads", "4")
 
 
@@ -80,10 +79,10 @@ def loads(repository: Path, chat: str) -> list[Load]:
 
 def _chats(folder: Path, streams: int, wanted: float | None, seconds: float) -> Load:
     prompts = make_prompts(folder / "1" / "tokenizer.json")
-    rendered = _rendered(folder, prompts)
     sampling = {"max_tokens": NEW_TOKENS, "temperature": 0, "ignore_eos": True}
     requests = [
-        {"text_input": [text], "sampling_parameters": [json.dumps(sampling)], "stream": [True]} for text in rendered
+        {"text_input": [text], "sampling_parameters": [json.dumps(sampling)], "stream": [True]}
+        for text in rendered(folder, prompts)
     ]
     bodies = [
         {"model": folder.name, "messages": [{"role": "user", "content": prompt}], "stream": True, **sampling}
@@ -92,17 +91,6 @@ def _chats(folder: Path, streams: int, wanted: float | None, seconds: float) -> 
     title = f"chats, {streams} stream{'s' * (streams > 1)}"
     path = "/v1/chat/completions"
     return Load(title, "tokens/s", folder.name, streams, wanted, path, requests, bodies, seconds, NEW_TOKENS)
-
-
-def _rendered(folder: Path, prompts: Sequence[str]) -> list[str]:
-    """What the gateway makes of one message of the user's for this model."""
-    from gateway.operations.chat import Chat, Message
-    from gateway.prompting.conversation import lower
-
-    config = config_pbtxt.parse((folder / "config.pbtxt").read_text())
-    parameters = {name: value.string_value for name, value in config.parameters.items()}
-    chats = [Chat(model=folder.name, messages=(Message(role="user", content=text),)) for text in prompts]
-    return [str(lower(chat, parameters)[0].prompt) for chat in chats]
 
 
 def through_gateway(running: Serving, load: Load, seconds: float) -> list[Timing]:

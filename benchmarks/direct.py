@@ -75,17 +75,22 @@ def patiently(
 ) -> tuple[list[Timing], Figures]:
     """Ask for so many seconds; where the machine is too slow for them, for twice and four times as many.
 
-    With a `tail` it goes on for so long, so that what was under way when the seconds were over is known as well.
+    With a `tail` it goes on for so long, so that what was under way when the seconds were over is known as well: what
+    perf_analyzer has in flight when it ends is not told. The tail, too, becomes twice and four times as long where an
+    answer takes longer than it. Raises `TooSlow` or `ValueError` where even that does not do.
     """
-    drained = tail > 0
-    for longer in (seconds, 2 * seconds):
+    times = 1
+    while True:
         try:
-            timings = ask(longer + warm_up + tail)
-            return timings, figures(timings, warm_up, longer, drained=drained)
+            timings = ask(times * (seconds + tail) + warm_up)
+            longest = max((timing.arrivals[-1] - timing.began for timing in timings), default=0.0)
+            if tail and longest > times * tail:
+                raise perf_analyzer.TooSlow(f"An answer took {longest:.1f} s, and {times * tail:.1f} s were waited.")
+            return timings, figures(timings, warm_up, times * seconds, drained=tail > 0)
         except (perf_analyzer.TooSlow, ValueError):
-            continue
-    timings = ask(4 * seconds + warm_up + tail)
-    return timings, figures(timings, warm_up, 4 * seconds, drained=drained)
+            if times == 4:
+                raise
+            times *= 2
 
 
 def sweep(ask: Ask, load: Load, at_once: Sequence[int], part: float = 1.0) -> list[tuple[int, Figures]]:

@@ -133,9 +133,7 @@ PARTS = {
         "perf_analyzer over gRPC against the chat, embedding and image models, 1 to 64 at once", _direct, rounds=1
     ),
     "gateway": Part("chats, embeddings and pictures through the gateway ÷ perf_analyzer over gRPC", _gateway),
-    "aiperf": Part(
-        "chats through the gateway, asked by AIPerf ÷ perf_analyzer over gRPC: also first tokens", _aiperf, rounds=1
-    ),
+    "aiperf": Part("chats through the gateway, asked by AIPerf ÷ perf_analyzer over gRPC: also first tokens", _aiperf),
     "alone": Part(
         "what the gateway costs in front of a scripted Triton, 1 to 1,024 streams", _alone, models=False, rounds=4
     ),

@@ -1,17 +1,20 @@
 """NVIDIA's perf_analyzer, which asks Triton models over gRPC, and when it got its answers.
 
-It ships in the wheel tritonclient 2.41.0 on PyPI; it wants libcudart (PyPI: nvidia-cuda-runtime-cu12) and Debian's
-libb64, also where there is no GPU. They are loaded into the cache once.
+It ships in the wheel tritonclient 2.41.0 on PyPI; it wants libcudart (PyPI: nvidia-cuda-runtime-cu12) and libb64 as
+Debian has it, also where there is no GPU. They are loaded into the cache once; libb64 is where the system has it, or
+comes from Debian's or Ubuntu's packages.
 
 python -m benchmarks.perf_analyzer [ARGUMENT …] runs it, for benchmarks/profiles/run:
 
     PERF_ANALYZER="python -m benchmarks.perf_analyzer" benchmarks/profiles/run chat -u HOST:8001 -m MODEL
 """
 
+import ctypes
 import json
 import math
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,11 +25,13 @@ from typing import Any
 
 from benchmarks.throughput import whole_words
 from benchmarks.timings import Timing
+from builders import config_pbtxt
 from builders.packaged import cache_folder
 
 NEW_TOKENS = 64
 PROMPTS, PROMPT_WORDS = 64, 100
 VERSION = "2.41.0"
+LIBB64 = "libb64.so.0d"
 WHEELS = (f"tritonclient=={VERSION}", "nvidia-cuda-runtime-cu12==12.9.79")
 
 
@@ -35,7 +40,10 @@ Program = tuple[Path, dict[str, str]]
 
 
 def program(cache: Path) -> Program:
-    """Where perf_analyzer is, and the environment that it needs; loaded where it is not there yet."""
+    """Where perf_analyzer is, and the environment that it needs; loaded where it is not there yet.
+
+    Raises `RuntimeError` where libb64 is neither there nor to be had, `CalledProcessError` where the wheels are not.
+    """
     home = cache / f"perf_analyzer-{VERSION}"
     binary = home / f"tritonclient-{VERSION}.data/data/bin/perf_analyzer"
     if not (home / "complete").exists():
@@ -43,13 +51,32 @@ def program(cache: Path) -> Program:
         subprocess.run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", home, *WHEELS], check=True)
         for wheel in home.glob("*.whl"):
             zipfile.ZipFile(wheel).extractall(home)
-        subprocess.run(["apt-get", "download", "-q", "libb64-0d"], cwd=home, check=True, stdout=subprocess.DEVNULL)
-        for package in home.glob("libb64*.deb"):
-            subprocess.run(["dpkg", "-x", package, home], check=True)
+        if not _loads(LIBB64):
+            _unpack_libb64(home)
         binary.chmod(0o755)
         (home / "complete").touch()
     libraries = [home / "nvidia/cuda_runtime/lib", *(path.parent for path in home.glob("usr/lib/*/libb64.so*"))]
     return binary, {**os.environ, "LD_LIBRARY_PATH": ":".join(map(str, libraries))}
+
+
+def _loads(library: str) -> bool:
+    """Whether the system has it, under the name that the binary asks for."""
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
+
+
+def _unpack_libb64(home: Path) -> None:
+    done = None
+    if shutil.which("apt-get") and shutil.which("dpkg"):
+        done = subprocess.run(["apt-get", "download", "-q", "libb64-0d"], cwd=home, capture_output=True)
+    packages = list(home.glob("libb64*.deb"))
+    if done is None or done.returncode or not packages:
+        raise RuntimeError(f"perf_analyzer needs {LIBB64}: install it (Debian, Ubuntu: apt-get install libb64-0d).")
+    for package in packages:
+        subprocess.run(["dpkg", "-x", package, home], check=True)
 
 
 def make_prompts(tokenizer_file: Path) -> list[str]:
@@ -58,10 +85,15 @@ def make_prompts(tokenizer_file: Path) -> list[str]:
     return ["".join(chance.choices(words, k=PROMPT_WORDS)) for _ in range(PROMPTS)]
 
 
-def chatml(text: str) -> str:
-    """What the default model's chat template makes of one message of the user's."""
-    system = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
-    return f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n"
+def rendered(folder: Path, prompts: Sequence[str]) -> list[str]:
+    """What the gateway makes of each as one message of the user's, for the model in `folder`."""
+    from gateway.operations.chat import Chat, Message
+    from gateway.prompting.conversation import lower
+
+    config = config_pbtxt.parse((folder / "config.pbtxt").read_text())
+    parameters = {name: value.string_value for name, value in config.parameters.items()}
+    chats = [Chat(model=folder.name, messages=(Message(role="user", content=text),)) for text in prompts]
+    return [str(lower(chat, parameters)[0].prompt) for chat in chats]
 
 
 WINDOWS = 3

@@ -32,10 +32,10 @@ def test_arrivals_are_the_first_time_and_the_gaps_added_up() -> None:
 
 
 def test_a_request_that_failed_is_no_figure() -> None:
-    with pytest.raises(ValueError, match="cancelled"):
+    with pytest.raises(RuntimeError, match="cancelled"):
         read_records([record(was_cancelled=True)])
     failed = json.loads(record()) | {"error": {"code": 429, "message": "full"}}
-    with pytest.raises(ValueError, match="full"):
+    with pytest.raises(RuntimeError, match="full"):
         read_records([json.dumps(failed)])
 
 

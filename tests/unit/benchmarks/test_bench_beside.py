@@ -1,7 +1,9 @@
 """The client that asks through the gateway, and the turns that it takes with perf_analyzer."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -81,7 +83,9 @@ def test_the_ways_take_turns_and_the_first_round_is_not_counted() -> None:
     def way(name: str, rate: float) -> Callable[[float], list[Timing]]:
         def ask(seconds: float) -> list[Timing]:
             asked.append(name)
-            return [Timing(0.0, (beside.WARM_UP + (number + 0.5) / rate,), 1) for number in range(int(20 * rate))]
+            return [
+                Timing(number / rate, (beside.WARM_UP + (number + 0.5) / rate,), 1) for number in range(int(20 * rate))
+            ]
 
         return ask
 
@@ -118,3 +122,32 @@ def test_a_machine_that_is_too_slow_is_given_longer() -> None:
     assert (len(timings), found["tokens/s"]) == (12, 1.0)
     with pytest.raises(perf_analyzer.TooSlow):
         direct.patiently(ask, 0.0, 1.0)
+
+
+def test_an_answer_longer_than_the_tail_makes_both_longer() -> None:
+    given = []
+
+    def ask(seconds: float) -> list[Timing]:
+        given.append(seconds)
+        return [Timing(float(number), (number + 1.0, number + 7.0), 2) for number in range(int(seconds) - 7)]
+
+    timings, found = direct.patiently(ask, 8.0, 9.0, 5.0)
+    assert given == [22.0, 36.0]
+    assert (len(timings), found["tokens/s"]) == (29, 2.0), "of the tokens of 18 seconds also those that end later"
+    with pytest.raises(perf_analyzer.TooSlow, match=r"7\.0 s, and 4\.0 s were waited"):
+        direct.patiently(ask, 2.0, 9.0, 1.0)
+
+
+def test_a_library_that_the_system_has_not_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert perf_analyzer._loads("libc.so.6")
+    assert not perf_analyzer._loads("libno.such")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(RuntimeError, match=r"needs libb64\.so\.0d: install it"):
+        perf_analyzer._unpack_libb64(tmp_path)
+
+
+def test_chats_over_grpc_are_rendered_by_the_models_own_template(tmp_path: Path) -> None:
+    template = "{% for message in messages %}<{{ message.role }}>{{ message.content }}{% endfor %}<answer>"
+    parameter = f'parameters {{ key: "chat_template" value {{ string_value: {json.dumps(template)} }} }}'
+    (tmp_path / "config.pbtxt").write_text(f'name: "m"\n{parameter}\n')
+    assert perf_analyzer.rendered(tmp_path, ["one", "two"]) == ["<user>one<answer>", "<user>two<answer>"]
