@@ -9,8 +9,8 @@ from gateway.rpc import frames, status
 from gateway.rpc.call import Call
 from gateway.rpc.frames import Kind, ProtocolError, Setting
 from gateway.rpc.headers import Reader
+from gateway.rpc.sending import Sending
 from gateway.rpc.status import RpcError, Status
-from gateway.rpc.turns import Turns
 
 LOST = "The connection to the server is lost."
 _AWAY = "The server is going away."
@@ -25,21 +25,16 @@ class Connection(asyncio.Protocol):
     """Reads and writes frames. Use `Channel`, which makes a new one when this one cannot be used any more."""
 
     def __init__(self) -> None:
-        self.usable = True
-        """Whether new calls may begin."""
         self._transport: asyncio.Transport | None = None
         self._calls: dict[int, Call] = {}
         self._next = 1
         self._rest = b""
         self._headers = Reader()
-        self._window = self._first_window = frames.WINDOW
-        self._most_calls = frames.LARGEST_WINDOW
+        self._sending = Sending(self.write, self._calls)
         self._credit = frames.LARGEST_WINDOW
-        self._paused = self._greeted = False
-        self._turns, self._line = Turns(), Turns()
-        """Who waits until the server takes more of a call, and who until it takes another call."""
+        self._greeted = False
         self._why = LOST
-        self._handlers: dict[int, Callable[[int, int, bytes], None]] = {
+        self._kinds: dict[int, Callable[[int, int, bytes], None]] = {
             Kind.DATA: self._data,
             Kind.HEADERS: self._begin_headers,
             Kind.CONTINUATION: self._go_on_headers,
@@ -52,6 +47,11 @@ class Connection(asyncio.Protocol):
         }
 
     @property
+    def usable(self) -> bool:
+        """Whether new calls may begin."""
+        return self._sending.open
+
+    @property
     def closed(self) -> bool:
         """Whether nothing is left of it."""
         return self._transport is None or self._transport.is_closing()
@@ -59,7 +59,7 @@ class Connection(asyncio.Protocol):
     async def greeted(self) -> None:
         """Wait for the server's first settings: before them nobody knows how many calls it takes. Raises `RpcError`."""
         while self.usable and not self._greeted:
-            await self._turns.wait()
+            await self._sending.turn()
         if not self.usable:
             raise RpcError(Status.UNAVAILABLE, self._why)
 
@@ -69,65 +69,24 @@ class Connection(asyncio.Protocol):
         None where no call can begin here any more. Raises `TimeoutError` when the server takes nothing for `idle`
         seconds.
         """
-        if self._full or self._line:
-            await self._queue(idle)
+        if self._sending.crowded:
+            await self._sending.place(idle)
         if not self.usable:
             return None
         body = memoryview(b"\0" + len(message).to_bytes(4, "big") + message)
         stream, self._next = self._next, self._next + 2
         if self._next >= _LAST_STREAM:
             self._retire(LOST)
-        call = self._calls[stream] = Call(self, stream, self._first_window, idle)
+        call = self._calls[stream] = Call(self, stream, self._sending.first_window, idle)
         # Headers need no window: they leave at once, so that the server knows of whatever is given up later.
-        rest = self._send(call, body, frames.frame(Kind.HEADERS, frames.END_HEADERS, stream, head))
+        rest = self._sending.some(call, body, frames.frame(Kind.HEADERS, frames.END_HEADERS, stream, head))
         if rest:
             try:
-                await self._send_all(call, rest)
+                await self._sending.all(call, rest)
             except BaseException:
                 call.cancel()
                 raise
         return call
-
-    @property
-    def _full(self) -> bool:
-        return self._paused or len(self._calls) >= self._most_calls
-
-    async def _queue(self, idle: float) -> None:
-        """Wait until another call may begin. Who comes while others wait stands behind them."""
-        first = False
-        async with asyncio.timeout(idle):
-            while self.usable and (self._full or (self._line and not first)):
-                await self._line.wait()
-                first = True
-
-    def _send(self, call: Call, body: memoryview, opening: bytes = b"") -> memoryview:
-        """Send one frame, of what both windows allow, and return the rest.
-
-        16 KiB is what every server takes, and short enough that nobody waits long for a turn.
-        """
-        size = 0 if self._paused else min(len(body), self._window, call.window, frames.FRAME_BYTES)
-        if size <= 0:
-            self.write(opening)
-            return body
-        self._window -= size
-        call.window -= size
-        call.sent = size == len(body)
-        flags = frames.END_STREAM if call.sent else 0
-        self.write(opening + frames.frame(Kind.DATA, flags, call.stream, bytes(body[:size])))
-        return body[size:]
-
-    async def _send_all(self, call: Call, rest: memoryview) -> None:
-        """Send in turns with the others. Stops where the call is over before."""
-        loop = asyncio.get_running_loop()
-        async with asyncio.timeout(call.idle) as limit:
-            while not call.over and rest:
-                left = self._send(call, rest)
-                if len(left) == len(rest):
-                    await self._turns.wait()
-                    continue
-                rest = left
-                limit.reschedule(loop.time() + call.idle)
-                await asyncio.sleep(0)
 
     def write(self, data: bytes) -> None:
         """Send frames, where there still is a connection."""
@@ -137,22 +96,14 @@ class Connection(asyncio.Protocol):
     def forget(self, stream: int) -> None:
         """The call on this stream is over."""
         self._calls.pop(stream, None)
-        if self._turns:
-            self._turns.wake()
-        if self._line:
-            self._admit()
+        self._sending.go_on()
         if not self.usable and not self._calls:
             self.close()
 
-    def _admit(self) -> None:
-        if not self._paused:
-            self._line.wake(self._most_calls - len(self._calls))
-
     def _retire(self, why: str) -> None:
         """No call may begin any more; those that have begun go on."""
-        self.usable, self._why = False, why
-        self._turns.wake()
-        self._line.wake()
+        self._why = why
+        self._sending.end()
 
     def close(self) -> None:
         """Close the connection; calls on it fail."""
@@ -173,13 +124,12 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The server takes less than is sent."""
-        self._paused = True
+        self._sending.paused = True
 
     def resume_writing(self) -> None:
         """It has taken it."""
-        self._paused = False
-        self._turns.wake()
-        self._admit()
+        self._sending.paused = False
+        self._sending.go_on()
 
     def data_received(self, data: bytes) -> None:
         """Read the frames that are whole."""
@@ -196,9 +146,9 @@ class Connection(asyncio.Protocol):
                     break
                 if self._headers.open and kind != Kind.CONTINUATION:
                     raise ProtocolError("headers are cut off")
-                handle = self._handlers.get(kind)
-                if handle:
-                    handle(flags, stream, data[at + frames.HEAD_BYTES : stop])
+                read = self._kinds.get(kind)
+                if read:
+                    read(flags, stream, data[at + frames.HEAD_BYTES : stop])
                 at = stop
         except ProtocolError as error:
             self.write(frames.frame(Kind.GOAWAY, 0, 0, (0).to_bytes(4, "big") + _PROTOCOL_ERROR.to_bytes(4, "big")))
@@ -250,14 +200,13 @@ class Connection(asyncio.Protocol):
             match name:
                 case Setting.INITIAL_WINDOW_SIZE:
                     for call in self._calls.values():
-                        call.window += value - self._first_window
-                    self._first_window = value
+                        call.window += value - self._sending.first_window
+                    self._sending.first_window = value
                 case Setting.MAX_CONCURRENT_STREAMS:
-                    self._most_calls = value
+                    self._sending.most_calls = value
         self._greeted = True
         self._answer(frames.frame(Kind.SETTINGS, frames.ACK, 0))
-        self._turns.wake()
-        self._admit()
+        self._sending.go_on()
 
     def _push(self, flags: int, stream: int, content: bytes) -> None:
         raise ProtocolError("it pushes what nobody asked for")
@@ -267,7 +216,7 @@ class Connection(asyncio.Protocol):
             self._answer(frames.frame(Kind.PING, frames.ACK, 0, content))
 
     def _answer(self, data: bytes) -> None:
-        if self._paused and self._transport and self._transport.get_write_buffer_size() > _ANSWERS_BYTES:
+        if self._sending.paused and self._transport and self._transport.get_write_buffer_size() > _ANSWERS_BYTES:
             raise ProtocolError("it does not read what it asks for")
         self.write(data)
 
@@ -283,10 +232,10 @@ class Connection(asyncio.Protocol):
     def _window_update(self, flags: int, stream: int, content: bytes) -> None:
         size = frames.number(content) & frames.LARGEST_WINDOW
         if not stream:
-            self._window += size
+            self._sending.window += size
         elif call := self._call(stream):
             call.window += size
-        self._turns.wake()
+        self._sending.go_on()
 
     def _lose(self, code: Status, message: str) -> None:
         if self.usable:
@@ -294,6 +243,6 @@ class Connection(asyncio.Protocol):
         if self._transport:
             with suppress(RuntimeError):  # the loop is closed
                 # What a server does not read cannot be waited for.
-                (self._transport.abort if self._paused else self._transport.close)()
+                (self._transport.abort if self._sending.paused else self._transport.close)()
         for call in list(self._calls.values()):
             call.fail(code, message)

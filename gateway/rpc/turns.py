@@ -10,6 +10,8 @@ class Turns:
     """They go on in the order in which they came."""
 
     def __init__(self) -> None:
+        self.woken = 0
+        """Those whose turn it is, and who have not gone on yet."""
         self._line: deque[asyncio.Future[None]] = deque()
 
     def __bool__(self) -> bool:
@@ -26,8 +28,10 @@ class Turns:
                 with suppress(ValueError):
                     self._line.remove(future)
             else:
+                self.woken -= 1
                 self.wake(1)  # the turn that is not taken is somebody else's
             raise
+        self.woken -= 1
 
     def wake(self, most: int = sys.maxsize) -> None:
         """The first `most` of them; all, where that is not said."""
@@ -35,4 +39,5 @@ class Turns:
             future = self._line.popleft()
             if not future.done():
                 future.set_result(None)
+                self.woken += 1
                 most -= 1
