@@ -116,8 +116,18 @@ async def test_giving_up_reaches_the_server():
 
 
 async def test_more_calls_than_the_server_takes():
+    """gRPC's server counts a call a moment longer than it answers it, and may refuse the next one meanwhile."""
+
+    async def taken(channel: Channel) -> int:
+        while True:
+            try:
+                return await echoed(channel, b"\5x")
+            except RpcError as error:
+                if error.message != "The server reset the call (HTTP/2 error 7).":
+                    raise
+
     async with Served(Plays(), max_concurrent_streams=3) as served:
-        assert await asyncio.gather(*(echoed(served.channel, b"\5x") for _ in range(40))) == [5] * 40
+        assert await asyncio.gather(*(taken(served.channel) for _ in range(40))) == [5] * 40
 
 
 async def test_the_server_stops():
