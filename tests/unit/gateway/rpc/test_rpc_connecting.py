@@ -1,6 +1,7 @@
 """Calls through a channel: connections that begin, do not begin, and follow one another."""
 
 import asyncio
+import socket
 
 import pytest
 
@@ -116,11 +117,12 @@ async def test_a_unary_call_has_one_answer(channel):
 async def test_a_unary_call_takes_too_long(channel):
     async with Server() as server:
         here = channel(server.url)
+        (await here.call(ASK, b"", idle=60)).cancel()  # connecting takes time of its own
         with pytest.raises(RpcError) as failure:
             await here.unary(ASK, b"", timeout=0.2)
         assert failure.value.status is Status.DEADLINE_EXCEEDED
         peer = await server.peer()
-        await peer.until(lambda peer: peer.resets == [(1, 8)])
+        await peer.until(lambda peer: peer.resets == [(1, 8), (3, 8)])
 
 
 async def test_nobody_listens(channel):
@@ -136,9 +138,19 @@ async def test_nobody_listens(channel):
         assert await everything(call) == [b"answer"]
 
 
-@pytest.mark.parametrize("host", ["a" * 64, "a..b", "nobody.invalid"])
-async def test_names_that_nobody_has(channel, host):
+@pytest.mark.parametrize("host", ["a" * 64, "a..b"])
+async def test_names_that_are_none(channel, host):
     assert "cannot be reached" in await refused(channel(f"{host}:1"))
+
+
+async def test_a_name_that_nobody_has(channel, monkeypatch):
+    async def unknown(*given):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", unknown)  # resolvers may take their time
+    assert await refused(channel("nobody.invalid:1")) == (
+        f"The server cannot be reached: [Errno {int(socket.EAI_NONAME)}] Name or service not known"
+    )
 
 
 async def test_a_server_that_says_nothing(channel, monkeypatch):
