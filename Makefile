@@ -107,12 +107,15 @@ default-model: $(INSTALLED)
 	@$(BIN)/tritonic build embedding
 	@$(BIN)/tritonic build image
 
-bench: $(INSTALLED) ## Measure, next to peers; docs/benchmarks.md: make bench ARGS="--quick"
+.PHONY: bench-extra
+bench-extra: $(INSTALLED)
 	@$(BIN)/python -c 'import sys; from tritonic.bench import missing; sys.exit(bool(missing()))' || \
 	    $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]' -c constraints.txt
+
+bench: bench-extra ## Measure, next to peers; docs/benchmarks.md: make bench ARGS="--quick"
 	$(BIN)/tritonic bench $(ARGS)
 
-soak: $(INSTALLED) default-model ## Minutes of mixed load: errors, growth: make soak ARGS="--minutes 10 --faults"
+soak: bench-extra default-model ## Minutes of mixed load: errors, growth: make soak ARGS="--minutes 10 --faults"
 	$(BIN)/python -m benchmarks.soak $(ARGS)
 
 compose:

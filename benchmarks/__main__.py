@@ -85,6 +85,11 @@ def _main(arguments: Sequence[str] | None) -> int:
     if unknown := [name for name in asked.parts if name not in PARTS]:
         reading.error(f"there is no part {unknown[0]}; parts: {', '.join(PARTS)}")
     names = list(dict.fromkeys(asked.parts)) or list(QUICK if asked.quick else PARTS)
+    if asked.rounds and (without := [name for name in names if PARTS[name].rounds is None]):
+        said = f"--rounds says nothing to {' and '.join(without)}: no ways take turns there"
+        if without == names:
+            reading.error(said)
+        print(f"{said}.", file=sys.stderr)
     asked.results.mkdir(parents=True, exist_ok=True)
     if any(PARTS[name].models for name in names):
         _provide(asked.repository)
@@ -94,7 +99,7 @@ def _main(arguments: Sequence[str] | None) -> int:
 
     work = asked.results / "work"
     work.mkdir(exist_ok=True)
-    rounds = asked.rounds or (1 if asked.quick else PARTS[names[0]].rounds)
+    rounds = asked.rounds or (1 if asked.quick else PARTS[names[0]].rounds or 1)
     plan = Plan(
         asked.repository.resolve(),
         asked.model,
@@ -125,13 +130,13 @@ def _each(names: Sequence[str], asked: argparse.Namespace) -> int:
 
     results: Path = asked.results
     options = ["--results", results, "--repository", asked.repository, "--model", asked.model]
-    options += ["--rounds", asked.rounds] if asked.rounds else []
     options += ["--gguf", asked.gguf] if asked.gguf else []
     options += ["--quick"] if asked.quick else []
     options += [f"--peer={each}" for each in asked.peer]
     failed = []
     for name in names:
-        status = _run([sys.executable, "-m", "benchmarks", name, *map(str, options)])
+        rounds = ["--rounds", asked.rounds] if asked.rounds and PARTS[name].rounds else []
+        status = _run([sys.executable, "-m", "benchmarks", name, *map(str, [*options, *rounds])])
         if status:
             failed.append(name)
         if status < 0 or status > 2:
@@ -164,7 +169,8 @@ def _one(name: str, plan: Plan, results: Path) -> int:
     from benchmarks.writing import Conditions, failures, summarise, write
 
     began, now = time.monotonic(), datetime.now(UTC)
-    under = Conditions(f"{now:%Y-%m-%d %H:%M} UTC", machine(), versions(), plan.rounds, plan.quick)
+    rounds = plan.rounds if PARTS[name].rounds else None
+    under = Conditions(f"{now:%Y-%m-%d %H:%M} UTC", machine(), versions(), rounds, plan.quick)
     print(f"{name}: {PARTS[name].does} …", file=sys.stderr, flush=True)
     failed = failures(results)
     try:

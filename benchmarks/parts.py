@@ -38,8 +38,8 @@ class Part:
     run: Callable[[Plan], list[Table]]
     models: bool = True
     """Whether it needs the default models."""
-    rounds: int = 3
-    """Where nobody asks for more or fewer: what keeps everything within three quarters of an hour."""
+    rounds: int | None = 3
+    """Where nobody asks for more or fewer: what keeps everything within an hour. None: it does not go in rounds."""
 
 
 def _direct(plan: Plan) -> list[Table]:
@@ -69,7 +69,7 @@ def _alone(plan: Plan) -> list[Table]:
 def _asgi(plan: Plan) -> list[Table]:
     from benchmarks import asgi
 
-    return asgi.run(plan.cache, 1 if plan.quick else plan.rounds)
+    return asgi.run(plan.cache, plan.rounds)
 
 
 def _proxies(plan: Plan) -> list[Table]:
@@ -130,7 +130,7 @@ def _soak(plan: Plan) -> list[Table]:
 
 PARTS = {
     "direct": Part(
-        "perf_analyzer over gRPC against the chat, embedding and image models, 1 to 64 at once", _direct, rounds=1
+        "perf_analyzer over gRPC against the chat, embedding and image models, 1 to 64 at once", _direct, rounds=None
     ),
     "gateway": Part("chats, embeddings and pictures through the gateway ÷ perf_analyzer over gRPC", _gateway),
     "aiperf": Part("chats through the gateway, asked by AIPerf ÷ perf_analyzer over gRPC: also first tokens", _aiperf),
@@ -148,7 +148,7 @@ PARTS = {
     "embeddings": Part("embeddings over HTTP and gRPC ÷ sentence-transformers on PyTorch", _embeddings),
     "pictures": Part("pictures over HTTP and gRPC ÷ diffusers on PyTorch", _pictures),
     "soak": Part(
-        "minutes of mixed load on the real service: errors, slowness, growth of memory and files", _soak, rounds=1
+        "minutes of mixed load on the real service: errors, slowness, growth of memory and files", _soak, rounds=None
     ),
 }
 """In the order in which they run."""

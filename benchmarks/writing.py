@@ -19,7 +19,8 @@ class Conditions:
     date: str
     machine: Mapping[str, str]
     versions: Mapping[str, str]
-    rounds: int
+    rounds: int | None
+    """None where nothing took turns."""
     quick: bool
 
     def line(self) -> str:
@@ -28,9 +29,10 @@ class Conditions:
         where = [self.machine["processor"], f"{self.machine['cores']} cores", self.machine["memory"]]
         if cards := self.machine.get("cards"):
             where.append(cards)
-        count = f"{self.rounds} rounds" if self.rounds > 1 else "one round"
+        counts = {None: "", 1: "; one round"}
+        count = counts.get(self.rounds, f"; {self.rounds} rounds")
         quick = "; a quick look, no figures to quote" if self.quick else ""
-        return f"{self.date}, {', '.join(where)}; {', '.join(told)}; {count}{quick}"
+        return f"{self.date}, {', '.join(where)}; {', '.join(told)}{count}{quick}"
 
 
 def write(folder: Path, part: str, tables: Sequence[Table], under: Conditions, seconds: float) -> str:

@@ -22,7 +22,7 @@ from benchmarks.tables import Table
 from benchmarks.throughput import whole_words
 
 MINUTES = 3.0
-"""Of load; the whole takes two minutes more."""
+"""Of load; the whole takes three or four minutes more."""
 WARM = 60.0
 """Seconds of the same load before anything is measured, after each thing was done once: what is allocated once
 (threads, arenas, compiled grammars, pages of rows and kept prompts) is no growth."""

@@ -14,7 +14,9 @@ from benchmarks.soak.kinds import CHAT
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run it; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=soak.MINUTES, help="of load (%(default)s); two more in all")
+    parser.add_argument(
+        "--minutes", type=float, default=soak.MINUTES, help="of load (%(default)s); three or four more in all"
+    )
     parser.add_argument("--faults", action="store_true", help="kill Triton under load, too, and let it come back")
     parser.add_argument("--seed", type=int, default=17, help="of what is asked (%(default)s)")
     parser.add_argument("--results", type=Path, default=Path(__file__).parents[1] / "results", help="folder")
@@ -24,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from benchmarks.writing import Conditions, write
 
     began, now = time.monotonic(), datetime.now(UTC)
-    under = Conditions(f"{now:%Y-%m-%d %H:%M} UTC", machine(), versions(), 1, False)
+    under = Conditions(f"{now:%Y-%m-%d %H:%M} UTC", machine(), versions(), None, False)
     tables = soak.run(asked.repository, CHAT, asked.minutes, faults=asked.faults, seed=asked.seed)
     asked.results.mkdir(parents=True, exist_ok=True)
     print(write(asked.results, "soak", tables, under, time.monotonic() - began), flush=True)

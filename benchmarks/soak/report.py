@@ -10,11 +10,12 @@ from benchmarks.soak.load import STREAMS, Tally
 from benchmarks.soak.outage import Outage
 from benchmarks.soak.service import CROWD
 from benchmarks.tables import Bar, Column, Plot, Table, Value
+from benchmarks.timings import percentile
 
 GROWTH = 5.0
-"""Percent by which memory may grow."""
+"""Percent by which memory may grow, and files under load: there the connections of clients are among them."""
 FILES = 2.0
-"""Files, threads or processes by which they may differ: which connections are open between them is chance."""
+"""Files or threads by which they may differ: which connections are open between them is chance."""
 SLOWER = 1.25
 """How many times as slow answers may be in the last third as in the first, by the median."""
 FEW = 50
@@ -28,13 +29,9 @@ _NAMES = {
     "processes": ("processes", ""),
 }  # fmt: skip
 _MEMORY = ("gateway", "triton", "models")
-_COUNTED = ("gateway_files", "triton_files", "processes")
-"""Held at rest as they were. Pools of threads fill up and empty as work comes: threads are compared under load."""
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """The value below which that share of them lies."""
-    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
+_FILES = ("gateway_files", "triton_files")
+_MORE = {"gateway_files": FILES, "triton_files": FILES, "processes": 0.0}
+"""How many more of them there may be at rest. Pools of threads fill up and empty as work comes: threads are compared under load."""
 
 
 def thirds(moments: Sequence[tuple[float, float]], seconds: float) -> tuple[list[float], list[float]]:
@@ -45,11 +42,14 @@ def thirds(moments: Sequence[tuple[float, float]], seconds: float) -> tuple[list
     )
 
 
-def slowdown(tally: Tally, seconds: float) -> float:
-    """How many times as slow answers were in the last third: each is measured by what the same request took alone."""
+def slowdown(tally: Tally, seconds: float) -> float | None:
+    """How many times as slow answers were in the last third: each is measured by what the same request took alone.
+
+    None where there are too few of them to say.
+    """
     first, last = thirds(tally.slowness, seconds)
     if min(len(first), len(last)) < FEW:
-        return 1.0
+        return None
     return statistics.median(last) / statistics.median(first)
 
 
@@ -70,12 +70,12 @@ def requests(tally: Tally, seconds: float) -> Table:
     rows.append(("all", *totals, None, None, None, None))
     said = f"{STREAMS} requests at a time for {seconds:.0f} s. Answers are as they were alone; drawn ones are valid."
     notes = [said, *tally.faults[:20]]
-    slower = slowdown(tally, seconds)
-    bars = (
-        Bar("requests with a fault", float(totals[3]), 0.0, "at most", digits=0),
-        Bar("how slow answers are, last third ÷ first", slower, SLOWER, "at most", digits=2),
-    )
-    return Table("Requests", columns, rows, tuple(notes), bars=bars)
+    bars = [Bar("requests with a fault", float(totals[3]), 0.0, "at most", digits=0)]
+    if (slower := slowdown(tally, seconds)) is None:
+        notes.append(f"A third of the time had fewer than {FEW} answers: too few to say whether they became slower.")
+    else:
+        bars.append(Bar("how slow answers are, last third ÷ first", slower, SLOWER, "at most", digits=2))
+    return Table("Requests", columns, rows, tuple(notes), bars=tuple(bars))
 
 
 def over_time(seen: Sequence[Held]) -> Table:
@@ -87,7 +87,7 @@ def over_time(seen: Sequence[Held]) -> Table:
     bars = tuple(
         Bar(f"growth of {_NAMES[name][0]} under load", growth(getattr(first, name), getattr(last, name)), GROWTH,
             "at most", "%", 1)
-        for name in _MEMORY
+        for name in (*_MEMORY, *_FILES)
     )  # fmt: skip
     for name in ("gateway_threads", "triton_threads"):
         more = float(getattr(last, name) - getattr(first, name))
@@ -112,10 +112,9 @@ def at_rest(before: Held, after: Held, left: dict[str, float]) -> Table:
             "at most", "%", 1)
         for name in _MEMORY
     ]  # fmt: skip
-    for name, (title, _) in _NAMES.items():
-        if name in _COUNTED:
-            more = float(getattr(after, name) - getattr(before, name))
-            bars.append(Bar(f"more {title} at rest", more, FILES, "at most", digits=0))
+    for name, most in _MORE.items():
+        more = float(getattr(after, name) - getattr(before, name))
+        bars.append(Bar(f"more {_NAMES[name][0]} at rest", more, most, "at most", digits=0))
     bars.append(Bar("rows, texts and requests still under way", sum(left.values()), 0.0, "at most", digits=0))
     columns = (Column(""), Column("after the warm-up"), Column("after the load"), Column("growth", "%", 1))
     return Table("What is held at rest", columns, rows, tuple(f"{k}: {v:g}" for k, v in left.items()), bars=tuple(bars))

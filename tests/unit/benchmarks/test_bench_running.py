@@ -3,6 +3,7 @@
 import json
 import signal
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,7 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delitem(PARTS, name)
     monkeypatch.setitem(PARTS, "works", Part("what works", works, models=False))
     monkeypatch.setitem(PARTS, "fails", Part("what fails", fails, models=False))
+    monkeypatch.setitem(PARTS, "sweeps", Part("what takes no turns", works, models=False, rounds=None))
 
 
 def test_a_part_leaves_markdown_json_and_a_picture(tmp_path: Path) -> None:
@@ -49,6 +51,28 @@ def test_a_part_leaves_markdown_json_and_a_picture(tmp_path: Path) -> None:
     assert document["tables"][0]["rows"][3] == {"streams": 16, "way": "theirs", "rate": 8.0}
     assert document["machine"]["cores"]
     assert (tmp_path / "works.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_part_that_goes_in_no_rounds_tells_none(tmp_path: Path) -> None:
+    assert command.main(["sweeps", "--results", str(tmp_path)]) == 0
+    assert json.loads((tmp_path / "sweeps.json").read_text())["rounds"] is None
+    assert "round" not in (tmp_path / "sweeps.md").read_text()
+    assert "round" not in (tmp_path / "README.md").read_text()
+
+
+def test_rounds_are_kept_from_parts_that_go_in_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: dict[str, list[str]] = {}
+
+    def run(child: Sequence[str]) -> int:
+        asked[child[3]] = list(child)
+        return command._one(child[3], Plan(tmp_path, "m", 5, False, None, tmp_path, tmp_path), tmp_path)
+
+    monkeypatch.setattr(command, "_run", run)
+    assert command.main(["works", "sweeps", "--rounds", "5", "--results", str(tmp_path)]) == 0
+    assert "--rounds says nothing to sweeps: no ways take turns there." in capsys.readouterr().err
+    assert asked["works"][-2:] == ["--rounds", "5"] and "--rounds" not in asked["sweeps"]
 
 
 def test_a_part_that_fails_is_told_and_keeps_what_others_found(tmp_path: Path) -> None:
@@ -76,7 +100,7 @@ def test_a_part_that_works_again_is_no_longer_failed(tmp_path: Path, monkeypatch
     assert command.main(["fails", *results]) == 0
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["failed"] == {}
-    assert summary["not run"] == ["works"]
+    assert summary["not run"] == ["works", "sweeps"]
 
 
 def test_nothing_that_is_written_names_this_machine(tmp_path: Path) -> None:
@@ -92,8 +116,9 @@ def test_nothing_that_is_written_names_this_machine(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["nothing"], "there is no part nothing; parts: works, fails"),
+        (["nothing"], "there is no part nothing; parts: works, fails, sweeps"),
         (["works", "--rounds", "0"], "'0' is no number of rounds"),
+        (["sweeps", "--rounds", "2"], "--rounds says nothing to sweeps: no ways take turns there"),
         (["works", "--rounds", "few"], "'few' is no number of rounds"),
         (["--fast"], "unrecognized arguments: --fast"),
     ],
@@ -139,4 +164,4 @@ def test_what_is_ended_from_outside_has_not_failed(tmp_path: Path, monkeypatch: 
 def test_files_of_another_version_are_no_findings(tmp_path: Path) -> None:
     (tmp_path / "fails.json").write_text('{"rounds": 3, "figures": {}}')
     assert command.main(["works", "--results", str(tmp_path)]) == 0
-    assert json.loads((tmp_path / "summary.json").read_text())["not run"] == ["fails"]
+    assert json.loads((tmp_path / "summary.json").read_text())["not run"] == ["fails", "sweeps"]

@@ -13,8 +13,8 @@ from benchmarks.soak.service import CROWD
 from benchmarks.tables import Table
 
 
-def held(seconds: float = 0, gateway: float = 100, models: float = 1000, files: int = 40) -> Held:
-    return Held(seconds, gateway, 50, models, files, 120, 20, 360, 9)
+def held(seconds: float = 0, gateway: float = 100, models: float = 1000, files: int = 40, processes: int = 9) -> Held:
+    return Held(seconds, gateway, 50, models, files, 120, 20, 360, processes)
 
 
 def missed(table: Table) -> set[str]:
@@ -33,6 +33,13 @@ def test_a_single_look_is_chance() -> None:
 def test_steady_growth_is_seen(slope: float, grows: bool) -> None:
     seen = [held(number, gateway=100 + slope * number) for number in range(40)]
     assert missed(report.over_time(seen)) == ({"growth of gateway under load"} if grows else set())
+
+
+def test_files_that_stay_open_are_seen_under_load() -> None:
+    seen = [held(number, files=60 + number % 3) for number in range(40)]
+    assert not missed(report.over_time(seen))
+    leaking = [held(number, files=60 + number // 4) for number in range(40)]
+    assert missed(report.over_time(leaking)) == {"growth of files of the gateway under load"}
 
 
 def test_growth_is_in_percent() -> None:
@@ -54,6 +61,7 @@ def test_the_table_over_time_is_bounded_and_keeps_every_look_for_the_json() -> N
 def test_rest_is_held_to_files_memory_and_what_is_under_way() -> None:
     assert not missed(report.at_rest(held(), held(files=42), {}))
     assert missed(report.at_rest(held(), held(files=43), {})) == {"more files of the gateway at rest"}
+    assert missed(report.at_rest(held(), held(processes=10), {})) == {"more processes at rest"}
     assert missed(report.at_rest(held(), held(models=1060), {})) == {"growth of its models at rest"}
     assert missed(report.at_rest(held(), held(), {"llm_rows_active": 1})) == {
         "rows, texts and requests still under way"
@@ -66,7 +74,11 @@ def test_slowness_compares_the_last_third_with_the_first() -> None:
         return Tally(slowness=moments)
 
     assert report.slowdown(tally(1.0), 300) == 1 and report.slowdown(tally(3.0), 300) == 3
-    assert report.slowdown(Tally(slowness=[(0.0, 1.0), (299.0, 9.0)]), 300) == 1, "two answers say nothing"
+    few = Tally(slowness=[(0.0, 1.0), (299.0, 9.0)])
+    assert report.slowdown(few, 300) is None, "two answers say nothing"
+    assert {bar.name for bar in report.requests(tally(3.0), 300).bars} >= {"how slow answers are, last third ÷ first"}
+    told = report.requests(few, 300)
+    assert [bar.name for bar in told.bars] == ["requests with a fault"] and "too few" in told.notes[-1]
 
 
 def test_a_fault_of_any_kind_is_counted() -> None:
