@@ -35,8 +35,11 @@ from tritonic.child import describe_exit
 Run = Callable[[Settings, Crew, socket.socket, Callable[[], None]], None]
 """Serves as one worker at a socket until SIGTERM, and calls the function as soon as it does."""
 
-PATIENCE = 22.0
-"""Seconds from SIGTERM to SIGKILL: a worker lets answers finish, then closes what it holds."""
+PATIENCE = 13.0
+"""Seconds from SIGTERM to SIGKILL: a worker lets answers finish for 10 s, then closes what it holds.
+
+Less than whoever keeps the keeper waits for it, which is 15 s under `up`.
+"""
 _HEALTHY = 10.0
 _MEMORY = Path("/dev/shm")
 _PREFIX = "tritonic-workers-"
@@ -140,7 +143,10 @@ class Workers:
         self._started[worker.number] = 1
 
     def _ended(self) -> Iterator[tuple[_Worker, int]]:
-        """The workers that have ended meanwhile, and how: an exit status, or 128 + the signal."""
+        """The workers that have ended meanwhile, and how: an exit status, or 128 + the signal.
+
+        Whatever else has ended is waited for too: the first process of a container has what killed workers left.
+        """
         with suppress(ChildProcessError):
             while (found := os.waitpid(-1, os.WNOHANG))[0]:
                 pid, status = found

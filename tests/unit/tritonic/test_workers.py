@@ -1,18 +1,20 @@
 """What several workers need of the settings, and what a gateway does of which no worker can be."""
 
 import fcntl
+import inspect
 import os
+import re
 import signal
-import socket
-import time
 from pathlib import Path
 
 import pytest
 
 from gateway.crew import Crew, prepare
-from gateway.settings import Settings
+from tests.unit.tritonic.keeping import asked
 from tritonic import settings
-from tritonic.workers import keep_workers
+from tritonic.gateway_process import GatewayProcess
+from tritonic.serve import DRAIN_SECONDS
+from tritonic.workers import PATIENCE
 
 
 def test_rates_of_several_workers_need_a_redis() -> None:
@@ -58,41 +60,33 @@ def test_totals_stay_and_what_was_in_hand_does_not(tmp_path: Path) -> None:
     assert not any((tmp_path / "gauge_livesum_3.db").read_bytes())
 
 
-def _bound() -> socket.socket:
-    found = socket.socket()
-    found.bind(("127.0.0.1", 0))
-    found.listen()
-    return found
+def test_what_is_in_hand_is_in_the_files_that_are_cleaned(tmp_path: Path) -> None:
+    found = asked("measured", tmp_path)
+    assert found["ready"] == found["there"] == ["counter_1.db", "gauge_livesum_1.db", "histogram_1.db"]
+    assert found["kept"] == ["counter_1.db", "histogram_1.db"]
 
 
-def test_a_gateway_of_which_no_worker_can_be_ends() -> None:
-    def fail(*given: object) -> None:
-        raise SystemExit(3)
-
-    assert keep_workers(Settings(workers=3), _bound(), fail) == 0
+def test_a_gateway_of_which_no_worker_can_be_ends(tmp_path: Path) -> None:
+    assert asked("failing", tmp_path) == 0
 
 
-def test_workers_that_ignore_the_signal_to_stop_are_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tritonic.workers.PATIENCE", 0.2)
-    keeper = os.getpid()
-
-    def deaf(given: Settings, crew: Crew, listening: socket.socket, started: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        started()  # type: ignore[operator]
-        if crew.number == 0:
-            time.sleep(0.3)
-            os.kill(keeper, signal.SIGTERM)
-        time.sleep(60)
-
-    began = time.monotonic()
-    assert keep_workers(Settings(workers=2), _bound(), deaf) == signal.SIGTERM
-    assert time.monotonic() - began < 10
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+def test_workers_that_ignore_the_signal_to_stop_are_ended(tmp_path: Path) -> None:
+    assert asked("deaf", tmp_path) == {"ended_by": signal.SIGTERM, "children": False}
 
 
-def test_what_a_killed_gateway_left_is_removed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("tritonic.workers._MEMORY", tmp_path)
+def test_a_process_that_a_worker_left_behind_does_not_stay(tmp_path: Path) -> None:
+    assert asked("orphaned", tmp_path) == signal.SIGTERM
+
+
+def test_workers_are_ended_before_their_keeper_is() -> None:
+    """Answers finish, then the workers are killed by their keeper, and only then would `up` or Docker kill that."""
+    grace = inspect.signature(GatewayProcess).parameters["grace"].default
+    assert DRAIN_SECONDS < PATIENCE < grace
+    compose = (Path(__file__).parents[3] / "docker-compose.yml").read_text()
+    assert all(int(seconds) > PATIENCE for seconds in re.findall(r"stop_grace_period: (\d+)s", compose))
+
+
+def test_what_a_killed_gateway_left_is_removed(tmp_path: Path) -> None:
     left, lives, young = (tmp_path / f"tritonic-workers-{name}" for name in ("left", "lives", "young"))
     for folder in (left, lives, young):
         folder.mkdir()
@@ -102,9 +96,5 @@ def test_what_a_killed_gateway_left_is_removed(monkeypatch: pytest.MonkeyPatch, 
     with (lives / "alive").open("w") as alive:
         os.utime(lives / "alive", (1, 1))
         fcntl.flock(alive, fcntl.LOCK_EX)
-
-        def end(*given: object) -> None:
-            raise SystemExit(3)
-
-        assert keep_workers(Settings(workers=2), _bound(), end) == 0
+        assert asked("failing", tmp_path) == 0
     assert sorted(tmp_path.iterdir()) == [lives, young]
