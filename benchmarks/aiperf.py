@@ -38,8 +38,8 @@ from benchmarks.tables import Bar, Column, Plot, Table
 from benchmarks.timings import FIGURES, Figures, Timing, medians, ratios
 
 AIPERF = Program("aiperf", "0.13.0")
-STREAMS = (16, 4, 1)
-SECONDS = 12.0
+STREAMS = (16, 1)
+SECONDS = 15.0
 
 
 def input_lines(prompts: Iterable[str]) -> str:
@@ -107,17 +107,20 @@ def run(repository: Path, model: str, rounds: int, cache: Path, *, quick: bool =
     texts = rendered(repository / model, prompts)
     found: dict[int, list[dict[str, Figures]]] = {}
     with serving(repository, model) as run:
-        for streams in (16, 1) if quick else STREAMS:
+        for streams in STREAMS:
             ways = {
                 "direct": partial(direct, binary, run, texts, streams),
                 "gateway": partial(through_gateway, commands, run, tokenizer, prompts, streams),
             }
-            found[streams] = measure(ways, SECONDS, rounds)
-    return [table(dict(sorted(found.items())))]
+            found[streams] = measure(ways, SECONDS / (2 if quick else 1), rounds)
+    return [table(dict(sorted(found.items())), AIPERF.contents(cache))]
 
 
-def table(found: Mapping[int, Sequence[Mapping[str, Figures]]]) -> Table:
-    """For each number of streams and each figure both ways, and the ratio gateway ÷ direct: the rounds' median."""
+def table(found: Mapping[int, Sequence[Mapping[str, Figures]]], installed: Mapping[str, str] | None = None) -> Table:
+    """For each number of streams and each figure both ways, and the ratio gateway ÷ direct: the rounds' median.
+
+    `installed` are the packages beside AIPerf, for JSON.
+    """
     rows: list[tuple[Any, ...]] = []
     bars = []
     for streams, rounds in found.items():
@@ -143,5 +146,8 @@ def table(found: Mapping[int, Sequence[Mapping[str, Figures]]]) -> Table:
         plots=(Plot("streams", ("gateway ÷ direct",), by="figure", log_x=True),),
         bars=tuple(bars),
         versions={"AIPerf": AIPERF.version, "perf_analyzer": perf_analyzer.VERSION},
-        details={"rounds": {str(streams): list(rounds) for streams, rounds in found.items()}},
+        details={
+            "rounds": {str(streams): list(rounds) for streams, rounds in found.items()},
+            "installed": {"AIPerf": dict(installed or {})},
+        },
     )

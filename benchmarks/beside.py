@@ -29,7 +29,7 @@ from benchmarks.tables import Bar, Column, Plot, Table, Value
 from benchmarks.timings import Figures, Timing
 
 WARM_UP = 3.0
-TAIL = 6.0
+TAIL = 8.0
 """Seconds that both go on after the measured ones: streams that keep step end in clumps, so tokens are counted as they
 come, also those of requests that end later. Longer where an answer takes longer than that."""
 GRPC = ("-i", "grpc", "--streaming", "--async", "--max-threads", "4")

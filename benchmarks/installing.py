@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import distributions
 from pathlib import Path
 
 import httpx
@@ -25,6 +26,11 @@ class Program:
     without: tuple[str, ...] = ()
     """Packages that are taken out again: what it asks for but cannot use here."""
 
+    def contents(self, cache: Path) -> dict[str, str]:
+        """What is in its environment, by name and version; empty where it was not installed."""
+        home = cache / "peers" / self.folder
+        return versions(*home.glob("lib/python*/site-packages"))
+
     @property
     def folder(self) -> str:
         """The environment's name."""
@@ -41,6 +47,12 @@ class Program:
                 subprocess.run([*pip, "uninstall", "--yes", *self.without], check=True)
             (home / "complete").touch()
         return home / "bin"
+
+
+def versions(*folders: Path) -> dict[str, str]:
+    """The packages that lie in these folders, by name and version."""
+    found = distributions(path=[str(folder) for folder in folders])
+    return dict(sorted((each.metadata["Name"], each.version) for each in found))
 
 
 @contextlib.contextmanager

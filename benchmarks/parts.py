@@ -84,8 +84,7 @@ def _peers(plan: Plan) -> list[Table]:
     from benchmarks.servers import Setting
 
     gguf = plan.gguf or (default_gguf(plan.cache) if plan.model == CHECKPOINT else None)
-    streams = 16 if plan.quick else max(peers.STREAMS)
-    setting = Setting(plan.repository, plan.model, gguf, plan.cache, plan.work, streams)
+    setting = Setting(plan.repository, plan.model, gguf, plan.cache, plan.work, max(peers.STREAMS))
     return peers.run(setting, plan.rounds, [peers.peer(each) for each in plan.peers])
 
 
@@ -139,7 +138,7 @@ PARTS = {
     ),
     "proxies": Part("the gateway and LiteLLM's proxy on the same work, one core each", _proxies, models=False),
     "asgi": Part("the gateway under uvicorn, Granian and Hypercorn, and as several workers", _asgi, models=False),
-    "peers": Part("Tritonic, llama.cpp's server, vLLM and any --peer with the same model, over HTTP", _peers, rounds=2),
+    "peers": Part("Tritonic, llama.cpp's server, vLLM and any --peer with the same model, over HTTP", _peers),
     "throughput": Part(
         "the bare engine, Triton, the gateway and llama.cpp with the same weights", _throughput, rounds=2
     ),

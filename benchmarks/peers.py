@@ -1,11 +1,12 @@
-"""Tritonic next to other servers of the same model, over HTTP: tokens/s, times and CPU time at 1 to 64 streams.
+"""Tritonic next to other servers of the same model, over HTTP: tokens/s, times and CPU time at 1 and 16 streams.
 
 The servers that run here (see `benchmarks.servers`) are started together and take turns, so that only one works at a
 time; `--peer NAME=URL` adds any other that speaks OpenAI's dialect, `--peer Tritonic=URL` replaces ours. A client in
 this process keeps so many streams open, a request that ends being followed by the next. Each request is a chat of 100
 words that no other request has, and generates 64 tokens, greedy, without an end where the server can be told so
 (`ignore_eos`). Tokens are counted by the `usage` of each answer, and the rate is that of those that came within the
-measured time. Figures are medians over the rounds; ratios are medians of the rounds' ratios.
+measured time. A first round only warms up. Figures are medians over the
+others; ratios are medians of the rounds' ratios.
 """
 
 import asyncio
@@ -28,7 +29,7 @@ from benchmarks.servers import OTHERS, Server, Setting, tritonic
 from benchmarks.tables import Bar, Column, Plot, Table, Value
 from benchmarks.timings import Figures, Timing, figures, medians
 
-STREAMS = (1, 16, 64)
+STREAMS = (1, 16)
 SECONDS, WARM_UP = 15.0, 4.0
 NEW_TOKENS, PROMPT_WORDS = 64, 100
 OURS = "Tritonic"
@@ -123,7 +124,8 @@ def run(setting: Setting, rounds: int, peers: Sequence[Peer] = ()) -> list[Table
     loads = [count for count in STREAMS if count <= setting.streams]
     rows: dict[int, list[dict[str, Figures]]] = {}
     with contextlib.ExitStack() as stack:
-        servers, notes = [connected(each) for each in peers], []
+        ours_first = sorted(peers, key=lambda each: each.name != OURS)
+        servers, notes = [connected(each) for each in ours_first], []
         if OURS not in [each.name for each in servers]:
             servers.insert(0, stack.enter_context(tritonic(setting)))
         for name, start in OTHERS.items():
@@ -134,13 +136,15 @@ def run(setting: Setting, rounds: int, peers: Sequence[Peer] = ()) -> list[Table
         for server in servers:
             asyncio.run(load(server, prompts(f"warm {server.name}"), max(loads), 1.0))
         notes += idle(servers)
-        for number in range(rounds):
+        for number in range(rounds + 1):
             order = servers[number % len(servers) :] + servers[: number % len(servers)]
             for count in loads:
                 each = {to.name: measure(to, count, f"{number} {count} {to.name}") for to in order}
-                rows.setdefault(count, []).append(each)
+                if number:  # the first round warms up
+                    rows.setdefault(count, []).append(each)
     versions = {server.name: server.version for server in servers if server.version}
-    return [table(rows, [server.name for server in servers], notes, versions)]
+    installed = {server.name: server.installed for server in servers if server.installed}
+    return [table(rows, [server.name for server in servers], notes, versions, installed)]
 
 
 def table(
@@ -148,8 +152,12 @@ def table(
     names: Sequence[str],
     notes: Sequence[str] = (),
     versions: Mapping[str, str] | None = None,
+    installed: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Table:
-    """A row for each load and server; ratios are those of the first server, which is ours, to each of the others."""
+    """A row for each load and server; ratios are those of the first server, which is ours, to each of the others.
+
+    `installed` are the packages of the peers' environments, for JSON.
+    """
     cells: list[tuple[Value, ...]] = []
     bars = []
     ours = names[0]
@@ -162,7 +170,7 @@ def table(
             over = (None, None) if name == ours else (statistics.median(ratios), ratios)
             cells.append((count, name, found["tokens/s"], *times, *rest, *over))
             if name != ours:
-                bars.append(Bar(f"tokens/s ÷ {name}'s, {count} at once", statistics.median(ratios), 1.0, digits=2))
+                bars.append(Bar(f"tokens/s at {count} streams ÷ {name}", statistics.median(ratios), 1.0, digits=2))
     columns = (
         Column("streams"),
         Column("server"),
@@ -187,5 +195,8 @@ def table(
         ),
         bars=tuple(bars),
         versions=versions or {},
-        details={"rounds": {str(count): list(rounds) for count, rounds in rows.items()}},
+        details={
+            "rounds": {str(count): list(rounds) for count, rounds in rows.items()},
+            "installed": {name: dict(packages) for name, packages in (installed or {}).items()},
+        },
     )

@@ -34,7 +34,6 @@ from tritonic.ports import free_ports
 LITELLM = Program("litellm[proxy]", "1.106.2", more=("httptools==0.9.0",))
 PACED = "paced"
 AT_ONCE = (1, 16, 64)
-BAR_AT = 16
 TOKENS, PACED_TOKENS = 64, 16
 WHOLE = {1: 200, 16: 400, 64: 400}
 """Requests without streaming, by how many are open at once."""
@@ -145,7 +144,7 @@ def run(cache: Path, folder: Path, rounds: int) -> list[Table]:
                         found = _ours_added(slow, count) if name == OURS else _theirs_added(theirs, count)
                         if number:
                             added[count][name].append(found)
-    return tables(whole, streamed, added)
+    return tables(whole, streamed, added, LITELLM.contents(cache))
 
 
 def _order(number: int) -> Sequence[str]:
@@ -185,8 +184,8 @@ def _beyond(first: Sequence[float], base: Sequence[float]) -> tuple[float, float
     return p50, p99
 
 
-def tables(whole: Loads, streamed: Loads, added: Added) -> list[Table]:
-    """Write down what was found."""
+def tables(whole: Loads, streamed: Loads, added: Added, installed: Mapping[str, str]) -> list[Table]:
+    """Write down what was found; `installed` are the packages of LiteLLM's environment, for JSON."""
     title = "Tritonic's gateway and LiteLLM's proxy, one core each"
     made = [
         _loads(f"{title}: answers without streaming", whole, "requests/s", "CPU per request", "ms", 1e3),
@@ -204,7 +203,10 @@ def tables(whole: Loads, streamed: Loads, added: Added) -> list[Table]:
             rows,
             plots=(Plot("at once", tuple(column.name for column in columns[:2]), log_x=True, log_y=True),),
             versions={"LiteLLM": LITELLM.version},
-            details={"rounds": {str(count): ways for count, ways in added.items()}},
+            details={
+                "rounds": {str(count): ways for count, ways in added.items()},
+                "installed": {THEIRS: dict(installed)},
+            },
         )
     )
     return made
@@ -220,8 +222,7 @@ def _loads(title: str, loads: Loads, rate: str, cpu: str, unit: str, size: float
         rates = [statistics.median(each.rates) for each in (ours, theirs)]
         costs = [size * each.cpu_each for each in (ours, theirs)]
         rows.append((count, *rates, ratio, *costs, costs[1] / costs[0], ours.megabytes, theirs.megabytes, ratios))
-        if count == BAR_AT:
-            bars.append(Bar(f"{rate} ÷ LiteLLM's proxy, {count} at once", ratio, 5.0, digits=1))
+        bars.append(Bar(f"{rate} ÷ LiteLLM's proxy, {count} at once", ratio, 5.0, digits=1))
     columns = (
         Column("at once"),
         Column(OURS, rate),

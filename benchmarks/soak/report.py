@@ -31,7 +31,8 @@ _NAMES = {
 _MEMORY = ("gateway", "triton", "models")
 _FILES = ("gateway_files", "triton_files")
 _MORE = {"gateway_files": FILES, "triton_files": FILES, "processes": 0.0}
-"""How many more of them there may be at rest. Pools of threads fill up and empty as work comes: threads are compared under load."""
+"""How many more of them there may be at rest. Pools of threads fill up and empty as work comes: threads are
+compared under load."""
 
 
 def thirds(moments: Sequence[tuple[float, float]], seconds: float) -> tuple[list[float], list[float]]:

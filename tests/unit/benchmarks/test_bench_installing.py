@@ -35,6 +35,17 @@ def test_what_is_installed_is_not_installed_again(tmp_path: Path) -> None:
     assert program.installed(tmp_path) == home / "bin"
 
 
+def test_what_is_in_an_environment_is_told(tmp_path: Path) -> None:
+    program = Program("some-program", "1.0")
+    assert program.contents(tmp_path) == {}
+    lies = tmp_path / "peers" / "some-program-1.0" / "lib" / "python3.11" / "site-packages"
+    for name, version in (("some_program", "1.0"), ("h11", "0.16.0")):
+        about = lies / f"{name}-{version}.dist-info"
+        about.mkdir(parents=True)
+        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    assert program.contents(tmp_path) == {"h11": "0.16.0", "some_program": "1.0"}
+
+
 def test_a_child_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with child([sys.executable, "-c", PARENT], log) as process:

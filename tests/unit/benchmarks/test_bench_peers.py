@@ -5,15 +5,16 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 from aiohttp import web
 
-from benchmarks import peers
+from benchmarks import peers, servers
 from benchmarks.peers import Peer, idle, load, peer, prompts, table
-from benchmarks.servers import Server
+from benchmarks.servers import Server, Setting
 
 
 @pytest.mark.parametrize(
@@ -114,15 +115,44 @@ def test_a_server_that_does_not_rest_is_named() -> None:
         try:
             assert resting.stdout
             resting.stdout.readline()
-            servers = [
+            both = [
                 Server(name, "", "", processes=(psutil.Process(process.pid),))
                 for name, process in (("busy", busy), ("resting", resting))
             ]
-            (note,) = idle(servers, 1.0)
+            (note,) = idle(both, 1.0)
         finally:
             busy.kill()
             resting.kill()
     assert note.startswith("busy spends ")
+
+
+def test_a_round_before_the_others_warms_up_and_ours_is_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, int]] = []
+
+    def measured(to: Server, streams: int, seed: str) -> dict[str, float]:
+        asked.append((to.name, streams))
+        rate = 100.0 if len(asked) <= 2 * len(peers.STREAMS) else 50.0
+        return {"tokens/s": rate} | dict.fromkeys(("first p50", "first p99", "between p50", "between p99"), 0.1)
+
+    async def warmed(*_: object) -> list[Any]:
+        return []
+
+    monkeypatch.setattr(peers, "OTHERS", {})
+    monkeypatch.setattr(peers, "measure", measured)
+    monkeypatch.setattr(peers, "load", warmed)
+    monkeypatch.setattr(peers, "idle", lambda servers: [])
+    setting = Setting(tmp_path, "m", None, tmp_path, tmp_path, max(peers.STREAMS))
+    (made,) = peers.run(setting, 2, [Peer("other", "http://a", "m"), Peer("Tritonic", "http://b", "m")])
+    assert len(asked) == 3 * 2 * len(peers.STREAMS)
+    assert [len(each) for each in made.details["rounds"].values()] == [2] * len(peers.STREAMS)
+    assert {row[2] for row in made.rows} == {50.0}, "nothing of the first round is counted"
+    assert made.rows[0][1] == "Tritonic"
+
+
+def test_ours_is_named_with_what_its_weights_were_made_into(tmp_path: Path) -> None:
+    assert servers._precision(tmp_path) == "as it was built"
+    (tmp_path / "BUILD.json").write_text(json.dumps({"recipe": {"precision": "int8"}}))
+    assert servers._precision(tmp_path) == "int8"
 
 
 def test_ratios_are_ours_to_the_others() -> None:
