@@ -1,8 +1,9 @@
 """The gateway under uvicorn, Granian and Hypercorn, and as 1, 2 and 4 workers, in front of a scripted Triton.
 
-Granian and Hypercorn are installed from PyPI into the cache folder. All run the same application on the first core; the
-scripted model and the client, which are not measured, share the others. Round by round they take turns. CPU time is
-that of the server's processes.
+Granian and Hypercorn are installed from PyPI into the cache folder, with the pinned versions of what we share with
+them. All run the same application on the first core; the scripted model and the client, which are not measured, share
+the others. Round by round they take turns. CPU time is that of the server's processes, of streams that are saturated
+and of such with a token every 50 ms: what is put together where a server is late flatters it only in the first.
 
 Several workers on one core say nothing about several cores. What is measured of them is what sharing costs: the CPU
 time of a token at a pace that one worker can keep. Where streams are saturated, one worker sends tokens together that
@@ -24,7 +25,7 @@ import psutil
 
 from benchmarks import manners
 from benchmarks.flows import body, flow
-from benchmarks.installing import child, cpu_seconds, wait_until_up
+from benchmarks.installing import child, cpu_seconds, versions, wait_until_up
 from benchmarks.scripted import MODEL, scripted
 from benchmarks.tables import Column, Table, Value
 from tritonic.ports import free_ports
@@ -35,7 +36,10 @@ WORKERS = (1, 2, 4)
 STREAMS, TOKENS, ANSWERS = 64, 128, 128
 ALL_CORES = os.sched_getaffinity(0)
 PACE = 0.05
-"""Seconds between the tokens of each stream, for workers."""
+"""Seconds between the tokens of each stream, for workers and for the servers' second look."""
+CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"
+_SHARED = ("h11", "h2")
+"""What is installed with them and is in our environment, too: of one version for all."""
 AT_ONCE, REQUESTS = 16, 600
 FIRSTS = 100
 _FIGURES = (
@@ -61,12 +65,19 @@ class Server:
 
 def installed(cache: Path) -> Path:
     """A folder with the packages, installed where they are not yet. Raises `CalledProcessError`."""
-    home = cache / "peers" / "-".join(("servers", *(f"{name}-{version}" for name, version in PACKAGES.items())))
+    pinned = {name: pin for name, pin in _pins().items() if name in _SHARED}
+    home = cache / "peers" / "-".join(("servers", *(f"{each}-{of}" for each, of in {**PACKAGES, **pinned}.items())))
     if not (home / "complete").exists():
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target", str(home)]
+        pip += ["--constraint", str(CONSTRAINTS)]
         subprocess.run([*pip, *(f"{name}=={version}" for name, version in PACKAGES.items())], check=True)
         (home / "complete").touch()
     return home
+
+
+def _pins() -> dict[str, str]:
+    lines = (line.split("#")[0].strip() for line in CONSTRAINTS.read_text().splitlines())
+    return dict(line.split("==") for line in lines if "==" in line)
 
 
 @contextlib.contextmanager
@@ -94,11 +105,14 @@ def run(cache: Path, rounds: int) -> list[Table]:
             by_name = {each: stack.enter_context(server(each, triton, packages, folder)) for each in SERVERS}
             servers = _measured(by_name, rounds)
         with scripted(PACE, cores=others) as triton, contextlib.ExitStack() as stack:
+            by_name = {each: stack.enter_context(server(each, triton, packages, folder)) for each in SERVERS}
+            paced = _measured(by_name, rounds, spread=PACE * TOKENS, loads=LOADS[:1])
+        with scripted(PACE, cores=others) as triton, contextlib.ExitStack() as stack:
             by_size = {
                 str(size): stack.enter_context(server("uvicorn", triton, packages, folder, size)) for size in WORKERS
             }
             sizes = _measured(by_size, rounds, spread=PACE * TOKENS)
-        return [_servers(servers), _manners(packages, folder, others), _sizes(sizes)]
+        return [_servers(servers, paced, versions(packages)), _manners(packages, folder, others), _sizes(sizes)]
 
 
 @contextlib.contextmanager
@@ -116,24 +130,34 @@ Rounds = Mapping[str, Mapping[str, Sequence[float]]]
 """For each way its figures, by the names of `_FIGURES`, of all rounds."""
 
 
-def _measured(ways: Mapping[str, Server], rounds: int, spread: float = 0.0) -> Rounds:
+Load = tuple[str, bool, int, int, int]
+"""The figure, whether it is streamed, tokens, how many at once, and how many in all."""
+LOADS: tuple[Load, ...] = (
+    ("CPU", True, TOKENS, STREAMS, ANSWERS),
+    ("CPU without streaming", False, 1, AT_ONCE, REQUESTS),
+    ("first token", True, 1, 1, FIRSTS),
+)
+
+
+def _measured(
+    ways: Mapping[str, Server],
+    rounds: int,
+    spread: float = 0.0,
+    loads: Sequence[Load] = LOADS,
+) -> Rounds:
     found: dict[str, dict[str, list[float]]] = {name: {} for name in ways}
     for number in range(rounds + 1):
         for name in list(ways)[:: 1 if number % 2 else -1]:
-            figures = _once(ways[name], spread)
+            figures = _once(ways[name], spread, loads)
             if number:  # the first round warms up
                 for what, value in figures.items():
                     found[name].setdefault(what, []).append(value)
     return found
 
 
-def _once(to: Server, spread: float) -> dict[str, float]:
+def _once(to: Server, spread: float, loads: Sequence[Load]) -> dict[str, float]:
     found: dict[str, float] = {}
-    for what, stream, tokens, at_once, requests in (
-        ("CPU", True, TOKENS, STREAMS, ANSWERS),
-        ("CPU without streaming", False, 1, AT_ONCE, REQUESTS),
-        ("first token", True, 1, 1, FIRSTS),
-    ):
+    for what, stream, tokens, at_once, requests in loads:
         before, slowly = cpu_seconds(to.process), spread if at_once == STREAMS else 0.0
         seen = asyncio.run(flow(to.url, body(MODEL, tokens, stream=stream), at_once, requests, slowly))
         cpu = cpu_seconds(to.process) - before
@@ -159,15 +183,28 @@ def _ratio(found: Rounds, way: str, base: str) -> float:
     return statistics.median(a / b for a, b in zip(found[way]["CPU"], found[base]["CPU"], strict=True))
 
 
-def _servers(found: Rounds) -> Table:
-    rows = [[*row, _ratio(found, str(row[0]), "uvicorn")] for row in _rows(found)]
+def _servers(found: Rounds, paced: Rounds, installed: Mapping[str, str]) -> Table:
+    rows = []
+    for row in _rows(found):
+        way = str(row[0])
+        ratios = [_ratio(rounds, way, "uvicorn") for rounds in (found, paced)]
+        rows.append([*row, ratios[0], statistics.median(paced[way]["CPU"]), ratios[1]])
     return Table(
         "The gateway under three servers",
-        (Column("server"), *_FIGURES, Column("CPU a token, to uvicorn's", digits=2)),
+        (
+            Column("server"),
+            *_FIGURES,
+            Column("CPU a token, to uvicorn's", digits=2),
+            Column("CPU at a pace", "µs/token", 1),
+            Column("that, to uvicorn's", digits=2),
+        ),
         rows,
-        (f"CPU a token: {STREAMS} streams, saturated. First token: one request at a time, median.",),
+        (
+            f"CPU a token: {STREAMS} streams, saturated; at a pace: as many with a token every {1000 * PACE:.0f} ms. "
+            "First token: one request at a time, median.",
+        ),
         versions=PACKAGES,
-        details={"rounds": found},
+        details={"rounds": found, "rounds at a pace": paced, "installed": dict(installed)},
     )
 
 
@@ -193,7 +230,8 @@ def _manners(packages: Path, folder: Path, others: set[int]) -> Table:
             with server(name, fast, packages, folder) as to:
                 rate, grown = manners.unread(to.url, to.process)
             told = ["no" if each is None else f"{1000 * each:.0f} ms" for each in gone]
-            rows.append([name, *told, rate, grown, taken / 1024, answer, "yes" if drained else "no"])
+            label = "uvicorn, as tritonic sets it up" if name == "uvicorn" else name
+            rows.append([label, *told, rate, grown, taken / 1024, answer, "yes" if drained else "no"])
     columns = (
         Column("server"),
         Column("a stream whose client hangs up ends within"),
