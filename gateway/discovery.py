@@ -65,9 +65,10 @@ class Discovery:
         except GatewayError as error:
             if isinstance(error, ModelTimeout) and endpoint.up and endpoint.triton.heard != heard:
                 return  # busy, or this gateway is: the answer to the look waits behind answers to requests
-            if endpoint.up is not False:
-                self._log.warning("triton unreachable", url=endpoint.triton.url, reason=error.message)
-            endpoint.up = False
+            reason = str(error.__cause__ or error.message)
+            if endpoint.up is not False or reason != endpoint.trouble:
+                self._log.warning("triton unreachable", url=endpoint.triton.url, reason=reason)
+            endpoint.up, endpoint.trouble = False, reason
             return
         if endpoint.up and list(map(id, configs)) == list(map(id, endpoint.seen)):
             endpoint.waiting = _waiting(entries, endpoint.served_names)

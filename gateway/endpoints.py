@@ -53,6 +53,8 @@ class Endpoint:
     triton: Triton
     look_now: asyncio.Event = field(default_factory=asyncio.Event)
     up: bool | None = None
+    trouble: str = ""
+    """Why it was last not reached."""
     models: tuple[Model, ...] = ()
     seen: tuple[object, ...] = ()
     """What its models were described from."""

@@ -1,6 +1,7 @@
 """Settings of the gateway, read from the environment: `TRITONIC_PORT=1088` sets `port`."""
 
 import json
+import re
 import tomllib
 from ipaddress import ip_address
 from pathlib import Path
@@ -11,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, SecretStr, Va
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from gateway import rates
+
+_SERVER = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 
 
 def _split(value: object) -> object:
@@ -28,6 +31,16 @@ def _pair(value: object) -> object:
     if not all(name.strip() and other.strip() for name, _, other in (part.partition("=") for part in parts)):
         raise ValueError("write NAME=MODEL, and commas between several")
     return {name.strip(): other.strip() for name, _, other in (part.partition("=") for part in parts)}
+
+
+def _servers(urls: list[str]) -> list[str]:
+    if not urls:
+        raise ValueError("name one server at least")
+    for url in urls:
+        found = _SERVER.fullmatch(url)
+        if not found or not 0 < int(found[1]) < 65536:
+            raise ValueError(f"{url!r} is not HOST:PORT; an IPv6 address stands in brackets")
+    return list(dict.fromkeys(urls))
 
 
 def _rates(value: object) -> rates.Rates:
@@ -210,6 +223,7 @@ class Settings(BaseSettings):
     _split_lists = field_validator("triton_urls", "api_keys", "cors_origins", "media_allowed_hosts", mode="before")(
         _split
     )
+    _check_triton_urls = field_validator("triton_urls")(_servers)
     _split_pairs = field_validator("model_aliases", mode="before")(_pair)
     _read_platforms = field_validator("platforms", mode="before")(_tables)
     _check_model_requests = field_validator("model_requests")(_shared_out)

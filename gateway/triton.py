@@ -102,7 +102,7 @@ class Triton:
         try:
             return await self._channel.unary(_SERVICE + method, request.SerializeToString(), timeout=timeout)
         except RpcError as error:
-            raise gateway_error(error.status, error.message) from None
+            raise gateway_error(error.status, error.message) from error  # the log tells what callers need not know
 
     def stream(
         self, model: str, tensors: Sequence[Tensor], *, request_id: str, timeout: float, stop: Stop | None = None

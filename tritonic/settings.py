@@ -20,7 +20,10 @@ def read(**given: Any) -> Settings:
     try:
         return Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
-        wrong = [f"TRITONIC_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()]
+        wrong = [
+            f"TRITONIC_{'_'.join(map(str, e['loc'])).upper()}: {e['msg'].removeprefix('Value error, ')}"
+            for e in error.errors()
+        ]
         raise SettingsError("These settings are wrong:\n" + "\n".join(wrong)) from None
 
 
