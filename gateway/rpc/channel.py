@@ -50,15 +50,20 @@ class Channel:
 
     async def unary(self, path: str, message: bytes, *, timeout: float) -> bytes:
         """The one message of the answer. Raises `RpcError`, also when it takes longer than `timeout` seconds."""
-        call = None
+        call = connection = None
+        heard = 0
         try:
             async with asyncio.timeout(timeout):
                 call = await self.call(path, message, idle=2 * timeout)
+                if connection := self._connection:
+                    heard = connection.heard
                 answer = await call.read()
                 if answer is None or await call.read() is not None:
                     raise RpcError(Status.INTERNAL, "The server did not answer with one message.")
                 return answer
         except TimeoutError:
+            if connection:
+                connection.doubt(heard)
             raise RpcError(Status.DEADLINE_EXCEEDED, f"The server did not answer for {timeout:g} seconds.") from None
         finally:
             if call:

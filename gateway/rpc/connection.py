@@ -18,6 +18,8 @@ _LAST_STREAM = 2**30
 """Long before the numbers of streams are used up, a new connection takes over."""
 _ANSWERS_BYTES = 2**20
 """What a server that does not read may leave here of answers to its questions."""
+_SILENT_SECONDS = 30.0
+"""How long a server that does not answer may say nothing at all before its calls fail."""
 _PROTOCOL_ERROR = 0x1
 
 
@@ -27,6 +29,9 @@ class Connection(asyncio.Protocol):
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
         self._calls: dict[int, Call] = {}
+        self.heard = 0
+        """How often something came."""
+        self._verdict: asyncio.TimerHandle | None = None
         self._next = 1
         self._rest = b""
         self._headers = Reader()
@@ -105,6 +110,19 @@ class Connection(asyncio.Protocol):
         self._why = why
         self._sending.end()
 
+    def doubt(self, heard: int) -> None:
+        """Begin no call here any more where nothing has come since `heard`; fail those that go on if nothing ever does.
+
+        What stands between may take what is sent and pass nothing on, which the system does not notice.
+        """
+        if self.usable and self.heard == heard:
+            self._retire(LOST)
+            self._verdict = asyncio.get_running_loop().call_later(_SILENT_SECONDS, self._judge, heard)
+
+    def _judge(self, heard: int) -> None:
+        if self.heard == heard:
+            self._lose(Status.UNAVAILABLE, LOST)
+
     def close(self) -> None:
         """Close the connection; calls on it fail."""
         self._lose(Status.CANCELLED, "The connection was closed.")
@@ -133,6 +151,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Read the frames that are whole."""
+        self.heard += 1
         if self._rest:
             data = self._rest + data
         at, end = 0, len(data)
@@ -238,6 +257,8 @@ class Connection(asyncio.Protocol):
         self._sending.go_on()
 
     def _lose(self, code: Status, message: str) -> None:
+        if self._verdict:
+            self._verdict.cancel()
         if self.usable:
             self._retire(message)
         if self._transport:

@@ -6,6 +6,7 @@ import socket
 import pytest
 
 from gateway.rpc import channel as channels
+from gateway.rpc import connection as connections
 from gateway.rpc.channel import Channel
 from gateway.rpc.status import RpcError, Status
 from tests.unit.gateway.rpc.peers import Peer, Server, everything
@@ -276,3 +277,53 @@ async def test_close_while_calls_run(channel):
             await reading
         assert failure.value.status is Status.CANCELLED
         await (await server.peer()).until(lambda peer: peer.lost)
+
+
+async def deaf(channel, server) -> Peer:
+    """A connection that was good once, and whose other end says nothing any more."""
+    asking = asyncio.create_task(channel.unary(ASK, b"", timeout=20))
+    peer = await server.peer()
+    await peer.asked(1)
+    peer.answer(1, b"answer")
+    assert await asking == b"answer"
+    await peer.until(lambda peer: peer.settled)
+    peer.sends = None
+    return peer
+
+
+async def test_a_connection_on_which_nothing_comes_is_left_for_another(channel):
+    async with Server() as server:
+        here = channel(server.url)
+        first = await deaf(here, server)
+        with pytest.raises(RpcError) as failure:
+            await here.unary(ASK, b"", timeout=0.1)
+        assert failure.value.status is Status.DEADLINE_EXCEEDED
+        call = await here.call(ASK, b"", idle=60)
+        assert len(server.peers) == 2 and server.peers[1] is not first
+        call.cancel()
+
+
+async def test_what_goes_on_there_fails_after_a_while(channel, monkeypatch):
+    monkeypatch.setattr(connections, "_SILENT_SECONDS", 0.1)
+    async with Server() as server:
+        here = channel(server.url)
+        await deaf(here, server)
+        call = await here.call(ASK, b"", idle=60)
+        with pytest.raises(RpcError):
+            await here.unary(ASK, b"", timeout=0.1)
+        with pytest.raises(RpcError) as failure:
+            await call.read()
+        assert failure.value.status is Status.UNAVAILABLE
+
+
+async def test_a_server_that_wakes_up_keeps_what_it_has(channel, monkeypatch):
+    monkeypatch.setattr(connections, "_SILENT_SECONDS", 0.2)
+    async with Server() as server:
+        here = channel(server.url)
+        peer = await deaf(here, server)
+        call = await here.call(ASK, b"", idle=60)
+        with pytest.raises(RpcError):
+            await here.unary(ASK, b"", timeout=0.05)
+        peer.sends = peer._transport.write
+        peer.answer(3, b"late")
+        assert await everything(call) == [b"late"]
