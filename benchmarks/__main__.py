@@ -90,9 +90,18 @@ def _main(arguments: Sequence[str] | None) -> int:
         if without == names:
             reading.error(said)
         print(f"{said}.", file=sys.stderr)
+    for each in asked.peer:
+        from benchmarks.peers import peer
+
+        try:
+            peer(each)
+        except ValueError as error:
+            reading.error(f"--peer: {error}")
     asked.results.mkdir(parents=True, exist_ok=True)
     if any(PARTS[name].models for name in names):
         _provide(asked.repository)
+        if asked.model != CHECKPOINT and not (asked.repository / asked.model / "config.pbtxt").is_file():
+            reading.error(f"--model: there is no model {asked.model} in {asked.repository}")
     if len(names) > 1:
         return _each(names, asked)
     from builders.packaged import cache_folder

@@ -120,6 +120,7 @@ def test_nothing_that_is_written_names_this_machine(tmp_path: Path) -> None:
         (["works", "--rounds", "0"], "'0' is no number of rounds"),
         (["sweeps", "--rounds", "2"], "--rounds says nothing to sweeps: no ways take turns there"),
         (["works", "--rounds", "few"], "'few' is no number of rounds"),
+        (["works", "--peer", "foo"], "--peer: 'foo' is neither NAME=URL nor NAME=MODEL@URL"),
         (["--fast"], "unrecognized arguments: --fast"),
     ],
 )
