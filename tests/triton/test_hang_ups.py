@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import math
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -69,7 +70,8 @@ async def test_a_row_is_free_at_once(
         elif stream:
             await caller.first_words()
         else:
-            await engine.until(NAME, lambda now: now["rows_active"] == 2)
+            await engine.until(NAME, lambda now: now["rows_active"] == 2 or companion.done())
+        late = companion.done()  # then two rows were shown too late, or not at all: try again
         gone = caller.hang_up()
         free = await engine.until(NAME, lambda now: now["rows_active"] <= 1 and not now["rows_waiting"])
         await until_counted(gateway, body, counted + 1)
@@ -80,7 +82,7 @@ async def test_a_row_is_free_at_once(
             assert after["tokens_in_total"] - before["tokens_in_total"] < 5000
         if moment != "at once":  # else it may have left before the engine heard of it
             assert after["requests_cancelled_total"] == before["requests_cancelled_total"] + 1
-        return free - gone
+        return math.inf if late else free - gone
 
     await soon(attempt)
 
@@ -101,13 +103,13 @@ async def test_a_place_in_the_queue_is_free_at_once(
         companion = asyncio.ensure_future(ask(streamed(question)))
         await engine.until(tight, lambda now: now["rows_active"] == 1)
         caller = await Caller.call(gateway, body)
-        await engine.until(tight, lambda now: now["rows_waiting"] == 1)
+        await engine.until(tight, lambda now: now["rows_waiting"] == 1 or companion.done())
         gone = caller.hang_up()
         free = await engine.until(tight, lambda now: not now["rows_waiting"])
         await until_counted(gateway, body, counted + 1)
-        assert not companion.done()
+        late = companion.done()  # then the row may have been free: try again
         assert await companion == alone
-        return free - gone
+        return math.inf if late else free - gone
 
     await soon(attempt)
 

@@ -25,7 +25,7 @@ async def test_what_is_offered(served: Gateway) -> None:
 async def test_a_model_without_a_template_completes_only(served: Gateway, ask: Ask) -> None:
     status, param, message = await refusal(served, chat("bare", "a"))
     assert (status, param) == (400, "model")
-    assert "it can: complete" in message
+    assert "it can continue texts" in message
     said = await ask({"model": "bare", "prompt": script("a", "b")})
     assert (said.text, said.reason) == ("ab", "stop")
 
