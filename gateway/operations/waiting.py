@@ -31,21 +31,16 @@ async def joined(events: AsyncGenerator[Any], source: Source) -> AsyncGenerator[
     async with aclosing(events):
         try:
             async for event in events:
-                if event is NOTHING:
-                    if not source.more:
-                        for text in _texts(held):
-                            yield text
-                    continue
-                if isinstance(event, Delta) and (held or source.more):
+                if isinstance(event, Delta) and event is not NOTHING and (held or source.more):
                     held.setdefault(event.index, []).append(event)
-                    if not source.more:
-                        for text in _texts(held):
-                            yield text
+                    event = NOTHING
+                if event is NOTHING and source.more:
                     continue
                 if held:
                     for text in _texts(held):
                         yield text
-                yield event
+                if event is not NOTHING:
+                    yield event
         except GatewayError:
             for text in _texts(held):  # what came before the failure
                 yield text
