@@ -19,9 +19,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-
 from benchmarks import perf_analyzer, profiles
+from benchmarks.client import Client, Part, request
 from benchmarks.direct import DRAWS, EMBEDS, patiently
 from benchmarks.perf_analyzer import NEW_TOKENS, make_prompts, rendered
 from benchmarks.serving import Serving, serving
@@ -32,6 +31,8 @@ WARM_UP = 3.0
 TAIL = 8.0
 """Seconds that both go on after the measured ones: streams that keep step end in clumps, so tokens are counted as they
 come, also those of requests that end later. Longer where an answer takes longer than that."""
+_PATIENCE = 300.0
+"""Seconds that an answer may take."""
 GRPC = ("-i", "grpc", "--streaming", "--async", "--max-threads", "4")
 
 
@@ -100,33 +101,28 @@ def through_gateway(running: Serving, load: Load, seconds: float) -> list[Timing
 
 async def _through_gateway(url: str, load: Load, seconds: float) -> list[Timing]:
     found: list[Timing] = []
-    start = time.perf_counter()
-    bodies = itertools.cycle([(json.dumps(body).encode(), bool(body.get("stream"))) for body in load.bodies])
-    kind = {"content-type": "application/json"}
+    start = time.monotonic()
+    messages = [(request(url, json.dumps(body).encode()), bool(body.get("stream"))) for body in load.bodies]
+    requests = itertools.cycle(messages)
 
-    async def one_after_another(session: aiohttp.ClientSession) -> None:
-        for body, streamed in bodies:
-            began, last = time.perf_counter(), b""
-            arrivals: list[float] = []
-            async with session.post(url, data=body, headers=kind) as response:
-                if response.status != 200:
-                    raise RuntimeError(f"{response.status} {(await response.text())[:300]}")
-                if streamed:
-                    async for line in response.content:
-                        last = line.strip() or last
-                        if line.startswith(b"data: {"):
-                            arrivals.append(time.perf_counter())
-                    if last != b"data: [DONE]":
-                        raise RuntimeError(f"A stream ended with {last[:300]!r}")
-                else:
-                    await response.read()
-            found.append(Timing(began, (*arrivals, time.perf_counter()), load.tokens))
-            if time.perf_counter() - start > seconds:
-                return
+    async def one_after_another() -> None:
+        client = await Client.connect(url)
+        for message, streamed in requests:
+            began, parts = time.monotonic(), list[Part]()
+            async with asyncio.timeout(_PATIENCE):
+                status = await client.ask(message, parts)
+            answer = b"".join(part for _, part in parts)
+            if status != 200:
+                raise RuntimeError(f"{status} {answer[:300]!r}")
+            if streamed and not answer.endswith(b"data: [DONE]\n\n"):
+                raise RuntimeError(f"A stream ended with {answer[-300:]!r}")
+            # Chunks that came together came at one moment.
+            texts = [moment / 1e9 for moment, part in parts for _ in range(part.count(b"data: {"))] if streamed else []
+            found.append(Timing(began, (*texts, time.monotonic()), load.tokens))
+            if time.monotonic() - start > seconds:
+                return client.close()
 
-    timeout = aiohttp.ClientTimeout(total=300)
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as session:
-        await asyncio.gather(*(one_after_another(session) for _ in range(load.at_once)))
+    await asyncio.gather(*(one_after_another() for _ in range(load.at_once)))
     return found
 
 

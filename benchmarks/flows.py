@@ -1,13 +1,16 @@
 """Streams over HTTP whose tokens bear the time when the scripted model sent them."""
 
 import asyncio
+import json
 import re
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
-import aiohttp
+from benchmarks.client import FAILURES, Client, Part, request
 
+_PATIENCE = 300
+"""Seconds that a whole answer may take."""
 _STAMP = re.compile(rb" (\d{19})")
 
 
@@ -42,38 +45,46 @@ async def flow(url: str, asked: dict[str, Any], at_once: int, requests: int, spr
     The first of them begin within `spread` seconds, evenly: clients of a service do not all ask in one moment.
     """
     found = Flow()
-    arrived: list[tuple[float, list[tuple[int, bytes]]]] = []
+    arrived: list[tuple[int, list[Part]]] = []
     left = iter(range(requests))
     opened = 0
+    message = request(f"{url}/v1/chat/completions", json.dumps(asked).encode())
 
-    async def one(session: aiohttp.ClientSession, number: int) -> None:
+    async def one(number: int) -> None:
         nonlocal opened
         await asyncio.sleep(spread * number / at_once)
+        client: Client | None = None
         for _ in left:
             opened += 1
             found.open = max(found.open, opened)
-            began, parts = time.monotonic_ns(), []
+            parts: list[Part] = []
+            began = time.monotonic_ns()
             try:
-                async with session.post(f"{url}/v1/chat/completions", json=asked) as response:
-                    async for part in response.content.iter_any():
-                        parts.append((time.monotonic_ns(), part))
-                    if response.status != 200:
-                        found.faults.append(f"{response.status} {parts[:1]}")
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                if client is None or client.closed:
+                    client = await Client.connect(url)
+                    began = time.monotonic_ns()
+                async with asyncio.timeout(_PATIENCE):
+                    status = await client.ask(message, parts)
+                if status != 200:
+                    found.faults.append(f"{status} {parts[:1]}")
+            except FAILURES as error:
                 found.faults.append(f"{type(error).__name__}: {error}")
+                if client:
+                    client.close()
+                client = None
             opened -= 1
             arrived.append((began, parts))
+        if client:
+            client.close()
 
     started = time.perf_counter()
-    timeout = aiohttp.ClientTimeout(total=300)
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as session:
-        await asyncio.gather(*(one(session, number) for number in range(at_once)))
+    await asyncio.gather(*(one(number) for number in range(at_once)))
     found.seconds = time.perf_counter() - started
     read(found, arrived, asked)
     return found
 
 
-def read(found: Flow, arrived: list[tuple[float, list[tuple[int, bytes]]]], asked: dict[str, Any]) -> None:
+def read(found: Flow, arrived: list[tuple[int, list[Part]]], asked: dict[str, Any]) -> None:
     """Count what came of requests, each with when it began and the bytes that came when.
 
     Answers that are not whole are faults. Only now: reading must not take time from what is measured.

@@ -1,11 +1,12 @@
 """What came of streams whose tokens bear the time when they were sent, and what is made of it."""
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from benchmarks import alone
-from benchmarks.flows import Flow, body, read
+from benchmarks.flows import Flow, body, flow, read
 
 MS = 1_000_000
 DONE = b"data: [DONE]\n\n"
@@ -64,3 +65,54 @@ def test_bars_come_from_the_loads_that_they_name() -> None:
     assert found["errors with 1,024 streams open, paced"] == 0
     assert found["streams open at once of 1,024, paced"] == 1024
     assert table.values("gateway CPU") == pytest.approx([50.0, 50.0])
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def chunked(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+WHOLE = HEAD + chunked(token(MS)) + chunked(token(2 * MS) + DONE) + b"0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "connections", "fault"),
+    [
+        (WHOLE, 2, ""),
+        (WHOLE.replace(b"OK\r\n", b"OK\r\nConnection: close\r\n"), 6, ""),
+        (WHOLE.replace(b"200", b"500"), 2, "500 "),
+        (HEAD + chunked(token(MS)), 6, "ConnectionError: the connection was closed"),
+        (b"", 6, "ConnectionError: the connection was closed"),
+        (b"what?\r\n\r\n", 6, "HttpParserError"),
+    ],
+)
+async def test_answers_of_a_server(answer: bytes, connections: int, fault: str) -> None:
+    taken = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal taken
+        taken += 1
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                await reader.readexactly(int(head.rpartition(b":")[2]))
+                for at in range(0, len(answer), 7):  # however it is cut
+                    writer.write(answer[at : at + 7])
+                    await asyncio.sleep(0)
+                if not answer.endswith(b"0\r\n\r\n"):
+                    break
+        except asyncio.IncompleteReadError:
+            pass
+        finally:
+            writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        found = await flow(f"http://127.0.0.1:{port}", body("scripted", 2, stream=True), 2, 6)
+    assert taken == connections
+    assert found.open == 2
+    if fault:
+        assert len([text for text in found.faults if text.startswith(fault)]) == 6
+    else:
+        assert (found.faults, found.tokens, len(found.first)) == ([], 12, 6)
