@@ -104,11 +104,12 @@ def create_app(settings: Settings | None = None, crew: Crew | None = None) -> Fa
     app.state.rates = (
         RateLimits(settings.rate_limits, store, app.state.metrics.rates_unshared) if settings.rate_limits else None
     )
-    app.include_router(health.router)
-    app.include_router(files_route.router)
+    # Each request is compared with one after the other: what is asked most comes first.
     for routers in DIALECTS.values():
         for router in routers:
             app.include_router(router)
+    app.include_router(health.router)
+    app.include_router(files_route.router)
     app.add_exception_handler(HTTPException, _no_route)
     app.add_exception_handler(GatewayError, _refused)
     if settings.cors_origins:

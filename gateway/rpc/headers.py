@@ -8,6 +8,8 @@ from gateway.rpc import frames
 from gateway.rpc.frames import ProtocolError
 
 _LONGEST = 2**20
+_MOST_KNOWN = 64
+_LONGEST_KNOWN = 512
 
 
 def block(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
@@ -34,6 +36,8 @@ class Reader:
         self._decoder = Decoder(max_header_list_size=_LONGEST)
         self._stream = self._flags = 0
         self._block = bytearray()
+        self._known: dict[bytes, dict[bytes, bytes]] = {}
+        """Blocks that were read since the table was changed last: servers answer one call after the other alike."""
         self.open = False
         """Whether a block has begun and not ended; nothing else may come before that."""
 
@@ -56,10 +60,31 @@ class Reader:
         self.open = not flags & frames.END_HEADERS
         if self.open:
             return None
+        block = bytes(self._block)
+        fields = self._known.get(block)
+        if fields is None:
+            fields = self._decode(block)
+        return dict(fields)
+
+    def _table(self) -> tuple[object, tuple[int, int]]:
+        """The latest field of the table, and how many it has of how large; another one is a change, if an equal one."""
+        table = self._decoder.header_table
+        latest = table.dynamic_entries[0] if table.dynamic_entries else None
+        return latest, (len(table.dynamic_entries), table.maxsize)
+
+    def _decode(self, block: bytes) -> dict[bytes, bytes]:
+        latest, shape = self._table()
         try:
-            return {_bytes(name): _bytes(value) for name, value in self._decoder.decode(bytes(self._block), raw=True)}
+            fields = {_bytes(name): _bytes(value) for name, value in self._decoder.decode(block, raw=True)}
         except HPACKError as error:
             raise ProtocolError(f"headers cannot be read ({error})") from None
+        after = self._table()
+        changed = after[0] is not latest or after[1] != shape
+        if changed or len(self._known) == _MOST_KNOWN:
+            self._known.clear()
+        if not changed and len(block) <= _LONGEST_KNOWN:
+            self._known[block] = fields
+        return fields
 
 
 def _bytes(value: bytes | str) -> bytes:
