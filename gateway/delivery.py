@@ -8,10 +8,10 @@ control hands that on to Triton. One that reads nothing for the setting `send_ti
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, Self, TypeVar
 
 import structlog
 from starlette.requests import Request
@@ -38,9 +38,10 @@ class Named:
     data: bytes
 
 
-async def whole(request: Request, folded: Awaitable[Folded]) -> Folded:
+async def whole(request: Request, folded: Coroutine[Any, Any, Folded]) -> Folded:
     """Await `folded`, the fold of a stream of events. Raises `ClientGone` as soon as the client hangs up."""
-    return await _unless_gone(request.receive, folded, request.state.trace)
+    with _Watch(request.receive, request.state.trace) as watch:
+        return await watch.unless_gone(folded, apart=True)
 
 
 async def sse(
@@ -56,41 +57,98 @@ async def sse(
     leaves as one event made by `render_error`, without `done`. Raises `ClientGone`.
     """
     trace: Trace = request.state.trace
+    watch = _Watch(request.receive, trace)
     try:
-        first = await _unless_gone(request.receive, anext(events), trace)
+        first = await watch.unless_gone(anext(events))
     except BaseException:
+        watch.end()
         await events.aclose()
         raise
     settings: Settings = request.app.state.settings
-    return _EventStream(first, events, render, render_error, done, trace, settings.send_timeout)
+    return _EventStream(first, events, render, render_error, done, trace, watch, settings.send_timeout)
 
 
-async def _unless_gone(
-    receive: Receive,
-    work: Awaitable[Folded],
-    trace: Trace,
-    stuck: Callable[[], bool] = lambda: False,
-    seconds: float | None = None,
-) -> Folded:
-    """Await `work`, or cancel it and raise `ClientGone` when the client hangs up first.
+class _Watch:
+    """Looks out for a hang-up, once for a whole answer, and cancels whoever works on the answer then."""
 
-    A client of which `stuck`, asked every so many `seconds`, says that it does not read is gone, too.
-    """
-    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_hang_up(receive))
-    try:
-        while True:
-            done, _ = await asyncio.wait({task, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-            if done or stuck():
-                break
-        if task.done():
-            return task.result()
-        trace.hung_up = True
+    def __init__(self, receive: Receive, trace: Trace) -> None:
+        """Whoever makes it ends it."""
+        self._trace = trace
+        self._worker: asyncio.Task[Any] | None = None
+        self._given_up = False
+        self._gone = asyncio.ensure_future(_hang_up(receive))
+        self._gone.add_done_callback(self._give_up)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Look no longer."""
+        self._gone.cancel()
+
+    async def unless_gone(
+        self,
+        work: Coroutine[Any, Any, Folded],
+        *,
+        apart: bool = False,
+        stuck: Callable[[], bool] = lambda: False,
+        seconds: float | None = None,
+    ) -> Folded:
+        """Await `work`, or cancel it and raise `ClientGone` when the client hangs up first.
+
+        A client of which `stuck`, asked every so many `seconds`, says that it does not read is gone, too. Work that
+        waits often does it `apart`, in a task of its own: all that awaits it here is passed through each time that it
+        goes on. What waits once is done sooner without.
+        """
+        task = asyncio.current_task()
+        assert task
+        if self._gone.done():
+            work.close()
+            self._trace.hung_up = True
+            raise ClientGone
+        others, clock = task.cancelling(), _Clock(seconds, stuck, self._give_up) if seconds else None
+        self._worker = task
+        try:
+            result = await (asyncio.create_task(work) if apart else work)
+        except BaseException:
+            # However the work ends when it is cancelled; what the server itself cancelled meanwhile stays so.
+            if not self._given_up or task.uncancel() > others:
+                raise
+        else:
+            if not self._given_up:
+                return result
+            task.uncancel()
+        finally:
+            self._worker = None
+            if clock:
+                clock.stop()
+        self._trace.hung_up = True
         raise ClientGone
-    finally:
-        gone.cancel()
-        if not task.done():
-            task.cancel()
-            await asyncio.wait({task})
+
+    def _give_up(self, _: object = None) -> None:
+        if self._worker and not self._given_up:
+            self._given_up = True
+            self._worker.cancel()
+
+
+class _Clock:
+    """Calls `then` when `stuck`, which is asked every so many `seconds`, says so."""
+
+    def __init__(self, seconds: float, stuck: Callable[[], bool], then: Callable[[], None]) -> None:
+        self._seconds, self._stuck, self._then = seconds, stuck, then
+        self._next = asyncio.get_running_loop().call_later(seconds, self._look)
+
+    def _look(self) -> None:
+        if self._stuck():
+            self._then()
+        else:
+            self._next = asyncio.get_running_loop().call_later(self._seconds, self._look)
+
+    def stop(self) -> None:
+        self._next.cancel()
 
 
 async def _hang_up(receive: Receive) -> None:
@@ -112,6 +170,7 @@ class _EventStream(Response):
         render_error: Callable[[GatewayError], bytes],
         done: bytes | None,
         trace: Trace,
+        watch: _Watch,
         send_timeout: float,
     ) -> None:
         # Proxies must neither hold events back nor keep them.
@@ -119,7 +178,7 @@ class _EventStream(Response):
         del self.headers["content-length"]
         self._first, self._events = first, events
         self._render, self._render_error, self._done = render, render_error, done
-        self._trace = trace
+        self._trace, self._watch = trace, watch
         self._send_timeout = send_timeout
         # Messages that were begun to be sent, and that were: no clock is looked at for each.
         self._begun = self._sent = 0
@@ -127,7 +186,9 @@ class _EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await _unless_gone(receive, self._send_all(send), self._trace, self._stuck, self._send_timeout)
+            await self._watch.unless_gone(
+                self._send_all(send), apart=True, stuck=self._stuck, seconds=self._send_timeout
+            )
         except ClientGone:
             pass
         except asyncio.CancelledError:
@@ -137,6 +198,7 @@ class _EventStream(Response):
                 async with asyncio.timeout(1):
                     await send({"type": "http.response.body", "body": last, "more_body": False})
         finally:
+            self._watch.end()
             await self._events.aclose()
 
     def _stuck(self) -> bool:

@@ -1,6 +1,7 @@
 """What a chat asks for: https://platform.openai.com/docs/api-reference/chat/create"""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import Request
@@ -123,7 +124,7 @@ async def understand(body: CreateChatCompletionRequest, model: Model, request: R
         keeping=Keeping(request),
     )
     # A caller who hangs up while pictures are fetched is noticed, too.
-    return parse(body, await delivery.whole(request, reading.turns(body.messages)))
+    return parse(body, await reading.turns(body.messages, partial(delivery.whole, request)))
 
 
 def _writing_down(catalog: Catalog, request: Request) -> WriteDown | None:

@@ -6,6 +6,7 @@ Seed: the concise reference's chat with pictures. The lines of progress are thos
 import re
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -51,7 +52,7 @@ async def understand(
     keeping = Keeping(request)
     sees = "edit_image" in model.operations
     reading = Reading(request.app.state.media, sees=sees, write_down=None, bare=bare, keeping=keeping)
-    turns = await delivery.whole(request, reading.turns(body.messages))
+    turns = await reading.turns(body.messages, partial(delivery.whole, request))
     last = turns[-1]
     prompt = _text(last).strip()
     if last.role != "user" or not prompt:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import cached_property
 from urllib.parse import parse_qs, urlsplit
 
 from fastapi import Request
@@ -22,11 +23,16 @@ class Keeping:
     """Keeps the pictures of one request."""
 
     def __init__(self, request: Request) -> None:
-        settings: Settings = request.app.state.settings
+        self._request = request
         self._files: Files = request.app.state.files
         self._media: Media = request.app.state.media
-        self._base = (settings.public_url or str(request.base_url)).rstrip("/")
         self._kept: list[str] = []
+
+    @cached_property
+    def _base(self) -> str:
+        """Where this service is; of a request without pictures nobody asks."""
+        settings: Settings = self._request.app.state.settings
+        return (settings.public_url or str(self._request.base_url)).rstrip("/")
 
     async def url(self, data: bytes, output_format: OutputFormat) -> str:
         """Keep a picture, and return its URL. Raises `StorageFull`, and `Overloaded` where it cannot be kept."""

@@ -1,7 +1,7 @@
 """The messages of a chat: https://platform.openai.com/docs/api-reference/chat/create#chat_create-messages"""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -167,8 +167,15 @@ class Reading:
         self._bare = bare
         self._look = keeping.picture if keeping else media.picture
 
-    async def turns(self, messages: list[Message]) -> tuple[Turn, ...]:
-        """Return the turns. Raises `InvalidRequest` and `UnsupportedOption` with the path of what is wrong."""
+    async def turns(
+        self,
+        messages: list[Message],
+        watched: Callable[[Coroutine[Any, Any, None]], Awaitable[None]] = lambda work: work,
+    ) -> tuple[Turn, ...]:
+        """Return the turns. Raises `InvalidRequest` and `UnsupportedOption` with the path of what is wrong.
+
+        What has to be waited for is, through `watched`; most conversations are only text.
+        """
         contents = (message.content for message in messages if isinstance(message.content, list))
         references = sum(part.type != "text" for content in contents for part in content)
         if references > MOST_REFERENCES:
@@ -176,7 +183,8 @@ class Reading:
                 f"A conversation may hold {MOST_REFERENCES} pictures and files, not {references}.", param="messages"
             )
         drafts = [self._turn(message, f"messages[{i}]") for i, message in enumerate(messages)]
-        await self._resolve([part for _, parts in drafts for part in parts if isinstance(part, _Reference)])
+        if found := [part for _, parts in drafts for part in parts if isinstance(part, _Reference)]:
+            await watched(self._resolve(found))
         return tuple([replace(turn, content=_content(parts)) if parts else turn for turn, parts in drafts])
 
     async def _resolve(self, references: list[_Reference]) -> None:

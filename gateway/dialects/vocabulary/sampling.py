@@ -139,9 +139,6 @@ class SamplingFields(Wire):
 
     def _structure(self, structure: Structure | None) -> Structure | None:
         """The one structure that is asked for, by whichever field."""
-        older = StructuredOutputs.model_construct(
-            json_=self.guided_json, regex=self.guided_regex, choice=self.guided_choice, grammar=self.guided_grammar
-        )
         asked: list[tuple[str, Structure | None]] = []
         if self.structured_outputs:
             newer = self.structured_outputs.only()
@@ -149,7 +146,10 @@ class SamplingFields(Wire):
                 names = "json, regex, choice, grammar or json_object"
                 raise InvalidRequest(f"'structured_outputs' must hold {names}.", param="structured_outputs")
             asked.append(("structured_outputs", newer))
-        if older.given():
+        guided = (self.guided_json, self.guided_regex, self.guided_choice, self.guided_grammar)
+        if any(value is not None for value in guided):
+            json_, regex, choice, grammar = guided
+            older = StructuredOutputs.model_construct(json_=json_, regex=regex, choice=choice, grammar=grammar)
             asked.append((f"guided_{older.given()[0]}", older.only()))
         found = [(name, value) for name, value in asked if value]
         if len(found) + (structure is not None) > 1:
