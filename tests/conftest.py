@@ -2,6 +2,26 @@
 
 import signal
 
+import pytest
+
 # Shells let what they start in the background ignore SIGINT, and what the tests start would ignore it, too.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+_CHECKED = ("tests/unit/", "tests/wire/", "tests/architecture/", "tests/fakes/")
+_SLOW = ("triton", "exports", "gpu")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--after-check", action="store_true", help="leave out what `make check` runs (Makefile)")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--after-check"):
+        return
+    checked, left = [], []
+    for item in items:
+        slow = any(item.get_closest_marker(mark) for mark in _SLOW)
+        (checked if item.nodeid.startswith(_CHECKED) and not slow else left).append(item)
+    config.hook.pytest_deselected(items=checked)
+    items[:] = left
