@@ -11,23 +11,23 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import structlog
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from gateway.errors import GatewayError, Overloaded
 from gateway.settings import Settings
 from gateway.telemetry import Trace
+from gateway.watching import ClientGone, Watch
+
+_PIECE = 64 * 1024
+"""Bytes that are sent at a time: of whoever must read more before the next ones nobody could tell whether it reads."""
 
 Event = TypeVar("Event")
 Folded = TypeVar("Folded")
-
-
-class ClientGone(Exception):
-    """The client hung up; nobody is left to answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Named:
 
 async def whole(request: Request, folded: Coroutine[Any, Any, Folded]) -> Folded:
     """Await `folded`, the fold of a stream of events. Raises `ClientGone` as soon as the client hangs up."""
-    with _Watch(request.receive, request.state.trace) as watch:
+    with Watch(request.receive, request.state.trace) as watch:
         return await watch.unless_gone(folded, apart=True)
 
 
@@ -57,7 +57,7 @@ async def sse(
     leaves as one event made by `render_error`, without `done`. Raises `ClientGone`.
     """
     trace: Trace = request.state.trace
-    watch = _Watch(request.receive, trace)
+    watch = Watch(request.receive, trace)
     try:
         first = await watch.unless_gone(anext(events))
     except BaseException:
@@ -66,95 +66,6 @@ async def sse(
         raise
     settings: Settings = request.app.state.settings
     return _EventStream(first, events, render, render_error, done, trace, watch, settings.send_timeout)
-
-
-class _Watch:
-    """Looks out for a hang-up, once for a whole answer, and cancels whoever works on the answer then."""
-
-    def __init__(self, receive: Receive, trace: Trace) -> None:
-        """Whoever makes it ends it."""
-        self._trace = trace
-        self._worker: asyncio.Task[Any] | None = None
-        self._given_up = False
-        self._gone = asyncio.ensure_future(_hang_up(receive))
-        self._gone.add_done_callback(self._give_up)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.end()
-
-    def end(self) -> None:
-        """Look no longer."""
-        self._gone.cancel()
-
-    async def unless_gone(
-        self,
-        work: Coroutine[Any, Any, Folded],
-        *,
-        apart: bool = False,
-        stuck: Callable[[], bool] = lambda: False,
-        seconds: float | None = None,
-    ) -> Folded:
-        """Await `work`, or cancel it and raise `ClientGone` when the client hangs up first.
-
-        A client of which `stuck`, asked every so many `seconds`, says that it does not read is gone, too. Work that
-        waits often does it `apart`, in a task of its own: all that awaits it here is passed through each time that it
-        goes on. What waits once is done sooner without.
-        """
-        task = asyncio.current_task()
-        assert task
-        if self._gone.done():
-            work.close()
-            self._trace.hung_up = True
-            raise ClientGone
-        others, clock = task.cancelling(), _Clock(seconds, stuck, self._give_up) if seconds else None
-        self._worker = task
-        try:
-            result = await (asyncio.create_task(work) if apart else work)
-        except BaseException:
-            # However the work ends when it is cancelled; what the server itself cancelled meanwhile stays so.
-            if not self._given_up or task.uncancel() > others:
-                raise
-        else:
-            if not self._given_up:
-                return result
-            task.uncancel()
-        finally:
-            self._worker = None
-            if clock:
-                clock.stop()
-        self._trace.hung_up = True
-        raise ClientGone
-
-    def _give_up(self, _: object = None) -> None:
-        if self._worker and not self._given_up:
-            self._given_up = True
-            self._worker.cancel()
-
-
-class _Clock:
-    """Calls `then` when `stuck`, which is asked every so many `seconds`, says so."""
-
-    def __init__(self, seconds: float, stuck: Callable[[], bool], then: Callable[[], None]) -> None:
-        self._seconds, self._stuck, self._then = seconds, stuck, then
-        self._next = asyncio.get_running_loop().call_later(seconds, self._look)
-
-    def _look(self) -> None:
-        if self._stuck():
-            self._then()
-        else:
-            self._next = asyncio.get_running_loop().call_later(self._seconds, self._look)
-
-    def stop(self) -> None:
-        self._next.cancel()
-
-
-async def _hang_up(receive: Receive) -> None:
-    """Return when the client is gone."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 class _EventStream(Response):
@@ -170,7 +81,7 @@ class _EventStream(Response):
         render_error: Callable[[GatewayError], bytes],
         done: bytes | None,
         trace: Trace,
-        watch: _Watch,
+        watch: Watch,
         send_timeout: float,
     ) -> None:
         # Proxies must neither hold events back nor keep them.
@@ -182,6 +93,7 @@ class _EventStream(Response):
         self._send_timeout = send_timeout
         # Messages that were begun to be sent, and that were: no clock is looked at for each.
         self._begun = self._sent = 0
+        self._within = self._complete = False
         self._seen: int | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -193,10 +105,10 @@ class _EventStream(Response):
             pass
         except asyncio.CancelledError:
             # Only the server itself cancels an answer, when it stops before the answer is done.
-            last = self._failure(Overloaded("The service is stopping."))
-            with suppress(TimeoutError):
-                async with asyncio.timeout(1):
-                    await send({"type": "http.response.body", "body": last, "more_body": False})
+            if not self._complete:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(1):
+                        await self._end(send, self._failure(Overloaded("The service is stopping.")))
         finally:
             self._watch.end()
             await self._events.aclose()
@@ -213,7 +125,7 @@ class _EventStream(Response):
         return _line(self._render_error(error))
 
     async def _send_all(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        await self._begin(send)
         last = b""
         async with aclosing(self._events):
             try:
@@ -227,14 +139,35 @@ class _EventStream(Response):
             except Exception:
                 structlog.get_logger("gateway").exception("stream failed", request_id=self._trace.request_id)
                 last = self._failure(GatewayError("The gateway failed while it sent the answer."))
-        await send({"type": "http.response.body", "body": last, "more_body": False})
+        await self._end(send, last)
+
+    async def _begin(self, send: Send) -> None:
+        self._begun += 1
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        self._sent += 1
 
     async def _send_event(self, send: Send, event: object) -> None:
         body = b"".join(_line(data) for data in self._render(event))  # type: ignore[arg-type]
-        if body:
+        for at in range(0, len(body), _PIECE):
             self._begun += 1
-            await send({"type": "http.response.body", "body": body, "more_body": True})
+            await send(_body(body[at : at + _PIECE], more=True))
             self._sent += 1
+            self._within = at + _PIECE < len(body)
+
+    async def _end(self, send: Send, last: bytes) -> None:
+        """Send the last message, unless another one is cut off: then the connection is closed, as uvicorn does."""
+        if not self._sent:
+            await self._begin(send)
+        if self._within:
+            return
+        self._begun += 1
+        await send(_body(last, more=False))
+        self._sent += 1
+        self._complete = True
+
+
+def _body(body: bytes, *, more: bool) -> Message:
+    return {"type": "http.response.body", "body": body, "more_body": more}
 
 
 def _line(data: bytes | Named) -> bytes:

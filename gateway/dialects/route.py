@@ -18,7 +18,6 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope
 
 from gateway import rates
-from gateway.delivery import ClientGone
 from gateway.dialects import forms as form_bodies
 from gateway.errors import (
     RETRY_AFTER,
@@ -32,6 +31,7 @@ from gateway.errors import (
 from gateway.rates import RateLimits
 from gateway.settings import Settings
 from gateway.telemetry import Trace
+from gateway.watching import ClientGone
 
 RenderError: TypeAlias = Callable[[GatewayError], Response]
 Authorize: TypeAlias = Callable[[Request], str]
