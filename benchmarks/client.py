@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 
 import httptools
 
+_PATIENCE = 300.0
+"""Seconds that a whole answer may take."""
 FAILURES = (httptools.HttpParserError, TimeoutError, OSError)
 """What asking raises."""
 
@@ -43,14 +45,16 @@ class Client(asyncio.Protocol):
     async def ask(self, message: bytes, parts: list[Part]) -> int:
         """Send a request, put what its answer brings into `parts` with when it came, and return the status.
 
-        Raises `HttpParserError`, and `OSError` where the connection ends before the answer.
+        Raises one of `FAILURES`: `OSError` where the connection ends before the answer, `TimeoutError` where that takes
+        too long.
         """
         self._parts = parts
         self._parser = httptools.HttpResponseParser(self)
         self._answered = asyncio.get_running_loop().create_future()
         assert self._transport
         self._transport.write(message)
-        return await self._answered
+        async with asyncio.timeout(_PATIENCE):
+            return await self._answered
 
     @property
     def closed(self) -> bool:
