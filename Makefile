@@ -83,6 +83,10 @@ postgres: ## Install what the tests of tasks on Postgres need, where that can be
 	    echo "Postgres is not installed: the tests of tasks on it will be skipped. apt-get install postgresql" >&2; \
 	fi
 
+# A file is never split among processes. Tests of Triton run one after another: their models take every core.
+FAST_TESTS = $(BIN)/pytest tests/unit tests/wire tests/architecture tests/fakes \
+    -m "not triton and not gpu and not exports" -n auto --maxprocesses=8 --dist loadfile
+
 .PHONY: format check compose test fuzz default-model bench soak clean
 format: $(INSTALLED) ## Put the code into its form
 	@$(BIN)/ruff check --fix .
@@ -93,10 +97,11 @@ check: $(INSTALLED) compose ## Lint, types, import rules, compose files, and the
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest tests/unit tests/wire tests/architecture tests/fakes -m "not triton and not gpu and not exports" $(ARGS)
+	$(FAST_TESTS) $(ARGS)
 
 test: $(INSTALLED) $(NODE_PACKAGES) default-model postgres ## All tests, with the real Triton and the default models
-	$(BIN)/pytest -m "not gpu" $(ARGS)
+	$(if $(strip $(ARGS)),,$(FAST_TESTS))
+	$(BIN)/pytest -m "not gpu" $(or $(ARGS),--after-check)
 
 FUZZ ?= 1000
 fuzz: $(INSTALLED) ## Look for bad answers for longer, at other places each time: make fuzz FUZZ=5000
