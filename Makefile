@@ -83,7 +83,9 @@ postgres: ## Install what the tests of tasks on Postgres need, where that can be
 	    echo "Postgres is not installed: the tests of tasks on it will be skipped. apt-get install postgresql" >&2; \
 	fi
 
-# A file is never split among processes. Tests of Triton run one after another: their models take every core.
+# `make test` runs three groups; with ARGS of yours it is one run of pytest. The fast tests use every core, and a file is
+# never split among processes. Tests of tasks mostly wait for databases and restarts, so four run at a time. Tests of
+# Triton run one after another, because their models use every core.
 FAST_TESTS = $(BIN)/pytest tests/unit tests/wire tests/architecture tests/fakes \
     -m "not triton and not gpu and not exports" -n auto --maxprocesses=8 --dist loadfile
 
@@ -101,7 +103,8 @@ check: $(INSTALLED) compose ## Lint, types, import rules, compose files, and the
 
 test: $(INSTALLED) $(NODE_PACKAGES) default-model postgres ## All tests, with the real Triton and the default models
 	$(if $(strip $(ARGS)),,$(FAST_TESTS))
-	$(BIN)/pytest -m "not gpu" $(or $(ARGS),--after-check)
+	$(if $(filter-out --after-check,$(ARGS)),,$(BIN)/pytest tests/tasks -n 4)
+	$(BIN)/pytest -m "not gpu" $(if $(filter-out --after-check,$(ARGS)),$(ARGS),--after-check --ignore=tests/tasks)
 
 FUZZ ?= 1000
 fuzz: $(INSTALLED) ## Look for bad answers for longer, at other places each time: make fuzz FUZZ=5000

@@ -43,7 +43,10 @@ async def test_killed_five_times_at_random(triton: FakeTriton, database: str, tm
         done = await gateway.tasks()
         assert sorted(task["request"]["prompt"] for task in done) == sorted(prompts)
         assert len({image["file"] for task in done for image in task["images"]}) == TASKS
-        assert len(list((tmp_path / "state" / "files").iterdir())) == TASKS
+        # A kill in the middle of a write leaves a file of the store's own, which is swept later and is no file of
+        # a task: those are named without a "#".
+        files = [file.name for file in (tmp_path / "state" / "files").iterdir() if "#" not in file.name]
+        assert len(files) == TASKS
         ended = Counter(call.prompt for call in triton.calls if call.cancelled_at is None)
         again = {prompt: times for prompt, times in ended.items() if times > 1}
         # Between the model's last word and the database's there are milliseconds; what was killed in them is not known
