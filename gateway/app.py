@@ -26,6 +26,7 @@ from gateway.errors import GatewayError, MethodNotAllowed, NotFound
 from gateway.files import route as files_route
 from gateway.files import stores
 from gateway.files.files import Files
+from gateway.http.hosts import HostsAndOrigins
 from gateway.media.media import Media
 from gateway.node import Node
 from gateway.rates import HEADERS, RateLimits
@@ -120,6 +121,7 @@ def create_app(settings: Settings | None = None, crew: Crew | None = None) -> Fa
             allow_headers=["*"],
             expose_headers=["x-request-id", "retry-after", *HEADERS],
         )
+    app.add_middleware(HostsAndOrigins, settings=settings, render=openai_errors.render)
     # Outermost, so that preflights and unknown paths are seen too.
     app.add_middleware(_Tracing, metrics=app.state.metrics)
     return app
@@ -136,11 +138,12 @@ async def _first_look(catalog: Catalog) -> None:
 async def _no_route(request: Request, exception: Exception) -> Response:
     """Render what the router itself refuses; until a dialect claims a path, OpenAI's shape."""
     error: GatewayError
+    path = request.scope["path"][:200]  # its URL cannot be had where the header `Host` is garbage
     if isinstance(exception, HTTPException) and exception.status_code == 405:
         allowed = (exception.headers or {}).get("Allow", "")
-        error = MethodNotAllowed(f"{request.url.path} does not take {request.method}; it takes: {allowed}.")
+        error = MethodNotAllowed(f"{path} does not take {request.method}; it takes: {allowed}.")
     else:
-        error = NotFound(f"There is nothing at {request.method} {request.url.path[:200]}; /docs lists what there is.")
+        error = NotFound(f"There is nothing at {request.method} {path}; /docs lists what there is.")
     response = openai_errors.render(error)
     if isinstance(exception, HTTPException):
         response.headers.update(exception.headers or {})

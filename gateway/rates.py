@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
@@ -30,6 +31,7 @@ T = TypeVar("T")
 
 HEADERS = tuple(f"x-ratelimit-{what}-{of}" for of in ("requests", "tokens") for what in ("limit", "remaining", "reset"))
 
+_NOBODY = "nobody"
 _EVERYBODY = ""
 """Stands for callers that are not named."""
 _PATIENCE = 1.0
@@ -73,11 +75,18 @@ def of_key(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()[:12]
 
 
+@lru_cache(maxsize=4096)
 def of_address(host: str | None) -> str:
-    """Return what stands for a client without a key: its address, or of IPv6 the 64 bits that networks are given."""
-    if host is None or ":" not in host:
-        return host or "nobody"
-    address = ip_address(host.partition("%")[0])
+    """Return what stands for a client without a key: its address, or of IPv6 the 64 bits that networks are given.
+
+    Where there is none, or a text that is none, it is "nobody": the same caller, whatever the text.
+    """
+    try:
+        address = ip_address((host or "").partition("%")[0])
+    except ValueError:
+        return _NOBODY
+    if address.version == 4:
+        return str(address)
     mapped = getattr(address, "ipv4_mapped", None)
     return str(mapped or ip_network((int(address), 64), strict=False))
 

@@ -15,6 +15,8 @@ from gateway import rates
 
 _SERVER = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 
+_HOST = re.compile(r"(?:\*\.)?[A-Za-z0-9_](?:[A-Za-z0-9._-]*)|[0-9A-Fa-f:.]+")
+
 
 def _split(value: object) -> object:
     """Let lists be written `a,b`, as people write them in the environment."""
@@ -79,6 +81,13 @@ def _local(url: str | None, info: ValidationInfo) -> str | None:
         except ValueError:
             raise ValueError("a node takes localhost or an address of its own machine, and no other name") from None
     return url
+
+
+def _hosts(names: list[str]) -> list[str]:
+    for name in names:
+        if name != "*" and not _HOST.fullmatch(name):
+            raise ValueError(f"{name[:100]!r} is no host: write names or addresses without ports, *.NAME, or * for all")
+    return [name.lower().rstrip(".") for name in names]
 
 
 class Platform(BaseModel):
@@ -146,6 +155,16 @@ class Settings(BaseSettings):
     """Views of the models: JSON, or the name of a TOML file, with a table `{keys, models}` for each name."""
     cors_origins: Annotated[list[str], NoDecode] = []
     """Origins whose pages may call, separated by commas; `*` for all. None: no CORS headers."""
+    allowed_hosts: Annotated[list[str], NoDecode] = []
+    """Hosts that requests may name besides loopback and the address that they came to, separated by commas: names or
+    addresses without ports, `*.NAME`, or `*` for all (`gateway.http.hosts`). Default: none; with `api_keys` all."""
+    max_connections: Annotated[int, Field(gt=0)] = 4096
+    """Connections that each process of the gateway may have open; fewer where its limit of descriptors is lower."""
+    head_timeout: Annotated[float, Field(gt=0)] = 15.0
+    """Seconds within which the request line and the headers must arrive, from the connection's opening or their first
+    byte."""
+    idle_timeout: Annotated[float, Field(gt=0)] = 5.0
+    """Seconds for which a connection is kept after an answer; proxies that keep theirs longer want a larger number."""
     max_body_bytes: Annotated[int, Field(gt=0)] = 32 * 1024 * 1024
     """Largest request body."""
     body_timeout: Annotated[float, Field(gt=0)] = 120.0
@@ -220,9 +239,10 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least serious lines to write."""
 
-    _split_lists = field_validator("triton_urls", "api_keys", "cors_origins", "media_allowed_hosts", mode="before")(
-        _split
-    )
+    _split_lists = field_validator(
+        "triton_urls", "api_keys", "cors_origins", "allowed_hosts", "media_allowed_hosts", mode="before"
+    )(_split)
+    _check_allowed_hosts = field_validator("allowed_hosts")(_hosts)
     _check_triton_urls = field_validator("triton_urls")(_servers)
     _split_pairs = field_validator("model_aliases", mode="before")(_pair)
     _read_platforms = field_validator("platforms", mode="before")(_tables)

@@ -1,52 +1,57 @@
-"""A limit on what surrounds bodies: request lines, headers, trailers and the frames of chunks.
+"""What a request head may be, and the answers to what is none.
 
-httptools has none of its own: one connection could fill the memory of the gateway before any key was looked at.
+A head is the request line and the header fields, up to the empty line (RFC 9112). httptools has no limits of its own
+and takes what this gateway must not: other versions of HTTP, codings of bodies that nobody undoes, other protocols.
 """
 
-from typing import Any
+import re
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from gateway.dialects.vocabulary import errors as openai_errors
+from gateway.errors import GatewayError, InvalidRequest, Overloaded, RequestTimeout, RequestTooLarge
 
-LIMIT = 64 * 1024
-"""Bytes, as of uvicorn's other parser. What comes with the beginning of a request in one piece is not counted, so up to
-a piece more is let through: 256 KiB."""
-_FRAMES = 16
-"""Chunks of one byte take five more each; who sends such is slow, and means no harm."""
+HEAD_BYTES = 64 * 1024
+"""Longest head; also the longest trailers and frames of chunks that come with a body, see FRAME_BYTES."""
+TARGET_BYTES = 8 * 1024
+"""Longest request target, path and query together."""
+HEAD_FIELDS = 128
+"""Header fields of one head: whoever looks for one of them looks at all."""
+FRAME_BYTES = 16
+"""Bytes of frames that each byte of a chunked body may bring on top. Chunks of one byte take five: such clients are
+slow, and mean no harm."""
 
-_REFUSAL = b"The request line and the headers are longer than this service takes."
-_ANSWER = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain; charset=utf-8\r\n"
-    b"content-length: %d\r\nconnection: close\r\n\r\n%b" % (len(_REFUSAL), _REFUSAL)
+END = b"\r\n\r\n"
+"""Ends a head, and a chunked body."""
+LINE = re.compile(rb"[A-Z][A-Z-]* ([!-~]+) HTTP/1\.([01])\r\n")
+"""The request line: the target, and the minor version."""
+BARE_LF = re.compile(rb"(?<!\r)\n")
+UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
+
+
+def answer(status: bytes, error: GatewayError, *fields: bytes) -> bytes:
+    """Return a whole answer, after which the connection is closed, in OpenAI's shape."""
+    body = openai_errors.body(error)
+    head = (b"HTTP/1.1 " + status, b"content-type: application/json", b"content-length: %d" % len(body))
+    return b"\r\n".join((*head, *fields, b"connection: close", b"", body))
+
+
+def _bad(sentence: str) -> bytes:
+    return answer(b"400 Bad Request", InvalidRequest(sentence))
+
+
+MALFORMED = _bad("This is not a request of HTTP/1.1 (RFC 9112): a line of its head or of a chunk is malformed.")
+CODING = _bad("Of transfer codings this service takes 'chunked' alone, and in HTTP/1.1 alone.")
+TARGET = _bad("The host in the request line and the header 'Host' differ.")
+TUNNEL = _bad("This service is no proxy: the method CONNECT is not taken.")
+TARGET_TOO_LONG = answer(
+    b"414 URI Too Long", RequestTooLarge(f"The path and the query are longer than {TARGET_BYTES} bytes.")
 )
-
-
-class LimitedHeads(HttpToolsProtocol):
-    """Ends a connection when too much comes that belongs to no body (RFC 6585, section 5)."""
-
-    def __init__(self, *given: Any, **named: Any) -> None:
-        super().__init__(*given, **named)
-        self._begun = False
-        self._body = self._around = 0
-
-    def on_message_begin(self) -> None:
-        """Count from here on."""
-        self._begun = True
-        super().on_message_begin()
-
-    def on_body(self, body: bytes) -> None:
-        """Take a part of a body."""
-        self._body += len(body)
-        super().on_body(body)
-
-    def data_received(self, data: bytes) -> None:
-        """Take what came, unless it was too much."""
-        self._begun, before = False, self._body
-        super().data_received(data)
-        if self._begun:
-            self._body = self._around = 0
-            return
-        self._around += len(data) - (self._body - before)
-        if self._around > LIMIT + _FRAMES * self._body and not self.transport.is_closing():
-            if self.cycle is None or self.cycle.response_complete:
-                self.transport.write(_ANSWER)
-            self.transport.close()
+TOO_LARGE = answer(
+    b"431 Request Header Fields Too Large",
+    RequestTooLarge(
+        f"The request line and the headers are longer than {HEAD_BYTES} bytes, or more than {HEAD_FIELDS} fields."
+    ),
+)
+TOO_SLOW = answer(b"408 Request Timeout", RequestTimeout("The request line and the headers did not arrive in time."))
+FULL = answer(
+    b"503 Service Unavailable", Overloaded("The gateway has no connection left; try again."), b"retry-after: 1"
+)

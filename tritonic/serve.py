@@ -7,19 +7,28 @@ import os
 import signal
 import socket
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
+from typing import Any, cast
 
 import uvicorn
 
 from gateway.app import create_app
 from gateway.crew import Crew
 from gateway.settings import Settings
-from tritonic.heads import LimitedHeads
+from tritonic.connections import Connections, Limits
+from tritonic.descriptors import connections_within, raise_limit
+from tritonic.forwarded import Forwarded
 from tritonic.ports import listen
+from tritonic.protocol import BoundedProtocol
 from tritonic.workers import keep_workers
 
 _UNSENT_BYTES = 128 * 1024
 """What the kernel keeps for a client that does not read; else it is several megabytes of each stream."""
+
+_SILENCE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
+"""Seconds and probes after which the kernel takes a client for gone that it hears nothing of: one whose machine was
+switched off while it waits for an answer."""
 
 _TICK_SECONDS = 1.0
 
@@ -33,6 +42,7 @@ def serve(settings: Settings) -> bool:
     Returns whether it had started. After SIGTERM the process ends by that signal, as uvicorn's own command does.
     Raises PortError when the address cannot be listened on.
     """
+    raise_limit()
     listening = listen(settings.host, settings.port, "the gateway", "--port or TRITONIC_PORT")
     if settings.workers == 1:
         server = _server(settings, Crew(), lambda: None)
@@ -84,14 +94,21 @@ class _Server(uvicorn.Server):
 
 
 def _server(settings: Settings, crew: Crew, started: Callable[[], None]) -> _Server:
+    limits = Limits(
+        connections=connections_within(raise_limit(), settings.max_connections),
+        head=settings.head_timeout,
+        idle=settings.idle_timeout,
+        send=settings.send_timeout,
+    )
     config = uvicorn.Config(
-        create_app(settings, crew),
+        Forwarded(cast(Any, create_app(settings, crew))),
         loop="uvloop",
-        http=LimitedHeads,
+        http=cast(Any, partial(BoundedProtocol, connections=Connections(limits))),
         ws="none",
         log_config=None,  # The gateway has configured its own.
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # `Forwarded` stands for it.
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
     return _Server(config, started)
@@ -100,4 +117,7 @@ def _server(settings: Settings, crew: Crew, started: Callable[[], None]) -> _Ser
 def _sparing(listening: socket.socket) -> socket.socket:
     """Connections have it from the socket that they came to."""
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _SILENCE.items():
+        listening.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
     return listening

@@ -1,0 +1,153 @@
+"""Which hosts a request may name, and which pages may send one.
+
+A browser sends requests to this machine on behalf of any page that it shows. Where a key is asked for, a page that has
+none gets nothing. Where none is, two things tell pages of others apart. A page whose name leads here (DNS rebinding)
+names its own host in the header `Host`. Any other page has the header `Origin` of its own, which the browser sets.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from urllib.parse import urlsplit
+
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gateway.errors import Forbidden, GatewayError, InvalidRequest
+from gateway.settings import Settings
+
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,254}))(?::[0-9]{0,5})?")
+_REMEMBERED = 1024
+"""Values of `Host` that are not looked at again."""
+_READING = frozenset({"GET", "HEAD", "OPTIONS"})
+"""What a page may do without an `Origin`: show a picture of the gateway, or lead to its documentation."""
+_FOREIGN = frozenset({b"cross-site", b"same-site"})
+
+
+class HostsAndOrigins:
+    """Refuses what names no host, a host that is not ours, or comes from a page of others. Plain ASGI.
+
+    One well-formed `Host` is asked of every request. Whether it is ours is asked where no key is (`api_keys` is empty,
+    or the path is that of a platform whose `keys` are), and everywhere where the setting `allowed_hosts` names hosts.
+    Origins are looked at where no key is asked for: a page cannot send a key that it does not have.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings, render: Callable[[GatewayError], Response]) -> None:
+        """`render` gives a failure the shape of the dialect."""
+        self._app = app
+        self._render = render
+        self._open = not settings.api_keys
+        self._open_paths = tuple(f"/{name}/" for name, its in settings.platforms.items() if its.keys == [])
+        self._hosts = frozenset(_own_hosts(settings))
+        self._domains = tuple(name[1:] for name in settings.allowed_hosts if name.startswith("*."))
+        self._any_host = "*" in settings.allowed_hosts
+        self._always = bool(settings.allowed_hosts)
+        self._origins = frozenset(origin.rstrip("/").lower() for origin in settings.cors_origins)
+        if settings.public_url:
+            parts = urlsplit(settings.public_url)
+            self._origins |= {f"{parts.scheme}://{parts.netloc}".lower()}
+        self._names: dict[bytes, str] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or answer why not."""
+        if scope["type"] == "http":
+            try:
+                self._check(scope)
+            except GatewayError as error:
+                scope["state"]["trace"].error = error
+                await self._render(error)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _check(self, scope: Scope) -> None:
+        host: bytes | None = None
+        origin: bytes | None = None
+        site = b""
+        hosts = 0
+        for name, value in scope["headers"]:
+            if name == b"host":
+                host, hosts = value, hosts + 1
+            elif name == b"origin":
+                origin = value
+            elif name == b"sec-fetch-site":
+                site = value
+        if host is None:
+            if scope["http_version"] != "1.0":
+                raise InvalidRequest("The header 'Host' is missing: HTTP/1.1 asks for it.", param="Host")
+            named = None
+        else:
+            named = self._names.get(host) or self._name(host)
+        if hosts > 1:
+            raise InvalidRequest("The header 'Host' stands more than once.", param="Host")
+        is_open = self._open or (bool(self._open_paths) and scope["path"].startswith(self._open_paths))
+        if named is not None and (is_open or self._always) and named not in self._hosts:
+            self._check_host(named, scope)
+        if is_open and (origin is not None or site in _FOREIGN):
+            self._check_origin(origin, host, scope["method"])
+
+    def _name(self, host: bytes) -> str:
+        """The host of a header, in lower case and without port, brackets and a dot at the end."""
+        match = _HOST.fullmatch(host.decode("latin-1"))
+        name = match[1].lower().removesuffix(".") if match else ""
+        if name.startswith("["):
+            address = _address(name[1:-1])
+            name = str(address) if address else ""
+        if not name:
+            raise InvalidRequest("The header 'Host' must be a name or an address, and a port.", param="Host")
+        if len(self._names) >= _REMEMBERED:
+            self._names.clear()
+        self._names[host] = name
+        return name
+
+    def _check_host(self, name: str, scope: Scope) -> None:
+        if self._any_host or name.endswith(self._domains or ("\0",)):
+            return
+        address = _address(name)
+        if address is not None:
+            here = _address((scope.get("server") or ("", None))[0])
+            if address.is_loopback or address == here:
+                return
+        raise Forbidden(
+            f"The host '{name[:100]}' is none of this gateway's. Add it to the setting TRITONIC_ALLOWED_HOSTS"
+            + (", or set TRITONIC_API_KEYS." if self._open else "."),
+            param="Host",
+        )
+
+    def _check_origin(self, origin: bytes | None, host: bytes | None, method: str) -> None:
+        if "*" in self._origins:
+            return
+        if origin is None:
+            if method in _READING:
+                return
+        else:
+            page = origin.decode("latin-1").lower()
+            same = host is not None and page.partition("://")[2] == host.decode("latin-1").lower()
+            if same or page in self._origins:
+                return
+        shown = "another site" if origin is None else f"'{page[:100]}'"
+        raise Forbidden(
+            f"Pages of {shown} may not call this gateway. Add their origin to the setting TRITONIC_CORS_ORIGINS.",
+            param="Origin",
+        )
+
+
+def _own_hosts(settings: Settings) -> Iterator[str]:
+    yield "localhost"
+    for url in (settings.public_url, settings.node_api_url):
+        if url and (name := urlsplit(url).hostname):
+            yield _plain(name)
+    for name in (settings.host, *settings.allowed_hosts):
+        yield _plain(name)
+
+
+def _plain(name: str) -> str:
+    return str(_address(name) or name.lower().removesuffix("."))
+
+
+def _address(text: str) -> IPv4Address | IPv6Address | None:
+    """An address; one of IPv4 that is written as IPv6 is that of IPv4."""
+    try:
+        address = ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address

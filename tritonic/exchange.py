@@ -1,0 +1,48 @@
+"""A request with its answer, and the two directions of the connection that they travel on; both are uvicorn's."""
+
+import asyncio
+from collections.abc import Callable
+
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+
+class Exchange(RequestResponseCycle):
+    """A request and its answer. uvicorn looks at `keep_alive` when the answer begins, and when it ends."""
+
+    _lasts = True
+
+    @property
+    def keep_alive(self) -> bool:
+        """Whether the answer promises that the connection stays: not before the whole request is there."""
+        if self.response_complete:
+            return True  # the connection itself decides how it is closed
+        if self.more_body:
+            self._lasts = False
+        return self._lasts
+
+    @keep_alive.setter
+    def keep_alive(self, lasts: bool) -> None:
+        self._lasts = lasts
+
+    @property
+    def lasts(self) -> bool:
+        """Whether the connection stays after this answer."""
+        return self._lasts
+
+
+class Flow(FlowControl):
+    """Reading goes on only when the connection has seen to what it holds already."""
+
+    def __init__(self, transport: asyncio.Transport, go_on: Callable[[], None]) -> None:
+        super().__init__(transport)
+        self._go_on = go_on
+
+    def resume_reading(self) -> None:
+        """Ask the connection, on behalf of an application that waits for a body or a hang-up."""
+        if self.read_paused:
+            self._go_on()
+
+    def read_on(self) -> None:
+        """Read again."""
+        super().resume_reading()

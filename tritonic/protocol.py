@@ -1,0 +1,138 @@
+"""A connection: how it begins, how long it may wait, and how it is closed. HTTP/1.1 as uvicorn speaks it."""
+
+import asyncio
+from typing import Any
+
+from tritonic import heads
+from tritonic.exchange import Flow
+from tritonic.requests import RequestReader
+
+_DRAIN_SECONDS = 2.0
+_DRAIN_BYTES = 32 * 1024 * 1024
+"""What is read and dropped after the last answer of a connection. A connection that is closed while its client still
+sends is reset, and the answer may be lost with it (RFC 9112, section 9.6)."""
+
+
+class BoundedProtocol(RequestReader):
+    """One connection, as the table of connections and the event loop know it."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        """Takes what uvicorn gives, and `connections`, the table."""
+        super().__init__(*given, **named)
+        self._drained = 0
+        self._unsent, self._unsent_since = 0, 0.0
+
+    # The transport's calls
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin, or refuse a connection that is one too many."""
+        super().connection_made(transport)
+        self.flow = Flow(transport, self._go_on)
+        self.due = self.loop.time() + self._connections.limits.head
+        if not self._connections.opened(self, self.client[0] if self.client else None):
+            self._say_last(heads.FULL)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget it."""
+        self._drop()
+        self._connections.closed(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came."""
+        if self._draining:
+            self._drained += len(data)
+            if self._drained > _DRAIN_BYTES:
+                self.transport.abort()
+        else:
+            super().data_received(data)
+
+    def resume_writing(self) -> None:
+        """Go on with the next request, if it waits for the last answer to be sent."""
+        super().resume_writing()
+        self._go_on()
+
+    def shutdown(self) -> None:
+        """End as soon as what is under way is answered."""
+        if self._draining:
+            self.transport.abort()
+        else:
+            super().shutdown()
+
+    # The table's calls
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether the transport only sends what was written."""
+        return self.transport.is_closing()
+
+    def overdue(self, now: float) -> None:
+        """End this connection, unless its client is still reading an answer."""
+        unsent = self.transport.get_write_buffer_size()
+        if unsent:
+            if unsent != self._unsent:
+                self._unsent, self._unsent_since = unsent, now
+            elif now - self._unsent_since >= self._connections.limits.send:
+                self._connections.note("unread")
+                self.transport.abort()
+            if self._draining:
+                self.due = now + _DRAIN_SECONDS
+        elif self._draining or self.transport.is_closing():
+            self.transport.abort()
+        elif self._sought:
+            self._refuse(heads.TOO_SLOW, "slow")
+        else:
+            self.transport.close()
+
+    def give_way(self) -> None:
+        """End at once."""
+        self.transport.abort()
+
+    # The end of answers
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request, or close the connection."""
+        self.server_state.total_requests += 1
+        cycle = self.cycle
+        if cycle is None or self.transport.is_closing() or self._draining:
+            return
+        self._connections.waits(self)
+        self.due = self.loop.time() + self._connections.limits.idle
+        if cycle.lasts:
+            self._go_on()
+        elif self._within_body or self._at < len(self._held):
+            self._drain()
+        else:
+            self.transport.close()
+
+    def _whole(self) -> None:
+        self._connections.works(self)
+
+    def _refuse(self, refusal: bytes, why: str) -> None:
+        """Answer what cannot be understood, and take no more."""
+        self._connections.note(why)
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
+            if cycle.response_started:
+                self.transport.close()
+                return
+        self._say_last(refusal)
+
+    def _say_last(self, refusal: bytes) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(refusal)
+            self._drain()
+
+    def _drain(self) -> None:
+        """Say that nothing follows, and drop what comes for a moment more."""
+        self._draining = True
+        self._drop()
+        self._connections.waits(self)
+        self.due = self.loop.time() + _DRAIN_SECONDS
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+            self.flow.read_on()
+        else:
+            self.transport.close()
