@@ -38,7 +38,7 @@ def _bad(sentence: str) -> bytes:
     return answer(b"400 Bad Request", InvalidRequest(sentence))
 
 
-MALFORMED = _bad("This is not a request of HTTP/1.1 (RFC 9112): a line of its head or of a chunk is malformed.")
+MALFORMED = _bad("This is no request of HTTP/1.1, see RFC 9112: a line of its head or of a chunk is malformed.")
 CODING = _bad("Of transfer codings this service takes 'chunked' alone, and in HTTP/1.1 alone.")
 TARGET = _bad("The host in the request line and the header 'Host' differ.")
 TUNNEL = _bad("This service is no proxy: the method CONNECT is not taken.")

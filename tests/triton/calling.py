@@ -21,7 +21,7 @@ class Caller:
     async def call(cls, gateway: Gateway, body: Body) -> Self:
         content = json.dumps(body).encode()
         reader, writer = await asyncio.open_connection(*gateway.url.removeprefix("http://").split(":"))
-        head = f"POST {path(body)} HTTP/1.1\r\nHost: gateway\r\nContent-Type: application/json\r\n"
+        head = f"POST {path(body)} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         writer.write(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
         await writer.drain()
         return cls(reader, writer)

@@ -6,6 +6,7 @@ import socket
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from openai import AsyncOpenAI
 
 from gateway.app import create_app
 from gateway.settings import Settings
+from tritonic.connections import Connections, Limits
+from tritonic.forwarded import Forwarded
+from tritonic.protocol import BoundedProtocol
 
 
 class _Server(uvicorn.Server):
@@ -64,12 +68,17 @@ async def serve(*triton_urls: str, wait: bool = True, **settings: Any) -> AsyncI
     quick = {"discovery_interval": 0.1, "log_level": "error", "port": port, "state": Path(state.name), **settings}
     if "node_api_url" in quick:
         quick["node_api_url"] = quick["node_api_url"].replace("PORT", str(port))
-    app = create_app(Settings(triton_urls=list(triton_urls), **quick))
-    server = _Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=2))
+    made = Settings(triton_urls=list(triton_urls), **quick)
+    app: Any = Forwarded(create_app(made))  # type: ignore[arg-type]
+    limits = Limits(made.max_connections, made.head_timeout, made.idle_timeout, made.send_timeout)
+    http: Any = partial(BoundedProtocol, connections=Connections(limits))
+    config = uvicorn.Config(app, http=http, log_config=None, access_log=False, proxy_headers=False)
+    config.timeout_graceful_shutdown = 2
+    server = _Server(config)
     running = asyncio.create_task(server.serve(sockets=[listener]))
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
+    pool = httpx.Limits(max_connections=None, max_keepalive_connections=20)
     try:
-        async with httpx.AsyncClient(base_url=url, limits=limits, timeout=20, trust_env=False) as http:
+        async with httpx.AsyncClient(base_url=url, limits=pool, timeout=20, trust_env=False) as http:
             gateway = Gateway(url, http)
             while not server.started:
                 assert not running.done(), "the gateway did not start"

@@ -65,7 +65,7 @@ class Reader:
         connected.setblocking(False)
         await loop.sock_connect(connected, (host, int(port)))
         body = json.dumps(way.body("flood")).encode()
-        head = f"POST {way.path} HTTP/1.1\r\nHost: gateway\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = f"POST {way.path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
         await loop.sock_sendall(connected, head.encode() + body)
         return cls(connected)
 

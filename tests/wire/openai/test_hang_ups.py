@@ -25,7 +25,7 @@ async def hang_up(gateway: Gateway, way: Way, model: str, started: Started) -> f
     """Ask on a connection of its own, close it once `started` returns, and return when that was."""
     body = json.dumps(way.body(model)).encode()
     reader, writer = await asyncio.open_connection(*gateway.url.removeprefix("http://").split(":"))
-    head = f"POST {way.path} HTTP/1.1\r\nHost: gateway\r\nContent-Type: application/json\r\n"
+    head = f"POST {way.path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
     await started()
     if model != "silent" and way.stream:
@@ -55,7 +55,7 @@ async def test_a_reset_connection_is_a_hang_up_too(gateway: Gateway, triton: Fak
     before = len(triton.calls)
     body = json.dumps(way.body("silent")).encode()
     _, writer = await asyncio.open_connection(*gateway.url.removeprefix("http://").split(":"))
-    writer.write(f"POST {way.path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+    writer.write(f"POST {way.path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
     await triton.call("silent", before)
     # Zero seconds of lingering make the kernel send a reset.
     writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
@@ -84,7 +84,7 @@ async def test_a_client_that_loses_patience(gateway: Gateway, triton: FakeTriton
 async def test_hanging_up_in_the_middle_of_the_body_asks_nothing(gateway: Gateway, triton: FakeTriton) -> None:
     before = len(triton.calls)
     _, writer = await asyncio.open_connection(*gateway.url.removeprefix("http://").split(":"))
-    writer.write(f'POST {CHAT.path} HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n\r\n{{"model": "hello"'.encode())
+    writer.write(f'POST {CHAT.path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n\r\n{{"model": "hello"'.encode())
     await asyncio.sleep(0.05)
     writer.close()
     await asyncio.sleep(0.05)

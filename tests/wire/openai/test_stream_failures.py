@@ -117,7 +117,7 @@ async def test_a_hang_up_stops_all_it_began(before: Gateway, failing: FakeTriton
     earlier = len(failing.calls)
     body = json.dumps({**way.body(f"{kind}-hangs-{when}"), **asked}).encode()
     reader, writer = await asyncio.open_connection(*before.url.removeprefix("http://").split(":"))
-    writer.write(f"POST {way.path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+    writer.write(f"POST {way.path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
     async with asyncio.timeout(5):
         while len(failing.calls) - earlier < requests:
             await asyncio.sleep(0.005)

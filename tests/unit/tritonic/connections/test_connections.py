@@ -1,0 +1,226 @@
+"""How long connections may wait, how many there may be, and how they end."""
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from tests.unit.tritonic.connections.serving import GET, POST, Serving, serving
+from tritonic.connections import Connections, Limits
+
+DEAF = b"POST /deaf HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n"
+
+
+@pytest.fixture
+def log() -> Iterator[list]:
+    with structlog.testing.capture_logs() as lines:
+        yield lines
+
+
+async def end(server: Serving, *pieces: bytes, pause: float = 0.05) -> tuple[bytes, float]:
+    """What came, and after how many seconds from the last piece the connection was closed."""
+    reader, writer = await server.connect()
+    for piece in pieces:
+        writer.write(piece)
+        await asyncio.sleep(pause)
+    started = time.monotonic()
+    async with asyncio.timeout(20):
+        said = await reader.read()
+    writer.close()
+    return said, time.monotonic() - started
+
+
+SILENT: list[tuple[tuple[bytes, ...], bytes]] = [
+    ((), b""),
+    ((b"\r\n",), b""),
+    ((b"G",), b"408"),
+    ((b"GET / HT",), b"408"),
+    ((POST + b"X: y\r\n",), b"408"),
+    ((GET,), b"200"),
+    ((GET, b"\r\n"), b"200"),
+    ((GET, b"GET / H"), b"408"),
+    ((GET + GET,), b"200"),
+    ((POST + b"Content-Length: 3\r\n\r\nabc",), b"200"),
+    ((b"BREW\r\n\r\n",), b"400"),
+]
+
+
+async def test_connections_that_say_nothing_end() -> None:
+    async with serving(head=0.5, idle=0.5) as server:
+        ends = await asyncio.gather(*(end(server, *pieces) for pieces, _ in SILENT))
+        for (pieces, status), (said, seconds) in zip(SILENT, ends, strict=True):
+            assert said.rpartition(b"HTTP/1.1 ")[2][:3] == status, pieces
+            assert seconds < 5, pieces
+        await asyncio.sleep(0.3)
+        assert not len(server.connections)
+
+
+async def test_a_head_that_comes_slowly_does_not_come_for_ever() -> None:
+    async with serving(head=0.5, idle=30) as server:
+        said, seconds = await end(server, GET, *(bytes([byte]) for byte in POST), pause=0.1)
+        assert said.count(b"HTTP/1.1 ") == 2 and b" 408 " in said
+        assert seconds < 2
+
+
+async def test_an_answer_under_way_is_not_idle() -> None:
+    async with serving(head=0.2, idle=0.2) as server:
+        asking = asyncio.create_task(server.answer(b"GET /slow HTTP/1.0\r\n\r\n"))
+        await asyncio.sleep(1)
+        server.begun.set()
+        assert b"200 OK" in await asking
+
+
+async def test_a_body_that_nobody_reads_is_not_read_for_ever() -> None:
+    async with serving() as server:
+        reader, writer = await server.connect()
+        writer.write(DEAF)
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert b"200 OK" in head and b"connection: close" in head
+        sent, started = 0, time.monotonic()
+        with pytest.raises((ConnectionError, TimeoutError)):
+            async with asyncio.timeout(15):
+                while sent < 500_000_000:
+                    writer.write(b"a" * 65536)
+                    await writer.drain()
+                    await asyncio.sleep(0)
+                    sent += 65536
+        assert sent < 64 * 2**20 and time.monotonic() - started < 10
+        assert server.connections.held == 0
+        writer.close()
+
+
+async def test_who_still_sends_sees_the_answer() -> None:
+    async with serving() as server:
+        reader, writer = await server.connect()
+        writer.write(DEAF.replace(b"1000000000", b"8000000"))
+        for _ in range(80):
+            writer.write(b"a" * 100_000)
+            await writer.drain()
+        said = await reader.read()
+        assert said.endswith(b'["/deaf", 0]') and b"connection: close" in said
+        writer.close()
+
+
+async def test_a_small_body_that_is_there_already_keeps_the_connection() -> None:
+    async with serving(idle=0.3) as server:
+        request = b"POST /deaf HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"
+        said, _ = await end(server, request, request)
+        assert said.count(b"200 OK") == 2 and b"connection: close" not in said
+
+
+async def test_who_reads_nothing_is_cut_off_and_who_reads_is_not() -> None:
+    large = b"GET /large HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    async with serving(send=1, idle=0.5) as server:
+        _, stuck = await server.connect()
+        stuck.transport.pause_reading()
+        stuck.write(large)
+        reader, writer = await server.connect()
+        writer.write(large)
+        got = 0
+        while data := await reader.read(100_000):
+            got += len(data)
+            await asyncio.sleep(0.05)
+        assert got > 4_000_000
+        async with asyncio.timeout(5):
+            while len(server.connections):
+                await asyncio.sleep(0.1)
+        stuck.transport.abort()
+        writer.close()
+
+
+async def test_the_longest_idle_gives_way(log: list) -> None:
+    async with serving(connections=5) as server:
+        idle = [await server.connect() for _ in range(5)]
+        await asyncio.sleep(0.05)
+        assert b"200 OK" in await server.answer(GET.replace(b"x", b"x\r\nConnection: close"))
+        first, _ = idle[0]
+        with pytest.raises(ConnectionResetError):
+            assert await first.read() == b""
+            raise ConnectionResetError  # which of the two is the kernel's to say
+        for reader, writer in idle[1:]:
+            writer.write(GET)
+            assert b"200 OK" in await reader.readuntil(b"]")
+            writer.close()
+    (line,) = [line for line in log if line["event"] == "connections cut short"]
+    assert (line["gave_way"], line["bound"], line["log_level"]) == (1, 5, "warning")
+
+
+async def test_who_is_at_work_does_not_give_way(log: list) -> None:
+    slow = b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n"
+    async with serving(connections=3) as server:
+        busy = [await server.connect() for _ in range(3)]
+        for _, writer in busy:
+            writer.write(slow)
+        await asyncio.sleep(0.1)
+        for _ in range(20):
+            said, seconds = await end(server, GET)
+            if said:  # the next one too many may end it before it is read
+                assert said.startswith(b"HTTP/1.1 503 ") and b"retry-after: 1" in said and seconds < 4
+                assert json.loads(said.partition(b"\r\n\r\n")[2])["error"]["code"] == "overloaded"
+        server.begun.set()
+        for reader, writer in busy:
+            assert b"200 OK" in await reader.readuntil(b"]")
+            writer.close()
+    lines = [line for line in log if line["event"] == "connections cut short"]
+    assert len(lines) == 1, "one in a minute, not one for each connection"
+
+
+async def test_strangers_of_one_address_keep_nobody_out() -> None:
+    """Of the address that has most, even where another connection has waited longer."""
+    table = Connections(Limits(connections=4))
+    honest = [_Fake(), _Fake(), _Fake()]
+    strangers = [_Fake() for _ in range(10)]
+    assert table.opened(honest[0], "10.0.0.1")
+    assert all(table.opened(each, "2001:db8::1") for each in strangers[:3])
+    assert table.opened(honest[1], "10.0.0.2")
+    assert [each.gone for each in strangers[:4]] == [True, False, False, False] and not honest[0].gone
+    for number, each in enumerate(strangers[3:]):
+        assert table.opened(each, f"2001:db8::{number:x}"), "of IPv6 a network of 64 bits is one caller"
+    assert not any(each.gone for each in honest) and len(table) == 4
+    table.works(strangers[-1])
+    table.works(strangers[-2])
+    assert table.opened(honest[2], "10.0.0.3") and honest[0].gone, "where none of most can, who has waited longest"
+    for each in (*honest, *strangers):
+        table.closed(each)
+    assert not len(table) and not table._peers and not table._waiting
+
+
+class _Fake:
+    due = float("inf")
+    is_closing = False
+    gone = False
+
+    def give_way(self) -> None:
+        self.gone = True
+
+    def overdue(self, now: float) -> None:
+        raise AssertionError
+
+
+async def test_many_at_the_bound_cost_little() -> None:
+    table = Connections(Limits(connections=4000))
+    for number in range(4000):
+        table.opened(_Fake(), f"10.1.{number // 250}.{number % 250}")
+    started = time.thread_time()
+    for number in range(2000):
+        assert table.opened(_Fake(), f"10.2.0.{number % 250}")
+    assert time.thread_time() - started < 0.5, "0.02 s were measured"
+
+
+async def test_held_bytes_have_a_bound(monkeypatch: pytest.MonkeyPatch, log: list) -> None:
+    monkeypatch.setattr("tritonic.requests.HELD_BYTES", 200_000)
+    async with serving() as server:
+        writers = []
+        for _ in range(20):
+            _, writer = await server.connect()
+            writer.write(POST + b"X-A: " + b"a" * 50_000)
+            writers.append(writer)
+        await asyncio.sleep(0.3)
+        assert server.connections.held <= 200_000
+        assert b"200 OK" in (await end(server, GET.replace(b"x", b"x\r\nConnection: close")))[0]
+        for writer in writers:
+            writer.close()
+    assert [line["no_memory"] for line in log if "no_memory" in line] == [1]
