@@ -15,7 +15,7 @@ from gateway import rates
 
 _SERVER = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 
-_HOST = re.compile(r"(?:\*\.)?[A-Za-z0-9_](?:[A-Za-z0-9._-]*)|[0-9A-Fa-f:.]+")
+_HOST = re.compile(r"(?:\*\.)?[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
 def _split(value: object) -> object:
@@ -83,9 +83,17 @@ def _local(url: str | None, info: ValidationInfo) -> str | None:
     return url
 
 
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _hosts(names: list[str]) -> list[str]:
     for name in names:
-        if name != "*" and not _HOST.fullmatch(name):
+        if name != "*" and not (_HOST.fullmatch(name) or _is_address(name)):
             raise ValueError(f"{name[:100]!r} is no host: write names or addresses without ports, *.NAME, or * for all")
     return [name.lower().rstrip(".") for name in names]
 

@@ -79,7 +79,8 @@ def test_who_a_caller_is() -> None:
     assert rates.of_address("2001:db8::1") == rates.of_address("2001:db8::ffff:2") == "2001:db8::/64"
     assert rates.of_address("2001:db8:0:1::1") != rates.of_address("2001:db8::1")
     assert rates.of_address("fe80::1%eth0") == "fe80::/64"
-    assert rates.of_address(None)
+    for nobody in (None, "", "a:b", "nobody", "::1::2", "192.0.2.1:80", "/run/gateway.sock", "a" * 100_000):
+        assert rates.of_address(nobody) == "nobody"
 
 
 async def test_so_many_and_no_more(store: str | None) -> None:

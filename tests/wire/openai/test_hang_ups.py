@@ -84,7 +84,8 @@ async def test_a_client_that_loses_patience(gateway: Gateway, triton: FakeTriton
 async def test_hanging_up_in_the_middle_of_the_body_asks_nothing(gateway: Gateway, triton: FakeTriton) -> None:
     before = len(triton.calls)
     _, writer = await asyncio.open_connection(*gateway.url.removeprefix("http://").split(":"))
-    writer.write(f'POST {CHAT.path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n\r\n{{"model": "hello"'.encode())
+    head = f"POST {CHAT.path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n\r\n"
+    writer.write(head.encode() + b'{"model": "hello"')
     await asyncio.sleep(0.05)
     writer.close()
     await asyncio.sleep(0.05)

@@ -1,11 +1,13 @@
 """One request at a time: in order, each read to its end, and nothing of a body taken for a request."""
 
 import asyncio
+import gc
 import time
 
 import pytest
 
 from tests.unit.tritonic.connections.serving import GET, POST, serving
+from tritonic.protocol import BoundedProtocol
 
 HIDDEN = b"GET /hidden HTTP/1.1\r\nHost: x\r\n\r\n"
 LAST = b"GET /last HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
@@ -118,3 +120,52 @@ async def test_a_client_that_waits_for_leave_gets_it() -> None:
         writer.write(b"hello")
         assert (await reader.readuntil(b"]")).endswith(b'["/", 5]')
         writer.close()
+
+
+PIECES = {
+    "requests": GET * 40_000,
+    "the shortest requests": b"GET / HTTP/1.0\r\n\r\n" * 40_000,
+    "empty lines": b"\r\n" * 500_000,
+    "header fields": POST + b"a:\r\n" * 300_000,
+    "a folded field": POST + b"a: b\r\n" + b" \r\n" * 300_000,
+    "chunks of one byte": POST + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\na\r\n" * 100_000,
+    "chunks that look like ends": POST + b"Transfer-Encoding: chunked\r\n\r\n" + chunk(b"\r\n\r\n" * 200_000),
+    "small chunks that look like ends": POST + b"Transfer-Encoding: chunked\r\n\r\n" + chunk(b"\r\n\r\n") * 60_000,
+    "an extension": POST + b"Transfer-Encoding: chunked\r\n\r\n1;" + b"a=b;" * 200_000,
+    "trailers": POST + b"Transfer-Encoding: chunked\r\n\r\n0\r\n" + b"a:\r\n" * 200_000,
+    "a target": b"GET /" + b"%41" * 300_000,
+    "a large body": POST + b"Content-Length: 9000000\r\n\r\n" + b"a" * 9_000_000,
+    "offers of other protocols": (POST + UPGRADES["h2c"] + b"\r\n") * 10_000,
+}
+
+
+@pytest.mark.parametrize("sent", PIECES.values(), ids=PIECES.keys())
+async def test_no_piece_holds_the_loop(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In time of the processor, at most 7 ms where this was written; others may wait for it as long."""
+    longest = 0.0
+    gc.collect()
+    gc.freeze()  # as `serve` does: looking for garbage among all that tests have made takes longer
+
+    def timed(name: str) -> None:
+        whole = getattr(BoundedProtocol, name)
+
+        def timing(*given: object) -> None:
+            nonlocal longest
+            started = time.thread_time()
+            whole(*given)
+            longest = max(longest, time.thread_time() - started)
+
+        monkeypatch.setattr(BoundedProtocol, name, timing)
+
+    timed("data_received")
+    timed("_turn")
+    try:
+        async with serving() as server:
+            _, writer = await server.connect()
+            writer.write(sent)
+            await asyncio.sleep(0.6)
+            assert server.connections.held < 400_000
+            writer.transport.abort()
+    finally:
+        gc.unfreeze()
+    assert 0 < longest < 0.1

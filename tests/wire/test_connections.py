@@ -1,0 +1,162 @@
+"""What strangers' connections cost a gateway that runs as it is run: its memory, its processors, and its callers."""
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.fakes.script import Model as Script
+from tests.fakes.script import Say
+from tests.fakes.triton import FakeTriton
+from tritonic.gateway_process import GatewayProcess
+from tritonic.ports import free_ports
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+LIVE = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
+LAST = LIVE.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+BODY = b'{"model": "hello", "messages": [{"role": "user", "content": "Hi"}]}'
+
+
+class Served:
+    """A gateway of its own processes."""
+
+    def __init__(self, process: GatewayProcess, log: Path) -> None:
+        self.process = process
+        self._log = log
+
+    def processes(self) -> list[psutil.Process]:
+        """Those that answer."""
+        serve = psutil.Process(self.process.child.pid)
+        return serve.children() or [serve]
+
+    def memory(self) -> int:
+        return sum(each.memory_full_info().uss for each in self.processes())
+
+    def cut_short(self) -> list[dict[str, Any]]:
+        lines = self._log.read_text().splitlines()
+        read = [json.loads(line) for line in lines if line.startswith("{")]
+        return [line for line in read if line["event"] == "connections cut short"]
+
+    async def ask(self, head: bytes = LAST, body: bytes = b"") -> bytes:
+        async with asyncio.timeout(20):
+            reader, writer = await asyncio.open_connection("127.0.0.1", self.process.port)
+            writer.write(head + body)
+            said = await reader.read()
+            writer.close()
+        return said
+
+
+@contextlib.asynccontextmanager
+async def served(folder: Path, workers: int, descriptors: int | None = None, **more: str) -> AsyncIterator[Served]:
+    triton = await FakeTriton([Script("hello", (Say("Hello", "stop"),))]).start()
+    limit = f"ulimit -Sn {descriptors // 2}; ulimit -Hn {descriptors}; " if descriptors else ""
+    command = ("bash", "-c", f"{limit}exec {sys.executable} -m tritonic serve")
+    before = dict(os.environ)
+    os.environ.update({"TRITONIC_DISCOVERY_INTERVAL": "0.1", "TRITONIC_LOG_LEVEL": "warning", **more})
+    try:
+        log = folder / "gateway.log"
+        process = GatewayProcess("127.0.0.1", free_ports(1)[0], triton.url, log, command, workers=workers)
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    try:
+        await asyncio.to_thread(process.start)
+        await asyncio.to_thread(process.wait_live)
+        while not await asyncio.to_thread(process.has_models):
+            await asyncio.sleep(0.05)
+        yield Served(process, log)
+    finally:
+        await asyncio.to_thread(process.stop)
+        await triton.stop()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_strangers(tmp_path: Path, workers: int) -> None:
+    keys = {"TRITONIC_API_KEYS": "sk-first"}
+    async with served(tmp_path, workers, descriptors=512, **keys) as running:
+        for _ in range(20):
+            await running.ask()
+        await _pipelining(running)
+        await _smuggling(running)
+        await _bodies_without_a_key(running)
+        await _idle_strangers(running, workers)
+
+
+async def _pipelining(running: Served) -> None:
+    """A hundred thousand requests of a connection that reads nothing: memory stays, and others are answered."""
+    before = running.memory()
+    with socket.create_connection(("127.0.0.1", running.process.port)) as stranger:
+        stranger.setblocking(False)
+        left = memoryview(LIVE * 100_000)
+        longest, deadline = 0.0, time.monotonic() + 3
+        while time.monotonic() < deadline:
+            with contextlib.suppress(BlockingIOError):
+                left = left[stranger.send(left[: 1 << 20]) :]
+            started = time.monotonic()
+            assert b"200 OK" in await running.ask()
+            longest = max(longest, time.monotonic() - started)
+            await asyncio.sleep(0.02)
+        assert running.memory() - before < 8 * 2**20, "0.6 MB were measured, and 145 without the limit"
+        assert longest < 2, "on a busy machine"
+
+
+async def _smuggling(running: Served) -> None:
+    """The body of a request that offers another protocol is its body, and not another request."""
+    hidden = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    head = (
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n"
+        b"Authorization: Bearer sk-first\r\nContent-Length: %d\r\n\r\n"
+    )
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.process.port)
+    for body, status in ((hidden, b"400"), (BODY, b"200")):
+        writer.write(head % len(body))
+        await asyncio.sleep(0.1)
+        writer.write(body)
+        said = await reader.readuntil(b"\r\n\r\n")
+        assert said.split(b" ")[1] == status
+        length = int(said.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+        assert b'"live"' not in await reader.readexactly(length)
+    writer.close()
+
+
+async def _bodies_without_a_key(running: Served) -> None:
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20000000\r\n\r\n"
+    before = running.memory()
+    for said in await asyncio.gather(*(running.ask(head, b"a" * 1_000_000) for _ in range(20))):
+        assert said.startswith(b"HTTP/1.1 401 ") and b"connection: close" in said.lower()
+        assert said.count(b"HTTP/1.1 ") == 1
+    assert running.memory() - before < 16 * 2**20
+
+
+async def _idle_strangers(running: Served, workers: int) -> None:
+    """More of them than the gateway may have descriptors: honest callers are answered, and one line says so."""
+    async with contextlib.AsyncExitStack() as stack:
+        for number in range(800 * workers):
+            stranger = stack.enter_context(socket.socket())
+            stranger.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                stranger.connect(("127.0.0.1", running.process.port))
+            if number % 2:
+                with contextlib.suppress(OSError):
+                    stranger.send(b"GET / HT")
+            if number % 50 == 0:
+                await asyncio.sleep(0.02)
+        head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer sk-first\r\n"
+        honest = head + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(BODY)
+        for _ in range(10):
+            assert b"200 OK" in await running.ask(honest, BODY)
+        for each in running.processes():
+            assert each.num_fds() < 400
+        lines = running.cut_short()
+        assert 1 <= len(lines) <= workers * 2
+        assert any("gave_way" in line for line in lines) and all(line["bound"] == 256 for line in lines)
