@@ -206,6 +206,7 @@ def run(repository: Path, rounds: int, *, http: bool = True) -> list[Table]:
         source = str(find(SOURCE).fetch(folder, Silent()).folder)
         targets = {"through Triton": ("triton", f"{server.grpc_url}/{MODEL}", threads)}
         if http:
+            server.share_secret()
             front = GatewayProcess("127.0.0.1", free_ports(1)[0], server.grpc_url, folder / "gateway.log")
             front.start()
             stack.callback(front.stop)

@@ -41,6 +41,7 @@ def serving(repository: Path, model: str) -> Iterator[Serving]:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         triton = stack.enter_context(EmbeddedTriton(repository))
+        triton.share_secret()
         front = GatewayProcess("127.0.0.1", free_ports(1)[0], triton.grpc_url, folder / "gateway.log")
         front.start()
         stack.callback(front.stop)

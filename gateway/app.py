@@ -63,6 +63,7 @@ def create_app(settings: Settings | None = None, crew: Crew | None = None) -> Fa
             settings.triton_urls,
             interval=settings.discovery_interval,
             timeout=settings.request_timeout,
+            secret=settings.triton_secret.get_secret_value() if settings.triton_secret else "",
             bound=max(1, settings.model_requests // crew.size),
             described=described,
             aliases=settings.model_aliases,

@@ -8,7 +8,15 @@ from typing import Any, TypeAlias
 from gateway.admission import Admission
 from gateway.discovery import Discovery
 from gateway.endpoints import Endpoint, Model
-from gateway.errors import RETRY_AFTER, GatewayError, ModelNotFound, Overloaded, ServerGone, UnsupportedOption
+from gateway.errors import (
+    RETRY_AFTER,
+    GatewayError,
+    ModelNotFound,
+    Overloaded,
+    ProcessGone,
+    ServerGone,
+    UnsupportedOption,
+)
 from gateway.media import scaling
 from gateway.operations.chat import Chat
 from gateway.operations.complete import Complete
@@ -51,18 +59,21 @@ class Catalog:
         *,
         interval: float,
         timeout: float,
+        secret: str = "",
         bound: int = 2048,
         described: Mapping[str, Mapping[str, str]] = {},
         aliases: Mapping[str, str] = {},
     ) -> None:
         """`interval` is in seconds between two looks, `timeout` in seconds without a response (`Settings`).
 
+        `secret` opens what the endpoints restrict (`gateway.triton`).
+
         `bound` is how many requests one model may have open (`gateway.admission`).
 
         `described` are the parameters of models that do not describe themselves (`gateway.models_file`). `aliases` are
         other names of models; a model that bears such a name itself is found first.
         """
-        self.endpoints = [Endpoint(Triton(url)) for url in urls]
+        self.endpoints = [Endpoint(Triton(url, secret)) for url in urls]
         self._discovery = Discovery(self.endpoints, interval, described)
         self._timeout = timeout
         self._admission = Admission(bound)
@@ -70,7 +81,7 @@ class Catalog:
 
     def models(self) -> list[Model]:
         """One of each model that can be asked now, by name."""
-        found = {model.name: model for endpoint in self.endpoints if endpoint.up for model in endpoint.models}
+        found = {model.name: model for endpoint in self.endpoints for model in endpoint.serving}
         return [found[name] for name in sorted(found)]
 
     def get(self, name: str, operation: type | None = None) -> Model:
@@ -94,7 +105,7 @@ class Catalog:
             name = self._aliases[name]
             holders = [(e, m) for e in self.endpoints for m in e.models if m.name == name]
         shown = name[:200]
-        ready = [model for endpoint, model in holders if endpoint.up]
+        ready = [model for endpoint, model in holders if model in endpoint.serving]
         if ready:
             return min(ready, key=lambda model: model.endpoint.triton.in_flight)
         if holders or not any(endpoint.up for endpoint in self.endpoints):
@@ -140,6 +151,8 @@ class Catalog:
                 # Not where the model itself says that it is full: looking would only add to its work.
                 if isinstance(error, ServerGone | ModelNotFound):
                     model.endpoint.look_now.set()
+                if isinstance(error, ProcessGone):
+                    model.endpoint.avoid(model.config.name)
                 error = model.signature.explain(error)
                 if error.param == "structured_outputs" and isinstance(asked, Complete):
                     structure = asked.sampling.structured_outputs

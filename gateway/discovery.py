@@ -14,7 +14,8 @@ from gateway import recognition
 from gateway.endpoints import Endpoint, Model
 from gateway.errors import GatewayError, ModelTimeout
 from gateway.prompting import conversation
-from gateway.triton import IndexEntry, ModelConfig
+from gateway.triton import SECRET_HEADER, IndexEntry, ModelConfig
+from gateway.triton_failures import Restricted
 
 _DOWN_INTERVAL = 0.5
 """Seconds between two looks at a server that did not answer the last one."""
@@ -62,6 +63,11 @@ class Discovery:
             entries = await endpoint.triton.index()
             ready = [entry.name for entry in entries if entry.state == "READY"]
             configs = await asyncio.gather(*(endpoint.triton.config(name) for name in ready), return_exceptions=True)
+            if refused := next((each for each in configs if isinstance(each, Restricted)), None):
+                raise refused
+        except Restricted as error:
+            self._restricted(endpoint, str(error.__cause__ or error.message))
+            return
         except GatewayError as error:
             if isinstance(error, ModelTimeout) and endpoint.up and endpoint.triton.heard != heard:
                 return  # busy, or this gateway is: the answer to the look waits behind answers to requests
@@ -70,6 +76,8 @@ class Discovery:
                 self._log.warning("triton unreachable", url=endpoint.triton.url, reason=reason)
             endpoint.up, endpoint.trouble = False, reason
             return
+        if not endpoint.up:
+            endpoint.avoided.clear()  # its processes are new ones
         if endpoint.up and list(map(id, configs)) == list(map(id, endpoint.seen)):
             endpoint.waiting = _waiting(entries, endpoint.served_names)
             return  # nothing has changed
@@ -84,8 +92,19 @@ class Discovery:
                 endpoint.served_names[name] = model.name
         if not endpoint.up or {m.name for m in models} != {m.name for m in endpoint.models}:
             self._log.info("models", url=endpoint.triton.url, ready=sorted(m.name for m in models))
-        endpoint.models, endpoint.seen, endpoint.up = tuple(models), tuple(configs), True
+        endpoint.models, endpoint.seen, endpoint.up, endpoint.trouble = tuple(models), tuple(configs), True, ""
         endpoint.waiting = _waiting(entries, endpoint.served_names)
+
+    def _restricted(self, endpoint: Endpoint, reason: str) -> None:
+        """The server answers, and does not say what it holds."""
+        if not endpoint.up or endpoint.trouble != reason:
+            remedy = (
+                "TRITONIC_TRITON_SECRET must be the secret that this Triton was started with, "
+                f"--grpc-restricted-protocol=…:{SECRET_HEADER.removeprefix('triton-grpc-protocol-')}=SECRET"
+            )
+            self._log.warning("triton refuses to be looked at", url=endpoint.triton.url, reason=reason, remedy=remedy)
+        endpoint.up, endpoint.trouble = True, reason
+        endpoint.models, endpoint.seen, endpoint.waiting = (), (None,), {}
 
     def _describe(self, endpoint: Endpoint, config: ModelConfig, known: Mapping[str, ModelConfig]) -> Model | None:
         """Read what a model says of itself; None, with one line in the log, where that is nothing we can speak to.

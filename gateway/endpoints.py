@@ -3,12 +3,16 @@
 import asyncio
 import hashlib
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 from gateway.recognition import Signature
 from gateway.triton import ModelConfig, Stop, Triton
+
+_AVOID_SECONDS = 2.0
+"""Short, for Triton also says of processes that are merely slow that they are not healthy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,5 +64,24 @@ class Endpoint:
     """What its models were described from."""
     waiting: Mapping[str, str] = field(default_factory=dict)
     """Names that are on the server and not ready, with the reason."""
+    avoided: dict[str, float] = field(default_factory=dict)
+    """Until when models whose process was gone are not asked, in seconds of the monotonic clock."""
     served_names: dict[str, str] = field(default_factory=dict)
     """What clients call each model that was ever seen here, by Triton's name for it."""
+
+    @property
+    def serving(self) -> tuple[Model, ...]:
+        """The models that can be asked now."""
+        if not self.up:
+            return ()
+        if self.avoided:
+            now = time.monotonic()
+            self.avoided = {name: until for name, until in self.avoided.items() if until > now}
+        return tuple(m for m in self.models if m.config.name not in self.avoided) if self.avoided else self.models
+
+    def avoid(self, name: str) -> None:
+        """Ask the model `name` nothing for a moment: Triton calls it ready, and its process is dead or stopped.
+
+        Triton takes a second over each request before it says so, one after another.
+        """
+        self.avoided[name] = time.monotonic() + _AVOID_SECONDS

@@ -147,6 +147,10 @@ class ServerGone(Overloaded):
     """The server that holds the model does not answer."""
 
 
+class ProcessGone(ServerGone):
+    """The server answers, and the process in which it runs the model does not."""
+
+
 class ModelFailed(GatewayError):
     """Triton or the model failed while it worked on the request."""
 

@@ -8,11 +8,21 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, SecretStr, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from gateway import rates
 
+_SOCKET = re.compile(r"unix:/[A-Za-z0-9._:/@+=~-]{1,106}")  # as long as an address of a socket may be
 _SERVER = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 
 _HOST = re.compile(r"(?:\*\.)?[A-Za-z0-9_][A-Za-z0-9._-]*")
@@ -39,10 +49,20 @@ def _servers(urls: list[str]) -> list[str]:
     if not urls:
         raise ValueError("name one server at least")
     for url in urls:
+        if _SOCKET.fullmatch(url):
+            continue
         found = _SERVER.fullmatch(url)
         if not found or not 0 < int(found[1]) < 65536:
-            raise ValueError(f"{url!r} is not HOST:PORT; an IPv6 address stands in brackets")
+            raise ValueError(f"{url!r} is not HOST:PORT or unix:/PATH; an IPv6 address stands in brackets")
     return list(dict.fromkeys(urls))
+
+
+def _header_value(secret: SecretStr | None) -> SecretStr | None:
+    if secret is None or not secret.get_secret_value():  # compose files name every variable
+        return None
+    if not re.fullmatch(r"[!-~]{1,512}", secret.get_secret_value()):
+        raise ValueError("write up to 512 printable characters of ASCII, without spaces")
+    return secret
 
 
 def _rates(value: object) -> rates.Rates:
@@ -130,7 +150,11 @@ def _tables(value: object) -> object:
 class Settings(BaseSettings):
     """Every setting has a default that suits one machine; see `docs/operations.md`."""
 
-    model_config = SettingsConfigDict(env_prefix="TRITONIC_", extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="TRITONIC_",
+        extra="ignore",
+        hide_input_in_errors=True,  # what is wrong may be a secret with a space too many
+    )
 
     host: str = "127.0.0.1"
     """Address to listen on."""
@@ -139,7 +163,9 @@ class Settings(BaseSettings):
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     """Processes that answer at this port (`tritonic.workers`)."""
     triton_urls: Annotated[list[str], NoDecode] = ["127.0.0.1:8001"]
-    """gRPC endpoints of the Triton servers, `host:port`, separated by commas."""
+    """gRPC endpoints of the Triton servers, `host:port` or `unix:/path`, separated by commas."""
+    triton_secret: Annotated[SecretStr | None, AfterValidator(_header_value)] = None
+    """What opens the protocols that the servers restrict: `--grpc-restricted-protocol=…:tritonic=SECRET`."""
     models_file: Path | None = None
     """What is said of models that do not describe themselves, TOML (`gateway/models_file.py`)."""
     model_aliases: Annotated[dict[str, str], NoDecode] = {}

@@ -25,6 +25,9 @@ _END_SECONDS = 1.0
 _STOP_SECONDS = 5.0
 """How long a server may take to stop a request that nobody waits for."""
 
+SECRET_HEADER = "triton-grpc-protocol-tritonic"
+"""What a call bears to be let in where Triton was started with `--grpc-restricted-protocol=…:tritonic=SECRET`."""
+
 _SERVICE = "/inference.GRPCInferenceService/"
 _STREAM = f"{_SERVICE}ModelStreamInfer"
 
@@ -67,14 +70,14 @@ class ModelConfig:
 class Triton:
     """One endpoint. Create it inside a running event loop."""
 
-    def __init__(self, url: str) -> None:
-        """`url` is `host:port` of the gRPC service."""
+    def __init__(self, url: str, secret: str = "") -> None:
+        """`url` is `host:port` of the gRPC service, or `unix:/path`; `secret` opens the protocols that it restricts."""
         self.url = url
         self.in_flight = 0
         self.heard = 0
         """Messages that models have sent."""
         self._configs: dict[str, tuple[bytes, ModelConfig]] = {}
-        self._channel = Channel(url)
+        self._channel = Channel(url, [(SECRET_HEADER.encode(), secret.encode())] if secret else ())
         self._stopping: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:

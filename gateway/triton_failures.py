@@ -9,6 +9,7 @@ from gateway.errors import (
     ModelNotFound,
     ModelTimeout,
     Overloaded,
+    ProcessGone,
     QueueFull,
     RateLimited,
     ServerGone,
@@ -16,6 +17,13 @@ from gateway.errors import (
 )
 from gateway.rpc.status import Status
 
+
+class Restricted(ServerGone):
+    """Triton restricts the protocol (`--grpc-restricted-protocol`), and the call bore no or another secret."""
+
+
+_UNAVAILABLE = "The model's server is not available now."
+_RESTRICTED = "This protocol is restricted"
 _BY_CODE: dict[str, type[GatewayError]] = {
     "context_length_exceeded": ContextLengthExceeded,
     "invalid_value": InvalidRequest,
@@ -45,7 +53,9 @@ def gateway_error(status: Status | None, message: str | None) -> GatewayError:
             kind, param, message = _BY_CODE[code], name or None, sentence.strip()
     elif "unknown model" in message:
         kind = ModelNotFound  # unloaded a moment ago; Triton has no status of its own for it in a stream
-    elif "is not healthy" in message or kind is ServerGone:
+    elif "is not healthy" in message:
         # Triton's words are about sockets and processes, and no business of the caller.
-        kind, message = ServerGone, "The model's server is not available now."
+        kind, message = ProcessGone, _UNAVAILABLE
+    elif kind is ServerGone:
+        kind, message = Restricted if message.startswith(_RESTRICTED) else ServerGone, _UNAVAILABLE
     return kind(message, param=param, retry_after=RETRY_AFTER if issubclass(kind, Overloaded | RateLimited) else None)

@@ -7,13 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version as package_version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
 from tritonic.errors import TritonicError
+
+if TYPE_CHECKING:
+    from tritonic.running import Server
 
 app = typer.Typer(
     name="tritonic",
@@ -51,7 +54,22 @@ State = Annotated[
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes of the gateway. [TRITONIC_WORKERS, else 1]")]
 Triton = Annotated[
     str | None,
-    typer.Option(help="gRPC endpoint, host:port. Default: the one that runs here, else TRITONIC_TRITON_URLS."),
+    typer.Option(
+        help="gRPC endpoint, host:port or unix:/path. Default: the one that runs here, else TRITONIC_TRITON_URLS."
+    ),
+]
+
+
+TritonHttpPort = Annotated[
+    int | None,
+    _port("Open Triton's HTTP endpoint on loopback; 0: at a free port. Default: closed.", "TRITONIC_TRITON_HTTP_PORT"),
+]
+TritonGrpcPort = Annotated[
+    int | None,
+    _port(
+        "Open Triton's gRPC on loopback; 0: at a free port. Default: a socket that this user alone can reach.",
+        "TRITONIC_TRITON_GRPC_PORT",
+    ),
 ]
 
 
@@ -100,8 +118,8 @@ def up(
     workers: Workers = None,
     repository: Repository = Path("model_repository"),
     state: State = Path(".tritonic"),
-    triton_http_port: Annotated[int, _port("0: a free one.", "TRITONIC_TRITON_HTTP_PORT")] = 8000,
-    triton_grpc_port: Annotated[int, _port("0: a free one.", "TRITONIC_TRITON_GRPC_PORT")] = 8001,
+    triton_http_port: TritonHttpPort = None,
+    triton_grpc_port: TritonGrpcPort = None,
     triton_metrics_port: Annotated[int, _port("0: a free one.", "TRITONIC_TRITON_METRICS_PORT")] = 8002,
     build: Annotated[bool, typer.Option(help="Build the default models when the repository lacks them.")] = True,
     embedding: Annotated[bool, typer.Option(help="Build the default model for embeddings too.")] = True,
@@ -221,9 +239,9 @@ def shapes(context: typer.Context) -> None:
 def models(context: typer.Context, triton: Triton = None, state: State = Path(".tritonic")) -> None:
     """Show the models that a running Triton knows."""
     with _sentences():
-        from tritonic.running import endpoints
+        from tritonic.running import servers
 
-        context.obj = [triton] if triton else endpoints(state)
+        context.obj = servers(state, triton)
         if context.invoked_subcommand is None:
             from tritonic.models import show
 
@@ -242,11 +260,11 @@ def unload(context: typer.Context, name: Annotated[str, typer.Argument(help="The
     _on_all(context.obj, name, "unload", "Unloaded")
 
 
-def _on_all(urls: list[str], name: str, verb: str, done: str) -> None:
+def _on_all(servers: "list[Server]", name: str, verb: str, done: str) -> None:
     with _sentences():
         from tritonic.models import TritonModels
 
-        for url in urls:
-            with out.status(f"{verb} {name} …"), TritonModels(url) as known:
+        for server in servers:
+            with out.status(f"{verb} {name} …"), TritonModels(server.url, server.secret) as known:
                 getattr(known, verb)(name)
-            out.print(f"{done} {escape(name)} on {url}.")
+            out.print(f"{done} {escape(name)} on {server.url}.")

@@ -170,8 +170,6 @@ def _ports(host: str, port: int, state: Path) -> Iterator[Finding]:
         return
     for address, number, purpose, remedy in (
         (host, port, "the gateway", ports.another("--port", "TRITONIC_PORT")),
-        ("127.0.0.1", 8000, "Triton's HTTP endpoint", ports.another("--triton-http-port")),
-        ("127.0.0.1", 8001, "Triton's gRPC endpoint", ports.another("--triton-grpc-port")),
         ("127.0.0.1", 8002, "Triton's metrics endpoint", ports.another("--triton-metrics-port")),
     ):
         try:

@@ -1,41 +1,26 @@
 """A real Triton server on this machine's loopback, from the wheel. The Python API for tests, benchmarks and `up`."""
 
-import http.client
-import json
+import os
 import tempfile
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import psutil
-
-from tritonic import triton_log, wheel
+from tritonic import triton_address, triton_log, wheel
 from tritonic.child import Child, describe_exit
 from tritonic.errors import TritonicError
 from tritonic.logfile import LogFile
+from tritonic.models import ModelState, TritonModels
 from tritonic.ports import free_ports
+from tritonic.triton_address import SocketFolder
+from tritonic.triton_watch import TritonWatch
 
 
 class EmbeddedTritonError(TritonicError):
     """The server ended, or did not get ready in time; the message ends with the telling lines of its log."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelState:
-    """What Triton says of one model.
-
-    `state` is READY, LOADING, UNLOADING or UNAVAILABLE; `reason` says why it is not ready.
-    """
-
-    name: str
-    version: str
-    state: str
-    reason: str
 
 
 class EmbeddedTriton:
@@ -46,18 +31,22 @@ class EmbeddedTriton:
 
     Ports of 0 are replaced by free ones. The server runs in a session of its own and dies with this process, however
     this process ends. A model that does not load does not stop the others: see `models()`.
+
+    What would load code into the server, or share memory with it, wants `secret` (`triton_address.RESTRICTED`), as
+    does its list of models, so that gateways in front of it need it: see `share_secret()`.
     """
 
     name = "Triton"
-    host = "127.0.0.1"
+    host = triton_address.HOST
 
     def __init__(
         self,
         repository: str | Path,
         *,
-        http_port: int = 0,
-        grpc_port: int = 0,
+        http_port: int | None = None,
+        grpc_port: int | None = 0,
         metrics_port: int = 0,
+        secret: str | None = None,
         folder: Path | None = None,
         log_path: Path | None = None,
         backends: Sequence[Path] | None = None,
@@ -67,6 +56,8 @@ class EmbeddedTriton:
     ) -> None:
         """Prepare; nothing runs before `start()` or `with`.
 
+        A `http_port` of None keeps the HTTP endpoint closed. A `grpc_port` of None has gRPC listen at a socket in
+        `folder` that this user alone can reach. `secret` is made where none is given; "" restricts nothing.
         `folder` holds the backend directory and the log (default: a temporary folder); `log_path` puts the log
         elsewhere. `backends` are folders of Python-based backends (default: the project's). `arguments` go to
         tritonserver after ours. `ready_timeout` and `grace` (between SIGTERM and SIGKILL) are in seconds.
@@ -80,8 +71,12 @@ class EmbeddedTriton:
         self._ready_timeout = ready_timeout
         self._grace = grace
         self._child: Child | None = None
-        self._known_processes: dict[int, str] = {}
-        self.http_port, self.grpc_port, self.metrics_port = http_port, grpc_port, metrics_port
+        self._client: TritonModels | None = None
+        self._watch: TritonWatch | None = None
+        self._socket = SocketFolder(self.folder) if grpc_port is None else None
+        self.secret = triton_address.new_secret() if secret is None else secret
+        # A socket's name ends with a port too.
+        self.http_port, self.grpc_port, self.metrics_port = http_port, 1 if self._socket else grpc_port, metrics_port
 
     @property
     def log_path(self) -> Path:
@@ -90,12 +85,14 @@ class EmbeddedTriton:
 
     @property
     def grpc_url(self) -> str:
-        """`host:port` of the gRPC endpoint."""
-        return f"{self.host}:{self.grpc_port}"
+        """`host:port` of the gRPC endpoint, or `unix:/path`."""
+        return f"{self._socket.socket if self._socket else self.host}:{self.grpc_port}"
 
     @property
     def http_url(self) -> str:
-        """URL of the HTTP endpoint, without a slash at the end."""
+        """URL of the HTTP endpoint, without a slash at the end. Raises RuntimeError where it is closed."""
+        if self.http_port is None:
+            raise RuntimeError("This Triton's HTTP endpoint is closed: give it an http_port.")
         return f"http://{self.host}:{self.http_port}"
 
     @property
@@ -118,20 +115,25 @@ class EmbeddedTriton:
     def start(self) -> Self:
         """Start the server without waiting until it is ready. Raises TritonMissingError, ChildError, OSError."""
         installed = wheel.find_wheel()
-        ports = (self.http_port, self.grpc_port, self.metrics_port)
-        chosen = iter(free_ports(ports.count(0), self.host))
-        self.http_port, self.grpc_port, self.metrics_port = (port or next(chosen) for port in ports)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        chosen = iter(free_ports((self.http_port, self.grpc_port, self.metrics_port).count(0), self.host))
+        self.http_port = next(chosen) if self.http_port == 0 else self.http_port
+        self.grpc_port, self.metrics_port = self.grpc_port or next(chosen), self.metrics_port or next(chosen)
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self._socket:
+            self._socket.make()
         directory = wheel.assemble(installed, self.folder, self._backends)
         shm_prefix = f"tritonic_{uuid.uuid4().hex[:12]}_"
         argv = [
             str(installed.server),
             f"--model-repository={self.repository}",
             f"--backend-directory={directory}",
-            *(f"--{name}-address={self.host}" for name in ("http", "grpc", "metrics")),
-            f"--http-port={self.http_port}",
-            f"--grpc-port={self.grpc_port}",
-            f"--metrics-port={self.metrics_port}",
+            *triton_address.arguments(
+                self._socket.socket if self._socket else self.host,
+                self.http_port,
+                self.grpc_port,
+                self.metrics_port,
+                self.secret,
+            ),
             "--model-control-mode=explicit",
             "--load-model=*",
             "--exit-on-error=false",
@@ -149,6 +151,8 @@ class EmbeddedTriton:
                 grace=self._grace,
                 shm_prefix=shm_prefix,
             )
+        self._disconnect()
+        self._client = TritonModels(self.grpc_url, self.secret)
         return self
 
     def wait_ready(self, on_wait: Callable[[float], None] | None = None) -> None:
@@ -170,7 +174,7 @@ class EmbeddedTriton:
             if on_wait is not None:
                 on_wait(waited)
             time.sleep(0.1)
-        self._known_processes = self._model_processes()
+        self._watch = TritonWatch(self.pid, self._models)
 
     def poll(self) -> int | None:
         """The exit status (128 + signal when killed), or None while the server runs."""
@@ -182,47 +186,38 @@ class EmbeddedTriton:
 
     def is_ready(self) -> bool:
         """Whether the server takes requests now."""
-        try:
-            return self._ask("GET", "/v2/health/ready")[0] == 200
-        except OSError:
-            return False
+        return self._models.is_ready()
 
     def models(self) -> list[ModelState]:
-        """Every model of the repository and its state. Raises OSError when the server does not answer."""
-        _, body = self._ask("POST", "/v2/repository/index")
-        return [
-            ModelState(row["name"], row.get("version", ""), row.get("state", "UNAVAILABLE"), row.get("reason", ""))
-            for row in json.loads(body)
-        ]
+        """Every model of the repository and its state. Raises TritonCallError when the server does not answer."""
+        return self._models.states()
 
     def fault(self) -> str | None:
-        """Name a model whose own process is gone: Triton goes on calling it ready, and never starts it again."""
-        now = self._model_processes()
-        gone = {model for pid, model in self._known_processes.items() if pid not in now} - set(now.values())
-        self._known_processes = now
-        if not gone:
-            return None
-        try:
-            ready = {model.name for model in self.models() if model.state == "READY"}
-        except OSError:
-            return None
-        lost = sorted(gone & ready)  # what was unloaded on purpose has no process either
-        return f"lost the process of its model {', '.join(lost)}" if lost else None
+        """Say why a server that was ready and runs must be started again (`TritonWatch`); None while all is well."""
+        if self._watch is None:
+            self._watch = TritonWatch(self.pid, self._models)
+        return self._watch.fault()
 
-    def _model_processes(self) -> dict[int, str]:
-        """The processes that run models, by pid, with the model's folder."""
-        found = {}
-        with suppress(psutil.Error):
-            for process in psutil.Process(self.pid).children():
-                with suppress(psutil.Error):
-                    command = process.cmdline()
-                    if command and Path(command[0]).name == "triton_python_backend_stub":
-                        found[process.pid] = Path(command[1]).parents[1].name
-        return found
+    def share_secret(self) -> None:
+        """Put the secret into this process's environment, where a gateway that is started from here finds it."""
+        os.environ["TRITONIC_TRITON_SECRET"] = self.secret
+
+    @property
+    def _models(self) -> TritonModels:
+        if self._client is None:
+            raise RuntimeError("This Triton has not been started.")
+        return self._client
+
+    def _disconnect(self) -> None:
+        self._watch = None
+        if self._client is not None:
+            self._client.close()
+            self._client = None
 
     def stop(self) -> None:
         """Stop the server and leave no process of it. Does nothing when it does not run."""
         if self._child is not None:
+            self._disconnect()
             self._child.stop()
 
     def kill(self) -> None:
@@ -243,17 +238,6 @@ class EmbeddedTriton:
         self.stop()
         if self._temporary is not None:
             self._temporary.cleanup()
-
-    def _ask(self, method: str, path: str) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection(self.host, self.http_port, timeout=2)
-        try:
-            connection.request(method, path)
-            response = connection.getresponse()
-            return response.status, response.read()
-        except http.client.HTTPException as error:
-            raise OSError(f"Triton's answer is not HTTP: {error}") from error
-        finally:
-            connection.close()
 
     def _with_log(self, sentence: str) -> str:
         return "\n".join([sentence, *(f"  {line}" for line in self.last_words())])

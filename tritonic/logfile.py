@@ -1,7 +1,11 @@
 """The log of a child: appended to, kept small, and read from where the present run began."""
 
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
+
+from tritonic.runfile import private
 
 LARGE = 20 * 1024 * 1024
 
@@ -15,10 +19,12 @@ class LogFile:
 
     def open(self) -> IO[bytes]:
         """Open it for a new run. A large file is kept aside as `NAME.1` and a new one begun. Raises OSError."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self.path.exists() and self.path.stat().st_size > LARGE:
             self.path.replace(self.path.with_name(f"{self.path.name}.1"))
-        file = self.path.open("ab")
+        file = open(self.path, "ab", opener=private)  # noqa: SIM115
+        with suppress(OSError):
+            os.fchmod(file.fileno(), 0o600)  # models write what they like, requests among it
         self._begin = file.tell()
         return file
 

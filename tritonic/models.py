@@ -13,14 +13,36 @@ from rich.measure import Measurement
 from rich.table import Table
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from gateway.triton import SECRET_HEADER
 from tritonic.errors import TritonicError
+from tritonic.running import Server
 
 TIMEOUT = 10.0
 LOAD_TIMEOUT = 600.0
 
 
+_OPTIONS = [
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),  # a server that starts is there within moments
+    ("grpc.max_reconnect_backoff_ms", 500),
+]
+
+
 class TritonCallError(TritonicError):
     """Triton did not answer, or refused; the message says which and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelState:
+    """What Triton says of one model.
+
+    `state` is READY, LOADING, UNLOADING or UNAVAILABLE; `reason` says why it is not ready.
+    """
+
+    name: str
+    version: str
+    state: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,23 +60,44 @@ class Model:
 
 
 class TritonModels:
-    """One Triton endpoint, `host:port` of its gRPC."""
+    """One Triton endpoint over gRPC."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, secret: str = "") -> None:
+        """`url` is `host:port` or `unix:/path`; `secret` opens the protocols that the server restricts."""
         self.url = url
-        self._channel = grpc.insecure_channel(url, options=[("grpc.enable_http_proxy", 0)])
+        self._metadata = [(SECRET_HEADER, secret)] if secret else None
+        self._channel = grpc.insecure_channel(url, options=_OPTIONS)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
     def __enter__(self) -> "TritonModels":
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
         self._channel.close()
+
+    def is_ready(self, timeout: float = 2.0) -> bool:
+        """Whether the server takes requests now."""
+        try:
+            return bool(self._stub.ServerReady(service_pb2.ServerReadyRequest(), timeout=timeout).ready)
+        except grpc.RpcError:
+            return False
+
+    def asked_ready(self) -> Any:
+        """The same question, sent and not waited for: a `grpc.Future`, for which there is no deadline."""
+        return self._stub.ServerReady.future(service_pb2.ServerReadyRequest())
+
+    def states(self, timeout: float = TIMEOUT) -> list[ModelState]:
+        """Every model of the repository and its state. Raises TritonCallError."""
+        index = self._call("RepositoryIndex", service_pb2.RepositoryIndexRequest(), timeout)
+        return [ModelState(row.name, row.version, row.state or "UNAVAILABLE", row.reason) for row in index.models]
 
     def all(self) -> list[Model]:
         """Every model, by name. Raises TritonCallError."""
-        index = self._call("RepositoryIndex", service_pb2.RepositoryIndexRequest())
-        return sorted((self._describe(row) for row in index.models), key=lambda model: model.name)
+        return sorted((self._describe(state) for state in self.states()), key=lambda model: model.name)
 
     def load(self, name: str) -> None:
         """Load a model, or load it again after its files changed. Raises TritonCallError with Triton's reason."""
@@ -66,8 +109,8 @@ class TritonModels:
             raise TritonCallError(f"There is no model {name!r} in the repository of the Triton at {self.url}.")
         self._call("RepositoryModelUnload", service_pb2.RepositoryModelUnloadRequest(model_name=name), LOAD_TIMEOUT)
 
-    def _describe(self, row: Any) -> Model:
-        plain = Model(row.name, row.name, row.state or "UNAVAILABLE", row.reason)
+    def _describe(self, row: ModelState) -> Model:
+        plain = Model(row.name, row.name, row.state, row.reason)
         if row.state != "READY":
             return plain
         request = service_pb2.ModelConfigRequest(name=row.name, version=row.version)
@@ -90,20 +133,25 @@ class TritonModels:
 
     def _call(self, method: str, request: Any, timeout: float = TIMEOUT) -> Any:
         try:
-            return getattr(self._stub, method)(request, timeout=timeout)
+            return getattr(self._stub, method)(request, timeout=timeout, metadata=self._metadata)
         except grpc.RpcError as error:
+            if "This protocol is restricted" in (error.details() or ""):
+                raise TritonCallError(
+                    f"The Triton at {self.url} restricts this. TRITONIC_TRITON_SECRET must be the secret that it was "
+                    "started with, --grpc-restricted-protocol=…:tritonic=SECRET."
+                ) from None
             if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
                 raise TritonCallError(f"No Triton answers at {self.url}. Start one with `tritonic up`.") from None
             raise TritonCallError(f"The Triton at {self.url} refuses: {error.details()}") from None
 
 
-def show(urls: list[str], console: Console) -> None:
-    """Print a table of the models of every endpoint. Raises TritonCallError."""
-    for url in urls:
-        with TritonModels(url) as known:
+def show(servers: list[Server], console: Console) -> None:
+    """Print a table of the models of every server. Raises TritonCallError."""
+    for server in servers:
+        with TritonModels(server.url, server.secret) as known:
             models = known.all()
         columns = ("model", "served as", "state", "operations", "context", "precision", "backend")
-        table = Table(*columns, title=url, box=SIMPLE)
+        table = Table(*columns, title=server.url, box=SIMPLE)
         for model in models:
             state = f"[{'green' if model.state == 'READY' else 'red'}]{model.state}[/]"
             operations = ", ".join(model.operations)

@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tritonic.errors import TritonicError
@@ -62,6 +62,8 @@ class Running:
     repository: str
     gateway_url: str = ""
     triton_grpc: str = ""
+    triton_secret: str = field(default="", repr=False)
+    """What opens the protocols that this Triton restricts."""
 
 
 def read(folder: Path) -> Running | None:
@@ -92,10 +94,17 @@ def tagged(tag: str) -> list[int]:
     return found
 
 
+def private(path: str | Path, flags: int) -> int:
+    """Open a file that nobody but its owner can read: an opener for `open`."""
+    return os.open(path, flags, 0o600)
+
+
 def write(folder: Path, what: Running) -> None:
-    """Replace the file in one step. Raises OSError."""
+    """Replace the file in one step, for its owner's eyes alone. Raises OSError."""
     temporary = folder / "up.json.new"
-    temporary.write_text(json.dumps(asdict(what), indent=1) + "\n")
+    temporary.unlink(missing_ok=True)  # what is there already would keep its mode
+    with open(temporary, "x", opener=private) as file:
+        file.write(json.dumps(asdict(what), indent=1) + "\n")
     temporary.replace(folder / "up.json")
 
 
@@ -103,10 +112,12 @@ def write(folder: Path, what: Running) -> None:
 def claim(folder: Path) -> Iterator[None]:
     """Hold the folder while the block runs; the file is removed at the end.
 
+    A folder that is made is its owner's alone: what lies in it are logs, tasks, files and secrets.
+
     The lock goes with the process that holds it, however it ends. Raises AlreadyRunningError and OSError.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = os.open(folder / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = os.open(folder / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
@@ -14,12 +15,25 @@ from tritonic.errors import TritonicError
 FALLBACK = "127.0.0.1:8001"
 
 
-def endpoints(state: Path) -> list[str]:
-    """The gRPC endpoint of the Triton that runs in this folder; else those that the gateway's settings name."""
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A Triton: its gRPC endpoint, `host:port` or `unix:/path`, and what opens the protocols that it restricts."""
+
+    url: str
+    secret: str = field(default="", repr=False)
+
+
+def servers(state: Path, wanted: str | None = None) -> list[Server]:
+    """The Triton at `wanted`; else the one that runs in this folder; else those that the gateway's settings name.
+
+    The secret of the one that runs here is read from the folder, that of others from TRITONIC_TRITON_SECRET.
+    """
     here = runfile.running(state)
-    if here is not None and here.triton_grpc:
-        return [here.triton_grpc]
-    return [url.strip() for url in os.environ.get("TRITONIC_TRITON_URLS", FALLBACK).split(",") if url.strip()]
+    if here is not None and here.triton_grpc and wanted in (None, here.triton_grpc):
+        return [Server(here.triton_grpc, here.triton_secret)]
+    urls = wanted or os.environ.get("TRITONIC_TRITON_URLS", FALLBACK)
+    secret = os.environ.get("TRITONIC_TRITON_SECRET", "")
+    return [Server(url.strip(), secret) for url in urls.split(",") if url.strip()]
 
 
 @contextmanager
@@ -35,7 +49,7 @@ def newly_installed(state: Path, console: Console) -> Iterator[None]:
     finally:
         after = _configurations(Path(here.repository))
         for name in _parts_first(name for name, seen in after.items() if before.get(name) != seen):
-            _load(here.triton_grpc, name, console)
+            _load(Server(here.triton_grpc, here.triton_secret), name, console)
 
 
 def _parts_first(names: Iterable[str]) -> list[str]:
@@ -50,11 +64,11 @@ def _configurations(repository: Path) -> dict[str, tuple[int, int]]:
     return {name: (stat.st_ino, stat.st_mtime_ns) for name, stat in stats}
 
 
-def _load(url: str, name: str, console: Console) -> None:
+def _load(server: Server, name: str, console: Console) -> None:
     from tritonic.models import TritonModels
 
     try:
-        with console.status(f"Triton loads {name} …"), TritonModels(url) as known:
+        with console.status(f"Triton loads {name} …"), TritonModels(server.url, server.secret) as known:
             known.load(name)
     except TritonicError as error:
         console.print(f"[yellow]![/] {name} is installed, but could not be loaded. {escape(str(error))}")

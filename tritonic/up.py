@@ -44,8 +44,10 @@ class Plan:
     port: int = 1088
     workers: int | None = None
     """Processes of the gateway; default: as the environment says."""
-    http_port: int = 8000
-    grpc_port: int = 8001
+    http_port: int | None = None
+    """Of Triton's HTTP endpoint; None keeps it closed."""
+    grpc_port: int | None = None
+    """Of Triton's gRPC endpoint on loopback; None: a socket that this user alone can reach."""
     metrics_port: int = 8002
     defaults: Sequence[Default] = ()
     """The models to build where the repository lacks them or has old ones; the examples use the first."""
@@ -77,10 +79,12 @@ def _run(plan: Plan, console: Console, stopping: threading.Event) -> None:
             http_port=plan.http_port,
             grpc_port=plan.grpc_port,
             metrics_port=plan.metrics_port,
+            secret=told.triton_secret.get_secret_value() if told.triton_secret else None,
             folder=plan.state,
         )
         running.callback(_end, console, [triton])
         models = _start_triton(triton, console, stopping)
+        triton.share_secret()
         port = plan.port or ports.free_ports(1)[0]
         gateway = GatewayProcess(
             plan.host, port, triton.grpc_url, plan.state / "gateway.log", plan.gateway, workers=plan.workers
@@ -89,7 +93,8 @@ def _run(plan: Plan, console: Console, stopping: threading.Event) -> None:
         running.callback(_end, console, [gateway, triton])
         _start_gateway(gateway, bool(models), console, stopping)
 
-        runfile.write(plan.state, replace(note, gateway_url=gateway.url, triton_grpc=triton.grpc_url))
+        note = replace(note, gateway_url=gateway.url, triton_grpc=triton.grpc_url, triton_secret=triton.secret)
+        runfile.write(plan.state, note)
         preferred = plan.defaults[0].name if plan.defaults else None
         welcome(console, gateway.url, models, preferred, plan.state, asks_for_key=bool(told.api_keys))
         supervised = [Supervised(part, lambda line: _report(console, line)) for part in (triton, gateway)]
@@ -107,7 +112,7 @@ def _check(plan: Plan) -> Settings:
         (triton, plan.metrics_port, "Triton's metrics endpoint", ports.another("--triton-metrics-port")),
     )
     for host, port, purpose, remedy in wanted:
-        ports.check_free(host, port, purpose, remedy)
+        ports.check_free(host, port or 0, purpose, remedy)
     disk.check_room(plan.state, disk.TO_RUN, "running")
     plan.repository.mkdir(parents=True, exist_ok=True)
     return told
@@ -160,7 +165,7 @@ def _start_triton(triton: EmbeddedTriton, console: Console, stopping: threading.
 
         triton.start().wait_ready(on_wait)
     console.print(f"[green]✓[/] Triton is ready on {triton.grpc_url} ({time.monotonic() - started:.1f} s)")
-    with TritonModels(triton.grpc_url) as known:
+    with TritonModels(triton.grpc_url, triton.secret) as known:
         models = known.all()
     for model in models:
         if model.state != "READY":

@@ -102,6 +102,7 @@ def environment(wheel: Wheel, folder: Path) -> dict[str, str]:
     comes first.
     """
     env = dict(os.environ)
+    env.pop("TRITONIC_TRITON_SECRET", None)  # models need none to be asked, and what they start inherits what they have
     env["PATH"] = os.pathsep.join([str(Path(sys.prefix) / "bin"), env.get("PATH", os.defpath)])
     libraries = [str(wheel.libraries), str(folder / "lib"), env.get("LD_LIBRARY_PATH", "")]
     env["LD_LIBRARY_PATH"] = os.pathsep.join(part for part in libraries if part)

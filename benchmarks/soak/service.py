@@ -61,6 +61,7 @@ def service(repository: Path) -> Iterator[Service]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tritonic-soak-")))
         triton = stack.enter_context(EmbeddedTriton(repository))
         stack.enter_context(mock.patch.dict(os.environ, ENVIRONMENT))
+        triton.share_secret()
         front = GatewayProcess("127.0.0.1", free_ports(1)[0], triton.grpc_url, folder / "gateway.log")
         front.start()
         stack.callback(front.stop)

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from collections.abc import Sequence
 
 from gateway.rpc import headers
 from gateway.rpc.call import Call
@@ -20,13 +21,19 @@ _PROBES = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 2, "TCP_USER_T
 class Channel:
     """Connects when it is first asked, and again when the connection is gone."""
 
-    def __init__(self, url: str) -> None:
-        """`url` is `host:port`, an IPv6 address in brackets. Raises `ValueError`."""
-        host, _, port = url.rpartition(":")
-        if not host or not port.isdigit() or not 0 < int(port) < 2**16:
-            raise ValueError(f"{url!r} is not host:port")
-        self._host, self._port = host.strip("[]"), int(port)
-        self._authority = url.encode()
+    def __init__(self, url: str, metadata: Sequence[tuple[bytes, bytes]] = ()) -> None:
+        """`url` is `host:port`, an IPv6 address in brackets, or `unix:/path` of a socket. Raises `ValueError`.
+
+        `metadata` are headers that every call bears.
+        """
+        self._host, self._port, self._path = "", 0, url.removeprefix("unix:") if url.startswith("unix:/") else None
+        if self._path is None:
+            host, _, port = url.rpartition(":")
+            if not host or not port.isdigit() or not 0 < int(port) < 2**16:
+                raise ValueError(f"{url!r} is neither host:port nor unix:/path")
+            self._host, self._port = host.strip("[]"), int(port)
+        self._authority = b"localhost" if self._path else url.encode()
+        self._metadata = tuple(metadata)
         self._heads: dict[str, bytes] = {}
         self._connection: Connection | None = None
         self._connecting: asyncio.Task[Connection] | None = None
@@ -101,8 +108,11 @@ class Channel:
         transport = None
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):
-                transport, connection = await loop.create_connection(Connection, self._host, self._port)
-                _probe(transport.get_extra_info("socket"))
+                if self._path:
+                    transport, connection = await loop.create_unix_connection(Connection, self._path)
+                else:
+                    transport, connection = await loop.create_connection(Connection, self._host, self._port)
+                    _probe(transport.get_extra_info("socket"))
                 await connection.greeted()
         except BaseException as error:
             if transport:
@@ -128,6 +138,7 @@ class Channel:
                 (b"te", b"trailers"),
                 (b"content-type", b"application/grpc"),
                 (b"user-agent", b"tritonic"),
+                *self._metadata,
             )
             block = self._heads[path] = headers.block(fields)
         return block

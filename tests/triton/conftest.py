@@ -20,6 +20,7 @@ from tests.triton.prompts import QUESTIONS
 from tests.wire.serving import Gateway, serve
 from tritonic import default_model
 from tritonic.embedded import EmbeddedTriton
+from tritonic.models import TritonModels
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 120
@@ -34,15 +35,13 @@ _session = pytest_asyncio.fixture(scope="session", loop_scope="session")
 class Loader:
     """Has Triton load and unload models while it runs."""
 
-    http: httpx.AsyncClient
+    models: TritonModels
 
     async def __call__(self, name: str) -> None:
-        response = await self.http.post(f"/v2/repository/models/{name}/load", json={})
-        assert response.status_code == 200, response.text
+        await asyncio.to_thread(self.models.load, name)
 
     async def unload(self, name: str) -> None:
-        response = await self.http.post(f"/v2/repository/models/{name}/unload", json={})
-        assert response.status_code == 200, response.text
+        await asyncio.to_thread(self.models.unload, name)
 
     async def until_unloaded(self, name: str, seconds: float = 10.0) -> None:
         """Wait until Triton has ended the model's process."""
@@ -51,8 +50,8 @@ class Loader:
             async with asyncio.timeout(seconds):
                 while state != "UNAVAILABLE":
                     await asyncio.sleep(0.05)
-                    index = (await self.http.post("/v2/repository/index")).json()
-                    (state,) = (row["state"] for row in index if row["name"] == name)
+                    states = await asyncio.to_thread(self.models.states)
+                    (state,) = (model.state for model in states if model.name == name)
         except TimeoutError:
             raise AssertionError(f"{name} is still {state} after {seconds} seconds.") from None
 
@@ -98,7 +97,7 @@ def triton(repository: Path) -> Iterator[EmbeddedTriton]:
 @_session
 async def gateway(triton: EmbeddedTriton) -> AsyncIterator[Gateway]:
     """Default settings."""
-    async with serve(triton.grpc_url) as running:
+    async with serve(triton.grpc_url, triton_secret=triton.secret) as running:
         running.http.timeout = httpx.Timeout(PATIENCE)
         yield running
 
@@ -123,8 +122,8 @@ async def alone(ask: Ask) -> list[Said]:
 
 @_session
 async def load(triton: EmbeddedTriton) -> AsyncIterator[Loader]:
-    async with httpx.AsyncClient(base_url=triton.http_url, timeout=PATIENCE, trust_env=False) as http:
-        yield Loader(http)
+    with TritonModels(triton.grpc_url, triton.secret) as models:
+        yield Loader(models)
 
 
 @_session

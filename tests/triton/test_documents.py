@@ -73,7 +73,7 @@ MODELS_WITH_KEY = """curl BASE/v1/models \\
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def guarded(triton) -> AsyncIterator[Gateway]:
-    async with serve(triton.grpc_url, api_keys=[KEY], project="DecentralGPT") as running:
+    async with serve(triton.grpc_url, triton_secret=triton.secret, api_keys=[KEY], project="DecentralGPT") as running:
         yield running
 
 

@@ -80,7 +80,9 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedTriton]
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def gateway(studio: EmbeddedTriton) -> AsyncIterator[Gateway]:
-    async with serve(studio.grpc_url, model_aliases={"dall-e-3": NAME, "SuperImage": NAME}) as running:
+    async with serve(
+        studio.grpc_url, triton_secret=studio.secret, model_aliases={"dall-e-3": NAME, "SuperImage": NAME}
+    ) as running:
         running.http.timeout = httpx.Timeout(PATIENCE)
         yield running
 

@@ -26,7 +26,7 @@ async def embeddings(embedding_folder: Path, tmp_path_factory: pytest.TempPathFa
     repository = tmp_path_factory.mktemp("embeddings")
     install_copy(embedding_folder, repository, NAME)
     with EmbeddedTriton(repository) as triton:
-        async with serve(triton.grpc_url) as gateway:
+        async with serve(triton.grpc_url, triton_secret=triton.secret) as gateway:
             gateway.http.timeout = 60
             yield gateway
 

@@ -40,7 +40,7 @@ async def made(default_folder: Path, tmp_path_factory: pytest.TempPathFactory) -
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def before(made: Fragile) -> AsyncIterator[Gateway]:
     """A gateway before the fragile Triton."""
-    async with serve(made.triton.grpc_url, request_timeout=SILENCE) as running:
+    async with serve(made.triton.grpc_url, triton_secret=made.triton.secret, request_timeout=SILENCE) as running:
         running.http.timeout = httpx.Timeout(PATIENCE)
         yield running
 

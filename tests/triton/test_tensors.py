@@ -69,7 +69,7 @@ def triton(default_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     """One that no gateway speaks to, and that `test_a_true_status` may leave behind broken."""
     repository = tmp_path_factory.mktemp("plain")
     install_copy(default_folder, repository, NAME)
-    with EmbeddedTriton(repository) as running:
+    with EmbeddedTriton(repository, http_port=0) as running:
         yield running
 
 

@@ -63,7 +63,9 @@ async def served(foreign: tuple[EmbeddedTriton, Path]) -> AsyncIterator[Gateway]
     config = {"chat_template": template, "bos_token": {"content": "<s>"}, "eos_token": "</s>"}
     (repository.parent / "tokenizer_config.json").write_text(json.dumps(config))
     (repository.parent / "models.toml").write_text(MODELS)
-    async with serve(triton.grpc_url, models_file=repository.parent / "models.toml") as running:
+    async with serve(
+        triton.grpc_url, triton_secret=triton.secret, models_file=repository.parent / "models.toml"
+    ) as running:
         yield running
 
 

@@ -12,6 +12,7 @@ from gateway.settings import Settings
         ("127.0.0.1:8001", ["127.0.0.1:8001"]),
         ("[::1]:8001, triton_0.models.svc:8001", ["[::1]:8001", "triton_0.models.svc:8001"]),
         ("a:1,b:2,a:1", ["a:1", "b:2"]),
+        ("unix:/srv/tritonic/socket/grpc:1,a:1", ["unix:/srv/tritonic/socket/grpc:1", "a:1"]),
     ],
 )
 def test_addresses(written: str, urls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,9 +21,28 @@ def test_addresses(written: str, urls: list[str], monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(
-    "written", ["", " , ", "host", ":8001", "a:99999", "a:0", "http://a:1", "a b:1", "::1:8001", "a:\uff11", "a:1,b"]
+    "written",
+    ["", " , ", "host", ":8001", "a:99999", "a:0", "http://a:1", "a b:1", "::1:8001", "a:\uff11", "a:1,b"]
+    + ["unix:", "unix:a", "unix:/", "unix://a/ b", "unix:/" + "a" * 107],
 )
 def test_what_is_no_address(written: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITONIC_TRITON_URLS", written)
     with pytest.raises(ValidationError, match=r"not HOST:PORT|name one server"):
         Settings()
+
+
+def test_the_secret_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITONIC_TRITON_SECRET", "s3cr3t=:,~")
+    secret = Settings().triton_secret
+    assert secret is not None and secret.get_secret_value() == "s3cr3t=:,~"
+    assert "s3cr3t" not in repr(Settings()) + str(Settings()) + Settings().model_dump_json()
+    monkeypatch.setenv("TRITONIC_TRITON_SECRET", "")  # compose files name every variable
+    assert Settings().triton_secret is None
+
+
+@pytest.mark.parametrize("written", ["a b", "a\n", "é", "a" * 513, "\x01"])
+def test_what_is_no_secret(written: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITONIC_TRITON_SECRET", written)
+    with pytest.raises(ValidationError, match="printable characters of ASCII") as refused:
+        Settings()
+    assert "input_value" not in str(refused.value) or "**" in str(refused.value)

@@ -9,8 +9,10 @@ from importlib.metadata import version
 import pytest
 from rich.console import Console
 
+from tritonic import runfile
 from tritonic.models import Model, TritonModels, show
-from tritonic.running import endpoints
+from tritonic.runfile import Identity, Running
+from tritonic.running import Server, servers
 from tritonic.welcome import example_model, welcome
 
 CHATS = Model("b-chat", "served-b", "READY", "", ("chat", "complete"))
@@ -82,9 +84,20 @@ def test_a_picture_is_among_the_examples_where_a_model_draws(tmp_path):
 
 def test_endpoints_come_from_the_environment_when_nothing_runs_here(tmp_path, monkeypatch):
     monkeypatch.delenv("TRITONIC_TRITON_URLS", raising=False)
-    assert endpoints(tmp_path) == ["127.0.0.1:8001"]
+    monkeypatch.delenv("TRITONIC_TRITON_SECRET", raising=False)
+    assert servers(tmp_path) == [Server("127.0.0.1:8001")]
     monkeypatch.setenv("TRITONIC_TRITON_URLS", "a:1, b:2,")
-    assert endpoints(tmp_path) == ["a:1", "b:2"]
+    monkeypatch.setenv("TRITONIC_TRITON_SECRET", "s")
+    assert servers(tmp_path) == [Server("a:1", "s"), Server("b:2", "s")]
+    assert servers(tmp_path, "c:3") == [Server("c:3", "s")]
+
+
+def test_the_secret_of_the_triton_that_runs_here_is_read_from_its_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRITONIC_TRITON_SECRET", "another's")
+    runfile.write(tmp_path, Running(Identity.mine(), "tag", "/models", triton_grpc="unix:/x", triton_secret="its own"))
+    assert servers(tmp_path) == servers(tmp_path, "unix:/x") == [Server("unix:/x", "its own")]
+    assert servers(tmp_path, "c:3") == [Server("c:3", "another's")]
+    assert "its own" not in repr(servers(tmp_path))
 
 
 @pytest.mark.parametrize("command", ["up", "serve", "doctor"])
@@ -117,7 +130,7 @@ def test_names_of_models_are_whole_in_every_terminal(monkeypatch, width):
     ]
     monkeypatch.setattr(TritonModels, "all", lambda _: known)
     console = Console(file=io.StringIO(), width=width, highlight=False, soft_wrap=True)
-    show(["127.0.0.1:1"], console)
+    show([Server("127.0.0.1:1")], console)
     lines = console.file.getvalue().splitlines()
     assert any(known[0].name in line and known[0].served_name in line and "READY" in line for line in lines)
     assert any(re.match(r" *b +b +UNAVAILABLE", line) for line in lines)

@@ -24,8 +24,11 @@ def sleeper():
 
 
 def test_written_and_read_back(tmp_path):
-    note = Running(Identity.mine(), "tag", "/models", "http://127.0.0.1:1", "127.0.0.1:2")
+    note = Running(Identity.mine(), "tag", "/models", "http://127.0.0.1:1", "127.0.0.1:2", "secret")
+    (tmp_path / "up.json.new").touch(mode=0o644)  # left behind by one that was killed
     runfile.write(tmp_path, note)
+    assert (tmp_path / "up.json").stat().st_mode & 0o777 == 0o600
+    assert "secret" not in repr(note)
     assert runfile.running(tmp_path) == note
     assert [path.name for path in tmp_path.iterdir()] == ["up.json"]
 

@@ -19,8 +19,8 @@ from tritonic.up import Plan
 
 
 def plan(folder: Path, **values: int) -> Plan:
-    """A plan with free ports, but for those that are given."""
-    numbers = {"port": 0, "http_port": 0, "grpc_port": 0, "metrics_port": 0} | values
+    """A plan with free ports and closed endpoints, but for those that are given."""
+    numbers = {"port": 0, "metrics_port": 0} | values
     return Plan(repository=folder / "models", state=folder / "state", **numbers)
 
 
@@ -36,7 +36,7 @@ def test_wrong_settings_end_it_before_anything_is_started(
     tmp_path: Path, variable: str, value: str, sentence: str
 ) -> None:
     ran = subprocess.run(
-        [sys.executable, "-m", "tritonic", "up", "--port", "0", "--triton-http-port", "0"],
+        [sys.executable, "-m", "tritonic", "up", "--port", "0"],
         cwd=tmp_path,
         env=os.environ | {variable: value},
         capture_output=True,

@@ -17,14 +17,14 @@ from rich.console import Console
 
 from tritonic import runfile
 from tritonic.embedded import EmbeddedTriton
-from tritonic.models import TritonModels
+from tritonic.models import TritonCallError, TritonModels
 from tritonic.ports import free_ports
 from tritonic.running import newly_installed
 
 pytestmark = pytest.mark.triton
 
 COMMAND = [sys.executable, "-m", "tritonic"]
-PORTS = "--port 0 --triton-http-port 0 --triton-grpc-port 0 --triton-metrics-port 0"
+PORTS = "--port 0 --triton-metrics-port 0"
 UP = [*COMMAND, "up", "--no-build", *PORTS.split()]
 
 
@@ -247,12 +247,58 @@ def test_what_is_built_is_loaded_into_the_running_triton(installation):
         install(repository, "torn-part", "pass")
     assert "Triton has loaded torn-part\n! torn is installed" in console.file.getvalue()
     assert "torn is installed, but could not be loaded." in console.file.getvalue()
-    with TritonModels(installation.note.triton_grpc) as known:
+    with TritonModels(installation.note.triton_grpc, installation.note.triton_secret) as known:
         assert {model.name: model.state for model in known.all()} == {
             "fresh": "READY",
             "torn": "UNAVAILABLE",
             "torn-part": "READY",
         }
+
+
+def test_nobody_else_can_have_code_loaded(installation):
+    """No port but that of the metrics; a socket in a folder of its own; and what loads code wants the secret besides."""
+    note, server = installation.note, psutil.Process(installation.processes()["tritonserver"][0])
+    listening = [c.laddr for c in server.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+    assert [address.ip for address in listening] == ["127.0.0.1"]
+    socket = Path(note.triton_grpc.removeprefix("unix:"))
+    assert socket.is_socket() and mode(socket.parent) == 0o700
+    assert mode(installation.state) == 0o700
+    for secret in ("up.json", "gateway.log", "triton.log"):
+        assert mode(installation.state / secret) == 0o600
+    assert note.triton_secret not in installation.text()
+    assert note.triton_secret.encode() not in b"".join(path.read_bytes() for path in installation.state.glob("*.log"))
+    install(installation.folder / "model_repository", "late", "pass")
+    for wrong in ("", "another"):
+        with TritonModels(note.triton_grpc, wrong) as known, pytest.raises(TritonCallError, match="restricts this"):
+            known.load("late")
+    assert installation.run("models", "load", "late").stdout.startswith("Loaded late")
+    elsewhere = installation.run("models", "--triton", note.triton_grpc, "--state", "elsewhere")
+    assert "TRITONIC_TRITON_SECRET must be the secret" in elsewhere.stderr
+
+
+def mode(path):
+    return path.stat().st_mode & 0o777
+
+
+def test_endpoints_that_are_opened_on_purpose(tmp_path):
+    grpc_port, http_port = map(str, free_ports(2))
+    made = Installation(tmp_path, "--triton-grpc-port", grpc_port, "--triton-http-port", http_port).wait_ready()
+    try:
+        assert made.note.triton_grpc == f"127.0.0.1:{grpc_port}"
+        assert until(made.triton_reachable)
+        connection = http.client.HTTPConnection("127.0.0.1", int(http_port), timeout=5)
+        connection.request("GET", "/v2/health/ready")
+        assert connection.getresponse().read() == b""
+        connection.request("POST", "/v2/repository/index", "{}", {"Content-Type": "text/plain"})
+        refused = connection.getresponse()
+        assert (refused.status, b"restricted" in refused.read()) == (403, True)
+        connection.request("POST", "/v2/repository/index", "{}", {"tritonic-secret": made.note.triton_secret})
+        assert connection.getresponse().status == 200
+        connection.close()
+        assert made.run("models").returncode == 0
+    finally:
+        made.process.terminate()
+        assert made.process.wait(30) == 0
 
 
 def test_models_without_a_triton_is_a_sentence(tmp_path):

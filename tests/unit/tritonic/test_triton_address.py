@@ -1,0 +1,47 @@
+"""Where the embedded Triton listens, and what it is told to restrict."""
+
+import socket
+from pathlib import Path
+
+from tritonic import triton_address
+from tritonic.triton_address import SocketFolder
+
+
+def test_http_is_closed_and_what_loads_code_wants_the_secret() -> None:
+    told = triton_address.arguments("unix:/x/grpc", None, 1, 8002, "s3cret")
+    assert "--allow-http=false" in told and not [each for each in told if each.startswith("--http")]
+    assert "--allow-sagemaker=false" in told and "--allow-vertex-ai=false" in told
+    assert "--grpc-restricted-protocol=model-repository,shared-memory,trace,logging:tritonic=s3cret" in told
+    assert "--metrics-address=127.0.0.1" in told
+
+
+def test_an_http_endpoint_that_is_opened_is_restricted_too() -> None:
+    told = triton_address.arguments("127.0.0.1", 8000, 8001, 8002, "s3cret")
+    assert {"--allow-http=true", "--http-address=127.0.0.1", "--http-port=8000"} < set(told)
+    assert "--http-restricted-api=model-repository,shared-memory,trace,logging:tritonic-secret=s3cret" in told
+
+
+def test_no_two_secrets_are_alike() -> None:
+    assert len({triton_address.new_secret() for _ in range(100)}) == 100
+    assert len(triton_address.new_secret()) >= 43
+
+
+def test_a_socket_has_a_folder_that_nobody_else_can_enter(tmp_path: Path) -> None:
+    (tmp_path / "socket").mkdir(mode=0o755)
+    folder = SocketFolder(tmp_path)
+    with socket.socket(socket.AF_UNIX) as left_behind:
+        left_behind.bind(str(tmp_path / "socket" / "grpc:1"))
+    folder.make()
+    assert list((tmp_path / "socket").iterdir()) == []
+    assert (tmp_path / "socket").stat().st_mode & 0o777 == 0o700
+    assert folder.socket == f"unix:{tmp_path}/socket/grpc"
+
+
+def test_a_path_that_is_no_address_of_a_socket_is_not_taken(tmp_path: Path) -> None:
+    for name in ("long" * 30, "with,comma", "with space", "100%", "ü"):
+        folder = SocketFolder(tmp_path / name)
+        folder.make()
+        path = Path(folder.socket.removeprefix("unix:")).parent
+        assert tmp_path not in path.parents and path.stat().st_mode & 0o777 == 0o700
+        del folder
+        assert not path.exists()
