@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
 
 import grpc
 from tritonclient.grpc import service_pb2 as pb
@@ -13,30 +14,34 @@ from tests.fakes.messages import Call
 from tests.fakes.script import Close, Draw, Fail, Model, Pause, Say
 
 _BAD = grpc.StatusCode.INVALID_ARGUMENT
+_RESTRICTED = "triton-grpc-protocol-tritonic"
 
 
 class FakeTriton(rpc.GRPCInferenceServiceServicer):
     """`calls` remembers every inference; `loaded` names the models that are; `frozen` keeps it from answering
-    questions about itself. Runs on the caller's loop."""
+    questions about itself. Where there is a `secret`, it names its models to those who know it. Runs on the caller's
+    loop."""
 
-    def __init__(self, models: Iterable[Model]) -> None:
+    def __init__(self, models: Iterable[Model], socket: Path | None = None) -> None:
         self.models = {model.name: model for model in models}
         self.loaded = set(self.models)
         self.ready = True
         self.frozen = False
+        self.secret = ""
         self.calls: list[Call] = []
         self.active = 0
         self.port = 0
         self._server: grpc.aio.Server | None = None
+        self._socket = f"unix:{socket}" if socket else None
 
     @property
     def url(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return self._socket or f"127.0.0.1:{self.port}"
 
     async def start(self) -> "FakeTriton":
         self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", -1)])
         rpc.add_GRPCInferenceServiceServicer_to_server(self, self._server)
-        self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
+        self.port = self._server.add_insecure_port(self._socket or f"127.0.0.1:{self.port}")
         await self._server.start()
         return self
 
@@ -82,6 +87,9 @@ class FakeTriton(rpc.GRPCInferenceServiceServicer):
     async def RepositoryIndex(self, request, context):  # noqa: N802
         while self.frozen:
             await asyncio.sleep(0.02)
+        if self.secret and dict(context.invocation_metadata() or ()).get(_RESTRICTED) != self.secret:
+            words = f"This protocol is restricted, expecting header '{_RESTRICTED}'"
+            await context.abort(grpc.StatusCode.UNAVAILABLE, words)
         index = pb.RepositoryIndexResponse()
         for name in self.models:
             if name in self.loaded:

@@ -22,8 +22,10 @@ def test_addresses(written: str, urls: list[str], monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize(
     "written",
-    ["", " , ", "host", ":8001", "a:99999", "a:0", "http://a:1", "a b:1", "::1:8001", "a:\uff11", "a:1,b"]
-    + ["unix:", "unix:a", "unix:/", "unix://a/ b", "unix:/" + "a" * 107],
+    [
+        *("", " , ", "host", ":8001", "a:99999", "a:0", "http://a:1", "a b:1", "::1:8001", "a:\uff11", "a:1,b"),
+        *("unix:", "unix:a", "unix:/", "unix:/a b", "unix:/" + "a" * 107),
+    ],
 )
 def test_what_is_no_address(written: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITONIC_TRITON_URLS", written)
@@ -45,4 +47,4 @@ def test_what_is_no_secret(written: str, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("TRITONIC_TRITON_SECRET", written)
     with pytest.raises(ValidationError, match="printable characters of ASCII") as refused:
         Settings()
-    assert "input_value" not in str(refused.value) or "**" in str(refused.value)
+    assert "input_value" not in str(refused.value)

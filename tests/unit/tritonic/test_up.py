@@ -256,7 +256,7 @@ def test_what_is_built_is_loaded_into_the_running_triton(installation):
 
 
 def test_nobody_else_can_have_code_loaded(installation):
-    """No port but that of the metrics; a socket in a folder of its own; and what loads code wants the secret besides."""
+    """There is a port for metrics alone; what loads code wants a secret besides."""
     note, server = installation.note, psutil.Process(installation.processes()["tritonserver"][0])
     listening = [c.laddr for c in server.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
     assert [address.ip for address in listening] == ["127.0.0.1"]

@@ -4,11 +4,13 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 
+import grpc
 import pytest
 
 from tests.fakes.cable import Cable
-from tests.fakes.script import Model, Pause, Say
+from tests.fakes.script import Fail, Model, Pause, Say
 from tests.fakes.triton import FakeTriton
 from tests.wire.openai.asking import CHAT_STREAM, WAYS, chat, events, is_error, refused
 from tests.wire.serving import Gateway, serve
@@ -297,3 +299,67 @@ async def test_two_models_of_one_name() -> None:
         listing = (await gateway.http.get("/v1/models")).json()["data"]
         assert [model["id"] for model in listing] == ["hello"]
         assert (await chat(gateway)).status_code == 200
+
+
+async def test_a_server_that_listens_at_a_socket(tmp_path: Path) -> None:
+    fake = await FakeTriton([HELLO], tmp_path / "grpc:1").start()
+    try:
+        async with serve(fake.url) as gateway:
+            assert (await chat(gateway, "hello")).status_code == 200
+            await fake.stop()
+            await gateway.until("/health/ready", lambda response: response.status_code == 503)
+            unavailable(await chat(gateway, "hello"))
+            await fake.start()
+            await serves(gateway)
+    finally:
+        await fake.stop()
+
+
+async def test_a_server_that_names_its_models_to_those_who_know_its_secret() -> None:
+    async with tritons((HELLO,)) as (triton,):
+        triton.secret = "open-sesame"
+        async with serve(triton.url, triton_secret=triton.secret) as gateway:
+            assert (await chat(gateway, "hello")).status_code == 200
+            assert triton.secret not in (await gateway.http.get("/health/ready")).text
+
+
+@pytest.mark.parametrize("secret", [None, "another"])
+async def test_a_server_that_is_reached_and_names_no_models(
+    secret: str | None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with tritons((HELLO,)) as (triton,):
+        triton.secret = "open-sesame"
+        async with serve(triton.url, triton_secret=secret, wait=False, log_level="warning") as gateway:
+            reached = {"url": triton.url, "reachable": True}
+            ready = await gateway.until("/health/ready", lambda response: reached in response.json()["triton"])
+            assert (ready.status_code, ready.json()["models"]) == (503, [])
+            refused(await chat(gateway, "hello"), 404, code="model_not_found", param="model")
+            await asyncio.sleep(0.4)
+            triton.secret = ""
+            await gateway.ready()
+            assert (await chat(gateway, "hello")).status_code == 200
+    logged = capfd.readouterr()
+    lines = [line for line in (logged.out + logged.err).splitlines() if "triton refuses to be looked at" in line]
+    assert len(lines) == 1
+    assert "TRITONIC_TRITON_SECRET" in lines[0] and "This protocol is restricted" in lines[0]
+    assert "another" not in logged.out + logged.err
+
+
+async def test_a_model_whose_process_is_gone_is_not_ready() -> None:
+    """Triton goes on calling it ready."""
+    lost = Model("hello", (Fail("Stub process 'hello_0_0' is not healthy.", grpc.StatusCode.INTERNAL),))
+    async with tritons((lost, Model("other"))) as (triton,), serve(triton.url) as gateway:
+        unavailable(await chat(gateway, "hello"))
+        asked = len(triton.calls)
+        assert (await gateway.http.get("/health/ready")).json()["models"] == ["other"]
+        unavailable(await chat(gateway, "hello"))
+        assert len(triton.calls) == asked, "the model was asked again at once"
+        triton.models["hello"] = HELLO
+        await serves(gateway)
+
+
+async def test_the_last_model_whose_process_is_gone() -> None:
+    lost = Model("hello", (Fail("Stub process 'hello_0_0' is not healthy.", grpc.StatusCode.INTERNAL),))
+    async with tritons((lost,)) as (triton,), serve(triton.url) as gateway:
+        unavailable(await chat(gateway, "hello"))
+        assert (await gateway.http.get("/health/ready")).status_code == 503
