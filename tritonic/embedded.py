@@ -174,7 +174,6 @@ class EmbeddedTriton:
             if on_wait is not None:
                 on_wait(waited)
             time.sleep(0.1)
-        self._watch = TritonWatch(self.pid, self._models)
 
     def poll(self) -> int | None:
         """The exit status (128 + signal when killed), or None while the server runs."""
@@ -186,7 +185,10 @@ class EmbeddedTriton:
 
     def is_ready(self) -> bool:
         """Whether the server takes requests now."""
-        return self._models.is_ready()
+        ready = self._models.is_ready()
+        if ready and self._watch is None:
+            self._watch = TritonWatch(self.pid, self._models)  # from now on what is lost is known
+        return ready
 
     def models(self) -> list[ModelState]:
         """Every model of the repository and its state. Raises TritonCallError when the server does not answer."""
@@ -194,9 +196,7 @@ class EmbeddedTriton:
 
     def fault(self) -> str | None:
         """Say why a server that was ready and runs must be started again (`TritonWatch`); None while all is well."""
-        if self._watch is None:
-            self._watch = TritonWatch(self.pid, self._models)
-        return self._watch.fault()
+        return self._watch.fault() if self._watch is not None else None
 
     def share_secret(self) -> None:
         """Put the secret into this process's environment, where a gateway that is started from here finds it."""

@@ -55,11 +55,14 @@ class Fragile:
             stopping.set()
             await supervising
 
-    def kill_process_of_model(self) -> None:
-        """SIGKILL to the process in which the model runs."""
+    def process_of_model(self) -> int:
+        """The process in which the model runs."""
         for pid in self.triton.child.processes():
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
             if words[0].endswith(b"triton_python_backend_stub") and NAME.encode() in words[1]:
-                os.kill(pid, signal.SIGKILL)
-                return
+                return pid
         raise AssertionError("the model has no process")
+
+    def kill_process_of_model(self) -> None:
+        """SIGKILL to it."""
+        os.kill(self.process_of_model(), signal.SIGKILL)

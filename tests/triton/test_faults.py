@@ -1,7 +1,9 @@
 """What clients see when the server or a model fails under them."""
 
 import asyncio
+import os
 import random
+import signal
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,6 +18,7 @@ from tests.triton.conftest import PATIENCE
 from tests.triton.fragile import BROKEN, Fragile
 from tests.wire.openai.asking import is_error, refused
 from tests.wire.serving import Gateway, serve
+from tritonic import triton_watch
 
 pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
 
@@ -152,3 +155,52 @@ async def test_a_killed_model_that_nobody_looks_after(fragile: Fragile, before: 
     for body in (QUESTION, streamed(QUESTION)):
         response = await before.http.post(path(body), json=body)
         assert response.json()["error"]["code"] == ("model_failed" if response.status_code == 502 else "overloaded")
+
+
+async def until_served(gateway: Gateway, seconds: float = 60.0) -> list[float]:
+    """Ask until there is an answer; meanwhile callers are told to come back. How long each of them waited."""
+    waited = []
+    async with asyncio.timeout(seconds):
+        while True:
+            began = time.monotonic()
+            response = await gateway.http.post(path(QUESTION), json=QUESTION)
+            waited.append(time.monotonic() - began)
+            if response.status_code == 200:
+                return waited
+            assert response.status_code in (503, 504), response.text
+            assert response.status_code == 504 or int(response.headers["retry-after"]) >= 1
+            await asyncio.sleep(0.1)
+
+
+async def test_a_server_that_stands_still(fragile: Fragile, before: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not dead, and answers nothing: the gateway is not ready, and whoever looks after it starts it again."""
+    monkeypatch.setattr(triton_watch, "SILENT_LOOKS", 8)
+    async with fragile.supervised() as reported:
+        os.kill(fragile.triton.pid, signal.SIGSTOP)
+        await before.until("/health/ready", lambda response: response.status_code == 503, 8)
+        await refused_as_unavailable(before, QUESTION)
+        await before.until("/health/ready", lambda response: response.status_code == 200, 60)
+        await until_served(before)
+    assert reported[0] == "Triton has not answered for 8 s; it is ended and started again."
+
+
+async def test_a_model_that_stands_still(fragile: Fragile, before: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triton_watch, "STOPPED_LOOKS", 4)
+    async with fragile.supervised() as reported:
+        os.kill(fragile.process_of_model(), signal.SIGSTOP)
+        await until_served(before)
+    assert reported[0] == f"Triton has a model whose process is stopped, {NAME}; it is ended and started again."
+
+
+async def test_a_model_that_stood_still_and_goes_on(fragile: Fragile, before: Gateway) -> None:
+    """Triton aborts at the next request (2.51)."""
+    process = fragile.process_of_model()
+    async with fragile.supervised() as reported:
+        os.kill(process, signal.SIGSTOP)
+        stuck = [asyncio.ensure_future(before.http.post(path(QUESTION), json=QUESTION)) for _ in range(4)]
+        for response in await asyncio.gather(*stuck):
+            assert response.status_code in (503, 504), response.text
+        assert (await before.http.get("/health/ready")).status_code == 503
+        os.kill(process, signal.SIGCONT)
+        await until_served(before)
+    assert f"lost the process of its model {NAME}" in reported[0] or ABORTED in reported[0]
