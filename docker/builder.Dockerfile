@@ -2,7 +2,7 @@
 FROM python:3.11-slim
 WORKDIR /src
 RUN useradd --uid 10001 --create-home --shell /usr/sbin/nologin tritonic && \
-    install --directory --owner=tritonic /models /scratch
+    install --directory --owner=tritonic /models /scratch /secret
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY gateway gateway
 COPY builders builders
@@ -10,7 +10,7 @@ COPY backends backends
 COPY tritonic tritonic
 RUN pip install --no-cache-dir --disable-pip-version-check '.[build]' -c constraints.txt
 # A new volume takes over the owner of the folder that it is mounted on.
-VOLUME /models
+VOLUME /models /secret
 USER tritonic
 WORKDIR /scratch
 ENTRYPOINT ["tritonic"]

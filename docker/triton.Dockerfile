@@ -13,8 +13,9 @@ RUN for model in /opt/tritonic/backends/*/model.py; do \
     done
 # The backends import one another's modules by their package.
 ENV PYTHONPATH=/opt/tritonic
+COPY --chmod=755 docker/triton-start docker/triton-health /usr/local/bin/
 # The image brings this user along.
 USER triton-server
-EXPOSE 8000 8001 8002
-CMD ["tritonserver", "--model-repository=/models/repository", "--model-control-mode=explicit", "--load-model=*", \
-     "--exit-on-error=false", "--strict-readiness=false", "--exit-timeout-secs=30"]
+# gRPC and metrics; HTTP is closed.
+EXPOSE 8001 8002
+CMD ["triton-start"]
