@@ -8,7 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from backends.serving import scans
 from backends.serving.errors import InvalidValue
+from backends.serving.worker import WORKER
 
 MAX_PIXELS = 50_000_000
 """More than a telephone's camera makes; in RGBA they take 200 MB."""
@@ -61,7 +63,36 @@ def read_picture(data: bytes, name: str = "image") -> Picture:
     Raises `InvalidValue` for the input `name` where it is none, broken, cut off, or larger than `MAX_PIXELS` and
     `MAX_SIDE` allow.
     """
-    return _picture(_opened(data, name))
+    found, body = WORKER.call(
+        "backends.diffusion.pictures:decoded", data, param=name, largest=4 * MAX_PIXELS, name=name
+    )
+    width, height, alpha = found.get("width"), found.get("height"), found.get("alpha")
+    if not isinstance(width, int) or not isinstance(height, int) or len(body) != width * height * (4 if alpha else 3):
+        raise InvalidValue("This picture cannot be decoded.", name)
+    pixels = np.frombuffer(body, np.uint8, width * height * 3).reshape(height, width, 3)
+    if not alpha:
+        return Picture(pixels)
+    opacity = np.frombuffer(body, np.uint8, offset=width * height * 3).reshape(height, width)
+    return Picture(pixels, 1 - opacity.astype(np.float32) / 255)
+
+
+def decoded(data: bytes, *, name: str) -> tuple[dict[str, Any], bytes]:
+    """Decode a picture here and now: its width and height, and uint8[height, width, 3].
+
+    With `alpha`, uint8[height, width] follows. Raises `InvalidValue` as `read_picture` does, which calls this in a
+    process of its own.
+    """
+    scans.check(data, name)
+    image = _opened(data, name)
+    if image.mode in _DEEP:
+        # Pillow would cut such values off at 255.
+        image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
+    head = {"width": image.width, "height": image.height, "alpha": False}
+    if not image.has_transparency_data:
+        return head, np.asarray(image.convert("RGB")).tobytes()
+    both = np.asarray(image.convert("RGBA"))
+    pixels, alpha = both[..., :3].tobytes(), both[..., 3]
+    return (head, pixels) if (alpha == 255).all() else (head | {"alpha": True}, pixels + alpha.tobytes())
 
 
 def read_mask(data: bytes, size: tuple[int, int], name: str = "mask") -> Floats:
@@ -70,12 +101,11 @@ def read_mask(data: bytes, size: tuple[int, int], name: str = "mask") -> Floats:
     These are the transparent parts; and the white ones of a file without any transparency, grey being in between.
     Raises `InvalidValue` for the input `name` as `read_picture` does, and where the mask has another size.
     """
-    image = _opened(data, name)
-    if image.size != size:
+    picture = read_picture(data, name)
+    if picture.size != size:
         raise InvalidValue(
-            f"The mask has {image.width} x {image.height} pixels, and its picture {size[0]} x {size[1]}.", name
+            f"The mask has {picture.size[0]} x {picture.size[1]} pixels, and its picture {size[0]} x {size[1]}.", name
         )
-    picture = _picture(image)
     if picture.transparency is not None:
         return picture.transparency
     return np.asarray(Image.fromarray(picture.pixels).convert("L"), np.float32) / np.float32(255)
@@ -161,14 +191,12 @@ def _opened(data: bytes, name: str) -> Image.Image:
 
 
 def _picture(image: Image.Image) -> Picture:
-    if image.mode in _DEEP:
-        # Pillow would cut such values off at 255.
-        image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
-    if not image.has_transparency_data:
-        return Picture(np.asarray(image.convert("RGB")))
-    both = np.asarray(image.convert("RGBA"))
-    pixels, alpha = np.ascontiguousarray(both[..., :3]), both[..., 3]
-    return Picture(pixels, None if (alpha == 255).all() else 1 - alpha.astype(np.float32) / 255)
+    """A picture of ours in RGBA."""
+    both = np.asarray(image)
+    alpha = both[..., 3]
+    return Picture(
+        np.ascontiguousarray(both[..., :3]), None if (alpha == 255).all() else 1 - alpha.astype(np.float32) / 255
+    )
 
 
 def _said(error: Exception) -> str:

@@ -199,6 +199,7 @@ def test_previews_and_formats(ask: Asking) -> None:
         ({"num_images": 11}, r"\[invalid_value:num_images\]"),
         ({"prompt": "cat " * 50_000}, r"\[context_length_exceeded:prompt\]"),
         ({"image": [b"no picture"]}, r"\[invalid_value:image\]"),
+        ({"image": [b"\xff\xd8" + b"\xff\xda\0\2" * 101]}, r"\[invalid_value:image\] .*more than the 100 scans"),
         ({"strength": 0.5}, r"\[invalid_value:strength\]"),
         ({"output_format": "tiff"}, r"\[invalid_value:output_format\]"),
     ],

@@ -4,11 +4,14 @@ import base64
 import binascii
 import hashlib
 import io
+from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from backends.serving import scans
 from backends.serving.errors import InvalidValue
+from backends.serving.worker import WORKER
 
 MAX_BYTES = 64 << 20
 MAX_PIXELS = 64_000_000
@@ -33,48 +36,103 @@ _FLOATS = ("F",)
 _DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
+_MOST_SIZES = 4096
+_sizes: dict[bytes, tuple[int, int]] = {}
+"""By digest, of pictures that came lately: those of a chat come again with every turn."""
+
+
 class Picture:
     """An encoded picture, whose header has been read and whose pixels have not."""
 
     def __init__(self, encoded: bytes, number: int) -> None:
         """`encoded` is a file in base64; `number`, from 1 on, is how errors call it. Raises `InvalidValue`."""
+        self._encoded = encoded
         self._number = number
-        try:
-            # Line breaks are allowed, as in mail; anything else outside the alphabet is not.
-            file = base64.b64decode(encoded.translate(None, b" \r\n\t"), validate=True)
-        except (binascii.Error, ValueError):
-            raise self._refused("is not base64") from None
-        if len(file) > MAX_BYTES:
-            raise self._refused(f"has {len(file)} bytes; at most {MAX_BYTES} are taken")
-        self.digest = hashlib.sha256(file).digest()
-        try:
-            self._image: Image.Image = Image.open(io.BytesIO(file), formats=FORMATS)
-            # Formats have `getexif` of their own, and that of PNG decodes the pixels. TIFF is turned by its decoder.
-            tags = Image.Image.getexif(self._image)
-            self._orientation = 1 if self._image.format == "TIFF" else tags.get(_EXIF_ORIENTATION, 1)
-        except UnidentifiedImageError:
-            raise self._refused(f"is none of {', '.join(FORMATS)}") from None
-        except Exception as error:  # decoders raise whatever they come across in a broken file
-            raise self._refused(f"cannot be read: {_said(error)}") from None
-        width, height = self._image.size
-        if width * height > MAX_PIXELS:
-            raise self._refused(f"has {width} x {height} pixels; at most {MAX_PIXELS} are taken")
-        self.size = (height, width) if self._orientation in _SIDEWAYS else (width, height)
+        self.digest = hashlib.sha256(encoded).digest()
+        self.size = _sizes.get(self.digest) or self._sides(self._call("measured", 0)[0])
         """Width and height as it is to be looked at."""
+
+        if len(_sizes) >= _MOST_SIZES:
+            _sizes.clear()
+        _sizes[self.digest] = self.size
 
     def rgb(self) -> Image.Image:
         """Decode it: upright, the first frame, transparent parts on white. Raises `InvalidValue`; call it once."""
-        try:
-            self._image.seek(0)
-            turn = _UPRIGHT.get(self._orientation)
-            return _to_rgb(self._image if turn is None else self._image.transpose(turn))
-        except Exception as error:  # decoders raise whatever they come across in a broken file
-            raise self._refused(f"cannot be decoded: {_said(error)}") from None
-        finally:
-            self._image.close()
+        found, body = self._call("shown", 3 * MAX_PIXELS)
+        self._encoded = b""
+        if self._sides(found) != self.size or len(body) != 3 * self.size[0] * self.size[1]:
+            raise self._refused()
+        return Image.frombuffer("RGB", self.size, body, "raw", "RGB", 0, 1)
 
-    def _refused(self, why: str) -> InvalidValue:
-        return InvalidValue(f"Picture {self._number} {why}.", "image")
+    def _call(self, function: str, largest: int) -> tuple[dict[str, object], bytearray]:
+        """Have one of the functions below called in a process of its own."""
+        return WORKER.call(
+            f"{__name__}:{function}",
+            self._encoded,
+            param="image",
+            largest=largest,
+            number=self._number,
+            max_bytes=MAX_BYTES,
+            max_pixels=MAX_PIXELS,
+        )
+
+    def _sides(self, found: dict[str, object]) -> tuple[int, int]:
+        width, height = found.get("width"), found.get("height")
+        if not isinstance(width, int) or not isinstance(height, int) or not 0 < width * height <= MAX_PIXELS:
+            raise self._refused()
+        return width, height
+
+    def _refused(self) -> InvalidValue:
+        return _refused(self._number, "cannot be decoded")
+
+
+def measured(encoded: bytes, *, number: int, max_bytes: int, max_pixels: int) -> tuple[dict[str, Any], bytes]:
+    """Read the header of a picture: its width and height as it is to be looked at. Raises `InvalidValue`."""
+    image, orientation = _opened(encoded, number, max_bytes, max_pixels)
+    width, height = image.size
+    width, height = (height, width) if orientation in _SIDEWAYS else (width, height)
+    return {"width": width, "height": height}, b""
+
+
+def shown(encoded: bytes, *, number: int, max_bytes: int, max_pixels: int) -> tuple[dict[str, Any], bytes]:
+    """Decode a picture: its width and height, and uint8[height, width, 3]. Raises `InvalidValue`."""
+    image, orientation = _opened(encoded, number, max_bytes, max_pixels)
+    try:
+        image.seek(0)
+        turn = _UPRIGHT.get(orientation)
+        found = _to_rgb(image if turn is None else image.transpose(turn))
+    except Exception as error:  # decoders raise whatever they come across in a broken file
+        raise _refused(number, f"cannot be decoded: {_said(error)}") from None
+    return {"width": found.width, "height": found.height}, found.tobytes()
+
+
+def _opened(encoded: bytes, number: int, max_bytes: int, max_pixels: int) -> tuple[Image.Image, int]:
+    """A picture and its orientation, its pixels not yet decoded."""
+    try:
+        # Line breaks are allowed, as in mail; anything else outside the alphabet is not.
+        file = base64.b64decode(encoded.translate(None, b" \r\n\t"), validate=True)
+    except (binascii.Error, ValueError):
+        raise _refused(number, "is not base64") from None
+    if len(file) > max_bytes:
+        raise _refused(number, f"has {len(file)} bytes; at most {max_bytes} are taken")
+    scans.check(file, "image")
+    try:
+        image: Image.Image = Image.open(io.BytesIO(file), formats=FORMATS)
+        # Formats have `getexif` of their own, and that of PNG decodes the pixels. TIFF is turned by its decoder.
+        tags = Image.Image.getexif(image)
+        orientation = 1 if image.format == "TIFF" else tags.get(_EXIF_ORIENTATION, 1)
+    except UnidentifiedImageError:
+        raise _refused(number, f"is none of {', '.join(FORMATS)}") from None
+    except Exception as error:  # decoders raise whatever they come across in a broken file
+        raise _refused(number, f"cannot be read: {_said(error)}") from None
+    width, height = image.size
+    if width * height > max_pixels:
+        raise _refused(number, f"has {width} x {height} pixels; at most {max_pixels} are taken")
+    return image, orientation
+
+
+def _refused(number: int, why: str) -> InvalidValue:
+    return InvalidValue(f"Picture {number} {why}.", "image")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

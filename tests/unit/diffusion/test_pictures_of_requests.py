@@ -293,3 +293,16 @@ def test_quality_costs_bytes(output_format):
     random = np.random.default_rng(3).integers(0, 256, (60, 80, 3)).astype(np.uint8)
     sizes = [len(encode(random, output_format, quality)) for quality in (0, 30, 60, 100)]
     assert sizes == sorted(set(sizes))
+
+
+def scanned(scans: int) -> bytes:
+    """A progressive JPEG whose last scan comes again and again."""
+    data = saved(Image.new("L", (64, 64), 128), "JPEG", progressive=True)
+    again = data[data.rfind(b"\xff\xc4", 0, data.rfind(b"\xff\xda")) : -2]
+    return data[:-2] + again * (scans - data.count(b"\xff\xda")) + data[-2:]
+
+
+def test_a_jpeg_with_thousands_of_scans_is_not_decoded():
+    assert read_picture(scanned(100)).size == (64, 64)
+    for count in (101, 6000):
+        assert "more than the 100 scans" in refused(scanned(count))
