@@ -224,22 +224,30 @@ class Settings(BaseSettings):
     """Largest picture, document or sound that a request refers to or holds, unpacked from base64 or gzip."""
     media_request_max_bytes: Annotated[int, Field(gt=0)] = 64 * 1024 * 1024
     """The same, of all that one request refers to and holds."""
+    media_held_bytes: Annotated[int, Field(gt=0)] = 512 * 1024 * 1024
+    """The same, of all requests whose references are being fetched and read, shared fairly among callers."""
     media_request_timeout: Annotated[float, Field(gt=0)] = 60.0
     """Seconds that fetching and reading all that one request refers to may take."""
     media_concurrency: Annotated[int, Field(gt=0)] = 8
-    """URLs that are fetched at a time."""
+    """URLs that are fetched at a time, shared fairly among callers."""
     media_allow_private: bool = False
     """Whether callers' URLs may lead to loopback and private addresses. They reach what the gateway can reach."""
     media_allowed_hosts: Annotated[list[str], NoDecode] = []
     """Hosts that may be private all the same, separated by commas: names or addresses, as URLs have them."""
     picture_max_pixels: Annotated[int, Field(gt=0)] = 50_000_000
     """Width × height of the largest picture."""  # noqa: RUF001
-    document_workers: Annotated[int, Field(gt=0)] = 2
-    """Documents and sounds that are read at a time, each in a process of its own."""
+    picture_request_max_pixels: Annotated[int, Field(gt=0)] = 200_000_000
+    """The same, of all pictures of one request together."""
+    picture_workers: Annotated[int, Field(gt=0)] = 4
+    """Pictures that are looked at at a time, each in a process of its own; shared fairly among callers."""
+    picture_timeout: Annotated[float, Field(gt=0)] = 5.0
+    """Seconds of a core that looking at a picture may take; by the clock twice as many."""
+    document_workers: Annotated[int, Field(gt=0)] = 4
+    """Documents and sounds that are read at a time, each in a process of its own; shared fairly among callers."""
     document_timeout: Annotated[float, Field(gt=0)] = 20.0
-    """Seconds that reading a document or a sound may take."""
+    """Seconds of a core that reading a document or a sound may take; by the clock twice as many."""
     document_memory_bytes: Annotated[int, Field(ge=256 * 1024 * 1024)] = 1024 * 1024 * 1024
-    """Address space of a process that reads one."""
+    """Address space of a process that looks at a picture or reads a document or a sound, besides its libraries."""
     document_max_characters: Annotated[int, Field(gt=0)] = 1_000_000
     """Longest text of a document."""
     sound_max_seconds: Annotated[float, Field(gt=0)] = 1800.0

@@ -1,50 +1,141 @@
-"""Bytes that travel in the request itself: data URLs (RFC 2397) and base64."""
+"""Bytes that travel in the request itself: data URLs (RFC 2397) and base64.
 
-import base64
+What is unpacked here is unpacked piece by piece, and others have their turn in between; nothing holds the loop for more
+than some milliseconds, or takes more memory than it comes to.
+"""
+
+import asyncio
 import binascii
 import re
-from urllib.parse import unquote_to_bytes
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 
 from gateway.media.unusable import Unusable
 
-_NO_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
+_LONGEST_HEAD = 1024
+"""Characters of a data URL before its comma."""
+_PIECE = 256 * 1024
+_ESCAPE = re.compile(rb"%(?=[0-9A-Fa-f]{2})")
+_NO_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_SPACES = b" \t\n\r\v\f"
+_ALPHABET = bytes.maketrans(b"-_", b"+/")
 
 
-def from_data_url(url: str, *, limit: int) -> tuple[bytes, str]:
-    """Return the bytes of a data URL and the media type it declares (`text/plain` if none). Raises `Unusable`."""
-    head, comma, payload = url.partition(",")
-    if not comma:
+@dataclass(frozen=True, slots=True)
+class Text:
+    """What is to be unpacked: `text` from the character `start` on. `base64`: it is not percent-encoding."""
+
+    text: str
+    start: int
+    base64: bool
+
+    def is_escaped(self) -> bool:
+        """Whether there are escapes of URLs in it: to read many takes long."""
+        return self.text.find("%", self.start) >= 0
+
+    def encoded(self) -> bytes:
+        """Return it as bytes. Raises `Unusable`."""
+        try:
+            return self.text[self.start :].encode("ascii" if self.base64 else "utf-8")
+        except UnicodeEncodeError:
+            raise _invalid() if self.base64 else Unusable("its text is not valid Unicode") from None
+
+
+def data_url(url: str, *, limit: int) -> tuple[Text, str]:
+    """Return what is to be unpacked of a data URL, and the media type it declares (`text/plain` if none).
+
+    Raises `Unusable`, also where it would come to more than `limit` bytes.
+    """
+    comma = url.find(",", 0, _LONGEST_HEAD)
+    if comma < 0:
+        if len(url) > _LONGEST_HEAD:
+            raise Unusable(f"what stands before the comma of its data URL has more than {_LONGEST_HEAD} characters")
         raise Unusable("a data URL reads 'data:<media type>;base64,<data>'; the comma is missing")
-    media_type, *parameters = head[len("data:") :].split(";")
+    media_type, *parameters = url[len("data:") : comma].split(";")
+    declared = media_type.strip().lower() or "text/plain"
     if any(parameter.strip().lower() == "base64" for parameter in parameters):
-        data = from_base64(payload, limit=limit)
-    else:
-        data = unquote_to_bytes(payload)
-        if len(data) > limit:
+        return base64_text(url, start=comma + 1, limit=limit), declared
+    if len(url) - comma - 1 > 3 * limit:  # were all of it escapes
+        raise too_large(limit)
+    return Text(url, comma + 1, base64=False), declared
+
+
+def base64_text(text: str, *, limit: int, start: int = 0) -> Text:
+    """Return what is to be unpacked of base64. Raises `Unusable` where it would come to more than `limit` bytes."""
+    if (len(text) - start) // 4 * 3 > limit + limit // 32:  # lines and padding add a little
+        raise too_large(limit)
+    return Text(text, start, base64=True)
+
+
+async def unpacked(what: Text, *, limit: int) -> bytes:
+    """Return what a text without escapes stands for, at most `limit` bytes. Raises `Unusable`."""
+    parts, size = [], 0
+    async for part in _in_turns(decoded(what) if what.base64 else _plain(what)):
+        size += len(part)
+        if size > limit:
             raise too_large(limit)
-    return data, media_type.strip().lower() or "text/plain"
+        parts.append(part)
+    return b"".join(parts)
 
 
-def from_base64(text: str, *, limit: int) -> bytes:
-    """Return what base64 stands for, in either alphabet, with or without padding and line breaks. Raises `Unusable`."""
-    if len(text) // 4 * 3 > limit + limit // 32:  # before anything is copied; lines and padding add a little
-        raise too_large(limit)
-    text = "".join(text.split())
-    if "%" in text and not _NO_ESCAPE.search(text):
-        # Escapes of URLs are quoted-printable under another sign, of which the standard library has a reader in C: its
-        # reader of URLs would keep all other threads waiting for seconds.
-        quoted = text.rstrip("=").replace("%", "=").encode("ascii", "replace")
-        text = "".join(binascii.a2b_qp(quoted).decode("latin-1").split())
-    text = text.rstrip("=").replace("-", "+").replace("_", "/")
-    try:
-        data = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
-    except (binascii.Error, ValueError):
-        raise Unusable("its data is not valid base64") from None
-    if len(data) > limit:
-        raise too_large(limit)
-    return data
+def decoded(what: Text) -> Iterator[bytes]:
+    """Yield what base64 stands for, in either alphabet, with or without padding and line breaks. Raises `Unusable`."""
+    rest, ended = b"", False
+    for at in range(what.start, len(what.text), _PIECE):
+        try:
+            piece = what.text[at : at + _PIECE].encode("ascii")
+        except UnicodeEncodeError:
+            raise _invalid() from None
+        piece = rest + piece.translate(_ALPHABET, _SPACES)
+        if b"=" in piece or ended:  # only at the end
+            body = piece.rstrip(b"=")
+            if b"=" in body or (ended and body):
+                raise _invalid()
+            ended, piece = ended or len(body) < len(piece), body
+            rest, piece = piece[len(piece) // 4 * 4 :], piece[: len(piece) // 4 * 4]
+            if rest:  # what is left may not be added to any more
+                yield _binary(piece)
+                piece, rest = rest + b"=" * (-len(rest) % 4), b""
+        else:
+            rest, piece = piece[len(piece) // 4 * 4 :], piece[: len(piece) // 4 * 4]
+        yield _binary(piece)
+    if rest:
+        yield _binary(rest + b"=" * (-len(rest) % 4))
+
+
+def unescaped(data: bytes) -> bytes:
+    """Return bytes with the escapes of URLs read; what is no escape stays as it is."""
+    # They are quoted-printable under another sign, of which the standard library has a reader in C.
+    data = data.replace(b"=", b"=3D")
+    return binascii.a2b_qp(_ESCAPE.sub(b"=", data) if _NO_ESCAPE.search(data) else data.replace(b"%", b"="))
 
 
 def too_large(limit: int) -> Unusable:
     """What to raise about more than `limit` bytes."""
     return Unusable(f"it is larger than this service takes, {limit} bytes")
+
+
+def _binary(piece: bytes) -> bytes:
+    try:
+        return binascii.a2b_base64(piece, strict_mode=True)
+    except binascii.Error:
+        raise _invalid() from None
+
+
+def _plain(what: Text) -> Iterator[bytes]:
+    try:
+        for at in range(what.start, len(what.text), _PIECE):
+            yield what.text[at : at + _PIECE].encode()
+    except UnicodeEncodeError:
+        raise Unusable("its text is not valid Unicode") from None
+
+
+async def _in_turns(parts: Iterator[bytes]) -> AsyncIterator[bytes]:
+    for number, part in enumerate(parts):
+        if number:
+            await asyncio.sleep(0)
+        yield part
+
+
+def _invalid() -> Unusable:
+    return Unusable("its data is not valid base64")

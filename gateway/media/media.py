@@ -1,24 +1,25 @@
 """What callers refer to, as bytes that were looked at, or as text."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Literal, TypeAlias, TypeVar
 
 from gateway.errors import RETRY_AFTER, InvalidRequest, Overloaded
-from gateway.media import inline, pictures, sniffing
+from gateway.media import inline, sniffing
 from gateway.media.allowance import Allowance
-from gateway.media.fetching import Fetched, Fetcher, Resolve, ask_system
+from gateway.media.fetching import Fetched, Fetcher, Resolve
+from gateway.media.fork_server import ForkServer
 from gateway.media.pictures import Picture
+from gateway.media.places import Places, Room
 from gateway.media.readers import Readers
+from gateway.media.reading import escapes
 from gateway.media.sniffing import Kind, Nature
 from gateway.media.unusable import Unusable
 from gateway.settings import Settings
 
 _SOUND_RATE = 16_000
-_LARGE = 256 * 1024
+_MANY_ESCAPES = 64 * 1024
 _MARKUP = (".html", ".htm", ".xhtml")
 _EXPECTED = {
     "picture": "a picture (PNG, JPEG, WebP, GIF or BMP)",
@@ -59,7 +60,7 @@ class Media:
     ends its connection or its process.
     """
 
-    def __init__(self, settings: Settings, *, resolve: Resolve = ask_system) -> None:
+    def __init__(self, settings: Settings, *, resolve: Resolve | None = None) -> None:
         """`resolve` finds the addresses of hosts, for tests."""
         self._settings = settings
         self._fetcher = Fetcher(
@@ -67,14 +68,28 @@ class Media:
             max_bytes=settings.media_max_bytes,
             allow_private=settings.media_allow_private,
             allowed_hosts=settings.media_allowed_hosts,
+            lookups=settings.media_concurrency,
             resolve=resolve,
         )
-        self._readers = Readers(
-            places=settings.document_workers, timeout=settings.document_timeout, memory=settings.document_memory_bytes
+        self._server = ForkServer()
+        memory = settings.document_memory_bytes
+        self._documents = Readers(
+            self._server,
+            what="file",
+            places=settings.document_workers,
+            timeout=settings.document_timeout,
+            memory=memory,
         )
-        self._fetching = asyncio.Semaphore(settings.media_concurrency)
-        # Each may take 4 bytes a pixel, and goes on to its end when nobody waits for it any more.
-        self._looking = ThreadPoolExecutor(2, thread_name_prefix="looking")
+        # Places of their own: a picture takes milliseconds, and does not wait for documents.
+        self._pictures = Readers(
+            self._server,
+            what="picture",
+            places=settings.picture_workers,
+            timeout=settings.picture_timeout,
+            memory=memory,
+        )
+        self._fetching = Places(settings.media_concurrency)
+        self._room = Room(settings.media_held_bytes)
         self.request_timeout = settings.media_request_timeout
         """Seconds that all references of one request may take; kept by who reads the request."""
         self._under_way: set[asyncio.Task[object]] = set()
@@ -86,47 +101,53 @@ class Media:
         for task in self._under_way:
             task.cancel()
         await asyncio.gather(*self._under_way, return_exceptions=True)
-        self._looking.shutdown(wait=False, cancel_futures=True)
+        await self._server.close()
 
-    def allowance(self) -> Allowance:
-        """Return what the references of one request have together, for each of the calls below."""
-        return Allowance(self._settings.media_request_max_bytes)
+    def allowance(self, caller: str) -> Allowance:
+        """Return what the references of one request of `caller` have together, to be used in a `with`."""
+        return Allowance(
+            caller,
+            max_bytes=self._settings.media_request_max_bytes,
+            max_pixels=self._settings.picture_request_max_pixels,
+            room=self._room,
+        )
 
-    async def picture(
-        self, reference: str, *, param: str, bare: bool = False, allowance: Allowance | None = None
-    ) -> Picture:
+    async def picture(self, reference: str, *, param: str, allowance: Allowance, bare: bool = False) -> Picture:
         """Return a picture as it was encoded; all of it has been decoded once.
 
         `reference` is an http(s) URL, a data URL or, if `bare`, plain base64.
         """
-        allowance = allowance or self.allowance()
 
         async def look() -> Picture:
-            return await self._check(await self._fetch(reference, _PICTURE, allowance, bare=bare))
+            return await self._check(await self._fetch(reference, _PICTURE, allowance, bare=bare), allowance)
 
         return await self._attempt(param, allowance, look)
 
-    async def uploaded_picture(self, data: bytes, *, param: str, allowance: Allowance | None = None) -> Picture:
+    async def uploaded_picture(self, data: bytes, *, param: str, allowance: Allowance) -> Picture:
         """The same, of a picture that came as a file of a form."""
-        allowance = allowance or self.allowance()
 
         async def look() -> Picture:
             if len(data) > self._settings.media_max_bytes:
                 raise inline.too_large(self._settings.media_max_bytes)
             allowance.take(len(data))
-            return await self._check(_sniffed(data, _PICTURE))
+            return await self._check(_sniffed(data, _PICTURE), allowance)
 
         return await self._attempt(param, allowance, look)
 
-    async def _check(self, blob: Blob) -> Picture:
-        check = partial(pictures.check, blob.data, blob.media_type, max_pixels=self._settings.picture_max_pixels)
-        return await asyncio.get_running_loop().run_in_executor(self._looking, check)
+    async def _check(self, blob: Blob, allowance: Allowance) -> Picture:
+        task = {
+            "task": "picture",
+            "media_type": blob.media_type,
+            "max_pixels": self._settings.picture_max_pixels,
+            "pixels_left": allowance.pixels_left,
+        }
+        found, _ = await self._pictures.read(task, blob.data, allowance=allowance, largest=0)
+        width, height = _side(found, "width"), _side(found, "height")
+        allowance.take_pixels(width * height)
+        return Picture(data=blob.data, media_type=blob.media_type, width=width, height=height)
 
-    async def document(
-        self, reference: str, *, filename: str | None = None, param: str, allowance: Allowance | None = None
-    ) -> str:
+    async def document(self, reference: str, *, filename: str | None = None, param: str, allowance: Allowance) -> str:
         """Return the text of a document. `filename` tells HTML from other text; it is trusted with nothing else."""
-        allowance = allowance or self.allowance()
 
         async def read() -> str:
             blob = await self._fetch(reference, _DOCUMENT, allowance, bare=True)
@@ -138,15 +159,13 @@ class Media:
             }
             largest = 4 * self._settings.document_max_characters
             async with allowance.reading:
-                return (await self._readers.read(task, blob.data, largest=largest)).decode()
+                _, text = await self._documents.read(task, blob.data, allowance=allowance, largest=largest)
+            return text.decode(errors="replace")
 
         return await self._attempt(param, allowance, read)
 
-    async def sound(
-        self, data_base64: str, form: SoundForm, *, param: str, allowance: Allowance | None = None
-    ) -> Sound:
+    async def sound(self, data_base64: str, form: SoundForm, *, param: str, allowance: Allowance) -> Sound:
         """Return the samples of a sound in base64 or a data URL, decoded as what it is, whatever `form` says."""
-        allowance = allowance or self.allowance()
 
         async def listen() -> Sound:
             if data_base64[:8].lower().startswith(("http:", "https:")):
@@ -154,8 +173,9 @@ class Media:
             blob = await self._fetch(data_base64, _SOUND, allowance, bare=True)
             seconds = self._settings.sound_max_seconds
             task = {"task": "sound", "container": sniffing.SOUNDS[blob.media_type], "max_seconds": seconds}
+            largest = int(seconds * _SOUND_RATE) * 4
             async with allowance.reading:
-                data = await self._readers.read(task, blob.data, largest=int(seconds * _SOUND_RATE * 4))
+                _, data = await self._documents.read(task, blob.data, allowance=allowance, largest=largest)
             return Sound(data=data, seconds=len(data) / 4 / _SOUND_RATE)
 
         return await self._attempt(param, allowance, listen)
@@ -183,33 +203,48 @@ class Media:
             fetched = await self._download(reference, allowance)
             data, declared, name = fetched.data, fetched.declared, fetched.name
         elif scheme.startswith("data:"):
-            data, declared = await _unpack(inline.from_data_url, reference, limit)
-            allowance.take(len(data))
+            text, declared = inline.data_url(reference, limit=limit)
+            data = await self._unpack(text, allowance)
         elif bare and "://" not in reference[:64]:
-            data = await _unpack(inline.from_base64, reference, limit)
-            allowance.take(len(data))
+            data = await self._unpack(inline.base64_text(reference, limit=limit), allowance)
         else:
             others = "a data URL or base64" if bare else "or a data URL"
             raise Unusable(f"expected an http or https URL, {others}")
         return replace(_sniffed(data, accept), declared=declared, name=name)
 
+    async def _unpack(self, text: inline.Text, allowance: Allowance) -> bytes:
+        limit = self._settings.media_max_bytes
+        if not text.is_escaped():
+            data = await inline.unpacked(text, limit=limit)
+        else:
+            encoded = text.encoded()
+            if len(encoded) <= _MANY_ESCAPES:
+                data = escapes.unquoted(encoded, base64=text.base64)
+            else:
+                task = {"task": "unquote", "base64": text.base64}
+                _, data = await self._documents.read(task, encoded, allowance=allowance, largest=limit)
+        allowance.take(len(data))
+        return data
+
     async def _download(self, url: str, allowance: Allowance) -> Fetched:
+        caller = allowance.caller
+        with allowance.waiting():
+            try:
+                await self._fetching.take(caller, seconds=self._settings.media_timeout)
+            except TimeoutError:
+                raise Overloaded("Too many URLs are being fetched now.", retry_after=RETRY_AFTER) from None
         try:
-            async with asyncio.timeout(self._settings.media_timeout):
-                await self._fetching.acquire()
-        except TimeoutError:
-            raise Overloaded("Too many URLs are being fetched now.", retry_after=RETRY_AFTER) from None
-        try:
-            return await self._fetcher.fetch(url, allowance.take)
+            return await self._fetcher.fetch(url, allowance.take, caller=caller)
         finally:
-            self._fetching.release()
+            self._fetching.release(caller)
 
 
-async def _unpack(unpack: Callable[..., Result], text: str, limit: int) -> Result:
-    """Unpack in a thread what would keep others waiting for longer than starting one does."""
-    if len(text) < _LARGE:
-        return unpack(text, limit=limit)
-    return await asyncio.to_thread(unpack, text, limit=limit)
+def _side(found: Mapping[str, object], name: str) -> int:
+    """A length that a process of a reader tells of: it may have been made to say anything."""
+    side = found.get(name)
+    if not isinstance(side, int) or side < 1:
+        raise Unusable("the picture is broken or cut off")
+    return side
 
 
 def _sniffed(data: bytes, accept: Collection[Kind]) -> Blob:

@@ -1,95 +1,83 @@
-"""Processes that read documents and sounds, one for each.
-
-Parsers of foreign files can loop for ever, eat all memory, or worse. So each file is read in a process of its own, with
-limits, a lower priority and no secrets in its environment, which ends when the file is read or its time is over.
-"""
+"""Files that are looked at and read: in which place, within which limits, and what is said where that fails."""
 
 import asyncio
 import os
-import sys
+import signal
 from collections.abc import Mapping
-from contextlib import suppress
-from pathlib import Path
 
-import orjson
-
-import gateway
 from gateway.errors import RETRY_AFTER, Overloaded
+from gateway.media.allowance import Allowance
+from gateway.media.fork_server import Broken, Ended, ForkServer, Job, TooLong
+from gateway.media.places import Places
 from gateway.media.unusable import Unusable
 
-_ENVIRONMENT = {
-    "PATH": os.defpath,
-    "LANG": "C.UTF-8",
-    "PYTHONPATH": str(Path(gateway.__file__).parents[1]),
-    "PYTHONSAFEPATH": "1",
-    # Where an interpreter may have been told to find its own library.
-    **({"LD_LIBRARY_PATH": os.environ["LD_LIBRARY_PATH"]} if "LD_LIBRARY_PATH" in os.environ else {}),
-}
-_PIECE = 1 << 20
+_CLOCK = 2
+"""By the clock a file may take so many times as long as of a core: others are read beside it."""
 
 
 class Readers:
-    """Up to `places` processes at a time; who finds none free waits, as long as one may take."""
+    """Up to `places` processes at a time, shared fairly among callers."""
 
-    def __init__(self, *, places: int, timeout: float, memory: int) -> None:
-        """`timeout` is in seconds, `memory` in bytes of address space, both for each process."""
-        self._places = asyncio.Semaphore(places)
+    def __init__(self, server: ForkServer, *, what: str, places: int, timeout: float, memory: int) -> None:
+        """`what` is what errors call a file. `timeout` is in seconds of a core, `memory` in bytes of address space."""
+        self._server = server
+        self._what = what
+        self._places = Places(places)
         self._timeout = timeout
         self._memory = memory
+        self._clock = _CLOCK * timeout
 
-    async def read(self, task: Mapping[str, object], data: bytes, *, largest: int) -> bytes:
-        """Return what `gateway.media.reading` makes of `data`, at most `largest` bytes.
+    async def read(
+        self, task: Mapping[str, object], data: bytes, *, allowance: Allowance, largest: int
+    ) -> tuple[dict[str, object], bytes]:
+        """Return what `gateway.media.reading` makes of `data`: what it says of it, and at most `largest` bytes.
 
-        Raises `Unusable`, and `Overloaded` when no place becomes free.
+        Raises `Unusable` for what is wrong with the file, and `Overloaded` where there is no place for this caller, or
+        the machine is too busy: that is not the file's fault.
         """
+        caller = allowance.caller
+        with allowance.waiting():
+            try:
+                await self._places.take(caller, seconds=self._clock)
+            except TimeoutError:
+                raise Overloaded(f"Too many other {self._what}s are being read now.", retry_after=RETRY_AFTER) from None
         try:
-            async with asyncio.timeout(self._timeout):
-                await self._places.acquire()
+            job = await self._server.begin(task, size=len(data), memory=self._memory, seconds=self._timeout)
+        except Broken:
+            self._places.release(caller)
+            raise Overloaded(f"No {self._what} can be read now.", retry_after=RETRY_AFTER) from None
+        except BaseException:
+            self._places.release(caller)
+            raise
+        # The place is free when the process has ended, not when somebody no longer waits for it.
+        job.ended.add_done_callback(lambda _: self._places.release(caller))
+        try:
+            async with asyncio.timeout(self._clock):
+                answer = await job.ask(data, largest=largest)
+                if answer is None:
+                    raise await self._failure(job, late=False)
+        except TooLong:
+            raise Unusable(f"there is more in the {self._what} than this service takes") from None
         except TimeoutError:
-            raise Overloaded("Too many files are being read now.", retry_after=RETRY_AFTER) from None
-        try:
-            return await self._run(task, data, largest)
+            self._server.end(job)
+            raise await self._failure(job, late=True) from None
         finally:
-            self._places.release()
+            self._server.end(job)
+        head, body = answer
+        if head.get("refusal") is not None:
+            raise Unusable(str(head["refusal"])[:1000])
+        return head, body
 
-    async def _run(self, task: Mapping[str, object], data: bytes, largest: int) -> bytes:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "gateway.media.reading",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-            env=_ENVIRONMENT,
-            limit=_PIECE,
-        )
-        assert process.stdin is not None and process.stdout is not None
-        try:
-            async with asyncio.timeout(self._timeout):
-                with suppress(OSError):  # it ended early; what it wrote says why
-                    limits = {"memory": self._memory, "seconds": self._timeout}
-                    process.stdin.write(orjson.dumps({**task, **limits}) + b"\n")
-                    process.stdin.write(data)
-                    await process.stdin.drain()
-                    process.stdin.close()
-                written = bytearray()
-                while piece := await process.stdout.read(_PIECE):
-                    written += piece
-                    if len(written) > largest + _PIECE:
-                        raise Unusable("there is more in the file than this service takes")
-                status = await process.wait()
-        except TimeoutError:
-            raise Unusable(f"the file could not be read within {self._timeout:g} seconds") from None
-        finally:
-            if process.returncode is None:
-                with suppress(ProcessLookupError):
-                    process.kill()
-                await asyncio.shield(process.wait())
-        head, line, body = bytes(written).partition(b"\n")
-        if status != 0 or not line:
-            megabytes = self._memory // 2**20
-            raise Unusable(f"the file is broken, or needs more than {megabytes} MiB of memory to be read")
-        refusal = orjson.loads(head)["refusal"]
-        if refusal is not None:
-            raise Unusable(str(refusal))
-        return body
+    async def _failure(self, job: Job, *, late: bool) -> Unusable | Overloaded:
+        """Return what to raise about a process that ended without an answer, or is being ended as it is `late`."""
+        await asyncio.wait([job.ended])
+        if job.ended.cancelled():
+            return Overloaded(f"The {self._what} could not be read just now.", retry_after=RETRY_AFTER)
+        ended: Ended = job.ended.result()
+        signalled = os.WTERMSIG(ended.status) if os.WIFSIGNALED(ended.status) else 0
+        if signalled in (signal.SIGPROF, signal.SIGXCPU) or ended.seconds >= self._timeout:
+            return Unusable(f"the {self._what} could not be read within {self._timeout:g} seconds")
+        if late:  # and had not the core that it may have
+            return Overloaded(f"This service is too busy to read the {self._what} in time.", retry_after=RETRY_AFTER)
+        megabytes = self._memory // 2**20
+        return Unusable(f"the {self._what} is broken, or needs more than {megabytes} MiB of memory to be read")

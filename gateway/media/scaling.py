@@ -8,20 +8,27 @@ from io import BytesIO
 
 from gateway.errors import ModelFailed
 from gateway.media import pictures
+from gateway.media.reading import scans
+from gateway.media.unusable import Unusable
 from gateway.operations.generate_image import GenerateImage, Image, ImageEvent, PartialImage
 
 _QUALITY = 95
 """Of JPEG and WebP, where the request does not say."""
+_MOST_PIXELS = 1 << 25
+"""Of a picture that is scaled: twice 4,096 each way. It is decoded here, whoever wrote the model."""
 
 
 async def fitted(events: AsyncGenerator[ImageEvent], request: GenerateImage) -> AsyncGenerator[ImageEvent]:
-    """Yield the same events, their pictures in the size of `request`. Raises `ModelFailed` for what is no picture."""
+    """Yield the same events, their pictures in the size of `request`.
+
+    Raises `ModelFailed` for what is no picture, or too much of one.
+    """
     async with aclosing(events):
         async for event in events:
             if isinstance(event, Image | PartialImage):
                 try:
                     event = replace(event, data=await asyncio.to_thread(_scaled, event.data, request))
-                except (OSError, SyntaxError, ValueError):
+                except (OSError, SyntaxError, ValueError, Unusable):
                     raise ModelFailed("The model gave what is no picture.") from None
             yield event
 
@@ -30,8 +37,12 @@ def _scaled(data: bytes, request: GenerateImage) -> bytes:
     from PIL import Image as Pillow
 
     size = (request.width or 0, request.height or 0)
-    if 0 in size or pictures.size(data) == size:
+    drawn = pictures.size(data)
+    if 0 in size or drawn == size:
         return data
+    if drawn[0] * drawn[1] > _MOST_PIXELS:
+        raise ValueError(f"the picture has {drawn[0]} x {drawn[1]} pixels")
+    scans.check(data)
     file = BytesIO()
     with Pillow.open(BytesIO(data)) as image:
         scaled = image.resize(size, Pillow.Resampling.LANCZOS)

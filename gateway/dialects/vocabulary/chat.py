@@ -118,6 +118,7 @@ async def understand(body: CreateChatCompletionRequest, model: Model, request: R
     catalog: Catalog = request.app.state.catalog
     reading = Reading(
         request.app.state.media,
+        caller=request.state.trace.caller,
         sees="image" in model.modalities,
         write_down=_writing_down(catalog, request),
         bare=bare,

@@ -51,7 +51,8 @@ async def understand(
     _refuse(body)
     keeping = Keeping(request)
     sees = "edit_image" in model.operations
-    reading = Reading(request.app.state.media, sees=sees, write_down=None, bare=bare, keeping=keeping)
+    caller = request.state.trace.caller
+    reading = Reading(request.app.state.media, caller=caller, sees=sees, write_down=None, bare=bare, keeping=keeping)
     turns = await reading.turns(body.messages, partial(delivery.whole, request))
     last = turns[-1]
     prompt = _text(last).strip()

@@ -150,18 +150,19 @@ class Reading:
         self,
         media: Media,
         *,
+        caller: str,
         sees: bool,
         write_down: WriteDown | None,
         bare: bool = False,
         keeping: Keeping | None = None,
     ) -> None:
-        """`sees` is whether the model looks at pictures: those of a model that does not are not even fetched.
+        """`caller` is who asks. `sees`: the model looks at pictures; those of one that does not are not even fetched.
 
         `write_down` gives the words of a sound (mono float32 samples, 16,000 a second), where a model does that. With
         `bare`, pictures may be bare base64, as files may; with `keeping`, those that were drawn here.
         """
         self._media = media
-        self._allowance = media.allowance()
+        self._allowance = media.allowance(caller)
         self._sees = sees
         self._write_down = write_down
         self._bare = bare
@@ -189,22 +190,17 @@ class Reading:
 
     async def _resolve(self, references: list[_Reference]) -> None:
         """Fetch and read what the messages refer to side by side; the first failure ends all. Then hear the sounds."""
-        tasks = [asyncio.create_task(reference.resolve()) for reference in references if not reference.heard]
-        try:
-            async with asyncio.timeout(self._media.request_timeout):
-                await asyncio.gather(*tasks)
-        except TimeoutError:
-            seconds = f"{self._media.request_timeout:g} seconds"
-            raise InvalidRequest(
-                f"What the messages refer to could not be fetched and read within {seconds}.", param="messages"
-            ) from None
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        for reference in references:
-            if reference.heard:
-                await reference.resolve()
+        with self._allowance as allowance:
+            tasks = [asyncio.create_task(reference.resolve()) for reference in references if not reference.heard]
+            try:
+                await allowance.within(self._media.request_timeout, asyncio.gather(*tasks), param="messages")
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+            for reference in references:
+                if reference.heard:
+                    await reference.resolve()
 
     def _turn(self, message: Message, path: str) -> tuple[Turn, list[Text | _Reference]]:
         """A turn, and its parts where it has any: they are put into it when its references are resolved."""

@@ -98,20 +98,15 @@ async def _fetch(request: Request, references: Sequence[tuple[str, Any]]) -> lis
     Raises `InvalidRequest` and `UnsupportedOption` with the path of what is wrong.
     """
     media: Media = request.app.state.media
-    keeping, allowance = Keeping(request), media.allowance()
-    tasks = [asyncio.create_task(_picture(media, keeping, given, path, allowance)) for path, given in references]
-    try:
-        async with asyncio.timeout(media.request_timeout):
-            return list(await asyncio.gather(*tasks))
-    except TimeoutError:
-        raise InvalidRequest(
-            f"The pictures could not be fetched and looked at within {media.request_timeout:g} seconds.",
-            param=references[0][0],
-        ) from None
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    keeping = Keeping(request)
+    with media.allowance(request.state.trace.caller) as allowance:
+        tasks = [asyncio.create_task(_picture(media, keeping, given, path, allowance)) for path, given in references]
+        try:
+            return list(await allowance.within(media.request_timeout, asyncio.gather(*tasks), param=references[0][0]))
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _picture(media: Media, keeping: Keeping, given: Any, path: str, allowance: Allowance) -> bytes:

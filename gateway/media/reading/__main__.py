@@ -1,59 +1,85 @@
-"""Reads one file.
+"""The process that forks a child for each file that is looked at or read, so that the child has its libraries at once.
 
-In: a line of JSON (`task`, `memory` in bytes, `seconds`, and what the task takes), then the file. Out: a line of JSON
-with `refusal`, null or why the file cannot be used, then the text as UTF-8 or the samples.
+In: on stdin, a socket that keeps messages apart, messages of JSON. One with a `task` brings the end of a stream socket
+and is a new job (`gateway.media.reading.job`); one with `kill` ends one. Out, by the same way: `ended`, the number of a
+job, its wait `status` and the `seconds` of a core that it took. It ends, and with it all its children, when stdin does.
+
+It never sees a byte of the files themselves.
 """
 
+import gc
 import json
 import os
-import resource
-import sys
+import select
+import signal
+import socket
 from typing import Any
 
-from gateway.media.unusable import Unusable
+from gateway.media.reading import job, libraries
+
+_LONGEST = 64 * 1024
+"""Bytes of a message."""
 
 
 def main() -> None:
-    """Read the file that stdin brings."""
-    out = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what libraries print is no part of the answer
-    task = json.loads(sys.stdin.buffer.readline())
-    limit(task["memory"], task["seconds"])
-    refusal, body = None, b""
-    try:
-        body = read(task, sys.stdin.buffer.read())
-    except Unusable as why:
-        refusal = str(why)
-    except MemoryError:
-        refusal = f"the file needs more than {task['memory'] // 2**20} MiB of memory to be read"
-    except RecursionError:
-        refusal = "the file is nested too deeply"
-    except Exception:  # whatever a parser raises about a file that is not as it should be
-        refusal = "the file is broken"
-    out.write(json.dumps({"refusal": refusal}).encode() + b"\n" + body)
-    out.close()
-    os._exit(0)  # nothing that a parser left behind may hold the answer up
+    """Serve jobs until the gateway has gone."""
+    control = socket.socket(fileno=os.dup(0))
+    woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # meant for the gateway, which closes stdin when it ends
+    gc.disable()
+    jobs: dict[int, int] = {}
+    poll = select.poll()
+    poll.register(control, select.POLLIN)
+    poll.register(woken, select.POLLIN)
+    while True:
+        for ready, _ in poll.poll():
+            if ready == woken:
+                os.read(woken, 4096)
+                _reap(control, jobs)
+            elif not _take(control, jobs):
+                for child in jobs.values():
+                    os.kill(child, signal.SIGKILL)
+                return
 
 
-def limit(memory: int, seconds: float) -> None:
-    """Take no more than `memory` bytes of addresses and `seconds` of a core, and give way to everything else."""
-    os.nice(5)
-    cpu = int(seconds) + 2
-    for what, most in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_CPU, cpu), (resource.RLIMIT_CORE, 0)):
-        hard = resource.getrlimit(what)[1]
-        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(what, (most, most))
+def _take(control: socket.socket, jobs: dict[int, int]) -> bool:
+    """Take one message; False where there will be no more. `jobs` are the children's process ids, by number."""
+    message, descriptors, _, _ = socket.recv_fds(control, _LONGEST, 1)
+    if not message:
+        return False
+    asked: dict[str, Any] = json.loads(message)
+    if "kill" in asked:
+        if child := jobs.get(asked["kill"]):  # not reaped yet, so the id is still its own
+            os.kill(child, signal.SIGKILL)
+        return True
+    if libraries.load(asked["task"]):
+        gc.collect()
+        gc.freeze()  # what children only read is not copied for them
+    child = os.fork()
+    if not child:
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            gc.enable()
+            job.run(asked, descriptors[0])
+        finally:
+            os._exit(1)
+    os.close(descriptors[0])
+    jobs[asked["number"]] = child
+    return True
 
 
-def read(task: dict[str, Any], data: bytes) -> bytes:
-    """Do the task. Raises `Unusable`, and whatever the parsers raise."""
-    if task["task"] == "sound":
-        from gateway.media.reading import sound
-
-        return sound.samples(data, task["container"], max_seconds=task["max_seconds"])
-    from gateway.media.reading import documents
-
-    return documents.text(data, task["media_type"], markup=task["markup"], most=task["max_characters"]).encode()
+def _reap(control: socket.socket, jobs: dict[int, int]) -> None:
+    while jobs:
+        child, status, usage = os.wait4(-1, os.WNOHANG)
+        if not child:
+            return
+        number = next(number for number, process in jobs.items() if process == child)
+        del jobs[number]
+        ended = {"ended": number, "status": status, "seconds": usage.ru_utime + usage.ru_stime}
+        control.send(json.dumps(ended).encode())
 
 
 if __name__ == "__main__":

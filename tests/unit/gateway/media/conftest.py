@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from gateway.media.media import Media
+from gateway.media.allowance import Allowance
+from gateway.media.media import Media, Sound, SoundForm
+from gateway.media.pictures import Picture
 from gateway.settings import Settings
 
 Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]
@@ -61,13 +63,34 @@ async def site() -> AsyncGenerator[Site]:
     server.close()
 
 
+class Asked(Media):
+    """With an allowance of its own for each reference that comes without one."""
+
+    async def picture(self, reference: str, *, allowance: Allowance | None = None, **more: Any) -> Picture:
+        with allowance or self.allowance("caller") as taken:
+            return await super().picture(reference, allowance=taken, **more)
+
+    async def document(self, reference: str, *, allowance: Allowance | None = None, **more: Any) -> str:
+        with allowance or self.allowance("caller") as taken:
+            return await super().document(reference, allowance=taken, **more)
+
+    async def sound(
+        self, data_base64: str, form: SoundForm, *, allowance: Allowance | None = None, **more: Any
+    ) -> Sound:
+        with allowance or self.allowance("caller") as taken:
+            return await super().sound(data_base64, form, allowance=taken, **more)
+
+    def allowance(self, caller: str = "caller") -> Allowance:
+        return super().allowance(caller)
+
+
 @pytest.fixture
 async def make_media(monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Callable[..., Media]]:
     made = []
 
     def make(resolve: Any = None, **settings: Any) -> Media:
         extra = {} if resolve is None else {"resolve": resolve}
-        made.append(Media(Settings(**{"media_timeout": 5.0, **settings}), **extra))
+        made.append(Asked(Settings(**{"media_timeout": 5.0, **settings}), **extra))
         return made[-1]
 
     yield make

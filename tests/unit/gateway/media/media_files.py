@@ -27,7 +27,7 @@ def data_url(data: bytes, media_type: str = "application/octet-stream") -> str:
 
 async def fetch(media: Media, reference: str, *, param: str, accept: Collection[Kind]) -> Blob:
     """What a reference leads to, before anybody looks at it or reads it."""
-    allowance = media.allowance()
+    allowance = media.allowance("caller")
     return await media._attempt(param, allowance, lambda: media._fetch(reference, accept, allowance, bare=False))
 
 

@@ -1,15 +1,13 @@
 """What all references of one request may cost together."""
 
 import asyncio
-import threading
 import time
 
 import pytest
 from media_files import data_url, picture
 
 from gateway.dialects.vocabulary.messages import Message, Reading
-from gateway.errors import InvalidRequest
-from gateway.media import inline, pictures
+from gateway.errors import InvalidRequest, Overloaded
 from gateway.operations.chat import Picture, Text
 
 
@@ -19,7 +17,7 @@ def asking(*urls: str) -> list[Message]:
 
 
 def reading(media) -> Reading:
-    return Reading(media, sees=True, write_down=None)
+    return Reading(media, caller="caller", sees=True, write_down=None)
 
 
 def slowly(site, path: str, seconds: float) -> str:
@@ -106,46 +104,38 @@ async def test_references_share_their_time_and_end_together(site, make_media):
     assert time.monotonic() - started < 2 and not media._under_way
 
 
-async def test_no_more_than_two_pictures_are_decoded_though_their_callers_left(media, monkeypatch):
-    """A thread goes on when the task that waits for it is cancelled."""
-    running = most = 0
-    go_on, counting, check = threading.Event(), threading.Lock(), pictures.check
-
-    def look(*given, **more):
-        nonlocal running, most
-        with counting:
-            running += 1
-            most = max(most, running)
-        go_on.wait(5)
-        with counting:
-            running -= 1
-        return check(*given, **more)
-
-    monkeypatch.setattr(pictures, "check", look)
+async def test_pictures_of_a_request_share_their_pixels(make_media):
+    media = make_media(picture_request_max_pixels=3 * 40 * 30)
     url = data_url(picture())
-    for _ in range(3):
-        callers = [asyncio.create_task(media.picture(url, param="p")) for _ in range(2)]
-        await asyncio.sleep(0.05)
-        for caller in callers:
-            caller.cancel()
-        await asyncio.gather(*callers, return_exceptions=True)
-    last = asyncio.create_task(media.picture(url, param="p"))
-    await asyncio.sleep(0.05)
-    assert (running, most) == (2, 2)
-    go_on.set()
-    assert (await last).width == 40
-    assert most == 2
+    assert len((await reading(media).turns(asking(*[url] * 3)))[0].content) == 4
+    with pytest.raises(InvalidRequest, match="the pictures of this request have more than 3600 pixels"):
+        await reading(media).turns(asking(*[url] * 4))
 
 
-async def test_only_what_is_large_is_unpacked_in_a_thread(media, monkeypatch):
-    """It would keep everybody from the loop; a thread for what is small would cost more than it saves."""
-    unpack, threads = inline.from_data_url, []
+async def test_requests_share_the_memory_for_files(site, make_media):
+    """A caller whose files wait does not take it from others, and gets it again when they are read."""
+    media = make_media(media_allow_private=True, media_held_bytes=100_000)
+    held = media.allowance("one")
+    held.take(50_000)
+    for _ in range(2):
+        with pytest.raises(Overloaded) as raised, media.allowance("one") as more:
+            more.take(1)
+        assert raised.value.retry_after
+    with media.allowance("another") as others:
+        others.take(25_000)
+    with held:
+        pass
+    url = data_url(picture(size=(100, 100)))
+    for _ in range(5):
+        await reading(media).turns(asking(url))
 
-    def watched(url, *, limit):
-        threads.append(threading.current_thread())
-        return unpack(url, limit=limit)
 
-    monkeypatch.setattr(inline, "from_data_url", watched)
-    await media.picture(data_url(picture()), param="p")
-    await media.picture(data_url(picture(size=(500, 500))), param="p")
-    assert [thread is threading.main_thread() for thread in threads] == [True, False]
+async def test_who_waits_for_a_place_is_not_at_fault(make_media):
+    """The time of a request is over while others have the places: that is a 503, and no 400."""
+    media = make_media(media_request_timeout=0.5, picture_workers=1)
+    await media._pictures._places.take("another", seconds=1)
+    with pytest.raises(Overloaded) as raised:
+        await reading(media).turns(asking(data_url(picture())))
+    assert raised.value.retry_after
+    media._pictures._places.release("another")
+    await reading(media).turns(asking(data_url(picture())))

@@ -184,10 +184,11 @@ async def test_limits_of_length(make_media):
 async def test_a_document_that_takes_too_long_is_left(make_media):
     media = make_media(document_timeout=0.6)
     endless = ("<html>" + "<p>words <b>more</b></p>" * 70_000).encode()
+    media._documents._clock = 20.0  # others work on this machine
     started = time.monotonic()
     assert "within 0.6 seconds" in await refusal(media, endless)
-    assert time.monotonic() - started < 5
-    assert readers() == []
+    assert time.monotonic() - started < 15
+    await all_ended()
 
 
 async def test_hanging_up_ends_the_process(media):
@@ -198,7 +199,7 @@ async def test_hanging_up_ends_the_process(media):
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reading
-    assert readers() == []
+    await all_ended()
 
 
 async def test_no_more_are_read_at_a_time_than_allowed(make_media):
@@ -212,10 +213,17 @@ async def test_no_more_are_read_at_a_time_than_allowed(make_media):
             await asyncio.sleep(0.005)
 
     watching = asyncio.create_task(watch())
-    texts = await asyncio.gather(*(read(media, f"text {n}".encode()) for n in range(4)))
+    slow = "<html>" + "<p>words <b>more</b></p>" * 3000
+    texts = await asyncio.gather(*(read(media, f"{slow}text {n}".encode()) for n in range(4)))
     done.set()
     await watching
-    assert texts == ["text 0", "text 1", "text 2", "text 3"] and most == 1
+    assert [text[-6:] for text in texts] == ["text 0", "text 1", "text 2", "text 3"] and most == 1
+
+
+async def all_ended() -> None:
+    async with asyncio.timeout(3):
+        while readers():
+            await asyncio.sleep(0.01)
 
 
 def readers() -> list[psutil.Process]:
@@ -225,5 +233,5 @@ def readers() -> list[psutil.Process]:
         # Other tests may have left processes of their own: multiprocessing keeps one to the end.
         with contextlib.suppress(psutil.NoSuchProcess):  # it ends while we look
             if "gateway.media.reading" in child.cmdline():
-                found.append(child)
+                found += child.children()
     return found

@@ -1,0 +1,225 @@
+"""The processes that read files: what they can reach, how they end, and what becomes of those who wait for them."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from media_files import data_url, pdf, picture
+
+from gateway.errors import InvalidRequest, Overloaded
+from gateway.media.fork_server import ForkServer, Job, TooLong
+from gateway.media.reading.job import LENGTHS
+
+TEXT = {"task": "document", "media_type": "text/plain", "markup": False, "max_characters": 10**6}
+PICTURE = {"task": "picture", "media_type": "image/png", "max_pixels": 10**6, "pixels_left": 10**6}
+
+
+@pytest.fixture
+async def server() -> AsyncGenerator[ForkServer]:
+    server = ForkServer()
+    yield server
+    await server.close()
+
+
+async def begin(server: ForkServer, task=TEXT, *, size=5, memory=2**28, seconds=5.0) -> Job:
+    return await server.begin(task, size=size, memory=memory, seconds=seconds)
+
+
+async def child_of(server: ForkServer) -> psutil.Process:
+    """The process of the one job that is under way, which waits for its file."""
+    assert server._process is not None
+    parent = psutil.Process(server._process.pid)
+
+    def look():
+        return [child for child in parent.children() if len(child.net_connections("unix")) == 1]
+
+    await until(lambda: bool(look()))
+    return look()[0]
+
+
+async def until(true: Callable[[], bool], seconds: float = 10.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not true():
+            await asyncio.sleep(0.01)
+
+
+async def test_a_child_has_limits_and_nothing_else(server, monkeypatch):
+    monkeypatch.setenv("TRITONIC_API_KEYS", "secret")
+    other = await begin(server, size=9)  # of which the next has nothing
+    await child_of(server)
+    job = await begin(server)
+    assert server._process is not None
+    parent = psutil.Process(server._process.pid)
+    await until(lambda: len(parent.children()) == 2)
+    child = max(parent.children(), key=lambda each: each.pid)
+    await until(lambda: child.num_fds() == 4)
+    await until(lambda: child.rlimit(psutil.RLIMIT_NOFILE) == (64, 64))
+    kinds = {str(Path(f"/proc/{child.pid}/fd/{number}").readlink()) for number in range(3)}
+    assert kinds == {os.devnull} and child.num_fds() == 4
+    assert str(Path(f"/proc/{child.pid}/fd/3").readlink()).startswith("socket:")
+    assert not [name for name in child.environ() if name.startswith("TRITONIC") or "KEY" in name]
+    assert child.rlimit(psutil.RLIMIT_FSIZE) == child.rlimit(psutil.RLIMIT_CORE) == (0, 0)
+    assert child.rlimit(psutil.RLIMIT_CPU) == (6, 6)
+    assert 2**28 < child.rlimit(psutil.RLIMIT_AS)[0] < 2**31
+    assert child.nice() > psutil.Process().nice()
+    assert await job.ask(b"hello", largest=10) == ({"refusal": None}, b"hello")
+    assert (await job.ended).status == 0
+    server.end(job)
+    server.end(other)
+    assert (await other.ended).status != 0
+    # The server itself has no secrets to hand on either.
+    assert "TRITONIC_API_KEYS" not in parent.environ()
+
+
+async def test_who_ends_a_job_ends_its_process(server):
+    job = await begin(server, size=100)
+    child = await child_of(server)
+    server.end(job)
+    assert (await job.ended).status != 0
+    assert not child.is_running()
+    job = await begin(server)
+    assert (await job.ask(b"again", largest=10)) == ({"refusal": None}, b"again")
+    server.end(job)
+
+
+async def test_nothing_is_left_when_the_gateway_dies():
+    """Nor when it has no time to say so."""
+    program = (
+        "import asyncio\n"
+        "from gateway.media.fork_server import ForkServer\n"
+        "async def main():\n"
+        "    server = ForkServer()\n"
+        f"    await server.begin({TEXT!r}, size=100, memory=2**28, seconds=5)\n"
+        "    print(server._process.pid, flush=True)\n"
+        "    await asyncio.sleep(60)\n"
+        "asyncio.run(main())\n"
+    )
+    gateway = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    assert gateway.stdout is not None
+    parent = psutil.Process(int(await asyncio.to_thread(gateway.stdout.readline)))
+    await until(lambda: bool(parent.children()))
+    children = parent.children()
+    gateway.kill()
+    gateway.wait()
+    await until(lambda: not any(_runs(each) for each in (parent, *children)))
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+async def test_a_server_that_was_killed_is_replaced(media):
+    await media.document("data:,hello", param="p")
+    server = media._server
+    job = await begin(server, size=100)
+    await child_of(server)
+    killed = server._process
+    killed.kill()
+    with pytest.raises(asyncio.CancelledError):
+        await job.ended
+    assert await media.document("data:,again", param="p") == "again"
+    assert server._process is not killed
+
+
+async def test_a_server_that_hangs_is_replaced(media, monkeypatch):
+    monkeypatch.setattr("gateway.media.fork_server._DYING", 0.3)
+    monkeypatch.setattr(media._documents, "_clock", 0.6)
+    await media.document("data:,hello", param="p")
+    hung = media._server._process
+    os.kill(hung.pid, signal.SIGSTOP)
+    with pytest.raises(Overloaded):
+        await media.document("data:,hello", param="p")
+    monkeypatch.setattr(media._documents, "_clock", 10)
+    assert await media.document("data:,again", param="p") == "again"
+    assert media._server._process is not hung
+
+
+async def test_a_server_that_nobody_needs_ends():
+    server = ForkServer(idle=0.2)
+    for _ in range(2):
+        job = await begin(server)
+        await job.ask(b"hello", largest=10)
+        server.end(job)
+        process = server._process
+        assert process is not None
+        await until(lambda: server._control is None)
+        await process.wait()
+    await server.close()
+
+
+async def test_the_libraries_are_loaded_once(media):
+    """What a second file of a kind costs is a fork, and no start of an interpreter."""
+    for make in (
+        lambda: media.picture(data_url(picture()), param="p"),
+        lambda: media.document(data_url(pdf("x")), param="p"),
+    ):
+        await make()
+        process = psutil.Process(media._server._process.pid)
+        before = process.cpu_times()
+        for _ in range(5):
+            await make()
+        after = process.cpu_times()
+        spent = (after.user + after.system + after.children_user + after.children_system) - (
+            before.user + before.system + before.children_user + before.children_system
+        )
+        assert spent < 0.5
+
+
+def answered(*pieces: bytes) -> Job:
+    """A job whose process answers so."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    for piece in pieces:
+        theirs.send(piece)
+    theirs.close()
+    return Job(1, ours)
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        (),
+        (b"\0",),
+        (LENGTHS.pack(2, 0), b"{"),
+        (LENGTHS.pack(2, 9), b"{}few"),
+        (LENGTHS.pack(3, 0), b"{]x"),
+        (LENGTHS.pack(2, 0), b"[]"),
+        (LENGTHS.pack(4, 0), b"null"),
+    ],
+)
+async def test_what_a_process_says_is_not_trusted(pieces):
+    assert await answered(*pieces).ask(b"", largest=10) is None
+
+
+async def test_a_process_says_no_more_than_it_may():
+    for lengths in (LENGTHS.pack(2, 11), LENGTHS.pack(2, 2**63), LENGTHS.pack(2**31, 0)):
+        with pytest.raises(TooLong):
+            await answered(lengths, b"{}").ask(b"", largest=10)
+
+
+async def test_limits_of_time_are_those_of_a_core(make_media):
+    """What is stopped by the clock alone was kept from its work by others: it is not to blame."""
+    media = make_media(document_timeout=0.5)
+    endless = ("<html>" + "<p>words <b>more</b></p>" * 70_000).encode()
+    media._documents._clock = 30.0  # others work on this machine
+    with pytest.raises(InvalidRequest, match=r"could not be read within 0\.5 seconds"):
+        await media.document(data_url(endless), param="p")
+    media._documents._timeout, media._documents._clock = 10.0, 2.0
+    reading = asyncio.create_task(media.document(data_url(endless), param="p"))
+    child = await child_of(media._server)
+    child.suspend()
+    began = time.monotonic()
+    with pytest.raises(Overloaded):
+        await reading
+    assert time.monotonic() - began < 10
