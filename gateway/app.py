@@ -29,6 +29,7 @@ from gateway.files.files import Files
 from gateway.http.hosts import HostsAndOrigins
 from gateway.media.media import Media
 from gateway.node import Node
+from gateway.observability.event_loop import EventLoopWatch
 from gateway.rates import HEADERS, RateLimits
 from gateway.settings import Settings
 from gateway.tasks import database
@@ -59,6 +60,7 @@ def create_app(settings: Settings | None = None, crew: Crew | None = None) -> Fa
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        app.state.event_loop.start()
         catalog = Catalog(
             settings.triton_urls,
             interval=settings.discovery_interval,
@@ -89,6 +91,7 @@ def create_app(settings: Settings | None = None, crew: Crew | None = None) -> Fa
         await catalog.close()
         if app.state.rates:
             await app.state.rates.close()
+        app.state.event_loop.close()
 
     app = DocumentedAPI(
         settings,
@@ -101,7 +104,8 @@ def create_app(settings: Settings | None = None, crew: Crew | None = None) -> Fa
         redirect_slashes=False,
     )
     app.state.settings = settings
-    app.state.metrics = Metrics(crew)
+    metrics = app.state.metrics = Metrics(crew)
+    app.state.event_loop = EventLoopWatch(metrics.event_loop_lag_seconds, metrics.event_loop_held_seconds)
     store = settings.rate_limits_store.get_secret_value() if settings.rate_limits_store else None
     app.state.rates = (
         RateLimits(settings.rate_limits, store, app.state.metrics.rates_unshared) if settings.rate_limits else None
@@ -124,7 +128,7 @@ def create_app(settings: Settings | None = None, crew: Crew | None = None) -> Fa
         )
     app.add_middleware(HostsAndOrigins, settings=settings, render=openai_errors.render)
     # Outermost, so that preflights and unknown paths are seen too.
-    app.add_middleware(_Tracing, metrics=app.state.metrics)
+    app.add_middleware(_Tracing, metrics=app.state.metrics, event_loop=app.state.event_loop)
     return app
 
 
@@ -161,9 +165,10 @@ async def _refused(request: Request, exception: Exception) -> Response:
 class _Tracing:
     """Gives every request an id and a trace. Plain ASGI: Starlette's own middleware base hides hang-ups."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, event_loop: EventLoopWatch) -> None:
         self._app = app
         self._metrics = metrics
+        self._event_loop = event_loop
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -173,7 +178,14 @@ class _Tracing:
         request_id = given if _REQUEST_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
         trace = Trace(self._metrics, request_id, headers={"x-request-id": request_id})
         scope.setdefault("state", {})["trace"] = trace
+        self._event_loop.begin(trace)
         status = 500
+
+        async def counted() -> Message:
+            message = await receive()
+            if message["type"] == "http.request":
+                trace.body_bytes += len(message.get("body", b""))
+            return message
 
         async def tagged(message: Message) -> None:
             nonlocal status
@@ -183,7 +195,8 @@ class _Tracing:
             await send(message)
 
         try:
-            await self._app(scope, receive, tagged)
+            await self._app(scope, counted, tagged)
         finally:
+            self._event_loop.finish()
             trace.route = trace.route or getattr(scope.get("route"), "path", UNMATCHED)
             trace.finished(499 if trace.hung_up else status)

@@ -22,6 +22,7 @@ from gateway.operations.embed import Tokens
 from gateway.operations.text import Delta, Usage
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+_LOOP_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _SHORT_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2, 5)
 
 
@@ -63,6 +64,18 @@ class Metrics:
         self.rates_unshared = Counter(
             "tritonic_rates_unshared", "Counted by this gateway alone, as Redis did not answer.", registry=self.registry
         )
+        self.event_loop_lag_seconds = Histogram(
+            "tritonic_event_loop_lag_seconds",
+            "How late the event loop was, where it was late by more than 5 ms.",
+            buckets=_LOOP_SECONDS,
+            registry=self.registry,
+        )
+        self.event_loop_held_seconds = Histogram(
+            "tritonic_event_loop_held_seconds",
+            "The part of that in which this process itself kept it from running.",
+            buckets=_LOOP_SECONDS,
+            registry=self.registry,
+        )
         self.in_flight = Gauge(
             "tritonic_in_flight", "Requests a model works on.", by, registry=self.registry, multiprocess_mode="livesum"
         )
@@ -82,6 +95,8 @@ class Trace:
     caller: str = ""
     """What stands for who asks (`gateway.rates`); empty for tasks, whose callers have left."""
     model: str = ""
+    body_bytes: int = 0
+    """What has come of its body."""
     tokens: int = 0
     """What models have read and written for it so far."""
     hung_up: bool = False

@@ -13,6 +13,8 @@ from typing import IO
 
 from tritonic.errors import TritonicError
 
+_HUNG = int(signal.SIGPROF)
+"""The status, and the signal, of a gateway that ended because its event loop did not run."""
 KEEPER = Path(__file__).with_name("keeper.py")
 
 
@@ -22,6 +24,8 @@ class ChildError(TritonicError):
 
 def describe_exit(status: int) -> str:
     """An exit status as a verb phrase: `was killed by signal 9`, `ended with status 1`."""
+    if status in (_HUNG, 128 + _HUNG):
+        return "did not answer and was killed; its log says where it stood"
     if status < 0 or status > 128:  # Below zero: the keeper itself was killed.
         return f"was killed by signal {-status if status < 0 else status - 128}"
     return f"ended with status {status}"

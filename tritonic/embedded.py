@@ -183,6 +183,10 @@ class EmbeddedTriton:
         """The lines of this run's log that say what went wrong."""
         return triton_log.telling_lines(self._log.lines())
 
+    def keep_log_small(self) -> None:
+        """Set aside what it and its models have written, where that is much."""
+        self._log.keep_small()
+
     def is_ready(self) -> bool:
         """Whether the server takes requests now."""
         ready = self._models.is_ready()

@@ -1,5 +1,6 @@
 """The gateway as a child of `up`."""
 
+import contextlib
 import http.client
 import os
 import sys
@@ -7,8 +8,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from gateway.observability import hang
 from tritonic.child import Child, describe_exit
 from tritonic.errors import TritonicError
+from tritonic.liveness import Liveness
 from tritonic.logfile import LogFile
 
 SERVE = (sys.executable, "-m", "tritonic", "serve")
@@ -32,10 +35,12 @@ class GatewayProcess:
         command: Sequence[str] = SERVE,
         grace: float = 15.0,
         workers: int | None = None,
+        hang_timeout: float = 10.0,
     ) -> None:
         """Prepare; nothing runs before `start()`. `grace` is the number of seconds between SIGTERM and SIGKILL.
 
-        There are so many `workers`; default: as the environment says.
+        There are so many `workers`; default: as the environment says. Where it has not answered for `hang_timeout`
+        seconds, that is a fault; 0: never.
         """
         self.port = port
         # What listens everywhere answers on loopback too.
@@ -53,6 +58,8 @@ class GatewayProcess:
         self._command = list(command)
         self._grace = grace
         self._child: Child | None = None
+        self._liveness = Liveness(self._answers, hang_timeout)
+        self._told_to_end = False
 
     @property
     def url(self) -> str:
@@ -69,6 +76,7 @@ class GatewayProcess:
 
     def start(self) -> None:
         """Start without waiting. Raises ChildError and OSError."""
+        self._liveness, self._told_to_end = self._liveness.anew(), False
         with self._log.open() as log:
             self._child = Child(self._command, env=self._env, output=log, grace=self._grace)
 
@@ -96,8 +104,22 @@ class GatewayProcess:
         """The exit status (128 + signal when killed), or None while it runs."""
         return self.child.poll()
 
-    def fault(self) -> None:
-        """None: a gateway that runs, works."""
+    def fault(self) -> str | None:
+        """Say that it has not answered for too long. Does not wait for an answer."""
+        silent = self._liveness.fault()
+        if silent is None:
+            return None
+        if not self._told_to_end:
+            # It writes where it stands, and ends; the next look finds out whether it did.
+            self._told_to_end = True
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.child.pid, hang.SIGNAL)
+            return None
+        return f"has not answered for {silent:.0f} s"
+
+    def keep_log_small(self) -> None:
+        """Set what it has written aside where that is much."""
+        self._log.keep_small()
 
     def kill(self) -> None:
         """SIGKILL."""
@@ -112,12 +134,26 @@ class GatewayProcess:
         """The last lines that are not the log of a request."""
         return [line for line in self._log.lines() if line.strip() and not line.startswith("{")][-3:]
 
+    def _answers(self, seconds: float) -> bool:
+        """Whether it does anything within so many seconds: one that has no room for a connection closes it."""
+        try:
+            self._ask("/health/live", seconds)
+        except (TimeoutError, ConnectionRefusedError):
+            return False
+        except (OSError, http.client.HTTPException):
+            return True
+        return True
+
     def _status(self, path: str) -> int | None:
-        connection = http.client.HTTPConnection(self._reach, self.port, timeout=2)
+        try:
+            return self._ask(path, 2)
+        except (OSError, http.client.HTTPException):
+            return None
+
+    def _ask(self, path: str, seconds: float) -> int:
+        connection = http.client.HTTPConnection(self._reach, self.port, timeout=seconds)
         try:
             connection.request("GET", path)
             return connection.getresponse().status
-        except (OSError, http.client.HTTPException):
-            return None
         finally:
             connection.close()

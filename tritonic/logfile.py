@@ -1,7 +1,7 @@
 """The log of a child: appended to, kept small, and read from where the present run began."""
 
+import contextlib
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -11,7 +11,10 @@ LARGE = 20 * 1024 * 1024
 
 
 class LogFile:
-    """A file that a child writes to."""
+    """A file that a child writes to, through a descriptor that it has inherited and keeps.
+
+    It and what was kept aside of it take no more than twice `LARGE`, and what is written between two looks.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -23,10 +26,32 @@ class LogFile:
         if self.path.exists() and self.path.stat().st_size > LARGE:
             self.path.replace(self.path.with_name(f"{self.path.name}.1"))
         file = open(self.path, "ab", opener=private)  # noqa: SIM115
-        with suppress(OSError):
+        with contextlib.suppress(OSError):
             os.fchmod(file.fileno(), 0o600)  # models write what they like, requests among it
         self._begin = file.tell()
         return file
+
+    def keep_small(self) -> None:
+        """Keep a large file aside as `NAME.1` and empty it, while the child writes to it.
+
+        The child has the file itself, not its name. So it is copied and cut; as it was opened for appending, the next
+        line begins it anew. Lines that come between the last look at its length and the cut, some microseconds, are
+        lost. Where there is no room for the copy, the file is cut all the same: a full disk hurts more.
+        """
+        with contextlib.suppress(OSError), self.path.open("rb+") as file:
+            if os.fstat(file.fileno()).st_size <= LARGE:
+                return
+            aside = self.path.with_name(f"{self.path.name}.1")
+            try:
+                aside.unlink(missing_ok=True)
+                with open(aside, "wb", opener=private) as copy:
+                    while os.sendfile(copy.fileno(), file.fileno(), None, LARGE):
+                        pass
+            except OSError:
+                with contextlib.suppress(OSError):
+                    aside.unlink(missing_ok=True)
+            file.truncate(0)
+            self._begin = 0
 
     def lines(self, max_bytes: int = 200_000) -> list[str]:
         """What the present run wrote, at most its last `max_bytes`; nothing where the file cannot be read."""

@@ -15,13 +15,14 @@ import uvicorn
 
 from gateway.app import create_app
 from gateway.crew import Crew
+from gateway.observability.event_loop import EventLoopWatch
 from gateway.settings import Settings
 from tritonic.connections import Connections, Limits
 from tritonic.descriptors import connections_within, raise_limit
 from tritonic.forwarded import Forwarded
 from tritonic.ports import listen
 from tritonic.protocol import BoundedProtocol
-from tritonic.workers import keep_workers
+from tritonic.workers import PATIENCE, Beaten, keep_workers
 
 _UNSENT_BYTES = 128 * 1024
 """What the kernel keeps for a client that does not read; else it is several megabytes of each stream."""
@@ -39,13 +40,14 @@ DRAIN_SECONDS = 10
 def serve(settings: Settings) -> bool:
     """Serve until SIGTERM or SIGINT, then let answers finish for DRAIN_SECONDS.
 
-    Returns whether it had started. After SIGTERM the process ends by that signal, as uvicorn's own command does.
+    Returns whether it had started. After SIGTERM the process ends by that signal, as uvicorn's own command does, and
+    after `PATIENCE` in any case.
     Raises PortError when the address cannot be listened on.
     """
     raise_limit()
     listening = listen(settings.host, settings.port, "the gateway", "--port or TRITONIC_PORT")
     if settings.workers == 1:
-        server = _server(settings, Crew(), lambda: None)
+        server = _server(settings, Crew(), lambda: None, None)
         with listening, contextlib.suppress(KeyboardInterrupt):
             server.run(sockets=[_sparing(listening)])
         return server.started
@@ -56,18 +58,21 @@ def serve(settings: Settings) -> bool:
     return ended_by != 0
 
 
-def _work(settings: Settings, crew: Crew, listening: socket.socket, started: Callable[[], None]) -> None:
+def _work(
+    settings: Settings, crew: Crew, listening: socket.socket, started: Callable[[], None], beaten: Beaten
+) -> None:
     """Serve as one of several workers."""
     with contextlib.suppress(KeyboardInterrupt):
-        _server(settings, crew, started).run(sockets=[_sparing(listening)])
+        _server(settings, crew, started, beaten).run(sockets=[_sparing(listening)])
 
 
 class _Server(uvicorn.Server):
     """Tells when it has started, and sleeps where there is nothing to do."""
 
-    def __init__(self, config: uvicorn.Config, started: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, started: Callable[[], None], watch: EventLoopWatch) -> None:
         super().__init__(config)
         self._tell = started
+        self._watch = watch
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ending = asyncio.Event()
 
@@ -89,11 +94,15 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         super().handle_exit(sig, frame)
+        self._watch.end_within(PATIENCE)
         if self._loop:
             self._loop.call_soon_threadsafe(self._ending.set)
 
 
-def _server(settings: Settings, crew: Crew, started: Callable[[], None]) -> _Server:
+def _server(settings: Settings, crew: Crew, started: Callable[[], None], beaten: Beaten | None) -> _Server:
+    app = create_app(settings, crew)
+    watch: EventLoopWatch = app.state.event_loop
+    watch.end_when_held(settings.hang_timeout, beaten)
     limits = Limits(
         connections=connections_within(raise_limit(), settings.max_connections),
         head=settings.head_timeout,
@@ -101,7 +110,7 @@ def _server(settings: Settings, crew: Crew, started: Callable[[], None]) -> _Ser
         send=settings.send_timeout,
     )
     config = uvicorn.Config(
-        Forwarded(cast(Any, create_app(settings, crew))),
+        Forwarded(cast(Any, app)),
         loop="uvloop",
         http=cast(Any, partial(BoundedProtocol, connections=Connections(limits))),
         ws="none",
@@ -111,7 +120,7 @@ def _server(settings: Settings, crew: Crew, started: Callable[[], None]) -> _Ser
         proxy_headers=False,  # `Forwarded` stands for it.
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
-    return _Server(config, started)
+    return _Server(config, started, watch)
 
 
 def _sparing(listening: socket.socket) -> socket.socket:

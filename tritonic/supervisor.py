@@ -31,6 +31,9 @@ class Part(Protocol):
     def fault(self) -> str | None:
         """Why it must be started again although it runs, as the end of a sentence; None while all is well."""
 
+    def keep_log_small(self) -> None:
+        """Set aside what it has written, where that is much."""
+
     def kill(self) -> None:
         """End it at once, without asking."""
 
@@ -51,7 +54,7 @@ class Supervised:
         self._clock = clock
         self._backoff = Backoff()
         self._ready_since: float | None = clock()
-        self._started = self._looked = clock()
+        self._started = self._looked = self._tidied = clock()
         self._due: float | None = None
 
     def step(self) -> None:
@@ -61,6 +64,7 @@ class Supervised:
             if now >= self._due:
                 self._start(now)
             return
+        self._keep_log_small(now)
         status = self.part.poll()
         if status is not None:
             healthy_for = now - self._ready_since if self._ready_since is not None else 0.0
@@ -77,6 +81,11 @@ class Supervised:
             self._ready_since = now
             self.part.fault()  # so that it knows from the first moment what can be lost
             self._report(f"{self.part.name} is back, {now - self._started:.1f} s after it was started.")
+
+    def _keep_log_small(self, now: float) -> None:
+        if now - self._tidied >= _LOOK_SECONDS:
+            self._tidied = now
+            self.part.keep_log_small()
 
     def _start(self, now: float) -> None:
         self._due, self._ready_since, self._started = None, None, now

@@ -87,7 +87,13 @@ def _run(plan: Plan, console: Console, stopping: threading.Event) -> None:
         triton.share_secret()
         port = plan.port or ports.free_ports(1)[0]
         gateway = GatewayProcess(
-            plan.host, port, triton.grpc_url, plan.state / "gateway.log", plan.gateway, workers=plan.workers
+            plan.host,
+            port,
+            triton.grpc_url,
+            plan.state / "gateway.log",
+            plan.gateway,
+            workers=plan.workers,
+            hang_timeout=told.hang_timeout,
         )
         running.pop_all()
         running.callback(_end, console, [gateway, triton])

@@ -27,13 +27,17 @@ from pathlib import Path
 import structlog
 
 from gateway.crew import Crew, prepare
+from gateway.observability import hang
 from gateway.settings import Settings
 from gateway.telemetry import configure_logging
 from tritonic.backoff import Backoff
 from tritonic.child import describe_exit
 
-Run = Callable[[Settings, Crew, socket.socket, Callable[[], None]], None]
-"""Serves as one worker at a socket until SIGTERM, and calls the function as soon as it does."""
+Beaten = Callable[[float], None]
+"""Is told the monotonic time whenever the event loop of a worker runs (`gateway.observability.event_loop`)."""
+Run = Callable[[Settings, Crew, socket.socket, Callable[[], None], Beaten], None]
+"""Serves as one worker at a socket until SIGTERM; calls the first function as soon as it does, and the other again and
+again from then on."""
 
 PATIENCE = 13.0
 """Seconds from SIGTERM to SIGKILL: a worker lets answers finish for 10 s, then closes what it holds.
@@ -41,6 +45,8 @@ PATIENCE = 13.0
 Less than whoever keeps the keeper waits for it, which is 15 s under `up`.
 """
 _HEALTHY = 10.0
+_LAST_WORDS = 2.0
+"""Seconds for a worker that hangs to write where it stands."""
 _MEMORY = Path("/dev/shm")
 _PREFIX = "tritonic-workers-"
 _YOUNG = 60.0
@@ -59,6 +65,10 @@ class _Worker:
     began: float = 0.0
     due: float = 0.0
     """When it is to be started, where it does not run."""
+    beat: float = 0.0
+    """The last beat of its event loop that was seen."""
+    silent: float = 0.0
+    """Seconds for which no other was seen."""
     backoff: Backoff = field(default_factory=lambda: Backoff(first=0.5, limit=8.0, healthy_after=_HEALTHY))
 
 
@@ -72,6 +82,10 @@ class Workers:
         self._workers = [_Worker(number, each) for number, each in enumerate(listening)]
         self._started = mmap.mmap(-1, len(listening))  # shared with the workers
         """A byte for each worker, written by it: whether it has ever served."""
+        self._beats = memoryview(mmap.mmap(-1, 8 * len(listening))).cast("d")
+        """When the event loop of each ran last, written by it, too; 0 before it has."""
+        self._look_seconds = min(2.0, settings.hang_timeout / 4) if settings.hang_timeout else 60.0
+        self._looked = time.monotonic()
         self._lifeline = os.pipe()
         """The keeper holds one end and says nothing; when it is gone, the workers read that."""
         self._log = structlog.get_logger("gateway.workers")
@@ -86,11 +100,12 @@ class Workers:
         while True:
             missing = [worker.due - time.monotonic() for worker in self._workers if not worker.pid]
             # Until one serves, none is replaced: what ends all of them would end them again.
-            if number := _awaited(min(missing, default=60.0) if self._have_served else 0.2):
+            if number := _awaited(min(missing, default=self._look_seconds) if self._have_served else 0.2):
                 self._end()
                 return number
             for worker, status in self._ended():
                 self._missed(worker, status)
+            self._look()
             if self._have_served:
                 for worker in self._workers:
                     if not worker.pid and time.monotonic() >= worker.due:
@@ -109,6 +124,7 @@ class Workers:
     def _start(self, worker: _Worker) -> None:
         prepare(self._folder, worker.number)
         worker.began = time.monotonic()
+        self._beats[worker.number] = worker.beat = worker.silent = 0.0
         sys.stdout.flush()
         sys.stderr.flush()
         worker.pid = os.fork()
@@ -128,7 +144,13 @@ class Workers:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _AWAITED)
             crew = Crew(self._folder, worker.number, len(self._workers))
             threading.Thread(target=_follow, args=(reading, crew), name="lifeline", daemon=True).start()
-            self._run(self._settings, crew, worker.listening, lambda: self._served(worker))
+            self._run(
+                self._settings,
+                crew,
+                worker.listening,
+                lambda: self._served(worker),
+                lambda now: self._beats.__setitem__(worker.number, now),
+            )
             status = 0
         except SystemExit as end:
             status = end.code if isinstance(end.code, int) else 1
@@ -141,6 +163,27 @@ class Workers:
 
     def _served(self, worker: _Worker) -> None:
         self._started[worker.number] = 1
+
+    def _look(self) -> None:
+        """End workers whose event loop does not run. They do so themselves, unless what holds them keeps that too.
+
+        What counts is how often it was looked: where all was stopped for a while, nobody hangs.
+        """
+        now = time.monotonic()
+        passed = min(now - self._looked, 2 * self._look_seconds)
+        self._looked = now
+        patience = self._settings.hang_timeout
+        for worker in self._workers:
+            beat = self._beats[worker.number]
+            if not patience or not worker.pid or not beat or beat != worker.beat:
+                worker.beat, worker.silent = beat, 0.0
+                continue
+            before, worker.silent = worker.silent, worker.silent + passed
+            if worker.silent >= patience + _LAST_WORDS:
+                os.kill(worker.pid, signal.SIGKILL)
+            elif worker.silent >= patience > before:
+                self._log.error("worker does not answer", worker=worker.number, pid=worker.pid, seconds=patience)
+                os.kill(worker.pid, hang.SIGNAL)
 
     def _ended(self) -> Iterator[tuple[_Worker, int]]:
         """The workers that have ended meanwhile, and how: an exit status, or 128 + the signal.

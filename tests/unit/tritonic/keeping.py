@@ -57,7 +57,9 @@ def deaf(folder: Path) -> dict[str, Any]:
     workers.PATIENCE = 0.2
     keeper = os.getpid()
 
-    def run(given: Settings, crew: Crew, listening: socket.socket, started: Callable[[], None]) -> None:
+    def run(
+        given: Settings, crew: Crew, listening: socket.socket, started: Callable[[], None], beaten: workers.Beaten
+    ) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         started()
         if crew.number == 0:
@@ -78,7 +80,9 @@ def orphaned(folder: Path) -> int:
     keeper = os.getpid()
     assert ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
 
-    def run(given: Settings, crew: Crew, listening: socket.socket, started: Callable[[], None]) -> None:
+    def run(
+        given: Settings, crew: Crew, listening: socket.socket, started: Callable[[], None], beaten: workers.Beaten
+    ) -> None:
         started()
         if not (folder / "left").exists():
             (folder / "left").write_text(str(subprocess.Popen(["sleep", "0.2"]).pid))

@@ -12,9 +12,13 @@ class ScriptedPart:
         self.starts = 0
         self.cannot_start = None
         self.wrong = None
+        self.kept_small = 0
 
     def fault(self):
         return self.wrong
+
+    def keep_log_small(self):
+        self.kept_small += 1
 
     def kill(self):
         self.status, self.ready = 137, False
@@ -120,3 +124,17 @@ def test_what_runs_and_does_not_work_is_started_again():
     stage.at(3.3)
     stage.at(4)
     assert stage.part.starts == 1 and stage.said[-1].startswith("Triton is back")
+
+
+def test_its_log_is_looked_at_every_second_whether_it_works_or_not():
+    stage = Stage()
+    for _ in range(3):
+        stage.at(0.5)
+    assert stage.part.kept_small == 0
+    stage.at(1)
+    stage.at(1.2)
+    assert stage.part.kept_small == 1
+    stage.part.ready, stage.part.status = False, None
+    stage.supervised._ready_since = None
+    stage.at(2.1)
+    assert stage.part.kept_small == 2

@@ -1,0 +1,53 @@
+"""`tritonic serve` with routes that hold it in the ways there are. Run as a module."""
+
+import asyncio
+import collections
+import itertools
+import threading
+import time
+from typing import Any
+
+from fastapi import FastAPI, Request
+
+from gateway import app as gateway_app
+from gateway.app import create_app
+from tritonic import serve, settings
+
+
+def _compute(seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        pass
+
+
+def _in_c() -> None:
+    """Hold the interpreter for an hour: neither a handler of a signal nor another thread runs."""
+    collections.deque(itertools.repeat(None, 10**12), maxlen=0)
+
+
+def holding(*given: Any) -> FastAPI:
+    app = create_app(*given)
+
+    @app.post("/tests/hold/{how}")
+    async def hold(how: str, request: Request, seconds: float = 60) -> str:
+        await request.body()
+        if how == "c":
+            _in_c()
+        elif how == "python":
+            _compute(seconds)
+        elif how == "sleep":
+            time.sleep(seconds)
+        elif how == "thread":
+            # Does not come back: the lock of the interpreter is its own.
+            threading.Thread(target=_in_c, daemon=True).start()
+        elif how == "drain":
+            await asyncio.sleep(seconds)
+        return "done"
+
+    return app
+
+
+if __name__ == "__main__":
+    serve.create_app = holding
+    gateway_app._FIRST_LOOK = 0.1  # there is no Triton
+    serve.serve(settings.read())

@@ -1,0 +1,202 @@
+"""What the watch of the event loop measures, and what it says of a hold."""
+
+import asyncio
+import threading
+import time
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+import structlog.testing
+import uvloop
+
+from gateway.observability import event_loop
+from gateway.observability.clocks import Clocks, Spent
+from gateway.observability.event_loop import EventLoopWatch
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Callable]:
+    return {"uvloop": uvloop.new_event_loop}
+
+
+@dataclass
+class Seen:
+    """Takes observations."""
+
+    values: list[float] = field(default_factory=list)
+
+    def observe(self, amount: float) -> None:
+        self.values.append(amount)
+
+    @property
+    def most(self) -> float:
+        return max(self.values, default=0.0)
+
+
+@dataclass
+class Request:
+    request_id: str = "req_1"
+    route: str = "/v1/things"
+    body_bytes: int = 7
+
+
+@dataclass
+class Watched:
+    watch: EventLoopWatch
+    lag: Seen = field(default_factory=Seen)
+    held: Seen = field(default_factory=Seen)
+    beats: list[float] = field(default_factory=list)
+
+
+@asynccontextmanager
+async def watched(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Watched]:
+    monkeypatch.setattr(event_loop, "_FIRST", 0.05)
+    lag, held = Seen(), Seen()
+    watch = EventLoopWatch(lag, held)
+    found = Watched(watch, lag, held)
+    watch._beaten = found.beats.append
+    watch.start()
+    try:
+        yield found
+    finally:
+        watch.close()
+
+
+async def served(watch: EventLoopWatch, work: Callable[[], Awaitable[None]]) -> None:
+    """Do `work` as a request's task does."""
+
+    async def task() -> None:
+        watch.begin(Request())
+        try:
+            await work()
+        finally:
+            watch.finish()
+
+    await asyncio.create_task(task())
+
+
+def compute(seconds: float) -> None:
+    until = time.thread_time() + seconds
+    while time.thread_time() < until:
+        pass
+
+
+async def test_what_a_request_computes_is_observed_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        await asyncio.sleep(0.1)
+        compute(0.5)
+
+    with structlog.testing.capture_logs() as said:
+        async with watched(monkeypatch) as found:
+            await served(found.watch, work)
+            await asyncio.sleep(0.1)
+    assert found.held.most == pytest.approx(0.5, abs=event_loop.INTERVAL + 0.05)
+    assert found.lag.most >= found.held.most and len(found.lag.values) == len(found.held.values)
+    told = [line for line in said if line["event"] == "the event loop was held"]
+    assert len(told) == 1, "once for a hold"
+    assert {key: told[0][key] for key in ("request_id", "route", "body_bytes")} == {
+        "request_id": "req_1",
+        "route": "/v1/things",
+        "body_bytes": 7,
+    }
+    assert told[0]["where"][0].endswith(" compute") and told[0]["where"][1].endswith(" work")
+    assert told[0]["computing"] == pytest.approx(found.held.most, abs=0.001)
+
+
+async def test_a_hold_that_begins_at_rest_is_seen_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    with structlog.testing.capture_logs() as said:
+        async with watched(monkeypatch) as found:
+            await asyncio.sleep(0.3)
+
+            async def work() -> None:
+                compute(0.4)
+
+            await served(found.watch, work)
+            await asyncio.sleep(0.1)
+    assert found.held.most >= 0.4 - event_loop.INTERVAL - 0.05
+    (told,) = [line for line in said if line["event"] == "the event loop was held"]
+    assert told["where"][0].endswith(" compute")
+
+
+async def test_what_stands_without_computing_is_late_and_told_but_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        time.sleep(0.5)  # noqa: ASYNC251
+
+    with structlog.testing.capture_logs() as said:
+        async with watched(monkeypatch) as found:
+            await served(found.watch, work)
+            await asyncio.sleep(0.1)
+    assert found.lag.most >= 0.4
+    assert found.held.most < 0.1
+    assert [line["where"][0].split()[-1] for line in said if line["event"] == "the event loop was held"] == ["work"]
+
+
+async def test_another_thread_that_keeps_the_interpreter_holds_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with watched(monkeypatch) as found:
+
+        async def work() -> None:
+            await asyncio.sleep(0.1)
+            thread = threading.Thread(target=lambda: sum(range(40_000_000)))  # C that does not let go
+            thread.start()
+            while thread.is_alive():
+                await asyncio.sleep(0.01)
+
+        await served(found.watch, work)
+    assert found.held.most > 0.1, "some seconds of one call without a stop"
+
+
+async def test_threads_that_let_the_interpreter_go_do_not_hold_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with watched(monkeypatch) as found:
+
+        async def work() -> None:
+            await asyncio.sleep(0.1)
+            data = bytes(30_000_000)
+            await asyncio.gather(*(asyncio.to_thread(zlib.compress, data, 9) for _ in range(3)))
+
+        await served(found.watch, work)
+    assert found.held.most < 0.1
+
+
+async def test_it_beats_seldom_at_rest_and_often_under_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with watched(monkeypatch) as found:
+        await asyncio.sleep(1.2)
+        assert len(found.beats) <= 5
+
+        async def work() -> None:
+            await asyncio.sleep(0.6)
+
+        found.beats.clear()
+        await served(found.watch, work)
+        assert len(found.beats) >= 5
+    assert found.watch._requests == {}
+
+
+@pytest.mark.parametrize(
+    ("spent", "late", "held"),
+    [
+        (Spent(0.0, 0.0, 1.0), 1.0, 0.0),  # others' processes had the processors
+        (Spent(0.3, 0.0, 0.7), 1.0, 0.3),
+        (Spent(1.5, 0.0, 0.0), 1.0, 1.0),  # some of it before it was late
+        (Spent(0.0, 1.0, 0.0), 1.0, 1.0),  # another thread had the interpreter
+        (Spent(0.0, 3.0, 1.0), 1.0, 0.0),  # other threads computed beside others' processes
+        (Spent(0.0, 0.2, 0.0), 1.0, 0.2),
+        (Spent(0.0, 0.0, 0.0), 1.0, 0.0),  # it was stopped, or waited for a disk
+    ],
+)
+def test_what_of_lateness_is_a_hold(spent: Spent, late: float, held: float) -> None:
+    assert spent.held(late) == pytest.approx(held)
+
+
+def test_clocks_tell_what_this_thread_and_others_spent() -> None:
+    clocks = Clocks()
+    compute(0.1)
+    other = threading.Thread(target=compute, args=(0.1,))
+    other.start()
+    other.join()
+    spent = clocks.spent()
+    assert spent.own >= 0.1 and spent.others >= 0.09 and spent.queued >= 0
+    again = clocks.spent()
+    assert again.own < 0.05 and again.others < 0.05
+    clocks.close()

@@ -1,0 +1,74 @@
+"""Logs of children are bounded while they are written to, and no line of them is lost."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tritonic import logfile
+from tritonic.logfile import LogFile
+
+WRITER = """
+import sys, time
+for number in range(int(sys.argv[1])):
+    print(f"line {number:06}", flush=True)
+    if number % 50 == 0:
+        time.sleep(0.001)
+"""
+
+
+def test_a_child_that_goes_on_writing_fills_no_more_than_two_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logfile, "LARGE", 20_000)
+    log = LogFile(tmp_path / "child.log")
+    aside = tmp_path / "child.log.1"
+    with log.open() as file:
+        child = subprocess.Popen([sys.executable, "-c", WRITER, "20000"], stdout=file)
+    sizes, seen = [], set[str]()
+    while child.poll() is None:
+        log.keep_small()
+        for path in (aside, log.path):
+            if path.exists():
+                sizes.append(path.stat().st_size)
+                seen.update(path.read_text(errors="replace").split("\n"))
+        time.sleep(0.002)
+    assert max(sizes) < 150_000, "of 240,000 bytes"
+    assert b"\0" not in log.path.read_bytes(), "the child appends: there is no hole at the beginning"
+    assert log.lines() and log.lines()[-1] == "line 019999"
+    # What was written in the microseconds between the copy and the cut is missing; nothing else is.
+    whole = {f"line {number:06}" for number in range(20_000)}
+    assert len(whole - seen) < 200
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["child.log", "child.log.1"]
+
+
+def test_a_small_log_stays(tmp_path: Path) -> None:
+    log = LogFile(tmp_path / "child.log")
+    with log.open() as file:
+        file.write(b"one\n")
+    log.keep_small()
+    assert log.lines() == ["one"] and not (tmp_path / "child.log.1").exists()
+
+
+def test_a_log_that_cannot_be_copied_is_cut_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logfile, "LARGE", 10)
+
+    def full(*given: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(logfile.os, "sendfile", full)
+    log = LogFile(tmp_path / "child.log")
+    with log.open() as file:
+        file.write(b"x" * 100 + b"\n")
+        file.flush()
+        log.keep_small()
+        file.write(b"next\n")
+        file.flush()
+        assert log.lines() == ["next"]
+    assert not (tmp_path / "child.log.1").exists()
+
+
+def test_a_log_that_is_gone_harms_nobody(tmp_path: Path) -> None:
+    LogFile(tmp_path / "child.log").keep_small()
