@@ -167,11 +167,11 @@ class EventLoopWatch:
                 if self._seen is None or self._seen[0] != due:
                     self._seen = due, self._look()
                 ran = self._seen[1].told()
+                tell = functools.partial(self._log.error, "the event loop does not run", seconds=stood + TOLD, **ran)
                 if self._limit and stood >= self._limit - TOLD:
-                    hang.end(lambda: self._log.error("the event loop does not run, and the process is ended", **ran))
+                    hang.end(tell)
                 if self._limit and stood >= self._limit / 2 > stood - TOLD:
                     # Aside: whoever holds the loop may hold the log.
-                    tell = functools.partial(self._log.warning, "the event loop does not run", seconds=stood, **ran)
                     threading.Thread(target=tell, name="event-loop-held", daemon=True).start()
             wait = due + TOLD - now
             if wait <= 0:

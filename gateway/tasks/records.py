@@ -9,13 +9,20 @@ from typing import Any, TypeVar
 
 import sqlalchemy
 import structlog
-from dbos import DBOSClient, DBOSPortableJSONSerializer, PortableWorkflowError, WorkflowSerializationFormat
+from dbos import (
+    DBOSClient,
+    DBOSPortableJSONSerializer,
+    EnqueueOptions,
+    PortableWorkflowError,
+    WorkflowSerializationFormat,
+)
 from dbos import WorkflowStatus as Row
 from dbos import error as dbos_errors
 from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.errors import RETRY_AFTER, Overloaded
 from gateway.tasks.database import Database
+from gateway.tasks.quota import Quota
 from gateway.tasks.task import FINAL, Drawn, Failure, State, Task
 
 APPLICATION = "tritonic"
@@ -38,6 +45,7 @@ _STATES: dict[str, State] = {
     "MAX_RECOVERY_ATTEMPTS_EXCEEDED": "failed",
     "CANCELLED": "cancelled",
 }
+_OPEN = [name for name, state in _STATES.items() if state not in FINAL]
 _NEVER = Failure(500, "internal_error", "The service ended each time that it worked on this task, and gave it up.")
 
 T = TypeVar("T")
@@ -57,7 +65,6 @@ class Records:
                 pool_pre_ping=True,
                 connect_args=database.connect_options(patient=False),
             )
-        self._engine = engine
         self._client = DBOSClient(
             system_database_url=None if engine else database.url,
             system_database_engine=engine,
@@ -66,35 +73,40 @@ class Records:
             lazy=True,
             retry_connection_errors=False,
         )
+        self._quota = Quota(database, engine, WORKFLOW, _OPEN)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="tasks")
         self._free = asyncio.Semaphore(_THREADS)
         self._log = structlog.get_logger("gateway.tasks")
 
-    async def add(self, id: str, owner: str, kind: str, model: str, request: dict[str, Any]) -> bool:
-        """Queue a task among those of `model`. False: there is one of this id."""
+    async def add(self, id: str, owner: str, kind: str, model: str, request: dict[str, Any], most: int) -> bool:
+        """Queue a task among those of `model`. False: there is one of this id.
 
-        def enqueue() -> bool:
+        Raises `QuotaReached` where the owner has `most` open tasks, by whichever gateway they were taken.
+        """
+        options: EnqueueOptions = {
+            "workflow_name": WORKFLOW,
+            "queue_name": QUEUE,
+            "workflow_id": id,
+            "workflow_id_reuse_policy": "reject",
+            "queue_partition_key": model,
+            "authenticated_user": owner,
+            "app_version": VERSION,
+            "serialization_type": WorkflowSerializationFormat.PORTABLE,
+            "attributes": {"progress": 0},
+        }
+
+        def enqueue(connection: sqlalchemy.Connection) -> None:
+            self._client.enqueue_in_transaction(connection, options, kind, request)
+
+        def add() -> bool:
             try:
-                self._client.enqueue(
-                    {
-                        "workflow_name": WORKFLOW,
-                        "queue_name": QUEUE,
-                        "workflow_id": id,
-                        "workflow_id_reuse_policy": "reject",
-                        "queue_partition_key": model,
-                        "authenticated_user": owner,
-                        "app_version": VERSION,
-                        "serialization_type": WorkflowSerializationFormat.PORTABLE,
-                        "attributes": {"progress": 0},
-                    },
-                    kind,
-                    request,
-                )
+                self._quota.within(owner, most, enqueue)
             except dbos_errors.DBOSWorkflowIDInUseError:
                 return False
             return True
 
-        return await self._ask(enqueue)
+        async with self._quota.turn(owner):
+            return await self._ask(add)
 
     async def find(self, id: str, owner: str) -> Task | None:
         """Return the task of this id, if it is `owner`'s."""
@@ -132,7 +144,7 @@ class Records:
             self._client.list_workflows,
             user=owner,
             name=WORKFLOW,
-            status=[name for name, state in _STATES.items() if state not in FINAL],
+            status=_OPEN,
             limit=most,
             load_input=False,
             load_output=False,
@@ -179,8 +191,7 @@ class Records:
         """Close the connections; a thread that still waits for the database is left to itself."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         await asyncio.to_thread(self._client.destroy)
-        if self._engine:
-            self._engine.dispose()
+        self._quota.close()
 
     async def _ask(self, ask: Callable[..., T], *arguments: Any, **options: Any) -> T:
         loop = asyncio.get_running_loop()

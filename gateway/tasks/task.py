@@ -13,6 +13,10 @@ FINAL: frozenset[State] = frozenset({"completed", "failed", "cancelled"})
 """States that never change again."""
 
 
+class QuotaReached(Exception):
+    """An owner has as many open tasks as it may."""
+
+
 @dataclass(frozen=True, slots=True)
 class Drawn:
     """Picture `index` of a task, which `Files` keeps under the id `file` for a while. None: its seed is not known."""

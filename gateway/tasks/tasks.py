@@ -26,7 +26,7 @@ from gateway.operations.generate_image import GenerateImage
 from gateway.settings import Settings
 from gateway.tasks.database import Database
 from gateway.tasks.requests import kind_of, pack
-from gateway.tasks.task import FINAL, State, Task, new_id
+from gateway.tasks.task import FINAL, QuotaReached, State, Task, new_id
 from gateway.telemetry import Metrics
 
 if TYPE_CHECKING:  # 50 MB and half a second, which only those pay who have tasks
@@ -85,14 +85,17 @@ class Tasks:
                 raise InvalidRequest(f"An idempotency key has 1 to {_LONGEST_KEY} characters.", param="idempotency_key")
             id = f"task_{hashlib.sha256(f'{owner} {idempotency_key}'.encode()).hexdigest()[:32]}"
         most = self._settings.tasks_per_key
+        # Looked at twice: what is beyond is refused before its pictures are kept, and what passes here together with
+        # others is counted again as it is added.
         if await kept.count_open(owner, most) >= most and await kept.find(id, owner) is None:
-            raise RateLimited(
-                f"{most} tasks of this key wait or are worked on, which is all that it may have: "
-                "send more when some have ended, or cancel some.",
-                retry_after=RETRY_AFTER,
-            )
+            raise _too_many(most)
         packed = await pack(request, owner, self._files)
-        added = await kept.add(id, owner, kind_of(request), self._known_as(request.model), packed)
+        try:
+            added = await kept.add(id, owner, kind_of(request), self._known_as(request.model), packed, most)
+        except QuotaReached:
+            if await kept.find(id, owner) is None:
+                raise _too_many(most) from None
+            added = False
         task = await self.get(id, owner)
         if not added and (task.kind, dict(task.request)) != (kind_of(request), packed):
             raise InvalidRequest("This idempotency key was used for another request.", param="idempotency_key")
@@ -196,6 +199,14 @@ class Tasks:
                 self._tried.set()
             await asyncio.sleep(wait)
             wait = min(2 * wait, 5.0)
+
+
+def _too_many(most: int) -> RateLimited:
+    return RateLimited(
+        f"{most} tasks of this key wait or are worked on, which is all that it may have: "
+        "send more when some have ended, or cancel some.",
+        retry_after=RETRY_AFTER,
+    )
 
 
 def _keeping() -> "type[Keeping]":

@@ -122,7 +122,7 @@ async def test_a_hold_that_begins_at_rest_is_seen_too(monkeypatch: pytest.Monkey
 
 async def test_what_stands_without_computing_is_late_and_told_but_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
     async def work() -> None:
-        time.sleep(0.5)  # noqa: ASYNC251
+        time.sleep(0.5)
 
     with structlog.testing.capture_logs() as said:
         async with watched(monkeypatch) as found:

@@ -1,0 +1,102 @@
+"""A key has no more open tasks than it may, however many are sent at a time and to whom."""
+
+import asyncio
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from gateway.errors import RateLimited
+from tests.fakes.script import Draw, Model
+from tests.fakes.triton import FakeTriton
+from tests.tasks.house import OTHER, OWNER, house, picture
+from tests.tasks.postgres import Postgres
+from tests.tasks.processes import Process
+from tests.wire.test_workers import crew
+
+MOST = 40
+
+
+async def test_as_many_as_allowed_are_taken_of_those_that_come_together(
+    triton: FakeTriton, database: str, tmp_path: Path
+) -> None:
+    async with house(triton.url, tmp_path, database, tasks_per_key=MOST) as home:
+        await home.done((await home.tasks.submit(picture(), OTHER)).id, OTHER)  # the database is made
+        took = await asyncio.gather(
+            *(home.tasks.submit(picture(f"{number}", model="slow"), OWNER) for number in range(150)),
+            home.tasks.submit(picture("another's", model="slow"), OTHER),
+            return_exceptions=True,
+        )
+        assert Counter(type(each).__name__ for each in took[:-1]) == {"Task": MOST, "RateLimited": 150 - MOST}
+        refusal = next(each for each in took if isinstance(each, RateLimited))
+        assert refusal.status == 429 and refusal.retry_after and f"{MOST} tasks of this key" in refusal.message
+        assert not isinstance(took[-1], BaseException), "another key has its own"
+        assert len(await home.tasks.list(OWNER, limit=1000)) == MOST
+        # One that has ended makes room for one, of many that ask.
+        first = next(each for each in took if not isinstance(each, BaseException))
+        await home.tasks.cancel(first.id, OWNER)
+        took = await asyncio.gather(
+            *(home.tasks.submit(picture("more", model="slow"), OWNER) for _ in range(20)), return_exceptions=True
+        )
+        assert Counter(type(each).__name__ for each in took) == {"Task": 1, "RateLimited": 19}
+
+
+async def test_the_same_request_again_is_no_other_task(triton: FakeTriton, database: str, tmp_path: Path) -> None:
+    async with house(triton.url, tmp_path, database, tasks_per_key=2) as home:
+        asked = picture(model="slow")
+        same = await asyncio.gather(*(home.tasks.submit(asked, OWNER, "one") for _ in range(10)))
+        assert len({task.id for task in same}) == 1
+        await home.tasks.submit(picture(model="slow"), OWNER)
+        assert (await home.tasks.submit(asked, OWNER, "one")).id == same[0].id, "there is no room, and none is needed"
+        with pytest.raises(RateLimited):
+            await home.tasks.submit(asked, OWNER, "two")
+
+
+@pytest.mark.timeout(180)
+async def test_two_workers_take_as_many_as_one(tmp_path: Path) -> None:
+    painter = Model("painter", (Draw(400, pause=0.1),), drawing=True)
+    async with crew(tmp_path, models=[painter], tasks_per_key=MOST) as running, running.each() as each:
+        body = {"model": "painter", "prompt": "a", "async": True}
+        for http in each:  # each opens the database
+            async with asyncio.timeout(60):
+                while (await http.post("/tritonic/v1/images/generations", json=body)).status_code == 503:
+                    await asyncio.sleep(0.5)
+        answers = await asyncio.gather(
+            *(each[number % 2].post("/tritonic/v1/images/generations", json=body, timeout=60) for number in range(150))
+        )
+        statuses = Counter(answer.status_code for answer in answers)
+        accepted = statuses.pop(200, 0) + statuses.pop(202, 0)
+        assert accepted == MOST - 2 and set(statuses) == {429}
+        refusal = next(answer for answer in answers if answer.status_code == 429)
+        assert re.search(rf"{MOST} tasks of this key", refusal.text) and "retry-after" in refusal.headers
+
+
+@pytest.mark.timeout(180)
+async def test_two_gateways_of_one_postgres_take_as_many_as_one(
+    triton: FakeTriton, postgres: Postgres, tmp_path: Path
+) -> None:
+    triton.models["slow"] = Model("slow", (Draw(400, pause=0.1),), drawing=True)
+    shared = {"files": tmp_path / "files", "files_key": "shared between both gateways", "tasks_per_key": MOST}
+    both = [Process(tmp_path / name, triton.url, postgres.url("quota"), **shared) for name in ("first", "second")]
+    try:
+        for process in both:
+            await process.start()
+            await process.submit("opened", "slow")
+        answers = await asyncio.gather(
+            *(
+                both[number % 2].http.post(
+                    "/tests/tasks",
+                    json={"model": "slow", "prompt": "a"},
+                    headers={"idempotency-key": f"{number}"},
+                    timeout=60,
+                )
+                for number in range(150)
+            )
+        )
+        open_tasks = [task for task in await both[0].tasks() if task["state"] in ("queued", "running")]
+        assert len(open_tasks) == MOST
+        assert Counter(answer.status_code for answer in answers) == {200: MOST - 2, 429: 152 - MOST}
+    finally:
+        for process in both:
+            await process.close()
