@@ -6,6 +6,7 @@ import uuid
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 
+import structlog
 from fastapi import FastAPI, Request
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -13,7 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway import health, models_file
+from gateway import health, models_file, state
 from gateway.catalog import Catalog
 from gateway.crew import Crew
 from gateway.dialects import DIALECTS
@@ -57,6 +58,8 @@ def create_app(settings: Settings | None = None, crew: Crew | None = None) -> Fa
     stores.check(settings)
     database.check(settings)
     configure_logging(settings.log_format, settings.log_level, crew)
+    for wrong in state.faults(settings):
+        structlog.get_logger("gateway").error("a part of the state cannot be used", reason=wrong)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:

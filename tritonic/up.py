@@ -14,6 +14,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from gateway import state
 from gateway.settings import Settings
 from tritonic import disk, ports, runfile, settings
 from tritonic.child import Child, ChildError, describe_exit
@@ -71,6 +72,8 @@ def _run(plan: Plan, console: Console, stopping: threading.Event) -> None:
     os.environ[runfile.TAG] = note.tag
     runfile.write(plan.state, note)
     told = _check(plan)
+    for wrong in state.faults(told):
+        console.print(f"[yellow]![/] {escape(wrong)}", soft_wrap=True)
     for default in plan.defaults:
         _provide(plan.repository, default, console, stopping)
     with ExitStack() as running:
@@ -109,7 +112,7 @@ def _run(plan: Plan, console: Console, stopping: threading.Event) -> None:
 
 def _check(plan: Plan) -> Settings:
     """Find what would fail later, before anything is built or started; return what the gateway will be told."""
-    told = settings.check(host=plan.host, port=plan.port, workers=plan.workers)
+    told = settings.check(host=plan.host, port=plan.port, workers=plan.workers, state=plan.state)
     triton = EmbeddedTriton.host
     wanted = (
         (plan.host, plan.port, "the gateway", ports.another("--port", "TRITONIC_PORT")),

@@ -44,6 +44,17 @@ class Signer:
         return hmac.digest(self._key, "\n".join(parts).encode(), hashlib.sha256)
 
 
+def fault(path: Path) -> str | None:
+    """Say why the key in `path` cannot be used, and what helps; None where it can, or is yet to be made."""
+    try:
+        _read(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return f"Files cannot be kept: {error}."
+    return None
+
+
 def kept_key(path: Path) -> bytes:
     """Return the key in `path`; the first to ask makes it, for its owner's eyes alone. Raises `OSError`."""
     with suppress(FileNotFoundError):
@@ -62,7 +73,7 @@ def kept_key(path: Path) -> bytes:
 def _read(path: Path) -> bytes:
     key = path.read_bytes().strip()
     if len(key) < _KEY_BYTES:
-        raise OSError(f"{path} holds no key: remove it, and a new one is made")
+        raise OSError(f"{path} holds no key: remove it, and a new one is made, which makes older addresses void")
     return key
 
 

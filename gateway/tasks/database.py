@@ -1,6 +1,8 @@
 """Where tasks are kept: SQLite in the folder of the state by default, or Postgres, which several gateways share."""
 
+import os
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,12 @@ from gateway.settings import Settings
 
 _CONNECT_SECONDS = 3
 _STATEMENT_MILLISECONDS = 4_000
+_OURS = "dbos_migrations"
+"""The table by which a database of tasks is known."""
+_DAMAGES = ("no such table", "no such column", "already exists", "malformed", "not a database", "readonly database")
+_REMEDY = "Move it away and a new one is made, without its tasks; or name another with TRITONIC_TASKS."
+UNUSABLE = "This service cannot use its database of tasks; its log says why."
+"""What callers are told: paths are none of their business."""
 _SILENCE_MILLISECONDS = 6_000
 """How long a packet may stay unanswered: so a database that is cut off is noticed, not after a quarter of an hour."""
 
@@ -40,6 +48,34 @@ class Database:
         """Whether there may be tasks: of Postgres that is not known before it is asked."""
         return self.path is None or self.path.exists()
 
+    def fault(self) -> str | None:
+        """Say what keeps SQLite's file from being used, and what helps; None where nothing is seen that would.
+
+        Nothing is made or changed. Of Postgres nothing is known before it is asked.
+        """
+        if self.path is None:
+            return None
+        if wrong := _wrong(self.path):
+            return f"Tasks cannot be kept: {wrong}. {_REMEDY}"
+        folder = next(each for each in (self.path.parent, *self.path.parent.parents) if each.exists())
+        for needed in (folder, self.presence_folder):
+            if needed.exists() and not (needed.is_dir() and os.access(needed, os.R_OK | os.W_OK | os.X_OK)):
+                return f"Tasks cannot be kept: {needed} is no folder that this user can write to."
+        return None
+
+    def explain(self, error: Exception) -> str | None:
+        """Say the same after an error of the database; None where waiting may mend it. Reads the file."""
+        if self.path is None:
+            return None
+        if is_full(error):
+            return f"Tasks cannot be kept: the disk of {self.path} is full."
+        if found := self.fault():
+            return found
+        if is_damage(error):
+            told = str(error).partition("\n")[0][:200]
+            return f"Tasks cannot be kept: {self.path} is damaged, or of another version ({told}). {_REMEDY}"
+        return None
+
     def prepare(self) -> None:
         """Make the file, for its owner's eyes alone, so that readers and a writer pass each other. Raises `OSError`."""
         if self.path is None:
@@ -67,6 +103,37 @@ class Database:
             "tcp_user_timeout": _SILENCE_MILLISECONDS,
         }
         return options if patient else options | {"options": f"-c statement_timeout={_STATEMENT_MILLISECONDS}"}
+
+
+def is_full(error: Exception) -> bool:
+    """Whether SQLite or Postgres says that there is no room."""
+    return any(words in str(error) for words in ("database or disk is full", "No space left on device"))
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether SQLite says that its file is not what it has to be, so that no wait helps."""
+    return any(words in str(error) for words in _DAMAGES)
+
+
+def _wrong(path: Path) -> str | None:
+    """Say why a path is no database of tasks; None where there is nothing, or one."""
+    if not path.exists():
+        return None
+    if not path.is_file():
+        return f"{path} is no file"
+    if not os.access(path, os.R_OK | os.W_OK):
+        return f"this user cannot read and write {path}"
+    if path.stat().st_size == 0:
+        return None
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", timeout=1, uri=True)) as connection:
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    except sqlite3.OperationalError as error:
+        # One that is busy can be used.
+        return None if "locked" in str(error) else f"{path} cannot be opened ({error})"
+    except sqlite3.DatabaseError as error:
+        return f"{path} is no database of SQLite, or a damaged one ({error})"
+    return f"{path} is the database of something else" if tables and _OURS not in tables else None
 
 
 def check(settings: Settings) -> None:

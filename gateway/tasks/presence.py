@@ -30,7 +30,7 @@ class Seat:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         for number in range(_MOST):
-            lock = (folder / f"{number}.lock").open("a+")
+            lock = (folder / f"{number}.lock").open("a+", errors="replace")  # what is no name is replaced by one
             if _locked(lock):
                 break
             lock.close()
@@ -53,7 +53,7 @@ class Seat:
         """Return the names of the gateways of this machine that are alive."""
         names = {self.name}
         for path in self._folder.glob("*.lock"):
-            with suppress(FileNotFoundError), path.open("r+") as lock:
+            with suppress(FileNotFoundError), path.open("r+", errors="replace") as lock:
                 if path != Path(self._lock.name) and not _locked(lock):
                     names.add(lock.read().strip())
         return names

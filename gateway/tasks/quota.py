@@ -27,7 +27,7 @@ class Quota:
         self._engine = _writing(database) if engine is None else engine
         listed = ", ".join(f"'{state}'" for state in states)
         self._count = sqlalchemy.text(
-            f"SELECT count(*) FROM (SELECT 1 FROM {'dbos.' if self._is_postgres else ''}workflow_status"  # noqa: S608
+            f"SELECT count(*) FROM (SELECT 1 FROM {'dbos.' if self._is_postgres else ''}workflow_status"
             f" WHERE authenticated_user = :owner AND name = '{name}' AND status IN ({listed}) LIMIT :most) AS open"
         )
         self._owners: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()

@@ -20,8 +20,8 @@ from dbos import WorkflowStatus as Row
 from dbos import error as dbos_errors
 from sqlalchemy.exc import SQLAlchemyError
 
-from gateway.errors import RETRY_AFTER, Overloaded
-from gateway.tasks.database import Database
+from gateway.errors import RETRY_AFTER, Overloaded, StorageFull
+from gateway.tasks.database import UNUSABLE, Database, is_damage, is_full
 from gateway.tasks.quota import Quota
 from gateway.tasks.task import FINAL, Drawn, Failure, State, Task
 
@@ -52,7 +52,7 @@ T = TypeVar("T")
 
 
 class Records:
-    """Every method raises `Overloaded` where the database does not answer in time."""
+    """Every method raises `Overloaded` where the database does not answer in time, and `StorageFull` where it is."""
 
     def __init__(self, database: Database) -> None:
         engine = None
@@ -204,7 +204,10 @@ class Records:
                 return await asyncio.shield(future)
         except (TimeoutError, SQLAlchemyError, dbos_errors.DBOSException, OSError) as error:
             self._log.warning("the database of the tasks failed", reason=(str(error) or "it is silent")[:300])
-            raise Overloaded("The database of the tasks does not answer.", retry_after=RETRY_AFTER) from error
+            if is_full(error):
+                raise StorageFull("The database of the tasks is full: nothing was kept.") from error
+            told = UNUSABLE if is_damage(error) else "The database of the tasks does not answer."
+            raise Overloaded(told, retry_after=RETRY_AFTER) from error
 
     def _answered(self, future: "asyncio.Future[Any]") -> None:
         self._free.release()

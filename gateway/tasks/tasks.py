@@ -24,7 +24,7 @@ from gateway.errors import (
 from gateway.files.files import Files
 from gateway.operations.generate_image import GenerateImage
 from gateway.settings import Settings
-from gateway.tasks.database import Database
+from gateway.tasks.database import UNUSABLE, Database
 from gateway.tasks.requests import kind_of, pack
 from gateway.tasks.task import FINAL, QuotaReached, State, Task, new_id
 from gateway.telemetry import Metrics
@@ -52,6 +52,8 @@ class Tasks:
         self._opening: asyncio.Task[None] | None = None
         self._tried = asyncio.Event()
         self._closed = False
+        self._fault: str | None = None
+        """Why the database cannot be used, where no wait will mend that."""
         self._log = structlog.get_logger("gateway.tasks")
 
     def start(self) -> None:
@@ -174,7 +176,9 @@ class Tasks:
                 async with asyncio.timeout(_OPENING_PATIENCE):
                     await self._tried.wait()
         if self._keeping is None:
-            raise Overloaded("The database of the tasks does not answer.", retry_after=RETRY_AFTER)
+            raise Overloaded(
+                UNUSABLE if self._fault else "The database of the tasks does not answer.", retry_after=RETRY_AFTER
+            )
         return self._keeping
 
     def _open(self) -> None:
@@ -183,7 +187,7 @@ class Tasks:
 
     async def _try_to_open(self) -> None:
         """Open the database, again and again until it is there."""
-        wait, began = 0.5, time.monotonic()
+        wait, began, said = 0.5, time.monotonic(), ""
         keeping_class = await asyncio.to_thread(_keeping)
         while True:
             try:
@@ -191,7 +195,12 @@ class Tasks:
                     self._database, self._settings, self._catalog, self._files, self._metrics
                 )
             except Exception as error:  # whatever the database says, it may be there later
-                self._log.warning("tasks cannot be kept", reason=str(error)[:500])
+                self._fault = await asyncio.to_thread(self._database.explain, error)
+                reason = self._fault or str(error)[:500]
+                # Said once: it is tried every few seconds, and what is wrong may stay so for days.
+                write = self._log.debug if reason == said else self._log.error if self._fault else self._log.warning
+                write("tasks cannot be kept", reason=reason)
+                said = reason
             else:
                 self._log.info("tasks are kept", seconds=round(time.monotonic() - began, 1))
                 return
