@@ -22,7 +22,7 @@ from tritonic.descriptors import connections_within, raise_limit
 from tritonic.forwarded import Forwarded
 from tritonic.ports import listen
 from tritonic.protocol import BoundedProtocol
-from tritonic.workers import PATIENCE, Beaten, keep_workers
+from tritonic.workers import Beaten, keep_workers
 
 _UNSENT_BYTES = 128 * 1024
 """What the kernel keeps for a client that does not read; else it is several megabytes of each stream."""
@@ -36,12 +36,15 @@ _TICK_SECONDS = 1.0
 DRAIN_SECONDS = 10
 """How long answers may go on after the signal to stop."""
 
+END_SECONDS = 14.5
+"""How long the process may take to end after it: answers, then tasks, which have 4 s. `up` kills it after 15 s."""
+
 
 def serve(settings: Settings) -> bool:
     """Serve until SIGTERM or SIGINT, then let answers finish for DRAIN_SECONDS.
 
     Returns whether it had started. After SIGTERM the process ends by that signal, as uvicorn's own command does, and
-    after `PATIENCE` in any case.
+    after END_SECONDS in any case.
     Raises PortError when the address cannot be listened on.
     """
     raise_limit()
@@ -94,7 +97,7 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         super().handle_exit(sig, frame)
-        self._watch.end_within(PATIENCE)
+        self._watch.end_within(END_SECONDS)
         if self._loop:
             self._loop.call_soon_threadsafe(self._ending.set)
 

@@ -3,8 +3,11 @@
 import asyncio
 import collections
 import itertools
+import os
 import threading
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -44,6 +47,17 @@ def holding(*given: Any) -> FastAPI:
             await asyncio.sleep(seconds)
         return "done"
 
+    if os.environ.get("TESTS_NEVER_ENDS"):
+        serve.END_SECONDS = 1.5
+        whole = app.router.lifespan_context
+
+        @asynccontextmanager
+        async def lifespan(app: FastAPI) -> AsyncIterator[Any]:
+            async with whole(app) as state:
+                yield state
+                await asyncio.sleep(3600)
+
+        app.router.lifespan_context = lifespan
     return app
 
 

@@ -158,6 +158,35 @@ def test_a_gateway_that_is_held_ends_when_it_is_told_to(
         assert process.poll() == hang.STATUS
 
 
+def test_a_gateway_that_does_not_come_to_an_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TESTS_NEVER_ENDS", "1")
+    with gateway(tmp_path, monkeypatch, timeout=0) as process:
+        os.kill(process.child.pid, signal.SIGTERM)
+        assert 1.4 < until(lambda: process.poll() is not None, 30) < DRAIN_SECONDS
+        assert process.poll() == hang.STATUS
+        assert "the process did not end in time" in log(tmp_path)
+
+
+def test_holds_of_all_workers_are_in_the_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def observed(metric: str) -> dict[str, float]:
+        found = re.findall(rf'^tritonic_event_loop_{metric}_seconds_bucket{{le="(\S+)"}} (\S+)$', page(), re.M)
+        return {bound: float(count) for bound, count in found}
+
+    def page() -> str:
+        return httpx.get(f"{process.url}/metrics", timeout=20).text
+
+    with gateway(tmp_path, monkeypatch, workers=2, timeout=10) as process:
+        assert observed("held").keys() >= {"0.05", "0.1", "0.25", "+Inf"}, "from the start"
+        assert observed("lag").keys() == observed("held").keys()
+        before = observed("held")
+        for _ in range(2):
+            hold(process, "python", 0.6).join(20)
+        time.sleep(0.3)
+        after = observed("held")
+        assert after["+Inf"] - after["0.1"] == before["+Inf"] - before["0.1"] + 2
+        assert log(tmp_path).count("the event loop was held") >= 2
+
+
 def test_a_worker_that_is_held_is_replaced_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with gateway(tmp_path, monkeypatch, workers=2) as process:
         before = workers(process)

@@ -13,7 +13,7 @@ from gateway.crew import Crew, prepare
 from tests.unit.tritonic.keeping import asked
 from tritonic import settings
 from tritonic.gateway_process import GatewayProcess
-from tritonic.serve import DRAIN_SECONDS
+from tritonic.serve import DRAIN_SECONDS, END_SECONDS
 from tritonic.workers import PATIENCE
 
 
@@ -81,7 +81,7 @@ def test_a_process_that_a_worker_left_behind_does_not_stay(tmp_path: Path) -> No
 def test_workers_are_ended_before_their_keeper_is() -> None:
     """Answers finish, then the workers are killed by their keeper, and only then would `up` or Docker kill that."""
     grace = inspect.signature(GatewayProcess).parameters["grace"].default
-    assert DRAIN_SECONDS < PATIENCE < grace
+    assert DRAIN_SECONDS < PATIENCE < END_SECONDS < grace
     compose = (Path(__file__).parents[3] / "docker-compose.yml").read_text()
     assert all(int(seconds) > PATIENCE for seconds in re.findall(r"stop_grace_period: (\d+)s", compose))
 
