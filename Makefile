@@ -84,10 +84,11 @@ postgres: ## Install what the tests of tasks on Postgres need, where that can be
 	fi
 
 # `make test` runs three groups; with ARGS of yours it is one run of pytest. The fast tests use every core, and a file is
-# never split among processes. Tests of tasks mostly wait for databases and restarts, so four run at a time. Tests of
+# never split among processes. Tests of tasks and supervision mostly wait, so four run at a time. Tests of
 # Triton run one after another, because their models use every core.
 FAST_TESTS = $(BIN)/pytest tests/unit tests/wire tests/architecture tests/fakes \
     -m "not triton and not gpu and not exports" -n auto --maxprocesses=8 --dist loadfile
+WAITING_TESTS = tests/tasks tests/supervision
 
 .PHONY: format check compose test fuzz default-model bench soak clean
 format: $(INSTALLED) ## Put the code into its form
@@ -103,8 +104,8 @@ check: $(INSTALLED) compose ## Lint, types, import rules, compose files, and the
 
 test: $(INSTALLED) $(NODE_PACKAGES) default-model postgres ## All tests, with the real Triton and the default models
 	$(if $(strip $(ARGS)),,$(FAST_TESTS))
-	$(if $(filter-out --after-check,$(ARGS)),,$(BIN)/pytest tests/tasks -n 4)
-	$(BIN)/pytest -m "not gpu" $(if $(filter-out --after-check,$(ARGS)),$(ARGS),--after-check --ignore=tests/tasks)
+	$(if $(filter-out --after-check,$(ARGS)),,$(BIN)/pytest $(WAITING_TESTS) -n 4)
+	$(BIN)/pytest -m "not gpu" $(if $(filter-out --after-check,$(ARGS)),$(ARGS),--after-check $(addprefix --ignore=,$(WAITING_TESTS)))
 
 FUZZ ?= 1000
 fuzz: $(INSTALLED) ## Look for bad answers for longer, at other places each time: make fuzz FUZZ=5000

@@ -20,12 +20,12 @@ def test_after_check_leaves_out_what_check_runs() -> None:
 
 
 def test_every_test_is_in_one_group() -> None:
-    """Without ARGS `make test` runs the fast tests, those of tasks, and the rest."""
+    """Without ARGS `make test` runs the fast tests, those that mostly wait, and the rest."""
     commands = _dry_run()
-    fast, tasks, rest = (command.split()[1:] for command in commands)
+    fast, waiting, rest = (command.split()[1:] for command in commands)
     assert fast[: len(conftest._CHECKED)] == [folder.rstrip("/") for folder in conftest._CHECKED]
-    assert tasks[0] == "tests/tasks"
-    assert rest[-2:] == ["--after-check", "--ignore=tests/tasks"]
+    assert waiting[:2] == ["tests/tasks", "tests/supervision"]
+    assert rest[-3:] == ["--after-check", "--ignore=tests/tasks", "--ignore=tests/supervision"]
     assert _dry_run("ARGS=--after-check") == commands[1:]
     assert [command.split()[-2:] for command in _dry_run("ARGS=-k chat")] == [["-k", "chat"]]
 

@@ -97,9 +97,9 @@ def test_a_gateway_that_is_held_ends_itself_and_says_where_it_stood(
 
 
 def test_a_gateway_that_was_stopped_and_goes_on_is_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with gateway(tmp_path, monkeypatch) as process:
+    with gateway(tmp_path, monkeypatch, timeout=2) as process:
         os.kill(process.child.pid, signal.SIGSTOP)
-        time.sleep(3)
+        time.sleep(4)
         os.kill(process.child.pid, signal.SIGCONT)
         time.sleep(0.5)
         assert process.is_live() and process.poll() is None
@@ -212,7 +212,7 @@ def test_a_worker_that_hears_nothing_is_replaced(tmp_path: Path, monkeypatch: py
 def test_workers_that_were_stopped_with_their_keeper_are_not_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with gateway(tmp_path, monkeypatch, workers=2) as process:
+    with gateway(tmp_path, monkeypatch, workers=2, timeout=2) as process:
         before = workers(process)
         everybody = [*before, process.child.pid]
         for each in everybody:
