@@ -18,6 +18,7 @@ class Liveness:
         self._clock = clock
         self._each = max(0.2, timeout / _PROBES)
         self._asked = -self._each
+        """When it was asked last."""
         self._probe: threading.Thread | None = None
         self._since: float | None = None
         """When the first of the probes began that had no answer."""
@@ -35,13 +36,18 @@ class Liveness:
         now = self._clock()
         if not self._timeout:
             return None
-        if (self._probe is None or not self._probe.is_alive()) and now - self._asked >= self._each:
+        if (self._probe is None or not self._probe.is_alive()) and now - self._asked >= self._pause:
             self._asked = now
             self._probe = threading.Thread(target=self._ask, args=(now,), name="liveness", daemon=True)
             self._probe.start()
         if self._since is None or self._failed < _PROBES or now - self._since < self._timeout:
             return None
         return now - self._since
+
+    @property
+    def _pause(self) -> float:
+        """Seconds between two probes: fewer where the last one had no answer."""
+        return self._each if self._failed else 2 * self._each
 
     def _ask(self, began: float) -> None:
         if self._answers(self._each):

@@ -34,7 +34,7 @@ def until(asked: Asked, seconds: float) -> list[float | None]:
 def test_what_answers_is_asked_every_few_seconds() -> None:
     asked = Asked()
     assert until(asked, 30) == [None] * 30
-    assert 9 <= len(asked.probes) <= 12
+    assert 5 <= len(asked.probes) <= 7
 
 
 def test_what_is_silent_is_at_fault_after_the_timeout() -> None:
@@ -43,7 +43,7 @@ def test_what_is_silent_is_at_fault_after_the_timeout() -> None:
     asked.alive = False
     found = until(asked, 15)
     first = next(number for number, each in enumerate(found) if each is not None)
-    assert 10 <= first <= 13
+    assert 10 <= first <= 16
     assert found[first] is not None and found[first] >= 10
     asked.alive = True
     until(asked, 5)
