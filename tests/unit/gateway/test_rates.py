@@ -252,10 +252,10 @@ async def test_a_store_that_goes_and_comes_back(monkeypatch: pytest.MonkeyPatch)
 
 def test_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITONIC_RATE_LIMITS", f"60/minute, {KEY} = none")
-    monkeypatch.setenv("TRITONIC_RATE_LIMITS_STORE", "rediss://:secret@redis.example:6379/1")
+    monkeypatch.setenv("TRITONIC_RATE_LIMITS_STORE", "rediss://:hidden-word@redis.example:6379/1")
     settings = Settings()
     assert set(settings.rate_limits) == {"", KEY} and not settings.rate_limits[KEY]
-    assert "secret" not in repr(settings)
+    assert "hidden-word" not in repr(settings)
     monkeypatch.delenv("TRITONIC_RATE_LIMITS")
     assert not Settings().rate_limits
 
