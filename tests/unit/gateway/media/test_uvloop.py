@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import uvloop
-from conftest import Asked, Site
+from media_asked import Asked, Site
 from media_files import data_url, pdf, picture
 
 from gateway.errors import InvalidRequest
