@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
+from functools import partial
 from typing import Any, TypeAlias
 
 from gateway.admission import Admission
@@ -17,6 +18,7 @@ from gateway.errors import (
     ServerGone,
     UnsupportedOption,
 )
+from gateway.http.apart import apart
 from gateway.media import scaling
 from gateway.operations.chat import Chat
 from gateway.operations.complete import Complete
@@ -132,8 +134,10 @@ class Catalog:
             try:
                 asked, reader = request, None
                 if isinstance(request, Chat):
-                    asked, reader = conversation.lower(request, model.config.parameters)
-                tensors = model.signature.encode(asked, model.config)
+                    lower = partial(conversation.lower, request, model.config.parameters)
+                    asked, reader = await apart(lower) if trace.large else lower()
+                encode = partial(model.signature.encode, asked, model.config)
+                tensors = await apart(encode) if trace.large else encode()
                 # What is stopped by its id needs one that no other request has.
                 request_id = f"{trace.request_id}/{uuid.uuid4().hex[:8]}" if model.stop else trace.request_id
                 responses = model.endpoint.triton.stream(

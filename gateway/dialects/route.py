@@ -2,32 +2,24 @@
 
 import asyncio
 import hmac
-from collections.abc import AsyncGenerator, Callable, Collection, Coroutine
-from contextlib import aclosing
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from typing import Any, TypeAlias
 
 import structlog
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ConfigDict, SecretStr
-from pydantic_core import from_json
-from starlette.datastructures import Headers
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, SecretStr, ValidationError
+from pydantic_core import CoreSchema
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
-from starlette.types import Receive, Scope
+from starlette.types import Scope
 
 from gateway import rates
-from gateway.dialects import forms as form_bodies
-from gateway.errors import (
-    RETRY_AFTER,
-    GatewayError,
-    InvalidRequest,
-    Overloaded,
-    RequestTimeout,
-    RequestTooLarge,
-    Unauthorized,
-)
+from gateway.errors import RETRY_AFTER, GatewayError, InvalidRequest, Overloaded, Unauthorized
+from gateway.http.bodies import FormRequest, JSONRequest, LimitedRequest
+from gateway.http.counting import Bounds
+from gateway.http.forms import TYPE as FORM
 from gateway.rates import RateLimits
 from gateway.settings import Settings
 from gateway.telemetry import Trace
@@ -40,25 +32,59 @@ UNION_TAG = "·"
 """First character of union tags, which pydantic puts into the path of an error and clients must not see."""
 
 
+# Those of pydantic's core that know the option.
+_CONTAINERS = frozenset({"list", "deque", "tuple", "set", "frozenset", "dict", "frozendict", "ordered-dict", "counter"})
+
+
+def _fail_fast(schema: Any) -> None:
+    """Let the first error end the check of every container in a schema of pydantic's core."""
+    if isinstance(schema, list | tuple):
+        for part in schema:
+            _fail_fast(part)
+    elif isinstance(schema, dict):
+        kind = schema.get("type")  # in a table of fields, the schema of the one of this name
+        if isinstance(kind, str) and kind in _CONTAINERS:
+            schema["fail_fast"] = True
+        for name, part in schema.items():
+            if not isinstance(kind, str) or name not in ("metadata", "serialization"):
+                _fail_fast(part)
+
+
 class Wire(BaseModel):
-    """A body as a document defines it: types are taken at their word, unknown fields are ignored."""
+    """A body as a document defines it: types are taken at their word, unknown fields are ignored.
+
+    The first wrong item of a list or an object ends its check: a million errors would take minutes and gigabytes.
+    """
 
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
 
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema = handler(source)
+        _fail_fast(schema)
+        return schema
+
 
 def route_class(
-    render_error: RenderError, *, forms: bool = False, authorize: Authorize | None = None
+    render_error: RenderError, *, values: int = 1000, forms: bool = False, authorize: Authorize | None = None
 ) -> type[APIRoute]:
     """Return a route class whose routes check the key and the caller's rates, read JSON strictly, and render failures.
 
-    With `forms` they read `multipart/form-data`, too (`gateway.dialects.forms`). `authorize` says who the caller is
-    (`check_key`) or raises a `GatewayError`; unless it is given, the setting `api_keys` says who may call.
+    `values` is how many JSON values a body may hold. With `forms` they read `multipart/form-data`, too
+    (`gateway.http.forms`). `authorize` says who the caller is (`check_key`) or raises a `GatewayError`; unless it is
+    given, the setting `api_keys` says who may call.
     """
     let_pass = authorize or _authorize
+    bounds = Bounds(values)
 
     class DialectRoute(APIRoute):
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
             handle = super().get_route_handler()
+            field = self.body_field
+            # FastAPI takes an instance of the body's model as it is.
+            understand: Callable[[dict[str, Any]], Any] = (
+                field.field_info.annotation.model_validate if field else _as_it_is  # type: ignore[union-attr]
+            )
 
             async def handler(request: Request) -> Response:
                 trace: Trace = request.state.trace
@@ -71,10 +97,11 @@ def route_class(
                         if limits:
                             trace.charge = limits.charge
                             await limits.admit(trace.caller, trace.headers)
-                        form = forms and request.headers.get("content-type", "").lower().startswith(form_bodies.TYPE)
-                        reading = _FormRequest if form else _JSONRequest
-                        request = reading(_as_json(request.scope), request.receive, request.headers)
-                        await request.read(settings.max_body_bytes, settings.body_timeout)
+                        form = forms and request.headers.get("content-type", "").lower().startswith(FORM)
+                        kind: type[LimitedRequest[Any]] = FormRequest if form else JSONRequest
+                        reading = kind(_as_json(request.scope), request.receive, request.headers)
+                        await reading.read(settings.max_body_bytes, settings.body_timeout, bounds, understand)
+                        request, trace.large = reading, reading.large
                     return await handle(request)
                 except (ClientGone, ClientDisconnect):
                     trace.hung_up = True
@@ -82,8 +109,10 @@ def route_class(
                 except asyncio.CancelledError:
                     # Only the server itself cancels a request, when it stops before the request is done.
                     trace.error = Overloaded("The service is stopping.", retry_after=RETRY_AFTER)
+                except ValidationError as invalid:
+                    trace.error = _explain(invalid.errors(include_url=False, include_input=False)[0], ())
                 except RequestValidationError as invalid:
-                    trace.error = _explain(invalid)
+                    trace.error = _explain(invalid.errors()[0], invalid.errors()[0]["loc"][:1])
                 except GatewayError as error:
                     trace.error = error
                 except Exception:
@@ -119,65 +148,6 @@ def check_key(request: Request, keys: Collection[SecretStr]) -> str:
     return rates.of_key(given.strip())
 
 
-class _LimitedRequest(Request):
-    """A request whose body is read within a limit, whatever its content type says. FastAPI takes what it `holds`."""
-
-    def __init__(self, scope: Scope, receive: Receive, given: Headers) -> None:
-        """`given` are the headers as they came."""
-        super().__init__(scope, receive)
-        self._given = given
-
-    async def read(self, limit: int, seconds: float) -> None:
-        """Read and parse the body. Raises `RequestTooLarge`, `RequestTimeout` and `InvalidRequest`."""
-        try:
-            async with asyncio.timeout(seconds):
-                async with aclosing(self._within(limit)) as chunks:
-                    self._json = await self._parse(chunks)
-        except TimeoutError:
-            raise RequestTimeout(f"The body did not arrive within {seconds:g} seconds.") from None
-
-    async def _parse(self, chunks: AsyncGenerator[bytes]) -> dict[str, Any]:
-        raise NotImplementedError
-
-    async def _within(self, limit: int) -> AsyncGenerator[bytes]:
-        too_large = RequestTooLarge(f"The body is larger than this service takes, {limit} bytes.")
-        length = self._given.get("content-length", "")
-        if length.isdigit() and int(length) > limit:
-            raise too_large
-        left = limit
-        async for chunk in self.stream():
-            left -= len(chunk)
-            if left < 0:
-                raise too_large
-            yield chunk
-
-
-class _JSONRequest(_LimitedRequest):
-    """A request whose body is JSON, parsed strictly."""
-
-    async def _parse(self, chunks: AsyncGenerator[bytes]) -> dict[str, Any]:
-        self._body = b"".join([chunk async for chunk in chunks])
-        try:
-            # Refuses lone surrogates, invalid UTF-8 and bottomless nesting, which Python's parser lets pass. NaN is
-            # let through here, because the field that holds it can say so better.
-            body = from_json(self._body, allow_inf_nan=True)
-        except ValueError as error:
-            hint = " (text must be valid Unicode, without lone surrogates)" if "hex escape" in str(error) else ""
-            raise InvalidRequest(f"The body is not valid JSON: {error}{hint}.") from None
-        if not isinstance(body, dict):
-            raise InvalidRequest("The body must be a JSON object.")
-        return body
-
-
-class _FormRequest(_LimitedRequest):
-    """A request whose body is a form. Its files are `Upload`s, its other fields texts."""
-
-    async def _parse(self, chunks: AsyncGenerator[bytes]) -> dict[str, Any]:
-        form = await form_bodies.read(self._given, chunks)
-        self._body = b"form"  # FastAPI asks for what was parsed only where there is a body
-        return form
-
-
 def _as_json(scope: Scope) -> Scope:
     """FastAPI parses only what calls itself JSON, and `curl -d` says form data unless told otherwise."""
     headers = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
@@ -188,11 +158,17 @@ _LONGEST_NAME = 64
 """Characters of a caller's own name that are shown in a path: it may be a megabyte long."""
 
 
-def _explain(invalid: RequestValidationError) -> InvalidRequest:
-    """Say which field is wrong and what was expected, from pydantic's first error."""
-    error = invalid.errors()[0]
+def _as_it_is(body: dict[str, Any]) -> dict[str, Any]:
+    return body
+
+
+def _explain(error: Mapping[str, Any], before: tuple[int | str, ...]) -> InvalidRequest:
+    """Say which field is wrong and what was expected, from one of pydantic's errors.
+
+    `before` is what stands before the field in its path.
+    """
     path = ""
-    for part in error["loc"][1:]:
+    for part in error["loc"][len(before) :]:
         if isinstance(part, int):
             path += f"[{part}]"
         elif not part.startswith(UNION_TAG) and part != "[key]":  # pydantic's word for a wrong key, which it follows

@@ -16,11 +16,11 @@ from gateway.catalog import Catalog
 from gateway.dialects.openai.answers import CreateChatCompletionResponse, CreateChatCompletionStreamResponse
 from gateway.dialects.route import route_class
 from gateway.dialects.vocabulary import chat_pictures, documented, errors
-from gateway.dialects.vocabulary.chat import CreateChatCompletionRequest, refuse_not_carried, understand
+from gateway.dialects.vocabulary.chat import VALUES, CreateChatCompletionRequest, refuse_not_carried, understand
 from gateway.dialects.vocabulary.chat_answers import Chunks, render
 from gateway.operations.chat import ChatEvent, gather
 
-router = APIRouter(route_class=route_class(errors.render))
+router = APIRouter(route_class=route_class(errors.render, values=VALUES))
 
 
 _EXAMPLE_HEAD = {

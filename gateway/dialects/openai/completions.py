@@ -15,19 +15,24 @@ from gateway import delivery
 from gateway.catalog import Catalog
 from gateway.dialects.openai.answers import CreateCompletionResponse, CreateCompletionStreamResponse
 from gateway.dialects.route import route_class
-from gateway.dialects.vocabulary import documented, errors
+from gateway.dialects.vocabulary import documented, errors, token_ids
 from gateway.dialects.vocabulary.logprobs import Offsets
 from gateway.dialects.vocabulary.sampling import STREAM_OPTIONS, Nothing, SamplingFields, nothing, refuse, render_usage
 from gateway.dialects.vocabulary.structure import ResponseFormat
 from gateway.errors import GatewayError, InvalidRequest, UnsupportedOption
+from gateway.http.apart import apart
 from gateway.operations.complete import Complete, gather, merge
 from gateway.operations.text import Delta, Finish, TextEvent, TokenLogprob
-
-router = APIRouter(route_class=route_class(errors.render))
 
 MOST_PROMPTS = 128
 _LONGEST_TOKEN = 256
 """Characters."""
+_LONGEST_ECHO = 8_000_000
+"""Characters: each of many answers begins with the prompt."""
+VALUES = 600_000
+"""JSON values of a body: room for as many prompts as may be, each of 4,096 token ids."""
+router = APIRouter(route_class=route_class(errors.render, values=VALUES))
+
 _Ids = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}, "minItems": 1}
 # Read by `_prompts`: a union of lists of lists would have pydantic try each alternative for each element.
 Prompt = Annotated[
@@ -103,7 +108,9 @@ _RESPONSES = documented.responses(
 async def create_completion(body: CreateCompletionRequest, request: Request) -> Response:
     """Continue `prompt`, or each of several, whole or as server-sent events."""
     catalog: Catalog = request.app.state.catalog
-    asked, streams = parse(body), body.streams
+    large = request.state.trace.large
+    asked = await apart(lambda: parse(body)) if large else parse(body)
+    streams = body.streams
     model = catalog.get(body.model)
     head = {
         "id": f"cmpl-{uuid.uuid4().hex}",
@@ -158,6 +165,11 @@ def parse(body: CreateCompletionRequest) -> list[Complete]:
     prompts = _prompts(body.prompt)
     if len(prompts) * sampling.n > MOST_PROMPTS:
         raise InvalidRequest(f"There may be {MOST_PROMPTS} answers: prompts times 'n'.", param="n")
+    if echo and sum(map(len, prompts)) * sampling.n > _LONGEST_ECHO:
+        raise InvalidRequest(
+            f"With 'echo', prompts may have {_LONGEST_ECHO} characters or token ids, in all answers together.",
+            param="echo",
+        )
     return [Complete(model=body.model, prompt=prompt, echo=echo, sampling=sampling) for prompt in prompts]
 
 
@@ -186,9 +198,9 @@ def _token_ids(ids: Any, path: str) -> tuple[int, ...]:
         raise _wrong(path)
     if not ids:
         raise InvalidRequest(f"'{path}' must not be empty.", param=path)
-    for i, token in enumerate(ids):
-        if type(token) is not int or not 0 <= token < 2**31:
-            raise InvalidRequest(f"'{path}[{i}]' must be a token id.", param=f"{path}[{i}]")
+    wrong = token_ids.first_wrong(ids)
+    if wrong is not None:
+        raise InvalidRequest(f"'{path}[{wrong}]' must be a token id.", param=f"{path}[{wrong}]")
     return tuple(ids)
 
 

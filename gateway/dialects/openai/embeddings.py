@@ -14,15 +14,18 @@ from gateway import delivery
 from gateway.catalog import Catalog
 from gateway.dialects.openai.answers import CreateEmbeddingResponse
 from gateway.dialects.route import Wire, route_class
-from gateway.dialects.vocabulary import documented, errors
+from gateway.dialects.vocabulary import documented, errors, token_ids
 from gateway.errors import InvalidRequest
+from gateway.http.apart import apart
 from gateway.operations.embed import Embed, gather
 
-router = APIRouter(route_class=route_class(errors.render))
-
 MOST_INPUTS = 2048
+VALUES = 1_100_000
+"""JSON values of a body: room for as many inputs as may be, each of 512 token ids."""
 _TURN = 256 * 1024
 """Bytes of vectors that are written at a time: about 4 ms."""
+router = APIRouter(route_class=route_class(errors.render, values=VALUES))
+
 _Text = {"type": "string", "minLength": 1}
 _Ids = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}, "minItems": 1}
 # Read by `_inputs`, for speed: two thousand texts are checked without a union for each.
@@ -74,7 +77,9 @@ _RESPONSES = documented.responses(
 async def create_embedding(body: CreateEmbeddingRequest, request: Request) -> Response:
     """Give a vector for each input."""
     catalog: Catalog = request.app.state.catalog
-    embed = Embed(model=body.model, inputs=_inputs(body.input), dimensions=body.dimensions)
+    large = request.state.trace.large
+    inputs = await apart(lambda: _inputs(body.input)) if large else _inputs(body.input)
+    embed = Embed(model=body.model, inputs=inputs, dimensions=body.dimensions)
     events = catalog.run(catalog.get(body.model), embed, request.state.trace)
     vectors, tokens = await delivery.whole(request, gather(events))
     shown = _base64 if body.encoding_format == "base64" else _floats
@@ -138,7 +143,7 @@ def _inputs(given: Any) -> tuple[str, ...] | tuple[tuple[int, ...], ...]:
 def _token_ids(ids: Any, path: str) -> tuple[int, ...]:
     if not isinstance(ids, list) or not ids:
         raise InvalidRequest(f"'{path}' must be a list of token ids, not empty.", param=path)
-    for i, token in enumerate(ids):
-        if type(token) is not int or not 0 <= token < 2**31:
-            raise InvalidRequest(f"'{path}[{i}]' must be a token id.", param=f"{path}[{i}]")
+    wrong = token_ids.first_wrong(ids)
+    if wrong is not None:
+        raise InvalidRequest(f"'{path}[{wrong}]' must be a token id.", param=f"{path}[{wrong}]")
     return tuple(ids)

@@ -26,7 +26,7 @@ from gateway.errors import ModelNotFound
 from gateway.operations.edit_image import EditImage
 from gateway.operations.generate_image import GenerateImage, gather
 
-router = APIRouter(route_class=route_class(errors.render, forms=True), tags=["Images"])
+router = APIRouter(route_class=route_class(errors.render, values=images.VALUES, forms=True), tags=["Images"])
 
 _FORM = {"background": "opaque", "output_format": "png", "quality": "medium", "size": "128x128"}
 

@@ -17,11 +17,11 @@ from gateway.dialects.platform import views
 from gateway.dialects.platform.answers import ChatAnswer, ChatChunk
 from gateway.dialects.route import route_class
 from gateway.dialects.vocabulary import chat_pictures, documented, errors
-from gateway.dialects.vocabulary.chat import CreateChatCompletionRequest, refuse_not_carried, understand
+from gateway.dialects.vocabulary.chat import VALUES, CreateChatCompletionRequest, refuse_not_carried, understand
 from gateway.dialects.vocabulary.chat_answers import Chunks, render
 from gateway.operations.chat import ChatEvent, gather
 
-router = APIRouter(route_class=route_class(errors.render, authorize=views.authorize), tags=["Platforms"])
+router = APIRouter(route_class=route_class(errors.render, values=VALUES, authorize=views.authorize), tags=["Platforms"])
 
 _EXAMPLE_HEAD = {"created": 1763683200, "model": "smollm2-135m-instruct"}
 _RESPONSES = documented.responses(

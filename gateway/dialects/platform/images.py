@@ -26,7 +26,10 @@ from gateway.errors import Overloaded, UnsupportedOption
 from gateway.operations.edit_image import EditImage
 from gateway.operations.generate_image import GenerateImage, Image, gather
 
-router = APIRouter(route_class=route_class(errors.render, forms=True, authorize=views.authorize), tags=["Platforms"])
+router = APIRouter(
+    route_class=route_class(errors.render, values=images.VALUES, forms=True, authorize=views.authorize),
+    tags=["Platforms"],
+)
 
 _ASYNC = Field(alias="async", description="Whether to answer at once with a task that goes on.")
 Async = Annotated[bool | None, Query(alias="async", description="As the field of this name.")]

@@ -27,10 +27,14 @@ from gateway.dialects.vocabulary.structure import ResponseFormat
 from gateway.dialects.vocabulary.tools import ToolDefinition, WireToolChoice
 from gateway.endpoints import Model
 from gateway.errors import InvalidRequest, UnsupportedOption
+from gateway.http.apart import apart
 from gateway.operations import transcribe
 from gateway.operations.chat import Chat
 from gateway.operations.chat import Message as Turn
 from gateway.operations.transcribe import Transcribe
+
+VALUES = 200_000
+"""JSON values of a body: room for 4,096 messages with calls, and for 128 tools of 500 values each."""
 
 
 class CreateChatCompletionRequest(SamplingFields):
@@ -64,13 +68,12 @@ class CreateChatCompletionRequest(SamplingFields):
         }
     )
 
-    # Without `fail_fast`, a body of a megabyte could hold half a million errors to be written down.
-    messages: Annotated[list[Message], Field(min_length=1, max_length=4096, fail_fast=True)]
+    messages: Annotated[list[Message], Field(min_length=1, max_length=4096)]
     max_completion_tokens: Annotated[int | None, Field(ge=1, lt=2**63)] = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
     response_format: ResponseFormat | None = None
-    tools: Annotated[list[ToolDefinition], Field(max_length=128, fail_fast=True)] | None = None
+    tools: Annotated[list[ToolDefinition], Field(max_length=128)] | None = None
     tool_choice: WireToolChoice | None = None
     parallel_tool_calls: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
@@ -123,9 +126,11 @@ async def understand(body: CreateChatCompletionRequest, model: Model, request: R
         write_down=_writing_down(catalog, request),
         bare=bare,
         keeping=Keeping(request),
+        large=request.state.trace.large,
     )
     # A caller who hangs up while pictures are fetched is noticed, too.
-    return parse(body, await reading.turns(body.messages, partial(delivery.whole, request)))
+    turns = await reading.turns(body.messages, partial(delivery.whole, request))
+    return await apart(lambda: parse(body, turns)) if request.state.trace.large else parse(body, turns)
 
 
 def _writing_down(catalog: Catalog, request: Request) -> WriteDown | None:

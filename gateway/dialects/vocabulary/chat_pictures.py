@@ -15,6 +15,7 @@ from fastapi import Request
 from gateway import delivery
 from gateway.catalog import Catalog
 from gateway.dialects.vocabulary.chat import CreateChatCompletionRequest
+from gateway.dialects.vocabulary.images import LONGEST_PROMPT
 from gateway.dialects.vocabulary.keeping import Keeping
 from gateway.dialects.vocabulary.messages import Reading
 from gateway.endpoints import Model
@@ -32,6 +33,8 @@ _DRAWN = re.compile(r"!\[image\]\(([^()\s]++)\)")
 """An address ends where another could begin, so that no text takes longer than its length."""
 _LOOKED_AT = 64
 """Addresses of a conversation that are looked at, as many as it may hold pictures."""
+_LOOKED_THROUGH = 1_000_000
+"""Characters of a conversation that are searched for them, the latest answers first."""
 
 
 def draws(model: Model) -> bool:
@@ -51,14 +54,26 @@ async def understand(
     _refuse(body)
     keeping = Keeping(request)
     sees = "edit_image" in model.operations
-    caller = request.state.trace.caller
-    reading = Reading(request.app.state.media, caller=caller, sees=sees, write_down=None, bare=bare, keeping=keeping)
+    trace = request.state.trace
+    reading = Reading(
+        request.app.state.media,
+        caller=trace.caller,
+        sees=sees,
+        write_down=None,
+        bare=bare,
+        keeping=keeping,
+        large=trace.large,
+    )
     turns = await reading.turns(body.messages, partial(delivery.whole, request))
     last = turns[-1]
     prompt = _text(last).strip()
     if last.role != "user" or not prompt:
         raise InvalidRequest(
             "The last message must be the user's, and say what to draw.", param=f"messages[{len(turns) - 1}]"
+        )
+    if len(prompt) > LONGEST_PROMPT:
+        raise InvalidRequest(
+            f"What to draw may be said in {LONGEST_PROMPT} characters.", param=f"messages[{len(turns) - 1}]"
         )
     options: dict[str, Any] = {"model": model.name, "prompt": prompt, "n": body.n or 1}
     if body.seed is not None:
@@ -118,10 +133,12 @@ def _text(turn: Message) -> str:
 
 async def _latest(turns: Sequence[Message], keeping: Keeping) -> tuple[bytes, ...]:
     """The pictures of the latest message that has some: those that somebody sent, or one that was drawn here before."""
-    left = _LOOKED_AT
+    left, characters = _LOOKED_AT, _LOOKED_THROUGH
     for turn in reversed(turns):
         if turn.role == "assistant":
-            for found in islice(_DRAWN.finditer(_text(turn)), left):
+            text = _text(turn)[:characters]
+            characters -= len(text)
+            for found in islice(_DRAWN.finditer(text), left):
                 left -= 1
                 if drawn := await keeping.own(found[1]):
                     return (drawn,)

@@ -10,13 +10,15 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic_core import from_json
 
-from gateway.dialects.forms import Form
 from gateway.dialects.route import Wire
 from gateway.errors import InvalidRequest, UnsupportedOption
+from gateway.http.forms import Form
 from gateway.operations.generate_image import Effort
 
 LONGEST_PROMPT = 32_000
 """Characters, OpenAI's own limit."""
+VALUES = 5000
+"""JSON values of a body."""
 MOST_PICTURES = 16
 """OpenAI's own limit for one edit."""
 
@@ -28,6 +30,8 @@ _WRITTEN_SIZE = {
     "description": "WIDTHxHEIGHT, or `auto`.",
 }
 _SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
+_LONGEST_NUMBER = 64
+"""Characters of a number in a form."""
 _EFFORTS: dict[str, Effort] = {"low": "low", "high": "high", "hd": "high", "xhigh": "high", "max": "high"}
 
 
@@ -231,7 +235,7 @@ def _holds_numbers(annotation: Any) -> bool:
 
 
 def _typed(value: Any) -> Any:
-    if not isinstance(value, str):
+    if not isinstance(value, str) or len(value) > _LONGEST_NUMBER:
         return value
     try:
         read = from_json(value.strip().lower() if value.strip().lower() in ("true", "false") else value)

@@ -1,7 +1,7 @@
 """The messages of a chat: https://platform.openai.com/docs/api-reference/chat/create#chat_create-messages"""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -12,6 +12,7 @@ from gateway.dialects.vocabulary import tools
 from gateway.dialects.vocabulary.keeping import Keeping
 from gateway.dialects.vocabulary.tools import FunctionCall, WireToolCall
 from gateway.errors import InvalidRequest, UnsupportedOption
+from gateway.http.apart import apart
 from gateway.media.media import Media
 from gateway.operations.chat import Message as Turn
 from gateway.operations.chat import Part, Picture, Role, Text
@@ -84,7 +85,7 @@ class ContentPart(Wire):
 
 Content = Annotated[
     Annotated[str, Tag(UNION_TAG + "text")]
-    | Annotated[list[ContentPart], Field(min_length=1, max_length=256, fail_fast=True), Tag(UNION_TAG + "parts")],
+    | Annotated[list[ContentPart], Field(min_length=1, max_length=256), Tag(UNION_TAG + "parts")],
     Discriminator(lambda value: UNION_TAG + ("parts" if isinstance(value, list) else "text")),
 ]
 
@@ -105,7 +106,7 @@ class Message(Wire):
     content: Content | None = None
     name: str | None = None
     tool_call_id: str | None = None
-    tool_calls: Annotated[list[WireToolCall], Field(max_length=128, fail_fast=True)] | None = None
+    tool_calls: Annotated[list[WireToolCall], Field(max_length=128)] | None = None
     function_call: FunctionCall | None = None
     reasoning_content: str | None = None
 
@@ -143,6 +144,9 @@ class _Reference:
         self.found = await self.fetch()
 
 
+_Draft: TypeAlias = tuple[Turn, list[Text | _Reference]]
+
+
 class Reading:
     """Turns messages of the wire into turns of a conversation; what they refer to is fetched."""
 
@@ -155,12 +159,15 @@ class Reading:
         write_down: WriteDown | None,
         bare: bool = False,
         keeping: Keeping | None = None,
+        large: bool = False,
     ) -> None:
         """`caller` is who asks. `sees`: the model looks at pictures; those of one that does not are not even fetched.
 
         `write_down` gives the words of a sound (mono float32 samples, 16,000 a second), where a model does that. With
-        `bare`, pictures may be bare base64, as files may; with `keeping`, those that were drawn here.
+        `bare`, pictures may be bare base64, as files may; with `keeping`, those that were drawn here. Conversations
+        that are `large` are read beside the loop.
         """
+        self._large = large
         self._media = media
         self._allowance = media.allowance(caller)
         self._sees = sees
@@ -177,16 +184,10 @@ class Reading:
 
         What has to be waited for is, through `watched`; most conversations are only text.
         """
-        contents = (message.content for message in messages if isinstance(message.content, list))
-        references = sum(part.type != "text" for content in contents for part in content)
-        if references > MOST_REFERENCES:
-            raise InvalidRequest(
-                f"A conversation may hold {MOST_REFERENCES} pictures and files, not {references}.", param="messages"
-            )
-        drafts = [self._turn(message, f"messages[{i}]") for i, message in enumerate(messages)]
+        drafts = await apart(lambda: self._drafts(messages)) if self._large else self._drafts(messages)
         if found := [part for _, parts in drafts for part in parts if isinstance(part, _Reference)]:
             await watched(self._resolve(found))
-        return tuple([replace(turn, content=_content(parts)) if parts else turn for turn, parts in drafts])
+        return await apart(lambda: _finished(drafts)) if self._large else _finished(drafts)
 
     async def _resolve(self, references: list[_Reference]) -> None:
         """Fetch and read what the messages refer to side by side; the first failure ends all. Then hear the sounds."""
@@ -202,7 +203,17 @@ class Reading:
                 if reference.heard:
                     await reference.resolve()
 
-    def _turn(self, message: Message, path: str) -> tuple[Turn, list[Text | _Reference]]:
+    def _drafts(self, messages: list[Message]) -> list[_Draft]:
+        contents = (message.content for message in messages if isinstance(message.content, list))
+        references = sum(part.type != "text" for content in contents for part in content)
+        if references > MOST_REFERENCES:
+            raise InvalidRequest(
+                f"A conversation may hold {MOST_REFERENCES} pictures and files, not {references}.", param="messages"
+            )
+        tools.check_arguments(_called(messages))
+        return [self._turn(message, f"messages[{i}]") for i, message in enumerate(messages)]
+
+    def _turn(self, message: Message, path: str) -> _Draft:
         """A turn, and its parts where it has any: they are put into it when its references are resolved."""
         calls = [tools.parse_call(call, f"{path}.tool_calls[{i}]") for i, call in enumerate(message.tool_calls or ())]
         if message.function_call:
@@ -272,6 +283,18 @@ class Reading:
             return Text(f'<file name="{name}">\n{text}\n</file>')
 
         return _Reference(read)
+
+
+def _called(messages: Iterable[Message]) -> Iterator[FunctionCall]:
+    """Yield the functions that earlier turns called."""
+    for message in messages:
+        yield from (call.function for call in message.tool_calls or ())
+        if message.function_call:
+            yield message.function_call
+
+
+def _finished(drafts: list[_Draft]) -> tuple[Turn, ...]:
+    return tuple([replace(turn, content=_content(parts)) if parts else turn for turn, parts in drafts])
 
 
 def _content(parts: list[Text | _Reference]) -> str | tuple[Part, ...]:

@@ -11,7 +11,6 @@ from fastapi import Request
 
 from gateway import delivery
 from gateway.catalog import Catalog
-from gateway.dialects.forms import Upload
 from gateway.dialects.vocabulary.images import (
     MOST_PICTURES,
     CreateImageRequest,
@@ -20,6 +19,7 @@ from gateway.dialects.vocabulary.images import (
 )
 from gateway.dialects.vocabulary.keeping import Keeping
 from gateway.errors import InvalidRequest, UnsupportedOption
+from gateway.http.forms import Upload
 from gateway.media.allowance import Allowance
 from gateway.media.media import Media
 from gateway.operations.edit_image import EditImage

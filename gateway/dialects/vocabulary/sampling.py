@@ -19,7 +19,7 @@ Stop = Annotated[
     Annotated[str, Field(min_length=1, max_length=1024), Tag(UNION_TAG + "one")]
     | Annotated[
         list[Annotated[str, Field(min_length=1, max_length=1024)]],
-        Field(min_length=1, max_length=4, fail_fast=True),
+        Field(min_length=1, max_length=4),
         Tag(UNION_TAG + "several"),
     ],
     Discriminator(lambda value: UNION_TAG + ("several" if isinstance(value, list) else "one")),
@@ -61,7 +61,7 @@ class SamplingFields(Wire):
     min_p: Annotated[float | None, Field(ge=0, le=1)] = None
     seed: Annotated[int | None, Field(ge=-(2**63), lt=2**63)] = None
     stop: Stop | None = None
-    stop_token_ids: Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=128, fail_fast=True)] | None = None
+    stop_token_ids: Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=128)] | None = None
     presence_penalty: Annotated[float | None, Field(ge=-2, le=2)] = None
     frequency_penalty: Annotated[float | None, Field(ge=-2, le=2)] = None
     repetition_penalty: Annotated[float | None, Field(ge=0.01, le=10)] = None

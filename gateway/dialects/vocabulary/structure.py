@@ -10,9 +10,10 @@ from pydantic_core import from_json
 
 from gateway.dialects.route import UNION_TAG, Wire
 from gateway.errors import InvalidRequest, UnsupportedOption
+from gateway.http.counting import Bounds, check_texts
 from gateway.operations.text import Structure
 
-Choices = Annotated[list[str], Field(min_length=1, max_length=1024, fail_fast=True)]
+Choices = Annotated[list[str], Field(min_length=1, max_length=1024)]
 
 JSONSchemaOrText = Annotated[
     Annotated[dict[str, Any], Tag(UNION_TAG + "schema")]
@@ -26,6 +27,8 @@ JSONSchemaOrText = Annotated[
 ]
 """A schema, which may be `true` or `false` as well, or the text of one."""
 
+_WRITTEN = Bounds(100_000)
+"""What a schema may hold that is written as a text."""
 _ANY_OBJECT = {"type": "object"}
 
 
@@ -118,6 +121,7 @@ class StructuredOutputs(Wire):
 def _schema(written: str | bool | dict[str, Any]) -> object:
     if not isinstance(written, str):
         return written
+    check_texts([written], _WRITTEN, param="structured_outputs.json")
     try:
         schema = from_json(written)
     except ValueError as error:

@@ -1,5 +1,6 @@
 """Functions that a model may call: https://platform.openai.com/docs/guides/function-calling"""
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
@@ -7,7 +8,11 @@ from pydantic_core import from_json
 
 from gateway.dialects.route import UNION_TAG, Wire
 from gateway.errors import InvalidRequest
+from gateway.http.counting import Bounds, check_texts
 from gateway.operations.chat import Named, Tool, ToolCall, ToolChoice
+
+ARGUMENTS = Bounds(200_000)
+"""What the arguments of all calls of a conversation may hold, which are JSON within texts."""
 
 _Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
 
@@ -67,9 +72,11 @@ def parse(definitions: list[ToolDefinition], choice: Any) -> tuple[tuple[Tool, .
     """Return the tools, and which may or must be called. Raises `InvalidRequest` for what does not fit together."""
     tools = tuple(map(_tool, definitions))
     names = [tool.name for tool in tools]
+    seen: set[str] = set()
     for i, name in enumerate(names):
-        if name in names[:i]:
+        if name in seen:
             raise InvalidRequest(f"Two tools have the name '{name}'.", param=f"tools[{i}].function.name")
+        seen.add(name)
         if tools[i].parameters.get("type", "object") != "object":
             path = f"tools[{i}].function.parameters"
             raise InvalidRequest(f"'{path}' must be a JSON schema of the type 'object'.", param=path)
@@ -90,8 +97,19 @@ def _tool(definition: ToolDefinition) -> Tool:
         name=function.name,
         description=function.description,
         parameters=function.parameters or {},
-        source=definition.model_dump(exclude_unset=True),
+        source={"type": definition.type, "function": _given(function)},
     )
+
+
+def _given(function: FunctionDefinition) -> dict[str, Any]:
+    """The fields that the caller has given, as `model_dump` has them but for copies of the schema."""
+    fields = type(function).model_fields
+    return {name: getattr(function, name) for name in fields if name in function.model_fields_set}
+
+
+def check_arguments(calls: Iterable[FunctionCall]) -> None:
+    """Raise `RequestTooLarge` where the arguments of calls hold more values than those of one request may."""
+    check_texts((call.arguments for call in calls), ARGUMENTS, param="messages")
 
 
 def parse_call(call: WireToolCall, path: str) -> ToolCall:

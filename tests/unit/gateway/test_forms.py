@@ -4,11 +4,11 @@ from collections.abc import AsyncGenerator
 from itertools import pairwise
 
 import pytest
+from gateway.dialects.forms import Form, Upload, read
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
-from gateway.dialects.forms import Form, Upload, read
 from gateway.errors import InvalidRequest
 
 BODY = (
