@@ -18,7 +18,7 @@ from gateway.errors import (
     ServerGone,
     UnsupportedOption,
 )
-from gateway.http.apart import apart
+from gateway.http.apart import beside
 from gateway.media import scaling
 from gateway.operations.chat import Chat
 from gateway.operations.complete import Complete
@@ -135,9 +135,9 @@ class Catalog:
                 asked, reader = request, None
                 if isinstance(request, Chat):
                     lower = partial(conversation.lower, request, model.config.parameters)
-                    asked, reader = await apart(lower) if trace.large else lower()
+                    asked, reader = await beside(trace, lower)
                 encode = partial(model.signature.encode, asked, model.config)
-                tensors = await apart(encode) if trace.large else encode()
+                tensors = await beside(trace, encode)
                 # What is stopped by its id needs one that no other request has.
                 request_id = f"{trace.request_id}/{uuid.uuid4().hex[:8]}" if model.stop else trace.request_id
                 responses = model.endpoint.triton.stream(

@@ -117,7 +117,7 @@ class RequestTimeout(GatewayError):
 
 
 class RequestTooLarge(GatewayError):
-    """The body is larger than the setting `max_body_bytes`."""
+    """The body is larger than the setting `max_body_bytes`, or it holds more than a request may."""
 
     status = 413
     code = "request_too_large"

@@ -210,6 +210,8 @@ class Settings(BaseSettings):
     """Seconds for which a connection is kept after an answer; proxies that keep theirs longer want a larger number."""
     max_body_bytes: Annotated[int, Field(gt=0)] = 32 * 1024 * 1024
     """Largest request body."""
+    prompt_max_characters: Annotated[int, Field(gt=0)] = 8_000_000
+    """Longest text of one request: that of all its messages with what documents say, of all its prompts, or inputs."""
     body_timeout: Annotated[float, Field(gt=0)] = 120.0
     """Seconds within which a request body must arrive."""
     send_timeout: Annotated[float, Field(gt=0)] = 120.0

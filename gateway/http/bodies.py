@@ -36,8 +36,8 @@ class LimitedRequest(Request, Generic[Body]):
         self._given = given
         self.large = False
 
-    async def read(self, limit: int, seconds: float, bounds: Bounds, understand: Understand[Body]) -> None:
-        """Read the body, parse it, and let `understand` check it, which may be called in a thread.
+    async def read(self, limit: int, seconds: float, bounds: Bounds, understand: Understand[Body], caller: str) -> None:
+        """Read the body, parse it, and let `understand` check it, which is called in a thread where it is large.
 
         Raises `RequestTooLarge`, `RequestTimeout`, `InvalidRequest`, and what `understand` raises.
         """
@@ -51,7 +51,7 @@ class LimitedRequest(Request, Generic[Body]):
             raise RequestTimeout(f"The body did not arrive within {seconds:g} seconds.") from None
         self.large = len(body) > _FEW_BYTES or (len(body) > 2 * _FEW_VALUES and marks(body) > _FEW_VALUES)
         self._json = (
-            await apart(lambda: self._understood(body, bounds, understand))
+            await apart(caller, lambda: self._understood(body, bounds, understand))
             if self.large
             else self._understood(body, bounds, understand)
         )

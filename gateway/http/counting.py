@@ -8,6 +8,8 @@ time.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from pydantic_core import to_json
+
 from gateway.errors import RequestTooLarge
 
 LONGEST_NUMBER = 512
@@ -63,6 +65,19 @@ def check_texts(texts: Iterable[str], bounds: Bounds, *, param: str) -> None:
         data = "\n".join(found).encode()
         if not _fit(_slices(data), bounds):
             _count((piece for text in found for piece in outside_strings(text.encode())), bounds, param)
+
+
+def check_length(characters: int, most: int, *, param: str) -> None:
+    """Raise `RequestTooLarge` where the texts of the field `param` have more than `most` characters."""
+    if characters > most:
+        raise RequestTooLarge(f"'{param}' holds more text than a request may here, {most} characters.", param=param)
+
+
+def check_written(value: object, most: int, *, param: str) -> None:
+    """Do the same for the JSON that `value` is, in bytes: it is written down once more for the model."""
+    size = len(value) if isinstance(value, str) else len(to_json(value, inf_nan_mode="constants"))
+    if size > most:
+        raise RequestTooLarge(f"'{param}' is larger than it may be here, {most} bytes of JSON.", param=param)
 
 
 def outside_strings(data: bytes | bytearray) -> Iterator[bytes]:

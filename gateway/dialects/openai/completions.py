@@ -19,16 +19,15 @@ from gateway.dialects.vocabulary import documented, errors, token_ids
 from gateway.dialects.vocabulary.logprobs import Offsets
 from gateway.dialects.vocabulary.sampling import STREAM_OPTIONS, Nothing, SamplingFields, nothing, refuse, render_usage
 from gateway.dialects.vocabulary.structure import ResponseFormat
-from gateway.errors import GatewayError, InvalidRequest, UnsupportedOption
-from gateway.http.apart import apart
+from gateway.errors import GatewayError, InvalidRequest, RequestTooLarge, UnsupportedOption
+from gateway.http.apart import beside
+from gateway.http.counting import check_length
 from gateway.operations.complete import Complete, gather, merge
 from gateway.operations.text import Delta, Finish, TextEvent, TokenLogprob
 
 MOST_PROMPTS = 128
 _LONGEST_TOKEN = 256
 """Characters."""
-_LONGEST_ECHO = 8_000_000
-"""Characters: each of many answers begins with the prompt."""
 VALUES = 600_000
 """JSON values of a body: room for as many prompts as may be, each of 4,096 token ids."""
 router = APIRouter(route_class=route_class(errors.render, values=VALUES))
@@ -108,8 +107,8 @@ _RESPONSES = documented.responses(
 async def create_completion(body: CreateCompletionRequest, request: Request) -> Response:
     """Continue `prompt`, or each of several, whole or as server-sent events."""
     catalog: Catalog = request.app.state.catalog
-    large = request.state.trace.large
-    asked = await apart(lambda: parse(body)) if large else parse(body)
+    longest = request.app.state.settings.prompt_max_characters
+    asked = await beside(request.state.trace, lambda: parse(body, longest))
     streams = body.streams
     model = catalog.get(body.model)
     head = {
@@ -152,8 +151,12 @@ async def _one_of(i: int, events: AsyncGenerator[TextEvent]) -> AsyncGenerator[T
         raise
 
 
-def parse(body: CreateCompletionRequest) -> list[Complete]:
-    """Return what `body` asks for, a request for each prompt. Raises `InvalidRequest` and `UnsupportedOption`."""
+def parse(body: CreateCompletionRequest, longest: int) -> list[Complete]:
+    """Return what `body` asks for, a request for each prompt. All of them may have `longest` characters, and so may all
+    answers that begin with their prompts.
+
+    Raises `InvalidRequest`, `UnsupportedOption` and `RequestTooLarge`.
+    """
     refuse(body, NOT_CARRIED)
     if body.best_of is not None and body.best_of != (body.n or 1):
         raise UnsupportedOption("'best_of' is supported only where it equals 'n'.", param="best_of")
@@ -163,12 +166,12 @@ def parse(body: CreateCompletionRequest) -> list[Complete]:
         body.max_tokens, structure, logprobs=body.logprobs, prompt_logprobs=body.logprobs if echo else None
     )
     prompts = _prompts(body.prompt)
+    check_length(sum(len(prompt) for prompt in prompts if isinstance(prompt, str)), longest, param="prompt")
     if len(prompts) * sampling.n > MOST_PROMPTS:
         raise InvalidRequest(f"There may be {MOST_PROMPTS} answers: prompts times 'n'.", param="n")
-    if echo and sum(map(len, prompts)) * sampling.n > _LONGEST_ECHO:
-        raise InvalidRequest(
-            f"With 'echo', prompts may have {_LONGEST_ECHO} characters or token ids, in all answers together.",
-            param="echo",
+    if echo and sum(map(len, prompts)) * sampling.n > longest:
+        raise RequestTooLarge(
+            f"With 'echo', prompts may have {longest} characters or token ids, in all answers together.", param="echo"
         )
     return [Complete(model=body.model, prompt=prompt, echo=echo, sampling=sampling) for prompt in prompts]
 

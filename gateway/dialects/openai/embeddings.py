@@ -16,7 +16,8 @@ from gateway.dialects.openai.answers import CreateEmbeddingResponse
 from gateway.dialects.route import Wire, route_class
 from gateway.dialects.vocabulary import documented, errors, token_ids
 from gateway.errors import InvalidRequest
-from gateway.http.apart import apart
+from gateway.http.apart import beside
+from gateway.http.counting import check_length
 from gateway.operations.embed import Embed, gather
 
 MOST_INPUTS = 2048
@@ -77,8 +78,8 @@ _RESPONSES = documented.responses(
 async def create_embedding(body: CreateEmbeddingRequest, request: Request) -> Response:
     """Give a vector for each input."""
     catalog: Catalog = request.app.state.catalog
-    large = request.state.trace.large
-    inputs = await apart(lambda: _inputs(body.input)) if large else _inputs(body.input)
+    longest = request.app.state.settings.prompt_max_characters
+    inputs = await beside(request.state.trace, lambda: _inputs(body.input, longest))
     embed = Embed(model=body.model, inputs=inputs, dimensions=body.dimensions)
     events = catalog.run(catalog.get(body.model), embed, request.state.trace)
     vectors, tokens = await delivery.whole(request, gather(events))
@@ -119,8 +120,11 @@ def _floats(vector: bytes) -> Any:
     return orjson.Fragment(orjson.dumps(memoryview(vector).cast("f").tolist()))
 
 
-def _inputs(given: Any) -> tuple[str, ...] | tuple[tuple[int, ...], ...]:
-    """Return the inputs: texts, or lists of token ids. Raises `InvalidRequest` with the path of what is wrong."""
+def _inputs(given: Any, longest: int) -> tuple[str, ...] | tuple[tuple[int, ...], ...]:
+    """Return the inputs: texts, of `longest` characters together, or lists of token ids.
+
+    Raises `InvalidRequest` with the path of what is wrong, and `RequestTooLarge`.
+    """
     if isinstance(given, str):
         given = [given]
     if not isinstance(given, list):
@@ -137,6 +141,7 @@ def _inputs(given: Any) -> tuple[str, ...] | tuple[tuple[int, ...], ...]:
         if not isinstance(text, str) or not text:
             path = f"input[{i}]" if len(given) > 1 else "input"
             raise InvalidRequest(f"'{path}' must be a string that is not empty.", param=path)
+    check_length(sum(map(len, given)), longest, param="input")
     return tuple(given)
 
 

@@ -5,10 +5,11 @@ from functools import partial
 from typing import Annotated, Any
 
 from fastapi import Request
-from pydantic import ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema
 
 from gateway import delivery
 from gateway.catalog import Catalog
+from gateway.dialects.route import give_way
 from gateway.dialects.vocabulary import tools
 from gateway.dialects.vocabulary.keeping import Keeping
 from gateway.dialects.vocabulary.messages import Message, Reading, WriteDown
@@ -27,14 +28,17 @@ from gateway.dialects.vocabulary.structure import ResponseFormat
 from gateway.dialects.vocabulary.tools import ToolDefinition, WireToolChoice
 from gateway.endpoints import Model
 from gateway.errors import InvalidRequest, UnsupportedOption
-from gateway.http.apart import apart
+from gateway.http.apart import beside
+from gateway.http.counting import check_written
 from gateway.operations import transcribe
 from gateway.operations.chat import Chat
 from gateway.operations.chat import Message as Turn
 from gateway.operations.transcribe import Transcribe
 
-VALUES = 200_000
-"""JSON values of a body: room for 4,096 messages with calls, and for 128 tools of 500 values each."""
+LONGEST_ARGUMENTS = 1_000_000
+"""Bytes of what goes to the template beside the messages and tools."""
+VALUES = 150_000
+"""JSON values of a body: room for 4,096 messages of 20 values each, and for 128 tools of 500."""
 
 
 class CreateChatCompletionRequest(SamplingFields):
@@ -68,7 +72,7 @@ class CreateChatCompletionRequest(SamplingFields):
         }
     )
 
-    messages: Annotated[list[Message], Field(min_length=1, max_length=4096)]
+    messages: Annotated[list[Annotated[Message, AfterValidator(give_way)]], Field(min_length=1, max_length=4096)]
     max_completion_tokens: Annotated[int | None, Field(ge=1, lt=2**63)] = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
@@ -121,16 +125,16 @@ async def understand(body: CreateChatCompletionRequest, model: Model, request: R
     catalog: Catalog = request.app.state.catalog
     reading = Reading(
         request.app.state.media,
-        caller=request.state.trace.caller,
         sees="image" in model.modalities,
         write_down=_writing_down(catalog, request),
         bare=bare,
         keeping=Keeping(request),
-        large=request.state.trace.large,
+        longest=request.app.state.settings.prompt_max_characters,
+        asked=request.state.trace,
     )
     # A caller who hangs up while pictures are fetched is noticed, too.
     turns = await reading.turns(body.messages, partial(delivery.whole, request))
-    return await apart(lambda: parse(body, turns)) if request.state.trace.large else parse(body, turns)
+    return await beside(request.state.trace, lambda: parse(body, turns))
 
 
 def _writing_down(catalog: Catalog, request: Request) -> WriteDown | None:
@@ -151,6 +155,7 @@ def parse(body: CreateChatCompletionRequest, turns: tuple[Turn, ...]) -> Chat:
     limit = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
     if body.top_logprobs and not body.logprobs:
         raise InvalidRequest("'top_logprobs' is only allowed when 'logprobs' is true.", param="top_logprobs")
+    check_written(body.chat_template_kwargs or {}, LONGEST_ARGUMENTS, param="chat_template_kwargs")
     definitions, choice = tools.parse(body.tools or [], body.tool_choice)
     structure = body.response_format.structure() if body.response_format else None
     sampling = body.sampling(limit, structure, logprobs=(body.top_logprobs or 0) if body.logprobs else None)

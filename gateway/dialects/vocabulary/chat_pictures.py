@@ -54,15 +54,14 @@ async def understand(
     _refuse(body)
     keeping = Keeping(request)
     sees = "edit_image" in model.operations
-    trace = request.state.trace
     reading = Reading(
         request.app.state.media,
-        caller=trace.caller,
         sees=sees,
         write_down=None,
         bare=bare,
         keeping=keeping,
-        large=trace.large,
+        longest=request.app.state.settings.prompt_max_characters,
+        asked=request.state.trace,
     )
     turns = await reading.turns(body.messages, partial(delivery.whole, request))
     last = turns[-1]

@@ -61,7 +61,7 @@ _CAN_FAIL: Mapping[int, tuple[str, errors.GatewayError]] = {
         errors.RequestTimeout("The body did not arrive within 120 seconds."),
     ),
     413: (
-        "The body is larger than the setting `max_body_bytes`.",
+        "The body is larger than the setting `max_body_bytes`, or it holds more than a request may.",
         errors.RequestTooLarge("The body is larger than this service takes, 33554432 bytes."),
     ),
     429: (

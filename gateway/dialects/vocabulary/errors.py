@@ -27,11 +27,17 @@ _TYPES: dict[type[errors.GatewayError], tuple[str, int]] = {
 }
 
 
+_LONGEST = 4000
+"""Characters of a sentence."""
+
+
 def body(error: errors.GatewayError) -> bytes:
     """Return the JSON of a failure; streams send it as their last event."""
     kind, number = next(_TYPES[cls] for cls in type(error).__mro__ if cls in _TYPES)
-    detail = {"message": error.message, "type": kind, "param": error.param, "code": error.code}
-    return orjson.dumps({"code": number, "message": error.message, "error": detail})
+    # Models and templates may put what a caller wrote into what they say of it.
+    message = error.message if len(error.message) <= _LONGEST else error.message[:_LONGEST] + "…"
+    detail = {"message": message, "type": kind, "param": error.param, "code": error.code}
+    return orjson.dumps({"code": number, "message": message, "error": detail})
 
 
 def render(error: errors.GatewayError) -> Response:

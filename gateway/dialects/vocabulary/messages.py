@@ -12,7 +12,8 @@ from gateway.dialects.vocabulary import tools
 from gateway.dialects.vocabulary.keeping import Keeping
 from gateway.dialects.vocabulary.tools import FunctionCall, WireToolCall
 from gateway.errors import InvalidRequest, UnsupportedOption
-from gateway.http.apart import apart
+from gateway.http.apart import Asked, beside
+from gateway.http.counting import check_length
 from gateway.media.media import Media
 from gateway.operations.chat import Message as Turn
 from gateway.operations.chat import Part, Picture, Role, Text
@@ -154,22 +155,23 @@ class Reading:
         self,
         media: Media,
         *,
-        caller: str,
         sees: bool,
         write_down: WriteDown | None,
         bare: bool = False,
         keeping: Keeping | None = None,
-        large: bool = False,
+        longest: int,
+        asked: Asked,
     ) -> None:
-        """`caller` is who asks. `sees`: the model looks at pictures; those of one that does not are not even fetched.
+        """`sees`: the model looks at pictures; those of one that does not are not even fetched.
 
         `write_down` gives the words of a sound (mono float32 samples, 16,000 a second), where a model does that. With
-        `bare`, pictures may be bare base64, as files may; with `keeping`, those that were drawn here. Conversations
-        that are `large` are read beside the loop.
+        `bare`, pictures may be bare base64, as files may; with `keeping`, those that were drawn here. `longest` is how
+        many characters all texts may have. A conversation that `asked` calls large is read beside the loop.
         """
-        self._large = large
+        self._longest = longest
+        self._asked = asked
         self._media = media
-        self._allowance = media.allowance(caller)
+        self._allowance = media.allowance(asked.caller)
         self._sees = sees
         self._write_down = write_down
         self._bare = bare
@@ -184,10 +186,15 @@ class Reading:
 
         What has to be waited for is, through `watched`; most conversations are only text.
         """
-        drafts = await apart(lambda: self._drafts(messages)) if self._large else self._drafts(messages)
+        drafts = await beside(self._asked, lambda: self._drafts(messages))
         if found := [part for _, parts in drafts for part in parts if isinstance(part, _Reference)]:
             await watched(self._resolve(found))
-        return await apart(lambda: _finished(drafts)) if self._large else _finished(drafts)
+            # Documents may have far more text than the messages themselves.
+            texts = (part.found for _, parts in drafts for part in parts if isinstance(part, _Reference))
+            check_length(
+                sum(len(text.text) for text in texts if isinstance(text, Text)), self._longest, param="messages"
+            )
+        return await beside(self._asked, lambda: _finished(drafts))
 
     async def _resolve(self, references: list[_Reference]) -> None:
         """Fetch and read what the messages refer to side by side; the first failure ends all. Then hear the sounds."""
@@ -211,6 +218,7 @@ class Reading:
                 f"A conversation may hold {MOST_REFERENCES} pictures and files, not {references}.", param="messages"
             )
         tools.check_arguments(_called(messages))
+        check_length(sum(map(_characters, messages)), self._longest, param="messages")
         return [self._turn(message, f"messages[{i}]") for i, message in enumerate(messages)]
 
     def _turn(self, message: Message, path: str) -> _Draft:
@@ -291,6 +299,14 @@ def _called(messages: Iterable[Message]) -> Iterator[FunctionCall]:
         yield from (call.function for call in message.tool_calls or ())
         if message.function_call:
             yield message.function_call
+
+
+def _characters(message: Message) -> int:
+    content = message.content or ""
+    written = content if isinstance(content, str) else "".join(part.text or part.refusal or "" for part in content)
+    texts = (written, message.reasoning_content, message.name, message.tool_call_id)
+    called = sum(len(call.arguments) + len(call.name) for call in _called((message,)))
+    return called + sum(len(text) for text in texts if text)
 
 
 def _finished(drafts: list[_Draft]) -> tuple[Turn, ...]:

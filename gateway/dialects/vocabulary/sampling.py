@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Annotated, Any
 
-from pydantic import Discriminator, Field, Tag, WithJsonSchema
+from pydantic import BeforeValidator, Discriminator, Field, Tag, WithJsonSchema
 
 from gateway.dialects.route import UNION_TAG, Wire
 from gateway.dialects.vocabulary.structure import Choices, JSONSchemaOrText, StructuredOutputs
@@ -37,6 +37,16 @@ STREAM_OPTIONS: dict[str, Any] = {
     "if": {"properties": {"stream_options": {"type": "object"}}, "required": ["stream_options"]},
     "then": {"properties": {"stream": {"const": True}}, "required": ["stream"]},
 }
+
+MOST_BIASES = 300
+
+
+def _few(biases: Any) -> Any:
+    """Pydantic reads all of them before it counts them."""
+    if isinstance(biases, dict) and len(biases) > MOST_BIASES:
+        raise ValueError(f"there may be {MOST_BIASES} biases, not {len(biases)}")
+    return biases
+
 
 TokenId = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
 
@@ -68,7 +78,8 @@ class SamplingFields(Wire):
     logit_bias: (
         Annotated[
             dict[TokenId, Annotated[float, Field(ge=-100, le=100)]],
-            Field(max_length=300, json_schema_extra={"additionalProperties": False}),
+            Field(max_length=MOST_BIASES, json_schema_extra={"additionalProperties": False}),
+            BeforeValidator(_few),
         ]
         | None
     ) = None

@@ -10,7 +10,7 @@ from pydantic_core import from_json
 
 from gateway.dialects.route import UNION_TAG, Wire
 from gateway.errors import InvalidRequest, UnsupportedOption
-from gateway.http.counting import Bounds, check_texts
+from gateway.http.counting import Bounds, check_texts, check_written
 from gateway.operations.text import Structure
 
 Choices = Annotated[list[str], Field(min_length=1, max_length=1024)]
@@ -29,6 +29,8 @@ JSONSchemaOrText = Annotated[
 
 _WRITTEN = Bounds(100_000)
 """What a schema may hold that is written as a text."""
+LONGEST = 1_000_000
+"""Bytes of the JSON of a schema or of choices, or characters of an expression or a grammar."""
 _ANY_OBJECT = {"type": "object"}
 
 
@@ -74,7 +76,9 @@ class ResponseFormat(Wire):
         if self.json_schema is None or self.json_schema.schema_ is None:
             path = "response_format.json_schema" + (".schema" if self.json_schema else "")
             raise InvalidRequest(f"The field '{path}' is required for the type 'json_schema'.", param=path)
-        return Structure("json", self.json_schema.schema_, "response_format.json_schema.schema")
+        path = "response_format.json_schema.schema"
+        check_written(self.json_schema.schema_, LONGEST, param=path)
+        return Structure("json", self.json_schema.schema_, path)
 
 
 class StructuredOutputs(Wire):
@@ -108,14 +112,19 @@ class StructuredOutputs(Wire):
         if len(given) > 1:
             raise InvalidRequest(f"Only one of {', '.join(given)} can be given.", param="structured_outputs")
         if self.json_ is not None:
-            return Structure("json", _schema(self.json_))
+            return _bounded("json", _schema(self.json_))
         if self.regex is not None:
-            return Structure("regex", self.regex)
+            return _bounded("regex", self.regex)
         if self.choice is not None:
-            return Structure("choice", self.choice)
+            return _bounded("choice", self.choice)
         if self.grammar is not None:
-            return Structure("grammar", self.grammar)
+            return _bounded("grammar", self.grammar)
         return Structure("json", _ANY_OBJECT) if self.json_object else None
+
+
+def _bounded(kind: Literal["json", "regex", "choice", "grammar"], value: object) -> Structure:
+    check_written(value, LONGEST, param=f"structured_outputs.{kind}")
+    return Structure(kind, value)
 
 
 def _schema(written: str | bool | dict[str, Any]) -> object:

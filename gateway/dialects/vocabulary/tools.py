@@ -8,10 +8,12 @@ from pydantic_core import from_json
 
 from gateway.dialects.route import UNION_TAG, Wire
 from gateway.errors import InvalidRequest
-from gateway.http.counting import Bounds, check_texts
+from gateway.http.counting import Bounds, check_texts, check_written
 from gateway.operations.chat import Named, Tool, ToolCall, ToolChoice
 
-ARGUMENTS = Bounds(200_000)
+LONGEST = 4_000_000
+"""Bytes of JSON of all tools: 128 of 31 kB each."""
+ARGUMENTS = Bounds(150_000)
 """What the arguments of all calls of a conversation may hold, which are JSON within texts."""
 
 _Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
@@ -71,6 +73,7 @@ class WireToolCall(Wire):
 def parse(definitions: list[ToolDefinition], choice: Any) -> tuple[tuple[Tool, ...], ToolChoice]:
     """Return the tools, and which may or must be called. Raises `InvalidRequest` for what does not fit together."""
     tools = tuple(map(_tool, definitions))
+    check_written([tool.source for tool in tools], LONGEST, param="tools")
     names = [tool.name for tool in tools]
     seen: set[str] = set()
     for i, name in enumerate(names):

@@ -9,6 +9,7 @@ from media_files import data_url, picture
 from gateway.dialects.vocabulary.messages import Message, Reading
 from gateway.errors import InvalidRequest, Overloaded
 from gateway.operations.chat import Picture, Text
+from gateway.telemetry import Metrics, Trace
 
 
 def asking(*urls: str) -> list[Message]:
@@ -17,7 +18,8 @@ def asking(*urls: str) -> list[Message]:
 
 
 def reading(media) -> Reading:
-    return Reading(media, caller="caller", sees=True, write_down=None)
+    asked = Trace(Metrics(), "r", caller="caller")
+    return Reading(media, sees=True, write_down=None, longest=10_000, asked=asked)
 
 
 def slowly(site, path: str, seconds: float) -> str:

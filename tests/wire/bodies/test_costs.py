@@ -1,0 +1,61 @@
+"""No body holds the loop for long or keeps much memory, whatever it is made of.
+
+Times are CPU times of a gateway in a process of its own: how busy the machine is does not matter. `starved` counts what
+threads do while the loop could not beat, `held` what the loop's own thread did.
+"""
+
+import re
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from tests.fakes.triton import FakeTriton
+from tests.wire.bodies.kinds import ALLOWED, FORMS, REFUSED
+from tests.wire.bodies.measuring import Cost, Measured, measured
+from tests.wire.bodies.writing import CHAT, GENERATIONS, MB, hello
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+LONGEST = 0.1
+"""Seconds of CPU."""
+MOST = 256 * MB
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def watched(triton: FakeTriton) -> AsyncIterator[Measured]:
+    async with measured(triton.url) as gateway:
+        await gateway.cost(CHAT, hello('"n":1'))
+        yield gateway
+
+
+def cheap(cost: Cost) -> None:
+    assert cost.held < LONGEST, cost
+    assert cost.starved < LONGEST, cost
+    assert cost.grown < MOST, cost
+    assert len(cost.answer) < 20_000 or cost.status == 200
+
+
+@pytest.mark.parametrize("name", ALLOWED)
+async def test_what_is_within_its_bounds(watched: Measured, name: str) -> None:
+    path, body = ALLOWED[name]
+    cost = await watched.cost(path, body())
+    assert cost.status in (200, 400, 404), cost
+    cheap(cost)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+async def test_what_is_beyond_a_bound(watched: Measured, name: str) -> None:
+    path, body, words = REFUSED[name]
+    cost = await watched.cost(path, body())
+    assert cost.status == 413, cost
+    assert re.search(words, cost.answer), cost
+    cheap(cost)
+
+
+@pytest.mark.parametrize("name", FORMS)
+async def test_forms(watched: Measured, name: str) -> None:
+    content_type, body = FORMS[name]
+    cost = await watched.cost(GENERATIONS, body(), {"content-type": content_type})
+    assert cost.status == 400, cost
+    cheap(cost)
