@@ -12,7 +12,8 @@ from gateway.catalog import Catalog
 from gateway.dialects.route import give_way
 from gateway.dialects.vocabulary import tools
 from gateway.dialects.vocabulary.keeping import Keeping
-from gateway.dialects.vocabulary.messages import Message, Reading, WriteDown
+from gateway.dialects.vocabulary.messages import Message
+from gateway.dialects.vocabulary.reading import Reading, WriteDown
 from gateway.dialects.vocabulary.sampling import (
     STREAM_OPTIONS,
     NoList,

@@ -17,7 +17,7 @@ from gateway.catalog import Catalog
 from gateway.dialects.vocabulary.chat import CreateChatCompletionRequest
 from gateway.dialects.vocabulary.images import LONGEST_PROMPT
 from gateway.dialects.vocabulary.keeping import Keeping
-from gateway.dialects.vocabulary.messages import Reading
+from gateway.dialects.vocabulary.reading import Reading
 from gateway.endpoints import Model
 from gateway.errors import GatewayError, InvalidRequest, UnsupportedOption
 from gateway.operations.chat import Message, Picture, Text

@@ -6,7 +6,8 @@ import time
 import pytest
 from media_files import data_url, picture
 
-from gateway.dialects.vocabulary.messages import Message, Reading
+from gateway.dialects.vocabulary.messages import Message
+from gateway.dialects.vocabulary.reading import Reading
 from gateway.errors import InvalidRequest, Overloaded
 from gateway.operations.chat import Picture, Text
 from gateway.telemetry import Metrics, Trace
