@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import re
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ READ = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "[0-9]_*/confi
 
 TOKENIZERS = (("tokenizer.json",), ("*.model",), ("tekken.json",), ("vocab.json", "merges.txt"))
 """Files of which each group alone makes a tokenizer: the fast one's, sentencepiece's, Mistral's, byte-level BPE's."""
+
+# Some checkpoints have marks of turns that they do not call special.
+_MARK = re.compile(r"<\|[^<>\s]+>|<[^<>\s]+\|>|<｜[^<>\s]+｜>|<(start|end)_of_\w+>|\[/?[A-Z][A-Z0-9_]+\]")  # noqa: RUF001 - DeepSeek's
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,11 @@ class Checkpoint:
             if isinstance(token, str):
                 found[name] = token
         return found
+
+    def control_tokens(self) -> list[str]:
+        """List the tokens of the tokenizer that are no words: those it calls special, and other marks of turns."""
+        tokens = read_json(self.folder / "tokenizer.json").get("added_tokens", [])
+        return [token["content"] for token in tokens if token["special"] or _MARK.fullmatch(token["content"])]
 
     def end_tokens(self) -> list[int]:
         """List every token id that ends an answer: of the generation config, the config and the tokenizer."""

@@ -23,6 +23,7 @@ class Tensor:
 
 TEXT_GENERATION_INPUTS = (
     Tensor("text_input", BYTES, (1,), optional=True),
+    Tensor("literal_spans", INT32, (-1,), optional=True),
     Tensor("token_ids", INT32, (-1,), optional=True),
     Tensor("stream", BOOL, (1,), optional=True),
     Tensor("sampling_parameters", BYTES, (1,), optional=True),

@@ -121,6 +121,8 @@ def _config(recipe: Recipe, checkpoint: Checkpoint, context_length: int) -> str:
             "context_length": context_length,
             "chat_template": template,
             "special_tokens": checkpoint.special_tokens(),
+            "control_tokens": checkpoint.control_tokens(),
+            "special_tokens_in_content": recipe.special_tokens_in_content,
             "owned_by": recipe.owned_by or owner,
             "created": int(time.time()),
             "tool_call_parser": recipe.tool_call_parser,

@@ -48,7 +48,8 @@ TOOLS = (
 def fingerprint(recipe: Recipe, source_digest: str) -> str:
     """Identify a build: the same recipe over the same weights, wherever they lie, is the same build."""
     # What a family does not know must not change the fingerprints of its models.
-    unknown = set() if recipe.family == "diffusion" else {"pictures"}
+    known_by = {"pictures": "diffusion", "special_tokens_in_content": "llm"}
+    unknown = {field for field, family in known_by.items() if recipe.family != family}
     identity = {
         "format": FORMAT,
         "source": source_digest,

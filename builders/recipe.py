@@ -141,6 +141,8 @@ class Recipe(BaseModel):
     """How the model writes tool calls; None: it does not."""
     reasoning_parser: ReasoningParser | None = None
     """How the model writes its thoughts; None: it does not."""
+    special_tokens_in_content: Literal["text", "recognised"] = "text"
+    """Text-generation models only: what special tokens in messages are. Recognised, a message can end its turn."""
     owned_by: str | None = None
     """Shown to clients; default: the owner of the Hugging Face id, or `local`."""
     sampling: SamplingDefaults = SamplingDefaults()

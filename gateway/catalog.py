@@ -134,7 +134,12 @@ class Catalog:
             try:
                 asked, reader = request, None
                 if isinstance(request, Chat):
-                    lower = partial(conversation.lower, request, model.config.parameters)
+                    lower = partial(
+                        conversation.lower,
+                        request,
+                        model.config.parameters,
+                        literal_spans="literal_spans" in model.config.inputs,
+                    )
                     asked, reader = await beside(trace, lower)
                 encode = partial(model.signature.encode, asked, model.config)
                 tensors = await beside(trace, encode)

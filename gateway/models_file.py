@@ -50,6 +50,10 @@ class Entry(BaseModel):
     """The checkpoint's `tokenizer_config.json`: template and special tokens are read from it."""
     special_tokens: dict[str, str] | None = None
     """What the template may name; these win over those of `tokenizer_config`."""
+    control_tokens: list[str] | None = None
+    """Tokens that are no words; default: those that `tokenizer_config` calls special."""
+    special_tokens_in_content: Literal["text", "recognised"] | None = None
+    """What special tokens in messages are; default: text."""
     context_length: Count | None = None
     """Tokens of prompt and answer together."""
     max_tokens: Count | None = None
@@ -70,19 +74,30 @@ class Entry(BaseModel):
             raise ValueError(f"it gives both {' and '.join(sources)}")
         template = self.chat_template
         tokens: dict[str, str] = {}
+        control = self.control_tokens
         if self.tokenizer_config:
-            template, tokens = _read_tokenizer_config(folder / self.tokenizer_config)
+            template, tokens, special = _read_tokenizer_config(folder / self.tokenizer_config)
+            control = (special or None) if control is None else control
         if self.chat_template_file:
             template = (folder / self.chat_template_file).read_text(encoding="utf-8")
         tokens |= self.special_tokens or {}
         said: dict[str, Any] = self.model_dump(
             exclude_none=True,
-            exclude={"hidden", "chat_template", "chat_template_file", "tokenizer_config", "special_tokens"},
+            exclude={
+                "hidden",
+                "chat_template",
+                "chat_template_file",
+                "tokenizer_config",
+                "special_tokens",
+                "control_tokens",
+            },
         )
         if template is not None:
             said["chat_template"] = template
         if tokens:
             said["special_tokens"] = tokens
+        if control is not None:
+            said["control_tokens"] = control
         if self.hidden:
             said["hidden"] = "true"
         parameters = {name: value if isinstance(value, str) else json.dumps(value) for name, value in said.items()}
@@ -117,9 +132,10 @@ def read(path: Path) -> Descriptions:
     return descriptions
 
 
-def _read_tokenizer_config(path: Path) -> tuple[str | None, dict[str, str]]:
-    """The template and special tokens of a checkpoint, as transformers stores them: the template may stand in a
-    file of its own beside, or be one of several with names.
+def _read_tokenizer_config(path: Path) -> tuple[str | None, dict[str, str], list[str]]:
+    """The template of a checkpoint, what it may name, and all special tokens, as transformers stores them.
+
+    The template may stand in a file of its own beside, or be one of several with names.
     """
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -141,4 +157,7 @@ def _read_tokenizer_config(path: Path) -> tuple[str | None, dict[str, str]]:
         content = token.get("content") if isinstance(token, dict) else token
         if name.endswith("_token") and isinstance(content, str):
             tokens[name] = content
-    return template, tokens
+    added = config.get("added_tokens_decoder")
+    entries = [entry for entry in added.values() if isinstance(entry, dict)] if isinstance(added, dict) else []
+    special = [entry["content"] for entry in entries if entry.get("special") and isinstance(entry.get("content"), str)]
+    return template, tokens, special

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from backends.llm.engine import Engine, Event, Failed, Generation, Grammar, Pictures, Tokens
 from backends.llm.grammar import Grammars
+from backends.llm.literal import Spans, read_spans
 from backends.llm.prompt import Prompts
 from backends.llm.reply import Reply, Responder
 from backends.llm.sampling import Sampling, parse_sampling
@@ -43,7 +44,8 @@ _STRUCTURED = b"structured_outputs"
 class Request:
     """The tensors of one request. Exactly one of `text` and `token_ids` is wanted; `sampling` is a JSON object.
 
-    `images` are files in base64, in the order of their marks in the prompt.
+    `images` are files in base64, in the order of their marks in the prompt. `literal_spans` are the parts of `text` in
+    which special tokens are not recognised: first byte, last byte + 1 of each.
     """
 
     text: bytes | None
@@ -52,6 +54,7 @@ class Request:
     exclude_input: bool
     sampling: bytes
     images: tuple[bytes, ...] = ()
+    literal_spans: npt.NDArray[np.integer[Any]] | None = None
 
 
 class Client(Responder, Protocol):
@@ -162,10 +165,17 @@ class Desk:
         sight = self._sight
         pictures = sight.open(request.images) if sight else ()
         if request.text is not None:
-            text = sight.expand_text(request.text, pictures) if sight else request.text
-            tokens = self._prompts.encode(text, is_cancelled)
+            text: bytes = request.text
+            spans: Spans = ()
+            if request.literal_spans is not None:
+                spans = read_spans(request.literal_spans, len(text))
+            if sight:
+                text, spans = sight.expand_text(text, pictures, spans)
+            tokens = self._prompts.encode(text, is_cancelled, spans=spans)
         else:
             assert request.token_ids is not None
+            if request.literal_spans is not None:
+                raise InvalidValue("Spans are parts of text_input, which is not there.", "literal_spans")
             ids = sight.expand_tokens(request.token_ids, pictures) if sight else request.token_ids
             tokens = self._prompts.check(ids)
         return tokens, sight.look(tokens, pictures, is_cancelled) if sight and pictures else None

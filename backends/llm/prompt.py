@@ -8,6 +8,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from backends.llm.engine import Tokens
+from backends.llm.literal import LiteralTokenizer, Spans
 from backends.serving.errors import ContextLengthExceeded, InvalidValue
 from backends.serving.prompt_length import longest_token, too_many_tokens
 
@@ -25,9 +26,12 @@ class Prompts:
         self._vocab_size = vocab_size
         self._context_length = context_length
         self._longest_token = longest_token(tokenizer)
+        self._literal = LiteralTokenizer(tokenizer)
 
-    def encode(self, document: bytes, is_cancelled: Callable[[], bool] = lambda: False) -> Tokens:
+    def encode(self, document: bytes, is_cancelled: Callable[[], bool] = lambda: False, *, spans: Spans = ()) -> Tokens:
         """Tokens of UTF-8 text: int64[n]. Raises `InvalidValue` or `ContextLengthExceeded`, naming `text_input`.
+
+        No special token is recognised in `spans`.
 
         A text far too long for the context is refused without being tokenised whole. Meanwhile `is_cancelled` is
         asked, and `Cancelled` raised.
@@ -45,15 +49,19 @@ class Prompts:
             if count:
                 raise self._too_long(f"at least {count}", "text_input")
         # A rendered chat template has brought its beginning-of-sequence token along; a second one spoils the answer.
-        special = not (self._bos and text.startswith(self._bos))
-        # A batch of one, because this call lets go of Python's lock and `encode` does not: a long prompt would hold
-        # up every step that runs meanwhile.
-        (encoding,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=special)
-        if len(encoding) >= self._context_length:
-            raise self._too_long(len(encoding), "text_input")
-        if not len(encoding):
+        begun = bool(self._bos) and text.startswith(self._bos or "") and not (spans and spans[0][0] == 0)
+        if spans:
+            tokens = self._literal.encode(document, spans, add_special_tokens=not begun)
+        else:
+            # A batch of one, because this call lets go of Python's lock and `encode` does not: a long prompt would
+            # hold up every step that runs meanwhile.
+            (encoding,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=not begun)
+            tokens = np.array(encoding.ids, np.int64)
+        if len(tokens) >= self._context_length:
+            raise self._too_long(len(tokens), "text_input")
+        if not len(tokens):
             raise InvalidValue("The prompt has no tokens.", "text_input")
-        return self._known(np.array(encoding.ids, np.int64), "text_input")
+        return self._known(tokens, "text_input")
 
     def check(self, token_ids: npt.NDArray[np.integer[Any]]) -> Tokens:
         """Token ids as a client gave them: int64[n]. Raises as `encode`, naming `token_ids`."""

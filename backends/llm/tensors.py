@@ -21,6 +21,7 @@ def read_request(request: Any) -> Request:
         stream=stream,
         exclude_input=stream if excluded is None else bool(excluded),
         sampling=b"{}" if sampling is None else bytes(sampling),
+        literal_spans=array(request, "literal_spans"),
         images=() if pictures is None else tuple(map(bytes, pictures.reshape(-1))),
     )
 

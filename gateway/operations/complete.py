@@ -12,12 +12,15 @@ class Complete:
     """Continue `prompt`, a text or token ids.
 
     `pictures` are encoded images (PNG, JPEG, WebP …) for the marks that stand for them in the prompt, in their order.
+    `literal_spans` are parts of a text in which special tokens are text as any other: first byte and last byte + 1 of
+    each in UTF-8, in their order. A signature that cannot carry them has none.
     `echo` begins each answer with the prompt. `special_tokens` is a wish that they be shown, as the answer is read by
     them: a signature that cannot carry it drops it.
     """
 
     model: str
     prompt: str | tuple[int, ...]
+    literal_spans: tuple[tuple[int, int], ...] = ()
     pictures: tuple[bytes, ...] = ()
     echo: bool = False
     special_tokens: bool = False

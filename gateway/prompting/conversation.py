@@ -4,15 +4,16 @@ So a signature only ever carries texts, and tools and thoughts work with every o
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from gateway.errors import InvalidRequest, UnsupportedOption
+from gateway.errors import GatewayError, InvalidRequest, UnsupportedOption
 from gateway.operations.chat import Chat, Message, Named, Text
 from gateway.operations.complete import Complete
-from gateway.prompting import reasoning, template, tool_calls, tools
+from gateway.prompting import callers_texts, reasoning, special_tokens, template, tool_calls, tools
 from gateway.prompting.answers import Reader, Splitter
+from gateway.prompting.masking import Masking
 
 # What only one format of tool calls writes, in the order in which templates are searched for it.
 _MARKS = {
@@ -23,16 +24,15 @@ _MARKS = {
 }
 # Whose marks are special tokens, which engines hide unless told otherwise.
 _SPECIAL = frozenset({"mistral", "llama3_json"})
-# The mark of a picture in a prompt (docs/architecture.md).
-_PICTURE_MARK = "<image>"
 _TAG = "CONTINUE_FINAL_MESSAGE_TAG "
 _RESERVED = frozenset({"messages", "tools", "add_generation_prompt"})
 
 
-def lower(chat: Chat, parameters: Mapping[str, str]) -> tuple[Complete, Reader | None]:
+def lower(chat: Chat, parameters: Mapping[str, str], *, literal_spans: bool = False) -> tuple[Complete, Reader | None]:
     """Return the text that asks what `chat` asks of a model with these parameters, and what reads the answer.
 
-    There is nothing to read where the answer is only text.
+    There is nothing to read where the answer is only text. With `literal_spans` the model can be told where in a prompt
+    special tokens must not be recognised; without, those that the caller wrote are broken.
 
     Raises `InvalidRequest` where the model's chat template refuses the messages, and `UnsupportedOption` where the
     model does not look at pictures.
@@ -43,23 +43,31 @@ def lower(chat: Chat, parameters: Mapping[str, str]) -> tuple[Complete, Reader |
         _refuse_pictures(chat)
     offered = bool(chat.tools) and chat.tool_choice != "none"
     knows = "tools" in template.variables(source)
-    special_tokens = json.loads(parameters.get("special_tokens", "{}"))
-    if reserved := (_RESERVED | special_tokens.keys()) & chat.template_arguments.keys():
+    named = json.loads(parameters.get("special_tokens", "{}"))
+    if reserved := (_RESERVED | named.keys()) & chat.template_arguments.keys():
         name = min(reserved)
         raise InvalidRequest(f"'{name}' cannot be given to the template.", param=f"chat_template_kwargs.{name}")
-    messages = [*chat.messages[:-1], _tagged(chat.messages[-1])] if chat.continue_final else chat.messages
+    masking = _masking(chat, parameters, sees)
+    shown = callers_texts.masked(chat, masking, knows=knows) if masking else chat
+    messages = [*shown.messages[:-1], _tagged(shown.messages[-1])] if chat.continue_final else shown.messages
     turns = [_turn(message, knows=knows, parts=sees) for message in messages]
     if offered and not knows:
-        turns = _with_instruction(turns, tools.offer(chat), parts=sees)
-    told = [tool.source for tool in chat.tools] if offered and knows else None
-    prompt = template.render(
-        source,
-        _unmarked(turns) if sees else turns,
-        special_tokens,
-        tools=_unmarked(told) if sees else told,
-        add_generation_prompt=not chat.continue_final,
-        arguments=chat.template_arguments,
-    )
+        turns = _with_instruction(turns, tools.offer(shown), parts=sees)
+    try:
+        prompt = template.render(
+            source,
+            turns,
+            named,
+            tools=[tool.source for tool in shown.tools] if offered and knows else None,
+            add_generation_prompt=not chat.continue_final,
+            arguments=shown.template_arguments,
+        )
+    except GatewayError as error:  # a template may refuse a text and quote it
+        if masking:
+            error.message = masking.restored(error.message)
+            error.args = (error.message,)
+        raise
+    prompt, spans = masking.unmask(prompt, spans=literal_spans) if masking else (prompt, [])
     if chat.continue_final:
         prompt = _until_tag(prompt)
     structure = (tools.enforced(chat) if offered else None) or chat.sampling.structured_outputs
@@ -67,6 +75,7 @@ def lower(chat: Chat, parameters: Mapping[str, str]) -> tuple[Complete, Reader |
     complete = Complete(
         model=chat.model,
         prompt=prompt,
+        literal_spans=_in_bytes(prompt, spans) if spans else (),
         pictures=chat.pictures,
         sampling=sampling,
         special_tokens=offered and structure is None and _format(parameters, source) in _SPECIAL,
@@ -82,9 +91,34 @@ def check(parameters: Mapping[str, str]) -> None:
         value = parameters.get(name)
         if value and value not in known:
             raise ValueError(f"{name} is {value!r}, and none of {', '.join(known)}")
+    special_tokens.check(parameters)
     modalities = json.loads(parameters.get("modalities", "[]"))
     if not isinstance(modalities, list) or not all(isinstance(word, str) for word in modalities):
         raise ValueError("modalities is not a list of strings")
+    if "chat_template" in parameters:  # found out once, before the first request
+        special_tokens.guard_of(parameters, sees="image" in modalities)
+
+
+def _masking(chat: Chat, parameters: Mapping[str, str], sees: bool) -> Masking | None:
+    """What masks the caller's texts, where any of them could hold a part of a special token."""
+    guard = special_tokens.guard_of(parameters, sees=sees)
+    if guard is None:
+        return None
+    texts = callers_texts.texts(chat)
+    return Masking(guard, texts) if guard.touches(texts) else None
+
+
+def _in_bytes(prompt: str, spans: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Places in characters as places in the bytes of UTF-8. What lies behind the end of the prompt is left out."""
+    found, at, size = [], 0, 0
+    for start, end in spans:
+        size += len(prompt[at:start].encode())
+        at, first = start, size
+        size += len(prompt[at:end].encode())
+        at = end
+        if size > first:
+            found.append((first, size))
+    return tuple(found)
 
 
 def _refuse_pictures(chat: Chat) -> None:
@@ -150,18 +184,6 @@ def _with_instruction(turns: list[dict[str, Any]], words: str, *, parts: bool) -
     if turns[0]["role"] == "system":
         return [{**turns[0], "content": _wrapped("", turns[0]["content"], "\n\n" + words)}, *turns[1:]]
     return [{"role": "system", "content": [{"type": "text", "text": words}] if parts else words}, *turns]
-
-
-def _unmarked(value: Any) -> Any:
-    """Break picture marks that a caller wrote as text: the model counts marks, and only templates may write them.
-
-    A zero-width space is what changes least of what is read.
-    """
-    if isinstance(value, str):
-        return value.replace(_PICTURE_MARK, _PICTURE_MARK[0] + "\u200b" + _PICTURE_MARK[1:])
-    if isinstance(value, Mapping):
-        return {key: _unmarked(member) for key, member in value.items()}
-    return [_unmarked(member) for member in value] if isinstance(value, list) else value
 
 
 def _tagged(final: Message) -> Message:

@@ -69,6 +69,32 @@ def variables(source: str) -> frozenset[str]:
         return frozenset()
 
 
+@lru_cache(maxsize=64)
+def written(source: str) -> tuple[str, ...]:
+    """Return the texts that a template holds: those between its tags, and the strings in its expressions."""
+    try:
+        parsed = _environment().parse(source)
+    except TemplateError:
+        return ()
+    texts = [node.data for node in parsed.find_all(nodes.TemplateData)]
+    return (*texts, *_strings(parsed))
+
+
+@lru_cache(maxsize=64)
+def searched(source: str) -> frozenset[str]:
+    """Return the strings that a template may look for in a text: what it compares, hands to calls or gives a name."""
+    try:
+        parsed = _environment().parse(source)
+    except TemplateError:
+        return frozenset()
+    looking = (nodes.Compare, nodes.Call, nodes.Filter, nodes.Test, nodes.Assign)
+    return frozenset(string for node in parsed.find_all(looking) for string in _strings(node))
+
+
+def _strings(node: nodes.Node) -> list[str]:
+    return [const.value for const in node.find_all(nodes.Const) if isinstance(const.value, str)]
+
+
 def render(
     source: str,
     turns: Sequence[Mapping[str, object]],

@@ -45,7 +45,8 @@ def offer(chat: Chat) -> str:
 def written(calls: Sequence[ToolCall]) -> str:
     """Return calls of an earlier turn in the form that `offer` asks for."""
     return "\n".join(
-        f'<tool_call>\n{{"name": {json.dumps(call.name)}, "arguments": {call.arguments or "{}"}}}\n</tool_call>'
+        f'<tool_call>\n{{"name": {json.dumps(call.name, ensure_ascii=False)}, '
+        f'"arguments": {call.arguments or "{}"}}}\n</tool_call>'
         for call in calls
     )
 

@@ -7,6 +7,7 @@ import base64
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import fields
+from itertools import chain
 from typing import Any
 
 from gateway.errors import GatewayError, ModelFailed, UnsupportedOption
@@ -60,6 +61,8 @@ def encode(request: Complete, config: ModelConfig) -> list[Tensor]:
         boolean("return_num_input_tokens", True),
         boolean("return_num_output_tokens", True),
     ]
+    if request.literal_spans:
+        tensors.append(int32("literal_spans", *chain.from_iterable(request.literal_spans)))
     if sampling.logprobs is not None or sampling.prompt_logprobs is not None:
         if "return_logprobs" not in config.inputs:
             raise UnsupportedOption("This model gives no log probabilities.", param="logprobs")
@@ -111,7 +114,7 @@ def explain(error: GatewayError) -> GatewayError:
         error.param = "prompt"
     elif error.param == "image":
         error.param = "messages"
-    elif error.param in INPUTS:
+    elif error.param in INPUTS or error.param == "literal_spans":
         error.param = None
     return foreign.explain(error)
 

@@ -1,6 +1,7 @@
 """What the desk asks about pictures: what stands for them in a prompt, and their vectors."""
 
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from backends.llm.engine import Pictures, Tokens
+from backends.llm.literal import Spans, join, split
 from backends.llm.vision.encoder import Encoder
 from backends.llm.vision.facts import Facts, read_facts
 from backends.llm.vision.gallery import Features, Gallery
@@ -34,17 +36,23 @@ class Sight:
         """Read the headers of files in base64. Raises `InvalidValue`, naming `image`."""
         return tuple(Picture(encoded, number) for number, encoded in enumerate(images, 1))
 
-    def expand_text(self, document: bytes, pictures: Sequence[Picture]) -> bytes:
-        """Put what stands for each picture in the place of its mark. Raises `InvalidValue`.
+    def expand_text(self, document: bytes, pictures: Sequence[Picture], spans: Spans = ()) -> tuple[bytes, Spans]:
+        """Put what stands for each picture in the place of its mark; marks in `spans` are none. Raises `InvalidValue`.
 
-        It names `text_input` where there are marks and no pictures at all, `image` where there are some.
+        Returns the text, and where in it the spans are now. It names `text_input` where there are marks and no pictures
+        at all, `image` where there are some.
         """
-        parts = document.split(self._facts.image_token.encode())
-        self._check(len(parts) - 1, len(pictures), "text_input")
-        whole = parts[0]
-        for picture, part in zip(pictures, parts[1:], strict=True):
-            whole += self._expansion(plan(picture.size, self._facts)).encode() + part
-        return whole
+        mark = self._facts.image_token.encode()
+        parts = list(split(document, spans))
+        self._check(sum(part.count(mark) for part, literal in parts if not literal), len(pictures), "text_input")
+        left = iter(pictures)
+        expanded: list[tuple[bytes, bool]] = []
+        for part, literal in parts:
+            first, *others = [part] if literal else part.split(mark)
+            expanded.append((first, literal))
+            for picture, other in zip(islice(left, len(others)), others, strict=True):
+                expanded += ((self._expansion(plan(picture.size, self._facts)).encode(), False), (other, False))
+        return join(expanded)
 
     def expand_tokens(self, tokens: npt.NDArray[np.integer[Any]], pictures: Sequence[Picture]) -> Tokens:
         """The same for a prompt of token ids, int64[n]; it names `token_ids`."""

@@ -1,0 +1,143 @@
+"""What callers write is text: special tokens in it are not recognised.
+
+A rendered prompt is tokenised as one text in which `<|im_end|>` ends a turn, whoever wrote it: a user, a tool, a web
+page. So who wrote what has to be known after the template has run, which may cut, strip and join what it is given.
+
+A model says with its parameter `special_tokens_in_content` whether this is done; docs/architecture.md has the words.
+"""
+
+import json
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import lru_cache
+
+from gateway.errors import GatewayError
+from gateway.prompting import template
+from gateway.prompting.token_pattern import find_any, find_starts
+
+TEXT, RECOGNISED = "text", "recognised"
+"""The values of the parameter."""
+
+PICTURE_MARK = "<image>"
+"""The mark of a picture in a prompt (docs/architecture.md)."""
+
+# How models write the marks of turns and their like. `<think>` and `<tool_call>` are not among them: such words are
+# said of a model's own text, and prompts tell models to use them.
+_MARK = re.compile(
+    r"<\|[^<>|\s]{1,64}\|?>|<[^<>|\s]{1,64}\|>|<｜[^<>\s]{1,64}｜>|<(?:start|end)_of_\w{1,32}>"  # noqa: RUF001 - DeepSeek's
+    r"|<(?:/?s|bos|eos|pad|unk|sop|eop)>|\[/?[A-Z][A-Z0-9_]{2,32}\]|<</?[A-Z]{2,16}>>"
+)
+
+# Where nobody has said which tokens there are, those of this form may be some: `<|endoftext|>`.
+_FORM = r"<\|[^<>|\s]{1,64}\|>"
+
+
+class Guard:
+    """What is kept from being recognised in what callers write to one model."""
+
+    def __init__(
+        self, source: str, *, tokens: frozenset[str], known: frozenset[str] | None, named: frozenset[str]
+    ) -> None:
+        """`source` is the chat template, `tokens` are kept from being recognised.
+
+        `known` are those that the model's tokenizer knows, None where nobody has said, and `named` those that the
+        template knows by name (`bos_token`).
+        """
+        self.source = source
+        form = _FORM if known is None and any(re.fullmatch(_FORM, token) for token in tokens) else ""
+        self.tokens = find_any(tokens, form)
+        self.in_tokenizer = self.tokens if known is None else find_any(tokens & known)
+        unknown = frozenset() if known is None else tokens - known
+        self.breaks = {True: find_starts(unknown) if unknown else None, False: find_starts(tokens, form)}
+        words = {token for token in tokens if token[0].isalnum() or token[0].isspace()}
+        marks = tokens - words
+        # Letters cannot be masked wherever they stand: the template looks for names.
+        self.words = find_any(words) if words else None
+        beginnings = {token[:size] for token in marks for size in range(1, len(token))}
+        # Where the template writes no more than the beginning of a token, what follows may come from a caller.
+        open_ended = any(_end_in(text, beginnings) for text in template.written(source))
+        self.masked = tuple(dict.fromkeys([t[0] for t in marks] + [t[-1] for t in marks if open_ended]))
+        self.letters = tuple(dict.fromkeys(token[0] for token in words))
+        searched = [word for word in template.searched(source) if any(map(word.__contains__, self.masked))]
+        # Thoughts and calls in an earlier answer are the template's to find, even where their tags are special tokens.
+        own = {token for token in marks if token in searched and token not in named and not _MARK.fullmatch(token)}
+        self.needles = _apart(searched, tokens)
+        self.needles_in_answers = _apart(searched, tokens - own)
+
+    def touches(self, texts: Iterable[str]) -> bool:
+        """Whether anything has to be masked in `texts`."""
+        masked, words = self.masked, self.words
+        for text in texts:
+            for character in masked:
+                if character in text:
+                    return True
+            if words and words.search(text):
+                return True
+        return False
+
+
+def guard_of(parameters: Mapping[str, str], *, sees: bool) -> Guard | None:
+    """Return what is kept from callers of a model with these parameters, which may look at pictures; None: nothing."""
+    return _guard(
+        parameters["chat_template"],
+        parameters.get("control_tokens"),
+        parameters.get("special_tokens", "{}"),
+        parameters.get("special_tokens_in_content", TEXT) == RECOGNISED,
+        sees,
+    )
+
+
+def check(parameters: Mapping[str, str]) -> None:
+    """Raise `ValueError` where the parameters of a model are none that are known here."""
+    setting = parameters.get("special_tokens_in_content", TEXT)
+    if setting not in (TEXT, RECOGNISED):
+        raise ValueError(f"special_tokens_in_content is {setting!r}, and neither {TEXT!r} nor {RECOGNISED!r}")
+    tokens = json.loads(parameters.get("control_tokens", "[]"))
+    if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
+        raise ValueError("control_tokens is not a list of strings")
+
+
+@lru_cache(maxsize=64)
+def _guard(source: str, control_tokens: str | None, special_tokens: str, recognised: bool, sees: bool) -> Guard | None:
+    # What stands for a picture is counted, so that callers' marks never count.
+    tokens = {PICTURE_MARK} if sees else set()
+    named: dict[str, str] = json.loads(special_tokens)
+    known = None if control_tokens is None else frozenset(json.loads(control_tokens)) | tokens | {*named.values()}
+    if not recognised:
+        tokens |= {*named.values(), *(known or ())}
+        tokens |= {mark for text in _samples(source, named) for mark in _MARK.findall(text)}
+    # A token of one character cannot be broken, and white space is no mark.
+    tokens = {token for token in tokens if len(token) > 1 and not token.isspace()}
+    return Guard(source, tokens=frozenset(tokens), known=known, named=frozenset(named.values())) if tokens else None
+
+
+def _samples(source: str, named: Mapping[str, str]) -> Iterator[str]:
+    """What a template writes: its own texts, and conversations, where it puts marks together (`<|` role `|>`)."""
+    yield from template.written(source)
+    turns = [{"role": role, "content": "x"} for role in ("system", "user", "assistant", "tool", "user")]
+    for part in ([turns[1]], turns[:3], turns[1:3], turns):
+        for content in ("x", [{"type": "text", "text": "x"}]):
+            try:
+                yield template.render(source, [{**turn, "content": content} for turn in part], named)
+            except GatewayError:
+                continue
+
+
+def _apart(words: Iterable[str], tokens: Iterable[str]) -> tuple[str, ...]:
+    """Those words of which no part can be part of a token, the longest first."""
+    tokens = tuple(tokens)
+    apart = (
+        word
+        for word in words
+        if not any(word in token or token in word or _overlap(word, token) or _overlap(token, word) for token in tokens)
+    )
+    return tuple(sorted(apart, key=len, reverse=True))
+
+
+def _end_in(text: str, beginnings: Collection[str]) -> bool:
+    return any(text[-size:] in beginnings for size in range(1, max(map(len, beginnings), default=0) + 1))
+
+
+def _overlap(first: str, second: str) -> bool:
+    """Whether `first` ends as `second` begins, by less than the whole of either."""
+    return any(first.endswith(second[:size]) for size in range(1, min(len(first) + 1, len(second))))
