@@ -67,12 +67,22 @@ def open_desk(scripted, tokenizer):
 
 
 def ask(
-    desk, text=b"hello", *, token_ids=None, stream=True, exclude_input=True, raw=None, slow=0.0, images=(), **sampling
+    desk,
+    text=b"hello",
+    *,
+    token_ids=None,
+    stream=True,
+    exclude_input=True,
+    raw=None,
+    slow=0.0,
+    images=(),
+    literal_spans=None,
+    **sampling,
 ):
     client = Client()
     client.slow = slow
     options = json.dumps({"temperature": 0, "max_tokens": 5} | sampling).encode() if raw is None else raw
-    desk.take(Request(text, token_ids, stream, exclude_input, options, images), client)
+    desk.take(Request(text, token_ids, stream, exclude_input, options, images, literal_spans), client)
     return client
 
 
@@ -157,6 +167,11 @@ def test_the_prompt_before_the_answer(open_desk, tokenizer, stream):
         ({"text": None, "token_ids": np.array([5] * 1000)}, "[context_length_exceeded:token_ids]"),
         ({"text": b"x" * 1000}, "[context_length_exceeded:text_input]"),
         ({"text": b"x" * 1_000_000}, "[context_length_exceeded:text_input] The prompt has at least 142858 tokens"),
+        ({"literal_spans": np.array([0, 9])}, "[invalid_value:literal_spans]"),
+        (
+            {"text": None, "token_ids": np.array([5]), "literal_spans": np.array([0, 1])},
+            "[invalid_value:literal_spans]",
+        ),
         ({"temperature": -1}, "[invalid_value:temperature]"),
         ({"lora_name": 3}, "[unsupported_option:lora_name]"),
         ({"logprobs": 21}, "[invalid_value:logprobs]"),
@@ -175,6 +190,12 @@ def test_what_is_wrong_is_refused_by_name(open_desk, request_, error):
 def test_a_nul_is_a_character_like_any_other(open_desk, tokenizer):
     desk, _, forward = open_desk()
     assert ask(desk, b"a\0b").wait().text() == expected(forward, tokenizer, "a\0b", 5)
+
+
+def test_special_tokens_in_spans_are_text(open_desk):
+    desk, _, _ = open_desk()
+    assert ask(desk, b"hi<|end|>").wait().sent[0][1] == 3
+    assert ask(desk, b"hi<|end|>", literal_spans=np.array([2, 9], np.int32)).wait().sent[0][1] == 9
 
 
 def test_no_second_beginning_of_sequence(open_desk):
@@ -217,9 +238,9 @@ def test_a_client_that_goes_away_while_its_prompt_is_tokenised(open_desk, monkey
     desk, engine, _ = open_desk()
     encode = desk._prompts.encode
 
-    def slowly(document, is_cancelled):
+    def slowly(document, is_cancelled, **more):
         time.sleep(0.3)
-        return encode(document, is_cancelled)
+        return encode(document, is_cancelled, **more)
 
     monkeypatch.setattr(desk._prompts, "encode", slowly)
     assert gone(ask(desk, max_tokens=900)) < 0.2
@@ -231,9 +252,9 @@ def test_a_long_prompt_does_not_hold_up_a_short_one(open_desk, monkeypatch):
     desk, _, _ = open_desk()
     encode, answered = desk._prompts.encode, threading.Event()
 
-    def slowly(document, is_cancelled):
+    def slowly(document, is_cancelled, **more):
         assert len(document) < 20_000 or answered.wait(10)
-        return encode(document, is_cancelled)
+        return encode(document, is_cancelled, **more)
 
     monkeypatch.setattr(desk._prompts, "encode", slowly)
     longs = [ask(desk, b"word " * 200_000) for _ in range(3)]

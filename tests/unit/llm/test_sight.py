@@ -59,10 +59,19 @@ def sight(tokenizer):
 def test_prompts_are_expanded_as_transformers_expands_them(sight):
     wide, small = photo(256, 128), photo(10, 640)
     opened = sight.open([encoded(wide), encoded(small)])
-    text = sight.expand_text(b"One <image> and two <image>.", opened)
+    text, _ = sight.expand_text(b"One <image> and two <image>.", opened)
     assert text.decode() == f"One {expansion(2, 4)} and two {expansion(4, 1)}."
     ids = np.array(sight.tokenizer.encode("One <image> and two <image>.").ids, np.int32)
     assert sight.expand_tokens(ids, opened).tolist() == sight.tokenizer.encode(text.decode()).ids
+
+
+def test_marks_that_callers_wrote_are_text(sight):
+    opened = sight.open([encoded(photo(256, 128))])
+    text, spans = sight.expand_text("é<image> <image> <image>!".encode(), opened, ((2, 10), (17, 26)))
+    assert text.decode() == f"é<image> {expansion(2, 4)} <image>!"
+    assert [text[start:end].decode() for start, end in spans] == ["<image> ", " <image>!"]
+    with pytest.raises(InvalidValue, match="1 of the marks"):
+        sight.expand_text(b"<image><image>", (), ((0, 7),))
 
 
 def test_marks_without_pictures_are_refused_by_the_name_of_the_prompt(slow_desk, sight):
@@ -82,7 +91,7 @@ def test_marks_without_pictures_are_refused_by_the_name_of_the_prompt(slow_desk,
 
 def test_places_of_vectors_have_their_numbers(sight):
     opened = sight.open([encoded(photo(256, 128)), encoded(photo(64, 64, seed=2))])
-    tokens = np.array(sight.tokenizer.encode(sight.expand_text(b"<image>?<image>", opened).decode()).ids)
+    tokens = np.array(sight.tokenizer.encode(sight.expand_text(b"<image>?<image>", opened)[0].decode()).ids)
     pictures = sight.look(tokens, opened, lambda: False)
     places = pictures.tokens < 0
     assert (places == (tokens == sight.tokenizer.token_to_id("<image>"))).all()
@@ -96,7 +105,7 @@ def test_places_of_vectors_have_their_numbers(sight):
 def test_a_picture_that_comes_again_is_not_encoded_again(sight):
     def look():
         opened = sight.open([encoded(photo(128, 64))])
-        tokens = np.array(sight.tokenizer.encode(sight.expand_text(b"<image>", opened).decode()).ids)
+        tokens = np.array(sight.tokenizer.encode(sight.expand_text(b"<image>", opened)[0].decode()).ids)
         return sight.look(tokens, opened, lambda: False).tokens.tolist()
 
     first, count = look(), len(sight.seen)
@@ -105,7 +114,7 @@ def test_a_picture_that_comes_again_is_not_encoded_again(sight):
 
 def test_encoding_ends_when_the_client_goes(sight):
     opened = sight.open([encoded(photo(256, 256))])
-    tokens = np.array(sight.tokenizer.encode(sight.expand_text(b"<image>", opened).decode()).ids)
+    tokens = np.array(sight.tokenizer.encode(sight.expand_text(b"<image>", opened)[0].decode()).ids)
     with pytest.raises(Cancelled):
         sight.look(tokens, opened, lambda: len(sight.seen) == 3)
     assert len(sight.seen) == 3
