@@ -16,6 +16,9 @@ from builders.recipe import Recipe, quantization_of
 FORMAT = 2
 """Raised when builders install something else for the same recipe, so that models are built anew."""
 
+# How often that was so for the models of one family alone. llm 1: the input `literal_spans`.
+_RAISED = {"llm": 1}
+
 FILE = "BUILD.json"
 CHOSEN = (
     "source",
@@ -51,12 +54,16 @@ def fingerprint(recipe: Recipe, source_digest: str) -> str:
     known_by = {"pictures": "diffusion", "special_tokens_in_content": "llm"}
     unknown = {field for field, family in known_by.items() if recipe.family != family}
     identity = {
-        "format": FORMAT,
+        "format": _format(recipe),
         "source": source_digest,
         "recipe": recipe.model_dump(mode="json", exclude={"source", "revision", "quantization"} | unknown),
         "quantization": str(quantization_of(recipe)),
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def _format(recipe: Recipe) -> int:
+    return FORMAT + _RAISED.get(recipe.family, 0)
 
 
 def write(
@@ -69,7 +76,7 @@ def write(
 ) -> None:
     """Write `BUILD.json` over everything that `folder` holds, and `parts`, which will lie beside it."""
     record = {
-        "format": FORMAT,
+        "format": _format(recipe),
         "fingerprint": fingerprint(recipe, source_digest),
         "built": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 1),
@@ -142,7 +149,7 @@ def outdated(folder: Path, recipe: Recipe, source_digest: str) -> Outdated | Non
         return None
     built = record.get("recipe")
     own = _is_chosen(built if isinstance(built, dict) else {}, recipe) or _is_edited(folder, record)
-    if record.get("format") != FORMAT:
+    if record.get("format") != _format(recipe):
         return Outdated("was built by another version of Tritonic", own)
     return None if own else Outdated("was built from another recipe or other weights", own)
 

@@ -83,7 +83,7 @@ def spelled(script, prompt: str):
 
 
 _NUMBERS = {"BOOL": np.bool_, "INT32": np.int32, "FP32": np.float32, "UINT64": np.uint64}
-_LISTS = ("token_ids", "image", "mask", "audio", "text", "token_counts")
+_LISTS = ("token_ids", "literal_spans", "image", "mask", "audio", "text", "token_counts")
 
 
 def tensors(request: pb.ModelInferRequest) -> dict[str, list[Any]]:

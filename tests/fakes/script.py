@@ -92,6 +92,8 @@ class Model:
     """True: the model writes down what is said."""
     drawing: bool = False
     """True: the model draws pictures; its script holds `Draw`s."""
+    without: tuple[str, ...] = ()
+    """Optional inputs that a model built earlier, or by others, does not have."""
     text_generation: bool = True
     """False: a model of somebody else's with other tensors, which describes nothing."""
 
@@ -131,6 +133,8 @@ class Model:
                     config.parameters[key].string_value = value
             return config
         for name, kind, dims in INPUTS:
+            if name in self.without:
+                continue
             config.input.add(name=name, data_type=kind, dims=dims, optional=True)
         for name, kind, dims in OUTPUTS:
             config.output.add(name=name, data_type=kind, dims=dims)
@@ -142,6 +146,7 @@ class Model:
 
 INPUTS = [
     ("text_input", config_pb.TYPE_STRING, [1]),
+    ("literal_spans", config_pb.TYPE_INT32, [-1]),
     ("token_ids", config_pb.TYPE_INT32, [-1]),
     ("stream", config_pb.TYPE_BOOL, [1]),
     ("sampling_parameters", config_pb.TYPE_STRING, [1]),
@@ -194,6 +199,7 @@ _DESCRIPTION: dict[str, str | None] = {
     "context_length": "8192",
     "chat_template": CHATML,
     "special_tokens": json.dumps({"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}),
+    "control_tokens": json.dumps(["<|im_start|>", "<|im_end|>", "<|endoftext|>"]),
     "owned_by": "huggingface",
     "created": "1763683200",
     "engine": "onnxruntime",

@@ -95,6 +95,9 @@ def test_config_pbtxt_reads_back_with_the_template_byte_for_byte(built: Built) -
     assert parameters["chat_template"] == TEMPLATE
     assert json.loads(parameters["operations"]) == ["chat", "complete"]
     assert json.loads(parameters["special_tokens"]) == {"bos_token": "<s>", "eos_token": "<|end|>"}
+    assert json.loads(parameters["control_tokens"]) == ["<s>", "</s>", "<|end|>"]
+    assert parameters["special_tokens_in_content"] == "text"
+    assert "literal_spans" in [tensor.name for tensor in config.input]
     assert json.loads(parameters["sampling_defaults"]) == {}
     assert (parameters["served_name"], parameters["signature"], parameters["engine"]) == ("tiny", "vllm", "onnxruntime")
     assert (parameters["context_length"], parameters["precision"], parameters["owned_by"]) == ("256", "fp32", "local")

@@ -88,6 +88,17 @@ def test_the_fingerprint_follows_what_decides_the_build() -> None:
         assert manifest.fingerprint(base, "digest") != manifest.fingerprint(changed, "digest")
 
 
+def test_what_a_family_does_not_know_is_no_part_of_its_fingerprints() -> None:
+    for family, same in (("embedding", True), ("diffusion", True), ("llm", False)):
+        one, other = (
+            manifest.fingerprint(
+                recipe.make(name="a", source="/one", family=family, special_tokens_in_content=setting), ""
+            )
+            for setting in ("text", "recognised")
+        )
+        assert (one == other) == same
+
+
 def test_the_fingerprint_says_how_an_embedding_model_is_compressed(monkeypatch: pytest.MonkeyPatch) -> None:
     small = recipe.make(name="a", source="/one", family="embedding", precision="int8")
     before, quantization = manifest.fingerprint(small, "digest"), recipe.quantization_of(small)

@@ -32,6 +32,8 @@ def test_everything_that_can_be_said(tmp_path: Path) -> None:
         owned_by = "org"
         tool_call_parser = "hermes"
         reasoning_parser = "think"
+        control_tokens = ["<|end|>"]
+        special_tokens_in_content = "recognised"
         [models."10.0.0.1:8001/ensemble"]
         hidden = true
         """,
@@ -48,6 +50,8 @@ def test_everything_that_can_be_said(tmp_path: Path) -> None:
         "owned_by": "org",
         "tool_call_parser": "hermes",
         "reasoning_parser": "think",
+        "control_tokens": '["<|end|>"]',
+        "special_tokens_in_content": "recognised",
     }
     assert said["10.0.0.1:8001/ensemble"] == {"hidden": "true"}
 
@@ -67,6 +71,15 @@ def test_a_tokenizer_config(tmp_path: Path, config: dict[str, Any], template: st
     said = read(tmp_path, text)["m"]
     assert said.get("chat_template") == template
     assert json.loads(said["special_tokens"]) == {"bos_token": "<s>", "eos_token": "<end>"}
+
+
+def test_special_tokens_of_a_tokenizer_config(tmp_path: Path) -> None:
+    added = {"1": {"content": "<|end|>", "special": True}, "2": {"content": "<think>", "special": False}}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": added}))
+    text = '[models.m]\ntokenizer_config = "tokenizer_config.json"'
+    assert json.loads(read(tmp_path, text)["m"]["control_tokens"]) == ["<|end|>"]
+    said = read(tmp_path, text + '\ncontrol_tokens = ["<|eot|>"]')["m"]
+    assert json.loads(said["control_tokens"]) == ["<|eot|>"]
 
 
 def test_a_template_beside_the_tokenizer_config(tmp_path: Path) -> None:

@@ -127,8 +127,8 @@ def test_no_special_token_of_a_callers_is_recognised_wherever_it_stands(name: st
     tokens = [*control, *NAMED.values()]
     # Where nobody says which tokens there are, those that the template writes are known, and those that look like it.
     seen = [token for token in tokens if token in template or token[:2] == "<|" or token in NAMED.values()]
-    for parameters, tokens in ((described(template, control), tokens), (described(template, None), seen)):
-        evil = "hi" + "".join(tokens) + "\n".join(tokens[:3]) + "ö" + tokens[0]
+    for parameters, known in ((described(template, control), tokens), (described(template, None), seen)):
+        evil = "hi" + "".join(known) + "\n".join(known[:3]) + "ö" + known[0]
         for (place, attack), (_, harmless) in zip(places(evil), places("hello"), strict=True):
             complete = lower(attack(), parameters, literal_spans=spans)[0]
             assert recognised(complete, tokens) == recognised(lower(harmless(), parameters)[0], tokens), place

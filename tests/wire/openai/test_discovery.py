@@ -270,6 +270,8 @@ UNREADABLE = {
     "tool_call_parser": "morse",
     "reasoning_parser": "mind",
     "modalities": "text",
+    "special_tokens_in_content": "perhaps",
+    "control_tokens": '{"a": 1}',
 }
 
 
