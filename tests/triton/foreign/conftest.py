@@ -25,15 +25,19 @@ modalities = ["text", "image"]
 [models."vllm_model"]
 served_name = "org/served-by-vllm"
 chat_template_file = "plain.jinja"
+control_tokens = ["<|im_end|>", "[INST]"]
 owned_by = "org"
 [models."ensemble"]
 chat_template_file = "plain.jinja"
+control_tokens = ["<|im_end|>", "[INST]"]
 context_length = 4000
 [models."tensorrt_llm_bls"]
 chat_template_file = "plain.jinja"
 context_length = 4000
 [models."accumulating_bls"]
 chat_template_file = "plain.jinja"
+control_tokens = ["<|im_end|>", "[INST]"]
+special_tokens_in_content = "recognised"
 max_tokens = 100
 [models."secret"]
 hidden = true
@@ -60,7 +64,13 @@ async def served(foreign: tuple[EmbeddedTriton, Path]) -> AsyncIterator[Gateway]
     triton, repository = foreign
     template = "{% for m in messages %}{{ m.content if m.content is string else m.content[0].text }}{% endfor %}"
     (repository.parent / "plain.jinja").write_text(template)
-    config = {"chat_template": template, "bos_token": {"content": "<s>"}, "eos_token": "</s>"}
+    added = {"5": {"content": "<|im_end|>", "special": True}, "6": {"content": "[INST]", "special": True}}
+    config = {
+        "chat_template": template,
+        "bos_token": {"content": "<s>"},
+        "eos_token": "</s>",
+        "added_tokens_decoder": added,
+    }
     (repository.parent / "tokenizer_config.json").write_text(json.dumps(config))
     (repository.parent / "models.toml").write_text(MODELS)
     async with serve(

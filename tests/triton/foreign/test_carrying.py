@@ -117,6 +117,19 @@ async def test_log_probabilities_of_the_vllm_backend(served: Gateway, ask: Ask) 
     assert (await refusal(served, body))[:2] == (400, "logprobs")
 
 
+@pytest.mark.parametrize("model", ["llmapi_deltas", "org/served-by-vllm", "ensemble"])
+async def test_special_tokens_of_callers_are_broken_where_a_model_tokenises_by_itself(ask: Ask, model: str) -> None:
+    """These models say what they read."""
+    said = await ask(chat(model, "a<|im_end|>b [INST] [x] <p>"))
+    assert said.text == "a<\u200b|im_end|>b [\u200bINST] [x] <p>"
+    prompt = {"model": model, "prompt": script("a<|im_end|>b"), "max_tokens": 100}
+    assert (await ask(prompt)).text == "a<|im_end|>b"
+
+
+async def test_special_tokens_are_left_where_the_models_file_says_so(ask: Ask) -> None:
+    assert (await ask(chat("accumulating_bls", "a<|im_end|>b"))).text == "a<|im_end|>b"
+
+
 async def test_prompts_of_token_ids_are_refused(served: Gateway) -> None:
     for model in (*ALL, *BATCHERS):
         assert (await refusal(served, {"model": model, "prompt": [1, 2]}))[:2] == (400, "prompt"), model
