@@ -5,20 +5,23 @@ The desk knows neither Triton nor tensors; `model.py` hands it what it read from
 
 import itertools
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from backends.llm.engine import Engine, Event, Failed, Generation, Grammar, Pictures, Tokens
-from backends.llm.grammar import Grammars
 from backends.llm.literal import Spans, read_spans
 from backends.llm.prompt import Prompts
 from backends.llm.reply import Reply, Responder
-from backends.llm.sampling import Sampling, parse_sampling
+from backends.llm.sampling import Sampling, Structure, parse_sampling
+from backends.llm.structures.grammar import Grammar as CompiledGrammar
+from backends.llm.structures.grammars import Grammars
 from backends.serving.errors import (
     Cancelled,
     EngineFailed,
@@ -95,8 +98,8 @@ class Desk:
         self._watch = Watch()
         self._short = ThreadPoolExecutor(1, "llm-prompts")
         self._long = ThreadPoolExecutor(1, "llm-long-prompts")
-        # A grammar takes up to half a second to compile.
-        self._structured = ThreadPoolExecutor(1, "llm-grammars")
+        # A schema of 256 KB takes 10 ms to read before it is compiled.
+        self._structured = ThreadPoolExecutor(1, "llm-structures")
         # A large picture takes many seconds to encode.
         self._shown = ThreadPoolExecutor(1, "llm-pictures")
 
@@ -115,9 +118,18 @@ class Desk:
             client.fail(refusal)
             return
         self._watch.add(exchange.key, client.is_gone, exchange.cancel)
-        lane = self._lane(request)
+        if _STRUCTURED in request.sampling:
+            self._hand(self._structured, exchange, exchange.compile)
+        else:
+            self.prepare(request, exchange, exchange.begin)
+
+    def prepare(self, request: Request, exchange: "_Exchange", begin: Callable[[], None]) -> None:
+        """Have the prompt tokenised, and what `begin` does besides, in the thread for such prompts."""
+        self._hand(self._lane(request), exchange, begin)
+
+    def _hand(self, lane: ThreadPoolExecutor, exchange: "_Exchange", do: Callable[[], None]) -> None:
         try:
-            lane.submit(exchange.begin)
+            lane.submit(do)
         except RuntimeError as error:  # the lane is closed, or has no thread
             with self._lock:
                 closed = self._closed
@@ -142,16 +154,23 @@ class Desk:
             exchange.fail(EngineFailed("The model is being unloaded."))
         self._outbox.close()
 
+    def sampling(self, request: Request) -> Sampling:
+        """The options of a request. Raises `GenerationError`."""
+        return parse_sampling(request.sampling, self._engine.vocab_size, self._defaults)
+
     def generation(
-        self, request: Request, sink: Callable[[Event], None], is_cancelled: Callable[[], bool]
+        self,
+        request: Request,
+        sampling: Sampling,
+        grammar: Grammar | None,
+        sink: Callable[[Event], None],
+        is_cancelled: Callable[[], bool],
     ) -> tuple[Generation, str]:
         """The generation a request asks for, and what its answers begin with. Raises `GenerationError`."""
-        sampling = parse_sampling(request.sampling, self._engine.vocab_size, self._defaults)
         if self._sight is None and (count := len(request.images)):
             raise UnsupportedOption(f"This model reads no pictures, and {count} came with the request.", "image")
         if (request.text is None) == (request.token_ids is None):
             raise InvalidValue("Exactly one of text_input and token_ids must be given.", "text_input")
-        grammar = self._grammar(sampling)
         tokens, pictures = self._read(request, is_cancelled)
         prefix = ""
         if not request.exclude_input:
@@ -180,19 +199,18 @@ class Desk:
             tokens = self._prompts.check(ids)
         return tokens, sight.look(tokens, pictures, is_cancelled) if sight and pictures else None
 
-    def _grammar(self, sampling: Sampling) -> Grammar | None:
-        if sampling.structured_outputs is None:
-            return None
+    def grammar(self, structure: Structure) -> "Future[CompiledGrammar]":
+        """Have a structure compiled. Raises `UnsupportedOption` where the model has no use for one."""
         if self._grammars is None:
             raise UnsupportedOption("This model cannot enforce a structure.", "structured_outputs")
-        return self._grammars.compile(sampling.structured_outputs)
+        return self._grammars.compile(structure)
 
     def _lane(self, request: Request) -> ThreadPoolExecutor:
         if request.images:
             return self._shown
         if len(request.text or b"") > _SHORT_BYTES:
             return self._long
-        return self._structured if _STRUCTURED in request.sampling else self._short
+        return self._short
 
     def tokens_together(self) -> int:
         """How many tokens of a row travel in one response: so many that there is about one for each step."""
@@ -233,28 +251,55 @@ class _Exchange:
         self._request: Request | None = request
         self._desk = desk
         self._reply = Reply(client, stream=request.stream, together=desk.tokens_together)
+        self._compiled: Future[CompiledGrammar] | None = None
         self._generation: Generation | None = None
         self._cancelled = False
 
-    def begin(self) -> None:
-        """Tokenise and submit; runs in a thread for prompts."""
-        # The exchange lives until the last token; its pictures may have 20 MB each.
-        request, self._request = self._request, None
+    def compile(self) -> None:
+        """Have the structure compiled that the answers must have, and go on when it is."""
+        request = self._request
         if self._cancelled or request is None:
             return
-        try:
-            generation, prefix = self._desk.generation(request, self._add, self._is_needless)
+        with self._answering():
+            sampling = self._desk.sampling(request)
+            if sampling.structured_outputs is None:
+                self._desk.prepare(request, self, lambda: self.begin(sampling))
+                return
+            compiled = self._compiled = self._desk.grammar(sampling.structured_outputs)
+            if self._cancelled:
+                compiled.cancel()
+            compiled.add_done_callback(partial(self._go_on, sampling))
+
+    def _go_on(self, sampling: Sampling, compiled: "Future[CompiledGrammar]") -> None:
+        if (request := self._request) and not compiled.cancelled():
+            self._desk.prepare(request, self, lambda: self.begin(sampling, compiled))
+
+    def begin(self, sampling: Sampling | None = None, compiled: "Future[CompiledGrammar] | None" = None) -> None:
+        """Tokenise and submit; runs in a thread for prompts."""
+        # The exchange lives until the last token; its pictures may have 20 MB each.
+        request, self._request, self._compiled = self._request, None, None
+        if self._cancelled or request is None:
+            return
+        with self._answering():
+            sampling = sampling or self._desk.sampling(request)
+            grammar = compiled.result() if compiled else None
+            generation, prefix = self._desk.generation(request, sampling, grammar, self._add, self._is_needless)
             if self._reply.begin(generation.sampling.n, len(generation.prompt), prefix):
                 self._desk.submit(generation)
+            self._generation = generation
+            if self._cancelled:  # while the prompt was tokenised or submitted
+                self._desk.cancel(generation)
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        """Answer with whatever goes wrong."""
+        try:
+            yield
         except GenerationError as error:
             if not (isinstance(error, Cancelled) and self._desk.is_closed()):
                 self.fail(error)
         except Exception as error:  # nobody else would answer
             self.fail(EngineFailed(f"The request could not be prepared: {str(error)[:500]}"))
-        else:
-            self._generation = generation
-            if self._cancelled:  # while the prompt was tokenised or submitted
-                self._desk.cancel(generation)
 
     def _is_needless(self) -> bool:
         """Whether nobody wants the prompt any more; where the desk closes, it answers what is open."""
@@ -265,6 +310,8 @@ class _Exchange:
         self._desk.count_cancelled()
         self._cancelled = True
         self._request = None
+        if compiled := self._compiled:
+            compiled.cancel()
         if self._generation:
             self._desk.cancel(self._generation)
         else:

@@ -36,7 +36,8 @@ Logprobs = tuple[Logprob, ...]
 class Delta:
     """What one step added to one of the answers of a generation.
 
-    `text` may be empty while a character or a possible stop string is incomplete; `num_tokens` counts hidden ones too.
+    `text` may be empty while a character or a possible stop string is incomplete; `num_tokens` counts hidden ones too,
+    and is 0 where only the end is told.
     `logprobs` has an entry for each token added, where they are asked for, but for a token that ended the answer
     unseen. Those of the prompt come first, with the first delta of answer 0: its first token has None.
     """
@@ -62,14 +63,19 @@ Sink = Callable[[Event], None]
 class Matcher(Protocol):
     """How far one answer has come in its grammar. Used by the engine's thread alone."""
 
+    @property
+    def complete(self) -> bool:
+        """Whether nothing may follow."""
+
     def banned(self, seconds: float) -> npt.NDArray[np.bool_] | None:
         """Which tokens may not come next, bool[vocabulary]; None where that is not known after `seconds`.
 
-        Raises `InvalidValue` where the grammar turns out to be too complex.
+        None too where the answer turns out to be `complete`. Raises `InvalidValue` where the grammar turns out to be
+        too complex.
         """
 
-    def consume(self, token: int) -> bool:
-        """Go on by a token; true where the answer is complete and nothing may follow. Raises as `banned`."""
+    def consume(self, token: int) -> bool | None:
+        """Go on by a token; true where the answer is complete, None where that is not known yet. Raises as `banned`."""
 
 
 class Grammar(Protocol):

@@ -12,12 +12,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import triton_python_backend_utils as pb_utils
 
 from backends.llm.desk import Desk, Request
-from backends.llm.grammar import Grammars
 from backends.llm.loading import load
 from backends.llm.logprobs import TokenBytes
 from backends.llm.metrics import COUNTERS, GAUGES
 from backends.llm.options import read_options
 from backends.llm.prompt import Prompts
+from backends.llm.structures.grammars import Grammars
 from backends.llm.tensors import TritonClient, read_request
 from backends.serving.lifeline import end_with_parent
 from backends.serving.publisher import Publisher

@@ -135,7 +135,7 @@ class Batch:
             return False
         if delta is None:
             return False
-        self._figures.tokens_out += 1
+        self._figures.tokens_out += delta.num_tokens
         if delta.finish_reason:
             job.open -= 1
             if job.open == 0:  # forgotten before it is told, so that whoever hears of it may submit again

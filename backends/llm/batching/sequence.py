@@ -82,6 +82,7 @@ class Sequence:
 
         A grammar that is not ready is waited for until `deadline`, by the monotonic clock.
         None for a forced token, and where a grammar is not ready to choose: the row then runs the same token again.
+        Where a grammar says late that the answer is complete, nothing is chosen, and only the end is told.
         Raises `EngineFailed` where the logits are no numbers, `InvalidValue` where a grammar is too complex, and
         whatever the tokenizer raises.
         """
@@ -92,10 +93,16 @@ class Sequence:
         if self._sampler is None:  # only now, for it may hold arrays over the vocabulary, and many sequences wait
             self._begin()
         assert self._sampler is not None
-        banned = self._matcher.banned(max(0.0, deadline - time.monotonic())) if self._matcher else None
-        if self._matcher and banned is None:
-            self.length -= 1
-            return None
+        banned = None
+        if self._matcher:
+            banned = self._matcher.banned(max(0.0, deadline - time.monotonic()))
+            if self._matcher.complete:
+                return self._finish("", "stop", 0)
+            if banned is None:
+                self.length -= 1
+                return None
+            if self._left == 0:
+                return self._finish("", "length", 0)
         if sampling.logprobs is None:
             token = self._sampler.choose(logits, banned)
         else:  # the sampler may write into the logits
@@ -109,13 +116,14 @@ class Sequence:
         self._num_generated += 1
         if token in self._ends:
             return self._finish("", "stop")
+        # None where it is not known yet.
         complete = self._matcher.consume(token) if self._matcher else False
         text, stopped = self._look_for_stops(self._detokenizer.feed(token))
         if stopped:
             return self._delta(text, "stop")
         if complete:
             return self._finish(text, "stop")
-        if self._left == 0:
+        if self._left == 0 and complete is not None:
             return self._finish(text, "length")
         return self._delta(text)
 
@@ -139,18 +147,18 @@ class Sequence:
             return text, False
         return self._stops.feed(text)
 
-    def _finish(self, text: str, reason: FinishReason) -> Delta:
+    def _finish(self, text: str, reason: FinishReason, num_tokens: int = 1) -> Delta:
         """Show what was held back, which may still hold a stop string."""
         rest, stopped = self._look_for_stops(self._detokenizer.flush())
         if stopped:
-            return self._delta(text + rest, "stop")
-        return self._delta(text + rest + self._stops.flush(), reason)
+            return self._delta(text + rest, "stop", num_tokens)
+        return self._delta(text + rest + self._stops.flush(), reason, num_tokens)
 
-    def _delta(self, text: str, reason: FinishReason | None = None) -> Delta:
+    def _delta(self, text: str, reason: FinishReason | None = None, num_tokens: int = 1) -> Delta:
         if not self._entries:
-            return Delta(self.index, text, 1, reason)
+            return Delta(self.index, text, num_tokens, reason)
         entries, self._entries = tuple(self._entries), []
-        return Delta(self.index, text, 1, reason, entries)
+        return Delta(self.index, text, num_tokens, reason, entries)
 
 
 def batch_inputs(sequences: list[Sequence]) -> tuple["np.ndarray[tuple[int], np.dtype[np.int64]]", ...]:

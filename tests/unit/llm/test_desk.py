@@ -10,7 +10,7 @@ import pytest
 
 from backends.llm.desk import Desk, Request
 from backends.llm.engine import Delta, Failed
-from backends.llm.grammar import Grammars
+from backends.llm.structures.grammars import Grammars
 from backends.llm.prompt import Prompts
 from backends.serving import errors
 

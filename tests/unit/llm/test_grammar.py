@@ -8,8 +8,7 @@ import time
 import jsonschema
 import pytest
 
-from backends.llm import grammar as grammar_module
-from backends.llm.grammar import Grammars
+from backends.llm.structures.grammars import Grammars
 from backends.llm.sampling import parse_sampling
 from backends.serving.errors import InvalidValue
 
@@ -30,7 +29,8 @@ def grammars(scripted, tokenizer):  # ends before the engines do, which see to i
 
 
 def compile(grammars, **structure):
-    return grammars.compile(parse_sampling(json.dumps({"structured_outputs": structure}), 259).structured_outputs)
+    wanted = parse_sampling(json.dumps({"structured_outputs": structure}), 259).structured_outputs
+    return grammars.compile(wanted).result(60)
 
 
 @pytest.fixture
@@ -162,40 +162,6 @@ def test_what_is_nasty_takes_bounded_time_and_ends(ask, structure):
     else:
         assert listener.error is None or str(listener.error).startswith("[invalid_value:structured_outputs]")
     assert time.monotonic() - begun < 10
-
-
-def test_those_used_last_are_kept(grammars, monkeypatch):
-    monkeypatch.setattr(grammar_module, "_KEPT", 2)
-    first = compile(grammars, regex="a")
-    second = compile(grammars, regex="b")
-    assert compile(grammars, regex="a") is first
-    compile(grammars, regex="c")
-    assert compile(grammars, regex="a") is first and compile(grammars, regex="b") is not second
-
-
-def test_a_late_mask_holds_nobody_else(grammars, scripted, listen, monkeypatch, tokenizer):
-    """The row runs its last token again until the mask has come; the others run on, and the answer is the same."""
-    engine, forward = scripted(max_rows=4)
-    schema = compile(grammars, json=PERSON)
-    usual = listen(engine, PROMPT, schema, max_tokens=400, temperature=1.0, seed=3, logprobs=1).wait()
-    quick, is_due = grammar_module.mask, threading.Event()
-
-    def slow(*given):
-        is_due.wait(60)
-        time.sleep(0.01)  # late after that, too
-        return quick(*given)
-
-    monkeypatch.setattr(grammar_module, "mask", slow)
-    late = listen(engine, PROMPT, schema, max_tokens=400, temperature=1.0, seed=3, logprobs=1)
-    try:
-        late.began.wait(60)
-        free = listen(engine, PROMPT, max_tokens=200).wait()
-        assert not late.ended.is_set() and late.num_tokens == 1
-    finally:
-        is_due.set()
-    assert free.texts[0] == tokenizer.decode(forward.answer(PROMPT, 200))
-    assert late.wait().events == usual.events
-    assert engine.figures.tokens_out == 200 + usual.num_tokens * 2
 
 
 def test_a_grammar_in_a_batch_changes_nobody(grammars, scripted, listen, tokenizer):

@@ -29,6 +29,8 @@ class NeverReady:
         return NeverReady._Matcher(self)
 
     class _Matcher:
+        complete = False
+
         def __init__(self, grammar):
             self._grammar, self._first = grammar, True
 

@@ -1,0 +1,152 @@
+"""A compiled structure and the state of its answers, as the model's process sees them."""
+
+import os
+import resource
+import select
+import socket
+from collections.abc import Callable
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from backends.llm.structures.messages import COMPLETE, FAILED, MASK, ON, TOKEN, packet_size
+from backends.serving.errors import InvalidValue
+
+Mask: TypeAlias = npt.NDArray[np.bool_]
+
+# Whether an answer is complete is known within 30 us, unless the machine is busy or the structure is slow.
+_PATIENCE = 0.002
+_LEAST_PATIENCE = 0.00005
+_PAGE = resource.getpagesize()
+
+
+class Process:
+    """The process of one structure. `users` counts the requests that have it; the queue's lock guards it."""
+
+    def __init__(self, channel: socket.socket, pid: int, begun_at: int, first: Mask) -> None:
+        """`begun_at` is how many bytes it had when it was forked, `first` the mask of an empty answer."""
+        self.channel = channel
+        self.first = first
+        self.users = 0
+        self.patience = _PATIENCE
+        self._pid = pid
+        self._begun_at = begun_at
+
+    def nbytes(self) -> int:
+        """By how much it has grown since it was forked."""
+        try:
+            with open(f"/proc/{self._pid}/statm", "rb") as file:
+                return max(0, int(file.read().split()[1]) * _PAGE - self._begun_at)
+        except (OSError, IndexError):  # it has just ended
+            return 0
+
+    def kill(self) -> None:
+        """End it, and the answers that have it. Only while its channel says that it lives."""
+        try:
+            os.kill(self._pid, 9)
+        except ProcessLookupError:
+            pass
+
+
+class Grammar:
+    """A compiled structure, held by one request."""
+
+    def __init__(self, process: Process, vocab_size: int, release: Callable[[Process], None]) -> None:
+        """`release` is called when nothing refers to this any more, from any thread, and must return at once."""
+        self._process = process
+        self._vocab_size = vocab_size
+        self._release = release
+
+    def __del__(self) -> None:
+        self._release(self._process)
+
+    def begin(self) -> "Matcher":
+        """The state of a new answer. Raises `InvalidValue` where the process has been ended."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            try:
+                socket.send_fds(self._process.channel, [b"a"], [theirs.fileno()], socket.MSG_DONTWAIT)
+            except OSError:
+                ours.close()
+                raise _ended() from None
+        return Matcher(self, self._process, ours, self._vocab_size)
+
+
+class Matcher:
+    """How far an answer has come in its structure.
+
+    The mask for the next token is computed in the other process while the model runs.
+    """
+
+    def __init__(self, grammar: Grammar, process: Process, channel: socket.socket, vocab_size: int) -> None:
+        self.complete = False
+        self._grammar = grammar  # as long as this is here, the process is in use
+        self._process = process
+        self._channel = channel
+        self._vocab_size = vocab_size
+        self._size = packet_size(vocab_size)
+        self._banned: Mask | None = process.first
+        self._poll = select.poll()
+        self._poll.register(channel, select.POLLIN)
+
+    def banned(self, seconds: float) -> Mask | None:
+        """Which tokens may not come next, bool[vocabulary].
+
+        None where that is not known after `seconds`, and where the answer turns out to be `complete`. Raises
+        `InvalidValue` where the structure turns out to be too complex.
+        """
+        while self._banned is None and not self.complete:
+            if not self._hear(seconds):
+                return None
+        return self._banned
+
+    def consume(self, token: int) -> bool | None:
+        """Go on by a token; true where the answer is complete and nothing may follow, None where that is not known yet.
+
+        Raises `InvalidValue`.
+        """
+        self._banned = None
+        try:
+            self._channel.send(TOKEN.pack(token))
+        except OSError:
+            self._hear(0)  # why it was closed, where that was said
+            raise _ended() from None
+        process = self._process
+        if not self._hear(process.patience):
+            # A structure that is slow once may be so for each token of many answers: it is waited for less and less.
+            process.patience = max(process.patience / 2, _LEAST_PATIENCE)
+            return None
+        process.patience = min(process.patience * 1.25, _PATIENCE)
+        return self.complete
+
+    def _hear(self, seconds: float) -> bool:
+        """Take a packet; false where none has come after `seconds`."""
+        if not self._poll.poll(seconds * 1000):
+            return False
+        try:
+            packet = self._channel.recv(self._size, socket.MSG_DONTWAIT)
+        except OSError:
+            packet = b""
+        kind, rest = packet[:1], packet[1:]
+        if kind == MASK:
+            self._banned = unpacked(rest, self._vocab_size)
+        elif kind == COMPLETE:
+            self.complete = True
+        elif kind == FAILED:
+            raise InvalidValue(f"This cannot be enforced: {rest.decode(errors='replace')}", "structured_outputs")
+        elif kind != ON:
+            raise _ended()
+        return True
+
+
+def unpacked(bits: bytes, vocab_size: int) -> Mask:
+    """From what may come next, a bit each, to what may not: bool[vocab_size]."""
+    allowed = np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little", count=vocab_size)
+    return np.asarray(allowed == 0)
+
+
+def _ended() -> InvalidValue:
+    return InvalidValue(
+        "This cannot be enforced: it takes too much time or memory to follow its answers.", "structured_outputs"
+    )

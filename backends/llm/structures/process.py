@@ -1,0 +1,146 @@
+"""The process of one structure: it compiles it, and then follows the answers that have it.
+
+It is forked from the server and has one thread. Timers of the kernel end it where it takes too long, whatever it does.
+"""
+
+import os
+import resource
+import selectors
+import signal
+import socket
+import time
+from contextlib import suppress
+
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+
+from backends.llm.structures.limits import MAX_GRAMMAR_SIZE, MAX_ITEMS_IN_ROW, STEP_MAX_ITEMS, Limits
+from backends.llm.structures.messages import BEGUN, COMPLETE, FAILED, MASK, ON, REFUSED, SIZES, TAKEN, TOKEN
+from backends.llm.structures.source import reason, source
+
+# An honest grammar takes 0.1 ms for a token. One that takes so many seconds, and so many for each token, has to give way
+# to the forward pass.
+_HEAVY = 0.5
+_HEAVY_TOKEN = 0.005
+_LESS_URGENT = 10
+
+
+def serve(tokenizer: LLTokenizer, limits: Limits, kind: str, text: str, channel: socket.socket, seconds: float) -> None:
+    """Compile the structure within `seconds` of processor time, and serve its answers until nobody needs it."""
+    channel.send(BEGUN + SIZES.pack(os.getpid(), _confine(limits)))
+    signal.setitimer(signal.ITIMER_REAL, limits.wall)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        matcher, first = _compile(tokenizer, kind, text)
+    except Exception as error:  # the library raises bare exceptions too
+        channel.send(REFUSED + reason(str(error)).encode())
+        return
+    signal.setitimer(signal.ITIMER_PROF, 0)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    channel.send(TAKEN + first)
+    _Answers(matcher, limits, channel).serve()
+
+
+def _confine(limits: Limits) -> int:
+    """Bound the memory of this process, and return the bytes it has resident."""
+    with open("/proc/self/statm", "rb") as file:
+        size, resident = file.read().split()[:2]
+    page = resource.getpagesize()
+    most = int(size) * page + limits.memory
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # Where the machine has no memory left, this goes before the model.
+    with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("1000")
+    return int(resident) * page
+
+
+def _compile(tokenizer: LLTokenizer, kind: str, text: str) -> tuple[LLMatcher, bytes]:
+    """The first state, and its mask. Raises `ValueError`, and whatever the library raises."""
+    bounds = LLParserLimits(
+        max_items_in_row=MAX_ITEMS_IN_ROW,
+        step_max_items=STEP_MAX_ITEMS,
+        max_grammar_size=MAX_GRAMMAR_SIZE,
+        verbose_errors=False,
+    )
+    matcher = LLMatcher(tokenizer, source(kind, text), log_level=0, limits=bounds)
+    if matcher.is_error():
+        raise ValueError(matcher.get_error())
+    first = matcher.compute_bitmask()
+    if matcher.is_error():
+        raise ValueError(matcher.get_error())
+    return matcher, first
+
+
+class _Answers:
+    """The answers that have this structure, each a state of its own and a channel."""
+
+    def __init__(self, matcher: LLMatcher, limits: Limits, channel: socket.socket) -> None:
+        self._first = matcher
+        self._limits = limits
+        self._channel = channel
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(channel, selectors.EVENT_READ)
+        self._spent_before = time.process_time()
+        self._tokens = 0
+        self._urgent = True
+
+    def serve(self) -> None:
+        """Go on until the structure's channel is closed, and those of its answers."""
+        while self._selector.get_map():
+            for key, _ in self._selector.select():
+                if key.fileobj is self._channel:
+                    self._open()
+                else:
+                    assert isinstance(key.fileobj, socket.socket)
+                    self._follow(key.fileobj, key.data)
+
+    def _open(self) -> None:
+        try:
+            data, files, _, _ = socket.recv_fds(self._channel, 1, 1)
+        except OSError:
+            data, files = b"", []
+        if not data:
+            self._selector.unregister(self._channel)
+            return
+        for file in files:
+            answer = socket.socket(fileno=file)
+            answer.setblocking(False)
+            self._selector.register(answer, selectors.EVENT_READ, self._first.deep_copy())
+
+    def _follow(self, answer: socket.socket, matcher: LLMatcher) -> None:
+        """Take a token of an answer. One whose channel is closed or full, or which has failed, is let go."""
+        try:
+            token = answer.recv(TOKEN.size)
+            if token and self._advance(answer, matcher, *TOKEN.unpack(token)):
+                return
+        except OSError:
+            pass
+        self._selector.unregister(answer)
+        answer.close()
+
+    def _advance(self, answer: socket.socket, matcher: LLMatcher, token: int) -> bool:
+        """Whether more tokens may follow."""
+        signal.setitimer(signal.ITIMER_PROF, self._limits.step)
+        self._tokens += 1
+        try:
+            if matcher.consume_token(token):
+                if matcher.is_stopped():
+                    answer.send(COMPLETE)
+                    return False
+                answer.send(ON)
+                mask = matcher.compute_bitmask()
+                if not matcher.is_error() and self._is_affordable():
+                    answer.send(MASK + mask)
+                    return True
+            why = reason(matcher.get_error()) if matcher.is_error() else "it takes too long to follow its answers."
+            answer.send(FAILED + why.encode())
+            return False
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+
+    def _is_affordable(self) -> bool:
+        spent = time.process_time() - self._spent_before
+        if self._urgent and spent > _HEAVY + _HEAVY_TOKEN * self._tokens:
+            os.nice(_LESS_URGENT)
+            self._urgent = False
+        return spent <= self._limits.answers_first + self._limits.answers_token * self._tokens
