@@ -5,25 +5,20 @@ The desk knows neither Triton nor tensors; `model.py` hands it what it read from
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
-from backends.llm.engine import Engine, Event, Failed, Generation, Grammar, Pictures, Tokens
+from backends.llm.engine import Engine, Event, Generation, Grammar, Pictures, Tokens
+from backends.llm.exchange import Client, Exchange, Request
 from backends.llm.literal import Spans, read_spans
 from backends.llm.prompt import Prompts
-from backends.llm.reply import Reply, Responder
 from backends.llm.sampling import Sampling, Structure, parse_sampling
 from backends.llm.structures.grammar import Grammar as CompiledGrammar
 from backends.llm.structures.grammars import Grammars
 from backends.serving.errors import (
-    Cancelled,
     EngineFailed,
     GenerationError,
     InvalidValue,
@@ -41,30 +36,6 @@ _SHORT_BYTES = 16_384
 # With up to seven rows every token travels by itself; with 16, four do: ten responses a second on two cores.
 _ROWS_PER_TOKEN = 4
 _STRUCTURED = b"structured_outputs"
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """The tensors of one request. Exactly one of `text` and `token_ids` is wanted; `sampling` is a JSON object.
-
-    `images` are files in base64, in the order of their marks in the prompt. `literal_spans` are the parts of `text` in
-    which special tokens are not recognised: first byte, last byte + 1 of each.
-    """
-
-    text: bytes | None
-    token_ids: npt.NDArray[np.integer[Any]] | None
-    stream: bool
-    exclude_input: bool
-    sampling: bytes
-    images: tuple[bytes, ...] = ()
-    literal_spans: npt.NDArray[np.integer[Any]] | None = None
-
-
-class Client(Responder, Protocol):
-    """The way back to one client, who may go away."""
-
-    def is_gone(self) -> bool:
-        """Whether the client has cancelled; takes a round trip to the server."""
 
 
 class Desk:
@@ -92,7 +63,7 @@ class Desk:
         self._max_open = max_open
         self._keys = itertools.count()
         self._lock = threading.Lock()
-        self._open: dict[int, _Exchange] = {}
+        self._open: dict[int, Exchange] = {}
         self._closed = False
         self._outbox = Outbox()
         self._watch = Watch()
@@ -105,7 +76,7 @@ class Desk:
 
     def take(self, request: Request, client: Client) -> None:
         """Begin to answer; returns at once."""
-        exchange = _Exchange(next(self._keys), request, client, self)
+        exchange = Exchange(next(self._keys), request, client, self)
         with self._lock:
             refusal: GenerationError | None = None
             if self._closed:
@@ -123,11 +94,11 @@ class Desk:
         else:
             self.prepare(request, exchange, exchange.begin)
 
-    def prepare(self, request: Request, exchange: "_Exchange", begin: Callable[[], None]) -> None:
+    def prepare(self, request: Request, exchange: Exchange, begin: Callable[[], None]) -> None:
         """Have the prompt tokenised, and what `begin` does besides, in the thread for such prompts."""
         self._hand(self._lane(request), exchange, begin)
 
-    def _hand(self, lane: ThreadPoolExecutor, exchange: "_Exchange", do: Callable[[], None]) -> None:
+    def _hand(self, lane: ThreadPoolExecutor, exchange: Exchange, do: Callable[[], None]) -> None:
         try:
             lane.submit(do)
         except RuntimeError as error:  # the lane is closed, or has no thread
@@ -241,89 +212,3 @@ class Desk:
         self._watch.remove(key)
         with self._lock:
             self._open.pop(key, None)
-
-
-class _Exchange:
-    """One request from its arrival to its last response."""
-
-    def __init__(self, key: int, request: Request, client: Client, desk: Desk) -> None:
-        self.key = key
-        self._request: Request | None = request
-        self._desk = desk
-        self._reply = Reply(client, stream=request.stream, together=desk.tokens_together)
-        self._compiled: Future[CompiledGrammar] | None = None
-        self._generation: Generation | None = None
-        self._cancelled = False
-
-    def compile(self) -> None:
-        """Have the structure compiled that the answers must have, and go on when it is."""
-        request = self._request
-        if self._cancelled or request is None:
-            return
-        with self._answering():
-            sampling = self._desk.sampling(request)
-            if sampling.structured_outputs is None:
-                self._desk.prepare(request, self, lambda: self.begin(sampling))
-                return
-            compiled = self._compiled = self._desk.grammar(sampling.structured_outputs)
-            if self._cancelled:
-                compiled.cancel()
-            compiled.add_done_callback(partial(self._go_on, sampling))
-
-    def _go_on(self, sampling: Sampling, compiled: "Future[CompiledGrammar]") -> None:
-        if (request := self._request) and not compiled.cancelled():
-            self._desk.prepare(request, self, lambda: self.begin(sampling, compiled))
-
-    def begin(self, sampling: Sampling | None = None, compiled: "Future[CompiledGrammar] | None" = None) -> None:
-        """Tokenise and submit; runs in a thread for prompts."""
-        # The exchange lives until the last token; its pictures may have 20 MB each.
-        request, self._request, self._compiled = self._request, None, None
-        if self._cancelled or request is None:
-            return
-        with self._answering():
-            sampling = sampling or self._desk.sampling(request)
-            grammar = compiled.result() if compiled else None
-            generation, prefix = self._desk.generation(request, sampling, grammar, self._add, self._is_needless)
-            if self._reply.begin(generation.sampling.n, len(generation.prompt), prefix):
-                self._desk.submit(generation)
-            self._generation = generation
-            if self._cancelled:  # while the prompt was tokenised or submitted
-                self._desk.cancel(generation)
-
-    @contextmanager
-    def _answering(self) -> Iterator[None]:
-        """Answer with whatever goes wrong."""
-        try:
-            yield
-        except GenerationError as error:
-            if not (isinstance(error, Cancelled) and self._desk.is_closed()):
-                self.fail(error)
-        except Exception as error:  # nobody else would answer
-            self.fail(EngineFailed(f"The request could not be prepared: {str(error)[:500]}"))
-
-    def _is_needless(self) -> bool:
-        """Whether nobody wants the prompt any more; where the desk closes, it answers what is open."""
-        return self._cancelled or self._desk.is_closed()
-
-    def cancel(self) -> None:
-        """The client has gone; called by the watching thread."""
-        self._desk.count_cancelled()
-        self._cancelled = True
-        self._request = None
-        if compiled := self._compiled:
-            compiled.cancel()
-        if self._generation:
-            self._desk.cancel(self._generation)
-        else:
-            self.fail(Cancelled("The request was cancelled."))
-
-    def fail(self, error: GenerationError) -> None:
-        """End with an error, unless the last response is on its way already."""
-        self._add(Failed(error))
-
-    def _add(self, event: Event) -> None:
-        if self._reply.add(event):
-            self._desk.post(self.key, self._flush)
-
-    def _flush(self) -> None:
-        self._reply.flush(lambda: self._desk.forget(self.key))

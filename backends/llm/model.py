@@ -11,13 +11,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import triton_python_backend_utils as pb_utils
 
-from backends.llm.desk import Desk, Request
+from backends.llm.desk import Desk
+from backends.llm.exchange import Request
 from backends.llm.loading import load
 from backends.llm.logprobs import TokenBytes
 from backends.llm.metrics import COUNTERS, GAUGES
 from backends.llm.options import read_options
 from backends.llm.prompt import Prompts
 from backends.llm.structures.grammars import Grammars
+from backends.llm.structures.limits import limits_of
 from backends.llm.tensors import TritonClient, read_request
 from backends.serving.lifeline import end_with_parent
 from backends.serving.publisher import Publisher
@@ -38,7 +40,8 @@ class TritonPythonModel:
             options = read_options(config.get("parameters", {}))
             tokenizer = load_tokenizer(folder)
             loaded = load(folder, tokenizer, options)
-            grammars = Grammars(tokenizer, loaded.engine.vocab_size, loaded.eos)
+            limits = limits_of(options.structure_seconds, options.structure_memory, options.max_rows)
+            grammars = Grammars(tokenizer, loaded.engine.vocab_size, loaded.eos, limits)
         except Exception as error:
             raise pb_utils.TritonModelException(f"The model in {folder} cannot be loaded: {error}") from error
         engine, bos = loaded.engine, None if loaded.bos is None else tokenizer.id_to_token(loaded.bos)

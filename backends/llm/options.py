@@ -18,7 +18,8 @@ ENGINES = {"onnxruntime": "backends.llm.ort.load"}
 class Options:
     """`threads` 0 is one for each core; `context_length` None is the checkpoint's own; `sampling` is the default.
 
-    `kv_memory` and `prefix_cache` are in bytes; None is half of what is available, and a quarter of that.
+    `kv_memory` and `prefix_cache` are in bytes; None is half of what is available, and a quarter of that. A structure
+    may take `structure_seconds` of a processor to compile, and `structure_memory` bytes.
     """
 
     engine: str = "onnxruntime"
@@ -29,6 +30,8 @@ class Options:
     kv_memory: int | None = None
     prefix_cache: int | None = None
     sampling: Sampling = field(default_factory=Sampling)
+    structure_seconds: int = 1
+    structure_memory: int = 128 * 2**20
 
 
 def read_options(parameters: Mapping[str, Mapping[str, Any]]) -> Options:
@@ -50,6 +53,8 @@ def read_options(parameters: Mapping[str, Mapping[str, Any]]) -> Options:
         context_length=context_length or None,
         kv_memory=_megabytes(values, "kv_memory", 1),
         prefix_cache=_megabytes(values, "prefix_cache", 0),
+        structure_seconds=_integer(values, "structure_seconds", defaults.structure_seconds, 1),
+        structure_memory=_megabytes(values, "structure_memory", 16) or defaults.structure_memory,
         sampling=_sampling(values.get("sampling_defaults") or "{}"),
     )
 

@@ -13,7 +13,11 @@ MAX_STOP_CHARACTERS = 1024
 MAX_STOP_TOKENS = 128
 MAX_BIASES = 1024
 MAX_LOGPROBS = 20
+# A structure of this many characters, escaped twice.
+MAX_BYTES = 4_194_304
 MAX_STRUCTURE_CHARACTERS = 262_144
+# Python reads 100,000 values in 10 ms, during which no token is chosen.
+MAX_STRUCTURE_VALUES = 100_000
 MAX_REGEX_CHARACTERS = 16_384
 MAX_GRAMMAR_CHARACTERS = 65_536
 
@@ -70,6 +74,8 @@ def parse_sampling(document: bytes | str, vocab_size: int, defaults: Sampling | 
     What is absent is as in `defaults`, the model's own. Raises `InvalidValue` or `UnsupportedOption` with the name of
     the member at fault.
     """
+    if len(document) > MAX_BYTES:
+        raise InvalidValue(f"This has {len(document)} bytes; at most {MAX_BYTES} are read.", "sampling_parameters")
     try:
         options = json.loads(document)
     except (ValueError, RecursionError) as error:
@@ -220,6 +226,9 @@ def _structure_text(name: str, kind: str, what: Any) -> str:
 
 
 def _document(name: str, text: str) -> Any:
+    # More than there are, since some stand in strings.
+    if sum(map(text.count, ",[{")) > MAX_STRUCTURE_VALUES:
+        raise InvalidValue(f"This may hold at most {MAX_STRUCTURE_VALUES} values.", name)
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from backends.llm.desk import Request
+from backends.llm.exchange import Request
 from backends.llm.logprobs import TokenBytes, render
 from backends.llm.reply import Answer
 from backends.serving.triton import Responding, array, one

@@ -3,8 +3,11 @@
 import os
 import resource
 import select
+import signal
 import socket
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -36,17 +39,15 @@ class Process:
     def nbytes(self) -> int:
         """By how much it has grown since it was forked."""
         try:
-            with open(f"/proc/{self._pid}/statm", "rb") as file:
-                return max(0, int(file.read().split()[1]) * _PAGE - self._begun_at)
+            resident = Path(f"/proc/{self._pid}/statm").read_bytes().split()[1]
+            return max(0, int(resident) * _PAGE - self._begun_at)
         except (OSError, IndexError):  # it has just ended
             return 0
 
     def kill(self) -> None:
         """End it, and the answers that have it. Only while its channel says that it lives."""
-        try:
-            os.kill(self._pid, 9)
-        except ProcessLookupError:
-            pass
+        with suppress(ProcessLookupError):
+            os.kill(self._pid, signal.SIGKILL)
 
 
 class Grammar:

@@ -2,19 +2,23 @@
 
 import hashlib
 import logging
+import math
 import os
 import selectors
 import socket
 import threading
+import time
 from collections import OrderedDict, deque
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field
+from typing import Any
 
 from tokenizers import Tokenizer
 
 from backends.llm.sampling import Structure
 from backends.llm.structures.grammar import Grammar, Process, unpacked
+from backends.llm.structures.job import Job
+from backends.llm.structures.kept import Kept
 from backends.llm.structures.limits import Limits
 from backends.llm.structures.messages import BEGUN, ORDER, REFUSED, SIZES, TAKEN, packet_size
 from backends.llm.structures.starting import ForkServer
@@ -24,23 +28,11 @@ _log = logging.getLogger(__name__)
 
 _LESS_URGENT = 10
 _REMEMBERED = 256
+# Seconds for which a structure that has used up its time is not tried again. Another time the machine may be less busy.
+_AGAIN = 60.0
 _TRIES = 3
 # Seconds between two looks at the memory of the processes, while there are so many that it matters.
 _LOOK = 1.0
-
-
-@dataclass(slots=True, eq=False)
-class _Job:
-    """A structure that is to be compiled, and who waits for it. Equal ones are compiled once."""
-
-    key: bytes
-    structure: Structure
-    futures: list["Future[Grammar]"] = field(default_factory=list)
-    patient: bool = False
-    """It takes long, and is compiled at a low priority."""
-    tries: int = 0
-    pid: int = 0
-    begun_at: int = 0
 
 
 class Grammars:
@@ -60,13 +52,14 @@ class Grammars:
         self._at_once = max(1, (os.cpu_count() or 1) // 2)
         # Guards what follows. `Grammar.__del__` may come in the middle of anything, and so never takes it.
         self._lock = threading.Lock()
-        self._kept: OrderedDict[bytes, Process] = OrderedDict()
-        self._refused: OrderedDict[bytes, str] = OrderedDict()
-        self._long: OrderedDict[bytes, str] = OrderedDict()
-        self._jobs: dict[bytes, _Job] = {}
-        self._quick: deque[_Job] = deque()
-        self._patient: deque[_Job] = deque()
-        self._running: dict[socket.socket, _Job] = {}
+        self._kept = Kept(self._limits)
+        # Until when, by the monotonic clock, and why.
+        self._refused: OrderedDict[bytes, tuple[float, str]] = OrderedDict()
+        self._long: OrderedDict[bytes, None] = OrderedDict()
+        self._jobs: dict[bytes, Job] = {}
+        self._quick: deque[Job] = deque()
+        self._patient: deque[Job] = deque()
+        self._running: dict[socket.socket, Job] = {}
         self._closed = False
         self._released: deque[Process] = deque()
         self._selector = selectors.DefaultSelector()
@@ -88,7 +81,7 @@ class Grammars:
             if outcome is None:
                 job = self._jobs.get(key)
                 if job is None:
-                    job = self._jobs[key] = _Job(key, structure, patient=key in self._long)
+                    job = self._jobs[key] = Job(key, structure, patient=key in self._long)
                     (self._patient if job.patient else self._quick).append(job)
                 job.futures.append(future)
         if isinstance(outcome, GenerationError):
@@ -112,11 +105,11 @@ class Grammars:
         if self._closed:
             return EngineFailed("The model is being unloaded.")
         if process := self._kept.get(key):
-            self._kept.move_to_end(key)
             return self._hold(process)
-        if key in self._refused:
+        until, why = self._refused.get(key, (0.0, ""))
+        if time.monotonic() < until:
             self._refused.move_to_end(key)
-            return _refusal(self._refused[key])
+            return _refusal(why)
         if key in self._long and key not in self._jobs and len(self._patient) >= self._limits.waiting:
             return self._overloaded()
         return None
@@ -140,7 +133,7 @@ class Grammars:
                     self._let_go()
                     broken = self._start_jobs()
                 for job, error in broken:
-                    _tell(job, error)
+                    job.fail(error)
                 for key, _ in self._selector.select(self._pause()):
                     if key.fileobj is self._bell:
                         self._bell.recv(64)
@@ -154,39 +147,26 @@ class Grammars:
 
     def _pause(self) -> float | None:
         """Until memory is looked at again; None where few processes are in use."""
-        return _LOOK if self._may_be_large() and any(process.users for process in self._kept.values()) else None
-
-    def _may_be_large(self) -> bool:
-        return len(self._kept) * self._limits.memory > self._limits.memory_of_all
+        return _LOOK if self._kept.may_be_large() and self._kept.in_use() else None
 
     def _let_go(self) -> None:
         """Count what is no longer in use, and end what is too much."""
         while self._released:
             self._released.popleft().users -= 1
-        idle = [key for key, process in self._kept.items() if not process.users]
-        grown = {key: process.nbytes() if self._may_be_large() else 0 for key, process in self._kept.items()}
-        total, most = sum(grown.values()), self._limits.memory_of_all
-        while idle and (total > most or len(idle) > self._limits.idle or not self._has_place()):
-            total -= grown[idle[0]]
-            self._forget(idle.pop(0))
-        if total > most:
-            largest = max(self._kept, key=lambda key: grown[key])
-            self._kept[largest].kill()
-            self._forget(largest)
+        for process in self._kept.trim(len(self._running) + bool(self._quick or self._patient)):
+            self._close(process.channel)
 
     def _has_place(self) -> bool:
-        waits = bool(self._quick or self._patient)
-        return len(self._kept) + len(self._running) + waits <= self._limits.processes
+        return len(self._kept) + len(self._running) < self._limits.processes
 
-    def _forget(self, key: bytes) -> None:
-        """Let a process go: it ends with the last answer that has it."""
-        channel = self._kept.pop(key).channel
+    def _close(self, channel: socket.socket) -> None:
+        """Close the channel to a process, which ends with the last answer that has it."""
         self._selector.unregister(channel)
         channel.close()
 
-    def _start_jobs(self) -> list[tuple[_Job, GenerationError]]:
+    def _start_jobs(self) -> list[tuple[Job, GenerationError]]:
         """Start what there is room for: several that are quick, and one that is not. Returns what could not be."""
-        broken: list[tuple[_Job, GenerationError]] = []
+        broken: list[tuple[Job, GenerationError]] = []
         for patient, queue, most in ((False, self._quick, self._at_once), (True, self._patient, 1)):
             while queue and self._has_place():
                 if sum(job.patient is patient for job in self._running.values()) >= most:
@@ -203,7 +183,7 @@ class Grammars:
                 del self._jobs[job.key]
         return broken
 
-    def _start(self, job: _Job) -> None:
+    def _start(self, job: Job) -> None:
         limits = self._limits
         job.tries += 1
         job.pid = 0
@@ -239,8 +219,8 @@ class Grammars:
         with self._lock:
             job = self._running.get(channel)
             if job is None:  # a process that was kept
-                for key in [key for key, process in self._kept.items() if process.channel is channel]:
-                    self._forget(key)
+                self._kept.remove(channel)
+                self._close(channel)
                 return
             if kind == BEGUN:
                 job.pid, job.begun_at = SIZES.unpack(rest)
@@ -248,28 +228,24 @@ class Grammars:
             del self._running[channel]
             error = None
             if kind == TAKEN:
-                process = self._kept[job.key] = Process(
-                    channel, job.pid, job.begun_at, unpacked(rest, self._vocab_size)
-                )
+                process = Process(channel, job.pid, job.begun_at, unpacked(rest, self._vocab_size))
+                self._kept.add(job.key, process)
                 if job.patient:
-                    _remember(self._long, job.key, "")
+                    _remember(self._long, job.key, None)
                 grammars = [self._hold(process) for _ in job.futures]
                 del self._jobs[job.key]
             else:
-                self._selector.unregister(channel)
-                channel.close()
+                self._close(channel)
                 error = self._failure(job, rest if kind == REFUSED else None)
                 if error is None:
                     return
                 del self._jobs[job.key]
         if error is not None:
-            _tell(job, error)
+            job.fail(error)
             return
-        for future, grammar in zip(job.futures, grammars, strict=True):
-            if future.set_running_or_notify_cancel():
-                future.set_result(grammar)
+        job.succeed(grammars)
 
-    def _failure(self, job: _Job, reason: bytes | None) -> GenerationError | None:
+    def _failure(self, job: Job, reason: bytes | None) -> GenerationError | None:
         """Why a job has failed; None where it is tried again."""
         limits = self._limits
         if reason is None and not job.pid:
@@ -278,16 +254,19 @@ class Grammars:
                 return None
             return Overloaded("No process could be started for this structure; try again later.")
         if reason is None and not job.patient:
-            _remember(self._long, job.key, "")
+            _remember(self._long, job.key, None)
             if len(self._patient) >= limits.waiting:
                 return self._overloaded()
             job.patient = True
             self._patient.append(job)
             return None
-        text = f"it takes more than {limits.compile:g} s or {limits.memory // 2**20} MB to compile."
-        text = text if reason is None else reason.decode(errors="replace")
-        _remember(self._refused, job.key, text)
-        return _refusal(text)
+        if reason is None:
+            until = time.monotonic() + _AGAIN
+            why = f"it takes more than {limits.compile:g} s or {limits.memory // 2**20} MB to compile."
+        else:
+            until, why = math.inf, reason.decode(errors="replace")
+        _remember(self._refused, job.key, (until, why))
+        return _refusal(why)
 
     def _overloaded(self) -> Overloaded:
         return Overloaded(f"{len(self._patient)} structures that take long to compile wait already; try again later.")
@@ -297,8 +276,8 @@ class Grammars:
             self._closed = True
             jobs = list(self._jobs.values())
             self._jobs.clear()
-            for key in list(self._kept):
-                self._forget(key)
+            for process in self._kept.clear():
+                process.channel.close()
         for channel in self._running:
             channel.close()
         self._server.close()
@@ -306,16 +285,10 @@ class Grammars:
         self._bell.close()
         self._ring.close()
         for job in jobs:
-            _tell(job, EngineFailed("The model is being unloaded."))
+            job.fail(EngineFailed("The model is being unloaded."))
 
 
-def _tell(job: _Job, error: GenerationError) -> None:
-    for future in job.futures:
-        if future.set_running_or_notify_cancel():
-            future.set_exception(error)
-
-
-def _remember(known: OrderedDict[bytes, str], key: bytes, what: str) -> None:
+def _remember(known: OrderedDict[bytes, Any], key: bytes, what: object) -> None:
     known[key] = what
     if len(known) > _REMEMBERED:
         known.popitem(last=False)

@@ -3,8 +3,8 @@
 Each structure has one channel. Its process says `BEGUN` with its id and its size, then `TAKEN` with the first
 mask, or `REFUSED` with the reason. After that each packet to it carries the channel of a new answer.
 
-Over the channel of an answer go tokens; each is answered by `ON` and then `MASK`, by `COMPLETE`, or by `FAILED` with the
-reason. A mask has a bit for each token of the vocabulary, 1 where it may come next.
+Over the channel of an answer go tokens; each is answered by `ON` and then `MASK`, by `COMPLETE`, or by `FAILED` with
+the reason. A mask has a bit for each token of the vocabulary, 1 where it may come next.
 """
 
 import struct

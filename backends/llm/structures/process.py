@@ -10,6 +10,7 @@ import signal
 import socket
 import time
 from contextlib import suppress
+from pathlib import Path
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
@@ -17,8 +18,8 @@ from backends.llm.structures.limits import MAX_GRAMMAR_SIZE, MAX_ITEMS_IN_ROW, S
 from backends.llm.structures.messages import BEGUN, COMPLETE, FAILED, MASK, ON, REFUSED, SIZES, TAKEN, TOKEN
 from backends.llm.structures.source import reason, source
 
-# An honest grammar takes 0.1 ms for a token. One that takes so many seconds, and so many for each token, has to give way
-# to the forward pass.
+# An honest grammar takes 0.1 ms for a token. One that takes so many seconds, and so many for each token, has to give
+# way to the forward pass.
 _HEAVY = 0.5
 _HEAVY_TOKEN = 0.005
 _LESS_URGENT = 10
@@ -31,7 +32,9 @@ def serve(tokenizer: LLTokenizer, limits: Limits, kind: str, text: str, channel:
     signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         matcher, first = _compile(tokenizer, kind, text)
-    except Exception as error:  # the library raises bare exceptions too
+    except MemoryError:
+        return  # as where the library runs out of it: the other end hears that this process has ended
+    except BaseException as error:  # the library's panics are no `Exception`
         channel.send(REFUSED + reason(str(error)).encode())
         return
     signal.setitimer(signal.ITIMER_PROF, 0)
@@ -42,15 +45,14 @@ def serve(tokenizer: LLTokenizer, limits: Limits, kind: str, text: str, channel:
 
 def _confine(limits: Limits) -> int:
     """Bound the memory of this process, and return the bytes it has resident."""
-    with open("/proc/self/statm", "rb") as file:
-        size, resident = file.read().split()[:2]
+    size, resident = Path("/proc/self/statm").read_bytes().split()[:2]
     page = resource.getpagesize()
     most = int(size) * page + limits.memory
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # Where the machine has no memory left, this goes before the model.
-    with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
-        file.write("1000")
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
     return int(resident) * page
 
 

@@ -161,7 +161,7 @@ class SamplingFields(Wire):
         if any(value is not None for value in guided):
             json_, regex, choice, grammar = guided
             older = StructuredOutputs.model_construct(json_=json_, regex=regex, choice=choice, grammar=grammar)
-            asked.append((f"guided_{older.given()[0]}", older.only()))
+            asked.append((f"guided_{older.given()[0]}", older.only("guided_")))
         found = [(name, value) for name, value in asked if value]
         if len(found) + (structure is not None) > 1:
             raise InvalidRequest("The answer can have only one structure.", param=found[-1][0])

@@ -9,8 +9,8 @@ from pydantic import ConfigDict, Discriminator, Field, Tag
 from pydantic_core import from_json
 
 from gateway.dialects.route import UNION_TAG, Wire
+from gateway.dialects.vocabulary import schema_size
 from gateway.errors import InvalidRequest, UnsupportedOption
-from gateway.http.counting import Bounds, check_texts, check_written
 from gateway.operations.text import Structure
 
 Choices = Annotated[list[str], Field(min_length=1, max_length=1024)]
@@ -27,11 +27,9 @@ JSONSchemaOrText = Annotated[
 ]
 """A schema, which may be `true` or `false` as well, or the text of one."""
 
-_WRITTEN = Bounds(100_000)
-"""What a schema may hold that is written as a text."""
-LONGEST = 1_000_000
-"""Bytes of the JSON of a schema or of choices, or characters of an expression or a grammar."""
 _ANY_OBJECT = {"type": "object"}
+# A schema as a string has quotes, spaces and escapes besides its names.
+_MOST_WRITTEN = 4 * schema_size.MOST_CHARACTERS
 
 
 class JSONSchema(Wire):
@@ -68,7 +66,7 @@ class ResponseFormat(Wire):
     json_schema: JSONSchema | None = None
 
     def structure(self) -> Structure | None:
-        """Return what is asked for. Raises `InvalidRequest` for a schema that is not there."""
+        """Return what is asked for. Raises `InvalidRequest` for a schema that is not there or too large."""
         if self.type == "text":
             return None
         if self.type == "json_object":
@@ -77,7 +75,7 @@ class ResponseFormat(Wire):
             path = "response_format.json_schema" + (".schema" if self.json_schema else "")
             raise InvalidRequest(f"The field '{path}' is required for the type 'json_schema'.", param=path)
         path = "response_format.json_schema.schema"
-        check_written(self.json_schema.schema_, LONGEST, param=path)
+        schema_size.check(self.json_schema.schema_, path)
         return Structure("json", self.json_schema.schema_, path)
 
 
@@ -100,9 +98,11 @@ class StructuredOutputs(Wire):
         named = {"json": self.json_, "regex": self.regex, "choice": self.choice, "grammar": self.grammar}
         return [name for name, value in named.items() if value is not None] + ["json_object"] * bool(self.json_object)
 
-    def only(self) -> Structure | None:
-        """Return what is asked for. Raises `InvalidRequest` where that is more than one thing, and `UnsupportedOption`
-        for what is none of ours.
+    def only(self, prefix: str = "structured_outputs.") -> Structure | None:
+        """Return what is asked for; `prefix` and the name of a member are the caller's field.
+
+        Raises `InvalidRequest` where that is more than one thing or too large, and `UnsupportedOption` for what is none
+        of ours.
         """
         for name, value in (self.__pydantic_extra__ or {}).items():
             if value is not None and value is not False:
@@ -112,29 +112,28 @@ class StructuredOutputs(Wire):
         if len(given) > 1:
             raise InvalidRequest(f"Only one of {', '.join(given)} can be given.", param="structured_outputs")
         if self.json_ is not None:
-            return _bounded("json", _schema(self.json_))
+            return Structure("json", _schema(self.json_, prefix + "json"))
         if self.regex is not None:
-            return _bounded("regex", self.regex)
+            schema_size.check_text(self.regex, prefix + "regex")
+            return Structure("regex", self.regex)
         if self.choice is not None:
-            return _bounded("choice", self.choice)
+            schema_size.check_texts(self.choice, prefix + "choice")
+            return Structure("choice", self.choice)
         if self.grammar is not None:
-            return _bounded("grammar", self.grammar)
+            schema_size.check_text(self.grammar, prefix + "grammar")
+            return Structure("grammar", self.grammar)
         return Structure("json", _ANY_OBJECT) if self.json_object else None
 
 
-def _bounded(kind: Literal["json", "regex", "choice", "grammar"], value: object) -> Structure:
-    check_written(value, LONGEST, param=f"structured_outputs.{kind}")
-    return Structure(kind, value)
-
-
-def _schema(written: str | bool | dict[str, Any]) -> object:
-    if not isinstance(written, str):
-        return written
-    check_texts([written], _WRITTEN, param="structured_outputs.json")
-    try:
-        schema = from_json(written)
-    except ValueError as error:
-        raise InvalidRequest(f"The schema is not JSON: {error}.", param="structured_outputs.json") from None
-    if not isinstance(schema, dict | bool):
-        raise InvalidRequest("A JSON schema is an object.", param="structured_outputs.json")
+def _schema(written: str | bool | dict[str, Any], path: str) -> object:
+    schema: object = written
+    if isinstance(written, str):
+        schema_size.check_text(written, path, _MOST_WRITTEN)
+        try:
+            schema = from_json(written)
+        except ValueError as error:
+            raise InvalidRequest(f"The schema is not JSON: {error}.", param=path) from None
+        if not isinstance(schema, dict | bool):
+            raise InvalidRequest("A JSON schema is an object.", param=path)
+    schema_size.check(schema, path)
     return schema

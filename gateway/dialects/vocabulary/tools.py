@@ -7,6 +7,7 @@ from pydantic import Discriminator, Field, Tag
 from pydantic_core import from_json
 
 from gateway.dialects.route import UNION_TAG, Wire
+from gateway.dialects.vocabulary import schema_size
 from gateway.errors import InvalidRequest
 from gateway.http.counting import Bounds, check_texts, check_written
 from gateway.operations.chat import Named, Tool, ToolCall, ToolChoice
@@ -71,7 +72,11 @@ class WireToolCall(Wire):
 
 
 def parse(definitions: list[ToolDefinition], choice: Any) -> tuple[tuple[Tool, ...], ToolChoice]:
-    """Return the tools, and which may or must be called. Raises `InvalidRequest` for what does not fit together."""
+    """Return the tools, and which may or must be called.
+
+    Raises `InvalidRequest` for what does not fit together, and for schemas that are too large.
+    """
+    _check_sizes(definitions)
     tools = tuple(map(_tool, definitions))
     check_written([tool.source for tool in tools], LONGEST, param="tools")
     names = [tool.name for tool in tools]
@@ -92,6 +97,17 @@ def parse(definitions: list[ToolDefinition], choice: Any) -> tuple[tuple[Tool, .
     if choice == "required" and not tools:
         raise InvalidRequest("'tool_choice' is 'required', and there are no 'tools'.", param="tool_choice")
     return tools, (choice or "auto") if tools else "none"
+
+
+def _check_sizes(definitions: list[ToolDefinition]) -> None:
+    """Raise `InvalidRequest` for the schema that is too large, or with which all of them are."""
+    room = schema_size.MOST_CHARACTERS_OF_TOOLS
+    for i, definition in enumerate(definitions):
+        path = f"tools[{i}].function.parameters"
+        room -= schema_size.check(definition.function.parameters, path)
+        if room < 0:
+            most = f"The schemas of all tools may have {schema_size.MOST_CHARACTERS_OF_TOOLS} characters together."
+            raise InvalidRequest(most, param=path)
 
 
 def _tool(definition: ToolDefinition) -> Tool:

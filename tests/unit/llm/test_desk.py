@@ -8,10 +8,11 @@ import weakref
 import numpy as np
 import pytest
 
-from backends.llm.desk import Desk, Request
+from backends.llm.desk import Desk
 from backends.llm.engine import Delta, Failed
-from backends.llm.structures.grammars import Grammars
+from backends.llm.exchange import Request
 from backends.llm.prompt import Prompts
+from backends.llm.structures.grammars import Grammars
 from backends.serving import errors
 
 

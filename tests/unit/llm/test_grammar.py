@@ -2,14 +2,13 @@
 
 import json
 import re
-import threading
 import time
 
 import jsonschema
 import pytest
 
-from backends.llm.structures.grammars import Grammars
 from backends.llm.sampling import parse_sampling
+from backends.llm.structures.grammars import Grammars
 from backends.serving.errors import InvalidValue
 
 PROMPT = [10, 20, 30]

@@ -22,8 +22,12 @@ def test_everything_that_can_be_said():
         kv_memory="100",
         prefix_cache="0",
         sampling_defaults='{"temperature": 0.2, "top_p": 0.9}',
+        structure_seconds="5",
+        structure_memory="64",
     )
-    assert options == Options("onnxruntime", 4, 0, 2, 512, 100 * 2**20, 0, Sampling(temperature=0.2, top_p=0.9))
+    assert options == Options(
+        "onnxruntime", 4, 0, 2, 512, 100 * 2**20, 0, Sampling(temperature=0.2, top_p=0.9), 5, 64 * 2**20
+    )
 
 
 @pytest.mark.parametrize(
@@ -37,6 +41,8 @@ def test_everything_that_can_be_said():
         ("kv_memory", "0"),
         ("kv_memory", "2 GB"),
         ("prefix_cache", "-1"),
+        ("structure_seconds", "0"),
+        ("structure_memory", "1"),
         ("sampling_defaults", "{"),
         ("sampling_defaults", "[]"),
         ("sampling_defaults", '{"temperature": -1}'),

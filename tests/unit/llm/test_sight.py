@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from tokenizers import AddedToken
 
-from backends.llm.desk import Desk, Request
+from backends.llm.desk import Desk
+from backends.llm.exchange import Request
 from backends.llm.prompt import Prompts
 from backends.llm.vision.gallery import Gallery
 from backends.llm.vision.sight import Sight

@@ -72,6 +72,64 @@ WRONG = [
 ]
 
 
+def nested(levels: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(levels):
+        schema = {"items": schema}
+    return schema
+
+
+def format_of(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}}
+
+
+def tool(schema: dict[str, Any], name: str = "f") -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, "parameters": schema}}
+
+
+LONG = {"type": "object", "properties": {"a" * 300_000: {"type": "string"}}}
+MANY = {"enum": [0] * 33_000}
+ENUM = {"enum": ["x" * 1000] * 260}
+LARGE = [
+    ("response_format.json_schema.schema", "262144 characters", format_of(LONG)),
+    ("response_format.json_schema.schema", "32768 values", format_of(MANY)),
+    ("response_format.json_schema.schema", "100 levels", format_of(nested(101))),
+    ("structured_outputs.json", "32768 values", {"structured_outputs": {"json": MANY}}),
+    ("structured_outputs.json", "100 levels", {"structured_outputs": {"json": json.dumps(nested(101))}}),
+    ("structured_outputs.json", "1048576 characters", {"structured_outputs": {"json": "[" * 1_100_000}}),
+    ("guided_json", "262144 characters", {"guided_json": LONG}),
+    ("structured_outputs.regex", "262144 characters", {"structured_outputs": {"regex": "a" * 262_145}}),
+    ("guided_grammar", "262144 characters", {"guided_grammar": "a" * 262_145}),
+    ("structured_outputs.choice", "262144 characters", {"structured_outputs": {"choice": ["a" * 1000] * 263}}),
+]
+
+
+@pytest.mark.parametrize(("param", "most", "fields"), LARGE, ids=[f"{name}-{most}" for name, most, _ in LARGE])
+async def test_what_is_too_large_is_refused_by_place(
+    gateway: Gateway, param: str, most: str, fields: dict[str, Any]
+) -> None:
+    way = CHAT if "response_format" in fields else TEXT
+    response = await gateway.http.post(way.path, json=way.body("hello", **fields))
+    assert f"at most {most}" in refused(response, 400, param=param)
+
+
+@pytest.mark.parametrize("choice", ["auto", "required", {"type": "function", "function": {"name": "f"}}], ids=str)
+async def test_schemas_of_tools_are_bounded_one_by_one_and_together(gateway: Gateway, choice: Any) -> None:
+    path = "tools[1].function.parameters"
+    for schema, most in ((LONG, "262144 characters"), ({"anyOf": [MANY]}, "32768 values"), (nested(101), "100 levels")):
+        response = await chat(gateway, tools=[tool({}), tool(schema, "g")], tool_choice=choice)
+        assert f"at most {most}" in refused(response, 400, param=path)
+    many = [tool({}), *(tool(ENUM, f"f{number}") for number in range(5))]
+    response = await chat(gateway, tools=many, tool_choice=choice)
+    assert "characters together" in refused(response, 400, param="tools[5].function.parameters")
+
+
+async def test_the_largest_schemas_reach_the_model(gateway: Gateway, triton: FakeTriton) -> None:
+    for schema in (nested(90), {"enum": [0] * 32_000}, ENUM, {"type": "object", "properties": {"a" * 250_000: True}}):
+        sampling = (await reaches(gateway, triton, CHAT, **format_of(schema))).sampling
+        assert json.loads(sampling["structured_outputs"]) == {"json": schema}
+
+
 @pytest.mark.parametrize("way", [CHAT, TEXT], ids=str)
 @pytest.mark.parametrize(("param", "fields"), WRONG, ids=[f"{param}-{i}" for i, (param, _) in enumerate(WRONG)])
 async def test_what_is_wrong_is_said_by_place(gateway: Gateway, way: Way, param: str, fields: dict[str, Any]) -> None:

@@ -1,0 +1,131 @@
+"""One request from its arrival to its last response."""
+
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from backends.llm.engine import Event, Failed, Generation
+from backends.llm.reply import Reply, Responder
+from backends.llm.sampling import Sampling
+from backends.llm.structures.grammar import Grammar as CompiledGrammar
+from backends.serving.errors import Cancelled, EngineFailed, GenerationError
+
+if TYPE_CHECKING:
+    from backends.llm.desk import Desk
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The tensors of one request. Exactly one of `text` and `token_ids` is wanted; `sampling` is a JSON object.
+
+    `images` are files in base64, in the order of their marks in the prompt. `literal_spans` are the parts of `text` in
+    which special tokens are not recognised: first byte, last byte + 1 of each.
+    """
+
+    text: bytes | None
+    token_ids: npt.NDArray[np.integer[Any]] | None
+    stream: bool
+    exclude_input: bool
+    sampling: bytes
+    images: tuple[bytes, ...] = ()
+    literal_spans: npt.NDArray[np.integer[Any]] | None = None
+
+
+class Client(Responder, Protocol):
+    """The way back to one client, who may go away."""
+
+    def is_gone(self) -> bool:
+        """Whether the client has cancelled; takes a round trip to the server."""
+
+
+class Exchange:
+    """One request from its arrival to its last response."""
+
+    def __init__(self, key: int, request: Request, client: Client, desk: "Desk") -> None:
+        """`key` is what the desk knows the request by."""
+        self.key = key
+        self._request: Request | None = request
+        self._desk = desk
+        self._reply = Reply(client, stream=request.stream, together=desk.tokens_together)
+        self._compiled: Future[CompiledGrammar] | None = None
+        self._generation: Generation | None = None
+        self._cancelled = False
+
+    def compile(self) -> None:
+        """Have the structure compiled that the answers must have, and go on when it is."""
+        request = self._request
+        if self._cancelled or request is None:
+            return
+        with self._answering():
+            sampling = self._desk.sampling(request)
+            if sampling.structured_outputs is None:
+                self._desk.prepare(request, self, lambda: self.begin(sampling))
+                return
+            compiled = self._compiled = self._desk.grammar(sampling.structured_outputs)
+            if self._cancelled:
+                compiled.cancel()
+            compiled.add_done_callback(partial(self._go_on, sampling))
+
+    def _go_on(self, sampling: Sampling, compiled: "Future[CompiledGrammar]") -> None:
+        if (request := self._request) and not compiled.cancelled():
+            self._desk.prepare(request, self, lambda: self.begin(sampling, compiled))
+
+    def begin(self, sampling: Sampling | None = None, compiled: "Future[CompiledGrammar] | None" = None) -> None:
+        """Tokenise and submit; runs in a thread for prompts."""
+        # The exchange lives until the last token; its pictures may have 20 MB each.
+        request, self._request, self._compiled = self._request, None, None
+        if self._cancelled or request is None:
+            return
+        with self._answering():
+            sampling = sampling or self._desk.sampling(request)
+            grammar = compiled.result() if compiled else None
+            generation, prefix = self._desk.generation(request, sampling, grammar, self._add, self._is_needless)
+            if self._reply.begin(generation.sampling.n, len(generation.prompt), prefix):
+                self._desk.submit(generation)
+            self._generation = generation
+            if self._cancelled:  # while the prompt was tokenised or submitted
+                self._desk.cancel(generation)
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        """Answer with whatever goes wrong."""
+        try:
+            yield
+        except GenerationError as error:
+            if not (isinstance(error, Cancelled) and self._desk.is_closed()):
+                self.fail(error)
+        except Exception as error:  # nobody else would answer
+            self.fail(EngineFailed(f"The request could not be prepared: {str(error)[:500]}"))
+
+    def _is_needless(self) -> bool:
+        """Whether nobody wants the prompt any more; where the desk closes, it answers what is open."""
+        return self._cancelled or self._desk.is_closed()
+
+    def cancel(self) -> None:
+        """The client has gone; called by the watching thread."""
+        self._desk.count_cancelled()
+        self._cancelled = True
+        self._request = None
+        if compiled := self._compiled:
+            compiled.cancel()
+        if self._generation:
+            self._desk.cancel(self._generation)
+        else:
+            self.fail(Cancelled("The request was cancelled."))
+
+    def fail(self, error: GenerationError) -> None:
+        """End with an error, unless the last response is on its way already."""
+        self._add(Failed(error))
+
+    def _add(self, event: Event) -> None:
+        if self._reply.add(event):
+            self._desk.post(self.key, self._flush)
+
+    def _flush(self) -> None:
+        self._reply.flush(lambda: self._desk.forget(self.key))
