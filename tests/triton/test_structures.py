@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import time
 from typing import Any
 
 import jsonschema
+import psutil
 import pytest
 
 from tests.triton.asking import Ask, Body, chat, path, prompt
@@ -86,3 +88,43 @@ async def test_min_tokens_holds_off_the_end(ask: Ask) -> None:
         ask(chat("Say yes.", stop=["e"])), ask(chat("Say yes.", stop=["e"], min_tokens=20, max_tokens=60))
     )
     assert usual.usage["completion_tokens"] < 20 <= longer.usage["completion_tokens"]
+
+
+def hostile(kind: str, number: int) -> dict[str, Any]:
+    """One of its kind that no cache knows."""
+    if kind == "powers":
+        return {"regex": f"((a{{1000}}){{1000}}){{{7 + number}}}"}
+    if kind == "multiples":
+        return {"json": {"type": "integer", "multipleOf": 999_983 + 2 * number}}
+    return {"json": {"type": "object", "properties": {f"f{number}_{i}": {"type": "string"} for i in range(5000)}}}
+
+
+def resident() -> int:
+    """Bytes of the model's process, which is the largest of Triton's stubs."""
+    processes = psutil.Process().children(recursive=True)
+    return max(one.memory_info().rss for one in processes if "stub" in one.name())
+
+
+@pytest.mark.parametrize("kind", ["powers", "multiples", "members"])
+async def test_hostile_structures_are_refused_and_others_do_not_wait_for_them(ask: Ask, kind: str) -> None:
+    async def attack(first: int) -> None:
+        for number in range(first, first + 3):
+            body = chat("Go on.", structured_outputs=hostile(kind, number), max_tokens=5)
+            response = await ask.gateway.http.post(path(body), json=body)
+            assert response.status_code in (400, 503), response.text
+            if response.status_code == 400:
+                assert "more than 1 s or 128 MB to compile" in response.json()["error"]["message"]
+
+    await ask(chat("Who are you?", structured_outputs={"json": PERSON}, max_tokens=100))
+    before = resident()
+    attackers = [asyncio.create_task(attack(100 * number)) for number in range(4)]
+    waited = []
+    while not all(task.done() for task in attackers):
+        schema = PERSON | {"title": f"{kind} {len(waited)}"}
+        begun = time.monotonic()
+        said = await ask(chat("Who are you?", structured_outputs={"json": schema}, max_tokens=100))
+        waited.append(time.monotonic() - begun)
+        jsonschema.validate(json.loads(said.text), PERSON)
+    await asyncio.gather(*attackers)
+    assert sorted(waited)[len(waited) // 2] < 10, waited  # a second or two, where nothing else runs
+    assert resident() - before < 64 * 2**20
