@@ -14,6 +14,7 @@ _SLOW = ("triton", "exports", "gpu")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--after-check", action="store_true", help="leave out what `make check` runs (Makefile)")
+    parser.addoption("--attack-table", metavar="FILE", help="write what attacks cost into a file (tests/attack)")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
