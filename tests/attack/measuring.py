@@ -20,8 +20,6 @@ PEAK, KEPT = 256.0, 64.0
 HELD = "tritonic_event_loop_held_seconds"
 """The gateway's own histogram of how long its event loop was held, in CPU time."""
 _EVERY = 0.02
-_SETTLED = 0.3
-"""Seconds after an attack until the gateway has measured what it held."""
 _LATER = 2.5
 """Seconds within which memory is given back."""
 
@@ -63,7 +61,6 @@ class Watch:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        time.sleep(_SETTLED)
         self._ending.set()
         for probe in self._probes:
             probe.join()

@@ -23,7 +23,8 @@ CAST = [
 
 async def _serve() -> None:
     triton = await FakeTriton(CAST).start()
-    print(triton.port, flush=True)
+    sys.stdout.write(f"{triton.port}\n")
+    sys.stdout.flush()
     await asyncio.to_thread(sys.stdin.read)
     await triton.stop()
 

@@ -23,12 +23,12 @@ def main() -> None:
             if asked.only not in kind.name or (asked.workers > 1 and not kind.costly):
                 continue
             tried.append(try_kind(gateways, kind, asked.workers))
-            print(f"{kind.name}: {'; '.join(tried[-1].wrong()) or 'well'}", file=sys.stderr, flush=True)
+            sys.stderr.write(f"{kind.name}: {'; '.join(tried[-1].wrong()) or 'well'}\n")
     written = table(tried)
     if asked.file:
         asked.file.write_text(written)
     else:
-        print(written)
+        sys.stdout.write(written)
     sys.exit(any(each.wrong() for each in tried))
 
 

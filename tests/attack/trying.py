@@ -10,9 +10,11 @@ from tests.attack.neighbour import Neighbour, percentile
 from tests.attack.serving import Gateways
 from tests.attack.wire import GONE, HANGS
 
-PATIENCE = {"chat": 0.5, "slow chat": 1.0, "picture": 1.5, "document": 6.0}
-"""Seconds within which half of what an honest caller asks beside an attack is answered. Generous: the machine may be
-busy. Where a caller keeps to its share, it is a small part of this."""
+PATIENCE = {"chat": 2.0, "slow chat": 3.0, "picture": 4.0, "document": 12.0}
+"""Seconds within which all that an honest caller asks beside an attack is answered, but for one in a hundred. Generous:
+the machine may be busy. Where a caller keeps to its share, it is a small part of this."""
+_AFTER = 0.3
+"""Seconds for which is measured after an attack: what it has left to do belongs to it, too."""
 _SAID = {GONE: "closed", HANGS: "hangs"}
 
 
@@ -47,8 +49,8 @@ class Tried:
         if self.cost.kept > KEPT:
             said.append(f"{self.cost.kept:.0f} MB were kept")
         for what, seconds in self.neighbour.items():
-            if (middle := percentile(seconds, 0.5)) > PATIENCE[what]:
-                said.append(f"an honest {what} took {middle:.2f} s by the median")
+            if (longest := percentile(seconds, 0.99)) > PATIENCE[what]:
+                said.append(f"an honest {what} took {longest:.2f} s")
         return said
 
 
@@ -64,13 +66,14 @@ def try_kind(gateways: Gateways, kind: Kind, workers: int) -> Tried:
         except (AssertionError, OSError) as error:
             failures.append(f"{type(error).__name__}: {error}"[:500])
         seconds = time.perf_counter() - began
+        time.sleep(_AFTER)
     return Tried(kind, workers, target, watch.cost, seconds, neighbour.seconds, failures + neighbour.failures)
 
 
 def table(tried: Iterable[Tried]) -> str:
     """A table in Markdown, a line for each attack."""
     lines = [
-        "| attack | workers | sent | answers | took | freeze | loop held > 0.1 s | memory | kept | neighbour p50 | p99 |",
+        "| attack | workers | sent | answers | took | freeze | held > 0.1 s | memory | kept | neighbour p50 | p99 |",
         "|---|---:|---:|---|---:|---:|---:|---:|---:|---:|---:|",
         *map(_line, tried),
     ]
@@ -80,8 +83,8 @@ def table(tried: Iterable[Tried]) -> str:
 def _line(tried: Tried) -> str:
     cost = tried.cost
     answers = ", ".join(
-        f"{_SAID.get(status, status)} ×{number}" for status, number in sorted(tried.target.statuses.items())
-    )  # noqa: E501, RUF001
+        f"{_SAID.get(status, status)} x {number}" for status, number in sorted(tried.target.statuses.items())
+    )
     others = [
         " / ".join(f"{1000 * percentile(seconds, share):.0f}" for seconds in tried.neighbour.values()) + " ms"
         for share in (0.5, 0.99)
@@ -93,10 +96,10 @@ def _line(tried: Tried) -> str:
         tried.kind.name,
         str(tried.workers),
         f"{tried.target.sent / 2**20:.2f} MB" if tried.target.sent >= 10_000 else f"{tried.target.sent} B",
-        (answers or "–") + ended,
+        (answers or "-") + ended,
         f"{tried.seconds:.1f} s",
         f"{1000 * cost.freeze:.0f} ms",
-        "–" if cost.held is None else str(cost.held),
+        "-" if cost.held is None else str(cost.held),
         f"{cost.peak:.0f} MB",
         f"{cost.kept:.0f} MB",
         *others,

@@ -1,6 +1,8 @@
 """Attacks by what they attack. Each module has a list `KINDS`; `ALL` has those of all modules."""
 
-from tests.attack.kinds import bodies
+from tests.attack.kinds import access, bodies, connections, documents, forms, grammars, heads, pictures, references
 from tests.attack.kinds.kind import Kind
 
-ALL: list[Kind] = [*bodies.KINDS]
+_MODULES = (access, heads, connections, bodies, forms, references, pictures, documents, grammars)
+ALL: list[Kind] = sorted((kind for module in _MODULES for kind in module.KINDS), key=lambda kind: kind.setup)
+"""In an order in which those of one set-up follow one another."""

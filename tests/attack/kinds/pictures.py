@@ -1,0 +1,128 @@
+"""Pictures of a few kilobytes that take seconds or gigabytes to decode."""
+
+import base64
+import io
+import struct
+import zlib
+from collections.abc import Callable
+from functools import cache
+
+from PIL import Image
+
+from tests.attack.kinds.kind import REFUSED, Attack, Kind, Target
+from tests.attack.wire import multipart
+
+EDIT, CHAT, DRAW = "/v1/images/edits", "/v1/chat/completions", "/v1/images/generations"
+_TYPE = "multipart/form-data; boundary=attack-7e57"
+_ANSWERED = (200, *REFUSED)
+
+
+def _segment(marker: int, data: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, len(data) + 2) + data
+
+
+@cache
+def scans(count: int, side: int = 4096) -> bytes:
+    """A progressive JPEG (ITU-T T.81, annex G) of one colour that is refined so many times: each scan is a few bytes,
+    and a walk over all of the picture for the decoder."""
+    frame = struct.pack(">BHHB", 8, side, side, 1) + bytes([1, 0x11, 0])
+    one_code = bytes([1] + [0] * 15)
+    tables = _segment(0xC4, b"\x00" + one_code + b"\x00") + _segment(0xC4, b"\x10" + one_code + b"\xe0")
+    blocks = (side // 8) ** 2
+    # The first scan has the DC coefficients, a bit each: the only code of its table means no difference.
+    first = _segment(0xDA, bytes([1, 1, 0x00, 0, 0, 0x00])) + b"\x00" * (blocks // 8)
+    # Each later one has a band of the others: runs of 16,384 blocks in which there is nothing.
+    runs = -(-blocks // 16_384)
+    bits = ("0" + "0" * 14) * runs
+    data = (
+        int(bits.ljust(-(-len(bits) // 8) * 8, "1"), 2)
+        .to_bytes(-(-len(bits) // 8), "big")
+        .replace(b"\xff", b"\xff\x00")
+    )
+    more = [_segment(0xDA, bytes([1, 1, 0x00, 1 + n % 63, 1 + n % 63, 0x00])) + data for n in range(count)]
+    return b"".join([b"\xff\xd8", _segment(0xDB, b"\x00" + b"\x01" * 64), _segment(0xC2, frame), tables, first, *more,
+                     b"\xff\xd9"])  # fmt: skip
+
+
+@cache
+def flat(form: str, size: tuple[int, int] = (7000, 7000), mode: str = "RGB", **options: object) -> bytes:
+    """A picture of one colour."""
+    file = io.BytesIO()
+    Image.new(mode, size, 7).save(file, form, **options)
+    return file.getvalue()
+
+
+@cache
+def inflating(side: int = 7000) -> bytes:
+    """A PNG whose data go on for hundreds of megabytes behind its last line."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    squeezer = zlib.compressobj(9)
+    data = b"".join(squeezer.compress(bytes(2**20)) for _ in range(300)) + squeezer.flush()
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+@cache
+def frames(count: int = 1000) -> bytes:
+    """A GIF of many frames."""
+    file = io.BytesIO()
+    first, *rest = [Image.effect_noise((16, 16), 90) for _ in range(count)]
+    first.save(file, "GIF", save_all=True, append_images=rest)
+    return file.getvalue()
+
+
+def _url(data: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def edited(data: Callable[[], bytes], times: int = 1, files: int = 1) -> Attack:
+    """Have it edited: so many of the picture in a form, and so many forms at once."""
+
+    def attack(target: Target) -> None:
+        fields: list[tuple[str, str | None, bytes]] = [("model", None, b"shapes"), ("prompt", None, b"x")]
+        written = multipart([*fields, *[("image", "a", data())] * files])
+        target.at_once(times, lambda _: target.post(EDIT, written, content_type=_TYPE))
+
+    return attack
+
+
+def shown(data: Callable[[], bytes], kind: str, count: int = 1, times: int = 1) -> Attack:
+    """Have a model look at so many of it, in so many chats at once."""
+
+    def attack(target: Target) -> None:
+        part = {"type": "image_url", "image_url": {"url": _url(data(), kind)}}
+        body = {"model": "sighted", "messages": [{"role": "user", "content": [part] * count}]}
+        target.at_once(times, lambda _: target.json(CHAT, body))
+
+    return attack
+
+
+def drawn_into(data: Callable[[], bytes], kind: str) -> Attack:
+    """The same of a picture that is to be drawn into."""
+
+    def attack(target: Target) -> None:
+        target.json(DRAW, {"model": "shapes", "prompt": "x", "image": _url(data(), kind)})
+
+    return attack
+
+
+_BESIDE = ("chat", "picture")
+KINDS = [
+    Kind("pictures: a JPEG of 3,000 scans", edited(lambda: scans(3000)), _ANSWERED, beside=_BESIDE, costly=True),
+    Kind("pictures: four of them at once", edited(lambda: scans(3000), 4), _ANSWERED, beside=_BESIDE, costly=True),
+    Kind("pictures: such a JPEG in a chat", shown(lambda: scans(3000), "jpeg"), _ANSWERED, beside=_BESIDE),
+    Kind("pictures: such a JPEG to draw into", drawn_into(lambda: scans(3000), "jpeg"), _ANSWERED, beside=_BESIDE),
+    Kind("pictures: 49 million pixels of WebP", edited(lambda: flat("WEBP")), _ANSWERED, beside=_BESIDE),
+    Kind("pictures: sixteen of them in one form", edited(lambda: flat("WEBP"), 1, 16), _ANSWERED, beside=_BESIDE,
+         costly=True),
+    Kind("pictures: sixteen of them in one chat", shown(lambda: flat("WEBP"), "webp", 16), _ANSWERED, beside=_BESIDE),
+    Kind("pictures: eight chats with four of them", shown(lambda: flat("WEBP", lossless=True), "webp", 4, 8), _ANSWERED,
+         beside=_BESIDE, costly=True),
+    Kind("pictures: 49 million pixels of PNG", edited(lambda: flat("PNG")), _ANSWERED, beside=_BESIDE),
+    Kind("pictures: a line of 49 million pixels", edited(lambda: flat("PNG", (49_000_000, 1))), _ANSWERED),
+    Kind("pictures: a PNG that goes on behind its end", edited(inflating), _ANSWERED, beside=_BESIDE),
+    Kind("pictures: a GIF of a thousand frames", edited(frames), _ANSWERED),
+]  # fmt: skip
