@@ -90,7 +90,7 @@ FAST_TESTS = $(BIN)/pytest tests/unit tests/wire tests/architecture tests/fakes 
     -m "not triton and not gpu and not exports" -n auto --maxprocesses=8 --dist loadfile
 WAITING_TESTS = tests/tasks tests/supervision
 
-.PHONY: format check compose test fuzz default-model bench soak clean
+.PHONY: format check compose test fuzz audit default-model bench soak clean
 format: $(INSTALLED) ## Put the code into its form
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
@@ -110,6 +110,13 @@ test: $(INSTALLED) $(NODE_PACKAGES) default-model postgres ## All tests, with th
 FUZZ ?= 1000
 fuzz: $(INSTALLED) ## Look for bad answers for longer, at other places each time: make fuzz FUZZ=5000
 	TRITONIC_FUZZ_EXAMPLES=$(FUZZ) $(BIN)/pytest tests/fuzz --timeout=0 $(ARGS)
+
+# In an environment of its own: what audits has dependencies that are none of the project's.
+AUDITOR := .venv-audit
+audit: $(BIN)/python ## Compare the pinned packages with known vulnerabilities, where a database can be reached
+	@[ -x $(AUDITOR)/bin/pip-audit ] || { $(BIN)/python -m venv --clear $(AUDITOR) && \
+	    $(AUDITOR)/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1; }
+	@$(AUDITOR)/bin/python .ci/audit.py
 
 default-model: $(INSTALLED)
 	@$(BIN)/tritonic build chat

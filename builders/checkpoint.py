@@ -20,6 +20,9 @@ TOKENIZERS = (("tokenizer.json",), ("*.model",), ("tekken.json",), ("vocab.json"
 
 # Some checkpoints have marks of turns that they do not call special.
 _MARK = re.compile(r"<\|[^<>\s]+>|<[^<>\s]+\|>|<｜[^<>\s]+｜>|<(start|end)_of_\w+>|\[/?[A-Z][A-Z0-9_]+\]")  # noqa: RUF001 - DeepSeek's
+FROM_FILES: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "trust_remote_code": False}
+"""What transformers and diffusers are told of every checkpoint: nothing is fetched, weights are safetensors, which can
+hold no code, and code that lies beside them is not run and not asked for."""
 
 
 @dataclass(frozen=True, slots=True)

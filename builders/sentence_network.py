@@ -15,6 +15,7 @@ from transformers import AutoModel, masking_utils
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, eager_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from builders.checkpoint import FROM_FILES
 from builders.sentence_model import SentenceModel
 
 NAME = "tritonic"
@@ -81,7 +82,7 @@ def load_transformer(model: SentenceModel, implementation: str | None) -> Any:
     ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, mask)
     chosen = {} if implementation is None else {"attn_implementation": implementation}
     folder = str(model.transformer.folder)
-    transformer = AutoModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True, **chosen)
+    transformer = AutoModel.from_pretrained(folder, dtype=torch.float32, **FROM_FILES, **chosen)
     return transformer.eval()
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from builders.checkpoint import FROM_FILES
 from builders.errors import MissingTools, VerificationFailed
 from builders.progress import Progress
 from builders.recipe import Precision
@@ -105,7 +106,7 @@ def _source(model: SentenceModel, texts: Sequence[list[int]], progress: Progress
         raise MissingTools(error.name) from error
     logging.disable_progress_bar()
     folder = str(model.transformer.folder)
-    transformer = AutoModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
+    transformer = AutoModel.from_pretrained(folder, dtype=torch.float32, **FROM_FILES).eval()
     linears = load_linears(model)
     rows = []
     for number, text in enumerate(texts):

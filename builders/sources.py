@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -122,11 +123,9 @@ class Hub:
             info = from_hub(self.id, lambda: HfApi().model_info(self.id, revision=self.revision, timeout=20))
             return str(info.sha), info.safetensors.total if info.safetensors else None
         except SourceUnavailable:
-            try:  # What was downloaded once serves without a network.
+            with suppress(Exception):  # What was downloaded once serves without a network.
                 folder = Path(snapshot_download(self.id, revision=self.revision, local_files_only=True))
                 return folder.name, Checkpoint(folder).num_parameters()
-            except Exception:
-                pass
             raise
 
 

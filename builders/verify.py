@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from builders.checkpoint import Checkpoint
+from builders.checkpoint import FROM_FILES, Checkpoint
 from builders.errors import MissingTools, SourceUnavailable, VerificationFailed
 from builders.onnx_decoder import OnnxDecoder
 from builders.progress import Progress
@@ -150,7 +150,7 @@ class _Source:
 
         logging.disable_progress_bar()
         self._torch = torch
-        self._model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
+        self._model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **FROM_FILES).eval()
 
     def answer(self, prompt: list[int], num_tokens: int) -> tuple[list[int], Array]:
         """Give the greedy tokens after a prompt, and the logits [num_tokens, vocabulary] that chose them."""

@@ -97,10 +97,12 @@ def _write_tokenizer(source: Path, folder: Path, tokens: int) -> int:
     from tokenizers import Tokenizer
 
     config = read_json(source / "tokenizer_config.json")
-    kind = getattr(transformers, str(config.get("tokenizer_class")), transformers.AutoTokenizer)
+    kind = getattr(transformers, str(config.get("tokenizer_class")), None)
+    if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedTokenizerBase)):
+        kind = transformers.AutoTokenizer  # a checkpoint may name anything
     quiet()
     try:
-        slow = kind.from_pretrained(source, local_files_only=True)
+        slow = kind.from_pretrained(source, local_files_only=True, trust_remote_code=False)
         tokenizer = Tokenizer.from_str(slow.backend_tokenizer.to_str())
     except Exception as error:  # every library below has errors of its own
         raise SourceUnavailable(f"The tokenizer in {source} cannot be read: {error}") from error

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from builders.checkpoint import FROM_FILES
 from builders.diffusion.parts import Part
 from builders.diffusion.pipeline import Pipeline, class_of
 
@@ -45,7 +46,7 @@ def load_component(pipeline: Pipeline, component: str) -> Any:
     more: dict[str, Any] = {"dtype": torch.float32}
     if (variant := variant_of(where)) is not None:
         more["variant"] = variant
-    model = kind.from_pretrained(where, local_files_only=True, use_safetensors=True, **more)
+    model = kind.from_pretrained(where, **FROM_FILES, **more)
     return model.float().eval()
 
 

@@ -27,6 +27,9 @@ DENOISERS: dict[Family, tuple[str, str]] = {
 }
 """Folder and class of what removes the noise."""
 
+LIBRARIES = ("diffusers", "transformers")
+"""Where the classes of components come from."""
+
 TEXT_ENCODERS = ("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel")
 
 TEXT_ENCODER_FOLDERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
@@ -158,6 +161,12 @@ def check_index(index: dict[str, Any]) -> Family:
             raise UnsupportedModel(
                 f"The {component} of this pipeline is {class_of(index, component)}; what can be built: "
                 f"{', '.join(classes)}."
+            )
+    for component in (*wanted, "tokenizer", *(f"{kind}_{n}" for kind in ("text_encoder", "tokenizer") for n in (2, 3))):
+        if class_of(index, component) is not None and index[component][0] not in LIBRARIES:
+            raise UnsupportedModel(
+                f"The {component} of this pipeline is of {index[component][0]!r}, which is not diffusers or "
+                "transformers: code that comes with a checkpoint is not run."
             )
     for component in ("text_encoder_2", "text_encoder_3"):
         if class_of(index, component) not in (None, *TEXT_ENCODERS):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from builders.checkpoint import FROM_FILES
 from builders.diffusion.loop import Drawn, Engines, Wanted, draw, session
 from builders.diffusion.parts import Part, examples
 from builders.diffusion.pipeline import Pipeline, class_of, t5_tokens
@@ -168,7 +169,7 @@ def draw_by_diffusers(pipeline: Pipeline, wanted: Wanted) -> Drawn:
     listed = [name for name, entry in pipeline.index.items() if isinstance(entry, list)]
     without = {name: None for name in listed if name in OTHERS or class_of(pipeline.index, name) is None}
     kind = getattr(diffusers, pipeline.class_name)
-    built = kind.from_pretrained(pipeline.folder, local_files_only=True, **networks, **without)
+    built = kind.from_pretrained(pipeline.folder, **FROM_FILES, **networks, **without)
     built.set_progress_bar_config(disable=True)
     arguments: dict[str, Any] = {"num_images_per_prompt": wanted.images, "num_inference_steps": wanted.steps}
     if wanted.negative_prompt is not None:

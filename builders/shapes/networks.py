@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from builders.checkpoint import FROM_FILES
 from builders.shapes.drawing import SIZE
 from builders.shapes.tokenizer import LENGTH, make_tokenizer
 
@@ -157,6 +158,6 @@ def load(folder: Path = WEIGHTS) -> Any:
     """The pipeline of a folder in float32, without a progress bar. Raises OSError if there is none."""
     from diffusers import StableDiffusionPipeline
 
-    pipeline = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32)
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32, **FROM_FILES)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

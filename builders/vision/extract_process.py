@@ -13,6 +13,7 @@ from typing import Any
 # `-I` keeps our folders off `sys.path`.
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
+from builders.checkpoint import FROM_FILES
 from builders.export_process import die_with
 
 OPSET = 17
@@ -30,7 +31,7 @@ def main() -> None:
     logging.disable_progress_bar()
     print("Reading the checkpoint", flush=True)  # noqa: T201
     model = AutoModelForImageTextToText.from_pretrained(
-        request["input"], dtype=torch.float32, local_files_only=True, attn_implementation="eager"
+        request["input"], dtype=torch.float32, attn_implementation="eager", **FROM_FILES
     ).eval()
     engine = Path(request["engine"])
     with torch.inference_mode():

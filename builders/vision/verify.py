@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from builders.checkpoint import Checkpoint
+from builders.checkpoint import FROM_FILES, Checkpoint
 from builders.errors import MissingTools, SourceUnavailable
 from builders.onnx_decoder import OnnxDecoder
 from builders.progress import Progress
@@ -79,7 +79,7 @@ def _source(folder: Path, prompts: Sequence[tuple[list[int], Tiles]]) -> list[tu
         raise MissingTools(error.name) from error
 
     logging.disable_progress_bar()
-    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, **FROM_FILES).eval()
     answers = []
     with torch.inference_mode():
         for prompt, tiles in prompts:

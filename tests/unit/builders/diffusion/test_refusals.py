@@ -34,6 +34,12 @@ def change(file: Path, **values: Any) -> None:
             {"scheduler": ["diffusers", "HeunDiscreteScheduler"]},
             "scheduler.* is HeunDiscr.*DDIM",
         ),
+        (
+            "model_index.json",
+            {"scheduler": ["evil", "DDIMScheduler"]},
+            "scheduler .* is of 'evil'.* code .* is not run",
+        ),
+        ("model_index.json", {"tokenizer": ["evil", "CLIPTokenizer"]}, "tokenizer .* is of 'evil'"),
         ("unet/config.json", {"in_channels": 9}, "takes 9 channels where the VAE has 4"),
         ("unet/config.json", {"addition_embed_type": "image"}, "of the kind 'image'"),
         ("unet/config.json", {"encoder_hid_dim_type": "text_proj"}, "encoder_hid_dim_type"),
