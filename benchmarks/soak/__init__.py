@@ -4,7 +4,7 @@ Chats, embeddings, pictures, edits and tasks of several callers, streamed and wh
 drawn by lot, sent in halves, wrong in every dialect, and more often than a caller may. Every answer must be the one
 that the same request had alone; every refusal must say why; in the end nothing is under way, and neither memory nor
 files, threads or processes have grown. Then as many requests at once as one caller may have open; with `faults`, Triton
-is killed under load and comes back.
+is killed under load and comes back. With `attacked`, attackers are among the callers: no honest request may be lost.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import aiohttp
 
-from benchmarks.soak import crowd, held, kinds, outage, report, wrong
+from benchmarks.soak import attack_report, attackers, crowd, held, kinds, outage, report, wrong
 from benchmarks.soak.asking import Client
 from benchmarks.soak.load import Load, Tally
 from benchmarks.soak.service import Service, service
@@ -28,18 +28,27 @@ WARM = 60.0
 (threads, arenas, compiled grammars, pages of rows and kept prompts) is no growth."""
 
 
-def run(repository: Path, model: str, minutes: float = MINUTES, *, faults: bool = False, seed: int = 17) -> list[Table]:
+def run(
+    repository: Path,
+    model: str,
+    minutes: float = MINUTES,
+    *,
+    faults: bool = False,
+    attacked: bool = False,
+    seed: int = 17,
+) -> list[Table]:
     """Run it on the default models of `repository`; `model` is the folder of the one that chats.
 
     What was wrong is in the tables' bars: all of them are met where nothing was.
     """
     words = [text for _, text in whole_words(repository / model / "1" / "tokenizer.json")]
     load = Load(kinds.make(words, random.Random(seed)), wrong.make(), random.Random(seed))
-    with service(repository) as running:
-        return asyncio.run(_soak(running, load, 60 * minutes, faults=faults))
+    with service(repository, attacked=attacked) as running:
+        return asyncio.run(_soak(running, load, 60 * minutes, faults=faults, seed=seed if attacked else None))
 
 
-async def _soak(running: Service, load: Load, seconds: float, *, faults: bool) -> list[Table]:
+async def _soak(running: Service, load: Load, seconds: float, *, faults: bool, seed: int | None) -> list[Table]:
+    """`seed` is that of the attackers; None: there are none."""
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=300)) as session:
         await load.listen(Client(session, running.gateway.url))
     warm = [await load.touch(running.gateway.url), await load.run(running.gateway.url, WARM)]
@@ -47,13 +56,21 @@ async def _soak(running: Service, load: Load, seconds: float, *, faults: bool) -
     before, _ = await held.rest(running, since)
     seen: list[held.Held] = []
     watching = asyncio.create_task(held.watch(running, seen, time.perf_counter()))
+    attacking = None
+    if seed is not None:
+        attacking = asyncio.create_task(attackers.beside(running.gateway.port, seconds, seed))
     tally = await load.run(running.gateway.url, seconds)
     watching.cancel()
     await asyncio.gather(watching, return_exceptions=True)
+    attacked = await attacking if attacking else None
     after, left = await held.rest(running, since)
+    quiet = warm[-1]
     for earlier in warm:
         _remember(tally, earlier)
     tables = [report.requests(tally, seconds), report.over_time(seen), report.at_rest(before, after, left)]
+    if attacked:
+        tables[1:] = map(attack_report.without_growth, tables[1:])
+        tables += [attack_report.beside(quiet, tally), attack_report.attacks(attacked, before, after, seen)]
     crowds = [await crowd.ask_all(running, what) for what in ("chats", "embeddings")]
     tables.append(report.crowds(crowds, [text for each in crowds for text in crowd.sentences(each)]))
     if faults:

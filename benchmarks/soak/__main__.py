@@ -18,6 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--minutes", type=float, default=soak.MINUTES, help="of load (%(default)s); three or four more in all"
     )
     parser.add_argument("--faults", action="store_true", help="kill Triton under load, too, and let it come back")
+    parser.add_argument("--attack", action="store_true", help="let attackers be among the callers (tests/attack)")
     parser.add_argument("--seed", type=int, default=17, help="of what is asked (%(default)s)")
     parser.add_argument("--results", type=Path, default=Path(__file__).parents[1] / "results", help="folder")
     parser.add_argument("--repository", type=Path, default=Path("model_repository"), help="the model repository")
@@ -27,9 +28,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     began, now = time.monotonic(), datetime.now(UTC)
     under = Conditions(f"{now:%Y-%m-%d %H:%M} UTC", machine(), versions(), None, False)
-    tables = soak.run(asked.repository, CHAT, asked.minutes, faults=asked.faults, seed=asked.seed)
+    tables = soak.run(
+        asked.repository, CHAT, asked.minutes, faults=asked.faults, attacked=asked.attack, seed=asked.seed
+    )
     asked.results.mkdir(parents=True, exist_ok=True)
-    print(write(asked.results, "soak", tables, under, time.monotonic() - began), flush=True)
+    name = "soak-attack" if asked.attack else "soak"
+    print(write(asked.results, name, tables, under, time.monotonic() - began), flush=True)
     missed = [bar for table in tables for bar in table.bars if not bar.met]
     for bar in missed:
         print(f"Wrong: {bar.name}: {bar.found:.{bar.digits}f}{bar.unit}", file=sys.stderr)

@@ -11,7 +11,8 @@ from unittest import mock
 
 import psutil
 
-from benchmarks.soak.kinds import IMAGE, STRETCHED
+from benchmarks.soak import attackers
+from benchmarks.soak.kinds import CHAT, EMBEDDING, IMAGE, STRETCHED
 from benchmarks.soak.wrong import LARGEST
 from gateway.rates import of_key
 from tritonic.embedded import EmbeddedTriton
@@ -54,13 +55,27 @@ def _family(pid: int) -> list[psutil.Process]:
     return [first, *first.children(recursive=True)]
 
 
+def environment(*, attacked: bool) -> dict[str, str]:
+    """The settings of the gateway: where attackers are among the callers, they have a key and models that they name."""
+    if not attacked:
+        return ENVIRONMENT
+    models = {"chat": CHAT, "embedding": EMBEDDING}
+    named = ",".join(f"{name}={models[what]}" for name, what in attackers.ALIASES.items())
+    return {
+        **ENVIRONMENT,
+        **attackers.ENVIRONMENT,
+        "TRITONIC_API_KEYS": f"{ENVIRONMENT['TRITONIC_API_KEYS']},{attackers.ATTACKER}",
+        "TRITONIC_MODEL_ALIASES": f"{ENVIRONMENT['TRITONIC_MODEL_ALIASES']},{named}",
+    }
+
+
 @contextlib.contextmanager
-def service(repository: Path) -> Iterator[Service]:
+def service(repository: Path, *, attacked: bool = False) -> Iterator[Service]:
     """Serve the models of `repository`."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tritonic-soak-")))
         triton = stack.enter_context(EmbeddedTriton(repository))
-        stack.enter_context(mock.patch.dict(os.environ, ENVIRONMENT))
+        stack.enter_context(mock.patch.dict(os.environ, environment(attacked=attacked)))
         triton.share_secret()
         front = GatewayProcess("127.0.0.1", free_ports(1)[0], triton.grpc_url, folder / "gateway.log")
         front.start()

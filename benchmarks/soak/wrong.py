@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.soak.kinds import CHAT, EMBEDDING, IMAGE, drawing, multipart
 
-LARGEST = 1024 * 1024
+LARGEST = 4 * 1024 * 1024
 """Bytes of a body that the gateway takes during the soak."""
 _JSON = "application/json"
 

@@ -19,7 +19,7 @@ def many(piece: bytes, size: int = SIZE) -> bytes:
 
 def chat(fields: bytes, messages: bytes = b"[" + _USER + b"]") -> bytes:
     """A body for a chat."""
-    return b'{"model":"hello","messages":' + messages + (b"," + fields if fields else b"") + b"}"
+    return b'{"model":"hello","max_tokens":1,"messages":' + messages + (b"," + fields if fields else b"") + b"}"
 
 
 def posted(path: str, body: Callable[[], bytes], times: int = 1) -> Attack:
@@ -44,7 +44,7 @@ def _turns(piece: bytes) -> Callable[[], bytes]:
 
 
 def _prompt(value: Callable[[], bytes]) -> Callable[[], bytes]:
-    return lambda: b'{"model":"hello","prompt":' + value() + b"}"
+    return lambda: b'{"model":"hello","max_tokens":1,"prompt":' + value() + b"}"
 
 
 def _input(value: Callable[[], bytes]) -> Callable[[], bytes]:

@@ -78,12 +78,15 @@ def _url(data: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
+_FIELDS: list[tuple[str, str | None, bytes]] = [
+    ("model", None, b"shapes"), ("prompt", None, b"x"), ("steps", None, b"1")]  # fmt: skip
+
+
 def edited(data: Callable[[], bytes], times: int = 1, files: int = 1) -> Attack:
     """Have it edited: so many of the picture in a form, and so many forms at once."""
 
     def attack(target: Target) -> None:
-        fields: list[tuple[str, str | None, bytes]] = [("model", None, b"shapes"), ("prompt", None, b"x")]
-        written = multipart([*fields, *[("image", "a", data())] * files])
+        written = multipart([*_FIELDS, *[("image", "a", data())] * files])
         target.at_once(times, lambda _: target.post(EDIT, written, content_type=_TYPE))
 
     return attack
@@ -104,7 +107,7 @@ def drawn_into(data: Callable[[], bytes], kind: str) -> Attack:
     """The same of a picture that is to be drawn into."""
 
     def attack(target: Target) -> None:
-        target.json(DRAW, {"model": "shapes", "prompt": "x", "image": _url(data(), kind)})
+        target.json(DRAW, {"model": "shapes", "prompt": "x", "steps": 1, "image": _url(data(), kind)})
 
     return attack
 

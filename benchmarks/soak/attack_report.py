@@ -1,0 +1,63 @@
+"""The tables of a soak with attackers among the callers."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
+
+from benchmarks.soak.attackers import AT_ONCE, Attacked
+from benchmarks.soak.held import Held, windows
+from benchmarks.soak.load import Tally
+from benchmarks.soak.report import FEW
+from benchmarks.tables import Bar, Column, Table, Value
+from benchmarks.timings import percentile
+
+KEPT = 64.0
+"""Megabytes that the gateway may hold more at rest than before it was attacked."""
+MORE = 256.0
+"""The same of the median under attack, over what it held at rest before."""
+
+
+def beside(quiet: Tally, under: Tally) -> Table:
+    """What honest callers saw without attackers and with them: seconds, and how many times as long."""
+    columns = (
+        Column("request"), Column("answered without"), Column("answered with"),
+        Column("p50 without", "s", 3), Column("p50 with", "s", 3),
+        Column("p99 without", "s", 3), Column("p99 with", "s", 3), Column("p50 with ÷ without", digits=2),
+    )  # fmt: skip
+    rows: list[tuple[Value, ...]] = []
+    for name in sorted({*quiet.seconds, *under.seconds}):
+        rows.append(_row(name, quiet.seconds.get(name, []), under.seconds.get(name, [])))
+    rows.append(_row("all, as multiples of what each took alone", quiet.slowness, under.slowness))
+    return Table("Honest callers without and with attackers", columns, rows)
+
+
+def _row(name: str, quiet: Sequence[tuple[float, float]], under: Sequence[tuple[float, float]]) -> tuple[Value, ...]:
+    before, beside = [taken for _, taken in quiet], [taken for _, taken in under]
+    shown = [percentile(each, share) if each else None for share in (0.5, 0.99) for each in (before, beside)]
+    ratio = statistics.median(beside) / statistics.median(before) if min(len(before), len(beside)) >= FEW else None
+    return (name, len(before), len(beside), *shown, ratio)
+
+
+def without_growth(table: Table) -> Table:
+    """A table of what was held, without the bars that attacks miss by their nature: what large bodies leave in the
+    gateway's memory is held to bars of its own, and its readers and connections come and go."""
+    kept = tuple(bar for bar in table.bars if "gateway" not in bar.name and "processes" not in bar.name)
+    return replace(table, bars=kept)
+
+
+def attacks(attacked: Attacked, before: Held, after: Held, seen: Sequence[Held]) -> Table:
+    """What became of the attacks, and what the gateway held beside them."""
+    rows: list[tuple[Value, ...]] = [
+        ("attacks", sum(attacked.tried.values())),
+        ("kinds of them", len(attacked.tried)),
+        ("megabytes sent", round(attacked.megabytes)),
+        *((f"answered {status}", number) for status, number in sorted(attacked.statuses.items())),
+    ]
+    under = max((held.gateway for held in windows(seen)), default=before.gateway)
+    bars = (
+        Bar("attacks that went otherwise than they must", float(len(attacked.wrong)), 0.0, "at most", digits=0),
+        Bar("memory of the gateway under attack", under - before.gateway, MORE, "at most", " MB", 0),
+        Bar("memory of the gateway at rest afterwards", after.gateway - before.gateway, KEPT, "at most", " MB", 0),
+    )  # fmt: skip
+    said = f"{AT_ONCE} attackers at a time; status 0: the connection was closed without an answer."
+    return Table("Attacks", (Column(""), Column("found")), rows, (said, *attacked.wrong[:20]), bars=bars)

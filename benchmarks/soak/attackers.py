@@ -1,0 +1,132 @@
+"""Attackers among the callers of a soak: the attacks of `tests.attack`, again and again at a bounded pace.
+
+They run in a process of their own, so that what they compute does not slow honest clients down:
+`python -m benchmarks.soak.attackers PORT SECONDS SEED` writes what became of them as JSON.
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tests.attack.kinds import ALL
+from tests.attack.kinds.kind import Kind, Target
+from tests.attack.serving import ATTACKER as ATTACKER
+from tests.attack.serving import SOON
+
+AT_ONCE, PAUSE = 3, 0.5
+"""Attacks that go on beside one another, and the seconds after each."""
+ENVIRONMENT = {
+    **{name: SOON[name] for name in ("TRITONIC_HEAD_TIMEOUT", "TRITONIC_BODY_TIMEOUT", "TRITONIC_MEDIA_TIMEOUT")},
+    "TRITONIC_MEDIA_ALLOWED_HOSTS": SOON["TRITONIC_MEDIA_ALLOWED_HOSTS"],
+}
+"""What the gateway is set to beside what a soak sets: so that attacks end in time, and reach servers of their own."""
+ALIASES = {"hello": "chat", "slow": "chat", "vectors": "embedding"}
+"""The models that attacks name, by which of the default models stands for them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """The gateway as attacks know it: where it is, and the header that bears a key."""
+
+    address: tuple[str, int]
+
+    def header(self, key: str) -> dict[str, str]:
+        """The header with a key."""
+        return {"Authorization": f"Bearer {key}"}
+
+
+@dataclass(slots=True)
+class Attacked:
+    """What became of the attacks."""
+
+    tried: Counter[str] = field(default_factory=Counter)
+    statuses: Counter[str] = field(default_factory=Counter)
+    megabytes: float = 0.0
+    wrong: list[str] = field(default_factory=list)
+    """Attacks that were answered otherwise than they must be."""
+
+    def written(self) -> str:
+        """As JSON, which `read` reads."""
+        counted = {"tried": dict(self.tried), "statuses": dict(self.statuses)}
+        return json.dumps({**counted, "megabytes": self.megabytes, "wrong": self.wrong})
+
+
+def chosen() -> list[Kind]:
+    """The attacks of a soak: those that need no other set-up than keys."""
+    return [kind for kind in ALL if kind.setup == "keys"]
+
+
+def attack(address: tuple[str, int], seconds: float, seed: int, kinds: Sequence[Kind] | None = None) -> Attacked:
+    """Attack for so long. An attack that has begun is brought to its end."""
+    attacked, lock = Attacked(), threading.Lock()
+    deadline = time.monotonic() + seconds
+
+    def one_after_another(chance: random.Random) -> None:
+        while time.monotonic() < deadline:
+            kind = chance.choice(kinds or chosen())
+            target = Target(Reached(address))  # type: ignore[arg-type]  # attacks use no more of it
+            said = ""
+            try:
+                kind.attack(target)
+            except (AssertionError, OSError) as error:
+                said = f"{type(error).__name__}: {error}"
+            unexpected = {status: n for status, n in target.statuses.items() if status not in kind.statuses}
+            with lock:
+                attacked.tried[kind.name] += 1
+                attacked.statuses.update({str(status): n for status, n in target.statuses.items()})
+                attacked.megabytes += target.sent / 2**20
+                if said or unexpected:
+                    attacked.wrong.append(f"{kind.name}: {said or unexpected} {target.said[:1]}"[:400])
+            time.sleep(PAUSE)
+
+    threads = [threading.Thread(target=one_after_another, args=(random.Random(seed + n),)) for n in range(AT_ONCE)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return attacked
+
+
+async def beside(port: int, seconds: float, seed: int) -> Attacked:
+    """Attack from another process. Raises `RuntimeError` with its last words where it fails."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "benchmarks.soak.attackers", str(port), str(seconds), str(seed)),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        out, error = await process.communicate()
+    except asyncio.CancelledError:
+        process.kill()
+        await process.wait()
+        raise
+    if process.returncode:
+        raise RuntimeError(f"the attackers failed: {error.decode(errors='replace')[-1000:]}")
+    return read(out)
+
+
+def read(written: bytes) -> Attacked:
+    """What another process wrote."""
+    told = json.loads(written)
+    return Attacked(Counter(told["tried"]), Counter(told["statuses"]), told["megabytes"], told["wrong"])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Attack a gateway on this machine that knows the key of attackers."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.soak.attackers", description=__doc__)
+    parser.add_argument("port", type=int)
+    parser.add_argument("seconds", type=float)
+    parser.add_argument("seed", type=int)
+    asked = parser.parse_args(arguments)
+    print(attack(("127.0.0.1", asked.port), asked.seconds, asked.seed).written())
+
+
+if __name__ == "__main__":
+    main()
