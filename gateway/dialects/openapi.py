@@ -1,12 +1,15 @@
 """The application whose OpenAPI document says what is true of it, not what FastAPI would assume."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from fastapi import APIRouter, FastAPI
+import orjson
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
+from starlette.responses import Response
 
 from gateway.settings import Settings
 
@@ -19,15 +22,26 @@ class DocumentedAPI(FastAPI):
     def __init__(self, settings: Settings, events: Sequence[type[BaseModel]], **options: Any) -> None:
         """`events` are the models that only streams have; responses refer to them by name."""
         super().__init__(**options)
+        self.router.routes = [route for route in self.router.routes if getattr(route, "path", "") != self.openapi_url]
+        self.add_route(str(self.openapi_url), self._document, include_in_schema=False)
         self._settings = settings
         self._events = events
         self._documented: list[APIRoute] = []
+        self._written: bytes | None = None
+        self._writing = asyncio.Lock()
 
     def include_router(self, router: APIRouter, **options: Any) -> None:
         """Add the routes of `router`."""
         routes = [route for route in router.routes if isinstance(route, APIRoute)]
         self._documented += [route for route in routes if route.include_in_schema]
         super().include_router(router, **options)
+
+    async def _document(self, request: Request) -> Response:
+        """Hand the document out. To make it takes too long for the event loop, and whoever asks may be a stranger."""
+        async with self._writing:
+            if self._written is None:
+                self._written = await asyncio.to_thread(lambda: orjson.dumps(self.openapi()))
+        return Response(self._written, media_type="application/json")
 
     def openapi(self) -> dict[str, Any]:
         """Return the document. It is made once."""

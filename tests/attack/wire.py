@@ -12,6 +12,8 @@ GONE = 0
 """Stands for the status of an answer that did not come: the connection was closed."""
 HANGS = -1
 """The same: neither an answer nor an end of the connection came in time."""
+ENDLESS = 128 * 2**20
+"""Bytes that nobody takes of one request."""
 _PIECE = 64 * 1024
 
 
@@ -39,6 +41,21 @@ def send(connection: socket.socket, data: bytes) -> int:
             if readable or not writable:
                 break
             sent += connection.send(view[sent : sent + _PIECE])
+    except OSError:
+        pass
+    return sent
+
+
+def poured(connection: socket.socket, piece: bytes) -> int:
+    """Send the same until the other side takes no more, closes, or has taken `ENDLESS` bytes. Returns how many went.
+
+    A server may go on reading for a moment after it has refused, or its refusal is lost with the connection.
+    """
+    sent, deadline = 0, time.monotonic() + 6
+    connection.settimeout(1)
+    try:
+        while sent < ENDLESS and time.monotonic() < deadline:
+            sent += connection.send(piece)
     except OSError:
         pass
     return sent

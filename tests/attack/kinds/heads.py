@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from tests.attack.kinds.kind import REFUSED, Attack, Kind, Target
-from tests.attack.wire import GONE, answer, connect, ended, head, received
+from tests.attack.wire import ENDLESS, GONE, answer, connect, ended, head, poured, received
 
 _HIDDEN = b"GET /hidden-request HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 _STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
@@ -162,21 +162,16 @@ def forwarded(target: Target) -> None:
             assert status in (200, 400, 403), f"{name}: {word[:20]} is answered {status}"
 
 
-def much(begin: bytes, piece: Callable[[], bytes], most: int = 4 * 2**20) -> Attack:
+def much(begin: bytes, piece: Callable[[], bytes]) -> Attack:
     """Send a head that does not end: it must be refused, or the connection closed."""
 
     def attack(target: Target) -> None:
         with connect(target.served.address, timeout=1) as connection:
-            sent, written = 0, piece()
-            try:
-                connection.sendall(begin)
-                while sent < most:
-                    sent += connection.send(written)
-            except OSError:
-                pass
+            connection.sendall(begin)
+            sent = poured(connection, piece())
             target.sent += sent
+            assert sent < ENDLESS, f"{sent / 2**20:.0f} MB of a head were taken, and there was no end"
             assert ended(connection, 3), f"the connection is open after a head of {sent} bytes"
-            assert sent < most, f"a head of {sent} bytes was taken"
 
     return attack
 
