@@ -14,5 +14,7 @@ CASES += [pytest.param(kind, 2, id=f"{kind.name}, two workers") for kind in ALL 
 @pytest.mark.parametrize(("kind", "workers"), CASES)
 def test_attack(gateways: Gateways, tried: list[Tried], kind: Kind, workers: int) -> None:
     found = try_kind(gateways, kind, workers)
+    if found.doubtful():
+        found = try_kind(gateways, kind, workers)
     tried.append(found)
     assert not found.wrong()

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from tests.attack.kinds.kind import Kind, Target
-from tests.attack.measuring import FREEZE, KEPT, PEAK, Cost, Watch
+from tests.attack.measuring import FREEZE, FREEZE_SEEN, KEPT, PEAK, Cost, Watch
 from tests.attack.neighbour import Neighbour, percentile
 from tests.attack.serving import Gateways
 from tests.attack.wire import GONE, HANGS
@@ -31,6 +31,10 @@ class Tried:
     failures: list[str] = field(default_factory=list)
     """Of the honest caller's requests, and what the attack itself found wrong."""
 
+    def doubtful(self) -> bool:
+        """Whether all that is wrong is a hold little longer than it may be: on a busy machine, caches are cold."""
+        return len(self.wrong()) == 1 and self.cost.held == 1 and self.cost.freeze < 2.5 * FREEZE
+
     def wrong(self) -> list[str]:
         """What is wrong with it, in sentences."""
         said = list(self.failures[:5])
@@ -42,7 +46,7 @@ class Tried:
             said.append(f"processes {self.cost.died} of the gateway ended")
         if self.cost.held:
             said.append(f"the event loop was held for more than {FREEZE:g} s {self.cost.held} times")
-        if self.cost.held is None and self.cost.freeze > FREEZE:
+        if self.cost.freeze > (FREEZE if self.cost.held is None else FREEZE_SEEN):
             said.append(f"the event loop was held for {self.cost.freeze:.2f} s")
         if self.cost.peak > PEAK:
             said.append(f"{self.cost.peak:.0f} MB were taken")
@@ -58,6 +62,8 @@ def try_kind(gateways: Gateways, kind: Kind, workers: int) -> Tried:
     """Attack, and measure."""
     served = gateways.get(kind.setup, workers)
     target = Target(served)
+    if kind.prepare:
+        kind.prepare()
     failures: list[str] = []
     with Watch(served) as watch, Neighbour(served, kind.beside) as neighbour:
         began = time.perf_counter()

@@ -126,4 +126,26 @@ KINDS = [
     Kind(f"JSON: {name}", posted(path, body), ANSWERED, costly=name in _COSTLY)
     for name, (path, body) in (_VALUES | _LONG).items()
 ]
+LARGEST = 31 * 2**20
+"""Bytes of a body that is just taken."""
+
+
+def _largest(name: str, body: Callable[[], bytes], path: str = CHAT) -> Kind:
+    return Kind(f"JSON: 31 MB of {name}", posted(path, body), ANSWERED, costly=name == "empty lists")
+
+
+KINDS += [
+    _largest("empty lists", lambda: chat(b"", many(b"[]", LARGEST))),
+    _largest("tool calls", lambda: chat(
+        b"", many(b'{"role":"assistant","tool_calls":[' + b",".join([_CALL] * 128) + b"]}", LARGEST))),
+    _largest("parts", lambda: chat(
+        b"", many(b'{"role":"user","content":[' + b",".join([_PART] * 200) + b"]}", LARGEST))),
+    _largest("tools", lambda: chat(b'"tools":' + many(_TOOL, LARGEST))),
+    _largest("token ids", lambda: b'{"model":"hello","prompt":' + many(b"1", LARGEST) + b"}", COMPLETE),
+    _largest("one text", lambda: chat(
+        b"", b'[{"role":"user","content":"' + b"word " * (LARGEST // 5) + b'"}]')),
+    _largest("escapes", lambda: chat(b"", b'[{"role":"user","content":"' + b"\\u00e9" * (LARGEST // 6) + b'"}]')),
+    _largest("spaces", lambda: chat(b'"x":[' + b" " * LARGEST + b"]")),
+    _largest("a wrong beginning", lambda: b"x" + b" " * LARGEST),
+]  # fmt: skip
 KINDS.append(Kind("JSON: eight bodies of many values at once", posted(CHAT, _turns(b"[]"), 8), ANSWERED, costly=True))

@@ -148,6 +148,20 @@ def slow_body(target: Target) -> None:
     trickling(begun + b'{"x":"', b"aaaa")(target)
 
 
+def streams(target: Target) -> None:
+    """Hold as many streams open as there may be connections: others still have their place."""
+    request = head("POST", "/v1/chat/completions", {**target.key(), "Content-Type": "application/json"}, len(_CHAT))
+    with ExitStack() as stack:
+        for _ in range(CROWD // 2):
+            try:
+                connection = stack.enter_context(target.connect(timeout=1))
+                connection.sendall(request + _CHAT)
+                target.sent += len(request + _CHAT)
+            except OSError:
+                continue
+        time.sleep(1.0)
+
+
 def unread_chats(target: Target) -> None:
     """Ask for chats on one connection, with a key, and read none of their answers."""
     body = _CHAT.replace(b"silent", b"hello")
@@ -167,6 +181,7 @@ KINDS = [
     Kind("connections: half a head up to the limit of files", crowd(_BEGUN), setup="few files"),
     Kind("connections: idle after an answer, up to the limit", crowd(_LIVE), setup="few files"),
     Kind("connections: bodies that never come, up to the limit", crowd(_UNKNOWN[:-2]), setup="few files"),
+    Kind("connections: open streams up to the limit", streams, setup="few files"),
     Kind("connections: slow heads", trickling(_BEGUN, b"a"), _REFUSED),
     Kind("connections: slow header lines", trickling(_BEGUN, b"a\r\nX: "), _REFUSED),
     Kind("connections: slow bodies", slow_body, (*_REFUSED, 408)),

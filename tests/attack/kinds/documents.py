@@ -4,11 +4,17 @@ import base64
 import io
 import zipfile
 from collections.abc import Callable
+from functools import cache, partial
 
 from tests.attack.kinds.kind import REFUSED, Attack, Kind, Target
 from tests.attack.kinds.references import CHAT, file
 
 _WORD = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
+
+
+@cache
+def _prepared(data: Callable[[], bytes]) -> bytes:
+    return data()
 
 
 def packed(parts: dict[str, bytes]) -> bytes:
@@ -43,7 +49,7 @@ def sent(data: Callable[[], bytes], name: str = "a.docx", times: int = 1) -> Att
     """Chat about so many of it at once."""
 
     def attack(target: Target) -> None:
-        body = file(base64.b64encode(data()).decode(), name)
+        body = file(base64.b64encode(_prepared(data)).decode(), name)
         target.at_once(times, lambda _: target.json(CHAT, body, timeout=90))
 
     return attack
@@ -64,7 +70,9 @@ _DOCUMENTS: dict[str, tuple[Callable[[], bytes], str]] = {
 }
 _BESIDE = ("chat", "document")
 KINDS = [
-    *(Kind(f"documents: {name}", sent(data, file_name), (200, *REFUSED), beside=("chat",))
+    *(Kind(f"documents: {name}", sent(data, file_name), (200, *REFUSED), beside=("chat",),
+           prepare=partial(_prepared, data))
       for name, (data, file_name) in _DOCUMENTS.items()),
-    Kind("documents: six heavy ones at once", sent(_heavy, "a.html", 6), (200, *REFUSED), beside=_BESIDE, costly=True),
+    Kind("documents: six heavy ones at once", sent(_heavy, "a.html", 6), (200, *REFUSED), beside=_BESIDE, costly=True,
+         prepare=partial(_prepared, _heavy)),
 ]  # fmt: skip

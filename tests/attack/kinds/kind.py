@@ -90,3 +90,5 @@ class Kind:
     """What the honest caller asks meanwhile, of `tests.attack.neighbour.REQUESTS`."""
     costly: bool = False
     """Whether it is tried on two workers as well."""
+    prepare: Callable[[], object] | None = None
+    """Makes, before anything is measured, what takes long to make; what it returns is kept by whoever makes it."""

@@ -14,7 +14,6 @@ from tests.attack.wire import multipart
 
 EDIT, CHAT, DRAW = "/v1/images/edits", "/v1/chat/completions", "/v1/images/generations"
 _TYPE = "multipart/form-data; boundary=attack-7e57"
-_ANSWERED = (200, *REFUSED)
 
 
 def _segment(marker: int, data: bytes) -> bytes:
@@ -22,7 +21,7 @@ def _segment(marker: int, data: bytes) -> bytes:
 
 
 @cache
-def scans(count: int, side: int = 4096) -> bytes:
+def scans(count: int = 3000, side: int = 4096) -> bytes:
     """A progressive JPEG (ITU-T T.81, annex G) of one colour that is refined so many times: each scan is a few bytes,
     and a walk over all of the picture for the decoder."""
     frame = struct.pack(">BHHB", 8, side, side, 1) + bytes([1, 0x11, 0])
@@ -112,20 +111,37 @@ def drawn_into(data: Callable[[], bytes], kind: str) -> Attack:
     return attack
 
 
-_BESIDE = ("chat", "picture")
+def _webp() -> bytes:
+    return flat("WEBP")
+
+
+def _drawing() -> bytes:
+    return flat("WEBP", lossless=True)
+
+
+def _png() -> bytes:
+    return flat("PNG")
+
+
+def _line() -> bytes:
+    return flat("PNG", (49_000_000, 1))
+
+
+def _kind(name: str, data: Callable[[], bytes], attack: Attack, *, costly: bool = False) -> Kind:
+    return Kind(f"pictures: {name}", attack, (200, *REFUSED), beside=("chat", "picture"), costly=costly, prepare=data)
+
+
 KINDS = [
-    Kind("pictures: a JPEG of 3,000 scans", edited(lambda: scans(3000)), _ANSWERED, beside=_BESIDE, costly=True),
-    Kind("pictures: four of them at once", edited(lambda: scans(3000), 4), _ANSWERED, beside=_BESIDE, costly=True),
-    Kind("pictures: such a JPEG in a chat", shown(lambda: scans(3000), "jpeg"), _ANSWERED, beside=_BESIDE),
-    Kind("pictures: such a JPEG to draw into", drawn_into(lambda: scans(3000), "jpeg"), _ANSWERED, beside=_BESIDE),
-    Kind("pictures: 49 million pixels of WebP", edited(lambda: flat("WEBP")), _ANSWERED, beside=_BESIDE),
-    Kind("pictures: sixteen of them in one form", edited(lambda: flat("WEBP"), 1, 16), _ANSWERED, beside=_BESIDE,
-         costly=True),
-    Kind("pictures: sixteen of them in one chat", shown(lambda: flat("WEBP"), "webp", 16), _ANSWERED, beside=_BESIDE),
-    Kind("pictures: eight chats with four of them", shown(lambda: flat("WEBP", lossless=True), "webp", 4, 8), _ANSWERED,
-         beside=_BESIDE, costly=True),
-    Kind("pictures: 49 million pixels of PNG", edited(lambda: flat("PNG")), _ANSWERED, beside=_BESIDE),
-    Kind("pictures: a line of 49 million pixels", edited(lambda: flat("PNG", (49_000_000, 1))), _ANSWERED),
-    Kind("pictures: a PNG that goes on behind its end", edited(inflating), _ANSWERED, beside=_BESIDE),
-    Kind("pictures: a GIF of a thousand frames", edited(frames), _ANSWERED),
-]  # fmt: skip
+    _kind("a JPEG of 3,000 scans", scans, edited(scans), costly=True),
+    _kind("four of them at once", scans, edited(scans, 4), costly=True),
+    _kind("such a JPEG in a chat", scans, shown(scans, "jpeg")),
+    _kind("such a JPEG to draw into", scans, drawn_into(scans, "jpeg")),
+    _kind("49 million pixels of WebP", _webp, edited(_webp)),
+    _kind("sixteen of them in one form", _webp, edited(_webp, 1, 16), costly=True),
+    _kind("sixteen of them in one chat", _webp, shown(_webp, "webp", 16)),
+    _kind("four chats with four of them", _drawing, shown(_drawing, "webp", 4, 4), costly=True),
+    _kind("49 million pixels of PNG", _png, edited(_png)),
+    _kind("a line of 49 million pixels", _line, edited(_line)),
+    _kind("a PNG that goes on behind its end", inflating, edited(inflating)),
+    _kind("a GIF of a thousand frames", frames, edited(frames)),
+]
