@@ -97,7 +97,7 @@ def _write_tokenizer(source: Path, folder: Path, tokens: int) -> int:
     from tokenizers import Tokenizer
 
     config = read_json(source / "tokenizer_config.json")
-    kind = getattr(transformers, str(config.get("tokenizer_class")), None)
+    kind: Any = getattr(transformers, str(config.get("tokenizer_class")), None)
     if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedTokenizerBase)):
         kind = transformers.AutoTokenizer  # a checkpoint may name anything
     quiet()
