@@ -2,7 +2,8 @@
 
 A connection waits until it has sent a whole request, and again when that is answered. When there are as many
 connections as may be, the one that has waited longest gives way to the next, of the address that has most of them: so
-strangers who hold a thousand idle ones keep nobody out. Only where all of them are at work is the next one refused.
+strangers who hold a thousand idle ones keep nobody out. Only where all of them are at work is the next one refused; one
+address alone cannot have all of them at work.
 """
 
 import asyncio
@@ -20,6 +21,9 @@ HELD_BYTES = 64 * 1024 * 1024
 
 _PERIOD = 60.0
 """Seconds between two lines of the log."""
+_GREED = 4
+"""An address may have so many times as many requests open as there are connections without one, as a caller may of the
+places of a model (`gateway.admission`): four fifths, where it is alone."""
 _FEW = 256
 """Addresses among which the one with most connections is looked for; where there are more, each has few."""
 
@@ -41,6 +45,8 @@ class Connection(Protocol):
     """What is asked of a connection."""
 
     peer: "Peer"
+    begun: bool
+    """Whether a request of it is being read or answered."""
     due: float
     """When it is overdue, by the loop's clock; never, while it is at work."""
 
@@ -58,10 +64,12 @@ class Connection(Protocol):
 class Peer:
     """An address, and the connections from it."""
 
-    __slots__ = ("address", "count", "waiting")
+    __slots__ = ("address", "begun", "count", "waiting")
 
     def __init__(self, address: str) -> None:
         self.address = address
+        self.begun = 0
+        """Requests that are being read or answered."""
         self.count = 0
         self.waiting: dict[Connection, None] = {}
         """Those that have waited longest first."""
@@ -75,6 +83,7 @@ class Connections:
         self.held = 0
         """Bytes that wait in the gateway for the rest of their head, or for an answer before them."""
         self._all: set[Connection] = set()
+        self._begun = 0
         self._peers: dict[str, Peer] = {}
         self._waiting: dict[Connection, None] = {}
         self._counts: dict[str, int] = {}
@@ -110,14 +119,31 @@ class Connections:
         """Forget a connection."""
         if connection in self._all:
             self._all.remove(connection)
+            self._ends(connection)
             self.works(connection)
             peer = connection.peer
             peer.count -= 1
             if not peer.count and self._peers.get(peer.address) is peer:
                 del self._peers[peer.address]
 
+    def begins(self, connection: Connection) -> bool:
+        """Note that a request is begun with. Returns whether its address may have one more."""
+        if connection.peer.begun >= _GREED * (self.limits.connections - self._begun):
+            return False
+        connection.begun = True
+        connection.peer.begun += 1
+        self._begun += 1
+        return True
+
+    def _ends(self, connection: Connection) -> None:
+        if connection.begun:
+            connection.begun = False
+            connection.peer.begun -= 1
+            self._begun -= 1
+
     def waits(self, connection: Connection) -> None:
         """Note that a connection may give way from now on."""
+        self._ends(connection)
         if connection in self._all:
             self._waiting[connection] = connection.peer.waiting[connection] = None
 

@@ -6,6 +6,8 @@ and takes what this gateway must not: other versions of HTTP, codings of bodies 
 
 import re
 
+import httptools
+
 from gateway.dialects.vocabulary import errors as openai_errors
 from gateway.errors import GatewayError, InvalidRequest, Overloaded, RequestTimeout, RequestTooLarge
 
@@ -13,6 +15,8 @@ HEAD_BYTES = 64 * 1024
 """Longest head; also the longest trailers and frames of chunks that come with a body, see FRAME_BYTES."""
 TARGET_BYTES = 8 * 1024
 """Longest request target, path and query together."""
+BLANK_LINES = 16
+"""Empty lines before a request, which clients of old sent one of."""
 HEAD_FIELDS = 128
 """Header fields of one head: whoever looks for one of them looks at all."""
 FRAME_BYTES = 16
@@ -25,6 +29,25 @@ LINE = re.compile(rb"[A-Z][A-Z-]* ([!-~]+) HTTP/1\.([01])\r\n")
 """The request line: the target, and the minor version."""
 BARE_LF = re.compile(rb"(?<!\r)\n")
 UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
+
+
+def names(url: "httptools.parser.url_parser.URL", headers: list[tuple[bytes, bytes]]) -> bool:
+    """Whether the header `Host` names what the request line names too (RFC 9112, section 3.2.2)."""
+    host = b"[%b]" % url.host if b":" in url.host else url.host
+    authority = host if url.port is None else b"%b:%d" % (host, url.port)
+    return [value.lower() for name, value in headers if name == b"host"] == [authority.lower()]
+
+
+def to_end(tail: bytes, data: bytes, at: int, size: int) -> int:
+    """How many of `size` bytes from `at` on come before the next place where a chunked body may end.
+
+    `tail` are the last three bytes before them.
+    """
+    over = (tail + data[at : at + 3]).find(END)
+    if over >= 0:
+        return min(size, over + 4 - len(tail))
+    end = data.find(END, at, at + size)
+    return size if end < 0 else end + 4 - at
 
 
 def answer(status: bytes, error: GatewayError, *fields: bytes) -> bytes:
@@ -52,6 +75,11 @@ TOO_LARGE = answer(
     ),
 )
 TOO_SLOW = answer(b"408 Request Timeout", RequestTimeout("The request line and the headers did not arrive in time."))
+GREEDY = answer(
+    b"503 Service Unavailable",
+    Overloaded("This address has as many requests open as it may; the connections that are left are for others."),
+    b"retry-after: 1",
+)
 FULL = answer(
     b"503 Service Unavailable", Overloaded("The gateway has no connection left; try again."), b"retry-after: 1"
 )

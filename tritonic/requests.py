@@ -7,7 +7,7 @@ held, up to a limit at which reading stops; the next one is begun when the answe
 
 import asyncio
 import urllib.parse
-from typing import Any
+from typing import Any, cast
 
 import httptools
 from uvicorn.config import Config
@@ -16,7 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from tritonic import heads
-from tritonic.connections import HELD_BYTES, Connections, Peer
+from tritonic.connections import HELD_BYTES, Connection, Connections, Peer
 from tritonic.exchange import Exchange, Flow
 
 _AHEAD = heads.HEAD_BYTES
@@ -29,6 +29,7 @@ _NEGLIGIBLE = 4096
 """Bytes that each connection may hold, however much all of them do."""
 _FRAMING = frozenset({b"content-length", b"transfer-encoding", b"expect"})
 _NEVER = float("inf")
+_WHY = {heads.TOO_LARGE: "too_large", heads.GREEDY: "greedy"}
 
 
 class RequestReader(HttpToolsProtocol):
@@ -48,6 +49,7 @@ class RequestReader(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.peer: Peer
+        self.begun = False
         self.due = _NEVER
         self._connections = connections
         self._held = b""
@@ -57,6 +59,8 @@ class RequestReader(HttpToolsProtocol):
         """What of it the table of connections knows."""
         self._sought = 0
         """Bytes of an unfinished head in which there is no end."""
+        self._blank = 0
+        """Empty lines before the next request."""
         self._framing: dict[bytes, bytes] = {}
         self._within_body = self._headed = self._keeps = False
         self._left: int | None = None
@@ -130,6 +134,10 @@ class RequestReader(HttpToolsProtocol):
         held, at = self._held, self._at
         while held.startswith(b"\r\n", at):
             at += 2  # some clients send one too many (RFC 9112, section 2.2)
+            self._blank += 1
+            if self._blank > heads.BLANK_LINES:
+                self._refuse(heads.MALFORMED, "malformed")
+                return False
         self._at = at
         if at == len(held) or (held[at] == 13 and at + 1 == len(held)):
             return False
@@ -148,10 +156,10 @@ class RequestReader(HttpToolsProtocol):
                 self._refuse(heads.MALFORMED, "malformed")
             self._sought = size
             return False
-        self._at, self._sought = end + 4, 0
+        self._at, self._sought, self._blank = end + 4, 0, 0
         refusal = self._parse(held if size == len(held) else held[at : end + 4])
         if refusal:
-            self._refuse(refusal, "too_large" if refusal is heads.TOO_LARGE else "malformed")
+            self._refuse(refusal, _WHY.get(refusal, "malformed"))
         return not refusal
 
     def _parse(self, head: bytes) -> bytes | None:
@@ -179,16 +187,12 @@ class RequestReader(HttpToolsProtocol):
         coding = self._framing.get(b"transfer-encoding")
         if coding is not None and (coding.strip().lower() != b"chunked" or line[2] == b"0"):
             return heads.CODING
-        if url.host is not None and not self._names(url):
+        if url.host is not None and not heads.names(url, self.headers):
             return heads.TARGET
+        if not self._connections.begins(cast(Connection, self)):
+            return heads.GREEDY
         self._begin(url, "1." + line[2].decode())
         return None
-
-    def _names(self, url: "httptools.parser.url_parser.URL") -> bool:
-        """Whether the header `Host` names what the request line names too (RFC 9112, section 3.2.2)."""
-        host = b"[%b]" % url.host if b":" in url.host else url.host
-        authority = host if url.port is None else b"%b:%d" % (host, url.port)
-        return [value.lower() for name, value in self.headers if name == b"host"] == [authority.lower()]
 
     def _begin(self, url: "httptools.parser.url_parser.URL", version: str) -> None:
         """Let the application answer."""
@@ -231,7 +235,7 @@ class RequestReader(HttpToolsProtocol):
             size = min(size, self._left)
             self._left -= size
         else:
-            size = self._to_end(at, size)
+            size = heads.to_end(self._tail, held, at, size)
             self._tail = (self._tail + held[max(at, at + size - 3) : at + size])[-3:]
         self._at += size
         try:
@@ -243,14 +247,6 @@ class RequestReader(HttpToolsProtocol):
             self._frames += size - (self._body - before)
             if self._frames > heads.HEAD_BYTES + heads.FRAME_BYTES * self._body:
                 self._refuse(heads.TOO_LARGE, "too_large")
-
-    def _to_end(self, at: int, size: int) -> int:
-        """How many of these bytes come before the next place where a chunked body may end."""
-        over = (self._tail + self._held[at : at + 3]).find(heads.END)
-        if over >= 0:
-            return min(size, over + 4 - len(self._tail))
-        end = self._held.find(heads.END, at, at + size)
-        return size if end < 0 else end + 4 - at
 
     # The parser's calls
 

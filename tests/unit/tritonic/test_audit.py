@@ -66,9 +66,7 @@ def test_each_database_is_asked_until_one_answers(
     assert capsys.readouterr().out.count("No advisory database") == 1
 
 
-def test_what_the_program_says_is_read(
-    audit: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_the_program_says_is_read(audit: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     program = tmp_path / "program.py"
     program.write_text(f"print({json.dumps(json.dumps({'dependencies': []}))})")
     assert audit.asked("pypi", tmp_path, (sys.executable, str(program))) == {"dependencies": []}

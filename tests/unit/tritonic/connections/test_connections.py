@@ -188,7 +188,48 @@ async def test_strangers_of_one_address_keep_nobody_out() -> None:
     assert not len(table) and not table._peers and not table._waiting
 
 
+async def test_no_address_has_all_connections_at_work() -> None:
+    """As with the places of a model: four fifths for one alone, and room for whoever comes next."""
+    table = Connections(Limits(connections=20))
+    greedy, honest = [_Fake() for _ in range(20)], [_Fake() for _ in range(6)]
+    assert all(table.opened(each, "10.0.0.1") for each in greedy)
+    assert [table.begins(each) for each in greedy] == [True] * 16 + [False] * 4
+    for each in greedy[:16]:
+        table.works(each)
+    for number, each in enumerate(honest[:4]):
+        assert table.opened(each, f"10.0.1.{number}") and table.begins(each)
+        table.works(each)
+    assert not table.begins(greedy[16]) and not table.opened(honest[4], "10.0.1.9")
+    table.closed(honest[4])
+    # What is answered, or gone, gives its place back.
+    table.waits(greedy[0])
+    table.waits(greedy[0])
+    assert table.opened(honest[5], "10.0.1.9") and table.begins(honest[5])
+    for each in (*greedy, *honest):
+        table.closed(each)
+    assert (len(table), table._begun, table._peers) == (0, 0, {})
+
+
+async def test_whoever_has_too_many_at_work_is_told(log: list) -> None:
+    async with serving(connections=10) as server:
+        opened = [await server.connect() for _ in range(10)]
+        for _, writer in opened:
+            writer.write(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        async with asyncio.timeout(10):
+            said = await asyncio.gather(*(reader.read() for reader, _ in opened[8:]))
+        assert all(b"503 Service" in each and b"retry-after: 1" in each and b"for others" in each for each in said)
+        assert len(server.asked) == 8
+        server.begun.set()
+        for reader, _ in opened[:8]:
+            assert b"200 OK" in await reader.readuntil(b"]")
+        assert b"200 OK" in await server.answer(GET.replace(b"HTTP/1.1", b"HTTP/1.0")), "they are free again"
+        for _, writer in opened:
+            writer.close()
+    assert [line["greedy"] for line in log if line["event"] == "connections cut short"] == [1]
+
+
 class _Fake:
+    begun = False
     due = float("inf")
     is_closing = False
     gone = False

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from tests.unit.tritonic.connections.serving import GET, POST, serving
-from tritonic.heads import HEAD_BYTES, HEAD_FIELDS, TARGET_BYTES
+from tritonic.heads import BLANK_LINES, HEAD_BYTES, HEAD_FIELDS, TARGET_BYTES
 
 PIECE = 16 * 1024
 
@@ -44,7 +44,9 @@ async def test_a_head_without_an_end_is_refused(first: bytes, piece: bytes) -> N
 async def test_empty_lines_without_end_are_no_request() -> None:
     async with serving(head=0.4) as server:
         said = await server.answer(b"\r\n", *([b"\r\n" * PIECE] * 20), pause=0.05)
-        assert said == b"" and not server.asked
+        assert refusal(said) == (400, "invalid_request_error") and not server.asked
+        said = await server.answer(b"\r\n" * BLANK_LINES + GET + b"\r\n" * BLANK_LINES, pause=0.05)
+        assert said.count(b"200 OK") == 1 and b"400" not in said
 
 
 async def test_what_is_too_long_or_too_much_is_said() -> None:
