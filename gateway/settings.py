@@ -65,12 +65,6 @@ def _header_value(secret: SecretStr | None) -> SecretStr | None:
     return secret
 
 
-def _patient(seconds: float) -> float:
-    if 0 < seconds < 1:
-        raise ValueError("write 1 second at least, or 0 for never")
-    return seconds
-
-
 def _rates(value: object) -> rates.Rates:
     return rates.parse(parts) if isinstance(parts := _split(value), list) else {}
 
@@ -168,9 +162,8 @@ class Settings(BaseSettings):
     """Port to listen on."""
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     """Processes that answer at this port (`tritonic.workers`)."""
-    hang_timeout: Annotated[float, Field(ge=0), AfterValidator(_patient)] = 10.0
-    """Seconds after which a process of the gateway whose event loop does not run is ended, and replaced where somebody
-    looks after it; 0: never."""
+    hang_timeout: Annotated[float, Field(ge=0), AfterValidator(lambda given: given and max(given, 1.0))] = 10.0
+    """Seconds, one at least, after which a process whose event loop does not run is ended, to be replaced; 0: never."""
     triton_urls: Annotated[list[str], NoDecode] = ["127.0.0.1:8001"]
     """gRPC endpoints of the Triton servers, `host:port` or `unix:/path`, separated by commas."""
     triton_secret: Annotated[SecretStr | None, AfterValidator(_header_value)] = None

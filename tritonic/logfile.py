@@ -35,8 +35,9 @@ class LogFile:
         """Keep a large file aside as `NAME.1` and empty it, while the child writes to it.
 
         The child has the file itself, not its name. So it is copied and cut; as it was opened for appending, the next
-        line begins it anew. Lines that come between the last look at its length and the cut, some microseconds, are
-        lost. Where there is no room for the copy, the file is cut all the same: a full disk hurts more.
+        line begins it anew. Lines that come between the end of the copy and the cut are lost: microseconds, unless this
+        thread has to wait for a processor just then. Where there is no room for the copy, the file is cut all the same:
+        a full disk hurts more.
         """
         with contextlib.suppress(OSError), self.path.open("rb+") as file:
             if os.fstat(file.fileno()).st_size <= LARGE:
@@ -47,10 +48,12 @@ class LogFile:
                 with open(aside, "wb", opener=private) as copy:
                     while os.sendfile(copy.fileno(), file.fileno(), None, LARGE):
                         pass
+                    # At once: what is written between the last look and this is lost.
+                    file.truncate(0)
             except OSError:
                 with contextlib.suppress(OSError):
                     aside.unlink(missing_ok=True)
-            file.truncate(0)
+                file.truncate(0)
             self._begin = 0
 
     def lines(self, max_bytes: int = 200_000) -> list[str]:
