@@ -109,7 +109,7 @@ def route_class(
                         await reading.read(
                             settings.max_body_bytes, settings.body_timeout, bounds, understand, trace.caller
                         )
-                        request, trace.large = reading, reading.large
+                        request, trace.size, trace.large = reading, reading.size, reading.large
                     return await handle(request)
                 except (ClientGone, ClientDisconnect):
                     trace.hung_up = True

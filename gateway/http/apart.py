@@ -15,8 +15,9 @@ _THREADS = ThreadPoolExecutor(2, thread_name_prefix="bodies")
 
 
 class Asked(Protocol):
-    """What is known of a request: whether it is large, and who asks."""
+    """What is known of a request: the bytes of its body, whether work on it belongs beside the loop, and who asks."""
 
+    size: int
     large: bool
     caller: str
 

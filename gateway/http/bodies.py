@@ -26,14 +26,15 @@ _FEW_VALUES = 2000
 class LimitedRequest(Request, Generic[Body]):
     """A request whose body is read within limits, whatever its content type says. FastAPI takes what it `holds`.
 
-    `large` is whether work on it belongs beside the loop (`gateway.http.apart`). The bytes are given up once they are
-    understood.
+    `size` is that of the body in bytes, `large` whether work on it belongs beside the loop (`gateway.http.apart`). The
+    bytes are given up once they are understood.
     """
 
     def __init__(self, scope: Scope, receive: Receive, given: Headers) -> None:
         """`given` are the headers as they came."""
         super().__init__(scope, receive)
         self._given = given
+        self.size = 0
         self.large = False
 
     async def read(self, limit: int, seconds: float, bounds: Bounds, understand: Understand[Body], caller: str) -> None:
@@ -49,7 +50,8 @@ class LimitedRequest(Request, Generic[Body]):
                 body = await self._within(limit)
         except TimeoutError:
             raise RequestTimeout(f"The body did not arrive within {seconds:g} seconds.") from None
-        self.large = len(body) > _FEW_BYTES or (len(body) > 2 * _FEW_VALUES and marks(body) > _FEW_VALUES)
+        self.size = len(body)
+        self.large = self.size > _FEW_BYTES or (self.size > 2 * _FEW_VALUES and marks(body) > _FEW_VALUES)
         self._json = (
             await apart(caller, lambda: self._understood(body, bounds, understand))
             if self.large

@@ -156,7 +156,8 @@ def parse(body: CreateChatCompletionRequest, turns: tuple[Turn, ...]) -> Chat:
     limit = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
     if body.top_logprobs and not body.logprobs:
         raise InvalidRequest("'top_logprobs' is only allowed when 'logprobs' is true.", param="top_logprobs")
-    check_written(body.chat_template_kwargs or {}, LONGEST_ARGUMENTS, param="chat_template_kwargs")
+    if body.chat_template_kwargs:
+        check_written(body.chat_template_kwargs, LONGEST_ARGUMENTS, param="chat_template_kwargs")
     definitions, choice = tools.parse(body.tools or [], body.tool_choice)
     structure = body.response_format.structure() if body.response_format else None
     sampling = body.sampling(limit, structure, logprobs=(body.top_logprobs or 0) if body.logprobs else None)

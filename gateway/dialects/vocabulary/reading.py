@@ -121,8 +121,11 @@ class Reading:
             raise InvalidRequest(
                 f"A conversation may hold {MOST_REFERENCES} pictures and files, not {references}.", param="messages"
             )
-        tools.check_arguments(_called(messages))
-        check_length(sum(map(_characters, messages)), self._longest, param="messages")
+        # No body holds more characters than bytes, nor more values than half as many.
+        if self._asked.size > 2 * tools.ARGUMENTS.values:
+            tools.check_arguments(_called(messages))
+        if self._asked.size > self._longest:
+            check_length(sum(map(_characters, messages)), self._longest, param="messages")
         return [self._turn(message, f"messages[{i}]") for i, message in enumerate(messages)]
 
     def _turn(self, message: Message, path: str) -> _Draft:

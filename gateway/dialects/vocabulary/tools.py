@@ -78,7 +78,8 @@ def parse(definitions: list[ToolDefinition], choice: Any) -> tuple[tuple[Tool, .
     """
     _check_sizes(definitions)
     tools = tuple(map(_tool, definitions))
-    check_written([tool.source for tool in tools], LONGEST, param="tools")
+    if tools:
+        check_written([tool.source for tool in tools], LONGEST, param="tools")
     names = [tool.name for tool in tools]
     seen: set[str] = set()
     for i, name in enumerate(names):
@@ -122,8 +123,7 @@ def _tool(definition: ToolDefinition) -> Tool:
 
 def _given(function: FunctionDefinition) -> dict[str, Any]:
     """The fields that the caller has given, as `model_dump` has them but for copies of the schema."""
-    fields = type(function).model_fields
-    return {name: getattr(function, name) for name in fields if name in function.model_fields_set}
+    return {name: value for name, value in function if name in function.model_fields_set}
 
 
 def check_arguments(calls: Iterable[FunctionCall]) -> None:

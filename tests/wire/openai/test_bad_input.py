@@ -133,10 +133,10 @@ BODIES = {
     "surrogates in the wrong order": rb'{"model": "hello", "messages": [{"role": "user", "content": "\udc00\ud800"}]}',
     "surrogate as UTF-8": b'{"model": "hello", "messages": [{"role": "user", "content": "\xed\xa0\x80"}]}',
     "raw control character": b'{"model": "hello", "messages": [{"role": "user", "content": "a\x01b"}]}',
-    "deep lists": b'{"model": "hello", "messages": ' + b"[" * 100_000,
-    "deep closed lists": b'{"model": "hello", "messages": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
-    "deep objects": b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
-    "deep in an ignored field": b'{"model": "hello", "metadata": ' + b"[" * 100_000 + b"]" * 100_000
+    "deep lists": b'{"model": "hello", "messages": ' + b"[" * 40_000,
+    "deep closed lists": b'{"model": "hello", "messages": ' + b"[" * 40_000 + b"]" * 40_000 + b"}",
+    "deep objects": b'{"a":' * 40_000 + b"1" + b"}" * 40_000,
+    "deep in an ignored field": b'{"model": "hello", "metadata": ' + b"[" * 40_000 + b"]" * 40_000
     + b', "messages": [{"role": "user", "content": "Hi"}]}',
 }  # fmt: skip
 
