@@ -35,24 +35,24 @@ from tests.wire.bodies.writing import (
 VALUES, IDS, INPUTS = chat.VALUES - 100, completions.VALUES - 1000, embeddings.VALUES - 5000
 
 ALLOWED: Mapping[str, tuple[str, Callable[[], bytes]]] = {
-    "lists in an unknown field": (CHAT, lambda: hello(f'"x":[{many("[]", 99_000)}]')),
+    "lists in an unknown field": (CHAT, lambda: hello(f'"x":[{many("[]", 74_000)}]')),
     "lists of lists": (CHAT, lambda: hello(f'"x":[{many("[[[[[[[[1]]]]]]]]", 12_000)}]')),
-    "objects in an unknown field": (CHAT, lambda: hello('"x":[' + many('{"a":1}', 99_000) + "]")),
+    "objects in an unknown field": (CHAT, lambda: hello('"x":[' + many('{"a":1}', 74_000) + "]")),
     "unknown fields": (CHAT, lambda: hello(members(VALUES))),
     "names that come again": (CHAT, lambda: hello(many('"u":1', VALUES))),
-    "messages that are none": (CHAT, lambda: messages(many("[]", 99_000))),
+    "messages that are none": (CHAT, lambda: messages(many("[]", 74_000))),
     "messages": (CHAT, lambda: messages(many(said(LETTER), 4096))),
     "parts": (CHAT, lambda: messages(*[said(f"[{many(PART, 250)}]")] * 195)),
     "parts of one message": (CHAT, lambda: messages(said(f"[{many(PART, 49_000)}]"))),
     "calls": (CHAT, lambda: messages(*[called(EMPTY, 100)] * 247, said(LETTER))),
     "calls of one message": (CHAT, lambda: messages(called(EMPTY, 24_000))),
-    "lists in arguments": (CHAT, lambda: messages(called('{"a":[' + many("[]", 99_000) + "]}"), said(LETTER))),
-    "objects in arguments": (CHAT, lambda: messages(called('{"a":[' + many(EMPTY, 99_000) + "]}"), said(LETTER))),
+    "lists in arguments": (CHAT, lambda: messages(called('{"a":[' + many("[]", 74_000) + "]}"), said(LETTER))),
+    "objects in arguments": (CHAT, lambda: messages(called('{"a":[' + many(EMPTY, 74_000) + "]}"), said(LETTER))),
     "arguments": (CHAT, lambda: messages(*[called('{"a":[' + many("1", 600) + "]}")] * 245, said(LETTER))),
-    "tools": (CHAT, lambda: tools(128, 560)),
-    "a large tool": (CHAT, lambda: tools(1, 90_000)),
-    "tools that are none": (CHAT, lambda: hello(f'"tools":[{many(EMPTY, 99_000)}]')),
-    "a schema": (CHAT, lambda: schema("{" + members(70_000) + "}")),
+    "tools": (CHAT, lambda: tools(120, 580)),
+    "a large tool": (CHAT, lambda: tools(1, 16_000)),
+    "tools that are none": (CHAT, lambda: hello(f'"tools":[{many(EMPTY, 74_000)}]')),
+    "a schema": (CHAT, lambda: schema("{" + members(32_000) + "}")),
     "a schema in a text": (CHAT, lambda: hello(f'"guided_json":"{{\\"enum\\":[{many("[]", 49_000)}]}}"')),
     "arguments of the template": (CHAT, lambda: hello(f'"chat_template_kwargs":{{{members(80_000)}}}')),
     "biases that are wrong": (CHAT, lambda: hello(f'"logit_bias":{{{members(VALUES, WORD)}}}')),
@@ -68,6 +68,19 @@ ALLOWED: Mapping[str, tuple[str, Callable[[], bytes]]] = {
     "a text of commas": (CHAT, lambda: messages(said('"' + "[,{" * 2_600_000 + '"'))),
     "a text of digits": (CHAT, lambda: messages(said('"' + "9" * 7_900_000 + '"'))),
     "a text of quotes": (CHAT, lambda: messages(said('"' + '\\",' * 3_900_000 + '"'))),
+    "special tokens": (CHAT, lambda: messages(said('"' + "<|im_start|>" * 650_000 + '"'))),
+    "beginnings of special tokens": (CHAT, lambda: messages(said('"' + "<|im_" * 1_580_000 + '"'))),
+    "first characters of special tokens": (CHAT, lambda: messages(said('"' + "<" * 7_900_000 + '"'))),
+    "special tokens of many messages": (CHAT, lambda: messages(*[said('"' + "<|im_end|>" * 150 + '"')] * 4096)),
+    "special tokens and what masks them": (
+        CHAT,
+        lambda: messages(said('"' + "\uee00<|im_end|>" * 700_000 + '"')),
+    ),
+    "special tokens in arguments": (
+        CHAT,
+        lambda: messages(called('{"a":"' + "<|im_end|>" * 780_000 + '"}'), said(LETTER)),
+    ),
+    "special tokens in tools": (CHAT, lambda: tools(128, 500).replace(b"{}", b'{"<|im_end|>":"<|im_end|>"}')),
     "a text that ends in invalid UTF-8": (CHAT, lambda: messages(said(f'"{LONG}"')).replace(b'x"', b'x\xff"')),
     "escapes that end in invalid UTF-8": (
         CHAT,
@@ -91,7 +104,7 @@ ALLOWED: Mapping[str, tuple[str, Callable[[], bytes]]] = {
     "texts to embed": (EMBEDDINGS, lambda: inputs("[" + many(f'"{LONG[:3800]}"', 2048) + "]")),
     "texts to embed with emoji": (EMBEDDINGS, lambda: inputs(f'["{LONG[:7_900_000]}{EMOJI}"]')),
     "too many texts to embed": (EMBEDDINGS, lambda: inputs(f"[{many(LETTER, INPUTS)}]")),
-    "pictures that are none": (EDITS, lambda: drawn(f'"prompt":"p","images":[{many(EMPTY, 4900)}]')),
+    "pictures that are none": (EDITS, lambda: drawn(f'"prompt":"p","images":[{many(EMPTY, 2400)}]')),
     "a long prompt": (GENERATIONS, lambda: drawn(f'"prompt":"{LONG}"')),
 }
 """What just fits: a path and a body. It is answered with 200, or with 400 where a field is wrong."""
@@ -115,7 +128,7 @@ REFUSED: Mapping[str, tuple[str, Callable[[], bytes], str]] = {
         lambda: messages(*[called('{"a":[' + many("[]", 10_000) + "]}")] * 900),
         "'messages'.*150000",
     ),
-    "a schema in a text": (CHAT, lambda: hello(f'"guided_json":"{{\\"enum\\":[{_LISTS}]}}"'), "100000"),
+    "a schema in a text": (CHAT, lambda: hello(f'"guided_json":"{{\\"enum\\":[{_LISTS}]}}"'), "1048576 characters"),
     "values behind strings that look like values": (
         CHAT,
         lambda: hello(f'"x":"{",[{" * 100_000}","y":"\\\\","z":[{many(QUOTE, 5_000_000)}]'),
@@ -130,8 +143,8 @@ REFUSED: Mapping[str, tuple[str, Callable[[], bytes], str]] = {
         lambda: tools(1, 1).replace(b'"name"', b'"description":"' + LONG.encode() + b'","name"'),
         "4000000 bytes",
     ),
-    "a long word in a schema": (CHAT, lambda: schema(f'{{"const":"{LONG}"}}'), "1000000 bytes"),
-    "a long expression": (CHAT, lambda: hello(f'"guided_regex":"{EMOJI * 7_000_000}"'), "1000000 bytes"),
+    "a long word in a schema": (CHAT, lambda: schema(f'{{"const":"{LONG}"}}'), "262144 characters"),
+    "a long expression": (CHAT, lambda: hello(f'"guided_regex":"{EMOJI * 7_000_000}"'), "262144 characters"),
     "a long argument of the template": (
         CHAT,
         lambda: hello(f'"chat_template_kwargs":{{"a":"{LONG}"}}'),
@@ -149,7 +162,7 @@ REFUSED: Mapping[str, tuple[str, Callable[[], bytes], str]] = {
     "a long text to embed": (EMBEDDINGS, lambda: inputs(f'"{LONG}"'), "8000000 characters"),
     "pictures that are none": (EDITS, lambda: drawn(f'"prompt":"p","images":[{_LISTS}]'), "5000"),
 }
-"""What is beyond a bound: a path, a body of up to 30 MB, and words of the sentence that refuses it with 413."""
+"""What is beyond a bound: a path, a body of up to 30 MB, and words of the sentence that refuses it."""
 
 _PLAIN = "multipart/form-data; boundary=b"
 _LETTERS = "ö".encode() * 15_000_000
