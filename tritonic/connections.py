@@ -2,14 +2,14 @@
 
 A connection waits until it has sent a whole request, and again when that is answered. When there are as many
 connections as may be, the one that has waited longest gives way to the next, of the address that has most of them: so
-strangers who hold a thousand idle ones keep nobody out. Only where all of them are at work is the next one refused; one
-address alone cannot have all of them at work.
+strangers who hold a thousand idle ones keep nobody out. Those that are sending a body come last. Only where all of them
+are at work is the next one refused; one address alone cannot have all of them at work.
 """
 
 import asyncio
 import time
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import structlog
 
@@ -61,6 +61,10 @@ class Connection(Protocol):
         """Whether it ends as soon as what was written is sent."""
 
 
+_Waiting: TypeAlias = tuple[dict[Connection, None], dict[Connection, None]]
+"""Those that send nothing, or a head; and those that send a body. Who has waited longest comes first."""
+
+
 class Peer:
     """An address, and the connections from it."""
 
@@ -71,8 +75,7 @@ class Peer:
         self.begun = 0
         """Requests that are being read or answered."""
         self.count = 0
-        self.waiting: dict[Connection, None] = {}
-        """Those that have waited longest first."""
+        self.waiting: _Waiting = ({}, {})
 
 
 class Connections:
@@ -85,7 +88,7 @@ class Connections:
         self._all: set[Connection] = set()
         self._begun = 0
         self._peers: dict[str, Peer] = {}
-        self._waiting: dict[Connection, None] = {}
+        self._waiting: _Waiting = ({}, {})
         self._counts: dict[str, int] = {}
         self._told = -_PERIOD
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -141,16 +144,18 @@ class Connections:
             connection.peer.begun -= 1
             self._begun -= 1
 
-    def waits(self, connection: Connection) -> None:
+    def waits(self, connection: Connection, *, for_body: bool = False) -> None:
         """Note that a connection may give way from now on."""
-        self._ends(connection)
+        if not for_body:
+            self._ends(connection)
+        self.works(connection)
         if connection in self._all:
-            self._waiting[connection] = connection.peer.waiting[connection] = None
+            self._waiting[for_body][connection] = connection.peer.waiting[for_body][connection] = None
 
     def works(self, connection: Connection) -> None:
         """Note that a connection has a whole request, and may not give way until it is answered."""
-        self._waiting.pop(connection, None)
-        connection.peer.waiting.pop(connection, None)
+        for waiting in (*self._waiting, *connection.peer.waiting):
+            waiting.pop(connection, None)
 
     def note(self, what: str) -> None:
         """Count something that the log is to tell: at once, and then what came in each period together."""
@@ -165,15 +170,16 @@ class Connections:
         self._log.warning("connections cut short", **counts, connections=len(self._all), bound=bound)
 
     def _make_room(self) -> None:
-        waiting = self._waiting
+        groups = self._waiting
         if len(self._peers) <= _FEW:
             most = max(self._peers.values(), key=lambda peer: peer.count)
-            waiting = most.waiting or waiting
-        if waiting:
-            longest = next(iter(waiting))
-            self.closed(longest)
-            longest.give_way()
-            self.note("gave_way")
+            groups = (*most.waiting, *groups)  # type: ignore[assignment]
+        for waiting in groups:
+            for longest in waiting:
+                self.closed(longest)
+                longest.give_way()
+                self.note("gave_way")
+                return
 
     def _look(self) -> None:
         """End what is overdue, once a second. No timer is kept for each connection."""

@@ -105,6 +105,9 @@ class BoundedProtocol(RequestReader):
         else:
             self.transport.close()
 
+    def _incomplete(self) -> None:
+        self._connections.waits(self, for_body=True)
+
     def _whole(self) -> None:
         self._connections.works(self)
 

@@ -29,7 +29,7 @@ _NEGLIGIBLE = 4096
 """Bytes that each connection may hold, however much all of them do."""
 _FRAMING = frozenset({b"content-length", b"transfer-encoding", b"expect"})
 _NEVER = float("inf")
-_WHY = {heads.TOO_LARGE: "too_large", heads.GREEDY: "greedy"}
+_WHY = {heads.TOO_LARGE: "too_large", heads.TARGET_TOO_LONG: "too_large", heads.GREEDY: "greedy"}
 
 
 class RequestReader(HttpToolsProtocol):
@@ -73,6 +73,10 @@ class RequestReader(HttpToolsProtocol):
 
     def _refuse(self, refusal: bytes, why: str) -> None:
         """Answer what cannot be understood, and take no more."""
+        raise NotImplementedError
+
+    def _incomplete(self) -> None:
+        """Note that the body of a request is to come."""
         raise NotImplementedError
 
     def _whole(self) -> None:
@@ -221,6 +225,7 @@ class RequestReader(HttpToolsProtocol):
             length = self._framing.get(b"content-length")
             self._left = None if length is None else int(length)
             self._tail, self._body, self._frames = b"", 0, 0
+            self._incomplete()
         else:
             self.cycle.more_body = False
             self.cycle.message_event.set()

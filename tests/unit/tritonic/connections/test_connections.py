@@ -185,7 +185,33 @@ async def test_strangers_of_one_address_keep_nobody_out() -> None:
     assert table.opened(honest[2], "10.0.0.3") and honest[0].gone, "where none of most can, who has waited longest"
     for each in (*honest, *strangers):
         table.closed(each)
-    assert not len(table) and not table._peers and not table._waiting
+    assert not len(table) and not table._peers and table._waiting == ({}, {})
+
+
+async def test_who_sends_a_body_gives_way_after_who_sends_nothing() -> None:
+    table = Connections(Limits(connections=3))
+    sending, idle, working = _Fake(), _Fake(), _Fake()
+    for each in (sending, idle, working):
+        table.opened(each, "10.0.0.1")
+    table.waits(sending, for_body=True)
+    table.works(working)
+    assert table.opened(_Fake(), "10.0.0.1") and idle.gone and not sending.gone
+    table.waits(working, for_body=True)
+    assert table.opened(_Fake(), "10.0.0.1") and not sending.gone, "the one that was opened last sends nothing"
+    others = [_Fake(), _Fake(), _Fake()]
+    for number, each in enumerate(others):
+        table.opened(each, f"10.0.1.{number}")
+        table.works(each)
+    assert sending.gone and working.gone
+
+
+async def test_the_log_says_where_no_descriptor_is_left(monkeypatch: pytest.MonkeyPatch, log: list) -> None:
+    monkeypatch.setattr("tritonic.connections.used_up", lambda: True)
+    async with serving(idle=0.2) as server:
+        await server.answer(GET)
+        await asyncio.sleep(0.3)
+    (line,) = [line for line in log if "without_descriptors" in line]
+    assert line["log_level"] == "warning"
 
 
 async def test_no_address_has_all_connections_at_work() -> None:
