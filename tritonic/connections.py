@@ -19,6 +19,9 @@ from tritonic.descriptors import used_up
 HELD_BYTES = 64 * 1024 * 1024
 """Unfinished heads and pipelined requests of all connections together."""
 
+UNSENT_BYTES = 128 * 1024 * 1024
+"""Answers that their clients have not taken, of all connections together; looked at once a second."""
+
 _PERIOD = 60.0
 """Seconds between two lines of the log."""
 _GREED = 4
@@ -55,6 +58,10 @@ class Connection(Protocol):
 
     def give_way(self) -> None:
         """End it at once, for another."""
+
+    @property
+    def unsent(self) -> int:
+        """Bytes of answers that wait in the gateway for the client to take them."""
 
     @property
     def is_closing(self) -> bool:
@@ -181,12 +188,31 @@ class Connections:
                 self.note("gave_way")
                 return
 
+    def _spare_memory(self) -> None:
+        """Where too much waits to be sent, end connections of the address that lets most of it wait."""
+        unsent = {each: size for each in self._all if (size := each.unsent)}
+        beyond = sum(unsent.values()) - UNSENT_BYTES
+        if beyond <= 0:
+            return
+        by_peer: dict[Peer, int] = {}
+        for each, size in unsent.items():
+            by_peer[each.peer] = by_peer.get(each.peer, 0) + size
+        greediest = max(by_peer, key=by_peer.__getitem__)
+        for each in sorted((each for each in unsent if each.peer is greediest), key=unsent.__getitem__, reverse=True):
+            self.closed(each)
+            each.give_way()
+            self.note("unread")
+            beyond -= unsent[each]
+            if beyond <= 0:
+                return
+
     def _look(self) -> None:
         """End what is overdue, once a second. No timer is kept for each connection."""
         assert self._loop is not None
         now = self._loop.time()
         for connection in [each for each in self._all if each.due <= now or each.is_closing]:
             connection.overdue(now)
+        self._spare_memory()
         if used_up():
             self.note("without_descriptors")
         if self._counts and time.monotonic() - self._told >= _PERIOD:

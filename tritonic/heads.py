@@ -83,3 +83,5 @@ GREEDY = answer(
 FULL = answer(
     b"503 Service Unavailable", Overloaded("The gateway has no connection left; try again."), b"retry-after: 1"
 )
+WHY = {TOO_LARGE: "too_large", TARGET_TOO_LONG: "too_large", GREEDY: "greedy"}
+"""What the log calls them; all others are malformed."""

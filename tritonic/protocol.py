@@ -62,13 +62,18 @@ class BoundedProtocol(RequestReader):
     # The table's calls
 
     @property
+    def unsent(self) -> int:
+        """What the transport holds of answers."""
+        return self.transport.get_write_buffer_size()
+
+    @property
     def is_closing(self) -> bool:
         """Whether the transport only sends what was written."""
         return self.transport.is_closing()
 
     def overdue(self, now: float) -> None:
         """End this connection, unless its client is still reading an answer."""
-        unsent = self.transport.get_write_buffer_size()
+        unsent = self.unsent
         if unsent:
             if unsent != self._unsent:
                 self._unsent, self._unsent_since = unsent, now
@@ -105,11 +110,11 @@ class BoundedProtocol(RequestReader):
         else:
             self.transport.close()
 
-    def _incomplete(self) -> None:
-        self._connections.waits(self, for_body=True)
-
-    def _whole(self) -> None:
-        self._connections.works(self)
+    def _arrived(self, whole: bool) -> None:
+        if whole:
+            self._connections.works(self)
+        else:
+            self._connections.waits(self, for_body=True)
 
     def _refuse(self, refusal: bytes, why: str) -> None:
         """Answer what cannot be understood, and take no more."""
@@ -139,3 +144,8 @@ class BoundedProtocol(RequestReader):
             self.flow.read_on()
         else:
             self.transport.close()
+
+    def _drop(self) -> None:
+        self._held, self._at = b"", 0
+        self._connections.held -= self._counted
+        self._counted = 0

@@ -10,10 +10,8 @@ import urllib.parse
 from typing import Any, cast
 
 import httptools
-from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.server import ServerState
 
 from tritonic import heads
 from tritonic.connections import HELD_BYTES, Connection, Connections, Peer
@@ -25,11 +23,13 @@ _SLICE = 64 * 1024
 """Bytes that the parser is given at a time."""
 _SLICES = 64
 """Times that it is given any before others have their turn."""
+_LOOKS = 1024
+"""Times that the end of a chunked body is looked for. After that the body is read as it comes, and what follows it in
+the same piece is dropped and the connection closed, as if the client had not sent it yet."""
 _NEGLIGIBLE = 4096
 """Bytes that each connection may hold, however much all of them do."""
 _FRAMING = frozenset({b"content-length", b"transfer-encoding", b"expect"})
 _NEVER = float("inf")
-_WHY = {heads.TOO_LARGE: "too_large", heads.TARGET_TOO_LONG: "too_large", heads.GREEDY: "greedy"}
 
 
 class RequestReader(HttpToolsProtocol):
@@ -38,16 +38,9 @@ class RequestReader(HttpToolsProtocol):
     cycle: "Exchange | None"  # type: ignore[assignment]
     flow: Flow
 
-    def __init__(
-        self,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-        *,
-        connections: Connections,
-    ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
+    def __init__(self, *given: Any, connections: Connections, **named: Any) -> None:
+        """Takes what uvicorn gives, and the table of connections."""
+        super().__init__(*given, **named)
         self.peer: Peer
         self.begun = False
         self.due = _NEVER
@@ -67,6 +60,8 @@ class RequestReader(HttpToolsProtocol):
         """Bytes that are missing of the body; None: it is chunked."""
         self._tail = b""
         """The last three bytes of a chunked body that the parser has seen."""
+        self._looked = 0
+        """Places in a chunked body that looked like its end."""
         self._body = self._frames = 0
         """Bytes of a body, and of what surrounds its chunks."""
         self._draining = self._scheduled = False
@@ -75,12 +70,8 @@ class RequestReader(HttpToolsProtocol):
         """Answer what cannot be understood, and take no more."""
         raise NotImplementedError
 
-    def _incomplete(self) -> None:
-        """Note that the body of a request is to come."""
-        raise NotImplementedError
-
-    def _whole(self) -> None:
-        """Note that the whole request is there, and not answered yet."""
+    def _arrived(self, whole: bool) -> None:
+        """Note that a request is there and not answered yet: the `whole` of it, or all but its body."""
         raise NotImplementedError
 
     def data_received(self, data: bytes) -> None:
@@ -89,6 +80,8 @@ class RequestReader(HttpToolsProtocol):
         self._at = 0
         if not self._scheduled:
             self._advance()
+        elif len(self._held) > _AHEAD:
+            self.flow.pause_reading()
 
     def _go_on(self) -> None:
         if not self._scheduled and (self._at < len(self._held) or self.flow.read_paused):
@@ -163,7 +156,7 @@ class RequestReader(HttpToolsProtocol):
         self._at, self._sought, self._blank = end + 4, 0, 0
         refusal = self._parse(held if size == len(held) else held[at : end + 4])
         if refusal:
-            self._refuse(refusal, _WHY.get(refusal, "malformed"))
+            self._refuse(refusal, heads.WHY.get(refusal, "malformed"))
         return not refusal
 
     def _parse(self, head: bytes) -> bytes | None:
@@ -224,12 +217,12 @@ class RequestReader(HttpToolsProtocol):
         if self._within_body:
             length = self._framing.get(b"content-length")
             self._left = None if length is None else int(length)
-            self._tail, self._body, self._frames = b"", 0, 0
-            self._incomplete()
+            self._tail, self._body, self._frames, self._looked = b"", 0, 0, 0
+            self._arrived(whole=False)
         else:
             self.cycle.more_body = False
             self.cycle.message_event.set()
-            self._whole()
+            self._arrived(whole=True)
         self._start_asgi_task(self.cycle, self.app)
 
     def _take_body(self) -> None:
@@ -239,15 +232,23 @@ class RequestReader(HttpToolsProtocol):
         if self._left is not None:
             size = min(size, self._left)
             self._left -= size
-        else:
+        elif self._looked < _LOOKS:
+            self._looked += 1
             size = heads.to_end(self._tail, held, at, size)
             self._tail = (self._tail + held[max(at, at + size - 3) : at + size])[-3:]
         self._at += size
         try:
             self.parser.feed_data(held if size == len(held) else memoryview(held)[at : at + size])
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._refuse(heads.MALFORMED, "malformed")
+            if self._within_body or self.cycle is None:
+                self._refuse(heads.MALFORMED, "malformed")
+            else:
+                # The end was not looked for any more, and something follows it: nobody can say from where on.
+                self.cycle.keep_alive = False
+                self._at = len(held)
             return
+        if not self._within_body:
+            self._looked = 0
         if self._left is None:
             self._frames += size - (self._body - before)
             if self._frames > heads.HEAD_BYTES + heads.FRAME_BYTES * self._body:
@@ -257,6 +258,8 @@ class RequestReader(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Begin with a head."""
+        if self._left is None and self._looked >= _LOOKS:
+            raise ValueError("another request behind a body whose end was not looked for")
         super().on_message_begin()
         self._headed, self._within_body, self._framing = False, True, {}
 
@@ -292,9 +295,4 @@ class RequestReader(HttpToolsProtocol):
             cycle.more_body = False
             cycle.message_event.set()
             if not cycle.response_complete:
-                self._whole()
-
-    def _drop(self) -> None:
-        self._held, self._at = b"", 0
-        self._connections.held -= self._counted
-        self._counted = 0
+                self._arrived(whole=True)

@@ -53,13 +53,22 @@ class Serving:
                 return
             asked["size"] += len(message.get("body", b""))
             more = message.get("more_body", False)
-        body = b"a" * 4_000_000 if scope["path"] == "/large" else json.dumps([scope["path"], asked["size"]]).encode()
+        body = b"a" * 8_000_000 if scope["path"] == "/large" else json.dumps([scope["path"], asked["size"]]).encode()
         headers = [(b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection("127.0.0.1", self.port)
+
+    async def deaf(self) -> asyncio.StreamWriter:
+        """A client that reads nothing, and whose machine keeps little for it."""
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.connect(("127.0.0.1", self.port))
+        _, writer = await asyncio.open_connection(sock=sock)
+        writer.transport.pause_reading()
+        return writer
 
     async def answer(self, *pieces: bytes, pause: float = 0.02) -> bytes:
         """All that comes back until the connection is closed."""

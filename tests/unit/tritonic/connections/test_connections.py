@@ -111,22 +111,23 @@ async def test_a_small_body_that_is_there_already_keeps_the_connection() -> None
         assert said.count(b"200 OK") == 2 and b"connection: close" not in said
 
 
-async def test_who_reads_nothing_is_cut_off_and_who_reads_is_not() -> None:
+async def test_who_reads_nothing_is_cut_off_and_who_reads_is_not(log: list) -> None:
     large = b"GET /large HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
     async with serving(send=1, idle=0.5) as server:
-        _, stuck = await server.connect()
-        stuck.transport.pause_reading()
+        stuck = await server.deaf()
         stuck.write(large)
         reader, writer = await server.connect()
         writer.write(large)
         got = 0
         while data := await reader.read(100_000):
             got += len(data)
-            await asyncio.sleep(0.05)
-        assert got > 4_000_000
-        async with asyncio.timeout(5):
-            while len(server.connections):
+            await asyncio.sleep(0.02)
+        assert got > 8_000_000
+        async with asyncio.timeout(8):
+            while not any("unread" in line for line in log):
                 await asyncio.sleep(0.1)
+        await asyncio.sleep(0.1)
+        assert not len(server.connections)
         stuck.transport.abort()
         writer.close()
 
@@ -258,6 +259,7 @@ class _Fake:
     begun = False
     due = float("inf")
     is_closing = False
+    unsent = 0
     gone = False
 
     def give_way(self) -> None:
@@ -275,6 +277,36 @@ async def test_many_at_the_bound_cost_little() -> None:
     for number in range(2000):
         assert table.opened(_Fake(), f"10.2.0.{number % 250}")
     assert time.thread_time() - started < 0.5, "0.02 s were measured"
+
+
+async def test_unsent_bytes_have_a_bound(monkeypatch: pytest.MonkeyPatch, log: list) -> None:
+    monkeypatch.setattr("tritonic.connections.UNSENT_BYTES", 10_000_000)
+    async with serving() as server:
+        writers = []
+        for _ in range(12):
+            writers.append(await server.deaf())
+            writers[-1].write(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+        async with asyncio.timeout(10):
+            while not any("unread" in line for line in log):
+                await asyncio.sleep(0.1)
+        assert 0 < sum(each.unsent for each in server.connections._all) <= 10_000_000
+        for writer in writers:
+            writer.transport.abort()
+    (line,) = [line for line in log if line["event"] == "connections cut short"]
+    assert line["unread"] == 1
+
+
+async def test_those_who_let_most_wait_make_room() -> None:
+    table = Connections(Limits())
+    honest, strangers = _Fake(), [_Fake() for _ in range(5)]
+    table.opened(honest, "10.0.0.1")
+    honest.unsent = 50 * 2**20
+    for number, each in enumerate(strangers):
+        table.opened(each, "10.0.0.2")
+        each.unsent = (20 + number) * 2**20
+    table._spare_memory()
+    assert [each.gone for each in strangers] == [False, False, False, True, True] and not honest.gone
+    assert len(table) == 4
 
 
 async def test_held_bytes_have_a_bound(monkeypatch: pytest.MonkeyPatch, log: list) -> None:

@@ -77,8 +77,7 @@ async def test_one_is_answered_before_the_next_is_looked_at() -> None:
 
 async def test_who_does_not_read_is_not_answered_further() -> None:
     async with serving() as server:
-        _, writer = await server.connect()
-        writer.transport.pause_reading()
+        writer = await server.deaf()
         writer.write(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n" * 2000)
         await asyncio.sleep(0.5)
         assert 1 <= len(server.asked) < 10, "what the kernel takes, and one answer more"
@@ -97,9 +96,7 @@ async def test_who_hangs_up_with_a_few_requests_waiting_is_noticed() -> None:
 
 @pytest.mark.parametrize("size", [1, 3, 64 * 1024, 1_000_003])
 async def test_chunked_bodies_end_where_they_end(size: int) -> None:
-    data = (b"\r\n\r\n" + b"0\r\n\r\n" + b"a" * 9) * 3
-    if size > 3:
-        data = data * (size // 27)
+    data = (b"\r\n\r\n" + b"0\r\n\r\n" + b"a" * (9 if size <= 3 else size // 2)) * 3
     body = b"".join(chunk(data[at : at + size]) for at in range(0, len(data), size)) + b"0\r\nX-Trailer: a\r\n\r\n"
     head = POST + b"Transfer-Encoding: chunked\r\n\r\n"
     async with serving() as server:
@@ -110,6 +107,19 @@ async def test_chunked_bodies_end_where_they_end(size: int) -> None:
             assert [each["size"] for each in server.asked] == [len(data), 0]
             assert b"x-trailer" not in dict(server.asked[0]["headers"]), "nobody has looked at it"
             assert said.endswith(b'["/last", 0]')
+
+
+async def test_what_follows_a_body_full_of_ends_is_dropped_and_the_connection_closed() -> None:
+    """Looking for each would take a second of the processor for each megabyte. Without anything behind it, it stays."""
+    data = b"\r\n\r\n" * 20_000
+    request = POST + b"Transfer-Encoding: chunked\r\n\r\n" + chunk(data) + b"0\r\n\r\n"
+    async with serving(idle=0.5) as server:
+        said = await server.answer(request + HIDDEN + LAST)
+        assert [each["path"] for each in server.asked] == ["/"] and server.asked[0]["size"] == len(data)
+        assert b"connection: close" in said and said.endswith(b'["/", 80000]')
+        server.asked.clear()
+        said = await server.answer(request, request, LAST, pause=0.3)
+        assert [each["size"] for each in server.asked] == [len(data), len(data), 0]
 
 
 async def test_a_client_that_waits_for_leave_gets_it() -> None:
