@@ -21,7 +21,7 @@ GONE = "The model's server is not available now."
         (S.INTERNAL, "[engine_failed] It broke.", errors.ModelFailed, None, "It broke."),
         (S.NOT_FOUND, "no such model", errors.ModelNotFound, None, "no such model"),
         (S.UNAVAILABLE, "gone", errors.ServerGone, None, GONE),
-        (S.INTERNAL, "Stub process 'm_0_0' is not healthy.", errors.ServerGone, None, GONE),
+        (S.INTERNAL, "Stub process 'm_0_0' is not healthy.", errors.ProcessGone, None, GONE),
         (S.INTERNAL, "unknown model: 'm'", errors.ModelNotFound, None, "unknown model: 'm'"),
         (S.INTERNAL, "[1] is not a code of ours", errors.ModelFailed, None, "[1] is not a code of ours"),
         (None, "in flight error", errors.ModelFailed, None, "in flight error"),
