@@ -43,6 +43,14 @@ class Flow(FlowControl):
         if self.read_paused:
             self._go_on()
 
+    def forget(self) -> None:
+        """Let go of the connection, which is gone: else both would wait for the garbage collector."""
+        self._go_on = _nothing
+
     def read_on(self) -> None:
         """Read again."""
         super().resume_reading()
+
+
+def _nothing() -> None:
+    pass

@@ -37,6 +37,7 @@ class BoundedProtocol(RequestReader):
         self._drop()
         self._connections.closed(self)
         super().connection_lost(exc)
+        self.flow.forget()
 
     def data_received(self, data: bytes) -> None:
         """Take what came."""

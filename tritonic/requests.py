@@ -166,6 +166,8 @@ class RequestReader(HttpToolsProtocol):
             return heads.MALFORMED
         if len(line[1]) > heads.TARGET_BYTES:
             return heads.TARGET_TOO_LONG
+        if head.count(b"\r\n") > heads.HEAD_FIELDS + 2:
+            return heads.TOO_LARGE
         if head.startswith(b"CONNECT "):
             return heads.TUNNEL
         try:
@@ -179,8 +181,6 @@ class RequestReader(HttpToolsProtocol):
             url = httptools.parse_url(self.url)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             return heads.MALFORMED
-        if len(self.headers) > heads.HEAD_FIELDS:
-            return heads.TOO_LARGE
         coding = self._framing.get(b"transfer-encoding")
         if coding is not None and (coding.strip().lower() != b"chunked" or line[2] == b"0"):
             return heads.CODING

@@ -1,8 +1,10 @@
 """How long connections may wait, how many there may be, and how they end."""
 
 import asyncio
+import gc
 import json
 import time
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -277,6 +279,24 @@ async def test_many_at_the_bound_cost_little() -> None:
     for number in range(2000):
         assert table.opened(_Fake(), f"10.2.0.{number % 250}")
     assert time.thread_time() - started < 0.5, "0.02 s were measured"
+
+
+async def test_connections_that_are_gone_leave_nothing_for_the_garbage_collector() -> None:
+    async with serving(idle=0.2) as server:
+        seen = weakref.WeakSet()
+        gc.collect()
+        gc.disable()
+        try:
+            for sent in (GET, b"GET / HT", b"BREW\r\n", POST + b"a:b\r\n" * 500 + b"\r\n", DEAF, GET + GET + b"P"):
+                _, writer = await server.connect()
+                writer.write(sent)
+                await asyncio.sleep(0.1)
+                seen.update(server.connections._all)
+                writer.transport.abort()
+            await asyncio.sleep(0.3)
+            assert not len(server.connections) and not list(seen)
+        finally:
+            gc.enable()
 
 
 async def test_unsent_bytes_have_a_bound(monkeypatch: pytest.MonkeyPatch, log: list) -> None:
