@@ -9,6 +9,7 @@ import selectors
 import signal
 import socket
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from backends.llm.structures.source import reason, source
 _HEAVY = 0.5
 _HEAVY_TOKEN = 0.005
 _LESS_URGENT = 10
+# Seconds for which masks wait for the tokens of other answers of the same step.
+_SOON = 0.001
 
 
 def serve(tokenizer: LLTokenizer, limits: Limits, kind: str, text: str, channel: socket.socket, seconds: float) -> None:
@@ -82,21 +85,32 @@ class _Answers:
         self._channel = channel
         self._selector = selectors.DefaultSelector()
         self._selector.register(channel, selectors.EVENT_READ)
+        self._open: dict[socket.socket, LLMatcher] = {}
+        self._due: dict[socket.socket, None] = {}
+        """Whose masks are to be computed, in the order of their tokens."""
         self._spent_before = time.process_time()
         self._tokens = 0
         self._urgent = True
 
     def serve(self) -> None:
-        """Go on until the structure's channel is closed, and those of its answers."""
+        """Go on until the structure's channel is closed, and those of its answers.
+
+        Tokens go before masks: the engine waits to hear whether an answer is complete, and needs the masks only after
+        the next forward pass. The tokens of a step come one soon after the other.
+        """
         while self._selector.get_map():
-            for key, _ in self._selector.select():
+            together = 1 < len(self._open) > len(self._due)
+            events = self._selector.select(_SOON if together and self._due else 0 if self._due else None)
+            for key, _ in events:
                 if key.fileobj is self._channel:
-                    self._open()
+                    self._accept()
                 else:
                     assert isinstance(key.fileobj, socket.socket)
-                    self._follow(key.fileobj, key.data)
+                    self._attend(key.fileobj, self._consume)
+            if self._due and not events:
+                self._attend(next(iter(self._due)), self._mask)
 
-    def _open(self) -> None:
+    def _accept(self) -> None:
         try:
             data, files, _, _ = socket.recv_fds(self._channel, 1, 1)
         except OSError:
@@ -107,38 +121,50 @@ class _Answers:
         for file in files:
             answer = socket.socket(fileno=file)
             answer.setblocking(False)
-            self._selector.register(answer, selectors.EVENT_READ, self._first.deep_copy())
+            self._open[answer] = self._first.deep_copy()
+            self._selector.register(answer, selectors.EVENT_READ)
 
-    def _follow(self, answer: socket.socket, matcher: LLMatcher) -> None:
-        """Take a token of an answer. One whose channel is closed or full, or which has failed, is let go."""
-        try:
-            token = answer.recv(TOKEN.size)
-            if token and self._advance(answer, matcher, *TOKEN.unpack(token)):
-                return
-        except OSError:
-            pass
-        self._selector.unregister(answer)
-        answer.close()
-
-    def _advance(self, answer: socket.socket, matcher: LLMatcher, token: int) -> bool:
-        """Whether more tokens may follow."""
+    def _attend(self, answer: socket.socket, do: Callable[[socket.socket, LLMatcher], bool]) -> None:
+        """Do something for an answer, in bounded time, and let it go where that returns false or its channel fails."""
         signal.setitimer(signal.ITIMER_PROF, self._limits.step)
-        self._tokens += 1
         try:
-            if matcher.consume_token(token):
-                if matcher.is_stopped():
-                    answer.send(COMPLETE)
-                    return False
-                answer.send(ON)
-                mask = matcher.compute_bitmask()
-                if not matcher.is_error() and self._is_affordable():
-                    answer.send(MASK + mask)
-                    return True
-            why = reason(matcher.get_error()) if matcher.is_error() else "it takes too long to follow its answers."
-            answer.send(FAILED + why.encode())
-            return False
+            goes_on = do(answer, self._open[answer])
+        except OSError:  # closed, or full
+            goes_on = False
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
+        if not goes_on:
+            self._due.pop(answer, None)
+            del self._open[answer]
+            self._selector.unregister(answer)
+            answer.close()
+
+    def _consume(self, answer: socket.socket, matcher: LLMatcher) -> bool:
+        """Take a token, and say whether the answer is complete; whether it goes on."""
+        token = answer.recv(TOKEN.size)
+        if not token:
+            return False
+        self._tokens += 1
+        if not matcher.consume_token(*TOKEN.unpack(token)):
+            answer.send(FAILED + reason(matcher.get_error()).encode())
+            return False
+        if matcher.is_stopped():
+            answer.send(COMPLETE)
+            return False
+        answer.send(ON)
+        self._due[answer] = None
+        return True
+
+    def _mask(self, answer: socket.socket, matcher: LLMatcher) -> bool:
+        """Say which tokens may come next; whether the answer goes on."""
+        del self._due[answer]
+        mask = matcher.compute_bitmask()
+        if not matcher.is_error() and self._is_affordable():
+            answer.send(MASK + mask)
+            return True
+        why = reason(matcher.get_error()) if matcher.is_error() else "it takes too long to follow its answers."
+        answer.send(FAILED + why.encode())
+        return False
 
     def _is_affordable(self) -> bool:
         spent = time.process_time() - self._spent_before
