@@ -98,6 +98,10 @@ class Desk:
         """Have the prompt tokenised, and what `begin` does besides, in the thread for such prompts."""
         self._hand(self._lane(request), exchange, begin)
 
+    def is_short(self, request: Request) -> bool:
+        """Whether its prompt may be tokenised in any thread."""
+        return self._lane(request) is self._short
+
     def _hand(self, lane: ThreadPoolExecutor, exchange: Exchange, do: Callable[[], None]) -> None:
         try:
             lane.submit(do)

@@ -68,6 +68,9 @@ class Exchange:
                 self._desk.prepare(request, self, lambda: self.begin(sampling))
                 return
             compiled = self._compiled = self._desk.grammar(sampling.structured_outputs)
+            if compiled.done() and self._desk.is_short(request):  # it was kept: another thread would take time to wake
+                self.begin(sampling, compiled)
+                return
             if self._cancelled:
                 compiled.cancel()
             compiled.add_done_callback(partial(self._go_on, sampling))

@@ -1,6 +1,6 @@
 """The fork server: it has read the tokenizer, and forks a process for each structure.
 
-It runs nothing that callers write, and it has one thread: a fork of it takes 2 ms and is safe.
+It runs nothing that callers write, and it has one thread, so that a fork of it is safe.
 """
 
 import gc
@@ -8,12 +8,15 @@ import json
 import os
 import signal
 import socket
+import time
 
 from llguidance import LLTokenizer
 
 from backends.llm.structures.limits import Limits
 from backends.llm.structures.messages import ORDER, REFUSED
 from backends.llm.structures.process import serve
+
+_PAUSE = 0.1
 
 
 def main(control: int, settings: int) -> None:
@@ -36,30 +39,50 @@ def main(control: int, settings: int) -> None:
     gc.collect()
     gc.freeze()  # what is not written to stays common memory
     channel.send(b"ready")
-    while True:
-        order, files, _, _ = socket.recv_fds(channel, ORDER.size, 2)
-        if not order:
-            return
-        own, text = files
+    while _fork(tokenizer, limits, channel):
+        pass
+
+
+def _fork(tokenizer: LLTokenizer, limits: Limits, channel: socket.socket) -> bool:
+    """Fork a process that waits for the next structure, and return when it has one; false where none will come.
+
+    So an order finds a process that is there already: a fork takes 2 ms, and longer where the machine is busy.
+    """
+    reading, writing = os.pipe()
+    try:
+        pid = os.fork()
+    except OSError:  # no process is to be had: the other end hears that nothing has begun
+        _, files, _, _ = socket.recv_fds(channel, ORDER.size, 2)
+        for file in (*files, reading, writing):
+            os.close(file)
+        return bool(files)
+    if pid == 0:
         try:
-            if os.fork() == 0:
-                channel.close()
-                _run(tokenizer, limits, order, socket.socket(fileno=own), text)
-        except OSError:
-            pass  # no process is to be had: the other end hears that nothing has begun
-        os.close(own)
-        os.close(text)
+            os.close(reading)
+            order, files, _, _ = socket.recv_fds(channel, ORDER.size, 2)
+            os.write(writing, b"!" if order else b".")
+            if not order:
+                return False
+            os.close(writing)
+            channel.close()
+            own, text = files
+            _run(tokenizer, limits, order, socket.socket(fileno=own), text)
+        finally:
+            os._exit(0)
+    os.close(writing)
+    said = os.read(reading, 1)
+    os.close(reading)
+    if not said:  # it was ended before it had an order, and so may be the next
+        time.sleep(_PAUSE)
+    return said != b"."
 
 
 def _run(tokenizer: LLTokenizer, limits: Limits, order: bytes, channel: socket.socket, text: int) -> None:
-    """Be the process of a structure; never returns."""
-    try:
-        kind, seconds, niceness = ORDER.unpack(order)
-        os.nice(niceness)
-        # The library's panics would write what the caller wrote into the log.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        with open(text, encoding="utf-8") as file:
-            file.seek(0)
-            serve(tokenizer, limits, kind.rstrip(b"\0").decode(), file.read(), channel, seconds)
-    finally:
-        os._exit(0)
+    """Be the process of a structure."""
+    kind, seconds, niceness = ORDER.unpack(order)
+    os.nice(niceness)
+    # The library's panics would write what the caller wrote into the log.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    with open(text, encoding="utf-8") as file:
+        file.seek(0)
+        serve(tokenizer, limits, kind.rstrip(b"\0").decode(), file.read(), channel, seconds)

@@ -109,10 +109,12 @@ def children(grammars):
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
-            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+            parent = stat.read_text().rpartition(")")[2].split()[1]
+            # As of none that still waits for a structure.
+            confined = stat.with_name("oom_score_adj").read_text().strip() == "1000"
         except OSError:
             continue
-        if parent == server and state != "Z":
+        if parent == server and confined:
             found.append(int(stat.parent.name))
     return found
 
