@@ -36,7 +36,7 @@ def written(value: Any, *, escaped: bool, indent: int | None) -> bytes:
 
 
 @given(VALUES, st.booleans(), st.sampled_from([None, 1]), st.integers(1, 40))
-@settings(max_examples=400)
+@settings(max_examples=400, deadline=None)
 def test_values_are_counted_as_a_parser_finds_them(value: Any, escaped: bool, indent: int | None, size: int) -> None:
     """However the bytes are cut into slices."""
     data = written([value, "," * 5000], escaped=escaped, indent=indent)
@@ -56,6 +56,7 @@ def test_values_are_counted_as_a_parser_finds_them(value: Any, escaped: bool, in
 
 
 @given(VALUES, st.integers(1, 40))
+@settings(deadline=None)
 def test_what_stands_outside_of_strings(value: Any, size: int) -> None:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(counting, "_SLICE", size)

@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import InvalidRequest
@@ -75,6 +75,7 @@ def refusal(body: bytes, content_type: str = TYPE) -> str:
 
 
 @given(st.integers(0, len(BODY) - 4))
+@settings(deadline=None)
 def test_a_form_that_is_cut_off_is_refused(end: int) -> None:
     """What was lost may be the picture that was to be edited."""
     assert "it ends before the boundary that closes it" in refusal(BODY[:end])
