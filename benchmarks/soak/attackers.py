@@ -27,7 +27,7 @@ ENVIRONMENT = {
     "TRITONIC_MEDIA_ALLOWED_HOSTS": SOON["TRITONIC_MEDIA_ALLOWED_HOSTS"],
 }
 """What the gateway is set to beside what a soak sets: so that attacks end in time, and reach servers of their own."""
-ALIASES = {"hello": "chat", "slow": "chat", "vectors": "embedding"}
+ALIASES = {"hello": "chat", "slow": "chat", "vectors": "embedding", "sighted": "image"}
 """The models that attacks name, by which of the default models stands for them."""
 
 

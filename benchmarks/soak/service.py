@@ -59,7 +59,7 @@ def environment(*, attacked: bool) -> dict[str, str]:
     """The settings of the gateway: where attackers are among the callers, they have a key and models that they name."""
     if not attacked:
         return ENVIRONMENT
-    models = {"chat": CHAT, "embedding": EMBEDDING}
+    models = {"chat": CHAT, "embedding": EMBEDDING, "image": IMAGE}
     named = ",".join(f"{name}={models[what]}" for name, what in attackers.ALIASES.items())
     return {
         **ENVIRONMENT,

@@ -21,10 +21,10 @@ ATTACKER, HONEST = "sk-attacker", "sk-honest"
 ROOT = Path(__file__).parents[2]
 SOON = {
     # What ends by time is to end within a test. Settings that a gateway does not know are ignored.
-    "TRITONIC_HEAD_TIMEOUT": "2",
-    "TRITONIC_IDLE_TIMEOUT": "3",
-    "TRITONIC_BODY_TIMEOUT": "4",
-    "TRITONIC_MEDIA_TIMEOUT": "3",
+    "TRITONIC_HEAD_TIMEOUT": "1.5",
+    "TRITONIC_IDLE_TIMEOUT": "2",
+    "TRITONIC_BODY_TIMEOUT": "2.5",
+    "TRITONIC_MEDIA_TIMEOUT": "2",
     "TRITONIC_SEND_TIMEOUT": "5",
     "TRITONIC_LOG_LEVEL": "warning",
     # The servers of the tests, by this spelling alone.

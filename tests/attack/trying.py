@@ -13,7 +13,7 @@ from tests.attack.wire import GONE, HANGS
 PATIENCE = {"chat": 2.0, "slow chat": 3.0, "picture": 4.0, "document": 12.0}
 """Seconds within which all that an honest caller asks beside an attack is answered, but for one in a hundred. Generous:
 the machine may be busy. Where a caller keeps to its share, it is a small part of this."""
-_AFTER = 0.3
+_AFTER = 0.2
 """Seconds for which is measured after an attack: what it has left to do belongs to it, too."""
 _SAID = {GONE: "closed", HANGS: "hangs"}
 

@@ -139,7 +139,7 @@ KINDS = [
     _kind("49 million pixels of WebP", _webp, edited(_webp)),
     _kind("sixteen of them in one form", _webp, edited(_webp, 1, 16), costly=True),
     _kind("sixteen of them in one chat", _webp, shown(_webp, "webp", 16)),
-    _kind("four chats with four of them", _drawing, shown(_drawing, "webp", 4, 4), costly=True),
+    _kind("two chats with four of them", _drawing, shown(_drawing, "webp", 4, 2), costly=True),
     _kind("49 million pixels of PNG", _png, edited(_png)),
     _kind("a line of 49 million pixels", _line, edited(_line)),
     _kind("a PNG that goes on behind its end", inflating, edited(inflating)),

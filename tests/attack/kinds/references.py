@@ -90,14 +90,14 @@ def site(serve: Callable[[socket.socket, threading.Event], None]) -> Iterator[st
 
 
 def fetched(serve: Callable[[socket.socket, threading.Event], None], within: float = 8.0, times: int = 1) -> Attack:
-    """Have the gateway fetch from such a server; `media_timeout` is 3 s here, and the answer must come soon after."""
+    """Have the gateway fetch from such a server; `media_timeout` is 2 s here, and the answer must come soon after."""
 
     def attack(target: Target) -> None:
         with site(serve) as url:
             began = time.monotonic()
             target.at_once(times, lambda _: target.json(CHAT, part(url), timeout=30))
             taken = time.monotonic() - began
-        assert taken < within, f"it took {taken:.1f} s, of which 3 are allowed"
+        assert taken < within, f"it took {taken:.1f} s, of which 2 are allowed"
 
     return attack
 
