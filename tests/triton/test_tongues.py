@@ -70,5 +70,6 @@ async def test_texts_of_special_tokens_do_no_harm(ask: Ask, tokenizer, default_f
     for body in (chat(text, max_tokens=8), prompt(text, max_tokens=8), *(chat(one, max_tokens=2) for one in special)):
         said = await ask(body)
         assert said.reason in ("stop", "length")
-        assert not any(token in said.text for token in special)
+        # In a chat they are text, which the model may well repeat.
+        assert "messages" in body or not any(token in said.text for token in special)
     assert (await ask(prompt(text, max_tokens=1))).usage["prompt_tokens"] == len(tokenizer.encode(text))
