@@ -4,14 +4,17 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
+from gateway.places import Places
+
 Result = TypeVar("Result")
 
-_THREADS = ThreadPoolExecutor(2, thread_name_prefix="bodies")
+_COUNT = 2
 """Few: they share one interpreter with the loop, and each makes it wait a turn longer."""
+_THREADS = ThreadPoolExecutor(_COUNT, thread_name_prefix="bodies")
+_all_places: WeakKeyDictionary[asyncio.AbstractEventLoop, Places] = WeakKeyDictionary()
 
 
 class Asked(Protocol):
@@ -22,17 +25,6 @@ class Asked(Protocol):
     caller: str
 
 
-@dataclass(slots=True, eq=False)
-class _Line:
-    """The work of one caller, of which one piece at a time is done or waits for a thread."""
-
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    length: int = 0
-
-
-_all_lines: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, _Line]] = WeakKeyDictionary()
-
-
 async def beside(request: Asked, work: Callable[[], Result]) -> Result:
     """Return what `work` does for a request: beside the loop where the request is large, or else here."""
     return await apart(request.caller, work) if request.large else work()
@@ -41,31 +33,17 @@ async def beside(request: Asked, work: Callable[[], Result]) -> Result:
 async def apart(caller: str, work: Callable[[], Result]) -> Result:
     """Return what `work` does in a thread. Each single thing that it does has to give the interpreter up soon.
 
-    Callers have their turns: one with a thousand large requests makes another wait for one of them. Work that has
-    begun goes on where who waits for it is cancelled.
+    Callers have their turns, and none has more than one thread: one with a thousand large requests makes another wait
+    for one of them. Work that has begun goes on, and keeps its thread, where who waits for it is cancelled.
     """
     loop = asyncio.get_running_loop()
-    lines = _all_lines.setdefault(loop, {})
-    line = lines.setdefault(caller, _Line())
-    line.length += 1
-
-    def left(release: bool = True) -> None:
-        if release:
-            line.lock.release()
-        line.length -= 1
-        if not line.length:
-            del lines[caller]
-
-    try:
-        await line.lock.acquire()
-    except BaseException:
-        left(release=False)
-        raise
+    places = _all_places.setdefault(loop, Places(_COUNT))
+    await places.take(caller)
     running = _THREADS.submit(work)
 
     def done(_: object) -> None:
         with suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(left)
+            loop.call_soon_threadsafe(places.release, caller)
 
     running.add_done_callback(done)
     return await asyncio.wrap_future(running)

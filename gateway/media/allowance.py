@@ -7,8 +7,8 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from gateway.errors import RETRY_AFTER, InvalidRequest, Overloaded
-from gateway.media.places import Room
 from gateway.media.unusable import Unusable
+from gateway.places import Room
 
 _AT_ONCE = 4
 """References of one request that are worked on at a time, so that none takes every place that there is."""

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from gateway.media import exchange
 from gateway.media.addresses import is_public
 from gateway.media.exchange import Take
-from gateway.media.places import Places
 from gateway.media.unusable import Unusable
+from gateway.places import Places
 
 if TYPE_CHECKING:
     from yarl import URL

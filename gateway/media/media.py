@@ -11,11 +11,11 @@ from gateway.media.allowance import Allowance
 from gateway.media.fetching import Fetched, Fetcher, Resolve
 from gateway.media.fork_server import ForkServer
 from gateway.media.pictures import Picture
-from gateway.media.places import Places, Room
 from gateway.media.readers import Readers
 from gateway.media.reading import escapes
 from gateway.media.sniffing import Kind, Nature
 from gateway.media.unusable import Unusable
+from gateway.places import Places, Room
 from gateway.settings import Settings
 
 _SOUND_RATE = 16_000

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from gateway.errors import RETRY_AFTER, Overloaded
 from gateway.media.allowance import Allowance
 from gateway.media.fork_server import Broken, Ended, ForkServer, Job, TooLong
-from gateway.media.places import Places
 from gateway.media.unusable import Unusable
+from gateway.places import Places
 
 _CLOCK = 2
 """By the clock a file may take so many times as long as of a core: others are read beside it."""

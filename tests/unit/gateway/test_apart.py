@@ -18,7 +18,7 @@ async def test_the_loop_goes_on() -> None:
     released.set()
     assert await work
     await asyncio.sleep(0)
-    assert not module._all_lines[asyncio.get_running_loop()]
+    assert not module._all_places[asyncio.get_running_loop()]._held
 
 
 async def test_failures_are_passed_on() -> None:
@@ -68,4 +68,4 @@ async def test_who_hangs_up_does_not_get_another_place() -> None:
     await apart("a", lambda: None)
     assert most == 1
     await asyncio.sleep(0.01)
-    assert not module._all_lines[asyncio.get_running_loop()]
+    assert not module._all_places[asyncio.get_running_loop()]._held

@@ -18,8 +18,11 @@ class Places:
         self._held: Counter[str] = Counter()
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
 
-    async def take(self, caller: str, *, seconds: float) -> None:
-        """Take a place, which is to be given back by `release`. Raises `TimeoutError` where none becomes free."""
+    async def take(self, caller: str, *, seconds: float | None = None) -> None:
+        """Take a place, which is to be given back by `release`.
+
+        Raises `TimeoutError` where none becomes free within `seconds`; None: it waits for as long as it takes.
+        """
         if caller not in self._waiting and self._may(caller):
             self._hold(caller)
             return

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gateway.media.places import Places, Room
+from gateway.places import Places, Room
 
 
 async def taken(places: Places, caller: str) -> bool:
