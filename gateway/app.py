@@ -31,6 +31,7 @@ from gateway.http.hosts import HostsAndOrigins
 from gateway.media.media import Media
 from gateway.node import Node
 from gateway.observability.event_loop import EventLoopWatch
+from gateway.places import Room
 from gateway.rates import HEADERS, RateLimits
 from gateway.settings import Settings
 from gateway.tasks import database
@@ -107,6 +108,7 @@ def create_app(settings: Settings | None = None, crew: Crew | None = None) -> Fa
         redirect_slashes=False,
     )
     app.state.settings = settings
+    app.state.bodies = Room(max(settings.bodies_held_bytes, 2 * settings.max_body_bytes))  # one body always fits
     metrics = app.state.metrics = Metrics(crew)
     app.state.event_loop = EventLoopWatch(metrics.event_loop_lag_seconds, metrics.event_loop_held_seconds)
     store = settings.rate_limits_store.get_secret_value() if settings.rate_limits_store else None

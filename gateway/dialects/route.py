@@ -107,7 +107,12 @@ def route_class(
                         kind: type[LimitedRequest[Any]] = FormRequest if form else JSONRequest
                         reading = kind(_as_json(request.scope), request.receive, request.headers)
                         await reading.read(
-                            settings.max_body_bytes, settings.body_timeout, bounds, understand, trace.caller
+                            settings.max_body_bytes,
+                            settings.body_timeout,
+                            bounds,
+                            understand,
+                            trace.caller,
+                            request.app.state.bodies,
                         )
                         request, trace.size, trace.large = reading, reading.size, reading.large
                     return await handle(request)

@@ -10,10 +10,11 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import Receive, Scope
 
-from gateway.errors import InvalidRequest, RequestTimeout, RequestTooLarge
+from gateway.errors import RETRY_AFTER, InvalidRequest, Overloaded, RequestTimeout, RequestTooLarge
 from gateway.http import forms
 from gateway.http.apart import apart
 from gateway.http.counting import Bounds, check, marks
+from gateway.places import Room
 
 Body = TypeVar("Body")
 Understand = Callable[[dict[str, Any]], Body]
@@ -37,32 +38,38 @@ class LimitedRequest(Request, Generic[Body]):
         self.size = 0
         self.large = False
 
-    async def read(self, limit: int, seconds: float, bounds: Bounds, understand: Understand[Body], caller: str) -> None:
+    async def read(
+        self, limit: int, seconds: float, bounds: Bounds, understand: Understand[Body], caller: str, room: Room
+    ) -> None:
         """Read the body, parse it, and let `understand` check it, which is called in a thread where it is large.
 
-        Raises `RequestTooLarge`, `RequestTimeout`, `InvalidRequest`, and what `understand` raises.
+        Its bytes take `room` that the caller shares with others, until they are understood.
+
+        Raises `RequestTooLarge`, `RequestTimeout`, `InvalidRequest`, `Overloaded`, and what `understand` raises.
         """
         encoding = self._given.get("content-encoding", "")
         if encoding.lower() not in ("", "identity"):
             raise InvalidRequest(f"The body must not be encoded; this one is said to be '{encoding[:64]}'.")
         try:
-            async with asyncio.timeout(seconds):
-                body = await self._within(limit)
-        except TimeoutError:
-            raise RequestTimeout(f"The body did not arrive within {seconds:g} seconds.") from None
-        self.size = len(body)
-        self.large = self.size > _FEW_BYTES or (self.size > 2 * _FEW_VALUES and marks(body) > _FEW_VALUES)
-        self._json = (
-            await apart(caller, lambda: self._understood(body, bounds, understand))
-            if self.large
-            else self._understood(body, bounds, understand)
-        )
+            try:
+                async with asyncio.timeout(seconds):
+                    body = await self._within(limit, caller, room)
+            except TimeoutError:
+                raise RequestTimeout(f"The body did not arrive within {seconds:g} seconds.") from None
+            self.large = self.size > _FEW_BYTES or (self.size > 2 * _FEW_VALUES and marks(body) > _FEW_VALUES)
+            self._json = (
+                await apart(caller, lambda: self._understood(body, bounds, understand))
+                if self.large
+                else self._understood(body, bounds, understand)
+            )
+        finally:
+            room.release(caller, self.size)
         self._body = b"{}"  # FastAPI asks for what was parsed only where there is a body
 
     def _understood(self, body: bytearray, bounds: Bounds, understand: Understand[Body]) -> Body:
         raise NotImplementedError
 
-    async def _within(self, limit: int) -> bytearray:
+    async def _within(self, limit: int, caller: str, room: Room) -> bytearray:
         too_large = RequestTooLarge(f"The body is larger than this service takes, {limit} bytes.")
         length = self._given.get("content-length", "")
         if length.isdigit() and int(length) > limit:
@@ -71,9 +78,12 @@ class LimitedRequest(Request, Generic[Body]):
         body = bytearray()
         async with aclosing(self.stream()) as chunks:
             async for chunk in chunks:
-                body += chunk
-                if len(body) > limit:
+                if self.size + len(chunk) > limit:
                     raise too_large
+                if not room.take(caller, len(chunk)):
+                    raise Overloaded("Too many large bodies are on their way here now.", retry_after=RETRY_AFTER)
+                self.size += len(chunk)
+                body += chunk
         return body
 
 

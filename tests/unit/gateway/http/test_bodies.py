@@ -1,0 +1,56 @@
+"""What bodies take together while they are on their way, and what is left for others."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from starlette.datastructures import Headers
+from starlette.types import Message
+
+from gateway.errors import InvalidRequest, Overloaded, RequestTimeout
+from gateway.http.bodies import JSONRequest
+from gateway.http.counting import Bounds
+from gateway.places import Room
+
+KB = 1024
+
+
+def sent(*pieces: bytes, whole: bool = True) -> asyncio.Queue[Message]:
+    """What a client has sent; it sends no more."""
+    queue: asyncio.Queue[Message] = asyncio.Queue()
+    for i, piece in enumerate(pieces):
+        more = not whole or i < len(pieces) - 1
+        queue.put_nowait({"type": "http.request", "body": piece, "more_body": more})
+    return queue
+
+
+async def read(queue: asyncio.Queue[Message], caller: str, room: Room, seconds: float = 5) -> dict[str, Any]:
+    request: JSONRequest[dict[str, Any]] = JSONRequest({"type": "http", "headers": []}, queue.get, Headers())
+    await request.read(KB * KB, seconds, Bounds(1000), lambda body: body, caller, room)
+    return dict(request._json)
+
+
+async def test_bodies_that_do_not_end_leave_room_for_others() -> None:
+    room = Room(8 * KB)
+    slow = [asyncio.create_task(read(sent(b" " * KB, whole=False), "slow", room)) for _ in range(4)]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded) as raised:
+        await read(sent(b" " * KB, b"{}"), "slow", room)
+    assert raised.value.retry_after
+    assert await read(sent(b" " * KB, b'{"a":1}'), "another", room) == {"a": 1}
+    for task in slow:
+        task.cancel()
+    await asyncio.gather(*slow, return_exceptions=True)
+    assert room._free == 8 * KB and not room._held
+
+
+async def test_however_a_body_ends_its_room_is_given_back() -> None:
+    room = Room(8 * KB)
+    with pytest.raises(InvalidRequest):
+        await read(sent(b"[" * KB), "a", room)
+    with pytest.raises(RequestTimeout):
+        await read(sent(b" " * KB, whole=False), "a", room, seconds=0.01)
+    with pytest.raises(Overloaded):
+        await read(sent(b" " * KB * 3, b" " * KB * 3), "a", room)
+    assert await read(sent(b'{"a":"', b"b" * KB, b'"}'), "a", room) == {"a": "b" * KB}
+    assert room._free == 8 * KB and not room._held
