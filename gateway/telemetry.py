@@ -99,10 +99,8 @@ class Trace:
     """What has come of its body."""
     tokens: int = 0
     """What models have read and written for it so far."""
-    size: int = 0
-    """Bytes of its body."""
     large: bool = False
-    """Whether work on it belongs beside the loop (`gateway.http.apart`)."""
+    """Whether work on it, or on what it refers to, belongs beside the loop (`gateway.http.apart`)."""
     hung_up: bool = False
     error: GatewayError | None = None
     """How the answer ended, where it failed: a stream has its status long before."""

@@ -114,7 +114,7 @@ def route_class(
                             trace.caller,
                             request.app.state.bodies,
                         )
-                        request, trace.size, trace.large = reading, reading.size, reading.large
+                        request, trace.large = reading, reading.large
                     return await handle(request)
                 except (ClientGone, ClientDisconnect):
                     trace.hung_up = True

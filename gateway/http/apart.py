@@ -11,6 +11,9 @@ from gateway.places import Places
 
 Result = TypeVar("Result")
 
+LARGE = 512 * 1024
+"""Bytes from which on work on them belongs beside the loop: up to these it takes the loop some 5 ms."""
+
 _COUNT = 2
 """Few: they share one interpreter with the loop, and each makes it wait a turn longer."""
 _THREADS = ThreadPoolExecutor(_COUNT, thread_name_prefix="bodies")
@@ -20,7 +23,7 @@ _all_places: WeakKeyDictionary[asyncio.AbstractEventLoop, Places] = WeakKeyDicti
 class Asked(Protocol):
     """What is known of a request: the bytes of its body, whether work on it belongs beside the loop, and who asks."""
 
-    size: int
+    body_bytes: int
     large: bool
     caller: str
 

@@ -12,16 +12,15 @@ from starlette.types import Receive, Scope
 
 from gateway.errors import RETRY_AFTER, InvalidRequest, Overloaded, RequestTimeout, RequestTooLarge
 from gateway.http import forms
-from gateway.http.apart import apart
+from gateway.http.apart import LARGE, apart
 from gateway.http.counting import Bounds, check, marks
 from gateway.places import Room
 
 Body = TypeVar("Body")
 Understand = Callable[[dict[str, Any]], Body]
 
-_FEW_BYTES = 512 * 1024
 _FEW_VALUES = 2000
-"""Up to these a body is worked on by the loop itself, which takes it up to some 5 ms."""
+"""Up to these, and where it is not `LARGE`, a body is worked on by the loop itself."""
 
 
 class LimitedRequest(Request, Generic[Body]):
@@ -56,7 +55,7 @@ class LimitedRequest(Request, Generic[Body]):
                     body = await self._within(limit, caller, room)
             except TimeoutError:
                 raise RequestTimeout(f"The body did not arrive within {seconds:g} seconds.") from None
-            self.large = self.size > _FEW_BYTES or (self.size > 2 * _FEW_VALUES and marks(body) > _FEW_VALUES)
+            self.large = self.size > LARGE or (self.size > 2 * _FEW_VALUES and marks(body) > _FEW_VALUES)
             self._json = (
                 await apart(caller, lambda: self._understood(body, bounds, understand))
                 if self.large

@@ -10,7 +10,7 @@ from gateway.dialects.vocabulary.keeping import Keeping
 from gateway.dialects.vocabulary.messages import ContentPart, File, InputAudio, Message
 from gateway.dialects.vocabulary.tools import FunctionCall, WireToolCall
 from gateway.errors import InvalidRequest, UnsupportedOption
-from gateway.http.apart import Asked, beside
+from gateway.http.apart import LARGE, Asked, beside
 from gateway.http.counting import check_length
 from gateway.media.media import Media
 from gateway.operations.chat import Message as Turn
@@ -94,10 +94,11 @@ class Reading:
         if found := [part for _, parts in drafts for part in parts if isinstance(part, _Reference)]:
             await watched(self._resolve(found))
             # Documents may have far more text than the messages themselves.
-            texts = (part.found for _, parts in drafts for part in parts if isinstance(part, _Reference))
-            check_length(
-                sum(len(text.text) for text in texts if isinstance(text, Text)), self._longest, param="messages"
-            )
+            characters = sum(len(part.found.text) for part in found if isinstance(part.found, Text))
+            check_length(characters, self._longest, param="messages")
+            # What was fetched makes a small body a large request: it is rendered, and packed into tensors.
+            pictures = sum(len(part.found.data) for part in found if isinstance(part.found, Picture))
+            self._asked.large |= characters + pictures > LARGE
         return await beside(self._asked, lambda: _finished(drafts))
 
     async def _resolve(self, references: list[_Reference]) -> None:
@@ -122,9 +123,9 @@ class Reading:
                 f"A conversation may hold {MOST_REFERENCES} pictures and files, not {references}.", param="messages"
             )
         # No body holds more characters than bytes, nor more values than half as many.
-        if self._asked.size > 2 * tools.ARGUMENTS.values:
+        if self._asked.body_bytes > 2 * tools.ARGUMENTS.values:
             tools.check_arguments(_called(messages))
-        if self._asked.size > self._longest:
+        if self._asked.body_bytes > self._longest:
             check_length(sum(map(_characters, messages)), self._longest, param="messages")
         return [self._turn(message, f"messages[{i}]") for i, message in enumerate(messages)]
 

@@ -142,3 +142,17 @@ async def test_who_waits_for_a_place_is_not_at_fault(make_media):
     assert raised.value.retry_after
     media._pictures._places.release("another")
     await reading(media).turns(asking(data_url(picture())))
+
+
+async def test_what_was_fetched_makes_a_small_request_a_large_one(site, media):
+    """Four pictures of 16 MiB took the loop 220 ms to pack, when only the size of the body said what is large."""
+    for size, large in (((40, 30), False), ((1000, 800), True)):
+        data = picture("BMP", size)
+
+        async def answer(out, data=data):
+            out.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data)
+
+        asked = Trace(Metrics(), "r", caller="caller")
+        read = Reading(media, sees=True, write_down=None, longest=10_000, asked=asked)
+        await read.turns(asking(site.script("/", answer)))
+        assert asked.large is large
