@@ -148,6 +148,7 @@ class Catalog:
                 responses = model.endpoint.triton.stream(
                     model.config.name, tensors, request_id=request_id, timeout=self._timeout, stop=model.stop
                 )
+                del tensors, encode  # the answer may take minutes
                 async with (
                     aclosing(responses),
                     aclosing(joined(_decoded(model, asked, responses), responses)) as events,
