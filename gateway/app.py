@@ -163,7 +163,7 @@ async def _no_route(request: Request, exception: Exception) -> Response:
 async def _refused(request: Request, exception: Exception) -> Response:
     """Render the failures of routes that belong to no dialect, in OpenAI's shape."""
     assert isinstance(exception, GatewayError)
-    request.state.trace.error = exception
+    request.state.trace.failed(exception)
     return openai_errors.render(exception)
 
 

@@ -115,6 +115,15 @@ class Trace:
         self.model = model
         return Work(self)
 
+    def failed(self, error: GatewayError) -> None:
+        """Note how the answer failed.
+
+        Where the error was raised is forgotten: its frames hold the body and what was made of it, and this object, so
+        that all of it would wait for the garbage collector.
+        """
+        error.__traceback__ = error.__context__ = error.__cause__ = None
+        self.error = error
+
     def finished(self, status: int) -> None:
         """Count the request and log one line about it."""
         seconds = time.perf_counter() - self.started

@@ -20,6 +20,7 @@ from gateway.settings import Settings
 from tritonic.connections import Connections, Limits
 from tritonic.descriptors import connections_within, raise_limit
 from tritonic.forwarded import Forwarded
+from tritonic.heap import give_large_pieces_back
 from tritonic.ports import listen
 from tritonic.protocol import BoundedProtocol
 from tritonic.workers import Beaten, keep_workers
@@ -48,6 +49,7 @@ def serve(settings: Settings) -> bool:
     Raises PortError when the address cannot be listened on.
     """
     raise_limit()
+    give_large_pieces_back()
     listening = listen(settings.host, settings.port, "the gateway", "--port or TRITONIC_PORT")
     if settings.workers == 1:
         server = _server(settings, Crew(), lambda: None, None)

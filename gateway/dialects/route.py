@@ -121,16 +121,17 @@ def route_class(
                     return Response(status_code=499)  # nobody reads it; the log shows it
                 except asyncio.CancelledError:
                     # Only the server itself cancels a request, when it stops before the request is done.
-                    trace.error = Overloaded("The service is stopping.", retry_after=RETRY_AFTER)
+                    trace.failed(Overloaded("The service is stopping.", retry_after=RETRY_AFTER))
                 except ValidationError as invalid:
-                    trace.error = _explain(invalid.errors(include_url=False, include_input=False)[0], ())
+                    trace.failed(_explain(invalid.errors(include_url=False, include_input=False)[0], ()))
                 except RequestValidationError as invalid:
-                    trace.error = _explain(invalid.errors()[0], invalid.errors()[0]["loc"][:1])
+                    trace.failed(_explain(invalid.errors()[0], invalid.errors()[0]["loc"][:1]))
                 except GatewayError as error:
-                    trace.error = error
+                    trace.failed(error)
                 except Exception:
                     structlog.get_logger("gateway").exception("failed", request_id=trace.request_id)
-                    trace.error = GatewayError("The gateway failed on this request.")
+                    trace.failed(GatewayError("The gateway failed on this request."))
+                assert trace.error is not None
                 return render_error(trace.error)
 
             return handler

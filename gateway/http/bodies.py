@@ -75,14 +75,18 @@ class LimitedRequest(Request, Generic[Body]):
             raise too_large
         # What comes in pieces of a byte must not be kept in a million objects.
         body = bytearray()
-        async with aclosing(self.stream()) as chunks:
-            async for chunk in chunks:
-                if self.size + len(chunk) > limit:
-                    raise too_large
-                if not room.take(caller, len(chunk)):
-                    raise Overloaded("Too many large bodies are on their way here now.", retry_after=RETRY_AFTER)
-                self.size += len(chunk)
-                body += chunk
+        try:
+            async with aclosing(self.stream()) as chunks:
+                async for chunk in chunks:
+                    if self.size + len(chunk) > limit:
+                        raise too_large
+                    if not room.take(caller, len(chunk)):
+                        raise Overloaded("Too many large bodies are on their way here now.", retry_after=RETRY_AFTER)
+                    self.size += len(chunk)
+                    body += chunk
+        except BaseException:
+            body.clear()  # its room is given up, and whoever keeps the error keeps this frame
+            raise
         return body
 
 
