@@ -25,7 +25,8 @@ def text(name: str, *values: str) -> Tensor:
 
 def blobs(name: str, *values: bytes) -> Tensor:
     """BYTES[len(values)]."""
-    return Tensor(name, "BYTES", (len(values),), b"".join(struct.pack("<I", len(v)) + v for v in values))
+    parts = (part for value in values for part in (struct.pack("<I", len(value)), value))  # each is copied once
+    return Tensor(name, "BYTES", (len(values),), b"".join(parts))
 
 
 def boolean(name: str, value: bool) -> Tensor:

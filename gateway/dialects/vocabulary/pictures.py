@@ -19,11 +19,13 @@ from gateway.dialects.vocabulary.images import (
 )
 from gateway.dialects.vocabulary.keeping import Keeping
 from gateway.errors import InvalidRequest, UnsupportedOption
+from gateway.http.apart import LARGE
 from gateway.http.forms import Upload
 from gateway.media.allowance import Allowance
 from gateway.media.media import Media
 from gateway.operations.edit_image import EditImage
 from gateway.operations.generate_image import GenerateImage
+from gateway.telemetry import Trace
 
 
 async def generation(body: CreateImageRequest, model: str, request: Request) -> GenerateImage:
@@ -99,10 +101,14 @@ async def _fetch(request: Request, references: Sequence[tuple[str, Any]]) -> lis
     """
     media: Media = request.app.state.media
     keeping = Keeping(request)
-    with media.allowance(request.state.trace.caller) as allowance:
+    trace: Trace = request.state.trace
+    with media.allowance(trace.caller) as allowance:
         tasks = [asyncio.create_task(_picture(media, keeping, given, path, allowance)) for path, given in references]
         try:
-            return list(await allowance.within(media.request_timeout, asyncio.gather(*tasks), param=references[0][0]))
+            found = await allowance.within(media.request_timeout, asyncio.gather(*tasks), param=references[0][0])
+            # What was fetched makes a small body a large request: it is packed into tensors.
+            trace.large |= sum(map(len, found)) > LARGE
+            return list(found)
         finally:
             for task in tasks:
                 task.cancel()
