@@ -11,12 +11,16 @@ from benchmarks.soak.report import FEW
 from benchmarks.tables import Bar, Column, Table, Value
 from benchmarks.timings import percentile
 
-KEPT = {"gateway": 128.0, "triton": 32.0, "models": 256.0}
-"""Megabytes that each may hold more at rest than before the attacks: what the suite of attacks allows the gateway, and
-what the models' caches are bounded to."""
+KEPT = {"answering": 128.0, "triton": 32.0, "models": 1024.0, "triton_files": 128.0}
+"""What each may hold more at rest than before the attacks, memory in megabytes: what the suite of attacks allows the
+process that answers, and what the caches of the models are bounded to, which attackers fill: a structure is kept in a
+process of its own (`backends/llm/structures/limits.py`)."""
 MORE = 256.0
-"""The same of the gateway's median under attack, over what it held at rest before."""
-_NAMES = {"gateway": "the gateway", "triton": "Triton", "models": "its models"}
+"""Megabytes that the process that answers may take under attack, by the median, beyond what it held at rest before."""
+_NAMES = {
+    "answering": "memory of the process that answers", "triton": "memory of Triton", "models": "memory of its models",
+    "triton_files": "files of Triton and its models",
+}  # fmt: skip
 
 
 def beside(quiet: Tally, under: Tally) -> Table:
@@ -41,9 +45,13 @@ def _row(name: str, quiet: Sequence[tuple[float, float]], under: Sequence[tuple[
 
 
 def without_growth(table: Table) -> Table:
-    """A table of what was held, without the bars that attacks miss by their nature: memory that large bodies and new
-    structures leave behind is held to bars of its own, and the gateway's readers and connections come and go."""
-    kept = [bar for bar in table.bars if not any(word in bar.name for word in ("growth of", "gateway", "processes"))]
+    """A table of what was held, without the bars that attacks miss by their nature.
+
+    Memory that large bodies and new structures leave behind has bars of its own, as have files; the gateway's readers
+    and connections come and go.
+    """
+    words = ("growth of", "gateway", "files", "processes")
+    kept = [bar for bar in table.bars if not any(word in bar.name for word in words)]
     return replace(table, bars=tuple(kept))
 
 
@@ -55,13 +63,14 @@ def attacks(attacked: Attacked, before: Held, after: Held, seen: Sequence[Held])
         ("megabytes sent", round(attacked.megabytes)),
         *((f"answered {status}", number) for status, number in sorted(attacked.statuses.items())),
     ]
-    under = max((held.gateway for held in windows(seen)), default=before.gateway)
+    under = max((held.answering for held in windows(seen)), default=before.answering)
     bars = [
         Bar("attacks that went otherwise than they must", float(len(attacked.wrong)), 0.0, "at most", digits=0),
-        Bar("memory of the gateway under attack", under - before.gateway, MORE, "at most", " MB", 0),
+        Bar("memory of the process that answers, under attack", under - before.answering, MORE, "at most", " MB", 0),
     ]
     for name, most in KEPT.items():
         more = getattr(after, name) - getattr(before, name)
-        bars.append(Bar(f"more memory of {_NAMES[name]} at rest", more, most, "at most", " MB", 0))
+        unit = "" if name.endswith("files") else " MB"
+        bars.append(Bar(f"more {_NAMES[name]} at rest after attacks", float(more), most, "at most", unit, 0))
     said = f"{AT_ONCE} attackers at a time; status 0: the connection was closed without an answer."
     return Table("Attacks", (Column(""), Column("found")), rows, (said, *attacked.wrong[:20]), bars=tuple(bars))

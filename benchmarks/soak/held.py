@@ -35,6 +35,8 @@ class Held:
     gateway_threads: int
     triton_threads: int
     processes: int
+    answering: float
+    """Memory of the gateway's first process alone, which answers: without those that read files for it."""
 
 
 def look(service: Service, since: float) -> Held:
@@ -51,6 +53,7 @@ def look(service: Service, since: float) -> Held:
         _sum(gateway, "num_threads"),
         _sum(triton, "num_threads"),
         len(gateway) + len(triton),
+        _megabytes(gateway[:1]),
     )
 
 

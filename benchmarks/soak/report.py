@@ -26,7 +26,7 @@ _NAMES = {
     "gateway": ("gateway", "MB"), "triton": ("Triton", "MB"), "models": ("its models", "MB"),
     "gateway_files": ("files of the gateway", ""), "triton_files": ("files of Triton and its models", ""),
     "gateway_threads": ("threads of the gateway", ""), "triton_threads": ("threads of Triton and its models", ""),
-    "processes": ("processes", ""),
+    "processes": ("processes", ""), "answering": ("the process that answers", "MB"),
 }  # fmt: skip
 _MEMORY = ("gateway", "triton", "models")
 _FILES = ("gateway_files", "triton_files")

@@ -17,7 +17,7 @@ from tests.attack.kinds.kind import Kind, Target
 
 
 def held(seconds: float = 0, gateway: float = 100, models: float = 1000, processes: int = 9) -> Held:
-    return Held(seconds, gateway, 50, models, 40, 120, 20, 360, processes)
+    return Held(seconds, gateway, 50, models, 40, 120, 20, 360, processes, gateway)
 
 
 def missed(table: Table) -> set[str]:
@@ -93,12 +93,14 @@ def test_memory_and_wrong_answers_are_held_to_bars() -> None:
     seen = [held(number, gateway=300) for number in range(20)]
     well = Attacked(Counter({"a": 3}), Counter({"400": 3}), 9.0)
     assert not missed(attack_report.attacks(well, held(), held(gateway=220, models=1250), seen))
-    assert missed(attack_report.attacks(well, held(), held(gateway=230, models=1260), seen)) == {
-        "more memory of the gateway at rest",
-        "more memory of its models at rest",
+    assert missed(attack_report.attacks(well, held(), held(gateway=230, models=2030), seen)) == {
+        "more memory of the process that answers at rest after attacks",
+        "more memory of its models at rest after attacks",
     }
     high = [held(number, gateway=400) for number in range(20)]
-    assert missed(attack_report.attacks(well, held(), held(), high)) == {"memory of the gateway under attack"}
+    assert missed(attack_report.attacks(well, held(), held(), high)) == {
+        "memory of the process that answers, under attack"
+    }
     wrong = Attacked(Counter({"a": 1}), Counter({"500": 1}), 1.0, ["a: 500"])
     table = attack_report.attacks(wrong, held(), held(), seen)
     assert missed(table) == {"attacks that went otherwise than they must"} and "a: 500" in table.notes

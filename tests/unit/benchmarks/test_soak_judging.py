@@ -14,7 +14,7 @@ from benchmarks.tables import Table
 
 
 def held(seconds: float = 0, gateway: float = 100, models: float = 1000, files: int = 40, processes: int = 9) -> Held:
-    return Held(seconds, gateway, 50, models, files, 120, 20, 360, processes)
+    return Held(seconds, gateway, 50, models, files, 120, 20, 360, processes, gateway)
 
 
 def missed(table: Table) -> set[str]:
