@@ -7,14 +7,13 @@ In a process of its own a file has a part of a core and of memory, and everybody
 import contextlib
 import json
 import os
-import shutil
 import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import IO
 
 from backends.serving.errors import EngineFailed, InvalidValue
+from backends.serving.interpreters import interpreters
 from backends.serving.worker_process import LENGTHS, OVERRAN
 
 SECONDS = 10.0
@@ -70,8 +69,9 @@ class Worker:
                 self._end(self._process)
 
     def _start(self) -> "subprocess.Popen[bytes]":
-        # Within Triton's stub `sys.executable` is no Python; its packages are those of the first on PATH.
-        python = shutil.which("python3") or sys.executable
+        python = next(interpreters(), None)
+        if python is None:
+            raise EngineFailed("No Python interpreter was found to decode files with.")
         environment = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "LANG") if name in os.environ}
         try:
             self._process = subprocess.Popen(

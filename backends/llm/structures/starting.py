@@ -2,11 +2,9 @@
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from tokenizers import Tokenizer
 
 from backends.llm.structures.limits import Limits
 from backends.llm.structures.messages import REFUSED
+from backends.serving.interpreters import interpreters
 
 _START = """
 import json, sys
@@ -63,7 +62,7 @@ class ForkServer:
 
     def _start(self) -> tuple[socket.socket, "subprocess.Popen[bytes]"]:
         reasons = []
-        for python in _interpreters():
+        for python in interpreters():
             os.lseek(self._settings, 0, os.SEEK_SET)
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             arguments = [str(theirs.fileno()), str(self._settings), json.dumps([str(_ROOT), *sys.path])]
@@ -89,16 +88,3 @@ class ForkServer:
                 raise ValueError(f"llguidance cannot read the tokenizer: {said[1:].decode(errors='replace')}")
             reasons.append(python)
         raise ValueError(f"No Python interpreter with llguidance was found for structured outputs: {reasons}.")
-
-
-def _interpreters() -> Iterator[str]:
-    """Where Python may be. In Triton's stub `sys.executable` is the stub or nothing; its environment has one."""
-    seen = set()
-    for path in (
-        sys.executable if Path(sys.executable or "").name.startswith("python") else None,
-        f"{sys.prefix}/bin/python3",
-        shutil.which("python3"),
-    ):
-        if path and path not in seen and os.access(path, os.X_OK):
-            seen.add(path)
-            yield path

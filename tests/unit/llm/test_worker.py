@@ -1,6 +1,7 @@
 """Files of strangers, decoded beside the model's own process."""
 
 import io
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from PIL import Image
 from backends.diffusion.pictures import read_picture
 from backends.serving import worker as module
 from backends.serving.errors import EngineFailed, InvalidValue
+from backends.serving.interpreters import interpreters
 from backends.serving.worker import Worker
 
 HERE = "tests.unit.llm.worker_functions"
@@ -62,9 +64,22 @@ def test_what_goes_wrong_is_the_files_and_the_next_is_read(worker: Worker, name:
 
 
 def test_without_a_python_nothing_is_decoded(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.shutil, "which", lambda name: str(Path("/no/such/python3")))
+    monkeypatch.setattr(module, "interpreters", lambda: iter(["/no/such/python3"]))
     with pytest.raises(EngineFailed, match="No process could be started"):
         ask(worker, "where")
+    monkeypatch.setattr(module, "interpreters", lambda: iter(()))
+    with pytest.raises(EngineFailed, match="No Python interpreter was found"):
+        ask(worker, "where")
+
+
+def test_the_interpreter_that_runs_comes_before_those_on_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    other = tmp_path / "python3"
+    other.write_text("#!/bin/sh\n")
+    other.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert list(interpreters())[:2] == [sys.executable, str(other)]
+    monkeypatch.setattr(sys, "executable", "/opt/backends/python/triton_python_backend_stub")
+    assert next(interpreters()) == str(other)
 
 
 def test_the_process_ends_with_the_worker(worker: Worker) -> None:
