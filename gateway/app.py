@@ -108,7 +108,8 @@ def create_app(settings: Settings | None = None, crew: Crew | None = None) -> Fa
         redirect_slashes=False,
     )
     app.state.settings = settings
-    app.state.bodies = Room(max(settings.bodies_held_bytes, 2 * settings.max_body_bytes))  # one body always fits
+    largest = settings.max_body_bytes + settings.media_request_max_bytes
+    app.state.held = Room(max(settings.requests_held_bytes, 2 * largest))  # one request always fits
     metrics = app.state.metrics = Metrics(crew)
     app.state.event_loop = EventLoopWatch(metrics.event_loop_lag_seconds, metrics.event_loop_held_seconds)
     store = settings.rate_limits_store.get_secret_value() if settings.rate_limits_store else None
@@ -203,5 +204,7 @@ class _Tracing:
             await self._app(scope, counted, tagged)
         finally:
             self._event_loop.finish()
+            if trace.holding:
+                trace.holding.release()
             trace.route = trace.route or getattr(scope.get("route"), "path", UNMATCHED)
             trace.finished(499 if trace.hung_up else status)

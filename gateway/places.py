@@ -3,6 +3,8 @@
 import asyncio
 from collections import Counter, OrderedDict, deque
 
+from gateway.errors import RETRY_AFTER, Overloaded
+
 
 class Places:
     """Up to `count` places, handed to whoever waits, callers in turn.
@@ -97,3 +99,29 @@ class Room:
         self._held[caller] -= count
         if self._held[caller] <= 0:
             del self._held[caller]
+
+
+class Holding:
+    """The bytes of a `Room` that one request holds until it is answered: its body, and what was fetched for it.
+
+    A request that waits for its model keeps them, so a bound on each request alone would bound nothing.
+    """
+
+    __slots__ = ("_caller", "_held", "_room")
+
+    def __init__(self, room: Room, caller: str) -> None:
+        self._room = room
+        self._caller = caller
+        self._held = 0
+
+    def take(self, count: int) -> None:
+        """Count bytes as soon as they are there. Raises `Overloaded` where the caller's requests hold too many."""
+        if not self._room.take(self._caller, count):
+            why = "The open requests of this caller hold as many bytes as they may."
+            raise Overloaded(why, retry_after=RETRY_AFTER)
+        self._held += count
+
+    def release(self) -> None:
+        """Give all of them back."""
+        self._room.release(self._caller, self._held)
+        self._held = 0

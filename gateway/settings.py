@@ -203,8 +203,8 @@ class Settings(BaseSettings):
     """Seconds for which a connection is kept after an answer; proxies that keep theirs longer want a larger number."""
     max_body_bytes: Annotated[int, Field(gt=0)] = 32 * 1024 * 1024
     """Largest request body."""
-    bodies_held_bytes: Annotated[int, Field(gt=0)] = 512 * 1024 * 1024
-    """Bytes of all bodies on their way or not understood yet, shared fairly among callers; room for two at least."""
+    requests_held_bytes: Annotated[int, Field(gt=0)] = 512 * 1024 * 1024
+    """Bytes that all requests hold which are not answered yet, shared fairly among callers; room for two at least."""
     prompt_max_characters: Annotated[int, Field(gt=0)] = 8_000_000
     """Longest text of one request: that of all its messages with what documents say, of all its prompts, or inputs."""
     body_timeout: Annotated[float, Field(gt=0)] = 120.0

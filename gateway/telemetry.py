@@ -20,6 +20,7 @@ from gateway.crew import Crew
 from gateway.errors import GatewayError
 from gateway.operations.embed import Tokens
 from gateway.operations.text import Delta, Usage
+from gateway.places import Holding
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _LOOP_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -101,6 +102,8 @@ class Trace:
     """What models have read and written for it so far."""
     large: bool = False
     """Whether work on it, or on what it refers to, belongs beside the loop (`gateway.http.apart`)."""
+    holding: Holding | None = None
+    """What it keeps in memory until it is answered, where it has a body."""
     hung_up: bool = False
     error: GatewayError | None = None
     """How the answer ended, where it failed: a stream has its status long before."""

@@ -20,6 +20,7 @@ from gateway.errors import RETRY_AFTER, GatewayError, InvalidRequest, Overloaded
 from gateway.http.bodies import FormRequest, JSONRequest, LimitedRequest
 from gateway.http.counting import Bounds
 from gateway.http.forms import TYPE as FORM
+from gateway.places import Holding
 from gateway.rates import RateLimits
 from gateway.settings import Settings
 from gateway.telemetry import Trace
@@ -105,6 +106,7 @@ def route_class(
                             await limits.admit(trace.caller, trace.headers)
                         form = forms and request.headers.get("content-type", "").lower().startswith(FORM)
                         kind: type[LimitedRequest[Any]] = FormRequest if form else JSONRequest
+                        trace.holding = Holding(request.app.state.held, trace.caller)
                         reading = kind(_as_json(request.scope), request.receive, request.headers)
                         await reading.read(
                             settings.max_body_bytes,
@@ -112,7 +114,7 @@ def route_class(
                             bounds,
                             understand,
                             trace.caller,
-                            request.app.state.bodies,
+                            trace.holding,
                         )
                         request, trace.large = reading, reading.large
                     return await handle(request)

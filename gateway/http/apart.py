@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
-from gateway.places import Places
+from gateway.places import Holding, Places
 
 Result = TypeVar("Result")
 
@@ -21,11 +21,12 @@ _all_places: WeakKeyDictionary[asyncio.AbstractEventLoop, Places] = WeakKeyDicti
 
 
 class Asked(Protocol):
-    """What is known of a request: the bytes of its body, whether work on it belongs beside the loop, and who asks."""
+    """What is known of a request: its size, whether work on it belongs beside the loop, who asks, and what it holds."""
 
     body_bytes: int
     large: bool
     caller: str
+    holding: Holding | None
 
 
 async def beside(request: Asked, work: Callable[[], Result]) -> Result:

@@ -10,11 +10,11 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import Receive, Scope
 
-from gateway.errors import RETRY_AFTER, InvalidRequest, Overloaded, RequestTimeout, RequestTooLarge
+from gateway.errors import InvalidRequest, RequestTimeout, RequestTooLarge
 from gateway.http import forms
 from gateway.http.apart import LARGE, apart
 from gateway.http.counting import Bounds, check, marks
-from gateway.places import Room
+from gateway.places import Holding
 
 Body = TypeVar("Body")
 Understand = Callable[[dict[str, Any]], Body]
@@ -38,11 +38,11 @@ class LimitedRequest(Request, Generic[Body]):
         self.large = False
 
     async def read(
-        self, limit: int, seconds: float, bounds: Bounds, understand: Understand[Body], caller: str, room: Room
+        self, limit: int, seconds: float, bounds: Bounds, understand: Understand[Body], caller: str, holding: Holding
     ) -> None:
         """Read the body, parse it, and let `understand` check it, which is called in a thread where it is large.
 
-        Its bytes take `room` that the caller shares with others, until they are understood.
+        The request is `holding` its bytes from now on.
 
         Raises `RequestTooLarge`, `RequestTimeout`, `InvalidRequest`, `Overloaded`, and what `understand` raises.
         """
@@ -50,25 +50,22 @@ class LimitedRequest(Request, Generic[Body]):
         if encoding.lower() not in ("", "identity"):
             raise InvalidRequest(f"The body must not be encoded; this one is said to be '{encoding[:64]}'.")
         try:
-            try:
-                async with asyncio.timeout(seconds):
-                    body = await self._within(limit, caller, room)
-            except TimeoutError:
-                raise RequestTimeout(f"The body did not arrive within {seconds:g} seconds.") from None
-            self.large = self.size > LARGE or (self.size > 2 * _FEW_VALUES and marks(body) > _FEW_VALUES)
-            self._json = (
-                await apart(caller, lambda: self._understood(body, bounds, understand))
-                if self.large
-                else self._understood(body, bounds, understand)
-            )
-        finally:
-            room.release(caller, self.size)
+            async with asyncio.timeout(seconds):
+                body = await self._within(limit, holding)
+        except TimeoutError:
+            raise RequestTimeout(f"The body did not arrive within {seconds:g} seconds.") from None
+        self.large = self.size > LARGE or (self.size > 2 * _FEW_VALUES and marks(body) > _FEW_VALUES)
+        self._json = (
+            await apart(caller, lambda: self._understood(body, bounds, understand))
+            if self.large
+            else self._understood(body, bounds, understand)
+        )
         self._body = b"{}"  # FastAPI asks for what was parsed only where there is a body
 
     def _understood(self, body: bytearray, bounds: Bounds, understand: Understand[Body]) -> Body:
         raise NotImplementedError
 
-    async def _within(self, limit: int, caller: str, room: Room) -> bytearray:
+    async def _within(self, limit: int, holding: Holding) -> bytearray:
         too_large = RequestTooLarge(f"The body is larger than this service takes, {limit} bytes.")
         length = self._given.get("content-length", "")
         if length.isdigit() and int(length) > limit:
@@ -80,12 +77,11 @@ class LimitedRequest(Request, Generic[Body]):
                 async for chunk in chunks:
                     if self.size + len(chunk) > limit:
                         raise too_large
-                    if not room.take(caller, len(chunk)):
-                        raise Overloaded("Too many large bodies are on their way here now.", retry_after=RETRY_AFTER)
+                    holding.take(len(chunk))
                     self.size += len(chunk)
                     body += chunk
         except BaseException:
-            body.clear()  # its room is given up, and whoever keeps the error keeps this frame
+            body.clear()  # whoever keeps the error keeps this frame
             raise
         return body
 

@@ -74,3 +74,30 @@ async def test_each_prompt_of_a_request_is_a_request(triton: FakeTriton) -> None
         for prompts, status in ((8, 200), (9, 429), (8, 200)):
             body = {"model": "hello", "prompt": ["a"] * prompts}
             assert (await gateway.http.post(TEXT_STREAM.path, json=body)).status_code == status
+
+
+async def test_requests_that_wait_hold_their_bytes(triton: FakeTriton) -> None:
+    """Requests of which each is within its bounds are bounded together, while they wait for their model, too."""
+    kb = 1000
+    limits = {"max_body_bytes": 100 * kb, "media_request_max_bytes": 100 * kb, "requests_held_bytes": 1}
+
+    def large(gateway: Gateway, key: str, model: str = "silent") -> asyncio.Future[httpx.Response]:
+        body = {"model": model, "messages": [{"role": "user", "content": "x" * 60 * kb}], "stream": True}
+        return asyncio.ensure_future(gateway.http.post(CHAT.path, json=body, headers=bearer(key)))
+
+    async with serve(triton.url, api_keys=[GREEDY, MODEST], **limits) as gateway:
+        before, active = len(triton.calls), triton.active
+        waiting = [large(gateway, GREEDY) for _ in range(3)]
+        async with asyncio.timeout(5):
+            while triton.active < active + 3:
+                await asyncio.sleep(0.005)
+        sentence = refused(await large(gateway, GREEDY), 503, "overloaded_error", "overloaded")
+        assert "open requests of this caller" in sentence
+        assert len(triton.calls) == before + 3
+        assert (await large(gateway, MODEST, "hello")).status_code == 200
+        for one in waiting:
+            one.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        async with asyncio.timeout(5):
+            while (await large(gateway, GREEDY, "hello")).status_code != 200:
+                await asyncio.sleep(0.02)

@@ -107,7 +107,10 @@ async def _fetch(request: Request, references: Sequence[tuple[str, Any]]) -> lis
         try:
             found = await allowance.within(media.request_timeout, asyncio.gather(*tasks), param=references[0][0])
             # What was fetched makes a small body a large request: it is packed into tensors.
-            trace.large |= sum(map(len, found)) > LARGE
+            size = sum(map(len, found))
+            trace.large |= size > LARGE
+            if trace.holding:
+                trace.holding.take(size)
             return list(found)
         finally:
             for task in tasks:

@@ -99,6 +99,8 @@ class Reading:
             # What was fetched makes a small body a large request: it is rendered, and packed into tensors.
             pictures = sum(len(part.found.data) for part in found if isinstance(part.found, Picture))
             self._asked.large |= characters + pictures > LARGE
+            if self._asked.holding:
+                self._asked.holding.take(characters + pictures)
         return await beside(self._asked, lambda: _finished(drafts))
 
     async def _resolve(self, references: list[_Reference]) -> None:

@@ -1,4 +1,4 @@
-"""What bodies take together while they are on their way, and what is left for others."""
+"""What requests hold together, from the first byte of their bodies to the end of their answers."""
 
 import asyncio
 from typing import Any
@@ -10,7 +10,7 @@ from starlette.types import Message
 from gateway.errors import InvalidRequest, Overloaded, RequestTimeout
 from gateway.http.bodies import JSONRequest
 from gateway.http.counting import Bounds
-from gateway.places import Room
+from gateway.places import Holding, Room
 
 KB = 1024
 
@@ -25,8 +25,13 @@ def sent(*pieces: bytes, whole: bool = True) -> asyncio.Queue[Message]:
 
 
 async def read(queue: asyncio.Queue[Message], caller: str, room: Room, seconds: float = 5) -> dict[str, Any]:
+    """Read a body, and answer at once."""
+    holding = Holding(room, caller)
     request: JSONRequest[dict[str, Any]] = JSONRequest({"type": "http", "headers": []}, queue.get, Headers())
-    await request.read(KB * KB, seconds, Bounds(1000), lambda body: body, caller, room)
+    try:
+        await request.read(KB * KB, seconds, Bounds(1000), lambda body: body, caller, holding)
+    finally:
+        holding.release()
     return dict(request._json)
 
 
