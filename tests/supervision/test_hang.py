@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from tritonic.ports import free_ports
 from tritonic.serve import DRAIN_SECONDS
 from tritonic.supervisor import Supervised, supervise
 
-COMMAND = ("python", "-m", "tests.supervision.holding_gateway")
+COMMAND = (sys.executable, "-m", "tests.supervision.holding_gateway")
 WAYS = ["c", "python", "sleep", "thread"]
 
 
