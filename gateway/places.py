@@ -102,26 +102,26 @@ class Room:
 
 
 class Holding:
-    """The bytes of a `Room` that one request holds until it is answered: its body, and what was fetched for it.
+    """The bytes of a `Room` that one request holds."""
 
-    A request that waits for its model keeps them, so a bound on each request alone would bound nothing.
-    """
+    __slots__ = ("_full", "_held", "_room", "caller")
 
-    __slots__ = ("_caller", "_held", "_room")
-
-    def __init__(self, room: Room, caller: str) -> None:
+    def __init__(
+        self, room: Room, caller: str, full: str = "The open requests of this caller hold as many bytes as they may."
+    ) -> None:
+        """`full` is what a caller is told for whom no more are left."""
+        self.caller = caller
         self._room = room
-        self._caller = caller
+        self._full = full
         self._held = 0
 
     def take(self, count: int) -> None:
         """Count bytes as soon as they are there. Raises `Overloaded` where the caller's requests hold too many."""
-        if not self._room.take(self._caller, count):
-            why = "The open requests of this caller hold as many bytes as they may."
-            raise Overloaded(why, retry_after=RETRY_AFTER)
+        if not self._room.take(self.caller, count):
+            raise Overloaded(self._full, retry_after=RETRY_AFTER)
         self._held += count
 
     def release(self) -> None:
         """Give all of them back."""
-        self._room.release(self._caller, self._held)
+        self._room.release(self.caller, self._held)
         self._held = 0

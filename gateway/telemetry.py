@@ -103,7 +103,7 @@ class Trace:
     large: bool = False
     """Whether work on it, or on what it refers to, belongs beside the loop (`gateway.http.apart`)."""
     holding: Holding | None = None
-    """What it keeps in memory until it is answered, where it has a body."""
+    """Its body, and what was fetched for it: it keeps them until it is answered, while it waits for its model, too."""
     hung_up: bool = False
     error: GatewayError | None = None
     """How the answer ended, where it failed: a stream has its status long before."""

@@ -59,8 +59,8 @@ class Attacked:
 
 
 def chosen() -> list[Kind]:
-    """The attacks of a soak: those that need no other set-up than keys."""
-    return [kind for kind in ALL if kind.setup == "keys"]
+    """The attacks of a soak: those that it can try, and that need no other set-up than keys."""
+    return [kind for kind in ALL if kind.soaked and kind.setup == "keys"]
 
 
 def attack(address: tuple[str, int], seconds: float, seed: int, kinds: Sequence[Kind] | None = None) -> Attacked:

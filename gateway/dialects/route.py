@@ -113,7 +113,6 @@ def route_class(
                             settings.body_timeout,
                             bounds,
                             understand,
-                            trace.caller,
                             trace.holding,
                         )
                         request, trace.large = reading, reading.large

@@ -38,7 +38,7 @@ class LimitedRequest(Request, Generic[Body]):
         self.large = False
 
     async def read(
-        self, limit: int, seconds: float, bounds: Bounds, understand: Understand[Body], caller: str, holding: Holding
+        self, limit: int, seconds: float, bounds: Bounds, understand: Understand[Body], holding: Holding
     ) -> None:
         """Read the body, parse it, and let `understand` check it, which is called in a thread where it is large.
 
@@ -56,7 +56,7 @@ class LimitedRequest(Request, Generic[Body]):
             raise RequestTimeout(f"The body did not arrive within {seconds:g} seconds.") from None
         self.large = self.size > LARGE or (self.size > 2 * _FEW_VALUES and marks(body) > _FEW_VALUES)
         self._json = (
-            await apart(caller, lambda: self._understood(body, bounds, understand))
+            await apart(holding.caller, lambda: self._understood(body, bounds, understand))
             if self.large
             else self._understood(body, bounds, understand)
         )

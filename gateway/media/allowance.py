@@ -8,11 +8,12 @@ from typing import Self, TypeVar
 
 from gateway.errors import RETRY_AFTER, InvalidRequest, Overloaded
 from gateway.media.unusable import Unusable
-from gateway.places import Room
+from gateway.places import Holding, Room
 
 _AT_ONCE = 4
 """References of one request that are worked on at a time, so that none takes every place that there is."""
 
+_FULL = "Too many files are being read now."
 
 Result = TypeVar("Result")
 
@@ -30,8 +31,7 @@ class Allowance:
         self._left = max_bytes
         self._max_pixels = max_pixels
         self.pixels_left = max_pixels
-        self._room = room
-        self._held = 0
+        self._holding = Holding(room, caller, _FULL)
         self._waiting = 0
         self._late = False
         self.place = asyncio.Semaphore(_AT_ONCE)
@@ -43,8 +43,7 @@ class Allowance:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self._room.release(self.caller, self._held)
-        self._held = 0
+        self._holding.release()
 
     def take(self, count: int) -> None:
         """Count bytes as soon as they are there.
@@ -55,9 +54,7 @@ class Allowance:
         self._left -= count
         if self._left < 0:
             raise Unusable(f"with it, the files of this request are larger than the {self._max_bytes} bytes of one")
-        if not self._room.take(self.caller, count):
-            raise Overloaded("Too many files are being read now.", retry_after=RETRY_AFTER)
-        self._held += count
+        self._holding.take(count)
 
     def take_pixels(self, count: int) -> None:
         """Count the pixels of a picture. Raises `Unusable` where there are more than all may have together."""
@@ -87,7 +84,7 @@ class Allowance:
                 return await references
         except TimeoutError:
             if self._late:
-                raise Overloaded("Too many files are being read now.", retry_after=RETRY_AFTER) from None
+                raise Overloaded(_FULL, retry_after=RETRY_AFTER) from None
             raise InvalidRequest(
                 f"What the request refers to could not be fetched and read within {seconds:g} seconds.", param=param
             ) from None

@@ -32,8 +32,8 @@ class Tried:
     """Of the honest caller's requests, and what the attack itself found wrong."""
 
     def doubtful(self) -> bool:
-        """Whether all that is wrong is a hold or two little longer than they may be: a busy machine has cold caches."""
-        return len(self.wrong()) == 1 and self.cost.held in (1, 2) and self.cost.freeze < 2.5 * FREEZE
+        """Whether all that is wrong is a hold little longer than it may be: on a busy machine, caches are cold."""
+        return len(self.wrong()) == 1 and self.cost.held == 1 and self.cost.freeze < 2.5 * FREEZE
 
     def wrong(self) -> list[str]:
         """What is wrong with it, in sentences."""

@@ -88,6 +88,8 @@ class Kind:
     """One of `tests.attack.serving.SETUPS`."""
     beside: Collection[str] = ("chat",)
     """What the honest caller asks meanwhile, of `tests.attack.neighbour.REQUESTS`."""
+    soaked: bool = True
+    """Whether a soak can try it, too, whose gateway takes smaller bodies and whose models are real."""
     costly: bool = False
     """Whether it is tried on two workers as well."""
     prepare: Callable[[], object] | None = None

@@ -29,7 +29,7 @@ async def read(queue: asyncio.Queue[Message], caller: str, room: Room, seconds: 
     holding = Holding(room, caller)
     request: JSONRequest[dict[str, Any]] = JSONRequest({"type": "http", "headers": []}, queue.get, Headers())
     try:
-        await request.read(KB * KB, seconds, Bounds(1000), lambda body: body, caller, holding)
+        await request.read(KB * KB, seconds, Bounds(1000), lambda body: body, holding)
     finally:
         holding.release()
     return dict(request._json)
