@@ -1,6 +1,8 @@
 """What all tests stand on."""
 
+import gc
 import signal
+from collections.abc import Iterator
 
 import pytest
 
@@ -26,3 +28,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         (checked if item.nodeid.startswith(_CHECKED) and not slow else left).append(item)
     config.hook.pytest_deselected(items=checked)
     items[:] = left
+
+
+@pytest.fixture
+def frozen_heap() -> Iterator[None]:
+    """Keep the garbage collector from all that tests have made until now, as `serve` does with what a gateway has made.
+
+    For tests that measure processor time: to look through the heap of thousands of tests takes a tenth of a second.
+    """
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()

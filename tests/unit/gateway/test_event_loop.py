@@ -120,6 +120,7 @@ async def test_a_hold_that_begins_at_rest_is_seen_too(monkeypatch: pytest.Monkey
     assert told["where"][0].endswith(" compute")
 
 
+@pytest.mark.usefixtures("frozen_heap")
 async def test_what_stands_without_computing_is_late_and_told_but_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
     async def work() -> None:
         time.sleep(0.5)
@@ -147,6 +148,7 @@ async def test_another_thread_that_keeps_the_interpreter_holds_the_loop(monkeypa
     assert found.held.most > 0.1, "some seconds of one call without a stop"
 
 
+@pytest.mark.usefixtures("frozen_heap")
 async def test_threads_that_let_the_interpreter_go_do_not_hold_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     async with watched(monkeypatch) as found:
 

@@ -158,6 +158,7 @@ COSTLY = {
 
 
 @pytest.mark.parametrize("name", COSTLY)
+@pytest.mark.usefixtures("frozen_heap")
 def test_no_form_takes_long(name: str) -> None:
     """A step of Python for each byte takes 0.4 s for these; what is quadratic, minutes."""
     began = time.thread_time()
@@ -168,6 +169,7 @@ def test_no_form_takes_long(name: str) -> None:
     assert time.thread_time() - began < 0.2
 
 
+@pytest.mark.usefixtures("frozen_heap")
 def test_a_type_of_many_parameters_takes_no_time() -> None:
     began = time.thread_time()
     for mess in (";", '";', ';a="', ';a="\\"', "; " * 3 + '"'):

@@ -28,6 +28,7 @@ def chain(levels):
     ],
     ids=range(7),
 )
+@pytest.mark.usefixtures("frozen_heap")
 def test_a_schema_that_is_too_large_is_refused_at_once(schema, most):
     spent = time.thread_time()
     with pytest.raises(InvalidRequest, match=f"'tools' is too large: it may have at most {most}"):

@@ -186,6 +186,7 @@ async def test_what_never_ends_is_left_early(site, make_media, start, again, rea
     assert time.thread_time() - began < 1.5
 
 
+@pytest.mark.usefixtures("frozen_heap")
 async def test_other_requests_have_their_turn_while_a_server_pours(site, make_media):
     media = make_media(media_allow_private=True)
     head = OK + b"Transfer-Encoding: chunked\r\n\r\n"

@@ -1,6 +1,7 @@
 """The processes that read files: what they can reach, how they end, and what becomes of those who wait for them."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -38,11 +39,15 @@ async def child_of(server: ForkServer) -> psutil.Process:
     assert server._process is not None
     parent = psutil.Process(server._process.pid)
 
-    def look():
-        return [child for child in parent.children() if len(child.net_connections("unix")) == 1]
+    found: list[psutil.Process] = []
 
-    await until(lambda: bool(look()))
-    return look()[0]
+    def look() -> bool:
+        with contextlib.suppress(psutil.NoSuchProcess):  # that of an earlier job is just ending
+            found.extend(child for child in parent.children() if len(child.net_connections("unix")) == 1)
+        return bool(found)
+
+    await until(look)
+    return found[0]
 
 
 async def until(true: Callable[[], bool], seconds: float = 10.0) -> None:

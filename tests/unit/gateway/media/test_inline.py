@@ -77,6 +77,7 @@ def test_sizes_are_known_before_anything_is_unpacked() -> None:
     assert from_base64("AAAA" * 1000, limit=3000) == bytes(3000)
 
 
+@pytest.mark.usefixtures("frozen_heap")
 def test_the_head_of_a_data_url_is_short() -> None:
     what, declared = inline.data_url("data:Image/PNG;charset=x; Base64 ,QUFB", limit=LIMIT)
     assert (what.base64, what.encoded(), declared) == (True, b"QUFB", "image/png")
@@ -100,6 +101,7 @@ HEAVY = {
 }
 
 
+@pytest.mark.usefixtures("frozen_heap")
 @pytest.mark.parametrize("name", HEAVY)
 async def test_nothing_holds_the_loop_or_much_memory(make_media, name: str) -> None:
     """What is unpacked takes its turns, and what takes long is another process's work."""

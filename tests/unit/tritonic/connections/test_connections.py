@@ -271,6 +271,7 @@ class _Fake:
         raise AssertionError
 
 
+@pytest.mark.usefixtures("frozen_heap")
 async def test_many_at_the_bound_cost_little() -> None:
     table = Connections(Limits(connections=4000))
     for number in range(4000):

@@ -1,7 +1,6 @@
 """One request at a time: in order, each read to its end, and nothing of a body taken for a request."""
 
 import asyncio
-import gc
 import time
 
 import pytest
@@ -150,11 +149,10 @@ PIECES = {
 
 
 @pytest.mark.parametrize("sent", PIECES.values(), ids=PIECES.keys())
+@pytest.mark.usefixtures("frozen_heap")
 async def test_no_piece_holds_the_loop(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """In time of the processor, at most 7 ms where this was written; others may wait for it as long."""
     longest = 0.0
-    gc.collect()
-    gc.freeze()  # as `serve` does: looking for garbage among all that tests have made takes longer
 
     def timed(name: str) -> None:
         whole = getattr(BoundedProtocol, name)
@@ -169,13 +167,10 @@ async def test_no_piece_holds_the_loop(sent: bytes, monkeypatch: pytest.MonkeyPa
 
     timed("data_received")
     timed("_turn")
-    try:
-        async with serving() as server:
-            _, writer = await server.connect()
-            writer.write(sent)
-            await asyncio.sleep(0.6)
-            assert server.connections.held < 400_000
-            writer.transport.abort()
-    finally:
-        gc.unfreeze()
+    async with serving() as server:
+        _, writer = await server.connect()
+        writer.write(sent)
+        await asyncio.sleep(0.6)
+        assert server.connections.held < 400_000
+        writer.transport.abort()
     assert 0 < longest < 0.1
