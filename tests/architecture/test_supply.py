@@ -2,9 +2,12 @@
 
 import ast
 from collections.abc import Iterator
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 from tests.architecture.files import ROOT, modules
 
@@ -47,3 +50,17 @@ def test_nothing_unpickles(path: Path) -> None:
     imported += [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     for module in imported:
         assert module.split(".")[0] not in {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
+
+
+OLDEST_PYTHON = "3.11.2"
+"""What Debian 12 has."""
+
+
+def test_what_is_pinned_can_be_installed_on_the_oldest_python() -> None:
+    """A resolver on a newer Python pins releases that the oldest one is refused; pip then installs nothing at all."""
+    pinned = [line.split("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line]
+    assert pinned
+    for name in pinned:
+        with suppress(PackageNotFoundError):  # of an extra that is not installed here
+            needed = str(metadata(name).json.get("requires_python", ""))
+            assert OLDEST_PYTHON in SpecifierSet(needed), f"{name} needs Python {needed}: pin an older release"
