@@ -16,10 +16,19 @@ _TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")
 """IPv4 behind NAT64 (RFC 6052)."""
 _ISATAP = (0x0000_5EFE, 0x0200_5EFE)
 """The middle of an interface identifier that is followed by an IPv4 address (RFC 5214)."""
-# In the registries of special purposes, but not in the `ipaddress` of every Python this runs on.
+# In the registries of special purposes, but not in the `ipaddress` of every Python this runs on. 2002::/16 is 6to4,
+# whose relays are gone (RFC 7526).
 _SPECIAL = tuple(
     ipaddress.ip_network(network)
-    for network in ("192.0.0.0/24", "192.88.99.0/24", "198.18.0.0/15", "2001::/23", "2001:db8::/32", "3fff::/20")
+    for network in (
+        "192.0.0.0/24",
+        "192.88.99.0/24",
+        "198.18.0.0/15",
+        "2001::/23",
+        "2001:db8::/32",
+        "2002::/16",
+        "3fff::/20",
+    )
 )
 
 
@@ -47,7 +56,7 @@ def _inside(address: Address) -> list[Address]:
     """The IPv4 addresses that an IPv6 address carries: a gateway on the way may send the packet there."""
     if isinstance(address, ipaddress.IPv4Address):
         return []
-    found: list[Address] = [inner for inner in (address.ipv4_mapped, address.sixtofour) if inner is not None]
+    found: list[Address] = [] if address.ipv4_mapped is None else [address.ipv4_mapped]
     number = int(address)
     if address in _TRANSLATED or (number >> 32) & 0xFFFF_FFFF in _ISATAP:
         found.append(ipaddress.IPv4Address(number & 0xFFFF_FFFF))

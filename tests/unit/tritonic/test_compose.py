@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,8 @@ def test_triton_and_the_gateway_have_the_secret_that_the_first_service_makes(
     (script,) = services["models"]["command"]
     (make,) = (line for line in script.splitlines() if "/secret/triton" in line)
     for _ in range(2):  # it stays when the service runs again
-        subprocess.run(["sh", "-ec", make.replace("/secret", str(tmp_path))], check=True)
+        command = make.replace("/secret", str(tmp_path)).replace("python ", f"{sys.executable} ")  # Debian has python3
+        subprocess.run(["sh", "-ec", command], check=True)
         made = (tmp_path / "triton").read_text()
     assert re.fullmatch(r"[\w-]{43}\n", made)
     (script,) = services["gateway"]["command"]
