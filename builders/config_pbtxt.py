@@ -30,6 +30,7 @@ TEXT_GENERATION_INPUTS = (
     Tensor("image", BYTES, (-1,), optional=True),
     Tensor("exclude_input_in_output", BOOL, (1,), optional=True),
     Tensor("return_finish_reason", BOOL, (1,), optional=True),
+    Tensor("return_cumulative_logprob", BOOL, (1,), optional=True),
     Tensor("return_logprobs", BOOL, (1,), optional=True),
     Tensor("return_num_input_tokens", BOOL, (1,), optional=True),
     Tensor("return_num_output_tokens", BOOL, (1,), optional=True),
@@ -37,6 +38,7 @@ TEXT_GENERATION_INPUTS = (
 TEXT_GENERATION_OUTPUTS = (
     Tensor("text_output", BYTES, (-1,)),
     Tensor("finish_reason", BYTES, (-1,)),
+    Tensor("cumulative_logprob", FP32, (-1,)),
     Tensor("logprobs", BYTES, (-1,)),
     Tensor("num_input_tokens", UINT32, (1,)),
     Tensor("num_output_tokens", UINT32, (1,)),

@@ -7,33 +7,35 @@ import triton_python_backend_utils as pb_utils
 
 from backends.diffusion.request import Request
 from backends.serving.errors import InvalidValue
-from backends.serving.triton import Responding, array, one
+from backends.serving.triton import Inputs, Responding
 
 
-def read_request(request: Any) -> Request:
-    """Read the inputs of one Triton request. Raises `InvalidValue`."""
-    prompt = _text(request, "prompt")
+def read_request(inputs: Inputs) -> Request:
+    """Read the inputs of one request. Raises `InvalidValue`, or `UnsupportedOption` for a parameter that is none."""
+    prompt = _text(inputs, "prompt")
     if prompt is None:
         raise InvalidValue("There must be a prompt.", "prompt")
-    masks = _files(request, "mask")
+    masks = inputs.texts("mask") or []
     if len(masks) > 1:
         raise InvalidValue(f"There can be one mask, not {len(masks)}.", "mask")
-    return Request(
+    request = Request(
         prompt=prompt,
-        negative_prompt=_text(request, "negative_prompt"),
-        width=_integer(request, "width"),
-        height=_integer(request, "height"),
-        steps=_integer(request, "steps"),
-        num_images=_or(_integer(request, "num_images"), 1),
-        guidance_scale=_number(request, "guidance_scale"),
-        strength=_number(request, "strength"),
-        seed=_integer(request, "seed"),
-        images=_files(request, "image"),
+        negative_prompt=_text(inputs, "negative_prompt"),
+        width=inputs.integer("width"),
+        height=inputs.integer("height"),
+        steps=inputs.integer("steps"),
+        num_images=_or(inputs.integer("num_images"), 1),
+        guidance_scale=inputs.number("guidance_scale"),
+        strength=inputs.number("strength"),
+        seed=inputs.integer("seed", 0, 2**64 - 1),
+        images=tuple(inputs.texts("image") or ()),
         mask=masks[0] if masks else None,
-        output_format=_text(request, "output_format") or "png",
-        quality=_integer(request, "quality"),
-        partial_images=_or(_integer(request, "partial_images"), 0),
+        output_format=_text(inputs, "output_format") or "png",
+        quality=inputs.integer("quality"),
+        partial_images=_or(inputs.integer("partial_images"), 0),
     )
+    inputs.refuse_others()
+    return request
 
 
 class TritonClient(Responding):
@@ -69,26 +71,11 @@ def _or(value: int | None, usual: int) -> int:
     return usual if value is None else value
 
 
-def _text(request: Any, name: str) -> str | None:
-    value = one(request, name)
+def _text(inputs: Inputs, name: str) -> str | None:
+    value = inputs.text(name)
     if value is None:
         return None
     try:
-        return bytes(value).decode("utf-8")
+        return value.decode("utf-8")
     except UnicodeDecodeError as error:
         raise InvalidValue(f"This is not UTF-8: {error.reason} at byte {error.start}.", name) from None
-
-
-def _integer(request: Any, name: str) -> int | None:
-    value = one(request, name)
-    return None if value is None else int(value)
-
-
-def _number(request: Any, name: str) -> float | None:
-    value = one(request, name)
-    return None if value is None else float(value)
-
-
-def _files(request: Any, name: str) -> tuple[bytes, ...]:
-    found = array(request, name)
-    return () if found is None else tuple(bytes(file) for file in found.reshape(-1))

@@ -22,7 +22,7 @@ from backends.serving.lifeline import end_with_parent
 from backends.serving.publisher import Publisher
 from backends.serving.taking import take_all
 from backends.serving.tokenizer import load_tokenizer
-from backends.serving.triton import make_metrics
+from backends.serving.triton import Inputs, make_metrics
 
 
 class TritonPythonModel:
@@ -46,7 +46,7 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> None:
         """Take requests; their answers come later, through their response senders."""
-        take_all(requests, TritonClient, lambda request, client: read_request(request), self._desk.take)
+        take_all(requests, TritonClient, lambda request, client: read_request(Inputs(request)), self._desk.take)
 
     def finalize(self) -> None:
         """Answer what is open, and end every thread."""

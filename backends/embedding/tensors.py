@@ -1,28 +1,27 @@
 """The tensors of requests and answers."""
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
 from backends.embedding.desk import Request
 from backends.embedding.encoder import Rows
-from backends.serving.triton import Responding, array, one
+from backends.serving.triton import Inputs, Responding
 
 
-def read_request(request: Any) -> Request:
-    """Read the inputs of one Triton request. Raises `InvalidValue`."""
-    texts = array(request, "text")
-    dimensions, purpose = one(request, "dimensions"), one(request, "purpose")
-    return Request(
-        texts=None if texts is None else [bytes(text) for text in texts.reshape(-1)],
-        token_ids=array(request, "token_ids"),
-        token_counts=array(request, "token_counts"),
-        dimensions=None if dimensions is None else int(dimensions),
-        purpose=None if purpose is None else bytes(purpose).decode("utf-8", "replace"),
-        truncate=bool(one(request, "truncate")),
+def read_request(inputs: Inputs) -> Request:
+    """Read the inputs of one request. Raises `InvalidValue`, or `UnsupportedOption` for a parameter that is none."""
+    purpose = inputs.text("purpose")
+    request = Request(
+        texts=inputs.texts("text"),
+        token_ids=inputs.array("token_ids"),
+        token_counts=inputs.array("token_counts"),
+        dimensions=inputs.integer("dimensions"),
+        purpose=None if purpose is None else purpose.decode("utf-8", "replace"),
+        truncate=bool(inputs.flag("truncate")),
     )
+    inputs.refuse_others()
+    return request
 
 
 class TritonClient(Responding):

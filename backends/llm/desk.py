@@ -15,7 +15,7 @@ from backends.llm.engine import Engine, Event, Generation, Grammar, Pictures, To
 from backends.llm.exchange import Client, Exchange, Request
 from backends.llm.literal import Spans, read_spans
 from backends.llm.prompt import Prompts
-from backends.llm.sampling import Sampling, Structure, parse_sampling
+from backends.llm.sampling import Sampling, Structure, parse_sampling, read_parameters
 from backends.llm.structures.grammar import Grammar as CompiledGrammar
 from backends.llm.structures.grammars import Grammars
 from backends.serving.errors import (
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 _SHORT_BYTES = 16_384
 # With up to seven rows every token travels by itself; with 16, four do: ten responses a second on two cores.
 _ROWS_PER_TOKEN = 4
-_STRUCTURED = b"structured_outputs"
 
 
 class Desk:
@@ -56,7 +55,7 @@ class Desk:
         models that are shown pictures.
         """
         self._sight = sight
-        self._defaults = defaults
+        self._defaults = defaults or Sampling()
         self._grammars = grammars
         self._engine = engine
         self._prompts = prompts
@@ -89,7 +88,7 @@ class Desk:
             client.fail(refusal)
             return
         self._watch.add(exchange.key, client.is_gone, exchange.cancel)
-        if _STRUCTURED in request.sampling:
+        if request.is_structured:
             self._hand(self._structured, exchange, exchange.compile)
         else:
             self.prepare(request, exchange, exchange.begin)
@@ -131,7 +130,9 @@ class Desk:
 
     def sampling(self, request: Request) -> Sampling:
         """The options of a request. Raises `GenerationError`."""
-        return parse_sampling(request.sampling, self._engine.vocab_size, self._defaults)
+        if isinstance(request.sampling, bytes):
+            return parse_sampling(request.sampling, self._engine.vocab_size, self._defaults)
+        return read_parameters(request.sampling, self._engine.vocab_size, self._defaults)
 
     def generation(
         self,

@@ -1,9 +1,9 @@
 """One request from its arrival to its last response."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,19 +22,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The tensors of one request. Exactly one of `text` and `token_ids` is wanted; `sampling` is a JSON object.
+    """What came with one request. Exactly one of `text` and `token_ids` is wanted.
 
-    `images` are files in base64, in the order of their marks in the prompt. `literal_spans` are the parts of `text` in
-    which special tokens are not recognised: first byte, last byte + 1 of each.
+    `sampling` is the JSON object of the tensor, or the request parameters where there is no such tensor. `images` are
+    files in base64, in the order of their marks in the prompt. `literal_spans` are the parts of `text` in which special
+    tokens are not recognised: first byte, last byte + 1 of each. `cumulative_logprob` asks for the sums of the answers'
+    log probabilities.
     """
 
     text: bytes | None
     token_ids: npt.NDArray[np.integer[Any]] | None
     stream: bool
     exclude_input: bool
-    sampling: bytes
+    sampling: bytes | Mapping[str, Any]
     images: tuple[bytes, ...] = ()
     literal_spans: npt.NDArray[np.integer[Any]] | None = None
+    cumulative_logprob: bool = False
+
+    @property
+    def is_structured(self) -> bool:
+        """Whether it may ask for a structure: so it is where the word stands anywhere in `sampling`."""
+        return (b"structured_outputs" if isinstance(self.sampling, bytes) else "structured_outputs") in self.sampling
 
 
 class Client(Responder, Protocol):
@@ -88,8 +96,11 @@ class Exchange:
         with self._answering():
             sampling = sampling or self._desk.sampling(request)
             grammar = compiled.result() if compiled else None
-            generation, prefix = self._desk.generation(request, sampling, grammar, self._add, self._is_needless)
-            if self._reply.begin(generation.sampling.n, len(generation.prompt), prefix):
+            chosen = sampling
+            if request.cumulative_logprob and sampling.logprobs is None:
+                chosen = replace(sampling, logprobs=0)  # the sum wants those of the tokens themselves
+            generation, prefix = self._desk.generation(request, chosen, grammar, self._add, self._is_needless)
+            if self._reply.begin(sampling, len(generation.prompt), prefix, summed=request.cumulative_logprob):
                 self._desk.submit(generation)
             self._generation = generation
             if self._cancelled:  # while the prompt was tokenised or submitted

@@ -53,6 +53,23 @@ def render(entries: Sequence[Logprobs | None], tokens: TokenBytes) -> bytes:
     return json.dumps([entry and _entry(entry, tokens) for entry in entries], separators=(",", ":")).encode()
 
 
+class Sums:
+    """The sum of the log probabilities of each answer's tokens so far."""
+
+    def __init__(self, num_answers: int, num_others: int) -> None:
+        """The first `num_others` entries of the first answer are not its own, but those of the prompt."""
+        self._sums = [0.0] * num_answers
+        self._others = num_others
+
+    def add(self, answers: Sequence[Sequence[Logprobs | None]]) -> tuple[float, ...]:
+        """Take what was added to each answer; the sums that are reached."""
+        for index, entries in enumerate(answers):
+            skipped = min(self._others, len(entries)) if index == 0 else 0
+            self._others -= skipped
+            self._sums[index] += sum(entry[0].logprob for entry in entries[skipped:] if entry)
+        return tuple(self._sums)
+
+
 def _entry(entry: Logprobs, tokens: TokenBytes) -> dict[str, object]:
     return {str(each.token): _alternative(each, tokens[each.token]) for each in entry}
 

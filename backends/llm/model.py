@@ -20,16 +20,23 @@ from backends.llm.options import read_options
 from backends.llm.prompt import Prompts
 from backends.llm.structures.grammars import Grammars
 from backends.llm.structures.limits import limits_of
-from backends.llm.tensors import TritonClient, read_request
+from backends.llm.tensors import SUMS, TritonClient, complete, read_request
+from backends.serving.errors import UnsupportedOption
 from backends.serving.lifeline import end_with_parent
 from backends.serving.publisher import Publisher
 from backends.serving.taking import take_all
 from backends.serving.tokenizer import load_tokenizer
-from backends.serving.triton import make_metrics
+from backends.serving.triton import Inputs, make_metrics
 
 
 class TritonPythonModel:
     """One instance of a model."""
+
+    @staticmethod
+    def auto_complete_config(config: Any) -> Any:
+        """Give a model that was built before the optional tensors it lacks."""
+        complete(config)
+        return config
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load the engine. What is wrong with its files or parameters becomes the reason Triton shows."""
@@ -49,23 +56,27 @@ class TritonPythonModel:
         max_open = options.max_rows + options.max_waiting
         self._desk = Desk(engine, prompts, max_open, options.sampling, grammars, loaded.sight)
         self._tokens = TokenBytes(tokenizer)
+        self._tells_sums = any(output["name"] == SUMS for output in config["output"])
         gauges, counters, self._families = make_metrics(args["model_name"], GAUGES, COUNTERS)
         self._publisher = Publisher(engine.figures, gauges, counters)
 
     def execute(self, requests: list[Any]) -> None:
         """Take requests; their answers come later, through their response senders."""
-        take_all(requests, self._client, _read, self._desk.take)
+        take_all(requests, self._client, self._read, self._desk.take)
 
     def _client(self, request: Any) -> TritonClient:
         return TritonClient(request, self._tokens)
+
+    def _read(self, request: Any, client: TritonClient) -> Request:
+        inputs = Inputs(request)
+        client.read_wishes(inputs)
+        asked = read_request(inputs)
+        if asked.cumulative_logprob and not self._tells_sums:
+            raise UnsupportedOption("The configuration of this model declares no cumulative_logprob.", f"return_{SUMS}")
+        return asked
 
     def finalize(self) -> None:
         """Answer what is open, and end every thread."""
         self._desk.close()
         self._publisher.close()
         self._lifeline.set()
-
-
-def _read(request: Any, client: TritonClient) -> Request:
-    client.read_wishes(request)
-    return read_request(request)

@@ -6,17 +6,27 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from backends.llm.engine import Delta, Event, Failed, Logprobs
+from backends.llm.logprobs import Sums
+from backends.llm.sampling import Sampling
 from backends.serving.errors import GenerationError
+
+GROWING = "None"
+"""The finish reason of an answer that goes on, as the vLLM backend writes it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One response: what each of the n answers gained. `num_tokens` is over all of them."""
+    """One response: what each of the n answers gained. `num_tokens` is over all of them.
+
+    `logprobs` are empty where no log probabilities are asked for, and so are `cumulative_logprobs`, the sums over each
+    answer up to here.
+    """
 
     texts: tuple[str, ...]
     finish_reasons: tuple[str, ...]
     num_tokens: int
     logprobs: tuple[tuple[Logprobs | None, ...], ...] = ()
+    cumulative_logprobs: tuple[float, ...] = ()
 
 
 class Responder(Protocol):
@@ -48,6 +58,8 @@ class Reply:
         self._texts: list[list[str]] = []
         self._reasons: list[str] = []
         self._logprobs: list[list[Logprobs | None]] = []
+        self._tells_logprobs = False
+        self._sums: Sums | None = None
         self._num_prompt_tokens = 0
         self._num_tokens = 0
         self._open = 1
@@ -55,12 +67,18 @@ class Reply:
         self._ended = False
         self._due = False
 
-    def begin(self, num_answers: int, num_prompt_tokens: int, prefix: str) -> bool:
-        """Expect deltas, each answer beginning with `prefix`; false where the request has failed already."""
+    def begin(self, sampling: Sampling, num_prompt_tokens: int, prefix: str, *, summed: bool = False) -> bool:
+        """Expect deltas, each answer beginning with `prefix`; false where the request has failed already.
+
+        `sampling` is what was asked for. With `summed` each response tells the sums of log probabilities.
+        """
+        num_answers, of_prompt = sampling.n, sampling.prompt_logprobs is not None
         with self._lock:
             self._texts = [[prefix] if prefix else [] for _ in range(num_answers)]
-            self._reasons = [""] * num_answers
+            self._reasons = [GROWING] * num_answers
             self._logprobs = [[] for _ in range(num_answers)]
+            self._tells_logprobs = sampling.logprobs is not None or of_prompt
+            self._sums = Sums(num_answers, num_prompt_tokens if of_prompt else 0) if summed else None
             self._num_prompt_tokens = num_prompt_tokens
             self._open = num_answers
             return self._error is None
@@ -115,14 +133,14 @@ class Reply:
             self._ended = self._error is not None or not self._open
             if self._error:
                 return self._error, True
-            answer = Answer(
-                tuple("".join(parts) for parts in self._texts),
-                tuple(self._reasons),
-                self._num_tokens,
-                tuple(map(tuple, self._logprobs)),
-            )
+            logprobs, sums = self._take_logprobs() if self._tells_logprobs or self._sums else ((), ())
+            texts = tuple("".join(parts) for parts in self._texts)
+            answer = Answer(texts, tuple(self._reasons), self._num_tokens, logprobs, sums)
             self._texts = [[] for _ in self._texts]
-            self._reasons = [""] * len(self._reasons)
-            self._logprobs = [[] for _ in self._logprobs]
             self._num_tokens = 0
             return answer, self._ended
+
+    def _take_logprobs(self) -> tuple[tuple[tuple[Logprobs | None, ...], ...], tuple[float, ...]]:
+        taken = tuple(map(tuple, self._logprobs))
+        self._logprobs = [[] for _ in taken]
+        return taken if self._tells_logprobs else (), self._sums.add(taken) if self._sums else ()

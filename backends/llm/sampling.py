@@ -2,11 +2,16 @@
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 from backends.serving.errors import InvalidValue, UnsupportedOption
+from backends.serving.values import flag, integer, number
 
+USUAL_MAX_TOKENS = 16
+"""vLLM's default, for requests without `sampling_parameters`: what a caller of `/generate` does not say might otherwise
+be minutes of work, which Triton goes on with when the caller has gone."""
 MAX_ANSWERS = 128
 MAX_STOPS = 4
 MAX_STOP_CHARACTERS = 1024
@@ -82,12 +87,26 @@ def parse_sampling(document: bytes | str, vocab_size: int, defaults: Sampling | 
         raise InvalidValue(f"This is not JSON: {error}.", "sampling_parameters") from None
     if not isinstance(options, dict):
         raise InvalidValue("This must be a JSON object.", "sampling_parameters")
+    return _read(options, vocab_size, defaults or Sampling())
+
+
+def read_parameters(parameters: Mapping[str, Any], vocab_size: int, defaults: Sampling) -> Sampling:
+    """Read request parameters, which stand in for the tensor `sampling_parameters`; as `parse_sampling` does.
+
+    An answer has `USUAL_MAX_TOKENS` at most where neither they nor `defaults` say.
+    """
+    if defaults.max_tokens is None:
+        defaults = replace(defaults, max_tokens=max(USUAL_MAX_TOKENS, defaults.min_tokens))
+    return _read(parameters, vocab_size, defaults)
+
+
+def _read(options: Mapping[str, Any], vocab_size: int, defaults: Sampling) -> Sampling:
     for name in options:
         if name not in NAMES:
             raise UnsupportedOption(f"This model has no option {name[:64]!r}.", name[:64])
     given = {name: value for name, value in options.items() if value is not None}
     checked = {name: _check(name, value, vocab_size) for name, value in given.items()}
-    sampling = replace(defaults or Sampling(), **checked)
+    sampling = replace(defaults, **checked)
     if sampling.max_tokens is not None and sampling.min_tokens > sampling.max_tokens:
         raise InvalidValue(f"This is more than max_tokens, which is {sampling.max_tokens}.", "min_tokens")
     return sampling
@@ -96,63 +115,37 @@ def parse_sampling(document: bytes | str, vocab_size: int, defaults: Sampling | 
 def _check(name: str, value: Any, vocab_size: int) -> Any:
     match name:
         case "max_tokens":
-            return _integer(name, value, 1, 2**63 - 1)
+            return integer(name, value, 1, 2**63 - 1)
         case "temperature":
-            return _number(name, value, 0.0, math.inf)
+            return number(name, value, 0.0, math.inf)
         case "top_p":
-            return _number(name, value, 0.0, 1.0, above=True)
+            return number(name, value, 0.0, 1.0, above=True)
         case "top_k":
-            return max(0, _integer(name, value, -1, 2**31 - 1))
+            return max(0, integer(name, value, -1, 2**31 - 1))
         case "min_p":
-            return _number(name, value, 0.0, 1.0)
+            return number(name, value, 0.0, 1.0)
         case "stop":
             return _stop(name, value)
         case "stop_token_ids":
             return _stop_token_ids(name, value, vocab_size)
         case "min_tokens":
-            return _integer(name, value, 0, 2**63 - 1)
+            return integer(name, value, 0, 2**63 - 1)
         case "logit_bias":
             return _logit_bias(name, value, vocab_size)
         case "logprobs" | "prompt_logprobs":
-            return _integer(name, value, 0, MAX_LOGPROBS)
+            return integer(name, value, 0, MAX_LOGPROBS)
         case "structured_outputs":
             return _structure(name, value)
         case "seed":
-            return _integer(name, value, -(2**63), 2**63 - 1)
+            return integer(name, value, -(2**63), 2**63 - 1)
         case "n":
-            return _integer(name, value, 1, MAX_ANSWERS)
+            return integer(name, value, 1, MAX_ANSWERS)
         case "presence_penalty" | "frequency_penalty":
-            return _number(name, value, -2.0, 2.0)
+            return number(name, value, -2.0, 2.0)
         case "repetition_penalty":
-            return _number(name, value, 0.01, math.inf)  # with less, logits become infinite
+            return number(name, value, 0.01, math.inf)  # with less, logits become infinite
         case _:
-            if not isinstance(value, bool):
-                raise InvalidValue("This must be true or false.", name)
-            return value
-
-
-def _integer(name: str, value: Any, low: int, high: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise InvalidValue("This must be an integer.", name)
-    if not low <= value <= high:
-        raise InvalidValue(f"This must be from {low} to {high}.", name)
-    return value
-
-
-def _number(name: str, value: Any, low: float, high: float, *, above: bool = False) -> float:
-    """`above` leaves out the lower bound itself."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise InvalidValue("This must be a number.", name)
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise InvalidValue("This must be a finite number.", name)
-    if not low <= number <= high or (above and number == low):
-        bounds = f"{'above' if above else 'at least'} {low:g}" + (f" and at most {high:g}" if high < math.inf else "")
-        raise InvalidValue(f"This must be {bounds}, not {number:g}.", name)
-    return number
+            return flag(name, value)
 
 
 def _stop(name: str, value: Any) -> tuple[str, ...]:
@@ -167,12 +160,14 @@ def _stop(name: str, value: Any) -> tuple[str, ...]:
 
 
 def _stop_token_ids(name: str, value: Any, vocab_size: int) -> tuple[int, ...]:
+    value = _unwrapped(name, value)
     if not isinstance(value, list) or len(value) > MAX_STOP_TOKENS:
         raise InvalidValue(f"This must be a list of at most {MAX_STOP_TOKENS} token ids.", name)
-    return tuple(_integer(name, token, 0, vocab_size - 1) for token in value)
+    return tuple(integer(name, token, 0, vocab_size - 1) for token in value)
 
 
 def _logit_bias(name: str, value: Any, vocab_size: int) -> tuple[tuple[int, float], ...]:
+    value = _unwrapped(name, value)
     if not isinstance(value, dict) or len(value) > MAX_BIASES:
         raise InvalidValue(f"This must be an object with at most {MAX_BIASES} token ids.", name)
     biases: dict[int, float] = {}
@@ -180,12 +175,12 @@ def _logit_bias(name: str, value: Any, vocab_size: int) -> tuple[tuple[int, floa
         # Digits are counted first: Python refuses to read a number of thousands of them.
         if not (key.isascii() and key.isdigit() and len(key) < 20 and int(key) < vocab_size):
             raise InvalidValue(f"The key {key[:64]!r} is no token id from 0 to {vocab_size - 1}.", name)
-        biases[int(key)] = _number(name, bias, -100.0, 100.0)
+        biases[int(key)] = number(name, bias, -100.0, 100.0)
     return tuple(biases.items())
 
 
 def _structure(name: str, value: Any) -> Structure:
-    document = _document(name, value) if isinstance(value, str) else value
+    document = _unwrapped(name, value)
     if not isinstance(document, dict):
         raise InvalidValue("This must be an object, or one as JSON in a string.", name)
     given = {kind: what for kind, what in document.items() if what is not None}
@@ -208,7 +203,7 @@ def _structure(name: str, value: Any) -> Structure:
 
 def _structure_text(name: str, kind: str, what: Any) -> str:
     if kind == "json":
-        schema = _document(name, what) if isinstance(what, str) else what
+        schema = _unwrapped(name, what)
         if not isinstance(schema, dict | bool):
             raise InvalidValue("The json must be a schema: an object, true or false, or one as JSON in a string.", name)
     elif kind == "choice":
@@ -223,6 +218,11 @@ def _structure_text(name: str, kind: str, what: Any) -> str:
         return json.dumps(schema, ensure_ascii=False)
     except RecursionError:
         raise InvalidValue("This is nested too deeply.", name) from None
+
+
+def _unwrapped(name: str, value: Any) -> Any:
+    """A list or an object, which may be JSON in a string: request parameters hold neither."""
+    return _document(name, value) if isinstance(value, str) else value
 
 
 def _document(name: str, text: str) -> Any:

@@ -8,21 +8,37 @@ import triton_python_backend_utils as pb_utils
 from backends.llm.exchange import Request
 from backends.llm.logprobs import TokenBytes, render
 from backends.llm.reply import Answer
-from backends.serving.triton import Responding, array, one
+from backends.serving.triton import Inputs, Responding
+
+_NONE = b"null"
+"""The log probabilities of an answer whose request asks for none, in JSON."""
 
 
-def read_request(request: Any) -> Request:
-    """Read the inputs of one Triton request. Raises `InvalidValue`."""
-    stream, excluded = bool(one(request, "stream")), one(request, "exclude_input_in_output")
-    text, sampling, pictures = one(request, "text_input"), one(request, "sampling_parameters"), array(request, "image")
+SUMS = "cumulative_logprob"
+
+
+def complete(config: Any) -> None:
+    """Declare what the configuration of a model that was built earlier lacks, where Triton asks for it.
+
+    It does not where it runs with `--disable-auto-complete-config`.
+    """
+    config.add_input({"name": f"return_{SUMS}", "data_type": "TYPE_BOOL", "dims": [1], "optional": True})
+    config.add_output({"name": SUMS, "data_type": "TYPE_FP32", "dims": [-1]})
+
+
+def read_request(inputs: Inputs) -> Request:
+    """Read the inputs of one request that say what is to be generated. Raises `InvalidValue`."""
+    stream, excluded = bool(inputs.flag("stream")), inputs.flag("exclude_input_in_output")
     return Request(
-        text=None if text is None else bytes(text),
-        token_ids=array(request, "token_ids"),
+        text=inputs.text("text_input"),
+        token_ids=inputs.array("token_ids"),
         stream=stream,
-        exclude_input=stream if excluded is None else bool(excluded),
-        sampling=b"{}" if sampling is None else bytes(sampling),
-        literal_spans=array(request, "literal_spans"),
-        images=() if pictures is None else tuple(map(bytes, pictures.reshape(-1))),
+        exclude_input=stream if excluded is None else excluded,
+        images=tuple(inputs.texts("image") or ()),
+        literal_spans=inputs.array("literal_spans"),
+        cumulative_logprob=bool(inputs.flag(f"return_{SUMS}")),
+        # The last to be read: what no input was named by stands in for it.
+        sampling=inputs.others() if (document := inputs.text("sampling_parameters")) is None else document,
     )
 
 
@@ -34,12 +50,12 @@ class TritonClient(Responding):
         self._tokens = tokens
         self._finish_reason = self._num_input_tokens = self._num_output_tokens = self._logprobs = False
 
-    def read_wishes(self, request: Any) -> None:
+    def read_wishes(self, inputs: Inputs) -> None:
         """Read which optional outputs are wanted. Raises `InvalidValue`."""
-        self._finish_reason = bool(one(request, "return_finish_reason"))
-        self._logprobs = bool(one(request, "return_logprobs"))
-        self._num_input_tokens = bool(one(request, "return_num_input_tokens"))
-        self._num_output_tokens = bool(one(request, "return_num_output_tokens"))
+        self._finish_reason = bool(inputs.flag("return_finish_reason"))
+        self._logprobs = bool(inputs.flag("return_logprobs"))
+        self._num_input_tokens = bool(inputs.flag("return_num_input_tokens"))
+        self._num_output_tokens = bool(inputs.flag("return_num_output_tokens"))
 
     def send(self, answer: Answer, num_prompt_tokens: int, *, final: bool) -> None:
         """Send one response, with Triton's final flag if it is the last."""
@@ -47,8 +63,11 @@ class TritonClient(Responding):
         if self._finish_reason:
             outputs.append(_texts("finish_reason", answer.finish_reasons))
         if self._logprobs:
-            rendered = [render(entries, self._tokens) for entries in answer.logprobs]
+            rendered = [render(entries, self._tokens) for entries in answer.logprobs] or [_NONE] * len(answer.texts)
             outputs.append(pb_utils.Tensor("logprobs", np.array(rendered, np.object_)))
+        if answer.cumulative_logprobs:
+            sums = np.array(answer.cumulative_logprobs, np.float32)
+            outputs.append(pb_utils.Tensor(SUMS, sums))
         if self._num_input_tokens:
             outputs.append(pb_utils.Tensor("num_input_tokens", np.array([num_prompt_tokens], np.uint32)))
         if self._num_output_tokens:

@@ -1,12 +1,14 @@
 """Triton's requests and responses: with each backend's `model.py` and `tensors.py`, all that needs its Python stub."""
 
+import math
 import threading
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-from backends.serving import errors
+from backends.serving import errors, values
 from backends.serving.publisher import Metric
+from backends.serving.request_parameters import read_parameters
 
 # Names of codes: Triton fills its module with the codes themselves only after it has imported this one.
 _STATUS = {
@@ -73,17 +75,84 @@ def make_metrics(model: str, gauges: Names, counters: Names) -> tuple[dict[str, 
     return make(gauges, pb_utils.MetricFamily.GAUGE), make(counters, pb_utils.MetricFamily.COUNTER), families
 
 
-def array(request: Any, name: str) -> Any:
-    """An input as a numpy array; None where it was not sent."""
-    tensor = pb_utils.get_input_tensor_by_name(request, name)
-    return None if tensor is None else tensor.as_numpy()
+class Inputs:
+    """The inputs of one Triton request, each read once.
+
+    A request parameter of an input's name stands in where the tensor is absent.
+    """
+
+    def __init__(self, request: Any) -> None:
+        """Raises `InvalidValue` where the parameters cannot be read."""
+        self._request = request
+        self._parameters = read_parameters(request)
+
+    def array(self, name: str) -> Any:
+        """A tensor as a numpy array; None where it was not sent. Raises `InvalidValue` for a parameter instead."""
+        tensor, instead = self._find(name)
+        if tensor is None and instead is not None:
+            raise errors.InvalidValue("This can be sent as a tensor, not as a request parameter.", name)
+        return None if tensor is None else tensor.as_numpy()
+
+    def texts(self, name: str) -> list[bytes] | None:
+        """All elements of a tensor of strings, or the one string of a parameter. Raises `InvalidValue`."""
+        tensor, instead = self._find(name)
+        if tensor is not None:
+            return list(map(bytes, tensor.as_numpy().reshape(-1)))
+        return None if instead is None else [_text(name, instead)]
+
+    def text(self, name: str) -> bytes | None:
+        """The one string of an input; None where it was not sent. So are the others; they raise `InvalidValue`."""
+        element, instead = self._one(name)
+        if element is not None:
+            return bytes(element)
+        return None if instead is None else _text(name, instead)
+
+    def flag(self, name: str) -> bool | None:
+        """The one flag of an input."""
+        element, instead = self._one(name)
+        if element is not None:
+            return bool(element)
+        return None if instead is None else values.flag(name, instead)
+
+    def integer(self, name: str, low: int = -(2**31), high: int = 2**31 - 1) -> int | None:
+        """The one whole number of an input, which as a parameter must lie within the bounds."""
+        element, instead = self._one(name)
+        if element is not None:
+            return int(element)
+        return None if instead is None else values.integer(name, instead, low, high)
+
+    def number(self, name: str) -> float | None:
+        """The one number of an input."""
+        element, instead = self._one(name)
+        if element is not None:
+            return float(element)
+        return None if instead is None else values.number(name, instead, -math.inf, math.inf)
+
+    def others(self) -> dict[str, Any]:
+        """The parameters that have been read as no input."""
+        return self._parameters
+
+    def refuse_others(self) -> None:
+        """Raise `UnsupportedOption`, naming one of `others`, where there are any."""
+        for name in self._parameters:
+            raise errors.UnsupportedOption(f"This model has no input {name[:64]!r}.", name[:64])
+
+    def _find(self, name: str) -> tuple[Any, Any]:
+        """The tensor, and the parameter of the same name."""
+        return pb_utils.get_input_tensor_by_name(self._request, name), self._parameters.pop(name, None)
+
+    def _one(self, name: str) -> tuple[Any, Any]:
+        """The element of a tensor of one, and the parameter of the same name. Raises `InvalidValue`."""
+        tensor, instead = self._find(name)
+        if tensor is None:
+            return None, instead
+        found = tensor.as_numpy()
+        if found.size != 1:
+            raise errors.InvalidValue(f"This must hold one element, not {found.size}.", name)
+        return found.reshape(-1)[0], None
 
 
-def one(request: Any, name: str) -> Any:
-    """The element of an input of one element; None where it was not sent. Raises `InvalidValue`."""
-    found = array(request, name)
-    if found is None:
-        return None
-    if found.size != 1:
-        raise errors.InvalidValue(f"This must hold one element, not {found.size}.", name)
-    return found.reshape(-1)[0]
+def _text(name: str, value: Any) -> bytes:
+    if not isinstance(value, str):
+        raise errors.InvalidValue("This must be a string.", name)
+    return value.encode("utf-8", "surrogatepass")

@@ -152,7 +152,7 @@ def response(model: Model, call: Call, said: list[Say], final: bool) -> pb.Model
 
     add("text" if model.speech else "text_output", "BYTES", texts)
     if call.flag("return_finish_reason"):
-        add("finish_reason", "BYTES", ends)
+        add("finish_reason", "BYTES", [end or "None" for end in ends])
     if call.flag("return_logprobs"):
         add("logprobs", "BYTES", ["".join(say.logprobs for say in said)])
     if call.flag("return_num_input_tokens"):

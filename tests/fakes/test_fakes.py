@@ -96,9 +96,9 @@ async def test_streams_deltas_and_flags_the_last(client, triton):
     )
     assert [list(answer.as_numpy("text_output")) for answer, _ in answers] == [[b"a", b"1"], [b"b", b"2"], [b"c", b""]]
     assert [list(answer.as_numpy("finish_reason")) for answer, _ in answers] == [
-        [b"", b""],
-        [b"", b"stop"],
-        [b"length", b""],
+        [b"None", b"None"],
+        [b"None", b"stop"],
+        [b"length", b"None"],
     ]
     flags = [answer.get_response().parameters["triton_final_response"].bool_param for answer, _ in answers]
     assert flags == [False, False, True]

@@ -2,20 +2,27 @@
 
 import os
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 
-def install_copy(model: Path, repository: Path, name: str, **parameters: object) -> Path:
-    """Install `model` in `repository` as `name`, with some parameters of its config.pbtxt changed; its folder."""
+def install_copy(model: Path, repository: Path, name: str, without: Collection[str] = (), **parameters: object) -> Path:
+    """Install `model` in `repository` as `name`, with some parameters of its config.pbtxt changed; its folder.
+
+    Tensors named `without` are not declared, as if an earlier version had built the model.
+    """
     folder = repository / name
     (folder / "1").mkdir(parents=True)
     for file in (model / "1").iterdir():
         _link(file, folder / "1" / file.name)
     config = text_format.Parse((model / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
     config.name = name
+    for tensors in (config.input, config.output):
+        for tensor in [tensor for tensor in tensors if tensor.name in without]:
+            tensors.remove(tensor)
     for key, value in {"served_name": name, **parameters}.items():
         config.parameters[key].string_value = str(value)
     text = text_format.MessageToString(config, as_utf8=True)

@@ -49,9 +49,9 @@ def ask(triton: EmbeddedTriton) -> Iterator[Callable[..., Rows]]:
     with client.InferenceServerClient(triton.grpc_url) as server:
         server.start_stream(lambda result, error: arrived.put((result, error)))
 
-        def send(model: str = NAME, **tensors: Any) -> Rows:
+        def send(model: str = NAME, parameters: dict[str, Any] | None = None, **tensors: Any) -> Rows:
             inputs = [tensor(name, value) for name, value in tensors.items()]
-            server.async_stream_infer(model, inputs, enable_empty_final_response=True)
+            server.async_stream_infer(model, inputs, parameters=parameters, enable_empty_final_response=True)
             result, error = arrived.get(timeout=60)
             if error is not None:
                 raise error
@@ -108,6 +108,14 @@ def test_widths_and_purposes(ask: Callable[..., Rows], reference: Any) -> None:
     asked, _ = ask("nested", text=["a"], purpose=["query"])
     assert np.abs(asked - reference.encode(["q: a"])).max() < 1e-4
     assert np.abs(ask("nested", text=["a"], purpose=["document"])[0] - whole).max() < 1e-6
+
+
+def test_request_parameters_stand_in_for_absent_tensors(ask: Callable[..., Rows]) -> None:
+    cut, _ = ask("nested", {"dimensions": 64, "purpose": "query"}, text=["a"])
+    assert np.array_equal(cut, ask("nested", text=["a"], dimensions=[64], purpose=["query"])[0])
+    assert ask(parameters={"truncate": "true"}, text=["word " * 400])[1] == [256]
+    with pytest.raises(Exception, match=r"\[unsupported_option:dimension\]"):
+        ask("nested", {"dimension": 64}, text=["a"])
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ class Asking:
         self.arrived: queue.Queue[tuple[Any, Any]] = queue.Queue()
         self.server.start_stream(lambda result, error: self.arrived.put((result, error)))
 
-    def send(self, request: str = "", **tensors: Any) -> None:
+    def send(self, request: str = "", parameters: dict[str, Any] | None = None, **tensors: Any) -> None:
         inputs = []
         for name, value in {"prompt": "a red cat", **tensors}.items():
             kind = TYPES.get(name, "INT32")
@@ -65,7 +65,9 @@ class Asking:
             array = np.array(value if isinstance(value, list) else [value], ARRAYS[kind])
             inputs.append(client.InferInput(name, array.shape, kind))
             inputs[-1].set_data_from_numpy(array)
-        self.server.async_stream_infer(NAME, inputs, request_id=request, enable_empty_final_response=True)
+        self.server.async_stream_infer(
+            NAME, inputs, request_id=request, parameters=parameters, enable_empty_final_response=True
+        )
 
     def responses(self, requests: int = 1) -> list[dict[str, Any]]:
         """Everything up to the last response of so many requests; raises what any of them failed with."""
@@ -189,6 +191,13 @@ def test_previews_and_formats(ask: Asking) -> None:
     for each in responses:
         if "image" in each:
             assert Image.open(io.BytesIO(each["image"])).format == "WEBP"
+
+
+def test_request_parameters_stand_in_for_absent_tensors(ask: Asking) -> None:
+    drawn = images(ask(parameters={"steps": "3", "guidance_scale": "2.5", "seed": 5}))[0]
+    assert (drawn == images(ask(steps=3, guidance_scale=2.5, seed=5))[0]).all()
+    with pytest.raises(Exception, match=r"\[unsupported_option:step\]"):
+        ask(parameters={"step": 3})
 
 
 @pytest.mark.parametrize(

@@ -1,20 +1,18 @@
 """Triton's own clients: the tensors of docs/architecture.md, without the gateway."""
 
 import json
-import queue
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import grpc
 import httpx
-import numpy as np
 import pytest
 import tritonclient.grpc as client
 from tritonclient.utils import InferenceServerException
 
 from tests.triton.asking import NAME
+from tests.triton.direct import Stream, opened, tensor, texts, total
 from tests.triton.installing import install_copy
 from tritonic.embedded import EmbeddedTriton
 
@@ -25,50 +23,11 @@ GREEDY = {"temperature": 0, "max_tokens": 12, "ignore_eos": True}
 EVERYTHING = {"return_finish_reason": True, "return_num_input_tokens": True, "return_num_output_tokens": True}
 
 
-def tensor(name: str, value: Any) -> client.InferInput:
-    match value:
-        case bool():
-            array, datatype = np.array([value]), "BOOL"
-        case str():
-            array, datatype = np.array([value.encode()], np.object_), "BYTES"
-        case dict():
-            array, datatype = np.array([json.dumps(value).encode()], np.object_), "BYTES"
-        case list():
-            array, datatype = np.array(value, np.int32), "INT32"
-    made = client.InferInput(name, array.shape, datatype)
-    made.set_data_from_numpy(array)
-    return made
-
-
-@dataclass(slots=True)
-class Stream:
-    """One decoupled stream of the official client."""
-
-    server: client.InferenceServerClient
-    arrived: "queue.Queue[tuple[Any, Any]]"
-
-    def ask(self, **tensors: Any) -> list[Any]:
-        """Every response to a request, up to the final one. Raises what the client reports."""
-        self.server.async_stream_infer(
-            NAME, [tensor(name, value) for name, value in tensors.items()], enable_empty_final_response=True
-        )
-        responses = []
-        while True:
-            result, error = self.arrived.get(timeout=60)
-            if error is not None:
-                raise error
-            response = result.get_response()
-            if response.outputs:
-                responses.append(result)
-            if response.parameters["triton_final_response"].bool_param:
-                return responses
-
-
 @pytest.fixture(scope="module")
 def triton(default_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedTriton]:
     """One that no gateway speaks to, and that `test_a_true_status` may leave behind broken."""
     repository = tmp_path_factory.mktemp("plain")
-    install_copy(default_folder, repository, NAME)
+    install_copy(default_folder, repository, NAME, without=("return_cumulative_logprob", "cumulative_logprob"))
     with EmbeddedTriton(repository, http_port=0) as running:
         yield running
 
@@ -79,23 +38,9 @@ def server(triton: EmbeddedTriton) -> Iterator[client.InferenceServerClient]:
         yield server
 
 
-def opened(server: client.InferenceServerClient, **headers: str) -> Stream:
-    arrived: queue.Queue[tuple[Any, Any]] = queue.Queue()
-    server.start_stream(lambda result, error: arrived.put((result, error)), headers=headers)
-    return Stream(server, arrived)
-
-
 @pytest.fixture
 def stream(server: client.InferenceServerClient) -> Stream:
     return opened(server)
-
-
-def texts(results: list[Any]) -> list[str]:
-    return [result.as_numpy("text_output")[0].decode() for result in results]
-
-
-def total(results: list[Any], name: str) -> int:
-    return sum(int(result.as_numpy(name)[0]) for result in results)
 
 
 def test_deltas_and_one_response_say_the_same(stream: Stream) -> None:
@@ -105,7 +50,7 @@ def test_deltas_and_one_response_say_the_same(stream: Stream) -> None:
     )
     assert len(deltas) > 1
     assert "".join(texts(deltas)) == texts([whole])[0] != ""
-    assert [result.as_numpy("finish_reason")[0] for result in deltas] == [b""] * (len(deltas) - 1) + [b"length"]
+    assert [result.as_numpy("finish_reason")[0] for result in deltas] == [b"None"] * (len(deltas) - 1) + [b"length"]
     assert whole.as_numpy("finish_reason")[0] == b"length"
     assert total(deltas, "num_output_tokens") == total([whole], "num_output_tokens") == 12
     assert {int(result.as_numpy("num_input_tokens")[0]) for result in [*deltas, whole]} == {8}
@@ -131,6 +76,49 @@ def test_the_input_in_the_output(stream: Stream, wishes: dict[str, bool], exclud
     text = "".join(texts(stream.ask(text_input=TEXT, sampling_parameters=GREEDY, **wishes)))
     assert text.startswith(TEXT) is not excluded
     assert text.removeprefix(TEXT).startswith(" five")
+
+
+PARAMETERS = [
+    {"temperature": 0, "max_tokens": 6},
+    {"temperature": "0.0", "max_tokens": "6", "top_p": "0.95"},
+    {"temperature": 0.0, "max_tokens": 6, "stream": False, "return_num_output_tokens": "true"},
+    {"temperature": 0, "max_tokens": 6, "structured_outputs": '{"regex": " five, six, seven, eight"}'},
+]
+
+
+@pytest.mark.parametrize("parameters", PARAMETERS, ids=str)
+def test_request_parameters_stand_in_for_absent_tensors(stream: Stream, parameters: dict[str, Any]) -> None:
+    said = stream.ask(parameters, text_input=TEXT)
+    assert texts(said) == [f"{TEXT} five, six, seven,"]
+    assert "return_num_output_tokens" not in parameters or total(said, "num_output_tokens") == 6
+
+
+def test_the_tensor_is_heard_where_both_are_sent(stream: Stream) -> None:
+    """NVIDIA's sample client does so, and writes its numbers as strings."""
+    sent = {"temperature": "0.1", "top_p": "0.95", "max_tokens": "9"}
+    said = stream.ask({**sent, "max_tokens": "2"}, text_input=TEXT, sampling_parameters=sent, **EVERYTHING)
+    assert total(said, "num_output_tokens") == 9
+
+
+def test_an_answer_is_short_where_nobody_says_how_long_it_may_be(stream: Stream) -> None:
+    for parameters in ({}, {"temperature": "0"}):
+        said = stream.ask({**parameters, "ignore_eos": True}, text_input=TEXT, **EVERYTHING)
+        assert total(said, "num_output_tokens") == 16
+        assert said[-1].as_numpy("finish_reason")[0] == b"length"
+
+
+def test_log_probabilities_and_their_sum(stream: Stream) -> None:
+    """Of a model that was built when there was no sum, too: the backend declares what is missing."""
+    wishes = {"text_input": TEXT, "stream": True, "return_logprobs": True, "return_cumulative_logprob": True}
+    told = stream.ask(sampling_parameters={**GREEDY, "logprobs": 2}, **wishes)
+    entries = [entry for result in told for entry in json.loads(result.as_numpy("logprobs")[0])]
+    chosen = [next(iter(entry.values()))["logprob"] for entry in entries]
+    sums = [float(result.as_numpy("cumulative_logprob")[0]) for result in told]
+    assert len(chosen) == 12 and sums == sorted(sums, reverse=True)
+    assert sums[-1] == pytest.approx(sum(chosen), rel=1e-5)
+    silent = stream.ask(sampling_parameters=GREEDY, **wishes)
+    assert {result.as_numpy("logprobs")[0] for result in silent} == {b"null"}
+    assert float(silent[-1].as_numpy("cumulative_logprob")[0]) == sums[-1]
 
 
 def test_token_ids(stream: Stream, tokenizer: Any) -> None:
@@ -180,6 +168,11 @@ FAILURES = {
         "beams",
     ),
     "hot": ({"text_input": TEXT, "sampling_parameters": {"temperature": -1}}, "[invalid_value:temperature]", "-1"),
+    "no number": (
+        {"text_input": TEXT, "sampling_parameters": {"top_p": "nan"}},
+        "[invalid_value:top_p]",
+        "decimal digits",
+    ),
     "not JSON": ({"text_input": TEXT, "sampling_parameters": "{"}, "[invalid_value:sampling_parameters]", "JSON"),
 }
 
@@ -221,6 +214,50 @@ def test_http_statuses(triton: EmbeddedTriton, failure: str) -> None:
     response = httpx.post(url, json={**tensors, "stream": False}, timeout=60, trust_env=False)
     assert response.status_code == 400
     assert code in response.json()["error"]
+
+
+GENERATED = [
+    # The README of Triton's vLLM backend.
+    ({"stream": False, "temperature": 0}, 16, False),
+    ({"stream": False, "temperature": 0, "exclude_input_in_output": True, "max_tokens": 45}, 45, True),
+    # Words of the protocol reach a backend too.
+    ({"max_tokens": 6, "temperature": 0, "priority": 1, "timeout": 10**8, "sequence_id": 3, "triton_x": 1}, 6, False),
+]
+
+
+@pytest.mark.parametrize(("parameters", "count", "excluded"), GENERATED, ids=str)
+def test_generating_by_request_parameters(
+    triton: EmbeddedTriton, parameters: dict[str, Any], count: int, excluded: bool
+) -> None:
+    url = f"{triton.http_url}/v2/models/{NAME}/generate"
+
+    def generate(text: str, **more: Any) -> Any:
+        body = {"text_input": text, "parameters": {**parameters, **more}, **EVERYTHING}
+        response = httpx.post(url, json=body, timeout=60, trust_env=False)
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    said = generate("What is Triton Inference Server?")
+    assert said["text_output"].startswith("What is Triton") is not excluded and said["num_output_tokens"] <= count
+    said = generate(TEXT, ignore_eos=True)
+    assert (said["num_output_tokens"], said["finish_reason"]) == (count, "length")
+    assert said["text_output"].removeprefix(TEXT).startswith(" five, six, seven,")
+
+
+@pytest.mark.parametrize(
+    ("more", "code"),
+    [
+        (b'"beams": 4', "[unsupported_option:beams]"),
+        (b'"max_tokens": "0x10"', "[invalid_value:max_tokens]"),
+        (b'"temperature": -0.5', "[invalid_value:temperature]"),
+        (b'"stop": "\xff"', "[invalid_value:parameters]"),
+    ],
+)
+def test_wrong_request_parameters(triton: EmbeddedTriton, more: bytes, code: str) -> None:
+    url = f"{triton.http_url}/v2/models/{NAME}/generate"
+    response = httpx.post(url, content=b'{"text_input": "x", %b}' % more, timeout=60, trust_env=False)
+    assert response.status_code == 400
+    assert response.json()["error"].startswith(code)
 
 
 def test_a_true_status(server: client.InferenceServerClient) -> None:

@@ -109,6 +109,7 @@ def test_config_pbtxt_reads_back_with_the_template_byte_for_byte(built: Built) -
     assert [tensor.name for tensor in config.output] == [
         "text_output",
         "finish_reason",
+        "cumulative_logprob",
         "logprobs",
         "num_input_tokens",
         "num_output_tokens",

@@ -78,12 +78,13 @@ def ask(
     slow=0.0,
     images=(),
     literal_spans=None,
+    summed=False,
     **sampling,
 ):
     client = Client()
     client.slow = slow
     options = json.dumps({"temperature": 0, "max_tokens": 5} | sampling).encode() if raw is None else raw
-    desk.take(Request(text, token_ids, stream, exclude_input, options, images, literal_spans), client)
+    desk.take(Request(text, token_ids, stream, exclude_input, options, images, literal_spans, summed), client)
     return client
 
 
@@ -100,7 +101,51 @@ def test_a_stream_and_a_whole_answer_say_the_same(open_desk, tokenizer):
         assert client.sent[-1][0].finish_reasons == ("length",)
         assert sum(answer.num_tokens for answer, _ in client.sent) == 30
         assert {count for _, count in client.sent} == {5}
-    assert all(answer.finish_reasons == ("",) for answer, _ in streamed.sent[:-1])
+    assert all(answer.finish_reasons == ("None",) for answer, _ in streamed.sent[:-1])
+
+
+@pytest.mark.parametrize(
+    ("raw", "count"),
+    [
+        ({"temperature": 0}, 16),
+        ({"temperature": "0", "max_tokens": "6"}, 6),
+        ({"temperature": 0, "structured_outputs": '{"regex": "[a-z]{40}"}'}, 16),
+        (b'{"temperature": 0}', None),
+    ],
+)
+def test_an_answer_is_short_where_neither_tensor_nor_parameters_say(open_desk, raw, count):
+    """With the tensor, as the gateway asks, an answer has what the context leaves."""
+    desk, engine, _ = open_desk()
+    client = ask(desk, raw=raw, stream=False).wait()
+    assert client.error is None
+    assert client.sent[0][0].num_tokens == (count or engine.context_length - 5)
+    assert client.sent[0][0].finish_reasons == ("length",)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "failure"),
+    [
+        ({"beams": 4}, "[unsupported_option:beams]"),
+        ({"temperature": "hot"}, "[invalid_value:temperature]"),
+        ({"structured_outputs": "{"}, "[invalid_value:structured_outputs]"),
+    ],
+)
+def test_wrong_request_parameters_are_refused_by_name(open_desk, parameters, failure):
+    desk, _, _ = open_desk()
+    assert str(ask(desk, raw=parameters).wait().error).startswith(failure)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_the_sum_of_log_probabilities(open_desk, stream):
+    """It is told whether or not its summands are."""
+    desk, _, _ = open_desk()
+    told = ask(desk, stream=stream, max_tokens=6, logprobs=2, summed=True).wait()
+    silent = ask(desk, stream=stream, max_tokens=6, summed=True).wait()
+    summands = [entry[0].logprob for answer, _ in told.sent for entry in answer.logprobs[0]]
+    assert len(summands) == 6
+    for client in (told, silent):
+        assert client.sent[-1][0].cumulative_logprobs == (pytest.approx(sum(summands)),)
+    assert {answer.logprobs for answer, _ in silent.sent} == {()}
 
 
 def test_what_was_asked_is_let_go_before_the_answer_ends(open_desk):

@@ -46,19 +46,22 @@ def test_a_request_that_cannot_be_read_fails_alone(model, monkeypatch):
     def read(request):
         if request == "wrong":
             raise errors.InvalidValue("No.", "stream")
-        if request != "good":
+        if request not in ("good", "sums"):
             raise ValueError("a tensor in shared memory that is gone")
-        return request
+        return types.SimpleNamespace(name=request, cumulative_logprob=request == "sums")
 
     taken = []
     monkeypatch.setattr(model, "TritonClient", Client)
     monkeypatch.setattr(model, "read_request", read)
+    monkeypatch.setattr(model, "Inputs", lambda request: request)
     monkeypatch.setattr(Client, "heard", {})
     one = model.TritonPythonModel()
-    one._tokens = None
-    one._desk = types.SimpleNamespace(take=lambda request, client: taken.append(request))
-    one.execute(["unreadable", "wrong", "no sender", "deaf", "good"])
+    one._tokens, one._tells_sums = None, False
+    one._desk = types.SimpleNamespace(take=lambda request, client: taken.append(request.name))
+    one.execute(["unreadable", "wrong", "no sender", "deaf", "sums", "good"])
     assert taken == ["good"]
     assert isinstance(Client.heard["unreadable"], errors.EngineFailed) and "gone" in str(Client.heard["unreadable"])
     assert isinstance(Client.heard["wrong"], errors.InvalidValue)
     assert Client.heard["good"] is None
+    # Triton was told not to complete the configuration of a model that was built before there were sums.
+    assert str(Client.heard["sums"]).startswith("[unsupported_option:return_cumulative_logprob]")

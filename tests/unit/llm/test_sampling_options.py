@@ -1,8 +1,9 @@
 import json
+from dataclasses import replace
 
 import pytest
 
-from backends.llm.sampling import Sampling, Structure, parse_sampling
+from backends.llm.sampling import Sampling, Structure, parse_sampling, read_parameters
 from backends.serving.errors import GenerationError, InvalidValue, UnsupportedOption
 
 
@@ -39,8 +40,24 @@ def test_everything_that_can_be_said():
         ("max_tokens", -1),
         ("max_tokens", 1.5),
         ("max_tokens", True),
-        ("max_tokens", "5"),
+        ("max_tokens", "5.0"),
+        ("max_tokens", "0x10"),
+        ("max_tokens", "1_000"),
+        ("max_tokens", " 5"),
+        ("max_tokens", "\u0665"),
+        ("max_tokens", ""),
+        ("max_tokens", "-1"),
+        ("max_tokens", "9" * 5000),
         ("temperature", -1),
+        ("temperature", "-1"),
+        ("temperature", "nan"),
+        ("temperature", "inf"),
+        ("temperature", "-Infinity"),
+        ("temperature", "1e999"),
+        ("temperature", "0x1p3"),
+        ("temperature", "0." + "1" * 5000),
+        ("temperature", "."),
+        ("temperature", "1e"),
         ("temperature", float("nan")),
         ("temperature", float("inf")),
         ("temperature", "hot"),
@@ -60,12 +77,14 @@ def test_everything_that_can_be_said():
         ("stop_token_ids", [-1]),
         ("stop_token_ids", 5),
         ("stop_token_ids", [True]),
+        ("stop_token_ids", "5"),
+        ("stop_token_ids", "[5"),
         ("seed", 2**70),
         ("seed", 2**63),
         ("seed", 1.0),
         ("n", 0),
         ("n", 1000),
-        ("n", "2"),
+        ("n", "two"),
         ("presence_penalty", 2.1),
         ("frequency_penalty", -2.1),
         ("frequency_penalty", None.__class__.__name__),
@@ -73,6 +92,8 @@ def test_everything_that_can_be_said():
         ("repetition_penalty", -1),
         ("repetition_penalty", 0.009),
         ("ignore_eos", 1),
+        ("ignore_eos", "1"),
+        ("ignore_eos", ""),
         ("min_tokens", -1),
         ("min_tokens", 1.5),
         ("logprobs", 21),
@@ -85,7 +106,9 @@ def test_everything_that_can_be_said():
         ("logit_bias", {"9" * 5000: 1}),
         ("logit_bias", {"²": 1}),
         ("logit_bias", {"5": 100.5}),
-        ("logit_bias", {"5": "1"}),
+        ("logit_bias", {"5": "one"}),
+        ("logit_bias", "5"),
+        ("logit_bias", "{"),
         ("logit_bias", {"5": None}),
         ("logit_bias", {str(number): 1 for number in range(1025)}),
         ("structured_outputs", 1),
@@ -109,6 +132,44 @@ def test_a_wrong_value_is_refused_by_name(name, value):
     with pytest.raises(InvalidValue) as raised:
         parse(**{name: value})
     assert str(raised.value).startswith(f"[invalid_value:{name}] ")
+
+
+@pytest.mark.parametrize(
+    ("written", "plain"),
+    [
+        (
+            {"temperature": "0.1", "top_p": "0.95", "max_tokens": "16"},
+            {"temperature": 0.1, "top_p": 0.95, "max_tokens": 16},
+        ),
+        ({"temperature": "1", "top_p": ".5", "min_p": "1.e-1"}, {"temperature": 1.0, "top_p": 0.5, "min_p": 0.1}),
+        ({"top_k": "-1", "seed": "-7", "n": "+2"}, {"top_k": -1, "seed": -7, "n": 2}),
+        ({"logprobs": "3", "min_tokens": "0"}, {"logprobs": 3, "min_tokens": 0}),
+        ({"ignore_eos": "true", "skip_special_tokens": "False"}, {"ignore_eos": True, "skip_special_tokens": False}),
+        ({"stop_token_ids": "[1, 2]"}, {"stop_token_ids": [1, 2]}),
+        ({"logit_bias": '{"7": "-1.5"}'}, {"logit_bias": {"7": -1.5}}),
+    ],
+    ids=str,
+)
+def test_values_may_be_written_in_strings(written, plain):
+    """NVIDIA's own sample client sends its numbers so."""
+    assert parse(**written) == parse(**plain) != parse()
+
+
+def test_a_string_that_is_no_number_is_told_so():
+    with pytest.raises(InvalidValue, match="must be a number in decimal digits, not 'nan'"):
+        parse(temperature="nan")
+
+
+def test_request_parameters_are_read_as_the_tensor_is_but_for_a_shorter_answer():
+    own = Sampling(temperature=0.2)
+    assert read_parameters({"top_p": "0.5"}, 1000, own) == Sampling(temperature=0.2, top_p=0.5, max_tokens=16)
+    assert read_parameters({"max_tokens": 6}, 1000, own).max_tokens == 6
+    assert read_parameters({}, 1000, replace(own, max_tokens=40)).max_tokens == 40
+    assert read_parameters({}, 1000, replace(own, min_tokens=20)).max_tokens == 20
+    with pytest.raises(InvalidValue, match=r"\[invalid_value:min_tokens\] .* 16"):
+        read_parameters({"min_tokens": 17}, 1000, own)
+    with pytest.raises(UnsupportedOption, match=r"^\[unsupported_option:beams\]"):
+        read_parameters({"beams": 4}, 1000, own)
 
 
 @pytest.mark.parametrize("name", ["lora_name", "guided_json", "Stop"])

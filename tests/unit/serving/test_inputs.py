@@ -1,0 +1,164 @@
+"""Inputs of a request, as tensors or as request parameters, with a stand-in for the stub that Triton brings along."""
+
+import json
+import sys
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+from backends.serving.errors import GenerationError, InvalidValue, UnsupportedOption
+
+_LOADED = (
+    "backends.serving.triton",
+    "backends.llm.tensors",
+    "backends.embedding.tensors",
+    "backends.diffusion.tensors",
+)
+
+
+@dataclass
+class Tensor:
+    values: Any
+
+    def as_numpy(self) -> Any:
+        return self.values
+
+
+@dataclass
+class Request:
+    tensors: dict[str, Any]
+    document: str | bytes
+
+    def parameters(self) -> str:
+        return self.document if isinstance(self.document, str) else self.document.decode()
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
+    """Imports a module that needs the stub."""
+    stub = types.ModuleType("triton_python_backend_utils")
+    stub.get_input_tensor_by_name = lambda request, name: request.tensors.get(name)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, stub.__name__, stub)
+    for name in _LOADED:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+    def load(name: str) -> Any:
+        return __import__(name, fromlist=["*"])
+
+    yield load
+    for name in _LOADED:
+        sys.modules.pop(name, None)
+
+
+def bytes_tensor(*values: bytes) -> Tensor:
+    return Tensor(np.array(values, np.object_))
+
+
+@pytest.fixture
+def inputs(loaded: Callable[[str], Any]) -> Callable[..., Any]:
+    def make(parameters: Any = None, **tensors: Tensor) -> Any:
+        document = parameters if isinstance(parameters, str | bytes) else json.dumps(parameters or {})
+        return loaded("backends.serving.triton").Inputs(Request(tensors, document))
+
+    return make
+
+
+def test_a_parameter_stands_in_for_a_tensor_and_the_tensor_wins(inputs: Callable[..., Any]) -> None:
+    given = inputs(
+        {"steps": 7, "stream": True, "prompt": "é", "scale": 1.5, "seed": 2**63, "text": "one", "width": 5},
+        width=Tensor(np.array([64], np.int32)),
+    )
+    assert (given.integer("steps"), given.flag("stream"), given.text("prompt")) == (7, True, "é".encode())
+    assert (given.number("scale"), given.integer("seed", 0, 2**64 - 1)) == (1.5, 2**63)
+    assert given.texts("text") == [b"one"]
+    assert given.integer("width") == 64
+    assert given.others() == {}
+
+
+def test_what_is_absent_is_none(inputs: Callable[..., Any]) -> None:
+    given = inputs()
+    for read in (given.integer, given.flag, given.text, given.number, given.texts, given.array):
+        assert read("anything") is None
+
+
+def test_values_may_be_written_in_strings(inputs: Callable[..., Any]) -> None:
+    """Older clients of Triton send no fractions otherwise."""
+    given = inputs({"steps": "7", "stream": "false", "scale": "1.5"})
+    assert (given.integer("steps"), given.flag("stream"), given.number("scale")) == (7, False, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("read", "value"),
+    [
+        ("integer", 2**31),
+        ("integer", "2147483648"),
+        ("integer", 1.0),
+        ("integer", True),
+        ("flag", 1),
+        ("flag", "yes"),
+        ("number", "nan"),
+        ("number", float("nan")),
+        ("number", float("inf")),
+        ("text", 5),
+        ("texts", 5),
+        ("array", "[1]"),
+        ("array", False),
+    ],
+)
+def test_a_wrong_parameter_is_refused_by_name(inputs: Callable[..., Any], read: str, value: object) -> None:
+    with pytest.raises(InvalidValue, match=r"^\[invalid_value:it\] "):
+        getattr(inputs({"it": value}), read)("it")
+
+
+def test_a_tensor_of_several_elements_is_not_one(inputs: Callable[..., Any]) -> None:
+    with pytest.raises(InvalidValue, match="2"):
+        inputs(steps=Tensor(np.array([1, 2], np.int32))).integer("steps")
+
+
+def test_what_the_protocol_means_is_no_matter_of_a_model(inputs: Callable[..., Any]) -> None:
+    reserved = {"priority": 1, "timeout": 5, "sequence_id": 4, "sequence_start": True, "sequence_end": True}
+    given = inputs(reserved | {"id": "a", "binary_data_output": False, "triton_something": 1, "step": 3})
+    assert given.others() == {"step": 3}
+    with pytest.raises(UnsupportedOption, match=r"^\[unsupported_option:step\] "):
+        given.refuse_others()
+    inputs(reserved).refuse_others()
+
+
+@pytest.mark.parametrize("document", [b'{"stop": "\xff"}', "{", '{"a": "' + "x" * 1_048_576 + '"}'])
+def test_parameters_that_cannot_be_read_are_the_callers_mistake(inputs: Callable[..., Any], document: Any) -> None:
+    with pytest.raises(InvalidValue, match=r"^\[invalid_value:parameters\] "):
+        inputs(document)
+
+
+def test_text_is_asked_for_without_any_tensor(loaded: Callable[[str], Any], inputs: Callable[..., Any]) -> None:
+    read = loaded("backends.llm.tensors").read_request
+    asked = read(inputs({"text_input": "hi", "stream": True, "temperature": 0, "return_cumulative_logprob": True}))
+    assert (asked.text, asked.stream, asked.exclude_input, asked.cumulative_logprob) == (b"hi", True, True, True)
+    assert asked.sampling == {"temperature": 0}
+    # The tensor says it all, as in NVIDIA's backend, whose sample client sends both.
+    tensor = bytes_tensor(b'{"max_tokens": 2}')
+    assert read(inputs({"max_tokens": "9", "lora": 1}, sampling_parameters=tensor)).sampling == b'{"max_tokens": 2}'
+    with pytest.raises(InvalidValue, match=r"^\[invalid_value:token_ids\] "):
+        read(inputs({"token_ids": "[1, 2]"}))
+
+
+def test_vectors_are_asked_for_without_any_tensor(loaded: Callable[[str], Any], inputs: Callable[..., Any]) -> None:
+    read = loaded("backends.embedding.tensors").read_request
+    asked = read(inputs({"text": "hi", "dimensions": "64", "purpose": "query", "truncate": True}))
+    assert (asked.texts, asked.dimensions, asked.purpose, asked.truncate) == ([b"hi"], 64, "query", True)
+    with pytest.raises(UnsupportedOption, match=r"^\[unsupported_option:dimension\] "):
+        read(inputs({"text": "hi", "dimension": 64}))
+
+
+def test_pictures_are_asked_for_without_any_tensor(loaded: Callable[[str], Any], inputs: Callable[..., Any]) -> None:
+    read = loaded("backends.diffusion.tensors").read_request
+    asked = read(inputs({"steps": 3, "guidance_scale": "1.5", "output_format": "jpeg"}, prompt=bytes_tensor(b"a cat")))
+    assert (asked.prompt, asked.steps, asked.guidance_scale, asked.output_format) == ("a cat", 3, 1.5, "jpeg")
+    for wrong in ({"step": 3}, {"quality": "high"}, {"image": 5}):
+        with pytest.raises(GenerationError) as raised:
+            read(inputs({"prompt": "a cat", **wrong}))
+        assert raised.value.param == next(iter(wrong))
