@@ -73,7 +73,7 @@ def message(request: str, tokens: int, *, final: bool) -> bytearray:
     response.parameters["triton_final_response"].bool_param = final
     for name, kind, raw in (
         ("text_output", "BYTES", _text(b"".join(b" " + b"0" * _STAMP for _ in range(tokens)))),
-        ("finish_reason", "BYTES", _text(b"length" if final else b"")),
+        ("finish_reason", "BYTES", _text(b"length" if final else b"None")),
         ("num_input_tokens", "UINT32", (7).to_bytes(4, "little")),
         ("num_output_tokens", "UINT32", tokens.to_bytes(4, "little")),
     ):
