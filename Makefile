@@ -83,6 +83,16 @@ postgres: ## Install what the tests of tasks on Postgres need, where that can be
 	    echo "Postgres is not installed: the tests of tasks on it will be skipped. apt-get install postgresql" >&2; \
 	fi
 
+.PHONY: java
+java: ## Install what the tests of the Java client need, where that can be done
+	@if command -v java >/dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get install -qq -y --no-install-recommends default-jre-headless || \
+	        { apt-get update -qq && apt-get install -qq -y --no-install-recommends default-jre-headless; }; \
+	else \
+	    echo "Java is not installed: the test of its client will be skipped. apt-get install default-jre-headless" >&2; \
+	fi
+
 # `make test` runs three groups; with ARGS of yours it is one run of pytest. The fast tests use every core, and a file is
 # never split among processes. Tests of tasks and supervision mostly wait, so four run at a time. Tests of
 # Triton run one after another, because their models use every core.
@@ -102,7 +112,7 @@ check: $(INSTALLED) compose ## Lint, types, import rules, compose files, and the
 	$(BIN)/lint-imports
 	$(FAST_TESTS) $(ARGS)
 
-test: $(INSTALLED) $(NODE_PACKAGES) default-model postgres ## All tests, with the real Triton and the default models
+test: $(INSTALLED) $(NODE_PACKAGES) default-model postgres java ## All tests, with the real Triton and the default models
 	$(if $(strip $(ARGS)),,$(FAST_TESTS))
 	$(if $(filter-out --after-check,$(ARGS)),,$(BIN)/pytest $(WAITING_TESTS) -n 4)
 	$(BIN)/pytest -m "not gpu" $(if $(filter-out --after-check,$(ARGS)),$(ARGS),--after-check $(addprefix --ignore=,$(WAITING_TESTS)))
