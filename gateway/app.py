@@ -1,8 +1,6 @@
 """The gateway: settings in, an ASGI application out. All wiring is here."""
 
 import asyncio
-import re
-import uuid
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 
@@ -36,15 +34,13 @@ from gateway.rates import HEADERS, RateLimits
 from gateway.settings import Settings
 from gateway.tasks import database
 from gateway.tasks.tasks import Tasks
-from gateway.telemetry import Metrics, Trace, configure_logging
+from gateway.telemetry import Metrics, Trace, configure_logging, request_id
 
 UNMATCHED = "unmatched"
 """The route of requests for which there is none: their paths are the callers' invention and no label."""
 
 _FIRST_LOOK = 2.0
 """Seconds that a worker waits for models to be found before it takes requests."""
-
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
 
 def create_app(settings: Settings | None = None, crew: Crew | None = None) -> FastAPI:
@@ -180,9 +176,8 @@ class _Tracing:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
-        trace = Trace(self._metrics, request_id, headers={"x-request-id": request_id})
+        its = request_id(Headers(scope=scope).get("x-request-id", ""))
+        trace = Trace(self._metrics, its, headers={"x-request-id": its})
         scope.setdefault("state", {})["trace"] = trace
         self._event_loop.begin(trace)
         status = 500

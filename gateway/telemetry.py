@@ -6,7 +6,9 @@ Metric names and labels are listed in docs/operations.md. `model` is only ever t
 
 import logging
 import os
+import re
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -28,6 +30,14 @@ _SHORT_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15
 
 
 _MONITORED = frozenset({"/health/live", "/health/ready", "/metrics"})
+
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+
+
+def request_id(given: str) -> str:
+    """Return the id of a request: the one that its caller has given, where it can be one, or a new one."""
+    return given if _REQUEST_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
 
 
 class Metrics:

@@ -24,6 +24,8 @@ UNSENT_BYTES = 128 * 1024 * 1024
 
 _PERIOD = 60.0
 """Seconds between two lines of the log."""
+_LINES = 100
+"""Refused requests of each period that have lines of their own: who sends garbage must not fill the disk with it."""
 _GREED = 4
 """An address may have so many times as many requests open as there are connections without one, as a caller may of the
 places of a model (`gateway.admission`): four fifths, where it is alone."""
@@ -98,6 +100,7 @@ class Connections:
         self._waiting: _Waiting = ({}, {})
         self._counts: dict[str, int] = {}
         self._told = -_PERIOD
+        self._lines = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._step = min(1.0, limits.head / 4, limits.idle / 4, limits.send / 4)
         self._log = structlog.get_logger("gateway.connections")
@@ -170,9 +173,16 @@ class Connections:
         if time.monotonic() - self._told >= _PERIOD:
             self._tell()
 
+    def tell_of(self, connection: Connection, request_id: str, status: int, why: str) -> None:
+        """Write a line about a request that nobody but the connection has seen, unless there were many."""
+        if self._lines < _LINES:
+            self._lines += 1
+            caller = connection.peer.address
+            self._log.info("request refused", request_id=request_id, caller=caller, status=status, why=why)
+
     def _tell(self) -> None:
         counts, self._counts = self._counts, {}
-        self._told = time.monotonic()
+        self._told, self._lines = time.monotonic(), 0
         bound = self.limits.connections
         self._log.warning("connections cut short", **counts, connections=len(self._all), bound=bound)
 

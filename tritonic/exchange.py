@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
+from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
@@ -29,6 +30,29 @@ class Exchange(RequestResponseCycle):
     def lasts(self) -> bool:
         """Whether the connection stays after this answer."""
         return self._lasts
+
+
+class OldExchange(Exchange):
+    """One of HTTP/1.0, which knows no chunks: an answer of unknown length ends with the connection (RFC 9112, 6.3).
+
+    A connection stays where the client has asked for it, and the answer says how long it is.
+    """
+
+    _unmeasured = False
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """Send a part of the answer."""
+        if message["type"] == "http.response.start":
+            headers = list(message.get("headers", []))
+            bodiless = self.scope["method"] == "HEAD" or message["status"] in (204, 304)
+            if not bodiless and not any(name.lower() == b"content-length" for name, _ in headers):
+                self._unmeasured, self.keep_alive = True, False
+                self.chunked_encoding = False
+            elif self.keep_alive and not any(name.lower() == b"connection" for name, _ in headers):
+                message["headers"] = [*headers, (b"connection", b"keep-alive")]
+        elif message["type"] == "http.response.body" and self._unmeasured:
+            self.expected_content_length = len(message.get("body", b""))  # uvicorn counts down to its end
+        await super().send(message)
 
 
 class Flow(FlowControl):

@@ -57,6 +57,11 @@ def answer(status: bytes, error: GatewayError, *fields: bytes) -> bytes:
     return b"\r\n".join((*head, *fields, b"connection: close", b"", body))
 
 
+def named(refusal: bytes, request_id: str) -> bytes:
+    """Return one of these answers with the id of a request."""
+    return refusal.replace(b"\r\n", b"\r\nx-request-id: %b\r\n" % request_id.encode("ascii"), 1)
+
+
 def _bad(sentence: str) -> bytes:
     return answer(b"400 Bad Request", InvalidRequest(sentence))
 

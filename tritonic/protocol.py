@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+from gateway.telemetry import request_id
 from tritonic import heads
 from tritonic.exchange import Flow
 from tritonic.requests import RequestReader
@@ -30,7 +31,7 @@ class BoundedProtocol(RequestReader):
         self.flow = Flow(transport, self._go_on)
         self.due = self.loop.time() + self._connections.limits.head
         if not self._connections.opened(self, self.client[0] if self.client else None):
-            self._say_last(heads.FULL)
+            self._say_last(heads.FULL, "refused")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""
@@ -99,6 +100,7 @@ class BoundedProtocol(RequestReader):
     def on_response_complete(self) -> None:
         """Wait for the next request, or close the connection."""
         self.server_state.total_requests += 1
+        self.headers = []
         cycle = self.cycle
         if cycle is None or self.transport.is_closing() or self._draining:
             return
@@ -127,12 +129,26 @@ class BoundedProtocol(RequestReader):
             if cycle.response_started:
                 self.transport.close()
                 return
-        self._say_last(refusal)
+        self._say_last(refusal, why)
 
-    def _say_last(self, refusal: bytes) -> None:
+    def _say_last(self, refusal: bytes, why: str) -> None:
         if not self.transport.is_closing():
-            self.transport.write(refusal)
+            named = self._request_id()
+            self._connections.tell_of(self, named, int(refusal[9:12]), why)
+            self.transport.write(heads.named(refusal, named))
             self._drain()
+
+    def _request_id(self) -> str:
+        """That of the request under way, whose own line tells of it too; else the one that the head names, or a new one."""
+        cycle = self.cycle
+        trace = cycle.scope.get("state", {}).get("trace") if cycle is not None and not cycle.response_complete else None
+        if trace is not None:
+            return str(trace.request_id)
+        given = next((value for name, value in self.headers or () if name == b"x-request-id"), b"")
+        chosen = request_id(given.decode("latin-1"))
+        if not given and cycle is not None and cycle.scope["headers"] is self.headers:
+            self.headers.append((b"x-request-id", chosen.encode("ascii")))  # the application has not begun yet
+        return chosen
 
     def _drain(self) -> None:
         """Say that nothing follows, and drop what comes for a moment more."""

@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tritonic import heads
 from tritonic.connections import HELD_BYTES, Connection, Connections, Peer
-from tritonic.exchange import Exchange, Flow
+from tritonic.exchange import Exchange, Flow, OldExchange
 
 _AHEAD = heads.HEAD_BYTES
 """Bytes of further requests that are read while an answer is under way. Whoever reads sees that a client hangs up."""
@@ -200,7 +200,8 @@ class RequestReader(HttpToolsProtocol):
         scope["path"] = self.root_path + (urllib.parse.unquote(path) if "%" in path else path)
         scope["raw_path"] = self.root_path.encode("ascii") + raw_path
         scope["query_string"] = url.query or b""
-        self.cycle = Exchange(
+        kind = Exchange if version == "1.1" else OldExchange
+        self.cycle = kind(
             scope=scope,
             transport=self.transport,
             flow=self.flow,
@@ -209,8 +210,8 @@ class RequestReader(HttpToolsProtocol):
             access_log=self.access_log,
             default_headers=self.server_state.default_headers,
             message_event=asyncio.Event(),
-            expect_100_continue=self._framing.get(b"expect", b"").lower() == b"100-continue",
-            keep_alive=version == "1.1" and self._keeps,
+            expect_100_continue=version == "1.1" and self._framing.get(b"expect", b"").lower() == b"100-continue",
+            keep_alive=self._keeps,
             on_response=self.on_response_complete,
         )
         self.due = _NEVER

@@ -7,10 +7,13 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import uvicorn
+from starlette.datastructures import Headers
 
+from gateway.telemetry import request_id
 from tritonic.connections import Connections, Limits
 from tritonic.protocol import BoundedProtocol
 
@@ -35,8 +38,13 @@ class Serving:
     begun: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def app(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answers what it was asked; `/deaf` reads no body, `/slow` waits for the client to go or the event."""
+        """Answers what it was asked; `/deaf` reads no body, `/slow` waits for the client to go or the event.
+
+        `/stream` answers by pieces without a length.
+        """
         asked = {"method": scope["method"], "path": scope["path"], "headers": scope["headers"], "size": 0}
+        its = asked["id"] = request_id(Headers(scope=scope).get("x-request-id", ""))
+        scope.setdefault("state", {})["trace"] = SimpleNamespace(request_id=its)
         self.asked.append(asked)
         if scope["path"] == "/slow":
             gone = asyncio.ensure_future(_gone(receive))
@@ -53,6 +61,12 @@ class Serving:
                 return
             asked["size"] += len(message.get("body", b""))
             more = message.get("more_body", False)
+        if scope["path"] == "/stream":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            for piece in (b"one ", b"", b"two ", b"three"):
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": b".", "more_body": False})
+            return
         body = b"a" * 8_000_000 if scope["path"] == "/large" else json.dumps([scope["path"], asked["size"]]).encode()
         headers = [(b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})

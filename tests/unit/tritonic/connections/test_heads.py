@@ -2,8 +2,11 @@
 
 import asyncio
 import json
+import re
+from typing import Any
 
 import pytest
+import structlog
 
 from tests.unit.tritonic.connections.serving import GET, POST, serving
 from tritonic.heads import BLANK_LINES, HEAD_BYTES, HEAD_FIELDS, TARGET_BYTES
@@ -15,6 +18,7 @@ def refusal(said: bytes) -> tuple[int, str]:
     """The status and the type of a refusal, which has to be whole JSON in OpenAI's shape on a connection that ends."""
     head, _, body = said.partition(b"\r\n\r\n")
     assert b"\r\ncontent-type: application/json\r\n" in head and b"\r\nconnection: close" in head
+    assert re.search(rb"\r\nx-request-id: req_[0-9a-f]{32}\r\n", head)
     assert f"\r\ncontent-length: {len(body)}\r\n".encode() in head
     error = json.loads(body)
     assert error["code"] and error["message"] == error["error"]["message"]
@@ -161,3 +165,47 @@ async def test_odd_paths_are_paths() -> None:
             said = await server.answer(b"GET " + path + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             assert said.startswith(b"HTTP/1.1 200 "), path
         assert len(server.asked) == len(paths)
+
+
+async def test_what_is_refused_has_an_id_that_the_log_knows() -> None:
+    given = POST + b"X-Request-Id: mine\r\n"
+    ways = {
+        given + b"Transfer-Encoding: gzip\r\n\r\n": (b"mine", "400 malformed"),
+        given + b"Transfer-Encoding: chunked\r\n\r\nx\r\n": (b"mine", "400 malformed"),
+        given + b"\r\nFOO\r\n\r\n": (b"req_", "400 malformed"),  # the id is that of the request before it
+        POST + b"X-Request-Id: a b\r\nTransfer-Encoding: gzip\r\n\r\n": (b"req_", "400 malformed"),
+        b"GET /" + b"a" * TARGET_BYTES + b" HTTP/1.1\r\n\r\n": (b"req_", "414 too_large"),
+        b"\x16\x03\x01\x02": (b"req_", "400 malformed"),
+        b"GET /": (b"req_", "408 slow"),
+    }
+    async with serving(head=0.3) as server:
+        for sent, (its_id, status_why) in ways.items():
+            with structlog.testing.capture_logs() as lines:
+                said = await server.answer(sent)
+            (line,) = _refusals(lines)
+            assert re.findall(rb"\r\nx-request-id: (\S+)\r\n", said) == [line["request_id"].encode()], sent[:80]
+            assert line["request_id"].encode().startswith(its_id) and line["log_level"] == "info"
+            assert (f"{line['status']} {line['why']}", line["caller"]) == (status_why, "127.0.0.1")
+
+
+async def test_a_request_that_was_begun_keeps_its_id() -> None:
+    """The application, which writes a line about it too, may have begun or not."""
+    async with serving() as server:
+        for pieces in ((CHUNKED + b"\r\n", b"x\r\n"), (CHUNKED + b"\r\nx\r\n",)):
+            server.asked.clear()
+            said = await server.answer(*pieces)
+            (asked,) = server.asked
+            (its_id,) = re.findall(rb"\r\nx-request-id: (\S+)\r\n", said)
+            assert asked["id"].encode() == its_id
+
+
+async def test_a_flood_of_garbage_is_no_flood_of_lines() -> None:
+    async with serving() as server:
+        with structlog.testing.capture_logs() as lines:
+            answers = await asyncio.gather(*(server.answer(b"garbage\r\n\r\n", pause=0) for _ in range(150)))
+        assert len({said for said in answers if b"x-request-id" in said}) == 150
+        assert len(_refusals(lines)) == 100
+
+
+def _refusals(lines: list[Any]) -> list[dict[str, Any]]:
+    return [line for line in lines if line["event"] == "request refused"]
