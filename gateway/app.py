@@ -8,7 +8,6 @@ import structlog
 from fastapi import FastAPI, Request
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -25,7 +24,7 @@ from gateway.errors import GatewayError, MethodNotAllowed, NotFound
 from gateway.files import route as files_route
 from gateway.files import stores
 from gateway.files.files import Files
-from gateway.http.hosts import HostsAndOrigins
+from gateway.http.hosts import HostsAndOrigins, Preflights
 from gateway.media.media import Media
 from gateway.node import Node
 from gateway.observability.event_loop import EventLoopWatch
@@ -120,14 +119,10 @@ def create_app(settings: Settings | None = None, crew: Crew | None = None) -> Fa
     app.include_router(files_route.router)
     app.add_exception_handler(HTTPException, _no_route)
     app.add_exception_handler(GatewayError, _refused)
+    app.add_exception_handler(Exception, _failed)
     if settings.cors_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=settings.cors_origins,
-            allow_methods=["*"],
-            allow_headers=["*"],
-            expose_headers=["x-request-id", "retry-after", *HEADERS],
-        )
+        exposed = ["x-request-id", "retry-after", *HEADERS]
+        app.add_middleware(Preflights, settings=settings, expose_headers=exposed)
     app.add_middleware(HostsAndOrigins, settings=settings, render=openai_errors.render)
     # Outermost, so that preflights and unknown paths are seen too.
     app.add_middleware(_Tracing, metrics=app.state.metrics, event_loop=app.state.event_loop)
@@ -148,6 +143,9 @@ async def _no_route(request: Request, exception: Exception) -> Response:
     path = request.scope["path"][:200]  # its URL cannot be had where the header `Host` is garbage
     if isinstance(exception, HTTPException) and exception.status_code == 405:
         allowed = (exception.headers or {}).get("Allow", "")
+        if allowed == "GET":  # another route takes HEAD for it
+            allowed = "GET, HEAD"
+            exception.headers = {"Allow": allowed}
         error = MethodNotAllowed(f"{path} does not take {request.method}; it takes: {allowed}.")
     else:
         error = NotFound(f"There is nothing at {request.method} {path}; /docs lists what there is.")
@@ -164,6 +162,13 @@ async def _refused(request: Request, exception: Exception) -> Response:
     return openai_errors.render(exception)
 
 
+async def _failed(request: Request, exception: Exception) -> Response:
+    """Render what no route has caught; the server writes it into the log."""
+    response = openai_errors.render(GatewayError("The gateway failed on this request."))
+    response.headers.update(request.state.trace.headers)
+    return response
+
+
 class _Tracing:
     """Gives every request an id and a trace. Plain ASGI: Starlette's own middleware base hides hang-ups."""
 
@@ -176,6 +181,11 @@ class _Tracing:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        path = scope["path"]
+        if path.endswith("/") and not path.endswith("//") and len(path) > 1:
+            scope["path"] = path[
+                :-1
+            ]  # served as without it; a redirect would lose the body of a POST with many clients
         its = request_id(Headers(scope=scope).get("x-request-id", ""))
         trace = Trace(self._metrics, its, headers={"x-request-id": its})
         scope.setdefault("state", {})["trace"] = trace

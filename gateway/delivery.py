@@ -26,6 +26,9 @@ from gateway.watching import ClientGone, Watch
 _PIECE = 64 * 1024
 """Bytes that are sent at a time: of whoever must read more before the next ones nobody could tell whether it reads."""
 
+_BREAKS = ((b"\xc2\x85", b"\\u0085"), (b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"))
+"""What JSON may hold as it is, and many a client takes for the end of a line, as Python's `splitlines` does."""
+
 Event = TypeVar("Event")
 Folded = TypeVar("Folded")
 
@@ -171,6 +174,11 @@ def _body(body: bytes, *, more: bool) -> Message:
 
 
 def _line(data: bytes | Named) -> bytes:
+    """An event, whose data are JSON or a word: what breaks lines stands in strings alone, where it may be escaped."""
+    start = b"data: "
     if isinstance(data, Named):
-        return b"event: " + data.name.encode() + b"\ndata: " + data.data + b"\n\n"
-    return b"data: " + data + b"\n\n"
+        start, data = b"event: " + data.name.encode() + b"\ndata: ", data.data
+    if not data.isascii():
+        for char, escaped in _BREAKS:
+            data = data.replace(char, escaped)
+    return start + data + b"\n\n"

@@ -13,6 +13,7 @@ GatewayError
 ├── MethodNotAllowed          405
 ├── RequestTimeout            408  the body did not arrive in time
 ├── RequestTooLarge           413
+├── UnsupportedEncoding       415  the body is packed in a way that is not undone here
 ├── RateLimited               429  the caller asks too much; `retry_after`
 │   └── QueueFull             429  more requests wait for the model than may; `retry_after`
 ├── Overloaded                503  the service cannot take it now; `retry_after`
@@ -121,6 +122,13 @@ class RequestTooLarge(GatewayError):
 
     status = 413
     code = "request_too_large"
+
+
+class UnsupportedEncoding(GatewayError):
+    """The body is packed by something else than gzip."""
+
+    status = 415
+    code = "unsupported_encoding"
 
 
 class RateLimited(GatewayError):

@@ -34,6 +34,11 @@ class DocumentedAPI(FastAPI):
         """Add the routes of `router`."""
         routes = [route for route in router.routes if isinstance(route, APIRoute)]
         self._documented += [route for route in routes if route.include_in_schema]
+        # HEAD is answered wherever GET is (RFC 9110, section 9.3.2); whoever sends the answer leaves the body out.
+        with_head = {route.path for route in routes if "HEAD" in (route.methods or ())}
+        for route in routes:
+            if "GET" in (route.methods or ()) and route.path not in with_head:
+                router.add_api_route(route.path, route.endpoint, methods=["HEAD"], include_in_schema=False)
         super().include_router(router, **options)
 
     async def _document(self, request: Request) -> Response:

@@ -3,6 +3,7 @@
 import asyncio
 import hmac
 from collections.abc import Callable, Collection, Coroutine, Mapping
+from contextlib import suppress
 from typing import Any, TypeAlias, TypeVar
 
 import structlog
@@ -153,14 +154,34 @@ def check_key(request: Request, keys: Collection[SecretStr]) -> str:
     """
     if not keys:
         return rates.of_address(request.client.host if request.client else None)
-    scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not given:
+    return rates.of_key(key_of(request, keys))
+
+
+def key_of(request: Request, keys: Collection[SecretStr]) -> str:
+    """Return which of these keys a request bears. Raises `Unauthorized`."""
+    header = next((value for name, value in request.headers.raw if name == b"authorization"), b"")
+    scheme, _, given = header.partition(b" ")
+    given = given.strip(b" \t")
+    if scheme.lower() != b"bearer" or not given:
         raise Unauthorized("This service asks for a key: send the header 'Authorization: Bearer YOUR_KEY'.")
-    # Every key is compared, each in constant time, so that time tells nothing about them.
-    matches = [hmac.compare_digest(given.strip().encode(), key.get_secret_value().encode()) for key in keys]
-    if not any(matches):
+    found = None
+    for key in keys:
+        # Every key is compared, each in constant time, so that time tells nothing about them.
+        text = key.get_secret_value()
+        same = [hmac.compare_digest(given, written) for written in _written(text)]
+        found = text if any(same) else found
+    if found is None:
         raise Unauthorized("The key of the header 'Authorization' is not known here.")
-    return rates.of_key(given.strip())
+    return found
+
+
+def _written(key: str) -> list[bytes]:
+    """How clients send a key: a header holds bytes, which beyond ASCII are UTF-8 for most, and Latin-1 for some."""
+    ways = [key.encode()]
+    if not key.isascii():
+        with suppress(UnicodeEncodeError):
+            ways.append(key.encode("latin-1"))
+    return ways
 
 
 def _as_json(scope: Scope) -> Scope:

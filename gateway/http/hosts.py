@@ -6,10 +6,12 @@ names its own host in the header `Host`. Any other page has the header `Origin` 
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.parse import urlsplit
 
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -129,6 +131,28 @@ class HostsAndOrigins:
             f"Pages of {shown} may not call this gateway. Add their origin to the setting TRITONIC_CORS_ORIGINS.",
             param="Origin",
         )
+
+
+class Preflights(CORSMiddleware):
+    """Starlette's, which tells any page that it may reach a private network, where some may."""
+
+    def __init__(self, app: ASGIApp, settings: Settings, expose_headers: Sequence[str]) -> None:
+        """`expose_headers` are those of answers that pages may read."""
+        super().__init__(
+            app,
+            allow_origins=[origin.rstrip("/").lower() for origin in settings.cors_origins],
+            allow_methods=["*"],
+            allow_headers=["*"],
+            allow_private_network=True,
+            expose_headers=expose_headers,
+        )
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        """Answer what a browser asks before it lets a page send a request."""
+        response = super().preflight_response(request_headers)
+        if not self.is_allowed_origin(request_headers["origin"]):
+            del response.headers["access-control-allow-private-network"]
+        return response
 
 
 def _own_hosts(settings: Settings) -> Iterator[str]:

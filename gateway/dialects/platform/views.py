@@ -4,7 +4,7 @@ from fastapi import Request
 from pydantic import SecretStr
 
 from gateway.catalog import Catalog
-from gateway.dialects.route import check_key
+from gateway.dialects.route import check_key, key_of
 from gateway.endpoints import Model
 from gateway.errors import ModelNotFound, NotFound
 from gateway.settings import Platform, Settings
@@ -21,8 +21,8 @@ def authorize(request: Request) -> str:
 
 def owner(request: Request) -> str:
     """Return whose the tasks are that this request makes: its key's, at its platform."""
-    bearer = request.headers["authorization"].partition(" ")[2].strip() if _keys(request) else ""
-    return owner_of(f"{request.path_params['platform']} {bearer}")
+    keys = _keys(request)
+    return owner_of(f"{request.path_params['platform']} {key_of(request, keys) if keys else ''}")
 
 
 def model(request: Request, name: str, operation: type | None = None) -> Model:

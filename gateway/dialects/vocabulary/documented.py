@@ -64,6 +64,12 @@ _CAN_FAIL: Mapping[int, tuple[str, errors.GatewayError]] = {
         "The body is larger than the setting `max_body_bytes`, or it holds more than a request may.",
         errors.RequestTooLarge("The body is larger than this service takes, 33554432 bytes."),
     ),
+    415: (
+        "The body is packed by something else than gzip.",
+        errors.UnsupportedEncoding(
+            "A body is taken as it is, or packed by gzip once; this one is said to be 'br'.", param="Content-Encoding"
+        ),
+    ),
     429: (
         "The caller asks more often than it may, or the model's queue is full.",
         errors.QueueFull("1024 requests wait already.", retry_after=errors.RETRY_AFTER),
@@ -100,7 +106,8 @@ _RETRY_AFTER = {
     }
 }
 _CHALLENGE = {"WWW-Authenticate": {"required": True, "schema": {"type": "string", "const": "Bearer"}}}
-_HEADERS: Mapping[int, dict[str, Any]] = {401: _CHALLENGE, 429: _RETRY_AFTER, 503: _RETRY_AFTER}
+_TAKEN = {"Accept-Encoding": {"required": True, "schema": {"type": "string", "const": "gzip"}}}
+_HEADERS: Mapping[int, dict[str, Any]] = {401: _CHALLENGE, 415: _TAKEN, 429: _RETRY_AFTER, 503: _RETRY_AFTER}
 
 LISTING = (401, 500)
 """How a request fails that asks no model."""
@@ -108,7 +115,7 @@ RETRIEVING = (401, 404, 500)
 """How a request fails that only looks for a model."""
 LOOKING = (400, 401, 404, 500, 503)
 """How a request fails that looks for something in a database."""
-ASKING = (400, 401, 404, 408, 413, 429, 500, 502, 503, 504)
+ASKING = (400, 401, 404, 408, 413, 415, 429, 500, 502, 503, 504)
 """How a request fails that asks a model."""
 DRAWING = (*ASKING, 507)
 """How a request fails whose answer is kept."""

@@ -18,6 +18,7 @@ _TYPES: dict[type[errors.GatewayError], tuple[str, int]] = {
     errors.MethodNotAllowed: ("invalid_request_error", 1001),
     errors.RequestTimeout: ("invalid_request_error", 1001),
     errors.RequestTooLarge: ("invalid_request_error", 1001),
+    errors.UnsupportedEncoding: ("invalid_request_error", 1001),
     errors.RateLimited: ("rate_limit_error", 1017),
     errors.Overloaded: ("overloaded_error", 1017),
     errors.StorageFull: ("server_error", 1008),
@@ -47,4 +48,6 @@ def render(error: errors.GatewayError) -> Response:
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, errors.RequestTooLarge | errors.RequestTimeout):
         headers["Connection"] = "close"  # the rest of the body is not read
+    if isinstance(error, errors.UnsupportedEncoding):
+        headers["Accept-Encoding"] = "gzip"  # RFC 9110, section 12.5.3
     return Response(body(error), error.status, headers, media_type="application/json")

@@ -1,6 +1,10 @@
 """Who may call: API keys, and pages of other origins."""
 
+import asyncio
+from collections.abc import AsyncIterator
+
 import pytest
+import pytest_asyncio
 
 from tests.fakes.triton import FakeTriton
 from tests.wire.conftest import KEYS, ORIGIN
@@ -111,3 +115,55 @@ async def test_every_origin_where_the_setting_says_so(triton: FakeTriton) -> Non
     async with serve(triton.url, cors_origins="*") as running:
         response = await running.http.get("/v1/models", headers={"Origin": "https://any.example"})
         assert response.headers["access-control-allow-origin"] in ("*", "https://any.example")
+
+
+NOT_ASCII = ["schl\u00fcssel", "\u043a\u043b\u044e\u0447-\u5bc6\u94a5-\U0001f511", "sk-\u00e0"]
+"""Keys in Latin-1, beyond it, and one whose last byte in UTF-8 looks like a space in Latin-1."""
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def multilingual(triton: FakeTriton) -> AsyncIterator[Gateway]:
+    async with serve(triton.url, api_keys=["sk-plain", *NOT_ASCII]) as running:
+        yield running
+
+
+@pytest.mark.parametrize("key", NOT_ASCII)
+async def test_keys_beyond_ascii_are_utf_8_or_latin_1(multilingual: Gateway, key: str) -> None:
+    ways = [key.encode(), *([key.encode("latin-1")] if max(key) < "\u0100" else [])]
+    for written in ways:
+        for space in (b"", b" ", b"\t"):
+            headers = {"Authorization": b"Bearer " + space + written}
+            for path in ("/v1/models", "/tritonic/v1/images"):
+                response = await multilingual.http.get(path, headers=headers)
+                assert response.status_code == 200, (written, response.text)
+
+
+async def test_what_only_resembles_a_key_is_none(multilingual: Gateway) -> None:
+    for key in NOT_ASCII:
+        ways = {key.encode("latin-1", how) for how in ("replace", "ignore", "xmlcharrefreplace")}
+        ways |= {key.encode("ascii", "replace"), key.encode().decode("latin-1").encode(), key.encode("utf-16")[2:]}
+        ways |= {key.encode()[:-1], key.encode() + b"\xa0"}
+        if max(key) < "\u0100":
+            ways.discard(key.encode("latin-1"))
+        for written in ways:
+            if b"\0" not in written and written.strip():
+                response = await multilingual.http.get("/v1/models", headers={"Authorization": b"Bearer " + written})
+                refused(response, 401, "authentication_error", "invalid_api_key")
+
+
+async def test_a_key_is_one_caller_however_it_is_written(multilingual: Gateway) -> None:
+    """Tasks are those of a key."""
+    key = NOT_ASCII[0]
+    body = {"model": "shapes", "prompt": "a circle", "stream": False, "async": True}
+    bearer = {"Authorization": f"Bearer {key}".encode()}
+    async with asyncio.timeout(90):  # the first task makes the database, for which a busy machine takes long
+        while (
+            made := await multilingual.http.post("/tritonic/v1/images/generations", json=body, headers=bearer)
+        ).status_code == 503:
+            pass
+    assert made.status_code == 200, made.text
+    listed = [
+        (await multilingual.http.get("/tritonic/v1/images", headers={"Authorization": b"Bearer " + written})).json()
+        for written in (key.encode(), key.encode("latin-1"))
+    ]
+    assert len(listed[0]["data"]) == len(listed[1]["data"]) == 1

@@ -11,7 +11,7 @@ from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 from gateway.app import create_app
 from gateway.settings import Settings
 
-ASKING = {"200", "400", "404", "408", "413", "429", "500", "502", "503", "504"}
+ASKING = {"200", "400", "404", "408", "413", "415", "429", "500", "502", "503", "504"}
 DRAWING = ASKING | {"507"}
 STATUSES = {
     "/v1/chat/completions": DRAWING,
