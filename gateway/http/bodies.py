@@ -22,11 +22,6 @@ Understand = Callable[[dict[str, Any]], Body]
 
 _FEW_VALUES = 2000
 """Up to these, and where it is not `LARGE`, a body is worked on by the loop itself."""
-_UNPACKED = 64 * 1024
-"""Bytes that are unpacked at a time by the loop, in a fifth of a millisecond; in a thread many more, for which so many
-that are packed are waited for: each time that a thread is asked takes as long."""
-_UNPACKED_APART = 1024 * 1024
-_PACKED_APART = 256 * 1024
 _OTHER_UNICODE = (b"\xff\xfe", b"\xfe\xff", b"\0")
 """How JSON begins in UTF-16 and UTF-32: with a mark, or with half of a bracket."""
 
@@ -55,67 +50,54 @@ class LimitedRequest(Request, Generic[Body]):
         Raises `RequestTooLarge`, `RequestTimeout`, `InvalidRequest`, `UnsupportedEncoding`, `Overloaded`, and what
         `understand` raises.
         """
-        packed = Gunzip() if is_packed(self._given) else None
+        packed = is_packed(self._given)
         try:
             async with asyncio.timeout(seconds):
-                body = await self._within(limit, holding, packed)
+                body = await self._within(limit, holding)
         except TimeoutError:
             raise RequestTimeout(f"The body did not arrive within {seconds:g} seconds.") from None
-        self.large = self.size > LARGE or (self.size > 2 * _FEW_VALUES and marks(body) > _FEW_VALUES)
-        self._json = (
-            await apart(holding.caller, lambda: self._understood(body, bounds, understand))
-            if self.large
-            else self._understood(body, bounds, understand)
-        )
+        gzip = Gunzip(body, limit) if packed else None
+        whole = gzip is None or gzip.unpack(LARGE)
+        if gzip:
+            body = gzip.body
+            holding.take(len(body))
+
+        def work() -> Body:
+            # What grows is unpacked and understood in one turn: of the bodies of a caller one alone grows at a time.
+            if gzip and not whole:
+                gzip.unpack()
+            self.size = len(body)
+            return self._understood(body, bounds, understand)
+
+        many = len(body) > 2 * _FEW_VALUES and marks(body) > _FEW_VALUES
+        self.large = not whole or len(body) > LARGE or many
+        self._json = await apart(holding.caller, work) if self.large else work()
         self._body = b"{}"  # FastAPI asks for what was parsed only where there is a body
+        if gzip:
+            holding.release()
+            holding.take(self.size)
 
     def _understood(self, body: bytearray, bounds: Bounds, understand: Understand[Body]) -> Body:
         raise NotImplementedError
 
-    async def _within(self, limit: int, holding: Holding, packed: Gunzip | None) -> bytearray:
+    async def _within(self, limit: int, holding: Holding) -> bytearray:
         too_large = RequestTooLarge(f"The body is larger than this service takes, {limit} bytes.")
         length = self._given.get("content-length", "")
         if length.isdigit() and int(length) > limit:
             raise too_large
         # What comes in pieces of a byte must not be kept in a million objects.
         body = bytearray()
-
-        def add(piece: bytes) -> None:
-            nonlocal body
-            if self.size + len(piece) > limit:
-                raise too_large
-            holding.take(len(piece))
-            self.size += len(piece)
-            body += piece
-
-        came = 0
         try:
             async with aclosing(self.stream()) as chunks:
                 async for chunk in chunks:
-                    came += len(chunk)
-                    if came > limit:
+                    if len(body) + len(chunk) > limit:
                         raise too_large
-                    if packed is None:
-                        add(chunk)
-                    else:
-                        packed.feed(chunk)
-                        if self.size <= LARGE or packed.waiting >= _PACKED_APART:
-                            await self._unpack(packed, add, holding.caller)
-            if packed is not None:
-                await self._unpack(packed, add, holding.caller)
-                packed.check_end()
+                    holding.take(len(chunk))
+                    body += chunk
         except BaseException:
             body.clear()  # whoever keeps the error keeps this frame
             raise
         return body
-
-    async def _unpack(self, packed: Gunzip, add: Callable[[bytes], None], caller: str) -> None:
-        """Unpack what was fed: here, and in a thread what is more than a little."""
-        while packed.waiting:
-            if self.size <= LARGE:
-                add(packed.unpack(_UNPACKED))
-            else:
-                add(await apart(caller, lambda: packed.unpack(_UNPACKED_APART)))
 
 
 class JSONRequest(LimitedRequest[Body]):

@@ -1,19 +1,20 @@
-"""Bodies that are packed by gzip (RFC 1952): unpacked by pieces, so that a few bytes never become many at once.
-
-How many bytes a body becomes is counted by whoever asks for the pieces; nothing is unpacked that was not asked for.
-"""
+"""Bodies that are packed by gzip (RFC 1952): unpacked by pieces, and no further than a body may be long."""
 
 import zlib
 
 from starlette.datastructures import Headers
 
-from gateway.errors import InvalidRequest, UnsupportedEncoding
+from gateway.errors import InvalidRequest, RequestTooLarge, UnsupportedEncoding
 
 _NAMES = frozenset({"gzip", "x-gzip"})
 _MOST_MEMBERS = 1024
 """A file of gzip may be several, one behind the other, and each may hold nothing and still takes time to begin with.
 Programs that pack by blocks of 64 KiB come to half as many in the largest body that is taken by default."""
+_TAKEN = 64 * 1024
+"""Bytes that are unpacked at a time, and those that may come of them. Other threads go on meanwhile."""
+_PIECE = 256 * 1024
 _GZIP = 16 + zlib.MAX_WBITS
+_MAGIC = b"\x1f\x8b"
 
 
 def is_packed(headers: Headers) -> bool:
@@ -31,47 +32,53 @@ def is_packed(headers: Headers) -> bool:
 
 
 class Gunzip:
-    """What a body in gzip stands for."""
+    """What bytes in gzip stand for: `body`, as far as it is unpacked."""
 
-    def __init__(self) -> None:
-        self._fed = b""
+    def __init__(self, packed: bytes | bytearray, limit: int) -> None:
+        """`limit` is how many bytes the body may have."""
+        self.body = bytearray()
+        self._packed = packed
+        self._at = 0
+        self._limit = limit
         self._member: zlib._Decompress | None = None
         self._members = 0
 
-    @property
-    def waiting(self) -> int:
-        """Bytes that were fed and are not unpacked."""
-        return len(self._fed)
+    def unpack(self, enough: int | None = None) -> bool:
+        """Unpack all, or a little more than `enough` bytes. Returns whether that is all.
 
-    def feed(self, data: bytes) -> None:
-        """Take what came next."""
-        self._fed = self._fed + data if self._fed else data
+        Raises `InvalidRequest` where it is no gzip, and `RequestTooLarge`.
+        """
+        try:
+            with memoryview(self._packed) as view:
+                while self._at < len(view):
+                    if enough is not None and len(self.body) > enough:
+                        return False
+                    self._step(view[self._at : self._at + _TAKEN])
+            if self._member is not None or not self._members:
+                raise _invalid("it ends before its end")
+        except BaseException:
+            self.body.clear()  # whoever keeps the error keeps this frame
+            raise
+        return True
 
-    def unpack(self, most: int) -> bytes:
-        """Return the next bytes, at most so many; none where all that was fed is unpacked. Raises `InvalidRequest`."""
-        while self._fed:
-            if self._member is None:
-                if self._members and not self._fed.startswith(b"\x1f\x8b"[: len(self._fed)]):
-                    raise _invalid("something that is none follows its end")
-                self._members += 1
-                if self._members > _MOST_MEMBERS:
-                    raise _invalid(f"it has more than {_MOST_MEMBERS} members")
-                self._member = zlib.decompressobj(_GZIP)
-            try:
-                piece = self._member.decompress(self._fed, most)
-            except zlib.error as error:
-                raise _invalid(str(error).partition(": ")[2] or "its bytes are damaged") from None
-            self._fed = self._member.unused_data or self._member.unconsumed_tail
-            if self._member.eof:
-                self._member = None
-            if piece:
-                return piece
-        return b""
-
-    def check_end(self) -> None:
-        """Raise `InvalidRequest` where something is missing of the last member."""
-        if self._member is not None or not self._members:
-            raise _invalid("it ends before its end")
+    def _step(self, packed: memoryview) -> None:
+        if self._member is None:
+            if self._members and packed[:2] != _MAGIC[: len(packed)]:
+                raise _invalid("something that is none follows its end")
+            self._members += 1
+            if self._members > _MOST_MEMBERS:
+                raise _invalid(f"it has more than {_MOST_MEMBERS} members")
+            self._member = zlib.decompressobj(_GZIP)
+        try:
+            piece = self._member.decompress(packed, _PIECE)
+        except zlib.error as error:
+            raise _invalid(str(error).partition(": ")[2] or "its bytes are damaged") from None
+        self._at += len(packed) - len(self._member.unused_data or self._member.unconsumed_tail)
+        if self._member.eof:
+            self._member = None
+        if len(self.body) + len(piece) > self._limit:
+            raise RequestTooLarge(f"The body is larger than this service takes, {self._limit} bytes, once unpacked.")
+        self.body += piece
 
 
 def _invalid(reason: str) -> InvalidRequest:

@@ -1,6 +1,7 @@
 """What requests hold together, from the first byte of their bodies to the end of their answers."""
 
 import asyncio
+import gzip
 from typing import Any
 
 import pytest
@@ -59,3 +60,19 @@ async def test_however_a_body_ends_its_room_is_given_back() -> None:
         await read(sent(b" " * KB * 3, b" " * KB * 3), "a", room)
     assert await read(sent(b'{"a":"', b"b" * KB, b'"}'), "a", room) == {"a": "b" * KB}
     assert room._free == 8 * KB and not room._held
+
+
+async def test_what_was_packed_is_counted_as_what_it_became() -> None:
+    room = Room(64 * KB)
+    packed = gzip.compress(b'{"a":"' + b"b" * 12 * KB + b'"}')
+    assert len(packed) < KB
+    holding = Holding(room, "a")
+    headers = Headers({"content-encoding": "gzip"})
+    request: JSONRequest[dict[str, Any]] = JSONRequest({"type": "http", "headers": []}, sent(packed).get, headers)
+    await request.read(KB * KB, 5, Bounds(1000), lambda body: body, holding)
+    assert request.size == 12 * KB + 8 and room._free == 64 * KB - request.size
+    holding.release()
+    with pytest.raises(Overloaded):
+        request = JSONRequest({"type": "http", "headers": []}, sent(packed).get, headers)
+        await request.read(KB * KB, 5, Bounds(1000), lambda body: body, Holding(Room(20 * KB), "a"))
+    assert room._free == 64 * KB and not room._held
