@@ -139,7 +139,7 @@ class BoundedProtocol(RequestReader):
             self._drain()
 
     def _request_id(self) -> str:
-        """That of the request under way, whose own line tells of it too; else the one that the head names, or a new one."""
+        """That of the request under way, which has a line of its own; else that of the head, or a new one."""
         cycle = self.cycle
         trace = cycle.scope.get("state", {}).get("trace") if cycle is not None and not cycle.response_complete else None
         if trace is not None:
