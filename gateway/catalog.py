@@ -134,11 +134,14 @@ class Catalog:
             try:
                 asked, reader = request, None
                 if isinstance(request, Chat):
+                    # An input that only the back end of this project has, which takes structural tags, too.
+                    ours = "literal_spans" in model.config.inputs
                     lower = partial(
                         conversation.lower,
                         request,
                         model.config.parameters,
-                        literal_spans="literal_spans" in model.config.inputs,
+                        literal_spans=ours,
+                        structural_tags=ours,
                     )
                     asked, reader = await beside(trace, lower)
                 encode = partial(model.signature.encode, asked, model.config)

@@ -27,12 +27,15 @@ MAX_REGEX_CHARACTERS = 16_384
 MAX_GRAMMAR_CHARACTERS = 65_536
 
 
-StructureKind = Literal["json", "regex", "choice", "grammar"]
+StructureKind = Literal["json", "regex", "choice", "grammar", "structural_tag"]
 
 
 @dataclass(frozen=True, slots=True)
 class Structure:
-    """What an answer must look like. `text` is a JSON schema, a regular expression, a JSON list, or Lark or GBNF."""
+    """What an answer must look like.
+
+    `text` is a JSON schema, a regular expression, a JSON list, Lark or GBNF, or a structural tag as JSON.
+    """
 
     kind: StructureKind
     text: str

@@ -28,11 +28,12 @@ Part: TypeAlias = Text | Picture
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call that the assistant made: `arguments` is a JSON object in text."""
+    """A call that the assistant made. `arguments` is a JSON object in text where they are `valid`, else any text."""
 
     id: str
     name: str
     arguments: str
+    valid: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,10 +16,11 @@ class Structure:
 
     `value` is a JSON schema (an object, or true for any JSON) for `json`, a list of strings for `choice`, and else a
     string. The kinds are vLLM's structured outputs: https://docs.vllm.ai/en/latest/features/structured_outputs.html
+    `structural_tag` is an answer in several parts, JSON in a string: `gateway.prompting.either`.
     `param` is the field of the caller's that asks for it.
     """
 
-    kind: Literal["json", "regex", "choice", "grammar"]
+    kind: Literal["json", "regex", "choice", "grammar", "structural_tag"]
     value: object
     param: str = field(default="structured_outputs", compare=False)
 

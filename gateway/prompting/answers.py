@@ -29,6 +29,7 @@ class Reader:
         self._one_call = not chat.parallel_tool_calls
         # OpenAI says `stop` where the caller named the function.
         self._named = isinstance(chat.tool_choice, Named)
+        self._stops = bool(chat.sampling.stop or chat.sampling.stop_token_ids)
         self._answers: dict[int, _Answer] = {}
 
     def read(self, event: TextEvent) -> Iterable[ChatEvent]:
@@ -43,8 +44,10 @@ class Reader:
             yield from answer.feed(event)
             return
         yield from answer.finish()
-        # Where a layout does not say why an answer ended, calls that are whole say that it was not cut off.
-        ended = event.reason == "stop" or (event.reason is None and answer.complete)
+        # Where a layout does not say why an answer ended, calls that are whole say that it was not cut off; where the
+        # caller's own stops may have cut it, too.
+        sure = event.reason == "stop" and not self._stops
+        ended = sure or (event.reason != "length" and answer.complete)
         called = answer.called and ended and not self._named
         yield Finish(event.index, "tool_calls" if called else event.reason)
 

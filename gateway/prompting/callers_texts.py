@@ -19,7 +19,7 @@ def texts(chat: Chat) -> list[str]:
         found += [text for text in (message.name, message.tool_call_id, message.reasoning) if text]
         for call in message.tool_calls:
             found += (call.id, call.name, call.arguments)
-            if "\\u" in call.arguments:  # any character may be escaped
+            if call.valid and "\\u" in call.arguments:  # any character may be escaped
                 _add_strings(json.loads(call.arguments), found)
     for tool in chat.tools:
         _add_strings(tool.source, found)
@@ -63,8 +63,11 @@ def _message(message: Message, masking: Masking, knows: bool) -> Message:
 
 def _call(call: ToolCall, masking: Masking, knows: bool) -> ToolCall:
     # A template is given them read, and may write the characters that are escaped here.
-    read = json.dumps(masking.value(json.loads(call.arguments or "{}"))) if knows else masking.text(call.arguments)
-    return ToolCall(masking.text(call.id), masking.text(call.name), read)
+    if knows and call.valid:
+        arguments = json.dumps(masking.value(json.loads(call.arguments or "{}")))
+    else:
+        arguments = masking.text(call.arguments)
+    return ToolCall(masking.text(call.id), masking.text(call.name), arguments, call.valid)
 
 
 def _tool(tool: Tool, masking: Masking) -> Tool:

@@ -11,8 +11,10 @@ from typing import Any
 from gateway.errors import GatewayError, InvalidRequest, UnsupportedOption
 from gateway.operations.chat import Chat, Message, Named, Text
 from gateway.operations.complete import Complete
-from gateway.prompting import callers_texts, reasoning, special_tokens, template, tool_calls, tools
+from gateway.operations.text import Structure
+from gateway.prompting import callers_texts, past_calls, reasoning, special_tokens, template, tool_calls, tools
 from gateway.prompting.answers import Reader, Splitter
+from gateway.prompting.either import either
 from gateway.prompting.masking import Masking
 
 # What only one format of tool calls writes, in the order in which templates are searched for it.
@@ -28,11 +30,14 @@ _TAG = "CONTINUE_FINAL_MESSAGE_TAG "
 _RESERVED = frozenset({"messages", "tools", "add_generation_prompt"})
 
 
-def lower(chat: Chat, parameters: Mapping[str, str], *, literal_spans: bool = False) -> tuple[Complete, Reader | None]:
+def lower(
+    chat: Chat, parameters: Mapping[str, str], *, literal_spans: bool = False, structural_tags: bool = False
+) -> tuple[Complete, Reader | None]:
     """Return the text that asks what `chat` asks of a model with these parameters, and what reads the answer.
 
     There is nothing to read where the answer is only text. With `literal_spans` the model can be told where in a prompt
-    special tokens must not be recognised; without, those that the caller wrote are broken.
+    special tokens must not be recognised; without, those that the caller wrote are broken. With `structural_tags` its
+    engine takes structures of that kind.
 
     Raises `InvalidRequest` where the model's chat template refuses the messages, and `UnsupportedOption` where the
     model does not look at pictures.
@@ -41,6 +46,9 @@ def lower(chat: Chat, parameters: Mapping[str, str], *, literal_spans: bool = Fa
     sees = "image" in json.loads(parameters.get("modalities", '["text"]'))
     if not sees:
         _refuse_pictures(chat)
+    written = _format(parameters, source)
+    if any(message.tool_calls or message.role == "tool" for message in chat.messages):
+        chat = replace(chat, messages=past_calls.arranged(chat.messages, short_ids=written == "mistral"))
     offered = bool(chat.tools) and chat.tool_choice != "none"
     knows = "tools" in template.variables(source)
     named = json.loads(parameters.get("special_tokens", "{}"))
@@ -50,11 +58,12 @@ def lower(chat: Chat, parameters: Mapping[str, str], *, literal_spans: bool = Fa
     masking = _masking(chat, parameters, sees)
     shown = callers_texts.masked(chat, masking, knows=knows) if masking else chat
     messages = [*shown.messages[:-1], _tagged(shown.messages[-1])] if chat.continue_final else shown.messages
-    turns = [_turn(message, knows=knows, parts=sees) for message in messages]
-    if offered and not knows:
-        turns = _with_instruction(turns, tools.offer(shown), parts=sees)
-    try:
-        prompt = template.render(
+
+    def rendered(*, objects: bool) -> str:
+        turns = [_turn(message, knows=knows, parts=sees, objects=objects) for message in messages]
+        if offered and not knows:
+            turns = _with_instruction(turns, tools.offer(shown), parts=sees)
+        return template.render(
             source,
             turns,
             named,
@@ -62,6 +71,15 @@ def lower(chat: Chat, parameters: Mapping[str, str], *, literal_spans: bool = Fa
             add_generation_prompt=not chat.continue_final,
             arguments=shown.template_arguments,
         )
+
+    try:
+        try:
+            prompt = rendered(objects=False)
+        except GatewayError:
+            # A template that goes through the members of arguments fails where these are a text.
+            if not knows or all(call.valid for message in messages for call in message.tool_calls):
+                raise
+            prompt = rendered(objects=True)
     except GatewayError as error:  # a template may refuse a text and quote it
         if masking:
             error.message = masking.restored(error.message)
@@ -70,7 +88,8 @@ def lower(chat: Chat, parameters: Mapping[str, str], *, literal_spans: bool = Fa
     prompt, spans = masking.unmask(prompt, spans=literal_spans) if masking else (prompt, [])
     if chat.continue_final:
         prompt = _until_tag(prompt)
-    structure = (tools.enforced(chat) if offered else None) or chat.sampling.structured_outputs
+    structure = _structure(chat, written, structural_tags) if offered else None
+    structure = structure or chat.sampling.structured_outputs
     sampling = replace(chat.sampling, structured_outputs=structure)
     complete = Complete(
         model=chat.model,
@@ -78,10 +97,10 @@ def lower(chat: Chat, parameters: Mapping[str, str], *, literal_spans: bool = Fa
         literal_spans=_in_bytes(prompt, spans) if spans else (),
         pictures=chat.pictures,
         sampling=sampling,
-        special_tokens=offered and structure is None and _format(parameters, source) in _SPECIAL,
+        special_tokens=offered and structure is None and written in _SPECIAL,
     )
     thinks = _thinking(parameters, prompt) if structure is None else None
-    calls = _calling(chat, parameters, source) if offered else None
+    calls = _calling(chat, written) if offered else None
     return complete, Reader(thinks, calls, chat) if thinks or calls else None
 
 
@@ -131,10 +150,11 @@ def _refuse_pictures(chat: Chat) -> None:
                 raise UnsupportedOption(f"'{path}': the model '{chat.model}' does not look at pictures.", param=path)
 
 
-def _turn(message: Message, *, knows: bool, parts: bool) -> dict[str, Any]:
+def _turn(message: Message, *, knows: bool, parts: bool, objects: bool) -> dict[str, Any]:
     """A message as templates know it: https://huggingface.co/docs/transformers/chat_templating
 
-    `knows` is whether the template knows tools, `parts` whether it takes contents in parts.
+    `knows` is whether the template knows tools, `parts` whether it takes contents in parts; `objects` is that of
+    `past_calls.rendered`.
     """
     role, content = message.role, _content(message, parts)
     if message.role == "tool" and not knows:
@@ -150,15 +170,7 @@ def _turn(message: Message, *, knows: bool, parts: bool) -> dict[str, Any]:
         before = "\n" if message.content else ""
         turn["content"] = _wrapped("", content, before + tools.written(message.tool_calls))
     elif message.tool_calls:
-        turn["tool_calls"] = [
-            {
-                "id": call.id,
-                "type": "function",
-                # Templates write arguments as JSON themselves.
-                "function": {"name": call.name, "arguments": json.loads(call.arguments or "{}")},
-            }
-            for call in message.tool_calls
-        ]
+        turn["tool_calls"] = [past_calls.rendered(call, objects=objects) for call in message.tool_calls]
     return turn
 
 
@@ -217,13 +229,24 @@ def _thinking(parameters: Mapping[str, str], prompt: str) -> Callable[[], Splitt
     return lambda: make(opened=opened)
 
 
-def _calling(chat: Chat, parameters: Mapping[str, str], source: str) -> Callable[[], Splitter]:
+def _calling(chat: Chat, written: str) -> Callable[[], Splitter]:
     if isinstance(chat.tool_choice, Named):
         name = chat.tool_choice.name
         return lambda: tool_calls.NamedCall(name)
     if chat.tool_choice == "required":
         return tool_calls.ForcedCalls
-    return tool_calls.PARSERS[_format(parameters, source)]
+    if chat.sampling.structured_outputs:
+        names = frozenset(tool.name for tool in chat.tools)
+        return lambda: tool_calls.EitherCalls(names)
+    return tool_calls.PARSERS[written]
+
+
+def _structure(chat: Chat, written: str, structural_tags: bool) -> Structure | None:
+    """What makes the answer what is asked for, where tools are offered and calls are written so."""
+    structure = chat.sampling.structured_outputs
+    if chat.tool_choice != "auto":
+        return tools.enforced(chat)
+    return either(chat, structure, written, structural_tags=structural_tags) if structure else None
 
 
 def _format(parameters: Mapping[str, str], source: str) -> str:

@@ -46,9 +46,14 @@ def written(calls: Sequence[ToolCall]) -> str:
     """Return calls of an earlier turn in the form that `offer` asks for."""
     return "\n".join(
         f'<tool_call>\n{{"name": {json.dumps(call.name, ensure_ascii=False)}, '
-        f'"arguments": {call.arguments or "{}"}}}\n</tool_call>'
+        f'"arguments": {_arguments_written(call)}}}\n</tool_call>'
         for call in calls
     )
+
+
+def _arguments_written(call: ToolCall) -> str:
+    """As a string where they are no object: as templates write them, and each line is JSON."""
+    return (call.arguments or "{}") if call.valid else json.dumps(call.arguments, ensure_ascii=False)
 
 
 def enforced(chat: Chat) -> Structure | None:
@@ -58,28 +63,47 @@ def enforced(chat: Chat) -> Structure | None:
     """
     if isinstance(chat.tool_choice, Named):
         name = chat.tool_choice.name
-        return Structure("json", next(_arguments(tool) for tool in chat.tools if tool.name == name), "tools")
+        return Structure("json", next(arguments(tool) for tool in chat.tools if tool.name == name), "tools")
     if chat.tool_choice != "required":
         return None
+    return Structure("json", schema_of_calls(chat.tools, chat.parallel_tool_calls), "tools")
+
+
+def schema_of_calls(tools: Sequence[Tool], parallel: bool) -> dict[str, Any]:
+    """Return the schema of an array of calls: of one, or where `parallel` of up to `MOST_CALLS`."""
     definitions, calls = {}, []
-    for number, tool in enumerate(chat.tools):
+    for number, tool in enumerate(tools):
         # A schema's references begin at its own root, which is moved here.
-        definitions[f"tool{number}"] = _moved(_arguments(tool), f"#/$defs/tool{number}")
-        calls.append(
-            {
-                "type": "object",
-                "properties": {"name": {"const": tool.name}, "arguments": {"$ref": f"#/$defs/tool{number}"}},
-                "required": ["name", "arguments"],
-                "additionalProperties": False,
-            }
-        )
-    most = MOST_CALLS if chat.parallel_tool_calls else 1
-    schema = {"type": "array", "minItems": 1, "maxItems": most, "items": {"anyOf": calls}, "$defs": definitions}
-    return Structure("json", schema, "tools")
+        definitions[f"tool{number}"] = _moved(arguments(tool), f"#/$defs/tool{number}")
+        calls.append(_call(tool.name, number, "arguments"))
+    most = MOST_CALLS if parallel else 1
+    return {"type": "array", "minItems": 1, "maxItems": most, "items": {"anyOf": calls}, "$defs": definitions}
 
 
-def _arguments(tool: Tool) -> Mapping[str, Any]:
-    """The schema of a function's arguments, which are always an object."""
+def _call(name: str, number: int, arguments: str) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {"name": {"const": name}, arguments: {"$ref": f"#/$defs/tool{number}"}},
+        "required": ["name", arguments],
+        "additionalProperties": False,
+    }
+
+
+def schema_of_either(chat: Chat, answer: object, lone: str | None) -> dict[str, Any]:
+    """Return the schema of what is either calls or of the schema `answer`.
+
+    A single call may stand without brackets, where `lone` is the name of its arguments then: so begins what a model
+    would write between its marks.
+    """
+    schema = schema_of_calls(chat.tools, chat.parallel_tool_calls)
+    definitions = {**schema.pop("$defs"), "answer": _moved(answer, "#/$defs/answer")}
+    numbered = enumerate(chat.tools) if lone else ()
+    calls = [_call(tool.name, number, lone or "") for number, tool in numbered]
+    return {"anyOf": [*calls, schema, {"$ref": "#/$defs/answer"}], "$defs": definitions}
+
+
+def arguments(tool: Tool) -> Mapping[str, Any]:
+    """Return the schema of a function's arguments, which are always an object."""
     return {"type": "object", **tool.parameters}
 
 

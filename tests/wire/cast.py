@@ -72,6 +72,10 @@ CAST = [
     Model("garbled", parameters={"operations": "chat, complete"}),
     # Models that call tools, think, tell what tokens were worth, and turn texts into vectors.
     Model("caller", _CALL),
+    Model("elder", without=("literal_spans",)),
+    Model("eager", (Say('<tool_call>\n{"name": "f", "argu'), Say('ments": {"a":1}}\n'), Say("</tool_call>", "stop"))),
+    Model("eager-and-cut", (Say('<tool_call>\n{"name": "f", "arguments": {"a"'), Say(":1", "length"))),
+    Model("eager-and-stopped", (Say('<tool_call>\n{"name": "f", "arguments": {"a"'), Say("", "stop"))),
     Model("forced", (Say('[{"name":"f","arg'), Say('uments":{"a":1}},'), Say('{"name":"g","arguments":{}}]', "stop"))),
     Model("named", (Say('{"a"'), Say(":1}", "stop"))),
     Model(

@@ -21,7 +21,7 @@ FAILED = b"f"
 SIZES = struct.Struct("<IQ")
 """After `BEGUN`: the id of the process, and the bytes it has in memory."""
 TOKEN = struct.Struct("<I")
-ORDER = struct.Struct("<8sfB")
+ORDER = struct.Struct("<16sfB")
 """To the fork server: the kind of the structure, the seconds for compiling, and how much less urgent it is."""
 
 MAX_REASON = 500

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from llguidance import LLMatcher
 from llguidance.gbnf_to_lark import gbnf_to_lark
 
+from backends.llm.structures import tags
 from backends.llm.structures.messages import MAX_REASON
 
 if TYPE_CHECKING:
@@ -25,9 +26,10 @@ def source(kind: str, text: str) -> str:
         case "regex":
             return str(LLMatcher.grammar_from_regex(text))
         case "choice":
-            choices = (json.dumps(choice, ensure_ascii=False) for choice in json.loads(text))
-            # JSON leaves this one as it is, and the library's lexer does not take it so.
-            return str(LLMatcher.grammar_from_lark("start: " + " | ".join(choices).replace("\x7f", "\\u007f")))
+            choices = map(tags.literal, json.loads(text))
+            return str(LLMatcher.grammar_from_lark("start: " + " | ".join(choices)))
+        case "structural_tag":
+            return tags.grammar(text, source)
         case _:
             # Only GBNF defines with this sign.
             lark = gbnf_to_lark(text) if "::=" in text else text

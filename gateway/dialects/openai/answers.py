@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from gateway.dialects.vocabulary.documented import absent
 
-FinishReason: TypeAlias = Literal["stop", "length", "tool_calls"]
+FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "function_call"]
 
 
 class Succeeded(BaseModel):
@@ -72,6 +72,7 @@ class ChatCompletionResponseMessage(BaseModel):
     refusal: None
     reasoning_content: Annotated[str, Field(default_factory=absent)]
     tool_calls: Annotated[list[ChatCompletionMessageToolCall], Field(default_factory=absent, min_length=1)]
+    function_call: Annotated[CalledFunction, Field(default_factory=absent)]
 
 
 class ChatCompletionChoice(BaseModel):
@@ -119,6 +120,7 @@ class ChatCompletionStreamResponseDelta(BaseModel):
     refusal: None = None
     reasoning_content: Annotated[str, Field(default_factory=absent)]
     tool_calls: Annotated[list[ChatCompletionMessageToolCallChunk], Field(default_factory=absent, min_length=1)]
+    function_call: Annotated[CalledFunctionChunk, Field(default_factory=absent)]
 
 
 class ChatCompletionChunkChoice(BaseModel):

@@ -79,9 +79,11 @@ async def create_chat_completion(body: CreateChatCompletionRequest, request: Req
         chat = await understand(body, model, request)
         events = catalog.run(model, chat, request.state.trace)
     if streams:
-        chunks = Chunks(head, include_usage=body.include_usage, logprobs=bool(body.logprobs), nulls=True)
+        chunks = Chunks(
+            head, include_usage=body.include_usage, logprobs=bool(body.logprobs), nulls=True, legacy=body.legacy
+        )
         return await delivery.sse(request, events, chunks.render, errors.body, b"[DONE]")
     answers, usage = await delivery.whole(request, gather(events))
-    fields = render(answers, usage, logprobs=bool(body.logprobs), nulls=True)
+    fields = render(answers, usage, logprobs=bool(body.logprobs), nulls=True, legacy=body.legacy)
     succeeded = {"code": 0, "message": "success"}
     return Response(orjson.dumps({**head, **fields, **succeeded}), media_type="application/json")

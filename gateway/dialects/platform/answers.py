@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from gateway.dialects.vocabulary.documented import absent
 
-FinishReason: TypeAlias = Literal["stop", "length", "tool_calls"]
+FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "function_call"]
 Status: TypeAlias = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
 
 
@@ -20,6 +20,7 @@ class ChatAnswerMessage(BaseModel):
     content: str | None
     reasoning_content: Annotated[str, Field(default_factory=absent)]
     tool_calls: Annotated[list[dict[str, Any]], Field(default_factory=absent, min_length=1)]
+    function_call: Annotated[dict[str, Any], Field(default_factory=absent)]
 
 
 class ChatAnswerChoice(BaseModel):
@@ -57,6 +58,7 @@ class ChatChunkDelta(BaseModel):
     content: Annotated[str, Field(default_factory=absent)]
     reasoning_content: Annotated[str, Field(default_factory=absent)]
     tool_calls: Annotated[list[dict[str, Any]], Field(default_factory=absent, min_length=1)]
+    function_call: Annotated[dict[str, Any], Field(default_factory=absent)]
 
 
 class ChatChunkChoice(BaseModel):

@@ -66,8 +66,10 @@ async def create_chat_completion(platform: str, body: CreateChatCompletionReques
     else:
         events = catalog.run(model, await understand(body, model, request, bare=True), request.state.trace)
     if streams:
-        chunks = Chunks(head, include_usage=body.include_usage, logprobs=bool(body.logprobs), nulls=False)
+        chunks = Chunks(
+            head, include_usage=body.include_usage, logprobs=bool(body.logprobs), nulls=False, legacy=body.legacy
+        )
         return await delivery.sse(request, events, chunks.render, errors.body, b"[DONE]")
     answers, usage = await delivery.whole(request, gather(events))
-    fields = render(answers, usage, logprobs=bool(body.logprobs), nulls=False)
+    fields = render(answers, usage, logprobs=bool(body.logprobs), nulls=False, legacy=body.legacy)
     return Response(orjson.dumps({**head, **fields}), media_type="application/json")

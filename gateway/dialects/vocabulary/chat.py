@@ -10,7 +10,8 @@ from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema
 from gateway import delivery
 from gateway.catalog import Catalog
 from gateway.dialects.route import give_way
-from gateway.dialects.vocabulary import tools
+from gateway.dialects.vocabulary import functions, tools
+from gateway.dialects.vocabulary.functions import WireFunctionChoice
 from gateway.dialects.vocabulary.keeping import Keeping
 from gateway.dialects.vocabulary.messages import Message
 from gateway.dialects.vocabulary.reading import Reading, WriteDown
@@ -26,7 +27,7 @@ from gateway.dialects.vocabulary.sampling import (
     refuse,
 )
 from gateway.dialects.vocabulary.structure import ResponseFormat
-from gateway.dialects.vocabulary.tools import ToolDefinition, WireToolChoice
+from gateway.dialects.vocabulary.tools import FunctionDefinition, FunctionName, ToolDefinition, WireToolChoice
 from gateway.endpoints import Model
 from gateway.errors import InvalidRequest, UnsupportedOption
 from gateway.http.apart import beside
@@ -81,6 +82,8 @@ class CreateChatCompletionRequest(SamplingFields):
     tools: Annotated[list[ToolDefinition], Field(max_length=128)] | None = None
     tool_choice: WireToolChoice | None = None
     parallel_tool_calls: bool | None = None
+    functions: Annotated[list[FunctionDefinition], Field(max_length=128)] | None = None
+    function_call: WireFunctionChoice | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
@@ -91,17 +94,18 @@ class CreateChatCompletionRequest(SamplingFields):
     documents: NoList = None
     echo: NotTrue = None
     mm_processor_kwargs: NoList = None
-    function_call: Annotated[Any, WithJsonSchema({"enum": ["auto", "none", None]})] = None
-    functions: NoList = None
-    modalities: Annotated[Any, WithJsonSchema({"enum": [["text"], None]})] = None
+    modalities: Annotated[Any, WithJsonSchema({"enum": [["text"], [], None]})] = None
     prediction: Nothing = None
     web_search_options: Nothing = None
 
+    @property
+    def legacy(self) -> bool:
+        """Whether tools have their older names, and so have calls in the answer."""
+        return bool(self.functions) or isinstance(self.function_call, FunctionName)
+
 
 NOT_CARRIED: Mapping[str, Callable[[Any], bool]] = {
-    "functions": is_empty,
-    "function_call": lambda value: value in ("auto", "none"),
-    "modalities": lambda value: value == ["text"],
+    "modalities": lambda value: value in (["text"], []),
     "add_special_tokens": is_false,
     "audio": nothing,
     "chat_template": nothing,
@@ -158,24 +162,22 @@ def parse(body: CreateChatCompletionRequest, turns: tuple[Turn, ...]) -> Chat:
         raise InvalidRequest("'top_logprobs' is only allowed when 'logprobs' is true.", param="top_logprobs")
     if body.chat_template_kwargs:
         check_written(body.chat_template_kwargs, LONGEST_ARGUMENTS, param="chat_template_kwargs")
-    definitions, choice = tools.parse(body.tools or [], body.tool_choice)
+    if body.legacy:
+        for name in ("tools", "tool_choice"):
+            if getattr(body, name):
+                raise InvalidRequest(f"'{name}' cannot stand beside 'functions', its older name.", param=name)
+        definitions, choice = functions.parse(body.functions or [], body.function_call)
+    else:
+        definitions, choice = tools.parse(body.tools or [], body.tool_choice)
     structure = body.response_format.structure() if body.response_format else None
     sampling = body.sampling(limit, structure, logprobs=(body.top_logprobs or 0) if body.logprobs else None)
-    if sampling.structured_outputs and choice != "none":
-        raise UnsupportedOption(
-            "An answer cannot have a structure and call tools as well: leave one of them out, or set 'tool_choice' to "
-            "'none'.",
-            param="response_format" if structure else "structured_outputs",
-        )
-    if choice not in ("none", "auto"):
-        body.refuse_stops("calls that are enforced")
     return Chat(
         model=body.model,
         messages=turns,
         sampling=sampling,
         tools=definitions,
         tool_choice=choice,
-        parallel_tool_calls=body.parallel_tool_calls is not False,
+        parallel_tool_calls=body.parallel_tool_calls is not False and not body.legacy,
         template_arguments=body.chat_template_kwargs or {},
         continue_final=_continues(body),
     )

@@ -15,18 +15,19 @@ from gateway.operations.chat import Answer, CallArguments, CallBegin, ChatEvent,
 from gateway.operations.text import Delta, Finish, TokenLogprob, Usage
 
 
-def render(answers: list[Answer], usage: Usage | None, *, logprobs: bool, nulls: bool) -> dict[str, Any]:
+def render(answers: list[Answer], usage: Usage | None, *, logprobs: bool, nulls: bool, legacy: bool) -> dict[str, Any]:
     """Return the fields of a `chat.completion` that are not known before.
 
-    `nulls`: what was not asked for, or is never there, is null, as OpenAI has it; otherwise it is left out.
+    `nulls`: what was not asked for, or is never there, is null, as OpenAI has it; otherwise it is left out. `legacy`: a
+    call is a `function_call`, as for those who ask with `functions`.
     """
     choices = []
     for index, answer in enumerate(answers):
-        said = message(answer)
+        said = message(answer, legacy=legacy)
         choice: dict[str, Any] = {"index": index, "message": {**said, "refusal": None} if nulls else said}
         if logprobs or nulls:
             choice["logprobs"] = wire_logprobs.content(answer.logprobs) if logprobs else None
-        choices.append({**choice, "finish_reason": answer.reason})
+        choices.append({**choice, "finish_reason": _reason(answer.reason, legacy)})
     counted = {"usage": render_usage(usage)} if usage else {}
     return {"object": "chat.completion", "choices": choices, **counted}
 
@@ -34,11 +35,14 @@ def render(answers: list[Answer], usage: Usage | None, *, logprobs: bool, nulls:
 class Chunks:
     """Renders events as `chat.completion.chunk`s: the role, then what is added, then why the answer ends."""
 
-    def __init__(self, head: Mapping[str, Any], *, include_usage: bool, logprobs: bool, nulls: bool) -> None:
-        """`nulls` is that of `render`."""
+    def __init__(
+        self, head: Mapping[str, Any], *, include_usage: bool, logprobs: bool, nulls: bool, legacy: bool
+    ) -> None:
+        """`nulls` and `legacy` are those of `render`."""
         self._head = {**head, "object": "chat.completion.chunk"}
         self._include_usage = include_usage
         self._logprobs = logprobs
+        self._legacy = legacy
         self._role: dict[str, Any] = {"role": "assistant"}
         if nulls:
             self._role |= {"content": "", "refusal": None}
@@ -56,9 +60,9 @@ class Chunks:
             self._begun.add(event.index)
             yield self._chunk(event.index, self._role)
         if isinstance(event, Finish):
-            yield self._chunk(event.index, {}, event.reason)
+            yield self._chunk(event.index, {}, _reason(event.reason, self._legacy))
         elif not isinstance(event, Delta):
-            yield self._chunk(event.index, delta(event))
+            yield self._chunk(event.index, delta(event, legacy=self._legacy))
         elif event.text or (self._logprobs and event.logprobs):
             yield self._chunk(event.index, delta(event), logprobs=event.logprobs)
 
@@ -72,13 +76,16 @@ class Chunks:
         return orjson.dumps({**self._head, "choices": [choice], **self._without_usage})
 
 
-def message(answer: Answer) -> dict[str, Any]:
-    """Return the message of a whole answer."""
+def message(answer: Answer, *, legacy: bool) -> dict[str, Any]:
+    """Return the message of a whole answer; `legacy` is that of `render`."""
     said: dict[str, Any] = {"role": "assistant", "content": answer.text}
     if answer.thought:
         said["reasoning_content"] = answer.thought
     if answer.calls:
         said["content"] = answer.text or None
+    if answer.calls and legacy:
+        said["function_call"] = {"name": answer.calls[0].name, "arguments": answer.calls[0].arguments}
+    elif answer.calls:
         said["tool_calls"] = [
             {"id": _call_id(), "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
             for call in answer.calls
@@ -86,18 +93,26 @@ def message(answer: Answer) -> dict[str, Any]:
     return said
 
 
-def delta(event: Delta | Thought | CallBegin | CallArguments) -> dict[str, Any]:
-    """Return the `delta` of a chunk that tells of `event`."""
+def delta(event: Delta | Thought | CallBegin | CallArguments, *, legacy: bool = False) -> dict[str, Any]:
+    """Return the `delta` of a chunk that tells of `event`; `legacy` is that of `render`."""
     match event:
         case Delta():
             return {"content": event.text}
         case Thought(_, text):
             return {"reasoning_content": text}
+        case CallBegin(_, _, name) if legacy:
+            return {"function_call": {"name": name, "arguments": ""}}
+        case CallArguments(_, _, text) if legacy:
+            return {"function_call": {"arguments": text}}
         case CallBegin(_, call, name):
             begun = {"index": call, "id": _call_id(), "type": "function"}
             return {"tool_calls": [{**begun, "function": {"name": name, "arguments": ""}}]}
         case CallArguments(_, call, text):
             return {"tool_calls": [{"index": call, "function": {"arguments": text}}]}
+
+
+def _reason(reason: str | None, legacy: bool) -> str | None:
+    return "function_call" if legacy and reason == "tool_calls" else reason
 
 
 def _call_id() -> str:

@@ -115,6 +115,7 @@ def _refuse(body: CreateChatCompletionRequest) -> None:
     structured = body.response_format is not None and body.response_format.type != "text"
     for name, asked in (
         ("tools", bool(body.tools) and body.tool_choice != "none"),
+        ("functions", body.legacy and body.function_call != "none"),
         ("response_format", structured),
         ("structured_outputs", body.structured_outputs is not None),
         ("logprobs", bool(body.logprobs)),

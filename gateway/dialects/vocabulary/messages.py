@@ -81,12 +81,12 @@ Content = Annotated[
 
 
 class Message(Wire):
-    """One turn of the conversation. Only the assistant's may be without content."""
+    """One turn of the conversation. Only the assistant's and a function's may be without content."""
 
     model_config = ConfigDict(
         json_schema_extra={
             "anyOf": [
-                {"properties": {"role": {"const": "assistant"}}},
+                {"properties": {"role": {"enum": ["assistant", "function"]}}},
                 {"properties": {"content": {"type": ["string", "array"]}}, "required": ["content"]},
             ]
         }

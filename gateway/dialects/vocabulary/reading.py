@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from gateway.dialects.vocabulary import tools
 from gateway.dialects.vocabulary.keeping import Keeping
 from gateway.dialects.vocabulary.messages import ContentPart, File, InputAudio, Message
-from gateway.dialects.vocabulary.tools import FunctionCall, WireToolCall
+from gateway.dialects.vocabulary.tools import Custom, FunctionCall
 from gateway.errors import InvalidRequest, UnsupportedOption
 from gateway.http.apart import LARGE, Asked, beside
 from gateway.http.counting import check_length
@@ -133,11 +133,14 @@ class Reading:
 
     def _turn(self, message: Message, path: str) -> _Draft:
         """A turn, and its parts where it has any: they are put into it when its references are resolved."""
-        calls = [tools.parse_call(call, f"{path}.tool_calls[{i}]") for i, call in enumerate(message.tool_calls or ())]
+        calls = []
+        for i, call in enumerate(message.tool_calls or ()):
+            if isinstance(call, Custom):
+                raise call.refused(f"{path}.tool_calls[{i}]")
+            calls.append(tools.parse_call(call.function, call.id or ""))
         if message.function_call:
-            call = WireToolCall(id="", function=message.function_call)
-            calls.append(tools.parse_call(call, path))
-        if message.content is None and message.role != "assistant":
+            calls.append(tools.parse_call(message.function_call))
+        if message.content is None and message.role not in ("assistant", "function"):
             raise InvalidRequest(f"'{path}.content' must be a string or a list of parts.", param=f"{path}.content")
         content = message.content or ""
         turn = Turn(
@@ -206,7 +209,7 @@ class Reading:
 def _called(messages: Iterable[Message]) -> Iterator[FunctionCall]:
     """Yield the functions that earlier turns called."""
     for message in messages:
-        yield from (call.function for call in message.tool_calls or ())
+        yield from (call.function for call in message.tool_calls or () if not isinstance(call, Custom))
         if message.function_call:
             yield message.function_call
 

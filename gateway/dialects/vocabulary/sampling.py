@@ -19,7 +19,7 @@ Stop = Annotated[
     Annotated[str, Field(min_length=1, max_length=1024), Tag(UNION_TAG + "one")]
     | Annotated[
         list[Annotated[str, Field(min_length=1, max_length=1024)]],
-        Field(min_length=1, max_length=4),
+        Field(max_length=4),
         Tag(UNION_TAG + "several"),
     ],
     Discriminator(lambda value: UNION_TAG + ("several" if isinstance(value, list) else "one")),
@@ -116,9 +116,6 @@ class SamplingFields(Wire):
         """
         if max_tokens is not None and (self.min_tokens or 0) > max_tokens:
             raise InvalidRequest(f"'min_tokens' must be at most 'max_tokens', {max_tokens}.", param="min_tokens")
-        structured = self._structure(structure)
-        if structured:
-            self.refuse_stops("an answer that has a structure")
         return Sampling(
             max_tokens=max_tokens,
             min_tokens=self.min_tokens,
@@ -136,17 +133,9 @@ class SamplingFields(Wire):
             n=self.n or 1,
             ignore_eos=bool(self.ignore_eos),
             skip_special_tokens=self.skip_special_tokens is not False,
-            structured_outputs=structured,
+            structured_outputs=self._structure(structure),
             **logprobs,
         )
-
-    def refuse_stops(self, whole: str) -> None:
-        """Raise `UnsupportedOption` for a stop that might cut `whole` before it is valid."""
-        for name, given in (("stop", self.stop), ("stop_token_ids", self.stop_token_ids)):
-            if given:
-                raise UnsupportedOption(
-                    f"'{name}' could cut {whole} where it is not valid yet: leave it out.", param=name
-                )
 
     def _structure(self, structure: Structure | None) -> Structure | None:
         """The one structure that is asked for, by whichever field."""

@@ -58,17 +58,23 @@ class ResponseFormat(Wire):
                     },
                     "required": ["json_schema"],
                 },
+                {"properties": {"schema": {"type": "object"}}, "required": ["schema"]},
             ]
         }
     )
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JSONSchema | None = None
+    schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
+    """Where llama.cpp and others have it, for both types of JSON."""
 
     def structure(self) -> Structure | None:
         """Return what is asked for. Raises `InvalidRequest` for a schema that is not there or too large."""
         if self.type == "text":
             return None
+        if self.schema_ is not None and (self.type == "json_object" or self.json_schema is None):
+            schema_size.check(self.schema_, "response_format.schema")
+            return Structure("json", self.schema_, "response_format.schema")
         if self.type == "json_object":
             return Structure("json", _ANY_OBJECT, "response_format")
         if self.json_schema is None or self.json_schema.schema_ is None:

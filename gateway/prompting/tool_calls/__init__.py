@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from gateway.prompting.tool_calls.forced import ForcedCalls, NamedCall
+from gateway.prompting.tool_calls.forced import EitherCalls, ForcedCalls, NamedCall
 from gateway.prompting.tool_calls.grammar import GrammarParser
 from gateway.prompting.tool_calls.hermes import hermes
 from gateway.prompting.tool_calls.llama3_json import llama3_json
@@ -11,7 +11,17 @@ from gateway.prompting.tool_calls.mistral import mistral
 from gateway.prompting.tool_calls.pieces import CallArguments, CallBegin, Parser, Piece, Text
 from gateway.prompting.tool_calls.pythonic import pythonic
 
-__all__ = ["PARSERS", "CallArguments", "CallBegin", "ForcedCalls", "NamedCall", "Parser", "Piece", "Text"]
+__all__ = [
+    "PARSERS",
+    "CallArguments",
+    "CallBegin",
+    "EitherCalls",
+    "ForcedCalls",
+    "NamedCall",
+    "Parser",
+    "Piece",
+    "Text",
+]
 
 # By the value of a model's parameter `tool_call_parser`.
 PARSERS: Mapping[str, Callable[[], Parser]] = {

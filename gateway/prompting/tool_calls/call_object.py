@@ -4,6 +4,8 @@ The keys come in either order; `parameters` means `arguments`; arguments may be 
 are passed on as they arrive once the name is known.
 """
 
+from collections.abc import Collection
+
 from gateway.prompting.tool_calls import json_text
 from gateway.prompting.tool_calls.pieces import CallArguments, CallBegin, Piece
 from gateway.prompting.tool_calls.prose import until
@@ -13,12 +15,14 @@ _ARGUMENTS = ("arguments", "parameters")
 _KEYS = frozenset({"name", "type", "id", *_ARGUMENTS})
 
 
-def call_object(source: Source, call: int, *, sure: bool, closing: str = "") -> Steps[Piece, bool]:
+def call_object(
+    source: Source, call: int, *, sure: bool, closing: str = "", names: Collection[str] | None = None
+) -> Steps[Piece, bool]:
     """Read one object as call number `call`; false if it is none, and the source can then still be rewound.
 
     It is a call as soon as its name and the beginning of its arguments have been read. `sure`: something before the
     object says that a call comes; then arguments may be absent and keys may be unknown. Otherwise the first unknown key
-    shows that it is ordinary JSON.
+    shows that it is ordinary JSON, and so does a name that is none of `names`, where these are given.
 
     Broken JSON inside the arguments: the rest of the text, up to `closing` where the format has such a mark, is passed
     on as arguments. A client that cannot parse them can show the model what it wrote; half a call in the content would
@@ -40,7 +44,7 @@ def call_object(source: Source, call: int, *, sure: bool, closing: str = "") -> 
         yield from source.white()
         if key == "name" and name is None:
             name = yield from json_text.string(source)
-            if not name:
+            if not name or (names is not None and name not in names):
                 return False
         elif key in _ARGUMENTS and not begun and arguments is None:
             if name is not None and (yield from source.peek()) == "{":
@@ -72,7 +76,7 @@ def call_object(source: Source, call: int, *, sure: bool, closing: str = "") -> 
     return begun
 
 
-def call_array(source: Source, first: int, *, sure: bool) -> Steps[Piece, int]:
+def call_array(source: Source, first: int, *, sure: bool, names: Collection[str] | None = None) -> Steps[Piece, int]:
     """Read objects up to `]`, the `[` having been read; return the number of the call that would come next.
 
     If it is `first`, there was no call and the source can still be rewound. After a call, what does not continue the
@@ -80,7 +84,7 @@ def call_array(source: Source, first: int, *, sure: bool) -> Steps[Piece, int]:
     """
     call = first
     yield from source.white()
-    while (yield from call_object(source, call, sure=sure)):
+    while (yield from call_object(source, call, sure=sure, names=names)):
         call += 1
         source.mark()
         yield from source.white()

@@ -1,12 +1,17 @@
 """Calls that a grammar enforced: the answer is JSON and nothing else, whatever format the model was trained on."""
 
+import re
+from collections.abc import Collection
 from functools import partial
 
-from gateway.prompting.tool_calls.call_object import call_array, stream_arguments
+from gateway.prompting.tool_calls.call_object import call_array, call_object, stream_arguments
 from gateway.prompting.tool_calls.grammar import GrammarParser
+from gateway.prompting.tool_calls.hermes import OPENING, hermes
 from gateway.prompting.tool_calls.pieces import CallBegin, Piece, Text
 from gateway.prompting.tool_calls.prose import until
-from gateway.prompting.tool_calls.source import Source, Steps
+from gateway.prompting.tool_calls.source import Reading, Source, Steps
+
+_SEPARATORS = re.compile(r"[ \t\r\n;]*")
 
 
 class ForcedCalls(GrammarParser):
@@ -21,6 +26,49 @@ class NamedCall(GrammarParser):
 
     def __init__(self, name: str) -> None:
         super().__init__(partial(_arguments, name=name))
+
+
+class EitherCalls(GrammarParser):
+    """The answer is calls of functions of these `names`, in any of the formats in which they are enforced, or text."""
+
+    def __init__(self, names: Collection[str]) -> None:
+        super().__init__(partial(_either, names=names))
+
+
+def _either(source: Source, *, names: Collection[str]) -> Steps[Piece, None]:
+    calls = 0
+    first = yield from source.peek()
+    if first == "<" and (yield from _is_tagged(source)):
+        yield from hermes(source)
+        return
+    if first == "{":
+        calls = yield from _objects(source, names)
+    elif first == "[":
+        source.mark()
+        yield from source.one("[")
+        calls = yield from call_array(source, 0, sure=False, names=names)
+        if not calls:
+            source.rewind()
+    yield from until(source, "", Text, after_call=calls > 0)
+
+
+def _is_tagged(source: Source) -> Reading[bool]:
+    source.mark()
+    tagged = yield from source.word(OPENING)
+    source.rewind()
+    return tagged
+
+
+def _objects(source: Source, names: Collection[str]) -> Steps[Piece, int]:
+    calls = 0
+    while True:
+        source.mark()
+        if calls:
+            yield from source.run(_SEPARATORS)
+        if not (yield from call_object(source, calls, sure=False, names=names)):
+            source.rewind()
+            return calls
+        calls += 1
 
 
 def _array(source: Source) -> Steps[Piece, None]:

@@ -12,7 +12,7 @@ from gateway.prompting.tool_calls.pieces import Piece, Text
 from gateway.prompting.tool_calls.prose import give_back, until
 from gateway.prompting.tool_calls.source import Source, Steps
 
-_OPENING = "<tool_call>"
+OPENING = "<tool_call>"
 _CLOSING = "</tool_call>"
 # Small models close one brace too many.
 _LOOSE_ENDS = re.compile(r"[ \t\r\n}]*")
@@ -22,17 +22,17 @@ def hermes(source: Source) -> Steps[Piece, None]:
     """Read an answer. A closing tag may be missing; an object between tags that is no call comes out with its tags."""
     calls = 0
     after_call = False
-    while (yield from until(source, _OPENING, Text, after_call=after_call)):
+    while (yield from until(source, OPENING, Text, after_call=after_call)):
         source.mark()
         yield from source.white()
-        yield from source.word(_OPENING)
+        yield from source.word(OPENING)
         yield from source.white()
         after_call = yield from call_object(source, calls, sure=True, closing=_CLOSING)
         if after_call:
             calls += 1
             yield from _close(source)
         else:
-            yield from give_back(source, _OPENING)
+            yield from give_back(source, OPENING)
 
 
 def _close(source: Source) -> Steps[Piece, None]:

@@ -28,6 +28,8 @@ CHATS: dict[str, dict[str, Any]] = {
     "odds": {"model": "odds", "logprobs": True, "top_logprobs": 2},
     "odds of the chosen": {"model": "odds", "logprobs": True},
     "thought": {"model": "thinker"},
+    "a function": {"model": "caller", "functions": [{"name": "f"}]},
+    "a named function": {"model": "named", "functions": [{"name": "f"}], "function_call": {"name": "f"}},
     "structure": {"model": "named", "response_format": {"type": "json_object"}},
 }
 TEXTS: dict[str, dict[str, Any]] = {
@@ -55,6 +57,7 @@ async def test_a_chat(gateway: Gateway, asked: dict[str, Any]) -> None:
     assert len(answer.choices) == asked.get("n", 1) and answer.usage
     for choice in answer.choices:
         assert (choice.message.tool_calls is not None) == ("tools" in asked)
+        assert (choice.message.function_call is not None) == ("functions" in asked)
         assert (choice.logprobs is not None) == ("logprobs" in asked)
 
 

@@ -130,11 +130,7 @@ async def test_stream_options_ask_for_usage(gateway: Gateway) -> None:
         assert '"choices":[]' not in response.text.replace(" ", "")
 
 
-FUNCTION = {"name": "f", "parameters": {"type": "object", "properties": {}}}
-TOOL = {"type": "function", "function": FUNCTION}
 NOT_CARRIED_BY_CHATS = [
-    ("functions", [FUNCTION]),
-    ("function_call", {"name": "f"}),
     ("modalities", ["text", "audio"]),
     ("audio", {"voice": "alloy", "format": "wav"}),
     ("prediction", {"type": "content", "content": "x"}),
@@ -195,6 +191,8 @@ NO_OPS = [
     ("top_logprobs", None),
     ("logit_bias", {}),
     ("modalities", ["text"]),
+    ("modalities", []),
+    ("stop", []),
     ("audio", None),
     ("prediction", None),
     ("n", 1),

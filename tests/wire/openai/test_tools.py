@@ -17,6 +17,11 @@ def tool(name: str, **parameters: Any) -> dict[str, Any]:
     return {"type": "function", "function": {"name": name, "description": f"Does {name}.", "parameters": described}}
 
 
+def allowed(mode: str, *names: str) -> dict[str, Any]:
+    chosen = [{"type": "function", "function": {"name": name}} for name in names]
+    return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": chosen}}
+
+
 F, G = tool("f"), tool("g")
 NAMED = {"type": "function", "function": {"name": "f"}}
 
@@ -117,11 +122,21 @@ WRONG = [
     ("tool_choice.function", {"tools": [F], "tool_choice": {"type": "function"}}),
     ("tool_choice", {"tools": [F], "tool_choice": 3}),
     ("parallel_tool_calls", {"tools": [F], "parallel_tool_calls": "yes"}),
-    ("response_format", {"tools": [F], "response_format": {"type": "json_object"}}),
+    ("tool_choice.allowed_tools", {"tools": [F], "tool_choice": {"type": "allowed_tools"}}),
+    ("tool_choice.allowed_tools.mode", {"tools": [F], "tool_choice": allowed("none", "f")}),
+    ("tool_choice.allowed_tools.tools[1].function.name", {"tools": [F], "tool_choice": allowed("auto", "f", "g")}),
+    ("tool_choice.allowed_tools.tools", {"tools": [F], "tool_choice": allowed("required")}),
+    ("functions[0].name", {"functions": [{"name": "has space"}]}),
+    ("functions[1].name", {"functions": [{"name": "f"}, {"name": "f"}]}),
+    ("functions[0].parameters", {"functions": [{"name": "f", "parameters": {"type": "array"}}]}),
+    ("functions", {"functions": {"name": "f"}}),
+    ("function_call.name", {"function_call": {"name": "f"}}),
+    ("function_call.name", {"functions": [{"name": "f"}], "function_call": {"name": "g"}}),
+    ("function_call", {"functions": [{"name": "f"}], "function_call": "required"}),
+    ("tools", {"functions": [{"name": "f"}], "tools": [G]}),
+    ("tool_choice", {"functions": [{"name": "f"}], "tool_choice": "required"}),
     ("chat_template_kwargs", {"chat_template_kwargs": "x"}),
     ("chat_template_kwargs.messages", {"chat_template_kwargs": {"messages": []}}),
-    ("stop", {"tools": [F], "tool_choice": "required", "stop": "}"}),
-    ("stop", {"tools": [F], "tool_choice": {"type": "function", "function": {"name": "f"}}, "stop": "}"}),
     ("continue_final_message", {"continue_final_message": True}),
 ]
 
@@ -131,15 +146,47 @@ async def test_what_is_wrong_with_tools_is_said_by_place(gateway: Gateway, param
     refused(await chat(gateway, **fields), 400, param=param)
 
 
+CUSTOM = {"type": "custom", "custom": {"name": "c"}}
+CUSTOMS = [
+    ("tools[1].type", {"tools": [F, CUSTOM]}),
+    ("tool_choice.type", {"tools": [F], "tool_choice": CUSTOM}),
+    (
+        "tool_choice.allowed_tools.tools[0].type",
+        {"tools": [F], "tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [CUSTOM]}}},
+    ),
+    (
+        "messages[0].tool_calls[0].type",
+        {"messages": [{"role": "assistant", "tool_calls": [{"id": "a", **CUSTOM}]}, {"role": "user", "content": "?"}]},
+    ),
+]
+
+
+@pytest.mark.parametrize(("param", "fields"), CUSTOMS, ids=[param for param, _ in CUSTOMS])
+async def test_custom_tools_are_refused_by_place(gateway: Gateway, param: str, fields: dict[str, Any]) -> None:
+    refused(await chat(gateway, **fields), 400, code="unsupported_parameter", param=param)
+
+
+async def test_of_the_tools_only_those_that_are_allowed_may_be_called(gateway: Gateway, triton: FakeTriton) -> None:
+    call = await reaches(gateway, triton, tools=[F, G], tool_choice=allowed("auto", "g"))
+    assert json.dumps(G) in call.prompt and json.dumps(F) not in call.prompt
+    assert "structured_outputs" not in call.sampling
+    call = await reaches(gateway, triton, tools=[F, G], tool_choice=allowed("required", "g"))
+    (item,) = json.loads(call.sampling["structured_outputs"])["json"]["items"]["anyOf"]
+    assert item["properties"]["name"] == {"const": "g"}
+    call = await reaches(gateway, triton, tools=[F, G], tool_choice=allowed("auto"))
+    assert "# Tools" not in call.prompt
+
+
 def past(**function: str) -> list[dict[str, Any]]:
     return [{"id": "c", "type": "function", "function": function}]
 
 
 CALLS = [
     ("messages[1].tool_calls[0].function", [{"id": "c", "type": "function"}]),
-    ("messages[1].tool_calls[0].function.arguments", past(name="f", arguments="{")),
-    ("messages[1].tool_calls[0].function.arguments", past(name="f", arguments="[1]")),
-    ("messages[1].tool_calls[0].function.arguments", past(name="f", arguments='{"a": NaN}')),
+    (
+        "messages[1].tool_calls[0].function.arguments",
+        [{"type": "function", "function": {"name": "f", "arguments": {}}}],
+    ),
     ("messages[1].tool_calls", {"id": "c"}),
 ]
 

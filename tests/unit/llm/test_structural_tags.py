@@ -1,0 +1,98 @@
+"""Structural tags: which answers they allow, and which parts are not known."""
+
+import json
+
+import pytest
+from llguidance import LLMatcher, LLTokenizer
+
+from backends.llm.sampling import parse_sampling
+from backends.llm.structures.source import source
+from backends.serving.errors import InvalidValue
+
+NUMBER = {"type": "json_schema", "json_schema": {"type": "integer", "minimum": 0, "maximum": 99}}
+TAGS = [{"type": "tag", "begin": f"<{name}>", "content": NUMBER, "end": f"</{name}>"} for name in "ab"]
+
+
+@pytest.fixture(scope="module")
+def bytes_tokenizer():
+    return LLTokenizer("byte")
+
+
+def tag(part):
+    return json.dumps({"type": "structural_tag", "format": part})
+
+
+def some(**more):
+    return {"type": "tags_with_separator", "tags": TAGS, "separator": ", ", "at_least_one": True, **more}
+
+
+def takes(tokenizer, part, answer):
+    matcher = LLMatcher(tokenizer, source("structural_tag", tag(part)))
+    assert not matcher.is_error(), matcher.get_error()
+    tokens = tokenizer.tokenize_str(answer)
+    return matcher.try_consume_tokens(tokens) == len(tokens) and matcher.is_accepting()
+
+
+def test_an_answer_is_one_of_its_parts(bytes_tokenizer):
+    words = {"type": "const_string", "value": 'a "\x7f\n'}
+    letters = {"type": "regex", "pattern": "[p-q]+"}
+    part = {"type": "or", "elements": [some(), NUMBER, words, letters]}
+    for answer in ("<a>5</a>", "<b>5</b>, <a>12</a>", "12", 'a "\x7f\n', "pq"):
+        assert takes(bytes_tokenizer, part, answer), answer
+    for answer in ("<a>x</a>", "<a>5</b>", "<a>5</a><a>5</a>", "<a>5</a>, ", "100", "x", "", "5pq"):
+        assert not takes(bytes_tokenizer, part, answer), answer
+
+
+def test_tags_can_stop_after_the_first_and_never_go_on_for_ever(bytes_tokenizer):
+    assert not takes(bytes_tokenizer, some(stop_after_first=True), "<a>5</a>, <a>5</a>")
+    assert takes(bytes_tokenizer, some(), ", ".join(["<a>5</a>"] * 16))
+    assert not takes(bytes_tokenizer, some(), ", ".join(["<a>5</a>"] * 17))
+
+
+def test_a_sequence_is_all_of_its_parts(bytes_tokenizer):
+    part = {"type": "sequence", "elements": [{"type": "const_string", "value": "["}, some(), NUMBER]}
+    assert takes(bytes_tokenizer, part, "[<a>5</a>7")
+    assert not takes(bytes_tokenizer, part, "[<a>5</a>")
+
+
+def nested(levels):
+    part = NUMBER
+    for _ in range(levels):
+        part = {"type": "or", "elements": [part]}
+    return part
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        None,
+        [],
+        {"type": "any_text"},
+        {"type": "x" * 10_000},
+        {"type": ["or"]},
+        {"type": "or", "elements": []},
+        {"type": "or"},
+        {"type": "const_string", "value": ""},
+        {"type": "regex", "pattern": 5},
+        {"type": "tag", "begin": "", "content": NUMBER, "end": ""},
+        {"type": "tag", "begin": "a", "end": ""},
+        {"type": "json_schema", "json_schema": False},
+        some(at_least_one=False),
+        nested(17),
+    ],
+    ids=str,
+)
+def test_what_is_not_known_is_refused(part):
+    with pytest.raises(ValueError) as raised:
+        source("structural_tag", tag(part))
+    assert len(str(raised.value)) < 500
+
+
+def test_a_structural_tag_is_json_in_a_string():
+    parsed = parse_sampling(json.dumps({"structured_outputs": {"structural_tag": tag(NUMBER)}}), 259)
+    assert parsed.structured_outputs.kind == "structural_tag"
+    for wrong in ("[]", "{}", '{"type": "structural_tag"}'):
+        with pytest.raises(ValueError):
+            source("structural_tag", wrong)
+    with pytest.raises(InvalidValue):
+        parse_sampling(json.dumps({"structured_outputs": {"structural_tag": {"type": "structural_tag"}}}), 259)

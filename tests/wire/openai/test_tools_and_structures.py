@@ -1,0 +1,161 @@
+"""Tools beside a structure: the answer is calls, or has the structure, and the model chooses."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.fakes.triton import FakeTriton
+from tests.wire.openai.asking import CHAT, chat, reaches, refused
+from tests.wire.openai.test_tools import NAMED, F, G, streamed, whole
+from tests.wire.serving import Gateway
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"], "additionalProperties": False}
+FORMAT = {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA, "strict": True}}
+BOTH: dict[str, Any] = {"tools": [F, G], "response_format": FORMAT}
+# As LangChain, pydantic-ai and the AI SDK send them.
+CLIENTS: list[dict[str, Any]] = [
+    {**BOTH, "tool_choice": "auto", "parallel_tool_calls": False, "stream": False},
+    {"tools": [F], "tool_choice": "auto", "response_format": FORMAT},
+    {"tools": [F, G], "response_format": {"type": "json_object"}, "tool_choice": "auto", "stream_options": None},
+]
+
+
+async def structure(gateway: Gateway, triton: FakeTriton, model: str = "hello", **asked: Any) -> dict[str, Any]:
+    call = await reaches(gateway, triton, model=model, **asked)
+    found: dict[str, Any] = json.loads(call.sampling["structured_outputs"])
+    return found
+
+
+@pytest.mark.parametrize("asked", CLIENTS, ids=["langchain", "pydantic-ai", "ai-sdk"])
+async def test_frameworks_get_either(gateway: Gateway, triton: FakeTriton, asked: dict[str, Any]) -> None:
+    (kind,) = found = await structure(gateway, triton, **asked)
+    assert kind == "structural_tag"
+    calls, answer = json.loads(found[kind])["format"]["elements"]
+    assert [tag["begin"] for tag in calls["tags"]] == [
+        f'<tool_call>\n{{"name": "{tool["function"]["name"]}", "arguments": ' for tool in asked["tools"]
+    ]
+    assert calls["tags"][0]["content"]["json_schema"] == F["function"]["parameters"]
+    assert calls["stop_after_first"] == (asked.get("parallel_tool_calls") is False)
+    wanted = SCHEMA if asked["response_format"] is FORMAT else {"type": "object"}
+    assert answer == {"type": "json_schema", "json_schema": wanted}
+
+
+async def test_a_back_end_that_takes_schemas_alone_gets_one(gateway: Gateway, triton: FakeTriton) -> None:
+    schema = (await structure(gateway, triton, "elder", **BOTH))["json"]
+    *lone, array, answer = schema["anyOf"]
+    assert [call["properties"]["name"] for call in lone] == [{"const": "f"}, {"const": "g"}]
+    assert (array["type"], array["maxItems"]) == ("array", 16)
+    assert answer == {"$ref": "#/$defs/answer"} and schema["$defs"]["answer"] == SCHEMA
+    # Where any object will do, a call without brackets could be one with wrong arguments.
+    open_ = await structure(gateway, triton, "elder", **{**BOTH, "response_format": {"type": "json_object"}})
+    assert [part.get("type") for part in open_["json"]["anyOf"]] == ["array", None]
+    for unclear in ({"structured_outputs": {"json": True}}, {"structured_outputs": {"regex": "a"}}):
+        (param,) = unclear
+        response = await chat(gateway, "elder", tools=[F], **unclear)
+        refused(response, 400, code="unsupported_parameter", param=param)
+
+
+async def test_choices_and_expressions_stand_beside_tools_and_grammars_do_not(
+    gateway: Gateway, triton: FakeTriton
+) -> None:
+    for wanted, parts in (
+        ({"choice": ["yes", "no"]}, [{"type": "const_string", "value": word} for word in ("yes", "no")]),
+        ({"regex": "[0-9]"}, [{"type": "regex", "pattern": "[0-9]"}]),
+    ):
+        found = await structure(gateway, triton, tools=[F], structured_outputs=wanted)
+        assert json.loads(found["structural_tag"])["format"]["elements"][1:] == parts
+    response = await chat(gateway, tools=[F], structured_outputs={"grammar": 'start: "a"'})
+    assert "leave one of them out" in refused(response, 400, code="unsupported_parameter", param="structured_outputs")
+
+
+@pytest.mark.parametrize("choice", ["required", NAMED, "none"], ids=["required", "named", "none"])
+async def test_where_there_is_no_choice_there_is_one_structure(
+    gateway: Gateway, triton: FakeTriton, choice: Any
+) -> None:
+    alone = {"tools": [F, G]} if choice != "none" else {"response_format": FORMAT}
+    wanted = await structure(gateway, triton, **alone, **({"tool_choice": choice} if choice != "none" else {}))
+    assert await structure(gateway, triton, **BOTH, tool_choice=choice) == wanted
+
+
+@pytest.mark.parametrize("way", [whole, streamed])
+async def test_the_answer_is_read_as_what_it_is(gateway: Gateway, way: Any) -> None:
+    text, (call,), reason = await way(gateway, "eager", **BOTH)
+    assert (text, call["name"], json.loads(call["arguments"]), reason) == ("", "f", {"a": 1}, "tool_calls")
+    assert await way(gateway, "named", **BOTH) == ('{"a":1}', [], "stop")
+
+
+@pytest.mark.parametrize("way", [whole, streamed])
+@pytest.mark.parametrize("more", [{}, {"response_format": FORMAT}], ids=["free", "either"])
+async def test_a_call_that_was_cut_says_so(gateway: Gateway, way: Any, more: dict[str, Any]) -> None:
+    _, (call,), reason = await way(gateway, "eager-and-cut", tools=[F], **more)
+    assert (call["name"], call["arguments"], reason) == ("f", '{"a":1', "length")
+    _, (call,), reason = await way(gateway, "eager-and-stopped", tools=[F], stop="x", **more)
+    assert (call["name"], call["arguments"], reason) == ("f", '{"a"', "stop")
+    _, (call,), reason = await way(gateway, "eager", tools=[F], stop="x", **more)
+    assert reason == "tool_calls"
+
+
+async def test_stops_are_taken_beside_structures(gateway: Gateway, triton: FakeTriton) -> None:
+    for asked in ({"response_format": FORMAT}, {"tools": [F], "tool_choice": "required"}, BOTH, {"guided_regex": "a*"}):
+        sampling = (await reaches(gateway, triton, stop="}", stop_token_ids=[5], **asked)).sampling
+        assert (sampling["stop"], sampling["stop_token_ids"]) == (["}"], [5])
+        assert sampling["structured_outputs"]
+
+
+@pytest.mark.parametrize("kind", ["json_object", "json_schema"])
+async def test_a_schema_may_stand_in_the_format_itself(gateway: Gateway, triton: FakeTriton, kind: str) -> None:
+    found = await structure(gateway, triton, response_format={"type": kind, "schema": SCHEMA})
+    assert found == {"json": SCHEMA}
+    large = {"type": kind, "schema": {"type": "object", "description": "x" * 300_000}}
+    refused(await chat(gateway, response_format=large), 400, param="response_format.schema")
+
+
+FUNCTIONS = [F["function"], G["function"]]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+async def test_the_older_names_get_the_older_shape(gateway: Gateway, stream: bool) -> None:
+    for model, choice, reason in (("caller", "auto", "function_call"), ("named", {"name": "f"}, "stop")):
+        client = gateway.client()
+        asked: Any = {
+            "model": model,
+            "messages": [{"role": "user", "content": "?"}],
+            "functions": FUNCTIONS,
+            "function_call": choice,
+        }
+        async with client:
+            if not stream:
+                (only,) = (await client.chat.completions.create(**asked)).choices
+                assert only.message.tool_calls is None and only.message.function_call
+                call, why = only.message.function_call, only.finish_reason
+                name, arguments = call.name, call.arguments
+            else:
+                chunks = [chunk async for chunk in await client.chat.completions.create(**asked, stream=True)]
+                parts = [chunk.choices[0].delta.function_call for chunk in chunks]
+                name = "".join(part.name or "" for part in parts if part)
+                arguments = "".join(part.arguments or "" for part in parts if part)
+                why = chunks[-1].choices[0].finish_reason
+                assert all(chunk.choices[0].delta.tool_calls is None for chunk in chunks)
+        assert (name, json.loads(arguments), why) == ("f", {"a": 1}, reason)
+
+
+async def test_an_answer_with_functions_has_one_call_at_most(gateway: Gateway, triton: FakeTriton) -> None:
+    found = await structure(gateway, triton, functions=FUNCTIONS, response_format=FORMAT)
+    assert json.loads(found["structural_tag"])["format"]["elements"][0]["stop_after_first"] is True
+    prompt = (await reaches(gateway, triton, functions=FUNCTIONS)).prompt
+    assert all(json.dumps(tool) in prompt for tool in (F, G))
+    assert "# Tools" not in (await reaches(gateway, triton, functions=FUNCTIONS, function_call="none")).prompt
+
+
+async def test_a_conversation_of_functions_goes_on(gateway: Gateway, triton: FakeTriton) -> None:
+    messages = [
+        {"role": "user", "content": "?"},
+        {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": '{"a": '}},
+        {"role": "function", "name": "f", "content": None},
+    ]
+    response = await gateway.http.post(CHAT.path, json={"model": "hello", "messages": messages, "functions": FUNCTIONS})
+    assert response.status_code == 200
+    assert '{"name": "f", "arguments": "{\\"a\\": "}' in triton.calls[-1].prompt
