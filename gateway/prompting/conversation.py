@@ -11,7 +11,6 @@ from typing import Any
 from gateway.errors import GatewayError, InvalidRequest, UnsupportedOption
 from gateway.operations.chat import Chat, Message, Named, Text
 from gateway.operations.complete import Complete
-from gateway.operations.text import Structure
 from gateway.prompting import callers_texts, past_calls, reasoning, special_tokens, template, tool_calls, tools
 from gateway.prompting.answers import Reader, Splitter
 from gateway.prompting.either import either
@@ -88,8 +87,11 @@ def lower(
     prompt, spans = masking.unmask(prompt, spans=literal_spans) if masking else (prompt, [])
     if chat.continue_final:
         prompt = _until_tag(prompt)
-    structure = _structure(chat, written, structural_tags) if offered else None
-    structure = structure or chat.sampling.structured_outputs
+    structure, begins = chat.sampling.structured_outputs, ""
+    if offered and chat.tool_choice != "auto":
+        structure = tools.enforced(chat)
+    elif offered and structure:
+        structure, begins = either(chat, structure, written, structural_tags=structural_tags)
     sampling = replace(chat.sampling, structured_outputs=structure)
     complete = Complete(
         model=chat.model,
@@ -100,7 +102,7 @@ def lower(
         special_tokens=offered and structure is None and written in _SPECIAL,
     )
     thinks = _thinking(parameters, prompt) if structure is None else None
-    calls = _calling(chat, written) if offered else None
+    calls = _calling(chat, written, begins) if offered else None
     return complete, Reader(thinks, calls, chat) if thinks or calls else None
 
 
@@ -229,24 +231,16 @@ def _thinking(parameters: Mapping[str, str], prompt: str) -> Callable[[], Splitt
     return lambda: make(opened=opened)
 
 
-def _calling(chat: Chat, written: str) -> Callable[[], Splitter]:
+def _calling(chat: Chat, written: str, begins: str) -> Callable[[], Splitter]:
     if isinstance(chat.tool_choice, Named):
         name = chat.tool_choice.name
         return lambda: tool_calls.NamedCall(name)
     if chat.tool_choice == "required":
         return tool_calls.ForcedCalls
-    if chat.sampling.structured_outputs:
+    if begins:
         names = frozenset(tool.name for tool in chat.tools)
-        return lambda: tool_calls.EitherCalls(names)
+        return lambda: tool_calls.EitherCalls(names, begins)
     return tool_calls.PARSERS[written]
-
-
-def _structure(chat: Chat, written: str, structural_tags: bool) -> Structure | None:
-    """What makes the answer what is asked for, where tools are offered and calls are written so."""
-    structure = chat.sampling.structured_outputs
-    if chat.tool_choice != "auto":
-        return tools.enforced(chat)
-    return either(chat, structure, written, structural_tags=structural_tags) if structure else None
 
 
 def _format(parameters: Mapping[str, str], source: str) -> str:

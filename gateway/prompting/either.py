@@ -20,16 +20,22 @@ _ARRAY = ("[", '{{"name": {name}, "arguments": ', "}", ", ", "]")
 _DEEPEST = 8
 
 
-def either(chat: Chat, structure: Structure, written: str, *, structural_tags: bool) -> Structure:
+def either(chat: Chat, structure: Structure, written: str, *, structural_tags: bool) -> tuple[Structure, str]:
     """Return the structure of an answer that calls some of the tools of `chat`, or has `structure`.
 
-    `written` is the format of the model's calls, one of `tool_calls.PARSERS`. With `structural_tags` the engine takes
-    these. Raises `UnsupportedOption` where an answer could not be told from a call.
+    With it, the characters with which a call may begin: an answer that begins with any other is none. `written` is the
+    format of the model's calls, one of `tool_calls.PARSERS`. With `structural_tags` the engine takes these.
+
+    Raises `UnsupportedOption` where an answer could not be told from a call.
     """
     # A call and an answer that begin alike have to be made of the same lexemes, which those of one schema are.
     begin_alike = written == "llama3_json" and structure.kind == "json"
     if structural_tags and structure.kind != "grammar" and not begin_alike:
-        return Structure("structural_tag", json.dumps(_tagged(chat, structure, written)), structure.param)
+        layout = _TAGS if written in ("hermes", "qwen", "qwen25") else _ARRAY
+        if layout is _ARRAY:
+            _must_be_object(structure)
+        tag = json.dumps(_tagged(chat, structure, layout))
+        return Structure("structural_tag", tag, structure.param), "<" if layout is _TAGS else "["
     if structure.kind != "json":
         raise UnsupportedOption(
             "How this model is served, only an answer that is JSON can be enforced beside tools that may be called: "
@@ -39,15 +45,11 @@ def either(chat: Chat, structure: Structure, written: str, *, structural_tags: b
     _must_be_object(structure)
     name = "parameters" if written == "llama3_json" else "arguments"
     lone = name if _is_closed(structure.value, name) else None
-    return Structure("json", tools.schema_of_either(chat, structure.value, lone), structure.param)
+    schema = tools.schema_of_either(chat, structure.value, lone)
+    return Structure("json", schema, structure.param), "[{" if lone else "["
 
 
-def _tagged(chat: Chat, structure: Structure, written: str) -> Mapping[str, Any]:
-    if written in ("hermes", "qwen", "qwen25"):
-        layout = _TAGS
-    else:
-        layout = _ARRAY
-        _must_be_object(structure)
+def _tagged(chat: Chat, structure: Structure, layout: Sequence[str]) -> Mapping[str, Any]:
     opening, before, after, separator, closing = layout
     calls: dict[str, Any] = {
         "type": "tags_with_separator",

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, PlainValidator, Tag
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import from_json
 
@@ -30,10 +30,8 @@ class FunctionDefinition(Wire):
     strict: bool | None = None
 
 
-class Custom(Wire):
-    """A tool that is called with any text, or what has to do with one."""
-
-    type: Literal["custom"]
+class Custom:
+    """A tool that is called with any text, or what has to do with one; what else it says is not read."""
 
     def refused(self, path: str) -> UnsupportedOption:
         """Return the error for the one at `path`."""
@@ -50,7 +48,7 @@ def _kind(value: Any) -> str:
 
 
 # Custom tools are known and not carried: those who find one refuse it by its place.
-_OrCustom: TypeAlias = Annotated[SkipJsonSchema[Custom], Tag(_CUSTOM)]
+_OrCustom: TypeAlias = Annotated[Annotated[Custom, PlainValidator(lambda _: Custom()), SkipJsonSchema()], Tag(_CUSTOM)]
 
 
 class FunctionTool(Wire):

@@ -29,15 +29,20 @@ class NamedCall(GrammarParser):
 
 
 class EitherCalls(GrammarParser):
-    """The answer is calls of functions of these `names`, in any of the formats in which they are enforced, or text."""
+    """The answer is calls of functions of these `names`, or text.
 
-    def __init__(self, names: Collection[str]) -> None:
-        super().__init__(partial(_either, names=names))
+    Calls begin with any of the characters of `begins`: `<` in tags, `[` in an array, `{` as objects.
+    """
+
+    def __init__(self, names: Collection[str], begins: str = "<[{") -> None:
+        super().__init__(partial(_either, names=names, begins=begins))
 
 
-def _either(source: Source, *, names: Collection[str]) -> Steps[Piece, None]:
+def _either(source: Source, *, names: Collection[str], begins: str) -> Steps[Piece, None]:
     calls = 0
     first = yield from source.peek()
+    if first not in begins:
+        first = ""
     if first == "<" and (yield from _is_tagged(source)):
         yield from hermes(source)
         return

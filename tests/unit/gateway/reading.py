@@ -3,11 +3,26 @@
 import json
 from collections.abc import Callable, Iterable, Sequence
 
-from gateway.prompting.tool_calls import PARSERS, CallArguments, CallBegin, ForcedCalls, NamedCall, Parser, Piece, Text
+from gateway.prompting.tool_calls import (
+    PARSERS,
+    CallArguments,
+    CallBegin,
+    EitherCalls,
+    ForcedCalls,
+    NamedCall,
+    Parser,
+    Piece,
+    Text,
+)
 from gateway.prompting.tool_calls.grammar import joined
 
-NEW: dict[str, Callable[[], Parser]] = {**PARSERS, "forced": ForcedCalls, "named": lambda: NamedCall("f")}
-DISTINCT = ["hermes", "llama3_json", "mistral", "pythonic", "forced", "named"]
+NEW: dict[str, Callable[[], Parser]] = {
+    **PARSERS,
+    "forced": ForcedCalls,
+    "named": lambda: NamedCall("f"),
+    "either": lambda: EitherCalls(("f", "g")),
+}
+DISTINCT = ["hermes", "llama3_json", "mistral", "pythonic", "forced", "named", "either"]
 
 
 def read(format: str, deltas: Iterable[str]) -> list[Piece]:

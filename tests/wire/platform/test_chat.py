@@ -115,7 +115,7 @@ async def test_a_model_that_only_reads_is_shown_no_picture(gateway: Gateway) -> 
         ({"model": 7}, "model"),
         ({"stream": "yes"}, "stream"),
         ({"temperature": 3}, "temperature"),
-        ({"functions": [{"name": "f"}]}, "functions"),
+        ({"functions": [{"name": "f"}], "tool_choice": "auto"}, "tool_choice"),
         (
             {"messages": [{"role": "user", "content": [{"type": "file", "file": {"file_data": "%%%"}}]}]},
             "messages[0].content[0].file.file_data",
@@ -159,6 +159,9 @@ async def test_the_official_client(gateway: Gateway) -> None:
             await streamed.until_done()
             (call,) = (await streamed.get_final_completion()).choices[0].message.tool_calls
         assert call.function.parsed_arguments == Something(a=1)
+        older = await client.chat.completions.create(model="caller", messages=MESSAGES, functions=[TOOL["function"]])
+        assert older.choices[0].finish_reason == "function_call"
+        assert older.choices[0].message.function_call.name == call.function.name
         odds = await client.chat.completions.create(model="odds", messages=MESSAGES, logprobs=True, top_logprobs=2)
         assert len(odds.choices[0].logprobs.content) == 3
         with pytest.raises(openai.NotFoundError):
