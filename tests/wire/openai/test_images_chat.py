@@ -120,6 +120,7 @@ async def test_somebody_has_to_say_what_to_draw(gateway: Gateway, messages: list
     ("fields", "param"),
     [
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+        ({"functions": [{"name": "f"}]}, "functions"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"logprobs": True}, "logprobs"),
         ({"n": 11}, "n"),

@@ -15,12 +15,18 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"], "additionalProperties": False}
 FORMAT = {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA, "strict": True}}
 BOTH: dict[str, Any] = {"tools": [F, G], "response_format": FORMAT}
-# As LangChain, pydantic-ai and the AI SDK send them.
-CLIENTS: list[dict[str, Any]] = [
-    {**BOTH, "tool_choice": "auto", "parallel_tool_calls": False, "stream": False},
-    {"tools": [F], "tool_choice": "auto", "response_format": FORMAT},
-    {"tools": [F, G], "response_format": {"type": "json_object"}, "tool_choice": "auto", "stream_options": None},
-]
+# The bodies that these send, but for the names and schemas in them.
+CLIENTS: dict[str, dict[str, Any]] = {
+    # ChatOpenAI(…).bind_tools([…], response_format=…, strict=True)
+    "langchain-openai 1.7.4": {"stream": False, **BOTH},
+    # Agent(…, output_type=NativeOutput(…)) with tools
+    "pydantic-ai 2.68.0": {"stream": False, **BOTH, "tool_choice": "auto"},
+    "one call of any, or any object": {
+        "tools": [F],
+        "parallel_tool_calls": False,
+        "response_format": {"type": "json_object"},
+    },
+}
 
 
 async def structure(gateway: Gateway, triton: FakeTriton, model: str = "hello", **asked: Any) -> dict[str, Any]:
@@ -29,7 +35,7 @@ async def structure(gateway: Gateway, triton: FakeTriton, model: str = "hello", 
     return found
 
 
-@pytest.mark.parametrize("asked", CLIENTS, ids=["langchain", "pydantic-ai", "ai-sdk"])
+@pytest.mark.parametrize("asked", CLIENTS.values(), ids=CLIENTS)
 async def test_frameworks_get_either(gateway: Gateway, triton: FakeTriton, asked: dict[str, Any]) -> None:
     (kind,) = found = await structure(gateway, triton, **asked)
     assert kind == "structural_tag"
