@@ -1,11 +1,11 @@
 """Which models there are, where they run, and how to ask them."""
 
-import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import ExitStack, aclosing
 from functools import partial
 from typing import Any, TypeAlias
 
+from gateway import asking
 from gateway.admission import Admission
 from gateway.discovery import Discovery
 from gateway.endpoints import Endpoint, Model
@@ -19,17 +19,14 @@ from gateway.errors import (
     UnsupportedOption,
 )
 from gateway.http.apart import beside
-from gateway.media import scaling
 from gateway.operations.chat import Chat
 from gateway.operations.complete import Complete
 from gateway.operations.edit_image import EditImage
 from gateway.operations.embed import Embed
 from gateway.operations.generate_image import GenerateImage
 from gateway.operations.transcribe import Transcribe
-from gateway.operations.waiting import joined
 from gateway.prompting import conversation
 from gateway.telemetry import Trace
-from gateway.tensors import Response
 from gateway.triton import Triton
 
 Request: TypeAlias = Chat | Complete | Embed | Transcribe | GenerateImage | EditImage
@@ -130,7 +127,8 @@ class Catalog:
         Closing the iterator stops the model. Raises a `GatewayError` for every failure.
         """
         _must_offer(model, type(request))
-        with trace.work(model.name) as work, self._admission.open(model.name, trace.caller):
+        with trace.work(model.name) as work, ExitStack() as places:
+            places.enter_context(self._admission.open(model.name, trace.caller))
             try:
                 asked, reader = request, None
                 if isinstance(request, Chat):
@@ -144,18 +142,12 @@ class Catalog:
                         structural_tags=ours,
                     )
                     asked, reader = await beside(trace, lower)
-                encode = partial(model.signature.encode, asked, model.config)
-                tensors = await beside(trace, encode)
-                # What is stopped by its id needs one that no other request has.
-                request_id = f"{trace.request_id}/{uuid.uuid4().hex[:8]}" if model.stop else trace.request_id
-                responses = model.endpoint.triton.stream(
-                    model.config.name, tensors, request_id=request_id, timeout=self._timeout, stop=model.stop
-                )
-                del tensors, encode  # the answer may take minutes
-                async with (
-                    aclosing(responses),
-                    aclosing(joined(_decoded(model, asked, responses), responses)) as events,
-                ):
+                questions = await beside(trace, partial(asking.questions, model, asked))
+                for _ in questions[1:]:
+                    places.enter_context(self._admission.open(model.name, trace.caller))
+                events = asking.answers(model, questions, request_id=trace.request_id, timeout=self._timeout)
+                del questions  # the answer may take minutes
+                async with aclosing(events):
                     async for event in events:
                         work.saw(event)
                         for read in reader.read(event) if reader else (event,):
@@ -188,11 +180,6 @@ class Catalog:
         """Close the connections to all endpoints."""
         for endpoint in self.endpoints:
             await endpoint.triton.close()
-
-
-def _decoded(model: Model, asked: Request, responses: AsyncIterator[Response]) -> AsyncGenerator[Any]:
-    events = model.signature.decode(asked, responses, model.config)
-    return scaling.fitted(events, asked) if isinstance(asked, GenerateImage) and asked.scaled else events
 
 
 def _must_offer(model: Model, operation: type) -> None:

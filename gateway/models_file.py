@@ -60,6 +60,8 @@ class Entry(BaseModel):
     """Tokens of an answer where the caller gives no limit; default: `context_length`."""
     text: Literal["cumulative", "delta"] | None = None
     """Whether each response has the whole text so far, or what was added to it; default: seen by the texts."""
+    structured_outputs: Literal["structured_outputs", "guided_decoding"] | None = None
+    """What the vLLM backend calls a structure; default: seen by its inputs."""
     owned_by: str | None = None
     tool_call_parser: str | None = None
     reasoning_parser: str | None = None

@@ -4,7 +4,7 @@ A model's own parameters win, then those of the models file (`gateway.models_fil
 """
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -22,6 +22,10 @@ class Signature(Protocol):
 
     INPUTS: Mapping[str, str]
     OUTPUTS: Mapping[str, str]
+
+    def requests(self, request: Any, config: ModelConfig) -> Sequence[Any]:
+        """Return the requests to the model that one is asked as: several where each carries one answer alone."""
+        ...
 
     def encode(self, request: Any, config: ModelConfig) -> list[Tensor]:
         """Return the tensors of a request. Raises `UnsupportedOption` for what they cannot carry."""

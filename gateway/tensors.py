@@ -7,6 +7,8 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
+from gateway.errors import ModelFailed
+
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
@@ -50,14 +52,23 @@ def float32(name: str, value: float) -> Tensor:
 
 
 class Response:
-    """One response of a model: its outputs by name, read on demand."""
+    """One response of a model: its outputs by name, read on demand.
+
+    Reading an output raises `ModelFailed` where it is of another datatype, and that or `struct.error` where its data
+    are cut off: what is raised while a response is read is the model's failure (`gateway.operations.waiting`).
+    """
 
     __slots__ = ("_message", "_outputs")
 
     def __init__(self, message: Any) -> None:
-        """`message` is a `ModelInferResponse`."""
+        """`message` is a `ModelInferResponse`. Raises `ModelFailed` where its outputs do not have their data."""
         self._message = message
-        self._outputs = {o.name: raw for o, raw in zip(message.outputs, message.raw_output_contents, strict=True)}
+        self._outputs: dict[str, tuple[str, bytes]]
+        raw = message.raw_output_contents
+        try:
+            self._outputs = {o.name: (o.datatype, data) for o, data in zip(message.outputs, raw, strict=True)}
+        except ValueError:
+            raise ModelFailed("The model's response has outputs without data.") from None
 
     def __contains__(self, name: str) -> bool:
         return name in self._outputs
@@ -68,37 +79,52 @@ class Response:
 
     def blobs(self, name: str) -> list[bytes]:
         """The same, as they are."""
-        raw = self._outputs.get(name, b"")
+        raw = self._raw(name, "BYTES")
         values, at = [], 0
         while at < len(raw):
             (size,) = struct.unpack_from("<I", raw, at)
             values.append(raw[at + 4 : at + 4 + size])
             at += 4 + size
+        if at != len(raw):
+            raise ModelFailed(f"The data of the model's output '{name}' are cut off.")
         return values
 
     def rows(self, name: str) -> tuple[bytes, ...]:
-        """The rows of a two-dimensional output of fixed-size elements, each as its bytes."""
-        raw = self._outputs[name]
-        (count, _), *_ = (output.shape for output in self._message.outputs if output.name == name)
-        size = len(raw) // max(count, 1)
+        """The rows of a two-dimensional FP32 output, each as its bytes; none where the response does not carry it."""
+        if name not in self._outputs:
+            return ()
+        raw = self._raw(name, "FP32")
+        (shape,) = (list(output.shape) for output in self._message.outputs if output.name == name)
+        if len(shape) != 2 or min(shape) < 0 or len(raw) != 4 * shape[0] * shape[1]:
+            raise ModelFailed(f"The model's output '{name}' is not the matrix that its shape says.")
+        count, size = shape[0], 4 * shape[1]
         return tuple(raw[i * size : (i + 1) * size] for i in range(count))
 
     def int32s(self, name: str) -> tuple[int, ...]:
         """Elements of an INT32 output; empty where the response does not carry it."""
-        raw = self._outputs.get(name, b"")
+        raw = self._raw(name, "INT32")
         return struct.unpack(f"<{len(raw) // 4}i", raw)
 
     def uint32s(self, name: str) -> tuple[int, ...]:
         """Elements of a UINT32 output; empty where the response does not carry it."""
-        raw = self._outputs.get(name, b"")
+        raw = self._raw(name, "UINT32")
         return struct.unpack(f"<{len(raw) // 4}I", raw)
 
     def uint64s(self, name: str) -> tuple[int, ...]:
         """Elements of a UINT64 output; empty where the response does not carry it."""
-        raw = self._outputs.get(name, b"")
+        raw = self._raw(name, "UINT64")
         return struct.unpack(f"<{len(raw) // 8}Q", raw)
 
     def float32s(self, name: str) -> tuple[float, ...]:
         """Elements of an FP32 output; empty where the response does not carry it."""
-        raw = self._outputs.get(name, b"")
+        raw = self._raw(name, "FP32")
         return struct.unpack(f"<{len(raw) // 4}f", raw)
+
+    def _raw(self, name: str, datatype: str) -> bytes:
+        found = self._outputs.get(name)
+        if found is None:
+            return b""
+        told, raw = found
+        if told != datatype:
+            raise ModelFailed(f"The model's output '{name}' is {told[:32]}, and should be {datatype}.")
+        return raw

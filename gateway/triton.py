@@ -5,6 +5,7 @@ Knows the KServe protocol (https://github.com/kserve/open-inference-protocol) an
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Self, TypeVar
 
@@ -111,13 +112,21 @@ class Triton:
             raise gateway_error(error.status, error.message) from error  # the log tells what callers need not know
 
     def stream(
-        self, model: str, tensors: Sequence[Tensor], *, request_id: str, timeout: float, stop: Stop | None = None
+        self,
+        model: str,
+        tensors: Sequence[Tensor],
+        *,
+        request_id: str,
+        timeout: float,
+        stop: Stop | None = None,
+        turn: asyncio.Lock | None = None,
     ) -> "Responses":
         """Ask a model; the request is sent when the first response is waited for.
 
-        `timeout` is how many seconds may pass without a response.
+        `timeout` is how many seconds may pass without a response. Of requests that share a `turn` one is sent at a
+        time: each is copied as a whole for that.
         """
-        return Responses(self, _head(model, tensors, request_id), tensors, timeout, stop)
+        return Responses(self, _head(model, tensors, request_id), tensors, timeout, stop, turn)
 
     def _stop_soon(self, stop: Stop, request_id: str) -> None:
         stopping = asyncio.create_task(self._stop(stop, request_id))
@@ -154,6 +163,7 @@ class Responses:
         tensors: Sequence[Tensor],
         timeout: float,
         stop: Stop | None,
+        turn: asyncio.Lock | None = None,
     ) -> None:
         """`request` is without the data of the `tensors`. Nothing is sent yet."""
         request.parameters["triton_enable_empty_final_response"].bool_param = True
@@ -162,6 +172,7 @@ class Responses:
         self._tensors = tensors
         self._timeout = timeout
         self._stop = stop
+        self._turn = turn
         self._call: Call | None = None
         self._begun = self._ended = self._closed = False
 
@@ -191,10 +202,11 @@ class Responses:
             if self._call is None:
                 self._begun = True
                 self._triton.in_flight += 1
-                # They may have a hundred megabytes, and an answer may take minutes.
-                sent, self._tensors = _written(self._request, self._tensors), ()
-                self._call = await self._triton._channel.call(_STREAM, sent, idle=self._timeout)
-                del sent
+                async with self._turn or nullcontext():
+                    # They may have a hundred megabytes, and an answer may take minutes.
+                    sent, self._tensors = _written(self._request, self._tensors), ()
+                    self._call = await self._triton._channel.call(_STREAM, sent, idle=self._timeout)
+                    del sent
             data = await self._call.read()
         except TimeoutError:
             raise ModelTimeout(f"The model gave no answer for {self._timeout:g} seconds.") from None

@@ -55,10 +55,24 @@ async def gather(events: AsyncIterator[TextEvent]) -> tuple[list[Completion], Us
     return [answers[index] for index in sorted(answers)], usage
 
 
-async def merge(answers: Sequence[AsyncGenerator[TextEvent]], n: int) -> AsyncGenerator[TextEvent]:
+def one_by_one(request: Complete, seed: int | None = None) -> list[Complete]:
+    """Return a request for each of the `n` answers: alike, but for seeds that follow one another.
+
+    The first seed is the caller's, or else `seed`; None leaves all of them to the model.
+    """
+    sampling = request.sampling
+    first = seed if sampling.seed is None else sampling.seed
+    seeds = [None if first is None else (first + i + 2**63) % 2**64 - 2**63 for i in range(sampling.n)]
+    return [replace(request, sampling=replace(sampling, n=1, seed=each)) for each in seeds]
+
+
+async def merge(
+    answers: Sequence[AsyncGenerator[TextEvent]], n: int, *, one_prompt: bool = False
+) -> AsyncGenerator[TextEvent]:
     """Yield the events of several requests, each for `n` answers, as those of one; the first failure ends all of them.
 
-    Answer j of request i becomes answer i * n + j. What was counted is summed.
+    Answer j of request i becomes answer i * n + j. What was counted is summed; where all have `one_prompt`, its tokens
+    count once.
     """
     # One event of each may wait: what is not read holds the model's stream back.
     ready: asyncio.Queue[tuple[int, TextEvent | BaseException | None]] = asyncio.Queue(1)
@@ -93,4 +107,5 @@ async def merge(answers: Sequence[AsyncGenerator[TextEvent]], n: int) -> AsyncGe
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
     if len(counted) == len(tasks):
-        yield Usage(sum(u.prompt_tokens for u in counted), sum(u.completion_tokens for u in counted))
+        prompts = [usage.prompt_tokens for usage in counted]
+        yield Usage(max(prompts) if one_prompt else sum(prompts), sum(usage.completion_tokens for usage in counted))

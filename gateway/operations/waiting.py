@@ -9,7 +9,9 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from typing import Any, Protocol
 
-from gateway.errors import GatewayError
+import structlog
+
+from gateway.errors import GatewayError, ModelFailed
 from gateway.operations.text import NOTHING, Delta
 
 
@@ -21,14 +23,22 @@ class Source(Protocol):
         """Whether what the next event is made of is here already."""
         ...
 
+    async def aclose(self) -> None:
+        """Give up what has not come."""
+        ...
+
 
 async def joined(events: AsyncGenerator[Any], source: Source) -> AsyncGenerator[Any]:
     """Yield the same events, the texts of those that are here at once in one event for each answer.
 
-    Each response has to bring an event, `NOTHING` where there is nothing else: only then is it known to have come.
+    Each response has to bring an event, `NOTHING` where there is nothing else: only then is it known to have come. Both
+    iterators are closed at the end.
+
+    Raises `ModelFailed` for whatever else than a `GatewayError` is raised while responses are read: no response,
+    however odd, is a failure of the gateway's own.
     """
     held: dict[int, list[Delta]] = {}
-    async with aclosing(events):
+    async with aclosing(source), aclosing(events):
         try:
             async for event in events:
                 if isinstance(event, Delta) and event is not NOTHING and (held or source.more):
@@ -41,10 +51,13 @@ async def joined(events: AsyncGenerator[Any], source: Source) -> AsyncGenerator[
                         yield text
                 if event is not NOTHING:
                     yield event
-        except GatewayError:
+        except Exception as error:
             for text in _texts(held):  # what came before the failure
                 yield text
-            raise
+            if isinstance(error, GatewayError):
+                raise
+            structlog.get_logger("gateway").exception("response unreadable")
+            raise ModelFailed("The model's answer cannot be read.") from None
 
 
 def _texts(held: dict[int, list[Delta]]) -> Iterator[Delta]:

@@ -11,6 +11,11 @@ INPUTS: Mapping[str, str] = {"text": "BYTES", "token_ids": "INT32", "token_count
 OUTPUTS: Mapping[str, str] = {"embedding": "FP32", "num_tokens": "INT32"}
 
 
+def requests(request: Embed, config: ModelConfig) -> list[Embed]:
+    """One request carries everything."""
+    return [request]
+
+
 def encode(request: Embed, config: ModelConfig) -> list[Tensor]:
     """Return the tensors of `request`."""
     texts = [entry for entry in request.inputs if isinstance(entry, str)]

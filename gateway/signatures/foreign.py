@@ -2,11 +2,13 @@
 
 import json
 import re
+import secrets
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Literal, TypeAlias
 
 from gateway.errors import ContextLengthExceeded, GatewayError, InvalidRequest, ModelFailed, UnsupportedOption
+from gateway.operations import complete
 from gateway.operations.complete import Complete
 from gateway.operations.text import Sampling
 
@@ -40,6 +42,22 @@ def refuse_others(sampling: Sampling, carried: Iterable[str]) -> None:
         if field.name not in carried and value is not None and value != field.default:
             name = _OPENAI_NAMES.get(field.name, field.name)
             raise UnsupportedOption(f"How this model is served cannot carry the option '{name}'.", param=name)
+
+
+def one_by_one(request: Complete, *, varied: bool) -> list[Complete]:
+    """Return a request for each answer, for the layouts of TensorRT-LLM; `varied` where they carry seeds and `top_p`.
+
+    The runtime takes the likeliest token where nothing says otherwise, and the same seed for every request: answers
+    that are asked for by themselves would all be the same.
+    """
+    sampling = request.sampling
+    if sampling.n == 1:
+        return [request]
+    if not varied:
+        return complete.one_by_one(request)
+    if sampling.temperature is None and sampling.top_k is None and sampling.top_p is None:
+        request = replace(request, sampling=replace(sampling, top_p=1.0))
+    return complete.one_by_one(request, secrets.randbits(62))
 
 
 def check(parameters: Mapping[str, str]) -> None:
@@ -193,6 +211,8 @@ def answer_length(sampling: Sampling, parameters: Mapping[str, str]) -> int | No
     cpp/tensorrt_llm/batch_manager/llmRequest.cpp, and `_check_arguments` in tensorrt_llm/llmapi/llm.py.
     """
     if sampling.max_tokens is not None:
+        if not sampling.max_tokens:
+            raise UnsupportedOption("This model's answers have one token at least.", param="max_tokens")
         if sampling.max_tokens > 2**31 - 1:
             raise InvalidRequest("'max_tokens' is too large for this model.", param="max_tokens")
         return sampling.max_tokens

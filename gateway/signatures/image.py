@@ -22,6 +22,11 @@ _MOST_PIXELS = 3840 * 2160
 """What a picture can be scaled to: OpenAI's own largest size, and nothing too small to see."""
 
 
+def requests(request: GenerateImage, config: ModelConfig) -> list[GenerateImage]:
+    """One request carries everything."""
+    return [request]
+
+
 def encode(request: GenerateImage, config: ModelConfig) -> list[Tensor]:
     """Return the tensors of `request`.
 
@@ -101,11 +106,13 @@ async def decode(
     next_index = count()
     async for response in responses:
         for fraction in response.float32s("progress"):
-            yield Progress(min(max(fraction, 0.0), 1.0))
+            yield Progress(min(max(0.0, fraction), 1.0))  # in this order, as nothing is less than NaN
         for data in response.blobs("image"):
             number = next(iter(response.int32s("partial")), None)
             told = next(iter(response.int32s("index")), None)
             if number is not None:
+                if told is not None and told not in missing:
+                    raise ModelFailed(f"The model gave a preview of picture {told}, which it does not draw.")
                 yield PartialImage(told or 0, number, data)
                 continue
             index = next(next_index) if told is None else told

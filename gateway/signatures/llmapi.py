@@ -37,6 +37,12 @@ _UNFINISHED = frozenset({"", "None"})
 _SIGNATURES = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg", b"GIF8": "gif", b"RIFF": "webp"}
 
 
+def requests(request: Complete, config: ModelConfig) -> list[Complete]:
+    """One for each answer: the model gives one at a time."""
+    varied = {"sampling_param_seed", "sampling_param_top_p"} <= config.inputs.keys()
+    return foreign.one_by_one(request, varied=varied)
+
+
 def encode(request: Complete, config: ModelConfig) -> list[Tensor]:
     """Return the tensors of `request`. Raises `UnsupportedOption` for what they cannot carry.
 

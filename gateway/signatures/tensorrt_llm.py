@@ -42,6 +42,13 @@ _DRAIN = 8
 _TRUE = frozenset({"true", "yes", "1", "t"})
 
 
+def requests(request: Complete, config: ModelConfig) -> list[Complete]:
+    """One for all answers where the model tells them apart, else one for each."""
+    if _tells_apart(config):
+        return [request]
+    return foreign.one_by_one(request, varied={"seed", "top_p"} <= config.inputs.keys())
+
+
 def encode(request: Complete, config: ModelConfig) -> list[Tensor]:
     """Return the tensors of `request`, with a batch dimension of 1 where the model has one.
 
@@ -76,7 +83,7 @@ def encode(request: Complete, config: ModelConfig) -> list[Tensor]:
     if sampling.stop:
         tensors.append(text("stop_words", *sampling.stop))
     if sampling.n > 1:
-        tensors.append(_several(sampling.n, config))
+        tensors.append(int32("num_return_sequences", sampling.n))
     if sampling.structured_outputs:
         tensors += _guide(sampling.structured_outputs, config)
     return [_batched(tensor) for tensor in tensors] if config.max_batch_size else tensors
@@ -111,14 +118,13 @@ def _choosing(sampling: Sampling) -> list[Tensor]:
     return tensors
 
 
-def _several(n: int, config: ModelConfig) -> Tensor:
-    """Only the ensemble carries it: tensorrt_llm_bls declares `num_return_sequences` and never reads it
-    (`TritonDecoder.input_names`). Without streams there is one response, and room in it for one answer.
+def _tells_apart(config: ModelConfig) -> bool:
+    """Whether a request carries several answers. Only the ensemble does: tensorrt_llm_bls declares
+    `num_return_sequences` and never reads it (`TritonDecoder.input_names`). Without streams there is one response, and
+    room in it for one answer.
     """
     told_apart = "num_return_sequences" in config.inputs and "sequence_index" in config.outputs
-    if not told_apart or "num_draft_tokens" in config.inputs or not config.decoupled:
-        raise UnsupportedOption("How this model is served gives one answer at a time.", param="n")
-    return int32("num_return_sequences", n)
+    return told_apart and "num_draft_tokens" not in config.inputs and config.decoupled
 
 
 def _guide(structure: Structure, config: ModelConfig) -> list[Tensor]:

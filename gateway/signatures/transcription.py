@@ -11,6 +11,11 @@ INPUTS: Mapping[str, str] = {"audio": "FP32", "task": "BYTES", "timestamps": "BY
 OUTPUTS: Mapping[str, str] = {"text": "BYTES"}
 
 
+def requests(request: Transcribe, config: ModelConfig) -> list[Transcribe]:
+    """One request carries everything."""
+    return [request]
+
+
 def encode(request: Transcribe, config: ModelConfig) -> list[Tensor]:
     """Return the tensors of `request`."""
     samples = Tensor("audio", "FP32", (len(request.audio) // 4,), request.audio)

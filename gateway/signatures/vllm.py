@@ -6,12 +6,12 @@ https://github.com/triton-inference-server/vllm_backend/blob/main/src/model.py
 import base64
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import chain
 from typing import Any
 
 from gateway.errors import GatewayError, ModelFailed, UnsupportedOption
-from gateway.operations.complete import Complete
+from gateway.operations.complete import Complete, one_by_one
 from gateway.operations.text import (
     NOTHING,
     Delta,
@@ -23,7 +23,7 @@ from gateway.operations.text import (
     TokenLogprob,
     Usage,
 )
-from gateway.signatures import foreign
+from gateway.signatures import foreign, vllm_refusals
 from gateway.tensors import Response, Tensor, boolean, int32, text
 from gateway.triton import ModelConfig
 
@@ -43,19 +43,44 @@ OUTPUTS: Mapping[str, str] = {
     "num_output_tokens": "UINT32",
 }
 
+_STRUCTURES = ("structured_outputs", "guided_decoding")
+"""What the backend calls a structure: since 25.11, and up to 25.10."""
+
+_ANY = {"type": ["object", "array", "string", "number", "boolean", "null"]}
+
+_UNLIMITED = 2**31 - 1
+"""Tokens of an answer where nobody has told the gateway how long it may be."""
+
 _REASONS: Mapping[str, FinishReason] = {"stop": "stop", "length": "length"}
 # The vLLM backend writes Python's `str(None)` while an answer grows.
 _UNFINISHED = frozenset({"", "None"})
 
 
+def requests(request: Complete, config: ModelConfig) -> list[Complete]:
+    """One for each answer: a response of vLLM's holds only the answers that moved, and does not say which these are.
+
+    See `ParentRequest.get_outputs` in its vllm/v1/engine/parallel_sampling.py. Our own backend tells of all of them.
+    """
+    return [request] if request.sampling.n == 1 or _is_ours(config) else one_by_one(request)
+
+
+def _is_ours(config: ModelConfig) -> bool:
+    """Whether `backends/llm` speaks, and not vLLM: only our own takes token ids."""
+    return "token_ids" in config.inputs
+
+
 def encode(request: Complete, config: ModelConfig) -> list[Tensor]:
-    """Return the tensors of `request`. Raises `UnsupportedOption` for what the model has no tensor for."""
+    """Return the tensors of `request`.
+
+    Raises `UnsupportedOption` for what the model has no tensor for, and for what vLLM cannot read.
+    """
     sampling = request.sampling
+    parameters = _given(request) if _is_ours(config) else _for_vllm(request, config)
     tensors = [
         _prompt(request.prompt, config),
         # Whole answers are streams folded here: a long one shows that the model lives.
         boolean("stream", True),
-        text("sampling_parameters", json.dumps(_sampling_parameters(request))),
+        text("sampling_parameters", json.dumps(parameters)),
         boolean("exclude_input_in_output", not _echoed_by_model(request)),
         boolean("return_finish_reason", True),
         boolean("return_num_input_tokens", True),
@@ -89,7 +114,7 @@ def _echoed_by_model(request: Complete) -> bool:
     return request.echo and not isinstance(request.prompt, str)
 
 
-def _sampling_parameters(request: Complete) -> dict[str, object]:
+def _given(request: Complete) -> dict[str, object]:
     """Only what the caller gave: a default written here would override the model's own."""
     sampling = request.sampling
     parameters: dict[str, object] = {"skip_special_tokens": False} if request.special_tokens else {}
@@ -103,9 +128,52 @@ def _sampling_parameters(request: Complete) -> dict[str, object]:
     return parameters
 
 
+def _for_vllm(request: Complete, config: ModelConfig) -> dict[str, object]:
+    """The same as vLLM's own `SamplingParams` take it, through the backend's `TritonSamplingParams.from_dict`.
+
+    A parameter that one of them refuses fails the request with words that name none. Raises `UnsupportedOption`.
+    """
+    sampling = request.sampling
+    if sampling.logit_bias:
+        # It comes out of JSON with strings for keys, which vLLM compares with numbers.
+        raise UnsupportedOption("Triton's vLLM backend cannot carry the option 'logit_bias'.", param="logit_bias")
+    parameters = _given(replace(request, sampling=replace(sampling, logit_bias=None)))
+    # Never left out: vLLM would stop after 16 tokens. And never null, on which the backend fails. The engine ends an
+    # answer where its context ends, however many tokens are allowed (`check_stop` in vllm/v1/core/sched/utils.py).
+    given = None if sampling.max_tokens is None else min(sampling.max_tokens, _UNLIMITED)
+    length = foreign.answer_length(replace(sampling, max_tokens=given), config.parameters) or _UNLIMITED
+    parameters["max_tokens"] = length
+    if (sampling.min_tokens or 0) > length:
+        raise UnsupportedOption(f"The answers of this model have at most {length} tokens.", param="min_tokens")
+    if sampling.seed is not None:
+        parameters["seed"] = sampling.seed % 2**63  # -1 would be none
+    if sampling.top_k is not None and sampling.top_k <= 0:
+        parameters["top_k"] = -1  # what each release takes for all
+    if sampling.top_p == 0:
+        del parameters["top_p"]
+        parameters["temperature"] = 0
+    if structure := sampling.structured_outputs:
+        value = _ANY if structure.value is True else structure.value  # there a schema is no boolean
+        del parameters["structured_outputs"]
+        parameters[_structures(config)] = json.dumps({structure.kind: value})
+    return parameters
+
+
+def _structures(config: ModelConfig) -> str:
+    """What the backend calls the option: up to 25.10 otherwise than since.
+
+    Models declare `embedding_request` from 25.11 on. The parameter `structured_outputs` says it where that misleads.
+    """
+    newer = "embedding_request" in config.inputs
+    return config.parameters.get("structured_outputs") or _STRUCTURES[0 if newer else 1]
+
+
 def check(parameters: Mapping[str, str]) -> None:
     """Raise `ValueError` when a model's parameters could not carry what it says it offers."""
     foreign.check(parameters)
+    name = parameters.get("structured_outputs", _STRUCTURES[0])
+    if name not in _STRUCTURES:
+        raise ValueError(f"structured_outputs is {name!r}, and neither {_STRUCTURES[0]!r} nor {_STRUCTURES[1]!r}")
 
 
 def explain(error: GatewayError) -> GatewayError:
@@ -116,17 +184,22 @@ def explain(error: GatewayError) -> GatewayError:
         error.param = "messages"
     elif error.param in INPUTS or error.param == "literal_spans":
         error.param = None
-    return foreign.explain(error)
+    return foreign.explain(vllm_refusals.explain(error))
 
 
 async def decode(
     request: Complete, responses: AsyncIterator[Response], config: ModelConfig
 ) -> AsyncGenerator[TextEvent]:
-    """Yield the events of `responses`. Raises `ModelFailed` when they end before every answer is finished."""
+    """Yield the events of `responses`.
+
+    Raises `ModelFailed` when they end before every answer is finished, and where one does not tell of every answer.
+    """
     prompt_tokens = completion_tokens = 0
     unfinished: set[int] | None = None
     async for response in responses:
         texts = response.texts("text_output")
+        if len(texts) != request.sampling.n:
+            raise ModelFailed(f"The model sent {len(texts)} answers; {request.sampling.n} were asked for.")
         reasons = response.texts("finish_reason")
         tokens = sum(response.uint32s("num_output_tokens"))  # Triton's vLLM backend counts each answer by itself
         prompt_tokens = max(response.uint32s("num_input_tokens"), default=prompt_tokens)
@@ -139,6 +212,8 @@ async def decode(
         grown = [index for index, added in enumerate(texts) if added or logprobs.get(index)]
         if tokens and not grown:
             grown = sorted(unfinished)[:1]  # tokens without text yet: half a character, or the end of the sequence
+        if not unfinished.issuperset(grown):
+            raise ModelFailed("The model went on with an answer that it had finished.")
         for index in grown:
             yield Delta(index, texts[index], tokens, logprobs.get(index, ()))
             tokens = 0
@@ -181,6 +256,7 @@ def _token_logprob(entry: dict[str, dict[str, Any]] | None, count: int) -> Token
 
 def _likelihood(member: dict[str, Any]) -> Likelihood:
     token = member["decoded_token"] or ""
-    data = bytes(member["bytes"]) if "bytes" in member else token.encode()
+    written = token.encode()  # not of half a surrogate pair, which is no text
+    data = bytes(member["bytes"]) if "bytes" in member else written
     # JSON has no infinity, and OpenAI writes this for what cannot be.
     return Likelihood(token, max(member["logprob"], -9999.0), data)

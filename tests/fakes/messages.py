@@ -19,8 +19,10 @@ from tests.fakes.script import (
     SPEECH_INPUTS,
     Echo,
     Model,
+    Odd,
     Pause,
     Say,
+    Seeded,
 )
 
 
@@ -72,8 +74,13 @@ def finished(said: list[Say]) -> bool:
     return all(ends) and len(ends) == len(_joined(said, "text"))
 
 
-def spelled(script, prompt: str):
+def spelled(script, call: Call):
+    prompt = call.prompt
     for step in script:
+        if isinstance(step, Seeded):
+            if call.sampling.get("seed") != step.seed:
+                continue
+            step = step.step
         if not isinstance(step, Echo):
             yield step
             continue
@@ -130,6 +137,16 @@ def vectors(model: Model, call: Call) -> pb.ModelInferResponse:
     response.raw_output_contents.append(np.array(rows, np.float32).tobytes())
     response.outputs.add(name="num_tokens", datatype="INT32", shape=[len(rows)])
     response.raw_output_contents.append(np.array([row[0] for row in rows], np.int32).tobytes())
+    return response
+
+
+def odd(model: Model, call: Call, step: Odd) -> pb.ModelInferResponse:
+    """A last response with whatever outputs."""
+    response = pb.ModelInferResponse(model_name=model.name, model_version="1", id=call.id)
+    response.parameters["triton_final_response"].bool_param = True
+    for name, datatype, shape, raw in step.outputs:
+        response.outputs.add(name=name, datatype=datatype, shape=shape)
+        response.raw_output_contents.append(raw)
     return response
 
 

@@ -60,6 +60,21 @@ class Close:
 
 
 @dataclass(frozen=True, slots=True)
+class Odd:
+    """The last response, with these outputs: name, datatype, shape, and what is sent as its data."""
+
+    outputs: tuple[tuple[str, str, tuple[int, ...], bytes], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Seeded:
+    """What happens where the request has this seed, and nowhere else."""
+
+    seed: int
+    step: "Step"
+
+
+@dataclass(frozen=True, slots=True)
 class Draw:
     """All pictures that were asked for, after so many `steps` with a pause before each.
 
@@ -72,7 +87,7 @@ class Draw:
     garbled: bool = False
 
 
-Step = Say | Echo | Pause | Fail | Close | Draw
+Step = Say | Echo | Pause | Fail | Close | Draw | Odd | Seeded
 HELLO = (Say("\n\nHello"), Say(" there"), Say(", how may I assist you today?", "stop", tokens=7))
 
 

@@ -11,7 +11,7 @@ from tritonclient.grpc import service_pb2_grpc as rpc
 
 from tests.fakes import drawing, messages
 from tests.fakes.messages import Call
-from tests.fakes.script import Close, Draw, Fail, Model, Pause, Say
+from tests.fakes.script import Close, Draw, Fail, Model, Odd, Pause, Say
 
 _BAD = grpc.StatusCode.INVALID_ARGUMENT
 _RESTRICTED = "triton-grpc-protocol-tritonic"
@@ -161,7 +161,7 @@ class FakeTriton(rpc.GRPCInferenceServiceServicer):
             return
         said: list[Say] = []
         stream = call.flag("stream") or model.speech
-        for step in messages.spelled(model.script, call.prompt):
+        for step in messages.spelled(model.script, call):
             match step:
                 case Pause(None):
                     await asyncio.Event().wait()
@@ -171,6 +171,9 @@ class FakeTriton(rpc.GRPCInferenceServiceServicer):
                     yield step
                     return
                 case Close():
+                    return
+                case Odd():
+                    yield messages.odd(model, call, step)
                     return
                 case Draw():
                     async for response in drawing.draw(model, call, step):

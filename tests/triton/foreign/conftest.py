@@ -27,6 +27,9 @@ served_name = "org/served-by-vllm"
 chat_template_file = "plain.jinja"
 control_tokens = ["<|im_end|>", "[INST]"]
 owned_by = "org"
+[models."vllm_of_the_file"]
+chat_template_file = "plain.jinja"
+context_length = 600
 [models."ensemble"]
 chat_template_file = "plain.jinja"
 control_tokens = ["<|im_end|>", "[INST]"]
@@ -53,7 +56,8 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Embedded
     layouts.install_llmapi(repository, "llmapi_once", decoupled=False)
     layouts.install_llmapi(repository, "secret")
     layouts.install_vllm(repository, "vllm_model")
-    layouts.install_vllm(repository, "bare")
+    layouts.install_vllm(repository, "bare", release="25.10", max_model_len=400)
+    layouts.install_vllm(repository, "vllm_of_the_file")
     layouts.install_inflight_batcher(repository)
     with EmbeddedTriton(repository) as running:
         yield running, repository

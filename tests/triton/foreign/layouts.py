@@ -92,9 +92,12 @@ def install_llmapi(repository: Path, name: str, *, decoupled: bool = True, **opt
     _install(repository, config, "llmapi", options)
 
 
-def install_vllm(repository: Path, name: str) -> None:
+def install_vllm(repository: Path, name: str, *, release: str = "25.12", **options: object) -> None:
     """The vLLM backend, as its models describe themselves once they are loaded."""
-    _install(repository, _config(name, tensors.VLLM_INPUTS, tensors.VLLM_OUTPUTS, decoupled=True), "vllm", {})
+    newer = float(release) > 25.10
+    inputs = tensors.VLLM_INPUTS if newer else tensors.VLLM_INPUTS.replace("?embedding_request STRING 1\n", "")
+    config = _config(name, inputs, tensors.VLLM_OUTPUTS, decoupled=True)
+    _install(repository, config, "vllm", {"release": release, **options})
 
 
 def install_inflight_batcher(repository: Path, *, decoupled: bool = True) -> None:

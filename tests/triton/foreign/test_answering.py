@@ -17,7 +17,9 @@ pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
 
 async def test_what_is_offered(served: Gateway) -> None:
     models = (await served.http.get("/v1/models")).json()["data"]
-    assert sorted(model["id"] for model in models if "id" in model) == sorted([*ALL, *BATCHERS, "bare"])
+    assert sorted(model["id"] for model in models if "id" in model) == sorted(
+        [*ALL, *BATCHERS, "bare", "vllm_of_the_file"]
+    )
     (renamed,) = (model for model in models if model.get("id") == "org/served-by-vllm")
     assert renamed["owned_by"] == "org"
 
@@ -89,16 +91,6 @@ async def test_half_characters(ask: Ask) -> None:
     halves = {"bytes": True}
     assert (await ask(chat("accumulating_bls", "ä👋", script_=halves, stream=True))).text == "ä👋"
     assert (await ask(chat("ensemble", "aä", script_=halves, stream=True))).text == "a\ufffd\ufffd"
-
-
-async def test_several_answers(ask: Ask, served: Gateway) -> None:
-    said = await both(ask, chat("ensemble", "a", "b", n=3))
-    assert (said.texts, said.reasons) == (["ab"] * 3, ["stop"] * 3)
-    assert said.usage["completion_tokens"] == 6
-    said = await both(ask, chat("org/served-by-vllm", "a", "b", n=2))
-    assert (said.texts, said.usage["completion_tokens"]) == (["ab"] * 2, 4)
-    for model in ("tensorrt_llm_bls", "llmapi"):
-        assert (await refusal(served, chat(model, "a", n=2)))[:2] == (400, "n")
 
 
 @pytest.mark.parametrize("model", [*ALL, *BATCHERS])

@@ -34,6 +34,7 @@ def test_everything_that_can_be_said(tmp_path: Path) -> None:
         reasoning_parser = "think"
         control_tokens = ["<|end|>"]
         special_tokens_in_content = "recognised"
+        structured_outputs = "guided_decoding"
         [models."10.0.0.1:8001/ensemble"]
         hidden = true
         """,
@@ -52,6 +53,7 @@ def test_everything_that_can_be_said(tmp_path: Path) -> None:
         "reasoning_parser": "think",
         "control_tokens": '["<|end|>"]',
         "special_tokens_in_content": "recognised",
+        "structured_outputs": "guided_decoding",
     }
     assert said["10.0.0.1:8001/ensemble"] == {"hidden": "true"}
 

@@ -123,12 +123,24 @@ def test_requests_without_a_seed_get_different_ones() -> None:
     assert number(encode(temperature=1.0)["seed"]) != number(encode(temperature=1.0)["seed"])
 
 
-def test_several_answers_need_a_model_that_tells_them_apart() -> None:
+def test_a_model_that_does_not_tell_answers_apart_is_asked_for_each_by_itself() -> None:
     assert number(encode(n=3)["num_return_sequences"]) == 3
+    three = Complete(model="m", prompt="p", sampling=Sampling(n=3, seed=5))
+    assert tensorrt_llm.requests(three, ENSEMBLE) == [three]
     for config in (BLS, replace(ENSEMBLE, decoupled=False), replace(ENSEMBLE, outputs=tensorrt_llm.OUTPUTS)):
-        with pytest.raises(UnsupportedOption) as caught:
-            encode(config, n=2)
-        assert caught.value.param == "n"
+        parts = tensorrt_llm.requests(three, config)
+        assert [(part.sampling.n, part.sampling.seed) for part in parts] == [(1, 5), (1, 6), (1, 7)]
+        # Else the runtime would take the likeliest token, with the same seed: three times the same answer.
+        drawn = [part.sampling for part in tensorrt_llm.requests(replace(three, sampling=Sampling(n=3)), config)]
+        assert {sampling.top_p for sampling in drawn} == {1.0}
+        assert len({sampling.seed for sampling in drawn}) == 3
+        (cold, _) = tensorrt_llm.requests(replace(three, sampling=Sampling(n=2, temperature=0.0)), config)
+        assert (cold.sampling.temperature, cold.sampling.top_p) == (0.0, None)
+    seedless = replace(BLS, inputs={name: kind for name, kind in BLS.inputs.items() if name != "seed"})
+    assert [part.sampling.seed for part in tensorrt_llm.requests(replace(three, sampling=Sampling(n=2)), seedless)] == [
+        None,
+        None,
+    ]
 
 
 @pytest.mark.parametrize("kind", ["json", "regex"])

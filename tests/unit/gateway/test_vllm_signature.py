@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tritonclient.grpc import service_pb2 as pb
 
-from gateway.errors import InvalidRequest, ModelFailed, UnsupportedOption
+from gateway.errors import ContextLengthExceeded, GatewayError, InvalidRequest, ModelFailed, UnsupportedOption
 from gateway.operations.complete import Complete
 from gateway.operations.text import Delta, Finish, Likelihood, Sampling, Structure, TextEvent, TokenLogprob, Usage
 from gateway.signatures import vllm
@@ -19,6 +19,11 @@ from gateway.triton import ModelConfig
 
 CONFIG = ModelConfig("m", {}, {**vllm.INPUTS, "token_ids": "INT32", "image": "BYTES"}, vllm.OUTPUTS, b"")
 LOGPROBS = replace(CONFIG, inputs={**CONFIG.inputs, "return_logprobs": "BOOL"})
+VLLM = replace(
+    CONFIG, inputs={**vllm.INPUTS, "image": "BYTES", "return_logprobs": "BOOL", "embedding_request": "BYTES"}
+)
+"""Triton's vLLM backend, since 25.11."""
+OLDER = replace(VLLM, inputs={name: kind for name, kind in VLLM.inputs.items() if name != "embedding_request"})
 BARE = replace(CONFIG, inputs=vllm.INPUTS)
 ASKED = Complete(model="m", prompt="x")
 
@@ -34,6 +39,13 @@ def strings(tensor: Tensor) -> list[str]:
 
 def encode(request: Complete, config: ModelConfig = CONFIG) -> dict[str, Tensor]:
     return {tensor.name: tensor for tensor in vllm.encode(request, config)}
+
+
+def sent(config: ModelConfig = VLLM, **sampling: Any) -> dict[str, Any]:
+    """The sampling parameters that a model is sent."""
+    tensors = encode(Complete(model="m", prompt="x", sampling=Sampling(**sampling)), config)
+    parameters: dict[str, Any] = json.loads(strings(tensors["sampling_parameters"])[0])
+    return parameters
 
 
 def respond(**outputs: Sequence[str] | int) -> Response:
@@ -98,11 +110,103 @@ def test_every_parameter_travels_under_its_own_name() -> None:
     assert json.loads(strings(tensors["sampling_parameters"])[0]) == {**given, "stop": ["\n", "。"]}
 
 
+def test_our_own_backend_gives_several_answers_at_once_and_vllm_one() -> None:
+    three = Complete(model="m", prompt="x", sampling=Sampling(n=3, seed=7, temperature=0.5))
+    assert vllm.requests(three, CONFIG) == [three]
+    parts = vllm.requests(three, VLLM)
+    assert [(part.sampling.n, part.sampling.seed) for part in parts] == [(1, 7), (1, 8), (1, 9)]
+    assert {replace(part, sampling=replace(part.sampling, seed=None)) for part in parts} == {
+        replace(three, sampling=Sampling(n=1, temperature=0.5))
+    }
+    unseeded = replace(three, sampling=Sampling(n=2))
+    assert [part.sampling.seed for part in vllm.requests(unseeded, VLLM)] == [None, None]
+    assert vllm.requests(ASKED, VLLM) == [ASKED]
+
+
+def test_seeds_stay_within_what_vllm_takes_and_differ() -> None:
+    last = Complete(model="m", prompt="x", sampling=Sampling(n=3, seed=2**63 - 2))
+    seeds = [sent(seed=part.sampling.seed)["seed"] for part in vllm.requests(last, VLLM)]
+    assert seeds == [2**63 - 2, 2**63 - 1, 0]
+    assert sent(seed=-1)["seed"] == 2**63 - 1  # to vLLM -1 is no seed at all
+
+
+@pytest.mark.parametrize(
+    ("parameters", "given", "expected"),
+    [
+        ({"context_length": "4000"}, None, 4000),
+        ({"context_length": "4000", "max_tokens": "30"}, None, 30),
+        ({"context_length": "4000", "max_tokens": "30"}, 40, 40),
+        ({}, 5, 5),
+        ({}, 2**40, 2**31 - 1),
+        ({}, None, 2**31 - 1),
+    ],
+)
+def test_vllm_is_always_told_how_long_an_answer_may_be(
+    parameters: dict[str, str], given: int | None, expected: int
+) -> None:
+    assert sent(replace(VLLM, parameters=parameters), max_tokens=given)["max_tokens"] == expected
+
+
+def test_our_own_backend_knows_by_itself_how_long_an_answer_may_be() -> None:
+    assert sent(replace(CONFIG, parameters={"context_length": "4000"})) == {}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"top_k": 0}, {"top_k": -1}),
+        ({"top_k": -1}, {"top_k": -1}),
+        ({"top_k": 5}, {"top_k": 5}),
+        ({"top_p": 0.0, "temperature": 1.5}, {"temperature": 0}),
+        ({"logit_bias": {}}, {}),
+    ],
+)
+def test_vllm_is_sent_what_each_release_takes(given: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert sent(**given, max_tokens=9) == {**expected, "max_tokens": 9}
+
+
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [
+        (VLLM, "structured_outputs"),
+        (OLDER, "guided_decoding"),
+        (replace(OLDER, parameters={"structured_outputs": "structured_outputs"}), "structured_outputs"),
+        (replace(VLLM, parameters={"structured_outputs": "guided_decoding"}), "guided_decoding"),
+        (CONFIG, "structured_outputs"),
+    ],
+)
+def test_each_release_is_sent_the_structure_under_its_own_name(config: ModelConfig, name: str) -> None:
+    parameters = sent(config, structured_outputs=Structure("regex", "a+"))
+    assert {"structured_outputs", "guided_decoding"} & parameters.keys() == {name}
+    assert json.loads(parameters[name]) == {"regex": "a+"}
+
+
+def test_a_name_that_no_release_has_is_refused() -> None:
+    vllm.check({"operations": "[]", "structured_outputs": "guided_decoding"})
+    with pytest.raises(ValueError, match="guided_json"):
+        vllm.check({"operations": "[]", "structured_outputs": "guided_json"})
+
+
+@pytest.mark.parametrize(
+    ("given", "param"),
+    [
+        ({"logit_bias": {"17": -100.0}}, "logit_bias"),
+        ({"min_tokens": 31}, "min_tokens"),
+        ({"max_tokens": 0}, "max_tokens"),
+    ],
+)
+def test_what_vllm_could_only_fail_on_is_refused_by_name(given: dict[str, Any], param: str) -> None:
+    with pytest.raises(UnsupportedOption) as raised:
+        sent(replace(VLLM, parameters={"max_tokens": "30"}), **given)
+    assert raised.value.param == param
+
+
 async def test_several_answers_grow_side_by_side() -> None:
     events = await decode(
         respond(text_output=["a", ""], finish_reason=["", ""], num_input_tokens=4, num_output_tokens=1),
         respond(text_output=["b", "x"], finish_reason=["stop", ""], num_input_tokens=4, num_output_tokens=3),
         respond(text_output=["", "y"], finish_reason=["stop", "length"], num_input_tokens=4, num_output_tokens=1),
+        request=replace(ASKED, sampling=Sampling(n=2)),
     )
     assert events == [
         Delta(0, "a", 1),
@@ -140,6 +244,43 @@ def test_failures_name_the_callers_field() -> None:
     assert vllm.explain(InvalidRequest("no", param="stream")).param is None
 
 
+@pytest.mark.parametrize(
+    ("said", "kind", "param"),
+    [
+        ("'NoneType' object has no attribute 'lora_name'", InvalidRequest, "structured_outputs"),
+        ("Grammar error: Ambiguous lexemes", InvalidRequest, "structured_outputs"),
+        ("Failed to transform json schema into a grammar: x", InvalidRequest, "structured_outputs"),
+        ("Invalid grammar specification.", InvalidRequest, "structured_outputs"),
+        ("The decoder prompt cannot be empty", InvalidRequest, "prompt"),
+        ("The decoder prompt (length 9000) is longer than the maximum model length of 8192.", None, "prompt"),
+        (
+            "The decoder prompt (length 8192) plus the number of requested output tokens (at least 1) is longer than "
+            "the maximum model length of 8192.",
+            None,
+            "prompt",
+        ),
+        ("Requested sample logprobs of 30, which is greater than max allowed: 20", InvalidRequest, "logprobs"),
+        ("token_id(s) [999999] in stop_token_ids contain out-of-vocab token ids.", InvalidRequest, "stop_token_ids"),
+        ("top_k must be -1 (disable), or at least 1, got 0.", InvalidRequest, "top_k"),
+        ("At most 1 image(s) may be provided in one prompt.", InvalidRequest, "messages"),
+        ("cannot identify image file <_io.BytesIO object at 0x7f>", InvalidRequest, "messages"),
+        ("Unexpected keyword argument 'guided_decoding'", UnsupportedOption, "structured_outputs"),
+    ],
+)
+def test_what_vllm_refuses_is_the_callers_mistake(said: str, kind: type[GatewayError] | None, param: str) -> None:
+    explained = vllm.explain(ModelFailed(f"Error generating stream: {said}"))
+    assert type(explained) is (kind or ContextLengthExceeded)
+    assert explained.param == param
+    assert "NoneType" not in explained.message
+    assert "generating stream" not in explained.message
+
+
+@pytest.mark.parametrize("said", ["CUDA out of memory.", "EngineCore encountered an issue.", "must be an error, got x"])
+def test_what_fails_by_itself_stays_the_models_failure(said: str) -> None:
+    explained = vllm.explain(ModelFailed(f"Error generating stream: {said}"))
+    assert (type(explained), explained.param, explained.message) == (ModelFailed, None, said)
+
+
 def test_a_structure_travels_as_a_string_as_the_vllm_backend_reads_it() -> None:
     structure = Structure("json", {"type": "object"})
     tensors = encode(Complete(model="m", prompt="x", sampling=Sampling(structured_outputs=structure)))
@@ -170,7 +311,7 @@ def test_what_a_model_has_no_tensor_for_is_refused_by_name(request_: Complete, p
 
 async def test_a_text_is_echoed_here_and_token_ids_by_the_model() -> None:
     answer = respond(text_output=["b", "c"], finish_reason=["stop", "stop"], num_output_tokens=2)
-    text = replace(ASKED, echo=True)
+    text = replace(ASKED, echo=True, sampling=Sampling(n=2))
     assert [event.text for event in await decode(answer, request=text) if isinstance(event, Delta)] == ["xb", "xc"]
     assert encode(text)["exclude_input_in_output"].data == b"\x01"
     ids = replace(text, prompt=(1,))

@@ -1,5 +1,6 @@
 """Tokens that wait for one another's delivery."""
 
+import struct
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -15,20 +16,24 @@ from gateway.operations.waiting import joined
 class Script:
     """Events, each with whether the next is here already; a failure is raised where it stands."""
 
-    steps: list[tuple[TextEvent | ModelFailed, bool]]
+    steps: list[tuple[TextEvent | Exception, bool]]
     more: bool = False
     at: int = 0
     closed: bool = False
+    given_up: bool = False
 
     async def events(self) -> AsyncGenerator[TextEvent]:
         try:
             for event, more in self.steps:
                 self.more, self.at = more, self.at + 1
-                if isinstance(event, ModelFailed):
+                if isinstance(event, Exception):
                     raise event
                 yield event
         finally:
             self.closed = True
+
+    async def aclose(self) -> None:
+        self.given_up = True
 
 
 async def heard(*steps: tuple[TextEvent, bool]) -> list[TextEvent]:
@@ -91,3 +96,15 @@ async def test_closing_it_closes_the_source() -> None:
     await anext(events)
     await events.aclose()
     assert script.closed
+    assert script.given_up
+
+
+@pytest.mark.parametrize("fault", [KeyError("rank"), IndexError(), TypeError(), struct.error(), RecursionError()])
+async def test_what_cannot_be_read_is_the_models_failure(fault: Exception) -> None:
+    script = Script([(Delta(0, "a", 1), True), (fault, False)])
+    read = []
+    with pytest.raises(ModelFailed, match="cannot be read"):
+        async for event in joined(script.events(), script):
+            read.append(event)
+    assert read == [Delta(0, "a", 1)]
+    assert script.given_up

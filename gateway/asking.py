@@ -1,0 +1,79 @@
+"""How a model is asked: in one request, or in one for each answer where its layout carries no more."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from gateway.endpoints import Model
+from gateway.errors import RequestTooLarge
+from gateway.media import scaling
+from gateway.operations.complete import merge
+from gateway.operations.generate_image import GenerateImage
+from gateway.operations.waiting import joined
+from gateway.tensors import Tensor
+
+_MOST_BYTES = 256 * 2**20
+"""Of prompts and pictures that several requests send of one: each sends all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One request to a model: what it asks for, and its tensors."""
+
+    request: Any
+    tensors: Sequence[Tensor]
+
+
+def questions(model: Model, request: Any) -> list[Question]:
+    """Return the requests to `model` that `request` is asked as.
+
+    Raises `UnsupportedOption` for what the model's layout cannot carry, and `RequestTooLarge` where so many requests
+    would send too much.
+    """
+    signature, config = model.signature, model.config
+    parts = signature.requests(request, config)
+    first = Question(parts[0], signature.encode(parts[0], config))
+    if len(parts) == 1:
+        return [first]
+    if len(parts) * sum(len(tensor.data) for tensor in first.tensors) > _MOST_BYTES:
+        raise RequestTooLarge(
+            f"This model is asked for each answer by itself: prompt and pictures, times 'n', may have {_MOST_BYTES} "
+            "bytes.",
+            param="n",
+        )
+    # What is large is the same in all of them, and made once.
+    small = [signature.encode(replace(part, prompt="", literal_spans=(), pictures=()), config) for part in parts]
+    same = {tensor.name: tensor for tensor in small[0]}
+    differing = [{tensor.name: tensor for tensor in own if tensor != same[tensor.name]} for own in small]
+    return [
+        Question(part, [own.get(tensor.name, tensor) for tensor in first.tensors])
+        for part, own in zip(parts, differing, strict=True)
+    ]
+
+
+def answers(model: Model, asked: Sequence[Question], *, request_id: str, timeout: float) -> AsyncGenerator[Any]:
+    """Yield the events of the answers to all that is `asked`, side by side, as those of one request.
+
+    Closing the iterator stops the model, and so does a failure of one of them.
+    """
+    if len(asked) == 1:
+        # What is stopped by its id needs one that no other request has.
+        own = f"{request_id}/{uuid.uuid4().hex[:8]}" if model.stop else request_id
+        return _answer(model, asked[0], own, timeout, None)
+    turn, common = asyncio.Lock(), f"{request_id}/{uuid.uuid4().hex[:8]}"
+    several = [_answer(model, each, f"{common}/{i}", timeout, turn) for i, each in enumerate(asked)]
+    return merge(several, 1, one_prompt=True)
+
+
+def _answer(
+    model: Model, asked: Question, request_id: str, timeout: float, turn: asyncio.Lock | None
+) -> AsyncGenerator[Any]:
+    responses = model.endpoint.triton.stream(
+        model.config.name, asked.tensors, request_id=request_id, timeout=timeout, stop=model.stop, turn=turn
+    )
+    events = model.signature.decode(asked.request, responses, model.config)
+    if isinstance(asked.request, GenerateImage) and asked.request.scaled:
+        events = scaling.fitted(events, asked.request)
+    return joined(events, responses)

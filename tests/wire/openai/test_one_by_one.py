@@ -1,0 +1,127 @@
+"""Models that give one answer at a time are asked for each by itself: what a caller sees of it, and what they do."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import openai
+import pytest
+import pytest_asyncio
+
+from tests.fakes.script import Fail, Model, Odd, Pause, Say, Seeded
+from tests.fakes.triton import FakeTriton
+from tests.wire.openai.asking import STREAMS, WAYS, Way, is_error
+from tests.wire.serving import Gateway, serve
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+FOREIGN = ("token_ids", "literal_spans")
+"""What vLLM's own backend does not take."""
+ODD = (("text_output", "BYTES", (2,), b"\1\0\0\0a\1\0\0\0b"),)
+
+
+def foreign(name: str, *script: Any) -> Model:
+    return Model(name, script, without=FOREIGN)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def triton() -> AsyncIterator[FakeTriton]:
+    fake = await FakeTriton(
+        [
+            foreign("seeded", *(Seeded(seed, Say(f"{seed}!")) for seed in (5, 6, 7)), Say("", "stop")),
+            foreign("broken-one", Say("a"), Pause(0.05), Seeded(6, Fail("The engine fell over.")), Pause()),
+            foreign("endless", *(Say("tick "), Pause(0.01)) * 1000),
+            foreign("odd", Odd(ODD)),
+            foreign("odd-later", Say("a"), Pause(0.05), Odd(ODD)),
+            Model("odd-of-ours", (Odd((("text_output", "BYTES", (1,), b"\xff"),)),)),
+        ]
+    ).start()
+    yield fake
+    await fake.stop()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def gateway(triton: FakeTriton) -> AsyncIterator[Gateway]:
+    async with serve(triton.url, model_requests=20) as running:
+        yield running
+
+
+async def test_each_answer_has_its_own_seed_and_place(gateway: Gateway, triton: FakeTriton) -> None:
+    before = len(triton.calls)
+    body: dict[str, Any] = {"model": "seeded", "prompt": "x", "n": 3, "seed": 5}
+    async with gateway.client() as client:
+        answer = await client.completions.create(**body)
+        assert [(choice.index, choice.text) for choice in answer.choices] == [(0, "5!"), (1, "6!"), (2, "7!")]
+        assert answer.usage is not None
+        assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (9, 6)
+        texts = ["", "", ""]
+        async for chunk in await client.completions.create(**body, stream=True):
+            for choice in chunk.choices:
+                texts[choice.index] += choice.text
+        assert texts == ["5!", "6!", "7!"]
+    calls = triton.calls[before:]
+    assert len({call.id for call in calls}) == len(calls) == 6
+    assert all("n" not in call.sampling for call in calls)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_failure_of_one_ends_all(gateway: Gateway, triton: FakeTriton, stream: bool) -> None:
+    before = len(triton.calls)
+    body: dict[str, Any] = {"model": "broken-one", "prompt": "x", "n": 3, "seed": 5, "stream": stream}
+    async with gateway.client() as client:
+        with pytest.raises(openai.APIError, match="fell over"):
+            answer = await client.completions.create(**body)
+            async for _ in answer:
+                pass
+    async with asyncio.timeout(2):
+        await asyncio.gather(*(call.ended.wait() for call in triton.calls[before:]))
+    ended = [call.cancelled_at is not None for call in sorted(triton.calls[before:], key=lambda c: c.sampling["seed"])]
+    assert ended == [True, False, True]
+
+
+@pytest.mark.parametrize("way", STREAMS, ids=str)
+async def test_a_hang_up_reaches_all(gateway: Gateway, triton: FakeTriton, way: Way) -> None:
+    before = len(triton.calls)
+    async with gateway.http.stream("POST", way.path, json=way.body("endless") | {"n": 3}) as response:
+        async for _ in response.aiter_lines():
+            if len(triton.calls) == before + 3:
+                break
+    async with asyncio.timeout(2):
+        await asyncio.gather(*(call.ended.wait() for call in triton.calls[before:]))
+    assert [call.cancelled_at is not None for call in triton.calls[before:]] == [True] * 3
+
+
+async def test_each_answer_counts_as_a_request_to_the_model(gateway: Gateway, triton: FakeTriton) -> None:
+    """One caller may have 16 of 20 places."""
+    before = len(triton.calls)
+    response = await gateway.http.post("/v1/completions", json={"model": "endless", "prompt": "x", "n": 17})
+    is_error(response.json(), "rate_limit_error", "overloaded")
+    assert response.status_code == 429
+    assert len(triton.calls) == before
+    response = await gateway.http.post("/v1/completions", json={"model": "seeded", "prompt": "x", "n": 16})
+    assert response.status_code == 200
+
+
+async def test_what_would_send_too_much_is_refused_before_anything_is_sent(
+    gateway: Gateway, triton: FakeTriton
+) -> None:
+    before = len(triton.calls)
+    body = {"model": "seeded", "prompt": "x" * 7_000_000, "n": 50}
+    response = await gateway.http.post("/v1/completions", json=body)
+    assert (response.status_code, response.json()["error"]["param"]) == (413, "n")
+    assert len(triton.calls) == before
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+@pytest.mark.parametrize("model", ["odd", "odd-later", "odd-of-ours"])
+async def test_an_odd_response_is_the_models_failure(gateway: Gateway, way: Way, model: str) -> None:
+    response = await gateway.http.post(way.path, json=way.body(model))
+    if way.stream and model == "odd-later":
+        assert response.status_code == 200
+        (*_, last) = (line for line in response.text.splitlines() if line)
+        error = json.loads(last.removeprefix("data: "))["error"]
+    else:
+        assert response.status_code == 502
+        error = response.json()["error"]
+    assert error["code"] == "model_failed"
