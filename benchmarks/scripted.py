@@ -29,6 +29,7 @@ _SERVICE = "inference.GRPCInferenceService"
 _STRING, _BOOL = config_pb.TYPE_STRING, config_pb.TYPE_BOOL
 _INPUTS = (
     ("text_input", _STRING),
+    ("token_ids", config_pb.TYPE_INT32),
     ("stream", _BOOL),
     ("sampling_parameters", _STRING),
     ("exclude_input_in_output", _BOOL),
