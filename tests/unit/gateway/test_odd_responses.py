@@ -129,7 +129,8 @@ def message(outputs: Outputs) -> pb.ModelInferResponse:
 async def read(name: str, request: Any, responses: list[pb.ModelInferResponse]) -> list[Any]:
     """The events that responses become on their way to a caller. Raises what becomes of them."""
     signature = SIGNATURES[name]
-    config = ModelConfig("m", {"context_length": "100"}, signature.INPUTS, signature.OUTPUTS, b"")
+    declared = {output.name: output.datatype for outputs in CASES[name][1] for output in outputs}
+    config = ModelConfig("m", {"context_length": "100"}, signature.INPUTS, {**signature.OUTPUTS, **declared}, b"")
     stream = Stream(responses)
     events: AsyncGenerator[Any] = joined(signature.decode(request, stream, config), stream)
     with structlog.testing.capture_logs():  # of tracebacks, which take most of the time
