@@ -17,6 +17,11 @@ from gateway.tensors import Tensor
 _MOST_BYTES = 256 * 2**20
 """Of prompts and pictures that several requests send of one: each sends all of them."""
 
+_TOKEN_SECONDS = 0.25
+"""What each token of an answer that comes in one piece adds to the time for which its model may be silent."""
+_LONGEST_SILENCE = 3600.0
+"""Seconds that all of them may add: callers may ask for any number of tokens."""
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -70,6 +75,8 @@ def answers(model: Model, asked: Sequence[Question], *, request_id: str, timeout
 def _answer(
     model: Model, asked: Question, request_id: str, timeout: float, turn: asyncio.Lock | None
 ) -> AsyncGenerator[Any]:
+    if hasattr(model.signature, "unseen"):
+        timeout += min(_TOKEN_SECONDS * model.signature.unseen(asked.request, model.config), _LONGEST_SILENCE)
     responses = model.endpoint.triton.stream(
         model.config.name, asked.tensors, request_id=request_id, timeout=timeout, stop=model.stop, turn=turn
     )

@@ -142,16 +142,29 @@ class Catalog:
                         structural_tags=ours,
                     )
                     asked, reader = await beside(trace, lower)
-                questions = await beside(trace, partial(asking.questions, model, asked))
-                for _ in questions[1:]:
-                    places.enter_context(self._admission.open(model.name, trace.caller))
-                events = asking.answers(model, questions, request_id=trace.request_id, timeout=self._timeout)
-                del questions  # the answer may take minutes
-                async with aclosing(events):
-                    async for event in events:
-                        work.saw(event)
-                        for read in reader.read(event) if reader else (event,):
-                            yield read
+                heard, amended = False, None
+                while True:
+                    questions = await beside(trace, partial(asking.questions, model, asked))
+                    for _ in () if amended else questions[1:]:
+                        places.enter_context(self._admission.open(model.name, trace.caller))
+                    events = asking.answers(model, questions, request_id=trace.request_id, timeout=self._timeout)
+                    del questions  # the answer may take minutes
+                    try:
+                        async with aclosing(events):
+                            async for event in events:
+                                heard = True
+                                work.saw(event)
+                                for read in reader.read(event) if reader else (event,):
+                                    yield read
+                        break
+                    except GatewayError as error:
+                        # Once: a model that refuses what it told itself will do so again.
+                        if heard or amended or not hasattr(model.signature, "instead"):
+                            raise
+                        amended = model.signature.instead(asked, error, model.config)
+                        if amended is None:
+                            raise
+                        asked = amended
             except GatewayError as error:
                 # Not where the model itself says that it is full: looking would only add to its work.
                 if isinstance(error, ServerGone | ModelNotFound):

@@ -6,6 +6,7 @@ vanish without a restart.
 
 import asyncio
 import json
+import time
 from collections.abc import Mapping, Sequence
 
 import structlog
@@ -126,6 +127,7 @@ class Discovery:
             signature = recognition.SIGNATURES[parameters["signature"]]
             operations = frozenset(json.loads(parameters["operations"]))
             created = int(parameters.get("created", 0))
+            created = created or endpoint.first_seen.setdefault(config.name, int(time.time()))
             signature.check(parameters)
             conversation.check(parameters)
         except (KeyError, ValueError, TypeError) as error:

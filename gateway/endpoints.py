@@ -36,8 +36,8 @@ class Model:
 
     @property
     def gives_logprobs(self) -> bool:
-        """Whether answers can tell what their tokens were worth."""
-        return "return_logprobs" in self.config.inputs
+        """Whether answers can tell what their tokens were worth: one tensor asks for it, and another bears it."""
+        return "return_logprobs" in self.config.inputs and "logprobs" in self.config.outputs
 
     @property
     def fingerprint(self) -> str:
@@ -66,6 +66,8 @@ class Endpoint:
     """Names that are on the server and not ready, with the reason."""
     avoided: dict[str, float] = field(default_factory=dict)
     """Until when models whose process was gone are not asked, in seconds of the monotonic clock."""
+    first_seen: dict[str, int] = field(default_factory=dict)
+    """When each model was first seen here, in seconds since 1970, by Triton's name for it."""
     served_names: dict[str, str] = field(default_factory=dict)
     """What clients call each model that was ever seen here, by Triton's name for it."""
 

@@ -18,6 +18,10 @@ class Signature(Protocol):
     """A module of `gateway/signatures/`: how an operation travels in tensors.
 
     Chats are made texts before (`gateway.prompting.conversation`): a signature carries `Complete` or `Embed`.
+
+    Two more functions are there where they are needed. `unseen(request, config)`, of signatures that may ask for an
+    answer in one piece, is how many tokens a model may be silent for. `instead(request, error, config)`, of those that
+    learn from a refusal, is the request to ask then, or None.
     """
 
     INPUTS: Mapping[str, str]
@@ -56,16 +60,29 @@ SIGNATURES: Mapping[str, Signature] = {
 # Those that tensors can show, in the order in which they are tried.
 _LAYOUTS = ("vllm", "llmapi", "tensorrt_llm")
 
+# Tensors of which a model has at least one that is of the layout.
+_MARKS = {"vllm": vllm.MARKS, "llmapi": llmapi.MARKS, "tensorrt_llm": tensorrt_llm.MARKS}
+
+# How tensors begin that only the other two have.
+_OTHERS = ("sampling_param", "streaming")
+
 # Their code reads prompts without a batch dimension only; the third takes both.
 _UNBATCHED = frozenset({"vllm", "llmapi"})
 
 
 def recognise(config: ModelConfig) -> str | None:
-    """The signature that a model's tensors show, by their names and datatypes and the batch dimension alone."""
+    """The signature that a model's tensors show, by their names and datatypes and the batch dimension alone.
+
+    Only what a signature cannot do without has to be there, and what tells its layout from others.
+    """
     for name in _LAYOUTS:
         layout = SIGNATURES[name]
         tensors = ((config.inputs, layout.INPUTS), (config.outputs, layout.OUTPUTS))
         if config.max_batch_size and name in _UNBATCHED:
+            continue
+        if name == "tensorrt_llm" and any(tensor.startswith(_OTHERS) for tensor in config.inputs):
+            continue
+        if not _MARKS[name].items() & config.inputs.items():
             continue
         if all(declared.get(tensor) == kind for declared, needed in tensors for tensor, kind in needed.items()):
             return name

@@ -6,7 +6,7 @@ Knows the KServe protocol (https://github.com/kserve/open-inference-protocol) an
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self, TypeVar
 
 from google.protobuf.message import DecodeError, Message
@@ -58,7 +58,8 @@ class ModelConfig:
     """What `config.pbtxt` says of a model: its parameters and its tensors (name to datatype).
 
     A `max_batch_size` above 0 puts a batch dimension before all others. `decoupled` models may send many responses.
-    `steps` are the models that an ensemble is made of.
+    `steps` are the models that an ensemble is made of. `ranks` are how many dimensions an input has as it is sent, that
+    of the batch among them; `optional` are the inputs that may be left out.
     """
 
     name: str
@@ -69,6 +70,8 @@ class ModelConfig:
     max_batch_size: int = 0
     decoupled: bool = True
     steps: tuple[str, ...] = ()
+    ranks: Mapping[str, int] = field(default_factory=dict)
+    optional: frozenset[str] = frozenset()
 
 
 class Triton:
@@ -257,6 +260,8 @@ def _read_config(config: model_config_pb2.ModelConfig) -> ModelConfig:
         max_batch_size=config.max_batch_size,
         decoupled=config.model_transaction_policy.decoupled,
         steps=tuple(step.model_name for step in config.ensemble_scheduling.step),
+        ranks={tensor.name: len(tensor.dims) + (config.max_batch_size > 0) for tensor in config.input},
+        optional=frozenset(tensor.name for tensor in config.input if tensor.optional),
     )
 
 

@@ -74,7 +74,7 @@ class Chat:
     """Answer `messages`.
 
     `template_arguments` go to the model's chat template. `continue_final` goes on with the last message instead of
-    answering it. `parallel_tool_calls` False means at most one call.
+    answering it. `parallel_tool_calls` False means at most one call. `whole` is that of `Complete`.
     """
 
     model: str
@@ -85,6 +85,7 @@ class Chat:
     parallel_tool_calls: bool = True
     template_arguments: Mapping[str, Any] = field(default_factory=dict)
     continue_final: bool = False
+    whole: bool = False
 
     @property
     def pictures(self) -> tuple[bytes, ...]:

@@ -15,7 +15,8 @@ class Complete:
     `literal_spans` are parts of a text in which special tokens are text as any other: first byte and last byte + 1 of
     each in UTF-8, in their order. A signature that cannot carry them has none.
     `echo` begins each answer with the prompt. `special_tokens` is a wish that they be shown, as the answer is read by
-    them: a signature that cannot carry it drops it.
+    them: a signature that cannot carry it drops it. `whole` says that nobody reads the answer before its end, so that a
+    signature may ask for it in one piece.
     """
 
     model: str
@@ -24,6 +25,7 @@ class Complete:
     pictures: tuple[bytes, ...] = ()
     echo: bool = False
     special_tokens: bool = False
+    whole: bool = False
     sampling: Sampling = field(default_factory=Sampling)
 
 

@@ -94,10 +94,10 @@ NOTHING = Delta(0, "")
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """Answer `index` is complete. `reason` is None where the model's layout does not say why."""
+    """Answer `index` is complete. Where a model's layout does not say why, it has stopped."""
 
     index: int
-    reason: FinishReason | None
+    reason: FinishReason
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,6 +100,7 @@ def lower(
         pictures=chat.pictures,
         sampling=sampling,
         special_tokens=offered and structure is None and written in _SPECIAL,
+        whole=chat.whole,
     )
     thinks = _thinking(parameters, prompt) if structure is None else None
     calls = _calling(chat, written, begins) if offered else None

@@ -1,16 +1,20 @@
 """What the layouts of other people's models share: how their texts grow, how they stop, and how they fail."""
 
+import codecs
 import json
-import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import aclosing
 from dataclasses import fields, replace
 from typing import Literal, TypeAlias
 
-from gateway.errors import ContextLengthExceeded, GatewayError, InvalidRequest, ModelFailed, UnsupportedOption
+from gateway.errors import GatewayError, InvalidRequest, UnsupportedOption
 from gateway.operations import complete
 from gateway.operations.complete import Complete
-from gateway.operations.text import Sampling
+from gateway.operations.text import NOTHING, Finish, Sampling, TextEvent, Usage
+from gateway.signatures import refusals
+from gateway.tensors import Tensor
+from gateway.triton import ModelConfig
 
 Growth: TypeAlias = Literal["cumulative", "delta"]
 
@@ -19,13 +23,17 @@ _REPLACEMENT = "\ufffd"
 # How the caller calls what we call otherwise.
 _OPENAI_NAMES = {"structured_outputs": "response_format", "prompt_logprobs": "echo"}
 
-# C++ runtime (cpp/include/tensorrt_llm/batch_manager/llmRequest.h), LLM API (tensorrt_llm/llmapi/llm.py), vLLM.
-_TOO_LONG = re.compile(
-    r"Prompt length \(\d+\) exceeds maximum input length"
-    r"|sum of prompt length \([\d.]+\).{0,80}should not exceed"
-    r"|prompt \(length \d+\) is longer than the maximum model length"
-    r"|maximum context length is \d+"
-)
+
+# Values that ask for nothing.
+_NEUTRAL = {
+    "top_p": 1,
+    "min_p": 0,
+    "min_tokens": 0,
+    "presence_penalty": 0,
+    "frequency_penalty": 0,
+    "repetition_penalty": 1,
+    "logit_bias": {},
+}
 
 
 def prompt(request: Complete) -> str:
@@ -39,9 +47,59 @@ def refuse_others(sampling: Sampling, carried: Iterable[str]) -> None:
     """Raise `UnsupportedOption`, naming OpenAI's parameter, for the first option that is given and not `carried`."""
     for field in fields(sampling):
         value = getattr(sampling, field.name)
-        if field.name not in carried and value is not None and value != field.default:
+        if field.name not in carried and value is not None and value not in (field.default, _NEUTRAL.get(field.name)):
             name = _OPENAI_NAMES.get(field.name, field.name)
             raise UnsupportedOption(f"How this model is served cannot carry the option '{name}'.", param=name)
+
+
+def declared(config: ModelConfig, options: Mapping[str, str]) -> frozenset[str]:
+    """Those inputs of a layout that this model has, with the datatype that is sent."""
+    return frozenset(name for name, datatype in options.items() if config.inputs.get(name) == datatype)
+
+
+def fitting(tensors: Iterable[Tensor], config: ModelConfig) -> list[Tensor]:
+    """Return those that the model has, each with as many dimensions as it declares: its batch, or what its `dims` say.
+
+    The tensors given have one dimension.
+    """
+    usual = 2 if config.max_batch_size else 1
+    return [
+        _shaped(tensor, config.ranks.get(tensor.name, usual))
+        for tensor in tensors
+        if config.inputs.get(tensor.name) == tensor.datatype
+    ]
+
+
+def _shaped(tensor: Tensor, rank: int) -> Tensor:
+    more = (1,) * (rank - len(tensor.shape))
+    return Tensor(tensor.name, tensor.datatype, (*more, *tensor.shape), tensor.data) if more else tensor
+
+
+async def limited(events: AsyncGenerator[TextEvent], request: Complete, *, echoed: int) -> AsyncGenerator[TextEvent]:
+    """End answers after `max_tokens`, for a model that cannot be told: each response has one token at least.
+
+    `echoed` is how many events of each answer have no more than the prompt.
+    """
+    limit = request.sampling.max_tokens or 0
+    left = dict.fromkeys(range(request.sampling.n), limit)
+    free = dict.fromkeys(left, echoed)
+    async with aclosing(events):
+        async for event in events:
+            if isinstance(event, Usage) or event is NOTHING or event.index in left:
+                yield event
+            if event is NOTHING or isinstance(event, Usage) or event.index not in left:
+                continue
+            if isinstance(event, Finish):
+                del left[event.index]
+            elif free[event.index]:
+                free[event.index] -= 1
+            else:
+                left[event.index] -= event.tokens or bool(event.text)
+                if left[event.index] <= 0:
+                    del left[event.index]
+                    yield Finish(event.index, "length")
+                    if not left:
+                        return
 
 
 def one_by_one(request: Complete, *, varied: bool) -> list[Complete]:
@@ -74,15 +132,7 @@ def check(parameters: Mapping[str, str]) -> None:
 
 def explain(error: GatewayError) -> GatewayError:
     """Put the failure of a model that knows none of our codes in the caller's terms."""
-    if not isinstance(error, ModelFailed):
-        return error
-    # The tensorrt_llm_bls model answers with Python's whole traceback.
-    lines = [line for line in error.message.splitlines() if line.strip()]
-    if lines and lines[0].startswith("Traceback"):
-        error.message = lines[-1].strip()
-    if _TOO_LONG.search(error.message):
-        return ContextLengthExceeded(error.message, param="prompt")
-    return error
+    return refusals.explain(error)
 
 
 def growth(parameters: Mapping[str, str], default: Growth | None) -> Growth | None:
@@ -107,18 +157,22 @@ class Answer:
 
     def __init__(self, grows: Growth | None, stop: tuple[str, ...]) -> None:
         self._unsaid = _Unsaid(grows)
+        # A model that sends what was added may cut it inside a character.
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace") if grows == "delta" else None
         self._stop = stop
         self._held = ""
         self.stopped = False
         """Whether a stop string has come."""
 
-    def feed(self, text: str) -> str:
+    def feed(self, said: bytes) -> str:
         """Return what can be shown now."""
+        text = self._decoder.decode(said) if self._decoder else said.decode(errors="replace")
         return self._show(self._unsaid.feed(text))
 
     def finish(self) -> str:
         """Return what was held back."""
-        rest = self._show(self._unsaid.finish())
+        cut = self._unsaid.feed(self._decoder.decode(b"", final=True)) if self._decoder else ""
+        rest = self._show(cut + self._unsaid.finish())
         held, self._held = self._held, ""
         return rest if self.stopped else rest + held
 

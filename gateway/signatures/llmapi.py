@@ -10,27 +10,35 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from gateway.errors import GatewayError, ModelFailed, ModelTimeout, UnsupportedOption
 from gateway.operations.complete import Complete
 from gateway.operations.text import NOTHING, Delta, Finish, FinishReason, TextEvent
-from gateway.signatures import foreign
+from gateway.signatures import foreign, refusals
 from gateway.tensors import Response, Tensor, boolean, float32, int32, text, uint64
 from gateway.triton import ModelConfig
 
-INPUTS: Mapping[str, str] = {
-    "text_input": "BYTES",
-    "streaming": "BOOL",
-    "sampling_param_temperature": "FP32",
-    "sampling_param_top_k": "INT32",
-    "sampling_param_top_p": "FP32",
-    "sampling_param_frequency_penalty": "FP32",
-    "sampling_param_presence_penalty": "FP32",
-    "sampling_param_max_tokens": "INT32",
-    "sampling_param_seed": "UINT64",
-    "sampling_param_exclude_input_from_output": "BOOL",
-    "return_finish_reason": "BOOL",
-}
-OUTPUTS: Mapping[str, str] = {"text_output": "BYTES", "finish_reason": "BYTES"}
+INPUTS: Mapping[str, str] = {"text_input": "BYTES"}
+OUTPUTS: Mapping[str, str] = {"text_output": "BYTES"}
 
 _FLOATS = ("temperature", "top_p", "frequency_penalty", "presence_penalty")
-_CARRIED = frozenset({*_FLOATS, "max_tokens", "top_k", "seed", "stop"})
+_NUMBERS: Mapping[str, str] = {
+    **dict.fromkeys(_FLOATS, "FP32"),
+    "max_tokens": "INT32",
+    "top_k": "INT32",
+    "seed": "UINT64",
+}
+
+OPTIONS: Mapping[str, str] = {
+    "streaming": "BOOL",
+    **{f"sampling_param_{name}": datatype for name, datatype in _NUMBERS.items()},
+    "sampling_param_exclude_input_from_output": "BOOL",
+    "return_finish_reason": "BOOL",
+    "image_url": "BYTES",
+}
+"""Inputs that are sent where a model has them."""
+
+MARKS: Mapping[str, str] = {"streaming": "BOOL"}
+"""Of these a model has at least one that is of this layout."""
+
+_DEFAULT_LENGTH = 32
+"""Tokens of an answer where nobody says how many: `SamplingParams.max_tokens` of the LLM API."""
 
 # Python's `str(None)` while an answer grows.
 _UNFINISHED = frozenset({"", "None"})
@@ -44,16 +52,18 @@ def requests(request: Complete, config: ModelConfig) -> list[Complete]:
 
 
 def encode(request: Complete, config: ModelConfig) -> list[Tensor]:
-    """Return the tensors of `request`. Raises `UnsupportedOption` for what they cannot carry.
+    """Return the tensors of `request`, of those that the model has. Raises `UnsupportedOption` for what they cannot
+    carry.
 
     Stop strings stay here: the model hands the tensor `sampling_param_stop` to its tokenizer as bytes, which
     tokenizers refuse. The answer is cut by `decode`, and closing the stream has the model stop.
     """
     sampling = request.sampling
-    foreign.refuse_others(sampling, _CARRIED)
+    has = foreign.declared(config, OPTIONS)
+    foreign.refuse_others(sampling, {"stop", *(name for name in _NUMBERS if f"sampling_param_{name}" in has)})
     tensors = [
         text("text_input", foreign.prompt(request)),
-        boolean("streaming", config.decoupled),
+        boolean("streaming", _streams(request, config)),
         boolean("sampling_param_exclude_input_from_output", True),
         boolean("return_finish_reason", True),
         *(
@@ -62,7 +72,6 @@ def encode(request: Complete, config: ModelConfig) -> list[Tensor]:
             if (value := getattr(sampling, name)) is not None
         ),
     ]
-    # Else the LLM API's own default, which is 32.
     if length := foreign.answer_length(sampling, config.parameters):
         tensors.append(int32("sampling_param_max_tokens", length))
     if sampling.top_k is not None:
@@ -70,10 +79,33 @@ def encode(request: Complete, config: ModelConfig) -> list[Tensor]:
     if sampling.seed is not None:
         tensors.append(uint64("sampling_param_seed", sampling.seed % 2**64))
     if request.pictures:
-        if "image_url" not in config.inputs:
+        if "image_url" not in has:
             raise UnsupportedOption("How this model is served cannot carry pictures.", param="messages")
         tensors.append(text("image_url", *map(_data_url, request.pictures)))
-    return tensors
+    return foreign.fitting(tensors, config)
+
+
+def _streams(request: Complete, config: ModelConfig) -> bool:
+    """Whether the model is asked for pieces. Of an answer that is read whole they are needed to stop it alone: each
+    repeats the text so far, and of a short one they leave open whether they do.
+    """
+    return config.decoupled and (not request.whole or bool(request.sampling.stop))
+
+
+def unseen(request: Complete, config: ModelConfig) -> int:
+    """How many tokens the model may be silent for."""
+    if _streams(request, config):
+        return 0
+    return foreign.answer_length(request.sampling, config.parameters) or _DEFAULT_LENGTH
+
+
+def instead(request: Complete, error: GatewayError, config: ModelConfig) -> Complete | None:
+    """What to ask instead of what was refused, see `refusals.instead`.
+
+    Behind the LLM API an engine of TensorRT refuses what the PyTorch backend shortens: prompt and `max_tokens` together
+    beyond its length.
+    """
+    return refusals.instead(request, error, config.parameters)
 
 
 def _data_url(picture: bytes) -> str:
@@ -105,7 +137,7 @@ async def decode(
     answer = foreign.Answer(foreign.growth(config.parameters, None), request.sampling.stop)
     heard = False
     async for response in responses:
-        texts, reasons = response.texts("text_output"), response.texts("finish_reason")
+        texts, reasons = response.blobs("text_output"), response.texts("finish_reason")
         if len(texts) != 1:
             raise ModelFailed(f"The model sent {len(texts)} answers; one was asked for.")
         if request.echo and not heard:
@@ -124,7 +156,11 @@ async def decode(
             async for _ in responses:  # to the final flag, so that Triton lets go of the stream
                 pass
         return
-    raise ModelFailed("The model ended the stream before its answer was finished.")
+    if not heard or "finish_reason" in config.outputs:
+        raise ModelFailed("The model ended the stream before its answer was finished.")
+    if rest := answer.finish():
+        yield Delta(0, rest)
+    yield Finish(0, "stop")  # a model without the tensor never says why
 
 
 def _finish_reason(reason: str) -> FinishReason:

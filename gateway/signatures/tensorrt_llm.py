@@ -13,26 +13,38 @@ from typing import Any
 from gateway.errors import GatewayError, ModelFailed, UnsupportedOption
 from gateway.operations.complete import Complete
 from gateway.operations.text import NOTHING, Delta, Finish, FinishReason, Sampling, Structure, TextEvent, Usage
-from gateway.signatures import foreign
+from gateway.signatures import foreign, refusals
 from gateway.tensors import Response, Tensor, boolean, float32, int32, text, uint64
 from gateway.triton import ModelConfig, Stop
 
-INPUTS: Mapping[str, str] = {
-    "text_input": "BYTES",
+INPUTS: Mapping[str, str] = {"text_input": "BYTES"}
+OUTPUTS: Mapping[str, str] = {"text_output": "BYTES"}
+
+OPTIONS: Mapping[str, str] = {
     "max_tokens": "INT32",
-    "bad_words": "BYTES",
     "stop_words": "BYTES",
     "exclude_input_in_output": "BOOL",
-    "end_id": "INT32",
     "top_k": "INT32",
     "top_p": "FP32",
     "temperature": "FP32",
     "repetition_penalty": "FP32",
+    "presence_penalty": "FP32",
+    "frequency_penalty": "FP32",
+    "min_tokens": "INT32",
+    "seed": "UINT64",
     "stream": "BOOL",
+    "num_return_sequences": "INT32",
+    "return_num_input_tokens": "BOOL",
+    "return_num_output_tokens": "BOOL",
+    "guided_decoding_guide_type": "BYTES",
+    "guided_decoding_guide": "BYTES",
 }
-OUTPUTS: Mapping[str, str] = {"text_output": "BYTES", "cum_log_probs": "FP32", "output_log_probs": "FP32"}
+"""Inputs that are sent where a model has them."""
 
-_CARRIED = frozenset({"max_tokens", "temperature", "top_p", "top_k", "seed", "stop", "n", "structured_outputs"})
+MARKS: Mapping[str, str] = {"stream": "BOOL", "max_tokens": "INT32"}
+"""Of these a model has at least one that is of this layout."""
+
+_SAMPLED = ("max_tokens", "temperature", "top_p", "top_k", "seed", "min_tokens")
 _FLOATS = ("repetition_penalty", "presence_penalty", "frequency_penalty")
 _COUNTS = ("return_num_input_tokens", "return_num_output_tokens")
 
@@ -50,28 +62,33 @@ def requests(request: Complete, config: ModelConfig) -> list[Complete]:
 
 
 def encode(request: Complete, config: ModelConfig) -> list[Tensor]:
-    """Return the tensors of `request`, with a batch dimension of 1 where the model has one.
+    """Return the tensors of `request`, of those that the model has, in its shapes.
 
-    Raises `UnsupportedOption` for what they cannot carry, and for a request without `max_tokens` where nothing says
-    how long an answer may be: the models require it.
+    Raises `UnsupportedOption` for what they cannot carry, and for a request without `max_tokens` where the model
+    requires it and nothing says how long an answer may be.
     """
     sampling = request.sampling
-    foreign.refuse_others(sampling, {*_CARRIED, *(config.inputs.keys() & {*_FLOATS, "min_tokens"})})
+    has = foreign.declared(config, OPTIONS)
+    # Stop strings are found here as well, structures guided where `_guide` can, answers asked for as `requests` says.
+    carried = {"stop", "n", "structured_outputs", *(has & {*_SAMPLED, *_FLOATS})}
+    if config.decoupled:
+        carried.add("max_tokens")  # `foreign.limited`
+    foreign.refuse_others(sampling, carried)
     if request.pictures:
         raise UnsupportedOption("How this model is served cannot carry pictures.", param="messages")
     length = foreign.answer_length(sampling, config.parameters)
-    if length is None:
+    if length is None and "max_tokens" in has - config.optional:
         raise UnsupportedOption(
             "This model needs 'max_tokens': nobody has told the gateway how long its answers may be.",
             param="max_tokens",
         )
     tensors = [
         text("text_input", foreign.prompt(request)),
-        int32("max_tokens", length),
+        *([] if length is None else [int32("max_tokens", length)]),
         boolean("exclude_input_in_output", True),
-        boolean("stream", config.decoupled),
-        *(boolean(name, True) for name in _COUNTS if name in config.inputs),
-        *_choosing(sampling),
+        boolean("stream", _streams(request, config)),
+        *(boolean(name, True) for name in _COUNTS),
+        *_choosing(sampling, has),
         *(float32(name, value) for name in _FLOATS if (value := getattr(sampling, name)) is not None),
     ]
     if sampling.min_tokens:
@@ -86,14 +103,41 @@ def encode(request: Complete, config: ModelConfig) -> list[Tensor]:
         tensors.append(int32("num_return_sequences", sampling.n))
     if sampling.structured_outputs:
         tensors += _guide(sampling.structured_outputs, config)
-    return [_batched(tensor) for tensor in tensors] if config.max_batch_size else tensors
+    return foreign.fitting(tensors, config)
 
 
-def _batched(tensor: Tensor) -> Tensor:
-    return Tensor(tensor.name, tensor.datatype, (1, *tensor.shape), tensor.data)
+def _streams(request: Complete, config: ModelConfig) -> bool:
+    """Whether the model is asked for pieces.
+
+    The steps behind it make text of what each response holds alone: of a piece, half a character and a word without the
+    space before it. Nobody needs pieces of an answer that is read whole, unless the model puts all tokens together
+    again for each (`accumulate_tokens`): then they show that it lives, and a stop string that it overhears ends it. Of
+    a model that cannot be told how long an answer may be, pieces are counted.
+    """
+    return config.decoupled and (not request.whole or _accumulates(config) or _counted_here(request, config))
 
 
-def _choosing(sampling: Sampling) -> list[Tensor]:
+def _counted_here(request: Complete, config: ModelConfig) -> bool:
+    return request.sampling.max_tokens is not None and "max_tokens" not in config.inputs
+
+
+def _accumulates(config: ModelConfig) -> bool:
+    return config.decoupled and config.parameters.get("accumulate_tokens", "").lower() in _TRUE
+
+
+def unseen(request: Complete, config: ModelConfig) -> int:
+    """How many tokens the model may be silent for."""
+    if _streams(request, config):
+        return 0
+    return foreign.answer_length(request.sampling, config.parameters) or 0
+
+
+def instead(request: Complete, error: GatewayError, config: ModelConfig) -> Complete | None:
+    """What to ask instead of what was refused, see `refusals.instead`."""
+    return refusals.instead(request, error, config.parameters)
+
+
+def _choosing(sampling: Sampling, has: frozenset[str]) -> list[Tensor]:
     """How the next token is chosen.
 
     The runtime's own defaults are not those of any OpenAI server: without `top_k` and `top_p` it takes the likeliest
@@ -101,7 +145,7 @@ def _choosing(sampling: Sampling) -> list[Tensor]:
     (cpp/include/tensorrt_llm/layers/defaultDecodingParams.h).
     """
     if sampling.temperature == 0:
-        return [int32("top_k", 1), float32("temperature", 1.0)]
+        return [int32("top_k", 1), float32("temperature", 1.0)] if "top_k" in has else [float32("temperature", 0.0)]
     tensors = []
     if sampling.temperature is not None:
         tensors.append(float32("temperature", sampling.temperature))
@@ -156,7 +200,7 @@ def stop(core: ModelConfig) -> Stop | None:
     if not expected.items() <= core.inputs.items():
         return None
     tensors = [int32("input_ids", 0), int32("input_lengths", 0), int32("request_output_len", 0), boolean("stop", True)]
-    return Stop(core.name, tuple(map(_batched, tensors) if core.max_batch_size else tensors))
+    return Stop(core.name, tuple(foreign.fitting(tensors, core)))
 
 
 def check(parameters: Mapping[str, str]) -> None:
@@ -169,16 +213,20 @@ def explain(error: GatewayError) -> GatewayError:
     return foreign.explain(error)
 
 
-async def decode(
-    request: Complete, responses: AsyncIterator[Response], config: ModelConfig
-) -> AsyncGenerator[TextEvent]:
-    """Yield the events of `responses`. A finish reason only where one is certain, see `_reason`.
+def decode(request: Complete, responses: AsyncIterator[Response], config: ModelConfig) -> AsyncGenerator[TextEvent]:
+    """Yield the events of `responses`. Why an answer ended is told as far as it can be known, see `_reason`.
 
     tensorrt_llm_bls sends the whole answer so far where it accumulates tokens (`Decoder.postprocess`), else, as the
-    ensemble does, what each token adds.
+    ensemble does, what each token adds. Asked for no pieces both send one text.
     """
-    accumulates = config.decoupled and config.parameters.get("accumulate_tokens", "").lower() in _TRUE
-    grows = foreign.growth(config.parameters, "cumulative" if accumulates else "delta")
+    events = _read(request, responses, config)
+    return foreign.limited(events, request, echoed=request.echo) if _counted_here(request, config) else events
+
+
+async def _read(
+    request: Complete, responses: AsyncIterator[Response], config: ModelConfig
+) -> AsyncGenerator[TextEvent]:
+    grows = foreign.growth(config.parameters, "cumulative" if _accumulates(config) else "delta")
     answers = [foreign.Answer(grows, request.sampling.stop) for _ in range(request.sampling.n)]
     counted = [0] * len(answers)
     prompt_tokens = 0
@@ -186,7 +234,7 @@ async def decode(
     draining = _DRAIN
     async for response in responses:
         index = next(iter(response.int32s("sequence_index")), 0)
-        texts = response.texts("text_output")
+        texts = response.blobs("text_output")
         if index not in range(len(answers)) or len(texts) != 1:
             raise ModelFailed("The model sent more answers than were asked for.")
         tokens = sum(response.int32s("num_output_tokens"))
@@ -216,21 +264,16 @@ async def decode(
 
 def _reason(
     stopped: bool, tokens: int | None, prompt_tokens: int, request: Complete, config: ModelConfig
-) -> FinishReason | None:
-    """Why an answer ended, as far as can be known: the layout has no word for it.
+) -> FinishReason:
+    """Why an answer ended, as far as it can be known: the layout has no word for it.
 
-    A stop string that was found here is certain, and so are as many tokens as were allowed. Fewer tokens mean that
-    the model came to an end by itself, unless the engine had no more room for them: it shortens `max_tokens` silently,
-    so that only a known `context_length` tells the two apart.
+    As many tokens as were allowed are `length`, and so are those that fill a known `context_length`: the engine
+    shortens `max_tokens` silently where it has no more room. Anything else is taken for the model's own end.
     """
-    if stopped:
-        return "stop"
     length = foreign.answer_length(request.sampling, config.parameters)
-    if tokens is None or length is None:
-        return None
-    if tokens >= length:
+    if stopped or tokens is None:
+        return "stop"
+    if length is not None and tokens >= length:
         return "length"
     room = foreign.positive(config.parameters, "context_length")
-    if room is None or not prompt_tokens:
-        return None
-    return "length" if prompt_tokens + tokens >= room else "stop"
+    return "length" if room is not None and prompt_tokens and prompt_tokens + tokens >= room else "stop"

@@ -27,8 +27,10 @@ from gateway.signatures import foreign, vllm_refusals
 from gateway.tensors import Response, Tensor, boolean, int32, text
 from gateway.triton import ModelConfig
 
-INPUTS: Mapping[str, str] = {
-    "text_input": "BYTES",
+INPUTS: Mapping[str, str] = {"text_input": "BYTES"}
+OUTPUTS: Mapping[str, str] = {"text_output": "BYTES"}
+
+OPTIONS: Mapping[str, str] = {
     "stream": "BOOL",
     "sampling_parameters": "BYTES",
     "exclude_input_in_output": "BOOL",
@@ -36,12 +38,10 @@ INPUTS: Mapping[str, str] = {
     "return_num_input_tokens": "BOOL",
     "return_num_output_tokens": "BOOL",
 }
-OUTPUTS: Mapping[str, str] = {
-    "text_output": "BYTES",
-    "finish_reason": "BYTES",
-    "num_input_tokens": "UINT32",
-    "num_output_tokens": "UINT32",
-}
+"""Inputs that are sent where a model has them."""
+
+MARKS: Mapping[str, str] = {"sampling_parameters": "BYTES"}
+"""Of these a model has at least one that is of this layout."""
 
 _STRUCTURES = ("structured_outputs", "guided_decoding")
 """What the backend calls a structure: since 25.11, and up to 25.10."""
@@ -86,6 +86,8 @@ def encode(request: Complete, config: ModelConfig) -> list[Tensor]:
         boolean("return_num_input_tokens", True),
         boolean("return_num_output_tokens", True),
     ]
+    if "sampling_parameters" not in config.inputs:
+        foreign.refuse_others(sampling, {"max_tokens", "n"})
     if request.literal_spans:
         tensors.append(int32("literal_spans", *chain.from_iterable(request.literal_spans)))
     if sampling.logprobs is not None or sampling.prompt_logprobs is not None:
@@ -98,7 +100,7 @@ def encode(request: Complete, config: ModelConfig) -> list[Tensor]:
         if "image" not in config.inputs:
             raise UnsupportedOption("This model does not look at pictures.", param="messages")
         tensors.append(text("image", *(base64.b64encode(picture).decode() for picture in request.pictures)))
-    return tensors
+    return foreign.fitting(tensors, config)
 
 
 def _prompt(prompt: str | tuple[int, ...], config: ModelConfig) -> Tensor:
@@ -182,12 +184,20 @@ def explain(error: GatewayError) -> GatewayError:
         error.param = "prompt"
     elif error.param == "image":
         error.param = "messages"
-    elif error.param in INPUTS or error.param == "literal_spans":
+    elif error.param in OPTIONS or error.param == "literal_spans":
         error.param = None
     return foreign.explain(vllm_refusals.explain(error))
 
 
-async def decode(
+def decode(request: Complete, responses: AsyncIterator[Response], config: ModelConfig) -> AsyncGenerator[TextEvent]:
+    """Yield the events of `responses`, see `_read`."""
+    events = _read(request, responses, config)
+    if request.sampling.max_tokens is None or "sampling_parameters" in config.inputs:
+        return events
+    return foreign.limited(events, request, echoed=0)
+
+
+async def _read(
     request: Complete, responses: AsyncIterator[Response], config: ModelConfig
 ) -> AsyncGenerator[TextEvent]:
     """Yield the events of `responses`.
@@ -223,9 +233,13 @@ async def decode(
             yield Finish(index, _finish_reason(reason))
         if not grown and not ended:
             yield NOTHING
-    if unfinished is None or unfinished:
+    if unfinished and "finish_reason" not in config.outputs:
+        for index in sorted(unfinished):
+            yield Finish(index, "stop")  # a model without the tensor never says why
+    elif unfinished is None or unfinished:
         raise ModelFailed("The model ended the stream before its answer was finished.")
-    yield Usage(prompt_tokens, completion_tokens)
+    if "num_output_tokens" in config.outputs:
+        yield Usage(prompt_tokens, completion_tokens)
 
 
 def _finish_reason(reason: str) -> FinishReason:

@@ -173,7 +173,10 @@ def parse(body: CreateCompletionRequest, longest: int) -> list[Complete]:
         raise RequestTooLarge(
             f"With 'echo', prompts may have {longest} characters or token ids, in all answers together.", param="echo"
         )
-    return [Complete(model=body.model, prompt=prompt, echo=echo, sampling=sampling) for prompt in prompts]
+    return [
+        Complete(model=body.model, prompt=prompt, echo=echo, sampling=sampling, whole=not body.streams)
+        for prompt in prompts
+    ]
 
 
 def _prompts(prompt: Any) -> list[str | tuple[int, ...]]:

@@ -180,6 +180,7 @@ def parse(body: CreateChatCompletionRequest, turns: tuple[Turn, ...]) -> Chat:
         parallel_tool_calls=body.parallel_tool_calls is not False and not body.legacy,
         template_arguments=body.chat_template_kwargs or {},
         continue_final=_continues(body),
+        whole=not body.streams,
     )
 
 

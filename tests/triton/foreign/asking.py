@@ -8,6 +8,7 @@ from tests.wire.serving import Gateway
 
 ALL = ["llmapi", "llmapi_deltas", "llmapi_once", "org/served-by-vllm"]
 BATCHERS = ["ensemble", "tensorrt_llm_bls", "accumulating_bls"]
+MOCKS = ["mock_llm", "counting_mock", "barest", "barest_vllm"]
 
 
 def script(*say: str, **more: Any) -> str:

@@ -22,6 +22,17 @@ tokenizer_config = "tokenizer_config.json"
 [models."llmapi_once"]
 chat_template_file = "plain.jinja"
 modalities = ["text", "image"]
+[models."llmapi_engine"]
+chat_template_file = "plain.jinja"
+context_length = 1000
+[models."mock_llm"]
+chat_template_file = "plain.jinja"
+[models."barest"]
+signature = "tensorrt_llm"
+chat_template_file = "plain.jinja"
+[models."barest_vllm"]
+signature = "vllm"
+chat_template_file = "plain.jinja"
 [models."vllm_model"]
 served_name = "org/served-by-vllm"
 chat_template_file = "plain.jinja"
@@ -54,13 +65,16 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Embedded
     layouts.install_llmapi(repository, "llmapi")
     layouts.install_llmapi(repository, "llmapi_deltas", grow="delta")
     layouts.install_llmapi(repository, "llmapi_once", decoupled=False)
+    layouts.install_llmapi(repository, "llmapi_engine", max_seq_len=1000)
     layouts.install_llmapi(repository, "secret")
+    layouts.install_mocks(repository)
     layouts.install_vllm(repository, "vllm_model")
     layouts.install_vllm(repository, "bare", release="25.10", max_model_len=400)
     layouts.install_vllm(repository, "vllm_of_the_file")
     layouts.install_inflight_batcher(repository)
     with EmbeddedTriton(repository) as running:
         yield running, repository
+        running.kill()  # it would wait for an instance that hangs
 
 
 @pytest_asyncio.fixture(scope="package", loop_scope="session")

@@ -92,6 +92,17 @@ def install_llmapi(repository: Path, name: str, *, decoupled: bool = True, **opt
     _install(repository, config, "llmapi", options)
 
 
+def install_mocks(repository: Path) -> None:
+    """Those of NVIDIA's own tests, and one that has a prompt and a text alone."""
+    for name, inputs, outputs in (
+        ("mock_llm", tensors.MOCK_INPUTS, tensors.MOCK_OUTPUTS),
+        ("counting_mock", tensors.COUNTING_MOCK_INPUTS, tensors.COUNTING_MOCK_OUTPUTS),
+        ("barest", "text_input STRING 1,1", tensors.MOCK_OUTPUTS),
+        ("barest_vllm", "text_input STRING 1,1", tensors.MOCK_OUTPUTS),
+    ):
+        _install(repository, _config(name, inputs, outputs, decoupled=True), "mock", {})
+
+
 def install_vllm(repository: Path, name: str, *, release: str = "25.12", **options: object) -> None:
     """The vLLM backend, as its models describe themselves once they are loaded."""
     newer = float(release) > 25.10

@@ -6,6 +6,7 @@ Names, datatypes, dimensions, which are optional, and reshapes are those of
   tensorrt_llm,postprocessing}/config.pbtxt (v1.2), with the template's places filled in: logits in FP32, prompt
   embeddings in FP16,
 - NVIDIA/TensorRT-LLM, triton_backend/all_models/llmapi/tensorrt_llm/config.pbtxt (main),
+- triton-inference-server/server, python/openai/tests: test_models/mock_llm and tool_parser_models/tool_stream_py,
 - triton-inference-server/vllm_backend, src/model.py, `_auto_complete_inputs_and_outputs` (main).
 """
 
@@ -211,3 +212,26 @@ logprobs STRING -1
 num_input_tokens UINT32 1
 num_output_tokens UINT32 -1
 """
+
+MOCK_INPUTS = """
+text_input STRING 1,1
+stream BOOL 1,1
+?return_logprobs BOOL 1,1
+"""
+MOCK_OUTPUTS = "text_output STRING 1,-1"
+COUNTING_MOCK_INPUTS = """
+text_input STRING 1,1
+stream BOOL 1,1
+?max_tokens INT32 1,1
+?return_num_input_tokens BOOL 1,1
+?return_num_output_tokens BOOL 1,1
+?stop_words STRING 1,-1
+?temperature FP32 1,1
+?top_p FP32 1,1
+?frequency_penalty FP32 1,1
+?presence_penalty FP32 1,1
+?seed UINT64 1,1
+?guided_decoding_guide_type STRING 1,1
+?guided_decoding_guide STRING 1,1
+"""
+COUNTING_MOCK_OUTPUTS = "text_output STRING 1,-1\nnum_input_tokens INT32 1,1\nnum_output_tokens INT32 1,1"

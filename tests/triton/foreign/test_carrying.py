@@ -43,7 +43,8 @@ async def test_the_tensors_of_llmapi(ask: Ask, journal: Callable[[], list[dict[s
 
 @pytest.mark.parametrize("model", ["ensemble", "tensorrt_llm_bls"])
 async def test_the_tensors_of_the_batchers(ask: Ask, journal: Callable[[], list[dict[str, Any]]], model: str) -> None:
-    await ask(chat(model, "a", temperature=0.5, min_tokens=1, seed=7, repetition_penalty=1.5, presence_penalty=1))
+    more = {"temperature": 0.5, "min_tokens": 1, "seed": 7, "repetition_penalty": 1.5, "presence_penalty": 1}
+    await ask(chat(model, "a", stream=True, **more))
     inputs = asked(journal(), "tensorrt_llm")
     found = {name: tensor["values"][0] for name, tensor in inputs.items() if len(tensor["values"]) == 1}
     expected = {

@@ -16,7 +16,7 @@ from gateway.triton import ModelConfig
 
 def shown(grows: Growth | None, *texts: str, stop: tuple[str, ...] = ()) -> list[str]:
     answer = Answer(grows, stop)
-    return [answer.feed(text) for text in texts] + [answer.finish()]
+    return [answer.feed(text.encode()) for text in texts] + [answer.finish()]
 
 
 def whole(*deltas: str) -> list[str]:
@@ -68,6 +68,14 @@ def test_half_a_character_waits_where_the_text_comes_anew() -> None:
     assert shown("cumulative", "a\ufffd") == ["a", "\ufffd"]
 
 
+def test_half_a_character_waits_for_its_other_half_where_bytes_are_added() -> None:
+    answer = Answer("delta", ("👋",))
+    assert [answer.feed(said) for said in (b"a\xc3", b"\xa4", b"\xf0\x9f", b"\x91\x8a.")] == ["a", "ä", "", "👊."]
+    answer.feed(b"b\xf0\x9f\x91")
+    assert answer.finish() == "\ufffd"
+    answer.feed(b"\x8b")  # nothing comes after the end
+
+
 def test_what_was_said_is_not_said_again_where_a_text_shrinks() -> None:
     assert shown("cumulative", "ab", "abc<", "abc", "abcd<x") == ["ab", "c<", "", "<x", ""]
 
@@ -114,7 +122,7 @@ def test_options_are_refused_by_their_public_names() -> None:
 
 def test_failures_lose_their_traceback_and_gain_their_meaning() -> None:
     traceback = 'Traceback (most recent call last):\n  File "/x/model.py", line 3\npb_utils.Oh: It broke.\n'
-    assert foreign.explain(ModelFailed(traceback)).message == "pb_utils.Oh: It broke."
+    assert foreign.explain(ModelFailed(traceback)).message == "It broke."
     long = "Executor failed process requestId 3 due to: Prompt length (12) exceeds maximum input length (10)."
     error = foreign.explain(ModelFailed(long))
     assert isinstance(error, ContextLengthExceeded)

@@ -11,7 +11,8 @@ from gateway.triton import ModelConfig
 
 
 def config(layout: recognition.Signature, *, batch: int = 0, **parameters: str) -> ModelConfig:
-    inputs, outputs = {**layout.INPUTS, "more": "FP16"}, {**layout.OUTPUTS, "more": "FP32"}
+    inputs = {**layout.INPUTS, **getattr(layout, "OPTIONS", {}), "more": "FP16"}
+    outputs = {**layout.OUTPUTS, "more": "FP32"}
     return ModelConfig("m", parameters, inputs, outputs, b"", max_batch_size=batch)
 
 
@@ -31,13 +32,32 @@ def test_tensors_show_the_layout(layout: recognition.Signature, batch: int, name
     assert recognition.recognise(config(layout, batch=batch)) == name
 
 
-@pytest.mark.parametrize("layout", [vllm, llmapi, tensorrt_llm])
-def test_another_datatype_or_a_missing_tensor_is_another_layout(layout: recognition.Signature) -> None:
+@pytest.mark.parametrize(("layout", "name"), [(vllm, "vllm"), (llmapi, "llmapi"), (tensorrt_llm, "tensorrt_llm")])
+def test_another_datatype_or_a_missing_tensor_is_another_layout(layout: recognition.Signature, name: str) -> None:
     whole = config(layout)
     for tensor in layout.INPUTS:
-        assert recognition.recognise(replace(whole, inputs={**whole.inputs, tensor: "FP64"})) is None
+        assert recognition.recognise(replace(whole, inputs={**whole.inputs, tensor: "FP64"})) != name
         rest = {name: kind for name, kind in whole.inputs.items() if name != tensor}
-        assert recognition.recognise(replace(whole, inputs=rest)) is None
+        assert recognition.recognise(replace(whole, inputs=rest)) != name
+    assert recognition.recognise(replace(whole, outputs={})) is None
+
+
+@pytest.mark.parametrize(
+    ("inputs", "name"),
+    [
+        ({"text_input": "BYTES", "stream": "BOOL", "return_logprobs": "BOOL"}, "tensorrt_llm"),
+        ({"text_input": "BYTES", "max_tokens": "INT32"}, "tensorrt_llm"),
+        ({"text_input": "BYTES", "streaming": "BOOL"}, "llmapi"),
+        ({"text_input": "BYTES", "streaming": "BOOL", "max_tokens": "INT32"}, "llmapi"),
+        # Nothing tells of which layout they are: the models file may.
+        ({"text_input": "BYTES"}, None),
+        ({"text_input": "BYTES", "stream": "FP32"}, None),
+        ({"prompt": "BYTES", "stream": "BOOL"}, None),
+    ],
+)
+def test_what_is_never_used_need_not_be_there(inputs: dict[str, str], name: str | None) -> None:
+    bare = ModelConfig("m", {}, inputs, {"text_output": "BYTES"}, b"")
+    assert recognition.recognise(bare) == name
 
 
 def test_a_model_without_a_template_completes_only_and_says_how_it_could_chat() -> None:

@@ -18,18 +18,7 @@ from gateway.triton import ModelConfig
 ENSEMBLE = ModelConfig(
     name="ensemble",
     parameters={"context_length": "100"},
-    inputs={
-        **tensorrt_llm.INPUTS,
-        "min_tokens": "INT32",
-        "seed": "UINT64",
-        "presence_penalty": "FP32",
-        "frequency_penalty": "FP32",
-        "num_return_sequences": "INT32",
-        "return_num_input_tokens": "BOOL",
-        "return_num_output_tokens": "BOOL",
-        "guided_decoding_guide_type": "BYTES",
-        "guided_decoding_guide": "BYTES",
-    },
+    inputs={**tensorrt_llm.INPUTS, **tensorrt_llm.OPTIONS},
     outputs={**tensorrt_llm.OUTPUTS, "sequence_index": "INT32"},
     serialized=b"",
     max_batch_size=8,
@@ -101,6 +90,48 @@ def test_a_length_that_nobody_knows_is_asked_for() -> None:
     with pytest.raises(UnsupportedOption) as caught:
         encode(replace(ENSEMBLE, parameters={}))
     assert caught.value.param == "max_tokens"
+    optional = replace(ENSEMBLE, parameters={}, optional=frozenset({"max_tokens"}))
+    assert "max_tokens" not in encode(optional)
+    assert "max_tokens" in encode(optional, max_tokens=3)
+
+
+@pytest.mark.parametrize(
+    ("changed", "whole", "streams"),
+    [
+        ({}, False, 1),
+        ({}, True, 0),
+        ({"decoupled": False}, False, 0),
+        # It puts all tokens together for each piece.
+        ({"parameters": {"accumulate_tokens": "true", "context_length": "100"}}, True, 1),
+    ],
+)
+def test_a_whole_answer_is_asked_for_in_one_piece(changed: dict[str, Any], whole: bool, streams: int) -> None:
+    config = replace(ENSEMBLE, **changed)
+    request = Complete(model="m", prompt="p", whole=whole)
+    (stream,) = (tensor for tensor in tensorrt_llm.encode(request, config) if tensor.name == "stream")
+    assert number(stream) == streams
+    assert tensorrt_llm.unseen(request, config) == (0 if streams else 100)
+
+
+def test_only_what_a_model_has_is_sent_in_its_own_shapes() -> None:
+    inputs = {"text_input": "BYTES", "stream": "BOOL", "stop_words": "BYTES", "seed": "INT64"}
+    ranks = {"text_input": 2, "stream": 2, "stop_words": 1}
+    mock = ModelConfig("m", {}, inputs, tensorrt_llm.OUTPUTS, b"", ranks=ranks)
+    tensors = encode(mock, stop=("a", "b"))
+    assert {name: tensor.shape for name, tensor in tensors.items()} == {
+        "text_input": (1, 1),
+        "stream": (1, 1),
+        "stop_words": (2,),
+    }
+    for option in ("temperature", "top_k", "seed", "min_tokens", "presence_penalty"):
+        with pytest.raises(UnsupportedOption) as caught:
+            encode(mock, **{option: 1})
+        assert caught.value.param == option
+    assert number(encode(replace(mock, inputs={**inputs, "temperature": "FP32"}), temperature=0)["temperature"]) == 0
+    with pytest.raises(UnsupportedOption, match="max_tokens"):
+        encode(replace(mock, decoupled=False), max_tokens=1)
+    # What asks for nothing needs no tensor.
+    encode(mock, top_p=1, presence_penalty=0, frequency_penalty=0, repetition_penalty=1, min_p=0, min_tokens=0)
 
 
 @pytest.mark.parametrize(
@@ -179,11 +210,35 @@ async def test_what_the_counts_tell() -> None:
     assert Finish(0, "length") in await decode(counted("a", 90), max_tokens=95)
 
 
-async def test_what_nobody_counted_is_not_told() -> None:
-    assert await decode(said("a"), said("b")) == [Delta(0, "a"), Delta(0, "b"), Finish(0, None)]
+async def test_an_answer_of_which_nothing_is_known_has_stopped() -> None:
+    assert await decode(said("a"), said("b")) == [Delta(0, "a"), Delta(0, "b"), Finish(0, "stop")]
     unknown = replace(ENSEMBLE, parameters={})
-    assert Finish(0, None) in await decode(counted("a"), max_tokens=9, config=unknown)
+    assert Finish(0, "stop") in await decode(counted("a"), max_tokens=9, config=unknown)
     assert Finish(0, "length") in await decode(counted("a", 9), max_tokens=9, config=unknown)
+
+
+async def test_answers_of_a_model_that_cannot_be_told_their_length_are_ended_here() -> None:
+    mock = ModelConfig("m", {}, {**tensorrt_llm.INPUTS, "stream": "BOOL"}, tensorrt_llm.OUTPUTS, b"")
+    texts = [said("a"), said(""), said("b"), said("c")]
+    assert await decode(*texts, config=mock, max_tokens=2) == [
+        Delta(0, "a"),
+        NOTHING,
+        Delta(0, "b"),
+        Finish(0, "length"),
+    ]
+    assert (await decode(*texts, config=mock, max_tokens=3))[-1] == Finish(0, "length")
+    assert (await decode(*texts, config=mock, max_tokens=4))[-1] == Finish(0, "stop")
+    # Pieces are counted, also of an answer that is read whole; a prompt that stands before them is not.
+    whole = Complete(model="m", prompt="p", whole=True, echo=True, sampling=Sampling(max_tokens=1))
+    (stream,) = (tensor for tensor in tensorrt_llm.encode(whole, mock) if tensor.name == "stream")
+    assert number(stream) == 1
+
+    async def responses() -> AsyncGenerator[Response]:
+        for response in texts:
+            yield response
+
+    events = [event async for event in tensorrt_llm.decode(whole, responses(), mock)]
+    assert events == [Delta(0, "p"), Delta(0, "a"), Finish(0, "length")]
 
 
 async def test_a_stop_string_is_a_reason_of_its_own() -> None:

@@ -17,14 +17,19 @@ from gateway.signatures import vllm
 from gateway.tensors import Response, Tensor
 from gateway.triton import ModelConfig
 
-CONFIG = ModelConfig("m", {}, {**vllm.INPUTS, "token_ids": "INT32", "image": "BYTES"}, vllm.OUTPUTS, b"")
+INPUTS = {**vllm.INPUTS, **vllm.OPTIONS}
+OUTPUTS = {
+    **vllm.OUTPUTS,
+    "finish_reason": "BYTES",
+    "num_input_tokens": "UINT32",
+    "num_output_tokens": "UINT32",
+}
+CONFIG = ModelConfig("m", {}, {**INPUTS, "token_ids": "INT32", "image": "BYTES"}, OUTPUTS, b"")
 LOGPROBS = replace(CONFIG, inputs={**CONFIG.inputs, "return_logprobs": "BOOL"})
-VLLM = replace(
-    CONFIG, inputs={**vllm.INPUTS, "image": "BYTES", "return_logprobs": "BOOL", "embedding_request": "BYTES"}
-)
+VLLM = replace(CONFIG, inputs={**INPUTS, "image": "BYTES", "return_logprobs": "BOOL", "embedding_request": "BYTES"})
 """Triton's vLLM backend, since 25.11."""
 OLDER = replace(VLLM, inputs={name: kind for name, kind in VLLM.inputs.items() if name != "embedding_request"})
-BARE = replace(CONFIG, inputs=vllm.INPUTS)
+BARE = replace(CONFIG, inputs=INPUTS)
 ASKED = Complete(model="m", prompt="x")
 
 
@@ -73,8 +78,8 @@ def test_a_prompt_travels_as_text() -> None:
     tensors = encode(Complete(model="m", prompt="<s>Grüße 👋"))
     assert strings(tensors["text_input"]) == ["<s>Grüße 👋"]
     assert tensors["stream"].data == b"\x01"
-    assert set(tensors) == set(vllm.INPUTS)
-    assert {name: tensor.datatype for name, tensor in tensors.items()} == vllm.INPUTS
+    assert set(tensors) == set(INPUTS)
+    assert {name: tensor.datatype for name, tensor in tensors.items()} == INPUTS
 
 
 def test_only_what_was_given_is_sent() -> None:

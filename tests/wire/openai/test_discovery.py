@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -216,6 +217,24 @@ async def test_the_card_of_a_model_says_where_it_is_called_and_what_it_tells() -
         }
         tells = {name: card["permission"][0]["allow_logprobs"] for name, card in cards.items()}
         assert tells == {"hello": True, "vectors": False, "speech": False}
+
+
+async def test_a_model_that_does_not_say_when_it_was_made_is_as_old_as_it_is_known() -> None:
+    made, unmade = Model("made", parameters={"created": "5"}), Model("unmade", parameters={"created": None})
+    async with tritons((made, unmade, Model("zero", parameters={"created": "0"}))) as (triton,):
+        before = int(time.time())
+        async with serve(triton.url, discovery_interval=0.05) as gateway:
+            cards = (await gateway.http.get("/v1/models")).json()["data"]
+            created = {card["id"]: card["created"] for card in cards}
+            assert created.pop("made") == 5
+            assert all(before <= value <= time.time() for value in created.values())
+            triton.loaded.discard("unmade")
+            await becomes(gateway, {"made", "zero"})
+            await asyncio.sleep(1)
+            triton.loaded.add("unmade")
+            await becomes(gateway, {"made", "zero", "unmade"})
+            card = (await gateway.http.get("/v1/models/unmade")).json()
+            assert card["created"] == card["permission"][0]["created"] == created["unmade"]
 
 
 async def test_a_frozen_triton_keeps_nobody_from_the_others() -> None:

@@ -2,8 +2,8 @@
 `lib/triton_decoder.py`: ids of its own for the steps, the whole text so far where it accumulates tokens, answers to
 one request at a time, a Python traceback for a failure, and no look at whether somebody still listens.
 
-Triton 2.51 never hands the failure of a decoupled step to the model that asked it, so a failure is raised here, where
-the published code raises what it was handed.
+Triton 2.51 hands it the failure of a step as the first response, and never one that comes after another: then it waits
+for ever, and with it its instance.
 """
 
 import json
@@ -79,10 +79,6 @@ class TritonPythonModel:
         given = {tensor.name(): column(tensor.as_numpy()) for tensor in request.inputs()}
         assert given["text_input"].shape == (1, 1), given["text_input"].shape
         request_id = str(uuid.uuid4())
-        script = json.loads(given["text_input"][0, 0])
-        failure = script.pop("fail", None)
-        if failure:
-            given["text_input"] = np.array([[json.dumps(script).encode()]], np.object_)
         (prepared,) = self.ask(
             "preprocessing",
             {theirs: given[ours] for ours, theirs in _TO_PREPROCESSING.items() if ours in given},
@@ -104,7 +100,4 @@ class TritonPythonModel:
             (text,) = self.ask("postprocessing", {"TOKENS_BATCH": tokens, "SEQUENCE_LENGTH": lengths}, ["OUTPUT"])
             tensors = {"text_output": text["OUTPUT"]}
             tensors |= {name: made[name] for name in outputs[2:] if name in made}
-            if not (failure and not self.decoupled):
-                yield pb_utils.InferenceResponse([pb_utils.Tensor(name, value) for name, value in tensors.items()])
-        if failure:
-            raise pb_utils.TritonModelException(failure)
+            yield pb_utils.InferenceResponse([pb_utils.Tensor(name, value) for name, value in tensors.items()])

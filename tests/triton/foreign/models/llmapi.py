@@ -2,7 +2,9 @@
 every response, the prompt before it unless it is excluded, `str(None)` while there is no reason, numbers as strings,
 "N/A" beside failures, one response where it is not decoupled, and a loop that looks for hang-ups every 100 ms.
 
-The parameter `grow` = `delta` makes it a model of somebody who repaired it.
+The parameter `grow` = `delta` makes it a model of somebody who repaired it. `max_seq_len` makes its engine one of
+TensorRT, for which `_check_arguments` of the LLM API refuses prompt (here in characters) and `max_tokens` together
+beyond that length.
 """
 
 import threading
@@ -42,6 +44,7 @@ class TritonPythonModel:
             prompt = scalar(request, "text_input")
             script = Script.read(prompt)
             limit = scalar(request, "sampling_param_max_tokens", 32)
+            self.check_arguments(len(prompt), limit)
             lead = "" if scalar(request, "sampling_param_exclude_input_from_output", False) else prompt
             said, looked = "", time.monotonic()
             for i, piece in enumerate(script.say):
@@ -68,6 +71,14 @@ class TritonPythonModel:
             nothing = pb_utils.Tensor("text_output", np.asarray(["N/A"], dtype=np.object_))
             failure = pb_utils.TritonError(f"Error generating request: {error}")
             sender.send(pb_utils.InferenceResponse(output_tensors=[nothing], error=failure), flags=final)
+
+    def check_arguments(self, prompt, limit):
+        most = int(self.journal.parameters.get("max_seq_len", 2**31))
+        if prompt + limit > most:
+            raise ValueError(
+                f"The sum of prompt length ({float(prompt)}) and query length (0) max_tokens ({limit}) "
+                f"should not exceed max_seq_len ({most})"
+            )
 
     def response(self, request, text, reason):
         def strings(name, value):
