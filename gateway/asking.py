@@ -3,15 +3,17 @@
 import asyncio
 import uuid
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
 from gateway.endpoints import Model
-from gateway.errors import RequestTooLarge
+from gateway.errors import GatewayError, RequestTooLarge
 from gateway.media import scaling
-from gateway.operations.complete import merge
+from gateway.operations.complete import Complete, merge, share_prompt
 from gateway.operations.generate_image import GenerateImage
 from gateway.operations.waiting import joined
+from gateway.prompting.begin import without_bos
 from gateway.tensors import Tensor
 
 _MOST_BYTES = 256 * 2**20
@@ -39,7 +41,7 @@ def questions(model: Model, request: Any) -> list[Question]:
     """
     signature, config = model.signature, model.config
     parts = signature.requests(request, config)
-    first = Question(parts[0], signature.encode(parts[0], config))
+    first = Question(parts[0], _encoded(model, parts[0]))
     if len(parts) == 1:
         return [first]
     if len(parts) * sum(len(tensor.data) for tensor in first.tensors) > _MOST_BYTES:
@@ -56,6 +58,11 @@ def questions(model: Model, request: Any) -> list[Question]:
         Question(part, [own.get(tensor.name, tensor) for tensor in first.tensors])
         for part, own in zip(parts, differing, strict=True)
     ]
+
+
+def _encoded(model: Model, request: Any) -> list[Tensor]:
+    sent = without_bos(request, model.config.parameters) if isinstance(request, Complete) else request
+    return model.signature.encode(sent, model.config)
 
 
 def answers(model: Model, asked: Sequence[Question], *, request_id: str, timeout: float) -> AsyncGenerator[Any]:
@@ -75,12 +82,46 @@ def answers(model: Model, asked: Sequence[Question], *, request_id: str, timeout
 def _answer(
     model: Model, asked: Question, request_id: str, timeout: float, turn: asyncio.Lock | None
 ) -> AsyncGenerator[Any]:
+    if hasattr(model.signature, "instead"):
+        return _amended(model, asked, request_id, timeout, turn)
+    return _once(model, asked, request_id, timeout, turn)
+
+
+async def _amended(
+    model: Model, asked: Question, request_id: str, timeout: float, turn: asyncio.Lock | None
+) -> AsyncGenerator[Any]:
+    """Ask once more where the model refuses before it answers, and its refusal says what it would take.
+
+    Only once: a model that refuses what it told itself will do so again.
+    """
+    heard, request = False, None
+    try:
+        async with aclosing(_once(model, asked, request_id, timeout, turn)) as events:
+            async for event in events:
+                heard = True
+                yield event
+    except GatewayError as error:
+        request = None if heard else model.signature.instead(asked.request, error, model.config)  # type: ignore[attr-defined]
+        if request is None:
+            raise
+    if request is not None:
+        again = Question(request, _encoded(model, request))
+        async with aclosing(_once(model, again, request_id, timeout, turn)) as events:
+            async for event in events:
+                yield event
+
+
+def _once(
+    model: Model, asked: Question, request_id: str, timeout: float, turn: asyncio.Lock | None
+) -> AsyncGenerator[Any]:
     if hasattr(model.signature, "unseen"):
         timeout += min(_TOKEN_SECONDS * model.signature.unseen(asked.request, model.config), _LONGEST_SILENCE)
     responses = model.endpoint.triton.stream(
         model.config.name, asked.tensors, request_id=request_id, timeout=timeout, stop=model.stop, turn=turn
     )
     events = model.signature.decode(asked.request, responses, model.config)
+    if isinstance(asked.request, Complete) and asked.request.sampling.prompt_logprobs is not None:
+        events = share_prompt(events, asked.request.sampling.n) if asked.request.sampling.n > 1 else events
     if isinstance(asked.request, GenerateImage) and asked.request.scaled:
         events = scaling.fitted(events, asked.request)
     return joined(events, responses)

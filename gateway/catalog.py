@@ -25,6 +25,7 @@ from gateway.operations.edit_image import EditImage
 from gateway.operations.embed import Embed
 from gateway.operations.generate_image import GenerateImage
 from gateway.operations.transcribe import Transcribe
+from gateway.probe import can_be_probed, probe
 from gateway.prompting import conversation
 from gateway.telemetry import Trace
 from gateway.triton import Triton
@@ -106,7 +107,8 @@ class Catalog:
         shown = name[:200]
         ready = [model for endpoint, model in holders if model in endpoint.serving]
         if ready:
-            return min(ready, key=lambda model: model.endpoint.triton.in_flight)
+            # Those that fail have the least to do.
+            return min(ready, key=lambda m: (m.endpoint.breaker.is_suspect(m.config.name), m.endpoint.triton.in_flight))
         if holders or not any(endpoint.up for endpoint in self.endpoints):
             raise ServerGone(f"No server that could hold the model '{shown}' is reachable.", retry_after=RETRY_AFTER)
         for endpoint in self.endpoints:
@@ -115,6 +117,11 @@ class Catalog:
                 raise Overloaded(f"The model '{shown}' is not ready: {reason}.", retry_after=RETRY_AFTER)
         known = ", ".join(model.name for model in self.models()) or "none"
         raise ModelNotFound(f"The model '{shown}' does not exist. Models: {known}.", param="model")
+
+    def failing(self) -> list[str]:
+        """Those of `models` that do not answer on any server, by name: requests are tried all the same."""
+        serving = {(m.name, e.breaker.is_open(m.config.name)) for e in self.endpoints for m in e.serving}
+        return sorted(name for name, is_open in serving if is_open and (name, False) not in serving)
 
     def offering(self, operation: type) -> Model | None:
         """The first model, by name, that can be asked for an operation."""
@@ -130,7 +137,7 @@ class Catalog:
         with trace.work(model.name) as work, ExitStack() as places:
             places.enter_context(self._admission.open(model.name, trace.caller))
             try:
-                asked, reader = request, None
+                asked, reader, given = request, None, False
                 if isinstance(request, Chat):
                     # An input that only the back end of this project has, which takes structural tags, too.
                     ours = "literal_spans" in model.config.inputs
@@ -142,29 +149,19 @@ class Catalog:
                         structural_tags=ours,
                     )
                     asked, reader = await beside(trace, lower)
-                heard, amended = False, None
-                while True:
-                    questions = await beside(trace, partial(asking.questions, model, asked))
-                    for _ in () if amended else questions[1:]:
-                        places.enter_context(self._admission.open(model.name, trace.caller))
-                    events = asking.answers(model, questions, request_id=trace.request_id, timeout=self._timeout)
-                    del questions  # the answer may take minutes
-                    try:
-                        async with aclosing(events):
-                            async for event in events:
-                                heard = True
-                                work.saw(event)
-                                for read in reader.read(event) if reader else (event,):
-                                    yield read
-                        break
-                    except GatewayError as error:
-                        # Once: a model that refuses what it told itself will do so again.
-                        if heard or amended or not hasattr(model.signature, "instead"):
-                            raise
-                        amended = model.signature.instead(asked, error, model.config)
-                        if amended is None:
-                            raise
-                        asked = amended
+                questions = await beside(trace, partial(asking.questions, model, asked))
+                for _ in questions[1:]:
+                    places.enter_context(self._admission.open(model.name, trace.caller))
+                events = asking.answers(model, questions, request_id=trace.request_id, timeout=self._timeout)
+                del questions  # the answer may take minutes
+                given = True
+                async with aclosing(events):
+                    async for event in events:
+                        work.saw(event)
+                        for read in reader.read(event) if reader else (event,):
+                            yield read
+                if model.endpoint.breaker:
+                    model.endpoint.breaker.succeeded(model.config.name)
             except GatewayError as error:
                 # Not where the model itself says that it is full: looking would only add to its work.
                 if isinstance(error, ServerGone | ModelNotFound):
@@ -172,12 +169,20 @@ class Catalog:
                 if isinstance(error, ProcessGone):
                     model.endpoint.avoid(model.config.name)
                 error = model.signature.explain(error)
+                if given:
+                    self._count(model, error, trace)
                 if error.param == "structured_outputs" and isinstance(asked, Complete):
                     structure = asked.sampling.structured_outputs
                     error.param = structure.param if structure else None
                 if isinstance(request, Chat) and error.param == "prompt":
                     error.param = "messages"
                 raise error from None
+
+    def _count(self, model: Model, error: GatewayError, trace: Trace) -> None:
+        """Have a failure counted that may speak of the model."""
+        asking = partial(probe, model, self._timeout) if can_be_probed(model) else None
+        failing = trace.metrics.model_failing.labels(model.name, model.endpoint.triton.url)
+        model.endpoint.breaker.failed(model.config.name, error, asking, failing.set)
 
     async def ask(self, name: str, request: Request, trace: Trace) -> AsyncGenerator[Any]:
         """Do the same with the replica of model `name` that has the least to do when the iterator is first read."""
@@ -192,6 +197,7 @@ class Catalog:
     async def close(self) -> None:
         """Close the connections to all endpoints."""
         for endpoint in self.endpoints:
+            endpoint.breaker.forget()
             await endpoint.triton.close()
 
 

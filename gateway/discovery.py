@@ -79,6 +79,7 @@ class Discovery:
             return
         if not endpoint.up:
             endpoint.avoided.clear()  # its processes are new ones
+            endpoint.breaker.forget()
         if endpoint.up and list(map(id, configs)) == list(map(id, endpoint.seen)):
             endpoint.waiting = _waiting(entries, endpoint.served_names)
             return  # nothing has changed
@@ -118,7 +119,7 @@ class Discovery:
         said = self._said.get(f"{endpoint.triton.url}/{config.name}") or self._said.get(config.name, {})
         if "hidden" in said or ("signature" not in config.parameters and recognition.is_step(config.name, known)):
             return None
-        config, remark = recognition.complement(config, said)
+        config, remark = recognition.complement(config, said, known)
         parameters = config.parameters
         if "signature" not in parameters:
             self._complain(config, "it does not describe itself, and its tensors are of no known layout")

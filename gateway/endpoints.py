@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from gateway.circuit_breaker import CircuitBreaker
 from gateway.recognition import Signature
 from gateway.triton import ModelConfig, Stop, Triton
 
@@ -70,6 +71,10 @@ class Endpoint:
     """When each model was first seen here, in seconds since 1970, by Triton's name for it."""
     served_names: dict[str, str] = field(default_factory=dict)
     """What clients call each model that was ever seen here, by Triton's name for it."""
+    breaker: CircuitBreaker = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.breaker = CircuitBreaker(self.triton.url)
 
     @property
     def serving(self) -> tuple[Model, ...]:

@@ -32,12 +32,13 @@ class Ready(BaseModel):
     status: Literal["ready", "not ready"]
     triton: list[Server]
     models: list[str]
+    failing: list[str]
 
 
 _LIVE: dict[int | str, dict[str, Any]] = {200: {"model": Live, "description": "It does."}}
 _READY: dict[int | str, dict[str, Any]] = {
     200: {"model": Ready, "description": "They can."},
-    503: {"model": Ready, "description": "No server is reachable, or none holds a model that is ready."},
+    503: {"model": Ready, "description": "No server is reachable, or none holds a model that is ready and answers."},
 }
 
 
@@ -51,11 +52,13 @@ async def live() -> Response:
 async def ready(request: Request) -> Response:
     """Answer 200 when a Triton server and at least one model are ready, and 503 with what is missing otherwise."""
     catalog: Catalog = request.app.state.catalog
-    models = [model.name for model in catalog.models()]
+    failing = catalog.failing()
+    models = [model.name for model in catalog.models() if model.name not in failing]
     body = {
         "status": "ready" if models else "not ready",
         "triton": [{"url": e.triton.url, "reachable": bool(e.up)} for e in catalog.endpoints],
         "models": models,
+        "failing": failing,
     }
     return Response(orjson.dumps(body), 200 if models else 503, media_type="application/json")
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from gateway import tokenizer_files
 from gateway.prompting import conversation
 
 Parameters: TypeAlias = Mapping[str, str]
@@ -54,6 +55,8 @@ class Entry(BaseModel):
     """Tokens that are no words; default: those that `tokenizer_config` calls special."""
     special_tokens_in_content: Literal["text", "recognised"] | None = None
     """What special tokens in messages are; default: text."""
+    add_bos_token: bool | None = None
+    """Whether the back end puts `bos_token` before each prompt; default: as it is seen (`gateway.recognition`)."""
     context_length: Count | None = None
     """Tokens of prompt and answer together."""
     max_tokens: Count | None = None
@@ -76,10 +79,12 @@ class Entry(BaseModel):
             raise ValueError(f"it gives both {' and '.join(sources)}")
         template = self.chat_template
         tokens: dict[str, str] = {}
+        adds_bos = None
         control = self.control_tokens
         if self.tokenizer_config:
-            template, tokens, special = _read_tokenizer_config(folder / self.tokenizer_config)
-            control = (special or None) if control is None else control
+            files = tokenizer_files.read(folder / self.tokenizer_config)
+            template, tokens, adds_bos = files.template, dict(files.named), files.adds_bos
+            control = (files.special or None) if control is None else control
         if self.chat_template_file:
             template = (folder / self.chat_template_file).read_text(encoding="utf-8")
         tokens |= self.special_tokens or {}
@@ -100,6 +105,8 @@ class Entry(BaseModel):
             said["special_tokens"] = tokens
         if control is not None:
             said["control_tokens"] = control
+        if adds_bos is not None:
+            said["tokenizer_adds_bos"] = adds_bos
         if self.hidden:
             said["hidden"] = "true"
         parameters = {name: value if isinstance(value, str) else json.dumps(value) for name, value in said.items()}
@@ -132,34 +139,3 @@ def read(path: Path) -> Descriptions:
         except (OSError, ValueError) as error:
             raise ModelsFileError(f"The models file {path}, models.{name}: {error}.") from None
     return descriptions
-
-
-def _read_tokenizer_config(path: Path) -> tuple[str | None, dict[str, str], list[str]]:
-    """The template of a checkpoint, what it may name, and all special tokens, as transformers stores them.
-
-    The template may stand in a file of its own beside, or be one of several with names.
-    """
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
-    if not isinstance(config, dict):
-        raise ValueError(f"{path} is not a JSON object")
-    template = config.get("chat_template")
-    if isinstance(template, list):
-        named = {entry["name"]: entry["template"] for entry in template}
-        template = named.get("default")
-    beside = path.parent / "chat_template.jinja"
-    if beside.is_file():
-        template = beside.read_text(encoding="utf-8")
-    if template is not None and not isinstance(template, str):
-        raise ValueError(f"{path} has a chat_template that is not text")
-    tokens = {}
-    for name, token in config.items():
-        content = token.get("content") if isinstance(token, dict) else token
-        if name.endswith("_token") and isinstance(content, str):
-            tokens[name] = content
-    added = config.get("added_tokens_decoder")
-    entries = [entry for entry in added.values() if isinstance(entry, dict)] if isinstance(added, dict) else []
-    special = [entry["content"] for entry in entries if entry.get("special") and isinstance(entry.get("content"), str)]
-    return template, tokens, special

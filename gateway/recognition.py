@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from gateway.errors import GatewayError
+from gateway.prompting import begin, template
 from gateway.signatures import embedding, image, llmapi, tensorrt_llm, transcription, vllm
 from gateway.tensors import Response, Tensor
 from gateway.triton import ModelConfig, Stop
@@ -66,6 +67,11 @@ _MARKS = {"vllm": vllm.MARKS, "llmapi": llmapi.MARKS, "tensorrt_llm": tensorrt_l
 # How tensors begin that only the other two have.
 _OTHERS = ("sampling_param", "streaming")
 
+# What tensorrt_llm_bls asks for tokens, and what its parameters call no
+# (inflight_batcher_llm/preprocessing/1/model.py).
+_PREPROCESSING = "preprocessing"
+_FALSE = frozenset({"false", "no", "0", "f", "n"})
+
 # Their code reads prompts without a batch dimension only; the third takes both.
 _UNBATCHED = frozenset({"vllm", "llmapi"})
 
@@ -89,11 +95,13 @@ def recognise(config: ModelConfig) -> str | None:
     return None
 
 
-def complement(config: ModelConfig, said: Mapping[str, str]) -> tuple[ModelConfig, str | None]:
+def complement(
+    config: ModelConfig, said: Mapping[str, str], configs: Mapping[str, ModelConfig] = {}
+) -> tuple[ModelConfig, str | None]:
     """Give a model the parameters that it lacks: what the models file has `said`, and what its tensors show.
 
-    Returns it with a remark, where its keeper ought to know something. A model whose tensors show nothing has no
-    parameter `signature`.
+    `configs` are the models of its server. Returns it with a remark, where its keeper ought to know something. A model
+    whose tensors show nothing has no parameter `signature`.
     """
     parameters = {**said, **config.parameters}
     remark = None
@@ -108,7 +116,28 @@ def complement(config: ModelConfig, said: Mapping[str, str]) -> tuple[ModelConfi
                 "it has no chat template, so it is offered for completion only; give it one in TRITONIC_MODELS_FILE: "
                 f'[models."{config.name}"] with tokenizer_config, chat_template_file or chat_template'
             )
+    if begin.ADDS not in parameters and _adds_bos(config, parameters, configs):
+        parameters[begin.ADDS] = "true"
     return replace(config, parameters=parameters), remark
+
+
+def _adds_bos(config: ModelConfig, parameters: Mapping[str, str], configs: Mapping[str, ModelConfig]) -> bool:
+    """Whether a back end puts `bos_token` before each prompt.
+
+    Others' tokenise with special tokens, unless the model that does it for an engine of TensorRT-LLM is told not to.
+    Whether `bos_token` is one of them is the tokenizer's to say. Where nobody has asked it, a template that names the
+    token is of a checkpoint that begins with it. Our own never doubles it.
+    """
+    signature = parameters.get("signature")
+    if signature not in _LAYOUTS or (signature == "vllm" and "token_ids" in config.inputs):
+        return False
+    if signature == "tensorrt_llm":
+        steps = (configs[name] for name in config.steps or (_PREPROCESSING,) if name in configs)
+        if any(step.parameters.get("add_special_tokens", "").lower() in _FALSE for step in steps):
+            return False
+    if "tokenizer_adds_bos" in parameters:
+        return parameters["tokenizer_adds_bos"] == "true"
+    return "bos_token" in template.variables(parameters.get("chat_template", ""))
 
 
 def is_step(name: str, configs: Mapping[str, ModelConfig]) -> bool:

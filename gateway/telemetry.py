@@ -87,6 +87,13 @@ class Metrics:
             buckets=_LOOP_SECONDS,
             registry=self.registry,
         )
+        self.model_failing = Gauge(
+            "tritonic_model_failing",
+            "1 while a model does not answer on a server that calls it ready.",
+            ("model", "server"),
+            registry=self.registry,
+            multiprocess_mode="livemax",
+        )
         self.in_flight = Gauge(
             "tritonic_in_flight", "Requests a model works on.", by, registry=self.registry, multiprocess_mode="livesum"
         )

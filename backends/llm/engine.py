@@ -21,11 +21,14 @@ Tokens = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Logprob:
-    """What the model gave a token: its log probability before any option has changed it, and its rank from 1 on."""
+    """What the model gave a token: its log probability before any option has changed it, and its rank from 1 on.
+
+    Both are None for the first token of a prompt, before which there is nothing to be likely after.
+    """
 
     token: int
-    logprob: float
-    rank: int
+    logprob: float | None
+    rank: int | None
 
 
 Logprobs = tuple[Logprob, ...]
@@ -39,14 +42,14 @@ class Delta:
     `text` may be empty while a character or a possible stop string is incomplete; `num_tokens` counts hidden ones too,
     and is 0 where only the end is told.
     `logprobs` has an entry for each token added, where they are asked for, but for a token that ended the answer
-    unseen. Those of the prompt come first, with the first delta of answer 0: its first token has None.
+    unseen. Those of the prompt come first, with the first delta of answer 0.
     """
 
     index: int
     text: str
     num_tokens: int
     finish_reason: FinishReason | None = None
-    logprobs: tuple[Logprobs | None, ...] = ()
+    logprobs: tuple[Logprobs, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,12 +15,14 @@ class TokenBytes:
 
     Two families of tokenizers write tokens that are no text: byte-level BPE writes each byte as one character of its
     own alphabet, and SentencePiece has tokens such as `<0x0A>` and a mark in the place of a space. A special token
-    stands for its name, though it is not shown in a text.
+    stands for its name, though an answer does not show it unless that is asked for.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._added = {token: str(added.content) for token, added in tokenizer.get_added_tokens_decoder().items()}
+        added = tokenizer.get_added_tokens_decoder()
+        self._added = {number: str(token.content) for number, token in added.items()}
+        self._special = frozenset(number for number, token in added.items() if token.special)
         decoder = str(tokenizer.decoder)
         self._alphabet = _byte_alphabet() if "ByteLevel" in decoder else None
         self._fallback = "ByteFallback" in decoder
@@ -31,6 +33,10 @@ class TokenBytes:
         if (known := self._known.get(token)) is None:
             known = self._known[token] = self._read(token)
         return known
+
+    def is_special(self, token: int) -> bool:
+        """Whether answers hide the token."""
+        return token in self._special
 
     def _read(self, token: int) -> bytes:
         if token in self._added:
@@ -48,9 +54,9 @@ class TokenBytes:
         return str(name).encode("utf-8")
 
 
-def render(entries: Sequence[Logprobs | None], tokens: TokenBytes) -> bytes:
+def render(entries: Sequence[Logprobs], tokens: TokenBytes) -> bytes:
     """A JSON list in the form of Triton's vLLM backend: objects by token id, the chosen token first."""
-    return json.dumps([entry and _entry(entry, tokens) for entry in entries], separators=(",", ":")).encode()
+    return json.dumps([_entry(entry, tokens) for entry in entries], separators=(",", ":")).encode()
 
 
 class Sums:
@@ -61,26 +67,28 @@ class Sums:
         self._sums = [0.0] * num_answers
         self._others = num_others
 
-    def add(self, answers: Sequence[Sequence[Logprobs | None]]) -> tuple[float, ...]:
+    def add(self, answers: Sequence[Sequence[Logprobs]]) -> tuple[float, ...]:
         """Take what was added to each answer; the sums that are reached."""
         for index, entries in enumerate(answers):
             skipped = min(self._others, len(entries)) if index == 0 else 0
             self._others -= skipped
-            self._sums[index] += sum(entry[0].logprob for entry in entries[skipped:] if entry)
+            self._sums[index] += sum(entry[0].logprob or 0.0 for entry in entries[skipped:])
         return tuple(self._sums)
 
 
 def _entry(entry: Logprobs, tokens: TokenBytes) -> dict[str, object]:
-    return {str(each.token): _alternative(each, tokens[each.token]) for each in entry}
+    return {str(each.token): _alternative(each, tokens) for each in entry}
 
 
-def _alternative(each: Logprob, content: bytes) -> dict[str, object]:
-    return {
+def _alternative(each: Logprob, tokens: TokenBytes) -> dict[str, object]:
+    content = tokens[each.token]
+    member: dict[str, object] = {
         "logprob": each.logprob,
         "rank": each.rank,
         "decoded_token": content.decode("utf-8", "replace"),
         "bytes": list(content),
     }
+    return member | {"special": True} if tokens.is_special(each.token) else member
 
 
 def _byte_alphabet() -> dict[str, int]:

@@ -20,9 +20,10 @@ class Prompts:
     """Tokenises with the checkpoint's own tokenizer. All methods may be called from any thread."""
 
     def __init__(self, tokenizer: Tokenizer, *, bos: str | None, vocab_size: int, context_length: int) -> None:
-        """`bos` is the text of the token that begins a sequence, where the checkpoint has one."""
+        """`bos` is the text of the token that begins a sequence, where the checkpoint's configuration names one."""
         self._tokenizer = tokenizer
-        self._bos = bos
+        # A rendered chat template has brought its beginning-of-sequence token along; a second one spoils the answer.
+        self._beginnings = tuple(text.encode() for text in (bos, _put_before(tokenizer)) if text)
         self._vocab_size = vocab_size
         self._context_length = context_length
         self._longest_token = longest_token(tokenizer)
@@ -48,8 +49,8 @@ class Prompts:
             count = too_many_tokens(self._tokenizer, text, 2 * self._context_length, is_cancelled)
             if count:
                 raise self._too_long(f"at least {count}", "text_input")
-        # A rendered chat template has brought its beginning-of-sequence token along; a second one spoils the answer.
-        begun = bool(self._bos) and text.startswith(self._bos or "") and not (spans and spans[0][0] == 0)
+        written = document[: spans[0][0]] if spans else document
+        begun = written.startswith(self._beginnings)
         if spans:
             tokens = self._literal.encode(document, spans, add_special_tokens=not begun)
         else:
@@ -88,3 +89,10 @@ class Prompts:
             "one of them for the answer.",
             name,
         )
+
+
+def _put_before(tokenizer: Tokenizer) -> str:
+    """The special tokens that a tokenizer itself puts before a text: the checkpoint may not say, or say otherwise."""
+    encoding = tokenizer.encode("a")
+    first = next((i for i, special in enumerate(encoding.special_tokens_mask) if not special), 0)
+    return "".join(encoding.tokens[:first])

@@ -25,7 +25,7 @@ class Answer:
     texts: tuple[str, ...]
     finish_reasons: tuple[str, ...]
     num_tokens: int
-    logprobs: tuple[tuple[Logprobs | None, ...], ...] = ()
+    logprobs: tuple[tuple[Logprobs, ...], ...] = ()
     cumulative_logprobs: tuple[float, ...] = ()
 
 
@@ -57,7 +57,7 @@ class Reply:
         self._lock = threading.Lock()
         self._texts: list[list[str]] = []
         self._reasons: list[str] = []
-        self._logprobs: list[list[Logprobs | None]] = []
+        self._logprobs: list[list[Logprobs]] = []
         self._tells_logprobs = False
         self._sums: Sums | None = None
         self._num_prompt_tokens = 0
@@ -140,7 +140,7 @@ class Reply:
             self._num_tokens = 0
             return answer, self._ended
 
-    def _take_logprobs(self) -> tuple[tuple[tuple[Logprobs | None, ...], ...], tuple[float, ...]]:
+    def _take_logprobs(self) -> tuple[tuple[tuple[Logprobs, ...], ...], tuple[float, ...]]:
         taken = tuple(map(tuple, self._logprobs))
         self._logprobs = [[] for _ in taken]
         return taken if self._tells_logprobs else (), self._sums.add(taken) if self._sums else ()

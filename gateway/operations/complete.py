@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
-from gateway.operations.text import Delta, Finish, FinishReason, Sampling, TextEvent, TokenLogprob, Usage
+from gateway.operations.text import NOTHING, Delta, Finish, FinishReason, Sampling, TextEvent, TokenLogprob, Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +56,36 @@ async def gather(events: AsyncIterator[TextEvent]) -> tuple[list[Completion], Us
     for index, parts in texts.items():
         answers[index].text = "".join(parts)
     return [answers[index] for index in sorted(answers)], usage
+
+
+async def share_prompt(events: AsyncGenerator[TextEvent], n: int) -> AsyncGenerator[TextEvent]:
+    """Yield the events of `n` answers to one prompt, with what its tokens were worth in each of them.
+
+    Models tell of it in answer 0 alone, and others may be ahead of it: what their tokens were worth waits, as their
+    ends do.
+    """
+    waiting: list[list[TokenLogprob]] | None = [[] for _ in range(n)]
+    ends: list[Finish] = []
+    async with aclosing(events):
+        async for event in events:
+            told = event.logprobs if isinstance(event, Delta) else ()
+            if waiting is None or event is NOTHING or isinstance(event, Usage):
+                yield event
+            elif event.index == 0:
+                yield event
+                if told or isinstance(event, Finish):
+                    prompt = tuple(token for token in told if token.prompt)
+                    for index, held in enumerate(waiting[1:], 1):
+                        yield Delta(index, "", 0, (*prompt, *held))
+                    for end in ends:
+                        yield end
+                    waiting = None
+            elif isinstance(event, Finish):
+                ends.append(event)
+                yield NOTHING
+            else:
+                waiting[event.index] += told
+                yield replace(event, logprobs=()) if told else event
 
 
 def one_by_one(request: Complete, seed: int | None = None) -> list[Complete]:

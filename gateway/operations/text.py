@@ -56,10 +56,13 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Likelihood:
-    """A token and the logarithm of its probability. `data` are its bytes: a token may end inside a character."""
+    """A token and the logarithm of its probability. `data` are its bytes: a token may end inside a character.
+
+    `logprob` is None for the first token of a prompt, before which there is nothing to be likely after.
+    """
 
     token: str
-    logprob: float
+    logprob: float | None
     data: bytes
 
 
@@ -67,11 +70,13 @@ class Likelihood:
 class TokenLogprob:
     """A token that was chosen, and the likeliest ones at its place, best first.
 
-    `chosen` is None for the first token of a prompt, before which there is nothing to be likely after.
+    `prompt` is whether it is one of the prompt's, and `hidden` whether the text of the answer does not show it.
     """
 
-    chosen: Likelihood | None
+    chosen: Likelihood
     likeliest: tuple[Likelihood, ...] = ()
+    prompt: bool = False
+    hidden: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,16 @@ from typing import Any
 from gateway.errors import GatewayError, InvalidRequest, UnsupportedOption
 from gateway.operations.chat import Chat, Message, Named, Text
 from gateway.operations.complete import Complete
-from gateway.prompting import callers_texts, past_calls, reasoning, special_tokens, template, tool_calls, tools
+from gateway.prompting import (
+    begin,
+    callers_texts,
+    past_calls,
+    reasoning,
+    special_tokens,
+    template,
+    tool_calls,
+    tools,
+)
 from gateway.prompting.answers import Reader, Splitter
 from gateway.prompting.either import either
 from gateway.prompting.masking import Masking
@@ -114,6 +123,7 @@ def check(parameters: Mapping[str, str]) -> None:
         if value and value not in known:
             raise ValueError(f"{name} is {value!r}, and none of {', '.join(known)}")
     special_tokens.check(parameters)
+    begin.check(parameters)
     modalities = json.loads(parameters.get("modalities", "[]"))
     if not isinstance(modalities, list) or not all(isinstance(word, str) for word in modalities):
         raise ValueError("modalities is not a list of strings")

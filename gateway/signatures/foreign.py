@@ -52,6 +52,22 @@ def refuse_others(sampling: Sampling, carried: Iterable[str]) -> None:
             raise UnsupportedOption(f"How this model is served cannot carry the option '{name}'.", param=name)
 
 
+def one_by_one(request: Complete, *, varied: bool) -> list[Complete]:
+    """Return a request for each answer, for the layouts of TensorRT-LLM; `varied` where they carry seeds and `top_p`.
+
+    The runtime takes the likeliest token where nothing says otherwise, and the same seed for every request: answers
+    that are asked for by themselves would all be the same.
+    """
+    sampling = request.sampling
+    if sampling.n == 1:
+        return [request]
+    if not varied:
+        return complete.one_by_one(request)
+    if sampling.temperature is None and sampling.top_k is None and sampling.top_p is None:
+        request = replace(request, sampling=replace(sampling, top_p=1.0))
+    return complete.one_by_one(request, secrets.randbits(62))
+
+
 def declared(config: ModelConfig, options: Mapping[str, str]) -> frozenset[str]:
     """Those inputs of a layout that this model has, with the datatype that is sent."""
     return frozenset(name for name, datatype in options.items() if config.inputs.get(name) == datatype)
@@ -100,22 +116,6 @@ async def limited(events: AsyncGenerator[TextEvent], request: Complete, *, echoe
                     yield Finish(event.index, "length")
                     if not left:
                         return
-
-
-def one_by_one(request: Complete, *, varied: bool) -> list[Complete]:
-    """Return a request for each answer, for the layouts of TensorRT-LLM; `varied` where they carry seeds and `top_p`.
-
-    The runtime takes the likeliest token where nothing says otherwise, and the same seed for every request: answers
-    that are asked for by themselves would all be the same.
-    """
-    sampling = request.sampling
-    if sampling.n == 1:
-        return [request]
-    if not varied:
-        return complete.one_by_one(request)
-    if sampling.temperature is None and sampling.top_k is None and sampling.top_p is None:
-        request = replace(request, sampling=replace(sampling, top_p=1.0))
-    return complete.one_by_one(request, secrets.randbits(62))
 
 
 def check(parameters: Mapping[str, str]) -> None:

@@ -69,7 +69,7 @@ def encode(request: Complete, config: ModelConfig) -> list[Tensor]:
     """
     sampling = request.sampling
     has = foreign.declared(config, OPTIONS)
-    # Stop strings are found here as well, structures guided where `_guide` can, answers asked for as `requests` says.
+    # Stop strings are found here as well, answers told apart and structures guided where `_several` and `_guide` can.
     carried = {"stop", "n", "structured_outputs", *(has & {*_SAMPLED, *_FLOATS})}
     if config.decoupled:
         carried.add("max_tokens")  # `foreign.limited`

@@ -18,7 +18,6 @@ from gateway.operations.text import (
     Finish,
     FinishReason,
     Likelihood,
-    Sampling,
     TextEvent,
     TokenLogprob,
     Usage,
@@ -206,6 +205,7 @@ async def _read(
     """
     prompt_tokens = completion_tokens = 0
     unfinished: set[int] | None = None
+    told = False  # about the prompt, all at once with the first tokens of the first answer
     async for response in responses:
         texts = response.texts("text_output")
         if len(texts) != request.sampling.n:
@@ -214,7 +214,8 @@ async def _read(
         tokens = sum(response.uint32s("num_output_tokens"))  # Triton's vLLM backend counts each answer by itself
         prompt_tokens = max(response.uint32s("num_input_tokens"), default=prompt_tokens)
         completion_tokens += tokens
-        logprobs = _read_logprobs(response, request.sampling)
+        logprobs = _read_logprobs(response, request, 0 if told else prompt_tokens)
+        told = told or bool(logprobs.get(0))
         if unfinished is None:
             unfinished = set(range(len(texts)))
             if request.echo and isinstance(request.prompt, str):
@@ -248,29 +249,38 @@ def _finish_reason(reason: str) -> FinishReason:
     raise ModelFailed(f"The model stopped for an unexpected reason: {reason}.")
 
 
-def _read_logprobs(response: Response, sampling: Sampling) -> dict[int, tuple[TokenLogprob, ...]]:
-    """What each answer's new tokens were worth, where the response says so."""
+def _read_logprobs(response: Response, request: Complete, prompt_tokens: int) -> dict[int, tuple[TokenLogprob, ...]]:
+    """What each answer's new tokens were worth, where the response says so.
+
+    Where it tells about a prompt of `prompt_tokens`, these come before those of the first answer.
+    """
     if "logprobs" not in response:
         return {}
+    sampling = request.sampling
     count = sampling.logprobs or sampling.prompt_logprobs or 0
-    documents = (json.loads(document) if document else [] for document in response.texts("logprobs"))
-    return {
-        index: tuple(_token_logprob(entry, count) for entry in entries or ()) for index, entries in enumerate(documents)
-    }
+    hides = sampling.skip_special_tokens and not request.special_tokens
+    prompt = 0 if sampling.prompt_logprobs is None else prompt_tokens
+    found = {}
+    for index, document in enumerate(response.texts("logprobs")):
+        entries = json.loads(document) if document else None
+        found[index] = tuple(_token_logprob(e, count, i < prompt, hides) for i, e in enumerate(entries or ()) if e)
+        prompt = 0
+    return found
 
 
-def _token_logprob(entry: dict[str, dict[str, Any]] | None, count: int) -> TokenLogprob:
+def _token_logprob(entry: dict[str, dict[str, Any]], count: int, prompt: bool, hides: bool) -> TokenLogprob:
     """The chosen token stands first in an entry, and is among the `count` likeliest where its rank says so."""
-    if not entry:
-        return TokenLogprob(None)
-    members = list(entry.values())
-    likeliest = sorted((member for member in members if member["rank"] <= count), key=lambda member: member["rank"])
-    return TokenLogprob(_likelihood(members[0]), tuple(map(_likelihood, likeliest)))
+    chosen, *others = entry.values()
+    ranked = (member for member in (chosen, *others) if member["rank"] is not None and member["rank"] <= count)
+    likeliest = sorted(ranked, key=lambda member: member["rank"])
+    hidden = hides and not prompt and bool(chosen.get("special"))
+    return TokenLogprob(_likelihood(chosen), tuple(map(_likelihood, likeliest)), prompt, hidden)
 
 
 def _likelihood(member: dict[str, Any]) -> Likelihood:
     token = member["decoded_token"] or ""
     written = token.encode()  # not of half a surrogate pair, which is no text
     data = bytes(member["bytes"]) if "bytes" in member else written
+    logprob = member["logprob"]
     # JSON has no infinity, and OpenAI writes this for what cannot be.
-    return Likelihood(token, max(member["logprob"], -9999.0), data)
+    return Likelihood(token, None if logprob is None else max(logprob, -9999.0), data)

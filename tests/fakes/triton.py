@@ -18,9 +18,9 @@ _RESTRICTED = "triton-grpc-protocol-tritonic"
 
 
 class FakeTriton(rpc.GRPCInferenceServiceServicer):
-    """`calls` remembers every inference; `loaded` names the models that are; `frozen` keeps it from answering
-    questions about itself. Where there is a `secret`, it names its models to those who know it. Runs on the caller's
-    loop."""
+    """`calls` remembers every inference but those that the gateway asks for itself, which are `probes`; `loaded` names
+    the models that are; `frozen` keeps it from answering questions about itself. Where there is a `secret`, it names
+    its models to those who know it. Runs on the caller's loop."""
 
     def __init__(self, models: Iterable[Model], socket: Path | None = None) -> None:
         self.models = {model.name: model for model in models}
@@ -29,6 +29,7 @@ class FakeTriton(rpc.GRPCInferenceServiceServicer):
         self.frozen = False
         self.secret = ""
         self.calls: list[Call] = []
+        self.probes: list[Call] = []
         self.active = 0
         self.port = 0
         self._server: grpc.aio.Server | None = None
@@ -129,7 +130,7 @@ class FakeTriton(rpc.GRPCInferenceServiceServicer):
                 {key: value.bool_param for key, value in request.parameters.items()},
                 messages.tensors(request),
             )
-            self.calls.append(call)
+            (self.probes if call.id.startswith("probe/") else self.calls).append(call)
             self.active += 1
             try:
                 async for response in self._play(request, call):

@@ -11,7 +11,7 @@ from backends.llm.batching.forward import Logits
 from backends.llm.batching.logprobs import logprobs
 from backends.llm.batching.sampler import Sampler
 from backends.llm.batching.stop_strings import StopStrings
-from backends.llm.engine import Delta, FinishReason, Generation, Logprobs, Matcher, Tokens
+from backends.llm.engine import Delta, FinishReason, Generation, Logprob, Logprobs, Matcher, Tokens
 
 
 @dataclass(slots=True, eq=False)
@@ -59,7 +59,7 @@ class Sequence:
         """How much of `_known` is accepted since the row was begun."""
         self._told = 0
         """How much of `_known` will not be told again."""
-        self._entries: list[Logprobs | None] = [None] if stepwise else []
+        self._entries: list[Logprobs] = [(Logprob(int(prompt[0]), None, None),)] if stepwise else []
         self._left = room if sampling.max_tokens is None else min(room, sampling.max_tokens)
         self._num_generated = 0
         # Where a grammar is complete, nothing but the end of the sequence may come: it is obeyed.

@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Annotated, Any
 
@@ -26,8 +26,6 @@ from gateway.operations.complete import Complete, gather, merge
 from gateway.operations.text import Delta, Finish, TextEvent, TokenLogprob
 
 MOST_PROMPTS = 128
-_LONGEST_TOKEN = 256
-"""Characters."""
 VALUES = 600_000
 """JSON values of a body: room for as many prompts as may be, each of 4,096 token ids."""
 router = APIRouter(route_class=route_class(errors.render, values=VALUES))
@@ -124,7 +122,7 @@ async def create_completion(body: CreateCompletionRequest, request: Request) -> 
     else:
         several = [_one_of(i, catalog.ask(body.model, complete, trace)) for i, complete in enumerate(asked)]
         events = merge(several, body.n or 1)
-    choices = _Choices(logprobs=body.logprobs is not None)
+    choices = _Choices(asked, logprobs=body.logprobs is not None)
     if streams:
         chunks = _Chunks(head, choices, include_usage=body.include_usage)
         return await delivery.sse(request, events, chunks.render, errors.body, b"[DONE]")
@@ -219,7 +217,8 @@ def _wrong(path: str) -> InvalidRequest:
 class _Choices:
     """Renders what was added to the choices of one answer."""
 
-    def __init__(self, *, logprobs: bool) -> None:
+    def __init__(self, asked: Sequence[Complete], *, logprobs: bool) -> None:
+        self._asked = asked
         self._logprobs = logprobs
         self._offsets: dict[int, Offsets] = {}
 
@@ -227,21 +226,11 @@ class _Choices:
         shown = None
         tokens = tuple(logprobs)
         if self._logprobs and tokens:
-            offsets = self._offsets.setdefault(index, Offsets())
-            shown = offsets.render(tokens, _first(text, tokens))
+            if (offsets := self._offsets.get(index)) is None:
+                prompt = self._asked[index // self._asked[0].sampling.n].prompt
+                offsets = self._offsets[index] = Offsets(prompt if isinstance(prompt, str) else None)
+            shown = offsets.render(tokens)
         return {"text": text, "index": index, "logprobs": shown, "finish_reason": reason}
-
-
-def _first(text: str, tokens: tuple[TokenLogprob, ...]) -> str:
-    """The text of an echoed prompt's first token, which has no entry of its own: what the others leave of the text."""
-    if tokens[0].chosen is not None:
-        return ""
-    others = b"".join(token.chosen.data for token in tokens if token.chosen).decode(errors="replace")
-    if text.endswith(others):
-        return text.removesuffix(others)
-    # A stop string cuts the text, or its beginning is held back: the text ends with the beginning of the others.
-    longest = range(min(len(text), _LONGEST_TOKEN) + 1)
-    return next((text[:end] for end in longest if others.startswith(text[end:])), "")
 
 
 class _Chunks:

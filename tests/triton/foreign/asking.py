@@ -38,5 +38,6 @@ async def refusal(served: Gateway, body: dict[str, Any]) -> tuple[int, str | Non
 
 def asked(journal: list[dict[str, Any]], model: str) -> dict[str, Any]:
     """The inputs of the last request to a model."""
-    (*_, last) = (line["inputs"] for line in journal if line["model"] == model and line["event"] == "asked")
+    lines = (line for line in journal if line["model"] == model and not line["id"].startswith("probe/"))
+    (*_, last) = (line["inputs"] for line in lines if line["event"] == "asked")
     return last

@@ -84,7 +84,7 @@ async def served(foreign: tuple[EmbeddedTriton, Path]) -> AsyncIterator[Gateway]
     (repository.parent / "plain.jinja").write_text(template)
     added = {"5": {"content": "<|im_end|>", "special": True}, "6": {"content": "[INST]", "special": True}}
     config = {
-        "chat_template": template,
+        "chat_template": "{{ bos_token }}" + template,
         "bos_token": {"content": "<s>"},
         "eos_token": "</s>",
         "added_tokens_decoder": added,

@@ -35,6 +35,7 @@ def test_everything_that_can_be_said(tmp_path: Path) -> None:
         control_tokens = ["<|end|>"]
         special_tokens_in_content = "recognised"
         structured_outputs = "guided_decoding"
+        add_bos_token = false
         [models."10.0.0.1:8001/ensemble"]
         hidden = true
         """,
@@ -54,6 +55,7 @@ def test_everything_that_can_be_said(tmp_path: Path) -> None:
         "control_tokens": '["<|end|>"]',
         "special_tokens_in_content": "recognised",
         "structured_outputs": "guided_decoding",
+        "add_bos_token": "false",
     }
     assert said["10.0.0.1:8001/ensemble"] == {"hidden": "true"}
 

@@ -326,21 +326,33 @@ async def test_a_text_is_echoed_here_and_token_ids_by_the_model() -> None:
 
 async def test_log_probabilities_have_the_chosen_token_first_and_the_likeliest_by_rank() -> None:
     entries = [
-        None,
+        {"4": {"logprob": None, "rank": None, "decoded_token": "d", "bytes": [100]}},
         {
             "5": {"logprob": -3.0, "rank": 9, "decoded_token": " e"},
             "7": {"logprob": -0.1, "rank": 1, "decoded_token": "\ufffd", "bytes": [0xF0, 0x9F]},
             "8": {"logprob": -0.5, "rank": 2, "decoded_token": "g"},
         },
-        {"7": {"logprob": -1e30, "rank": 1, "decoded_token": "f"}},
+        {"7": {"logprob": -1e30, "rank": 1, "decoded_token": "f", "special": True}},
     ]
-    answer = respond(text_output=["x"], finish_reason=["stop"], logprobs=[json.dumps(entries)], num_output_tokens=3)
-    (delta, *_) = await decode(answer, request=replace(ASKED, sampling=Sampling(logprobs=2)))
+    answer = respond(text_output=["x"], logprobs=[json.dumps(entries)], num_input_tokens=2, num_output_tokens=1)
+    again = respond(
+        text_output=[""],
+        finish_reason=["stop"],
+        logprobs=[json.dumps(entries[2:])],
+        num_input_tokens=2,
+        num_output_tokens=1,
+    )
+    echoed = Sampling(logprobs=2, prompt_logprobs=2)
+    delta, more, *_ = await decode(answer, again, request=replace(ASKED, sampling=echoed))
     first, second = Likelihood("\ufffd", -0.1, b"\xf0\x9f"), Likelihood("g", -0.5, b"g")
     last = Likelihood("f", -9999.0, b"f")
     assert isinstance(delta, Delta)
     assert delta.logprobs == (
-        TokenLogprob(None),
-        TokenLogprob(Likelihood(" e", -3.0, b" e"), (first, second)),
-        TokenLogprob(last, (last,)),
+        TokenLogprob(Likelihood("d", None, b"d"), prompt=True),
+        TokenLogprob(Likelihood(" e", -3.0, b" e"), (first, second), prompt=True),
+        TokenLogprob(last, (last,), hidden=True),
     )
+    assert isinstance(more, Delta) and more.logprobs == (TokenLogprob(last, (last,), hidden=True),)
+    ended = respond(text_output=["x"], finish_reason=["stop"], logprobs=[json.dumps(entries)])
+    shown = replace(ASKED, special_tokens=True, sampling=Sampling(logprobs=2))
+    assert [token.hidden for token in (await decode(ended, request=shown))[0].logprobs] == [False] * 3

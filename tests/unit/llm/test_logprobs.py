@@ -64,7 +64,7 @@ def test_those_of_the_prompt_come_first_with_the_first_answer(scripted, listen, 
     listener = listen(engine, prompt, max_tokens=5, prompt_logprobs=1, logprobs=0, n=n).wait()
     assert listener.texts == [tokenizer.decode(forward.answer(prompt, 5))] * n
     first = [entry for event in listener.events if event.index == 0 for entry in event.logprobs]
-    assert first[0] is None and [entry[0].token for entry in first[1:4]] == prompt[1:]
+    assert first[0] == (Logprob(10, None, None),) and [entry[0].token for entry in first[1:4]] == prompt[1:]
     assert np.allclose([entry[0].logprob for entry in first[1:4]], [CHOSEN, OTHER, OTHER], atol=1e-5)
     assert [len(entry) for entry in first[1:]] == [1, 2, 2, 1, 1, 1, 1, 1]
     others = [len(event.logprobs) for event in listener.events if event.index]
@@ -74,7 +74,7 @@ def test_those_of_the_prompt_come_first_with_the_first_answer(scripted, listen, 
 
 def test_those_of_the_prompt_alone(scripted, listen):
     engine, _ = scripted()
-    assert entries(listen(engine, [10], max_tokens=2, prompt_logprobs=0).wait()) == [None]
+    assert entries(listen(engine, [10], max_tokens=2, prompt_logprobs=0).wait()) == [(Logprob(10, None, None),)]
     listener = listen(engine, PROMPT, max_tokens=2, prompt_logprobs=0).wait()
     assert len(listener.events[0].logprobs) == 3 and not listener.events[1].logprobs
 
@@ -82,12 +82,12 @@ def test_those_of_the_prompt_alone(scripted, listen):
 def test_they_are_written_as_the_vllm_backend_writes_them(tokenizer):
     names = TokenBytes(tokenizer)
     one, two = tokenizer.encode("é").ids
-    written = json.loads(render([None, (Logprob(one, -0.5, 2), Logprob(1, -0.25, 1))], names))
+    written = json.loads(render([(Logprob(40, None, None),), (Logprob(one, -0.5, 2), Logprob(1, -0.25, 1))], names))
     assert written == [
-        None,
+        {"40": {"logprob": None, "rank": None, "decoded_token": names[40].decode(), "bytes": list(names[40])}},
         {
             str(one): {"logprob": -0.5, "rank": 2, "decoded_token": "\ufffd", "bytes": [0xC3]},
-            "1": {"logprob": -0.25, "rank": 1, "decoded_token": "</s>", "bytes": list(b"</s>")},
+            "1": {"logprob": -0.25, "rank": 1, "decoded_token": "</s>", "bytes": list(b"</s>"), "special": True},
         },
     ]
     assert names[one] + names[two] == "é".encode()

@@ -1,7 +1,7 @@
 """Texts that cannot fit."""
 
 import pytest
-from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from backends.llm.prompt import Prompts
 from backends.serving.errors import Cancelled, ContextLengthExceeded
@@ -40,6 +40,30 @@ def test_what_cannot_fit_is_refused_untokenised_with_both_numbers(tokenizer):
     assert counting.characters == 0
     with pytest.raises(ContextLengthExceeded, match=r"has 6993 tokens; .* room for 1000"):
         prompts(counting).encode(b"x" * 6993)
+
+
+@pytest.mark.parametrize("bos", ["<s>", None])
+@pytest.mark.parametrize("put", ["<s>", "<|end|> <s>"])
+def test_what_a_tokenizer_puts_before_a_text_is_not_put_twice(tokenizer, bos, put):
+    """Whether or not the checkpoint's configuration names it."""
+    adding = Tokenizer.from_str(tokenizer.to_str())
+    tokens = [(token, adding.token_to_id(token)) for token in put.split()]
+    adding.post_processor = processors.TemplateProcessing(single=f"{put} $A", special_tokens=tokens)
+    asked = Prompts(adding, bos=bos, vocab_size=259, context_length=1000)
+    begun, text = [number for _, number in tokens], tokenizer.encode("a<s>").ids
+    assert asked.encode(b"a<s>").tolist() == [*begun, *text]
+    written = "".join(put.split()).encode()
+    assert asked.encode(written + b"a<s>").tolist() == [*begun, *text]
+    assert asked.encode(written + b"a<s>", spans=((len(written), len(written) + 1),)).tolist() == [*begun, *text]
+    # What a caller writes there is text.
+    assert asked.encode(written + b"a<s>", spans=((0, len(written)),)).tolist()[: len(begun)] == begun
+    assert len(asked.encode(written + b"a<s>", spans=((0, len(written)),))) == len(begun) + len(written) + 2
+
+
+def test_a_tokenizer_that_puts_nothing_there_is_given_what_is_written(tokenizer):
+    assert Prompts(tokenizer, bos="<s>", vocab_size=259, context_length=1000).encode(b"<s>a").tolist() == [
+        *tokenizer.encode("<s>a").ids
+    ]
 
 
 def test_special_tokens_that_just_fit_are_not_refused(tokenizer):

@@ -79,7 +79,7 @@ def answers(sampling: Sampling, *, summed: bool) -> list[Answer]:
     client = Client()
     reply = Reply(client, stream=True)
     reply.begin(sampling, 2, "", summed=summed)
-    of_prompt = (None, entry(-50.0)) if sampling.prompt_logprobs is not None else ()
+    of_prompt = ((Logprob(1, None, None),), entry(-50.0)) if sampling.prompt_logprobs is not None else ()
     for delta in (
         Delta(0, "a", 1, None, (*of_prompt, entry(-1.0))),
         Delta(1, "b", 1, None, (entry(-2.0),)),

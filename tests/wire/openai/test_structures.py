@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from gateway.dialects.openai.completions import _Choices
+from gateway.operations.complete import Complete
 from gateway.operations.text import Likelihood, TokenLogprob
 from tests.fakes.triton import FakeTriton
 from tests.wire.openai.asking import CHAT, CHAT_STREAM, TEXT, TEXT_STREAM, Way, chat, events, reaches, refused
@@ -217,7 +218,7 @@ async def test_log_probabilities_of_a_completion(gateway: Gateway) -> None:
             {"Hi": -0.5, "Ho": -1.5, "bytes:\\x20\\xf0\\x9f": -3.25},
             {"bytes:\\x91\\x8d": -0.25},
         ],
-        "text_offset": [0, 2, 2],
+        "text_offset": [0, 2, 3],
     }
     (choice,) = (await gateway.http.post(TEXT.path, json=TEXT.body("odds", logprobs=2))).json()["choices"]
     assert (choice["text"], choice["logprobs"]) == ("Hi 👍", expected)
@@ -227,14 +228,13 @@ async def test_log_probabilities_of_a_completion(gateway: Gateway) -> None:
 
 
 async def test_offsets_of_an_echo_that_a_stop_string_cut() -> None:
-    """The first token of a prompt has no entry; tokens of the stop string have, and their text is not shown."""
-    entries = (TokenLogprob(None), *(TokenLogprob(Likelihood(t, -1.0, t.encode())) for t in ("b", " c", " ST", "OP")))
-    choice = _Choices(logprobs=True).render(0, "Ab c", entries, "stop")
-    assert choice["logprobs"]["tokens"] == ["A", "b", " c", " ST", "OP"]
-    assert choice["logprobs"]["text_offset"] == [0, 1, 2, 4, 7]
-    # What is not cut, and what is held back.
-    for text in ("Ab c STOP", "Ab c S"):
-        assert _Choices(logprobs=True).render(0, text, entries, None)["logprobs"]["text_offset"] == [0, 1, 2, 4, 7]
+    """Tokens of the stop string have entries, and their text is not shown."""
+    texts = ("A", "b", " c", " ST", "OP")
+    entries = [TokenLogprob(Likelihood(t, -1.0 if i else None, t.encode()), prompt=i < 2) for i, t in enumerate(texts)]
+    for text in ("Ab c", "Ab c STOP", "Ab c S"):
+        choices = _Choices([Complete(model="m", prompt="Ab", echo=True)], logprobs=True)
+        told = choices.render(0, text, entries, "stop")["logprobs"]
+        assert (told["tokens"], told["text_offset"]) == (list(texts), [0, 1, 2, 4, 7])
 
 
 async def test_an_echo_begins_with_the_prompt(gateway: Gateway) -> None:

@@ -25,7 +25,8 @@ class Script:
 
     @classmethod
     def read(cls, prompt: str) -> "Script":
-        return cls(**json.loads(prompt))
+        # Others than the tests may ask, the gateway itself for example: any text has an answer.
+        return cls(**json.loads(prompt)) if prompt.startswith("{") else cls([" ok"])
 
 
 class Journal:

@@ -1,0 +1,34 @@
+"""Models of every layout answer what the gateway asks when it doubts them."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from gateway import models_file
+from gateway.catalog import Catalog
+from gateway.probe import can_be_probed, probe
+from tests.triton.foreign.asking import ALL, BATCHERS
+from tests.wire.serving import Gateway
+from tritonic.embedded import EmbeddedTriton
+
+pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
+
+
+async def test_a_token_of_each_layout(served: Gateway, foreign: tuple[EmbeddedTriton, Path]) -> None:
+    triton, repository = foreign
+    described = models_file.read(repository.parent / "models.toml")
+    catalog = Catalog([triton.grpc_url], interval=1, timeout=20, secret=triton.secret, described=described)
+    watching = asyncio.create_task(catalog.watch())
+    try:
+        async with asyncio.timeout(20):
+            while not catalog.models():
+                await asyncio.sleep(0.05)
+        asked = {model.name: model for model in catalog.models()}
+        assert asked.keys() >= {*ALL, *BATCHERS}
+        for name in (*ALL, *BATCHERS):
+            assert can_be_probed(asked[name])
+            await probe(asked[name], 20)
+    finally:
+        watching.cancel()
+        await catalog.close()

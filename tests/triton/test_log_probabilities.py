@@ -1,0 +1,105 @@
+"""What tokens of a completion were worth, and where they begin: the same whole and streamed, whatever the prompt."""
+
+import random
+import re
+from typing import Any
+
+import pytest
+
+from tests.triton.asking import Body, added, events, prompt, streamed
+from tests.wire.serving import Gateway
+
+pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
+
+KEYS = ("tokens", "token_logprobs", "top_logprobs", "text_offset")
+PIECES = [
+    "日本",
+    "👍🏽",
+    "👨\u200d👩\u200d👧",
+    "é",
+    "e\u0301",
+    " the",
+    "\n",
+    "a",
+    "𝄞",
+    "שלום",
+    "\u3000",
+    " 東京",
+    "🏳️\u200d🌈",
+    "0",
+]
+
+
+def some_text(seed: int) -> str:
+    chance = random.Random(seed)
+    return "".join(chance.choices(PIECES, k=chance.randint(1, 6))) + chr(chance.randint(0x4E00, 0x9FFF))
+
+
+async def choices(gateway: Gateway, body: Body) -> list[dict[str, Any]]:
+    """The text of each choice, and what its tokens were worth."""
+    if "stream" not in body:
+        response = await gateway.http.post("/v1/completions", json=body)
+        assert response.status_code == 200, response.text
+        return [{"text": c["text"], **c["logprobs"]} for c in response.json()["choices"]]
+    found: dict[int, dict[str, Any]] = {}
+    async with events(gateway, body) as stream:
+        async for event in stream:
+            for choice in event["choices"] if event != "[DONE]" else ():
+                one = found.setdefault(choice["index"], {"text": "", **{key: [] for key in KEYS}})
+                one["text"] += added(choice)
+                for key, values in (choice["logprobs"] or {}).items():
+                    one[key] += values
+    return [found[index] for index in sorted(found)]
+
+
+def data(name: str) -> bytes:
+    return (
+        bytes.fromhex(name[6:].replace("\\x", "")) if re.fullmatch(r"bytes:(\\x[0-9a-f]{2})+", name) else name.encode()
+    )
+
+
+def check(choice: dict[str, Any], asked: str | None) -> None:
+    parts = [data(name) for name in choice["tokens"]]
+    text = choice["text"]
+    assert b"".join(parts).decode(errors="replace") == text
+    assert asked is None or text.startswith(asked)
+    assert choice["token_logprobs"][0] is None and choice["top_logprobs"][0] is None
+    assert all(value <= 0 for value in choice["token_logprobs"][1:])
+    at = 0
+    for part, offset in zip(parts, choice["text_offset"], strict=True):
+        whole = b"".join(parts)[:at].decode(errors="ignore")
+        assert offset == len(whole), choice
+        at += len(part)
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_an_echo_of_any_text(gateway: Gateway, tokenizer: Any, seed: int) -> None:
+    text = some_text(seed)
+    ids = tokenizer.encode(text)
+    for asked, n in ((text, 1), (ids, 1), (text, 2)):
+        body = prompt("", max_tokens=2, echo=True, logprobs=1, n=n, seed=seed, temperature=0.5) | {"prompt": asked}
+        whole = await choices(gateway, body)
+        assert whole == await choices(gateway, streamed(body))
+        assert len(whole) == n
+        for choice in whole:
+            check(choice, text)
+            assert len(choice["tokens"]) >= len(ids)
+
+
+async def test_a_prompt_of_tokens_that_is_cut_within_characters(gateway: Gateway, tokenizer: Any) -> None:
+    """It begins and ends with a half."""
+    ids = tokenizer.encode("𝄞é日𝄞")
+    assert tokenizer.decode(ids[:1]) == tokenizer.decode(ids[-1:]) == "\ufffd"
+    body = prompt("", max_tokens=1, echo=True, logprobs=0) | {"prompt": ids[1:-1]}
+    whole = await choices(gateway, body)
+    assert whole == await choices(gateway, streamed(body))
+    assert whole[0]["text_offset"][0] == 0 and len(whole[0]["tokens"]) >= len(ids) - 2
+
+
+async def test_several_prompts(gateway: Gateway) -> None:
+    texts = ["日本", "👍🏽", "the"]
+    body = prompt("", max_tokens=1, echo=True, logprobs=0) | {"prompt": texts}
+    whole = await choices(gateway, body)
+    assert whole == await choices(gateway, streamed(body))
+    for choice, text in zip(whole, texts, strict=True):
+        check(choice, text)

@@ -1,0 +1,39 @@
+"""The models that we build answer what the gateway asks when it doubts them."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from gateway.catalog import Catalog
+from gateway.probe import can_be_probed, probe
+from tests.triton.asking import NAME
+from tests.triton.installing import install_copy
+from tritonic.embedded import EmbeddedTriton
+
+pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
+
+
+async def _probed(triton: EmbeddedTriton, name: str) -> None:
+    catalog = Catalog([triton.grpc_url], interval=1, timeout=60, secret=triton.secret)
+    watching = asyncio.create_task(catalog.watch())
+    try:
+        async with asyncio.timeout(60):
+            while name not in [model.name for model in catalog.models()]:
+                await asyncio.sleep(0.05)
+        model = catalog.get(name)
+        assert can_be_probed(model)
+        await probe(model, 60)
+    finally:
+        watching.cancel()
+        await catalog.close()
+
+
+async def test_a_token(triton: EmbeddedTriton) -> None:
+    await _probed(triton, NAME)
+
+
+async def test_a_vector(embedding_folder: Path, tmp_path: Path) -> None:
+    install_copy(embedding_folder, tmp_path, "vectors")
+    with EmbeddedTriton(tmp_path) as triton:
+        await _probed(triton, "vectors")

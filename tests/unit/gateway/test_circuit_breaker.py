@@ -1,0 +1,121 @@
+"""What opens the circuit of a model, and what closes it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from gateway import circuit_breaker
+from gateway.circuit_breaker import FAILURES, CircuitBreaker
+from gateway.errors import GatewayError, InvalidRequest, ModelFailed, ModelNotFound, ModelTimeout, QueueFull, ServerGone
+
+pytestmark = pytest.mark.asyncio
+
+DEAD = ModelFailed("The engine is dead.")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(circuit_breaker, "_FIRST_WAIT", 0.001)
+    monkeypatch.setattr(circuit_breaker, "_LONGEST_WAIT", 0.002)
+
+
+class Circuit:
+    """One model whose probes end as told, the last way for ever."""
+
+    def __init__(self, *outcomes: Exception | None) -> None:
+        self.breaker = CircuitBreaker("server")
+        self.reports: list[bool] = []
+        self.probes = 0
+        self._outcomes = outcomes
+
+    async def probe(self) -> None:
+        outcome = self._outcomes[min(self.probes, len(self._outcomes) - 1)]
+        self.probes += 1
+        await asyncio.sleep(0)
+        if outcome:
+            raise outcome
+
+    def fail(self, count: int = FAILURES, error: GatewayError = DEAD) -> None:
+        for _ in range(count):
+            self.breaker.failed("m", error, self.probe, self.reports.append)
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        async with asyncio.timeout(5):
+            while not holds():
+                await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("failure", [DEAD, ModelTimeout("Nothing came.")])
+async def test_it_opens_where_the_probe_fails_and_closes_where_one_succeeds(failure: GatewayError) -> None:
+    one = Circuit(failure, failure, QueueFull("Full."), ServerGone("Gone."), None)
+    one.fail(error=failure)
+    assert one.breaker.is_suspect("m") and not one.breaker.is_open("m")
+    await one.until(lambda: one.breaker.is_open("m"))
+    await one.until(lambda: not one.breaker)
+    assert (one.probes, one.reports) == (5, [True, False])
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        None,
+        InvalidRequest("No."),
+        QueueFull("Full."),
+        ServerGone("Gone."),
+        ModelNotFound("None."),
+        IndexError("a response that nobody can read"),
+    ],
+    ids=lambda outcome: type(outcome).__name__,
+)
+async def test_it_stays_closed_where_the_probe_does_not_fail(outcome: Exception | None) -> None:
+    one = Circuit(outcome)
+    one.fail()
+    await one.until(lambda: not one.breaker)
+    assert (one.probes, one.reports) == (1, [])
+    # It counts anew.
+    one.fail(FAILURES - 1)
+    await asyncio.sleep(0.01)
+    assert one.probes == 1 and not one.breaker.is_suspect("m")
+
+
+async def test_one_probe_at_a_time_and_none_without_need() -> None:
+    one = Circuit(None)
+    one.fail(FAILURES - 1)
+    one.fail(50, InvalidRequest("No."))
+    one.fail(50, QueueFull("Full."))
+    one.fail(50, ServerGone("Gone."))
+    await asyncio.sleep(0.01)
+    assert one.probes < 1
+    one.fail(50)
+    await one.until(lambda: not one.breaker)
+    assert one.probes == 1
+
+
+@pytest.mark.parametrize("end", [lambda b: b.succeeded("m"), lambda b: b.forget()], ids=["answer", "restart"])
+async def test_an_answer_ends_it_and_the_probing(end: Callable[[CircuitBreaker], None]) -> None:
+    one = Circuit(DEAD)
+    one.fail()
+    await one.until(lambda: one.breaker.is_open("m"))
+    end(one.breaker)
+    assert not one.breaker and one.reports == [True, False]
+    await asyncio.sleep(0.005)
+    probes = one.probes
+    await asyncio.sleep(0.02)
+    assert one.probes == probes
+
+
+async def test_what_cannot_be_probed_is_avoided_for_a_while_and_never_open() -> None:
+    breaker = CircuitBreaker("server")
+    probe: Callable[[], Awaitable[None]] | None = None
+    reports: list[bool] = []
+    for _ in range(FAILURES):
+        assert not breaker.is_suspect("m")
+        breaker.failed("m", DEAD, probe, reports.append)
+    async with asyncio.timeout(5):
+        while breaker.is_suspect("m"):
+            await asyncio.sleep(0.001)
+    breaker.failed("m", DEAD, probe, reports.append)  # the next one tells
+    assert breaker.is_suspect("m") and not breaker.is_open("m")
+    breaker.succeeded("m")
+    assert not breaker and not reports
