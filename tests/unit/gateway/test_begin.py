@@ -16,7 +16,8 @@ LLAMA = {"chat_template": "{{ bos_token }}{{ messages }}", "special_tokens": '{"
 
 
 def config(name: str = "m", layout: Any = vllm, steps: tuple[str, ...] = (), **inputs: str) -> ModelConfig:
-    return ModelConfig(name, {}, {**layout.INPUTS, **inputs}, layout.OUTPUTS, b"", steps=steps)
+    marks = getattr(layout, "MARKS", {})
+    return ModelConfig(name, {}, {**layout.INPUTS, **marks, **inputs}, layout.OUTPUTS, b"", steps=steps)
 
 
 def adds(model: ModelConfig, said: dict[str, str] = LLAMA, *others: ModelConfig) -> str | None:
