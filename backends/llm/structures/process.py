@@ -17,7 +17,7 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 from backends.llm.structures.limits import MAX_GRAMMAR_SIZE, MAX_ITEMS_IN_ROW, STEP_MAX_ITEMS, Limits
 from backends.llm.structures.messages import BEGUN, COMPLETE, FAILED, MASK, ON, REFUSED, SIZES, TAKEN, TOKEN
-from backends.llm.structures.source import reason, source
+from backends.llm.structures.source import failure, reason, source
 
 # An honest grammar takes 0.1 ms for a token. One that takes so many seconds, and so many for each token, has to give
 # way to the forward pass.
@@ -68,11 +68,9 @@ def _compile(tokenizer: LLTokenizer, kind: str, text: str) -> tuple[LLMatcher, b
         verbose_errors=False,
     )
     matcher = LLMatcher(tokenizer, source(kind, text), log_level=0, limits=bounds)
+    first = b"" if matcher.is_error() else matcher.compute_bitmask()
     if matcher.is_error():
-        raise ValueError(matcher.get_error())
-    first = matcher.compute_bitmask()
-    if matcher.is_error():
-        raise ValueError(matcher.get_error())
+        raise ValueError(failure(kind, text, matcher.get_error()))
     return matcher, first
 
 

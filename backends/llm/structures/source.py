@@ -1,6 +1,7 @@
 """From a structure to a grammar in the language of llguidance."""
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 from llguidance import LLMatcher
@@ -8,21 +9,25 @@ from llguidance.gbnf_to_lark import gbnf_to_lark
 
 from backends.llm.structures import tags
 from backends.llm.structures.messages import MAX_REASON
+from backends.llm.structures.schemas import explained, normal
 
 if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
 
 # Compact JSON: a small model would fill its answer with spaces. Keywords that cannot be enforced are refused.
 _JSON: "JsonCompileOptions" = {"whitespace_flexible": False, "lenient": False, "coerce_one_of": False}
+_EXPRESSION_ERROR = re.compile(r"^error: (.{1,200})$", re.M)
+# Without `u`: a name that is written in escapes would not be recognised as one of the schema's.
+_ESCAPES = 'nrbtf"\\'
 
 
 def source(kind: str, text: str) -> str:
     """The grammar that a structure is. Raises whatever the library raises, and `ValueError`."""
     match kind:
         case "json":
-            schema = json.loads(text)
-            _check_schema(schema)
-            return str(LLMatcher.grammar_from_json_schema({} if schema is True else schema, overrides=_JSON))
+            schema = normal(json.loads(text))
+            options = _JSON if _has_controls(schema) else {**_JSON, "json_allowed_escapes": _ESCAPES}
+            return str(LLMatcher.grammar_from_json_schema({} if schema is True else schema, overrides=options))
         case "regex":
             return str(LLMatcher.grammar_from_regex(text))
         case "choice":
@@ -36,29 +41,28 @@ def source(kind: str, text: str) -> str:
             return str(LLMatcher.grammar_from_lark(lark))
 
 
+def _has_controls(schema: object) -> bool:
+    """Whether constants or names of a schema hold characters that JSON writes as `\\u00…` only."""
+    return "\\u00" in json.dumps(schema, ensure_ascii=False)
+
+
+def failure(kind: str, text: str, error: str) -> str:
+    """Return why a structure cannot be enforced of whose grammar the library says `error`."""
+    return explained(json.loads(text), error, _wrong) if kind == "json" else error
+
+
+def _wrong(expression: str) -> str | None:
+    """What is wrong with a regular expression; None where nothing is."""
+    error = LLMatcher.validate_grammar(LLMatcher.grammar_from_regex(expression))
+    if not error:
+        return None
+    found = _EXPRESSION_ERROR.search(error)
+    return (found[1] if found else "it is too complex").rstrip(".") + "."
+
+
 def reason(text: str) -> str:
     """The library's reason, without the dump of its state."""
     if "NoExtension" in text[:40]:
         return "no text follows it."
     text = text.split("\n<state>")[0].replace("\n<non-verbose/>", "").strip()
     return (text[:MAX_REASON] or "no reason was given").rstrip(".") + "."
-
-
-def _check_schema(schema: object) -> None:
-    """Raise `ValueError` for what the library would take, and not enforce."""
-    if schema is False:
-        raise ValueError("the schema allows nothing")
-    if isinstance(schema, dict) and "x-guidance" in schema:
-        raise ValueError("x-guidance would change what JSON is")
-    parts = [schema]
-    while parts:
-        part = parts.pop()
-        if isinstance(part, list):
-            parts += part
-        elif isinstance(part, dict):
-            parts += part.values()
-            least = part.get("minProperties")
-            names = part.get("patternProperties") or part.get("additionalProperties", True) is not False
-            if isinstance(least, int) and least > 1 and names:
-                # A name that is written twice would count twice.
-                raise ValueError("minProperties needs additionalProperties false, and no patternProperties")

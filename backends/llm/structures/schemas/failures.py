@@ -1,0 +1,50 @@
+"""What to say where the library cannot compile a schema that is normal: in the words of JSON Schema, not in its own."""
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+_MOST_EXPRESSIONS = 64
+_MOST_SHOWN = 100
+_IMPOSSIBLE = re.compile(r"required property '(.{1,200}?)' is unsatisfiable", re.S)
+
+
+def explained(schema: Any, error: str, wrong: Callable[[str], str | None]) -> str:
+    """Return why the caller's `schema` cannot be enforced, of which the library says `error`.
+
+    `wrong` says what is wrong with a regular expression.
+    """
+    if "nsatisfiable" in error:
+        found = _IMPOSSIBLE.search(error)
+        name = f" the required property '{found[1][:_MOST_SHOWN]}'" if found else " the schema"
+        return f"no value satisfies{name}: its parts contradict each other."
+    if "not disjoint" in error:
+        return "two expressions of a 'patternProperties' could match the same name, which cannot be enforced."
+    if "multipleOf" in error:
+        return "a 'multipleOf' has too many digits."
+    if "NoExtension" in error[:40]:
+        return "no text follows it."
+    for count, (pointer, keyword, text) in enumerate(_expressions(schema)):
+        if count == _MOST_EXPRESSIONS:
+            break
+        if (why := wrong(text)) is not None:
+            return f"'{keyword}' at '{pointer[:200]}' holds no expression that can be enforced: {why}"
+    return "the schema is too large or too deep."
+
+
+def _expressions(schema: Any) -> Iterator[tuple[str, str, str]]:
+    """All that looks like a regular expression, with the pointer to its schema and its keyword."""
+    waiting = [("#", schema)]
+    while waiting:
+        pointer, part = waiting.pop()
+        if isinstance(part, dict):
+            if isinstance(part.get("pattern"), str):
+                yield pointer, "pattern", part["pattern"]
+            if isinstance(part.get("patternProperties"), dict):
+                yield from ((pointer, "patternProperties", text) for text in part["patternProperties"])
+            pairs = [(key.replace("~", "~0").replace("/", "~1"), value) for key, value in part.items()]
+        elif isinstance(part, list):
+            pairs = [(str(number), value) for number, value in enumerate(part)]
+        else:
+            continue
+        waiting += [(f"{pointer}/{key}", value) for key, value in pairs if isinstance(value, dict | list)]

@@ -1,0 +1,144 @@
+"""Constants, numbers and strings."""
+
+import math
+import re
+from typing import Any
+
+from backends.llm.structures.schemas import values
+from backends.llm.structures.schemas.document import Place
+
+_FORMATS = frozenset(
+    {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"}
+)  # fmt: skip
+"""Those that the library enforces. All others are annotations, as they are by the standard."""
+
+# The library computes with 64 bits: the largest float below 2**63, and for fractions what has no gaps.
+_INTEGERS = 2**63 - 1024
+_FRACTIONS = 2**53 - 1
+# Beyond it the library needs both bounds.
+_ONE_BOUND = 10**18
+
+_LOOK_AROUND = re.compile(r"(?:^|[^\\])(?:\\\\)*(\(\?(?:=|!|<=|<!))")
+# What well-known libraries write with a look-around, and what matches the same texts or the usual ones of them.
+_SAME = (
+    # zod's e-mail: no dot at the beginning, none at the end, nor two in a row
+    (
+        r"^(?!\.)(?!.*\.\.)([A-Za-z0-9_'+\-\.]*)[A-Za-z0-9_+-]@([A-Za-z0-9][A-Za-z0-9\-]*\.)+[A-Za-z]{2,}$",
+        r"^(?:[A-Za-z0-9_'+\-]+\.)*[A-Za-z0-9_'+\-]*[A-Za-z0-9_+\-]@(?:[A-Za-z0-9][A-Za-z0-9\-]*\.)+[A-Za-z]{2,}$",
+    ),
+    (r"^(?!^[-+.]*$)[+-]?0*\d*\.?\d*$", r"^[+-]?(?:\d+\.?\d*|\.\d+)$"),  # pydantic's Decimal
+)
+_DECIMAL = re.compile(
+    r"\^\(\?!\^\[-\+\.\]\*\$\)\[\+-\]\?0\*\(\?:\\d\{0,(\d{1,4})\}\|\(\?=\[\\d\.\]\{1,\d{1,4}\}0\*\$\)"
+    r"\\d(?:\{0,\d{1,4}\}|\*)\\\.\\d(?:\{0,(\d{1,4})\}|\*)0\*\$\)"
+)
+"""pydantic's Decimal with `max_digits`, and with `decimal_places`."""
+_PLACES = re.compile(r"\^\(\?!\^\[-\+\.\]\*\$\)\[\+-\]\?0\*\\d\*\\\.\?\\d\{0,(\d{1,4})\}0\*\$")
+
+
+def constants(place: Place, out: dict[str, Any]) -> None:
+    """Write `const` and `enum` into `out`. Raises `ValueError`."""
+    if "const" in place.schema:
+        if not _is_exact(place.schema["const"]):
+            raise place.refused("const", "holds a number that has no exact value in 64 bits.")
+        out["const"] = place.schema["const"]
+    if "enum" in place.schema:
+        listed = values.listed(place, "enum")
+        out["enum"] = [value for value in listed if _is_exact(value)]
+        if not out["enum"]:
+            raise place.refused("enum", "holds numbers only that have no exact value in 64 bits.")
+
+
+def _is_exact(value: Any) -> bool:
+    if isinstance(value, dict | list):
+        return all(map(_is_exact, value.values() if isinstance(value, dict) else value))
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return True
+    return abs(value) <= _INTEGERS and value == float(value)
+
+
+def numbers(place: Place, types: list[str] | None, out: dict[str, Any]) -> None:
+    """Write the bounds of numbers into `out`, moved inward to what 64 bits can hold. Raises `ValueError`."""
+    least, over = values.number(place, "minimum"), _exclusive(place, "exclusiveMinimum", "minimum")
+    most, under = values.number(place, "maximum"), _exclusive(place, "exclusiveMaximum", "maximum")
+    if types is not None and "integer" in types:
+        lows = [math.ceil(one) for one in (least,) if one is not None and one > -math.inf]
+        lows += [math.floor(one) + 1 for one in (over,) if one is not None and one > -math.inf and one < math.inf]
+        highs = [math.floor(one) for one in (most,) if one is not None and one < math.inf]
+        highs += [math.ceil(one) - 1 for one in (under,) if one is not None and -math.inf < one < math.inf]
+        _integers(place, max(lows, default=None), min(highs, default=None), out)
+    else:
+        for keyword, bound in (("minimum", least), ("exclusiveMinimum", over)):
+            _fraction(place, keyword, bound, 1, out)
+        for keyword, bound in (("maximum", most), ("exclusiveMaximum", under)):
+            _fraction(place, keyword, bound, -1, out)
+    step = values.number(place, "multipleOf")
+    if step is not None:
+        if not 0 < step < math.inf:
+            raise place.refused("multipleOf", "must be a number above 0.")
+        out["multipleOf"] = step
+
+
+def _exclusive(place: Place, keyword: str, beside: str) -> int | float | None:
+    """The bound that is excluded; in draft 4 the keyword says whether the one beside it is."""
+    value = place.schema.get(keyword)
+    if isinstance(value, bool):
+        return values.number(place, beside) if value else None
+    return values.number(place, keyword)
+
+
+def _integers(place: Place, low: int | None, high: int | None, out: dict[str, Any]) -> None:
+    if (low is not None and low > _INTEGERS) or (high is not None and high < -_INTEGERS):
+        raise place.refused("minimum" if low is not None and low > 0 else "maximum", "leaves no number of 64 bits.")
+    if low is not None:
+        low = max(low, -_INTEGERS)
+        out["minimum"] = low if low <= float(low) else int(math.nextafter(float(low), math.inf))
+        high = _INTEGERS if high is None and low >= _ONE_BOUND else high
+    if high is not None:
+        high = min(high, _INTEGERS)
+        out["maximum"] = high if float(high) <= high else int(math.nextafter(float(high), -math.inf))
+        if low is None and high <= -_ONE_BOUND:
+            out["minimum"] = -_INTEGERS
+
+
+def _fraction(place: Place, keyword: str, bound: int | float | None, sign: int, out: dict[str, Any]) -> None:
+    """Write a lower bound, or with `sign` -1 an upper one."""
+    if bound is None or bound * sign == -math.inf:
+        return
+    if bound * sign > _FRACTIONS:
+        raise place.refused(keyword, "is beyond 2**53, where numbers with fractions have gaps.")
+    if bound * sign < -_FRACTIONS:
+        keyword, bound = ("minimum", -_FRACTIONS) if sign > 0 else ("maximum", _FRACTIONS)
+    out[keyword] = bound
+
+
+def strings(place: Place, out: dict[str, Any]) -> None:
+    """Write what is said of strings into `out`. Raises `ValueError`."""
+    least, most = values.whole(place, "minLength"), values.whole(place, "maxLength")
+    if least:
+        out["minLength"] = least
+    if most is not None and most < values.MOST:
+        out["maxLength"] = most
+    if place.schema.get("pattern") is not None:
+        out["pattern"] = pattern(place, "pattern", place.schema["pattern"])
+    name = place.schema.get("format")
+    if isinstance(name, str) and name in _FORMATS:
+        out["format"] = name
+
+
+def pattern(place: Place, keyword: str, text: Any) -> str:
+    """Return a regular expression without look-arounds. Raises `ValueError`."""
+    if not isinstance(text, str):
+        raise place.refused(keyword, "must be a regular expression, a string.")
+    for theirs, ours in _SAME:
+        if text == theirs:
+            return ours
+    if found := _DECIMAL.fullmatch(text):
+        whole, places = int(found[1]), int(found[2] or 0)
+        inner = rf"\d{{1,{whole}}}(?:\.\d{{0,{places}}})?" if whole else r"0"
+        return rf"^[+-]?(?:{inner}" + (rf"|\.\d{{1,{places}}})$" if places else ")$")
+    if found := _PLACES.fullmatch(text):
+        return rf"^[+-]?\d+(?:\.\d{{0,{int(found[1])}}})?$"
+    if _LOOK_AROUND.search(text):
+        raise place.refused(keyword, "has a look-around, such as '(?=', which cannot be enforced.")
+    return text

@@ -1,0 +1,106 @@
+"""What stands behind keywords, checked."""
+
+import json
+import math
+from typing import Any
+
+from backends.llm.structures.schemas.document import Place
+from backends.llm.structures.schemas.keywords import TYPES
+
+MOST = 2**31
+"""More characters, items or properties than any answer has."""
+
+
+def whole(place: Place, keyword: str) -> int | None:
+    """Return a number of things, `2.0` as 2; None where there is none. Raises `ValueError`."""
+    value = place.schema.get(keyword)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf or value % 1:
+        raise place.refused(keyword, "must be a whole number, 0 or more.")
+    return min(int(value), MOST)
+
+
+def number(place: Place, keyword: str) -> int | float | None:
+    """Return a finite number; None where there is none. Raises `ValueError`."""
+    value = place.schema.get(keyword)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+        raise place.refused(keyword, "must be a number.")
+    return value
+
+
+def listed(place: Place, keyword: str) -> list[Any]:
+    """Return a list that is not empty. Raises `ValueError`."""
+    value = place.schema[keyword]
+    if not isinstance(value, list) or not value:
+        raise place.refused(keyword, "must be a list with at least one entry.")
+    return value
+
+
+def named(place: Place, keyword: str) -> dict[str, Any]:
+    """Return an object, an empty one where there is none. Raises `ValueError`."""
+    value = place.schema.get(keyword, {})
+    if not isinstance(value, dict):
+        raise place.refused(keyword, "must be an object.")
+    return value
+
+
+def names(place: Place, keyword: str) -> list[str]:
+    """Return names, none of them twice; none where there are none. Raises `ValueError`."""
+    value = place.schema.get(keyword, [])
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise place.refused(keyword, "must be a list of names.")
+    return list(dict.fromkeys(value))
+
+
+def types(place: Place) -> list[str] | None:
+    """Return the types of a schema; None where it has no `type`. Raises `ValueError`."""
+    value = place.schema.get("type")
+    if value is None:
+        return None
+    given = value if isinstance(value, list) else [value]
+    for one in given:
+        if not isinstance(one, str) or one not in (*TYPES, "integer"):
+            raise place.refused("type", f"is {json.dumps(one)[:64]}: there is no such type.")
+    if not given:
+        raise place.refused("type", "must name a type.")
+    return list(dict.fromkeys(one for one in given if one != "integer" or "number" not in given))
+
+
+def type_of(value: Any) -> str:
+    """Return the type of a JSON value, `number` for all numbers."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "boolean"
+        case int() | float():
+            return "number"
+        case str():
+            return "string"
+        case list():
+            return "array"
+        case _:
+            return "object"
+
+
+def canonical(value: Any) -> str:
+    """Return a text that equal JSON values share: 1 and 1.0 are equal."""
+    return json.dumps(_plain(value), sort_keys=True)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    return value
+
+
+def parsed(text: str) -> Any:
+    """Return the value of a canonical text."""
+    return json.loads(text)
