@@ -1,0 +1,180 @@
+"""What JSON schemas become: every answer is valid under the caller's schema, and refusals name keyword and place."""
+
+import json
+import random
+import re
+import time
+from typing import Any
+
+import jsonschema
+import pytest
+
+from backends.llm.structures.schemas import normal
+from tests.unit.llm.schemas.corpus import CORPUS, PYDANTIC, Cat, Owner, Tree
+from tests.unit.llm.schemas.driving import compiled, drawn, takes
+
+
+def no_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    assert len(dict(pairs)) == len(pairs), f"a key is written twice: {pairs}"
+    return dict(pairs)
+
+
+@pytest.mark.parametrize("name", CORPUS)
+def test_every_answer_is_valid(name: str) -> None:
+    schema = CORPUS[name]
+    validator = jsonschema.validators.validator_for(schema, jsonschema.Draft202012Validator)(schema)
+    matcher, chance = compiled(schema), random.Random(1)
+    for _ in range(15):
+        validator.validate(json.loads(drawn(matcher, chance), object_pairs_hook=no_twice))
+
+
+@pytest.mark.parametrize("model", [Owner, Tree, Cat])
+def test_a_model_of_pydantic_reads_its_answers(model: Any) -> None:
+    matcher, chance = compiled(PYDANTIC[model.__name__]), random.Random(2)
+    for _ in range(15):
+        model.model_validate_json(drawn(matcher, chance))
+
+
+AB = {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}}}
+EITHER = {
+    "anyOf": [{"properties": {"x": {"type": "null"}}, "required": ["x"]}, {"properties": {"y": {"type": "null"}}}]
+}
+BASE = {"$defs": {"base": {"type": "object", "properties": {"base": {"type": "null"}}}}}
+# A schema, what an answer can be, and what it cannot.
+CASES: list[tuple[Any, list[str], list[str]]] = [
+    # objects that name properties are closed, and no others
+    (AB, ["{}", '{"a":1,"b":2}'], ['{"c":1}', '{"a":1,"a":2}', '{"a":1,"\\u0061":2}']),
+    (AB | {"additionalProperties": True}, ['{"a":1,"c":2}'], ['{"a":1,"a":2}', '{"\\u0061":"x"}']),
+    (AB | {"additionalProperties": {"type": "null"}}, ['{"c":null}'], ['{"c":1}']),
+    (AB | {"unevaluatedProperties": True}, ['{"c":1}'], []),
+    (AB | {"patternProperties": {"^c": {"type": "integer"}}}, ['{"c1":1}', '{"d":null}'], ['{"c1":null}']),
+    (AB | {"required": ["c"]}, ['{"a":1,"c":"x"}'], ['{"a":1}', '{"c":1,"d":1}']),
+    (AB | {"minProperties": 1}, ['{"b":1}'], ["{}"]),
+    ({"type": "object"}, ['{"c":1}'], []),
+    ({"type": "object", "required": ["c"]}, ['{"c":1,"d":2}'], ["{}"]),
+    ({"items": AB}, ['[{"a":1}]'], ['[{"c":1}]']),
+    # …whatever says so
+    ({"allOf": [AB, {"properties": {"c": {"type": "null"}}}]}, ['{"a":1,"b":2,"c":null}'], ['{"c":1}', '{"d":1}']),
+    ({"allOf": [AB, {"additionalProperties": True}]}, ['{"a":1,"d":2}'], []),
+    (AB | EITHER, ['{"a":1,"x":null}', '{"y":null}', '{"a":1}'], ['{"x":null,"y":null}', '{"z":1}', '{"y":1}']),
+    (AB | {"allOf": [EITHER, {"anyOf": [{"properties": {"z": {"type": "null"}}}, {"required": ["a"]}]}]},
+     ['{"a":1,"x":null,"z":null}', '{"a":1,"y":null}'], ['{"x":null,"q":1}', '{"x":null,"y":null}']),
+    (BASE | {"$ref": "#/$defs/base", "properties": {"own": {"type": "null"}}}, ['{"own":null,"base":null}'], ['{"c":1}']),
+    (BASE | {"properties": {"a": {"$ref": "#/$defs/base"}}, "type": "object"}, ['{"a":{"base":null}}'], ['{"a":{"c":1}}']),
+    (BASE | {"allOf": [{"$ref": "#/$defs/base"}], "description": "x"}, ['{"base":null}'], ['{"c":1}']),
+    ({"anyOf": [AB, {"type": "object"}]}, ['{"c":1}'], []),
+    (AB | {"anyOf": [{"required": ["a"]}, {"required": ["b"]}]}, ['{"a":1}', '{"b":1}'], ["{}", '{"a":1,"c":1}']),
+    (AB | {"dependentSchemas": {"a": {"properties": {"c": {"type": "null"}}, "required": ["c"]}}},
+     ['{"b":1}', '{"a":1,"c":null}'], ['{"a":1}', '{"d":1}']),
+    ({"allOf": [AB], "unevaluatedProperties": False}, ['{"a":1}'], ['{"c":1}']),
+    ({"type": "object", "anyOf": [AB, {"required": ["k"]}], "unevaluatedProperties": False}, ['{"a":1}'], ['{"c":1}']),
+    # what constrains nothing
+    ({"type": "string", "format": "ulid", "pattern": "^a$"}, ['"a"'], ['"b"']),
+    ({"type": "string", "format": "password"}, ['"x"'], ["1"]),
+    ({"type": "string", "format": "date"}, ['"2024-02-29"'], ['"x"']),
+    ({"type": "array", "maxItems": 2.0}, ["[1,2]"], ["[1,2,3]"]),
+    ({"type": "object", "properties": {"a": {"not": {}}, "b": {}}}, ['{"b":1}'], ['{"a":1}']),
+    ({"type": "array", "contains": {}, "maxContains": 2}, ["[1]"], ["[]", "[1,2,3]"]),
+    # what is enforced
+    ({"oneOf": [{"const": 1}, {"const": 2, "title": "two"}]}, ["1", "2"], ["3"]),
+    ({"oneOf": [{"type": "object", "properties": {"k": {"const": "a", "default": "a"}, "n": {"type": "null"}}},
+                {"type": "object", "properties": {"k": {"const": "b", "default": "b"}}}]},
+     ['{"k":"a","n":null}', '{"k":"b"}'], ["{}", '{"n":null}', '{"k":"b","n":null}']),
+    ({"oneOf": [{"required": ["a"]}, {"required": ["b"]}], **AB}, ['{"a":1}', '{"b":1}'], ["{}", '{"a":1,"b":1}']),
+    ({"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}, ['"a"', '["a"]'], ["1"]),
+    ({"type": "array", "items": {"enum": ["a", "b", "c"]}, "uniqueItems": True}, ["[]", '["c","a"]'], ['["a","a"]']),
+    ({"type": "object", "propertyNames": {"const": "a"}, "additionalProperties": {"type": "integer"}},
+     ["{}", '{"a":1}'], ['{"b":1}', '{"a":"x"}']),
+    ({"type": "object", "propertyNames": {"minLength": 2}, "properties": {"a": {}, "bc": {}}}, ['{"bc":1}'], ['{"a":1}']),
+    ({"type": "integer", "maximum": 1e20}, ["9223372036854774784", "-99999999999999999999"], ["1.5"]),
+    ({"type": "integer", "maximum": 2**53 + 1}, [str(2**53)], [str(2**53 + 2)]),
+    ({"type": "integer", "minimum": 5, "exclusiveMinimum": True}, ["6"], ["5"]),
+    ({"enum": [1, 2**63, "a"]}, ["1", '"a"'], ["9223372036854775808", "9223372036854775807"]),
+    ({"type": "string", "pattern": r"^(?!^[-+.]*$)[+-]?0*\d*\.?\d*$"}, ['"-1.5"', '".5"'], ['"-"', '"."']),
+    ({"const": "\x01"}, ['"\\u0001"'], []),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("schema", "can", "cannot"), CASES, ids=[json.dumps(case[0])[:60] for case in CASES])
+def test_what_an_answer_can_be(schema: Any, can: list[str], cannot: list[str]) -> None:
+    assert [text for text in can if not takes(schema, text)] == []
+    assert [text for text in cannot if takes(schema, text)] == []
+
+
+@pytest.mark.parametrize(
+    ("schema", "keyword", "pointer"),
+    [
+        ({"properties": {"a/b": {"uniqueItems": True, "items": {"type": "string"}}}}, "uniqueItems", "#/properties/a~1b"),
+        ({"type": "array", "uniqueItems": True, "items": {"enum": list("abcdefgh")}}, "uniqueItems", "#"),
+        ({"items": {"contains": {"type": "string"}}}, "contains", "#/items"),
+        ({"$defs": {"x": {"not": {"pattern": "a"}}}, "items": {"$ref": "#/$defs/x"}}, "not", "#/$defs/x"),
+        ({"if": {"minLength": 3}, "then": {"maxLength": 2}}, "if", "#"),
+        ({"oneOf": [{"type": "string"}, {"type": "string", "format": "date"}]}, "oneOf", "#"),
+        ({"oneOf": [AB, AB | {"required": ["a"]}]}, "oneOf", "#"),
+        ({"properties": {"a": {"type": "nonsense"}}}, "type", "#/properties/a"),
+        ({"properties": {"a": {"required": True}}}, "required", "#/properties/a"),
+        ({"items": {"maxItems": 1.5}}, "maxItems", "#/items"),
+        ({"items": {"maxItems": float("inf")}}, "maxItems", "#/items"),
+        ({"items": {"minimum": "1"}}, "minimum", "#/items"),
+        ({"items": {"pattern": "a(?=b)"}}, "pattern", "#/items"),
+        ({"items": {"$ref": "#/$defs/gone"}}, "$ref", "#/items"),
+        ({"items": {"$ref": "#gone"}}, "$ref", "#/items"),
+        ({"items": {"$ref": "https://example.com/x.json"}}, "$ref", "#/items"),
+        ({"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}, "$ref", "#"),
+        ({"$defs": {"a": {"allOf": [{"$ref": "#/$defs/a"}, {"type": "null"}]}}, "$ref": "#/$defs/a"}, "$ref", "#/$defs/a/allOf/0"),
+        ({"enum": []}, "enum", "#"),
+        ({"const": 2**63}, "const", "#"),
+        ({"type": "integer", "minimum": 1e20}, "minimum", "#"),
+        ({"type": "object", "minProperties": 2}, "minProperties", "#"),
+        ({"type": "object", "propertyNames": {"minLength": 1, "pattern": "a"}}, "propertyNames", "#/propertyNames"),
+    ],
+)  # fmt: skip
+def test_what_is_refused_names_keyword_and_place(schema: Any, keyword: str, pointer: str) -> None:
+    with pytest.raises(ValueError, match=f"^'{re.escape(keyword)}' at '{re.escape(pointer)}' "):
+        normal(schema)
+
+
+def test_expressions_of_libraries_match_what_they_matched() -> None:
+    """What replaces a look-around matches nothing that the library's own expression does not."""
+    decimals = [
+        r"^(?!^[-+.]*$)[+-]?0*\d*\.?\d*$",
+        r"^(?!^[-+.]*$)[+-]?0*(?:\d{0,3}|(?=[\d.]{1,6}0*$)\d{0,3}\.\d{0,2}0*$)",
+        r"^(?!^[-+.]*$)[+-]?0*(?:\d{0,0}|(?=[\d.]{1,3}0*$)\d{0,0}\.\d{0,2}0*$)",
+        r"^(?!^[-+.]*$)[+-]?0*(?:\d{0,5}|(?=[\d.]{1,6}0*$)\d*\.\d*0*$)",
+        r"^(?!^[-+.]*$)[+-]?0*\d*\.?\d{0,2}0*$",
+    ]
+    mail = CORPUS["zod 4 object"]["properties"]["mail"]["pattern"]
+    chance = random.Random(3)
+    for text in [*decimals, mail]:
+        matcher = compiled({"type": "string", "pattern": text, "maxLength": 20})
+        for _ in range(60):
+            said = json.loads(drawn(matcher, chance))
+            assert re.search(text, said), (text, said)
+    assert takes({"type": "string", "pattern": mail}, '"a.b+c@d-e.example.org"')
+
+
+def webs() -> dict[str, Any]:
+    """Schemas that grow without end where their references are written out."""
+    last: dict[str, Any] = {"d60": {"type": "object"}}
+    twice = {f"d{i}": {"allOf": [{"$ref": f"#/$defs/d{i + 1}"}] * 2} for i in range(60)}
+    either = {
+        f"d{i}": {"properties": {"k": {"const": i}}, "anyOf": [{"$ref": f"#/$defs/d{i + 1}"}] * 2} for i in range(60)
+    }
+    one = {f"d{i}": {"oneOf": [{"$ref": f"#/$defs/d{(i * 7 + j) % 60}"} for j in range(20)]} for i in range(60)}
+    webs = {"allOf": twice | last, "anyOf": either | last, "oneOf": one}
+    return {name: {"$ref": "#/$defs/d0", "$defs": definitions} for name, definitions in webs.items()}
+
+
+@pytest.mark.parametrize("name", webs())
+def test_references_take_bounded_work(name: str) -> None:
+    begun = time.thread_time()
+    with pytest.raises(ValueError):
+        normal(webs()[name])
+    assert time.thread_time() - begun < 5
+
+
+def test_honest_schemas_take_milliseconds() -> None:
+    members = {f"field_{number}": {"type": "string", "description": "x"} for number in range(200)}
+    begun = time.thread_time()
+    normal({"type": "object", "properties": members, "required": list(members)})
+    assert time.thread_time() - begun < 0.5
