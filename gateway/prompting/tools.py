@@ -6,6 +6,7 @@ from typing import Any
 
 from gateway.operations.chat import Chat, Named, Tool, ToolCall
 from gateway.operations.text import Structure
+from gateway.prompting.moved_schemas import moved
 
 MOST_CALLS = 16
 """Calls in one answer where calls are enforced: a small model might otherwise go on calling until its room is used."""
@@ -74,7 +75,7 @@ def schema_of_calls(tools: Sequence[Tool], parallel: bool) -> dict[str, Any]:
     definitions, calls = {}, []
     for number, tool in enumerate(tools):
         # A schema's references begin at its own root, which is moved here.
-        definitions[f"tool{number}"] = _moved(arguments(tool), f"#/$defs/tool{number}")
+        definitions[f"tool{number}"] = moved(arguments(tool), f"#/$defs/tool{number}")
         calls.append(_call(tool.name, number, "arguments"))
     most = MOST_CALLS if parallel else 1
     return {"type": "array", "minItems": 1, "maxItems": most, "items": {"anyOf": calls}, "$defs": definitions}
@@ -96,7 +97,7 @@ def schema_of_either(chat: Chat, answer: object, lone: str | None) -> dict[str, 
     would write between its marks.
     """
     schema = schema_of_calls(chat.tools, chat.parallel_tool_calls)
-    definitions = {**schema.pop("$defs"), "answer": _moved(answer, "#/$defs/answer")}
+    definitions = {**schema.pop("$defs"), "answer": moved(answer, "#/$defs/answer")}
     numbered = enumerate(chat.tools) if lone else ()
     calls = [_call(tool.name, number, lone or "") for number, tool in numbered]
     return {"anyOf": [*calls, schema, {"$ref": "#/$defs/answer"}], "$defs": definitions}
@@ -105,28 +106,3 @@ def schema_of_either(chat: Chat, answer: object, lone: str | None) -> dict[str, 
 def arguments(tool: Tool) -> Mapping[str, Any]:
     """Return the schema of a function's arguments, which are always an object."""
     return {"type": "object", **tool.parameters}
-
-
-# What stands behind these is data, whatever it looks like.
-_DATA = frozenset({"const", "enum", "default", "examples"})
-# And behind these stand schemas by names of the caller's.
-_NAMED_SCHEMAS = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
-
-
-def _moved(schema: Any, root: str) -> Any:
-    """Let the references inside a schema begin at `root`."""
-    if isinstance(schema, list):
-        return [_moved(item, root) for item in schema]
-    if not isinstance(schema, Mapping):
-        return schema
-    moved: dict[str, Any] = {}
-    for key, value in schema.items():
-        if key == "$ref" and isinstance(value, str) and value.startswith("#"):
-            moved[key] = root + value[1:]
-        elif key == "$id":
-            continue  # references would begin there, and not where the schema was moved
-        elif key in _NAMED_SCHEMAS and isinstance(value, Mapping):
-            moved[key] = {name: _moved(part, root) for name, part in value.items()}
-        else:
-            moved[key] = value if key in _DATA else _moved(value, root)
-    return moved

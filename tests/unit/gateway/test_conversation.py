@@ -121,6 +121,33 @@ def test_only_references_are_moved_and_no_data() -> None:
     assert "$id" not in moved
 
 
+@pytest.mark.parametrize(
+    ("reference", "leads"),
+    [
+        ("#leaf", "#/$defs/tool0/$defs/a~1b%20c"),
+        ("x#leaf", "#/$defs/tool0/$defs/a~1b%20c"),
+        ("http://e.com/x", "#/$defs/tool0"),
+        ("http://e.com/x#/$defs/other", "#/$defs/tool0/$defs/other"),
+        ("other.json", "#/$defs/tool0/$defs/other"),
+        ("other.json#/properties/o", "#/$defs/tool0/$defs/other/properties/o"),
+        ("http://elsewhere.com/x#leaf", "http://elsewhere.com/x#leaf"),
+        ("http://[", "http://["),
+    ],
+)
+def test_references_by_names_are_moved_too(reference: str, leads: str) -> None:
+    other = {"$id": "other.json", "properties": {"o": {"$ref": "#/properties/o"}}}
+    named = {"a/b c": {"$anchor": "leaf", "type": "string"}, "other": other}
+    schema = {"$id": "http://e.com/x", "properties": {"a": {"$ref": reference}}, "$defs": named}
+    asked = chat(tools=(tool("f", **schema),), tool_choice="required")
+    structure = lower(asked, parameters())[0].sampling.structured_outputs
+    assert structure is not None
+    value: Any = structure.value
+    moved = value["$defs"]["tool0"]
+    assert moved["properties"]["a"] == {"$ref": leads}
+    assert moved["$defs"]["a/b c"] == {"type": "string"}
+    assert moved["$defs"]["other"] == {"properties": {"o": {"$ref": "#/$defs/tool0/$defs/other/properties/o"}}}
+
+
 def test_the_arguments_of_a_named_function_are_the_whole_answer() -> None:
     asked = chat(tools=(tool("f"), tool("g")), tool_choice=Named("g"))
     assert lower(asked, parameters())[0].sampling.structured_outputs == Structure("json", SCHEMA)

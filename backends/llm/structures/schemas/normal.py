@@ -1,6 +1,6 @@
 """The whole of a schema."""
 
-from typing import Any
+from typing import Any, Literal, cast
 
 from backends.llm.structures.schemas import values
 from backends.llm.structures.schemas.arrays import arrays
@@ -12,7 +12,7 @@ from backends.llm.structures.schemas.objects import Closing, Objects
 from backends.llm.structures.schemas.scalars import constants, numbers, strings
 
 
-def normal(schema: Any) -> dict[str, Any] | bool:
+def normal(schema: Any) -> dict[str, Any] | Literal[True]:
     """Return a schema that the library enforces to the letter. Raises `ValueError` with keyword and place.
 
     Its references lead to its own `$defs`; it has no keyword but those that constrain.
@@ -25,7 +25,7 @@ def normal(schema: Any) -> dict[str, Any] | bool:
         raise ValueError("the schema is nested too deeply.") from None
     if written is False:
         raise ValueError("the schema allows nothing.")
-    return written
+    return cast("dict[str, Any] | Literal[True]", written)
 
 
 class _Writing:
@@ -36,7 +36,7 @@ class _Writing:
         self._numbers: dict[int, str] = {}
         self._waiting: list[tuple[str, Place]] = []
 
-    def whole(self) -> dict[str, Any] | bool:
+    def whole(self) -> Any:
         written = self._schema(self._document.start)
         definitions = {}
         while self._waiting:

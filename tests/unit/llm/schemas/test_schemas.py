@@ -10,6 +10,7 @@ import jsonschema
 import pytest
 
 from backends.llm.structures.schemas import normal
+from tests.unit.llm.schemas.cases import AB, CASES
 from tests.unit.llm.schemas.corpus import CORPUS, PYDANTIC, Cat, Owner, Tree
 from tests.unit.llm.schemas.driving import compiled, drawn, takes
 
@@ -35,66 +36,6 @@ def test_a_model_of_pydantic_reads_its_answers(model: Any) -> None:
         model.model_validate_json(drawn(matcher, chance))
 
 
-AB = {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}}}
-EITHER = {
-    "anyOf": [{"properties": {"x": {"type": "null"}}, "required": ["x"]}, {"properties": {"y": {"type": "null"}}}]
-}
-BASE = {"$defs": {"base": {"type": "object", "properties": {"base": {"type": "null"}}}}}
-# A schema, what an answer can be, and what it cannot.
-CASES: list[tuple[Any, list[str], list[str]]] = [
-    # objects that name properties are closed, and no others
-    (AB, ["{}", '{"a":1,"b":2}'], ['{"c":1}', '{"a":1,"a":2}', '{"a":1,"\\u0061":2}']),
-    (AB | {"additionalProperties": True}, ['{"a":1,"c":2}'], ['{"a":1,"a":2}', '{"\\u0061":"x"}']),
-    (AB | {"additionalProperties": {"type": "null"}}, ['{"c":null}'], ['{"c":1}']),
-    (AB | {"unevaluatedProperties": True}, ['{"c":1}'], []),
-    (AB | {"patternProperties": {"^c": {"type": "integer"}}}, ['{"c1":1}', '{"d":null}'], ['{"c1":null}']),
-    (AB | {"required": ["c"]}, ['{"a":1,"c":"x"}'], ['{"a":1}', '{"c":1,"d":1}']),
-    (AB | {"minProperties": 1}, ['{"b":1}'], ["{}"]),
-    ({"type": "object"}, ['{"c":1}'], []),
-    ({"type": "object", "required": ["c"]}, ['{"c":1,"d":2}'], ["{}"]),
-    ({"items": AB}, ['[{"a":1}]'], ['[{"c":1}]']),
-    # …whatever says so
-    ({"allOf": [AB, {"properties": {"c": {"type": "null"}}}]}, ['{"a":1,"b":2,"c":null}'], ['{"c":1}', '{"d":1}']),
-    ({"allOf": [AB, {"additionalProperties": True}]}, ['{"a":1,"d":2}'], []),
-    (AB | EITHER, ['{"a":1,"x":null}', '{"y":null}', '{"a":1}'], ['{"x":null,"y":null}', '{"z":1}', '{"y":1}']),
-    (AB | {"allOf": [EITHER, {"anyOf": [{"properties": {"z": {"type": "null"}}}, {"required": ["a"]}]}]},
-     ['{"a":1,"x":null,"z":null}', '{"a":1,"y":null}'], ['{"x":null,"q":1}', '{"x":null,"y":null}']),
-    (BASE | {"$ref": "#/$defs/base", "properties": {"own": {"type": "null"}}}, ['{"own":null,"base":null}'], ['{"c":1}']),
-    (BASE | {"properties": {"a": {"$ref": "#/$defs/base"}}, "type": "object"}, ['{"a":{"base":null}}'], ['{"a":{"c":1}}']),
-    (BASE | {"allOf": [{"$ref": "#/$defs/base"}], "description": "x"}, ['{"base":null}'], ['{"c":1}']),
-    ({"anyOf": [AB, {"type": "object"}]}, ['{"c":1}'], []),
-    (AB | {"anyOf": [{"required": ["a"]}, {"required": ["b"]}]}, ['{"a":1}', '{"b":1}'], ["{}", '{"a":1,"c":1}']),
-    (AB | {"dependentSchemas": {"a": {"properties": {"c": {"type": "null"}}, "required": ["c"]}}},
-     ['{"b":1}', '{"a":1,"c":null}'], ['{"a":1}', '{"d":1}']),
-    ({"allOf": [AB], "unevaluatedProperties": False}, ['{"a":1}'], ['{"c":1}']),
-    ({"type": "object", "anyOf": [AB, {"required": ["k"]}], "unevaluatedProperties": False}, ['{"a":1}'], ['{"c":1}']),
-    # what constrains nothing
-    ({"type": "string", "format": "ulid", "pattern": "^a$"}, ['"a"'], ['"b"']),
-    ({"type": "string", "format": "password"}, ['"x"'], ["1"]),
-    ({"type": "string", "format": "date"}, ['"2024-02-29"'], ['"x"']),
-    ({"type": "array", "maxItems": 2.0}, ["[1,2]"], ["[1,2,3]"]),
-    ({"type": "object", "properties": {"a": {"not": {}}, "b": {}}}, ['{"b":1}'], ['{"a":1}']),
-    ({"type": "array", "contains": {}, "maxContains": 2}, ["[1]"], ["[]", "[1,2,3]"]),
-    # what is enforced
-    ({"oneOf": [{"const": 1}, {"const": 2, "title": "two"}]}, ["1", "2"], ["3"]),
-    ({"oneOf": [{"type": "object", "properties": {"k": {"const": "a", "default": "a"}, "n": {"type": "null"}}},
-                {"type": "object", "properties": {"k": {"const": "b", "default": "b"}}}]},
-     ['{"k":"a","n":null}', '{"k":"b"}'], ["{}", '{"n":null}', '{"k":"b","n":null}']),
-    ({"oneOf": [{"required": ["a"]}, {"required": ["b"]}], **AB}, ['{"a":1}', '{"b":1}'], ["{}", '{"a":1,"b":1}']),
-    ({"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}, ['"a"', '["a"]'], ["1"]),
-    ({"type": "array", "items": {"enum": ["a", "b", "c"]}, "uniqueItems": True}, ["[]", '["c","a"]'], ['["a","a"]']),
-    ({"type": "object", "propertyNames": {"const": "a"}, "additionalProperties": {"type": "integer"}},
-     ["{}", '{"a":1}'], ['{"b":1}', '{"a":"x"}']),
-    ({"type": "object", "propertyNames": {"minLength": 2}, "properties": {"a": {}, "bc": {}}}, ['{"bc":1}'], ['{"a":1}']),
-    ({"type": "integer", "maximum": 1e20}, ["9223372036854774784", "-99999999999999999999"], ["1.5"]),
-    ({"type": "integer", "maximum": 2**53 + 1}, [str(2**53)], [str(2**53 + 2)]),
-    ({"type": "integer", "minimum": 5, "exclusiveMinimum": True}, ["6"], ["5"]),
-    ({"enum": [1, 2**63, "a"]}, ["1", '"a"'], ["9223372036854775808", "9223372036854775807"]),
-    ({"type": "string", "pattern": r"^(?!^[-+.]*$)[+-]?0*\d*\.?\d*$"}, ['"-1.5"', '".5"'], ['"-"', '"."']),
-    ({"const": "\x01"}, ['"\\u0001"'], []),
-]  # fmt: skip
-
-
 @pytest.mark.parametrize(("schema", "can", "cannot"), CASES, ids=[json.dumps(case[0])[:60] for case in CASES])
 def test_what_an_answer_can_be(schema: Any, can: list[str], cannot: list[str]) -> None:
     assert [text for text in can if not takes(schema, text)] == []
@@ -104,7 +45,11 @@ def test_what_an_answer_can_be(schema: Any, can: list[str], cannot: list[str]) -
 @pytest.mark.parametrize(
     ("schema", "keyword", "pointer"),
     [
-        ({"properties": {"a/b": {"uniqueItems": True, "items": {"type": "string"}}}}, "uniqueItems", "#/properties/a~1b"),
+        (
+            {"properties": {"a/b": {"uniqueItems": True, "items": {"type": "string"}}}},
+            "uniqueItems",
+            "#/properties/a~1b",
+        ),
         ({"type": "array", "uniqueItems": True, "items": {"enum": list("abcdefgh")}}, "uniqueItems", "#"),
         ({"items": {"contains": {"type": "string"}}}, "contains", "#/items"),
         ({"$defs": {"x": {"not": {"pattern": "a"}}}, "items": {"$ref": "#/$defs/x"}}, "not", "#/$defs/x"),
@@ -121,14 +66,18 @@ def test_what_an_answer_can_be(schema: Any, can: list[str], cannot: list[str]) -
         ({"items": {"$ref": "#gone"}}, "$ref", "#/items"),
         ({"items": {"$ref": "https://example.com/x.json"}}, "$ref", "#/items"),
         ({"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}, "$ref", "#"),
-        ({"$defs": {"a": {"allOf": [{"$ref": "#/$defs/a"}, {"type": "null"}]}}, "$ref": "#/$defs/a"}, "$ref", "#/$defs/a/allOf/0"),
+        (
+            {"$defs": {"a": {"allOf": [{"$ref": "#/$defs/a"}, {"type": "null"}]}}, "$ref": "#/$defs/a"},
+            "$ref",
+            "#/$defs/a/allOf/0",
+        ),
         ({"enum": []}, "enum", "#"),
         ({"const": 2**63}, "const", "#"),
         ({"type": "integer", "minimum": 1e20}, "minimum", "#"),
         ({"type": "object", "minProperties": 2}, "minProperties", "#"),
         ({"type": "object", "propertyNames": {"minLength": 1, "pattern": "a"}}, "propertyNames", "#/propertyNames"),
     ],
-)  # fmt: skip
+)
 def test_what_is_refused_names_keyword_and_place(schema: Any, keyword: str, pointer: str) -> None:
     with pytest.raises(ValueError, match=f"^'{re.escape(keyword)}' at '{re.escape(pointer)}' "):
         normal(schema)
