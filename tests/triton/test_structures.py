@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from tests.triton.asking import Ask, Body, chat, path, prompt
+from tests.unit.llm.schemas.corpus import KEYWORDS, OPENAPI, PYDANTIC, ZOD
 
 pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
 
@@ -49,6 +50,40 @@ async def test_answers_follow_their_schema(ask: Ask, temperature: int) -> None:
     for body, said in zip(bodies, await asyncio.gather(*map(ask, bodies)), strict=True):
         assert said.reason == "stop"
         jsonschema.validate(json.loads(said.text), body["structured_outputs"]["json"])
+
+
+WRITTEN = {
+    "pydantic": PYDANTIC["Bird"],
+    "a union of pydantic": PYDANTIC["Owner"]["$defs"]["Cat"] | {"additionalProperties": {"type": "boolean"}},
+    "zod": ZOD["zod 4 union"],
+    "inheritance": OPENAPI["inheritance"],
+    "told apart": OPENAPI["branches told apart by what they require"],
+    "names that are constants": KEYWORDS["names that are constants"],
+    "unique": KEYWORDS["unique"],
+}
+ARGUMENTS = {"told apart", "names that are constants", "pydantic", "inheritance"}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+async def test_schemas_as_libraries_write_them(ask: Ask, name: str) -> None:
+    """However they are asked for, the answer is valid and no member is invented."""
+    schema = WRITTEN[name]
+    named = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema, "strict": False}}
+    more = {"temperature": 1, "seed": 3, "max_tokens": 400}
+    bodies = [
+        chat("Tell me of a pet.", response_format=named, **more),
+        chat("Tell me of a pet.", structured_outputs={"json": schema}, **more),
+    ]
+    texts = [said.text for said in await asyncio.gather(*map(ask, bodies))]
+    if name in ARGUMENTS:
+        tool = {"type": "function", "function": {"name": "tell", "parameters": schema}}
+        for demanded in ("required", {"type": "function", "function": {"name": "tell"}}):
+            asked = {"tools": [tool], "tool_choice": demanded, "parallel_tool_calls": False}
+            only = await choice(ask, chat("Tell me of a pet.", **asked, **more))
+            texts += [call["function"]["arguments"] for call in only["message"]["tool_calls"]]
+        assert len(texts) == 4
+    for text in texts:
+        jsonschema.Draft202012Validator(schema).validate(json.loads(text))
 
 
 async def test_a_row_says_the_same_whatever_stands_beside_it(ask: Ask) -> None:

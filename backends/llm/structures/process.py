@@ -11,10 +11,12 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
+from backends.llm.structures.keys import Keys, Words
 from backends.llm.structures.limits import MAX_GRAMMAR_SIZE, MAX_ITEMS_IN_ROW, STEP_MAX_ITEMS, Limits
 from backends.llm.structures.messages import BEGUN, COMPLETE, FAILED, MASK, ON, REFUSED, SIZES, TAKEN, TOKEN
 from backends.llm.structures.source import failure, reason, source
@@ -28,7 +30,9 @@ _LESS_URGENT = 10
 _SOON = 0.001
 
 
-def serve(tokenizer: LLTokenizer, limits: Limits, kind: str, text: str, channel: socket.socket, seconds: float) -> None:
+def serve(
+    tokenizer: LLTokenizer, words: Words, limits: Limits, kind: str, text: str, channel: socket.socket, seconds: float
+) -> None:
     """Compile the structure within `seconds` of processor time, and serve its answers until nobody needs it."""
     channel.send(BEGUN + SIZES.pack(os.getpid(), _confine(limits)))
     signal.setitimer(signal.ITIMER_REAL, limits.wall)
@@ -43,7 +47,8 @@ def serve(tokenizer: LLTokenizer, limits: Limits, kind: str, text: str, channel:
     signal.setitimer(signal.ITIMER_PROF, 0)
     signal.setitimer(signal.ITIMER_REAL, 0)
     channel.send(TAKEN + first)
-    _Answers(matcher, limits, channel).serve()
+    following = partial(Keys, tokenizer, words) if kind == "json" else None
+    _Answers(matcher, limits, channel, following).serve()
 
 
 def _confine(limits: Limits) -> int:
@@ -77,8 +82,13 @@ def _compile(tokenizer: LLTokenizer, kind: str, text: str) -> tuple[LLMatcher, b
 class _Answers:
     """The answers that have this structure, each a state of its own and a channel."""
 
-    def __init__(self, matcher: LLMatcher, limits: Limits, channel: socket.socket) -> None:
+    def __init__(
+        self, matcher: LLMatcher, limits: Limits, channel: socket.socket, following: Callable[[], Keys] | None
+    ) -> None:
+        """`following` begins to follow the keys of an answer, where it is JSON."""
         self._first = matcher
+        self._following = following
+        self._keys: dict[socket.socket, Keys] = {}
         self._limits = limits
         self._channel = channel
         self._selector = selectors.DefaultSelector()
@@ -120,6 +130,8 @@ class _Answers:
             answer = socket.socket(fileno=file)
             answer.setblocking(False)
             self._open[answer] = self._first.deep_copy()
+            if self._following is not None:
+                self._keys[answer] = self._following()
             self._selector.register(answer, selectors.EVENT_READ)
 
     def _attend(self, answer: socket.socket, do: Callable[[socket.socket, LLMatcher], bool]) -> None:
@@ -134,6 +146,7 @@ class _Answers:
         if not goes_on:
             self._due.pop(answer, None)
             del self._open[answer]
+            self._keys.pop(answer, None)
             self._selector.unregister(answer)
             answer.close()
 
@@ -143,13 +156,16 @@ class _Answers:
         if not token:
             return False
         self._tokens += 1
-        if not matcher.consume_token(*TOKEN.unpack(token)):
+        (number,) = TOKEN.unpack(token)
+        if not matcher.consume_token(number):
             answer.send(FAILED + reason(matcher.get_error()).encode())
             return False
         if matcher.is_stopped():
             answer.send(COMPLETE)
             return False
         answer.send(ON)
+        if (keys := self._keys.get(answer)) is not None:
+            keys.follow(number)
         self._due[answer] = None
         return True
 
@@ -158,7 +174,8 @@ class _Answers:
         del self._due[answer]
         mask = matcher.compute_bitmask()
         if not matcher.is_error() and self._is_affordable():
-            answer.send(MASK + mask)
+            keys = self._keys.get(answer)
+            answer.send(MASK + (mask if keys is None else keys.withheld(mask)))
             return True
         why = reason(matcher.get_error()) if matcher.is_error() else "it takes too long to follow its answers."
         answer.send(FAILED + why.encode())

@@ -12,6 +12,7 @@ import time
 
 from llguidance import LLTokenizer
 
+from backends.llm.structures.keys import Words
 from backends.llm.structures.limits import Limits
 from backends.llm.structures.messages import ORDER, REFUSED
 from backends.llm.structures.process import serve
@@ -29,6 +30,7 @@ def main(control: int, settings: int) -> None:
         with open(settings, encoding="utf-8") as file:
             options = json.loads(file.readline())
             tokenizer = LLTokenizer(file.read(), n_vocab=options["vocab_size"], eos_token=options["eos"] or None)
+        words = Words(tokenizer)
     except Exception as error:  # the library raises bare exceptions too
         channel.send(REFUSED + str(error)[:500].encode())
         return
@@ -39,11 +41,11 @@ def main(control: int, settings: int) -> None:
     gc.collect()
     gc.freeze()  # what is not written to stays common memory
     channel.send(b"ready")
-    while _fork(tokenizer, limits, channel):
+    while _fork(tokenizer, words, limits, channel):
         pass
 
 
-def _fork(tokenizer: LLTokenizer, limits: Limits, channel: socket.socket) -> bool:
+def _fork(tokenizer: LLTokenizer, words: Words, limits: Limits, channel: socket.socket) -> bool:
     """Fork a process that waits for the next structure, and return when it has one; false where none will come.
 
     So an order finds a process that is there already: a fork takes 2 ms, and longer where the machine is busy.
@@ -66,7 +68,7 @@ def _fork(tokenizer: LLTokenizer, limits: Limits, channel: socket.socket) -> boo
             os.close(writing)
             channel.close()
             own, text = files
-            _run(tokenizer, limits, order, socket.socket(fileno=own), text)
+            _run(tokenizer, words, limits, order, socket.socket(fileno=own), text)
         finally:
             os._exit(0)
     os.close(writing)
@@ -77,7 +79,7 @@ def _fork(tokenizer: LLTokenizer, limits: Limits, channel: socket.socket) -> boo
     return said != b"."
 
 
-def _run(tokenizer: LLTokenizer, limits: Limits, order: bytes, channel: socket.socket, text: int) -> None:
+def _run(tokenizer: LLTokenizer, words: Words, limits: Limits, order: bytes, channel: socket.socket, text: int) -> None:
     """Be the process of a structure."""
     kind, seconds, niceness = ORDER.unpack(order)
     os.nice(niceness)
@@ -85,4 +87,4 @@ def _run(tokenizer: LLTokenizer, limits: Limits, order: bytes, channel: socket.s
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     with open(text, encoding="utf-8") as file:
         file.seek(0)
-        serve(tokenizer, limits, kind.rstrip(b"\0").decode(), file.read(), channel, seconds)
+        serve(tokenizer, words, limits, kind.rstrip(b"\0").decode(), file.read(), channel, seconds)

@@ -61,6 +61,21 @@ def test_answers_follow_their_schema(ask, schema, temperature):
         assert listener.reasons == ["stop"]
 
 
+def test_no_key_is_written_twice(ask):
+    schema = {"type": "object", "propertyNames": {"pattern": "^[ab]{1,9}$"}, "additionalProperties": {"type": "null"}}
+
+    def pairs(found):
+        assert len(dict(found)) == len(found), found
+        counts.append(len(found))
+        return dict(found)
+
+    counts = []
+    for listener in [ask({"json": schema}, seed=seed, max_tokens=900) for seed in range(6)]:
+        text = listener.wait().texts[0]
+        json.loads(text if text.endswith("}") else text.rpartition(",")[0] + "}", object_pairs_hook=pairs)
+    assert max(counts) > 3
+
+
 def test_answers_follow_expressions_choices_and_grammars(ask):
     assert re.fullmatch(r"[0-9]{3}-[xyz]+", ask({"regex": r"[0-9]{3}-[xyz]{1,5}"}).wait().texts[0])
     assert ask({"choice": ["café", 'say "no"']}).wait().texts[0] in ("café", 'say "no"')

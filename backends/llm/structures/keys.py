@@ -1,0 +1,115 @@
+"""That no key of an object is written twice, which no grammar can say: it would have to remember all that came before.
+
+Names that a schema knows come at most once by the grammar. This looks after the others, in objects that may have any.
+"""
+
+from bisect import bisect_left
+
+from llguidance import LLTokenizer
+
+_QUOTE, _BACKSLASH, _COMMA = b'"\\,'
+_OPENERS, _CLOSERS = b"{[", b"}]"
+_OUTSIDE, _VALUE, _KEY = range(3)
+_LAST = b"\xff" * 8
+
+
+class Words:
+    """The tokens of a vocabulary in which a key may end."""
+
+    def __init__(self, tokenizer: LLTokenizer) -> None:
+        """Takes 10 ms for 50,000 tokens."""
+        quoted = []
+        for token in range(tokenizer.vocab_size):
+            text = tokenizer.decode_bytes([token])
+            if _QUOTE in text:
+                quoted.append((text, token))
+        self._sorted = sorted(quoted)
+        self.whole = [(text, token) for text, token in quoted if text.count(_QUOTE) > 1]
+        """Those in which one may begin as well."""
+
+    def beginning(self, text: bytes) -> list[int]:
+        """Return the tokens that begin with a text, which holds a quote."""
+        first = bisect_left(self._sorted, (text, -1))
+        return [token for _, token in self._sorted[first : bisect_left(self._sorted, (text + _LAST, -1))]]
+
+
+class Keys:
+    """The keys of an answer that grows: compact JSON, as its grammar demands."""
+
+    __slots__ = ("_escaped", "_expected", "_key", "_open", "_place", "_tokenizer", "_words")
+
+    def __init__(self, tokenizer: LLTokenizer, words: Words) -> None:
+        self._tokenizer = tokenizer
+        self._words = words
+        self._open: list[set[bytes] | None] = []
+        """The keys of each object that is open, None for an array."""
+        self._place = _OUTSIDE
+        self._escaped = False
+        self._expected = False
+        """Whether the next string is a key."""
+        self._key = bytearray()
+
+    def follow(self, token: int) -> None:
+        """Go on by a token."""
+        text = self._tokenizer.decode_bytes([token])
+        self._open, self._place, self._escaped, self._expected, self._key, _ = self._after(text, self._open, self._key)
+
+    def withheld(self, mask: bytes) -> bytes:
+        """Return a mask, a bit for each token that may come next, without those that would write a key again.
+
+        Where nothing else could come, a key may be written again.
+        """
+        banned = [
+            token for text, token in self._words.whole if mask[token >> 3] >> (token & 7) & 1 and self._is_twice(text)
+        ]
+        seen = self._open[-1] if self._open else None
+        if self._place == _KEY and seen:
+            key = bytes(self._key)
+            for one in seen:
+                if one.startswith(key):
+                    banned += self._words.beginning(one[len(key) :] + b'"')
+        if not banned:
+            return mask
+        left = bytearray(mask)
+        for token in banned:
+            left[token >> 3] &= ~(1 << (token & 7))
+        return bytes(left) if any(left) else mask
+
+    def _is_twice(self, text: bytes) -> bool:
+        return self._after(text, list(self._open), bytearray(self._key), trying=True)[-1]
+
+    def _after(
+        self, text: bytes, opened: list[set[bytes] | None], key: bytearray, trying: bool = False
+    ) -> tuple[list[set[bytes] | None], int, bool, bool, bytearray, bool]:
+        place, escaped, expected, twice = self._place, self._escaped, self._expected, False
+        for byte in text:
+            if place:
+                if escaped:
+                    escaped = False
+                elif byte == _BACKSLASH:
+                    escaped = True
+                elif byte == _QUOTE:
+                    seen = opened[-1] if opened else None
+                    if place == _KEY and seen is not None:
+                        twice |= bytes(key) in seen
+                        if trying:
+                            opened[-1] = seen | {bytes(key)}
+                        else:
+                            seen.add(bytes(key))
+                    place = _OUTSIDE
+                    continue
+                if place == _KEY:
+                    key.append(byte)
+            elif byte == _QUOTE:
+                place, expected = (_KEY if expected else _VALUE), False
+                key.clear()
+            elif byte in _OPENERS:
+                expected = byte == _OPENERS[0]
+                opened.append(set() if expected else None)
+            elif byte in _CLOSERS:
+                expected = False
+                if opened:
+                    opened.pop()
+            elif byte == _COMMA:
+                expected = bool(opened) and opened[-1] is not None
+        return opened, place, escaped, expected, key, twice
