@@ -70,10 +70,10 @@ def test_no_key_is_written_twice(ask):
         return dict(found)
 
     counts = []
-    for listener in [ask({"json": schema}, seed=seed, max_tokens=900) for seed in range(6)]:
-        text = listener.wait().texts[0]
+    for seed in range(30):
+        text = ask({"json": schema}, seed=seed, max_tokens=200).wait().texts[0]
         json.loads(text if text.endswith("}") else text.rpartition(",")[0] + "}", object_pairs_hook=pairs)
-    assert max(counts) > 3
+    assert sum(counts) > 40, counts
 
 
 def test_answers_follow_expressions_choices_and_grammars(ask):
