@@ -20,6 +20,8 @@ def explained(schema: Any, error: str, wrong: Callable[[str], str | None]) -> st
         return f"no value satisfies{name}: its parts contradict each other."
     if "not disjoint" in error:
         return "two expressions of a 'patternProperties' could match the same name, which cannot be enforced."
+    if "min/maxProperties" in error:
+        return "'minProperties' or 'maxProperties' cannot be counted beside what other schemas say of the same object."
     if "multipleOf" in error:
         return "a 'multipleOf' has too many digits."
     if "NoExtension" in error[:40]:

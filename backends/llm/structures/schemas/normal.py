@@ -147,7 +147,7 @@ def _closing(flat: Flat, members: Members, rest: Any) -> Closing | None:
     if any("const" in one.schema or "enum" in one.schema for one in flat.own):
         return None
     if rest is not None:
-        return None if members.rest else Closing(tuple(sorted(members.known)), tuple(sorted(members.patterns)), rest)
+        return None if members.rest else Closing(tuple(sorted(members.named)), tuple(sorted(members.patterns)), rest)
     least = max((values.whole(one, "minProperties") or 0 for one in flat.own), default=0)
     return Closing(tuple(sorted(members.known))) if members.closes and least <= len(members.known) else None
 

@@ -49,6 +49,7 @@ CASES: list[tuple[Any, list[str], list[str]]] = [
     ),
     ({"allOf": [AB], "unevaluatedProperties": False}, ['{"a":1}'], ['{"c":1}']),
     ({"type": "object", "anyOf": [AB, {"required": ["k"]}], "unevaluatedProperties": False}, ['{"a":1}'], ['{"c":1}']),
+    ({"type": "object", "required": ["a"], "unevaluatedProperties": {"type": "null"}}, ['{"a":null}'], ['{"a":1}']),
     # what constrains nothing
     ({"type": "string", "format": "ulid", "pattern": "^a$"}, ['"a"'], ['"b"']),
     ({"type": "string", "format": "password"}, ['"x"'], ["1"]),
