@@ -83,7 +83,11 @@ class _Answers:
     """The answers that have this structure, each a state of its own and a channel."""
 
     def __init__(
-        self, matcher: LLMatcher, limits: Limits, channel: socket.socket, following: Callable[[], Keys] | None
+        self,
+        matcher: LLMatcher,
+        limits: Limits,
+        channel: socket.socket,
+        following: Callable[[], Keys] | None = None,
     ) -> None:
         """`following` begins to follow the keys of an answer, where it is JSON."""
         self._first = matcher
