@@ -128,6 +128,18 @@ async def test_the_largest_schemas_reach_the_model(gateway: Gateway, triton: Fak
         assert json.loads(sampling["structured_outputs"]) == {"json": schema}
 
 
+async def test_anchors_in_schemas_of_tools_lead_somewhere(gateway: Gateway, triton: FakeTriton) -> None:
+    """Two functions may have the same anchors; a named one is its schema alone."""
+    schema = {"type": "object", "properties": {"a": {"$ref": "#leaf"}}, "$defs": {"l": {"$anchor": "leaf"}}}
+    tools = [tool(schema), tool(schema, "g")]
+    call = await reaches(gateway, triton, tools=tools, tool_choice="required")
+    definitions = json.loads(call.sampling["structured_outputs"])["json"]["$defs"]
+    for name in ("tool0", "tool1"):
+        assert definitions[name]["properties"] == {"a": {"$ref": f"#/$defs/{name}/$defs/l"}}
+    call = await reaches(gateway, triton, tools=tools, tool_choice={"type": "function", "function": {"name": "g"}})
+    assert json.loads(call.sampling["structured_outputs"])["json"] == schema
+
+
 @pytest.mark.parametrize("way", [CHAT, TEXT], ids=str)
 @pytest.mark.parametrize(("param", "fields"), WRONG, ids=[f"{param}-{i}" for i, (param, _) in enumerate(WRONG)])
 async def test_what_is_wrong_is_said_by_place(gateway: Gateway, way: Way, param: str, fields: dict[str, Any]) -> None:
