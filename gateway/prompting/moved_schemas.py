@@ -1,7 +1,7 @@
 """JSON schemas that become parts of others: their references lead to where they stand now."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Optional
 from urllib.parse import quote, urldefrag, urljoin
 
 # What stands behind these is data, whatever it looks like.
@@ -12,6 +12,33 @@ _NAMED_SCHEMAS = frozenset(
 )
 _ANCHORS = ("$anchor", "$dynamicAnchor")
 _PLACES = frozenset({"$id", "$recursiveAnchor", *_ANCHORS})
+_LONGEST = 512
+"""Characters of a pointer that takes the place of a name, and of addresses that are joined: there may be thousands."""
+
+
+class _Here(NamedTuple):
+    """A place in a schema. It is written as a pointer only where one is needed."""
+
+    before: Optional["_Here"]
+    key: str
+
+    def pointer(self) -> str | None:
+        """Return the pointer; None for one that is too long."""
+        keys, place, room = [], self, _LONGEST
+        while place.before is not None:
+            room -= len(place.key)
+            if room < 0:
+                return None
+            keys.append(quote(place.key.replace("~", "~0").replace("/", "~1"), safe="~!$&'()*+,;=:@"))
+            place = place.before
+        return "/".join([place.key, *reversed(keys)])
+
+
+class _Begin(NamedTuple):
+    """Where the references of a part begin: the whole schema, or a part with an `$id` of its own."""
+
+    uri: str
+    here: _Here
 
 
 def moved(schema: Any, root: str) -> Any:
@@ -19,91 +46,89 @@ def moved(schema: Any, root: str) -> Any:
 
     References to those become pointers; what leads out of the schema stays as it is.
     """
-    return _Moving(schema, root).part(schema, root, _Begin("", root))
-
-
-class _Begin:
-    """Where the references of a part begin: the whole schema, or a part with an `$id` of its own."""
-
-    __slots__ = ("pointer", "uri")
-
-    def __init__(self, uri: str, pointer: str) -> None:
-        self.uri, self.pointer = uri, pointer
-
-    def entered(self, schema: Mapping[str, Any], here: str) -> "_Begin":
-        name = schema.get("$id")
-        if not isinstance(name, str) or not name or name.startswith("#"):
-            return self
-        return _Begin(_joined(self.uri, urldefrag(name).url), here)
+    return _Moving(schema, root).part(schema, _Begin("", _Here(None, root)))
 
 
 class _Moving:
     def __init__(self, schema: Any, root: str) -> None:
         self._schema, self._root = schema, root
-        self._places: dict[str, str] | None = None
+        self._places: dict[str, _Here] | None = None
 
-    def part(self, part: Any, here: str, begin: _Begin) -> Any:
+    def part(self, part: Any, begin: _Begin, here: _Here | None = None) -> Any:
+        here = here or begin.here
         if isinstance(part, list):
-            return [self.part(item, f"{here}/{number}", begin) for number, item in enumerate(part)]
+            return [self.part(item, begin, _Here(here, str(number))) for number, item in enumerate(part)]
         if not isinstance(part, Mapping):
             return part
-        begin = begin.entered(part, here)
+        begin = _entered(part, begin, here)
         made: dict[str, Any] = {}
         for key, value in part.items():
             if key in ("$ref", "$dynamicRef") and isinstance(value, str):
                 made.update(self._reference(key, value, begin))
             elif key == "$recursiveRef" and value == "#" and "$ref" not in part:
-                made["$ref"] = begin.pointer
+                made["$ref"] = begin.here.pointer() or value
             elif key in _NAMED_SCHEMAS and isinstance(value, Mapping):
-                inside = f"{here}/{key}"
-                made[key] = {name: self.part(one, f"{inside}/{_escaped(name)}", begin) for name, one in value.items()}
+                inside = _Here(here, key)
+                made[key] = {name: self.part(one, begin, _Here(inside, name)) for name, one in value.items()}
             elif key not in _PLACES:
-                made[key] = value if key in _DATA else self.part(value, f"{here}/{_escaped(key)}", begin)
+                made[key] = value if key in _DATA else self.part(value, begin, _Here(here, key))
         return made
 
     def _reference(self, key: str, reference: str, begin: _Begin) -> dict[str, str]:
         if key == "$ref" and (reference == "#" or reference.startswith("#/")):
-            return {"$ref": begin.pointer + reference[1:]}
-        url, fragment = urldefrag(_joined(begin.uri, reference))
-        if self._places is None:
-            self._places = dict(_places(self._schema, self._root, _Begin("", self._root)))
-        if fragment and not fragment.startswith("/"):
-            pointer = self._places.get(f"{url}#{fragment}")
+            start, rest = begin.here, reference[1:]
         else:
-            start = self._places.get(f"{url}#")
-            pointer = None if start is None else start + fragment
-        return {key: reference} if pointer is None else {"$ref": pointer}
+            url, fragment = urldefrag(_joined(begin.uri, reference))
+            named = fragment and not fragment.startswith("/")
+            if self._places is None:
+                self._places = _places(self._schema, _Begin("", _Here(None, self._root)))
+            found = self._places.get(f"{url}#{fragment}" if named else f"{url}#")
+            if found is None:
+                return {key: reference}
+            start, rest = found, "" if named else fragment
+        pointer = start.pointer()
+        return {key: reference} if pointer is None else {"$ref": pointer + rest}
 
 
-def _places(part: Any, here: str, begin: _Begin) -> Iterator[tuple[str, str]]:
+def _places(schema: Any, begin: _Begin) -> dict[str, _Here]:
     """The addresses of all parts that have one, and where those stand."""
-    if isinstance(part, list):
-        for number, item in enumerate(part):
-            yield from _places(item, f"{here}/{number}", begin)
-    if not isinstance(part, Mapping):
-        return
-    begin = begin.entered(part, here)
-    if begin.pointer == here:
-        yield f"{begin.uri}#", here
-    name = part.get("$id")
-    names = [part[key] for key in _ANCHORS if isinstance(part.get(key), str)]
-    names += [name[1:]] if isinstance(name, str) and name.startswith("#") else []
-    for name in names:
-        yield f"{begin.uri}#{name}", here
-    for key, value in part.items():
-        if key in _NAMED_SCHEMAS and isinstance(value, Mapping):
-            for name, one in value.items():
-                yield from _places(one, f"{here}/{key}/{_escaped(name)}", begin)
-        elif key not in _DATA:
-            yield from _places(value, f"{here}/{_escaped(key)}", begin)
+    places: dict[str, _Here] = {}
+    waiting = [(schema, begin.here, begin)]
+    while waiting:
+        part, here, begin = waiting.pop()
+        if isinstance(part, list):
+            waiting += [(item, _Here(here, str(number)), begin) for number, item in enumerate(part)]
+        if not isinstance(part, Mapping):
+            continue
+        begin = _entered(part, begin, here)
+        if begin.here is here:
+            places.setdefault(f"{begin.uri}#", here)
+        name = part.get("$id")
+        names = [part[key] for key in _ANCHORS if isinstance(part.get(key), str)]
+        names += [name[1:]] if isinstance(name, str) and name.startswith("#") else []
+        for name in names:
+            places.setdefault(f"{begin.uri}#{name}", here)
+        for key, value in part.items():
+            inside = _Here(here, key)
+            if key in _NAMED_SCHEMAS and isinstance(value, Mapping):
+                waiting += [(one, _Here(inside, name), begin) for name, one in value.items()]
+            elif key not in _DATA and isinstance(value, list | Mapping):
+                waiting.append((value, inside, begin))
+    return places
+
+
+def _entered(schema: Mapping[str, Any], begin: _Begin, here: _Here) -> _Begin:
+    name = schema.get("$id")
+    if not isinstance(name, str) or not name or name.startswith("#"):
+        return begin
+    uri = urldefrag(_joined(begin.uri, name)).url
+    return _Begin(uri if len(uri) <= 2 * _LONGEST else f"\0{id(schema)}", here)
 
 
 def _joined(uri: str, reference: str) -> str:
+    if len(uri) + len(reference) > 2 * _LONGEST:
+        return reference
     try:
         return urljoin(uri, reference)
     except ValueError:  # no URL
         return reference
-
-
-def _escaped(name: str) -> str:
-    return quote(name.replace("~", "~0").replace("/", "~1"), safe="~!$&'()*+,;=:@")

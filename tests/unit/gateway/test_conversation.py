@@ -1,6 +1,7 @@
 """Conversations to texts, and answers back to events."""
 
 import json
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -146,6 +147,20 @@ def test_references_by_names_are_moved_too(reference: str, leads: str) -> None:
     assert moved["properties"]["a"] == {"$ref": leads}
     assert moved["$defs"]["a/b c"] == {"type": "string"}
     assert moved["$defs"]["other"] == {"properties": {"o": {"$ref": "#/$defs/tool0/$defs/other/properties/o"}}}
+
+
+@pytest.mark.parametrize("kind", ["anchors", "addresses"])
+def test_references_under_long_names_are_moved_in_bounded_time(kind: str) -> None:
+    """A pointer to each part would be as long as the names above it."""
+    if kind == "anchors":
+        parts = [{"$anchor": f"a{number}", "items": {"$ref": f"#a{number}"}} for number in range(6000)]
+    else:
+        parts = [{"$id": f"x{number}", "items": {"$ref": f"x{number}"}} for number in range(6000)]
+    schema = {"$id": "http://e.com/" + "x" * 20_000, "properties": {"n" * 150_000: {"anyOf": parts}}}
+    asked = chat(tools=(tool("f", **schema),), tool_choice="required")
+    begun = time.thread_time()
+    lower(asked, parameters())
+    assert time.thread_time() - begun < 1
 
 
 def test_the_arguments_of_a_named_function_are_the_whole_answer() -> None:
