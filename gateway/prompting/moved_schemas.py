@@ -15,6 +15,11 @@ _PLACES = frozenset({"$id", "$recursiveAnchor", *_ANCHORS})
 _LONGEST = 512
 """Characters of a pointer that takes the place of a name, and of addresses that are joined: there may be thousands."""
 
+_MOST_NAMES = 500
+"""References by names, in one schema; more stay as they are."""
+_MOST_PLACES = 4_000
+"""What has a name, in one schema."""
+
 
 class _Here(NamedTuple):
     """A place in a schema. It is written as a pointer only where one is needed."""
@@ -34,11 +39,36 @@ class _Here(NamedTuple):
         return "/".join([place.key, *reversed(keys)])
 
 
-class _Begin(NamedTuple):
+class _Begin:
     """Where the references of a part begin: the whole schema, or a part with an `$id` of its own."""
 
-    uri: str
-    here: _Here
+    __slots__ = ("_around", "_name", "_pointer", "_uri", "here")
+
+    def __init__(self, here: _Here, around: Optional["_Begin"] = None, name: str = "") -> None:
+        self.here, self._around, self._name = here, around, name
+        self._uri: str | None = None if around else ""
+        self._pointer: str | None = None
+
+    def uri(self) -> str:
+        """Return the address of the part."""
+        if self._uri is None:
+            assert self._around is not None
+            uri = urldefrag(_joined(self._around.uri(), self._name)).url
+            self._uri = uri if len(uri) <= 2 * _LONGEST else f"\0{id(self)}"  # by which nobody can call it
+        return self._uri
+
+    def pointer(self) -> str | None:
+        """Return the pointer to the part; None for one that is too long."""
+        if self._pointer is None:
+            self._pointer = self.here.pointer() or ""
+        return self._pointer or None
+
+    def entered(self, schema: Mapping[str, Any], here: _Here) -> "_Begin":
+        """Return where the references of a schema within this part begin."""
+        name = schema.get("$id")
+        if not isinstance(name, str) or not name or name.startswith("#"):
+            return self
+        return _Begin(here, self, name)
 
 
 def moved(schema: Any, root: str) -> Any:
@@ -46,13 +76,14 @@ def moved(schema: Any, root: str) -> Any:
 
     References to those become pointers; what leads out of the schema stays as it is.
     """
-    return _Moving(schema, root).part(schema, _Begin("", _Here(None, root)))
+    return _Moving(schema, root).part(schema, _Begin(_Here(None, root)))
 
 
 class _Moving:
     def __init__(self, schema: Any, root: str) -> None:
         self._schema, self._root = schema, root
         self._places: dict[str, _Here] | None = None
+        self._left = _MOST_NAMES
 
     def part(self, part: Any, begin: _Begin, here: _Here | None = None) -> Any:
         here = here or begin.here
@@ -60,13 +91,13 @@ class _Moving:
             return [self.part(item, begin, _Here(here, str(number))) for number, item in enumerate(part)]
         if not isinstance(part, Mapping):
             return part
-        begin = _entered(part, begin, here)
+        begin = begin.entered(part, here)
         made: dict[str, Any] = {}
         for key, value in part.items():
             if key in ("$ref", "$dynamicRef") and isinstance(value, str):
                 made.update(self._reference(key, value, begin))
             elif key == "$recursiveRef" and value == "#" and "$ref" not in part:
-                made["$ref"] = begin.here.pointer() or value
+                made["$ref"] = begin.pointer() or value
             elif key in _NAMED_SCHEMAS and isinstance(value, Mapping):
                 inside = _Here(here, key)
                 made[key] = {name: self.part(one, begin, _Here(inside, name)) for name, one in value.items()}
@@ -76,17 +107,17 @@ class _Moving:
 
     def _reference(self, key: str, reference: str, begin: _Begin) -> dict[str, str]:
         if key == "$ref" and (reference == "#" or reference.startswith("#/")):
-            start, rest = begin.here, reference[1:]
+            pointer, rest = begin.pointer(), reference[1:]
         else:
-            url, fragment = urldefrag(_joined(begin.uri, reference))
+            self._left -= 1
+            if self._left < 0:
+                return {key: reference}
+            url, fragment = urldefrag(_joined(begin.uri(), reference))
             named = fragment and not fragment.startswith("/")
             if self._places is None:
-                self._places = _places(self._schema, _Begin("", _Here(None, self._root)))
+                self._places = _places(self._schema, _Begin(_Here(None, self._root)))
             found = self._places.get(f"{url}#{fragment}" if named else f"{url}#")
-            if found is None:
-                return {key: reference}
-            start, rest = found, "" if named else fragment
-        pointer = start.pointer()
+            pointer, rest = found and found.pointer(), "" if named else fragment
         return {key: reference} if pointer is None else {"$ref": pointer + rest}
 
 
@@ -94,20 +125,20 @@ def _places(schema: Any, begin: _Begin) -> dict[str, _Here]:
     """The addresses of all parts that have one, and where those stand."""
     places: dict[str, _Here] = {}
     waiting = [(schema, begin.here, begin)]
-    while waiting:
+    while waiting and len(places) < _MOST_PLACES:
         part, here, begin = waiting.pop()
         if isinstance(part, list):
             waiting += [(item, _Here(here, str(number)), begin) for number, item in enumerate(part)]
         if not isinstance(part, Mapping):
             continue
-        begin = _entered(part, begin, here)
+        begin = begin.entered(part, here)
         if begin.here is here:
-            places.setdefault(f"{begin.uri}#", here)
+            places.setdefault(f"{begin.uri()}#", here)
         name = part.get("$id")
         names = [part[key] for key in _ANCHORS if isinstance(part.get(key), str)]
         names += [name[1:]] if isinstance(name, str) and name.startswith("#") else []
         for name in names:
-            places.setdefault(f"{begin.uri}#{name}", here)
+            places.setdefault(f"{begin.uri()}#{name}", here)
         for key, value in part.items():
             inside = _Here(here, key)
             if key in _NAMED_SCHEMAS and isinstance(value, Mapping):
@@ -115,14 +146,6 @@ def _places(schema: Any, begin: _Begin) -> dict[str, _Here]:
             elif key not in _DATA and isinstance(value, list | Mapping):
                 waiting.append((value, inside, begin))
     return places
-
-
-def _entered(schema: Mapping[str, Any], begin: _Begin, here: _Here) -> _Begin:
-    name = schema.get("$id")
-    if not isinstance(name, str) or not name or name.startswith("#"):
-        return begin
-    uri = urldefrag(_joined(begin.uri, name)).url
-    return _Begin(uri if len(uri) <= 2 * _LONGEST else f"\0{id(schema)}", here)
 
 
 def _joined(uri: str, reference: str) -> str:
