@@ -19,6 +19,7 @@ from gateway.errors import (
     UnsupportedOption,
 )
 from gateway.http.apart import beside
+from gateway.operations import prompt_alone
 from gateway.operations.chat import Chat
 from gateway.operations.complete import Complete
 from gateway.operations.edit_image import EditImage
@@ -134,6 +135,12 @@ class Catalog:
         Closing the iterator stops the model. Raises a `GatewayError` for every failure.
         """
         _must_offer(model, type(request))
+        if prompt_alone.is_all(request) and "token_ids" not in model.config.inputs:  # a model of others
+            answered = self.run(model, prompt_alone.asked(request), trace)
+            async with aclosing(prompt_alone.told(request, answered)) as events:
+                async for event in events:
+                    yield event
+            return
         with trace.work(model.name) as work, ExitStack() as places:
             places.enter_context(self._admission.open(model.name, trace.caller))
             try:

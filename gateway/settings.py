@@ -24,7 +24,6 @@ from gateway import rates
 
 _SOCKET = re.compile(r"unix:/[A-Za-z0-9._:/@+=~-]{1,106}")  # as long as an address of a socket may be
 _SERVER = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
-
 _HOST = re.compile(r"(?:\*\.)?[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
@@ -207,6 +206,8 @@ class Settings(BaseSettings):
     """Bytes that all requests hold which are not answered yet, shared fairly among callers; room for two at least."""
     prompt_max_characters: Annotated[int, Field(gt=0)] = 8_000_000
     """Longest text of one request: that of all its messages with what documents say, of all its prompts, or inputs."""
+    completions_max_tokens: Annotated[int, Field(ge=0)] = 16
+    """Tokens of a completion (not of a chat) whose request does not say; 0: what the context leaves."""
     body_timeout: Annotated[float, Field(gt=0)] = 120.0
     """Seconds within which a request body must arrive."""
     send_timeout: Annotated[float, Field(gt=0)] = 120.0

@@ -32,7 +32,7 @@ class Prompts:
     def encode(self, document: bytes, is_cancelled: Callable[[], bool] = lambda: False, *, spans: Spans = ()) -> Tokens:
         """Tokens of UTF-8 text: int64[n]. Raises `InvalidValue` or `ContextLengthExceeded`, naming `text_input`.
 
-        No special token is recognised in `spans`.
+        An empty text is the token that begins a sequence. No special token is recognised in `spans`.
 
         A text far too long for the context is refused without being tokenised whole. Meanwhile `is_cancelled` is
         asked, and `Cancelled` raised.
@@ -44,7 +44,10 @@ class Prompts:
         except UnicodeDecodeError as error:
             raise InvalidValue(f"This is not UTF-8: {error.reason} at byte {error.start}.", "text_input") from None
         if not text:
-            raise InvalidValue("The prompt is empty.", "text_input")
+            begins = self._tokenizer.token_to_id(self._bos) if self._bos else None
+            if begins is None:
+                raise InvalidValue("The prompt is empty, and this model has no token to begin with.", "text_input")
+            return self._known(np.array([begins], np.int64), "text_input")
         if len(document) > _LONG:
             count = too_many_tokens(self._tokenizer, text, 2 * self._context_length, is_cancelled)
             if count:

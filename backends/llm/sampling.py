@@ -45,11 +45,11 @@ class Structure:
 class Sampling:
     """The field names are the wire's names, and mean what they mean to vLLM.
 
-    `temperature` 0 takes the likeliest token. `top_k` 0 and -1, `top_p` 1 and `min_p` 0 leave the distribution whole.
-    Answer number i of `n` draws with `seed` + i. Presence and frequency look at the generated tokens,
-    `repetition_penalty` at the prompt as well. `max_tokens` None is whatever the context has room for. `logit_bias`
-    holds pairs of a token id and what is added to its logit. `logprobs` and `prompt_logprobs` None are none at all, and
-    0 those of the tokens themselves.
+    `temperature` 0 and `top_p` 0 take the likeliest token. `top_k` 0 and -1, `top_p` 1 and `min_p` 0 leave the
+    distribution whole. Answer number i of `n` draws with `seed` + i. Presence and frequency look at the generated
+    tokens, `repetition_penalty` at the prompt as well. `max_tokens` None is whatever the context has room for, and 0
+    has the prompt read and nothing chosen. `logit_bias` holds pairs of a token id and what is added to its logit.
+    `logprobs` and `prompt_logprobs` None are none at all, and 0 those of the tokens themselves.
     """
 
     max_tokens: int | None = None
@@ -118,11 +118,11 @@ def _read(options: Mapping[str, Any], vocab_size: int, defaults: Sampling) -> Sa
 def _check(name: str, value: Any, vocab_size: int) -> Any:
     match name:
         case "max_tokens":
-            return integer(name, value, 1, 2**63 - 1)
+            return integer(name, value, 0, 2**63 - 1)
         case "temperature":
             return number(name, value, 0.0, math.inf)
         case "top_p":
-            return number(name, value, 0.0, 1.0, above=True)
+            return number(name, value, 0.0, 1.0)
         case "top_k":
             return max(0, integer(name, value, -1, 2**31 - 1))
         case "min_p":

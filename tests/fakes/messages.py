@@ -127,6 +127,17 @@ def fault(request: pb.ModelInferRequest, call: Call) -> str | None:
     return None
 
 
+def fault_of_others(model: Model, call: Call) -> str | None:
+    """What vLLM refuses that our backend takes (`SamplingParams._verify_args`, and prompts without tokens)."""
+    if "token_ids" not in model.without:
+        return None
+    if call.sampling.get("max_tokens", 1) < 1:
+        return f"max_tokens must be at least 1, got {call.sampling['max_tokens']}."
+    if call.sampling.get("top_p", 1) <= 0:
+        return f"top_p must be in (0, 1], got {call.sampling['top_p']}."
+    return None if call.prompt else "The decoder prompt cannot be empty"
+
+
 def vectors(model: Model, call: Call) -> pb.ModelInferResponse:
     """Two numbers for each text, or for each list of token ids, and how many tokens there are."""
     texts = [text.decode() for text in call.tensors.get("text", [])]

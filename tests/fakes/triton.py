@@ -157,12 +157,16 @@ class FakeTriton(rpc.GRPCInferenceServiceServicer):
             yield Fail(fault, _BAD)
             return
         model = self.models[call.model]
+        if fault := messages.fault_of_others(model, call):
+            yield Fail(fault, _BAD)
+            return
         if model.embedding:
             yield messages.vectors(model, call)
             return
         said: list[Say] = []
         stream = call.flag("stream") or model.speech
-        for step in messages.spelled(model.script, call):
+        nothing = [Say("", "length", tokens=0)] if call.sampling.get("max_tokens") == 0 else None
+        for step in nothing or messages.spelled(model.script, call):
             match step:
                 case Pause(None):
                     await asyncio.Event().wait()

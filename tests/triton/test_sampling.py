@@ -2,10 +2,12 @@
 
 import asyncio
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
 from tests.triton.asking import Ask, Said, chat, prompt, streamed
+from tests.wire.serving import Gateway
 
 pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
 
@@ -39,7 +41,7 @@ async def test_temperature_zero_draws_nothing(ask: Ask) -> None:
     assert first == again == seeded
 
 
-@pytest.mark.parametrize("only_the_likeliest", [{"top_k": 1}, {"top_p": 1e-6}, {"min_p": 1.0}], ids=str)
+@pytest.mark.parametrize("only_the_likeliest", [{"top_k": 1}, {"top_p": 0}, {"top_p": 1e-6}, {"min_p": 1.0}], ids=str)
 async def test_only_the_likeliest_is_greedy(ask: Ask, only_the_likeliest: dict) -> None:
     drawn, best = await asyncio.gather(draw(ask, 3, temperature=1.5, **only_the_likeliest), greedy(ask))
     assert drawn == best
@@ -99,3 +101,25 @@ async def test_ignore_eos(ask: Ask) -> None:
     assert ended.reason == "stop"
     assert (went_on.reason, went_on.usage["completion_tokens"]) == ("length", 120)
     assert went_on.text.startswith(ended.text)
+
+
+async def test_a_prompt_alone_is_read_and_not_answered(gateway: Gateway) -> None:
+    async def ask(**more: object) -> dict[str, Any]:
+        body = prompt(BEGINNING, echo=True, logprobs=1, temperature=0, **more)
+        response = await gateway.http.post("/v1/completions", json=body)
+        assert response.status_code == 200, response.text
+        return dict(response.json())
+
+    alone, answered = await asyncio.gather(ask(max_tokens=0), ask(max_tokens=1))
+    count = alone["usage"]["prompt_tokens"]
+    assert alone["usage"] == {"prompt_tokens": count, "completion_tokens": 0, "total_tokens": count}
+    (choice,), (other,) = alone["choices"], answered["choices"]
+    assert (choice["text"], choice["finish_reason"]) == (BEGINNING, "length")
+    assert len(choice["logprobs"]["tokens"]) == count
+    assert choice["logprobs"] == {name: values[:count] for name, values in other["logprobs"].items()}
+
+
+async def test_an_empty_prompt_is_the_token_that_begins_a_text(ask: Ask) -> None:
+    nothing, token = await asyncio.gather(*(ask(prompt(text, temperature=0)) for text in ("", "<|im_start|>")))
+    assert nothing == token
+    assert nothing.usage["prompt_tokens"] == 1

@@ -161,7 +161,7 @@ FAILURES = {
     "two prompts": ({"text_input": TEXT, "token_ids": [1, 2]}, "[invalid_value:text_input]", "Exactly one"),
     "a strange token": ({"token_ids": [1, 1_000_000]}, "[invalid_value:token_ids]", "1000000"),
     "a negative token": ({"token_ids": [-1]}, "[invalid_value:token_ids]", "-1"),
-    "no tokens": ({"text_input": ""}, "[invalid_value:text_input]", "empty"),
+    "no tokens": ({"token_ids": []}, "[invalid_value:token_ids]", "empty"),
     "unknown option": (
         {"text_input": TEXT, "sampling_parameters": {"beams": 4}},
         "[unsupported_option:beams]",

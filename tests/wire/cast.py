@@ -68,6 +68,7 @@ CAST = [
     Model("wordless", (Say("", "stop"),)),
     Model("base", parameters={"operations": '["complete"]', "chat_template": None}),
     Model("picky", parameters={"chat_template": _REFUSAL}),
+    Model("others", without=("literal_spans", "token_ids")),
     Model("vision", text_generation=False),
     Model("garbled", parameters={"operations": "chat, complete"}),
     # Models that call tools, think, tell what tokens were worth, and turn texts into vectors.

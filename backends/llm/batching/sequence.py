@@ -90,6 +90,8 @@ class Sequence:
             self._follow(logits)
             return None
         sampling = self.job.generation.sampling
+        if sampling.max_tokens == 0:  # the prompt was all that was wanted
+            return self._finish("", "length", 0)
         if self._sampler is None:  # only now, for it may hold arrays over the vocabulary, and many sequences wait
             self._begin()
         assert self._sampler is not None

@@ -25,7 +25,9 @@ class Ticket:
         self.number = number
         self.came = came
         sampling, prompt = sequence.job.generation.sampling, sequence.job.generation.prompt
-        self._most = min(context_length, len(prompt) + (sampling.max_tokens or context_length))
+        self._most = min(
+            context_length, len(prompt) + (context_length if sampling.max_tokens is None else sampling.max_tokens)
+        )
         self.tokens = min(len(prompt) + _GROWTH, self._most)
         """Tokens for which there must be memory before the sequence is given a row."""
         self.digest = b""

@@ -24,6 +24,7 @@ from gateway.http.apart import beside
 from gateway.http.counting import check_length
 from gateway.operations.complete import Complete, gather, merge
 from gateway.operations.text import Delta, Finish, TextEvent, TokenLogprob
+from gateway.settings import Settings
 
 MOST_PROMPTS = 128
 VALUES = 600_000
@@ -41,6 +42,7 @@ Prompt = Annotated[
                 {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": MOST_PROMPTS},
                 _Ids,
                 {"type": "array", "items": _Ids, "minItems": 1, "maxItems": MOST_PROMPTS},
+                {"type": "null"},
             ]
         }
     ),
@@ -57,7 +59,8 @@ class CreateCompletionRequest(SamplingFields):
         }
     )
 
-    prompt: Prompt
+    prompt: Prompt = None
+    max_tokens: Annotated[int | None, Field(ge=0, lt=2**63)] = None
     echo: bool | None = None
     logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
     response_format: ResponseFormat | None = None
@@ -105,8 +108,9 @@ _RESPONSES = documented.responses(
 async def create_completion(body: CreateCompletionRequest, request: Request) -> Response:
     """Continue `prompt`, or each of several, whole or as server-sent events."""
     catalog: Catalog = request.app.state.catalog
-    longest = request.app.state.settings.prompt_max_characters
-    asked = await beside(request.state.trace, lambda: parse(body, longest))
+    settings: Settings = request.app.state.settings
+    longest, usual = settings.prompt_max_characters, settings.completions_max_tokens
+    asked = await beside(request.state.trace, lambda: parse(body, longest, usual))
     streams = body.streams
     model = catalog.get(body.model)
     head = {
@@ -149,9 +153,9 @@ async def _one_of(i: int, events: AsyncGenerator[TextEvent]) -> AsyncGenerator[T
         raise
 
 
-def parse(body: CreateCompletionRequest, longest: int) -> list[Complete]:
+def parse(body: CreateCompletionRequest, longest: int, usual: int) -> list[Complete]:
     """Return what `body` asks for, a request for each prompt. All of them may have `longest` characters, and so may all
-    answers that begin with their prompts.
+    answers that begin with their prompts. An answer has `usual` tokens where `body` does not say, 0: as many as it may.
 
     Raises `InvalidRequest`, `UnsupportedOption` and `RequestTooLarge`.
     """
@@ -160,9 +164,10 @@ def parse(body: CreateCompletionRequest, longest: int) -> list[Complete]:
         raise UnsupportedOption("'best_of' is supported only where it equals 'n'.", param="best_of")
     structure = body.response_format.structure() if body.response_format else None
     echo = bool(body.echo)
-    sampling = body.sampling(
-        body.max_tokens, structure, logprobs=body.logprobs, prompt_logprobs=body.logprobs if echo else None
-    )
+    limit = body.max_tokens
+    if limit is None and usual:
+        limit = max(usual, body.min_tokens or 0)
+    sampling = body.sampling(limit, structure, logprobs=body.logprobs, prompt_logprobs=body.logprobs if echo else None)
     prompts = _prompts(body.prompt)
     check_length(sum(len(prompt) for prompt in prompts if isinstance(prompt, str)), longest, param="prompt")
     if len(prompts) * sampling.n > MOST_PROMPTS:
@@ -178,9 +183,12 @@ def parse(body: CreateCompletionRequest, longest: int) -> list[Complete]:
 
 
 def _prompts(prompt: Any) -> list[str | tuple[int, ...]]:
-    """Return the prompts. A list holds strings, token ids of one prompt, or lists of token ids."""
-    if isinstance(prompt, str):
-        return [prompt]
+    """Return the prompts. A list holds strings, token ids of one prompt, or lists of token ids.
+
+    None is the empty text, which our models and most tokenizers read as the token that begins a sequence.
+    """
+    if prompt is None or isinstance(prompt, str):
+        return [prompt or ""]
     if not isinstance(prompt, list):
         raise _wrong("prompt")
     if not prompt:

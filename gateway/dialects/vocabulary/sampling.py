@@ -66,7 +66,7 @@ class SamplingFields(Wire):
     max_tokens: Annotated[int | None, Field(ge=1, lt=2**63)] = None
     min_tokens: Annotated[int | None, Field(ge=0, lt=2**63)] = None
     temperature: Annotated[float | None, Field(ge=0, le=2)] = None
-    top_p: Annotated[float | None, Field(gt=0, le=1)] = None
+    top_p: Annotated[float | None, Field(ge=0, le=1)] = None
     top_k: Annotated[int | None, Field(ge=-1, lt=2**31)] = None
     min_p: Annotated[float | None, Field(ge=0, le=1)] = None
     seed: Annotated[int | None, Field(ge=-(2**63), lt=2**63)] = None
@@ -119,8 +119,9 @@ class SamplingFields(Wire):
         return Sampling(
             max_tokens=max_tokens,
             min_tokens=self.min_tokens,
-            temperature=self.temperature,
-            top_p=self.top_p,
+            # Of no probability at all only the likeliest token is left, and not every engine takes 0.
+            temperature=0.0 if self.top_p == 0 else self.temperature,
+            top_p=self.top_p or None,
             top_k=self.top_k,
             min_p=self.min_p,
             seed=self.seed,

@@ -148,6 +148,16 @@ def test_the_sum_of_log_probabilities(open_desk, stream):
     assert {answer.logprobs for answer, _ in silent.sent} == {()}
 
 
+def test_an_empty_text_is_the_token_that_begins_a_sequence(open_desk, tokenizer):
+    desk, _, forward = open_desk(bos="<s>")
+    begins = tokenizer.token_to_id("<s>")
+    client = ask(desk, b"", exclude_input=False).wait()
+    assert client.text() == tokenizer.decode(forward.answer([begins], 5))
+    assert {count for _, count in client.sent} == {1}
+    desk, _, _ = open_desk(bos=None)
+    assert str(ask(desk, b"").wait().error).startswith("[invalid_value:text_input] The prompt is empty")
+
+
 def test_what_was_asked_is_let_go_before_the_answer_ends(open_desk):
     desk, _, _ = open_desk(seconds=0.002)
     tokens = np.full(400, 20, np.int32)
@@ -202,7 +212,6 @@ def test_the_prompt_before_the_answer(open_desk, tokenizer, stream):
 @pytest.mark.parametrize(
     ("request_", "error"),
     [
-        ({"text": b""}, "[invalid_value:text_input]"),
         ({"text": b"\xff\xfe"}, "[invalid_value:text_input]"),
         ({"text": "\ud800".encode("utf-8", "surrogatepass")}, "[invalid_value:text_input]"),
         ({"text": None}, "[invalid_value:text_input]"),

@@ -79,6 +79,18 @@ def test_those_of_the_prompt_alone(scripted, listen):
     assert len(listener.events[0].logprobs) == 3 and not listener.events[1].logprobs
 
 
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("asked", [{}, {"logprobs": 1}, {"logprobs": 0, "prompt_logprobs": 0}], ids=str)
+def test_no_tokens_are_wanted(scripted, listen, n, asked):
+    engine, _ = scripted(max_rows=2)
+    listener = listen(engine, PROMPT, max_tokens=0, n=n, **asked).wait()
+    assert (listener.texts, listener.reasons, listener.num_tokens) == ([""] * n, ["length"] * n, 0)
+    told = entries(listener)
+    assert len(told) == (len(PROMPT) if "prompt_logprobs" in asked else 0)
+    assert [entry and entry[0].token for entry in told] == ([None, *PROMPT[1:]] if told else [])
+    assert engine.figures.tokens_out == 0
+
+
 def test_they_are_written_as_the_vllm_backend_writes_them(tokenizer):
     names = TokenBytes(tokenizer)
     one, two = tokenizer.encode("é").ids

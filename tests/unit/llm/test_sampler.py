@@ -39,6 +39,7 @@ def reference_support(row, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
         {"temperature": 0.3},
         {"top_k": 5},
         {"top_p": 0.6},
+        {"top_p": 0},
         {"min_p": 0.05},
         {"top_k": 50, "top_p": 0.9},
         {"top_k": 20, "min_p": 0.1, "top_p": 0.8, "temperature": 1.7},

@@ -36,7 +36,6 @@ def test_everything_that_can_be_said():
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("max_tokens", 0),
         ("max_tokens", -1),
         ("max_tokens", 1.5),
         ("max_tokens", True),
@@ -62,7 +61,7 @@ def test_everything_that_can_be_said():
         ("temperature", float("inf")),
         ("temperature", "hot"),
         ("temperature", 10**400),
-        ("top_p", 0),
+        ("top_p", -0.01),
         ("top_p", 1.01),
         ("top_k", -2),
         ("top_k", 1.0),
@@ -192,6 +191,11 @@ def test_the_models_own_defaults_stand_for_what_is_not_said():
     own = Sampling(temperature=0.2, top_p=0.9, repetition_penalty=1.1)
     said = json.dumps({"temperature": 0, "top_p": None, "seed": 7})
     assert parse_sampling(said, 1000, own) == Sampling(temperature=0, top_p=0.9, repetition_penalty=1.1, seed=7)
+
+
+def test_bounds_that_ask_for_something():
+    assert parse(max_tokens=0).max_tokens == 0
+    assert parse(top_p=0).top_p == 0
 
 
 def test_min_tokens_beyond_max_tokens_is_refused():

@@ -27,6 +27,11 @@ class Way:
         asked = {"messages": [{"role": "user", "content": text}]} if "chat" in self.path else {"prompt": text}
         return {"model": model, **asked, **({"stream": True} if self.stream else {}), **more}
 
+    @property
+    def usual(self) -> Answer:
+        """What is sent for a request that says nothing: OpenAI's document has completions end after 16 tokens."""
+        return {} if "chat" in self.path else {"max_tokens": 16}
+
     def text(self, response: httpx.Response) -> str:
         """All that the model said to a request that went well."""
         chunks = events(response)[:-1] if self.stream else [response.json()]

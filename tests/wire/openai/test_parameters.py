@@ -17,6 +17,8 @@ SAID_AND_ARRIVED = [
     ({"temperature": 2.0}, {"temperature": 2.0}),
     ({"top_p": 0.1}, {"top_p": 0.1}),
     ({"top_p": 1}, {"top_p": 1}),
+    ({"top_p": 0}, {"temperature": 0}),
+    ({"top_p": 0.0, "temperature": 1.5}, {"temperature": 0}),
     ({"top_k": 40}, {"top_k": 40}),
     ({"top_k": -1}, {"top_k": -1}),
     ({"top_k": 0}, {"top_k": 0}),
@@ -48,12 +50,12 @@ async def test_sampling(
     sampling = (await reaches(gateway, triton, way, **given)).sampling
     if isinstance(sampling.get("stop"), str):
         sampling["stop"] = [sampling["stop"]]
-    assert sampling == arrives
+    assert sampling == way.usual | arrives
 
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
 async def test_n(gateway: Gateway, triton: FakeTriton, way: Way) -> None:
-    assert (await reaches(gateway, triton, way, "trio", n=3)).sampling == {"n": 3}
+    assert (await reaches(gateway, triton, way, "trio", n=3)).sampling == {"n": 3, **way.usual}
 
 
 async def test_max_completion_tokens_is_max_tokens_and_wins(gateway: Gateway, triton: FakeTriton) -> None:
@@ -220,13 +222,13 @@ async def test_what_asks_for_nothing_passes(gateway: Gateway, triton: FakeTriton
 async def test_what_asks_for_nothing_passes_in_completions(
     gateway: Gateway, triton: FakeTriton, name: str, value: Any
 ) -> None:
-    assert (await reaches(gateway, triton, TEXT, **{name: value})).sampling == {}
+    assert (await reaches(gateway, triton, TEXT, **{name: value})).sampling == TEXT.usual
 
 
 async def test_unknown_fields_are_ignored(gateway: Gateway, triton: FakeTriton) -> None:
     for way in WAYS:
         call = await reaches(gateway, triton, way, **IGNORED)
-        assert call.sampling == {}
+        assert call.sampling == way.usual
         assert not set(call.tensors) & set(IGNORED)
 
 

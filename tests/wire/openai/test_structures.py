@@ -43,7 +43,7 @@ async def test_a_structure_reaches_the_model(
 ) -> None:
     sampling = (await reaches(gateway, triton, way, **fields)).sampling
     assert json.loads(sampling.pop("structured_outputs")) == sent
-    assert sampling == {}
+    assert sampling == way.usual
 
 
 WRONG = [
@@ -181,7 +181,7 @@ async def test_what_is_asked_of_tokens_reaches_the_model(
     gateway: Gateway, triton: FakeTriton, way: Way, fields: dict[str, Any], arrives: dict[str, Any]
 ) -> None:
     call = await reaches(gateway, triton, way, **fields)
-    assert call.sampling == arrives
+    assert call.sampling == way.usual | arrives
     assert call.flag("return_logprobs") == ("logprobs" in arrives)
 
 
