@@ -52,6 +52,7 @@ EMBEDDING_INPUTS = (
     Tensor("dimensions", INT32, (1,), optional=True),
     Tensor("purpose", BYTES, (1,), optional=True),
     Tensor("truncate", BOOL, (1,), optional=True),
+    Tensor("truncate_prompt_tokens", INT32, (1,), optional=True),
 )
 EMBEDDING_OUTPUTS = (Tensor("embedding", FP32, (-1, -1)), Tensor("num_tokens", INT32, (-1,)))
 """The signature `embedding`."""

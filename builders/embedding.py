@@ -63,6 +63,8 @@ class Embedding:
                 "weights came from."
             )
         context_length = _context_length(recipe, model)
+        if (recipe.truncate_prompt_tokens or 0) > context_length:
+            raise RecipeError(f"truncate_prompt_tokens is more than the model takes: {context_length}.")
 
         progress.begin("export", f"{recipe.precision} for {recipe.target}")
         engine = folder / "1"
@@ -112,6 +114,7 @@ def _config(recipe: Recipe, model: SentenceModel, context_length: int, dimension
             "prompts": model.prompts or None,
             "default_prompt": model.default_prompt,
             "lowercase": model.lowercase,
+            "truncate_prompt_tokens": recipe.truncate_prompt_tokens,
             "owned_by": recipe.owned_by or owner,
             "created": int(time.time()),
             "engine": "onnxruntime",

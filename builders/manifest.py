@@ -16,8 +16,9 @@ from builders.recipe import Recipe, quantization_of
 FORMAT = 2
 """Raised when builders install something else for the same recipe, so that models are built anew."""
 
-# How often that was so for the models of one family alone. llm 1: the input `literal_spans`.
-_RAISED = {"llm": 1}
+# How often that was so for the models of one family alone. llm 1: the input `literal_spans`; embedding 1:
+# `truncate_prompt_tokens`.
+_RAISED = {"llm": 1, "embedding": 1}
 
 FILE = "BUILD.json"
 CHOSEN = (
@@ -29,6 +30,7 @@ CHOSEN = (
     "context_length",
     "max_rows",
     "matryoshka",
+    "truncate_prompt_tokens",
     "pictures",
 )
 """What whoever builds a recipe may ask for otherwise."""
@@ -51,7 +53,7 @@ TOOLS = (
 def fingerprint(recipe: Recipe, source_digest: str) -> str:
     """Identify a build: the same recipe over the same weights, wherever they lie, is the same build."""
     # What a family does not know must not change the fingerprints of its models.
-    known_by = {"pictures": "diffusion", "special_tokens_in_content": "llm"}
+    known_by = {"pictures": "diffusion", "special_tokens_in_content": "llm", "truncate_prompt_tokens": "embedding"}
     unknown = {field for field, family in known_by.items() if recipe.family != family}
     identity = {
         "format": _format(recipe),

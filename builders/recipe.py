@@ -148,6 +148,9 @@ class Recipe(BaseModel):
     sampling: SamplingDefaults = SamplingDefaults()
     matryoshka: bool | tuple[Annotated[int, Field(ge=1)], ...] = False
     """Embedding models only: rows may be cut to any width, or to these; the model must have been trained for it."""
+    truncate_prompt_tokens: Annotated[int, Field(ge=-1)] | None = None
+    """Embedding models only: longer inputs are cut to so many tokens where a request does not say, -1: to the context;
+    default: they are refused."""
     pictures: Pictures = Pictures()
     """Models that draw only."""
     quantization: Quantization | None = None
@@ -171,6 +174,14 @@ class Recipe(BaseModel):
     def _pictures_of_family(self) -> Self:
         if self.family != "diffusion" and self.pictures != Pictures():
             raise ValueError(f"pictures means nothing for a model of the family {self.family}")
+        return self
+
+    @model_validator(mode="after")
+    def _cuts(self) -> Self:
+        if self.truncate_prompt_tokens is not None and self.family != "embedding":
+            raise ValueError(f"truncate_prompt_tokens means nothing for a model of the family {self.family}")
+        if self.truncate_prompt_tokens == 0:
+            raise ValueError("truncate_prompt_tokens must be -1, for all that the model takes, or above 0")
         return self
 
     @model_validator(mode="after")

@@ -87,6 +87,10 @@ def embedding(
     matryoshka: Annotated[
         bool | None, typer.Option("--matryoshka", help="The model was trained for rows that are cut.")
     ] = None,
+    truncate_prompt_tokens: Annotated[
+        int | None,
+        typer.Option(help="Tokens that longer texts are cut to; -1: as many as the model takes. Default: refused."),
+    ] = None,
     recipe: RecipeName = None,
     repository: Repository = Path("model_repository"),
     force: Force = False,
@@ -102,6 +106,7 @@ def embedding(
         "revision": revision,
         "context_length": context_length,
         "matryoshka": matryoshka,
+        "truncate_prompt_tokens": truncate_prompt_tokens,
     }
     _run("embedding", recipe, source, options, repository, force)
 

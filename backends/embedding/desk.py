@@ -33,14 +33,18 @@ _SMALL_BYTES = 65_536
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The tensors of one request. Exactly one of `texts` and `token_ids` is wanted."""
+    """The tensors of one request. Exactly one of `texts` and `token_ids` is wanted.
+
+    `truncate_prompt_tokens`, -1 for the context, wins over `truncate`; with neither, the model's parameter holds.
+    """
 
     texts: list[bytes] | None = None
     token_ids: Integers | None = None
     token_counts: Integers | None = None
     dimensions: int | None = None
     purpose: str | None = None
-    truncate: bool = False
+    truncate: bool | None = None
+    truncate_prompt_tokens: int | None = None
 
     @property
     def size(self) -> int:
@@ -131,11 +135,11 @@ class Desk:
             return self._texts.encode(
                 request.texts,
                 request.purpose,
-                truncate=request.truncate,
+                cut=self._cut(request),
                 is_cancelled=lambda: exchange.ended or self._closed,  # where the desk closes, it answers itself
             )
         assert request.token_ids is not None
-        return self._texts.check(request.token_ids, request.token_counts, truncate=request.truncate)
+        return self._texts.check(request.token_ids, request.token_counts, cut=self._cut(request))
 
     def _check(self, request: Request) -> None:
         if (request.texts is None) == (request.token_ids is None):
@@ -145,6 +149,22 @@ class Desk:
         if request.purpose is not None and request.texts is None:
             raise InvalidValue("No prompt can be put before token ids.", "purpose")
         self._check_dimensions(request.dimensions)
+
+    def _cut(self, request: Request) -> int | None:
+        """How many tokens of an input are kept; None where a longer one is refused."""
+        wanted = request.truncate_prompt_tokens
+        if wanted is None:
+            truncate = request.truncate
+            wanted = self._options.truncate_prompt_tokens if truncate is None else (-1 if truncate else None)
+        most = self._options.context_length
+        if wanted is None or 1 <= wanted <= most:
+            return wanted
+        if wanted == -1:
+            return most
+        raise InvalidValue(
+            f"This must be -1, for all that the model takes, or 1 to {most} tokens, not {wanted}.",
+            "truncate_prompt_tokens",
+        )
 
     def _check_dimensions(self, wanted: int | None) -> None:
         allowed, whole = self._options.matryoshka, self._options.dimensions

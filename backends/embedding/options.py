@@ -12,7 +12,10 @@ ENGINES = ("onnxruntime",)
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What docs/architecture.md describes. `matryoshka` True allows every width up to `dimensions`."""
+    """What docs/architecture.md describes. `matryoshka` True allows every width up to `dimensions`.
+
+    `truncate_prompt_tokens` is what longer inputs are cut to where a request does not say, -1 for the context.
+    """
 
     context_length: int
     dimensions: int
@@ -21,6 +24,7 @@ class Options:
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt: str | None = None
     lowercase: bool = False
+    truncate_prompt_tokens: int | None = None
     max_waiting: int = 8192
     threads: int = 0
 
@@ -45,14 +49,16 @@ def read_options(parameters: Mapping[str, Mapping[str, Any]]) -> Options:
     default = values.get("default_prompt") or None
     if default is not None and default not in prompts:
         raise ValueError(f"The parameter default_prompt is {default!r}, which is none of the prompts.")
+    context_length = integer(values, "context_length", None, 1)
     return Options(
-        context_length=integer(values, "context_length", None, 1),
+        context_length=context_length,
         dimensions=integer(values, "dimensions", None, 1),
         matryoshka=_matryoshka(values),
         normalized=_flag(values, "normalized"),
         prompts=prompts,
         default_prompt=default,
         lowercase=_flag(values, "lowercase"),
+        truncate_prompt_tokens=_truncate_prompt_tokens(values, context_length),
         max_waiting=integer(values, "max_waiting", 8192, 0),
         threads=integer(values, "threads", 0, 0),
     )
@@ -65,6 +71,14 @@ def _matryoshka(values: Mapping[str, str]) -> bool | tuple[int, ...]:
     if isinstance(value, list) and all(isinstance(width, int) and width > 0 for width in value):
         return tuple(value)
     raise ValueError(f"The parameter matryoshka is {value!r}; it must be true, false or a list of widths.")
+
+
+def _truncate_prompt_tokens(values: Mapping[str, str], context_length: int) -> int | None:
+    name = "truncate_prompt_tokens"
+    value = from_json(values, name, None)
+    if value is None or (type(value) is int and (value == -1 or 1 <= value <= context_length)):
+        return value
+    raise ValueError(f"The parameter {name} is {value!r}; it must be -1 or from 1 to {context_length}.")
 
 
 def _flag(values: Mapping[str, str], name: str) -> bool:

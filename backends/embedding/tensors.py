@@ -18,7 +18,8 @@ def read_request(inputs: Inputs) -> Request:
         token_counts=inputs.array("token_counts"),
         dimensions=inputs.integer("dimensions"),
         purpose=None if purpose is None else purpose.decode("utf-8", "replace"),
-        truncate=bool(inputs.flag("truncate")),
+        truncate=inputs.flag("truncate"),
+        truncate_prompt_tokens=inputs.integer("truncate_prompt_tokens"),
     )
     inputs.refuse_others()
     return request

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from backends.embedding.encoder import Tokens
 from backends.embedding.options import Options
@@ -35,8 +35,7 @@ class Texts:
         self._tokenizer = tokenizer
         self._options = options
         self._vocab_size = vocab_size
-        self._cutting = Tokenizer.from_str(tokenizer.to_str())
-        self._cutting.enable_truncation(options.context_length)
+        self._added = tokenizer.num_special_tokens_to_add(is_pair=False)
         # Lower case may take fewer bytes than what it is made of.
         self._longest_token = None if options.lowercase else longest_token(tokenizer)
 
@@ -45,32 +44,46 @@ class Texts:
         documents: Sequence[bytes],
         purpose: str | None = None,
         *,
-        truncate: bool = False,
+        cut: int | None = None,
         is_cancelled: Callable[[], bool] = lambda: False,
     ) -> list[Tokens]:
         """Tokens of UTF-8 texts: int64[tokens] each, special tokens and the prompt for `purpose` included.
 
-        Raises `InvalidValue`, `ContextLengthExceeded`, or `Cancelled` where `is_cancelled` says so.
+        Texts of more than `cut` tokens lose their ends, and keep the special tokens behind them. With None, those of
+        more than the context are refused. Raises `InvalidValue`, `ContextLengthExceeded`, or `Cancelled` where
+        `is_cancelled` says so.
         """
         if not documents:
             raise InvalidValue("There must be one text at least.", "text")
+        if cut is not None and cut <= self._added:
+            raise InvalidValue(
+                f"Every text has {self._added} special tokens: this must be {self._added + 1} at least, not {cut}.",
+                "truncate_prompt_tokens",
+            )
         prompt = self._prompt(purpose)
         found: list[Tokens] = []
         for start, stop in _batches(documents):
             if is_cancelled():
                 raise Cancelled("The request was cancelled.")
-            texts = [
-                self._text(number, documents[number], prompt, truncate, is_cancelled) for number in range(start, stop)
-            ]
+            texts = [self._text(number, documents[number], prompt, cut, is_cancelled) for number in range(start, stop)]
             # The call for batches lets go of Python's lock, so that runs go on meanwhile.
-            encoded = (self._cutting if truncate else self._tokenizer).encode_batch_fast(texts)
+            encoded = self._tokenizer.encode_batch_fast(texts, add_special_tokens=cut is None)
+            if cut is not None:
+                encoded = [self._cut(encoding, cut) for encoding in encoded]
             found += self._checked([np.array(encoding.ids, np.int64) for encoding in encoded], "text", start)
         return found
 
-    def _text(self, number: int, document: bytes, prompt: str, truncate: bool, is_cancelled: Callable[[], bool]) -> str:
+    def _cut(self, encoding: Encoding, tokens: int) -> Encoding:
+        """Add the special tokens to as much of the beginning as leaves room for them."""
+        encoding.truncate(tokens - self._added)
+        return self._tokenizer.post_process(encoding)
+
+    def _text(
+        self, number: int, document: bytes, prompt: str, cut: int | None, is_cancelled: Callable[[], bool]
+    ) -> str:
         """What is to be tokenised of a document. One that is far too long is refused, or cut, untokenised."""
         limit = self._options.context_length
-        if self._longest_token and not truncate and (least := -(-len(document) // self._longest_token)) > limit:
+        if self._longest_token and cut is None and (least := -(-len(document) // self._longest_token)) > limit:
             raise self._too_long(number, f"at least {least}", "text")
         try:
             text = document.decode("utf-8")
@@ -80,7 +93,7 @@ class Texts:
         text = prompt + (text.lower() if self._options.lowercase else text)
         if len(text) <= _LONG:
             return text
-        if truncate:  # with a margin, for the tokens beside the cut may be others
+        if cut is not None:  # with a margin, for the tokens beside the cut may be others
             return beginning(self._tokenizer, text, 2 * limit, is_cancelled)
         if count := too_many_tokens(self._tokenizer, text, 2 * limit, is_cancelled):
             raise self._too_long(number, f"at least {count}", "text")
@@ -103,11 +116,14 @@ class Texts:
             raise InvalidValue(f"The token {wrong[0]} is outside the vocabulary of {self._vocab_size}.", "token_ids")
         return lists
 
-    def check(self, token_ids: Integers, counts: Integers | None, *, truncate: bool = False) -> list[Tokens]:
-        """Token ids as a client gave them: int64[tokens] each. Raises `InvalidValue` or `ContextLengthExceeded`."""
+    def check(self, token_ids: Integers, counts: Integers | None, *, cut: int | None = None) -> list[Tokens]:
+        """Token ids as a client gave them, `cut` as texts are: int64[tokens] each.
+
+        Raises `InvalidValue` or `ContextLengthExceeded`.
+        """
         lists = self.split(token_ids, counts)
-        if truncate:
-            lists = [tokens[: self._options.context_length] for tokens in lists]
+        if cut is not None:
+            lists = [tokens[:cut] for tokens in lists]
         return self._checked(lists, "token_ids")
 
     def _prompt(self, purpose: str | None) -> str:

@@ -7,11 +7,16 @@ from typing import TypeAlias
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Embed:
-    """A vector for each of `inputs`, which are texts or else token ids. `dimensions` None is the model's own."""
+    """A vector for each of `inputs`, which are texts or else token ids. `dimensions` None is the model's own.
+
+    Of a longer input the first `truncate_prompt_tokens` are read, -1 for as many as the model takes; None leaves it to
+    the model, which refuses it unless it was built to cut.
+    """
 
     model: str
     inputs: tuple[str, ...] | tuple[tuple[int, ...], ...]
     dimensions: int | None = None
+    truncate_prompt_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

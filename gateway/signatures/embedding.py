@@ -2,9 +2,9 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
-from gateway.errors import GatewayError, ModelFailed
+from gateway.errors import ContextLengthExceeded, GatewayError, ModelFailed, UnsupportedOption
 from gateway.operations.embed import Embed, EmbedEvent, Tokens, Vectors
-from gateway.tensors import Response, Tensor, int32, text
+from gateway.tensors import Response, Tensor, boolean, int32, text
 from gateway.triton import ModelConfig
 
 INPUTS: Mapping[str, str] = {"text": "BYTES", "token_ids": "INT32", "token_counts": "INT32", "dimensions": "INT32"}
@@ -29,7 +29,18 @@ def encode(request: Embed, config: ModelConfig) -> list[Tensor]:
         ]
     if request.dimensions is not None:
         tensors.append(int32("dimensions", request.dimensions))
+    if request.truncate_prompt_tokens is not None:
+        tensors.append(_truncation(request.truncate_prompt_tokens, config))
     return tensors
+
+
+def _truncation(tokens: int, config: ModelConfig) -> Tensor:
+    if tokens == -1 and "truncate" in config.inputs:
+        return boolean("truncate", True)
+    if "truncate_prompt_tokens" in config.inputs:
+        return int32("truncate_prompt_tokens", tokens)
+    can = "can cut inputs to what it takes only (-1): build it again" if "truncate" in config.inputs else "cuts none"
+    raise UnsupportedOption(f"This model {can}.", param="truncate_prompt_tokens")
 
 
 def check(parameters: Mapping[str, str]) -> None:
@@ -40,6 +51,9 @@ def explain(error: GatewayError) -> GatewayError:
     """Name the caller's field, where the model named its tensor."""
     if error.param and error.param.split("[")[0] in ("text", "token_ids", "token_counts"):
         error.param = "input" + error.param.removeprefix(error.param.split("[")[0])
+    if isinstance(error, ContextLengthExceeded):
+        error.message += " With 'truncate_prompt_tokens' -1 its end is cut off."
+        error.args = (error.message,)
     return error
 
 

@@ -89,6 +89,8 @@ def spelled(script, call: Call):
             yield Pause(step.pause)
 
 
+CONTEXT = 256
+"""Tokens that the scripted embedding model takes."""
 _NUMBERS = {"BOOL": np.bool_, "INT32": np.int32, "FP32": np.float32, "UINT64": np.uint64}
 _LISTS = ("token_ids", "literal_spans", "image", "mask", "audio", "text", "token_counts")
 
@@ -118,6 +120,11 @@ def fault(request: pb.ModelInferRequest, call: Call) -> str | None:
         return None
     if "dimensions" in call.tensors:
         return "[unsupported_option:dimensions] The vectors of this model have 2 numbers."
+    if not call.tensors.keys() & {"truncate", "truncate_prompt_tokens"}:
+        sizes = [len(text.decode()) for text in call.tensors.get("text", [])] or call.tensors.get("token_counts", [])
+        for i, size in enumerate(sizes):
+            if size > CONTEXT:
+                return f"[context_length_exceeded:text] Input {i} has {size} tokens; the model takes {CONTEXT}."
     if "audio" in call.tensors or "text" in call.tensors or "token_counts" in call.tensors:
         return None
     if ("text_input" in call.tensors) == ("token_ids" in call.tensors):
@@ -139,9 +146,10 @@ def fault_of_others(model: Model, call: Call) -> str | None:
 
 
 def vectors(model: Model, call: Call) -> pb.ModelInferResponse:
-    """Two numbers for each text, or for each list of token ids, and how many tokens there are."""
-    texts = [text.decode() for text in call.tensors.get("text", [])]
-    rows = [[len(text), text.count("e")] for text in texts] or [[n, 0] for n in call.tensors["token_counts"]]
+    """Two numbers for each text, or for each list of token ids, and how many tokens there are: characters."""
+    cut = next(iter(call.tensors.get("truncate_prompt_tokens", [CONTEXT])))
+    texts = [text.decode()[:cut] for text in call.tensors.get("text", [])]
+    rows = [[len(text), text.count("e")] for text in texts] or [[min(n, cut), 0] for n in call.tensors["token_counts"]]
     response = pb.ModelInferResponse(model_name=model.name, model_version="1", id=call.id)
     response.parameters["triton_final_response"].bool_param = True
     response.outputs.add(name="embedding", datatype="FP32", shape=[len(rows), 2])

@@ -124,6 +124,8 @@ class Model:
         config.model_transaction_policy.decoupled = True
         if self.embedding:
             for name, kind, dims in EMBEDDING_INPUTS:
+                if name in self.without:
+                    continue
                 config.input.add(name=name, data_type=kind, dims=dims, optional=True)
             config.output.add(name="embedding", data_type=config_pb.TYPE_FP32, dims=[-1, 2])
             config.output.add(name="num_tokens", data_type=config_pb.TYPE_INT32, dims=[-1])
@@ -182,6 +184,8 @@ EMBEDDING_INPUTS = [
     ("token_ids", config_pb.TYPE_INT32, [-1]),
     ("token_counts", config_pb.TYPE_INT32, [-1]),
     ("dimensions", config_pb.TYPE_INT32, [1]),
+    ("truncate", config_pb.TYPE_BOOL, [1]),
+    ("truncate_prompt_tokens", config_pb.TYPE_INT32, [1]),
 ]
 DRAWING_INPUTS = [
     *((name, config_pb.TYPE_STRING, [1]) for name in ("prompt", "negative_prompt", "output_format")),

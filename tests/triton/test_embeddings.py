@@ -76,3 +76,14 @@ async def test_what_the_model_refuses_is_the_callers_field(embeddings: Gateway) 
     refused(await ask(["a", "word " * 400]), 400, code="context_length_exceeded", param="input")
     refused(await ask("a", dimensions=100), 400, code="unsupported_parameter", param="dimensions")
     refused(await ask([[5, 2**30]]), 400, param="input")
+
+
+async def test_what_is_too_long_is_cut_for_who_asks(embeddings: Gateway) -> None:
+    long, short = "guitar " * 400, "guitar " * 10
+    refusal = await embeddings.http.post("/v1/embeddings", json={"model": NAME, "input": ["a", long]})
+    assert "'truncate_prompt_tokens'" in refused(refusal, 400, code="context_length_exceeded", param="input")
+    whole = await embed(embeddings, ["a", long], truncate_prompt_tokens=-1)
+    assert whole["usage"]["prompt_tokens"] == 3 + 256
+    cut, same = await embed(embeddings, long, truncate_prompt_tokens=12), await embed(embeddings, short)
+    assert (cut["usage"], same["usage"]) == ({"prompt_tokens": 12, "total_tokens": 12},) * 2
+    assert math.isclose(cosine(rows(cut)[0], rows(same)[0]), 1, abs_tol=1e-5)

@@ -27,7 +27,15 @@ Rows = tuple[Any, list[int]]
 def triton(embedding_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedTriton]:
     repository = tmp_path_factory.mktemp("embeddings")
     install_copy(embedding_folder, repository, NAME)
-    install_copy(embedding_folder, repository, "nested", matryoshka="true", prompts='{"query": "q: "}', threads=1)
+    install_copy(
+        embedding_folder,
+        repository,
+        "nested",
+        matryoshka="true",
+        prompts='{"query": "q: "}',
+        threads=1,
+        truncate_prompt_tokens=20,
+    )
     with EmbeddedTriton(repository) as running:
         yield running
 
@@ -96,6 +104,20 @@ def test_a_long_text_is_refused_or_cut_when_asked(ask: Callable[..., Rows], refe
     rows, counts = ask(text=long, truncate=[True])
     assert counts == [3, 256]
     assert np.abs(rows - reference.encode(long)).max() < 1e-4
+
+
+def test_a_text_is_cut_to_as_many_tokens_as_are_asked_for(ask: Callable[..., Rows], reference: Any) -> None:
+    texts = ["short", "guitar " * 400]
+    rows, counts = ask(text=texts, truncate_prompt_tokens=[10])
+    assert counts == [3, 10]
+    assert np.abs(rows - reference.encode(["short", "guitar " * 8])).max() < 1e-4
+    for tokens in (0, 257):
+        with pytest.raises(Exception, match=r"\[invalid_value:truncate_prompt_tokens\]"):
+            ask(text=texts, truncate_prompt_tokens=[tokens])
+    rows, counts = ask("nested", text=texts)  # its parameter says so
+    assert counts == [3, 20]
+    with pytest.raises(Exception, match=r"\[context_length_exceeded:text\]"):
+        ask("nested", text=texts, truncate=[False])
 
 
 def test_widths_and_purposes(ask: Callable[..., Rows], reference: Any) -> None:

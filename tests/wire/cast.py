@@ -86,6 +86,7 @@ CAST = [
     ),
     Model("odds", _ODDS),
     Model("vectors", embedding=True),
+    Model("older-vectors", embedding=True, without=("truncate_prompt_tokens",)),
     Model(
         "sighted", (Say("A cat.", "stop"),), parameters={"modalities": '["text", "image"]', "chat_template": _SEEING}
     ),

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import orjson
 from fastapi import APIRouter, Request
-from pydantic import ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema
 from starlette.responses import Response
 
 from gateway import delivery
@@ -15,7 +15,7 @@ from gateway.catalog import Catalog
 from gateway.dialects.openai.answers import CreateEmbeddingResponse
 from gateway.dialects.route import Wire, route_class
 from gateway.dialects.vocabulary import documented, errors, token_ids
-from gateway.errors import InvalidRequest
+from gateway.errors import InvalidRequest, UnsupportedOption
 from gateway.http.apart import beside
 from gateway.http.counting import check_length
 from gateway.operations.embed import Embed, gather
@@ -45,6 +45,12 @@ Input = Annotated[
 ]
 
 
+def _not_zero(tokens: int) -> int:
+    if tokens == 0:
+        raise ValueError("there must be one token at least, or -1 for as many as the model takes")
+    return tokens
+
+
 class CreateEmbeddingRequest(Wire):
     """The body of an embedding request."""
 
@@ -57,6 +63,9 @@ class CreateEmbeddingRequest(Wire):
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int | None, Field(ge=1, lt=2**31)] = None
     user: str | None = None
+    # Of vLLM; it keeps the beginning of an input, too.
+    truncate_prompt_tokens: Annotated[int, Field(ge=-1, lt=2**31), AfterValidator(_not_zero)] | None = None
+    truncation_side: Annotated[Any, WithJsonSchema({"enum": ["right", None]})] = None
 
 
 _RESPONSES = documented.responses(
@@ -79,8 +88,14 @@ async def create_embedding(body: CreateEmbeddingRequest, request: Request) -> Re
     """Give a vector for each input."""
     catalog: Catalog = request.app.state.catalog
     longest = request.app.state.settings.prompt_max_characters
+    if body.truncation_side not in (None, "right"):
+        raise UnsupportedOption(
+            "Only the ends of inputs are cut: 'truncation_side' must be 'right'.", param="truncation_side"
+        )
     inputs = await beside(request.state.trace, lambda: _inputs(body.input, longest))
-    embed = Embed(model=body.model, inputs=inputs, dimensions=body.dimensions)
+    embed = Embed(
+        model=body.model, inputs=inputs, dimensions=body.dimensions, truncate_prompt_tokens=body.truncate_prompt_tokens
+    )
     events = catalog.run(catalog.get(body.model), embed, request.state.trace)
     vectors, tokens = await delivery.whole(request, gather(events))
     shown = _base64 if body.encoding_format == "base64" else _floats

@@ -99,6 +99,13 @@ def test_what_a_family_does_not_know_is_no_part_of_its_fingerprints() -> None:
         assert (one == other) == same
 
 
+@pytest.mark.parametrize(("family", "tokens"), [("llm", -1), ("embedding", 0), ("embedding", -2)])
+def test_only_embedding_models_cut_what_is_too_long(family: str, tokens: int) -> None:
+    assert recipe.make(name="a", source="/one", family="embedding", truncate_prompt_tokens=-1)
+    with pytest.raises(RecipeError, match="truncate_prompt_tokens"):
+        recipe.make(name="a", source="/one", family=family, truncate_prompt_tokens=tokens)
+
+
 def test_the_fingerprint_says_how_an_embedding_model_is_compressed(monkeypatch: pytest.MonkeyPatch) -> None:
     small = recipe.make(name="a", source="/one", family="embedding", precision="int8")
     before, quantization = manifest.fingerprint(small, "digest"), recipe.quantization_of(small)

@@ -4,11 +4,13 @@ import json
 import random
 import threading
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from backends.embedding.desk import Desk
+from backends.embedding.desk import Desk, Request
 from backends.embedding.lanes import Lanes
 from backends.embedding.options import Options, read_options
 from backends.embedding.texts import Texts
@@ -22,7 +24,7 @@ from backends.serving.errors import (
     Overloaded,
     UnsupportedOption,
 )
-from tests.unit.embedding.conftest import Caller, Scripted, wait_for
+from tests.unit.embedding.conftest import OPTIONS, Caller, Scripted, wait_for
 
 
 def test_runs_stay_within_their_bounds() -> None:
@@ -138,13 +140,62 @@ def test_texts_prompts_and_cutting(texts: Texts) -> None:
     with pytest.raises(ContextLengthExceeded, match="Input 1 has 13 tokens; the model takes 12") as refused:
         texts.encode([b"a", b"b" * 12])
     assert refused.value.param == "text"
-    assert len(texts.encode([b"b" * 500_000], truncate=True)[0]) == 12
+    assert len(texts.encode([b"b" * 500_000], cut=12)[0]) == 12
     with pytest.raises(ContextLengthExceeded, match="at least"):
         texts.encode([b"b" * 500_000])
     with pytest.raises(InvalidValue, match="Input 1 is not UTF-8"):
         texts.encode([b"a", b"\xff"])
     with pytest.raises(InvalidValue, match="one of query, document"):
         texts.encode([b"a"], "search")
+
+
+def test_inputs_are_cut_to_as_many_tokens_as_are_asked_for(texts: Texts) -> None:
+    """Special tokens count, and stay."""
+    whole = [texts.encode([text])[0].tolist() for text in (b"abcdef", b"a")]
+    assert [tokens.tolist() for tokens in texts.encode([b"abcdef", b"a"], cut=4)] == [whole[0][:4], whole[1]]
+    assert texts.encode([b"abcdef"], "query", cut=3)[0].tolist() == texts.encode([b"q:abcdef"])[0][:3].tolist()
+    with pytest.raises(InvalidValue, match="1 special tokens: this must be 2 at least, not 1") as refused:
+        texts.encode([b"a"], cut=1)
+    assert refused.value.param == "truncate_prompt_tokens"
+    ids = np.arange(1, 9, dtype=np.int32)
+    assert [t.tolist() for t in texts.check(ids, np.array([5, 3], np.int32), cut=4)] == [[1, 2, 3, 4], [6, 7, 8]]
+
+
+@pytest.mark.parametrize(
+    ("model", "asked", "counts"),
+    [
+        (None, {}, None),
+        (None, {"truncate": False}, None),
+        (None, {"truncate": True}, [12, 3]),
+        (None, {"truncate_prompt_tokens": -1}, [12, 3]),
+        (None, {"truncate_prompt_tokens": 2}, [2, 2]),
+        (None, {"truncate_prompt_tokens": 2, "truncate": False}, [2, 2]),
+        (-1, {}, [12, 3]),
+        (5, {}, [5, 3]),
+        (5, {"truncate": False}, None),
+        (5, {"truncate_prompt_tokens": -1}, [12, 3]),
+    ],
+)
+def test_who_says_how_long_inputs_may_be(
+    lanes: Lanes, texts: Texts, model: int | None, asked: dict[str, Any], counts: list[int] | None
+) -> None:
+    desk = Desk(lanes, texts, replace(OPTIONS, truncate_prompt_tokens=model))
+    caller = Caller()
+    ids, lengths = np.full(33, 7, np.int32), np.array([30, 3], np.int32)
+    desk.take(Request(token_ids=ids, token_counts=lengths, **asked), caller)
+    if counts is None:
+        with pytest.raises(ContextLengthExceeded, match="Input 0 has 30 tokens; the model takes 12"):
+            caller.outcome()
+    else:
+        assert caller.outcome()[1].tolist() == counts
+    desk.close()
+
+
+@pytest.mark.parametrize("tokens", [0, -2, 13])
+def test_lengths_that_make_no_sense(ask: Callable[..., Caller], tokens: int) -> None:
+    with pytest.raises(InvalidValue, match="1 to 12 tokens") as refused:
+        ask([1], truncate_prompt_tokens=tokens).outcome()
+    assert refused.value.param == "truncate_prompt_tokens"
 
 
 @pytest.mark.parametrize(
@@ -169,6 +220,11 @@ def test_parameters_are_read_or_refused_by_name() -> None:
 
     found = read(context_length=256, dimensions=384, normalized=True, matryoshka=[128], threads=2)
     assert (found.context_length, found.matryoshka, found.normalized, found.lanes) == (256, (128,), True, 2)
+    assert found.truncate_prompt_tokens is None
+    assert read(context_length=256, dimensions=384, truncate_prompt_tokens=-1).truncate_prompt_tokens == -1
+    for tokens in (0, -2, 257, True, "x"):
+        with pytest.raises(ValueError, match="truncate_prompt_tokens"):
+            read(context_length=256, dimensions=384, truncate_prompt_tokens=tokens)
     for wrong in ({"dimensions": 0}, {"matryoshka": "x"}, {"normalized": 1}, {"prompts": [1]}, {"engine": "tpu"}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             read(**{"context_length": 256, "dimensions": 384} | wrong)

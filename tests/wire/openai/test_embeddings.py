@@ -115,3 +115,56 @@ async def test_what_is_wrong_is_said_by_place(gateway: Gateway, param: str, body
     found = response.json()["error"]["param"]
     refused(response, 400, param=found)
     assert found.startswith(param), found
+
+
+LONG = "e" * 300
+
+
+@pytest.mark.parametrize(
+    ("given", "cut", "rows"),
+    [
+        ([LONG, "abc"], -1, [256.0, 3.0]),
+        ([LONG, "abc"], 2, [2.0, 2.0]),
+        (LONG, 10, [10.0]),
+        ([7] * 300, 10, [10.0]),
+        ([[7] * 300, [8, 9]], -1, [256.0, 2.0]),
+    ],
+)
+async def test_what_is_too_long_is_cut_for_who_asks(gateway: Gateway, given: Any, cut: int, rows: list[float]) -> None:
+    answer = (await embed(gateway, given, truncate_prompt_tokens=cut, truncation_side="right")).json()
+    assert [entry["embedding"][0] for entry in answer["data"]] == rows
+    assert answer["usage"]["prompt_tokens"] == sum(rows)
+
+
+async def test_how_it_is_cut_reaches_the_model(gateway: Gateway, triton: FakeTriton) -> None:
+    for model, asked, arrives in (
+        ("vectors", {}, {}),
+        ("vectors", {"truncate_prompt_tokens": None}, {}),
+        ("vectors", {"truncate_prompt_tokens": -1}, {"truncate": [True]}),
+        ("older-vectors", {"truncate_prompt_tokens": -1}, {"truncate": [True]}),
+        ("vectors", {"truncate_prompt_tokens": 5}, {"truncate_prompt_tokens": [5]}),
+    ):
+        before = len(triton.calls)
+        assert (await embed(gateway, "a", model=model, **asked)).status_code == 200
+        (call,) = triton.calls[before:]
+        assert {name: values for name, values in call.tensors.items() if name.startswith("truncate")} == arrives
+
+
+async def test_what_is_too_long_is_refused_with_the_way_out(gateway: Gateway) -> None:
+    response = await embed(gateway, ["abc", LONG])
+    sentence = refused(response, 400, code="context_length_exceeded", param="input")
+    assert "Input 1 has 300 tokens" in sentence and "'truncate_prompt_tokens'" in sentence
+
+
+@pytest.mark.parametrize(
+    ("more", "param", "code"),
+    [
+        ({"truncate_prompt_tokens": 0}, "truncate_prompt_tokens", "invalid_value"),
+        ({"truncate_prompt_tokens": -2}, "truncate_prompt_tokens", "invalid_value"),
+        ({"truncate_prompt_tokens": "5"}, "truncate_prompt_tokens", "invalid_value"),
+        ({"truncate_prompt_tokens": 5, "truncation_side": "left"}, "truncation_side", "unsupported_parameter"),
+        ({"truncate_prompt_tokens": 5, "model": "older-vectors"}, "truncate_prompt_tokens", "unsupported_parameter"),
+    ],
+)
+async def test_ways_to_cut_that_there_are_not(gateway: Gateway, more: Any, param: str, code: str) -> None:
+    refused(await embed(gateway, "a", **more), 400, code=code, param=param)
