@@ -25,6 +25,8 @@ _LONGEST_DELIMITER = 512
 _MOST_BLANKS = 128
 """Bytes of line breaks before the first boundary."""
 
+# Parts of these types are files also where nobody has given them a name.
+_FILES = ("image/", "application/octet-stream")
 _CHARSETS = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,199}[0-9A-Za-z'()+_,./:=?-]")
 # A parameter of a header: its name, and its value with quotes or without.
@@ -169,6 +171,8 @@ def _head(body: bytes | bytearray, start: int, end: int) -> tuple[str, str | Non
     if "\ufffd" in name:
         raise _invalid("the name of a part is not UTF-8")
     filename = parameters.get("filename")
+    if filename is None and filed_as and filed_as.lower().startswith(_FILES):
+        filename = ""
     if filename is None and filed_as:
         _must_be_utf8(_parameters(filed_as).get("charset"))  # nobody reads the text of a file here
     return name, filename, stop + 4

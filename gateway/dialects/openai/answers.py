@@ -116,7 +116,9 @@ class ChatCompletionStreamResponseDelta(BaseModel):
     """What is added to an answer."""
 
     role: Annotated[Literal["assistant"], Field(default_factory=absent)]
-    content: Annotated[str, Field(default_factory=absent)]
+    content: Annotated[
+        str | None, Field(default_factory=absent, description="Null where a call or a thought is first.")
+    ]
     refusal: None = None
     reasoning_content: Annotated[str, Field(default_factory=absent)]
     tool_calls: Annotated[list[ChatCompletionMessageToolCallChunk], Field(default_factory=absent, min_length=1)]

@@ -32,7 +32,9 @@ _FORM = {"background": "opaque", "output_format": "png", "quality": "medium", "s
 
 
 def _responses(kind: Literal["image_generation", "image_edit"]) -> documented.Responses:
-    event = {"b64_json": "iVBORw0KGgo=", "index": 0, "created_at": 1763683200, **_FORM, "seed": 7}
+    details = {"image_tokens": 0, "text_tokens": 0}
+    usage = {"input_tokens": 0, "input_tokens_details": details, "output_tokens": 0, "total_tokens": 0}
+    event = {"b64_json": "iVBORw0KGgo=", "index": 0, "created_at": 1763683200, **_FORM, "seed": 7, "usage": usage}
     edits = kind == "image_edit"
     return documented.responses(
         images_answers.ImagesResponse,
@@ -42,6 +44,7 @@ def _responses(kind: Literal["image_generation", "image_edit"]) -> documented.Re
             "created": 1763683200,
             "data": [{"url": "https://api.example/files/4f1c2a7d?signature=d3e1", "seed": 7}],
             **_FORM,
+            "usage": usage,
             "code": 0,
             "message": "success",
         },

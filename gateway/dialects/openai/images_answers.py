@@ -1,6 +1,7 @@
 """The answers that hold pictures: https://platform.openai.com/docs/api-reference/images/object and …/images-streaming
 
-`code`, `message`, `seed` and the `index` of a stream are not OpenAI's. There is no `usage`, as no model counts any.
+`code`, `message`, `seed` and the `index` of a stream are not OpenAI's. `usage`, without which OpenAI's clients cannot
+read the event of a picture that is done, is of noughts: no model that draws counts tokens.
 """
 
 import base64
@@ -37,10 +38,35 @@ class ImageForm(BaseModel):
     size: Annotated[str, Field(pattern=r"^\d+x\d+$")]
 
 
+class InputTokensDetails(BaseModel):
+    """What `input_tokens` consist of."""
+
+    image_tokens: Literal[0]
+    text_tokens: Literal[0]
+
+
+class ImageUsage(BaseModel):
+    """Tokens: models that draw count none."""
+
+    input_tokens: Literal[0]
+    input_tokens_details: InputTokensDetails
+    output_tokens: Literal[0]
+    total_tokens: Literal[0]
+
+
+_USAGE = {
+    "input_tokens": 0,
+    "input_tokens_details": {"image_tokens": 0, "text_tokens": 0},
+    "output_tokens": 0,
+    "total_tokens": 0,
+}
+
+
 class ImagesResponse(ImageForm, Succeeded):
     """Pictures, in the order of their seeds."""
 
     created: int
+    usage: ImageUsage
     data: Annotated[list[DrawnImage], Field(min_length=1)]
 
 
@@ -61,6 +87,7 @@ class ImageGenCompletedEvent(_ImageEvent):
     """A picture is done."""
 
     type: Literal["image_generation.completed"]
+    usage: ImageUsage
     seed: Annotated[int, Field(default_factory=absent, ge=0)]
 
 
@@ -75,6 +102,7 @@ class ImageEditCompletedEvent(_ImageEvent):
     """An edited picture is done."""
 
     type: Literal["image_edit.completed"]
+    usage: ImageUsage
     seed: Annotated[int, Field(default_factory=absent, ge=0)]
 
 
@@ -93,7 +121,7 @@ def render(asked: GenerateImage, images: Sequence[Image], urls: Sequence[str] | 
         for at, image in enumerate(images)
     ]
     head = {"created": int(time.time()), "data": data}
-    return orjson.dumps({**head, **_form(asked, images[0].data), "code": 0, "message": "success"})
+    return orjson.dumps({**head, **_form(asked, images[0].data), "usage": _USAGE, "code": 0, "message": "success"})
 
 
 class Events:
@@ -108,7 +136,7 @@ class Events:
         if isinstance(event, PartialImage):
             yield self._named("partial_image", event, {"partial_image_index": event.number})
         elif isinstance(event, Image):
-            yield self._named("completed", event, _seed(event))
+            yield self._named("completed", event, {**_seed(event), "usage": _USAGE})
 
     def _named(self, what: str, event: PartialImage | Image, more: dict[str, Any]) -> Named:
         name = f"{self._kind}.{what}"

@@ -73,7 +73,8 @@ async def list_models(request: Request) -> Response:
 async def retrieve_model(model_id: str, request: Request) -> Response:
     """Return one model. Names may contain slashes."""
     catalog: Catalog = request.app.state.catalog
-    card = {**_card(catalog.get(model_id), request), "code": 0, "message": "success"}
+    # By another name of a model it is told under that name, as answers to chats tell it.
+    card = {**_card(catalog.get(model_id), request), "id": model_id, "model": model_id, "code": 0, "message": "success"}
     return Response(orjson.dumps(card), media_type="application/json")
 
 

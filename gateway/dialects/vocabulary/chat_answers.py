@@ -43,12 +43,12 @@ class Chunks:
         self._include_usage = include_usage
         self._logprobs = logprobs
         self._legacy = legacy
-        self._role: dict[str, Any] = {"role": "assistant"}
-        if nulls:
-            self._role |= {"content": "", "refusal": None}
+        self._nulls = nulls
         self._without_logprobs = {"logprobs": None} if nulls else {}
         self._without_usage = {"usage": None} if nulls and include_usage else {}
         self._begun: set[int] = set()
+        self._thinking: set[int] = set()
+        """Answers of which thoughts alone are told."""
 
     def render(self, event: ChatEvent) -> Iterable[bytes]:
         """Yield the JSON of the chunks that `event` becomes: none, one, or two for the first of an answer."""
@@ -57,14 +57,29 @@ class Chunks:
                 yield orjson.dumps({**self._head, "choices": [], "usage": render_usage(event)})
             return
         if event.index not in self._begun:
+            if isinstance(event, Delta) and not event.text and not event.logprobs:
+                return  # what begins is not known yet
             self._begun.add(event.index)
-            yield self._chunk(event.index, self._role)
+            yield self._chunk(event.index, self._begin(event))
+        elif self._thinking and event.index in self._thinking and not isinstance(event, Thought):
+            self._thinking.discard(event.index)
+            if self._nulls and isinstance(event, Finish):  # nothing was said, which is not null
+                yield self._chunk(event.index, {"content": ""})
         if isinstance(event, Finish):
             yield self._chunk(event.index, {}, _reason(event.reason, self._legacy))
         elif not isinstance(event, Delta):
             yield self._chunk(event.index, delta(event, legacy=self._legacy))
         elif event.text or (self._logprobs and event.logprobs):
             yield self._chunk(event.index, delta(event), logprobs=event.logprobs)
+
+    def _begin(self, event: ChatEvent) -> dict[str, Any]:
+        """The first delta of an answer. As in a whole one, the content of an answer that only calls is null."""
+        role: dict[str, Any] = {"role": "assistant"}
+        if isinstance(event, Thought):  # what comes after it is not known yet
+            self._thinking.add(event.index)
+        elif self._nulls:
+            role["content"] = None if isinstance(event, CallBegin) else ""
+        return {**role, "refusal": None} if self._nulls else role
 
     def _chunk(
         self, index: int, delta: Mapping[str, Any], reason: str | None = None, logprobs: tuple[TokenLogprob, ...] = ()

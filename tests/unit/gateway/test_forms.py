@@ -53,6 +53,12 @@ def field(name: bytes, more: bytes = b"") -> bytes:
         (part(field(b'"gr\xc3\xb6\xc3\x9fe"')), {"größe": "x"}),
         (part(field(b"a", b"; filename=\"\""), b"x"), {"a": Upload(b"x", "")}),
         (part(field(b"a", b"; filename=\"\xf6.png\"")), {"a": Upload(b"x", "\ufffd.png")}),
+        # What is no text is a file, also without a name.
+        (part(b"Content-Type: image/png\r\n" + field(b"a"), b"\x89PNG"), {"a": Upload(b"\x89PNG", "")}),
+        (part(field(b"a") + b"\r\ncontent-type: APPLICATION/octet-stream", b"\xff"), {"a": Upload(b"\xff", "")}),
+        (part(b"Content-Type: image/png\r\n" + field(b"a"), b""), {}),
+        (part(b"Content-Type: text/plain\r\n" + field(b"a"), b"x"), {"a": "x"}),
+        (part(b"Content-Type: application/json\r\n" + field(b"a"), b"7"), {"a": "7"}),
         # RFC 7578 forbids the extended form; what it says of charsets is not read.
         (part(field(b"a", b"; filename*=punycode''b.png")), {"a": "x"}),
         (part(field(b"a"), b"\r\n--bar\r\n--b \t-\r\n"), {"a": "\r\n--bar\r\n--b \t-\r\n"}),

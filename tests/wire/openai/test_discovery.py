@@ -384,3 +384,11 @@ async def test_the_last_model_whose_process_is_gone() -> None:
     async with tritons((lost,)) as (triton,), serve(triton.url) as gateway:
         unavailable(await chat(gateway, "hello"))
         assert (await gateway.http.get("/health/ready")).status_code == 503
+
+
+async def test_a_model_is_told_of_by_the_name_that_was_asked_for(gateway: Gateway) -> None:
+    card = (await gateway.http.get("/v1/models/dall-e-3")).json()
+    assert (card["id"], card["model"], card["root"]) == ("dall-e-3", "dall-e-3", "shapes")
+    async with gateway.client() as client:
+        assert (await client.models.retrieve("dall-e-3")).id == "dall-e-3"
+        assert (await client.models.retrieve("shapes")).id == "shapes"

@@ -4,6 +4,7 @@ import base64
 
 import openai
 import pytest
+from openai.types import ImageEditCompletedEvent, ImageGenCompletedEvent
 
 from tests.fakes.drawing import colour
 from tests.fakes.triton import FakeTriton
@@ -32,7 +33,8 @@ async def test_generate(gateway: Gateway) -> None:
         colour(6),
         colour(7),
     ]
-    assert (answer.size, answer.quality, answer.output_format, answer.usage) == ("1024x1024", "high", "png", None)
+    assert (answer.size, answer.quality, answer.output_format) == ("1024x1024", "high", "png")
+    assert answer.usage and answer.usage.total_tokens == 0
     assert answer.data[0].revised_prompt is None and answer.data[0].url is None
 
 
@@ -49,6 +51,7 @@ async def test_generate_streamed(gateway: Gateway) -> None:
     assert [event.type for event in seen] == ["image_generation.partial_image"] * 2 + ["image_generation.completed"]
     assert [event.partial_image_index for event in seen[:-1]] == [0, 1]
     assert opened(base64.b64decode(seen[-1].b64_json)).size == (128, 128)
+    ImageGenCompletedEvent.model_validate(seen[-1].model_dump(), strict=True)
 
 
 async def test_edit(gateway: Gateway, triton: FakeTriton) -> None:
@@ -71,8 +74,9 @@ async def test_edit(gateway: Gateway, triton: FakeTriton) -> None:
 async def test_edit_streamed(gateway: Gateway) -> None:
     async with gateway.client() as client:
         stream = await client.images.edit(model="shapes", prompt="x", image=PICTURE, stream=True, partial_images=1)
-        seen = [event.type async for event in stream]
-    assert seen == ["image_edit.partial_image", "image_edit.completed"]
+        seen = [event async for event in stream]
+    assert [event.type for event in seen] == ["image_edit.partial_image", "image_edit.completed"]
+    ImageEditCompletedEvent.model_validate(seen[-1].model_dump(), strict=True)
 
 
 async def test_several_pictures_reach_the_model(gateway: Gateway, triton: FakeTriton) -> None:

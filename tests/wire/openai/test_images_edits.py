@@ -75,6 +75,16 @@ async def test_several_pictures_of_a_form_reach_the_model_which_refuses_them(
     assert triton.calls[-1].tensors["image"] == [PICTURE, picture(colour=9)]
 
 
+async def test_a_part_that_calls_itself_a_picture_is_a_file_without_a_name(
+    gateway: Gateway, triton: FakeTriton
+) -> None:
+    form = {"model": (None, "shapes"), "prompt": (None, "x"), "image": (None, PICTURE, "image/png")}
+    before = len(triton.calls)
+    assert len(shown(await gateway.http.post(EDIT, files=form | {"response_format": (None, "b64_json")}))) == 1
+    (call,) = triton.calls[before:]
+    assert call.tensors["image"] == [PICTURE]
+
+
 async def test_a_picture_in_the_text_of_a_form(gateway: Gateway, triton: FakeTriton) -> None:
     form = {"model": (None, "shapes"), "prompt": (None, "x"), "image": (None, URL), "response_format": (None, "url")}
     response = await gateway.http.post(EDIT, files=form)

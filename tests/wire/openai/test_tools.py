@@ -195,3 +195,18 @@ CALLS = [
 async def test_calls_of_the_past_must_be_calls(gateway: Gateway, param: str, calls: Any) -> None:
     messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": None, "tool_calls": calls}]
     refused(await gateway.http.post(CHAT.path, json={"model": "hello", "messages": messages}), 400, param=param)
+
+
+async def test_an_answer_that_only_calls_has_no_content_streamed_or_whole(gateway: Gateway) -> None:
+    asked: dict[str, Any] = {"tools": [F], "tool_choice": NAMED}
+    assert (await chat(gateway, "named", **asked)).json()["choices"][0]["message"]["content"] is None
+    async with gateway.client() as client:
+        for model, more, content in (
+            ("named", asked, None),
+            ("hello", {}, "\n\nHello there, how may I assist you today?"),
+            ("wordless", {}, ""),
+        ):
+            messages = [{"role": "user", "content": "?"}]
+            async with client.chat.completions.stream(model=model, messages=messages, **more) as stream:  # type: ignore[arg-type]
+                answer = await stream.get_final_completion()
+            assert answer.choices[0].message.content == content, model
