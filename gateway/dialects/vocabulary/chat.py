@@ -95,7 +95,7 @@ class CreateChatCompletionRequest(SamplingFields):
     echo: NotTrue = None
     mm_processor_kwargs: NoList = None
     modalities: Annotated[Any, WithJsonSchema({"enum": [["text"], [], None]})] = None
-    prediction: Nothing = None
+    moderation: Nothing = None
     web_search_options: Nothing = None
 
     @property
@@ -112,7 +112,7 @@ NOT_CARRIED: Mapping[str, Callable[[Any], bool]] = {
     "documents": is_empty,
     "echo": is_false,
     "mm_processor_kwargs": is_empty,
-    "prediction": nothing,
+    "moderation": nothing,
     "web_search_options": nothing,
 }
 

@@ -30,6 +30,8 @@ _WRITTEN_SIZE = {
     "description": "WIDTHxHEIGHT, or `auto`.",
 }
 _SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
+_NO_FIELDS = frozenset({"image", "images", "mask", "markup", "frame_count", "frame_duration_ms", "svg"})
+"""What is a file in a form, or never carried."""
 _LONGEST_NUMBER = 64
 """Characters of a number in a form."""
 _EFFORTS: dict[str, Effort] = {"low": "low", "high": "high", "hd": "high", "xhigh": "high", "max": "high"}
@@ -47,6 +49,8 @@ Prompt = Annotated[
     AfterValidator(_says_something),
     WithJsonSchema({"type": "string", "minLength": 1, "maxLength": LONGEST_PROMPT, "pattern": r"\S"}),
 ]
+Nothing = Annotated[Any, WithJsonSchema({"type": "null"})]
+_NOT_CARRIED = ("frame_count", "frame_duration_ms", "svg")
 Count = Annotated[int | None, Field(ge=0, lt=2**31)]
 Amount = Annotated[float | None, Field(ge=0, le=100)]
 
@@ -87,6 +91,10 @@ class ImageFields(Wire):
     guidance_scale: Amount = None
     negative_prompt: Annotated[str | None, Field(max_length=LONGEST_PROMPT)] = None
     user: str | None = None
+    # Of OpenAI's moving and drawn pictures: known, and not carried.
+    frame_count: Nothing = None
+    frame_duration_ms: Nothing = None
+    svg: Nothing = None
 
     @model_validator(mode="before")
     @classmethod
@@ -112,6 +120,9 @@ class ImageFields(Wire):
                 "Pictures of a stream travel within it: set 'response_format' to 'b64_json', or leave it out.",
                 param="response_format",
             )
+        for name in _NOT_CARRIED:
+            if getattr(self, name) not in (None, ""):
+                raise UnsupportedOption(f"The models here draw still pictures of pixels, without '{name}'.", param=name)
         if self.background == "transparent":
             raise UnsupportedOption("No model here draws on a transparent background.", param="background")
         compression = self.output_compression
@@ -209,7 +220,7 @@ def form(schema: type[ImageFields], *files: str) -> dict[str, Any]:
     pictures: dict[str, Any] = {name: {"type": "string", "format": "binary"} for name in files}
     if "image" in files and "images" in properties:
         pictures["image[]"] = {"type": "array", "items": {"type": "string", "format": "binary"}}
-    others = {name: found for name, found in properties.items() if name not in ("image", "images", "mask", "markup")}
+    others = {name: found for name, found in properties.items() if name not in _NO_FIELDS}
     required = ["prompt"] if "prompt" in properties else []
     return {
         "requestBody": {

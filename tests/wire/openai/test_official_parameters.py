@@ -1,0 +1,110 @@
+"""Every parameter of the installed `openai` package is supported, refused by name, or listed as ignored."""
+
+import re
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from openai.types import chat as official
+from openai.types import (
+    completion_create_params,
+    embedding_create_params,
+    image_create_variation_params,
+    image_edit_params,
+    image_generate_params,
+)
+from openai.types.chat import chat_completion_content_part_image_param as official_image
+from openai.types.chat import chat_completion_content_part_input_audio_param as official_audio
+from openai.types.chat import chat_completion_content_part_param as official_parts
+from openai.types.chat import completion_create_params as chat_create_params
+from openai.types.shared_params import FunctionDefinition, ResponseFormatJSONSchema
+from openai.types.shared_params.response_format_json_schema import JSONSchema
+
+from gateway.dialects.openai.completions import CreateCompletionRequest
+from gateway.dialects.openai.embeddings import CreateEmbeddingRequest
+from gateway.dialects.route import Wire
+from gateway.dialects.vocabulary import images, messages, sampling, structure, tools
+from gateway.dialects.vocabulary.chat import CreateChatCompletionRequest
+
+DOCUMENT = (Path(__file__).parents[3] / "docs" / "dialects.md").read_text(encoding="utf-8")
+_IGNORED = DOCUMENT.split("\n### Ignored\n")[1].split("\n### ")[0]
+
+ROUTES: dict[str, tuple[Any, type[Wire]]] = {
+    "chat": (chat_create_params.CompletionCreateParamsStreaming, CreateChatCompletionRequest),
+    "completions": (completion_create_params.CompletionCreateParamsStreaming, CreateCompletionRequest),
+    "embeddings": (embedding_create_params.EmbeddingCreateParams, CreateEmbeddingRequest),
+    "images/generations": (image_generate_params.ImageGenerateParamsStreaming, images.CreateImageRequest),
+    "images/edits": (image_edit_params.ImageEditParamsStreaming, images.CreateImageEditRequest),
+    "images/variations": (
+        image_create_variation_params.ImageCreateVariationParams,
+        images.CreateImageVariationRequest,
+    ),
+}
+NESTED: dict[str, tuple[Any, type[Wire]]] = {
+    "stream_options": (official.ChatCompletionStreamOptionsParam, sampling.StreamOptions),
+    "messages": (official.ChatCompletionMessageParam, messages.Message),
+    "messages.content": (official.ChatCompletionContentPartParam, messages.ContentPart),
+    "messages.content of the assistant": (official.ChatCompletionContentPartRefusalParam, messages.ContentPart),
+    "image_url": (official_image.ImageURL, messages.ImageURL),
+    "input_audio": (official_audio.InputAudio, messages.InputAudio),
+    "file": (official_parts.FileFile, messages.File),
+    "messages.tool_calls": (official.ChatCompletionMessageFunctionToolCallParam, tools.WireToolCall),
+    "tools": (official.ChatCompletionFunctionToolParam, tools.ToolDefinition),
+    "tools.function": (FunctionDefinition, tools.FunctionDefinition),
+    "response_format": (ResponseFormatJSONSchema, structure.ResponseFormat),
+    "response_format.json_schema": (JSONSchema, structure.JSONSchema),
+}
+
+
+def parameters(kind: Any) -> Iterator[str]:
+    """The members of an object, or of each of several that may stand there."""
+    for one in typing.get_args(kind) or (kind,):
+        yield from typing.get_type_hints(one)
+
+
+def known(wire: type[Wire]) -> set[str]:
+    return {field.alias or name for name, field in wire.model_fields.items()}
+
+
+def named(name: str, text: str, place: str = "") -> bool:
+    """Whether `text` has a parameter's name in the type of code, alone or behind its place."""
+    where = rf"(?:{re.escape(place.split('.')[0])}\.)?" if place else ""
+    return bool(re.search(rf"`{where}{re.escape(name)}(?:\.[a-z_]+)?`", text))
+
+
+def check(what: str, kind: Any, wire: type[Wire]) -> None:
+    fields = known(wire)
+    dropped = [
+        name for name in dict.fromkeys(parameters(kind)) if name not in fields and not named(name, _IGNORED, what)
+    ]
+    assert not dropped, (
+        f"openai {openai.__version__} has parameters of {what} that nobody has decided about: {', '.join(dropped)}. "
+        f"Add each to {wire.__name__}, and to 'Not carried' of docs/dialects.md where a value that asks for something "
+        "is refused; or, where dropping it changes no answer, name it in 'Ignored' there."
+    )
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_every_parameter_of_a_route_is_decided(route: str) -> None:
+    kind, wire = ROUTES[route]
+    check(route, kind, wire)
+    unsaid = [name for name in parameters(kind) if not named(name, DOCUMENT)]
+    unsaid = [name for name in unsaid if name not in ("model", "messages")]
+    assert not unsaid, f"docs/dialects.md does not say what becomes of {', '.join(unsaid)} of {route}."
+
+
+@pytest.mark.parametrize("place", NESTED)
+def test_every_member_of_what_a_chat_holds_is_decided(place: str) -> None:
+    check(place, *NESTED[place])
+
+
+def test_what_nobody_has_decided_about_is_noticed() -> None:
+    class Newer(typing.TypedDict, total=False):
+        model: str
+        made_up_tomorrow: bool
+
+    with pytest.raises(AssertionError, match="made_up_tomorrow"):
+        check("chat", Newer, CreateChatCompletionRequest)
