@@ -55,7 +55,7 @@ class SamplingDefaults(BaseModel):
 
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     """0 takes the likeliest token."""
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     """Only the likeliest tokens that together reach this probability."""
     top_k: Annotated[int, Field(ge=0)] | None = None
     """Only so many of the likeliest tokens; 0: all."""

@@ -39,6 +39,16 @@ def bodies(text: str) -> dict[str, dict[str, Any]]:
                 {"role": "tool", "tool_call_id": "c", "content": text},
             ]
         },
+        "call": {
+            "messages": [
+                ask,
+                {"role": "assistant", "tool_calls": [{"id": text, "function": {"name": text, "arguments": "{}"}}]},
+                {"role": "tool", "tool_call_id": text, "content": "x"},
+            ]
+        },
+        "refusal": {
+            "messages": [ask, {"role": "assistant", "content": [{"type": "refusal", "refusal": text}]}, ask],
+        },
         "tools": {
             "messages": [ask],
             "tools": [
