@@ -27,11 +27,8 @@ def integer(name: str, value: Any, low: int, high: int) -> int:
     return value
 
 
-def number(name: str, value: Any, low: float, high: float, *, above: bool = False) -> float:
-    """A finite number from `low` to `high`, or its decimal digits in a string; `above` leaves out `low` itself.
-
-    Raises `InvalidValue`, naming `name`.
-    """
+def number(name: str, value: Any, low: float, high: float) -> float:
+    """A finite number from `low` to `high`, or its decimal digits in a string. Raises `InvalidValue`, naming `name`."""
     is_one = _is(_DECIMAL, value) if isinstance(value, str) else isinstance(value, int | float)
     if not is_one or isinstance(value, bool):
         raise InvalidValue(f"This must be a number{_digits(value)}.", name)
@@ -41,8 +38,8 @@ def number(name: str, value: Any, low: float, high: float, *, above: bool = Fals
         found = math.inf
     if not math.isfinite(found):
         raise InvalidValue("This must be a finite number.", name)
-    if not low <= found <= high or (above and found == low):
-        bounds = f"{'above' if above else 'at least'} {low:g}" + (f" and at most {high:g}" if high < math.inf else "")
+    if not low <= found <= high:
+        bounds = f"at least {low:g}" + (f" and at most {high:g}" if high < math.inf else "")
         raise InvalidValue(f"This must be {bounds}, not {found:g}.", name)
     return found
 

@@ -89,8 +89,6 @@ def spelled(script, call: Call):
             yield Pause(step.pause)
 
 
-CONTEXT = 256
-"""Tokens that the scripted embedding model takes."""
 _NUMBERS = {"BOOL": np.bool_, "INT32": np.int32, "FP32": np.float32, "UINT64": np.uint64}
 _LISTS = ("token_ids", "literal_spans", "image", "mask", "audio", "text", "token_counts")
 
@@ -120,11 +118,6 @@ def fault(request: pb.ModelInferRequest, call: Call) -> str | None:
         return None
     if "dimensions" in call.tensors:
         return "[unsupported_option:dimensions] The vectors of this model have 2 numbers."
-    if not call.tensors.keys() & {"truncate", "truncate_prompt_tokens"}:
-        sizes = [len(text.decode()) for text in call.tensors.get("text", [])] or call.tensors.get("token_counts", [])
-        for i, size in enumerate(sizes):
-            if size > CONTEXT:
-                return f"[context_length_exceeded:text] Input {i} has {size} tokens; the model takes {CONTEXT}."
     if "audio" in call.tensors or "text" in call.tensors or "token_counts" in call.tensors:
         return None
     if ("text_input" in call.tensors) == ("token_ids" in call.tensors):
@@ -134,8 +127,13 @@ def fault(request: pb.ModelInferRequest, call: Call) -> str | None:
     return None
 
 
-def fault_of_others(model: Model, call: Call) -> str | None:
-    """What vLLM refuses that our backend takes (`SamplingParams._verify_args`, and prompts without tokens)."""
+def fault_of_model(model: Model, call: Call) -> str | None:
+    """What is too long, and what vLLM refuses that our backend takes: `SamplingParams`, and prompts without tokens."""
+    if model.context and not call.tensors.keys() & {"truncate", "truncate_prompt_tokens"}:
+        sizes = [len(text.decode()) for text in call.tensors.get("text", [])] or call.tensors.get("token_counts", [])
+        for i, size in enumerate(sizes):
+            if size > model.context:
+                return f"[context_length_exceeded:text] Input {i} has {size} tokens; the model takes {model.context}."
     if "token_ids" not in model.without:
         return None
     if call.sampling.get("max_tokens", 1) < 1:
@@ -147,7 +145,7 @@ def fault_of_others(model: Model, call: Call) -> str | None:
 
 def vectors(model: Model, call: Call) -> pb.ModelInferResponse:
     """Two numbers for each text, or for each list of token ids, and how many tokens there are: characters."""
-    cut = next(iter(call.tensors.get("truncate_prompt_tokens", [CONTEXT])))
+    cut = next(iter(call.tensors.get("truncate_prompt_tokens", [model.context or 2**31])))
     texts = [text.decode()[:cut] for text in call.tensors.get("text", [])]
     rows = [[len(text), text.count("e")] for text in texts] or [[min(n, cut), 0] for n in call.tensors["token_counts"]]
     response = pb.ModelInferResponse(model_name=model.name, model_version="1", id=call.id)

@@ -103,6 +103,8 @@ class Model:
     parameters: dict[str, str | None] = field(default_factory=dict)
     embedding: bool = False
     """True: the model turns texts into vectors of two numbers, their length and how often they hold an `e`."""
+    context: int = 0
+    """Of an embedding model: characters beyond which a text is refused or cut; 0: it reads whatever comes."""
     speech: bool = False
     """True: the model writes down what is said."""
     drawing: bool = False

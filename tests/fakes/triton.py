@@ -157,7 +157,7 @@ class FakeTriton(rpc.GRPCInferenceServiceServicer):
             yield Fail(fault, _BAD)
             return
         model = self.models[call.model]
-        if fault := messages.fault_of_others(model, call):
+        if fault := messages.fault_of_model(model, call):
             yield Fail(fault, _BAD)
             return
         if model.embedding:

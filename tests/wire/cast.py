@@ -87,6 +87,7 @@ CAST = [
     Model("odds", _ODDS),
     Model("vectors", embedding=True),
     Model("older-vectors", embedding=True, without=("truncate_prompt_tokens",)),
+    Model("short-vectors", embedding=True, context=256),
     Model(
         "sighted", (Say("A cat.", "stop"),), parameters={"modalities": '["text", "image"]', "chat_template": _SEEING}
     ),

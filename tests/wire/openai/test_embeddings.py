@@ -131,7 +131,9 @@ LONG = "e" * 300
     ],
 )
 async def test_what_is_too_long_is_cut_for_who_asks(gateway: Gateway, given: Any, cut: int, rows: list[float]) -> None:
-    answer = (await embed(gateway, given, truncate_prompt_tokens=cut, truncation_side="right")).json()
+    answer = (
+        await embed(gateway, given, model="short-vectors", truncate_prompt_tokens=cut, truncation_side="right")
+    ).json()
     assert [entry["embedding"][0] for entry in answer["data"]] == rows
     assert answer["usage"]["prompt_tokens"] == sum(rows)
 
@@ -151,7 +153,7 @@ async def test_how_it_is_cut_reaches_the_model(gateway: Gateway, triton: FakeTri
 
 
 async def test_what_is_too_long_is_refused_with_the_way_out(gateway: Gateway) -> None:
-    response = await embed(gateway, ["abc", LONG])
+    response = await embed(gateway, ["abc", LONG], model="short-vectors")
     sentence = refused(response, 400, code="context_length_exceeded", param="input")
     assert "Input 1 has 300 tokens" in sentence and "'truncate_prompt_tokens'" in sentence
 
