@@ -29,6 +29,9 @@ def _one(call: Call, name: str, default: Any) -> Any:
 
 def _fault(call: Call) -> str | None:
     """What the backend refuses about the pictures that it is given."""
+    for name in ("width", "height"):
+        if int(_one(call, name, 128)) > LARGEST:
+            return f"[unsupported_option:{name}] No side is longer than {LARGEST} pixels."
     try:
         pictures = [ImageOps.exif_transpose(Image.open(io.BytesIO(data))) for data in call.tensors.get("image", [])]
         masks = [Image.open(io.BytesIO(data)) for data in call.tensors.get("mask", [])]
@@ -54,6 +57,10 @@ def _response(model: Model, call: Call, final: bool = False, **outputs: tuple[st
         )
         response.raw_output_contents.append(raw)
     return response
+
+
+LARGEST = 4096
+"""Pixels of a side: a model draws the sizes that it declares, of which none is larger."""
 
 
 def _encoded(call: Call, seed: int) -> bytes:

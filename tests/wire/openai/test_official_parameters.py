@@ -65,7 +65,10 @@ def parameters(kind: Any) -> Iterator[str]:
         yield from typing.get_type_hints(one)
 
 
-def known(wire: type[Wire]) -> set[str]:
+def known(wire: Any) -> set[str]:
+    """The fields of a model, or of each of several that may stand there."""
+    if not hasattr(wire, "model_fields"):
+        return set().union(*(known(one) for one in typing.get_args(wire)))
     return {field.alias or name for name, field in wire.model_fields.items()}
 
 
@@ -82,7 +85,7 @@ def check(what: str, kind: Any, wire: type[Wire]) -> None:
     ]
     assert not dropped, (
         f"openai {openai.__version__} has parameters of {what} that nobody has decided about: {', '.join(dropped)}. "
-        f"Add each to {wire.__name__}, and to 'Not carried' of docs/dialects.md where a value that asks for something "
+        f"Add each to {getattr(wire, '__name__', what)}, and to 'Not carried' of docs/dialects.md where a value that asks for something "
         "is refused; or, where dropping it changes no answer, name it in 'Ignored' there."
     )
 
