@@ -88,4 +88,4 @@ async def test_a_prompt_that_is_absent_null_or_empty_is_the_empty_text(
 async def test_top_p_zero_is_greedy_in_every_layout(gateway: Gateway, triton: FakeTriton) -> None:
     for model in ("hello", "others"):
         call = await reaches(gateway, triton, CHAT, model, top_p=0, temperature=0.7)
-        assert call.sampling == {"temperature": 0}
+        assert call.sampling["temperature"] == 0 and "top_p" not in call.sampling

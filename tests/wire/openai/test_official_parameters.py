@@ -43,7 +43,7 @@ ROUTES: dict[str, tuple[Any, type[Wire]]] = {
         images.CreateImageVariationRequest,
     ),
 }
-NESTED: dict[str, tuple[Any, type[Wire]]] = {
+NESTED: dict[str, tuple[Any, Any]] = {
     "stream_options": (official.ChatCompletionStreamOptionsParam, sampling.StreamOptions),
     "messages": (official.ChatCompletionMessageParam, messages.Message),
     "messages.content": (official.ChatCompletionContentPartParam, messages.ContentPart),
@@ -78,7 +78,7 @@ def named(name: str, text: str, place: str = "") -> bool:
     return bool(re.search(rf"`{where}{re.escape(name)}(?:\.[a-z_]+)?`", text))
 
 
-def check(what: str, kind: Any, wire: type[Wire]) -> None:
+def check(what: str, kind: Any, wire: Any) -> None:
     fields = known(wire)
     dropped = [
         name for name in dict.fromkeys(parameters(kind)) if name not in fields and not named(name, _IGNORED, what)
