@@ -23,6 +23,7 @@ class Prompts:
         """`bos` is the text of the token that begins a sequence, where the checkpoint's configuration names one."""
         self._tokenizer = tokenizer
         # A rendered chat template has brought its beginning-of-sequence token along; a second one spoils the answer.
+        self._bos = bos
         self._beginnings = tuple(text.encode() for text in (bos, _put_before(tokenizer)) if text)
         self._vocab_size = vocab_size
         self._context_length = context_length

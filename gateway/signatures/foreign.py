@@ -91,18 +91,29 @@ def _shaped(tensor: Tensor, rank: int) -> Tensor:
     return Tensor(tensor.name, tensor.datatype, (*more, *tensor.shape), tensor.data) if more else tensor
 
 
+DRAIN = 8
+"""Responses that are awaited after all of an answer is told, before the model is told to stop."""
+
+
 async def limited(events: AsyncGenerator[TextEvent], request: Complete, *, echoed: int) -> AsyncGenerator[TextEvent]:
     """End answers after `max_tokens`, for a model that cannot be told: each response has one token at least.
 
-    `echoed` is how many events of each answer have no more than the prompt.
+    `echoed` is how many events of each answer have no more than the prompt. What the model goes on to send is awaited
+    for `DRAIN` more events: a stream that is given up while the model ends it can end Triton 2.51 with a segmentation
+    fault.
     """
     limit = request.sampling.max_tokens or 0
     left = dict.fromkeys(range(request.sampling.n), limit)
     free = dict.fromkeys(left, echoed)
+    draining, cut = DRAIN, False
     async with aclosing(events):
         async for event in events:
-            if isinstance(event, Usage) or event is NOTHING or event.index in left:
-                yield event
+            if event is NOTHING or (not cut if isinstance(event, Usage) else event.index in left):
+                yield event  # but no counts of more than was told
+            if not left:
+                draining -= 1
+                if not draining:
+                    return
             if event is NOTHING or isinstance(event, Usage) or event.index not in left:
                 continue
             if isinstance(event, Finish):
@@ -113,9 +124,8 @@ async def limited(events: AsyncGenerator[TextEvent], request: Complete, *, echoe
                 left[event.index] -= event.tokens or bool(event.text)
                 if left[event.index] <= 0:
                     del left[event.index]
+                    cut = True
                     yield Finish(event.index, "length")
-                    if not left:
-                        return
 
 
 def check(parameters: Mapping[str, str]) -> None:

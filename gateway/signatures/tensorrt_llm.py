@@ -48,9 +48,6 @@ _SAMPLED = ("max_tokens", "temperature", "top_p", "top_k", "seed", "min_tokens")
 _FLOATS = ("repetition_penalty", "presence_penalty", "frequency_penalty")
 _COUNTS = ("return_num_input_tokens", "return_num_output_tokens")
 
-_DRAIN = 8
-"""Responses that are awaited after the last stop string, for the counts, before the model is told to stop."""
-
 _TRUE = frozenset({"true", "yes", "1", "t"})
 
 
@@ -231,7 +228,7 @@ async def _read(
     counted = [0] * len(answers)
     prompt_tokens = 0
     counts = heard = False
-    draining = _DRAIN
+    draining = foreign.DRAIN  # for the counts
     async for response in responses:
         index = next(iter(response.int32s("sequence_index")), 0)
         texts = response.blobs("text_output")
