@@ -238,7 +238,28 @@ async def test_answers_of_a_model_that_cannot_be_told_their_length_are_ended_her
             yield response
 
     events = [event async for event in tensorrt_llm.decode(whole, responses(), mock)]
-    assert events == [Delta(0, "p"), Delta(0, "a"), Finish(0, "length")]
+    # What the model sends beyond is awaited, since a stream that is given up as it ends is a danger to Triton.
+    assert events == [Delta(0, "p"), Delta(0, "a"), Finish(0, "length"), NOTHING]
+
+
+async def test_a_model_that_goes_on_beyond_its_length_is_left() -> None:
+    mock = ModelConfig("m", {}, {**tensorrt_llm.INPUTS, "stream": "BOOL"}, tensorrt_llm.OUTPUTS, b"")
+    heard = 0
+
+    async def endless() -> AsyncGenerator[Response]:
+        nonlocal heard
+        while True:
+            heard += 1
+            yield counted("a")
+
+    request = Complete(model="m", prompt="p", sampling=Sampling(max_tokens=2))
+    events = [event async for event in tensorrt_llm.decode(request, endless(), mock)]
+    assert [event for event in events if event is not NOTHING] == [
+        Delta(0, "a", 1),
+        Delta(0, "a", 1),
+        Finish(0, "length"),
+    ]
+    assert heard == 10
 
 
 async def test_a_stop_string_is_a_reason_of_its_own() -> None:
