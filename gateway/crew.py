@@ -12,7 +12,7 @@ from typing import IO
 
 _EMPTY = bytes(1 << 16)
 """A file of the metrics in which nothing stands yet: a reader must not find one of no bytes."""
-_KINDS = ("counter", "histogram", "gauge_livesum")
+_KINDS = ("counter", "histogram", "gauge_livemax", "gauge_livesum")
 """The files that prometheus_client keeps for each process, by what `gateway.telemetry` measures."""
 
 

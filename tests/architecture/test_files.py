@@ -52,3 +52,11 @@ def test_no_file_knows_the_machine_it_was_written_on() -> None:
                 if MACHINE.search(line) or any(name in line for name in own)
             ]
     assert not found, "\n".join(found)
+
+
+def test_files_of_tests_have_names_of_their_own() -> None:
+    """pytest imports those beside which there is no `__init__.py` by their names alone, and takes one for another."""
+    tests = [path for path in project_files() if path.parts[0] == "tests" and path.match("test_*.py")]
+    names = [path.name for path in tests if not (ROOT / path.parent / "__init__.py").exists()]
+    assert names
+    assert sorted({name for name in names if names.count(name) > 1}) == []
