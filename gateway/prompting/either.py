@@ -12,6 +12,7 @@ from gateway.errors import UnsupportedOption
 from gateway.operations.chat import Chat
 from gateway.operations.text import Structure
 from gateway.prompting import tools
+from gateway.prompting.moved_schemas import moved
 
 # How calls are written: what stands before the first, before and after the arguments of each, between two, at the end.
 # Special tokens are left out, which an engine cannot be made to write by their text; the readers do without.
@@ -57,10 +58,10 @@ def _tagged(chat: Chat, structure: Structure, layout: Sequence[str]) -> Mapping[
             {
                 "type": "tag",
                 "begin": before.format(name=json.dumps(tool.name, ensure_ascii=False)),
-                "content": {"type": "json_schema", "json_schema": tools.arguments(tool)},
+                "content": {"type": "json_schema", "json_schema": _placed(tools.arguments(tool), f"tool{number}")},
                 "end": after,
             }
-            for tool in chat.tools
+            for number, tool in enumerate(chat.tools)
         ],
         "separator": separator,
         "at_least_one": True,
@@ -76,11 +77,17 @@ def _answers(structure: Structure) -> Sequence[Mapping[str, Any]]:
     value: Any = structure.value
     match structure.kind:
         case "json":
-            return [{"type": "json_schema", "json_schema": value}]
+            return [{"type": "json_schema", "json_schema": _placed(value, "answer")}]
         case "regex":
             return [{"type": "regex", "pattern": value}]
         case _:
             return [{"type": "const_string", "value": choice} for choice in value]
+
+
+def _placed(schema: object, name: str) -> Mapping[str, Any]:
+    """The same schema where a schema of all has it, so that a refusal names the same place as there."""
+    place = f"#/$defs/{name}"
+    return {"$ref": place, "$defs": {name: moved(schema, place)}}
 
 
 def _must_be_object(structure: Structure) -> None:

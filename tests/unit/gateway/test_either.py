@@ -87,7 +87,16 @@ def test_what_could_be_an_array_of_calls_is_refused() -> None:
                 structure(asked(unclear), written, tags=tags)
             assert raised.value.param == "response_format"
         tag = json.loads(structure(asked(unclear), "hermes", tags=True).value)
-        assert tag["format"]["elements"][1]["json_schema"] == unclear
+        assert tag["format"]["elements"][1]["json_schema"]["$ref"] == "#/$defs/answer"
+
+
+def test_the_schemas_stand_at_the_same_places_in_tags_as_in_one_schema() -> None:
+    """Refusals name the places, and the caller is told what stands there."""
+    calls, answer = json.loads(structure(asked(NODE), "hermes", tags=True).value)["format"]["elements"]
+    parts = [tag["content"]["json_schema"] for tag in calls["tags"]] + [answer["json_schema"]]
+    assert [part["$ref"] for part in parts] == ["#/$defs/tool0", "#/$defs/answer"]
+    placed = {name: schema for part in parts for name, schema in part["$defs"].items()}
+    assert placed == structure(asked(NODE), "hermes", tags=False).value["$defs"]
 
 
 @pytest.mark.parametrize(("kind", "value"), [("regex", "a"), ("choice", ["a"])])

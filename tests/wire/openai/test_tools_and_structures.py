@@ -43,10 +43,10 @@ async def test_frameworks_get_either(gateway: Gateway, triton: FakeTriton, asked
     assert [tag["begin"] for tag in calls["tags"]] == [
         f'<tool_call>\n{{"name": "{tool["function"]["name"]}", "arguments": ' for tool in asked["tools"]
     ]
-    assert calls["tags"][0]["content"]["json_schema"] == F["function"]["parameters"]
+    assert calls["tags"][0]["content"]["json_schema"]["$defs"]["tool0"] == F["function"]["parameters"]
     assert calls["stop_after_first"] == (asked.get("parallel_tool_calls") is False)
     wanted = SCHEMA if asked["response_format"] is FORMAT else {"type": "object"}
-    assert answer == {"type": "json_schema", "json_schema": wanted}
+    assert answer["type"] == "json_schema" and answer["json_schema"]["$defs"]["answer"] == wanted
 
 
 async def test_a_back_end_that_takes_schemas_alone_gets_one(gateway: Gateway, triton: FakeTriton) -> None:
