@@ -44,10 +44,8 @@ class Reader:
             yield from answer.feed(event)
             return
         yield from answer.finish()
-        # Where a layout does not say why an answer ended, calls that are whole say that it was not cut off; where the
-        # caller's own stops may have cut it, too.
-        sure = event.reason == "stop" and not self._stops
-        ended = sure or (event.reason != "length" and answer.complete)
+        # Where the caller's own stops may have cut an answer, a call that is whole says that they did not.
+        ended = event.reason == "stop" and (not self._stops or answer.complete)
         called = answer.called and ended and not self._named
         yield Finish(event.index, "tool_calls" if called else event.reason)
 
@@ -76,7 +74,7 @@ class _Answer:
         """Whether the last call has all of its arguments."""
         try:
             json.loads("".join(self._arguments))
-        except ValueError:
+        except (ValueError, RecursionError):  # that of brackets without end
             return False
         return True
 

@@ -21,7 +21,17 @@ from gateway.operations.chat import (
     Tool,
     ToolCall,
 )
-from gateway.operations.text import Delta, Finish, Likelihood, Sampling, Structure, TextEvent, TokenLogprob, Usage
+from gateway.operations.text import (
+    Delta,
+    Finish,
+    FinishReason,
+    Likelihood,
+    Sampling,
+    Structure,
+    TextEvent,
+    TokenLogprob,
+    Usage,
+)
 from gateway.prompting.conversation import lower
 
 CHATML = (
@@ -195,12 +205,16 @@ def test_calls_are_read_in_the_format_of_the_model(template: str, parser: str, a
     assert lowered.sampling == asked.sampling
 
 
-@pytest.mark.parametrize(("answer", "reason"), [('{"city": "Oslo"}}\n</tool_call>', "tool_calls"), ('{"ci', None)])
-def test_a_call_that_is_whole_ended_the_answer_where_the_layout_does_not_say(answer: str, reason: str | None) -> None:
-    asked = chat(tools=(tool("f"),), tool_choice="auto")
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [('{"city": "Oslo"}}\n</tool_call>', "tool_calls"), ('{"ci', "stop"), ('{"city": ' + "[" * 100_000, "stop")],
+    ids=["whole", "cut", "deep"],
+)
+def test_a_call_that_is_whole_was_not_cut_by_the_callers_stops(answer: str, reason: FinishReason) -> None:
+    asked = chat(tools=(tool("f"),), tool_choice="auto", sampling=Sampling(stop=("X",)))
     text = '<tool_call>\n{"name": "f", "arguments": ' + answer
-    events = read(asked, parameters(), [Delta(0, text, 1), Finish(0, None)])
-    assert CallBegin(0, 0, "f") in events and events[-1] == Finish(0, reason)  # type: ignore[arg-type]
+    events = read(asked, parameters(), [Delta(0, text, 1), Finish(0, "stop")])
+    assert CallBegin(0, 0, "f") in events and events[-1] == Finish(0, reason)
 
 
 def test_an_answer_that_calls_nothing_is_text_and_stops_for_its_own_reason() -> None:
