@@ -94,19 +94,22 @@ async def _amended(
 
     Only once: a model that refuses what it told itself will do so again.
     """
-    heard, request = False, None
+    request, again = asked.request, None
+    events = _once(model, asked, request_id, timeout, turn)
+    del asked  # what is sent may have a hundred megabytes, and the answer may take minutes
+    heard = False
     try:
-        async with aclosing(_once(model, asked, request_id, timeout, turn)) as events:
+        async with aclosing(events):
             async for event in events:
                 heard = True
                 yield event
     except GatewayError as error:
-        request = None if heard else model.signature.instead(asked.request, error, model.config)  # type: ignore[attr-defined]
-        if request is None:
+        again = None if heard else model.signature.instead(request, error, model.config)  # type: ignore[attr-defined]
+        if again is None:
             raise
-    if request is not None:
-        again = Question(request, _encoded(model, request))
-        async with aclosing(_once(model, again, request_id, timeout, turn)) as events:
+    if again is not None:
+        events = _once(model, Question(again, _encoded(model, again)), request_id, timeout, turn)
+        async with aclosing(events):
             async for event in events:
                 yield event
 

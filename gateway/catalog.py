@@ -187,9 +187,9 @@ class Catalog:
 
     def _count(self, model: Model, error: GatewayError, trace: Trace) -> None:
         """Have a failure counted that may speak of the model."""
-        asking = partial(probe, model, self._timeout) if can_be_probed(model) else None
+        probing = partial(probe, model, self._timeout) if can_be_probed(model) else None
         failing = trace.metrics.model_failing.labels(model.name, model.endpoint.triton.url)
-        model.endpoint.breaker.failed(model.config.name, error, asking, failing.set)
+        model.endpoint.breaker.failed(model.config.name, error, probing, failing.set)
 
     async def ask(self, name: str, request: Request, trace: Trace) -> AsyncGenerator[Any]:
         """Do the same with the replica of model `name` that has the least to do when the iterator is first read."""

@@ -1,0 +1,88 @@
+"""How a model is asked: once more after a refusal that says what it would take, and with nothing kept that was sent."""
+
+import gc
+import weakref
+from collections.abc import AsyncGenerator, AsyncIterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gateway import asking
+from gateway.errors import GatewayError, ModelFailed
+from gateway.operations.complete import Complete
+from gateway.operations.text import Delta, Finish, Sampling
+from gateway.tensors import Tensor, text
+
+pytestmark = pytest.mark.asyncio
+
+
+Script = list[Delta | Finish | GatewayError]
+
+
+class Sent(list[Tensor]):
+    """Tensors whose end can be seen."""
+
+
+class Scripted:
+    """A signature and a server in one, which answers each request with the next script."""
+
+    def __init__(self, *scripts: Script) -> None:
+        self.scripts = list(scripts)
+        self.asked: list[int | None] = []
+        self.model: Any = SimpleNamespace(
+            signature=self,
+            config=SimpleNamespace(name="m", parameters={}),
+            endpoint=SimpleNamespace(triton=self),
+            stop=None,
+        )
+
+    def encode(self, request: Complete, config: Any) -> list[Tensor]:
+        return [text("text_input", str(request.prompt))]
+
+    def stream(self, *_: Any, **__: Any) -> Any:
+        async def nothing() -> None: ...
+
+        return SimpleNamespace(more=False, aclose=nothing)
+
+    async def decode(self, request: Complete, responses: AsyncIterator[Any], config: Any) -> AsyncGenerator[Any]:
+        self.asked.append(request.sampling.max_tokens)
+        for event in self.scripts.pop(0):
+            if isinstance(event, GatewayError):
+                raise event
+            yield event
+
+    def instead(self, request: Complete, error: GatewayError, config: Any) -> Complete | None:
+        return Complete(model="m", prompt=request.prompt, sampling=Sampling(max_tokens=5))
+
+    def answers(self, sent: Sent) -> AsyncGenerator[Any]:
+        question = asking.Question(Complete(model="m", prompt="x"), sent)
+        return asking.answers(self.model, [question], request_id="r", timeout=1)
+
+
+NO = ModelFailed("No room.")
+ANSWER: Script = [Delta(0, "a", 1), Finish(0, "stop")]
+
+
+async def test_it_is_asked_once_more_where_it_refuses_before_it_answers() -> None:
+    scripted = Scripted([NO], ANSWER)
+    assert [event async for event in scripted.answers(Sent())] == ANSWER
+    assert scripted.asked == [None, 5]
+    refused: list[list[Script]] = [[[NO], [NO]], [[Delta(0, "a", 1), NO]]]
+    for scripts in refused:
+        scripted = Scripted(*scripts)
+        with pytest.raises(ModelFailed):
+            async for _ in scripted.answers(Sent()):
+                pass
+        assert not scripted.scripts
+
+
+async def test_what_was_sent_is_not_kept_while_the_answer_comes() -> None:
+    sent = Sent()
+    seen = weakref.ref(sent)
+    events = Scripted(ANSWER).answers(sent)
+    del sent
+    await anext(events)
+    gc.collect()
+    assert seen() is None
+    await events.aclose()
