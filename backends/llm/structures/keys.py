@@ -1,6 +1,7 @@
 """That no key of an object is written twice, which no grammar can say: it would have to remember all that came before.
 
 Names that a schema knows come at most once by the grammar. This looks after the others, in objects that may have any.
+In a structural tag an answer may be another text instead: what looks like a key there is treated as one.
 """
 
 from bisect import bisect_left
@@ -34,7 +35,7 @@ class Words:
 
 
 class Keys:
-    """The keys of an answer that grows: compact JSON, as its grammar demands."""
+    """The keys of an answer that grows: JSON, as its grammar demands."""
 
     __slots__ = ("_escaped", "_expected", "_key", "_open", "_place", "_tokenizer", "_words")
 

@@ -47,7 +47,7 @@ def serve(
     signal.setitimer(signal.ITIMER_PROF, 0)
     signal.setitimer(signal.ITIMER_REAL, 0)
     channel.send(TAKEN + first)
-    following = partial(Keys, tokenizer, words) if kind == "json" else None
+    following = partial(Keys, tokenizer, words) if kind in ("json", "structural_tag") else None
     _Answers(matcher, limits, channel, following).serve()
 
 
@@ -89,7 +89,7 @@ class _Answers:
         channel: socket.socket,
         following: Callable[[], Keys] | None = None,
     ) -> None:
-        """`following` begins to follow the keys of an answer, where it is JSON."""
+        """`following` begins to follow the keys of an answer, where it is JSON or holds some."""
         self._first = matcher
         self._following = following
         self._keys: dict[socket.socket, Keys] = {}

@@ -64,7 +64,8 @@ def test_answers_follow_their_schema(ask, schema, temperature):
         assert listener.reasons == ["stop"]
 
 
-def test_no_key_is_written_twice(ask, tokenizer):
+@pytest.mark.parametrize("begin", ["", '<call>{"a": '], ids=["alone", "tagged"])
+def test_no_key_is_written_twice(ask, tokenizer, begin):
     schema = {"type": "object", "propertyNames": {"pattern": "^[ab]{1,40}$"}, "additionalProperties": {"type": "null"}}
 
     def pairs(found):
@@ -72,10 +73,16 @@ def test_no_key_is_written_twice(ask, tokenizer):
         counts.append(len(found))
         return dict(found)
 
+    structure = {"json": schema}
+    if begin:
+        content = {"type": "json_schema", "json_schema": schema}
+        tag = {"type": "tag", "begin": begin, "content": content, "end": "}</call>"}
+        structure = {"structural_tag": json.dumps({"type": "structural_tag", "format": tag})}
     counts = []
     more = ((tokenizer.token_to_id(","), 4.0),)
-    for seed in range(8):
-        text = ask({"json": schema}, seed=seed, max_tokens=200, logit_bias=more).wait().texts[0]
+    for seed in range(16):
+        text = ask(structure, seed=seed, max_tokens=200, logit_bias=more).wait().texts[0]
+        text = text.removeprefix(begin).removesuffix("}</call>")
         json.loads(text if text.endswith("}") else text.rpartition(",")[0] + "}", object_pairs_hook=pairs)
     assert sum(counts) > 40, counts
 
