@@ -48,7 +48,13 @@ def _has_controls(schema: object) -> bool:
 
 def failure(kind: str, text: str, error: str) -> str:
     """Return why a structure cannot be enforced of whose grammar the library says `error`."""
-    return explained(json.loads(text), error, _wrong) if kind == "json" else error
+    match kind:
+        case "json":
+            return explained([json.loads(text)], error, _wrong)
+        case "structural_tag":
+            return explained(tags.schemas(text), error, _wrong)
+        case _:
+            return error
 
 
 def _wrong(expression: str) -> str | None:

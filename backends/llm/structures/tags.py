@@ -28,6 +28,18 @@ def grammar(text: str, source: Callable[[str, str], str]) -> str:
     return json.dumps({"grammars": [{"lark_grammar": lark}, *parts.grammars]})
 
 
+def schemas(text: str) -> list[Any]:
+    """The JSON schemas of a structural tag."""
+    found, waiting = [], [json.loads(text)]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict) and part.get("type") == "json_schema":
+            found.append(part.get("json_schema"))
+        elif isinstance(part, dict | list):
+            waiting += part.values() if isinstance(part, dict) else part
+    return found
+
+
 def literal(text: str) -> str:
     """A text as Lark writes it."""
     # JSON leaves this character as it is, and the library's lexer does not take it so.

@@ -6,7 +6,7 @@ import pytest
 from llguidance import LLMatcher, LLTokenizer
 
 from backends.llm.sampling import parse_sampling
-from backends.llm.structures.source import source
+from backends.llm.structures.source import failure, source
 from backends.serving.errors import InvalidValue
 
 NUMBER = {"type": "json_schema", "json_schema": {"type": "integer", "minimum": 0, "maximum": 99}}
@@ -96,3 +96,14 @@ def test_a_structural_tag_is_json_in_a_string():
             source("structural_tag", wrong)
     with pytest.raises(InvalidValue):
         parse_sampling(json.dumps({"structured_outputs": {"structural_tag": {"type": "structural_tag"}}}), 259)
+
+
+def test_what_the_library_cannot_compile_is_told_by_its_place_in_its_schema(bytes_tokenizer):
+    wrong = {"type": "object", "properties": {"b": {"type": "string", "pattern": "a("}}}
+    for schema, why in (
+        (wrong, "'pattern' at '#/properties/b'"),
+        ({"type": "string", "minLength": 2, "maxLength": 1}, "no value satisfies"),
+    ):
+        text = tag({"type": "or", "elements": [some(), {"type": "json_schema", "json_schema": schema}]})
+        matcher = LLMatcher(bytes_tokenizer, source("structural_tag", text), log_level=0)
+        assert why in failure("structural_tag", text, matcher.get_error())

@@ -1,7 +1,8 @@
 """What to say where the library cannot compile a schema that is normal: in the words of JSON Schema, not in its own."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 _MOST_EXPRESSIONS = 64
@@ -9,8 +10,8 @@ _MOST_SHOWN = 100
 _IMPOSSIBLE = re.compile(r"required property '(.{1,200}?)' is unsatisfiable", re.S)
 
 
-def explained(schema: Any, error: str, wrong: Callable[[str], str | None]) -> str:
-    """Return why the caller's `schema` cannot be enforced, of which the library says `error`.
+def explained(schemas: Iterable[Any], error: str, wrong: Callable[[str], str | None]) -> str:
+    """Return why the caller's `schemas` cannot be enforced together, of which the library says `error`.
 
     `wrong` says what is wrong with a regular expression.
     """
@@ -26,7 +27,7 @@ def explained(schema: Any, error: str, wrong: Callable[[str], str | None]) -> st
         return "a 'multipleOf' has too many digits."
     if "NoExtension" in error[:40]:
         return "no text follows it."
-    for count, (pointer, keyword, text) in enumerate(_expressions(schema)):
+    for count, (pointer, keyword, text) in enumerate(chain.from_iterable(map(_expressions, schemas))):
         if count == _MOST_EXPRESSIONS:
             break
         if (why := wrong(text)) is not None:
