@@ -183,9 +183,8 @@ class _Tracing:
             return
         path = scope["path"]
         if path.endswith("/") and not path.endswith("//") and len(path) > 1:
-            scope["path"] = path[
-                :-1
-            ]  # served as without it; a redirect would lose the body of a POST with many clients
+            # Served as without it: a redirect would lose the body of a POST with many clients.
+            scope["path"] = path[:-1]
         its = request_id(Headers(scope=scope).get("x-request-id", ""))
         trace = Trace(self._metrics, its, headers={"x-request-id": its})
         scope.setdefault("state", {})["trace"] = trace
