@@ -5,10 +5,12 @@ import uuid
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from gateway.endpoints import Model
 from gateway.errors import GatewayError, RequestTooLarge
+from gateway.http.apart import LARGE, Asked, apart, beside
 from gateway.media import scaling
 from gateway.operations.complete import Complete, merge, share_prompt
 from gateway.operations.generate_image import GenerateImage
@@ -33,14 +35,22 @@ class Question:
     tensors: Sequence[Tensor]
 
 
-def questions(model: Model, request: Any) -> list[Question]:
-    """Return the requests to `model` that `request` is asked as.
+async def questions(model: Model, request: Any, asked: Asked) -> list[Question]:
+    """Return the requests to `model` that `request` is asked as; `asked` is what is known of the caller's.
 
     Raises `UnsupportedOption` for what the model's layout cannot carry, and `RequestTooLarge` where so many requests
     would send too much.
     """
+    parts = model.signature.requests(request, model.config)
+    work = partial(_questions, model, parts)
+    # What is small may be much where it is written many times, such as a schema.
+    if len(parts) > 1 and len(parts) * asked.body_bytes > LARGE:
+        return await apart(asked.caller, work)
+    return await beside(asked, work)
+
+
+def _questions(model: Model, parts: Sequence[Any]) -> list[Question]:
     signature, config = model.signature, model.config
-    parts = signature.requests(request, config)
     first = Question(parts[0], _encoded(model, parts[0]))
     if len(parts) == 1:
         return [first]

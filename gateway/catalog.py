@@ -156,7 +156,7 @@ class Catalog:
                         structural_tags=ours,
                     )
                     asked, reader = await beside(trace, lower)
-                questions = await beside(trace, partial(asking.questions, model, asked))
+                questions = await asking.questions(model, asked, trace)
                 for _ in questions[1:]:
                     places.enter_context(self._admission.open(model.name, trace.caller))
                 events = asking.answers(model, questions, request_id=trace.request_id, timeout=self._timeout)

@@ -1,6 +1,7 @@
 """How a model is asked: once more after a refusal that says what it would take, and with nothing kept that was sent."""
 
 import gc
+import threading
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator
 from types import SimpleNamespace
@@ -10,7 +11,8 @@ import pytest
 
 from gateway import asking
 from gateway.errors import GatewayError, ModelFailed
-from gateway.operations.complete import Complete
+from gateway.http.apart import LARGE
+from gateway.operations.complete import Complete, one_by_one
 from gateway.operations.text import Delta, Finish, Sampling
 from gateway.tensors import Tensor, text
 
@@ -30,6 +32,7 @@ class Scripted:
     def __init__(self, *scripts: Script) -> None:
         self.scripts = list(scripts)
         self.asked: list[int | None] = []
+        self.encoded_by: set[str] = set()
         self.model: Any = SimpleNamespace(
             signature=self,
             config=SimpleNamespace(name="m", parameters={}),
@@ -37,7 +40,11 @@ class Scripted:
             stop=None,
         )
 
+    def requests(self, request: Complete, config: Any) -> list[Complete]:
+        return one_by_one(request)
+
     def encode(self, request: Complete, config: Any) -> list[Tensor]:
+        self.encoded_by.add(threading.current_thread().name)
         return [text("text_input", str(request.prompt))]
 
     def stream(self, *_: Any, **__: Any) -> Any:
@@ -86,3 +93,14 @@ async def test_what_was_sent_is_not_kept_while_the_answer_comes() -> None:
     gc.collect()
     assert seen() is None
     await events.aclose()
+
+
+@pytest.mark.parametrize(("n", "size", "apart"), [(1, LARGE - 1, False), (8, 100, False), (8, LARGE // 4, True)])
+async def test_what_is_large_when_it_is_written_many_times_is_written_beside_the_loop(
+    n: int, size: int, apart: bool
+) -> None:
+    scripted = Scripted()
+    known: Any = SimpleNamespace(body_bytes=size, large=False, caller="c", holding=None)
+    found = await asking.questions(scripted.model, Complete(model="m", prompt="x", sampling=Sampling(n=n)), known)
+    assert len(found) == n
+    assert (threading.current_thread().name not in scripted.encoded_by) == apart
