@@ -114,7 +114,7 @@ class Trace:
     """What stands for who asks (`gateway.rates`); empty for tasks, whose callers have left."""
     model: str = ""
     body_bytes: int = 0
-    """What has come of its body."""
+    """What has come of its body; once that is read, what it unpacked is."""
     tokens: int = 0
     """What models have read and written for it so far."""
     large: bool = False

@@ -117,6 +117,7 @@ def route_class(
                             trace.holding,
                         )
                         request, trace.large = reading, reading.large
+                        trace.body_bytes = reading.size
                     return await handle(request)
                 except (ClientGone, ClientDisconnect):
                     trace.hung_up = True

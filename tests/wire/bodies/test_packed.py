@@ -10,7 +10,21 @@ import httpx
 import pytest
 
 from tests.fakes.triton import FakeTriton
-from tests.wire.bodies.writing import CHAT, EDITS, EMBEDDINGS, GENERATIONS, MB, TEXT, field, hello
+from tests.wire.bodies.writing import (
+    CHAT,
+    EDITS,
+    EMBEDDINGS,
+    GENERATIONS,
+    LETTER,
+    MB,
+    TEXT,
+    called,
+    field,
+    hello,
+    many,
+    messages,
+    said,
+)
 from tests.wire.conftest import BODY_LIMIT
 from tests.wire.openai.asking import refused
 from tests.wire.serving import Gateway
@@ -102,6 +116,15 @@ async def test_what_it_unpacks_to_has_the_bounds_of_any_body(narrow: Gateway, ga
     refused(await packed(narrow, gzip.compress(bytes(range(256)) * 300, 0)), 413, code="request_too_large")
     values = gzip.compress(b'{"x":[' + b"1," * 200_000 + b"1]}")
     assert "150000" in refused(await packed(gateway, values), 413, code="request_too_large")
+
+
+async def test_what_it_unpacks_to_is_looked_at_as_any_body(gateway: Gateway) -> None:
+    """Texts are counted where a body is large enough to be beyond the bound: large unpacked."""
+    calls = messages(called('{"a":[' + many("1", 160_000) + "]}"), said(LETTER))
+    for content in (calls, messages(said(json.dumps("x" * 8_000_001)))):
+        small = gzip.compress(content)
+        assert len(small) < 10_000
+        refused(await packed(gateway, small), 413, code="request_too_large", param="messages")
 
 
 async def test_a_byte_order_mark_is_skipped(gateway: Gateway, triton: FakeTriton) -> None:
