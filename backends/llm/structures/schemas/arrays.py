@@ -91,9 +91,9 @@ def _unique(
     items = _in_order(rest, listed)
     most = len(items) if most is None else min(most, len(items))
     lengths = range(least, most + 1)
-    if sum(comb(len(items), length) for length in lengths) > _MOST_SETS:
+    if not values.are_few((comb(len(items), length) for length in lengths), _MOST_SETS):
         raise place.refused("uniqueItems", f"has more than {_MOST_SETS} sets of items: 7 values can be enforced.")
-    ordered = sum(perm(len(items), length) for length in lengths) <= _MOST_SETS
+    ordered = values.are_few((perm(len(items), length) for length in lengths), _MOST_SETS)
     sets = chain.from_iterable((permutations if ordered else combinations)(items, length) for length in lengths)
     arrays = [
         {

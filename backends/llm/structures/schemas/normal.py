@@ -1,5 +1,7 @@
 """The whole of a schema."""
 
+from itertools import accumulate
+from operator import or_
 from typing import Any, Literal, cast
 
 from backends.llm.structures.schemas import values
@@ -75,10 +77,10 @@ class _Writing:
             empty = self._document.start.made({})
             parts.append(self._own(empty, closing))
         parts += [self._schema(one) for one in flat.sealed]
+        before = list(accumulate(of_choices, or_, initial=around))
+        after = list(accumulate(reversed(of_choices), or_, initial=NONE))[::-1]
         for number, choices in enumerate(flat.choices):
-            beside = around
-            for other, members in enumerate(of_choices):
-                beside = beside | members if other != number else beside
+            beside = before[number] | after[number + 1]
             written = [self._schema(choice, beside, rest) for choice in choices]
             written = [one for one in written if one is not False]
             parts.append(True if True in written else {"anyOf": written} if written else False)

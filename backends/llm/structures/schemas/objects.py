@@ -153,7 +153,7 @@ class Objects:
             return
         low = max(0, least - len(required))
         high = len(optional) if most is None else min(len(optional), most - len(required))
-        if sum(comb(len(optional), count) for count in range(low, high + 1)) > _MOST_SETS:
+        if not values.are_few((comb(len(optional), count) for count in range(low, high + 1)), _MOST_SETS):
             if (low, high) == (1, len(optional)):
                 out["minProperties"] = least  # which the library knows
                 return

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from backends.llm.structures.schemas.document import Place
@@ -67,6 +68,17 @@ def types(place: Place) -> list[str] | None:
     if not given:
         raise place.refused("type", "must name a type.")
     return list(dict.fromkeys(one for one in given if one != "integer" or "number" not in given))
+
+
+def are_few(counts: Iterable[int], most: int) -> bool:
+    """Return whether the sum is `most` or less, looking at no more than that takes: there may be thousands of counts,
+    of thousands of digits each."""
+    total = 0
+    for count in counts:
+        total += count
+        if total > most:
+            return False
+    return True
 
 
 def type_of(value: Any) -> str:

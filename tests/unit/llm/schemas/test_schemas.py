@@ -122,6 +122,25 @@ def test_references_take_bounded_work(name: str) -> None:
     assert time.thread_time() - begun < 5
 
 
+@pytest.mark.parametrize(
+    ("schema", "refused"),
+    [
+        ({"type": "array", "items": {"enum": list(range(5000))}, "uniqueItems": True}, True),
+        ({"additionalProperties": False, "properties": {f"p{i}": {} for i in range(5000)}, "minProperties": 9}, True),
+        ({"type": "object", "dependentRequired": {f"p{i}": [f"q{i}"] for i in range(700)}}, False),
+    ],
+    ids=["uniqueItems", "minProperties", "dependentRequired"],
+)
+def test_what_there_is_much_of_takes_bounded_work(schema: Any, refused: bool) -> None:
+    begun = time.thread_time()
+    if refused:
+        with pytest.raises(ValueError, match="more than 128 sets"):
+            normal(schema)
+    else:
+        normal(schema)
+    assert time.thread_time() - begun < 0.7
+
+
 def test_honest_schemas_take_milliseconds() -> None:
     members = {f"field_{number}": {"type": "string", "description": "x"} for number in range(200)}
     begun = time.thread_time()
