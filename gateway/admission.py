@@ -31,6 +31,11 @@ class Admission:
         self._bound = bound
         self._models: defaultdict[str, _Model] = defaultdict(_Model)
 
+    @property
+    def most(self) -> int:
+        """How many requests one caller may have open where there is no other."""
+        return -(-self._bound * _GREED // (_GREED + 1))
+
     @contextmanager
     def open(self, name: str, caller: str) -> Iterator[None]:
         """Hold a place at the model `name` inside a `with`. Raises `QueueFull` where there is none for this caller."""

@@ -12,6 +12,7 @@ from gateway.endpoints import Endpoint, Model
 from gateway.errors import (
     RETRY_AFTER,
     GatewayError,
+    InvalidRequest,
     ModelNotFound,
     Overloaded,
     ProcessGone,
@@ -157,6 +158,9 @@ class Catalog:
                     )
                     asked, reader = await beside(trace, lower)
                 questions = await asking.questions(model, asked, trace)
+                if len(questions) > self._admission.most:
+                    most = f"This model is asked for each answer by itself; {self._admission.most} may be at once."
+                    raise InvalidRequest(most, param="n")
                 for _ in questions[1:]:
                     places.enter_context(self._admission.open(model.name, trace.caller))
                 events = asking.answers(model, questions, request_id=trace.request_id, timeout=self._timeout)

@@ -34,8 +34,10 @@ def read(path: Path) -> TokenizerFiles:
     config = _object(path)
     template = config.get("chat_template")
     if isinstance(template, list):
-        named = {entry["name"]: entry["template"] for entry in template}
-        template = named.get("default")
+        try:
+            template = {entry["name"]: entry["template"] for entry in template}.get("default")
+        except (KeyError, TypeError):
+            raise ValueError(f"{path} has a chat_template that is neither text nor texts with names") from None
     beside = path.parent / "chat_template.jinja"
     if beside.is_file():
         template = beside.read_text(encoding="utf-8")
@@ -59,7 +61,10 @@ def _adds_bos(config: dict[str, Any], tokenizer: Path, bos: str | None) -> bool 
     if isinstance(said := config.get("add_bos_token"), bool):
         return said
     if tokenizer.is_file():
-        return bos in _put_before(_object(tokenizer).get("post_processor"))
+        try:
+            return bos in _put_before(_object(tokenizer).get("post_processor"))
+        except (AttributeError, IndexError, KeyError, TypeError):
+            raise ValueError(f"{tokenizer} has a post_processor that tokenizers cannot read") from None
     return False if config.get("tokenizer_class") in _ADD_NOTHING else None
 
 

@@ -41,6 +41,7 @@ def test_one_alone_leaves_a_fifth(bound: int, most: int) -> None:
     house = House(bound)
     assert house.take_all("greedy") == most
     assert house.ask("somebody")
+    assert Admission(bound).most == most
 
 
 @pytest.mark.parametrize("callers", [1, 2, 3, 5, 20])

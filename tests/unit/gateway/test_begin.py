@@ -100,3 +100,27 @@ def test_what_the_files_of_a_tokenizer_tell(tmp_path: Path, said: Any, processor
     if processor is not ...:
         (tmp_path / "tokenizer.json").write_text(json.dumps({"post_processor": processor}))
     assert tokenizer_files.read(tmp_path / "tokenizer_config.json").adds_bos is adds
+
+
+@pytest.mark.parametrize(
+    "processor",
+    [
+        {"type": "TemplateProcessing", "single": [1]},
+        {"type": "TemplateProcessing", "single": 1},
+        {"type": "TemplateProcessing", "single": [{"SpecialToken": "<s>"}]},
+        {"type": "BertProcessing"},
+        {"type": "RobertaProcessing", "cls": []},
+    ],
+)
+def test_a_broken_post_processor_is_said(tmp_path: Path, processor: dict[str, Any]) -> None:
+    (tmp_path / "tokenizer_config.json").write_text('{"bos_token": "<s>"}')
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"post_processor": processor}))
+    with pytest.raises(ValueError, match=r"tokenizer\.json has a post_processor"):
+        tokenizer_files.read(tmp_path / "tokenizer_config.json")
+
+
+@pytest.mark.parametrize("template", [[1], [{"name": "default"}]])
+def test_broken_templates_with_names_are_said(tmp_path: Path, template: list[Any]) -> None:
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
+    with pytest.raises(ValueError, match="chat_template"):
+        tokenizer_files.read(tmp_path / "tokenizer_config.json")
