@@ -46,7 +46,7 @@ def either(chat: Chat, structure: Structure, written: str, *, structural_tags: b
     _must_be_object(structure)
     name = "parameters" if written == "llama3_json" else "arguments"
     lone = name if _is_closed(structure.value, name) else None
-    schema = tools.schema_of_either(chat, structure.value, lone)
+    schema = tools.schema_of_either(chat, structure.value, lone, structure.param)
     return Structure("json", schema, structure.param), "[{" if lone else "["
 
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Optional
 from urllib.parse import quote, urldefrag, urljoin
 
+from gateway.errors import InvalidRequest
+
 # What stands behind these is data, whatever it looks like.
 _DATA = frozenset({"const", "enum", "default", "example", "examples"})
 # And behind these stand schemas by names of the caller's.
@@ -19,6 +21,8 @@ _MOST_NAMES = 500
 """References by names, in one schema; more stay as they are."""
 _MOST_PLACES = 4_000
 """What has a name, in one schema."""
+_MOST_WRITTEN = 65_536
+"""Characters of all pointers to parts of one schema that take the place of names and of `#`."""
 
 
 class _Here(NamedTuple):
@@ -53,7 +57,7 @@ class _Begin:
         """Return the address of the part."""
         if self._uri is None:
             assert self._around is not None
-            uri = urldefrag(_joined(self._around.uri(), self._name)).url
+            uri, _ = _joined(self._around.uri(), self._name)
             self._uri = uri if len(uri) <= 2 * _LONGEST else f"\0{id(self)}"  # by which nobody can call it
         return self._uri
 
@@ -71,19 +75,23 @@ class _Begin:
         return _Begin(here, self, name)
 
 
-def moved(schema: Any, root: str) -> Any:
+def moved(schema: Any, root: str, param: str) -> Any:
     """Return a schema that will stand at the pointer `root` of another, without `$id`, `$anchor` and their like.
 
-    References to those become pointers; what leads out of the schema stays as it is.
+    It came in the caller's field `param`.
+
+    References to those become pointers; what leads out of the schema stays as it is. Raises `InvalidRequest` where
+    these pointers become much longer than what they are written for.
     """
-    return _Moving(schema, root).part(schema, _Begin(_Here(None, root)))
+    return _Moving(schema, root, param).part(schema, _Begin(_Here(None, root)))
 
 
 class _Moving:
-    def __init__(self, schema: Any, root: str) -> None:
-        self._schema, self._root = schema, root
+    def __init__(self, schema: Any, root: str, param: str) -> None:
+        self._schema, self._root, self._param = schema, root, param
         self._places: dict[str, _Here] | None = None
         self._left = _MOST_NAMES
+        self._room = _MOST_WRITTEN
 
     def part(self, part: Any, begin: _Begin, here: _Here | None = None) -> Any:
         here = here or begin.here
@@ -97,7 +105,7 @@ class _Moving:
             if key in ("$ref", "$dynamicRef") and isinstance(value, str):
                 made.update(self._reference(key, value, begin))
             elif key == "$recursiveRef" and value == "#" and "$ref" not in part:
-                made["$ref"] = begin.pointer() or value
+                made["$ref"] = self._written(begin.pointer() or value)
             elif key in _NAMED_SCHEMAS and isinstance(value, Mapping):
                 inside = _Here(here, key)
                 made[key] = {name: self.part(one, begin, _Here(inside, name)) for name, one in value.items()}
@@ -112,13 +120,20 @@ class _Moving:
             self._left -= 1
             if self._left < 0:
                 return {key: reference}
-            url, fragment = urldefrag(_joined(begin.uri(), reference))
+            url, fragment = _joined(begin.uri(), reference)
             named = fragment and not fragment.startswith("/")
             if self._places is None:
                 self._places = _places(self._schema, _Begin(_Here(None, self._root)))
             found = self._places.get(f"{url}#{fragment}" if named else f"{url}#")
             pointer, rest = found and found.pointer(), "" if named else fragment
-        return {key: reference} if pointer is None else {"$ref": pointer + rest}
+        return {key: reference} if pointer is None else {"$ref": self._written(pointer) + rest}
+
+    def _written(self, pointer: str) -> str:
+        self._room -= max(0, len(pointer) - len(self._root))
+        if self._room < 0:
+            why = "The references of a schema become too long: put what they refer to into its '$defs'."
+            raise InvalidRequest(why, param=self._param)
+        return pointer
 
 
 def _places(schema: Any, begin: _Begin) -> dict[str, _Here]:
@@ -148,10 +163,11 @@ def _places(schema: Any, begin: _Begin) -> dict[str, _Here]:
     return places
 
 
-def _joined(uri: str, reference: str) -> str:
-    if len(uri) + len(reference) > 2 * _LONGEST:
-        return reference
+def _joined(uri: str, reference: str) -> tuple[str, str]:
+    """The address that a reference within `uri` leads to, and its fragment."""
     try:
-        return urljoin(uri, reference)
+        joined = reference if len(uri) + len(reference) > 2 * _LONGEST else urljoin(uri, reference)
+        address, fragment = urldefrag(joined)
     except ValueError:  # no URL
-        return reference
+        address, _, fragment = reference.partition("#")
+    return address, fragment

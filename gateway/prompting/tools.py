@@ -75,7 +75,7 @@ def schema_of_calls(tools: Sequence[Tool], parallel: bool) -> dict[str, Any]:
     definitions, calls = {}, []
     for number, tool in enumerate(tools):
         # A schema's references begin at its own root, which is moved here.
-        definitions[f"tool{number}"] = moved(arguments(tool), f"#/$defs/tool{number}")
+        definitions[f"tool{number}"] = moved(arguments(tool), f"#/$defs/tool{number}", "tools")
         calls.append(_call(tool.name, number, "arguments"))
     most = MOST_CALLS if parallel else 1
     return {"type": "array", "minItems": 1, "maxItems": most, "items": {"anyOf": calls}, "$defs": definitions}
@@ -90,14 +90,14 @@ def _call(name: str, number: int, arguments: str) -> dict[str, Any]:
     }
 
 
-def schema_of_either(chat: Chat, answer: object, lone: str | None) -> dict[str, Any]:
-    """Return the schema of what is either calls or of the schema `answer`.
+def schema_of_either(chat: Chat, answer: object, lone: str | None, param: str) -> dict[str, Any]:
+    """Return the schema of what is either calls or of the schema `answer`, which came in the caller's field `param`.
 
     A single call may stand without brackets, where `lone` is the name of its arguments then: so begins what a model
     would write between its marks.
     """
     schema = schema_of_calls(chat.tools, chat.parallel_tool_calls)
-    definitions = {**schema.pop("$defs"), "answer": moved(answer, "#/$defs/answer")}
+    definitions = {**schema.pop("$defs"), "answer": moved(answer, "#/$defs/answer", param)}
     numbered = enumerate(chat.tools) if lone else ()
     calls = [_call(tool.name, number, lone or "") for number, tool in numbered]
     return {"anyOf": [*calls, schema, {"$ref": "#/$defs/answer"}], "$defs": definitions}
