@@ -44,14 +44,17 @@ class Gunzip:
         self._members = 0
 
     def unpack(self, enough: int | None = None) -> bool:
-        """Unpack all, or a little more than `enough` bytes. Returns whether that is all.
+        """Unpack all, or a little more than `enough` bytes, of which as many are read. Returns whether that is all.
+
+        Of what takes long to read nothing may come, such as blocks that bring a code of their own and no byte.
 
         Raises `InvalidRequest` where it is no gzip, and `RequestTooLarge`.
         """
+        begun = self._at
         try:
             with memoryview(self._packed) as view:
                 while self._at < len(view):
-                    if enough is not None and len(self.body) > enough:
+                    if enough is not None and (len(self.body) > enough or self._at > begun + enough):
                         return False
                     self._step(view[self._at : self._at + _TAKEN])
             if self._member is not None or not self._members:

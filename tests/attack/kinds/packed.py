@@ -59,6 +59,19 @@ def _blocks() -> bytes:
     return gzip.compress(b"", 0)[:10] + b"\0\0\0\xff\xff" * (SIZE // 5)
 
 
+@cache
+def _codes() -> bytes:
+    """A member of empty blocks, each with a code that has to be made first (RFC 1951, section 3.2.7)."""
+    lengths = {18: 1, 1: 1}  # of the code of lengths: of many noughts, and of 1
+    order = (16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1)
+    head = [(0, 1), (2, 2), (29, 5), (29, 5), (14, 4), *((lengths.get(one, 0), 3) for one in order)]
+    literals = [(1, 1), (138 - 11, 7), (1, 1), (118 - 11, 7), (0, 1)]  # none but the end of a block
+    block = [*head, *literals, (1, 1), (29 + 30 - 11, 7), (0, 1)]
+    bits = "".join(format(value, f"0{size}b")[::-1] for value, size in block * 8)
+    data = int(bits[::-1], 2).to_bytes(len(bits) // 8, "little")
+    return gzip.compress(b"", 0)[:10] + data * (8 * SIZE // len(data))
+
+
 def _name() -> bytes:
     """A member whose file has a name without end."""
     return b"\x1f\x8b\x08\x08\0\0\0\0\0\xff" + b"a" * SIZE
@@ -91,6 +104,7 @@ KINDS = [
     Kind("gzip: a form with a file of 64 MB", packed(_form, EDIT, TYPE), (413,)),
     Kind("gzip: members of nothing", packed(_nothing), (400,)),
     Kind("gzip: blocks of nothing", packed(_blocks), (400,)),
+    Kind("gzip: codes of nothing", packed(_codes), (400,), prepare=_codes),
     Kind("gzip: a name without end", packed(_name), (400,)),
     Kind("gzip: nested in itself", packed(lambda: gzip.compress(_gigabyte()), times=4), REFUSED, prepare=_gigabyte),
 ]

@@ -15,7 +15,7 @@ MB = 1024 * 1024
 def unpacked(packed: bytes, limit: int = 8 * MB, enough: int | None = None) -> bytes:
     gunzip = Gunzip(bytearray(packed), limit)
     while not gunzip.unpack(enough):
-        assert enough is not None and enough < len(gunzip.body) <= enough + MB
+        assert enough is not None and enough <= len(gunzip.body) <= enough + MB
         enough = len(gunzip.body)
     return bytes(gunzip.body)
 
@@ -70,3 +70,10 @@ def test_no_more_than_the_limit_is_ever_there() -> None:
     with pytest.raises(RequestTooLarge):
         gunzip.unpack()
     assert not gunzip.body and gunzip._at <= 64 * 1024
+
+
+def test_no_more_is_read_than_is_enough_where_nothing_comes_of_it() -> None:
+    gunzip = Gunzip(gzip.compress(b"", 0)[:10] + b"\0\0\0\xff\xff" * MB, MB)
+    for part in (1, 2):
+        assert not gunzip.unpack(MB)
+        assert not gunzip.body and part * MB < gunzip._at <= part * (MB + 64 * 1024)
