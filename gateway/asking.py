@@ -20,6 +20,8 @@ from gateway.tensors import Tensor
 
 _MOST_BYTES = 256 * 2**20
 """Of prompts and pictures that several requests send of one: each sends all of them."""
+_MOST_DIFFERING = 16 * 2**20
+"""Of what differs between them, and is written down for each: a structure of 10 kB in 128 answers takes a tenth."""
 
 _TOKEN_SECONDS = 0.25
 """What each token of an answer that comes in one piece adds to the time for which its model may be silent."""
@@ -61,13 +63,25 @@ def _questions(model: Model, parts: Sequence[Any]) -> list[Question]:
             param="n",
         )
     # What is large is the same in all of them, and made once.
-    small = [signature.encode(replace(part, prompt="", literal_spans=(), pictures=()), config) for part in parts]
-    same = {tensor.name: tensor for tensor in small[0]}
-    differing = [{tensor.name: tensor for tensor in own if tensor != same[tensor.name]} for own in small]
+    same = {tensor.name: tensor for tensor in signature.encode(_small(parts[0]), config)}
+    differing: list[dict[str, Tensor]] = []
+    for part in parts:
+        own = {} if part == parts[0] else {tensor.name: tensor for tensor in signature.encode(_small(part), config)}
+        differing.append({name: tensor for name, tensor in own.items() if tensor != same[name]})
+        if len(parts) * sum(len(tensor.data) for tensor in differing[-1].values()) > _MOST_DIFFERING:
+            raise RequestTooLarge(
+                "This model is asked for each answer by itself: what the answers have to look like, times 'n', may "
+                f"have {_MOST_DIFFERING} bytes.",
+                param="n",
+            )
     return [
         Question(part, [own.get(tensor.name, tensor) for tensor in first.tensors])
         for part, own in zip(parts, differing, strict=True)
     ]
+
+
+def _small(request: Complete) -> Complete:
+    return replace(request, prompt="", literal_spans=(), pictures=())
 
 
 def _encoded(model: Model, request: Any) -> list[Tensor]:

@@ -113,6 +113,21 @@ async def test_what_would_send_too_much_is_refused_before_anything_is_sent(
     assert len(triton.calls) == before
 
 
+async def test_what_would_be_written_down_for_each_answer_is_bounded(gateway: Gateway, triton: FakeTriton) -> None:
+    """Half a megabyte becomes four times as much where it is escaped twice, and would be for each answer."""
+    before = len(triton.calls)
+    schema = {"description": "\U0001f600" * 120_000}
+    body: dict[str, Any] = {"model": "seeded", "prompt": "x", "n": 16, "seed": 5, "guided_json": schema}
+    response = await gateway.http.post("/v1/completions", json=body)
+    assert (response.status_code, response.json()["error"]["param"]) == (413, "n")
+    assert len(triton.calls) == before
+    for less in ({"n": 3}, {"seed": None}):  # which is written down once
+        before = len(triton.calls)
+        response = await gateway.http.post("/v1/completions", json=body | less)
+        assert response.status_code != 413
+        assert len(triton.calls) > before
+
+
 @pytest.mark.parametrize("way", WAYS, ids=str)
 @pytest.mark.parametrize("model", ["odd", "odd-later", "odd-of-ours"])
 async def test_an_odd_response_is_the_models_failure(gateway: Gateway, way: Way, model: str) -> None:
