@@ -4,14 +4,11 @@ Names that a schema knows come at most once by the grammar. This looks after the
 In a structural tag an answer may be another text instead: what looks like a key there is treated as one.
 """
 
-from bisect import bisect_left
-
 from llguidance import LLTokenizer
 
 _QUOTE, _BACKSLASH, _COMMA = b'"\\,'
 _OPENERS, _CLOSERS = b"{[", b"}]"
 _OUTSIDE, _VALUE, _KEY = range(3)
-_LAST = b"\xff" * 8
 
 
 class Words:
@@ -24,14 +21,10 @@ class Words:
             text = tokenizer.decode_bytes([token])
             if _QUOTE in text:
                 quoted.append((text, token))
-        self._sorted = sorted(quoted)
         self.whole = [(text, token) for text, token in quoted if text.count(_QUOTE) > 1]
         """Those in which one may begin as well."""
-
-    def beginning(self, text: bytes) -> list[int]:
-        """Return the tokens that begin with a text, which holds a quote."""
-        first = bisect_left(self._sorted, (text, -1))
-        return [token for _, token in self._sorted[first : bisect_left(self._sorted, (text + _LAST, -1))]]
+        self.ends = [(text[:at], token) for text, token in quoted for at in range(len(text)) if text[at] == _QUOTE]
+        """What each adds to a key that ends in it."""
 
 
 class Keys:
@@ -66,9 +59,8 @@ class Keys:
         seen = self._open[-1] if self._open else None
         if self._place == _KEY and seen:
             key = bytes(self._key)
-            for one in seen:
-                if one.startswith(key):
-                    banned += self._words.beginning(one[len(key) :] + b'"')
+            # However many keys there are: other answers of the same structure wait meanwhile.
+            banned += [token for end, token in self._words.ends if key + end in seen]
         if not banned:
             return mask
         left = bytearray(mask)
@@ -83,6 +75,7 @@ class Keys:
         self, text: bytes, opened: list[set[bytes] | None], key: bytearray, trying: bool = False
     ) -> tuple[list[set[bytes] | None], int, bool, bool, bytearray, bool]:
         place, escaped, expected, twice = self._place, self._escaped, self._expected, False
+        tried: list[tuple[int, bytes]] = []
         for byte in text:
             if place:
                 if escaped:
@@ -92,11 +85,12 @@ class Keys:
                 elif byte == _QUOTE:
                     seen = opened[-1] if opened else None
                     if place == _KEY and seen is not None:
-                        twice |= bytes(key) in seen
+                        one = (len(opened), bytes(key))
+                        twice |= one[1] in seen or one in tried
                         if trying:
-                            opened[-1] = seen | {bytes(key)}
+                            tried.append(one)
                         else:
-                            seen.add(bytes(key))
+                            seen.add(one[1])
                     place = _OUTSIDE
                     continue
                 if place == _KEY:
@@ -106,6 +100,7 @@ class Keys:
                 key.clear()
             elif byte in _OPENERS:
                 expected = byte == _OPENERS[0]
+                tried = [one for one in tried if one[0] <= len(opened)]
                 opened.append(set() if expected else None)
             elif byte in _CLOSERS:
                 expected = False

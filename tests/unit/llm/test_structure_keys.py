@@ -89,3 +89,28 @@ def test_following_many_keys_takes_little_time(of_keys: tuple[LLTokenizer, Words
         keys.follow(token)
         keys.withheld(mask)
     assert (time.thread_time() - begun) / len(tokens) < 0.002
+
+
+def test_thousands_of_keys_take_no_longer_than_a_few(of_keys: tuple[LLTokenizer, Words]) -> None:
+    made, words = of_keys
+    keys, mask = Keys(made, words), b"\xff" * ((made.vocab_size + 7) // 8)
+    for token in made.tokenize_str("{" + "".join(f'"key{number}":1,' for number in range(20_000))):
+        keys.follow(token)
+    for text in ('"', "key1"):
+        for token in made.tokenize_str(text):
+            keys.follow(token)
+        begun = time.thread_time()
+        left = [keys.withheld(mask) for _ in range(10)]
+        assert (time.thread_time() - begun) / len(left) < 0.002
+    quote = made.tokenize_str('"')[0]
+    assert not left[0][quote >> 3] >> (quote & 7) & 1
+
+
+def test_a_key_comes_again_in_another_object_of_the_same_token(of_keys: tuple[LLTokenizer, Words]) -> None:
+    made, words = of_keys
+    keys = Keys(made, words)
+    for token in made.tokenize_str("[{"):
+        keys.follow(token)
+    once = (b'"a":1,"b":1', b'"a":{"a":1},"b":{"a":1', b'"a":1},{"a":1')
+    again = (b'"a":1,"a":1', b'"a":{"b":{}},"a":1', b'"a":1},{"b":1,"b":')
+    assert [keys._is_twice(text) for text in (*once, *again)] == [False] * 3 + [True] * 3
