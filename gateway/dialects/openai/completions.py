@@ -1,5 +1,6 @@
 """POST /v1/completions: https://platform.openai.com/docs/api-reference/completions"""
 
+import asyncio
 import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
@@ -22,11 +23,15 @@ from gateway.dialects.vocabulary.structure import ResponseFormat
 from gateway.errors import GatewayError, InvalidRequest, RequestTooLarge, UnsupportedOption
 from gateway.http.apart import beside
 from gateway.http.counting import check_length
-from gateway.operations.complete import Complete, gather, merge
+from gateway.operations.complete import Complete, Completion, gather, merge
 from gateway.operations.text import Delta, Finish, TextEvent, TokenLogprob
 from gateway.settings import Settings
 
 MOST_PROMPTS = 128
+_MOST_LIKELIHOODS = 2_000_000
+"""Likely tokens that are told of prompts; each takes 150 bytes. A token has one character at least, and mostly four."""
+_AT_A_TIME = 500
+"""Tokens whose log probabilities are rendered before others have their turn: 20 of each take 5 ms."""
 VALUES = 600_000
 """JSON values of a body: room for as many prompts as may be, each of 4,096 token ids."""
 router = APIRouter(route_class=route_class(errors.render, values=VALUES))
@@ -133,7 +138,7 @@ async def create_completion(body: CreateCompletionRequest, request: Request) -> 
     answers, usage = await delivery.whole(request, gather(events))
     answer = {
         **head,
-        "choices": [choices.render(i, one.text, one.logprobs, one.reason) for i, one in enumerate(answers)],
+        "choices": [await choices.whole(i, answers.pop(0)) for i in range(len(answers))],
         **({"usage": render_usage(usage)} if usage else {}),
         "code": 0,
         "message": "success",
@@ -175,6 +180,13 @@ def parse(body: CreateCompletionRequest, longest: int, usual: int) -> list[Compl
     if echo and sum(map(len, prompts)) * sampling.n > longest:
         raise RequestTooLarge(
             f"With 'echo', prompts may have {longest} characters or token ids, in all answers together.", param="echo"
+        )
+    likeliest = (body.logprobs or 0) + 1
+    if echo and body.logprobs is not None and sum(map(len, prompts)) * sampling.n * likeliest > _MOST_LIKELIHOODS:
+        raise RequestTooLarge(
+            f"With 'echo' and 'logprobs', characters or token ids of prompts, times 'n', times 'logprobs' + 1, may be "
+            f"{_MOST_LIKELIHOODS}.",
+            param="logprobs",
         )
     return [
         Complete(model=body.model, prompt=prompt, echo=echo, sampling=sampling, whole=not body.streams)
@@ -235,10 +247,22 @@ class _Choices:
         tokens = tuple(logprobs)
         if self._logprobs and tokens:
             if (offsets := self._offsets.get(index)) is None:
-                prompt = self._asked[index // self._asked[0].sampling.n].prompt
-                offsets = self._offsets[index] = Offsets(prompt if isinstance(prompt, str) else None)
+                asked = self._asked[index // self._asked[0].sampling.n]
+                prompt = asked.prompt if asked.echo and isinstance(asked.prompt, str) else None
+                offsets = self._offsets[index] = Offsets(prompt)
             shown = offsets.render(tokens)
         return {"text": text, "index": index, "logprobs": shown, "finish_reason": reason}
+
+    async def whole(self, index: int, answer: Completion) -> orjson.Fragment:
+        """Render a whole answer, and let others have their turn meanwhile."""
+        tokens = answer.logprobs
+        choice = self.render(index, answer.text, tokens[:_AT_A_TIME], answer.reason)
+        for at in range(_AT_A_TIME, len(tokens) if choice["logprobs"] else 0, _AT_A_TIME):
+            await asyncio.sleep(0)
+            more = self.render(index, "", tokens[at : at + _AT_A_TIME], None)["logprobs"]
+            for name, values in more.items():
+                choice["logprobs"][name] += values
+        return orjson.Fragment(orjson.dumps(choice))
 
 
 class _Chunks:

@@ -1,5 +1,6 @@
 """Requests to tensors, and responses to events."""
 
+import asyncio
 import base64
 import json
 import struct
@@ -356,3 +357,31 @@ async def test_log_probabilities_have_the_chosen_token_first_and_the_likeliest_b
     ended = respond(text_output=["x"], finish_reason=["stop"], logprobs=[json.dumps(entries)])
     shown = replace(ASKED, special_tokens=True, sampling=Sampling(logprobs=2))
     assert [token.hidden for token in (await decode(ended, request=shown))[0].logprobs] == [False] * 3
+
+
+def test_long_lists_of_entries_are_read_as_short_ones() -> None:
+    for entries in (
+        [{"1": {"logprob": -1.5, "decoded_token": 'a"]},{["é'}}, None] * 2000,
+        [None] * 20_000,
+        ["x" * 70_000],
+    ):
+        for document in (json.dumps(entries), json.dumps(entries, indent=1), json.dumps(entries) + " \n"):
+            assert len(document) > 64 * 1024
+            assert list(vllm._entries(document)) == entries
+    for broken in (document[:-3], document + "x", document.replace('"]', '",]'), document.replace('"]', '"}')):
+        with pytest.raises((ModelFailed, ValueError)):
+            list(vllm._entries(broken))
+
+
+async def test_a_long_prompts_log_probabilities_are_read_while_others_have_their_turn() -> None:
+    likely = {str(i): {"logprob": -1.0 * i, "rank": i, "decoded_token": "x", "bytes": [120]} for i in range(1, 21)}
+    response = respond(logprobs=[json.dumps([likely] * 4000)])
+    request = replace(ASKED, sampling=Sampling(logprobs=20, prompt_logprobs=20))
+    reading = asyncio.create_task(vllm._read_logprobs(response, request, 4000))
+    turns = 0
+    while not reading.done():
+        turns += 1
+        await asyncio.sleep(0)
+    told = (await reading)[0]
+    assert turns > 60
+    assert len(told) == 4000 and all(token == told[0] for token in told) and len(told[0].likeliest) == 20

@@ -3,10 +3,11 @@
 import json
 from typing import Any
 
+import orjson
 import pytest
 
 from gateway.dialects.openai.completions import _Choices
-from gateway.operations.complete import Complete
+from gateway.operations.complete import Complete, Completion
 from gateway.operations.text import Likelihood, TokenLogprob
 from tests.fakes.triton import FakeTriton
 from tests.wire.openai.asking import CHAT, CHAT_STREAM, TEXT, TEXT_STREAM, Way, chat, events, reaches, refused
@@ -247,6 +248,24 @@ async def test_offsets_of_an_echo_that_a_stop_string_cut() -> None:
         choices = _Choices([Complete(model="m", prompt="Ab", echo=True)], logprobs=True)
         told = choices.render(0, text, entries, "stop")["logprobs"]
         assert (told["tokens"], told["text_offset"]) == (list(texts), [0, 1, 2, 4, 7])
+
+
+@pytest.mark.parametrize("length", [0, 1, 500, 501, 1700])
+async def test_a_long_answers_tokens_are_rendered_by_pieces_as_in_one(length: int) -> None:
+    asked = Complete(model="m", prompt="é" * 600, echo=True)
+    tokens = [TokenLogprob(Likelihood("é", -1.0, "é".encode()), prompt=i < 600) for i in range(length)]
+    whole = await _Choices([asked], logprobs=True).whole(0, Completion("é" * length, "stop", tokens))
+    expected = _Choices([asked], logprobs=True).render(0, "é" * length, tokens, "stop")
+    assert json.loads(orjson.dumps(whole)) == expected
+
+
+async def test_log_probabilities_of_prompts_are_bounded_together(gateway: Gateway) -> None:
+    """Each takes some 150 bytes, and was told for each of 128 answers."""
+    most = {"echo": True, "logprobs": 19, "prompt": "x" * 1000}
+    for fields in ({"n": 128}, {"prompt": "x" * 100_001}, {"prompt": ["x" * 1000] * 101}, {"prompt": [1] * 100_001}):
+        refused(await gateway.http.post(TEXT.path, json={"model": "hello", **most, **fields}), 413, param="logprobs")
+    response = await gateway.http.post(TEXT.path, json={"model": "hello", **most, "prompt": "x" * 100_000})
+    assert response.status_code == 200
 
 
 async def test_an_echo_begins_with_the_prompt(gateway: Gateway) -> None:
