@@ -5,6 +5,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Annotated, Any
 
 import orjson
@@ -134,6 +135,7 @@ async def create_completion(body: CreateCompletionRequest, request: Request) -> 
     choices = _Choices(asked, logprobs=body.logprobs is not None)
     if streams:
         chunks = _Chunks(head, choices, include_usage=body.include_usage)
+        events = _in_pieces(events) if body.logprobs is not None else events
         return await delivery.sse(request, events, chunks.render, errors.body, b"[DONE]")
     answers, usage = await delivery.whole(request, gather(events))
     answer = {
@@ -144,6 +146,19 @@ async def create_completion(body: CreateCompletionRequest, request: Request) -> 
         "message": "success",
     }
     return Response(orjson.dumps(answer), media_type="application/json")
+
+
+async def _in_pieces(events: AsyncGenerator[TextEvent]) -> AsyncGenerator[TextEvent]:
+    """Yield the same events, with no more log probabilities at once than are rendered in a few milliseconds."""
+    async with aclosing(events):
+        async for event in events:
+            if not isinstance(event, Delta) or len(event.logprobs) <= _AT_A_TIME:
+                yield event
+                continue
+            yield replace(event, logprobs=event.logprobs[:_AT_A_TIME])
+            for at in range(_AT_A_TIME, len(event.logprobs), _AT_A_TIME):
+                await asyncio.sleep(0)
+                yield Delta(event.index, "", 0, event.logprobs[at : at + _AT_A_TIME])
 
 
 async def _one_of(i: int, events: AsyncGenerator[TextEvent]) -> AsyncGenerator[TextEvent]:

@@ -1,14 +1,15 @@
 """What the answer has to look like, and what tokens were worth."""
 
 import json
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import orjson
 import pytest
 
-from gateway.dialects.openai.completions import _Choices
+from gateway.dialects.openai.completions import _Choices, _in_pieces
 from gateway.operations.complete import Complete, Completion
-from gateway.operations.text import Likelihood, TokenLogprob
+from gateway.operations.text import Delta, Finish, Likelihood, TextEvent, TokenLogprob
 from tests.fakes.triton import FakeTriton
 from tests.wire.openai.asking import CHAT, CHAT_STREAM, TEXT, TEXT_STREAM, Way, chat, events, reaches, refused
 from tests.wire.serving import Gateway
@@ -257,6 +258,21 @@ async def test_a_long_answers_tokens_are_rendered_by_pieces_as_in_one(length: in
     whole = await _Choices([asked], logprobs=True).whole(0, Completion("é" * length, "stop", tokens))
     expected = _Choices([asked], logprobs=True).render(0, "é" * length, tokens, "stop")
     assert json.loads(orjson.dumps(whole)) == expected
+
+
+async def test_a_streams_tokens_come_in_pieces() -> None:
+    tokens = tuple(TokenLogprob(Likelihood(str(i), -1.0, b"x")) for i in range(1700))
+    told: list[TextEvent] = [Delta(1, "a", 3, tokens[:500]), Delta(1, "b", 1700, tokens), Finish(1, "stop")]
+
+    async def events() -> AsyncGenerator[TextEvent]:
+        for event in told:
+            yield event
+
+    first, *pieces, last = [event async for event in _in_pieces(events())]
+    assert (first, last) == (told[0], told[2])
+    deltas = [piece for piece in pieces if isinstance(piece, Delta)]
+    assert [(piece.index, piece.text, piece.tokens) for piece in deltas] == [(1, "b", 1700)] + [(1, "", 0)] * 3
+    assert tuple(token for piece in deltas for token in piece.logprobs) == tokens
 
 
 async def test_log_probabilities_of_prompts_are_bounded_together(gateway: Gateway) -> None:
