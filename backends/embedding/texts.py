@@ -75,7 +75,11 @@ class Texts:
 
     def _cut(self, encoding: Encoding, tokens: int) -> Encoding:
         """Add the special tokens to as much of the beginning as leaves room for them."""
-        encoding.truncate(tokens - self._added)
+        keep = tokens - self._added
+        # What is cut off is kept beside it, in pieces as long as what is left: thousands, unless it is halved first.
+        while len(encoding) > 2 * keep:
+            encoding.truncate(len(encoding) // 2 + 1)
+        encoding.truncate(keep)
         return self._tokenizer.post_process(encoding)
 
     def _text(

@@ -79,10 +79,21 @@ def test_batches_give_what_one_call_gives(words: Texts) -> None:
 @pytest.mark.parametrize("text", ["bee a " * 200_000, "bee" * 100_000, " " * 400_000 + "bee a", "Bee, a! " * 40_000])
 def test_what_is_cut_has_the_tokens_of_the_whole(words: Texts, text: str) -> None:
     cutting = Tokenizer.from_str(words._tokenizer.to_str())
-    for tokens in (12, 5):
+    for tokens in (12, 5, 2):
         cutting.enable_truncation(tokens)
         (found,) = words.encode([text.encode()], cut=tokens)
         assert found.tolist() == cutting.encode(text).ids
+
+
+@pytest.mark.parametrize("length", [*range(1, 30), 8_000])
+def test_what_is_cut_off_costs_nothing_however_little_is_left(words: Texts, length: int) -> None:
+    """The tokenizer keeps it in pieces as long as what is left: one for each token where that is one."""
+    for tokens in (2, 3, 12):
+        whole = words._tokenizer.encode_batch_fast(["bee a " * length], add_special_tokens=False)[0]
+        first = whole.ids[: tokens - 1]
+        found = words._cut(whole, tokens)
+        assert found.ids == [1, *first]
+        assert len(found.overflowing) <= 4
 
 
 def test_a_text_that_is_cut_is_tokenised_no_further_than_that(words: Texts) -> None:
