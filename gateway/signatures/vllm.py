@@ -3,14 +3,11 @@
 https://github.com/triton-inference-server/vllm_backend/blob/main/src/model.py
 """
 
-import asyncio
 import base64
 import json
-import re
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import fields, replace
 from itertools import chain
-from typing import Any
 
 from gateway.errors import GatewayError, ModelFailed, UnsupportedOption
 from gateway.operations.complete import Complete, one_by_one
@@ -19,12 +16,10 @@ from gateway.operations.text import (
     Delta,
     Finish,
     FinishReason,
-    Likelihood,
     TextEvent,
-    TokenLogprob,
     Usage,
 )
-from gateway.signatures import foreign, vllm_refusals
+from gateway.signatures import foreign, vllm_logprobs, vllm_refusals
 from gateway.tensors import Response, Tensor, boolean, int32, text
 from gateway.triton import ModelConfig
 
@@ -51,12 +46,6 @@ _ANY = {"type": ["object", "array", "string", "number", "boolean", "null"]}
 
 _UNLIMITED = 2**31 - 1
 """Tokens of an answer where nobody has told the gateway how long it may be."""
-
-_AT_A_TIME = 64
-"""Tokens whose log probabilities are read before others have their turn: each takes 0.1 ms where it has 20 of them."""
-_LONG = 64 * 1024
-_JSON = json.JSONDecoder()
-_WHITE = re.compile(r"[ \t\r\n]*")
 
 _REASONS: Mapping[str, FinishReason] = {"stop": "stop", "length": "length"}
 # The vLLM backend writes Python's `str(None)` while an answer grows.
@@ -222,7 +211,7 @@ async def _read(
         tokens = sum(response.uint32s("num_output_tokens"))  # Triton's vLLM backend counts each answer by itself
         prompt_tokens = max(response.uint32s("num_input_tokens"), default=prompt_tokens)
         completion_tokens += tokens
-        logprobs = await _read_logprobs(response, request, 0 if told else prompt_tokens)
+        logprobs = await vllm_logprobs.read(response, request, 0 if told else prompt_tokens)
         told = told or bool(logprobs.get(0))
         if unfinished is None:
             unfinished = set(range(len(texts)))
@@ -255,70 +244,3 @@ def _finish_reason(reason: str) -> FinishReason:
     if reason in _REASONS:
         return _REASONS[reason]
     raise ModelFailed(f"The model stopped for an unexpected reason: {reason}.")
-
-
-async def _read_logprobs(
-    response: Response, request: Complete, prompt_tokens: int
-) -> dict[int, tuple[TokenLogprob, ...]]:
-    """What each answer's new tokens were worth, where the response says so.
-
-    Where it tells about a prompt of `prompt_tokens`, these come before those of the first answer.
-    """
-    if "logprobs" not in response:
-        return {}
-    sampling = request.sampling
-    count = sampling.logprobs or sampling.prompt_logprobs or 0
-    hides = sampling.skip_special_tokens and not request.special_tokens
-    prompt = 0 if sampling.prompt_logprobs is None else prompt_tokens
-    found = {}
-    for index, document in enumerate(response.texts("logprobs")):
-        tokens = []
-        for i, entry in enumerate(_entries(document)):
-            if i % _AT_A_TIME == _AT_A_TIME - 1:
-                await asyncio.sleep(0)
-            if entry:
-                tokens.append(_token_logprob(entry, count, i < prompt, hides))
-        found[index] = tuple(tokens)
-        prompt = 0
-    return found
-
-
-def _entries(document: str) -> Iterator[Any]:
-    """The items of a JSON list, or nothing for `null`. A long prompt has megabytes of them: each is read by itself."""
-    if len(document) < _LONG or not document.startswith("["):
-        yield from (json.loads(document) if document else None) or ()
-        return
-    at, end = 1, len(document)
-    while True:
-        at = _white(document, at)
-        entry, at = _JSON.raw_decode(document, at)
-        yield entry
-        at = _white(document, at)
-        if document[at : at + 1] != ",":
-            break
-        at += 1
-    if document[at : at + 1] != "]" or _white(document, at + 1) != end:
-        raise ModelFailed("The model's log probabilities are no JSON.")
-
-
-def _white(document: str, at: int) -> int:
-    found = _WHITE.match(document, at)
-    return found.end() if found else at
-
-
-def _token_logprob(entry: dict[str, dict[str, Any]], count: int, prompt: bool, hides: bool) -> TokenLogprob:
-    """The chosen token stands first in an entry, and is among the `count` likeliest where its rank says so."""
-    chosen, *others = entry.values()
-    ranked = (member for member in (chosen, *others) if member["rank"] is not None and member["rank"] <= count)
-    likeliest = sorted(ranked, key=lambda member: member["rank"])
-    hidden = hides and not prompt and bool(chosen.get("special"))
-    return TokenLogprob(_likelihood(chosen), tuple(map(_likelihood, likeliest)), prompt, hidden)
-
-
-def _likelihood(member: dict[str, Any]) -> Likelihood:
-    token = member["decoded_token"] or ""
-    written = token.encode()  # not of half a surrogate pair, which is no text
-    data = bytes(member["bytes"]) if "bytes" in member else written
-    logprob = member["logprob"]
-    # JSON has no infinity, and OpenAI writes this for what cannot be.
-    return Likelihood(token, None if logprob is None else max(logprob, -9999.0), data)

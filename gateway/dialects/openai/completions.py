@@ -1,11 +1,9 @@
 """POST /v1/completions: https://platform.openai.com/docs/api-reference/completions"""
 
-import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import replace
 from typing import Annotated, Any
 
 import orjson
@@ -16,23 +14,21 @@ from starlette.responses import Response
 from gateway import delivery
 from gateway.catalog import Catalog
 from gateway.dialects.openai.answers import CreateCompletionResponse, CreateCompletionStreamResponse
+from gateway.dialects.openai.completions_answers import Choices, Chunks, in_pieces
 from gateway.dialects.route import route_class
 from gateway.dialects.vocabulary import documented, errors, token_ids
-from gateway.dialects.vocabulary.logprobs import Offsets
 from gateway.dialects.vocabulary.sampling import STREAM_OPTIONS, Nothing, SamplingFields, nothing, refuse, render_usage
 from gateway.dialects.vocabulary.structure import ResponseFormat
 from gateway.errors import GatewayError, InvalidRequest, RequestTooLarge, UnsupportedOption
 from gateway.http.apart import beside
 from gateway.http.counting import check_length
-from gateway.operations.complete import Complete, Completion, gather, merge
-from gateway.operations.text import Delta, Finish, TextEvent, TokenLogprob
+from gateway.operations.complete import Complete, gather, merge
+from gateway.operations.text import TextEvent
 from gateway.settings import Settings
 
 MOST_PROMPTS = 128
 _MOST_LIKELIHOODS = 2_000_000
 """Likely tokens that are told of prompts; each takes 150 bytes. A token has one character at least, and mostly four."""
-_AT_A_TIME = 500
-"""Tokens whose log probabilities are rendered before others have their turn: 20 of each take 5 ms."""
 VALUES = 600_000
 """JSON values of a body: room for as many prompts as may be, each of 4,096 token ids."""
 router = APIRouter(route_class=route_class(errors.render, values=VALUES))
@@ -132,10 +128,10 @@ async def create_completion(body: CreateCompletionRequest, request: Request) -> 
     else:
         several = [_one_of(i, catalog.ask(body.model, complete, trace)) for i, complete in enumerate(asked)]
         events = merge(several, body.n or 1)
-    choices = _Choices(asked, logprobs=body.logprobs is not None)
+    choices = Choices(asked, logprobs=body.logprobs is not None)
     if streams:
-        chunks = _Chunks(head, choices, include_usage=body.include_usage)
-        events = _in_pieces(events) if body.logprobs is not None else events
+        chunks = Chunks(head, choices, include_usage=body.include_usage)
+        events = in_pieces(events) if body.logprobs is not None else events
         return await delivery.sse(request, events, chunks.render, errors.body, b"[DONE]")
     answers, usage = await delivery.whole(request, gather(events))
     answer = {
@@ -146,19 +142,6 @@ async def create_completion(body: CreateCompletionRequest, request: Request) -> 
         "message": "success",
     }
     return Response(orjson.dumps(answer), media_type="application/json")
-
-
-async def _in_pieces(events: AsyncGenerator[TextEvent]) -> AsyncGenerator[TextEvent]:
-    """Yield the same events, with no more log probabilities at once than are rendered in a few milliseconds."""
-    async with aclosing(events):
-        async for event in events:
-            if not isinstance(event, Delta) or len(event.logprobs) <= _AT_A_TIME:
-                yield event
-                continue
-            yield replace(event, logprobs=event.logprobs[:_AT_A_TIME])
-            for at in range(_AT_A_TIME, len(event.logprobs), _AT_A_TIME):
-                await asyncio.sleep(0)
-                yield Delta(event.index, "", 0, event.logprobs[at : at + _AT_A_TIME])
 
 
 async def _one_of(i: int, events: AsyncGenerator[TextEvent]) -> AsyncGenerator[TextEvent]:
@@ -247,56 +230,3 @@ def _wrong(path: str) -> InvalidRequest:
     return InvalidRequest(
         f"'{path}' must be a string, a list of strings, token ids, or a list of lists of token ids.", param=path
     )
-
-
-class _Choices:
-    """Renders what was added to the choices of one answer."""
-
-    def __init__(self, asked: Sequence[Complete], *, logprobs: bool) -> None:
-        self._asked = asked
-        self._logprobs = logprobs
-        self._offsets: dict[int, Offsets] = {}
-
-    def render(self, index: int, text: str, logprobs: Iterable[TokenLogprob], reason: str | None) -> dict[str, Any]:
-        shown = None
-        tokens = tuple(logprobs)
-        if self._logprobs and tokens:
-            if (offsets := self._offsets.get(index)) is None:
-                asked = self._asked[index // self._asked[0].sampling.n]
-                prompt = asked.prompt if asked.echo and isinstance(asked.prompt, str) else None
-                offsets = self._offsets[index] = Offsets(prompt)
-            shown = offsets.render(tokens)
-        return {"text": text, "index": index, "logprobs": shown, "finish_reason": reason}
-
-    async def whole(self, index: int, answer: Completion) -> orjson.Fragment:
-        """Render a whole answer, and let others have their turn meanwhile."""
-        tokens = answer.logprobs
-        choice = self.render(index, answer.text, tokens[:_AT_A_TIME], answer.reason)
-        for at in range(_AT_A_TIME, len(tokens) if choice["logprobs"] else 0, _AT_A_TIME):
-            await asyncio.sleep(0)
-            more = self.render(index, "", tokens[at : at + _AT_A_TIME], None)["logprobs"]
-            for name, values in more.items():
-                choice["logprobs"][name] += values
-        return orjson.Fragment(orjson.dumps(choice))
-
-
-class _Chunks:
-    """Renders events as chunks of a `text_completion`."""
-
-    def __init__(self, head: Mapping[str, Any], choices: _Choices, *, include_usage: bool) -> None:
-        self._head = head
-        self._choices = choices
-        self._include_usage = include_usage
-
-    def render(self, event: TextEvent) -> Iterable[bytes]:
-        """Yield the JSON of the chunk that `event` becomes, if any."""
-        usage: dict[str, Any] = {"usage": None} if self._include_usage else {}
-        if isinstance(event, Finish):
-            choice = self._choices.render(event.index, "", (), event.reason)
-            yield orjson.dumps({**self._head, "choices": [choice], **usage})
-        elif isinstance(event, Delta):
-            if event.text or event.logprobs:
-                choice = self._choices.render(event.index, event.text, event.logprobs, None)
-                yield orjson.dumps({**self._head, "choices": [choice], **usage})
-        elif self._include_usage:
-            yield orjson.dumps({**self._head, "choices": [], "usage": render_usage(event)})

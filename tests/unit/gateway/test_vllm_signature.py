@@ -14,7 +14,7 @@ from tritonclient.grpc import service_pb2 as pb
 from gateway.errors import ContextLengthExceeded, GatewayError, InvalidRequest, ModelFailed, UnsupportedOption
 from gateway.operations.complete import Complete
 from gateway.operations.text import Delta, Finish, Likelihood, Sampling, Structure, TextEvent, TokenLogprob, Usage
-from gateway.signatures import vllm
+from gateway.signatures import vllm, vllm_logprobs
 from gateway.tensors import Response, Tensor
 from gateway.triton import ModelConfig
 
@@ -367,17 +367,17 @@ def test_long_lists_of_entries_are_read_as_short_ones() -> None:
     ):
         for document in (json.dumps(entries), json.dumps(entries, indent=1), json.dumps(entries) + " \n"):
             assert len(document) > 64 * 1024
-            assert list(vllm._entries(document)) == entries
+            assert list(vllm_logprobs._entries(document)) == entries
     for broken in (document[:-3], document + "x", document.replace('"]', '",]'), document.replace('"]', '"}')):
         with pytest.raises((ModelFailed, ValueError)):
-            list(vllm._entries(broken))
+            list(vllm_logprobs._entries(broken))
 
 
 async def test_a_long_prompts_log_probabilities_are_read_while_others_have_their_turn() -> None:
     likely = {str(i): {"logprob": -1.0 * i, "rank": i, "decoded_token": "x", "bytes": [120]} for i in range(1, 21)}
     response = respond(logprobs=[json.dumps([likely] * 4000)])
     request = replace(ASKED, sampling=Sampling(logprobs=20, prompt_logprobs=20))
-    reading = asyncio.create_task(vllm._read_logprobs(response, request, 4000))
+    reading = asyncio.create_task(vllm_logprobs.read(response, request, 4000))
     turns = 0
     while not reading.done():
         turns += 1

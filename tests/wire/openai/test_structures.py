@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from gateway.dialects.openai.completions import _Choices, _in_pieces
+from gateway.dialects.openai.completions_answers import Choices, in_pieces
 from gateway.operations.complete import Complete, Completion
 from gateway.operations.text import Delta, Finish, Likelihood, TextEvent, TokenLogprob
 from tests.fakes.triton import FakeTriton
@@ -246,7 +246,7 @@ async def test_offsets_of_an_echo_that_a_stop_string_cut() -> None:
     texts = ("A", "b", " c", " ST", "OP")
     entries = [TokenLogprob(Likelihood(t, -1.0 if i else None, t.encode()), prompt=i < 2) for i, t in enumerate(texts)]
     for text in ("Ab c", "Ab c STOP", "Ab c S"):
-        choices = _Choices([Complete(model="m", prompt="Ab", echo=True)], logprobs=True)
+        choices = Choices([Complete(model="m", prompt="Ab", echo=True)], logprobs=True)
         told = choices.render(0, text, entries, "stop")["logprobs"]
         assert (told["tokens"], told["text_offset"]) == (list(texts), [0, 1, 2, 4, 7])
 
@@ -255,8 +255,8 @@ async def test_offsets_of_an_echo_that_a_stop_string_cut() -> None:
 async def test_a_long_answers_tokens_are_rendered_by_pieces_as_in_one(length: int) -> None:
     asked = Complete(model="m", prompt="é" * 600, echo=True)
     tokens = [TokenLogprob(Likelihood("é", -1.0, "é".encode()), prompt=i < 600) for i in range(length)]
-    whole = await _Choices([asked], logprobs=True).whole(0, Completion("é" * length, "stop", tokens))
-    expected = _Choices([asked], logprobs=True).render(0, "é" * length, tokens, "stop")
+    whole = await Choices([asked], logprobs=True).whole(0, Completion("é" * length, "stop", tokens))
+    expected = Choices([asked], logprobs=True).render(0, "é" * length, tokens, "stop")
     assert json.loads(orjson.dumps(whole)) == expected
 
 
@@ -268,7 +268,7 @@ async def test_a_streams_tokens_come_in_pieces() -> None:
         for event in told:
             yield event
 
-    first, *pieces, last = [event async for event in _in_pieces(events())]
+    first, *pieces, last = [event async for event in in_pieces(events())]
     assert (first, last) == (told[0], told[2])
     deltas = [piece for piece in pieces if isinstance(piece, Delta)]
     assert [(piece.index, piece.text, piece.tokens) for piece in deltas] == [(1, "b", 1700)] + [(1, "", 0)] * 3
