@@ -95,9 +95,7 @@ class _Writing:
         constants(place, out)
         if schema.keys() & NUMBER:
             numbers(place, types, out)
-        if schema.keys() & STRING:
-            strings(place, out)
-        more: list[Any] = []
+        more: list[Any] = strings(place, out) if schema.keys() & STRING else []
         if schema.keys() & ARRAY and "array" in (types or ["array"]):
             arrays(place, self._schema, self._flattening.shapes.of, out)
             more += [{"anyOf": out.pop("anyOf")}] if "anyOf" in out else []

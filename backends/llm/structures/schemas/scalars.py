@@ -12,6 +12,24 @@ _FORMATS = frozenset(
 )  # fmt: skip
 """Those that the library enforces. All others are annotations, as they are by the standard."""
 
+_NO_LEAP_DAY = (
+    r"(?:[1-9][0-9]{3}|0[1-9][0-9]{2}|00[1-9][0-9]|000[1-9])-"
+    r"(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)|02-(?:0[1-9]|1[0-9]|2[0-8]))"
+)
+_FOURTH = "(?:0[48]|[2468][048]|[13579][26])"  # of the years of a century, or of the centuries
+_DATE = f"(?:{_NO_LEAP_DAY}|(?:[0-9]{{2}}{_FOURTH}|{_FOURTH}00)-02-29)"
+_TIME = (
+    r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,9})?(?:[Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
+)  # fmt: skip
+_NARROWER = {
+    "date": f"^{_DATE}$",
+    "time": f"^{_TIME}$",
+    "date-time": f"^{_DATE}[Tt]{_TIME}$",
+    "duration": "^(?:[PT]|[0-9]{1,6}[YMWDHS])*$",
+}
+"""What is asked besides some formats: the library knows no leap years, and takes years, seconds (0000, :60) and numbers
+of any length that no client's type of dates can hold."""
+
 # The library computes with 64 bits: the largest float below 2**63, and for fractions what has no gaps.
 _INTEGERS = 2**63 - 1024
 _FRACTIONS = 2**53 - 1
@@ -112,8 +130,8 @@ def _fraction(place: Place, keyword: str, bound: int | float | None, sign: int, 
     out[keyword] = bound
 
 
-def strings(place: Place, out: dict[str, Any]) -> None:
-    """Write what is said of strings into `out`. Raises `ValueError`."""
+def strings(place: Place, out: dict[str, Any]) -> list[Any]:
+    """Write what is said of strings into `out`, and return what must hold besides. Raises `ValueError`."""
     least, most = values.whole(place, "minLength"), values.whole(place, "maxLength")
     if least:
         out["minLength"] = least
@@ -124,6 +142,12 @@ def strings(place: Place, out: dict[str, Any]) -> None:
     name = place.schema.get("format")
     if isinstance(name, str) and name in _FORMATS:
         out["format"] = name
+        # Listed values are what the caller wants, whatever others can hold.
+        if name in _NARROWER and not {"const", "enum"} & place.schema.keys():
+            if "pattern" in out:
+                return [{"pattern": _NARROWER[name]}]
+            out["pattern"] = _NARROWER[name]
+    return []
 
 
 def pattern(place: Place, keyword: str, text: Any) -> str:

@@ -54,6 +54,14 @@ class Maps(BaseModel):
     by_pattern: dict[Annotated[str, StringConstraints(pattern="^a+$")], int]
 
 
+class Meeting(BaseModel):
+    day: datetime.date
+    at: datetime.time
+    begins: datetime.datetime
+    ends: datetime.datetime | None
+    takes: datetime.timedelta
+
+
 class Kinds(BaseModel):
     d: decimal.Decimal
     d2: Annotated[decimal.Decimal, Field(max_digits=5, decimal_places=2)]
@@ -78,5 +86,5 @@ class Kinds(BaseModel):
     few_numbers: conlist(int, min_length=1, max_length=3)  # type: ignore[valid-type]
 
 
-PYDANTIC = {model.__name__: model.model_json_schema() for model in (Owner, Tree, Maps, Kinds, Cat, Bird)}
+PYDANTIC = {model.__name__: model.model_json_schema() for model in (Owner, Tree, Maps, Meeting, Kinds, Cat, Bird)}
 CORPUS: dict[str, Any] = PYDANTIC | ZOD | OPENAPI | KEYWORDS

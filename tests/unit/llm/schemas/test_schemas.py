@@ -11,7 +11,7 @@ import pytest
 
 from backends.llm.structures.schemas import normal
 from tests.unit.llm.schemas.cases import AB, CASES
-from tests.unit.llm.schemas.corpus import CORPUS, PYDANTIC, Cat, Owner, Tree
+from tests.unit.llm.schemas.corpus import CORPUS, PYDANTIC, Cat, Meeting, Owner, Tree
 from tests.unit.llm.schemas.driving import compiled, drawn, takes
 
 
@@ -29,7 +29,7 @@ def test_every_answer_is_valid(name: str) -> None:
         validator.validate(json.loads(drawn(matcher, chance), object_pairs_hook=no_twice))
 
 
-@pytest.mark.parametrize("model", [Owner, Tree, Cat])
+@pytest.mark.parametrize("model", [Owner, Tree, Cat, Meeting])
 def test_a_model_of_pydantic_reads_its_answers(model: Any) -> None:
     matcher, chance = compiled(PYDANTIC[model.__name__]), random.Random(2)
     for _ in range(15):
