@@ -39,7 +39,8 @@ def _truncation(tokens: int, config: ModelConfig) -> Tensor:
         return boolean("truncate", True)
     if "truncate_prompt_tokens" in config.inputs:
         return int32("truncate_prompt_tokens", tokens)
-    can = "can cut inputs to what it takes only (-1): build it again" if "truncate" in config.inputs else "cuts none"
+    old = "truncate" in config.inputs
+    can = "cuts inputs to what it takes only, with -1, until it is built anew" if old else "cuts no inputs"
     raise UnsupportedOption(f"This model {can}.", param="truncate_prompt_tokens")
 
 
