@@ -103,6 +103,17 @@ def schema_of_either(chat: Chat, answer: object, lone: str | None, param: str) -
     return {"anyOf": [*calls, schema, {"$ref": "#/$defs/answer"}], "$defs": definitions}
 
 
+_SAY_NO_NAMES = {"type", "properties", "required", "title", "description", "$schema", "$defs", "definitions"}
+
+
 def arguments(tool: Tool) -> Mapping[str, Any]:
-    """Return the schema of a function's arguments, which are always an object."""
-    return {"type": "object", **tool.parameters}
+    """Return the schema of a function's arguments, which are always an object.
+
+    A function that names none has none, as OpenAI's document says of absent `parameters`. Libraries write that as empty
+    `properties`, too; an object of which nothing is said but its type may hold anything.
+    """
+    schema = {"type": "object", **tool.parameters}
+    has_none = not tool.parameters or schema.get("properties") == {}
+    if has_none and schema.keys() <= _SAY_NO_NAMES and not schema.get("required"):
+        return {**schema, "properties": {}, "additionalProperties": False}
+    return schema
