@@ -58,7 +58,10 @@ def _tagged(chat: Chat, structure: Structure, layout: Sequence[str]) -> Mapping[
             {
                 "type": "tag",
                 "begin": before.format(name=json.dumps(tool.name, ensure_ascii=False)),
-                "content": {"type": "json_schema", "json_schema": _placed(tools.arguments(tool), f"tool{number}")},
+                "content": {
+                    "type": "json_schema",
+                    "json_schema": _placed(tools.arguments(tool), f"tool{number}", "tools"),
+                },
                 "end": after,
             }
             for number, tool in enumerate(chat.tools)
@@ -77,17 +80,17 @@ def _answers(structure: Structure) -> Sequence[Mapping[str, Any]]:
     value: Any = structure.value
     match structure.kind:
         case "json":
-            return [{"type": "json_schema", "json_schema": _placed(value, "answer")}]
+            return [{"type": "json_schema", "json_schema": _placed(value, "answer", structure.param)}]
         case "regex":
             return [{"type": "regex", "pattern": value}]
         case _:
             return [{"type": "const_string", "value": choice} for choice in value]
 
 
-def _placed(schema: object, name: str) -> Mapping[str, Any]:
+def _placed(schema: object, name: str, param: str) -> Mapping[str, Any]:
     """The same schema where a schema of all has it, so that a refusal names the same place as there."""
     place = f"#/$defs/{name}"
-    return {"$ref": place, "$defs": {name: moved(schema, place)}}
+    return {"$ref": place, "$defs": {name: moved(schema, place, param)}}
 
 
 def _must_be_object(structure: Structure) -> None:
