@@ -171,6 +171,9 @@ def response(model: Model, call: Call, said: list[Say], final: bool) -> pb.Model
     """The outputs that `call` asked for, over all of `said`."""
     texts, ends = _joined(said, "text"), _joined(said, "finish")
     ends += [""] * (len(texts) - len(ends))
+    # What has one answer says the same in each of several.
+    several = call.sampling.get("n", 1) if len(texts) == 1 else 1
+    texts, ends = texts * several, ends * several
     if not model.speech and not call.flag("exclude_input_in_output", call.flag("stream")):
         texts = [call.prompt + text for text in texts]
     response = pb.ModelInferResponse(model_name=model.name, model_version="1", id=call.id)
@@ -188,9 +191,9 @@ def response(model: Model, call: Call, said: list[Say], final: bool) -> pb.Model
     if call.flag("return_finish_reason"):
         add("finish_reason", "BYTES", [end or "None" for end in ends])
     if call.flag("return_logprobs"):
-        add("logprobs", "BYTES", ["".join(say.logprobs for say in said)])
+        add("logprobs", "BYTES", ["".join(say.logprobs for say in said)] * several)
     if call.flag("return_num_input_tokens"):
         add("num_input_tokens", "UINT32", [model.num_input_tokens])
     if call.flag("return_num_output_tokens"):
-        add("num_output_tokens", "UINT32", [sum(say.tokens for say in said)])
+        add("num_output_tokens", "UINT32", [sum(say.tokens for say in said) * several])
     return response

@@ -22,7 +22,7 @@ SAMPLING = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Say:
-    """One response: what is added to each answer (a string where there is one), and why answers end, where they do."""
+    """One response: what is added to each answer (a string: the same to all), and why answers end, where they do."""
 
     text: str | tuple[str, ...]
     finish: str | tuple[str, ...] = ""

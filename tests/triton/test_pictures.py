@@ -109,7 +109,7 @@ async def test_options_go_with_pictures(ask: Asker, source: Source) -> None:
     assert len(set(fresh.tokens)) == len(fresh.tokens) == 12 and fresh.num_input_tokens == plain.num_input_tokens
     told = await ask(prompt, [picture], prompt_logprobs=2)
     ids, _ = source.read(prompt, [shown])
-    assert told.tokens == ids[0, 1:].tolist() + plain.tokens and told.text == plain.text
+    assert told.tokens == ids[0].tolist() + plain.tokens and told.text == plain.text
 
 
 async def test_with_little_memory_pictures_are_read_again(
