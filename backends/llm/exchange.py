@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What came with one request. Exactly one of `text` and `token_ids` is wanted.
+    """One request as its tensors and request parameters describe it. Exactly one of `text` and `token_ids` is wanted.
 
     `sampling` is the JSON object of the tensor, or the request parameters where there is no such tensor. `images` are
     files in base64, in the order of their marks in the prompt. `literal_spans` are the parts of `text` in which special

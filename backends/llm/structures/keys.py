@@ -22,9 +22,9 @@ class Words:
             if _QUOTE in text:
                 quoted.append((text, token))
         self.whole = [(text, token) for text, token in quoted if text.count(_QUOTE) > 1]
-        """Those in which one may begin as well."""
+        """Tokens of two quotation marks or more, in which a key may begin and end."""
         self.ends = [(text[:at], token) for text, token in quoted for at in range(len(text)) if text[at] == _QUOTE]
-        """What each adds to a key that ends in it."""
+        """For each quotation mark of a token: the bytes before it, which end a key, and the token."""
 
 
 class Keys:

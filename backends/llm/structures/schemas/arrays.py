@@ -7,7 +7,7 @@ from typing import Any
 
 from backends.llm.structures.schemas import values
 from backends.llm.structures.schemas.document import Place
-from backends.llm.structures.schemas.keywords import IN_PLACE, OWN, TYPES
+from backends.llm.structures.schemas.keywords import IN_PLACE, SAYING, TYPES
 from backends.llm.structures.schemas.shapes import Shape
 
 _MOST_SETS = 128
@@ -56,7 +56,7 @@ def _containing(place: Place, least: int, most: int | None) -> tuple[int, int | 
     some, many = values.whole(place, "minContains"), values.whole(place, "maxContains")
     some = 1 if some is None else some
     about = place.schema["contains"]
-    if about is True or (isinstance(about, dict) and not (OWN | IN_PLACE) & about.keys()):
+    if about is True or (isinstance(about, dict) and not SAYING & about.keys()):
         return max(least, some), many if most is None else most if many is None else min(most, many)
     if some or many is not None:
         raise place.refused("contains", "cannot be enforced; 'items' and 'prefixItems' can.")

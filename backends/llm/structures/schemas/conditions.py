@@ -4,7 +4,7 @@ from typing import Any
 
 from backends.llm.structures.schemas import values
 from backends.llm.structures.schemas.document import Place
-from backends.llm.structures.schemas.keywords import IN_PLACE, OWN, TYPES
+from backends.llm.structures.schemas.keywords import SAYING, TYPES
 from backends.llm.structures.schemas.shapes import Shape
 
 
@@ -57,7 +57,7 @@ def _said(place: Place) -> dict[str, Any]:
     """The keywords of a schema that say something."""
     if not isinstance(place.schema, dict):
         return {} if place.schema is True else {"not": True}
-    return {keyword: value for keyword, value in place.schema.items() if keyword in OWN or keyword in IN_PLACE}
+    return {keyword: value for keyword, value in place.schema.items() if keyword in SAYING}
 
 
 def _opposite(place: Place, said: dict[str, Any], around: Shape) -> Any:
@@ -70,11 +70,7 @@ def _opposite(place: Place, said: dict[str, Any], around: Shape) -> Any:
     if len(properties) != 1 or not set(required) <= properties.keys():
         return None
     ((name, about),) = properties.items()
-    if not isinstance(about, dict) or {keyword for keyword in about if keyword in OWN or keyword in IN_PLACE} - {
-        "const",
-        "enum",
-        "type",
-    }:
+    if not isinstance(about, dict) or about.keys() & SAYING - {"const", "enum", "type"}:
         return None
     listed = [about["const"]] if "const" in about else about.get("enum")
     if not isinstance(listed, list) or name not in around.members:

@@ -34,7 +34,7 @@ class Place:
             if isinstance(schema, Place):
                 schema, pointer, resource = schema.schema, schema.pointer, schema.resource
                 continue
-            pointer = f"{pointer}/{_escaped(key)}"
+            pointer = f"{pointer}/{escaped(key)}"
             resource = _entered(schema, pointer, resource)
         return Place(schema, pointer, resource)
 
@@ -138,5 +138,6 @@ def _at(resource: Resource, fragment: str) -> Place | None:
     return place
 
 
-def _escaped(key: str | int) -> str:
+def escaped(key: str | int) -> str:
+    """Return a key as JSON pointers have it (RFC 6901)."""
     return str(key).replace("~", "~0").replace("/", "~1")

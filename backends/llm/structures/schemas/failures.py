@@ -1,9 +1,11 @@
-"""What to say where the library cannot compile a schema that is normal: in the words of JSON Schema, not in its own."""
+"""Explains in the words of JSON Schema why llguidance cannot compile a schema that `normal` has returned."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Any
+
+from backends.llm.structures.schemas.document import escaped
 
 _MOST_EXPRESSIONS = 64
 _MOST_SHOWN = 100
@@ -45,7 +47,7 @@ def _expressions(schema: Any) -> Iterator[tuple[str, str, str]]:
                 yield pointer, "pattern", part["pattern"]
             if isinstance(part.get("patternProperties"), dict):
                 yield from ((pointer, "patternProperties", text) for text in part["patternProperties"])
-            pairs = [(key.replace("~", "~0").replace("/", "~1"), value) for key, value in part.items()]
+            pairs = [(escaped(key), value) for key, value in part.items()]
         elif isinstance(part, list):
             pairs = [(str(number), value) for number, value in enumerate(part)]
         else:

@@ -15,7 +15,7 @@ _MOST_PARTS = 20_000
 
 @dataclass(slots=True)
 class Flat:
-    """What holds together."""
+    """All schemas that apply to one value, through references and `allOf`."""
 
     own: list[Place] = field(default_factory=list)
     """Schemas whose keywords say something by themselves."""

@@ -32,5 +32,7 @@ IN_PLACE = frozenset(
     {"allOf", "anyOf", "oneOf", "if", "not", "dependencies", "dependentRequired", "dependentSchemas", *REFERENCES}
 )
 """What says something by other schemas of the same value. `then` and `else` mean nothing without `if`."""
+SAYING = OWN | IN_PLACE
+"""All that constrains a value."""
 
 TYPES = ("null", "boolean", "number", "string", "array", "object")

@@ -8,7 +8,7 @@ from backends.llm.structures.schemas import values
 from backends.llm.structures.schemas.arrays import arrays
 from backends.llm.structures.schemas.document import Document, Place
 from backends.llm.structures.schemas.flat import Flat, Flattening
-from backends.llm.structures.schemas.keywords import ARRAY, IN_PLACE, NUMBER, OBJECT, OWN, REFERENCES, STRING
+from backends.llm.structures.schemas.keywords import ARRAY, NUMBER, OBJECT, REFERENCES, SAYING, STRING
 from backends.llm.structures.schemas.members import NONE, Members, own
 from backends.llm.structures.schemas.objects import Closing, Objects
 from backends.llm.structures.schemas.scalars import constants, numbers, strings
@@ -53,7 +53,7 @@ class _Writing:
         """
         if around == NONE and rest is None:
             place = self._alone(place)
-            if isinstance(place.schema, dict) and len(said := _said(place)) == 1 and said <= {*REFERENCES}:
+            if _reference_alone(place):
                 return self._reference(self._target(place))
         if place.schema is False or (place.schema is True and around == NONE and rest is None):
             return place.schema
@@ -106,7 +106,7 @@ class _Writing:
 
     def _alone(self, place: Place) -> Place:
         """Go on to the only schema of an `allOf` that says nothing else."""
-        while isinstance(place.schema, dict) and _said(place) == {"allOf"}:
+        while isinstance(place.schema, dict) and place.schema.keys() & SAYING == {"allOf"}:
             if len(values.listed(place, "allOf")) > 1:
                 break
             place = place.inside("allOf", 0)
@@ -116,8 +116,7 @@ class _Writing:
         """Follow a schema that is nothing but a reference, to one that is more. Raises `ValueError`."""
         seen = set()
         first = place
-        while isinstance(place.schema, dict) and len(said := _said(place)) == 1 and said <= {*REFERENCES}:
-            (keyword,) = said
+        while keyword := _reference_alone(place):
             if id(place.schema) in seen:
                 raise first.refused(keyword, "leads back to itself: no text follows it.")
             seen.add(id(place.schema))
@@ -134,8 +133,10 @@ class _Writing:
         return {"$ref": f"#/$defs/{name}"}
 
 
-def _said(place: Place) -> set[str]:
-    return {keyword for keyword in place.schema if keyword in OWN or keyword in IN_PLACE}
+def _reference_alone(place: Place) -> str | None:
+    """The keyword of a schema that is nothing but a reference; None for every other."""
+    said = place.schema.keys() & SAYING if isinstance(place.schema, dict) else ()
+    return next(iter(said)) if len(said) == 1 and said <= {*REFERENCES} else None
 
 
 def _is_object(place: Place) -> bool:
