@@ -14,6 +14,7 @@ from gateway.http.apart import LARGE, Asked, apart, beside
 from gateway.media import scaling
 from gateway.operations.complete import Complete, merge, share_prompt
 from gateway.operations.generate_image import GenerateImage
+from gateway.operations.text import Sampling
 from gateway.operations.waiting import joined
 from gateway.prompting.begin import without_bos
 from gateway.tensors import Tensor
@@ -147,8 +148,9 @@ def _once(
         model.config.name, asked.tensors, request_id=request_id, timeout=timeout, stop=model.stop, turn=turn
     )
     events = model.signature.decode(asked.request, responses, model.config)
-    if isinstance(asked.request, Complete) and asked.request.sampling.prompt_logprobs is not None:
-        events = share_prompt(events, asked.request.sampling.n) if asked.request.sampling.n > 1 else events
-    if isinstance(asked.request, GenerateImage) and asked.request.scaled:
-        events = scaling.fitted(events, asked.request)
+    match asked.request:
+        case Complete(sampling=Sampling(n=n, prompt_logprobs=int())) if n > 1:
+            events = share_prompt(events, n)
+        case GenerateImage(scaled=True):
+            events = scaling.fitted(events, asked.request)
     return joined(events, responses)

@@ -129,7 +129,7 @@ def _adds_bos(config: ModelConfig, parameters: Mapping[str, str], configs: Mappi
     token is of a checkpoint that begins with it. Our own never doubles it.
     """
     signature = parameters.get("signature")
-    if signature not in _LAYOUTS or (signature == "vllm" and "token_ids" in config.inputs):
+    if signature not in _LAYOUTS or (signature == "vllm" and vllm.is_ours(config)):
         return False
     if signature == "tensorrt_llm":
         steps = (configs[name] for name in config.steps or (_PREPROCESSING,) if name in configs)

@@ -57,11 +57,11 @@ def requests(request: Complete, config: ModelConfig) -> list[Complete]:
 
     See `ParentRequest.get_outputs` in its vllm/v1/engine/parallel_sampling.py. Our own backend tells of all of them.
     """
-    return [request] if request.sampling.n == 1 or _is_ours(config) else one_by_one(request)
+    return [request] if request.sampling.n == 1 or is_ours(config) else one_by_one(request)
 
 
-def _is_ours(config: ModelConfig) -> bool:
-    """Whether `backends/llm` speaks, and not vLLM: only our own takes token ids."""
+def is_ours(config: ModelConfig) -> bool:
+    """Return whether the model is one of `backends/llm`, and not of vLLM: only our own takes token ids."""
     return "token_ids" in config.inputs
 
 
@@ -71,7 +71,7 @@ def encode(request: Complete, config: ModelConfig) -> list[Tensor]:
     Raises `UnsupportedOption` for what the model has no tensor for, and for what vLLM cannot read.
     """
     sampling = request.sampling
-    parameters = _given(request) if _is_ours(config) else _for_vllm(request, config)
+    parameters = _given(request) if is_ours(config) else _for_vllm(request, config)
     tensors = [
         _prompt(request.prompt, config),
         # Whole answers are streams folded here: a long one shows that the model lives.

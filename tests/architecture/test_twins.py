@@ -3,6 +3,9 @@
 import ast
 from pathlib import Path
 
+from backends.llm.structures.schemas.keywords import NAMED_SCHEMAS
+from gateway.prompting import moved_schemas
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -22,3 +25,7 @@ def logic(path: str) -> str:
 def test_scans_are_counted_in_the_same_way() -> None:
     both = logic("backends/serving/scans.py"), logic("gateway/media/reading/scans.py")
     assert "_MOST_SCANS" in both[0] and both[0] == both[1]
+
+
+def test_schemas_stand_by_name_behind_the_same_keywords() -> None:
+    assert moved_schemas._NAMED_SCHEMAS == NAMED_SCHEMAS

@@ -32,8 +32,7 @@ _FORM = {"background": "opaque", "output_format": "png", "quality": "medium", "s
 
 
 def _responses(kind: Literal["image_generation", "image_edit"]) -> documented.Responses:
-    details = {"image_tokens": 0, "text_tokens": 0}
-    usage = {"input_tokens": 0, "input_tokens_details": details, "output_tokens": 0, "total_tokens": 0}
+    usage = images_answers.USAGE
     event = {"b64_json": "iVBORw0KGgo=", "index": 0, "created_at": 1763683200, **_FORM, "seed": 7, "usage": usage}
     edits = kind == "image_edit"
     return documented.responses(

@@ -54,12 +54,13 @@ class ImageUsage(BaseModel):
     total_tokens: Literal[0]
 
 
-_USAGE = {
+USAGE = {
     "input_tokens": 0,
     "input_tokens_details": {"image_tokens": 0, "text_tokens": 0},
     "output_tokens": 0,
     "total_tokens": 0,
 }
+"""The only `ImageUsage` there is."""
 
 
 class ImagesResponse(ImageForm, Succeeded):
@@ -121,7 +122,7 @@ def render(asked: GenerateImage, images: Sequence[Image], urls: Sequence[str] | 
         for at, image in enumerate(images)
     ]
     head = {"created": int(time.time()), "data": data}
-    return orjson.dumps({**head, **_form(asked, images[0].data), "usage": _USAGE, "code": 0, "message": "success"})
+    return orjson.dumps({**head, **_form(asked, images[0].data), "usage": USAGE, "code": 0, "message": "success"})
 
 
 class Events:
@@ -136,7 +137,7 @@ class Events:
         if isinstance(event, PartialImage):
             yield self._named("partial_image", event, {"partial_image_index": event.number})
         elif isinstance(event, Image):
-            yield self._named("completed", event, {**_seed(event), "usage": _USAGE})
+            yield self._named("completed", event, {**_seed(event), "usage": USAGE})
 
     def _named(self, what: str, event: PartialImage | Image, more: dict[str, Any]) -> Named:
         name = f"{self._kind}.{what}"

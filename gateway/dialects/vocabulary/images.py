@@ -11,6 +11,7 @@ from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_va
 from pydantic_core import from_json
 
 from gateway.dialects.route import Wire
+from gateway.dialects.vocabulary.sampling import Nothing
 from gateway.errors import InvalidRequest, UnsupportedOption
 from gateway.http.forms import Form
 from gateway.operations.generate_image import Effort
@@ -30,7 +31,9 @@ _WRITTEN_SIZE = {
     "description": "WIDTHxHEIGHT, or `auto`.",
 }
 _SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
-_NO_FIELDS = frozenset({"image", "images", "mask", "markup", "frame_count", "frame_duration_ms", "svg"})
+_NOT_CARRIED = ("frame_count", "frame_duration_ms", "svg")
+"""Fields of moving and drawn pictures."""
+_NO_FIELDS = frozenset({"image", "images", "mask", "markup", *_NOT_CARRIED})
 """What is a file in a form, or never carried."""
 _LONGEST_NUMBER = 64
 """Characters of a number in a form."""
@@ -49,8 +52,6 @@ Prompt = Annotated[
     AfterValidator(_says_something),
     WithJsonSchema({"type": "string", "minLength": 1, "maxLength": LONGEST_PROMPT, "pattern": r"\S"}),
 ]
-Nothing = Annotated[Any, WithJsonSchema({"type": "null"})]
-_NOT_CARRIED = ("frame_count", "frame_duration_ms", "svg")
 Count = Annotated[int | None, Field(ge=0, lt=2**31)]
 Amount = Annotated[float | None, Field(ge=0, le=100)]
 
