@@ -1,33 +1,18 @@
 """Clients that offer HTTP/2 with every request (`Upgrade: h2c`) are answered in HTTP/1.1: Java's own, and curl."""
 
-import asyncio
 import json
 import shutil
 from pathlib import Path
 
 import pytest
 
+from tests.clients.programs import said_by
 from tests.fakes.script import HELLO
 from tests.fakes.triton import FakeTriton
 from tests.wire.serving import Gateway
 
 TEXT = "".join(str(say.text) for say in HELLO)
 JAVA = Path(__file__).with_name("java") / "Client.java"
-
-
-async def said_by(*command: str) -> str:
-    """What a program prints. Raises `AssertionError` where it fails."""
-    ran = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-    )
-    try:
-        said, _ = await asyncio.wait_for(ran.communicate(), 90)
-    finally:
-        if ran.returncode is None:
-            ran.kill()
-            await ran.wait()
-    assert ran.returncode == 0, said.decode()
-    return said.decode()
 
 
 async def test_the_client_of_java(gateway: Gateway, triton: FakeTriton) -> None:
