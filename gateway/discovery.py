@@ -20,6 +20,8 @@ from gateway.triton_failures import Restricted
 
 _DOWN_INTERVAL = 0.5
 """Seconds between two looks at a server that did not answer the last one."""
+_SECOND_LOOK_SECONDS = 1.0
+"""How long a server may take for the look after one that it did not answer in time."""
 
 
 class Discovery:
@@ -61,7 +63,7 @@ class Discovery:
     async def _refresh(self, endpoint: Endpoint) -> None:
         heard = endpoint.triton.heard
         try:
-            entries = await endpoint.triton.index()
+            entries = await _index(endpoint)
             ready = [entry.name for entry in entries if entry.state == "READY"]
             configs = await asyncio.gather(*(endpoint.triton.config(name) for name in ready), return_exceptions=True)
             if refused := next((each for each in configs if isinstance(each, Restricted)), None):
@@ -157,6 +159,20 @@ class Discovery:
         if config.name not in self._complained:
             self._complained.add(config.name)
             self._log.warning("model left out", model=config.name, reason=reason)
+
+
+async def _index(endpoint: Endpoint) -> list[IndexEntry]:
+    """The server's models. One that answered so far is asked twice before it counts as gone.
+
+    Where this process was stopped for seconds (a paused virtual machine, a debugger), its timers run out before it
+    reads what has arrived meanwhile. The second look has a new connection where nothing came over the old one.
+    """
+    try:
+        return await endpoint.triton.index()
+    except ModelTimeout:
+        if not endpoint.up:
+            raise
+        return await endpoint.triton.index(timeout=_SECOND_LOOK_SECONDS)
 
 
 def _waiting(entries: list[IndexEntry], served_names: Mapping[str, str]) -> dict[str, str]:

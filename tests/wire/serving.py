@@ -47,7 +47,7 @@ class Gateway:
                     return response
                 await asyncio.sleep(0.02)
 
-    async def ready(self, seconds: float = 5.0) -> None:
+    async def ready(self, seconds: float = 30.0) -> None:
         await self.until("/health/ready", lambda response: response.status_code == 200, seconds)
 
     async def metrics(self) -> dict[str, float]:

@@ -5,6 +5,7 @@ from functools import partialmethod
 
 import pytest
 
+from gateway import discovery
 from gateway.triton import Triton
 from tests.fakes.script import Model, Pause, Say
 from tests.fakes.triton import FakeTriton
@@ -37,4 +38,17 @@ async def test_a_server_that_answers_requests_is_there(monkeypatch: pytest.Monke
         triton.frozen = False
         await gateway.ready()
         assert (await chat(gateway)).status_code == 200
+    await triton.stop()
+
+
+async def test_one_late_answer_makes_no_server_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A virtual machine that was paused for seconds has missed every deadline when it goes on."""
+    monkeypatch.setattr(Triton, "index", partialmethod(Triton.index, timeout=0.2))
+    monkeypatch.setattr(discovery, "_SECOND_LOOK_SECONDS", 20)
+    triton = await FakeTriton((Model("hello"),)).start()
+    async with serve(triton.url) as gateway:
+        triton.frozen = True
+        await asyncio.sleep(1)
+        assert (await chat(gateway)).status_code == 200
+        triton.frozen = False
     await triton.stop()
