@@ -6,23 +6,19 @@ caller and window. Callers are told where they stand as OpenAI tells them
 """
 
 import asyncio
-import hashlib
 import math
-import re
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import lru_cache
-from ipaddress import ip_address, ip_network
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 from limits import RateLimitItem
-from limits import parse as parse_window
 from limits.aio.storage import MemoryStorage, RedisStorage, Storage
 from prometheus_client import Counter
 
 from gateway.errors import RateLimited
+from gateway.rate_rules import EVERYBODY, Rate, Rates
 
 if TYPE_CHECKING:
     from redis.asyncio import ConnectionPool
@@ -31,9 +27,6 @@ T = TypeVar("T")
 
 HEADERS = tuple(f"x-ratelimit-{what}-{of}" for of in ("requests", "tokens") for what in ("limit", "remaining", "reset"))
 
-_NOBODY = "nobody"
-_EVERYBODY = ""
-"""Stands for callers that are not named."""
 _PATIENCE = 1.0
 """Seconds that a Redis may take to answer all that a request asks of it."""
 _PAUSE = 5.0
@@ -44,17 +37,6 @@ at once must not look like a Redis that does not answer."""
 _SWEEP = 60.0
 """Seconds between two looks for windows that are over."""
 
-_RATE = re.compile(r"(?P<amount>[1-9]\d*)\s*(?P<of>requests|tokens)?\s*/\s*(?P<window>[a-z0-9 ]+)")
-_KEY = re.compile(r"[0-9a-f]{12}")
-
-
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """So many requests, or tokens of prompts and answers together, within a window."""
-
-    item: RateLimitItem
-    of: Literal["requests", "tokens"]
-
 
 @dataclass(frozen=True, slots=True)
 class _Standing:
@@ -64,66 +46,6 @@ class _Standing:
     left: int
     reset: float
     over: bool
-
-
-Rates: TypeAlias = Mapping[str, tuple[Rate, ...]]
-"""The rates of each caller that is named, and those of all others."""
-
-
-def of_key(key: str) -> str:
-    """Return what stands for an API key in settings, stores and logs: 12 hexadecimal digits of its SHA-256."""
-    return hashlib.sha256(key.encode()).hexdigest()[:12]
-
-
-@lru_cache(maxsize=4096)
-def of_address(host: str | None) -> str:
-    """Return what stands for a client without a key: its address, or of IPv6 the 64 bits that networks are given.
-
-    Where there is none, or a text that is none, it is "nobody": the same caller, whatever the text.
-    """
-    try:
-        address = ip_address((host or "").partition("%")[0])
-    except ValueError:
-        return _NOBODY
-    if address.version == 4:
-        return str(address)
-    mapped = getattr(address, "ipv4_mapped", None)
-    return str(mapped or ip_network((int(address), 64), strict=False))
-
-
-def parse(entries: Iterable[str]) -> Rates:
-    """Read `60/minute`, `100000 tokens/minute`, and for one caller `CALLER=600/minute` or `CALLER=none`.
-
-    A caller is named by its key (`of_key`) or by its address. Raises `ValueError`.
-    """
-    rates: dict[str, list[Rate]] = {}
-    for entry in entries:
-        name, named, words = entry.rpartition("=")
-        caller = _caller(name.strip()) if named else _EVERYBODY
-        of_caller = rates.setdefault(caller, [])
-        if words.strip() != "none":
-            of_caller.append(_rate(words.strip()))
-    # What a short window refuses does not count in a longer one.
-    return {name: tuple(sorted(some, key=lambda rate: rate.item.get_expiry())) for name, some in rates.items()}
-
-
-def _caller(name: str) -> str:
-    if _KEY.fullmatch(name):
-        return name
-    try:
-        return of_address(str(ip_address(name)))
-    except ValueError:
-        raise ValueError("a caller is named by 12 hexadecimal digits of its key's SHA-256, or by its address") from None
-
-
-def _rate(words: str) -> Rate:
-    try:
-        if (match := _RATE.fullmatch(words)) is None:
-            raise ValueError
-        item = parse_window(f"{match['amount']}/{match['window']}")
-    except ValueError:
-        raise ValueError(f"write '60/minute' or '100000 tokens/minute', not '{words[:40]}'") from None
-    return Rate(item, "tokens" if match["of"] == "tokens" else "requests")
 
 
 class RateLimits:
@@ -185,7 +107,7 @@ class RateLimits:
 
     def _of(self, caller: str) -> tuple[Rate, ...]:
         rates = self._rates.get(caller)
-        return self._rates.get(_EVERYBODY, ()) if rates is None else rates
+        return self._rates.get(EVERYBODY, ()) if rates is None else rates
 
     async def _in_store(self, work: Callable[[Storage], Awaitable[T]]) -> T:
         """Do `work` in Redis, or, where there is none or it does not answer, in this process."""

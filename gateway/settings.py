@@ -20,7 +20,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from gateway import rates
+from gateway import rate_rules
 
 _SOCKET = re.compile(r"unix:/[A-Za-z0-9._:/@+=~-]{1,106}")  # as long as an address of a socket may be
 _SERVER = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
@@ -64,8 +64,8 @@ def _header_value(secret: SecretStr | None) -> SecretStr | None:
     return secret
 
 
-def _rates(value: object) -> rates.Rates:
-    return rates.parse(parts) if isinstance(parts := _split(value), list) else {}
+def _rates(value: object) -> rate_rules.Rates:
+    return rate_rules.parse(parts) if isinstance(parts := _split(value), list) else {}
 
 
 def _redis(url: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
@@ -180,7 +180,7 @@ class Settings(BaseSettings):
     model_requests: Annotated[int, Field(gt=0)] = 2048
     """Requests that one model may have open; what comes beyond is refused, fairly (`gateway.admission`). Each worker
     has an equal part of them."""
-    rate_limits: Annotated[rates.Rates, NoDecode, PlainValidator(_rates)] = {}
+    rate_limits: Annotated[rate_rules.Rates, NoDecode, PlainValidator(_rates)] = {}
     """How often callers may ask: `60/minute, 100000 tokens/minute, CALLER=600/minute` (`gateway.rates`); default: as
     often as they like."""
     rate_limits_store: Annotated[SecretStr | None, Field(validate_default=True)] = None

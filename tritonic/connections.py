@@ -13,7 +13,7 @@ from typing import Protocol, TypeAlias
 
 import structlog
 
-from gateway.rates import of_address
+from gateway.rate_rules import of_address
 from tritonic.descriptors import used_up
 
 HELD_BYTES = 64 * 1024 * 1024

@@ -14,7 +14,7 @@ import psutil
 from benchmarks.soak import attackers
 from benchmarks.soak.kinds import CHAT, EMBEDDING, IMAGE, STRETCHED
 from benchmarks.soak.wrong import LARGEST
-from gateway.rates import of_key
+from gateway.rate_rules import of_key
 from tritonic.embedded import EmbeddedTriton
 from tritonic.gateway_process import GatewayProcess
 from tritonic.ports import free_ports

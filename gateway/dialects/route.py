@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Scope
 
-from gateway import rates
+from gateway import rate_rules
 from gateway.errors import RETRY_AFTER, GatewayError, InvalidRequest, Overloaded, Unauthorized
 from gateway.http.bodies import FormRequest, JSONRequest, LimitedRequest
 from gateway.http.counting import Bounds
@@ -154,8 +154,8 @@ def check_key(request: Request, keys: Collection[SecretStr]) -> str:
     with every request. Raises `Unauthorized`.
     """
     if not keys:
-        return rates.of_address(request.client.host if request.client else None)
-    return rates.of_key(key_of(request, keys))
+        return rate_rules.of_address(request.client.host if request.client else None)
+    return rate_rules.of_key(key_of(request, keys))
 
 
 def key_of(request: Request, keys: Collection[SecretStr]) -> str:

@@ -10,7 +10,7 @@ import openai
 import pytest
 import pytest_asyncio
 
-from gateway import rates
+from gateway import rate_rules
 from tests.fakes.redis import Redis
 from tests.fakes.triton import FakeTriton
 from tests.wire.conftest import ORIGIN
@@ -20,7 +20,9 @@ from tests.wire.serving import Gateway, serve
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 FEW, FREE, OWN, POOR = "sk-few", "sk-free", "sk-own", "sk-poor"
-LIMITS = f"1000/hour,{rates.of_key(FEW)}=2/hour,{rates.of_key(FREE)}=none,{rates.of_key(POOR)}=30 tokens/hour"
+LIMITS = (
+    f"1000/hour,{rate_rules.of_key(FEW)}=2/hour,{rate_rules.of_key(FREE)}=none,{rate_rules.of_key(POOR)}=30 tokens/hour"
+)
 PATHS = {
     "/v1/chat/completions": CHAT.body("hello"),
     "/v1/completions": TEXT.body("hello"),

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
-from gateway import rates
+from gateway import rate_rules, rates
 from gateway.errors import RateLimited
 from gateway.rates import RateLimits
 from gateway.settings import Settings
 from tests.fakes.redis import Redis
 
-KEY = rates.of_key("sk-first")
+KEY = rate_rules.of_key("sk-first")
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ class Limited:
 
     def __init__(self, text: str, store: str | None) -> None:
         self.unshared = Counter("unshared", "", registry=CollectorRegistry())
-        self.limits = RateLimits(rates.parse(text.split(",")), store, self.unshared)
+        self.limits = RateLimits(rate_rules.parse(text.split(",")), store, self.unshared)
 
     async def admit(self, caller: str) -> dict[str, str]:
         headers: dict[str, str] = {}
@@ -53,7 +53,9 @@ def caller() -> str:
 
 
 def test_what_is_written() -> None:
-    read = rates.parse(["1000/day", "60/minute", "9 tokens / hour", f"{KEY}=none", "10.0.0.7=5 requests/10 seconds"])
+    read = rate_rules.parse(
+        ["1000/day", "60/minute", "9 tokens / hour", f"{KEY}=none", "10.0.0.7=5 requests/10 seconds"]
+    )
     shown = {name: [(r.item.amount, r.item.get_expiry(), r.of) for r in some] for name, some in read.items()}
     everybody = [(60, 60, "requests"), (9, 3600, "tokens"), (1000, 86400, "requests")]
     assert shown == {"": everybody, KEY: [], "10.0.0.7": [(5, 10, "requests")]}
@@ -64,23 +66,23 @@ def test_what_is_written() -> None:
 )
 def test_what_cannot_be_meant(entry: str) -> None:
     with pytest.raises(ValueError, match="60/minute"):
-        rates.parse([entry])
+        rate_rules.parse([entry])
 
 
 @pytest.mark.parametrize("name", ["sk-first", "", "5f2b", "5F2B8C1D9E8B", "localhost", f"{KEY}0"])
 def test_who_cannot_be_meant(name: str) -> None:
     with pytest.raises(ValueError, match="12 hexadecimal digits"):
-        rates.parse([f"{name}=60/minute"])
+        rate_rules.parse([f"{name}=60/minute"])
 
 
 def test_who_a_caller_is() -> None:
     assert KEY == "2a19f16bb258"  # printf %s sk-first | sha256sum | cut -c1-12
-    assert rates.of_address("192.0.2.1") == rates.of_address("::ffff:192.0.2.1") == "192.0.2.1"
-    assert rates.of_address("2001:db8::1") == rates.of_address("2001:db8::ffff:2") == "2001:db8::/64"
-    assert rates.of_address("2001:db8:0:1::1") != rates.of_address("2001:db8::1")
-    assert rates.of_address("fe80::1%eth0") == "fe80::/64"
+    assert rate_rules.of_address("192.0.2.1") == rate_rules.of_address("::ffff:192.0.2.1") == "192.0.2.1"
+    assert rate_rules.of_address("2001:db8::1") == rate_rules.of_address("2001:db8::ffff:2") == "2001:db8::/64"
+    assert rate_rules.of_address("2001:db8:0:1::1") != rate_rules.of_address("2001:db8::1")
+    assert rate_rules.of_address("fe80::1%eth0") == "fe80::/64"
     for nobody in (None, "", "a:b", "nobody", "::1::2", "192.0.2.1:80", "/run/gateway.sock", "a" * 100_000):
-        assert rates.of_address(nobody) == "nobody"
+        assert rate_rules.of_address(nobody) == "nobody"
 
 
 async def test_so_many_and_no_more(store: str | None) -> None:
