@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks.parts import CHECKPOINT, PARTS, Plan
+from benchmarks.registry import BENCHMARKS, CHAT_MODEL, RunOptions
 
 HERE = Path(__file__).parent
 DEFAULT_REPOSITORY = Path(os.environ.get("TRITONIC_REPOSITORY", "model_repository"))
@@ -34,8 +34,8 @@ def parser() -> argparse.ArgumentParser:
     """The arguments."""
     lines = [
         line
-        for name, part in PARTS.items()
-        for line in textwrap.wrap(part.does, 96, initial_indent=f"  {name:<12}", subsequent_indent=" " * 14)
+        for name, part in BENCHMARKS.items()
+        for line in textwrap.wrap(part.description, 96, initial_indent=f"  {name:<12}", subsequent_indent=" " * 14)
     ]
     made = argparse.ArgumentParser(
         prog="tritonic bench",
@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--rounds", type=_positive, help="how often compared ways take turns (mostly 3; quick: 1)")
     made.add_argument("--results", type=Path, default=HERE / "results", help="folder for what is found")
     made.add_argument("--repository", type=Path, default=DEFAULT_REPOSITORY, help="the model repository (%(default)s)")
-    made.add_argument("--model", default=CHECKPOINT, help="the folder of the model that chats (%(default)s)")
+    made.add_argument("--model", default=CHAT_MODEL, help="the folder of the model that chats (%(default)s)")
     made.add_argument("--gguf", type=Path, help="its weights for llama.cpp; default: made for the default model")
     made.add_argument(
         "--peer",
@@ -82,34 +82,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _main(arguments: Sequence[str] | None) -> int:
     reading = parser()
     asked = reading.parse_args(arguments)
-    if unknown := [name for name in asked.parts if name not in PARTS]:
-        reading.error(f"there is no part {unknown[0]}; parts: {', '.join(PARTS)}")
-    names = list(dict.fromkeys(asked.parts)) or list(QUICK if asked.quick else PARTS)
-    if asked.rounds and (without := [name for name in names if PARTS[name].rounds is None]):
+    if unknown := [name for name in asked.parts if name not in BENCHMARKS]:
+        reading.error(f"there is no part {unknown[0]}; parts: {', '.join(BENCHMARKS)}")
+    names = list(dict.fromkeys(asked.parts)) or list(QUICK if asked.quick else BENCHMARKS)
+    if asked.rounds and (without := [name for name in names if BENCHMARKS[name].rounds is None]):
         said = f"--rounds says nothing to {' and '.join(without)}: no ways take turns there"
         if without == names:
             reading.error(said)
         print(f"{said}.", file=sys.stderr)
     for each in asked.peer:
-        from benchmarks.peers import peer
+        from benchmarks.peers import parse_peer
 
         try:
-            peer(each)
+            parse_peer(each)
         except ValueError as error:
             reading.error(f"--peer: {error}")
     asked.results.mkdir(parents=True, exist_ok=True)
-    if any(PARTS[name].models for name in names):
+    if any(BENCHMARKS[name].needs_models for name in names):
         _provide(asked.repository)
-        if asked.model != CHECKPOINT and not (asked.repository / asked.model / "config.pbtxt").is_file():
+        if asked.model != CHAT_MODEL and not (asked.repository / asked.model / "config.pbtxt").is_file():
             reading.error(f"--model: there is no model {asked.model} in {asked.repository}")
     if len(names) > 1:
         return _each(names, asked)
-    from builders.packaged import cache_folder
+    from builders.packaged_gguf import cache_folder
 
     work = asked.results / "work"
     work.mkdir(exist_ok=True)
-    rounds = asked.rounds or (1 if asked.quick else PARTS[names[0]].rounds or 1)
-    plan = Plan(
+    rounds = asked.rounds or (1 if asked.quick else BENCHMARKS[names[0]].rounds or 1)
+    plan = RunOptions(
         asked.repository.resolve(),
         asked.model,
         rounds,
@@ -124,18 +124,18 @@ def _main(arguments: Sequence[str] | None) -> int:
 
 def _provide(repository: Path) -> None:
     """Build the default models that the repository lacks. What cannot be built is missed by the parts that need it."""
-    from tritonic.default_model import defaults
+    from tritonic.default_models import default_models
 
-    for default in defaults(repository):
-        old = None if default.missing(repository) else default.outdated(repository)
-        if default.missing(repository) or (old and not old.own):
+    for default in default_models(repository):
+        old = None if default.is_missing(repository) else default.why_outdated(repository)
+        if default.is_missing(repository) or (old and not old.own):
             print(f"Building the default model {default.name}; this is done once.", file=sys.stderr)
             subprocess.run(default.command, stdout=sys.stderr)
 
 
 def _each(names: Sequence[str], asked: argparse.Namespace) -> int:
     """Run each part in a process of its own: none finds what another left in memory, nor ends another."""
-    from benchmarks.writing import failures, summarise
+    from benchmarks.result_files import read_failures, write_summary
 
     results: Path = asked.results
     options = ["--results", results, "--repository", asked.repository, "--model", asked.model]
@@ -144,12 +144,14 @@ def _each(names: Sequence[str], asked: argparse.Namespace) -> int:
     options += [f"--peer={each}" for each in asked.peer]
     failed = []
     for name in names:
-        rounds = ["--rounds", asked.rounds] if asked.rounds and PARTS[name].rounds else []
+        rounds = ["--rounds", asked.rounds] if asked.rounds and BENCHMARKS[name].rounds else []
         status = _run([sys.executable, "-m", "benchmarks", name, *map(str, [*options, *rounds])])
         if status:
             failed.append(name)
         if status < 0 or status > 2:
-            summarise(results, tuple(PARTS), failures(results) | {name: f"its process ended with {status}"})
+            write_summary(
+                results, tuple(BENCHMARKS), read_failures(results) | {name: f"its process ended with {status}"}
+            )
     print((results / "README.md").read_text(), flush=True)
     if failed:
         print(f"Failed: {', '.join(failed)}. The reasons stand above.", file=sys.stderr)
@@ -173,26 +175,26 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _one(name: str, plan: Plan, results: Path) -> int:
+def _one(name: str, plan: RunOptions, results: Path) -> int:
     from benchmarks.machine import machine, versions
-    from benchmarks.writing import Conditions, failures, summarise, write
+    from benchmarks.result_files import RunConditions, read_failures, write_results, write_summary
 
     began, now = time.monotonic(), datetime.now(UTC)
-    rounds = plan.rounds if PARTS[name].rounds else None
-    under = Conditions(f"{now:%Y-%m-%d %H:%M} UTC", machine(), versions(), rounds, plan.quick)
-    print(f"{name}: {PARTS[name].does} …", file=sys.stderr, flush=True)
-    failed = failures(results)
+    rounds = plan.rounds if BENCHMARKS[name].rounds else None
+    under = RunConditions(f"{now:%Y-%m-%d %H:%M} UTC", machine(), versions(), rounds, plan.quick)
+    print(f"{name}: {BENCHMARKS[name].description} …", file=sys.stderr, flush=True)
+    failed = read_failures(results)
     try:
-        tables = PARTS[name].run(plan)
+        tables = BENCHMARKS[name].run(plan)
     except (Exception, SystemExit) as error:
         traceback.print_exception(error)
         failed[name] = _reason(error)
-        summarise(results, tuple(PARTS), failed)
+        write_summary(results, tuple(BENCHMARKS), failed)
         print(f"{name} failed: {failed[name]}", file=sys.stderr)
         return 1
     failed.pop(name, None)
-    print(write(results, name, tables, under, time.monotonic() - began), flush=True)
-    summarise(results, tuple(PARTS), failed)
+    print(write_results(results, name, tables, under, time.monotonic() - began), flush=True)
+    write_summary(results, tuple(BENCHMARKS), failed)
     return 0
 
 

@@ -6,7 +6,7 @@ perf_analyzer the same model over gRPC, each chat as the model's own template re
 first, and a round before the measured ones has sent every prompt, so that both find the beginnings remembered. Both
 tools export when each text of each request came; all figures are computed from these by `benchmarks.timings`, in the
 same way for both: rates are of the tokens that came within the measured seconds, after which both go on for a while,
-as in `benchmarks.beside`; times are of the requests that ended within them.
+as in `benchmarks.gateway_vs_direct`; times are of the requests that ended within them.
 
 AIPerf's figures were checked against those of the client of `benchmarks.peers`, in turns, in front of a scripted model
 with a token every 20 ms: rates, times between tokens and latencies of the two differ by no more than they do from run
@@ -30,14 +30,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import perf_analyzer
-from benchmarks.beside import measure
-from benchmarks.installing import Program
-from benchmarks.perf_analyzer import NEW_TOKENS, make_prompts, rendered
-from benchmarks.serving import Serving, serving
-from benchmarks.tables import Bar, Column, Plot, Table
-from benchmarks.timings import FIGURES, Figures, Timing, medians, ratios
+from benchmarks.deployment import Deployment, deploy
+from benchmarks.gateway_vs_direct import measure
+from benchmarks.peer_programs import PyPIProgram
+from benchmarks.perf_analyzer import NEW_TOKENS, make_prompts, render_prompts
+from benchmarks.tables import Column, Plot, Table, Threshold
+from benchmarks.timings import STATS, ResponseTiming, Stats, medians, ratios
 
-AIPERF = Program("aiperf", "0.13.0")
+AIPERF = PyPIProgram("aiperf", "0.13.0")
 STREAMS = (16, 1)
 SECONDS = 15.0
 
@@ -47,7 +47,7 @@ def input_lines(prompts: Iterable[str]) -> str:
     return "".join(json.dumps({"text": prompt}) + "\n" for prompt in prompts)
 
 
-def read_records(lines: Iterable[str]) -> list[Timing]:
+def read_records(lines: Iterable[str]) -> list[ResponseTiming]:
     """Read AIPerf's `profile_export.jsonl`. Raises `RuntimeError` where a request failed or was cut off."""
     found = []
     for line in lines:
@@ -58,13 +58,13 @@ def read_records(lines: Iterable[str]) -> list[Timing]:
         began = about["request_start_ns"] / 1e9
         gaps = [metrics["time_to_first_token"]["value"], *metrics["inter_chunk_latency"]["value"]]
         arrivals = tuple(began + passed / 1e3 for passed in itertools.accumulate(gaps))
-        found.append(Timing(began, arrivals, int(metrics["output_sequence_length"]["value"])))
+        found.append(ResponseTiming(began, arrivals, int(metrics["output_sequence_length"]["value"])))
     return found
 
 
 def through_gateway(
-    commands: Path, run: Serving, tokenizer: Path, prompts: Sequence[str], streams: int, seconds: float
-) -> list[Timing]:
+    commands: Path, run: Deployment, tokenizer: Path, prompts: Sequence[str], streams: int, seconds: float
+) -> list[ResponseTiming]:
     """When AIPerf got its answers in so many seconds. Raises `SystemExit` with what it said."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -90,8 +90,8 @@ def through_gateway(
 
 
 def direct(
-    binary: perf_analyzer.Program, run: Serving, texts: Sequence[str], streams: int, seconds: float
-) -> list[Timing]:
+    binary: perf_analyzer.Executable, run: Deployment, texts: Sequence[str], streams: int, seconds: float
+) -> list[ResponseTiming]:
     """When perf_analyzer got its answers in so many seconds. Raises `RuntimeError` with what it said."""
     sampling = json.dumps({"max_tokens": NEW_TOKENS, "temperature": 0, "ignore_eos": True})
     asked = [{"text_input": [text], "sampling_parameters": [sampling], "stream": [True]} for text in texts]
@@ -101,12 +101,12 @@ def direct(
 
 def run(repository: Path, model: str, rounds: int, cache: Path, *, quick: bool = False) -> list[Table]:
     """Measure both ways in turns."""
-    binary, commands = perf_analyzer.program(cache), AIPERF.installed(cache)
+    binary, commands = perf_analyzer.install(cache), AIPERF.installed(cache)
     tokenizer = repository.resolve() / model / "1"
     prompts = make_prompts(tokenizer / "tokenizer.json")
-    texts = rendered(repository / model, prompts)
-    found: dict[int, list[dict[str, Figures]]] = {}
-    with serving(repository, model) as run:
+    texts = render_prompts(repository / model, prompts)
+    found: dict[int, list[dict[str, Stats]]] = {}
+    with deploy(repository, model) as run:
         for streams in STREAMS:
             ways = {
                 "direct": partial(direct, binary, run, texts, streams),
@@ -116,7 +116,7 @@ def run(repository: Path, model: str, rounds: int, cache: Path, *, quick: bool =
     return [table(dict(sorted(found.items())), AIPERF.contents(cache))]
 
 
-def table(found: Mapping[int, Sequence[Mapping[str, Figures]]], installed: Mapping[str, str] | None = None) -> Table:
+def table(found: Mapping[int, Sequence[Mapping[str, Stats]]], installed: Mapping[str, str] | None = None) -> Table:
     """For each number of streams and each figure both ways, and the ratio gateway ÷ direct: the rounds' median.
 
     `installed` are the packages beside AIPerf, for JSON.
@@ -125,12 +125,12 @@ def table(found: Mapping[int, Sequence[Mapping[str, Figures]]], installed: Mappi
     bars = []
     for streams, rounds in found.items():
         both = {way: medians([each[way] for each in rounds]) for way in ("direct", "gateway")}
-        for key, (name, unit, size, digits) in FIGURES.items():
+        for key, (name, unit, size, digits) in STATS.items():
             over = ratios(rounds, "gateway", "direct", key)
             cells = (f"{size * both[way][key]:.{digits}f}" for way in ("direct", "gateway"))
             rows.append((streams, f"{name}{', ' * bool(unit)}{unit}", *cells, statistics.median(over), over))
             if (streams, key) == (16, "tokens/s"):
-                bars.append(Bar("AIPerf's chats ÷ direct, tokens/s at 16 streams", statistics.median(over), 0.97))
+                bars.append(Threshold("AIPerf's chats ÷ direct, tokens/s at 16 streams", statistics.median(over), 0.97))
     columns = (
         Column("streams"),
         Column("figure"),
@@ -144,7 +144,7 @@ def table(found: Mapping[int, Sequence[Mapping[str, Figures]]], installed: Mappi
         columns,
         rows,
         plots=(Plot("streams", ("gateway ÷ direct",), by="figure", log_x=True),),
-        bars=tuple(bars),
+        thresholds=tuple(bars),
         versions={"AIPerf": AIPERF.version, "perf_analyzer": perf_analyzer.VERSION},
         details={
             "rounds": {str(streams): list(rounds) for streams, rounds in found.items()},

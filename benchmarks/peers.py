@@ -1,6 +1,7 @@
 """Tritonic next to other servers of the same model, over HTTP: tokens/s, times and CPU time at 1 and 16 streams.
 
-The servers that run here (see `benchmarks.servers`) are started together and take turns, so that only one works at a
+The servers that run here (see `benchmarks.peer_servers`) are started together and take turns, so that only one works
+at a
 time; `--peer NAME=URL` adds any other that speaks OpenAI's dialect, `--peer Tritonic=URL` replaces ours. A client in
 this process keeps so many streams open, a request that ends being followed by the next. Each request is a chat of 100
 words that no other request has, and generates 64 tokens, greedy, without an end where the server can be told so
@@ -24,10 +25,10 @@ from typing import Any
 import aiohttp
 import httpx
 
-from benchmarks.asking import ask
-from benchmarks.servers import OTHERS, Server, Setting, tritonic
-from benchmarks.tables import Bar, Column, Plot, Table, Value
-from benchmarks.timings import Figures, Timing, figures, medians
+from benchmarks.peer_servers import PEERS, PeerOptions, PeerServer, tritonic
+from benchmarks.streamed_chat import stream_chat
+from benchmarks.tables import Column, Plot, Table, Threshold, Value
+from benchmarks.timings import ResponseTiming, Stats, compute_stats, medians
 
 STREAMS = (1, 16)
 SECONDS, WARM_UP = 15.0, 4.0
@@ -37,7 +38,7 @@ _TEXT = Path(__file__).parent / "data" / "alice.txt"
 
 
 @dataclass(frozen=True, slots=True)
-class Peer:
+class RunningPeer:
     """A server that is already running, as it is named on the command line."""
 
     name: str
@@ -47,16 +48,16 @@ class Peer:
     """Empty: the first that it lists."""
 
 
-def peer(text: str) -> Peer:
+def parse_peer(text: str) -> RunningPeer:
     """Read `NAME=URL` or `NAME=MODEL@URL`. Raises `ValueError`."""
     found = re.fullmatch(r"([^=]+)=(?:(.+)@)?(https?://[^@]+)", text.strip())
     if not found:
         raise ValueError(f"{text!r} is neither NAME=URL nor NAME=MODEL@URL")
     name, model, url = found.groups()
-    return Peer(name.strip(), url.rstrip("/").removesuffix("/v1"), model or "")
+    return RunningPeer(name.strip(), url.rstrip("/").removesuffix("/v1"), model or "")
 
 
-def connected(to: Peer) -> Server:
+def connect(to: RunningPeer) -> PeerServer:
     """A server of a peer's; `PEER_API_KEY` is sent where it is set. Raises `RuntimeError` where it has no model."""
     headers = {"Authorization": f"Bearer {key}"} if (key := os.environ.get("PEER_API_KEY")) else {}
     model = to.model
@@ -65,7 +66,7 @@ def connected(to: Peer) -> Server:
             model = httpx.get(f"{to.url}/v1/models", headers=headers).raise_for_status().json()["data"][0]["id"]
         except (httpx.HTTPError, ValueError, LookupError) as error:
             raise RuntimeError(f"{to.url}/v1/models names no model: {error}") from error
-    return Server(to.name, to.url, model, headers=headers)
+    return PeerServer(to.name, to.url, model, headers=headers)
 
 
 def prompts(seed: str) -> Iterator[str]:
@@ -75,19 +76,19 @@ def prompts(seed: str) -> Iterator[str]:
         yield " ".join(chance.choices(words, k=PROMPT_WORDS))
 
 
-async def load(to: Server, texts: Iterator[str], streams: int, seconds: float) -> list[Timing]:
+async def run_load(to: PeerServer, texts: Iterator[str], streams: int, seconds: float) -> list[ResponseTiming]:
     """Keep so many streams open for so many seconds, and wait for all answers. Raises `RuntimeError` for an error."""
-    found: list[Timing] = []
+    found: list[ResponseTiming] = []
     end = time.perf_counter() + seconds
 
     async def one_after_another(session: aiohttp.ClientSession) -> None:
         while time.perf_counter() < end:
             body: dict[str, Any] = {"model": to.model, "messages": [{"role": "user", "content": next(texts)}]}
-            body |= {"max_tokens": NEW_TOKENS, "temperature": 0, **to.more}
-            heard = await ask(session, to.url, body)
+            body |= {"max_tokens": NEW_TOKENS, "temperature": 0, **to.extra_body}
+            heard = await stream_chat(session, to.url, body)
             if heard.error or not heard.arrivals:
                 raise RuntimeError(f"{to.name} answered {heard.error or 'without a text'}")
-            found.append(Timing(heard.sent, tuple(heard.arrivals), heard.tokens or len(heard.arrivals)))
+            found.append(ResponseTiming(heard.sent_at, tuple(heard.arrivals), heard.tokens or len(heard.arrivals)))
 
     # A connection for each request: after a stream llama.cpp's server closes one that it said it would keep.
     connector, timeout = aiohttp.TCPConnector(limit=0, force_close=True), aiohttp.ClientTimeout(total=600)
@@ -96,18 +97,18 @@ async def load(to: Server, texts: Iterator[str], streams: int, seconds: float) -
     return found
 
 
-def measure(to: Server, streams: int, seed: str) -> Figures:
+def measure(to: PeerServer, streams: int, seed: str) -> Stats:
     """The figures of one load; `cpu` are seconds for each token, where the processes run here."""
     before = to.cpu()
-    timings = asyncio.run(load(to, prompts(seed), streams, WARM_UP + SECONDS))
-    found = figures(timings, WARM_UP, SECONDS, drained=True)
+    timings = asyncio.run(run_load(to, prompts(seed), streams, WARM_UP + SECONDS))
+    found = compute_stats(timings, WARM_UP, SECONDS, drained=True)
     if to.processes:
         found["cpu"] = (to.cpu() - before) / sum(timing.tokens for timing in timings)
         found["megabytes"] = to.megabytes()
     return found
 
 
-def idle(servers: Sequence[Server], seconds: float = 3.0) -> list[str]:
+def busy_while_idle(servers: Sequence[PeerServer], seconds: float = 3.0) -> list[str]:
     """Name the servers that spend more than a twentieth of a core while nobody asks: it is missing to the others."""
     before = [server.cpu() for server in servers]
     time.sleep(seconds)
@@ -119,23 +120,23 @@ def idle(servers: Sequence[Server], seconds: float = 3.0) -> list[str]:
     ]
 
 
-def run(setting: Setting, rounds: int, peers: Sequence[Peer] = ()) -> list[Table]:
+def run(setting: PeerOptions, rounds: int, peers: Sequence[RunningPeer] = ()) -> list[Table]:
     """Start what runs here, measure, and return the table. What cannot be started is named in a note."""
     loads = [count for count in STREAMS if count <= setting.streams]
-    rows: dict[int, list[dict[str, Figures]]] = {}
+    rows: dict[int, list[dict[str, Stats]]] = {}
     with contextlib.ExitStack() as stack:
         ours_first = sorted(peers, key=lambda each: each.name != OURS)
-        servers, notes = [connected(each) for each in ours_first], []
+        servers, notes = [connect(each) for each in ours_first], []
         if OURS not in [each.name for each in servers]:
             servers.insert(0, stack.enter_context(tritonic(setting)))
-        for name, start in OTHERS.items():
+        for name, start in PEERS.items():
             try:
                 servers.append(stack.enter_context(start(setting)))
             except (RuntimeError, SystemExit) as reason:
                 notes.append(f"{name} was not run: {str(reason).splitlines()[0]}.")
         for server in servers:
-            asyncio.run(load(server, prompts(f"warm {server.name}"), max(loads), 1.0))
-        notes += idle(servers)
+            asyncio.run(run_load(server, prompts(f"warm {server.name}"), max(loads), 1.0))
+        notes += busy_while_idle(servers)
         for number in range(rounds + 1):
             order = servers[number % len(servers) :] + servers[: number % len(servers)]
             for count in loads:
@@ -148,7 +149,7 @@ def run(setting: Setting, rounds: int, peers: Sequence[Peer] = ()) -> list[Table
 
 
 def table(
-    rows: Mapping[int, Sequence[Mapping[str, Figures]]],
+    rows: Mapping[int, Sequence[Mapping[str, Stats]]],
     names: Sequence[str],
     notes: Sequence[str] = (),
     versions: Mapping[str, str] | None = None,
@@ -170,7 +171,9 @@ def table(
             over = (None, None) if name == ours else (statistics.median(ratios), ratios)
             cells.append((count, name, found["tokens/s"], *times, *rest, *over))
             if name != ours:
-                bars.append(Bar(f"tokens/s at {count} streams ÷ {name}", statistics.median(ratios), 1.0, digits=2))
+                bars.append(
+                    Threshold(f"tokens/s at {count} streams ÷ {name}", statistics.median(ratios), 1.0, digits=2)
+                )
     columns = (
         Column("streams"),
         Column("server"),
@@ -193,7 +196,7 @@ def table(
             Plot("streams", ("tokens/s",), by="server", log_x=True),
             Plot("streams", ("first token p50",), by="server", log_x=True, log_y=True),
         ),
-        bars=tuple(bars),
+        thresholds=tuple(bars),
         versions=versions or {},
         details={
             "rounds": {str(count): list(rounds) for count, rounds in rows.items()},

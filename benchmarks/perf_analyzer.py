@@ -23,10 +23,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.throughput import whole_words
-from benchmarks.timings import Timing
+from benchmarks.throughput import single_token_words
+from benchmarks.timings import ResponseTiming
 from builders import config_pbtxt
-from builders.packaged import cache_folder
+from builders.packaged_gguf import cache_folder
 
 NEW_TOKENS = 64
 PROMPTS, PROMPT_WORDS = 64, 100
@@ -35,11 +35,11 @@ LIBB64 = "libb64.so.0d"
 WHEELS = (f"tritonclient=={VERSION}", "nvidia-cuda-runtime-cu12==12.9.79")
 
 
-Program = tuple[Path, dict[str, str]]
+Executable = tuple[Path, dict[str, str]]
 """The binary, and the environment that it needs."""
 
 
-def program(cache: Path) -> Program:
+def install(cache: Path) -> Executable:
     """Where perf_analyzer is, and the environment that it needs; loaded where it is not there yet.
 
     Raises `RuntimeError` where libb64 is neither there nor to be had, `CalledProcessError` where the wheels are not.
@@ -81,19 +81,19 @@ def _unpack_libb64(home: Path) -> None:
 
 def make_prompts(tokenizer_file: Path) -> list[str]:
     """Texts of words that stay single tokens."""
-    words, chance = [text for _, text in whole_words(tokenizer_file)], random.Random(7)
+    words, chance = [text for _, text in single_token_words(tokenizer_file)], random.Random(7)
     return ["".join(chance.choices(words, k=PROMPT_WORDS)) for _ in range(PROMPTS)]
 
 
-def rendered(folder: Path, prompts: Sequence[str]) -> list[str]:
+def render_prompts(folder: Path, prompts: Sequence[str]) -> list[str]:
     """What the gateway makes of each as one message of the user's, for the model in `folder`."""
     from gateway.operations.chat import Chat, Message
-    from gateway.prompting.conversation import lower
+    from gateway.prompting.chat_prompt import build_completion
 
     config = config_pbtxt.parse((folder / "config.pbtxt").read_text())
     parameters = {name: value.string_value for name, value in config.parameters.items()}
     chats = [Chat(model=folder.name, messages=(Message(role="user", content=text),)) for text in prompts]
-    return [str(lower(chat, parameters)[0].prompt) for chat in chats]
+    return [str(build_completion(chat, parameters)[0].prompt) for chat in chats]
 
 
 WINDOWS = 3
@@ -105,13 +105,13 @@ class TooSlow(RuntimeError):
 
 
 def measure(
-    program: Program,
+    program: Executable,
     options: Sequence[str | Path | int],
     requests: Sequence[Mapping[str, Any]] | None,
     at_once: int,
     seconds: float,
     tokens: int = 1,
-) -> list[Timing]:
+) -> list[ResponseTiming]:
     """Keep `at_once` requests open for about so many seconds, and return when their answers came.
 
     Each is worth so many tokens. Without `requests` all inputs are zero. Raises `RuntimeError` with what it
@@ -133,7 +133,7 @@ def measure(
             raise RuntimeError(f"perf_analyzer failed: {(ran.stderr or ran.stdout)[-3000:]}")
         found = json.loads(exported.read_text())["experiments"][0]["requests"]
     return [
-        Timing(each["timestamp"] / 1e9, tuple(moment / 1e9 for moment in each["response_timestamps"]), tokens)
+        ResponseTiming(each["timestamp"] / 1e9, tuple(moment / 1e9 for moment in each["response_timestamps"]), tokens)
         for each in found
         if each["response_timestamps"]
     ]
@@ -141,7 +141,7 @@ def measure(
 
 def main() -> None:
     """Become perf_analyzer."""
-    binary, environment = program(cache_folder())
+    binary, environment = install(cache_folder())
     os.execve(binary, ["perf_analyzer", *sys.argv[1:]], environment)
 
 

@@ -17,10 +17,11 @@ import numpy as np
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
-from builders import onnx_target, recipe, sources
+from builders import recipe, sources
 from builders.checkpoint import Checkpoint
-from builders.onnx_decoder import OnnxDecoder
-from builders.progress import Silent
+from builders.llm import export_step
+from builders.llm.onnx_decoder import OnnxDecoder
+from builders.progress import NullProgress
 
 TEXT = Path(__file__).parent / "data" / "alice.txt"
 WINDOW = 1024
@@ -83,7 +84,7 @@ def answers(decoder: OnnxDecoder, checkpoint: Checkpoint, tokenizer: Tokenizer) 
     """Greedy answers of at most 48 tokens."""
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(checkpoint.chat_template() or "")
-    ends = set(checkpoint.end_tokens())
+    ends = set(checkpoint.end_token_ids())
     said = {}
     for question in QUESTIONS:
         prompt = template.render(messages=[{"role": "user", "content": question}], add_generation_prompt=True)
@@ -103,10 +104,10 @@ def is_right(question: str, answer: str) -> bool:
 
 def speed(engine: Path) -> dict[int, float]:
     """Tokens a second of the serving engine's forward pass, 32 steps after 128 tokens, for 1, 4 and 16 rows."""
-    from backends.llm.ort.model_files import read_model_files
-    from backends.llm.ort.runner import OrtForward
+    from backends.llm.ort.decoder_config import read_decoder_config
+    from backends.llm.ort.model_runner import OrtModelRunner
 
-    forward = OrtForward(read_model_files(engine), max_rows=max(ROWS), context_length=512, threads=0)
+    forward = OrtModelRunner(read_decoder_config(engine), max_rows=max(ROWS), context_length=512, threads=0)
     prompt = np.random.default_rng(0).integers(100, 40_000, 128)
     first = int(forward.prefill(0, prompt, 0).argmax())
     for row in range(1, max(ROWS)):
@@ -135,16 +136,16 @@ def main() -> None:
 
 
 def measure(variants: list[str], folder: Path, answers_file: Path | None) -> None:
-    base = recipe.load(recipe.DEFAULT_RECIPE)
-    checkpoint = sources.find(base.source).fetch(folder, Silent())
+    base = recipe.load(recipe.DEFAULT_LLM_RECIPE)
+    checkpoint = sources.resolve(base.source).fetch(folder, NullProgress())
     tokenizer = Tokenizer.from_file(str(checkpoint.folder / "tokenizer.json"))
     tokens = tokenizer.encode(TEXT.read_text(encoding="utf-8")).ids
     rows: dict[str, dict[str, Any]] = {}
     reference = None
     for variant in variants:
         engine = folder / variant.replace(" ", "-")
-        chosen = recipe.load(recipe.DEFAULT_RECIPE, **VARIANTS[variant])
-        onnx_target.export(checkpoint.folder, chosen, engine, folder, Silent(), every_position=True)
+        chosen = recipe.load(recipe.DEFAULT_LLM_RECIPE, **VARIANTS[variant])
+        export_step.export(checkpoint.folder, chosen, engine, folder, NullProgress(), every_position=True)
         decoder = OnnxDecoder(engine)
         value, divergence, kept = perplexity(decoder, tokens, reference)
         reference = reference or kept

@@ -14,7 +14,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8
 MARKS = "os^Dv<>P"
 WIDE, HIGH = 7.0, 4.2
 """Inches of one drawing."""
-MOST_TICKS = 16
+MAX_TICKS = 16
 """Where lines have more places than this, moments for instance, not each of them is written below."""
 
 
@@ -53,7 +53,7 @@ def _draw(axes: "Axes", table: Table, plot: Plot) -> None:
         if plot.log_x:
             axes.set_xscale("log", base=2)
         places = sorted({x for points in series.values() for x, _ in points})
-        if len(places) <= MOST_TICKS:
+        if len(places) <= MAX_TICKS:
             axes.set_xticks(places, [f"{place:g}" for place in places])
         axes.minorticks_off()
     if plot.log_y:

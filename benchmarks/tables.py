@@ -56,7 +56,7 @@ class Plot:
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
+class Threshold:
     """What was asked of a figure, and what was found."""
 
     name: str
@@ -83,7 +83,7 @@ class Table:
     notes: tuple[str, ...] = ()
     """Sentences below the table."""
     plots: tuple[Plot, ...] = ()
-    bars: tuple[Bar, ...] = ()
+    thresholds: tuple[Threshold, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     """What was measured beside Tritonic, `{"LiteLLM": "1.106.2"}`."""
     details: Mapping[str, Any] = field(default_factory=dict)
@@ -137,13 +137,13 @@ class Table:
             "units": {column.name: column.unit for column in self.columns if column.unit},
             "rows": [dict(zip(names, row, strict=True)) for row in self.rows],
             "notes": list(self.notes),
-            "bars": [bar_document(bar) for bar in self.bars],
+            "bars": [threshold_document(bar) for bar in self.thresholds],
             "versions": dict(self.versions),
             "details": dict(self.details),
         }
 
 
-def bar_document(bar: Bar) -> dict[str, Any]:
+def threshold_document(bar: Threshold) -> dict[str, Any]:
     """A bar as what JSON can hold."""
     return {
         "name": bar.name,
@@ -156,7 +156,7 @@ def bar_document(bar: Bar) -> dict[str, Any]:
     }
 
 
-def bars_table(bars: Sequence[Bar]) -> Table:
+def thresholds_table(bars: Sequence[Threshold]) -> Table:
     """What was wanted next to what was found."""
     rows = []
     for bar in bars:

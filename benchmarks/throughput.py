@@ -14,9 +14,9 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks.serving import wait_models
+from benchmarks.deployment import wait_for_models
+from benchmarks.generation_workers import LOADS, GenerationWorker, Prompt
 from benchmarks.tables import Column, Plot, Table, Value
-from benchmarks.workers import LOADS, Prompt, Worker
 from tritonic.embedded import EmbeddedTriton
 from tritonic.gateway_process import GatewayProcess
 from tritonic.ports import free_ports
@@ -24,12 +24,12 @@ from tritonic.ports import free_ports
 PROMPT_TOKENS = 128
 LLAMA = "llama.cpp q8_0"
 
-Figures = dict[str, float]
-Rounds = dict[str, dict[int, list[Figures]]]
+ThroughputStats = dict[str, float]
+Rounds = dict[str, dict[int, list[ThroughputStats]]]
 """By worker and load, one of `Figures` for each round."""
 
 
-def whole_words(tokenizer_file: Path) -> list[tuple[int, str]]:
+def single_token_words(tokenizer_file: Path) -> list[tuple[int, str]]:
     """Tokens that are a word with the space before it, and stay themselves in any row of such words."""
     from tokenizers import Tokenizer
 
@@ -52,7 +52,7 @@ def make_prompts(words: list[tuple[int, str]], streams: int, seed: str) -> list[
 
 
 def measure(
-    workers: dict[str, Worker], words: list[tuple[int, str]], rounds: int, loads: tuple[int, ...] = LOADS
+    workers: dict[str, GenerationWorker], words: list[tuple[int, str]], rounds: int, loads: tuple[int, ...] = LOADS
 ) -> Rounds:
     """The first round only warms up."""
     figures: Rounds = {name: {load: [] for load in loads} for name in workers}
@@ -69,7 +69,7 @@ def measure(
     return figures
 
 
-def median(rows: list[Figures], key: str) -> float:
+def median(rows: list[ThroughputStats], key: str) -> float:
     return statistics.median(row[key] for row in rows)
 
 
@@ -129,7 +129,7 @@ def run(repository: Path, model: str, gguf: Path | None, rounds: int, loads: tup
     """Start everything, measure, and return the tables; those for JSON have the figures of every round."""
     engine = repository / model / "1"
     threads = len(os.sched_getaffinity(0))
-    words = whole_words(engine / "tokenizer.json")
+    words = single_token_words(engine / "tokenizer.json")
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         triton = stack.enter_context(EmbeddedTriton(repository))
@@ -138,7 +138,7 @@ def run(repository: Path, model: str, gguf: Path | None, rounds: int, loads: tup
         front.start()
         stack.callback(front.stop)
         front.wait_live()
-        wait_models(front)
+        wait_for_models(front)
         targets = {
             "bare engine": ("bare", str(engine)),
             "through Triton": ("triton", f"{triton.grpc_url}/{model}"),
@@ -146,7 +146,7 @@ def run(repository: Path, model: str, gguf: Path | None, rounds: int, loads: tup
         }
         if gguf:
             targets[LLAMA] = ("llama", str(gguf))
-        workers = {name: Worker(kind, target, threads) for name, (kind, target) in targets.items()}
+        workers = {name: GenerationWorker(kind, target, threads) for name, (kind, target) in targets.items()}
         try:
             figures = measure(workers, words, rounds, loads)
         finally:

@@ -10,10 +10,10 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-Figures = dict[str, float]
+Stats = dict[str, float]
 """`tokens/s`, and in seconds `first`, `between` and `latency`, each with ` p50` and ` p99`."""
 
-FIGURES = {
+STATS = {
     "tokens/s": ("tokens/s", "", 1.0, 0),
     "first p50": ("time to first token, p50", "ms", 1000.0, 1),
     "first p99": ("time to first token, p99", "ms", 1000.0, 1),
@@ -26,7 +26,7 @@ FIGURES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
+class ResponseTiming:
     """One streamed answer; moments are seconds of one clock."""
 
     began: float
@@ -46,7 +46,7 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[below] + (place - below) * (ordered[above] - ordered[below])
 
 
-def figures(timings: Sequence[Timing], warm_up: float, seconds: float, *, drained: bool = False) -> Figures:
+def compute_stats(timings: Sequence[ResponseTiming], warm_up: float, seconds: float, *, drained: bool = False) -> Stats:
     """Of the requests that ended within `seconds` after the first `warm_up` seconds.
 
     The rate is counted between the first and the last of these ends: whole requests in whole intervals. Where streams
@@ -77,11 +77,11 @@ def figures(timings: Sequence[Timing], warm_up: float, seconds: float, *, draine
     return found
 
 
-def medians(rounds: Sequence[Figures]) -> Figures:
+def medians(rounds: Sequence[Stats]) -> Stats:
     """Of each figure over the rounds."""
     return {name: statistics.median(each[name] for each in rounds) for name in rounds[0]}
 
 
-def ratios(rounds: Sequence[Mapping[str, Figures]], above: str, below: str, figure: str) -> list[float]:
+def ratios(rounds: Sequence[Mapping[str, Stats]], above: str, below: str, figure: str) -> list[float]:
     """One way's figure over another's, round by round."""
     return [each[above][figure] / each[below][figure] for each in rounds]

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from builders import manifest, repository, sources
-from builders.errors import MissingTools, NotEnoughSpace, RecipeError, RepositoryBusy
-from builders.progress import Progress, Silent
+from builders.errors import MissingDependency, NotEnoughSpace, RecipeError, RepositoryBusy
+from builders.progress import NullProgress, Progress
 from builders.recipe import Recipe
 from builders.sources import Source
 
@@ -20,37 +20,37 @@ class Family(Protocol):
     def check(self, recipe: Recipe, source: Source) -> int:
         """Refuse, before any heavy work, what cannot be built; give the bytes of disk that a build needs."""
 
-    def make(self, recipe: Recipe, source: Source, folder: Path, scratch: Path, progress: Progress) -> dict[str, Any]:
+    def build(self, recipe: Recipe, source: Source, folder: Path, scratch: Path, progress: Progress) -> dict[str, Any]:
         """Fetch, export and verify; fill `folder` with `config.pbtxt` and `1/`; give the verification's figures."""
 
 
 @runtime_checkable
-class Several(Protocol):
+class MultiModelFamily(Protocol):
     """A family that installs several models together, and has a layout of sources of its own."""
 
-    def find(self, source: str, revision: str | None) -> Source:
+    def resolve(self, source: str, revision: str | None) -> Source:
         """Tell what a source is by how it is written. Raises RecipeError, SourceUnavailable."""
 
-    def beside(self, recipe: Recipe, source: Source) -> tuple[str, ...]:
+    def sibling_models(self, recipe: Recipe, source: Source) -> tuple[str, ...]:
         """Name the models that `make` puts beside the one that is named after the recipe."""
 
 
 def _llm() -> Family:
-    from builders.llm import LLM
+    from builders.llm.family import LLMFamily
 
-    return LLM()
+    return LLMFamily()
 
 
 def _embedding() -> Family:
-    from builders.embedding import Embedding
+    from builders.embedding.family import EmbeddingFamily
 
-    return Embedding()
+    return EmbeddingFamily()
 
 
 def _diffusion() -> Family:
-    from builders.diffusion.family import Diffusion
+    from builders.diffusion.family import DiffusionFamily
 
-    return Diffusion()
+    return DiffusionFamily()
 
 
 FAMILIES: dict[str, Callable[[], Family]] = {
@@ -62,57 +62,57 @@ FAMILIES: dict[str, Callable[[], Family]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Built:
+class BuildResult:
     """A model in the repository."""
 
     folder: Path
-    fresh: bool
+    is_new: bool
     """False: it was there already, from the same recipe and source."""
-    figures: dict[str, Any]
-    """How far the engine is from its source; see `builders.verify.Figures`, `builders.sentence_verify.Figures`,
-    `builders.diffusion.verify`."""
+    metrics: dict[str, Any]
+    """How far the engine is from its source; see `builders.llm.verify.LogitMetrics`,
+    `builders.embedding.verify.EmbeddingMetrics`, `builders.diffusion.verify`."""
     seconds: float
 
 
-def source_of(recipe: Recipe) -> Source:
+def resolve_source(recipe: Recipe) -> Source:
     """Find a recipe's source, in the layout that its family reads. Raises RecipeError, SourceUnavailable."""
     if recipe.family not in FAMILIES:
         raise RecipeError(f"There is no family {recipe.family!r}. Known: {', '.join(sorted(FAMILIES))}.")
     family = FAMILIES[recipe.family]()
-    find = family.find if isinstance(family, Several) else sources.find
+    find = family.resolve if isinstance(family, MultiModelFamily) else sources.resolve
     return find(recipe.source, recipe.revision)
 
 
-def build(recipe: Recipe, into: Path, *, force: bool = False, progress: Progress | None = None) -> Built:
+def build(recipe: Recipe, into: Path, *, force: bool = False, progress: Progress | None = None) -> BuildResult:
     """Build a recipe into the repository `into`, unless it holds the same build already.
 
     Whatever goes wrong, also an interruption at any moment, the repository stays as it was. Raises BuildError.
     """
     started = time.monotonic()
-    progress = progress or Silent()
+    progress = progress or NullProgress()
     try:
-        source = source_of(recipe)
+        source = resolve_source(recipe)
         family = FAMILIES[recipe.family]()
         needed = family.check(recipe, source)
         digest = source.digest()
         target = into / recipe.name
         if not force and manifest.is_current(target, manifest.fingerprint(recipe, digest)):
-            return Built(target, False, (manifest.read(target) or {})["verification"], time.monotonic() - started)
-        beside = family.beside(recipe, source) if isinstance(family, Several) else ()
+            return BuildResult(target, False, (manifest.read(target) or {})["verification"], time.monotonic() - started)
+        beside = family.sibling_models(recipe, source) if isinstance(family, MultiModelFamily) else ()
         for name in (recipe.name, *beside):
             _refuse_foreign(into / name, target, force)
-        with repository.stage(into, recipe.name) as stage:
-            repository.check_space(stage.root, needed)
-            figures = family.make(recipe, source, stage.model, stage.scratch, progress)
+        with repository.staging_area(into, recipe.name) as stage:
+            repository.check_disk_space(stage.root, needed)
+            figures = family.build(recipe, source, stage.model_folder, stage.scratch_folder, progress)
             progress.begin("install", str(target))
-            manifest.write(stage.model, recipe, digest, figures, time.monotonic() - started, stage.parts)
+            manifest.write(stage.model_folder, recipe, digest, figures, time.monotonic() - started, stage.part_folders)
             stage.install(
-                stale=set(manifest.parts_of(target)) - set(beside),
+                stale=set(manifest.part_names(target)) - set(beside),
                 check=lambda found: _refuse_foreign(found, target, force),
             )
-        return Built(target, True, figures, time.monotonic() - started)
+        return BuildResult(target, True, figures, time.monotonic() - started)
     except ModuleNotFoundError as error:
-        raise MissingTools(error.name) from error
+        raise MissingDependency(error.name) from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise NotEnoughSpace(
@@ -128,9 +128,9 @@ def _refuse_foreign(found: Path, target: Path, force: bool) -> None:
     if found.name == target.name:
         if manifest.read(target) is None:
             raise RepositoryBusy(
-                f"{target} exists and was not built here (it has no {manifest.FILE}). Use --force to replace it."
+                f"{target} exists and was not built here (it has no {manifest.FILE_NAME}). Use --force to replace it."
             )
-    elif found.name not in manifest.parts_of(target):
+    elif found.name not in manifest.part_names(target):
         raise RepositoryBusy(
             f"{found} exists and is no part of a model that was built here. Use --force to replace it."
         )

@@ -12,15 +12,27 @@ from typing import Any
 
 from builders.errors import SourceUnavailable
 
-READ = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "[0-9]_*/config.json", "[0-9]_*/*.safetensors")
+CHECKPOINT_FILES = (
+    "*.json",
+    "*.safetensors",
+    "*.jinja",
+    "*.model",
+    "*.txt",
+    "[0-9]_*/config.json",
+    "[0-9]_*/*.safetensors",
+)
 """The files of a checkpoint that decide what is built, those of the modules of sentence-transformers too."""
 
-TOKENIZERS = (("tokenizer.json",), ("*.model",), ("tekken.json",), ("vocab.json", "merges.txt"))
+TOKENIZER_FILES = (("tokenizer.json",), ("*.model",), ("tekken.json",), ("vocab.json", "merges.txt"))
 """Files of which each group alone makes a tokenizer: the fast one's, sentencepiece's, Mistral's, byte-level BPE's."""
 
 # Some checkpoints have marks of turns that they do not call special.
 _MARK = re.compile(r"<\|[^<>\s]+>|<[^<>\s]+\|>|<｜[^<>\s]+｜>|<(start|end)_of_\w+>|\[/?[A-Z][A-Z0-9_]+\]")  # noqa: RUF001 - DeepSeek's
-FROM_FILES: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "trust_remote_code": False}
+FROM_PRETRAINED_OPTIONS: dict[str, Any] = {
+    "local_files_only": True,
+    "use_safetensors": True,
+    "trust_remote_code": False,
+}
 """What transformers and diffusers are told of every checkpoint: nothing is fetched, weights are safetensors, which can
 hold no code, and code that lies beside them is not run and not asked for."""
 
@@ -69,11 +81,11 @@ class Checkpoint:
         tokens = read_json(self.folder / "tokenizer.json").get("added_tokens", [])
         return [token["content"] for token in tokens if token["special"] or _MARK.fullmatch(token["content"])]
 
-    def end_tokens(self) -> list[int]:
+    def end_token_ids(self) -> list[int]:
         """List every token id that ends an answer: of the generation config, the config and the tokenizer."""
         ids: list[int] = []
         for file in ("generation_config.json", "config.json"):
-            ids += _ids(text_part(read_json(self.folder / file)).get("eos_token_id"))
+            ids += _ids(nested_text_config(read_json(self.folder / file)).get("eos_token_id"))
         eos = self.special_tokens().get("eos_token")
         for token in read_json(self.folder / "tokenizer.json").get("added_tokens", []):
             if token["content"] == eos:
@@ -90,12 +102,12 @@ class Checkpoint:
 
     def context_length(self) -> int:
         """Give the tokens that the model was trained for. Raises SourceUnavailable when the config does not say."""
-        length = text_part(self.config()).get("max_position_embeddings")
+        length = nested_text_config(self.config()).get("max_position_embeddings")
         if not isinstance(length, int):
             raise SourceUnavailable(f"{self.folder}/config.json names no max_position_embeddings.")
         return length
 
-    def weights(self) -> list[Path]:
+    def weight_files(self) -> list[Path]:
         """List the safetensors files. Raises SourceUnavailable when there are none."""
         found = sorted(self.folder.glob("*.safetensors"))
         if not found:
@@ -107,7 +119,7 @@ class Checkpoint:
 
     def check_tokenizer(self) -> None:
         """Refuse a folder without a tokenizer. Raises SourceUnavailable, which names what is missing."""
-        if not any(all(any(self.folder.glob(name)) for name in files) for files in TOKENIZERS):
+        if not any(all(any(self.folder.glob(name)) for name in files) for files in TOKENIZER_FILES):
             raise SourceUnavailable(
                 f"{self.folder} has no tokenizer: it lacks tokenizer.json, and there is neither tokenizer.model nor "
                 "vocab.json with merges.txt, of which one could be made. Copy it from where the weights came from."
@@ -115,18 +127,18 @@ class Checkpoint:
 
     def num_parameters(self) -> int:
         """Count the parameters from the headers of the safetensors files."""
-        return sum(math.prod(shape) for path in self.weights() for shape in _shapes(path))
+        return sum(math.prod(shape) for path in self.weight_files() for shape in _shapes(path))
 
     def digest(self) -> str:
         """Hash the contents of every file that decides what is built."""
-        files = sorted({path for pattern in READ for path in self.folder.glob(pattern) if path.is_file()})
+        files = sorted({path for pattern in CHECKPOINT_FILES for path in self.folder.glob(pattern) if path.is_file()})
         whole = hashlib.sha256()
         for path in files:
             whole.update(f"{path.relative_to(self.folder)}\0{sha256(path)}\n".encode())
         return f"sha256:{whole.hexdigest()}"
 
 
-def text_part(config: dict[str, Any]) -> dict[str, Any]:
+def nested_text_config(config: dict[str, Any]) -> dict[str, Any]:
     """Give the part of a config that describes the text model: multimodal checkpoints nest it."""
     part = config.get("text_config")
     return config | part if isinstance(part, dict) else config

@@ -10,7 +10,7 @@ INT32, INT64, UINT32, UINT64 = "TYPE_INT32", "TYPE_INT64", "TYPE_UINT32", "TYPE_
 
 
 @dataclass(frozen=True, slots=True)
-class Tensor:
+class TensorConfig:
     """An input or output: `dims` as Triton writes them, -1 for any length."""
 
     name: str
@@ -22,63 +22,63 @@ class Tensor:
 
 
 TEXT_GENERATION_INPUTS = (
-    Tensor("text_input", BYTES, (1,), optional=True),
-    Tensor("literal_spans", INT32, (-1,), optional=True),
-    Tensor("token_ids", INT32, (-1,), optional=True),
-    Tensor("stream", BOOL, (1,), optional=True),
-    Tensor("sampling_parameters", BYTES, (1,), optional=True),
-    Tensor("image", BYTES, (-1,), optional=True),
-    Tensor("exclude_input_in_output", BOOL, (1,), optional=True),
-    Tensor("return_finish_reason", BOOL, (1,), optional=True),
-    Tensor("return_cumulative_logprob", BOOL, (1,), optional=True),
-    Tensor("return_logprobs", BOOL, (1,), optional=True),
-    Tensor("return_num_input_tokens", BOOL, (1,), optional=True),
-    Tensor("return_num_output_tokens", BOOL, (1,), optional=True),
+    TensorConfig("text_input", BYTES, (1,), optional=True),
+    TensorConfig("literal_spans", INT32, (-1,), optional=True),
+    TensorConfig("token_ids", INT32, (-1,), optional=True),
+    TensorConfig("stream", BOOL, (1,), optional=True),
+    TensorConfig("sampling_parameters", BYTES, (1,), optional=True),
+    TensorConfig("image", BYTES, (-1,), optional=True),
+    TensorConfig("exclude_input_in_output", BOOL, (1,), optional=True),
+    TensorConfig("return_finish_reason", BOOL, (1,), optional=True),
+    TensorConfig("return_cumulative_logprob", BOOL, (1,), optional=True),
+    TensorConfig("return_logprobs", BOOL, (1,), optional=True),
+    TensorConfig("return_num_input_tokens", BOOL, (1,), optional=True),
+    TensorConfig("return_num_output_tokens", BOOL, (1,), optional=True),
 )
 TEXT_GENERATION_OUTPUTS = (
-    Tensor("text_output", BYTES, (-1,)),
-    Tensor("finish_reason", BYTES, (-1,)),
-    Tensor("cumulative_logprob", FP32, (-1,)),
-    Tensor("logprobs", BYTES, (-1,)),
-    Tensor("num_input_tokens", UINT32, (1,)),
-    Tensor("num_output_tokens", UINT32, (1,)),
+    TensorConfig("text_output", BYTES, (-1,)),
+    TensorConfig("finish_reason", BYTES, (-1,)),
+    TensorConfig("cumulative_logprob", FP32, (-1,)),
+    TensorConfig("logprobs", BYTES, (-1,)),
+    TensorConfig("num_input_tokens", UINT32, (1,)),
+    TensorConfig("num_output_tokens", UINT32, (1,)),
 )
 """The signature `vllm` of docs/architecture.md."""
 
 EMBEDDING_INPUTS = (
-    Tensor("text", BYTES, (-1,), optional=True),
-    Tensor("token_ids", INT32, (-1,), optional=True),
-    Tensor("token_counts", INT32, (-1,), optional=True),
-    Tensor("dimensions", INT32, (1,), optional=True),
-    Tensor("purpose", BYTES, (1,), optional=True),
-    Tensor("truncate", BOOL, (1,), optional=True),
-    Tensor("truncate_prompt_tokens", INT32, (1,), optional=True),
+    TensorConfig("text", BYTES, (-1,), optional=True),
+    TensorConfig("token_ids", INT32, (-1,), optional=True),
+    TensorConfig("token_counts", INT32, (-1,), optional=True),
+    TensorConfig("dimensions", INT32, (1,), optional=True),
+    TensorConfig("purpose", BYTES, (1,), optional=True),
+    TensorConfig("truncate", BOOL, (1,), optional=True),
+    TensorConfig("truncate_prompt_tokens", INT32, (1,), optional=True),
 )
-EMBEDDING_OUTPUTS = (Tensor("embedding", FP32, (-1, -1)), Tensor("num_tokens", INT32, (-1,)))
+EMBEDDING_OUTPUTS = (TensorConfig("embedding", FP32, (-1, -1)), TensorConfig("num_tokens", INT32, (-1,)))
 """The signature `embedding`."""
 
 IMAGE_INPUTS = (
-    Tensor("prompt", BYTES, (1,)),
-    Tensor("negative_prompt", BYTES, (1,), optional=True),
-    Tensor("width", INT32, (1,), optional=True),
-    Tensor("height", INT32, (1,), optional=True),
-    Tensor("steps", INT32, (1,), optional=True),
-    Tensor("num_images", INT32, (1,), optional=True),
-    Tensor("guidance_scale", FP32, (1,), optional=True),
-    Tensor("strength", FP32, (1,), optional=True),
-    Tensor("seed", UINT64, (1,), optional=True),
-    Tensor("image", BYTES, (-1,), optional=True),
-    Tensor("mask", BYTES, (-1,), optional=True),
-    Tensor("output_format", BYTES, (1,), optional=True),
-    Tensor("quality", INT32, (1,), optional=True),
-    Tensor("partial_images", INT32, (1,), optional=True),
+    TensorConfig("prompt", BYTES, (1,)),
+    TensorConfig("negative_prompt", BYTES, (1,), optional=True),
+    TensorConfig("width", INT32, (1,), optional=True),
+    TensorConfig("height", INT32, (1,), optional=True),
+    TensorConfig("steps", INT32, (1,), optional=True),
+    TensorConfig("num_images", INT32, (1,), optional=True),
+    TensorConfig("guidance_scale", FP32, (1,), optional=True),
+    TensorConfig("strength", FP32, (1,), optional=True),
+    TensorConfig("seed", UINT64, (1,), optional=True),
+    TensorConfig("image", BYTES, (-1,), optional=True),
+    TensorConfig("mask", BYTES, (-1,), optional=True),
+    TensorConfig("output_format", BYTES, (1,), optional=True),
+    TensorConfig("quality", INT32, (1,), optional=True),
+    TensorConfig("partial_images", INT32, (1,), optional=True),
 )
 IMAGE_OUTPUTS = (
-    Tensor("progress", FP32, (1,)),
-    Tensor("image", BYTES, (1,)),
-    Tensor("seed", UINT64, (1,)),
-    Tensor("index", INT32, (1,)),
-    Tensor("partial", INT32, (1,)),
+    TensorConfig("progress", FP32, (1,)),
+    TensorConfig("image", BYTES, (1,)),
+    TensorConfig("seed", UINT64, (1,)),
+    TensorConfig("index", INT32, (1,)),
+    TensorConfig("partial", INT32, (1,)),
 )
 """The signature `image`."""
 
@@ -86,8 +86,8 @@ IMAGE_OUTPUTS = (
 def render(
     name: str,
     backend: str,
-    inputs: tuple[Tensor, ...],
-    outputs: tuple[Tensor, ...],
+    inputs: tuple[TensorConfig, ...],
+    outputs: tuple[TensorConfig, ...],
     parameters: Mapping[str, object],
     *,
     decoupled: bool,

@@ -20,7 +20,7 @@ class RecipeError(BuildError):
     """The recipe, or what was asked on the command line, makes no sense."""
 
 
-class MissingTools(BuildError):
+class MissingDependency(BuildError):
     """The packages that builders need are not installed."""
 
     def __init__(self, package: str | None) -> None:

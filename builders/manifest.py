@@ -13,15 +13,15 @@ from typing import Any
 from builders.checkpoint import sha256
 from builders.recipe import Recipe, quantization_of
 
-FORMAT = 2
+FORMAT_VERSION = 2
 """Raised when builders install something else for the same recipe, so that models are built anew."""
 
 # How often that was so for the models of one family alone. llm 1: the input `literal_spans`; embedding 1:
 # `truncate_prompt_tokens`.
-_RAISED = {"llm": 1, "embedding": 1}
+_FAMILY_FORMAT_VERSIONS = {"llm": 1, "embedding": 1}
 
-FILE = "BUILD.json"
-CHOSEN = (
+FILE_NAME = "BUILD.json"
+USER_OPTIONS = (
     "source",
     "revision",
     "served_name",
@@ -35,7 +35,7 @@ CHOSEN = (
 )
 """What whoever builds a recipe may ask for otherwise."""
 
-TOOLS = (
+RECORDED_PACKAGES = (
     "onnxruntime-genai",
     "onnxruntime",
     "onnx",
@@ -65,7 +65,7 @@ def fingerprint(recipe: Recipe, source_digest: str) -> str:
 
 
 def _format(recipe: Recipe) -> int:
-    return FORMAT + _RAISED.get(recipe.family, 0)
+    return FORMAT_VERSION + _FAMILY_FORMAT_VERSIONS.get(recipe.family, 0)
 
 
 def write(
@@ -91,21 +91,21 @@ def write(
     }
     if parts:
         record["parts"] = {part.name: _files(part) for part in parts}
-    (folder / FILE).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / FILE_NAME).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _files(folder: Path) -> dict[str, dict[str, Any]]:
     return {
         str(path.relative_to(folder)): {"size": path.stat().st_size, "sha256": sha256(path)}
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != FILE
+        if path.is_file() and path.name != FILE_NAME
     }
 
 
 def read(folder: Path) -> dict[str, Any] | None:
     """Read a model's `BUILD.json`; None where there is none, or none that can be read."""
     try:
-        record = json.loads((folder / FILE).read_bytes())
+        record = json.loads((folder / FILE_NAME).read_bytes())
     except (OSError, ValueError):
         return None
     return record if isinstance(record, dict) else None
@@ -120,7 +120,7 @@ def is_current(folder: Path, wanted: str) -> bool:
     return all(files and _are_there(folder.parent / model, files) for model, files in models.items())
 
 
-def parts_of(folder: Path) -> list[str]:
+def part_names(folder: Path) -> list[str]:
     """Name the models that were installed together with the one in `folder`."""
     return list((read(folder) or {}).get("parts", {}))
 
@@ -132,16 +132,16 @@ def _are_there(folder: Path, files: Mapping[str, Any]) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Outdated:
+class OutdatedBuild:
     """A model that would be built otherwise today."""
 
     reason: str
     """The end of a sentence about the model."""
-    own: bool
+    is_customized: bool
     """Somebody chose other options for it or changed its configuration, so nobody but them should replace it."""
 
 
-def outdated(folder: Path, recipe: Recipe, source_digest: str) -> Outdated | None:
+def find_outdated(folder: Path, recipe: Recipe, source_digest: str) -> OutdatedBuild | None:
     """Tell why `folder` is not what the recipe gives today; None where it is, or where it was not built here.
 
     A model that was built today with other options is somebody's choice, and not outdated.
@@ -152,13 +152,13 @@ def outdated(folder: Path, recipe: Recipe, source_digest: str) -> Outdated | Non
     built = record.get("recipe")
     own = _is_chosen(built if isinstance(built, dict) else {}, recipe) or _is_edited(folder, record)
     if record.get("format") != _format(recipe):
-        return Outdated("was built by another version of Tritonic", own)
-    return None if own else Outdated("was built from another recipe or other weights", own)
+        return OutdatedBuild("was built by another version of Tritonic", own)
+    return None if own else OutdatedBuild("was built from another recipe or other weights", own)
 
 
 def _is_chosen(built: Mapping[str, Any], recipe: Recipe) -> bool:
     wanted = recipe.model_dump(mode="json")
-    return any(built.get(field, wanted[field]) != wanted[field] for field in CHOSEN)
+    return any(built.get(field, wanted[field]) != wanted[field] for field in USER_OPTIONS)
 
 
 def _is_edited(folder: Path, record: Mapping[str, Any]) -> bool:
@@ -169,7 +169,7 @@ def _is_edited(folder: Path, record: Mapping[str, Any]) -> bool:
 
 def _versions() -> dict[str, str]:
     versions = {"python": platform.python_version()}
-    for tool in ("tritonic", *TOOLS):
+    for tool in ("tritonic", *RECORDED_PACKAGES):
         try:
             versions[tool] = importlib.metadata.version(tool)
         except importlib.metadata.PackageNotFoundError:

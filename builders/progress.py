@@ -19,7 +19,7 @@ class Progress(Protocol):
         """Say something that the person should know whether or not they watch."""
 
 
-class Silent:
+class NullProgress:
     """A progress that nobody watches."""
 
     def begin(self, stage: Stage, detail: str) -> None:

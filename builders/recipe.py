@@ -9,16 +9,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from builders.errors import RecipeError
 
-RECIPES = Path(__file__).parent / "recipes"
+RECIPES_FOLDER = Path(__file__).parent / "recipes"
 """The recipes that come with the project."""
 
-DEFAULT_RECIPE = "smollm2-135m-instruct"
+DEFAULT_LLM_RECIPE = "smollm2-135m-instruct"
 """What is built when nothing else is said."""
 
-DEFAULT_EMBEDDING = "all-minilm-l6-v2"
+DEFAULT_EMBEDDING_RECIPE = "all-minilm-l6-v2"
 """The same, of embedding models."""
 
-DEFAULT_PICTURES = "shapes"
+DEFAULT_IMAGE_RECIPE = "shapes"
 """The same, of models that draw."""
 
 Precision = Literal["int4", "int8", "fp16", "fp32"]
@@ -26,7 +26,7 @@ Target = Literal["onnx", "tensorrt", "tensorrt_llm", "llmapi", "vllm"]
 # What the gateway can read: the keys of `PARSERS` and `THINKERS` there.
 ToolCallParser = Literal["hermes", "qwen", "qwen25", "llama3_json", "mistral", "pythonic"]
 ReasoningParser = Literal["think", "deepseek_r1", "qwen3"]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 
 
 class Quantization(BaseModel):
@@ -86,22 +86,22 @@ class Tolerance(BaseModel):
     """Smallest share of the positions where the source is decided at which both choose the same token."""
 
 
-Side = Annotated[int, Field(ge=8, le=16384)]
-Size = tuple[Side, Side]
+ImageSide = Annotated[int, Field(ge=8, le=16384)]
+ImageSize = tuple[ImageSide, ImageSide]
 
 
-class Pictures(BaseModel):
+class ImageOptions(BaseModel):
     """What a model that draws is asked for; in pixels. Default: what the checkpoint says, and its pipeline's own."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    sizes: Annotated[tuple[Size, ...], Field(min_length=1)] | None = None
+    sizes: Annotated[tuple[ImageSize, ...], Field(min_length=1)] | None = None
     """The only sizes, width first; default: every one between the next two."""
-    min_size: Side | None = None
+    min_size: ImageSide | None = None
     """Smallest width and height."""
-    max_size: Side | None = None
+    max_size: ImageSide | None = None
     """Largest width and height."""
-    default_size: Size | None = None
+    default_size: ImageSize | None = None
     default_steps: Annotated[int, Field(ge=1, le=1000)] | None = None
     max_steps: Annotated[int, Field(ge=1, le=1000)] = 150
     default_guidance: Annotated[float, Field(ge=0, le=100)] | None = None
@@ -117,7 +117,7 @@ class Recipe(BaseModel):
 
     family: str = "llm"
     """Which builder makes it: a key of `builders.build.FAMILIES`."""
-    name: Name
+    name: ModelName
     """Folder of the model in the repository, and Triton's name for it."""
     served_name: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     """Name that clients use; default: `name`."""
@@ -151,12 +151,12 @@ class Recipe(BaseModel):
     truncate_prompt_tokens: Annotated[int, Field(ge=-1)] | None = None
     """Embedding models only: longer inputs are cut to so many tokens where a request does not say, -1: to the context;
     default: they are refused."""
-    pictures: Pictures = Pictures()
+    pictures: ImageOptions = ImageOptions()
     """Models that draw only."""
     quantization: Quantization | None = None
     """Default: by precision, see `QUANTIZATIONS` and `EMBEDDING_QUANTIZATIONS`."""
     tolerance: Tolerance | None = None
-    """Default: by precision, see `builders.verify.TOLERANCES`."""
+    """Default: by precision, see `builders.llm.verify.TOLERANCES`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -172,7 +172,7 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _pictures_of_family(self) -> Self:
-        if self.family != "diffusion" and self.pictures != Pictures():
+        if self.family != "diffusion" and self.pictures != ImageOptions():
             raise ValueError(f"pictures means nothing for a model of the family {self.family}")
         return self
 
@@ -203,12 +203,13 @@ def load(name_or_file: str, **overrides: Any) -> Recipe:
 
     Raises RecipeError.
     """
-    path = Path(name_or_file) if name_or_file.endswith(".toml") else RECIPES / f"{name_or_file}.toml"
+    path = Path(name_or_file) if name_or_file.endswith(".toml") else RECIPES_FOLDER / f"{name_or_file}.toml"
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RecipeError(
-            f"There is no recipe {name_or_file!r}. Known: {', '.join(names())}; or give the path of a .toml file."
+            f"There is no recipe {name_or_file!r}. Known: {', '.join(recipe_names())}; "
+            "or give the path of a .toml file."
         ) from None
     except OSError as error:
         raise RecipeError(f"The recipe {path} cannot be read: {error.strerror}.") from error
@@ -228,12 +229,12 @@ def make(**values: Any) -> Recipe:
         raise RecipeError(f"The recipe is not valid. {faults}.") from None
 
 
-def names() -> list[str]:
+def recipe_names() -> list[str]:
     """Name the recipes that come with the project."""
-    return sorted(path.stem for path in RECIPES.glob("*.toml"))
+    return sorted(path.stem for path in RECIPES_FOLDER.glob("*.toml"))
 
 
-def name_for(source: str) -> str:
+def default_model_name(source: str) -> str:
     """Derive a model's name from its source: `Qwen/Qwen2.5-0.5B-Instruct` gives `qwen2.5-0.5b-instruct`."""
     last = source.rstrip("/").rsplit("/", 1)[-1].rsplit(":", 1)[-1]
     return re.sub(r"[^a-z0-9._-]+", "-", last.lower()).strip("-._") or "model"

@@ -25,7 +25,7 @@ AT_FDCWD = -100
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class StagingArea:
     """Where one build of one model works; it vanishes when the build ends, however it ends."""
 
     target: Path
@@ -33,19 +33,19 @@ class Stage:
     root: Path
 
     @property
-    def model(self) -> Path:
+    def model_folder(self) -> Path:
         """The folder that becomes the model."""
         return self.root / "model"
 
     @property
-    def scratch(self) -> Path:
+    def scratch_folder(self) -> Path:
         """A folder for whatever else the build needs."""
         return self.root / "scratch"
 
     @property
-    def parts(self) -> list[Path]:
+    def part_folders(self) -> list[Path]:
         """The folders that become models of their own, together with `model`."""
-        folder = parts_beside(self.model)
+        folder = parts_folder(self.model_folder)
         return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
 
     @property
@@ -63,7 +63,7 @@ class Stage:
         is called with each folder that is about to be swapped out, and raises where that must not be: a build takes
         minutes, and holds no lock on its parts.
         """
-        models = [*self.parts, self.model]
+        models = [*self.part_folders, self.model_folder]
         for path in [path for model in models for path in [*model.rglob("*"), model]]:
             _fsync(path)
         self._previous.mkdir(exist_ok=True)
@@ -83,7 +83,7 @@ class Stage:
                     model.rename(target)
             _fsync(self.target.parent)
         except BaseException:
-            self.recover()
+            self.roll_back()
             raise
         self._journal.unlink()
         _fsync(self.root)
@@ -91,7 +91,7 @@ class Stage:
             if (old := self.target.parent / name).exists():
                 old.rename(self._previous / f"{name}.stale")
 
-    def recover(self) -> None:
+    def roll_back(self) -> None:
         """Put back, where a build died while it installed, what was there before it."""
         try:
             journal = json.loads(self._journal.read_bytes())
@@ -99,7 +99,7 @@ class Stage:
             return
         for name, inode in journal.items():
             target, previous = self.target.parent / name, self._previous / name
-            staged = self.model if name == self.target.name else parts_beside(self.model) / name
+            staged = self.model_folder if name == self.target.name else parts_folder(self.model_folder) / name
             if target.exists() and target.stat().st_ino == inode:  # it is the new one: a rename keeps the inode
                 if not staged.exists():
                     target.rename(staged)
@@ -111,16 +111,16 @@ class Stage:
         self._journal.unlink()
 
     def _target_of(self, model: Path) -> Path:
-        return self.target if model == self.model else self.target.parent / model.name
+        return self.target if model == self.model_folder else self.target.parent / model.name
 
 
-def parts_beside(model: Path) -> Path:
+def parts_folder(model: Path) -> Path:
     """Where a build puts the models that belong to the one in `model`, each in a folder of its name."""
     return model.parent / "parts"
 
 
 @contextmanager
-def stage(repository: Path, name: str) -> Iterator[Stage]:
+def staging_area(repository: Path, name: str) -> Iterator[StagingArea]:
     """Lock one model of a repository, clear up after builds that died, and give a place to work.
 
     Raises RepositoryBusy when another build holds the model, or the repository cannot be written.
@@ -132,12 +132,12 @@ def stage(repository: Path, name: str) -> Iterator[Stage]:
     try:
         with _locked(base, name):
             _clear_dead(base, repository, name)
-            place = Stage(repository / name, base / name)
-            place.recover()
+            place = StagingArea(repository / name, base / name)
+            place.roll_back()
             shutil.rmtree(place.root, ignore_errors=True)
             try:
-                place.model.mkdir(parents=True)
-                place.scratch.mkdir()
+                place.model_folder.mkdir(parents=True)
+                place.scratch_folder.mkdir()
                 if place.root.stat().st_dev != repository.stat().st_dev:
                     raise RepositoryBusy(
                         f"{repository} is a mount of its own, so a model cannot be moved into it in one step. "
@@ -156,7 +156,7 @@ def stage(repository: Path, name: str) -> Iterator[Stage]:
                 repository.rmdir()  # only if nothing was installed
 
 
-def check_space(folder: Path, needed: int) -> None:
+def check_disk_space(folder: Path, needed: int) -> None:
     """Raise NotEnoughSpace unless the filesystem of `folder` has `needed` bytes left."""
     free = shutil.disk_usage(folder).free
     if free < needed:
@@ -203,7 +203,7 @@ def _clear_dead(base: Path, repository: Path, name: str) -> None:
     """Remove what builds of other models left when they were killed."""
     for root in [path for path in base.iterdir() if path.is_dir() and path.name != name]:
         if (descriptor := _acquire(base, root.name)) is not None:
-            Stage(repository / root.name, root).recover()
+            StagingArea(repository / root.name, root).roll_back()
             shutil.rmtree(root, ignore_errors=True)
             (base / f"{root.name}.lock").unlink(missing_ok=True)
             os.close(descriptor)

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from builders.checkpoint import Checkpoint
-from builders.errors import MissingTools, RecipeError, SourceUnavailable
-from builders.packaged import PACKAGED, Packaged
-from builders.packaged_folder import PACKAGED_FOLDERS, PackagedFolder
+from builders.errors import MissingDependency, RecipeError, SourceUnavailable
+from builders.packaged_checkpoint import PACKAGED_CHECKPOINTS, PackagedCheckpointSource
+from builders.packaged_gguf import PACKAGED_GGUFS, PackagedGGUFSource
 from builders.progress import Progress
 
 T = TypeVar("T")
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
-HUB_SKIP = ["[!0-9]*/*"]
+HUB_IGNORED_FILES = ["[!0-9]*/*"]
 """Folders of a hub repository hold the same weights in other formats, but for the modules of sentence-transformers."""
 
 
@@ -42,7 +42,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class LocalFolder:
+class LocalSource:
     """A folder in Hugging Face's layout on this machine."""
 
     path: Path
@@ -69,7 +69,7 @@ class LocalFolder:
 
 
 @dataclass(frozen=True)
-class Hub:
+class HubSource:
     """A repository on the Hugging Face hub (or the mirror that `HF_ENDPOINT` names)."""
 
     id: str
@@ -83,7 +83,7 @@ class Hub:
         """Download `config.json` alone."""
         from huggingface_hub import hf_hub_download
 
-        path = from_hub(self.id, lambda: hf_hub_download(self.id, "config.json", revision=self._commit))
+        path = call_hub(self.id, lambda: hf_hub_download(self.id, "config.json", revision=self._commit))
         return Checkpoint(Path(path).parent).config()
 
     def num_parameters(self) -> int | None:
@@ -99,10 +99,10 @@ class Hub:
         from huggingface_hub import snapshot_download
 
         progress.update(f"downloading {self.id}")
-        path = from_hub(
+        path = call_hub(
             self.id,
             lambda: snapshot_download(
-                self.id, revision=self._commit, allow_patterns=HUB_FILES, ignore_patterns=HUB_SKIP
+                self.id, revision=self._commit, allow_patterns=HUB_FILES, ignore_patterns=HUB_IGNORED_FILES
             ),
         )
         return Checkpoint(Path(path))
@@ -117,10 +117,10 @@ class Hub:
         try:
             from huggingface_hub import HfApi, snapshot_download
         except ModuleNotFoundError as error:
-            raise MissingTools(error.name) from error
+            raise MissingDependency(error.name) from error
 
         try:
-            info = from_hub(self.id, lambda: HfApi().model_info(self.id, revision=self.revision, timeout=20))
+            info = call_hub(self.id, lambda: HfApi().model_info(self.id, revision=self.revision, timeout=20))
             return str(info.sha), info.safetensors.total if info.safetensors else None
         except SourceUnavailable:
             with suppress(Exception):  # What was downloaded once serves without a network.
@@ -129,30 +129,30 @@ class Hub:
             raise
 
 
-def find(source: str, revision: str | None = None) -> Source:
+def resolve(source: str, revision: str | None = None) -> Source:
     """Tell what a source is by how it is written. Raises RecipeError, SourceUnavailable."""
     kind, _, rest = source.partition(":")
     if kind == "packaged":
-        if rest in PACKAGED_FOLDERS:
-            return PackagedFolder(PACKAGED_FOLDERS[rest])
-        if rest not in PACKAGED:
-            known = ", ".join(sorted([*PACKAGED, *PACKAGED_FOLDERS]))
+        if rest in PACKAGED_CHECKPOINTS:
+            return PackagedCheckpointSource(PACKAGED_CHECKPOINTS[rest])
+        if rest not in PACKAGED_GGUFS:
+            known = ", ".join(sorted([*PACKAGED_GGUFS, *PACKAGED_CHECKPOINTS]))
             raise RecipeError(f"There is no packaged model {rest!r}. Known: {known}.")
-        return Packaged(PACKAGED[rest])
+        return PackagedGGUFSource(PACKAGED_GGUFS[rest])
     path = Path(source).expanduser()
     if path.is_dir():
-        return LocalFolder(path.resolve())
+        return LocalSource(path.resolve())
     if path.exists():
         raise SourceUnavailable(f"{source} is a file; a folder in Hugging Face's layout is wanted.")
     if HUB_ID.fullmatch(source):
-        return Hub(source, revision)
+        return HubSource(source, revision)
     raise SourceUnavailable(
         f"There is no folder {source!r}, and it is not a Hugging Face id either (owner/name, such as "
         "Qwen/Qwen2.5-0.5B-Instruct)."
     )
 
 
-def from_hub(id: str, call: Callable[[], T]) -> T:
+def call_hub(id: str, call: Callable[[], T]) -> T:
     """Call the hub, and turn its many errors into one with a sentence."""
     from huggingface_hub import errors
 

@@ -27,7 +27,7 @@ The core raises these and knows no wire format; each dialect renders them in its
 
 from typing import ClassVar
 
-RETRY_AFTER = 2
+RETRY_AFTER_SECONDS = 2
 """Seconds after which a caller may try again, when a server is down or full and nothing better is known."""
 
 
@@ -97,7 +97,7 @@ class TaskNotFound(NotFound):
     code = "task_not_found"
 
 
-class FileGone(NotFound):
+class FileNotFound(NotFound):
     """There is no file of this id, or it was removed when its time was over."""
 
     code = "file_not_found"
@@ -151,11 +151,11 @@ class Overloaded(GatewayError):
     code = "overloaded"
 
 
-class ServerGone(Overloaded):
+class ServerUnavailable(Overloaded):
     """The server that holds the model does not answer."""
 
 
-class ProcessGone(ServerGone):
+class ModelProcessUnavailable(ServerUnavailable):
     """The server answers, and the process in which it runs the model does not."""
 
 

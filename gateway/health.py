@@ -7,8 +7,8 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel
 from starlette.responses import PlainTextResponse, Response
 
-from gateway.catalog import Catalog
-from gateway.telemetry import Metrics
+from gateway.models.catalog import Catalog
+from gateway.observability.telemetry import Metrics
 
 router = APIRouter(tags=["Operations"])
 
@@ -52,11 +52,11 @@ async def live() -> Response:
 async def ready(request: Request) -> Response:
     """Answer 200 when a Triton server and at least one model are ready, and 503 with what is missing otherwise."""
     catalog: Catalog = request.app.state.catalog
-    failing = catalog.failing()
+    failing = catalog.failing_models()
     models = [model.name for model in catalog.models() if model.name not in failing]
     body = {
         "status": "ready" if models else "not ready",
-        "triton": [{"url": e.triton.url, "reachable": bool(e.up)} for e in catalog.endpoints],
+        "triton": [{"url": e.client.url, "reachable": bool(e.is_reachable)} for e in catalog.servers],
         "models": models,
         "failing": failing,
     }

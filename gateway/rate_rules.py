@@ -11,8 +11,8 @@ from typing import Literal, TypeAlias
 from limits import RateLimitItem
 from limits import parse as parse_window
 
-_NOBODY = "nobody"
-EVERYBODY = ""
+_UNKNOWN_CALLER = "nobody"
+DEFAULT_CALLER = ""
 """Stands for callers that are not named."""
 
 _RATE = re.compile(r"(?P<amount>[1-9]\d*)\s*(?P<of>requests|tokens)?\s*/\s*(?P<window>[a-z0-9 ]+)")
@@ -23,21 +23,21 @@ _KEY = re.compile(r"[0-9a-f]{12}")
 class Rate:
     """So many requests, or tokens of prompts and answers together, within a window."""
 
-    item: RateLimitItem
-    of: Literal["requests", "tokens"]
+    window: RateLimitItem
+    unit: Literal["requests", "tokens"]
 
 
 Rates: TypeAlias = Mapping[str, tuple[Rate, ...]]
 """The rates of each caller that is named, and those of all others."""
 
 
-def of_key(key: str) -> str:
+def caller_of_key(key: str) -> str:
     """Return what stands for an API key in settings, stores and logs: 12 hexadecimal digits of its SHA-256."""
     return hashlib.sha256(key.encode()).hexdigest()[:12]
 
 
 @lru_cache(maxsize=4096)
-def of_address(host: str | None) -> str:
+def caller_of_address(host: str | None) -> str:
     """Return what stands for a client without a key: its address, or of IPv6 the 64 bits that networks are given.
 
     Where there is none, or a text that is none, it is "nobody": the same caller, whatever the text.
@@ -45,7 +45,7 @@ def of_address(host: str | None) -> str:
     try:
         address = ip_address((host or "").partition("%")[0])
     except ValueError:
-        return _NOBODY
+        return _UNKNOWN_CALLER
     if address.version == 4:
         return str(address)
     mapped = getattr(address, "ipv4_mapped", None)
@@ -60,19 +60,19 @@ def parse(entries: Iterable[str]) -> Rates:
     rates: dict[str, list[Rate]] = {}
     for entry in entries:
         name, named, words = entry.rpartition("=")
-        caller = _caller(name.strip()) if named else EVERYBODY
+        caller = _caller(name.strip()) if named else DEFAULT_CALLER
         of_caller = rates.setdefault(caller, [])
         if words.strip() != "none":
             of_caller.append(_rate(words.strip()))
     # What a short window refuses does not count in a longer one.
-    return {name: tuple(sorted(some, key=lambda rate: rate.item.get_expiry())) for name, some in rates.items()}
+    return {name: tuple(sorted(some, key=lambda rate: rate.window.get_expiry())) for name, some in rates.items()}
 
 
 def _caller(name: str) -> str:
     if _KEY.fullmatch(name):
         return name
     try:
-        return of_address(str(ip_address(name)))
+        return caller_of_address(str(ip_address(name)))
     except ValueError:
         raise ValueError("a caller is named by 12 hexadecimal digits of its key's SHA-256, or by its address") from None
 

@@ -168,7 +168,7 @@ class Settings(BaseSettings):
     triton_secret: Annotated[SecretStr | None, AfterValidator(_header_value)] = None
     """What opens the protocols that the servers restrict: `--grpc-restricted-protocol=…:tritonic=SECRET`."""
     models_file: Path | None = None
-    """What is said of models that do not describe themselves, TOML (`gateway/models_file.py`)."""
+    """What is said of models that do not describe themselves, TOML (`gateway/models/models_file.py`)."""
     model_aliases: Annotated[dict[str, str], NoDecode] = {}
     """Other names of models, `NAME=MODEL` separated by commas: `dall-e-3=shapes`. /v1/models does not list them."""
     discovery_interval: Annotated[float, Field(gt=0)] = 2.0
@@ -178,11 +178,11 @@ class Settings(BaseSettings):
     api_keys: Annotated[list[SecretStr], NoDecode] = []
     """Keys of which a request must bear one, separated by commas. None: everybody may call."""
     model_requests: Annotated[int, Field(gt=0)] = 2048
-    """Requests that one model may have open; what comes beyond is refused, fairly (`gateway.admission`). Each worker
-    has an equal part of them."""
+    """Requests that one model may have open; what comes beyond is refused, fairly (`gateway.models.admission`). Each
+    worker has an equal part of them."""
     rate_limits: Annotated[rate_rules.Rates, NoDecode, PlainValidator(_rates)] = {}
-    """How often callers may ask: `60/minute, 100000 tokens/minute, CALLER=600/minute` (`gateway.rates`); default: as
-    often as they like."""
+    """How often callers may ask: `60/minute, 100000 tokens/minute, CALLER=600/minute` (`gateway.http.rates`);
+    default: as often as they like."""
     rate_limits_store: Annotated[SecretStr | None, Field(validate_default=True)] = None
     """Where is counted how often they did: `redis://…`, which gateways may share; default: each counts for itself.
     Several workers need one."""
@@ -192,7 +192,8 @@ class Settings(BaseSettings):
     """Origins whose pages may call, separated by commas; `*` for all. None: no CORS headers."""
     allowed_hosts: Annotated[list[str], NoDecode] = []
     """Hosts that requests may name besides loopback and the address that they came to, separated by commas: names or
-    addresses without ports, `*.NAME`, or `*` for all (`gateway.http.hosts`). Default: none; with `api_keys` all."""
+    addresses without ports, `*.NAME`, or `*` for all (`gateway.http.trusted_hosts`). Default: none; with `api_keys`
+    all."""
     max_connections: Annotated[int, Field(gt=0)] = 4096
     """Connections that each process of the gateway may have open; fewer where its limit of descriptors is lower."""
     head_timeout: Annotated[float, Field(gt=0)] = 15.0

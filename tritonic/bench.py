@@ -10,7 +10,7 @@ from pathlib import Path
 from tritonic.errors import TritonicError
 
 # By module, the package that pip installs.
-NEEDED = {
+PACKAGE_BY_MODULE = {
     "aiohttp": "aiohttp",
     "gguf": "gguf",
     "matplotlib": "matplotlib",
@@ -27,7 +27,7 @@ class BenchError(TritonicError):
     """The benchmarks, or what they need, are not here; the message says where to get them."""
 
 
-def checkout() -> Path:
+def find_checkout() -> Path:
     """The folder that holds `benchmarks`: where this program lies, or the current one. Raises BenchError."""
     for folder in (Path(__file__).resolve().parents[1], Path.cwd()):
         if (folder / "benchmarks" / "parts.py").is_file():
@@ -38,15 +38,15 @@ def checkout() -> Path:
     )
 
 
-def missing() -> list[str]:
+def missing_packages() -> list[str]:
     """The packages that the benchmarks need and that are not installed."""
-    return sorted(package for module, package in NEEDED.items() if importlib.util.find_spec(module) is None)
+    return sorted(package for module, package in PACKAGE_BY_MODULE.items() if importlib.util.find_spec(module) is None)
 
 
 def bench(arguments: Sequence[str]) -> int:
     """Run the benchmarks with these arguments; their exit status. Raises BenchError."""
-    root = checkout()
-    if "-h" not in arguments and "--help" not in arguments and (lacking := missing()):
+    root = find_checkout()
+    if "-h" not in arguments and "--help" not in arguments and (lacking := missing_packages()):
         raise BenchError(
             f"The benchmarks need {', '.join(lacking)}:\n"
             f"pip install -e '{root}[embedded,build,bench]' -c {root / 'constraints.txt'}"

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from builders import recipe as recipes
-from builders.build import Built, build
+from builders.build import BuildResult, build
 from builders.errors import BuildError, RecipeError
 from builders.progress import STAGES, Stage
 
@@ -51,7 +51,7 @@ def chat(
     recipe: Annotated[
         str | None,
         typer.Option(
-            help=f"A recipe by name ({', '.join(recipes.names())}) or a .toml file; other options win over it."
+            help=f"A recipe by name ({', '.join(recipes.recipe_names())}) or a .toml file; other options win over it."
         ),
     ] = None,
     repository: Repository = Path("model_repository"),
@@ -142,10 +142,10 @@ def image(
     _run("diffusion", recipe, source, options, repository, force)
 
 
-DEFAULTS = {
-    "llm": recipes.DEFAULT_RECIPE,
-    "embedding": recipes.DEFAULT_EMBEDDING,
-    "diffusion": recipes.DEFAULT_PICTURES,
+DEFAULT_RECIPES = {
+    "llm": recipes.DEFAULT_LLM_RECIPE,
+    "embedding": recipes.DEFAULT_EMBEDDING_RECIPE,
+    "diffusion": recipes.DEFAULT_IMAGE_RECIPE,
 }
 """The recipe of each family that is built when nothing else is said."""
 
@@ -160,7 +160,7 @@ def _run(
         _fail(error, 2)
     _terminate_as_interrupt()
     try:
-        with _drawn() as progress:
+        with _progress() as progress:
             built = build(wanted, repository, force=force, progress=progress)
     except RecipeError as error:
         _fail(error, 2)
@@ -170,25 +170,25 @@ def _run(
         _fail(f"{error.filename}: {error.strerror}" if error.filename else error, 1)
     except KeyboardInterrupt:
         _fail("The build was interrupted; the repository is as it was.", 1)
-    _tell(wanted, built)
+    _print_summary(wanted, built)
 
 
 def _recipe(family: str, name: str | None, source: str | None, options: dict[str, Any]) -> recipes.Recipe:
     if name is not None or source is None:
-        found = recipes.load(name or DEFAULTS[family], source=source, **options)
+        found = recipes.load(name or DEFAULT_RECIPES[family], source=source, **options)
         if found.family != family:
             raise RecipeError(f"The recipe {name} is of the family {found.family!r}, not {family!r}.")
         return found
     given = {key: value for key, value in options.items() if value is not None}
-    return recipes.make(**{"family": family, "name": recipes.name_for(source), "source": source} | given)
+    return recipes.make(**{"family": family, "name": recipes.default_model_name(source), "source": source} | given)
 
 
-def _tell(recipe: recipes.Recipe, built: Built) -> None:
-    if not built.fresh:
+def _print_summary(recipe: recipes.Recipe, built: BuildResult) -> None:
+    if not built.is_new:
         out.print(f"{escape(recipe.name)} is there already, from the same recipe and weights; --force builds it anew.")
         return
     out.print(f"[green]✓[/] Built {escape(str(built.folder))} ({recipe.precision}) in {built.seconds:.0f} s.")
-    figures = built.figures
+    figures = built.metrics
     if recipe.family == "diffusion":
         together, parts = figures["together"], len(figures) - 1
         out.print(
@@ -223,7 +223,7 @@ def _terminate_as_interrupt() -> None:
     signal.signal(signal.SIGTERM, interrupt)
 
 
-class _Bars:
+class _ProgressBars:
     """One bar for each stage; where nobody watches (a pipe, a log), one line for each."""
 
     def __init__(self, bars: Progress | None) -> None:
@@ -254,9 +254,9 @@ class _Bars:
 
 
 @contextmanager
-def _drawn() -> Iterator[_Bars]:
+def _progress() -> Iterator[_ProgressBars]:
     if not sys.stdout.isatty():
-        yield _Bars(None)
+        yield _ProgressBars(None)
         return
     columns = (
         SpinnerColumn(finished_text="[green]✓[/]"),
@@ -266,7 +266,7 @@ def _drawn() -> Iterator[_Bars]:
         TextColumn("[dim]{task.fields[detail]}"),
     )
     with Progress(*columns, console=out) as bars:
-        watched = _Bars(bars)
+        watched = _ProgressBars(bars)
         yield watched
         watched.finish()
 

@@ -13,9 +13,9 @@ from typing import IO
 
 from tritonic.errors import TritonicError
 
-_HUNG = int(signal.SIGPROF)
+_HANG_STATUS = int(signal.SIGPROF)
 """The status, and the signal, of a gateway that ended because its event loop did not run."""
-KEEPER = Path(__file__).with_name("keeper.py")
+REAPER = Path(__file__).with_name("keeper.py")
 
 
 class ChildError(TritonicError):
@@ -24,7 +24,7 @@ class ChildError(TritonicError):
 
 def describe_exit(status: int) -> str:
     """An exit status as a verb phrase: `was killed by signal 9`, `ended with status 1`."""
-    if status in (_HUNG, 128 + _HUNG):
+    if status in (_HANG_STATUS, 128 + _HANG_STATUS):
         return "did not answer and was killed; its log says where it stood"
     if status < 0 or status > 128:  # Below zero: the keeper itself was killed.
         return f"was killed by signal {-status if status < 0 else status - 128}"
@@ -66,11 +66,11 @@ class Child:
         Raises ChildError when the keeper cannot start.
         """
         self._grace = grace
-        self._swept = False
+        self._is_swept = False
         ours, theirs = socket.socketpair()
         with theirs:
-            self._keeper = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(KEEPER), str(theirs.fileno()), str(grace), shm_prefix, *argv],
+            self._reaper = subprocess.Popen(
+                [sys.executable, "-I", "-S", str(REAPER), str(theirs.fileno()), str(grace), shm_prefix, *argv],
                 env=dict(env) if env is not None else None,
                 cwd=cwd,
                 stdin=subprocess.DEVNULL,
@@ -79,8 +79,8 @@ class Child:
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
-        self._lifeline = ours
-        self.session = self._keeper.pid
+        self._parent_watch = ours
+        self.session = self._reaper.pid
         ours.settimeout(20)
         try:
             answer = ours.recv(32)
@@ -93,7 +93,7 @@ class Child:
 
     def poll(self) -> int | None:
         """The exit status once the program has ended (128 + signal when killed), else None."""
-        status = self._keeper.poll()
+        status = self._reaper.poll()
         if status is not None:
             self._sweep()
         return status
@@ -101,13 +101,13 @@ class Child:
     def wait(self, timeout: float) -> int | None:
         """Wait up to `timeout` seconds for the end; the exit status, or None."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._keeper.wait(timeout)
+            self._reaper.wait(timeout)
         return self.poll()
 
     def terminate(self) -> None:
         """Ask the program to end, without waiting for it."""
-        if self._keeper.poll() is None:
-            self._keeper.terminate()
+        if self._reaper.poll() is None:
+            self._reaper.terminate()
 
     def stop(self) -> None:
         """End the program and everything it started. Does nothing when it has ended.
@@ -116,8 +116,8 @@ class Child:
         """
         self.terminate()
         if self.wait(self._grace + 3) is None:
-            self._keeper.kill()
-            self._keeper.wait(5)
+            self._reaper.kill()
+            self._reaper.wait(5)
             self._sweep()
 
     def kill(self) -> None:
@@ -131,13 +131,13 @@ class Child:
 
     def _sweep(self) -> None:
         """After the keeper's end: nothing may be left. The keeper saw to it, unless it was killed itself."""
-        if self._swept:
+        if self._is_swept:
             return  # The session's number may belong to somebody else by now.
-        self._lifeline.close()
+        self._parent_watch.close()
         for _ in range(100):
             left = self.processes()
             if not left:
-                self._swept = True
+                self._is_swept = True
                 return
             for pid in left:
                 with contextlib.suppress(ProcessLookupError):

@@ -16,7 +16,7 @@ from rich.markup import escape
 from tritonic.errors import TritonicError
 
 if TYPE_CHECKING:
-    from tritonic.running import Server
+    from tritonic.running_triton import TritonEndpoint
 
 app = typer.Typer(
     name="tritonic",
@@ -74,9 +74,9 @@ TritonGrpcPort = Annotated[
 
 
 @contextmanager
-def _sentences() -> Iterator[None]:
+def _errors_as_messages() -> Iterator[None]:
     """Turn failures that carry a sentence into that sentence and exit status 1; leave bugs their traceback."""
-    from tritonic.disk import is_full
+    from tritonic.disk_space import is_full
 
     try:
         yield
@@ -126,12 +126,12 @@ def up(
     image: Annotated[bool, typer.Option(help="Build the default model that draws too.")] = True,
 ) -> None:
     """Build what is missing, start Triton and the gateway, and keep them running until Ctrl-C or `tritonic down`."""
-    with _sentences():
-        from tritonic import default_model
-        from tritonic.up import Plan
+    with _errors_as_messages():
+        from tritonic import default_models
+        from tritonic.up import UpOptions
         from tritonic.up import up as run
 
-        plan = Plan(
+        plan = UpOptions(
             repository=repository,
             state=state,
             host=host,
@@ -140,7 +140,7 @@ def up(
             http_port=triton_http_port,
             grpc_port=triton_grpc_port,
             metrics_port=triton_metrics_port,
-            defaults=default_model.defaults(repository, embedding=embedding, image=image) if build else (),
+            default_models=default_models.default_models(repository, embedding=embedding, image=image) if build else (),
         )
         run(plan, out)
 
@@ -148,7 +148,7 @@ def up(
 @app.command()
 def down(state: State = Path(".tritonic")) -> None:
     """Stop what `up` runs in this folder, and make sure that nothing of it is left."""
-    with _sentences():
+    with _errors_as_messages():
         from tritonic.down import down as run
 
         with out.status("Stopping …"):
@@ -166,7 +166,7 @@ def serve(
     ] = None,
 ) -> None:
     """Run the gateway alone, in front of Triton servers that run elsewhere. Every setting is in the environment."""
-    with _sentences():
+    with _errors_as_messages():
         from tritonic import settings
         from tritonic.serve import serve as run
 
@@ -181,10 +181,10 @@ def doctor(
     state: State = Path(".tritonic"),
 ) -> None:
     """Say what is missing on this machine and how to get it. Exit status 1 when something needed is missing."""
-    with _sentences():
-        from tritonic.doctor import examine, show
+    with _errors_as_messages():
+        from tritonic.doctor import diagnose, print_findings
 
-        if not show(examine(host, port, state), out):
+        if not print_findings(diagnose(host, port, state), out):
             raise typer.Exit(1)
 
 
@@ -194,16 +194,16 @@ def doctor(
 )
 def build(context: typer.Context, state: State = Path(".tritonic")) -> None:
     """Hand over to the builders' own command, and load what it installed into the Triton that runs here."""
-    with _sentences():
+    with _errors_as_messages():
         try:
             from tritonic.build import app as builders
         except ModuleNotFoundError as error:
             raise TritonicError(
                 f"Building needs the package {error.name!r}: pip install 'tritonic[build]' -c constraints.txt"
             ) from error
-        from tritonic.running import newly_installed
+        from tritonic.running_triton import load_newly_installed
 
-        with newly_installed(state, out):
+        with load_newly_installed(state, out):
             builders(args=context.args, prog_name="tritonic build")
 
 
@@ -213,7 +213,7 @@ def build(context: typer.Context, state: State = Path(".tritonic")) -> None:
 )
 def bench(context: typer.Context) -> None:
     """Hand over to the benchmarks' own command."""
-    with _sentences():
+    with _errors_as_messages():
         from tritonic.bench import bench as run
 
         raise typer.Exit(run(context.args))
@@ -225,9 +225,9 @@ def bench(context: typer.Context) -> None:
 )
 def shapes(context: typer.Context) -> None:
     """Hand over to the training's own command."""
-    with _sentences():
+    with _errors_as_messages():
         try:
-            from builders.shapes.__main__ import main as train
+            from training.shapes.__main__ import main as train
         except ModuleNotFoundError as error:
             raise TritonicError(
                 f"Training needs the package {error.name!r}: pip install 'tritonic[build]' -c constraints.txt"
@@ -238,10 +238,10 @@ def shapes(context: typer.Context) -> None:
 @models_app.callback(invoke_without_command=True)
 def models(context: typer.Context, triton: Triton = None, state: State = Path(".tritonic")) -> None:
     """Show the models that a running Triton knows."""
-    with _sentences():
-        from tritonic.running import servers
+    with _errors_as_messages():
+        from tritonic.running_triton import find_endpoints
 
-        context.obj = servers(state, triton)
+        context.obj = find_endpoints(state, triton)
         if context.invoked_subcommand is None:
             from tritonic.models import show
 
@@ -260,11 +260,11 @@ def unload(context: typer.Context, name: Annotated[str, typer.Argument(help="The
     _on_all(context.obj, name, "unload", "Unloaded")
 
 
-def _on_all(servers: "list[Server]", name: str, verb: str, done: str) -> None:
-    with _sentences():
-        from tritonic.models import TritonModels
+def _on_all(servers: "list[TritonEndpoint]", name: str, verb: str, done: str) -> None:
+    with _errors_as_messages():
+        from tritonic.models import ModelRepositoryClient
 
         for server in servers:
-            with out.status(f"{verb} {name} …"), TritonModels(server.url, server.secret) as known:
+            with out.status(f"{verb} {name} …"), ModelRepositoryClient(server.url, server.secret) as known:
                 getattr(known, verb)(name)
             out.print(f"{done} {escape(name)} on {server.url}.")

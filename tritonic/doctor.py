@@ -17,12 +17,12 @@ import psutil
 from rich.console import Console
 from rich.markup import escape
 
-from tritonic import disk, ports, runfile, wheel
+from tritonic import disk_space, ports, runfile, wheel
 
 GIGABYTE = 1024**3
-INSTALL = "pip install -e '.[embedded,build]' -c constraints.txt, or simply `make up`"
-EMBEDDED = ("pytriton", "llguidance", "numpy", "onnxruntime", "PIL", "tokenizers")
-BUILD = ("torch", "transformers", "onnx", "onnxruntime_genai", "gguf")
+INSTALL_COMMAND = "pip install -e '.[embedded,build]' -c constraints.txt, or simply `make up`"
+EMBEDDED_MODULES = ("pytriton", "llguidance", "numpy", "onnxruntime", "PIL", "tokenizers")
+BUILD_MODULES = ("torch", "transformers", "onnx", "onnxruntime_genai", "gguf")
 DEBIAN_PACKAGES = {
     "libpython": "libpython{python}",
     "libexpat": "libexpat1",
@@ -41,7 +41,7 @@ class Finding:
     remedy: str = ""
 
 
-def examine(host: str, port: int, state: Path) -> Iterator[Finding]:
+def diagnose(host: str, port: int, state: Path) -> Iterator[Finding]:
     """Look at everything, one finding after another."""
     yield Finding("Python", "good", f"{platform.python_version()} in {sys.prefix}")
     yield _venv()
@@ -56,7 +56,7 @@ def examine(host: str, port: int, state: Path) -> Iterator[Finding]:
     yield _docker()
 
 
-def show(findings: Iterator[Finding], console: Console) -> bool:
+def print_findings(findings: Iterator[Finding], console: Console) -> bool:
     """Print the findings as they come. Returns whether nothing needed is missing."""
     marks = {"good": "[green]✓[/]", "note": "[yellow]![/]", "missing": "[red]✗[/]"}
     missing = 0
@@ -87,10 +87,13 @@ def _architecture() -> Finding:
 
 
 def _packages() -> Iterator[Finding]:
-    for name, modules, purpose in (("embedded", EMBEDDED, "to run Triton here"), ("build", BUILD, "to build models")):
+    for name, modules, purpose in (
+        ("embedded", EMBEDDED_MODULES, "to run Triton here"),
+        ("build", BUILD_MODULES, "to build models"),
+    ):
         absent = [module for module in modules if importlib.util.find_spec(module) is None]
         if absent:
-            yield Finding(f"Packages {purpose}", "missing", f"without {', '.join(absent)}", INSTALL)
+            yield Finding(f"Packages {purpose}", "missing", f"without {', '.join(absent)}", INSTALL_COMMAND)
         else:
             yield Finding(f"Packages {purpose}", "good", f"all of the group `{name}` are installed")
     numpy = importlib.metadata.version("numpy")
@@ -104,10 +107,10 @@ def _triton() -> Finding:
     try:
         found = wheel.find_wheel()
     except wheel.TritonMissingError as error:
-        return Finding("Triton", "missing", str(error), INSTALL)
+        return Finding("Triton", "missing", str(error), INSTALL_COMMAND)
     with tempfile.TemporaryDirectory() as folder:
-        wheel.assemble(found, Path(folder), [])
-        env = wheel.environment(found, Path(folder))
+        wheel.assemble_backends(found, Path(folder), [])
+        env = wheel.server_environment(found, Path(folder))
         lacking = sorted({*_lacking_libraries(found.server, env), *_lacking_libraries(found.stub, env)})
         if lacking:
             packages = {_debian_package(name) for name in lacking}
@@ -116,7 +119,7 @@ def _triton() -> Finding:
         help_text = subprocess.run([found.server, "--help"], env=env, capture_output=True, timeout=60, check=False)
     if b"Usage: tritonserver" not in help_text.stdout + help_text.stderr:
         last = (help_text.stderr or help_text.stdout).decode(errors="replace").strip().splitlines()[-1:]
-        return Finding("Triton", "missing", f"the server does not start: {' '.join(last)}", INSTALL)
+        return Finding("Triton", "missing", f"the server does not start: {' '.join(last)}", INSTALL_COMMAND)
     version = importlib.metadata.version("nvidia-pytriton")
     return Finding(
         "Triton", "good", f"the server of nvidia-pytriton {version} starts, and has a stub for {wheel.PYTHON}"
@@ -147,30 +150,30 @@ def _shared_memory() -> Finding:
     folder = Path("/dev/shm")
     if not os.access(folder, os.W_OK):
         return Finding("Shared memory", "missing", f"{folder} cannot be written", "Triton passes tensors through it.")
-    free = disk.free_bytes(folder) // disk.MEGABYTE
+    free = disk_space.free_bytes(folder) // disk_space.MEGABYTE
     if free < 64:
         return Finding("Shared memory", "missing", f"{free} MB free in {folder}", "In a container, give --shm-size=1g.")
     return Finding("Shared memory", "good", f"{free} MB free in {folder}")
 
 
 def _disk(state: Path) -> Finding:
-    free = disk.free_bytes(state)
+    free = disk_space.free_bytes(state)
     detail = f"{free / GIGABYTE:.1f} GB free for {state.absolute().parent}"
-    if free < disk.TO_RUN:
+    if free < disk_space.RUN_BYTES:
         return Finding("Disk", "missing", detail, "Free some room: not even logs can be written.")
-    if free < disk.TO_BUILD:
-        remedy = f"Building the default model needs about {disk.TO_BUILD // disk.MEGABYTE} MB."
+    if free < disk_space.BUILD_BYTES:
+        remedy = f"Building the default model needs about {disk_space.BUILD_BYTES // disk_space.MEGABYTE} MB."
         return Finding("Disk", "note", detail, remedy)
     return Finding("Disk", "good", detail)
 
 
 def _ports(host: str, port: int, state: Path) -> Iterator[Finding]:
-    if (here := runfile.running(state)) is not None:
+    if (here := runfile.find_running(state)) is not None:
         yield Finding("Ports", "good", f"Tritonic runs here already, {here.gateway_url or 'and is starting'}")
         return
     for address, number, purpose, remedy in (
-        (host, port, "the gateway", ports.another("--port", "TRITONIC_PORT")),
-        ("127.0.0.1", 8002, "Triton's metrics endpoint", ports.another("--triton-metrics-port")),
+        (host, port, "the gateway", ports.port_hint("--port", "TRITONIC_PORT")),
+        ("127.0.0.1", 8002, "Triton's metrics endpoint", ports.port_hint("--triton-metrics-port")),
     ):
         try:
             ports.check_free(address, number, purpose, remedy)

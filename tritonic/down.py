@@ -9,7 +9,7 @@ from pathlib import Path
 from tritonic import runfile
 from tritonic.errors import TritonicError
 
-PATIENCE = 45.0
+GRACE_SECONDS = 45.0
 """Seconds that the supervisor has to stop its parts: each is given its own grace."""
 
 
@@ -17,7 +17,7 @@ class DownError(TritonicError):
     """A process does not end."""
 
 
-def down(folder: Path, patience: float = PATIENCE, orphans: float = 15.0) -> bool:
+def down(folder: Path, patience: float = GRACE_SECONDS, orphans: float = 15.0) -> bool:
     """Stop the `up` of the folder. Returns whether there was one.
 
     `patience` is how long the supervisor may take, `orphans` how long the keepers may without it, in seconds.
@@ -43,18 +43,18 @@ def down(folder: Path, patience: float = PATIENCE, orphans: float = 15.0) -> boo
     return was_alive
 
 
-def _signal(who: runfile.Identity, number: signal.Signals) -> None:
+def _signal(who: runfile.ProcessIdentity, number: signal.Signals) -> None:
     if who.is_alive():
         with contextlib.suppress(ProcessLookupError):
             os.kill(who.pid, number)
 
 
-def _wait(what: runfile.Running, seconds: float) -> None:
+def _wait(what: runfile.RunRecord, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while _left(what) and time.monotonic() < deadline:
         time.sleep(0.05)
 
 
-def _left(what: runfile.Running) -> list[int]:
+def _left(what: runfile.RunRecord) -> list[int]:
     """Processes of this very `up` that still run."""
-    return [what.supervisor.pid] * what.supervisor.is_alive() + runfile.tagged(what.tag)
+    return [what.supervisor.pid] * what.supervisor.is_alive() + runfile.tagged_pids(what.tag)

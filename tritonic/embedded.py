@@ -13,10 +13,10 @@ from tritonic import triton_address, triton_log, wheel
 from tritonic.child import Child, describe_exit
 from tritonic.errors import TritonicError
 from tritonic.logfile import LogFile
-from tritonic.models import ModelState, TritonModels
+from tritonic.models import ModelRepositoryClient, ModelState
 from tritonic.ports import free_ports
 from tritonic.triton_address import SocketFolder
-from tritonic.triton_watch import TritonWatch
+from tritonic.triton_health import TritonHealth
 
 
 class EmbeddedTritonError(TritonicError):
@@ -71,8 +71,8 @@ class EmbeddedTriton:
         self._ready_timeout = ready_timeout
         self._grace = grace
         self._child: Child | None = None
-        self._client: TritonModels | None = None
-        self._watch: TritonWatch | None = None
+        self._client: ModelRepositoryClient | None = None
+        self._health: TritonHealth | None = None
         self._socket = SocketFolder(self.folder) if grpc_port is None else None
         self.secret = triton_address.new_secret() if secret is None else secret
         # A socket's name ends with a port too.
@@ -121,13 +121,13 @@ class EmbeddedTriton:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self._socket:
             self._socket.make()
-        directory = wheel.assemble(installed, self.folder, self._backends)
+        directory = wheel.assemble_backends(installed, self.folder, self._backends)
         shm_prefix = f"tritonic_{uuid.uuid4().hex[:12]}_"
         argv = [
             str(installed.server),
             f"--model-repository={self.repository}",
             f"--backend-directory={directory}",
-            *triton_address.arguments(
+            *triton_address.server_options(
                 self._socket.socket if self._socket else self.host,
                 self.http_port,
                 self.grpc_port,
@@ -145,14 +145,14 @@ class EmbeddedTriton:
         with self._log.open() as log:
             self._child = Child(
                 argv,
-                env=wheel.environment(installed, self.folder),
+                env=wheel.server_environment(installed, self.folder),
                 cwd=self.folder,
                 output=log,
                 grace=self._grace,
                 shm_prefix=shm_prefix,
             )
         self._disconnect()
-        self._client = TritonModels(self.grpc_url, self.secret)
+        self._client = ModelRepositoryClient(self.grpc_url, self.secret)
         return self
 
     def wait_ready(self, on_wait: Callable[[float], None] | None = None) -> None:
@@ -179,19 +179,19 @@ class EmbeddedTriton:
         """The exit status (128 + signal when killed), or None while the server runs."""
         return self.child.poll()
 
-    def last_words(self) -> list[str]:
+    def last_log_lines(self) -> list[str]:
         """The lines of this run's log that say what went wrong."""
-        return triton_log.telling_lines(self._log.lines())
+        return triton_log.error_lines(self._log.lines())
 
-    def keep_log_small(self) -> None:
+    def rotate_log(self) -> None:
         """Set aside what it and its models have written, where that is much."""
-        self._log.keep_small()
+        self._log.rotate_if_large()
 
     def is_ready(self) -> bool:
         """Whether the server takes requests now."""
         ready = self._models.is_ready()
-        if ready and self._watch is None:
-            self._watch = TritonWatch(self.pid, self._models)  # from now on what is lost is known
+        if ready and self._health is None:
+            self._health = TritonHealth(self.pid, self._models)  # from now on what is lost is known
         return ready
 
     def models(self) -> list[ModelState]:
@@ -200,20 +200,20 @@ class EmbeddedTriton:
 
     def fault(self) -> str | None:
         """Say why a server that was ready and runs must be started again (`TritonWatch`); None while all is well."""
-        return self._watch.fault() if self._watch is not None else None
+        return self._health.fault() if self._health is not None else None
 
     def share_secret(self) -> None:
         """Put the secret into this process's environment, where a gateway that is started from here finds it."""
         os.environ["TRITONIC_TRITON_SECRET"] = self.secret
 
     @property
-    def _models(self) -> TritonModels:
+    def _models(self) -> ModelRepositoryClient:
         if self._client is None:
             raise RuntimeError("This Triton has not been started.")
         return self._client
 
     def _disconnect(self) -> None:
-        self._watch = None
+        self._health = None
         if self._client is not None:
             self._client.close()
             self._client = None
@@ -244,4 +244,4 @@ class EmbeddedTriton:
             self._temporary.cleanup()
 
     def _with_log(self, sentence: str) -> str:
-        return "\n".join([sentence, *(f"  {line}" for line in self.last_words())])
+        return "\n".join([sentence, *(f"  {line}" for line in self.last_log_lines())])

@@ -8,13 +8,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from gateway.observability import hang
+from gateway.observability import watchdog
 from tritonic.child import Child, describe_exit
 from tritonic.errors import TritonicError
-from tritonic.liveness import Liveness
+from tritonic.liveness_probe import LivenessProbe
 from tritonic.logfile import LogFile
 
-SERVE = (sys.executable, "-m", "tritonic", "serve")
+SERVE_COMMAND = (sys.executable, "-m", "tritonic", "serve")
 
 
 class GatewayProcessError(TritonicError):
@@ -32,7 +32,7 @@ class GatewayProcess:
         port: int,
         triton_grpc: str,
         log_path: Path,
-        command: Sequence[str] = SERVE,
+        command: Sequence[str] = SERVE_COMMAND,
         grace: float = 15.0,
         workers: int | None = None,
         hang_timeout: float = 10.0,
@@ -44,7 +44,7 @@ class GatewayProcess:
         """
         self.port = port
         # What listens everywhere answers on loopback too.
-        self._reach = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
+        self._local_host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
         self._env = os.environ | {
             "TRITONIC_HOST": host,
             "TRITONIC_PORT": str(port),
@@ -58,13 +58,13 @@ class GatewayProcess:
         self._command = list(command)
         self._grace = grace
         self._child: Child | None = None
-        self._liveness = Liveness(self._answers, hang_timeout)
-        self._told_to_end = False
+        self._liveness = LivenessProbe(self._responds, hang_timeout)
+        self._stop_requested = False
 
     @property
     def url(self) -> str:
         """Where clients on this machine reach it."""
-        host = f"[{self._reach}]" if ":" in self._reach else self._reach
+        host = f"[{self._local_host}]" if ":" in self._local_host else self._local_host
         return f"http://{host}:{self.port}"
 
     @property
@@ -76,7 +76,7 @@ class GatewayProcess:
 
     def start(self) -> None:
         """Start without waiting. Raises ChildError and OSError."""
-        self._liveness, self._told_to_end = self._liveness.anew(), False
+        self._liveness, self._stop_requested = self._liveness.for_new_process(), False
         with self._log.open() as log:
             self._child = Child(self._command, env=self._env, output=log, grace=self._grace)
 
@@ -97,7 +97,9 @@ class GatewayProcess:
             status = self.poll()
             if status is not None or time.monotonic() > deadline:
                 what = describe_exit(status) if status is not None else f"did not answer within {timeout:.0f} seconds"
-                raise GatewayProcessError("\n".join([f"The gateway {what}.", *(f"  {x}" for x in self.last_words())]))
+                raise GatewayProcessError(
+                    "\n".join([f"The gateway {what}.", *(f"  {x}" for x in self.last_log_lines())])
+                )
             time.sleep(0.05)
 
     def poll(self) -> int | None:
@@ -106,20 +108,20 @@ class GatewayProcess:
 
     def fault(self) -> str | None:
         """Say that it has not answered for too long. Does not wait for an answer."""
-        silent = self._liveness.fault()
+        silent = self._liveness.silent_seconds()
         if silent is None:
             return None
-        if not self._told_to_end:
+        if not self._stop_requested:
             # It writes where it stands, and ends; the next look finds out whether it did.
-            self._told_to_end = True
+            self._stop_requested = True
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self.child.pid, hang.SIGNAL)
+                os.kill(self.child.pid, watchdog.SIGNAL)
             return None
         return f"has not answered for {silent:.0f} s"
 
-    def keep_log_small(self) -> None:
+    def rotate_log(self) -> None:
         """Set what it has written aside where that is much."""
-        self._log.keep_small()
+        self._log.rotate_if_large()
 
     def kill(self) -> None:
         """SIGKILL."""
@@ -130,11 +132,11 @@ class GatewayProcess:
         if self._child is not None:
             self._child.stop()
 
-    def last_words(self) -> list[str]:
+    def last_log_lines(self) -> list[str]:
         """The last lines that are not the log of a request."""
         return [line for line in self._log.lines() if line.strip() and not line.startswith("{")][-3:]
 
-    def _answers(self, seconds: float) -> bool:
+    def _responds(self, seconds: float) -> bool:
         """Whether it does anything within so many seconds: one that has no room for a connection closes it."""
         try:
             self._ask("/health/live", seconds)
@@ -151,7 +153,7 @@ class GatewayProcess:
             return None
 
     def _ask(self, path: str, seconds: float) -> int:
-        connection = http.client.HTTPConnection(self._reach, self.port, timeout=seconds)
+        connection = http.client.HTTPConnection(self._local_host, self.port, timeout=seconds)
         try:
             connection.request("GET", path)
             return connection.getresponse().status

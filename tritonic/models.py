@@ -13,15 +13,15 @@ from rich.measure import Measurement
 from rich.table import Table
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from gateway.triton import SECRET_HEADER
+from gateway.triton.client import SECRET_HEADER
 from tritonic.errors import TritonicError
-from tritonic.running import Server
+from tritonic.running_triton import TritonEndpoint
 
-TIMEOUT = 10.0
-LOAD_TIMEOUT = 600.0
+TIMEOUT_SECONDS = 10.0
+LOAD_TIMEOUT_SECONDS = 600.0
 
 
-_OPTIONS = [
+_CHANNEL_OPTIONS = [
     ("grpc.enable_http_proxy", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),  # a server that starts is there within moments
     ("grpc.max_reconnect_backoff_ms", 500),
@@ -46,7 +46,7 @@ class ModelState:
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class ModelInfo:
     """One model of the repository, in the words of its `config.pbtxt`; "" where it says nothing or is not loaded."""
 
     name: str
@@ -59,17 +59,17 @@ class Model:
     backend: str = ""
 
 
-class TritonModels:
+class ModelRepositoryClient:
     """One Triton endpoint over gRPC."""
 
     def __init__(self, url: str, secret: str = "") -> None:
         """`url` is `host:port` or `unix:/path`; `secret` opens the protocols that the server restricts."""
         self.url = url
         self._metadata = [(SECRET_HEADER, secret)] if secret else None
-        self._channel = grpc.insecure_channel(url, options=_OPTIONS)
+        self._channel = grpc.insecure_channel(url, options=_CHANNEL_OPTIONS)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
-    def __enter__(self) -> "TritonModels":
+    def __enter__(self) -> "ModelRepositoryClient":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -86,31 +86,33 @@ class TritonModels:
         except grpc.RpcError:
             return False
 
-    def asked_ready(self) -> Any:
+    def ready_future(self) -> Any:
         """The same question, sent and not waited for: a `grpc.Future`, for which there is no deadline."""
         return self._stub.ServerReady.future(service_pb2.ServerReadyRequest())
 
-    def states(self, timeout: float = TIMEOUT) -> list[ModelState]:
+    def states(self, timeout: float = TIMEOUT_SECONDS) -> list[ModelState]:
         """Every model of the repository and its state. Raises TritonCallError."""
         index = self._call("RepositoryIndex", service_pb2.RepositoryIndexRequest(), timeout)
         return [ModelState(row.name, row.version, row.state or "UNAVAILABLE", row.reason) for row in index.models]
 
-    def all(self) -> list[Model]:
+    def list_models(self) -> list[ModelInfo]:
         """Every model, by name. Raises TritonCallError."""
         return sorted((self._describe(state) for state in self.states()), key=lambda model: model.name)
 
     def load(self, name: str) -> None:
         """Load a model, or load it again after its files changed. Raises TritonCallError with Triton's reason."""
-        self._call("RepositoryModelLoad", service_pb2.RepositoryModelLoadRequest(model_name=name), LOAD_TIMEOUT)
+        self._call("RepositoryModelLoad", service_pb2.RepositoryModelLoadRequest(model_name=name), LOAD_TIMEOUT_SECONDS)
 
     def unload(self, name: str) -> None:
         """Unload a model. Raises TritonCallError when there is none of that name."""
-        if name not in {model.name for model in self.all()}:
+        if name not in {model.name for model in self.list_models()}:
             raise TritonCallError(f"There is no model {name!r} in the repository of the Triton at {self.url}.")
-        self._call("RepositoryModelUnload", service_pb2.RepositoryModelUnloadRequest(model_name=name), LOAD_TIMEOUT)
+        self._call(
+            "RepositoryModelUnload", service_pb2.RepositoryModelUnloadRequest(model_name=name), LOAD_TIMEOUT_SECONDS
+        )
 
-    def _describe(self, row: ModelState) -> Model:
-        plain = Model(row.name, row.name, row.state, row.reason)
+    def _describe(self, row: ModelState) -> ModelInfo:
+        plain = ModelInfo(row.name, row.name, row.state, row.reason)
         if row.state != "READY":
             return plain
         request = service_pb2.ModelConfigRequest(name=row.name, version=row.version)
@@ -120,7 +122,7 @@ class TritonModels:
             operations = tuple(str(name) for name in json.loads(says.get("operations", "[]")))
         except (ValueError, TypeError):
             operations = ()
-        return Model(
+        return ModelInfo(
             name=row.name,
             served_name=says.get("served_name", row.name),
             state=row.state,
@@ -131,7 +133,7 @@ class TritonModels:
             backend=config.backend or config.platform,
         )
 
-    def _call(self, method: str, request: Any, timeout: float = TIMEOUT) -> Any:
+    def _call(self, method: str, request: Any, timeout: float = TIMEOUT_SECONDS) -> Any:
         try:
             return getattr(self._stub, method)(request, timeout=timeout, metadata=self._metadata)
         except grpc.RpcError as error:
@@ -145,11 +147,11 @@ class TritonModels:
             raise TritonCallError(f"The Triton at {self.url} refuses: {error.details()}") from None
 
 
-def show(servers: list[Server], console: Console) -> None:
+def show(servers: list[TritonEndpoint], console: Console) -> None:
     """Print a table of the models of every server. Raises TritonCallError."""
     for server in servers:
-        with TritonModels(server.url, server.secret) as known:
-            models = known.all()
+        with ModelRepositoryClient(server.url, server.secret) as known:
+            models = known.list_models()
         columns = ("model", "served as", "state", "operations", "context", "precision", "backend")
         table = Table(*columns, title=server.url, box=SIMPLE)
         for model in models:

@@ -15,7 +15,7 @@ class PortError(TritonicError):
     """A port cannot be listened on; the message says why and what to do."""
 
 
-def another(option: str, variable: str | None = None) -> str:
+def port_hint(option: str, variable: str | None = None) -> str:
     """How to give `up` another port, in the words of a sentence that ends with it."""
     names = f"{option} or {variable}" if variable else option
     return f'{names} (make up ARGS="{option} 0" takes a free one)'
@@ -38,7 +38,7 @@ def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
     return found
 
 
-def listener(port: int) -> str | None:
+def find_listener(port: int) -> str | None:
     """Who listens on a TCP port, as `process 123 (nginx)`; None where that cannot be seen without more rights."""
     with contextlib.suppress(psutil.Error):
         for connection in psutil.net_connections(kind="tcp"):
@@ -47,7 +47,7 @@ def listener(port: int) -> str | None:
     return None
 
 
-def listen(host: str, port: int, purpose: str, remedy: str) -> socket.socket:
+def bind_socket(host: str, port: int, purpose: str, remedy: str) -> socket.socket:
     """A socket bound to the address, listening to nobody yet.
 
     `purpose` is who wants the port ("the gateway"), `remedy` how to choose another ("--port").
@@ -70,12 +70,12 @@ def listen(host: str, port: int, purpose: str, remedy: str) -> socket.socket:
 def check_free(host: str, port: int, purpose: str, remedy: str) -> None:
     """Raise PortError when the port cannot be listened on at this moment. Port 0 is always free."""
     if port:
-        listen(host, port, purpose, remedy).close()
+        bind_socket(host, port, purpose, remedy).close()
 
 
 def _sentence(error: OSError, host: str, port: int, purpose: str, remedy: str) -> str:
     if error.errno == errno.EADDRINUSE:
-        by = listener(port) or "another program (run as root to see which)"
+        by = find_listener(port) or "another program (run as root to see which)"
         return f"Port {port}, which {purpose} needs, is in use by {by}. End it, or choose another port with {remedy}."
     if error.errno == errno.EACCES:
         return f"Port {port}, which {purpose} needs, is open to root alone. Choose another with {remedy}."

@@ -22,7 +22,7 @@ class AlreadyRunningError(TritonicError):
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class ProcessIdentity:
     """A process that cannot be mistaken for a later one with the same id."""
 
     pid: int
@@ -30,7 +30,7 @@ class Identity:
     boot: str
 
     @classmethod
-    def of(cls, pid: int) -> "Identity | None":
+    def of(cls, pid: int) -> "ProcessIdentity | None":
         """The identity of a process that runs now; None when there is none of that id."""
         try:
             stat = Path(f"/proc/{pid}/stat").read_bytes().rsplit(b")", 1)[1].split()
@@ -42,7 +42,7 @@ class Identity:
         return cls(pid, int(stat[19]), boot)
 
     @classmethod
-    def mine(cls) -> "Identity":
+    def current(cls) -> "ProcessIdentity":
         """The identity of this process."""
         found = cls.of(os.getpid())
         assert found is not None  # This process is running.
@@ -50,14 +50,14 @@ class Identity:
 
     def is_alive(self) -> bool:
         """Whether this very process still runs."""
-        return Identity.of(self.pid) == self
+        return ProcessIdentity.of(self.pid) == self
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class RunRecord:
     """One `up`. Every process that it starts has `tag` in its environment; the addresses are "" until they serve."""
 
-    supervisor: Identity
+    supervisor: ProcessIdentity
     tag: str
     repository: str
     gateway_url: str = ""
@@ -66,50 +66,50 @@ class Running:
     """What opens the protocols that this Triton restricts."""
 
 
-def read(folder: Path) -> Running | None:
+def read(folder: Path) -> RunRecord | None:
     """What the folder's file says, whether or not it still runs; None when there is no file, or not one of ours."""
     try:
         fields = json.loads((folder / "up.json").read_text())
-        fields["supervisor"] = Identity(**fields["supervisor"])
-        return Running(**fields)
+        fields["supervisor"] = ProcessIdentity(**fields["supervisor"])
+        return RunRecord(**fields)
     except (OSError, ValueError, TypeError, KeyError):
         return None
 
 
-def running(folder: Path) -> Running | None:
+def find_running(folder: Path) -> RunRecord | None:
     """The `up` that runs in the folder now; None when there is none."""
     found = read(folder)
     return found if found is not None and found.supervisor.is_alive() else None
 
 
-def tagged(tag: str) -> list[int]:
+def tagged_pids(tag: str) -> list[int]:
     """Process ids of everything that was started under the tag and still runs."""
     mark = f"{TAG}={tag}".encode()
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with suppress(OSError):
-                if mark in entry.joinpath("environ").read_bytes().split(b"\0") and Identity.of(int(entry.name)):
+                if mark in entry.joinpath("environ").read_bytes().split(b"\0") and ProcessIdentity.of(int(entry.name)):
                     found.append(int(entry.name))
     return found
 
 
-def private(path: str | Path, flags: int) -> int:
+def open_private(path: str | Path, flags: int) -> int:
     """Open a file that nobody but its owner can read: an opener for `open`."""
     return os.open(path, flags, 0o600)
 
 
-def write(folder: Path, what: Running) -> None:
+def write(folder: Path, what: RunRecord) -> None:
     """Replace the file in one step, for its owner's eyes alone. Raises OSError."""
     temporary = folder / "up.json.new"
     temporary.unlink(missing_ok=True)  # what is there already would keep its mode
-    with open(temporary, "x", opener=private) as file:
+    with open(temporary, "x", opener=open_private) as file:
         file.write(json.dumps(asdict(what), indent=1) + "\n")
     temporary.replace(folder / "up.json")
 
 
 @contextmanager
-def claim(folder: Path) -> Iterator[None]:
+def lock(folder: Path) -> Iterator[None]:
     """Hold the folder while the block runs; the file is removed at the end.
 
     A folder that is made is its owner's alone: what lies in it are logs, tasks, files and secrets.
@@ -122,7 +122,7 @@ def claim(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            other = running(folder)
+            other = find_running(folder)
             who = f" (process {other.supervisor.pid}, {other.gateway_url or 'starting'})" if other else ""
             raise AlreadyRunningError(
                 f"Tritonic already runs in this folder{who}. Stop it with `tritonic down`, or start this one elsewhere."

@@ -14,21 +14,21 @@ from typing import Any, cast
 import uvicorn
 
 from gateway.app import create_app
-from gateway.crew import Crew
-from gateway.observability.event_loop import EventLoopWatch
+from gateway.observability.event_loop import EventLoopMonitor
 from gateway.settings import Settings
-from tritonic.connections import Connections, Limits
-from tritonic.descriptors import connections_within, raise_limit
-from tritonic.forwarded import Forwarded
-from tritonic.heap import give_large_pieces_back
-from tritonic.ports import listen
-from tritonic.protocol import BoundedProtocol
-from tritonic.workers import Beaten, keep_workers
+from gateway.worker_context import WorkerContext
+from tritonic.fd_limits import max_connections, raise_limit
+from tritonic.http_server.connections import ConnectionLimits, ConnectionTable
+from tritonic.http_server.protocol import BoundedProtocol
+from tritonic.http_server.proxy_headers import ProxyHeaders
+from tritonic.malloc import set_mmap_threshold
+from tritonic.ports import bind_socket
+from tritonic.workers import OnHeartbeat, run_workers
 
-_UNSENT_BYTES = 128 * 1024
+_NOTSENT_LOWAT_BYTES = 128 * 1024
 """What the kernel keeps for a client that does not read; else it is several megabytes of each stream."""
 
-_SILENCE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
+_TCP_KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 """Seconds and probes after which the kernel takes a client for gone that it hears nothing of: one whose machine was
 switched off while it waits for an answer."""
 
@@ -37,7 +37,7 @@ _TICK_SECONDS = 1.0
 DRAIN_SECONDS = 10
 """How long answers may go on after the signal to stop."""
 
-END_SECONDS = 14.5
+SHUTDOWN_SECONDS = 14.5
 """How long the process may take to end after it: answers, then tasks, which have 4 s. `up` kills it after 15 s."""
 
 
@@ -49,34 +49,34 @@ def serve(settings: Settings) -> bool:
     Raises PortError when the address cannot be listened on.
     """
     raise_limit()
-    give_large_pieces_back()
-    listening = listen(settings.host, settings.port, "the gateway", "--port or TRITONIC_PORT")
+    set_mmap_threshold()
+    listening = bind_socket(settings.host, settings.port, "the gateway", "--port or TRITONIC_PORT")
     if settings.workers == 1:
-        server = _server(settings, Crew(), lambda: None, None)
+        server = _build_server(settings, WorkerContext(), lambda: None, None)
         with listening, contextlib.suppress(KeyboardInterrupt):
-            server.run(sockets=[_sparing(listening)])
+            server.run(sockets=[_with_socket_options(listening)])
         return server.started
-    ended_by = keep_workers(settings, listening, _work)
+    ended_by = run_workers(settings, listening, _serve_worker)
     if ended_by == signal.SIGTERM:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTERM)
     return ended_by != 0
 
 
-def _work(
-    settings: Settings, crew: Crew, listening: socket.socket, started: Callable[[], None], beaten: Beaten
+def _serve_worker(
+    settings: Settings, crew: WorkerContext, listening: socket.socket, started: Callable[[], None], beaten: OnHeartbeat
 ) -> None:
     """Serve as one of several workers."""
     with contextlib.suppress(KeyboardInterrupt):
-        _server(settings, crew, started, beaten).run(sockets=[_sparing(listening)])
+        _build_server(settings, crew, started, beaten).run(sockets=[_with_socket_options(listening)])
 
 
 class _Server(uvicorn.Server):
     """Tells when it has started, and sleeps where there is nothing to do."""
 
-    def __init__(self, config: uvicorn.Config, started: Callable[[], None], watch: EventLoopWatch) -> None:
+    def __init__(self, config: uvicorn.Config, started: Callable[[], None], watch: EventLoopMonitor) -> None:
         super().__init__(config)
-        self._tell = started
+        self._on_started = started
         self._watch = watch
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ending = asyncio.Event()
@@ -87,7 +87,7 @@ class _Server(uvicorn.Server):
             # What is there now stays: looking through all of it for garbage holds every stream up.
             gc.collect()
             gc.freeze()
-            self._tell()
+            self._on_started()
 
     async def main_loop(self) -> None:
         """Set the clock of the answers each second, and wait for the end. uvicorn wakes ten times a second."""
@@ -99,25 +99,27 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         super().handle_exit(sig, frame)
-        self._watch.end_within(END_SECONDS)
+        self._watch.exit_within(SHUTDOWN_SECONDS)
         if self._loop:
             self._loop.call_soon_threadsafe(self._ending.set)
 
 
-def _server(settings: Settings, crew: Crew, started: Callable[[], None], beaten: Beaten | None) -> _Server:
+def _build_server(
+    settings: Settings, crew: WorkerContext, started: Callable[[], None], beaten: OnHeartbeat | None
+) -> _Server:
     app = create_app(settings, crew)
-    watch: EventLoopWatch = app.state.event_loop
-    watch.end_when_held(settings.hang_timeout, beaten)
-    limits = Limits(
-        connections=connections_within(raise_limit(), settings.max_connections),
-        head=settings.head_timeout,
-        idle=settings.idle_timeout,
-        send=settings.send_timeout,
+    watch: EventLoopMonitor = app.state.event_loop
+    watch.exit_when_blocked(settings.hang_timeout, beaten)
+    limits = ConnectionLimits(
+        connections=max_connections(raise_limit(), settings.max_connections),
+        head_timeout=settings.head_timeout,
+        idle_timeout=settings.idle_timeout,
+        send_timeout=settings.send_timeout,
     )
     config = uvicorn.Config(
-        Forwarded(cast(Any, app)),
+        ProxyHeaders(cast(Any, app)),
         loop="uvloop",
-        http=cast(Any, partial(BoundedProtocol, connections=Connections(limits))),
+        http=cast(Any, partial(BoundedProtocol, connections=ConnectionTable(limits))),
         ws="none",
         log_config=None,  # The gateway has configured its own.
         access_log=False,
@@ -128,10 +130,10 @@ def _server(settings: Settings, crew: Crew, started: Callable[[], None], beaten:
     return _Server(config, started, watch)
 
 
-def _sparing(listening: socket.socket) -> socket.socket:
+def _with_socket_options(listening: socket.socket) -> socket.socket:
     """Connections have it from the socket that they came to."""
-    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _NOTSENT_LOWAT_BYTES)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in _SILENCE.items():
+    for name, value in _TCP_KEEPALIVE.items():
         listening.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
     return listening

@@ -4,8 +4,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from gateway import models_file
-from gateway.files import stores
+from gateway.files import object_stores
+from gateway.models import models_file
 from gateway.settings import Settings
 from gateway.tasks import database
 from tritonic.errors import TritonicError
@@ -31,9 +31,9 @@ def check(**given: Any) -> Settings:
     """The same, and read the models file too, so that all that would end the gateway's start is known before it."""
     settings = read(**given)
     try:
-        stores.check(settings)
-        database.check(settings)
-    except (stores.StoreError, database.DatabaseError) as error:
+        object_stores.check_settings(settings)
+        database.check_settings(settings)
+    except (object_stores.StoreError, database.DatabaseError) as error:
         raise SettingsError(str(error)) from None
     if settings.models_file:
         try:

@@ -10,11 +10,11 @@ from tritonic.child import describe_exit
 
 Report = Callable[[str], None]
 
-_LOOK_SECONDS = 1.0
+_CHECK_SECONDS = 1.0
 """Between two looks for faults of a part that runs."""
 
 
-class Part(Protocol):
+class Component(Protocol):
     """Something that runs, ends, and can be started again."""
 
     name: str
@@ -31,7 +31,7 @@ class Part(Protocol):
     def fault(self) -> str | None:
         """Why it must be started again although it runs, as the end of a sentence; None while all is well."""
 
-    def keep_log_small(self) -> None:
+    def rotate_log(self) -> None:
         """Set aside what it has written, where that is much."""
 
     def kill(self) -> None:
@@ -40,68 +40,68 @@ class Part(Protocol):
     def stop(self) -> None:
         """End it and everything it started."""
 
-    def last_words(self) -> list[str]:
+    def last_log_lines(self) -> list[str]:
         """The lines of its log that say why it ended."""
 
 
-class Supervised:
+class SupervisedComponent:
     """One part, and where it stands: running, or waiting to be started again."""
 
-    def __init__(self, part: Part, report: Report, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, part: Component, report: Report, clock: Callable[[], float] = time.monotonic) -> None:
         """`part` must have been started already, and be ready."""
-        self.part = part
+        self.component = part
         self._report = report
         self._clock = clock
         self._backoff = Backoff()
         self._ready_since: float | None = clock()
-        self._started = self._looked = self._tidied = clock()
-        self._due: float | None = None
+        self._started = self._checked_at = self._rotated_at = clock()
+        self._restart_at: float | None = None
 
     def step(self) -> None:
         """Look at the part once and do what is due."""
         now = self._clock()
-        if self._due is not None:
-            if now >= self._due:
+        if self._restart_at is not None:
+            if now >= self._restart_at:
                 self._start(now)
             return
-        self._keep_log_small(now)
-        status = self.part.poll()
+        self._rotate_log(now)
+        status = self.component.poll()
         if status is not None:
             healthy_for = now - self._ready_since if self._ready_since is not None else 0.0
             # What is killed has no last words; those in the log are of something else.
-            why = [] if "killed" in describe_exit(status) else self.part.last_words()
-            self._wait(now, healthy_for, describe_exit(status), why)
+            why = [] if "killed" in describe_exit(status) else self.component.last_log_lines()
+            self._schedule_restart(now, healthy_for, describe_exit(status), why)
         elif self._ready_since is not None:
-            if now - self._looked >= _LOOK_SECONDS:
-                self._looked = now
-                if (fault := self.part.fault()) is not None:
-                    self._report(f"{self.part.name} {fault}; it is ended and started again.")
-                    self.part.kill()
-        elif self.part.is_ready():
+            if now - self._checked_at >= _CHECK_SECONDS:
+                self._checked_at = now
+                if (fault := self.component.fault()) is not None:
+                    self._report(f"{self.component.name} {fault}; it is ended and started again.")
+                    self.component.kill()
+        elif self.component.is_ready():
             self._ready_since = now
-            self.part.fault()  # so that it knows from the first moment what can be lost
-            self._report(f"{self.part.name} is back, {now - self._started:.1f} s after it was started.")
+            self.component.fault()  # so that it knows from the first moment what can be lost
+            self._report(f"{self.component.name} is back, {now - self._started:.1f} s after it was started.")
 
-    def _keep_log_small(self, now: float) -> None:
-        if now - self._tidied >= _LOOK_SECONDS:
-            self._tidied = now
-            self.part.keep_log_small()
+    def _rotate_log(self, now: float) -> None:
+        if now - self._rotated_at >= _CHECK_SECONDS:
+            self._rotated_at = now
+            self.component.rotate_log()
 
     def _start(self, now: float) -> None:
-        self._due, self._ready_since, self._started = None, None, now
+        self._restart_at, self._ready_since, self._started = None, None, now
         try:
-            self.part.start()
+            self.component.start()
         except (OSError, RuntimeError) as error:
-            self._wait(now, 0.0, "could not be started", [str(error)])
+            self._schedule_restart(now, 0.0, "could not be started", [str(error)])
 
-    def _wait(self, now: float, healthy_for: float, what: str, why: list[str]) -> None:
+    def _schedule_restart(self, now: float, healthy_for: float, what: str, why: list[str]) -> None:
         delay = self._backoff.delay(healthy_for)
-        self._due = now + delay
+        self._restart_at = now + delay
         reason = f" It said: {why[-1]}" if why else ""
-        self._report(f"{self.part.name} {what}; it is started again in {delay:g} s.{reason}")
+        self._report(f"{self.component.name} {what}; it is started again in {delay:g} s.{reason}")
 
 
-def supervise(parts: Sequence[Supervised], stopping: threading.Event, interval: float = 0.2) -> None:
+def supervise(parts: Sequence[SupervisedComponent], stopping: threading.Event, interval: float = 0.2) -> None:
     """Look after the parts until `stopping` is set."""
     while not stopping.wait(interval):
         for part in parts:

@@ -6,16 +6,16 @@ import secrets
 import tempfile
 from pathlib import Path
 
-from gateway.triton import SECRET_HEADER
+from gateway.triton.client import SECRET_HEADER
 
 HOST = "127.0.0.1"
-RESTRICTED = "model-repository,shared-memory,trace,logging"
+RESTRICTED_PROTOCOLS = "model-repository,shared-memory,trace,logging"
 """What only those may ask who know the secret: to load a model is to run code, and the rest writes and reads files."""
-KEY = SECRET_HEADER.removeprefix("triton-grpc-protocol-")
+PROTOCOL_KEY = SECRET_HEADER.removeprefix("triton-grpc-protocol-")
 HTTP_HEADER = "tritonic-secret"
 
-_PLAIN = re.compile(r"[A-Za-z0-9._/-]+")
-_LONGEST = 100
+_SAFE_PATH = re.compile(r"[A-Za-z0-9._/-]+")
+_MAX_SOCKET_PATH_BYTES = 100
 """Of a socket's path: the system takes 107 bytes, and Triton adds a colon and a number."""
 
 
@@ -35,7 +35,10 @@ class SocketFolder:
         """Nothing is made yet."""
         self._path = folder / "socket"
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
-        if not _PLAIN.fullmatch(str(self._path)) or len(os.fsencode(self._path)) + len("/grpc") > _LONGEST:
+        if (
+            not _SAFE_PATH.fullmatch(str(self._path))
+            or len(os.fsencode(self._path)) + len("/grpc") > _MAX_SOCKET_PATH_BYTES
+        ):
             self._temporary = tempfile.TemporaryDirectory(prefix="tritonic-")
             self._path = Path(self._temporary.name)
 
@@ -52,7 +55,7 @@ class SocketFolder:
             old.unlink()
 
 
-def arguments(address: str, http_port: int | None, grpc_port: int, metrics_port: int, secret: str) -> list[str]:
+def server_options(address: str, http_port: int | None, grpc_port: int, metrics_port: int, secret: str) -> list[str]:
     """Return the options of tritonserver; `address` is where gRPC listens, the others listen on loopback.
 
     A `http_port` of None keeps HTTP closed, an empty `secret` restricts nothing.
@@ -69,7 +72,7 @@ def arguments(address: str, http_port: int | None, grpc_port: int, metrics_port:
     if http_port is not None:
         options += [f"--http-address={HOST}", f"--http-port={http_port}"]
     if secret:
-        options.append(f"--grpc-restricted-protocol={RESTRICTED}:{KEY}={secret}")
+        options.append(f"--grpc-restricted-protocol={RESTRICTED_PROTOCOLS}:{PROTOCOL_KEY}={secret}")
     if secret and http_port is not None:
-        options.append(f"--http-restricted-api={RESTRICTED}:{HTTP_HEADER}={secret}")
+        options.append(f"--http-restricted-api={RESTRICTED_PROTOCOLS}:{HTTP_HEADER}={secret}")
     return options

@@ -4,18 +4,23 @@ import re
 
 _LINE = re.compile(r"^(?P<level>[EWIF])\d{4} \d\d:\d\d:\d\d\.\d+\s+\d+ (?P<where>[\w.]+:\d+)\] (?P<text>.*)$")
 # The first is said at every start without a GPU; the second follows the line that says which model failed, and why.
-_HARMLESS = ("CudaDriverHelper has not been initialized", "failed to load all models")
-_TELLING = ("error while loading shared libraries", "cannot be started", "Segmentation fault", "Address already in use")
+_IGNORED = ("CudaDriverHelper has not been initialized", "failed to load all models")
+_ERROR_MARKS = (
+    "error while loading shared libraries",
+    "cannot be started",
+    "Segmentation fault",
+    "Address already in use",
+)
 
 
-def telling_lines(lines: list[str], limit: int = 6) -> list[str]:
+def error_lines(lines: list[str], limit: int = 6) -> list[str]:
     """The last `limit` lines that report an error, without Triton's prefix; where there is none, the last of all."""
     found: list[str] = []
     for line in lines:
         match = _LINE.match(line)
         if match is None:
-            if any(mark in line for mark in _TELLING):
+            if any(mark in line for mark in _ERROR_MARKS):
                 found.append(line.strip())
-        elif match["level"] in "EF" and not any(mark in match["text"] for mark in _HARMLESS):
+        elif match["level"] in "EF" and not any(mark in match["text"] for mark in _IGNORED):
             found.append(match["text"].strip().strip('"').strip())
     return (found or [line.rstrip() for line in lines if line.strip() and line[0] not in "+|"])[-limit:]

@@ -23,7 +23,7 @@ class TritonMissingError(TritonicError):
 
 
 @dataclass(frozen=True, slots=True)
-class Wheel:
+class TritonWheel:
     """Paths of the installed wheel."""
 
     server: Path
@@ -32,7 +32,7 @@ class Wheel:
     libraries: Path
 
 
-def find_wheel() -> Wheel:
+def find_wheel() -> TritonWheel:
     """Locate the wheel. Raises TritonMissingError when it is absent or has no stub for this Python."""
     spec = importlib.util.find_spec("pytriton")
     if spec is None or spec.origin is None:
@@ -41,7 +41,7 @@ def find_wheel() -> Wheel:
         )
     package = Path(spec.origin).parent
     root = package / "tritonserver"
-    wheel = Wheel(
+    wheel = TritonWheel(
         server=root / "bin" / "tritonserver",
         python_backend=root / "backends" / "python",
         stub=root / "python_backend_stubs" / PYTHON / "triton_python_backend_stub",
@@ -74,7 +74,7 @@ def project_backends() -> list[Path]:
     return sorted(path.parent for root in roots for path in Path(root).glob("*/model.py"))
 
 
-def assemble(wheel: Wheel, folder: Path, backends: list[Path]) -> Path:
+def assemble_backends(wheel: TritonWheel, folder: Path, backends: list[Path]) -> Path:
     """Make the backend directory in `folder` anew: the wheel's Python backend with the stub, links to `backends`."""
     directory = folder / "backends"
     shutil.rmtree(directory, ignore_errors=True)
@@ -95,7 +95,7 @@ def assemble(wheel: Wheel, folder: Path, backends: list[Path]) -> Path:
     return directory
 
 
-def environment(wheel: Wheel, folder: Path) -> dict[str, str]:
+def server_environment(wheel: TritonWheel, folder: Path) -> dict[str, str]:
     """Environment variables for the server, after `assemble(wheel, folder, …)`.
 
     The stub ignores PYTHONPATH. It takes the site-packages of the first `python3` on PATH, so this environment's

@@ -20,7 +20,7 @@ class Components(Protocol):
         """
 
 
-def run_in_parts(
+def run_in_batches(
     components: Components, name: str, inputs: Arrays, outputs: Sequence[str], most: int
 ) -> dict[str, Array]:
     """`Components.run` for batches that may be larger than what a component takes at once."""

@@ -7,16 +7,16 @@ from collections.abc import Callable
 
 import numpy as np
 
-from backends.diffusion.components import Array, Components, run_in_parts
-from backends.diffusion.description import Description
-from backends.diffusion.families.family import Condition, Family
-from backends.diffusion.figures import Figures
-from backends.diffusion.rows import Job, Row
+from backends.diffusion.components import Array, Components, run_in_batches
+from backends.diffusion.denoising_job import BatchRow, DenoisingJob
+from backends.diffusion.families.family import Conditioning, Family
+from backends.diffusion.pipeline_config import PipelineConfig
 from backends.diffusion.schedulers import Latent
+from backends.diffusion.stats import Stats
 
 _log = logging.getLogger(__name__)
 
-Shape = tuple[int, int, int]
+LatentShape = tuple[int, int, int]
 
 
 class Denoiser:
@@ -31,9 +31,9 @@ class Denoiser:
         self,
         components: Components,
         family: Family,
-        description: Description,
+        description: PipelineConfig,
         max_rows: int,
-        figures: Figures | None = None,
+        figures: Stats | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`max_rows` is how many images of one size go side by side; with guidance each counts twice in a run."""
@@ -42,27 +42,27 @@ class Denoiser:
         self._name = description.denoiser
         self._max_batch = description.max_batch
         self._max_rows = max_rows
-        self.figures = figures or Figures()
+        self.stats = figures or Stats()
         self._clock = clock
         self._changed = threading.Condition()
-        self._jobs: list[Job] = []
-        self._spent: dict[Shape, float] = {}
+        self._jobs: list[DenoisingJob] = []
+        self._time_used: dict[LatentShape, float] = {}
         self._closed = False
-        self._stacked: tuple[list[Row], dict[str, Array]] = ([], {})
+        self._stacked_conditions: tuple[list[BatchRow], dict[str, Array]] = ([], {})
         self._thread = threading.Thread(target=self._run, name="diffusion-denoiser", daemon=True)
         self._thread.start()
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: DenoisingJob) -> None:
         """Have a job's rows denoised."""
         with self._changed:
             if not self._closed:
                 self._jobs.append(job)
-                self._count()
+                self._update_stats()
                 self._changed.notify()
                 return
-        job.failed(RuntimeError("The model is being unloaded."))
+        job.on_failed(RuntimeError("The model is being unloaded."))
 
-    def cancel(self, job: Job) -> None:
+    def cancel(self, job: DenoisingJob) -> None:
         """Forget a job: none of its rows is in the next run."""
         with self._changed:
             self._end(job)
@@ -78,44 +78,44 @@ class Denoiser:
             for job in jobs:
                 self._end(job)
         for job in jobs:
-            job.failed(RuntimeError("The model is being unloaded."))
+            job.on_failed(RuntimeError("The model is being unloaded."))
 
     def _run(self) -> None:
-        while (rows := self._take()) is not None:
+        while (rows := self._next_batch()) is not None:
             if not rows:
                 continue
             begun = self._clock()
             self._step(rows)
             shape = rows[0].job.shape
             with self._changed:
-                if shape in self._spent:
+                if shape in self._time_used:
                     # Put last, so that of two that had as much the other one is next.
-                    self._spent[shape] = self._spent.pop(shape) + self._clock() - begun
+                    self._time_used[shape] = self._time_used.pop(shape) + self._clock() - begun
 
-    def _take(self) -> list[Row] | None:
+    def _next_batch(self) -> list[BatchRow] | None:
         """Wait for rows, and choose those of the next run; None at the end."""
         with self._changed:
             while not self._jobs and not self._closed:
                 # Nothing is kept of requests that are over.
-                self._stacked = ([], {})
+                self._stacked_conditions = ([], {})
                 self._changed.wait()
             if self._closed:
                 return None
             shapes = dict.fromkeys(job.shape for job in self._jobs)
-            known = {shape: spent for shape, spent in self._spent.items() if shape in shapes}
+            known = {shape: spent for shape, spent in self._time_used.items() if shape in shapes}
             # A size that comes anew has had as much as the others: it neither waits for them nor holds them up.
             least = min(known.values(), default=0.0)
-            self._spent = {shape: least for shape in shapes if shape not in known} | known
-            shape = min(self._spent, key=self._spent.__getitem__)
-            rows = self._rows([job for job in self._jobs if job.shape == shape])
-            self._count()
+            self._time_used = {shape: least for shape in shapes if shape not in known} | known
+            shape = min(self._time_used, key=self._time_used.__getitem__)
+            rows = self._select_rows([job for job in self._jobs if job.shape == shape])
+            self._update_stats()
             return rows
 
-    def _rows(self, jobs: list[Job]) -> list[Row]:
+    def _select_rows(self, jobs: list[DenoisingJob]) -> list[BatchRow]:
         """The rows that are on their way, and as many more as there is room for."""
-        rows = [row for job in jobs for row in job.rows if row.begun and not row.done]
-        active = {job: sum(row.begun and not row.done for row in job.rows) for job in jobs}
-        waiting = {job: [row for row in job.rows if not row.begun] for job in jobs}
+        rows = [row for job in jobs for row in job.rows if row.started and not row.done]
+        active = {job: sum(row.started and not row.done for row in job.rows) for job in jobs}
+        waiting = {job: [row for row in job.rows if not row.started] for job in jobs}
         while len(rows) < self._max_rows and (open_jobs := [job for job in jobs if waiting[job]]):
             job = min(open_jobs, key=active.__getitem__)  # the first of several
             row = waiting[job].pop(0)
@@ -130,7 +130,7 @@ class Denoiser:
                 rows.append(row)
         return rows
 
-    def _step(self, rows: list[Row]) -> None:
+    def _step(self, rows: list[BatchRow]) -> None:
         """One run of the denoiser and one step of each row."""
         try:
             outputs = self._denoise(rows)
@@ -144,45 +144,45 @@ class Denoiser:
             for job in jobs:
                 self._step([row for row in rows if row.job is job])
             return
-        self.figures.runs += 1
-        self.figures.steps += len(rows)
+        self.stats.runs += 1
+        self.stats.steps += len(rows)
         for job in dict.fromkeys(row.job for row in rows):
             self._advance(job, [(row, output) for row, output in zip(rows, outputs, strict=True) if row.job is job])
 
-    def _denoise(self, rows: list[Row]) -> list[Latent]:
+    def _denoise(self, rows: list[BatchRow]) -> list[Latent]:
         """What the denoiser says of each row, after guidance: float32[C, h, w]."""
-        samples = np.stack([row.shown() for row in rows])
-        timesteps = np.array([row.job.plan.timesteps[row.run] for row in rows], np.float32)
-        led = [place for place, row in enumerate(rows) if row.job.guided.away is not None]
+        samples = np.stack([row.denoiser_input() for row in rows])
+        timesteps = np.array([row.job.plan.timesteps[row.next_run] for row in rows], np.float32)
+        led = [place for place, row in enumerate(rows) if row.job.guided_prompt.negative is not None]
         if led:
             samples = np.concatenate([samples, samples[led]])
             timesteps = np.concatenate([timesteps, timesteps[led]])
-        inputs = self._family.inputs(samples, timesteps) | self._conditions(rows, led)
-        found = run_in_parts(self._components, self._name, inputs, ["noise_pred"], self._max_batch)
-        predicted = self._family.output(found["noise_pred"].astype(np.float32, copy=False), samples.shape)
+        inputs = self._family.denoiser_inputs(samples, timesteps) | self._conditions(rows, led)
+        found = run_in_batches(self._components, self._name, inputs, ["noise_pred"], self._max_batch)
+        predicted = self._family.denoiser_output(found["noise_pred"].astype(np.float32, copy=False), samples.shape)
         outputs: list[Latent] = list(predicted[: len(rows)])
         for place, away in zip(led, predicted[len(rows) :], strict=True):
-            outputs[place] = away + np.float32(rows[place].job.guided.scale) * (outputs[place] - away)
+            outputs[place] = away + np.float32(rows[place].job.guided_prompt.scale) * (outputs[place] - away)
         return outputs
 
-    def _conditions(self, rows: list[Row], led: list[int]) -> dict[str, Array]:
+    def _conditions(self, rows: list[BatchRow], led: list[int]) -> dict[str, Array]:
         """The conditions of all rows, and then of what some are led away from. Kept while the rows are the same."""
-        if self._stacked[0] != rows:
-            conditions: list[Condition] = [row.job.guided.towards for row in rows]
-            conditions += [away for place in led if (away := rows[place].job.guided.away) is not None]
+        if self._stacked_conditions[0] != rows:
+            conditions: list[Conditioning] = [row.job.guided_prompt.positive for row in rows]
+            conditions += [away for place in led if (away := rows[place].job.guided_prompt.negative) is not None]
             names = conditions[0]
-            self._stacked = (rows, {name: np.stack([each[name] for each in conditions]) for name in names})
-        return self._stacked[1]
+            self._stacked_conditions = (rows, {name: np.stack([each[name] for each in conditions]) for name in names})
+        return self._stacked_conditions[1]
 
-    def _advance(self, job: Job, steps: list[tuple[Row, Latent]]) -> None:
+    def _advance(self, job: DenoisingJob, steps: list[tuple[BatchRow, Latent]]) -> None:
         """Take the steps of a job's rows, and tell it."""
         if job.ended:
             return
         try:
             for row, output in steps:
                 seen = row.advance(output)
-                if seen is not None and job.previewed is not None:
-                    job.previewed(row, job.previews[row.run], seen)
+                if seen is not None and job.on_preview is not None:
+                    job.on_preview(row, job.previews[row.next_run], seen)
         except Exception as error:
             _log.exception("A step failed.")
             self._fail(job, error)
@@ -191,22 +191,22 @@ class Denoiser:
         if all(row.done for row in job.rows):
             with self._changed:
                 self._end(job, finished=True)
-        job.stepped(job.share())
+        job.on_progress(job.progress())
         if done:
-            job.finished(done)
+            job.on_finished(done)
 
-    def _fail(self, job: Job, error: Exception) -> None:
+    def _fail(self, job: DenoisingJob, error: Exception) -> None:
         with self._changed:
             self._end(job)
-        job.failed(error)
+        job.on_failed(error)
 
-    def _end(self, job: Job, *, finished: bool = False) -> None:
+    def _end(self, job: DenoisingJob, *, finished: bool = False) -> None:
         job.ended = job.ended or not finished
         if job in self._jobs:
             self._jobs.remove(job)
-        self._count()
+        self._update_stats()
 
-    def _count(self) -> None:
+    def _update_stats(self) -> None:
         rows = [row for job in self._jobs for row in job.rows if not row.done]
-        self.figures.rows_active = sum(row.begun for row in rows)
-        self.figures.rows_waiting = len(rows) - self.figures.rows_active
+        self.stats.rows_active = sum(row.started for row in rows)
+        self.stats.rows_waiting = len(rows) - self.stats.rows_active

@@ -12,12 +12,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import triton_python_backend_utils as pb_utils
 
 from backends.diffusion.bls import TritonComponents
-from backends.diffusion.loading import load
+from backends.diffusion.loading import load_pipeline
 from backends.diffusion.metrics import COUNTERS, GAUGES
-from backends.diffusion.tensors import TritonClient, read_request
-from backends.serving.lifeline import end_with_parent
-from backends.serving.publisher import Publisher
-from backends.serving.taking import take_all
+from backends.diffusion.tensors import ImageResponseSender, read_request
+from backends.serving.dispatch import dispatch_requests
+from backends.serving.metrics_publisher import MetricsPublisher
+from backends.serving.parent_watch import exit_with_parent
 from backends.serving.triton import Inputs, make_metrics
 
 
@@ -29,22 +29,27 @@ class TritonPythonModel:
 
         The components may be loaded later: they are called for the first time by the first request.
         """
-        self._lifeline = end_with_parent()
+        self._parent_watch = exit_with_parent()
         config = json.loads(args["model_config"])
         folder = Path(args["model_repository"]) / args["model_version"]
         try:
-            self._desk, figures = load(folder, config.get("parameters", {}), TritonComponents())
+            self._frontend, figures = load_pipeline(folder, config.get("parameters", {}), TritonComponents())
         except Exception as error:
             raise pb_utils.TritonModelException(f"The model in {folder} cannot be loaded: {error}") from error
         gauges, counters, self._families = make_metrics(args["model_name"], GAUGES, COUNTERS)
-        self._publisher = Publisher(figures, gauges, counters)
+        self._publisher = MetricsPublisher(figures, gauges, counters)
 
     def execute(self, requests: list[Any]) -> None:
         """Take requests; their answers come later, through their response senders."""
-        take_all(requests, TritonClient, lambda request, client: read_request(Inputs(request)), self._desk.take)
+        dispatch_requests(
+            requests,
+            ImageResponseSender,
+            lambda request, client: read_request(Inputs(request)),
+            self._frontend.add_request,
+        )
 
     def finalize(self) -> None:
         """Answer what is open, and end every thread."""
-        self._desk.close()
+        self._frontend.close()
         self._publisher.close()
-        self._lifeline.set()
+        self._parent_watch.set()

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 
-_FEW = 16
+_MIN_BLOCK_COUNT = 16
 """Fewer numbers than this are drawn one by one, in double precision."""
 
 # Where AVX2 or AVX-512 is, torch takes logarithm, sine and cosine from polynomials in float32 (Cephes'), and its
@@ -35,7 +35,7 @@ _COSINE = (2.443315711809948e-005, -1.388731625493765e-003, 4.166664568298827e-0
 _QUARTER_PI = (-0.78515625, -2.4187564849853515625e-4, -3.77489497744594108e-8)  # their sum, negated
 
 
-class Noise:
+class NoiseGenerator:
     """What successive `torch.randn(shape, generator=g)` give, where `g = torch.Generator("cpu").manual_seed(seed)`.
 
     Only the lower 32 bits of a seed matter, as there. Not for two threads at once.
@@ -43,29 +43,29 @@ class Noise:
 
     def __init__(self, seed: int) -> None:
         """`seed` is 0 or more."""
-        self._words = np.random.MT19937()
+        self._bit_generator = np.random.MT19937()
         # RandomState seeds the generator as its authors did, and torch does; MT19937 itself hashes the seed first.
         seeded: Any = np.random.RandomState(seed & 0xFFFFFFFF).get_state(legacy=False)
-        self._words.state = seeded
-        self._kept: float | None = None
+        self._bit_generator.state = seeded
+        self._spare_normal: float | None = None
 
     def normal(self, shape: tuple[int, ...]) -> Floats:
         """The next numbers of mean 0 and variance 1, float32 of the shape."""
         count = math.prod(shape)
-        numbers = self._one_by_one(count) if count < _FEW else self._in_blocks(count)
+        numbers = self._one_by_one(count) if count < _MIN_BLOCK_COUNT else self._in_blocks(count)
         return numbers.reshape(shape)
 
     def _one_by_one(self, count: int) -> Floats:
         return np.asarray([self._next() for _ in range(count)], np.float32)
 
     def _next(self) -> float:
-        if self._kept is not None:
-            number, self._kept = self._kept, None
+        if self._spare_normal is not None:
+            number, self._spare_normal = self._spare_normal, None
             return number
-        high_low = [int(word) for word in self._words.random_raw(4)]
+        high_low = [int(word) for word in self._bit_generator.random_raw(4)]
         first, second = (((high << 32 | low) & (1 << 53) - 1) / (1 << 53) for high, low in (high_low[:2], high_low[2:]))
         radius, angle = math.sqrt(-2 * math.log1p(-second)), 2 * math.pi * first
-        self._kept = radius * math.sin(angle)
+        self._spare_normal = radius * math.sin(angle)
         return radius * math.cos(angle)
 
     def _in_blocks(self, count: int) -> Floats:
@@ -78,7 +78,7 @@ class Noise:
 
     def _uniforms(self, count: int) -> Floats:
         """From 0 to below 1, of 24 bits."""
-        bits = self._words.random_raw(count) & np.uint64((1 << 24) - 1)
+        bits = self._bit_generator.random_raw(count) & np.uint64((1 << 24) - 1)
         uniforms: Floats = bits.astype(np.float32) * np.float32(2**-24)
         return uniforms
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from backends.serving.config_parameters import integer_value, json_value, string_values
 from backends.serving.errors import InvalidValue
-from backends.serving.parameters import from_json, integer, texts
 
 Size = tuple[int, int]
 """Width and height in pixels."""
@@ -74,22 +74,22 @@ def read_options(parameters: Mapping[str, Mapping[str, Any]], size_multiple: int
     `size_multiple` is what the pipeline says of itself. Raises `ValueError` with a sentence that names the parameter.
     Parameters that others read are left alone.
     """
-    values = texts(parameters)
+    values = string_values(parameters)
     usual = Options()
-    multiple = integer(values, "size_multiple", size_multiple)
+    multiple = integer_value(values, "size_multiple", size_multiple)
     options = Options(
         sizes=_sizes(values),
         size_multiple=multiple,
         min_size=_size(values, "min_size", (multiple, multiple)),
         max_size=_size(values, "max_size", (max(2048, multiple),) * 2),
         default_size=_size(values, "default_size", usual.default_size),
-        default_steps=integer(values, "default_steps", usual.default_steps),
-        max_steps=integer(values, "max_steps", usual.max_steps),
+        default_steps=integer_value(values, "default_steps", usual.default_steps),
+        max_steps=integer_value(values, "max_steps", usual.max_steps),
         default_guidance=_number(values, "default_guidance", usual.default_guidance),
-        max_images=integer(values, "max_images", usual.max_images),
-        max_rows=integer(values, "max_rows", usual.max_rows),
-        max_waiting=integer(values, "max_waiting", usual.max_waiting, low=0),
-        max_waiting_bytes=integer(values, "max_waiting_bytes", usual.max_waiting_bytes, low=0),
+        max_images=integer_value(values, "max_images", usual.max_images),
+        max_rows=integer_value(values, "max_rows", usual.max_rows),
+        max_waiting=integer_value(values, "max_waiting", usual.max_waiting, low=0),
+        max_waiting_bytes=integer_value(values, "max_waiting_bytes", usual.max_waiting_bytes, low=0),
     )
     try:
         options.check_size(options.default_size)
@@ -102,14 +102,14 @@ def read_options(parameters: Mapping[str, Mapping[str, Any]], size_multiple: int
 
 
 def _sizes(values: Mapping[str, str]) -> tuple[Size, ...]:
-    found = from_json(values, "sizes", [])
+    found = json_value(values, "sizes", [])
     if not isinstance(found, list):
         raise ValueError(f"The parameter sizes is {found!r}; it must be a list of sizes.")
     return tuple(_pair("sizes", size) for size in found)
 
 
 def _size(values: Mapping[str, str], name: str, usual: Size) -> Size:
-    found = from_json(values, name, None)
+    found = json_value(values, name, None)
     return usual if found is None else _pair(name, found)
 
 
@@ -122,7 +122,7 @@ def _pair(name: str, value: object) -> Size:
 
 
 def _number(values: Mapping[str, str], name: str, usual: float) -> float:
-    value = from_json(values, name, usual)
+    value = json_value(values, name, usual)
     if type(value) not in (int, float) or not 0 <= value < 1e6:
         raise ValueError(f"The parameter {name} is {value!r}; it must be a number from 0 on.")
     return float(value)

@@ -23,6 +23,6 @@ class Request:
     partial_images: int = 0
 
     @property
-    def bytes(self) -> int:
+    def nbytes(self) -> int:
         """About how much memory the request takes while it waits: its texts, its picture and its mask."""
         return sum(map(len, (self.prompt, self.negative_prompt or "", *self.images, self.mask or b"")))

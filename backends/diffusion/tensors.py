@@ -7,7 +7,7 @@ import triton_python_backend_utils as pb_utils
 
 from backends.diffusion.request import Request
 from backends.serving.errors import InvalidValue
-from backends.serving.triton import Inputs, Responding
+from backends.serving.triton import Inputs, TritonResponseSender
 
 
 def read_request(inputs: Inputs) -> Request:
@@ -34,11 +34,11 @@ def read_request(inputs: Inputs) -> Request:
         quality=inputs.integer("quality"),
         partial_images=_or(inputs.integer("partial_images"), 0),
     )
-    inputs.refuse_others()
+    inputs.reject_remaining_parameters()
     return request
 
 
-class TritonClient(Responding):
+class ImageResponseSender(TritonResponseSender):
     """The way back to the client of one request for images."""
 
     def send_progress(self, fraction: float) -> None:

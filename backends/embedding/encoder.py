@@ -7,14 +7,14 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-Tokens = npt.NDArray[np.int64]
-Rows = npt.NDArray[np.float32]
+TokenIds = npt.NDArray[np.int64]
+Embeddings = npt.NDArray[np.float32]
 
 
 class Encoder(Protocol):
     """Embeds a few texts at once; several threads may call it at the same time."""
 
-    def embed(self, texts: Sequence[Tokens]) -> Rows:
+    def embed(self, texts: Sequence[TokenIds]) -> Embeddings:
         """Give float32[texts, dimensions] for texts of at least one token, int64[tokens] each."""
 
 
@@ -42,12 +42,12 @@ class OrtEncoder:
         except (KeyError, ValueError):
             raise ValueError(f"{path} does not say how many tokens it knows.") from None
 
-    def embed(self, texts: Sequence[Tokens]) -> Rows:
+    def embed(self, texts: Sequence[TokenIds]) -> Embeddings:
         """Pad on the right and run."""
         lengths = np.array([len(text) for text in texts], np.int32)
         ids = np.zeros((len(texts), int(lengths.max())), np.int64)
         for row, text in zip(ids, texts, strict=True):
             row[: len(text)] = text
         (rows,) = self._session.run(["sentence_embedding"], {"input_ids": ids, "lengths": lengths})
-        found: Rows = rows
+        found: Embeddings = rows
         return found

@@ -11,16 +11,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import triton_python_backend_utils as pb_utils
 
-from backends.embedding.desk import Desk
 from backends.embedding.encoder import OrtEncoder
-from backends.embedding.lanes import Lanes
 from backends.embedding.metrics import COUNTERS, GAUGES
 from backends.embedding.options import read_options
-from backends.embedding.tensors import TritonClient, read_request
-from backends.embedding.texts import Texts
-from backends.serving.lifeline import end_with_parent
-from backends.serving.publisher import Publisher
-from backends.serving.taking import take_all
+from backends.embedding.request_frontend import RequestFrontend
+from backends.embedding.scheduler import EmbeddingScheduler
+from backends.embedding.tensors import EmbeddingResponseSender, read_request
+from backends.embedding.tokenization import InputTokenizer
+from backends.serving.dispatch import dispatch_requests
+from backends.serving.metrics_publisher import MetricsPublisher
+from backends.serving.parent_watch import exit_with_parent
 from backends.serving.tokenizer import load_tokenizer
 from backends.serving.triton import Inputs, make_metrics
 
@@ -30,7 +30,7 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load the network. What is wrong with its files or parameters becomes the reason Triton shows."""
-        self._lifeline = end_with_parent()
+        self._parent_watch = exit_with_parent()
         config = json.loads(args["model_config"])
         folder = Path(args["model_repository"]) / args["model_version"]
         try:
@@ -39,17 +39,22 @@ class TritonPythonModel:
             encoder = OrtEncoder(folder)
         except Exception as error:
             raise pb_utils.TritonModelException(f"The model in {folder} cannot be loaded: {error}") from error
-        lanes = Lanes(encoder, options.lanes)
-        self._desk = Desk(lanes, Texts(tokenizer, options, encoder.vocab_size), options)
+        lanes = EmbeddingScheduler(encoder, options.num_threads)
+        self._frontend = RequestFrontend(lanes, InputTokenizer(tokenizer, options, encoder.vocab_size), options)
         gauges, counters, self._families = make_metrics(args["model_name"], GAUGES, COUNTERS)
-        self._publisher = Publisher(lanes.figures, gauges, counters)
+        self._publisher = MetricsPublisher(lanes.stats, gauges, counters)
 
     def execute(self, requests: list[Any]) -> None:
         """Take requests; their answers come later, through their response senders."""
-        take_all(requests, TritonClient, lambda request, client: read_request(Inputs(request)), self._desk.take)
+        dispatch_requests(
+            requests,
+            EmbeddingResponseSender,
+            lambda request, client: read_request(Inputs(request)),
+            self._frontend.add_request,
+        )
 
     def finalize(self) -> None:
         """Answer what is open, and end every thread."""
-        self._desk.close()
+        self._frontend.close()
         self._publisher.close()
-        self._lifeline.set()
+        self._parent_watch.set()

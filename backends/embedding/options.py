@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from backends.serving.parameters import from_json, integer, texts
+from backends.serving.config_parameters import integer_value, json_value, string_values
 
 ENGINES = ("onnxruntime",)
 
@@ -29,7 +29,7 @@ class Options:
     threads: int = 0
 
     @property
-    def lanes(self) -> int:
+    def num_threads(self) -> int:
         """Threads that compute: as many as were asked for, or one for each core that this process may use."""
         return self.threads or len(os.sched_getaffinity(0))
 
@@ -39,33 +39,33 @@ def read_options(parameters: Mapping[str, Mapping[str, Any]]) -> Options:
 
     Raises `ValueError` with a sentence that names the parameter. Parameters that others read are left alone.
     """
-    values = texts(parameters)
+    values = string_values(parameters)
     engine = values.get("engine") or ENGINES[0]
     if engine not in ENGINES:
         raise ValueError(f"The parameter engine is {engine!r}; this backend has {', '.join(ENGINES)}.")
-    prompts = from_json(values, "prompts", {})
+    prompts = json_value(values, "prompts", {})
     if not isinstance(prompts, dict) or not all(isinstance(prompt, str) for prompt in prompts.values()):
         raise ValueError(f"The parameter prompts is {prompts!r}; it must be an object of texts.")
     default = values.get("default_prompt") or None
     if default is not None and default not in prompts:
         raise ValueError(f"The parameter default_prompt is {default!r}, which is none of the prompts.")
-    context_length = integer(values, "context_length", None, 1)
+    context_length = integer_value(values, "context_length", None, 1)
     return Options(
         context_length=context_length,
-        dimensions=integer(values, "dimensions", None, 1),
+        dimensions=integer_value(values, "dimensions", None, 1),
         matryoshka=_matryoshka(values),
         normalized=_flag(values, "normalized"),
         prompts=prompts,
         default_prompt=default,
         lowercase=_flag(values, "lowercase"),
         truncate_prompt_tokens=_truncate_prompt_tokens(values, context_length),
-        max_waiting=integer(values, "max_waiting", 8192, 0),
-        threads=integer(values, "threads", 0, 0),
+        max_waiting=integer_value(values, "max_waiting", 8192, 0),
+        threads=integer_value(values, "threads", 0, 0),
     )
 
 
 def _matryoshka(values: Mapping[str, str]) -> bool | tuple[int, ...]:
-    value = from_json(values, "matryoshka", False)
+    value = json_value(values, "matryoshka", False)
     if isinstance(value, bool):
         return value
     if isinstance(value, list) and all(isinstance(width, int) and width > 0 for width in value):
@@ -75,14 +75,14 @@ def _matryoshka(values: Mapping[str, str]) -> bool | tuple[int, ...]:
 
 def _truncate_prompt_tokens(values: Mapping[str, str], context_length: int) -> int | None:
     name = "truncate_prompt_tokens"
-    value = from_json(values, name, None)
+    value = json_value(values, name, None)
     if value is None or (type(value) is int and (value == -1 or 1 <= value <= context_length)):
         return value
     raise ValueError(f"The parameter {name} is {value!r}; it must be -1 or from 1 to {context_length}.")
 
 
 def _flag(values: Mapping[str, str], name: str) -> bool:
-    value = from_json(values, name, False)
+    value = json_value(values, name, False)
     if not isinstance(value, bool):
         raise ValueError(f"The parameter {name} is {value!r}; it must be true or false.")
     return value

@@ -4,9 +4,9 @@ import numpy as np
 import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
-from backends.embedding.desk import Request
-from backends.embedding.encoder import Rows
-from backends.serving.triton import Inputs, Responding
+from backends.embedding.encoder import Embeddings
+from backends.embedding.request_frontend import Request
+from backends.serving.triton import Inputs, TritonResponseSender
 
 
 def read_request(inputs: Inputs) -> Request:
@@ -21,14 +21,14 @@ def read_request(inputs: Inputs) -> Request:
         truncate=inputs.flag("truncate"),
         truncate_prompt_tokens=inputs.integer("truncate_prompt_tokens"),
     )
-    inputs.refuse_others()
+    inputs.reject_remaining_parameters()
     return request
 
 
-class TritonClient(Responding):
+class EmbeddingResponseSender(TritonResponseSender):
     """The way back to the client of one request for vectors."""
 
-    def send(self, embedding: Rows, num_tokens: npt.NDArray[np.int32]) -> None:
+    def send(self, embedding: Embeddings, num_tokens: npt.NDArray[np.int32]) -> None:
         """Send the rows and the tokens of each input, as the one response."""
         outputs = [pb_utils.Tensor("embedding", embedding), pb_utils.Tensor("num_tokens", num_tokens)]
         self.respond(pb_utils.InferenceResponse(outputs), final=True)

@@ -11,12 +11,12 @@ from typing import Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from backends.llm.figures import Figures
-from backends.llm.sampling import Sampling
+from backends.llm.sampling_params import SamplingParams
+from backends.llm.stats import Stats
 from backends.serving.errors import GenerationError
 
 FinishReason = Literal["stop", "length"]
-Tokens = npt.NDArray[np.int64]
+TokenIds = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,24 +53,24 @@ class Delta:
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class GenerationFailed:
     """The generation has ended without success; no event follows."""
 
     error: GenerationError
 
 
-Event = Delta | Failed
-Sink = Callable[[Event], None]
+Event = Delta | GenerationFailed
+EventSink = Callable[[Event], None]
 
 
 class Matcher(Protocol):
     """How far one answer has come in its grammar. Used by the engine's thread alone."""
 
     @property
-    def complete(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether nothing may follow."""
 
-    def banned(self, seconds: float) -> npt.NDArray[np.bool_] | None:
+    def banned_tokens(self, seconds: float) -> npt.NDArray[np.bool_] | None:
         """Which tokens may not come next, bool[vocabulary]; None where that is not known after `seconds`.
 
         None too where the answer turns out to be `complete`. Raises `InvalidValue` where the grammar turns out to be
@@ -84,19 +84,19 @@ class Matcher(Protocol):
 class Grammar(Protocol):
     """A compiled grammar."""
 
-    def begin(self) -> Matcher:
+    def new_matcher(self) -> Matcher:
         """The state of a new answer."""
 
 
 @dataclass(frozen=True, slots=True)
-class Pictures:
+class ImageInputs:
     """What stands for the pictures of a prompt.
 
     `tokens` is the prompt with a number below 0 in the place of each vector of a picture: int64[tokens]. No other
     picture has these numbers. The forward pass finds the vectors by them for as long as `features` are referred to.
     """
 
-    tokens: Tokens
+    tokens: TokenIds
     features: tuple[object, ...]
 
 
@@ -109,16 +109,16 @@ class Generation:
     a `Delta` with a finish reason, or after one `Failed`. `grammar` is `sampling.structured_outputs`, compiled.
     """
 
-    prompt: Tokens
-    sampling: Sampling
-    sink: Sink
+    prompt: TokenIds
+    sampling: SamplingParams
+    sink: EventSink
     grammar: Grammar | None = None
-    pictures: Pictures | None = None
+    image_inputs: ImageInputs | None = None
 
     @property
-    def to_read(self) -> Tokens:
+    def prefill_tokens(self) -> TokenIds:
         """What the forward pass is given for the prompt: int64[tokens]."""
-        return self.pictures.tokens if self.pictures else self.prompt
+        return self.image_inputs.tokens if self.image_inputs else self.prompt
 
 
 class Engine(Protocol):
@@ -133,7 +133,7 @@ class Engine(Protocol):
         """Token ids are smaller than this."""
 
     @property
-    def figures(self) -> Figures:
+    def stats(self) -> Stats:
         """What the engine has done so far; read it at leisure."""
 
     def submit(self, generation: Generation) -> None:

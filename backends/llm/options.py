@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from backends.llm.sampling import Sampling, parse_sampling
+from backends.llm.sampling_params import SamplingParams, parse_sampling_params
+from backends.serving.config_parameters import string_values
 from backends.serving.errors import GenerationError
-from backends.serving.parameters import texts
 
 # Each is a module with `load_engine(folder, tokenizer, options) -> Loaded`, imported only where it is wanted: no
 # machine has the libraries of all of them.
-ENGINES = {"onnxruntime": "backends.llm.ort.load"}
+ENGINE_LOADERS = {"onnxruntime": "backends.llm.ort.engine_loader"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Options:
     context_length: int | None = None
     kv_memory: int | None = None
     prefix_cache: int | None = None
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: SamplingParams = field(default_factory=SamplingParams)
     structure_seconds: int = 1
     structure_memory: int = 128 * 2**20
 
@@ -40,10 +40,10 @@ def read_options(parameters: Mapping[str, Mapping[str, Any]]) -> Options:
     Raises `ValueError` with a sentence that names the parameter. Parameters that others read are left alone.
     """
     defaults = Options()
-    values = texts(parameters)
+    values = string_values(parameters)
     engine = values.get("engine") or defaults.engine
-    if engine not in ENGINES:
-        raise ValueError(f"The parameter engine is {engine!r}; this backend has {', '.join(ENGINES)}.")
+    if engine not in ENGINE_LOADERS:
+        raise ValueError(f"The parameter engine is {engine!r}; this backend has {', '.join(ENGINE_LOADERS)}.")
     context_length = _integer(values, "context_length", 0, 2)
     return Options(
         engine=engine,
@@ -59,9 +59,9 @@ def read_options(parameters: Mapping[str, Mapping[str, Any]]) -> Options:
     )
 
 
-def _sampling(document: str) -> Sampling:
+def _sampling(document: str) -> SamplingParams:
     try:
-        return parse_sampling(document, 2**31)
+        return parse_sampling_params(document, 2**31)
     except GenerationError as error:
         raise ValueError(f"The parameter sampling_defaults is {document!r}: {error}") from error
 

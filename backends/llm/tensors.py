@@ -5,25 +5,25 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from backends.llm.exchange import Request
-from backends.llm.logprobs import TokenBytes, render
-from backends.llm.reply import Answer
-from backends.serving.triton import Inputs, Responding
+from backends.llm.active_request import Request
+from backends.llm.logprobs_json import TokenBytes, render_logprobs
+from backends.llm.output_collector import RequestOutput
+from backends.serving.triton import Inputs, TritonResponseSender
 
-_NONE = b"null"
+_NO_LOGPROBS = b"null"
 """The log probabilities of an answer whose request asks for none, in JSON."""
 
 
-SUMS = "cumulative_logprob"
+CUMULATIVE_LOGPROB = "cumulative_logprob"
 
 
-def complete(config: Any) -> None:
+def complete_config(config: Any) -> None:
     """Declare what the configuration of a model that was built earlier lacks, where Triton asks for it.
 
     It does not where it runs with `--disable-auto-complete-config`.
     """
-    config.add_input({"name": f"return_{SUMS}", "data_type": "TYPE_BOOL", "dims": [1], "optional": True})
-    config.add_output({"name": SUMS, "data_type": "TYPE_FP32", "dims": [-1]})
+    config.add_input({"name": f"return_{CUMULATIVE_LOGPROB}", "data_type": "TYPE_BOOL", "dims": [1], "optional": True})
+    config.add_output({"name": CUMULATIVE_LOGPROB, "data_type": "TYPE_FP32", "dims": [-1]})
 
 
 def read_request(inputs: Inputs) -> Request:
@@ -36,13 +36,15 @@ def read_request(inputs: Inputs) -> Request:
         exclude_input=stream if excluded is None else excluded,
         images=tuple(inputs.texts("image") or ()),
         literal_spans=inputs.array("literal_spans"),
-        cumulative_logprob=bool(inputs.flag(f"return_{SUMS}")),
+        cumulative_logprob=bool(inputs.flag(f"return_{CUMULATIVE_LOGPROB}")),
         # The last to be read: what no input was named by stands in for it.
-        sampling=inputs.others() if (document := inputs.text("sampling_parameters")) is None else document,
+        sampling=inputs.remaining_parameters()
+        if (document := inputs.text("sampling_parameters")) is None
+        else document,
     )
 
 
-class TritonClient(Responding):
+class TextResponseSender(TritonResponseSender):
     """The way back to the client of one request for text."""
 
     def __init__(self, request: Any, tokens: TokenBytes) -> None:
@@ -50,24 +52,26 @@ class TritonClient(Responding):
         self._tokens = tokens
         self._finish_reason = self._num_input_tokens = self._num_output_tokens = self._logprobs = False
 
-    def read_wishes(self, inputs: Inputs) -> None:
+    def read_requested_outputs(self, inputs: Inputs) -> None:
         """Read which optional outputs are wanted. Raises `InvalidValue`."""
         self._finish_reason = bool(inputs.flag("return_finish_reason"))
         self._logprobs = bool(inputs.flag("return_logprobs"))
         self._num_input_tokens = bool(inputs.flag("return_num_input_tokens"))
         self._num_output_tokens = bool(inputs.flag("return_num_output_tokens"))
 
-    def send(self, answer: Answer, num_prompt_tokens: int, *, final: bool) -> None:
+    def send(self, answer: RequestOutput, num_prompt_tokens: int, *, final: bool) -> None:
         """Send one response, with Triton's final flag if it is the last."""
         outputs = [_texts("text_output", answer.texts)]
         if self._finish_reason:
             outputs.append(_texts("finish_reason", answer.finish_reasons))
         if self._logprobs:
-            rendered = [render(entries, self._tokens) for entries in answer.logprobs] or [_NONE] * len(answer.texts)
+            rendered = [render_logprobs(entries, self._tokens) for entries in answer.logprobs] or [_NO_LOGPROBS] * len(
+                answer.texts
+            )
             outputs.append(pb_utils.Tensor("logprobs", np.array(rendered, np.object_)))
         if answer.cumulative_logprobs:
             sums = np.array(answer.cumulative_logprobs, np.float32)
-            outputs.append(pb_utils.Tensor(SUMS, sums))
+            outputs.append(pb_utils.Tensor(CUMULATIVE_LOGPROB, sums))
         if self._num_input_tokens:
             outputs.append(pb_utils.Tensor("num_input_tokens", np.array([num_prompt_tokens], np.uint32)))
         if self._num_output_tokens:

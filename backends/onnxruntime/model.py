@@ -13,11 +13,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import onnxruntime
 import triton_python_backend_utils as pb_utils
 
-from backends.onnxruntime.batch import Arrays, Batches, is_batched
+from backends.onnxruntime.batching import BatchRunner, TensorMap, has_batch_dimension
 from backends.onnxruntime.options import read_options
 from backends.onnxruntime.providers import choose_providers
 from backends.onnxruntime.session import Session
-from backends.serving.lifeline import end_with_parent
+from backends.serving.parent_watch import exit_with_parent
 
 _log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Open the file. What is wrong with it, or with its parameters, becomes the reason Triton shows."""
-        self._lifeline = end_with_parent()
+        self._parent_watch = exit_with_parent()
         config = json.loads(args["model_config"])
         folder = Path(args["model_repository"]) / args["model_version"]
         try:
@@ -37,9 +37,11 @@ class TritonPythonModel:
             session = Session(folder, config, options, providers)
         except Exception as error:
             raise pb_utils.TritonModelException(f"The model in {folder} cannot be loaded: {error}") from error
-        if options.unread:
-            _log.warning("%s: the parameters %s mean nothing here.", args["model_name"], ", ".join(options.unread))
-        self._batches = Batches(session.run, batched=is_batched(config))
+        if options.unknown_parameters:
+            _log.warning(
+                "%s: the parameters %s mean nothing here.", args["model_name"], ", ".join(options.unknown_parameters)
+            )
+        self._runner = BatchRunner(session.run, batched=has_batch_dimension(config))
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer the requests that Triton put together."""
@@ -47,15 +49,15 @@ class TritonPythonModel:
             (request.requested_output_names(), {tensor.name(): tensor.as_numpy() for tensor in request.inputs()})
             for request in requests
         ]
-        return [_response(answer) for answer in self._batches.answer(asked)]
+        return [_response(answer) for answer in self._runner.run_all(asked)]
 
     def finalize(self) -> None:
         """Let go of the model."""
-        del self._batches
-        self._lifeline.set()
+        del self._runner
+        self._parent_watch.set()
 
 
-def _response(answer: Arrays | Exception) -> Any:
+def _response(answer: TensorMap | Exception) -> Any:
     if isinstance(answer, Exception):
         sentence = f"[engine_failed] The model could not be run: {str(answer)[:1000]}"
         return pb_utils.InferenceResponse([], pb_utils.TritonError(sentence))

@@ -14,11 +14,11 @@ _FLAGS = {"1": True, "true": True, "0": False, "false": False}
 _SHRINKAGE = "memory.enable_memory_arena_shrinkage"
 _NUMBERS = ("intra_op_thread_count", "inter_op_thread_count", "execution_mode")
 _SWITCHES = ("enable_mem_arena", "enable_mem_pattern")
-_ENTRIES = ("session.use_device_allocator_for_initializers",)
+_SESSION_CONFIG_ENTRIES = ("session.use_device_allocator_for_initializers",)
 # These once stood among the parameters, and belong to the CUDA provider.
 CUDA_PARAMETERS = ("cudnn_conv_algo_search", "gpu_mem_limit", "arena_extend_strategy", "do_copy_in_default_stream")
 # These are for others: the gateway, and people.
-_OF_OTHERS = ("component", "precision")
+_GATEWAY_PARAMETERS = ("component", "precision")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,20 +31,20 @@ class Options:
     file: str = "model.onnx"
     intra_op_threads: int = 0
     inter_op_threads: int = 0
-    parallel: bool = False
+    is_parallel: bool = False
     graph_level: int = 0
     memory_arena: bool = True
     memory_pattern: bool = True
     arena_shrinkage: str | None = None
-    entries: Mapping[str, str] = field(default_factory=dict)
-    cuda: Mapping[str, str] = field(default_factory=dict)
-    unread: tuple[str, ...] = ()
+    session_config_entries: Mapping[str, str] = field(default_factory=dict)
+    cuda_options: Mapping[str, str] = field(default_factory=dict)
+    unknown_parameters: tuple[str, ...] = ()
 
 
 def read_options(config: Config) -> Options:
     """Read a configuration. Raises `ValueError` with a sentence that names the parameter."""
     values = {name: str(value.get("string_value", "")) for name, value in config.get("parameters", {}).items()}
-    known = {*_NUMBERS, *_SWITCHES, *_ENTRIES, *CUDA_PARAMETERS, *_OF_OTHERS, _SHRINKAGE}
+    known = {*_NUMBERS, *_SWITCHES, *_SESSION_CONFIG_ENTRIES, *CUDA_PARAMETERS, *_GATEWAY_PARAMETERS, _SHRINKAGE}
     mode = _number(values, "execution_mode")
     if mode not in (0, 1):
         raise ValueError(f"The parameter execution_mode is {mode}; it must be 0 (sequential) or 1 (parallel).")
@@ -52,14 +52,14 @@ def read_options(config: Config) -> Options:
         file=config.get("default_model_filename") or "model.onnx",
         intra_op_threads=_number(values, "intra_op_thread_count"),
         inter_op_threads=_number(values, "inter_op_thread_count"),
-        parallel=mode == 1,
+        is_parallel=mode == 1,
         graph_level=_level(config),
         memory_arena=_flag(values, "enable_mem_arena"),
         memory_pattern=_flag(values, "enable_mem_pattern"),
         arena_shrinkage=values.get(_SHRINKAGE) or None,
-        entries={name: values[name] for name in _ENTRIES if name in values},
-        cuda={name: values[name] for name in CUDA_PARAMETERS if name in values},
-        unread=tuple(sorted(values.keys() - known)),
+        session_config_entries={name: values[name] for name in _SESSION_CONFIG_ENTRIES if name in values},
+        cuda_options={name: values[name] for name in CUDA_PARAMETERS if name in values},
+        unknown_parameters=tuple(sorted(values.keys() - known)),
     )
 
 

@@ -11,8 +11,8 @@ _CUDA = "CUDAExecutionProvider"
 _TENSORRT = "TensorrtExecutionProvider"
 _OPENVINO = "OpenVINOExecutionProvider"
 
-_CONVOLUTIONS = {"0": "EXHAUSTIVE", "1": "HEURISTIC", "2": "DEFAULT"}
-_ARENAS = {"0": "kNextPowerOfTwo", "1": "kSameAsRequested"}
+_CONV_ALGO_SEARCHES = {"0": "EXHAUSTIVE", "1": "HEURISTIC", "2": "DEFAULT"}
+_ARENA_STRATEGIES = {"0": "kNextPowerOfTwo", "1": "kSameAsRequested"}
 # Keys that NVIDIA's backend calls otherwise than onnxruntime does.
 _TENSORRT_NAMES = {
     "max_workspace_size_bytes": "trt_max_workspace_size",
@@ -31,7 +31,7 @@ def choose_providers(
     accelerators = (config.get("optimization") or {}).get("execution_accelerators") or {}
     chosen: list[Provider] = []
     if kind == "GPU":
-        cuda = _cuda_parameters(options.cuda)
+        cuda = _cuda_parameters(options.cuda_options)
         for wish in accelerators.get("gpu_execution_accelerator", ()):
             name, wishes = wish.get("name"), dict(wish.get("parameters") or {})
             if name == "tensorrt":
@@ -53,7 +53,7 @@ def choose_providers(
 
 def _cuda_parameters(values: Mapping[str, str]) -> dict[str, str]:
     found = dict(values)
-    for name, words in (("cudnn_conv_algo_search", _CONVOLUTIONS), ("arena_extend_strategy", _ARENAS)):
+    for name, words in (("cudnn_conv_algo_search", _CONV_ALGO_SEARCHES), ("arena_extend_strategy", _ARENA_STRATEGIES)):
         if name in found:
             if found[name] not in words:
                 raise ValueError(f"The parameter {name} is {found[name]!r}; it must be one of {', '.join(words)}.")

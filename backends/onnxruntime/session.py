@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from backends.onnxruntime.batch import Arrays, is_batched
+from backends.onnxruntime.batching import TensorMap, has_batch_dimension
 from backends.onnxruntime.options import Config, Options
 from backends.onnxruntime.providers import Provider
 
-# As for language models (backends/llm/ort/runner.py): longer gains nothing where others work on the machine too.
+# As for language models (backends/llm/ort/model_runner.py): longer gains nothing where others work on the machine too.
 _SPIN_MICROSECONDS = "10"
 _LEVELS = {
     0: ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
@@ -53,18 +53,18 @@ class Session:
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing.")
         self._session = ort.InferenceSession(str(path), _session_options(options), providers=list(providers))
-        batched = is_batched(config)
+        batched = has_batch_dimension(config)
         _check("input", config.get("input", ()), self._session.get_inputs(), batched=batched, every=True)
         _check("output", config.get("output", ()), self._session.get_outputs(), batched=batched, every=False)
         self._run_options = ort.RunOptions()
         if options.arena_shrinkage:
             self._run_options.add_run_config_entry("memory.enable_memory_arena_shrinkage", options.arena_shrinkage)
 
-    def run(self, wanted: Collection[str], inputs: Arrays) -> dict[str, npt.NDArray[np.generic]]:
+    def run(self, wanted: Collection[str], inputs: TensorMap) -> dict[str, npt.NDArray[np.generic]]:
         """Compute the outputs of these names. Texts are bytes on both sides. Raises what onnxruntime raises."""
         names = list(wanted)
         outputs = self._session.run(
-            names, {name: _to_texts(value) for name, value in inputs.items()}, self._run_options
+            names, {name: _to_strings(value) for name, value in inputs.items()}, self._run_options
         )
         return {name: _to_bytes(value) for name, value in zip(names, outputs, strict=True)}
 
@@ -73,15 +73,15 @@ def _session_options(options: Options) -> ort.SessionOptions:
     made = ort.SessionOptions()
     made.intra_op_num_threads = options.intra_op_threads or len(os.sched_getaffinity(0))
     # Where operators run one after the other, threads between them would have nothing to do.
-    made.inter_op_num_threads = options.inter_op_threads if options.parallel else 1
-    made.execution_mode = ort.ExecutionMode.ORT_PARALLEL if options.parallel else ort.ExecutionMode.ORT_SEQUENTIAL
+    made.inter_op_num_threads = options.inter_op_threads if options.is_parallel else 1
+    made.execution_mode = ort.ExecutionMode.ORT_PARALLEL if options.is_parallel else ort.ExecutionMode.ORT_SEQUENTIAL
     made.graph_optimization_level = _LEVELS[options.graph_level]
     made.enable_cpu_mem_arena = options.memory_arena
     made.enable_mem_pattern = options.memory_pattern
     made.log_severity_level = 3
     made.add_session_config_entry("session.intra_op.allow_spinning", "1")
     made.add_session_config_entry("session.intra_op.spin_duration_us", _SPIN_MICROSECONDS)
-    for name, value in options.entries.items():
+    for name, value in options.session_config_entries.items():
         made.add_session_config_entry(name, value)
     return made
 
@@ -114,7 +114,7 @@ def _check_tensor(kind: str, name: str, declared: Any, real: Any, *, batched: bo
         raise ValueError(f"The {kind} {name} is declared as {whole}, batch included, and the model has {shape}.")
 
 
-def _to_texts(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+def _to_strings(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
     if array.dtype != np.object_:
         return array
     texts = [bytes(text).decode("utf-8") if isinstance(text, bytes) else str(text) for text in array.reshape(-1)]

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 
 
-def interpreters() -> Iterator[str]:
+def find_interpreters() -> Iterator[str]:
     """Yield the paths of Python interpreters, the likeliest first.
 
     In Triton's stub `sys.executable` is the stub or nothing; the stub takes the packages of the first `python3` on

@@ -7,10 +7,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from backends.serving.errors import Cancelled
 
 # Tokenising this many characters takes some tens of milliseconds, and a caller who went away is noticed as often.
-_SLICE = 65_536
+_SLICE_CHARS = 65_536
 
 
-def longest_token(tokenizer: Tokenizer) -> int | None:
+def max_token_bytes(tokenizer: Tokenizer) -> int | None:
     """No token stands for more bytes of text than this; None where a token may stand for any number of them.
 
     Only byte-level BPE gives a bound: normalizers shrink a text, and elsewhere one token may stand for every unknown
@@ -30,21 +30,23 @@ def longest_token(tokenizer: Tokenizer) -> int | None:
     return max(len(name.encode()) for name in vocabulary)
 
 
-def too_many_tokens(tokenizer: Tokenizer, text: str, limit: int, is_cancelled: Callable[[], bool]) -> int | None:
+def token_count_above(tokenizer: Tokenizer, text: str, limit: int, is_cancelled: Callable[[], bool]) -> int | None:
     """Count tokens slice by slice: a number above `limit` as soon as there are more, or None.
 
     A cut may part a token, so the count is right to within a few tokens a slice. Raises `Cancelled`.
     """
-    return next((count for count, _ in _counts(tokenizer, text, is_cancelled) if count > limit), None)
+    return next((count for count, _ in _cumulative_token_counts(tokenizer, text, is_cancelled) if count > limit), None)
 
 
-def beginning(tokenizer: Tokenizer, text: str, limit: int, is_cancelled: Callable[[], bool]) -> str:
+def text_prefix(tokenizer: Tokenizer, text: str, limit: int, is_cancelled: Callable[[], bool]) -> str:
     """As much of the beginning of a text as has more than `limit` tokens, or the whole. Raises `Cancelled`."""
-    counts = _counts(tokenizer, text, is_cancelled)
+    counts = _cumulative_token_counts(tokenizer, text, is_cancelled)
     return text[: next((end for count, end in counts if count > limit), len(text))]
 
 
-def _counts(tokenizer: Tokenizer, text: str, is_cancelled: Callable[[], bool]) -> Iterator[tuple[int, int]]:
+def _cumulative_token_counts(
+    tokenizer: Tokenizer, text: str, is_cancelled: Callable[[], bool]
+) -> Iterator[tuple[int, int]]:
     """How many tokens there are up to the end of each slice, and where it ends."""
     count = end = 0
     for part in _slices(text):
@@ -60,9 +62,9 @@ def _slices(text: str) -> Iterator[str]:
     """Pieces of a text, cut before a space or a line break where there is one in the second half of a piece."""
     start = 0
     while start < len(text):
-        end = start + _SLICE
+        end = start + _SLICE_CHARS
         if end < len(text):
-            half = start + _SLICE // 2
+            half = start + _SLICE_CHARS // 2
             cut = max(text.rfind(" ", half, end), text.rfind("\n", half, end))
             end = cut if cut > 0 else end
         yield text[start:end]

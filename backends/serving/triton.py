@@ -6,12 +6,12 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-from backends.serving import errors, values
-from backends.serving.publisher import Metric
-from backends.serving.request_parameters import read_parameters
+from backends.serving import errors, scalar_values
+from backends.serving.metrics_publisher import Metric
+from backends.serving.request_parameters import read_request_parameters
 
 # Names of codes: Triton fills its module with the codes themselves only after it has imported this one.
-_STATUS = {
+_ERROR_STATUS = {
     errors.InvalidValue: "INVALID_ARG",
     errors.UnsupportedOption: "INVALID_ARG",
     errors.ContextLengthExceeded: "INVALID_ARG",
@@ -20,7 +20,7 @@ _STATUS = {
 }
 
 
-class Responding:
+class TritonResponseSender:
     """The way back to the client of one Triton request.
 
     The last response ends the request within the server. Asking after that, or meanwhile, whether the request is
@@ -29,17 +29,17 @@ class Responding:
 
     def __init__(self, request: Any) -> None:
         self._sender = request.get_response_sender()
-        self._ending = threading.Lock()
-        self._ended = False
+        self._final_lock = threading.Lock()
+        self._final_sent = False
 
-    def is_gone(self) -> bool:
+    def is_cancelled(self) -> bool:
         """Whether the client has cancelled."""
-        with self._ending:
-            return not self._ended and bool(self._sender.is_cancelled())
+        with self._final_lock:
+            return not self._final_sent and bool(self._sender.is_cancelled())
 
     def fail(self, error: errors.GenerationError) -> None:
         """Send an error as the last response."""
-        status = getattr(pb_utils.TritonError, _STATUS.get(type(error), "INTERNAL"))
+        status = getattr(pb_utils.TritonError, _ERROR_STATUS.get(type(error), "INTERNAL"))
         # A lone surrogate that a caller put into a name could not be sent.
         text = str(error).encode("utf-8", "backslashreplace").decode("utf-8")
         self.respond(pb_utils.InferenceResponse([], pb_utils.TritonError(text, status)), final=True)
@@ -49,22 +49,24 @@ class Responding:
         if not final:
             self._sender.send(response)
             return
-        with self._ending:
-            self._ended = True
+        with self._final_lock:
+            self._final_sent = True
             self._sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
             # A sender that anything still refers to keeps Triton from unloading the model.
             self._sender = None
 
 
-Names = dict[str, tuple[str, str]]
+MetricNames = dict[str, tuple[str, str]]
 """By the name of a figure, the name and the description of a metric."""
 
 
-def make_metrics(model: str, gauges: Names, counters: Names) -> tuple[dict[str, Metric], dict[str, Metric], list[Any]]:
+def make_metrics(
+    model: str, gauges: MetricNames, counters: MetricNames
+) -> tuple[dict[str, Metric], dict[str, Metric], list[Any]]:
     """Gauges and counters labelled by model, and the families, which must live as long as they."""
     families: list[Any] = []
 
-    def make(names: Names, kind: Any) -> dict[str, Metric]:
+    def make(names: MetricNames, kind: Any) -> dict[str, Metric]:
         made: dict[str, Metric] = {}
         for figure, (name, description) in names.items():
             family = pb_utils.MetricFamily(name=name, description=description, kind=kind)
@@ -84,7 +86,7 @@ class Inputs:
     def __init__(self, request: Any) -> None:
         """Raises `InvalidValue` where the parameters cannot be read."""
         self._request = request
-        self._parameters = read_parameters(request)
+        self._parameters = read_request_parameters(request)
 
     def array(self, name: str) -> Any:
         """A tensor as a numpy array; None where it was not sent. Raises `InvalidValue` for a parameter instead."""
@@ -98,41 +100,41 @@ class Inputs:
         tensor, instead = self._find(name)
         if tensor is not None:
             return list(map(bytes, tensor.as_numpy().reshape(-1)))
-        return None if instead is None else [_text(name, instead)]
+        return None if instead is None else [_encode_string(name, instead)]
 
     def text(self, name: str) -> bytes | None:
         """The one string of an input; None where it was not sent. So are the others; they raise `InvalidValue`."""
-        element, instead = self._one(name)
+        element, instead = self._scalar(name)
         if element is not None:
             return bytes(element)
-        return None if instead is None else _text(name, instead)
+        return None if instead is None else _encode_string(name, instead)
 
     def flag(self, name: str) -> bool | None:
         """The one flag of an input."""
-        element, instead = self._one(name)
+        element, instead = self._scalar(name)
         if element is not None:
             return bool(element)
-        return None if instead is None else values.flag(name, instead)
+        return None if instead is None else scalar_values.parse_boolean(name, instead)
 
     def integer(self, name: str, low: int = -(2**31), high: int = 2**31 - 1) -> int | None:
         """The one whole number of an input, which as a parameter must lie within the bounds."""
-        element, instead = self._one(name)
+        element, instead = self._scalar(name)
         if element is not None:
             return int(element)
-        return None if instead is None else values.integer(name, instead, low, high)
+        return None if instead is None else scalar_values.parse_integer(name, instead, low, high)
 
     def number(self, name: str) -> float | None:
         """The one number of an input."""
-        element, instead = self._one(name)
+        element, instead = self._scalar(name)
         if element is not None:
             return float(element)
-        return None if instead is None else values.number(name, instead, -math.inf, math.inf)
+        return None if instead is None else scalar_values.parse_number(name, instead, -math.inf, math.inf)
 
-    def others(self) -> dict[str, Any]:
+    def remaining_parameters(self) -> dict[str, Any]:
         """The parameters that have been read as no input."""
         return self._parameters
 
-    def refuse_others(self) -> None:
+    def reject_remaining_parameters(self) -> None:
         """Raise `UnsupportedOption`, naming one of `others`, where there are any."""
         for name in self._parameters:
             raise errors.UnsupportedOption(f"This model has no input {name[:64]!r}.", name[:64])
@@ -141,7 +143,7 @@ class Inputs:
         """The tensor, and the parameter of the same name."""
         return pb_utils.get_input_tensor_by_name(self._request, name), self._parameters.pop(name, None)
 
-    def _one(self, name: str) -> tuple[Any, Any]:
+    def _scalar(self, name: str) -> tuple[Any, Any]:
         """The element of a tensor of one, and the parameter of the same name. Raises `InvalidValue`."""
         tensor, instead = self._find(name)
         if tensor is None:
@@ -152,7 +154,7 @@ class Inputs:
         return found.reshape(-1)[0], None
 
 
-def _text(name: str, value: Any) -> bytes:
+def _encode_string(name: str, value: Any) -> bytes:
     if not isinstance(value, str):
         raise errors.InvalidValue("This must be a string.", name)
     return value.encode("utf-8", "surrogatepass")

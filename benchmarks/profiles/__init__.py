@@ -85,7 +85,7 @@ def image() -> list[Request]:
     return [{"prompt": [prompt], "steps": [20], "seed": [seed]} for seed, prompt in enumerate(prompts)]
 
 
-WRITTEN = {
+PROFILES = {
     "chat": chat,
     "chat-tensorrt-llm": chat_tensorrt_llm,
     "chat-llmapi": chat_llmapi,
@@ -94,7 +94,7 @@ WRITTEN = {
 }
 
 
-def text(name: str) -> str:
+def render(name: str) -> str:
     """The file of a profile's requests, a request a line."""
-    lines = ",\n".join(json.dumps(request, ensure_ascii=False) for request in WRITTEN[name]())
+    lines = ",\n".join(json.dumps(request, ensure_ascii=False) for request in PROFILES[name]())
     return f'{{"data": [\n{lines}\n]}}\n'

@@ -1,6 +1,6 @@
 """Write the requests of all profiles."""
 
-from benchmarks.profiles import HERE, WRITTEN, text
+from benchmarks.profiles import HERE, PROFILES, render
 
-for name in WRITTEN:
-    (HERE / name / "data.json").write_text(text(name), encoding="utf-8")
+for name in PROFILES:
+    (HERE / name / "data.json").write_text(render(name), encoding="utf-8")

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks import soak
-from benchmarks.soak.kinds import CHAT
+from benchmarks.soak.workloads import CHAT_MODEL
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,17 +24,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--repository", type=Path, default=Path("model_repository"), help="the model repository")
     asked = parser.parse_args(arguments)
     from benchmarks.machine import machine, versions
-    from benchmarks.writing import Conditions, write
+    from benchmarks.result_files import RunConditions, write_results
 
     began, now = time.monotonic(), datetime.now(UTC)
-    under = Conditions(f"{now:%Y-%m-%d %H:%M} UTC", machine(), versions(), None, False)
+    under = RunConditions(f"{now:%Y-%m-%d %H:%M} UTC", machine(), versions(), None, False)
     tables = soak.run(
-        asked.repository, CHAT, asked.minutes, faults=asked.faults, attacked=asked.attack, seed=asked.seed
+        asked.repository, CHAT_MODEL, asked.minutes, faults=asked.faults, attacked=asked.attack, seed=asked.seed
     )
     asked.results.mkdir(parents=True, exist_ok=True)
     name = "soak-attack" if asked.attack else "soak"
-    print(write(asked.results, name, tables, under, time.monotonic() - began), flush=True)
-    missed = [bar for table in tables for bar in table.bars if not bar.met]
+    print(write_results(asked.results, name, tables, under, time.monotonic() - began), flush=True)
+    missed = [bar for table in tables for bar in table.thresholds if not bar.met]
     for bar in missed:
         print(f"Wrong: {bar.name}: {bar.found:.{bar.digits}f}{bar.unit}", file=sys.stderr)
     return 1 if missed else 0

@@ -4,18 +4,18 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 
-from benchmarks.soak.attackers import AT_ONCE, Attacked
-from benchmarks.soak.held import Held, windows
-from benchmarks.soak.load import Tally
-from benchmarks.soak.report import FEW
-from benchmarks.tables import Bar, Column, Table, Value
+from benchmarks.soak.attackers import NUM_ATTACKERS, AttackResults
+from benchmarks.soak.load import RequestCounts
+from benchmarks.soak.report import MIN_ANSWERS
+from benchmarks.soak.resources import ResourceUsage, first_and_last
+from benchmarks.tables import Column, Table, Threshold, Value
 from benchmarks.timings import percentile
 
-KEPT = {"answering": 128.0, "triton": 32.0, "models": 1024.0, "triton_files": 128.0}
+MAX_GROWTH_AT_REST = {"answering": 128.0, "triton": 32.0, "models": 1024.0, "triton_files": 128.0}
 """What each may hold more at rest than before the attacks, memory in megabytes: what the suite of attacks allows the
 process that answers, and what the caches of the models are bounded to, which attackers fill: a structure is kept in a
-process of its own (`backends/llm/structures/limits.py`)."""
-MORE = 256.0
+process of its own (`backends/llm/structured_outputs/limits.py`)."""
+MAX_GROWTH_UNDER_ATTACK = 256.0
 """Megabytes that the process that answers may take under attack, by the median, beyond what it held at rest before."""
 _NAMES = {
     "answering": "memory of the process that answers", "triton": "memory of Triton", "models": "memory of its models",
@@ -23,7 +23,7 @@ _NAMES = {
 }  # fmt: skip
 
 
-def beside(quiet: Tally, under: Tally) -> Table:
+def with_and_without(quiet: RequestCounts, under: RequestCounts) -> Table:
     """What honest callers saw without attackers and with them: seconds, and how many times as long."""
     columns = (
         Column("request"), Column("answered without"), Column("answered with"),
@@ -40,7 +40,9 @@ def beside(quiet: Tally, under: Tally) -> Table:
 def _row(name: str, quiet: Sequence[tuple[float, float]], under: Sequence[tuple[float, float]]) -> tuple[Value, ...]:
     before, beside = [taken for _, taken in quiet], [taken for _, taken in under]
     shown = [percentile(each, share) if each else None for share in (0.5, 0.99) for each in (before, beside)]
-    ratio = statistics.median(beside) / statistics.median(before) if min(len(before), len(beside)) >= FEW else None
+    ratio = (
+        statistics.median(beside) / statistics.median(before) if min(len(before), len(beside)) >= MIN_ANSWERS else None
+    )
     return (name, len(before), len(beside), *shown, ratio)
 
 
@@ -51,26 +53,35 @@ def without_growth(table: Table) -> Table:
     and connections come and go.
     """
     words = ("growth of", "gateway", "files", "processes")
-    kept = [bar for bar in table.bars if not any(word in bar.name for word in words)]
-    return replace(table, bars=tuple(kept))
+    kept = [bar for bar in table.thresholds if not any(word in bar.name for word in words)]
+    return replace(table, thresholds=tuple(kept))
 
 
-def attacks(attacked: Attacked, before: Held, after: Held, seen: Sequence[Held]) -> Table:
+def attacks(
+    attacked: AttackResults, before: ResourceUsage, after: ResourceUsage, seen: Sequence[ResourceUsage]
+) -> Table:
     """What became of the attacks, and what the gateway held beside them."""
     rows: list[tuple[Value, ...]] = [
-        ("attacks", sum(attacked.tried.values())),
-        ("kinds of them", len(attacked.tried)),
+        ("attacks", sum(attacked.attempts.values())),
+        ("kinds of them", len(attacked.attempts)),
         ("megabytes sent", round(attacked.megabytes)),
         *((f"answered {status}", number) for status, number in sorted(attacked.statuses.items())),
     ]
-    under = max((held.answering for held in windows(seen)), default=before.answering)
+    under = max((held.answering for held in first_and_last(seen)), default=before.answering)
     bars = [
-        Bar("attacks that went otherwise than they must", float(len(attacked.wrong)), 0.0, "at most", digits=0),
-        Bar("memory of the process that answers, under attack", under - before.answering, MORE, "at most", " MB", 0),
+        Threshold("attacks that went otherwise than they must", float(len(attacked.wrong)), 0.0, "at most", digits=0),
+        Threshold(
+            "memory of the process that answers, under attack",
+            under - before.answering,
+            MAX_GROWTH_UNDER_ATTACK,
+            "at most",
+            " MB",
+            0,
+        ),
     ]
-    for name, most in KEPT.items():
+    for name, most in MAX_GROWTH_AT_REST.items():
         more = getattr(after, name) - getattr(before, name)
         unit = "" if name.endswith("files") else " MB"
-        bars.append(Bar(f"more {_NAMES[name]} at rest after attacks", float(more), most, "at most", unit, 0))
-    said = f"{AT_ONCE} attackers at a time; status 0: the connection was closed without an answer."
-    return Table("Attacks", (Column(""), Column("found")), rows, (said, *attacked.wrong[:20]), bars=tuple(bars))
+        bars.append(Threshold(f"more {_NAMES[name]} at rest after attacks", float(more), most, "at most", unit, 0))
+    said = f"{NUM_ATTACKERS} attackers at a time; status 0: the connection was closed without an answer."
+    return Table("Attacks", (Column(""), Column("found")), rows, (said, *attacked.wrong[:20]), thresholds=tuple(bars))

@@ -15,16 +15,19 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tests.attack.kinds import ALL
-from tests.attack.kinds.kind import Kind, Target
-from tests.attack.serving import ATTACKER as ATTACKER
-from tests.attack.serving import SOON
+from tests.attack.cases import ALL_CASES
+from tests.attack.cases.case import AttackCase, Target
+from tests.attack.gateways import ATTACKER as ATTACKER
+from tests.attack.gateways import SHORT_TIMEOUTS
 
-AT_ONCE, PAUSE = 3, 0.5
+NUM_ATTACKERS, PAUSE = 3, 0.5
 """Attacks that go on beside one another, and the seconds after each."""
 ENVIRONMENT = {
-    **{name: SOON[name] for name in ("TRITONIC_HEAD_TIMEOUT", "TRITONIC_BODY_TIMEOUT", "TRITONIC_MEDIA_TIMEOUT")},
-    "TRITONIC_MEDIA_ALLOWED_HOSTS": SOON["TRITONIC_MEDIA_ALLOWED_HOSTS"],
+    **{
+        name: SHORT_TIMEOUTS[name]
+        for name in ("TRITONIC_HEAD_TIMEOUT", "TRITONIC_BODY_TIMEOUT", "TRITONIC_MEDIA_TIMEOUT")
+    },
+    "TRITONIC_MEDIA_ALLOWED_HOSTS": SHORT_TIMEOUTS["TRITONIC_MEDIA_ALLOWED_HOSTS"],
 }
 """What the gateway is set to beside what a soak sets: so that attacks end in time, and reach servers of their own."""
 ALIASES = {"hello": "chat", "slow": "chat", "vectors": "embedding", "sighted": "image"}
@@ -32,7 +35,7 @@ ALIASES = {"hello": "chat", "slow": "chat", "vectors": "embedding", "sighted": "
 
 
 @dataclass(frozen=True, slots=True)
-class Reached:
+class GatewayAddress:
     """The gateway as attacks know it: where it is, and the header that bears a key."""
 
     address: tuple[str, int]
@@ -43,35 +46,37 @@ class Reached:
 
 
 @dataclass(slots=True)
-class Attacked:
+class AttackResults:
     """What became of the attacks."""
 
-    tried: Counter[str] = field(default_factory=Counter)
+    attempts: Counter[str] = field(default_factory=Counter)
     statuses: Counter[str] = field(default_factory=Counter)
     megabytes: float = 0.0
     wrong: list[str] = field(default_factory=list)
     """Attacks that were answered otherwise than they must be."""
 
-    def written(self) -> str:
+    def to_json(self) -> str:
         """As JSON, which `read` reads."""
-        counted = {"tried": dict(self.tried), "statuses": dict(self.statuses)}
+        counted = {"tried": dict(self.attempts), "statuses": dict(self.statuses)}
         return json.dumps({**counted, "megabytes": self.megabytes, "wrong": self.wrong})
 
 
-def chosen() -> list[Kind]:
+def soak_attacks() -> list[AttackCase]:
     """The attacks of a soak: those that it can try, and that need no other set-up than keys."""
-    return [kind for kind in ALL if kind.soaked and kind.setup == "keys"]
+    return [kind for kind in ALL_CASES if kind.in_soak and kind.setup == "keys"]
 
 
-def attack(address: tuple[str, int], seconds: float, seed: int, kinds: Sequence[Kind] | None = None) -> Attacked:
+def attack(
+    address: tuple[str, int], seconds: float, seed: int, kinds: Sequence[AttackCase] | None = None
+) -> AttackResults:
     """Attack for so long. An attack that has begun is brought to its end."""
-    attacked, lock = Attacked(), threading.Lock()
+    attacked, lock = AttackResults(), threading.Lock()
     deadline = time.monotonic() + seconds
 
     def one_after_another(chance: random.Random) -> None:
         while time.monotonic() < deadline:
-            kind = chance.choice(kinds or chosen())
-            target = Target(Reached(address))  # type: ignore[arg-type]  # attacks use no more of it
+            kind = chance.choice(kinds or soak_attacks())
+            target = Target(GatewayAddress(address))  # type: ignore[arg-type]  # attacks use no more of it
             said = ""
             try:
                 kind.attack(target)
@@ -79,14 +84,16 @@ def attack(address: tuple[str, int], seconds: float, seed: int, kinds: Sequence[
                 said = f"{type(error).__name__}: {error}"
             unexpected = {status: n for status, n in target.statuses.items() if status not in kind.statuses}
             with lock:
-                attacked.tried[kind.name] += 1
+                attacked.attempts[kind.name] += 1
                 attacked.statuses.update({str(status): n for status, n in target.statuses.items()})
-                attacked.megabytes += target.sent / 2**20
+                attacked.megabytes += target.sent_bytes / 2**20
                 if said or unexpected:
-                    attacked.wrong.append(f"{kind.name}: {said or unexpected} {target.said[:1]}"[:400])
+                    attacked.wrong.append(f"{kind.name}: {said or unexpected} {target.refusals[:1]}"[:400])
             time.sleep(PAUSE)
 
-    threads = [threading.Thread(target=one_after_another, args=(random.Random(seed + n),)) for n in range(AT_ONCE)]
+    threads = [
+        threading.Thread(target=one_after_another, args=(random.Random(seed + n),)) for n in range(NUM_ATTACKERS)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -94,7 +101,7 @@ def attack(address: tuple[str, int], seconds: float, seed: int, kinds: Sequence[
     return attacked
 
 
-async def beside(port: int, seconds: float, seed: int) -> Attacked:
+async def run_attackers(port: int, seconds: float, seed: int) -> AttackResults:
     """Attack from another process. Raises `RuntimeError` with its last words where it fails."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "benchmarks.soak.attackers", str(port), str(seconds), str(seed)),
@@ -109,13 +116,13 @@ async def beside(port: int, seconds: float, seed: int) -> Attacked:
         raise
     if process.returncode:
         raise RuntimeError(f"the attackers failed: {error.decode(errors='replace')[-1000:]}")
-    return read(out)
+    return from_json(out)
 
 
-def read(written: bytes) -> Attacked:
+def from_json(written: bytes) -> AttackResults:
     """What another process wrote."""
     told = json.loads(written)
-    return Attacked(Counter(told["tried"]), Counter(told["statuses"]), told["megabytes"], told["wrong"])
+    return AttackResults(Counter(told["tried"]), Counter(told["statuses"]), told["megabytes"], told["wrong"])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -125,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("seconds", type=float)
     parser.add_argument("seed", type=int)
     asked = parser.parse_args(arguments)
-    print(attack(("127.0.0.1", asked.port), asked.seconds, asked.seed).written())
+    print(attack(("127.0.0.1", asked.port), asked.seconds, asked.seed).to_json())
 
 
 if __name__ == "__main__":

@@ -11,24 +11,32 @@ from typing import Any
 
 import aiohttp
 
-from benchmarks.soak.asking import Answer, Client, answered
-from benchmarks.soak.kinds import Kind
-from benchmarks.soak.reading import Unreadable
-from benchmarks.soak.service import HASTY, KEYS
-from benchmarks.soak.wrong import Wrong
+from benchmarks.soak.client import Response, SoakClient, send
+from benchmarks.soak.deployment import KEYS, RATE_LIMITED_KEY
+from benchmarks.soak.invalid_requests import InvalidRequestCase
+from benchmarks.soak.responses import InvalidResponse
+from benchmarks.soak.workloads import Workload
 
 STREAMS = 24
 """Requests that are open at once."""
-FATES = {"served": 60, "read slowly": 4, "drawn by lot": 6, "hung up": 15, "half a request": 3, "wrong": 8, "hasty": 4}
+BEHAVIOURS = {
+    "served": 60,
+    "read slowly": 4,
+    "drawn by lot": 6,
+    "hung up": 15,
+    "half a request": 3,
+    "wrong": 8,
+    "hasty": 4,
+}
 """How often each thing happens, in percent."""
 SHARES = {"chat": 40, "structured": 12, "embeddings": 26, "picture": 8, "edit": 4, "task": 4}
 """What is asked for, by the first word of a kind's name."""
-PAUSE = 0.05
+SLOW_READ_SECONDS = 0.05
 """Seconds that a slow reader rests after each piece."""
 
 
 @dataclass(slots=True)
-class Tally:
+class RequestCounts:
     """What became of the requests, by kind."""
 
     answered: Counter[str] = field(default_factory=Counter)
@@ -50,164 +58,164 @@ class Tally:
 
 
 @dataclass(slots=True)
-class Load:
+class MixedLoad:
     """Everything that may be asked. `alone` are the answers of the kinds, `usual` the seconds that they took."""
 
-    kinds: Sequence[Kind]
-    wrongs: Sequence[Wrong]
-    chance: random.Random
-    alone: list[Any] = field(default_factory=list)
-    usual: list[float] = field(default_factory=list)
+    workloads: Sequence[Workload]
+    invalid_requests: Sequence[InvalidRequestCase]
+    rng: random.Random
+    baselines: list[Any] = field(default_factory=list)
+    baseline_seconds: list[float] = field(default_factory=list)
     _groups: dict[str, list[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._groups = {word: [] for word in SHARES}
-        for number, kind in enumerate(self.kinds):
+        for number, kind in enumerate(self.workloads):
             word = kind.name.split()[0].rstrip(",")
             self._groups[word.removesuffix("s") if word == "pictures" else word].append(number)
 
-    async def listen(self, client: Client) -> None:
+    async def record_baselines(self, client: SoakClient) -> None:
         """Ask for each kind alone, and keep its answer. Raises `Unreadable` where one is none."""
-        for number, kind in enumerate(self.kinds):
-            answer = await answered(client, kind, KEYS[0])
+        for number, kind in enumerate(self.workloads):
+            answer = await send(client, kind, KEYS[0])
             if answer.status != 200:
-                raise Unreadable(f"{kind.name}, alone: {answer.status} {answer.data[:300]!r}")
+                raise InvalidResponse(f"{kind.name}, alone: {answer.status} {answer.data[:300]!r}")
             read = kind.read(answer.data)
-            if said := kind.valid(read):
-                raise Unreadable(f"{kind.name}, alone: {said}")
-            if kind.twin >= 0 and (said := read.differs(self.alone[kind.twin])):
-                raise Unreadable(f"kind {number}, {kind.name}, is another than its twin: {said}")
-            self.alone.append(read if kind.twin < 0 else self.alone[kind.twin])
-            self.usual.append(answer.seconds)
+            if said := kind.check(read):
+                raise InvalidResponse(f"{kind.name}, alone: {said}")
+            if kind.same_answer_as >= 0 and (said := read.difference(self.baselines[kind.same_answer_as])):
+                raise InvalidResponse(f"kind {number}, {kind.name}, is another than its twin: {said}")
+            self.baselines.append(read if kind.same_answer_as < 0 else self.baselines[kind.same_answer_as])
+            self.baseline_seconds.append(answer.seconds)
 
-    async def touch(self, url: str) -> Tally:
+    async def warm_up(self, url: str) -> RequestCounts:
         """Do each thing once: serve each kind beside others, hang up on it, and refuse each wrong request."""
-        tally, timeout = Tally(), aiohttp.ClientTimeout(total=300)
+        tally, timeout = RequestCounts(), aiohttp.ClientTimeout(total=300)
         turns = [
-            (fate, number) for number in range(len(self.kinds)) for fate in ("served", "hung up", "half a request")
+            (fate, number) for number in range(len(self.workloads)) for fate in ("served", "hung up", "half a request")
         ]
-        turns += [("wrong", number) for number in range(len(self.wrongs))]
-        self.chance.shuffle(turns)
+        turns += [("wrong", number) for number in range(len(self.invalid_requests))]
+        self.rng.shuffle(turns)
         left = iter(turns)
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as session:
-            client = Client(session, url)
+            client = SoakClient(session, url)
 
             async def one_after_another() -> None:
                 for fate, number in left:
-                    await self._turn(client, tally, 0.0, fate, number)
+                    await self._run_one(client, tally, 0.0, fate, number)
 
             await asyncio.gather(*(one_after_another() for _ in range(STREAMS)))
         return tally
 
-    async def run(self, url: str, seconds: float) -> Tally:
+    async def run(self, url: str, seconds: float) -> RequestCounts:
         """Keep `STREAMS` requests open for so long."""
-        tally, began = Tally(), time.perf_counter()
+        tally, began = RequestCounts(), time.perf_counter()
         timeout = aiohttp.ClientTimeout(total=300)
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as session:
-            client = Client(session, url)
+            client = SoakClient(session, url)
 
             async def one_after_another() -> None:
                 while (now := time.perf_counter() - began) < seconds:
-                    (fate,) = self.chance.choices(list(FATES), list(FATES.values()))
-                    number = self.chance.randrange(len(self.wrongs)) if fate == "wrong" else self.pick(fate)
-                    await self._turn(client, tally, now, fate, number)
+                    (fate,) = self.rng.choices(list(BEHAVIOURS), list(BEHAVIOURS.values()))
+                    number = self.rng.randrange(len(self.invalid_requests)) if fate == "wrong" else self.pick(fate)
+                    await self._run_one(client, tally, now, fate, number)
 
             await asyncio.gather(*(one_after_another() for _ in range(STREAMS)))
         return tally
 
-    async def _turn(self, client: Client, tally: Tally, now: float, fate: str, number: int) -> None:
+    async def _run_one(self, client: SoakClient, tally: RequestCounts, now: float, fate: str, number: int) -> None:
         """`number` is that of the kind, or of the wrong request."""
-        key = self.chance.choice(KEYS)
-        name = self.kinds[number].name if fate == "served" else fate
+        key = self.rng.choice(KEYS)
+        name = self.workloads[number].name if fate == "served" else fate
         try:
             match fate:
                 case "half a request":
-                    await client.half(self.kinds[number], key, self.chance)
+                    await client.send_partial(self.workloads[number], key, self.rng)
                     tally.hung_up[name] += 1
                 case "wrong":
-                    await self._wrong(client, tally, self.wrongs[number], key)
+                    await self._invalid(client, tally, self.invalid_requests[number], key)
                 case "hasty":
-                    await self._hasty(client, tally, number)
+                    await self._rate_limited(client, tally, number)
                 case "hung up":
-                    await self._hung_up(client, tally, number, key)
+                    await self._disconnected(client, tally, number, key)
                 case "drawn by lot":
-                    await self._drawn(client, tally, number, key)
+                    await self._sampled(client, tally, number, key)
                 case _:
-                    pause = {"pause": PAUSE} if fate == "read slowly" else {}
-                    answer = await answered(client, self.kinds[number], key, **pause)
-                    if self._judge(tally, name, number, answer):
+                    pause = {"pause": SLOW_READ_SECONDS} if fate == "read slowly" else {}
+                    answer = await send(client, self.workloads[number], key, **pause)
+                    if self._compare(tally, name, number, answer):
                         tally.seconds[name].append((now, answer.seconds))
                         if not pause:
-                            tally.slowness.append((now, answer.seconds / self.usual[number]))
-        except (aiohttp.ClientError, OSError, TimeoutError, Unreadable) as error:
+                            tally.slowness.append((now, answer.seconds / self.baseline_seconds[number]))
+        except (aiohttp.ClientError, OSError, TimeoutError, InvalidResponse) as error:
             tally.fault(name, f"kind {number}: {type(error).__name__}: {error}")
 
     def pick(self, fate: str) -> int:
         """The number of a kind that suits what is to become of it."""
         if fate in ("drawn by lot", "read slowly"):
-            return self.chance.choice([n for n in self._groups["chat"] if "streamed" in self.kinds[n].name])
+            return self.rng.choice([n for n in self._groups["chat"] if "streamed" in self.workloads[n].name])
         if fate == "hasty":
-            return self.chance.choice(self._groups["embeddings"])
-        (group,) = self.chance.choices(list(SHARES), list(SHARES.values()))
-        return self.chance.choice(self._groups[group])
+            return self.rng.choice(self._groups["embeddings"])
+        (group,) = self.rng.choices(list(SHARES), list(SHARES.values()))
+        return self.rng.choice(self._groups[group])
 
-    def _judge(self, tally: Tally, name: str, number: int, answer: Answer) -> bool:
+    def _compare(self, tally: RequestCounts, name: str, number: int, answer: Response) -> bool:
         """Hold an answer to the one that the same request had alone."""
-        kind = self.kinds[number]
+        kind = self.workloads[number]
         if answer.status != 200:
             tally.fault(name, f"kind {number}: {answer.status} {answer.data[:300]!r}")
             return False
         read = kind.read(answer.data)
-        if said := read.differs(self.alone[number]) or kind.valid(read):
+        if said := read.difference(self.baselines[number]) or kind.check(read):
             tally.fault(name, f"kind {number}: {said}")
             return False
         tally.answered[name] += 1
         return True
 
-    async def _wrong(self, client: Client, tally: Tally, wrong: Wrong, key: str) -> None:
-        answer = await client.ask(
+    async def _invalid(self, client: SoakClient, tally: RequestCounts, wrong: InvalidRequestCase, key: str) -> None:
+        answer = await client.request(
             wrong.path, wrong.body, wrong.key or key, content_type=wrong.content_type, method=wrong.method
         )
         tally.refused["wrong"] += 1
-        if answer.status not in wrong.statuses or answer.refusal():
-            said = answer.refusal() or f"{answer.status} {answer.data[:200]!r}"
-            tally.fault("wrong", f"{wrong.what} at {wrong.path}: {said}")
+        if answer.status not in wrong.statuses or answer.refusal_error():
+            said = answer.refusal_error() or f"{answer.status} {answer.data[:200]!r}"
+            tally.fault("wrong", f"{wrong.title} at {wrong.path}: {said}")
 
-    async def _hasty(self, client: Client, tally: Tally, number: int) -> None:
-        answer = await answered(client, self.kinds[number], HASTY)
+    async def _rate_limited(self, client: SoakClient, tally: RequestCounts, number: int) -> None:
+        answer = await send(client, self.workloads[number], RATE_LIMITED_KEY)
         if answer.status != 429:
-            self._judge(tally, "hasty", number, answer)
+            self._compare(tally, "hasty", number, answer)
             return
         tally.refused["hasty"] += 1
-        if said := answer.refusal():
+        if said := answer.refusal_error():
             tally.fault("hasty", said)
 
-    async def _hung_up(self, client: Client, tally: Tally, number: int, key: str) -> None:
+    async def _disconnected(self, client: SoakClient, tally: RequestCounts, number: int, key: str) -> None:
         """At a random moment, mostly before the answer is done."""
-        kind = self.kinds[number]
-        patience = self.chance.random() * 3 * self.usual[number]
+        kind = self.workloads[number]
+        patience = self.rng.random() * 3 * self.baseline_seconds[number]
         if kind.task:
             answer = await client.task(kind, key, patience)
         else:
-            answer = await client.ask(kind.path, kind.body, key, content_type=kind.content_type, patience=patience)
+            answer = await client.request(kind.path, kind.body, key, content_type=kind.content_type, patience=patience)
         if not answer.cut:
-            self._judge(tally, "hung up", number, answer)
+            self._compare(tally, "hung up", number, answer)
             return
         tally.hung_up["hung up"] += 1
         if answer.status not in (0, 200):
             tally.fault("hung up", f"kind {number}: {answer.status} {answer.data[:200]!r}")
-        elif kind.cut and (said := kind.cut(answer.data).differs(self.alone[number])):
+        elif kind.cut and (said := kind.cut(answer.data).difference(self.baselines[number])):
             tally.fault("hung up", f"kind {number}: {said}")
 
-    async def _drawn(self, client: Client, tally: Tally, number: int, key: str) -> None:
+    async def _sampled(self, client: SoakClient, tally: RequestCounts, number: int, key: str) -> None:
         """Nobody knows what it says, but it must be an answer."""
-        body = json.loads(self.kinds[number].body)
-        body |= {"temperature": 1, "seed": self.chance.randrange(2**31)}
-        kind = replace(self.kinds[number], body=json.dumps(body).encode())
-        answer = await answered(client, kind, key)
+        body = json.loads(self.workloads[number].body)
+        body |= {"temperature": 1, "seed": self.rng.randrange(2**31)}
+        kind = replace(self.workloads[number], body=json.dumps(body).encode())
+        answer = await send(client, kind, key)
         if answer.status != 200:
             tally.fault("drawn by lot", f"{answer.status} {answer.data[:200]!r}")
-        elif said := kind.valid(kind.read(answer.data)):
+        elif said := kind.check(kind.read(answer.data)):
             tally.fault("drawn by lot", said)
         else:
             tally.answered["drawn by lot"] += 1

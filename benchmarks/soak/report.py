@@ -4,23 +4,23 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import fields
 
-from benchmarks.soak.crowd import Crowd
-from benchmarks.soak.held import Held, growth, windows
-from benchmarks.soak.load import STREAMS, Tally
+from benchmarks.soak.burst import Burst
+from benchmarks.soak.deployment import BURST
+from benchmarks.soak.load import STREAMS, RequestCounts
 from benchmarks.soak.outage import Outage
-from benchmarks.soak.service import CROWD
-from benchmarks.tables import Bar, Column, Plot, Table, Value
+from benchmarks.soak.resources import ResourceUsage, first_and_last, growth_percent
+from benchmarks.tables import Column, Plot, Table, Threshold, Value
 from benchmarks.timings import percentile
 
-GROWTH = 5.0
+MAX_GROWTH_PERCENT = 5.0
 """Percent by which memory may grow, and files under load: there the connections of clients are among them."""
-FILES = 2.0
+MAX_FILE_DIFFERENCE = 2.0
 """Files or threads by which they may differ: which connections are open between them is chance."""
-SLOWER = 1.25
+MAX_SLOWDOWN = 1.25
 """How many times as slow answers may be in the last third as in the first, by the median."""
-FEW = 50
+MIN_ANSWERS = 50
 """With fewer answers in a third nothing is said of it."""
-LINES = 60
+MAX_ROWS = 60
 """Rows of the table over time, at most."""
 _NAMES = {
     "gateway": ("gateway", "MB"), "triton": ("Triton", "MB"), "models": ("its models", "MB"),
@@ -30,7 +30,7 @@ _NAMES = {
 }  # fmt: skip
 _MEMORY = ("gateway", "triton", "models")
 _FILES = ("gateway_files", "triton_files")
-_MORE = {"gateway_files": FILES, "triton_files": FILES, "processes": 0.0}
+_MORE = {"gateway_files": MAX_FILE_DIFFERENCE, "triton_files": MAX_FILE_DIFFERENCE, "processes": 0.0}
 """How many more of them there may be at rest. Pools of threads fill up and empty as work comes: threads are
 compared under load."""
 
@@ -43,18 +43,18 @@ def thirds(moments: Sequence[tuple[float, float]], seconds: float) -> tuple[list
     )
 
 
-def slowdown(tally: Tally, seconds: float) -> float | None:
+def slowdown(tally: RequestCounts, seconds: float) -> float | None:
     """How many times as slow answers were in the last third: each is measured by what the same request took alone.
 
     None where there are too few of them to say.
     """
     first, last = thirds(tally.slowness, seconds)
-    if min(len(first), len(last)) < FEW:
+    if min(len(first), len(last)) < MIN_ANSWERS:
         return None
     return statistics.median(last) / statistics.median(first)
 
 
-def requests(tally: Tally, seconds: float) -> Table:
+def requests(tally: RequestCounts, seconds: float) -> Table:
     """What became of each kind of request, and how long answers took at first and at last."""
     columns = (
         Column("request"), Column("answered"), Column("refused"), Column("hung up"), Column("faults"),
@@ -71,65 +71,73 @@ def requests(tally: Tally, seconds: float) -> Table:
     rows.append(("all", *totals, None, None, None, None))
     said = f"{STREAMS} requests at a time for {seconds:.0f} s. Answers are as they were alone; drawn ones are valid."
     notes = [said, *tally.faults[:20]]
-    bars = [Bar("requests with a fault", float(totals[3]), 0.0, "at most", digits=0)]
+    bars = [Threshold("requests with a fault", float(totals[3]), 0.0, "at most", digits=0)]
     if (slower := slowdown(tally, seconds)) is None:
-        notes.append(f"A third of the time had fewer than {FEW} answers: too few to say whether they became slower.")
+        notes.append(
+            f"A third of the time had fewer than {MIN_ANSWERS} answers: too few to say whether they became slower."
+        )
     else:
-        bars.append(Bar("how slow answers are, last third ÷ first", slower, SLOWER, "at most", digits=2))
-    return Table("Requests", columns, rows, tuple(notes), bars=tuple(bars))
+        bars.append(Threshold("how slow answers are, last third ÷ first", slower, MAX_SLOWDOWN, "at most", digits=2))
+    return Table("Requests", columns, rows, tuple(notes), thresholds=tuple(bars))
 
 
-def over_time(seen: Sequence[Held]) -> Table:
+def over_time(seen: Sequence[ResourceUsage]) -> Table:
     """What was held during the load; the first quarter of the looks against the last one."""
-    step = -(-len(seen) // LINES)
+    step = -(-len(seen) // MAX_ROWS)
     columns = (Column("time", "s"), *(Column(name, unit) for name, unit in _NAMES.values()))
-    rows = [tuple(getattr(each, field.name) for field in fields(Held)) for each in seen[::step]]
-    first, last = windows(seen)
+    rows = [tuple(getattr(each, field.name) for field in fields(ResourceUsage)) for each in seen[::step]]
+    first, last = first_and_last(seen)
     bars = tuple(
-        Bar(f"growth of {_NAMES[name][0]} under load", growth(getattr(first, name), getattr(last, name)), GROWTH,
+        Threshold(f"growth of {_NAMES[name][0]} under load", growth_percent(getattr(first, name), getattr(last,
+        name)), MAX_GROWTH_PERCENT,
             "at most", "%", 1)
         for name in (*_MEMORY, *_FILES)
     )  # fmt: skip
     for name in ("gateway_threads", "triton_threads"):
         more = float(getattr(last, name) - getattr(first, name))
-        bars += (Bar(f"more {_NAMES[name][0]} under load", more, FILES, "at most", digits=0),)
+        bars += (Threshold(f"more {_NAMES[name][0]} under load", more, MAX_FILE_DIFFERENCE, "at most", digits=0),)
     plots = (
         Plot("time", ("gateway", "Triton"), title="Memory during the load: gateway and tritonserver"),
         Plot("time", ("its models",), title="Memory during the load: processes of the models"),
         Plot("time", tuple(name for name, unit in _NAMES.values() if not unit), title="Files, threads and processes"),
     )
-    details = {"every look": [[getattr(each, field.name) for field in fields(Held)] for each in seen]}
+    details = {"every look": [[getattr(each, field.name) for field in fields(ResourceUsage)] for each in seen]}
     return Table("What is held during the load", columns, rows, (), plots, bars, details=details)
 
 
-def at_rest(before: Held, after: Held, left: dict[str, float]) -> Table:
+def at_rest(before: ResourceUsage, after: ResourceUsage, left: dict[str, float]) -> Table:
     """What is held when nobody asks, after the warm-up and after the load."""
     rows: list[tuple[Value, ...]] = []
     for name, (title, unit) in _NAMES.items():
         pair = getattr(before, name), getattr(after, name)
-        rows.append((f"{title}, {unit}" if unit else title, *map(float, pair), growth(*pair)))
+        rows.append((f"{title}, {unit}" if unit else title, *map(float, pair), growth_percent(*pair)))
     bars = [
-        Bar(f"growth of {_NAMES[name][0]} at rest", growth(getattr(before, name), getattr(after, name)), GROWTH,
+        Threshold(f"growth of {_NAMES[name][0]} at rest", growth_percent(getattr(before, name), getattr(after, name)),
+        MAX_GROWTH_PERCENT,
             "at most", "%", 1)
         for name in _MEMORY
     ]  # fmt: skip
     for name, most in _MORE.items():
         more = float(getattr(after, name) - getattr(before, name))
-        bars.append(Bar(f"more {_NAMES[name][0]} at rest", more, most, "at most", digits=0))
-    bars.append(Bar("rows, texts and requests still under way", sum(left.values()), 0.0, "at most", digits=0))
+        bars.append(Threshold(f"more {_NAMES[name][0]} at rest", more, most, "at most", digits=0))
+    bars.append(Threshold("rows, texts and requests still under way", sum(left.values()), 0.0, "at most", digits=0))
     columns = (Column(""), Column("after the warm-up"), Column("after the load"), Column("growth", "%", 1))
-    return Table("What is held at rest", columns, rows, tuple(f"{k}: {v:g}" for k, v in left.items()), bars=tuple(bars))
+    return Table(
+        "What is held at rest", columns, rows, tuple(f"{k}: {v:g}" for k, v in left.items()), thresholds=tuple(bars)
+    )
 
 
-def crowds(found: Sequence[Crowd], faults: Sequence[str]) -> Table:
+def bursts(found: Sequence[Burst], faults: Sequence[str]) -> Table:
     """What became of as many requests at once as a caller may have open."""
     columns = (
         Column("at once"), Column("asked"), Column("answered"), Column("most open at once"), Column("time", "s", 1),
         Column("gateway before", "MB"), Column("gateway at most", "MB"),
     )  # fmt: skip
-    rows = [(c.what, CROWD, c.answered, c.open_at_once, c.seconds, c.before, c.most) for c in found]
-    bars = tuple(Bar(f"{c.what} at once that were answered", float(c.answered), float(CROWD), digits=0) for c in found)
-    return Table("As many at once as one caller may ask", columns, rows, tuple(faults), bars=bars)
+    rows = [(c.what, BURST, c.answered, c.open_at_once, c.seconds, c.before, c.most) for c in found]
+    bars = tuple(
+        Threshold(f"{c.what} at once that were answered", float(c.answered), float(BURST), digits=0) for c in found
+    )
+    return Table("As many at once as one caller may ask", columns, rows, tuple(faults), thresholds=bars)
 
 
 def outages(outage: Outage, faults: Sequence[str]) -> Table:
@@ -143,5 +151,7 @@ def outages(outage: Outage, faults: Sequence[str]) -> Table:
         ("from then to the first answer through the gateway, s", outage.found),
         ("answers afterwards, each as it was alone", float(outage.answered)),
     ]
-    bars = (Bar("faults of the outage", float(len(outage.faults)), 0.0, "at most", digits=0),)
-    return Table("Triton killed under load", (Column(""), Column("found", digits=2)), rows, tuple(faults), bars=bars)
+    bars = (Threshold("faults of the outage", float(len(outage.faults)), 0.0, "at most", digits=0),)
+    return Table(
+        "Triton killed under load", (Column(""), Column("found", digits=2)), rows, tuple(faults), thresholds=bars
+    )

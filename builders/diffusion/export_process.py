@@ -11,14 +11,14 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Export what the JSON object in the first argument asks for; see `builders.diffusion.export.export`."""
+    """Export what the JSON object in the first argument asks for; see `builders.diffusion.onnx_export.export`."""
     # With `-I` the folder that holds the package `builders` is not on the path, wherever that came from.
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-    from builders.diffusion.export import export
-    from builders.export_process import die_with
+    from builders.diffusion.onnx_export import export
+    from builders.llm.export_process import exit_with_parent
 
     request = json.loads(sys.argv[1])
-    die_with(request["parent"])
+    exit_with_parent(request["parent"])
     warnings.filterwarnings("ignore")
     export(Path(request["input"]), request["outputs"], Path(request["report"]))
 

@@ -9,37 +9,37 @@ from typing import Any
 import psutil
 
 from builders import repository
-from builders.diffusion import config, description, sources, target, tensorrt
+from builders.diffusion import export_step, pipeline_json, sources, tensorrt, triton_config
 from builders.diffusion import pipeline as pipelines
-from builders.diffusion.loop import Engines
-from builders.diffusion.parts import parts
-from builders.diffusion.verify import verify_part, verify_pictures
-from builders.errors import MissingTools, NotEnoughSpace, RecipeError, UnsupportedModel
+from builders.diffusion.parts import pipeline_parts
+from builders.diffusion.reference_pipeline import Engines
+from builders.diffusion.verify import verify_images, verify_part
+from builders.errors import MissingDependency, NotEnoughSpace, RecipeError, UnsupportedModel
 from builders.progress import Progress
 from builders.recipe import Recipe
 from builders.sources import Source
 
-NOT_FOR_PICTURES = ("tolerance", "tool_call_parser", "reasoning_parser", "quantization", "context_length")
+UNSUPPORTED_OPTIONS = ("tolerance", "tool_call_parser", "reasoning_parser", "quantization", "context_length")
 """What a recipe may say of a text-generation model, and that would mean nothing here."""
 
 PRECISIONS = {"onnx": ("fp32",), "tensorrt": ("fp32", "fp16")}
 
 
-class Diffusion:
+class DiffusionFamily:
     """Builds pipelines: fetch, export and verify each part, verify them together."""
 
-    def find(self, source: str, revision: str | None) -> Source:
+    def resolve(self, source: str, revision: str | None) -> Source:
         """Tell what a source is by how it is written. Raises RecipeError, SourceUnavailable."""
-        return sources.find(source, revision)
+        return sources.resolve(source, revision)
 
-    def beside(self, recipe: Recipe, source: Source) -> tuple[str, ...]:
+    def sibling_models(self, recipe: Recipe, source: Source) -> tuple[str, ...]:
         """Name the models of the parts."""
         index = source.config()
         encoders = [
-            name.replace("_", "-") for name in pipelines.TEXT_ENCODER_FOLDERS if pipelines.class_of(index, name)
+            name.replace("_", "-") for name in pipelines.TEXT_ENCODER_FOLDERS if pipelines.component_class(index, name)
         ]
         names = (*encoders, "denoiser", "vae-encoder", "vae-decoder")
-        return tuple(description.model_name(recipe.name, name) for name in names)
+        return tuple(pipeline_json.part_model_name(recipe.name, name) for name in names)
 
     def check(self, recipe: Recipe, source: Source) -> int:
         """Refuse what cannot be built, and give the bytes that a build needs. Raises UnsupportedModel, RecipeError."""
@@ -52,12 +52,12 @@ class Diffusion:
                 f"For {recipe.target}, models that draw are built in {' or '.join(PRECISIONS[recipe.target])}, not "
                 f"{recipe.precision}."
             )
-        for name in NOT_FOR_PICTURES:
+        for name in UNSUPPORTED_OPTIONS:
             if getattr(recipe, name) is not None:
                 raise RecipeError(f"{name} means nothing for a model that draws.")
         for package in ("torch", "diffusers", "transformers", "onnxscript", "onnxruntime"):
             if importlib.util.find_spec(package) is None:
-                raise MissingTools(package)
+                raise MissingDependency(package)
         if recipe.target == "tensorrt":
             tensorrt.check()
         pipelines.check_index(source.config())
@@ -71,24 +71,26 @@ class Diffusion:
         engines = 1 if recipe.target == "onnx" else 2
         return source.scratch_bytes() + engines * weights + 64_000_000
 
-    def make(self, recipe: Recipe, source: Source, folder: Path, scratch: Path, progress: Progress) -> dict[str, Any]:
+    def build(self, recipe: Recipe, source: Source, folder: Path, scratch: Path, progress: Progress) -> dict[str, Any]:
         """Build the parts beside `folder` and the pipeline into it; give the figures of the verification."""
         progress.begin("fetch", recipe.source)
         pipeline = pipelines.read(source.fetch(scratch, progress).folder)
-        of_pipeline = config.of_pipeline(recipe, pipeline)
-        wanted = parts(pipeline)
-        beside = repository.parts_beside(folder)
-        names = {part.name: description.model_name(recipe.name, part.name) for part in wanted}
+        of_pipeline = triton_config.render_pipeline(recipe, pipeline)
+        wanted = pipeline_parts(pipeline)
+        beside = repository.parts_folder(folder)
+        names = {part.name: pipeline_json.part_model_name(recipe.name, part.name) for part in wanted}
 
         progress.begin("export", f"{recipe.precision} for {recipe.target}")
         onnx = beside if recipe.target == "onnx" else scratch / "onnx"
-        exported = target.export(pipeline, {part: onnx / name / "1" for part, name in names.items()}, scratch, progress)
+        exported = export_step.export(
+            pipeline, {part: onnx / name / "1" for part, name in names.items()}, scratch, progress
+        )
         for name, how in exported.items():
             if how["exporter"] != "dynamo":
                 progress.note(f"{name} was written by the older exporter, because the newer said: {how['reason']}")
         engine = folder / "1"
         engine.mkdir()
-        description.write(pipeline, recipe.name, engine, config.batch_of(recipe))
+        pipeline_json.write(pipeline, recipe.name, engine, triton_config.max_part_batch(recipe))
 
         progress.begin("verify", "against diffusers")
         figures: dict[str, Any] = {}
@@ -99,18 +101,20 @@ class Diffusion:
             gc.collect()
         progress.update("drawing with both", len(wanted) / (len(wanted) + 1))
         engines = Engines(engine, lambda name: onnx / name / "1" / "model.onnx")
-        figures["together"] = asdict(verify_pictures(pipeline, engines, config.guidance_of(recipe, pipeline)))
+        figures["together"] = asdict(verify_images(pipeline, engines, triton_config.default_guidance(recipe, pipeline)))
         del engines
 
         backend = "onnxruntime"
         if recipe.target == "tensorrt":
             backend = "tensorrt"
-            limits = tensorrt.limits(recipe, pipeline)
+            limits = tensorrt.optimization_profile(recipe, pipeline)
             for part in wanted:
                 where = beside / names[part.name] / "1"
-                tensorrt.build(part, onnx / names[part.name] / "1" / "model.onnx", where, limits, recipe, progress)
+                tensorrt.build_engine(
+                    part, onnx / names[part.name] / "1" / "model.onnx", where, limits, recipe, progress
+                )
         for part in wanted:
-            text = config.of_part(recipe, names[part.name], part, backend=backend)
+            text = triton_config.render_part(recipe, names[part.name], part, backend=backend)
             (beside / names[part.name] / "config.pbtxt").write_text(text, encoding="utf-8", newline="")
         (folder / "config.pbtxt").write_text(of_pipeline, encoding="utf-8", newline="")
         return figures

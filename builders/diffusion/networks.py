@@ -8,21 +8,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from builders.checkpoint import FROM_FILES
-from builders.diffusion.parts import Part
-from builders.diffusion.pipeline import Pipeline, class_of
+from builders.checkpoint import FROM_PRETRAINED_OPTIONS
+from builders.diffusion.parts import PipelinePart
+from builders.diffusion.pipeline import Pipeline, component_class
 
-LARGEST_POSITION = 4096
+MAX_POSITION = 4096
 """Flux positions that have rotary embeddings in the engine: pictures of up to 65,536 pixels a side."""
 
 
-def load(pipeline: Pipeline, part: Part) -> torch.nn.Module:
+def load_part(pipeline: Pipeline, part: PipelinePart) -> torch.nn.Module:
     """Load one part in fp32. Raises what the libraries raise where the weights do not fit the config."""
     model = load_component(pipeline, part.component)
     if part.kind == "clip":
         # SDXL and SD3 take the states before the last layer, which no norm follows.
         layer = -2 if pipeline.family in ("stable-diffusion-xl", "stable-diffusion-3") else -1
-        return Clip(model, layer, pooled=len(part.outputs) > 1).eval()
+        return CLIP(model, layer, pooled=len(part.outputs) > 1).eval()
     kinds: dict[str, Any] = {
         "t5": T5,
         "unet": UNet,
@@ -41,16 +41,16 @@ def load_component(pipeline: Pipeline, component: str) -> Any:
     import transformers
 
     library = {"diffusers": diffusers, "transformers": transformers}[pipeline.index[component][0]]
-    kind = getattr(library, str(class_of(pipeline.index, component)))
+    kind = getattr(library, str(component_class(pipeline.index, component)))
     where = pipeline.folder / component
     more: dict[str, Any] = {"dtype": torch.float32}
-    if (variant := variant_of(where)) is not None:
+    if (variant := weight_variant(where)) is not None:
         more["variant"] = variant
-    model = kind.from_pretrained(where, **FROM_FILES, **more)
+    model = kind.from_pretrained(where, **FROM_PRETRAINED_OPTIONS, **more)
     return model.float().eval()
 
 
-def variant_of(folder: Path) -> str | None:
+def weight_variant(folder: Path) -> str | None:
     """Name the variant of the weights where a folder has no others: `model.fp16.safetensors` is `fp16`."""
     names = [path.name.split(".") for path in folder.glob("*.safetensors")]
     plain = [name for name in names if len(name) == 2]
@@ -58,7 +58,7 @@ def variant_of(folder: Path) -> str | None:
     return None if plain or not variants else variants[0]
 
 
-class Clip(torch.nn.Module):  # type: ignore[misc]  # mypy does not read torch
+class CLIP(torch.nn.Module):  # type: ignore[misc]  # mypy does not read torch
     """`input_ids int64[batch, tokens] -> hidden_states[batch, tokens, width], pooled[batch, width]`."""
 
     def __init__(self, model: Any, layer: int, *, pooled: bool) -> None:
@@ -169,7 +169,7 @@ class Flux(torch.nn.Module):  # type: ignore[misc]
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
-        model.pos_embed = Rotary(model.pos_embed)
+        model.pos_embed = RotaryTable(model.pos_embed)
 
     def forward(
         self,
@@ -195,15 +195,15 @@ class Flux(torch.nn.Module):  # type: ignore[misc]
         return found
 
 
-class Rotary(torch.nn.Module):  # type: ignore[misc]
+class RotaryTable(torch.nn.Module):  # type: ignore[misc]
     """Flux's rotary embeddings as a table: it works them out in fp64, which few engines have."""
 
     def __init__(self, embedding: Any) -> None:
         super().__init__()
         axes = len(embedding.axes_dim)
-        positions = torch.arange(LARGEST_POSITION, dtype=torch.float32)
+        positions = torch.arange(MAX_POSITION, dtype=torch.float32)
         for axis in range(axes):
-            ids = torch.zeros(LARGEST_POSITION, axes)
+            ids = torch.zeros(MAX_POSITION, axes)
             ids[:, axis] = positions
             start = sum(embedding.axes_dim[:axis])
             stop = start + embedding.axes_dim[axis]

@@ -8,9 +8,9 @@ from typing import Any, Literal
 from builders.checkpoint import read_json
 from builders.errors import SourceUnavailable, UnsupportedModel
 
-Family = Literal["stable-diffusion", "stable-diffusion-xl", "stable-diffusion-3", "flux"]
+PipelineFamily = Literal["stable-diffusion", "stable-diffusion-xl", "stable-diffusion-3", "flux"]
 
-FAMILIES: dict[str, Family] = {
+PIPELINE_FAMILIES: dict[str, PipelineFamily] = {
     "StableDiffusionPipeline": "stable-diffusion",
     "LatentConsistencyModelPipeline": "stable-diffusion",
     "StableDiffusionXLPipeline": "stable-diffusion-xl",
@@ -19,7 +19,7 @@ FAMILIES: dict[str, Family] = {
 }
 """The pipelines of diffusers that are built, by the name of their class."""
 
-DENOISERS: dict[Family, tuple[str, str]] = {
+DENOISERS: dict[PipelineFamily, tuple[str, str]] = {
     "stable-diffusion": ("unet", "UNet2DConditionModel"),
     "stable-diffusion-xl": ("unet", "UNet2DConditionModel"),
     "stable-diffusion-3": ("transformer", "SD3Transformer2DModel"),
@@ -34,10 +34,10 @@ TEXT_ENCODERS = ("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel
 
 TEXT_ENCODER_FOLDERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 
-T5_TOKENS = 256
+MAX_T5_TOKENS = 256
 """Tokens of a prompt that a T5 reads unless the checkpoint is made for more: what diffusers' pipelines take."""
 
-T5_TOKENS_GUIDED = 512
+MAX_T5_TOKENS_GUIDED = 512
 """The same of Flux checkpoints that take the guidance as an input."""
 
 
@@ -46,7 +46,7 @@ class Pipeline:
     """A folder in diffusers' layout whose classes are known."""
 
     folder: Path
-    family: Family
+    family: PipelineFamily
     class_name: str
     index: dict[str, Any]
     """`model_index.json`: the library and class of each component."""
@@ -63,20 +63,20 @@ class Pipeline:
     @property
     def text_encoders(self) -> tuple[str, ...]:
         """The folders of the text encoders, in the order in which prompts are read by them."""
-        return tuple(name for name in TEXT_ENCODER_FOLDERS if class_of(self.index, name) is not None)
+        return tuple(name for name in TEXT_ENCODER_FOLDERS if component_class(self.index, name) is not None)
 
     @property
-    def factor(self) -> int:
+    def vae_scale_factor(self) -> int:
         """Pixels along either side of one latent cell."""
         return int(2 ** (len(self.config("vae")["block_out_channels"]) - 1))
 
     @property
-    def channels(self) -> int:
+    def latent_channels(self) -> int:
         """Numbers of one latent cell."""
         return int(self.config("vae").get("latent_channels", 4))
 
     @property
-    def patch(self) -> int:
+    def patch_size(self) -> int:
         """Latent cells along either side of what the denoiser takes for one; a UNet's is halved so many times."""
         config = self.config(self.denoiser)
         if self.family in ("stable-diffusion", "stable-diffusion-xl"):
@@ -86,14 +86,14 @@ class Pipeline:
     @property
     def size_multiple(self) -> int:
         """Pixels that width and height of a picture are multiples of: what diffusers' pipelines ask for too."""
-        return math.lcm(8, self.factor * self.patch)
+        return math.lcm(8, self.vae_scale_factor * self.patch_size)
 
     @property
     def native_size(self) -> int:
         """Pixels along either side of the pictures that the model was trained on."""
         sample = 128 if self.family == "flux" else self.config(self.denoiser).get("sample_size", 64)
         side = max(sample) if isinstance(sample, list) else int(sample)
-        return max(side * self.factor // self.size_multiple, 1) * self.size_multiple
+        return max(side * self.vae_scale_factor // self.size_multiple, 1) * self.size_multiple
 
     @property
     def guidance(self) -> Literal["classifier-free", "embedded", "none"]:
@@ -103,29 +103,31 @@ class Pipeline:
             return "embedded" if config.get("guidance_embeds") else "none"
         return "embedded" if config.get("time_cond_proj_dim") else "classifier-free"
 
-    def tokens(self, text_encoder: str) -> int:
+    def num_tokens(self, text_encoder: str) -> int:
         """The tokens that a text encoder is always given: shorter prompts are padded, longer ones cut."""
-        named = read_json(self.folder / tokenizer_of(text_encoder) / "tokenizer_config.json").get("model_max_length")
+        named = read_json(self.folder / tokenizer_folder(text_encoder) / "tokenizer_config.json").get(
+            "model_max_length"
+        )
         most = int(named) if isinstance(named, int | float) and named > 0 else 10**9
-        if class_of(self.index, text_encoder) == "T5EncoderModel":
+        if component_class(self.index, text_encoder) == "T5EncoderModel":
             guided = self.family == "flux" and self.guidance == "embedded"
-            return min(most, T5_TOKENS_GUIDED if guided else T5_TOKENS)
+            return min(most, MAX_T5_TOKENS_GUIDED if guided else MAX_T5_TOKENS)
         return min(most, int(self.config(text_encoder)["max_position_embeddings"]))
 
 
-def class_of(index: dict[str, Any], component: str) -> str | None:
+def component_class(index: dict[str, Any], component: str) -> str | None:
     """Name the class of a component; None where the pipeline does without it."""
     entry = index.get(component)
     return entry[1] if isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], str) else None
 
 
-def t5_tokens(pipeline: Pipeline) -> int:
+def num_t5_tokens(pipeline: Pipeline) -> int:
     """The tokens that the pipeline's T5 is given, and that zeros stand for where a pipeline does without it."""
-    readers = [name for name in pipeline.text_encoders if class_of(pipeline.index, name) == "T5EncoderModel"]
-    return pipeline.tokens(readers[0]) if readers else T5_TOKENS
+    readers = [name for name in pipeline.text_encoders if component_class(pipeline.index, name) == "T5EncoderModel"]
+    return pipeline.num_tokens(readers[0]) if readers else MAX_T5_TOKENS
 
 
-def tokenizer_of(text_encoder: str) -> str:
+def tokenizer_folder(text_encoder: str) -> str:
     """Name the folder of the tokenizer that belongs to a text encoder."""
     return text_encoder.replace("text_encoder", "tokenizer")
 
@@ -143,12 +145,12 @@ SCHEDULERS = (
 """Those that the backend has; with another the model would be installed and never load."""
 
 
-def check_index(index: dict[str, Any]) -> Family:
+def check_index(index: dict[str, Any]) -> PipelineFamily:
     """Give the family of a pipeline by its `model_index.json`. Raises UnsupportedModel, which names the class."""
     name = str(index.get("_class_name"))
-    if name not in FAMILIES:
-        raise UnsupportedModel(f"The pipeline {name} cannot be built. Those that can: {', '.join(FAMILIES)}.")
-    family = FAMILIES[name]
+    if name not in PIPELINE_FAMILIES:
+        raise UnsupportedModel(f"The pipeline {name} cannot be built. Those that can: {', '.join(PIPELINE_FAMILIES)}.")
+    family = PIPELINE_FAMILIES[name]
     folder, denoiser = DENOISERS[family]
     wanted: dict[str, tuple[str, ...]] = {
         folder: (denoiser,),
@@ -157,20 +159,20 @@ def check_index(index: dict[str, Any]) -> Family:
         "scheduler": SCHEDULERS,
     }
     for component, classes in wanted.items():
-        if class_of(index, component) not in classes:
+        if component_class(index, component) not in classes:
             raise UnsupportedModel(
-                f"The {component} of this pipeline is {class_of(index, component)}; what can be built: "
+                f"The {component} of this pipeline is {component_class(index, component)}; what can be built: "
                 f"{', '.join(classes)}."
             )
     for component in (*wanted, "tokenizer", *(f"{kind}_{n}" for kind in ("text_encoder", "tokenizer") for n in (2, 3))):
-        if class_of(index, component) is not None and index[component][0] not in LIBRARIES:
+        if component_class(index, component) is not None and index[component][0] not in LIBRARIES:
             raise UnsupportedModel(
                 f"The {component} of this pipeline is of {index[component][0]!r}, which is not diffusers or "
                 "transformers: code that comes with a checkpoint is not run."
             )
     for component in ("text_encoder_2", "text_encoder_3"):
-        if class_of(index, component) not in (None, *TEXT_ENCODERS):
-            raise UnsupportedModel(f"The {component} of this pipeline is {class_of(index, component)}.")
+        if component_class(index, component) not in (None, *TEXT_ENCODERS):
+            raise UnsupportedModel(f"The {component} of this pipeline is {component_class(index, component)}.")
     return family
 
 
@@ -181,17 +183,18 @@ def read(folder: Path) -> Pipeline:
     if pipeline.family in ("stable-diffusion", "stable-diffusion-xl"):
         _check_unet(pipeline)
     for encoder in pipeline.text_encoders:
-        if not (folder / tokenizer_of(encoder)).is_dir():
-            raise SourceUnavailable(f"{folder} has no {tokenizer_of(encoder)}, which {encoder} needs.")
+        if not (folder / tokenizer_folder(encoder)).is_dir():
+            raise SourceUnavailable(f"{folder} has no {tokenizer_folder(encoder)}, which {encoder} needs.")
     return pipeline
 
 
 def _check_unet(pipeline: Pipeline) -> None:
     config = pipeline.config("unet")
-    if config.get("in_channels", 4) != pipeline.channels:
+    if config.get("in_channels", 4) != pipeline.latent_channels:
         raise UnsupportedModel(
-            f"The UNet takes {config.get('in_channels')} channels where the VAE has {pipeline.channels}: it was made "
-            "for one task, such as inpainting. Build the model that it was made from, which can be asked for that too."
+            f"The UNet takes {config.get('in_channels')} channels where the VAE has {pipeline.latent_channels}: it was "
+            "made for one task, such as inpainting. Build the model that it was made from, which can be asked for "
+            "that too."
         )
     added = config.get("addition_embed_type")
     known = (None, "text") if pipeline.family == "stable-diffusion" else ("text_time",)

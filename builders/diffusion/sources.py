@@ -9,19 +9,19 @@ from typing import Any
 
 from builders import sources
 from builders.checkpoint import Checkpoint, read_json, sha256
-from builders.diffusion.pipeline import DENOISERS, FAMILIES, check_index, class_of
-from builders.errors import MissingTools, RecipeError, SourceUnavailable
+from builders.diffusion.pipeline import DENOISERS, PIPELINE_FAMILIES, check_index, component_class
+from builders.errors import MissingDependency, RecipeError, SourceUnavailable
 from builders.progress import Progress
 
-OWN = {"shapes": Path(__file__).parents[1] / "shapes" / "weights"}
+PACKAGED_PIPELINES = {"shapes": Path(__file__).parents[1] / "shapes" / "weights"}
 """Pipelines that lie in the project itself."""
 
-FILES = ("*.json", "*.txt", "*.model")
-WEIGHTS = "*.safetensors"
+CONFIG_FILES = ("*.json", "*.txt", "*.model")
+WEIGHT_FILES = "*.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
-class PipelineFolder:
+class LocalPipelineSource:
     """A folder in diffusers' layout on this machine."""
 
     path: Path
@@ -39,7 +39,7 @@ class PipelineFolder:
 
     def num_parameters(self) -> int:
         """Count the parameters in the headers of the weights."""
-        files = [path for path in self._files() if fnmatch(path.name, WEIGHTS)]
+        files = [path for path in self._files() if fnmatch(path.name, WEIGHT_FILES)]
         return sum(Checkpoint(folder).num_parameters() for folder in {path.parent for path in files})
 
     def scratch_bytes(self) -> int:
@@ -56,7 +56,7 @@ class PipelineFolder:
 
 
 @dataclass(frozen=True)
-class PipelineHub:
+class HubPipelineSource:
     """A pipeline on the Hugging Face hub (or the mirror that `HF_ENDPOINT` names)."""
 
     id: str
@@ -70,7 +70,7 @@ class PipelineHub:
         """Download `model_index.json` alone."""
         from huggingface_hub import hf_hub_download
 
-        path = sources.from_hub(self.id, lambda: hf_hub_download(self.id, "model_index.json", revision=self._known[0]))
+        path = sources.call_hub(self.id, lambda: hf_hub_download(self.id, "model_index.json", revision=self._known[0]))
         return _index(Path(path).parent)
 
     def num_parameters(self) -> int | None:
@@ -79,7 +79,7 @@ class PipelineHub:
 
         commit, files = self._known
         count = 0
-        for name in [name for name in files if fnmatch(name, WEIGHTS)]:
+        for name in [name for name in files if fnmatch(name, WEIGHT_FILES)]:
             try:
                 known = HfApi().parse_safetensors_file_metadata(self.id, name, revision=commit)
             except Exception:  # without a network, or of a mirror that cannot: what this is for is only advice
@@ -97,7 +97,7 @@ class PipelineHub:
 
         progress.update(f"downloading {self.id}")
         commit, files = self._known
-        path = sources.from_hub(self.id, lambda: snapshot_download(self.id, revision=commit, allow_patterns=files))
+        path = sources.call_hub(self.id, lambda: snapshot_download(self.id, revision=commit, allow_patterns=files))
         return Checkpoint(Path(path))
 
     @cached_property
@@ -106,10 +106,10 @@ class PipelineHub:
         try:
             from huggingface_hub import HfApi, hf_hub_download, snapshot_download
         except ModuleNotFoundError as error:
-            raise MissingTools(error.name) from error
+            raise MissingDependency(error.name) from error
 
         try:
-            info = sources.from_hub(
+            info = sources.call_hub(
                 self.id,
                 lambda: HfApi().model_info(self.id, revision=self.revision, timeout=20),
             )
@@ -122,24 +122,24 @@ class PipelineHub:
                 raise
             return folder.name, _names(folder)
         commit = str(info.sha)
-        path = sources.from_hub(self.id, lambda: hf_hub_download(self.id, "model_index.json", revision=commit))
+        path = sources.call_hub(self.id, lambda: hf_hub_download(self.id, "model_index.json", revision=commit))
         return commit, needed_files(_index(Path(path).parent), [file.rfilename for file in info.siblings or ()])
 
 
-def find(source: str, revision: str | None = None) -> PipelineFolder | PipelineHub:
+def resolve(source: str, revision: str | None = None) -> LocalPipelineSource | HubPipelineSource:
     """Tell what a source is by how it is written. Raises RecipeError, SourceUnavailable."""
     kind, _, name = source.partition(":")
     if kind == "packaged":
-        if name not in OWN:
-            raise RecipeError(f"There is no packaged pipeline {name!r}. Known: {', '.join(OWN)}.")
-        return PipelineFolder(OWN[name])
+        if name not in PACKAGED_PIPELINES:
+            raise RecipeError(f"There is no packaged pipeline {name!r}. Known: {', '.join(PACKAGED_PIPELINES)}.")
+        return LocalPipelineSource(PACKAGED_PIPELINES[name])
     path = Path(source).expanduser()
     if path.is_dir():
-        return PipelineFolder(path.resolve())
+        return LocalPipelineSource(path.resolve())
     if path.exists():
         raise SourceUnavailable(f"{source} is a file; a folder in diffusers' layout is wanted.")
     if sources.HUB_ID.fullmatch(source):
-        return PipelineHub(source, revision)
+        return HubPipelineSource(source, revision)
     raise SourceUnavailable(
         f"There is no folder {source!r}, and it is not a Hugging Face id either (owner/name, such as "
         "stabilityai/sdxl-turbo)."
@@ -152,18 +152,22 @@ def needed_files(index: dict[str, Any], names: list[str]) -> list[str]:
     Repositories hold the same weights several times over: other formats are left out, and variants (`.fp16.`) too
     where a component has plain ones. Filters that look at finished pictures are no part of what is built.
     """
-    denoiser = DENOISERS[FAMILIES[index["_class_name"]]][0] if index.get("_class_name") in FAMILIES else "unet"
+    denoiser = (
+        DENOISERS[PIPELINE_FAMILIES[index["_class_name"]]][0]
+        if index.get("_class_name") in PIPELINE_FAMILIES
+        else "unet"
+    )
     kept = ["model_index.json"]
     folders = {denoiser, "vae", "scheduler"} | {
         f"{kind}{number}" for kind in ("text_encoder", "tokenizer") for number in ("", "_2", "_3")
     }
-    for folder in sorted(folder for folder in folders if class_of(index, folder) is not None):
+    for folder in sorted(folder for folder in folders if component_class(index, folder) is not None):
         inside = [name for name in names if name.startswith(f"{folder}/") and name.count("/") == 1]
-        weights = [name for name in inside if fnmatch(name, WEIGHTS)]
+        weights = [name for name in inside if fnmatch(name, WEIGHT_FILES)]
         plain = [name for name in weights if Path(name).name.count(".") == 1]
         variants = sorted({Path(name).name.split(".")[1].split("-")[0] for name in set(weights) - set(plain)})
         kept += plain or [name for name in weights if f".{variants[0]}" in name]
-        kept += [name for name in inside if any(fnmatch(name, pattern) for pattern in FILES)]
+        kept += [name for name in inside if any(fnmatch(name, pattern) for pattern in CONFIG_FILES)]
     return [name for name in kept if name in names]
 
 

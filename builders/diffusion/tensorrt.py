@@ -10,40 +10,40 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from builders.diffusion.config import batch_of, sizes
-from builders.diffusion.parts import Part, examples
-from builders.diffusion.pipeline import Pipeline, t5_tokens
+from builders.diffusion.parts import PipelinePart, example_inputs
+from builders.diffusion.pipeline import Pipeline, num_t5_tokens
+from builders.diffusion.triton_config import max_part_batch, size_options
 from builders.errors import ExportFailed, UnsupportedModel, VerificationFailed
 from builders.progress import Progress
 from builders.recipe import Recipe
 
-LARGEST_DIFFERENCE = {"fp32": 1e-2, "fp16": 5e-2}
+MAX_DIFFERENCE = {"fp32": 1e-2, "fp16": 5e-2}
 """Of one number of a plan, over the largest number that the ONNX gives for the same input; fp32 is mostly TF32."""
 
-Shapes = dict[str, tuple[int, ...]]
+InputShapes = dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class OptimizationProfile:
     """What a plan takes: the least, the usual and the most of each varying size."""
 
     batch: tuple[int, int, int]
     pixels: tuple[int, int, int]
     """Of either side of a picture."""
-    factor: int
-    patch: int
-    tokens: int
+    vae_scale_factor: int
+    patch_size: int
+    num_tokens: int
     """What the text encoders give together; it does not vary."""
 
-    def shapes(self, part: Part, which: int) -> Shapes:
+    def shapes(self, part: PipelinePart, which: int) -> InputShapes:
         """The shape of each input of a part; `which` is 0 for the least, 1 for the usual, 2 for the most."""
         pixels = self.pixels[which]
-        side = pixels if part.kind == "vae-encoder" else pixels // self.factor
+        side = pixels if part.kind == "vae-encoder" else pixels // self.vae_scale_factor
         varying = {
             "height": side,
             "width": side,
-            "tokens": self.tokens,
-            "patches": (pixels // (self.factor * self.patch)) ** 2,
+            "tokens": self.num_tokens,
+            "patches": (pixels // (self.vae_scale_factor * self.patch_size)) ** 2,
         }
         return {
             port.name: (self.batch[which], *(size if isinstance(size, int) else varying[size] for size in port.shape))
@@ -61,22 +61,26 @@ def check() -> None:
         )
 
 
-def limits(recipe: Recipe, pipeline: Pipeline) -> Limits:
+def optimization_profile(recipe: Recipe, pipeline: Pipeline) -> OptimizationProfile:
     """The limits of a recipe's plans. Raises RecipeError where its sizes do not suit the model."""
-    drawn = sizes(recipe, pipeline)
+    drawn = size_options(recipe, pipeline)
     sides = sorted(side for size in drawn.get("sizes", ()) for side in size)
     least, most = (sides[0], sides[-1]) if sides else (drawn["min_size"], drawn["max_size"])
-    tokens = pipeline.tokens(pipeline.text_encoders[0])
+    tokens = pipeline.num_tokens(pipeline.text_encoders[0])
     if pipeline.family == "flux":
-        tokens = t5_tokens(pipeline)
+        tokens = num_t5_tokens(pipeline)
     elif pipeline.family == "stable-diffusion-3":
-        tokens += t5_tokens(pipeline)
+        tokens += num_t5_tokens(pipeline)
     usual = max(least, min(most, max(drawn["default_size"])))
-    batch = batch_of(recipe)
-    return Limits((1, min(2, batch), batch), (least, usual, most), pipeline.factor, pipeline.patch, tokens)
+    batch = max_part_batch(recipe)
+    return OptimizationProfile(
+        (1, min(2, batch), batch), (least, usual, most), pipeline.vae_scale_factor, pipeline.patch_size, tokens
+    )
 
 
-def build(part: Part, onnx: Path, folder: Path, limits: Limits, recipe: Recipe, progress: Progress) -> None:
+def build_engine(
+    part: PipelinePart, onnx: Path, folder: Path, limits: OptimizationProfile, recipe: Recipe, progress: Progress
+) -> None:
     """Build `folder/model.plan` of an ONNX file, and compare both. Raises ExportFailed, VerificationFailed."""
     folder.mkdir(parents=True, exist_ok=True)
     plan = folder / "model.plan"
@@ -89,7 +93,7 @@ def build(part: Part, onnx: Path, folder: Path, limits: Limits, recipe: Recipe, 
         progress.note(f"The plan of {part.name} was not compared: that needs the Python package tensorrt.")
 
 
-def _by_python(part: Part, onnx: Path, plan: Path, limits: Limits, half: bool) -> None:
+def _by_python(part: PipelinePart, onnx: Path, plan: Path, limits: OptimizationProfile, half: bool) -> None:
     import tensorrt
 
     logger = tensorrt.Logger(tensorrt.Logger.ERROR)
@@ -118,7 +122,7 @@ def _by_python(part: Part, onnx: Path, plan: Path, limits: Limits, half: bool) -
     plan.write_bytes(built)
 
 
-def trtexec_arguments(part: Part, onnx: Path, plan: Path, limits: Limits, half: bool) -> list[str]:
+def trtexec_command(part: PipelinePart, onnx: Path, plan: Path, limits: OptimizationProfile, half: bool) -> list[str]:
     """The command that builds a plan."""
     said = []
     for option, which in (("minShapes", 0), ("optShapes", 1), ("maxShapes", 2)):
@@ -129,21 +133,23 @@ def trtexec_arguments(part: Part, onnx: Path, plan: Path, limits: Limits, half: 
     return ["trtexec", f"--onnx={onnx}", f"--saveEngine={plan}", *said, *more, "--skipInference"]
 
 
-def _by_trtexec(part: Part, onnx: Path, plan: Path, limits: Limits, half: bool) -> None:
-    command = trtexec_arguments(part, onnx, plan, limits, half)
+def _by_trtexec(part: PipelinePart, onnx: Path, plan: Path, limits: OptimizationProfile, half: bool) -> None:
+    command = trtexec_command(part, onnx, plan, limits, half)
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode != 0 or not plan.is_file():
         end = "\n".join((done.stdout + done.stderr).splitlines()[-12:])
         raise ExportFailed(f"trtexec cannot build a plan of {part.name}. The end of what it said:\n{end}")
 
 
-def _verify(part: Part, onnx: Path, plan: Path, limits: Limits, precision: str, progress: Progress) -> None:
+def _verify(
+    part: PipelinePart, onnx: Path, plan: Path, limits: OptimizationProfile, precision: str, progress: Progress
+) -> None:
     """Run the plan and the ONNX side by side at the smallest size, one row and two."""
     import numpy as np
     import tensorrt
     import torch
 
-    from builders.diffusion.loop import session
+    from builders.diffusion.reference_pipeline import open_session
 
     if not torch.cuda.is_available():
         progress.note(f"The plan of {part.name} was not compared: this PyTorch does not know the GPU.")
@@ -151,13 +157,13 @@ def _verify(part: Part, onnx: Path, plan: Path, limits: Limits, precision: str, 
     runtime = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR))
     engine = runtime.deserialize_cuda_engine(plan.read_bytes())
     context = engine.create_execution_context()
-    reference = session(onnx)
+    reference = open_session(onnx)
     pixels = limits.pixels[0]
-    side = pixels if part.kind == "vae-encoder" else pixels // limits.factor
-    varying = {"height": side // part.unit, "width": side // part.unit, "tokens": limits.tokens}
-    varying["patches"] = (pixels // (limits.factor * limits.patch)) ** 2
+    side = pixels if part.kind == "vae-encoder" else pixels // limits.vae_scale_factor
+    varying = {"height": side // part.size_unit, "width": side // part.size_unit, "tokens": limits.num_tokens}
+    varying["patches"] = (pixels // (limits.vae_scale_factor * limits.patch_size)) ** 2
     for batch in (1, min(2, limits.batch[2])):
-        inputs = examples(part, batch, varying, seed=batch)
+        inputs = example_inputs(part, batch, varying, seed=batch)
         held: dict[str, Any] = {name: torch.from_numpy(value).cuda() for name, value in inputs.items()}
         for name, tensor in held.items():
             context.set_input_shape(name, tuple(tensor.shape))
@@ -170,8 +176,8 @@ def _verify(part: Part, onnx: Path, plan: Path, limits: Limits, precision: str, 
         torch.cuda.synchronize()
         for name, theirs in zip(names, reference.run(names, inputs), strict=True):
             difference = float(np.abs(held[name].cpu().numpy() - theirs).max() / max(float(np.abs(theirs).max()), 1e-6))
-            if not difference <= LARGEST_DIFFERENCE[precision]:
+            if not difference <= MAX_DIFFERENCE[precision]:
                 raise VerificationFailed(
                     f"The plan of {part.name} does not answer as its ONNX does, so nothing was installed: {name} is "
-                    f"{difference:.3g} of its largest number away (at most {LARGEST_DIFFERENCE[precision]:g})."
+                    f"{difference:.3g} of its largest number away (at most {MAX_DIFFERENCE[precision]:g})."
                 )

@@ -8,33 +8,33 @@ from typing import Any
 
 import numpy as np
 
-from builders.checkpoint import FROM_FILES
-from builders.diffusion.loop import Drawn, Engines, Wanted, draw, session
-from builders.diffusion.parts import Part, examples
-from builders.diffusion.pipeline import Pipeline, class_of, t5_tokens
-from builders.diffusion.quiet import quiet
-from builders.errors import MissingTools, VerificationFailed
+from builders.checkpoint import FROM_PRETRAINED_OPTIONS
+from builders.diffusion.library_logging import silence_libraries
+from builders.diffusion.parts import PipelinePart, example_inputs
+from builders.diffusion.pipeline import Pipeline, component_class, num_t5_tokens
+from builders.diffusion.reference_pipeline import Engines, GeneratedImages, ImageRequest, generate_images, open_session
+from builders.errors import MissingDependency, VerificationFailed
 
-LARGEST_DIFFERENCE = 1e-3
+MAX_DIFFERENCE = 1e-3
 """Of one number that a part gives, over the largest number that its source gives for the same input."""
 
-LARGEST_LATENT = 1e-2
+MAX_LATENT_DIFFERENCE = 1e-2
 """The same of finished latents: small differences grow from step to step."""
 
-LARGEST_PIXEL = 0.05
+MAX_PIXEL_DIFFERENCE = 0.05
 """Of one colour of one pixel, of 1."""
 
-RUNS = (
+TEST_SHAPES = (
     (1, {"height": 2, "width": 2, "tokens": 8, "patches": 4}),
     (3, {"height": 2, "width": 3, "tokens": 8, "patches": 6}),
     (2, {"height": 5, "width": 1, "tokens": 21, "patches": 35}),
 )
 """Batches and sizes, none of them those that were exported; heights and widths in units of the part (`Part.unit`)."""
 
-LATENT_UNIT = 4
+MIN_LATENT_CELLS = 4
 """Cells of the VAE decoder's input for one of the above: it has no unit of its own, and one cell is very few."""
 
-OTHERS = ("safety_checker", "feature_extractor", "image_encoder")
+UNUSED_COMPONENTS = ("safety_checker", "feature_extractor", "image_encoder")
 """What pipelines of diffusers may hold besides, and no picture that is drawn here needs."""
 
 PROMPT, NEGATIVE = "a red cat, 2 hats", "blurred"
@@ -42,7 +42,7 @@ IMAGES, STEPS, SEED = 2, 3, 3
 
 
 @dataclass(frozen=True, slots=True)
-class PartFigures:
+class PartMetrics:
     """How far an engine is from its network."""
 
     difference: float
@@ -53,7 +53,7 @@ class PartFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class PictureFigures:
+class ImageMetrics:
     """How far pictures of all engines together are from those of diffusers, for the same seed and scheduler."""
 
     pictures: int
@@ -67,21 +67,21 @@ class PictureFigures:
     pixel_difference_mean: float
 
 
-def verify_part(pipeline: Pipeline, part: Part, model: Path) -> PartFigures:
+def verify_part(pipeline: Pipeline, part: PipelinePart, model: Path) -> PartMetrics:
     """Compare one engine with its network. Raises VerificationFailed with the figures, MissingTools."""
     try:
         import torch
 
-        from builders.diffusion.networks import load
+        from builders.diffusion.networks import load_part
     except ModuleNotFoundError as error:
-        raise MissingTools(error.name) from error
-    quiet()
-    network, difference, largest = load(pipeline, part), 0.0, 0.0
+        raise MissingDependency(error.name) from error
+    silence_libraries()
+    network, difference, largest = load_part(pipeline, part), 0.0, 0.0
     try:
-        engine = session(model)
+        engine = open_session(model)
         names = [port.name for port in part.outputs]
-        for seed, (batch, sizes) in enumerate(RUNS):
-            inputs = examples(part, batch, _scaled(part, sizes), seed=seed + 1)
+        for seed, (batch, sizes) in enumerate(TEST_SHAPES):
+            inputs = example_inputs(part, batch, _scaled(part, sizes), seed=seed + 1)
             with torch.inference_mode():
                 found = network(**{name: torch.from_numpy(value) for name, value in inputs.items()})
             theirs = [tensor.numpy() for tensor in (found if isinstance(found, tuple) else (found,))]
@@ -97,16 +97,16 @@ def verify_part(pipeline: Pipeline, part: Part, model: Path) -> PartFigures:
         raise VerificationFailed(
             f"onnxruntime cannot run the exported {part.name}, so nothing was installed: {error}"
         ) from error
-    if not difference <= LARGEST_DIFFERENCE:
+    if not difference <= MAX_DIFFERENCE:
         raise VerificationFailed(
             f"The {part.name} does not answer as its source does, so nothing was installed. Largest difference "
-            f"{difference:.3g} of the largest number (at most {LARGEST_DIFFERENCE:g}), over {len(RUNS)} batches."
+            f"{difference:.3g} of the largest number (at most {MAX_DIFFERENCE:g}), over {len(TEST_SHAPES)} batches."
         )
-    return PartFigures(difference, largest, len(RUNS))
+    return PartMetrics(difference, largest, len(TEST_SHAPES))
 
 
-def _scaled(part: Part, sizes: Mapping[str, int]) -> dict[str, int]:
-    unit = LATENT_UNIT if part.unit == 1 else 1
+def _scaled(part: PipelinePart, sizes: Mapping[str, int]) -> dict[str, int]:
+    unit = MIN_LATENT_CELLS if part.size_unit == 1 else 1
     return {name: size * unit if name in ("height", "width") else size for name, size in sizes.items()}
 
 
@@ -117,12 +117,12 @@ def _difference(ours: Any, theirs: Any) -> float:
     return float(differences.max()) if np.isfinite(differences).all() else float("inf")
 
 
-def verify_pictures(pipeline: Pipeline, engines: Engines, guidance: float) -> PictureFigures:
+def verify_images(pipeline: Pipeline, engines: Engines, guidance: float) -> ImageMetrics:
     """Draw with the engines and with diffusers. Raises VerificationFailed with the figures."""
     multiple = pipeline.size_multiple
     # Where the pipeline does so itself, the other row is all noughts: that is compared too.
     zeros = engines.description.get("force_zeros_for_empty_prompt", False)
-    wanted = Wanted(
+    wanted = ImageRequest(
         PROMPT,
         None if zeros or pipeline.guidance != "classifier-free" else NEGATIVE,
         guidance,
@@ -132,50 +132,53 @@ def verify_pictures(pipeline: Pipeline, engines: Engines, guidance: float) -> Pi
         images=IMAGES,
         seed=SEED,
     )
-    theirs = draw_by_diffusers(pipeline, wanted)
+    theirs = generate_with_diffusers(pipeline, wanted)
     gc.collect()
     try:
-        ours = draw(engines, wanted)
+        ours = generate_images(engines, wanted)
     except Exception as error:  # see above
         raise VerificationFailed(f"The engines cannot draw together, so nothing was installed: {error}") from error
     scale = max(float(np.abs(theirs.latents).max()), 1e-6)
-    figures = PictureFigures(
+    figures = ImageMetrics(
         IMAGES,
         STEPS,
         wanted.width,
         wanted.height,
         _difference(ours.latents, theirs.latents) / scale,
-        _difference(ours.pictures, theirs.pictures),
-        float(np.abs(ours.pictures - theirs.pictures).mean()),
+        _difference(ours.images, theirs.images),
+        float(np.abs(ours.images - theirs.images).mean()),
     )
-    if not (figures.latent_difference <= LARGEST_LATENT and figures.pixel_difference <= LARGEST_PIXEL):
+    if not (figures.latent_difference <= MAX_LATENT_DIFFERENCE and figures.pixel_difference <= MAX_PIXEL_DIFFERENCE):
         raise VerificationFailed(
             "The engines together do not draw as diffusers does, so nothing was installed. Largest difference of the "
-            f"latents {figures.latent_difference:.3g} of their largest number (at most {LARGEST_LATENT:g}), of a pixel "
-            f"{figures.pixel_difference:.3g} (at most {LARGEST_PIXEL:g}), over {IMAGES} pictures of {STEPS} steps."
+            f"latents {figures.latent_difference:.3g} of their largest number (at most {MAX_LATENT_DIFFERENCE:g}), "
+            f"of a pixel {figures.pixel_difference:.3g} (at most {MAX_PIXEL_DIFFERENCE:g}), over {IMAGES} pictures of "
+            f"{STEPS} steps."
         )
     return figures
 
 
-def draw_by_diffusers(pipeline: Pipeline, wanted: Wanted) -> Drawn:
+def generate_with_diffusers(pipeline: Pipeline, wanted: ImageRequest) -> GeneratedImages:
     """Draw with diffusers' own pipeline in fp32 on the CPU."""
     import diffusers
     import torch
 
     from builders.diffusion.networks import load_component
 
-    quiet()
+    silence_libraries()
     networks = {name: load_component(pipeline, name) for name in (*pipeline.text_encoders, pipeline.denoiser, "vae")}
     listed = [name for name, entry in pipeline.index.items() if isinstance(entry, list)]
-    without = {name: None for name in listed if name in OTHERS or class_of(pipeline.index, name) is None}
+    without = {
+        name: None for name in listed if name in UNUSED_COMPONENTS or component_class(pipeline.index, name) is None
+    }
     kind = getattr(diffusers, pipeline.class_name)
-    built = kind.from_pretrained(pipeline.folder, **FROM_FILES, **networks, **without)
+    built = kind.from_pretrained(pipeline.folder, **FROM_PRETRAINED_OPTIONS, **networks, **without)
     built.set_progress_bar_config(disable=True)
     arguments: dict[str, Any] = {"num_images_per_prompt": wanted.images, "num_inference_steps": wanted.steps}
     if wanted.negative_prompt is not None:
         arguments["negative_prompt"] = wanted.negative_prompt
     if pipeline.family in ("flux", "stable-diffusion-3"):
-        arguments["max_sequence_length"] = t5_tokens(pipeline)
+        arguments["max_sequence_length"] = num_t5_tokens(pipeline)
     with torch.inference_mode():
         latents = built(
             wanted.prompt,
@@ -188,9 +191,9 @@ def draw_by_diffusers(pipeline: Pipeline, wanted: Wanted) -> Drawn:
         ).images
         whole = latents
         if pipeline.family == "flux":
-            whole = built._unpack_latents(latents, wanted.height, wanted.width, pipeline.factor)
+            whole = built._unpack_latents(latents, wanted.height, wanted.width, pipeline.vae_scale_factor)
         pictures = built.vae.decode(_unscaled(built.vae.config, whole), return_dict=False)[0]
-        return Drawn(latents.numpy(), (pictures / 2 + 0.5).clamp(0, 1).numpy())
+        return GeneratedImages(latents.numpy(), (pictures / 2 + 0.5).clamp(0, 1).numpy())
 
 
 def _unscaled(config: Any, latents: Any) -> Any:

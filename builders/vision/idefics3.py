@@ -13,14 +13,19 @@ from builders.errors import SourceUnavailable, UnsupportedModel
 
 ARCHITECTURES = ("Idefics3ForConditionalGeneration", "SmolVLMForConditionalGeneration")
 
-IMAGE, FAKE, GLOBAL, TILE = "<image>", "<fake_token_around_image>", "<global-img>", "<row_{row}_col_{column}>"
+IMAGE_TOKEN, FAKE_TOKEN, GLOBAL_TOKEN, TILE_TOKEN = (
+    "<image>",
+    "<fake_token_around_image>",
+    "<global-img>",
+    "<row_{row}_col_{column}>",
+)
 """The marks that the family's processors write around and for the vectors of a picture."""
 
-LARGEST_SIDE = 4096
+MAX_SIDE = 4096
 """No picture is scaled to more pixels a side than this, whatever the checkpoint says: the processors' own limit."""
 
 
-def is_one(config: dict[str, Any]) -> bool:
+def is_idefics3(config: dict[str, Any]) -> bool:
     """Tell whether a `config.json` belongs to this family."""
     return (config.get("architectures") or [None])[0] in ARCHITECTURES
 
@@ -35,7 +40,7 @@ def text_config(config: dict[str, Any]) -> dict[str, Any]:
     return {**text, "model_type": "llama", "architectures": ["LlamaForCausalLM"], "tie_word_embeddings": False}
 
 
-def facts(checkpoint: Checkpoint) -> dict[str, Any]:
+def vision_config(checkpoint: Checkpoint) -> dict[str, Any]:
     """Give what the backend must know to prepare pictures: the contents of `vision.json`.
 
     Raises SourceUnavailable where the checkpoint's preprocessor is missing or its tokenizer lacks the family's marks,
@@ -51,18 +56,18 @@ def facts(checkpoint: Checkpoint) -> dict[str, Any]:
         found = {
             "tile": tile,
             "longest_edge": int(processor["size"]["longest_edge"]),
-            "largest_side": LARGEST_SIDE,
+            "largest_side": MAX_SIDE,
             "split": bool(processor.get("do_image_splitting", True)),
             "resample": int(processor.get("resample", 1)),
             "rescale_factor": float(processor.get("rescale_factor", 1 / 255)),
             "mean": [float(value) for value in processor["image_mean"]],
             "std": [float(value) for value in processor["image_std"]],
             "tokens_per_tile": (tile // patch) ** 2 // shuffle**2,
-            "image_token": IMAGE,
+            "image_token": IMAGE_TOKEN,
             "image_token_id": int(config["image_token_id"]),
-            "fake_token": FAKE,
-            "global_token": GLOBAL,
-            "tile_token": TILE,
+            "fake_token": FAKE_TOKEN,
+            "global_token": GLOBAL_TOKEN,
+            "tile_token": TILE_TOKEN,
         }
     except (KeyError, TypeError, ValueError) as error:
         raise SourceUnavailable(f"The checkpoint does not say how pictures are prepared: {error!r}.") from error
@@ -70,7 +75,7 @@ def facts(checkpoint: Checkpoint) -> dict[str, Any]:
     return found
 
 
-def expansion(facts: dict[str, Any], rows: int = 0, columns: int = 0) -> str:
+def image_placeholder(facts: dict[str, Any], rows: int = 0, columns: int = 0) -> str:
     """Write what stands in a prompt for one picture of so many tiles, as the family's processors do; 0: not cut."""
     image, fake, whole, tile = (str(facts[f"{mark}_token"]) for mark in ("image", "fake", "global", "tile"))
     vectors = image * int(facts["tokens_per_tile"])
@@ -94,10 +99,15 @@ def _preprocessor(folder: Path) -> dict[str, Any]:
 
 def _check_marks(folder: Path, image_token_id: int) -> None:
     added = {token["content"]: token["id"] for token in read_json(folder / "tokenizer.json").get("added_tokens", [])}
-    missing = [mark for mark in (IMAGE, FAKE, GLOBAL, TILE.format(row=1, column=1)) if mark not in added]
+    missing = [
+        mark
+        for mark in (IMAGE_TOKEN, FAKE_TOKEN, GLOBAL_TOKEN, TILE_TOKEN.format(row=1, column=1))
+        if mark not in added
+    ]
     if missing:
         raise SourceUnavailable(f"The checkpoint's tokenizer.json lacks the marks of pictures: {', '.join(missing)}.")
-    if added[IMAGE] != image_token_id:
+    if added[IMAGE_TOKEN] != image_token_id:
         raise SourceUnavailable(
-            f"config.json says that {IMAGE} is the token {image_token_id}; tokenizer.json says {added[IMAGE]}."
+            f"config.json says that {IMAGE_TOKEN} is the token {image_token_id}; tokenizer.json says "
+            f"{added[IMAGE_TOKEN]}."
         )

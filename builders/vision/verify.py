@@ -11,35 +11,35 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from builders.checkpoint import FROM_FILES, Checkpoint
-from builders.errors import MissingTools, SourceUnavailable
-from builders.onnx_decoder import OnnxDecoder
+from builders.checkpoint import FROM_PRETRAINED_OPTIONS, Checkpoint
+from builders.errors import MissingDependency, SourceUnavailable
+from builders.llm.onnx_decoder import OnnxDecoder
+from builders.llm.verify import NEW_TOKENS, Array, LogitMetrics, compare_logits, require_tolerance
 from builders.progress import Progress
 from builders.recipe import Tolerance
-from builders.verify import NEW_TOKENS, Array, Figures, compare, require
 from builders.vision import idefics3
 
-GRIDS = ((0, 0), (1, 2), (0, 0))
+TILE_GRIDS = ((0, 0), (1, 2), (0, 0))
 """Rows and columns of the tiles of each picture that is shown; 0: a picture that is not cut."""
 QUESTION = "What is in the picture?"
 
 Tiles = npt.NDArray[np.float32]
 
 
-def verify(checkpoint: Checkpoint, engine: Path, tolerance: Tolerance, progress: Progress) -> Figures:
+def verify(checkpoint: Checkpoint, engine: Path, tolerance: Tolerance, progress: Progress) -> LogitMetrics:
     """Show pictures to the engine in `engine` and to its source. Raises VerificationFailed with the figures."""
     facts = json.loads((engine / "vision.json").read_bytes())
     prompts = _prompts(facts, engine, checkpoint.context_length())
     progress.update("showing pictures to the source model", 0.0)
     answers = _source(checkpoint.folder, prompts)
     progress.update("showing pictures to the engine", 0.7)
-    figures = compare(
+    figures = compare_logits(
         [
             (logits, _engine(engine, facts["image_token_id"], prompt, tiles, tokens))
             for (prompt, tiles), (tokens, logits) in zip(prompts, answers, strict=True)
         ]
     )
-    require(figures, tolerance, "The engine does not see as the source model does")
+    require_tolerance(figures, tolerance, "The engine does not see as the source model does")
     return figures
 
 
@@ -54,8 +54,8 @@ def _prompts(facts: dict[str, Any], engine: Path, room: int) -> list[tuple[list[
     random = np.random.default_rng(1)
     low, high = -np.array(facts["mean"]) / facts["std"], (1 - np.array(facts["mean"])) / facts["std"]
     prompts = []
-    for rows, columns in GRIDS:
-        text = f"User:{idefics3.expansion(facts, rows, columns)}{QUESTION}\nAssistant:"
+    for rows, columns in TILE_GRIDS:
+        text = f"User:{idefics3.image_placeholder(facts, rows, columns)}{QUESTION}\nAssistant:"
         side = facts["tile"]
         ramp = np.linspace(0, 1, side, dtype=np.float32)
         noise = random.random((rows * columns + 1, 3, side, side), np.float32)
@@ -76,10 +76,10 @@ def _source(folder: Path, prompts: Sequence[tuple[list[int], Tiles]]) -> list[tu
         from transformers import AutoModelForImageTextToText
         from transformers.utils import logging
     except ModuleNotFoundError as error:
-        raise MissingTools(error.name) from error
+        raise MissingDependency(error.name) from error
 
     logging.disable_progress_bar()
-    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, **FROM_FILES).eval()
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, **FROM_PRETRAINED_OPTIONS).eval()
     answers = []
     with torch.inference_mode():
         for prompt, tiles in prompts:

@@ -16,7 +16,7 @@ from gateway.settings import Settings
 _BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 
 
-class DocumentedAPI(FastAPI):
+class OpenAPIApplication(FastAPI):
     """FastAPI, whose document knows of keys and of events and of no status that never comes."""
 
     def __init__(self, settings: Settings, events: Sequence[type[BaseModel]], **options: Any) -> None:
@@ -26,14 +26,14 @@ class DocumentedAPI(FastAPI):
         self.add_route(str(self.openapi_url), self._document, include_in_schema=False)
         self._settings = settings
         self._events = events
-        self._documented: list[APIRoute] = []
-        self._written: bytes | None = None
-        self._writing = asyncio.Lock()
+        self._documented_routes: list[APIRoute] = []
+        self._cached_document: bytes | None = None
+        self._document_lock = asyncio.Lock()
 
     def include_router(self, router: APIRouter, **options: Any) -> None:
         """Add the routes of `router`."""
         routes = [route for route in router.routes if isinstance(route, APIRoute)]
-        self._documented += [route for route in routes if route.include_in_schema]
+        self._documented_routes += [route for route in routes if route.include_in_schema]
         # HEAD is answered wherever GET is (RFC 9110, section 9.3.2); whoever sends the answer leaves the body out.
         with_head = {route.path for route in routes if "HEAD" in (route.methods or ())}
         for route in routes:
@@ -43,18 +43,18 @@ class DocumentedAPI(FastAPI):
 
     async def _document(self, request: Request) -> Response:
         """Hand the document out. To make it takes too long for the event loop, and whoever asks may be a stranger."""
-        async with self._writing:
-            if self._written is None:
-                self._written = await asyncio.to_thread(lambda: orjson.dumps(self.openapi()))
-        return Response(self._written, media_type="application/json")
+        async with self._document_lock:
+            if self._cached_document is None:
+                self._cached_document = await asyncio.to_thread(lambda: orjson.dumps(self.openapi()))
+        return Response(self._cached_document, media_type="application/json")
 
     def openapi(self) -> dict[str, Any]:
         """Return the document. It is made once."""
         if self.openapi_schema is None:
-            self.openapi_schema = self._true(super().openapi())
+            self.openapi_schema = self._corrected(super().openapi())
         return self.openapi_schema
 
-    def _true(self, document: dict[str, Any]) -> dict[str, Any]:
+    def _corrected(self, document: dict[str, Any]) -> dict[str, Any]:
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
         _, streamed = models_json_schema(
             [(event, "serialization") for event in self._events], ref_template="#/components/schemas/{model}"
@@ -76,12 +76,12 @@ class DocumentedAPI(FastAPI):
                 else:
                     operation["responses"].pop("401", None)
         self._write_examples(document)
-        _write_whole_bounds(document)
+        _write_integer_bounds(document)
         return document
 
     def _write_examples(self, document: dict[str, Any]) -> None:
         """FastAPI drops every null of an example."""
-        for route in self._documented:
+        for route in self._documented_routes:
             for method in route.methods or ():
                 responses = document["paths"][route.path_format][method.lower()]["responses"]
                 for status, response in route.responses.items():
@@ -90,14 +90,14 @@ class DocumentedAPI(FastAPI):
                             responses[str(status)]["content"][media_type]["example"] = content["example"]
 
 
-def _write_whole_bounds(node: Any) -> None:
+def _write_integer_bounds(node: Any) -> None:
     """FastAPI makes floats of all bounds: 1.0 as the minimum of an integer is true and looks wrong."""
     if isinstance(node, dict):
         for key in _BOUNDS:
             if isinstance(bound := node.get(key), float) and bound.is_integer():
                 node[key] = int(bound)
         for value in node.values():
-            _write_whole_bounds(value)
+            _write_integer_bounds(value)
     elif isinstance(node, list):
         for value in node:
-            _write_whole_bounds(value)
+            _write_integer_bounds(value)

@@ -17,15 +17,15 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from gateway import rate_rules
-from gateway.errors import RETRY_AFTER, GatewayError, InvalidRequest, Overloaded, Unauthorized
+from gateway.errors import RETRY_AFTER_SECONDS, GatewayError, InvalidRequest, Overloaded, Unauthorized
+from gateway.fair_sharing import MemoryReservation
 from gateway.http.bodies import FormRequest, JSONRequest, LimitedRequest
-from gateway.http.counting import Bounds
-from gateway.http.forms import TYPE as FORM
-from gateway.places import Holding
-from gateway.rates import RateLimits
+from gateway.http.disconnect import ClientDisconnected
+from gateway.http.forms import MULTIPART_TYPE as FORM
+from gateway.http.json_limits import JSONLimits
+from gateway.http.rates import RateLimits
+from gateway.observability.telemetry import Trace
 from gateway.settings import Settings
-from gateway.telemetry import Trace
-from gateway.watching import ClientGone
 
 RenderError: TypeAlias = Callable[[GatewayError], Response]
 Authorize: TypeAlias = Callable[[Request], str]
@@ -53,7 +53,7 @@ def _fail_fast(schema: Any) -> None:
                 _fail_fast(part)
 
 
-class Wire(BaseModel):
+class WireModel(BaseModel):
     """A body as a document defines it: types are taken at their word, unknown fields are ignored.
 
     The first wrong item of a list or an object ends its check: a million errors would take minutes and gigabytes.
@@ -68,7 +68,7 @@ class Wire(BaseModel):
         return schema
 
 
-def give_way(item: Item) -> Item:
+def yield_gil(item: Item) -> Item:
     """Validate nothing. Pydantic gives the interpreter up only where it calls Python: here, between items of a list."""
     return item
 
@@ -83,7 +83,7 @@ def route_class(
     given, the setting `api_keys` says who may call.
     """
     let_pass = authorize or _authorize
-    bounds = Bounds(values)
+    bounds = JSONLimits(values)
 
     class DialectRoute(APIRoute):
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -91,7 +91,7 @@ def route_class(
             field = self.body_field
             # FastAPI takes an instance of the body's model as it is.
             understand: Callable[[dict[str, Any]], Any] = (
-                field.field_info.annotation.model_validate if field else _as_it_is  # type: ignore[union-attr]
+                field.field_info.annotation.model_validate if field else _identity  # type: ignore[union-attr]
             )
 
             async def handler(request: Request) -> Response:
@@ -103,37 +103,37 @@ def route_class(
                     if request.method in ("POST", "PUT", "PATCH"):
                         limits: RateLimits | None = request.app.state.rates
                         if limits:
-                            trace.charge = limits.charge
+                            trace.charge_tokens = limits.charge_tokens
                             await limits.admit(trace.caller, trace.headers)
                         form = forms and request.headers.get("content-type", "").lower().startswith(FORM)
                         kind: type[LimitedRequest[Any]] = FormRequest if form else JSONRequest
-                        trace.holding = Holding(request.app.state.held, trace.caller)
-                        reading = kind(_as_json(request.scope), request.receive, request.headers)
+                        trace.reservation = MemoryReservation(request.app.state.held, trace.caller)
+                        reading = kind(_with_json_content_type(request.scope), request.receive, request.headers)
                         await reading.read(
                             settings.max_body_bytes,
                             settings.body_timeout,
                             bounds,
                             understand,
-                            trace.holding,
+                            trace.reservation,
                         )
-                        request, trace.large = reading, reading.large
-                        trace.body_bytes = reading.size
+                        request, trace.is_large = reading, reading.is_large
+                        trace.body_bytes = reading.body_bytes
                     return await handle(request)
-                except (ClientGone, ClientDisconnect):
-                    trace.hung_up = True
+                except (ClientDisconnected, ClientDisconnect):
+                    trace.disconnected = True
                     return Response(status_code=499)  # nobody reads it; the log shows it
                 except asyncio.CancelledError:
                     # Only the server itself cancels a request, when it stops before the request is done.
-                    trace.failed(Overloaded("The service is stopping.", retry_after=RETRY_AFTER))
+                    trace.record_failure(Overloaded("The service is stopping.", retry_after=RETRY_AFTER_SECONDS))
                 except ValidationError as invalid:
-                    trace.failed(_explain(invalid.errors(include_url=False, include_input=False)[0], ()))
+                    trace.record_failure(_explain(invalid.errors(include_url=False, include_input=False)[0], ()))
                 except RequestValidationError as invalid:
-                    trace.failed(_explain(invalid.errors()[0], invalid.errors()[0]["loc"][:1]))
+                    trace.record_failure(_explain(invalid.errors()[0], invalid.errors()[0]["loc"][:1]))
                 except GatewayError as error:
-                    trace.failed(error)
+                    trace.record_failure(error)
                 except Exception:
                     structlog.get_logger("gateway").exception("failed", request_id=trace.request_id)
-                    trace.failed(GatewayError("The gateway failed on this request."))
+                    trace.record_failure(GatewayError("The gateway failed on this request."))
                 assert trace.error is not None
                 return render_error(trace.error)
 
@@ -144,21 +144,21 @@ def route_class(
 
 def _authorize(request: Request) -> str:
     settings: Settings = request.app.state.settings
-    return check_key(request, settings.api_keys)
+    return authenticate(request, settings.api_keys)
 
 
-def check_key(request: Request, keys: Collection[SecretStr]) -> str:
+def authenticate(request: Request, keys: Collection[SecretStr]) -> str:
     """Let a request pass when there are no `keys` or it bears one of them, and return what stands for its caller.
 
     That is its key, and its address where there are no `keys`: one that nobody has given out would be another caller
     with every request. Raises `Unauthorized`.
     """
     if not keys:
-        return rate_rules.of_address(request.client.host if request.client else None)
-    return rate_rules.of_key(key_of(request, keys))
+        return rate_rules.caller_of_address(request.client.host if request.client else None)
+    return rate_rules.caller_of_key(match_api_key(request, keys))
 
 
-def key_of(request: Request, keys: Collection[SecretStr]) -> str:
+def match_api_key(request: Request, keys: Collection[SecretStr]) -> str:
     """Return which of these keys a request bears. Raises `Unauthorized`."""
     header = next((value for name, value in request.headers.raw if name == b"authorization"), b"")
     scheme, _, given = header.partition(b" ")
@@ -169,14 +169,14 @@ def key_of(request: Request, keys: Collection[SecretStr]) -> str:
     for key in keys:
         # Every key is compared, each in constant time, so that time tells nothing about them.
         text = key.get_secret_value()
-        same = [hmac.compare_digest(given, written) for written in _written(text)]
+        same = [hmac.compare_digest(given, written) for written in _key_encodings(text)]
         found = text if any(same) else found
     if found is None:
         raise Unauthorized("The key of the header 'Authorization' is not known here.")
     return found
 
 
-def _written(key: str) -> list[bytes]:
+def _key_encodings(key: str) -> list[bytes]:
     """How clients send a key: a header holds bytes, which beyond ASCII are UTF-8 for most, and Latin-1 for some."""
     ways = [key.encode()]
     if not key.isascii():
@@ -185,17 +185,17 @@ def _written(key: str) -> list[bytes]:
     return ways
 
 
-def _as_json(scope: Scope) -> Scope:
+def _with_json_content_type(scope: Scope) -> Scope:
     """FastAPI parses only what calls itself JSON, and `curl -d` says form data unless told otherwise."""
     headers = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
     return {**scope, "headers": [*headers, (b"content-type", b"application/json")]}
 
 
-_LONGEST_NAME = 64
+_MAX_NAME_CHARACTERS = 64
 """Characters of a caller's own name that are shown in a path: it may be a megabyte long."""
 
 
-def _as_it_is(body: dict[str, Any]) -> dict[str, Any]:
+def _identity(body: dict[str, Any]) -> dict[str, Any]:
     return body
 
 
@@ -209,7 +209,7 @@ def _explain(error: Mapping[str, Any], before: tuple[int | str, ...]) -> Invalid
         if isinstance(part, int):
             path += f"[{part}]"
         elif not part.startswith(UNION_TAG) and part != "[key]":  # pydantic's word for a wrong key, which it follows
-            shown = part[:_LONGEST_NAME] or "''"
+            shown = part[:_MAX_NAME_CHARACTERS] or "''"
             path += f".{shown}" if path else shown
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "missing":

@@ -9,13 +9,13 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response, StreamingResponse
 
-from gateway.files.files import File, Files, content_type
+from gateway.files.file_store import FileStore, StoredFile, content_type
 
 router = APIRouter(tags=["Files"])
 
-_RANGE = re.compile(r"bytes=(?:(\d{1,18})-(\d{0,18})|-(\d{1,18}))")
+_RANGE_HEADER = re.compile(r"bytes=(?:(\d{1,18})-(\d{0,18})|-(\d{1,18}))")
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
-_ANSWERS: dict[int | str, dict[str, Any]] = {
+_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": "The file.", "content": {"image/png": _BINARY, "image/jpeg": _BINARY, "image/webp": _BINARY}},
     206: {"description": "The part of it that was asked for.", "content": {"image/png": _BINARY}},
     304: {"description": "The file that the caller has."},
@@ -27,23 +27,23 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
 
 
 @router.head("/files/{file}", include_in_schema=False)
-@router.get("/files/{file}", summary="Fetch a file", response_class=Response, responses=_ANSWERS)
+@router.get("/files/{file}", summary="Fetch a file", response_class=Response, responses=_RESPONSES)
 async def fetch(file: str, request: Request, expires: str = "", signature: str = "") -> Response:
     """Return a file or a part of it (RFC 9110, section 14). Raises `Forbidden` and `FileGone`."""
-    files: Files = request.app.state.files
-    until = files.check(file, expires, signature)
+    files: FileStore = request.app.state.files
+    until = files.verify(file, expires, signature)
     part = None
-    asked = _RANGE.fullmatch(request.headers.get("range", ""))
+    asked = _RANGE_HEADER.fullmatch(request.headers.get("range", ""))
     has = request.headers.get("if-none-match", "")
     # A store that is asked for a file begins to send it: where it may not be needed, the store is asked about it first.
-    found = await files.look(file) if request.method == "HEAD" or has or asked else None
+    found = await files.head(file) if request.method == "HEAD" or has or asked else None
     if found:
         if has.strip() == "*" or (found.etag and found.etag in has):
             return Response(status_code=304, headers=_headers(file, found, until))
-        if asked and (known := request.headers.get("if-range")) and not _is_still(known, found):
+        if asked and (known := request.headers.get("if-range")) and not _is_unchanged(known, found):
             asked = None  # a task that is begun again replaces its pictures
         if asked:
-            part = _part(asked, found.size)
+            part = _byte_range(asked, found.size)
             if part is None:
                 return Response(status_code=416, headers={"Content-Range": f"bytes */{found.size}"})
     if found is None or request.method != "HEAD":
@@ -60,7 +60,7 @@ async def fetch(file: str, request: Request, expires: str = "", signature: str =
     return StreamingResponse(found.chunks, status, headers, media_type=found.content_type)
 
 
-def _headers(file: str, found: File, until: int) -> dict[str, str]:
+def _headers(file: str, found: StoredFile, until: int) -> dict[str, str]:
     headers = {
         "Accept-Ranges": "bytes",
         "Cache-Control": f"private, max-age={max(0, until - int(time.time()))}",
@@ -74,12 +74,12 @@ def _headers(file: str, found: File, until: int) -> dict[str, str]:
     return headers | ({"ETag": found.etag} if found.etag else {})
 
 
-def _is_still(known: str, found: File) -> bool:
+def _is_unchanged(known: str, found: StoredFile) -> bool:
     """Whether a file is the one of which a caller has a part (RFC 9110, section 13.1.5)."""
     return known in (found.etag, format_datetime(found.modified, usegmt=True))
 
 
-def _part(asked: re.Match[str], size: int) -> tuple[int, int] | None:
+def _byte_range(asked: re.Match[str], size: int) -> tuple[int, int] | None:
     """The first byte and the one after the last; None where the file has no byte of what was asked for."""
     first, last, suffix = asked.groups()
     if suffix is not None:

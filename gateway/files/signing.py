@@ -24,9 +24,9 @@ class Signer:
 
     def signature(self, file: str, expires: int) -> str:
         """Return what opens `file` until `expires`, in Unix seconds."""
-        return _text(self._digest("open", file, str(expires)))
+        return _base64url(self._digest("open", file, str(expires)))
 
-    def check(self, file: str, expires: str, signature: str, now: float) -> int:
+    def verify(self, file: str, expires: str, signature: str, now: float) -> int:
         """Return the Unix second until which this opens `file`. Raises `Forbidden` for what does not, or no longer."""
         told = int(expires) if expires.isascii() and expires.isdigit() and len(expires) < 16 else 0
         if not hmac.compare_digest(self.signature(file, told).encode(), signature.encode()):
@@ -44,10 +44,10 @@ class Signer:
         return hmac.digest(self._key, "\n".join(parts).encode(), hashlib.sha256)
 
 
-def fault(path: Path) -> str | None:
+def diagnose(path: Path) -> str | None:
     """Say why the key in `path` cannot be used, and what helps; None where it can, or is yet to be made."""
     try:
-        _read(path)
+        _read_key(path)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -55,27 +55,27 @@ def fault(path: Path) -> str | None:
     return None
 
 
-def kept_key(path: Path) -> bytes:
+def load_or_create_key(path: Path) -> bytes:
     """Return the key in `path`; the first to ask makes it, for its owner's eyes alone. Raises `OSError`."""
     with suppress(FileNotFoundError):
-        return _read(path)
+        return _read_key(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # Written aside (with mode 600) and linked: the name either leads to the whole key or does not exist.
     with NamedTemporaryFile(dir=path.parent, prefix=".key-") as made:
-        made.write(_text(secrets.token_bytes(_KEY_BYTES)).encode())
+        made.write(_base64url(secrets.token_bytes(_KEY_BYTES)).encode())
         made.flush()
         os.fsync(made.fileno())
         with suppress(FileExistsError):
             os.link(made.name, path)
-    return _read(path)
+    return _read_key(path)
 
 
-def _read(path: Path) -> bytes:
+def _read_key(path: Path) -> bytes:
     key = path.read_bytes().strip()
     if len(key) < _KEY_BYTES:
         raise OSError(f"{path} holds no key: remove it, and a new one is made, which makes older addresses void")
     return key
 
 
-def _text(data: bytes) -> str:
+def _base64url(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()

@@ -11,18 +11,18 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope
 
 from gateway.errors import InvalidRequest, RequestTimeout, RequestTooLarge
+from gateway.fair_sharing import MemoryReservation
 from gateway.http import forms
-from gateway.http.apart import LARGE, apart
-from gateway.http.counting import Bounds, check, marks
-from gateway.http.packed import Gunzip, is_packed
-from gateway.places import Holding
+from gateway.http.gzip_bodies import GzipDecoder, is_gzipped
+from gateway.http.json_limits import JSONLimits, check_json, count_delimiters
+from gateway.http.offload import LARGE_BYTES, offload
 
 Body = TypeVar("Body")
-Understand = Callable[[dict[str, Any]], Body]
+Validate = Callable[[dict[str, Any]], Body]
 
-_FEW_VALUES = 2000
+_MAX_INLINE_VALUES = 2000
 """Up to these, and where it is not `LARGE`, a body is worked on by the loop itself."""
-_OTHER_UNICODE = (b"\xff\xfe", b"\xfe\xff", b"\0")
+_UTF16_OR_32_STARTS = (b"\xff\xfe", b"\xfe\xff", b"\0")
 """How JSON begins in UTF-16 and UTF-32: with a mark, or with half of a bracket."""
 
 
@@ -30,18 +30,18 @@ class LimitedRequest(Request, Generic[Body]):
     """A request whose body is read within limits, whatever its content type says. FastAPI takes what it `holds`.
 
     `size` is that of the body in bytes, unpacked where it was packed, `large` whether work on it belongs beside the
-    loop (`gateway.http.apart`). The bytes are given up once they are understood.
+    loop (`gateway.http.offload`). The bytes are given up once they are understood.
     """
 
     def __init__(self, scope: Scope, receive: Receive, given: Headers) -> None:
         """`given` are the headers as they came."""
         super().__init__(scope, receive)
-        self._given = given
-        self.size = 0
-        self.large = False
+        self._received_headers = given
+        self.body_bytes = 0
+        self.is_large = False
 
     async def read(
-        self, limit: int, seconds: float, bounds: Bounds, understand: Understand[Body], holding: Holding
+        self, limit: int, seconds: float, bounds: JSONLimits, understand: Validate[Body], holding: MemoryReservation
     ) -> None:
         """Read the body, parse it, and let `understand` check it, which is called in a thread where it is large.
 
@@ -50,39 +50,39 @@ class LimitedRequest(Request, Generic[Body]):
         Raises `RequestTooLarge`, `RequestTimeout`, `InvalidRequest`, `UnsupportedEncoding`, `Overloaded`, and what
         `understand` raises.
         """
-        packed = is_packed(self._given)
+        packed = is_gzipped(self._received_headers)
         try:
             async with asyncio.timeout(seconds):
-                body = await self._within(limit, holding)
+                body = await self._read_body(limit, holding)
         except TimeoutError:
             raise RequestTimeout(f"The body did not arrive within {seconds:g} seconds.") from None
-        gzip = Gunzip(body, limit) if packed else None
-        whole = gzip is None or gzip.unpack(LARGE)
+        gzip = GzipDecoder(body, limit) if packed else None
+        whole = gzip is None or gzip.decompress(LARGE_BYTES)
         if gzip:
             body = gzip.body
-            holding.take(len(body))
+            holding.acquire(len(body))
 
         def work() -> Body:
             # What grows is unpacked and understood in one turn: of the bodies of a caller one alone grows at a time.
             if gzip and not whole:
-                gzip.unpack()
-            self.size = len(body)
-            return self._understood(body, bounds, understand)
+                gzip.decompress()
+            self.body_bytes = len(body)
+            return self._parse(body, bounds, understand)
 
-        many = len(body) > 2 * _FEW_VALUES and marks(body) > _FEW_VALUES
-        self.large = not whole or len(body) > LARGE or many
-        self._json = await apart(holding.caller, work) if self.large else work()
+        many = len(body) > 2 * _MAX_INLINE_VALUES and count_delimiters(body) > _MAX_INLINE_VALUES
+        self.is_large = not whole or len(body) > LARGE_BYTES or many
+        self._json = await offload(holding.caller, work) if self.is_large else work()
         self._body = b"{}"  # FastAPI asks for what was parsed only where there is a body
         if gzip:
             holding.release()
-            holding.take(self.size)
+            holding.acquire(self.body_bytes)
 
-    def _understood(self, body: bytearray, bounds: Bounds, understand: Understand[Body]) -> Body:
+    def _parse(self, body: bytearray, bounds: JSONLimits, understand: Validate[Body]) -> Body:
         raise NotImplementedError
 
-    async def _within(self, limit: int, holding: Holding) -> bytearray:
+    async def _read_body(self, limit: int, holding: MemoryReservation) -> bytearray:
         too_large = RequestTooLarge(f"The body is larger than this service takes, {limit} bytes.")
-        length = self._given.get("content-length", "")
+        length = self._received_headers.get("content-length", "")
         if length.isdigit() and int(length) > limit:
             raise too_large
         # What comes in pieces of a byte must not be kept in a million objects.
@@ -92,7 +92,7 @@ class LimitedRequest(Request, Generic[Body]):
                 async for chunk in chunks:
                     if len(body) + len(chunk) > limit:
                         raise too_large
-                    holding.take(len(chunk))
+                    holding.acquire(len(chunk))
                     body += chunk
         except BaseException:
             body.clear()  # whoever keeps the error keeps this frame
@@ -103,12 +103,12 @@ class LimitedRequest(Request, Generic[Body]):
 class JSONRequest(LimitedRequest[Body]):
     """A request whose body is JSON, parsed strictly."""
 
-    def _understood(self, body: bytearray, bounds: Bounds, understand: Understand[Body]) -> Body:
+    def _parse(self, body: bytearray, bounds: JSONLimits, understand: Validate[Body]) -> Body:
         if body.startswith(b"\xef\xbb\xbf"):
             del body[:3]  # a byte-order mark, which some programs write and a reader may skip (RFC 8259, section 8.1)
-        elif body.startswith(_OTHER_UNICODE) or body[1:2] == b"\0":
+        elif body.startswith(_UTF16_OR_32_STARTS) or body[1:2] == b"\0":
             raise InvalidRequest("The body must be JSON in UTF-8; this one seems to be UTF-16 or UTF-32.")
-        check(body, bounds)
+        check_json(body, bounds)
         try:
             # Refuses lone surrogates, invalid UTF-8 and bottomless nesting, which Python's parser lets pass. NaN is
             # let through here, because the field that holds it can say so better.
@@ -125,7 +125,7 @@ class JSONRequest(LimitedRequest[Body]):
 class FormRequest(LimitedRequest[Body]):
     """A request whose body is a form. Its files are `Upload`s, its other fields texts."""
 
-    def _understood(self, body: bytearray, bounds: Bounds, understand: Understand[Body]) -> Body:
-        form = forms.read(self._given.get("content-type", ""), body)
+    def _parse(self, body: bytearray, bounds: JSONLimits, understand: Validate[Body]) -> Body:
+        form = forms.parse(self._received_headers.get("content-type", ""), body)
         body.clear()
         return understand(form)

@@ -11,22 +11,22 @@ from typing import Any
 
 from gateway.errors import InvalidRequest
 
-TYPE = "multipart/form-data"
+MULTIPART_TYPE = "multipart/form-data"
 
-_MOST_FIELDS = 64
-_MOST_FILES = 32
-_MOST_HEADERS = 16
-_LONGEST_HEADERS = 8192
+_MAX_FIELDS = 64
+_MAX_FILES = 32
+_MAX_HEADERS = 16
+_MAX_HEADER_BYTES = 8192
 """Bytes of all headers of one part."""
-_LONGEST_TYPE = 1024
-_WINDOW = 1024 * 1024
+_MAX_CONTENT_TYPE_LENGTH = 1024
+_SEARCH_BYTES = 1024 * 1024
 """Bytes that are searched before other threads have their turn."""
-_LONGEST_DELIMITER = 512
-_MOST_BLANKS = 128
+_MAX_DELIMITER_BYTES = 512
+_MAX_LEADING_BYTES = 128
 """Bytes of line breaks before the first boundary."""
 
 # Parts of these types are files also where nobody has given them a name.
-_FILES = ("image/", "application/octet-stream")
+_FILE_TYPES = ("image/", "application/octet-stream")
 _CHARSETS = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,199}[0-9A-Za-z'()+_,./:=?-]")
 # A parameter of a header: its name, and its value with quotes or without.
@@ -50,9 +50,9 @@ class Form(dict[str, Any]):
     """
 
 
-def read(content_type: str, body: bytes | bytearray) -> Form:
+def parse(content_type: str, body: bytes | bytearray) -> Form:
     """Read a form with this header `Content-Type`. Raises `InvalidRequest`."""
-    if len(content_type) > _LONGEST_TYPE:
+    if len(content_type) > _MAX_CONTENT_TYPE_LENGTH:
         raise _invalid("its header 'Content-Type' is too long")
     parameters = _parameters(content_type)
     boundary = parameters.get("boundary", "")
@@ -64,7 +64,7 @@ def read(content_type: str, body: bytes | bytearray) -> Form:
     form = Form()
     files = fields = 0
     for start, end in _parts(body, boundary.encode()):
-        name, filename, at = _head(body, start, end)
+        name, filename, at = _parse_part_headers(body, start, end)
         item: Upload | str
         if filename is None:
             fields += 1
@@ -77,8 +77,8 @@ def read(content_type: str, body: bytes | bytearray) -> Form:
                 item = Upload(bytes(view[at:end]), filename)
             if not item.data and not item.name:
                 continue  # a browser's form in which no file was chosen
-        if files > _MOST_FILES or fields > _MOST_FIELDS:
-            raise _invalid(f"it may have {_MOST_FIELDS} fields and {_MOST_FILES} files, and has more")
+        if files > _MAX_FILES or fields > _MAX_FIELDS:
+            raise _invalid(f"it may have {_MAX_FIELDS} fields and {_MAX_FILES} files, and has more")
         key = name.removesuffix("[]")
         if key not in form:
             form[key] = [item] if name.endswith("[]") else item
@@ -117,7 +117,7 @@ def _parts(body: bytes | bytearray, boundary: bytes) -> Iterator[tuple[int, int]
     """
     line = b"--" + boundary
     at = 0
-    while at < _MOST_BLANKS and body.startswith(b"\r\n", at):
+    while at < _MAX_LEADING_BYTES and body.startswith(b"\r\n", at):
         at += 2
     opening = _END_OF_LINE.match(body, at + len(line)) if body.startswith(line, at) else None
     if not opening:
@@ -128,17 +128,17 @@ def _parts(body: bytes | bytearray, boundary: bytes) -> Iterator[tuple[int, int]
     delimiter = re.compile(rb"\r\n" + re.escape(line) + _END_OF_LINE.pattern)
     at = start - 2
     while not last:
-        found = delimiter.search(body, at, at + _WINDOW + _LONGEST_DELIMITER)
+        found = delimiter.search(body, at, at + _SEARCH_BYTES + _MAX_DELIMITER_BYTES)
         if found:
             if found.start() < start:
                 raise _invalid("one of its parts has no headers")
             yield start, found.start()
             start, last = found.end(), found[1] == b"--"
             at = start - 2
-        elif at + _WINDOW >= len(body):
+        elif at + _SEARCH_BYTES >= len(body):
             raise _cut_off()
         else:
-            at += _WINDOW
+            at += _SEARCH_BYTES
 
 
 def _cut_off() -> InvalidRequest:
@@ -146,15 +146,15 @@ def _cut_off() -> InvalidRequest:
     return _invalid("it ends before the boundary that closes it")
 
 
-def _head(body: bytes | bytearray, start: int, end: int) -> tuple[str, str | None, int]:
+def _parse_part_headers(body: bytes | bytearray, start: int, end: int) -> tuple[str, str | None, int]:
     """The name of a part, what its file is called where it has one, and where its content begins."""
-    stop = body.find(b"\r\n\r\n", max(start - 2, 0), min(end, start + _LONGEST_HEADERS))
+    stop = body.find(b"\r\n\r\n", max(start - 2, 0), min(end, start + _MAX_HEADER_BYTES))
     if stop < 0:
-        raise _invalid(f"the headers of a part have no end, or more than {_LONGEST_HEADERS} bytes")
+        raise _invalid(f"the headers of a part have no end, or more than {_MAX_HEADER_BYTES} bytes")
     disposition, filed_as = "", None
     lines = bytes(body[start:stop]).split(b"\r\n") if stop > start else []
-    if len(lines) > _MOST_HEADERS:
-        raise _invalid(f"a part has more than {_MOST_HEADERS} headers")
+    if len(lines) > _MAX_HEADERS:
+        raise _invalid(f"a part has more than {_MAX_HEADERS} headers")
     for line in lines:
         header = _HEADER.fullmatch(line)
         if not header:
@@ -171,7 +171,7 @@ def _head(body: bytes | bytearray, start: int, end: int) -> tuple[str, str | Non
     if "\ufffd" in name:
         raise _invalid("the name of a part is not UTF-8")
     filename = parameters.get("filename")
-    if filename is None and filed_as and filed_as.lower().startswith(_FILES):
+    if filename is None and filed_as and filed_as.lower().startswith(_FILE_TYPES):
         filename = ""
     if filename is None and filed_as:
         _must_be_utf8(_parameters(filed_as).get("charset"))  # nobody reads the text of a file here

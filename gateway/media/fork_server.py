@@ -1,4 +1,4 @@
-"""The process that forks a child for each file, seen from the gateway (`gateway.media.reading` is what runs in it).
+"""The process that forks a child for each file, seen from the gateway (`gateway.media.decoders` is what runs in it).
 
 A file is read by a child of its own, which has its libraries loaded already, limits, a lower priority, and no
 environment and no descriptor but that of its job. Whatever happens to it, nothing is left of one file for the next.
@@ -19,7 +19,7 @@ import orjson
 import structlog
 
 import gateway
-from gateway.media.reading.job import LENGTHS
+from gateway.media.decoders.child_process import LENGTH_PREFIX
 
 _ENVIRONMENT = {
     "PATH": os.defpath,
@@ -30,23 +30,23 @@ _ENVIRONMENT = {
     # Where an interpreter may have been told to find its own library.
     **({"LD_LIBRARY_PATH": os.environ["LD_LIBRARY_PATH"]} if "LD_LIBRARY_PATH" in os.environ else {}),
 }
-_PIECE = 256 * 1024
-_LONGEST_HEAD = 16 * 1024
-_LONGEST_MESSAGE = 64 * 1024
-_DYING = 2.0
+_CHUNK_BYTES = 256 * 1024
+_MAX_HEADER_BYTES = 16 * 1024
+_MAX_MESSAGE_BYTES = 64 * 1024
+_KILL_TIMEOUT_SECONDS = 2.0
 """Seconds within which a killed child has ended."""
 
 
-class Broken(Exception):
+class ForkServerUnavailable(Exception):
     """The fork server could not be started, or ended while it was needed."""
 
 
-class TooLong(Exception):
+class ResponseTooLarge(Exception):
     """A child wants to answer with more than it may."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class ExitInfo:
     """How a child ended: its wait `status`, and the `seconds` of a core that it took."""
 
     status: int
@@ -58,10 +58,10 @@ class Job:
     """One file that is read. `ended` is cancelled where the server went away with it."""
 
     number: int
-    way: socket.socket
-    ended: asyncio.Future[Ended] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    connection: socket.socket
+    exited: asyncio.Future[ExitInfo] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
-    async def ask(self, data: bytes, *, largest: int) -> tuple[dict[str, object], bytes] | None:
+    async def send_file(self, data: bytes, *, largest: int) -> tuple[dict[str, object], bytes] | None:
         """Send the file and return the head and the body of the answer; None where the child ended without one.
 
         Raises `TooLong` where the body has more than `largest` bytes.
@@ -69,14 +69,14 @@ class Job:
         loop = asyncio.get_running_loop()
         with suppress(ConnectionError):  # it ended early
             view = memoryview(data)
-            for at in range(0, len(view), _PIECE):
-                await loop.sock_sendall(self.way, view[at : at + _PIECE])
-        lengths = await self._receive(LENGTHS.size)
+            for at in range(0, len(view), _CHUNK_BYTES):
+                await loop.sock_sendall(self.connection, view[at : at + _CHUNK_BYTES])
+        lengths = await self._receive(LENGTH_PREFIX.size)
         if lengths is None:
             return None
-        head_length, body_length = LENGTHS.unpack(lengths)
-        if head_length > _LONGEST_HEAD or body_length > largest:
-            raise TooLong
+        head_length, body_length = LENGTH_PREFIX.unpack(lengths)
+        if head_length > _MAX_HEADER_BYTES or body_length > largest:
+            raise ResponseTooLarge
         head = await self._receive(head_length)
         body = await self._receive(body_length)
         if head is None or body is None:
@@ -91,7 +91,7 @@ class Job:
         loop, data, left = asyncio.get_running_loop(), BytesIO(), count
         while left:
             try:
-                piece = await loop.sock_recv(self.way, min(left, _PIECE))
+                piece = await loop.sock_recv(self.connection, min(left, _CHUNK_BYTES))
             except ConnectionError:
                 return None
             if not piece:
@@ -111,7 +111,7 @@ class ForkServer:
         self._starting = asyncio.Lock()
         self._process: asyncio.subprocess.Process | None = None
         self._control: socket.socket | None = None
-        self._resting: asyncio.TimerHandle | None = None
+        self._idle_timer: asyncio.TimerHandle | None = None
 
     async def begin(self, task: Mapping[str, object], *, size: int, memory: int, seconds: float) -> Job:
         """Fork a child for a file of `size` bytes; `end` must follow. Raises `Broken`.
@@ -128,36 +128,36 @@ class ForkServer:
             socket.send_fds(control, [orjson.dumps(asked)], [theirs.fileno()])
         except OSError:
             ours.close()
-            self._gone(control)
-            raise Broken from None
+            self._disconnect(control)
+            raise ForkServerUnavailable from None
         finally:
             theirs.close()
         self._jobs[job.number] = job
-        if self._resting:
-            self._resting.cancel()
-            self._resting = None
+        if self._idle_timer:
+            self._idle_timer.cancel()
+            self._idle_timer = None
         return job
 
     def end(self, job: Job) -> None:
         """Have a job's child ended, if it is not. Its `ended` is done when it is."""
-        job.way.close()
+        job.connection.close()
         control = self._control
-        if job.ended.done() or control is None:
+        if job.exited.done() or control is None:
             return
         with suppress(OSError):
             control.send(orjson.dumps({"kill": job.number}))
         # A server that does not do even that is no use to others either.
-        late = asyncio.get_running_loop().call_later(_DYING, self._gone, control)
-        job.ended.add_done_callback(lambda _: late.cancel())
+        late = asyncio.get_running_loop().call_later(_KILL_TIMEOUT_SECONDS, self._disconnect, control)
+        job.exited.add_done_callback(lambda _: late.cancel())
 
     async def close(self) -> None:
         """End the process, and with it all its children."""
         process = self._process
         if self._control:
-            self._gone(self._control)
+            self._disconnect(self._control)
         if process:
             with suppress(TimeoutError):
-                async with asyncio.timeout(_DYING):
+                async with asyncio.timeout(_KILL_TIMEOUT_SECONDS):
                     await process.wait()
 
     async def _start(self) -> socket.socket:
@@ -167,7 +167,7 @@ class ForkServer:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
-                "gateway.media.reading",
+                "gateway.media.decoders",
                 stdin=theirs.fileno(),
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.DEVNULL,
@@ -178,44 +178,44 @@ class ForkServer:
             if not isinstance(error, OSError):
                 raise
             structlog.get_logger("gateway").error("files cannot be read", reason=str(error))
-            raise Broken from None
+            raise ForkServerUnavailable from None
         finally:
             theirs.close()
         self._control = ours
-        asyncio.get_running_loop().add_reader(ours, self._heard, ours)
+        asyncio.get_running_loop().add_reader(ours, self._on_message, ours)
         return ours
 
-    def _heard(self, control: socket.socket) -> None:
+    def _on_message(self, control: socket.socket) -> None:
         """Read what the server says of children that have ended."""
         try:
-            message = control.recv(_LONGEST_MESSAGE)
+            message = control.recv(_MAX_MESSAGE_BYTES)
         except BlockingIOError:
             return
         except OSError:
             message = b""
         if not message:
             structlog.get_logger("gateway").error("the process that reads files has ended", jobs=len(self._jobs))
-            self._gone(control)
+            self._disconnect(control)
             return
         told = orjson.loads(message)
         if job := self._jobs.pop(told["ended"], None):
-            job.ended.set_result(Ended(told["status"], told["seconds"]))
+            job.exited.set_result(ExitInfo(told["status"], told["seconds"]))
         if not self._jobs:
-            self._resting = asyncio.get_running_loop().call_later(self._idle, self._gone, control)
+            self._idle_timer = asyncio.get_running_loop().call_later(self._idle, self._disconnect, control)
 
-    def _gone(self, control: socket.socket) -> None:
+    def _disconnect(self, control: socket.socket) -> None:
         """Part from a server that ended, is to end, or does not answer."""
         if control is not self._control:
             return
         self._control = None
         asyncio.get_running_loop().remove_reader(control)
         control.close()
-        if self._resting:
-            self._resting.cancel()
-            self._resting = None
+        if self._idle_timer:
+            self._idle_timer.cancel()
+            self._idle_timer = None
         if self._process and self._process.returncode is None:
             with suppress(ProcessLookupError):
                 self._process.kill()  # its children end with it
         jobs, self._jobs = self._jobs, {}
         for job in jobs.values():
-            job.ended.cancel()
+            job.exited.cancel()

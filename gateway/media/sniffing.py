@@ -3,17 +3,17 @@
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-Kind: TypeAlias = Literal["picture", "document", "sound", "unknown"]
+MediaKind: TypeAlias = Literal["picture", "document", "sound", "unknown"]
 
 PDF = "application/pdf"
 ZIP = "application/zip"
 OLE = "application/x-ole-storage"
-TEXT = "text/plain"
+PLAIN_TEXT = "text/plain"
 
-PICTURES = ("image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp")
+IMAGE_TYPES = ("image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp")
 """Pictures that the backends read."""
 
-SOUNDS = {
+AUDIO_CONTAINERS = {
     "audio/wav": "wav",
     "audio/mpeg": "mp3",
     "audio/flac": "flac",
@@ -37,48 +37,48 @@ _ALIASES = {
     "application/ogg": "audio/ogg",
 }
 
-_TEXTUAL = ("application/rtf", "application/postscript")
+_NOT_PLAIN_TEXT = ("application/rtf", "application/postscript")
 """Written in letters, but not to be read as text."""
 
-_PDF_WITHIN = 1024
+_PDF_HEADER_SEARCH_BYTES = 1024
 """Readers accept a PDF whose header comes a little late (ISO 32000-1, annex H, note 13)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Nature:
+class SniffedType:
     """What bytes are."""
 
-    kind: Kind
+    kind: MediaKind
     media_type: str
 
 
-def sniff(data: bytes) -> Nature:
+def sniff(data: bytes) -> SniffedType:
     """Return what `data` is: a kind this package takes, or `unknown` with its media type.
 
     What bears no mark at all is a document of the type `text/plain`; whether it really is text is seen when it is read.
     """
     import filetype  # 20 ms that a gateway without such requests need not spend
 
-    if b"%PDF-" in data[:_PDF_WITHIN]:
-        return Nature("document", PDF)
+    if b"%PDF-" in data[:_PDF_HEADER_SEARCH_BYTES]:
+        return SniffedType("document", PDF)
     if data.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        return Nature("document", ZIP)  # Office files are; which one is seen inside
+        return SniffedType("document", ZIP)  # Office files are; which one is seen inside
     if data.startswith(bytes.fromhex("d0cf11e0a1b11ae1")):
-        return Nature("document", OLE)
+        return SniffedType("document", OLE)
     guess = filetype.guess(data)
-    if guess is not None and guess.mime not in _TEXTUAL and _is_plain(data[:512]):
+    if guess is not None and guess.mime not in _NOT_PLAIN_TEXT and _is_plain(data[:512]):
         guess = None  # a text that begins with "BM" is no bitmap
     if guess is None:
         # FFmpeg's own rule for MP3 without tags asks for a frame's sync word; text never begins so.
         if data[:1] == b"\xff" and len(data) > 1 and data[1] & 0xE6 == 0xE2:
-            return Nature("sound", "audio/mpeg")
-        return Nature("document", TEXT)
+            return SniffedType("sound", "audio/mpeg")
+        return SniffedType("document", PLAIN_TEXT)
     media_type = _ALIASES.get(guess.mime, guess.mime)
-    if media_type in PICTURES:
-        return Nature("picture", media_type)
-    if media_type in SOUNDS:
-        return Nature("sound", media_type)
-    return Nature("unknown", media_type)
+    if media_type in IMAGE_TYPES:
+        return SniffedType("picture", media_type)
+    if media_type in AUDIO_CONTAINERS:
+        return SniffedType("sound", media_type)
+    return SniffedType("unknown", media_type)
 
 
 def _is_plain(start: bytes) -> bool:

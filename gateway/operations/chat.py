@@ -10,20 +10,20 @@ Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class TextPart:
     """A part of a message that is read."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class ImagePart:
     """A part of a message that is looked at: an encoded image (PNG, JPEG, WebP …)."""
 
     data: bytes
 
 
-Part: TypeAlias = Text | Picture
+Part: TypeAlias = TextPart | ImagePart
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class ToolCall:
     id: str
     name: str
     arguments: str
-    valid: bool = True
+    has_valid_arguments: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,13 +60,13 @@ class Tool:
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class RequiredTool:
     """The function that has to be called."""
 
     name: str
 
 
-ToolChoice: TypeAlias = Literal["none", "auto", "required"] | Named
+ToolChoice: TypeAlias = Literal["none", "auto", "required"] | RequiredTool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,18 +84,18 @@ class Chat:
     tool_choice: ToolChoice = "none"
     parallel_tool_calls: bool = True
     template_arguments: Mapping[str, Any] = field(default_factory=dict)
-    continue_final: bool = False
-    whole: bool = False
+    continue_final_message: bool = False
+    non_streaming: bool = False
 
     @property
-    def pictures(self) -> tuple[bytes, ...]:
+    def images(self) -> tuple[bytes, ...]:
         """The pictures of all messages, in their order."""
         parts = (part for message in self.messages if not isinstance(message.content, str) for part in message.content)
-        return tuple(part.data for part in parts if isinstance(part, Picture))
+        return tuple(part.data for part in parts if isinstance(part, ImagePart))
 
 
 @dataclass(frozen=True, slots=True)
-class Thought:
+class ReasoningDelta:
     """Text was added to what answer `index` thinks before it answers."""
 
     index: int
@@ -103,7 +103,7 @@ class Thought:
 
 
 @dataclass(frozen=True, slots=True)
-class CallBegin:
+class ToolCallBegin:
     """Answer `index` begins its tool call number `call`."""
 
     index: int
@@ -112,7 +112,7 @@ class CallBegin:
 
 
 @dataclass(frozen=True, slots=True)
-class CallArguments:
+class ToolCallArguments:
     """Text was added to the arguments of a tool call: all such texts together are a JSON object."""
 
     index: int
@@ -120,11 +120,11 @@ class CallArguments:
     text: str
 
 
-ChatEvent: TypeAlias = Delta | Thought | CallBegin | CallArguments | Finish | Usage
+ChatEvent: TypeAlias = Delta | ReasoningDelta | ToolCallBegin | ToolCallArguments | Finish | Usage
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class GeneratedToolCall:
     """A whole tool call."""
 
     name: str
@@ -136,51 +136,51 @@ class Answer:
     """One whole answer."""
 
     text: str = ""
-    thought: str = ""
-    calls: tuple[Call, ...] = ()
-    reason: FinishReason | None = None
+    reasoning: str = ""
+    tool_calls: tuple[GeneratedToolCall, ...] = ()
+    finish_reason: FinishReason | None = None
     logprobs: Sequence[TokenLogprob] = ()
 
 
 async def gather(events: AsyncIterator[ChatEvent]) -> tuple[list[Answer], Usage | None]:
     """Fold a stream into its answers, by index, and what was counted."""
-    gathered: dict[int, _Parts] = {}
+    gathered: dict[int, _AnswerBuilder] = {}
     usage = None
     async for event in events:
         if isinstance(event, Usage):
             usage = event
             continue
-        parts = gathered.setdefault(event.index, _Parts())
+        parts = gathered.setdefault(event.index, _AnswerBuilder())
         match event:
             case Delta(_, text, _, logprobs):
                 parts.text.append(text)
                 parts.logprobs.extend(logprobs)
-            case Thought(_, text):
-                parts.thought.append(text)
-            case CallBegin(_, _, name):
-                parts.calls.append((name, []))
-            case CallArguments(_, call, text):
-                parts.calls[call][1].append(text)
+            case ReasoningDelta(_, text):
+                parts.reasoning.append(text)
+            case ToolCallBegin(_, _, name):
+                parts.tool_calls.append((name, []))
+            case ToolCallArguments(_, call, text):
+                parts.tool_calls[call][1].append(text)
             case Finish(_, reason):
-                parts.reason = reason
-    return [gathered[index].joined() for index in sorted(gathered)], usage
+                parts.finish_reason = reason
+    return [gathered[index].build() for index in sorted(gathered)], usage
 
 
 @dataclass(slots=True)
-class _Parts:
+class _AnswerBuilder:
     """What came of one answer: texts are joined once, at the end."""
 
     text: list[str] = field(default_factory=list)
-    thought: list[str] = field(default_factory=list)
-    calls: list[tuple[str, list[str]]] = field(default_factory=list)
-    reason: FinishReason | None = None
+    reasoning: list[str] = field(default_factory=list)
+    tool_calls: list[tuple[str, list[str]]] = field(default_factory=list)
+    finish_reason: FinishReason | None = None
     logprobs: list[TokenLogprob] = field(default_factory=list)
 
-    def joined(self) -> Answer:
+    def build(self) -> Answer:
         return Answer(
             text="".join(self.text),
-            thought="".join(self.thought),
-            calls=tuple(Call(name, "".join(arguments)) for name, arguments in self.calls),
-            reason=self.reason,
+            reasoning="".join(self.reasoning),
+            tool_calls=tuple(GeneratedToolCall(name, "".join(arguments)) for name, arguments in self.tool_calls),
+            finish_reason=self.finish_reason,
             logprobs=self.logprobs,
         )

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
-from gateway.operations.text import NOTHING, Delta, Finish, FinishReason, Sampling, TextEvent, TokenLogprob, Usage
+from gateway.operations.text import EMPTY_DELTA, Delta, Finish, FinishReason, Sampling, TextEvent, TokenLogprob, Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,10 +23,10 @@ class Complete:
     model: str
     prompt: str | tuple[int, ...]
     literal_spans: tuple[tuple[int, int], ...] = ()
-    pictures: tuple[bytes, ...] = ()
+    images: tuple[bytes, ...] = ()
     echo: bool = False
-    special_tokens: bool = False
-    whole: bool = False
+    show_special_tokens: bool = False
+    non_streaming: bool = False
     sampling: Sampling = field(default_factory=Sampling)
 
 
@@ -35,7 +35,7 @@ class Completion:
     """One answer as it is gathered; complete when it has a reason, or when the stream has ended."""
 
     text: str = ""
-    reason: FinishReason | None = None
+    finish_reason: FinishReason | None = None
     logprobs: list[TokenLogprob] = field(default_factory=list)
 
 
@@ -50,7 +50,7 @@ async def gather(events: AsyncIterator[TextEvent]) -> tuple[list[Completion], Us
                 texts.setdefault(index, []).append(text)
                 answers.setdefault(index, Completion()).logprobs.extend(logprobs)
             case Finish(index, reason):
-                answers.setdefault(index, Completion()).reason = reason
+                answers.setdefault(index, Completion()).finish_reason = reason
             case Usage():
                 usage = event
     for index, parts in texts.items():
@@ -58,7 +58,7 @@ async def gather(events: AsyncIterator[TextEvent]) -> tuple[list[Completion], Us
     return [answers[index] for index in sorted(answers)], usage
 
 
-async def share_prompt(events: AsyncGenerator[TextEvent], n: int) -> AsyncGenerator[TextEvent]:
+async def share_prompt_logprobs(events: AsyncGenerator[TextEvent], n: int) -> AsyncGenerator[TextEvent]:
     """Yield the events of `n` answers to one prompt, with what its tokens were worth in each of them.
 
     Models tell of it in answer 0 alone, and others may be ahead of it: what their tokens were worth waits, as their
@@ -69,12 +69,12 @@ async def share_prompt(events: AsyncGenerator[TextEvent], n: int) -> AsyncGenera
     async with aclosing(events):
         async for event in events:
             told = event.logprobs if isinstance(event, Delta) else ()
-            if waiting is None or event is NOTHING or isinstance(event, Usage):
+            if waiting is None or event is EMPTY_DELTA or isinstance(event, Usage):
                 yield event
             elif event.index == 0:
                 yield event
                 if told or isinstance(event, Finish):
-                    prompt = tuple(token for token in told if token.prompt)
+                    prompt = tuple(token for token in told if token.is_prompt)
                     for index, held in enumerate(waiting[1:], 1):
                         yield Delta(index, "", 0, (*prompt, *held))
                     for end in ends:
@@ -82,13 +82,13 @@ async def share_prompt(events: AsyncGenerator[TextEvent], n: int) -> AsyncGenera
                     waiting = None
             elif isinstance(event, Finish):
                 ends.append(event)
-                yield NOTHING
+                yield EMPTY_DELTA
             else:
                 waiting[event.index] += told
                 yield replace(event, logprobs=()) if told else event
 
 
-def one_by_one(request: Complete, seed: int | None = None) -> list[Complete]:
+def split_answers(request: Complete, seed: int | None = None) -> list[Complete]:
     """Return a request for each of the `n` answers: alike, but for seeds that follow one another.
 
     The first seed is the caller's, or else `seed`; None leaves all of them to the model.

@@ -20,29 +20,29 @@ class Embed:
 
 
 @dataclass(frozen=True, slots=True)
-class Vectors:
+class Embeddings:
     """All vectors, in the order of the inputs: each is little-endian float32[dimensions]."""
 
-    vectors: tuple[bytes, ...]
+    embeddings: tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Tokens:
+class EmbedUsage:
     """What the model counted over all inputs."""
 
     prompt_tokens: int
 
 
-EmbedEvent: TypeAlias = Vectors | Tokens
+EmbedEvent: TypeAlias = Embeddings | EmbedUsage
 
 
-async def gather(events: AsyncIterator[EmbedEvent]) -> tuple[tuple[bytes, ...], Tokens | None]:
+async def gather(events: AsyncIterator[EmbedEvent]) -> tuple[tuple[bytes, ...], EmbedUsage | None]:
     """Fold a stream into its vectors and what was counted."""
     vectors: tuple[bytes, ...] = ()
     tokens = None
     async for event in events:
-        if isinstance(event, Vectors):
-            vectors = event.vectors
+        if isinstance(event, Embeddings):
+            vectors = event.embeddings
         else:
             tokens = event
     return vectors, tokens

@@ -24,7 +24,7 @@ class GenerateImage:
     n: int = 1
     width: int | None = None
     height: int | None = None
-    scaled: bool = False
+    allow_resize: bool = False
     steps: int | None = None
     effort: Effort = "medium"
     guidance_scale: float | None = None

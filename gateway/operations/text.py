@@ -11,12 +11,12 @@ FinishReason: TypeAlias = Literal["stop", "length", "tool_calls"]
 
 
 @dataclass(frozen=True, slots=True)
-class Structure:
+class StructuredOutput:
     """What an answer has to look like: a JSON schema, a regular expression, one of some texts, or a grammar.
 
     `value` is a JSON schema (an object, or true for any JSON) for `json`, a list of strings for `choice`, and else a
     string. The kinds are vLLM's structured outputs: https://docs.vllm.ai/en/latest/features/structured_outputs.html
-    `structural_tag` is an answer in several parts, JSON in a string: `gateway.prompting.either`.
+    `structural_tag` is an answer in several parts, JSON in a string: `gateway.prompting.calls_or_structure`.
     `param` is the field of the caller's that asks for it.
     """
 
@@ -51,11 +51,11 @@ class Sampling:
     n: int = 1
     ignore_eos: bool = False
     skip_special_tokens: bool = True
-    structured_outputs: Structure | None = None
+    structured_outputs: StructuredOutput | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Likelihood:
+class Logprob:
     """A token and the logarithm of its probability. `data` are its bytes: a token may end inside a character.
 
     `logprob` is None for the first token of a prompt, before which there is nothing to be likely after.
@@ -73,10 +73,10 @@ class TokenLogprob:
     `prompt` is whether it is one of the prompt's, and `hidden` whether the text of the answer does not show it.
     """
 
-    chosen: Likelihood
-    likeliest: tuple[Likelihood, ...] = ()
-    prompt: bool = False
-    hidden: bool = False
+    chosen: Logprob
+    top_logprobs: tuple[Logprob, ...] = ()
+    is_prompt: bool = False
+    is_hidden: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +93,8 @@ class Delta:
     logprobs: tuple[TokenLogprob, ...] = ()
 
 
-NOTHING = Delta(0, "")
-"""A response that brought nothing: what was let wait for it goes on without it (`gateway.operations.waiting`)."""
+EMPTY_DELTA = Delta(0, "")
+"""A response that brought nothing: what was let wait for it goes on without it (`gateway.signatures.coalescing`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ class Finish:
     """Answer `index` is complete. Where a model's layout does not say why, it has stopped."""
 
     index: int
-    reason: FinishReason
+    finish_reason: FinishReason
 
 
 @dataclass(frozen=True, slots=True)

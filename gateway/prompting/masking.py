@@ -13,9 +13,9 @@ from itertools import islice
 from typing import Any
 
 from gateway.errors import InvalidRequest
-from gateway.prompting.special_tokens import Guard
+from gateway.prompting.special_tokens import SpecialTokenGuard
 
-BREAK = "\u200b"
+ZERO_WIDTH_SPACE = "\u200b"
 """A zero-width space is what changes least of what is read."""
 
 # Documents hold some of the first ones: symbols of fonts.
@@ -27,23 +27,23 @@ _PRIVATE_USE = (
     range(0x100000, 0x10FFFE),
 )
 # Beyond so many special tokens between two of the template's, each of their first characters is broken off instead.
-_MANY = 4096
+_MAX_BREAKS = 4096
 
 
-class Masking:
+class TextMasker:
     """The texts of one request, masked before they are rendered and unmasked afterwards."""
 
-    def __init__(self, guard: Guard, texts: Sequence[str]) -> None:
+    def __init__(self, guard: SpecialTokenGuard, texts: Sequence[str]) -> None:
         """`texts` are all that the caller wrote. Raises `InvalidRequest` where no character is left to mask with."""
         self._guard = guard
         characters = (*guard.masked, *guard.letters)
-        free = _free((*texts, guard.source))
+        free = _unused_characters((*texts, guard.source))
         self._pairs = [(character, next(free)) for character in characters]
         masked = str.maketrans(dict(self._pairs[: len(guard.masked)]))
         self._letters = dict(self._pairs[len(guard.masked) :])
         self._marks = self._pairs[: len(guard.masked)]
-        self._needles = [(needle.translate(masked), needle) for needle in guard.needles]
-        self._needles_in_answers = [(needle.translate(masked), needle) for needle in guard.needles_in_answers]
+        self._exempt_words = [(needle.translate(masked), needle) for needle in guard.exempt_words]
+        self._exempt_words_in_answers = [(needle.translate(masked), needle) for needle in guard.exempt_words_in_answers]
 
     def text(self, text: str, *, answer: bool = False) -> str:
         """Return a text of the caller's as the template is given it; `answer` is one of the model's earlier ones."""
@@ -51,7 +51,7 @@ class Masking:
         for character, mask in self._marks:
             masked = masked.replace(character, mask)
         if masked is not text:
-            for hidden, needle in self._needles_in_answers if answer else self._needles:
+            for hidden, needle in self._exempt_words_in_answers if answer else self._exempt_words:
                 if needle in text:
                     masked = masked.replace(hidden, needle)
         if self._guard.words:
@@ -66,7 +66,7 @@ class Masking:
             return {self.value(key): self.value(member) for key, member in value.items()}
         return [self.value(member) for member in value] if isinstance(value, list | tuple) else value
 
-    def restored(self, text: str) -> str:
+    def restore(self, text: str) -> str:
         """Put the characters back that were masked."""
         for character, mask in self._pairs:
             text = text.replace(mask, character)
@@ -78,41 +78,41 @@ class Masking:
         Without `spans` there are none: a break inside keeps each from being recognised, as it does in any case to marks
         of turns that are no tokens.
         """
-        text = self.restored(rendered)
+        text = self.restore(rendered)
         if text == rendered:
             return rendered, []
-        guard, breaks = self._guard, self._guard.breaks[spans]
+        guard, breaks = self._guard, self._guard.break_patterns[spans]
         pieces: list[str] = []
         found: list[tuple[int, int]] = []
         at = size = 0
-        for start, end in _places(guard.tokens, rendered):
+        for start, end in _token_spans(guard.tokens, rendered):
             # All that is found between two tokens of the template's was written by the caller.
             gap = text[at:start]
             if breaks and breaks.search(gap):
-                gap = self._broken(breaks, gap, rendered[at:start])
-            if spans and (first := guard.in_tokenizer.search(gap + text[start:end])) and first.start() < len(gap):
+                gap = self._insert_breaks(breaks, gap, rendered[at:start])
+            if spans and (first := guard.tokenizer_tokens.search(gap + text[start:end])) and first.start() < len(gap):
                 found.append((size + first.start(), size + len(gap)))
             pieces += (gap, text[start:end])
             size += len(gap) + end - start
             at = end
         return "".join(pieces), found
 
-    def _broken(self, breaks: re.Pattern[str], text: str, rendered: str) -> str:
-        if next(islice(breaks.finditer(text), _MANY, None), None) is None:
-            return breaks.sub(rf"\g<0>{BREAK}", text)
+    def _insert_breaks(self, breaks: re.Pattern[str], text: str, rendered: str) -> str:
+        if next(islice(breaks.finditer(text), _MAX_BREAKS, None), None) is None:
+            return breaks.sub(rf"\g<0>{ZERO_WIDTH_SPACE}", text)
         for character, mask in self._pairs:
-            rendered = rendered.replace(mask, character + BREAK)
+            rendered = rendered.replace(mask, character + ZERO_WIDTH_SPACE)
         return rendered
 
 
-def _places(pattern: re.Pattern[str], text: str) -> Iterator[tuple[int, int]]:
+def _token_spans(pattern: re.Pattern[str], text: str) -> Iterator[tuple[int, int]]:
     """Where a pattern is found, and the end of the text."""
     for match in pattern.finditer(text):
         yield match.span()
     yield len(text), len(text)
 
 
-def _free(texts: Sequence[str]) -> Iterator[str]:
+def _unused_characters(texts: Sequence[str]) -> Iterator[str]:
     """Characters of the private use that stand in none of the texts."""
     taken: set[str] | None = None
     for character in (chr(code) for codes in _PRIVATE_USE for code in codes):

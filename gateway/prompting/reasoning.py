@@ -10,10 +10,18 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from gateway.prompting.tool_calls.pieces import Text
-from gateway.prompting.tool_calls.prose import until
-from gateway.prompting.tool_calls.source import Source, Steps
+from gateway.prompting.tool_calls.plain_text import read_until
+from gateway.prompting.tool_calls.text_buffer import Parse, TextBuffer
 
-__all__ = ["THINKERS", "Part", "ReasoningParser", "Text", "Think", "Thought", "opens_thought"]
+__all__ = [
+    "REASONING_PARSERS",
+    "ReasoningParser",
+    "ReasoningPiece",
+    "Text",
+    "ThinkTagParser",
+    "Thought",
+    "ends_inside_thought",
+]
 
 _OPENING = "<think>"
 _CLOSING = "</think>"
@@ -26,22 +34,22 @@ class Thought:
     text: str
 
 
-Part: TypeAlias = Thought | Text
+ReasoningPiece: TypeAlias = Thought | Text
 
 
 class ReasoningParser(Protocol):
     """Tells the thoughts of one answer from its text while it grows. For one answer only."""
 
-    def feed(self, text: str) -> Iterable[Part]:
+    def feed(self, text: str) -> Iterable[ReasoningPiece]:
         """Take the next delta; return what is certain now."""
         ...
 
-    def finish(self) -> Iterable[Part]:
+    def finish(self) -> Iterable[ReasoningPiece]:
         """Return what was held back, at the end of the answer."""
         ...
 
 
-class Think:
+class ThinkTagParser:
     """One thought at the beginning of the answer, between tags.
 
     `opened`: the prompt has opened it already; a tag that the model writes once more is taken for that one. White space
@@ -50,23 +58,23 @@ class Think:
     """
 
     def __init__(self, *, opened: bool = False) -> None:
-        self._source = Source()
-        self._steps = _think(self._source, opened)
+        self._source = TextBuffer()
+        self._steps = _parse_thought(self._source, opened)
 
-    def feed(self, text: str) -> list[Part]:
+    def feed(self, text: str) -> list[ReasoningPiece]:
         """Take the next delta; return what is certain now."""
         if not text:
             return []
         self._source.push(text)
         return self._advance()
 
-    def finish(self) -> list[Part]:
+    def finish(self) -> list[ReasoningPiece]:
         """Return what was held back, at the end of the answer."""
         self._source.ended = True
         return self._advance()
 
-    def _advance(self) -> list[Part]:
-        parts: list[Part] = []
+    def _advance(self) -> list[ReasoningPiece]:
+        parts: list[ReasoningPiece] = []
         for part in self._steps:
             if part is None:
                 break
@@ -74,28 +82,32 @@ class Think:
         return parts
 
 
-THINKERS: Mapping[str, Callable[..., ReasoningParser]] = {"think": Think, "deepseek_r1": Think, "qwen3": Think}
+REASONING_PARSERS: Mapping[str, Callable[..., ReasoningParser]] = {
+    "think": ThinkTagParser,
+    "deepseek_r1": ThinkTagParser,
+    "qwen3": ThinkTagParser,
+}
 """By the value of a model's parameter `reasoning_parser`; each takes `opened: bool`."""
 
 
-def opens_thought(prompt: str) -> bool:
+def ends_inside_thought(prompt: str) -> bool:
     """Say whether a rendered prompt ends inside a thought that its template opened."""
     return prompt.rstrip().endswith(_OPENING)
 
 
-def _think(source: Source, opened: bool) -> Steps[Part, None]:
+def _parse_thought(source: TextBuffer, opened: bool) -> Parse[ReasoningPiece, None]:
     source.mark()
-    yield from source.white()
-    if (yield from source.word(_OPENING)):
+    yield from source.skip_whitespace()
+    if (yield from source.read_word(_OPENING)):
         opened = True
         source.release()
     else:
         source.rewind()
     if opened:
-        yield from source.white()
-        if not (yield from until(source, _CLOSING, Thought)):
+        yield from source.skip_whitespace()
+        if not (yield from read_until(source, _CLOSING, Thought)):
             return
-        yield from source.white()
-        yield from source.word(_CLOSING)
-        yield from source.white()
-    yield from until(source, "", Text)
+        yield from source.skip_whitespace()
+        yield from source.read_word(_CLOSING)
+        yield from source.skip_whitespace()
+    yield from read_until(source, "", Text)

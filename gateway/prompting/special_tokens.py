@@ -12,27 +12,27 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import lru_cache
 
 from gateway.errors import GatewayError
-from gateway.prompting import template
-from gateway.prompting.token_pattern import find_any, find_starts
+from gateway.prompting import chat_template
+from gateway.prompting.token_pattern import any_token_pattern, token_start_pattern
 
 TEXT, RECOGNISED = "text", "recognised"
 """The values of the parameter."""
 
-PICTURE_MARK = "<image>"
+IMAGE_PLACEHOLDER = "<image>"
 """The mark of a picture in a prompt (docs/architecture.md)."""
 
 # How models write the marks of turns and their like. `<think>` and `<tool_call>` are not among them: such words are
 # said of a model's own text, and prompts tell models to use them.
-_MARK = re.compile(
+_CONTROL_TOKEN = re.compile(
     r"<\|[^<>|\s]{1,64}\|?>|<[^<>|\s]{1,64}\|>|<｜[^<>\s]{1,64}｜>|<(?:start|end)_of_\w{1,32}>"  # noqa: RUF001 - DeepSeek's
     r"|<(?:/?s|bos|eos|pad|unk|sop|eop)>|\[/?[A-Z][A-Z0-9_]{2,32}\]|<</?[A-Z]{2,16}>>"
 )
 
 # Where nobody has said which tokens there are, those of this form may be some: `<|endoftext|>`.
-_FORM = r"<\|[^<>|\s]{1,64}\|>"
+_CONTROL_TOKEN_FORM = r"<\|[^<>|\s]{1,64}\|>"
 
 
-class Guard:
+class SpecialTokenGuard:
     """What is kept from being recognised in what callers write to one model."""
 
     def __init__(
@@ -44,27 +44,36 @@ class Guard:
         template knows by name (`bos_token`).
         """
         self.source = source
-        form = _FORM if known is None and any(re.fullmatch(_FORM, token) for token in tokens) else ""
-        self.tokens = find_any(tokens, form)
-        self.in_tokenizer = self.tokens if known is None else find_any(tokens & known)
+        form = (
+            _CONTROL_TOKEN_FORM
+            if known is None and any(re.fullmatch(_CONTROL_TOKEN_FORM, token) for token in tokens)
+            else ""
+        )
+        self.tokens = any_token_pattern(tokens, form)
+        self.tokenizer_tokens = self.tokens if known is None else any_token_pattern(tokens & known)
         unknown = frozenset() if known is None else tokens - known
-        self.breaks = {True: find_starts(unknown) if unknown else None, False: find_starts(tokens, form)}
+        self.break_patterns = {
+            True: token_start_pattern(unknown) if unknown else None,
+            False: token_start_pattern(tokens, form),
+        }
         words = {token for token in tokens if token[0].isalnum() or token[0].isspace()}
         marks = tokens - words
         # Letters cannot be masked wherever they stand: the template looks for names.
-        self.words = find_any(words) if words else None
+        self.words = any_token_pattern(words) if words else None
         beginnings = {token[:size] for token in marks for size in range(1, len(token))}
         # Where the template writes no more than the beginning of a token, what follows may come from a caller.
-        open_ended = any(_end_in(text, beginnings) for text in template.written(source))
+        open_ended = any(_ends_in_any(text, beginnings) for text in chat_template.literal_texts(source))
         self.masked = tuple(dict.fromkeys([t[0] for t in marks] + [t[-1] for t in marks if open_ended]))
         self.letters = tuple(dict.fromkeys(token[0] for token in words))
-        searched = [word for word in template.searched(source) if any(map(word.__contains__, self.masked))]
+        searched = [word for word in chat_template.searched_strings(source) if any(map(word.__contains__, self.masked))]
         # Thoughts and calls in an earlier answer are the template's to find, even where their tags are special tokens.
-        own = {token for token in marks if token in searched and token not in named and not _MARK.fullmatch(token)}
-        self.needles = _apart(searched, tokens)
-        self.needles_in_answers = _apart(searched, tokens - own)
+        own = {
+            token for token in marks if token in searched and token not in named and not _CONTROL_TOKEN.fullmatch(token)
+        }
+        self.exempt_words = _disjoint_words(searched, tokens)
+        self.exempt_words_in_answers = _disjoint_words(searched, tokens - own)
 
-    def touches(self, texts: Iterable[str]) -> bool:
+    def needs_masking(self, texts: Iterable[str]) -> bool:
         """Whether anything has to be masked in `texts`."""
         masked, words = self.masked, self.words
         for text in texts:
@@ -76,9 +85,9 @@ class Guard:
         return False
 
 
-def guard_of(parameters: Mapping[str, str], *, sees: bool) -> Guard | None:
+def get_guard(parameters: Mapping[str, str], *, sees: bool) -> SpecialTokenGuard | None:
     """Return what is kept from callers of a model with these parameters, which may look at pictures; None: nothing."""
-    return _guard(
+    return _build_guard(
         parameters["chat_template"],
         parameters.get("control_tokens"),
         parameters.get("special_tokens", "{}"),
@@ -98,32 +107,38 @@ def check(parameters: Mapping[str, str]) -> None:
 
 
 @lru_cache(maxsize=64)
-def _guard(source: str, control_tokens: str | None, special_tokens: str, recognised: bool, sees: bool) -> Guard | None:
+def _build_guard(
+    source: str, control_tokens: str | None, special_tokens: str, recognised: bool, sees: bool
+) -> SpecialTokenGuard | None:
     # What stands for a picture is counted, so that callers' marks never count.
-    tokens = {PICTURE_MARK} if sees else set()
+    tokens = {IMAGE_PLACEHOLDER} if sees else set()
     named: dict[str, str] = json.loads(special_tokens)
     known = None if control_tokens is None else frozenset(json.loads(control_tokens)) | tokens | {*named.values()}
     if not recognised:
         tokens |= {*named.values(), *(known or ())}
-        tokens |= {mark for text in _samples(source, named) for mark in _MARK.findall(text)}
+        tokens |= {mark for text in _sample_renders(source, named) for mark in _CONTROL_TOKEN.findall(text)}
     # A token of one character cannot be broken, and white space is no mark.
     tokens = {token for token in tokens if len(token) > 1 and not token.isspace()}
-    return Guard(source, tokens=frozenset(tokens), known=known, named=frozenset(named.values())) if tokens else None
+    return (
+        SpecialTokenGuard(source, tokens=frozenset(tokens), known=known, named=frozenset(named.values()))
+        if tokens
+        else None
+    )
 
 
-def _samples(source: str, named: Mapping[str, str]) -> Iterator[str]:
+def _sample_renders(source: str, named: Mapping[str, str]) -> Iterator[str]:
     """What a template writes: its own texts, and conversations, where it puts marks together (`<|` role `|>`)."""
-    yield from template.written(source)
+    yield from chat_template.literal_texts(source)
     turns = [{"role": role, "content": "x"} for role in ("system", "user", "assistant", "tool", "user")]
     for part in ([turns[1]], turns[:3], turns[1:3], turns):
         for content in ("x", [{"type": "text", "text": "x"}]):
             try:
-                yield template.render(source, [{**turn, "content": content} for turn in part], named)
+                yield chat_template.render(source, [{**turn, "content": content} for turn in part], named)
             except GatewayError:
                 continue
 
 
-def _apart(words: Iterable[str], tokens: Iterable[str]) -> tuple[str, ...]:
+def _disjoint_words(words: Iterable[str], tokens: Iterable[str]) -> tuple[str, ...]:
     """Those words of which no part can be part of a token, the longest first."""
     tokens = tuple(tokens)
     apart = (
@@ -134,7 +149,7 @@ def _apart(words: Iterable[str], tokens: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(apart, key=len, reverse=True))
 
 
-def _end_in(text: str, beginnings: Collection[str]) -> bool:
+def _ends_in_any(text: str, beginnings: Collection[str]) -> bool:
     return any(text[-size:] in beginnings for size in range(1, max(map(len, beginnings), default=0) + 1))
 
 

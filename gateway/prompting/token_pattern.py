@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 
-def find_any(tokens: Iterable[str], form: str = "") -> re.Pattern[str]:
+def any_token_pattern(tokens: Iterable[str], form: str = "") -> re.Pattern[str]:
     """Return a pattern that matches any of `tokens`, or else the pattern `form`.
 
     Tokens share their beginnings (256 of Llama's begin with `<|reserved_special_token_`), and a plain alternation would
@@ -18,10 +18,10 @@ def find_any(tokens: Iterable[str], form: str = "") -> re.Pattern[str]:
             node = node.setdefault(character, {})
         node[""] = {}
     # Nothing matches where there are no tokens.
-    return re.compile("|".join(filter(None, (_written(root), form))) or r"(?!)")
+    return re.compile("|".join(filter(None, (_render_trie(root), form))) or r"(?!)")
 
 
-def find_starts(tokens: Iterable[str], form: str = "") -> re.Pattern[str]:
+def token_start_pattern(tokens: Iterable[str], form: str = "") -> re.Pattern[str]:
     """Return a pattern that matches the first character of any of `tokens`, also of one that begins within another.
 
     Each has two characters or more. `form` is as in `find_any`; its first character stands there as it is.
@@ -30,19 +30,19 @@ def find_starts(tokens: Iterable[str], form: str = "") -> re.Pattern[str]:
     for token in tokens:
         rests.setdefault(token[0], []).append(token[1:])
     # The character stands before what is looked for, so that a search goes from one such character to the next.
-    starts = [f"{re.escape(first)}(?={find_any(rest).pattern})" for first, rest in rests.items()]
+    starts = [f"{re.escape(first)}(?={any_token_pattern(rest).pattern})" for first, rest in rests.items()]
     if form:
         starts.append(f"{form[0]}(?={form[1:]})")
     return re.compile("|".join(starts) or r"(?!)")
 
 
-def _written(node: dict[str, Any]) -> str:
+def _render_trie(node: dict[str, Any]) -> str:
     """What follows from `node` on. A run of characters without a branch is written in one go."""
     run = ""
     while len(node) == 1 and "" not in node:
         ((character, node),) = node.items()
         run += re.escape(character)
-    branches = [re.escape(character) + _written(after) for character, after in node.items() if character]
+    branches = [re.escape(character) + _render_trie(after) for character, after in node.items() if character]
     if not branches:
         return run
     optional = "?" if "" in node else ""

@@ -4,14 +4,14 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gateway.operations.chat import Chat, Named, Tool, ToolCall
-from gateway.operations.text import Structure
-from gateway.prompting.moved_schemas import moved
+from gateway.operations.chat import Chat, RequiredTool, Tool, ToolCall
+from gateway.operations.text import StructuredOutput
+from gateway.prompting.schema_relocation import relocate_schema
 
-MOST_CALLS = 16
+MAX_CALLS = 16
 """Calls in one answer where calls are enforced: a small model might otherwise go on calling until its room is used."""
 
-_OFFER = """# Tools
+_INSTRUCTIONS = """# Tools
 
 You may call one or more functions to assist with the user query.
 
@@ -22,66 +22,68 @@ You are provided with function signatures within <tools></tools> XML tags:
 
 """
 # The words of Qwen's and Hermes' own templates: https://github.com/NousResearch/Hermes-Function-Calling
-_FREELY = """For each function call, return a json object with function name and arguments within \
+_FORMAT_AUTO = """For each function call, return a json object with function name and arguments within \
 <tool_call></tool_call> XML tags:
 <tool_call>
 {"name": <function-name>, "arguments": <args-json-object>}
 </tool_call>"""
-_REQUIRED = (
+_FORMAT_REQUIRED = (
     'Answer with nothing but a json array of calls: [{"name": <function-name>, "arguments": <args-json-object>}]'
 )
-_NAMED = "Call the function {name}: answer with nothing but the json object of its arguments."
+_FORMAT_NAMED = "Call the function {name}: answer with nothing but the json object of its arguments."
 
 
-def offer(chat: Chat) -> str:
+def tool_instructions(chat: Chat) -> str:
     """Return the words that offer the tools to a model whose template does not know of any."""
     tools = "\n".join(json.dumps(tool.source, ensure_ascii=False) for tool in chat.tools)
-    if isinstance(chat.tool_choice, Named):
-        how = _NAMED.format(name=chat.tool_choice.name)
+    if isinstance(chat.tool_choice, RequiredTool):
+        how = _FORMAT_NAMED.format(name=chat.tool_choice.name)
     else:
-        how = _REQUIRED if chat.tool_choice == "required" else _FREELY
-    return _OFFER.format(tools=tools) + how
+        how = _FORMAT_REQUIRED if chat.tool_choice == "required" else _FORMAT_AUTO
+    return _INSTRUCTIONS.format(tools=tools) + how
 
 
-def written(calls: Sequence[ToolCall]) -> str:
+def render_calls(calls: Sequence[ToolCall]) -> str:
     """Return calls of an earlier turn in the form that `offer` asks for."""
     return "\n".join(
         f'<tool_call>\n{{"name": {json.dumps(call.name, ensure_ascii=False)}, '
-        f'"arguments": {_arguments_written(call)}}}\n</tool_call>'
+        f'"arguments": {_render_arguments(call)}}}\n</tool_call>'
         for call in calls
     )
 
 
-def _arguments_written(call: ToolCall) -> str:
+def _render_arguments(call: ToolCall) -> str:
     """As a string where they are no object: as templates write them, and each line is JSON."""
-    return (call.arguments or "{}") if call.valid else json.dumps(call.arguments, ensure_ascii=False)
+    return (call.arguments or "{}") if call.has_valid_arguments else json.dumps(call.arguments, ensure_ascii=False)
 
 
-def enforced(chat: Chat) -> Structure | None:
+def required_calls_structure(chat: Chat) -> StructuredOutput | None:
     """Return the structure that makes the answer the calls that `chat` demands; None where it demands none.
 
     A named function is answered by its arguments alone; else the answer is an array of calls.
     """
-    if isinstance(chat.tool_choice, Named):
+    if isinstance(chat.tool_choice, RequiredTool):
         name = chat.tool_choice.name
-        return Structure("json", next(arguments(tool) for tool in chat.tools if tool.name == name), "tools")
+        return StructuredOutput(
+            "json", next(arguments_schema(tool) for tool in chat.tools if tool.name == name), "tools"
+        )
     if chat.tool_choice != "required":
         return None
-    return Structure("json", schema_of_calls(chat.tools, chat.parallel_tool_calls), "tools")
+    return StructuredOutput("json", calls_schema(chat.tools, chat.parallel_tool_calls), "tools")
 
 
-def schema_of_calls(tools: Sequence[Tool], parallel: bool) -> dict[str, Any]:
+def calls_schema(tools: Sequence[Tool], parallel: bool) -> dict[str, Any]:
     """Return the schema of an array of calls: of one, or where `parallel` of up to `MOST_CALLS`."""
     definitions, calls = {}, []
     for number, tool in enumerate(tools):
         # A schema's references begin at its own root, which is moved here.
-        definitions[f"tool{number}"] = moved(arguments(tool), f"#/$defs/tool{number}", "tools")
-        calls.append(_call(tool.name, number, "arguments"))
-    most = MOST_CALLS if parallel else 1
+        definitions[f"tool{number}"] = relocate_schema(arguments_schema(tool), f"#/$defs/tool{number}", "tools")
+        calls.append(_call_schema(tool.name, number, "arguments"))
+    most = MAX_CALLS if parallel else 1
     return {"type": "array", "minItems": 1, "maxItems": most, "items": {"anyOf": calls}, "$defs": definitions}
 
 
-def _call(name: str, number: int, arguments: str) -> dict[str, Any]:
+def _call_schema(name: str, number: int, arguments: str) -> dict[str, Any]:
     return {
         "type": "object",
         "properties": {"name": {"const": name}, arguments: {"$ref": f"#/$defs/tool{number}"}},
@@ -90,23 +92,23 @@ def _call(name: str, number: int, arguments: str) -> dict[str, Any]:
     }
 
 
-def schema_of_either(chat: Chat, answer: object, lone: str | None, param: str) -> dict[str, Any]:
+def calls_or_answer_schema(chat: Chat, answer: object, lone: str | None, param: str) -> dict[str, Any]:
     """Return the schema of what is either calls or of the schema `answer`, which came in the caller's field `param`.
 
     A single call may stand without brackets, where `lone` is the name of its arguments then: so begins what a model
     would write between its marks.
     """
-    schema = schema_of_calls(chat.tools, chat.parallel_tool_calls)
-    definitions = {**schema.pop("$defs"), "answer": moved(answer, "#/$defs/answer", param)}
+    schema = calls_schema(chat.tools, chat.parallel_tool_calls)
+    definitions = {**schema.pop("$defs"), "answer": relocate_schema(answer, "#/$defs/answer", param)}
     numbered = enumerate(chat.tools) if lone else ()
-    calls = [_call(tool.name, number, lone or "") for number, tool in numbered]
+    calls = [_call_schema(tool.name, number, lone or "") for number, tool in numbered]
     return {"anyOf": [*calls, schema, {"$ref": "#/$defs/answer"}], "$defs": definitions}
 
 
-_SAY_NO_NAMES = {"type", "properties", "required", "title", "description", "$schema", "$defs", "definitions"}
+_KEYWORDS_WITHOUT_NAMES = {"type", "properties", "required", "title", "description", "$schema", "$defs", "definitions"}
 
 
-def arguments(tool: Tool) -> Mapping[str, Any]:
+def arguments_schema(tool: Tool) -> Mapping[str, Any]:
     """Return the schema of a function's arguments, which are always an object.
 
     A function that names none has none, as OpenAI's document says of absent `parameters`. Libraries write that as empty
@@ -114,6 +116,6 @@ def arguments(tool: Tool) -> Mapping[str, Any]:
     """
     schema = {"type": "object", **tool.parameters}
     has_none = not tool.parameters or schema.get("properties") == {}
-    if has_none and schema.keys() <= _SAY_NO_NAMES and not schema.get("required"):
+    if has_none and schema.keys() <= _KEYWORDS_WITHOUT_NAMES and not schema.get("required"):
         return {**schema, "properties": {}, "additionalProperties": False}
     return schema

@@ -3,15 +3,15 @@
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
 from gateway.errors import ContextLengthExceeded, GatewayError, ModelFailed, UnsupportedOption
-from gateway.operations.embed import Embed, EmbedEvent, Tokens, Vectors
-from gateway.tensors import Response, Tensor, boolean, int32, text
-from gateway.triton import ModelConfig
+from gateway.operations.embed import Embed, Embeddings, EmbedEvent, EmbedUsage
+from gateway.triton.client import ModelConfig
+from gateway.triton.tensors import InferResponse, Tensor, bool_tensor, int32_tensor, string_tensor
 
 INPUTS: Mapping[str, str] = {"text": "BYTES", "token_ids": "INT32", "token_counts": "INT32", "dimensions": "INT32"}
 OUTPUTS: Mapping[str, str] = {"embedding": "FP32", "num_tokens": "INT32"}
 
 
-def requests(request: Embed, config: ModelConfig) -> list[Embed]:
+def split_request(request: Embed, config: ModelConfig) -> list[Embed]:
     """One request carries everything."""
     return [request]
 
@@ -20,15 +20,15 @@ def encode(request: Embed, config: ModelConfig) -> list[Tensor]:
     """Return the tensors of `request`."""
     texts = [entry for entry in request.inputs if isinstance(entry, str)]
     if texts:
-        tensors = [text("text", *texts)]
+        tensors = [string_tensor("text", *texts)]
     else:
         lists = [entry for entry in request.inputs if not isinstance(entry, str)]
         tensors = [
-            int32("token_ids", *(token for tokens in lists for token in tokens)),
-            int32("token_counts", *(len(tokens) for tokens in lists)),
+            int32_tensor("token_ids", *(token for tokens in lists for token in tokens)),
+            int32_tensor("token_counts", *(len(tokens) for tokens in lists)),
         ]
     if request.dimensions is not None:
-        tensors.append(int32("dimensions", request.dimensions))
+        tensors.append(int32_tensor("dimensions", request.dimensions))
     if request.truncate_prompt_tokens is not None:
         tensors.append(_truncation(request.truncate_prompt_tokens, config))
     return tensors
@@ -36,9 +36,9 @@ def encode(request: Embed, config: ModelConfig) -> list[Tensor]:
 
 def _truncation(tokens: int, config: ModelConfig) -> Tensor:
     if tokens == -1 and "truncate" in config.inputs:
-        return boolean("truncate", True)
+        return bool_tensor("truncate", True)
     if "truncate_prompt_tokens" in config.inputs:
-        return int32("truncate_prompt_tokens", tokens)
+        return int32_tensor("truncate_prompt_tokens", tokens)
     old = "truncate" in config.inputs
     can = "cuts inputs to what it takes only, with -1, until it is built anew" if old else "cuts no inputs"
     raise UnsupportedOption(f"This model {can}.", param="truncate_prompt_tokens")
@@ -58,12 +58,14 @@ def explain(error: GatewayError) -> GatewayError:
     return error
 
 
-async def decode(request: Embed, responses: AsyncIterator[Response], config: ModelConfig) -> AsyncGenerator[EmbedEvent]:
+async def decode(
+    request: Embed, responses: AsyncIterator[InferResponse], config: ModelConfig
+) -> AsyncGenerator[EmbedEvent]:
     """Yield the vectors of the one response. Raises `ModelFailed` where there are not as many as there were inputs."""
     vectors: tuple[bytes, ...] = ()
     async for response in responses:
         vectors += response.rows("embedding")
-        yield Tokens(sum(response.int32s("num_tokens")))
+        yield EmbedUsage(sum(response.int32s("num_tokens")))
     if len(vectors) != len(request.inputs):
         raise ModelFailed(f"The model gave {len(vectors)} vectors for {len(request.inputs)} inputs.")
-    yield Vectors(vectors)
+    yield Embeddings(vectors)

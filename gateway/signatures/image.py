@@ -4,25 +4,33 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from itertools import count
 
 from gateway.errors import GatewayError, ModelFailed, UnsupportedOption
-from gateway.operations.drawing import Drawing, written
 from gateway.operations.edit_image import EditImage
 from gateway.operations.generate_image import GenerateImage, Image, ImageEvent, PartialImage, Progress
-from gateway.tensors import Response, Tensor, blobs, float32, int32, text, uint64
-from gateway.triton import ModelConfig
+from gateway.operations.image_limits import ImageLimits, format_size
+from gateway.triton.client import ModelConfig
+from gateway.triton.tensors import (
+    InferResponse,
+    Tensor,
+    bytes_tensor,
+    float32_tensor,
+    int32_tensor,
+    string_tensor,
+    uint64_tensor,
+)
 
 INPUTS: Mapping[str, str] = {"prompt": "BYTES"}
 OUTPUTS: Mapping[str, str] = {"image": "BYTES"}
 
-_FIELDS = {"num_images": "n", "width": "size", "height": "size", "quality": "output_compression"}
+_PARAM_NAMES = {"num_images": "n", "width": "size", "height": "size", "quality": "output_compression"}
 """What callers call these tensors; the others they call by their names."""
 
 
-_LEAST_SIDE = 64
-_MOST_PIXELS = 3840 * 2160
+_MIN_SIDE = 64
+_MAX_PIXELS = 3840 * 2160
 """What a picture can be scaled to: OpenAI's own largest size, and nothing too small to see."""
 
 
-def requests(request: GenerateImage, config: ModelConfig) -> list[GenerateImage]:
+def split_request(request: GenerateImage, config: ModelConfig) -> list[GenerateImage]:
     """One request carries everything."""
     return [request]
 
@@ -32,74 +40,77 @@ def encode(request: GenerateImage, config: ModelConfig) -> list[Tensor]:
 
     Raises `UnsupportedOption` for sizes that the model does not draw, and for options that it has no tensor for.
     """
-    drawing = Drawing.of(config.parameters)
+    drawing = ImageLimits.from_parameters(config.parameters)
     width, height = _size(request, drawing)
     if request.n > drawing.max_images:
         raise UnsupportedOption(f"This model draws up to {drawing.max_images} pictures at a time.", param="num_images")
     if drawing.max_steps is not None and (request.steps or 0) > drawing.max_steps:
         raise UnsupportedOption(f"This model takes up to {drawing.max_steps} steps.", param="steps")
     steps = drawing.steps(request.effort) if request.steps is None else request.steps
-    tensors = [text("prompt", request.prompt), int32("num_images", request.n)]
+    tensors = [string_tensor("prompt", request.prompt), int32_tensor("num_images", request.n)]
     for name, number in (("width", width), ("height", height), ("steps", steps), ("quality", request.quality)):
         if number is not None:
-            tensors.append(int32(name, number))
+            tensors.append(int32_tensor(name, number))
     if request.negative_prompt is not None:
-        tensors.append(text("negative_prompt", request.negative_prompt))
+        tensors.append(string_tensor("negative_prompt", request.negative_prompt))
     if request.guidance_scale is not None:
-        tensors.append(float32("guidance_scale", request.guidance_scale))
+        tensors.append(float32_tensor("guidance_scale", request.guidance_scale))
     if request.seed is not None:
-        tensors.append(uint64("seed", request.seed))
-    tensors.append(text("output_format", request.output_format))
+        tensors.append(uint64_tensor("seed", request.seed))
+    tensors.append(string_tensor("output_format", request.output_format))
     if request.partial_images:
-        tensors.append(int32("partial_images", request.partial_images))
+        tensors.append(int32_tensor("partial_images", request.partial_images))
     if isinstance(request, EditImage):
-        tensors += _edited(request)
+        tensors += _edit_tensors(request)
     for tensor in tensors:
         if tensor.name not in config.inputs:
-            raise UnsupportedOption(f"This model has no '{_FIELDS.get(tensor.name, tensor.name)}'.", param=tensor.name)
+            raise UnsupportedOption(
+                f"This model has no '{_PARAM_NAMES.get(tensor.name, tensor.name)}'.", param=tensor.name
+            )
     return tensors
 
 
-def _edited(request: EditImage) -> list[Tensor]:
-    tensors = [blobs("image", *request.images)]
+def _edit_tensors(request: EditImage) -> list[Tensor]:
+    tensors = [bytes_tensor("image", *request.images)]
     if request.mask is not None:
-        tensors.append(blobs("mask", request.mask))
+        tensors.append(bytes_tensor("mask", request.mask))
     if request.strength is not None:
-        tensors.append(float32("strength", request.strength))
+        tensors.append(float32_tensor("strength", request.strength))
     return tensors
 
 
-def _size(request: GenerateImage, drawing: Drawing) -> tuple[int | None, int | None]:
+def _size(request: GenerateImage, drawing: ImageLimits) -> tuple[int | None, int | None]:
     """The size to ask for. One side alone is completed by the model, and refused by it."""
     width, height = request.width, request.height
-    if width is None or height is None or drawing.has(width, height):
+    if width is None or height is None or drawing.supports_size(width, height):
         return width, height
-    if not (request.scaled and _can_be_scaled(width, height)):
+    if not (request.allow_resize and _can_be_scaled(width, height)):
         raise UnsupportedOption(
-            f"This model does not draw pictures of {written((width, height))}; it draws {drawing.told()}.",
+            f"This model does not draw pictures of {format_size((width, height))}; it draws "
+            f"{drawing.describe_sizes()}.",
             param="width",
         )
-    return drawing.nearest(width, height)
+    return drawing.nearest_size(width, height)
 
 
 def _can_be_scaled(width: int, height: int) -> bool:
-    return min(width, height) >= _LEAST_SIDE and width * height <= _MOST_PIXELS
+    return min(width, height) >= _MIN_SIDE and width * height <= _MAX_PIXELS
 
 
 def check(parameters: Mapping[str, str]) -> None:
     """Raise `ValueError` where the parameters do not say what can be drawn."""
-    Drawing.of(parameters)
+    ImageLimits.from_parameters(parameters)
 
 
 def explain(error: GatewayError) -> GatewayError:
     """Name the caller's field, where a tensor was named."""
     if error.param:
-        error.param = _FIELDS.get(error.param, error.param)
+        error.param = _PARAM_NAMES.get(error.param, error.param)
     return error
 
 
 async def decode(
-    request: GenerateImage, responses: AsyncIterator[Response], config: ModelConfig
+    request: GenerateImage, responses: AsyncIterator[InferResponse], config: ModelConfig
 ) -> AsyncGenerator[ImageEvent]:
     """Yield progress, previews and pictures. Raises `ModelFailed` where others come than were asked for."""
     missing = set(range(request.n))
@@ -107,7 +118,7 @@ async def decode(
     async for response in responses:
         for fraction in response.float32s("progress"):
             yield Progress(min(max(0.0, fraction), 1.0))  # in this order, as nothing is less than NaN
-        for data in response.blobs("image"):
+        for data in response.bytes_values("image"):
             number = next(iter(response.int32s("partial")), None)
             told = next(iter(response.int32s("index")), None)
             if number is not None:

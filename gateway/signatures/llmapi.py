@@ -9,10 +9,18 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
 from gateway.errors import GatewayError, ModelFailed, ModelTimeout, UnsupportedOption
 from gateway.operations.complete import Complete
-from gateway.operations.text import NOTHING, Delta, Finish, FinishReason, TextEvent
-from gateway.signatures import foreign, refusals
-from gateway.tensors import Response, Tensor, boolean, float32, int32, text, uint64
-from gateway.triton import ModelConfig
+from gateway.operations.text import EMPTY_DELTA, Delta, Finish, FinishReason, TextEvent
+from gateway.signatures import third_party, third_party_errors
+from gateway.triton.client import ModelConfig
+from gateway.triton.tensors import (
+    InferResponse,
+    Tensor,
+    bool_tensor,
+    float32_tensor,
+    int32_tensor,
+    string_tensor,
+    uint64_tensor,
+)
 
 INPUTS: Mapping[str, str] = {"text_input": "BYTES"}
 OUTPUTS: Mapping[str, str] = {"text_output": "BYTES"}
@@ -25,7 +33,7 @@ _NUMBERS: Mapping[str, str] = {
     "seed": "UINT64",
 }
 
-OPTIONS: Mapping[str, str] = {
+OPTIONAL_INPUTS: Mapping[str, str] = {
     "streaming": "BOOL",
     **{f"sampling_param_{name}": datatype for name, datatype in _NUMBERS.items()},
     "sampling_param_exclude_input_from_output": "BOOL",
@@ -34,7 +42,7 @@ OPTIONS: Mapping[str, str] = {
 }
 """Inputs that are sent where a model has them."""
 
-MARKS: Mapping[str, str] = {"streaming": "BOOL"}
+DISTINCTIVE_INPUTS: Mapping[str, str] = {"streaming": "BOOL"}
 """Of these a model has at least one that is of this layout."""
 
 _DEFAULT_LENGTH = 32
@@ -42,13 +50,13 @@ _DEFAULT_LENGTH = 32
 
 # Python's `str(None)` while an answer grows.
 _UNFINISHED = frozenset({"", "None"})
-_SIGNATURES = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg", b"GIF8": "gif", b"RIFF": "webp"}
+_IMAGE_MAGIC = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg", b"GIF8": "gif", b"RIFF": "webp"}
 
 
-def requests(request: Complete, config: ModelConfig) -> list[Complete]:
+def split_request(request: Complete, config: ModelConfig) -> list[Complete]:
     """One for each answer: the model gives one at a time."""
     varied = {"sampling_param_seed", "sampling_param_top_p"} <= config.inputs.keys()
-    return foreign.one_by_one(request, varied=varied)
+    return third_party.one_request_per_answer(request, varied=varied)
 
 
 def encode(request: Complete, config: ModelConfig) -> list[Tensor]:
@@ -59,72 +67,74 @@ def encode(request: Complete, config: ModelConfig) -> list[Tensor]:
     tokenizers refuse. The answer is cut by `decode`, and closing the stream has the model stop.
     """
     sampling = request.sampling
-    has = foreign.declared(config, OPTIONS)
-    foreign.refuse_others(sampling, {"stop", *(name for name in _NUMBERS if f"sampling_param_{name}" in has)})
+    has = third_party.declared_inputs(config, OPTIONAL_INPUTS)
+    third_party.reject_unsupported_options(
+        sampling, {"stop", *(name for name in _NUMBERS if f"sampling_param_{name}" in has)}
+    )
     tensors = [
-        text("text_input", foreign.prompt(request)),
-        boolean("streaming", _streams(request, config)),
-        boolean("sampling_param_exclude_input_from_output", True),
-        boolean("return_finish_reason", True),
+        string_tensor("text_input", third_party.text_prompt(request)),
+        bool_tensor("streaming", _streams(request, config)),
+        bool_tensor("sampling_param_exclude_input_from_output", True),
+        bool_tensor("return_finish_reason", True),
         *(
-            float32(f"sampling_param_{name}", value)
+            float32_tensor(f"sampling_param_{name}", value)
             for name in _FLOATS
             if (value := getattr(sampling, name)) is not None
         ),
     ]
-    if length := foreign.answer_length(sampling, config.parameters):
-        tensors.append(int32("sampling_param_max_tokens", length))
+    if length := third_party.max_answer_tokens(sampling, config.parameters):
+        tensors.append(int32_tensor("sampling_param_max_tokens", length))
     if sampling.top_k is not None:
-        tensors.append(int32("sampling_param_top_k", max(sampling.top_k, 0)))
+        tensors.append(int32_tensor("sampling_param_top_k", max(sampling.top_k, 0)))
     if sampling.seed is not None:
-        tensors.append(uint64("sampling_param_seed", sampling.seed % 2**64))
-    if request.pictures:
+        tensors.append(uint64_tensor("sampling_param_seed", sampling.seed % 2**64))
+    if request.images:
         if "image_url" not in has:
             raise UnsupportedOption("How this model is served cannot carry pictures.", param="messages")
-        tensors.append(text("image_url", *map(_data_url, request.pictures)))
-    return foreign.fitting(tensors, config)
+        tensors.append(string_tensor("image_url", *map(_data_url, request.images)))
+    return third_party.fit_tensors(tensors, config)
 
 
 def _streams(request: Complete, config: ModelConfig) -> bool:
     """Whether the model is asked for pieces. Of an answer that is read whole they are needed to stop it alone: each
     repeats the text so far, and of a short one they leave open whether they do.
     """
-    return config.decoupled and (not request.whole or bool(request.sampling.stop))
+    return config.decoupled and (not request.non_streaming or bool(request.sampling.stop))
 
 
-def unseen(request: Complete, config: ModelConfig) -> int:
+def silent_tokens(request: Complete, config: ModelConfig) -> int:
     """How many tokens the model may be silent for."""
     if _streams(request, config):
         return 0
-    return foreign.answer_length(request.sampling, config.parameters) or _DEFAULT_LENGTH
+    return third_party.max_answer_tokens(request.sampling, config.parameters) or _DEFAULT_LENGTH
 
 
-def instead(request: Complete, error: GatewayError, config: ModelConfig) -> Complete | None:
+def retry_request(request: Complete, error: GatewayError, config: ModelConfig) -> Complete | None:
     """What to ask instead of what was refused, see `refusals.instead`.
 
     Behind the LLM API an engine of TensorRT refuses what the PyTorch backend shortens: prompt and `max_tokens` together
     beyond its length.
     """
-    return refusals.instead(request, error, config.parameters)
+    return third_party_errors.retry_request(request, error, config.parameters)
 
 
 def _data_url(picture: bytes) -> str:
-    kind = next((kind for mark, kind in _SIGNATURES.items() if picture.startswith(mark)), "png")
+    kind = next((kind for mark, kind in _IMAGE_MAGIC.items() if picture.startswith(mark)), "png")
     return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
 
 
 def check(parameters: Mapping[str, str]) -> None:
     """Raise `ValueError` when a model's parameters could not carry what it says it offers."""
-    foreign.check(parameters)
+    third_party.check(parameters)
 
 
 def explain(error: GatewayError) -> GatewayError:
     """Put a failure in the caller's terms."""
-    return foreign.explain(error)
+    return third_party.explain(error)
 
 
 async def decode(
-    request: Complete, responses: AsyncIterator[Response], config: ModelConfig
+    request: Complete, responses: AsyncIterator[InferResponse], config: ModelConfig
 ) -> AsyncGenerator[TextEvent]:
     """Yield the events of `responses`. The layout has no counts, so there is no `Usage`.
 
@@ -134,17 +144,17 @@ async def decode(
     Raises `ModelFailed` when the responses end before the answer is finished, or it was cancelled in the server, and
     `ModelTimeout` where the server gave it up.
     """
-    answer = foreign.Answer(foreign.growth(config.parameters, None), request.sampling.stop)
+    answer = third_party.AnswerText(third_party.text_mode(config.parameters, None), request.sampling.stop)
     heard = False
     async for response in responses:
-        texts, reasons = response.blobs("text_output"), response.texts("finish_reason")
+        texts, reasons = response.bytes_values("text_output"), response.strings("finish_reason")
         if len(texts) != 1:
             raise ModelFailed(f"The model sent {len(texts)} answers; one was asked for.")
         if request.echo and not heard:
-            yield Delta(0, foreign.prompt(request))
+            yield Delta(0, third_party.text_prompt(request))
         heard = True
         shown = answer.feed(texts[0])
-        yield Delta(0, shown) if shown else NOTHING
+        yield Delta(0, shown) if shown else EMPTY_DELTA
         reason = next(iter(reasons), "")
         if reason in _UNFINISHED and not answer.stopped:
             continue

@@ -12,15 +12,32 @@ from typing import Any
 
 from gateway.errors import GatewayError, ModelFailed, UnsupportedOption
 from gateway.operations.complete import Complete
-from gateway.operations.text import NOTHING, Delta, Finish, FinishReason, Sampling, Structure, TextEvent, Usage
-from gateway.signatures import foreign, refusals
-from gateway.tensors import Response, Tensor, boolean, float32, int32, text, uint64
-from gateway.triton import ModelConfig, Stop
+from gateway.operations.text import (
+    EMPTY_DELTA,
+    Delta,
+    Finish,
+    FinishReason,
+    Sampling,
+    StructuredOutput,
+    TextEvent,
+    Usage,
+)
+from gateway.signatures import third_party, third_party_errors
+from gateway.triton.client import ModelConfig, StopRequest
+from gateway.triton.tensors import (
+    InferResponse,
+    Tensor,
+    bool_tensor,
+    float32_tensor,
+    int32_tensor,
+    string_tensor,
+    uint64_tensor,
+)
 
 INPUTS: Mapping[str, str] = {"text_input": "BYTES"}
 OUTPUTS: Mapping[str, str] = {"text_output": "BYTES"}
 
-OPTIONS: Mapping[str, str] = {
+OPTIONAL_INPUTS: Mapping[str, str] = {
     "max_tokens": "INT32",
     "stop_words": "BYTES",
     "exclude_input_in_output": "BOOL",
@@ -41,7 +58,7 @@ OPTIONS: Mapping[str, str] = {
 }
 """Inputs that are sent where a model has them."""
 
-MARKS: Mapping[str, str] = {"stream": "BOOL", "max_tokens": "INT32"}
+DISTINCTIVE_INPUTS: Mapping[str, str] = {"stream": "BOOL", "max_tokens": "INT32"}
 """Of these a model has at least one that is of this layout."""
 
 _SAMPLED = ("max_tokens", "temperature", "top_p", "top_k", "seed", "min_tokens")
@@ -51,11 +68,11 @@ _COUNTS = ("return_num_input_tokens", "return_num_output_tokens")
 _TRUE = frozenset({"true", "yes", "1", "t"})
 
 
-def requests(request: Complete, config: ModelConfig) -> list[Complete]:
+def split_request(request: Complete, config: ModelConfig) -> list[Complete]:
     """One for all answers where the model tells them apart, else one for each."""
-    if _tells_apart(config):
+    if _supports_multiple_answers(config):
         return [request]
-    return foreign.one_by_one(request, varied={"seed", "top_p"} <= config.inputs.keys())
+    return third_party.one_request_per_answer(request, varied={"seed", "top_p"} <= config.inputs.keys())
 
 
 def encode(request: Complete, config: ModelConfig) -> list[Tensor]:
@@ -65,42 +82,42 @@ def encode(request: Complete, config: ModelConfig) -> list[Tensor]:
     requires it and nothing says how long an answer may be.
     """
     sampling = request.sampling
-    has = foreign.declared(config, OPTIONS)
+    has = third_party.declared_inputs(config, OPTIONAL_INPUTS)
     # Stop strings are found here as well, answers told apart and structures guided where `_several` and `_guide` can.
     carried = {"stop", "n", "structured_outputs", *(has & {*_SAMPLED, *_FLOATS})}
     if config.decoupled:
         carried.add("max_tokens")  # `foreign.limited`
-    foreign.refuse_others(sampling, carried)
-    if request.pictures:
+    third_party.reject_unsupported_options(sampling, carried)
+    if request.images:
         raise UnsupportedOption("How this model is served cannot carry pictures.", param="messages")
-    length = foreign.answer_length(sampling, config.parameters)
+    length = third_party.max_answer_tokens(sampling, config.parameters)
     if length is None and "max_tokens" in has - config.optional:
         raise UnsupportedOption(
             "This model needs 'max_tokens': nobody has told the gateway how long its answers may be.",
             param="max_tokens",
         )
     tensors = [
-        text("text_input", foreign.prompt(request)),
-        *([] if length is None else [int32("max_tokens", length)]),
-        boolean("exclude_input_in_output", True),
-        boolean("stream", _streams(request, config)),
-        *(boolean(name, True) for name in _COUNTS),
-        *_choosing(sampling, has),
-        *(float32(name, value) for name in _FLOATS if (value := getattr(sampling, name)) is not None),
+        string_tensor("text_input", third_party.text_prompt(request)),
+        *([] if length is None else [int32_tensor("max_tokens", length)]),
+        bool_tensor("exclude_input_in_output", True),
+        bool_tensor("stream", _streams(request, config)),
+        *(bool_tensor(name, True) for name in _COUNTS),
+        *_sampling_tensors(sampling, has),
+        *(float32_tensor(name, value) for name in _FLOATS if (value := getattr(sampling, name)) is not None),
     ]
     if sampling.min_tokens:
         if sampling.stop:
             # The runtime holds back the end of the sequence alone.
             message = "How this model is served cannot hold 'stop' back until 'min_tokens' have come."
             raise UnsupportedOption(message, param="min_tokens")
-        tensors.append(int32("min_tokens", sampling.min_tokens))
+        tensors.append(int32_tensor("min_tokens", sampling.min_tokens))
     if sampling.stop:
-        tensors.append(text("stop_words", *sampling.stop))
+        tensors.append(string_tensor("stop_words", *sampling.stop))
     if sampling.n > 1:
-        tensors.append(int32("num_return_sequences", sampling.n))
+        tensors.append(int32_tensor("num_return_sequences", sampling.n))
     if sampling.structured_outputs:
-        tensors += _guide(sampling.structured_outputs, config)
-    return foreign.fitting(tensors, config)
+        tensors += _guided_decoding_tensors(sampling.structured_outputs, config)
+    return third_party.fit_tensors(tensors, config)
 
 
 def _streams(request: Complete, config: ModelConfig) -> bool:
@@ -111,30 +128,32 @@ def _streams(request: Complete, config: ModelConfig) -> bool:
     again for each (`accumulate_tokens`): then they show that it lives, and a stop string that it overhears ends it. Of
     a model that cannot be told how long an answer may be, pieces are counted.
     """
-    return config.decoupled and (not request.whole or _accumulates(config) or _counted_here(request, config))
+    return config.decoupled and (
+        not request.non_streaming or _accumulates_tokens(config) or _limits_tokens_here(request, config)
+    )
 
 
-def _counted_here(request: Complete, config: ModelConfig) -> bool:
+def _limits_tokens_here(request: Complete, config: ModelConfig) -> bool:
     return request.sampling.max_tokens is not None and "max_tokens" not in config.inputs
 
 
-def _accumulates(config: ModelConfig) -> bool:
+def _accumulates_tokens(config: ModelConfig) -> bool:
     return config.decoupled and config.parameters.get("accumulate_tokens", "").lower() in _TRUE
 
 
-def unseen(request: Complete, config: ModelConfig) -> int:
+def silent_tokens(request: Complete, config: ModelConfig) -> int:
     """How many tokens the model may be silent for."""
     if _streams(request, config):
         return 0
-    return foreign.answer_length(request.sampling, config.parameters) or 0
+    return third_party.max_answer_tokens(request.sampling, config.parameters) or 0
 
 
-def instead(request: Complete, error: GatewayError, config: ModelConfig) -> Complete | None:
+def retry_request(request: Complete, error: GatewayError, config: ModelConfig) -> Complete | None:
     """What to ask instead of what was refused, see `refusals.instead`."""
-    return refusals.instead(request, error, config.parameters)
+    return third_party_errors.retry_request(request, error, config.parameters)
 
 
-def _choosing(sampling: Sampling, has: frozenset[str]) -> list[Tensor]:
+def _sampling_tensors(sampling: Sampling, has: frozenset[str]) -> list[Tensor]:
     """How the next token is chosen.
 
     The runtime's own defaults are not those of any OpenAI server: without `top_k` and `top_p` it takes the likeliest
@@ -142,24 +161,28 @@ def _choosing(sampling: Sampling, has: frozenset[str]) -> list[Tensor]:
     (cpp/include/tensorrt_llm/layers/defaultDecodingParams.h).
     """
     if sampling.temperature == 0:
-        return [int32("top_k", 1), float32("temperature", 1.0)] if "top_k" in has else [float32("temperature", 0.0)]
+        return (
+            [int32_tensor("top_k", 1), float32_tensor("temperature", 1.0)]
+            if "top_k" in has
+            else [float32_tensor("temperature", 0.0)]
+        )
     tensors = []
     if sampling.temperature is not None:
-        tensors.append(float32("temperature", sampling.temperature))
+        tensors.append(float32_tensor("temperature", sampling.temperature))
     if sampling.top_k is not None:
-        tensors.append(int32("top_k", max(sampling.top_k, 0)))
+        tensors.append(int32_tensor("top_k", max(sampling.top_k, 0)))
     if sampling.top_p is not None:
-        tensors.append(float32("top_p", sampling.top_p))
+        tensors.append(float32_tensor("top_p", sampling.top_p))
     elif (tensors and not (sampling.top_k or 0) > 0) or sampling.n > 1:
-        tensors.append(float32("top_p", 1.0))
+        tensors.append(float32_tensor("top_p", 1.0))
     if sampling.seed is not None:
-        tensors.append(uint64("seed", sampling.seed % 2**64))
+        tensors.append(uint64_tensor("seed", sampling.seed % 2**64))
     elif tensors:
-        tensors.append(uint64("seed", secrets.randbits(63)))
+        tensors.append(uint64_tensor("seed", secrets.randbits(63)))
     return tensors
 
 
-def _tells_apart(config: ModelConfig) -> bool:
+def _supports_multiple_answers(config: ModelConfig) -> bool:
     """Whether a request carries several answers. Only the ensemble does: tensorrt_llm_bls declares
     `num_return_sequences` and never reads it (`TritonDecoder.input_names`). Without streams there is one response, and
     room in it for one answer.
@@ -168,14 +191,14 @@ def _tells_apart(config: ModelConfig) -> bool:
     return told_apart and "num_draft_tokens" not in config.inputs and config.decoupled
 
 
-def _guide(structure: Structure, config: ModelConfig) -> list[Tensor]:
+def _guided_decoding_tensors(structure: StructuredOutput, config: ModelConfig) -> list[Tensor]:
     """https://github.com/triton-inference-server/tensorrtllm_backend/blob/main/docs/guided_decoding.md"""
     if "guided_decoding_guide" not in config.inputs:
-        foreign.refuse_others(Sampling(structured_outputs=structure), ())
+        third_party.reject_unsupported_options(Sampling(structured_outputs=structure), ())
     guide: Any = structure.value
     match structure.kind:
         case "json" if guide is True:
-            return [text("guided_decoding_guide_type", "json")]
+            return [string_tensor("guided_decoding_guide_type", "json")]
         case "json":
             kind, guide = "json_schema", json.dumps(guide)
         case "choice":
@@ -184,10 +207,10 @@ def _guide(structure: Structure, config: ModelConfig) -> list[Tensor]:
             kind = "regex"
         case _:
             kind = "ebnf_grammar"
-    return [text("guided_decoding_guide_type", kind), text("guided_decoding_guide", guide)]
+    return [string_tensor("guided_decoding_guide_type", kind), string_tensor("guided_decoding_guide", guide)]
 
 
-def stop(core: ModelConfig) -> Stop | None:
+def stop_request(core: ModelConfig) -> StopRequest | None:
     """How the model `core` is told to stop a request, where it is the ensemble's step that generates.
 
     Triton does not hand a hang-up on to the step that an ensemble waits for, and gives it the ensemble's request id.
@@ -196,42 +219,53 @@ def stop(core: ModelConfig) -> Stop | None:
     expected = {"input_ids": "INT32", "input_lengths": "INT32", "request_output_len": "INT32", "stop": "BOOL"}
     if not expected.items() <= core.inputs.items():
         return None
-    tensors = [int32("input_ids", 0), int32("input_lengths", 0), int32("request_output_len", 0), boolean("stop", True)]
-    return Stop(core.name, tuple(foreign.fitting(tensors, core)))
+    tensors = [
+        int32_tensor("input_ids", 0),
+        int32_tensor("input_lengths", 0),
+        int32_tensor("request_output_len", 0),
+        bool_tensor("stop", True),
+    ]
+    return StopRequest(core.name, tuple(third_party.fit_tensors(tensors, core)))
 
 
 def check(parameters: Mapping[str, str]) -> None:
     """Raise `ValueError` when a model's parameters could not carry what it says it offers."""
-    foreign.check(parameters)
+    third_party.check(parameters)
 
 
 def explain(error: GatewayError) -> GatewayError:
     """Put a failure in the caller's terms."""
-    return foreign.explain(error)
+    return third_party.explain(error)
 
 
-def decode(request: Complete, responses: AsyncIterator[Response], config: ModelConfig) -> AsyncGenerator[TextEvent]:
+def decode(
+    request: Complete, responses: AsyncIterator[InferResponse], config: ModelConfig
+) -> AsyncGenerator[TextEvent]:
     """Yield the events of `responses`. Why an answer ended is told as far as it can be known, see `_reason`.
 
     tensorrt_llm_bls sends the whole answer so far where it accumulates tokens (`Decoder.postprocess`), else, as the
     ensemble does, what each token adds. Asked for no pieces both send one text.
     """
     events = _read(request, responses, config)
-    return foreign.limited(events, request, echoed=request.echo) if _counted_here(request, config) else events
+    return (
+        third_party.limit_tokens(events, request, echoed=request.echo)
+        if _limits_tokens_here(request, config)
+        else events
+    )
 
 
 async def _read(
-    request: Complete, responses: AsyncIterator[Response], config: ModelConfig
+    request: Complete, responses: AsyncIterator[InferResponse], config: ModelConfig
 ) -> AsyncGenerator[TextEvent]:
-    grows = foreign.growth(config.parameters, "cumulative" if _accumulates(config) else "delta")
-    answers = [foreign.Answer(grows, request.sampling.stop) for _ in range(request.sampling.n)]
+    grows = third_party.text_mode(config.parameters, "cumulative" if _accumulates_tokens(config) else "delta")
+    answers = [third_party.AnswerText(grows, request.sampling.stop) for _ in range(request.sampling.n)]
     counted = [0] * len(answers)
     prompt_tokens = 0
     counts = heard = False
-    draining = foreign.DRAIN  # for the counts
+    draining = third_party.DRAIN_RESPONSES  # for the counts
     async for response in responses:
         index = next(iter(response.int32s("sequence_index")), 0)
-        texts = response.blobs("text_output")
+        texts = response.bytes_values("text_output")
         if index not in range(len(answers)) or len(texts) != 1:
             raise ModelFailed("The model sent more answers than were asked for.")
         tokens = sum(response.int32s("num_output_tokens"))
@@ -241,9 +275,9 @@ async def _read(
         shown = answers[index].feed(texts[0])
         if request.echo and not heard:
             for other in range(len(answers)):
-                yield Delta(other, foreign.prompt(request))
+                yield Delta(other, third_party.text_prompt(request))
         heard = True
-        yield Delta(index, shown, tokens) if shown or tokens else NOTHING
+        yield Delta(index, shown, tokens) if shown or tokens else EMPTY_DELTA
         if all(answer.stopped for answer in answers):
             # Stop words are matched by tokens there, and may never match.
             draining -= 1
@@ -267,10 +301,10 @@ def _reason(
     As many tokens as were allowed are `length`, and so are those that fill a known `context_length`: the engine
     shortens `max_tokens` silently where it has no more room. Anything else is taken for the model's own end.
     """
-    length = foreign.answer_length(request.sampling, config.parameters)
+    length = third_party.max_answer_tokens(request.sampling, config.parameters)
     if stopped or tokens is None:
         return "stop"
     if length is not None and tokens >= length:
         return "length"
-    room = foreign.positive(config.parameters, "context_length")
+    room = third_party.positive_int(config.parameters, "context_length")
     return "length" if room is not None and prompt_tokens and prompt_tokens + tokens >= room else "stop"

@@ -4,14 +4,14 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
 from gateway.errors import GatewayError
 from gateway.operations.transcribe import Segment, Transcribe
-from gateway.tensors import Response, Tensor, text
-from gateway.triton import ModelConfig
+from gateway.triton.client import ModelConfig
+from gateway.triton.tensors import InferResponse, Tensor, string_tensor
 
 INPUTS: Mapping[str, str] = {"audio": "FP32", "task": "BYTES", "timestamps": "BYTES"}
 OUTPUTS: Mapping[str, str] = {"text": "BYTES"}
 
 
-def requests(request: Transcribe, config: ModelConfig) -> list[Transcribe]:
+def split_request(request: Transcribe, config: ModelConfig) -> list[Transcribe]:
     """One request carries everything."""
     return [request]
 
@@ -19,7 +19,7 @@ def requests(request: Transcribe, config: ModelConfig) -> list[Transcribe]:
 def encode(request: Transcribe, config: ModelConfig) -> list[Tensor]:
     """Return the tensors of `request`."""
     samples = Tensor("audio", "FP32", (len(request.audio) // 4,), request.audio)
-    return [samples, text("task", "transcribe"), text("timestamps", "none")]
+    return [samples, string_tensor("task", "transcribe"), string_tensor("timestamps", "none")]
 
 
 def check(parameters: Mapping[str, str]) -> None:
@@ -33,9 +33,9 @@ def explain(error: GatewayError) -> GatewayError:
 
 
 async def decode(
-    request: Transcribe, responses: AsyncIterator[Response], config: ModelConfig
+    request: Transcribe, responses: AsyncIterator[InferResponse], config: ModelConfig
 ) -> AsyncGenerator[Segment]:
     """Yield the segments as they come."""
     async for response in responses:
-        for segment in response.texts("text"):
+        for segment in response.strings("text"):
             yield Segment(segment)

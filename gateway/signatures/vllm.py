@@ -10,23 +10,16 @@ from dataclasses import fields, replace
 from itertools import chain
 
 from gateway.errors import GatewayError, ModelFailed, UnsupportedOption
-from gateway.operations.complete import Complete, one_by_one
-from gateway.operations.text import (
-    NOTHING,
-    Delta,
-    Finish,
-    FinishReason,
-    TextEvent,
-    Usage,
-)
-from gateway.signatures import foreign, vllm_logprobs, vllm_refusals
-from gateway.tensors import Response, Tensor, boolean, int32, text
-from gateway.triton import ModelConfig
+from gateway.operations.complete import Complete, split_answers
+from gateway.operations.text import EMPTY_DELTA, Delta, Finish, FinishReason, TextEvent, Usage
+from gateway.signatures import third_party, vllm_errors, vllm_logprobs
+from gateway.triton.client import ModelConfig
+from gateway.triton.tensors import InferResponse, Tensor, bool_tensor, int32_tensor, string_tensor
 
 INPUTS: Mapping[str, str] = {"text_input": "BYTES"}
 OUTPUTS: Mapping[str, str] = {"text_output": "BYTES"}
 
-OPTIONS: Mapping[str, str] = {
+OPTIONAL_INPUTS: Mapping[str, str] = {
     "stream": "BOOL",
     "sampling_parameters": "BYTES",
     "exclude_input_in_output": "BOOL",
@@ -36,15 +29,15 @@ OPTIONS: Mapping[str, str] = {
 }
 """Inputs that are sent where a model has them."""
 
-MARKS: Mapping[str, str] = {"sampling_parameters": "BYTES"}
+DISTINCTIVE_INPUTS: Mapping[str, str] = {"sampling_parameters": "BYTES"}
 """Of these a model has at least one that is of this layout."""
 
-_STRUCTURES = ("structured_outputs", "guided_decoding")
+_STRUCTURE_OPTIONS = ("structured_outputs", "guided_decoding")
 """What the backend calls a structure: since 25.11, and up to 25.10."""
 
-_ANY = {"type": ["object", "array", "string", "number", "boolean", "null"]}
+_ANY_JSON_SCHEMA = {"type": ["object", "array", "string", "number", "boolean", "null"]}
 
-_UNLIMITED = 2**31 - 1
+_MAX_TOKENS = 2**31 - 1
 """Tokens of an answer where nobody has told the gateway how long it may be."""
 
 _REASONS: Mapping[str, FinishReason] = {"stop": "stop", "length": "length"}
@@ -52,15 +45,15 @@ _REASONS: Mapping[str, FinishReason] = {"stop": "stop", "length": "length"}
 _UNFINISHED = frozenset({"", "None"})
 
 
-def requests(request: Complete, config: ModelConfig) -> list[Complete]:
+def split_request(request: Complete, config: ModelConfig) -> list[Complete]:
     """One for each answer: a response of vLLM's holds only the answers that moved, and does not say which these are.
 
     See `ParentRequest.get_outputs` in its vllm/v1/engine/parallel_sampling.py. Our own backend tells of all of them.
     """
-    return [request] if request.sampling.n == 1 or is_ours(config) else one_by_one(request)
+    return [request] if request.sampling.n == 1 or is_own_backend(config) else split_answers(request)
 
 
-def is_ours(config: ModelConfig) -> bool:
+def is_own_backend(config: ModelConfig) -> bool:
     """Return whether the model is one of `backends/llm`, and not of vLLM: only our own takes token ids."""
     return "token_ids" in config.inputs
 
@@ -71,40 +64,40 @@ def encode(request: Complete, config: ModelConfig) -> list[Tensor]:
     Raises `UnsupportedOption` for what the model has no tensor for, and for what vLLM cannot read.
     """
     sampling = request.sampling
-    parameters = _given(request) if is_ours(config) else _for_vllm(request, config)
+    parameters = _given_parameters(request) if is_own_backend(config) else _vllm_parameters(request, config)
     tensors = [
         _prompt(request.prompt, config),
         # Whole answers are streams folded here: a long one shows that the model lives.
-        boolean("stream", True),
-        text("sampling_parameters", json.dumps(parameters)),
-        boolean("exclude_input_in_output", not _echoed_by_model(request)),
-        boolean("return_finish_reason", True),
-        boolean("return_num_input_tokens", True),
-        boolean("return_num_output_tokens", True),
+        bool_tensor("stream", True),
+        string_tensor("sampling_parameters", json.dumps(parameters)),
+        bool_tensor("exclude_input_in_output", not _echoed_by_model(request)),
+        bool_tensor("return_finish_reason", True),
+        bool_tensor("return_num_input_tokens", True),
+        bool_tensor("return_num_output_tokens", True),
     ]
     if "sampling_parameters" not in config.inputs:
-        foreign.refuse_others(sampling, {"max_tokens", "n"})
+        third_party.reject_unsupported_options(sampling, {"max_tokens", "n"})
     if request.literal_spans:
-        tensors.append(int32("literal_spans", *chain.from_iterable(request.literal_spans)))
+        tensors.append(int32_tensor("literal_spans", *chain.from_iterable(request.literal_spans)))
     if sampling.logprobs is not None or sampling.prompt_logprobs is not None:
         if "return_logprobs" not in config.inputs:
             raise UnsupportedOption("This model gives no log probabilities.", param="logprobs")
         if sampling.prompt_logprobs is not None and "token_ids" not in config.inputs:
             raise UnsupportedOption("Triton's vLLM backend gives none for the prompt.", param="logprobs")
-        tensors.append(boolean("return_logprobs", True))
-    if request.pictures:
+        tensors.append(bool_tensor("return_logprobs", True))
+    if request.images:
         if "image" not in config.inputs:
             raise UnsupportedOption("This model does not look at pictures.", param="messages")
-        tensors.append(text("image", *(base64.b64encode(picture).decode() for picture in request.pictures)))
-    return foreign.fitting(tensors, config)
+        tensors.append(string_tensor("image", *(base64.b64encode(picture).decode() for picture in request.images)))
+    return third_party.fit_tensors(tensors, config)
 
 
 def _prompt(prompt: str | tuple[int, ...], config: ModelConfig) -> Tensor:
     if isinstance(prompt, str):
-        return text("text_input", prompt)
+        return string_tensor("text_input", prompt)
     if "token_ids" not in config.inputs:
         raise UnsupportedOption("This model takes its prompt as text, not as token ids.", param="prompt")
-    return int32("token_ids", *prompt)
+    return int32_tensor("token_ids", *prompt)
 
 
 def _echoed_by_model(request: Complete) -> bool:
@@ -112,10 +105,10 @@ def _echoed_by_model(request: Complete) -> bool:
     return request.echo and not isinstance(request.prompt, str)
 
 
-def _given(request: Complete) -> dict[str, object]:
+def _given_parameters(request: Complete) -> dict[str, object]:
     """Only what the caller gave: a default written here would override the model's own."""
     sampling = request.sampling
-    parameters: dict[str, object] = {"skip_special_tokens": False} if request.special_tokens else {}
+    parameters: dict[str, object] = {"skip_special_tokens": False} if request.show_special_tokens else {}
     for field in fields(sampling):
         value = getattr(sampling, field.name)
         if value is not None and value != field.default:
@@ -126,7 +119,7 @@ def _given(request: Complete) -> dict[str, object]:
     return parameters
 
 
-def _for_vllm(request: Complete, config: ModelConfig) -> dict[str, object]:
+def _vllm_parameters(request: Complete, config: ModelConfig) -> dict[str, object]:
     """The same as vLLM's own `SamplingParams` take it, through the backend's `TritonSamplingParams.from_dict`.
 
     A parameter that one of them refuses fails the request with words that name none. Raises `UnsupportedOption`.
@@ -135,11 +128,11 @@ def _for_vllm(request: Complete, config: ModelConfig) -> dict[str, object]:
     if sampling.logit_bias:
         # It comes out of JSON with strings for keys, which vLLM compares with numbers.
         raise UnsupportedOption("Triton's vLLM backend cannot carry the option 'logit_bias'.", param="logit_bias")
-    parameters = _given(replace(request, sampling=replace(sampling, logit_bias=None)))
+    parameters = _given_parameters(replace(request, sampling=replace(sampling, logit_bias=None)))
     # Never left out: vLLM would stop after 16 tokens. And never null, on which the backend fails. The engine ends an
     # answer where its context ends, however many tokens are allowed (`check_stop` in vllm/v1/core/sched/utils.py).
-    given = None if sampling.max_tokens is None else min(sampling.max_tokens, _UNLIMITED)
-    length = foreign.answer_length(replace(sampling, max_tokens=given), config.parameters) or _UNLIMITED
+    given = None if sampling.max_tokens is None else min(sampling.max_tokens, _MAX_TOKENS)
+    length = third_party.max_answer_tokens(replace(sampling, max_tokens=given), config.parameters) or _MAX_TOKENS
     parameters["max_tokens"] = length
     if (sampling.min_tokens or 0) > length:
         raise UnsupportedOption(f"The answers of this model have at most {length} tokens.", param="min_tokens")
@@ -151,27 +144,29 @@ def _for_vllm(request: Complete, config: ModelConfig) -> dict[str, object]:
         del parameters["top_p"]
         parameters["temperature"] = 0
     if structure := sampling.structured_outputs:
-        value = _ANY if structure.value is True else structure.value  # there a schema is no boolean
+        value = _ANY_JSON_SCHEMA if structure.value is True else structure.value  # there a schema is no boolean
         del parameters["structured_outputs"]
-        parameters[_structures(config)] = json.dumps({structure.kind: value})
+        parameters[_structure_option(config)] = json.dumps({structure.kind: value})
     return parameters
 
 
-def _structures(config: ModelConfig) -> str:
+def _structure_option(config: ModelConfig) -> str:
     """What the backend calls the option: up to 25.10 otherwise than since.
 
     Models declare `embedding_request` from 25.11 on. The parameter `structured_outputs` says it where that misleads.
     """
     newer = "embedding_request" in config.inputs
-    return config.parameters.get("structured_outputs") or _STRUCTURES[0 if newer else 1]
+    return config.parameters.get("structured_outputs") or _STRUCTURE_OPTIONS[0 if newer else 1]
 
 
 def check(parameters: Mapping[str, str]) -> None:
     """Raise `ValueError` when a model's parameters could not carry what it says it offers."""
-    foreign.check(parameters)
-    name = parameters.get("structured_outputs", _STRUCTURES[0])
-    if name not in _STRUCTURES:
-        raise ValueError(f"structured_outputs is {name!r}, and neither {_STRUCTURES[0]!r} nor {_STRUCTURES[1]!r}")
+    third_party.check(parameters)
+    name = parameters.get("structured_outputs", _STRUCTURE_OPTIONS[0])
+    if name not in _STRUCTURE_OPTIONS:
+        raise ValueError(
+            f"structured_outputs is {name!r}, and neither {_STRUCTURE_OPTIONS[0]!r} nor {_STRUCTURE_OPTIONS[1]!r}"
+        )
 
 
 def explain(error: GatewayError) -> GatewayError:
@@ -180,21 +175,23 @@ def explain(error: GatewayError) -> GatewayError:
         error.param = "prompt"
     elif error.param == "image":
         error.param = "messages"
-    elif error.param in OPTIONS or error.param == "literal_spans":
+    elif error.param in OPTIONAL_INPUTS or error.param == "literal_spans":
         error.param = None
-    return foreign.explain(vllm_refusals.explain(error))
+    return third_party.explain(vllm_errors.explain(error))
 
 
-def decode(request: Complete, responses: AsyncIterator[Response], config: ModelConfig) -> AsyncGenerator[TextEvent]:
+def decode(
+    request: Complete, responses: AsyncIterator[InferResponse], config: ModelConfig
+) -> AsyncGenerator[TextEvent]:
     """Yield the events of `responses`, see `_read`."""
     events = _read(request, responses, config)
     if request.sampling.max_tokens is None or "sampling_parameters" in config.inputs:
         return events
-    return foreign.limited(events, request, echoed=0)
+    return third_party.limit_tokens(events, request, echoed=0)
 
 
 async def _read(
-    request: Complete, responses: AsyncIterator[Response], config: ModelConfig
+    request: Complete, responses: AsyncIterator[InferResponse], config: ModelConfig
 ) -> AsyncGenerator[TextEvent]:
     """Yield the events of `responses`.
 
@@ -204,14 +201,14 @@ async def _read(
     unfinished: set[int] | None = None
     told = False  # about the prompt, all at once with the first tokens of the first answer
     async for response in responses:
-        texts = response.texts("text_output")
+        texts = response.strings("text_output")
         if len(texts) != request.sampling.n:
             raise ModelFailed(f"The model sent {len(texts)} answers; {request.sampling.n} were asked for.")
-        reasons = response.texts("finish_reason")
+        reasons = response.strings("finish_reason")
         tokens = sum(response.uint32s("num_output_tokens"))  # Triton's vLLM backend counts each answer by itself
         prompt_tokens = max(response.uint32s("num_input_tokens"), default=prompt_tokens)
         completion_tokens += tokens
-        logprobs = await vllm_logprobs.read(response, request, 0 if told else prompt_tokens)
+        logprobs = await vllm_logprobs.decode(response, request, 0 if told else prompt_tokens)
         told = told or bool(logprobs.get(0))
         if unfinished is None:
             unfinished = set(range(len(texts)))
@@ -230,7 +227,7 @@ async def _read(
             unfinished.discard(index)
             yield Finish(index, _finish_reason(reason))
         if not grown and not ended:
-            yield NOTHING
+            yield EMPTY_DELTA
     if unfinished and "finish_reason" not in config.outputs:
         for index in sorted(unfinished):
             yield Finish(index, "stop")  # a model without the tensor never says why

@@ -8,17 +8,17 @@ from typing import Any
 
 from gateway.errors import ModelFailed
 from gateway.operations.complete import Complete
-from gateway.operations.text import Likelihood, TokenLogprob
-from gateway.tensors import Response
+from gateway.operations.text import Logprob, TokenLogprob
+from gateway.triton.tensors import InferResponse
 
-_AT_A_TIME = 64
+_TOKENS_PER_YIELD = 64
 """Tokens whose log probabilities are read before others have their turn: each takes 0.1 ms where it has 20 of them."""
-_LONG = 64 * 1024
+_LARGE_DOCUMENT = 64 * 1024
 _JSON = json.JSONDecoder()
 _WHITE = re.compile(r"[ \t\r\n]*")
 
 
-async def read(response: Response, request: Complete, prompt_tokens: int) -> dict[int, tuple[TokenLogprob, ...]]:
+async def decode(response: InferResponse, request: Complete, prompt_tokens: int) -> dict[int, tuple[TokenLogprob, ...]]:
     """What each answer's new tokens were worth, where the response says so.
 
     Where it tells about a prompt of `prompt_tokens`, these come before those of the first answer.
@@ -27,13 +27,13 @@ async def read(response: Response, request: Complete, prompt_tokens: int) -> dic
         return {}
     sampling = request.sampling
     count = sampling.logprobs or sampling.prompt_logprobs or 0
-    hides = sampling.skip_special_tokens and not request.special_tokens
+    hides = sampling.skip_special_tokens and not request.show_special_tokens
     prompt = 0 if sampling.prompt_logprobs is None else prompt_tokens
     found = {}
-    for index, document in enumerate(response.texts("logprobs")):
+    for index, document in enumerate(response.strings("logprobs")):
         tokens = []
         for i, entry in enumerate(_entries(document)):
-            if i % _AT_A_TIME == _AT_A_TIME - 1:
+            if i % _TOKENS_PER_YIELD == _TOKENS_PER_YIELD - 1:
                 await asyncio.sleep(0)
             if entry:
                 tokens.append(_token_logprob(entry, count, i < prompt, hides))
@@ -44,23 +44,23 @@ async def read(response: Response, request: Complete, prompt_tokens: int) -> dic
 
 def _entries(document: str) -> Iterator[Any]:
     """The items of a JSON list, or nothing for `null`. A long prompt has megabytes of them: each is read by itself."""
-    if len(document) < _LONG or not document.startswith("["):
+    if len(document) < _LARGE_DOCUMENT or not document.startswith("["):
         yield from (json.loads(document) if document else None) or ()
         return
     at, end = 1, len(document)
     while True:
-        at = _white(document, at)
+        at = _skip_whitespace(document, at)
         entry, at = _JSON.raw_decode(document, at)
         yield entry
-        at = _white(document, at)
+        at = _skip_whitespace(document, at)
         if document[at : at + 1] != ",":
             break
         at += 1
-    if document[at : at + 1] != "]" or _white(document, at + 1) != end:
+    if document[at : at + 1] != "]" or _skip_whitespace(document, at + 1) != end:
         raise ModelFailed("The model's log probabilities are no JSON.")
 
 
-def _white(document: str, at: int) -> int:
+def _skip_whitespace(document: str, at: int) -> int:
     found = _WHITE.match(document, at)
     return found.end() if found else at
 
@@ -74,10 +74,10 @@ def _token_logprob(entry: dict[str, dict[str, Any]], count: int, prompt: bool, h
     return TokenLogprob(_likelihood(chosen), tuple(map(_likelihood, likeliest)), prompt, hidden)
 
 
-def _likelihood(member: dict[str, Any]) -> Likelihood:
+def _likelihood(member: dict[str, Any]) -> Logprob:
     token = member["decoded_token"] or ""
     written = token.encode()  # not of half a surrogate pair, which is no text
     data = bytes(member["bytes"]) if "bytes" in member else written
     logprob = member["logprob"]
     # JSON has no infinity, and OpenAI writes this for what cannot be.
-    return Likelihood(token, None if logprob is None else max(logprob, -9999.0), data)
+    return Logprob(token, None if logprob is None else max(logprob, -9999.0), data)

@@ -10,13 +10,20 @@ from gateway.settings import Settings
 
 _CONNECT_SECONDS = 3
 _STATEMENT_MILLISECONDS = 4_000
-_OURS = "dbos_migrations"
+_MARKER_TABLE = "dbos_migrations"
 """The table by which a database of tasks is known."""
-_DAMAGES = ("no such table", "no such column", "already exists", "malformed", "not a database", "readonly database")
-_REMEDY = "Move it away and a new one is made, without its tasks; or name another with TRITONIC_TASKS."
-UNUSABLE = "This service cannot use its database of tasks; its log says why."
+_CORRUPTION_MESSAGES = (
+    "no such table",
+    "no such column",
+    "already exists",
+    "malformed",
+    "not a database",
+    "readonly database",
+)
+_REMEDY_HINT = "Move it away and a new one is made, without its tasks; or name another with TRITONIC_TASKS."
+UNUSABLE_MESSAGE = "This service cannot use its database of tasks; its log says why."
 """What callers are told: paths are none of their business."""
-_SILENCE_MILLISECONDS = 6_000
+_TCP_USER_TIMEOUT_MILLISECONDS = 6_000
 """How long a packet may stay unanswered: so a database that is cut off is noticed, not after a quarter of an hour."""
 
 
@@ -40,25 +47,25 @@ class Database:
             scheme = given.partition(":")[0][:20]
             raise DatabaseError(f"TRITONIC_TASKS: begins with sqlite:/// or postgresql://, not with {scheme}")
         self.url = f"sqlite:///{self.path}" if self.path else "postgresql://" + (given or "").partition("://")[2]
-        self.presence_folder = self.path.with_name("gateways") if self.path else (settings.state / "gateways").resolve()
+        self.liveness_folder = self.path.with_name("gateways") if self.path else (settings.state / "gateways").resolve()
         """Where the gateways of this machine that keep these tasks can see one another."""
 
     @property
-    def is_there(self) -> bool:
+    def may_exist(self) -> bool:
         """Whether there may be tasks: of Postgres that is not known before it is asked."""
         return self.path is None or self.path.exists()
 
-    def fault(self) -> str | None:
+    def diagnose(self) -> str | None:
         """Say what keeps SQLite's file from being used, and what helps; None where nothing is seen that would.
 
         Nothing is made or changed. Of Postgres nothing is known before it is asked.
         """
         if self.path is None:
             return None
-        if wrong := _wrong(self.path):
-            return f"Tasks cannot be kept: {wrong}. {_REMEDY}"
+        if wrong := _file_problem(self.path):
+            return f"Tasks cannot be kept: {wrong}. {_REMEDY_HINT}"
         folder = next(each for each in (self.path.parent, *self.path.parent.parents) if each.exists())
-        for needed in (folder, self.presence_folder):
+        for needed in (folder, self.liveness_folder):
             if needed.exists() and not (needed.is_dir() and os.access(needed, os.R_OK | os.W_OK | os.X_OK)):
                 return f"Tasks cannot be kept: {needed} is no folder that this user can write to."
         return None
@@ -67,13 +74,13 @@ class Database:
         """Say the same after an error of the database; None where waiting may mend it. Reads the file."""
         if self.path is None:
             return None
-        if is_full(error):
+        if is_disk_full(error):
             return f"Tasks cannot be kept: the disk of {self.path} is full."
-        if found := self.fault():
+        if found := self.diagnose():
             return found
-        if is_damage(error):
+        if is_corrupted(error):
             told = str(error).partition("\n")[0][:200]
-            return f"Tasks cannot be kept: {self.path} is damaged, or of another version ({told}). {_REMEDY}"
+            return f"Tasks cannot be kept: {self.path} is damaged, or of another version ({told}). {_REMEDY_HINT}"
         return None
 
     def prepare(self) -> None:
@@ -100,22 +107,22 @@ class Database:
             "keepalives_idle": 5,
             "keepalives_interval": 2,
             "keepalives_count": 3,
-            "tcp_user_timeout": _SILENCE_MILLISECONDS,
+            "tcp_user_timeout": _TCP_USER_TIMEOUT_MILLISECONDS,
         }
         return options if patient else options | {"options": f"-c statement_timeout={_STATEMENT_MILLISECONDS}"}
 
 
-def is_full(error: Exception) -> bool:
+def is_disk_full(error: Exception) -> bool:
     """Whether SQLite or Postgres says that there is no room."""
     return any(words in str(error) for words in ("database or disk is full", "No space left on device"))
 
 
-def is_damage(error: Exception) -> bool:
+def is_corrupted(error: Exception) -> bool:
     """Whether SQLite says that its file is not what it has to be, so that no wait helps."""
-    return any(words in str(error) for words in _DAMAGES)
+    return any(words in str(error) for words in _CORRUPTION_MESSAGES)
 
 
-def _wrong(path: Path) -> str | None:
+def _file_problem(path: Path) -> str | None:
     """Say why a path is no database of tasks; None where there is nothing, or one."""
     if not path.exists():
         return None
@@ -133,9 +140,9 @@ def _wrong(path: Path) -> str | None:
         return None if "locked" in str(error) else f"{path} cannot be opened ({error})"
     except sqlite3.DatabaseError as error:
         return f"{path} is no database of SQLite, or a damaged one ({error})"
-    return f"{path} is the database of something else" if tables and _OURS not in tables else None
+    return f"{path} is the database of something else" if tables and _MARKER_TABLE not in tables else None
 
 
-def check(settings: Settings) -> None:
+def check_settings(settings: Settings) -> None:
     """Raise `DatabaseError` where the settings name no database."""
     Database(settings)

@@ -7,18 +7,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-State: TypeAlias = Literal["queued", "running", "completed", "failed", "cancelled"]
+TaskState: TypeAlias = Literal["queued", "running", "completed", "failed", "cancelled"]
 
-FINAL: frozenset[State] = frozenset({"completed", "failed", "cancelled"})
+FINAL_STATES: frozenset[TaskState] = frozenset({"completed", "failed", "cancelled"})
 """States that never change again."""
 
 
-class QuotaReached(Exception):
+class QuotaExceeded(Exception):
     """An owner has as many open tasks as it may."""
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class TaskOutput:
     """Picture `index` of a task, which `Files` keeps under the id `file` for a while. None: its seed is not known."""
 
     index: int
@@ -28,7 +28,7 @@ class Drawn:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class TaskFailure:
     """Why a task failed, as the `GatewayError` would have told that a caller who waits had got."""
 
     status: int
@@ -47,17 +47,17 @@ class Task:
     id: str
     kind: str
     model: str
-    state: State
+    state: TaskState
     progress: int
     created: float
     started: float | None
     finished: float | None
     request: Mapping[str, Any]
-    images: tuple[Drawn, ...] = ()
-    error: Failure | None = None
+    images: tuple[TaskOutput, ...] = ()
+    error: TaskFailure | None = None
 
 
-def new_id() -> str:
+def new_task_id() -> str:
     """Return the id of a task. Those that are made later come later in order (as RFC 9562, version 7).
 
     The database orders by id what was made within one of its ticks: so the queue stays first in, first out.
@@ -66,6 +66,6 @@ def new_id() -> str:
     return f"task_{milliseconds:012x}{microseconds:03x}{secrets.token_hex(16)[:17]}"
 
 
-def owner_of(key: str | None) -> str:
+def owner_id(key: str | None) -> str:
     """Return what stands for an API key where tasks are kept; callers without keys are one owner."""
     return "anybody" if key is None else hashlib.sha256(b"task owner\n" + key.encode()).hexdigest()[:40]

@@ -5,7 +5,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-from tests.architecture.files import PACKAGES, ROOT
+from tests.architecture.source_tree import PACKAGES, ROOT
 
 
 def test_every_contract_is_kept() -> None:

@@ -5,9 +5,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.attack.kinds import ALL
-from tests.attack.serving import Gateways
-from tests.attack.trying import Tried, table, try_kind
+from tests.attack.cases import ALL_CASES
+from tests.attack.gateways import GatewayPool
+from tests.attack.runner import AttackResult, markdown_table, run_attack
 
 
 def main() -> None:
@@ -17,19 +17,19 @@ def main() -> None:
     parser.add_argument("--only", default="", help="attacks whose names have this")
     parser.add_argument("file", type=Path, nargs="?", help="where the table goes; default: the output")
     asked = parser.parse_args()
-    tried: list[Tried] = []
-    with tempfile.TemporaryDirectory(prefix="tritonic-attack-") as folder, Gateways(Path(folder)) as gateways:
-        for kind in ALL:
-            if asked.only not in kind.name or (asked.workers > 1 and not kind.costly):
+    tried: list[AttackResult] = []
+    with tempfile.TemporaryDirectory(prefix="tritonic-attack-") as folder, GatewayPool(Path(folder)) as gateways:
+        for kind in ALL_CASES:
+            if asked.only not in kind.name or (asked.workers > 1 and not kind.runs_on_two_workers):
                 continue
-            tried.append(try_kind(gateways, kind, asked.workers))
-            sys.stderr.write(f"{kind.name}: {'; '.join(tried[-1].wrong()) or 'well'}\n")
-    written = table(tried)
+            tried.append(run_attack(gateways, kind, asked.workers))
+            sys.stderr.write(f"{kind.name}: {'; '.join(tried[-1].problems()) or 'well'}\n")
+    written = markdown_table(tried)
     if asked.file:
         asked.file.write_text(written)
     else:
         sys.stdout.write(written)
-    sys.exit(any(each.wrong() for each in tried))
+    sys.exit(any(each.problems() for each in tried))
 
 
 if __name__ == "__main__":

@@ -5,18 +5,18 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.fakes.triton import FakeTriton
-from tests.wire.cast import CAST
-from tests.wire.serving import Gateway, serve
+from tests.wire.gateway_server import RunningGateway, run_gateway
+from tests.wire.scripted_models import SCRIPTED_MODELS
 
 
 @pytest.fixture
 async def triton() -> AsyncIterator[FakeTriton]:
-    fake = await FakeTriton(CAST).start()
+    fake = await FakeTriton(SCRIPTED_MODELS).start()
     yield fake
     await fake.stop()
 
 
 @pytest.fixture
-async def gateway(triton: FakeTriton) -> AsyncIterator[Gateway]:
-    async with serve(triton.url) as running:
+async def gateway(triton: FakeTriton) -> AsyncIterator[RunningGateway]:
+    async with run_gateway(triton.url) as running:
         yield running

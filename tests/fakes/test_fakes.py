@@ -14,20 +14,20 @@ from tritonclient.grpc._utils import _get_inference_request
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from tests.fakes.cable import Cable
-from tests.fakes.script import Close, Echo, Fail, Model, Pause, Say
+from tests.fakes.scripted_model import Close, Echo, Fail, Pause, Say, ScriptedModel
+from tests.fakes.tcp_proxy import TcpProxy
 from tests.fakes.triton import FakeTriton
 
 MODELS = [
-    Model("hello", parameters={"served_name": "org/hello", "precision": None}),
-    Model("pair", (Say(("a", "1")), Say(("b", "2"), ("", "stop")), Say(("c", ""), ("length", "")))),
-    Model("echo", (Echo(3),)),
-    Model("empty-final", empty_final=True),
-    Model("hang", (Pause(),)),
-    Model("early", (Fail("[overloaded] Full.", grpc.StatusCode.UNAVAILABLE),)),
-    Model("late", (Say("a"), Fail("[engine_failed] Broken."))),
-    Model("close", (Say("a"), Close())),
-    Model("vision", text_generation=False),
+    ScriptedModel("hello", parameters={"served_name": "org/hello", "precision": None}),
+    ScriptedModel("pair", (Say(("a", "1")), Say(("b", "2"), ("", "stop")), Say(("c", ""), ("length", "")))),
+    ScriptedModel("echo", (Echo(3),)),
+    ScriptedModel("empty-final", sends_empty_final=True),
+    ScriptedModel("hang", (Pause(),)),
+    ScriptedModel("early", (Fail("[overloaded] Full.", grpc.StatusCode.UNAVAILABLE),)),
+    ScriptedModel("late", (Say("a"), Fail("[engine_failed] Broken."))),
+    ScriptedModel("close", (Say("a"), Close())),
+    ScriptedModel("vision", is_described=False),
 ]
 
 
@@ -160,16 +160,16 @@ async def test_counts_cancellations(client, triton):
 
 
 async def test_a_cut_cable_is_a_lost_connection(triton):
-    cable = await Cable(triton.url).mend()
+    cable = await TcpProxy(triton.url).listen()
     async with InferenceServerClient(cable.url) as client:
         task = asyncio.ensure_future(infer(client, "hang", inputs("x", stream=True)))
         call = await triton.call("hang")
-        await cable.cut()
+        await cable.drop()
         with pytest.raises(grpc.aio.AioRpcError) as lost:
             await task
         assert lost.value.code() == grpc.StatusCode.UNAVAILABLE
         await asyncio.wait_for(call.ended.wait(), 1)
-        await cable.mend()
+        await cable.listen()
         async with InferenceServerClient(cable.url) as again:
             assert await again.is_server_live()
-    await cable.cut()
+    await cable.drop()

@@ -9,9 +9,9 @@ import grpc
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc as rpc
 
-from tests.fakes import drawing, messages
-from tests.fakes.messages import Call
-from tests.fakes.script import Close, Draw, Fail, Model, Odd, Pause, Say
+from tests.fakes import image_model, triton_messages
+from tests.fakes.scripted_model import Close, DrawImages, Fail, Pause, RawOutputs, Say, ScriptedModel
+from tests.fakes.triton_messages import InferCall
 
 _BAD = grpc.StatusCode.INVALID_ARGUMENT
 _RESTRICTED = "triton-grpc-protocol-tritonic"
@@ -22,14 +22,14 @@ class FakeTriton(rpc.GRPCInferenceServiceServicer):
     the models that are; `frozen` keeps it from answering questions about itself. Where there is a `secret`, it names
     its models to those who know it. Runs on the caller's loop."""
 
-    def __init__(self, models: Iterable[Model], socket: Path | None = None) -> None:
+    def __init__(self, models: Iterable[ScriptedModel], socket: Path | None = None) -> None:
         self.models = {model.name: model for model in models}
         self.loaded = set(self.models)
         self.ready = True
         self.frozen = False
         self.secret = ""
-        self.calls: list[Call] = []
-        self.probes: list[Call] = []
+        self.calls: list[InferCall] = []
+        self.probes: list[InferCall] = []
         self.active = 0
         self.port = 0
         self._server: grpc.aio.Server | None = None
@@ -51,7 +51,7 @@ class FakeTriton(rpc.GRPCInferenceServiceServicer):
             await self._server.stop(None)
             self._server = None
 
-    async def call(self, model: str, after: int = 0, seconds: float = 2.0) -> Call:
+    async def call(self, model: str, after: int = 0, seconds: float = 2.0) -> InferCall:
         """The first call of `model` beyond the first `after` calls of all, as soon as it has arrived."""
         async with asyncio.timeout(seconds):
             while True:
@@ -60,7 +60,7 @@ class FakeTriton(rpc.GRPCInferenceServiceServicer):
                         return call
                 await asyncio.sleep(0.002)
 
-    async def gives_up(self, model: str, after: int = 0, seconds: float = 0.2) -> Call:
+    async def cancelled_call(self, model: str, after: int = 0, seconds: float = 0.2) -> InferCall:
         """The same call, once its caller has given it up. Raises `TimeoutError` where that takes longer."""
         call = await self.call(model, after)
         async with asyncio.timeout(seconds):
@@ -68,7 +68,7 @@ class FakeTriton(rpc.GRPCInferenceServiceServicer):
         assert call.cancelled_at is not None, f"{model} came to its end"
         return call
 
-    async def _model(self, name: str, context: grpc.aio.ServicerContext) -> Model:
+    async def _model(self, name: str, context: grpc.aio.ServicerContext) -> ScriptedModel:
         if name not in self.loaded:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"Request for unknown model: '{name}' is not found")
         return self.models[name]
@@ -117,18 +117,18 @@ class FakeTriton(rpc.GRPCInferenceServiceServicer):
         answer = pb.ModelMetadataResponse(name=config.name, versions=["1"], platform=config.backend)
         for tensors, described in ((config.input, answer.inputs), (config.output, answer.outputs)):
             for tensor in tensors:
-                described.add(name=tensor.name, datatype=messages.wire_type(tensor.data_type), shape=tensor.dims)
+                described.add(name=tensor.name, datatype=triton_messages.wire_type(tensor.data_type), shape=tensor.dims)
         return answer
 
     async def ModelStreamInfer(self, requests, context):  # noqa: N802
         true_status = ("triton_grpc_error", "true") in [(k, v) for k, v in context.invocation_metadata() or ()]
         async for request in requests:
-            call = Call(
+            call = InferCall(
                 request.model_name,
                 request.id,
                 dict(context.invocation_metadata() or ()),
                 {key: value.bool_param for key, value in request.parameters.items()},
-                messages.tensors(request),
+                triton_messages.parse_tensors(request),
             )
             (self.probes if call.id.startswith("probe/") else self.calls).append(call)
             self.active += 1
@@ -149,24 +149,26 @@ class FakeTriton(rpc.GRPCInferenceServiceServicer):
                 self.active -= 1
                 call.ended.set()
 
-    async def _play(self, request: pb.ModelInferRequest, call: Call) -> AsyncIterator[pb.ModelInferResponse | Fail]:
+    async def _play(
+        self, request: pb.ModelInferRequest, call: InferCall
+    ) -> AsyncIterator[pb.ModelInferResponse | Fail]:
         if call.model not in self.loaded:
             yield Fail(f"Request for unknown model: '{call.model}' is not found", grpc.StatusCode.NOT_FOUND)
             return
-        if fault := messages.fault(request, call):
+        if fault := triton_messages.request_error(request, call):
             yield Fail(fault, _BAD)
             return
         model = self.models[call.model]
-        if fault := messages.fault_of_model(model, call):
+        if fault := triton_messages.model_error(model, call):
             yield Fail(fault, _BAD)
             return
-        if model.embedding:
-            yield messages.vectors(model, call)
+        if model.is_embedding_model:
+            yield triton_messages.embedding_response(model, call)
             return
         said: list[Say] = []
-        stream = call.flag("stream") or model.speech
+        stream = call.flag("stream") or model.is_transcription_model
         nothing = [Say("", "length", tokens=0)] if call.sampling.get("max_tokens") == 0 else None
-        for step in nothing or messages.spelled(model.script, call):
+        for step in nothing or triton_messages.expand_script(model.script, call):
             match step:
                 case Pause(None):
                     await asyncio.Event().wait()
@@ -177,20 +179,20 @@ class FakeTriton(rpc.GRPCInferenceServiceServicer):
                     return
                 case Close():
                     return
-                case Odd():
-                    yield messages.odd(model, call, step)
+                case RawOutputs():
+                    yield triton_messages.raw_response(model, call, step)
                     return
-                case Draw():
-                    async for response in drawing.draw(model, call, step):
+                case DrawImages():
+                    async for response in image_model.generate_images(model, call, step):
                         yield response
                 case Say():
                     said.append(step)
                     if stream:
-                        final = messages.finished(said) and not model.empty_final
-                        yield messages.response(model, call, [step], final)
-        if not stream and not model.drawing:
-            yield messages.response(model, call, said, not model.empty_final)
-        if model.empty_final and call.parameters.get("triton_enable_empty_final_response"):
+                        final = triton_messages.is_finished(said) and not model.sends_empty_final
+                        yield triton_messages.text_response(model, call, [step], final)
+        if not stream and not model.is_image_model:
+            yield triton_messages.text_response(model, call, said, not model.sends_empty_final)
+        if model.sends_empty_final and call.parameters.get("triton_enable_empty_final_response"):
             response = pb.ModelInferResponse(model_name=model.name, model_version="1", id=call.id)
             response.parameters["triton_final_response"].bool_param = True
             yield response

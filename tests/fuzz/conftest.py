@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.fuzz.models import FUZZED
-from tests.wire.background import Background, in_background
+from tests.fuzz.fuzzing import FUZZED_MODELS
+from tests.wire.background_gateway import BackgroundGateway, run_in_background
 
 
 @pytest.fixture(scope="session")
-def gateway() -> Iterator[Background]:
-    with in_background(FUZZED) as running:
+def gateway() -> Iterator[BackgroundGateway]:
+    with run_in_background(FUZZED_MODELS) as running:
         yield running
         assert running.triton.active == 0, "a request is still at work in the model"

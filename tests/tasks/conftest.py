@@ -9,9 +9,9 @@ import pytest_asyncio
 import uvloop
 
 from tests.fakes.triton import FakeTriton
-from tests.tasks.house import PAINTERS
-from tests.tasks.postgres import INSTALL, Postgres, binaries
-from tests.tasks.postgres import postgres as running_postgres
+from tests.tasks.harness import IMAGE_MODELS
+from tests.tasks.postgres import INSTALL_HINT, Postgres, find_binaries
+from tests.tasks.postgres import run_postgres as running_postgres
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Callable]:
@@ -21,16 +21,16 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> d
 
 @pytest_asyncio.fixture
 async def triton() -> AsyncIterator[FakeTriton]:
-    fake = await FakeTriton(PAINTERS).start()
+    fake = await FakeTriton(IMAGE_MODELS).start()
     yield fake
     await fake.stop()
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    tools = binaries()
+    tools = find_binaries()
     if tools is None:
-        pytest.skip(f"there is no Postgres: {INSTALL}")
+        pytest.skip(f"there is no Postgres: {INSTALL_HINT}")
     with running_postgres(tools) as cluster:
         yield cluster
 

@@ -11,10 +11,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-INSTALL = "apt-get install postgresql (make postgres), or put its initdb and pg_ctl on the PATH"
+INSTALL_HINT = "apt-get install postgresql (make postgres), or put its initdb and pg_ctl on the PATH"
 
 
-def binaries() -> Path | None:
+def find_binaries() -> Path | None:
     """Where initdb and pg_ctl are: Debian keeps them off the PATH."""
     if found := shutil.which("initdb"):
         return Path(found).parent
@@ -78,7 +78,7 @@ class Postgres:
 
 
 @contextlib.contextmanager
-def postgres(tools: Path) -> Iterator[Postgres]:
+def run_postgres(tools: Path) -> Iterator[Postgres]:
     """Run a cluster; as root in the name of somebody else, because Postgres refuses root."""
     user = None
     folder = Path(tempfile.mkdtemp(prefix="tritonic-postgres-"))

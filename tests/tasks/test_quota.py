@@ -8,46 +8,53 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import RateLimited
-from tests.fakes.script import Draw, Model
+from tests.fakes.scripted_model import DrawImages, ScriptedModel
 from tests.fakes.triton import FakeTriton
-from tests.tasks.house import OTHER, OWNER, house, picture
+from tests.tasks.gateway_processes import TaskGateway
+from tests.tasks.harness import OTHER_OWNER, OWNER, image_request, task_harness
 from tests.tasks.postgres import Postgres
-from tests.tasks.processes import Process
 from tests.wire.test_workers import crew
 
-MOST = 40
+MAX_OPEN_TASKS = 40
 
 
 async def test_as_many_as_allowed_are_taken_of_those_that_come_together(
     triton: FakeTriton, database: str, tmp_path: Path
 ) -> None:
-    async with house(triton.url, tmp_path, database, tasks_per_key=MOST) as home:
-        await home.done((await home.tasks.submit(picture(), OTHER)).id, OTHER)  # the database is made
+    async with task_harness(triton.url, tmp_path, database, tasks_per_key=MAX_OPEN_TASKS) as home:
+        await home.wait_finished(
+            (await home.tasks.submit(image_request(), OTHER_OWNER)).id, OTHER_OWNER
+        )  # the database is made
         took = await asyncio.gather(
-            *(home.tasks.submit(picture(f"{number}", model="slow"), OWNER) for number in range(150)),
-            home.tasks.submit(picture("another's", model="slow"), OTHER),
+            *(home.tasks.submit(image_request(f"{number}", model="slow"), OWNER) for number in range(150)),
+            home.tasks.submit(image_request("another's", model="slow"), OTHER_OWNER),
             return_exceptions=True,
         )
-        assert Counter(type(each).__name__ for each in took[:-1]) == {"Task": MOST, "RateLimited": 150 - MOST}
+        assert Counter(type(each).__name__ for each in took[:-1]) == {
+            "Task": MAX_OPEN_TASKS,
+            "RateLimited": 150 - MAX_OPEN_TASKS,
+        }
         refusal = next(each for each in took if isinstance(each, RateLimited))
-        assert refusal.status == 429 and refusal.retry_after and f"{MOST} tasks of this key" in refusal.message
+        assert (
+            refusal.status == 429 and refusal.retry_after and f"{MAX_OPEN_TASKS} tasks of this key" in refusal.message
+        )
         assert not isinstance(took[-1], BaseException), "another key has its own"
-        assert len(await home.tasks.list(OWNER, limit=1000)) == MOST
+        assert len(await home.tasks.list(OWNER, limit=1000)) == MAX_OPEN_TASKS
         # One that has ended makes room for one, of many that ask.
         first = next(each for each in took if not isinstance(each, BaseException))
         await home.tasks.cancel(first.id, OWNER)
         took = await asyncio.gather(
-            *(home.tasks.submit(picture("more", model="slow"), OWNER) for _ in range(20)), return_exceptions=True
+            *(home.tasks.submit(image_request("more", model="slow"), OWNER) for _ in range(20)), return_exceptions=True
         )
         assert Counter(type(each).__name__ for each in took) == {"Task": 1, "RateLimited": 19}
 
 
 async def test_the_same_request_again_is_no_other_task(triton: FakeTriton, database: str, tmp_path: Path) -> None:
-    async with house(triton.url, tmp_path, database, tasks_per_key=2) as home:
-        asked = picture(model="slow")
+    async with task_harness(triton.url, tmp_path, database, tasks_per_key=2) as home:
+        asked = image_request(model="slow")
         same = await asyncio.gather(*(home.tasks.submit(asked, OWNER, "one") for _ in range(10)))
         assert len({task.id for task in same}) == 1
-        await home.tasks.submit(picture(model="slow"), OWNER)
+        await home.tasks.submit(image_request(model="slow"), OWNER)
         assert (await home.tasks.submit(asked, OWNER, "one")).id == same[0].id, "there is no room, and none is needed"
         with pytest.raises(RateLimited):
             await home.tasks.submit(asked, OWNER, "two")
@@ -55,8 +62,8 @@ async def test_the_same_request_again_is_no_other_task(triton: FakeTriton, datab
 
 @pytest.mark.timeout(180)
 async def test_two_workers_take_as_many_as_one(tmp_path: Path) -> None:
-    painter = Model("painter", (Draw(400, pause=0.1),), drawing=True)
-    async with crew(tmp_path, models=[painter], tasks_per_key=MOST) as running, running.each() as each:
+    painter = ScriptedModel("painter", (DrawImages(400, pause=0.1),), is_image_model=True)
+    async with crew(tmp_path, models=[painter], tasks_per_key=MAX_OPEN_TASKS) as running, running.each() as each:
         body = {"model": "painter", "prompt": "a", "async": True}
         for http in each:  # each opens the database
             async with asyncio.timeout(60):
@@ -67,18 +74,18 @@ async def test_two_workers_take_as_many_as_one(tmp_path: Path) -> None:
         )
         statuses = Counter(answer.status_code for answer in answers)
         accepted = statuses.pop(200, 0) + statuses.pop(202, 0)
-        assert accepted == MOST - 2 and set(statuses) == {429}
+        assert accepted == MAX_OPEN_TASKS - 2 and set(statuses) == {429}
         refusal = next(answer for answer in answers if answer.status_code == 429)
-        assert re.search(rf"{MOST} tasks of this key", refusal.text) and "retry-after" in refusal.headers
+        assert re.search(rf"{MAX_OPEN_TASKS} tasks of this key", refusal.text) and "retry-after" in refusal.headers
 
 
 @pytest.mark.timeout(180)
 async def test_two_gateways_of_one_postgres_take_as_many_as_one(
     triton: FakeTriton, postgres: Postgres, tmp_path: Path
 ) -> None:
-    triton.models["slow"] = Model("slow", (Draw(400, pause=0.1),), drawing=True)
-    shared = {"files": tmp_path / "files", "files_key": "shared between both gateways", "tasks_per_key": MOST}
-    both = [Process(tmp_path / name, triton.url, postgres.url("quota"), **shared) for name in ("first", "second")]
+    triton.models["slow"] = ScriptedModel("slow", (DrawImages(400, pause=0.1),), is_image_model=True)
+    shared = {"files": tmp_path / "files", "files_key": "shared between both gateways", "tasks_per_key": MAX_OPEN_TASKS}
+    both = [TaskGateway(tmp_path / name, triton.url, postgres.url("quota"), **shared) for name in ("first", "second")]
     try:
         for process in both:
             await process.start()
@@ -95,8 +102,8 @@ async def test_two_gateways_of_one_postgres_take_as_many_as_one(
             )
         )
         open_tasks = [task for task in await both[0].tasks() if task["state"] in ("queued", "running")]
-        assert len(open_tasks) == MOST
-        assert Counter(answer.status_code for answer in answers) == {200: MOST - 2, 429: 152 - MOST}
+        assert len(open_tasks) == MAX_OPEN_TASKS
+        assert Counter(answer.status_code for answer in answers) == {200: MAX_OPEN_TASKS - 2, 429: 152 - MAX_OPEN_TASKS}
     finally:
         for process in both:
             await process.close()

@@ -6,10 +6,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.wire.serving import Gateway
-from tritonic import default_model
+from tests.wire.gateway_server import RunningGateway
+from tritonic import default_models
 
-NAME = default_model.name()
+NAME = default_models.chat_model_name()
 
 Body = dict[str, Any]
 
@@ -57,7 +57,7 @@ def added(choice: dict[str, Any]) -> str:
 
 
 @asynccontextmanager
-async def events(gateway: Gateway, body: Body) -> AsyncIterator[AsyncIterator[Any]]:
+async def events(gateway: RunningGateway, body: Body) -> AsyncIterator[AsyncIterator[Any]]:
     """The data of the events of a stream, as they come: JSON, or the words `[DONE]`. Leaving early hangs up."""
     async with gateway.http.stream("POST", path(body), json=body) as response:
         assert response.status_code == 200, (await response.aread()).decode()
@@ -75,7 +75,7 @@ async def events(gateway: Gateway, body: Body) -> AsyncIterator[AsyncIterator[An
 class Ask:
     """`await ask(body)` gives what was said, however it came."""
 
-    gateway: Gateway
+    gateway: RunningGateway
 
     async def __call__(self, body: Body) -> Said:
         if not body.get("stream"):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from tests.triton.asking import Body, path
-from tests.wire.serving import Gateway
+from tests.wire.gateway_server import RunningGateway
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class Caller:
     writer: asyncio.StreamWriter
 
     @classmethod
-    async def call(cls, gateway: Gateway, body: Body) -> Self:
+    async def call(cls, gateway: RunningGateway, body: Body) -> Self:
         content = json.dumps(body).encode()
         reader, writer = await asyncio.open_connection(*gateway.url.removeprefix("http://").split(":"))
         head = f"POST {path(body)} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"

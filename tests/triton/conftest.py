@@ -17,10 +17,10 @@ from tests.triton.asking import NAME, Ask, Said
 from tests.triton.engine import Engine
 from tests.triton.installing import install_copy
 from tests.triton.prompts import QUESTIONS
-from tests.wire.serving import Gateway, serve
-from tritonic import default_model
+from tests.wire.gateway_server import RunningGateway, run_gateway
+from tritonic import default_models
 from tritonic.embedded import EmbeddedTriton
-from tritonic.models import TritonModels
+from tritonic.models import ModelRepositoryClient
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 120
@@ -35,7 +35,7 @@ _session = pytest_asyncio.fixture(scope="session", loop_scope="session")
 class Loader:
     """Has Triton load and unload models while it runs."""
 
-    models: TritonModels
+    models: ModelRepositoryClient
 
     async def __call__(self, name: str) -> None:
         await asyncio.to_thread(self.models.load, name)
@@ -65,16 +65,16 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> d
 def default_folder() -> Path:
     """The default model, built as `up` builds it; nothing happens where it is there already."""
     repository = Path(os.environ.get("TRITONIC_REPOSITORY") or ROOT / "model_repository").resolve()
-    built = subprocess.run(default_model.build_command(repository), cwd=ROOT, capture_output=True, text=True)
+    built = subprocess.run(default_models.chat_build_command(repository), cwd=ROOT, capture_output=True, text=True)
     assert built.returncode == 0, built.stdout + built.stderr
-    return repository / default_model.name()
+    return repository / default_models.chat_model_name()
 
 
 @pytest.fixture(scope="session")
 def embedding_folder() -> Path:
     """The default embedding model, likewise."""
     repository = Path(os.environ.get("TRITONIC_REPOSITORY") or ROOT / "model_repository").resolve()
-    default = default_model.defaults(repository)[1]
+    default = default_models.default_models(repository)[1]
     built = subprocess.run(default.command, cwd=ROOT, capture_output=True, text=True)
     assert built.returncode == 0, built.stdout + built.stderr
     return repository / default.name
@@ -95,9 +95,9 @@ def triton(repository: Path) -> Iterator[EmbeddedTriton]:
 
 
 @_session
-async def gateway(triton: EmbeddedTriton) -> AsyncIterator[Gateway]:
+async def gateway(triton: EmbeddedTriton) -> AsyncIterator[RunningGateway]:
     """Default settings."""
-    async with serve(triton.grpc_url, triton_secret=triton.secret) as running:
+    async with run_gateway(triton.grpc_url, triton_secret=triton.secret) as running:
         running.http.timeout = httpx.Timeout(PATIENCE)
         yield running
 
@@ -109,7 +109,7 @@ async def engine(triton: EmbeddedTriton) -> AsyncIterator[Engine]:
 
 
 @_session
-async def ask(gateway: Gateway) -> Ask:
+async def ask(gateway: RunningGateway) -> Ask:
     """Ask the shared gateway, and read the answer, whole or streamed."""
     return Ask(gateway)
 
@@ -122,12 +122,12 @@ async def alone(ask: Ask) -> list[Said]:
 
 @_session
 async def load(triton: EmbeddedTriton) -> AsyncIterator[Loader]:
-    with TritonModels(triton.grpc_url, triton.secret) as models:
+    with ModelRepositoryClient(triton.grpc_url, triton.secret) as models:
         yield Loader(models)
 
 
 @_session
-async def tight(default_folder: Path, repository: Path, gateway: Gateway, load: Loader) -> str:
+async def tight(default_folder: Path, repository: Path, gateway: RunningGateway, load: Loader) -> str:
     """The name of a second copy, with a short context, one row, and room for one that waits."""
     name = "tight"
     install_copy(default_folder, repository, name, context_length=TIGHT_CONTEXT, max_rows=1, max_waiting=1)

@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.triton.asking import NAME
 from tests.triton.installing import install_copy
 from tritonic.embedded import EmbeddedTriton
-from tritonic.supervisor import Supervised, supervise
+from tritonic.supervisor import SupervisedComponent, supervise
 
 BROKEN = "broken"
 
@@ -47,7 +47,7 @@ class Fragile:
         said: list[str] = []
         stopping = threading.Event()
         supervising = asyncio.create_task(
-            asyncio.to_thread(supervise, [Supervised(self.triton, said.append)], stopping)
+            asyncio.to_thread(supervise, [SupervisedComponent(self.triton, said.append)], stopping)
         )
         try:
             yield said

@@ -8,7 +8,7 @@ import openai
 import pytest
 
 from tests.triton.asking import NAME, Ask, chat, prompt, streamed
-from tests.wire.serving import Gateway
+from tests.wire.gateway_server import RunningGateway
 
 pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
 
@@ -23,7 +23,7 @@ async def test_the_capital_of_france(ask: Ask) -> None:
     assert stream == whole
 
 
-async def test_the_official_client(gateway: Gateway) -> None:
+async def test_the_official_client(gateway: RunningGateway) -> None:
     async with gateway.client() as client:
         body = chat(FRANCE, max_tokens=100)
         whole = await client.chat.completions.create(**body)
@@ -77,7 +77,7 @@ async def test_the_system_speaks_first(ask: Ask, tokenizer) -> None:
     assert by_chat == by_text
 
 
-async def test_models(gateway: Gateway, default_folder) -> None:
+async def test_models(gateway: RunningGateway, default_folder) -> None:
     async with gateway.client() as client:
         (model,) = [model async for model in client.models.list()]
         assert await client.models.retrieve(NAME) == model.model_copy(update={"code": 0, "message": "success"})

@@ -10,8 +10,8 @@ import pytest
 from tests.triton.asking import NAME, Ask, chat, events, path, prompt, streamed
 from tests.triton.conftest import TIGHT_CONTEXT
 from tests.triton.engine import Engine
-from tests.wire.openai.asking import refused
-from tests.wire.serving import Gateway
+from tests.wire.gateway_server import RunningGateway
+from tests.wire.openai.text_requests import check_error
 
 pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
 
@@ -20,14 +20,16 @@ LONGEST_PAUSE = 1.0
 """Seconds that a stream may pause while a huge prompt is refused."""
 
 
-async def refusal(gateway: Gateway, body: dict) -> str:
+async def refusal(gateway: RunningGateway, body: dict) -> str:
     response: httpx.Response = await gateway.http.post(path(body), json=body)
-    return refused(response, 400, code="context_length_exceeded", param="messages" if "messages" in body else "prompt")
+    return check_error(
+        response, 400, code="context_length_exceeded", param="messages" if "messages" in body else "prompt"
+    )
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("ask_for", [chat, prompt])
-async def test_a_prompt_that_is_too_long(gateway: Gateway, tokenizer, ask_for, stream: bool) -> None:
+async def test_a_prompt_that_is_too_long(gateway: RunningGateway, tokenizer, ask_for, stream: bool) -> None:
     body = ask_for(WORD * 9000)
     sentence = await refusal(gateway, streamed(body) if stream else body)
     tokens = 9000 if ask_for is prompt else len(tokenizer.apply_chat_template(body["messages"])["input_ids"])
@@ -35,7 +37,7 @@ async def test_a_prompt_that_is_too_long(gateway: Gateway, tokenizer, ask_for, s
     assert "8192" in sentence
 
 
-async def test_a_megabyte_is_refused_while_others_go_on(ask: Ask, gateway: Gateway, tokenizer) -> None:
+async def test_a_megabyte_is_refused_while_others_go_on(ask: Ask, gateway: RunningGateway, tokenizer) -> None:
     text = "All work and no play makes Jack a dull boy. " * 24_000
     longest, last = 0.0, None
     body = streamed(prompt("One, two, three,", max_tokens=400, ignore_eos=True))
@@ -65,7 +67,7 @@ async def test_an_answer_ends_where_the_context_does(ask: Ask, tight: str, strea
         assert said.usage == {"prompt_tokens": length, "completion_tokens": 16, "total_tokens": TIGHT_CONTEXT}
 
 
-async def test_the_last_token_of_the_context(ask: Ask, gateway: Gateway, tight: str) -> None:
+async def test_the_last_token_of_the_context(ask: Ask, gateway: RunningGateway, tight: str) -> None:
     said = await ask({**prompt(WORD * (TIGHT_CONTEXT - 1), ignore_eos=True), "model": tight})
     assert (said.reason, said.usage["total_tokens"]) == ("length", TIGHT_CONTEXT)
     sentence = await refusal(gateway, {**prompt(WORD * TIGHT_CONTEXT), "model": tight})

@@ -8,28 +8,28 @@ import pytest
 from tests.triton.asking import NAME, Ask, chat, path, streamed
 from tests.triton.conftest import Loader
 from tests.triton.installing import install_copy
-from tests.wire.openai.asking import refused
-from tests.wire.serving import Gateway
+from tests.wire.gateway_server import RunningGateway
+from tests.wire.openai.text_requests import check_error
 
 pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
 
 
-async def names(gateway: Gateway) -> set[str]:
+async def names(gateway: RunningGateway) -> set[str]:
     return {model["id"] for model in (await gateway.http.get("/v1/models")).json()["data"]}
 
 
-async def until_listed(gateway: Gateway, name: str, listed: bool) -> None:
+async def until_listed(gateway: RunningGateway, name: str, listed: bool) -> None:
     async with asyncio.timeout(10):
         while (name in await names(gateway)) is not listed:
             await asyncio.sleep(0.02)
 
 
 async def test_a_model_comes_and_goes(
-    ask: Ask, gateway: Gateway, load: Loader, default_folder: Path, repository: Path
+    ask: Ask, gateway: RunningGateway, load: Loader, default_folder: Path, repository: Path
 ) -> None:
     name = "comes-and-goes"
     body = {**chat("What is two plus two?", max_tokens=12), "model": "org/passing"}
-    refused(await gateway.http.post(path(body), json=body), 404, code="model_not_found", param="model")
+    check_error(await gateway.http.post(path(body), json=body), 404, code="model_not_found", param="model")
     install_copy(default_folder, repository, name, served_name="org/passing", owned_by="someone", context_length=128)
     await load(name)
     await until_listed(gateway, "org/passing", True)
@@ -43,12 +43,12 @@ async def test_a_model_comes_and_goes(
     async with asyncio.timeout(5):
         while (response := await gateway.http.post(path(body), json=body)).status_code == 503:
             await asyncio.sleep(0.02)
-    refused(response, 404, code="model_not_found", param="model")
+    check_error(response, 404, code="model_not_found", param="model")
     assert NAME in await names(gateway)
 
 
 async def test_a_model_that_has_served_lets_go_of_its_memory(
-    ask: Ask, gateway: Gateway, load: Loader, default_folder: Path, repository: Path
+    ask: Ask, gateway: RunningGateway, load: Loader, default_folder: Path, repository: Path
 ) -> None:
     """A request that Triton still held would keep its model for ever in the state UNLOADING."""
     name = "has-served"
@@ -63,7 +63,7 @@ async def test_a_model_that_has_served_lets_go_of_its_memory(
 
 
 async def test_a_model_that_is_unloaded_while_it_speaks(
-    ask: Ask, gateway: Gateway, load: Loader, default_folder: Path, repository: Path
+    ask: Ask, gateway: RunningGateway, load: Loader, default_folder: Path, repository: Path
 ) -> None:
     """Triton lets go of a model only when its last request is answered."""
     name = "leaves-early"

@@ -11,8 +11,8 @@ import pytest
 import pytest_asyncio
 
 from tests.triton.asking import NAME
-from tests.wire.openai.asking import is_error
-from tests.wire.serving import Gateway, serve
+from tests.wire.gateway_server import RunningGateway, run_gateway
+from tests.wire.openai.text_requests import check_error_body
 
 pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
 
@@ -72,12 +72,14 @@ MODELS_WITH_KEY = """curl BASE/v1/models \\
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def guarded(triton) -> AsyncIterator[Gateway]:
-    async with serve(triton.grpc_url, triton_secret=triton.secret, api_keys=[KEY], project="DecentralGPT") as running:
+async def guarded(triton) -> AsyncIterator[RunningGateway]:
+    async with run_gateway(
+        triton.grpc_url, triton_secret=triton.secret, api_keys=[KEY], project="DecentralGPT"
+    ) as running:
         yield running
 
 
-async def run(command: str, gateway: Gateway, folder: Path, model: str = NAME) -> tuple[int, Any]:
+async def run(command: str, gateway: RunningGateway, folder: Path, model: str = NAME) -> tuple[int, Any]:
     """Have bash run the command as it is printed; the status and the document that came."""
     command = command.replace("BASE", gateway.url).replace("MODEL", model)
     # What is not printed is said in curl's own configuration.
@@ -99,7 +101,7 @@ async def run(command: str, gateway: Gateway, folder: Path, model: str = NAME) -
     ids=["standard", "reference", "relay"],
 )
 async def test_chat(
-    gateway: Gateway, guarded: Gateway, tight: str, tmp_path: Path, command: str, needs_key: bool
+    gateway: RunningGateway, guarded: RunningGateway, tight: str, tmp_path: Path, command: str, needs_key: bool
 ) -> None:
     """As printed, the commands draw at random and without a limit; a small model that strays goes on for minutes.
 
@@ -117,14 +119,16 @@ async def test_chat(
     assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
 
 
-async def test_a_picture_for_a_model_that_cannot_see(guarded: Gateway, tmp_path: Path) -> None:
+async def test_a_picture_for_a_model_that_cannot_see(guarded: RunningGateway, tmp_path: Path) -> None:
     status, answer = await run(PICTURE, guarded, tmp_path)
     assert status == 400
-    is_error(answer, "invalid_request_error", "unsupported_parameter", "messages[0].content[1]")
+    check_error_body(answer, "invalid_request_error", "unsupported_parameter", "messages[0].content[1]")
 
 
 @pytest.mark.parametrize(("command", "needs_key"), [(MODELS, False), (MODELS_WITH_KEY, True)], ids=["open", "key"])
-async def test_models(gateway: Gateway, guarded: Gateway, tmp_path: Path, command: str, needs_key: bool) -> None:
+async def test_models(
+    gateway: RunningGateway, guarded: RunningGateway, tmp_path: Path, command: str, needs_key: bool
+) -> None:
     asked = guarded if needs_key else gateway
     status, listing = await run(command, asked, tmp_path)
     assert (status, listing["object"]) == (200, "list")
@@ -134,7 +138,7 @@ async def test_models(gateway: Gateway, guarded: Gateway, tmp_path: Path, comman
     assert model["url"] == f"{asked.url}/v1/chat/completions"
 
 
-async def test_without_the_key(guarded: Gateway, tmp_path: Path) -> None:
+async def test_without_the_key(guarded: RunningGateway, tmp_path: Path) -> None:
     status, answer = await run(MODELS, guarded, tmp_path)
     assert status == 401
-    is_error(answer, "authentication_error", "invalid_api_key")
+    check_error_body(answer, "authentication_error", "invalid_api_key")

@@ -12,8 +12,8 @@ import pytest_asyncio
 from tokenizers import Tokenizer
 
 from tests.triton.installing import install_copy
-from tests.wire.openai.asking import refused
-from tests.wire.serving import Gateway, serve
+from tests.wire.gateway_server import RunningGateway, run_gateway
+from tests.wire.openai.text_requests import check_error
 from tritonic.embedded import EmbeddedTriton
 
 pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
@@ -22,16 +22,16 @@ NAME = "all-minilm-l6-v2"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def embeddings(embedding_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gateway]:
+async def embeddings(embedding_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RunningGateway]:
     repository = tmp_path_factory.mktemp("embeddings")
     install_copy(embedding_folder, repository, NAME)
     with EmbeddedTriton(repository) as triton:
-        async with serve(triton.grpc_url, triton_secret=triton.secret) as gateway:
+        async with run_gateway(triton.grpc_url, triton_secret=triton.secret) as gateway:
             gateway.http.timeout = 60
             yield gateway
 
 
-async def embed(gateway: Gateway, given: Any, **more: Any) -> dict[str, Any]:
+async def embed(gateway: RunningGateway, given: Any, **more: Any) -> dict[str, Any]:
     response = await gateway.http.post("/v1/embeddings", json={"model": NAME, "input": given, **more})
     assert response.status_code == 200, response.text
     return dict(response.json())
@@ -45,7 +45,7 @@ def cosine(one: Sequence[float], other: Sequence[float]) -> float:
     return sum(a * b for a, b in zip(one, other, strict=True))
 
 
-async def test_what_means_alike_is_near(embeddings: Gateway) -> None:
+async def test_what_means_alike_is_near(embeddings: RunningGateway) -> None:
     answer = await embed(embeddings, ["guitar", "instrument", "stocks"])
     guitar, instrument, stocks = rows(answer)
     assert all(math.isclose(cosine(row, row), 1, abs_tol=1e-5) for row in (guitar, instrument, stocks))
@@ -56,7 +56,7 @@ async def test_what_means_alike_is_near(embeddings: Gateway) -> None:
 
 
 async def test_a_text_has_the_same_vector_in_every_company_and_form(
-    embeddings: Gateway, embedding_folder: Path
+    embeddings: RunningGateway, embedding_folder: Path
 ) -> None:
     (alone,) = rows(await embed(embeddings, "A guitar."))
     crowd = rows(await embed(embeddings, ["x " * size for size in range(1, 60)] + ["A guitar."]))
@@ -69,19 +69,19 @@ async def test_a_text_has_the_same_vector_in_every_company_and_form(
         assert max(abs(a - b) for a, b in zip(alone, other, strict=True)) < 1e-5
 
 
-async def test_what_the_model_refuses_is_the_callers_field(embeddings: Gateway) -> None:
+async def test_what_the_model_refuses_is_the_callers_field(embeddings: RunningGateway) -> None:
     async def ask(given: Any, **more: Any) -> Any:
         return await embeddings.http.post("/v1/embeddings", json={"model": NAME, "input": given, **more})
 
-    refused(await ask(["a", "word " * 400]), 400, code="context_length_exceeded", param="input")
-    refused(await ask("a", dimensions=100), 400, code="unsupported_parameter", param="dimensions")
-    refused(await ask([[5, 2**30]]), 400, param="input")
+    check_error(await ask(["a", "word " * 400]), 400, code="context_length_exceeded", param="input")
+    check_error(await ask("a", dimensions=100), 400, code="unsupported_parameter", param="dimensions")
+    check_error(await ask([[5, 2**30]]), 400, param="input")
 
 
-async def test_what_is_too_long_is_cut_for_who_asks(embeddings: Gateway) -> None:
+async def test_what_is_too_long_is_cut_for_who_asks(embeddings: RunningGateway) -> None:
     long, short = "guitar " * 400, "guitar " * 10
     refusal = await embeddings.http.post("/v1/embeddings", json={"model": NAME, "input": ["a", long]})
-    assert "'truncate_prompt_tokens'" in refused(refusal, 400, code="context_length_exceeded", param="input")
+    assert "'truncate_prompt_tokens'" in check_error(refusal, 400, code="context_length_exceeded", param="input")
     whole = await embed(embeddings, ["a", long], truncate_prompt_tokens=-1)
     assert whole["usage"]["prompt_tokens"] == 3 + 256
     cut, same = await embed(embeddings, long, truncate_prompt_tokens=12), await embed(embeddings, short)

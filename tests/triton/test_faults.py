@@ -16,9 +16,9 @@ from tests.triton.asking import NAME, Ask, added, chat, events, path, prompt, st
 from tests.triton.calling import Caller
 from tests.triton.conftest import PATIENCE
 from tests.triton.fragile import BROKEN, Fragile
-from tests.wire.openai.asking import is_error, refused
-from tests.wire.serving import Gateway, serve
-from tritonic import triton_watch
+from tests.wire.gateway_server import RunningGateway, run_gateway
+from tests.wire.openai.text_requests import check_error, check_error_body
+from tritonic import triton_health
 
 pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
 
@@ -41,15 +41,15 @@ async def made(default_folder: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def before(made: Fragile) -> AsyncIterator[Gateway]:
+async def before(made: Fragile) -> AsyncIterator[RunningGateway]:
     """A gateway before the fragile Triton."""
-    async with serve(made.triton.grpc_url, triton_secret=made.triton.secret, request_timeout=SILENCE) as running:
+    async with run_gateway(made.triton.grpc_url, triton_secret=made.triton.secret, request_timeout=SILENCE) as running:
         running.http.timeout = httpx.Timeout(PATIENCE)
         yield running
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def fragile(made: Fragile, before: Gateway) -> Fragile:
+async def fragile(made: Fragile, before: RunningGateway) -> Fragile:
     """It runs, whatever the last test did to it."""
     if not await asyncio.to_thread(made.triton.is_ready):
         await made.mend()
@@ -57,13 +57,13 @@ async def fragile(made: Fragile, before: Gateway) -> Fragile:
     return made
 
 
-async def refused_as_unavailable(gateway: Gateway, body: dict) -> None:
+async def refused_as_unavailable(gateway: RunningGateway, body: dict) -> None:
     response = await gateway.http.post(path(body), json=body)
-    refused(response, 503, "overloaded_error", "overloaded")
+    check_error(response, 503, "overloaded_error", "overloaded")
     assert int(response.headers["retry-after"]) >= 1
 
 
-async def broken_off(gateway: Gateway, fault) -> dict:
+async def broken_off(gateway: RunningGateway, fault) -> dict:
     """Begin a stream, let `fault` happen, and return the event that ends it."""
     said, last = "", None
     async with events(gateway, streamed(ENDLESS)) as stream:
@@ -83,17 +83,17 @@ async def broken_off(gateway: Gateway, fault) -> dict:
     return event
 
 
-async def test_a_broken_model_does_not_stop_the_good_one(fragile: Fragile, before: Gateway) -> None:
+async def test_a_broken_model_does_not_stop_the_good_one(fragile: Fragile, before: RunningGateway) -> None:
     states = {model.name: model for model in fragile.triton.models()}
     assert states[NAME].state == "READY"
     assert states[BROKEN].state == "UNAVAILABLE" and "model.onnx" in states[BROKEN].reason
     assert (await Ask(before)(QUESTION)).text
     assert [model["id"] for model in (await before.http.get("/v1/models")).json()["data"]] == [NAME]
     response = await before.http.post(path(QUESTION), json={**QUESTION, "model": BROKEN})
-    assert "failed to load" in refused(response, 503, "overloaded_error", "overloaded")
+    assert "failed to load" in check_error(response, 503, "overloaded_error", "overloaded")
 
 
-async def test_refusals_and_hang_ups_do_not_bring_the_server_down(fragile: Fragile, before: Gateway) -> None:
+async def test_refusals_and_hang_ups_do_not_bring_the_server_down(fragile: Fragile, before: RunningGateway) -> None:
     """Streams that end with an error status and streams that are cancelled must not meet inside Triton 2.51."""
     chance = random.Random(139)
     # Only the model knows how long it may be.
@@ -118,13 +118,13 @@ async def test_refusals_and_hang_ups_do_not_bring_the_server_down(fragile: Fragi
     assert (await Ask(before)(QUESTION)).text
 
 
-async def test_a_killed_server(fragile: Fragile, before: Gateway) -> None:
+async def test_a_killed_server(fragile: Fragile, before: RunningGateway) -> None:
     """Everybody is told at once, and a moment later everything is as it was."""
     expected = await Ask(before)(QUESTION)
     whole = asyncio.ensure_future(before.http.post(path(ENDLESS), json=ENDLESS))
     async with fragile.supervised() as reported:
-        is_error(await broken_off(before, fragile.triton.kill), "overloaded_error", "overloaded")
-        refused(await whole, 503, "overloaded_error", "overloaded")
+        check_error_body(await broken_off(before, fragile.triton.kill), "overloaded_error", "overloaded")
+        check_error(await whole, 503, "overloaded_error", "overloaded")
         for body in (QUESTION, streamed(QUESTION), prompt("Hi")):
             await refused_as_unavailable(before, body)
         await before.until("/health/ready", lambda response: response.status_code == 503)
@@ -134,11 +134,11 @@ async def test_a_killed_server(fragile: Fragile, before: Gateway) -> None:
     assert "killed by signal 9" in reported[0]
 
 
-async def test_a_killed_model(fragile: Fragile, before: Gateway) -> None:
+async def test_a_killed_model(fragile: Fragile, before: RunningGateway) -> None:
     """Triton neither ends its streams nor starts its process again; who looks after Triton does."""
     async with fragile.supervised() as reported:
         error = await broken_off(before, fragile.kill_process_of_model)
-        is_error(error, error["error"]["type"], error["error"]["code"])
+        check_error_body(error, error["error"]["type"], error["error"]["code"])
         async with asyncio.timeout(30):
             while (response := await before.http.post(path(QUESTION), json=QUESTION)).status_code != 200:
                 assert response.status_code in (502, 503)
@@ -146,7 +146,7 @@ async def test_a_killed_model(fragile: Fragile, before: Gateway) -> None:
     assert f"lost the process of its model {NAME}" in reported[0] or ABORTED in reported[0]
 
 
-async def test_a_killed_model_that_nobody_looks_after(fragile: Fragile, before: Gateway) -> None:
+async def test_a_killed_model_that_nobody_looks_after(fragile: Fragile, before: RunningGateway) -> None:
     """The gateway waits for no longer than it was told to."""
     started = time.monotonic()
     error = await broken_off(before, fragile.kill_process_of_model)
@@ -157,7 +157,7 @@ async def test_a_killed_model_that_nobody_looks_after(fragile: Fragile, before: 
         assert response.json()["error"]["code"] == ("model_failed" if response.status_code == 502 else "overloaded")
 
 
-async def until_served(gateway: Gateway, seconds: float = 60.0) -> list[float]:
+async def until_served(gateway: RunningGateway, seconds: float = 60.0) -> list[float]:
     """Ask until there is an answer; meanwhile callers are told to come back. How long each of them waited."""
     waited = []
     async with asyncio.timeout(seconds):
@@ -172,9 +172,11 @@ async def until_served(gateway: Gateway, seconds: float = 60.0) -> list[float]:
             await asyncio.sleep(0.1)
 
 
-async def test_a_server_that_stands_still(fragile: Fragile, before: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_server_that_stands_still(
+    fragile: Fragile, before: RunningGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is not dead, and answers nothing: the gateway is not ready, and whoever looks after it starts it again."""
-    monkeypatch.setattr(triton_watch, "SILENT_LOOKS", 8)
+    monkeypatch.setattr(triton_health, "MAX_SILENT_CHECKS", 8)
     async with fragile.supervised() as reported:
         os.kill(fragile.triton.pid, signal.SIGSTOP)
         await before.until("/health/ready", lambda response: response.status_code == 503, 8)
@@ -184,15 +186,17 @@ async def test_a_server_that_stands_still(fragile: Fragile, before: Gateway, mon
     assert reported[0] == "Triton has not answered for 8 s; it is ended and started again."
 
 
-async def test_a_model_that_stands_still(fragile: Fragile, before: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(triton_watch, "STOPPED_LOOKS", 4)
+async def test_a_model_that_stands_still(
+    fragile: Fragile, before: RunningGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(triton_health, "MAX_STOPPED_CHECKS", 4)
     async with fragile.supervised() as reported:
         os.kill(fragile.process_of_model(), signal.SIGSTOP)
         await until_served(before)
     assert reported[0] == f"Triton has a model whose process is stopped, {NAME}; it is ended and started again."
 
 
-async def test_a_model_that_stood_still_and_goes_on(fragile: Fragile, before: Gateway) -> None:
+async def test_a_model_that_stood_still_and_goes_on(fragile: Fragile, before: RunningGateway) -> None:
     """Triton aborts at the next request (2.51)."""
     process = fragile.process_of_model()
     async with fragile.supervised() as reported:

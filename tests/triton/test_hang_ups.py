@@ -11,7 +11,7 @@ from tests.triton.asking import NAME, Ask, Body, Said, chat, path, prompt, strea
 from tests.triton.calling import Caller
 from tests.triton.engine import Engine
 from tests.triton.prompts import QUESTIONS
-from tests.wire.serving import Gateway
+from tests.wire.gateway_server import RunningGateway
 
 pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
 
@@ -26,7 +26,7 @@ ENDLESS = {"max_tokens": 4000, "ignore_eos": True}
 both = pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 
 
-async def cancellations(gateway: Gateway, body: Body) -> float:
+async def cancellations(gateway: RunningGateway, body: Body) -> float:
     sample = f'tritonic_cancellations_total{{model="{body["model"]}",route="{path(body)}"}}'
     return (await gateway.metrics()).get(sample, 0.0)
 
@@ -39,7 +39,7 @@ async def soon(attempt: Callable[[], Awaitable[float]]) -> None:
         assert len(seconds) < TRIES or min(seconds) < LIMIT, f"seconds until the row was free: {seconds}"
 
 
-async def until_counted(gateway: Gateway, body: Body, count: float) -> None:
+async def until_counted(gateway: RunningGateway, body: Body, count: float) -> None:
     async with asyncio.timeout(2):
         while await cancellations(gateway, body) < count:
             await asyncio.sleep(0.01)
@@ -48,7 +48,7 @@ async def until_counted(gateway: Gateway, body: Body, count: float) -> None:
 @both
 @pytest.mark.parametrize("moment", ["at once", "reading the prompt", "speaking"])
 async def test_a_row_is_free_at_once(
-    ask: Ask, gateway: Gateway, engine: Engine, alone: list[Said], moment: str, stream: bool
+    ask: Ask, gateway: RunningGateway, engine: Engine, alone: list[Said], moment: str, stream: bool
 ) -> None:
     tries = itertools.count()
     body = prompt("", **ENDLESS)
@@ -89,7 +89,7 @@ async def test_a_row_is_free_at_once(
 
 @both
 async def test_a_place_in_the_queue_is_free_at_once(
-    ask: Ask, gateway: Gateway, engine: Engine, tight: str, stream: bool
+    ask: Ask, gateway: RunningGateway, engine: Engine, tight: str, stream: bool
 ) -> None:
     """The one row is taken all the time, and its answer is the one that it has alone."""
     question = {**chat("Tell me about the sea.", max_tokens=80, ignore_eos=True), "model": tight}
@@ -115,7 +115,9 @@ async def test_a_place_in_the_queue_is_free_at_once(
 
 
 @both
-async def test_the_next_in_the_queue_gets_the_row(gateway: Gateway, engine: Engine, tight: str, stream: bool) -> None:
+async def test_the_next_in_the_queue_gets_the_row(
+    gateway: RunningGateway, engine: Engine, tight: str, stream: bool
+) -> None:
     """From the hang-up to the first words of the one behind: no metric stands between."""
     body = {**prompt("Once upon a time", **ENDLESS, stream=stream), "model": tight}
     behind = {**prompt("Then", max_tokens=5, ignore_eos=True, stream=True), "model": tight}
@@ -135,7 +137,9 @@ async def test_the_next_in_the_queue_gets_the_row(gateway: Gateway, engine: Engi
     await soon(attempt)
 
 
-async def test_a_full_queue_says_so_and_has_room_again(ask: Ask, gateway: Gateway, engine: Engine, tight: str) -> None:
+async def test_a_full_queue_says_so_and_has_room_again(
+    ask: Ask, gateway: RunningGateway, engine: Engine, tight: str
+) -> None:
     """One row and one place to wait: of six at once, each busy for a second or more, four find no room."""
     body = {**prompt("Once upon a time", **ENDLESS), "model": tight}
     await engine.idle(tight)  # the last test's request may still be leaving

@@ -8,7 +8,7 @@ import pytest
 from tests.triton.asking import NAME, Ask, Said, chat, prompt, streamed
 from tests.triton.engine import Engine
 from tests.triton.prompts import QUESTIONS
-from tests.wire.serving import Gateway
+from tests.wire.gateway_server import RunningGateway
 
 pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
 
@@ -27,7 +27,7 @@ SHORT = tuple(
 )
 
 
-async def left_behind(gateway: Gateway, engine: Engine) -> dict[str, float]:
+async def left_behind(gateway: RunningGateway, engine: Engine) -> dict[str, float]:
     """What is still going on, once the engine says that it is idle."""
     await engine.idle(NAME)
     await asyncio.sleep(0.1)
@@ -36,7 +36,7 @@ async def left_behind(gateway: Gateway, engine: Engine) -> dict[str, float]:
     return gauges | {name: value for name, value in figures.items() if name.startswith("rows") and value}
 
 
-async def test_two_hundred_at_once(ask: Ask, gateway: Gateway, engine: Engine) -> None:
+async def test_two_hundred_at_once(ask: Ask, gateway: RunningGateway, engine: Engine) -> None:
     alone = [await ask(body) for body in SHORT]
 
     async def one(number: int) -> bool:
@@ -47,7 +47,9 @@ async def test_two_hundred_at_once(ask: Ask, gateway: Gateway, engine: Engine) -
     assert await left_behind(gateway, engine) == {}
 
 
-async def test_fifty_leave_and_twenty_stay(ask: Ask, gateway: Gateway, engine: Engine, alone: list[Said]) -> None:
+async def test_fifty_leave_and_twenty_stay(
+    ask: Ask, gateway: RunningGateway, engine: Engine, alone: list[Said]
+) -> None:
     chance = random.Random(50)
 
     async def leave(number: int) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.triton.asking import Body, added, events, prompt, streamed
-from tests.wire.serving import Gateway
+from tests.wire.gateway_server import RunningGateway
 
 pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
 
@@ -35,7 +35,7 @@ def some_text(seed: int) -> str:
     return "".join(chance.choices(PIECES, k=chance.randint(1, 6))) + chr(chance.randint(0x4E00, 0x9FFF))
 
 
-async def choices(gateway: Gateway, body: Body) -> list[dict[str, Any]]:
+async def choices(gateway: RunningGateway, body: Body) -> list[dict[str, Any]]:
     """The text of each choice, and what its tokens were worth."""
     if "stream" not in body:
         response = await gateway.http.post("/v1/completions", json=body)
@@ -73,7 +73,7 @@ def check(choice: dict[str, Any], asked: str | None) -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-async def test_an_echo_of_any_text(gateway: Gateway, tokenizer: Any, seed: int) -> None:
+async def test_an_echo_of_any_text(gateway: RunningGateway, tokenizer: Any, seed: int) -> None:
     text = some_text(seed)
     ids = tokenizer.encode(text)
     for asked, n in ((text, 1), (ids, 1), (text, 2)):
@@ -86,7 +86,7 @@ async def test_an_echo_of_any_text(gateway: Gateway, tokenizer: Any, seed: int) 
             assert len(choice["tokens"]) >= len(ids)
 
 
-async def test_a_prompt_of_tokens_that_is_cut_within_characters(gateway: Gateway, tokenizer: Any) -> None:
+async def test_a_prompt_of_tokens_that_is_cut_within_characters(gateway: RunningGateway, tokenizer: Any) -> None:
     """It begins and ends with a half."""
     ids = tokenizer.encode("𝄞é日𝄞")
     assert tokenizer.decode(ids[:1]) == tokenizer.decode(ids[-1:]) == "\ufffd"
@@ -96,7 +96,7 @@ async def test_a_prompt_of_tokens_that_is_cut_within_characters(gateway: Gateway
     assert whole[0]["text_offset"][0] == 0 and len(whole[0]["tokens"]) >= len(ids) - 2
 
 
-async def test_several_prompts(gateway: Gateway) -> None:
+async def test_several_prompts(gateway: RunningGateway) -> None:
     texts = ["日本", "👍🏽", "the"]
     body = prompt("", max_tokens=1, echo=True, logprobs=0) | {"prompt": texts}
     whole = await choices(gateway, body)

@@ -2,14 +2,14 @@
 
 import pytest
 
-from tests.clients.node import node
+from tests.clients.node_runner import run_node_tests
 from tests.triton.asking import NAME
 from tests.triton.engine import Engine
-from tests.wire.serving import Gateway
+from tests.wire.gateway_server import RunningGateway
 
 pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
 
 
-async def test_the_node_client(gateway: Gateway, engine: Engine) -> None:
-    await node("real.test.mjs", seconds=280, GATEWAY_URL=gateway.url, MODEL=NAME)
+async def test_the_node_client(gateway: RunningGateway, engine: Engine) -> None:
+    await run_node_tests("real.test.mjs", seconds=280, GATEWAY_URL=gateway.url, MODEL=NAME)
     await engine.idle(NAME, seconds=5)

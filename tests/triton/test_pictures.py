@@ -16,7 +16,7 @@ from tests.triton.conftest import Loader
 from tests.triton.engine import Engine
 from tests.triton.installing import install_copy
 from tests.triton.seeing import Asker, Source, encoded, photo
-from tests.wire.serving import Gateway
+from tests.wire.gateway_server import RunningGateway
 from tritonic.embedded import EmbeddedTriton
 
 pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
@@ -150,7 +150,7 @@ async def test_a_model_that_cuts_no_picture(
 
 
 @pytest.mark.usefixtures("ask")
-async def test_a_chat_over_http(gateway: Gateway, source: Source) -> None:
+async def test_a_chat_over_http(gateway: RunningGateway, source: Source) -> None:
     await gateway.until("/v1/models/seeing", lambda response: response.status_code == 200)
     pictures = [photo(180, 120, seed=30), photo(90, 200, seed=31)]
     urls = [f"data:image/png;base64,{encoded(picture).decode()}" for picture in pictures]

@@ -14,7 +14,7 @@ from tests.triton.conftest import Loader
 from tests.triton.engine import Engine
 from tests.triton.installing import install_copy
 from tests.triton.prompts import QUESTIONS
-from tests.wire.serving import Gateway
+from tests.wire.gateway_server import RunningGateway
 
 pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
 
@@ -34,7 +34,7 @@ def words(count: int) -> str:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def scarce(default_folder: Path, repository: Path, gateway: Gateway, load: Loader) -> AsyncIterator[str]:
+async def scarce(default_folder: Path, repository: Path, gateway: RunningGateway, load: Loader) -> AsyncIterator[str]:
     """The name of a copy with little memory."""
     install_copy(default_folder, repository, SCARCE, kv_memory=MEGABYTES)
     await load(SCARCE)
@@ -115,7 +115,7 @@ async def test_with_little_memory_everybody_says_what_they_say_alone(ask: Ask, e
     assert figures["prefix_cache_bytes"] <= MEGABYTES * 2**20
 
 
-async def test_what_can_never_fit_is_refused(gateway: Gateway, scarce: str) -> None:
+async def test_what_can_never_fit_is_refused(gateway: RunningGateway, scarce: str) -> None:
     body = prompt(words(1200), max_tokens=1) | {"model": scarce}
     response = await gateway.http.post("/v1/completions", json=body)
     assert response.status_code == 400 and response.json()["error"]["code"] == "context_length_exceeded"

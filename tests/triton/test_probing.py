@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.catalog import Catalog
-from gateway.probe import can_be_probed, probe
+from gateway.models.catalog import Catalog
+from gateway.models.probe import can_be_probed, probe
 from tests.triton.asking import NAME
 from tests.triton.installing import install_copy
 from tritonic.embedded import EmbeddedTriton

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.triton.asking import Ask, Said, chat, prompt, streamed
-from tests.wire.serving import Gateway
+from tests.wire.gateway_server import RunningGateway
 
 pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
 
@@ -103,7 +103,7 @@ async def test_ignore_eos(ask: Ask) -> None:
     assert went_on.text.startswith(ended.text)
 
 
-async def test_a_prompt_alone_is_read_and_not_answered(gateway: Gateway) -> None:
+async def test_a_prompt_alone_is_read_and_not_answered(gateway: RunningGateway) -> None:
     async def ask(**more: object) -> dict[str, Any]:
         body = prompt(BEGINNING, echo=True, logprobs=1, temperature=0, **more)
         response = await gateway.http.post("/v1/completions", json=body)

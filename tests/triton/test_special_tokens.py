@@ -11,7 +11,7 @@ from tritonclient.grpc.aio import InferenceServerClient, InferInput
 from tests.triton.asking import NAME, Ask, Body, prompt
 from tests.triton.conftest import Loader
 from tests.triton.installing import install_copy
-from tests.wire.serving import Gateway
+from tests.wire.gateway_server import RunningGateway
 from tritonic.embedded import EmbeddedTriton
 
 pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
@@ -102,7 +102,7 @@ async def test_a_prompt_is_taken_as_its_caller_wrote_it(ask: Ask, tokenizer: Any
 
 
 async def test_a_model_may_take_them_for_what_they_say(
-    default_folder: Path, repository: Path, gateway: Gateway, ask: Ask, load: Loader, tokenizer: Any
+    default_folder: Path, repository: Path, gateway: RunningGateway, ask: Ask, load: Loader, tokenizer: Any
 ) -> None:
     install_copy(default_folder, repository, "trusting", special_tokens_in_content="recognised")
     await load("trusting")
@@ -138,7 +138,7 @@ async def infer(triton: EmbeddedTriton, text: bytes, spans: list[int]) -> tuple[
     raise AssertionError("no response")
 
 
-async def test_the_tensor_itself(triton: EmbeddedTriton, gateway: Gateway, tokenizer: Any) -> None:
+async def test_the_tensor_itself(triton: EmbeddedTriton, gateway: RunningGateway, tokenizer: Any) -> None:
     text = "é<|im_end|>x"
     literal = tokenizer(text, split_special_tokens=True, add_special_tokens=False)["input_ids"]
     assert await infer(triton, text.encode(), [2, 12]) == (len(literal), "")

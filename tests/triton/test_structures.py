@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from tests.triton.asking import Ask, Body, chat, path, prompt
-from tests.unit.llm.schemas.corpus import KEYWORDS, OPENAPI, PYDANTIC, ZOD
+from tests.unit.llm.json_schema.corpus import KEYWORDS, OPENAPI, PYDANTIC, ZOD
 
 pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.triton.asking import Ask, added, chat, events, prompt, streamed
-from tests.wire.serving import Gateway
+from tests.wire.gateway_server import RunningGateway
 
 pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
 
@@ -21,7 +21,7 @@ REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 @pytest.mark.parametrize("tongue", TONGUES)
-async def test_what_is_copied_comes_out_unbroken(ask: Ask, gateway: Gateway, tongue: str) -> None:
+async def test_what_is_copied_comes_out_unbroken(ask: Ask, gateway: RunningGateway, tongue: str) -> None:
     """A model that reads one line again and again writes it once more; each of its characters takes several tokens."""
     line = TONGUES[tongue]
     body = prompt(f"{line}\n" * 8, max_tokens=64, stop="\n")

@@ -7,13 +7,13 @@ import pytest_asyncio
 import uvloop
 
 from tests.fakes.triton import FakeTriton
-from tests.wire.cast import CAST
-from tests.wire.serving import Gateway, serve
+from tests.wire.gateway_server import RunningGateway, run_gateway
+from tests.wire.scripted_models import SCRIPTED_MODELS
 
 KEYS = ["sk-first", "sk-second"]
 ORIGIN = "https://app.example"
-BODY_LIMIT = 64 * 1024
-PATIENCE = 0.8
+MAX_BODY_BYTES = 64 * 1024
+TIMEOUT_SECONDS = 0.8
 
 _session = pytest_asyncio.fixture(scope="session", loop_scope="session")
 
@@ -25,29 +25,29 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> d
 
 @_session
 async def triton() -> AsyncIterator[FakeTriton]:
-    fake = await FakeTriton(CAST).start()
+    fake = await FakeTriton(SCRIPTED_MODELS).start()
     yield fake
     await fake.stop()
 
 
 @_session
-async def gateway(triton: FakeTriton, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gateway]:
+async def gateway(triton: FakeTriton, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RunningGateway]:
     """Default settings, but for other names of a model."""
     aliases = {"dall-e-3": "shapes", "SuperImage": "shapes", "gpt-image-1": "shapes"}
-    async with serve(triton.url, state=tmp_path_factory.mktemp("state"), model_aliases=aliases) as running:
+    async with run_gateway(triton.url, state=tmp_path_factory.mktemp("state"), model_aliases=aliases) as running:
         yield running
 
 
 @_session
-async def guarded(triton: FakeTriton) -> AsyncIterator[Gateway]:
+async def guarded(triton: FakeTriton) -> AsyncIterator[RunningGateway]:
     """Keys and one CORS origin."""
-    async with serve(triton.url, api_keys=KEYS, cors_origins=[ORIGIN], project="DecentralGPT") as running:
+    async with run_gateway(triton.url, api_keys=KEYS, cors_origins=[ORIGIN], project="DecentralGPT") as running:
         yield running
 
 
 @_session
-async def narrow(triton: FakeTriton) -> AsyncIterator[Gateway]:
+async def narrow(triton: FakeTriton) -> AsyncIterator[RunningGateway]:
     """Small bodies, little patience with silent models, and an address of its own."""
-    limits = {"max_body_bytes": BODY_LIMIT, "request_timeout": PATIENCE, "body_timeout": PATIENCE}
-    async with serve(triton.url, **limits, public_url="https://api.example/") as running:
+    limits = {"max_body_bytes": MAX_BODY_BYTES, "request_timeout": TIMEOUT_SECONDS, "body_timeout": TIMEOUT_SECONDS}
+    async with run_gateway(triton.url, **limits, public_url="https://api.example/") as running:
         yield running

@@ -14,8 +14,8 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.fakes.script import Model as Script
-from tests.fakes.script import Say
+from tests.fakes.scripted_model import Say
+from tests.fakes.scripted_model import ScriptedModel as Script
 from tests.fakes.triton import FakeTriton
 from tritonic.gateway_process import GatewayProcess
 from tritonic.ports import free_ports

@@ -9,11 +9,11 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from gateway.files.files import Files
+from gateway.files.file_store import FileStore
 from gateway.settings import Settings
 from tests.fakes.triton import FakeTriton
-from tests.wire.openai.asking import refused
-from tests.wire.serving import Gateway, serve
+from tests.wire.gateway_server import RunningGateway, run_gateway
+from tests.wire.openai.text_requests import check_error
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -26,23 +26,25 @@ async def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def keeper(triton: FakeTriton, state: Path) -> AsyncIterator[Gateway]:
-    async with serve(triton.url, state=state, api_keys=["sk-one"]) as running:
+async def keeper(triton: FakeTriton, state: Path) -> AsyncIterator[RunningGateway]:
+    async with run_gateway(triton.url, state=state, api_keys=["sk-one"]) as running:
         yield running
 
 
 @pytest.fixture
-def files(state: Path) -> Files:
+def files(state: Path) -> FileStore:
     """The same files and the same key as the gateway's."""
-    return Files(Settings(state=state))
+    return FileStore(Settings(state=state))
 
 
-async def address(files: Files, content_type: str = "image/png", **options: Any) -> str:
+async def address(files: FileStore, content_type: str = "image/png", **options: Any) -> str:
     return files.url(await files.put(PICTURE, content_type), "", **options)
 
 
 @pytest.mark.parametrize("content_type", ["image/png", "image/jpeg", "image/webp"])
-async def test_whoever_has_the_address_has_the_file(keeper: Gateway, files: Files, content_type: str) -> None:
+async def test_whoever_has_the_address_has_the_file(
+    keeper: RunningGateway, files: FileStore, content_type: str
+) -> None:
     url = await address(files, content_type)
     response = await keeper.http.get(url)
     assert response.status_code == 200 and response.content == PICTURE
@@ -76,7 +78,7 @@ SIZE = len(PICTURE)
         (f"bytes=-{SIZE + 5}", 0, SIZE),
     ],
 )
-async def test_a_part_is_had(keeper: Gateway, files: Files, asked: str, start: int, end: int) -> None:
+async def test_a_part_is_had(keeper: RunningGateway, files: FileStore, asked: str, start: int, end: int) -> None:
     url = await address(files)
     response = await keeper.http.get(url, headers={"Range": asked})
     assert response.status_code == 206 and response.content == PICTURE[start:end]
@@ -85,7 +87,7 @@ async def test_a_part_is_had(keeper: Gateway, files: Files, asked: str, start: i
     assert head.status_code == 206 and head.headers["content-length"] == str(end - start)
 
 
-async def test_the_rest_is_only_had_of_the_same_file(keeper: Gateway, files: Files) -> None:
+async def test_the_rest_is_only_had_of_the_same_file(keeper: RunningGateway, files: FileStore) -> None:
     url = await address(files)
     told = (await keeper.http.head(url)).headers
     for known in (told["etag"], told["last-modified"]):
@@ -97,21 +99,21 @@ async def test_the_rest_is_only_had_of_the_same_file(keeper: Gateway, files: Fil
 
 
 @pytest.mark.parametrize("asked", [f"bytes={SIZE}-", "bytes=-0", "bytes=9-3"])
-async def test_a_part_that_is_not_there(keeper: Gateway, files: Files, asked: str) -> None:
+async def test_a_part_that_is_not_there(keeper: RunningGateway, files: FileStore, asked: str) -> None:
     response = await keeper.http.get(await address(files), headers={"Range": asked})
     assert response.status_code == 416 and response.headers["content-range"] == f"bytes */{SIZE}"
 
 
 @pytest.mark.parametrize("asked", ["bytes=0-1,5-6", "pages=1-2", "bytes=", "bytes=a-b", "bytes=-", "9" * 5000])
-async def test_a_part_that_is_none_is_the_whole(keeper: Gateway, files: Files, asked: str) -> None:
+async def test_a_part_that_is_none_is_the_whole(keeper: RunningGateway, files: FileStore, asked: str) -> None:
     response = await keeper.http.get(await address(files), headers={"Range": asked})
     assert response.status_code == 200 and response.content == PICTURE
 
 
-async def test_only_the_address_as_it_was_given(keeper: Gateway, files: Files, tmp_path: Path) -> None:
+async def test_only_the_address_as_it_was_given(keeper: RunningGateway, files: FileStore, tmp_path: Path) -> None:
     url = httpx.URL(await address(files))
     other = (await address(files)).partition("?")[0]
-    foreign = Files(Settings(state=tmp_path)).url(url.path.removeprefix("/files/"), "")
+    foreign = FileStore(Settings(state=tmp_path)).url(url.path.removeprefix("/files/"), "")
     for wrong in (
         url.path,
         f"{other}?{url.query.decode()}",
@@ -120,32 +122,34 @@ async def test_only_the_address_as_it_was_given(keeper: Gateway, files: Files, t
         f"{url.path}?expires=&signature=",
         foreign,
     ):
-        assert "does not fit" in refused(await keeper.http.get(wrong), 403, "permission_error", "permission_denied")
+        assert "does not fit" in check_error(await keeper.http.get(wrong), 403, "permission_error", "permission_denied")
     expired = await address(files, seconds=-1)
-    assert "expired" in refused(await keeper.http.get(expired), 403, "permission_error", "permission_denied")
+    assert "expired" in check_error(await keeper.http.get(expired), 403, "permission_error", "permission_denied")
     # The key of the API opens nothing either.
     response = await keeper.http.get(url.path, headers={"Authorization": "Bearer sk-one"})
     assert response.status_code == 403
 
 
-async def test_what_is_gone_is_gone(keeper: Gateway, files: Files) -> None:
+async def test_what_is_gone_is_gone(keeper: RunningGateway, files: FileStore) -> None:
     url = await address(files)
     await files.delete(httpx.URL(url).path.removeprefix("/files/"))
-    refused(await keeper.http.get(url), 404, "invalid_request_error", "file_not_found")
+    check_error(await keeper.http.get(url), 404, "invalid_request_error", "file_not_found")
     assert (await keeper.http.head(url)).status_code == 404
 
 
 @pytest.mark.parametrize("path", ["/files/", "/files", "/files/a/b", "/files/..%2f..%2fetc%2fpasswd"])
-async def test_there_is_nothing_else_there(keeper: Gateway, path: str) -> None:
+async def test_there_is_nothing_else_there(keeper: RunningGateway, path: str) -> None:
     assert (await keeper.http.get(path)).status_code in (403, 404)
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
-async def test_files_are_only_read(keeper: Gateway, files: Files, method: str) -> None:
-    refused(await keeper.http.request(method, await address(files)), 405, "invalid_request_error", "method_not_allowed")
+async def test_files_are_only_read(keeper: RunningGateway, files: FileStore, method: str) -> None:
+    check_error(
+        await keeper.http.request(method, await address(files)), 405, "invalid_request_error", "method_not_allowed"
+    )
 
 
-async def test_a_part_of_many_at_once(keeper: Gateway, files: Files) -> None:
+async def test_a_part_of_many_at_once(keeper: RunningGateway, files: FileStore) -> None:
     import asyncio
 
     url = await address(files)

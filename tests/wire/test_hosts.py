@@ -10,8 +10,8 @@ import pytest_asyncio
 
 from tests.fakes.triton import FakeTriton
 from tests.wire.conftest import KEYS, ORIGIN
-from tests.wire.openai.asking import CHAT
-from tests.wire.serving import Gateway, serve
+from tests.wire.gateway_server import RunningGateway, run_gateway
+from tests.wire.openai.text_requests import CHAT
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -20,7 +20,7 @@ BEARER = {"Authorization": f"Bearer {KEYS[0]}"}
 PATHS = ("/v1/models", "/tritonic/v1/models", "/health/live", "/metrics", "/nothing", "/files/a")
 
 
-async def raw(running: Gateway, *lines: bytes, body: bytes = b"") -> tuple[int, bytes]:
+async def raw(running: RunningGateway, *lines: bytes, body: bytes = b"") -> tuple[int, bytes]:
     """The status and the body of the answer to a request with just these lines."""
     port = int(running.url.rpartition(":")[2])
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -42,16 +42,18 @@ def forbidden(response: httpx.Response, param: str, setting: str) -> None:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def named(triton: FakeTriton) -> AsyncIterator[Gateway]:
+async def named(triton: FakeTriton) -> AsyncIterator[RunningGateway]:
     names = "gateway, *.cluster.local, 10.0.0.1, ::2"
-    async with serve(triton.url, allowed_hosts=names, public_url="https://api.example/", cors_origins=[ORIGIN]) as it:
+    async with run_gateway(
+        triton.url, allowed_hosts=names, public_url="https://api.example/", cors_origins=[ORIGIN]
+    ) as it:
         yield it
 
 
 @pytest.mark.parametrize(
     "host", ["localhost", "LocalHost:1088", "localhost.:80", "127.0.0.1", "127.8.9.1:5", "[::1]:1088", "[0:0::1]"]
 )
-async def test_loopback_is_taken(gateway: Gateway, host: str) -> None:
+async def test_loopback_is_taken(gateway: RunningGateway, host: str) -> None:
     for path in ("/v1/models", "/health/live"):
         assert (await gateway.http.get(path, headers={"Host": host})).status_code == 200
 
@@ -68,7 +70,7 @@ async def test_loopback_is_taken(gateway: Gateway, host: str) -> None:
         "[::2]",
     ],
 )
-async def test_a_name_that_leads_here_is_not(gateway: Gateway, host: str) -> None:
+async def test_a_name_that_leads_here_is_not(gateway: RunningGateway, host: str) -> None:
     """DNS rebinding: the page and the request are of one origin, and only `Host` tells."""
     for path in PATHS:
         headers = {"Host": host, "Origin": f"http://{host}"}
@@ -78,17 +80,17 @@ async def test_a_name_that_leads_here_is_not(gateway: Gateway, host: str) -> Non
 
 
 async def test_the_name_it_listens_on_is_taken(triton: FakeTriton) -> None:
-    async with serve(triton.url, host="gateway.internal") as running:
+    async with run_gateway(triton.url, host="gateway.internal") as running:
         assert (await running.http.get("/v1/models", headers={"Host": "gateway.internal:1"})).status_code == 200
 
 
 async def test_all_names_are_taken_where_the_setting_says_so(triton: FakeTriton) -> None:
-    async with serve(triton.url, allowed_hosts="*") as running:
+    async with run_gateway(triton.url, allowed_hosts="*") as running:
         assert (await running.http.get("/v1/models", headers={"Host": "evil.example"})).status_code == 200
         assert (await running.http.get("/v1/models", headers={"Host": "evil example"})).status_code == 400
 
 
-async def test_hosts_of_the_settings(named: Gateway) -> None:
+async def test_hosts_of_the_settings(named: RunningGateway) -> None:
     for host in ("gateway:1088", "GATEWAY", "a.b.cluster.local", "10.0.0.1:80", "[::2]", "api.example", "localhost"):
         assert (await named.http.get("/v1/models", headers={"Host": host})).status_code == 200, host
     for host in ("gateway.evil.example", "cluster.local", "evilcluster.local", "10.0.0.2", "[::3]"):
@@ -96,15 +98,15 @@ async def test_hosts_of_the_settings(named: Gateway) -> None:
         forbidden(response, "Host", "TRITONIC_ALLOWED_HOSTS")
 
 
-async def test_with_keys_any_host_unless_some_are_named(guarded: Gateway, triton: FakeTriton) -> None:
+async def test_with_keys_any_host_unless_some_are_named(guarded: RunningGateway, triton: FakeTriton) -> None:
     assert (await guarded.http.get("/v1/models", headers={"Host": "any.example", **BEARER})).status_code == 200
-    async with serve(triton.url, api_keys=KEYS, allowed_hosts="api.example") as running:
+    async with run_gateway(triton.url, api_keys=KEYS, allowed_hosts="api.example") as running:
         for host, status in (("api.example", 200), ("127.0.0.1", 200), ("evil.example", 403)):
             assert (await running.http.get("/v1/models", headers={"Host": host, **BEARER})).status_code == status
 
 
 async def test_a_platform_without_keys_is_guarded_as_a_gateway_without_any(triton: FakeTriton) -> None:
-    async with serve(triton.url, api_keys=KEYS, platforms={"tritonic": {}, "node": {"keys": []}}) as running:
+    async with run_gateway(triton.url, api_keys=KEYS, platforms={"tritonic": {}, "node": {"keys": []}}) as running:
         chat, body = "/node/v1/chat/completions", CHAT.body("hello")
         assert (await running.http.post(chat, json=body)).status_code == 200
         forbidden(await running.http.post(chat, json=body, headers={"Host": "evil.example"}), "Host", "ALLOWED_HOSTS")
@@ -118,7 +120,7 @@ async def test_a_platform_without_keys_is_guarded_as_a_gateway_without_any(trito
 @pytest.mark.parametrize(
     "origin", [EVIL, "null", "http://localhost", "https://127.0.0.1:1", "", "\u00e9", "chrome-extension://a"]
 )
-async def test_pages_of_others_may_not(gateway: Gateway, triton: FakeTriton, origin: str) -> None:
+async def test_pages_of_others_may_not(gateway: RunningGateway, triton: FakeTriton, origin: str) -> None:
     before = len(triton.calls)
     headers = {"Origin": origin.encode("latin-1"), "Content-Type": "text/plain"}
     for path in PATHS:
@@ -129,7 +131,9 @@ async def test_pages_of_others_may_not(gateway: Gateway, triton: FakeTriton, ori
     assert len(triton.calls) == before
 
 
-async def test_a_request_without_an_origin_is_taken_unless_the_browser_says_whose_it_is(gateway: Gateway) -> None:
+async def test_a_request_without_an_origin_is_taken_unless_the_browser_says_whose_it_is(
+    gateway: RunningGateway,
+) -> None:
     body = json.dumps(CHAT.body("hello"))
     for kind in ("text/plain", "application/x-www-form-urlencoded", "application/json"):  # curl -d
         assert (await gateway.http.post(CHAT.path, content=body, headers={"Content-Type": kind})).status_code == 200
@@ -140,7 +144,7 @@ async def test_a_request_without_an_origin_is_taken_unless_the_browser_says_whos
         assert (await gateway.http.get("/docs", headers=headers)).status_code == 200
 
 
-async def test_its_own_pages_may(gateway: Gateway, named: Gateway) -> None:
+async def test_its_own_pages_may(gateway: RunningGateway, named: RunningGateway) -> None:
     own = {"Origin": gateway.url}
     assert (await gateway.http.post(CHAT.path, json=CHAT.body("hello"), headers=own)).status_code == 200
     proxied = {"Host": "api.example", "Origin": "https://api.example"}
@@ -176,7 +180,7 @@ async def test_its_own_pages_may(gateway: Gateway, named: Gateway) -> None:
     ],
     ids=repr,
 )
-async def test_one_host_that_is_one(gateway: Gateway, guarded: Gateway, hosts: tuple[bytes, ...]) -> None:
+async def test_one_host_that_is_one(gateway: RunningGateway, guarded: RunningGateway, hosts: tuple[bytes, ...]) -> None:
     lines = tuple(b"Host: " + host for host in hosts)
     for running in (gateway, guarded):
         for path in PATHS:
@@ -185,7 +189,7 @@ async def test_one_host_that_is_one(gateway: Gateway, guarded: Gateway, hosts: t
             assert (status, error["type"], error["param"]) == (400, "invalid_request_error", "Host")
 
 
-async def test_http_1_0_may_name_none(gateway: Gateway) -> None:
+async def test_http_1_0_may_name_none(gateway: RunningGateway) -> None:
     assert (await raw(gateway, get("/health/live", "1.0")))[0] == 200
     assert (await raw(gateway, get("/v1/models", "1.0"), b"Host: evil.example"))[0] == 403
 
@@ -209,7 +213,7 @@ GARBAGE = [
     "name", [b"X-Forwarded-For", b"X-Forwarded-Proto", b"X-Forwarded-Host", b"X-Request-Id", b"Forwarded"]
 )
 async def test_garbage_about_who_asks_is_harmless(triton: FakeTriton, name: bytes) -> None:
-    async with serve(triton.url, rate_limits="100/hour") as running:
+    async with run_gateway(triton.url, rate_limits="100/hour") as running:
         body = json.dumps(CHAT.body("hello")).encode()
         for garbage in GARBAGE:
             lines = (b"Host: localhost", name + b": " + garbage, b"Content-Length: %d" % len(body))
@@ -223,7 +227,7 @@ async def test_garbage_about_who_asks_is_harmless(triton: FakeTriton, name: byte
 @pytest.mark.parametrize(
     "key", [b"Bearer " + b"a" * 60_000, b"Bearer \xff\xfe", b"Bearer", b"\x09", b"Bearer " + b" " * 60_000]
 )
-async def test_odd_keys_are_no_keys(guarded: Gateway, key: bytes) -> None:
+async def test_odd_keys_are_no_keys(guarded: RunningGateway, key: bytes) -> None:
     status, body = await raw(guarded, get("/v1/models"), b"Host: localhost", b"Authorization: " + key)
     assert (status, json.loads(body)["error"]["code"]) == (401, "invalid_api_key")
 
@@ -240,7 +244,7 @@ async def test_odd_keys_are_no_keys(guarded: Gateway, key: bytes) -> None:
         "/v1/models?" + "a&" * 4000,
     ],
 )
-async def test_odd_paths_are_answered(gateway: Gateway, path: str) -> None:
+async def test_odd_paths_are_answered(gateway: RunningGateway, path: str) -> None:
     for version in ("1.0", "1.1"):
         status, body = await raw(gateway, get(path, version), b"Host: localhost")
         assert status in (200, 403, 404) and body

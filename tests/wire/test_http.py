@@ -11,15 +11,15 @@ import pytest_asyncio
 from gateway.app import create_app
 from gateway.settings import Settings
 from tests.fakes.triton import FakeTriton
-from tests.wire.cast import TONGUES
 from tests.wire.conftest import KEYS, ORIGIN
-from tests.wire.openai.asking import CHAT, CHAT_STREAM, STREAMS, WAYS, Way, refused
-from tests.wire.serving import Gateway, serve
+from tests.wire.gateway_server import RunningGateway, run_gateway
+from tests.wire.openai.text_requests import CHAT, CHAT_STREAM, STREAM_ROUTES, TEXT_ROUTES, TextRoute, check_error
+from tests.wire.scripted_models import MULTILINGUAL_TEXTS
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-async def raw(running: Gateway, *requests: bytes) -> bytes:
+async def raw(running: RunningGateway, *requests: bytes) -> bytes:
     """All that comes back of a connection until it is closed."""
     reader, writer = await asyncio.open_connection("127.0.0.1", int(running.url.rpartition(":")[2]))
     writer.write(b"".join(requests))
@@ -28,15 +28,17 @@ async def raw(running: Gateway, *requests: bytes) -> bytes:
     return said
 
 
-def old(way: Way, *headers: bytes, model: str = "hello") -> bytes:
+def old(way: TextRoute, *headers: bytes, model: str = "hello") -> bytes:
     body = json.dumps(way.body(model)).encode()
     return b"\r\n".join(
         (b"POST %b HTTP/1.0" % way.path.encode(), b"Content-Length: %d" % len(body), *headers, b"", body)
     )
 
 
-@pytest.mark.parametrize("way", STREAMS, ids=str)
-async def test_a_stream_of_http_1_0_is_plain_and_ends_with_the_connection(gateway: Gateway, way: Way) -> None:
+@pytest.mark.parametrize("way", STREAM_ROUTES, ids=str)
+async def test_a_stream_of_http_1_0_is_plain_and_ends_with_the_connection(
+    gateway: RunningGateway, way: TextRoute
+) -> None:
     for headers in ((), (b"Connection: keep-alive",), (b"Host: localhost",)):
         head, _, body = (await raw(gateway, old(way, *headers))).partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 200 ") and b"\r\nconnection: close" in head
@@ -46,7 +48,7 @@ async def test_a_stream_of_http_1_0_is_plain_and_ends_with_the_connection(gatewa
         assert blocks[-1] == "data: [DONE]" and [json.loads(block[6:]) for block in blocks[:-1]]
 
 
-async def test_whole_answers_of_http_1_0_leave_the_connection_to_who_asks(gateway: Gateway) -> None:
+async def test_whole_answers_of_http_1_0_leave_the_connection_to_who_asks(gateway: RunningGateway) -> None:
     keep = b"Connection: Keep-Alive"
     said = await raw(gateway, old(CHAT, keep), b"GET /health/live HTTP/1.0\r\n" + keep + b"\r\n\r\n", old(CHAT))
     assert said.count(b"HTTP/1.1 200 OK") == 3 and said.count(b"\r\nconnection: keep-alive\r\n") == 2
@@ -64,7 +66,9 @@ def _paths() -> list[str]:
 
 
 @pytest.mark.parametrize("path", _paths())
-async def test_head_answers_as_get_does_without_the_body(gateway: Gateway, guarded: Gateway, path: str) -> None:
+async def test_head_answers_as_get_does_without_the_body(
+    gateway: RunningGateway, guarded: RunningGateway, path: str
+) -> None:
     for running, headers in ((gateway, {}), (guarded, {}), (guarded, {"Authorization": f"Bearer {KEYS[0]}"})):
         got = await running.http.get(path, headers=headers)
         head = await running.http.head(path, headers=headers)
@@ -77,7 +81,7 @@ async def test_head_answers_as_get_does_without_the_body(gateway: Gateway, guard
     assert after.endswith(b"\r\n\r\n") and after.count(b"\r\n\r\n") == 1
 
 
-async def test_head_is_counted_and_documented_as_what_it_is(gateway: Gateway) -> None:
+async def test_head_is_counted_and_documented_as_what_it_is(gateway: RunningGateway) -> None:
     response = await gateway.http.post("/health/live")
     assert response.status_code == 405 and response.headers["allow"] == "GET, HEAD"
     assert "it takes: GET, HEAD." in response.text
@@ -90,23 +94,25 @@ async def test_head_is_counted_and_documented_as_what_it_is(gateway: Gateway) ->
     assert (await gateway.metrics())['tritonic_requests_total{model="",route="/v1/models",status="200"}'] == before + 1
 
 
-@pytest.mark.parametrize("way", WAYS, ids=str)
-async def test_a_slash_at_the_end_changes_nothing(gateway: Gateway, guarded: Gateway, way: Way) -> None:
+@pytest.mark.parametrize("way", TEXT_ROUTES, ids=str)
+async def test_a_slash_at_the_end_changes_nothing(
+    gateway: RunningGateway, guarded: RunningGateway, way: TextRoute
+) -> None:
     response = await gateway.http.post(f"{way.path}/", json=way.body("hello"))
     assert response.status_code == 200 and way.text(response)
-    refused(await guarded.http.post(f"{way.path}/", json=way.body("hello")), 401, "authentication_error")
+    check_error(await guarded.http.post(f"{way.path}/", json=way.body("hello")), 401, "authentication_error")
 
 
-async def test_slashes_of_other_paths(gateway: Gateway) -> None:
+async def test_slashes_of_other_paths(gateway: RunningGateway) -> None:
     for path in ("/v1/models", "/v1/models/hello", "/v1/models/org/served", "/health/live", "/docs", "/openapi.json"):
         got, slashed = await gateway.http.get(path), await gateway.http.get(f"{path}/")
         assert (slashed.status_code, slashed.headers["content-type"]) == (200, got.headers["content-type"])
         assert (await gateway.http.head(f"{path}/")).status_code == 200
     for path in ("/", "/v1/", "/health/live//", "//health/live", "/health//live", "/nothing/"):
-        refused(await gateway.http.get(path), 404)
-    refused(await gateway.http.get("/v1/models//"), 404, code="model_not_found", param="model")
+        check_error(await gateway.http.get(path), 404)
+    check_error(await gateway.http.get("/v1/models//"), 404, code="model_not_found", param="model")
     for path in (f"{CHAT.path}//", f"/{CHAT.path}"):
-        refused(await gateway.http.post(path, json=CHAT.body("hello")), 404)
+        check_error(await gateway.http.post(path, json=CHAT.body("hello")), 404)
 
 
 PREFLIGHT = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Private-Network": "true"}
@@ -114,12 +120,14 @@ ALLOWS = "access-control-allow-private-network"
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def keyless(triton: FakeTriton) -> AsyncIterator[Gateway]:
-    async with serve(triton.url, cors_origins=[f"{ORIGIN}/"]) as running:
+async def keyless(triton: FakeTriton) -> AsyncIterator[RunningGateway]:
+    async with run_gateway(triton.url, cors_origins=[f"{ORIGIN}/"]) as running:
         yield running
 
 
-async def test_pages_of_allowed_origins_may_reach_a_private_network(guarded: Gateway, keyless: Gateway) -> None:
+async def test_pages_of_allowed_origins_may_reach_a_private_network(
+    guarded: RunningGateway, keyless: RunningGateway
+) -> None:
     for running in (guarded, keyless):
         for path in (CHAT.path, f"{CHAT.path}/", "/v1/models"):
             response = await running.http.options(path, headers={"Origin": ORIGIN, **PREFLIGHT})
@@ -130,7 +138,9 @@ async def test_pages_of_allowed_origins_may_reach_a_private_network(guarded: Gat
         assert ALLOWS not in (await running.http.options(CHAT.path, headers=plain)).headers
 
 
-async def test_pages_of_others_may_not(guarded: Gateway, keyless: Gateway, gateway: Gateway) -> None:
+async def test_pages_of_others_may_not(
+    guarded: RunningGateway, keyless: RunningGateway, gateway: RunningGateway
+) -> None:
     for running in (guarded, keyless, gateway):
         response = await running.http.options(CHAT.path, headers={"Origin": "https://evil.example", **PREFLIGHT})
         assert response.status_code >= 400
@@ -138,7 +148,7 @@ async def test_pages_of_others_may_not(guarded: Gateway, keyless: Gateway, gatew
 
 
 @pytest.mark.parametrize("path", [CHAT_STREAM.path, "/v1/completions", "/tritonic/v1/chat/completions"])
-async def test_no_event_breaks_in_two(gateway: Gateway, path: str) -> None:
+async def test_no_event_breaks_in_two(gateway: RunningGateway, path: str) -> None:
     """Not even for readers that break lines as Unicode does: httpx's `iter_lines` is one."""
     body = CHAT_STREAM.body("tongues") | {"prompt": "Hello!"}
     async with gateway.http.stream("POST", path, json=body) as response:
@@ -147,7 +157,7 @@ async def test_no_event_breaks_in_two(gateway: Gateway, path: str) -> None:
     chunks = [json.loads(line.removeprefix("data: ")) for line in lines if line != "data: [DONE]"]
     choices = [choice for chunk in chunks for choice in chunk["choices"]]
     text = "".join(choice.get("text") or choice.get("delta", {}).get("content") or "" for choice in choices)
-    assert text == "".join(TONGUES) and {"\x85", "\u2028", "\u2029"} < set(text)
+    assert text == "".join(MULTILINGUAL_TEXTS) and {"\x85", "\u2028", "\u2029"} < set(text)
 
 
 async def test_what_no_route_has_caught_is_json_with_an_id() -> None:
@@ -160,5 +170,5 @@ async def test_what_no_route_has_caught_is_json_with_an_id() -> None:
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         response = await client.get("/fails", headers={"X-Request-Id": "mine"})
-    assert "secret" not in refused(response, 500, "server_error", "internal_error")
+    assert "secret" not in check_error(response, 500, "server_error", "internal_error")
     assert response.headers["x-request-id"] == "mine"

@@ -11,17 +11,18 @@ import pytest
 import pytest_asyncio
 
 from gateway import rate_rules
-from tests.fakes.redis import Redis
+from tests.fakes.redis import RedisServer
 from tests.fakes.triton import FakeTriton
 from tests.wire.conftest import ORIGIN
-from tests.wire.openai.asking import CHAT, CHAT_STREAM, TEXT, WAYS, Way, chat, refused
-from tests.wire.serving import Gateway, serve
+from tests.wire.gateway_server import RunningGateway, run_gateway
+from tests.wire.openai.text_requests import CHAT, CHAT_STREAM, TEXT, TEXT_ROUTES, TextRoute, chat, check_error
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 FEW, FREE, OWN, POOR = "sk-few", "sk-free", "sk-own", "sk-poor"
 LIMITS = (
-    f"1000/hour,{rate_rules.of_key(FEW)}=2/hour,{rate_rules.of_key(FREE)}=none,{rate_rules.of_key(POOR)}=30 tokens/hour"
+    f"1000/hour,{rate_rules.caller_of_key(FEW)}=2/hour,{rate_rules.caller_of_key(FREE)}=none,"
+    f"{rate_rules.caller_of_key(POOR)}=30 tokens/hour"
 )
 PATHS = {
     "/v1/chat/completions": CHAT.body("hello"),
@@ -38,12 +39,14 @@ def bearer(key: str) -> dict[str, str]:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def limited(triton: FakeTriton) -> AsyncIterator[Gateway]:
-    async with serve(triton.url, api_keys=[FEW, FREE, OWN, POOR], rate_limits=LIMITS, cors_origins=[ORIGIN]) as running:
+async def limited(triton: FakeTriton) -> AsyncIterator[RunningGateway]:
+    async with run_gateway(
+        triton.url, api_keys=[FEW, FREE, OWN, POOR], rate_limits=LIMITS, cors_origins=[ORIGIN]
+    ) as running:
         yield running
 
 
-async def test_every_answer_says_what_is_left(limited: Gateway) -> None:
+async def test_every_answer_says_what_is_left(limited: RunningGateway) -> None:
     headers, left = bearer(OWN), 1000
     asked: list[dict[str, Any]] = [{"url": path, "json": body} for path, body in PATHS.items()]
     asked += [{"url": CHAT_STREAM.path, "json": CHAT_STREAM.body("hello")}]
@@ -60,12 +63,12 @@ async def test_every_answer_says_what_is_left(limited: Gateway) -> None:
 
 
 @pytest.mark.parametrize("path", PATHS)
-async def test_what_is_too_much_is_refused(limited: Gateway, triton: FakeTriton, path: str) -> None:
+async def test_what_is_too_much_is_refused(limited: RunningGateway, triton: FakeTriton, path: str) -> None:
     for _ in range(2):
         assert (await limited.http.post(path, json=PATHS[path], headers=bearer(FEW))).status_code == 200
     before = len(triton.calls)
     response = await limited.http.post(path, json=PATHS[path], headers=bearer(FEW) | {"Origin": ORIGIN})
-    sentence = refused(response, 429, "rate_limit_error", "rate_limit_exceeded")
+    sentence = check_error(response, 429, "rate_limit_error", "rate_limit_exceeded")
     assert "2 requests per hour" in sentence
     assert 3590 <= int(response.headers["retry-after"]) <= 3600
     assert response.headers["x-ratelimit-remaining-requests"] == "0"
@@ -75,20 +78,20 @@ async def test_what_is_too_much_is_refused(limited: Gateway, triton: FakeTriton,
     assert (await limited.http.post(path, json=PATHS[path], headers=bearer(OWN))).status_code == 200
 
 
-async def test_routes_and_dialects_are_counted_together(limited: Gateway) -> None:
+async def test_routes_and_dialects_are_counted_together(limited: RunningGateway) -> None:
     codes = [
         (await limited.http.post(path, json=body, headers=bearer(FEW))).status_code for path, body in PATHS.items()
     ]
     assert codes == [200, 200, 429, 429, 429, 429]
 
 
-async def test_who_is_named_is_not_limited(limited: Gateway) -> None:
+async def test_who_is_named_is_not_limited(limited: RunningGateway) -> None:
     for _ in range(3):
         response = await limited.http.post(CHAT.path, json=CHAT.body("hello"), headers=bearer(FREE))
         assert response.status_code == 200 and not any("ratelimit" in name for name in response.headers)
 
 
-async def test_looking_costs_nothing(limited: Gateway) -> None:
+async def test_looking_costs_nothing(limited: RunningGateway) -> None:
     for path in ("/v1/models", "/v1/models/hello", "/tritonic/v1/images", "/health/live", "/nowhere"):
         response = await limited.http.get(path, headers=bearer(FEW))
         assert not any("ratelimit" in name for name in response.headers)
@@ -96,26 +99,26 @@ async def test_looking_costs_nothing(limited: Gateway) -> None:
     assert response.headers["x-ratelimit-remaining-requests"] == "1"
 
 
-async def test_a_wrong_key_is_told_nothing(limited: Gateway) -> None:
+async def test_a_wrong_key_is_told_nothing(limited: RunningGateway) -> None:
     response = await limited.http.post(CHAT.path, json=CHAT.body("hello"), headers=bearer("sk-wrong"))
-    refused(response, 401, "authentication_error", "invalid_api_key")
+    check_error(response, 401, "authentication_error", "invalid_api_key")
     assert not any("ratelimit" in name for name in response.headers)
 
 
-@pytest.mark.parametrize("way", WAYS, ids=str)
-async def test_tokens(limited: Gateway, way: Way) -> None:
+@pytest.mark.parametrize("way", TEXT_ROUTES, ids=str)
+async def test_tokens(limited: RunningGateway, way: TextRoute) -> None:
     """The model reads 9 and writes 9 for each answer."""
     for left in (30, 12):
         response = await limited.http.post(way.path, json=way.body("hello"), headers=bearer(POOR))
         assert (response.status_code, response.headers["x-ratelimit-remaining-tokens"]) == (200, str(left))
         await asyncio.sleep(0.02)
     response = await limited.http.post(way.path, json=way.body("hello"), headers=bearer(POOR))
-    assert "30 tokens per hour" in refused(response, 429, "rate_limit_error", "rate_limit_exceeded")
+    assert "30 tokens per hour" in check_error(response, 429, "rate_limit_error", "rate_limit_exceeded")
     assert response.headers["x-ratelimit-limit-tokens"] == "30"
     assert "x-ratelimit-limit-requests" not in response.headers
 
 
-async def test_tokens_of_an_answer_that_nobody_waited_for(limited: Gateway, triton: FakeTriton) -> None:
+async def test_tokens_of_an_answer_that_nobody_waited_for(limited: RunningGateway, triton: FakeTriton) -> None:
     before = len(triton.calls)
     async with limited.http.stream(
         "POST", CHAT_STREAM.path, json=CHAT_STREAM.body("endless"), headers=bearer(POOR)
@@ -125,14 +128,14 @@ async def test_tokens_of_an_answer_that_nobody_waited_for(limited: Gateway, trit
             seen += "tick" in line
             if seen == 20:
                 break
-    await triton.gives_up("endless", before)
+    await triton.cancelled_call("endless", before)
     await asyncio.sleep(0.05)
     response = await limited.http.post(CHAT.path, json=CHAT.body("hello"), headers=bearer(POOR))
     assert int(response.headers["x-ratelimit-remaining-tokens"]) <= 10
 
 
 async def test_the_official_client_waits_as_it_is_told(triton: FakeTriton) -> None:
-    async with serve(triton.url, rate_limits="2/second") as running, running.client(max_retries=2) as client:
+    async with run_gateway(triton.url, rate_limits="2/second") as running, running.client(max_retries=2) as client:
         began = time.monotonic()
         for _ in range(4):
             await client.chat.completions.create(**CHAT.body("hello"))
@@ -145,7 +148,7 @@ async def test_the_official_client_waits_as_it_is_told(triton: FakeTriton) -> No
 
 async def test_without_keys_addresses_are_callers(triton: FakeTriton) -> None:
     """Invented keys and headers make nobody another caller."""
-    async with serve(triton.url, rate_limits="2/hour,192.0.2.1=1/hour") as running:
+    async with run_gateway(triton.url, rate_limits="2/hour,192.0.2.1=1/hour") as running:
         codes = []
         for number in range(4):
             headers = bearer(f"sk-{number}")
@@ -158,7 +161,7 @@ async def test_without_keys_addresses_are_callers(triton: FakeTriton) -> None:
             assert response.status_code == code
 
 
-async def test_refusals_are_counted(limited: Gateway) -> None:
+async def test_refusals_are_counted(limited: RunningGateway) -> None:
     for _ in range(4):
         await limited.http.post(CHAT.path, json=CHAT.body("hello"), headers=bearer(FEW))
     failures = {name: value for name, value in (await limited.metrics()).items() if "failures_total" in name}
@@ -166,10 +169,10 @@ async def test_refusals_are_counted(limited: Gateway) -> None:
 
 
 async def test_gateways_share_a_redis_and_serve_without_it(triton: FakeTriton) -> None:
-    redis = Redis()
+    redis = RedisServer()
     try:
         shared = {"rate_limits": "3/hour", "rate_limits_store": redis.url}
-        async with serve(triton.url, **shared) as one, serve(triton.url, **shared) as other:
+        async with run_gateway(triton.url, **shared) as one, run_gateway(triton.url, **shared) as other:
             codes = [(await chat(running)).status_code for running in (one, other, one, other, one)]
             assert codes == [200, 200, 200, 429, 429]
             redis.stop()

@@ -16,10 +16,10 @@ import httpx
 import psutil
 import pytest
 
-from tests.fakes.script import Model, Say
+from tests.fakes.scripted_model import Say, ScriptedModel
 from tests.fakes.triton import FakeTriton
-from tests.wire.openai.asking import CHAT, STREAMS, TEXT_STREAM, Way, chat
-from tests.wire.serving import Gateway, serve
+from tests.wire.gateway_server import RunningGateway, run_gateway
+from tests.wire.openai.text_requests import CHAT, STREAM_ROUTES, TEXT_STREAM, TextRoute, chat
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -46,7 +46,7 @@ class Flood(tuple[Say, ...]):
 @contextlib.asynccontextmanager
 async def flooding() -> AsyncIterator[tuple[FakeTriton, Flood]]:
     flood = Flood()
-    triton = await FakeTriton([Model("flood", flood), Model("hello")]).start()
+    triton = await FakeTriton([ScriptedModel("flood", flood), ScriptedModel("hello")]).start()
     yield triton, flood
     await triton.stop()
 
@@ -58,7 +58,7 @@ class Reader:
         self._socket = connected
 
     @classmethod
-    async def ask(cls, url: str, way: Way = TEXT_STREAM) -> "Reader":
+    async def ask(cls, url: str, way: TextRoute = TEXT_STREAM) -> "Reader":
         loop = asyncio.get_running_loop()
         host, _, port = url.removeprefix("http://").partition(":")
         connected = socket.socket()
@@ -79,7 +79,9 @@ class Reader:
 
 
 @contextlib.asynccontextmanager
-async def readers(url: str, triton: FakeTriton, count: int, way: Way = TEXT_STREAM) -> AsyncIterator[list[Reader]]:
+async def readers(
+    url: str, triton: FakeTriton, count: int, way: TextRoute = TEXT_STREAM
+) -> AsyncIterator[list[Reader]]:
     """So many clients who read nothing."""
     asked = [await Reader.ask(url, way) for _ in range(count)]
     async with asyncio.timeout(10):
@@ -157,9 +159,9 @@ async def test_memory_does_not_grow_with_what_nobody_reads(tmp_path: Path) -> No
             assert (flood.said - said) / count < MOST_SAID * MB and grown / count < MB, (flood.said - said, grown)
 
 
-@pytest.mark.parametrize("way", STREAMS, ids=str)
-async def test_others_do_not_notice(way: Way) -> None:
-    async with flooding() as (triton, flood), serve(triton.url) as gateway:
+@pytest.mark.parametrize("way", STREAM_ROUTES, ids=str)
+async def test_others_do_not_notice(way: TextRoute) -> None:
+    async with flooding() as (triton, flood), run_gateway(triton.url) as gateway:
         idle = await busy()
         async with readers(gateway.url, triton, 32, way):
             await rests(flood)
@@ -179,7 +181,7 @@ async def busy() -> float:
 
 
 async def test_who_reads_slowly_gets_everything() -> None:
-    async with flooding() as (triton, _), serve(triton.url, send_timeout=1) as gateway:
+    async with flooding() as (triton, _), run_gateway(triton.url, send_timeout=1) as gateway:
         async with readers(gateway.url, triton, 1) as (reader,):
             read = 0
             while read < PIECE * PIECES:
@@ -189,9 +191,9 @@ async def test_who_reads_slowly_gets_everything() -> None:
         assert read > PIECE * PIECES
 
 
-@pytest.mark.parametrize("way", STREAMS, ids=str)
-async def test_who_reads_nothing_has_hung_up(way: Way) -> None:
-    async with flooding() as (triton, _), serve(triton.url, send_timeout=0.4) as gateway:
+@pytest.mark.parametrize("way", STREAM_ROUTES, ids=str)
+async def test_who_reads_nothing_has_hung_up(way: TextRoute) -> None:
+    async with flooding() as (triton, _), run_gateway(triton.url, send_timeout=0.4) as gateway:
         async with readers(gateway.url, triton, 2, way):
             began = time.monotonic()
             async with asyncio.timeout(10):
@@ -207,14 +209,14 @@ async def test_who_reads_nothing_has_hung_up(way: Way) -> None:
 
 async def test_who_waits_for_a_slow_model_has_not(triton: FakeTriton) -> None:
     """Nothing is sent for longer than a client may leave what is sent unread."""
-    async with serve(triton.url, send_timeout=0.05) as gateway:
+    async with run_gateway(triton.url, send_timeout=0.05) as gateway:
         response = await gateway.http.post(TEXT_STREAM.path, json=TEXT_STREAM.body("steady"))
         assert TEXT_STREAM.text(response) == "tick tick tick tick tock"
 
 
 async def test_a_fast_stream_leaves_others_their_turns(triton: FakeTriton) -> None:
-    gateway: Gateway
-    async with flooding() as (fast, _), serve(fast.url) as gateway:
+    gateway: RunningGateway
+    async with flooding() as (fast, _), run_gateway(fast.url) as gateway:
 
         async def take() -> None:
             async with gateway.http.stream("POST", TEXT_STREAM.path, json=TEXT_STREAM.body("flood")) as response:

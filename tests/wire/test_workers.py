@@ -15,8 +15,8 @@ import httpx
 import psutil
 import pytest
 
-from tests.fakes.computing_node import ComputingNode
-from tests.fakes.script import Draw, Echo, Model, Pause, Say
+from tests.fakes.decentralgpt_node import ComputingNode
+from tests.fakes.scripted_model import DrawImages, Echo, Pause, Say, ScriptedModel
 from tests.fakes.triton import FakeTriton
 from tritonic.gateway_process import GatewayProcess
 from tritonic.ports import free_ports
@@ -24,11 +24,11 @@ from tritonic.ports import free_ports
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 CAST = [
-    Model("hello", (Say("Hello", "stop"),)),
-    Model("slow", (Say("a"), Pause(1.5), Say("b", "stop"))),
-    Model("silent", (Say("a"), Pause(60))),
-    Model("echo", (Echo(16, pause=0.001),)),
-    Model("painter", (Draw(2, pause=0.05),), drawing=True),
+    ScriptedModel("hello", (Say("Hello", "stop"),)),
+    ScriptedModel("slow", (Say("a"), Pause(1.5), Say("b", "stop"))),
+    ScriptedModel("silent", (Say("a"), Pause(60))),
+    ScriptedModel("echo", (Echo(16, pause=0.001),)),
+    ScriptedModel("painter", (DrawImages(2, pause=0.05),), is_image_model=True),
 ]
 
 
@@ -87,7 +87,7 @@ async def metric(http: httpx.AsyncClient, name: str) -> float:
 
 
 @contextlib.asynccontextmanager
-async def crew(folder: Path, models: Iterable[Model] = CAST, **settings: Any) -> AsyncIterator[Crew]:
+async def crew(folder: Path, models: Iterable[ScriptedModel] = CAST, **settings: Any) -> AsyncIterator[Crew]:
     """Run a gateway of two workers in front of a scripted Triton."""
     triton = await FakeTriton(models).start()
     told = {"workers": 2, "discovery_interval": 0.1, **settings}

@@ -2,17 +2,17 @@
 
 from collections.abc import Callable
 
-from backends.diffusion.description import Description
-from backends.diffusion.families.family import Condition, Family, Guided
+from backends.diffusion.families.family import Conditioning, Family, GuidedPrompt
 from backends.diffusion.families.flux import Flux
 from backends.diffusion.families.stable_diffusion import StableDiffusion
 from backends.diffusion.families.stable_diffusion_3 import StableDiffusion3
 from backends.diffusion.families.stable_diffusion_xl import StableDiffusionXL
-from backends.diffusion.texts import TextEncoders
+from backends.diffusion.pipeline_config import PipelineConfig
+from backends.diffusion.text_encoders import TextEncoders
 
-__all__ = ["FAMILIES", "Condition", "Family", "Guided", "make_family"]
+__all__ = ["FAMILIES", "Conditioning", "Family", "GuidedPrompt", "make_family"]
 
-FAMILIES: dict[str, Callable[[Description, TextEncoders], Family]] = {
+FAMILIES: dict[str, Callable[[PipelineConfig, TextEncoders], Family]] = {
     "stable-diffusion": StableDiffusion,
     "stable-diffusion-xl": StableDiffusionXL,
     "stable-diffusion-3": StableDiffusion3,
@@ -20,7 +20,7 @@ FAMILIES: dict[str, Callable[[Description, TextEncoders], Family]] = {
 }
 
 
-def make_family(description: Description, texts: TextEncoders) -> Family:
+def make_family(description: PipelineConfig, texts: TextEncoders) -> Family:
     """The rules of a pipeline's family. Raises `ValueError` for one that is not known, or lacks what it needs."""
     if description.family not in FAMILIES:
         raise ValueError(f"The family {description.family!r} is not known; there are {', '.join(FAMILIES)}.")

@@ -1,6 +1,6 @@
 """How noise becomes a latent, run by run: diffusers' schedulers on numpy, for one image at a time."""
 
-from backends.diffusion.schedulers.making import make
-from backends.diffusion.schedulers.plan import Latent, Plan, Scheduler, State
+from backends.diffusion.schedulers.plan import Latent, Plan, Scheduler, SolverState
+from backends.diffusion.schedulers.registry import make_scheduler
 
-__all__ = ["Latent", "Plan", "Scheduler", "State", "make"]
+__all__ = ["Latent", "Plan", "Scheduler", "SolverState", "make_scheduler"]

@@ -6,12 +6,12 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from backends.diffusion.schedulers.options import Training
+from backends.diffusion.schedulers.options import TrainingOptions
 
 Floats = npt.NDArray[np.float32]
 
 
-def alphas_cumprod(training: Training, *, zero_terminal_snr: bool = False) -> Floats:
+def alphas_cumprod(training: TrainingOptions, *, zero_terminal_snr: bool = False) -> Floats:
     """The share of the picture in the variance of a sample at each timestep, float32[num_train_timesteps], falling.
 
     With `zero_terminal_snr` the last is 0: Lin et al. 2023, "Common Diffusion Noise Schedules and Sample Steps are
@@ -24,7 +24,7 @@ def alphas_cumprod(training: Training, *, zero_terminal_snr: bool = False) -> Fl
     return _cumprod(np.float32(1) - betas)
 
 
-def _betas(training: Training) -> Floats:
+def _betas(training: TrainingOptions) -> Floats:
     count = training.num_train_timesteps
     if training.trained_betas is not None:
         if len(training.trained_betas) != count:

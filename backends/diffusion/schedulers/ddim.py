@@ -5,16 +5,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from backends.diffusion.noise import Noise
+from backends.diffusion.noise import NoiseGenerator
 from backends.diffusion.schedulers.betas import alphas_cumprod
-from backends.diffusion.schedulers.options import Prediction, Spacing, Training
-from backends.diffusion.schedulers.plan import Facts, Latent, State, Unscaled
-from backends.diffusion.schedulers.predictions import mixed, original_and_noise
-from backends.diffusion.schedulers.spacing import check_steps, check_timesteps, first_step, spaced
+from backends.diffusion.schedulers.options import Prediction, Spacing, TrainingOptions
+from backends.diffusion.schedulers.plan import FamilyConfig, Latent, SolverState, UnscaledPlan
+from backends.diffusion.schedulers.predictions import mix_noise, predict_original_and_noise
+from backends.diffusion.schedulers.spacing import check_steps, check_timesteps, first_step, spaced_timesteps
 
 
 @dataclass(frozen=True, slots=True)
-class DDIMOptions(Training):
+class DDIMOptions(TrainingOptions):
     """Those of `DDIMScheduler`."""
 
     clip_sample: bool = True
@@ -30,11 +30,11 @@ class DDIMOptions(Training):
 class DDIM:
     """A `Scheduler`."""
 
-    def __init__(self, options: DDIMOptions, facts: Facts) -> None:
+    def __init__(self, options: DDIMOptions, facts: FamilyConfig) -> None:
         """Raises `ValueError` where the options cannot go together."""
         refuse_thresholding(options.thresholding)
         self._options = options
-        self._facts = facts
+        self._family_config = facts
         self._alphas = alphas_cumprod(options, zero_terminal_snr=options.rescale_betas_zero_snr)
         if self._alphas[-1] == 0 and options.prediction_type == "epsilon" and options.timestep_spacing != "leading":
             raise ValueError("With rescale_betas_zero_snr, epsilon says nothing of the picture at the first timestep.")
@@ -43,9 +43,11 @@ class DDIM:
         """See `Scheduler`; `size` makes no difference."""
         options, trained = self._options, self._options.num_train_timesteps
         check_steps(steps, trained)
-        timesteps = spaced(options.timestep_spacing, trained, steps, options.steps_offset).round().astype(np.int64)
+        timesteps = (
+            spaced_timesteps(options.timestep_spacing, trained, steps, options.steps_offset).round().astype(np.int64)
+        )
         check_timesteps(timesteps, trained)
-        timesteps = timesteps[first_step(steps, strength, self._facts.family) :]
+        timesteps = timesteps[first_step(steps, strength, self._family_config.family) :]
         before = timesteps - trained // steps
         final = np.float32(1) if options.set_alpha_to_one else self._alphas[0]
         return DDIMPlan(
@@ -58,7 +60,7 @@ class DDIM:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class DDIMPlan(Unscaled):
+class DDIMPlan(UnscaledPlan):
     """A `Plan`. `alphas` and `next_alphas` are the shares of the picture before and after each run, float32[runs]."""
 
     timesteps: npt.NDArray[np.float32]
@@ -67,16 +69,16 @@ class DDIMPlan(Unscaled):
     prediction: Prediction
     clip: float | None
 
-    def step(self, i: int, model_output: Latent, sample: Latent, state: State, noise: Noise) -> Latent:
+    def step(self, i: int, model_output: Latent, sample: Latent, state: SolverState, noise: NoiseGenerator) -> Latent:
         """See `Plan`; nothing is remembered and no noise drawn."""
-        original, epsilon = original_and_noise(self.prediction, model_output, sample, float(self.alphas[i]))
+        original, epsilon = predict_original_and_noise(self.prediction, model_output, sample, float(self.alphas[i]))
         if self.clip is not None:
             original = original.clip(-self.clip, self.clip)
-        return mixed(original, epsilon, float(self.next_alphas[i]))
+        return mix_noise(original, epsilon, float(self.next_alphas[i]))
 
     def add_noise(self, latent: Latent, noise: Latent, i: int) -> Latent:
         """See `Plan`."""
-        return mixed(latent, noise, float(self.alphas[i]))
+        return mix_noise(latent, noise, float(self.alphas[i]))
 
 
 def refuse_thresholding(thresholding: bool) -> None:

@@ -9,20 +9,20 @@ from typing import Literal
 
 import numpy as np
 
-from backends.diffusion.noise import Noise
+from backends.diffusion.noise import NoiseGenerator
 from backends.diffusion.schedulers.betas import alphas_cumprod
 from backends.diffusion.schedulers.ddim import refuse_thresholding
-from backends.diffusion.schedulers.multistep import Levels, MultistepOptions, check_curves
-from backends.diffusion.schedulers.plan import Facts, Latent, State, Unscaled
+from backends.diffusion.schedulers.multistep import MultistepOptions, NoiseLevels, check_sigma_options
+from backends.diffusion.schedulers.plan import FamilyConfig, Latent, SolverState, UnscaledPlan
 from backends.diffusion.schedulers.spacing import (
-    Doubles,
+    DoubleArray,
     check_steps,
-    curved,
     first_step,
-    noise_ratios,
-    shifted,
-    spaced,
-    timesteps_of,
+    shift_sigmas,
+    sigma_curve,
+    sigmas_to_timesteps,
+    spaced_timesteps,
+    training_sigmas,
 )
 
 
@@ -40,71 +40,71 @@ class DPMSolverOptions(MultistepOptions):
 class DPMSolver:
     """A `Scheduler`."""
 
-    def __init__(self, options: DPMSolverOptions, facts: Facts) -> None:
+    def __init__(self, options: DPMSolverOptions, facts: FamilyConfig) -> None:
         """Raises `ValueError` where the options cannot go together."""
         refuse_thresholding(options.thresholding)
-        check_curves(options, "use_lu_lambdas" if options.use_lu_lambdas else None)
+        check_sigma_options(options, "use_lu_lambdas" if options.use_lu_lambdas else None)
         if options.algorithm_type == "sde-dpmsolver++" and options.solver_order > 2:
             raise ValueError("With sde-dpmsolver++ the option solver_order may be 1 or 2.")
         self._options = options
-        self._facts = facts
+        self._family_config = facts
         alphas = alphas_cumprod(options, zero_terminal_snr=options.rescale_betas_zero_snr)
-        self._ratios = noise_ratios(alphas)
+        self._training_sigmas = training_sigmas(alphas)
         # Timesteps with less of the picture than this are left out; the cosine schedule needs it.
-        clipped = int((-np.log(self._ratios) < options.lambda_min_clipped).sum())
+        clipped = int((-np.log(self._training_sigmas) < options.lambda_min_clipped).sum())
         self._last = options.num_train_timesteps - clipped
 
     def plan(self, steps: int, strength: float = 1.0, size: tuple[int, int] | None = None) -> "DPMSolverPlan":
         """See `Scheduler`; `size` makes no difference."""
         options = self._options
         check_steps(steps, self._last - 1)
-        first = first_step(steps, strength, self._facts.family)
+        first = first_step(steps, strength, self._family_config.family)
         timesteps, sigmas = self._timesteps_and_sigmas(steps)
-        final = float(self._ratios[0]) if options.final_sigmas_type == "sigma_min" else 0.0
+        final = float(self._training_sigmas[0]) if options.final_sigmas_type == "sigma_min" else 0.0
         levels = np.append(sigmas, final).astype(np.float32).astype(np.float64)
         return DPMSolverPlan(
             timesteps=np.trunc(timesteps[first:] + 1e-3).astype(np.float32),
-            levels=Levels.of(levels[first:], flow=options.use_flow_sigmas),
+            levels=NoiseLevels.from_ratios(levels[first:], flow=options.use_flow_sigmas),
             options=options,
-            few=len(timesteps) < 15,
+            has_few_steps=len(timesteps) < 15,
         )
 
-    def _timesteps_and_sigmas(self, steps: int) -> tuple[Doubles, Doubles]:
-        options, ratios = self._options, self._ratios
+    def _timesteps_and_sigmas(self, steps: int) -> tuple[DoubleArray, DoubleArray]:
+        options, ratios = self._options, self._training_sigmas
         if options.use_flow_sigmas:
             rising = 1 - np.linspace(1, 1 / options.num_train_timesteps, steps + 1)[1:]
-            sigmas = shifted(rising, options.flow_shift)[::-1]
+            sigmas = shift_sigmas(rising, options.flow_shift)[::-1]
             return sigmas * options.num_train_timesteps, sigmas
         if options.use_karras_sigmas or options.use_exponential_sigmas or options.use_lu_lambdas:
             curve: Literal["karras", "exponential"] = "karras" if options.use_karras_sigmas else "exponential"
-            sigmas = curved(curve, float(ratios[-1]), float(ratios[0]), steps)
-            timesteps = timesteps_of(sigmas, ratios)
+            sigmas = sigma_curve(curve, float(ratios[-1]), float(ratios[0]), steps)
+            timesteps = sigmas_to_timesteps(sigmas, ratios)
             whole = options.beta_schedule != "squaredcos_cap_v2" and not options.use_exponential_sigmas
             return (timesteps.round() if whole else timesteps), sigmas
         timesteps = self._spaced(steps)
         return timesteps, np.interp(timesteps, np.arange(len(ratios)), ratios)
 
-    def _spaced(self, steps: int) -> Doubles:
+    def _spaced(self, steps: int) -> DoubleArray:
         options = self._options
         if options.timestep_spacing == "trailing":
             stride = options.num_train_timesteps / steps
             return (np.arange(self._last, 0, -stride).round() - 1)[:steps]
         # One more, of which the last is left out.
-        return spaced(options.timestep_spacing, self._last, steps + 1, options.steps_offset)[:-1].round()
+        return spaced_timesteps(options.timestep_spacing, self._last, steps + 1, options.steps_offset)[:-1].round()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class DPMSolverPlan(Unscaled):
+class DPMSolverPlan(UnscaledPlan):
     """A `Plan`. `few`: there are so few steps in all that the last ones are of a lower order."""
 
     timesteps: "np.ndarray[tuple[int], np.dtype[np.float32]]"
-    levels: Levels
+    levels: NoiseLevels
     options: DPMSolverOptions
-    few: bool
+    has_few_steps: bool
 
-    def step(self, i: int, model_output: Latent, sample: Latent, state: State, noise: Noise) -> Latent:
+    def step(self, i: int, model_output: Latent, sample: Latent, state: SolverState, noise: NoiseGenerator) -> Latent:
         """See `Plan`; pictures of the last runs are remembered, and the stochastic algorithm draws noise at each."""
-        original = self.levels.original(self.options.prediction_type, model_output, sample, i)
+        original = self.levels.predict_original(self.options.prediction_type, model_output, sample, i)
         keep = self.options.solver_order - 1
         state.outputs = [*(state.outputs[-keep:] if keep else []), original]
         stochastic = self.options.algorithm_type == "sde-dpmsolver++"
@@ -116,7 +116,7 @@ class DPMSolverPlan(Unscaled):
 
     def add_noise(self, latent: Latent, noise: Latent, i: int) -> Latent:
         """See `Plan`."""
-        return self.levels.noised(latent, noise, i)
+        return self.levels.add_noise(latent, noise, i)
 
     def _order(self, i: int) -> int:
         options, left = self.options, len(self.timesteps) - i
@@ -125,7 +125,7 @@ class DPMSolverPlan(Unscaled):
         return min(options.solver_order, i + 1, 2 if left == 2 and self._lower_at_end() else 3)
 
     def _lower_at_end(self) -> bool:
-        return self.options.lower_order_final and self.few
+        return self.options.lower_order_final and self.has_few_steps
 
     def _moved(self, i: int, sample: Latent, originals: list[Latent], m: int) -> Latent:
         """The formulae of Lu et al., with m = 1 for the equation without noise in between and m = 2 for that with."""

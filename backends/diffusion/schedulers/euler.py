@@ -11,24 +11,24 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from backends.diffusion.noise import Noise
+from backends.diffusion.noise import NoiseGenerator
 from backends.diffusion.schedulers.betas import alphas_cumprod, linspace
-from backends.diffusion.schedulers.options import Prediction, Spacing, Training
-from backends.diffusion.schedulers.plan import Facts, Fresh, Latent, State
-from backends.diffusion.schedulers.predictions import original_at_ratio
+from backends.diffusion.schedulers.options import Prediction, Spacing, TrainingOptions
+from backends.diffusion.schedulers.plan import BasePlan, FamilyConfig, Latent, SolverState
+from backends.diffusion.schedulers.predictions import predict_original_at_sigma
 from backends.diffusion.schedulers.spacing import (
-    Doubles,
+    DoubleArray,
     check_steps,
-    curved,
     first_step,
-    noise_ratios,
-    spaced,
-    timesteps_of,
+    sigma_curve,
+    sigmas_to_timesteps,
+    spaced_timesteps,
+    training_sigmas,
 )
 
 
 @dataclass(frozen=True, slots=True)
-class EulerOptions(Training):
+class EulerOptions(TrainingOptions):
     """Those of `EulerDiscreteScheduler`."""
 
     prediction_type: Prediction = "epsilon"
@@ -46,7 +46,7 @@ class EulerOptions(Training):
 
 
 @dataclass(frozen=True, slots=True)
-class EulerAncestralOptions(Training):
+class EulerAncestralOptions(TrainingOptions):
     """Those of `EulerAncestralDiscreteScheduler`."""
 
     prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
@@ -58,21 +58,23 @@ class EulerAncestralOptions(Training):
 class Euler:
     """A `Scheduler`."""
 
-    def __init__(self, options: EulerOptions, facts: Facts) -> None:
+    def __init__(self, options: EulerOptions, facts: FamilyConfig) -> None:
         """Raises `ValueError` where the options cannot go together."""
         if options.use_karras_sigmas and options.use_exponential_sigmas:
             raise ValueError("The options use_karras_sigmas and use_exponential_sigmas exclude each other.")
         self._options = options
-        self._facts = facts
-        self._ratios = noise_ratios(alphas_cumprod(options, zero_terminal_snr=options.rescale_betas_zero_snr))
+        self._family_config = facts
+        self._training_sigmas = training_sigmas(
+            alphas_cumprod(options, zero_terminal_snr=options.rescale_betas_zero_snr)
+        )
 
     def plan(self, steps: int, strength: float = 1.0, size: tuple[int, int] | None = None) -> "EulerPlan":
         """See `Scheduler`; `size` makes no difference."""
         options = self._options
         check_steps(steps, options.num_train_timesteps)
-        first = first_step(steps, strength, self._facts.family)
+        first = first_step(steps, strength, self._family_config.family)
         timesteps, sigmas = self._timesteps_and_sigmas(steps)
-        final = float(self._ratios[0]) if options.final_sigmas_type == "sigma_min" else 0.0
+        final = float(self._training_sigmas[0]) if options.final_sigmas_type == "sigma_min" else 0.0
         levels = np.append(sigmas, final).astype(np.float32)
         if options.timestep_type == "continuous" and options.prediction_type == "v_prediction":
             timesteps = 0.25 * np.log(levels[:-1])
@@ -84,39 +86,41 @@ class Euler:
             ancestral=False,
         )
 
-    def _timesteps_and_sigmas(self, steps: int) -> tuple[Doubles, Doubles]:
-        options, ratios = self._options, self._ratios
-        timesteps = spaced(options.timestep_spacing, options.num_train_timesteps, steps, options.steps_offset)
+    def _timesteps_and_sigmas(self, steps: int) -> tuple[DoubleArray, DoubleArray]:
+        options, ratios = self._options, self._training_sigmas
+        timesteps = spaced_timesteps(options.timestep_spacing, options.num_train_timesteps, steps, options.steps_offset)
         if options.interpolation_type == "log_linear":
             # One more than there are steps: the end is passed through too.
             logs = linspace(float(np.log(ratios[-1])), float(np.log(ratios[0])), steps + 1)
-            sigmas: Doubles = np.exp(logs).astype(np.float64)
+            sigmas: DoubleArray = np.exp(logs).astype(np.float64)
         else:
             sigmas = _interpolated(timesteps, ratios)
         if options.use_karras_sigmas or options.use_exponential_sigmas:
             most = float(sigmas[0]) if options.sigma_max is None else options.sigma_max
             least = float(sigmas[-1]) if options.sigma_min is None else options.sigma_min
-            sigmas = curved("karras" if options.use_karras_sigmas else "exponential", most, least, steps)
-            timesteps = timesteps_of(sigmas, ratios)
+            sigmas = sigma_curve("karras" if options.use_karras_sigmas else "exponential", most, least, steps)
+            timesteps = sigmas_to_timesteps(sigmas, ratios)
         return timesteps, sigmas
 
 
 class EulerAncestral:
     """A `Scheduler` that takes a longer step and adds noise to make up for it."""
 
-    def __init__(self, options: EulerAncestralOptions, facts: Facts) -> None:
+    def __init__(self, options: EulerAncestralOptions, facts: FamilyConfig) -> None:
         """Any options go together."""
         self._options = options
-        self._facts = facts
-        self._ratios = noise_ratios(alphas_cumprod(options, zero_terminal_snr=options.rescale_betas_zero_snr))
+        self._family_config = facts
+        self._training_sigmas = training_sigmas(
+            alphas_cumprod(options, zero_terminal_snr=options.rescale_betas_zero_snr)
+        )
 
     def plan(self, steps: int, strength: float = 1.0, size: tuple[int, int] | None = None) -> "EulerPlan":
         """See `Scheduler`; `size` makes no difference."""
         options = self._options
         check_steps(steps, options.num_train_timesteps)
-        first = first_step(steps, strength, self._facts.family)
-        timesteps = spaced(options.timestep_spacing, options.num_train_timesteps, steps, options.steps_offset)
-        levels = np.append(_interpolated(timesteps, self._ratios), 0.0).astype(np.float32)
+        first = first_step(steps, strength, self._family_config.family)
+        timesteps = spaced_timesteps(options.timestep_spacing, options.num_train_timesteps, steps, options.steps_offset)
+        levels = np.append(_interpolated(timesteps, self._training_sigmas), 0.0).astype(np.float32)
         return EulerPlan(
             timesteps=timesteps.astype(np.float32)[first:],
             sigmas=levels[first:],
@@ -127,7 +131,7 @@ class EulerAncestral:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class EulerPlan(Fresh):
+class EulerPlan(BasePlan):
     """A `Plan`. `sigmas` are the amounts of noise before each run, and after the last: float32[at least runs + 1]."""
 
     timesteps: npt.NDArray[np.float32]
@@ -141,13 +145,13 @@ class EulerPlan(Fresh):
         shown: Latent = sample / np.sqrt(self.sigmas[i] ** 2 + np.float32(1))
         return shown
 
-    def step(self, i: int, model_output: Latent, sample: Latent, state: State, noise: Noise) -> Latent:
+    def step(self, i: int, model_output: Latent, sample: Latent, state: SolverState, noise: NoiseGenerator) -> Latent:
         """See `Plan`; the ancestral variant draws noise at each run but the last."""
         # All in float32, as in diffusers: after 4096 times the noise, other roundings would show in the picture.
         sigma, after = self.sigmas[i], self.sigmas[i + 1]
         added = np.sqrt(after**2 * (sigma**2 - after**2) / sigma**2) if self.ancestral else np.float32(0)
         down = np.sqrt(np.maximum(0, after**2 - added**2)) if self.ancestral else after
-        original = original_at_ratio(self.prediction, model_output, sample, sigma)
+        original = predict_original_at_sigma(self.prediction, model_output, sample, sigma)
         moved: Latent = sample + (sample - original) / sigma * (down - sigma)
         if added:
             moved += added * noise.normal(sample.shape)
@@ -159,7 +163,7 @@ class EulerPlan(Fresh):
         return noised
 
 
-def _interpolated(timesteps: Doubles, ratios: npt.NDArray[np.float32]) -> Doubles:
+def _interpolated(timesteps: DoubleArray, ratios: npt.NDArray[np.float32]) -> DoubleArray:
     return np.interp(timesteps.astype(np.float32), np.arange(len(ratios)), ratios)
 
 

@@ -11,9 +11,16 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from backends.diffusion.noise import Noise
-from backends.diffusion.schedulers.plan import Facts, Latent, State, Unscaled
-from backends.diffusion.schedulers.spacing import Doubles, check_steps, curved, ending_at, first_step, shifted
+from backends.diffusion.noise import NoiseGenerator
+from backends.diffusion.schedulers.plan import FamilyConfig, Latent, SolverState, UnscaledPlan
+from backends.diffusion.schedulers.spacing import (
+    DoubleArray,
+    check_steps,
+    first_step,
+    shift_sigmas,
+    sigma_curve,
+    stretch_to_terminal,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,28 +46,28 @@ class FlowMatchOptions:
 class FlowMatch:
     """A `Scheduler`."""
 
-    def __init__(self, options: FlowMatchOptions, facts: Facts) -> None:
+    def __init__(self, options: FlowMatchOptions, facts: FamilyConfig) -> None:
         """Raises `ValueError` where the options cannot go together."""
         if options.use_karras_sigmas and options.use_exponential_sigmas:
             raise ValueError("The options use_karras_sigmas and use_exponential_sigmas exclude each other.")
         if options.use_dynamic_shifting and (options.base_shift is None or options.max_shift is None):
             raise ValueError("The option use_dynamic_shifting needs base_shift and max_shift.")
         self._options = options
-        self._facts = facts
+        self._family_config = facts
 
     def plan(self, steps: int, strength: float = 1.0, size: tuple[int, int] | None = None) -> "FlowMatchPlan":
         """See `Scheduler`. Raises `ValueError` without `size` where the shift depends on it."""
         options = self._options
         check_steps(steps, options.num_train_timesteps)
-        first = first_step(steps, strength, self._facts.family)
+        first = first_step(steps, strength, self._family_config.family)
         if options.use_dynamic_shifting:
             sigmas = self._shifted_by_size(self._even(steps), size)
         else:
-            sigmas = shifted(self._even(steps), options.shift)
-        sigmas = ending_at(sigmas, options.shift_terminal)
+            sigmas = shift_sigmas(self._even(steps), options.shift)
+        sigmas = stretch_to_terminal(sigmas, options.shift_terminal)
         if options.use_karras_sigmas or options.use_exponential_sigmas:
             curve: Literal["karras", "exponential"] = "karras" if options.use_karras_sigmas else "exponential"
-            sigmas = curved(curve, float(sigmas[0]), float(sigmas[-1]), steps)
+            sigmas = sigma_curve(curve, float(sigmas[0]), float(sigmas[-1]), steps)
         levels = sigmas.astype(np.float32)
         return FlowMatchPlan(
             timesteps=levels[first:] * np.float32(options.num_train_timesteps),
@@ -68,22 +75,22 @@ class FlowMatch:
             stochastic=options.stochastic_sampling,
         )
 
-    def _even(self, steps: int) -> Doubles:
+    def _even(self, steps: int) -> DoubleArray:
         """Before any shift that is to come. Flux's pipelines say them; else they are between those of the training,
         which have been shifted once themselves."""
         options = self._options
-        if self._facts.family == "flux":
-            told: Doubles = np.linspace(1.0, 1 / steps, steps).astype(np.float32).astype(np.float64)
+        if self._family_config.family == "flux":
+            told: DoubleArray = np.linspace(1.0, 1 / steps, steps).astype(np.float32).astype(np.float64)
             return told
         ends = np.asarray([1.0, 1 / options.num_train_timesteps])
         if not options.use_dynamic_shifting:
-            ends = shifted(ends, options.shift)
+            ends = shift_sigmas(ends, options.shift)
         most, least = ends.astype(np.float32).astype(np.float64)
-        even: Doubles = np.linspace(most, least, steps)
+        even: DoubleArray = np.linspace(most, least, steps)
         return even
 
-    def _shifted_by_size(self, sigmas: Doubles, size: tuple[int, int] | None) -> Doubles:
-        options, square = self._options, self._facts.pixels_per_token
+    def _shifted_by_size(self, sigmas: DoubleArray, size: tuple[int, int] | None) -> DoubleArray:
+        options, square = self._options, self._family_config.pixels_per_token
         if size is None:
             raise ValueError("This scheduler makes no plan without the size of the picture.")
         base, most = options.base_shift or 0.0, options.max_shift or 0.0
@@ -91,19 +98,19 @@ class FlowMatch:
         tokens = (size[0] // square) * (size[1] // square)
         mu = base + slope * (tokens - options.base_image_seq_len)
         factor = math.exp(mu) if options.time_shift_type == "exponential" else mu
-        moved: Doubles = factor / (factor + (1 / sigmas - 1))
+        moved: DoubleArray = factor / (factor + (1 / sigmas - 1))
         return moved
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class FlowMatchPlan(Unscaled):
+class FlowMatchPlan(UnscaledPlan):
     """A `Plan`. `sigmas` are the shares of noise before each run, and after the last: float32[runs + 1]."""
 
     timesteps: npt.NDArray[np.float32]
     sigmas: npt.NDArray[np.float32]
     stochastic: bool
 
-    def step(self, i: int, model_output: Latent, sample: Latent, state: State, noise: Noise) -> Latent:
+    def step(self, i: int, model_output: Latent, sample: Latent, state: SolverState, noise: NoiseGenerator) -> Latent:
         """See `Plan`; with `stochastic_sampling` each run but the last draws noise."""
         sigma, after = float(self.sigmas[i]), float(self.sigmas[i + 1])
         if not self.stochastic:

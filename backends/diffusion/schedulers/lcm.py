@@ -7,19 +7,19 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from backends.diffusion.noise import Noise
+from backends.diffusion.noise import NoiseGenerator
 from backends.diffusion.schedulers.betas import alphas_cumprod
 from backends.diffusion.schedulers.ddim import refuse_thresholding
-from backends.diffusion.schedulers.options import Prediction, Training
-from backends.diffusion.schedulers.plan import Facts, Latent, State, Unscaled
-from backends.diffusion.schedulers.predictions import mixed, original_and_noise
+from backends.diffusion.schedulers.options import Prediction, TrainingOptions
+from backends.diffusion.schedulers.plan import FamilyConfig, Latent, SolverState, UnscaledPlan
+from backends.diffusion.schedulers.predictions import mix_noise, predict_original_and_noise
 from backends.diffusion.schedulers.spacing import check_steps, first_step
 
 _SIGMA_DATA = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class LCMOptions(Training):
+class LCMOptions(TrainingOptions):
     """Those of `LCMScheduler`. Its `set_alpha_to_one`, `steps_offset` and `timestep_spacing` change nothing."""
 
     beta_start: float = 0.00085
@@ -37,7 +37,7 @@ class LCMOptions(Training):
 class LCM:
     """A `Scheduler`."""
 
-    def __init__(self, options: LCMOptions, facts: Facts) -> None:
+    def __init__(self, options: LCMOptions, facts: FamilyConfig) -> None:
         """Raises `ValueError` where the options cannot go together."""
         refuse_thresholding(options.thresholding)
         if not 1 <= options.original_inference_steps <= options.num_train_timesteps:
@@ -45,7 +45,7 @@ class LCM:
         if options.rescale_betas_zero_snr and options.prediction_type == "epsilon":
             raise ValueError("With rescale_betas_zero_snr, epsilon says nothing of the picture at the first timestep.")
         self._options = options
-        self._facts = facts
+        self._family_config = facts
         self._alphas = alphas_cumprod(options, zero_terminal_snr=options.rescale_betas_zero_snr)
 
     def plan(self, steps: int, strength: float = 1.0, size: tuple[int, int] | None = None) -> "LCMPlan":
@@ -55,7 +55,7 @@ class LCM:
         check_steps(steps, distilled)
         falling = np.arange(distilled, 0, -1) * (options.num_train_timesteps // distilled) - 1
         chosen = np.floor(np.linspace(0, distilled, steps, endpoint=False)).astype(np.int64)
-        timesteps = falling[chosen][first_step(steps, strength, self._facts.family) :]
+        timesteps = falling[chosen][first_step(steps, strength, self._family_config.family) :]
         alphas = self._alphas[timesteps]
         return LCMPlan(
             timesteps=timesteps.astype(np.float32),
@@ -67,7 +67,7 @@ class LCM:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LCMPlan(Unscaled):
+class LCMPlan(UnscaledPlan):
     """A `Plan`. `alphas` are the shares of the picture before each run, float32[runs]."""
 
     timesteps: npt.NDArray[np.float32]
@@ -76,9 +76,9 @@ class LCMPlan(Unscaled):
     prediction: Prediction
     clip: float | None
 
-    def step(self, i: int, model_output: Latent, sample: Latent, state: State, noise: Noise) -> Latent:
+    def step(self, i: int, model_output: Latent, sample: Latent, state: SolverState, noise: NoiseGenerator) -> Latent:
         """See `Plan`; each run but the last draws noise."""
-        original, _ = original_and_noise(self.prediction, model_output, sample, float(self.alphas[i]))
+        original, _ = predict_original_and_noise(self.prediction, model_output, sample, float(self.alphas[i]))
         if self.clip is not None:
             original = original.clip(-self.clip, self.clip)
         time = float(self.timesteps[i]) * self.scaling
@@ -87,8 +87,8 @@ class LCMPlan(Unscaled):
         denoised = of_original * original + of_sample * sample
         if i == len(self.timesteps) - 1:
             return denoised
-        return mixed(denoised, noise.normal(model_output.shape), float(self.alphas[i + 1]))
+        return mix_noise(denoised, noise.normal(model_output.shape), float(self.alphas[i + 1]))
 
     def add_noise(self, latent: Latent, noise: Latent, i: int) -> Latent:
         """See `Plan`."""
-        return mixed(latent, noise, float(self.alphas[i]))
+        return mix_noise(latent, noise, float(self.alphas[i]))

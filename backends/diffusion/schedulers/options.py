@@ -16,7 +16,7 @@ Prediction = Literal["epsilon", "sample", "v_prediction"]
 
 
 @dataclass(frozen=True, slots=True)
-class Training:
+class TrainingOptions:
     """How much noise the denoiser was trained with at each of its timesteps: options that most schedulers share."""
 
     num_train_timesteps: int = 1000
@@ -26,7 +26,9 @@ class Training:
     trained_betas: tuple[float, ...] | None = None
 
 
-def read(kind: type[OptionsT], name: str, config: Mapping[str, object], ignored: frozenset[str]) -> OptionsT:
+def read_scheduler_options(
+    kind: type[OptionsT], name: str, config: Mapping[str, object], ignored: frozenset[str]
+) -> OptionsT:
     """The options of the scheduler `name` in a config.
 
     Names in `ignored` are options of other schedulers: checkpoints are full of them. diffusers passes them over too,
@@ -37,26 +39,26 @@ def read(kind: type[OptionsT], name: str, config: Mapping[str, object], ignored:
     given: dict[str, Any] = {}
     for option, value in config.items():
         if option in hints:
-            carried, given[option] = _carried(value, hints[option])
+            carried, given[option] = _convert(value, hints[option])
             if not carried:
                 raise ValueError(
-                    f"{name} cannot carry the option {option} = {value!r}; it may be {_said(hints[option])}."
+                    f"{name} cannot carry the option {option} = {value!r}; it may be {_describe_type(hints[option])}."
                 )
         elif option not in ignored and not option.startswith("_"):
             raise ValueError(f"{name} has no option {option!r}.")
     return kind(**given)
 
 
-def _carried(value: object, hint: Any) -> tuple[bool, Any]:
+def _convert(value: object, hint: Any) -> tuple[bool, Any]:
     """Whether a value is of a type, and the value in that type."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Literal:
         return any(value == one and type(value) is type(one) for one in arguments), value
     if origin in (Union, types.UnionType):
-        answers = [_carried(value, one) for one in arguments]
+        answers = [_convert(value, one) for one in arguments]
         return next((answer for answer in answers if answer[0]), (False, value))
     if origin is tuple:
-        numbers = isinstance(value, list | tuple) and all(_carried(one, arguments[0])[0] for one in value)
+        numbers = isinstance(value, list | tuple) and all(_convert(one, arguments[0])[0] for one in value)
         return numbers, tuple(map(float, value)) if numbers else value  # type: ignore[call-overload]
     if hint is float:
         number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -66,10 +68,10 @@ def _carried(value: object, hint: Any) -> tuple[bool, Any]:
     return isinstance(value, hint), value
 
 
-def _said(hint: Any) -> str:
+def _describe_type(hint: Any) -> str:
     if get_origin(hint) is Literal:
         return " or ".join(repr(one) for one in get_args(hint))
     if get_origin(hint) in (Union, types.UnionType):
-        return " or ".join(_said(one) for one in get_args(hint))
+        return " or ".join(_describe_type(one) for one in get_args(hint))
     names = {bool: "true or false", int: "an integer", float: "a number", type(None): "null"}
     return names.get(hint, "a list of numbers")

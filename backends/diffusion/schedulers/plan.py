@@ -22,13 +22,13 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from backends.diffusion.noise import Noise
+from backends.diffusion.noise import NoiseGenerator
 
 Latent = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class FamilyConfig:
     """What schedulers need to know of the model's family: its pipelines in diffusers do not all ask in the same way.
 
     `family` is as in `pipeline.json`. `pixels_per_token` is the width of the square of the picture that is one token of
@@ -40,7 +40,7 @@ class Facts:
 
 
 @dataclass(slots=True)
-class State:
+class SolverState:
     """What the solver remembers of one image from run to run. Made by `Plan.begin`, changed by `Plan.step` alone."""
 
     outputs: list[Latent] = field(default_factory=list)
@@ -64,13 +64,13 @@ class Plan(Protocol):
     def initial_scale(self) -> float:
         """What normal noise is multiplied by to become the first latent of an image that changes no other."""
 
-    def begin(self) -> State:
+    def begin(self) -> SolverState:
         """The state of an image before its first run."""
 
     def scale_input(self, i: int, sample: Latent) -> Latent:
         """What the denoiser is shown at run `i` (from 0 on): the latent in the units that it was trained in."""
 
-    def step(self, i: int, model_output: Latent, sample: Latent, state: State, noise: Noise) -> Latent:
+    def step(self, i: int, model_output: Latent, sample: Latent, state: SolverState, noise: NoiseGenerator) -> Latent:
         """The latent after run `i`; after the last run it is the image's. Runs follow one another, none is left out.
 
         `sample` is the latent before the run, not what `scale_input` made of it; `model_output` has its shape and is
@@ -82,17 +82,17 @@ class Plan(Protocol):
         """A finished latent with as much of `noise`, float32 of its shape, as there is in samples before run `i`."""
 
 
-class Fresh:
+class BasePlan:
     """What plans share whose images remember nothing before their first run."""
 
     __slots__ = ()
 
-    def begin(self) -> State:
+    def begin(self) -> SolverState:
         """An empty state."""
-        return State()
+        return SolverState()
 
 
-class Unscaled(Fresh):
+class UnscaledPlan(BasePlan):
     """What plans share whose samples are in the units that the denoiser was trained in."""
 
     __slots__ = ()

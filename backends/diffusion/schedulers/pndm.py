@@ -11,16 +11,16 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from backends.diffusion.noise import Noise
+from backends.diffusion.noise import NoiseGenerator
 from backends.diffusion.schedulers.betas import alphas_cumprod
-from backends.diffusion.schedulers.options import Spacing, Training
-from backends.diffusion.schedulers.plan import Facts, Latent, State, Unscaled
-from backends.diffusion.schedulers.predictions import mixed
-from backends.diffusion.schedulers.spacing import check_steps, check_timesteps, first_step, spaced
+from backends.diffusion.schedulers.options import Spacing, TrainingOptions
+from backends.diffusion.schedulers.plan import FamilyConfig, Latent, SolverState, UnscaledPlan
+from backends.diffusion.schedulers.predictions import mix_noise
+from backends.diffusion.schedulers.spacing import check_steps, check_timesteps, first_step, spaced_timesteps
 
 
 @dataclass(frozen=True, slots=True)
-class PNDMOptions(Training):
+class PNDMOptions(TrainingOptions):
     """Those of `PNDMScheduler`."""
 
     skip_prk_steps: bool = False
@@ -33,21 +33,23 @@ class PNDMOptions(Training):
 class PNDM:
     """A `Scheduler`."""
 
-    def __init__(self, options: PNDMOptions, facts: Facts) -> None:
+    def __init__(self, options: PNDMOptions, facts: FamilyConfig) -> None:
         """Raises `ValueError` where the Runge-Kutta steps are not skipped."""
         if not options.skip_prk_steps:
             raise ValueError("PNDMScheduler is carried only where the option skip_prk_steps is true.")
         self._options = options
-        self._facts = facts
+        self._family_config = facts
         self._alphas = alphas_cumprod(options)
 
     def plan(self, steps: int, strength: float = 1.0, size: tuple[int, int] | None = None) -> "PNDMPlan":
         """See `Scheduler`; `size` makes no difference."""
         options, trained = self._options, self._options.num_train_timesteps
         check_steps(steps, trained)
-        once = spaced(options.timestep_spacing, trained, steps, options.steps_offset).round().astype(np.int64)
+        once = spaced_timesteps(options.timestep_spacing, trained, steps, options.steps_offset).round().astype(np.int64)
         check_timesteps(once, trained)
-        timesteps = np.concatenate([once[:1], once[1:2], once[1:]])[first_step(steps, strength, self._facts.family) :]
+        timesteps = np.concatenate([once[:1], once[1:2], once[1:]])[
+            first_step(steps, strength, self._family_config.family) :
+        ]
         stride = trained // steps
         come_from, go_to = timesteps.copy(), timesteps - stride
         # The second run looks at where the first one went to, and does its step again.
@@ -56,7 +58,7 @@ class PNDM:
         final = np.float32(1) if options.set_alpha_to_one else self._alphas[0]
         return PNDMPlan(
             timesteps=timesteps.astype(np.float32),
-            noised=self._alphas[timesteps],
+            noise_alphas=self._alphas[timesteps],
             alphas=self._alphas[come_from],
             next_alphas=np.where(go_to >= 0, self._alphas[go_to], final),
             prediction=options.prediction_type,
@@ -64,16 +66,16 @@ class PNDM:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class PNDMPlan(Unscaled):
+class PNDMPlan(UnscaledPlan):
     """A `Plan`. The share of the picture at each timestep, and before and after each step, float32[runs]."""
 
     timesteps: npt.NDArray[np.float32]
-    noised: npt.NDArray[np.float32]
+    noise_alphas: npt.NDArray[np.float32]
     alphas: npt.NDArray[np.float32]
     next_alphas: npt.NDArray[np.float32]
     prediction: Literal["epsilon", "v_prediction"]
 
-    def step(self, i: int, model_output: Latent, sample: Latent, state: State, noise: Noise) -> Latent:
+    def step(self, i: int, model_output: Latent, sample: Latent, state: SolverState, noise: NoiseGenerator) -> Latent:
         """See `Plan`; the last four outputs are remembered, and no noise is drawn."""
         if i == 1:
             if state.sample is None:
@@ -88,7 +90,7 @@ class PNDMPlan(Unscaled):
 
     def add_noise(self, latent: Latent, noise: Latent, i: int) -> Latent:
         """See `Plan`."""
-        return mixed(latent, noise, float(self.noised[i]))
+        return mix_noise(latent, noise, float(self.noise_alphas[i]))
 
     def _moved(self, sample: Latent, output: Latent, alpha: float, next_alpha: float) -> Latent:
         """Formula 9."""

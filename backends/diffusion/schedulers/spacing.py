@@ -9,7 +9,7 @@ import numpy.typing as npt
 from backends.diffusion.schedulers.options import Spacing
 from backends.serving.errors import InvalidValue
 
-Doubles = npt.NDArray[np.float64]
+DoubleArray = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float32]
 
 # Families whose image-to-image pipelines in diffusers round the number of steps up, and those that round it down.
@@ -38,7 +38,7 @@ def first_step(steps: int, strength: float, family: str) -> int:
     return first
 
 
-def spaced(spacing: Spacing, trained: int, steps: int, offset: int) -> Doubles:
+def spaced_timesteps(spacing: Spacing, trained: int, steps: int, offset: int) -> DoubleArray:
     """Falling timesteps, float64[steps]; those of `linspace` are fractions.
 
     Sources: table 2 of Lin et al. 2023, and `set_timesteps` of diffusers' schedulers.
@@ -59,7 +59,7 @@ def check_timesteps(timesteps: npt.NDArray[np.float64 | np.int64], trained: int)
         raise InvalidValue(f"This model has no plan of {len(timesteps)} steps; ask for fewer.", "steps")
 
 
-def noise_ratios(alphas_cumprod: Floats) -> Floats:
+def training_sigmas(alphas_cumprod: Floats) -> Floats:
     """How much noise there is for each picture at the timesteps of the training, float32[trained], rising.
 
     Where nothing of the picture is left at the end, a trace is assumed, so that the ratio is 4096 and not infinite.
@@ -69,19 +69,19 @@ def noise_ratios(alphas_cumprod: Floats) -> Floats:
     return ratios
 
 
-Curve = Literal["karras", "exponential"]
+SigmaCurve = Literal["karras", "exponential"]
 
 
-def curved(curve: Curve, most: float, least: float, steps: int) -> Doubles:
+def sigma_curve(curve: SigmaCurve, most: float, least: float, steps: int) -> DoubleArray:
     """Falling amounts of noise, float64[steps]. Karras et al. 2022, equation 5, with rho 7; or even in logarithms."""
     ramp = np.linspace(0, 1, steps)
-    sigmas: Doubles = (most ** (1 / 7) + ramp * (least ** (1 / 7) - most ** (1 / 7))) ** 7
+    sigmas: DoubleArray = (most ** (1 / 7) + ramp * (least ** (1 / 7) - most ** (1 / 7))) ** 7
     if curve == "exponential":
         sigmas = np.exp(np.linspace(math.log(most), math.log(least), steps))
     return sigmas
 
 
-def timesteps_of(sigmas: Doubles, ratios: Floats) -> Doubles:
+def sigmas_to_timesteps(sigmas: DoubleArray, ratios: Floats) -> DoubleArray:
     """At which timesteps there is so much noise, float64, as many as `sigmas`; `ratios` are those of the training.
 
     Some schedulers cut off what is behind the point, so this rounds where diffusers does.
@@ -90,21 +90,21 @@ def timesteps_of(sigmas: Doubles, ratios: Floats) -> Doubles:
     wanted = np.log(np.maximum(sigmas, 1e-10))
     low = (np.searchsorted(known, wanted, side="right") - 1).clip(0, len(known) - 2)
     share = ((known[low] - wanted) / (known[low] - known[low + 1])).clip(0, 1)
-    timesteps: Doubles = (1 - share) * low + share * (low + 1)
+    timesteps: DoubleArray = (1 - share) * low + share * (low + 1)
     return timesteps
 
 
-def shifted(sigmas: Doubles, shift: float) -> Doubles:
+def shift_sigmas(sigmas: DoubleArray, shift: float) -> DoubleArray:
     """Shares of noise, moved towards more of it where `shift` is above 1: Esser et al. 2024, equation 23."""
-    moved: Doubles = shift * sigmas / (1 + (shift - 1) * sigmas)
+    moved: DoubleArray = shift * sigmas / (1 + (shift - 1) * sigmas)
     return moved
 
 
-def ending_at(sigmas: Doubles, terminal: float | None) -> Doubles:
+def stretch_to_terminal(sigmas: DoubleArray, terminal: float | None) -> DoubleArray:
     """Shares of noise, stretched so that the last is `terminal`, where there is one and more than one step."""
     if not terminal or len(sigmas) == 1:
         return sigmas
     left = 1 - sigmas
     # In this order, since some schedulers cut off what is behind the point of a timestep.
-    stretched: Doubles = 1 - left / (left[-1] / (1 - terminal))
+    stretched: DoubleArray = 1 - left / (left[-1] / (1 - terminal))
     return stretched

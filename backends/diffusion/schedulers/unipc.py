@@ -10,21 +10,21 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from backends.diffusion.noise import Noise
+from backends.diffusion.noise import NoiseGenerator
 from backends.diffusion.schedulers.betas import alphas_cumprod
 from backends.diffusion.schedulers.ddim import refuse_thresholding
-from backends.diffusion.schedulers.multistep import Levels, MultistepOptions, check_curves
-from backends.diffusion.schedulers.plan import Facts, Latent, State, Unscaled
+from backends.diffusion.schedulers.multistep import MultistepOptions, NoiseLevels, check_sigma_options
+from backends.diffusion.schedulers.plan import FamilyConfig, Latent, SolverState, UnscaledPlan
 from backends.diffusion.schedulers.spacing import (
-    Doubles,
+    DoubleArray,
     check_steps,
-    curved,
-    ending_at,
     first_step,
-    noise_ratios,
-    shifted,
-    spaced,
-    timesteps_of,
+    shift_sigmas,
+    sigma_curve,
+    sigmas_to_timesteps,
+    spaced_timesteps,
+    stretch_to_terminal,
+    training_sigmas,
 )
 
 
@@ -44,57 +44,59 @@ class UniPCOptions(MultistepOptions):
 class UniPC:
     """A `Scheduler`."""
 
-    def __init__(self, options: UniPCOptions, facts: Facts) -> None:
+    def __init__(self, options: UniPCOptions, facts: FamilyConfig) -> None:
         """Raises `ValueError` where the options cannot go together."""
         refuse_thresholding(options.thresholding)
-        check_curves(options, None)
+        check_sigma_options(options, None)
         if options.final_sigmas_type == "zero" and (options.solver_type == "bh1" or not options.lower_order_final):
             raise ValueError("With final_sigmas_type zero, solver_type must be bh2 and lower_order_final true.")
         if options.shift_terminal is not None and not options.use_flow_sigmas:
             raise ValueError("The option shift_terminal needs use_flow_sigmas.")
         self._options = options
-        self._facts = facts
-        self._ratios = noise_ratios(alphas_cumprod(options, zero_terminal_snr=options.rescale_betas_zero_snr))
+        self._family_config = facts
+        self._training_sigmas = training_sigmas(
+            alphas_cumprod(options, zero_terminal_snr=options.rescale_betas_zero_snr)
+        )
 
     def plan(self, steps: int, strength: float = 1.0, size: tuple[int, int] | None = None) -> "UniPCPlan":
         """See `Scheduler`; `size` makes no difference."""
         options = self._options
         check_steps(steps, options.num_train_timesteps - 1)
-        first = first_step(steps, strength, self._facts.family)
+        first = first_step(steps, strength, self._family_config.family)
         timesteps, sigmas = self._timesteps_and_sigmas(steps)
         curve = options.use_karras_sigmas or options.use_exponential_sigmas or options.use_flow_sigmas
-        least = float(sigmas[-1] if curve else self._ratios[0])
+        least = float(sigmas[-1] if curve else self._training_sigmas[0])
         final = least if options.final_sigmas_type == "sigma_min" else 0.0
         levels = np.append(sigmas, final).astype(np.float32).astype(np.float64)
         return UniPCPlan(
             timesteps=np.trunc(timesteps[first:]).astype(np.float32),
-            levels=Levels.of(levels[first:], flow=options.use_flow_sigmas),
+            levels=NoiseLevels.from_ratios(levels[first:], flow=options.use_flow_sigmas),
             options=options,
             first=first,
         )
 
-    def _timesteps_and_sigmas(self, steps: int) -> tuple[Doubles, Doubles]:
-        options, ratios = self._options, self._ratios
+    def _timesteps_and_sigmas(self, steps: int) -> tuple[DoubleArray, DoubleArray]:
+        options, ratios = self._options, self._training_sigmas
         if options.use_flow_sigmas:
             sigmas = self._flow_sigmas(steps)
             return sigmas * options.num_train_timesteps, sigmas
         if options.use_karras_sigmas or options.use_exponential_sigmas:
             most = float(ratios[-1]) if options.sigma_max is None else options.sigma_max
             least = float(ratios[0]) if options.sigma_min is None else options.sigma_min
-            sigmas = curved("karras" if options.use_karras_sigmas else "exponential", most, least, steps)
-            timesteps = timesteps_of(sigmas, ratios)
+            sigmas = sigma_curve("karras" if options.use_karras_sigmas else "exponential", most, least, steps)
+            timesteps = sigmas_to_timesteps(sigmas, ratios)
             return (timesteps.round() if options.use_karras_sigmas else timesteps + 1e-3), sigmas
         trained, offset = options.num_train_timesteps, options.steps_offset
         if options.timestep_spacing == "trailing":
-            timesteps = spaced("trailing", trained, steps, offset)
+            timesteps = spaced_timesteps("trailing", trained, steps, offset)
         else:  # one more, of which the last is left out
-            timesteps = spaced(options.timestep_spacing, trained, steps + 1, offset)[:-1].round()
+            timesteps = spaced_timesteps(options.timestep_spacing, trained, steps + 1, offset)[:-1].round()
         return timesteps, np.interp(timesteps, np.arange(len(ratios)), ratios)
 
-    def _flow_sigmas(self, steps: int) -> Doubles:
+    def _flow_sigmas(self, steps: int) -> DoubleArray:
         options = self._options
         even = np.linspace(1, 1 / options.num_train_timesteps, steps + 1)[:-1]
-        sigmas = ending_at(shifted(even, options.flow_shift), options.shift_terminal)
+        sigmas = stretch_to_terminal(shift_sigmas(even, options.flow_shift), options.shift_terminal)
         # With nothing of the picture there at all, its logarithm would be infinite.
         if sigmas[0] > 1 - 1e-6:
             sigmas[0] -= 1e-6
@@ -102,17 +104,17 @@ class UniPC:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class UniPCPlan(Unscaled):
+class UniPCPlan(UnscaledPlan):
     """A `Plan`. `first` is how many steps were left out before it."""
 
     timesteps: npt.NDArray[np.float32]
-    levels: Levels
+    levels: NoiseLevels
     options: UniPCOptions
     first: int
 
-    def step(self, i: int, model_output: Latent, sample: Latent, state: State, noise: Noise) -> Latent:
+    def step(self, i: int, model_output: Latent, sample: Latent, state: SolverState, noise: NoiseGenerator) -> Latent:
         """See `Plan`; pictures of the last runs and the last sample are remembered, and no noise is drawn."""
-        original = self.levels.original(self.options.prediction_type, model_output, sample, i)
+        original = self.levels.predict_original(self.options.prediction_type, model_output, sample, i)
         if state.sample is not None and self.first + i - 1 not in self.options.disable_corrector:
             sample = self._moved(i - 1, state.sample, state.outputs, corrected_by=original)
         state.outputs = [*state.outputs[-self.options.solver_order :], original]
@@ -121,7 +123,7 @@ class UniPCPlan(Unscaled):
 
     def add_noise(self, latent: Latent, noise: Latent, i: int) -> Latent:
         """See `Plan`."""
-        return self.levels.noised(latent, noise, i)
+        return self.levels.add_noise(latent, noise, i)
 
     def _order(self, i: int) -> int:
         left = len(self.timesteps) - i

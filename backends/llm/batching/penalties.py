@@ -3,9 +3,9 @@
 import numpy as np
 import numpy.typing as npt
 
-from backends.llm.batching.forward import Logits
-from backends.llm.engine import Tokens
-from backends.llm.sampling import Sampling
+from backends.llm.batching.model_runner import Logits
+from backends.llm.engine import TokenIds
+from backends.llm.sampling_params import SamplingParams
 
 
 class Penalties:
@@ -14,23 +14,23 @@ class Penalties:
     Counting costs a step O(1), applying O(distinct tokens seen); the vocabulary is never walked.
     """
 
-    def __init__(self, sampling: Sampling, prompt: Tokens, vocab_size: int) -> None:
+    def __init__(self, sampling: SamplingParams, prompt: TokenIds, vocab_size: int) -> None:
         self._repetition = np.float32(sampling.repetition_penalty)
         self._presence = np.float32(sampling.presence_penalty)
         self._frequency = np.float32(sampling.frequency_penalty)
         self._counts: npt.NDArray[np.int32] = np.zeros(vocab_size, np.int32)
-        self._generated = _Distinct(vocab_size)
-        self._seen = _Distinct(vocab_size)
+        self._generated = _DistinctTokens(vocab_size)
+        self._seen = _DistinctTokens(vocab_size)
         if self._repetition != 1:
             for token in np.unique(prompt):
                 self._seen.add(int(token))
 
     @staticmethod
-    def wanted(sampling: Sampling) -> bool:
+    def are_enabled(sampling: SamplingParams) -> bool:
         """Whether any penalty differs from its neutral value."""
         return bool(sampling.presence_penalty or sampling.frequency_penalty or sampling.repetition_penalty != 1)
 
-    def count(self, token: int) -> None:
+    def add_token(self, token: int) -> None:
         """Remember that `token` was generated."""
         self._counts[token] += 1
         self._generated.add(token)
@@ -47,16 +47,16 @@ class Penalties:
             logits[tokens] -= self._frequency * self._counts[tokens] + self._presence
 
 
-class _Distinct:
+class _DistinctTokens:
     """Token ids without repeats, as an array that grows."""
 
     def __init__(self, vocab_size: int) -> None:
         self._member: npt.NDArray[np.bool_] = np.zeros(vocab_size, np.bool_)
-        self._tokens: Tokens = np.empty(64, np.int64)
+        self._tokens: TokenIds = np.empty(64, np.int64)
         self._size = 0
 
     @property
-    def tokens(self) -> Tokens:
+    def tokens(self) -> TokenIds:
         return self._tokens[: self._size]
 
     def add(self, token: int) -> None:

@@ -3,10 +3,10 @@
 import numpy as np
 import numpy.typing as npt
 
-from backends.llm.batching.forward import Logits
+from backends.llm.batching.model_runner import Logits
 from backends.llm.batching.penalties import Penalties
-from backends.llm.engine import Tokens
-from backends.llm.sampling import Sampling
+from backends.llm.engine import TokenIds
+from backends.llm.sampling_params import SamplingParams
 from backends.serving.errors import EngineFailed
 
 _BLOCK = 256
@@ -21,31 +21,36 @@ class Sampler:
     """
 
     def __init__(
-        self, sampling: Sampling, index: int, prompt: Tokens, vocab_size: int, ends: frozenset[int] = frozenset()
+        self,
+        sampling: SamplingParams,
+        index: int,
+        prompt: TokenIds,
+        vocab_size: int,
+        ends: frozenset[int] = frozenset(),
     ) -> None:
         """`index` is the number of the answer: it is added to the seed. `ends` may not come within `min_tokens`."""
         self._sampling = sampling
-        self._penalties = Penalties(sampling, prompt, vocab_size) if Penalties.wanted(sampling) else None
-        self._biased: Tokens = np.array([token for token, _ in sampling.logit_bias], np.int64)
+        self._penalties = Penalties(sampling, prompt, vocab_size) if Penalties.are_enabled(sampling) else None
+        self._biased_tokens: TokenIds = np.array([token for token, _ in sampling.logit_bias], np.int64)
         self._biases = np.array([bias for _, bias in sampling.logit_bias], np.float32)
-        self._to_come = sampling.min_tokens if ends else 0
-        self._ends: Tokens = np.array(sorted(ends), np.int64)
+        self._min_tokens_left = sampling.min_tokens if ends else 0
+        self._stop_token_ids: TokenIds = np.array(sorted(ends), np.int64)
         seed = None if sampling.seed is None else (sampling.seed + index) % 2**64
         self._random = None if sampling.temperature == 0 else np.random.default_rng(seed)
 
-    def choose(self, logits: Logits, banned: npt.NDArray[np.bool_] | None = None) -> int:
+    def sample(self, logits: Logits, banned: npt.NDArray[np.bool_] | None = None) -> int:
         """Take float32[vocabulary] (which is overwritten where an option changes it), give a token id.
 
         `banned`, bool[vocabulary], are the tokens that a grammar forbids. Raises `EngineFailed` where the logits are
         not numbers.
         """
-        if len(self._biased):
-            logits[self._biased] += self._biases
+        if len(self._biased_tokens):
+            logits[self._biased_tokens] += self._biases
         if banned is not None:
             np.copyto(logits, -np.inf, where=banned)
-        if self._to_come > 0:
-            self._to_come -= 1
-            self._forbid_ends(logits)
+        if self._min_tokens_left > 0:
+            self._min_tokens_left -= 1
+            self._mask_stop_tokens(logits)
         if self._penalties:
             self._penalties.apply(logits)
         best = int(logits.argmax())
@@ -54,21 +59,21 @@ class Sampler:
             raise EngineFailed("The model gave logits that are not numbers.")
         token = best if self._random is None else self._draw(logits, logits[best], self._random)
         if self._penalties:
-            self._penalties.count(token)
+            self._penalties.add_token(token)
         return token
 
-    def _forbid_ends(self, logits: Logits) -> None:
+    def _mask_stop_tokens(self, logits: Logits) -> None:
         """Let the answer go on, unless a grammar leaves it nothing but to end."""
-        before = logits[self._ends]
-        logits[self._ends] = -np.inf
+        before = logits[self._stop_token_ids]
+        logits[self._stop_token_ids] = -np.inf
         if logits.max() == -np.inf:
-            logits[self._ends] = before
+            logits[self._stop_token_ids] = before
 
     def _draw(self, logits: Logits, highest: np.float32, random: np.random.Generator) -> int:
         options = self._sampling
-        tokens: Tokens | None = None
+        tokens: TokenIds | None = None
         if 0 < options.top_k < len(logits):
-            tokens = largest(logits, options.top_k)
+            tokens = top_k_indices(logits, options.top_k)
             logits = logits[tokens]
         # Masses relative to the likeliest token. The difference is taken first: a tiny temperature must not overflow.
         with np.errstate(over="ignore", under="ignore"):
@@ -76,13 +81,13 @@ class Sampler:
         if options.min_p > 0:
             mass[mass < options.min_p] = 0
         if options.top_p < 1:
-            nucleus = _nucleus(mass, options.top_p)
+            nucleus = _top_p_indices(mass, options.top_p)
             tokens, mass = (nucleus if tokens is None else tokens[nucleus]), mass[nucleus]
-        place = _pick(mass, random.random())
+        place = _draw_index(mass, random.random())
         return place if tokens is None else int(tokens[place])
 
 
-def largest(logits: Logits, count: int) -> Tokens:
+def top_k_indices(logits: Logits, count: int) -> TokenIds:
     """Places of the `count` largest of float32[v], in ascending order: so a draw does not hang on nearly equal logits.
 
     The count-th largest maximum of a block is a lower bound of what is sought, and few logits lie above it: looking for
@@ -98,7 +103,7 @@ def largest(logits: Logits, count: int) -> Tokens:
     return np.sort(places)
 
 
-def _nucleus(mass: Logits, top_p: float) -> Tokens:
+def _top_p_indices(mass: Logits, top_p: float) -> TokenIds:
     """Places, in ascending order, of the fewest largest masses that reach `top_p` of the whole; float32[v] in.
 
     Only what lies above a floor is sorted, for the nucleus is nearly always a few hundred of many thousand tokens.
@@ -115,7 +120,7 @@ def _nucleus(mass: Logits, top_p: float) -> Tokens:
     return np.sort(order[: int(reached) + 1])
 
 
-def _pick(mass: Logits, uniform: float) -> int:
+def _draw_index(mass: Logits, uniform: float) -> int:
     """The place at which the running sum of float32[v] passes `uniform` (0 ≤ uniform < 1) of the whole.
 
     Sums of blocks first: a running sum over the whole vocabulary would cost four times as much.

@@ -6,7 +6,7 @@ class StopStrings:
 
     def __init__(self, stops: tuple[str, ...]) -> None:
         self._stops = stops
-        self._longest = max(map(len, stops), default=0)
+        self._max_length = max(map(len, stops), default=0)
         self._held = ""
 
     def feed(self, text: str) -> tuple[str, bool]:
@@ -19,7 +19,7 @@ class StopStrings:
         if met:
             # The one that is complete first, as if characters came one by one: how tokens cut the text does not matter.
             return text[: min(met)[1]], True
-        keep = self._possible(text)
+        keep = self._partial_match_length(text)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep], False
 
@@ -28,9 +28,9 @@ class StopStrings:
         held, self._held = self._held, ""
         return held
 
-    def _possible(self, text: str) -> int:
+    def _partial_match_length(self, text: str) -> int:
         """Characters at the end of `text` that begin a stop string."""
-        for length in range(min(self._longest - 1, len(text)), 0, -1):
+        for length in range(min(self._max_length - 1, len(text)), 0, -1):
             end = text[len(text) - length :]
             if any(stop.startswith(end) for stop in self._stops):
                 return length

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from backends.llm.vision.gallery import Vectors
+from backends.llm.vision.feature_cache import Embeddings
 from backends.llm.vision.tiles import Tile
 
 
-class Encoder:
+class VisionEncoder:
     """Tiles to vectors, a tile at a time: what a tile becomes does not depend on others, and little memory is used."""
 
     def __init__(self, model: Path, threads: int) -> None:
@@ -28,8 +28,8 @@ class Encoder:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
 
-    def __call__(self, tile: Tile) -> Vectors:
+    def __call__(self, tile: Tile) -> Embeddings:
         """float32[3, tile, tile] to float32[n, hidden size]."""
         (features,) = self._session.run(["features"], {"pixel_values": tile[None]})
-        vectors: Vectors = features[0].astype(np.float32, copy=False)
+        vectors: Embeddings = features[0].astype(np.float32, copy=False)
         return vectors

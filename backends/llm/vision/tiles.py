@@ -12,46 +12,46 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from backends.llm.vision.facts import Facts
+from backends.llm.vision.config import VisionConfig
 
 Tile = npt.NDArray[np.float32]
 Size = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class TileLayout:
     """How a picture is cut: scaled to `first`, then to `whole`, which is `rows` x `columns` tiles.
 
     `rows` and `columns` are 0 where it is not cut; otherwise a small copy of the whole picture follows the tiles.
     """
 
-    first: Size
-    whole: Size
+    scaled_size: Size
+    tiled_size: Size
     rows: int
     columns: int
 
     @property
-    def tiles(self) -> int:
+    def num_tiles(self) -> int:
         """How many the encoder is shown."""
         return self.rows * self.columns + 1
 
 
-def plan(size: Size, facts: Facts) -> Cut:
+def plan_tiles(size: Size, facts: VisionConfig) -> TileLayout:
     """Decide how a picture of so many pixels (width, height) is cut."""
     first = _below(_scaled(size, facts.longest_edge), facts.largest_side)
     if not facts.split:
-        return Cut(first, (facts.tile, facts.tile), 0, 0)
+        return TileLayout(first, (facts.tile, facts.tile), 0, 0)
     width, height = _to_multiples(first, facts.tile)
     if width <= facts.tile and height <= facts.tile:
-        return Cut(first, (width, height), 0, 0)
-    return Cut(first, (width, height), height // facts.tile, width // facts.tile)
+        return TileLayout(first, (width, height), 0, 0)
+    return TileLayout(first, (width, height), height // facts.tile, width // facts.tile)
 
 
-def cut(image: Image.Image, how: Cut, facts: Facts) -> Iterator[Tile]:
+def split_into_tiles(image: Image.Image, how: TileLayout, facts: VisionConfig) -> Iterator[Tile]:
     """Cut an RGB picture: float32[3, tile, tile] for each tile, row by row, then for the whole."""
     resample, side = Image.Resampling(facts.resample), facts.tile
-    image = image.resize(how.first, resample).resize(how.whole, resample)
-    shades = _shades(facts)
+    image = image.resize(how.scaled_size, resample).resize(how.tiled_size, resample)
+    shades = _normalization_table(facts)
     for row in range(how.rows):
         for column in range(how.columns):
             left, top = column * side, row * side
@@ -95,7 +95,7 @@ def _to_multiples(size: Size, side: int) -> Size:
     return width, height
 
 
-def _shades(facts: Facts) -> Tile:
+def _normalization_table(facts: VisionConfig) -> Tile:
     """What each byte of each channel becomes: float32[256, 3]."""
     rescaled = (np.arange(256, dtype=np.float64) * facts.rescale_factor).astype(np.float32)
     shades: Tile = (rescaled[:, None] - np.array(facts.mean, np.float32)) / np.array(facts.std, np.float32)

@@ -11,16 +11,21 @@ import orjson
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from gateway import delivery
-from gateway.catalog import Catalog
-from gateway.dialects.openai.answers import CreateChatCompletionResponse, CreateChatCompletionStreamResponse
+from gateway.dialects.openai.response_models import CreateChatCompletionResponse, CreateChatCompletionStreamResponse
+from gateway.dialects.openai.wire import errors, image_chat, openapi_responses
+from gateway.dialects.openai.wire.chat import (
+    MAX_JSON_VALUES,
+    CreateChatCompletionRequest,
+    parse_request,
+    reject_unsupported,
+)
+from gateway.dialects.openai.wire.chat_responses import ChatChunkRenderer, render
 from gateway.dialects.route import route_class
-from gateway.dialects.vocabulary import chat_pictures, documented, errors
-from gateway.dialects.vocabulary.chat import VALUES, CreateChatCompletionRequest, refuse_not_carried, understand
-from gateway.dialects.vocabulary.chat_answers import Chunks, render
+from gateway.http import delivery
+from gateway.models.catalog import Catalog
 from gateway.operations.chat import ChatEvent, gather
 
-router = APIRouter(route_class=route_class(errors.render, values=VALUES))
+router = APIRouter(route_class=route_class(errors.render, values=MAX_JSON_VALUES))
 
 
 _EXAMPLE_HEAD = {
@@ -28,9 +33,9 @@ _EXAMPLE_HEAD = {
     "model": "smollm2-135m-instruct",
     "system_fingerprint": "fp_70f0d4a9c3",
 }
-_RESPONSES = documented.responses(
+_RESPONSES = openapi_responses.responses(
     CreateChatCompletionResponse,
-    documented.DRAWING,
+    openapi_responses.STORED_OUTPUT_FAILURES,
     description="The answer, or, with `stream`, events that add to it.",
     example={
         "id": "chatcmpl-4f1c2a7d",
@@ -62,8 +67,8 @@ _RESPONSES = documented.responses(
 async def create_chat_completion(body: CreateChatCompletionRequest, request: Request) -> Response:
     """Answer `messages`, whole or as server-sent events."""
     catalog: Catalog = request.app.state.catalog
-    refuse_not_carried(body)
-    streams = body.streams
+    reject_unsupported(body)
+    streams = body.wants_stream
     model = catalog.get(body.model)
     head = {
         "id": f"chatcmpl-{uuid.uuid4().hex}",
@@ -72,18 +77,22 @@ async def create_chat_completion(body: CreateChatCompletionRequest, request: Req
         "system_fingerprint": model.fingerprint,
     }
     events: AsyncGenerator[ChatEvent]
-    if chat_pictures.draws(model):
-        asked = await chat_pictures.understand(body, model, request)
-        events = chat_pictures.events(catalog, model, asked, request, progress=streams)
+    if image_chat.is_image_chat(model):
+        asked = await image_chat.parse_request(body, model, request)
+        events = image_chat.run(catalog, model, asked, request, progress=streams)
     else:
-        chat = await understand(body, model, request)
+        chat = await parse_request(body, model, request)
         events = catalog.run(model, chat, request.state.trace)
     if streams:
-        chunks = Chunks(
-            head, include_usage=body.include_usage, logprobs=bool(body.logprobs), nulls=True, legacy=body.legacy
+        chunks = ChatChunkRenderer(
+            head,
+            include_usage=body.include_usage,
+            logprobs=bool(body.logprobs),
+            nulls=True,
+            legacy=body.uses_legacy_functions,
         )
-        return await delivery.sse(request, events, chunks.render, errors.body, b"[DONE]")
+        return await delivery.sse(request, events, chunks.render, errors.render_body, b"[DONE]")
     answers, usage = await delivery.whole(request, gather(events))
-    fields = render(answers, usage, logprobs=bool(body.logprobs), nulls=True, legacy=body.legacy)
+    fields = render(answers, usage, logprobs=bool(body.logprobs), nulls=True, legacy=body.uses_legacy_functions)
     succeeded = {"code": 0, "message": "success"}
     return Response(orjson.dumps({**head, **fields, **succeeded}), media_type="application/json")

@@ -11,27 +11,34 @@ from fastapi import APIRouter, Request
 from pydantic import ConfigDict, Field, WithJsonSchema
 from starlette.responses import Response
 
-from gateway import delivery
-from gateway.catalog import Catalog
-from gateway.dialects.openai.answers import CreateCompletionResponse, CreateCompletionStreamResponse
-from gateway.dialects.openai.completions_answers import Choices, Chunks, in_pieces
+from gateway.dialects.openai.completions_responses import ChoiceRenderer, CompletionChunkRenderer, split_logprobs
+from gateway.dialects.openai.response_models import CreateCompletionResponse, CreateCompletionStreamResponse
+from gateway.dialects.openai.wire import errors, openapi_responses, token_ids
+from gateway.dialects.openai.wire.sampling import (
+    STREAM_OPTIONS_SCHEMA,
+    SamplingFields,
+    UnsupportedField,
+    never_neutral,
+    reject_unsupported_fields,
+    render_usage,
+)
+from gateway.dialects.openai.wire.structured_outputs import ResponseFormat
 from gateway.dialects.route import route_class
-from gateway.dialects.vocabulary import documented, errors, token_ids
-from gateway.dialects.vocabulary.sampling import STREAM_OPTIONS, Nothing, SamplingFields, nothing, refuse, render_usage
-from gateway.dialects.vocabulary.structure import ResponseFormat
 from gateway.errors import GatewayError, InvalidRequest, RequestTooLarge, UnsupportedOption
-from gateway.http.apart import beside
-from gateway.http.counting import check_length
+from gateway.http import delivery
+from gateway.http.json_limits import check_text_length
+from gateway.http.offload import offload_if_large
+from gateway.models.catalog import Catalog
 from gateway.operations.complete import Complete, gather, merge
 from gateway.operations.text import TextEvent
 from gateway.settings import Settings
 
-MOST_PROMPTS = 128
-_MOST_LIKELIHOODS = 2_000_000
+MAX_PROMPTS = 128
+_MAX_PROMPT_LOGPROBS = 2_000_000
 """Likely tokens that are told of prompts; each takes 150 bytes. A token has one character at least, and mostly four."""
-VALUES = 600_000
+MAX_JSON_VALUES = 600_000
 """JSON values of a body: room for as many prompts as may be, each of 4,096 token ids."""
-router = APIRouter(route_class=route_class(errors.render, values=VALUES))
+router = APIRouter(route_class=route_class(errors.render, values=MAX_JSON_VALUES))
 
 _Ids = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}, "minItems": 1}
 # Read by `_prompts`: a union of lists of lists would have pydantic try each alternative for each element.
@@ -41,9 +48,9 @@ Prompt = Annotated[
         {
             "anyOf": [
                 {"type": "string"},
-                {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": MOST_PROMPTS},
+                {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": MAX_PROMPTS},
                 _Ids,
-                {"type": "array", "items": _Ids, "minItems": 1, "maxItems": MOST_PROMPTS},
+                {"type": "array", "items": _Ids, "minItems": 1, "maxItems": MAX_PROMPTS},
                 {"type": "null"},
             ]
         }
@@ -57,7 +64,7 @@ class CreateCompletionRequest(SamplingFields):
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [{"model": "smollm2-135m-instruct", "prompt": "Once upon a time", "max_tokens": 5}],
-            **STREAM_OPTIONS,
+            **STREAM_OPTIONS_SCHEMA,
         }
     )
 
@@ -70,13 +77,13 @@ class CreateCompletionRequest(SamplingFields):
     best_of: Annotated[Any, WithJsonSchema({"type": ["integer", "null"], "description": "As many as 'n'."})] = None
     suffix: Annotated[Any, WithJsonSchema({"enum": ["", None]})] = None
     add_special_tokens: Annotated[Any, WithJsonSchema({"enum": [True, None]})] = None
-    prompt_embeds: Nothing = None
+    prompt_embeds: UnsupportedField = None
 
 
-NOT_CARRIED: Mapping[str, Callable[[Any], bool]] = {
+UNSUPPORTED_FIELDS: Mapping[str, Callable[[Any], bool]] = {
     "suffix": lambda value: value == "",
     "add_special_tokens": lambda value: value is True,
-    "prompt_embeds": nothing,
+    "prompt_embeds": never_neutral,
 }
 
 
@@ -87,9 +94,9 @@ _EXAMPLE_HEAD = {
     "model": "smollm2-135m-instruct",
     "system_fingerprint": "fp_70f0d4a9c3",
 }
-_RESPONSES = documented.responses(
+_RESPONSES = openapi_responses.responses(
     CreateCompletionResponse,
-    documented.ASKING,
+    openapi_responses.INFERENCE_FAILURES,
     description="What follows the prompt, or, with `stream`, events that add to it.",
     example={
         **_EXAMPLE_HEAD,
@@ -112,8 +119,8 @@ async def create_completion(body: CreateCompletionRequest, request: Request) -> 
     catalog: Catalog = request.app.state.catalog
     settings: Settings = request.app.state.settings
     longest, usual = settings.prompt_max_characters, settings.completions_max_tokens
-    asked = await beside(request.state.trace, lambda: parse(body, longest, usual))
-    streams = body.streams
+    asked = await offload_if_large(request.state.trace, lambda: parse(body, longest, usual))
+    streams = body.wants_stream
     model = catalog.get(body.model)
     head = {
         "id": f"cmpl-{uuid.uuid4().hex}",
@@ -126,13 +133,15 @@ async def create_completion(body: CreateCompletionRequest, request: Request) -> 
     if len(asked) == 1:
         events = catalog.run(model, asked[0], trace)
     else:
-        several = [_one_of(i, catalog.ask(body.model, complete, trace)) for i, complete in enumerate(asked)]
+        several = [
+            _with_prompt_index(i, catalog.run_by_name(body.model, complete, trace)) for i, complete in enumerate(asked)
+        ]
         events = merge(several, body.n or 1)
-    choices = Choices(asked, logprobs=body.logprobs is not None)
+    choices = ChoiceRenderer(asked, logprobs=body.logprobs is not None)
     if streams:
-        chunks = Chunks(head, choices, include_usage=body.include_usage)
-        events = in_pieces(events) if body.logprobs is not None else events
-        return await delivery.sse(request, events, chunks.render, errors.body, b"[DONE]")
+        chunks = CompletionChunkRenderer(head, choices, include_usage=body.include_usage)
+        events = split_logprobs(events) if body.logprobs is not None else events
+        return await delivery.sse(request, events, chunks.render, errors.render_body, b"[DONE]")
     answers, usage = await delivery.whole(request, gather(events))
     answer = {
         **head,
@@ -144,7 +153,7 @@ async def create_completion(body: CreateCompletionRequest, request: Request) -> 
     return Response(orjson.dumps(answer), media_type="application/json")
 
 
-async def _one_of(i: int, events: AsyncGenerator[TextEvent]) -> AsyncGenerator[TextEvent]:
+async def _with_prompt_index(i: int, events: AsyncGenerator[TextEvent]) -> AsyncGenerator[TextEvent]:
     """Pass on what becomes of prompt `i`; an error says which prompt it is about."""
     try:
         async with aclosing(events):
@@ -162,37 +171,37 @@ def parse(body: CreateCompletionRequest, longest: int, usual: int) -> list[Compl
 
     Raises `InvalidRequest`, `UnsupportedOption` and `RequestTooLarge`.
     """
-    refuse(body, NOT_CARRIED)
+    reject_unsupported_fields(body, UNSUPPORTED_FIELDS)
     if body.best_of is not None and body.best_of != (body.n or 1):
         raise UnsupportedOption("'best_of' is supported only where it equals 'n'.", param="best_of")
-    structure = body.response_format.structure() if body.response_format else None
+    structure = body.response_format.to_structure() if body.response_format else None
     echo = bool(body.echo)
     limit = body.max_tokens
     if limit is None and usual:
         limit = max(usual, body.min_tokens or 0)
     sampling = body.sampling(limit, structure, logprobs=body.logprobs, prompt_logprobs=body.logprobs if echo else None)
-    prompts = _prompts(body.prompt)
-    check_length(sum(len(prompt) for prompt in prompts if isinstance(prompt, str)), longest, param="prompt")
-    if len(prompts) * sampling.n > MOST_PROMPTS:
-        raise InvalidRequest(f"There may be {MOST_PROMPTS} answers: prompts times 'n'.", param="n")
+    prompts = _parse_prompts(body.prompt)
+    check_text_length(sum(len(prompt) for prompt in prompts if isinstance(prompt, str)), longest, param="prompt")
+    if len(prompts) * sampling.n > MAX_PROMPTS:
+        raise InvalidRequest(f"There may be {MAX_PROMPTS} answers: prompts times 'n'.", param="n")
     if echo and sum(map(len, prompts)) * sampling.n > longest:
         raise RequestTooLarge(
             f"With 'echo', prompts may have {longest} characters or token ids, in all answers together.", param="echo"
         )
     likeliest = (body.logprobs or 0) + 1
-    if echo and body.logprobs is not None and sum(map(len, prompts)) * sampling.n * likeliest > _MOST_LIKELIHOODS:
+    if echo and body.logprobs is not None and sum(map(len, prompts)) * sampling.n * likeliest > _MAX_PROMPT_LOGPROBS:
         raise RequestTooLarge(
             f"With 'echo' and 'logprobs', characters or token ids of prompts, times 'n', times 'logprobs' + 1, may be "
-            f"{_MOST_LIKELIHOODS}.",
+            f"{_MAX_PROMPT_LOGPROBS}.",
             param="logprobs",
         )
     return [
-        Complete(model=body.model, prompt=prompt, echo=echo, sampling=sampling, whole=not body.streams)
+        Complete(model=body.model, prompt=prompt, echo=echo, sampling=sampling, non_streaming=not body.wants_stream)
         for prompt in prompts
     ]
 
 
-def _prompts(prompt: Any) -> list[str | tuple[int, ...]]:
+def _parse_prompts(prompt: Any) -> list[str | tuple[int, ...]]:
     """Return the prompts. A list holds strings, token ids of one prompt, or lists of token ids.
 
     None is the empty text, which our models and most tokenizers read as the token that begins a sequence.
@@ -200,33 +209,33 @@ def _prompts(prompt: Any) -> list[str | tuple[int, ...]]:
     if prompt is None or isinstance(prompt, str):
         return [prompt or ""]
     if not isinstance(prompt, list):
-        raise _wrong("prompt")
+        raise _invalid_prompt("prompt")
     if not prompt:
         raise InvalidRequest("'prompt' must not be empty.", param="prompt")
     if type(prompt[0]) is int:
-        return [_token_ids(prompt, "prompt")]
-    if len(prompt) > MOST_PROMPTS:
-        raise InvalidRequest(f"'prompt' may hold {MOST_PROMPTS} prompts.", param="prompt")
+        return [_parse_token_ids(prompt, "prompt")]
+    if len(prompt) > MAX_PROMPTS:
+        raise InvalidRequest(f"'prompt' may hold {MAX_PROMPTS} prompts.", param="prompt")
     if isinstance(prompt[0], str):
         for i, text in enumerate(prompt):
             if not isinstance(text, str):
                 raise InvalidRequest(f"'prompt[{i}]' must be a string, as the one before it.", param=f"prompt[{i}]")
         return list(prompt)
-    return [_token_ids(ids, f"prompt[{i}]") for i, ids in enumerate(prompt)]
+    return [_parse_token_ids(ids, f"prompt[{i}]") for i, ids in enumerate(prompt)]
 
 
-def _token_ids(ids: Any, path: str) -> tuple[int, ...]:
+def _parse_token_ids(ids: Any, path: str) -> tuple[int, ...]:
     if not isinstance(ids, list):
-        raise _wrong(path)
+        raise _invalid_prompt(path)
     if not ids:
         raise InvalidRequest(f"'{path}' must not be empty.", param=path)
-    wrong = token_ids.first_wrong(ids)
+    wrong = token_ids.first_invalid(ids)
     if wrong is not None:
         raise InvalidRequest(f"'{path}[{wrong}]' must be a token id.", param=f"{path}[{wrong}]")
     return tuple(ids)
 
 
-def _wrong(path: str) -> InvalidRequest:
+def _invalid_prompt(path: str) -> InvalidRequest:
     return InvalidRequest(
         f"'{path}' must be a string, a list of strings, token ids, or a list of lists of token ids.", param=path
     )

@@ -10,22 +10,22 @@ from fastapi import APIRouter, Request
 from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema
 from starlette.responses import Response
 
-from gateway import delivery
-from gateway.catalog import Catalog
-from gateway.dialects.openai.answers import CreateEmbeddingResponse
-from gateway.dialects.route import Wire, route_class
-from gateway.dialects.vocabulary import documented, errors, token_ids
+from gateway.dialects.openai.response_models import CreateEmbeddingResponse
+from gateway.dialects.openai.wire import errors, openapi_responses, token_ids
+from gateway.dialects.route import WireModel, route_class
 from gateway.errors import InvalidRequest, UnsupportedOption
-from gateway.http.apart import beside
-from gateway.http.counting import check_length
+from gateway.http import delivery
+from gateway.http.json_limits import check_text_length
+from gateway.http.offload import offload_if_large
+from gateway.models.catalog import Catalog
 from gateway.operations.embed import Embed, gather
 
-MOST_INPUTS = 2048
-VALUES = 1_100_000
+MAX_INPUTS = 2048
+MAX_JSON_VALUES = 1_100_000
 """JSON values of a body: room for as many inputs as may be, each of 512 token ids."""
-_TURN = 256 * 1024
+_BYTES_PER_YIELD = 256 * 1024
 """Bytes of vectors that are written at a time: about 4 ms."""
-router = APIRouter(route_class=route_class(errors.render, values=VALUES))
+router = APIRouter(route_class=route_class(errors.render, values=MAX_JSON_VALUES))
 
 _Text = {"type": "string", "minLength": 1}
 _Ids = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}, "minItems": 1}
@@ -36,22 +36,22 @@ Input = Annotated[
         {
             "anyOf": [
                 _Text,
-                {"type": "array", "items": _Text, "minItems": 1, "maxItems": MOST_INPUTS},
+                {"type": "array", "items": _Text, "minItems": 1, "maxItems": MAX_INPUTS},
                 _Ids,
-                {"type": "array", "items": _Ids, "minItems": 1, "maxItems": MOST_INPUTS},
+                {"type": "array", "items": _Ids, "minItems": 1, "maxItems": MAX_INPUTS},
             ]
         }
     ),
 ]
 
 
-def _not_zero(tokens: int) -> int:
+def _check_not_zero(tokens: int) -> int:
     if tokens == 0:
         raise ValueError("there must be one token at least, or -1 for as many as the model takes")
     return tokens
 
 
-class CreateEmbeddingRequest(Wire):
+class CreateEmbeddingRequest(WireModel):
     """The body of an embedding request."""
 
     model_config = ConfigDict(
@@ -64,13 +64,13 @@ class CreateEmbeddingRequest(Wire):
     dimensions: Annotated[int | None, Field(ge=1, lt=2**31)] = None
     user: str | None = None
     # Of vLLM; it keeps the beginning of an input, too.
-    truncate_prompt_tokens: Annotated[int, Field(ge=-1, lt=2**31), AfterValidator(_not_zero)] | None = None
+    truncate_prompt_tokens: Annotated[int, Field(ge=-1, lt=2**31), AfterValidator(_check_not_zero)] | None = None
     truncation_side: Annotated[Any, WithJsonSchema({"enum": ["right", None]})] = None
 
 
-_RESPONSES = documented.responses(
+_RESPONSES = openapi_responses.responses(
     CreateEmbeddingResponse,
-    documented.ASKING,
+    openapi_responses.INFERENCE_FAILURES,
     description="A vector for each input.",
     example={
         "object": "list",
@@ -92,7 +92,7 @@ async def create_embedding(body: CreateEmbeddingRequest, request: Request) -> Re
         raise UnsupportedOption(
             "Only the ends of inputs are cut: 'truncation_side' must be 'right'.", param="truncation_side"
         )
-    inputs = await beside(request.state.trace, lambda: _inputs(body.input, longest))
+    inputs = await offload_if_large(request.state.trace, lambda: _parse_inputs(body.input, longest))
     embed = Embed(
         model=body.model, inputs=inputs, dimensions=body.dimensions, truncate_prompt_tokens=body.truncate_prompt_tokens
     )
@@ -103,7 +103,7 @@ async def create_embedding(body: CreateEmbeddingRequest, request: Request) -> Re
         "object": "list",
         "data": [
             {"object": "embedding", "index": index, "embedding": vector}
-            for index, vector in enumerate(await _each(shown, vectors))
+            for index, vector in enumerate(await _render_vectors(shown, vectors))
         ],
         "model": body.model,
         **({"usage": {"prompt_tokens": tokens.prompt_tokens, "total_tokens": tokens.prompt_tokens}} if tokens else {}),
@@ -113,14 +113,14 @@ async def create_embedding(body: CreateEmbeddingRequest, request: Request) -> Re
     return Response(orjson.dumps(answer), media_type="application/json")
 
 
-async def _each(show: Callable[[bytes], Any], vectors: tuple[bytes, ...]) -> list[Any]:
+async def _render_vectors(show: Callable[[bytes], Any], vectors: tuple[bytes, ...]) -> list[Any]:
     """Show every vector, in turns with whoever else waits for the loop."""
     shown = []
     size = 0
     for vector in vectors:
         shown.append(show(vector))
         size += len(vector)
-        if size >= _TURN:
+        if size >= _BYTES_PER_YIELD:
             size = 0
             await asyncio.sleep(0)
     return shown
@@ -135,7 +135,7 @@ def _floats(vector: bytes) -> Any:
     return orjson.Fragment(orjson.dumps(memoryview(vector).cast("f").tolist()))
 
 
-def _inputs(given: Any, longest: int) -> tuple[str, ...] | tuple[tuple[int, ...], ...]:
+def _parse_inputs(given: Any, longest: int) -> tuple[str, ...] | tuple[tuple[int, ...], ...]:
     """Return the inputs: texts, of `longest` characters together, or lists of token ids.
 
     Raises `InvalidRequest` with the path of what is wrong, and `RequestTooLarge`.
@@ -147,23 +147,23 @@ def _inputs(given: Any, longest: int) -> tuple[str, ...] | tuple[tuple[int, ...]
     if not given:
         raise InvalidRequest("'input' must not be empty.", param="input")
     if type(given[0]) is int:
-        return (_token_ids(given, "input"),)
-    if len(given) > MOST_INPUTS:
-        raise InvalidRequest(f"'input' may hold {MOST_INPUTS} texts, not {len(given)}.", param="input")
+        return (_parse_token_ids(given, "input"),)
+    if len(given) > MAX_INPUTS:
+        raise InvalidRequest(f"'input' may hold {MAX_INPUTS} texts, not {len(given)}.", param="input")
     if isinstance(given[0], list):
-        return tuple(_token_ids(ids, f"input[{i}]") for i, ids in enumerate(given))
+        return tuple(_parse_token_ids(ids, f"input[{i}]") for i, ids in enumerate(given))
     for i, text in enumerate(given):
         if not isinstance(text, str) or not text:
             path = f"input[{i}]" if len(given) > 1 else "input"
             raise InvalidRequest(f"'{path}' must be a string that is not empty.", param=path)
-    check_length(sum(map(len, given)), longest, param="input")
+    check_text_length(sum(map(len, given)), longest, param="input")
     return tuple(given)
 
 
-def _token_ids(ids: Any, path: str) -> tuple[int, ...]:
+def _parse_token_ids(ids: Any, path: str) -> tuple[int, ...]:
     if not isinstance(ids, list) or not ids:
         raise InvalidRequest(f"'{path}' must be a list of token ids, not empty.", param=path)
-    wrong = token_ids.first_wrong(ids)
+    wrong = token_ids.first_invalid(ids)
     if wrong is not None:
         raise InvalidRequest(f"'{path}[{wrong}]' must be a token id.", param=f"{path}[{wrong}]")
     return tuple(ids)

@@ -9,47 +9,56 @@ from typing import Literal
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from gateway import delivery
-from gateway.catalog import Catalog
-from gateway.dialects.openai import images_answers
-from gateway.dialects.route import route_class
-from gateway.dialects.vocabulary import documented, errors, images, pictures
-from gateway.dialects.vocabulary.images import (
+from gateway.dialects.openai import images_responses
+from gateway.dialects.openai.wire import errors, image_inputs, images, openapi_responses
+from gateway.dialects.openai.wire.images import (
     CreateImageEditRequest,
     CreateImageRequest,
     CreateImageVariationRequest,
     ImageFields,
 )
-from gateway.dialects.vocabulary.keeping import Keeping
-from gateway.endpoints import Model
+from gateway.dialects.openai.wire.request_images import RequestImages
+from gateway.dialects.route import route_class
 from gateway.errors import ModelNotFound
+from gateway.http import delivery
+from gateway.models.catalog import Catalog
+from gateway.models.servers import Model
 from gateway.operations.edit_image import EditImage
 from gateway.operations.generate_image import GenerateImage, gather
 
-router = APIRouter(route_class=route_class(errors.render, values=images.VALUES, forms=True), tags=["Images"])
+router = APIRouter(route_class=route_class(errors.render, values=images.MAX_JSON_VALUES, forms=True), tags=["Images"])
 
-_FORM = {"background": "opaque", "output_format": "png", "quality": "medium", "size": "128x128"}
+_EXAMPLE_ATTRIBUTES = {"background": "opaque", "output_format": "png", "quality": "medium", "size": "128x128"}
 
 
-def _responses(kind: Literal["image_generation", "image_edit"]) -> documented.Responses:
-    usage = images_answers.USAGE
-    event = {"b64_json": "iVBORw0KGgo=", "index": 0, "created_at": 1763683200, **_FORM, "seed": 7, "usage": usage}
+def _responses(kind: Literal["image_generation", "image_edit"]) -> openapi_responses.Responses:
+    usage = images_responses.ZERO_USAGE
+    event = {
+        "b64_json": "iVBORw0KGgo=",
+        "index": 0,
+        "created_at": 1763683200,
+        **_EXAMPLE_ATTRIBUTES,
+        "seed": 7,
+        "usage": usage,
+    }
     edits = kind == "image_edit"
-    return documented.responses(
-        images_answers.ImagesResponse,
-        documented.DRAWING,
+    return openapi_responses.responses(
+        images_responses.ImagesResponse,
+        openapi_responses.STORED_OUTPUT_FAILURES,
         description="The pictures, or, with `stream`, events that bear previews and pictures.",
         example={
             "created": 1763683200,
             "data": [{"url": "https://api.example/files/4f1c2a7d?signature=d3e1", "seed": 7}],
-            **_FORM,
+            **_EXAMPLE_ATTRIBUTES,
             "usage": usage,
             "code": 0,
             "message": "success",
         },
-        event=images_answers.ImageEditCompletedEvent if edits else images_answers.ImageGenCompletedEvent,
+        event=images_responses.ImageEditCompletedEvent if edits else images_responses.ImageGenCompletedEvent,
         event_example={"type": f"{kind}.completed", **event},
-        more_events=(images_answers.ImageEditPartialImageEvent if edits else images_answers.ImageGenPartialImageEvent,),
+        more_events=(
+            images_responses.ImageEditPartialImageEvent if edits else images_responses.ImageGenPartialImageEvent,
+        ),
     )
 
 
@@ -57,12 +66,12 @@ def _responses(kind: Literal["image_generation", "image_edit"]) -> documented.Re
     "/v1/images/generations",
     summary="Draw pictures",
     responses=_responses("image_generation"),
-    openapi_extra=images.form(CreateImageRequest, "image", "mask"),
+    openapi_extra=images.form_request_body(CreateImageRequest, "image", "mask"),
 )
 async def create_image(body: CreateImageRequest, request: Request) -> Response:
     """Draw pictures of what `prompt` says, into `image` where there is one."""
-    model = _model(request, body, EditImage if body.edits else GenerateImage)
-    asked = await pictures.generation(body, model.name, request)
+    model = _model(request, body, EditImage if body.is_edit else GenerateImage)
+    asked = await image_inputs.parse_generation(body, model.name, request)
     return await _answer(request, body, model, asked, "image_generation")
 
 
@@ -70,24 +79,26 @@ async def create_image(body: CreateImageRequest, request: Request) -> Response:
     "/v1/images/edits",
     summary="Edit a picture",
     responses=_responses("image_edit"),
-    openapi_extra=images.form(CreateImageEditRequest, "image", "mask"),
+    openapi_extra=images.form_request_body(CreateImageEditRequest, "image", "mask"),
 )
 async def create_image_edit(body: CreateImageEditRequest, request: Request) -> Response:
     """Draw what `prompt` says into a picture: where `mask` is transparent, or everywhere."""
     model = _model(request, body, EditImage)
-    return await _answer(request, body, model, await pictures.edit(body, model.name, request), "image_edit")
+    return await _answer(request, body, model, await image_inputs.parse_edit(body, model.name, request), "image_edit")
 
 
 @router.post(
     "/v1/images/variations",
     summary="Draw pictures like another",
     responses=_responses("image_edit"),
-    openapi_extra=images.form(CreateImageVariationRequest, "image"),
+    openapi_extra=images.form_request_body(CreateImageVariationRequest, "image"),
 )
 async def create_image_variation(body: CreateImageVariationRequest, request: Request) -> Response:
     """Draw pictures that begin with another, without a prompt."""
     model = _model(request, body, EditImage)
-    return await _answer(request, body, model, await pictures.variation(body, model.name, request), "image_edit")
+    return await _answer(
+        request, body, model, await image_inputs.parse_variation(body, model.name, request), "image_edit"
+    )
 
 
 def _model(request: Request, body: ImageFields, operation: type[GenerateImage]) -> Model:
@@ -95,7 +106,7 @@ def _model(request: Request, body: ImageFields, operation: type[GenerateImage]) 
     catalog: Catalog = request.app.state.catalog
     if body.model:
         return catalog.get(body.model, operation)
-    model = catalog.offering(operation)
+    model = catalog.first_model_for(operation)
     if model is None:
         raise ModelNotFound("No model is served that can do this.", param="model")
     return model
@@ -111,16 +122,18 @@ async def _answer(
     catalog: Catalog = request.app.state.catalog
     events = catalog.run(model, asked, request.state.trace)
     if body.stream:
-        return await delivery.sse(request, events, images_answers.Events(asked, kind).render, errors.body, b"[DONE]")
+        return await delivery.sse(
+            request, events, images_responses.ImageEventRenderer(asked, kind).render, errors.render_body, b"[DONE]"
+        )
     drawn = await delivery.whole(request, gather(events))
     urls = None
-    if (body.response_format or _usual_format(body.model)) != "b64_json":
-        urls = await Keeping(request).urls((image.data for image in drawn), asked.output_format)
+    if (body.response_format or _default_response_format(body.model)) != "b64_json":
+        urls = await RequestImages(request).urls((image.data for image in drawn), asked.output_format)
     # Ten large pictures in base64 would keep others waiting.
-    answer = await asyncio.to_thread(images_answers.render, asked, drawn, urls)
+    answer = await asyncio.to_thread(images_responses.render, asked, drawn, urls)
     return Response(answer, media_type="application/json")
 
 
-def _usual_format(model: str | None) -> str:
+def _default_response_format(model: str | None) -> str:
     """What who asks by one of OpenAI's names expects: its newer models never answer with a URL."""
     return "b64_json" if (model or "").startswith(("gpt-image", "chatgpt-image")) else "url"

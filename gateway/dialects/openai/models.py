@@ -9,18 +9,18 @@ import orjson
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from gateway.catalog import Catalog
-from gateway.dialects.openai.answers import ListModelsResponse, RetrieveModelResponse
+from gateway.dialects.openai.response_models import ListModelsResponse, RetrieveModelResponse
+from gateway.dialects.openai.wire import errors, openapi_responses
 from gateway.dialects.route import route_class
-from gateway.dialects.vocabulary import documented, errors
-from gateway.endpoints import Model
+from gateway.models.catalog import Catalog
+from gateway.models.servers import Model
 from gateway.settings import Settings
 
 router = APIRouter(route_class=route_class(errors.render), tags=["Models"])
 
 # Where a model is called, by the first of these that it offers. One that only transcribes has no route of its own: it
 # writes down the sounds of chats, so its address is the service's.
-PATHS = {
+OPERATION_PATHS = {
     "chat": "/v1/chat/completions",
     "complete": "/v1/completions",
     "embed": "/v1/embeddings",
@@ -40,21 +40,21 @@ _EXAMPLE = {
     "model": "smollm2-135m-instruct",
     "url": "https://api.example/v1/chat/completions",
 }
-_LISTED = documented.responses(
+_LIST_RESPONSES = openapi_responses.responses(
     ListModelsResponse,
-    documented.LISTING,
+    openapi_responses.LIST_FAILURES,
     description="The models.",
     example={"object": "list", "project": "Tritonic", "data": [_EXAMPLE], "code": 0, "message": "success"},
 )
-_RETRIEVED = documented.responses(
+_RETRIEVE_RESPONSES = openapi_responses.responses(
     RetrieveModelResponse,
-    documented.RETRIEVING,
+    openapi_responses.RETRIEVE_FAILURES,
     description="The model.",
     example={**_EXAMPLE, "code": 0, "message": "success"},
 )
 
 
-@router.get("/v1/models", summary="List models", responses=_LISTED)
+@router.get("/v1/models", summary="List models", responses=_LIST_RESPONSES)
 async def list_models(request: Request) -> Response:
     """Return every model that can be asked now."""
     catalog: Catalog = request.app.state.catalog
@@ -62,33 +62,39 @@ async def list_models(request: Request) -> Response:
     listing = {
         "object": "list",
         "project": settings.project,
-        "data": [_card(model, request) for model in catalog.models()],
+        "data": [_render_model(model, request) for model in catalog.models()],
         "code": 0,
         "message": "success",
     }
     return Response(orjson.dumps(listing), media_type="application/json")
 
 
-@router.get("/v1/models/{model_id:path}", summary="Describe a model", responses=_RETRIEVED)
+@router.get("/v1/models/{model_id:path}", summary="Describe a model", responses=_RETRIEVE_RESPONSES)
 async def retrieve_model(model_id: str, request: Request) -> Response:
     """Return one model. Names may contain slashes."""
     catalog: Catalog = request.app.state.catalog
     # By another name of a model it is told under that name, as answers to chats tell it.
-    card = {**_card(catalog.get(model_id), request), "id": model_id, "model": model_id, "code": 0, "message": "success"}
+    card = {
+        **_render_model(catalog.get(model_id), request),
+        "id": model_id,
+        "model": model_id,
+        "code": 0,
+        "message": "success",
+    }
     return Response(orjson.dumps(card), media_type="application/json")
 
 
-def _card(model: Model, request: Request) -> dict[str, Any]:
+def _render_model(model: Model, request: Request) -> dict[str, Any]:
     settings: Settings = request.app.state.settings
     base = (settings.public_url or str(request.base_url)).rstrip("/")
-    path = next((path for operation, path in PATHS.items() if operation in model.operations), "")
+    path = next((path for operation, path in OPERATION_PATHS.items() if operation in model.operations), "")
     permission = {
         "id": f"modelperm-{model.name}",
         "object": "model_permission",
         "created": model.created,
         "allow_create_engine": False,
         "allow_sampling": True,
-        "allow_logprobs": model.gives_logprobs,
+        "allow_logprobs": model.supports_logprobs,
         "allow_search_indices": False,
         "allow_view": True,
         "allow_fine_tuning": False,

@@ -11,22 +11,29 @@ import orjson
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from gateway import delivery
-from gateway.catalog import Catalog
-from gateway.dialects.platform import views
-from gateway.dialects.platform.answers import ChatAnswer, ChatChunk
+from gateway.dialects.openai.wire import errors, image_chat, openapi_responses
+from gateway.dialects.openai.wire.chat import (
+    MAX_JSON_VALUES,
+    CreateChatCompletionRequest,
+    parse_request,
+    reject_unsupported,
+)
+from gateway.dialects.openai.wire.chat_responses import ChatChunkRenderer, render
+from gateway.dialects.platform import access
+from gateway.dialects.platform.response_models import ChatAnswer, ChatChunk
 from gateway.dialects.route import route_class
-from gateway.dialects.vocabulary import chat_pictures, documented, errors
-from gateway.dialects.vocabulary.chat import VALUES, CreateChatCompletionRequest, refuse_not_carried, understand
-from gateway.dialects.vocabulary.chat_answers import Chunks, render
+from gateway.http import delivery
+from gateway.models.catalog import Catalog
 from gateway.operations.chat import ChatEvent, gather
 
-router = APIRouter(route_class=route_class(errors.render, values=VALUES, authorize=views.authorize), tags=["Platforms"])
+router = APIRouter(
+    route_class=route_class(errors.render, values=MAX_JSON_VALUES, authorize=access.authorize), tags=["Platforms"]
+)
 
 _EXAMPLE_HEAD = {"created": 1763683200, "model": "smollm2-135m-instruct"}
-_RESPONSES = documented.responses(
+_RESPONSES = openapi_responses.responses(
     ChatAnswer,
-    documented.DRAWING,
+    openapi_responses.STORED_OUTPUT_FAILURES,
     description="The answer, or, with `stream`, events that add to it.",
     example={
         "id": "foaicmpl-4f1c2a7d",
@@ -55,21 +62,25 @@ _RESPONSES = documented.responses(
 async def create_chat_completion(platform: str, body: CreateChatCompletionRequest, request: Request) -> Response:
     """Answer `messages`, whole or as server-sent events. Pictures and files may be URLs, data URLs or base64."""
     catalog: Catalog = request.app.state.catalog
-    refuse_not_carried(body)
-    streams = body.streams
-    model = views.model(request, body.model)
+    reject_unsupported(body)
+    streams = body.wants_stream
+    model = access.find_model(request, body.model)
     head = {"id": f"foaicmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": body.model}
     events: AsyncGenerator[ChatEvent]
-    if chat_pictures.draws(model):
-        drawing = await chat_pictures.understand(body, model, request, bare=True)
-        events = chat_pictures.events(catalog, model, drawing, request, progress=streams)
+    if image_chat.is_image_chat(model):
+        drawing = await image_chat.parse_request(body, model, request, bare=True)
+        events = image_chat.run(catalog, model, drawing, request, progress=streams)
     else:
-        events = catalog.run(model, await understand(body, model, request, bare=True), request.state.trace)
+        events = catalog.run(model, await parse_request(body, model, request, bare=True), request.state.trace)
     if streams:
-        chunks = Chunks(
-            head, include_usage=body.include_usage, logprobs=bool(body.logprobs), nulls=False, legacy=body.legacy
+        chunks = ChatChunkRenderer(
+            head,
+            include_usage=body.include_usage,
+            logprobs=bool(body.logprobs),
+            nulls=False,
+            legacy=body.uses_legacy_functions,
         )
-        return await delivery.sse(request, events, chunks.render, errors.body, b"[DONE]")
+        return await delivery.sse(request, events, chunks.render, errors.render_body, b"[DONE]")
     answers, usage = await delivery.whole(request, gather(events))
-    fields = render(answers, usage, logprobs=bool(body.logprobs), nulls=False, legacy=body.legacy)
+    fields = render(answers, usage, logprobs=bool(body.logprobs), nulls=False, legacy=body.uses_legacy_functions)
     return Response(orjson.dumps({**head, **fields}), media_type="application/json")

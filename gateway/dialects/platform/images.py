@@ -13,21 +13,21 @@ from fastapi import APIRouter, Query, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from gateway import delivery
-from gateway.catalog import Catalog
-from gateway.dialects.platform import tasks, views
-from gateway.dialects.platform.answers import Images, ImageTask
+from gateway.dialects.openai.wire import errors, image_inputs, images, openapi_responses
+from gateway.dialects.openai.wire.images import CreateImageEditRequest, CreateImageRequest, ImageFields
+from gateway.dialects.openai.wire.request_images import RequestImages
+from gateway.dialects.platform import access, tasks
+from gateway.dialects.platform.response_models import Images, ImageTask
 from gateway.dialects.route import route_class
-from gateway.dialects.vocabulary import documented, errors, images, pictures
-from gateway.dialects.vocabulary.images import CreateImageEditRequest, CreateImageRequest, ImageFields
-from gateway.dialects.vocabulary.keeping import Keeping
-from gateway.endpoints import Model
 from gateway.errors import Overloaded, UnsupportedOption
+from gateway.http import delivery
+from gateway.models.catalog import Catalog
+from gateway.models.servers import Model
 from gateway.operations.edit_image import EditImage
 from gateway.operations.generate_image import GenerateImage, Image, gather
 
 router = APIRouter(
-    route_class=route_class(errors.render, values=images.VALUES, forms=True, authorize=views.authorize),
+    route_class=route_class(errors.render, values=images.MAX_JSON_VALUES, forms=True, authorize=access.authorize),
     tags=["Platforms"],
 )
 
@@ -49,9 +49,9 @@ class CreatePlatformImageEditRequest(CreateImageEditRequest):
     async_: Annotated[bool | None, _ASYNC] = None
 
 
-_RESPONSES = documented.responses(
+_RESPONSES = openapi_responses.responses(
     Images | ImageTask,
-    documented.DRAWING,
+    openapi_responses.STORED_OUTPUT_FAILURES,
     description="The pictures; or, with `async`, the task that makes them.",
     example={"created": 1763683200, "data": [{"b64_json": "data:image/png;base64,iVBORw0KGgo="}]},
 )
@@ -61,16 +61,16 @@ _RESPONSES = documented.responses(
     "/{platform}/v1/images/generations",
     summary="Draw pictures",
     responses=_RESPONSES,
-    openapi_extra=images.form(CreatePlatformImageRequest, "image", "mask"),
+    openapi_extra=images.form_request_body(CreatePlatformImageRequest, "image", "mask"),
 )
 async def create_image(
     platform: str, body: CreatePlatformImageRequest, request: Request, in_query: Async = None
 ) -> Response:
     """Draw pictures of what `prompt` says, into `image` where there is one."""
-    _refuse_streams(body)
+    _reject_streams(body)
     later = bool(body.async_ or in_query)
-    model = _model(request, body.model, EditImage if body.edits else GenerateImage, later=later)
-    asked = await pictures.generation(body, model.name if model else body.model, request)
+    model = _model(request, body.model, EditImage if body.is_edit else GenerateImage, later=later)
+    asked = await image_inputs.parse_generation(body, model.name if model else body.model, request)
     return await _answer(request, body, model, asked, later=later)
 
 
@@ -78,20 +78,20 @@ async def create_image(
     "/{platform}/v1/images/edits",
     summary="Edit a picture",
     responses=_RESPONSES,
-    openapi_extra=images.form(CreatePlatformImageEditRequest, "image", "mask"),
+    openapi_extra=images.form_request_body(CreatePlatformImageEditRequest, "image", "mask"),
 )
 async def create_image_edit(
     platform: str, body: CreatePlatformImageEditRequest, request: Request, in_query: Async = None
 ) -> Response:
     """Draw what `prompt` says into a picture: a URL, a data URL, base64, or a file of the form."""
-    _refuse_streams(body)
+    _reject_streams(body)
     later = bool(body.async_ or in_query)
     model = _model(request, body.model, EditImage, later=later)
-    asked = await pictures.edit(body, model.name if model else body.model, request)
+    asked = await image_inputs.parse_edit(body, model.name if model else body.model, request)
     return await _answer(request, body, model, asked, later=later)
 
 
-def _refuse_streams(body: ImageFields) -> None:
+def _reject_streams(body: ImageFields) -> None:
     if body.stream:
         raise UnsupportedOption(
             "Pictures are not streamed here: leave 'stream' out, or ask with 'async'.", param="stream"
@@ -101,7 +101,7 @@ def _refuse_streams(body: ImageFields) -> None:
 def _model(request: Request, name: str, operation: type[GenerateImage], *, later: bool) -> Model | None:
     """The model that is asked for; None where it is away, for which a task can wait. Raises as `views.model` does."""
     try:
-        return views.model(request, name, operation)
+        return access.find_model(request, name, operation)
     except Overloaded:
         if later:
             return None
@@ -116,10 +116,10 @@ async def _answer(
     catalog: Catalog = request.app.state.catalog
     drawn = await delivery.whole(request, gather(catalog.run(model, asked, request.state.trace)))
     if body.response_format == "url":
-        urls = await Keeping(request).urls((image.data for image in drawn), asked.output_format)
-        return Response(_rendered([{"url": url} for url in urls]), media_type="application/json")
+        urls = await RequestImages(request).urls((image.data for image in drawn), asked.output_format)
+        return Response(_render([{"url": url} for url in urls]), media_type="application/json")
     # Ten large pictures in base64 would keep others waiting.
-    answer = await asyncio.to_thread(lambda: _rendered([_data_url(image, asked.output_format) for image in drawn]))
+    answer = await asyncio.to_thread(lambda: _render([_data_url(image, asked.output_format) for image in drawn]))
     return Response(answer, media_type="application/json")
 
 
@@ -127,5 +127,5 @@ def _data_url(image: Image, output_format: str) -> dict[str, str]:
     return {"b64_json": f"data:image/{output_format};base64,{base64.b64encode(image.data).decode()}"}
 
 
-def _rendered(data: list[dict[str, Any]]) -> bytes:
+def _render(data: list[dict[str, Any]]) -> bytes:
     return orjson.dumps({"created": int(time.time()), "data": data})

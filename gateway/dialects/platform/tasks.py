@@ -12,19 +12,19 @@ import orjson
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from gateway.dialects.platform import views
-from gateway.dialects.platform.answers import ImageTask, ImageTaskList, Status
+from gateway.dialects.openai.wire import errors, openapi_responses
+from gateway.dialects.platform import access
+from gateway.dialects.platform.response_models import ImageTask, ImageTaskList, Status
 from gateway.dialects.route import route_class
-from gateway.dialects.vocabulary import documented, errors
-from gateway.files.files import Files
+from gateway.files.file_store import FileStore
 from gateway.operations.generate_image import GenerateImage
 from gateway.settings import Settings
-from gateway.tasks.task import State, Task
-from gateway.tasks.tasks import Tasks
+from gateway.tasks.task import Task, TaskState
+from gateway.tasks.task_queue import TaskQueue
 
-router = APIRouter(route_class=route_class(errors.render, authorize=views.authorize), tags=["Platforms"])
+router = APIRouter(route_class=route_class(errors.render, authorize=access.authorize), tags=["Platforms"])
 
-STATES: Mapping[State, Status] = {
+TASK_STATUSES: Mapping[TaskState, Status] = {
     "queued": "queued",
     "running": "in_progress",
     "completed": "completed",
@@ -42,14 +42,16 @@ _EXAMPLE = {
 }
 
 
-_RESPONSES = documented.responses(ImageTask, documented.LOOKING, description="The task.", example=_EXAMPLE)
-_LISTED = documented.responses(
+_RESPONSES = openapi_responses.responses(
+    ImageTask, openapi_responses.LOOKUP_FAILURES, description="The task.", example=_EXAMPLE
+)
+_LIST_RESPONSES = openapi_responses.responses(
     ImageTaskList,
-    documented.LOOKING,
+    openapi_responses.LOOKUP_FAILURES,
     description="The tasks, the newest first.",
     example={"object": "list", "data": [_EXAMPLE], "first_id": _ID, "last_id": _ID, "has_more": False},
 )
-for _documented in (_RESPONSES, _LISTED):
+for _documented in (_RESPONSES, _LIST_RESPONSES):
     _documented[404]["description"] = "This key has made no such task at this platform, or there is no such platform."
 
 
@@ -58,9 +60,9 @@ async def submit(request: Request, asked: GenerateImage) -> Response:
 
     The header `Idempotency-Key` makes the same request again the same task. Raises what `Tasks.submit` does.
     """
-    durable: Tasks = request.app.state.tasks
-    task = await durable.submit(asked, views.owner(request), request.headers.get("idempotency-key"))
-    return Response(orjson.dumps(_plain(task)), media_type="application/json")
+    durable: TaskQueue = request.app.state.tasks
+    task = await durable.submit(asked, access.task_owner(request), request.headers.get("idempotency-key"))
+    return Response(orjson.dumps(_render_task(task)), media_type="application/json")
 
 
 @router.get("/{platform}/v1/images/{task_id}", summary="How far a task is", responses=_RESPONSES)
@@ -73,21 +75,21 @@ async def retrieve_task(
     ] = False,
 ) -> Response:
     """Return a task that the same key made at the same platform."""
-    durable: Tasks = request.app.state.tasks
-    task = await durable.get(task_id, views.owner(request))
-    answer = {**_plain(task), "detail": _detail(task, request)} if detail else _plain(task)
+    durable: TaskQueue = request.app.state.tasks
+    task = await durable.get(task_id, access.task_owner(request))
+    answer = {**_render_task(task), "detail": _render_detail(task, request)} if detail else _render_task(task)
     return Response(orjson.dumps(answer), media_type="application/json")
 
 
 @router.delete("/{platform}/v1/images/{task_id}", summary="Stop a task", responses=_RESPONSES)
 async def cancel_task(platform: str, task_id: str, request: Request) -> Response:
     """Stop a task and the model that works on it, and return the task. One that has ended stays as it is."""
-    durable: Tasks = request.app.state.tasks
-    task = await durable.cancel(task_id, views.owner(request))
-    return Response(orjson.dumps(_plain(task)), media_type="application/json")
+    durable: TaskQueue = request.app.state.tasks
+    task = await durable.cancel(task_id, access.task_owner(request))
+    return Response(orjson.dumps(_render_task(task)), media_type="application/json")
 
 
-@router.get("/{platform}/v1/images", summary="List tasks", responses=_LISTED)
+@router.get("/{platform}/v1/images", summary="List tasks", responses=_LIST_RESPONSES)
 async def list_tasks(
     platform: str,
     request: Request,
@@ -96,10 +98,10 @@ async def list_tasks(
     status: Annotated[Status | None, Query(description="Only tasks in this state.")] = None,
 ) -> Response:
     """Return the tasks that the same key made at the same platform, the newest first."""
-    durable: Tasks = request.app.state.tasks
-    states = [state for state, shown in STATES.items() if shown == status]
-    found = await durable.list(views.owner(request), limit=limit + 1, after=after, states=states)
-    listed = [_plain(task) for task in found[:limit]]
+    durable: TaskQueue = request.app.state.tasks
+    states = [state for state, shown in TASK_STATUSES.items() if shown == status]
+    found = await durable.list(access.task_owner(request), limit=limit + 1, after=after, states=states)
+    listed = [_render_task(task) for task in found[:limit]]
     answer = {
         "object": "list",
         "data": listed,
@@ -110,19 +112,19 @@ async def list_tasks(
     return Response(orjson.dumps(answer), media_type="application/json")
 
 
-def _plain(task: Task) -> dict[str, Any]:
+def _render_task(task: Task) -> dict[str, Any]:
     return {
         "id": task.id,
         "object": "image",
         "model": task.model,
-        "status": STATES[task.state],
+        "status": TASK_STATUSES[task.state],
         "created_at": int(task.created),
     }
 
 
-def _detail(task: Task, request: Request) -> dict[str, Any]:
+def _render_detail(task: Task, request: Request) -> dict[str, Any]:
     settings: Settings = request.app.state.settings
-    files: Files = request.app.state.files
+    files: FileStore = request.app.state.files
     base = settings.public_url or str(request.base_url)
     error = task.error
     asked = ("prompt", "negative_prompt", "n", "width", "height", "steps", "guidance_scale", "seed", "output_format")

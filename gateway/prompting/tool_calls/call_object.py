@@ -6,18 +6,18 @@ are passed on as they arrive once the name is known.
 
 from collections.abc import Collection
 
-from gateway.prompting.tool_calls import json_text
+from gateway.prompting.tool_calls import streaming_json
 from gateway.prompting.tool_calls.pieces import CallArguments, CallBegin, Piece
-from gateway.prompting.tool_calls.prose import until
-from gateway.prompting.tool_calls.source import Source, Steps
+from gateway.prompting.tool_calls.plain_text import read_until
+from gateway.prompting.tool_calls.text_buffer import Parse, TextBuffer
 
 _ARGUMENTS = ("arguments", "parameters")
 _KEYS = frozenset({"name", "type", "id", *_ARGUMENTS})
 
 
 def call_object(
-    source: Source, call: int, *, sure: bool, closing: str = "", names: Collection[str] | None = None
-) -> Steps[Piece, bool]:
+    source: TextBuffer, call: int, *, sure: bool, closing: str = "", names: Collection[str] | None = None
+) -> Parse[Piece, bool]:
     """Read one object as call number `call`; false if it is none, and the source can then still be rewound.
 
     It is a call as soon as its name and the beginning of its arguments have been read. `sure`: something before the
@@ -31,19 +31,19 @@ def call_object(
     name: str | None = None
     arguments: str | None = None
     begun = False
-    if not (yield from source.one("{")):
+    if not (yield from source.read_one("{")):
         return False
-    yield from source.white()
-    while not (yield from source.one("}")):
-        key = yield from json_text.string(source)
+    yield from source.skip_whitespace()
+    while not (yield from source.read_one("}")):
+        key = yield from streaming_json.read_string(source)
         if key is None or not (begun or sure or key in _KEYS):
             return begun
-        yield from source.white()
-        if not (yield from source.one(":")):
+        yield from source.skip_whitespace()
+        if not (yield from source.read_one(":")):
             return begun
-        yield from source.white()
+        yield from source.skip_whitespace()
         if key == "name" and name is None:
-            name = yield from json_text.string(source)
+            name = yield from streaming_json.read_string(source)
             if not name or (names is not None and name not in names):
                 return False
         elif key in _ARGUMENTS and not begun and arguments is None:
@@ -57,17 +57,17 @@ def call_object(
                 arguments = yield from _arguments(source)
                 if arguments is None:
                     return False
-        elif not (yield from json_text.value(source, [])):
+        elif not (yield from streaming_json.read_value(source, [])):
             return begun
         if not begun and name is not None and arguments is not None:
             source.release()
             yield CallBegin(call, name)
             yield CallArguments(call, arguments)
             begun = True
-        yield from source.white()
-        if not (yield from source.one(",")) and (yield from source.peek()) != "}":
+        yield from source.skip_whitespace()
+        if not (yield from source.read_one(",")) and (yield from source.peek()) != "}":
             return begun
-        yield from source.white()
+        yield from source.skip_whitespace()
     if not begun and sure and name is not None:
         source.release()
         yield CallBegin(call, name)
@@ -76,36 +76,38 @@ def call_object(
     return begun
 
 
-def call_array(source: Source, first: int, *, sure: bool, names: Collection[str] | None = None) -> Steps[Piece, int]:
+def call_array(
+    source: TextBuffer, first: int, *, sure: bool, names: Collection[str] | None = None
+) -> Parse[Piece, int]:
     """Read objects up to `]`, the `[` having been read; return the number of the call that would come next.
 
     If it is `first`, there was no call and the source can still be rewound. After a call, what does not continue the
     array is left to be read.
     """
     call = first
-    yield from source.white()
+    yield from source.skip_whitespace()
     while (yield from call_object(source, call, sure=sure, names=names)):
         call += 1
         source.mark()
-        yield from source.white()
-        if (yield from source.one("]")):
+        yield from source.skip_whitespace()
+        if (yield from source.read_one("]")):
             source.release()
             return call
-        if not (yield from source.one(",")):
+        if not (yield from source.read_one(",")):
             break
-        yield from source.white()
+        yield from source.skip_whitespace()
     if call > first:
         source.rewind()
     return call
 
 
-def stream_arguments(source: Source, call: int, closing: str = "") -> Steps[Piece, bool]:
+def stream_arguments(source: TextBuffer, call: int, closing: str = "") -> Parse[Piece, bool]:
     """Pass on a JSON object as the arguments of `call`, as it arrives; see `call_object` for broken ones.
 
     False if it was broken or cut off; then everything up to `closing` has been passed on.
     """
     parts: list[str] = []
-    reading = json_text.value(source, parts)
+    reading = streaming_json.read_value(source, parts)
     while True:
         complete: bool | None = None
         try:
@@ -119,16 +121,16 @@ def stream_arguments(source: Source, call: int, closing: str = "") -> Steps[Piec
             break
         yield None
     if not complete:
-        yield from until(source, closing, lambda text: CallArguments(call, text))
+        yield from read_until(source, closing, lambda text: CallArguments(call, text))
     return complete
 
 
-def _arguments(source: Source) -> Steps[Piece, str | None]:
+def _arguments(source: TextBuffer) -> Parse[Piece, str | None]:
     first = yield from source.peek()
     if first == '"':
-        said = yield from json_text.string(source)
-        return None if said is None else json_text.whole_object(said if said.strip() else "{}")
+        said = yield from streaming_json.read_string(source)
+        return None if said is None else streaming_json.parse_object(said if said.strip() else "{}")
     parts: list[str] = []
-    if not first or first not in "{n" or not (yield from json_text.value(source, parts)):
+    if not first or first not in "{n" or not (yield from streaming_json.read_value(source, parts)):
         return None
     return "{}" if first == "n" else "".join(parts)

@@ -5,16 +5,16 @@ from itertools import groupby
 from typing import TypeAlias
 
 from gateway.prompting.tool_calls.pieces import CallArguments, CallBegin, Piece, Text
-from gateway.prompting.tool_calls.source import Source, Steps
+from gateway.prompting.tool_calls.text_buffer import Parse, TextBuffer
 
-Grammar: TypeAlias = Callable[[Source], Steps[Piece, None]]
+Grammar: TypeAlias = Callable[[TextBuffer], Parse[Piece, None]]
 
 
 class GrammarParser:
     """The `Parser` of a grammar."""
 
     def __init__(self, grammar: Grammar) -> None:
-        self._source = Source()
+        self._source = TextBuffer()
         self._steps = grammar(self._source)
 
     def feed(self, text: str) -> list[Piece]:
@@ -22,12 +22,12 @@ class GrammarParser:
         if not text:
             return []
         self._source.push(text)
-        return list(joined(self._advance()))
+        return list(merge_pieces(self._advance()))
 
     def finish(self) -> list[Piece]:
         """Return what was held back, at the end of the answer."""
         self._source.ended = True
-        return list(joined(self._advance()))
+        return list(merge_pieces(self._advance()))
 
     def _advance(self) -> Iterator[Piece]:
         for piece in self._steps:
@@ -36,7 +36,7 @@ class GrammarParser:
             yield piece
 
 
-def joined(pieces: Iterable[Piece]) -> Iterator[Piece]:
+def merge_pieces(pieces: Iterable[Piece]) -> Iterator[Piece]:
     """Put neighbouring pieces of text together, and those of one call's arguments."""
     for (kind, call), group in groupby(pieces, key=lambda piece: (type(piece), getattr(piece, "call", None))):
         if kind is CallBegin:

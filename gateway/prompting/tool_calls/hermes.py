@@ -9,8 +9,8 @@ import re
 
 from gateway.prompting.tool_calls.call_object import call_object
 from gateway.prompting.tool_calls.pieces import Piece, Text
-from gateway.prompting.tool_calls.prose import give_back, until
-from gateway.prompting.tool_calls.source import Source, Steps
+from gateway.prompting.tool_calls.plain_text import read_until, rewind_as_text
+from gateway.prompting.tool_calls.text_buffer import Parse, TextBuffer
 
 OPENING = "<tool_call>"
 _CLOSING = "</tool_call>"
@@ -18,27 +18,27 @@ _CLOSING = "</tool_call>"
 _LOOSE_ENDS = re.compile(r"[ \t\r\n}]*")
 
 
-def hermes(source: Source) -> Steps[Piece, None]:
+def hermes(source: TextBuffer) -> Parse[Piece, None]:
     """Read an answer. A closing tag may be missing; an object between tags that is no call comes out with its tags."""
     calls = 0
     after_call = False
-    while (yield from until(source, OPENING, Text, after_call=after_call)):
+    while (yield from read_until(source, OPENING, Text, after_call=after_call)):
         source.mark()
-        yield from source.white()
-        yield from source.word(OPENING)
-        yield from source.white()
+        yield from source.skip_whitespace()
+        yield from source.read_word(OPENING)
+        yield from source.skip_whitespace()
         after_call = yield from call_object(source, calls, sure=True, closing=_CLOSING)
         if after_call:
             calls += 1
             yield from _close(source)
         else:
-            yield from give_back(source, OPENING)
+            yield from rewind_as_text(source, OPENING)
 
 
-def _close(source: Source) -> Steps[Piece, None]:
+def _close(source: TextBuffer) -> Parse[Piece, None]:
     source.mark()
-    yield from source.run(_LOOSE_ENDS)
-    if (yield from source.word(_CLOSING)):
+    yield from source.read_run(_LOOSE_ENDS)
+    if (yield from source.read_word(_CLOSING)):
         source.release()
     else:
         source.rewind()

@@ -9,31 +9,31 @@ import re
 
 from gateway.prompting.tool_calls.call_object import call_object
 from gateway.prompting.tool_calls.pieces import Piece, Text
-from gateway.prompting.tool_calls.prose import give_back, until
-from gateway.prompting.tool_calls.source import WHITE, Source, Steps
+from gateway.prompting.tool_calls.plain_text import read_until, rewind_as_text
+from gateway.prompting.tool_calls.text_buffer import WHITESPACE, Parse, TextBuffer
 
 _TAG = "<|python_tag|>"
 _SEPARATORS = re.compile(r"[ \t\r\n;]*")
 
 
-def llama3_json(source: Source) -> Steps[Piece, None]:
+def llama3_json(source: TextBuffer) -> Parse[Piece, None]:
     """Read an answer. Without the tag, a call stands at the beginning or after another call; anything else is text."""
     calls = 0
     in_text = False
-    while not in_text or (yield from until(source, _TAG, Text)):
+    while not in_text or (yield from read_until(source, _TAG, Text)):
         source.mark()
-        yield from source.run(_SEPARATORS if calls and not in_text else WHITE)
-        if calls and not in_text and not (yield from source.more()):
+        yield from source.read_run(_SEPARATORS if calls and not in_text else WHITESPACE)
+        if calls and not in_text and not (yield from source.has_more()):
             return
-        tagged = (yield from source.peek()) == _TAG[0] and (yield from source.word(_TAG))
+        tagged = (yield from source.peek()) == _TAG[0] and (yield from source.read_word(_TAG))
         if tagged:
-            yield from source.white()
+            yield from source.skip_whitespace()
         if (yield from call_object(source, calls, sure=tagged)):
             calls += 1
             in_text = False
             continue
         in_text = True
         if tagged:
-            yield from give_back(source, _TAG)
+            yield from rewind_as_text(source, _TAG)
         else:
             source.rewind()

@@ -13,48 +13,48 @@ import re
 
 from gateway.prompting.tool_calls.call_object import call_array, call_object, stream_arguments
 from gateway.prompting.tool_calls.pieces import CallBegin, Piece, Text
-from gateway.prompting.tool_calls.prose import give_back, until
-from gateway.prompting.tool_calls.source import Reading, Source, Steps
+from gateway.prompting.tool_calls.plain_text import read_until, rewind_as_text
+from gateway.prompting.tool_calls.text_buffer import Parse, Read, TextBuffer
 
 _MARKER = "[TOOL_CALLS]"
 _NAME = re.compile(r"[\w.:/-]*")
 
 
-def mistral(source: Source) -> Steps[Piece, None]:
+def mistral(source: TextBuffer) -> Parse[Piece, None]:
     """Read an answer: text, then calls, or calls alone."""
     calls = yield from _bare_array(source)
     after_call = calls > 0
-    while (yield from until(source, _MARKER, Text, after_call=after_call)):
+    while (yield from read_until(source, _MARKER, Text, after_call=after_call)):
         source.mark()
-        yield from source.white()
-        yield from source.word(_MARKER)
-        yield from source.white()
+        yield from source.skip_whitespace()
+        yield from source.read_word(_MARKER)
+        yield from source.skip_whitespace()
         read = yield from _calls(source, calls)
         after_call = read > calls
         calls = read
         if not after_call:
-            yield from give_back(source, _MARKER)
+            yield from rewind_as_text(source, _MARKER)
 
 
-def _bare_array(source: Source) -> Steps[Piece, int]:
+def _bare_array(source: TextBuffer) -> Parse[Piece, int]:
     source.mark()
-    yield from source.white()
+    yield from source.skip_whitespace()
     calls = 0
-    if (yield from source.one("[")) and (yield from source.peek()) != _MARKER[1]:
+    if (yield from source.read_one("[")) and (yield from source.peek()) != _MARKER[1]:
         calls = yield from call_array(source, 0, sure=False)
     if not calls:
         source.rewind()
     return calls
 
 
-def _calls(source: Source, call: int) -> Steps[Piece, int]:
+def _calls(source: TextBuffer, call: int) -> Parse[Piece, int]:
     """Read what follows a marker; return the number of the call that would come next."""
-    if (yield from source.one("[")):
+    if (yield from source.read_one("[")):
         return (yield from call_array(source, call, sure=True))
     if (yield from source.peek()) == "{":
         return call + (yield from call_object(source, call, sure=True, closing=_MARKER))
     name: list[str] = []
-    yield from source.run(_NAME, name)
+    yield from source.read_run(_NAME, name)
     if not name or not (yield from _to_arguments(source)):
         return call
     source.release()
@@ -63,18 +63,18 @@ def _calls(source: Source, call: int) -> Steps[Piece, int]:
     return call + 1
 
 
-def _to_arguments(source: Source) -> Reading[bool]:
+def _to_arguments(source: TextBuffer) -> Read[bool]:
     """Read the optional `[CALL_ID]id` and `[ARGS]`; false unless arguments follow."""
-    yield from source.white()
-    if (yield from source.one("[")):
+    yield from source.skip_whitespace()
+    if (yield from source.read_one("[")):
         if (yield from source.peek()) == "C":
-            if not (yield from source.word("CALL_ID]")):
+            if not (yield from source.read_word("CALL_ID]")):
                 return False
-            yield from source.run(_NAME)
-            yield from source.white()
-            if not (yield from source.one("[")):
+            yield from source.read_run(_NAME)
+            yield from source.skip_whitespace()
+            if not (yield from source.read_one("[")):
                 return (yield from source.peek()) == "{"
-        if not (yield from source.word("ARGS]")):
+        if not (yield from source.read_word("ARGS]")):
             return False
-        yield from source.white()
+        yield from source.skip_whitespace()
     return (yield from source.peek()) == "{"

@@ -36,7 +36,7 @@ class CallArguments:
 Piece: TypeAlias = Text | CallBegin | CallArguments
 
 
-class Parser(Protocol):
+class ToolCallParser(Protocol):
     """Tells the tool calls of one answer from its text while it grows. For one answer only.
 
     However an answer is cut into deltas, the pieces put together are the same. What is no call comes out as `Text`

@@ -13,60 +13,60 @@ import re
 import warnings
 
 from gateway.prompting.tool_calls.pieces import CallArguments, CallBegin, Piece, Text
-from gateway.prompting.tool_calls.prose import until
-from gateway.prompting.tool_calls.source import Reading, Source, Steps
+from gateway.prompting.tool_calls.plain_text import read_until
+from gateway.prompting.tool_calls.text_buffer import Parse, Read, TextBuffer
 
 _NAME = re.compile(r"[\w.]*")
 # What stands between brackets and strings in calls with literals; anything else is no such list.
-_BETWEEN = re.compile(r"[\w \t\r\n.,:=+-]*")
+_PLAIN_CODE = re.compile(r"[\w \t\r\n.,:=+-]*")
 _CLOSERS = {"(": ")", "[": "]", "{": "}"}
 _MAX_DEPTH = 64
 _JSON_NAMES = {"true": True, "false": False, "null": None}
 
 
-def pythonic(source: Source) -> Steps[Piece, None]:
+def pythonic(source: TextBuffer) -> Parse[Piece, None]:
     """Read an answer: a list of calls, or text."""
     source.mark()
     parts: list[str] = []
-    calls = _parsed("".join(parts)) if (yield from _list(source, parts)) else []
+    calls = _parse_calls("".join(parts)) if (yield from _list(source, parts)) else []
     if not calls:
         source.rewind()
-        yield from until(source, "", Text)
+        yield from read_until(source, "", Text)
     for number, (name, arguments) in enumerate(calls):
         yield CallBegin(number, name)
         yield CallArguments(number, arguments)
 
 
-def _list(source: Source, parts: list[str]) -> Reading[bool]:
+def _list(source: TextBuffer, parts: list[str]) -> Read[bool]:
     """Read an answer that looks like a list of calls, as far as it does, and append the list to `parts`."""
-    yield from source.white()
+    yield from source.skip_whitespace()
     if (yield from source.peek()) == "<":
-        if not (yield from source.word("<|python_")):
+        if not (yield from source.read_word("<|python_")):
             return False
         word = "start|>" if (yield from source.peek()) == "s" else "tag|>"
-        if not (yield from source.word(word)):
+        if not (yield from source.read_word(word)):
             return False
-        yield from source.white()
-    if not (yield from source.one("[", parts)):
+        yield from source.skip_whitespace()
+    if not (yield from source.read_one("[", parts)):
         return False
-    yield from source.white(parts)
-    if not (yield from source.run(_NAME, parts)):
+    yield from source.skip_whitespace(parts)
+    if not (yield from source.read_run(_NAME, parts)):
         return False
-    yield from source.white(parts)
-    if (yield from source.peek()) != "(" or not (yield from _inside(source, parts)):
+    yield from source.skip_whitespace(parts)
+    if (yield from source.peek()) != "(" or not (yield from _read_list_body(source, parts)):
         return False
-    yield from source.white()
-    if (yield from source.more()) and not (yield from source.word("<|python_end|>")):
+    yield from source.skip_whitespace()
+    if (yield from source.has_more()) and not (yield from source.read_word("<|python_end|>")):
         return False
-    yield from source.white()
-    return not (yield from source.more())
+    yield from source.skip_whitespace()
+    return not (yield from source.has_more())
 
 
-def _inside(source: Source, parts: list[str]) -> Reading[bool]:
+def _read_list_body(source: TextBuffer, parts: list[str]) -> Read[bool]:
     """Read up to the bracket that closes the list."""
     closers = ["]"]
     while closers:
-        yield from source.run(_BETWEEN, parts)
+        yield from source.read_run(_PLAIN_CODE, parts)
         first = yield from source.peek()
         if first in _CLOSERS and len(closers) < _MAX_DEPTH:
             closers.append(_CLOSERS[first])
@@ -78,25 +78,25 @@ def _inside(source: Source, parts: list[str]) -> Reading[bool]:
             continue
         else:
             return False
-        yield from source.one(first, parts)
+        yield from source.read_one(first, parts)
     return True
 
 
-_PLAIN = {'"': re.compile(r'[^"\\]*'), "'": re.compile(r"[^'\\]*")}
+_UNESCAPED = {'"': re.compile(r'[^"\\]*'), "'": re.compile(r"[^'\\]*")}
 
 
-def _string(source: Source, parts: list[str], quote: str) -> Reading[bool]:
-    yield from source.one(quote, parts)
+def _string(source: TextBuffer, parts: list[str], quote: str) -> Read[bool]:
+    yield from source.read_one(quote, parts)
     while True:
-        yield from source.run(_PLAIN[quote], parts)
-        if (yield from source.one(quote, parts)):
+        yield from source.read_run(_UNESCAPED[quote], parts)
+        if (yield from source.read_one(quote, parts)):
             return True
-        if not (yield from source.one("\\", parts)):
+        if not (yield from source.read_one("\\", parts)):
             return False
-        yield from source.one((yield from source.peek()), parts)
+        yield from source.read_one((yield from source.peek()), parts)
 
 
-def _parsed(text: str) -> list[tuple[str, str]]:
+def _parse_calls(text: str) -> list[tuple[str, str]]:
     """Return each call's name and its arguments as JSON; nothing if `text` is not a list of calls."""
     try:
         with warnings.catch_warnings():

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from tests.triton.asking import Ask, Said
-from tests.wire.serving import Gateway
+from tests.wire.gateway_server import RunningGateway
 
 ALL = ["llmapi", "llmapi_deltas", "llmapi_once", "org/served-by-vllm"]
 BATCHERS = ["ensemble", "tensorrt_llm_bls", "accumulating_bls"]
@@ -29,7 +29,7 @@ async def both(ask: Ask, body: dict[str, Any]) -> Said:
     return whole
 
 
-async def refusal(served: Gateway, body: dict[str, Any]) -> tuple[int, str | None, str]:
+async def refusal(served: RunningGateway, body: dict[str, Any]) -> tuple[int, str | None, str]:
     path = "/v1/chat/completions" if "messages" in body else "/v1/completions"
     response = await served.http.post(path, json=body)
     error = response.json()["error"]

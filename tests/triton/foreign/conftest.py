@@ -10,7 +10,7 @@ import pytest_asyncio
 
 from tests.triton.asking import Ask
 from tests.triton.foreign import layouts
-from tests.wire.serving import Gateway, serve
+from tests.wire.gateway_server import RunningGateway, run_gateway
 from tritonic.embedded import EmbeddedTriton
 
 MODELS = """
@@ -78,7 +78,7 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Embedded
 
 
 @pytest_asyncio.fixture(scope="package", loop_scope="session")
-async def served(foreign: tuple[EmbeddedTriton, Path]) -> AsyncIterator[Gateway]:
+async def served(foreign: tuple[EmbeddedTriton, Path]) -> AsyncIterator[RunningGateway]:
     triton, repository = foreign
     template = "{% for m in messages %}{{ m.content if m.content is string else m.content[0].text }}{% endfor %}"
     (repository.parent / "plain.jinja").write_text(template)
@@ -91,14 +91,14 @@ async def served(foreign: tuple[EmbeddedTriton, Path]) -> AsyncIterator[Gateway]
     }
     (repository.parent / "tokenizer_config.json").write_text(json.dumps(config))
     (repository.parent / "models.toml").write_text(MODELS)
-    async with serve(
+    async with run_gateway(
         triton.grpc_url, triton_secret=triton.secret, models_file=repository.parent / "models.toml"
     ) as running:
         yield running
 
 
 @pytest.fixture
-def ask(served: Gateway) -> Ask:
+def ask(served: RunningGateway) -> Ask:
     return Ask(served)
 
 

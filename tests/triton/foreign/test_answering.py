@@ -12,13 +12,13 @@ import pytest
 from tests.triton.asking import Ask
 from tests.triton.calling import Caller
 from tests.triton.foreign.asking import ALL, BATCHERS, MOCKS, asked, both, chat, refusal, script
-from tests.wire.serving import Gateway, serve
+from tests.wire.gateway_server import RunningGateway, run_gateway
 from tritonic.embedded import EmbeddedTriton
 
 pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
 
 
-async def test_what_is_offered(served: Gateway) -> None:
+async def test_what_is_offered(served: RunningGateway) -> None:
     models = (await served.http.get("/v1/models")).json()["data"]
     found = {model["id"]: model for model in models}
     assert sorted(found) == sorted([*ALL, *BATCHERS, *MOCKS, "bare", "llmapi_engine", "vllm_of_the_file"])
@@ -29,7 +29,7 @@ async def test_what_is_offered(served: Gateway) -> None:
     assert giving == {"org/served-by-vllm", "bare", "vllm_of_the_file"}
 
 
-async def test_a_model_without_a_template_completes_only(served: Gateway, ask: Ask) -> None:
+async def test_a_model_without_a_template_completes_only(served: RunningGateway, ask: Ask) -> None:
     status, param, message = await refusal(served, chat("bare", "a"))
     assert (status, param) == (400, "model")
     assert "it can continue texts" in message
@@ -120,7 +120,7 @@ async def test_whole_answers_are_asked_for_in_one_piece(ask: Ask, journal: Calla
 
 
 @pytest.mark.parametrize("model", [*ALL, *BATCHERS])
-async def test_failures_before_and_after_the_first_words(served: Gateway, model: str) -> None:
+async def test_failures_before_and_after_the_first_words(served: RunningGateway, model: str) -> None:
     said = [] if model == "accumulating_bls" else ["a", "b"]  # asked for pieces it hangs after the first, see below
     body = chat(model, *said, script_={"fail": "ValueError: The engine fell over."})
     status, _, message = await refusal(served, body)
@@ -143,7 +143,7 @@ LONG = [
 
 
 @pytest.mark.parametrize("model", [*ALL[:3], *BATCHERS])
-async def test_prompts_that_are_too_long(served: Gateway, model: str) -> None:
+async def test_prompts_that_are_too_long(served: RunningGateway, model: str) -> None:
     for long in LONG:
         response = await served.http.post("/v1/chat/completions", json=chat(model, script_={"fail": long}))
         error = response.json()["error"]
@@ -160,7 +160,9 @@ async def test_a_step_that_fails_after_its_first_response_hangs_tensorrt_llm_bls
     """Triton 2.51 does not hand it such a failure: what is left is the gateway's own patience."""
     triton, repository = foreign
     models = repository.parent / "models.toml"
-    async with serve(triton.grpc_url, triton_secret=triton.secret, models_file=models, request_timeout=1.0) as hasty:
+    async with run_gateway(
+        triton.grpc_url, triton_secret=triton.secret, models_file=models, request_timeout=1.0
+    ) as hasty:
         body = chat("tensorrt_llm_bls", "a", "b", script_={"fail": "The engine fell over."})
         stream = await hasty.client().chat.completions.create(**body, stream=True)
         with pytest.raises(openai.APIError, match="no answer for 1 seconds"):
@@ -172,7 +174,9 @@ async def test_a_step_that_fails_after_its_first_response_hangs_tensorrt_llm_bls
 async def test_an_answer_in_one_piece_may_take_longer_than_one_token(foreign: tuple[EmbeddedTriton, Path]) -> None:
     triton, repository = foreign
     models = repository.parent / "models.toml"
-    async with serve(triton.grpc_url, triton_secret=triton.secret, models_file=models, request_timeout=0.5) as hasty:
+    async with run_gateway(
+        triton.grpc_url, triton_secret=triton.secret, models_file=models, request_timeout=0.5
+    ) as hasty:
         body = chat("ensemble", *"abcd", script_={"pause": 0.4})
         assert (await Ask(hasty)({**body, "max_tokens": 8})).text == "abcd"
         body = chat("ensemble", "", "", "", "a", script_={"pause": 0.4}, max_tokens=1)
@@ -180,7 +184,7 @@ async def test_an_answer_in_one_piece_may_take_longer_than_one_token(foreign: tu
 
 
 @pytest.mark.parametrize(("reason", "status"), [("timeout", 504), ("cancelled", 502)])
-async def test_reasons_that_are_failures(served: Gateway, reason: str, status: int) -> None:
+async def test_reasons_that_are_failures(served: RunningGateway, reason: str, status: int) -> None:
     for model in ("llmapi", "llmapi_once"):
         assert (await refusal(served, chat(model, "a", script_={"reason": reason})))[0] == status
 
@@ -188,7 +192,7 @@ async def test_reasons_that_are_failures(served: Gateway, reason: str, status: i
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("model", ["llmapi", "llmapi_once", "org/served-by-vllm", "ensemble"])
 async def test_a_hang_up_reaches_the_engine(
-    served: Gateway, journal: Callable[[], list[dict[str, Any]]], model: str, stream: bool
+    served: RunningGateway, journal: Callable[[], list[dict[str, Any]]], model: str, stream: bool
 ) -> None:
     before = journal()
     body = chat(model, *["tick "] * 2000, script_={"pause": 0.01}, stream=stream, max_tokens=3999)
@@ -205,7 +209,7 @@ async def test_a_hang_up_reaches_the_engine(
 
 
 async def test_an_engine_that_refuses_its_own_length_is_asked_for_what_is_left(
-    served: Gateway, ask: Ask, journal: Callable[[], list[dict[str, Any]]]
+    served: RunningGateway, ask: Ask, journal: Callable[[], list[dict[str, Any]]]
 ) -> None:
     """Behind llmapi, engines of TensorRT refuse prompt and answer beyond their length together."""
     for stream in (True, False):
@@ -219,7 +223,7 @@ async def test_an_engine_that_refuses_its_own_length_is_asked_for_what_is_left(
 
 @pytest.mark.parametrize("model", MOCKS)
 async def test_models_that_have_little_more_than_a_prompt(
-    served: Gateway, ask: Ask, journal: Callable[[], list[dict[str, Any]]], model: str
+    served: RunningGateway, ask: Ask, journal: Callable[[], list[dict[str, Any]]], model: str
 ) -> None:
     for stream in (True, False):
         body = {"model": model, "prompt": script("He", "llo", " there"), "stream": stream}
@@ -239,7 +243,7 @@ async def test_models_that_have_little_more_than_a_prompt(
         assert (await refusal(served, chat(model, "a", logprobs=True)))[:2] == (400, "logprobs")
 
 
-async def test_the_official_client(served: Gateway) -> None:
+async def test_the_official_client(served: RunningGateway) -> None:
     client = served.client()
     for model in (*ALL, *BATCHERS):
         body = chat(model, "Hel", "lo")

@@ -8,7 +8,7 @@ import pytest
 
 from tests.triton.asking import Ask
 from tests.triton.foreign.asking import ALL, BATCHERS, asked, chat, refusal, script
-from tests.wire.serving import Gateway
+from tests.wire.gateway_server import RunningGateway
 
 pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
 
@@ -101,13 +101,13 @@ REFUSED = [
 
 @pytest.mark.parametrize(("option", "param", "models"), REFUSED)
 async def test_what_a_layout_cannot_carry_is_refused(
-    served: Gateway, option: dict[str, Any], param: str, models: list[str]
+    served: RunningGateway, option: dict[str, Any], param: str, models: list[str]
 ) -> None:
     for model in models:
         assert (await refusal(served, chat(model, "a", **option)))[:2] == (400, param), model
 
 
-async def test_log_probabilities_of_the_vllm_backend(served: Gateway, ask: Ask) -> None:
+async def test_log_probabilities_of_the_vllm_backend(served: RunningGateway, ask: Ask) -> None:
     answer = await served.client().chat.completions.create(**chat("org/served-by-vllm", "a", "b", logprobs=True))
     assert answer.choices[0].logprobs is not None
     assert [(entry.token, entry.logprob) for entry in answer.choices[0].logprobs.content or []] == [
@@ -131,12 +131,12 @@ async def test_special_tokens_are_left_where_the_models_file_says_so(ask: Ask) -
     assert (await ask(chat("accumulating_bls", "a<|im_end|>b"))).text == "a<|im_end|>b"
 
 
-async def test_prompts_of_token_ids_are_refused(served: Gateway) -> None:
+async def test_prompts_of_token_ids_are_refused(served: RunningGateway) -> None:
     for model in (*ALL, *BATCHERS):
         assert (await refusal(served, {"model": model, "prompt": [1, 2]}))[:2] == (400, "prompt"), model
 
 
-async def test_pictures(served: Gateway, journal: Callable[[], list[dict[str, Any]]]) -> None:
+async def test_pictures(served: RunningGateway, journal: Callable[[], list[dict[str, Any]]]) -> None:
     content = [{"type": "text", "text": script("a cat")}, {"type": "image_url", "image_url": {"url": PICTURE}}]
     body = {"model": "llmapi_once", "messages": [{"role": "user", "content": content}]}
     answer = (await served.http.post("/v1/chat/completions", json=body)).json()

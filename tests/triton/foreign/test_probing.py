@@ -5,17 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from gateway import models_file
-from gateway.catalog import Catalog
-from gateway.probe import can_be_probed, probe
+from gateway.models import models_file
+from gateway.models.catalog import Catalog
+from gateway.models.probe import can_be_probed, probe
 from tests.triton.foreign.asking import ALL, BATCHERS
-from tests.wire.serving import Gateway
+from tests.wire.gateway_server import RunningGateway
 from tritonic.embedded import EmbeddedTriton
 
 pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
 
 
-async def test_a_token_of_each_layout(served: Gateway, foreign: tuple[EmbeddedTriton, Path]) -> None:
+async def test_a_token_of_each_layout(served: RunningGateway, foreign: tuple[EmbeddedTriton, Path]) -> None:
     triton, repository = foreign
     described = models_file.read(repository.parent / "models.toml")
     catalog = Catalog([triton.grpc_url], interval=1, timeout=20, secret=triton.secret, described=described)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import perf_analyzer, profiles
-from builders.packaged import cache_folder
+from builders.packaged_gguf import cache_folder
 from tests.triton.foreign.asking import script
 from tritonic.embedded import EmbeddedTriton
 
@@ -27,7 +27,7 @@ SHORTLY = ("-p", "500", "-s", "100000", "-r", "3")
 def scripted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The profiles with scripts for texts."""
     try:
-        perf_analyzer.program(cache_folder())
+        perf_analyzer.install(cache_folder())
     except (OSError, subprocess.CalledProcessError) as error:
         pytest.skip(f"perf_analyzer could not be loaded: {error}")
     folder = tmp_path_factory.mktemp("profiles") / "profiles"

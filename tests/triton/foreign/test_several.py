@@ -10,7 +10,7 @@ import pytest
 from tests.triton.asking import Ask
 from tests.triton.calling import Caller
 from tests.triton.foreign.asking import both, chat, refusal, script
-from tests.wire.serving import Gateway
+from tests.wire.gateway_server import RunningGateway
 
 pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
 
@@ -48,7 +48,7 @@ async def test_several_completions_of_several_prompts(ask: Ask) -> None:
     assert said.usage["prompt_tokens"] == len(one) + len(other)
 
 
-async def test_what_the_tokens_of_several_answers_were_worth(served: Gateway) -> None:
+async def test_what_the_tokens_of_several_answers_were_worth(served: RunningGateway) -> None:
     body = chat(VLLM, "a", "<seed>", n=2, seed=3, logprobs=True)
     answer = await served.client().chat.completions.create(**body)
     told = [[entry.token for entry in choice.logprobs.content or []] for choice in answer.choices if choice.logprobs]
@@ -76,7 +76,7 @@ async def test_the_ensemble_gives_several_at_once(ask: Ask) -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_a_hang_up_ends_all_of_them(served: Gateway, journal: Journal, stream: bool) -> None:
+async def test_a_hang_up_ends_all_of_them(served: RunningGateway, journal: Journal, stream: bool) -> None:
     before = len(journal())
     body = chat(VLLM, *["tick "] * 2000, script_={"pause": 0.01}, stream=stream, n=3)
     caller = await Caller.call(served, body)
@@ -90,6 +90,6 @@ async def test_a_hang_up_ends_all_of_them(served: Gateway, journal: Journal, str
 
 
 @pytest.mark.parametrize("model", [VLLM, "llmapi", "tensorrt_llm_bls"])
-async def test_a_failure_of_several_is_one(served: Gateway, model: str) -> None:
+async def test_a_failure_of_several_is_one(served: RunningGateway, model: str) -> None:
     status, _, message = await refusal(served, chat(model, "a", script_={"fail": "The engine fell over."}, n=3))
     assert (status, "The engine fell over." in message) == (502, True)

@@ -8,7 +8,7 @@ import pytest
 
 from tests.triton.asking import Ask
 from tests.triton.foreign.asking import asked, both, chat, refusal, script
-from tests.wire.serving import Gateway
+from tests.wire.gateway_server import RunningGateway
 
 pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
 
@@ -66,7 +66,7 @@ async def test_a_schema_that_is_true_is_any_json(ask: Ask) -> None:
     assert (await ask(chat(VLLM, "a", structured_outputs={"json": True}))).text == "a"
 
 
-async def test_biases_are_refused(served: Gateway, ask: Ask) -> None:
+async def test_biases_are_refused(served: RunningGateway, ask: Ask) -> None:
     assert (await refusal(served, chat(VLLM, "a", logit_bias={"5": -100})))[:2] == (400, "logit_bias")
     assert (await ask(chat(VLLM, "a", logit_bias={}))).text == "a"
 
@@ -92,7 +92,9 @@ async def test_every_number_of_likeliest_tokens_is_taken(ask: Ask, journal: Jour
         ({"model": OLDER, "prompt": "x" * 500}, "prompt"),
     ],
 )
-async def test_what_vllm_refuses_is_the_callers_mistake(served: Gateway, body: dict[str, Any], param: str) -> None:
+async def test_what_vllm_refuses_is_the_callers_mistake(
+    served: RunningGateway, body: dict[str, Any], param: str
+) -> None:
     status, named, message = await refusal(served, body)
     assert status == 400
     assert (named or "").startswith(param)

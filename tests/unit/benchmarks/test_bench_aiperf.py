@@ -53,6 +53,6 @@ def test_each_row_has_the_median_of_the_rounds_ratios() -> None:
     made = table({16: rounds})
     assert made.rows[0][:5] == (16, "tokens/s", "100", "99", 0.99)
     assert made.rows[1][:5] == (16, "time to first token, p50, ms", "500.0", "500.0", 1.0)
-    (bar,) = made.bars
+    (bar,) = made.thresholds
     assert (bar.found, bar.wanted, bar.met) == (0.99, 0.97, True)
     assert "gateway ÷ direct" in made.markdown()

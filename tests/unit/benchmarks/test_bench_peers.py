@@ -12,28 +12,28 @@ import psutil
 import pytest
 from aiohttp import web
 
-from benchmarks import peers, servers
-from benchmarks.peers import Peer, idle, load, peer, prompts, table
-from benchmarks.servers import Server, Setting
+from benchmarks import peer_servers, peers
+from benchmarks.peer_servers import PeerOptions, PeerServer
+from benchmarks.peers import RunningPeer, busy_while_idle, parse_peer, prompts, run_load, table
 
 
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
-        ("vLLM=http://host:8000", Peer("vLLM", "http://host:8000", "")),
-        ("vLLM=http://host:8000/v1/", Peer("vLLM", "http://host:8000", "")),
-        ("my server=org/model@https://host/api", Peer("my server", "https://host/api", "org/model")),
-        ("a=b@c@http://host", Peer("a", "http://host", "b@c")),
+        ("vLLM=http://host:8000", RunningPeer("vLLM", "http://host:8000", "")),
+        ("vLLM=http://host:8000/v1/", RunningPeer("vLLM", "http://host:8000", "")),
+        ("my server=org/model@https://host/api", RunningPeer("my server", "https://host/api", "org/model")),
+        ("a=b@c@http://host", RunningPeer("a", "http://host", "b@c")),
     ],
 )
-def test_a_peer_is_a_name_and_a_url_and_maybe_a_model(text: str, wanted: Peer) -> None:
-    assert peer(text) == wanted
+def test_a_peer_is_a_name_and_a_url_and_maybe_a_model(text: str, wanted: RunningPeer) -> None:
+    assert parse_peer(text) == wanted
 
 
 @pytest.mark.parametrize("text", ["", "http://host", "name=host:8000", "=http://host", "name=model@host"])
 def test_what_is_no_peer_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="NAME=URL"):
-        peer(text)
+        parse_peer(text)
 
 
 def test_prompts_do_not_come_twice_and_depend_on_the_seed() -> None:
@@ -83,7 +83,7 @@ async def loaded(chats: Chats, streams: int, seconds: float) -> list[Any]:
         await web.SockSite(runner, listening).start()
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         try:
-            return await load(Server("other", url, "named"), prompts("seed"), streams, seconds)
+            return await run_load(PeerServer("other", url, "named"), prompts("seed"), streams, seconds)
         finally:
             await runner.cleanup()
 
@@ -116,10 +116,10 @@ def test_a_server_that_does_not_rest_is_named() -> None:
             assert resting.stdout
             resting.stdout.readline()
             both = [
-                Server(name, "", "", processes=(psutil.Process(process.pid),))
+                PeerServer(name, "", "", processes=(psutil.Process(process.pid),))
                 for name, process in (("busy", busy), ("resting", resting))
             ]
-            (note,) = idle(both, 1.0)
+            (note,) = busy_while_idle(both, 1.0)
         finally:
             busy.kill()
             resting.kill()
@@ -129,7 +129,7 @@ def test_a_server_that_does_not_rest_is_named() -> None:
 def test_a_round_before_the_others_warms_up_and_ours_is_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, int]] = []
 
-    def measured(to: Server, streams: int, seed: str) -> dict[str, float]:
+    def measured(to: PeerServer, streams: int, seed: str) -> dict[str, float]:
         asked.append((to.name, streams))
         rate = 100.0 if len(asked) <= 2 * len(peers.STREAMS) else 50.0
         return {"tokens/s": rate} | dict.fromkeys(("first p50", "first p99", "between p50", "between p99"), 0.1)
@@ -137,12 +137,12 @@ def test_a_round_before_the_others_warms_up_and_ours_is_first(tmp_path: Path, mo
     async def warmed(*_: object) -> list[Any]:
         return []
 
-    monkeypatch.setattr(peers, "OTHERS", {})
+    monkeypatch.setattr(peers, "PEERS", {})
     monkeypatch.setattr(peers, "measure", measured)
-    monkeypatch.setattr(peers, "load", warmed)
-    monkeypatch.setattr(peers, "idle", lambda servers: [])
-    setting = Setting(tmp_path, "m", None, tmp_path, tmp_path, max(peers.STREAMS))
-    (made,) = peers.run(setting, 2, [Peer("other", "http://a", "m"), Peer("Tritonic", "http://b", "m")])
+    monkeypatch.setattr(peers, "run_load", warmed)
+    monkeypatch.setattr(peers, "busy_while_idle", lambda servers: [])
+    setting = PeerOptions(tmp_path, "m", None, tmp_path, tmp_path, max(peers.STREAMS))
+    (made,) = peers.run(setting, 2, [RunningPeer("other", "http://a", "m"), RunningPeer("Tritonic", "http://b", "m")])
     assert len(asked) == 3 * 2 * len(peers.STREAMS)
     assert [len(each) for each in made.details["rounds"].values()] == [2] * len(peers.STREAMS)
     assert {row[2] for row in made.rows} == {50.0}, "nothing of the first round is counted"
@@ -150,9 +150,9 @@ def test_a_round_before_the_others_warms_up_and_ours_is_first(tmp_path: Path, mo
 
 
 def test_ours_is_named_with_what_its_weights_were_made_into(tmp_path: Path) -> None:
-    assert servers._precision(tmp_path) == "as it was built"
+    assert peer_servers._precision(tmp_path) == "as it was built"
     (tmp_path / "BUILD.json").write_text(json.dumps({"recipe": {"precision": "int8"}}))
-    assert servers._precision(tmp_path) == "int8"
+    assert peer_servers._precision(tmp_path) == "int8"
 
 
 def test_ratios_are_ours_to_the_others() -> None:
@@ -165,4 +165,4 @@ def test_ratios_are_ours_to_the_others() -> None:
     made = table({16: rounds}, ["Tritonic", "other"])
     assert made.rows[0] == (16, "Tritonic", 200.0, 100.0, 100.0, 100.0, 100.0, 5.0, 900.0, None, None)
     assert made.rows[1] == (16, "other", 100.0, 100.0, 100.0, 100.0, 100.0, None, None, 2.0, [1.5, 2.5])
-    assert [(bar.found, bar.wanted) for bar in made.bars] == [(2.0, 1.0)]
+    assert [(bar.found, bar.wanted) for bar in made.thresholds] == [(2.0, 1.0)]

@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 from benchmarks import profiles
-from benchmarks.direct import timeless
+from benchmarks.triton_direct import without_durations
 from builders import config_pbtxt
 from gateway.signatures import llmapi, tensorrt_llm
 
@@ -21,9 +21,9 @@ INPUTS = {
 KINDS = {"TYPE_STRING": str, "TYPE_BOOL": bool, "TYPE_INT32": int, "TYPE_UINT64": int}
 
 
-@pytest.mark.parametrize("name", profiles.WRITTEN)
+@pytest.mark.parametrize("name", profiles.PROFILES)
 def test_the_file_of_requests_is_the_one_that_is_written(name: str) -> None:
-    assert (profiles.HERE / name / "data.json").read_text(encoding="utf-8") == profiles.text(name)
+    assert (profiles.HERE / name / "data.json").read_text(encoding="utf-8") == profiles.render(name)
 
 
 @pytest.mark.parametrize("name", INPUTS)
@@ -41,7 +41,7 @@ def test_tensors_are_those_of_the_models(name: str) -> None:
             assert all(type(each) is KINDS[tensors[key].type] for each in values)
 
 
-@pytest.mark.parametrize("name", profiles.WRITTEN)
+@pytest.mark.parametrize("name", profiles.PROFILES)
 def test_no_request_comes_twice_nor_speaks_of_a_template(name: str) -> None:
     requests = [json.dumps(request) for request in profiles.load(name).requests]
     assert len(set(requests)) == len(requests) >= 64
@@ -49,7 +49,11 @@ def test_no_request_comes_twice_nor_speaks_of_a_template(name: str) -> None:
 
 
 def test_the_duration_is_taken_out_of_the_arguments() -> None:
-    assert timeless(("-i", "grpc", "-p", "10000", "--async", "-s", "15", "-r", "6")) == ("-i", "grpc", "--async")
+    assert without_durations(("-i", "grpc", "-p", "10000", "--async", "-s", "15", "-r", "6")) == (
+        "-i",
+        "grpc",
+        "--async",
+    )
 
 
 def run(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
@@ -63,7 +67,7 @@ def run(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("name", profiles.WRITTEN)
+@pytest.mark.parametrize("name", profiles.PROFILES)
 def test_the_script_asks_perf_analyzer_at_each_number_of_requests(name: str) -> None:
     ran = run(name, "-u", "gpu:8001", "-m", "llama", STREAMS="1 64")
     lines = [line.split() for line in ran.stdout.splitlines()]

@@ -9,34 +9,34 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks.parts import PARTS, Part, Plan
-from benchmarks.tables import Bar, Column, Plot, Table
+from benchmarks.registry import BENCHMARKS, Benchmark, RunOptions
+from benchmarks.tables import Column, Plot, Table, Threshold
 
 RATES = Table(
     "Rates",
     (Column("streams"), Column("way"), Column("rate", "tokens/s", 1)),
     [(1, "ours", 10.0), (1, "theirs", 5.0), (16, "ours", 40.0), (16, "theirs", 8.0)],
     plots=(Plot("streams", ("rate",), by="way", log_x=True, bar=20.0), Plot("way", ("rate",), kind="bars")),
-    bars=(Bar("times theirs", 5.0, 4.0), Bar("lost", 2.0, 0.0, "at most", digits=0)),
+    thresholds=(Threshold("times theirs", 5.0, 4.0), Threshold("lost", 2.0, 0.0, "at most", digits=0)),
     versions={"theirs": "1.2.3"},
 )
 
 
-def works(plan: Plan) -> list[Table]:
+def works(plan: RunOptions) -> list[Table]:
     return [RATES]
 
 
-def fails(plan: Plan) -> list[Table]:
+def fails(plan: RunOptions) -> list[Table]:
     raise SystemExit(f"{Path.home()}/peer could not be installed:\nno network")
 
 
 @pytest.fixture(autouse=True)
 def parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(PARTS):
-        monkeypatch.delitem(PARTS, name)
-    monkeypatch.setitem(PARTS, "works", Part("what works", works, models=False))
-    monkeypatch.setitem(PARTS, "fails", Part("what fails", fails, models=False))
-    monkeypatch.setitem(PARTS, "sweeps", Part("what takes no turns", works, models=False, rounds=None))
+    for name in list(BENCHMARKS):
+        monkeypatch.delitem(BENCHMARKS, name)
+    monkeypatch.setitem(BENCHMARKS, "works", Benchmark("what works", works, needs_models=False))
+    monkeypatch.setitem(BENCHMARKS, "fails", Benchmark("what fails", fails, needs_models=False))
+    monkeypatch.setitem(BENCHMARKS, "sweeps", Benchmark("what takes no turns", works, needs_models=False, rounds=None))
 
 
 def test_a_part_leaves_markdown_json_and_a_picture(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_rounds_are_kept_from_parts_that_go_in_none(
 
     def run(child: Sequence[str]) -> int:
         asked[child[3]] = list(child)
-        return command._one(child[3], Plan(tmp_path, "m", 5, False, None, tmp_path, tmp_path), tmp_path)
+        return command._one(child[3], RunOptions(tmp_path, "m", 5, False, None, tmp_path, tmp_path), tmp_path)
 
     monkeypatch.setattr(command, "_run", run)
     assert command.main(["works", "sweeps", "--rounds", "5", "--results", str(tmp_path)]) == 0
@@ -96,7 +96,7 @@ def test_a_part_that_fails_is_told_and_keeps_what_others_found(tmp_path: Path) -
 def test_a_part_that_works_again_is_no_longer_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     results = ["--results", str(tmp_path)]
     assert command.main(["fails", *results]) == 1
-    monkeypatch.setitem(PARTS, "fails", Part("what failed", works, models=False))
+    monkeypatch.setitem(BENCHMARKS, "fails", Benchmark("what failed", works, needs_models=False))
     assert command.main(["fails", *results]) == 0
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["failed"] == {}
@@ -146,7 +146,7 @@ def test_help_says_what_each_part_measures(capsys: pytest.CaptureFixture[str]) -
 def test_what_is_ended_from_outside_has_not_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cleaned = []
 
-    def waits(plan: Plan) -> list[Table]:
+    def waits(plan: RunOptions) -> list[Table]:
         try:
             signal.raise_signal(signal.SIGTERM)
             return [RATES]
@@ -154,7 +154,7 @@ def test_what_is_ended_from_outside_has_not_failed(tmp_path: Path, monkeypatch: 
             signal.raise_signal(signal.SIGINT)  # a second one comes while the first is obeyed
             cleaned.append(True)
 
-    monkeypatch.setitem(PARTS, "waits", Part("what takes long", waits, models=False))
+    monkeypatch.setitem(BENCHMARKS, "waits", Benchmark("what takes long", waits, needs_models=False))
     before = [signal.getsignal(each) for each in command.ENDING]
     assert command.main(["waits", "--results", str(tmp_path)]) == 130
     assert cleaned == [True]

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from benchmarks.tables import Bar, Column, Plot, Table, bars_table
+from benchmarks.tables import Column, Plot, Table, Threshold, thresholds_table
 
 STREAMS = Table(
     "Two ways | one model",
@@ -10,7 +10,7 @@ STREAMS = Table(
     [(1, "a|b", 10.04, [0.5, 1.0]), (2, "over\ntwo lines", None, ())],
     notes=("Seen once.",),
     plots=(Plot("streams", ("rate",), by="way"),),
-    bars=(Bar("rate", 10.04, 10.0),),
+    thresholds=(Threshold("rate", 10.04, 10.0),),
     details={"rounds": [1, 2]},
 )
 
@@ -39,18 +39,18 @@ def test_json_keeps_all_digits() -> None:
 @pytest.mark.parametrize(
     ("bar", "met"),
     [
-        (Bar("a", 0.97, 0.97), True),
-        (Bar("a", 0.9699, 0.97), False),
-        (Bar("a", 2.0, 2.0, "at most"), True),
-        (Bar("a", 2.1, 2.0, "at most"), False),
+        (Threshold("a", 0.97, 0.97), True),
+        (Threshold("a", 0.9699, 0.97), False),
+        (Threshold("a", 2.0, 2.0, "at most"), True),
+        (Threshold("a", 2.1, 2.0, "at most"), False),
     ],
 )
-def test_a_bar_is_met_where_it_is_reached(bar: Bar, met: bool) -> None:
+def test_a_bar_is_met_where_it_is_reached(bar: Threshold, met: bool) -> None:
     assert bar.met is met
 
 
 def test_bars_are_shown_with_their_sense_and_unit() -> None:
-    table = bars_table([Bar("added", 1.25, 2.0, "at most", "ms", 1), Bar("ratio", 0.9, 0.97)])
+    table = thresholds_table([Threshold("added", 1.25, 2.0, "at most", "ms", 1), Threshold("ratio", 0.9, 0.97)])
     assert table.rows == [("added", "≤ 2 ms", "1.2 ms", "yes"), ("ratio", "≥ 0.97", "0.900", "**no**")]
 
 

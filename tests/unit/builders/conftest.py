@@ -7,7 +7,7 @@ import pytest
 from tiny_llama import make_checkpoint
 
 from builders import recipe
-from builders.build import Built, build
+from builders.build import BuildResult, build
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +27,6 @@ def tiny_recipe(tiny: Path) -> Callable[..., recipe.Recipe]:
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Callable[..., recipe.Recipe]) -> Built:
+def built(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Callable[..., recipe.Recipe]) -> BuildResult:
     """The tiny Llama, built in fp32 by the real exporter. Tests look at it and leave it as it is."""
     return build(tiny_recipe(), tmp_path_factory.mktemp("built") / "repository")

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from builders.checkpoint import Checkpoint
 from builders.errors import SourceUnavailable, UnsupportedModel
-from builders.gguf_checkpoint import convert
+from builders.llm.gguf_checkpoint import convert
 
 HIDDEN, HEADS, KV_HEADS, WIDE, LAYERS = 32, 4, 2, 64, 2
 TOKENS = ["<|im_start|>", "<|im_end|>", *"abĠ0123456789", "ĠĠ", "12", "ab"]
@@ -121,7 +121,7 @@ def test_template_and_special_tokens(converted: Path) -> None:
     assert (converted / "chat_template.jinja").read_bytes() == TEMPLATE_BYTES
     assert checkpoint.chat_template() == TEMPLATE
     assert checkpoint.special_tokens() == {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}
-    assert checkpoint.end_tokens() == [1]
+    assert checkpoint.end_token_ids() == [1]
 
 
 def test_another_architecture_is_refused(tmp_path: Path, original: dict[str, np.ndarray]) -> None:

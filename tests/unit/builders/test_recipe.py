@@ -11,13 +11,13 @@ from builders.errors import RecipeError
 from gateway.prompting import reasoning, tool_calls
 
 
-@pytest.mark.parametrize("name", recipe.names())
+@pytest.mark.parametrize("name", recipe.recipe_names())
 def test_the_projects_recipes_are_valid_and_named_after_their_files(name: str) -> None:
     assert recipe.load(name).name == name
 
 
 def test_the_default_is_one_of_them() -> None:
-    assert recipe.DEFAULT_RECIPE in recipe.names()
+    assert recipe.DEFAULT_LLM_RECIPE in recipe.recipe_names()
 
 
 def test_a_file_with_overrides(tmp_path: Path) -> None:
@@ -30,7 +30,7 @@ def test_a_file_with_overrides(tmp_path: Path) -> None:
 
 def test_a_recipe_is_frozen() -> None:
     with pytest.raises(ValidationError):
-        recipe.load(recipe.DEFAULT_RECIPE).precision = "int4"  # type: ignore[misc]
+        recipe.load(recipe.DEFAULT_LLM_RECIPE).precision = "int4"  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_unreadable_files(tmp_path: Path) -> None:
     ],
 )
 def test_a_name_for_a_source(source: str, name: str) -> None:
-    assert recipe.name_for(source) == name
+    assert recipe.default_model_name(source) == name
 
 
 def test_the_fingerprint_follows_what_decides_the_build() -> None:
@@ -118,4 +118,4 @@ def test_the_fingerprint_says_how_an_embedding_model_is_compressed(monkeypatch: 
 
 def test_what_a_recipe_may_name_is_what_the_gateway_reads() -> None:
     assert set(get_args(recipe.ToolCallParser)) == set(tool_calls.PARSERS)
-    assert set(get_args(recipe.ReasoningParser)) == set(reasoning.THINKERS)
+    assert set(get_args(recipe.ReasoningParser)) == set(reasoning.REASONING_PARSERS)

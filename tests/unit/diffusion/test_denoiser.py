@@ -6,7 +6,15 @@ from collections.abc import Iterator
 import pytest
 
 from backends.diffusion.denoiser import Denoiser
-from tests.unit.diffusion.scripted import DESCRIPTION, LARGE, SMALL, Plain, ScriptedComponents, Watched, watched
+from tests.unit.diffusion.scripted_denoiser import (
+    DESCRIPTION,
+    LARGE,
+    SMALL,
+    PassthroughFamily,
+    RecordedJob,
+    ScriptedComponents,
+    recorded_job,
+)
 
 
 @pytest.fixture
@@ -17,44 +25,44 @@ def components() -> ScriptedComponents:
 @pytest.fixture
 def denoiser(components: ScriptedComponents) -> Iterator[Denoiser]:
     """Up to four rows; every run takes one second by its clock."""
-    made = Denoiser(components, Plain(), DESCRIPTION, 4, clock=itertools.count().__next__)
+    made = Denoiser(components, PassthroughFamily(), DESCRIPTION, 4, clock=itertools.count().__next__)
     yield made
     components.gate.release(10_000)
     made.close()
 
 
-def submit(denoiser: Denoiser, *jobs: Watched) -> None:
+def submit(denoiser: Denoiser, *jobs: RecordedJob) -> None:
     for job in jobs:
         denoiser.submit(job.job)
 
 
-def ended(*jobs: Watched) -> None:
+def ended(*jobs: RecordedJob) -> None:
     for job in jobs:
         assert job.ended.wait(20)
 
 
 def test_rows_join_at_any_step_and_leave_when_they_are_done(components: ScriptedComponents, denoiser: Denoiser) -> None:
-    first, second = watched(1, runs=3), watched(2, runs=3)
+    first, second = recorded_job(1, runs=3), recorded_job(2, runs=3)
     submit(denoiser, first)
     assert components.begun.acquire(timeout=20)
     submit(denoiser, second)
     components.gate.release()
-    components.let(3)
+    components.finish_runs(3)
     ended(first, second)
     assert [run.timesteps for run in components.runs] == [[0], [1, 0], [2, 1], [2]]
     assert [run.numbers for run in components.runs] == [[1], [1, 2], [1, 2], [2]]
     assert (first.done[0].sample == 3).all()
     assert (second.done[0].sample == 6).all()
-    assert first.shares == pytest.approx([1 / 3, 2 / 3, 1])
+    assert first.progress == pytest.approx([1 / 3, 2 / 3, 1])
 
 
 def test_guidance_leads_some_rows_and_doubles_only_them(components: ScriptedComponents, denoiser: Denoiser) -> None:
-    blocker, led, plain = watched(9, runs=1), watched(2, runs=1, away=1), watched(5, runs=1)
+    blocker, led, plain = recorded_job(9, runs=1), recorded_job(2, runs=1, away=1), recorded_job(5, runs=1)
     submit(denoiser, blocker)
     assert components.begun.acquire(timeout=20)
     submit(denoiser, led, plain)
     components.gate.release()
-    components.let(1)
+    components.finish_runs(1)
     ended(led, plain)
     assert components.runs[1].numbers == [2, 5, 1]
     assert (led.done[0].sample == 1 + 3 * (2 - 1)).all()
@@ -62,41 +70,41 @@ def test_guidance_leads_some_rows_and_doubles_only_them(components: ScriptedComp
 
 
 def test_batches_larger_than_the_component_takes_are_cut(components: ScriptedComponents, denoiser: Denoiser) -> None:
-    job = watched(2, runs=1, images=4, away=1)
+    job = recorded_job(2, runs=1, images=4, away=1)
     submit(denoiser, job)
-    components.let(2)
+    components.finish_runs(2)
     ended(job)
     assert [len(run.numbers) for run in components.runs] == [6, 2]
     assert all((row.sample == 4).all() for row in job.done)
-    assert denoiser.figures.runs == 1
-    assert denoiser.figures.steps == 4
+    assert denoiser.stats.runs == 1
+    assert denoiser.stats.steps == 4
 
 
 def test_a_request_for_many_images_does_not_keep_out_one_for_a_single_one(
     components: ScriptedComponents, denoiser: Denoiser
 ) -> None:
-    many, single = watched(1, runs=1, images=9), watched(2, runs=1)
+    many, single = recorded_job(1, runs=1, images=9), recorded_job(2, runs=1)
     submit(denoiser, many)
     assert components.begun.acquire(timeout=20)
     submit(denoiser, single)
-    assert (denoiser.figures.rows_active, denoiser.figures.rows_waiting) == (4, 6)
+    assert (denoiser.stats.rows_active, denoiser.stats.rows_waiting) == (4, 6)
     components.gate.release()
-    components.let(1)
+    components.finish_runs(1)
     ended(single)
     assert not many.ended.is_set()
-    components.let(1)
+    components.finish_runs(1)
     ended(many)
     assert [run.numbers for run in components.runs] == [[1] * 4, [1, 2, 1, 1], [1, 1]]
     assert sorted(row.index for row in many.done) == list(range(9))
 
 
 def test_sizes_take_turns(components: ScriptedComponents, denoiser: Denoiser) -> None:
-    small, large = watched(1, runs=4, shape=SMALL), watched(2, runs=4, shape=LARGE)
+    small, large = recorded_job(1, runs=4, shape=SMALL), recorded_job(2, runs=4, shape=LARGE)
     submit(denoiser, small)
     assert components.begun.acquire(timeout=20)
     submit(denoiser, large)
     components.gate.release()
-    components.let(7)
+    components.finish_runs(7)
     ended(small, large)
     sides = [run.shape[-1] for run in components.runs]
     assert sorted(sides) == [2] * 4 + [4] * 4
@@ -117,11 +125,11 @@ def test_a_size_that_costs_more_gets_fewer_steps(components: ScriptedComponents)
             return super().run(name, inputs, outputs)
 
     slow = Slow()
-    denoiser = Denoiser(slow, Plain(), DESCRIPTION, 4, clock=clock)
+    denoiser = Denoiser(slow, PassthroughFamily(), DESCRIPTION, 4, clock=clock)
     try:
-        small, large = watched(1, runs=30, shape=SMALL), watched(2, runs=30, shape=LARGE)
+        small, large = recorded_job(1, runs=30, shape=SMALL), recorded_job(2, runs=30, shape=LARGE)
         submit(denoiser, small, large)
-        slow.let(28)
+        slow.finish_runs(28)
         sides = [run.shape[-1] for run in slow.runs[:28]]
         assert 19 <= sides.count(2) <= 22
     finally:
@@ -130,22 +138,22 @@ def test_a_size_that_costs_more_gets_fewer_steps(components: ScriptedComponents)
 
 
 def test_a_cancelled_job_is_in_no_further_run(components: ScriptedComponents, denoiser: Denoiser) -> None:
-    leaver, stayer = watched(1, runs=50), watched(2, runs=3)
+    leaver, stayer = recorded_job(1, runs=50), recorded_job(2, runs=3)
     submit(denoiser, leaver)
     assert components.begun.acquire(timeout=20)
     submit(denoiser, stayer)
     denoiser.cancel(leaver.job)
-    assert denoiser.figures.rows_active == 0
+    assert denoiser.stats.rows_active == 0
     components.gate.release()
-    components.let(3)
+    components.finish_runs(3)
     ended(stayer)
     assert [run.numbers for run in components.runs] == [[1], [2], [2], [2]]
-    assert not leaver.shares
+    assert not leaver.progress
     assert not leaver.ended.is_set()
 
 
 def test_a_job_at_fault_fails_alone(components: ScriptedComponents, denoiser: Denoiser) -> None:
-    blocker, bad, good = watched(5, runs=1), watched(99, runs=2), watched(3, runs=2)
+    blocker, bad, good = recorded_job(5, runs=1), recorded_job(99, runs=2), recorded_job(3, runs=2)
     submit(denoiser, blocker)
     assert components.begun.acquire(timeout=20)
     submit(denoiser, bad, good)
@@ -157,16 +165,16 @@ def test_a_job_at_fault_fails_alone(components: ScriptedComponents, denoiser: De
 
 
 def test_previews_are_due_when_they_were_asked_for(components: ScriptedComponents, denoiser: Denoiser) -> None:
-    job = watched(1, runs=6, images=2, previews={2: 0, 4: 1})
+    job = recorded_job(1, runs=6, images=2, previews={2: 0, 4: 1})
     submit(denoiser, job)
-    components.let(6)
+    components.finish_runs(6)
     ended(job)
-    assert job.seen == [(0, 0), (1, 0), (0, 1), (1, 1)]
+    assert job.previews == [(0, 0), (1, 0), (0, 1), (1, 1)]
 
 
 def test_closing_fails_who_is_open_and_refuses_who_comes(components: ScriptedComponents) -> None:
-    denoiser = Denoiser(components, Plain(), DESCRIPTION, 4)
-    job, late = watched(1, runs=100_000), watched(2)
+    denoiser = Denoiser(components, PassthroughFamily(), DESCRIPTION, 4)
+    job, late = recorded_job(1, runs=100_000), recorded_job(2)
     submit(denoiser, job)
     components.gate.release(50)
     assert components.begun.acquire(timeout=20)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from backends.diffusion.noise import Noise
-from backends.diffusion.schedulers import make
+from backends.diffusion.noise import NoiseGenerator
+from backends.diffusion.schedulers import make_scheduler
 from backends.serving.errors import InvalidValue
 
 # The files of the checkpoints themselves, from their repositories.
@@ -43,7 +43,7 @@ STABLE_DIFFUSION_XL = {
 
 @pytest.mark.parametrize("config", [STABLE_DIFFUSION_1, STABLE_DIFFUSION_XL], ids=["1", "xl"])
 def test_configs_of_published_checkpoints_are_read(config):
-    assert len(make(config).plan(20).timesteps) in (20, 21)
+    assert len(make_scheduler(config).plan(20).timesteps) in (20, 21)
 
 
 @pytest.mark.parametrize(
@@ -94,25 +94,25 @@ def test_configs_of_published_checkpoints_are_read(config):
 )
 def test_what_is_not_carried_is_named(config, named):
     with pytest.raises(ValueError) as caught:
-        make(config)
+        make_scheduler(config)
     assert named in str(caught.value)
 
 
 def test_options_of_other_schedulers_change_nothing():
-    plain = make({"class": "DDIMScheduler"}).plan(5)
-    other = make({"class": "DDIMScheduler", "use_karras_sigmas": True, "shift": 3.0, "_anything": 1}).plan(5)
+    plain = make_scheduler({"class": "DDIMScheduler"}).plan(5)
+    other = make_scheduler({"class": "DDIMScheduler", "use_karras_sigmas": True, "shift": 3.0, "_anything": 1}).plan(5)
     assert np.array_equal(plain.timesteps, other.timesteps)
 
 
 @pytest.mark.parametrize("steps", [0, -1, 1001])
 def test_steps_out_of_range_are_refused(steps):
     with pytest.raises(InvalidValue) as caught:
-        make({"class": "DDIMScheduler"}).plan(steps)
+        make_scheduler({"class": "DDIMScheduler"}).plan(steps)
     assert caught.value.param == "steps"
 
 
 def test_an_offset_that_leaves_the_training_is_refused():
-    scheduler = make({"class": "DDIMScheduler", "steps_offset": 1})
+    scheduler = make_scheduler({"class": "DDIMScheduler", "steps_offset": 1})
     assert len(scheduler.plan(999).timesteps) == 999
     with pytest.raises(InvalidValue) as caught:
         scheduler.plan(1000)
@@ -121,24 +121,24 @@ def test_an_offset_that_leaves_the_training_is_refused():
 
 def test_lcm_takes_no_more_steps_than_it_was_distilled_with():
     with pytest.raises(InvalidValue) as caught:
-        make({"class": "LCMScheduler"}).plan(51)
+        make_scheduler({"class": "LCMScheduler"}).plan(51)
     assert caught.value.param == "steps"
 
 
 @pytest.mark.parametrize(("steps", "strength"), [(20, 0.0), (20, -0.5), (20, 1.1), (20, float("nan")), (10, 0.05)])
 def test_strengths_that_leave_nothing_to_do_are_refused(steps, strength):
     with pytest.raises(InvalidValue) as caught:
-        make({"class": "DDIMScheduler"}).plan(steps, strength)
+        make_scheduler({"class": "DDIMScheduler"}).plan(steps, strength)
     assert caught.value.param == "strength"
 
 
 @pytest.mark.parametrize("tenths", range(1, 11))
 def test_a_strength_that_came_as_float32_counts_as_the_number_it_was_written_as(tenths):
-    assert len(make({"class": "DDIMScheduler"}).plan(10, float(np.float32(tenths / 10))).timesteps) == tenths
+    assert len(make_scheduler({"class": "DDIMScheduler"}).plan(10, float(np.float32(tenths / 10))).timesteps) == tenths
 
 
 def test_a_shift_by_size_needs_the_size():
-    scheduler = make({"class": "FlowMatchEulerDiscreteScheduler", "use_dynamic_shifting": True}, "flux")
+    scheduler = make_scheduler({"class": "FlowMatchEulerDiscreteScheduler", "use_dynamic_shifting": True}, "flux")
     with pytest.raises(ValueError, match="size"):
         scheduler.plan(4)
     small, large = scheduler.plan(4, size=(256, 256)), scheduler.plan(4, size=(1024, 1024))
@@ -147,7 +147,7 @@ def test_a_shift_by_size_needs_the_size():
 
 @pytest.mark.parametrize("name", ["DDIMScheduler", "EulerDiscreteScheduler", "DPMSolverMultistepScheduler"])
 def test_trailing_gives_as_many_timesteps_as_asked_for(name):
-    scheduler = make({"class": name, "timestep_spacing": "trailing"})
+    scheduler = make_scheduler({"class": name, "timestep_spacing": "trailing"})
     for steps in range(1, 999, 7):
         plan = scheduler.plan(steps)
         assert len(plan.timesteps) == steps
@@ -155,10 +155,10 @@ def test_trailing_gives_as_many_timesteps_as_asked_for(name):
 
 
 def test_images_share_a_plan_and_keep_their_own_states():
-    plan = make({"class": "DPMSolverMultistepScheduler", "algorithm_type": "sde-dpmsolver++"}).plan(6)
+    plan = make_scheduler({"class": "DPMSolverMultistepScheduler", "algorithm_type": "sde-dpmsolver++"}).plan(6)
 
     def run(seed, states):
-        noise = Noise(seed)
+        noise = NoiseGenerator(seed)
         sample = noise.normal((4, 4, 4))
         for i in range(6):
             sample = plan.step(i, np.tanh(sample), sample, states, noise)

@@ -8,11 +8,11 @@ import numpy.typing as npt
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from backends.embedding.desk import Desk, Request
-from backends.embedding.encoder import Rows, Tokens
-from backends.embedding.lanes import Lanes
+from backends.embedding.encoder import Embeddings, TokenIds
 from backends.embedding.options import Options
-from backends.embedding.texts import Texts
+from backends.embedding.request_frontend import Request, RequestFrontend
+from backends.embedding.scheduler import EmbeddingScheduler
+from backends.embedding.tokenization import InputTokenizer
 from backends.serving.errors import GenerationError
 
 OPTIONS = Options(
@@ -27,7 +27,7 @@ OPTIONS = Options(
 VOCABULARY = 300
 
 
-class Scripted:
+class ScriptedEncoder:
     """An encoder whose rows say which tokens they are of; it waits at `gate`, and fails where a text begins with 99."""
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Scripted:
         self.begun = threading.Event()
         self.runs: list[list[int]] = []
 
-    def embed(self, texts: Sequence[Tokens]) -> Rows:
+    def embed(self, texts: Sequence[TokenIds]) -> Embeddings:
         self.runs.append([len(text) for text in texts])
         self.begun.set()
         assert self.gate.wait(10)
@@ -45,28 +45,28 @@ class Scripted:
         return np.array([[text[0], len(text), 1, 0] for text in texts], np.float32)
 
 
-class Caller:
+class RecordingSender:
     """A client that keeps what it is sent."""
 
     def __init__(self) -> None:
-        self.gone = False
+        self.disconnected = False
         self.answered = threading.Event()
-        self.outcomes: list[tuple[Rows, npt.NDArray[np.int32]] | GenerationError] = []
+        self.outcomes: list[tuple[Embeddings, npt.NDArray[np.int32]] | GenerationError] = []
 
-    def is_gone(self) -> bool:
-        return self.gone
+    def is_cancelled(self) -> bool:
+        return self.disconnected
 
-    def send(self, embedding: Rows, num_tokens: npt.NDArray[np.int32]) -> None:
+    def send(self, embedding: Embeddings, num_tokens: npt.NDArray[np.int32]) -> None:
         self._end((embedding, num_tokens))
 
     def fail(self, error: GenerationError) -> None:
         self._end(error)
 
-    def _end(self, outcome: tuple[Rows, npt.NDArray[np.int32]] | GenerationError) -> None:
+    def _end(self, outcome: tuple[Embeddings, npt.NDArray[np.int32]] | GenerationError) -> None:
         self.outcomes.append(outcome)
         self.answered.set()
 
-    def outcome(self) -> tuple[Rows, npt.NDArray[np.int32]]:
+    def outcome(self) -> tuple[Embeddings, npt.NDArray[np.int32]]:
         assert self.answered.wait(10)
         (outcome,) = self.outcomes
         if isinstance(outcome, GenerationError):
@@ -75,39 +75,39 @@ class Caller:
 
 
 @pytest.fixture
-def encoder() -> Scripted:
-    return Scripted()
+def encoder() -> ScriptedEncoder:
+    return ScriptedEncoder()
 
 
 @pytest.fixture
-def texts() -> Texts:
+def texts() -> InputTokenizer:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE(vocab={t: i for i, t in enumerate(["<s>", *alphabet])}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
-    return Texts(tokenizer, OPTIONS, VOCABULARY)
+    return InputTokenizer(tokenizer, OPTIONS, VOCABULARY)
 
 
 @pytest.fixture
-def lanes(encoder: Scripted) -> Lanes:
-    return Lanes(encoder, 1)
+def lanes(encoder: ScriptedEncoder) -> EmbeddingScheduler:
+    return EmbeddingScheduler(encoder, 1)
 
 
 @pytest.fixture
-def desk(encoder: Scripted, lanes: Lanes, texts: Texts) -> Iterator[Desk]:
-    made = Desk(lanes, texts, OPTIONS)
+def desk(encoder: ScriptedEncoder, lanes: EmbeddingScheduler, texts: InputTokenizer) -> Iterator[RequestFrontend]:
+    made = RequestFrontend(lanes, texts, OPTIONS)
     yield made
     encoder.gate.set()
     made.close()
 
 
 @pytest.fixture
-def ask(desk: Desk) -> Callable[..., Caller]:
-    def send(*lists: list[int], **more: object) -> Caller:
-        caller = Caller()
+def ask(desk: RequestFrontend) -> Callable[..., RecordingSender]:
+    def send(*lists: list[int], **more: object) -> RecordingSender:
+        caller = RecordingSender()
         ids = np.array([token for each in lists for token in each], np.int32)
         counts = np.array([len(each) for each in lists], np.int32)
-        desk.take(Request(token_ids=ids, token_counts=counts, **more), caller)  # type: ignore[arg-type]
+        desk.add_request(Request(token_ids=ids, token_counts=counts, **more), caller)  # type: ignore[arg-type]
         return caller
 
     return send

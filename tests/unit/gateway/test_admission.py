@@ -5,12 +5,12 @@ from contextlib import AbstractContextManager
 
 import pytest
 
-from gateway.admission import Admission
 from gateway.errors import QueueFull
+from gateway.models.admission import Admission
 from gateway.settings import Settings
 
 
-class House:
+class OpenSlots:
     """A model's places; who holds them is remembered."""
 
     def __init__(self, bound: int) -> None:
@@ -38,17 +38,17 @@ class House:
 
 @pytest.mark.parametrize(("bound", "most"), [(5, 4), (10, 8), (100, 80), (1024, 820), (2048, 1639)])
 def test_one_alone_leaves_a_fifth(bound: int, most: int) -> None:
-    house = House(bound)
+    house = OpenSlots(bound)
     assert house.take_all("greedy") == most
     assert house.ask("somebody")
-    assert Admission(bound).most == most
+    assert Admission(bound).max_per_caller == most
 
 
 @pytest.mark.parametrize("callers", [1, 2, 3, 5, 20])
 def test_there_is_always_room_for_one_more(callers: int) -> None:
     """Callers who take turns have the same, and together leave the part that the rule says."""
     bound = 1000
-    house = House(bound)
+    house = OpenSlots(bound)
     names = [f"caller {number}" for number in range(callers)]
     while sum(house.ask(name) for name in names):
         pass
@@ -59,7 +59,7 @@ def test_there_is_always_room_for_one_more(callers: int) -> None:
 
 
 def test_shares_become_equal_as_answers_end() -> None:
-    house = House(100)
+    house = OpenSlots(100)
     assert house.take_all("first") == 80
     house.take_all("second")
     chance = random.Random(1)
@@ -73,20 +73,20 @@ def test_shares_become_equal_as_answers_end() -> None:
 
 
 def test_the_bound_holds_for_many_callers() -> None:
-    house = House(10)
+    house = OpenSlots(10)
     assert sum(house.ask(f"caller {number}") for number in range(50)) == 10
     house.leave("caller 3")
     assert house.ask("caller 99") and not house.ask("caller 100")
 
 
 def test_models_have_places_of_their_own() -> None:
-    house = House(5)
+    house = OpenSlots(5)
     house.take_all("greedy")
     assert house.ask("greedy", model="another")
 
 
 def test_everything_is_given_back() -> None:
-    house = House(5)
+    house = OpenSlots(5)
     for _ in range(100):
         house.take_all("greedy")
         while house.held["greedy"]:
@@ -104,5 +104,5 @@ def test_a_failure_gives_its_place_back() -> None:
 
 
 def test_by_default_one_caller_may_stream_a_thousand_answers() -> None:
-    house = House(Settings().model_requests)
+    house = OpenSlots(Settings().model_requests)
     assert house.take_all("one") >= 1024 + 512

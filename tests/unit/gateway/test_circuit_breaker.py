@@ -5,9 +5,17 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from gateway import circuit_breaker
-from gateway.circuit_breaker import FAILURES, CircuitBreaker
-from gateway.errors import GatewayError, InvalidRequest, ModelFailed, ModelNotFound, ModelTimeout, QueueFull, ServerGone
+from gateway.errors import (
+    GatewayError,
+    InvalidRequest,
+    ModelFailed,
+    ModelNotFound,
+    ModelTimeout,
+    QueueFull,
+    ServerUnavailable,
+)
+from gateway.models import circuit_breaker
+from gateway.models.circuit_breaker import FAILURE_THRESHOLD, CircuitBreaker
 
 pytestmark = pytest.mark.asyncio
 
@@ -16,8 +24,8 @@ DEAD = ModelFailed("The engine is dead.")
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(circuit_breaker, "_FIRST_WAIT", 0.001)
-    monkeypatch.setattr(circuit_breaker, "_LONGEST_WAIT", 0.002)
+    monkeypatch.setattr(circuit_breaker, "_MIN_PROBE_SECONDS", 0.001)
+    monkeypatch.setattr(circuit_breaker, "_MAX_PROBE_SECONDS", 0.002)
 
 
 class Circuit:
@@ -36,9 +44,9 @@ class Circuit:
         if outcome:
             raise outcome
 
-    def fail(self, count: int = FAILURES, error: GatewayError = DEAD) -> None:
+    def fail(self, count: int = FAILURE_THRESHOLD, error: GatewayError = DEAD) -> None:
         for _ in range(count):
-            self.breaker.failed("m", error, self.probe, self.reports.append)
+            self.breaker.record_failure("m", error, self.probe, self.reports.append)
 
     async def until(self, holds: Callable[[], bool]) -> None:
         async with asyncio.timeout(5):
@@ -48,7 +56,7 @@ class Circuit:
 
 @pytest.mark.parametrize("failure", [DEAD, ModelTimeout("Nothing came.")])
 async def test_it_opens_where_the_probe_fails_and_closes_where_one_succeeds(failure: GatewayError) -> None:
-    one = Circuit(failure, failure, QueueFull("Full."), ServerGone("Gone."), None)
+    one = Circuit(failure, failure, QueueFull("Full."), ServerUnavailable("Gone."), None)
     one.fail(error=failure)
     assert one.breaker.is_suspect("m") and not one.breaker.is_open("m")
     await one.until(lambda: one.breaker.is_open("m"))
@@ -62,7 +70,7 @@ async def test_it_opens_where_the_probe_fails_and_closes_where_one_succeeds(fail
         None,
         InvalidRequest("No."),
         QueueFull("Full."),
-        ServerGone("Gone."),
+        ServerUnavailable("Gone."),
         ModelNotFound("None."),
         IndexError("a response that nobody can read"),
     ],
@@ -74,17 +82,17 @@ async def test_it_stays_closed_where_the_probe_does_not_fail(outcome: Exception 
     await one.until(lambda: not one.breaker)
     assert (one.probes, one.reports) == (1, [])
     # It counts anew.
-    one.fail(FAILURES - 1)
+    one.fail(FAILURE_THRESHOLD - 1)
     await asyncio.sleep(0.01)
     assert one.probes == 1 and not one.breaker.is_suspect("m")
 
 
 async def test_one_probe_at_a_time_and_none_without_need() -> None:
     one = Circuit(None)
-    one.fail(FAILURES - 1)
+    one.fail(FAILURE_THRESHOLD - 1)
     one.fail(50, InvalidRequest("No."))
     one.fail(50, QueueFull("Full."))
-    one.fail(50, ServerGone("Gone."))
+    one.fail(50, ServerUnavailable("Gone."))
     await asyncio.sleep(0.01)
     assert one.probes < 1
     one.fail(50)
@@ -92,7 +100,7 @@ async def test_one_probe_at_a_time_and_none_without_need() -> None:
     assert one.probes == 1
 
 
-@pytest.mark.parametrize("end", [lambda b: b.succeeded("m"), lambda b: b.forget()], ids=["answer", "restart"])
+@pytest.mark.parametrize("end", [lambda b: b.record_success("m"), lambda b: b.reset()], ids=["answer", "restart"])
 async def test_an_answer_ends_it_and_the_probing(end: Callable[[CircuitBreaker], None]) -> None:
     one = Circuit(DEAD)
     one.fail()
@@ -109,13 +117,13 @@ async def test_what_cannot_be_probed_is_avoided_for_a_while_and_never_open() -> 
     breaker = CircuitBreaker("server")
     probe: Callable[[], Awaitable[None]] | None = None
     reports: list[bool] = []
-    for _ in range(FAILURES):
+    for _ in range(FAILURE_THRESHOLD):
         assert not breaker.is_suspect("m")
-        breaker.failed("m", DEAD, probe, reports.append)
+        breaker.record_failure("m", DEAD, probe, reports.append)
     async with asyncio.timeout(5):
         while breaker.is_suspect("m"):
             await asyncio.sleep(0.001)
-    breaker.failed("m", DEAD, probe, reports.append)  # the next one tells
+    breaker.record_failure("m", DEAD, probe, reports.append)  # the next one tells
     assert breaker.is_suspect("m") and not breaker.is_open("m")
-    breaker.succeeded("m")
+    breaker.record_success("m")
     assert not breaker and not reports

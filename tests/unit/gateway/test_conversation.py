@@ -9,30 +9,30 @@ import pytest
 
 from gateway.errors import InvalidRequest, UnsupportedOption
 from gateway.operations.chat import (
-    CallArguments,
-    CallBegin,
     Chat,
     ChatEvent,
+    ImagePart,
     Message,
-    Named,
-    Picture,
-    Text,
-    Thought,
+    ReasoningDelta,
+    RequiredTool,
+    TextPart,
     Tool,
     ToolCall,
+    ToolCallArguments,
+    ToolCallBegin,
 )
 from gateway.operations.text import (
     Delta,
     Finish,
     FinishReason,
-    Likelihood,
+    Logprob,
     Sampling,
-    Structure,
+    StructuredOutput,
     TextEvent,
     TokenLogprob,
     Usage,
 )
-from gateway.prompting.conversation import lower
+from gateway.prompting.chat_prompt import build_completion
 
 CHATML = (
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>\n{% endfor %}"
@@ -64,20 +64,20 @@ def parameters(template: str = CHATML, **more: str) -> dict[str, str]:
 
 
 def read(asked: Chat, described: dict[str, str], events: Sequence[TextEvent]) -> list[ChatEvent]:
-    reader = lower(asked, described)[1]
+    reader = build_completion(asked, described)[1]
     assert reader is not None
     return [seen for event in events for seen in reader.read(event)]
 
 
 def test_an_answer_that_is_only_text_is_not_read() -> None:
-    complete, reader = lower(chat(("user", "Grüße")), parameters())
+    complete, reader = build_completion(chat(("user", "Grüße")), parameters())
     assert complete.prompt == "<|user|>Grüße<|end|>\n<|assistant|>"
     assert reader is None
 
 
 def test_a_template_that_knows_tools_is_given_them() -> None:
     tools = (tool("f"),)
-    prompt = lower(chat(tools=tools, tool_choice="auto"), parameters(KNOWING))[0].prompt
+    prompt = build_completion(chat(tools=tools, tool_choice="auto"), parameters(KNOWING))[0].prompt
     assert isinstance(prompt, str) and json.loads(prompt.splitlines()[0]) == [tools[0].source]
     assert "# Tools" not in prompt
 
@@ -85,7 +85,7 @@ def test_a_template_that_knows_tools_is_given_them() -> None:
 @pytest.mark.parametrize("system", [(), (("system", "Be kind."),)])
 def test_a_template_that_knows_none_has_them_told_by_the_system(system: tuple[tuple[str, str], ...]) -> None:
     asked = chat(*system, ("user", "Hi"), tools=(tool("f"), tool("g")), tool_choice="auto")
-    prompt = lower(asked, parameters())[0].prompt
+    prompt = build_completion(asked, parameters())[0].prompt
     assert isinstance(prompt, str)
     first, rest = prompt.split("<|end|>\n", 1)
     assert first.startswith("<|system|>" + ("Be kind.\n\n# Tools" if system else "# Tools"))
@@ -94,7 +94,7 @@ def test_a_template_that_knows_none_has_them_told_by_the_system(system: tuple[tu
 
 
 def test_tools_that_may_not_be_called_are_not_mentioned() -> None:
-    complete, reader = lower(chat(tools=(tool("f"),), tool_choice="none"), parameters())
+    complete, reader = build_completion(chat(tools=(tool("f"),), tool_choice="none"), parameters())
     assert complete.prompt == "<|user|>Hi<|end|>\n<|assistant|>"
     assert reader is None and complete.sampling.structured_outputs is None
 
@@ -102,14 +102,14 @@ def test_tools_that_may_not_be_called_are_not_mentioned() -> None:
 def test_calls_of_the_past_reach_templates_with_their_arguments_read() -> None:
     call = Message(role="assistant", content="", tool_calls=(ToolCall("c1", "f", '{"city": "Oslo"}'),))
     turns = (("user", "?"), call, Message(role="tool", content="sunny", tool_call_id="c1"))
-    prompt = lower(chat(*turns), parameters(KNOWING))[0].prompt
+    prompt = build_completion(chat(*turns), parameters(KNOWING))[0].prompt
     assert '<tool_call>{"name": "f", "arguments": {"city": "Oslo"}}<|end|>\n<|tool|>sunny' in str(prompt)
 
 
 def test_calls_are_enforced_by_a_schema_whose_references_still_lead_somewhere() -> None:
     linked = tool("g", properties={"next": {"$ref": "#/$defs/node"}}, **{"$defs": {"node": {"type": "string"}}})
     asked = chat(tools=(tool("f"), linked), tool_choice="required", parallel_tool_calls=False)
-    structure = lower(asked, parameters())[0].sampling.structured_outputs
+    structure = build_completion(asked, parameters())[0].sampling.structured_outputs
     assert structure is not None and structure.kind == "json"
     schema: Any = structure.value
     assert (schema["type"], schema["minItems"], schema["maxItems"]) == ("array", 1, 1)
@@ -124,7 +124,7 @@ def test_only_references_are_moved_and_no_data() -> None:
     properties = {"a": {"const": data}, "enum": {"$ref": "#/$defs/q"}}
     schema = {"$id": "http://e.com/x", "properties": properties, "$defs": {"q": {}}}
     asked = chat(tools=(tool("f", **schema),), tool_choice="required")
-    structure = lower(asked, parameters())[0].sampling.structured_outputs
+    structure = build_completion(asked, parameters())[0].sampling.structured_outputs
     assert structure is not None
     value: Any = structure.value
     moved = value["$defs"]["tool0"]
@@ -150,7 +150,7 @@ def test_references_by_names_are_moved_too(reference: str, leads: str) -> None:
     named = {"a/b c": {"$anchor": "leaf", "type": "string"}, "other": other}
     schema = {"$id": "http://e.com/x", "properties": {"a": {"$ref": reference}}, "$defs": named}
     asked = chat(tools=(tool("f", **schema),), tool_choice="required")
-    structure = lower(asked, parameters())[0].sampling.structured_outputs
+    structure = build_completion(asked, parameters())[0].sampling.structured_outputs
     assert structure is not None
     value: Any = structure.value
     moved = value["$defs"]["tool0"]
@@ -169,16 +169,16 @@ def test_references_under_long_names_are_moved_in_bounded_time(kind: str) -> Non
     schema = {"$id": "http://e.com/" + "x" * 20_000, "properties": {"n" * 150_000: {"anyOf": parts}}}
     asked = chat(tools=(tool("f", **schema),), tool_choice="required")
     begun = time.thread_time()
-    lower(asked, parameters())
+    build_completion(asked, parameters())
     assert time.thread_time() - begun < 1
 
 
 def test_the_arguments_of_a_named_function_are_the_whole_answer() -> None:
-    asked = chat(tools=(tool("f"), tool("g")), tool_choice=Named("g"))
-    assert lower(asked, parameters())[0].sampling.structured_outputs == Structure("json", SCHEMA)
+    asked = chat(tools=(tool("f"), tool("g")), tool_choice=RequiredTool("g"))
+    assert build_completion(asked, parameters())[0].sampling.structured_outputs == StructuredOutput("json", SCHEMA)
     events = read(asked, parameters(), [Delta(0, '{"city": "Oslo"}', 5), Finish(0, "stop"), Usage(1, 5)])
-    assert events[0] == CallBegin(0, 0, "g")
-    assert "".join(event.text for event in events if isinstance(event, CallArguments)) == '{"city": "Oslo"}'
+    assert events[0] == ToolCallBegin(0, 0, "g")
+    assert "".join(event.text for event in events if isinstance(event, ToolCallArguments)) == '{"city": "Oslo"}'
     assert events[-2:] == [Finish(0, "stop"), Usage(1, 5)]
 
 
@@ -196,12 +196,12 @@ def test_calls_are_read_in_the_format_of_the_model(template: str, parser: str, a
     asked = chat(tools=(tool("f"),), tool_choice="auto")
     deltas = [Delta(0, character, 1) for character in answer]
     events = read(asked, described, [*deltas, Finish(0, "stop")])
-    assert CallBegin(0, 0, "f") in events and events[-1] == Finish(0, "tool_calls")
-    arguments = "".join(event.text for event in events if isinstance(event, CallArguments))
+    assert ToolCallBegin(0, 0, "f") in events and events[-1] == Finish(0, "tool_calls")
+    arguments = "".join(event.text for event in events if isinstance(event, ToolCallArguments))
     assert json.loads(arguments) == {"city": "Oslo"}
     # The marks of these two are special tokens.
-    lowered = lower(asked, described)[0]
-    assert lowered.special_tokens == any(mark in template for mark in ("[TOOL_CALLS]", "<|python_tag|>"))
+    lowered = build_completion(asked, described)[0]
+    assert lowered.show_special_tokens == any(mark in template for mark in ("[TOOL_CALLS]", "<|python_tag|>"))
     assert lowered.sampling == asked.sampling
 
 
@@ -214,7 +214,7 @@ def test_a_call_that_is_whole_was_not_cut_by_the_callers_stops(answer: str, reas
     asked = chat(tools=(tool("f"),), tool_choice="auto", sampling=Sampling(stop=("X",)))
     text = '<tool_call>\n{"name": "f", "arguments": ' + answer
     events = read(asked, parameters(), [Delta(0, text, 1), Finish(0, "stop")])
-    assert CallBegin(0, 0, "f") in events and events[-1] == Finish(0, reason)
+    assert ToolCallBegin(0, 0, "f") in events and events[-1] == Finish(0, reason)
 
 
 def test_an_answer_that_calls_nothing_is_text_and_stops_for_its_own_reason() -> None:
@@ -228,7 +228,7 @@ def test_one_call_is_one_call() -> None:
     asked = chat(tools=(tool("f"),), tool_choice="auto", parallel_tool_calls=False)
     call = '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>\n'
     events = read(asked, parameters(), [Delta(0, call * 2, 9), Finish(0, "stop")])
-    assert [event for event in events if isinstance(event, CallBegin)] == [CallBegin(0, 0, "f")]
+    assert [event for event in events if isinstance(event, ToolCallBegin)] == [ToolCallBegin(0, 0, "f")]
 
 
 @pytest.mark.parametrize("opened", [True, False])
@@ -237,19 +237,19 @@ def test_thoughts_are_told_from_the_answer(opened: bool) -> None:
     described = parameters(template, reasoning_parser="think")
     text = ("" if opened else "<think>\n") + "I think.\n</think>\n\nI say."
     events = read(chat(), described, [*(Delta(0, character, 1) for character in text), Finish(0, "stop")])
-    assert "".join(event.text for event in events if isinstance(event, Thought)).strip() == "I think."
+    assert "".join(event.text for event in events if isinstance(event, ReasoningDelta)).strip() == "I think."
     assert "".join(event.text for event in events if isinstance(event, Delta)).strip() == "I say."
 
 
 def test_an_answer_with_a_structure_has_no_thoughts_to_be_told_from() -> None:
     described = parameters(CHATML.replace("<|assistant|>", "<|assistant|><think>\n"), reasoning_parser="think")
-    structure = Structure("json", {"type": "object"})
-    assert lower(chat(sampling=Sampling(structured_outputs=structure)), described)[1] is None
+    structure = StructuredOutput("json", {"type": "object"})
+    assert build_completion(chat(sampling=Sampling(structured_outputs=structure)), described)[1] is None
 
 
 def test_log_probabilities_travel_with_the_text_that_is_shown_next() -> None:
     asked = chat(tools=(tool("f"),), tool_choice="auto")
-    one, two = (TokenLogprob(Likelihood(text, -1.0, text.encode())) for text in ("<", "b>"))
+    one, two = (TokenLogprob(Logprob(text, -1.0, text.encode())) for text in ("<", "b>"))
     events = read(asked, parameters(), [Delta(0, "<", 1, (one,)), Delta(0, "b>", 1, (two,)), Finish(0, "stop")])
     shown = [event for event in events if isinstance(event, Delta)]
     assert [token for delta in shown for token in delta.logprobs] == [one, two]
@@ -258,7 +258,7 @@ def test_log_probabilities_travel_with_the_text_that_is_shown_next() -> None:
 
 def told(*texts: str) -> list[Delta]:
     """One delta for each text, which is a token with an entry of its own."""
-    return [Delta(0, text, 1, (TokenLogprob(Likelihood(text, -1.0, text.encode())),)) for text in texts]
+    return [Delta(0, text, 1, (TokenLogprob(Logprob(text, -1.0, text.encode())),)) for text in texts]
 
 
 def names(events: Sequence[ChatEvent]) -> list[str]:
@@ -281,7 +281,7 @@ def test_log_probabilities_of_thoughts_and_calls_are_not_those_of_the_text() -> 
     one = Delta(0, "".join(t.text for t in tokens), 7, tuple(t.logprobs[0] for t in tokens))
     assert names(read(asked, parameters(), [one, Finish(0, "stop")])) == ["Let", " me"]
     # A token that ends inside a character, and those of a stop string, which no text shows.
-    halves = [TokenLogprob(Likelihood("\ufffd", -1.0, half)) for half in ("é".encode()[:1], "é".encode()[1:])]
+    halves = [TokenLogprob(Logprob("\ufffd", -1.0, half)) for half in ("é".encode()[:1], "é".encode()[1:])]
     events = [
         Delta(0, "", 1, (halves[0],)),
         Delta(0, "é", 1, (halves[1],)),
@@ -295,29 +295,31 @@ def test_log_probabilities_of_thoughts_and_calls_are_not_those_of_the_text() -> 
 def test_marks_of_pictures_that_a_caller_wrote_are_text() -> None:
     asked = chat(
         ("user", "What does <image> mean?"),
-        ("user", (Text("<image>"), Picture(b"png"))),
+        ("user", (TextPart("<image>"), ImagePart(b"png"))),
         tools=(tool("<image>"),),
         tool_choice="auto",
     )
     seeing = parameters("{{ tools | tojson }}" + SEEING, modalities='["text", "image"]')
-    prompt = str(lower(asked, seeing)[0].prompt)
+    prompt = str(build_completion(asked, seeing)[0].prompt)
     assert prompt.count("<image>") == 1 and prompt.count("<\u200bimage>") == 3
     # A model that does not look at pictures reads what was written.
-    assert "What does <image> mean?" in str(lower(chat(("user", "What does <image> mean?")), parameters())[0].prompt)
+    assert "What does <image> mean?" in str(
+        build_completion(chat(("user", "What does <image> mean?")), parameters())[0].prompt
+    )
 
 
 def test_pictures_are_marked_for_a_model_that_looks_at_them_and_refused_for_others() -> None:
-    asked = chat(("user", (Text("What is "), Picture(b"png"), Text("this?"))), ("user", "?"))
-    complete, _ = lower(asked, parameters(SEEING, modalities='["text", "image"]'))
-    assert (complete.prompt, complete.pictures) == ("What is <image>this??", (b"png",))
+    asked = chat(("user", (TextPart("What is "), ImagePart(b"png"), TextPart("this?"))), ("user", "?"))
+    complete, _ = build_completion(asked, parameters(SEEING, modalities='["text", "image"]'))
+    assert (complete.prompt, complete.images) == ("What is <image>this??", (b"png",))
     with pytest.raises(UnsupportedOption) as raised:
-        lower(asked, parameters())
+        build_completion(asked, parameters())
     assert raised.value.param == "messages[0].content[1]"
 
 
 def test_the_last_message_can_be_continued() -> None:
     asked = chat(("user", "Count"), ("assistant", "One, two,"), continue_final=True)
-    assert lower(asked, parameters())[0].prompt == "<|user|>Count<|end|>\n<|assistant|>One, two,"
+    assert build_completion(asked, parameters())[0].prompt == "<|user|>Count<|end|>\n<|assistant|>One, two,"
 
 
 @pytest.mark.parametrize(
@@ -333,26 +335,32 @@ def test_the_last_message_can_be_continued() -> None:
 )
 def test_the_last_message_is_cut_where_its_content_ends(template: str, content: str, expected: str) -> None:
     asked = chat(("user", "Count"), ("assistant", content), continue_final=True)
-    assert lower(asked, parameters(template))[0].prompt == expected
+    assert build_completion(asked, parameters(template))[0].prompt == expected
 
 
 def test_a_last_message_in_parts_can_be_continued() -> None:
-    asked = chat(("user", "?"), ("assistant", (Text("Like "), Picture(b"png"), Text("this"))), continue_final=True)
-    complete, _ = lower(asked, parameters(SEEING + "<|end|>", modalities='["text", "image"]'))
+    asked = chat(
+        ("user", "?"), ("assistant", (TextPart("Like "), ImagePart(b"png"), TextPart("this"))), continue_final=True
+    )
+    complete, _ = build_completion(asked, parameters(SEEING + "<|end|>", modalities='["text", "image"]'))
     assert complete.prompt == "?Like <image>this"
 
 
 def test_a_template_that_hides_the_last_message_cannot_continue_it() -> None:
     with pytest.raises(InvalidRequest) as raised:
-        lower(chat(("assistant", "One"), continue_final=True), parameters("{{ messages | length }}"))
+        build_completion(chat(("assistant", "One"), continue_final=True), parameters("{{ messages | length }}"))
     assert raised.value.param == "messages"
 
 
 def test_arguments_reach_the_template_and_may_not_replace_what_it_is_given() -> None:
     source = CHATML + "{% if mood %}{{ mood }}{% endif %}"
-    assert str(lower(chat(template_arguments={"mood": "kind"}), parameters(source))[0].prompt).endswith("kind")
-    assert lower(chat(template_arguments={"self": "me", "context": 1}), parameters(source))
+    assert str(build_completion(chat(template_arguments={"mood": "kind"}), parameters(source))[0].prompt).endswith(
+        "kind"
+    )
+    assert build_completion(chat(template_arguments={"self": "me", "context": 1}), parameters(source))
     for name in ("messages", "bos_token"):
         with pytest.raises(InvalidRequest) as raised:
-            lower(chat(template_arguments={name: []}), parameters() | {"special_tokens": '{"bos_token": "<s>"}'})
+            build_completion(
+                chat(template_arguments={name: []}), parameters() | {"special_tokens": '{"bos_token": "<s>"}'}
+            )
         assert raised.value.param == f"chat_template_kwargs.{name}"

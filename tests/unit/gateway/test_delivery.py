@@ -11,8 +11,8 @@ import pytest
 import uvicorn
 from starlette.types import Message, Receive, Scope, Send
 
-from gateway import delivery
-from gateway.watching import ClientGone, Watch
+from gateway.http import delivery
+from gateway.http.disconnect import ClientDisconnected, DisconnectWatch
 
 Events = Callable[[], AsyncGenerator[bytes]]
 
@@ -89,7 +89,7 @@ async def test_the_server_stops_at_any_moment(turns: int, paused: bool) -> None:
     whole = connection.text == b"data: 1\n\ndata: 2\n\ndata: [DONE]\n\n"
     assert not connection.sent or whole or connection.text.endswith(b"data: failed\n\n")
     assert request.state.trace.error is None or not whole
-    assert not request.state.trace.hung_up
+    assert not request.state.trace.disconnected
     await asyncio.sleep(0)
     assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
     with pytest.raises(StopAsyncIteration):
@@ -134,8 +134,8 @@ async def test_who_hangs_up_while_the_server_stops(stops: bool) -> None:
                 raise ValueError("the work fails when it is cancelled")
 
     async def waiting() -> None:
-        with Watch(connection.receive, request.state.trace) as watch:
-            await watch.unless_gone(work())
+        with DisconnectWatch(connection.receive, request.state.trace) as watch:
+            await watch.run(work())
 
     task = asyncio.create_task(waiting())
     await asyncio.sleep(0.01)
@@ -143,9 +143,9 @@ async def test_who_hangs_up_while_the_server_stops(stops: bool) -> None:
     await closing.wait()
     if stops:
         task.cancel()
-    with pytest.raises(asyncio.CancelledError if stops else ClientGone):
+    with pytest.raises(asyncio.CancelledError if stops else ClientDisconnected):
         await task
-    assert request.state.trace.hung_up is not stops
+    assert request.state.trace.disconnected is not stops
     assert task.cancelling() == int(stops)
 
 
@@ -190,7 +190,7 @@ async def test_who_reads_nothing_of_a_large_last_event_has_hung_up() -> None:
         async with asyncio.timeout(10):
             while not state.ended:
                 await asyncio.sleep(0.05)
-        assert state.request.state.trace.hung_up
+        assert state.request.state.trace.disconnected
 
 
 async def test_who_reads_a_large_event_slowly_gets_everything() -> None:
@@ -206,4 +206,4 @@ async def test_who_reads_a_large_event_slowly_gets_everything() -> None:
                 read += len(last)
                 await asyncio.sleep(0.03)
         assert last and read > 32_000_000
-        assert not state.request.state.trace.hung_up
+        assert not state.request.state.trace.disconnected

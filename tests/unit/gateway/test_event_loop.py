@@ -13,8 +13,8 @@ import structlog.testing
 import uvloop
 
 from gateway.observability import event_loop
-from gateway.observability.clocks import Clocks, Spent
-from gateway.observability.event_loop import EventLoopWatch
+from gateway.observability.cpu_time import CpuClocks, CpuTime
+from gateway.observability.event_loop import EventLoopMonitor
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Callable]:
@@ -44,7 +44,7 @@ class Request:
 
 @dataclass
 class Watched:
-    watch: EventLoopWatch
+    watch: EventLoopMonitor
     lag: Seen = field(default_factory=Seen)
     held: Seen = field(default_factory=Seen)
     beats: list[float] = field(default_factory=list)
@@ -52,11 +52,11 @@ class Watched:
 
 @asynccontextmanager
 async def watched(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Watched]:
-    monkeypatch.setattr(event_loop, "_FIRST", 0.05)
+    monkeypatch.setattr(event_loop, "_FIRST_HEARTBEAT_SECONDS", 0.05)
     lag, held = Seen(), Seen()
-    watch = EventLoopWatch(lag, held)
+    watch = EventLoopMonitor(lag, held)
     found = Watched(watch, lag, held)
-    watch._beaten = found.beats.append
+    watch._on_heartbeat = found.beats.append
     watch.start()
     try:
         yield found
@@ -64,15 +64,15 @@ async def watched(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Watched]:
         watch.close()
 
 
-async def served(watch: EventLoopWatch, work: Callable[[], Awaitable[None]]) -> None:
+async def served(watch: EventLoopMonitor, work: Callable[[], Awaitable[None]]) -> None:
     """Do `work` as a request's task does."""
 
     async def task() -> None:
-        watch.begin(Request())
+        watch.begin_request(Request())
         try:
             await work()
         finally:
-            watch.finish()
+            watch.end_request()
 
     await asyncio.create_task(task())
 
@@ -92,7 +92,7 @@ async def test_what_a_request_computes_is_observed_and_told(monkeypatch: pytest.
         async with watched(monkeypatch) as found:
             await served(found.watch, work)
             await asyncio.sleep(0.1)
-    assert found.held.most == pytest.approx(0.5, abs=event_loop.INTERVAL + 0.05)
+    assert found.held.most == pytest.approx(0.5, abs=event_loop.HEARTBEAT_SECONDS + 0.05)
     assert found.lag.most >= found.held.most and len(found.lag.values) == len(found.held.values)
     told = [line for line in said if line["event"] == "the event loop was held"]
     assert len(told) == 1, "once for a hold"
@@ -115,7 +115,7 @@ async def test_a_hold_that_begins_at_rest_is_seen_too(monkeypatch: pytest.Monkey
 
             await served(found.watch, work)
             await asyncio.sleep(0.1)
-    assert found.held.most >= 0.4 - event_loop.INTERVAL - 0.05
+    assert found.held.most >= 0.4 - event_loop.HEARTBEAT_SECONDS - 0.05
     (told,) = [line for line in said if line["event"] == "the event loop was held"]
     assert told["where"][0].endswith(" compute")
 
@@ -178,27 +178,27 @@ async def test_it_beats_seldom_at_rest_and_often_under_a_request(monkeypatch: py
 @pytest.mark.parametrize(
     ("spent", "late", "held"),
     [
-        (Spent(0.0, 0.0, 1.0), 1.0, 0.0),  # others' processes had the processors
-        (Spent(0.3, 0.0, 0.7), 1.0, 0.3),
-        (Spent(1.5, 0.0, 0.0), 1.0, 1.0),  # some of it before it was late
-        (Spent(0.0, 1.0, 0.0), 1.0, 1.0),  # another thread had the interpreter
-        (Spent(0.0, 3.0, 1.0), 1.0, 0.0),  # other threads computed beside others' processes
-        (Spent(0.0, 0.2, 0.0), 1.0, 0.2),
-        (Spent(0.0, 0.0, 0.0), 1.0, 0.0),  # it was stopped, or waited for a disk
+        (CpuTime(0.0, 0.0, 1.0), 1.0, 0.0),  # others' processes had the processors
+        (CpuTime(0.3, 0.0, 0.7), 1.0, 0.3),
+        (CpuTime(1.5, 0.0, 0.0), 1.0, 1.0),  # some of it before it was late
+        (CpuTime(0.0, 1.0, 0.0), 1.0, 1.0),  # another thread had the interpreter
+        (CpuTime(0.0, 3.0, 1.0), 1.0, 0.0),  # other threads computed beside others' processes
+        (CpuTime(0.0, 0.2, 0.0), 1.0, 0.2),
+        (CpuTime(0.0, 0.0, 0.0), 1.0, 0.0),  # it was stopped, or waited for a disk
     ],
 )
-def test_what_of_lateness_is_a_hold(spent: Spent, late: float, held: float) -> None:
+def test_what_of_lateness_is_a_hold(spent: CpuTime, late: float, held: float) -> None:
     assert spent.held(late) == pytest.approx(held)
 
 
 def test_clocks_tell_what_this_thread_and_others_spent() -> None:
-    clocks = Clocks()
+    clocks = CpuClocks()
     compute(0.1)
     other = threading.Thread(target=compute, args=(0.1,))
     other.start()
     other.join()
-    spent = clocks.spent()
-    assert spent.own >= 0.1 and spent.others >= 0.09 and spent.queued >= 0
-    again = clocks.spent()
-    assert again.own < 0.05 and again.others < 0.05
+    spent = clocks.elapsed()
+    assert spent.loop_thread >= 0.1 and spent.other_threads >= 0.09 and spent.run_queue >= 0
+    again = clocks.elapsed()
+    assert again.loop_thread < 0.05 and again.other_threads < 0.05
     clocks.close()

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import InvalidRequest
-from gateway.http.forms import Form, Upload, read
+from gateway.http.forms import Form, Upload, parse
 
 BODY = (
     b'--b\r\nContent-Disposition: form-data; name="prompt"\r\n\r\nein gr\xc3\xb6\xc3\x9ferer Kreis\r\n'
@@ -26,7 +26,7 @@ MB = 1024 * 1024
 
 def test_a_form() -> None:
     # A file that a browser's form leaves out has neither a name nor content.
-    form = read(TYPE, BODY)
+    form = parse(TYPE, BODY)
     assert isinstance(form, Form)
     assert form == {
         "prompt": "ein größerer Kreis",
@@ -69,13 +69,13 @@ def field(name: bytes, more: bytes = b"") -> bytes:
     ],
 )  # fmt: skip
 def test_ways_to_write_one(body: bytes, form: Form) -> None:
-    assert read(TYPE, body) == form
-    assert read('Multipart/Form-Data;charset=UTF-8; BOUNDARY="b"', bytearray(body)) == form
+    assert parse(TYPE, body) == form
+    assert parse('Multipart/Form-Data;charset=UTF-8; BOUNDARY="b"', bytearray(body)) == form
 
 
 def refusal(body: bytes, content_type: str = TYPE) -> str:
     with pytest.raises(InvalidRequest) as refused:
-        read(content_type, body)
+        parse(content_type, body)
     assert len(refused.value.message) < 300
     return refused.value.message
 
@@ -104,10 +104,10 @@ def test_there_is_no_charset_but_utf_8(charset: str) -> None:
 @pytest.mark.parametrize("charset", ["utf-8", "UTF8", '"utf-8"', "us-ascii", "ASCII"])
 def test_spellings_of_utf_8(charset: str) -> None:
     text = part(field(b"a") + f"\r\nContent-Type: text/plain; charset={charset}".encode(), "ö".encode())
-    assert read(f"{TYPE}; charset={charset}", text) == {"a": "ö"}
+    assert parse(f"{TYPE}; charset={charset}", text) == {"a": "ö"}
     # Of a file, nobody reads the text.
     file = part(field(b"a", b"; filename=b") + b"\r\nContent-Type: text/plain; charset=punycode")
-    assert read(TYPE, file) == {"a": Upload(b"x", "b")}
+    assert parse(TYPE, file) == {"a": Upload(b"x", "b")}
 
 
 def many(headers: bytes, count: int) -> bytes:
@@ -169,7 +169,7 @@ def test_no_form_takes_long(name: str) -> None:
     """A step of Python for each byte takes 0.4 s for these; what is quadratic, minutes."""
     began = time.thread_time()
     try:
-        read(TYPE, COSTLY[name])
+        parse(TYPE, COSTLY[name])
     except InvalidRequest as refused:
         assert len(refused.message) < 300
     assert time.thread_time() - began < 0.2

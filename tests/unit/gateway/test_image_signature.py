@@ -11,8 +11,8 @@ from gateway.errors import InvalidRequest, ModelFailed, UnsupportedOption
 from gateway.operations.edit_image import EditImage
 from gateway.operations.generate_image import GenerateImage, Image, PartialImage, Progress, gather
 from gateway.signatures import image
-from gateway.tensors import Response
-from gateway.triton import ModelConfig
+from gateway.triton.client import ModelConfig
+from gateway.triton.tensors import InferResponse
 
 ALL = {
     **dict.fromkeys(("prompt", "negative_prompt", "output_format", "image", "mask"), "BYTES"),
@@ -82,7 +82,7 @@ def test_failures_name_the_fields_of_callers() -> None:
 KINDS = {"progress": ("FP32", "<f"), "seed": ("UINT64", "<Q"), "index": ("INT32", "<i"), "partial": ("INT32", "<i")}
 
 
-def response(**outputs: Any) -> Response:
+def response(**outputs: Any) -> InferResponse:
     message = pb.ModelInferResponse()
     for name, value in outputs.items():
         if isinstance(value, bytes):
@@ -92,11 +92,11 @@ def response(**outputs: Any) -> Response:
             kind, form = KINDS[name]
             message.outputs.add(name=name, datatype=kind, shape=[1])
             message.raw_output_contents.append(struct.pack(form, value))
-    return Response(message)
+    return InferResponse(message)
 
 
-async def decoded(n: int, *responses: Response) -> list[Any]:
-    async def arriving() -> AsyncGenerator[Response]:
+async def decoded(n: int, *responses: InferResponse) -> list[Any]:
+    async def arriving() -> AsyncGenerator[InferResponse]:
         for each in responses:
             yield each
 

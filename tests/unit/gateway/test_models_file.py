@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from gateway import models_file
-from gateway.models_file import ModelsFileError
+from gateway.models import models_file
+from gateway.models.models_file import ModelsFileError
 
 
 def read(folder: Path, text: str) -> models_file.Descriptions:

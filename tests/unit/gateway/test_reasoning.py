@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.prompting.reasoning import THINKERS, Part, Thought, opens_thought
+from gateway.prompting.reasoning import REASONING_PARSERS, ReasoningPiece, Thought, ends_inside_thought
 from gateway.prompting.tool_calls import Text
 
 
-def read(deltas: list[str] | str, opened: bool) -> list[Part]:
-    parser = THINKERS["think"](opened=opened)
+def read(deltas: list[str] | str, opened: bool) -> list[ReasoningPiece]:
+    parser = REASONING_PARSERS["think"](opened=opened)
     parts = [part for delta in deltas for part in parser.feed(delta)]
     parts += parser.finish()
     return [kind("".join(part.text for part in group)) for kind, group in groupby(parts, type)]
@@ -35,7 +35,7 @@ def read(deltas: list[str] | str, opened: bool) -> list[Part]:
         ("", True, []),
     ],
 )
-def test_tells_thoughts_from_text(answer: str, opened: bool, expected: list[Part]) -> None:
+def test_tells_thoughts_from_text(answer: str, opened: bool, expected: list[ReasoningPiece]) -> None:
     assert read([answer], opened) == expected
     assert read(answer, opened) == expected
     for cut in range(1, len(answer)):
@@ -55,14 +55,14 @@ def test_the_cuts_do_not_matter(answer: str, opened: bool, size: int) -> None:
 
 
 def test_holds_back_only_what_may_be_a_tag() -> None:
-    parser = THINKERS["qwen3"](opened=False)
+    parser = REASONING_PARSERS["qwen3"](opened=False)
     assert list(parser.feed("He")) == [Text("He")]
-    thinking = THINKERS["deepseek_r1"](opened=True)
+    thinking = REASONING_PARSERS["deepseek_r1"](opened=True)
     assert list(thinking.feed("a <")) == [Thought("a")]
     assert list(thinking.feed("b>")) == [Thought(" <b>")]
 
 
 def test_knows_a_prompt_that_opened_a_thought() -> None:
-    assert opens_thought("<|im_start|>assistant\n<think>\n")
-    assert not opens_thought("<|im_start|>assistant\n<think>\n\n</think>\n\n")
-    assert not opens_thought("user: what is <think>?\nassistant:")
+    assert ends_inside_thought("<|im_start|>assistant\n<think>\n")
+    assert not ends_inside_thought("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+    assert not ends_inside_thought("user: what is <think>?\nassistant:")

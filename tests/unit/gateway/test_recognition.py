@@ -5,12 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from gateway import recognition
-from gateway.signatures import llmapi, tensorrt_llm, vllm
-from gateway.triton import ModelConfig
+from gateway.signatures import llmapi, registry, tensorrt_llm, vllm
+from gateway.triton.client import ModelConfig
 
 
-def config(layout: recognition.Signature, *, batch: int = 0, **parameters: str) -> ModelConfig:
+def config(layout: registry.Signature, *, batch: int = 0, **parameters: str) -> ModelConfig:
     inputs = {**layout.INPUTS, **getattr(layout, "OPTIONS", {}), "more": "FP16"}
     outputs = {**layout.OUTPUTS, "more": "FP32"}
     return ModelConfig("m", parameters, inputs, outputs, b"", max_batch_size=batch)
@@ -28,18 +27,18 @@ def config(layout: recognition.Signature, *, batch: int = 0, **parameters: str) 
         (llmapi, 8, None),
     ],
 )
-def test_tensors_show_the_layout(layout: recognition.Signature, batch: int, name: str | None) -> None:
-    assert recognition.recognise(config(layout, batch=batch)) == name
+def test_tensors_show_the_layout(layout: registry.Signature, batch: int, name: str | None) -> None:
+    assert registry.recognize(config(layout, batch=batch)) == name
 
 
 @pytest.mark.parametrize(("layout", "name"), [(vllm, "vllm"), (llmapi, "llmapi"), (tensorrt_llm, "tensorrt_llm")])
-def test_another_datatype_or_a_missing_tensor_is_another_layout(layout: recognition.Signature, name: str) -> None:
+def test_another_datatype_or_a_missing_tensor_is_another_layout(layout: registry.Signature, name: str) -> None:
     whole = config(layout)
     for tensor in layout.INPUTS:
-        assert recognition.recognise(replace(whole, inputs={**whole.inputs, tensor: "FP64"})) != name
+        assert registry.recognize(replace(whole, inputs={**whole.inputs, tensor: "FP64"})) != name
         rest = {name: kind for name, kind in whole.inputs.items() if name != tensor}
-        assert recognition.recognise(replace(whole, inputs=rest)) != name
-    assert recognition.recognise(replace(whole, outputs={})) is None
+        assert registry.recognize(replace(whole, inputs=rest)) != name
+    assert registry.recognize(replace(whole, outputs={})) is None
 
 
 @pytest.mark.parametrize(
@@ -57,21 +56,21 @@ def test_another_datatype_or_a_missing_tensor_is_another_layout(layout: recognit
 )
 def test_what_is_never_used_need_not_be_there(inputs: dict[str, str], name: str | None) -> None:
     bare = ModelConfig("m", {}, inputs, {"text_output": "BYTES"}, b"")
-    assert recognition.recognise(bare) == name
+    assert registry.recognize(bare) == name
 
 
 def test_a_model_without_a_template_completes_only_and_says_how_it_could_chat() -> None:
-    found, remark = recognition.complement(config(llmapi), {})
+    found, remark = registry.complete_config(config(llmapi), {})
     assert json.loads(found.parameters["operations"]) == ["complete"]
     assert 'TRITONIC_MODELS_FILE: [models."m"] with tokenizer_config' in (remark or "")
-    found, remark = recognition.complement(config(llmapi), {"chat_template": "x"})
+    found, remark = registry.complete_config(config(llmapi), {"chat_template": "x"})
     assert json.loads(found.parameters["operations"]) == ["chat", "complete"]
     assert remark is None
 
 
 def test_the_model_wins_over_the_file_and_the_file_over_the_tensors() -> None:
     said = {"served_name": "file", "signature": "tensorrt_llm", "owned_by": "file"}
-    found, _ = recognition.complement(config(llmapi, served_name="own"), said)
+    found, _ = registry.complete_config(config(llmapi, served_name="own"), said)
     assert found.parameters["served_name"] == "own"
     assert found.parameters["signature"] == "tensorrt_llm"
     assert found.parameters["owned_by"] == "file"
@@ -79,7 +78,7 @@ def test_the_model_wins_over_the_file_and_the_file_over_the_tensors() -> None:
 
 def test_unknown_tensors_give_no_signature() -> None:
     unknown = ModelConfig("m", {}, {"x": "FP32"}, {"y": "FP32"}, b"")
-    found, remark = recognition.complement(unknown, {"served_name": "n"})
+    found, remark = registry.complete_config(unknown, {"served_name": "n"})
     assert ("signature" in found.parameters, remark) == (False, None)
 
 
@@ -88,9 +87,9 @@ def test_the_steps_of_an_ensemble() -> None:
     inputs = {"input_ids": "INT32", "input_lengths": "INT32", "request_output_len": "INT32", "stop": "BOOL"}
     core = ModelConfig("core", {}, inputs, {}, b"", max_batch_size=8)
     known = {"ensemble": ensemble, "core": core}
-    assert recognition.is_step("core", known)
-    assert not recognition.is_step("ensemble", known)
-    stop = recognition.stop(ensemble, known)
+    assert registry.is_ensemble_step("core", known)
+    assert not registry.is_ensemble_step("ensemble", known)
+    stop = registry.find_stop_request(ensemble, known)
     assert stop is not None
     assert stop.model == "core"
-    assert recognition.stop(ensemble, {"ensemble": ensemble}) is None
+    assert registry.find_stop_request(ensemble, {"ensemble": ensemble}) is None

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from gateway.dialects.vocabulary import schema_size
+from gateway.dialects.openai.wire import schema_limits
 from gateway.errors import InvalidRequest
 
 
@@ -32,13 +32,13 @@ def chain(levels):
 def test_a_schema_that_is_too_large_is_refused_at_once(schema, most):
     spent = time.thread_time()
     with pytest.raises(InvalidRequest, match=f"'tools' is too large: it may have at most {most}"):
-        schema_size.check(schema, "tools")
+        schema_limits.check(schema, "tools")
     assert time.thread_time() - spent < 0.1
     while isinstance(schema, dict) and "a" in schema:  # what is so deep cannot be let go at once
         schema = schema.pop("a")
 
 
 def test_its_characters_are_those_of_names_and_strings():
-    assert schema_size.check({"ab": ["cde", 5, None, {"f": True}]}, "x") == 6
-    assert schema_size.check(True, "x") == schema_size.check(None, "x") == 0
-    assert schema_size.check(chain(99), "x") == 99
+    assert schema_limits.check({"ab": ["cde", 5, None, {"f": True}]}, "x") == 6
+    assert schema_limits.check(True, "x") == schema_limits.check(None, "x") == 0
+    assert schema_limits.check(chain(99), "x") == 99

@@ -6,7 +6,7 @@ import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from gateway.errors import InvalidRequest, ModelFailed
-from gateway.prompting.template import render
+from gateway.prompting.chat_template import render
 
 TEMPLATES = sorted((Path(__file__).parent / "templates").glob("*.jinja"))
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}

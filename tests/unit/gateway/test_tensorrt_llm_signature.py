@@ -10,15 +10,15 @@ from tritonclient.grpc import service_pb2 as pb
 
 from gateway.errors import ModelFailed, UnsupportedOption
 from gateway.operations.complete import Complete
-from gateway.operations.text import NOTHING, Delta, Finish, Sampling, Structure, TextEvent, Usage
+from gateway.operations.text import EMPTY_DELTA, Delta, Finish, Sampling, StructuredOutput, TextEvent, Usage
 from gateway.signatures import tensorrt_llm
-from gateway.tensors import Response, Tensor
-from gateway.triton import ModelConfig
+from gateway.triton.client import ModelConfig
+from gateway.triton.tensors import InferResponse, Tensor
 
 ENSEMBLE = ModelConfig(
     name="ensemble",
     parameters={"context_length": "100"},
-    inputs={**tensorrt_llm.INPUTS, **tensorrt_llm.OPTIONS},
+    inputs={**tensorrt_llm.INPUTS, **tensorrt_llm.OPTIONAL_INPUTS},
     outputs={**tensorrt_llm.OUTPUTS, "sequence_index": "INT32"},
     serialized=b"",
     max_batch_size=8,
@@ -37,7 +37,7 @@ def number(tensor: Tensor) -> float:
     return value
 
 
-def said(text: str, **numbers: int) -> Response:
+def said(text: str, **numbers: int) -> InferResponse:
     message = pb.ModelInferResponse()
     message.outputs.add(name="text_output", datatype="BYTES", shape=[1])
     data = text.encode()
@@ -45,15 +45,15 @@ def said(text: str, **numbers: int) -> Response:
     for name, value in numbers.items():
         message.outputs.add(name=name, datatype="INT32", shape=[1, 1])
         message.raw_output_contents.append(struct.pack("<i", value))
-    return Response(message)
+    return InferResponse(message)
 
 
-def counted(text: str, tokens: int = 1, **more: int) -> Response:
+def counted(text: str, tokens: int = 1, **more: int) -> InferResponse:
     return said(text, num_input_tokens=10, num_output_tokens=tokens, **more)
 
 
-async def decode(*responses: Response, config: ModelConfig = ENSEMBLE, **sampling: Any) -> list[TextEvent]:
-    async def stream() -> AsyncGenerator[Response]:
+async def decode(*responses: InferResponse, config: ModelConfig = ENSEMBLE, **sampling: Any) -> list[TextEvent]:
+    async def stream() -> AsyncGenerator[InferResponse]:
         for response in responses:
             yield response
 
@@ -107,10 +107,10 @@ def test_a_length_that_nobody_knows_is_asked_for() -> None:
 )
 def test_a_whole_answer_is_asked_for_in_one_piece(changed: dict[str, Any], whole: bool, streams: int) -> None:
     config = replace(ENSEMBLE, **changed)
-    request = Complete(model="m", prompt="p", whole=whole)
+    request = Complete(model="m", prompt="p", non_streaming=whole)
     (stream,) = (tensor for tensor in tensorrt_llm.encode(request, config) if tensor.name == "stream")
     assert number(stream) == streams
-    assert tensorrt_llm.unseen(request, config) == (0 if streams else 100)
+    assert tensorrt_llm.silent_tokens(request, config) == (0 if streams else 100)
 
 
 def test_only_what_a_model_has_is_sent_in_its_own_shapes() -> None:
@@ -157,18 +157,20 @@ def test_requests_without_a_seed_get_different_ones() -> None:
 def test_a_model_that_does_not_tell_answers_apart_is_asked_for_each_by_itself() -> None:
     assert number(encode(n=3)["num_return_sequences"]) == 3
     three = Complete(model="m", prompt="p", sampling=Sampling(n=3, seed=5))
-    assert tensorrt_llm.requests(three, ENSEMBLE) == [three]
+    assert tensorrt_llm.split_request(three, ENSEMBLE) == [three]
     for config in (BLS, replace(ENSEMBLE, decoupled=False), replace(ENSEMBLE, outputs=tensorrt_llm.OUTPUTS)):
-        parts = tensorrt_llm.requests(three, config)
+        parts = tensorrt_llm.split_request(three, config)
         assert [(part.sampling.n, part.sampling.seed) for part in parts] == [(1, 5), (1, 6), (1, 7)]
         # Else the runtime would take the likeliest token, with the same seed: three times the same answer.
-        drawn = [part.sampling for part in tensorrt_llm.requests(replace(three, sampling=Sampling(n=3)), config)]
+        drawn = [part.sampling for part in tensorrt_llm.split_request(replace(three, sampling=Sampling(n=3)), config)]
         assert {sampling.top_p for sampling in drawn} == {1.0}
         assert len({sampling.seed for sampling in drawn}) == 3
-        (cold, _) = tensorrt_llm.requests(replace(three, sampling=Sampling(n=2, temperature=0.0)), config)
+        (cold, _) = tensorrt_llm.split_request(replace(three, sampling=Sampling(n=2, temperature=0.0)), config)
         assert (cold.sampling.temperature, cold.sampling.top_p) == (0.0, None)
     seedless = replace(BLS, inputs={name: kind for name, kind in BLS.inputs.items() if name != "seed"})
-    assert [part.sampling.seed for part in tensorrt_llm.requests(replace(three, sampling=Sampling(n=2)), seedless)] == [
+    assert [
+        part.sampling.seed for part in tensorrt_llm.split_request(replace(three, sampling=Sampling(n=2)), seedless)
+    ] == [
         None,
         None,
     ]
@@ -178,20 +180,20 @@ def test_a_model_that_does_not_tell_answers_apart_is_asked_for_each_by_itself() 
 def test_structures_are_refused_where_there_is_no_tensor(kind: Any) -> None:
     bare = replace(ENSEMBLE, inputs=tensorrt_llm.INPUTS)
     with pytest.raises(UnsupportedOption) as caught:
-        encode(bare, structured_outputs=Structure(kind, "x"))
+        encode(bare, structured_outputs=StructuredOutput(kind, "x"))
     assert caught.value.param == "response_format"
     with pytest.raises(UnsupportedOption, match="min_tokens"):
         encode(bare, min_tokens=2)
 
 
 def test_any_json_needs_no_guide() -> None:
-    tensors = encode(structured_outputs=Structure("json", True))
+    tensors = encode(structured_outputs=StructuredOutput("json", True))
     assert "guided_decoding_guide" not in tensors
 
 
 def test_pictures_and_tokens_are_refused() -> None:
     with pytest.raises(UnsupportedOption) as caught:
-        tensorrt_llm.encode(Complete(model="m", prompt="p", pictures=(b"x",)), ENSEMBLE)
+        tensorrt_llm.encode(Complete(model="m", prompt="p", images=(b"x",)), ENSEMBLE)
     assert caught.value.param == "messages"
     with pytest.raises(UnsupportedOption) as caught:
         tensorrt_llm.encode(Complete(model="m", prompt=(1, 2)), ENSEMBLE)
@@ -222,31 +224,31 @@ async def test_answers_of_a_model_that_cannot_be_told_their_length_are_ended_her
     texts = [said("a"), said(""), said("b"), said("c")]
     assert await decode(*texts, config=mock, max_tokens=2) == [
         Delta(0, "a"),
-        NOTHING,
+        EMPTY_DELTA,
         Delta(0, "b"),
         Finish(0, "length"),
     ]
     assert (await decode(*texts, config=mock, max_tokens=3))[-1] == Finish(0, "length")
     assert (await decode(*texts, config=mock, max_tokens=4))[-1] == Finish(0, "stop")
     # Pieces are counted, also of an answer that is read whole; a prompt that stands before them is not.
-    whole = Complete(model="m", prompt="p", whole=True, echo=True, sampling=Sampling(max_tokens=1))
+    whole = Complete(model="m", prompt="p", non_streaming=True, echo=True, sampling=Sampling(max_tokens=1))
     (stream,) = (tensor for tensor in tensorrt_llm.encode(whole, mock) if tensor.name == "stream")
     assert number(stream) == 1
 
-    async def responses() -> AsyncGenerator[Response]:
+    async def responses() -> AsyncGenerator[InferResponse]:
         for response in texts:
             yield response
 
     events = [event async for event in tensorrt_llm.decode(whole, responses(), mock)]
     # What the model sends beyond is awaited, since a stream that is given up as it ends is a danger to Triton.
-    assert events == [Delta(0, "p"), Delta(0, "a"), Finish(0, "length"), NOTHING]
+    assert events == [Delta(0, "p"), Delta(0, "a"), Finish(0, "length"), EMPTY_DELTA]
 
 
 async def test_a_model_that_goes_on_beyond_its_length_is_left() -> None:
     mock = ModelConfig("m", {}, {**tensorrt_llm.INPUTS, "stream": "BOOL"}, tensorrt_llm.OUTPUTS, b"")
     heard = 0
 
-    async def endless() -> AsyncGenerator[Response]:
+    async def endless() -> AsyncGenerator[InferResponse]:
         nonlocal heard
         while True:
             heard += 1
@@ -254,7 +256,7 @@ async def test_a_model_that_goes_on_beyond_its_length_is_left() -> None:
 
     request = Complete(model="m", prompt="p", sampling=Sampling(max_tokens=2))
     events = [event async for event in tensorrt_llm.decode(request, endless(), mock)]
-    assert [event for event in events if event is not NOTHING] == [
+    assert [event for event in events if event is not EMPTY_DELTA] == [
         Delta(0, "a", 1),
         Delta(0, "a", 1),
         Finish(0, "length"),
@@ -264,13 +266,13 @@ async def test_a_model_that_goes_on_beyond_its_length_is_left() -> None:
 
 async def test_a_stop_string_is_a_reason_of_its_own() -> None:
     events = await decode(said("a E"), said("ND b"), stop=("END",))
-    assert events == [Delta(0, "a "), NOTHING, Finish(0, "stop")]
+    assert events == [Delta(0, "a "), EMPTY_DELTA, Finish(0, "stop")]
 
 
 async def test_an_engine_that_overhears_the_stop_string_is_left() -> None:
     heard = 0
 
-    async def endless() -> AsyncGenerator[Response]:
+    async def endless() -> AsyncGenerator[InferResponse]:
         nonlocal heard
         while True:
             heard += 1
@@ -306,8 +308,8 @@ async def test_a_stream_without_an_answer_is_a_failure() -> None:
 def test_the_engine_of_an_ensemble_can_be_told_to_stop() -> None:
     inputs = {"input_ids": "INT32", "input_lengths": "INT32", "request_output_len": "INT32", "stop": "BOOL"}
     core = ModelConfig("tensorrt_llm", {}, inputs, {}, b"", max_batch_size=8)
-    stop = tensorrt_llm.stop(core)
+    stop = tensorrt_llm.stop_request(core)
     assert stop is not None
     assert (stop.model, {tensor.name for tensor in stop.tensors}) == ("tensorrt_llm", set(inputs))
     assert {tensor.shape for tensor in stop.tensors} == {(1, 1)}
-    assert tensorrt_llm.stop(ENSEMBLE) is None
+    assert tensorrt_llm.stop_request(ENSEMBLE) is None

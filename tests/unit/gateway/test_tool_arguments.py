@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from gateway.operations.chat import Tool
-from gateway.prompting.tools import arguments
+from gateway.prompting.tools import arguments_schema
 
 NONE = {"type": "object", "properties": {}, "additionalProperties": False}
 FREE = {"type": "object"}
@@ -27,4 +27,4 @@ REFERRING = {"type": "object", "properties": {}, "$ref": "#/$defs/a", "$defs": {
 )
 def test_a_function_that_names_no_arguments_has_none(parameters: dict[str, Any], expected: Any) -> None:
     tool = Tool(name="f", parameters=parameters, source={})
-    assert arguments(tool) == (parameters if expected is None else expected)
+    assert arguments_schema(tool) == (parameters if expected is None else expected)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.prompting.tool_calls import CallArguments, CallBegin, Text
-from tests.unit.gateway.reading import DISTINCT, called, content, read
+from tests.unit.gateway.tool_call_parsing import DISTINCT, parse, text_of, tool_calls_of
 
 BITS = st.sampled_from(
     [
@@ -46,12 +46,12 @@ ANSWERS = st.lists(BITS | st.text(max_size=4), max_size=14).map("".join)
 @settings(max_examples=600, deadline=None)
 @given(st.sampled_from(DISTINCT), ANSWERS, st.lists(st.integers(0, 200)))
 def test_loses_nothing_however_an_answer_is_cut(format: str, answer: str, cuts: list[int]) -> None:
-    whole = read(format, [answer])
+    whole = parse(format, [answer])
     ends = sorted({0, len(answer), *(cut for cut in cuts if cut < len(answer))})
-    assert read(format, [answer[a:b] for a, b in pairwise(ends)]) == whole
-    assert read(format, answer) == whole
+    assert parse(format, [answer[a:b] for a, b in pairwise(ends)]) == whole
+    assert parse(format, answer) == whole
     if not any(isinstance(piece, CallBegin) for piece in whole):
-        assert content(whole) == answer
+        assert text_of(whole) == answer
 
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
@@ -81,9 +81,9 @@ WRITERS: dict[str, Callable[[list[tuple[str, dict[str, object]]]], str]] = {
 @given(st.sampled_from(sorted(WRITERS)), CALLS, st.integers(1, 9))
 def test_reads_what_was_written(writer: str, calls: list[tuple[str, dict[str, object]]], size: int) -> None:
     answer = WRITERS[writer](calls)
-    pieces = read(writer.strip(), [answer[at : at + size] for at in range(0, len(answer), size)])
-    assert called(pieces) == calls
-    assert content(pieces) == ""
+    pieces = parse(writer.strip(), [answer[at : at + size] for at in range(0, len(answer), size)])
+    assert tool_calls_of(pieces) == calls
+    assert text_of(pieces) == ""
 
 
 @pytest.mark.timeout(60)
@@ -99,8 +99,8 @@ def test_reads_what_was_written(writer: str, calls: list[tuple[str, dict[str, ob
     ],
 )
 def test_long_and_deep_calls_cost_no_more_than_their_length(format: str, answer: str) -> None:
-    pieces = read(format, answer)
-    assert pieces == read(format, [answer])
+    pieces = parse(format, answer)
+    assert pieces == parse(format, [answer])
     assert [type(piece) for piece in pieces] == [CallBegin, CallArguments]
     assert isinstance(pieces[1], CallArguments)
     assert pieces[1].text in answer.replace("'", '"').replace("a=", '{"a": ').replace('")]', '"}')
@@ -112,7 +112,7 @@ def test_long_and_deep_calls_cost_no_more_than_their_length(format: str, answer:
 )
 def test_python_that_is_no_literal_is_text(value: str) -> None:
     answer = f"[f(a={value})]"
-    assert read("pythonic", [answer]) == [Text(answer)]
+    assert parse("pythonic", [answer]) == [Text(answer)]
 
 
 @pytest.mark.timeout(60)
@@ -123,4 +123,4 @@ def test_python_that_is_no_literal_is_text(value: str) -> None:
 @pytest.mark.parametrize("format", DISTINCT)
 def test_markers_without_calls_are_text(format: str, bit: str) -> None:
     answer = bit * (100_000 // len(bit))
-    assert content(read(format, answer)) == content(read(format, [answer])) == answer
+    assert text_of(parse(format, answer)) == text_of(parse(format, [answer])) == answer

@@ -3,7 +3,7 @@
 import pytest
 
 from gateway.prompting.tool_calls import PARSERS, CallArguments, CallBegin, Piece, Text
-from tests.unit.gateway.reading import NEW, call, read
+from tests.unit.gateway.tool_call_parsing import PARSER_FACTORIES, call, parse
 
 # `None`: it is all text.
 CASES: list[tuple[str, str, list[Piece] | None]] = [
@@ -130,10 +130,10 @@ CASES: list[tuple[str, str, list[Piece] | None]] = [
 @pytest.mark.parametrize(("format", "answer", "expected"), CASES)
 def test_tells_calls_from_text(format: str, answer: str, expected: list[Piece] | None) -> None:
     wanted = [Text(answer)] if expected is None else expected
-    assert read(format, [answer]) == wanted
-    assert read(format, answer) == wanted
+    assert parse(format, [answer]) == wanted
+    assert parse(format, answer) == wanted
     for cut in range(1, len(answer)):
-        assert read(format, [answer[:cut], answer[cut:]]) == wanted
+        assert parse(format, [answer[:cut], answer[cut:]]) == wanted
 
 
 def test_holds_text_back_only_while_it_may_be_a_marker() -> None:
@@ -159,7 +159,7 @@ def test_holds_text_back_only_while_it_may_be_a_marker() -> None:
     ],
 )
 def test_passes_arguments_on_as_they_arrive(format: str, head: str) -> None:
-    parser = NEW[format]()
+    parser = PARSER_FACTORIES[format]()
     assert list(parser.feed(head)) == []
     assert list(parser.feed('{"a": "')) == [CallBegin(0, "f"), CallArguments(0, '{"a": "')]
     for character in "Paris, 12":

@@ -3,9 +3,9 @@
 import pytest
 
 from gateway import errors
-from gateway.errors import RETRY_AFTER
-from gateway.rpc.status import Status
-from gateway.triton_failures import gateway_error
+from gateway.errors import RETRY_AFTER_SECONDS
+from gateway.triton.failures import to_gateway_error
+from gateway.triton.rpc.status import Status
 
 S = Status
 GONE = "The model's server is not available now."
@@ -20,8 +20,8 @@ GONE = "The model's server is not available now."
         (S.UNAVAILABLE, "[overloaded] 1024 requests wait.", errors.QueueFull, None, "1024 requests wait."),
         (S.INTERNAL, "[engine_failed] It broke.", errors.ModelFailed, None, "It broke."),
         (S.NOT_FOUND, "no such model", errors.ModelNotFound, None, "no such model"),
-        (S.UNAVAILABLE, "gone", errors.ServerGone, None, GONE),
-        (S.INTERNAL, "Stub process 'm_0_0' is not healthy.", errors.ProcessGone, None, GONE),
+        (S.UNAVAILABLE, "gone", errors.ServerUnavailable, None, GONE),
+        (S.INTERNAL, "Stub process 'm_0_0' is not healthy.", errors.ModelProcessUnavailable, None, GONE),
         (S.INTERNAL, "unknown model: 'm'", errors.ModelNotFound, None, "unknown model: 'm'"),
         (S.INTERNAL, "[1] is not a code of ours", errors.ModelFailed, None, "[1] is not a code of ours"),
         (None, "in flight error", errors.ModelFailed, None, "in flight error"),
@@ -31,7 +31,9 @@ GONE = "The model's server is not available now."
 def test_translation(
     status: Status | None, message: str | None, kind: type[errors.GatewayError], param: str | None, sentence: str
 ) -> None:
-    error = gateway_error(status, message)
+    error = to_gateway_error(status, message)
     assert type(error) is kind
     assert (error.param, error.message) == (param, sentence)
-    assert error.retry_after == (RETRY_AFTER if issubclass(kind, errors.Overloaded | errors.QueueFull) else None)
+    assert error.retry_after == (
+        RETRY_AFTER_SECONDS if issubclass(kind, errors.Overloaded | errors.QueueFull) else None
+    )

@@ -13,12 +13,12 @@ from tritonclient.grpc import service_pb2 as pb
 
 from gateway.errors import ContextLengthExceeded, GatewayError, InvalidRequest, ModelFailed, UnsupportedOption
 from gateway.operations.complete import Complete
-from gateway.operations.text import Delta, Finish, Likelihood, Sampling, Structure, TextEvent, TokenLogprob, Usage
+from gateway.operations.text import Delta, Finish, Logprob, Sampling, StructuredOutput, TextEvent, TokenLogprob, Usage
 from gateway.signatures import vllm, vllm_logprobs
-from gateway.tensors import Response, Tensor
-from gateway.triton import ModelConfig
+from gateway.triton.client import ModelConfig
+from gateway.triton.tensors import InferResponse, Tensor
 
-INPUTS = {**vllm.INPUTS, **vllm.OPTIONS}
+INPUTS = {**vllm.INPUTS, **vllm.OPTIONAL_INPUTS}
 OUTPUTS = {
     **vllm.OUTPUTS,
     "finish_reason": "BYTES",
@@ -54,7 +54,7 @@ def sent(config: ModelConfig = VLLM, **sampling: Any) -> dict[str, Any]:
     return parameters
 
 
-def respond(**outputs: Sequence[str] | int) -> Response:
+def respond(**outputs: Sequence[str] | int) -> InferResponse:
     message = pb.ModelInferResponse()
     for name, value in outputs.items():
         if isinstance(value, int):
@@ -64,11 +64,11 @@ def respond(**outputs: Sequence[str] | int) -> Response:
             message.outputs.add(name=name, datatype="BYTES", shape=[len(value)])
             encoded = [item.encode() for item in value]
             message.raw_output_contents.append(b"".join(struct.pack("<I", len(e)) + e for e in encoded))
-    return Response(message)
+    return InferResponse(message)
 
 
-async def decode(*responses: Response, request: Complete = ASKED) -> list[TextEvent]:
-    async def stream() -> AsyncGenerator[Response]:
+async def decode(*responses: InferResponse, request: Complete = ASKED) -> list[TextEvent]:
+    async def stream() -> AsyncGenerator[InferResponse]:
         for response in responses:
             yield response
 
@@ -89,7 +89,7 @@ def test_only_what_was_given_is_sent() -> None:
 
 
 def test_a_wish_for_special_tokens_is_carried_unless_the_caller_has_one() -> None:
-    tensors = encode(replace(ASKED, special_tokens=True))
+    tensors = encode(replace(ASKED, show_special_tokens=True))
     assert json.loads(strings(tensors["sampling_parameters"])[0]) == {"skip_special_tokens": False}
     tensors = encode(replace(ASKED, sampling=Sampling(skip_special_tokens=False)))
     assert json.loads(strings(tensors["sampling_parameters"])[0]) == {"skip_special_tokens": False}
@@ -118,20 +118,20 @@ def test_every_parameter_travels_under_its_own_name() -> None:
 
 def test_our_own_backend_gives_several_answers_at_once_and_vllm_one() -> None:
     three = Complete(model="m", prompt="x", sampling=Sampling(n=3, seed=7, temperature=0.5))
-    assert vllm.requests(three, CONFIG) == [three]
-    parts = vllm.requests(three, VLLM)
+    assert vllm.split_request(three, CONFIG) == [three]
+    parts = vllm.split_request(three, VLLM)
     assert [(part.sampling.n, part.sampling.seed) for part in parts] == [(1, 7), (1, 8), (1, 9)]
     assert {replace(part, sampling=replace(part.sampling, seed=None)) for part in parts} == {
         replace(three, sampling=Sampling(n=1, temperature=0.5))
     }
     unseeded = replace(three, sampling=Sampling(n=2))
-    assert [part.sampling.seed for part in vllm.requests(unseeded, VLLM)] == [None, None]
-    assert vllm.requests(ASKED, VLLM) == [ASKED]
+    assert [part.sampling.seed for part in vllm.split_request(unseeded, VLLM)] == [None, None]
+    assert vllm.split_request(ASKED, VLLM) == [ASKED]
 
 
 def test_seeds_stay_within_what_vllm_takes_and_differ() -> None:
     last = Complete(model="m", prompt="x", sampling=Sampling(n=3, seed=2**63 - 2))
-    seeds = [sent(seed=part.sampling.seed)["seed"] for part in vllm.requests(last, VLLM)]
+    seeds = [sent(seed=part.sampling.seed)["seed"] for part in vllm.split_request(last, VLLM)]
     assert seeds == [2**63 - 2, 2**63 - 1, 0]
     assert sent(seed=-1)["seed"] == 2**63 - 1  # to vLLM -1 is no seed at all
 
@@ -182,7 +182,7 @@ def test_vllm_is_sent_what_each_release_takes(given: dict[str, Any], expected: d
     ],
 )
 def test_each_release_is_sent_the_structure_under_its_own_name(config: ModelConfig, name: str) -> None:
-    parameters = sent(config, structured_outputs=Structure("regex", "a+"))
+    parameters = sent(config, structured_outputs=StructuredOutput("regex", "a+"))
     assert {"structured_outputs", "guided_decoding"} & parameters.keys() == {name}
     assert json.loads(parameters[name]) == {"regex": "a+"}
 
@@ -234,7 +234,7 @@ async def test_the_vllm_backends_none_is_no_reason() -> None:
 
 
 @pytest.mark.parametrize("responses", [[], [respond(text_output=["a"], finish_reason=[""], num_output_tokens=1)]])
-async def test_an_answer_that_is_never_finished_is_a_failure(responses: list[Response]) -> None:
+async def test_an_answer_that_is_never_finished_is_a_failure(responses: list[InferResponse]) -> None:
     with pytest.raises(ModelFailed, match="ended the stream before"):
         await decode(*responses)
 
@@ -288,14 +288,14 @@ def test_what_fails_by_itself_stays_the_models_failure(said: str) -> None:
 
 
 def test_a_structure_travels_as_a_string_as_the_vllm_backend_reads_it() -> None:
-    structure = Structure("json", {"type": "object"})
+    structure = StructuredOutput("json", {"type": "object"})
     tensors = encode(Complete(model="m", prompt="x", sampling=Sampling(structured_outputs=structure)))
     sent = json.loads(strings(tensors["sampling_parameters"])[0])
     assert json.loads(sent["structured_outputs"]) == {"json": {"type": "object"}}
 
 
 def test_token_ids_and_pictures_have_tensors_of_their_own() -> None:
-    tensors = encode(Complete(model="m", prompt=(1, 2, 70000), pictures=(b"\x89PNG", b"x")))
+    tensors = encode(Complete(model="m", prompt=(1, 2, 70000), images=(b"\x89PNG", b"x")))
     assert (tensors["token_ids"].shape, tensors["token_ids"].data) == ((3,), struct.pack("<3i", 1, 2, 70000))
     assert [base64.b64decode(picture) for picture in strings(tensors["image"])] == [b"\x89PNG", b"x"]
     assert "text_input" not in tensors
@@ -305,7 +305,7 @@ def test_token_ids_and_pictures_have_tensors_of_their_own() -> None:
     ("request_", "param"),
     [
         (Complete(model="m", prompt=(1,)), "prompt"),
-        (Complete(model="m", prompt="x", pictures=(b"x",)), "messages"),
+        (Complete(model="m", prompt="x", images=(b"x",)), "messages"),
         (Complete(model="m", prompt="x", sampling=Sampling(logprobs=0)), "logprobs"),
     ],
 )
@@ -345,18 +345,18 @@ async def test_log_probabilities_have_the_chosen_token_first_and_the_likeliest_b
     )
     echoed = Sampling(logprobs=2, prompt_logprobs=2)
     delta, more, *_ = await decode(answer, again, request=replace(ASKED, sampling=echoed))
-    first, second = Likelihood("\ufffd", -0.1, b"\xf0\x9f"), Likelihood("g", -0.5, b"g")
-    last = Likelihood("f", -9999.0, b"f")
+    first, second = Logprob("\ufffd", -0.1, b"\xf0\x9f"), Logprob("g", -0.5, b"g")
+    last = Logprob("f", -9999.0, b"f")
     assert isinstance(delta, Delta)
     assert delta.logprobs == (
-        TokenLogprob(Likelihood("d", None, b"d"), prompt=True),
-        TokenLogprob(Likelihood(" e", -3.0, b" e"), (first, second), prompt=True),
-        TokenLogprob(last, (last,), hidden=True),
+        TokenLogprob(Logprob("d", None, b"d"), prompt=True),
+        TokenLogprob(Logprob(" e", -3.0, b" e"), (first, second), prompt=True),
+        TokenLogprob(last, (last,), is_hidden=True),
     )
-    assert isinstance(more, Delta) and more.logprobs == (TokenLogprob(last, (last,), hidden=True),)
+    assert isinstance(more, Delta) and more.logprobs == (TokenLogprob(last, (last,), is_hidden=True),)
     ended = respond(text_output=["x"], finish_reason=["stop"], logprobs=[json.dumps(entries)])
-    shown = replace(ASKED, special_tokens=True, sampling=Sampling(logprobs=2))
-    assert [token.hidden for token in (await decode(ended, request=shown))[0].logprobs] == [False] * 3
+    shown = replace(ASKED, show_special_tokens=True, sampling=Sampling(logprobs=2))
+    assert [token.is_hidden for token in (await decode(ended, request=shown))[0].logprobs] == [False] * 3
 
 
 def test_long_lists_of_entries_are_read_as_short_ones() -> None:
@@ -377,11 +377,11 @@ async def test_a_long_prompts_log_probabilities_are_read_while_others_have_their
     likely = {str(i): {"logprob": -1.0 * i, "rank": i, "decoded_token": "x", "bytes": [120]} for i in range(1, 21)}
     response = respond(logprobs=[json.dumps([likely] * 4000)])
     request = replace(ASKED, sampling=Sampling(logprobs=20, prompt_logprobs=20))
-    reading = asyncio.create_task(vllm_logprobs.read(response, request, 4000))
+    reading = asyncio.create_task(vllm_logprobs.decode(response, request, 4000))
     turns = 0
     while not reading.done():
         turns += 1
         await asyncio.sleep(0)
     told = (await reading)[0]
     assert turns > 60
-    assert len(told) == 4000 and all(token == told[0] for token in told) and len(told[0].likeliest) == 20
+    assert len(told) == 4000 and all(token == told[0] for token in told) and len(told[0].top_logprobs) == 20

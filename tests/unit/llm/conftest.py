@@ -14,8 +14,8 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from backends.llm.batching.engine import BatchingEngine
-from backends.llm.engine import Delta, Engine, Event, Failed, Generation
-from backends.llm.sampling import Sampling
+from backends.llm.engine import Delta, Engine, Event, Generation, GenerationFailed
+from backends.llm.sampling_params import SamplingParams
 from backends.serving.errors import GenerationError
 
 SPECIALS = ["<s>", "</s>", "<|end|>"]
@@ -92,10 +92,10 @@ def _save_checkpoint(folder: Path) -> None:
     )
 
 
-STEPPED = 10_000
+DECODED_OFFSET = 10_000
 
 
-class ScriptedForward:
+class ScriptedModelRunner:
     """Rows remember their tokens, and the likeliest next token follows from all of them.
 
     So any mistake in lengths, copies or rows changes the answers. A token takes two bytes, in pages of four.
@@ -113,24 +113,24 @@ class ScriptedForward:
         seconds: float = 0.0,
         kv_memory: int = 2**40,
     ) -> None:
-        self.max_rows, self.context_length, self.kv_memory = max_rows, context_length, kv_memory
-        self.held = np.full((max_rows, context_length), -1, np.int64)
+        self.max_rows, self.context_length, self.kv_cache_bytes = max_rows, context_length, kv_memory
+        self.stored_tokens = np.full((max_rows, context_length), -1, np.int64)
         self.calls: list[tuple[str, int]] = []
-        self.readers: list[int] = []
-        self.broken: Callable[[list[list[int]]], bool] = lambda rows: False
+        self.prefilled_by: list[int] = []
+        self.raises_for: Callable[[list[list[int]]], bool] = lambda rows: False
         self.nan: Callable[[list[int]], bool] = lambda tokens: False
         self.closed = False
         self._chunk, self._seconds = chunk, seconds
 
-    def chunk(self, past: int) -> int:
+    def chunk_size(self, past: int) -> int:
         return self._chunk
 
     def prefill(self, row: int, tokens: Any, past: int) -> Any:
         assert 0 < len(tokens) <= self._chunk and past % self._chunk == 0, "cut by something else than position"
         self.calls.append(("prefill", len(tokens)))
         time.sleep(self._seconds)
-        self.held[row, past : past + len(tokens)] = tokens
-        self.readers.append(int(self.held[row, 0]))
+        self.stored_tokens[row, past : past + len(tokens)] = tokens
+        self.prefilled_by.append(int(self.stored_tokens[row, 0]))
         return self._logits(row, past + len(tokens))[0]
 
     def decode(self, tokens: Any, lengths: Any, first: int = 0) -> Any:
@@ -138,67 +138,67 @@ class ScriptedForward:
         time.sleep(self._seconds)
         rows = range(first, first + len(tokens))
         for row, token, length in zip(rows, tokens, lengths, strict=True):
-            self.held[row, length] = token + STEPPED
+            self.stored_tokens[row, length] = token + DECODED_OFFSET
         return np.concatenate([self._logits(row, n + 1) for row, n in zip(rows, lengths, strict=True)])
 
-    def row_bytes(self, length: int) -> int:
+    def kv_bytes(self, length: int) -> int:
         return -(-length // 4) * 8
 
     def copy(self, source: int, target: int, start: int, stop: int) -> None:
         self.calls.append(("copy", stop - start))
-        self.held[target, start:stop] = self.held[source, start:stop]
+        self.stored_tokens[target, start:stop] = self.stored_tokens[source, start:stop]
 
     def save(self, row: int, start: int, stop: int) -> Any:
-        part = self.held[row, start:stop]
-        assert (part >= 0).all() and (part < STEPPED).all(), "an answer was kept"
-        return self.held[row, start:stop].astype(np.int16)
+        part = self.stored_tokens[row, start:stop]
+        assert (part >= 0).all() and (part < DECODED_OFFSET).all(), "an answer was kept"
+        return self.stored_tokens[row, start:stop].astype(np.int16)
 
     def load(self, row: int, start: int, saved: Any) -> None:
         self.calls.append(("load", len(saved)))
-        assert (self.held[row, start:] == -1).all()
-        self.held[row, start : start + len(saved)] = saved
+        assert (self.stored_tokens[row, start:] == -1).all()
+        self.stored_tokens[row, start : start + len(saved)] = saved
 
     def swap(self, one: int, other: int, lengths: tuple[int, int]) -> None:
         self.calls.append(("swap", sum(lengths)))
         for row, length in zip((one, other), lengths, strict=True):
-            assert (self.held[row, :length] >= 0).all() and (self.held[row, length:] == -1).all()
-        self.held[[one, other]] = self.held[[other, one]]
+            assert (self.stored_tokens[row, :length] >= 0).all() and (self.stored_tokens[row, length:] == -1).all()
+        self.stored_tokens[[one, other]] = self.stored_tokens[[other, one]]
 
     def release(self, row: int) -> None:
-        self.held[row] = -1
+        self.stored_tokens[row] = -1
 
     def close(self) -> None:
         self.closed = True
 
-    def used(self) -> int:
+    def used_bytes(self) -> int:
         """Bytes of all rows."""
-        return sum(self.row_bytes(int(held)) for held in (self.held >= 0).sum(axis=1))
+        return sum(self.kv_bytes(int(held)) for held in (self.stored_tokens >= 0).sum(axis=1))
 
     def _logits(self, row: int, length: int) -> Any:
-        tokens = (self.held[row, :length] % STEPPED).tolist()
-        assert self.used() <= self.kv_memory, "the rows outgrew their memory"
-        assert (self.held[row, :length] >= 0).all(), "a row was read beyond what was stored in it"
-        if self.broken([tokens]):
+        tokens = (self.stored_tokens[row, :length] % DECODED_OFFSET).tolist()
+        assert self.used_bytes() <= self.kv_cache_bytes, "the rows outgrew their memory"
+        assert (self.stored_tokens[row, :length] >= 0).all(), "a row was read beyond what was stored in it"
+        if self.raises_for([tokens]):
             raise RuntimeError("the device has gone")
         logits = np.zeros((1, self.vocab_size), np.float32)
-        logits[0, self.follow(tokens)] = np.nan if self.nan(tokens) else 5.0
+        logits[0, self.next_token(tokens)] = np.nan if self.nan(tokens) else 5.0
         return logits
 
     @staticmethod
-    def follow(tokens: list[int]) -> int:
+    def next_token(tokens: list[int]) -> int:
         """A printable character, from all that came before."""
         place = sum((number + 1) * (token + 7) for number, token in enumerate(tokens)) % 60
         return 3 + 33 + place
 
-    def answer(self, prompt: list[int], count: int) -> list[int]:
+    def expected_answer(self, prompt: list[int], count: int) -> list[int]:
         """What a sequence alone in the world would generate."""
         tokens = list(prompt)
         for _ in range(count):
-            tokens.append(self.follow(tokens))
+            tokens.append(self.next_token(tokens))
         return tokens[len(prompt) :]
 
 
-class Listener:
+class EventCollector:
     """Gathers the events of one generation."""
 
     def __init__(self, engine: Engine, prompt: Any, grammar: Any = None, **sampling: Any) -> None:
@@ -206,53 +206,53 @@ class Listener:
         self.ended = threading.Event()
         self.ended_at = 0
         """Nanoseconds of the clock; all listeners of an engine hear in one thread."""
-        self.began = threading.Event()
-        options = Sampling(**({"temperature": 0.0} | sampling))
+        self.has_first_token = threading.Event()
+        options = SamplingParams(**({"temperature": 0.0} | sampling))
         self.texts = [""] * options.n
-        self.reasons: list[str | None] = [None] * options.n
+        self.finish_reasons: list[str | None] = [None] * options.n
         self.num_tokens = 0
         self.error: GenerationError | None = None
-        self.generation = Generation(np.asarray(prompt, np.int64), options, self.hear, grammar)
+        self.generation = Generation(np.asarray(prompt, np.int64), options, self.on_event, grammar)
         engine.submit(self.generation)
 
-    def hear(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         assert not self.ended.is_set(), "an event after the last"
         self.events.append(event)
-        if isinstance(event, Failed):
+        if isinstance(event, GenerationFailed):
             self.error = event.error
             self._end()
             return
-        assert isinstance(event, Delta) and self.reasons[event.index] is None
+        assert isinstance(event, Delta) and self.finish_reasons[event.index] is None
         self.texts[event.index] += event.text
         self.num_tokens += event.num_tokens
-        self.reasons[event.index] = event.finish_reason
-        self.began.set()
-        if all(self.reasons):
+        self.finish_reasons[event.index] = event.finish_reason
+        self.has_first_token.set()
+        if all(self.finish_reasons):
             self._end()
 
     def _end(self) -> None:
         self.ended_at = time.monotonic_ns()
         self.ended.set()
 
-    def wait(self, seconds: float = 60) -> "Listener":
+    def wait(self, seconds: float = 60) -> "EventCollector":
         assert self.ended.wait(seconds), "the generation did not end"
         return self
 
 
 @pytest.fixture
-def listen() -> type[Listener]:
-    return Listener
+def listen() -> type[EventCollector]:
+    return EventCollector
 
 
 @pytest.fixture
-def scripted(tokenizer: Tokenizer) -> Iterator[Callable[..., tuple[BatchingEngine, ScriptedForward]]]:
+def scripted(tokenizer: Tokenizer) -> Iterator[Callable[..., tuple[BatchingEngine, ScriptedModelRunner]]]:
     """Make an engine over a scripted forward pass; it is closed at the end, and its threads must be gone then."""
-    made: list[tuple[BatchingEngine, ScriptedForward]] = []
+    made: list[tuple[BatchingEngine, ScriptedModelRunner]] = []
 
     def make(
         max_waiting: int = 100, prefix_cache: int | None = None, **options: Any
-    ) -> tuple[BatchingEngine, ScriptedForward]:
-        forward = ScriptedForward(**options)
+    ) -> tuple[BatchingEngine, ScriptedModelRunner]:
+        forward = ScriptedModelRunner(**options)
         engine = BatchingEngine(forward, tokenizer, frozenset({1, 2}), max_waiting, prefix_cache)
         made.append((engine, forward))
         return made[-1]
@@ -264,33 +264,33 @@ def scripted(tokenizer: Tokenizer) -> Iterator[Callable[..., tuple[BatchingEngin
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("llm-")]
 
 
-class HandEngine(BatchingEngine):
+class ManualEngine(BatchingEngine):
     """An engine without a thread: a test takes its turns, and so knows what happens in which."""
 
     def _run(self) -> None:
         pass
 
-    def turn(self) -> None:
-        self._turn()
+    def iterate(self) -> None:
+        self._iterate()
 
-    def until(self, condition: Callable[[], bool], limit: int = 10_000) -> int:
+    def iterate_until(self, condition: Callable[[], bool], limit: int = 10_000) -> int:
         """How many turns it took."""
         turns = 0
         while not condition():
             assert turns < limit, "this takes too many turns"
-            self.turn()
+            self.iterate()
             turns += 1
         return turns
 
 
 @pytest.fixture
-def by_hand(tokenizer: Tokenizer) -> Callable[..., tuple[HandEngine, ScriptedForward]]:
+def by_hand(tokenizer: Tokenizer) -> Callable[..., tuple[ManualEngine, ScriptedModelRunner]]:
     """Make a `HandEngine` over a scripted forward pass."""
 
     def make(
         max_waiting: int = 100, prefix_cache: int | None = None, **options: Any
-    ) -> tuple[HandEngine, ScriptedForward]:
-        forward = ScriptedForward(**options)
-        return HandEngine(forward, tokenizer, frozenset({1, 2}), max_waiting, prefix_cache), forward
+    ) -> tuple[ManualEngine, ScriptedModelRunner]:
+        forward = ScriptedModelRunner(**options)
+        return ManualEngine(forward, tokenizer, frozenset({1, 2}), max_waiting, prefix_cache), forward
 
     return make

@@ -2,7 +2,7 @@
 
 import psutil
 
-from backends.llm.memory import available_memory
+from backends.llm.system_memory import available_memory
 
 
 def write(root, files):

@@ -5,11 +5,11 @@ import time
 import numpy as np
 import pytest
 
-from backends.llm.batching.sequence import Job, Sequence, batch_inputs
+from backends.llm.batching.sequence import Sequence, SequenceGroup, decode_inputs
 from backends.llm.engine import Generation
-from backends.llm.sampling import Sampling
+from backends.llm.sampling_params import SamplingParams
 from backends.serving.errors import ContextLengthExceeded, InvalidValue, Overloaded
-from tests.unit.llm.conftest import ScriptedForward
+from tests.unit.llm.conftest import ScriptedModelRunner
 from tests.unit.llm.timing import cancel_and_time
 
 PROMPT = [10, 20, 30]
@@ -30,8 +30,8 @@ def test_rows_that_join_and_leave_at_random_get_what_they_had_alone(scripted, li
         time.sleep(rng.random() * 0.003)
     for listener, prompt, count in heard:
         listener.wait()
-        assert listener.texts[0] == text(tokenizer, forward.answer(prompt, count))
-        assert (listener.reasons, listener.num_tokens) == (["length"], count)
+        assert listener.texts[0] == text(tokenizer, forward.expected_answer(prompt, count))
+        assert (listener.finish_reasons, listener.num_tokens) == (["length"], count)
     widths = {width for name, width in forward.calls if name == "decode"}
     assert max(widths) == 5 and len(widths) > 2  # it did run batched, at several widths
     assert any(name == "swap" for name, _ in forward.calls)
@@ -39,7 +39,7 @@ def test_rows_that_join_and_leave_at_random_get_what_they_had_alone(scripted, li
 
 def test_a_running_answer_advances_between_the_chunks_of_a_long_prompt(scripted, listen):
     engine, forward = scripted(chunk=8)
-    listen(engine, PROMPT, max_tokens=900).began.wait()
+    listen(engine, PROMPT, max_tokens=900).has_first_token.wait()
     long = listen(engine, [5] * 80, max_tokens=1)
     long.wait()
     chunks = [place for place, call in enumerate(forward.calls) if call == ("prefill", 8)]
@@ -50,7 +50,7 @@ def test_a_running_answer_advances_between_the_chunks_of_a_long_prompt(scripted,
 
 def test_several_short_prompts_are_read_in_one_turn(scripted, listen):
     engine, forward = scripted(chunk=32, seconds=0.01)
-    listen(engine, PROMPT, max_tokens=900).began.wait()
+    listen(engine, PROMPT, max_tokens=900).has_first_token.wait()
     for one in [listen(engine, [token, 20, 30], max_tokens=3) for token in range(3, 6)]:
         one.wait()
     calls = [name for name, _ in forward.calls]
@@ -68,22 +68,22 @@ def test_first_come_first_served(scripted, listen):
 def test_n_answers_compute_the_prompt_once(scripted, listen, tokenizer):
     engine, forward = scripted(max_rows=4, chunk=100)
     listener = listen(engine, [9] * 50, n=4, max_tokens=5).wait()
-    assert listener.texts == [text(tokenizer, forward.answer([9] * 50, 5))] * 4
+    assert listener.texts == [text(tokenizer, forward.expected_answer([9] * 50, 5))] * 4
     assert [call for call in forward.calls if call[0] == "prefill"] == [("prefill", 50)]
-    assert engine.figures.tokens_in == 50 and engine.figures.tokens_out == 20
+    assert engine.stats.tokens_in == 50 and engine.stats.tokens_out == 20
 
 
 def test_n_answers_with_fewer_rows(scripted, listen, tokenizer):
     engine, forward = scripted(max_rows=2)
     listener = listen(engine, PROMPT, n=5, max_tokens=4).wait()
-    assert listener.texts == [text(tokenizer, forward.answer(PROMPT, 4))] * 5
+    assert listener.texts == [text(tokenizer, forward.expected_answer(PROMPT, 4))] * 5
 
 
 @pytest.mark.parametrize(("prompt", "asked", "given"), [(60, None, 4), (60, 100, 4), (63, 5, 1), (10, 5, 5)])
 def test_max_tokens_is_clamped_to_the_context(scripted, listen, prompt, asked, given):
     engine, _ = scripted(context_length=64)
     listener = listen(engine, [5] * prompt, max_tokens=asked).wait()
-    assert (listener.num_tokens, listener.reasons) == (given, ["length"])
+    assert (listener.num_tokens, listener.finish_reasons) == (given, ["length"])
 
 
 def test_a_prompt_that_fills_the_context_is_refused_with_both_numbers(scripted, listen):
@@ -112,9 +112,9 @@ def test_more_answers_than_there_will_ever_be_room_for_are_no_matter_of_waiting(
 def test_what_waits_holds_no_arrays_over_the_vocabulary(scripted, listen):
     engine, _ = scripted(max_rows=1, seconds=0.005)
     first = listen(engine, PROMPT, max_tokens=900, frequency_penalty=1.0)
-    first.began.wait()
+    first.has_first_token.wait()
     listen(engine, PROMPT, n=5, frequency_penalty=1.0)
-    waiting = [ticket.sequence for tickets in engine._waiting._jobs.values() for ticket in tickets]
+    waiting = [ticket.sequence for tickets in engine._waiting._groups.values() for ticket in tickets]
     assert len(waiting) == 5 and all(sequence._sampler is None for sequence in waiting)
 
 
@@ -129,7 +129,7 @@ def test_no_waiting_at_all_still_fills_the_rows(scripted, listen):
 def test_cancelling_what_runs_frees_its_row(scripted, listen):
     engine, _ = scripted(max_rows=1, seconds=0.005)
     first = listen(engine, PROMPT)
-    first.began.wait()
+    first.has_first_token.wait()
     second = listen(engine, PROMPT, max_tokens=2)
     assert cancel_and_time(engine, first) < 0.2
     assert second.wait(2).error is None
@@ -140,7 +140,7 @@ def test_cancelling_what_waits_leaves_the_others_alone(scripted, listen):
     first = listen(engine, PROMPT, max_tokens=30)
     second = listen(engine, PROMPT)
     assert cancel_and_time(engine, second) < 0.2
-    assert first.wait().error is None and engine.figures.rows_waiting == 0
+    assert first.wait().error is None and engine.stats.rows_waiting == 0
 
 
 def test_cancelling_amid_a_long_prompt(scripted, listen):
@@ -150,7 +150,7 @@ def test_cancelling_amid_a_long_prompt(scripted, listen):
     while len([call for call in forward.calls if call == ("prefill", 8)]) < 3:
         time.sleep(0.001)
     assert cancel_and_time(engine, long) < 0.2
-    assert not long.began.is_set()
+    assert not long.has_first_token.is_set()
     assert other.wait().error is None and other.num_tokens == 20
     engine.cancel(long.generation)  # once more does no harm
 
@@ -158,65 +158,65 @@ def test_cancelling_amid_a_long_prompt(scripted, listen):
 def test_cancelling_one_of_many_answers_frees_all_of_them(scripted, listen):
     engine, _ = scripted(max_rows=2, seconds=0.002)
     many = listen(engine, PROMPT, n=6)
-    many.began.wait()
+    many.has_first_token.wait()
     cancel_and_time(engine, many)
     assert listen(engine, PROMPT, max_tokens=2).wait(2).error is None
-    assert engine.figures.rows_waiting == 0
+    assert engine.stats.rows_waiting == 0
 
 
 def test_an_end_token_stops_unless_it_is_ignored(scripted, listen, monkeypatch):
     engine, forward = scripted()
-    monkeypatch.setattr(type(forward), "follow", staticmethod(lambda tokens: 2 if len(tokens) == 6 else 40))
-    assert (one := listen(engine, PROMPT).wait()).reasons == ["stop"]
+    monkeypatch.setattr(type(forward), "next_token", staticmethod(lambda tokens: 2 if len(tokens) == 6 else 40))
+    assert (one := listen(engine, PROMPT).wait()).finish_reasons == ["stop"]
     assert one.num_tokens == 4 and len(one.texts[0]) == 3
     one = listen(engine, PROMPT, ignore_eos=True, max_tokens=6).wait()
-    assert (one.reasons, one.num_tokens, len(one.texts[0])) == (["length"], 6, 5)  # the special token is hidden
+    assert (one.finish_reasons, one.num_tokens, len(one.texts[0])) == (["length"], 6, 5)  # the special token is hidden
     one = listen(engine, PROMPT, ignore_eos=True, max_tokens=6, stop_token_ids=(2,)).wait()
-    assert (one.reasons, one.num_tokens) == (["stop"], 4)
+    assert (one.finish_reasons, one.num_tokens) == (["stop"], 4)
 
 
 def test_a_stop_string_across_tokens_is_never_shown(scripted, listen, tokenizer):
     engine, forward = scripted()
-    whole = text(tokenizer, forward.answer(PROMPT, 40))
+    whole = text(tokenizer, forward.expected_answer(PROMPT, 40))
     stop = whole[10:14]
     listener = listen(engine, PROMPT, max_tokens=40, stop=(stop, "never said")).wait()
     place = whole.index(stop)
-    assert listener.texts[0] == whole[:place] and listener.reasons == ["stop"]
+    assert listener.texts[0] == whole[:place] and listener.finish_reasons == ["stop"]
     assert listener.num_tokens == place + len(stop)
 
 
 def test_what_was_held_back_is_shown_when_no_stop_string_came(scripted, listen, tokenizer):
     engine, forward = scripted()
-    whole = text(tokenizer, forward.answer(PROMPT, 12))
+    whole = text(tokenizer, forward.expected_answer(PROMPT, 12))
     listener = listen(engine, PROMPT, max_tokens=12, stop=(whole[9:12] + "x",)).wait()
-    assert listener.texts[0] == whole and listener.reasons == ["length"]
+    assert listener.texts[0] == whole and listener.finish_reasons == ["length"]
     assert np.isclose(sum(event.num_tokens for event in listener.events), 12)
 
 
 def test_a_restarted_sequence_goes_on_as_if_nothing_had_happened(tokenizer):
-    forward = ScriptedForward()
+    forward = ScriptedModelRunner()
     generation = Generation(
-        np.array(PROMPT), Sampling(seed=5, frequency_penalty=0.5, max_tokens=12), lambda event: None
+        np.array(PROMPT), SamplingParams(seed=5, frequency_penalty=0.5, max_tokens=12), lambda event: None
     )
 
     def run(restarts):
-        job = Job(generation, open=1)
+        job = SequenceGroup(generation, num_unfinished=1)
         sequence = Sequence(job, 0, tokenizer=tokenizer, eos=frozenset({1}), room=50, vocab_size=forward.vocab_size)
         told = []
         while len(told) < 12:
             if sequence.token < 0:
-                logits = forward.prefill(0, sequence.to_read, 0)
-                sequence.length = len(sequence.to_read)
+                logits = forward.prefill(0, sequence.prefill_tokens, 0)
+                sequence.length = len(sequence.prefill_tokens)
             else:
-                tokens, lengths = batch_inputs([sequence])
+                tokens, lengths = decode_inputs([sequence])
                 logits = forward.decode(tokens, lengths)[0]
                 sequence.length += 1
-            if (delta := sequence.accept(logits * 2)) is None:
+            if (delta := sequence.sample_next(logits * 2)) is None:
                 continue
             told.append(delta)
             if len(told) in restarts:
                 restarts = restarts - {len(told)}
-                sequence.restart()
+                sequence.prepare_recompute()
         return told
 
     assert run({1, 5, 11}) == run(set())
@@ -224,11 +224,11 @@ def test_a_restarted_sequence_goes_on_as_if_nothing_had_happened(tokenizer):
 
 def test_min_tokens_holds_off_the_end_and_stop_strings(scripted, listen, tokenizer, monkeypatch):
     engine, forward = scripted()
-    monkeypatch.setattr(type(forward), "follow", staticmethod(lambda tokens: 2 if len(tokens) >= 6 else 40))
+    monkeypatch.setattr(type(forward), "next_token", staticmethod(lambda tokens: 2 if len(tokens) >= 6 else 40))
     assert listen(engine, PROMPT).wait().num_tokens == 4
     assert listen(engine, PROMPT, min_tokens=9).wait().num_tokens == 10
     assert listen(engine, PROMPT, min_tokens=9, ignore_eos=True, stop_token_ids=(2,)).wait().num_tokens == 10
     shown = tokenizer.decode([40])
-    monkeypatch.setattr(type(forward), "follow", staticmethod(lambda tokens: 40))
+    monkeypatch.setattr(type(forward), "next_token", staticmethod(lambda tokens: 40))
     listener = listen(engine, PROMPT, min_tokens=3, max_tokens=9, stop=(shown * 2,)).wait()
-    assert (listener.texts[0], listener.num_tokens, listener.reasons) == (shown * 3, 5, ["stop"])
+    assert (listener.texts[0], listener.num_tokens, listener.finish_reasons) == (shown * 3, 5, ["stop"])

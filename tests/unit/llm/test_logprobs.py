@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, decoders, models
 
-from backends.llm.batching.logprobs import logprobs
+from backends.llm.batching.token_logprobs import compute_logprobs
 from backends.llm.engine import Logprob
-from backends.llm.logprobs import TokenBytes, render
+from backends.llm.logprobs_json import TokenBytes, render_logprobs
 
 PROMPT = [10, 20, 30]
 CHOSEN = 5 - np.log(np.exp(5) + 258)  # of the scripted logits: one 5 among 258 zeros
@@ -24,35 +24,35 @@ def test_they_are_the_log_softmax_in_order():
     exact = row.astype(np.float64) - np.log(np.exp(row.astype(np.float64)).sum())
     order = np.argsort(-exact)
     token = int(order[30])
-    chosen, *others = logprobs(row, token, 20)
+    chosen, *others = compute_logprobs(row, token, 20)
     assert (chosen.token, chosen.rank) == (token, 31)
     assert [(other.token, other.rank) for other in others] == [(int(each), n) for n, each in enumerate(order[:20], 1)]
     assert np.allclose([other.logprob for other in (chosen, *others)], exact[[token, *order[:20]]], atol=1e-5)
-    assert logprobs(row, int(order[1]), 3)[0].rank == 2
-    assert [each.rank for each in logprobs(row, int(order[1]), 3)] == [2, 1, 3]
-    assert len(logprobs(row, token, 0)) == 1
+    assert compute_logprobs(row, int(order[1]), 3)[0].rank == 2
+    assert [each.rank for each in compute_logprobs(row, int(order[1]), 3)] == [2, 1, 3]
+    assert len(compute_logprobs(row, token, 0)) == 1
 
 
 def test_equal_logits_rank_by_token_id():
     row = np.zeros(1000, np.float32)
-    assert [(each.token, each.rank) for each in logprobs(row, 2, 4)] == [(2, 3), (0, 1), (1, 2), (3, 4)]
+    assert [(each.token, each.rank) for each in compute_logprobs(row, 2, 4)] == [(2, 3), (0, 1), (1, 2), (3, 4)]
 
 
 def test_each_token_of_an_answer_has_an_entry_of_the_models_own(scripted, listen):
     engine, forward = scripted()
-    bias = ((forward.follow(PROMPT), -100.0), (77, 50.0))
+    bias = ((forward.next_token(PROMPT), -100.0), (77, 50.0))
     listener = listen(engine, PROMPT, max_tokens=4, logprobs=2, logit_bias=bias, frequency_penalty=1.0).wait()
     told = entries(listener)
     assert len(told) == 4 and all(len(entry) == 3 for entry in told)
     first = told[0]
-    assert (first[0].token, first[1].token, first[1].rank) == (77, forward.follow(PROMPT), 1)
+    assert (first[0].token, first[1].token, first[1].rank) == (77, forward.next_token(PROMPT), 1)
     assert np.allclose([first[0].logprob, first[1].logprob], [OTHER, CHOSEN], atol=1e-5)
     assert entries(listen(engine, PROMPT, max_tokens=4).wait()) == []
 
 
 def test_the_token_that_ends_an_answer_unseen_has_no_entry(scripted, listen, monkeypatch):
     engine, forward = scripted()
-    monkeypatch.setattr(type(forward), "follow", staticmethod(lambda tokens: 2 if len(tokens) == 6 else 40))
+    monkeypatch.setattr(type(forward), "next_token", staticmethod(lambda tokens: 2 if len(tokens) == 6 else 40))
     listener = listen(engine, PROMPT, logprobs=0).wait()
     assert (listener.num_tokens, len(entries(listener))) == (4, 3)
 
@@ -60,9 +60,9 @@ def test_the_token_that_ends_an_answer_unseen_has_no_entry(scripted, listen, mon
 @pytest.mark.parametrize("n", [1, 3])
 def test_those_of_the_prompt_come_first_with_the_first_answer(scripted, listen, tokenizer, n):
     engine, forward = scripted(chunk=2)
-    prompt = [10, forward.follow([10]), 30, 40]
+    prompt = [10, forward.next_token([10]), 30, 40]
     listener = listen(engine, prompt, max_tokens=5, prompt_logprobs=1, logprobs=0, n=n).wait()
-    assert listener.texts == [tokenizer.decode(forward.answer(prompt, 5))] * n
+    assert listener.texts == [tokenizer.decode(forward.expected_answer(prompt, 5))] * n
     first = [entry for event in listener.events if event.index == 0 for entry in event.logprobs]
     assert first[0] == (Logprob(10, None, None),) and [entry[0].token for entry in first[1:4]] == prompt[1:]
     assert np.allclose([entry[0].logprob for entry in first[1:4]], [CHOSEN, OTHER, OTHER], atol=1e-5)
@@ -84,17 +84,19 @@ def test_those_of_the_prompt_alone(scripted, listen):
 def test_no_tokens_are_wanted(scripted, listen, n, asked):
     engine, _ = scripted(max_rows=2)
     listener = listen(engine, PROMPT, max_tokens=0, n=n, **asked).wait()
-    assert (listener.texts, listener.reasons, listener.num_tokens) == ([""] * n, ["length"] * n, 0)
+    assert (listener.texts, listener.finish_reasons, listener.num_tokens) == ([""] * n, ["length"] * n, 0)
     told = entries(listener)
     assert len(told) == (len(PROMPT) if "prompt_logprobs" in asked else 0)
     assert [entry and entry[0].token for entry in told] == (list(PROMPT) if told else [])
-    assert engine.figures.tokens_out == 0
+    assert engine.stats.tokens_out == 0
 
 
 def test_they_are_written_as_the_vllm_backend_writes_them(tokenizer):
     names = TokenBytes(tokenizer)
     one, two = tokenizer.encode("é").ids
-    written = json.loads(render([(Logprob(40, None, None),), (Logprob(one, -0.5, 2), Logprob(1, -0.25, 1))], names))
+    written = json.loads(
+        render_logprobs([(Logprob(40, None, None),), (Logprob(one, -0.5, 2), Logprob(1, -0.25, 1))], names)
+    )
     assert written == [
         {"40": {"logprob": None, "rank": None, "decoded_token": names[40].decode(), "bytes": list(names[40])}},
         {

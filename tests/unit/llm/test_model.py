@@ -56,8 +56,8 @@ def test_a_request_that_cannot_be_read_fails_alone(model, monkeypatch):
     monkeypatch.setattr(model, "Inputs", lambda request: request)
     monkeypatch.setattr(Client, "heard", {})
     one = model.TritonPythonModel()
-    one._tokens, one._tells_sums = None, False
-    one._desk = types.SimpleNamespace(take=lambda request, client: taken.append(request.name))
+    one._token_bytes, one._returns_cumulative_logprob = None, False
+    one._frontend = types.SimpleNamespace(take=lambda request, client: taken.append(request.name))
     one.execute(["unreadable", "wrong", "no sender", "deaf", "sums", "good"])
     assert taken == ["good"]
     assert isinstance(Client.heard["unreadable"], errors.EngineFailed) and "gone" in str(Client.heard["unreadable"])

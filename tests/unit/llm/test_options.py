@@ -1,7 +1,7 @@
 import pytest
 
 from backends.llm.options import Options, read_options
-from backends.llm.sampling import Sampling
+from backends.llm.sampling_params import SamplingParams
 
 
 def read(**parameters):
@@ -26,7 +26,7 @@ def test_everything_that_can_be_said():
         structure_memory="64",
     )
     assert options == Options(
-        "onnxruntime", 4, 0, 2, 512, 100 * 2**20, 0, Sampling(temperature=0.2, top_p=0.9), 5, 64 * 2**20
+        "onnxruntime", 4, 0, 2, 512, 100 * 2**20, 0, SamplingParams(temperature=0.2, top_p=0.9), 5, 64 * 2**20
     )
 
 

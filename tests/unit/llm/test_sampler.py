@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from backends.llm.batching.penalties import Penalties
-from backends.llm.batching.sampler import Sampler, _nucleus, _pick, largest
-from backends.llm.sampling import Sampling
+from backends.llm.batching.sampler import Sampler, _draw_index, _top_p_indices, top_k_indices
+from backends.llm.sampling_params import SamplingParams
 from backends.serving.errors import EngineFailed
 
 VOCAB = 1000
@@ -51,9 +51,9 @@ def reference_support(row, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
 def test_draws_follow_the_distribution(options):
     row = logits(3)
     expected = reference_support(row, **options)
-    sampler = Sampler(Sampling(seed=11, **options), 0, np.array([1]), VOCAB)
+    sampler = Sampler(SamplingParams(seed=11, **options), 0, np.array([1]), VOCAB)
     draws = 4000
-    drawn = np.bincount([sampler.choose(row.copy()) for _ in range(draws)], minlength=VOCAB)
+    drawn = np.bincount([sampler.sample(row.copy()) for _ in range(draws)], minlength=VOCAB)
     assert set(np.flatnonzero(drawn)) <= set(expected)
     likely = {token: share for token, share in expected.items() if share * draws >= 8}
     spread = sum((drawn[token] - share * draws) ** 2 / (share * draws) for token, share in likely.items())
@@ -61,19 +61,19 @@ def test_draws_follow_the_distribution(options):
 
 
 def test_greedy_takes_the_likeliest():
-    sampler = Sampler(Sampling(temperature=0), 0, np.array([1]), VOCAB)
-    assert [sampler.choose(logits(seed)) for seed in range(5)] == [int(logits(seed).argmax()) for seed in range(5)]
+    sampler = Sampler(SamplingParams(temperature=0), 0, np.array([1]), VOCAB)
+    assert [sampler.sample(logits(seed)) for seed in range(5)] == [int(logits(seed).argmax()) for seed in range(5)]
 
 
 def test_a_tiny_temperature_is_greedy_and_does_not_overflow():
-    sampler = Sampler(Sampling(temperature=1e-30), 0, np.array([1]), VOCAB)
-    assert sampler.choose(logits(1, scale=1e4)) == int(logits(1, scale=1e4).argmax())
+    sampler = Sampler(SamplingParams(temperature=1e-30), 0, np.array([1]), VOCAB)
+    assert sampler.sample(logits(1, scale=1e4)) == int(logits(1, scale=1e4).argmax())
 
 
 def test_a_seed_repeats_and_answers_differ():
     def draw(seed, index):
-        sampler = Sampler(Sampling(seed=seed), index, np.array([1]), VOCAB)
-        return [sampler.choose(logits(step)) for step in range(20)]
+        sampler = Sampler(SamplingParams(seed=seed), index, np.array([1]), VOCAB)
+        return [sampler.sample(logits(step)) for step in range(20)]
 
     assert draw(5, 0) == draw(5, 0)
     assert draw(5, 1) == draw(6, 0) != draw(5, 0)
@@ -88,14 +88,14 @@ def test_logits_that_are_no_numbers_are_refused(temperature, value):
     row = logits(1)
     row[77] = value
     with pytest.raises(EngineFailed):
-        Sampler(Sampling(temperature=temperature), 0, np.array([1]), VOCAB).choose(row)
+        Sampler(SamplingParams(temperature=temperature), 0, np.array([1]), VOCAB).sample(row)
 
 
 def test_logits_may_forbid_tokens():
     row = np.full(VOCAB, -np.inf, np.float32)
     row[[4, 9]] = 1.0
-    sampler = Sampler(Sampling(seed=1, top_p=0.9), 0, np.array([1]), VOCAB)
-    assert {sampler.choose(row.copy()) for _ in range(50)} == {4, 9}
+    sampler = Sampler(SamplingParams(seed=1, top_p=0.9), 0, np.array([1]), VOCAB)
+    assert {sampler.sample(row.copy()) for _ in range(50)} == {4, 9}
 
 
 def reference_penalties(row, prompt, generated, repetition, presence, frequency):
@@ -116,8 +116,8 @@ def test_penalties_are_the_reference(repetition, presence, frequency):
     rng = np.random.default_rng(2)
     prompt = rng.integers(0, VOCAB, 50)
     options = {"repetition_penalty": repetition, "presence_penalty": presence, "frequency_penalty": frequency}
-    sampler = Sampler(Sampling(temperature=0, **options), 0, prompt, VOCAB)
-    penalties = Penalties(Sampling(**options), prompt, VOCAB)
+    sampler = Sampler(SamplingParams(temperature=0, **options), 0, prompt, VOCAB)
+    penalties = Penalties(SamplingParams(**options), prompt, VOCAB)
     generated = []
     for step in range(150):  # more distinct tokens than the first array holds
         row = logits(step)
@@ -125,7 +125,7 @@ def test_penalties_are_the_reference(repetition, presence, frequency):
         applied = row.copy()
         penalties.apply(applied)
         np.testing.assert_allclose(applied, expected, rtol=1e-5, atol=1e-5)
-        token = sampler.choose(row)
+        token = sampler.sample(row)
         assert token == int(expected.argmax())
         generated.append(token)
         penalties.count(token)
@@ -133,17 +133,17 @@ def test_penalties_are_the_reference(repetition, presence, frequency):
 
 def test_a_nucleus_that_needs_the_whole_vocabulary():
     flat = np.ones(5000, np.float32)
-    assert len(_nucleus(flat, 0.5)) == 2500
+    assert len(_top_p_indices(flat, 0.5)) == 2500
     steep = np.exp(-np.arange(5000) * 0.01).astype(np.float32)
-    assert len(_nucleus(steep, 0.999999999)) > 1500
+    assert len(_top_p_indices(steep, 0.999999999)) > 1500
 
 
 @pytest.mark.parametrize("count", [1, 2, 19, 20, 50, 400])
 def test_the_largest_are_found(count):
     row = logits(4, 5000)
-    assert largest(row, count).tolist() == sorted(np.argsort(-row)[:count].tolist())
-    assert len(largest(np.zeros(5000, np.float32), count)) == count
-    assert len(largest(np.full(5000, -np.inf, np.float32), count)) == count
+    assert top_k_indices(row, count).tolist() == sorted(np.argsort(-row)[:count].tolist())
+    assert len(top_k_indices(np.zeros(5000, np.float32), count)) == count
+    assert len(top_k_indices(np.full(5000, -np.inf, np.float32), count)) == count
 
 
 @pytest.mark.parametrize("size", [1, 255, 256, 257, 5000])
@@ -153,7 +153,7 @@ def test_picking_agrees_with_the_running_sum(size):
     mass[0] = 0.5
     running = np.cumsum(mass, dtype=np.float64)
     for uniform in [0.0, 1 - 1e-16, *np.random.default_rng(1).random(200)]:
-        place = _pick(mass, uniform)
+        place = _draw_index(mass, uniform)
         assert mass[place] > 0
         assert running[place] >= uniform * running[-1] - 1e-9
         assert place == 0 or running[place - 1] <= uniform * running[-1] + 1e-9
@@ -162,21 +162,26 @@ def test_picking_agrees_with_the_running_sum(size):
 def test_a_bias_moves_the_choice_before_all_else():
     row = logits(1)
     best, other = (int(place) for place in np.argsort(-row)[:2])
-    assert Sampler(Sampling(temperature=0, logit_bias=((best, -100.0),)), 0, PROMPT, VOCAB).choose(row.copy()) == other
-    forced = Sampler(Sampling(seed=1, top_k=1, logit_bias=((5, 100.0),)), 0, PROMPT, VOCAB)
-    assert [forced.choose(row.copy()) for _ in range(5)] == [5] * 5
+    assert (
+        Sampler(SamplingParams(temperature=0, logit_bias=((best, -100.0),)), 0, PROMPT, VOCAB).sample(row.copy())
+        == other
+    )
+    forced = Sampler(SamplingParams(seed=1, top_k=1, logit_bias=((5, 100.0),)), 0, PROMPT, VOCAB)
+    assert [forced.sample(row.copy()) for _ in range(5)] == [5] * 5
 
 
 def test_ends_are_forbidden_until_there_are_enough_tokens():
     row = logits(1)
     best, other = (int(place) for place in np.argsort(-row)[:2])
-    sampler = Sampler(Sampling(temperature=0, min_tokens=2), 0, PROMPT, VOCAB, frozenset({best}))
-    assert [sampler.choose(row.copy()) for _ in range(4)] == [other, other, best, best]
+    sampler = Sampler(SamplingParams(temperature=0, min_tokens=2), 0, PROMPT, VOCAB, frozenset({best}))
+    assert [sampler.sample(row.copy()) for _ in range(4)] == [other, other, best, best]
 
 
 @pytest.mark.parametrize("options", [{"temperature": 0}, {}, {"top_k": 50}, {"top_p": 0.9}, {"min_p": 0.1}], ids=str)
 def test_what_a_grammar_forbids_is_never_chosen(options):
     banned = np.ones(VOCAB, np.bool_)
     banned[[3, 700]] = False
-    sampler = Sampler(Sampling(**{"seed": 1, "frequency_penalty": 1.0} | options), 0, PROMPT, VOCAB, frozenset({3}))
-    assert {sampler.choose(logits(seed), banned) for seed in range(60)} == {3, 700}
+    sampler = Sampler(
+        SamplingParams(**{"seed": 1, "frequency_penalty": 1.0} | options), 0, PROMPT, VOCAB, frozenset({3})
+    )
+    assert {sampler.sample(logits(seed), banned) for seed in range(60)} == {3, 700}

@@ -5,8 +5,8 @@ import json
 import pytest
 from llguidance import LLMatcher, LLTokenizer
 
-from backends.llm.sampling import parse_sampling
-from backends.llm.structures.source import failure, source
+from backends.llm.sampling_params import parse_sampling_params
+from backends.llm.structured_outputs.llguidance_grammar import explain_compile_error, to_llguidance
 from backends.serving.errors import InvalidValue
 
 NUMBER = {"type": "json_schema", "json_schema": {"type": "integer", "minimum": 0, "maximum": 99}}
@@ -27,7 +27,7 @@ def some(**more):
 
 
 def takes(tokenizer, part, answer):
-    matcher = LLMatcher(tokenizer, source("structural_tag", tag(part)))
+    matcher = LLMatcher(tokenizer, to_llguidance("structural_tag", tag(part)))
     assert not matcher.is_error(), matcher.get_error()
     tokens = tokenizer.tokenize_str(answer)
     return matcher.try_consume_tokens(tokens) == len(tokens) and matcher.is_accepting()
@@ -84,18 +84,18 @@ def nested(levels):
 )
 def test_what_is_not_known_is_refused(part):
     with pytest.raises(ValueError) as raised:
-        source("structural_tag", tag(part))
+        to_llguidance("structural_tag", tag(part))
     assert len(str(raised.value)) < 500
 
 
 def test_a_structural_tag_is_json_in_a_string():
-    parsed = parse_sampling(json.dumps({"structured_outputs": {"structural_tag": tag(NUMBER)}}), 259)
+    parsed = parse_sampling_params(json.dumps({"structured_outputs": {"structural_tag": tag(NUMBER)}}), 259)
     assert parsed.structured_outputs.kind == "structural_tag"
     for wrong in ("[]", "{}", '{"type": "structural_tag"}'):
         with pytest.raises(ValueError):
-            source("structural_tag", wrong)
+            to_llguidance("structural_tag", wrong)
     with pytest.raises(InvalidValue):
-        parse_sampling(json.dumps({"structured_outputs": {"structural_tag": {"type": "structural_tag"}}}), 259)
+        parse_sampling_params(json.dumps({"structured_outputs": {"structural_tag": {"type": "structural_tag"}}}), 259)
 
 
 def test_what_the_library_cannot_compile_is_told_by_its_place_in_its_schema(bytes_tokenizer):
@@ -105,5 +105,5 @@ def test_what_the_library_cannot_compile_is_told_by_its_place_in_its_schema(byte
         ({"type": "string", "minLength": 2, "maxLength": 1}, "no value satisfies"),
     ):
         text = tag({"type": "or", "elements": [some(), {"type": "json_schema", "json_schema": schema}]})
-        matcher = LLMatcher(bytes_tokenizer, source("structural_tag", text), log_level=0)
-        assert why in failure("structural_tag", text, matcher.get_error())
+        matcher = LLMatcher(bytes_tokenizer, to_llguidance("structural_tag", text), log_level=0)
+        assert why in explain_compile_error("structural_tag", text, matcher.get_error())

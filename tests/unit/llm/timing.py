@@ -5,7 +5,7 @@ import time
 from backends.serving.errors import Cancelled
 
 
-def settle(condition):
+def wait_until(condition):
     """Rows are freed at the end of the turn that told the last event."""
     deadline = time.monotonic() + 1
     while not condition():

@@ -76,7 +76,7 @@ def test_a_parameter_stands_in_for_a_tensor_and_the_tensor_wins(inputs: Callable
     assert (given.number("scale"), given.integer("seed", 0, 2**64 - 1)) == (1.5, 2**63)
     assert given.texts("text") == [b"one"]
     assert given.integer("width") == 64
-    assert given.others() == {}
+    assert given.remaining_parameters() == {}
 
 
 def test_what_is_absent_is_none(inputs: Callable[..., Any]) -> None:
@@ -122,10 +122,10 @@ def test_a_tensor_of_several_elements_is_not_one(inputs: Callable[..., Any]) -> 
 def test_what_the_protocol_means_is_no_matter_of_a_model(inputs: Callable[..., Any]) -> None:
     reserved = {"priority": 1, "timeout": 5, "sequence_id": 4, "sequence_start": True, "sequence_end": True}
     given = inputs(reserved | {"id": "a", "binary_data_output": False, "triton_something": 1, "step": 3})
-    assert given.others() == {"step": 3}
+    assert given.remaining_parameters() == {"step": 3}
     with pytest.raises(UnsupportedOption, match=r"^\[unsupported_option:step\] "):
-        given.refuse_others()
-    inputs(reserved).refuse_others()
+        given.reject_remaining_parameters()
+    inputs(reserved).reject_remaining_parameters()
 
 
 @pytest.mark.parametrize("document", [b'{"stop": "\xff"}', "{", '{"a": "' + "x" * 1_048_576 + '"}'])

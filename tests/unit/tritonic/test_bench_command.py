@@ -22,7 +22,7 @@ def test_without_a_checkout_it_says_where_the_benchmarks_are(tmp_path: Path, mon
 def test_a_checkout_that_is_the_current_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "__file__", str(tmp_path / "site-packages" / "tritonic" / "bench.py"))
     monkeypatch.chdir(ROOT)
-    assert bench.checkout() == ROOT
+    assert bench.find_checkout() == ROOT
 
 
 def test_missing_packages_are_named_with_the_command_that_installs_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,13 +41,13 @@ def test_what_is_needed_is_in_the_extras_that_are_named() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     installed = {*project["dependencies"], *extras["embedded"], *extras["build"], *extras["bench"]}
-    assert set(bench.NEEDED.values()) <= installed
+    assert set(bench.PACKAGE_BY_MODULE.values()) <= installed
 
 
 def test_the_command_hands_over_with_its_exit_status(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(bench, "missing", list)
+    monkeypatch.setattr(bench, "missing_packages", list)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setenv("PYTHONPATH", "")
     with pytest.raises(SystemExit) as ended:

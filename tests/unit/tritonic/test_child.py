@@ -136,7 +136,7 @@ def test_a_program_that_is_not_there(tmp_path):
 
 
 def test_a_keeper_that_cannot_work_is_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr("tritonic.child.KEEPER", tmp_path / "absent.py")
+    monkeypatch.setattr("tritonic.child.REAPER", tmp_path / "absent.py")
     with pytest.raises(ChildError, match="could not be started"):
         Child([sys.executable])
 

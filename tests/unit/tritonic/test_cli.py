@@ -10,15 +10,15 @@ import pytest
 from rich.console import Console
 
 from tritonic import runfile
-from tritonic.models import Model, TritonModels, show
-from tritonic.runfile import Identity, Running
-from tritonic.running import Server, servers
-from tritonic.welcome import example_model, welcome
+from tritonic.models import ModelInfo, ModelRepositoryClient, show
+from tritonic.runfile import ProcessIdentity, RunRecord
+from tritonic.running_triton import TritonEndpoint, find_endpoints
+from tritonic.startup_message import example_model, print_startup_message
 
-CHATS = Model("b-chat", "served-b", "READY", "", ("chat", "complete"))
-OTHER = Model("a-chat", "served-a", "READY", "", ("chat",))
-DRAWS = Model("d-draw", "served-d", "READY", "", ("generate_image", "edit_image"))
-EMBEDS = Model("embed", "embed", "READY", "", ("embed",))
+CHATS = ModelInfo("b-chat", "served-b", "READY", "", ("chat", "complete"))
+OTHER = ModelInfo("a-chat", "served-a", "READY", "", ("chat",))
+DRAWS = ModelInfo("d-draw", "served-d", "READY", "", ("generate_image", "edit_image"))
+EMBEDS = ModelInfo("embed", "embed", "READY", "", ("embed",))
 
 
 def run(*arguments, **env):
@@ -66,7 +66,7 @@ def test_the_examples_name_a_model_that_chats():
 
 def test_the_printed_examples_can_be_run_as_they_stand(tmp_path):
     console = Console(file=io.StringIO(), width=60, soft_wrap=True)
-    welcome(console, "http://127.0.0.1:1088", [CHATS], None, tmp_path)
+    print_startup_message(console, "http://127.0.0.1:1088", [CHATS], None, tmp_path)
     text = console.file.getvalue()
     body = json.loads(re.search(r"-d '(.*?)'", text, re.DOTALL)[1])
     assert body["model"] == "served-b"
@@ -76,7 +76,7 @@ def test_the_printed_examples_can_be_run_as_they_stand(tmp_path):
 
 def test_a_picture_is_among_the_examples_where_a_model_draws(tmp_path):
     console = Console(file=io.StringIO(), width=60, soft_wrap=True)
-    welcome(console, "http://127.0.0.1:1088", [CHATS, DRAWS], None, tmp_path)
+    print_startup_message(console, "http://127.0.0.1:1088", [CHATS, DRAWS], None, tmp_path)
     text = console.file.getvalue()
     curl = text[text.index("curl http://127.0.0.1:1088/v1/images/generations") :]
     assert json.loads(re.search(r"-d '(.*?)'", curl, re.DOTALL)[1])["model"] == "served-d"
@@ -85,19 +85,21 @@ def test_a_picture_is_among_the_examples_where_a_model_draws(tmp_path):
 def test_endpoints_come_from_the_environment_when_nothing_runs_here(tmp_path, monkeypatch):
     monkeypatch.delenv("TRITONIC_TRITON_URLS", raising=False)
     monkeypatch.delenv("TRITONIC_TRITON_SECRET", raising=False)
-    assert servers(tmp_path) == [Server("127.0.0.1:8001")]
+    assert find_endpoints(tmp_path) == [TritonEndpoint("127.0.0.1:8001")]
     monkeypatch.setenv("TRITONIC_TRITON_URLS", "a:1, b:2,")
     monkeypatch.setenv("TRITONIC_TRITON_SECRET", "s")
-    assert servers(tmp_path) == [Server("a:1", "s"), Server("b:2", "s")]
-    assert servers(tmp_path, "c:3") == [Server("c:3", "s")]
+    assert find_endpoints(tmp_path) == [TritonEndpoint("a:1", "s"), TritonEndpoint("b:2", "s")]
+    assert find_endpoints(tmp_path, "c:3") == [TritonEndpoint("c:3", "s")]
 
 
 def test_the_secret_of_the_triton_that_runs_here_is_read_from_its_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("TRITONIC_TRITON_SECRET", "another's")
-    runfile.write(tmp_path, Running(Identity.mine(), "tag", "/models", triton_grpc="unix:/x", triton_secret="its own"))
-    assert servers(tmp_path) == servers(tmp_path, "unix:/x") == [Server("unix:/x", "its own")]
-    assert servers(tmp_path, "c:3") == [Server("c:3", "another's")]
-    assert "its own" not in repr(servers(tmp_path))
+    runfile.write(
+        tmp_path, RunRecord(ProcessIdentity.current(), "tag", "/models", triton_grpc="unix:/x", triton_secret="its own")
+    )
+    assert find_endpoints(tmp_path) == find_endpoints(tmp_path, "unix:/x") == [TritonEndpoint("unix:/x", "its own")]
+    assert find_endpoints(tmp_path, "c:3") == [TritonEndpoint("c:3", "another's")]
+    assert "its own" not in repr(find_endpoints(tmp_path))
 
 
 @pytest.mark.parametrize("command", ["up", "serve", "doctor"])
@@ -123,14 +125,14 @@ def test_a_port_of_triton_that_is_none_is_wrong_usage_too(name):
 @pytest.mark.parametrize("width", [20, 60, 300])
 def test_names_of_models_are_whole_in_every_terminal(monkeypatch, width):
     known = [
-        Model(
+        ModelInfo(
             "llama-3.1-nemotron-nano-8b-instruct-int8", "nvidia/" + "long-name-" * 12, "READY", "", ("chat",), "8192"
         ),
-        Model("b", "b", "UNAVAILABLE", "torn"),
+        ModelInfo("b", "b", "UNAVAILABLE", "torn"),
     ]
-    monkeypatch.setattr(TritonModels, "all", lambda _: known)
+    monkeypatch.setattr(ModelRepositoryClient, "list_models", lambda _: known)
     console = Console(file=io.StringIO(), width=width, highlight=False, soft_wrap=True)
-    show([Server("127.0.0.1:1")], console)
+    show([TritonEndpoint("127.0.0.1:1")], console)
     lines = console.file.getvalue().splitlines()
     assert any(known[0].name in line and known[0].served_name in line and "READY" in line for line in lines)
     assert any(re.match(r" *b +b +UNAVAILABLE", line) for line in lines)
@@ -139,7 +141,7 @@ def test_names_of_models_are_whole_in_every_terminal(monkeypatch, width):
 
 def test_the_examples_bear_a_key_where_one_is_asked_for(tmp_path):
     console = Console(file=io.StringIO(), width=60, soft_wrap=True)
-    welcome(console, "http://127.0.0.1:1", [CHATS], None, tmp_path, asks_for_key=True)
+    print_startup_message(console, "http://127.0.0.1:1", [CHATS], None, tmp_path, asks_for_key=True)
     text = console.file.getvalue()
     curl = text[text.index("curl") : text.index("import os")]
     said = subprocess.run(

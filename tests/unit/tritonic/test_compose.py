@@ -83,7 +83,7 @@ def options(folder: Path, secret: str) -> list[str]:
 
 def test_triton_is_as_closed_in_its_container_as_it_is_here(services: dict[str, Any], tmp_path: Path) -> None:
     told = options(tmp_path, "s")
-    here = triton_address.arguments("0.0.0.0", None, 8001, 8002, "s")
+    here = triton_address.server_options("0.0.0.0", None, 8001, 8002, "s")
     assert {each for each in here if not re.match("--(grpc|metrics)-(address|port)", each)} <= set(told)
     assert "ports" not in services["triton"]
     assert services["triton"]["networks"] == ["inner"] and "inner" in services["gateway"]["networks"]

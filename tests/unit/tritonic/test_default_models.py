@@ -11,9 +11,9 @@ import pytest
 from rich.console import Console
 
 from builders import manifest
-from builders.build import source_of
-from tritonic import default_model, disk, up
-from tritonic.default_model import Default
+from builders.build import resolve_source
+from tritonic import default_models, disk_space, up
+from tritonic.default_models import DefaultModel
 
 BUILT = "import pathlib, sys; pathlib.Path(sys.argv[1]).write_text('anew')"
 
@@ -21,7 +21,7 @@ BUILT = "import pathlib, sys; pathlib.Path(sys.argv[1]).write_text('anew')"
 class Setting:
     """A repository with one default model that was built, and a build that writes to a file, or fails."""
 
-    def __init__(self, folder: Path, default: Default) -> None:
+    def __init__(self, folder: Path, default: DefaultModel) -> None:
         self.repository, self.mark = folder / "repository", folder / "built"
         assert default.recipe
         self.recipe = default.recipe
@@ -32,21 +32,21 @@ class Setting:
         self.folder.mkdir(parents=True)
         (self.folder / "config.pbtxt").write_text("name: 'x'")
         recipe = self.recipe.model_copy(update=changed)
-        manifest.write(self.folder, recipe, source_of(self.recipe).digest(), {}, 1.0)
+        manifest.write(self.folder, recipe, resolve_source(self.recipe).digest(), {}, 1.0)
 
     def change(self, **changed: object) -> None:
-        path = self.folder / manifest.FILE
+        path = self.folder / manifest.FILE_NAME
         path.write_text(json.dumps(json.loads(path.read_text()) | changed))
 
     def provide(self) -> str:
         output = io.StringIO()
-        up._provide(self.repository, self.default, Console(file=output, width=1000), threading.Event())
+        up._ensure_model(self.repository, self.default, Console(file=output, width=1000), threading.Event())
         return output.getvalue()
 
 
 @pytest.fixture(params=[0, 1, 2], ids=["chat", "embedding", "image"])
 def setting(tmp_path: Path, request: pytest.FixtureRequest) -> Setting:
-    return Setting(tmp_path, default_model.defaults(tmp_path / "repository")[request.param])
+    return Setting(tmp_path, default_models.default_models(tmp_path / "repository")[request.param])
 
 
 def fail(setting: Setting) -> None:
@@ -92,7 +92,7 @@ def test_another_recipe_of_the_project_is_built_anew(setting: Setting) -> None:
 
 def test_other_builders_are_told_by_their_format(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
     setting.install()
-    monkeypatch.setattr(manifest, "FORMAT", manifest.FORMAT + 1)
+    monkeypatch.setattr(manifest, "FORMAT_VERSION", manifest.FORMAT_VERSION + 1)
     assert "another version" in setting.provide() and setting.mark.exists()
 
 
@@ -103,7 +103,7 @@ def test_an_old_model_serves_on_where_it_cannot_be_built_anew(
     setting.change(fingerprint="0")
     fail(setting)
     assert "The old one serves on." in setting.provide()
-    monkeypatch.setattr(disk, "free_bytes", lambda path: 0)
+    monkeypatch.setattr(disk_space, "free_bytes", lambda path: 0)
     assert "MB left" in setting.provide()
     assert (setting.folder / "config.pbtxt").is_file()
 
@@ -111,7 +111,7 @@ def test_an_old_model_serves_on_where_it_cannot_be_built_anew(
 def test_what_somebody_chose_is_kept(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
     setting.install(context_length=64)
     assert setting.provide() == ""
-    monkeypatch.setattr(manifest, "FORMAT", manifest.FORMAT + 1)
+    monkeypatch.setattr(manifest, "FORMAT_VERSION", manifest.FORMAT_VERSION + 1)
     said = setting.provide()
     assert "options of its own and is kept" in said and "--force` replaces it" in said
     assert not setting.mark.exists()
@@ -127,14 +127,14 @@ def test_what_somebody_edited_is_kept(setting: Setting) -> None:
 @pytest.mark.parametrize("text", [None, "not JSON", "[]", "{}"])
 def test_what_was_not_built_here_is_left_alone(setting: Setting, text: str | None) -> None:
     setting.install()
-    (setting.folder / manifest.FILE).unlink()
+    (setting.folder / manifest.FILE_NAME).unlink()
     if text is not None:
-        (setting.folder / manifest.FILE).write_text(text)
+        (setting.folder / manifest.FILE_NAME).write_text(text)
     setting.provide()
     assert not setting.mark.exists()
 
 
 def test_the_default_models_are_known_without_their_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITONIC_CACHE", str(tmp_path / "none"))
-    assert [one.outdated(tmp_path) for one in default_model.defaults(tmp_path)] == [None] * 3
+    assert [one.why_outdated(tmp_path) for one in default_models.default_models(tmp_path)] == [None] * 3
     assert not (tmp_path / "none").exists()

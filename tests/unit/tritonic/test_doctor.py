@@ -7,13 +7,13 @@ import subprocess
 import pytest
 from rich.console import Console
 
-from tritonic import disk, doctor, ports, wheel
+from tritonic import disk_space, doctor, ports, wheel
 from tritonic.doctor import Finding
 
 
 def shown(*findings):
     console = Console(file=io.StringIO(), width=200)
-    return doctor.show(iter(findings), console), console.file.getvalue()
+    return doctor.print_findings(iter(findings), console), console.file.getvalue()
 
 
 def test_notes_are_no_obstacle_and_missing_things_are():
@@ -66,9 +66,11 @@ def test_no_stub_for_this_python(monkeypatch):
     assert "no stub for Python 3.99, only for 3.8, 3.9, 3.10, 3.11" in finding.detail
 
 
-@pytest.mark.parametrize(("free", "state"), [(10, "missing"), (disk.TO_RUN, "note"), (disk.TO_BUILD, "good")])
+@pytest.mark.parametrize(
+    ("free", "state"), [(10, "missing"), (disk_space.RUN_BYTES, "note"), (disk_space.BUILD_BYTES, "good")]
+)
 def test_disk(monkeypatch, tmp_path, free, state):
-    monkeypatch.setattr(disk, "free_bytes", lambda path: free)
+    monkeypatch.setattr(disk_space, "free_bytes", lambda path: free)
     assert doctor._disk(tmp_path).state == state
 
 
@@ -91,10 +93,10 @@ def test_programs_that_are_absent_or_fail():
 
 
 def test_a_full_disk_is_a_sentence(monkeypatch, tmp_path):
-    monkeypatch.setattr(disk, "free_bytes", lambda path: 5 * disk.MEGABYTE)
-    with pytest.raises(disk.DiskError, match=r"has 5 MB left, and running needs about 64 MB"):
-        disk.check_room(tmp_path, disk.TO_RUN, "running")
+    monkeypatch.setattr(disk_space, "free_bytes", lambda path: 5 * disk_space.MEGABYTE)
+    with pytest.raises(disk_space.DiskError, match=r"has 5 MB left, and running needs about 64 MB"):
+        disk_space.check_free_space(tmp_path, disk_space.RUN_BYTES, "running")
 
 
 def test_room_is_known_for_folders_that_do_not_exist_yet(tmp_path):
-    assert disk.free_bytes(tmp_path / "not" / "yet") > 0
+    assert disk_space.free_bytes(tmp_path / "not" / "yet") > 0

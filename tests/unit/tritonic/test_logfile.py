@@ -22,14 +22,14 @@ for number in range(int(sys.argv[1])):
 def test_a_child_that_goes_on_writing_fills_no_more_than_two_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logfile, "LARGE", 20_000)
+    monkeypatch.setattr(logfile, "MAX_LOG_BYTES", 20_000)
     log = LogFile(tmp_path / "child.log")
     aside = tmp_path / "child.log.1"
     with log.open() as file:
         child = subprocess.Popen([sys.executable, "-c", WRITER, "20000"], stdout=file)
     sizes, seen = [], set[str]()
     while child.poll() is None:
-        log.keep_small()
+        log.rotate_if_large()
         for path in (aside, log.path):
             if path.exists():
                 sizes.append(path.stat().st_size)
@@ -48,12 +48,12 @@ def test_a_small_log_stays(tmp_path: Path) -> None:
     log = LogFile(tmp_path / "child.log")
     with log.open() as file:
         file.write(b"one\n")
-    log.keep_small()
+    log.rotate_if_large()
     assert log.lines() == ["one"] and not (tmp_path / "child.log.1").exists()
 
 
 def test_a_log_that_cannot_be_copied_is_cut_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logfile, "LARGE", 10)
+    monkeypatch.setattr(logfile, "MAX_LOG_BYTES", 10)
 
     def full(*given: object) -> int:
         raise OSError(28, "No space left on device")
@@ -63,7 +63,7 @@ def test_a_log_that_cannot_be_copied_is_cut_all_the_same(tmp_path: Path, monkeyp
     with log.open() as file:
         file.write(b"x" * 100 + b"\n")
         file.flush()
-        log.keep_small()
+        log.rotate_if_large()
         file.write(b"next\n")
         file.flush()
         assert log.lines() == ["next"]
@@ -71,4 +71,4 @@ def test_a_log_that_cannot_be_copied_is_cut_all_the_same(tmp_path: Path, monkeyp
 
 
 def test_a_log_that_is_gone_harms_nobody(tmp_path: Path) -> None:
-    LogFile(tmp_path / "child.log").keep_small()
+    LogFile(tmp_path / "child.log").rotate_if_large()

@@ -37,7 +37,7 @@ def test_the_sentence_without_a_program(taken, monkeypatch):
 
 def test_an_address_of_another_machine():
     with pytest.raises(ports.PortError, match=r"^The gateway cannot listen on 192\.0\.2\.1:0: Cannot assign"):
-        ports.listen("192.0.2.1", 0, "the gateway", "--host")
+        ports.bind_socket("192.0.2.1", 0, "the gateway", "--host")
 
 
 def test_port_zero_is_free():

@@ -1,4 +1,4 @@
-from tritonic.supervisor import Supervised
+from tritonic.supervisor import SupervisedComponent
 
 
 class ScriptedPart:
@@ -17,7 +17,7 @@ class ScriptedPart:
     def fault(self):
         return self.wrong
 
-    def keep_log_small(self):
+    def rotate_log(self):
         self.kept_small += 1
 
     def kill(self):
@@ -38,14 +38,14 @@ class ScriptedPart:
     def stop(self):
         raise AssertionError("the supervisor's owner stops the parts")
 
-    def last_words(self):
+    def last_log_lines(self):
         return ["loaded", "out of memory"]
 
 
 class Stage:
     def __init__(self):
         self.part, self.said, self.now = ScriptedPart(), [], 1000.0
-        self.supervised = Supervised(self.part, self.said.append, clock=lambda: self.now)
+        self.supervised = SupervisedComponent(self.part, self.said.append, clock=lambda: self.now)
 
     def at(self, seconds):
         self.now = 1000.0 + seconds

@@ -8,7 +8,7 @@ from tritonic.triton_address import SocketFolder
 
 
 def test_http_is_closed_and_what_loads_code_wants_the_secret() -> None:
-    told = triton_address.arguments("unix:/x/grpc", None, 1, 8002, "s3cret")
+    told = triton_address.server_options("unix:/x/grpc", None, 1, 8002, "s3cret")
     assert "--allow-http=false" in told and not [each for each in told if each.startswith("--http")]
     assert "--allow-sagemaker=false" in told and "--allow-vertex-ai=false" in told
     assert "--grpc-restricted-protocol=model-repository,shared-memory,trace,logging:tritonic=s3cret" in told
@@ -16,7 +16,7 @@ def test_http_is_closed_and_what_loads_code_wants_the_secret() -> None:
 
 
 def test_an_http_endpoint_that_is_opened_is_restricted_too() -> None:
-    told = triton_address.arguments("127.0.0.1", 8000, 8001, 8002, "s3cret")
+    told = triton_address.server_options("127.0.0.1", 8000, 8001, 8002, "s3cret")
     assert {"--allow-http=true", "--http-address=127.0.0.1", "--http-port=8000"} < set(told)
     assert "--http-restricted-api=model-repository,shared-memory,trace,logging:tritonic-secret=s3cret" in told
 

@@ -1,5 +1,5 @@
-from tritonic.logfile import LARGE, LogFile
-from tritonic.triton_log import telling_lines
+from tritonic.logfile import MAX_LOG_BYTES, LogFile
+from tritonic.triton_log import error_lines
 
 # From Triton 2.51: a start without a GPU, with one broken model, and with its port taken.
 LOG = """\
@@ -14,7 +14,7 @@ E1121 08:00:38.371423 6468 main.cc:245] "failed to start GRPC service: Socket '1
 
 
 def test_errors_alone_without_what_is_said_at_every_start():
-    assert telling_lines(LOG.splitlines()) == [
+    assert error_lines(LOG.splitlines()) == [
         "failed to load 'dummy' version 1: Internal: ValueError: torn",
         "failed to start GRPC service: Socket '127.0.0.1:18001' already in use",
     ]
@@ -22,11 +22,11 @@ def test_errors_alone_without_what_is_said_at_every_start():
 
 def test_a_missing_library_is_telling():
     line = "stub: error while loading shared libraries: libpython3.11.so.1.0: cannot open shared object file"
-    assert telling_lines([line, 'I1121 08:00:37.014431 6468 x.cc:1] "fine"']) == [line]
+    assert error_lines([line, 'I1121 08:00:37.014431 6468 x.cc:1] "fine"']) == [line]
 
 
 def test_without_errors_the_last_lines_count():
-    assert telling_lines(["one", "", "+---+", "two"], limit=1) == ["two"]
+    assert error_lines(["one", "", "+---+", "two"], limit=1) == ["two"]
 
 
 def test_a_log_is_read_from_where_the_run_began(tmp_path):
@@ -41,7 +41,7 @@ def test_a_log_is_read_from_where_the_run_began(tmp_path):
 def test_a_large_log_is_kept_aside(tmp_path):
     log = LogFile(tmp_path / "triton.log")
     with log.path.open("wb") as file:
-        file.truncate(LARGE + 1)
+        file.truncate(MAX_LOG_BYTES + 1)
     log.open().close()
     assert log.path.stat().st_size == 0
-    assert (tmp_path / "triton.log.1").stat().st_size == LARGE + 1
+    assert (tmp_path / "triton.log.1").stat().st_size == MAX_LOG_BYTES + 1

@@ -17,9 +17,9 @@ from rich.console import Console
 
 from tritonic import runfile
 from tritonic.embedded import EmbeddedTriton
-from tritonic.models import TritonCallError, TritonModels
+from tritonic.models import ModelRepositoryClient, TritonCallError
 from tritonic.ports import free_ports
-from tritonic.running import newly_installed
+from tritonic.running_triton import load_newly_installed
 
 pytestmark = pytest.mark.triton
 
@@ -51,7 +51,7 @@ class Installation:
     def wait_ready(self):
         def ready():
             assert self.process.poll() is None, self.text()
-            found = runfile.running(self.state)
+            found = runfile.find_running(self.state)
             return found if found and found.gateway_url else None
 
         self.note = until(ready, 60)
@@ -63,7 +63,7 @@ class Installation:
     def processes(self):
         """Everything that was started under this installation's tag, by the program's name."""
         names = {}
-        for pid in runfile.tagged(self.note.tag):
+        for pid in runfile.tagged_pids(self.note.tag):
             try:
                 names.setdefault(psutil.Process(pid).exe().rsplit("/", 1)[-1].split("3.")[0], []).append(pid)
             except psutil.Error:
@@ -101,7 +101,7 @@ def installation(tmp_path):
     if made.process.poll() is None:
         made.process.kill()
     made.process.wait(30)
-    until(lambda: not runfile.tagged(made.note.tag))
+    until(lambda: not runfile.tagged_pids(made.note.tag))
     assert not list(Path("/dev/shm").glob(f"{prefix}*"))
 
 
@@ -120,7 +120,7 @@ def hang_up(made):
 def down(made):
     ran = made.run("down")
     assert (ran.returncode, ran.stdout) == (0, "Stopped; no process is left.\n")
-    assert runfile.tagged(made.note.tag) == []
+    assert runfile.tagged_pids(made.note.tag) == []
 
 
 @pytest.mark.parametrize("way", [interrupt, terminate, hang_up, down])
@@ -128,7 +128,7 @@ def test_asked_to_stop_it_leaves_nothing(installation, way):
     assert {name: len(pids) for name, pids in installation.processes().items()} == {"tritonserver": 1, "python": 3}
     way(installation)
     assert installation.process.wait(30) == 0
-    assert runfile.tagged(installation.note.tag) == []
+    assert runfile.tagged_pids(installation.note.tag) == []
     assert installation.text().endswith("Stopped; no process is left.\n")
     assert not (installation.state / "up.json").exists()
 
@@ -136,7 +136,7 @@ def test_asked_to_stop_it_leaves_nothing(installation, way):
 def test_killed_it_leaves_nothing(installation):
     installation.process.kill()
     installation.process.wait(5)
-    until(lambda: not runfile.tagged(installation.note.tag), 15)
+    until(lambda: not runfile.tagged_pids(installation.note.tag), 15)
     ran = installation.run("down")
     assert (ran.returncode, ran.stdout) == (0, "Nothing runs in this folder.\n")
 
@@ -239,16 +239,16 @@ def test_a_broken_model_is_named_and_the_others_serve(tmp_path):
 def test_what_is_built_is_loaded_into_the_running_triton(installation):
     repository = installation.folder / "model_repository"
     console = Console(file=io.StringIO(), width=200)
-    with newly_installed(installation.state, console):
+    with load_newly_installed(installation.state, console):
         install(repository, "fresh", "pass")
     assert "Triton has loaded fresh" in console.file.getvalue()
-    with newly_installed(installation.state, console):
+    with load_newly_installed(installation.state, console):
         install(repository, "torn", 'raise ValueError("the weights are torn")')
         install(repository, "torn-part", "pass")
     assert "Triton has loaded torn-part\n! torn is installed" in console.file.getvalue()
     assert "torn is installed, but could not be loaded." in console.file.getvalue()
-    with TritonModels(installation.note.triton_grpc, installation.note.triton_secret) as known:
-        assert {model.name: model.state for model in known.all()} == {
+    with ModelRepositoryClient(installation.note.triton_grpc, installation.note.triton_secret) as known:
+        assert {model.name: model.state for model in known.list_models()} == {
             "fresh": "READY",
             "torn": "UNAVAILABLE",
             "torn-part": "READY",
@@ -269,7 +269,10 @@ def test_nobody_else_can_have_code_loaded(installation):
     assert note.triton_secret.encode() not in b"".join(path.read_bytes() for path in installation.state.glob("*.log"))
     install(installation.folder / "model_repository", "late", "pass")
     for wrong in ("", "another"):
-        with TritonModels(note.triton_grpc, wrong) as known, pytest.raises(TritonCallError, match="restricts this"):
+        with (
+            ModelRepositoryClient(note.triton_grpc, wrong) as known,
+            pytest.raises(TritonCallError, match="restricts this"),
+        ):
             known.load("late")
     assert installation.run("models", "load", "late").stdout.startswith("Loaded late")
     elsewhere = installation.run("models", "--triton", note.triton_grpc, "--state", "elsewhere")

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from gateway.crew import Crew, prepare
-from tests.unit.tritonic.keeping import asked
+from gateway.worker_context import WorkerContext, prepare_metrics_files
+from tests.unit.tritonic.worker_scenarios import run_scenario
 from tritonic import settings
 from tritonic.gateway_process import GatewayProcess
-from tritonic.serve import DRAIN_SECONDS, END_SECONDS
-from tritonic.workers import PATIENCE
+from tritonic.serve import DRAIN_SECONDS, SHUTDOWN_SECONDS
+from tritonic.workers import GRACE_SECONDS
 
 
 def test_rates_of_several_workers_need_a_redis() -> None:
@@ -32,59 +32,59 @@ def test_each_worker_has_a_part_of_the_open_requests() -> None:
 
 
 def test_one_has_a_duty_until_it_ends(tmp_path: Path) -> None:
-    first, second = Crew(tmp_path, 0, 2), Crew(tmp_path, 1, 2)
-    assert first.leads("node") and first.leads("node")
-    assert not second.leads("node")
-    assert second.leads("another")
+    first, second = WorkerContext(tmp_path, 0, 2), WorkerContext(tmp_path, 1, 2)
+    assert first.try_lead("node") and first.try_lead("node")
+    assert not second.try_lead("node")
+    assert second.try_lead("another")
     child = os.fork()
     if child == 0:
-        os._exit(0 if Crew(tmp_path, 2, 3).leads("third") else 1)
+        os._exit(0 if WorkerContext(tmp_path, 2, 3).try_lead("third") else 1)
     assert os.waitpid(child, 0)[1] == 0
-    assert second.leads("third"), "the process that had it has ended"
+    assert second.try_lead("third"), "the process that had it has ended"
     assert not first.is_ending
-    second.end()
+    second.announce_shutdown()
     assert first.is_ending
-    assert first.leads("node") and not second.leads("node"), "nobody takes over what is over"
+    assert first.try_lead("node") and not second.try_lead("node"), "nobody takes over what is over"
 
 
 def test_a_process_by_itself_leads_always() -> None:
-    assert Crew().leads("node") and Crew().is_ending
+    assert WorkerContext().try_lead("node") and WorkerContext().is_ending
 
 
 def test_totals_stay_and_what_was_in_hand_does_not(tmp_path: Path) -> None:
-    prepare(tmp_path, 3)
+    prepare_metrics_files(tmp_path, 3)
     for kind in ("counter", "histogram", "gauge_livesum"):
         (tmp_path / f"{kind}_3.db").write_bytes(b"kept")
-    prepare(tmp_path, 3)
+    prepare_metrics_files(tmp_path, 3)
     assert (tmp_path / "counter_3.db").read_bytes() == (tmp_path / "histogram_3.db").read_bytes() == b"kept"
     assert not any((tmp_path / "gauge_livesum_3.db").read_bytes())
 
 
 def test_what_is_in_hand_is_in_the_files_that_are_cleaned(tmp_path: Path) -> None:
-    found = asked("measured", tmp_path)
+    found = run_scenario("measured", tmp_path)
     alive = ["gauge_livemax_1.db", "gauge_livesum_1.db"]
     assert found["ready"] == found["there"] == ["counter_1.db", *alive, "histogram_1.db"]
     assert found["kept"] == ["counter_1.db", "histogram_1.db"]
 
 
 def test_a_gateway_of_which_no_worker_can_be_ends(tmp_path: Path) -> None:
-    assert asked("failing", tmp_path) == 0
+    assert run_scenario("failing", tmp_path) == 0
 
 
 def test_workers_that_ignore_the_signal_to_stop_are_ended(tmp_path: Path) -> None:
-    assert asked("deaf", tmp_path) == {"ended_by": signal.SIGTERM, "children": False}
+    assert run_scenario("deaf", tmp_path) == {"ended_by": signal.SIGTERM, "children": False}
 
 
 def test_a_process_that_a_worker_left_behind_does_not_stay(tmp_path: Path) -> None:
-    assert asked("orphaned", tmp_path) == signal.SIGTERM
+    assert run_scenario("orphaned", tmp_path) == signal.SIGTERM
 
 
 def test_workers_are_ended_before_their_keeper_is() -> None:
     """Answers finish, then the workers are killed by their keeper, and only then would `up` or Docker kill that."""
     grace = inspect.signature(GatewayProcess).parameters["grace"].default
-    assert DRAIN_SECONDS < PATIENCE < END_SECONDS < grace
+    assert DRAIN_SECONDS < GRACE_SECONDS < SHUTDOWN_SECONDS < grace
     compose = (Path(__file__).parents[3] / "docker-compose.yml").read_text()
-    assert all(int(seconds) > PATIENCE for seconds in re.findall(r"stop_grace_period: (\d+)s", compose))
+    assert all(int(seconds) > GRACE_SECONDS for seconds in re.findall(r"stop_grace_period: (\d+)s", compose))
 
 
 def test_what_a_killed_gateway_left_is_removed(tmp_path: Path) -> None:
@@ -97,5 +97,5 @@ def test_what_a_killed_gateway_left_is_removed(tmp_path: Path) -> None:
     with (lives / "alive").open("w") as alive:
         os.utime(lives / "alive", (1, 1))
         fcntl.flock(alive, fcntl.LOCK_EX)
-        assert asked("failing", tmp_path) == 0
+        assert run_scenario("failing", tmp_path) == 0
     assert sorted(tmp_path.iterdir()) == [lives, young]

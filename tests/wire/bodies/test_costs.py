@@ -11,9 +11,9 @@ import pytest
 import pytest_asyncio
 
 from tests.fakes.triton import FakeTriton
-from tests.wire.bodies.kinds import ALLOWED, FORMS, REFUSED
-from tests.wire.bodies.measuring import Cost, Measured, measured
-from tests.wire.bodies.writing import CHAT, GENERATIONS, MB, hello
+from tests.wire.bodies.builders import CHAT, GENERATIONS, MB, chat_body
+from tests.wire.bodies.cases import ALLOWED, FORMS, REFUSED
+from tests.wire.bodies.measured_gateway import Cost, MeasuredGateway, run_measured_gateway
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -23,13 +23,13 @@ MOST = 256 * MB
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def watched(triton: FakeTriton) -> AsyncIterator[Measured]:
-    async with measured(triton.url) as gateway:
-        await gateway.cost(CHAT, hello('"n":1'))
+async def watched(triton: FakeTriton) -> AsyncIterator[MeasuredGateway]:
+    async with run_measured_gateway(triton.url) as gateway:
+        await gateway.cost(CHAT, chat_body('"n":1'))
         yield gateway
 
 
-async def least(watched: Measured, *request: object) -> Cost:
+async def least(watched: MeasuredGateway, *request: object) -> Cost:
     """The cost of a request, of three where threads went on while the loop waited for a processor of a busy machine."""
     for _ in range(3):
         cost = await watched.cost(*request)
@@ -46,7 +46,7 @@ def cheap(cost: Cost) -> None:
 
 
 @pytest.mark.parametrize("name", ALLOWED)
-async def test_what_is_within_its_bounds(watched: Measured, name: str) -> None:
+async def test_what_is_within_its_bounds(watched: MeasuredGateway, name: str) -> None:
     path, body = ALLOWED[name]
     cost = await least(watched, path, body())
     assert cost.status in (200, 400, 404), cost
@@ -54,7 +54,7 @@ async def test_what_is_within_its_bounds(watched: Measured, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-async def test_what_is_beyond_a_bound(watched: Measured, name: str) -> None:
+async def test_what_is_beyond_a_bound(watched: MeasuredGateway, name: str) -> None:
     path, body, words = REFUSED[name]
     cost = await least(watched, path, body())
     assert cost.status in (400, 413), cost
@@ -63,7 +63,7 @@ async def test_what_is_beyond_a_bound(watched: Measured, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FORMS)
-async def test_forms(watched: Measured, name: str) -> None:
+async def test_forms(watched: MeasuredGateway, name: str) -> None:
     content_type, body = FORMS[name]
     cost = await least(watched, GENERATIONS, body(), {"content-type": content_type})
     assert cost.status == 400, cost

@@ -8,8 +8,8 @@ import pytest_asyncio
 
 from tests.fakes.triton import FakeTriton
 from tests.wire.conftest import KEYS, ORIGIN
-from tests.wire.openai.asking import CHAT, CHAT_STREAM, WAYS, Way, refused
-from tests.wire.serving import Gateway, serve
+from tests.wire.gateway_server import RunningGateway, run_gateway
+from tests.wire.openai.text_requests import CHAT, CHAT_STREAM, TEXT_ROUTES, TextRoute, check_error
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -28,44 +28,44 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-@pytest.mark.parametrize("way", WAYS, ids=str)
-async def test_no_key_no_answer(guarded: Gateway, triton: FakeTriton, way: Way, name: str) -> None:
+@pytest.mark.parametrize("way", TEXT_ROUTES, ids=str)
+async def test_no_key_no_answer(guarded: RunningGateway, triton: FakeTriton, way: TextRoute, name: str) -> None:
     before = len(triton.calls)
     response = await guarded.http.post(way.path, json=way.body("hello"), headers=WRONG[name])
-    sentence = refused(response, 401, "authentication_error", "invalid_api_key")
+    sentence = check_error(response, 401, "authentication_error", "invalid_api_key")
     assert "key" in sentence and not any(key in sentence for key in KEYS)
     assert len(triton.calls) == before
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/models/hello"])
-async def test_models_are_for_those_with_keys(guarded: Gateway, path: str) -> None:
-    refused(await guarded.http.get(path), 401, "authentication_error", "invalid_api_key")
+async def test_models_are_for_those_with_keys(guarded: RunningGateway, path: str) -> None:
+    check_error(await guarded.http.get(path), 401, "authentication_error", "invalid_api_key")
     assert (await guarded.http.get(path, headers=GOOD)).status_code == 200
 
 
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer"])
-async def test_each_key_opens(guarded: Gateway, key: str, scheme: str) -> None:
-    for way in WAYS:
+async def test_each_key_opens(guarded: RunningGateway, key: str, scheme: str) -> None:
+    for way in TEXT_ROUTES:
         headers = {"Authorization": f"{scheme} {key}"}
         assert (await guarded.http.post(way.path, json=way.body("hello"), headers=headers)).status_code == 200
 
 
-async def test_a_key_is_asked_for_before_the_body_is_read(guarded: Gateway) -> None:
-    refused(await guarded.http.post(CHAT.path, content=b"not JSON"), 401, "authentication_error", "invalid_api_key")
+async def test_a_key_is_asked_for_before_the_body_is_read(guarded: RunningGateway) -> None:
+    check_error(await guarded.http.post(CHAT.path, content=b"not JSON"), 401, "authentication_error", "invalid_api_key")
 
 
 @pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/metrics"])
-async def test_machines_need_no_key(guarded: Gateway, path: str) -> None:
+async def test_machines_need_no_key(guarded: RunningGateway, path: str) -> None:
     assert (await guarded.http.get(path)).status_code == 200
 
 
-async def test_without_keys_anything_goes(gateway: Gateway) -> None:
+async def test_without_keys_anything_goes(gateway: RunningGateway) -> None:
     for headers in WRONG.values():
         assert (await gateway.http.post(CHAT.path, json=CHAT.body("hello"), headers=headers)).status_code == 200
 
 
-async def test_a_preflight_needs_no_key(guarded: Gateway) -> None:
+async def test_a_preflight_needs_no_key(guarded: RunningGateway) -> None:
     asks = {
         "Origin": ORIGIN,
         "Access-Control-Request-Method": "POST",
@@ -79,7 +79,7 @@ async def test_a_preflight_needs_no_key(guarded: Gateway) -> None:
     assert allowed == "*" or all(name in allowed for name in ("authorization", "content-type", "x-request-id"))
 
 
-async def test_every_answer_may_be_read_by_the_page(guarded: Gateway) -> None:
+async def test_every_answer_may_be_read_by_the_page(guarded: RunningGateway) -> None:
     origin = {"Origin": ORIGIN}
     answers = {
         200: await guarded.http.post(CHAT.path, json=CHAT.body("hello"), headers=origin | GOOD),
@@ -98,7 +98,7 @@ async def test_every_answer_may_be_read_by_the_page(guarded: Gateway) -> None:
     assert stream.headers["access-control-allow-origin"] == ORIGIN
 
 
-async def test_a_page_from_elsewhere_may_not(guarded: Gateway, gateway: Gateway) -> None:
+async def test_a_page_from_elsewhere_may_not(guarded: RunningGateway, gateway: RunningGateway) -> None:
     """Without keys it is refused; with keys it has none, and may not read what an answer says."""
     evil = {"Origin": "https://evil.example"}
     preflight = evil | {"Access-Control-Request-Method": "POST"}
@@ -107,12 +107,12 @@ async def test_a_page_from_elsewhere_may_not(guarded: Gateway, gateway: Gateway)
     assert "access-control-allow-origin" not in response.headers
     assert "access-control-allow-origin" not in (await guarded.http.options(CHAT.path, headers=preflight)).headers
     open_to_it = await gateway.http.post(CHAT.path, json=CHAT.body("hello"), headers={"Origin": ORIGIN})
-    refused(open_to_it, 403, "permission_error", "permission_denied", param="Origin")
+    check_error(open_to_it, 403, "permission_error", "permission_denied", param="Origin")
     assert "access-control-allow-origin" not in open_to_it.headers
 
 
 async def test_every_origin_where_the_setting_says_so(triton: FakeTriton) -> None:
-    async with serve(triton.url, cors_origins="*") as running:
+    async with run_gateway(triton.url, cors_origins="*") as running:
         response = await running.http.get("/v1/models", headers={"Origin": "https://any.example"})
         assert response.headers["access-control-allow-origin"] in ("*", "https://any.example")
 
@@ -122,13 +122,13 @@ NOT_ASCII = ["schl\u00fcssel", "\u043a\u043b\u044e\u0447-\u5bc6\u94a5-\U0001f511
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def multilingual(triton: FakeTriton) -> AsyncIterator[Gateway]:
-    async with serve(triton.url, api_keys=["sk-plain", *NOT_ASCII]) as running:
+async def multilingual(triton: FakeTriton) -> AsyncIterator[RunningGateway]:
+    async with run_gateway(triton.url, api_keys=["sk-plain", *NOT_ASCII]) as running:
         yield running
 
 
 @pytest.mark.parametrize("key", NOT_ASCII)
-async def test_keys_beyond_ascii_are_utf_8_or_latin_1(multilingual: Gateway, key: str) -> None:
+async def test_keys_beyond_ascii_are_utf_8_or_latin_1(multilingual: RunningGateway, key: str) -> None:
     ways = [key.encode(), *([key.encode("latin-1")] if max(key) < "\u0100" else [])]
     for written in ways:
         for space in (b"", b" ", b"\t"):
@@ -138,7 +138,7 @@ async def test_keys_beyond_ascii_are_utf_8_or_latin_1(multilingual: Gateway, key
                 assert response.status_code == 200, (written, response.text)
 
 
-async def test_what_only_resembles_a_key_is_none(multilingual: Gateway) -> None:
+async def test_what_only_resembles_a_key_is_none(multilingual: RunningGateway) -> None:
     for key in NOT_ASCII:
         ways = {key.encode("latin-1", how) for how in ("replace", "ignore", "xmlcharrefreplace")}
         ways |= {key.encode("ascii", "replace"), key.encode().decode("latin-1").encode(), key.encode("utf-16")[2:]}
@@ -148,10 +148,10 @@ async def test_what_only_resembles_a_key_is_none(multilingual: Gateway) -> None:
         for written in ways:
             if b"\0" not in written and written.strip():
                 response = await multilingual.http.get("/v1/models", headers={"Authorization": b"Bearer " + written})
-                refused(response, 401, "authentication_error", "invalid_api_key")
+                check_error(response, 401, "authentication_error", "invalid_api_key")
 
 
-async def test_a_key_is_one_caller_however_it_is_written(multilingual: Gateway) -> None:
+async def test_a_key_is_one_caller_however_it_is_written(multilingual: RunningGateway) -> None:
     """Tasks are those of a key."""
     key = NOT_ASCII[0]
     body = {"model": "shapes", "prompt": "a circle", "stream": False, "async": True}

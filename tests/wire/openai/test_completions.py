@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from tests.fakes.triton import FakeTriton
-from tests.wire.openai.asking import CHAT, TEXT, TEXT_STREAM, Way, events, reaches, refused
-from tests.wire.serving import Gateway, serve
+from tests.wire.gateway_server import RunningGateway, run_gateway
+from tests.wire.openai.text_requests import CHAT, TEXT, TEXT_STREAM, TextRoute, captured_call, check_error, events
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -15,7 +15,7 @@ EITHER = pytest.mark.parametrize("way", WAYS, ids=str)
 MODELS = pytest.mark.parametrize("model", ["hello", "others"])
 
 
-async def choices(gateway: Gateway, way: Way, model: str = "hello", **asked: Any) -> list[dict[str, Any]]:
+async def choices(gateway: RunningGateway, way: TextRoute, model: str = "hello", **asked: Any) -> list[dict[str, Any]]:
     """Every choice as far as it is told, streamed or whole."""
     response = await gateway.http.post(way.path, json=way.body(model, **asked))
     assert response.status_code == 200, response.text
@@ -24,22 +24,22 @@ async def choices(gateway: Gateway, way: Way, model: str = "hello", **asked: Any
 
 
 @EITHER
-async def test_a_setting_says_how_long_completions_are(triton: FakeTriton, way: Way) -> None:
+async def test_a_setting_says_how_long_completions_are(triton: FakeTriton, way: TextRoute) -> None:
     for tokens, sent in ((0, {}), (40, {"max_tokens": 40})):
-        async with serve(triton.url, completions_max_tokens=tokens) as gateway:
-            assert (await reaches(gateway, triton, way)).sampling == sent
-            assert (await reaches(gateway, triton, way, max_tokens=3)).sampling == {"max_tokens": 3}
-            assert (await reaches(gateway, triton, CHAT)).sampling == {}
+        async with run_gateway(triton.url, completions_max_tokens=tokens) as gateway:
+            assert (await captured_call(gateway, triton, way)).sampling == sent
+            assert (await captured_call(gateway, triton, way, max_tokens=3)).sampling == {"max_tokens": 3}
+            assert (await captured_call(gateway, triton, CHAT)).sampling == {}
 
 
-async def test_who_wants_more_tokens_at_least_gets_them(gateway: Gateway, triton: FakeTriton) -> None:
-    assert (await reaches(gateway, triton, TEXT, min_tokens=20)).sampling == {"min_tokens": 20, "max_tokens": 20}
-    assert (await reaches(gateway, triton, TEXT, min_tokens=2)).sampling == {"min_tokens": 2, "max_tokens": 16}
+async def test_who_wants_more_tokens_at_least_gets_them(gateway: RunningGateway, triton: FakeTriton) -> None:
+    assert (await captured_call(gateway, triton, TEXT, min_tokens=20)).sampling == {"min_tokens": 20, "max_tokens": 20}
+    assert (await captured_call(gateway, triton, TEXT, min_tokens=2)).sampling == {"min_tokens": 2, "max_tokens": 16}
 
 
 @EITHER
 @MODELS
-async def test_no_tokens_are_no_answer(gateway: Gateway, way: Way, model: str) -> None:
+async def test_no_tokens_are_no_answer(gateway: RunningGateway, way: TextRoute, model: str) -> None:
     told = await choices(gateway, way, model, max_tokens=0)
     assert "".join(choice["text"] for choice in told) == ""
     assert [choice["finish_reason"] for choice in told if choice["finish_reason"]] == ["length"]
@@ -47,7 +47,7 @@ async def test_no_tokens_are_no_answer(gateway: Gateway, way: Way, model: str) -
 
 @EITHER
 @MODELS
-async def test_no_tokens_with_echo_are_the_prompt(gateway: Gateway, way: Way, model: str) -> None:
+async def test_no_tokens_with_echo_are_the_prompt(gateway: RunningGateway, way: TextRoute, model: str) -> None:
     told = await choices(gateway, way, model, prompt="Say it.", max_tokens=0, echo=True)
     assert "".join(choice["text"] for choice in told) == "Say it."
     assert [choice["finish_reason"] for choice in told if choice["finish_reason"]] == ["length"]
@@ -56,36 +56,36 @@ async def test_no_tokens_with_echo_are_the_prompt(gateway: Gateway, way: Way, mo
 
 
 async def test_a_model_of_others_is_asked_for_one_token_of_which_nothing_is_told(
-    gateway: Gateway, triton: FakeTriton
+    gateway: RunningGateway, triton: FakeTriton
 ) -> None:
-    assert (await reaches(gateway, triton, TEXT, "hello", max_tokens=0)).sampling == {"max_tokens": 0}
-    assert (await reaches(gateway, triton, TEXT, "others", max_tokens=0)).sampling == {"max_tokens": 1}
+    assert (await captured_call(gateway, triton, TEXT, "hello", max_tokens=0)).sampling == {"max_tokens": 0}
+    assert (await captured_call(gateway, triton, TEXT, "others", max_tokens=0)).sampling == {"max_tokens": 1}
     response = await gateway.http.post(TEXT.path, json=TEXT.body("others", max_tokens=0, echo=True, logprobs=1))
-    assert "prompt" in refused(response, 400, code="unsupported_parameter", param="logprobs")
+    assert "prompt" in check_error(response, 400, code="unsupported_parameter", param="logprobs")
 
 
-async def test_chats_have_a_token_at_least(gateway: Gateway) -> None:
+async def test_chats_have_a_token_at_least(gateway: RunningGateway) -> None:
     for name in ("max_tokens", "max_completion_tokens"):
-        refused(await gateway.http.post(CHAT.path, json=CHAT.body("hello", **{name: 0})), 400, param=name)
-    refused(await gateway.http.post(TEXT.path, json=TEXT.body("hello", max_tokens=-1)), 400, param="max_tokens")
+        check_error(await gateway.http.post(CHAT.path, json=CHAT.body("hello", **{name: 0})), 400, param=name)
+    check_error(await gateway.http.post(TEXT.path, json=TEXT.body("hello", max_tokens=-1)), 400, param="max_tokens")
     asked = TEXT.body("hello", max_tokens=0, min_tokens=1)
-    refused(await gateway.http.post(TEXT.path, json=asked), 400, param="min_tokens")
+    check_error(await gateway.http.post(TEXT.path, json=asked), 400, param="min_tokens")
 
 
 @EITHER
 async def test_a_prompt_that_is_absent_null_or_empty_is_the_empty_text(
-    gateway: Gateway, triton: FakeTriton, way: Way
+    gateway: RunningGateway, triton: FakeTriton, way: TextRoute
 ) -> None:
     """Our models and tokenizers that begin a text by themselves read it as the token that begins a sequence."""
     for given in ("", None, [""]):
-        assert (await reaches(gateway, triton, way, prompt=given)).prompt == ""
+        assert (await captured_call(gateway, triton, way, prompt=given)).prompt == ""
     before = len(triton.calls)
     response = await gateway.http.post(way.path, json={"model": "hello", "stream": way.stream})
     assert response.status_code == 200
     assert [call.prompt for call in triton.calls[before:]] == [""]
 
 
-async def test_top_p_zero_is_greedy_in_every_layout(gateway: Gateway, triton: FakeTriton) -> None:
+async def test_top_p_zero_is_greedy_in_every_layout(gateway: RunningGateway, triton: FakeTriton) -> None:
     for model in ("hello", "others"):
-        call = await reaches(gateway, triton, CHAT, model, top_p=0, temperature=0.7)
+        call = await captured_call(gateway, triton, CHAT, model, top_p=0, temperature=0.7)
         assert call.sampling["temperature"] == 0 and "top_p" not in call.sampling

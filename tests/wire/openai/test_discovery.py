@@ -10,20 +10,20 @@ from pathlib import Path
 import grpc
 import pytest
 
-from tests.fakes.cable import Cable
-from tests.fakes.script import Fail, Model, Pause, Say
+from tests.fakes.scripted_model import Fail, Pause, Say, ScriptedModel
+from tests.fakes.tcp_proxy import TcpProxy
 from tests.fakes.triton import FakeTriton
-from tests.wire.openai.asking import CHAT_STREAM, WAYS, chat, events, is_error, refused
-from tests.wire.serving import Gateway, serve
+from tests.wire.gateway_server import RunningGateway, run_gateway
+from tests.wire.openai.text_requests import CHAT_STREAM, TEXT_ROUTES, chat, check_error, check_error_body, events
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-HELLO = Model("hello")
-ENDLESS = Model("endless", (Say("tick "), Pause(0.01)) * 3000)
+HELLO = ScriptedModel("hello")
+ENDLESS = ScriptedModel("endless", (Say("tick "), Pause(0.01)) * 3000)
 
 
 @contextlib.asynccontextmanager
-async def tritons(*models: tuple[Model, ...]) -> AsyncIterator[list[FakeTriton]]:
+async def tritons(*models: tuple[ScriptedModel, ...]) -> AsyncIterator[list[FakeTriton]]:
     fakes = [await FakeTriton(held).start() for held in models]
     try:
         yield fakes
@@ -31,17 +31,17 @@ async def tritons(*models: tuple[Model, ...]) -> AsyncIterator[list[FakeTriton]]
         await asyncio.gather(*(fake.stop() for fake in fakes))
 
 
-async def names(gateway: Gateway) -> set[str]:
+async def names(gateway: RunningGateway) -> set[str]:
     return {model["id"] for model in (await gateway.http.get("/v1/models")).json()["data"]}
 
 
-async def becomes(gateway: Gateway, expected: set[str], seconds: float = 3.0) -> None:
+async def becomes(gateway: RunningGateway, expected: set[str], seconds: float = 3.0) -> None:
     async with asyncio.timeout(seconds):
         while await names(gateway) != expected:
             await asyncio.sleep(0.02)
 
 
-async def serves(gateway: Gateway, model: str = "hello", seconds: float = 3.0) -> None:
+async def serves(gateway: RunningGateway, model: str = "hello", seconds: float = 3.0) -> None:
     """Wait until the model answers again; until then a caller is told to come back."""
     async with asyncio.timeout(seconds):
         while (response := await chat(gateway, model)).status_code != 200:
@@ -50,28 +50,28 @@ async def serves(gateway: Gateway, model: str = "hello", seconds: float = 3.0) -
 
 
 def unavailable(response) -> None:
-    refused(response, 503, "overloaded_error", "overloaded")
+    check_error(response, 503, "overloaded_error", "overloaded")
     assert int(response.headers["retry-after"]) >= 1
 
 
 async def test_models_appear_and_vanish() -> None:
-    async with tritons((HELLO, Model("b", parameters={"served_name": "b:7b"}))) as (triton,):
+    async with tritons((HELLO, ScriptedModel("b", parameters={"served_name": "b:7b"}))) as (triton,):
         triton.loaded = {"hello"}
-        async with serve(triton.url) as gateway:
+        async with run_gateway(triton.url) as gateway:
             assert await names(gateway) == {"hello"}
-            refused(await chat(gateway, "b:7b"), 404, code="model_not_found", param="model")
+            check_error(await chat(gateway, "b:7b"), 404, code="model_not_found", param="model")
             triton.loaded.add("b")
             await becomes(gateway, {"hello", "b:7b"})
             assert (await chat(gateway, "b:7b")).status_code == 200
             assert triton.calls[-1].model == "b"
             triton.loaded.remove("b")
             await becomes(gateway, {"hello"})
-            refused(await chat(gateway, "b:7b"), 404, code="model_not_found", param="model")
+            check_error(await chat(gateway, "b:7b"), 404, code="model_not_found", param="model")
             assert (await chat(gateway)).status_code == 200
 
 
 async def test_a_model_may_be_replaced_under_its_name() -> None:
-    async with tritons((HELLO,)) as (triton,), serve(triton.url) as gateway:
+    async with tritons((HELLO,)) as (triton,), run_gateway(triton.url) as gateway:
         triton.models["hello"] = replace(HELLO, parameters={"owned_by": "another"})
         async with asyncio.timeout(3):
             while (await gateway.http.get("/v1/models/hello")).json()["owned_by"] != "another":
@@ -81,7 +81,7 @@ async def test_a_model_may_be_replaced_under_its_name() -> None:
 async def test_ready_means_a_server_and_a_model() -> None:
     async with tritons((HELLO,)) as (triton,):
         triton.loaded.clear()
-        async with serve(triton.url, wait=False) as gateway:
+        async with run_gateway(triton.url, wait=False) as gateway:
             await asyncio.sleep(0.3)
             assert (await gateway.http.get("/health/ready")).status_code == 503
             assert (await gateway.http.get("/health/live")).status_code == 200
@@ -93,59 +93,59 @@ async def test_ready_means_a_server_and_a_model() -> None:
 
 async def test_a_gateway_may_start_before_its_triton() -> None:
     async with tritons((HELLO,)) as (triton,):
-        cable = Cable(triton.url)
-        await cable.mend()
-        await cable.cut()
-        async with serve(cable.url, wait=False) as gateway:
+        cable = TcpProxy(triton.url)
+        await cable.listen()
+        await cable.drop()
+        async with run_gateway(cable.url, wait=False) as gateway:
             assert (await gateway.http.get("/health/live")).status_code == 200
             assert (await gateway.http.get("/health/ready")).status_code == 503
-            for way in WAYS:
+            for way in TEXT_ROUTES:
                 unavailable(await gateway.http.post(way.path, json=way.body("hello")))
             assert (await gateway.http.get("/v1/models")).status_code in (200, 503)
-            await cable.mend()
+            await cable.listen()
             await gateway.ready(5)
             assert (await chat(gateway)).status_code == 200
-        await cable.cut()
+        await cable.drop()
 
 
 async def test_a_triton_that_dies_and_comes_back() -> None:
     async with tritons((HELLO, ENDLESS)) as (triton,):
-        cable = await Cable(triton.url).mend()
-        async with serve(cable.url) as gateway:
+        cable = await TcpProxy(triton.url).listen()
+        async with run_gateway(cable.url) as gateway:
             streams = [
                 asyncio.ensure_future(gateway.http.post(way.path, json=way.body("endless", text="a" * at)))
-                for at, way in enumerate(WAYS)
+                for at, way in enumerate(TEXT_ROUTES)
             ]
             async with asyncio.timeout(2):
-                while triton.active < len(WAYS):
+                while triton.active < len(TEXT_ROUTES):
                     await asyncio.sleep(0.01)
             await asyncio.sleep(0.1)
-            await cable.cut()
-            for way, stream in zip(WAYS, streams, strict=True):
+            await cable.drop()
+            for way, stream in zip(TEXT_ROUTES, streams, strict=True):
                 response = await asyncio.wait_for(stream, 2)
                 if way.stream:
                     assert response.status_code == 200
                     *_, last = events(response)
-                    is_error(last, last["error"]["type"])
+                    check_error_body(last, last["error"]["type"])
                     assert last["error"]["type"] in ("overloaded_error", "server_error")
                 else:
                     assert response.status_code in (502, 503)
-            for way in WAYS:
+            for way in TEXT_ROUTES:
                 unavailable(await gateway.http.post(way.path, json=way.body("hello")))
             await gateway.until("/health/ready", lambda response: response.status_code == 503, 2)
             assert (await gateway.http.get("/health/live")).status_code == 200
-            for way in WAYS:
+            for way in TEXT_ROUTES:
                 unavailable(await gateway.http.post(way.path, json=way.body("hello")))
-            await cable.mend()
+            await cable.listen()
             await gateway.ready(5)
-            for way in WAYS:
+            for way in TEXT_ROUTES:
                 response = await gateway.http.post(way.path, json=way.body("hello"))
                 assert (response.status_code, way.text(response)[-6:]) == (200, "today?")
-        await cable.cut()
+        await cable.drop()
 
 
 async def test_a_triton_that_shuts_down_in_order() -> None:
-    async with tritons((HELLO, ENDLESS)) as (triton,), serve(triton.url) as gateway:
+    async with tritons((HELLO, ENDLESS)) as (triton,), run_gateway(triton.url) as gateway:
         stream = asyncio.ensure_future(gateway.http.post(CHAT_STREAM.path, json=CHAT_STREAM.body("endless")))
         await triton.call("endless")
         await asyncio.sleep(0.05)
@@ -159,16 +159,16 @@ async def test_a_triton_that_shuts_down_in_order() -> None:
 
 @pytest.mark.parametrize("down_is", [0, 1])
 async def test_two_tritons_of_which_one_is_down(down_is: int) -> None:
-    async with tritons((HELLO, Model("a")), (HELLO, Model("b"))) as (first, second):
-        cable = await Cable(second.url).mend()
+    async with tritons((HELLO, ScriptedModel("a")), (HELLO, ScriptedModel("b"))) as (first, second):
+        cable = await TcpProxy(second.url).listen()
         urls = [cable.url, first.url] if down_is == 0 else [first.url, cable.url]
-        async with serve(*urls) as gateway:
+        async with run_gateway(*urls) as gateway:
             await becomes(gateway, {"hello", "a", "b"})
             for model, holder in (("a", first), ("b", second)):
                 before = len(holder.calls)
                 assert (await chat(gateway, model)).status_code == 200
                 assert len(holder.calls) == before + 1
-            await cable.cut()
+            await cable.drop()
             assert {(await chat(gateway)).status_code for _ in range(10)} <= {200, 503}
             assert (await chat(gateway, "a")).status_code == 200
             response = await chat(gateway, "b")
@@ -178,24 +178,24 @@ async def test_two_tritons_of_which_one_is_down(down_is: int) -> None:
             assert {(await chat(gateway)).status_code for _ in range(10)} == {200}
             response = await chat(gateway, "b")
             assert response.status_code in (404, 503)
-            await cable.mend()
+            await cable.listen()
             await becomes(gateway, {"hello", "a", "b"})
             await serves(gateway, "b")
-        await cable.cut()
+        await cable.drop()
 
 
 async def test_two_tritons_share_the_work() -> None:
-    async with tritons((HELLO,), (HELLO,)) as (first, second), serve(first.url, second.url) as gateway:
+    async with tritons((HELLO,), (HELLO,)) as (first, second), run_gateway(first.url, second.url) as gateway:
         async with asyncio.timeout(5):
             while not (first.calls and second.calls):
                 await asyncio.gather(*(chat(gateway) for _ in range(8)))
 
 
 async def test_the_prompts_of_one_request_are_spread() -> None:
-    slow = Model("slow", (Pause(0.2), Say("x", "stop")))
+    slow = ScriptedModel("slow", (Pause(0.2), Say("x", "stop")))
     async with (
-        tritons((slow, Model("a")), (slow, Model("b"))) as (first, second),
-        serve(first.url, second.url) as gateway,
+        tritons((slow, ScriptedModel("a")), (slow, ScriptedModel("b"))) as (first, second),
+        run_gateway(first.url, second.url) as gateway,
     ):
         await becomes(gateway, {"slow", "a", "b"})
         for _ in range(2):
@@ -207,8 +207,12 @@ async def test_the_prompts_of_one_request_are_spread() -> None:
 
 
 async def test_the_card_of_a_model_says_where_it_is_called_and_what_it_tells() -> None:
-    said = (HELLO, Model("vectors", embedding=True), Model("speech", speech=True))
-    async with tritons(said) as (triton,), serve(triton.url, public_url="https://api.example") as gateway:
+    said = (
+        HELLO,
+        ScriptedModel("vectors", is_embedding_model=True),
+        ScriptedModel("speech", is_transcription_model=True),
+    )
+    async with tritons(said) as (triton,), run_gateway(triton.url, public_url="https://api.example") as gateway:
         cards = {card["id"]: card for card in (await gateway.http.get("/v1/models")).json()["data"]}
         assert {name: card["url"].removeprefix("https://api.example") for name, card in cards.items()} == {
             "hello": "/v1/chat/completions",
@@ -220,10 +224,13 @@ async def test_the_card_of_a_model_says_where_it_is_called_and_what_it_tells() -
 
 
 async def test_a_model_that_does_not_say_when_it_was_made_is_as_old_as_it_is_known() -> None:
-    made, unmade = Model("made", parameters={"created": "5"}), Model("unmade", parameters={"created": None})
-    async with tritons((made, unmade, Model("zero", parameters={"created": "0"}))) as (triton,):
+    made, unmade = (
+        ScriptedModel("made", parameters={"created": "5"}),
+        ScriptedModel("unmade", parameters={"created": None}),
+    )
+    async with tritons((made, unmade, ScriptedModel("zero", parameters={"created": "0"}))) as (triton,):
         before = int(time.time())
-        async with serve(triton.url, discovery_interval=0.05) as gateway:
+        async with run_gateway(triton.url, discovery_interval=0.05) as gateway:
             cards = (await gateway.http.get("/v1/models")).json()["data"]
             created = {card["id"]: card["created"] for card in cards}
             assert created.pop("made") == 5
@@ -238,11 +245,14 @@ async def test_a_model_that_does_not_say_when_it_was_made_is_as_old_as_it_is_kno
 
 
 async def test_a_frozen_triton_keeps_nobody_from_the_others() -> None:
-    async with tritons((HELLO,), (HELLO, Model("a"))) as (first, second), serve(first.url, second.url) as gateway:
+    async with (
+        tritons((HELLO,), (HELLO, ScriptedModel("a"))) as (first, second),
+        run_gateway(first.url, second.url) as gateway,
+    ):
         await becomes(gateway, {"hello", "a"})
         second.frozen = True
         await asyncio.sleep(0.2)
-        first.models["late"] = Model("late")
+        first.models["late"] = ScriptedModel("late")
         first.loaded.add("late")
         async with asyncio.timeout(2):
             while "late" not in await names(gateway):
@@ -260,28 +270,30 @@ async def test_a_triton_that_takes_calls_and_never_answers() -> None:
 
     mute = await asyncio.start_server(swallow, "127.0.0.1", 0)
     mute_url = f"127.0.0.1:{mute.sockets[0].getsockname()[1]}"
-    async with tritons((HELLO,)) as (triton,), serve(mute_url, triton.url, wait=False) as gateway:
+    async with tritons((HELLO,)) as (triton,), run_gateway(mute_url, triton.url, wait=False) as gateway:
         await gateway.ready(3)
         assert (await chat(gateway)).status_code == 200
-        triton.models["late"] = Model("late")
+        triton.models["late"] = ScriptedModel("late")
         triton.loaded.add("late")
         await becomes(gateway, {"hello", "late"}, 3)
     mute.close()
 
 
 ODD = {
-    "other tensors": Model("odd", text_generation=False),
-    "operations are no JSON": Model("odd", parameters={"operations": "chat"}),
-    "operations are no list": Model("odd", parameters={"operations": '{"chat": 1}'}),
-    "operations are unknown": Model("odd", parameters={"operations": '["dance"]'}),
-    "signature is unknown": Model("odd", parameters={"signature": "morse"}),
-    "created is no number": Model("odd", parameters={"created": "yesterday"}),
-    "context is no number": Model("odd", parameters={"context_length": "long"}),
-    "template is missing": Model("odd", parameters={"chat_template": None}),
-    "template is broken": Model("odd", parameters={"chat_template": "{% for %}"}),
-    "special tokens are no JSON": Model("odd", parameters={"special_tokens": "[1"}),
-    "special tokens are a list": Model("odd", parameters={"special_tokens": '["a"]'}),
-    "special tokens are objects": Model("odd", parameters={"special_tokens": '{"bos_token": {"content": "a"}}'}),
+    "other tensors": ScriptedModel("odd", is_described=False),
+    "operations are no JSON": ScriptedModel("odd", parameters={"operations": "chat"}),
+    "operations are no list": ScriptedModel("odd", parameters={"operations": '{"chat": 1}'}),
+    "operations are unknown": ScriptedModel("odd", parameters={"operations": '["dance"]'}),
+    "signature is unknown": ScriptedModel("odd", parameters={"signature": "morse"}),
+    "created is no number": ScriptedModel("odd", parameters={"created": "yesterday"}),
+    "context is no number": ScriptedModel("odd", parameters={"context_length": "long"}),
+    "template is missing": ScriptedModel("odd", parameters={"chat_template": None}),
+    "template is broken": ScriptedModel("odd", parameters={"chat_template": "{% for %}"}),
+    "special tokens are no JSON": ScriptedModel("odd", parameters={"special_tokens": "[1"}),
+    "special tokens are a list": ScriptedModel("odd", parameters={"special_tokens": '["a"]'}),
+    "special tokens are objects": ScriptedModel(
+        "odd", parameters={"special_tokens": '{"bos_token": {"content": "a"}}'}
+    ),
 }
 
 
@@ -296,18 +308,21 @@ UNREADABLE = {
 
 @pytest.mark.parametrize(("name", "value"), UNREADABLE.items())
 async def test_a_model_whose_answers_nobody_can_read_is_left_out(name: str, value: str) -> None:
-    async with tritons((Model("odd", parameters={name: value}), HELLO)) as (triton,), serve(triton.url) as gateway:
+    async with (
+        tritons((ScriptedModel("odd", parameters={name: value}), HELLO)) as (triton,),
+        run_gateway(triton.url) as gateway,
+    ):
         assert await names(gateway) == {"hello"}
-        refused(await chat(gateway, "odd"), 404, code="model_not_found", param="model")
+        check_error(await chat(gateway, "odd"), 404, code="model_not_found", param="model")
 
 
 @pytest.mark.parametrize("what", ODD)
 async def test_a_model_that_describes_itself_badly_harms_nobody(what: str) -> None:
     """It is left out, or answers what it can; it is never a failure of the gateway's own."""
-    async with tritons((ODD[what], HELLO)) as (triton,), serve(triton.url) as gateway:
+    async with tritons((ODD[what], HELLO)) as (triton,), run_gateway(triton.url) as gateway:
         assert "hello" in await names(gateway)
         assert (await chat(gateway)).status_code == 200
-        for way in WAYS:
+        for way in TEXT_ROUTES:
             response = await gateway.http.post(way.path, json=way.body("odd"))
             assert response.status_code in (200, 400, 404, 502), response.text
             if "odd" not in await names(gateway):
@@ -315,8 +330,8 @@ async def test_a_model_that_describes_itself_badly_harms_nobody(what: str) -> No
 
 
 async def test_two_models_of_one_name() -> None:
-    twin = Model("twin", parameters={"served_name": "hello"})
-    async with tritons((HELLO, twin)) as (triton,), serve(triton.url) as gateway:
+    twin = ScriptedModel("twin", parameters={"served_name": "hello"})
+    async with tritons((HELLO, twin)) as (triton,), run_gateway(triton.url) as gateway:
         listing = (await gateway.http.get("/v1/models")).json()["data"]
         assert [model["id"] for model in listing] == ["hello"]
         assert (await chat(gateway)).status_code == 200
@@ -325,7 +340,7 @@ async def test_two_models_of_one_name() -> None:
 async def test_a_server_that_listens_at_a_socket(tmp_path: Path) -> None:
     fake = await FakeTriton([HELLO], tmp_path / "grpc:1").start()
     try:
-        async with serve(fake.url) as gateway:
+        async with run_gateway(fake.url) as gateway:
             assert (await chat(gateway, "hello")).status_code == 200
             await fake.stop()
             await gateway.until("/health/ready", lambda response: response.status_code == 503)
@@ -339,7 +354,7 @@ async def test_a_server_that_listens_at_a_socket(tmp_path: Path) -> None:
 async def test_a_server_that_names_its_models_to_those_who_know_its_secret() -> None:
     async with tritons((HELLO,)) as (triton,):
         triton.secret = "open-sesame"
-        async with serve(triton.url, triton_secret=triton.secret) as gateway:
+        async with run_gateway(triton.url, triton_secret=triton.secret) as gateway:
             assert (await chat(gateway, "hello")).status_code == 200
             assert triton.secret not in (await gateway.http.get("/health/ready")).text
 
@@ -350,11 +365,11 @@ async def test_a_server_that_is_reached_and_names_no_models(
 ) -> None:
     async with tritons((HELLO,)) as (triton,):
         triton.secret = "open-sesame"
-        async with serve(triton.url, triton_secret=secret, wait=False, log_level="warning") as gateway:
+        async with run_gateway(triton.url, triton_secret=secret, wait=False, log_level="warning") as gateway:
             reached = {"url": triton.url, "reachable": True}
             ready = await gateway.until("/health/ready", lambda response: reached in response.json()["triton"])
             assert (ready.status_code, ready.json()["models"]) == (503, [])
-            refused(await chat(gateway, "hello"), 404, code="model_not_found", param="model")
+            check_error(await chat(gateway, "hello"), 404, code="model_not_found", param="model")
             await asyncio.sleep(0.4)
             triton.secret = ""
             await gateway.ready()
@@ -368,8 +383,8 @@ async def test_a_server_that_is_reached_and_names_no_models(
 
 async def test_a_model_whose_process_is_gone_is_not_ready() -> None:
     """Triton goes on calling it ready."""
-    lost = Model("hello", (Fail("Stub process 'hello_0_0' is not healthy.", grpc.StatusCode.INTERNAL),))
-    async with tritons((lost, Model("other"))) as (triton,), serve(triton.url) as gateway:
+    lost = ScriptedModel("hello", (Fail("Stub process 'hello_0_0' is not healthy.", grpc.StatusCode.INTERNAL),))
+    async with tritons((lost, ScriptedModel("other"))) as (triton,), run_gateway(triton.url) as gateway:
         unavailable(await chat(gateway, "hello"))
         asked = len(triton.calls)
         assert (await gateway.http.get("/health/ready")).json()["models"] == ["other"]
@@ -380,13 +395,13 @@ async def test_a_model_whose_process_is_gone_is_not_ready() -> None:
 
 
 async def test_the_last_model_whose_process_is_gone() -> None:
-    lost = Model("hello", (Fail("Stub process 'hello_0_0' is not healthy.", grpc.StatusCode.INTERNAL),))
-    async with tritons((lost,)) as (triton,), serve(triton.url) as gateway:
+    lost = ScriptedModel("hello", (Fail("Stub process 'hello_0_0' is not healthy.", grpc.StatusCode.INTERNAL),))
+    async with tritons((lost,)) as (triton,), run_gateway(triton.url) as gateway:
         unavailable(await chat(gateway, "hello"))
         assert (await gateway.http.get("/health/ready")).status_code == 503
 
 
-async def test_a_model_is_told_of_by_the_name_that_was_asked_for(gateway: Gateway) -> None:
+async def test_a_model_is_told_of_by_the_name_that_was_asked_for(gateway: RunningGateway) -> None:
     card = (await gateway.http.get("/v1/models/dall-e-3")).json()
     assert (card["id"], card["model"], card["root"]) == ("dall-e-3", "dall-e-3", "shapes")
     async with gateway.client() as client:

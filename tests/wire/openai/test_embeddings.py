@@ -8,19 +8,19 @@ from typing import Any
 import orjson
 import pytest
 
-from gateway.dialects.openai.embeddings import _each, _floats
+from gateway.dialects.openai.embeddings import _floats, _render_vectors
 from tests.fakes.triton import FakeTriton
-from tests.wire.openai.asking import refused
-from tests.wire.serving import Gateway
+from tests.wire.gateway_server import RunningGateway
+from tests.wire.openai.text_requests import check_error
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-async def embed(gateway: Gateway, given: Any, **more: Any) -> Any:
+async def embed(gateway: RunningGateway, given: Any, **more: Any) -> Any:
     return await gateway.http.post("/v1/embeddings", json={"model": "vectors", "input": given, **more})
 
 
-async def test_an_answer(gateway: Gateway) -> None:
+async def test_an_answer(gateway: RunningGateway) -> None:
     response = await embed(gateway, ["three", "e"])
     assert response.headers["content-type"] == "application/json"
     assert response.json() == {
@@ -36,7 +36,7 @@ async def test_an_answer(gateway: Gateway) -> None:
     }
 
 
-async def test_base64_is_of_float32(gateway: Gateway) -> None:
+async def test_base64_is_of_float32(gateway: RunningGateway) -> None:
     data = (await embed(gateway, "three", encoding_format="base64")).json()["data"]
     assert struct.unpack("<2f", base64.b64decode(data[0]["embedding"])) == (5.0, 2.0)
 
@@ -52,7 +52,7 @@ async def test_base64_is_of_float32(gateway: Gateway) -> None:
     ],
     ids=["text", "texts", "ids", "lists", "many"],
 )
-async def test_inputs(gateway: Gateway, triton: FakeTriton, given: Any, rows: list[float]) -> None:
+async def test_inputs(gateway: RunningGateway, triton: FakeTriton, given: Any, rows: list[float]) -> None:
     data = (await embed(gateway, given)).json()["data"]
     assert [entry["embedding"][0] for entry in data] == rows
     assert [entry["index"] for entry in data] == list(range(len(rows)))
@@ -73,7 +73,7 @@ async def test_many_vectors_are_written_in_turns_with_others() -> None:
     beside = asyncio.create_task(others())
     await asyncio.sleep(0)
     before = turns
-    shown = await _each(_floats, vectors)
+    shown = await _render_vectors(_floats, vectors)
     assert turns - before >= 8
     beside.cancel()
     rows = orjson.loads(orjson.dumps(shown))
@@ -81,7 +81,7 @@ async def test_many_vectors_are_written_in_turns_with_others() -> None:
 
 
 @pytest.mark.parametrize("client_format", [None, "float", "base64"])
-async def test_the_official_client(gateway: Gateway, client_format: Any) -> None:
+async def test_the_official_client(gateway: RunningGateway, client_format: Any) -> None:
     more = {} if client_format is None else {"encoding_format": client_format}
     async with gateway.client() as client:
         answer = await client.embeddings.create(model="vectors", input=["three", "e"], **more)
@@ -110,10 +110,10 @@ async def test_the_official_client(gateway: Gateway, client_format: Any) -> None
         ("model", {"input": "x", "model": "hello"}),
     ],
 )
-async def test_what_is_wrong_is_said_by_place(gateway: Gateway, param: str, body: dict[str, Any]) -> None:
+async def test_what_is_wrong_is_said_by_place(gateway: RunningGateway, param: str, body: dict[str, Any]) -> None:
     response = await gateway.http.post("/v1/embeddings", json={"model": "vectors", **body})
     found = response.json()["error"]["param"]
-    refused(response, 400, param=found)
+    check_error(response, 400, param=found)
     assert found.startswith(param), found
 
 
@@ -130,7 +130,9 @@ LONG = "e" * 300
         ([[7] * 300, [8, 9]], -1, [256.0, 2.0]),
     ],
 )
-async def test_what_is_too_long_is_cut_for_who_asks(gateway: Gateway, given: Any, cut: int, rows: list[float]) -> None:
+async def test_what_is_too_long_is_cut_for_who_asks(
+    gateway: RunningGateway, given: Any, cut: int, rows: list[float]
+) -> None:
     answer = (
         await embed(gateway, given, model="short-vectors", truncate_prompt_tokens=cut, truncation_side="right")
     ).json()
@@ -138,7 +140,7 @@ async def test_what_is_too_long_is_cut_for_who_asks(gateway: Gateway, given: Any
     assert answer["usage"]["prompt_tokens"] == sum(rows)
 
 
-async def test_how_it_is_cut_reaches_the_model(gateway: Gateway, triton: FakeTriton) -> None:
+async def test_how_it_is_cut_reaches_the_model(gateway: RunningGateway, triton: FakeTriton) -> None:
     for model, asked, arrives in (
         ("vectors", {}, {}),
         ("vectors", {"truncate_prompt_tokens": None}, {}),
@@ -152,9 +154,9 @@ async def test_how_it_is_cut_reaches_the_model(gateway: Gateway, triton: FakeTri
         assert {name: values for name, values in call.tensors.items() if name.startswith("truncate")} == arrives
 
 
-async def test_what_is_too_long_is_refused_with_the_way_out(gateway: Gateway) -> None:
+async def test_what_is_too_long_is_refused_with_the_way_out(gateway: RunningGateway) -> None:
     response = await embed(gateway, ["abc", LONG], model="short-vectors")
-    sentence = refused(response, 400, code="context_length_exceeded", param="input")
+    sentence = check_error(response, 400, code="context_length_exceeded", param="input")
     assert "Input 1 has 300 tokens" in sentence and "'truncate_prompt_tokens'" in sentence
 
 
@@ -168,5 +170,5 @@ async def test_what_is_too_long_is_refused_with_the_way_out(gateway: Gateway) ->
         ({"truncate_prompt_tokens": 5, "model": "older-vectors"}, "truncate_prompt_tokens", "unsupported_parameter"),
     ],
 )
-async def test_ways_to_cut_that_there_are_not(gateway: Gateway, more: Any, param: str, code: str) -> None:
-    refused(await embed(gateway, "a", **more), 400, code=code, param=param)
+async def test_ways_to_cut_that_there_are_not(gateway: RunningGateway, more: Any, param: str, code: str) -> None:
+    check_error(await embed(gateway, "a", **more), 400, code=code, param=param)

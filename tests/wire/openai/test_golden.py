@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-from tests.wire.openai.asking import events
-from tests.wire.serving import Gateway
+from tests.wire.gateway_server import RunningGateway
+from tests.wire.openai.text_requests import events
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.json"))
 
 
-class Same:
+class GoldenComparison:
     """Compares what arrived with what is written, and remembers ids on the way."""
 
     def __init__(self, url: str) -> None:
@@ -54,7 +54,7 @@ class Same:
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
-async def test_answers_as_written(gateway: Gateway, path: Path) -> None:
+async def test_answers_as_written(gateway: RunningGateway, path: Path) -> None:
     golden = json.loads(path.read_text())
     request, answer = golden["request"], golden["answer"]
     response = await gateway.http.request(
@@ -64,9 +64,9 @@ async def test_answers_as_written(gateway: Gateway, path: Path) -> None:
     for name, value in answer["headers"].items():
         assert response.headers.get(name) == value, name
     if "events" in answer:
-        Same(gateway.url).check(events(response), answer["events"])
+        GoldenComparison(gateway.url).check(events(response), answer["events"])
     else:
-        Same(gateway.url).check(response.json(), answer["body"])
+        GoldenComparison(gateway.url).check(response.json(), answer["body"])
 
 
 async def test_there_are_golden_files() -> None:

@@ -7,17 +7,25 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.drawing import SEED, colour
+from tests.fakes.image_model import DEFAULT_SEED, color_of_seed
 from tests.fakes.triton import FakeTriton
-from tests.wire.openai.picturing import DRAW, draw, named_events, opened, reaches, shown, told
-from tests.wire.serving import Gateway, serve
+from tests.wire.gateway_server import RunningGateway, run_gateway
+from tests.wire.openai.image_requests import (
+    GENERATIONS,
+    captured_call,
+    decode_images,
+    named_events,
+    open_image,
+    post_image_request,
+    scalar_tensors,
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-async def test_a_prompt_alone(gateway: Gateway, triton: FakeTriton) -> None:
-    call = await reaches(gateway, triton)
-    assert told(call) == {"prompt": "a red circle", "num_images": 1, "output_format": "png"}
+async def test_a_prompt_alone(gateway: RunningGateway, triton: FakeTriton) -> None:
+    call = await captured_call(gateway, triton)
+    assert scalar_tensors(call) == {"prompt": "a red circle", "num_images": 1, "output_format": "png"}
 
 
 @pytest.mark.parametrize(
@@ -44,15 +52,19 @@ async def test_a_prompt_alone(gateway: Gateway, triton: FakeTriton) -> None:
     ],
     ids=str,
 )
-async def test_fields_reach_the_model(gateway: Gateway, triton: FakeTriton, fields: dict, tensors: dict) -> None:
-    call = await reaches(gateway, triton, **fields)
-    assert told(call) == {"prompt": "a red circle", "num_images": 1, "output_format": "png"} | tensors
+async def test_fields_reach_the_model(gateway: RunningGateway, triton: FakeTriton, fields: dict, tensors: dict) -> None:
+    call = await captured_call(gateway, triton, **fields)
+    assert scalar_tensors(call) == {"prompt": "a red circle", "num_images": 1, "output_format": "png"} | tensors
 
 
-async def test_pictures_come_in_the_order_of_their_seeds(gateway: Gateway) -> None:
-    response = await draw(gateway, n=3, seed=2, size="192x128")
+async def test_pictures_come_in_the_order_of_their_seeds(gateway: RunningGateway) -> None:
+    response = await post_image_request(gateway, n=3, seed=2, size="192x128")
     body = response.json()
-    assert [image.getpixel((0, 0)) for image in shown(response)] == [colour(2), colour(3), colour(4)]
+    assert [image.getpixel((0, 0)) for image in decode_images(response)] == [
+        color_of_seed(2),
+        color_of_seed(3),
+        color_of_seed(4),
+    ]
     assert [datum["seed"] for datum in body["data"]] == [2, 3, 4]
     assert (body["size"], body["quality"], body["output_format"], body["background"]) == (
         *("192x128", "medium", "png", "opaque"),
@@ -64,56 +76,58 @@ async def test_pictures_come_in_the_order_of_their_seeds(gateway: Gateway) -> No
 
 
 @pytest.mark.parametrize("form", ["png", "jpeg", "webp"])
-async def test_the_format_is_the_one_asked_for(gateway: Gateway, form: str) -> None:
-    (image,) = shown(await draw(gateway, output_format=form))
+async def test_the_format_is_the_one_asked_for(gateway: RunningGateway, form: str) -> None:
+    (image,) = decode_images(await post_image_request(gateway, output_format=form))
     assert image.format == form.upper()
 
 
-async def test_the_size_told_is_that_of_the_picture(gateway: Gateway) -> None:
-    response = await draw(gateway, size="auto")
-    assert response.json()["size"] == "128x128" == "{}x{}".format(*shown(response)[0].size)
+async def test_the_size_told_is_that_of_the_picture(gateway: RunningGateway) -> None:
+    response = await post_image_request(gateway, size="auto")
+    assert response.json()["size"] == "128x128" == "{}x{}".format(*decode_images(response)[0].size)
 
 
-async def test_a_model_without_a_list_of_sizes(gateway: Gateway, triton: FakeTriton) -> None:
-    assert told(await reaches(gateway, triton, "any-size", size="512x64"))["width"] == 512
-    response = await draw(gateway, "any-size", size="100x64")
+async def test_a_model_without_a_list_of_sizes(gateway: RunningGateway, triton: FakeTriton) -> None:
+    assert scalar_tensors(await captured_call(gateway, triton, "any-size", size="512x64"))["width"] == 512
+    response = await post_image_request(gateway, "any-size", size="100x64")
     assert response.status_code == 400
     assert "from 64x64 up to 512x256; sides that are multiples of 8" in response.json()["message"]
 
 
-async def test_without_a_model_the_first_that_draws(gateway: Gateway, triton: FakeTriton) -> None:
+async def test_without_a_model_the_first_that_draws(gateway: RunningGateway, triton: FakeTriton) -> None:
     before = len(triton.calls)
-    response = await gateway.http.post(DRAW, json={"prompt": "x", "response_format": "b64_json"})
+    response = await gateway.http.post(GENERATIONS, json={"prompt": "x", "response_format": "b64_json"})
     assert response.status_code == 200
     assert triton.calls[before].model == "any-size"
 
 
-async def test_urls_are_the_default_and_lead_to_the_pictures(gateway: Gateway) -> None:
+async def test_urls_are_the_default_and_lead_to_the_pictures(gateway: RunningGateway) -> None:
     for fields in ({}, {"response_format": "url"}, {"response_format": ""}):
-        response = await gateway.http.post(DRAW, json={"model": "shapes", "prompt": "x", "n": 2, "seed": 9, **fields})
+        response = await gateway.http.post(
+            GENERATIONS, json={"model": "shapes", "prompt": "x", "n": 2, "seed": 9, **fields}
+        )
         assert response.status_code == 200, response.text
         data = response.json()["data"]
         for at, datum in enumerate(data):
             assert set(datum) == {"url", "seed"} and datum["url"].startswith(gateway.url)
             file = await gateway.http.get(datum["url"])
             assert (file.status_code, file.headers["content-type"]) == (200, "image/png")
-            assert opened(file.content).getpixel((0, 0)) == colour(9 + at)
+            assert open_image(file.content).getpixel((0, 0)) == color_of_seed(9 + at)
 
 
-async def test_another_name_of_a_model(gateway: Gateway, triton: FakeTriton) -> None:
+async def test_another_name_of_a_model(gateway: RunningGateway, triton: FakeTriton) -> None:
     """The curl example of the standard document, with the alias that the operator has set."""
     body = {"model": "dall-e-3", "prompt": "A cute baby sea otter", "n": 1, "size": "1024x1024"}
-    response = await gateway.http.post(DRAW, json=body)
+    response = await gateway.http.post(GENERATIONS, json=body)
     assert response.status_code == 200, response.text
     assert triton.calls[-1].model == "shapes"
     assert list(response.json()["data"][0]) == ["url", "seed"]
     assert "dall-e-3" not in [model["id"] for model in (await gateway.http.get("/v1/models")).json()["data"]]
 
 
-async def test_a_name_of_a_model_that_knows_no_urls(gateway: Gateway) -> None:
-    (drawn,) = (await draw(gateway, "gpt-image-1")).json()["data"]
+async def test_a_name_of_a_model_that_knows_no_urls(gateway: RunningGateway) -> None:
+    (drawn,) = (await post_image_request(gateway, "gpt-image-1")).json()["data"]
     assert list(drawn) == ["b64_json", "seed"]
-    (drawn,) = (await draw(gateway, "gpt-image-1", response_format="url")).json()["data"]
+    (drawn,) = (await post_image_request(gateway, "gpt-image-1", response_format="url")).json()["data"]
     assert list(drawn) == ["url", "seed"]
 
 
@@ -128,40 +142,42 @@ async def test_a_name_of_a_model_that_knows_no_urls(gateway: Gateway) -> None:
     ],
 )
 async def test_who_asks_by_another_name_gets_the_sizes_of_that_model(
-    gateway: Gateway, triton: FakeTriton, size: str, drawn: tuple[int, int], form: str
+    gateway: RunningGateway, triton: FakeTriton, size: str, drawn: tuple[int, int], form: str
 ) -> None:
     fields = {"size": size, "seed": 3, "output_format": form}
-    response = await draw(gateway, "dall-e-3", **fields)
-    (image,) = shown(response)
-    assert told(triton.calls[-1])["width"] == drawn[0] and told(triton.calls[-1])["height"] == drawn[1]
+    response = await post_image_request(gateway, "dall-e-3", **fields)
+    (image,) = decode_images(response)
+    assert (
+        scalar_tensors(triton.calls[-1])["width"] == drawn[0] and scalar_tensors(triton.calls[-1])["height"] == drawn[1]
+    )
     assert "{}x{}".format(*image.size) == response.json()["size"] == size
     assert image.format == form.upper()
-    assert all(abs(a - b) < 8 for a, b in zip(image.getpixel((9, 9)), colour(3), strict=True))
+    assert all(abs(a - b) < 8 for a, b in zip(image.getpixel((9, 9)), color_of_seed(3), strict=True))
     if drawn != tuple(map(int, size.split("x"))):
-        assert (await draw(gateway, "shapes", **fields)).status_code == 400
+        assert (await post_image_request(gateway, "shapes", **fields)).status_code == 400
 
 
-async def test_previews_have_the_size_of_the_picture(gateway: Gateway) -> None:
+async def test_previews_have_the_size_of_the_picture(gateway: RunningGateway) -> None:
     body = {"model": "dall-e-3", "prompt": "x", "size": "256x256", "stream": True, "partial_images": 1}
-    events = named_events(await gateway.http.post(DRAW, json=body))
+    events = named_events(await gateway.http.post(GENERATIONS, json=body))
     assert [data["size"] for _, data in events] == ["256x256"] * 2
 
 
 @pytest.mark.parametrize("size", ["1x1", "63x64", "9999x9999", "99999x99999"])
-async def test_no_name_makes_a_picture_of_any_size(gateway: Gateway, size: str) -> None:
-    response = await draw(gateway, "dall-e-3", size=size)
+async def test_no_name_makes_a_picture_of_any_size(gateway: RunningGateway, size: str) -> None:
+    response = await post_image_request(gateway, "dall-e-3", size=size)
     assert (response.status_code, response.json()["error"]["param"]) == (400, "size")
 
 
-async def test_the_parts_of_a_model_are_not_offered(gateway: Gateway) -> None:
+async def test_the_parts_of_a_model_are_not_offered(gateway: RunningGateway) -> None:
     listed = {model["id"]: model for model in (await gateway.http.get("/v1/models")).json()["data"]}
     assert "shapes-denoiser" not in listed
-    assert listed["shapes"]["url"] == f"{gateway.url}{DRAW}"
+    assert listed["shapes"]["url"] == f"{gateway.url}{GENERATIONS}"
 
 
-async def test_streams(gateway: Gateway) -> None:
+async def test_streams(gateway: RunningGateway) -> None:
     response = await gateway.http.post(
-        DRAW, json={"model": "shapes", "prompt": "x", "n": 2, "stream": True, "partial_images": 2, "seed": 1}
+        GENERATIONS, json={"model": "shapes", "prompt": "x", "n": 2, "stream": True, "partial_images": 2, "seed": 1}
     )
     events = named_events(response)
     partial, completed = "image_generation.partial_image", "image_generation.completed"
@@ -170,26 +186,26 @@ async def test_streams(gateway: Gateway) -> None:
     numbers = [(data["index"], data["partial_image_index"]) for name, data in events if name == partial]
     assert numbers == [(0, 0), (1, 0), (0, 1), (1, 1)]
     last = events[-1][1]
-    assert opened(base64.b64decode(last["b64_json"])).getpixel((0, 0)) == colour(2)
+    assert open_image(base64.b64decode(last["b64_json"])).getpixel((0, 0)) == color_of_seed(2)
     assert (last["index"], last["seed"], last["size"], last["quality"]) == (1, 2, "128x128", "medium")
     assert abs(last["created_at"] - time.time()) < 60
 
 
-async def test_a_stream_without_previews_is_one_event_a_picture(gateway: Gateway) -> None:
-    response = await gateway.http.post(DRAW, json={"model": "shapes", "prompt": "x", "stream": True})
+async def test_a_stream_without_previews_is_one_event_a_picture(gateway: RunningGateway) -> None:
+    response = await gateway.http.post(GENERATIONS, json={"model": "shapes", "prompt": "x", "stream": True})
     ((name, data),) = named_events(response)
-    assert (name, data["seed"]) == ("image_generation.completed", SEED)
+    assert (name, data["seed"]) == ("image_generation.completed", DEFAULT_SEED)
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-async def test_a_caller_who_hangs_up_stops_the_model(gateway: Gateway, triton: FakeTriton, stream: bool) -> None:
+async def test_a_caller_who_hangs_up_stops_the_model(gateway: RunningGateway, triton: FakeTriton, stream: bool) -> None:
     before = len(triton.calls)
     body = {"model": "slow-painter", "prompt": "x", "stream": stream}
-    asking = asyncio.create_task(gateway.http.post(DRAW, json=body))
+    asking = asyncio.create_task(gateway.http.post(GENERATIONS, json=body))
     await triton.call("slow-painter", before)
     await asyncio.sleep(0.12)
     asking.cancel()
-    await triton.gives_up("slow-painter", before, seconds=0.3)
+    await triton.cancelled_call("slow-painter", before, seconds=0.3)
 
 
 @pytest.mark.parametrize(
@@ -200,8 +216,8 @@ async def test_a_caller_who_hangs_up_stops_the_model(gateway: Gateway, triton: F
         ("broken-painter", "The engine stopped."),
     ],
 )
-async def test_models_that_fail(gateway: Gateway, model: str, sentence: str) -> None:
-    response = await draw(gateway, model)
+async def test_models_that_fail(gateway: RunningGateway, model: str, sentence: str) -> None:
+    response = await post_image_request(gateway, model)
     assert (response.status_code, response.json()["message"]) == (502, sentence)
 
 
@@ -209,10 +225,10 @@ async def test_paths_where_they_are_wanted(triton: FakeTriton, tmp_path: Path) -
     """The document for nodes of one machine: its answers name files there."""
     folder = tmp_path / "photos"
     settings = {"files": str(folder), "files_style": "path", "model_aliases": {"SuperImage": "shapes"}}
-    async with serve(triton.url, **settings) as gateway:
+    async with run_gateway(triton.url, **settings) as gateway:
         body = {"model": "SuperImage", "prompt": "A cute baby sea otter", "n": 2, "size": "1024x1024"}
-        response = await gateway.http.post(DRAW, json=body)
+        response = await gateway.http.post(GENERATIONS, json=body)
     assert response.status_code == 200, response.text
     paths = [Path(datum["url"]) for datum in response.json()["data"]]
     assert len(set(paths)) == 2 and {path.parent for path in paths} == {folder}
-    assert [opened(path.read_bytes()).size for path in paths] == [(1024, 1024)] * 2
+    assert [open_image(path.read_bytes()).size for path in paths] == [(1024, 1024)] * 2

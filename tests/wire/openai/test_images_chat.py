@@ -7,46 +7,51 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.fakes.drawing import colour
+from tests.fakes.image_model import color_of_seed
 from tests.fakes.triton import FakeTriton
-from tests.wire.openai.asking import events, refused
-from tests.wire.openai.picturing import draw, opened, picture, told
-from tests.wire.serving import Gateway
+from tests.wire.gateway_server import RunningGateway
+from tests.wire.openai.image_requests import encoded_image, open_image, post_image_request, scalar_tensors
+from tests.wire.openai.text_requests import check_error, events
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 CHAT = "/v1/chat/completions"
 MARKDOWN = re.compile(r"!\[image\]\((http://[^)]+)\)")
-PICTURE, OTHER = picture(), picture(colour=9)
+PICTURE, OTHER = encoded_image(), encoded_image(colour=9)
 
 
 def part(data: bytes) -> dict[str, Any]:
     return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{base64.b64encode(data).decode()}"}}
 
 
-async def chat(gateway: Gateway, *messages: Any, **more: Any) -> httpx.Response:
+async def chat(gateway: RunningGateway, *messages: Any, **more: Any) -> httpx.Response:
     turns = [{"role": "user", "content": m} if isinstance(m, str | list) else m for m in messages]
     return await gateway.http.post(CHAT, json={"model": "shapes", "messages": turns, **more})
 
 
-async def test_the_answer_is_a_picture(gateway: Gateway, triton: FakeTriton) -> None:
+async def test_the_answer_is_a_picture(gateway: RunningGateway, triton: FakeTriton) -> None:
     system = {"role": "system", "content": "You are a helpful assistant."}
     response = await chat(gateway, system, "a red circle", seed=3, temperature=0.5, max_tokens=100)
     (choice,) = response.json()["choices"]
     assert (choice["finish_reason"], response.json()["object"]) == ("stop", "chat.completion")
-    assert told(triton.calls[-1]) == {"prompt": "a red circle", "num_images": 1, "output_format": "png", "seed": 3}
+    assert scalar_tensors(triton.calls[-1]) == {
+        "prompt": "a red circle",
+        "num_images": 1,
+        "output_format": "png",
+        "seed": 3,
+    }
     url = MARKDOWN.fullmatch(choice["message"]["content"])[1]
     file = await gateway.http.get(url)
-    assert (file.headers["content-type"], opened(file.content).getpixel((0, 0))) == ("image/png", colour(3))
+    assert (file.headers["content-type"], open_image(file.content).getpixel((0, 0))) == ("image/png", color_of_seed(3))
 
 
-async def test_several_answers_are_several_pictures(gateway: Gateway) -> None:
+async def test_several_answers_are_several_pictures(gateway: RunningGateway) -> None:
     choices = (await chat(gateway, "x", n=3)).json()["choices"]
     assert [choice["index"] for choice in choices] == [0, 1, 2]
     assert len({MARKDOWN.fullmatch(choice["message"]["content"])[1] for choice in choices}) == 3
 
 
-async def test_a_stream_tells_how_far_it_is(gateway: Gateway) -> None:
+async def test_a_stream_tells_how_far_it_is(gateway: RunningGateway) -> None:
     *chunks, done = events(await chat(gateway, "x", stream=True))
     assert done == "[DONE]"
     text = "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks)
@@ -56,19 +61,19 @@ async def test_a_stream_tells_how_far_it_is(gateway: Gateway) -> None:
     assert chunks[-1]["choices"][0]["finish_reason"] == "stop"
 
 
-async def test_many_steps_are_not_as_many_lines(gateway: Gateway) -> None:
+async def test_many_steps_are_not_as_many_lines(gateway: RunningGateway) -> None:
     *chunks, _ = events(await chat(gateway, "x", stream=True, model="slow-painter"))
     text = "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks)
     assert text.count("> Progress") == 10
 
 
-async def test_pictures_of_the_conversation_are_edited(gateway: Gateway, triton: FakeTriton) -> None:
+async def test_pictures_of_the_conversation_are_edited(gateway: RunningGateway, triton: FakeTriton) -> None:
     response = await chat(gateway, [{"type": "text", "text": "make it blue"}, part(PICTURE)])
     assert response.status_code == 200, response.text
     assert (triton.calls[-1].tensors["image"], triton.calls[-1].prompt) == ([PICTURE], "make it blue")
 
 
-async def test_the_latest_picture_counts(gateway: Gateway, triton: FakeTriton) -> None:
+async def test_the_latest_picture_counts(gateway: RunningGateway, triton: FakeTriton) -> None:
     answer = {"role": "assistant", "content": "Done."}
     first, second = ([{"type": "text", "text": "this"}, part(data)] for data in (PICTURE, OTHER))
     response = await chat(gateway, first, answer, second, answer, "and now green")
@@ -76,7 +81,7 @@ async def test_the_latest_picture_counts(gateway: Gateway, triton: FakeTriton) -
     assert (triton.calls[-1].tensors["image"], triton.calls[-1].prompt) == ([OTHER], "and now green")
 
 
-async def test_what_the_model_drew_is_edited_next(gateway: Gateway, triton: FakeTriton) -> None:
+async def test_what_the_model_drew_is_edited_next(gateway: RunningGateway, triton: FakeTriton) -> None:
     answer = (await chat(gateway, "a red circle", seed=5)).json()["choices"][0]["message"]
     drawn = await gateway.http.get(MARKDOWN.fullmatch(answer["content"])[1])
     response = await chat(gateway, "a red circle", answer, "make it blue")
@@ -84,17 +89,17 @@ async def test_what_the_model_drew_is_edited_next(gateway: Gateway, triton: Fake
     assert triton.calls[-1].tensors["image"] == [drawn.content]
 
 
-async def test_what_was_drawn_here_may_be_sent_by_its_url(gateway: Gateway, triton: FakeTriton) -> None:
-    url = (await draw(gateway, response_format="url", seed=8)).json()["data"][0]["url"]
+async def test_what_was_drawn_here_may_be_sent_by_its_url(gateway: RunningGateway, triton: FakeTriton) -> None:
+    url = (await post_image_request(gateway, response_format="url", seed=8)).json()["data"][0]["url"]
     content = [{"type": "text", "text": "make it blue"}, {"type": "image_url", "image_url": {"url": url}}]
     response = await chat(gateway, content)
     assert response.status_code == 200, response.text
     assert triton.calls[-1].tensors["image"] == [(await gateway.http.get(url)).content]
     content[1]["image_url"]["url"] = url[:-4]
-    refused(await chat(gateway, content), 400, param="messages[0].content[1].image_url")
+    check_error(await chat(gateway, content), 400, param="messages[0].content[1].image_url")
 
 
-async def test_what_was_drawn_elsewhere_is_left_alone(gateway: Gateway, triton: FakeTriton) -> None:
+async def test_what_was_drawn_elsewhere_is_left_alone(gateway: RunningGateway, triton: FakeTriton) -> None:
     for url in ("https://example.com/a.png", f"{gateway.url}/files/none.png?expires=1&signature=x", "x", ""):
         answer = {"role": "assistant", "content": f"![image]({url})"}
         response = await chat(gateway, "a red circle", answer, "a blue one")
@@ -112,8 +117,8 @@ async def test_what_was_drawn_elsewhere_is_left_alone(gateway: Gateway, triton: 
     ],
     ids=["no-text", "blank", "assistant", "system"],
 )
-async def test_somebody_has_to_say_what_to_draw(gateway: Gateway, messages: list[Any], param: str) -> None:
-    refused(await chat(gateway, *messages), 400, param=param)
+async def test_somebody_has_to_say_what_to_draw(gateway: RunningGateway, messages: list[Any], param: str) -> None:
+    check_error(await chat(gateway, *messages), 400, param=param)
 
 
 @pytest.mark.parametrize(
@@ -126,13 +131,13 @@ async def test_somebody_has_to_say_what_to_draw(gateway: Gateway, messages: list
         ({"n": 11}, "n"),
     ],
 )
-async def test_what_only_words_can_do(gateway: Gateway, fields: dict[str, Any], param: str) -> None:
-    refused(await chat(gateway, "x", **fields), 400, code="unsupported_parameter", param=param)
+async def test_what_only_words_can_do(gateway: RunningGateway, fields: dict[str, Any], param: str) -> None:
+    check_error(await chat(gateway, "x", **fields), 400, code="unsupported_parameter", param=param)
 
 
-async def test_a_model_that_does_not_edit_looks_at_no_pictures(gateway: Gateway) -> None:
+async def test_a_model_that_does_not_edit_looks_at_no_pictures(gateway: RunningGateway) -> None:
     content = [{"type": "text", "text": "x"}, part(PICTURE)]
-    refused(
+    check_error(
         await chat(gateway, content, model="paint-only"),
         400,
         code="unsupported_parameter",
@@ -140,6 +145,6 @@ async def test_a_model_that_does_not_edit_looks_at_no_pictures(gateway: Gateway)
     )
 
 
-async def test_a_model_that_fails(gateway: Gateway) -> None:
-    refused(await chat(gateway, "x", model="broken-painter"), 502, "server_error", "model_failed")
-    refused(await chat(gateway, "x", model="broken-painter", stream=True), 502, "server_error", "model_failed")
+async def test_a_model_that_fails(gateway: RunningGateway) -> None:
+    check_error(await chat(gateway, "x", model="broken-painter"), 502, "server_error", "model_failed")
+    check_error(await chat(gateway, "x", model="broken-painter", stream=True), 502, "server_error", "model_failed")

@@ -6,17 +6,17 @@ import openai
 import pytest
 from openai.types import ImageEditCompletedEvent, ImageGenCompletedEvent
 
-from tests.fakes.drawing import colour
+from tests.fakes.image_model import color_of_seed
 from tests.fakes.triton import FakeTriton
-from tests.wire.openai.picturing import opened, picture
-from tests.wire.serving import Gateway
+from tests.wire.gateway_server import RunningGateway
+from tests.wire.openai.image_requests import encoded_image, open_image
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-PICTURE, MASK = picture(), picture(mode="RGBA", colour=(0, 0, 0, 0))
+PICTURE, MASK = encoded_image(), encoded_image(mode="RGBA", colour=(0, 0, 0, 0))
 
 
-async def test_generate(gateway: Gateway) -> None:
+async def test_generate(gateway: RunningGateway) -> None:
     async with gateway.client() as client:
         answer = await client.images.generate(
             model="shapes",
@@ -29,32 +29,32 @@ async def test_generate(gateway: Gateway) -> None:
             user="u",
             extra_body={"seed": 6},
         )
-    assert [opened(base64.b64decode(image.b64_json)).getpixel((0, 0)) for image in answer.data] == [
-        colour(6),
-        colour(7),
+    assert [open_image(base64.b64decode(image.b64_json)).getpixel((0, 0)) for image in answer.data] == [
+        color_of_seed(6),
+        color_of_seed(7),
     ]
     assert (answer.size, answer.quality, answer.output_format) == ("1024x1024", "high", "png")
     assert answer.usage and answer.usage.total_tokens == 0
     assert answer.data[0].revised_prompt is None and answer.data[0].url is None
 
 
-async def test_generate_as_url(gateway: Gateway) -> None:
+async def test_generate_as_url(gateway: RunningGateway) -> None:
     async with gateway.client() as client:
         answer = await client.images.generate(model="shapes", prompt="a red circle")
     assert answer.data[0].url.startswith(f"{gateway.url}/files/") and answer.data[0].b64_json is None
 
 
-async def test_generate_streamed(gateway: Gateway) -> None:
+async def test_generate_streamed(gateway: RunningGateway) -> None:
     async with gateway.client() as client:
         stream = await client.images.generate(model="shapes", prompt="x", stream=True, partial_images=2)
         seen = [event async for event in stream]
     assert [event.type for event in seen] == ["image_generation.partial_image"] * 2 + ["image_generation.completed"]
     assert [event.partial_image_index for event in seen[:-1]] == [0, 1]
-    assert opened(base64.b64decode(seen[-1].b64_json)).size == (128, 128)
+    assert open_image(base64.b64decode(seen[-1].b64_json)).size == (128, 128)
     ImageGenCompletedEvent.model_validate(seen[-1].model_dump(), strict=True)
 
 
-async def test_edit(gateway: Gateway, triton: FakeTriton) -> None:
+async def test_edit(gateway: RunningGateway, triton: FakeTriton) -> None:
     async with gateway.client() as client:
         answer = await client.images.edit(
             model="shapes",
@@ -71,7 +71,7 @@ async def test_edit(gateway: Gateway, triton: FakeTriton) -> None:
     assert triton.calls[-1].tensors["strength"] == [0.5]
 
 
-async def test_edit_streamed(gateway: Gateway) -> None:
+async def test_edit_streamed(gateway: RunningGateway) -> None:
     async with gateway.client() as client:
         stream = await client.images.edit(model="shapes", prompt="x", image=PICTURE, stream=True, partial_images=1)
         seen = [event async for event in stream]
@@ -79,23 +79,23 @@ async def test_edit_streamed(gateway: Gateway) -> None:
     ImageEditCompletedEvent.model_validate(seen[-1].model_dump(), strict=True)
 
 
-async def test_several_pictures_reach_the_model(gateway: Gateway, triton: FakeTriton) -> None:
+async def test_several_pictures_reach_the_model(gateway: RunningGateway, triton: FakeTriton) -> None:
     async with gateway.client() as client:
         with pytest.raises(openai.BadRequestError) as refusal:
-            await client.images.edit(model="shapes", prompt="x", image=[PICTURE, picture(colour=9)])
+            await client.images.edit(model="shapes", prompt="x", image=[PICTURE, encoded_image(colour=9)])
     assert (refusal.value.param, refusal.value.code) == ("image", "unsupported_parameter")
     assert len(triton.calls[-1].tensors["image"]) == 2
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-async def test_variations(gateway: Gateway, triton: FakeTriton) -> None:
+async def test_variations(gateway: RunningGateway, triton: FakeTriton) -> None:
     async with gateway.client() as client:
         answer = await client.images.create_variation(model="shapes", image=PICTURE, n=2, response_format="b64_json")
     assert len(answer.data) == 2
     assert triton.calls[-1].tensors["image"] == [PICTURE]
 
 
-async def test_failures(gateway: Gateway) -> None:
+async def test_failures(gateway: RunningGateway) -> None:
     async with gateway.client() as client:
         with pytest.raises(openai.BadRequestError) as refusal:
             await client.images.generate(model="shapes", prompt="x", size="256x256")
@@ -104,7 +104,7 @@ async def test_failures(gateway: Gateway) -> None:
             await client.images.generate(model="dall-e-2", prompt="x")
 
 
-async def test_a_chat_with_a_model_that_draws(gateway: Gateway) -> None:
+async def test_a_chat_with_a_model_that_draws(gateway: RunningGateway) -> None:
     async with gateway.client() as client:
         answer = await client.chat.completions.create(
             model="shapes", messages=[{"role": "user", "content": "a circle"}]

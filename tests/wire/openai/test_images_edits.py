@@ -10,14 +10,23 @@ import pytest
 from PIL import Image
 
 from tests.fakes.triton import FakeTriton
-from tests.wire.conftest import BODY_LIMIT
-from tests.wire.openai.asking import refused
-from tests.wire.openai.picturing import EDIT, VARY, draw, named_events, picture, reaches, shown, told
-from tests.wire.serving import Gateway
+from tests.wire.conftest import MAX_BODY_BYTES
+from tests.wire.gateway_server import RunningGateway
+from tests.wire.openai.image_requests import (
+    EDITS,
+    VARIATIONS,
+    captured_call,
+    decode_images,
+    encoded_image,
+    named_events,
+    post_image_request,
+    scalar_tensors,
+)
+from tests.wire.openai.text_requests import check_error
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-PICTURE, MASK = picture(), picture(mode="RGBA", colour=(0, 0, 0, 0))
+PICTURE, MASK = encoded_image(), encoded_image(mode="RGBA", colour=(0, 0, 0, 0))
 BARE = base64.b64encode(PICTURE).decode()
 URL = f"data:image/png;base64,{BARE}"
 
@@ -34,16 +43,18 @@ URL = f"data:image/png;base64,{BARE}"
     ],
     ids=["base64", "data-url", "list", "object", "images", "nested"],
 )
-async def test_json(gateway: Gateway, triton: FakeTriton, fields: dict) -> None:
-    call = await reaches(gateway, triton, path=EDIT, **fields, mask=base64.b64encode(MASK).decode(), strength=0.5, n=2)
+async def test_json(gateway: RunningGateway, triton: FakeTriton, fields: dict) -> None:
+    call = await captured_call(
+        gateway, triton, path=EDITS, **fields, mask=base64.b64encode(MASK).decode(), strength=0.5, n=2
+    )
     assert (call.tensors["image"], call.tensors["mask"]) == ([PICTURE], [MASK])
-    assert told(call) == {"prompt": "a red circle", "num_images": 2, "output_format": "png", "strength": 0.5}
+    assert scalar_tensors(call) == {"prompt": "a red circle", "num_images": 2, "output_format": "png", "strength": 0.5}
 
 
-async def test_forms(gateway: Gateway, triton: FakeTriton) -> None:
+async def test_forms(gateway: RunningGateway, triton: FakeTriton) -> None:
     before = len(triton.calls)
     response = await gateway.http.post(
-        EDIT,
+        EDITS,
         data={
             "model": "shapes",
             "prompt": "ein größeres 🎈",
@@ -55,10 +66,10 @@ async def test_forms(gateway: Gateway, triton: FakeTriton) -> None:
         | {"response_format": "b64_json", "stream": "false", "quality": "low", "size": ""},
         files={"image": ("a.png", PICTURE, "image/png"), "mask": ("m.png", MASK, "image/png")},
     )
-    assert len(shown(response)) == 2
+    assert len(decode_images(response)) == 2
     (call,) = triton.calls[before:]
     assert (call.tensors["image"], call.tensors["mask"]) == ([PICTURE], [MASK])
-    assert told(call) == {
+    assert scalar_tensors(call) == {
         **{"prompt": "ein größeres 🎈", "num_images": 2, "seed": 4, "guidance_scale": 2.5, "output_format": "png"},
         "steps": 10,
     }
@@ -66,66 +77,71 @@ async def test_forms(gateway: Gateway, triton: FakeTriton) -> None:
 
 @pytest.mark.parametrize("name", ["image[]", "image"])
 async def test_several_pictures_of_a_form_reach_the_model_which_refuses_them(
-    gateway: Gateway, triton: FakeTriton, name: str
+    gateway: RunningGateway, triton: FakeTriton, name: str
 ) -> None:
-    files = [(name, ("a.png", PICTURE)), (name, ("b.png", picture(colour=9)))]
-    response = await gateway.http.post(EDIT, data={"model": "shapes", "prompt": "x"}, files=files)
-    sentence = refused(response, 400, code="unsupported_parameter", param="image")
+    files = [(name, ("a.png", PICTURE)), (name, ("b.png", encoded_image(colour=9)))]
+    response = await gateway.http.post(EDITS, data={"model": "shapes", "prompt": "x"}, files=files)
+    sentence = check_error(response, 400, code="unsupported_parameter", param="image")
     assert "one picture" in sentence
-    assert triton.calls[-1].tensors["image"] == [PICTURE, picture(colour=9)]
+    assert triton.calls[-1].tensors["image"] == [PICTURE, encoded_image(colour=9)]
 
 
 async def test_a_part_that_calls_itself_a_picture_is_a_file_without_a_name(
-    gateway: Gateway, triton: FakeTriton
+    gateway: RunningGateway, triton: FakeTriton
 ) -> None:
     form = {"model": (None, "shapes"), "prompt": (None, "x"), "image": (None, PICTURE, "image/png")}
     before = len(triton.calls)
-    assert len(shown(await gateway.http.post(EDIT, files=form | {"response_format": (None, "b64_json")}))) == 1
+    assert len(decode_images(await gateway.http.post(EDITS, files=form | {"response_format": (None, "b64_json")}))) == 1
     (call,) = triton.calls[before:]
     assert call.tensors["image"] == [PICTURE]
 
 
-async def test_a_picture_in_the_text_of_a_form(gateway: Gateway, triton: FakeTriton) -> None:
+async def test_a_picture_in_the_text_of_a_form(gateway: RunningGateway, triton: FakeTriton) -> None:
     form = {"model": (None, "shapes"), "prompt": (None, "x"), "image": (None, URL), "response_format": (None, "url")}
-    response = await gateway.http.post(EDIT, files=form)
+    response = await gateway.http.post(EDITS, files=form)
     assert response.status_code == 200, response.text
     assert triton.calls[-1].tensors["image"] == [PICTURE]
 
 
-async def test_what_was_drawn_here_can_be_edited_by_its_url(gateway: Gateway, triton: FakeTriton) -> None:
-    url = (await draw(gateway, response_format="url", seed=8)).json()["data"][0]["url"]
-    call = await reaches(gateway, triton, path=EDIT, image=url)
+async def test_what_was_drawn_here_can_be_edited_by_its_url(gateway: RunningGateway, triton: FakeTriton) -> None:
+    url = (await post_image_request(gateway, response_format="url", seed=8)).json()["data"][0]["url"]
+    call = await captured_call(gateway, triton, path=EDITS, image=url)
     assert call.tensors["image"] == [(await gateway.http.get(url)).content]
     # An address that is not signed is one like any other, of a machine that callers may not reach.
-    refused(await draw(gateway, path=EDIT, image=url[:-4]), 400, param="image")
+    check_error(await post_image_request(gateway, path=EDITS, image=url[:-4]), 400, param="image")
 
 
-async def test_a_large_form(gateway: Gateway, triton: FakeTriton) -> None:
-    large = picture((3000, 2000), form="BMP")
+async def test_a_large_form(gateway: RunningGateway, triton: FakeTriton) -> None:
+    large = encoded_image((3000, 2000), form="BMP")
     files = {"image": ("a.bmp", large)}
-    response = await gateway.http.post(EDIT, data={"model": "shapes", "prompt": "x"}, files=files)
+    response = await gateway.http.post(EDITS, data={"model": "shapes", "prompt": "x"}, files=files)
     assert response.status_code == 200, response.text
     assert triton.calls[-1].tensors["image"] == [large]
 
 
-async def test_variations(gateway: Gateway, triton: FakeTriton) -> None:
-    response = await gateway.http.post(VARY, files={"image": ("a.png", PICTURE)}, data={"model": "shapes", "n": "2"})
+async def test_variations(gateway: RunningGateway, triton: FakeTriton) -> None:
+    response = await gateway.http.post(
+        VARIATIONS, files={"image": ("a.png", PICTURE)}, data={"model": "shapes", "n": "2"}
+    )
     assert len(response.json()["data"]) == 2
     assert triton.calls[-1].tensors["image"] == [PICTURE] and triton.calls[-1].prompt == ""
-    assert told(triton.calls[-1])["strength"] == 0.5
-    call = await reaches(gateway, triton, path=VARY, image=BARE, strength=0.25)
-    assert told(call) == {"prompt": "", "num_images": 1, "output_format": "png", "strength": 0.25}
+    assert scalar_tensors(triton.calls[-1])["strength"] == 0.5
+    call = await captured_call(gateway, triton, path=VARIATIONS, image=BARE, strength=0.25)
+    assert scalar_tensors(call) == {"prompt": "", "num_images": 1, "output_format": "png", "strength": 0.25}
 
 
-async def test_streams_of_edits(gateway: Gateway) -> None:
+async def test_streams_of_edits(gateway: RunningGateway) -> None:
     body = {"model": "shapes", "prompt": "x", "image": BARE, "stream": True, "partial_images": 1}
-    events = named_events(await gateway.http.post(EDIT, json=body))
+    events = named_events(await gateway.http.post(EDITS, json=body))
     assert [name for name, _ in events] == ["image_edit.partial_image", "image_edit.completed"]
 
 
-async def test_a_model_that_cannot_edit(gateway: Gateway) -> None:
-    sentence = refused(
-        await draw(gateway, "paint-only", EDIT, image=BARE), 400, code="unsupported_parameter", param="model"
+async def test_a_model_that_cannot_edit(gateway: RunningGateway) -> None:
+    sentence = check_error(
+        await post_image_request(gateway, "paint-only", EDITS, image=BARE),
+        400,
+        code="unsupported_parameter",
+        param="model",
     )
     assert "cannot edit pictures; it can draw pictures" in sentence
 
@@ -133,7 +149,7 @@ async def test_a_model_that_cannot_edit(gateway: Gateway) -> None:
 def _exif_rotated() -> bytes:
     exif = Image.Exif()
     exif[0x0112] = 6
-    return picture((128, 64), form="JPEG", exif=exif)
+    return encoded_image((128, 64), form="JPEG", exif=exif)
 
 
 def _sixteen_bits() -> bytes:
@@ -147,28 +163,28 @@ def _sixteen_bits() -> bytes:
 
 
 def _animated() -> bytes:
-    return picture(form="GIF", save_all=True, append_images=[Image.new("RGB", (128, 128), 90)])
+    return encoded_image(form="GIF", save_all=True, append_images=[Image.new("RGB", (128, 128), 90)])
 
 
 @pytest.mark.parametrize(
     "data",
     [
-        picture(form="JPEG", mode="CMYK", colour=(1, 2, 3, 4)),
+        encoded_image(form="JPEG", mode="CMYK", colour=(1, 2, 3, 4)),
         _exif_rotated(),
         MASK,
-        picture(mode="LA", colour=(5, 6)),
+        encoded_image(mode="LA", colour=(5, 6)),
         _sixteen_bits(),
-        picture(mode="I;16"),
-        picture(mode="P"),
-        picture(mode="1", colour=1),
+        encoded_image(mode="I;16"),
+        encoded_image(mode="P"),
+        encoded_image(mode="1", colour=1),
         _animated(),
-        picture(form="WEBP"),
-        picture((1, 1)),
+        encoded_image(form="WEBP"),
+        encoded_image((1, 1)),
     ],
     ids=["cmyk", "exif", "alpha", "grey-alpha", "16-bit", "16-bit-grey", "palette", "bits", "animated", "webp", "dot"],
 )
-async def test_odd_pictures_pass_as_they_are(gateway: Gateway, triton: FakeTriton, data: bytes) -> None:
-    response = await gateway.http.post(EDIT, data={"model": "shapes", "prompt": "x"}, files={"image": ("a", data)})
+async def test_odd_pictures_pass_as_they_are(gateway: RunningGateway, triton: FakeTriton, data: bytes) -> None:
+    response = await gateway.http.post(EDITS, data={"model": "shapes", "prompt": "x"}, files={"image": ("a", data)})
     assert response.status_code == 200, response.text
     assert triton.calls[-1].tensors["image"] == [data]
 
@@ -186,47 +202,47 @@ async def test_odd_pictures_pass_as_they_are(gateway: Gateway, triton: FakeTrito
     ids=["cut", "broken", "text", "empty", "pdf", "svg"],
 )
 @pytest.mark.parametrize("way", ["form", "json"])
-async def test_what_is_no_picture_is_refused(gateway: Gateway, data: bytes, word: str, way: str) -> None:
+async def test_what_is_no_picture_is_refused(gateway: RunningGateway, data: bytes, word: str, way: str) -> None:
     fields = {"model": "shapes", "prompt": "x"}
     if way == "form":
-        response = await gateway.http.post(EDIT, data=fields, files={"image": ("a.png", data)})
+        response = await gateway.http.post(EDITS, data=fields, files={"image": ("a.png", data)})
     else:
         # An empty text is no picture, and a field that is not there.
         encoded = base64.b64encode(data).decode() or "data:image/png;base64,"
-        response = await gateway.http.post(EDIT, json={**fields, "image": encoded})
-    assert word in refused(response, 400, param="image")
+        response = await gateway.http.post(EDITS, json={**fields, "image": encoded})
+    assert word in check_error(response, 400, param="image")
 
 
-async def test_a_picture_of_too_many_pixels(gateway: Gateway) -> None:
-    data = picture((8000, 6400), mode="L")
-    response = await gateway.http.post(EDIT, data={"model": "shapes", "prompt": "x"}, files={"image": ("a.png", data)})
-    assert "8000 × 6400" in refused(response, 400, param="image")  # noqa: RUF001
+async def test_a_picture_of_too_many_pixels(gateway: RunningGateway) -> None:
+    data = encoded_image((8000, 6400), mode="L")
+    response = await gateway.http.post(EDITS, data={"model": "shapes", "prompt": "x"}, files={"image": ("a.png", data)})
+    assert "8000 × 6400" in check_error(response, 400, param="image")  # noqa: RUF001
 
 
-async def test_a_mask_of_another_size(gateway: Gateway) -> None:
-    fields = {"image": BARE, "mask": base64.b64encode(picture((64, 64))).decode()}
-    assert "another size" in refused(await draw(gateway, path=EDIT, **fields), 400, param="mask")
+async def test_a_mask_of_another_size(gateway: RunningGateway) -> None:
+    fields = {"image": BARE, "mask": base64.b64encode(encoded_image((64, 64))).decode()}
+    assert "another size" in check_error(await post_image_request(gateway, path=EDITS, **fields), 400, param="mask")
 
 
-async def test_a_form_counts_against_the_limit_of_bodies(narrow: Gateway) -> None:
-    form = narrow.http.build_request("POST", EDIT, files={"image": ("a.png", bytes(BODY_LIMIT))})
+async def test_a_form_counts_against_the_limit_of_bodies(narrow: RunningGateway) -> None:
+    form = narrow.http.build_request("POST", EDITS, files={"image": ("a.png", bytes(MAX_BODY_BYTES))})
     headers = {"content-type": form.headers["content-type"]}
-    response = await narrow.http.post(EDIT, content=await form.aread(), headers=headers)
-    refused(response, 413, code="request_too_large")
+    response = await narrow.http.post(EDITS, content=await form.aread(), headers=headers)
+    check_error(response, 413, code="request_too_large")
 
 
-async def test_a_form_that_does_not_arrive(narrow: Gateway) -> None:
+async def test_a_form_that_does_not_arrive(narrow: RunningGateway) -> None:
     async def slowly():
         yield b"--b\r\n"
         await asyncio.sleep(5)
 
     headers = {"content-type": "multipart/form-data; boundary=b"}
-    refused(await narrow.http.post(EDIT, content=slowly(), headers=headers), 408, code="request_timeout")
+    check_error(await narrow.http.post(EDITS, content=slowly(), headers=headers), 408, code="request_timeout")
 
 
-async def test_a_form_needs_a_key_too(guarded: Gateway) -> None:
-    response = await guarded.http.post(EDIT, data={"model": "shapes", "prompt": "x"}, files={"image": ("a", PICTURE)})
-    refused(response, 401, "authentication_error", "invalid_api_key")
+async def test_a_form_needs_a_key_too(guarded: RunningGateway) -> None:
+    response = await guarded.http.post(EDITS, data={"model": "shapes", "prompt": "x"}, files={"image": ("a", PICTURE)})
+    check_error(response, 401, "authentication_error", "invalid_api_key")
 
 
 FORM = "multipart/form-data; boundary=b"
@@ -248,8 +264,8 @@ FIELD = b'--b\r\nContent-Disposition: form-data; name="prompt"\r\n\r\n'
     ],
     ids=["no-boundary", "empty-boundary", "text", "nameless", "cut", "empty", "surrogate", "charset", "many"],
 )
-async def test_broken_forms(gateway: Gateway, content_type: str, content: bytes) -> None:
-    response = await gateway.http.post(EDIT, content=content, headers={"content-type": content_type})
+async def test_broken_forms(gateway: RunningGateway, content_type: str, content: bytes) -> None:
+    response = await gateway.http.post(EDITS, content=content, headers={"content-type": content_type})
     assert response.status_code == 400, response.text
     assert response.json()["error"]["type"] == "invalid_request_error"
 
@@ -266,11 +282,11 @@ async def test_broken_forms(gateway: Gateway, content_type: str, content: bytes)
         "ftp://example.com/a.png",
     ],
 )
-async def test_guarded_addresses(gateway: Gateway, url: str) -> None:
-    refused(await draw(gateway, path=EDIT, image=url), 400, param="image")
-    refused(await draw(gateway, path=EDIT, image=BARE, mask=url), 400, param="mask")
+async def test_guarded_addresses(gateway: RunningGateway, url: str) -> None:
+    check_error(await post_image_request(gateway, path=EDITS, image=url), 400, param="image")
+    check_error(await post_image_request(gateway, path=EDITS, image=BARE, mask=url), 400, param="mask")
 
 
-async def test_files_by_id_are_not_kept(gateway: Gateway) -> None:
-    response: httpx.Response = await draw(gateway, path=EDIT, images=[{"file_id": "file-1"}])
-    refused(response, 400, code="unsupported_parameter", param="images.file_id")
+async def test_files_by_id_are_not_kept(gateway: RunningGateway) -> None:
+    response: httpx.Response = await post_image_request(gateway, path=EDITS, images=[{"file_id": "file-1"}])
+    check_error(response, 400, code="unsupported_parameter", param="images.file_id")

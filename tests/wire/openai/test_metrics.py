@@ -6,8 +6,8 @@ import re
 import pytest
 
 from tests.fakes.triton import FakeTriton
-from tests.wire.openai.asking import CHAT, CHAT_STREAM, STREAMS, TEXT, WAYS, Way
-from tests.wire.serving import Gateway, serve
+from tests.wire.gateway_server import RunningGateway, run_gateway
+from tests.wire.openai.text_requests import CHAT, CHAT_STREAM, STREAM_ROUTES, TEXT, TEXT_ROUTES, TextRoute
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 class Counted:
     """The samples of one model on one route."""
 
-    def __init__(self, samples: dict[str, float], way: Way, model: str) -> None:
+    def __init__(self, samples: dict[str, float], way: TextRoute, model: str) -> None:
         self._labels = {f'model="{model}"', f'route="{way.path}"'}
         self._samples = samples
 
@@ -29,14 +29,14 @@ class Counted:
         return sum(found)
 
 
-async def counted(gateway: Gateway, way: Way, model: str) -> Counted:
+async def counted(gateway: RunningGateway, way: TextRoute, model: str) -> Counted:
     return Counted(await gateway.metrics(), way, model)
 
 
-@pytest.mark.parametrize("way", WAYS, ids=str)
-async def test_what_an_answer_counts(triton: FakeTriton, way: Way) -> None:
+@pytest.mark.parametrize("way", TEXT_ROUTES, ids=str)
+async def test_what_an_answer_counts(triton: FakeTriton, way: TextRoute) -> None:
     """The model waits 0.2 s for its first token, then says four in all within 0.2 s."""
-    async with serve(triton.url) as gateway:
+    async with run_gateway(triton.url) as gateway:
         answers = await asyncio.gather(*(gateway.http.post(way.path, json=way.body("late")) for _ in range(2)))
         assert {answer.status_code for answer in answers} == {200}
         count = await counted(gateway, way, "late")
@@ -55,8 +55,8 @@ async def test_what_an_answer_counts(triton: FakeTriton, way: Way) -> None:
             assert 0.35 <= count("inter_token_seconds_sum") < count("request_seconds_sum")
 
 
-@pytest.mark.parametrize("way", WAYS, ids=str)
-async def test_tokens_of_several_answers_count_once(gateway: Gateway, way: Way) -> None:
+@pytest.mark.parametrize("way", TEXT_ROUTES, ids=str)
+async def test_tokens_of_several_answers_count_once(gateway: RunningGateway, way: TextRoute) -> None:
     before = await counted(gateway, way, "trio")
     assert (await gateway.http.post(way.path, json=way.body("trio", n=3))).status_code == 200
     after = await counted(gateway, way, "trio")
@@ -65,7 +65,7 @@ async def test_tokens_of_several_answers_count_once(gateway: Gateway, way: Way) 
 
 
 async def test_failures_count_by_status(triton: FakeTriton) -> None:
-    async with serve(triton.url) as gateway:
+    async with run_gateway(triton.url) as gateway:
         for model in ("broken", "full", "broken-later"):
             for way in (CHAT, CHAT_STREAM):
                 await gateway.http.post(way.path, json=way.body(model))
@@ -84,9 +84,9 @@ async def test_failures_count_by_status(triton: FakeTriton) -> None:
         assert sum(value for name, value in samples.items() if name.startswith("tritonic_in_flight")) == 0
 
 
-@pytest.mark.parametrize("way", WAYS, ids=str)
+@pytest.mark.parametrize("way", TEXT_ROUTES, ids=str)
 @pytest.mark.parametrize("model", ["silent", "silent-later", "endless"])
-async def test_hang_ups_are_counted(gateway: Gateway, triton: FakeTriton, way: Way, model: str) -> None:
+async def test_hang_ups_are_counted(gateway: RunningGateway, triton: FakeTriton, way: TextRoute, model: str) -> None:
     before, calls = await counted(gateway, way, model), len(triton.calls)
     asking = asyncio.ensure_future(gateway.http.post(way.path, json=way.body(model)))
     await triton.call(model, calls)
@@ -94,7 +94,7 @@ async def test_hang_ups_are_counted(gateway: Gateway, triton: FakeTriton, way: W
     during = await counted(gateway, way, model)
     assert during("in_flight") == before("in_flight") + 1
     asking.cancel()
-    await triton.gives_up(model, calls)
+    await triton.cancelled_call(model, calls)
     await asyncio.sleep(0.03)
     after = await counted(gateway, way, model)
     assert after("in_flight") == before("in_flight")
@@ -102,8 +102,10 @@ async def test_hang_ups_are_counted(gateway: Gateway, triton: FakeTriton, way: W
     assert after("requests_total") == before("requests_total") + 1
 
 
-@pytest.mark.parametrize("way", STREAMS, ids=str)
-async def test_tokens_of_an_unfinished_answer_count(gateway: Gateway, triton: FakeTriton, way: Way) -> None:
+@pytest.mark.parametrize("way", STREAM_ROUTES, ids=str)
+async def test_tokens_of_an_unfinished_answer_count(
+    gateway: RunningGateway, triton: FakeTriton, way: TextRoute
+) -> None:
     before, calls = await counted(gateway, way, "endless"), len(triton.calls)
     async with gateway.http.stream("POST", way.path, json=way.body("endless")) as response:
         seen = 0
@@ -111,12 +113,12 @@ async def test_tokens_of_an_unfinished_answer_count(gateway: Gateway, triton: Fa
             seen += "tick" in line
             if seen == 5:
                 break
-    await triton.gives_up("endless", calls)
+    await triton.cancelled_call("endless", calls)
     assert (await counted(gateway, way, "endless"))("tokens_out_total") - before("tokens_out_total") >= 5
 
 
 async def test_callers_cannot_make_up_series(triton: FakeTriton) -> None:
-    async with serve(triton.url) as gateway:
+    async with run_gateway(triton.url) as gateway:
 
         async def junk(number: int) -> None:
             for way in (CHAT, CHAT_STREAM, TEXT):
@@ -135,7 +137,7 @@ async def test_callers_cannot_make_up_series(triton: FakeTriton) -> None:
         assert not [name for name in after.keys() - before.keys() if "/metrics" not in name]
 
 
-async def test_the_exposition_is_prometheus(gateway: Gateway) -> None:
+async def test_the_exposition_is_prometheus(gateway: RunningGateway) -> None:
     response = await gateway.http.get("/metrics")
     assert response.headers["content-type"].startswith("text/plain")
     for line in response.text.splitlines():

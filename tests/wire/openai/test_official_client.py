@@ -9,9 +9,9 @@ from openai import AsyncOpenAI, OpenAI, pydantic_function_tool
 from pydantic import BaseModel
 
 from tests.fakes.triton import FakeTriton
-from tests.wire.cast import TONGUES
 from tests.wire.conftest import KEYS
-from tests.wire.serving import Gateway
+from tests.wire.gateway_server import RunningGateway
+from tests.wire.scripted_models import MULTILINGUAL_TEXTS
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -19,25 +19,25 @@ MESSAGES = [{"role": "user", "content": "Hello!"}]
 GREETING = "\n\nHello there, how may I assist you today?"
 
 
-async def test_chat(gateway: Gateway) -> None:
+async def test_chat(gateway: RunningGateway) -> None:
     async with gateway.client() as client:
         answer = await client.chat.completions.create(model="hello", messages=MESSAGES, temperature=0.5, seed=1)
     assert answer.choices[0].message.content == GREETING
     assert (answer.choices[0].finish_reason, answer.usage.total_tokens) == ("stop", 18)
 
 
-async def test_chat_streamed(gateway: Gateway) -> None:
+async def test_chat_streamed(gateway: RunningGateway) -> None:
     async with gateway.client() as client:
         stream = await client.chat.completions.create(
             model="tongues", messages=MESSAGES, stream=True, stream_options={"include_usage": True}
         )
         chunks = [chunk async for chunk in stream]
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
-    assert text == "".join(TONGUES)
-    assert chunks[-1].usage.completion_tokens == len(TONGUES) + 1
+    assert text == "".join(MULTILINGUAL_TEXTS)
+    assert chunks[-1].usage.completion_tokens == len(MULTILINGUAL_TEXTS) + 1
 
 
-async def test_the_stream_helper_puts_answers_together(gateway: Gateway) -> None:
+async def test_the_stream_helper_puts_answers_together(gateway: RunningGateway) -> None:
     async with (
         gateway.client() as client,
         client.chat.completions.stream(model="trio", messages=MESSAGES, n=3) as stream,
@@ -50,7 +50,7 @@ async def test_the_stream_helper_puts_answers_together(gateway: Gateway) -> None
     assert [choice.finish_reason for choice in final.choices] == ["length", "stop", "stop"]
 
 
-async def test_completions(gateway: Gateway) -> None:
+async def test_completions(gateway: RunningGateway) -> None:
     async with gateway.client() as client:
         answer = await client.completions.create(model="base", prompt="Hello", max_tokens=20)
         assert (answer.choices[0].text, answer.object) == (GREETING, "text_completion")
@@ -58,7 +58,7 @@ async def test_completions(gateway: Gateway) -> None:
         assert "".join([chunk.choices[0].text async for chunk in stream]) == GREETING
 
 
-async def test_models(gateway: Gateway) -> None:
+async def test_models(gateway: RunningGateway) -> None:
     async with gateway.client() as client:
         assert "org/served" in {model.id async for model in client.models.list()}
         assert (await client.models.retrieve("org/served")).owned_by == "org"
@@ -66,7 +66,7 @@ async def test_models(gateway: Gateway) -> None:
             await client.models.retrieve("nothing")
 
 
-async def test_the_synchronous_client(gateway: Gateway) -> None:
+async def test_the_synchronous_client(gateway: RunningGateway) -> None:
     def ask() -> str | None:
         with OpenAI(base_url=f"{gateway.url}/v1", api_key="none", max_retries=0) as client:
             return client.chat.completions.create(model="hello", messages=MESSAGES).choices[0].message.content
@@ -85,7 +85,7 @@ async def test_the_synchronous_client(gateway: Gateway) -> None:
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
-async def test_failures(gateway: Gateway, model: str, options: dict, error: type, stream: bool) -> None:
+async def test_failures(gateway: RunningGateway, model: str, options: dict, error: type, stream: bool) -> None:
     async with gateway.client() as client:
         with pytest.raises(error) as failure:
             await client.chat.completions.create(model=model, messages=MESSAGES, stream=stream, **options)
@@ -93,7 +93,7 @@ async def test_failures(gateway: Gateway, model: str, options: dict, error: type
     assert failure.value.body["message"] in failure.value.message
 
 
-async def test_keys(guarded: Gateway) -> None:
+async def test_keys(guarded: RunningGateway) -> None:
     async with guarded.client(api_key=KEYS[1]) as client:
         assert (await client.chat.completions.create(model="hello", messages=MESSAGES)).choices
     async with guarded.client(api_key="sk-wrong") as client:
@@ -101,7 +101,7 @@ async def test_keys(guarded: Gateway) -> None:
             await client.models.list()
 
 
-async def test_the_client_tries_again_when_told_to(gateway: Gateway) -> None:
+async def test_the_client_tries_again_when_told_to(gateway: RunningGateway) -> None:
     """Retry-After is a number of seconds that the client understands."""
     response = await gateway.http.post("/v1/chat/completions", json={"model": "full", "messages": MESSAGES})
     async with gateway.client() as client:
@@ -118,7 +118,7 @@ class Something(BaseModel):
 TOOL = pydantic_function_tool(Something, name="f", description="Take a number")
 
 
-async def test_an_answer_is_parsed_into_a_class(gateway: Gateway, triton: FakeTriton) -> None:
+async def test_an_answer_is_parsed_into_a_class(gateway: RunningGateway, triton: FakeTriton) -> None:
     before = len(triton.calls)
     async with gateway.client() as client:
         answer = await client.chat.completions.parse(model="named", messages=MESSAGES, response_format=Something)
@@ -127,7 +127,7 @@ async def test_an_answer_is_parsed_into_a_class(gateway: Gateway, triton: FakeTr
     assert '"a"' in call.sampling["structured_outputs"]
 
 
-async def test_a_call_is_parsed_into_a_class(gateway: Gateway) -> None:
+async def test_a_call_is_parsed_into_a_class(gateway: RunningGateway) -> None:
     async with gateway.client() as client:
         answer = await client.chat.completions.parse(model="caller", messages=MESSAGES, tools=[TOOL])
         (call,) = answer.choices[0].message.tool_calls or ()
@@ -138,7 +138,7 @@ async def test_a_call_is_parsed_into_a_class(gateway: Gateway) -> None:
         assert (await client.chat.completions.create(model="hello", messages=back, tools=[TOOL])).choices
 
 
-async def test_a_streamed_call_is_parsed_as_it_comes(gateway: Gateway) -> None:
+async def test_a_streamed_call_is_parsed_as_it_comes(gateway: RunningGateway) -> None:
     seen = []
     async with (
         gateway.client() as client,
@@ -155,7 +155,7 @@ async def test_a_streamed_call_is_parsed_as_it_comes(gateway: Gateway) -> None:
     assert final.choices[0].message.tool_calls[0].function.parsed_arguments == Something(a=1)
 
 
-async def test_a_streamed_answer_is_parsed_into_a_class(gateway: Gateway) -> None:
+async def test_a_streamed_answer_is_parsed_into_a_class(gateway: RunningGateway) -> None:
     async with (
         gateway.client() as client,
         client.chat.completions.stream(model="named", messages=MESSAGES, response_format=Something) as stream,
@@ -166,7 +166,7 @@ async def test_a_streamed_answer_is_parsed_into_a_class(gateway: Gateway) -> Non
     assert final.choices[0].message.parsed == Something(a=1)
 
 
-async def test_streamed_log_probabilities_are_put_together(gateway: Gateway) -> None:
+async def test_streamed_log_probabilities_are_put_together(gateway: RunningGateway) -> None:
     asked = {"model": "odds", "messages": MESSAGES, "logprobs": True, "top_logprobs": 2}
     async with gateway.client() as client:
         whole = await client.chat.completions.create(**asked)
@@ -178,7 +178,7 @@ async def test_streamed_log_probabilities_are_put_together(gateway: Gateway) -> 
     assert len(whole.choices[0].logprobs.content) == 3
 
 
-async def test_the_raw_response(gateway: Gateway) -> None:
+async def test_the_raw_response(gateway: RunningGateway) -> None:
     async with gateway.client() as client:
         raw = await client.chat.completions.with_raw_response.create(
             model="hello", messages=MESSAGES, extra_headers={"X-Request-Id": "mine"}
@@ -193,7 +193,7 @@ async def test_the_raw_response(gateway: Gateway) -> None:
     assert [line for line in lines if line][-1] == "data: [DONE]"
 
 
-async def test_the_client_waits_as_long_as_it_is_told(gateway: Gateway, triton: FakeTriton) -> None:
+async def test_the_client_waits_as_long_as_it_is_told(gateway: RunningGateway, triton: FakeTriton) -> None:
     before, started = len(triton.calls), time.monotonic()
     async with gateway.client(max_retries=1) as client:
         with pytest.raises(openai.RateLimitError):
@@ -203,7 +203,7 @@ async def test_the_client_waits_as_long_as_it_is_told(gateway: Gateway, triton: 
 
 
 @pytest.mark.parametrize("encoding", [None, "float", "base64"])
-async def test_embeddings(gateway: Gateway, encoding: str | None) -> None:
+async def test_embeddings(gateway: RunningGateway, encoding: str | None) -> None:
     """Unless told otherwise, the client asks for base64 and decodes it."""
     more = {"encoding_format": encoding} if encoding else {}
     async with gateway.client() as client:
@@ -213,7 +213,7 @@ async def test_embeddings(gateway: Gateway, encoding: str | None) -> None:
     assert answer.usage.prompt_tokens == 6
 
 
-async def test_the_synchronous_client_streams_and_parses(gateway: Gateway) -> None:
+async def test_the_synchronous_client_streams_and_parses(gateway: RunningGateway) -> None:
     def ask() -> None:
         with OpenAI(base_url=f"{gateway.url}/v1", api_key="none", max_retries=0) as client:
             text = ""

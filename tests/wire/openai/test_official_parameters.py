@@ -25,14 +25,14 @@ from openai.types.shared_params.response_format_json_schema import JSONSchema
 
 from gateway.dialects.openai.completions import CreateCompletionRequest
 from gateway.dialects.openai.embeddings import CreateEmbeddingRequest
-from gateway.dialects.route import Wire
-from gateway.dialects.vocabulary import images, messages, sampling, structure, tools
-from gateway.dialects.vocabulary.chat import CreateChatCompletionRequest
+from gateway.dialects.openai.wire import images, messages, sampling, structured_outputs, tools
+from gateway.dialects.openai.wire.chat import CreateChatCompletionRequest
+from gateway.dialects.route import WireModel
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "dialects.md").read_text(encoding="utf-8")
 _IGNORED = DOCUMENT.split("\n### Ignored\n")[1].split("\n### ")[0]
 
-ROUTES: dict[str, tuple[Any, type[Wire]]] = {
+ROUTES: dict[str, tuple[Any, type[WireModel]]] = {
     "chat": (chat_create_params.CompletionCreateParamsStreaming, CreateChatCompletionRequest),
     "completions": (completion_create_params.CompletionCreateParamsStreaming, CreateCompletionRequest),
     "embeddings": (embedding_create_params.EmbeddingCreateParams, CreateEmbeddingRequest),
@@ -54,8 +54,8 @@ NESTED: dict[str, tuple[Any, Any]] = {
     "messages.tool_calls": (official.ChatCompletionMessageFunctionToolCallParam, tools.WireToolCall),
     "tools": (official.ChatCompletionFunctionToolParam, tools.ToolDefinition),
     "tools.function": (FunctionDefinition, tools.FunctionDefinition),
-    "response_format": (ResponseFormatJSONSchema, structure.ResponseFormat),
-    "response_format.json_schema": (JSONSchema, structure.JSONSchema),
+    "response_format": (ResponseFormatJSONSchema, structured_outputs.ResponseFormat),
+    "response_format.json_schema": (JSONSchema, structured_outputs.JSONSchema),
 }
 
 

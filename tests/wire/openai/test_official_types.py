@@ -7,9 +7,9 @@ from openai.types import Completion, CreateEmbeddingResponse, Model
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.shared import ErrorObject
 
-from tests.wire.openai.asking import CHAT, CHAT_STREAM, TEXT, TEXT_STREAM, Way, events
-from tests.wire.openai.conforming import conforms
-from tests.wire.serving import Gateway
+from tests.wire.gateway_server import RunningGateway
+from tests.wire.openai.conformance import check_response
+from tests.wire.openai.text_requests import CHAT, CHAT_STREAM, TEXT, TEXT_STREAM, TextRoute, events
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -43,15 +43,15 @@ TEXTS: dict[str, dict[str, Any]] = {
 }
 
 
-async def post(gateway: Gateway, way: Way, asked: dict[str, Any]) -> Any:
+async def post(gateway: RunningGateway, way: TextRoute, asked: dict[str, Any]) -> Any:
     response = await gateway.http.post(way.path, json={**way.body("hello"), **asked})
     assert response.status_code == 200, response.text
-    conforms(way.path, 200, response.headers["content-type"], response.content)
+    check_response(way.path, 200, response.headers["content-type"], response.content)
     return response
 
 
 @pytest.mark.parametrize("asked", CHATS.values(), ids=CHATS)
-async def test_a_chat(gateway: Gateway, asked: dict[str, Any]) -> None:
+async def test_a_chat(gateway: RunningGateway, asked: dict[str, Any]) -> None:
     response = await post(gateway, CHAT, asked)
     answer = ChatCompletion.model_validate_json(response.content, strict=True)
     assert len(answer.choices) == asked.get("n", 1) and answer.usage
@@ -63,7 +63,7 @@ async def test_a_chat(gateway: Gateway, asked: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("more", [{}, USAGE], ids=["", "usage"])
 @pytest.mark.parametrize("asked", CHATS.values(), ids=CHATS)
-async def test_a_streamed_chat(gateway: Gateway, asked: dict[str, Any], more: dict[str, Any]) -> None:
+async def test_a_streamed_chat(gateway: RunningGateway, asked: dict[str, Any], more: dict[str, Any]) -> None:
     response = await post(gateway, CHAT_STREAM, {**asked, **more})
     data = [block.removeprefix(b"data: ") for block in response.content.split(b"\n\n")[:-2]]
     chunks = [ChatCompletionChunk.model_validate_json(event, strict=True) for event in data]
@@ -78,7 +78,7 @@ async def test_a_streamed_chat(gateway: Gateway, asked: dict[str, Any], more: di
 
 
 @pytest.mark.parametrize("asked", TEXTS.values(), ids=TEXTS)
-async def test_a_completion(gateway: Gateway, asked: dict[str, Any]) -> None:
+async def test_a_completion(gateway: RunningGateway, asked: dict[str, Any]) -> None:
     response = await post(gateway, TEXT, asked)
     answer = Completion.model_validate_json(response.content, strict=True)
     prompts = len(asked["prompt"]) if isinstance(asked.get("prompt"), list) else 1
@@ -90,7 +90,7 @@ async def test_a_completion(gateway: Gateway, asked: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("more", [{}, USAGE], ids=["", "usage"])
 @pytest.mark.parametrize("asked", TEXTS.values(), ids=TEXTS)
-async def test_a_streamed_completion(gateway: Gateway, asked: dict[str, Any], more: dict[str, Any]) -> None:
+async def test_a_streamed_completion(gateway: RunningGateway, asked: dict[str, Any], more: dict[str, Any]) -> None:
     *data, done = events(await post(gateway, TEXT_STREAM, {**asked, **more}))
     assert done == "[DONE]"
     for event in data:
@@ -102,24 +102,24 @@ async def test_a_streamed_completion(gateway: Gateway, asked: dict[str, Any], mo
 
 
 @pytest.mark.parametrize("given", ["three", ["a", "b"], [1, 2], [[1], [2]]], ids=str)
-async def test_embeddings(gateway: Gateway, given: Any) -> None:
+async def test_embeddings(gateway: RunningGateway, given: Any) -> None:
     response = await gateway.http.post("/v1/embeddings", json={"model": "vectors", "input": given})
-    conforms("/v1/embeddings", 200, response.headers["content-type"], response.content)
+    check_response("/v1/embeddings", 200, response.headers["content-type"], response.content)
     CreateEmbeddingResponse.model_validate_json(response.content, strict=True)
 
 
-async def test_models(gateway: Gateway) -> None:
+async def test_models(gateway: RunningGateway) -> None:
     response = await gateway.http.get("/v1/models")
-    conforms("/v1/models", 200, response.headers["content-type"], response.content)
+    check_response("/v1/models", 200, response.headers["content-type"], response.content)
     for card in response.json()["data"]:
         Model.model_validate(card, strict=True)
     one = await gateway.http.get("/v1/models/org/served")
-    conforms("/v1/models/{model_id}", 200, one.headers["content-type"], one.content)
+    check_response("/v1/models/{model_id}", 200, one.headers["content-type"], one.content)
     Model.model_validate_json(one.content, strict=True)
 
 
 @pytest.mark.parametrize("model", ["too-long", "broken", "full", "nothing", "unable", "closed"])
-async def test_failures(gateway: Gateway, model: str) -> None:
+async def test_failures(gateway: RunningGateway, model: str) -> None:
     response = await gateway.http.post(CHAT.path, json=CHAT.body(model))
-    conforms(CHAT.path, response.status_code, response.headers["content-type"], response.content)
+    check_response(CHAT.path, response.status_code, response.headers["content-type"], response.content)
     ErrorObject.model_validate(response.json()["error"], strict=True)

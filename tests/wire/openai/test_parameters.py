@@ -5,8 +5,17 @@ from typing import Any
 import pytest
 
 from tests.fakes.triton import FakeTriton
-from tests.wire.openai.asking import CHAT, CHAT_STREAM, TEXT, WAYS, Way, chat, reaches, refused
-from tests.wire.serving import Gateway
+from tests.wire.gateway_server import RunningGateway
+from tests.wire.openai.text_requests import (
+    CHAT,
+    CHAT_STREAM,
+    TEXT,
+    TEXT_ROUTES,
+    TextRoute,
+    captured_call,
+    chat,
+    check_error,
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -42,90 +51,94 @@ def said(case: dict[str, Any]) -> str:
     return ",".join(f"{key}={value}" for key, value in case.items())[:40] or "nothing"
 
 
-@pytest.mark.parametrize("way", WAYS, ids=str)
+@pytest.mark.parametrize("way", TEXT_ROUTES, ids=str)
 @pytest.mark.parametrize(("given", "arrives"), SAID_AND_ARRIVED, ids=[said(given) for given, _ in SAID_AND_ARRIVED])
 async def test_sampling(
-    gateway: Gateway, triton: FakeTriton, way: Way, given: dict[str, Any], arrives: dict[str, Any]
+    gateway: RunningGateway, triton: FakeTriton, way: TextRoute, given: dict[str, Any], arrives: dict[str, Any]
 ) -> None:
-    sampling = (await reaches(gateway, triton, way, **given)).sampling
+    sampling = (await captured_call(gateway, triton, way, **given)).sampling
     if isinstance(sampling.get("stop"), str):
         sampling["stop"] = [sampling["stop"]]
-    assert sampling == way.usual | arrives
+    assert sampling == way.default_parameters | arrives
 
 
-@pytest.mark.parametrize("way", WAYS, ids=str)
-async def test_n(gateway: Gateway, triton: FakeTriton, way: Way) -> None:
-    assert (await reaches(gateway, triton, way, "trio", n=3)).sampling == {"n": 3, **way.usual}
+@pytest.mark.parametrize("way", TEXT_ROUTES, ids=str)
+async def test_n(gateway: RunningGateway, triton: FakeTriton, way: TextRoute) -> None:
+    assert (await captured_call(gateway, triton, way, "trio", n=3)).sampling == {"n": 3, **way.default_parameters}
 
 
-async def test_max_completion_tokens_is_max_tokens_and_wins(gateway: Gateway, triton: FakeTriton) -> None:
-    assert (await reaches(gateway, triton, max_completion_tokens=7)).sampling == {"max_tokens": 7}
-    assert (await reaches(gateway, triton, max_tokens=3, max_completion_tokens=7)).sampling == {"max_tokens": 7}
-    assert (await reaches(gateway, triton, max_tokens=3, max_completion_tokens=None)).sampling == {"max_tokens": 3}
+async def test_max_completion_tokens_is_max_tokens_and_wins(gateway: RunningGateway, triton: FakeTriton) -> None:
+    assert (await captured_call(gateway, triton, max_completion_tokens=7)).sampling == {"max_tokens": 7}
+    assert (await captured_call(gateway, triton, max_tokens=3, max_completion_tokens=7)).sampling == {"max_tokens": 7}
+    assert (await captured_call(gateway, triton, max_tokens=3, max_completion_tokens=None)).sampling == {
+        "max_tokens": 3
+    }
 
 
-async def test_the_model_reports_counts_and_reasons_and_not_the_prompt(gateway: Gateway, triton: FakeTriton) -> None:
-    for way in WAYS:
-        call = await reaches(gateway, triton, way)
+async def test_the_model_reports_counts_and_reasons_and_not_the_prompt(
+    gateway: RunningGateway, triton: FakeTriton
+) -> None:
+    for way in TEXT_ROUTES:
+        call = await captured_call(gateway, triton, way)
         for flag in ("return_finish_reason", "return_num_input_tokens", "return_num_output_tokens"):
             assert call.flag(flag), flag
         assert call.flag("exclude_input_in_output", default=call.flag("stream"))
 
 
-async def test_the_template_of_the_model_renders_the_messages(gateway: Gateway, triton: FakeTriton) -> None:
+async def test_the_template_of_the_model_renders_the_messages(gateway: RunningGateway, triton: FakeTriton) -> None:
     messages = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": [{"type": "text", "text": "2+2?"}], "name": "ann"},
         {"role": "assistant", "content": "4"},
         {"role": "user", "content": "<b>&amp; 'quoted' \"twice\" {{ 7*7 }}</b>"},
     ]
-    assert (await reaches(gateway, triton, messages=messages)).prompt == (
+    assert (await captured_call(gateway, triton, messages=messages)).prompt == (
         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n2+2?<|im_end|>\n"
         "<|im_start|>assistant\n4<|im_end|>\n"
         "<|im_start|>user\n<b>&amp; 'quoted' \"twice\" {{ 7*7 }}</b><|im_end|>\n<|im_start|>assistant\n"
     )
 
 
-async def test_text_parts_follow_one_another(gateway: Gateway, triton: FakeTriton) -> None:
+async def test_text_parts_follow_one_another(gateway: RunningGateway, triton: FakeTriton) -> None:
     parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
     for role in ("system", "developer", "user", "assistant"):
         messages = [{"role": role, "content": parts}, {"role": "user", "content": "?"}]
-        prompt = (await reaches(gateway, triton, messages=messages)).prompt
+        prompt = (await captured_call(gateway, triton, messages=messages)).prompt
         assert "\none\ntwo<|im_end|>" in prompt
 
 
-async def test_every_role_reaches_the_template(gateway: Gateway, triton: FakeTriton) -> None:
+async def test_every_role_reaches_the_template(gateway: RunningGateway, triton: FakeTriton) -> None:
     messages = [
         {"role": "developer", "content": "Instructions of a developer."},
         {"role": "user", "content": "Weather?"},
         {"role": "assistant", "content": "Let me look."},
         {"role": "tool", "content": "Sunny.", "tool_call_id": "call_1"},
     ]
-    prompt = (await reaches(gateway, triton, messages=messages)).prompt
+    prompt = (await captured_call(gateway, triton, messages=messages)).prompt
     assert all(message["content"] in prompt for message in messages)
     # Few templates know developers; what they say is the system's word.
     assert prompt.startswith("<|im_start|>system\nInstructions of a developer.")
 
 
-async def test_calls_of_the_past_are_rendered(gateway: Gateway, triton: FakeTriton) -> None:
+async def test_calls_of_the_past_are_rendered(gateway: RunningGateway, triton: FakeTriton) -> None:
     call = {"id": "call_1", "type": "function", "function": {"name": "get_weather", "arguments": '{"city": "Oslo"}'}}
     messages = [
         {"role": "user", "content": "Weather?"},
         {"role": "assistant", "content": None, "tool_calls": [call]},
         {"role": "tool", "content": "Sunny.", "tool_call_id": "call_1"},
     ]
-    prompt = (await reaches(gateway, triton, messages=messages)).prompt
+    prompt = (await captured_call(gateway, triton, messages=messages)).prompt
     assert '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Oslo"}}\n</tool_call><|im_end|>' in prompt
     assert "<|im_start|>user\n<tool_response>\nSunny.\n</tool_response><|im_end|>" in prompt
 
 
-async def test_a_prompt_is_passed_on_untouched(gateway: Gateway, triton: FakeTriton) -> None:
+async def test_a_prompt_is_passed_on_untouched(gateway: RunningGateway, triton: FakeTriton) -> None:
     prompt = "<|im_start|> raw \x00 text {{ 1 }}\n"
-    assert (await reaches(gateway, triton, TEXT, prompt=prompt)).prompt == prompt
-    assert (await reaches(gateway, triton, TEXT, prompt=["only one"])).prompt == "only one"
+    assert (await captured_call(gateway, triton, TEXT, prompt=prompt)).prompt == prompt
+    assert (await captured_call(gateway, triton, TEXT, prompt=["only one"])).prompt == "only one"
 
 
-async def test_stream_options_ask_for_usage(gateway: Gateway) -> None:
+async def test_stream_options_ask_for_usage(gateway: RunningGateway) -> None:
     for options in ({"include_usage": False}, {}, None):
         response = await gateway.http.post(CHAT_STREAM.path, json=CHAT_STREAM.body("hello", stream_options=options))
         assert response.status_code == 200
@@ -170,13 +183,13 @@ CASES = [(CHAT, *case) for case in NOT_CARRIED_BY_CHATS] + [(TEXT, *case) for ca
 
 @pytest.mark.parametrize(("way", "name", "value"), CASES, ids=[f"{c[0]}-{c[1]}-{c[2]}"[:60] for c in CASES])
 async def test_what_is_not_carried_is_refused_by_name(
-    gateway: Gateway, triton: FakeTriton, way: Way, name: str, value: Any
+    gateway: RunningGateway, triton: FakeTriton, way: TextRoute, name: str, value: Any
 ) -> None:
     before = len(triton.calls)
     field, _, member = name.partition(".")
     asked = {field: {"regex": "a", member: value} if member else value}
     response = await gateway.http.post(way.path, json=way.body("hello", **asked))
-    sentence = refused(response, 400, code="unsupported_parameter", param=name)
+    sentence = check_error(response, 400, code="unsupported_parameter", param=name)
     assert name in sentence
     assert len(triton.calls) == before
 
@@ -219,27 +232,27 @@ IGNORED = {
 
 
 @pytest.mark.parametrize(("name", "value"), NO_OPS, ids=[f"{name}-{value}" for name, value in NO_OPS])
-async def test_what_asks_for_nothing_passes(gateway: Gateway, triton: FakeTriton, name: str, value: Any) -> None:
-    assert (await reaches(gateway, triton, **{name: value})).sampling in ({}, {"n": 1})
+async def test_what_asks_for_nothing_passes(gateway: RunningGateway, triton: FakeTriton, name: str, value: Any) -> None:
+    assert (await captured_call(gateway, triton, **{name: value})).sampling in ({}, {"n": 1})
 
 
 @pytest.mark.parametrize(("name", "value"), [("echo", False), ("suffix", None), ("best_of", 1), ("logprobs", None)])
 async def test_what_asks_for_nothing_passes_in_completions(
-    gateway: Gateway, triton: FakeTriton, name: str, value: Any
+    gateway: RunningGateway, triton: FakeTriton, name: str, value: Any
 ) -> None:
-    assert (await reaches(gateway, triton, TEXT, **{name: value})).sampling == TEXT.usual
+    assert (await captured_call(gateway, triton, TEXT, **{name: value})).sampling == TEXT.default_parameters
 
 
-async def test_unknown_fields_are_ignored(gateway: Gateway, triton: FakeTriton) -> None:
-    for way in WAYS:
-        call = await reaches(gateway, triton, way, **IGNORED)
-        assert call.sampling == way.usual
+async def test_unknown_fields_are_ignored(gateway: RunningGateway, triton: FakeTriton) -> None:
+    for way in TEXT_ROUTES:
+        call = await captured_call(gateway, triton, way, **IGNORED)
+        assert call.sampling == way.default_parameters
         assert not set(call.tensors) & set(IGNORED)
 
 
 @pytest.mark.parametrize("kind", ["image_url", "input_audio", "video_url"])
-async def test_parts_that_a_model_does_not_take_are_refused_by_place(gateway: Gateway, kind: str) -> None:
+async def test_parts_that_a_model_does_not_take_are_refused_by_place(gateway: RunningGateway, kind: str) -> None:
     parts = [{"type": "text", "text": "Look:"}, {"type": kind, kind: {"url": "data:,", "data": "", "format": "wav"}}]
     messages = [{"role": "system", "content": "x"}, {"role": "user", "content": parts}]
     response = await chat(gateway, messages=messages)
-    refused(response, 400, code="unsupported_parameter", param="messages[1].content[1]")
+    check_error(response, 400, code="unsupported_parameter", param="messages[1].content[1]")

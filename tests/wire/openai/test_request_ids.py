@@ -3,8 +3,8 @@
 import pytest
 
 from tests.fakes.triton import FakeTriton
-from tests.wire.openai.asking import CHAT, WAYS, Way
-from tests.wire.serving import Gateway
+from tests.wire.gateway_server import RunningGateway
+from tests.wire.openai.text_requests import CHAT, TEXT_ROUTES, TextRoute
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -15,7 +15,7 @@ ODD = [
 ]
 
 
-async def ask(gateway: Gateway, triton: FakeTriton, way: Way, headers: dict[str, str | bytes]) -> str:
+async def ask(gateway: RunningGateway, triton: FakeTriton, way: TextRoute, headers: dict[str, str | bytes]) -> str:
     """Return the id that the answer bore, after checking that Triton was given the same."""
     response = await gateway.http.post(way.path, json=way.body("hello"), headers=headers)
     assert response.status_code == 200
@@ -23,25 +23,25 @@ async def ask(gateway: Gateway, triton: FakeTriton, way: Way, headers: dict[str,
     return str(response.headers["x-request-id"])
 
 
-@pytest.mark.parametrize("way", WAYS, ids=str)
-async def test_the_id_of_the_client_is_kept(gateway: Gateway, triton: FakeTriton, way: Way) -> None:
+@pytest.mark.parametrize("way", TEXT_ROUTES, ids=str)
+async def test_the_id_of_the_client_is_kept(gateway: RunningGateway, triton: FakeTriton, way: TextRoute) -> None:
     for given in GOOD:
         assert await ask(gateway, triton, way, {"X-Request-ID": given}) == given
 
 
-@pytest.mark.parametrize("way", WAYS, ids=str)
-async def test_without_an_id_one_is_made(gateway: Gateway, triton: FakeTriton, way: Way) -> None:
+@pytest.mark.parametrize("way", TEXT_ROUTES, ids=str)
+async def test_without_an_id_one_is_made(gateway: RunningGateway, triton: FakeTriton, way: TextRoute) -> None:
     made = {await ask(gateway, triton, way, {}) for _ in range(5)}
     assert len(made) == 5 and all(len(name) >= 16 for name in made)
 
 
 @pytest.mark.parametrize("given", ODD, ids=[repr(given)[:20] for given in ODD])
-async def test_an_odd_id_is_replaced(gateway: Gateway, triton: FakeTriton, given: str | bytes) -> None:
+async def test_an_odd_id_is_replaced(gateway: RunningGateway, triton: FakeTriton, given: str | bytes) -> None:
     made = await ask(gateway, triton, CHAT, {"X-Request-ID": given})
     assert made != given and 16 <= len(made) <= 128 and made.isascii() and made.isprintable() and " " not in made
 
 
-async def test_failures_bear_it_too(gateway: Gateway) -> None:
+async def test_failures_bear_it_too(gateway: RunningGateway) -> None:
     headers = {"x-request-id": "mine"}
     for response in (
         await gateway.http.post(CHAT.path, content=b"no", headers=headers),
@@ -53,7 +53,7 @@ async def test_failures_bear_it_too(gateway: Gateway) -> None:
         assert response.headers["x-request-id"] == "mine"
 
 
-async def test_the_official_client_shows_it(gateway: Gateway) -> None:
+async def test_the_official_client_shows_it(gateway: RunningGateway) -> None:
     async with gateway.client(default_headers={"x-request-id": "from-the-sdk"}) as client:
         answer = await client.chat.completions.create(**CHAT.body("hello"))
     assert answer._request_id == "from-the-sdk"

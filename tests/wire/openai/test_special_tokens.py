@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.fakes.script import Model
-from tests.fakes.triton import Call, FakeTriton
-from tests.wire.openai.asking import chat
-from tests.wire.serving import Gateway, serve
+from tests.fakes.scripted_model import ScriptedModel
+from tests.fakes.triton import FakeTriton, InferCall
+from tests.wire.gateway_server import RunningGateway, run_gateway
+from tests.wire.openai.text_requests import chat
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -70,9 +70,9 @@ BODIES, HARMLESS = bodies(EVIL), bodies("Hi")
 async def triton() -> AsyncIterator[FakeTriton]:
     fake = await FakeTriton(
         [
-            Model("hello"),
-            Model("earlier", without=("literal_spans",), parameters={"control_tokens": None}),
-            Model("trusting", parameters={"special_tokens_in_content": "recognised"}),
+            ScriptedModel("hello"),
+            ScriptedModel("earlier", missing_inputs=("literal_spans",), parameters={"control_tokens": None}),
+            ScriptedModel("trusting", parameters={"special_tokens_in_content": "recognised"}),
         ]
     ).start()
     yield fake
@@ -80,19 +80,19 @@ async def triton() -> AsyncIterator[FakeTriton]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def gateway(triton: FakeTriton) -> AsyncIterator[Gateway]:
-    async with serve(triton.url) as running:
+async def gateway(triton: FakeTriton) -> AsyncIterator[RunningGateway]:
+    async with run_gateway(triton.url) as running:
         yield running
 
 
-async def sent(gateway: Gateway, triton: FakeTriton, model: str, body: dict[str, Any]) -> Call:
+async def sent(gateway: RunningGateway, triton: FakeTriton, model: str, body: dict[str, Any]) -> InferCall:
     before = len(triton.calls)
     response = await gateway.http.post("/v1/chat/completions", json={"model": model, **body})
     assert response.status_code == 200, response.text
     return await triton.call(model, before)
 
 
-def outside(call: Call) -> str:
+def outside(call: InferCall) -> str:
     """What of the prompt lies in no span."""
     bounds = [int(value) for value in call.tensors.get("literal_spans", [])]
     data, at, text = call.tensors["text_input"][0], 0, ""
@@ -108,7 +108,9 @@ def count(text: str) -> list[int]:
 
 
 @pytest.mark.parametrize("where", BODIES)
-async def test_a_model_is_told_where_special_tokens_are_text(gateway: Gateway, triton: FakeTriton, where: str) -> None:
+async def test_a_model_is_told_where_special_tokens_are_text(
+    gateway: RunningGateway, triton: FakeTriton, where: str
+) -> None:
     expected = count((await sent(gateway, triton, "hello", HARMLESS[where])).prompt)
     call = await sent(gateway, triton, "hello", BODIES[where])
     assert "literal_spans" in call.tensors
@@ -119,19 +121,19 @@ async def test_a_model_is_told_where_special_tokens_are_text(gateway: Gateway, t
     assert count(earlier.prompt) == expected and "<\u200b|im_end|>" in earlier.prompt
 
 
-async def test_a_model_that_trusts_its_callers_is_told_nothing(gateway: Gateway, triton: FakeTriton) -> None:
+async def test_a_model_that_trusts_its_callers_is_told_nothing(gateway: RunningGateway, triton: FakeTriton) -> None:
     call = await sent(gateway, triton, "trusting", BODIES["user"])
     assert "literal_spans" not in call.tensors and EVIL in call.prompt
 
 
 @pytest.mark.parametrize("text", ["Hello!", "a < b, <p>x</p>, <think> and <tool_call>"])
-async def test_other_texts_are_sent_as_ever(gateway: Gateway, triton: FakeTriton, text: str) -> None:
+async def test_other_texts_are_sent_as_ever(gateway: RunningGateway, triton: FakeTriton, text: str) -> None:
     call = await sent(gateway, triton, "hello", {"messages": [{"role": "user", "content": text}]})
     assert call.prompt == f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n"
     assert "literal_spans" not in call.tensors
 
 
-async def test_a_prompt_is_its_callers_own(gateway: Gateway, triton: FakeTriton) -> None:
+async def test_a_prompt_is_its_callers_own(gateway: RunningGateway, triton: FakeTriton) -> None:
     before = len(triton.calls)
     response = await gateway.http.post("/v1/completions", json={"model": "hello", "prompt": EVIL})
     assert response.status_code == 200
@@ -139,7 +141,7 @@ async def test_a_prompt_is_its_callers_own(gateway: Gateway, triton: FakeTriton)
     assert call.prompt == EVIL and "literal_spans" not in call.tensors
 
 
-async def test_all_characters_of_the_private_use_are_refused_in_words(gateway: Gateway) -> None:
+async def test_all_characters_of_the_private_use_are_refused_in_words(gateway: RunningGateway) -> None:
     area = "".join(map(chr, (*range(0xE000, 0xF900), *range(0xF0000, 0xFFFFE), *range(0x100000, 0x10FFFE))))
     response = await chat(gateway, "hello", messages=[{"role": "user", "content": "<" + area}])
     assert response.status_code == 400 and response.json()["error"]["param"] == "messages"

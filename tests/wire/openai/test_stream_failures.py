@@ -10,11 +10,11 @@ import openai
 import pytest
 import pytest_asyncio
 
-from tests.fakes.script import Fail, Model, Pause, Say
+from tests.fakes.scripted_model import Fail, Pause, Say, ScriptedModel
 from tests.fakes.triton import FakeTriton
-from tests.wire.openai.asking import CHAT_STREAM, TEXT_STREAM, Way, events, is_error, refused
-from tests.wire.openai.conforming import conforms
-from tests.wire.serving import Gateway, serve
+from tests.wire.gateway_server import RunningGateway, run_gateway
+from tests.wire.openai.conformance import check_response
+from tests.wire.openai.text_requests import CHAT_STREAM, TEXT_STREAM, TextRoute, check_error, check_error_body, events
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -27,7 +27,7 @@ NAMED = {"tool_choice": {"type": "function", "function": {"name": "f"}}}
 ENTRY = json.dumps([{"5": {"logprob": -0.5, "rank": 1, "decoded_token": "Hi", "bytes": [72, 105]}}])
 ODDS = Say("Hi", logprobs=ENTRY)
 # For each kind: how it is asked for, what is asked, what the model says first, and how many requests reach it.
-KINDS: dict[str, tuple[Way, dict[str, Any], tuple[Say, ...], int]] = {
+KINDS: dict[str, tuple[TextRoute, dict[str, Any], tuple[Say, ...], int]] = {
     "call": (CHAT_STREAM, TOOLS, (Say('<tool_call>\n{"name": "f", "arguments": {"a'), Say('": "b')), 1),
     "forced": (
         CHAT_STREAM,
@@ -48,12 +48,12 @@ BROKEN = Fail("[engine_failed] The engine stopped.")
 THINKS: dict[str, dict[str, str | None]] = {"thought": {"reasoning_parser": "think"}}
 
 
-def cast() -> list[Model]:
+def cast() -> list[ScriptedModel]:
     models = []
     for name, (_, _, said, _) in KINDS.items():
         for end, step in (("fails", BROKEN), ("hangs", Pause())):
-            models.append(Model(f"{name}-{end}-at-once", (step,), parameters=THINKS.get(name, {})))
-            models.append(Model(f"{name}-{end}-later", (*said, step), parameters=THINKS.get(name, {})))
+            models.append(ScriptedModel(f"{name}-{end}-at-once", (step,), parameters=THINKS.get(name, {})))
+            models.append(ScriptedModel(f"{name}-{end}-later", (*said, step), parameters=THINKS.get(name, {})))
     return models
 
 
@@ -65,9 +65,9 @@ async def failing() -> AsyncIterator[FakeTriton]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def before(failing: FakeTriton) -> AsyncIterator[Gateway]:
+async def before(failing: FakeTriton) -> AsyncIterator[RunningGateway]:
     """The gateway before the models that fail."""
-    async with serve(failing.url) as running:
+    async with run_gateway(failing.url) as running:
         yield running
 
 
@@ -78,28 +78,28 @@ async def idle(triton: FakeTriton, seconds: float = 1.0) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_before_the_first_event(before: Gateway, failing: FakeTriton, kind: str) -> None:
+async def test_before_the_first_event(before: RunningGateway, failing: FakeTriton, kind: str) -> None:
     way, asked, _, _ = KINDS[kind]
     response = await before.http.post(way.path, json={**way.body(f"{kind}-fails-at-once"), **asked})
-    refused(response, 502, "server_error", "model_failed")
+    check_error(response, 502, "server_error", "model_failed")
     await idle(failing)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_after_the_first_event(before: Gateway, failing: FakeTriton, kind: str) -> None:
+async def test_after_the_first_event(before: RunningGateway, failing: FakeTriton, kind: str) -> None:
     way, asked, _, _ = KINDS[kind]
     response = await before.http.post(way.path, json={**way.body(f"{kind}-fails-later"), **asked})
     assert response.status_code == 200
-    conforms(way.path, 200, response.headers["content-type"], response.content)
+    check_response(way.path, 200, response.headers["content-type"], response.content)
     *chunks, last = events(response)
     assert chunks and "[DONE]" not in chunks
     assert not any(choice["finish_reason"] for chunk in chunks for choice in chunk["choices"])
-    is_error(last, "server_error", "model_failed")
+    check_error_body(last, "server_error", "model_failed")
     await idle(failing)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_the_official_client_raises_what_comes_late(before: Gateway, kind: str) -> None:
+async def test_the_official_client_raises_what_comes_late(before: RunningGateway, kind: str) -> None:
     way, asked, _, _ = KINDS[kind]
     async with before.client() as client:
         resource: Any = client.chat.completions if way is CHAT_STREAM else client.completions
@@ -112,7 +112,7 @@ async def test_the_official_client_raises_what_comes_late(before: Gateway, kind:
 
 @pytest.mark.parametrize("when", ["at-once", "later"])
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_hang_up_stops_all_it_began(before: Gateway, failing: FakeTriton, kind: str, when: str) -> None:
+async def test_a_hang_up_stops_all_it_began(before: RunningGateway, failing: FakeTriton, kind: str, when: str) -> None:
     way, asked, _, requests = KINDS[kind]
     earlier = len(failing.calls)
     body = json.dumps({**way.body(f"{kind}-hangs-{when}"), **asked}).encode()

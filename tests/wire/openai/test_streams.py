@@ -7,15 +7,15 @@ import httpx
 import pytest
 
 from tests.fakes.triton import FakeTriton
-from tests.wire.cast import TONGUES
-from tests.wire.openai.asking import CHAT, CHAT_STREAM, STREAMS, TEXT, WAYS, Way, events
-from tests.wire.serving import Gateway
+from tests.wire.gateway_server import RunningGateway
+from tests.wire.openai.text_requests import CHAT, CHAT_STREAM, STREAM_ROUTES, TEXT, TEXT_ROUTES, TextRoute, events
+from tests.wire.scripted_models import MULTILINGUAL_TEXTS
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-@pytest.mark.parametrize("way", STREAMS, ids=str)
-async def test_the_order_of_a_stream(gateway: Gateway, way: Way) -> None:
+@pytest.mark.parametrize("way", STREAM_ROUTES, ids=str)
+async def test_the_order_of_a_stream(gateway: RunningGateway, way: TextRoute) -> None:
     response = await gateway.http.post(way.path, json=way.body("hello"))
     *chunks, done = events(response)
     assert done == "[DONE]"
@@ -30,26 +30,26 @@ async def test_the_order_of_a_stream(gateway: Gateway, way: Way) -> None:
     assert not any(chunk.get("usage") for chunk in chunks)
 
 
-async def test_ids_are_never_given_twice(gateway: Gateway) -> None:
-    ids = {(await gateway.http.post(way.path, json=way.body("hello"))).text[:60] for way in WAYS * 5}
-    assert len(ids) == len(WAYS) * 5
+async def test_ids_are_never_given_twice(gateway: RunningGateway) -> None:
+    ids = {(await gateway.http.post(way.path, json=way.body("hello"))).text[:60] for way in TEXT_ROUTES * 5}
+    assert len(ids) == len(TEXT_ROUTES) * 5
 
 
-@pytest.mark.parametrize("way", WAYS, ids=str)
-async def test_text_arrives_byte_for_byte(gateway: Gateway, way: Way) -> None:
+@pytest.mark.parametrize("way", TEXT_ROUTES, ids=str)
+async def test_text_arrives_byte_for_byte(gateway: RunningGateway, way: TextRoute) -> None:
     response = await gateway.http.post(way.path, json=way.body("tongues"))
     assert response.status_code == 200
-    assert way.text(response).encode() == "".join(TONGUES).encode()
+    assert way.text(response).encode() == "".join(MULTILINGUAL_TEXTS).encode()
 
 
-@pytest.mark.parametrize("way", STREAMS, ids=str)
-async def test_each_delta_is_a_chunk(gateway: Gateway, way: Way) -> None:
+@pytest.mark.parametrize("way", STREAM_ROUTES, ids=str)
+async def test_each_delta_is_a_chunk(gateway: RunningGateway, way: TextRoute) -> None:
     response = await gateway.http.post(way.path, json=way.body("spaced-tongues"))
-    assert texts(way, response) == list(TONGUES)
+    assert texts(way, response) == list(MULTILINGUAL_TEXTS)
 
 
-@pytest.mark.parametrize("way", STREAMS, ids=str)
-async def test_nothing_is_lost_of_what_comes_fast(gateway: Gateway, way: Way) -> None:
+@pytest.mark.parametrize("way", STREAM_ROUTES, ids=str)
+async def test_nothing_is_lost_of_what_comes_fast(gateway: RunningGateway, way: TextRoute) -> None:
     response = await gateway.http.post(way.path, json=way.body("hasty", stream_options={"include_usage": True}))
     parts = texts(way, response)
     assert parts[0] == "a"
@@ -57,21 +57,21 @@ async def test_nothing_is_lost_of_what_comes_fast(gateway: Gateway, way: Way) ->
     assert events(response)[-2]["usage"]["completion_tokens"] == 52
 
 
-@pytest.mark.parametrize("way", STREAMS, ids=str)
-async def test_what_came_before_a_failure_is_not_lost(gateway: Gateway, way: Way) -> None:
+@pytest.mark.parametrize("way", STREAM_ROUTES, ids=str)
+async def test_what_came_before_a_failure_is_not_lost(gateway: RunningGateway, way: TextRoute) -> None:
     response = await gateway.http.post(way.path, json=way.body("hasty-then-broken"))
     assert "".join(texts(way, response)) == 50 * "a"
     assert "error" in events(response)[-1]
 
 
-def texts(way: Way, response: httpx.Response) -> list[str]:
+def texts(way: TextRoute, response: httpx.Response) -> list[str]:
     """What each chunk adds, where it adds anything."""
     choices = [chunk["choices"][0] for chunk in events(response) if isinstance(chunk, dict) and chunk.get("choices")]
     added = [choice["delta"].get("content") if way is CHAT_STREAM else choice["text"] for choice in choices]
     return [text for text in added if text]
 
 
-@pytest.mark.parametrize("way", WAYS, ids=str)
+@pytest.mark.parametrize("way", TEXT_ROUTES, ids=str)
 @pytest.mark.parametrize(
     ("model", "text", "usage"),
     [
@@ -80,7 +80,9 @@ def texts(way: Way, response: httpx.Response) -> list[str]:
         ("empty-final", "\n\nHello there, how may I assist you today?", (9, 9)),
     ],
 )
-async def test_odd_responses(gateway: Gateway, way: Way, model: str, text: str, usage: tuple[int, int]) -> None:
+async def test_odd_responses(
+    gateway: RunningGateway, way: TextRoute, model: str, text: str, usage: tuple[int, int]
+) -> None:
     options = {"stream_options": {"include_usage": True}} if way.stream else {}
     response = await gateway.http.post(way.path, json=way.body(model, **options))
     assert (response.status_code, way.text(response)) == (200, text)
@@ -93,8 +95,8 @@ async def test_odd_responses(gateway: Gateway, way: Way, model: str, text: str, 
         assert chunks[-1]["choices"][0]["finish_reason"] == "stop"
 
 
-@pytest.mark.parametrize("way", STREAMS, ids=str)
-async def test_several_answers_keep_apart(gateway: Gateway, way: Way) -> None:
+@pytest.mark.parametrize("way", STREAM_ROUTES, ids=str)
+async def test_several_answers_keep_apart(gateway: RunningGateway, way: TextRoute) -> None:
     response = await gateway.http.post(way.path, json=way.body("trio", n=3, stream_options={"include_usage": True}))
     *chunks, usage, done = events(response)
     texts: dict[int, str] = defaultdict(str)
@@ -119,7 +121,7 @@ async def test_several_answers_keep_apart(gateway: Gateway, way: Way) -> None:
 
 
 @pytest.mark.parametrize("way", [CHAT, TEXT], ids=str)
-async def test_several_answers_in_order(gateway: Gateway, way: Way) -> None:
+async def test_several_answers_in_order(gateway: RunningGateway, way: TextRoute) -> None:
     choices = (await gateway.http.post(way.path, json=way.body("trio", n=3))).json()["choices"]
     texts = [choice["message"]["content"] if way is CHAT else choice["text"] for choice in choices]
     assert [(choice["index"], choice["finish_reason"]) for choice in choices] == [
@@ -130,8 +132,8 @@ async def test_several_answers_in_order(gateway: Gateway, way: Way) -> None:
     assert texts == ["abc", "1", "xyz"]
 
 
-@pytest.mark.parametrize("way", STREAMS, ids=str)
-async def test_deltas_leave_as_they_come(gateway: Gateway, triton: FakeTriton, way: Way) -> None:
+@pytest.mark.parametrize("way", STREAM_ROUTES, ids=str)
+async def test_deltas_leave_as_they_come(gateway: RunningGateway, triton: FakeTriton, way: TextRoute) -> None:
     """The model pauses 0.2 s, says a, pauses 0.1 s, says b, pauses 0.1 s, says c."""
     started = time.monotonic()
     at: dict[str, float] = {}
@@ -145,8 +147,8 @@ async def test_deltas_leave_as_they_come(gateway: Gateway, triton: FakeTriton, w
     assert at["c"] - at["b"] > 0.05
 
 
-@pytest.mark.parametrize("way", STREAMS, ids=str)
-async def test_proxies_must_not_hold_a_stream_back(gateway: Gateway, way: Way) -> None:
+@pytest.mark.parametrize("way", STREAM_ROUTES, ids=str)
+async def test_proxies_must_not_hold_a_stream_back(gateway: RunningGateway, way: TextRoute) -> None:
     response = await gateway.http.post(way.path, json=way.body("hello"))
     assert "no-cache" in response.headers["cache-control"]
     assert response.headers["x-accel-buffering"] == "no"

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from tests.fakes.triton import FakeTriton
-from tests.wire.openai.asking import CHAT, CHAT_STREAM, chat, events, reaches, refused
-from tests.wire.serving import Gateway
+from tests.wire.gateway_server import RunningGateway
+from tests.wire.openai.text_requests import CHAT, CHAT_STREAM, captured_call, chat, check_error, events
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -26,7 +26,7 @@ F, G = tool("f"), tool("g")
 NAMED = {"type": "function", "function": {"name": "f"}}
 
 
-async def streamed(gateway: Gateway, model: str, **more: Any) -> tuple[str, list[dict[str, Any]], str]:
+async def streamed(gateway: RunningGateway, model: str, **more: Any) -> tuple[str, list[dict[str, Any]], str]:
     """The text, the calls put together, and the reason of a streamed answer."""
     response = await gateway.http.post(CHAT_STREAM.path, json=CHAT_STREAM.body(model, **more))
     *chunks, done = events(response)
@@ -44,7 +44,7 @@ async def streamed(gateway: Gateway, model: str, **more: Any) -> tuple[str, list
     return "".join(choice["delta"].get("content") or "" for choice in choices), calls, reasons[0]
 
 
-async def whole(gateway: Gateway, model: str, **more: Any) -> tuple[str, list[dict[str, Any]], str]:
+async def whole(gateway: RunningGateway, model: str, **more: Any) -> tuple[str, list[dict[str, Any]], str]:
     (choice,) = (await chat(gateway, model, **more)).json()["choices"]
     message = choice["message"]
     calls = [{"id": call["id"], **call["function"]} for call in message.get("tool_calls", ())]
@@ -54,7 +54,7 @@ async def whole(gateway: Gateway, model: str, **more: Any) -> tuple[str, list[di
 
 
 @pytest.mark.parametrize("way", [whole, streamed])
-async def test_a_call_that_the_model_chose_to_make(gateway: Gateway, way: Any) -> None:
+async def test_a_call_that_the_model_chose_to_make(gateway: RunningGateway, way: Any) -> None:
     text, (call,), reason = await way(gateway, "caller", tools=[F, G])
     assert text == "Let me look."
     assert (call["name"], json.loads(call["arguments"]), reason) == ("f", {"a": 1}, "tool_calls")
@@ -62,7 +62,7 @@ async def test_a_call_that_the_model_chose_to_make(gateway: Gateway, way: Any) -
 
 
 @pytest.mark.parametrize("way", [whole, streamed])
-async def test_calls_that_it_had_to_make(gateway: Gateway, way: Any) -> None:
+async def test_calls_that_it_had_to_make(gateway: RunningGateway, way: Any) -> None:
     text, calls, reason = await way(gateway, "forced", tools=[F, G], tool_choice="required")
     assert (text, reason) == ("", "tool_calls")
     assert [(call["name"], json.loads(call["arguments"])) for call in calls] == [("f", {"a": 1}), ("g", {})]
@@ -70,34 +70,34 @@ async def test_calls_that_it_had_to_make(gateway: Gateway, way: Any) -> None:
 
 
 @pytest.mark.parametrize("way", [whole, streamed])
-async def test_a_call_of_the_function_that_was_named(gateway: Gateway, way: Any) -> None:
+async def test_a_call_of_the_function_that_was_named(gateway: RunningGateway, way: Any) -> None:
     text, (call,), reason = await way(gateway, "named", tools=[F, G], tool_choice=NAMED)
     assert (text, call["name"], json.loads(call["arguments"]), reason) == ("", "f", {"a": 1}, "stop")
 
 
 @pytest.mark.parametrize("way", [whole, streamed])
-async def test_what_looks_like_a_call_is_text_where_no_tool_may_be_called(gateway: Gateway, way: Any) -> None:
+async def test_what_looks_like_a_call_is_text_where_no_tool_may_be_called(gateway: RunningGateway, way: Any) -> None:
     text, calls, reason = await way(gateway, "caller", tools=[F], tool_choice="none")
     assert (calls, reason) == ([], "stop")
     assert text.startswith("Let me look.\n<tool_call>")
 
 
-async def test_what_must_be_called_is_enforced_by_the_model(gateway: Gateway, triton: FakeTriton) -> None:
+async def test_what_must_be_called_is_enforced_by_the_model(gateway: RunningGateway, triton: FakeTriton) -> None:
     for choice, kind in (("required", "array"), (NAMED, "object")):
-        call = await reaches(gateway, triton, tools=[F, G], tool_choice=choice)
+        call = await captured_call(gateway, triton, tools=[F, G], tool_choice=choice)
         schema = json.loads(call.sampling["structured_outputs"])["json"]
         assert schema["type"] == kind
-    assert "structured_outputs" not in (await reaches(gateway, triton, tools=[F, G])).sampling
+    assert "structured_outputs" not in (await captured_call(gateway, triton, tools=[F, G])).sampling
 
 
 @pytest.mark.parametrize("choice", [None, "auto", "required", NAMED])
-async def test_the_model_is_told_of_the_tools(gateway: Gateway, triton: FakeTriton, choice: Any) -> None:
-    prompt = (await reaches(gateway, triton, tools=[F, G], tool_choice=choice)).prompt
+async def test_the_model_is_told_of_the_tools(gateway: RunningGateway, triton: FakeTriton, choice: Any) -> None:
+    prompt = (await captured_call(gateway, triton, tools=[F, G], tool_choice=choice)).prompt
     assert prompt.startswith("<|im_start|>system\n# Tools")
     assert all(json.dumps(offered) in prompt for offered in (F, G))
 
 
-async def test_a_thought_stands_beside_the_answer(gateway: Gateway) -> None:
+async def test_a_thought_stands_beside_the_answer(gateway: RunningGateway) -> None:
     message = (await chat(gateway, "thinker")).json()["choices"][0]["message"]
     assert (message["reasoning_content"], message["content"]) == ("Hm.", "Yes")
     response = await gateway.http.post(CHAT_STREAM.path, json=CHAT_STREAM.body("thinker"))
@@ -142,8 +142,10 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("param", "fields"), WRONG, ids=[f"{param}-{i}" for i, (param, _) in enumerate(WRONG)])
-async def test_what_is_wrong_with_tools_is_said_by_place(gateway: Gateway, param: str, fields: dict[str, Any]) -> None:
-    refused(await chat(gateway, **fields), 400, param=param)
+async def test_what_is_wrong_with_tools_is_said_by_place(
+    gateway: RunningGateway, param: str, fields: dict[str, Any]
+) -> None:
+    check_error(await chat(gateway, **fields), 400, param=param)
 
 
 CUSTOM = {"type": "custom", "custom": {"name": "c"}}
@@ -162,18 +164,20 @@ CUSTOMS = [
 
 
 @pytest.mark.parametrize(("param", "fields"), CUSTOMS, ids=[param for param, _ in CUSTOMS])
-async def test_custom_tools_are_refused_by_place(gateway: Gateway, param: str, fields: dict[str, Any]) -> None:
-    refused(await chat(gateway, **fields), 400, code="unsupported_parameter", param=param)
+async def test_custom_tools_are_refused_by_place(gateway: RunningGateway, param: str, fields: dict[str, Any]) -> None:
+    check_error(await chat(gateway, **fields), 400, code="unsupported_parameter", param=param)
 
 
-async def test_of_the_tools_only_those_that_are_allowed_may_be_called(gateway: Gateway, triton: FakeTriton) -> None:
-    call = await reaches(gateway, triton, tools=[F, G], tool_choice=allowed("auto", "g"))
+async def test_of_the_tools_only_those_that_are_allowed_may_be_called(
+    gateway: RunningGateway, triton: FakeTriton
+) -> None:
+    call = await captured_call(gateway, triton, tools=[F, G], tool_choice=allowed("auto", "g"))
     assert json.dumps(G) in call.prompt and json.dumps(F) not in call.prompt
     assert "structured_outputs" not in call.sampling
-    call = await reaches(gateway, triton, tools=[F, G], tool_choice=allowed("required", "g"))
+    call = await captured_call(gateway, triton, tools=[F, G], tool_choice=allowed("required", "g"))
     (item,) = json.loads(call.sampling["structured_outputs"])["json"]["items"]["anyOf"]
     assert item["properties"]["name"] == {"const": "g"}
-    call = await reaches(gateway, triton, tools=[F, G], tool_choice=allowed("auto"))
+    call = await captured_call(gateway, triton, tools=[F, G], tool_choice=allowed("auto"))
     assert "# Tools" not in call.prompt
 
 
@@ -192,12 +196,12 @@ CALLS = [
 
 
 @pytest.mark.parametrize(("param", "calls"), CALLS, ids=[f"{param}-{i}" for i, (param, _) in enumerate(CALLS)])
-async def test_calls_of_the_past_must_be_calls(gateway: Gateway, param: str, calls: Any) -> None:
+async def test_calls_of_the_past_must_be_calls(gateway: RunningGateway, param: str, calls: Any) -> None:
     messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": None, "tool_calls": calls}]
-    refused(await gateway.http.post(CHAT.path, json={"model": "hello", "messages": messages}), 400, param=param)
+    check_error(await gateway.http.post(CHAT.path, json={"model": "hello", "messages": messages}), 400, param=param)
 
 
-async def test_an_answer_that_only_calls_has_no_content_streamed_or_whole(gateway: Gateway) -> None:
+async def test_an_answer_that_only_calls_has_no_content_streamed_or_whole(gateway: RunningGateway) -> None:
     asked: dict[str, Any] = {"tools": [F], "tool_choice": NAMED}
     assert (await chat(gateway, "named", **asked)).json()["choices"][0]["message"]["content"] is None
     async with gateway.client() as client:

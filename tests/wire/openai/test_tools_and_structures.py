@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from tests.fakes.triton import FakeTriton
-from tests.wire.openai.asking import CHAT, chat, reaches, refused
+from tests.wire.gateway_server import RunningGateway
 from tests.wire.openai.test_tools import NAMED, F, G, streamed, whole
-from tests.wire.serving import Gateway
+from tests.wire.openai.text_requests import CHAT, captured_call, chat, check_error
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -29,14 +29,14 @@ CLIENTS: dict[str, dict[str, Any]] = {
 }
 
 
-async def structure(gateway: Gateway, triton: FakeTriton, model: str = "hello", **asked: Any) -> dict[str, Any]:
-    call = await reaches(gateway, triton, model=model, **asked)
+async def structure(gateway: RunningGateway, triton: FakeTriton, model: str = "hello", **asked: Any) -> dict[str, Any]:
+    call = await captured_call(gateway, triton, model=model, **asked)
     found: dict[str, Any] = json.loads(call.sampling["structured_outputs"])
     return found
 
 
 @pytest.mark.parametrize("asked", CLIENTS.values(), ids=CLIENTS)
-async def test_frameworks_get_either(gateway: Gateway, triton: FakeTriton, asked: dict[str, Any]) -> None:
+async def test_frameworks_get_either(gateway: RunningGateway, triton: FakeTriton, asked: dict[str, Any]) -> None:
     (kind,) = found = await structure(gateway, triton, **asked)
     assert kind == "structural_tag"
     calls, answer = json.loads(found[kind])["format"]["elements"]
@@ -49,7 +49,7 @@ async def test_frameworks_get_either(gateway: Gateway, triton: FakeTriton, asked
     assert answer["type"] == "json_schema" and answer["json_schema"]["$defs"]["answer"] == wanted
 
 
-async def test_a_back_end_that_takes_schemas_alone_gets_one(gateway: Gateway, triton: FakeTriton) -> None:
+async def test_a_back_end_that_takes_schemas_alone_gets_one(gateway: RunningGateway, triton: FakeTriton) -> None:
     schema = (await structure(gateway, triton, "elder", **BOTH))["json"]
     *lone, array, answer = schema["anyOf"]
     assert [call["properties"]["name"] for call in lone] == [{"const": "f"}, {"const": "g"}]
@@ -61,11 +61,11 @@ async def test_a_back_end_that_takes_schemas_alone_gets_one(gateway: Gateway, tr
     for unclear in ({"structured_outputs": {"json": True}}, {"structured_outputs": {"regex": "a"}}):
         (param,) = unclear
         response = await chat(gateway, "elder", tools=[F], **unclear)
-        refused(response, 400, code="unsupported_parameter", param=param)
+        check_error(response, 400, code="unsupported_parameter", param=param)
 
 
 async def test_choices_and_expressions_stand_beside_tools_and_grammars_do_not(
-    gateway: Gateway, triton: FakeTriton
+    gateway: RunningGateway, triton: FakeTriton
 ) -> None:
     for wanted, parts in (
         ({"choice": ["yes", "no"]}, [{"type": "const_string", "value": word} for word in ("yes", "no")]),
@@ -74,12 +74,14 @@ async def test_choices_and_expressions_stand_beside_tools_and_grammars_do_not(
         found = await structure(gateway, triton, tools=[F], structured_outputs=wanted)
         assert json.loads(found["structural_tag"])["format"]["elements"][1:] == parts
     response = await chat(gateway, tools=[F], structured_outputs={"grammar": 'start: "a"'})
-    assert "leave one of them out" in refused(response, 400, code="unsupported_parameter", param="structured_outputs")
+    assert "leave one of them out" in check_error(
+        response, 400, code="unsupported_parameter", param="structured_outputs"
+    )
 
 
 @pytest.mark.parametrize("choice", ["required", NAMED, "none"], ids=["required", "named", "none"])
 async def test_where_there_is_no_choice_there_is_one_structure(
-    gateway: Gateway, triton: FakeTriton, choice: Any
+    gateway: RunningGateway, triton: FakeTriton, choice: Any
 ) -> None:
     alone = {"tools": [F, G]} if choice != "none" else {"response_format": FORMAT}
     wanted = await structure(gateway, triton, **alone, **({"tool_choice": choice} if choice != "none" else {}))
@@ -87,7 +89,7 @@ async def test_where_there_is_no_choice_there_is_one_structure(
 
 
 @pytest.mark.parametrize("way", [whole, streamed])
-async def test_the_answer_is_read_as_what_it_is(gateway: Gateway, way: Any) -> None:
+async def test_the_answer_is_read_as_what_it_is(gateway: RunningGateway, way: Any) -> None:
     text, (call,), reason = await way(gateway, "eager", **BOTH)
     assert (text, call["name"], json.loads(call["arguments"]), reason) == ("", "f", {"a": 1}, "tool_calls")
     assert await way(gateway, "named", **BOTH) == ('{"a":1}', [], "stop")
@@ -95,7 +97,7 @@ async def test_the_answer_is_read_as_what_it_is(gateway: Gateway, way: Any) -> N
 
 @pytest.mark.parametrize("way", [whole, streamed])
 @pytest.mark.parametrize("more", [{}, {"response_format": FORMAT}], ids=["free", "either"])
-async def test_a_call_that_was_cut_says_so(gateway: Gateway, way: Any, more: dict[str, Any]) -> None:
+async def test_a_call_that_was_cut_says_so(gateway: RunningGateway, way: Any, more: dict[str, Any]) -> None:
     _, (call,), reason = await way(gateway, "eager-and-cut", tools=[F], **more)
     assert (call["name"], call["arguments"], reason) == ("f", '{"a":1', "length")
     _, (call,), reason = await way(gateway, "eager-and-stopped", tools=[F], stop="x", **more)
@@ -104,26 +106,26 @@ async def test_a_call_that_was_cut_says_so(gateway: Gateway, way: Any, more: dic
     assert reason == "tool_calls"
 
 
-async def test_stops_are_taken_beside_structures(gateway: Gateway, triton: FakeTriton) -> None:
+async def test_stops_are_taken_beside_structures(gateway: RunningGateway, triton: FakeTriton) -> None:
     for asked in ({"response_format": FORMAT}, {"tools": [F], "tool_choice": "required"}, BOTH, {"guided_regex": "a*"}):
-        sampling = (await reaches(gateway, triton, stop="}", stop_token_ids=[5], **asked)).sampling
+        sampling = (await captured_call(gateway, triton, stop="}", stop_token_ids=[5], **asked)).sampling
         assert (sampling["stop"], sampling["stop_token_ids"]) == (["}"], [5])
         assert sampling["structured_outputs"]
 
 
 @pytest.mark.parametrize("kind", ["json_object", "json_schema"])
-async def test_a_schema_may_stand_in_the_format_itself(gateway: Gateway, triton: FakeTriton, kind: str) -> None:
+async def test_a_schema_may_stand_in_the_format_itself(gateway: RunningGateway, triton: FakeTriton, kind: str) -> None:
     found = await structure(gateway, triton, response_format={"type": kind, "schema": SCHEMA})
     assert found == {"json": SCHEMA}
     large = {"type": kind, "schema": {"type": "object", "description": "x" * 300_000}}
-    refused(await chat(gateway, response_format=large), 400, param="response_format.schema")
+    check_error(await chat(gateway, response_format=large), 400, param="response_format.schema")
 
 
 FUNCTIONS = [F["function"], G["function"]]
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-async def test_the_older_names_get_the_older_shape(gateway: Gateway, stream: bool) -> None:
+async def test_the_older_names_get_the_older_shape(gateway: RunningGateway, stream: bool) -> None:
     for model, choice, reason in (("caller", "auto", "function_call"), ("named", {"name": "f"}, "stop")):
         client = gateway.client()
         asked: Any = {
@@ -148,15 +150,15 @@ async def test_the_older_names_get_the_older_shape(gateway: Gateway, stream: boo
         assert (name, json.loads(arguments), why) == ("f", {"a": 1}, reason)
 
 
-async def test_an_answer_with_functions_has_one_call_at_most(gateway: Gateway, triton: FakeTriton) -> None:
+async def test_an_answer_with_functions_has_one_call_at_most(gateway: RunningGateway, triton: FakeTriton) -> None:
     found = await structure(gateway, triton, functions=FUNCTIONS, response_format=FORMAT)
     assert json.loads(found["structural_tag"])["format"]["elements"][0]["stop_after_first"] is True
-    prompt = (await reaches(gateway, triton, functions=FUNCTIONS)).prompt
+    prompt = (await captured_call(gateway, triton, functions=FUNCTIONS)).prompt
     assert all(json.dumps(tool) in prompt for tool in (F, G))
-    assert "# Tools" not in (await reaches(gateway, triton, functions=FUNCTIONS, function_call="none")).prompt
+    assert "# Tools" not in (await captured_call(gateway, triton, functions=FUNCTIONS, function_call="none")).prompt
 
 
-async def test_a_conversation_of_functions_goes_on(gateway: Gateway, triton: FakeTriton) -> None:
+async def test_a_conversation_of_functions_goes_on(gateway: RunningGateway, triton: FakeTriton) -> None:
     messages = [
         {"role": "user", "content": "?"},
         {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": '{"a": '}},

@@ -10,35 +10,35 @@ import openai
 import pytest
 import pytest_asyncio
 
-from gateway.dialects.platform import answers
+from gateway.dialects.platform import response_models
 from tests.fakes.triton import FakeTriton
-from tests.wire.openai.asking import events, refused
-from tests.wire.openai.conforming import exactly
+from tests.wire.gateway_server import RunningGateway, run_gateway
+from tests.wire.openai.conformance import validate_exactly
+from tests.wire.openai.test_message_parts import data_url, encoded_image
 from tests.wire.openai.test_official_client import GREETING, MESSAGES, TOOL, Something
-from tests.wire.openai.test_parts import data_url, picture
-from tests.wire.platform.asking import AS_PRINTED, CHAT, MODEL, TALK, said
-from tests.wire.serving import Gateway, serve
+from tests.wire.openai.text_requests import check_error, events
+from tests.wire.platform.chat_requests import CHAT, CONTENT, DOCUMENT_HEADERS, MODEL, chat_body
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def printed(triton: FakeTriton) -> AsyncIterator[Gateway]:
+async def printed(triton: FakeTriton) -> AsyncIterator[RunningGateway]:
     """A gateway that knows the document's word for a model."""
-    async with serve(triton.url, model_aliases={MODEL: "sighted"}) as gateway:
+    async with run_gateway(triton.url, model_aliases={MODEL: "sighted"}) as gateway:
         yield gateway
 
 
-async def ask(gateway: Gateway, body: dict[str, Any]) -> dict[str, Any]:
-    response = await gateway.http.post(CHAT, content=json.dumps(body, ensure_ascii=False), headers=AS_PRINTED)
+async def ask(gateway: RunningGateway, body: dict[str, Any]) -> dict[str, Any]:
+    response = await gateway.http.post(CHAT, content=json.dumps(body, ensure_ascii=False), headers=DOCUMENT_HEADERS)
     assert response.status_code == 200, response.text
     assert response.headers["content-type"] == "application/json"
-    exactly(answers.ChatAnswer, response.content)
+    validate_exactly(response_models.ChatAnswer, response.content)
     return response.json()
 
 
-async def test_a_text(printed: Gateway) -> None:
-    answer = await ask(printed, said(TALK))
+async def test_a_text(printed: RunningGateway) -> None:
+    answer = await ask(printed, chat_body(CONTENT))
     assert answer.pop("id").startswith("foaicmpl-")
     assert type(answer.pop("created")) is int
     assert answer == {
@@ -50,23 +50,23 @@ async def test_a_text(printed: Gateway) -> None:
 
 
 @pytest.mark.parametrize("form", ["base64", "data URL"])
-async def test_a_picture(printed: Gateway, triton: FakeTriton, form: str) -> None:
-    url = base64.b64encode(picture()).decode() if form == "base64" else data_url(picture(), "image/png")
-    await ask(printed, said([{"type": "text", "text": TALK}, {"type": "image_url", "image_url": {"url": url}}]))
+async def test_a_picture(printed: RunningGateway, triton: FakeTriton, form: str) -> None:
+    url = base64.b64encode(encoded_image()).decode() if form == "base64" else data_url(encoded_image(), "image/png")
+    await ask(printed, chat_body([{"type": "text", "text": CONTENT}, {"type": "image_url", "image_url": {"url": url}}]))
     (sent,) = triton.calls[-1].tensors["image"]
-    assert base64.b64decode(sent) == picture()
-    assert triton.calls[-1].prompt == f"{TALK}<image>"
+    assert base64.b64decode(sent) == encoded_image()
+    assert triton.calls[-1].prompt == f"{CONTENT}<image>"
 
 
 @pytest.mark.parametrize("form", ["base64", "data URL"])
-async def test_a_file(printed: Gateway, triton: FakeTriton, form: str) -> None:
+async def test_a_file(printed: RunningGateway, triton: FakeTriton, form: str) -> None:
     table = b"name,age\nAnn,7\n"
     data = base64.b64encode(table).decode() if form == "base64" else data_url(table, "text/csv")
-    await ask(printed, said([{"type": "text", "text": TALK}, {"type": "file", "file": {"file_data": data}}]))
-    assert "Ann" in triton.calls[-1].prompt and TALK in triton.calls[-1].prompt
+    await ask(printed, chat_body([{"type": "text", "text": CONTENT}, {"type": "file", "file": {"file_data": data}}]))
+    assert "Ann" in triton.calls[-1].prompt and CONTENT in triton.calls[-1].prompt
 
 
-async def test_several_turns(printed: Gateway, triton: FakeTriton) -> None:
+async def test_several_turns(printed: RunningGateway, triton: FakeTriton) -> None:
     turns = [
         {"role": "system", "content": "你是一个专业的编程助手"},
         {"role": "user", "content": "什么是 JavaScript？"},  # noqa: RUF001
@@ -78,13 +78,13 @@ async def test_several_turns(printed: Gateway, triton: FakeTriton) -> None:
     assert all(turn["content"] in triton.calls[-1].prompt for turn in turns)
 
 
-async def test_a_stream(printed: Gateway) -> None:
-    body = said(TALK, stream=True) | {"model": "hello"}
-    response = await printed.http.post(CHAT, content=json.dumps(body), headers=AS_PRINTED)
+async def test_a_stream(printed: RunningGateway) -> None:
+    body = chat_body(CONTENT, stream=True) | {"model": "hello"}
+    response = await printed.http.post(CHAT, content=json.dumps(body), headers=DOCUMENT_HEADERS)
     *chunks, done = events(response)
     assert done == "[DONE]"
     for chunk in chunks:
-        exactly(answers.ChatChunk, json.dumps(chunk))
+        validate_exactly(response_models.ChatChunk, json.dumps(chunk))
         assert chunk["id"] == chunks[0]["id"] and chunk["id"].startswith("foaicmpl-")
     choices = [chunk["choices"][0] for chunk in chunks]
     assert choices[0] == {"index": 0, "delta": {"role": "assistant"}, "finish_reason": None}
@@ -93,16 +93,16 @@ async def test_a_stream(printed: Gateway) -> None:
     assert "".join(choice["delta"].get("content", "") for choice in choices) == GREETING
 
 
-async def test_a_stream_that_fails_half_way(printed: Gateway) -> None:
-    response = await printed.http.post(CHAT, json=said(TALK, stream=True) | {"model": "broken-later"})
+async def test_a_stream_that_fails_half_way(printed: RunningGateway) -> None:
+    response = await printed.http.post(CHAT, json=chat_body(CONTENT, stream=True) | {"model": "broken-later"})
     *_, last = events(response)
     assert last["error"]["type"] == "server_error" and last["code"] == 1007
 
 
-async def test_a_model_that_only_reads_is_shown_no_picture(gateway: Gateway) -> None:
-    part = {"type": "image_url", "image_url": {"url": base64.b64encode(picture()).decode()}}
-    response = await gateway.http.post(CHAT, json=said([part]) | {"model": "hello"})
-    refused(response, 400, code="unsupported_parameter", param="messages[0].content[0]")
+async def test_a_model_that_only_reads_is_shown_no_picture(gateway: RunningGateway) -> None:
+    part = {"type": "image_url", "image_url": {"url": base64.b64encode(encoded_image()).decode()}}
+    response = await gateway.http.post(CHAT, json=chat_body([part]) | {"model": "hello"})
+    check_error(response, 400, code="unsupported_parameter", param="messages[0].content[0]")
 
 
 @pytest.mark.parametrize(
@@ -134,17 +134,17 @@ async def test_a_model_that_only_reads_is_shown_no_picture(gateway: Gateway) -> 
         ),
     ],
 )
-async def test_bad_input(gateway: Gateway, change: dict[str, Any], param: str) -> None:
-    response = await gateway.http.post(CHAT, json=said(TALK) | {"model": "sighted"} | change)
-    refused(response, 400, code=response.json()["error"]["code"], param=param)
+async def test_bad_input(gateway: RunningGateway, change: dict[str, Any], param: str) -> None:
+    response = await gateway.http.post(CHAT, json=chat_body(CONTENT) | {"model": "sighted"} | change)
+    check_error(response, 400, code=response.json()["error"]["code"], param=param)
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"text"', b"null"])
-async def test_bodies_that_are_no_object(gateway: Gateway, body: bytes) -> None:
-    refused(await gateway.http.post(CHAT, content=body), 400)
+async def test_bodies_that_are_no_object(gateway: RunningGateway, body: bytes) -> None:
+    check_error(await gateway.http.post(CHAT, content=body), 400)
 
 
-async def test_the_official_client(gateway: Gateway) -> None:
+async def test_the_official_client(gateway: RunningGateway) -> None:
     async with gateway.client(base_url=f"{gateway.url}/tritonic/v1") as client:
         answer = await client.chat.completions.create(model="hello", messages=MESSAGES)
         assert answer.choices[0].message.content == GREETING
@@ -170,9 +170,9 @@ async def test_the_official_client(gateway: Gateway) -> None:
             await client.chat.completions.create(model="full", messages=MESSAGES)
 
 
-async def test_who_hangs_up_stops_the_model(gateway: Gateway, triton: FakeTriton) -> None:
+async def test_who_hangs_up_stops_the_model(gateway: RunningGateway, triton: FakeTriton) -> None:
     before = len(triton.calls)
-    asking = asyncio.create_task(gateway.http.post(CHAT, json=said(TALK) | {"model": "endless"}))
+    asking = asyncio.create_task(gateway.http.post(CHAT, json=chat_body(CONTENT) | {"model": "endless"}))
     await triton.call("endless", before)
     asking.cancel()
-    await triton.gives_up("endless", before)
+    await triton.cancelled_call("endless", before)

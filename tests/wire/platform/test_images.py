@@ -15,24 +15,24 @@ import pytest
 import pytest_asyncio
 from PIL import Image
 
-from gateway.dialects.platform import answers
-from tests.fakes.script import Draw, Fail, Model
+from gateway.dialects.platform import response_models
+from tests.fakes.scripted_model import DrawImages, Fail, ScriptedModel
 from tests.fakes.triton import FakeTriton
-from tests.wire.openai.asking import refused
-from tests.wire.openai.conforming import exactly
-from tests.wire.openai.test_parts import picture
-from tests.wire.platform.asking import AS_PRINTED, MODEL
-from tests.wire.serving import Gateway, serve
+from tests.wire.gateway_server import RunningGateway, run_gateway
+from tests.wire.openai.conformance import validate_exactly
+from tests.wire.openai.test_message_parts import encoded_image
+from tests.wire.openai.text_requests import check_error
+from tests.wire.platform.chat_requests import DOCUMENT_HEADERS, MODEL
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 GENERATIONS, EDITS = "/tritonic/v1/images/generations", "/tritonic/v1/images/edits"
 PROMPT = "<图片描述>"
 DRAWING = [
-    Model("shapes", (Draw(2),), drawing=True),
-    Model("slow", (Draw(40, pause=0.05),), drawing=True),
-    Model("broken", (Fail("[engine_failed] The engine stopped."),), drawing=True),
-    Model("hello"),
+    ScriptedModel("shapes", (DrawImages(2),), is_image_model=True),
+    ScriptedModel("slow", (DrawImages(40, pause=0.05),), is_image_model=True),
+    ScriptedModel("broken", (Fail("[engine_failed] The engine stopped."),), is_image_model=True),
+    ScriptedModel("hello"),
 ]
 
 
@@ -44,16 +44,16 @@ async def studio() -> AsyncIterator[FakeTriton]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def drawn(studio: FakeTriton, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gateway]:
+async def drawn(studio: FakeTriton, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RunningGateway]:
     """A gateway that knows the document's word for a model, and three platforms with keys of their own."""
     platforms = {"tritonic": {}, "one": {"keys": ["sk-a", "sk-b"]}, "other": {"keys": ["sk-a"]}}
     state: Path = tmp_path_factory.mktemp("state")
-    async with serve(studio.url, model_aliases={MODEL: "shapes"}, platforms=platforms, state=state) as gateway:
+    async with run_gateway(studio.url, model_aliases={MODEL: "shapes"}, platforms=platforms, state=state) as gateway:
         await tasks_are_kept(gateway)
         yield gateway
 
 
-async def tasks_are_kept(gateway: Gateway) -> None:
+async def tasks_are_kept(gateway: RunningGateway) -> None:
     """The first task makes the database, for which a busy machine takes longer than callers are kept waiting."""
     body = {"prompt": "the first", "model": "shapes", "async": True}
     async with asyncio.timeout(90):
@@ -68,29 +68,29 @@ def size(data_url: str) -> tuple[int, int]:
     return Image.open(io.BytesIO(base64.b64decode(data))).size
 
 
-async def ask(gateway: Gateway, path: str, body: dict[str, Any]) -> Any:
+async def ask(gateway: RunningGateway, path: str, body: dict[str, Any]) -> Any:
     content = json.dumps(body, ensure_ascii=False)
-    return ok(await gateway.http.post(path, content=content, headers=AS_PRINTED))
+    return ok(await gateway.http.post(path, content=content, headers=DOCUMENT_HEADERS))
 
 
-def ok(response: httpx.Response, shape: type = answers.Images) -> Any:
+def ok(response: httpx.Response, shape: type = response_models.Images) -> Any:
     assert response.status_code == 200, response.text
     assert response.headers["content-type"] == "application/json"
-    exactly(shape, response.content)
+    validate_exactly(shape, response.content)
     return response.json()
 
 
-async def finished(gateway: Gateway, url: str, **headers: str) -> Any:
+async def finished(gateway: RunningGateway, url: str, **headers: str) -> Any:
     """The task in detail once it has ended."""
     async with asyncio.timeout(60):
         while True:
-            task = ok(await gateway.http.get(f"{url}?detail=true", headers=headers), answers.ImageTask)
+            task = ok(await gateway.http.get(f"{url}?detail=true", headers=headers), response_models.ImageTask)
             if task["status"] not in ("queued", "in_progress"):
                 return task
             await asyncio.sleep(0.05)
 
 
-async def test_a_generation_as_json(drawn: Gateway, studio: FakeTriton) -> None:
+async def test_a_generation_as_json(drawn: RunningGateway, studio: FakeTriton) -> None:
     answer = await ask(drawn, GENERATIONS, {"prompt": PROMPT, "model": MODEL})
     assert set(answer) == {"created", "data"} and type(answer["created"]) is int
     (only,) = answer["data"]
@@ -98,7 +98,7 @@ async def test_a_generation_as_json(drawn: Gateway, studio: FakeTriton) -> None:
     assert studio.calls[-1].prompt == PROMPT
 
 
-async def test_a_generation_as_a_form(drawn: Gateway) -> None:
+async def test_a_generation_as_a_form(drawn: RunningGateway) -> None:
     fields = {"prompt": (None, PROMPT), "model": (None, MODEL), "n": (None, "2"), "async": (None, "false")}
     answer = ok(await drawn.http.post(GENERATIONS, files=fields))
     assert [size(each["b64_json"]) for each in answer["data"]] == [(128, 128)] * 2
@@ -106,29 +106,29 @@ async def test_a_generation_as_a_form(drawn: Gateway) -> None:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
 @pytest.mark.parametrize("path", [GENERATIONS, EDITS])
-async def test_forms_as_the_document_prints_them(drawn: Gateway, tmp_path: Path, path: str) -> None:
+async def test_forms_as_the_document_prints_them(drawn: RunningGateway, tmp_path: Path, path: str) -> None:
     """Its header names no boundary; curl adds it."""
     file = tmp_path / "example1.jpg"
-    file.write_bytes(picture("JPEG"))
+    file.write_bytes(encoded_image("JPEG"))
     command = ["curl", "--noproxy", "*", "-s", "-X", "POST", f"{drawn.url}{path}"]
     command += ["--header", "Authorization: Bearer <你的许可证>", "--header", "Content-Type: multipart/form-data"]
     command += ["--form", f'image[]=@"{file}"'] if path == EDITS else []
     command += ["--form", f'prompt="{PROMPT}"', "--form", f'model="{MODEL}"']
     curl = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
     out, _ = await curl.communicate()
-    (only,) = exactly(answers.Images, out).data
+    (only,) = validate_exactly(response_models.Images, out).data
     assert size(only.b64_json) == (128, 128)
 
 
-async def test_who_hangs_up_stops_the_model(drawn: Gateway, studio: FakeTriton) -> None:
+async def test_who_hangs_up_stops_the_model(drawn: RunningGateway, studio: FakeTriton) -> None:
     before = len(studio.calls)
     asking = asyncio.create_task(drawn.http.post(GENERATIONS, json={"prompt": PROMPT, "model": "slow"}))
     await studio.call("slow", before, seconds=10)
     asking.cancel()
-    await studio.gives_up("slow", before, seconds=1)
+    await studio.cancelled_call("slow", before, seconds=1)
 
 
-async def test_a_url(drawn: Gateway) -> None:
+async def test_a_url(drawn: RunningGateway) -> None:
     answer = await ask(drawn, GENERATIONS, {"prompt": PROMPT, "model": MODEL, "response_format": "url"})
     (only,) = answer["data"]
     assert set(only) == {"url"} and only["url"].startswith(drawn.url)
@@ -137,27 +137,27 @@ async def test_a_url(drawn: Gateway) -> None:
 
 
 @pytest.mark.parametrize("form", ["base64", "data URL"])
-async def test_an_edit_as_json(drawn: Gateway, studio: FakeTriton, form: str) -> None:
-    image = base64.b64encode(picture()).decode()
+async def test_an_edit_as_json(drawn: RunningGateway, studio: FakeTriton, form: str) -> None:
+    image = base64.b64encode(encoded_image()).decode()
     image = image if form == "base64" else f"data:image/png;base64,{image}"
     answer = await ask(drawn, EDITS, {"image": image, "prompt": PROMPT, "model": MODEL})
     assert size(answer["data"][0]["b64_json"]) == (128, 128)
-    assert studio.calls[-1].tensors["image"] == [picture()]
+    assert studio.calls[-1].tensors["image"] == [encoded_image()]
 
 
-async def test_an_edit_as_a_form(drawn: Gateway, studio: FakeTriton) -> None:
+async def test_an_edit_as_a_form(drawn: RunningGateway, studio: FakeTriton) -> None:
     """The document's example has two pictures: what the model makes of the second is its own business."""
-    files = [("image[]", ("example1.jpg", picture("JPEG")))]
+    files = [("image[]", ("example1.jpg", encoded_image("JPEG")))]
     answer = ok(await drawn.http.post(EDITS, files=files, data={"prompt": PROMPT, "model": MODEL}))
-    assert answer["data"] and studio.calls[-1].tensors["image"] == [picture("JPEG")]
-    files.append(("image[]", ("example2.jpg", picture("JPEG"))))
+    assert answer["data"] and studio.calls[-1].tensors["image"] == [encoded_image("JPEG")]
+    files.append(("image[]", ("example2.jpg", encoded_image("JPEG"))))
     response = await drawn.http.post(EDITS, files=files, data={"prompt": PROMPT, "model": MODEL})
-    refused(response, 400, code="unsupported_parameter", param="image")
+    check_error(response, 400, code="unsupported_parameter", param="image")
     assert len(studio.calls[-1].tensors["image"]) == 2
 
 
 @pytest.mark.parametrize("where", ["query", "body", "form"])
-async def test_a_generation_later(drawn: Gateway, where: str) -> None:
+async def test_a_generation_later(drawn: RunningGateway, where: str) -> None:
     body = {"prompt": PROMPT, "model": MODEL, "n": 2}
     match where:
         case "query":
@@ -167,7 +167,7 @@ async def test_a_generation_later(drawn: Gateway, where: str) -> None:
         case _:
             fields = {"prompt": (None, PROMPT), "model": (None, MODEL), "n": (None, "2"), "async": (None, "true")}
             response = await drawn.http.post(GENERATIONS, files=fields)
-    task = ok(response, answers.ImageTask)
+    task = ok(response, response_models.ImageTask)
     assert set(task) == {"id", "object", "model", "status", "created_at"}
     assert (task["object"], task["model"]) == ("image", "shapes") and task["status"] in ("queued", "in_progress")
     ended = await finished(drawn, f"/tritonic/v1/images/{task['id']}")
@@ -176,49 +176,52 @@ async def test_a_generation_later(drawn: Gateway, where: str) -> None:
     assert len(ended["detail"]["data"]) == 2
     for image in ended["detail"]["data"]:
         assert (await drawn.http.get(image["url"])).headers["content-type"] == "image/png"
-    plain = ok(await drawn.http.get(f"/tritonic/v1/images/{task['id']}"), answers.ImageTask)
+    plain = ok(await drawn.http.get(f"/tritonic/v1/images/{task['id']}"), response_models.ImageTask)
     assert plain == {**task, "status": "completed"}
 
 
-async def test_an_edit_later(drawn: Gateway, studio: FakeTriton) -> None:
-    body = {"image": base64.b64encode(picture()).decode(), "prompt": PROMPT, "model": MODEL}
-    task = ok(await drawn.http.post(f"{EDITS}?async=true", json=body), answers.ImageTask)
+async def test_an_edit_later(drawn: RunningGateway, studio: FakeTriton) -> None:
+    body = {"image": base64.b64encode(encoded_image()).decode(), "prompt": PROMPT, "model": MODEL}
+    task = ok(await drawn.http.post(f"{EDITS}?async=true", json=body), response_models.ImageTask)
     ended = await finished(drawn, f"/tritonic/v1/images/{task['id']}")
     assert (ended["status"], ended["detail"]["operation"]) == ("completed", "edit_image")
-    assert studio.calls[-1].tensors["image"] == [picture()]
+    assert studio.calls[-1].tensors["image"] == [encoded_image()]
 
 
-async def test_a_task_that_fails(drawn: Gateway) -> None:
+async def test_a_task_that_fails(drawn: RunningGateway) -> None:
     body = {"prompt": PROMPT, "model": "broken", "async": True}
-    task = ok(await drawn.http.post(GENERATIONS, json=body), answers.ImageTask)
+    task = ok(await drawn.http.post(GENERATIONS, json=body), response_models.ImageTask)
     ended = await finished(drawn, f"/tritonic/v1/images/{task['id']}")
     assert ended["status"] == "failed" and ended["detail"]["data"] == []
     assert ended["detail"]["error"]["code"] == "model_failed"
 
 
-async def test_a_task_belongs_to_its_key_and_its_platform(drawn: Gateway) -> None:
+async def test_a_task_belongs_to_its_key_and_its_platform(drawn: RunningGateway) -> None:
     def bearer(key: str) -> dict[str, str]:
         return {"Authorization": f"Bearer {key}"}
 
     body = {"prompt": PROMPT, "model": "slow", "async": True}
-    task = ok(await drawn.http.post("/one/v1/images/generations", json=body, headers=bearer("sk-a")), answers.ImageTask)
-    ok(await drawn.http.get(f"/one/v1/images/{task['id']}", headers=bearer("sk-a")), answers.ImageTask)
+    task = ok(
+        await drawn.http.post("/one/v1/images/generations", json=body, headers=bearer("sk-a")),
+        response_models.ImageTask,
+    )
+    ok(await drawn.http.get(f"/one/v1/images/{task['id']}", headers=bearer("sk-a")), response_models.ImageTask)
     for platform, key in (("one", "sk-b"), ("other", "sk-a"), ("tritonic", "")):
         response = await drawn.http.get(f"/{platform}/v1/images/{task['id']}", headers=bearer(key) if key else {})
-        refused(response, 404, code="task_not_found")
+        check_error(response, 404, code="task_not_found")
 
 
-async def test_the_same_request_again_is_the_same_task(drawn: Gateway) -> None:
+async def test_the_same_request_again_is_the_same_task(drawn: RunningGateway) -> None:
     body, key = {"prompt": PROMPT, "model": MODEL, "async": True}, {"Idempotency-Key": "order 7"}
     ids = {(await drawn.http.post(GENERATIONS, json=body, headers=key)).json()["id"] for _ in range(3)}
     assert len(ids) == 1
     response = await drawn.http.post(GENERATIONS, json=body | {"prompt": "another"}, headers=key)
-    refused(response, 400, param="idempotency_key")
+    check_error(response, 400, param="idempotency_key")
 
 
 @pytest.mark.parametrize("id", ["task_1", "task_" + "0" * 32, "generations", "%2e%2e", "x" * 3000, "<任务ID>"])
-async def test_tasks_that_there_are_not(drawn: Gateway, id: str) -> None:
-    refused(await drawn.http.get(f"/tritonic/v1/images/{id}"), 404, code="task_not_found")
+async def test_tasks_that_there_are_not(drawn: RunningGateway, id: str) -> None:
+    check_error(await drawn.http.get(f"/tritonic/v1/images/{id}"), 404, code="task_not_found")
 
 
 @pytest.mark.parametrize(
@@ -245,24 +248,24 @@ async def test_tasks_that_there_are_not(drawn: Gateway, id: str) -> None:
     ],
 )
 @pytest.mark.parametrize("later", [False, True], ids=["now", "later"])
-async def test_bad_input(drawn: Gateway, path: str, change: dict[str, Any], param: str, later: bool) -> None:
+async def test_bad_input(drawn: RunningGateway, path: str, change: dict[str, Any], param: str, later: bool) -> None:
     """A task is refused for it at once, too."""
     body = {"prompt": PROMPT, "model": MODEL, "async": later} | change
     response = await drawn.http.post(path, json=body)
-    refused(response, 400, code=response.json()["error"]["code"], param=param)
+    check_error(response, 400, code=response.json()["error"]["code"], param=param)
 
 
-async def test_a_query_that_is_no_truth_value(drawn: Gateway) -> None:
+async def test_a_query_that_is_no_truth_value(drawn: RunningGateway) -> None:
     body = {"prompt": PROMPT, "model": MODEL}
-    refused(await drawn.http.post(f"{GENERATIONS}?async=perhaps", json=body), 400, param="async")
-    refused(await drawn.http.get("/tritonic/v1/images/task_1?detail=perhaps"), 400, param="detail")
+    check_error(await drawn.http.post(f"{GENERATIONS}?async=perhaps", json=body), 400, param="async")
+    check_error(await drawn.http.get("/tritonic/v1/images/task_1?detail=perhaps"), 400, param="detail")
 
 
-async def test_the_official_client(drawn: Gateway) -> None:
+async def test_the_official_client(drawn: RunningGateway) -> None:
     async with drawn.client(base_url=f"{drawn.url}/tritonic/v1") as client:
         answer = await client.images.generate(model="shapes", prompt="a red circle", n=2)
         assert [size(each.b64_json or "") for each in answer.data or ()] == [(128, 128)] * 2
-        answer = await client.images.edit(model="shapes", prompt="a star", image=picture(), response_format="url")
+        answer = await client.images.edit(model="shapes", prompt="a star", image=encoded_image(), response_format="url")
         assert (answer.data or ())[0].url
         with pytest.raises(openai.NotFoundError):
             await client.images.generate(model="nothing", prompt="a red circle")
@@ -270,10 +273,10 @@ async def test_the_official_client(drawn: Gateway) -> None:
             await client.images.generate(model="hello", prompt="a red circle")
 
 
-async def test_a_chat_with_a_model_that_draws(drawn: Gateway, studio: FakeTriton) -> None:
-    part = {"type": "image_url", "image_url": {"url": base64.b64encode(picture()).decode()}}
+async def test_a_chat_with_a_model_that_draws(drawn: RunningGateway, studio: FakeTriton) -> None:
+    part = {"type": "image_url", "image_url": {"url": base64.b64encode(encoded_image()).decode()}}
     messages = [{"role": "user", "content": [{"type": "text", "text": "a red circle"}, part]}]
     response = await drawn.http.post("/tritonic/v1/chat/completions", json={"model": "shapes", "messages": messages})
-    content = ok(response, answers.ChatAnswer)["choices"][0]["message"]["content"]
+    content = ok(response, response_models.ChatAnswer)["choices"][0]["message"]["content"]
     assert content.startswith("![image](")
-    assert studio.calls[-1].tensors["image"] == [picture()]
+    assert studio.calls[-1].tensors["image"] == [encoded_image()]

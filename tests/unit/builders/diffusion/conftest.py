@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tiny_drawing import drawing
 
-from builders.build import Built, build
+from builders.build import BuildResult, build
 from tests.fakes.pipelines import make_pipeline
 
 
@@ -31,6 +31,6 @@ def copy(pipes: Callable[[str], Path], tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def built(pipes: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Built:
+def built(pipes: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
     """The Stable Diffusion pipeline, built by the real exporter. Tests look at it and leave it as it is."""
     return build(drawing(pipes("sd")), tmp_path_factory.mktemp("built") / "repository")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from builders.build import Built
+from builders.build import BuildResult
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -32,7 +32,7 @@ def test_expected_failures_are_sentences(tmp_path: Path, arguments: list[str], s
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nothing_to_do_is_success(built: Built) -> None:
+def test_nothing_to_do_is_success(built: BuildResult) -> None:
     source = json.loads((built.folder / "BUILD.json").read_bytes())["source"]
     done = run("--source", source, "--name", "tiny", "--repository", str(built.folder.parent))
     assert done.returncode == 0, done.stderr

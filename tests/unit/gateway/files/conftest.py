@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from gateway.files.files import Files
+from gateway.files.file_store import FileStore
 from gateway.settings import Settings
 
 
 @pytest.fixture
-def make(tmp_path: Path) -> Callable[..., Files]:
-    def files(**settings: Any) -> Files:
-        return Files(Settings(**{"state": tmp_path / "state", **settings}))
+def make(tmp_path: Path) -> Callable[..., FileStore]:
+    def files(**settings: Any) -> FileStore:
+        return FileStore(Settings(**{"state": tmp_path / "state", **settings}))
 
     return files

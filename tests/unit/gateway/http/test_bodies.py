@@ -9,9 +9,9 @@ from starlette.datastructures import Headers
 from starlette.types import Message
 
 from gateway.errors import InvalidRequest, Overloaded, RequestTimeout
+from gateway.fair_sharing import MemoryPool, MemoryReservation
 from gateway.http.bodies import JSONRequest
-from gateway.http.counting import Bounds
-from gateway.places import Holding, Room
+from gateway.http.json_limits import JSONLimits
 
 KB = 1024
 
@@ -25,19 +25,19 @@ def sent(*pieces: bytes, whole: bool = True) -> asyncio.Queue[Message]:
     return queue
 
 
-async def read(queue: asyncio.Queue[Message], caller: str, room: Room, seconds: float = 5) -> dict[str, Any]:
+async def read(queue: asyncio.Queue[Message], caller: str, room: MemoryPool, seconds: float = 5) -> dict[str, Any]:
     """Read a body, and answer at once."""
-    holding = Holding(room, caller)
+    holding = MemoryReservation(room, caller)
     request: JSONRequest[dict[str, Any]] = JSONRequest({"type": "http", "headers": []}, queue.get, Headers())
     try:
-        await request.read(KB * KB, seconds, Bounds(1000), lambda body: body, holding)
+        await request.read(KB * KB, seconds, JSONLimits(1000), lambda body: body, holding)
     finally:
         holding.release()
     return dict(request._json)
 
 
 async def test_bodies_that_do_not_end_leave_room_for_others() -> None:
-    room = Room(8 * KB)
+    room = MemoryPool(8 * KB)
     slow = [asyncio.create_task(read(sent(b" " * KB, whole=False), "slow", room)) for _ in range(4)]
     await asyncio.sleep(0)
     with pytest.raises(Overloaded) as raised:
@@ -51,7 +51,7 @@ async def test_bodies_that_do_not_end_leave_room_for_others() -> None:
 
 
 async def test_however_a_body_ends_its_room_is_given_back() -> None:
-    room = Room(8 * KB)
+    room = MemoryPool(8 * KB)
     with pytest.raises(InvalidRequest):
         await read(sent(b"[" * KB), "a", room)
     with pytest.raises(RequestTimeout):
@@ -63,16 +63,16 @@ async def test_however_a_body_ends_its_room_is_given_back() -> None:
 
 
 async def test_what_was_packed_is_counted_as_what_it_became() -> None:
-    room = Room(64 * KB)
+    room = MemoryPool(64 * KB)
     packed = gzip.compress(b'{"a":"' + b"b" * 12 * KB + b'"}')
     assert len(packed) < KB
-    holding = Holding(room, "a")
+    holding = MemoryReservation(room, "a")
     headers = Headers({"content-encoding": "gzip"})
     request: JSONRequest[dict[str, Any]] = JSONRequest({"type": "http", "headers": []}, sent(packed).get, headers)
-    await request.read(KB * KB, 5, Bounds(1000), lambda body: body, holding)
-    assert request.size == 12 * KB + 8 and room._free == 64 * KB - request.size
+    await request.read(KB * KB, 5, JSONLimits(1000), lambda body: body, holding)
+    assert request.body_bytes == 12 * KB + 8 and room._free == 64 * KB - request.body_bytes
     holding.release()
     with pytest.raises(Overloaded):
         request = JSONRequest({"type": "http", "headers": []}, sent(packed).get, headers)
-        await request.read(KB * KB, 5, Bounds(1000), lambda body: body, Holding(Room(20 * KB), "a"))
+        await request.read(KB * KB, 5, JSONLimits(1000), lambda body: body, MemoryReservation(MemoryPool(20 * KB), "a"))
     assert room._free == 64 * KB and not room._held

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from media_asked import Asked, Site
 
-from gateway.media.media import Media
+from gateway.media.loader import MediaLoader
 from gateway.settings import Settings
 
 
@@ -21,17 +21,17 @@ async def site() -> AsyncGenerator[Site]:
 
 
 @pytest.fixture
-async def make_media(monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Callable[..., Media]]:
+async def make_media(monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Callable[..., MediaLoader]]:
     made = []
 
-    def make(resolve: Any = None, **settings: Any) -> Media:
+    def make(resolve: Any = None, **settings: Any) -> MediaLoader:
         extra = {} if resolve is None else {"resolve": resolve}
         made.append(Asked(Settings(**{"media_timeout": 5.0, **settings}), **extra))
         # Other tests keep this machine busy: by the clock a file may take long where its core is not what is tested.
         if settings.get("document_timeout", 20) > 10:
-            made[-1]._documents._clock = 120.0
+            made[-1]._document_pool._wall_timeout = 120.0
         if "picture_timeout" not in settings:
-            made[-1]._pictures._clock = 120.0
+            made[-1]._image_pool._wall_timeout = 120.0
         return made[-1]
 
     yield make
@@ -40,6 +40,6 @@ async def make_media(monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Callable
 
 
 @pytest.fixture
-def media(make_media: Callable[..., Media]) -> Media:
+def media(make_media: Callable[..., MediaLoader]) -> MediaLoader:
     """One that may call loopback."""
     return make_media(media_allow_private=True)

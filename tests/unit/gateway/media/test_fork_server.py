@@ -16,8 +16,8 @@ import pytest
 from media_files import data_url, pdf, picture
 
 from gateway.errors import InvalidRequest, Overloaded
-from gateway.media.fork_server import ForkServer, Job, TooLong
-from gateway.media.reading.job import LENGTHS
+from gateway.media.decoders.child_process import LENGTH_PREFIX
+from gateway.media.fork_server import ForkServer, Job, ResponseTooLarge
 
 TEXT = {"task": "document", "media_type": "text/plain", "markup": False, "max_characters": 10**6}
 PICTURE = {"task": "picture", "media_type": "image/png", "max_pixels": 10**6, "pixels_left": 10**6}
@@ -75,11 +75,11 @@ async def test_a_child_has_limits_and_nothing_else(server, monkeypatch):
     assert child.rlimit(psutil.RLIMIT_CPU) == (6, 6)
     assert 2**28 < child.rlimit(psutil.RLIMIT_AS)[0] < 2**31
     assert child.nice() > psutil.Process().nice()
-    assert await job.ask(b"hello", largest=10) == ({"refusal": None}, b"hello")
-    assert (await job.ended).status == 0
+    assert await job.send_file(b"hello", largest=10) == ({"refusal": None}, b"hello")
+    assert (await job.exited).status == 0
     server.end(job)
     server.end(other)
-    assert (await other.ended).status != 0
+    assert (await other.exited).status != 0
     # The server itself has no secrets to hand on either.
     assert "TRITONIC_API_KEYS" not in parent.environ()
 
@@ -88,10 +88,10 @@ async def test_who_ends_a_job_ends_its_process(server):
     job = await begin(server, size=100)
     child = await child_of(server)
     server.end(job)
-    assert (await job.ended).status != 0
+    assert (await job.exited).status != 0
     assert not child.is_running()
     job = await begin(server)
-    assert (await job.ask(b"again", largest=10)) == ({"refusal": None}, b"again")
+    assert (await job.send_file(b"again", largest=10)) == ({"refusal": None}, b"again")
     server.end(job)
 
 
@@ -125,36 +125,36 @@ def _runs(process: psutil.Process) -> bool:
 
 
 async def test_a_server_that_was_killed_is_replaced(media):
-    await media.document("data:,hello", param="p")
-    server = media._server
+    await media.load_document("data:,hello", param="p")
+    server = media._fork_server
     job = await begin(server, size=100)
     await child_of(server)
     killed = server._process
     killed.kill()
     with pytest.raises(asyncio.CancelledError):
-        await job.ended
-    assert await media.document("data:,again", param="p") == "again"
+        await job.exited
+    assert await media.load_document("data:,again", param="p") == "again"
     assert server._process is not killed
 
 
 async def test_a_server_that_hangs_is_replaced(media, monkeypatch):
-    monkeypatch.setattr("gateway.media.fork_server._DYING", 0.3)
-    monkeypatch.setattr(media._documents, "_clock", 0.6)
-    await media.document("data:,hello", param="p")
-    hung = media._server._process
+    monkeypatch.setattr("gateway.media.fork_server._KILL_TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(media._document_pool, "_wall_timeout", 0.6)
+    await media.load_document("data:,hello", param="p")
+    hung = media._fork_server._process
     os.kill(hung.pid, signal.SIGSTOP)
     with pytest.raises(Overloaded):
-        await media.document("data:,hello", param="p")
-    monkeypatch.setattr(media._documents, "_clock", 60)
-    assert await media.document("data:,again", param="p") == "again"
-    assert media._server._process is not hung
+        await media.load_document("data:,hello", param="p")
+    monkeypatch.setattr(media._document_pool, "_wall_timeout", 60)
+    assert await media.load_document("data:,again", param="p") == "again"
+    assert media._fork_server._process is not hung
 
 
 async def test_a_server_that_nobody_needs_ends():
     server = ForkServer(idle=0.2)
     for _ in range(2):
         job = await begin(server)
-        await job.ask(b"hello", largest=10)
+        await job.send_file(b"hello", largest=10)
         server.end(job)
         process = server._process
         assert process is not None
@@ -166,11 +166,11 @@ async def test_a_server_that_nobody_needs_ends():
 async def test_the_libraries_are_loaded_once(media):
     """What a second file of a kind costs is a fork, and no start of an interpreter."""
     for make in (
-        lambda: media.picture(data_url(picture()), param="p"),
-        lambda: media.document(data_url(pdf("x")), param="p"),
+        lambda: media.load_image(data_url(picture()), param="p"),
+        lambda: media.load_document(data_url(pdf("x")), param="p"),
     ):
         await make()
-        process = psutil.Process(media._server._process.pid)
+        process = psutil.Process(media._fork_server._process.pid)
         before = process.cpu_times()
         for _ in range(5):
             await make()
@@ -196,33 +196,33 @@ def answered(*pieces: bytes) -> Job:
     [
         (),
         (b"\0",),
-        (LENGTHS.pack(2, 0), b"{"),
-        (LENGTHS.pack(2, 9), b"{}few"),
-        (LENGTHS.pack(3, 0), b"{]x"),
-        (LENGTHS.pack(2, 0), b"[]"),
-        (LENGTHS.pack(4, 0), b"null"),
+        (LENGTH_PREFIX.pack(2, 0), b"{"),
+        (LENGTH_PREFIX.pack(2, 9), b"{}few"),
+        (LENGTH_PREFIX.pack(3, 0), b"{]x"),
+        (LENGTH_PREFIX.pack(2, 0), b"[]"),
+        (LENGTH_PREFIX.pack(4, 0), b"null"),
     ],
 )
 async def test_what_a_process_says_is_not_trusted(pieces):
-    assert await answered(*pieces).ask(b"", largest=10) is None
+    assert await answered(*pieces).send_file(b"", largest=10) is None
 
 
 async def test_a_process_says_no_more_than_it_may():
-    for lengths in (LENGTHS.pack(2, 11), LENGTHS.pack(2, 2**63), LENGTHS.pack(2**31, 0)):
-        with pytest.raises(TooLong):
-            await answered(lengths, b"{}").ask(b"", largest=10)
+    for lengths in (LENGTH_PREFIX.pack(2, 11), LENGTH_PREFIX.pack(2, 2**63), LENGTH_PREFIX.pack(2**31, 0)):
+        with pytest.raises(ResponseTooLarge):
+            await answered(lengths, b"{}").send_file(b"", largest=10)
 
 
 async def test_limits_of_time_are_those_of_a_core(make_media):
     """What is stopped by the clock alone was kept from its work by others: it is not to blame."""
     media = make_media(document_timeout=0.5)
     endless = ("<html>" + "<p>words <b>more</b></p>" * 70_000).encode()
-    media._documents._clock = 30.0  # others work on this machine
+    media._document_pool._wall_timeout = 30.0  # others work on this machine
     with pytest.raises(InvalidRequest, match=r"could not be read within 0\.5 seconds"):
-        await media.document(data_url(endless), param="p")
-    media._documents._timeout, media._documents._clock = 10.0, 2.0
-    reading = asyncio.create_task(media.document(data_url(endless), param="p"))
-    child = await child_of(media._server)
+        await media.load_document(data_url(endless), param="p")
+    media._document_pool._timeout, media._document_pool._wall_timeout = 10.0, 2.0
+    reading = asyncio.create_task(media.load_document(data_url(endless), param="p"))
+    child = await child_of(media._fork_server)
     child.suspend()
     began = time.monotonic()
     with pytest.raises(Overloaded):

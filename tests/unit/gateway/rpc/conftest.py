@@ -4,7 +4,7 @@ import gc
 import pytest
 import uvloop
 
-from tests.unit.gateway.rpc.peers import Line
+from tests.unit.gateway.rpc.h2_peer import ConnectedPair
 
 gc.freeze()  # what was imported is not looked at again after each test
 
@@ -34,7 +34,7 @@ async def line():
     made = []
 
     def make(**options):
-        made.append(Line(**options))
+        made.append(ConnectedPair(**options))
         return made[-1]
 
     yield make

@@ -5,11 +5,11 @@ import socket
 
 import pytest
 
-from gateway.rpc import channel as channels
-from gateway.rpc import connection as connections
-from gateway.rpc.channel import Channel
-from gateway.rpc.status import RpcError, Status
-from tests.unit.gateway.rpc.peers import Peer, Server, everything
+from gateway.triton.rpc import channel as channels
+from gateway.triton.rpc import connection as connections
+from gateway.triton.rpc.channel import Channel
+from gateway.triton.rpc.status import RpcError, Status
+from tests.unit.gateway.rpc.h2_peer import H2Peer, PeerServer, read_all
 
 ASK = "/a.B/C"
 
@@ -57,7 +57,7 @@ async def refused(channel: Channel) -> str:
 
 async def reachable(host: str) -> bool:
     try:
-        async with await Server(lambda: Mute(leaves=True)).start(host) as server:
+        async with await PeerServer(lambda: Mute(leaves=True)).start(host) as server:
             reader, writer = await asyncio.open_connection(host, server.port)
             await reader.read()
             writer.close()
@@ -83,11 +83,11 @@ async def test_one_answer(channel, host, name):
     """`localhost` has two addresses here, and nobody listens at the first."""
     if not await reachable(host):
         pytest.skip(f"this machine does not reach itself at {host}")
-    async with await Server().start(host) as server:
+    async with await PeerServer().start(host) as server:
         here = channel(f"{name}:{server.port}")
         asking = asyncio.create_task(here.unary(ASK, b"question", timeout=20))
         peer = await server.peer()
-        assert await peer.asked(1) == b"question"
+        assert await peer.wait_for_request(1) == b"question"
         assert peer.headers[1] == {
             ":method": "POST",
             ":scheme": "http",
@@ -104,19 +104,19 @@ async def test_one_answer(channel, host, name):
 
 
 async def test_a_unary_call_has_one_answer(channel):
-    async with Server() as server:
+    async with PeerServer() as server:
         here = channel(server.url)
         for stream, messages in ((1, []), (3, [b"one", b"two"])):
             asking = asyncio.create_task(here.unary(ASK, b"", timeout=20))
             peer = await server.peer()
-            await peer.asked(stream)
+            await peer.wait_for_request(stream)
             peer.answer(stream, *messages)
             with pytest.raises(RpcError, match="one message"):
                 await asking
 
 
 async def test_a_unary_call_takes_too_long(channel):
-    async with Server() as server:
+    async with PeerServer() as server:
         here = channel(server.url)
         (await here.call(ASK, b"", idle=60)).cancel()  # connecting takes time of its own
         with pytest.raises(RpcError) as failure:
@@ -127,16 +127,16 @@ async def test_a_unary_call_takes_too_long(channel):
 
 
 async def test_nobody_listens(channel):
-    async with Server() as server:
+    async with PeerServer() as server:
         url = server.url
     here = channel(url)
     assert "cannot be reached" in await refused(here)
-    async with await Server().start(port=int(url.rpartition(":")[2])) as server:  # it comes later
+    async with await PeerServer().start(port=int(url.rpartition(":")[2])) as server:  # it comes later
         call = await here.call(ASK, b"question", idle=60)
         peer = await server.peer()
-        await peer.asked(1)
+        await peer.wait_for_request(1)
         peer.answer(1, b"answer")
-        assert await everything(call) == [b"answer"]
+        assert await read_all(call) == [b"answer"]
 
 
 @pytest.mark.parametrize("host", ["a" * 64, "a..b"])
@@ -156,20 +156,20 @@ async def test_a_name_that_nobody_has(channel, monkeypatch):
 
 async def test_a_server_that_says_nothing(channel, monkeypatch):
     monkeypatch.setattr(channels, "_CONNECT_SECONDS", 0.05)
-    async with Server(Mute) as server:
+    async with PeerServer(Mute) as server:
         assert await refused(channel(server.url)) == "The server takes no connection."
         await asyncio.wait_for(server.peers[0].lost.wait(), 20)
 
 
 async def test_a_server_of_another_kind(channel):
     page = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-    async with Server(lambda: Mute(page)) as server:
+    async with PeerServer(lambda: Mute(page)) as server:
         assert "does not speak gRPC" in await refused(channel(server.url))
         await asyncio.wait_for(server.peers[0].lost.wait(), 20)
 
 
 async def test_a_server_that_closes_at_once(channel):
-    async with Server(lambda: Mute(leaves=True)) as server:
+    async with PeerServer(lambda: Mute(leaves=True)) as server:
         here = channel(server.url)
         for tries in range(1, 4):
             await refused(here)
@@ -177,7 +177,7 @@ async def test_a_server_that_closes_at_once(channel):
 
 
 async def test_callers_share_a_connection_that_one_of_them_does_not_wait_for(channel):
-    async with Server() as server:
+    async with PeerServer() as server:
         here = channel(server.url)
         callers = [asyncio.create_task(here.call(ASK, b"%d" % number, idle=60)) for number in range(4)]
         await asyncio.sleep(0)
@@ -191,7 +191,7 @@ async def test_callers_share_a_connection_that_one_of_them_does_not_wait_for(cha
 
 
 async def test_all_callers_go_while_the_connection_begins(channel):
-    async with Server() as server:
+    async with PeerServer() as server:
         url = server.url
     here = channel(url)
     callers = [asyncio.create_task(here.call(ASK, b"", idle=60)) for _ in range(3)]
@@ -204,7 +204,7 @@ async def test_all_callers_go_while_the_connection_begins(channel):
 
 
 async def test_close_while_the_connection_begins(channel):
-    async with Server(Mute) as server:
+    async with PeerServer(Mute) as server:
         here = channel(server.url)
         caller = asyncio.create_task(here.call(ASK, b"", idle=60))
         mute = await server.peer()
@@ -219,7 +219,7 @@ async def test_close_while_the_connection_begins(channel):
 
 
 async def test_close_at_any_moment_of_connecting(channel):
-    async with Server() as server:
+    async with PeerServer() as server:
         for moments in range(12):
             here = channel(server.url)
             caller = asyncio.create_task(here.call(ASK, b"", idle=60))
@@ -227,39 +227,39 @@ async def test_close_at_any_moment_of_connecting(channel):
                 await asyncio.sleep(0)
             await here.close()
             with pytest.raises(RpcError) as failure:
-                await everything(await caller)
+                await read_all(await caller)
             assert failure.value.status is Status.CANCELLED
         for peer in server.peers:
             await peer.until(lambda peer: peer.lost)
 
 
 async def test_a_server_that_goes_away_is_followed_by_another_connection(channel):
-    async with Server(lambda: Peer({3: 1})) as server:
+    async with PeerServer(lambda: H2Peer({3: 1})) as server:
         here = channel(server.url)
         first = await here.call(ASK, b"first", idle=60)
         waiting = asyncio.create_task(here.call(ASK, b"second", idle=60))
         old = await server.peer()
-        await old.asked(1)
+        await old.wait_for_request(1)
         old.raw(b"\0\0\x08\x07\0\0\0\0\0" + (1).to_bytes(4, "big") + bytes(4))
         second = await waiting  # it waited for its turn, and the old one never knew of it
         new = await server.peer(1)
-        assert await new.asked(1) == b"second"
+        assert await new.wait_for_request(1) == b"second"
         new.answer(1, b"new")
-        assert await everything(second) == [b"new"]
+        assert await read_all(second) == [b"new"]
         assert not old.lost
         old.answer(1, b"old")
-        assert await everything(first) == [b"old"]
+        assert await read_all(first) == [b"old"]
         await old.until(lambda peer: peer.lost)
         assert not new.lost and old.wrong == new.wrong == []
 
 
 async def test_a_lost_connection_is_made_again(channel):
-    async with Server() as server:
+    async with PeerServer() as server:
         here = channel(server.url)
         for number in range(3):
             call = await here.call(ASK, b"", idle=60)
             peer = await server.peer(number)
-            await peer.asked(1)
+            await peer.wait_for_request(1)
             peer.close()
             with pytest.raises(RpcError) as failure:
                 await call.read()
@@ -267,7 +267,7 @@ async def test_a_lost_connection_is_made_again(channel):
 
 
 async def test_close_while_calls_run(channel):
-    async with Server() as server:
+    async with PeerServer() as server:
         here = channel(server.url)
         call = await here.call(ASK, b"", idle=60)
         reading = asyncio.create_task(call.read())
@@ -279,11 +279,11 @@ async def test_close_while_calls_run(channel):
         await (await server.peer()).until(lambda peer: peer.lost)
 
 
-async def deaf(channel, server) -> Peer:
+async def deaf(channel, server) -> H2Peer:
     """A connection that was good once, and whose other end says nothing any more."""
     asking = asyncio.create_task(channel.unary(ASK, b"", timeout=20))
     peer = await server.peer()
-    await peer.asked(1)
+    await peer.wait_for_request(1)
     peer.answer(1, b"answer")
     assert await asking == b"answer"
     await peer.until(lambda peer: peer.settled)
@@ -292,7 +292,7 @@ async def deaf(channel, server) -> Peer:
 
 
 async def test_a_connection_on_which_nothing_comes_is_left_for_another(channel):
-    async with Server() as server:
+    async with PeerServer() as server:
         here = channel(server.url)
         first = await deaf(here, server)
         with pytest.raises(RpcError) as failure:
@@ -304,8 +304,8 @@ async def test_a_connection_on_which_nothing_comes_is_left_for_another(channel):
 
 
 async def test_what_goes_on_there_fails_after_a_while(channel, monkeypatch):
-    monkeypatch.setattr(connections, "_SILENT_SECONDS", 0.1)
-    async with Server() as server:
+    monkeypatch.setattr(connections, "_SILENCE_TIMEOUT_SECONDS", 0.1)
+    async with PeerServer() as server:
         here = channel(server.url)
         await deaf(here, server)
         call = await here.call(ASK, b"", idle=60)
@@ -317,8 +317,8 @@ async def test_what_goes_on_there_fails_after_a_while(channel, monkeypatch):
 
 
 async def test_a_server_that_wakes_up_keeps_what_it_has(channel, monkeypatch):
-    monkeypatch.setattr(connections, "_SILENT_SECONDS", 0.2)
-    async with Server() as server:
+    monkeypatch.setattr(connections, "_SILENCE_TIMEOUT_SECONDS", 0.2)
+    async with PeerServer() as server:
         here = channel(server.url)
         peer = await deaf(here, server)
         call = await here.call(ASK, b"", idle=60)
@@ -326,4 +326,4 @@ async def test_a_server_that_wakes_up_keeps_what_it_has(channel, monkeypatch):
             await here.unary(ASK, b"", timeout=0.05)
         peer.sends = peer._transport.write
         peer.answer(3, b"late")
-        assert await everything(call) == [b"late"]
+        assert await read_all(call) == [b"late"]

@@ -5,8 +5,8 @@ import asyncio
 import grpc
 import pytest
 
-from gateway.rpc.channel import Channel
-from gateway.rpc.status import RpcError, Status
+from gateway.triton.rpc.channel import Channel
+from gateway.triton.rpc.status import RpcError, Status
 
 
 class Plays(grpc.GenericRpcHandler):

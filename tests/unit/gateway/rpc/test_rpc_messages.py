@@ -3,10 +3,10 @@
 import pytest
 from hyperframe.frame import ContinuationFrame, DataFrame, HeadersFrame, PingFrame, SettingsFrame
 
-from gateway.rpc import frames
-from gateway.rpc.connection import Connection
-from gateway.rpc.status import RpcError, Status
-from tests.unit.gateway.rpc.peers import HEAD, OK, Line, everything, packed
+from gateway.triton.rpc import frames
+from gateway.triton.rpc.connection import Connection
+from gateway.triton.rpc.status import RpcError, Status
+from tests.unit.gateway.rpc.h2_peer import HEAD, OK, ConnectedPair, grpc_message, read_all
 
 MESSAGES = [b"first", b"", b"x" * 300, b"last"]
 
@@ -14,26 +14,26 @@ MESSAGES = [b"first", b"", b"x" * 300, b"last"]
 async def test_one_message_out_and_one_in(line):
     here = line()
     call = await here.call(b"question")
-    assert await here.peer.asked(1) == b"question"
+    assert await here.peer.wait_for_request(1) == b"question"
     assert here.peer.headers[1][":path"] == "/a.B/C"
     here.peer.answer(1, b"answer")
-    assert await everything(call) == [b"answer"]
-    assert call.over
+    assert await read_all(call) == [b"answer"]
+    assert call.done
 
 
 async def test_several_messages_in_one_frame(line):
     here = line()
     call = await here.call()
     here.peer.open(1)
-    here.peer.say(1, *MESSAGES)
-    assert call.waits
+    here.peer.send_messages(1, *MESSAGES)
+    assert call.has_message
     here.peer.end(1)
-    assert await everything(call) == MESSAGES
-    assert not call.waits
+    assert await read_all(call) == MESSAGES
+    assert not call.has_message
 
 
 async def test_every_split_into_two_frames(line):
-    here, whole = line(), b"".join(map(packed, [*MESSAGES[:2], b"x" * 7]))
+    here, whole = line(), b"".join(map(grpc_message, [*MESSAGES[:2], b"x" * 7]))
     for at in range(len(whole) + 1):
         call = await here.call()
         here.peer.open(call.stream)
@@ -41,33 +41,33 @@ async def test_every_split_into_two_frames(line):
             here.peer.h2.send_data(call.stream, part)
             here.peer.flush()
         here.peer.end(call.stream)
-        assert await everything(call) == [*MESSAGES[:2], b"x" * 7]
+        assert await read_all(call) == [*MESSAGES[:2], b"x" * 7]
 
 
 async def test_every_byte_in_a_frame_of_its_own(line):
     here = line()
     call = await here.call()
     here.peer.open(1)
-    for byte in b"".join(map(packed, MESSAGES)):
+    for byte in b"".join(map(grpc_message, MESSAGES)):
         here.peer.h2.send_data(1, bytes([byte]))
         here.peer.flush()
     here.peer.end(1)
-    assert await everything(call) == MESSAGES
+    assert await read_all(call) == MESSAGES
 
 
 def _answered(peer) -> bytes:
     """All that a server says to one call, with padding, a priority, CONTINUATION and frames of unknown kinds."""
     said, peer.sends = [], lambda data: said.append(data)
-    peer.raw(frames.frame(0xFA, 0xFF, 77, b"unknown"))
+    peer.raw(frames.encode_frame(0xFA, 0xFF, 77, b"unknown"))
     peer.raw(SettingsFrame(0, settings={0xF00: 7, frames.Setting.MAX_CONCURRENT_STREAMS: 50}).serialize())
     block = peer.h2.encoder.encode(HEAD)
     peer.raw(HeadersFrame(1, block[:3], flags=["PADDED"], pad_length=2).serialize())
     peer.raw(ContinuationFrame(1, b"").serialize())
     peer.raw(ContinuationFrame(1, block[3:], flags=["END_HEADERS"]).serialize())
-    peer.raw(DataFrame(1, packed(b"first") + packed(b"")).serialize())
-    peer.raw(DataFrame(1, packed(b"x" * 300), flags=["PADDED"], pad_length=99).serialize())
-    peer.raw(frames.frame(frames.Kind.PRIORITY, 0, 1, bytes(5)))
-    peer.raw(DataFrame(1, packed(b"last")).serialize())
+    peer.raw(DataFrame(1, grpc_message(b"first") + grpc_message(b"")).serialize())
+    peer.raw(DataFrame(1, grpc_message(b"x" * 300), flags=["PADDED"], pad_length=99).serialize())
+    peer.raw(frames.encode_frame(frames.FrameType.PRIORITY, 0, 1, bytes(5)))
+    peer.raw(DataFrame(1, grpc_message(b"last")).serialize())
     block = peer.h2.encoder.encode([*OK, ("grpc-message", "fine")])
     peer.raw(HeadersFrame(1, block[:1], flags=["END_STREAM", "PRIORITY"]).serialize())
     peer.raw(ContinuationFrame(1, block[1:], flags=["END_HEADERS"]).serialize())
@@ -75,29 +75,29 @@ def _answered(peer) -> bytes:
 
 
 async def test_every_split_of_what_comes_over_the_network():
-    reference = Line()
+    reference = ConnectedPair()
     await reference.call()
     whole = _answered(reference.peer)
     reference.connection.close()
     for at in range(len(whole)):
-        here = Line()
+        here = ConnectedPair()
         call = await here.call()
         here.connection.data_received(whole[:at])
         here.connection.data_received(whole[at:])
-        assert await everything(call) == MESSAGES, at
+        assert await read_all(call) == MESSAGES, at
         here.connection.close()
 
 
 async def test_byte_by_byte():
-    reference = Line()
+    reference = ConnectedPair()
     await reference.call()
     whole = _answered(reference.peer)
     reference.connection.close()
-    here = Line()
+    here = ConnectedPair()
     call = await here.call()
     for at in range(len(whole)):
         here.connection.data_received(whole[at : at + 1])
-    assert await everything(call) == MESSAGES
+    assert await read_all(call) == MESSAGES
     here.connection.close()
 
 
@@ -107,10 +107,10 @@ async def test_padding_and_priority_of_headers_are_no_part_of_them(line):
     block = here.peer.h2.encoder.encode(HEAD)
     frame = HeadersFrame(1, block, flags=["END_HEADERS", "PADDED", "PRIORITY"], pad_length=17)
     here.peer.raw(frame.serialize())
-    here.peer.raw(DataFrame(1, packed(b"answer"), flags=["PADDED"], pad_length=0).serialize())
+    here.peer.raw(DataFrame(1, grpc_message(b"answer"), flags=["PADDED"], pad_length=0).serialize())
     trailers = here.peer.h2.encoder.encode(OK)
     here.peer.raw(HeadersFrame(1, trailers, flags=["END_HEADERS", "END_STREAM", "PADDED"]).serialize())
-    assert await everything(call) == [b"answer"]
+    assert await read_all(call) == [b"answer"]
 
 
 async def test_pings_are_answered(line):
@@ -125,23 +125,23 @@ async def test_a_message_longer_than_every_window(line):
     here, message = line(), bytes(range(256)) * 4_000
     call = await here.call()
     here.peer.open(1)
-    here.peer.pour(1, packed(message) + packed(b"after"))
-    assert await everything(call) == [message, b"after"]
+    here.peer.upload(1, grpc_message(message) + grpc_message(b"after"))
+    assert await read_all(call) == [message, b"after"]
 
 
 async def test_a_reader_that_does_not_read_keeps_the_server_within_its_window_and_holds_nobody(line):
     here = line()
     slow, quick = await here.call(), await here.call()
     here.peer.open(1)
-    here.peer.pour(1, packed(b"x" * 1_000) * 500)
-    assert not here.peer.poured(1)
+    here.peer.upload(1, grpc_message(b"x" * 1_000) * 500)
+    assert not here.peer.is_uploaded(1)
     assert here.peer.h2.remote_flow_control_window(1) >= 0
-    assert sum(map(len, slow._messages)) + len(slow._part) <= frames.WINDOW
+    assert sum(map(len, slow._messages)) + len(slow._partial_message) <= frames.DEFAULT_WINDOW_BYTES
     here.peer.open(3)
-    here.peer.pour(3, packed(b"y" * 1_000) * 500)
-    assert len(await everything(quick)) == 500
-    assert not here.peer.poured(1)
-    assert len(await everything(slow)) == 500
+    here.peer.upload(3, grpc_message(b"y" * 1_000) * 500)
+    assert len(await read_all(quick)) == 500
+    assert not here.peer.is_uploaded(1)
+    assert len(await read_all(slow)) == 500
 
 
 async def test_large_messages_that_nobody_reads_yet(line):
@@ -149,8 +149,8 @@ async def test_large_messages_that_nobody_reads_yet(line):
     here = line()
     call = await here.call()
     here.peer.open(1)
-    here.peer.pour(1, packed(b"x" * 40_000) * 20)
-    assert await everything(call) == [b"x" * 40_000] * 20
+    here.peer.upload(1, grpc_message(b"x" * 40_000) * 20)
+    assert await read_all(call) == [b"x" * 40_000] * 20
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ async def test_what_the_last_headers_say(line, trailers, status, message, only):
         here.peer.end(1, [*HEAD, *trailers])
     else:
         here.peer.open(1)
-        here.peer.say(1, b"one")
+        here.peer.send_messages(1, b"one")
         here.peer.end(1, trailers)
         assert await call.read() == b"one"
     for _ in range(2):
@@ -217,14 +217,14 @@ async def test_interim_answers_come_before_the_first(line):
     call = await here.call()
     here.peer.h2.send_headers(1, [(":status", "103"), ("link", "x")])
     here.peer.answer(1, b"answer")
-    assert await everything(call) == [b"answer"]
+    assert await read_all(call) == [b"answer"]
 
 
 async def test_the_end_without_trailers(line):
     here = line()
     call = await here.call()
     here.peer.open(1)
-    here.peer.h2.send_data(1, packed(b"one"), end_stream=True)
+    here.peer.h2.send_data(1, grpc_message(b"one"), end_stream=True)
     here.peer.flush()
     assert await call.read() == b"one"
     with pytest.raises(RpcError, match="without a status"):
@@ -236,7 +236,7 @@ async def test_a_message_cut_off_by_the_end(line, kept):
     here = line()
     call = await here.call()
     here.peer.open(1)
-    here.peer.h2.send_data(1, packed(b"whole") + packed(b"question")[:kept])
+    here.peer.h2.send_data(1, grpc_message(b"whole") + grpc_message(b"question")[:kept])
     here.peer.end(1)
     assert await call.read() == b"whole"
     with pytest.raises(RpcError, match="cut off") as failure:
@@ -244,15 +244,15 @@ async def test_a_message_cut_off_by_the_end(line, kept):
     assert failure.value.status is Status.INTERNAL
 
 
-@pytest.mark.parametrize("start", [packed(b"x", compressed=1), b"\1", b"\0\xff\xff\xff\xff", b"\0\x10\0\0\1abc"])
+@pytest.mark.parametrize("start", [grpc_message(b"x", compressed=1), b"\1", b"\0\xff\xff\xff\xff", b"\0\x10\0\0\1abc"])
 async def test_messages_that_no_server_may_send(line, start):
     """Compressed ones, and ones that would fill the memory: given up as soon as they are announced."""
     here = line()
     call = await here.call()
     here.peer.open(1)
-    here.peer.say(1, b"one")
+    here.peer.send_messages(1, b"one")
     for byte in start:
-        if not call.over:
+        if not call.done:
             here.peer.h2.send_data(1, bytes([byte]))
             here.peer.flush()
     assert await call.read() == b"one"
@@ -266,8 +266,8 @@ async def test_messages_that_no_server_may_send(line, start):
 async def test_the_connection_says_first_what_it_takes():
     connection = Connection()
     assert connection.closed
-    here = Line()
+    here = ConnectedPair()
     assert here.peer.h2.remote_settings.enable_push == 0
-    assert here.peer.h2.outbound_flow_control_window == frames.LARGEST_WINDOW
+    assert here.peer.h2.outbound_flow_control_window == frames.MAX_WINDOW_BYTES
     assert here.peer.settled == 1
     here.connection.close()

@@ -5,15 +5,15 @@ import asyncio
 import pytest
 from h2.settings import SettingCodes
 
-from gateway.rpc import frames
-from gateway.rpc.status import RpcError, Status
-from tests.unit.gateway.rpc.peers import Line, everything, packed
+from gateway.triton.rpc import frames
+from gateway.triton.rpc.status import RpcError, Status
+from tests.unit.gateway.rpc.h2_peer import ConnectedPair, grpc_message, read_all
 
 LARGE = bytes(range(256)) * 1_000
 WINDOW, MOST = SettingCodes.INITIAL_WINDOW_SIZE, SettingCodes.MAX_CONCURRENT_STREAMS
 
 
-def change(here: Line, settings: dict) -> None:
+def change(here: ConnectedPair, settings: dict) -> None:
     here.peer.h2.update_settings(settings)
     here.peer.flush()
 
@@ -22,9 +22,9 @@ def change(here: Line, settings: dict) -> None:
 async def test_a_large_request_in_a_window(line, window):
     here = line(settings={WINDOW: window})
     call = await here.call(LARGE)
-    assert await here.peer.asked(1) == LARGE
+    assert await here.peer.wait_for_request(1) == LARGE
     here.peer.answer(1, b"fine")
-    assert await everything(call) == [b"fine"]
+    assert await read_all(call) == [b"fine"]
 
 
 @pytest.mark.parametrize("size", range(10))
@@ -36,9 +36,9 @@ async def test_windows_at_the_end_of_a_request(line, size):
     assert asking.done() == (size + 5 <= 8)
     here.peer.h2.increment_flow_control_window(100, 1)
     await here.settle()
-    assert await here.peer.asked(1) == bytes(size)
+    assert await here.peer.wait_for_request(1) == bytes(size)
     here.peer.answer(1)
-    assert await everything(await asking) == []
+    assert await read_all(await asking) == []
 
 
 async def test_no_window_at_first(line):
@@ -47,9 +47,9 @@ async def test_no_window_at_first(line):
     await here.settle()
     assert 1 in here.peer.requests and not here.peer.requests[1]  # the server knows of it
     change(here, {WINDOW: 100})
-    assert await here.peer.asked(1) == b"question"
+    assert await here.peer.wait_for_request(1) == b"question"
     here.peer.answer(1)
-    assert await everything(await asking) == []
+    assert await read_all(await asking) == []
 
 
 async def test_a_window_that_becomes_negative(line):
@@ -66,17 +66,17 @@ async def test_a_window_that_becomes_negative(line):
     await here.settle()
     assert len(here.peer.requests[1]) == 1_001
     change(here, {WINDOW: 50_000})
-    assert await here.peer.asked(1) == LARGE[:3_000]
+    assert await here.peer.wait_for_request(1) == LARGE[:3_000]
     here.peer.answer(1)
-    await everything(await asking)
+    await read_all(await asking)
 
 
 async def test_a_larger_frame_is_allowed_and_not_needed(line):
     here = line(settings={SettingCodes.MAX_FRAME_SIZE: 2**24 - 1, WINDOW: 2**20})
     call = await here.call(LARGE)
-    assert await here.peer.asked(1) == LARGE
+    assert await here.peer.wait_for_request(1) == LARGE
     here.peer.answer(1)
-    await everything(call)
+    await read_all(call)
 
 
 async def test_a_large_request_starves_nobody(line):
@@ -111,8 +111,8 @@ async def test_nothing_is_written_while_the_server_does_not_read(line):
     await here.settle()
     assert len(here.wire.written) == before
     here.connection.resume_writing()
-    assert len(await here.peer.asked(1)) == 1_000_000
-    assert await here.peer.asked(3) == b"question"
+    assert len(await here.peer.wait_for_request(1)) == 1_000_000
+    assert await here.peer.wait_for_request(3) == b"question"
     for asking in (large, small):
         (await asking).cancel()
 
@@ -122,9 +122,9 @@ async def test_an_answer_that_comes_before_the_whole_request(line):
     asking = here.task(LARGE)
     await here.settle()
     here.peer.answer(1, b"enough")
-    assert await everything(await asking) == [b"enough"]
+    assert await read_all(await asking) == [b"enough"]
     assert here.peer.resets == [(1, 0)]
-    assert not here.connection._sending.waiting and not here.connection._calls
+    assert not here.connection._flow.has_waiters and not here.connection._calls
 
 
 async def test_a_refusal_before_the_whole_request(line):
@@ -147,7 +147,7 @@ async def test_a_request_that_is_given_up_half_way(line):
     with pytest.raises(asyncio.CancelledError):
         await asking
     assert here.peer.resets == [(1, 8)]
-    assert not here.connection._calls and not here.connection._sending.waiting
+    assert not here.connection._calls and not here.connection._flow.has_waiters
 
 
 async def test_a_server_that_takes_no_more_of_a_request(line):
@@ -169,7 +169,7 @@ async def test_more_calls_than_the_server_takes_at_once(line):
         await here.peer.until(lambda peer, stream=stream: stream in peer.ended)
         here.peer.answer(stream, b"%d" % number)
         await here.settle()
-    answers = [await everything(await task) for n, task in enumerate(asking) if n != 4]
+    answers = [await read_all(await task) for n, task in enumerate(asking) if n != 4]
     assert answers == [[b"%d" % number] for number in range(6)]
     assert [bytes(body[5:]) for body in here.peer.requests.values()] == [b"0", b"1", b"2", b"3", b"5", b"6"]
 
@@ -184,7 +184,7 @@ async def test_who_is_let_in_and_cancelled_at_once_leaves_the_place_to_the_next(
     assert list(here.peer.requests) == [1, 3]
     here.peer.answer(3)
     for task in (first, third):
-        assert await everything(await task) == []
+        assert await read_all(await task) == []
     with pytest.raises(asyncio.CancelledError):
         await second
 
@@ -199,7 +199,7 @@ async def test_nobody_overtakes_who_is_let_in(line):
         await here.settle()
         here.peer.answer(stream)
     for task in asking:
-        assert await everything(await task) == []
+        assert await read_all(await task) == []
     assert [bytes(body[5:]) for body in here.peer.requests.values()] == [b"0", b"1", b"2", b"3", b"4"]
 
 
@@ -214,7 +214,7 @@ async def test_who_is_let_in_and_cancelled_when_nobody_waits_leaves_the_place_to
     await here.settle()
     here.peer.answer(3)
     for task in (first, third):
-        assert await everything(await task) == []
+        assert await read_all(await task) == []
     with pytest.raises(asyncio.CancelledError):
         await second
 
@@ -238,13 +238,13 @@ async def test_a_place_that_never_comes(line):
     here = line(settings={MOST: 0})
     with pytest.raises(TimeoutError):
         await here.call(idle=0.01)
-    assert not here.connection._sending.waiting
+    assert not here.connection._flow.has_waiters
 
 
 async def test_thousands_of_calls_given_up_with_data_under_way(line):
     """What came for them is given back to the server: the connection's window is as large as ever."""
     here = line()
-    payload = packed(b"x" * 16_000)
+    payload = grpc_message(b"x" * 16_000)
     for _ in range(2_000):
         call = await here.call()
         here.peer.open(call.stream)
@@ -253,12 +253,12 @@ async def test_thousands_of_calls_given_up_with_data_under_way(line):
         call.cancel()
         here.connection.data_received(late)
     assert len(here.peer.resets) == 2_000
-    assert here.connection._credit == here.peer.h2.outbound_flow_control_window
-    assert here.connection._credit > frames.LARGEST_WINDOW - 2_001 * len(payload)
-    here.connection._credit = frames.LARGEST_WINDOW // 2 + 1  # as after a gigabyte
-    here.peer.h2.outbound_flow_control_window = here.connection._credit
+    assert here.connection._receive_window == here.peer.h2.outbound_flow_control_window
+    assert here.connection._receive_window > frames.MAX_WINDOW_BYTES - 2_001 * len(payload)
+    here.connection._receive_window = frames.MAX_WINDOW_BYTES // 2 + 1  # as after a gigabyte
+    here.peer.h2.outbound_flow_control_window = here.connection._receive_window
     call = await here.call()
     here.peer.open(call.stream)
-    here.peer.say(call.stream, b"more")
-    assert here.connection._credit == frames.LARGEST_WINDOW == here.peer.h2.outbound_flow_control_window
+    here.peer.send_messages(call.stream, b"more")
+    assert here.connection._receive_window == frames.MAX_WINDOW_BYTES == here.peer.h2.outbound_flow_control_window
     call.cancel()

@@ -1,0 +1,18 @@
+"""Numbers that the backend keeps about itself."""
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Stats:
+    """Plain integers, each written by one thread or under one lock, and read by any. All but the first two only grow.
+
+    `steps` counts a step of each row, `runs` the calls of the denoiser that they took.
+    """
+
+    rows_active: int = 0
+    rows_waiting: int = 0
+    requests_cancelled: int = 0
+    runs: int = 0
+    steps: int = 0
+    images: int = 0

@@ -1,0 +1,30 @@
+"""Which texts go through the network together."""
+
+from collections.abc import Sequence
+
+_FREE_PADDING_TOKENS = 16
+"""Tokens of padding that cost no more than a run of their own would."""
+
+
+def choose_batch_window(lengths: Sequence[int], anchor: int, budget: int, waste: float) -> tuple[int, int]:
+    """Choose a run around one text: the bounds of a slice of `lengths`, which are sorted, that holds `anchor`.
+
+    The slice grows to the side that needs less padding, while the padded run has at most `budget` tokens and at most
+    the share `waste` of it is padding. A text that is longer than the budget runs alone.
+    """
+    start, stop, tokens = anchor, anchor + 1, lengths[anchor]
+    while start > 0 or stop < len(lengths):
+        rows = stop - start + 1
+        sides = []
+        if start > 0:
+            padded = rows * lengths[stop - 1]
+            sides.append((padded - tokens - lengths[start - 1], padded, start - 1))
+        if stop < len(lengths):
+            padded = rows * lengths[stop]
+            sides.append((padded - tokens - lengths[stop], padded, stop))
+        padding, padded, chosen = min(sides)
+        if padded > budget or padding > max(_FREE_PADDING_TOKENS, waste * padded):
+            break
+        tokens += lengths[chosen]
+        start, stop = min(start, chosen), max(stop, chosen + 1)
+    return start, stop

@@ -1,0 +1,78 @@
+"""What the onnxruntime-genai builder writes beside the model."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderConfig:
+    """The parts of genai_config.json and generation_config.json that a forward pass and its scheduler need.
+
+    Names with `%d` stand for one name a layer.
+    """
+
+    model: Path
+    num_layers: int
+    num_kv_heads: int
+    head_size: int
+    vocab_size: int
+    context_length: int
+    bos: int | None
+    eos: frozenset[int]
+    input_names: dict[str, str]
+    output_names: dict[str, str]
+
+    @property
+    def takes_embeddings(self) -> bool:
+        """Whether the model is given the vectors of its tokens, which stand in `embedding.npy` beside it."""
+        return "input_ids" not in self.input_names
+
+
+def read_decoder_config(folder: Path) -> DecoderConfig:
+    """Read an engine's folder. Raises `FileNotFoundError` or `ValueError` with a sentence that names the file."""
+    config = _read(folder / "genai_config.json", required=True)
+    generation = _read(folder / "generation_config.json", required=False)
+    try:
+        model = config["model"]
+        decoder = model["decoder"]
+        path = folder / decoder["filename"]
+        files = DecoderConfig(
+            model=path,
+            num_layers=int(decoder["num_hidden_layers"]),
+            num_kv_heads=int(decoder["num_key_value_heads"]),
+            head_size=int(decoder["head_size"]),
+            vocab_size=int(model["vocab_size"]),
+            context_length=int(model["context_length"]),
+            bos=next(iter(_ids(model.get("bos_token_id"))), None),
+            # Chat checkpoints end a turn with a token that often stands in only one of the two files.
+            eos=frozenset(_ids(model.get("eos_token_id"))) | frozenset(_ids(generation.get("eos_token_id"))),
+            input_names=dict(decoder["inputs"]),
+            output_names=dict(decoder["outputs"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder / 'genai_config.json'} does not describe a decoder: {error!r}.") from error
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing.")
+    return files
+
+
+def _read(path: Path, *, required: bool) -> dict[str, Any]:
+    if not path.is_file():
+        if required:
+            raise FileNotFoundError(f"{path} is missing: the onnxruntime-genai builder writes it beside the model.")
+        return {}
+    try:
+        document = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}.") from error
+    if not isinstance(document, dict):
+        raise ValueError(f"{path} is not a JSON object.")
+    return document
+
+
+def _ids(value: Any) -> list[int]:
+    if value is None:
+        return []
+    return [int(token) for token in (value if isinstance(value, list) else [value])]

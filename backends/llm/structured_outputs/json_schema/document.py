@@ -1,0 +1,145 @@
+"""The schema of a caller, and where its references lead."""
+
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote, urldefrag, urljoin
+
+from backends.llm.structured_outputs.json_schema.keywords import SINGLE_SUBSCHEMA, SUBSCHEMA_LISTS, SUBSCHEMA_MAPS
+
+_MAX_SHOWN_CHARACTERS = 200
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SchemaResource:
+    """A schema in which references begin: the whole one, and each part of it that has an `$id` of its own."""
+
+    schema: Any
+    pointer: str
+    uri: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LocatedSchema:
+    """A schema, and where it stands. Schemas that are made of others hold the places of those."""
+
+    schema: Any
+    pointer: str
+    resource: SchemaResource
+
+    def child(self, *keys: str | int) -> "LocatedSchema":
+        """Return what stands behind `keys`."""
+        schema, pointer, resource = self.schema, self.pointer, self.resource
+        for key in keys:
+            schema = schema[key]
+            if isinstance(schema, LocatedSchema):
+                schema, pointer, resource = schema.schema, schema.pointer, schema.resource
+                continue
+            pointer = f"{pointer}/{escape_pointer(key)}"
+            resource = _resource_of(schema, pointer, resource)
+        return LocatedSchema(schema, pointer, resource)
+
+    def with_schema(self, schema: Any) -> "LocatedSchema":
+        """Return a schema that stands for something at this place."""
+        return LocatedSchema(schema, self.pointer, self.resource)
+
+    def error(self, keyword: str, why: str) -> ValueError:
+        """Return the refusal of a keyword of this schema."""
+        pointer = (
+            self.pointer if len(self.pointer) <= _MAX_SHOWN_CHARACTERS else self.pointer[:_MAX_SHOWN_CHARACTERS] + "…"
+        )
+        return ValueError(f"'{keyword[:_MAX_SHOWN_CHARACTERS]}' at '{pointer}' {why}")
+
+
+class SchemaDocument:
+    """Resolves the references of one schema, which lead nowhere else: nothing is ever fetched."""
+
+    def __init__(self, schema: Any) -> None:
+        resource = _resource_of(schema, "#", SchemaResource(schema, "#", ""))
+        self.root = LocatedSchema(schema, "#", resource)
+        self._resources: dict[str, SchemaResource] | None = None
+        self._anchors: dict[tuple[str, str], LocatedSchema] = {}
+        self._num_dynamic_anchors: dict[str, int] = {}
+
+    def resolve(self, place: LocatedSchema, keyword: str) -> LocatedSchema:
+        """Return the schema that `place` refers to by a keyword. Raises `ValueError`."""
+        reference = place.schema[keyword]
+        if not isinstance(reference, str):
+            raise place.error(keyword, "must be a string.")
+        url, fragment = urldefrag(reference)
+        resources = self._index() if keyword != "$ref" or url or fragment[:1] not in ("", "/") else {}
+        if keyword == "$recursiveRef" and (reference != "#" or len(resources) > 1):
+            raise place.error(keyword, "is followed as '#' in a schema with one $id only.")
+        if keyword == "$dynamicRef" and self._num_dynamic_anchors.get(fragment, 0) > 1:
+            raise place.error(keyword, f"could lead to several schemas of the $dynamicAnchor '{fragment[:64]}'.")
+        resource: SchemaResource | None = place.resource
+        if url:
+            resource = resources.get(urljoin(place.resource.uri, url))
+            if resource is None:
+                raise place.error(keyword, f"refers to '{reference[:128]}', which is not part of this schema.")
+        assert resource is not None
+        if not fragment.startswith("/"):
+            found = LocatedSchema(resource.schema, resource.pointer, resource) if not fragment else None
+            found = found or self._anchors.get((resource.uri, unquote(fragment)))
+        else:
+            found = _resolve_pointer(resource, fragment)
+        if found is None or not isinstance(found.schema, dict | bool):
+            raise place.error(keyword, f"refers to '{reference[:128]}', where no schema stands.")
+        return found
+
+    def _index(self) -> dict[str, SchemaResource]:
+        """Find the resources and anchors, once, where a reference needs them."""
+        if self._resources is not None:
+            return self._resources
+        first = self.root.resource
+        self._resources = {first.uri: first}
+        waiting = [self.root]
+        while waiting:
+            place = waiting.pop()
+            schema = place.schema
+            if not isinstance(schema, dict):
+                continue
+            if place.resource.schema is schema:
+                self._resources.setdefault(place.resource.uri, place.resource)
+            for keyword in ("$anchor", "$dynamicAnchor", "$id", "id"):
+                name = schema.get(keyword)
+                if isinstance(name, str) and (keyword in ("$anchor", "$dynamicAnchor") or name.startswith("#")):
+                    self._anchors.setdefault((place.resource.uri, name.removeprefix("#")), place)
+                    if keyword == "$dynamicAnchor":
+                        self._num_dynamic_anchors[name] = self._num_dynamic_anchors.get(name, 0) + 1
+            for keyword, value in schema.items():
+                if keyword in SUBSCHEMA_LISTS and isinstance(value, list):
+                    waiting += [place.child(keyword, number) for number in range(len(value))]
+                elif keyword in SINGLE_SUBSCHEMA:
+                    waiting.append(place.child(keyword))
+                elif keyword in SUBSCHEMA_MAPS and isinstance(value, dict):
+                    waiting += [place.child(keyword, name) for name in value]
+        return self._resources
+
+
+def _resource_of(schema: Any, pointer: str, resource: SchemaResource) -> SchemaResource:
+    """The resource of a schema within `resource`: itself, where it has an `$id`."""
+    name = schema.get("$id") if isinstance(schema, dict) else None
+    if not isinstance(name, str) or name.startswith("#") or not name:
+        return resource
+    try:
+        return SchemaResource(schema, pointer, urljoin(resource.uri, urldefrag(name).url))
+    except ValueError:  # no URL
+        return resource
+
+
+def _resolve_pointer(resource: SchemaResource, fragment: str) -> LocatedSchema | None:
+    place = LocatedSchema(resource.schema, resource.pointer, resource)
+    for part in unquote(fragment).split("/")[1:]:
+        key: str | int = part.replace("~1", "/").replace("~0", "~")
+        here = place.schema
+        if isinstance(here, list) and part.isdecimal() and len(part) < 8 and int(part) < len(here):
+            key = int(part)
+        elif not isinstance(here, dict) or key not in here:
+            return None
+        place = place.child(key)
+    return place
+
+
+def escape_pointer(key: str | int) -> str:
+    """Return a key as JSON pointers have it (RFC 6901)."""
+    return str(key).replace("~", "~0").replace("/", "~1")

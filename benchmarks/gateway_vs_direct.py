@@ -1,0 +1,200 @@
+"""Chats, embeddings and pictures through the gateway next to perf_analyzer, which asks the same models over gRPC.
+
+Both keep a number of requests in flight all the time (one that ends is followed by the next), for the same seconds, in
+turns that begin with the other one in each round. Both send the same requests again and again, which a round before the
+measured ones has sent already: perf_analyzer cannot be kept from repeating itself, and the engine remembers the
+beginnings of prompts. Chats generate 64 tokens, greedy, without an end; over gRPC they are sent as the model's own
+template renders them. Rates are of what came within the measured seconds; a ratio is the median of the
+rounds' ratios. The client of the gateway is a Python process on the same cores, so that its cost counts as well.
+"""
+
+import asyncio
+import itertools
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks import perf_analyzer, profiles
+from benchmarks.deployment import Deployment, deploy
+from benchmarks.http_client import HttpClient, ResponseChunk, build_request
+from benchmarks.perf_analyzer import NEW_TOKENS, make_prompts, render_prompts
+from benchmarks.tables import Column, Plot, Table, Threshold, Value
+from benchmarks.timings import ResponseTiming, Stats
+from benchmarks.triton_direct import EMBEDDING_MODEL, IMAGE_MODEL, measure_until_enough
+
+WARM_UP = 3.0
+TAIL_SECONDS = 8.0
+"""Seconds that both go on after the measured ones: streams that keep step end in clumps, so tokens are counted as they
+come, also those of requests that end later. Longer where an answer takes longer than that."""
+GRPC_OPTIONS = ("-i", "grpc", "--streaming", "--async", "--max-threads", "4")
+
+
+@dataclass(frozen=True, slots=True)
+class PairedLoad:
+    """The same work for both: the tensors of each request, and the body of the same request over HTTP."""
+
+    title: str
+    unit: str
+    model: str
+    concurrency: int
+    min_ratio: float | None
+    """What the ratio is held to."""
+    path: str
+    requests: Sequence[profiles.Request]
+    bodies: Sequence[dict[str, Any]]
+    seconds: float
+    tokens: int = 1
+    """What one answer counts for."""
+
+
+def loads(repository: Path, chat: str) -> list[PairedLoad]:
+    """All loads whose models are in the repository; `chat` is the model that chats."""
+    found = [
+        _chats(repository / chat, streams, wanted, seconds)
+        for streams, wanted, seconds in ((1, None, 6.0), (16, 0.97, 15.0))
+    ]
+    texts = [request["text"]["content"][0] for request in profiles.load("embedding").requests]
+    for gathered, at_once in ((1, 16), (16, 4)):
+        groups = [texts[start : start + gathered] for start in range(0, len(texts), gathered)]
+        title = f"embeddings, {gathered} text{'s' * (gathered > 1)} a request"
+        requests = [{"text": {"content": group, "shape": [gathered]}} for group in groups]
+        bodies = [{"model": EMBEDDING_MODEL, "input": group, "encoding_format": "base64"} for group in groups]
+        found.append(
+            PairedLoad(
+                title,
+                "texts/s",
+                EMBEDDING_MODEL,
+                at_once,
+                0.9,
+                "/v1/embeddings",
+                requests,
+                bodies,
+                6.0,
+                tokens=gathered,
+            )
+        )
+    drawn = profiles.load("image").requests
+    bodies = [
+        {"model": IMAGE_MODEL, "response_format": "b64_json", **{name: value for name, (value,) in request.items()}}
+        for request in drawn
+    ]
+    found.append(
+        PairedLoad("pictures", "pictures/s", IMAGE_MODEL, 4, 0.98, "/v1/images/generations", drawn, bodies, 12.0)
+    )
+    return [load for load in found if (repository / load.model).is_dir()]
+
+
+def _chats(folder: Path, streams: int, wanted: float | None, seconds: float) -> PairedLoad:
+    prompts = make_prompts(folder / "1" / "tokenizer.json")
+    sampling = {"max_tokens": NEW_TOKENS, "temperature": 0, "ignore_eos": True}
+    requests = [
+        {"text_input": [text], "sampling_parameters": [json.dumps(sampling)], "stream": [True]}
+        for text in render_prompts(folder, prompts)
+    ]
+    bodies = [
+        {"model": folder.name, "messages": [{"role": "user", "content": prompt}], "stream": True, **sampling}
+        for prompt in prompts
+    ]
+    title = f"chats, {streams} stream{'s' * (streams > 1)}"
+    path = "/v1/chat/completions"
+    return PairedLoad(title, "tokens/s", folder.name, streams, wanted, path, requests, bodies, seconds, NEW_TOKENS)
+
+
+def through_gateway(running: Deployment, load: PairedLoad, seconds: float) -> list[ResponseTiming]:
+    """Ask over HTTP for so many seconds. Raises `RuntimeError` where an answer is not as it should be."""
+    return asyncio.run(_through_gateway(f"{running.gateway_url}{load.path}", load, seconds))
+
+
+async def _through_gateway(url: str, load: PairedLoad, seconds: float) -> list[ResponseTiming]:
+    found: list[ResponseTiming] = []
+    start = time.monotonic()
+    messages = [(build_request(url, json.dumps(body).encode()), bool(body.get("stream"))) for body in load.bodies]
+    requests = itertools.cycle(messages)
+
+    async def one_after_another() -> None:
+        client = await HttpClient.connect(url)
+        for message, streamed in requests:
+            began, parts = time.monotonic(), list[ResponseChunk]()
+            status = await client.send(message, parts)
+            answer = b"".join(part for _, part in parts)
+            if status != 200:
+                raise RuntimeError(f"{status} {answer[:300]!r}")
+            if streamed and not answer.endswith(b"data: [DONE]\n\n"):
+                raise RuntimeError(f"A stream ended with {answer[-300:]!r}")
+            # Chunks that came together came at one moment.
+            texts = [moment / 1e9 for moment, part in parts for _ in range(part.count(b"data: {"))] if streamed else []
+            found.append(ResponseTiming(began, (*texts, time.monotonic()), load.tokens))
+            if time.monotonic() - start > seconds:
+                return client.close()
+
+    await asyncio.gather(*(one_after_another() for _ in range(load.concurrency)))
+    return found
+
+
+def over_grpc(
+    program: perf_analyzer.Executable, running: Deployment, load: PairedLoad, seconds: float
+) -> list[ResponseTiming]:
+    """Ask over gRPC for so many seconds."""
+    options = ("-u", running.triton_url, "-m", load.model, *GRPC_OPTIONS)
+    return perf_analyzer.measure(program, options, load.requests, load.concurrency, seconds, load.tokens)
+
+
+def measure(
+    ways: Mapping[str, Callable[[float], list[ResponseTiming]]], seconds: float, rounds: int
+) -> list[dict[str, Stats]]:
+    """The figures of each way, round by round; the first round only warms up."""
+    found = []
+    for number in range(rounds + 1):
+        order = list(ways)[:: -1 if number % 2 else 1]
+        each = {name: measure_until_enough(ways[name], WARM_UP, seconds, TAIL_SECONDS)[1] for name in order}
+        found += [each] if number else []
+    return found
+
+
+def run(repository: Path, model: str, rounds: int, cache: Path, *, quick: bool = False) -> list[Table]:
+    """Measure, and return the table. Raises `RuntimeError` with what went wrong."""
+    program = perf_analyzer.install(cache)
+    columns = (
+        Column("work"),
+        Column("in flight"),
+        Column("unit"),
+        Column("perf_analyzer", digits=1),
+        Column("gateway", digits=1),
+        Column("ratio", digits=3),
+        Column("wanted", digits=2),
+        Column("rounds", digits=2),
+    )
+    rows: list[tuple[Value, ...]] = []
+    bars, details = [], {}
+    with deploy(repository, model) as running:
+        for load in loads(repository, model):
+            if quick and load.min_ratio is None:
+                continue
+            ways = {"direct": partial(over_grpc, program, running, load)}
+            ways["gateway"] = partial(through_gateway, running, load)
+            pairs = measure(ways, load.seconds / (2 if quick else 1), rounds)
+            ratios = [pair["gateway"]["tokens/s"] / pair["direct"]["tokens/s"] for pair in pairs]
+            rates = [statistics.median(pair[way]["tokens/s"] for pair in pairs) for way in ways]
+            rows.append(
+                (load.title, load.concurrency, load.unit, *rates, statistics.median(ratios), load.min_ratio, ratios)
+            )
+            details[load.title] = pairs
+            if load.min_ratio is not None:
+                name = f"gateway ÷ perf_analyzer, {load.title}"
+                bars.append(Threshold(name, statistics.median(ratios), load.min_ratio))
+    return [
+        Table(
+            "Through the gateway, and perf_analyzer straight to Triton",
+            columns,
+            rows,
+            plots=(Plot("work", ("ratio", "wanted"), title="Rate through the gateway ÷ perf_analyzer's", kind="bars"),),
+            thresholds=tuple(bars),
+            versions={"perf_analyzer": perf_analyzer.VERSION},
+            details={"rounds": details},
+        )
+    ]

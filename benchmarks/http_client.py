@@ -1,0 +1,95 @@
+"""A client of HTTP/1.1 that does next to nothing: what it does would be measured, too.
+
+perf_analyzer, with which the same machine is shared, is written in C++.
+"""
+
+import asyncio
+import time
+from typing import Self, TypeAlias, cast
+from urllib.parse import urlsplit
+
+import httptools
+
+_TIMEOUT_SECONDS = 300.0
+"""Seconds that a whole answer may take."""
+CLIENT_ERRORS = (httptools.HttpParserError, TimeoutError, OSError)
+"""What asking raises."""
+
+ResponseChunk: TypeAlias = tuple[int, bytes]
+"""When a part of an answer came, in nanoseconds of the monotonic clock, and what it was."""
+
+
+def build_request(url: str, content: bytes) -> bytes:
+    """The bytes of a POST of JSON."""
+    to = urlsplit(url)
+    head = f"POST {to.path} HTTP/1.1\r\nHost: {to.netloc}\r\nContent-Type: application/json\r\n"
+    return f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content
+
+
+class HttpClient(asyncio.Protocol):
+    """One connection, which is kept for one request after the other where the server keeps it."""
+
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport | None = None
+        self._answered: asyncio.Future[int] | None = None
+        self._parts: list[ResponseChunk] = []
+        self._moment = 0
+
+    @classmethod
+    async def connect(cls, url: str) -> Self:
+        """Raises `OSError`."""
+        to = urlsplit(url)
+        _, client = await asyncio.get_running_loop().create_connection(cls, to.hostname, to.port)
+        return client
+
+    async def send(self, message: bytes, parts: list[ResponseChunk]) -> int:
+        """Send a request, put what its answer brings into `parts` with when it came, and return the status.
+
+        Raises one of `FAILURES`: `OSError` where the connection ends before the answer, `TimeoutError` where that takes
+        too long.
+        """
+        self._parts = parts
+        self._parser = httptools.HttpResponseParser(self)
+        self._answered = asyncio.get_running_loop().create_future()
+        assert self._transport
+        self._transport.write(message)
+        async with asyncio.timeout(_TIMEOUT_SECONDS):
+            return await self._answered
+
+    @property
+    def closed(self) -> bool:
+        """Whether it can be asked no more."""
+        return self._transport is None or self._transport.is_closing()
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._transport:
+            self._transport.abort()
+
+    # asyncio.Protocol, and httptools' callbacks
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._moment = time.monotonic_ns()
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self._fail(error)
+
+    def on_body(self, part: bytes) -> None:
+        self._parts.append((self._moment, part))
+
+    def on_message_complete(self) -> None:
+        if self._answered and not self._answered.done():
+            self._answered.set_result(self._parser.get_status_code())
+        if not self._parser.should_keep_alive():
+            self.close()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._fail(error or ConnectionError("the connection was closed"))
+
+    def _fail(self, error: Exception) -> None:
+        if self._answered and not self._answered.done():
+            self._answered.set_exception(error)

@@ -1,0 +1,119 @@
+"""What the engine's features cost, through the whole HTTP path.
+
+python -m benchmarks prefix        a prompt of 1,500 tokens, sent again: seconds to the first token, second ÷ first
+python -m benchmarks structures    streams whose answers follow a JSON schema ÷ free ones, tokens/s
+
+Free and bound streams take turns, and generate as many tokens: the schema wants more than it is let have.
+"""
+
+import asyncio
+import random
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from benchmarks.deployment import Deployment, deploy
+from benchmarks.streamed_chat import stream_chat
+from benchmarks.tables import Column, Plot, Table
+from benchmarks.throughput import single_token_words
+
+PROMPT_WORDS = 1450
+"""Words of the long prompt, a token each; the chat template brings about 40 more, the numbering the rest."""
+NEW_TOKENS = 64
+STREAMS = (1, 16)
+_PERSON = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 40},
+        "age": {"type": "integer", "minimum": 0, "maximum": 120},
+        "city": {"enum": ["Paris", "Oslo", "Lima", "Kyoto"]},
+        "hobbies": {"type": "array", "items": {"type": "string", "maxLength": 30}, "minItems": 2, "maxItems": 5},
+    },
+    "required": ["name", "age", "city", "hobbies"],
+    "additionalProperties": False,
+}
+SCHEMA = {"type": "array", "items": _PERSON, "minItems": 30}
+
+
+def prefix_cache(repository: Path, model: str, rounds: int) -> list[Table]:
+    """Measure. Each round has a prompt of its own."""
+    words = [text for _, text in single_token_words(repository / model / "1" / "tokenizer.json")]
+    with deploy(repository, model) as run:
+        pairs = asyncio.run(_prefix(run, words, rounds))
+    ratios = [second / first for first, second in pairs]
+    cells = [statistics.median(column) for column in (*zip(*pairs, strict=True), ratios)]
+    columns = (Column(""), Column("first", "s", 3), Column("again", "s", 3), *_ratio("again ÷ first", 3))
+    rows = [("1,500 tokens", *cells, ratios)]
+    plots = (Plot("", ("first", "again"), kind="bars"),)
+    return [Table("A prompt of 1,500 tokens that comes again: the time to its first token", columns, rows, plots=plots)]
+
+
+def _ratio(name: str, digits: int) -> tuple[Column, Column]:
+    return Column(name, digits=digits), Column("rounds", digits=digits)
+
+
+async def _prefix(run: Deployment, words: list[str], rounds: int) -> list[tuple[float, float]]:
+    chance, pairs = random.Random(11), []
+    async with aiohttp.ClientSession() as session:
+        await stream_chat(session, run.gateway_url, _body(run.model, "Warm up.", 8))
+        for _ in range(rounds):
+            text = "".join(chance.choices(words, k=PROMPT_WORDS))
+            heard = [
+                await stream_chat(session, run.gateway_url, _body(run.model, text, 8, ignore_eos=True))
+                for _ in range(2)
+            ]
+            assert not any(one.error for one in heard) and heard[0].text == heard[1].text, heard
+            pairs.append((heard[0].first_token_seconds, heard[1].first_token_seconds))
+    return pairs
+
+
+def structured_outputs(repository: Path, model: str, rounds: int) -> list[Table]:
+    """Measure; the ratio is the median of the rounds'."""
+    words = [text for _, text in single_token_words(repository / model / "1" / "tokenizer.json")]
+    rows = []
+    with deploy(repository, model) as run:
+        for streams in STREAMS:
+            pairs = asyncio.run(_structures(run, words, streams, rounds))
+            ratios = [bound / free for free, bound in pairs]
+            free, bound = (statistics.median(column) for column in zip(*pairs, strict=True))
+            rows.append((streams, free, bound, statistics.median(ratios), ratios))
+    rates = Column("free", "tokens/s"), Column("JSON schema", "tokens/s")
+    plots = (Plot("streams", ("free", "JSON schema"), kind="bars"),)
+    columns = (Column("streams"), *rates, *_ratio("schema ÷ free", 2))
+    return [Table("Answers that follow a JSON schema, and free ones", columns, rows, plots=plots)]
+
+
+async def _structures(run: Deployment, words: list[str], streams: int, rounds: int) -> list[tuple[float, float]]:
+    chance, pairs = random.Random(13), []
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        for number in range(rounds + 1):
+            rates = {}
+            for bound in (False, True) if number % 2 else (True, False):
+                # Prompts of their own, so that none finds its beginning remembered.
+                texts = ["List thirty people as JSON." + "".join(chance.choices(words, k=30)) for _ in range(streams)]
+                rates[bound] = await _rate(session, run, texts, bound)
+            if number:  # the first round warms up
+                pairs.append((rates[False], rates[True]))
+    return pairs
+
+
+async def _rate(session: aiohttp.ClientSession, run: Deployment, texts: list[str], bound: bool) -> float:
+    """Tokens/s while all streams run, from the first token to the last."""
+    more: dict[str, Any] = {"ignore_eos": True}
+    if bound:
+        more = {"response_format": {"type": "json_schema", "json_schema": {"name": "people", "schema": SCHEMA}}}
+    start = time.perf_counter()
+    heard = await asyncio.gather(
+        *(stream_chat(session, run.gateway_url, _body(run.model, text, NEW_TOKENS, **more)) for text in texts)
+    )
+    for one in heard:
+        assert not one.error and (one.finish_reason, one.tokens) == ("length", NEW_TOKENS), one
+    return sum(one.tokens for one in heard) / (max(one.arrivals[-1] for one in heard) - start)
+
+
+def _body(model: str, text: str, max_tokens: int, **more: Any) -> dict[str, Any]:
+    messages = [{"role": "user", "content": text}]
+    return {"model": model, "messages": messages, "max_tokens": max_tokens, "temperature": 0, **more}

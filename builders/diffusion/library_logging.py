@@ -1,0 +1,11 @@
+"""Keep the libraries from drawing over the build's own progress."""
+
+
+def silence_libraries() -> None:
+    """Turn off progress bars and advice of diffusers and transformers in this process."""
+    import diffusers
+    import transformers
+
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()

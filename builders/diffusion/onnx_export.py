@@ -1,0 +1,138 @@
+"""Write parts of a pipeline as ONNX: varying in batch and size, weights of large ones beside the graph."""
+
+import gc
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from builders.diffusion import pipeline as pipelines
+from builders.diffusion.networks import load_part
+from builders.diffusion.parts import PipelinePart, example_inputs, pipeline_parts
+
+OPSET = 18
+
+MAX_INLINE_WEIGHT_BYTES = 1_800_000_000
+"""Bytes of weights that stay in the ONNX file; protobuf ends at 2 GB."""
+
+TRACED_SIZES = {"height": 6, "width": 4, "tokens": 11, "patches": 14}
+"""The sizes of the inputs that are traced: no two alike, so that none is taken for another."""
+
+
+def export(folder: Path, outputs: Mapping[str, str], report: Path) -> None:
+    """Export each part named in `outputs` into the folder there, as `model.onnx` and `model.onnx.data` if it is large.
+
+    `report` becomes a JSON object that says of each part which exporter wrote it, and why not the first. Raises
+    SystemExit where neither can.
+    """
+    pipeline = pipelines.read(folder)
+    wrote = {}
+    for part in pipeline_parts(pipeline):
+        if part.name not in outputs:
+            continue
+        print(f"exporting {part.name}", flush=True)  # noqa: T201 - the build reads it
+        where = Path(outputs[part.name])
+        where.mkdir(parents=True, exist_ok=True)
+        wrote[part.name] = _export(load_part(pipeline, part), part, where / "model.onnx")
+        gc.collect()
+    report.write_text(json.dumps(wrote), encoding="utf-8")
+
+
+def _export(network: Any, part: PipelinePart, path: Path) -> dict[str, str]:
+    import torch
+
+    inputs = {name: torch.from_numpy(value) for name, value in example_inputs(part, 2, TRACED_SIZES).items()}
+    with torch.inference_mode():
+        try:
+            _by_dynamo(network, part, inputs, path)
+            wrote = {"exporter": "dynamo"}
+        except Exception as error:  # a dozen classes of its own, that share none
+            path.unlink(missing_ok=True)
+            reason = _one_line(error)
+            print(f"{part.name} is traced instead: {reason}", flush=True)  # noqa: T201
+            try:
+                _by_tracing(network, part, inputs, path)
+            except Exception as other:
+                raise SystemExit(
+                    f"The {part.name} cannot be exported. The newer exporter: {reason} The older: {_one_line(other)}"
+                ) from None
+            _gather(path)
+            wrote = {"exporter": "torchscript", "reason": reason}
+    return wrote
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:400]
+
+
+def _by_dynamo(network: Any, part: PipelinePart, inputs: dict[str, Any], path: Path) -> None:
+    import torch
+
+    varies = torch.export.Dim.DYNAMIC
+    shapes = {
+        port.name: {0: varies} | {axis: varies for axis, size in enumerate(port.shape, 1) if isinstance(size, str)}
+        for port in part.inputs
+    }
+    size = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
+    torch.onnx.export(
+        network,
+        kwargs=inputs,
+        f=str(path),
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=list(inputs),
+        output_names=[port.name for port in part.outputs],
+        dynamic_shapes=shapes,
+        external_data=size > MAX_INLINE_WEIGHT_BYTES,
+        verbose=False,
+    )
+
+
+def _by_tracing(network: Any, part: PipelinePart, inputs: dict[str, Any], path: Path) -> None:
+    import torch
+
+    names = list(inputs)
+
+    class Positional(torch.nn.Module):  # type: ignore[misc]
+        """The tracing exporter hands arguments over by position."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, *values: Any) -> Any:
+            return self.network(**dict(zip(names, values, strict=True)))
+
+    axes = {
+        port.name: {0: "batch"} | {axis: str(size) for axis, size in enumerate(port.shape, 1) if isinstance(size, str)}
+        for port in (*part.inputs, *part.outputs)
+    }
+    torch.onnx.export(
+        Positional().eval(),
+        tuple(inputs.values()),
+        str(path),
+        dynamo=False,
+        opset_version=OPSET,
+        input_names=names,
+        output_names=[port.name for port in part.outputs],
+        dynamic_axes=axes,
+    )
+
+
+def _gather(path: Path) -> None:
+    """Write a traced graph once more: the exporter leaves a file for each large weight."""
+    import onnx
+
+    graph = onnx.load(str(path))
+    for left in path.parent.iterdir():
+        left.unlink()
+    large = sum(_bytes(tensor) for tensor in graph.graph.initializer) > MAX_INLINE_WEIGHT_BYTES
+    onnx.save(graph, str(path), save_as_external_data=large, location="model.onnx.data")
+
+
+def _bytes(tensor: Any) -> int:
+    import onnx
+
+    return int(np.prod(tensor.dims)) * int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)

@@ -1,0 +1,115 @@
+"""`pipeline.json`: all that the pipeline model must know of its engines; and the tokenizers beside it."""
+
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+from builders.checkpoint import read_json
+from builders.diffusion.library_logging import silence_libraries
+from builders.diffusion.parts import pipeline_parts
+from builders.diffusion.pipeline import Pipeline, component_class, num_t5_tokens, tokenizer_folder
+from builders.errors import SourceUnavailable
+
+FILE_NAME = "pipeline.json"
+
+
+def part_model_name(name: str, part: str) -> str:
+    """Name the Triton model of a part of the pipeline `name`."""
+    return f"{name}-{part}"
+
+
+def describe(pipeline: Pipeline, name: str) -> dict[str, Any]:
+    """Describe a pipeline whose models are named after `name`; `tokenizers` says what `write_tokenizers` writes."""
+    vae = pipeline.config("vae")
+    text_encoders = [part for part in pipeline_parts(pipeline) if part.kind in ("clip", "t5")]
+    description: dict[str, Any] = {
+        "family": pipeline.family,
+        "components": {
+            "text_encoders": [part_model_name(name, part.name) for part in text_encoders],
+            "denoiser": part_model_name(name, "denoiser"),
+            "vae_encoder": part_model_name(name, "vae-encoder"),
+            "vae_decoder": part_model_name(name, "vae-decoder"),
+        },
+        "tokenizers": [
+            {
+                "folder": tokenizer_folder(part.component),
+                "max_length": pipeline.num_tokens(part.component),
+                "outputs": [port.name for port in part.outputs],
+            }
+            for part in text_encoders
+        ],
+        "scheduler": _scheduler(pipeline),
+        "vae": {
+            "scaling_factor": vae.get("scaling_factor") or 0.18215,
+            "shift_factor": vae.get("shift_factor") or 0.0,
+            "factor": pipeline.vae_scale_factor,
+            "channels": pipeline.latent_channels,
+        }
+        | {key: vae[key] for key in ("latents_mean", "latents_std") if vae.get(key) is not None},
+        "guidance": pipeline.guidance,
+        "size_multiple": pipeline.size_multiple,
+    }
+    return description | _of_family(pipeline)
+
+
+def _scheduler(pipeline: Pipeline) -> dict[str, Any]:
+    """The class and the options of the scheduler, as the pipeline takes them."""
+    import diffusers
+
+    name = component_class(pipeline.index, "scheduler")
+    options = read_json(pipeline.folder / "scheduler" / "scheduler_config.json", needed=True)
+    found = {"class": name} | {key: value for key, value in options.items() if not key.startswith("_")}
+    if pipeline.index.get("_class_name") == "StableDiffusionPipeline":
+        # Whatever the file says: diffusers holds anything else for a mistake of old checkpoints.
+        known = inspect.signature(getattr(diffusers, str(name))).parameters
+        found |= {key: value for key, value in (("steps_offset", 1), ("clip_sample", False)) if key in known}
+    return found
+
+
+def _of_family(pipeline: Pipeline) -> dict[str, Any]:
+    if pipeline.family == "stable-diffusion-xl":
+        return {"force_zeros_for_empty_prompt": bool(pipeline.index.get("force_zeros_for_empty_prompt", True))}
+    if pipeline.family == "stable-diffusion-3":
+        width = pipeline.config("transformer")["joint_attention_dim"]
+        return {"patch_size": pipeline.patch_size, "joint_attention_dim": width, "t5_tokens": num_t5_tokens(pipeline)}
+    return {"patch_size": pipeline.patch_size} if pipeline.family == "flux" else {}
+
+
+def write(pipeline: Pipeline, name: str, folder: Path, max_batch: int = 16) -> dict[str, Any]:
+    """Write `pipeline.json` and the tokenizers into `folder`; give the description. Raises SourceUnavailable.
+
+    `max_batch` is how many rows each engine takes at once.
+    """
+    description = describe(pipeline, name) | {"max_batch": max_batch}
+    for entry in description["tokenizers"]:
+        entry["pad_id"] = _write_tokenizer(
+            pipeline.folder / entry["folder"], folder / entry["folder"], entry["max_length"]
+        )
+    text = json.dumps(description, indent=2, ensure_ascii=False)
+    (folder / FILE_NAME).write_text(text + "\n", encoding="utf-8")
+    return description
+
+
+def _write_tokenizer(source: Path, folder: Path, tokens: int) -> int:
+    """Write `tokenizer.json`, which cuts and pads to `tokens` by itself; give the id that pads."""
+    import transformers
+    from tokenizers import Tokenizer
+
+    config = read_json(source / "tokenizer_config.json")
+    kind: Any = getattr(transformers, str(config.get("tokenizer_class")), None)
+    if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedTokenizerBase)):
+        kind = transformers.AutoTokenizer  # a checkpoint may name anything
+    silence_libraries()
+    try:
+        slow = kind.from_pretrained(source, local_files_only=True, trust_remote_code=False)
+        tokenizer = Tokenizer.from_str(slow.backend_tokenizer.to_str())
+    except Exception as error:  # every library below has errors of its own
+        raise SourceUnavailable(f"The tokenizer in {source} cannot be read: {error}") from error
+    if slow.pad_token_id is None:
+        raise SourceUnavailable(f"The tokenizer in {source} has no token that pads.")
+    tokenizer.enable_truncation(tokens)
+    tokenizer.enable_padding(length=tokens, pad_id=slow.pad_token_id, pad_token=str(slow.pad_token))
+    folder.mkdir(parents=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return int(slow.pad_token_id)

@@ -1,0 +1,173 @@
+"""Hold an embedding engine against the model that it was made from.
+
+The source (transformers, fp32, its own attention) reads each text alone, without padding, and what follows the
+transformer is computed here once more, in numpy. The engine reads texts of all lengths together, padded.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from builders.checkpoint import FROM_PRETRAINED_OPTIONS
+from builders.embedding.sentence_model import SentenceModel
+from builders.errors import MissingDependency, VerificationFailed
+from builders.progress import Progress
+from builders.recipe import Precision
+
+MAX_DIFFERENCE = {"fp32": 1e-4}
+"""Of one number of a row of length 1, by precision; where rows have another length, times that."""
+
+MIN_COSINE: dict[Precision, float] = {"fp32": 0.999999, "int8": 0.999}
+"""Between the engine's row and the source's."""
+
+MAX_TEXT_TOKENS = 2048
+"""Tokens of the longest text compared: the source needs the square of it in memory."""
+
+TEXTS = (
+    "a",
+    "The quick brown fox jumps over the lazy dog.",
+    "Wie schön, daß Straßen auch Bäume haben: żółć, naïve façade, Ωμέγα.",
+    "東京は日本の首都です。서울은 대한민국의 수도이다. Москва — столица России.",
+    "👩‍👩‍👧‍👦 🏳️‍🌈 e\u0301 \u200d \ufeff zero-width and combining",
+    "def f(x):\n\treturn {'a': [x ** 2 for x in range(10)]}  # comment",
+    "https://example.org/?q=1&r=%20#top  1,234.56 € 50%",
+    "Embeddings place sentences of like meaning near one another. " * 6,
+    "Once upon a time, in a village at the foot of a mountain, there lived a shoemaker with his dog. " * 20,
+)
+
+Rows = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingMetrics:
+    """How far an engine is from its source."""
+
+    texts: int
+    longest: int
+    """Tokens of the longest of them."""
+    difference_max: float
+    """Largest difference of one number, where rows are brought to length 1."""
+    cosine_min: float
+
+
+def verify(
+    model: SentenceModel, engine: Path, context_length: int, precision: Precision, progress: Progress
+) -> EmbeddingMetrics:
+    """Compare the engine in `engine` with its source. Raises VerificationFailed with the figures, MissingTools."""
+    texts = _tokens(engine, min(context_length, MAX_TEXT_TOKENS))
+    progress.update("asking the source model", 0.0)
+    theirs = _source(model, texts, progress)
+    progress.update("asking the engine", 0.8)
+    ours = _engine(engine, texts)
+    length = np.linalg.norm(theirs, axis=1, keepdims=True)
+    cosine = (theirs * ours).sum(1) / (length[:, 0] * np.linalg.norm(ours, axis=1))
+    figures = EmbeddingMetrics(
+        texts=len(texts),
+        longest=max(len(text) for text in texts),
+        difference_max=float(np.abs(theirs - ours).max() / min(1.0, float(length.min())))
+        if model.normalized
+        else float((np.abs(theirs - ours) / length).max()),
+        cosine_min=float(cosine.min()),
+    )
+    limit = MAX_DIFFERENCE.get(precision, np.inf)
+    if not (figures.difference_max <= limit and figures.cosine_min >= MIN_COSINE[precision]):
+        raise VerificationFailed(
+            "The engine does not answer as the source model does, so nothing was installed. Largest difference of a "
+            f"number {figures.difference_max:.3g} (at most {limit:g}), smallest cosine {figures.cosine_min:.6f} (at "
+            f"least {MIN_COSINE[precision]:g}) over {figures.texts} texts of up to {figures.longest} tokens."
+        )
+    return figures
+
+
+def _tokens(engine: Path, longest: int) -> list[list[int]]:
+    """The texts, and one that fills the context, as the installed tokenizer reads them."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(engine / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(longest)
+    filling = " ".join(TEXTS) * (2 + longest // 200)
+    found = [encoding.ids for encoding in tokenizer.encode_batch([*TEXTS, filling])]
+    return [ids for ids in found if ids]
+
+
+def _source(model: SentenceModel, texts: Sequence[list[int]], progress: Progress) -> Rows:
+    try:
+        import torch
+        from transformers import AutoModel
+        from transformers.utils import logging
+
+        from builders.embedding.network import load_dense_layers
+    except ModuleNotFoundError as error:
+        raise MissingDependency(error.name) from error
+    logging.disable_progress_bar()
+    folder = str(model.transformer.folder)
+    transformer = AutoModel.from_pretrained(folder, dtype=torch.float32, **FROM_PRETRAINED_OPTIONS).eval()
+    linears = load_dense_layers(model)
+    rows = []
+    for number, text in enumerate(texts):
+        with torch.inference_mode():
+            states = transformer(input_ids=torch.tensor([text])).last_hidden_state[0].double().numpy()
+        row = np.concatenate([pool(mode, states) for mode in model.pooling])
+        for weight, bias, activation in linears:
+            row = weight.double().numpy() @ row + (0 if bias is None else bias.double().numpy())
+            row = _activate(activation, row)
+        rows.append(row / np.linalg.norm(row) if model.normalized else row)
+        progress.update("asking the source model", 0.1 + 0.7 * number / len(texts))
+    return np.stack(rows)
+
+
+def pool(mode: str, states: Rows) -> Rows:
+    """One row [size] of the states [tokens, size] of one text, as sentence-transformers defines each mode."""
+    count = len(states)
+    place = np.arange(1, count + 1)[:, None]
+    found: dict[str, Any] = {
+        "cls": lambda: states[0],
+        "lasttoken": lambda: states[-1],
+        "max": lambda: states.max(0),
+        "mean": lambda: states.mean(0),
+        "mean_sqrt_len_tokens": lambda: states.sum(0) / np.sqrt(count),
+        "weightedmean": lambda: (states * place).sum(0) / place.sum(),
+    }
+    row: Rows = found[mode]()
+    return row
+
+
+def _activate(name: str, row: Rows) -> Rows:
+    import torch
+
+    from builders.embedding.network import ACTIVATIONS
+
+    activated: Rows = ACTIVATIONS[name](torch.from_numpy(row)).numpy()
+    return activated
+
+
+def _engine(engine: Path, texts: Sequence[list[int]]) -> Rows:
+    """Feed the engine three texts at a time, long ones beside short ones."""
+    import onnxruntime
+
+    try:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        session = onnxruntime.InferenceSession(str(engine / "model.onnx"), options, providers=["CPUExecutionProvider"])
+        order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+        step = -(-len(order) // 3)
+        found: dict[int, Any] = {}
+        for start in range(step):
+            run = order[start::step]
+            counts = np.array([len(texts[index]) for index in run], np.int32)
+            ids = np.zeros((len(run), counts.max()), np.int64)
+            for row, index in zip(ids, run, strict=True):
+                row[: len(texts[index])] = texts[index]
+            (rows,) = session.run(["sentence_embedding"], {"input_ids": ids, "lengths": counts})
+            found |= dict(zip(run, rows, strict=True))
+        rows_in_order: Rows = np.stack([found[index] for index in range(len(texts))]).astype(np.float64)
+        return rows_in_order
+    except Exception as error:  # onnxruntime has a class of its own for each status, with no common base
+        raise VerificationFailed(
+            f"onnxruntime cannot run the exported engine, so nothing was installed: {error}"
+        ) from error

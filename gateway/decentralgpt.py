@@ -1,0 +1,230 @@
+"""The gateway's models, made known to a DecentralGPT node on the same machine (DeepBrainChain's AIComputingNode).
+
+The node tells its network which models there are, and calls them at the address that each was registered with:
+https://github.com/DeepBrainChain/AIComputingNode/blob/main/docs/model_api.md. What is registered stays in the node's
+own configuration until it is unregistered; the node never asks whether a model is still there.
+"""
+
+import asyncio
+import ipaddress
+import socket
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import structlog
+
+from gateway.models.catalog import Catalog
+from gateway.models.servers import Model
+from gateway.settings import Settings
+from gateway.worker_context import WorkerContext
+
+if TYPE_CHECKING:
+    import aiohttp
+
+# A node tells models apart by project, name and cid alone, and sends chats, drawings and edits alike to the one address
+# that it finds. So each model is registered once: by the first of these that it offers.
+NODE_MODEL_TYPES: Mapping[str, tuple[int, str]] = {
+    "chat": (0, "/v1/chat/completions"),
+    "generate_image": (1, "/v1/images/generations"),
+    "edit_image": (2, "/v1/images/edits"),
+}
+"""What nodes call (`type`) what a model offers, and where the model is asked for it."""
+
+_CALL_TIMEOUT_SECONDS = 10.0
+"""Seconds that one call may take: the node writes its configuration and tells its network before it answers."""
+_SHUTDOWN_TIMEOUT_SECONDS = 4.0
+"""Seconds that all calls may take when the gateway stops."""
+_MAX_BACKOFF_SECONDS = 60.0
+
+
+class NodeError(Exception):
+    """The node does not answer, or refuses. The message is for the log."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registration:
+    """What a node is told about a model. `api` is where it calls it."""
+
+    model: str
+    api: str
+    type: int
+
+
+class NodeRegistrar:
+    """Keeps a node's list of this gateway's models true. A node that fails never keeps the gateway from serving."""
+
+    def __init__(self, settings: Settings, catalog: Catalog, crew: WorkerContext | None = None) -> None:
+        """`settings.node_url` is the node's own API, without the path. Of a `crew` one worker speaks to it."""
+        assert settings.node_url is not None
+        self._url = settings.node_url.rstrip("/")
+        self._project = settings.project
+        self._cid = settings.cid or socket.gethostname()
+        self._api_base = api_base(settings)
+        self._interval = settings.node_interval
+        self._poll_interval = settings.discovery_interval
+        self._catalog = catalog
+        self._crew = crew or WorkerContext()
+        self._confirmed: dict[str, Registration] = {}
+        """What the node has confirmed."""
+        self._possibly_registered: set[str] = set()
+        """Names that it may know: told, confirmed or not, and not taken back."""
+        self._log = structlog.get_logger("gateway.decentralgpt")
+        self._last_error = ""
+
+    async def run(self) -> None:
+        """Register what the catalog has, on every change and again at each interval, for ever."""
+        failures, renewal = 0, 0.0
+        while not self._crew.try_lead("node"):
+            await asyncio.sleep(self._poll_interval)
+        while True:
+            try:
+                renew = time.monotonic() >= renewal
+                await self._sync(renew)
+                if renew:
+                    renewal = time.monotonic() + self._interval
+                wait, failures = self._poll_interval, 0
+                self._log_recovery()
+            except Exception as error:  # whatever goes wrong with a node, the next try may go well
+                wait, failures = min(_MAX_BACKOFF_SECONDS, 2.0 ** min(failures, 10)), failures + 1
+                self._log_failure(error)
+            await asyncio.sleep(wait)
+
+    async def unregister_all(self) -> None:
+        """Unregister all that the node may know, side by side and within a few seconds."""
+        if not self._possibly_registered or not self._crew.is_ending:
+            return  # what this one has told, another worker takes over
+        try:
+            async with asyncio.timeout(_SHUTDOWN_TIMEOUT_SECONDS):
+                async with self._session() as session:
+                    gone = [self._unregister(session, name) for name in sorted(self._possibly_registered)]
+                    failed = [e for e in await asyncio.gather(*gone, return_exceptions=True) if e is not None]
+            if failed:
+                self._log.warning("models stay registered", node=self._url, reason=str(failed[0]))
+        except TimeoutError:
+            self._log.warning(
+                "models stay registered", node=self._url, reason=f"no answer for {_SHUTDOWN_TIMEOUT_SECONDS:g} s"
+            )
+
+    async def _sync(self, renew: bool) -> None:
+        """Tell the node what it does not know, or everything. Raises the first failure, after all were tried."""
+        wanted = {r.model: r for r in map(self._registration, self._catalog.models()) if r is not None}
+        new = [r for name, r in wanted.items() if renew or self._confirmed.get(name) != r]
+        if not new and not renew and self._possibly_registered <= wanted.keys():
+            return
+        failures: list[Exception] = []
+        async with self._session() as session:
+            if renew:
+                with suppress(NodeError):  # what it says of the models is what matters
+                    self._possibly_registered |= await self._fetch_registered(session)
+            for name in sorted(self._possibly_registered - wanted.keys()):
+                try:
+                    await self._unregister(session, name)
+                except NodeError as error:
+                    failures.append(error)
+            for registration in new:
+                try:
+                    await self._register(session, registration)
+                except NodeError as error:
+                    failures.append(error)
+        if failures:
+            raise failures[0]
+
+    def _registration(self, model: Model) -> Registration | None:
+        """What to tell about a model; None about one that offers nothing that nodes ask for."""
+        for operation, (kind, path) in NODE_MODEL_TYPES.items():
+            if operation in model.operations:
+                return Registration(model=model.name, api=self._api_base + path, type=kind)
+        return None
+
+    async def _fetch_registered(self, session: "aiohttp.ClientSession") -> set[str]:
+        """Return the models that the node has of this gateway, those too that it was told of before a kill."""
+        me = await self._request(session, "GET", "/api/v0/id")
+        answer = await self._request(session, "POST", "/api/v0/ai/project/peer", {"node_id": me.get("peer_id")})
+        try:
+            models = (answer["data"] or {}).get(self._project) or []
+            return {m["Model"] for m in models if m["CID"] == self._cid and m["API"].startswith(f"{self._api_base}/")}
+        except (KeyError, TypeError, AttributeError):
+            raise NodeError("its list of models is not a node's") from None
+
+    async def _register(self, session: "aiohttp.ClientSession", registration: Registration) -> None:
+        self._possibly_registered.add(registration.model)
+        told = {"model": registration.model, "api": registration.api, "type": registration.type}
+        await self._call(session, "register", told)
+        write = self._log.debug if self._confirmed.get(registration.model) == registration else self._log.info
+        self._confirmed[registration.model] = registration
+        write("registered", node=self._url, **told)
+
+    async def _unregister(self, session: "aiohttp.ClientSession", name: str) -> None:
+        await self._call(session, "unregister", {"model": name})
+        self._confirmed.pop(name, None)
+        self._possibly_registered.discard(name)
+        self._log.info("unregistered", node=self._url, model=name)
+
+    async def _call(self, session: "aiohttp.ClientSession", verb: str, body: Mapping[str, Any]) -> None:
+        """Do `verb` with one model. Raises `NodeError`."""
+        told = {"project": self._project, **body, "cid": self._cid}
+        await self._request(session, "POST", f"/api/v0/ai/model/{verb}", told)
+
+    async def _request(
+        self, session: "aiohttp.ClientSession", method: str, path: str, body: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Return what the node answers. Raises `NodeError` where that is a failure, or no node's answer."""
+        from aiohttp import ClientError
+
+        data = None if body is None else orjson.dumps(body)
+        try:
+            async with asyncio.timeout(_CALL_TIMEOUT_SECONDS):
+                async with session.request(method, self._url + path, data=data, allow_redirects=False) as response:
+                    answer = await response.read()
+        except TimeoutError:
+            raise NodeError(f"{path}: no answer within {_CALL_TIMEOUT_SECONDS:g} seconds") from None
+        except (ClientError, OSError) as error:
+            raise NodeError(f"it cannot be reached: {error}") from None
+        try:
+            said = orjson.loads(answer)
+        except orjson.JSONDecodeError:
+            said = None
+        if not isinstance(said, dict):
+            raise NodeError(f"{path}: its answer with the status {response.status} is not a node's")
+        if response.status != 200 or said.get("code", 0) != 0:
+            about = f" '{body['model'][:200]}'" if body and "model" in body else ""
+            raise NodeError(f"{path}{about}: it refuses with the code {said.get('code')}: {said.get('message')}")
+        return said
+
+    def _session(self) -> "aiohttp.ClientSession":
+        import aiohttp  # 20 MB that a gateway without a node need not spend
+
+        return aiohttp.ClientSession(
+            headers={"Content-Type": "application/json"},
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None),  # ours are around every call
+            trust_env=False,
+        )
+
+    def _log_failure(self, error: Exception) -> None:
+        """Log a failure; the same one again is no news."""
+        write = self._log.debug if str(error) == self._last_error else self._log.warning
+        self._last_error = str(error)
+        write("node unwilling", node=self._url, reason=str(error)[:500], exc_info=not isinstance(error, NodeError))
+
+    def _log_recovery(self) -> None:
+        if self._last_error:
+            self._last_error = ""
+            self._log.info("node willing", node=self._url)
+
+
+def api_base(settings: Settings) -> str:
+    """Where the node reaches this gateway, without a slash at the end."""
+    if settings.node_api_url is not None:
+        return settings.node_api_url.rstrip("/")
+    host = settings.host
+    with suppress(ValueError):
+        address = ipaddress.ip_address(host)
+        if address.is_unspecified:
+            address = ipaddress.ip_address("::1" if address.version == 6 else "127.0.0.1")
+        host = f"[{address}]" if address.version == 6 else str(address)
+    return f"http://{host}:{settings.port}"

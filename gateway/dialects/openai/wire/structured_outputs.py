@@ -1,0 +1,145 @@
+"""What an answer has to look like: OpenAI's `response_format`, and vLLM's structured outputs.
+
+https://platform.openai.com/docs/guides/structured-outputs, https://docs.vllm.ai/en/latest/features/structured_outputs.html
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Discriminator, Field, Tag
+from pydantic_core import from_json
+
+from gateway.dialects.openai.wire import schema_limits
+from gateway.dialects.route import UNION_TAG, WireModel
+from gateway.errors import InvalidRequest, UnsupportedOption
+from gateway.operations.text import StructuredOutput
+
+ChoiceList = Annotated[list[str], Field(min_length=1, max_length=1024)]
+
+JSONSchemaOrText = Annotated[
+    Annotated[dict[str, Any], Tag(UNION_TAG + "schema")]
+    | Annotated[bool, Tag(UNION_TAG + "boolean")]
+    | Annotated[str, Tag(UNION_TAG + "text")],
+    Discriminator(
+        lambda value: (
+            UNION_TAG + ("schema" if isinstance(value, dict) else "boolean" if isinstance(value, bool) else "text")
+        )
+    ),
+]
+"""A schema, which may be `true` or `false` as well, or the text of one."""
+
+_ANY_OBJECT = {"type": "object"}
+# A schema as a string has quotes, spaces and escapes besides its names.
+_MAX_SCHEMA_TEXT = 4 * schema_limits.MAX_CHARACTERS
+
+
+class JSONSchema(WireModel):
+    """A named schema. It is enforced, whether `strict` or not."""
+
+    name: str | None = None
+    description: str | None = None
+    schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
+    strict: bool | None = None
+
+
+class ResponseFormat(WireModel):
+    """OpenAI's way to ask for JSON."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"properties": {"type": {"enum": ["text", "json_object"]}}},
+                {
+                    "properties": {
+                        "json_schema": {
+                            "type": "object",
+                            "properties": {"schema": {"type": "object"}},
+                            "required": ["schema"],
+                        }
+                    },
+                    "required": ["json_schema"],
+                },
+                {"properties": {"schema": {"type": "object"}}, "required": ["schema"]},
+            ]
+        }
+    )
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JSONSchema | None = None
+    schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
+    """Where llama.cpp and others have it, for both types of JSON."""
+
+    def to_structure(self) -> StructuredOutput | None:
+        """Return what is asked for. Raises `InvalidRequest` for a schema that is not there or too large."""
+        if self.type == "text":
+            return None
+        if self.schema_ is not None and (self.type == "json_object" or self.json_schema is None):
+            schema_limits.check(self.schema_, "response_format.schema")
+            return StructuredOutput("json", self.schema_, "response_format.schema")
+        if self.type == "json_object":
+            return StructuredOutput("json", _ANY_OBJECT, "response_format")
+        if self.json_schema is None or self.json_schema.schema_ is None:
+            path = "response_format.json_schema" + (".schema" if self.json_schema else "")
+            raise InvalidRequest(f"The field '{path}' is required for the type 'json_schema'.", param=path)
+        path = "response_format.json_schema.schema"
+        schema_limits.check(self.json_schema.schema_, path)
+        return StructuredOutput("json", self.json_schema.schema_, path)
+
+
+class StructuredOutputs(WireModel):
+    """vLLM's way: exactly one of these. A JSON schema may be written as a string.
+
+    vLLM has more members (`structural_tag`, …); whichever asks for something is refused, lest an answer be free of it.
+    """
+
+    model_config = ConfigDict(extra="allow", json_schema_extra={"additionalProperties": False, "minProperties": 1})
+
+    json_: Annotated[JSONSchemaOrText | None, Field(alias="json")] = None
+    regex: str | None = None
+    choice: ChoiceList | None = None
+    grammar: str | None = None
+    json_object: bool | None = None
+
+    def given_names(self) -> list[str]:
+        """Return the names of what is given."""
+        named = {"json": self.json_, "regex": self.regex, "choice": self.choice, "grammar": self.grammar}
+        return [name for name, value in named.items() if value is not None] + ["json_object"] * bool(self.json_object)
+
+    def to_structure(self, prefix: str = "structured_outputs.") -> StructuredOutput | None:
+        """Return what is asked for; `prefix` and the name of a member are the caller's field.
+
+        Raises `InvalidRequest` where that is more than one thing or too large, and `UnsupportedOption` for what is none
+        of ours.
+        """
+        for name, value in (self.__pydantic_extra__ or {}).items():
+            if value is not None and value is not False:
+                path = f"structured_outputs.{name[:64]}"
+                raise UnsupportedOption(f"'{path}' is not supported yet.", param=path)
+        given = self.given_names()
+        if len(given) > 1:
+            raise InvalidRequest(f"Only one of {', '.join(given)} can be given.", param="structured_outputs")
+        if self.json_ is not None:
+            return StructuredOutput("json", _parse_schema(self.json_, prefix + "json"))
+        if self.regex is not None:
+            schema_limits.check_text(self.regex, prefix + "regex")
+            return StructuredOutput("regex", self.regex)
+        if self.choice is not None:
+            schema_limits.check_texts(self.choice, prefix + "choice")
+            return StructuredOutput("choice", self.choice)
+        if self.grammar is not None:
+            schema_limits.check_text(self.grammar, prefix + "grammar")
+            return StructuredOutput("grammar", self.grammar)
+        return StructuredOutput("json", _ANY_OBJECT) if self.json_object else None
+
+
+def _parse_schema(written: str | bool | dict[str, Any], path: str) -> object:
+    schema: object = written
+    if isinstance(written, str):
+        schema_limits.check_text(written, path, _MAX_SCHEMA_TEXT)
+        try:
+            schema = from_json(written)
+        except ValueError as error:
+            raise InvalidRequest(f"The schema is not JSON: {error}.", param=path) from None
+        if not isinstance(schema, dict | bool):
+            raise InvalidRequest("A JSON schema is an object.", param=path)
+    schema_limits.check(schema, path)
+    return schema

@@ -1,0 +1,232 @@
+"""Functions that a model may call: https://platform.openai.com/docs/guides/function-calling"""
+
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import Discriminator, Field, PlainValidator, Tag
+from pydantic.json_schema import SkipJsonSchema
+from pydantic_core import from_json
+
+from gateway.dialects.openai.wire import schema_limits
+from gateway.dialects.route import UNION_TAG, WireModel
+from gateway.errors import InvalidRequest, UnsupportedOption
+from gateway.http.json_limits import JSONLimits, check_json_size, check_json_texts
+from gateway.operations.chat import RequiredTool, Tool, ToolCall, ToolChoice
+
+MAX_TOOLS_BYTES = 4_000_000
+"""Bytes of JSON of all tools: 128 of 31 kB each."""
+ARGUMENT_BOUNDS = JSONLimits(150_000)
+"""What the arguments of all calls of a conversation may hold, which are JSON within texts."""
+
+_Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
+
+
+class FunctionDefinition(WireModel):
+    """A function and the JSON schema of its arguments."""
+
+    name: _Name
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class CustomTool:
+    """A tool that is called with any text, or what has to do with one; what else it says is not read."""
+
+    def unsupported_error(self, path: str) -> UnsupportedOption:
+        """Return the error for the one at `path`."""
+        return UnsupportedOption(
+            f"'{path}.type': custom tools are not supported; the type 'function' is.", param=f"{path}.type"
+        )
+
+
+_FUNCTION, _CUSTOM = UNION_TAG + "function", UNION_TAG + "custom"
+
+
+def _kind(value: Any) -> str:
+    return _CUSTOM if isinstance(value, dict) and value.get("type") == "custom" else _FUNCTION
+
+
+# Custom tools are known and not carried: those who find one refuse it by its place.
+_CustomToolTag: TypeAlias = Annotated[
+    Annotated[CustomTool, PlainValidator(lambda _: CustomTool()), SkipJsonSchema()], Tag(_CUSTOM)
+]
+
+
+class FunctionTool(WireModel):
+    """Something a model may use; only functions are known."""
+
+    type: Literal["function"]
+    function: FunctionDefinition
+
+
+class FunctionName(WireModel):
+    """The name of a function."""
+
+    name: str
+
+
+class NamedToolChoice(WireModel):
+    """A choice that names a function."""
+
+    type: Literal["function"]
+    function: FunctionName
+
+
+class AllowedTools(WireModel):
+    """Some of the tools, of which the model may or must call some."""
+
+    mode: Literal["auto", "required"]
+    tools: Annotated[
+        list[Annotated[Annotated[NamedToolChoice, Tag(_FUNCTION)] | _CustomToolTag, Discriminator(_kind)]],
+        Field(max_length=128),
+    ]
+
+
+class AllowedToolsChoice(WireModel):
+    """A choice that leaves some of the tools out."""
+
+    type: Literal["allowed_tools"]
+    allowed_tools: AllowedTools
+
+
+ToolDefinition: TypeAlias = Annotated[Annotated[FunctionTool, Tag(_FUNCTION)] | _CustomToolTag, Discriminator(_kind)]
+
+
+def _kind_of_choice(value: Any) -> str:
+    if isinstance(value, str):
+        return UNION_TAG + "word"
+    kind = value.get("type") if isinstance(value, dict) else None
+    return UNION_TAG + (kind if kind in ("custom", "allowed_tools") else "named")
+
+
+WireToolChoice = Annotated[
+    Annotated[Literal["none", "auto", "required"], Tag(UNION_TAG + "word")]
+    | Annotated[NamedToolChoice, Tag(UNION_TAG + "named")]
+    | Annotated[AllowedToolsChoice, Tag(UNION_TAG + "allowed_tools")]
+    | _CustomToolTag,
+    Discriminator(_kind_of_choice),
+]
+
+
+class FunctionCall(WireModel):
+    """A function and its arguments, a JSON object in text."""
+
+    name: str
+    arguments: str = ""
+
+
+class FunctionToolCall(WireModel):
+    """A call that the assistant made in an earlier turn."""
+
+    id: str | None = None
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+
+WireToolCall: TypeAlias = Annotated[Annotated[FunctionToolCall, Tag(_FUNCTION)] | _CustomToolTag, Discriminator(_kind)]
+
+
+def parse(definitions: list[Any], choice: Any) -> tuple[tuple[Tool, ...], ToolChoice]:
+    """Return the tools, and which may or must be called, from the fields `tools` and `tool_choice`.
+
+    Raises `InvalidRequest` for what does not fit together, and for schemas that are too large, and `UnsupportedOption`
+    for custom tools.
+    """
+    if isinstance(choice, CustomTool):
+        raise choice.unsupported_error("tool_choice")
+    for i, definition in enumerate(definitions):
+        if isinstance(definition, CustomTool):
+            raise definition.unsupported_error(f"tools[{i}]")
+    tools = parse_functions(
+        [definition.function for definition in definitions], lambda i: f"tools[{i}].function", "tools"
+    )
+    if isinstance(choice, AllowedToolsChoice):
+        return _parse_allowed_tools(tools, choice.allowed_tools)
+    if isinstance(choice, NamedToolChoice):
+        return tools, named_choice(choice.function.name, tools, "tool_choice.function.name")
+    if choice == "required" and not tools:
+        raise InvalidRequest("'tool_choice' is 'required', and there are no 'tools'.", param="tool_choice")
+    return tools, (choice or "auto") if tools else "none"
+
+
+def _parse_allowed_tools(tools: tuple[Tool, ...], allowed: AllowedTools) -> tuple[tuple[Tool, ...], ToolChoice]:
+    path, names = "tool_choice.allowed_tools", set()
+    for i, tool in enumerate(allowed.tools):
+        where = f"{path}.tools[{i}]"
+        if isinstance(tool, CustomTool):
+            raise tool.unsupported_error(where)
+        names.add(named_choice(tool.function.name, tools, f"{where}.function.name").name)
+    if not names and allowed.mode == "required":
+        raise InvalidRequest(f"'{path}.mode' is 'required', and there are no tools.", param=f"{path}.tools")
+    # Those that may not be called are not shown either: a model that chooses freely might call them.
+    left = tuple(tool for tool in tools if tool.name in names)
+    return left, allowed.mode if left else "none"
+
+
+def named_choice(name: str, tools: Iterable[Tool], path: str) -> RequiredTool:
+    """Return the choice of the function `name`. Raises `InvalidRequest` where it is none of `tools`."""
+    names = [tool.name for tool in tools]
+    if name not in names:
+        known = ", ".join(names) or "none"
+        raise InvalidRequest(f"There is no tool '{name[:64]}'. Tools: {known}.", param=path)
+    return RequiredTool(name)
+
+
+def parse_functions(functions: list[FunctionDefinition], path: Callable[[int], str], field: str) -> tuple[Tool, ...]:
+    """Return functions of the field `field`, of which number i stands at `path(i)`. Raises `InvalidRequest`."""
+    _check_sizes(functions, path)
+    tools = tuple(map(_tool, functions))
+    if tools:
+        check_json_size([tool.source for tool in tools], MAX_TOOLS_BYTES, param=field)
+    seen: set[str] = set()
+    for i, tool in enumerate(tools):
+        if tool.name in seen:
+            raise InvalidRequest(f"Two tools have the name '{tool.name}'.", param=f"{path(i)}.name")
+        seen.add(tool.name)
+        if tool.parameters.get("type", "object") != "object":
+            where = f"{path(i)}.parameters"
+            raise InvalidRequest(f"'{where}' must be a JSON schema of the type 'object'.", param=where)
+    return tools
+
+
+def _check_sizes(functions: list[FunctionDefinition], path: Callable[[int], str]) -> None:
+    """Raise `InvalidRequest` for the schema that is too large, or with which all of them are."""
+    room = schema_limits.MAX_TOOLS_CHARACTERS
+    for i, function in enumerate(functions):
+        where = f"{path(i)}.parameters"
+        room -= schema_limits.check(function.parameters, where)
+        if room < 0:
+            most = f"The schemas of all tools may have {schema_limits.MAX_TOOLS_CHARACTERS} characters together."
+            raise InvalidRequest(most, param=where)
+
+
+def _tool(function: FunctionDefinition) -> Tool:
+    return Tool(
+        name=function.name,
+        description=function.description,
+        parameters=function.parameters or {},
+        source={"type": "function", "function": _given_fields(function)},
+    )
+
+
+def _given_fields(function: FunctionDefinition) -> dict[str, Any]:
+    """The fields that the caller has given, as `model_dump` has them but for copies of the schema."""
+    return {name: value for name, value in function if name in function.model_fields_set}
+
+
+def check_arguments(calls: Iterable[FunctionCall]) -> None:
+    """Raise `RequestTooLarge` where the arguments of calls hold more values than those of one request may."""
+    check_json_texts((call.arguments for call in calls), ARGUMENT_BOUNDS, param="messages")
+
+
+def parse_call(call: FunctionCall, id: str = "") -> ToolCall:
+    """Return a call of an earlier turn, whatever its arguments are: a limit of tokens may have cut them."""
+    arguments = call.arguments.strip() or "{}"
+    if arguments == "null":
+        return ToolCall(id, call.name, "{}")
+    try:
+        valid = isinstance(from_json(arguments, allow_inf_nan=False), dict)
+    except ValueError:
+        valid = False
+    return ToolCall(id, call.name, arguments if valid else call.arguments, has_valid_arguments=valid)

@@ -1,0 +1,58 @@
+"""Platforms: views of the models under names of their own, with keys of their own (setting `platforms`)."""
+
+from fastapi import Request
+from pydantic import SecretStr
+
+from gateway.dialects.route import authenticate, match_api_key
+from gateway.errors import ModelNotFound, NotFound
+from gateway.models.catalog import Catalog
+from gateway.models.servers import Model
+from gateway.settings import Platform, Settings
+from gateway.tasks.task import owner_id
+
+
+def authorize(request: Request) -> str:
+    """Let a request to a known platform pass that bears a key of it, and return what stands for its caller.
+
+    Raises `NotFound` and `Unauthorized`.
+    """
+    return authenticate(request, _keys(request))
+
+
+def task_owner(request: Request) -> str:
+    """Return whose the tasks are that this request makes: its key's, at its platform."""
+    keys = _keys(request)
+    return owner_id(f"{request.path_params['platform']} {match_api_key(request, keys) if keys else ''}")
+
+
+def find_model(request: Request, name: str, operation: type | None = None) -> Model:
+    """Return the model `name` of the request's platform, which must offer the `operation`.
+
+    Raises `ModelNotFound`, `UnsupportedOption` and `Overloaded`, as the catalog does.
+    """
+    catalog: Catalog = request.app.state.catalog
+    platform = _platform(request)
+    if platform.models is None:
+        return catalog.get(name, operation)
+    try:
+        if name in platform.models:
+            return catalog.get(name, operation)
+    except ModelNotFound:
+        pass  # what it says names models of others
+    there = [model.name for model in catalog.models() if model.name in platform.models]
+    known = ", ".join(there) or "none"
+    raise ModelNotFound(f"The model '{name[:200]}' does not exist. Models: {known}.", param="model")
+
+
+def _keys(request: Request) -> list[SecretStr]:
+    settings: Settings = request.app.state.settings
+    platform = _platform(request)
+    return settings.api_keys if platform.keys is None else platform.keys
+
+
+def _platform(request: Request) -> Platform:
+    settings: Settings = request.app.state.settings
+    name: str = request.path_params["platform"]
+    if name not in settings.platforms:
+        raise NotFound(f"There is no platform '{name[:64]}'.", param="platform")
+    return settings.platforms[name]

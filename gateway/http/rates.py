@@ -1,0 +1,210 @@
+"""How often each caller may ask: the settings `rate_limits` and `rate_limits_store`.
+
+A window begins with the first request in it and is over after its time, so that a store counts one number for each
+caller and window. Callers are told where they stand as OpenAI tells them
+(https://platform.openai.com/docs/guides/rate-limits).
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+import structlog
+from limits import RateLimitItem
+from limits.aio.storage import MemoryStorage, RedisStorage, Storage
+from prometheus_client import Counter
+
+from gateway.errors import RateLimited
+from gateway.rate_rules import DEFAULT_CALLER, Rate, Rates
+
+if TYPE_CHECKING:
+    from redis.asyncio import ConnectionPool
+
+T = TypeVar("T")
+
+RATE_LIMIT_HEADERS = tuple(
+    f"x-ratelimit-{what}-{of}" for of in ("requests", "tokens") for what in ("limit", "remaining", "reset")
+)
+
+_REDIS_TIMEOUT_SECONDS = 1.0
+"""Seconds that a Redis may take to answer all that a request asks of it."""
+_REDIS_RETRY_SECONDS = 5.0
+"""Seconds for which a Redis that did not answer is not asked again."""
+_MAX_REDIS_REQUESTS = 8
+"""Requests that ask Redis at a time. Others wait, and their patience begins when it is their turn: who sends thousands
+at once must not look like a Redis that does not answer."""
+_SWEEP_SECONDS = 60.0
+"""Seconds between two looks for windows that are over."""
+
+
+@dataclass(frozen=True, slots=True)
+class _LimitStatus:
+    """Where a caller stands with a rate: how much is left, and in how many seconds all of it is there again."""
+
+    rate: Rate
+    remaining: int
+    reset_seconds: float
+    exceeded: bool
+
+
+class RateLimits:
+    """The rates of all callers, and how much of them each has used."""
+
+    def __init__(self, rates: Rates, store: str | None, unshared: Counter) -> None:
+        """`store` is the URL of a Redis that several gateways may share; None: this process counts for itself.
+
+        `unshared` counts the requests for which it did so because Redis did not answer. Raises `ValueError` where the
+        URL is none.
+        """
+        self._rates = rates
+        self._unshared = unshared
+        self._memory = _LocalStorage()
+        self._pool = _pool(store) if store else None
+        self._redis: Storage | None = (
+            RedisStorage("async+redis://", implementation="redispy", connection_pool=self._pool, key_prefix="tritonic")  # type: ignore[arg-type]
+            if self._pool
+            else None
+        )
+        self._redis_slots = asyncio.Semaphore(_MAX_REDIS_REQUESTS)
+        self._redis_down_until = 0.0
+        self._charging: set[asyncio.Task[None]] = set()
+        self._log = structlog.get_logger("gateway.http.rates")
+
+    async def admit(self, caller: str, headers: dict[str, str]) -> None:
+        """Count a request, and put into the `headers` of its answer where its caller stands.
+
+        Raises `RateLimited` where the caller has nothing left.
+        """
+        rates = self._rates_of(caller)
+        if not rates:
+            return
+        standings = await self._in_store(lambda store: _count(store, caller, rates))
+        headers |= _headers(standings)
+        if over := [standing for standing in standings if standing.exceeded]:
+            longest = max(over, key=lambda standing: standing.reset_seconds)
+            wait = max(1, math.ceil(longest.reset_seconds))
+            raise RateLimited(
+                f"This caller may use {longest.rate.window.amount} {longest.rate.unit} per "
+                f"{_window(longest.rate.window)}, and has. Try again in {_duration(wait)}.",
+                retry_after=wait,
+            )
+
+    def charge_tokens(self, caller: str, tokens: int) -> None:
+        """Count the tokens of an answer, whether it was finished or not. Returns at once."""
+        rates = [rate for rate in self._rates_of(caller) if rate.unit == "tokens"]
+        if rates and tokens:
+            charging = asyncio.create_task(self._in_store(lambda store: _charge(store, caller, rates, tokens)))
+            self._charging.add(charging)
+            charging.add_done_callback(self._charging.discard)
+
+    async def close(self) -> None:
+        """Let go of the store, when what was used is written down."""
+        if self._charging:
+            await asyncio.wait(self._charging, timeout=_REDIS_TIMEOUT_SECONDS)
+        if self._pool:
+            await self._pool.disconnect()
+
+    def _rates_of(self, caller: str) -> tuple[Rate, ...]:
+        rates = self._rates.get(caller)
+        return self._rates.get(DEFAULT_CALLER, ()) if rates is None else rates
+
+    async def _in_store(self, work: Callable[[Storage], Awaitable[T]]) -> T:
+        """Do `work` in Redis, or, where there is none or it does not answer, in this process."""
+        if self._redis is None:
+            return await work(self._memory)
+        async with self._redis_slots:
+            # Not every request has to wait for what has just not come.
+            if time.monotonic() >= self._redis_down_until:
+                try:
+                    async with asyncio.timeout(_REDIS_TIMEOUT_SECONDS):
+                        return await work(self._redis)
+                except Exception as error:  # its own, the network's: none of them is the caller's
+                    if time.monotonic() >= self._redis_down_until:
+                        self._redis_down_until = time.monotonic() + _REDIS_RETRY_SECONDS
+                        reason = str(error) or type(error).__name__
+                        self._log.warning("redis does not answer; rates are counted here alone", reason=reason)
+        self._unshared.inc()
+        return await work(self._memory)
+
+
+async def _count(store: Storage, caller: str, rates: tuple[Rate, ...]) -> list[_LimitStatus]:
+    standings: list[_LimitStatus] = []
+    refused = False
+    for rate in rates:
+        item, key = rate.window, rate.window.key_for(rate.unit, caller)
+        if rate.unit == "requests" and not refused:
+            left = item.amount - await store.incr(key, item.get_expiry())
+            refused = over = left < 0
+        else:
+            # What an answer will cost is known when it is done: a caller who has any tokens left may ask.
+            left = item.amount - await store.get(key)
+            over = left <= 0 and rate.unit == "tokens"
+        reset = await store.get_expiry(key) - time.time()
+        standings.append(_LimitStatus(rate, max(left, 0), max(reset, 0.0), over))
+    return standings
+
+
+async def _charge(store: Storage, caller: str, rates: list[Rate], tokens: int) -> None:
+    for rate in rates:
+        await store.incr(rate.window.key_for("tokens", caller), rate.window.get_expiry(), tokens)
+
+
+class _LocalStorage(MemoryStorage):
+    """limits' own looks through all callers whenever one of them asks; this one does so once a minute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._swept = time.time()
+
+    async def incr(self, key: str, expiry: float, amount: int = 1) -> int:
+        now = time.time()
+        if now - self._swept >= _SWEEP_SECONDS:
+            self._swept = now
+            for old in [old for old, end in self.expirations.items() if end <= now]:
+                del self.expirations[old]
+                self.storage.pop(old, None)
+        if self.expirations.get(key, 0.0) <= now:
+            self.storage[key] = 0
+            self.expirations[key] = now + expiry
+        self.storage[key] += amount
+        return self.storage[key]
+
+
+def _pool(url: str) -> "ConnectionPool":
+    # Only who names a Redis pays for its client.
+    from redis.asyncio import ConnectionPool
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+
+    return ConnectionPool.from_url(
+        url,
+        # A connection that a restarted server has closed is noticed when it is used, and another one is opened.
+        retry=Retry(NoBackoff(), 1),
+    )
+
+
+def _headers(standings: list[_LimitStatus]) -> dict[str, str]:
+    """Of each kind the rate of which the least is left, as most callers have but one of it."""
+    headers = {}
+    for of in ("requests", "tokens"):
+        if some := [standing for standing in standings if standing.rate.unit == of]:
+            tightest = min(some, key=lambda standing: (standing.remaining, -standing.reset_seconds))
+            headers[f"x-ratelimit-limit-{of}"] = str(tightest.rate.window.amount)
+            headers[f"x-ratelimit-remaining-{of}"] = str(tightest.remaining)
+            headers[f"x-ratelimit-reset-{of}"] = _duration(math.ceil(tightest.reset_seconds))
+    return headers
+
+
+def _window(item: RateLimitItem) -> str:
+    name = item.GRANULARITY.name
+    return name if item.multiples == 1 else f"{item.multiples} {name}s"
+
+
+def _duration(seconds: int) -> str:
+    """Write seconds as OpenAI does, in the manner of Go: `1s`, `6m0s`, `1h0m0s`."""
+    minutes, rest = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes}m{rest}s" if hours else f"{minutes}m{rest}s" if minutes else f"{rest}s"

@@ -1,0 +1,125 @@
+"""HTML into Markdown, in time that grows with the length of the page and no faster.
+
+The parser and the converter underneath have steps that look through all that follows, or at all elements beside one,
+again for each; pages are written to make use of that. These steps are kept from what would take them long.
+"""
+
+import re
+from collections import Counter
+from typing import Any
+
+from bs4 import BeautifulSoup
+from bs4.builder._htmlparser import BeautifulSoupHTMLParser, HTMLParserTreeBuilder
+from bs4.element import NavigableString
+from markdownify import ATX, MarkdownConverter
+
+from gateway.media.invalid_media import InvalidMedia
+
+_MAX_TAGS = 300_000
+"""What begins a tag; 1 MB of prose with links has about 40,000."""
+_VOID_ELEMENTS = HTMLParserTreeBuilder.DEFAULT_EMPTY_ELEMENT_TAGS or set()
+_SKIPPED_ELEMENTS = frozenset(("script", "style", "template", "noscript", "svg", "iframe", "object"))
+
+
+def html_to_markdown(html: str, *, most: int) -> str:
+    """Return what a page says, as Markdown: no scripts, styles and pictures, but what pictures are said to show.
+
+    Raises `Unusable` about more tags than can be read in time, and where quotations within quotations make more than
+    `most` characters.
+    """
+    if html.count("<") > _MAX_TAGS:
+        raise InvalidMedia(f"its markup has more tags than this service takes, {_MAX_TAGS}")
+    page = BeautifulSoup(_close_unterminated(html), builder=_Builder)
+    named = page.find(lambda tag: tag.name == "title" and tag.find_parent("svg") is None)
+    title = named.get_text(strip=True) if named is not None else ""
+    if page.head is not None:
+        page.head.decompose()
+    converter = _Converter(
+        most,
+        heading_style=ATX,
+        table_infer_header=True,
+        bullets="-",
+        escape_asterisks=False,
+        escape_underscores=False,
+        escape_misc=False,
+    )
+    body = re.sub(r"\n{3,}", "\n\n", str(converter.convert_soup(page)).strip())
+    return f"# {title}\n\n{body}" if title and not body.startswith(f"# {title}\n") and body != f"# {title}" else body
+
+
+def _close_unterminated(html: str) -> str:
+    """Return the page without what never ends: for each beginning the parser would look for an end to the last byte.
+
+    What has no end becomes what the standard of HTML makes of it at the first ">", and text where there is none
+    (`html.parser` does that too since Python 3.11.14, but looks each time before).
+    """
+    at = html.rfind(">") + 1
+    html, rest = html[:at], html[at:].replace("<", "&lt;")
+    for beginning, end in (("<!--", "-->"), ("<![", "]]>")):
+        at = html.rfind(end) + 1
+        html = html[:at] + html[at:].replace(beginning, "<!")
+    return html + rest
+
+
+class _Parser(BeautifulSoupHTMLParser):
+    def handle_endtag(self, tag: str, check_already_closed: bool = True) -> None:
+        """End an element. Its own way looks through all that were ever empty, for each end."""
+        if not check_already_closed or tag not in _VOID_ELEMENTS:
+            super().handle_endtag(tag, check_already_closed=False)
+
+
+class _Builder(HTMLParserTreeBuilder):
+    def feed(self, markup: Any, _parser_class: type[BeautifulSoupHTMLParser] = _Parser) -> None:
+        super().feed(markup, _parser_class)
+
+
+_Base: Any = MarkdownConverter  # its types leave out what is there to be overridden
+
+
+class _Converter(_Base):  # type: ignore[misc]
+    """Leaves out what is hidden, and looks at no sibling twice."""
+
+    def __init__(self, most: int, **options: Any) -> None:
+        super().__init__(**options)
+        self._max_characters = most
+        self._item_counts: Counter[int] = Counter()
+
+    def process_element(self, node: Any, parent_tags: set[str] | None = None) -> str:
+        if isinstance(node, NavigableString):
+            return str(self.process_text(node, parent_tags=parent_tags))
+        return "" if node.name in _SKIPPED_ELEMENTS else str(self.process_tag(node, parent_tags=parent_tags))
+
+    def escape(self, text: str, parent_tags: set[str]) -> str:
+        """Keep the bars of a table's words from being those of the table."""
+        text = super().escape(text, parent_tags)
+        return text.replace("|", "\\|") if parent_tags & {"td", "th"} else text
+
+    def convert_img(self, el: Any, text: str, parent_tags: set[str]) -> str:
+        return self.escape(" ".join(str(el.get("alt") or "").split()), parent_tags)
+
+    def convert_blockquote(self, el: Any, text: str, parent_tags: set[str]) -> str:
+        if len(text) > self._max_characters:
+            raise InvalidMedia(f"its text is longer than this service takes, {self._max_characters} characters")
+        return str(super().convert_blockquote(el, text, parent_tags))
+
+    def convert_li(self, el: Any, text: str, parent_tags: set[str]) -> str:
+        parent = el.parent
+        if parent is None or parent.name != "ol":
+            return str(super().convert_li(el, text, parent_tags))
+        self._item_counts[id(parent)] += 1
+        text = text.strip()
+        if not text:
+            return "\n"
+        first = str(parent.get("start") or "")
+        number = (int(first) if first.isdecimal() and len(first) < 10 else 1) + self._item_counts[id(parent)] - 1
+        bullet = f"{number}. "
+        first_line, *more = text.split("\n")
+        lines = [bullet + first_line, *(" " * len(bullet) + line if line else "" for line in more)]
+        return "\n".join(lines) + "\n"
+
+    def convert_tr(self, el: Any, text: str, parent_tags: set[str]) -> str:
+        """Write a row; only the first of a table is a head."""
+        second = el.find_previous_sibling() is not None or (
+            el.parent.name == "tbody" and el.parent.find_previous_sibling("tbody") is not None
+        )
+        return f"|{text}\n" if second else str(super().convert_tr(el, text, parent_tags))

@@ -1,0 +1,46 @@
+"""Pictures, decoded once to see that they can be."""
+
+import warnings
+from io import BytesIO
+
+from gateway.media.decoders import scans
+from gateway.media.encoded_image import PILLOW_FORMATS
+from gateway.media.invalid_media import InvalidMedia
+
+_MAX_SIDE = 65_535
+"""The longest side that JPEG and GIF can have. To shrink a longer one takes memory by its length, up to gigabytes."""
+
+
+def verify_image(data: bytes, media_type: str, *, max_pixels: int, pixels_left: int) -> tuple[int, int]:
+    """Return width and height of a picture of which all can be decoded. Raises `Unusable`, and `MemoryError`.
+
+    `pixels_left` is what the request may have in its pictures besides those that were looked at.
+    """
+    from PIL import Image
+
+    try:
+        scans.check(data)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of sizes above Pillow's own limit; ours is checked here
+            image = Image.open(BytesIO(data), formats=PILLOW_FORMATS)
+        with image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise InvalidMedia(
+                    f"the picture has {width} × {height} pixels; this service takes up to {max_pixels} in all"  # noqa: RUF001
+                )
+            if max(width, height) > _MAX_SIDE:
+                raise InvalidMedia(
+                    f"the picture has {width} × {height} pixels; this service takes up to {_MAX_SIDE} a side"  # noqa: RUF001
+                )
+            if width * height <= pixels_left:  # else it is refused for that
+                # A JPEG can be decoded at an eighth of its size: every byte is read, for a part of time and memory.
+                image.draft(None, (1, 1))
+                image.load()
+    except (MemoryError, InvalidMedia):
+        raise
+    except Image.DecompressionBombError:
+        raise InvalidMedia(f"the picture has more than the {max_pixels} pixels that this service takes") from None
+    except Exception:  # Pillow's parsers raise OSError, SyntaxError, ValueError, struct.error, zlib.error and others
+        raise InvalidMedia(f"the picture ({media_type}) is broken or cut off") from None
+    return width, height

@@ -1,0 +1,160 @@
+"""Office documents into text: Word, PowerPoint, and every kind of spreadsheet."""
+
+import csv
+import re
+import zipfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from io import BytesIO, StringIO
+from typing import Any
+
+from gateway.media.invalid_media import InvalidMedia
+
+_XML_PROLOG_BYTES = 4096
+_CHUNK_BYTES = 1 << 20
+_MAX_TAGS = {"word/": 400_000, "ppt/": 1_000_000}
+"""What begins a tag, in all XML of a document: about as much as can be read in the time that there is by default."""
+_MAX_XML_BYTES = {"word/": 64 * 2**20, "ppt/": 64 * 2**20}
+_XML_SUFFIXES = (".xml", ".rels", ".vml")
+
+
+def check_archive(archive: zipfile.ZipFile, *, most: int) -> None:
+    """Refuse what would be unpacked for ever or never read, by looking at all of it once. Raises `Unusable`.
+
+    `most` is in bytes, of all parts together, and what an archive says of its parts' sizes is not trusted.
+    """
+    left = most
+    tags, sizes = Counter[str](), Counter[str]()
+    for part in archive.infolist():
+        if part.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise InvalidMedia("the file is packed in a way that no Office document is")
+        folder, markup = part.filename.partition("/")[0] + "/", part.filename.endswith(_XML_SUFFIXES)
+        declared, part.file_size = part.file_size, left + 1  # where `zipfile` stops unpacking
+        unpacked, head = 0, b""
+        with archive.open(part) as opened:
+            while piece := opened.read(_CHUNK_BYTES):
+                unpacked += len(piece)
+                if unpacked > left:
+                    raise InvalidMedia(f"unpacked it is larger than this service takes, {most // 2**20} MiB")
+                if not markup:
+                    continue
+                head = head or piece[:_XML_PROLOG_BYTES]
+                tags[folder] += piece.count(b"<")
+                sizes[folder] += len(piece)
+                for count, limits, what in ((tags, _MAX_TAGS, "tags"), (sizes, _MAX_XML_BYTES, "bytes of XML")):
+                    if count[folder] > limits.get(folder, most):
+                        raise InvalidMedia(
+                            f"with its part '{part.filename[:100]}', the document has more {what} than this service"
+                            f" takes, {limits[folder]}"
+                        )
+        if unpacked != declared:
+            raise InvalidMedia("the file is broken or cut off")
+        left -= unpacked
+        # Document types and entities: Office writes none, so they are bombs.
+        start = head.replace(b"\0", b"").upper()  # in UTF-16 too
+        if b"<!DOCTYPE" in start or b"<!ENTITY" in start:
+            raise InvalidMedia("the file declares XML entities, which no Office document does")
+
+
+def docx_text(data: bytes, *, most: int) -> Iterator[str]:
+    """Yield the text of a Word document, with headings, lists, tables, footnotes and text boxes."""
+    import defusedxml
+    import mammoth
+
+    from gateway.media.decoders.html_pages import html_to_markdown
+
+    defusedxml.defuse_stdlib()  # mammoth reads with the parsers of Python
+    page = mammoth.convert_to_html(BytesIO(data), convert_image=mammoth.images.img_element(lambda _: {"src": ""}))
+    yield html_to_markdown(page.value, most=most)
+
+
+def pptx_text(data: bytes) -> Iterator[str]:
+    """Yield the text of a presentation, slide by slide, with tables and notes."""
+    import pptx as powerpoint
+
+    said = False
+    for number, slide in enumerate(powerpoint.Presentation(BytesIO(data)).slides, 1):
+        title = slide.shapes.title
+        heading = " ".join(title.text_frame.text.split()) if title is not None else ""
+        said |= bool(heading)
+        yield f"## Slide {number}" + (f": {heading}" if heading else "") + "\n\n"
+        for shape in slide.shapes:
+            if title is not None and shape.shape_id == title.shape_id:
+                continue
+            for text in _shape_text(shape):
+                said = True
+                yield text + "\n\n"
+        if slide.has_notes_slide and slide.notes_slide.notes_text_frame is not None:
+            notes = slide.notes_slide.notes_text_frame.text.strip()
+            if notes:
+                said = True
+                yield f"Notes: {notes}\n\n"
+    if not said:
+        raise InvalidMedia("there is no text in it")
+
+
+def _shape_text(shape: Any) -> Iterator[str]:
+    if getattr(shape, "shapes", None) is not None:  # a group
+        for inner in shape.shapes:
+            yield from _shape_text(inner)
+    elif getattr(shape, "has_table", False):
+        yield markdown_table(_table_rows(shape.table))
+    elif getattr(shape, "has_text_frame", False) and shape.text_frame.text.strip():
+        lines = [("  " * paragraph.level, paragraph.text) for paragraph in shape.text_frame.paragraphs]
+        yield "\n".join(indent + text.replace("\v", "\n") for indent, text in lines if text.strip())
+
+
+def _table_rows(grid: Any) -> Iterator[list[str]]:
+    """Yield a table's words. Its own `rows` look for each row among all of them."""
+    from pptx.table import _Cell
+
+    for row in grid._tbl.tr_lst:
+        yield [_Cell(cell, grid).text for cell in row.tc_lst]
+
+
+def markdown_table(rows: Iterable[Sequence[str]]) -> str:
+    """Return a table in Markdown, its first row as head."""
+    lines = ["| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in row) + " |" for row in rows]
+    if lines:
+        lines.insert(1, re.sub(r"[^|]+", " --- ", lines[0].replace("\\|", "")))
+    return "\n".join(lines)
+
+
+def spreadsheet_text(data: bytes, *, most: int) -> Iterator[str]:
+    """Yield the values of a spreadsheet, sheet by sheet, as lines of CSV; of formulas what they last came to.
+
+    A sheet of more than `most` cells, empty ones between others included, is refused: its text would be longer than
+    `most` characters. Raises `Unusable`.
+    """
+    import python_calamine
+
+    try:
+        workbook = python_calamine.load_workbook(BytesIO(data))
+    except python_calamine.PasswordError:
+        raise InvalidMedia("the spreadsheet is encrypted; send it without a password") from None
+    said = False
+    for name in workbook.sheet_names:
+        sheet = workbook.get_sheet_by_name(name)
+        if sheet.height * sheet.width > most:
+            raise InvalidMedia(
+                f"its sheet '{name[:100]}' has {sheet.height} rows of {sheet.width} cells; this service takes up to"
+                f" {most} cells"
+            )
+        rows = sheet.to_python()
+        said |= bool(rows)
+        yield f"## {name}\n\n"
+        for row in rows:
+            line = StringIO()
+            csv.writer(line, lineterminator="\n").writerow(_format_cell(cell) for cell in row)
+            yield line.getvalue()
+        yield "\n"
+    if not said:
+        raise InvalidMedia("there is no text in it")
+
+
+def _format_cell(value: Any) -> str:
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    if isinstance(value, bool):
+        return str(value).upper()
+    return str(value)

@@ -1,0 +1,31 @@
+"""The libraries that a task needs, loaded before a child is forked for it."""
+
+import importlib
+from collections.abc import Mapping
+
+from gateway.media.sniffing import OLE, PDF, ZIP
+
+_MODULES: dict[str, tuple[str, ...]] = {
+    "picture": (
+        "gateway.media.decoders.images", "PIL.BmpImagePlugin", "PIL.GifImagePlugin", "PIL.JpegImagePlugin",
+        "PIL.PngImagePlugin", "PIL.WebPImagePlugin",
+    ),
+    "sound": ("gateway.media.decoders.audio", "av"),
+    "document": ("gateway.media.decoders.documents",),
+    "unquote": ("gateway.media.decoders.percent_encoding",),
+    PDF: ("pypdfium2",),
+    ZIP: ("defusedxml", "gateway.media.decoders.html_pages", "mammoth", "pptx", "python_calamine"),
+    OLE: ("python_calamine",),
+    "text/plain": ("charset_normalizer", "gateway.media.decoders.html_pages"),
+}  # fmt: skip
+_loaded: set[str] = set()
+
+
+def preload(task: Mapping[str, object]) -> bool:
+    """Load what `task` needs. Returns whether there was anything to load; a library that is missing is not."""
+    kinds = {str(task["task"]), str(task.get("media_type", ""))} - _loaded
+    names = [name for kind in kinds for name in _MODULES.get(kind, ())]
+    _loaded.update(kinds & _MODULES.keys())
+    for name in names:
+        importlib.import_module(name)
+    return bool(names)

@@ -1,0 +1,201 @@
+"""One GET of HTTP/1.1, in which the server is trusted with nothing.
+
+What it may send is bounded before it is read: bytes of heads, answers that announce another one, bytes that are no part
+of the file. It is read by pieces, between which others have their turn, so that the time that it has holds.
+"""
+
+import asyncio
+import socket
+import ssl
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+import httptools
+
+from gateway.media.inline_data import too_large_error
+from gateway.media.invalid_media import InvalidMedia
+
+if TYPE_CHECKING:
+    from yarl import URL
+
+ByteCounter: TypeAlias = Callable[[int], None]
+"""Is told of bytes as they come, and raises `Unusable` where they are too many."""
+
+_CHUNK_BYTES = 64 * 1024
+_MAX_HEADER_BYTES = 64 * 1024
+"""Bytes of all heads, those of answers that announce another one included."""
+_MAX_INFORMATIONAL_RESPONSES = 8
+"""Answers of a status of 1xx (RFC 9110, 15.2): nobody sends more than one or two."""
+_MAX_CHUNK_OVERHEAD_BYTES = 256 * 1024
+"""Bytes of chunks' sizes and extensions, besides as many as the body has: servers' chunks are far longer than these."""
+_ZLIB_WBITS = {"gzip": 31, "x-gzip": 31, "deflate": 47}
+"""What zlib calls the formats; servers send them though they are not asked for."""
+_NOT_FETCHED = "its URL could not be fetched: "
+_BAD_SERVER = _NOT_FETCHED + "its host does not answer as a web server should"
+_TRUNCATED = _NOT_FETCHED + "the answer is cut off or broken"
+_BAD_TLS = _NOT_FETCHED + "its host does not speak TLS as it should"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpResponse:
+    """What a server sent: `data` where the status is 200, nothing else of the body of others."""
+
+    status: int
+    location: str | None
+    declared_type: str
+    """The media type that it claims; empty where it claims none."""
+    data: bytes
+
+
+async def get(
+    way: socket.socket, url: "URL", *, tls: ssl.SSLContext | None, max_bytes: int, take: ByteCounter
+) -> HttpResponse:
+    """Ask for `url` over a connected socket, which is closed. Raises `Unusable`."""
+    name = (url.raw_host or "").rstrip(".") if tls else None
+    try:
+        reader, writer = await asyncio.open_connection(sock=way, ssl=tls, server_hostname=name, limit=_CHUNK_BYTES)
+    except ssl.SSLCertVerificationError:
+        raise InvalidMedia(_NOT_FETCHED + "the certificate of its host is not valid") from None
+    except OSError:  # what ssl raises is one, too
+        raise InvalidMedia(_BAD_TLS if tls else _BAD_SERVER) from None
+    try:
+        writer.write(
+            f"GET {url.raw_path_qs} HTTP/1.1\r\nHost: {url.host_port_subcomponent}\r\nUser-Agent: Tritonic\r\n"
+            "Accept: */*\r\nAccept-Encoding: identity\r\nConnection: close\r\n\r\n".encode("ascii")
+        )
+        return await _read(reader, max_bytes, take)
+    except ssl.SSLError:
+        raise InvalidMedia(_BAD_TLS) from None
+    except OSError:
+        raise InvalidMedia(_TRUNCATED) from None
+    finally:
+        writer.transport.abort()  # whatever the server would still like to say
+
+
+async def _read(reader: asyncio.StreamReader, max_bytes: int, take: ByteCounter) -> HttpResponse:
+    heads = _ResponseParser(max_bytes)
+    parser = heads.parser
+    raw = wire = 0
+    data = bytearray()
+    while not heads.message_complete:
+        piece = await reader.read(_CHUNK_BYTES)
+        if not piece:
+            heads.check_eof()
+            break
+        raw += len(piece)
+        try:
+            parser.feed_data(piece)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            raise heads.error or InvalidMedia(_TRUNCATED if heads.headers_complete else _BAD_SERVER) from None
+        if not heads.headers_complete:
+            if raw > _MAX_HEADER_BYTES:
+                raise InvalidMedia(_BAD_SERVER)
+        elif heads.status != 200:
+            break
+        part = heads.take_body()
+        wire += len(part)
+        for unpacked in heads.decompress(part):
+            data += unpacked
+            if len(data) > max_bytes:
+                raise too_large_error(max_bytes)
+            take(len(unpacked))
+            await asyncio.sleep(0)
+        if wire > max_bytes:
+            raise too_large_error(max_bytes)
+        if heads.headers_complete and raw - wire > _MAX_HEADER_BYTES + _MAX_CHUNK_OVERHEAD_BYTES + wire:
+            raise InvalidMedia(_TRUNCATED)
+        await asyncio.sleep(0)  # a stream that has more does not wait
+    heads.check_complete()
+    return HttpResponse(
+        status=heads.status, location=heads.get("location"), declared_type=heads.declared_type(), data=bytes(data)
+    )
+
+
+class _ResponseParser:
+    """What the parser tells of an answer, and of those that announce it."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self.parser = httptools.HttpResponseParser(self)
+        self._num_informational = 0
+        self._headers: dict[str, bytes] = {}
+        self._body: list[bytes] = []
+        self._decompressor: zlib._Decompress | None = None
+        self.status = 0
+        self.headers_complete = False
+        """Whether the head of the answer itself has come."""
+        self.message_complete = False
+        self.error: InvalidMedia | None = None
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers.setdefault(name.decode("latin-1").lower(), value)
+
+    def on_headers_complete(self) -> None:
+        self.status = self.parser.get_status_code()
+        if self.status < 200:
+            self._num_informational += 1
+            if self._num_informational > _MAX_INFORMATIONAL_RESPONSES or self.status == 101:
+                self._fail(InvalidMedia(_BAD_SERVER))
+            self._headers.clear()
+            return
+        self.headers_complete = True
+        if self.status != 200:
+            return
+        length = self.get("content-length") or ""
+        if length.isdecimal() and (len(length) > 18 or int(length) > self._max_bytes):
+            self._fail(too_large_error(self._max_bytes))
+        packing = (self.get("content-encoding") or "identity").strip().lower()
+        if packing in _ZLIB_WBITS:
+            self._decompressor = zlib.decompressobj(_ZLIB_WBITS[packing])
+        elif packing != "identity":
+            self._fail(InvalidMedia(f"{_NOT_FETCHED}it is packed by '{packing[:30]}', which was not asked for"))
+
+    def on_body(self, body: bytes) -> None:
+        self._body.append(body)
+
+    def on_message_complete(self) -> None:
+        self.message_complete = self.headers_complete
+
+    def take_body(self) -> bytes:
+        """Return the part of the body that came last."""
+        body, self._body = b"".join(self._body), []
+        return body
+
+    def decompress(self, part: bytes) -> Iterator[bytes]:
+        """Yield what a part of the body stands for, by pieces. Raises `Unusable`."""
+        if self._decompressor is None:
+            if part:
+                yield part
+            return
+        try:
+            while part and not self._decompressor.eof:
+                yield self._decompressor.decompress(part, 4 * _CHUNK_BYTES)
+                part = self._decompressor.unconsumed_tail
+        except zlib.error:
+            raise InvalidMedia(_TRUNCATED) from None
+
+    def check_eof(self) -> None:
+        """Raise `Unusable` where the connection ends before the answer does."""
+        if not self.headers_complete:
+            raise InvalidMedia(_BAD_SERVER)
+        if "content-length" in self._headers or "transfer-encoding" in self._headers:
+            raise InvalidMedia(_TRUNCATED)
+
+    def check_complete(self) -> None:
+        """Raise `Unusable` where what was packed ends before its end."""
+        if self._decompressor is not None and not self._decompressor.eof:
+            raise InvalidMedia(_TRUNCATED)
+
+    def get(self, name: str) -> str | None:
+        """The value of a header, of several with one name the first; as UTF-8, where it is that."""
+        value = self._headers.get(name)
+        return None if value is None else value.decode("utf-8", "replace")
+
+    def declared_type(self) -> str:
+        return (self.get("content-type") or "").partition(";")[0].strip().lower()
+
+    def _fail(self, why: InvalidMedia) -> None:
+        self.error = why
+        raise why  # no further piece of it is parsed

@@ -1,0 +1,265 @@
+"""What callers refer to, as bytes that were looked at, or as text."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias, TypeVar
+
+from gateway.errors import RETRY_AFTER_SECONDS, InvalidRequest, Overloaded
+from gateway.fair_sharing import FairSemaphore, MemoryPool
+from gateway.media import inline_data, sniffing
+from gateway.media.budget import Budget
+from gateway.media.decoder_pool import DecoderPool
+from gateway.media.decoders import percent_encoding
+from gateway.media.encoded_image import EncodedImage
+from gateway.media.fork_server import ForkServer
+from gateway.media.invalid_media import InvalidMedia
+from gateway.media.sniffing import MediaKind, SniffedType
+from gateway.media.url_fetcher import FetchedFile, ResolveHost, UrlFetcher
+from gateway.settings import Settings
+
+_SAMPLE_RATE = 16_000
+_MAX_INLINE_ESCAPE_BYTES = 64 * 1024
+_HTML_SUFFIXES = (".html", ".htm", ".xhtml")
+_EXPECTED = {
+    "picture": "a picture (PNG, JPEG, WebP, GIF or BMP)",
+    "document": "a document (PDF, DOCX, PPTX, XLSX, HTML or a text file)",
+    "sound": "a sound (WAV, MP3, FLAC, Ogg, M4A, AAC or WebM)",
+}
+_IMAGE: tuple[MediaKind, ...] = ("picture",)
+_DOCUMENT: tuple[MediaKind, ...] = ("document",)
+_AUDIO: tuple[MediaKind, ...] = ("sound",)
+AudioFormat: TypeAlias = Literal["wav", "mp3", "flac", "ogg", "opus", "m4a", "mp4", "aac", "webm"]
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blob:
+    """Bytes that a reference led to. `media_type` was sniffed; `declared` and `name` are claims, and may be empty."""
+
+    data: bytes
+    kind: MediaKind
+    media_type: str
+    declared_type: str = ""
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audio:
+    """Mono float32 samples, little endian, 16,000 a second."""
+
+    data: bytes
+    seconds: float
+
+
+class MediaLoader:
+    """Fetches and reads what callers refer to.
+
+    Whatever is wrong with a reference is raised as `InvalidRequest` with the `param` given; `Overloaded` is raised when
+    too many others are being fetched or read. Nothing takes longer than the settings allow. A task that is cancelled
+    ends its connection or its process.
+    """
+
+    def __init__(self, settings: Settings, *, resolve: ResolveHost | None = None) -> None:
+        """`resolve` finds the addresses of hosts, for tests."""
+        self._settings = settings
+        self._fetcher = UrlFetcher(
+            timeout=settings.media_timeout,
+            max_bytes=settings.media_max_bytes,
+            allow_private=settings.media_allow_private,
+            allowed_hosts=settings.media_allowed_hosts,
+            lookups=settings.media_concurrency,
+            resolve=resolve,
+        )
+        self._fork_server = ForkServer()
+        memory = settings.document_memory_bytes
+        self._document_pool = DecoderPool(
+            self._fork_server,
+            what="file",
+            places=settings.document_workers,
+            timeout=settings.document_timeout,
+            memory=memory,
+        )
+        # Places of their own: a picture takes milliseconds, and does not wait for documents.
+        self._image_pool = DecoderPool(
+            self._fork_server,
+            what="picture",
+            places=settings.picture_workers,
+            timeout=settings.picture_timeout,
+            memory=memory,
+        )
+        self._fetch_slots = FairSemaphore(settings.media_concurrency)
+        self._room = MemoryPool(settings.media_held_bytes)
+        self.request_timeout = settings.media_request_timeout
+        """Seconds that all references of one request may take; kept by who reads the request."""
+        self._active_tasks: set[asyncio.Task[object]] = set()
+        self._closed = False
+
+    async def close(self) -> None:
+        """End all that is under way: its callers see it cancelled."""
+        self._closed = True
+        for task in self._active_tasks:
+            task.cancel()
+        await asyncio.gather(*self._active_tasks, return_exceptions=True)
+        await self._fork_server.close()
+
+    def new_budget(self, caller: str) -> Budget:
+        """Return what the references of one request of `caller` have together, to be used in a `with`."""
+        return Budget(
+            caller,
+            max_bytes=self._settings.media_request_max_bytes,
+            max_pixels=self._settings.picture_request_max_pixels,
+            room=self._room,
+        )
+
+    async def load_image(self, reference: str, *, param: str, allowance: Budget, bare: bool = False) -> EncodedImage:
+        """Return a picture as it was encoded; all of it has been decoded once.
+
+        `reference` is an http(s) URL, a data URL or, if `bare`, plain base64.
+        """
+
+        async def look() -> EncodedImage:
+            return await self._verify_image(await self._fetch(reference, _IMAGE, allowance, bare=bare), allowance)
+
+        return await self._run(param, allowance, look)
+
+    async def load_uploaded_image(self, data: bytes, *, param: str, allowance: Budget) -> EncodedImage:
+        """The same, of a picture that came as a file of a form."""
+
+        async def look() -> EncodedImage:
+            if len(data) > self._settings.media_max_bytes:
+                raise inline_data.too_large_error(self._settings.media_max_bytes)
+            allowance.acquire(len(data))
+            return await self._verify_image(_sniffed(data, _IMAGE), allowance)
+
+        return await self._run(param, allowance, look)
+
+    async def _verify_image(self, blob: Blob, allowance: Budget) -> EncodedImage:
+        task = {
+            "task": "picture",
+            "media_type": blob.media_type,
+            "max_pixels": self._settings.picture_max_pixels,
+            "pixels_left": allowance.pixels_left,
+        }
+        found, _ = await self._image_pool.decode(task, blob.data, allowance=allowance, largest=0)
+        width, height = _dimension(found, "width"), _dimension(found, "height")
+        allowance.take_pixels(width * height)
+        return EncodedImage(data=blob.data, media_type=blob.media_type, width=width, height=height)
+
+    async def load_document(self, reference: str, *, filename: str | None = None, param: str, allowance: Budget) -> str:
+        """Return the text of a document. `filename` tells HTML from other text; it is trusted with nothing else."""
+
+        async def read() -> str:
+            blob = await self._fetch(reference, _DOCUMENT, allowance, bare=True)
+            task = {
+                "task": "document",
+                "media_type": blob.media_type,
+                "markup": (filename or blob.name).lower().endswith(_HTML_SUFFIXES)
+                or blob.declared_type.endswith("html"),
+                "max_characters": self._settings.document_max_characters,
+            }
+            largest = 4 * self._settings.document_max_characters
+            async with allowance.decode_lock:
+                _, text = await self._document_pool.decode(task, blob.data, allowance=allowance, largest=largest)
+            return text.decode(errors="replace")
+
+        return await self._run(param, allowance, read)
+
+    async def load_audio(self, data_base64: str, form: AudioFormat, *, param: str, allowance: Budget) -> Audio:
+        """Return the samples of a sound in base64 or a data URL, decoded as what it is, whatever `form` says."""
+
+        async def listen() -> Audio:
+            if data_base64[:8].lower().startswith(("http:", "https:")):
+                raise InvalidMedia(f"expected the sound itself ({form}) in base64, not a URL")
+            blob = await self._fetch(data_base64, _AUDIO, allowance, bare=True)
+            seconds = self._settings.sound_max_seconds
+            task = {"task": "sound", "container": sniffing.AUDIO_CONTAINERS[blob.media_type], "max_seconds": seconds}
+            largest = int(seconds * _SAMPLE_RATE) * 4
+            async with allowance.decode_lock:
+                _, data = await self._document_pool.decode(task, blob.data, allowance=allowance, largest=largest)
+            return Audio(data=data, seconds=len(data) / 4 / _SAMPLE_RATE)
+
+        return await self._run(param, allowance, listen)
+
+    async def _run(self, param: str, allowance: Budget, work: Callable[[], Awaitable[Result]]) -> Result:
+        """Do `work` as long as this object is open, and say what is wrong in terms of the field `param`."""
+        if self._closed:
+            raise Overloaded("The service is stopping.", retry_after=RETRY_AFTER_SECONDS)
+        task = asyncio.current_task()
+        assert task is not None
+        self._active_tasks.add(task)
+        try:
+            async with allowance.slots:
+                return await work()
+        except InvalidMedia as why:
+            raise InvalidRequest(f"Invalid value for '{param}': {why}.", param=param) from None
+        finally:
+            self._active_tasks.discard(task)
+
+    async def _fetch(self, reference: str, accept: Collection[MediaKind], allowance: Budget, *, bare: bool) -> Blob:
+        limit = self._settings.media_max_bytes
+        scheme = reference[:8].lower()
+        declared = name = ""
+        if scheme.startswith(("http://", "https://")):
+            fetched = await self._download(reference, allowance)
+            data, declared, name = fetched.data, fetched.declared_type, fetched.name
+        elif scheme.startswith("data:"):
+            text, declared = inline_data.parse_data_url(reference, limit=limit)
+            data = await self._decode_inline(text, allowance)
+        elif bare and "://" not in reference[:64]:
+            data = await self._decode_inline(inline_data.parse_base64(reference, limit=limit), allowance)
+        else:
+            others = "a data URL or base64" if bare else "or a data URL"
+            raise InvalidMedia(f"expected an http or https URL, {others}")
+        return replace(_sniffed(data, accept), declared_type=declared, name=name)
+
+    async def _decode_inline(self, text: inline_data.EncodedText, allowance: Budget) -> bytes:
+        limit = self._settings.media_max_bytes
+        if not text.has_percent_escapes():
+            data = await inline_data.decode(text, limit=limit)
+        else:
+            encoded = text.to_bytes()
+            if len(encoded) <= _MAX_INLINE_ESCAPE_BYTES:
+                data = percent_encoding.decode_percent_encoding(encoded, base64=text.base64)
+            else:
+                task = {"task": "unquote", "base64": text.base64}
+                _, data = await self._document_pool.decode(task, encoded, allowance=allowance, largest=limit)
+        allowance.acquire(len(data))
+        return data
+
+    async def _download(self, url: str, allowance: Budget) -> FetchedFile:
+        caller = allowance.caller
+        with allowance.waiting_for_slot():
+            try:
+                await self._fetch_slots.acquire(caller, seconds=self._settings.media_timeout)
+            except TimeoutError:
+                raise Overloaded("Too many URLs are being fetched now.", retry_after=RETRY_AFTER_SECONDS) from None
+        try:
+            return await self._fetcher.fetch(url, allowance.acquire, caller=caller)
+        finally:
+            self._fetch_slots.release(caller)
+
+
+def _dimension(found: Mapping[str, object], name: str) -> int:
+    """A length that a process of a reader tells of: it may have been made to say anything."""
+    side = found.get(name)
+    if not isinstance(side, int) or side < 1:
+        raise InvalidMedia("the picture is broken or cut off")
+    return side
+
+
+def _sniffed(data: bytes, accept: Collection[MediaKind]) -> Blob:
+    if not data:
+        raise InvalidMedia("it is empty")
+    nature = sniffing.sniff(data)
+    if nature.kind not in accept:
+        raise _unexpected_type(nature, accept)
+    return Blob(data=data, kind=nature.kind, media_type=nature.media_type)
+
+
+def _unexpected_type(nature: SniffedType, accept: Collection[MediaKind]) -> InvalidMedia:
+    expected = " or ".join(_EXPECTED[kind] for kind in accept)
+    what = (
+        "text or of an unknown type" if nature.media_type == sniffing.PLAIN_TEXT else f"of the type {nature.media_type}"
+    )
+    return InvalidMedia(f"expected {expected}, but it is {what}")

@@ -1,0 +1,141 @@
+"""The models file: what its keeper says of models that do not describe themselves. TOML, read once at the start.
+
+[models."ensemble"]
+served_name = "llama-3.1-8b-instruct"
+tokenizer_config = "llama/tokenizer_config.json"
+context_length = 8192
+"""
+
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from gateway.prompting import chat_prompt, tokenizer_files
+
+Parameters: TypeAlias = Mapping[str, str]
+
+Descriptions: TypeAlias = Mapping[str, Parameters]
+"""What is said of each model, by Triton's name for it or by `host:port/name`, as parameters of docs/architecture.md."""
+
+PositiveInt32 = Annotated[int, Field(gt=0, lt=2**31)]
+
+
+class ModelsFileError(ValueError):
+    """The models file cannot be used; the message is one sentence that names it."""
+
+
+class ModelEntry(BaseModel):
+    """What can be said of one model. Paths are relative to the models file."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    hidden: bool = False
+    """Not offered at all."""
+    served_name: Annotated[str, Field(min_length=1)] | None = None
+    """What clients call it; default: Triton's name for it."""
+    signature: Literal["vllm", "llmapi", "tensorrt_llm"] | None = None
+    """Where its tensors alone do not show it."""
+    operations: Annotated[list[Literal["chat", "complete"]], Field(min_length=1)] | None = None
+    """Default: chat where there is a template, and complete."""
+    modalities: list[Literal["text", "image"]] | None = None
+    chat_template: str | None = None
+    """Jinja source."""
+    chat_template_file: str | None = None
+    """A file with that."""
+    tokenizer_config: str | None = None
+    """The checkpoint's `tokenizer_config.json`: template and special tokens are read from it."""
+    special_tokens: dict[str, str] | None = None
+    """What the template may name; these win over those of `tokenizer_config`."""
+    control_tokens: list[str] | None = None
+    """Tokens that are no words; default: those that `tokenizer_config` calls special."""
+    special_tokens_in_content: Literal["text", "recognised"] | None = None
+    """What special tokens in messages are; default: text."""
+    add_bos_token: bool | None = None
+    """Whether the back end puts `bos_token` before each prompt; default: as it is seen
+    (`gateway.signatures.registry`)."""
+    context_length: PositiveInt32 | None = None
+    """Tokens of prompt and answer together."""
+    max_tokens: PositiveInt32 | None = None
+    """Tokens of an answer where the caller gives no limit; default: `context_length`."""
+    text: Literal["cumulative", "delta"] | None = None
+    """Whether each response has the whole text so far, or what was added to it; default: seen by the texts."""
+    structured_outputs: Literal["structured_outputs", "guided_decoding"] | None = None
+    """What the vLLM backend calls a structure; default: seen by its inputs."""
+    owned_by: str | None = None
+    tool_call_parser: str | None = None
+    reasoning_parser: str | None = None
+
+    def parameters(self, folder: Path) -> dict[str, str]:
+        """Return this as parameters of `config.pbtxt`.
+
+        Raises `ValueError` for names of parsers that there are not, and that and `OSError` for files without use.
+        """
+        sources = [name for name in ("chat_template", "chat_template_file", "tokenizer_config") if getattr(self, name)]
+        if len(sources) > 1 and sources != ["chat_template_file", "tokenizer_config"]:
+            raise ValueError(f"it gives both {' and '.join(sources)}")
+        template = self.chat_template
+        tokens: dict[str, str] = {}
+        adds_bos = None
+        control = self.control_tokens
+        if self.tokenizer_config:
+            files = tokenizer_files.read(folder / self.tokenizer_config)
+            template, tokens, adds_bos = files.chat_template, dict(files.special_tokens), files.adds_bos_token
+            control = (files.control_tokens or None) if control is None else control
+        if self.chat_template_file:
+            template = (folder / self.chat_template_file).read_text(encoding="utf-8")
+        tokens |= self.special_tokens or {}
+        said: dict[str, Any] = self.model_dump(
+            exclude_none=True,
+            exclude={
+                "hidden",
+                "chat_template",
+                "chat_template_file",
+                "tokenizer_config",
+                "special_tokens",
+                "control_tokens",
+            },
+        )
+        if template is not None:
+            said["chat_template"] = template
+        if tokens:
+            said["special_tokens"] = tokens
+        if control is not None:
+            said["control_tokens"] = control
+        if adds_bos is not None:
+            said["tokenizer_adds_bos"] = adds_bos
+        if self.hidden:
+            said["hidden"] = "true"
+        parameters = {name: value if isinstance(value, str) else json.dumps(value) for name, value in said.items()}
+        chat_prompt.check(parameters)
+        return parameters
+
+
+class _ModelsFile(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    models: dict[str, ModelEntry] = {}
+
+
+def read(path: Path) -> Descriptions:
+    """Read a models file. Raises `ModelsFileError`."""
+    try:
+        file = _ModelsFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise ModelsFileError(f"The models file {path} cannot be read: {error.strerror}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ModelsFileError(f"The models file {path} is not TOML: {error}.") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise ModelsFileError(f"The models file {path}, {place}: {first['msg']}.") from None
+    descriptions = {}
+    for name, entry in file.models.items():
+        try:
+            descriptions[name] = entry.parameters(path.parent)
+        except (OSError, ValueError) as error:
+            raise ModelsFileError(f"The models file {path}, models.{name}: {error}.") from None
+    return descriptions

@@ -1,0 +1,54 @@
+"""The smallest request to a model: whether it answers at all (`gateway.models.circuit_breaker`)."""
+
+import asyncio
+import uuid
+from contextlib import aclosing
+
+from gateway.errors import GatewayError, ModelTimeout
+from gateway.models.servers import Model
+from gateway.operations.complete import Complete
+from gateway.operations.embed import Embed
+from gateway.operations.text import Sampling
+
+REQUEST_ID_PREFIX = "probe/"
+"""How its request ids begin."""
+
+_TIMEOUT_SECONDS = 30.0
+"""Within which a token has to come. Whoever is full says so; a queue that long has had no success in it either."""
+
+
+def can_be_probed(model: Model) -> bool:
+    """Whether a model can be asked something that costs next to nothing."""
+    return bool(model.operations & {"chat", "complete", "embed"})
+
+
+async def probe(model: Model, timeout: float) -> None:
+    """Ask a model for a token, or for the vector of a word. Raises a `GatewayError` where it does not answer.
+
+    `timeout` is the longest silence that requests are granted, in seconds.
+    """
+    request: Complete | Embed
+    if "embed" in model.operations:
+        request = Embed(model=model.name, inputs=("Hello",))
+    else:
+        request = Complete(model=model.name, prompt="Hello", sampling=Sampling(max_tokens=1))
+    seconds = min(timeout, _TIMEOUT_SECONDS)
+    try:
+        async with asyncio.timeout(seconds):
+            responses = model.server.client.stream(
+                model.config.name,
+                model.signature.encode(request, model.config),
+                request_id=f"{REQUEST_ID_PREFIX}{uuid.uuid4().hex[:16]}",
+                timeout=seconds,
+                stop=model.stop_request,
+            )
+            async with (
+                aclosing(responses),
+                aclosing(model.signature.decode(request, responses, model.config)) as events,
+            ):
+                async for _ in events:
+                    pass
+    except TimeoutError:
+        raise ModelTimeout(f"The model gave no answer for {seconds:g} seconds.") from None
+    except GatewayError as error:
+        raise model.signature.explain(error) from None

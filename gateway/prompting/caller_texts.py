@@ -1,0 +1,87 @@
+"""All that the caller wrote in a chat, and the chat with all of it masked (`gateway.prompting.masking`)."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+from gateway.operations.chat import Chat, Message, Part, TextPart, Tool, ToolCall
+from gateway.prompting.masking import TextMasker
+
+
+def collect_texts(chat: Chat) -> list[str]:
+    """Return every text of the caller's that a chat template may be given, the names in JSON objects too."""
+    found: list[str] = []
+    for message in chat.messages:
+        if isinstance(message.content, str):
+            found.append(message.content)
+        else:
+            found += [part.text for part in message.content if isinstance(part, TextPart)]
+        found += [text for text in (message.name, message.tool_call_id, message.reasoning) if text]
+        for call in message.tool_calls:
+            found += (call.id, call.name, call.arguments)
+            if call.has_valid_arguments and "\\u" in call.arguments:  # any character may be escaped
+                _add_strings(json.loads(call.arguments), found)
+    for tool in chat.tools:
+        _add_strings(tool.source, found)
+    if chat.template_arguments:
+        _add_strings(chat.template_arguments, found)
+    return found
+
+
+def mask_chat(chat: Chat, masking: TextMasker, *, knows: bool) -> Chat:
+    """Return the chat with the caller's texts masked; `knows` is whether the template is given calls and tools.
+
+    The parameters of tools stay as they are: they become a grammar.
+    """
+    return replace(
+        chat,
+        messages=tuple(_message(message, masking, knows) for message in chat.messages),
+        tools=tuple(_tool(tool, masking) for tool in chat.tools),
+        template_arguments=masking.value(chat.template_arguments),
+    )
+
+
+def _message(message: Message, masking: TextMasker, knows: bool) -> Message:
+    answer = message.role == "assistant"
+
+    def text(text: str | None) -> str | None:
+        return masking.text(text, answer=answer) if text else text
+
+    def part(part: Part) -> Part:
+        return TextPart(masking.text(part.text, answer=answer)) if isinstance(part, TextPart) else part
+
+    content = message.content
+    return replace(
+        message,
+        content=masking.text(content, answer=answer) if isinstance(content, str) else tuple(map(part, content)),
+        name=text(message.name),
+        tool_call_id=text(message.tool_call_id),
+        reasoning=text(message.reasoning),
+        tool_calls=tuple(_call(call, masking, knows) for call in message.tool_calls),
+    )
+
+
+def _call(call: ToolCall, masking: TextMasker, knows: bool) -> ToolCall:
+    # A template is given them read, and may write the characters that are escaped here.
+    if knows and call.has_valid_arguments:
+        arguments = json.dumps(masking.value(json.loads(call.arguments or "{}")))
+    else:
+        arguments = masking.text(call.arguments)
+    return ToolCall(masking.text(call.id), masking.text(call.name), arguments, call.has_valid_arguments)
+
+
+def _tool(tool: Tool, masking: TextMasker) -> Tool:
+    return replace(tool, source=masking.value(tool.source))
+
+
+def _add_strings(value: Any, found: list[str]) -> None:
+    """Add every string of a JSON value."""
+    waiting = [value]
+    for value in waiting:  # which grows meanwhile
+        if isinstance(value, str):
+            found.append(value)
+        elif isinstance(value, dict):
+            found += value
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value

@@ -1,0 +1,131 @@
+"""An answer that either calls functions or has a structure: both are enforced, and the model chooses.
+
+Engines that take structural tags get the calls as the model was trained to write them. Others get one JSON schema for
+both, which any engine takes that enforces schemas.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gateway.errors import UnsupportedOption
+from gateway.operations.chat import Chat
+from gateway.operations.text import StructuredOutput
+from gateway.prompting import tools
+from gateway.prompting.schema_relocation import relocate_schema
+
+# How calls are written: what stands before the first, before and after the arguments of each, between two, at the end.
+# Special tokens are left out, which an engine cannot be made to write by their text; the readers do without.
+_HERMES_LAYOUT = ("", '<tool_call>\n{{"name": {name}, "arguments": ', "}\n</tool_call>", "\n", "")
+_ARRAY_LAYOUT = ("[", '{{"name": {name}, "arguments": ', "}", ", ", "]")
+_MAX_REFERENCE_DEPTH = 8
+
+
+def combine_calls_and_structure(
+    chat: Chat, structure: StructuredOutput, written: str, *, structural_tags: bool
+) -> tuple[StructuredOutput, str]:
+    """Return the structure of an answer that calls some of the tools of `chat`, or has `structure`.
+
+    With it, the characters with which a call may begin: an answer that begins with any other is none. `written` is the
+    format of the model's calls, one of `tool_calls.PARSERS`. With `structural_tags` the engine takes these.
+
+    Raises `UnsupportedOption` where an answer could not be told from a call.
+    """
+    # A call and an answer that begin alike have to be made of the same lexemes, which those of one schema are.
+    begin_alike = written == "llama3_json" and structure.kind == "json"
+    if structural_tags and structure.kind != "grammar" and not begin_alike:
+        layout = _HERMES_LAYOUT if written in ("hermes", "qwen", "qwen25") else _ARRAY_LAYOUT
+        if layout is _ARRAY_LAYOUT:
+            _check_is_object(structure)
+        tag = json.dumps(_structural_tag(chat, structure, layout))
+        return StructuredOutput("structural_tag", tag, structure.param), "<" if layout is _HERMES_LAYOUT else "["
+    if structure.kind != "json":
+        raise UnsupportedOption(
+            "How this model is served, only an answer that is JSON can be enforced beside tools that may be called: "
+            "leave one of them out, or set 'tool_choice' to 'none'.",
+            param=structure.param,
+        )
+    _check_is_object(structure)
+    name = "parameters" if written == "llama3_json" else "arguments"
+    lone = name if _is_closed(structure.value, name) else None
+    schema = tools.calls_or_answer_schema(chat, structure.value, lone, structure.param)
+    return StructuredOutput("json", schema, structure.param), "[{" if lone else "["
+
+
+def _structural_tag(chat: Chat, structure: StructuredOutput, layout: Sequence[str]) -> Mapping[str, Any]:
+    opening, before, after, separator, closing = layout
+    calls: dict[str, Any] = {
+        "type": "tags_with_separator",
+        "tags": [
+            {
+                "type": "tag",
+                "begin": before.format(name=json.dumps(tool.name, ensure_ascii=False)),
+                "content": {
+                    "type": "json_schema",
+                    "json_schema": _relocated(tools.arguments_schema(tool), f"tool{number}", "tools"),
+                },
+                "end": after,
+            }
+            for number, tool in enumerate(chat.tools)
+        ],
+        "separator": separator,
+        "at_least_one": True,
+        "stop_after_first": not chat.parallel_tool_calls,
+    }
+    if opening:
+        ends = [{"type": "const_string", "value": text} for text in (opening, closing)]
+        calls = {"type": "sequence", "elements": [ends[0], calls, ends[1]]}
+    return {"type": "structural_tag", "format": {"type": "or", "elements": [calls, *_answer_elements(structure)]}}
+
+
+def _answer_elements(structure: StructuredOutput) -> Sequence[Mapping[str, Any]]:
+    value: Any = structure.value
+    match structure.kind:
+        case "json":
+            return [{"type": "json_schema", "json_schema": _relocated(value, "answer", structure.param)}]
+        case "regex":
+            return [{"type": "regex", "pattern": value}]
+        case _:
+            return [{"type": "const_string", "value": choice} for choice in value]
+
+
+def _relocated(schema: object, name: str, param: str) -> Mapping[str, Any]:
+    """The same schema where a schema of all has it, so that a refusal names the same place as there."""
+    place = f"#/$defs/{name}"
+    return {"$ref": place, "$defs": {name: relocate_schema(schema, place, param)}}
+
+
+def _check_is_object(structure: StructuredOutput) -> None:
+    """Raise `UnsupportedOption` for JSON that might be an array, as calls are. Choices and expressions are not JSON."""
+    if structure.kind == "json" and _root(structure.value).get("type") != "object":
+        raise UnsupportedOption(
+            "Beside tools that may be called, this model's answer can only be a JSON object: give the schema the type "
+            "'object', leave one of them out, or set 'tool_choice' to 'none'.",
+            param=structure.param,
+        )
+
+
+def _is_closed(schema: object, arguments: str) -> bool:
+    """Whether no JSON of this schema can be an object of a name and `arguments`, as a call is."""
+    root = _root(schema)
+    properties = root.get("properties")
+    return (
+        root.get("type") == "object"
+        and isinstance(properties, Mapping)
+        and root.get("additionalProperties") is False
+        and "patternProperties" not in root
+        and not {"name", arguments} <= properties.keys()
+    )
+
+
+def _root(schema: object) -> Mapping[str, Any]:
+    """A schema, or the one within it that it refers to."""
+    root: Any = schema
+    for _ in range(_MAX_REFERENCE_DEPTH):
+        reference = root.get("$ref") if isinstance(root, Mapping) else None
+        if not isinstance(reference, str) or not reference.startswith("#"):
+            break
+        root = schema
+        for name in reference.split("/")[1:]:
+            root = root.get(name.replace("~1", "/").replace("~0", "~")) if isinstance(root, Mapping) else None
+    return root if isinstance(root, Mapping) else {}

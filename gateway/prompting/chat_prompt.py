@@ -1,0 +1,267 @@
+"""Between a conversation and a text: how a chat is asked as a text to be continued, and how the answer is read.
+
+So a signature only ever carries texts, and tools and thoughts work with every one of them.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from gateway.errors import GatewayError, InvalidRequest, UnsupportedOption
+from gateway.operations.chat import Chat, Message, RequiredTool, TextPart
+from gateway.operations.complete import Complete
+from gateway.prompting import (
+    bos_token,
+    caller_texts,
+    chat_template,
+    reasoning,
+    special_tokens,
+    tool_call_history,
+    tool_calls,
+    tools,
+)
+from gateway.prompting.answer_parser import AnswerParser, TextParser
+from gateway.prompting.calls_or_structure import combine_calls_and_structure
+from gateway.prompting.masking import TextMasker
+
+# What only one format of tool calls writes, in the order in which templates are searched for it.
+_FORMAT_MARKERS = {
+    "<tool_call>": "hermes",
+    "[TOOL_CALLS]": "mistral",
+    "<|python_tag|>": "llama3_json",
+    '"parameters": dictionary of argument name and its value': "llama3_json",
+}
+# Whose marks are special tokens, which engines hide unless told otherwise.
+_SPECIAL_TOKEN_FORMATS = frozenset({"mistral", "llama3_json"})
+_CONTINUE_TAG = "CONTINUE_FINAL_MESSAGE_TAG "
+_RESERVED_ARGUMENTS = frozenset({"messages", "tools", "add_generation_prompt"})
+
+
+def build_completion(
+    chat: Chat, parameters: Mapping[str, str], *, literal_spans: bool = False, structural_tags: bool = False
+) -> tuple[Complete, AnswerParser | None]:
+    """Return the text that asks what `chat` asks of a model with these parameters, and what reads the answer.
+
+    There is nothing to read where the answer is only text. With `literal_spans` the model can be told where in a prompt
+    special tokens must not be recognised; without, those that the caller wrote are broken. With `structural_tags` its
+    engine takes structures of that kind.
+
+    Raises `InvalidRequest` where the model's chat template refuses the messages, and `UnsupportedOption` where the
+    model does not look at pictures.
+    """
+    source = parameters["chat_template"]
+    sees = "image" in json.loads(parameters.get("modalities", '["text"]'))
+    if not sees:
+        _reject_images(chat)
+    written = _tool_call_format(parameters, source)
+    if any(message.tool_calls or message.role == "tool" for message in chat.messages):
+        chat = replace(chat, messages=tool_call_history.order_results(chat.messages, short_ids=written == "mistral"))
+    offered = bool(chat.tools) and chat.tool_choice != "none"
+    knows = "tools" in chat_template.variables(source)
+    named = json.loads(parameters.get("special_tokens", "{}"))
+    if reserved := (_RESERVED_ARGUMENTS | named.keys()) & chat.template_arguments.keys():
+        name = min(reserved)
+        raise InvalidRequest(f"'{name}' cannot be given to the template.", param=f"chat_template_kwargs.{name}")
+    masking = _build_masker(chat, parameters, sees)
+    shown = caller_texts.mask_chat(chat, masking, knows=knows) if masking else chat
+    messages = (
+        [*shown.messages[:-1], _append_tag(shown.messages[-1])] if chat.continue_final_message else shown.messages
+    )
+
+    def rendered(*, objects: bool) -> str:
+        turns = [_render_message(message, knows=knows, parts=sees, objects=objects) for message in messages]
+        if offered and not knows:
+            turns = _with_instruction(turns, tools.tool_instructions(shown), parts=sees)
+        return chat_template.render(
+            source,
+            turns,
+            named,
+            tools=[tool.source for tool in shown.tools] if offered and knows else None,
+            add_generation_prompt=not chat.continue_final_message,
+            arguments=shown.template_arguments,
+        )
+
+    try:
+        try:
+            prompt = rendered(objects=False)
+        except GatewayError:
+            # A template that goes through the members of arguments fails where these are a text.
+            if not knows or all(call.has_valid_arguments for message in messages for call in message.tool_calls):
+                raise
+            prompt = rendered(objects=True)
+    except GatewayError as error:  # a template may refuse a text and quote it
+        if masking:
+            error.message = masking.restore(error.message)
+            error.args = (error.message,)
+        raise
+    prompt, spans = masking.unmask(prompt, spans=literal_spans) if masking else (prompt, [])
+    if chat.continue_final_message:
+        prompt = _cut_at_tag(prompt)
+    structure, begins = chat.sampling.structured_outputs, ""
+    if offered and chat.tool_choice != "auto":
+        structure = tools.required_calls_structure(chat)
+    elif offered and structure:
+        structure, begins = combine_calls_and_structure(chat, structure, written, structural_tags=structural_tags)
+    sampling = replace(chat.sampling, structured_outputs=structure)
+    complete = Complete(
+        model=chat.model,
+        prompt=prompt,
+        literal_spans=_byte_spans(prompt, spans) if spans else (),
+        images=chat.images,
+        sampling=sampling,
+        show_special_tokens=offered and structure is None and written in _SPECIAL_TOKEN_FORMATS,
+        non_streaming=chat.non_streaming,
+    )
+    thinks = _new_reasoning_parser(parameters, prompt) if structure is None else None
+    calls = _new_tool_call_parser(chat, written, begins) if offered else None
+    return complete, AnswerParser(thinks, calls, chat) if thinks or calls else None
+
+
+def check(parameters: Mapping[str, str]) -> None:
+    """Raise `ValueError` when a model's parameters name what is not known here."""
+    for name, known in (("tool_call_parser", tool_calls.PARSERS), ("reasoning_parser", reasoning.REASONING_PARSERS)):
+        value = parameters.get(name)
+        if value and value not in known:
+            raise ValueError(f"{name} is {value!r}, and none of {', '.join(known)}")
+    special_tokens.check(parameters)
+    bos_token.check(parameters)
+    modalities = json.loads(parameters.get("modalities", "[]"))
+    if not isinstance(modalities, list) or not all(isinstance(word, str) for word in modalities):
+        raise ValueError("modalities is not a list of strings")
+    if "chat_template" in parameters:  # found out once, before the first request
+        special_tokens.get_guard(parameters, sees="image" in modalities)
+
+
+def _build_masker(chat: Chat, parameters: Mapping[str, str], sees: bool) -> TextMasker | None:
+    """What masks the caller's texts, where any of them could hold a part of a special token."""
+    guard = special_tokens.get_guard(parameters, sees=sees)
+    if guard is None:
+        return None
+    texts = caller_texts.collect_texts(chat)
+    return TextMasker(guard, texts) if guard.needs_masking(texts) else None
+
+
+def _byte_spans(prompt: str, spans: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Places in characters as places in the bytes of UTF-8. What lies behind the end of the prompt is left out."""
+    found, at, size = [], 0, 0
+    for start, end in spans:
+        size += len(prompt[at:start].encode())
+        at, first = start, size
+        size += len(prompt[at:end].encode())
+        at = end
+        if size > first:
+            found.append((first, size))
+    return tuple(found)
+
+
+def _reject_images(chat: Chat) -> None:
+    for i, message in enumerate(chat.messages):
+        if isinstance(message.content, str):
+            continue
+        for j, part in enumerate(message.content):
+            if not isinstance(part, TextPart):
+                path = f"messages[{i}].content[{j}]"
+                raise UnsupportedOption(f"'{path}': the model '{chat.model}' does not look at pictures.", param=path)
+
+
+def _render_message(message: Message, *, knows: bool, parts: bool, objects: bool) -> dict[str, Any]:
+    """A message as templates know it: https://huggingface.co/docs/transformers/chat_templating
+
+    `knows` is whether the template knows tools, `parts` whether it takes contents in parts; `objects` is that of
+    `past_calls.rendered`.
+    """
+    role, content = message.role, _content(message, parts)
+    if message.role == "tool" and not knows:
+        return {"role": "user", "content": _wrap_content("<tool_response>\n", content, "\n</tool_response>")}
+    turn: dict[str, Any] = {"role": role, "content": content}
+    if message.name is not None:
+        turn["name"] = message.name
+    if message.tool_call_id is not None:
+        turn["tool_call_id"] = message.tool_call_id
+    if message.reasoning is not None:
+        turn["reasoning_content"] = message.reasoning
+    if message.tool_calls and not knows:
+        before = "\n" if message.content else ""
+        turn["content"] = _wrap_content("", content, before + tools.render_calls(message.tool_calls))
+    elif message.tool_calls:
+        turn["tool_calls"] = [tool_call_history.render_call(call, objects=objects) for call in message.tool_calls]
+    return turn
+
+
+def _content(message: Message, parts: bool) -> str | list[dict[str, str]]:
+    if isinstance(message.content, str):
+        return [{"type": "text", "text": message.content}] if parts else message.content
+    if not parts:
+        # As vLLM does for templates that take strings.
+        return "\n".join(part.text for part in message.content if isinstance(part, TextPart))
+    return [
+        {"type": "text", "text": part.text} if isinstance(part, TextPart) else {"type": "image"}
+        for part in message.content
+    ]
+
+
+def _wrap_content(before: str, content: str | list[dict[str, str]], after: str) -> str | list[dict[str, str]]:
+    if isinstance(content, str):
+        return before + content + after
+    return [{"type": "text", "text": before}, *content, {"type": "text", "text": after}]
+
+
+def _with_instruction(turns: list[dict[str, Any]], words: str, *, parts: bool) -> list[dict[str, Any]]:
+    """Add words to the system's message, or put one before the others."""
+    if turns[0]["role"] == "system":
+        return [{**turns[0], "content": _wrap_content("", turns[0]["content"], "\n\n" + words)}, *turns[1:]]
+    return [{"role": "system", "content": [{"type": "text", "text": words}] if parts else words}, *turns]
+
+
+def _append_tag(final: Message) -> Message:
+    """The final message, which is to be continued, with a tag at the end of its content.
+
+    As transformers does (`apply_chat_template`, `continue_final_message`): the content itself may stand in the
+    template's own text, too.
+    """
+    if isinstance(final.content, str):
+        return replace(final, content=final.content + _CONTINUE_TAG)
+    *before, last = final.content
+    parts = (
+        (*before, TextPart(last.text + _CONTINUE_TAG))
+        if isinstance(last, TextPart)
+        else (*final.content, TextPart(_CONTINUE_TAG))
+    )
+    return replace(final, content=parts)
+
+
+def _cut_at_tag(prompt: str) -> str:
+    """Cut a prompt where the final message's content ends. Raises `InvalidRequest` where it is not shown."""
+    end = prompt.rfind(_CONTINUE_TAG.strip())
+    if end < 0:
+        raise InvalidRequest("The model's chat template does not show the last message as it is.", param="messages")
+    # A template that strips contents has taken the space from the end of the tag, and takes it from before, too.
+    return prompt[:end] if prompt.startswith(_CONTINUE_TAG, end) else prompt[:end].rstrip()
+
+
+def _new_reasoning_parser(parameters: Mapping[str, str], prompt: str) -> Callable[[], TextParser] | None:
+    name = parameters.get("reasoning_parser")
+    if not name:
+        return None
+    make = reasoning.REASONING_PARSERS[name]
+    opened = reasoning.ends_inside_thought(prompt)
+    return lambda: make(opened=opened)
+
+
+def _new_tool_call_parser(chat: Chat, written: str, begins: str) -> Callable[[], TextParser]:
+    if isinstance(chat.tool_choice, RequiredTool):
+        name = chat.tool_choice.name
+        return lambda: tool_calls.NamedCallParser(name)
+    if chat.tool_choice == "required":
+        return tool_calls.RequiredCallsParser
+    if begins:
+        names = frozenset(tool.name for tool in chat.tools)
+        return lambda: tool_calls.CallsOrTextParser(names, begins)
+    return tool_calls.PARSERS[written]
+
+
+def _tool_call_format(parameters: Mapping[str, str], source: str) -> str:
+    """How the model writes calls: as its parameters say, or else as its template does."""
+    guess = next((name for mark, name in _FORMAT_MARKERS.items() if mark in source), "hermes")
+    return parameters.get("tool_call_parser") or guess

@@ -1,0 +1,175 @@
+"""JSON schemas that become parts of others: their references lead to where they stand now."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Optional
+from urllib.parse import quote, urldefrag, urljoin
+
+from gateway.errors import InvalidRequest
+
+# What stands behind these is data, whatever it looks like.
+_DATA_KEYWORDS = frozenset({"const", "enum", "default", "example", "examples"})
+# And behind these stand schemas by names of the caller's.
+_SCHEMA_MAP_KEYWORDS = frozenset(
+    {"properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies"}
+)
+_ANCHORS = ("$anchor", "$dynamicAnchor")
+_IDENTIFIERS = frozenset({"$id", "$recursiveAnchor", *_ANCHORS})
+_MAX_POINTER_CHARACTERS = 512
+"""Characters of a pointer that takes the place of a name, and of addresses that are joined: there may be thousands."""
+
+_MAX_REFERENCES = 500
+"""References by names, in one schema; more stay as they are."""
+_MAX_ANCHORS = 4_000
+"""What has a name, in one schema."""
+_MAX_POINTERS_CHARACTERS = 65_536
+"""Characters of all pointers to parts of one schema that take the place of names and of `#`."""
+
+
+class _Location(NamedTuple):
+    """A place in a schema. It is written as a pointer only where one is needed."""
+
+    before: Optional["_Location"]
+    key: str
+
+    def pointer(self) -> str | None:
+        """Return the pointer; None for one that is too long."""
+        keys, place, room = [], self, _MAX_POINTER_CHARACTERS
+        while place.before is not None:
+            room -= len(place.key)
+            if room < 0:
+                return None
+            keys.append(quote(place.key.replace("~", "~0").replace("/", "~1"), safe="~!$&'()*+,;=:@"))
+            place = place.before
+        return "/".join([place.key, *reversed(keys)])
+
+
+class _Resource:
+    """Where the references of a part begin: the whole schema, or a part with an `$id` of its own."""
+
+    __slots__ = ("_around", "_name", "_pointer", "_uri", "here")
+
+    def __init__(self, here: _Location, around: Optional["_Resource"] = None, name: str = "") -> None:
+        self.here, self._around, self._name = here, around, name
+        self._uri: str | None = None if around else ""
+        self._pointer: str | None = None
+
+    def uri(self) -> str:
+        """Return the address of the part."""
+        if self._uri is None:
+            assert self._around is not None
+            uri, _ = _resolve_uri(self._around.uri(), self._name)
+            self._uri = (
+                uri if len(uri) <= 2 * _MAX_POINTER_CHARACTERS else f"\0{id(self)}"
+            )  # by which nobody can call it
+        return self._uri
+
+    def pointer(self) -> str | None:
+        """Return the pointer to the part; None for one that is too long."""
+        if self._pointer is None:
+            self._pointer = self.here.pointer() or ""
+        return self._pointer or None
+
+    def enter(self, schema: Mapping[str, Any], here: _Location) -> "_Resource":
+        """Return where the references of a schema within this part begin."""
+        name = schema.get("$id")
+        if not isinstance(name, str) or not name or name.startswith("#"):
+            return self
+        return _Resource(here, self, name)
+
+
+def relocate_schema(schema: Any, root: str, param: str) -> Any:
+    """Return a schema that will stand at the pointer `root` of another, without `$id`, `$anchor` and their like.
+
+    It came in the caller's field `param`.
+
+    References to those become pointers; what leads out of the schema stays as it is. Raises `InvalidRequest` where
+    these pointers become much longer than what they are written for.
+    """
+    return _Relocator(schema, root, param).part(schema, _Resource(_Location(None, root)))
+
+
+class _Relocator:
+    def __init__(self, schema: Any, root: str, param: str) -> None:
+        self._schema, self._root, self._param = schema, root, param
+        self._anchors: dict[str, _Location] | None = None
+        self._left = _MAX_REFERENCES
+        self._room = _MAX_POINTERS_CHARACTERS
+
+    def part(self, part: Any, begin: _Resource, here: _Location | None = None) -> Any:
+        here = here or begin.here
+        if isinstance(part, list):
+            return [self.part(item, begin, _Location(here, str(number))) for number, item in enumerate(part)]
+        if not isinstance(part, Mapping):
+            return part
+        begin = begin.enter(part, here)
+        made: dict[str, Any] = {}
+        for key, value in part.items():
+            if key in ("$ref", "$dynamicRef") and isinstance(value, str):
+                made.update(self._reference(key, value, begin))
+            elif key == "$recursiveRef" and value == "#" and "$ref" not in part:
+                made["$ref"] = self._charge_pointer(begin.pointer() or value)
+            elif key in _SCHEMA_MAP_KEYWORDS and isinstance(value, Mapping):
+                inside = _Location(here, key)
+                made[key] = {name: self.part(one, begin, _Location(inside, name)) for name, one in value.items()}
+            elif key not in _IDENTIFIERS:
+                made[key] = value if key in _DATA_KEYWORDS else self.part(value, begin, _Location(here, key))
+        return made
+
+    def _reference(self, key: str, reference: str, begin: _Resource) -> dict[str, str]:
+        if key == "$ref" and (reference == "#" or reference.startswith("#/")):
+            pointer, rest = begin.pointer(), reference[1:]
+        else:
+            self._left -= 1
+            if self._left < 0:
+                return {key: reference}
+            url, fragment = _resolve_uri(begin.uri(), reference)
+            named = fragment and not fragment.startswith("/")
+            if self._anchors is None:
+                self._anchors = _find_anchors(self._schema, _Resource(_Location(None, self._root)))
+            found = self._anchors.get(f"{url}#{fragment}" if named else f"{url}#")
+            pointer, rest = found and found.pointer(), "" if named else fragment
+        return {key: reference} if pointer is None else {"$ref": self._charge_pointer(pointer) + rest}
+
+    def _charge_pointer(self, pointer: str) -> str:
+        self._room -= max(0, len(pointer) - len(self._root))
+        if self._room < 0:
+            why = "The references of a schema become too long: put what they refer to into its '$defs'."
+            raise InvalidRequest(why, param=self._param)
+        return pointer
+
+
+def _find_anchors(schema: Any, begin: _Resource) -> dict[str, _Location]:
+    """The addresses of all parts that have one, and where those stand."""
+    places: dict[str, _Location] = {}
+    waiting = [(schema, begin.here, begin)]
+    while waiting and len(places) < _MAX_ANCHORS:
+        part, here, begin = waiting.pop()
+        if isinstance(part, list):
+            waiting += [(item, _Location(here, str(number)), begin) for number, item in enumerate(part)]
+        if not isinstance(part, Mapping):
+            continue
+        begin = begin.enter(part, here)
+        if begin.here is here:
+            places.setdefault(f"{begin.uri()}#", here)
+        name = part.get("$id")
+        names = [part[key] for key in _ANCHORS if isinstance(part.get(key), str)]
+        names += [name[1:]] if isinstance(name, str) and name.startswith("#") else []
+        for name in names:
+            places.setdefault(f"{begin.uri()}#{name}", here)
+        for key, value in part.items():
+            inside = _Location(here, key)
+            if key in _SCHEMA_MAP_KEYWORDS and isinstance(value, Mapping):
+                waiting += [(one, _Location(inside, name), begin) for name, one in value.items()]
+            elif key not in _DATA_KEYWORDS and isinstance(value, list | Mapping):
+                waiting.append((value, inside, begin))
+    return places
+
+
+def _resolve_uri(uri: str, reference: str) -> tuple[str, str]:
+    """The address that a reference within `uri` leads to, and its fragment."""
+    try:
+        joined = reference if len(uri) + len(reference) > 2 * _MAX_POINTER_CHARACTERS else urljoin(uri, reference)
+        address, fragment = urldefrag(joined)
+    except ValueError:  # no URL
+        address, _, fragment = reference.partition("#")
+    return address, fragment

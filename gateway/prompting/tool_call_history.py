@@ -1,0 +1,111 @@
+"""Calls of earlier turns and their results, as chat templates need them.
+
+Most templates show neither ids nor names: they bind the first result to the first call, and so on. So results are put
+in the order of their calls, and what a caller left out is filled in.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from hashlib import sha256
+from typing import Any, NoReturn
+
+from gateway.errors import InvalidRequest
+from gateway.operations.chat import Message, ToolCall
+
+# The templates of Mistral's models refuse all others.
+_SHORT_ID = re.compile(r"[a-zA-Z0-9]{9}")
+
+
+def order_results(messages: Sequence[Message], *, short_ids: bool = False) -> tuple[Message, ...]:
+    """Return the messages with each run of tool messages in the order of the calls before it.
+
+    Every call has an id then, and every result the id and the name of its call, as far as that is known. Results of a
+    single call, and those without ids, are taken in their order. With `short_ids` ids have nine letters and digits.
+
+    Raises `InvalidRequest` for a result whose id is none of those of several calls, or that of another result: by its
+    place it might be read as the result of the wrong call.
+    """
+    found = tuple(_order(messages))
+    return tuple(map(_shorten_ids, found)) if short_ids else found
+
+
+def render_call(call: ToolCall, *, objects: bool = False) -> dict[str, Any]:
+    """Return a call as templates know it: they write its arguments as JSON themselves.
+
+    Arguments that are no JSON object are the text that they are, or with `objects` stand in one.
+    """
+    arguments: Any = call.arguments
+    if call.has_valid_arguments:
+        arguments = json.loads(arguments or "{}")
+    elif objects:
+        arguments = {"arguments": arguments}
+    else:
+        arguments = _OpaqueText(arguments)
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
+
+
+class _OpaqueText(str):
+    """A text that is not gone through: templates go through the members of arguments, and would read letters."""
+
+    __slots__ = ()
+
+    def __iter__(self) -> NoReturn:
+        raise TypeError("these arguments are a text")
+
+
+def _order(messages: Sequence[Message]) -> Iterator[Message]:
+    at = 0
+    while at < len(messages):
+        message = messages[at]
+        at += 1
+        if not message.tool_calls:
+            yield message
+            continue
+        made = message.tool_calls
+        calls = tuple(call if call.id else replace(call, id=f"call_{at}_{i}") for i, call in enumerate(made))
+        yield replace(message, tool_calls=calls)
+        first = at
+        while at < len(messages) and messages[at].role == "tool":
+            at += 1
+        if at > first:
+            yield from _match_results(messages[first:at], first, calls, all(call.id for call in made))
+
+
+def _match_results(results: Sequence[Message], first: int, calls: Sequence[ToolCall], told: bool) -> Iterator[Message]:
+    """The results of `calls`; `told` is whether the caller gave these ids. `first` is the place of the first result."""
+    places = {call.id: place for place, call in enumerate(calls)}
+    unclear = len(calls) == 1 or not told or len(places) < len(calls)
+    if unclear or not any(result.tool_call_id for result in results):
+        for place, result in enumerate(results):
+            yield _fill_ids(result, calls[place] if place < len(calls) else None)
+        return
+    taken: dict[int, Message] = {}
+    for number, result in enumerate(results, first):
+        bound = places.get(result.tool_call_id or "")
+        if bound is None or bound in taken:
+            path = f"messages[{number}].tool_call_id"
+            why = "is not that of a call of the message before" if bound is None else "has a result already"
+            raise InvalidRequest(f"'{path}', {(result.tool_call_id or '')[:64]!r}, {why}.", param=path)
+        taken[bound] = result
+    for place in sorted(taken):
+        yield _fill_ids(taken[place], calls[place])
+
+
+def _fill_ids(result: Message, call: ToolCall | None) -> Message:
+    if call is None:
+        return result
+    return replace(result, tool_call_id=result.tool_call_id or call.id, name=result.name or call.name)
+
+
+def _shorten_ids(message: Message) -> Message:
+    if message.tool_call_id is None and not message.tool_calls:
+        return message
+    calls = tuple(replace(call, id=_short_id(call.id)) for call in message.tool_calls)
+    id = message.tool_call_id
+    return replace(message, tool_calls=calls, tool_call_id=None if id is None else _short_id(id))
+
+
+def _short_id(id: str) -> str:
+    return id if _SHORT_ID.fullmatch(id) else sha256(id.encode()).hexdigest()[:9]

@@ -1,0 +1,255 @@
+"""The tasks in the database, read and written in threads, so that neither the loop nor a caller waits for it long."""
+
+import asyncio
+import time
+from collections.abc import Callable, Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import sqlalchemy
+import structlog
+from dbos import (
+    DBOSClient,
+    DBOSPortableJSONSerializer,
+    EnqueueOptions,
+    PortableWorkflowError,
+    WorkflowSerializationFormat,
+)
+from dbos import WorkflowStatus as Row
+from dbos import error as dbos_errors
+from sqlalchemy.exc import SQLAlchemyError
+
+from gateway.errors import RETRY_AFTER_SECONDS, Overloaded, StorageFull
+from gateway.tasks.database import UNUSABLE_MESSAGE, Database, is_corrupted, is_disk_full
+from gateway.tasks.quota import Quota
+from gateway.tasks.task import FINAL_STATES, Task, TaskFailure, TaskOutput, TaskState
+
+APPLICATION_NAME = "tritonic"
+QUEUE_NAME = "tritonic-tasks"
+WORKFLOW_NAME = "tritonic.task"
+FORMAT_VERSION = "1"
+"""Of how requests are written down. A gateway leaves tasks of another version alone."""
+SERIALIZER = DBOSPortableJSONSerializer()
+"""DBOS would pickle by default: who can write to the database could then run code here."""
+
+_TIMEOUT_SECONDS = 5.0
+"""Seconds that a caller waits for the database."""
+_NUM_THREADS = 8
+_STATES: dict[str, TaskState] = {
+    "ENQUEUED": "queued",
+    "DELAYED": "queued",
+    "PENDING": "running",
+    "SUCCESS": "completed",
+    "ERROR": "failed",
+    "MAX_RECOVERY_ATTEMPTS_EXCEEDED": "failed",
+    "CANCELLED": "cancelled",
+}
+_OPEN_STATUSES = [name for name, state in _STATES.items() if state not in FINAL_STATES]
+_GAVE_UP = TaskFailure(
+    500, "internal_error", "The service ended each time that it worked on this task, and gave it up."
+)
+
+T = TypeVar("T")
+
+
+class TaskStore:
+    """Every method raises `Overloaded` where the database does not answer in time, and `StorageFull` where it is."""
+
+    def __init__(self, database: Database) -> None:
+        engine = None
+        if database.path is None:
+            engine = sqlalchemy.create_engine(
+                sqlalchemy.make_url(database.url).set(drivername="postgresql+psycopg"),
+                pool_size=_NUM_THREADS,
+                max_overflow=0,
+                pool_timeout=_TIMEOUT_SECONDS,
+                pool_pre_ping=True,
+                connect_args=database.connect_options(patient=False),
+            )
+        self._client = DBOSClient(
+            system_database_url=None if engine else database.url,
+            system_database_engine=engine,
+            serializer=SERIALIZER,
+            application_name=APPLICATION_NAME,
+            lazy=True,
+            retry_connection_errors=False,
+        )
+        self._quota = Quota(database, engine, WORKFLOW_NAME, _OPEN_STATUSES)
+        self._threads = ThreadPoolExecutor(_NUM_THREADS, thread_name_prefix="tasks")
+        self._thread_slots = asyncio.Semaphore(_NUM_THREADS)
+        self._log = structlog.get_logger("gateway.tasks")
+
+    async def add(self, id: str, owner: str, kind: str, model: str, request: dict[str, Any], most: int) -> bool:
+        """Queue a task among those of `model`. False: there is one of this id.
+
+        Raises `QuotaReached` where the owner has `most` open tasks, by whichever gateway they were taken.
+        """
+        options: EnqueueOptions = {
+            "workflow_name": WORKFLOW_NAME,
+            "queue_name": QUEUE_NAME,
+            "workflow_id": id,
+            "workflow_id_reuse_policy": "reject",
+            "queue_partition_key": model,
+            "authenticated_user": owner,
+            "app_version": FORMAT_VERSION,
+            "serialization_type": WorkflowSerializationFormat.PORTABLE,
+            "attributes": {"progress": 0},
+        }
+
+        def enqueue(connection: sqlalchemy.Connection) -> None:
+            self._client.enqueue_in_transaction(connection, options, kind, request)
+
+        def add() -> bool:
+            try:
+                self._quota.add_within_limit(owner, most, enqueue)
+            except dbos_errors.DBOSWorkflowIDInUseError:
+                return False
+            return True
+
+        async with self._quota.submit_lock(owner):
+            return await self._call(add)
+
+    async def find(self, id: str, owner: str) -> Task | None:
+        """Return the task of this id, if it is `owner`'s."""
+        rows = await self._call(self._client.list_workflows, workflow_ids=[id], user=owner, name=WORKFLOW_NAME)
+        return task_from_row(rows[0]) if rows else None
+
+    async def list(self, owner: str, states: Collection[TaskState], before: Task | None, limit: int) -> list[Task]:
+        """Return the `limit` newest of an owner's tasks, or of those that come after the task `before`."""
+        statuses = [name for name, state in _STATES.items() if state in states] if states else None
+        until = None if before is None else datetime.fromtimestamp(before.created, UTC).isoformat()
+        asked = limit + 50
+        while True:
+            rows = await self._call(
+                self._client.list_workflows,
+                user=owner,
+                name=WORKFLOW_NAME,
+                status=statuses,
+                end_time=until,
+                limit=asked,
+                sort_desc=True,
+            )
+            tasks = sorted(map(task_from_row, rows), key=_sort_key, reverse=True)
+            if len(rows) == asked:
+                # SQLite knows the second alone (Python 3.11): the last one may not be here whole.
+                tasks = [task for task in tasks if task.created > tasks[-1].created]
+            if before is not None:
+                tasks = [task for task in tasks if _sort_key(task) < _sort_key(before)]
+            if len(tasks) >= limit or len(rows) < asked:
+                return tasks[:limit]
+            asked *= 4
+
+    async def count_open(self, owner: str, most: int) -> int:
+        """Return how many of an owner's tasks have not ended; no more than `most` are counted."""
+        rows = await self._call(
+            self._client.list_workflows,
+            user=owner,
+            name=WORKFLOW_NAME,
+            status=_OPEN_STATUSES,
+            limit=most,
+            load_input=False,
+            load_output=False,
+        )
+        return len(rows)
+
+    async def cancel(self, id: str) -> None:
+        """Mark a task as cancelled where it has not ended; whoever works on it will see it."""
+        await self._call(self._client.cancel_workflows, [id])
+
+    async def save_progress(self, id: str, percent: int) -> None:
+        """Write down how far a task has come."""
+        await self._call(self._client.update_workflow_attributes, id, {"progress": percent})
+
+    async def running_executors(self, ids: Iterable[str] | None = None) -> dict[str, str]:
+        """Return which tasks are worked on, of these or of all, and by which gateway each is."""
+        rows = await self._call(
+            self._client.list_workflows,
+            workflow_ids=None if ids is None else list(ids),
+            name=WORKFLOW_NAME,
+            status="PENDING",
+            app_version=FORMAT_VERSION,
+            load_input=False,
+            load_output=False,
+        )
+        return {row.workflow_id: row.executor_id or "" for row in rows}
+
+    async def delete_older_than(self, age: float) -> int:
+        """Remove tasks that ended more than `age` seconds ago, some at a time. Return how many went."""
+        before = datetime.fromtimestamp(time.time() - age, UTC).isoformat()
+        rows = await self._call(
+            self._client.list_workflows,
+            name=WORKFLOW_NAME,
+            completed_before=before,
+            limit=500,
+            load_input=False,
+            load_output=False,
+        )
+        if rows:
+            await self._call(self._client.delete_workflows, [row.workflow_id for row in rows])
+        return len(rows)
+
+    async def close(self) -> None:
+        """Close the connections; a thread that still waits for the database is left to itself."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        await asyncio.to_thread(self._client.destroy)
+        self._quota.close()
+
+    async def _call(self, ask: Callable[..., T], *arguments: Any, **options: Any) -> T:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(_TIMEOUT_SECONDS):
+                # What is given up while it waits for a thread is never done: nobody is refused what happens later.
+                await self._thread_slots.acquire()
+                future = loop.run_in_executor(self._threads, lambda: ask(*arguments, **options))
+                future.add_done_callback(self._release_thread)
+                return await asyncio.shield(future)
+        except (TimeoutError, SQLAlchemyError, dbos_errors.DBOSException, OSError) as error:
+            self._log.warning("the database of the tasks failed", reason=(str(error) or "it is silent")[:300])
+            if is_disk_full(error):
+                raise StorageFull("The database of the tasks is full: nothing was kept.") from error
+            told = UNUSABLE_MESSAGE if is_corrupted(error) else "The database of the tasks does not answer."
+            raise Overloaded(told, retry_after=RETRY_AFTER_SECONDS) from error
+
+    def _release_thread(self, future: "asyncio.Future[Any]") -> None:
+        self._thread_slots.release()
+        if not future.cancelled():
+            future.exception()  # it was told, or nobody waited for it any more
+
+
+def _sort_key(task: Task) -> tuple[float, str]:
+    return task.created, task.id
+
+
+def task_from_row(row: Row) -> Task:
+    """Return what the database says of a task."""
+    kind, request = (row.input or {"args": ("", {})})["args"]
+    state = _STATES[row.status]
+    images: tuple[TaskOutput, ...] = ()
+    error = None
+    if state == "completed" and row.output:
+        images = tuple(TaskOutput(**image) for image in row.output["images"])
+    elif row.status == "MAX_RECOVERY_ATTEMPTS_EXCEEDED":
+        error = _GAVE_UP
+    elif state == "failed":
+        error = _failure(row.error)
+    return Task(
+        id=row.workflow_id,
+        kind=kind,
+        model=request.get("model", ""),
+        state=state,
+        progress=100 if state == "completed" else int((row.attributes or {}).get("progress", 0)),
+        created=(row.created_at or 0) / 1000,
+        started=row.dequeued_at / 1000 if row.dequeued_at else None,
+        finished=row.completed_at / 1000 if row.completed_at else None,
+        request=request,
+        images=images,
+        error=error,
+    )
+
+
+def _failure(error: Exception | None) -> TaskFailure:
+    if isinstance(error, PortableWorkflowError) and isinstance(error.data, dict):
+        data: dict[str, Any] = dict(error.data)
+        return TaskFailure(data["status"], str(error.code), error.message, data["param"])
+    return TaskFailure(500, "internal_error", "The gateway failed on this task.")

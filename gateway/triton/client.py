@@ -1,0 +1,299 @@
+"""One Triton endpoint over gRPC: health, discovery, and a stream of responses to one request.
+
+Knows the KServe protocol (https://github.com/kserve/open-inference-protocol) and nothing of what the tensors mean.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Self, TypeVar
+
+from google.protobuf.message import DecodeError, Message
+from tritonclient.grpc import model_config_pb2
+from tritonclient.grpc import service_pb2 as pb
+
+from gateway.errors import ModelFailed, ModelTimeout
+from gateway.triton.failures import to_gateway_error
+from gateway.triton.rpc.call import Call
+from gateway.triton.rpc.channel import Channel
+from gateway.triton.rpc.status import RpcError
+from gateway.triton.tensors import InferResponse, Tensor
+
+_END_TIMEOUT_SECONDS = 1.0
+"""How long a server may take to end a stream after its last response."""
+
+_STOP_TIMEOUT_SECONDS = 5.0
+"""How long a server may take to stop a request that nobody waits for."""
+
+_RAW_CONTENTS_TAG = bytes((pb.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER << 3 | 2,))
+"""Before the length and the data of each tensor, in the order of `inputs`."""
+
+SECRET_HEADER = "triton-grpc-protocol-tritonic"
+"""What a call bears to be let in where Triton was started with `--grpc-restricted-protocol=…:tritonic=SECRET`."""
+
+_SERVICE = "/inference.GRPCInferenceService/"
+_STREAM = f"{_SERVICE}ModelStreamInfer"
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequest:
+    """How a request is stopped where closing its stream does not reach it: asked of `model` under the same id."""
+
+    model: str
+    tensors: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class IndexEntry:
+    """A model of the repository: `state` is READY, LOADING, UNLOADING or UNAVAILABLE; `reason` says why not ready."""
+
+    name: str
+    state: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """What `config.pbtxt` says of a model: its parameters and its tensors (name to datatype).
+
+    A `max_batch_size` above 0 puts a batch dimension before all others. `decoupled` models may send many responses.
+    `steps` are the models that an ensemble is made of. `ranks` are how many dimensions an input has as it is sent, that
+    of the batch among them; `optional` are the inputs that may be left out.
+    """
+
+    name: str
+    parameters: Mapping[str, str]
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+    serialized: bytes
+    max_batch_size: int = 0
+    decoupled: bool = True
+    steps: tuple[str, ...] = ()
+    ranks: Mapping[str, int] = field(default_factory=dict)
+    optional: frozenset[str] = frozenset()
+
+
+class TritonClient:
+    """One endpoint. Create it inside a running event loop."""
+
+    def __init__(self, url: str, secret: str = "") -> None:
+        """`url` is `host:port` of the gRPC service, or `unix:/path`; `secret` opens the protocols that it restricts."""
+        self.url = url
+        self.in_flight = 0
+        self.responses_received = 0
+        """Messages that models have sent."""
+        self._configs: dict[str, tuple[bytes, ModelConfig]] = {}
+        self._channel = Channel(url, [(SECRET_HEADER.encode(), secret.encode())] if secret else ())
+        self._stop_tasks: set[asyncio.Task[None]] = set()
+
+    async def close(self) -> None:
+        """Close the connection; streams in flight are cancelled."""
+        for stopping in tuple(self._stop_tasks):
+            stopping.cancel()
+        await self._channel.close()
+
+    async def repository_index(self, timeout: float = 5.0) -> list[IndexEntry]:
+        """Models of the repository with their states. Raises `GatewayError` when the server does not answer."""
+        answer = _parse(
+            pb.RepositoryIndexResponse, await self._unary("RepositoryIndex", pb.RepositoryIndexRequest(), timeout)
+        )
+        return [IndexEntry(model.name, model.state, model.reason) for model in answer.models]
+
+    async def config(self, name: str, timeout: float = 5.0) -> ModelConfig:
+        """The configuration of a loaded model, the same object while it is the same. Raises `GatewayError`."""
+        data = await self._unary("ModelConfig", pb.ModelConfigRequest(name=name), timeout)
+        before = self._configs.get(name)
+        if before is None or before[0] != data:
+            before = self._configs[name] = data, _read_config(_parse(pb.ModelConfigResponse, data).config)
+        return before[1]
+
+    async def _unary(self, method: str, request: Message, timeout: float) -> bytes:
+        try:
+            return await self._channel.unary(_SERVICE + method, request.SerializeToString(), timeout=timeout)
+        except RpcError as error:
+            raise to_gateway_error(error.status, error.message) from error  # the log tells what callers need not know
+
+    def stream(
+        self,
+        model: str,
+        tensors: Sequence[Tensor],
+        *,
+        request_id: str,
+        timeout: float,
+        stop: StopRequest | None = None,
+        turn: asyncio.Lock | None = None,
+    ) -> "ResponseStream":
+        """Ask a model; the request is sent when the first response is waited for.
+
+        `timeout` is how many seconds may pass without a response. Of requests that share a `turn` one is sent at a
+        time: each is copied as a whole for that.
+        """
+        return ResponseStream(self, _request_without_data(model, tensors, request_id), tensors, timeout, stop, turn)
+
+    def _stop_soon(self, stop: StopRequest, request_id: str) -> None:
+        stopping = asyncio.create_task(self._stop(stop, request_id))
+        self._stop_tasks.add(stopping)
+        stopping.add_done_callback(self._stop_tasks.discard)
+
+    async def _stop(self, stop: StopRequest, request_id: str) -> None:
+        call = None
+        try:
+            async with asyncio.timeout(_STOP_TIMEOUT_SECONDS):
+                request = _serialize(_request_without_data(stop.model, stop.tensors, request_id), stop.tensors)
+                call = await self._channel.call(_STREAM, request, idle=_STOP_TIMEOUT_SECONDS)
+                while await call.read() is not None:
+                    pass
+        except (TimeoutError, RpcError):
+            pass  # the server is slow or gone
+        finally:
+            if call:
+                call.cancel()
+
+
+class ResponseStream:
+    """The responses to one request, until the one with the final flag.
+
+    Closing them cancels the request in the server, and asks for `stop` where that is given. Iterating raises a
+    `GatewayError` when the request fails, when nothing arrives for `timeout` seconds, and when the stream ends before
+    its final response.
+    """
+
+    def __init__(
+        self,
+        triton: TritonClient,
+        request: pb.ModelInferRequest,
+        tensors: Sequence[Tensor],
+        timeout: float,
+        stop: StopRequest | None,
+        turn: asyncio.Lock | None = None,
+    ) -> None:
+        """`request` is without the data of the `tensors`. Nothing is sent yet."""
+        request.parameters["triton_enable_empty_final_response"].bool_param = True
+        self._triton = triton
+        self._request = request
+        self._tensors = tensors
+        self._timeout = timeout
+        self._stop = stop
+        self._send_lock = turn
+        self._call: Call | None = None
+        self._started = self._ended = self._closed = False
+
+    @property
+    def has_buffered(self) -> bool:
+        """Whether the next response is here already."""
+        return self._call is not None and self._call.has_message
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> InferResponse:
+        try:
+            while not self._ended and not self._closed:
+                answer = await self._read()
+                self._ended = answer.parameters["triton_final_response"].bool_param
+                if answer.outputs:
+                    return InferResponse(answer)
+        except BaseException:
+            await self.aclose()
+            raise
+        await self.aclose()
+        raise StopAsyncIteration
+
+    async def _read(self) -> pb.ModelInferResponse:
+        try:
+            if self._call is None:
+                self._started = True
+                self._triton.in_flight += 1
+                async with self._send_lock or nullcontext():
+                    # They may have a hundred megabytes, and an answer may take minutes.
+                    sent, self._tensors = _serialize(self._request, self._tensors), ()
+                    self._call = await self._triton._channel.call(_STREAM, sent, idle=self._timeout)
+                    del sent
+            data = await self._call.read()
+        except TimeoutError:
+            raise ModelTimeout(f"The model gave no answer for {self._timeout:g} seconds.") from None
+        except RpcError as error:
+            raise to_gateway_error(error.status, error.message) from None
+        if data is None:
+            raise ModelFailed("The server closed the stream before the answer was complete.")
+        self._triton.responses_received += 1
+        message = _parse(pb.ModelStreamInferResponse, data)
+        if message.error_message:
+            self._ended = True
+            raise to_gateway_error(None, message.error_message)
+        return message.infer_response
+
+    async def aclose(self) -> None:
+        """Give up what has not come."""
+        if self._closed:
+            return
+        self._closed = True
+        self._triton.in_flight -= self._started
+        if self._call and not self._ended:
+            self._call.cancel()
+        elif self._call and not self._call.done:
+            # A stream that is cancelled between its last response and its end is never let go by Triton (2.51), whose
+            # model can then not be unloaded: the server has some time to end it.
+            asyncio.get_running_loop().call_later(_END_TIMEOUT_SECONDS, self._call.cancel)
+        if self._stop and self._started and not self._ended:
+            self._triton._stop_soon(self._stop, self._request.id)
+
+
+Parsed = TypeVar("Parsed", bound=Message)
+
+
+def _parse(kind: type[Parsed], data: bytes) -> Parsed:
+    try:
+        return kind.FromString(data)
+    except DecodeError:
+        raise ModelFailed("The server's answer cannot be read.") from None
+
+
+def _read_config(config: model_config_pb2.ModelConfig) -> ModelConfig:
+    return ModelConfig(
+        name=config.name,
+        parameters={key: value.string_value for key, value in config.parameters.items()},
+        inputs={tensor.name: _datatype(tensor.data_type) for tensor in config.input},
+        outputs={tensor.name: _datatype(tensor.data_type) for tensor in config.output},
+        serialized=config.SerializeToString(deterministic=True),
+        max_batch_size=config.max_batch_size,
+        decoupled=config.model_transaction_policy.decoupled,
+        steps=tuple(step.model_name for step in config.ensemble_scheduling.step),
+        ranks={tensor.name: len(tensor.dims) + (config.max_batch_size > 0) for tensor in config.input},
+        optional=frozenset(tensor.name for tensor in config.input if tensor.optional),
+    )
+
+
+def _request_without_data(model: str, tensors: Sequence[Tensor], request_id: str) -> pb.ModelInferRequest:
+    """A request without the data of its tensors."""
+    return pb.ModelInferRequest(
+        model_name=model,
+        id=request_id,
+        inputs=[
+            pb.ModelInferRequest.InferInputTensor(name=t.name, datatype=t.datatype, shape=t.shape) for t in tensors
+        ],
+    )
+
+
+def _serialize(head: pb.ModelInferRequest, tensors: Sequence[Tensor]) -> bytes:
+    """Return a whole request. Protobuf would copy the data, up to a hundred megabytes, once more on the event loop."""
+    parts = [head.SerializeToString()]
+    for tensor in tensors:
+        parts += (_RAW_CONTENTS_TAG, _varint(len(tensor.data)), tensor.data)
+    return b"".join(parts)
+
+
+def _varint(number: int) -> bytes:
+    written = bytearray()
+    while number > 127:
+        written.append(number & 127 | 128)
+        number >>= 7
+    written.append(number)
+    return bytes(written)
+
+
+def _datatype(data_type: int) -> str:
+    """`TYPE_STRING` of a configuration is `BYTES` of a tensor."""
+    name = str(model_config_pb2.DataType.Name(data_type)).removeprefix("TYPE_")
+    return "BYTES" if name == "STRING" else name

@@ -1,0 +1,63 @@
+"""What Triton's failures mean."""
+
+from gateway.errors import (
+    RETRY_AFTER_SECONDS,
+    ContextLengthExceeded,
+    GatewayError,
+    InvalidRequest,
+    ModelFailed,
+    ModelNotFound,
+    ModelProcessUnavailable,
+    ModelTimeout,
+    Overloaded,
+    QueueFull,
+    RateLimited,
+    ServerUnavailable,
+    UnsupportedOption,
+)
+from gateway.triton.rpc.status import Status
+
+
+class ProtocolRestricted(ServerUnavailable):
+    """Triton restricts the protocol (`--grpc-restricted-protocol`), and the call bore no or another secret."""
+
+
+_UNAVAILABLE = "The model's server is not available now."
+_RESTRICTED = "This protocol is restricted"
+_BY_CODE: dict[str, type[GatewayError]] = {
+    "context_length_exceeded": ContextLengthExceeded,
+    "invalid_value": InvalidRequest,
+    "unsupported_option": UnsupportedOption,
+    "overloaded": QueueFull,
+    "cancelled": ModelFailed,
+    "engine_failed": ModelFailed,
+}
+_BY_STATUS: dict[Status, type[GatewayError]] = {
+    Status.INVALID_ARGUMENT: InvalidRequest,
+    Status.NOT_FOUND: ModelNotFound,
+    Status.UNAVAILABLE: ServerUnavailable,
+    Status.RESOURCE_EXHAUSTED: QueueFull,
+    Status.DEADLINE_EXCEEDED: ModelTimeout,
+}
+
+
+def to_gateway_error(status: Status | None, message: str | None) -> GatewayError:
+    """Translate a failure; our backends begin their messages with `[code]` or `[code:input]` (docs/architecture.md)."""
+    message = message or "Triton gave no reason."
+    kind: type[GatewayError] = _BY_STATUS.get(status, ModelFailed) if status else ModelFailed
+    param = None
+    if message.startswith("[") and "]" in message:
+        tag, sentence = message[1:].split("]", 1)
+        code, _, name = tag.partition(":")
+        if code in _BY_CODE:
+            kind, param, message = _BY_CODE[code], name or None, sentence.strip()
+    elif "unknown model" in message:
+        kind = ModelNotFound  # unloaded a moment ago; Triton has no status of its own for it in a stream
+    elif "is not healthy" in message:
+        # Triton's words are about sockets and processes, and no business of the caller.
+        kind, message = ModelProcessUnavailable, _UNAVAILABLE
+    elif kind is ServerUnavailable:
+        kind, message = ProtocolRestricted if message.startswith(_RESTRICTED) else ServerUnavailable, _UNAVAILABLE
+    return kind(
+        message, param=param, retry_after=RETRY_AFTER_SECONDS if issubclass(kind, Overloaded | RateLimited) else None
+    )

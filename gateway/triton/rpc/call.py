@@ -1,0 +1,177 @@
+"""One call: a message out, and messages in until a status."""
+
+import asyncio
+from collections import deque
+from typing import Protocol
+from urllib.parse import unquote_to_bytes
+
+from gateway.triton.rpc import frames, status
+from gateway.triton.rpc.frames import ProtocolError
+from gateway.triton.rpc.status import RpcError, Status
+
+_PREFIX_BYTES = 5
+"""Before every message: whether it is compressed, and its length."""
+_MAX_MESSAGE_BYTES = 2**28
+"""What a server announces is kept until all of it is here."""
+_NO_ERROR, _CANCEL = 0x0, 0x8
+
+
+class Transport(Protocol):
+    """What a call needs of its connection."""
+
+    def write(self, data: bytes) -> None:
+        """Send frames."""
+        ...
+
+    def call_ended(self, stream: int) -> None:
+        """The call is over."""
+        ...
+
+
+class Call:
+    """A call that has been begun. It is read by one task."""
+
+    def __init__(self, line: Transport, stream: int, window: int, idle: float) -> None:
+        """`window` is how many bytes the server takes on this stream at first; `idle` as in `Channel.call`."""
+        self.stream = stream
+        self.window = window
+        self.idle_seconds = idle
+        self.request_sent = False
+        """The server has the whole of the request."""
+        self.done = False
+        """Nothing more comes, but for what has come already."""
+        self._transport = line
+        self._loop = asyncio.get_running_loop()
+        self._messages: deque[bytes] = deque()
+        self._partial_message = bytearray()
+        self._unacknowledged_bytes = 0
+        """Bytes that came since the server was last let send more."""
+        self._headers: dict[bytes, bytes] = {}
+        self._failure: RpcError | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._waiting_since = self._loop.time()
+        self._idle_timer: asyncio.TimerHandle | None = self._loop.call_later(idle, self._check_idle)
+
+    @property
+    def has_message(self) -> bool:
+        """Whether another message is here already."""
+        return bool(self._messages)
+
+    async def read(self) -> bytes | None:
+        """The next message, or None after the last. Raises `RpcError`, and `TimeoutError` after `idle` seconds."""
+        while not self._messages:
+            if self.done:
+                if self._failure:
+                    raise self._failure
+                return None
+            self._waiting_since = self._loop.time()
+            self._waiter = self._loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        message = self._messages.popleft()
+        if not self._messages:
+            self._grow_window()
+        return message
+
+    def cancel(self) -> None:
+        """Give the call up, where it is not over."""
+        if not self.done:
+            self._abort(Status.CANCELLED, "The call was given up.")
+        self._messages.clear()
+        self._partial_message.clear()
+
+    # What the connection calls.
+
+    def on_data(self, data: bytes, size: int) -> None:
+        """More of the answer; `size` is what it counts against the window, padding and all. Raises `ProtocolError`."""
+        self._unacknowledged_bytes += size
+        if self._unacknowledged_bytes > frames.DEFAULT_WINDOW_BYTES:
+            raise ProtocolError("more comes than may")
+        part = self._partial_message
+        if part:
+            part += data
+            data = bytes(part) if len(part) >= _PREFIX_BYTES + int.from_bytes(part[1:_PREFIX_BYTES], "big") else b""
+            if data:
+                part.clear()
+        at, end = 0, len(data)
+        while end - at >= _PREFIX_BYTES:
+            stop = at + _PREFIX_BYTES + int.from_bytes(data[at + 1 : at + _PREFIX_BYTES], "big")
+            if stop > end:
+                break
+            if data[at]:
+                break
+            self._messages.append(data[at + _PREFIX_BYTES : stop])
+            at = stop
+        if at < end:
+            part += data[at:] if at else data
+        if part and part[0]:
+            self._abort(Status.INTERNAL, "The server compressed a message, which nobody asked for.")
+        elif part and int.from_bytes(part[1:_PREFIX_BYTES], "big") > _MAX_MESSAGE_BYTES:
+            self._abort(Status.INTERNAL, "The server announced a message that is too long.")
+        elif self._messages:
+            self._wake()
+        else:
+            self._grow_window()  # the rest of a message that is longer than the window
+
+    def on_headers(self, fields: dict[bytes, bytes], last: bool) -> None:
+        """The first headers, the last, or both in one."""
+        if last:
+            self._headers.update(fields)
+            self.on_end_stream()
+        elif self._headers:
+            self._abort(Status.INTERNAL, "The server answered twice.")
+        elif not fields.get(b":status", b"").startswith(b"1"):  # 1xx come before the first
+            self._headers = fields
+            if wrong := status.from_headers(fields):
+                self._abort(wrong[0], wrong[1].decode(errors="replace"))
+
+    def on_end_stream(self) -> None:
+        """The server has said everything, and waits for no more of the request."""
+        if not self.request_sent:
+            self._transport.write(frames.encode_rst_stream(self.stream, _NO_ERROR))
+        code, message = status.from_trailers(self._headers)
+        if code is Status.OK and self._partial_message:
+            code, message = Status.INTERNAL, b"The last message is cut off."
+        if code is Status.OK:
+            self._close()
+        else:
+            self.fail(code, unquote_to_bytes(message).decode(errors="replace"))
+
+    def fail(self, code: Status, message: str) -> None:
+        """Nothing more comes."""
+        if not self.done:
+            self._failure = RpcError(code, message)
+            self._close()
+
+    def _abort(self, code: Status, message: str) -> None:
+        self._transport.write(frames.encode_rst_stream(self.stream, _CANCEL))
+        self._partial_message.clear()
+        self.fail(code, message)
+
+    def _close(self) -> None:
+        self.done = True
+        if self._idle_timer:
+            self._idle_timer.cancel()
+            self._idle_timer = None
+        self._transport.call_ended(self.stream)
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _grow_window(self) -> None:
+        """Let the server send as much again as was read: what nobody reads stays within the window."""
+        if self._unacknowledged_bytes > frames.DEFAULT_WINDOW_BYTES // 2 and not self.done:
+            self._transport.write(frames.encode_window_update(self.stream, self._unacknowledged_bytes))
+            self._unacknowledged_bytes = 0
+
+    def _check_idle(self) -> None:
+        """One timer for the whole call: setting one for each message would cost more than the message."""
+        waited = self._loop.time() - self._waiting_since if self._waiter and not self._waiter.done() else 0.0
+        if self._waiter and waited >= self.idle_seconds:
+            self._waiter.set_exception(TimeoutError())
+            waited = 0.0
+        self._idle_timer = self._loop.call_later(self.idle_seconds - waited, self._check_idle)

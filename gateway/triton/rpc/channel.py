@@ -1,0 +1,157 @@
+"""Calls to one server, whatever becomes of the connections to it."""
+
+import asyncio
+import socket
+from collections.abc import Sequence
+
+from gateway.triton.rpc import headers
+from gateway.triton.rpc.call import Call
+from gateway.triton.rpc.connection import CONNECTION_LOST, Connection
+from gateway.triton.rpc.status import RpcError, Status
+
+_CONNECT_SECONDS = 5.0
+_MAX_ATTEMPTS = 2
+"""A call that the server was never told of begins again, on a new connection."""
+_CLOSED = "The connection was closed."
+_TCP_USER_TIMEOUT_MILLISECONDS = 20_000
+"""How long what was sent may stay unacknowledged: a host that vanished says nothing."""
+_KEEPALIVE_OPTIONS = {
+    "TCP_KEEPIDLE": 10,
+    "TCP_KEEPINTVL": 5,
+    "TCP_KEEPCNT": 2,
+    "TCP_USER_TIMEOUT": _TCP_USER_TIMEOUT_MILLISECONDS,
+}
+
+
+class Channel:
+    """Connects when it is first asked, and again when the connection is gone."""
+
+    def __init__(self, url: str, metadata: Sequence[tuple[bytes, bytes]] = ()) -> None:
+        """`url` is `host:port`, an IPv6 address in brackets, or `unix:/path` of a socket. Raises `ValueError`.
+
+        `metadata` are headers that every call bears.
+        """
+        self._host, self._port, self._path = "", 0, url.removeprefix("unix:") if url.startswith("unix:/") else None
+        if self._path is None:
+            host, _, port = url.rpartition(":")
+            if not host or not port.isdigit() or not 0 < int(port) < 2**16:
+                raise ValueError(f"{url!r} is neither host:port nor unix:/path")
+            self._host, self._port = host.strip("[]"), int(port)
+        self._authority = b"localhost" if self._path else url.encode()
+        self._metadata = tuple(metadata)
+        self._header_blocks: dict[str, bytes] = {}
+        self._connection: Connection | None = None
+        self._connecting: asyncio.Task[Connection] | None = None
+        self._draining: list[Connection] = []
+        """Connections on which no call may begin, and some go on."""
+        self._closed = False
+
+    async def call(self, path: str, message: bytes, *, idle: float) -> Call:
+        """Send `message`, the only one of the call. `path` is `/package.Service/Method`.
+
+        Raises `RpcError`, and `TimeoutError` when the server takes nothing for `idle` seconds; a `read` of the answer
+        does so after `idle` seconds without one.
+        """
+        for _ in range(_MAX_ATTEMPTS):
+            connection = self._connection
+            if connection is None or not connection.accepts_calls:
+                connection = await self._connect()
+            if call := await connection.call(self._header_block(path), message, idle):
+                return call
+        raise RpcError(Status.UNAVAILABLE, CONNECTION_LOST)
+
+    async def unary(self, path: str, message: bytes, *, timeout: float) -> bytes:
+        """The one message of the answer. Raises `RpcError`, also when it takes longer than `timeout` seconds."""
+        call = connection = None
+        heard = 0
+        try:
+            async with asyncio.timeout(timeout):
+                call = await self.call(path, message, idle=2 * timeout)
+                if connection := self._connection:
+                    heard = connection.messages_received
+                answer = await call.read()
+                if answer is None or await call.read() is not None:
+                    raise RpcError(Status.INTERNAL, "The server did not answer with one message.")
+                return answer
+        except TimeoutError:
+            if connection:
+                connection.drain_if_silent(heard)
+            raise RpcError(Status.DEADLINE_EXCEEDED, f"The server did not answer for {timeout:g} seconds.") from None
+        finally:
+            if call:
+                call.cancel()
+
+    async def close(self) -> None:
+        """Close the connections; calls in flight fail, and so do those that begin later."""
+        self._closed = True
+        if self._connecting:
+            self._connecting.cancel()
+            await asyncio.wait([self._connecting])
+        for connection in (*self._draining, *([self._connection] if self._connection else [])):
+            connection.close()
+
+    async def _connect(self) -> Connection:
+        """The connection that everybody waits for who wants one now. Raises `RpcError`."""
+        if self._closed:
+            raise RpcError(Status.CANCELLED, _CLOSED)
+        if self._connecting is None:
+            self._connecting = asyncio.create_task(self._open_connection())
+            self._connecting.add_done_callback(self._on_connected)
+        connecting = self._connecting
+        await asyncio.wait([connecting])  # which goes on where one who waits is cancelled
+        if connecting.cancelled():
+            raise RpcError(Status.CANCELLED, _CLOSED)
+        return connecting.result()
+
+    def _on_connected(self, task: asyncio.Task[Connection]) -> None:
+        self._connecting = None
+        if not task.cancelled():
+            task.exception()  # everybody who waited may be gone
+
+    async def _open_connection(self) -> Connection:
+        loop = asyncio.get_running_loop()
+        transport = None
+        try:
+            async with asyncio.timeout(_CONNECT_SECONDS):
+                if self._path:
+                    transport, connection = await loop.create_unix_connection(Connection, self._path)
+                else:
+                    transport, connection = await loop.create_connection(Connection, self._host, self._port)
+                    _enable_keepalive(transport.get_extra_info("socket"))
+                await connection.wait_for_settings()
+        except BaseException as error:
+            if transport:
+                transport.abort()
+            if isinstance(error, TimeoutError):
+                raise RpcError(Status.UNAVAILABLE, "The server takes no connection.") from None
+            if isinstance(error, OSError | UnicodeError):  # a name that is none is the latter
+                raise RpcError(Status.UNAVAILABLE, f"The server cannot be reached: {error}") from None
+            raise
+        self._draining = [old for old in (*self._draining, self._connection) if old and not old.closed]
+        self._connection = connection
+        return connection
+
+    def _header_block(self, path: str) -> bytes:
+        """The block of a call's headers."""
+        block = self._header_blocks.get(path)
+        if block is None:
+            fields = (
+                (b":method", b"POST"),
+                (b":scheme", b"http"),
+                (b":path", path.encode()),
+                (b":authority", self._authority),
+                (b"te", b"trailers"),
+                (b"content-type", b"application/grpc"),
+                (b"user-agent", b"tritonic"),
+                *self._metadata,
+            )
+            block = self._header_blocks[path] = headers.encode_block(fields)
+        return block
+
+
+def _enable_keepalive(found: socket.socket) -> None:
+    """Let the system notice a host that vanished."""
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEPALIVE_OPTIONS.items():
+        if hasattr(socket, name):  # not on every system
+            found.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

@@ -1,0 +1,102 @@
+"""What goes out on a connection: who may begin a call, and whose turn it is to send more of one."""
+
+import asyncio
+from collections.abc import Callable, Sized
+
+from gateway.triton.rpc import frames
+from gateway.triton.rpc.call import Call
+from gateway.triton.rpc.frames import FrameType
+from gateway.triton.rpc.wait_queue import WaitQueue
+
+
+class FlowController:
+    """Keeps to what the server takes: calls at a time, bytes of each and of all."""
+
+    def __init__(self, write: Callable[[bytes], None], calls: Sized) -> None:
+        """`write` sends frames; `calls` are those that have begun and are not over."""
+        self.open = True
+        """Whether new calls may begin."""
+        self.paused = False
+        """Whether the server takes less than is sent."""
+        self.window = self.initial_window = frames.DEFAULT_WINDOW_BYTES
+        """Bytes that it takes of all calls together, and of a new one."""
+        self.max_concurrent_streams = frames.MAX_WINDOW_BYTES
+        self._write = write
+        self._calls = calls
+        self._send_queue, self._call_queue = WaitQueue(), WaitQueue()
+        """Who waits until the server takes more of a call, and who until it takes another call."""
+
+    @property
+    def has_waiters(self) -> bool:
+        """Whether anybody waits."""
+        return bool(self._send_queue or self._call_queue)
+
+    @property
+    def must_wait(self) -> bool:
+        """Whether a call has to wait until it may begin: who comes while others wait stands behind them."""
+        return self._is_full or bool(self._call_queue)
+
+    @property
+    def _is_full(self) -> bool:
+        return self.paused or self._free_slots <= 0
+
+    @property
+    def _free_slots(self) -> int:
+        """How many more calls may begin, besides those that have been let in and not gone on yet."""
+        return self.max_concurrent_streams - len(self._calls) - self._call_queue.num_woken
+
+    async def wait_for_slot(self, idle: float) -> None:
+        """Wait until another call may begin, or none any more. Raises `TimeoutError` after `idle` seconds."""
+        first = False
+        async with asyncio.timeout(idle):
+            while self.open and (self._is_full or (self._call_queue and not first)):
+                await self._call_queue.wait()
+                first = True
+
+    async def wait_for_window(self) -> None:
+        """Wait until the server may take more."""
+        await self._send_queue.wait()
+
+    def send_frame(self, call: Call, body: memoryview, opening: bytes = b"") -> memoryview:
+        """Send one frame, of what both windows allow, and return the rest. `opening` needs no window.
+
+        16 KiB is what every server takes, and short enough that nobody waits long for a turn.
+        """
+        size = 0 if self.paused else min(len(body), self.window, call.window, frames.MAX_FRAME_BYTES)
+        if size <= 0:
+            self._write(opening)
+            return body
+        self.window -= size
+        call.window -= size
+        call.request_sent = size == len(body)
+        flags = frames.END_STREAM if call.request_sent else 0
+        self._write(opening + frames.encode_frame(FrameType.DATA, flags, call.stream, bytes(body[:size])))
+        return body[size:]
+
+    async def send_all(self, call: Call, body: memoryview) -> None:
+        """Send in turns with the others. Stops where the call is over before.
+
+        Raises `TimeoutError` when the server takes nothing for the call's `idle` seconds.
+        """
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(call.idle_seconds) as limit:
+            while not call.done and body:
+                left = self.send_frame(call, body)
+                if len(left) == len(body):
+                    await self._send_queue.wait()
+                    continue
+                body = left
+                limit.reschedule(loop.time() + call.idle_seconds)
+                await asyncio.sleep(0)
+
+    def go_on(self) -> None:
+        """The server may take more, or another call: let everybody look who waits for that."""
+        self._send_queue.wake()
+        if not self.paused:
+            self._call_queue.wake(self._free_slots)
+
+    def stop_accepting(self) -> None:
+        """No call may begin any more; those that have begun go on."""
+        self.open = False
+        self._send_queue.wake()
+        self._call_queue.wake()

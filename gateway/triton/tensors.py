@@ -1,0 +1,130 @@
+"""Tensors as bytes: how what is asked is packed, and what is answered is read.
+
+Knows the KServe protocol's binary form (https://github.com/kserve/open-inference-protocol), and no server.
+"""
+
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.errors import ModelFailed
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """An input: `data` is its little-endian content, BYTES elements each with a 4-byte length before them."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    data: bytes
+
+
+def string_tensor(name: str, *values: str) -> Tensor:
+    """BYTES[len(values)]."""
+    return bytes_tensor(name, *(value.encode() for value in values))
+
+
+def bytes_tensor(name: str, *values: bytes) -> Tensor:
+    """BYTES[len(values)]."""
+    parts = (part for value in values for part in (struct.pack("<I", len(value)), value))  # each is copied once
+    return Tensor(name, "BYTES", (len(values),), b"".join(parts))
+
+
+def bool_tensor(name: str, value: bool) -> Tensor:
+    """BOOL[1]."""
+    return Tensor(name, "BOOL", (1,), b"\x01" if value else b"\x00")
+
+
+def int32_tensor(name: str, *values: int) -> Tensor:
+    """INT32[len(values)]."""
+    return Tensor(name, "INT32", (len(values),), struct.pack(f"<{len(values)}i", *values))
+
+
+def uint64_tensor(name: str, value: int) -> Tensor:
+    """UINT64[1]."""
+    return Tensor(name, "UINT64", (1,), struct.pack("<Q", value))
+
+
+def float32_tensor(name: str, value: float) -> Tensor:
+    """FP32[1]."""
+    return Tensor(name, "FP32", (1,), struct.pack("<f", value))
+
+
+class InferResponse:
+    """One response of a model: its outputs by name, read on demand.
+
+    Reading an output raises `ModelFailed` where it is of another datatype, and that or `struct.error` where its data
+    are cut off: what is raised while a response is read is the model's failure (`gateway.signatures.coalescing`).
+    """
+
+    __slots__ = ("_message", "_outputs")
+
+    def __init__(self, message: Any) -> None:
+        """`message` is a `ModelInferResponse`. Raises `ModelFailed` where its outputs do not have their data."""
+        self._message = message
+        self._outputs: dict[str, tuple[str, bytes]]
+        raw = message.raw_output_contents
+        try:
+            self._outputs = {o.name: (o.datatype, data) for o, data in zip(message.outputs, raw, strict=True)}
+        except ValueError:
+            raise ModelFailed("The model's response has outputs without data.") from None
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._outputs
+
+    def strings(self, name: str) -> list[str]:
+        """Elements of a BYTES output; empty where the response does not carry it."""
+        return [value.decode(errors="replace") for value in self.bytes_values(name)]
+
+    def bytes_values(self, name: str) -> list[bytes]:
+        """The same, as they are."""
+        raw = self._raw(name, "BYTES")
+        values, at = [], 0
+        while at < len(raw):
+            (size,) = struct.unpack_from("<I", raw, at)
+            values.append(raw[at + 4 : at + 4 + size])
+            at += 4 + size
+        if at != len(raw):
+            raise ModelFailed(f"The data of the model's output '{name}' are cut off.")
+        return values
+
+    def rows(self, name: str) -> tuple[bytes, ...]:
+        """The rows of a two-dimensional FP32 output, each as its bytes; none where the response does not carry it."""
+        if name not in self._outputs:
+            return ()
+        raw = self._raw(name, "FP32")
+        (shape,) = (list(output.shape) for output in self._message.outputs if output.name == name)
+        if len(shape) != 2 or min(shape) < 0 or len(raw) != 4 * shape[0] * shape[1]:
+            raise ModelFailed(f"The model's output '{name}' is not the matrix that its shape says.")
+        count, size = shape[0], 4 * shape[1]
+        return tuple(raw[i * size : (i + 1) * size] for i in range(count))
+
+    def int32s(self, name: str) -> tuple[int, ...]:
+        """Elements of an INT32 output; empty where the response does not carry it."""
+        raw = self._raw(name, "INT32")
+        return struct.unpack(f"<{len(raw) // 4}i", raw)
+
+    def uint32s(self, name: str) -> tuple[int, ...]:
+        """Elements of a UINT32 output; empty where the response does not carry it."""
+        raw = self._raw(name, "UINT32")
+        return struct.unpack(f"<{len(raw) // 4}I", raw)
+
+    def uint64s(self, name: str) -> tuple[int, ...]:
+        """Elements of a UINT64 output; empty where the response does not carry it."""
+        raw = self._raw(name, "UINT64")
+        return struct.unpack(f"<{len(raw) // 8}Q", raw)
+
+    def float32s(self, name: str) -> tuple[float, ...]:
+        """Elements of an FP32 output; empty where the response does not carry it."""
+        raw = self._raw(name, "FP32")
+        return struct.unpack(f"<{len(raw) // 4}f", raw)
+
+    def _raw(self, name: str, datatype: str) -> bytes:
+        found = self._outputs.get(name)
+        if found is None:
+            return b""
+        told, raw = found
+        if told != datatype:
+            raise ModelFailed(f"The model's output '{name}' is {told[:32]}, and should be {datatype}.")
+        return raw

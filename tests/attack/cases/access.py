@@ -1,0 +1,163 @@
+"""What held when the service was attacked, and must go on holding: keys, private addresses, paths, shares."""
+
+import contextlib
+import json
+import socket
+import threading
+import time
+from urllib.parse import quote
+
+from tests.attack.cases.case import REFUSAL_STATUSES, AttackCase, Target
+from tests.attack.cases.media_references import CHAT, document_chat, image_chat
+from tests.attack.raw_http import CONNECTION_CLOSED, get_text, json_bytes, read_response, request_head
+
+_PUBLIC_ROUTES = (
+    "/health/live",
+    "/health/ready",
+    "/metrics",
+    "/docs",
+    "/docs/oauth2-redirect",
+    "/openapi.json",
+    "/files/{name}",
+)
+"""What needs no key of a caller: what monitors and readers of the documentation ask, and files, whose addresses are
+signed."""
+
+
+def _routes(target: Target) -> list[tuple[str, str]]:
+    described = json.loads(get_text(target.gateway.address, "/openapi.json", {}))
+    return [
+        (method.upper(), path)
+        for path, methods in described["paths"].items()
+        for method in methods
+        if not path.startswith(tuple(each.split("{")[0] for each in _PUBLIC_ROUTES))
+    ]
+
+
+def missing_or_wrong_keys(target: Target) -> None:
+    """Every route answers 401 to who has no key or a wrong one, and before the body has come."""
+    routes = _routes(target)
+    assert len(routes) > 12, routes
+    wrong = [
+        {}, {"Authorization": "Bearer"}, {"Authorization": "Bearer sk-nobody"}, {"Authorization": "Basic c2s6"},
+        {"Authorization": "Bearer sk-attacker2"}, {"Authorization": "sk-attacker"}, {"X-Api-Key": "sk-attacker"},
+        {"Authorization": "Bearer " + "a" * 30_000},
+    ]  # fmt: skip
+
+    def one(number: int) -> None:
+        method, path = routes[number]
+        for headers in wrong:
+            named = path.replace("{platform}", "tritonic").replace("{", "").replace("}", "")
+            with target.connect(timeout=5) as connection:
+                # The body is said to be large, and does not come.
+                length = 10_000_000 if method in ("POST", "PUT", "PATCH") else None
+                connection.sendall(request_head(method, named, {**headers, "Content-Type": "application/json"}, length))
+                status, text = read_response(connection, method)
+            target.record(status, text)
+            assert status == 401, f"{method} {named} with {str(headers)[:60]} is answered {status}"
+
+    target.run_concurrently(len(routes), one)
+
+
+_PRIVATE = (
+    "localhost", "LOCALHOST.", "127.1", "127.0.1", "2130706433", "0x7f000001", "0x7f.0.0.1", "0177.0.0.1",
+    "017700000001",
+    "127.0.0.2", "127.255.255.254", "0.0.0.0", "0", "[::1]", "[::]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]",
+    "[::127.0.0.1]", "[64:ff9b::7f00:1]", "[2002:7f00:1::]", "[fe80::1]", "[fe80::1%25lo]", "[fc00::1]", "[fd00::1]",
+    "169.254.169.254", "0xa9fea9fe", "2852039166", "[::ffff:169.254.169.254]", "10.0.0.1", "172.16.0.1", "192.168.0.1",
+    "100.64.0.1", "198.18.0.1", "192.0.0.1", "224.0.0.1", "255.255.255.255", "240.0.0.1", "[ff02::1]", "127.0.0.1%00.a",
+    "①②⑦.⓪.⓪.①", "127。0。0。1", "a@127.0.0.2", "127.0.0.1@127.0.0.2", "127.0.0.1 ", "127.0.0.1:80@127.0.0.2",
+    "localhost.localdomain", "ip6-localhost", "127.0.0.1\\@127.0.0.2", "127.0.0.1#@127.0.0.2",
+)  # fmt: skip
+_SCHEMES = (
+    "file:///etc/passwd", "FILE:///etc/passwd", "ftp://127.0.0.1/", "gopher://127.0.0.1:1/_x", "dict://127.0.0.1:1/",
+    "unix:///var/run/docker.sock", "//127.0.0.1/", "/etc/passwd", "jar:http://127.0.0.1/!/", "http:127.0.0.1", "http:///a",
+    "http://", "http://[", "http://127.0.0.1:99999/", "https://127.0.0.1:x/",
+)  # fmt: skip
+
+
+def private_addresses(target: Target) -> None:
+    """No spelling of an address that only this machine reaches is fetched from; one name alone was allowed."""
+    reached = []
+    with contextlib.ExitStack() as stack:
+        for host in ("127.0.0.2", "::1"):
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            with contextlib.suppress(OSError):
+                listening = stack.enter_context(socket.create_server((host, 0), family=family))
+                threading.Thread(target=_record_connections, args=(listening, reached), daemon=True).start()
+                port = listening.getsockname()[1]
+        urls = [f"http://{name}:{port}/a.png" for name in _PRIVATE] + list(_SCHEMES)
+
+        def one(number: int) -> None:
+            for body in (image_chat(urls[number]), document_chat(urls[number])):
+                status, text = target.json(CHAT, body)
+                # The spelling that may be used leads here where it is all there is to a URL: nothing listens there.
+                assert status in (400, 403, 422), f"{urls[number]} is answered {status} {text[:200]!r}"
+
+        for begin in range(0, len(urls), 8):
+            target.run_concurrently(len(urls[begin : begin + 8]), lambda number, begin=begin: one(begin + number))
+    assert not reached, f"somebody came from {reached}"
+
+
+def _record_connections(listening: socket.socket, reached: list[str]) -> None:
+    with contextlib.suppress(OSError):
+        while True:
+            connection, come_from = listening.accept()
+            reached.append(str(come_from))
+            connection.close()
+
+
+def path_traversal(target: Target) -> None:
+    """No path leads out of where files lie, or into another platform."""
+    up = ["../", "..%2f", "%2e%2e/", "..%5c", "..\\", "....//", "%252e%252e%252f", "..;/", "%c0%ae%c0%ae/", "/", "%00"]
+    tries = [f"/files/{step * 4}etc/passwd" for step in up] + [f"/{quote(step)}/v1/models" for step in up]
+    tries += [f"/tritonic/v1/images/{step * 3}tasks.sqlite" for step in up]
+    tries += ["/files/.", "/files/..", "/files/signing.key", "/..", "//etc/passwd", "/./v1/../../etc/passwd", "*"]
+
+    def one(number: int) -> None:
+        with target.connect(timeout=5) as connection:
+            connection.sendall(request_head("GET", tries[number], {**target.auth_header(), "Connection": "close"}))
+            status, text = read_response(connection, "GET")
+        target.record(status, text)
+        assert b"root:" not in text and b"SQLite" not in text, f"{tries[number]}: {text[:100]!r}"
+
+    target.run_concurrently(len(tries), one)
+
+
+def task_quota(target: Target) -> None:
+    """Of 150 tasks that are sent at once exactly as many are open as one key may have, and others have theirs."""
+    body = json_bytes({"model": "slow-painter", "prompt": "a red circle", "async": True})
+    path = "/tritonic/v1/images/generations"
+    taken = [json.loads(text)["id"] for status, text in target.run_concurrently(150, lambda _: target.json(path, body))
+             if status == 200]  # fmt: skip
+    status, text = target.json(path, body, key="sk-honest")
+    assert status == 200, f"another key is answered {status} {text[:200]!r}"
+    for id in [*taken, json.loads(text)["id"]]:
+        key = target.auth_header("sk-honest" if id not in taken else "sk-attacker")
+        with target.connect() as connection:
+            connection.sendall(request_head("DELETE", f"/tritonic/v1/images/{id}", {**key, "Connection": "close"}))
+            assert read_response(connection, "DELETE")[0] == 200
+    assert len(taken) == 40, f"{len(taken)} tasks are open where a key may have 40"
+
+
+def many_streams(target: Target) -> None:
+    """Ask a model more often at once than one caller may: others still have their place."""
+    body = b'{"model":"slow","stream":true,"messages":[{"role":"user","content":"Hello"}]}'
+    deadline = time.monotonic() + 2.0
+
+    def one(_: int) -> None:
+        while time.monotonic() < deadline:
+            target.json(CHAT, body)
+
+    target.run_concurrently(60, one)
+
+
+CASES = [
+    AttackCase("access: every route without a key, with a wrong one, without its body", missing_or_wrong_keys, (401,)),
+    AttackCase("access: private addresses in every spelling", private_addresses),
+    AttackCase("access: paths out of the folder", path_traversal, (*REFUSAL_STATUSES, CONNECTION_CLOSED)),
+    AttackCase("shares: 150 tasks at once of a key that may have 40", task_quota, (200, 429), setup="tasks",
+    runs_on_two_workers=True),
+    AttackCase("shares: more streams of a model than one caller may have", many_streams, (200, 429), setup="small",
+         honest_requests=("slow chat",)),
+]  # fmt: skip

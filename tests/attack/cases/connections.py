@@ -1,0 +1,246 @@
+"""Connections that take without giving: unread answers, silence, slowness, endless bodies."""
+
+import select
+import socket
+import time
+from contextlib import ExitStack
+
+from tests.attack.cases.case import REFUSAL_STATUSES, Attack, AttackCase, Target
+from tests.attack.raw_http import (
+    CONNECTION_CLOSED,
+    MAX_ACCEPTED_BYTES,
+    closes_within,
+    read_response,
+    receive_for,
+    request_head,
+    send_until_refused,
+)
+
+UNREAD_BYTES = 2 * 2**20
+"""Bytes of requests whose answers nobody reads."""
+SHORT_REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+"""Of the shortest, several hundred thousand are a gigabyte where all of them are kept."""
+NUM_CONNECTIONS = 400
+"""Connections of one address, at a gateway whose processes may open 256 files."""
+CLOSE_WITHIN_SECONDS = 9.0
+"""Seconds within which who does nothing is sent away: a part of a second more than the longest of the timeouts that
+these gateways are set to."""
+_REFUSED = (*REFUSAL_STATUSES, CONNECTION_CLOSED)
+
+
+def _send_without_reading(connection: socket.socket, data: bytes, most: int, seconds: float) -> int:
+    """Send the same again and again without reading, until the other side takes no more. Returns how many bytes."""
+    sent, deadline = 0, time.monotonic() + seconds
+    connection.setblocking(False)
+    while sent < most and time.monotonic() < deadline:
+        _, writable, _ = select.select([], [connection], [], 0.3)
+        if not writable:
+            break
+        try:
+            sent += connection.send(data)
+        except BlockingIOError:
+            continue
+        except OSError:
+            break
+    return sent
+
+
+def unread_responses(request: bytes, connections: int = 1, most: int = UNREAD_BYTES) -> Attack:
+    """Ask again and again on each of so many connections, and read nothing."""
+
+    def attack(target: Target) -> None:
+        with ExitStack() as stack:
+            made = [stack.enter_context(target.connect()) for _ in range(connections)]
+            pieces = request * max(1, 16_000 // len(request))
+            for connection in made:
+                target.sent_bytes += _send_without_reading(connection, pieces, most // connections, 2.0)
+            time.sleep(0.5)
+
+    return attack
+
+
+def idle_connections(said: bytes, sources: int = 1, count: int = NUM_CONNECTIONS) -> Attack:
+    """Open connections, say so much on each, and wait: all must be closed in time, and others served meanwhile."""
+
+    def attack(target: Target) -> None:
+        with ExitStack() as stack:
+            made = []
+            for number in range(count):
+                try:
+                    connection = stack.enter_context(target.connect(f"127.0.0.{10 + number % sources}", timeout=1))
+                    connection.sendall(said)
+                    target.sent_bytes += len(said)
+                except OSError:
+                    continue  # refused: as good as closed
+                made.append(connection)
+            deadline = time.monotonic() + CLOSE_WITHIN_SECONDS
+            left = [each for each in made if not closes_within(each, max(0.001, deadline - time.monotonic()))]
+            assert not left, f"{len(left)} of {count} connections were still open after {CLOSE_WITHIN_SECONDS:.0f} s"
+
+    return attack
+
+
+def slow_sender(begun: bytes, piece: bytes, count: int = 60) -> Attack:
+    """Begin a request on each of so many connections and go on by a piece every 0.2 s, until they are closed."""
+
+    def attack(target: Target) -> None:
+        with ExitStack() as stack:
+            left = [stack.enter_context(target.connect()) for _ in range(count)]
+            for connection in left:
+                connection.sendall(begun)
+                connection.setblocking(False)
+            deadline = time.monotonic() + CLOSE_WITHIN_SECONDS
+            while left and time.monotonic() < deadline:
+                time.sleep(0.2)
+                left = [connection for connection in left if _send_more(target, connection, piece)]
+            assert not left, f"{len(left)} of {count} connections went on for {CLOSE_WITHIN_SECONDS:.0f} s"
+
+    return attack
+
+
+def _send_more(target: Target, connection: socket.socket, piece: bytes) -> bool:
+    try:
+        if select.select([connection], [], [], 0)[0] and not connection.recv(65536):
+            return False
+        target.sent_bytes += connection.send(piece)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def endless_body(path: str, key: bool, framing: str, method: str = "POST") -> Attack:
+    """Send a body that does not end: the gateway may not go on taking it once it has answered."""
+
+    def attack(target: Target) -> None:
+        headers = {**(target.auth_header() if key else {}), "Content-Type": "application/json"}
+        chunked = framing == "chunked"
+        headers |= {"Transfer-Encoding": "chunked"} if chunked else {"Content-Length": str(10 * 2**30)}
+        piece = b"10000\r\n" + b" " * 0x10000 + b"\r\n" if chunked else b" " * 0x10000
+        with target.connect() as connection:
+            connection.sendall(request_head(method, path, headers))
+            sent = send_until_refused(connection, piece)
+            target.sent_bytes += sent
+            connection.settimeout(2)
+            status, text = read_response(connection, method)
+            target.record(status, text)
+            assert sent < MAX_ACCEPTED_BYTES, f"{sent / 2**20:.0f} MB were taken, and there was no end"
+            assert closes_within(connection, 3), "the connection was kept although its body has no end"
+
+    return attack
+
+
+def expect_continue(target: Target) -> None:
+    """Ask whether a body may come, without a key: the refusal comes instead of `100 Continue`."""
+    headers = {"Expect": "100-continue", "Content-Type": "application/json"}
+    with target.connect() as connection:
+        connection.sendall(request_head("POST", "/v1/chat/completions", headers, 10_000_000))
+        said = receive_for(connection, 1.0)
+    target.sent_bytes += 200
+    assert b"100 Continue" not in said[:30], said[:100]
+    assert said.startswith(b"HTTP/1.1 401"), said[:100]
+
+
+_LIVE = request_head("GET", "/health/live", {})
+_DOCUMENT = request_head("GET", "/openapi.json", {})
+_NOTHING = request_head("GET", "/nothing/at/all", {})
+_UNKNOWN = request_head("POST", "/v1/chat/completions", {}, 2) + b"{}"
+_BEGUN = b"GET /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Long: "
+_CHAT = b'{"model":"silent","stream":true,"messages":[{"role":"user","content":"Hello"}]}'
+
+
+def slow_body(target: Target) -> None:
+    """The same of a body, by somebody who has a key."""
+    begun = request_head(
+        "POST", "/v1/chat/completions", {**target.auth_header(), "Content-Type": "application/json"}, 1_000_000
+    )
+    slow_sender(begun + b'{"x":"', b"aaaa")(target)
+
+
+def open_streams(target: Target) -> None:
+    """Hold as many streams open as there may be connections: others still have their place."""
+    request = request_head(
+        "POST", "/v1/chat/completions", {**target.auth_header(), "Content-Type": "application/json"}, len(_CHAT)
+    )
+    with ExitStack() as stack:
+        for _ in range(NUM_CONNECTIONS // 2):
+            try:
+                connection = stack.enter_context(target.connect(timeout=1))
+                connection.sendall(request + _CHAT)
+                target.sent_bytes += len(request + _CHAT)
+            except OSError:
+                continue
+        time.sleep(1.0)
+
+
+def unread_chats(target: Target) -> None:
+    """Ask for chats on one connection, with a key, and read none of their answers."""
+    body = _CHAT.replace(b"silent", b"hello")
+    request = request_head(
+        "POST", "/v1/chat/completions", {**target.auth_header(), "Content-Type": "application/json"}, len(body)
+    )
+    unread_responses(request + body)(target)
+
+
+CASES = [
+    AttackCase(
+        "connections: GETs without end, no answer read",
+        unread_responses(SHORT_REQUEST, most=6 * UNREAD_BYTES),
+        _REFUSED,
+        runs_on_two_workers=True,
+    ),
+    AttackCase("connections: the same of large answers", unread_responses(_DOCUMENT), _REFUSED),
+    AttackCase("connections: the same of what is not there", unread_responses(_NOTHING), _REFUSED),
+    AttackCase("connections: the same of requests without a key", unread_responses(_UNKNOWN), _REFUSED),
+    AttackCase("connections: the same of chats with a key", unread_chats, _REFUSED),
+    AttackCase(
+        "connections: the same on twenty connections",
+        unread_responses(_LIVE, 20, 3 * UNREAD_BYTES),
+        _REFUSED,
+        runs_on_two_workers=True,
+    ),
+    AttackCase("connections: one byte in each segment", slow_sender(b"", b"G", 20), _REFUSED),
+    AttackCase(
+        "connections: silent ones up to the limit of files",
+        idle_connections(b""),
+        setup="few files",
+        runs_on_two_workers=True,
+    ),
+    AttackCase("connections: half a head up to the limit of files", idle_connections(_BEGUN), setup="few files"),
+    AttackCase("connections: idle after an answer, up to the limit", idle_connections(_LIVE), setup="few files"),
+    AttackCase(
+        "connections: bodies that never come, up to the limit", idle_connections(_UNKNOWN[:-2]), setup="few files"
+    ),
+    AttackCase("connections: open streams up to the limit", open_streams, setup="few files"),
+    AttackCase("connections: slow heads", slow_sender(_BEGUN, b"a"), _REFUSED),
+    AttackCase("connections: slow header lines", slow_sender(_BEGUN, b"a\r\nX: "), _REFUSED),
+    AttackCase("connections: slow bodies", slow_body, (*_REFUSED, 408)),
+    AttackCase(
+        "connections: an endless body without a key",
+        endless_body("/v1/chat/completions", False, "chunked"),
+        (401, CONNECTION_CLOSED),
+    ),
+    AttackCase(
+        "connections: a body of gigabytes without a key",
+        endless_body("/v1/embeddings", False, "length"),
+        (401, CONNECTION_CLOSED),
+    ),
+    AttackCase(
+        "connections: an endless body to nowhere",
+        endless_body("/nowhere", False, "chunked"),
+        (401, 404, CONNECTION_CLOSED),
+    ),
+    AttackCase(
+        "connections: an endless body of a GET",
+        endless_body("/health/live", False, "chunked", "GET"),
+        (200, 400, 413, CONNECTION_CLOSED),
+    ),
+    AttackCase(
+        "connections: an endless body with a key",
+        endless_body("/v1/chat/completions", True, "chunked"),
+        (413, CONNECTION_CLOSED),
+        runs_on_two_workers=True,
+    ),
+    AttackCase("connections: a body that waits for leave, without a key", expect_continue),
+]

@@ -1,0 +1,149 @@
+"""What an attack costs: how long it holds the event loop, and how much memory the gateway's processes take."""
+
+import socket
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import psutil
+
+from tests.attack.gateways import ATTACKER, AttackedGateway
+from tests.attack.raw_http import connect, get_text, read_response, request_head
+
+MAX_FREEZE_SECONDS = 0.1
+"""Seconds that an attack may hold the event loop."""
+MAX_OBSERVED_FREEZE_SECONDS = 0.5
+"""The same as others see it. Generous: what the gateway computes for many small requests at once is in it, too."""
+MAX_PEAK_MB, MAX_RETAINED_MB = 256.0, 128.0
+"""Megabytes of 2^20 bytes that an attack may take, and of which it may leave so many behind: what was given back to the
+allocator, and not to the system."""
+HOLD_METRIC = "tritonic_event_loop_held_seconds"
+"""The gateway's own histogram of how long its event loop was held, in CPU time."""
+_PROBE_INTERVAL_SECONDS = 0.02
+_SETTLE_SECONDS = 2.5
+"""Seconds within which memory is given back."""
+
+
+@dataclass(slots=True)
+class Cost:
+    """Of one attack. Times are in seconds, memory in megabytes."""
+
+    freeze_seconds: float = 0.0
+    """The longest wait of `/health/live` on a connection that was open before, of which the gateway computed for so
+    long: what other programs make it wait does not count."""
+    num_holds: int | None = None
+    """How often the gateway itself saw its loop held for more than `FREEZE`; None where it does not measure that."""
+    peak_mb: float = 0.0
+    retained_mb: float = 0.0
+    dead_pids: list[int] = field(default_factory=list)
+    """Processes of the gateway that ended."""
+
+
+class CostMeter:
+    """Measures inside a `with`; `cost` is complete after it."""
+
+    def __init__(self, served: AttackedGateway) -> None:
+        """Watch the processes of `served`."""
+        self._served = served
+        self._ending = threading.Event()
+        self._probes = [threading.Thread(target=self._probe, args=each, daemon=True) for each in _open_probes(served)]
+        self.cost = Cost()
+
+    def __enter__(self) -> Self:
+        self._holds_before = self._count_holds()
+        self._before = {pid: _memory(pid, "VmRSS") for pid in self._served.pids}
+        for pid in self._served.pids:
+            Path(f"/proc/{pid}/clear_refs").write_text("5")  # the most that it had is counted from here on
+        for probe in self._probes:
+            probe.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._ending.set()
+        for probe in self._probes:
+            probe.join()
+        running = set(self._served.live_pids())
+        self.cost.dead_pids = [pid for pid in self._served.pids if pid not in running]
+        if self.cost.dead_pids:
+            return
+        self.cost.peak_mb = sum(_memory(pid, "VmHWM") - before for pid, before in self._before.items())
+        deadline = time.monotonic() + _SETTLE_SECONDS
+        while (kept := self._memory_growth()) > MAX_RETAINED_MB and time.monotonic() < deadline:
+            time.sleep(0.1)
+        self.cost.retained_mb = kept
+        if self._holds_before is not None and (now := self._count_holds()) is not None:
+            self.cost.num_holds = now - self._holds_before
+
+    def _memory_growth(self) -> float:
+        return sum(_memory(pid, "VmRSS") - before for pid, before in self._before.items())
+
+    def _count_holds(self) -> int | None:
+        """How often the gateway saw its loop held for longer than is allowed, since it started."""
+        text = get_text(self._served.address, "/metrics", self._served.auth_header(ATTACKER))
+        found = [line.rsplit(" ", 1) for line in text.splitlines() if line.startswith(HOLD_METRIC)]
+        if not found:
+            return None
+        total = sum(float(value) for name, value in found if "_count" in name)
+        short = sum(float(value) for name, value in found if "_bucket" in name and f'le="{MAX_FREEZE_SECONDS}"' in name)
+        return round(total - short)
+
+    def _probe(self, pid: int, connection: socket.socket) -> None:
+        request = request_head("GET", "/health/live", {})
+        while not self._ending.wait(_PROBE_INTERVAL_SECONDS):
+            began, computed = time.perf_counter(), _cpu_seconds(pid)
+            try:
+                connection.sendall(request)
+                status, _ = read_response(connection, "GET")
+                waited = min(time.perf_counter() - began, _cpu_seconds(pid) - computed)
+            except OSError:
+                return  # the process is gone
+            if status == 200:
+                self.cost.freeze_seconds = max(self.cost.freeze_seconds, waited)
+            else:
+                connection.close()
+                connection = connect(self._served.address, "127.0.0.3", timeout=60)
+
+
+def _cpu_seconds(pid: int) -> float:
+    """Seconds of CPU that a process has had, all its threads together."""
+    return time.clock_gettime((~pid << 3) | 2)  # the clock of another process: clock_getcpuclockid(3)
+
+
+def _memory(pid: int, which: str) -> float:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(f"{which}:"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+def _open_probes(served: AttackedGateway) -> list[tuple[int, socket.socket]]:
+    """For each process a connection that it holds the other end of."""
+    found: dict[int, socket.socket] = {}
+    for _ in range(200):
+        made = connect(served.address, "127.0.0.3", timeout=60)
+        pid = _accepting_process(served, made)
+        if pid is None or pid in found:
+            made.close()
+        else:
+            found[pid] = made
+        if len(found) == len(served.pids):
+            return list(found.items())
+    raise AssertionError("the kernel gave one worker two hundred connections")
+
+
+def _accepting_process(served: AttackedGateway, connection: socket.socket) -> int | None:
+    """The process that took a connection, found as soon as it answers on it."""
+    if len(served.pids) == 1:
+        return served.pids[0]
+    connection.sendall(request_head("GET", "/health/live", {}))
+    read_response(connection, "GET")
+    mine = connection.getsockname()
+    for pid in served.pids:
+        if any(tuple(each.raddr or ()) == mine for each in psutil.Process(pid).net_connections("tcp")):
+            return pid
+    return None

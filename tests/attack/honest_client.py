@@ -1,0 +1,101 @@
+"""The honest caller beside an attack: another key, another address, small requests that must be answered."""
+
+import base64
+import io
+import statistics
+import threading
+import time
+from collections.abc import Collection
+from types import TracebackType
+from typing import Any, Self
+
+from PIL import Image
+
+from tests.attack.gateways import HONEST, AttackedGateway
+from tests.attack.raw_http import connect, json_bytes, multipart_body, read_response, request_head
+
+SOURCE = "127.0.0.2"
+"""The address that the honest caller comes from."""
+_PAGE = base64.b64encode(b"<html><body><h1>Prices</h1><p>A bolt costs 0.10.</p></body></html>").decode()
+
+
+def _picture() -> bytes:
+    file = io.BytesIO()
+    Image.effect_noise((128, 128), 50).convert("RGB").save(file, "PNG")
+    return file.getvalue()
+
+
+def _chat(content: Any, model: str = "hello") -> tuple[str, str, bytes]:
+    body = {"model": model, "messages": [{"role": "user", "content": content}]}
+    return "/v1/chat/completions", "application/json", json_bytes(body)
+
+
+def _edit() -> tuple[str, str, bytes]:
+    fields = [("model", None, b"shapes"), ("prompt", None, b"a red circle"), ("response_format", None, b"b64_json")]
+    form = multipart_body([*fields, ("image", "a.png", _picture())])
+    return "/v1/images/edits", "multipart/form-data; boundary=attack-7e57", form
+
+
+REQUESTS = {
+    "chat": (_chat("Hello"), 0.03),
+    "slow chat": (_chat("Hello", "slow"), 0.03),
+    "picture": (_edit(), 0.1),
+    "document": (
+        _chat([{"type": "file", "file": {"file_data": f"data:text/html;base64,{_PAGE}", "filename": "a.html"}}]),
+        0.3,
+    ),
+}
+"""What it asks: the request and the seconds of rest after each answer."""
+
+
+class HonestClient:
+    """Asks again and again inside a `with`. Each request is a connection of its own, so all workers have their turn."""
+
+    def __init__(self, served: AttackedGateway, asks: Collection[str] = ("chat",)) -> None:
+        """`asks` names some of `REQUESTS`, each of which is asked beside the others."""
+        self._served = served
+        self._ending = threading.Event()
+        self._threads = [threading.Thread(target=self._ask, args=(what,), daemon=True) for what in asks]
+        self.seconds: dict[str, list[float]] = {what: [] for what in asks}
+        self.failures: list[str] = []
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._ending.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self, what: str) -> None:
+        (path, content_type, body), rest = REQUESTS[what]
+        headers = {**self._served.auth_header(HONEST), "Content-Type": content_type, "Connection": "close"}
+        request = request_head("POST", path, headers, len(body)) + body
+        while True:
+            began = time.perf_counter()
+            status, text = self._once(request)
+            taken = time.perf_counter() - began
+            self.seconds[what].append(taken)
+            if status != 200:
+                self.failures.append(f"{what}: {status} after {taken:.2f} s {text[:200]!r}")
+            if self._ending.wait(rest):
+                return
+
+    def _once(self, request: bytes) -> tuple[int | str, bytes]:
+        try:
+            with connect(self._served.address, SOURCE, timeout=30) as connection:
+                connection.sendall(request)
+                return read_response(connection)
+        except OSError as error:
+            return type(error).__name__, b""
+
+
+def percentile(seconds: Collection[float], share: float) -> float:
+    """The time within which such a share of answers came."""
+    if len(seconds) < 2:
+        return max(seconds, default=0.0)
+    return statistics.quantiles(seconds, n=100, method="inclusive")[min(98, round(share * 100) - 1)]

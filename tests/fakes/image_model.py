@@ -1,0 +1,105 @@
+"""Scripted models that draw: one colour for each seed, in the size, number and format that was asked for."""
+
+import asyncio
+import io
+import struct
+from collections.abc import AsyncIterator
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+from tritonclient.grpc import service_pb2 as pb
+from tritonclient.utils import serialize_byte_tensor
+
+from tests.fakes.scripted_model import DrawImages, Fail, ScriptedModel
+from tests.fakes.triton_messages import InferCall
+
+DEFAULT_SEED = 4711
+"""What is drawn without a seed."""
+
+
+def color_of_seed(seed: int) -> tuple[int, int, int]:
+    return (seed * 40 % 256, seed * 90 % 256, 200)
+
+
+def _one(call: InferCall, name: str, default: Any) -> Any:
+    value = call.tensors.get(name, [default])[0]
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _fault(call: InferCall) -> str | None:
+    """What the backend refuses about the pictures that it is given."""
+    for name in ("width", "height"):
+        if int(_one(call, name, 128)) > MAX_SIDE:
+            return f"[unsupported_option:{name}] No side is longer than {MAX_SIDE} pixels."
+    try:
+        pictures = [ImageOps.exif_transpose(Image.open(io.BytesIO(data))) for data in call.tensors.get("image", [])]
+        masks = [Image.open(io.BytesIO(data)) for data in call.tensors.get("mask", [])]
+    except UnidentifiedImageError:
+        return "[invalid_value:image] This is no picture."
+    if len(pictures) > 1:
+        return "[unsupported_option:image] This model edits one picture at a time."
+    if masks and masks[0].size != pictures[0].size:
+        return "[invalid_value:mask] The mask has another size than the picture."
+    return None
+
+
+def _response(
+    model: ScriptedModel, call: InferCall, final: bool = False, **outputs: tuple[str, Any]
+) -> pb.ModelInferResponse:
+    response = pb.ModelInferResponse(model_name=model.name, model_version="1", id=call.id)
+    response.parameters["triton_final_response"].bool_param = final
+    for name, (kind, value) in outputs.items():
+        response.outputs.add(name=name, datatype=kind, shape=[1])
+        packed = {"FP32": "<f", "INT32": "<i", "UINT64": "<Q"}
+        raw = (
+            serialize_byte_tensor(np.array([value], dtype=object)).item()
+            if kind == "BYTES"
+            else struct.pack(packed[kind], value)
+        )
+        response.raw_output_contents.append(raw)
+    return response
+
+
+MAX_SIDE = 4096
+"""Pixels of a side: a model draws the sizes that it declares, of which none is larger."""
+
+
+def _encoded(call: InferCall, seed: int) -> bytes:
+    file = io.BytesIO()
+    size = (int(_one(call, "width", 128)), int(_one(call, "height", 128)))
+    form = _one(call, "output_format", "png")
+    Image.new("RGB", size, color_of_seed(seed)).save(file, form.upper(), quality=int(_one(call, "quality", 90)))
+    return file.getvalue()
+
+
+async def generate_images(
+    model: ScriptedModel, call: InferCall, step: DrawImages
+) -> AsyncIterator[pb.ModelInferResponse | Fail]:
+    """Progress of each step, previews evenly between them, then the pictures."""
+    if fault := _fault(call):
+        yield Fail(fault)
+        return
+    count, seed = int(_one(call, "num_images", 1)), int(_one(call, "seed", DEFAULT_SEED))
+    previews = int(_one(call, "partial_images", 0))
+    shown = 0
+    for at in range(1, step.steps + 1):
+        await asyncio.sleep(step.pause)
+        yield _response(model, call, progress=("FP32", at / step.steps))
+        while shown < previews and at * (previews + 1) >= step.steps * (shown + 1):
+            for index in range(count):
+                data = _encoded(call, seed + index)
+                told = {"index": ("INT32", index), "partial": ("INT32", shown)}
+                yield _response(model, call, image=("BYTES", data), **told)
+            shown += 1
+    for index in range(count - step.num_missing):
+        yield _response(
+            model,
+            call,
+            final=index == count - 1,
+            image=("BYTES", b"no picture" if step.is_garbled else _encoded(call, seed + index)),
+            seed=("UINT64", seed + index),
+            index=("INT32", index),
+        )
+    if step.num_missing:
+        yield _response(model, call, final=True)

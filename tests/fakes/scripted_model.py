@@ -1,0 +1,241 @@
+"""What a scripted model says, and how it describes itself: data, played by `tests.fakes.triton`."""
+
+import json
+from dataclasses import dataclass, field
+
+import grpc
+from tritonclient.grpc import model_config_pb2 as config_pb
+
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] or '' }}"
+    "{% for call in message['tool_calls'] or [] %}<tool_call>{{ call['function']['name'] }}</tool_call>{% endfor %}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+SAMPLING_PARAMETERS = frozenset(
+    [
+        *("max_tokens", "temperature", "top_p", "top_k", "min_p", "stop", "stop_token_ids", "seed", "n"),
+        *("presence_penalty", "frequency_penalty", "repetition_penalty", "ignore_eos", "min_tokens"),
+        *("logit_bias", "skip_special_tokens", "logprobs", "prompt_logprobs", "structured_outputs"),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """One response: what is added to each answer (a string: the same to all), and why answers end, where they do."""
+
+    text: str | tuple[str, ...]
+    finish: str | tuple[str, ...] = ""
+    tokens: int = 1
+    logprobs: str = ""
+    """JSON: the entries of the tokens of the one answer, told where they are asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Echo:
+    """The prompt itself, `size` characters a response, a token each."""
+
+    size: int = 16
+    pause: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Seconds of silence; for ever where None."""
+
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """The request fails with this status and message."""
+
+    message: str
+    status: grpc.StatusCode = grpc.StatusCode.INTERNAL
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """The stream ends well, but no response bore the final flag."""
+
+
+@dataclass(frozen=True, slots=True)
+class RawOutputs:
+    """The last response, with these outputs: name, datatype, shape, and what is sent as its data."""
+
+    outputs: tuple[tuple[str, str, tuple[int, ...], bytes], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class IfSeed:
+    """What happens where the request has this seed, and nowhere else."""
+
+    seed: int
+    step: "Step"
+
+
+@dataclass(frozen=True, slots=True)
+class DrawImages:
+    """All pictures that were asked for, after so many `steps` with a pause before each.
+
+    `missing` of them never come; `garbled` ones are no pictures.
+    """
+
+    steps: int = 4
+    pause: float = 0.0
+    num_missing: int = 0
+    is_garbled: bool = False
+
+
+Step = Say | Echo | Pause | Fail | Close | DrawImages | RawOutputs | IfSeed
+HELLO = (Say("\n\nHello"), Say(" there"), Say(", how may I assist you today?", "stop", tokens=7))
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptedModel:
+    """A scripted model. `parameters` replace the described ones; None takes one away."""
+
+    name: str
+    script: tuple[Step, ...] = HELLO
+    num_input_tokens: int = 9
+    sends_empty_final: bool = False
+    """The final flag comes on a response of its own, which Triton shows only to those that asked for it."""
+    parameters: dict[str, str | None] = field(default_factory=dict)
+    is_embedding_model: bool = False
+    """True: the model turns texts into vectors of two numbers, their length and how often they hold an `e`."""
+    max_characters: int = 0
+    """Of an embedding model: characters beyond which a text is refused or cut; 0: it reads whatever comes."""
+    is_transcription_model: bool = False
+    """True: the model writes down what is said."""
+    is_image_model: bool = False
+    """True: the model draws pictures; its script holds `Draw`s."""
+    missing_inputs: tuple[str, ...] = ()
+    """Optional inputs that a model built earlier, or by others, does not have."""
+    is_described: bool = True
+    """False: a model of somebody else's with other tensors, which describes nothing."""
+
+    def config(self) -> config_pb.ModelConfig:
+        """The `config.pbtxt` that a builder would have written."""
+        config = config_pb.ModelConfig(name=self.name, backend="llm" if self.is_described else "onnxruntime")
+        if not self.is_described:
+            config.input.add(name="pixels", data_type=config_pb.TYPE_FP32, dims=[3, 224, 224])
+            config.output.add(name="scores", data_type=config_pb.TYPE_FP32, dims=[1000])
+            for key, value in self.parameters.items():
+                config.parameters[key].string_value = value or ""
+            return config
+        config.model_transaction_policy.decoupled = True
+        if self.is_embedding_model:
+            for name, kind, dims in EMBEDDING_INPUTS:
+                if name in self.missing_inputs:
+                    continue
+                config.input.add(name=name, data_type=kind, dims=dims, optional=True)
+            config.output.add(name="embedding", data_type=config_pb.TYPE_FP32, dims=[-1, 2])
+            config.output.add(name="num_tokens", data_type=config_pb.TYPE_INT32, dims=[-1])
+            described = {"signature": "embedding", "operations": '["embed"]', "context_length": "256"}
+            for key, value in described.items():
+                config.parameters[key].string_value = value
+            return config
+        if self.is_transcription_model:
+            for name, kind, dims in SPEECH_INPUTS:
+                config.input.add(name=name, data_type=kind, dims=dims, optional=name != "audio")
+            config.output.add(name="text", data_type=config_pb.TYPE_STRING, dims=[1])
+            config.parameters["signature"].string_value = "transcription"
+            config.parameters["operations"].string_value = '["transcribe"]'
+            return config
+        if self.is_image_model:
+            for name, kind, dims in IMAGE_INPUTS:
+                config.input.add(name=name, data_type=kind, dims=dims, optional=name != "prompt")
+            for name, kind, dims in IMAGE_OUTPUTS:
+                config.output.add(name=name, data_type=kind, dims=dims)
+            for key, value in (_IMAGE_PARAMETERS | self.parameters).items():
+                if value is not None:
+                    config.parameters[key].string_value = value
+            return config
+        for name, kind, dims in INPUTS:
+            if name in self.missing_inputs:
+                continue
+            config.input.add(name=name, data_type=kind, dims=dims, optional=True)
+        for name, kind, dims in OUTPUTS:
+            config.output.add(name=name, data_type=kind, dims=dims)
+        for key, value in (_TEXT_PARAMETERS | self.parameters).items():
+            if value is not None:
+                config.parameters[key].string_value = value
+        return config
+
+
+INPUTS = [
+    ("text_input", config_pb.TYPE_STRING, [1]),
+    ("literal_spans", config_pb.TYPE_INT32, [-1]),
+    ("token_ids", config_pb.TYPE_INT32, [-1]),
+    ("stream", config_pb.TYPE_BOOL, [1]),
+    ("sampling_parameters", config_pb.TYPE_STRING, [1]),
+    ("exclude_input_in_output", config_pb.TYPE_BOOL, [1]),
+    ("return_finish_reason", config_pb.TYPE_BOOL, [1]),
+    ("return_logprobs", config_pb.TYPE_BOOL, [1]),
+    ("image", config_pb.TYPE_STRING, [-1]),
+    ("return_num_input_tokens", config_pb.TYPE_BOOL, [1]),
+    ("return_num_output_tokens", config_pb.TYPE_BOOL, [1]),
+]
+SPEECH_INPUTS = [
+    ("audio", config_pb.TYPE_FP32, [-1]),
+    ("task", config_pb.TYPE_STRING, [1]),
+    ("timestamps", config_pb.TYPE_STRING, [1]),
+]
+EMBEDDING_INPUTS = [
+    ("text", config_pb.TYPE_STRING, [-1]),
+    ("token_ids", config_pb.TYPE_INT32, [-1]),
+    ("token_counts", config_pb.TYPE_INT32, [-1]),
+    ("dimensions", config_pb.TYPE_INT32, [1]),
+    ("truncate", config_pb.TYPE_BOOL, [1]),
+    ("truncate_prompt_tokens", config_pb.TYPE_INT32, [1]),
+]
+IMAGE_INPUTS = [
+    *((name, config_pb.TYPE_STRING, [1]) for name in ("prompt", "negative_prompt", "output_format")),
+    *((name, config_pb.TYPE_INT32, [1]) for name in ("width", "height", "steps", "num_images", "quality")),
+    ("partial_images", config_pb.TYPE_INT32, [1]),
+    ("guidance_scale", config_pb.TYPE_FP32, [1]),
+    ("strength", config_pb.TYPE_FP32, [1]),
+    ("seed", config_pb.TYPE_UINT64, [1]),
+    ("image", config_pb.TYPE_STRING, [-1]),
+    ("mask", config_pb.TYPE_STRING, [-1]),
+]
+IMAGE_OUTPUTS = [
+    ("progress", config_pb.TYPE_FP32, [1]),
+    ("image", config_pb.TYPE_STRING, [1]),
+    ("seed", config_pb.TYPE_UINT64, [1]),
+    ("index", config_pb.TYPE_INT32, [1]),
+    ("partial", config_pb.TYPE_INT32, [1]),
+]
+OUTPUTS = [
+    ("text_output", config_pb.TYPE_STRING, [-1]),
+    ("finish_reason", config_pb.TYPE_STRING, [-1]),
+    ("logprobs", config_pb.TYPE_STRING, [-1]),
+    ("num_input_tokens", config_pb.TYPE_UINT32, [1]),
+    ("num_output_tokens", config_pb.TYPE_UINT32, [1]),
+]
+_TEXT_PARAMETERS: dict[str, str | None] = {
+    "operations": '["chat", "complete"]',
+    "signature": "vllm",
+    "modalities": '["text"]',
+    "context_length": "8192",
+    "chat_template": CHATML,
+    "special_tokens": json.dumps({"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}),
+    "control_tokens": json.dumps(["<|im_start|>", "<|im_end|>", "<|endoftext|>"]),
+    "owned_by": "huggingface",
+    "created": "1763683200",
+    "engine": "onnxruntime",
+    "precision": "int8",
+}
+_IMAGE_PARAMETERS: dict[str, str | None] = {
+    "operations": '["generate_image", "edit_image"]',
+    "signature": "image",
+    "modalities": '["text", "image"]',
+    "sizes": "[[128, 128], [192, 128], [1024, 1024]]",
+    "default_size": "[128, 128]",
+    "default_steps": "20",
+    "max_steps": "50",
+    "default_guidance": "3.0",
+    "max_images": "10",
+    "created": "1763683200",
+    "owned_by": "tritonic",
+}

@@ -1,0 +1,239 @@
+"""A gateway that is held: it ends itself, and says where it stood; it is replaced; and it ends when it is told to."""
+
+import contextlib
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from gateway.observability import watchdog
+from tritonic.gateway_process import GatewayProcess
+from tritonic.ports import free_ports
+from tritonic.serve import DRAIN_SECONDS
+from tritonic.supervisor import SupervisedComponent, supervise
+
+COMMAND = (sys.executable, "-m", "tests.supervision.blocking_gateway")
+BLOCKING_WAYS = ["c", "python", "sleep", "thread"]
+
+
+@contextlib.contextmanager
+def gateway(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, *, timeout: float = 1.0, workers: int = 1, probed: float = 60.0
+) -> Iterator[GatewayProcess]:
+    """A gateway in processes of its own; `probed` is how long whoever looks after it waits for an answer."""
+    monkeypatch.setenv("TRITONIC_HANG_TIMEOUT", str(timeout))
+    (port,) = free_ports(1)
+    process = GatewayProcess(
+        "127.0.0.1", port, "127.0.0.1:9", folder / "gateway.log", COMMAND, workers=workers, hang_timeout=probed
+    )
+    process.start()
+    try:
+        process.wait_live()
+        time.sleep(1.2)  # until the first beat
+        yield process
+    finally:
+        process.stop()
+
+
+def block_gateway(process: GatewayProcess, how: str, seconds: float = 600) -> threading.Thread:
+    """Send the request that holds it; its answer is nobody's."""
+
+    def ask() -> None:
+        with contextlib.suppress(httpx.HTTPError):
+            httpx.post(f"{process.url}/tests/hold/{how}?seconds={seconds}", content=b"x" * 1000, timeout=60)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    return thread
+
+
+def until(check: Callable[[], object], seconds: float) -> float:
+    """Seconds until `check` is true."""
+    began = time.monotonic()
+    while not check():
+        assert time.monotonic() - began < seconds, "it took too long"
+        time.sleep(0.02)
+    return time.monotonic() - began
+
+
+def log(folder: Path) -> str:
+    return (folder / "gateway.log").read_text()
+
+
+@contextlib.contextmanager
+def supervised(process: GatewayProcess) -> Iterator[list[str]]:
+    """Look after it as `up` does; what is said of it."""
+    said: list[str] = []
+    stopping = threading.Event()
+    thread = threading.Thread(target=supervise, args=([SupervisedComponent(process, said.append)], stopping))
+    thread.start()
+    try:
+        yield said
+    finally:
+        stopping.set()
+        thread.join(30)
+
+
+@pytest.mark.parametrize("how", BLOCKING_WAYS)
+def test_a_gateway_that_is_held_ends_itself_and_says_where_it_stood(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with gateway(tmp_path, monkeypatch) as process:
+        block_gateway(process, how)
+        assert until(lambda: process.poll() is not None, 30) >= 0.9
+        assert process.poll() == watchdog.EXIT_STATUS
+        said = log(tmp_path)
+    function = {"c": "_in_c", "python": "_compute", "thread": "_in_c", "sleep": "hold"}[how]
+    assert re.search(rf"holding_gateway.py\", line \d+ in {function}\b", said), said[-3000:]
+    if how == "sleep":
+        assert '"body_bytes": 1000' in said and "the event loop does not run" in said
+
+
+def test_a_gateway_that_was_stopped_and_goes_on_is_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with gateway(tmp_path, monkeypatch, timeout=2) as process:
+        os.kill(process.child.pid, signal.SIGSTOP)
+        time.sleep(4)
+        os.kill(process.child.pid, signal.SIGCONT)
+        time.sleep(0.5)
+        assert process.is_live() and process.poll() is None
+
+
+def test_the_watch_can_be_turned_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with gateway(tmp_path, monkeypatch, timeout=0) as process:
+        block_gateway(process, "python", 2.5).join(20)
+        assert process.is_live() and process.poll() is None
+
+
+def test_a_gateway_that_is_held_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with gateway(tmp_path, monkeypatch) as process, supervised(process) as said:
+        first = process.child.pid
+        block_gateway(process, "c")
+        until(lambda: len(said) >= 2, 30)
+        assert process.is_live() and process.child.pid != first
+    assert said[0] == (
+        "The gateway did not answer and was killed; its log says where it stood; it is started again in 1 s."
+    )
+    assert said[1].startswith("The gateway is back")
+
+
+@pytest.mark.parametrize("signals", ["heard", "ignored"])
+def test_a_gateway_that_does_not_answer_is_replaced(
+    signals: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though it does not end itself: its own watch is off, or it is stopped and hears nothing."""
+    with gateway(tmp_path, monkeypatch, timeout=0, probed=1.0) as process, supervised(process) as said:
+        first = process.child.pid
+        if signals == "heard":
+            block_gateway(process, "c")
+        else:
+            os.kill(first, signal.SIGSTOP)
+        began = time.monotonic()
+        until(lambda: said and said[-1].startswith("The gateway is back"), 30)
+        assert time.monotonic() - began < 15
+        assert process.is_live() and process.child.pid != first
+    if signals == "heard":
+        assert re.search(r"holding_gateway.py\", line \d+ in _in_c\b", log(tmp_path))
+        assert "did not answer and was killed" in said[0]
+    else:
+        assert re.fullmatch(r"The gateway has not answered for \d+ s; it is ended and started again\.", said[0])
+
+
+@pytest.mark.parametrize("how", ["c", "thread"])
+def test_a_gateway_that_is_held_ends_when_it_is_told_to(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No handler runs: the watch ends it, before whoever asked would."""
+    with gateway(tmp_path, monkeypatch, timeout=2) as process:
+        block_gateway(process, how)
+        time.sleep(0.5)
+        os.kill(process.child.pid, signal.SIGTERM)
+        assert until(lambda: process.poll() is not None, 30) < DRAIN_SECONDS
+        assert process.poll() == watchdog.EXIT_STATUS
+
+
+def test_a_gateway_that_does_not_come_to_an_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TESTS_NEVER_ENDS", "1")
+    with gateway(tmp_path, monkeypatch, timeout=0) as process:
+        os.kill(process.child.pid, signal.SIGTERM)
+        assert 1.4 < until(lambda: process.poll() is not None, 30) < DRAIN_SECONDS
+        assert process.poll() == watchdog.EXIT_STATUS
+        assert "the process did not end in time" in log(tmp_path)
+
+
+def test_holds_of_all_workers_are_in_the_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def observed(metric: str) -> dict[str, float]:
+        found = re.findall(rf'^tritonic_event_loop_{metric}_seconds_bucket{{le="(\S+)"}} (\S+)$', page(), re.M)
+        return {bound: float(count) for bound, count in found}
+
+    def page() -> str:
+        return httpx.get(f"{process.url}/metrics", timeout=20).text
+
+    with gateway(tmp_path, monkeypatch, workers=2, timeout=10) as process:
+        assert observed("held").keys() >= {"0.05", "0.1", "0.25", "+Inf"}, "from the start"
+        assert observed("lag").keys() == observed("held").keys()
+        before = observed("held")
+        for _ in range(2):
+            block_gateway(process, "python", 0.6).join(20)
+        time.sleep(0.3)
+        after = observed("held")
+        assert after["+Inf"] - after["0.1"] == before["+Inf"] - before["0.1"] + 2
+        assert log(tmp_path).count("the event loop was held") >= 2
+
+
+def test_a_worker_that_is_held_is_replaced_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with gateway(tmp_path, monkeypatch, workers=2) as process:
+        before = workers(process)
+        block_gateway(process, "c")
+        until(lambda: len(workers(process) - before) == 1 and len(workers(process)) == 2, 30)
+        assert len(before & workers(process)) == 1
+        until(lambda: "worker is gone" in log(tmp_path), 5)
+        assert process.is_live() and process.poll() is None
+        assert "did not answer and was killed; its log says where it stood" in log(tmp_path)
+
+
+def test_a_worker_that_hears_nothing_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with gateway(tmp_path, monkeypatch, workers=2) as process:
+        before = workers(process)
+        stopped = min(before)
+        os.kill(stopped, signal.SIGSTOP)
+        until(lambda: len(workers(process) - before) == 1 and stopped not in workers(process), 30)
+        assert "worker does not answer" in log(tmp_path)
+        assert len(before & workers(process)) == 1
+        until(process.is_live, 10)
+
+
+def test_workers_that_were_stopped_with_their_keeper_are_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with gateway(tmp_path, monkeypatch, workers=2, timeout=2) as process:
+        before = workers(process)
+        everybody = [*before, process.child.pid]
+        for each in everybody:
+            os.kill(each, signal.SIGSTOP)
+        time.sleep(5)
+        for each in everybody:
+            os.kill(each, signal.SIGCONT)
+        time.sleep(1)
+        assert workers(process) == before and process.is_live()
+
+
+def test_a_gateway_with_a_held_worker_ends_when_it_is_told_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with gateway(tmp_path, monkeypatch, workers=2, timeout=3) as process:
+        block_gateway(process, "c")
+        time.sleep(0.5)
+        os.kill(process.child.pid, signal.SIGTERM)
+        assert until(lambda: process.poll() is not None, 30) < DRAIN_SECONDS
+        assert process.poll() == 128 + signal.SIGTERM
+
+
+def workers(process: GatewayProcess) -> set[int]:
+    children = psutil.Process(process.child.pid).children()
+    return {each.pid for each in children if each.status() != psutil.STATUS_ZOMBIE}

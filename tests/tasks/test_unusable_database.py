@@ -1,0 +1,174 @@
+"""A state that cannot be used: said in words at the start, told to callers without paths, mended without a restart."""
+
+import asyncio
+import json
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import structlog.testing
+
+from gateway import startup_checks
+from gateway.app import create_app
+from gateway.errors import Overloaded, StorageFull
+from gateway.settings import Settings
+from gateway.tasks.database import Database
+from gateway.tasks.liveness import ExecutorSlot
+from tests.fakes.triton import FakeTriton
+from tests.tasks.harness import OWNER, TaskHarness, image_request, task_harness
+
+
+def sql(path: Path, *statements: str) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        for statement in statements:
+            connection.execute(statement)
+        connection.commit()
+
+
+def truncated(path: Path) -> None:
+    sql(path, "CREATE TABLE a (x)", *["INSERT INTO a VALUES (zeroblob(3000))"] * 50)
+    os.truncate(path, 9000)
+
+
+CORRUPTIONS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "garbage": (lambda path: path.write_bytes(b"garbage " * 1000), "is no database of SQLite, or a damaged one"),
+    "truncated": (truncated, "is no database of SQLite, or a damaged one"),
+    "folder": (lambda path: path.mkdir(), "is no file"),
+    "another's": (lambda path: sql(path, "CREATE TABLE workflow_status (x)"), "is the database of something else"),
+}
+LATE_CORRUPTIONS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "another version's": (
+        lambda path: sql(path, "CREATE TABLE dbos_migrations (version)", "INSERT INTO dbos_migrations VALUES (99999)"),
+        "is damaged, or of another version",
+    ),
+    "no folder of gateways": (lambda path: path.with_name("gateways").write_text(""), "is no folder"),
+}
+
+
+async def refused(home: TaskHarness) -> str:
+    with pytest.raises(Overloaded) as error:
+        await home.tasks.submit(image_request(), OWNER)
+    assert error.value.status == 503 and error.value.retry_after
+    return error.value.message
+
+
+@pytest.mark.parametrize("damage", CORRUPTIONS)
+def test_it_is_said_at_the_start(damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make, words = CORRUPTIONS[damage]
+    make(tmp_path / "tasks.sqlite")
+    create_app(Settings(state=tmp_path))
+    (line,) = [line for line in map(json.loads, capsys.readouterr().err.splitlines()) if line["level"] == "error"]
+    assert words in line["reason"] and str(tmp_path / "tasks.sqlite") in line["reason"]
+    assert "Move it away" in line["reason"] and "TRITONIC_TASKS" in line["reason"]
+
+
+@pytest.mark.parametrize("damage", CORRUPTIONS | LATE_CORRUPTIONS)
+async def test_callers_are_told_and_it_heals_when_it_is_moved_away(
+    damage: str, triton: FakeTriton, tmp_path: Path
+) -> None:
+    make, words = (CORRUPTIONS | LATE_CORRUPTIONS)[damage]
+    path = tmp_path / "tasks.sqlite"
+    make(path)
+    with structlog.testing.capture_logs() as said:
+        async with task_harness(triton.url, tmp_path) as home:
+            told = await refused(home)
+            assert told == "This service cannot use its database of tasks; its log says why."
+            await asyncio.sleep(2.5)
+            reasons = [line["reason"] for line in said if line["event"] == "tasks cannot be kept"]
+            errors = [line for line in said if line["log_level"] == "error"]
+            assert len(errors) == 1 and len(reasons) > 1, "it is tried again, and said once"
+            assert words in reasons[0] and str(tmp_path) in reasons[0]
+            for each in (path, path.with_name("gateways")):
+                if each.exists():
+                    each.rename(each.with_suffix(".aside"))
+            for left in tmp_path.glob("tasks.sqlite-*"):
+                left.unlink()
+            async with asyncio.timeout(30):
+                while True:
+                    try:
+                        task = await home.tasks.submit(image_request(), OWNER)
+                        break
+                    except Overloaded:
+                        await asyncio.sleep(0.2)
+            assert (await home.wait_finished(task.id)).state == "completed"
+
+
+async def test_what_is_damaged_while_it_is_used_is_told(triton: FakeTriton, tmp_path: Path) -> None:
+    async with task_harness(triton.url, tmp_path) as home:
+        await home.wait_finished((await home.tasks.submit(image_request(), OWNER)).id)
+        sql(tmp_path / "tasks.sqlite", "PRAGMA writable_schema=ON", "DROP TABLE workflow_input")
+        assert "its log says why" in await refused(home)
+
+
+def test_a_full_disk_is_told_as_such(tmp_path: Path) -> None:
+    database = Database(Settings(state=tmp_path))
+    reason = database.explain(sqlite3.OperationalError("database or disk is full"))
+    assert reason == f"Tasks cannot be kept: the disk of {(tmp_path / 'tasks.sqlite').resolve()} is full."
+    assert database.explain(sqlite3.OperationalError("database is locked")) is None, "waiting helps"
+
+
+async def test_a_database_without_room_is_a_full_store(triton: FakeTriton, tmp_path: Path) -> None:
+    async with task_harness(triton.url, tmp_path) as home:
+        await home.wait_finished((await home.tasks.submit(image_request(), OWNER)).id)
+        keeping = home.tasks._runtime
+        assert keeping is not None
+        with keeping.store._quota._engine.connect() as connection:  # the connection that adds
+            pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+            connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(StorageFull) as error:
+            for _ in range(50):
+                await home.tasks.submit(image_request("long " * 2000), OWNER)
+        assert error.value.status == 507
+
+
+def test_a_database_that_is_used_or_not_yet_made_is_no_fault(tmp_path: Path) -> None:
+    settings = Settings(state=tmp_path / "new")
+    assert startup_checks.find_problems(settings) == []
+    assert not (tmp_path / "new").exists(), "nothing is made"
+    database = Database(settings)
+    database.prepare()
+    assert startup_checks.find_problems(settings) == [], "it is empty"
+    sql(tmp_path / "new" / "tasks.sqlite", "CREATE TABLE dbos_migrations (version)")
+    with closing(sqlite3.connect(tmp_path / "new" / "tasks.sqlite", isolation_level=None)) as connection:
+        connection.execute("BEGIN EXCLUSIVE")
+        assert startup_checks.find_problems(settings) == [], "it is busy"
+    assert startup_checks.find_problems(Settings(state=tmp_path, tasks="postgresql://nowhere/none")) == []
+
+
+def test_a_state_that_is_no_folder_is_said(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("")
+    (wrong,) = startup_checks.find_problems(Settings(state=tmp_path / "state", files_key="given"))
+    assert wrong.endswith("is no folder that this user can write to.")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_state_without_rights_is_said(tmp_path: Path) -> None:
+    (tmp_path / "tasks.sqlite").touch(mode=0o400)
+    (wrong,) = startup_checks.find_problems(Settings(state=tmp_path))
+    assert "cannot read and write" in wrong
+
+
+@pytest.mark.parametrize("key", ["garbage", "folder"])
+def test_a_key_that_is_none_is_said(key: str, tmp_path: Path) -> None:
+    if key == "folder":
+        (tmp_path / "files.key").mkdir()
+    else:
+        (tmp_path / "files.key").write_bytes(b"\xff\0")
+    (wrong,) = startup_checks.find_problems(Settings(state=tmp_path))
+    assert wrong.startswith("Files cannot be kept: ") and "files.key" in wrong
+    assert startup_checks.find_problems(Settings(state=tmp_path, files_key="given")) == []
+    shutil.rmtree(tmp_path)
+
+
+def test_a_seat_whose_name_is_garbage_gets_another(tmp_path: Path) -> None:
+    (tmp_path / "0.lock").write_bytes(b"\xff\xfe\0garbage")
+    seat = ExecutorSlot(tmp_path)
+    assert seat.name and seat.name.isprintable()
+    (tmp_path / "1.lock").write_bytes(b"\xff\xfe")
+    assert seat.live_names() == {seat.name}
+    seat.release()
+    assert (tmp_path / "0.lock").read_text() == seat.name

@@ -1,0 +1,227 @@
+"""Triton's own client and a tiny Stable Diffusion: the image tensors of docs/architecture.md, without the gateway."""
+
+import io
+import queue
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import tritonclient.grpc as client
+from PIL import Image
+
+from builders import recipe
+from builders.build import build
+from tests.fakes.pipelines import make_pipeline
+from tritonic.embedded import EmbeddedTriton
+
+# A machine that is busy takes minutes to export five engines.
+pytestmark = [pytest.mark.triton, pytest.mark.timeout(1200)]
+
+NAME = "tiny"
+TYPES = {
+    **dict.fromkeys(("prompt", "negative_prompt", "output_format", "image", "mask"), "BYTES"),
+    **dict.fromkeys(("guidance_scale", "strength"), "FP32"),
+    "seed": "UINT64",
+}
+ARRAYS = {"BYTES": np.object_, "FP32": np.float32, "UINT64": np.uint64, "INT32": np.int32}
+LONG = 900
+"""Steps that take many seconds."""
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from diffusers import DDIMScheduler
+
+    scheduler = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False)
+    return make_pipeline(tmp_path_factory.mktemp("pipeline") / "tiny", "sd", scheduler=scheduler)
+
+
+@pytest.fixture(scope="module")
+def triton(pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedTriton]:
+    repository = tmp_path_factory.mktemp("drawing")
+    pictures = {"default_size": [64, 64], "max_steps": LONG, "max_size": 128}
+    build(recipe.make(family="diffusion", name=NAME, source=str(pipeline), max_rows=4, pictures=pictures), repository)
+    with EmbeddedTriton(repository) as running:
+        yield running
+
+
+class TensorClient:
+    """A stream of requests, answered one after the other or all at once."""
+
+    def __init__(self, url: str) -> None:
+        self.server = client.InferenceServerClient(url)
+        self.arrived: queue.Queue[tuple[Any, Any]] = queue.Queue()
+        self.server.start_stream(lambda result, error: self.arrived.put((result, error)))
+
+    def send(self, request: str = "", parameters: dict[str, Any] | None = None, **tensors: Any) -> None:
+        inputs = []
+        for name, value in {"prompt": "a red cat", **tensors}.items():
+            kind = TYPES.get(name, "INT32")
+            value = value.encode() if isinstance(value, str) else value
+            array = np.array(value if isinstance(value, list) else [value], ARRAYS[kind])
+            inputs.append(client.InferInput(name, array.shape, kind))
+            inputs[-1].set_data_from_numpy(array)
+        self.server.async_stream_infer(
+            NAME, inputs, request_id=request, parameters=parameters, enable_empty_final_response=True
+        )
+
+    def responses(self, requests: int = 1) -> list[dict[str, Any]]:
+        """Everything up to the last response of so many requests; raises what any of them failed with."""
+        found = []
+        while requests:
+            result, error = self.arrived.get(timeout=120)
+            if error is not None:
+                raise error
+            response = result.get_response()
+            outputs = {output.name: result.as_numpy(output.name)[0] for output in response.outputs}
+            found.append({"request": response.id, **outputs})
+            requests -= response.parameters["triton_final_response"].bool_param
+        return found
+
+    def __call__(self, **tensors: Any) -> list[dict[str, Any]]:
+        self.send(**tensors)
+        return self.responses()
+
+
+@pytest.fixture
+def ask(triton: EmbeddedTriton) -> Iterator[TensorClient]:
+    asking = TensorClient(triton.grpc_url)
+    yield asking
+    asking.server.stop_stream(cancel_requests=True)
+    asking.server.close()
+
+
+@pytest.fixture
+def figure(triton: EmbeddedTriton) -> Callable[[str], int]:
+    def read(name: str) -> int:
+        text = httpx.get(triton.metrics_url, trust_env=False).text
+        (line,) = (line for line in text.splitlines() if line.startswith(f'diffusion_{name}{{model="{NAME}"}}'))
+        return int(float(line.rsplit(" ", 1)[1]))
+
+    return read
+
+
+def images(responses: list[dict[str, Any]]) -> dict[int, Any]:
+    """The pixels of the images that are no previews, by index."""
+    found = [response for response in responses if "image" in response and "partial" not in response]
+    return {int(each["index"]): np.asarray(Image.open(io.BytesIO(each["image"]))).astype(int) for each in found}
+
+
+def until(condition: Callable[[], bool], seconds: float = 20) -> float:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
+    return time.monotonic()
+
+
+def test_pictures_are_those_of_diffusers(ask: TensorClient, pipeline: Path) -> None:
+    import diffusers
+    import torch
+
+    drawn = diffusers.DiffusionPipeline.from_pretrained(pipeline)
+    generators = [torch.Generator().manual_seed(seed) for seed in (7, 8)]
+    wanted = drawn(
+        "a red cat",
+        height=64,
+        width=48,
+        num_inference_steps=6,
+        guidance_scale=5.0,
+        num_images_per_prompt=2,
+        generator=generators,
+    ).images
+    responses = ask(height=64, width=48, steps=6, guidance_scale=5.0, num_images=2, seed=7)
+    found = images(responses)
+    assert [np.abs(found[number] - np.asarray(image)).max() for number, image in enumerate(wanted)] <= [1, 1]
+    assert sorted(int(each["seed"]) for each in responses if "seed" in each) == [7, 8]
+    shares = [float(each["progress"]) for each in responses if "progress" in each]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+
+
+def test_requests_that_come_together_share_runs_and_change_nothing(
+    ask: TensorClient, figure: Callable[[str], int]
+) -> None:
+    alone = [images(ask(seed=seed, steps=20))[0] for seed in range(6)]
+    time.sleep(0.2)  # the metrics are behind by a tenth of a second
+    runs, steps = figure("runs_total"), figure("steps_total")
+    for seed in range(6):
+        ask.send(str(seed), seed=seed, steps=20)
+    responses = ask.responses(6)
+    for seed in range(6):
+        together = images([response for response in responses if response["request"] == str(seed)])[0]
+        assert np.abs(together - alone[seed]).max() <= 1
+    until(lambda: figure("steps_total") - steps == 6 * 20)
+    assert figure("runs_total") - runs < 6 * 20 * 0.7
+
+
+def test_a_client_that_hangs_up_frees_its_rows(
+    triton: EmbeddedTriton, ask: TensorClient, figure: Callable[[str], int]
+) -> None:
+    leaver = TensorClient(triton.grpc_url)
+    leaver.send(steps=LONG, num_images=6)
+    until(lambda: figure("rows_active") == 4 and figure("rows_waiting") == 2)
+    leaver.server.stop_stream(cancel_requests=True)
+    until(lambda: figure("rows_active") == 0 and figure("rows_waiting") == 0, 3)
+    before = figure("runs_total")
+    time.sleep(0.3)
+    assert figure("runs_total") == before
+    assert images(ask(steps=2))[0].shape == (64, 64, 3)
+    assert figure("requests_cancelled_total") == 1
+    leaver.server.close()
+
+
+def test_editing_keeps_what_the_mask_keeps(ask: TensorClient) -> None:
+    pixels = np.random.default_rng(1).integers(0, 255, (64, 64, 3), np.uint8)
+    clear = np.zeros((64, 64), np.uint8)
+    clear[:, :32] = 255
+    found = images(ask(image=[png(pixels)], mask=[png(clear)], steps=5, seed=3))[0]
+    assert (found[:, 32:] == pixels[:, 32:]).all()
+    assert (found[:, :32] != pixels[:, :32]).any()
+    varied = images(ask(image=[png(pixels)], strength=0.5, steps=5, seed=3))[0]
+    assert (varied != pixels).any()
+
+
+def test_previews_and_formats(ask: TensorClient) -> None:
+    responses = ask(steps=12, partial_images=2, output_format="webp", quality=30)
+    previews = [int(each["partial"]) for each in responses if "partial" in each]
+    assert previews == [0, 1]
+    for each in responses:
+        if "image" in each:
+            assert Image.open(io.BytesIO(each["image"])).format == "WEBP"
+
+
+def test_request_parameters_stand_in_for_absent_tensors(ask: TensorClient) -> None:
+    drawn = images(ask(parameters={"steps": "3", "guidance_scale": "2.5", "seed": 5}))[0]
+    assert (drawn == images(ask(steps=3, guidance_scale=2.5, seed=5))[0]).all()
+    with pytest.raises(Exception, match=r"\[unsupported_option:step\]"):
+        ask(parameters={"step": 3})
+
+
+@pytest.mark.parametrize(
+    ("tensors", "sentence"),
+    [
+        ({"steps": 0}, r"\[invalid_value:steps\]"),
+        ({"width": 60}, r"\[invalid_value:width\] .*60x64"),
+        ({"num_images": 11}, r"\[invalid_value:num_images\]"),
+        ({"prompt": "cat " * 50_000}, r"\[context_length_exceeded:prompt\]"),
+        ({"image": [b"no picture"]}, r"\[invalid_value:image\]"),
+        ({"image": [b"\xff\xd8" + b"\xff\xda\0\2" * 101]}, r"\[invalid_value:image\] .*more than the 100 scans"),
+        ({"strength": 0.5}, r"\[invalid_value:strength\]"),
+        ({"output_format": "tiff"}, r"\[invalid_value:output_format\]"),
+    ],
+)
+def test_what_is_refused_and_then_served(ask: TensorClient, tensors: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(Exception, match=sentence):
+        ask(**tensors)
+    assert images(ask(steps=1))[0].shape == (64, 64, 3)
+
+
+def png(pixels: Any) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()

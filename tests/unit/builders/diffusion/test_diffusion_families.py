@@ -1,0 +1,108 @@
+"""Every family that is built: exported by the real exporter, and held against diffusers."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_drawing import drawing
+
+from builders.build import BuildResult, build
+from builders.diffusion import export_step, pipeline, pipeline_json
+from builders.diffusion.networks import load_part
+from builders.diffusion.parts import pipeline_parts
+from builders.diffusion.reference_pipeline import Engines
+from builders.diffusion.triton_config import default_guidance
+from builders.diffusion.verify import verify_images, verify_part
+from builders.progress import NullProgress
+from tests.fakes.pipelines import KINDS
+
+# Exporting a family takes half a minute of a core that nobody else uses.
+pytestmark = [pytest.mark.exports, pytest.mark.timeout(1800)]
+
+Pipes = Callable[[str], Path]
+
+PARTS = {
+    "sd": {"text-encoder"},
+    "sdxl": {"text-encoder", "text-encoder-2"},
+    "sd3": {"text-encoder", "text-encoder-2", "text-encoder-3"},
+    "flux-dev": {"text-encoder", "text-encoder-2"},
+}
+
+
+@pytest.fixture(scope="module", params=["sdxl", "sd3", "flux-dev"])
+def family(
+    request: pytest.FixtureRequest, pipes: Pipes, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, BuildResult]:
+    into = tmp_path_factory.mktemp("families") / "repository"
+    return request.param, build(drawing(pipes(request.param)), into)
+
+
+def check(kind: str, made: BuildResult) -> None:
+    wanted = PARTS[kind] | {"denoiser", "vae-encoder", "vae-decoder"}
+    assert {path.name for path in made.folder.parent.iterdir()} == {"tiny", *(f"tiny-{name}" for name in wanted)}
+    assert set(made.metrics) == wanted | {"together"}
+    for name in wanted:
+        assert made.metrics[name]["exporter"] == "dynamo", made.metrics[name]
+        assert made.metrics[name]["difference"] < 1e-5
+        assert made.metrics[name]["largest"] > 1e-2, "noughts are equal to anything"
+    assert made.metrics["together"]["latent_difference"] < 1e-4
+    assert made.metrics["together"]["pixel_difference"] < 1e-3
+    written = json.loads((made.folder / "1" / "pipeline.json").read_bytes())
+    assert written["family"] == pipeline.PIPELINE_FAMILIES[KINDS_TO_CLASSES[kind]]
+    assert {f"tiny-{name}" for name in PARTS[kind]} == set(written["components"]["text_encoders"])
+
+
+KINDS_TO_CLASSES = {
+    "sd": "StableDiffusionPipeline",
+    "sdxl": "StableDiffusionXLPipeline",
+    "sd3": "StableDiffusion3Pipeline",
+    "flux-dev": "FluxPipeline",
+}
+
+
+def test_stable_diffusion_is_built_whole(built: BuildResult) -> None:
+    check("sd", built)
+
+
+def test_a_family_is_built_whole(family: tuple[str, BuildResult]) -> None:
+    check(*family)
+
+
+@pytest.mark.parametrize("kind", ["lcm", "sd3.5"])
+def test_what_variants_add_to_the_denoiser_is_exported(kind: str, pipes: Pipes, tmp_path: Path) -> None:
+    read = pipeline.read(pipes(kind))
+    (denoiser,) = [part for part in pipeline_parts(read) if part.name == "denoiser"]
+    wrote = export_step.export(read, {"denoiser": tmp_path / "1"}, tmp_path, NullProgress())
+    figures = verify_part(read, denoiser, tmp_path / "1" / "model.onnx")
+    assert wrote["denoiser"]["exporter"] == "dynamo"
+    assert figures.difference < 1e-5 and figures.largest > 1e-2
+
+
+class Networks(Engines):
+    """What the loop runs, on PyTorch: of these no engine is exported, so that all kinds can be drawn in seconds."""
+
+    def __init__(self, read: pipeline.Pipeline, folder: Path) -> None:
+        super().__init__(folder, lambda name: Path(name))
+        self._parts = {pipeline_json.part_model_name("tiny", part.name): part for part in pipeline_parts(read)}
+        self._networks = {name: load_part(read, part) for name, part in self._parts.items()}
+
+    def run(self, name: str, **inputs: Any) -> list[Any]:
+        assert set(inputs) == {port.name for port in self._parts[name].inputs}
+        with torch.inference_mode():
+            fed = {key: torch.from_numpy(np.array(value)) for key, value in inputs.items()}
+            found = self._networks[name](**fed)
+        return [tensor.numpy() for tensor in (found if isinstance(found, tuple) else (found,))]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_plain_loop_draws_as_diffusers_does(kind: str, pipes: Pipes, tmp_path: Path) -> None:
+    read = pipeline.read(pipes(kind))
+    pipeline_json.write(read, "tiny", tmp_path)
+    guidance = default_guidance(drawing(read.folder), read)
+    figures = verify_images(read, Networks(read, tmp_path), guidance)
+    assert figures.latent_difference < 1e-4
+    assert figures.pixel_difference < 1e-4

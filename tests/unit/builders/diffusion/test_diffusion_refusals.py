@@ -1,0 +1,227 @@
+"""What is refused before anything is exported, and what is chosen of a source."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from tiny_drawing import drawing
+
+from backends.diffusion.schedulers.registry import SCHEDULER_NAMES
+from builders import manifest, recipe
+from builders.build import build, resolve_source
+from builders.diffusion import family, pipeline, sources, tensorrt, triton_config
+from builders.diffusion.networks import load_part, weight_variant
+from builders.diffusion.parts import pipeline_parts
+from builders.errors import NotEnoughSpace, RecipeError, SourceUnavailable, UnsupportedModel
+from builders.progress import NullProgress
+
+Pipes = Callable[[str], Path]
+
+
+def change(file: Path, **values: Any) -> None:
+    file.write_text(json.dumps(json.loads(file.read_bytes()) | values))
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "sentence"),
+    [
+        ("model_index.json", {"_class_name": "KandinskyPipeline"}, "KandinskyPipeline cannot be built.*FluxPipeline"),
+        ("model_index.json", {"vae": ["diffusers", "AutoencoderTiny"]}, "vae of this pipeline is AutoencoderTiny"),
+        (
+            "model_index.json",
+            {"scheduler": ["diffusers", "HeunDiscreteScheduler"]},
+            "scheduler.* is HeunDiscr.*DDIM",
+        ),
+        (
+            "model_index.json",
+            {"scheduler": ["evil", "DDIMScheduler"]},
+            "scheduler .* is of 'evil'.* code .* is not run",
+        ),
+        ("model_index.json", {"tokenizer": ["evil", "CLIPTokenizer"]}, "tokenizer .* is of 'evil'"),
+        ("unet/config.json", {"in_channels": 9}, "takes 9 channels where the VAE has 4"),
+        ("unet/config.json", {"addition_embed_type": "image"}, "of the kind 'image'"),
+        ("unet/config.json", {"encoder_hid_dim_type": "text_proj"}, "encoder_hid_dim_type"),
+    ],
+)
+def test_what_cannot_be_built_is_a_sentence(copy: Path, file: str, values: dict[str, Any], sentence: str) -> None:
+    change(copy / file, **values)
+    with pytest.raises(UnsupportedModel, match=sentence):
+        build(drawing(copy), copy.parent / "repository")
+    assert not (copy.parent / "repository").exists()
+
+
+def test_a_folder_of_something_else(tmp_path: Path) -> None:
+    with pytest.raises(SourceUnavailable, match=r"no model_index\.json"):
+        build(drawing(tmp_path), tmp_path / "repository")
+    with pytest.raises(SourceUnavailable, match="no folder '/nowhere'"):
+        build(drawing(Path("/nowhere")), tmp_path / "repository")
+    with pytest.raises(RecipeError, match=r"no packaged pipeline 'x'\. Known: shapes"):
+        sources.resolve("packaged:x")
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "sentence"),
+    [
+        ({"precision": "int8"}, UnsupportedModel, "For onnx, models that draw are built in fp32, not int8"),
+        ({"target": "vllm"}, UnsupportedModel, "'vllm' is not built for pictures"),
+        ({"context_length": 77}, RecipeError, "context_length means nothing"),
+        ({"pictures": {"sizes": [[64, 60]]}}, RecipeError, "64x60 does not suit this model.*multiples of 16"),
+        ({"pictures": {"sizes": [[64, 64]], "default_size": [32, 32]}}, RecipeError, "32x32 is not one of the sizes"),
+    ],
+)
+def test_what_a_recipe_may_not_ask(
+    pipes: Pipes, tmp_path: Path, values: dict[str, Any], error: type[Exception], sentence: str
+) -> None:
+    with pytest.raises(error, match=sentence):
+        build(drawing(pipes("sd"), **values), tmp_path / "repository")
+    assert not (tmp_path / "repository").exists()
+
+
+def test_pictures_belong_to_models_that_draw() -> None:
+    with pytest.raises(RecipeError, match="pictures means nothing for a model of the family llm"):
+        recipe.make(name="a", source="b", pictures={"default_steps": 3})
+    text = recipe.make(name="a", source="b")
+    identity = manifest.fingerprint(text, "digest")
+    assert identity == manifest.fingerprint(
+        text.model_copy(update={"pictures": recipe.ImageOptions(max_steps=9)}), "digest"
+    )
+    draws = recipe.make(name="a", source="b", family="diffusion")
+    other = draws.model_copy(update={"pictures": recipe.ImageOptions(max_steps=9)})
+    assert manifest.fingerprint(draws, "digest") != manifest.fingerprint(other, "digest")
+
+
+def test_too_little_memory_is_told_before_the_work(
+    pipes: Pipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = family.psutil.virtual_memory()
+    monkeypatch.setattr(family.psutil, "virtual_memory", lambda: memory._replace(total=10_000))
+    with pytest.raises(NotEnoughSpace, match="of memory, and this machine has 0 GB"):
+        build(drawing(pipes("sd")), tmp_path / "repository")
+
+
+def test_sizes_are_the_recipes_or_around_the_models_own(pipes: Pipes) -> None:
+    sd3 = pipeline.read(pipes("sd3"))
+    around = triton_config.size_options(drawing(sd3.folder), sd3)
+    assert around == {"size_multiple": 8, "min_size": 8, "max_size": 32, "default_size": (16, 16)}
+    named = triton_config.size_options(drawing(sd3.folder, pictures={"sizes": [[16, 8], [8, 16]]}), sd3)
+    assert named == {"sizes": ((16, 8), (8, 16)), "default_size": (16, 8), "size_multiple": 8}
+
+
+def test_only_what_is_built_is_fetched_and_belongs_to_the_digest(copy: Path) -> None:
+    index = json.loads((copy / "model_index.json").read_bytes()) | {"safety_checker": ["x", "SafetyChecker"]}
+    names = [
+        "model_index.json",
+        "README.md",
+        "v1-5-pruned.safetensors",
+        "unet/config.json",
+        "unet/diffusion_pytorch_model.safetensors",
+        "unet/diffusion_pytorch_model.fp16.safetensors",
+        "unet/diffusion_pytorch_model.bin",
+        "vae/diffusion_pytorch_model.fp16.safetensors",
+        "vae/diffusion_pytorch_model.non_ema.safetensors",
+        "text_encoder/model-00001-of-00002.safetensors",
+        "text_encoder/model.safetensors.index.json",
+        "text_encoder_2/model.safetensors",
+        "tokenizer/merges.txt",
+        "safety_checker/model.safetensors",
+    ]
+    assert sources.needed_files(index, names) == [
+        "model_index.json",
+        "text_encoder/model-00001-of-00002.safetensors",
+        "text_encoder/model.safetensors.index.json",
+        "tokenizer/merges.txt",
+        "unet/diffusion_pytorch_model.safetensors",
+        "unet/config.json",
+        "vae/diffusion_pytorch_model.fp16.safetensors",
+    ]
+    source = resolve_source(drawing(copy))
+    before = source.digest()
+    (copy / "README.md").write_text("words")
+    assert source.digest() == before
+    change(copy / "scheduler" / "scheduler_config.json", steps_offset=0)
+    assert source.digest() != before
+
+
+def test_half_precision_files_serve_where_there_are_no_others(copy: Path) -> None:
+    assert weight_variant(copy / "unet") is None
+    before = resolve_source(drawing(copy)).num_parameters()
+    for name in ("unet", "vae"):
+        plain = copy / name / "diffusion_pytorch_model.safetensors"
+        plain.rename(plain.with_name("diffusion_pytorch_model.fp16.safetensors"))
+    assert weight_variant(copy / "unet") == "fp16"
+    assert resolve_source(drawing(copy)).num_parameters() == before
+    read = pipeline.read(copy)
+    for part in pipeline_parts(read):
+        load_part(read, part)
+
+
+def test_tensorrt_is_refused_where_no_plan_can_be_built(
+    pipes: Pipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = drawing(pipes("sd"), target="tensorrt", precision="fp16")
+    monkeypatch.setattr(tensorrt.Path, "glob", lambda self, pattern: iter(()))
+    with pytest.raises(UnsupportedModel, match="this machine has none"):
+        build(wanted, tmp_path / "repository")
+    monkeypatch.setattr(tensorrt.Path, "glob", lambda self, pattern: iter([Path("/dev/nvidia0")]))
+    monkeypatch.setattr(tensorrt.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(tensorrt.shutil, "which", lambda name: None)
+    with pytest.raises(UnsupportedModel, match="the Python package tensorrt or the command trtexec"):
+        tensorrt.check()
+
+
+def test_plans_take_what_the_recipe_promises(pipes: Pipes) -> None:
+    read = pipeline.read(pipes("flux"))
+    wanted = drawing(read.folder, target="tensorrt", precision="fp16", pictures={"min_size": 8, "max_size": 64})
+    limits = tensorrt.optimization_profile(wanted, read)
+    denoiser = {part.name: part for part in pipeline_parts(read)}["denoiser"]
+    command = tensorrt.trtexec_command(denoiser, Path("a.onnx"), Path("a.plan"), limits, True)
+    assert "--fp16" in command
+    (least,) = [argument for argument in command if argument.startswith("--minShapes=")]
+    (most,) = [argument for argument in command if argument.startswith("--maxShapes=")]
+    assert "hidden_states:1x4x16," in least and "txt_ids:1x24x3" in least and "timestep:1," in least
+    assert "hidden_states:16x256x16," in most and "img_ids:16x256x3," in most
+
+
+def test_the_hub_is_asked_once_and_hands_out_what_is_needed(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    names = [str(path.relative_to(copy)) for path in copy.rglob("*") if path.is_file()]
+    asked: list[Any] = []
+
+    class Listed:
+        sha = "0123abc"
+        siblings = tuple(type("File", (), {"rfilename": name}) for name in [*names, "unet/model.bin", "README.md"])
+
+    class Counted:
+        parameter_count: ClassVar = {"F32": 40, "I64": 2}
+
+    def model_info(self: Any, id: str, **more: Any) -> type[Listed]:
+        asked.append(id)
+        return Listed
+
+    def snapshot_download(id: str, *, revision: str, allow_patterns: list[str]) -> str:
+        asked.append((revision, sorted(allow_patterns)))
+        return str(copy)
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", model_info)
+    monkeypatch.setattr(huggingface_hub.HfApi, "parse_safetensors_file_metadata", lambda *_, **__: Counted)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda id, name, revision: str(copy / name))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    hub = sources.resolve("nobody/nothing-at-all")
+    assert hub.digest() == "hf:nobody/nothing-at-all@0123abc"
+    assert hub.config()["_class_name"] == "StableDiffusionPipeline"
+    assert hub.num_parameters() == 3 * 42
+    assert hub.fetch(copy, NullProgress()).folder == copy
+    assert asked == ["nobody/nothing-at-all", ("0123abc", sorted(names))]
+
+
+def test_more_than_a_model_has_positions_for_is_refused(pipes: Pipes) -> None:
+    read = pipeline.read(pipes("sd3"))
+    with pytest.raises(RecipeError, match="more than this model has positions for: 48"):
+        triton_config.size_options(drawing(read.folder, pictures={"max_size": 64}), read)
+
+
+def test_the_backend_has_every_scheduler_that_is_built() -> None:
+    assert set(pipeline.SCHEDULERS) == set(SCHEDULER_NAMES)

@@ -1,0 +1,18 @@
+"""What `pipeline.json` says of the scheduler."""
+
+from pathlib import Path
+
+from diffusers import DDIMScheduler, DiffusionPipeline
+
+from builders.diffusion import pipeline, pipeline_json
+from tests.fakes.pipelines import make_pipeline
+
+
+def test_stable_diffusion_overrules_old_options_of_schedulers(tmp_path: Path) -> None:
+    folder = make_pipeline(tmp_path / "old", "sd", scheduler=DDIMScheduler(steps_offset=0, clip_sample=True))
+    path = folder / "scheduler" / "scheduler_config.json"
+    path.write_text(path.read_text().replace('"clip_sample": false', '"clip_sample": true'))
+    said = pipeline_json.describe(pipeline.read(folder), "old")["scheduler"]
+    taken = DiffusionPipeline.from_pretrained(folder).scheduler.config
+    assert {key: said[key] for key in ("steps_offset", "clip_sample")} == {"steps_offset": 1, "clip_sample": False}
+    assert all(taken[key] == value for key, value in said.items() if key != "class")

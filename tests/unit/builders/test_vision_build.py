@@ -1,0 +1,133 @@
+"""Checkpoints that see: taken apart by the real exporters, and held against transformers."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from builders import recipe
+from builders.build import BuildResult, build
+from builders.checkpoint import Checkpoint
+from builders.config_pbtxt import parse
+from builders.errors import SourceUnavailable, UnsupportedModel, VerificationFailed
+from builders.llm.family import LLMFamily
+from builders.llm.verify import TOLERANCES
+from builders.progress import NullProgress
+from builders.sources import LocalSource
+from builders.vision import idefics3
+from builders.vision.verify import verify
+from tests.fakes.tiny_smolvlm import TEMPLATE, expansion, make_checkpoint
+
+pytestmark = pytest.mark.exports
+
+
+def byte_tokenizer() -> Tokenizer:
+    specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={t: i for i, t in enumerate(specials + alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(specials)
+    return tokenizer
+
+
+@pytest.fixture(scope="module", params=["smolvlm", "idefics3"])
+def seeing(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoints") / request.param
+    return make_checkpoint(folder, byte_tokenizer(), family=request.param)
+
+
+@pytest.fixture(scope="module")
+def seen(seeing: Path, tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
+    wanted = recipe.make(name="seeing", source=str(seeing), precision="fp32")
+    return build(wanted, tmp_path_factory.mktemp("built") / "repository")
+
+
+@pytest.fixture
+def copy(seeing: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(seeing, tmp_path / "copy"))
+
+
+def change(file: Path, **values: object) -> None:
+    file.write_text(json.dumps(json.loads(file.read_bytes()) | values))
+
+
+def test_answers_are_those_of_the_source(seen: BuildResult) -> None:
+    pictures = seen.metrics["pictures"]
+    assert pictures["identical_answers"] == pictures["prompts"] == 3
+    assert pictures["logit_error"] < 1e-5
+    assert seen.metrics["identical_answers"] == seen.metrics["prompts"]
+
+
+def test_what_is_installed_says_what_it_takes(seen: BuildResult, seeing: Path) -> None:
+    config = parse((seen.folder / "config.pbtxt").read_text())
+    assert json.loads(config.parameters["modalities"].string_value) == ["text", "image"]
+    assert config.parameters["chat_template"].string_value == TEMPLATE
+    facts = json.loads((seen.folder / "1" / "vision.json").read_bytes())
+    assert (facts["tile"], facts["longest_edge"], facts["tokens_per_tile"]) == (64, 256, 4)
+    assert facts["image_token_id"] == json.loads((seeing / "config.json").read_bytes())["image_token_id"]
+    embedding = np.load(seen.folder / "1" / "embedding.npy", mmap_mode="r")
+    assert embedding.dtype == np.float32 and embedding.shape[1] == 64
+
+
+def test_an_encoder_that_sees_something_else_is_not_installed(seen: BuildResult, seeing: Path, tmp_path: Path) -> None:
+    engine = Path(shutil.copytree(seen.folder / "1", tmp_path / "engine"))
+    embedding = np.load(engine / "embedding.npy")
+    np.save(engine / "embedding.npy", embedding[:, ::-1])
+    with pytest.raises(VerificationFailed, match="does not see as the source model does"):
+        verify(Checkpoint(seeing), engine, TOLERANCES["fp32"], NullProgress())
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(0, 0), (1, 1), (1, 4), (3, 2)])
+def test_prompts_are_written_as_the_familys_processor_writes_them(seeing: Path, rows: int, columns: int) -> None:
+    facts = idefics3.vision_config(Checkpoint(seeing))
+    assert idefics3.image_placeholder(facts, rows, columns) == expansion(rows, columns)
+
+
+def test_the_preprocessor_is_found_where_newer_checkpoints_have_it(copy: Path) -> None:
+    before = idefics3.vision_config(Checkpoint(copy))
+    old = copy / "preprocessor_config.json"
+    (copy / "processor_config.json").write_text(json.dumps({"image_processor": json.loads(old.read_bytes())}))
+    old.unlink()
+    assert idefics3.vision_config(Checkpoint(copy)) == before
+
+
+def test_a_checkpoint_without_a_preprocessor_is_refused(copy: Path) -> None:
+    (copy / "preprocessor_config.json").unlink()
+    with pytest.raises(SourceUnavailable, match=r"preprocessor_config\.json"):
+        idefics3.vision_config(Checkpoint(copy))
+
+
+def test_a_preprocessor_that_leaves_out_steps_is_refused(copy: Path) -> None:
+    change(copy / "preprocessor_config.json", do_normalize=False)
+    with pytest.raises(UnsupportedModel, match="do_normalize"):
+        idefics3.vision_config(Checkpoint(copy))
+
+
+def test_a_tokenizer_of_another_model_is_refused(copy: Path) -> None:
+    byte_tokenizer().save(str(copy / "tokenizer.json"))
+    with pytest.raises(SourceUnavailable, match="<image>"):
+        idefics3.vision_config(Checkpoint(copy))
+
+
+def test_marks_that_disagree_are_refused(copy: Path) -> None:
+    change(copy / "config.json", image_token_id=7)
+    with pytest.raises(SourceUnavailable, match="is the token 7"):
+        idefics3.vision_config(Checkpoint(copy))
+
+
+def test_room_is_asked_for_to_write_the_parts_out(seeing: Path) -> None:
+    needed = LLMFamily().check(recipe.make(name="x", source=str(seeing), precision="fp32"), LocalSource(seeing))
+    weights = (seeing / "model.safetensors").stat().st_size
+    assert needed > 2 * weights
+
+
+def test_another_text_model_is_refused_before_anything_is_exported(copy: Path, tmp_path: Path) -> None:
+    config = json.loads((copy / "config.json").read_bytes())
+    change(copy / "config.json", text_config=config["text_config"] | {"model_type": "mistral"})
+    with pytest.raises(UnsupportedModel, match="mistral"):
+        build(recipe.make(name="other", source=str(copy)), tmp_path / "repository")
+    assert not (tmp_path / "repository").exists()

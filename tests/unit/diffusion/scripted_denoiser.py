@@ -1,0 +1,139 @@
+"""The loop without a network: a denoiser that says what it was shown, plans that count, and jobs that remember."""
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from backends.diffusion.denoising_job import BatchRow, DenoisingJob
+from backends.diffusion.families import GuidedPrompt
+from backends.diffusion.noise import NoiseGenerator
+from backends.diffusion.pipeline_config import PipelineConfig, Vae
+from backends.diffusion.schedulers import Latent, SolverState
+
+VAE = Vae(scaling_factor=1.0)
+DESCRIPTION = PipelineConfig("scripted", (), "denoiser", None, "decoder", (), {}, VAE, 8, max_batch=6)
+SMALL, LARGE = (4, 2, 2), (4, 4, 4)
+
+
+class CountingPlan:
+    """A plan that adds to the latent what the denoiser says, and takes its runs for timesteps."""
+
+    initial_scale = 0.0
+
+    def __init__(self, runs: int) -> None:
+        self.timesteps = np.arange(runs, dtype=np.float32)
+
+    def begin(self) -> SolverState:
+        return SolverState()
+
+    def scale_input(self, i: int, sample: Latent) -> Latent:
+        return sample
+
+    def step(self, i: int, model_output: Latent, sample: Latent, state: SolverState, noise: NoiseGenerator) -> Latent:
+        return sample + model_output
+
+    def add_noise(self, latent: Latent, noise: Latent, i: int) -> Latent:
+        return latent
+
+
+class PassthroughFamily:
+    """A family without texts: its condition is one number, which the denoiser gives back."""
+
+    def encode_prompt(self, prompt: str, negative: str | None, scale: float, size: tuple[int, int]) -> GuidedPrompt:
+        raise NotImplementedError
+
+    def denoiser_inputs(self, samples: Any, timesteps: Any) -> dict[str, Any]:
+        return {"sample": samples, "timestep": timesteps}
+
+    def denoiser_output(self, predicted: Any, shape: tuple[int, ...]) -> Any:
+        return predicted
+
+
+@dataclass
+class DenoiserCall:
+    """One call of the denoiser."""
+
+    shape: tuple[int, ...]
+    timesteps: list[float]
+    numbers: list[float]
+
+
+class ScriptedComponents:
+    """A denoiser that says a row's number everywhere; it waits at `gate`, and fails where a number is 99."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Semaphore(0)
+        self.begun = threading.Semaphore(0)
+        self.runs: list[DenoiserCall] = []
+        self.after: list[Any] = []
+
+    def run(self, name: str, inputs: Mapping[str, Any], outputs: Sequence[str]) -> dict[str, Any]:
+        assert name == "denoiser"
+        assert list(outputs) == ["noise_pred"]
+        numbers = inputs["number"].tolist()
+        self.runs.append(DenoiserCall(inputs["sample"].shape, inputs["timestep"].tolist(), numbers))
+        self.begun.release()
+        assert self.gate.acquire(timeout=20)
+        if 99 in numbers:
+            raise RuntimeError("the network is broken")
+        return {"noise_pred": np.broadcast_to(inputs["number"][:, None, None, None], inputs["sample"].shape)}
+
+    def finish_runs(self, runs: int) -> None:
+        """Let so many runs end, one after the other."""
+        for _ in range(runs):
+            assert self.begun.acquire(timeout=20)
+            self.gate.release()
+
+
+@dataclass
+class RecordedJob:
+    """A job that remembers what it was told."""
+
+    job: DenoisingJob
+    progress: list[float] = field(default_factory=list)
+    done: list[BatchRow] = field(default_factory=list)
+    previews: list[tuple[int, int]] = field(default_factory=list)
+    error: Exception | None = None
+    ended: threading.Event = field(default_factory=threading.Event)
+
+
+def recorded_job(
+    number: float,
+    runs: int = 2,
+    images: int = 1,
+    shape: tuple[int, int, int] = SMALL,
+    away: float | None = None,
+    **more: Any,
+) -> RecordedJob:
+    """A job whose rows have a number; with `away` they are led from that number by a scale of 3."""
+
+    def finished(rows: list[BatchRow]) -> None:
+        made.done += rows
+        if len(made.done) == images:
+            made.ended.set()
+
+    def failed(error: Exception) -> None:
+        made.error = error
+        made.ended.set()
+
+    def condition(value: float) -> dict[str, Any]:
+        return {"number": np.array(value, np.float32)}
+
+    guided = GuidedPrompt(condition(number), None if away is None else condition(away), 3.0)
+    job = DenoisingJob(
+        shape,
+        CountingPlan(runs),
+        guided,
+        VAE,
+        tuple(range(images)),
+        on_progress=lambda share: made.progress.append(share),
+        on_finished=finished,
+        on_failed=failed,
+        on_preview=lambda row, which, latent: made.previews.append((row.index, which)),
+        **more,
+    )
+    made = RecordedJob(job)
+    return made

@@ -1,0 +1,64 @@
+"""Pictures of every family, pixel by pixel against diffusers' own pipelines: same weights, seeds and schedulers."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.fakes.pipelines import KINDS, T5_TOKENS
+from tests.unit.diffusion.tiny_pipeline import RecordingSender, TinyPipeline, open_tiny_pipeline
+
+SIDE, STEPS, SEED = 32, 5, 7
+LEAST = 8.0
+"""How much the pixels of a picture differ among themselves, at least: a flat one would prove nothing."""
+
+
+def reference(tiny: TinyPipeline, kind: str, task: str = "text2image") -> Any:
+    """diffusers' pipeline for a task, over the same folder."""
+    import diffusers
+
+    absent = {"text_encoder_3": None, "tokenizer_3": None} if kind == "sd3.5" else {}
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(tiny.folder, **absent)
+    if task != "text2image":
+        kinds = {"image2image": diffusers.AutoPipelineForImage2Image, "inpainting": diffusers.AutoPipelineForInpainting}
+        pipeline = kinds[task].from_pipe(pipeline)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def generators(count: int) -> list[Any]:
+    import torch
+
+    return [torch.Generator().manual_seed(SEED + number) for number in range(count)]
+
+
+def tokens(kind: str) -> dict[str, int]:
+    """The tokens that T5 is given: the builder says as many as the tokenizer allows."""
+    return {"max_sequence_length": T5_TOKENS} if kind in ("sd3", "flux", "flux-dev") else {}
+
+
+def same(caller: RecordingSender, images: list[Any]) -> None:
+    assert set(caller.files) == set(range(len(images)))
+    for index, image in enumerate(images):
+        wanted = np.asarray(image).astype(int)
+        assert wanted.std() > LEAST
+        assert np.abs(caller.pixels(index) - wanted).max() <= 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_text_to_image(kind: str, tmp_path: Path) -> None:
+    with open_tiny_pipeline(tmp_path, kind) as tiny:
+        pipeline = reference(tiny, kind)
+        more: dict[str, Any] = {} if kind == "flux" else {"guidance_scale": 5.0}
+        common = {"height": SIDE, "width": SIDE + 16, "num_inference_steps": STEPS, **tokens(kind), **more}
+        images = pipeline("a red cat", generator=generators(1), **common).images
+        asked: dict[str, Any] = {"height": SIDE, "width": SIDE + 16, "steps": STEPS, "seed": SEED, **more}
+        same(tiny.ask(**asked).outcome(), images)
+        led = {} if kind in ("lcm", "flux", "flux-dev") else {"negative_prompt": "a blue cat"}
+        images = pipeline("cat", generator=generators(2), num_images_per_prompt=2, **common, **led).images
+        caller = tiny.ask("cat", num_images=2, **asked, **led).outcome()
+        same(caller, images)
+        assert caller.seeds == {0: SEED, 1: SEED + 1}
+        assert caller.progress == sorted(caller.progress)
+        assert caller.progress[-1] == 1

@@ -1,0 +1,208 @@
+"""Requests from the door to the last response: what is refused, what editing keeps, who goes away, and closing."""
+
+import io
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from backends.serving.errors import Cancelled, EngineFailed, GenerationError, InvalidValue, Overloaded
+from tests.unit.diffusion.tiny_pipeline import TinyPipeline, open_tiny_pipeline, wait_for
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyPipeline]:
+    with open_tiny_pipeline(tmp_path_factory.mktemp("desk"), "sd2", max_rows=4, max_waiting=6) as opened:
+        yield opened
+
+
+def png(pixels: Any, mode: str | None = None) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels, mode).save(file, "PNG")
+    return file.getvalue()
+
+
+NOISY = np.random.default_rng(1).integers(0, 255, (32, 48, 3), np.uint8)
+HALF = np.zeros((32, 48), np.uint8)
+HALF[:, 24:] = 255
+
+
+def test_only_what_the_mask_opens_changes(tiny: TinyPipeline) -> None:
+    caller = tiny.ask(images=(png(NOISY),), mask=png(HALF), seed=1).outcome()
+    found = caller.pixels()
+    assert found.shape == NOISY.shape
+    assert (found[:, :24] == NOISY[:, :24]).all()
+    assert (found[:, 24:] != NOISY[:, 24:]).mean() > 0.9
+
+
+def test_a_picture_within_transparent_borders_is_painted_on(tiny: TinyPipeline) -> None:
+    wide = np.zeros((32, 64, 4), np.uint8)
+    wide[:, 16:48, :3], wide[:, 16:48, 3] = NOISY[:, :32], 255
+    found = tiny.ask(images=(png(wide),), seed=1).outcome().pixels()
+    assert found.shape == (32, 64, 3)
+    assert (found[:, 16:48] == NOISY[:, :32]).all()
+    assert found[:, :16].std() > 5
+
+
+def test_a_picture_is_brought_to_a_size_that_the_model_draws(tiny: TinyPipeline) -> None:
+    odd = np.random.default_rng(1).integers(0, 255, (37, 50, 3), np.uint8)
+    assert tiny.ask(images=(png(odd),)).outcome().pixels().shape == (32, 48, 3)
+    assert tiny.ask(images=(png(odd),), width=64, height=64).outcome().pixels().shape == (64, 64, 3)
+
+
+def test_the_strength_says_how_many_steps_are_taken(tiny: TinyPipeline) -> None:
+    tiny.components.calls.clear()
+    tiny.ask(images=(png(NOISY),), strength=0.5, steps=10).outcome()
+    assert len(tiny.components.batches("denoiser")) == 5
+
+
+def test_seeds_are_drawn_and_told(tiny: TinyPipeline) -> None:
+    first = tiny.ask(num_images=2).outcome()
+    assert first.seeds[1] == first.seeds[0] + 1
+    again = tiny.ask(seed=first.seeds[1]).outcome()
+    assert np.abs(again.pixels().astype(int) - first.pixels(1)).max() <= 1
+    assert tiny.ask(seed=2**64 - 1, num_images=2).outcome().seeds == {0: 2**64 - 1, 1: 0}
+
+
+def test_previews_come_before_their_image(tiny: TinyPipeline) -> None:
+    caller = tiny.ask(steps=12, partial_images=3, num_images=2, seed=1).outcome()
+    assert sorted((index, number) for index, number, _ in caller.previews) == [
+        (index, number) for index in (0, 1) for number in (0, 1, 2)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("more", "start"),
+    [
+        ({"num_images": 0}, "[invalid_value:num_images]"),
+        ({"num_images": 11}, "[invalid_value:num_images]"),
+        ({"steps": 0}, "[invalid_value:steps]"),
+        ({"steps": 51}, "[invalid_value:steps]"),
+        ({"width": 1, "height": 1}, "[invalid_value:width]"),
+        ({"width": -16}, "[invalid_value:width]"),
+        ({"width": 512}, "[invalid_value:width]"),
+        ({"guidance_scale": float("nan")}, "[invalid_value:guidance_scale]"),
+        ({"guidance_scale": -1.0}, "[invalid_value:guidance_scale]"),
+        ({"strength": 0.5}, "[invalid_value:strength]"),
+        ({"strength": 0.0, "images": (b"",)}, "[invalid_value:strength]"),
+        ({"mask": b"x"}, "[invalid_value:mask]"),
+        ({"images": (b"x",)}, "[invalid_value:image]"),
+        ({"images": (png(NOISY)[:200],)}, "[invalid_value:image]"),
+        ({"images": (png(NOISY), png(NOISY))}, "[unsupported_option:image]"),
+        ({"images": (png(NOISY),), "mask": png(HALF[:16])}, "[invalid_value:mask]"),
+        ({"images": (png(NOISY),), "mask": png(HALF * 0)}, "[invalid_value:mask]"),
+        ({"output_format": "bmp"}, "[invalid_value:output_format]"),
+        ({"quality": 101}, "[invalid_value:quality]"),
+        ({"partial_images": 4}, "[invalid_value:partial_images]"),
+        ({"prompt": "cat " * 100_000}, "[context_length_exceeded:prompt]"),
+        ({"negative_prompt": "a long wish " * 20}, "[context_length_exceeded:negative_prompt]"),
+        ({"negative_prompt": "blue"}, "[invalid_value:negative_prompt] A guidance of 1 leads away from nothing"),
+        ({"negative_prompt": "blue", "guidance_scale": 0.5}, "[invalid_value:negative_prompt] A guidance of 0.5 leads"),
+    ],
+)
+def test_what_is_refused(tiny: TinyPipeline, more: dict[str, Any], start: str) -> None:
+    with pytest.raises(GenerationError) as refusal:
+        tiny.ask(**more).outcome()
+    assert str(refusal.value).startswith(start)
+
+
+def test_who_goes_away_frees_the_row(tiny: TinyPipeline) -> None:
+    tiny.components.calls.clear()
+    tiny.components.gate.clear()
+    caller = tiny.ask(steps=50)
+    tiny.components.wait_for_call("text-encoder")
+    tiny.components.gate.set()
+    tiny.components.wait_for_call("denoiser")
+    caller.disconnected = True
+    with pytest.raises(Cancelled):
+        caller.outcome()
+    wait_for(lambda: tiny.stats.rows_active == 0)
+    assert not caller.files
+
+
+def test_too_many_images_are_refused(tiny: TinyPipeline) -> None:
+    tiny.components.gate.clear()
+    first = tiny.ask(num_images=5)
+    with pytest.raises(Overloaded):
+        tiny.ask(num_images=2).outcome()
+    tiny.components.gate.set()
+    assert len(first.outcome().files) == 5
+    tiny.ask().outcome()
+
+
+def test_pictures_that_wait_are_bounded_in_bytes(tmp_path: Path) -> None:
+    picture = png(NOISY)
+    with open_tiny_pipeline(tmp_path, "sd2", max_waiting_bytes=2 * len(picture)) as tiny:
+        tiny.components.gate.clear()
+        first = tiny.ask(images=(picture,))
+        tiny.components.wait_for_call("text-encoder")
+        with pytest.raises(Overloaded, match="MB of requests wait"):
+            tiny.ask(images=(picture,), mask=picture).outcome()
+        second = tiny.ask()  # which has no picture, and is small enough
+        tiny.components.gate.set()
+        for caller in (first, second):
+            assert len(caller.outcome().files) == 1
+        # One that is larger than the bound is taken where nothing waits, and what was prepared no longer does.
+        assert len(tiny.ask(images=(picture,), mask=picture).outcome().files) == 1
+
+
+def test_a_picture_whose_client_goes_away_no_longer_waits(tmp_path: Path) -> None:
+    picture = png(NOISY)
+    with open_tiny_pipeline(tmp_path, "sd2", max_waiting_bytes=2 * len(picture) + 100) as tiny:
+        tiny.components.gate.clear()
+        first, second = tiny.ask(images=(picture,)), tiny.ask(images=(picture,))
+        with pytest.raises(Overloaded):
+            tiny.ask(images=(picture,)).outcome()
+        second.disconnected = True
+        with pytest.raises(Cancelled):
+            second.outcome()
+        third = tiny.ask(images=(picture,))
+        tiny.components.gate.set()
+        for caller in (first, third):
+            assert len(caller.outcome().files) == 1
+
+
+def test_a_component_that_fails_is_named_and_the_next_request_is_served(tiny: TinyPipeline, monkeypatch: Any) -> None:
+    run = tiny.components.run
+
+    def failing(name: str, inputs: Any, outputs: Any) -> Any:
+        if name.endswith("vae-decoder"):
+            raise EngineFailed(f"The component {name} failed: no memory")
+        return run(name, inputs, outputs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tiny.components, "run", failing)
+        with pytest.raises(EngineFailed, match="tiny-vae-decoder failed: no memory"):
+            tiny.ask(num_images=2).outcome()
+    assert len(tiny.ask().outcome().files) == 1
+
+
+def test_closing_answers_everybody(tmp_path: Path) -> None:
+    with open_tiny_pipeline(tmp_path, "sd2", max_rows=2) as tiny:
+        tiny.components.gate.clear()
+        callers = [tiny.ask(steps=50) for _ in range(4)]
+        tiny.components.wait_for_call("text-encoder")
+        closing = threading.Thread(target=tiny.frontend.close)
+        closing.start()
+        tiny.components.gate.set()
+        closing.join(30)
+        assert not closing.is_alive()
+        for caller in callers:
+            with pytest.raises(EngineFailed, match="unloaded"):
+                caller.outcome()
+        with pytest.raises(EngineFailed, match="unloaded"):
+            tiny.ask().outcome()
+
+
+def test_an_empty_negative_prompt_asks_for_nothing(tiny: TinyPipeline) -> None:
+    assert len(tiny.ask(guidance_scale=1.0, negative_prompt="").outcome().files) == 1
+    assert len(tiny.ask(guidance_scale=1.5, negative_prompt="blue").outcome().files) == 1
+
+
+def test_seeds_end_at_64_bits(tiny: TinyPipeline) -> None:
+    with pytest.raises(InvalidValue):
+        tiny.ask(seed=2**64).outcome()

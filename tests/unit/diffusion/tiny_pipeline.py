@@ -1,0 +1,156 @@
+"""Tiny pipelines of every family before a desk: their components run in PyTorch, without export and without Triton."""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backends.diffusion.loading import load_pipeline
+from backends.diffusion.request import Request
+from backends.diffusion.request_frontend import RequestFrontend
+from backends.diffusion.stats import Stats
+from backends.serving.errors import GenerationError
+from builders.diffusion import networks, pipeline, pipeline_json
+from builders.diffusion.parts import PipelinePart, pipeline_parts
+from tests.fakes.pipelines import make_pipeline
+
+NAME = "tiny"
+
+
+class TorchComponents:
+    """`backends.diffusion.components.Components` that are the builder's networks. `gate` holds calls up."""
+
+    def __init__(self, folder: Path) -> None:
+        opened = pipeline.read(folder)
+        self._parts: dict[str, PipelinePart] = {f"{NAME}-{part.name}": part for part in pipeline_parts(opened)}
+        self._networks = {name: networks.load_part(opened, part) for name, part in self._parts.items()}
+        self._lock = threading.Lock()
+        self.gate = threading.Event()
+        self.gate.set()
+        self.calls: list[tuple[str, int]] = []
+        self.begun = threading.Condition()
+
+    def run(self, name: str, inputs: Mapping[str, Any], outputs: Sequence[str]) -> dict[str, Any]:
+        import torch
+
+        with self.begun:
+            self.calls.append((name.removeprefix(f"{NAME}-"), len(next(iter(inputs.values())))))
+            self.begun.notify_all()
+        assert self.gate.wait(20)
+        part = self._parts[name]
+        assert set(inputs) == {port.name for port in part.inputs}
+        for port in part.inputs:
+            assert inputs[port.name].dtype == (np.int64 if port.type == "INT64" else np.float32), port.name
+        with self._lock, torch.inference_mode():
+            tensors = {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in inputs.items()}
+            found = self._networks[name](**tensors)
+        found = found if isinstance(found, tuple) else (found,)
+        named = {port.name: value.numpy() for port, value in zip(part.outputs, found, strict=True)}
+        return {output: named[output] for output in outputs}
+
+    def batches(self, name: str) -> list[int]:
+        """The sizes of the batches that a component was called with."""
+        return [size for called, size in self.calls if called == name]
+
+    def wait_for_call(self, name: str, count: int = 1) -> None:
+        with self.begun:
+            assert self.begun.wait_for(lambda: len(self.batches(name)) >= count, 20)
+
+
+@dataclass
+class RecordingSender:
+    """A client that keeps what it is sent."""
+
+    disconnected: bool = False
+    progress: list[float] = field(default_factory=list)
+    previews: list[tuple[int, int, bytes]] = field(default_factory=list)
+    files: dict[int, bytes] = field(default_factory=dict)
+    seeds: dict[int, int] = field(default_factory=dict)
+    error: GenerationError | None = None
+    ends: int = 0
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def is_cancelled(self) -> bool:
+        return self.disconnected
+
+    def send_progress(self, fraction: float) -> None:
+        assert not self.ends
+        self.progress.append(fraction)
+
+    def send_preview(self, image: bytes, index: int, number: int) -> None:
+        assert not self.ends
+        self.previews.append((index, number, image))
+
+    def send_image(self, image: bytes, seed: int, index: int, *, final: bool) -> None:
+        assert not self.ends
+        self.files[index], self.seeds[index] = image, seed
+        if final:
+            self._end()
+
+    def fail(self, error: GenerationError) -> None:
+        self.error = error
+        self._end()
+
+    def _end(self) -> None:
+        self.ends += 1
+        self.ended.set()
+
+    def outcome(self, seconds: float = 30) -> "RecordingSender":
+        assert self.ended.wait(seconds)
+        assert self.ends == 1
+        if self.error:
+            raise self.error
+        return self
+
+    def pixels(self, index: int = 0) -> Any:
+        import io
+
+        from PIL import Image
+
+        return np.asarray(Image.open(io.BytesIO(self.files[index])).convert("RGB"))
+
+
+@dataclass(frozen=True)
+class TinyPipeline:
+    """A desk before a tiny pipeline, and where the pipeline lies."""
+
+    frontend: RequestFrontend
+    stats: Stats
+    components: TorchComponents
+    folder: Path
+
+    def ask(self, prompt: str = "a red cat", **more: Any) -> RecordingSender:
+        caller = RecordingSender()
+        self.frontend.add_request(Request(prompt=prompt, **more), caller)
+        return caller
+
+
+@contextmanager
+def open_tiny_pipeline(folder: Path, kind: str, scheduler: Any = None, **parameters: object) -> Iterator[TinyPipeline]:
+    """Write a tiny pipeline under `folder` and open a desk before it; `parameters` are those of config.pbtxt."""
+    made = make_pipeline(folder / "pipeline", kind, scheduler=scheduler)
+    (folder / "1").mkdir()
+    pipeline_json.write(pipeline.read(made), NAME, folder / "1")
+    components = TorchComponents(made)
+    values = {"default_size": "[32, 32]", "default_steps": "4", "max_steps": "50", "max_size": "256", **parameters}
+    desk, figures = load_pipeline(
+        folder / "1", {name: {"string_value": str(value)} for name, value in values.items()}, components
+    )
+    try:
+        yield TinyPipeline(desk, figures, components, made)
+    finally:
+        components.gate.set()
+        desk.close()
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    pause = threading.Event()
+    for _ in range(2000):
+        if condition():
+            return
+        pause.wait(0.01)
+    raise AssertionError("it did not happen in time")

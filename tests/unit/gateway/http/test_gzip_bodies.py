@@ -1,0 +1,79 @@
+"""What gzip stands for, however it was written."""
+
+import gzip
+import os
+import zlib
+
+import pytest
+
+from gateway.errors import InvalidRequest, RequestTooLarge
+from gateway.http.gzip_bodies import GzipDecoder
+
+MB = 1024 * 1024
+
+
+def unpacked(packed: bytes, limit: int = 8 * MB, enough: int | None = None) -> bytes:
+    gunzip = GzipDecoder(bytearray(packed), limit)
+    while not gunzip.decompress(enough):
+        assert enough is not None and enough <= len(gunzip.body) <= enough + MB
+        enough = len(gunzip.body)
+    return bytes(gunzip.body)
+
+
+BODIES = {
+    "nothing": b"",
+    "a byte": b"x",
+    "noise": os.urandom(3 * MB),
+    "zeros": bytes(3 * MB),
+    "a piece": bytes(256 * 1024),
+}
+
+
+@pytest.mark.parametrize("name", BODIES)
+@pytest.mark.parametrize("level", [0, 1, 9])
+def test_it_is_what_was_packed(name: str, level: int) -> None:
+    body = BODIES[name]
+    for packed in (gzip.compress(body, level), b"".join(gzip.compress(half, level) for half in (body[:9], body[9:]))):
+        assert unpacked(packed) == unpacked(packed, enough=0) == body
+        assert unpacked(packed, limit=len(body)) == body
+        if body:
+            with pytest.raises(RequestTooLarge):
+                unpacked(packed, limit=len(body) - 1)
+
+
+def test_every_end_but_the_last_is_missed() -> None:
+    packed = gzip.compress(b"hello" * 100) + gzip.compress(b"world" * 100)
+    ends = [end for end in range(len(packed)) if _is_whole(packed[:end])]
+    assert ends == [len(gzip.compress(b"hello" * 100))]
+
+
+def _is_whole(packed: bytes) -> bool:
+    try:
+        unpacked(packed)
+    except InvalidRequest:
+        return False
+    return True
+
+
+def test_every_wrong_byte_is_noticed() -> None:
+    """But those of the head that say when, by what and on which system it was packed."""
+    packed = gzip.compress(b"hello" * 100, mtime=0)
+    for at in [*range(3), *range(10, len(packed))]:
+        wrong = bytearray(packed)
+        wrong[at] ^= 0xFF
+        with pytest.raises(InvalidRequest):
+            unpacked(bytes(wrong))
+
+
+def test_no_more_than_the_limit_is_ever_there() -> None:
+    gunzip = GzipDecoder(zlib.compressobj(9, wbits=31).compress(bytes(64 * MB)) + b"\0" * MB, MB)
+    with pytest.raises(RequestTooLarge):
+        gunzip.decompress()
+    assert not gunzip.body and gunzip._at <= 64 * 1024
+
+
+def test_no_more_is_read_than_is_enough_where_nothing_comes_of_it() -> None:
+    gunzip = GzipDecoder(gzip.compress(b"", 0)[:10] + b"\0\0\0\xff\xff" * MB, MB)
+    for part in (1, 2):
+        assert not gunzip.decompress(MB)
+        assert not gunzip.body and part * MB < gunzip._at <= part * (MB + 64 * 1024)

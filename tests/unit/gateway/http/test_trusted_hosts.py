@@ -1,0 +1,80 @@
+"""What a request may name as its host, by the address that its connection came to."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from starlette.responses import Response
+
+from gateway.errors import GatewayError
+from gateway.http.trusted_hosts import HostOriginMiddleware
+from gateway.settings import Settings
+
+
+def status(server: tuple[str, int] | None, named: str, /, **settings: Any) -> int:
+    """What is answered to a request that came to `server` and names a host."""
+    said: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await Response(status_code=200)(scope, receive, send)
+
+    async def send(message: Any) -> None:
+        said.append(message)
+
+    def render(error: GatewayError) -> Response:
+        return Response(error.message, error.status)
+
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": "GET",
+        "path": "/health/live",
+        "server": server,
+        "headers": [(b"host", named.encode())],
+        "state": {"trace": SimpleNamespace(error=None)},
+    }
+    check = HostOriginMiddleware(app, Settings(_env_file=None, **settings), render)  # type: ignore[call-arg]
+    asyncio.run(check(scope, None, send))  # type: ignore[arg-type]
+    return int(said[0]["status"])
+
+
+@pytest.mark.parametrize(
+    ("server", "host", "expected"),
+    [
+        (("10.1.2.3", 1088), "10.1.2.3:1088", 200),  # a probe of a cluster, by the address of the pod
+        (("10.1.2.3", 1088), "10.1.2.4:1088", 403),
+        (("10.1.2.3", 1088), "gateway:1088", 403),
+        (("::ffff:10.1.2.3", 1088), "10.1.2.3", 200),
+        (("10.1.2.3", 1088), "[::ffff:10.1.2.3]", 200),
+        (("fd00::1", 1088), "[fd00:0::1]:1088", 200),
+        (("fe80::1%eth0", 1088), "[fe80::1]", 200),
+        (("/run/gateway.sock", 0), "localhost", 200),
+        (("/run/gateway.sock", 0), "gateway", 403),
+        (None, "10.1.2.3", 403),
+    ],
+)
+def test_the_address_that_was_called(server: tuple[str, int] | None, host: str, expected: int) -> None:
+    assert status(server, host) == expected
+
+
+def test_addresses_of_the_settings() -> None:
+    assert status(("172.18.0.3", 1088), "192.168.1.5", node_url="http://192.168.1.5:6000") == 403
+    node = {"node_url": "http://192.168.1.5:6000", "node_api_url": "http://192.168.1.5:1088"}
+    assert status(("172.18.0.3", 1088), "192.168.1.5:1088", **node) == 200
+    assert status(("172.18.0.3", 1088), "0.0.0.0:1088", host="0.0.0.0") == 200
+    assert status(("172.18.0.3", 1088), "0.0.0.0:1088") == 403
+
+
+@pytest.mark.parametrize("text", ["http://a", "a:1", "a b", "*.", "*a", "a/", "[::1]"])
+def test_what_the_setting_does_not_take(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITONIC_ALLOWED_HOSTS", f"localhost,{text}")
+    with pytest.raises(ValueError, match="is no host"):
+        Settings()
+
+
+def test_values_that_were_seen_take_no_memory_without_end() -> None:
+    check = HostOriginMiddleware(lambda *_: None, Settings(), lambda error: Response())  # type: ignore[arg-type]
+    for number in range(3000):
+        check._parse_host(b"localhost:%d" % number)
+    assert len(check._host_cache) <= 1024

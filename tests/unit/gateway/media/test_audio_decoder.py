@@ -1,0 +1,71 @@
+import array
+import base64
+import math
+
+import pytest
+from media_files import picture, tone
+
+from gateway.errors import InvalidRequest
+from gateway.media.loader import Audio
+
+
+async def listen(media, data: bytes, form: str = "wav") -> Audio:
+    return await media.load_audio(base64.b64encode(data).decode(), form, param="input_audio.data")
+
+
+async def refusal(media, data: bytes) -> str:
+    with pytest.raises(InvalidRequest) as failure:
+        await listen(media, data)
+    assert failure.value.param == "input_audio.data"
+    return failure.value.message
+
+
+def strength(samples: array.array, hertz: float) -> float:
+    """The amplitude of a sine in the samples."""
+    turn = 2 * math.pi * hertz / 16_000
+    real = sum(value * math.cos(turn * at) for at, value in enumerate(samples))
+    imaginary = sum(value * math.sin(turn * at) for at, value in enumerate(samples))
+    return 2 * math.hypot(real, imaginary) / len(samples)
+
+
+@pytest.mark.parametrize(
+    ("form", "container", "codec", "rate"),
+    [
+        ("wav", "wav", "pcm_s16le", 44_100),
+        ("mp3", "mp3", "libmp3lame", 44_100),
+        ("flac", "flac", "flac", 22_050),
+        ("ogg", "ogg", "libopus", 48_000),
+        ("m4a", "ipod", "aac", 44_100),
+        ("mp4", "mp4", "aac", 44_100),
+        ("aac", "adts", "aac", 44_100),
+        ("webm", "webm", "libopus", 48_000),
+    ],
+)
+async def test_every_form_becomes_the_same_samples(media, form, container, codec, rate):
+    found = await listen(media, tone(container, codec, rate=rate), form)
+    samples = array.array("f", found.data)
+    assert found.seconds == len(samples) / 16_000 == pytest.approx(1.0, abs=0.06)
+    # Half the full scale on one of two sides is a quarter in the middle.
+    middle = samples[2000:14_000]
+    assert strength(middle, 440) == pytest.approx(0.25, abs=0.02)
+    assert strength(middle, 880) < 0.01
+
+
+async def test_what_is_declared_does_not_matter(media):
+    assert (await listen(media, tone("flac", "flac"), "mp3")).seconds == pytest.approx(1.0, abs=0.01)
+
+
+async def test_what_is_no_sound(media, make_media):
+    assert "expected a sound" in await refusal(media, picture())
+    assert "expected a sound" in await refusal(media, b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n")
+    assert "broken" in await refusal(media, b"RIFF\x10\0\0\0WAVEjunk" + b"\xff" * 100)
+    assert "not valid base64" in (await refusal_of(media, "%%"))
+    assert "not a URL" in (await refusal_of(media, "https://example.com/a.wav"))
+    short = make_media(sound_max_seconds=0.5)
+    assert "longer than this service takes, 0.5 seconds" in await refusal(short, tone("wav", "pcm_s16le"))
+
+
+async def refusal_of(media, reference: str) -> str:
+    with pytest.raises(InvalidRequest) as failure:
+        await media.load_audio(reference, "wav", param="p")
+    return failure.value.message

@@ -1,0 +1,147 @@
+"""Documents that would hold a process for long are refused before they are read, and nobody holds all processes."""
+
+import asyncio
+import base64
+import time
+import zipfile
+from io import BytesIO
+
+import pytest
+from media_files import sheet, slides
+
+from gateway.errors import InvalidRequest
+
+_WORD = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
+
+
+def packed(parts: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    out = BytesIO()
+    with zipfile.ZipFile(out, "w", method) as archive:
+        for name, data in parts.items():
+            archive.writestr(name, data)
+    return out.getvalue()
+
+
+def word(body: str) -> bytes:
+    return packed({"word/document.xml": f'<w:document xmlns:w="{_WORD}"><w:body>{body}</w:body></w:document>'.encode()})
+
+
+async def read(media, data: bytes, **more) -> str:
+    return await media.load_document(base64.b64encode(data).decode(), param="file_data", **more)
+
+
+async def refusal(media, data: bytes, **more) -> str:
+    with pytest.raises(InvalidRequest) as failure:
+        await read(media, data, **more)
+    assert failure.value.param == "file_data"
+    return failure.value.message
+
+
+@pytest.mark.parametrize("piece", ["<a ", "<!--", "<p>x</p>"])
+async def test_too_many_tags_of_a_page(media, piece):
+    page = (piece * 330_000).encode()
+    assert "more tags than this service takes, 300000" in await refusal(media, page, filename="a.html")
+
+
+async def test_too_many_parts_of_a_document(media):
+    assert (
+        "with its part 'word/document.xml', the document has more tags than this service takes, 400000"
+        in await refusal(media, word("<w:p/>" * 2_000_000))
+    )
+    spread = packed({f"word/{i}.xml": b"<a/>" * 90_000 for i in range(5)} | {"word/document.xml": b"<a/>"})
+    assert "with its part 'word/4.xml'" in await refusal(media, spread)
+    assert "more bytes of XML" in await refusal(media, word(" " * (65 * 2**20)))
+    many = packed({str(i): b"" for i in range(20_001)}, zipfile.ZIP_STORED)
+    assert "it holds 20001 parts; this service takes up to 20000" in await refusal(media, many)
+
+
+async def test_what_an_archive_says_of_its_sizes_is_not_trusted(media):
+    data = word("<w:p/>" * 100)
+    size = len(f'<w:document xmlns:w="{_WORD}"><w:body></w:body></w:document>') + 600
+    assert data.count(size.to_bytes(4, "little")) == 2
+    assert "broken or cut off" in await refusal(media, data.replace(size.to_bytes(4, "little"), bytes([9, 0, 0, 0])))
+    packing = packed({"word/document.xml": b"x"}, zipfile.ZIP_BZIP2)
+    assert "packed in a way that no Office document is" in await refusal(media, packing)
+
+
+async def test_a_sheet_with_more_cells_than_its_text_may_have_characters(make_media):
+    def fill(height):
+        def write(book, first):
+            first.write(0, 0, "a")
+            first.write(height - 1, 9, "z")
+
+        return write
+
+    media = make_media(document_max_characters=1000)
+    assert "its sheet 'Stock' has 101 rows of 10 cells; this service takes up to 1000 cells" in await refusal(
+        media, sheet(fill(101))
+    )
+    assert (await read(media, sheet(fill(90)))).endswith(",z")
+
+
+def pdf(pages: int) -> bytes:
+    kids = " ".join(f"{3 + i} 0 R" for i in range(pages))
+    objects = ["<</Type/Catalog/Pages 2 0 R>>", f"<</Type/Pages/Count {pages}/Kids[{kids}]>>"]
+    objects += ["<</Type/Page/Parent 2 0 R/MediaBox[0 0 9 9]>>"] * pages
+    body = "".join(f"{number} 0 obj\n{text}\nendobj\n" for number, text in enumerate(objects, 1))
+    return f"%PDF-1.7\n{body}trailer<</Root 1 0 R>>\n%%EOF".encode()
+
+
+async def test_too_many_pages(media):
+    assert "the PDF has 10001 pages; this service takes up to 10000" in await refusal(media, pdf(10_001))
+    assert "no text on the 10000 pages" in await refusal(media, pdf(10_000))
+
+
+@pytest.mark.parametrize(
+    ("page", "text"),
+    [
+        ("<p>x" + "<!--" * 20_000, None),
+        ("<p>x" + "<![CDATA[" * 20_000, None),
+        ("<p>x" + "<a b " * 20_000, None),
+        ("<ol>" + "<li>x</li>" * 20_000, "20000. x"),
+        ("<p>x" + "<img alt=x>" * 20_000, "x" * 20_001),
+        ("<p>x</p><script></script>" * 20_000 + "<p>end", "end"),
+        ("<table><tr><td>" + "a|<b>c</b>" * 20_000, "a\\|**c** |\n| --- |"),
+        ("<p>x" + "<br></p>" * 20_000 + "end", "end"),
+        ("<table><thead>" + "<tr><td>x</td></tr>" * 20_000, "| x |"),
+        ("<table>" + "<tbody><tr><td>x</td></tr></tbody>" * 20_000, "| x |"),
+    ],
+    ids=["comments", "sections", "tags", "items", "pictures", "scripts", "cells", "breaks", "rows", "bodies"],
+)
+async def test_pages_are_read_in_time_that_grows_with_them(make_media, page, text):
+    """With a step that looks at all the rest for each, every one of these takes longer than that."""
+    media = make_media(document_timeout=15.0)
+    found = await read(media, page.encode(), filename="a.html")
+    assert found.endswith(text) if text else found.startswith("x")
+
+
+async def test_quotations_within_quotations(media):
+    page = "<blockquote>" * 90 + "x<br>" * 90_000
+    assert "text is longer than this service takes, 1000000" in await refusal(media, page.encode(), filename="a.html")
+
+
+async def test_a_table_of_many_rows_on_a_slide(make_media):
+    import copy
+
+    show = slides()
+    rows = next(shape for shape in show.slides[1].shapes if shape.has_table).table._tbl
+    last = rows.tr_lst[-1]
+    for _ in range(20_000):
+        last.addnext(copy.deepcopy(last))
+    out = BytesIO()
+    show.save(out)
+    assert (await read(make_media(document_timeout=15.0), out.getvalue())).count("| Bolt | 0.10 |") == 20_001
+
+
+async def test_documents_of_one_request_are_read_one_after_another(media):
+    """So a request with many slow ones leaves a place to the others."""
+    slow = ("<html>" + "<p>words <b>more</b></p>" * 20_000).encode()
+    allowance = media.new_budget()
+    many = [asyncio.create_task(read(media, slow, allowance=allowance)) for _ in range(4)]
+    await asyncio.sleep(0.3)
+    assert await read(media, b"quick") == "quick"
+    assert not any(task.done() for task in many[1:])
+    started = time.monotonic()
+    await media.close()
+    await asyncio.gather(*many, return_exceptions=True)
+    assert time.monotonic() - started < 5

@@ -1,0 +1,77 @@
+import io
+import struct
+import zlib
+
+import pytest
+from media_files import data_url, picture
+from PIL import Image
+
+from gateway.errors import InvalidRequest
+
+
+async def refusal(media, data: bytes) -> str:
+    with pytest.raises(InvalidRequest) as failure:
+        await media.load_image(data_url(data, "image/png"), param="image_url.url")
+    assert failure.value.param == "image_url.url"
+    return failure.value.message
+
+
+@pytest.mark.parametrize("form", ["png", "jpeg", "webp", "gif", "bmp"])
+async def test_pictures_come_as_they_were(media, form):
+    data = picture(form.upper())
+    found = await media.load_image(data_url(data), param="p")
+    assert (found.data, found.media_type, found.width, found.height) == (data, f"image/{form}", 40, 30)
+
+
+@pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP"])
+async def test_the_first_of_many_pictures_counts(media, form):
+    out = io.BytesIO()
+    frames = [Image.new("RGB", (20, 10), color) for color in ("red", "blue", "green")]
+    frames[0].save(out, form, save_all=True, append_images=frames[1:])
+    found = await media.load_image(data_url(out.getvalue()), param="p")
+    assert (found.width, found.height, found.media_type) == (20, 10, f"image/{form.lower()}")
+
+
+async def test_a_turned_picture_is_left_as_encoded(media):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    found = await media.load_image(data_url(picture("JPEG", exif=exif)), param="p")
+    assert (found.width, found.height) == (40, 30)
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.9])
+async def test_a_part_of_a_picture_is_refused(media, form, share):
+    data = picture(form, (200, 200))
+    assert "broken or cut off" in await refusal(media, data[: max(40, int(len(data) * share))])
+
+
+async def test_other_formats_are_named(media):
+    out = io.BytesIO()
+    Image.new("RGB", (9, 9)).save(out, "TIFF")
+    assert "PNG, JPEG, WebP, GIF or BMP), but it is of the type image/tiff" in await refusal(media, out.getvalue())
+    assert "expected a picture" in await refusal(media, b"<svg xmlns='http://www.w3.org/2000/svg'/>")
+    assert "base64" not in await refusal(media, b"plain text")
+    with pytest.raises(InvalidRequest, match="expected an http or https URL, or a data URL"):
+        await media.load_image("aGVsbG8=", param="p")
+
+
+async def test_bombs_are_refused_by_their_head(media, make_media):
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    size = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    bomb = (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + chunk(b"IDAT", zlib.compress(bytes(10**6))) + chunk(b"IEND", b"")
+    )
+    assert "50000000" in await refusal(media, bomb)
+    small = make_media(picture_max_pixels=1000)
+    assert "30 pixels; this service takes up to 1000" in await refusal(small, picture())
+    assert "larger than this service takes, 500 bytes" in await refusal(make_media(media_max_bytes=500), picture())
+
+
+async def test_a_line_is_no_picture(media):
+    """Shrinking it would take gigabytes, however few its pixels are."""
+    assert "65536 pixels; this service takes up to 65535 a side" in await refusal(media, picture("PNG", (1, 65_536)))
+    found = await media.load_image(data_url(picture("PNG", (65_535, 1))), param="p")
+    assert found.width == 65_535

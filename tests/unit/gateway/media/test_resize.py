@@ -1,0 +1,39 @@
+"""Pictures of models, brought to another size: also where a model sends what no model should."""
+
+from collections.abc import AsyncGenerator
+from io import BytesIO
+
+import pytest
+from media_files import picture
+from PIL import Image as Pillow
+
+from gateway.errors import ModelFailed
+from gateway.media.resize import resize_images
+from gateway.operations.generate_image import GenerateImage, Image, ImageEvent
+
+
+async def scaled(data: bytes) -> bytes:
+    async def events() -> AsyncGenerator[ImageEvent]:
+        yield Image(0, data, 1)
+
+    request = GenerateImage(model="m", prompt="p", width=20, height=10, allow_resize=True)
+    (event,) = [event async for event in resize_images(events(), request)]
+    assert isinstance(event, Image)
+    return event.data
+
+
+def blank(side: int) -> bytes:
+    out = BytesIO()
+    Pillow.new("1", (side, side)).save(out, "PNG")
+    return out.getvalue()
+
+
+async def test_a_picture_is_brought_to_size():
+    assert Pillow.open(BytesIO(await scaled(picture()))).size == (20, 10)
+    assert await scaled(picture(size=(20, 10))) != b""
+
+
+@pytest.mark.parametrize("data", [b"no picture", picture()[:60], blank(6000), blank(15_000)])
+async def test_what_a_model_should_not_send(data: bytes):
+    with pytest.raises(ModelFailed, match="what is no picture"):
+        await scaled(data)

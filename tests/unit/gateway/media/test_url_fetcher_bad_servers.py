@@ -1,0 +1,286 @@
+"""Servers that answer badly, slowly or without end: what a fetch takes of them, and for how long."""
+
+import asyncio
+import gzip
+import resource
+import socket
+import threading
+import time
+
+import pytest
+from media_files import fetch, picture, refusal
+
+from gateway.errors import InvalidRequest, Overloaded
+
+
+async def test_statuses_and_broken_servers(site, media):
+    assert "status 404" in await refusal(media, site.page("/no", b"x", status="404 Not Found"))
+    assert "status 302" in await refusal(media, site.page("/nowhere", b"", status="302 Found"))
+
+    async def cut(out):
+        out.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nfew")
+
+    assert "cut off" in await refusal(media, site.script("/cut", cut))
+
+    async def gibberish(out):
+        out.write(b"SSH-2.0-OpenSSH_9.6\r\n\r\n")
+
+    assert "web server" in await refusal(media, site.script("/ssh", gibberish))
+    assert "does not take the connection" in await refusal(media, "http://127.0.0.1:1/")
+    assert "it is empty" in await refusal(media, site.page("/empty", b""))
+
+
+async def test_a_server_that_does_not_speak_tls(media):
+    async def serve(_, writer):
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    assert "does not speak TLS" in await refusal(media, f"https://127.0.0.1:{port}/")
+    server.close()
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_an_endless_answer_is_cut_at_the_limit(site, make_media, chunked):
+    sent = 0
+
+    async def endless(out):
+        nonlocal sent
+        out.write(b"HTTP/1.1 200 OK\r\n" + (b"Transfer-Encoding: chunked\r\n\r\n" if chunked else b"\r\n"))
+        while not out.is_closing():
+            out.write(b"10000\r\n" + b"a" * 65536 + b"\r\n" if chunked else b"a" * 65536)
+            await out.drain()
+            sent += 65536
+
+    media = make_media(media_allow_private=True, media_max_bytes=10**6)
+    assert "larger than this service takes, 1000000 bytes" in await refusal(media, site.script("/", endless))
+    assert sent < 20 * 10**6
+
+
+async def test_an_answer_that_says_it_is_too_large_is_not_read(site, make_media):
+    async def announce(out):
+        out.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5000000\r\n\r\n")
+        await asyncio.sleep(3)
+
+    media = make_media(media_allow_private=True, media_max_bytes=10**6)
+    started = time.monotonic()
+    assert "larger" in await refusal(media, site.script("/", announce))
+    assert time.monotonic() - started < 2
+
+
+async def test_a_slow_drip_ends_in_time(site, make_media):
+    async def drip(out):
+        out.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        while not out.is_closing():
+            out.write(b"a")
+            await out.drain()
+            await asyncio.sleep(0.05)
+
+    media = make_media(media_allow_private=True, media_timeout=0.5)
+    started = time.monotonic()
+    assert "within 0.5 seconds" in await refusal(media, site.script("/", drip))
+    assert time.monotonic() - started < 3
+
+
+async def test_a_resolver_that_hangs_ends_in_time(make_media):
+    async def resolve(host, port):
+        await asyncio.sleep(60)
+
+    assert "within 0.3 seconds" in await refusal(make_media(resolve, media_timeout=0.3), "http://slow.example/")
+
+
+async def test_a_gzip_bomb_is_cut_at_the_limit(site, media):
+    bomb = gzip.compress(bytes(2**30), 9)
+    assert len(bomb) < 1_100_000
+    await fetch(
+        media, site.page("/ok", gzip.compress(b"fine"), "Content-Encoding: gzip"), param="p", accept=("document",)
+    )
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert "larger" in await refusal(media, site.page("/", bomb, "Content-Encoding: gzip"))
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    assert grown < 200, f"{grown} MiB"
+
+
+async def test_what_comes_is_judged_by_its_bytes(site, media):
+    script = site.page("/a.png", b"#!/bin/sh\necho hi\n", "Content-Type: image/png")
+    assert "expected a picture" in await refusal(media, script, accept=("picture",))
+    png = site.page("/a.txt", picture(), "Content-Type: text/plain")
+    assert "of the type image/png" in await refusal(media, png)
+    assert (await media.load_image(png, param="p")).media_type == "image/png"
+
+
+async def test_no_more_are_fetched_at_a_time_than_allowed(site, make_media):
+    most = 0
+
+    async def slowly(out):
+        nonlocal most
+        most = max(most, site.num_open)
+        await asyncio.sleep(0.1)
+        out.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    url = site.script("/", slowly)
+    media = make_media(media_allow_private=True, media_concurrency=4)
+    await asyncio.gather(*(fetch(media, url, param="p", accept=("document",)) for _ in range(6)))
+    assert most == 2, "one caller takes no more than it leaves to others"
+
+    async def hang(out):
+        await asyncio.sleep(2)
+
+    media = make_media(media_allow_private=True, media_concurrency=1, media_timeout=0.4)
+    hung = site.script("/hang", hang)
+    found = await asyncio.gather(
+        *(fetch(media, hung, param="p", accept=("document",)) for _ in range(3)), return_exceptions=True
+    )
+    assert {type(each) for each in found} == {InvalidRequest, Overloaded}
+
+
+async def test_closing_ends_what_is_under_way(site, media):
+    async def hang(out):
+        await asyncio.sleep(30)
+
+    fetching = asyncio.create_task(fetch(media, site.script("/", hang), param="p", accept=("document",)))
+    while not site.requests:
+        await asyncio.sleep(0.01)
+    await media.close()
+    assert fetching.cancelled()
+    with pytest.raises(Overloaded):
+        await fetch(media, site.url("/"), param="p", accept=("document",))
+
+
+async def pour(out: asyncio.StreamWriter, start: bytes, again: bytes) -> None:
+    """Send without end, as fast as it is taken."""
+    out.write(start)
+    while not out.is_closing():
+        out.write(again * (64 * 1024 // len(again)))
+        await out.drain()
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize(
+    ("start", "again", "reason"),
+    [
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n", "web server"),
+        (b"", b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n", "web server"),
+        (b"", b"HTTP/1.1 102 Processing\r\n\r\n" + OK[:9], "web server"),
+        (OK, b"a: b\r\n", "web server"),
+        (OK + b"a: ", b"b", "web server"),
+        (b"HTTP/1.1 200 ", b"OK", "web server"),
+        (b"\r\n", b"\r\n", "web server"),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n", "cut off"),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\n1;", b"e", "cut off"),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n", b"a: b\r\n", "cut off"),
+        (OK + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(b"")[:10], b"\0\0\0\xff\xff", "larger"),
+    ],
+    ids=["continue", "hints", "announced", "headers", "header", "reason", "empty", "chunks", "extension", "trailers",
+         "blocks"],
+)  # fmt: skip
+async def test_what_never_ends_is_left_early(site, make_media, start, again, reason):
+    media = make_media(media_allow_private=True, media_max_bytes=2_000_000)
+    url = site.script("/", lambda out: pour(out, start, again))
+    began = time.thread_time()
+    assert reason in await refusal(media, url)
+    # The server is part of this thread: it, too, sends no more than some megabytes.
+    assert time.thread_time() - began < 1.5
+
+
+@pytest.mark.usefixtures("frozen_heap")
+async def test_other_requests_have_their_turn_while_a_server_pours(site, make_media):
+    media = make_media(media_allow_private=True)
+    head = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+    fetching = asyncio.create_task(refusal(media, site.script("/", lambda out: pour(out, head, b"4\r\nxxxx\r\n"))))
+    longest, turns = 0.0, 0
+    while not fetching.done():
+        began = time.thread_time()
+        await asyncio.sleep(0)
+        longest, turns = max(longest, time.thread_time() - began), turns + 1
+    assert "cut off" in await fetching
+    assert longest < 0.1 and turns > 10
+
+
+async def test_an_announced_answer_is_read(site, media):
+    async def announce(out):
+        out.write(b"HTTP/1.1 103 Early Hints\r\nContent-Length: 5\r\n\r\n" + OK + b"Content-Length: 4\r\n\r\nfine")
+
+    found = await fetch(media, site.script("/", announce), param="p", accept=("document",))
+    assert found.data == b"fine"
+
+
+async def test_an_answer_may_end_with_its_connection(site, media):
+    async def answer(out):
+        out.write(OK + b"Content-Type: Text/Plain; charset=x\r\n\r\nto the ")
+        await out.drain()
+        await asyncio.sleep(0.05)
+        out.write(b"end")
+
+    found = await fetch(media, site.script("/", answer), param="p", accept=("document",))
+    assert (found.data, found.declared_type) == (b"to the end", "text/plain")
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+async def test_what_is_packed_all_the_same_is_unpacked(site, media, encoding):
+    import zlib
+
+    packed = gzip.compress(b"x" * 10**6) if encoding == "gzip" else zlib.compress(b"x" * 10**6)
+    header = f"Content-Encoding: {encoding}"
+    found = await fetch(media, site.page("/", packed, header), param="p", accept=("document",))
+    assert found.data == b"x" * 10**6
+    assert "cut off" in await refusal(media, site.page("/cut", packed[:-10], header))
+    assert "cut off" in await refusal(media, site.page("/not", b"not packed at all", header))
+    assert "packed by 'br'" in await refusal(media, site.page("/br", b"x", "Content-Encoding: br"))
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"Content-Length: 3\r\nContent-Length: 5\r\n",
+        b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n",
+        b"Content-Length: -3\r\n",
+        b"Content-Length: \xd9\xa3\r\n",
+        b"Content-Length: " + b"9" * 5000 + b"\r\n",
+        b" folded: x\r\n",
+    ],
+)
+async def test_heads_that_contradict_themselves(site, media, head):
+    async def answer(out):
+        out.write(OK + head + b"\r\nabc")
+
+    reason = await refusal(media, site.script("/", answer))
+    assert "web server" in reason or "larger" in reason or "cut off" in reason
+
+
+async def test_a_handshake_that_stalls_ends_in_time(make_media):
+    async def serve(reader, writer):
+        await reader.read()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    media = make_media(media_allow_private=True, media_timeout=0.4)
+    assert "within 0.4 seconds" in await refusal(media, f"https://127.0.0.1:{port}/")
+    server.close()
+
+
+async def test_lookups_that_hang_are_one_callers_own(make_media, monkeypatch):
+    """The system's resolver cannot be stopped; others' look-ups have places of theirs, whoever still waits."""
+    go_on, running = threading.Event(), 0
+    ask = socket.getaddrinfo
+
+    def look_up(host, *more, **options):
+        nonlocal running
+        if host != "slow.example":
+            return ask(host, *more, **options)
+        running += 1
+        go_on.wait(10)
+        raise OSError
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    media = make_media(media_timeout=0.4, media_concurrency=4)
+    for _ in range(3):
+        with pytest.raises(InvalidRequest, match="within"):
+            await asyncio.gather(*(media.load_image("http://slow.example/", param="p") for _ in range(2)))
+    assert running == 2
+    with media.new_budget("another") as allowance, pytest.raises(InvalidRequest, match="public Internet"):
+        await media.load_image("http://localhost/", param="p", allowance=allowance)
+    go_on.set()

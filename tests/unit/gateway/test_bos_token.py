@@ -1,0 +1,126 @@
+"""Who puts the token that begins a sequence before a prompt."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.operations.complete import Complete
+from gateway.prompting import tokenizer_files
+from gateway.prompting.bos_token import strip_bos
+from gateway.signatures import embedding, llmapi, registry, tensorrt_llm, vllm
+from gateway.triton.client import ModelConfig
+
+LLAMA = {"chat_template": "{{ bos_token }}{{ messages }}", "special_tokens": '{"bos_token": "<s>"}'}
+
+
+def config(name: str = "m", layout: Any = vllm, steps: tuple[str, ...] = (), **inputs: str) -> ModelConfig:
+    marks = getattr(layout, "MARKS", {})
+    return ModelConfig(name, {}, {**layout.INPUTS, **marks, **inputs}, layout.OUTPUTS, b"", steps=steps)
+
+
+def adds(model: ModelConfig, said: dict[str, str] = LLAMA, *others: ModelConfig) -> str | None:
+    known = {one.name: one for one in (model, *others)}
+    return registry.complete_config(model, said, known)[0].parameters.get("add_bos_token")
+
+
+@pytest.mark.parametrize("layout", [vllm, llmapi, tensorrt_llm])
+def test_others_add_it_where_the_checkpoint_begins_with_it(layout: Any) -> None:
+    model = config(layout=layout)
+    assert adds(model) == "true"
+    # Some checkpoints call the mark of a turn so, and their templates write it out.
+    assert adds(model, {**LLAMA, "chat_template": "<s>{{ messages }}"}) is None
+    assert adds(model, {**LLAMA, "chat_template": "<s>{{ messages }}", "tokenizer_adds_bos": "true"}) == "true"
+    assert adds(model, {**LLAMA, "tokenizer_adds_bos": "false"}) is None
+    assert adds(model, {**LLAMA, "add_bos_token": "false"}) == "false"
+    assert adds(model, {}) is None
+
+
+def test_ours_is_given_what_the_template_writes() -> None:
+    assert adds(config(token_ids="INT32")) is None
+    assert adds(config(token_ids="INT32"), {**LLAMA, "add_bos_token": "true"}) == "true"
+    assert adds(config(layout=embedding), {**LLAMA, "signature": "embedding"}) is None
+
+
+@pytest.mark.parametrize(("word", "found"), [("False", None), ("n", None), ("True", "true"), ("${add}", "true")])
+def test_the_step_that_tokenises_may_be_told_not_to(word: str, found: str | None) -> None:
+    step = ModelConfig("preprocessing", {"add_special_tokens": word}, {}, {}, b"")
+    assert adds(config("tensorrt_llm_bls", tensorrt_llm), LLAMA, step) == found
+    assert adds(config("ensemble", tensorrt_llm, steps=("preprocessing", "core")), LLAMA, step) == found
+    assert adds(config("other", tensorrt_llm, steps=("core",)), LLAMA, step) == "true"
+    assert adds(config("ensemble", tensorrt_llm, steps=("preprocessing",)), {**LLAMA, "add_bos_token": "true"}, step)
+
+
+def test_what_is_sent() -> None:
+    parameters = {**LLAMA, "add_bos_token": "true"}
+
+    def sent(prompt: str | tuple[int, ...], *spans: tuple[int, int]) -> tuple[Any, tuple[tuple[int, int], ...]]:
+        found = strip_bos(Complete(model="m", prompt=prompt, literal_spans=spans), parameters)
+        return found.prompt, found.literal_spans
+
+    assert sent("<s>é[x]", (5, 6), (7, 8)) == ("é[x]", ((2, 3), (4, 5)))
+    assert sent("<s>[x]", (3, 6)) == ("[x]", ((0, 3),))
+    assert sent("<s>[x]", (0, 3)) == ("<s>[x]", ((0, 3),))  # a caller's
+    assert sent("<s><s>") == ("<s>", ())
+    assert sent("<s>") == ("<s>", ())  # nothing would be left
+    assert sent((1, 2)) == ((1, 2), ())
+    asked = Complete(model="m", prompt="<s>x")
+    assert strip_bos(asked, LLAMA) is asked
+    assert strip_bos(asked, {"add_bos_token": "true"}) is asked
+
+
+PUT = {
+    "type": "TemplateProcessing",
+    "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A"}}],
+}
+LATER = {"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A"}}, {"SpecialToken": {"id": "<s>"}}]}
+
+
+@pytest.mark.parametrize(
+    ("said", "processor", "adds"),
+    [
+        ({}, ..., None),
+        ({"add_bos_token": False}, PUT, False),
+        ({"add_bos_token": True}, None, True),
+        ({"bos_token": None}, PUT, False),
+        ({}, PUT, True),
+        ({}, {"type": "Sequence", "processors": [{"type": "ByteLevel"}, PUT]}, True),
+        ({}, {"type": "RobertaProcessing", "sep": ["</s>", 2], "cls": ["<s>", 0]}, True),
+        ({}, {"type": "ByteLevel"}, False),
+        ({}, LATER, False),
+        ({}, None, False),
+        ({"tokenizer_class": "GPT2Tokenizer"}, ..., False),
+        ({"tokenizer_class": "Qwen2TokenizerFast"}, ..., False),
+        ({"tokenizer_class": "LlamaTokenizer"}, ..., None),
+    ],
+)
+def test_what_the_files_of_a_tokenizer_tell(tmp_path: Path, said: Any, processor: Any, adds: bool | None) -> None:
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"bos_token": "<s>", **said}))
+    if processor is not ...:
+        (tmp_path / "tokenizer.json").write_text(json.dumps({"post_processor": processor}))
+    assert tokenizer_files.read(tmp_path / "tokenizer_config.json").adds_bos_token is adds
+
+
+@pytest.mark.parametrize(
+    "processor",
+    [
+        {"type": "TemplateProcessing", "single": [1]},
+        {"type": "TemplateProcessing", "single": 1},
+        {"type": "TemplateProcessing", "single": [{"SpecialToken": "<s>"}]},
+        {"type": "BertProcessing"},
+        {"type": "RobertaProcessing", "cls": []},
+    ],
+)
+def test_a_broken_post_processor_is_said(tmp_path: Path, processor: dict[str, Any]) -> None:
+    (tmp_path / "tokenizer_config.json").write_text('{"bos_token": "<s>"}')
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"post_processor": processor}))
+    with pytest.raises(ValueError, match=r"tokenizer\.json has a post_processor"):
+        tokenizer_files.read(tmp_path / "tokenizer_config.json")
+
+
+@pytest.mark.parametrize("template", [[1], [{"name": "default"}]])
+def test_broken_templates_with_names_are_said(tmp_path: Path, template: list[Any]) -> None:
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
+    with pytest.raises(ValueError, match="chat_template"):
+        tokenizer_files.read(tmp_path / "tokenizer_config.json")

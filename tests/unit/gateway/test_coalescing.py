@@ -1,0 +1,110 @@
+"""Tokens that wait for one another's delivery."""
+
+import struct
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+
+import pytest
+
+from gateway.errors import ModelFailed
+from gateway.operations.text import EMPTY_DELTA, Delta, Finish, Logprob, TextEvent, TokenLogprob, Usage
+from gateway.signatures.coalescing import coalesce
+
+
+@dataclass
+class Script:
+    """Events, each with whether the next is here already; a failure is raised where it stands."""
+
+    steps: list[tuple[TextEvent | Exception, bool]]
+    more: bool = False
+    at: int = 0
+    closed: bool = False
+    given_up: bool = False
+
+    async def events(self) -> AsyncGenerator[TextEvent]:
+        try:
+            for event, more in self.steps:
+                self.has_buffered, self.at = more, self.at + 1
+                if isinstance(event, Exception):
+                    raise event
+                yield event
+        finally:
+            self.closed = True
+
+    async def aclose(self) -> None:
+        self.given_up = True
+
+
+async def heard(*steps: tuple[TextEvent, bool]) -> list[TextEvent]:
+    script = Script(list(steps))
+    return [event async for event in coalesce(script.events(), script)]
+
+
+async def test_nothing_waits_for_what_has_yet_to_come() -> None:
+    script = Script([(Delta(0, "a", 1), False), (Delta(0, "b", 1), True), (Delta(0, "c", 1), False)])
+    async with aclosing(coalesce(script.events(), script)) as events:
+        assert await anext(events) == Delta(0, "a", 1)
+        assert await anext(events) == Delta(0, "bc", 2)
+
+
+async def test_each_answer_has_an_event_of_its_own() -> None:
+    assert await heard((Delta(0, "a", 1), True), (Delta(1, "x", 2), True), (Delta(0, "b", 3), False)) == [
+        Delta(0, "ab", 4),
+        Delta(1, "x", 2),
+    ]
+
+
+async def test_nothing_waits_behind_a_response_that_brought_nothing() -> None:
+    script = Script([(Delta(0, "a", 1), True), (EMPTY_DELTA, False), (Delta(0, "b", 1), False)])
+    async with aclosing(coalesce(script.events(), script)) as events:
+        assert await anext(events) == Delta(0, "a", 1)
+        assert script.at == 2
+        assert await anext(events) == Delta(0, "b", 1)
+
+
+async def test_a_response_that_brought_nothing_does_not_end_the_waiting() -> None:
+    assert await heard((Delta(0, "a", 1), True), (EMPTY_DELTA, True), (Delta(0, "b", 1), False)) == [Delta(0, "ab", 2)]
+
+
+async def test_an_end_stays_behind_its_text() -> None:
+    events = await heard(
+        (Delta(0, "a", 1), True), (Delta(0, "b", 1), True), (Finish(0, "stop"), True), (Usage(3, 2), False)
+    )
+    assert events == [Delta(0, "ab", 2), Finish(0, "stop"), Usage(3, 2)]
+
+
+async def test_log_probabilities_stay_in_order() -> None:
+    worth = [TokenLogprob(Logprob(text, -1.0, text.encode())) for text in "ab"]
+    events = await heard((Delta(0, "a", 1, (worth[0],)), True), (Delta(0, "b", 1, (worth[1],)), False))
+    assert events == [Delta(0, "ab", 2, (worth[0], worth[1]))]
+
+
+async def test_what_waits_comes_before_a_failure() -> None:
+    script = Script([(Delta(0, "a", 1), True), (Delta(0, "b", 1), True), (ModelFailed("broken"), False)])
+    found: list[TextEvent] = []
+    with pytest.raises(ModelFailed, match="broken"):
+        async for event in coalesce(script.events(), script):
+            found.append(event)
+    assert found == [Delta(0, "ab", 2)]
+    assert script.closed
+
+
+async def test_closing_it_closes_the_source() -> None:
+    script = Script([(Delta(0, "a", 1), False), (Delta(0, "b", 1), False)])
+    events = coalesce(script.events(), script)
+    await anext(events)
+    await events.aclose()
+    assert script.closed
+    assert script.given_up
+
+
+@pytest.mark.parametrize("fault", [KeyError("rank"), IndexError(), TypeError(), struct.error(), RecursionError()])
+async def test_what_cannot_be_read_is_the_models_failure(fault: Exception) -> None:
+    script = Script([(Delta(0, "a", 1), True), (fault, False)])
+    read = []
+    with pytest.raises(ModelFailed, match="cannot be read"):
+        async for event in coalesce(script.events(), script):
+            read.append(event)
+    assert read == [Delta(0, "a", 1)]
+    assert script.given_up

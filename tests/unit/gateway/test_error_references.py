@@ -1,0 +1,30 @@
+import gc
+import weakref
+
+from gateway.errors import GatewayError
+from gateway.observability.telemetry import Metrics, Trace
+
+
+class Body:
+    pass
+
+
+def fail(trace: Trace) -> weakref.ref[Body]:
+    body = Body()
+    try:
+        try:
+            raise ValueError
+        except ValueError as error:
+            raise GatewayError("No.") from error
+    except GatewayError as error:
+        trace.record_failure(error)
+    return weakref.ref(body)
+
+
+def test_a_failure_keeps_nothing_of_the_request():
+    trace = Trace(Metrics(), "r")
+    gc.disable()
+    try:
+        assert fail(trace)() is None and trace.error is not None
+    finally:
+        gc.enable()

@@ -1,0 +1,155 @@
+"""How texts of models that are not ours become what is shown."""
+
+import random
+from dataclasses import replace
+from types import ModuleType
+
+import pytest
+
+from gateway.errors import ContextLengthExceeded, ModelFailed, UnsupportedOption
+from gateway.operations.complete import Complete
+from gateway.operations.text import Sampling, StructuredOutput
+from gateway.signatures import llmapi, tensorrt_llm, third_party
+from gateway.signatures.third_party import AnswerText, TextMode
+from gateway.triton.client import ModelConfig
+
+
+def shown(grows: TextMode | None, *texts: str, stop: tuple[str, ...] = ()) -> list[str]:
+    answer = AnswerText(grows, stop)
+    return [answer.feed(text.encode()) for text in texts] + [answer.finish()]
+
+
+def whole(*deltas: str) -> list[str]:
+    return ["".join(deltas[: i + 1]) for i in range(len(deltas))]
+
+
+DELTAS = [
+    ["Hel", "lo"],
+    ["ha", "ha", "!"],
+    ["1", "10", "1", "0"],
+    ["a", "", "a", "", "b"],
+    ["", "", "x"],
+    ["the", " the", " the", "the"],
+    ["Gr", "üß", "e 👋"],
+]
+
+
+@pytest.mark.parametrize("deltas", DELTAS)
+def test_both_ways_of_growing_are_told_apart(deltas: list[str]) -> None:
+    assert "".join(shown(None, *deltas)) == "".join(deltas)
+    assert "".join(shown(None, *whole(*deltas))) == "".join(deltas)
+
+
+def test_random_answers_whole_or_added() -> None:
+    rng = random.Random(4)
+    for _ in range(2000):
+        deltas = [rng.choice(["a", "b", "ab", "ba", "aa", " c"]) for _ in range(rng.randint(3, 12))]
+        assert "".join(shown(None, *whole(*deltas))) == "".join(deltas)
+        assert "".join(shown("delta", *deltas)) == "".join(deltas)
+
+
+def test_the_first_text_is_shown_at_once_and_the_second_where_both_readings_agree() -> None:
+    assert shown(None, "He", "Hello", "Hello you") == ["He", "", "llo you", ""]
+    assert shown(None, "He", "llo") == ["He", "llo", ""]
+
+
+def test_an_answer_too_short_to_tell_is_read_as_whole_texts() -> None:
+    assert shown(None, "ha", "ha") == ["ha", "", ""]
+
+
+def test_a_stated_growth_is_not_questioned() -> None:
+    assert shown("delta", "1", "11", "111") == ["1", "11", "111", ""]
+    assert shown("cumulative", "1", "11", "111") == ["1", "1", "1", ""]
+
+
+def test_half_a_character_waits_where_the_text_comes_anew() -> None:
+    assert shown("cumulative", "a", "a\ufffd", "aä") == ["a", "", "ä", ""]
+    assert shown(None, "a\ufffd", "aä", "aäb", "aäbc") == ["a", "", "", "äbc", ""]
+    assert shown("cumulative", "a\ufffd") == ["a", "\ufffd"]
+
+
+def test_half_a_character_waits_for_its_other_half_where_bytes_are_added() -> None:
+    answer = AnswerText("delta", ("👋",))
+    assert [answer.feed(said) for said in (b"a\xc3", b"\xa4", b"\xf0\x9f", b"\x91\x8a.")] == ["a", "ä", "", "👊."]
+    answer.feed(b"b\xf0\x9f\x91")
+    assert answer.finish() == "\ufffd"
+    answer.feed(b"\x8b")  # nothing comes after the end
+
+
+def test_what_was_said_is_not_said_again_where_a_text_shrinks() -> None:
+    assert shown("cumulative", "ab", "abc<", "abc", "abcd<x") == ["ab", "c<", "", "<x", ""]
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        (["one END two"], "one "),
+        (["one E", "N", "D two"], "one "),
+        (["one E", "N", "X", "END"], "one ENX"),
+        (["one EN"], "one EN"),
+        (["EEN", "D"], "E"),
+        (["a", "STOP", "END"], "a"),
+        (["ENDEND"], ""),
+    ],
+)
+def test_stop_strings(texts: list[str], expected: str) -> None:
+    pieces = shown("delta", *texts, stop=("END", "STOP"))
+    assert "".join(pieces) == expected
+    assert "".join(shown("cumulative", *whole(*texts), stop=("END", "STOP"))) == expected
+
+
+def test_random_stop_strings_are_cut_wherever_the_text_is_broken() -> None:
+    rng = random.Random(5)
+    for _ in range(2000):
+        text = "".join(rng.choice("ab") for _ in range(12))
+        stop = tuple("".join(rng.choice("ab") for _ in range(rng.randint(2, 4))) for _ in range(2))
+        pieces, at = [], 0
+        while at < len(text):
+            size = rng.randint(1, 3)
+            pieces.append(text[at : at + size])
+            at += size
+        said = "".join(shown("delta", *pieces, stop=stop))
+        assert not any(word in said for word in stop)
+        assert said == text or (text.startswith(said) and text[len(said) :].startswith(stop))
+
+
+def test_options_are_refused_by_their_public_names() -> None:
+    with pytest.raises(UnsupportedOption, match="response_format") as caught:
+        third_party.reject_unsupported_options(Sampling(structured_outputs=StructuredOutput("json", True)), ())
+    assert caught.value.param == "response_format"
+    third_party.reject_unsupported_options(Sampling(n=1, temperature=None, stop=()), ())
+
+
+def test_failures_lose_their_traceback_and_gain_their_meaning() -> None:
+    traceback = 'Traceback (most recent call last):\n  File "/x/model.py", line 3\npb_utils.Oh: It broke.\n'
+    assert third_party.explain(ModelFailed(traceback)).message == "It broke."
+    long = "Executor failed process requestId 3 due to: Prompt length (12) exceeds maximum input length (10)."
+    error = third_party.explain(ModelFailed(long))
+    assert isinstance(error, ContextLengthExceeded)
+    assert error.param == "prompt"
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"text": "sideways"},
+        {"max_tokens": "many"},
+        {"context_length": "0"},
+        {"operations": '["chat"]'},
+        {"special_tokens": "[]"},
+    ],
+)
+def test_parameters_that_make_no_sense(parameters: dict[str, str]) -> None:
+    third_party.check({"operations": "[]"})
+    with pytest.raises(ValueError):
+        third_party.check({"operations": "[]", **parameters})
+
+
+@pytest.mark.parametrize("layout", [tensorrt_llm, llmapi], ids=["tensorrt_llm", "llmapi"])
+def test_a_wish_for_special_tokens_is_dropped_and_an_order_is_refused(layout: ModuleType) -> None:
+    config = ModelConfig("m", {"context_length": "100"}, layout.INPUTS, layout.OUTPUTS, b"")
+    wished = Complete(model="m", prompt="p", show_special_tokens=True)
+    assert layout.encode(wished, config) == layout.encode(replace(wished, show_special_tokens=False), config)
+    with pytest.raises(UnsupportedOption) as raised:
+        layout.encode(replace(wished, sampling=Sampling(skip_special_tokens=False)), config)
+    assert raised.value.param == "skip_special_tokens"

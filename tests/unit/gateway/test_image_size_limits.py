@@ -1,0 +1,81 @@
+"""What models that draw say of themselves, and what is made of it."""
+
+import json
+
+import pytest
+
+from gateway.operations.image_limits import ImageLimits
+
+
+def of(**said: object) -> ImageLimits:
+    return ImageLimits.from_parameters({name: json.dumps(value) for name, value in said.items()})
+
+
+def test_a_list_of_sizes_is_all_there_is() -> None:
+    drawing = of(sizes=[[128, 128], [192, 128]], default_size=[128, 128])
+    assert drawing.supports_size(192, 128) and not drawing.supports_size(128, 192)
+    assert drawing.describe_sizes() == "128x128, 192x128"
+
+
+@pytest.mark.parametrize(
+    ("said", "inside", "outside", "told"),
+    [
+        ({"size_multiple": 8}, [(8, 1024)], [(12, 8)], "sides that are multiples of 8"),
+        ({"min_size": 64, "max_size": 128}, [(64, 128)], [(63, 64), (64, 129)], "from 64x64 up to 128x128"),
+        (
+            {"size_multiple": 16, "min_size": [64, 32], "max_size": [512, 256]},
+            [(64, 32), (512, 256)],
+            [(32, 32), (512, 512), (65, 64)],
+            "from 64x32 up to 512x256; sides that are multiples of 16",
+        ),
+        ({}, [(1, 1)], [], "any size"),
+    ],
+)
+def test_sizes_by_bounds(said: dict, inside: list, outside: list, told: str) -> None:
+    drawing = of(**said)
+    assert all(drawing.supports_size(*size) for size in inside)
+    assert not any(drawing.supports_size(*size) for size in outside)
+    assert drawing.describe_sizes() == told
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"sizes": [[128]]},
+        {"sizes": [["128", "128"]]},
+        {"sizes": [[0, 128]]},
+        {"size_multiple": 0},
+        {"default_steps": "many"},
+        {"max_steps": 1.5},
+        {"max_images": True},
+        {"sizes": [[128, 128]], "default_size": [64, 64]},
+    ],
+    ids=str,
+)
+def test_what_is_not_as_documented_is_refused(said: dict) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        of(**said)
+
+
+@pytest.mark.parametrize(
+    ("said", "asked", "nearest"),
+    [
+        ({"sizes": [[128, 128], [1024, 1024], [192, 128]]}, (512, 512), (1024, 1024)),
+        ({"sizes": [[128, 128], [1024, 1024], [192, 128]]}, (200, 200), (128, 128)),
+        ({"sizes": [[128, 128], [192, 128]]}, (1792, 1024), (192, 128)),
+        ({"sizes": [[128, 128], [192, 128]]}, (100, 900), (128, 128)),
+        ({"size_multiple": 8, "min_size": 60, "max_size": 250}, (50, 1000), (64, 248)),
+        ({"size_multiple": 16}, (1000, 33), (992, 32)),
+    ],
+)
+def test_the_nearest_size(said: dict, asked: tuple[int, int], nearest: tuple[int, int]) -> None:
+    drawing = of(**said)
+    assert drawing.nearest_size(*asked) == nearest
+    assert drawing.supports_size(*nearest)
+
+
+def test_efforts() -> None:
+    drawing = of(default_steps=20, max_steps=30)
+    assert [drawing.steps(effort) for effort in ("low", "medium", "high")] == [10, None, 30]
+    assert of(default_steps=1).steps("low") == 1
+    assert of().steps("high") is None

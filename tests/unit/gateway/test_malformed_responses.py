@@ -1,0 +1,259 @@
+"""Responses of models as no model should send them: whatever they are, they are the model's failure, or are read."""
+
+import json
+import random
+import struct
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import structlog
+from tritonclient.grpc import service_pb2 as pb
+
+from gateway.errors import GatewayError, ModelFailed, ModelTimeout
+from gateway.operations.complete import Complete
+from gateway.operations.embed import Embed, Embeddings
+from gateway.operations.generate_image import GenerateImage, Image, PartialImage, Progress
+from gateway.operations.text import Delta, Finish, Sampling
+from gateway.operations.transcribe import Transcribe
+from gateway.signatures.coalescing import coalesce
+from gateway.signatures.registry import SIGNATURES
+from gateway.triton.client import ModelConfig
+from gateway.triton.tensors import InferResponse
+
+
+@dataclass(slots=True)
+class Output:
+    name: str
+    datatype: str
+    shape: list[int]
+    raw: bytes
+
+
+Outputs = list[Output]
+
+
+def texts(name: str, *values: str) -> Output:
+    encoded = [value.encode() for value in values]
+    return Output(name, "BYTES", [len(values)], b"".join(struct.pack("<I", len(e)) + e for e in encoded))
+
+
+def numbers(name: str, datatype: str, *values: float, shape: list[int] | None = None) -> Output:
+    code = {"INT32": "i", "UINT32": "I", "FP32": "f", "UINT64": "Q"}[datatype]
+    return Output(
+        name, datatype, [len(values)] if shape is None else shape, struct.pack(f"<{len(values)}{code}", *values)
+    )
+
+
+LOGPROBS = json.dumps([{"7": {"logprob": -0.5, "rank": 1, "decoded_token": "a"}}])
+
+
+def vllm(text: str, reason: str, logprobs: str = LOGPROBS) -> Outputs:
+    return [
+        texts("text_output", text),
+        texts("finish_reason", reason),
+        texts("logprobs", logprobs),
+        numbers("num_input_tokens", "UINT32", 3, shape=[]),
+        numbers("num_output_tokens", "UINT32", 1),
+    ]
+
+
+def batcher(text: str, index: int) -> Outputs:
+    return [
+        texts("text_output", text),
+        numbers("sequence_index", "INT32", index),
+        numbers("num_input_tokens", "INT32", 3),
+        numbers("num_output_tokens", "INT32", 1),
+    ]
+
+
+VLLM = Complete(model="m", prompt="x", sampling=Sampling(logprobs=1))
+TWO = Complete(model="m", prompt="x", sampling=Sampling(n=2, stop=("END",)))
+DRAWING = GenerateImage(model="m", prompt="x", n=2, partial_images=1)
+CASES: dict[str, tuple[Any, list[Outputs]]] = {
+    "vllm": (VLLM, [vllm("a", "None"), vllm("b", "stop")]),
+    "llmapi": (
+        Complete(model="m", prompt="x"),
+        [
+            [texts("text_output", "a"), texts("finish_reason", "None")],
+            [texts("text_output", "ab"), texts("finish_reason", "stop")],
+        ],
+    ),
+    "tensorrt_llm": (TWO, [batcher("a", 0), batcher("b", 1), batcher("c", 0)]),
+    "embedding": (
+        Embed(model="m", inputs=("x", "y")),
+        [[numbers("embedding", "FP32", 1.0, 2.0, 3.0, 4.0, shape=[2, 2]), numbers("num_tokens", "INT32", 1, 1)]],
+    ),
+    "image": (
+        DRAWING,
+        [
+            [numbers("progress", "FP32", 0.5)],
+            [texts("image", "p"), numbers("index", "INT32", 1), numbers("partial", "INT32", 0)],
+            [texts("image", "a"), numbers("index", "INT32", 0), numbers("seed", "UINT64", 5)],
+            [texts("image", "b"), numbers("index", "INT32", 1), numbers("seed", "UINT64", 6)],
+        ],
+    ),
+    "transcription": (Transcribe(model="m", audio=b""), [[texts("text", "a")], [texts("text", "b")]]),
+}
+
+
+class Stream:
+    """Responses as `gateway.triton.client.ResponseStream` gives them."""
+
+    more = False
+
+    def __init__(self, responses: list[pb.ModelInferResponse]) -> None:
+        self._left = list(responses)
+
+    def __aiter__(self) -> "Stream":
+        return self
+
+    async def __anext__(self) -> InferResponse:
+        if not self._left:
+            raise StopAsyncIteration
+        return InferResponse(self._left.pop(0))
+
+    async def aclose(self) -> None:
+        self._left.clear()
+
+
+def message(outputs: Outputs) -> pb.ModelInferResponse:
+    made = pb.ModelInferResponse()
+    for output in outputs:
+        made.outputs.add(name=output.name, datatype=output.datatype, shape=output.shape)
+        made.raw_output_contents.append(output.raw)
+    return made
+
+
+async def read(name: str, request: Any, responses: list[pb.ModelInferResponse]) -> list[Any]:
+    """The events that responses become on their way to a caller. Raises what becomes of them."""
+    signature = SIGNATURES[name]
+    declared = {output.name: output.datatype for outputs in CASES[name][1] for output in outputs}
+    config = ModelConfig("m", {"context_length": "100"}, signature.INPUTS, {**signature.OUTPUTS, **declared}, b"")
+    stream = Stream(responses)
+    events: AsyncGenerator[Any] = coalesce(signature.decode(request, stream, config), stream)
+    with structlog.testing.capture_logs():  # of tracebacks, which take most of the time
+        return [event async for event in events]
+
+
+def check(request: Any, events: list[Any]) -> None:
+    """What was read can be told to a caller."""
+    for event in events:
+        match event:
+            case Delta(index) | Finish(index):
+                assert index in range(request.sampling.n)
+            case Image(index) | PartialImage(index):
+                assert index in range(request.n)
+            case Progress(fraction):
+                assert 0 <= fraction <= 1
+            case Embeddings(vectors):
+                assert len(vectors) == len(request.inputs)
+
+
+@pytest.mark.parametrize("name", CASES)
+async def test_what_is_not_odd_is_read(name: str) -> None:
+    request, responses = CASES[name]
+    events = await read(name, request, list(map(message, responses)))
+    assert events
+    check(request, events)
+
+
+def _spoil(rng: random.Random, responses: list[Outputs]) -> list[pb.ModelInferResponse]:
+    """The same responses with one or two things wrong."""
+    copies = [[replace(output, shape=list(output.shape)) for output in outputs] for outputs in responses]
+    lost = None
+    for _ in range(rng.randint(1, 2)):
+        outputs = rng.choice(copies)
+        if not outputs:
+            continue
+        output = rng.choice(outputs)
+        kinds: list[Callable[[], Any]] = [
+            lambda o=output, os=outputs: os.remove(o),
+            lambda o=output, os=outputs: os.append(replace(o)),
+            lambda os=outputs: os.clear(),
+            lambda os=outputs: copies.append(list(os)),
+            lambda: copies.reverse(),
+            lambda: copies.pop(),
+            lambda o=output: setattr(o, "datatype", rng.choice(["BYTES", "INT64", "FP32", "UINT32", "BOOL", ""])),
+            lambda o=output: setattr(o, "raw", o.raw[: rng.randint(0, len(o.raw))]),
+            lambda o=output: setattr(o, "raw", o.raw + o.raw),
+            lambda o=output: setattr(o, "raw", o.raw + b"\xff" * rng.randint(1, 9)),
+            lambda o=output: setattr(o, "raw", rng.randbytes(len(o.raw))),
+            lambda o=output: setattr(o, "shape", rng.choice([[], [0], [1, 1], [-1, 2], [2, 2, 2], [2**40, 4]])),
+        ]
+        rng.choice(kinds)()
+        if not copies:
+            break
+        if rng.random() < 0.05:
+            lost = rng.randrange(len(copies))
+    made = list(map(message, copies))
+    if lost is not None and lost < len(made) and made[lost].raw_output_contents:
+        del made[lost].raw_output_contents[-1]
+    return made
+
+
+@pytest.mark.parametrize("name", CASES)
+async def test_whatever_is_wrong_with_responses_the_model_has_failed(name: str) -> None:
+    request, responses = CASES[name]
+    rng = random.Random(7)
+    failed = 0
+    for _ in range(400):
+        try:
+            check(request, await read(name, request, _spoil(rng, responses)))
+        except GatewayError as error:
+            assert isinstance(error, ModelFailed | ModelTimeout), error
+            failed += 1
+    assert failed > 40
+
+
+_ODD_LOGPROBS = [
+    "{",
+    "7",
+    '[{"7": {}}]',
+    '[{"7": {"logprob": "x", "rank": 1, "decoded_token": "a"}}]',
+    '[{"7": {"logprob": null, "rank": 1, "decoded_token": 5}}]',
+    '[{"7": {"logprob": -1, "rank": [], "decoded_token": "a"}}]',
+    '[{"7": {"logprob": -1, "rank": 1, "decoded_token": "a", "bytes": [999]}}]',
+    '[{"7": {"logprob": -1, "rank": 1, "decoded_token": "\\ud800", "bytes": [97]}}]',
+    "[" * 100_000,
+]
+
+
+@pytest.mark.parametrize("logprobs", _ODD_LOGPROBS)
+async def test_odd_log_probabilities(logprobs: str) -> None:
+    with pytest.raises(ModelFailed):
+        await read("vllm", VLLM, [message(vllm("a", "stop", logprobs))])
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ([texts("text_output", "a", "b"), texts("finish_reason", "stop", "stop")], "sent 2 answers; 1"),
+        ([texts("text_output"), texts("finish_reason", "stop")], "sent 0 answers; 1"),
+        ([texts("finish_reason", "stop")], "sent 0 answers; 1"),
+        ([texts("text_output", "a")], "ended the stream before"),
+        ([numbers("text_output", "INT32", 5)], "'text_output' is INT32, and should be BYTES"),
+        ([Output("text_output", "BYTES", [1], b"\x09\0\0\0ab")], "'text_output' are cut off"),
+    ],
+)
+async def test_what_is_odd_is_told(given: Outputs, why: str) -> None:
+    with pytest.raises(ModelFailed, match=why):
+        await read("vllm", Complete(model="m", prompt="x"), [message(given)])
+
+
+async def test_an_answer_that_goes_on_after_its_end_is_a_failure() -> None:
+    with pytest.raises(ModelFailed, match="it had finished"):
+        await read("vllm", VLLM, [message(vllm("a", "stop")), message(vllm("b", "None"))])
+
+
+@pytest.mark.parametrize("shape", [[], [1], [1, 1], [7]])
+async def test_the_shape_of_a_count_does_not_matter(shape: list[int]) -> None:
+    outputs = [
+        texts("text_output", "a"),
+        texts("finish_reason", "stop"),
+        numbers("num_input_tokens", "UINT32", 3, shape=shape),
+        numbers("num_output_tokens", "UINT32", 1, shape=shape),
+    ]
+    *_, usage = await read("vllm", Complete(model="m", prompt="x"), [message(outputs)])
+    assert (usage.prompt_tokens, usage.completion_tokens) == (3, 1)

@@ -1,0 +1,284 @@
+"""How often callers may ask: how it is written, and how it is counted, in memory and in a real store."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+
+import pytest
+from prometheus_client import CollectorRegistry, Counter
+
+from gateway import rate_rules
+from gateway.errors import RateLimited
+from gateway.http import rates
+from gateway.http.rates import RateLimits
+from gateway.settings import Settings
+from tests.fakes.redis import RedisServer
+
+KEY = rate_rules.caller_of_key("sk-first")
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[RedisServer]:
+    server = RedisServer()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=["memory", "redis"])
+def store(request: pytest.FixtureRequest) -> str | None:
+    return None if request.param == "memory" else request.getfixturevalue("redis").url
+
+
+class Limited:
+    """Limits, and what was counted without the store; callers that nobody has been before."""
+
+    def __init__(self, text: str, store: str | None) -> None:
+        self.unshared = Counter("unshared", "", registry=CollectorRegistry())
+        self.limits = RateLimits(rate_rules.parse(text.split(",")), store, self.unshared)
+
+    async def admit(self, caller: str) -> dict[str, str]:
+        headers: dict[str, str] = {}
+        await self.limits.admit(caller, headers)
+        return headers
+
+    async def refused(self, caller: str) -> tuple[RateLimited, dict[str, str]]:
+        headers: dict[str, str] = {}
+        with pytest.raises(RateLimited) as error:
+            await self.limits.admit(caller, headers)
+        assert type(error.value) is RateLimited
+        return error.value, headers
+
+
+def caller() -> str:
+    return f"caller {time.monotonic_ns()}"
+
+
+def test_what_is_written() -> None:
+    read = rate_rules.parse(
+        ["1000/day", "60/minute", "9 tokens / hour", f"{KEY}=none", "10.0.0.7=5 requests/10 seconds"]
+    )
+    shown = {name: [(r.window.amount, r.window.get_expiry(), r.unit) for r in some] for name, some in read.items()}
+    everybody = [(60, 60, "requests"), (9, 3600, "tokens"), (1000, 86400, "requests")]
+    assert shown == {"": everybody, KEY: [], "10.0.0.7": [(5, 10, "requests")]}
+
+
+@pytest.mark.parametrize(
+    "entry", ["60", "0/minute", "-1/minute", "60/fortnight", "x/minute", "5 cats/day", "60/minute;"]
+)
+def test_what_cannot_be_meant(entry: str) -> None:
+    with pytest.raises(ValueError, match="60/minute"):
+        rate_rules.parse([entry])
+
+
+@pytest.mark.parametrize("name", ["sk-first", "", "5f2b", "5F2B8C1D9E8B", "localhost", f"{KEY}0"])
+def test_who_cannot_be_meant(name: str) -> None:
+    with pytest.raises(ValueError, match="12 hexadecimal digits"):
+        rate_rules.parse([f"{name}=60/minute"])
+
+
+def test_who_a_caller_is() -> None:
+    assert KEY == "2a19f16bb258"  # printf %s sk-first | sha256sum | cut -c1-12
+    assert rate_rules.caller_of_address("192.0.2.1") == rate_rules.caller_of_address("::ffff:192.0.2.1") == "192.0.2.1"
+    assert (
+        rate_rules.caller_of_address("2001:db8::1")
+        == rate_rules.caller_of_address("2001:db8::ffff:2")
+        == "2001:db8::/64"
+    )
+    assert rate_rules.caller_of_address("2001:db8:0:1::1") != rate_rules.caller_of_address("2001:db8::1")
+    assert rate_rules.caller_of_address("fe80::1%eth0") == "fe80::/64"
+    for nobody in (None, "", "a:b", "nobody", "::1::2", "192.0.2.1:80", "/run/gateway.sock", "a" * 100_000):
+        assert rate_rules.caller_of_address(nobody) == "nobody"
+
+
+async def test_so_many_and_no_more(store: str | None) -> None:
+    limited, one, other = Limited("3/minute", store), caller(), caller()
+    told = [await limited.admit(one) for _ in range(3)]
+    assert [headers["x-ratelimit-remaining-requests"] for headers in told] == ["2", "1", "0"]
+    assert {headers["x-ratelimit-limit-requests"] for headers in told} == {"3"}
+    for _ in range(2):
+        error, headers = await limited.refused(one)
+        assert headers["x-ratelimit-remaining-requests"] == "0"
+        assert headers["x-ratelimit-reset-requests"] in ("59s", "1m0s")
+        assert error.retry_after in (59, 60) and error.code == "rate_limit_exceeded"
+        assert "3 requests per minute" in error.message
+    assert (await limited.admit(other))["x-ratelimit-remaining-requests"] == "2"
+    await limited.limits.close()
+
+
+async def test_the_window_ends(store: str | None) -> None:
+    limited, one = Limited("2/second", store), caller()
+    for _ in range(3):
+        await limited.admit(one)
+        await limited.admit(one)
+        error, _ = await limited.refused(one)
+        assert error.retry_after == 1
+        await asyncio.sleep(1.05)
+    await limited.limits.close()
+
+
+async def test_at_once_no_more_get_through(store: str | None) -> None:
+    limited, one = Limited("20/minute", store), caller()
+    results = await asyncio.gather(*(limited.admit(one) for _ in range(60)), return_exceptions=True)
+    assert sum(isinstance(result, dict) for result in results) == 20
+    assert sum(isinstance(result, RateLimited) for result in results) == 40
+    await limited.limits.close()
+
+
+async def test_what_a_short_window_refuses_costs_nothing_in_a_long_one(store: str | None) -> None:
+    limited, one = Limited("4/day,1/second", store), caller()
+    assert (await limited.admit(one))["x-ratelimit-limit-requests"] == "1"
+    for _ in range(5):
+        await limited.refused(one)
+    await asyncio.sleep(1.05)
+    for _ in range(2):
+        await limited.admit(one)
+        await asyncio.sleep(1.05)
+    assert (await limited.admit(one))["x-ratelimit-remaining-requests"] == "0"
+    await asyncio.sleep(1.05)
+    error, headers = await limited.refused(one)
+    assert "4 requests per day" in error.message and error.retry_after is not None and error.retry_after > 86000
+    assert (
+        headers["x-ratelimit-reset-requests"].startswith("23h59m") or headers["x-ratelimit-reset-requests"] == "24h0m0s"
+    )
+    await limited.limits.close()
+
+
+async def test_tokens_are_counted_when_they_are_known(store: str | None) -> None:
+    limited, one = Limited("100 tokens/minute,50/minute", store), caller()
+    assert (await limited.admit(one))["x-ratelimit-remaining-tokens"] == "100"
+    limited.limits.charge_tokens(one, 70)
+    await asyncio.sleep(0.05)
+    headers = await limited.admit(one)
+    assert (headers["x-ratelimit-limit-tokens"], headers["x-ratelimit-remaining-tokens"]) == ("100", "30")
+    assert headers["x-ratelimit-remaining-requests"] == "48"
+    limited.limits.charge_tokens(one, 5000)
+    await asyncio.sleep(0.05)
+    error, headers = await limited.refused(one)
+    assert "100 tokens per minute" in error.message and headers["x-ratelimit-remaining-tokens"] == "0"
+    assert headers["x-ratelimit-reset-tokens"] in ("58s", "59s", "1m0s")
+    await limited.limits.close()
+
+
+async def test_callers_that_are_named(store: str | None) -> None:
+    limited = Limited(f"1/hour,{KEY}=none,10.0.0.7=3/hour", store)
+    assert [await limited.admit(KEY) for _ in range(3)] == [{}] * 3
+    assert (await limited.admit("10.0.0.7"))["x-ratelimit-limit-requests"] == "3"
+    await limited.limits.close()
+
+
+async def test_only_named_callers_are_limited() -> None:
+    limited = Limited(f"{KEY}=1/hour", None)
+    assert await limited.admit("anybody") == {}
+    await limited.admit(KEY)
+    await limited.refused(KEY)
+
+
+async def test_gateways_share_a_store(redis: RedisServer) -> None:
+    first, second, one = Limited("2/minute", redis.url), Limited("2/minute", redis.url), caller()
+    await first.admit(one)
+    await second.admit(one)
+    await first.refused(one)
+    await second.refused(one)
+    await first.limits.close()
+    await second.limits.close()
+
+
+async def test_memory_forgets_who_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rates, "_SWEEP_SECONDS", 0.5)
+    limited = Limited("1/second", None)
+    for number in range(1000):
+        await limited.admit(f"caller {number}")
+    memory = limited.limits._memory
+    assert len(memory.storage) == len(memory.expirations) == 1000
+    await asyncio.sleep(1.1)
+    await limited.admit("somebody")
+    assert list(memory.storage) == list(memory.expirations) and len(memory.storage) == 1
+
+
+async def test_a_store_that_is_silent_stops_nobody(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Callers are counted by each gateway for itself meanwhile."""
+    monkeypatch.setattr(rates, "_REDIS_RETRY_SECONDS", 0.8)
+    limited, one = Limited("40/minute,100 tokens/minute", redis.url), caller()
+    await limited.admit(one)
+    with redis.frozen():
+        began = time.monotonic()
+        told = await asyncio.gather(*(limited.admit(one) for _ in range(50)), return_exceptions=True)
+        assert time.monotonic() - began < 1.5 * rates._REDIS_TIMEOUT_SECONDS
+        assert sum(isinstance(result, dict) for result in told) == 40
+        # Nobody waits again for what has just not come.
+        began = time.monotonic()
+        for _ in range(20):
+            await limited.refused(one)
+        assert time.monotonic() - began < rates._REDIS_TIMEOUT_SECONDS / 2
+        assert limited.unshared._value.get() == 70
+        limited.limits.charge_tokens(one, 50)
+    await asyncio.sleep(1)
+    other = caller()
+    assert (await limited.admit(other))["x-ratelimit-remaining-requests"] == "39"
+    assert limited.unshared._value.get() == 71
+    await limited.limits.close()
+
+
+async def test_a_crowd_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who sends so much at once that it takes longer than anybody would wait is counted by the store all the same."""
+
+    class Slow(rates._LocalStorage):
+        async def incr(self, key: str, expiry: float, amount: int = 1) -> int:
+            await asyncio.sleep(0.05)
+            return await super().incr(key, expiry, amount)
+
+    limited, one = Limited("100/minute", None), caller()
+    monkeypatch.setattr(limited.limits, "_shared", Slow())
+    began = time.monotonic()
+    results = await asyncio.gather(*(limited.admit(one) for _ in range(250)), return_exceptions=True)
+    assert time.monotonic() - began > rates._REDIS_TIMEOUT_SECONDS
+    assert sum(isinstance(result, dict) for result in results) == 100
+    assert limited.unshared._value.get() == 0
+
+
+async def test_a_store_that_goes_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rates, "_REDIS_RETRY_SECONDS", 0.2)
+    server = RedisServer()
+    try:
+        limited, one = Limited("2/minute", server.url), caller()
+        await limited.admit(one)
+        server.stop()
+        assert (await limited.admit(one))["x-ratelimit-remaining-requests"] == "1"
+        server.start_again()
+        await asyncio.sleep(0.3)
+        assert (await limited.admit(one))["x-ratelimit-remaining-requests"] == "1"
+        server.stop()
+        server.start_again()
+        # A connection that broke meanwhile is nothing that anybody notices.
+        assert (await limited.admit(one))["x-ratelimit-remaining-requests"] == "1"
+        assert limited.unshared._value.get() == 1
+        await limited.limits.close()
+    finally:
+        server.stop()
+
+
+def test_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITONIC_RATE_LIMITS", f"60/minute, {KEY} = none")
+    monkeypatch.setenv("TRITONIC_RATE_LIMITS_STORE", "rediss://:hidden-word@redis.example:6379/1")
+    settings = Settings()
+    assert set(settings.rate_limits) == {"", KEY} and not settings.rate_limits[KEY]
+    assert "hidden-word" not in repr(settings)
+    monkeypatch.delenv("TRITONIC_RATE_LIMITS")
+    assert not Settings().rate_limits
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("TRITONIC_RATE_LIMITS", "often", "60/minute"),
+        ("TRITONIC_RATE_LIMITS", "sk-first=60/minute", "12 hexadecimal digits"),
+        ("TRITONIC_RATE_LIMITS_STORE", "localhost:6379", "redis://HOST"),
+        ("TRITONIC_RATE_LIMITS_STORE", "redis://localhost:99999", "rate_limits_store"),
+        ("TRITONIC_MODEL_REQUESTS", "0", "model_requests"),
+        ("TRITONIC_SEND_TIMEOUT", "0", "send_timeout"),
+    ],
+)
+def test_settings_that_cannot_be_meant(monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=words):
+        Settings()

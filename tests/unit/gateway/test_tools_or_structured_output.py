@@ -1,0 +1,108 @@
+"""Calls or a structure: what is demanded of each format, and how the answer is read."""
+
+import json
+from typing import Any
+
+import pytest
+
+from gateway.errors import UnsupportedOption
+from gateway.operations.chat import Chat, Message, Tool, ToolCallBegin
+from gateway.operations.text import Delta, Finish, Sampling, StructuredOutput
+from gateway.prompting.chat_prompt import build_completion
+
+ARGUMENTS = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+CLOSED = {**ARGUMENTS, "additionalProperties": False}
+NODE = {"$ref": "#/$defs/node", "$defs": {"node": {**CLOSED, "properties": {"a": {"$ref": "#/$defs/node"}}}}}
+TAGS = (
+    '<tool_call>\n{"name": "f", "arguments": {"a":1}}\n</tool_call>\n<tool_call>\n{"name": "f", "arguments": {"a":2}}'
+)
+ARRAY = '[{"name":"f","arguments":{"a":1}}, {"name":"f","arguments":{"a":2}}]'
+OBJECT, LLAMA = '{"name":"f","arguments":{"a":1}}', '{"name":"f","parameters":{"a":1}}'
+
+
+def asked(structure: Any, kind: Any = "json") -> Chat:
+    return Chat(
+        model="m",
+        messages=(Message(role="user", content="?"),),
+        tools=(Tool(name="f", parameters=ARGUMENTS, source={"function": {"name": "f"}}),),
+        tool_choice="auto",
+        sampling=Sampling(structured_outputs=StructuredOutput(kind, structure, "response_format")),
+    )
+
+
+def read(chat: Chat, written: str, answer: str, *, tags: bool) -> tuple[int, str, str | None]:
+    """How many calls there are, the text, and the reason."""
+    described = {"chat_template": "{{ messages[0].content }}", "tool_call_parser": written}
+    reader = build_completion(chat, described, structural_tags=tags)[1]
+    assert reader
+    events = [seen for letter in answer for seen in reader.read(Delta(0, letter, 1))]
+    events += reader.read(Finish(0, "stop"))
+    text = "".join(event.text for event in events if isinstance(event, Delta))
+    (reason,) = (event.finish_reason for event in events if isinstance(event, Finish))
+    return sum(isinstance(event, ToolCallBegin) for event in events), text, reason
+
+
+@pytest.mark.parametrize(
+    ("written", "tags", "structure", "calls", "texts"),
+    [
+        ("hermes", True, CLOSED, [(TAGS, 2)], [ARRAY, OBJECT, '{"a":1}', "<tool"]),
+        ("hermes", True, {"type": "object"}, [(TAGS, 2)], [OBJECT, '{"a":"<tool_call>\\n{}"}']),
+        ("qwen", False, CLOSED, [(ARRAY, 2), (OBJECT, 1)], ['{"a":1}', '{"name":"g","arguments":{}}']),
+        ("qwen", False, {"type": "object"}, [(ARRAY, 2)], [OBJECT, '{"a":1}']),
+        ("mistral", True, {"type": "object"}, [(ARRAY, 2)], [OBJECT]),
+        ("pythonic", True, NODE, [(ARRAY, 2)], [OBJECT]),
+        ("llama3_json", True, CLOSED, [(LLAMA, 1), (ARRAY, 2)], ['{"a":1}', '{"name":"x"}']),
+        ("llama3_json", True, {"type": "object"}, [(ARRAY, 2)], [LLAMA]),
+    ],
+)
+def test_answers_are_calls_where_they_begin_as_calls_are_enforced(
+    written: str, tags: bool, structure: Any, calls: list[tuple[str, int]], texts: list[str]
+) -> None:
+    for answer, count in calls:
+        assert read(asked(structure), written, answer, tags=tags) == (count, "", "tool_calls"), answer
+    for answer in texts:
+        assert read(asked(structure), written, answer, tags=tags) == (0, answer, "stop"), answer
+
+
+def structure(chat: Chat, written: str, *, tags: bool) -> Any:
+    described = {"chat_template": "{{ messages[0].content }}", "tool_call_parser": written}
+    found = build_completion(chat, described, structural_tags=tags)[0].sampling.structured_outputs
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("tags", [True, False])
+def test_a_name_and_arguments_of_an_answer_are_never_a_call(tags: bool) -> None:
+    """A call without brackets is allowed only where no answer could be one."""
+    for properties in ({"name": {}, "parameters": {}}, {"name": {}}):
+        schema = structure(asked({**CLOSED, "properties": properties}), "llama3_json", tags=tags).value
+        assert len(schema["anyOf"]) == (2 if "parameters" in properties else 3)
+    assert len(structure(asked(ARGUMENTS), "llama3_json", tags=tags).value["anyOf"]) == 2
+
+
+def test_what_could_be_an_array_of_calls_is_refused() -> None:
+    for unclear in (True, {"type": "array"}, {"anyOf": [CLOSED]}, {"$ref": "#/$defs/x"}, {"$ref": "#"}):
+        for written, tags in (("mistral", True), ("llama3_json", True), ("hermes", False)):
+            with pytest.raises(UnsupportedOption) as raised:
+                structure(asked(unclear), written, tags=tags)
+            assert raised.value.param == "response_format"
+        tag = json.loads(structure(asked(unclear), "hermes", tags=True).value)
+        assert tag["format"]["elements"][1]["json_schema"]["$ref"] == "#/$defs/answer"
+
+
+def test_the_schemas_stand_at_the_same_places_in_tags_as_in_one_schema() -> None:
+    """Refusals name the places, and the caller is told what stands there."""
+    calls, answer = json.loads(structure(asked(NODE), "hermes", tags=True).value)["format"]["elements"]
+    parts = [tag["content"]["json_schema"] for tag in calls["tags"]] + [answer["json_schema"]]
+    assert [part["$ref"] for part in parts] == ["#/$defs/tool0", "#/$defs/answer"]
+    placed = {name: schema for part in parts for name, schema in part["$defs"].items()}
+    assert placed == structure(asked(NODE), "hermes", tags=False).value["$defs"]
+
+
+@pytest.mark.parametrize(("kind", "value"), [("regex", "a"), ("choice", ["a"])])
+def test_expressions_and_choices_need_structural_tags_and_grammars_cannot_be_told_apart(kind: str, value: Any) -> None:
+    for written in ("hermes", "llama3_json", "mistral", "pythonic"):
+        assert structure(asked(value, kind), written, tags=True).kind == "structural_tag"
+        for chat, tags in ((asked(value, kind), False), (asked("start: /a/", "grammar"), True)):
+            with pytest.raises(UnsupportedOption):
+                structure(chat, written, tags=tags)

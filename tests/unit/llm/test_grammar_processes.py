@@ -1,0 +1,401 @@
+"""The processes of structures: what hostile ones cost, who waits for whom, and what happens when one ends."""
+
+import gc
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from backends.llm.sampling_params import StructuredOutputsParams
+from backends.llm.structured_outputs.grammar_compiler import GrammarCompiler
+from backends.llm.structured_outputs.ipc_messages import TOKEN
+from backends.llm.structured_outputs.limits import Limits, limits_for
+from backends.serving.errors import EngineFailed, GenerationError, InvalidValue, Overloaded
+
+ROOT = Path(__file__).parents[3]
+PROMPT = [10, 20, 30]
+WORD = {"type": "string", "pattern": "^[a-z]{4,9}$"}
+
+
+@pytest.fixture
+def open_grammars(scripted, tokenizer):  # ends before the engines do, which see to it that no thread is left
+    made = []
+
+    def make(**limits):
+        made.append(GrammarCompiler(tokenizer, 259, frozenset({1, 2}), Limits(**limits)))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def regex(text):
+    return StructuredOutputsParams("regex", text)
+
+
+def schema(document):
+    return StructuredOutputsParams("json", json.dumps(document))
+
+
+def long(number=0):
+    """What takes a second or 350 MB, whichever comes first."""
+    return schema({"type": "integer", "multipleOf": 999_983 + 2 * number})
+
+
+def members(count):
+    return schema({"type": "object", "properties": {f"field_{i}": {"type": "string"} for i in range(count)}})
+
+
+def chain(count):
+    """Each definition doubles the one before it."""
+    definitions = {"d0": {"type": "object", "properties": {"x": {"type": "string"}}}}
+    for i in range(1, count):
+        last = {"$ref": f"#/$defs/d{i - 1}"}
+        more = {"allOf": [last, {"properties": {f"y{i}": {"type": "integer"}}}]}
+        definitions[f"d{i}"] = {"anyOf": [last, more]}
+    return schema({"$ref": f"#/$defs/d{count - 1}", "$defs": definitions})
+
+
+def sum_of_products(parts, choices):
+    return schema(
+        {
+            "allOf": [
+                {"anyOf": [{"properties": {f"a{a}{b}": {"const": a}}} for a in range(choices)]} for b in range(parts)
+            ]
+        }
+    )
+
+
+def nested(levels):
+    inner = {"type": "string"}
+    for _ in range(levels):
+        inner = {"type": "array", "items": inner}
+    return schema(inner)
+
+
+HOSTILE = {
+    "powers": regex("((a{1000}){1000}){7}"),
+    "powers in a pattern": schema({"type": "string", "pattern": "^((a{1000}){1000}){7}$"}),
+    "members": members(8000),
+    "multiples": long(),
+    "pairs of multiples": schema({"allOf": [{"type": "integer", "multipleOf": p} for p in (9973, 9967)]}),
+    "patterns": schema({"allOf": [{"type": "string", "pattern": f"a.{{{i}}}b"} for i in range(5, 25)]}),
+    "a doubling chain": chain(14),
+    "a long doubling chain": chain(25),
+    "products": sum_of_products(12, 10),
+    "depth": nested(900),
+    "a circle": schema({"$ref": "#/$defs/a", "$defs": {"a": {"allOf": [{"$ref": "#/$defs/a"}, {"type": "string"}]}}}),
+    "huge numbers": schema({"type": "number", "minimum": 1e300}),
+    "lark with a schema": StructuredOutputsParams("grammar", 'start: %json {"type": "integer", "multipleOf": 999983}'),
+    "GBNF brackets": StructuredOutputsParams("grammar", "root ::= " + "(" * 9000 + '"a"' + ")" * 9000),
+}
+
+
+def resident():
+    return int(Path("/proc/self/statm").read_bytes().split()[1]) * 4096
+
+
+def children(grammars):
+    """The processes of structures that there are now."""
+    server = str(grammars._fork_server._process.pid)
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = stat.read_text().rpartition(")")[2].split()[1]
+            # As of none that still waits for a structure.
+            confined = stat.with_name("oom_score_adj").read_text().strip() == "1000"
+        except OSError:
+            continue
+        if parent == server and confined:
+            found.append(int(stat.parent.name))
+    return found
+
+
+def eventually(condition, seconds=20):
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit, "this did not come about"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("structure", HOSTILE.values(), ids=HOSTILE)
+def test_what_is_hostile_is_refused_and_costs_the_model_nothing(open_grammars, structure):
+    grammars = open_grammars()
+    grammars.compile(regex("a")).result(20)
+    gc.collect()
+    before, spent = resident(), time.process_time()
+    for _ in range(3):
+        with pytest.raises(InvalidValue) as raised:
+            grammars.compile(structure).result(60)
+        assert str(raised.value).startswith("[invalid_value:structured_outputs] This cannot be enforced: ")
+    assert time.process_time() - spent < 0.5
+    assert resident() - before < 16 * 2**20
+    eventually(lambda: len(children(grammars)) == 1)
+
+
+def test_many_different_ones_that_are_refused_leave_nothing(open_grammars):
+    grammars = open_grammars()
+    before = resident()
+    for number in range(12):
+        with pytest.raises(InvalidValue, match="more than 1 s or 128 MB"):
+            grammars.compile(regex(f"((a{{1000}}){{1000}}){{{7 + number}}}")).result(60)
+    assert resident() - before < 16 * 2**20
+    eventually(lambda: not children(grammars))
+
+
+def test_what_is_quick_does_not_wait_for_what_takes_long(open_grammars):
+    grammars = open_grammars(compile=30.0, memory=2**30, memory_of_all=2**32)
+    slow = [grammars.compile(members(8000 + number)) for number in range(3)]
+    for number in range(5):
+        grammars.compile(regex(f"[a-z]{{{number + 1}}}")).result(60)
+    assert not slow[1].done() and not slow[2].done()
+    for future in slow[1:]:
+        future.cancel()
+
+
+def test_equal_ones_are_compiled_once(open_grammars, monkeypatch):
+    grammars = open_grammars()
+    orders = []
+    order = grammars._fork_server.request_process
+    monkeypatch.setattr(grammars._fork_server, "request_process", lambda *given: (orders.append(given), order(*given)))
+    ends = {type(future.exception(60)) for future in [grammars.compile(long()) for _ in range(50)]}
+    assert ends == {InvalidValue} and len(orders) == 2  # once quickly, once for long
+    assert isinstance(grammars.compile(long()).exception(60), InvalidValue) and len(orders) == 2
+    taken = [future.result(60) for future in [grammars.compile(regex("ab")) for _ in range(50)]]
+    assert len({grammar._process for grammar in taken}) == 1 and len(orders) == 3
+
+
+def test_those_that_would_wait_for_too_long_are_refused_as_overloaded(open_grammars):
+    grammars = open_grammars(waiting=1, compile=30.0, memory=2**30, memory_of_all=2**32)
+    futures = [grammars.compile(members(8000 + number)) for number in range(4)]
+    eventually(lambda: any(future.done() for future in futures))
+    assert any(isinstance(future.exception(0), Overloaded) for future in futures if future.done())
+    assert grammars.compile(regex("ab")).result(60)
+
+
+def test_what_nobody_waits_for_any_more_is_not_compiled(open_grammars, monkeypatch):
+    grammars = open_grammars(compile=30.0, memory=2**30, memory_of_all=2**32)
+    first, *others = [grammars.compile(members(8000 + number)) for number in range(4)]
+    assert all(future.cancel() for future in others)
+    first.result(60)
+    eventually(lambda: not grammars._jobs)
+    assert len(grammars._processes) <= 2  # the one that ran when it was cancelled, too
+
+
+def test_those_used_last_are_kept(open_grammars):
+    grammars = open_grammars(idle=2)
+
+    def process(text):
+        return grammars.compile(regex(text)).result(20)._process
+
+    first, second = process("a"), process("b")
+    assert process("a") is first
+    process("c")
+    eventually(lambda: len(children(grammars)) == 2)
+    assert process("a") is first and process("b") is not second
+
+
+def test_one_in_use_is_not_ended_and_others_wait_for_its_place(open_grammars):
+    grammars = open_grammars(processes=1)
+    first = grammars.compile(regex("a")).result(20)
+    second = grammars.compile(regex("b"))
+    assert grammars.compile(regex("a")).result(20)._process is first._process
+    assert not second.done()
+    del first
+    second.result(20)
+    eventually(lambda: len(children(grammars)) == 1)
+
+
+def test_where_all_together_are_too_large_the_largest_is_ended(open_grammars, scripted, listen):
+    large, *others = [schema({"type": "integer", "multipleOf": 104_729 - number}) for number in (0, 18, 20)]
+    size = open_grammars().compile(large).result(20)._process.nbytes()
+    assert size > 16 * 2**20
+    grammars = open_grammars(memory_of_all=5 * size // 2)
+    compiled = [grammars.compile(one).result(20) for one in (large, *others)]
+    eventually(lambda: len(children(grammars)) == 2)
+    engine, _ = scripted()
+    ends = [listen(engine, PROMPT, one, max_tokens=3).wait() for one in compiled]
+    assert sorted(one.error is None for one in ends) == [False, True, True]
+    assert all("too much time or memory" in str(one.error) for one in ends if one.error)
+
+
+def stop(grammar):
+    os.kill(grammar._process._pid, signal.SIGSTOP)
+
+
+def go_on(grammar):
+    os.kill(grammar._process._pid, signal.SIGCONT)
+
+
+def test_a_late_mask_holds_nobody_else(open_grammars, scripted, listen, tokenizer):
+    """The row runs its last token again until the mask has come; the others run on, and the answer is the same."""
+    engine, forward = scripted(max_rows=4)
+    grammar = open_grammars().compile(schema(WORD)).result(20)
+    options = {"max_tokens": 400, "temperature": 1.0, "seed": 3, "logprobs": 1}
+    usual = listen(engine, PROMPT, grammar, **options).wait()
+    stop(grammar)
+    late = listen(engine, PROMPT, grammar, **options)
+    try:
+        late.has_first_token.wait(60)
+        free = listen(engine, PROMPT, max_tokens=200).wait()
+        assert not late.ended.is_set() and late.num_tokens == 1
+    finally:
+        go_on(grammar)
+    assert free.texts[0] == tokenizer.decode(forward.expected_answer(PROMPT, 200))
+    late.wait()
+    assert (late.texts, late.num_tokens) == (usual.texts, usual.num_tokens)
+    told = [[entry for event in one.events for entry in event.logprobs] for one in (late, usual)]
+    assert told[0] == told[1]
+    assert engine.stats.tokens_out == 200 + usual.num_tokens * 2
+
+
+@pytest.mark.parametrize(("text", "most", "reason"), [("a", 10, "stop"), ("a", 1, "stop"), ("ab", 1, "length")])
+def test_an_end_that_is_known_late_is_told_alone(open_grammars, scripted, listen, text, most, reason):
+    engine, _ = scripted()
+    grammar = open_grammars().compile(StructuredOutputsParams("choice", json.dumps([text]))).result(20)
+    stop(grammar)
+    try:
+        listener = listen(engine, PROMPT, grammar, max_tokens=most)
+        assert listener.has_first_token.wait(60) and not listener.ended.wait(0.1)
+    finally:
+        go_on(grammar)
+    listener.wait()
+    assert (listener.texts, listener.finish_reasons, listener.num_tokens) == (["a"], [reason], 1)
+    assert listener.events[-1].num_tokens == 0 and engine.stats.tokens_out == 1
+
+
+def test_a_step_is_held_less_and_less_by_a_structure_that_is_late(open_grammars, tokenizer):
+    grammar = open_grammars().compile(schema(WORD)).result(20)
+    matchers = [grammar.new_matcher() for _ in range(40)]
+    stop(grammar)
+    try:
+        begun = time.monotonic()
+        assert [matcher.consume(tokenizer.token_to_id('"')) for matcher in matchers] == [None] * 40
+        assert grammar._process.max_wait_seconds < 0.0001
+        assert time.monotonic() - begun < 5  # 8 ms where nothing else runs
+    finally:
+        go_on(grammar)
+    assert all(matcher.banned_tokens(20) is not None for matcher in matchers)
+
+
+def test_one_that_ends_takes_its_own_answers_with_it_alone(open_grammars, scripted, listen):
+    grammars = open_grammars()
+    engine, _ = scripted(seconds=0.001)
+    mine, other = grammars.compile(regex("[a-z]{900}")).result(20), grammars.compile(regex("[a-c]{60}")).result(20)
+    listeners = [listen(engine, PROMPT, grammar, max_tokens=900) for grammar in (mine, mine, other)]
+    listeners[0].has_first_token.wait(20)
+    mine._process.kill()
+    for listener in listeners[:2]:
+        assert str(listener.wait().error).startswith("[invalid_value:structured_outputs] This cannot be enforced")
+    assert listeners[2].wait().finish_reasons == ["stop"] and len(listeners[2].texts[0]) == 60
+    with pytest.raises(InvalidValue):
+        mine.new_matcher()
+    again = grammars.compile(regex("[a-z]{900}")).result(20)
+    assert again._process is not mine._process and again.new_matcher().banned_tokens(1) is not None
+
+
+def test_answers_that_take_too_long_to_follow_are_ended(open_grammars, scripted, listen):
+    engine, _ = scripted()
+    grammar = open_grammars(answers_first=0.0, answers_token=0.0).compile(schema(WORD)).result(20)
+    assert "takes too long to follow" in str(listen(engine, PROMPT, grammar, max_tokens=900).wait().error)
+
+
+SPIN = """
+import socket, sys
+from backends.llm.structured_outputs.limits import Limits
+from backends.llm.structured_outputs.grammar_process import _Answers
+
+class Spins:
+    def deep_copy(self):
+        return self
+
+    def consume_token(self, token):
+        while True:
+            pass
+
+_Answers(Spins(), Limits(step=0.05), socket.socket(fileno=int(sys.argv[1]))).serve()
+"""
+
+
+def test_the_kernel_ends_a_process_that_takes_too_long_for_a_token():
+    """Whatever the library is at."""
+    channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    answer, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with channel, answer:
+        with theirs, other:
+            command = [sys.executable, "-c", SPIN, str(theirs.fileno())]
+            process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env={"PYTHONPATH": str(ROOT)})
+            socket.send_fds(channel, [b"a"], [other.fileno()])
+        answer.send(TOKEN.pack(5))
+        assert process.wait(60) == -signal.SIGPROF
+        assert answer.recv(100) == b""
+
+
+def test_the_fork_server_is_started_again(open_grammars, caplog):
+    grammars = open_grammars()
+    kept = grammars.compile(regex("a")).result(20)
+    grammars._fork_server._process.kill()
+    grammars._fork_server._process.wait()
+    assert grammars.compile(regex("b")).result(30).new_matcher().banned_tokens(1) is not None
+    assert kept.new_matcher().banned_tokens(1) is not None  # its process did not need the server
+
+
+def test_closing_answers_what_waits_and_leaves_no_process(open_grammars):
+    grammars = open_grammars(compile=30.0, memory=2**30, memory_of_all=2**32)
+    grammars.compile(regex("a")).result(20)
+    waiting = [grammars.compile(members(8000 + number)) for number in range(2)]
+    eventually(lambda: len(children(grammars)) >= 2)
+    pids = children(grammars)
+    grammars.close()
+    assert all(isinstance(future.exception(20), EngineFailed) for future in waiting)
+    assert isinstance(grammars.compile(regex("a")).exception(20), EngineFailed)
+    eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), 60)
+
+
+def test_a_tokenizer_that_cannot_be_read_is_an_error_at_once():
+    class Wrong:
+        def to_str(self):
+            return "{}"
+
+    with pytest.raises(ValueError, match="tokenizer"):
+        GrammarCompiler(Wrong(), 259, frozenset())
+
+
+def test_random_structures_end_in_time(open_grammars):
+    """Compiled or refused, and nothing else."""
+    draw = random.Random(11)
+    grammars = open_grammars()
+
+    def expression(levels):
+        if not levels:
+            return draw.choice(["a", ".", r"\p{L}", "[^x]", r"[\s\S]", "(foo|bar)", r"\d"])
+        inner = expression(levels - 1)
+        low = draw.choice([0, 1, 7, 1000])
+        return draw.choice(
+            [
+                f"({inner}){{{low},{low + draw.choice([0, 1, 3000])}}}",
+                f"({inner})*{expression(levels - 1)}",
+                f"{inner}|b",
+            ]
+        )
+
+    futures = [grammars.compile(regex(expression(draw.randrange(5)))) for _ in range(60)]
+    for future in futures:
+        error = future.exception(120)
+        assert error is None or isinstance(error, GenerationError)
+
+
+def test_limits_grow_with_what_a_model_is_told():
+    usual = limits_for(1, 128 * 2**20, 16)
+    assert usual == Limits()
+    large = limits_for(30, 2**30, 256)
+    assert (large.compile, large.memory_bytes, large.max_processes, large.max_idle) == (30, 2**30, 512, 256)
+    assert large.total_memory_bytes == 8 * 2**30 and large.wall_seconds == 1800

@@ -1,0 +1,63 @@
+"""For how long a step waits for masks that are late."""
+
+import numpy as np
+import pytest
+
+from backends.llm.batching import scheduler as batch_module
+from backends.llm.batching import sequence as sequence_module
+
+PROMPT = [10, 20, 30]
+
+
+class Clock:
+    """Time that passes only where somebody waits; stands for the module `time`."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def monotonic(self):
+        return self.now
+
+
+class NeverReady:
+    """A grammar whose first mask is there, and no other; it remembers for how long it was waited for."""
+
+    def __init__(self, clock):
+        self.clock, self.waits = clock, []
+
+    def begin(self):
+        return NeverReady._Matcher(self)
+
+    class _Matcher:
+        complete = False
+
+        def __init__(self, grammar):
+            self._grammar, self._first = grammar, True
+
+        def banned(self, seconds):
+            if self._first:
+                return np.zeros(259, np.bool_)
+            self._grammar.clock.now += seconds
+            self._grammar.waits.append(seconds)
+            return None
+
+        def consume(self, token):
+            self._first = False
+            return False
+
+
+def test_late_masks_share_the_time_for_which_a_step_is_held(by_hand, listen, monkeypatch):
+    clock = Clock()
+    for module in (batch_module, sequence_module):
+        monkeypatch.setattr(module, "time", clock)
+    engine, _ = by_hand(max_rows=16, chunk=64)
+    grammar = NeverReady(clock)
+    heard = [listen(engine, PROMPT, grammar, max_tokens=9) for _ in range(15)]
+    free = listen(engine, PROMPT, max_tokens=50)
+    engine.iterate_until(lambda: all(one.has_first_token.is_set() for one in (*heard, free)))
+    grammar.waits.clear()
+    before = free.num_tokens
+    engine.iterate()
+    assert free.num_tokens == before + 1 and len(grammar.waits) == 15
+    assert sum(grammar.waits) == pytest.approx(0.002) and min(grammar.waits) == 0
+    assert not any(one.ended.is_set() for one in heard)

@@ -1,0 +1,156 @@
+"""The engine over a real export: a tiny Llama of random weights."""
+
+import mmap
+import random
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from backends.llm.model_loader import load_model
+from backends.llm.options import Options
+from backends.llm.ort.decoder_config import read_decoder_config
+from backends.llm.ort.kv_cache import KVCache
+from backends.llm.ort.model_runner import OrtModelRunner
+from backends.serving.tokenizer import load_tokenizer
+
+PRECISIONS = ["fp32", "int8"]
+
+
+@pytest.fixture(scope="module", params=PRECISIONS)
+def engine(request, export):
+    folder = export(request.param)
+    engine = load_model(folder, load_tokenizer(folder), Options(max_rows=16, threads=2)).engine
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def forward(export):
+    forward = OrtModelRunner(read_decoder_config(export("fp32")), max_rows=4, context_length=1024, threads=2)
+    yield forward
+    forward.close()
+
+
+def prompts(count, seed=5):
+    rng = np.random.default_rng(seed)
+    return [rng.integers(3, 259, rng.integers(1, 300)) for _ in range(count)]
+
+
+def test_greedy_under_batching_is_greedy_alone(engine, listen):
+    rng = random.Random(1)
+    asked = [(prompt, rng.randrange(5, 60)) for prompt in prompts(32)]
+    alone = [listen(engine, prompt, max_tokens=count, ignore_eos=True).wait().texts for prompt, count in asked]
+    heard = []
+    for prompt, count in asked:
+        heard.append(listen(engine, prompt, max_tokens=count, ignore_eos=True))
+        time.sleep(rng.random() * 0.004)
+    assert [one.wait().texts for one in heard] == alone
+    assert len({texts[0] for texts in alone}) > 25  # the model does say different things
+
+
+def test_a_seed_gives_the_same_text_whatever_else_runs(engine, listen):
+    options = {"temperature": 1.5, "top_p": 0.95, "top_k": 100, "max_tokens": 40, "ignore_eos": True}
+    mine, *others = prompts(12)
+    alone = listen(engine, mine, seed=3, n=2, **options).wait().texts
+    noise = [listen(engine, other, **options) for other in others]
+    crowd = listen(engine, mine, seed=3, n=2, **options).wait().texts
+    assert crowd == alone and alone[0] != alone[1]
+    assert listen(engine, mine, seed=4, **options).wait().texts == alone[1:]
+    for one in noise:
+        one.wait()
+
+
+def test_chunks_of_a_prompt_give_what_the_whole_gives(forward):
+    prompt = prompts(1)[0]
+    prompt = np.resize(prompt, 300)
+    whole = forward.prefill(0, prompt, 0)
+    for size in (32, 100, 299):
+        for start in range(0, 300, size):
+            cut = forward.prefill(1, prompt[start : start + size], start)
+        np.testing.assert_allclose(cut, whole, atol=1e-3)
+        assert cut.argmax() == whole.argmax()
+
+
+def test_a_copied_row_goes_on_as_its_source(forward):
+    prompt = prompts(1)[0]
+    token = forward.prefill(0, prompt, 0).argmax()
+    forward.copy(0, 2, 0, len(prompt))
+    step = [np.array([token]), np.array([len(prompt)])]
+    there = forward.decode(*step, first=2).copy()
+    np.testing.assert_array_equal(there, forward.decode(*step, first=0))
+
+
+def test_eos_tokens_of_both_files_count(export):
+    files = read_decoder_config(export("fp32"))
+    assert files.eos == {1, 2} and files.bos == 0 and files.context_length == 1024
+
+
+def test_chunk_sizes_fall_with_the_length_of_what_came_before(forward):
+    sizes = [forward.chunk_size(past) for past in (0, 2000, 8000, 100_000)]
+    assert sizes == sorted(sizes, reverse=True) and all(size >= 16 and size & (size - 1) == 0 for size in sizes)
+
+
+def resident(memory):
+    """Bytes of pages that exist, in memory or swapped out, whatever else this process does.
+
+    Source: Documentation/admin-guide/mm/pagemap.rst of Linux; of each page, bit 63 says present, bit 62 swapped.
+    """
+    first, last = memory.address(0, 0) // mmap.PAGESIZE, memory.address(memory.tensors, 0) // mmap.PAGESIZE
+    with Path("/proc/self/pagemap").open("rb") as pagemap:
+        pagemap.seek(first * 8)
+        pages = np.frombuffer(pagemap.read((last - first) * 8), np.uint64)
+    return int(np.count_nonzero(pages >> np.uint64(62))) * mmap.PAGESIZE
+
+
+def test_memory_comes_with_use_and_goes_with_release():
+    memory = KVCache(tensors=20, rows=16, heads=4, context=8192, head_size=64, dtype=np.float32)
+    view = memory._array
+    assert view.nbytes > 2.5e9 and resident(memory) == 0
+    view[:, 3, :, :6000] = 1.0
+    used = memory.kv_bytes(6000)
+    assert used == 20 * 4 * 6000 * 64 * 4 and resident(memory) == used  # and no huge pages
+    memory.copy(3, 5, 0, 500)
+    assert resident(memory) == used + memory.kv_bytes(500)
+    assert (view[:, 5, :, :500] == 1).all() and (view[0, 5, 0, 500:600] == 0).all()
+    memory.release(3)
+    memory.release(5)
+    assert resident(memory) == 0
+    assert view[0, 3, 0, 0, 0] == 0
+    del view
+    memory.close()
+
+
+def test_a_context_that_is_no_whole_page_is_rounded_up():
+    memory = KVCache(tensors=2, rows=2, heads=3, context=100, head_size=16, dtype=np.float16)
+    assert memory.context == 128 and memory.shape(2) == [2, 3, 128, 16] and memory.kv_bytes(65) == 128 * 2 * 3 * 16 * 2
+    assert memory.address(1, 1) - memory.address(1, 0) == 3 * 128 * 16 * 2
+    memory.close()
+
+
+@pytest.mark.parametrize("missing", ["genai_config.json", "model.onnx", "tokenizer.json"])
+def test_a_missing_file_is_named(export, tmp_path, missing):
+    for path in Path(export("fp32")).iterdir():
+        if path.name != missing:
+            (tmp_path / path.name).symlink_to(path)
+    with pytest.raises(FileNotFoundError, match=missing):
+        load_model(tmp_path, load_tokenizer(tmp_path), Options())
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("genai_config.json", "{}"),
+        ("genai_config.json", "nonsense"),
+        ("tokenizer.json", "{}"),
+        ("genai_config.json", "[]"),
+    ],
+)
+def test_a_broken_file_is_named(export, tmp_path, name, content):
+    for path in Path(export("fp32")).iterdir():
+        if path.name != name:
+            (tmp_path / path.name).symlink_to(path)
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=name):
+        load_model(tmp_path, load_tokenizer(tmp_path), Options())

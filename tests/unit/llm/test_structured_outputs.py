@@ -1,0 +1,252 @@
+"""Grammars: what they allow, what is refused, and what happens when they are late."""
+
+import json
+import re
+import time
+
+import jsonschema
+import pytest
+
+from backends.llm.sampling_params import parse_sampling_params
+from backends.llm.structured_outputs.grammar_compiler import GrammarCompiler
+from backends.serving.errors import InvalidValue
+
+PROMPT = [10, 20, 30]
+PERSON = {
+    "type": "object",
+    "properties": {"name": {"type": "string", "maxLength": 8}, "age": {"type": "integer", "maximum": 99, "minimum": 0}},
+    "required": ["name", "age"],
+    "additionalProperties": False,
+}
+
+
+IMPOSSIBLE = {"type": "string", "minLength": 5, "maxLength": 2}
+
+
+@pytest.fixture
+def grammars(scripted, tokenizer):  # ends before the engines do, which see to it that no thread is left
+    made = GrammarCompiler(tokenizer, 259, frozenset({1, 2}))
+    yield made
+    made.close()
+
+
+def compile(grammars, **structure):
+    wanted = parse_sampling_params(json.dumps({"structured_outputs": structure}), 259).structured_outputs
+    return grammars.compile(wanted).result(60)
+
+
+@pytest.fixture
+def ask(grammars, scripted, listen):
+    """Generate under a structure; one engine for all."""
+    engine, _ = scripted()
+
+    def ask(structure, **sampling):
+        options = {"temperature": 1.0, "seed": 1, "max_tokens": 400} | sampling
+        return listen(engine, PROMPT, compile(grammars, **structure), **options)
+
+    return ask
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize(
+    "schema",
+    [
+        PERSON,
+        {"type": "array", "items": {"type": "boolean"}, "minItems": 2, "maxItems": 3},
+        {"enum": ["one", 2, None]},
+        {"type": "string", "pattern": "^[a-z]{3}é$"},
+    ],
+)
+def test_answers_follow_their_schema(ask, schema, temperature):
+    for seed in range(3):
+        listener = ask({"json": schema}, temperature=temperature, seed=seed).wait()
+        jsonschema.validate(json.loads(listener.texts[0]), schema)
+        assert listener.finish_reasons == ["stop"]
+
+
+@pytest.mark.parametrize("begin", ["", '<call>{"a": '], ids=["alone", "tagged"])
+def test_no_key_is_written_twice(ask, tokenizer, begin):
+    schema = {"type": "object", "propertyNames": {"pattern": "^[ab]{1,40}$"}, "additionalProperties": {"type": "null"}}
+
+    def pairs(found):
+        assert len(dict(found)) == len(found), found
+        counts.append(len(found))
+        return dict(found)
+
+    structure = {"json": schema}
+    if begin:
+        content = {"type": "json_schema", "json_schema": schema}
+        tag = {"type": "tag", "begin": begin, "content": content, "end": "}</call>"}
+        structure = {"structural_tag": json.dumps({"type": "structural_tag", "format": tag})}
+    counts = []
+    more = ((tokenizer.token_to_id(","), 4.0),)
+    for seed in range(16):
+        text = ask(structure, seed=seed, max_tokens=200, logit_bias=more).wait().texts[0]
+        text = text.removeprefix(begin).removesuffix("}</call>")
+        json.loads(text if text.endswith("}") else text.rpartition(",")[0] + "}", object_pairs_hook=pairs)
+    assert sum(counts) > 40, counts
+
+
+def test_answers_follow_expressions_choices_and_grammars(ask):
+    assert re.fullmatch(r"[0-9]{3}-[xyz]+", ask({"regex": r"[0-9]{3}-[xyz]{1,5}"}).wait().texts[0])
+    assert ask({"choice": ["café", 'say "no"']}).wait().texts[0] in ("café", 'say "no"')
+    assert ask({"grammar": 'start: "a" ("b" | "c") "d"'}).wait().texts[0] in ("abd", "acd")
+    assert ask({"grammar": 'root ::= x "!"\nx ::= "yes" | "no"'}).wait().texts[0] in ("yes!", "no!")
+    assert isinstance(json.loads(ask({"json": {"type": "object"}}, max_tokens=900, seed=4).wait().texts[0]), dict)
+
+
+def test_each_answer_has_a_state_of_its_own(ask):
+    listener = ask({"json": PERSON}, n=3).wait()
+    for text in listener.texts:
+        jsonschema.validate(json.loads(text), PERSON)
+    assert len(set(listener.texts)) == 3
+
+
+def test_an_answer_cut_by_max_tokens_says_so(ask):
+    listener = ask({"regex": "a{50}"}, max_tokens=10).wait()
+    assert (listener.texts, listener.finish_reasons) == (["a" * 10], ["length"])
+
+
+def test_a_complete_answer_ends_whatever_else_is_asked(ask):
+    for more in ({"min_tokens": 9}, {"ignore_eos": True}, {"min_tokens": 9, "stop_token_ids": (1,)}):
+        listener = ask({"choice": ["ab"]}, **more).wait()
+        assert (listener.texts, listener.finish_reasons, listener.num_tokens) == (["ab"], ["stop"], 2)
+
+
+def test_min_tokens_lets_an_answer_grow_as_far_as_its_grammar_does(ask):
+    listener = ask({"regex": "a{2,30}"}, min_tokens=20, temperature=0).wait()
+    assert 20 <= len(listener.texts[0]) <= 30 and listener.finish_reasons == ["stop"]
+
+
+def test_a_stop_string_still_cuts(ask):
+    listener = ask({"choice": ["abcdef"]}, stop=("cd",)).wait()
+    assert (listener.texts, listener.finish_reasons) == (["ab"], ["stop"])
+
+
+def test_log_probabilities_are_the_models_not_the_grammars(ask):
+    listener = ask({"choice": ["zz"]}, logprobs=0).wait()
+    told = [entry[0].logprob for event in listener.events for entry in event.logprobs]
+    assert len(told) == 2 and max(told) < -4  # under the grammar they are certain
+
+
+@pytest.mark.parametrize(
+    ("structure", "reason"),
+    [
+        ({"json": {"type": "string", "not": {"pattern": "a"}}}, "'not' at '#'"),
+        ({"json": {"type": "object", "not": {}, "x-guidance": {"lenient": True}}}, "x-guidance"),
+        ({"json": {"type": "nonsense"}}, "nonsense"),
+        (
+            {"json": {"items": {"pattern": "(a"}}},
+            "'pattern' at '#/items' holds no expression that can be enforced: uncl",
+        ),
+        ({"json": {"patternProperties": {"(a": {}}}}, "'patternProperties' at '#' holds no expression"),
+        ({"json": {"patternProperties": {"^a": {}, "b$": {}}}}, "could match the same name"),
+        ({"json": {"type": "object", "required": ["a"], "properties": {"a": IMPOSSIBLE}}}, "required property 'a'"),
+        ({"json": IMPOSSIBLE}, "its parts contradict each other"),
+        ({"json": {"type": "number", "multipleOf": 0.123456789123}}, "'multipleOf' has too many digits"),
+        ({"json": {"oneOf": [{"type": "object"}, {"type": "object"}]}}, "cannot be told apart"),
+        ({"json": {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}}, "no text follows it"),
+        ({"json": {"$ref": "https://example.com/schema.json"}}, "example.com"),
+        ({"json": False}, "allows nothing"),
+        ({"regex": "(a"}, "unclosed group"),
+        ({"regex": "(?=a)b"}, "look-around"),
+        ({"grammar": "start: missing"}, "unknown name"),
+        ({"grammar": "root ::= " + "(" * 900 + '"a"' + ")" * 900}, "recursion"),
+        ({"grammar": "nothing of the kind"}, "Expected"),
+    ],
+)
+def test_what_cannot_be_enforced_is_refused_with_the_reason(grammars, structure, reason):
+    with pytest.raises(InvalidValue) as raised:
+        compile(grammars, **structure)
+    assert str(raised.value).startswith("[invalid_value:structured_outputs] This cannot be enforced: ")
+    assert reason in str(raised.value) and "<state>" not in str(raised.value)
+    if "json" in structure:
+        assert not re.search("nsatisfiable|nimplemented|coerce_one_of|lenient|[Ll]exer|regex", str(raised.value))
+
+
+def deep(levels):
+    schema = {"type": "string"}
+    for _ in range(levels):
+        schema = {"anyOf": [schema, {"type": "object", "properties": {"k": schema}}]}
+    return schema
+
+
+@pytest.mark.parametrize(
+    "structure",
+    [
+        {"json": deep(11)},
+        {"json": {"enum": [f"value number {number}" for number in range(8000)]}},
+        {
+            "json": {
+                "allOf": [{"anyOf": [{"properties": {f"a{a}{b}": {"const": a}}} for a in range(6)]} for b in range(6)]
+            }
+        },
+        {"json": {"type": "string", "maxLength": 10_000_000}},
+        {"json": {"type": "array", "minItems": 10_000_000}},
+        {"regex": "((a{1,100}){1,100}){1,100}"},
+        {"regex": "(.*a.{500}|.*b.{500}|.*c.{300})*"},
+        {"grammar": 'start: start start | "a" | "b" | start "c" start'},
+    ],
+    ids=["nested", "enum", "product", "string", "array", "powers", "automata", "ambiguous"],
+)
+def test_what_is_nasty_takes_bounded_time_and_ends(ask, structure):
+    begun = time.monotonic()
+    try:
+        listener = ask(structure, max_tokens=100).wait(20)
+    except InvalidValue:
+        pass
+    else:
+        assert listener.error is None or str(listener.error).startswith("[invalid_value:structured_outputs]")
+    assert time.monotonic() - begun < 10
+
+
+def test_a_grammar_in_a_batch_changes_nobody(grammars, scripted, listen, tokenizer):
+    engine, forward = scripted(max_rows=4, seconds=0.001)
+    schema = compile(grammars, json=PERSON)
+    alone = listen(engine, PROMPT, schema, max_tokens=400, temperature=1.0, seed=3).wait()
+    beside = [
+        listen(engine, PROMPT, schema, max_tokens=400, temperature=1.0, seed=3),
+        listen(engine, [9] * 20, max_tokens=60),
+        listen(engine, PROMPT, max_tokens=60, logprobs=3),
+        listen(engine, PROMPT, max_tokens=60, logit_bias=((70, 100.0),)),
+    ]
+    for one in beside:
+        one.wait()
+    assert beside[0].texts == alone.texts
+    assert beside[1].texts[0] == tokenizer.decode(forward.expected_answer([9] * 20, 60))
+    assert beside[2].texts[0] == tokenizer.decode(forward.expected_answer(PROMPT, 60))
+    assert beside[3].texts[0] == tokenizer.decode([70] * 60)
+
+
+def strings(count):
+    return {"type": "object", "properties": {f"field_{i}": {"type": "string"} for i in range(count)}}
+
+
+@pytest.mark.parametrize(
+    "structure",
+    [
+        {"json": strings(200)},
+        {"choice": ["\x7f", "a"]},
+        {"grammar": 'start[max_tokens=5, stop="x"]: /(.|\\n)*/'},
+        {"grammar": 'root ::= "a" | "b"'},
+        {"json": {"type": "object", "minProperties": 1}},
+    ],
+    ids=["many members", "delete", "attributes", "gbnf", "least members"],
+)
+def test_what_can_be_enforced_is_taken(grammars, structure):
+    compile(grammars, **structure)
+
+
+@pytest.mark.parametrize(
+    ("structure", "reason"),
+    [
+        ({"json": {"x-guidance": {"item_separator": " "}, "type": "object"}}, "x-guidance"),
+        ({"json": {"type": "object", "patternProperties": {"^a$": {}}, "minProperties": 2}}, "minProperties"),
+        ({"json": {"items": {"type": "object", "minProperties": 2}}}, "minProperties"),
+        ({"regex": "a" * 20_000}, "at most 16384"),
+        ({"regex": ""}, "empty"),
+    ],
+)
+def test_what_would_not_be_enforced_is_refused_with_the_reason(grammars, structure, reason):
+    with pytest.raises(InvalidValue, match=reason):
+        compile(grammars, **structure)

@@ -1,0 +1,163 @@
+"""The training at tiny sizes: every stage runs, is kept, resumes, and ends in a folder that diffusers reads."""
+
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from training.shapes.contact_sheet import write_contact_sheet
+from training.shapes.evaluation import evaluate, generate_images, image_to_image, inpaint, score
+from training.shapes.networks import TINY, load_pipeline, new_vae, tiny_pipeline
+from training.shapes.process_group import SINGLE_PROCESS, ProcessGroup, run_in_processes
+from training.shapes.rendering import render_dataset
+from training.shapes.scenes import sample_scene, scene_prompt, vocabulary
+from training.shapes.tokenizer import MAX_PROMPT_TOKENS, make_tokenizer, tokenize
+from training.shapes.train import TrainingConfig, train
+from training.shapes.train_text_encoder import NUM_CLASSES, scene_labels
+from training.shapes.train_vae import reconstruction_quality, to_images, to_tensor
+from training.shapes.training_loop import StageConfig, run_training_loop
+from training.shapes.vae_initialization import init_colour_passthrough
+
+SHORT = TrainingConfig(
+    sizes=TINY,
+    vae=StageConfig("vae", 2, 1e-3, log_steps=1),
+    num_vae_images=4,
+    text=StageConfig("text", 2, 1e-3, log_steps=1),
+    num_latents=64,
+    unet=StageConfig("unet", 3, 1e-3, uses_ema=True, log_steps=1, save_steps=2),
+    num_evaluated_images=0,
+)
+
+
+def test_every_word_is_one_token_and_others_are_bytes(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer(tmp_path)
+    assert [word for word in vocabulary() if len(tokenizer(word).input_ids) != 3] == []
+    strange = "A RED circle, déjà 圆"
+    assert tokenizer.unk_token_id not in tokenizer(strange).input_ids[1:-1]
+    assert tokenizer("a Red circle").input_ids == tokenizer("a red circle").input_ids
+    assert tokenize(tokenizer, ["", "red " * 100]).shape == (2, MAX_PROMPT_TOKENS)
+    assert json.loads((tmp_path / "vocab.json").read_text()) == tokenizer.get_vocab()
+
+
+def test_a_new_vae_passes_colours() -> None:
+    torch.manual_seed(0)
+    pictures, scenes = render_dataset(8, seed=3)
+    vae = new_vae()
+    before, _ = reconstruction_quality(vae, pictures, scenes)
+    init_colour_passthrough(vae, to_tensor(pictures))
+    after, _ = reconstruction_quality(vae, pictures, scenes)
+    assert after > 18 > before
+
+
+def test_pictures_and_tensors_are_the_same_thing() -> None:
+    pictures, scenes = render_dataset(4, seed=3)
+    again = to_images(to_tensor(pictures))
+    assert np.array_equal(again, pictures)
+    assert score(list(again), scenes).pass_rates["all"]["all"] == 1.0
+
+
+def test_facts_have_an_answer_in_every_class() -> None:
+    for seed in range(50):
+        answers = scene_labels(sample_scene(random.Random(seed)))
+        assert len(answers) == len(NUM_CLASSES)
+        assert all(0 <= answer < classes for answer, classes in zip(answers, NUM_CLASSES, strict=True))
+
+
+def test_training_ends_in_a_folder_that_diffusers_reads(tmp_path: Path) -> None:
+    lines: list[str] = []
+    train(SINGLE_PROCESS, tmp_path / "work", tmp_path / "weights", SHORT, lines.append)
+    pipeline = load_pipeline(tmp_path / "weights")
+    (picture,) = generate_images(pipeline, ["a red circle"], steps=2)
+    assert picture.shape == (128, 128, 3)
+    assert any("unet: step 3 of 3" in line for line in lines)
+    assert {f.name for f in (tmp_path / "weights" / "tokenizer").iterdir()} >= {"tokenizer.json", "vocab.json"}
+
+
+def test_a_broken_off_course_ends_as_an_unbroken_one(tmp_path: Path) -> None:
+    def network() -> torch.nn.Module:
+        torch.manual_seed(1)
+        return torch.nn.Linear(4, 4)
+
+    def run(file: Path, steps: int, model: torch.nn.Module) -> dict[str, torch.Tensor]:
+        course = StageConfig("one", 6, 1e-2, uses_ema=True, save_steps=3)
+
+        def loss_of(step: int) -> dict[str, torch.Tensor]:
+            if step == steps:
+                raise KeyboardInterrupt
+            return {"loss": model(torch.randn(8, 4)).square().mean()}
+
+        return run_training_loop(course, file, model, loss_of, lambda line: None).state_dict()
+
+    whole = run(tmp_path / "whole", 99, network())
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "broken", 4, network())
+    resumed = run(tmp_path / "broken", 99, network())
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_the_rate_warms_up_stays_and_falls() -> None:
+    course = StageConfig("one", 100, 1.0, warmup_steps=10, constant_fraction=0.5, final_fraction=0.1)
+    assert [course.learning_rate_at(step) for step in (0, 9, 50)] == pytest.approx([0.1, 1, 1])
+    assert course.learning_rate_at(75) == pytest.approx(0.5)
+    assert course.learning_rate_at(99) == pytest.approx(0.1)
+
+
+def _two_parts(crew: ProcessGroup, out: Path) -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Linear(3, 2)
+    model(crew.shard(torch.arange(12.0).view(4, 3))).square().mean().backward()
+    crew.average_gradients(model)
+    torch.save(model.weight.grad, out / str(crew.rank))
+
+
+def test_a_crew_has_the_gradients_of_the_whole_batch(tmp_path: Path) -> None:
+    threads = torch.get_num_threads()
+    run_in_processes(2, tmp_path / "meeting", _two_parts, tmp_path)
+    first, second = (torch.load(tmp_path / name) for name in ("0", "1"))
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    model = torch.nn.Linear(3, 2)
+    model(torch.arange(12.0).view(4, 3)).square().mean().backward()
+    assert torch.equal(first, second)
+    assert torch.allclose(first, model.weight.grad, rtol=1e-5)
+
+
+def test_pictures_of_a_tiny_pipeline_reproduce_and_its_edits_keep_what_is_not_masked(tmp_path: Path) -> None:
+    pipeline = tiny_pipeline(tmp_path / "tiny")
+    again = load_pipeline(tmp_path / "tiny")
+    first, second = (generate_images(p, ["a red star", "a ring"], steps=2, seed=4) for p in (pipeline, again))
+    # What is loaded lies in memory in another order, so sums may round to another level.
+    assert all(np.abs(a.astype(int) - b).max() <= 1 for a, b in zip(first, second, strict=True))
+    assert not np.array_equal(first[0], first[1])
+    assert evaluate(pipeline, 2, steps=1).pass_rates["all"]["pictures"] == 2
+    (edit,) = inpaint(pipeline, 1, steps=2)
+    untouched = (edit.before == edit.after).all(-1)
+    assert 0.4 < untouched.mean() < 0.9
+    assert edit.prompt and not edit.is_correct
+    (varied,) = image_to_image(pipeline, 1, strength=0.5, steps=2)
+    assert not np.array_equal(varied.before, varied.after)
+
+
+def test_a_sheet_shows_every_picture(tmp_path: Path) -> None:
+    pictures, scenes = render_dataset(5, seed=1)
+    write_contact_sheet(
+        list(pictures),
+        [scene_prompt(scene) for scene in scenes],
+        [True] * 4 + [False],
+        2,
+        tmp_path / "docs" / "sheet.png",
+    )
+    with Image.open(tmp_path / "docs" / "sheet.png") as page:
+        assert page.size == (280, 528)
+        assert (np.asarray(page.convert("RGB")) == (255, 0, 0)).all(-1).any()
+
+
+def test_recipes_can_be_longer() -> None:
+    from training.shapes.train import with_steps
+
+    assert with_steps(SHORT, None, None, 9).unet == replace(SHORT.unet, steps=9)

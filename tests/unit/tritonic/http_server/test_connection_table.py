@@ -1,0 +1,346 @@
+"""How long connections may wait, how many there may be, and how they end."""
+
+import asyncio
+import gc
+import json
+import time
+import weakref
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from tests.unit.tritonic.http_server.live_server import GET, POST, LiveServer, live_server
+from tritonic.http_server.connections import ConnectionLimits, ConnectionTable
+
+DEAF = b"POST /deaf HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n"
+
+
+@pytest.fixture
+def log() -> Iterator[list]:
+    with structlog.testing.capture_logs() as lines:
+        yield lines
+
+
+async def end(server: LiveServer, *pieces: bytes, pause: float = 0.05) -> tuple[bytes, float]:
+    """What came, and after how many seconds from the last piece the connection was closed."""
+    reader, writer = await server.connect()
+    for piece in pieces:
+        writer.write(piece)
+        await asyncio.sleep(pause)
+    started = time.monotonic()
+    async with asyncio.timeout(20):
+        said = await reader.read()
+    writer.close()
+    return said, time.monotonic() - started
+
+
+SILENT: list[tuple[tuple[bytes, ...], bytes]] = [
+    ((), b""),
+    ((b"\r\n",), b""),
+    ((b"G",), b"408"),
+    ((b"GET / HT",), b"408"),
+    ((POST + b"X: y\r\n",), b"408"),
+    ((GET,), b"200"),
+    ((GET, b"\r\n"), b"200"),
+    ((GET, b"GET / H"), b"408"),
+    ((GET + GET,), b"200"),
+    ((POST + b"Content-Length: 3\r\n\r\nabc",), b"200"),
+    ((b"BREW\r\n\r\n",), b"400"),
+]
+
+
+async def test_connections_that_say_nothing_end() -> None:
+    async with live_server(head=0.5, idle=0.5) as server:
+        ends = await asyncio.gather(*(end(server, *pieces) for pieces, _ in SILENT))
+        for (pieces, status), (said, seconds) in zip(SILENT, ends, strict=True):
+            assert said.rpartition(b"HTTP/1.1 ")[2][:3] == status, pieces
+            assert seconds < 5, pieces
+        await asyncio.sleep(0.3)
+        assert not len(server.connections)
+
+
+async def test_a_head_that_comes_slowly_does_not_come_for_ever() -> None:
+    async with live_server(head=0.5, idle=30) as server:
+        said, seconds = await end(server, GET, *(bytes([byte]) for byte in POST), pause=0.1)
+        assert said.count(b"HTTP/1.1 ") == 2 and b" 408 " in said
+        assert seconds < 2
+
+
+async def test_an_answer_under_way_is_not_idle() -> None:
+    async with live_server(head=0.2, idle=0.2) as server:
+        asking = asyncio.create_task(server.answer(b"GET /slow HTTP/1.0\r\n\r\n"))
+        await asyncio.sleep(1)
+        server.begun.set()
+        assert b"200 OK" in await asking
+
+
+async def test_a_body_that_nobody_reads_is_not_read_for_ever() -> None:
+    async with live_server() as server:
+        reader, writer = await server.connect()
+        writer.write(DEAF)
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert b"200 OK" in head and b"connection: close" in head
+        sent, started = 0, time.monotonic()
+        with pytest.raises((ConnectionError, TimeoutError)):
+            async with asyncio.timeout(15):
+                while sent < 500_000_000:
+                    writer.write(b"a" * 65536)
+                    await writer.drain()
+                    await asyncio.sleep(0)
+                    sent += 65536
+        assert sent < 64 * 2**20 and time.monotonic() - started < 10
+        assert server.connections.buffered_bytes == 0
+        writer.close()
+
+
+async def test_who_still_sends_sees_the_answer() -> None:
+    async with live_server() as server:
+        reader, writer = await server.connect()
+        writer.write(DEAF.replace(b"1000000000", b"8000000"))
+        for _ in range(80):
+            writer.write(b"a" * 100_000)
+            await writer.drain()
+        said = await reader.read()
+        assert said.endswith(b'["/deaf", 0]') and b"connection: close" in said
+        writer.close()
+
+
+async def test_a_small_body_that_is_there_already_keeps_the_connection() -> None:
+    async with live_server(idle=0.3) as server:
+        request = b"POST /deaf HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"
+        said, _ = await end(server, request, request)
+        assert said.count(b"200 OK") == 2 and b"connection: close" not in said
+
+
+async def test_who_reads_nothing_is_cut_off_and_who_reads_is_not(log: list) -> None:
+    large = b"GET /large HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    async with live_server(send=1, idle=0.5) as server:
+        stuck = await server.deaf()
+        stuck.write(large)
+        reader, writer = await server.connect()
+        writer.write(large)
+        got = 0
+        while data := await reader.read(100_000):
+            got += len(data)
+            await asyncio.sleep(0.02)
+        assert got > 8_000_000
+        async with asyncio.timeout(8):
+            while not any("unread" in line for line in log):
+                await asyncio.sleep(0.1)
+        await asyncio.sleep(0.1)
+        assert not len(server.connections)
+        stuck.transport.abort()
+        writer.close()
+
+
+async def test_the_longest_idle_gives_way(log: list) -> None:
+    async with live_server(connections=5) as server:
+        idle = [await server.connect() for _ in range(5)]
+        await asyncio.sleep(0.05)
+        assert b"200 OK" in await server.answer(GET.replace(b"x", b"x\r\nConnection: close"))
+        first, _ = idle[0]
+        with pytest.raises(ConnectionResetError):
+            assert await first.read() == b""
+            raise ConnectionResetError  # which of the two is the kernel's to say
+        for reader, writer in idle[1:]:
+            writer.write(GET)
+            assert b"200 OK" in await reader.readuntil(b"]")
+            writer.close()
+    (line,) = [line for line in log if line["event"] == "connections cut short"]
+    assert (line["gave_way"], line["bound"], line["log_level"]) == (1, 5, "warning")
+
+
+async def test_who_is_at_work_does_not_give_way(log: list) -> None:
+    slow = b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n"
+    async with live_server(connections=3) as server:
+        busy = [await server.connect() for _ in range(3)]
+        for _, writer in busy:
+            writer.write(slow)
+        await asyncio.sleep(0.1)
+        for _ in range(20):
+            said, seconds = await end(server, GET)
+            if said:  # the next one too many may end it before it is read
+                assert said.startswith(b"HTTP/1.1 503 ") and b"retry-after: 1" in said and seconds < 4
+                assert json.loads(said.partition(b"\r\n\r\n")[2])["error"]["code"] == "overloaded"
+        server.begun.set()
+        for reader, writer in busy:
+            assert b"200 OK" in await reader.readuntil(b"]")
+            writer.close()
+    lines = [line for line in log if line["event"] == "connections cut short"]
+    assert len(lines) == 1, "one in a minute, not one for each connection"
+
+
+async def test_strangers_of_one_address_keep_nobody_out() -> None:
+    """Of the address that has most, even where another connection has waited longer."""
+    table = ConnectionTable(ConnectionLimits(connections=4))
+    honest = [_Fake(), _Fake(), _Fake()]
+    strangers = [_Fake() for _ in range(10)]
+    assert table.register(honest[0], "10.0.0.1")
+    assert all(table.register(each, "2001:db8::1") for each in strangers[:3])
+    assert table.register(honest[1], "10.0.0.2")
+    assert [each.gone for each in strangers[:4]] == [True, False, False, False] and not honest[0].gone
+    for number, each in enumerate(strangers[3:]):
+        assert table.register(each, f"2001:db8::{number:x}"), "of IPv6 a network of 64 bits is one caller"
+    assert not any(each.gone for each in honest) and len(table) == 4
+    table.mark_busy(strangers[-1])
+    table.mark_busy(strangers[-2])
+    assert table.register(honest[2], "10.0.0.3") and honest[0].gone, "where none of most can, who has waited longest"
+    for each in (*honest, *strangers):
+        table.unregister(each)
+    assert not len(table) and not table._peers and table._evictable == ({}, {})
+
+
+async def test_who_sends_a_body_gives_way_after_who_sends_nothing() -> None:
+    table = ConnectionTable(ConnectionLimits(connections=3))
+    sending, idle, working = _Fake(), _Fake(), _Fake()
+    for each in (sending, idle, working):
+        table.register(each, "10.0.0.1")
+    table.mark_evictable(sending, for_body=True)
+    table.mark_busy(working)
+    assert table.register(_Fake(), "10.0.0.1") and idle.gone and not sending.gone
+    table.mark_evictable(working, for_body=True)
+    assert table.register(_Fake(), "10.0.0.1") and not sending.gone, "the one that was opened last sends nothing"
+    others = [_Fake(), _Fake(), _Fake()]
+    for number, each in enumerate(others):
+        table.register(each, f"10.0.1.{number}")
+        table.mark_busy(each)
+    assert sending.gone and working.gone
+
+
+async def test_the_log_says_where_no_descriptor_is_left(monkeypatch: pytest.MonkeyPatch, log: list) -> None:
+    monkeypatch.setattr("tritonic.http_server.connections.is_exhausted", lambda: True)
+    async with live_server(idle=0.2) as server:
+        await server.answer(GET)
+        await asyncio.sleep(0.3)
+    (line,) = [line for line in log if "without_descriptors" in line]
+    assert line["log_level"] == "warning"
+
+
+async def test_no_address_has_all_connections_at_work() -> None:
+    """As with the places of a model: four fifths for one alone, and room for whoever comes next."""
+    table = ConnectionTable(ConnectionLimits(connections=20))
+    greedy, honest = [_Fake() for _ in range(20)], [_Fake() for _ in range(6)]
+    assert all(table.register(each, "10.0.0.1") for each in greedy)
+    assert [table.start_request(each) for each in greedy] == [True] * 16 + [False] * 4
+    for each in greedy[:16]:
+        table.mark_busy(each)
+    for number, each in enumerate(honest[:4]):
+        assert table.register(each, f"10.0.1.{number}") and table.start_request(each)
+        table.mark_busy(each)
+    assert not table.start_request(greedy[16]) and not table.register(honest[4], "10.0.1.9")
+    table.unregister(honest[4])
+    # What is answered, or gone, gives its place back.
+    table.mark_evictable(greedy[0])
+    table.mark_evictable(greedy[0])
+    assert table.register(honest[5], "10.0.1.9") and table.start_request(honest[5])
+    for each in (*greedy, *honest):
+        table.unregister(each)
+    assert (len(table), table._num_requests, table._peers) == (0, 0, {})
+
+
+async def test_whoever_has_too_many_at_work_is_told(log: list) -> None:
+    async with live_server(connections=10) as server:
+        opened = [await server.connect() for _ in range(10)]
+        for _, writer in opened:
+            writer.write(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+        async with asyncio.timeout(10):
+            said = await asyncio.gather(*(reader.read() for reader, _ in opened[8:]))
+        assert all(b"503 Service" in each and b"retry-after: 1" in each and b"for others" in each for each in said)
+        assert len(server.asked) == 8
+        server.begun.set()
+        for reader, _ in opened[:8]:
+            assert b"200 OK" in await reader.readuntil(b"]")
+        assert b"200 OK" in await server.answer(GET.replace(b"HTTP/1.1", b"HTTP/1.0")), "they are free again"
+        for _, writer in opened:
+            writer.close()
+    assert [line["greedy"] for line in log if line["event"] == "connections cut short"] == [1]
+
+
+class _Fake:
+    begun = False
+    deadline = float("inf")
+    is_closing = False
+    unsent_bytes = 0
+    gone = False
+
+    def evict(self) -> None:
+        self.gone = True
+
+    def on_deadline(self, now: float) -> None:
+        raise AssertionError
+
+
+@pytest.mark.usefixtures("frozen_heap")
+async def test_many_at_the_bound_cost_little() -> None:
+    table = ConnectionTable(ConnectionLimits(connections=4000))
+    for number in range(4000):
+        table.register(_Fake(), f"10.1.{number // 250}.{number % 250}")
+    started = time.thread_time()
+    for number in range(2000):
+        assert table.register(_Fake(), f"10.2.0.{number % 250}")
+    assert time.thread_time() - started < 0.5, "0.02 s were measured"
+
+
+async def test_connections_that_are_gone_leave_nothing_for_the_garbage_collector() -> None:
+    async with live_server(idle=0.2) as server:
+        seen = weakref.WeakSet()
+        gc.collect()
+        gc.disable()
+        try:
+            for sent in (GET, b"GET / HT", b"BREW\r\n", POST + b"a:b\r\n" * 500 + b"\r\n", DEAF, GET + GET + b"P"):
+                _, writer = await server.connect()
+                writer.write(sent)
+                await asyncio.sleep(0.1)
+                seen.update(server.connections._all)
+                writer.transport.abort()
+            await asyncio.sleep(0.3)
+            assert not len(server.connections) and not list(seen)
+        finally:
+            gc.enable()
+
+
+async def test_unsent_bytes_have_a_bound(monkeypatch: pytest.MonkeyPatch, log: list) -> None:
+    monkeypatch.setattr("tritonic.http_server.connections.MAX_UNSENT_BYTES", 10_000_000)
+    async with live_server() as server:
+        writers = []
+        for _ in range(12):
+            writers.append(await server.deaf())
+            writers[-1].write(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+        async with asyncio.timeout(10):
+            while not any("unread" in line for line in log):
+                await asyncio.sleep(0.1)
+        assert 0 < sum(each.unsent_bytes for each in server.connections._all) <= 10_000_000
+        for writer in writers:
+            writer.transport.abort()
+    (line,) = [line for line in log if line["event"] == "connections cut short"]
+    assert line["unread"] == 1
+
+
+async def test_those_who_let_most_wait_make_room() -> None:
+    table = ConnectionTable(ConnectionLimits())
+    honest, strangers = _Fake(), [_Fake() for _ in range(5)]
+    table.register(honest, "10.0.0.1")
+    honest.unsent_bytes = 50 * 2**20
+    for number, each in enumerate(strangers):
+        table.register(each, "10.0.0.2")
+        each.unsent_bytes = (20 + number) * 2**20
+    table._limit_unsent()
+    assert [each.gone for each in strangers] == [False, False, False, True, True] and not honest.gone
+    assert len(table) == 4
+
+
+async def test_held_bytes_have_a_bound(monkeypatch: pytest.MonkeyPatch, log: list) -> None:
+    monkeypatch.setattr("tritonic.http_server.request_reader.MAX_BUFFERED_BYTES", 200_000)
+    async with live_server() as server:
+        writers = []
+        for _ in range(20):
+            _, writer = await server.connect()
+            writer.write(POST + b"X-A: " + b"a" * 50_000)
+            writers.append(writer)
+        await asyncio.sleep(0.3)
+        assert server.connections.buffered_bytes <= 200_000
+        assert b"200 OK" in (await end(server, GET.replace(b"x", b"x\r\nConnection: close")))[0]
+        for writer in writers:
+            writer.close()
+    assert [line["no_memory"] for line in log if "no_memory" in line] == [1]

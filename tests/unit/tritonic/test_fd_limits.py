@@ -1,0 +1,37 @@
+"""How many connections fit into the descriptors that there are."""
+
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from tritonic.fd_limits import max_connections
+
+
+@pytest.mark.parametrize(
+    ("descriptors", "wanted", "bound"),
+    [
+        (20_000, 4096, 4096),
+        (resource.RLIM_INFINITY, 4096, 4096),
+        (1024, 4096, 768),
+        (256, 4096, 128),
+        (1024, 10, 10),
+        (1, 10, 1),
+    ],
+)
+def test_there_is_room_for_what_else_is_open(descriptors: int, wanted: int, bound: int) -> None:
+    assert max_connections(descriptors, wanted) == bound
+
+
+def test_the_soft_limit_becomes_the_hard_one() -> None:
+    code = (
+        "import os, resource; resource.setrlimit(resource.RLIMIT_NOFILE, (40, 90))\n"
+        "from tritonic.fd_limits import raise_limit, used_up\n"
+        "print(raise_limit(), raise_limit(), *resource.getrlimit(resource.RLIMIT_NOFILE), used_up())\n"
+        "files = []\n"
+        "try:\n    while True: files.append(os.open('/dev/null', os.O_RDONLY))\n"
+        "except OSError: print(used_up())\n"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30).stdout
+    assert said.split() == ["90", "90", "90", "90", "False", "True"]

@@ -1,0 +1,93 @@
+"""A real uvicorn with the real gateway, on the loop of the tests."""
+
+import asyncio
+import contextlib
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn
+from openai import AsyncOpenAI
+
+from gateway.app import create_app
+from gateway.settings import Settings
+from tritonic.http_server.connections import ConnectionLimits, ConnectionTable
+from tritonic.http_server.protocol import BoundedProtocol
+from tritonic.http_server.proxy_headers import ProxyHeaders
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave Ctrl-C to pytest."""
+        yield
+
+
+@dataclass(frozen=True, slots=True)
+class RunningGateway:
+    """A gateway that runs: `http` speaks to it in raw requests, `client()` as the official client."""
+
+    url: str
+    http: httpx.AsyncClient
+
+    def client(self, **options: Any) -> AsyncOpenAI:
+        return AsyncOpenAI(**{"base_url": f"{self.url}/v1", "api_key": "none", "max_retries": 0, **options})
+
+    async def until(self, path: str, check: Any, seconds: float = 5.0) -> httpx.Response:
+        """Ask `path` until `check(response)` is true."""
+        async with asyncio.timeout(seconds):
+            while True:
+                response = await self.http.get(path)
+                if check(response):
+                    return response
+                await asyncio.sleep(0.02)
+
+    async def ready(self, seconds: float = 30.0) -> None:
+        await self.until("/health/ready", lambda response: response.status_code == 200, seconds)
+
+    async def metrics(self) -> dict[str, float]:
+        """Every sample of /metrics, as `name{labels}` to value."""
+        text = (await self.http.get("/metrics")).text
+        samples = (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+        return {name: float(value) for name, value in samples}
+
+
+@contextlib.asynccontextmanager
+async def run_gateway(*triton_urls: str, wait: bool = True, **settings: Any) -> AsyncIterator[RunningGateway]:
+    """Run a gateway before these Tritons; `wait` until it is ready. `PORT` in `node_api_url` stands for its port."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    state = tempfile.TemporaryDirectory(prefix="tritonic-state-")
+    quick = {"discovery_interval": 0.1, "log_level": "error", "port": port, "state": Path(state.name), **settings}
+    if "node_api_url" in quick:
+        quick["node_api_url"] = quick["node_api_url"].replace("PORT", str(port))
+    made = Settings(triton_urls=list(triton_urls), **quick)
+    app: Any = ProxyHeaders(create_app(made))  # type: ignore[arg-type]
+    limits = ConnectionLimits(made.max_connections, made.head_timeout, made.idle_timeout, made.send_timeout)
+    http: Any = partial(BoundedProtocol, connections=ConnectionTable(limits))
+    config = uvicorn.Config(app, http=http, log_config=None, access_log=False, proxy_headers=False)
+    config.timeout_graceful_shutdown = 2
+    server = _Server(config)
+    running = asyncio.create_task(server.serve(sockets=[listener]))
+    pool = httpx.Limits(max_connections=None, max_keepalive_connections=20)
+    try:
+        async with httpx.AsyncClient(base_url=url, limits=pool, timeout=20, trust_env=False) as http:
+            gateway = RunningGateway(url, http)
+            while not server.started:
+                assert not running.done(), "the gateway did not start"
+                await asyncio.sleep(0.01)
+            if wait:
+                await gateway.ready()
+            yield gateway
+    finally:
+        server.should_exit = True
+        await running
+        listener.close()
+        state.cleanup()

@@ -1,0 +1,64 @@
+"""Whether an answer is exactly what the document says: no field that it does not name, and no other type."""
+
+import json
+from typing import Any
+
+from pydantic import BaseModel
+
+from gateway.dialects.openai import images_responses, response_models
+from gateway.dialects.openai.wire import openapi_responses
+
+RESPONSE_MODELS: dict[str, type[BaseModel]] = {
+    "/v1/chat/completions": response_models.CreateChatCompletionResponse,
+    "/v1/completions": response_models.CreateCompletionResponse,
+    "/v1/embeddings": response_models.CreateEmbeddingResponse,
+    "/v1/images/generations": images_responses.ImagesResponse,
+    "/v1/images/edits": images_responses.ImagesResponse,
+    "/v1/images/variations": images_responses.ImagesResponse,
+    "/v1/models": response_models.ListModelsResponse,
+    "/v1/models/{model_id}": response_models.RetrieveModelResponse,
+}
+NAMED_EVENT_MODELS = {
+    "image_generation.partial_image": images_responses.ImageGenPartialImageEvent,
+    "image_generation.completed": images_responses.ImageGenCompletedEvent,
+    "image_edit.partial_image": images_responses.ImageEditPartialImageEvent,
+    "image_edit.completed": images_responses.ImageEditCompletedEvent,
+}
+EVENT_MODELS: dict[str, type[BaseModel]] = {
+    "/v1/chat/completions": response_models.CreateChatCompletionStreamResponse,
+    "/v1/completions": response_models.CreateCompletionStreamResponse,
+}
+
+
+def validate_exactly(model: type[BaseModel], body: str | bytes) -> Any:
+    """Read a body as `model`. Raises `ValidationError` where it is more, or less, or something else."""
+    return model.model_validate_json(body, strict=True, extra="forbid")
+
+
+def check_response(path: str, status: int, content_type: str, body: bytes) -> None:
+    """Check the answer of a route of this dialect; others are left alone."""
+    if not path.startswith("/v1"):
+        return
+    if status != 200:
+        assert content_type == "application/json"
+        validate_exactly(openapi_responses.ErrorResponse, body)
+    elif content_type.startswith("text/event-stream"):
+        check_stream(path, body)
+    else:
+        assert content_type == "application/json"
+        validate_exactly(RESPONSE_MODELS[path], body)
+
+
+def check_stream(path: str, body: bytes) -> None:
+    """Check each event, and that the stream ends as one that went well, or with the failure."""
+    *blocks, last = body.decode().removesuffix("\n\n").split("\n\n")
+    for block in blocks:
+        name, line, data = block.rpartition("\n")
+        assert bool(line) == (path not in EVENT_MODELS)
+        validate_exactly(
+            NAMED_EVENT_MODELS[name.removeprefix("event: ")] if line else EVENT_MODELS[path],
+            data.removeprefix("data: "),
+        )
+    last = last.removeprefix("data: ")
+    if last != "[DONE]":
+        validate_exactly(openapi_responses.ErrorResponse, json.dumps(json.loads(last)))

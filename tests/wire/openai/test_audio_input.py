@@ -1,0 +1,63 @@
+"""What is said in a message is written down by a model that does that, and read by the one that was asked."""
+
+import base64
+import io
+import struct
+import wave
+
+import pytest
+
+from tests.fakes.scripted_model import Say, ScriptedModel
+from tests.fakes.triton import FakeTriton
+from tests.wire.gateway_server import RunningGateway, run_gateway
+from tests.wire.openai.text_requests import chat, check_error
+from tests.wire.scripted_models import SCRIPTED_MODELS
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+def encoded_sound(seconds: float = 0.1) -> str:
+    """A sound of 8,000 samples a second, in base64."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as wav:
+        wav.setnchannels(1)
+        wav.setsampwidth(2)
+        wav.setframerate(8000)
+        wav.writeframes(b"".join(struct.pack("<h", 100 * (i % 50)) for i in range(int(8000 * seconds))))
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def audio_message(data: str, form: str = "wav") -> list[dict]:
+    part = {"type": "input_audio", "input_audio": {"data": data, "format": form}}
+    return [{"role": "user", "content": [{"type": "text", "text": "Answer this:"}, part]}]
+
+
+async def test_the_words_reach_the_model_in_the_place_of_the_sound() -> None:
+    speech = ScriptedModel("speech", (Say("What is"), Say(" the time?", "stop")), is_transcription_model=True)
+    triton = await FakeTriton([*SCRIPTED_MODELS, speech]).start()
+    try:
+        async with run_gateway(triton.url) as gateway:
+            response = await chat(gateway, messages=audio_message(encoded_sound(0.5)))
+            assert response.status_code == 200, response.text
+            heard, asked = triton.calls[-2:]
+            assert (heard.model, asked.model) == ("speech", "hello")
+            assert abs(len(heard.tensors["audio"]) - 8000) <= 16
+            assert heard.tensors["task"] == [b"transcribe"]
+            assert "Answer this:\nWhat is the time?" in asked.prompt
+            for data, form, param in (
+                ("AAAA", "wav", "messages[0].content[1].input_audio.data"),
+                (encoded_sound(), "tape", "messages[0].content[1].input_audio.format"),
+            ):
+                check_error(await chat(gateway, messages=audio_message(data, form)), 400, param=param)
+    finally:
+        await triton.stop()
+
+
+async def test_without_such_a_model_the_part_is_refused(gateway: RunningGateway) -> None:
+    sentence = check_error(
+        await chat(gateway, messages=audio_message(encoded_sound())),
+        400,
+        code="unsupported_parameter",
+        param="messages[0].content[1]",
+    )
+    assert "no model is served" in sentence

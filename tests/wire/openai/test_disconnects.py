@@ -1,0 +1,108 @@
+"""A client that hangs up stops the model: streamed or whole, before the first token or after it."""
+
+import asyncio
+import json
+import socket
+import time
+from collections.abc import Awaitable, Callable
+
+import httpx
+import pytest
+
+from tests.fakes.triton import FakeTriton
+from tests.wire.gateway_server import RunningGateway
+from tests.wire.openai.text_requests import CHAT, STREAM_ROUTES, TEXT, TEXT_ROUTES, TextRoute, chat
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+LIMIT = 0.2
+"""Seconds after a hang-up within which the model must know."""
+
+Started = Callable[[], Awaitable[None]]
+
+
+async def hang_up(gateway: RunningGateway, way: TextRoute, model: str, started: Started) -> float:
+    """Ask on a connection of its own, close it once `started` returns, and return when that was."""
+    body = json.dumps(way.body(model)).encode()
+    reader, writer = await asyncio.open_connection(*gateway.url.removeprefix("http://").split(":"))
+    head = f"POST {way.path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    await started()
+    if model != "silent" and way.stream:
+        while b'":"' not in await reader.readline():
+            pass
+    gone = time.monotonic()
+    writer.close()
+    return gone
+
+
+@pytest.mark.parametrize("way", TEXT_ROUTES, ids=str)
+@pytest.mark.parametrize("model", ["silent", "silent-later", "endless"])
+async def test_the_model_learns_at_once(
+    gateway: RunningGateway, triton: FakeTriton, way: TextRoute, model: str
+) -> None:
+    before = len(triton.calls)
+
+    async def started() -> None:
+        await triton.call(model, before)
+        await asyncio.sleep(0.05)
+
+    gone = await hang_up(gateway, way, model, started)
+    call = await triton.cancelled_call(model, before, LIMIT)
+    assert call.cancelled_at is not None and call.cancelled_at - gone < LIMIT
+
+
+@pytest.mark.parametrize("way", TEXT_ROUTES, ids=str)
+async def test_a_reset_connection_is_a_hang_up_too(gateway: RunningGateway, triton: FakeTriton, way: TextRoute) -> None:
+    before = len(triton.calls)
+    body = json.dumps(way.body("silent")).encode()
+    _, writer = await asyncio.open_connection(*gateway.url.removeprefix("http://").split(":"))
+    writer.write(f"POST {way.path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+    await triton.call("silent", before)
+    # Zero seconds of lingering make the kernel send a reset.
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+    writer.transport.abort()
+    await triton.cancelled_call("silent", before, LIMIT)
+
+
+@pytest.mark.parametrize("way", STREAM_ROUTES, ids=str)
+async def test_the_official_client_may_leave_a_stream(
+    gateway: RunningGateway, triton: FakeTriton, way: TextRoute
+) -> None:
+    before = len(triton.calls)
+    async with gateway.client() as client:
+        resource = client.chat.completions if "chat" in way.path else client.completions
+        async for _ in await resource.create(**way.body("endless")):
+            break
+    await triton.cancelled_call("endless", before, LIMIT)
+
+
+@pytest.mark.parametrize("way", [CHAT, TEXT], ids=str)
+async def test_a_client_that_loses_patience(gateway: RunningGateway, triton: FakeTriton, way: TextRoute) -> None:
+    before = len(triton.calls)
+    with pytest.raises(httpx.ReadTimeout):
+        await gateway.http.post(way.path, json=way.body("silent"), timeout=0.1)
+    await triton.cancelled_call("silent", before, LIMIT)
+
+
+async def test_hanging_up_in_the_middle_of_the_body_asks_nothing(gateway: RunningGateway, triton: FakeTriton) -> None:
+    before = len(triton.calls)
+    _, writer = await asyncio.open_connection(*gateway.url.removeprefix("http://").split(":"))
+    head = f"POST {CHAT.path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n\r\n"
+    writer.write(head.encode() + b'{"model": "hello"')
+    await asyncio.sleep(0.05)
+    writer.close()
+    await asyncio.sleep(0.05)
+    assert len(triton.calls) == before
+    assert (await chat(gateway)).status_code == 200
+
+
+async def test_a_hang_up_disturbs_nobody_else(gateway: RunningGateway, triton: FakeTriton) -> None:
+    before = len(triton.calls)
+    others = [asyncio.ensure_future(chat(gateway, "late")) for _ in range(4)]
+
+    async def started() -> None:
+        await triton.call("endless", before)
+
+    await hang_up(gateway, STREAM_ROUTES[0], "endless", started)
+    assert [(await other).json()["choices"][0]["message"]["content"] for other in others] == ["abc"] * 4

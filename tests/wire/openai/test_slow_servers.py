@@ -1,0 +1,54 @@
+"""A server that is slow to say which models it holds, since it, or the gateway, has more to do than it can."""
+
+import asyncio
+from functools import partialmethod
+
+import pytest
+
+from gateway.models import discovery
+from gateway.triton.client import TritonClient
+from tests.fakes.scripted_model import Pause, Say, ScriptedModel
+from tests.fakes.triton import FakeTriton
+from tests.wire.gateway_server import run_gateway
+from tests.wire.openai.text_requests import CHAT_STREAM, chat
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+TALKING = ScriptedModel("talking", (Say("tick "), Pause(0.01)) * 3000)
+PATIENCE = 1.0
+"""Longer than the loop that the gateway, its Triton and their clients share may be held up."""
+
+
+async def test_a_server_that_answers_requests_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its list of models may be late: 1,024 streams at more than the gateway can bear once ended in refusals."""
+    monkeypatch.setattr(TritonClient, "index", partialmethod(TritonClient.index, timeout=PATIENCE))
+    triton = await FakeTriton((TALKING, ScriptedModel("hello"))).start()
+    async with run_gateway(triton.url) as gateway:
+        async with gateway.http.stream("POST", CHAT_STREAM.path, json=CHAT_STREAM.body("talking")) as talk:
+            parts = talk.aiter_bytes()
+            await anext(parts)
+            triton.frozen = True
+            end = asyncio.get_running_loop().time() + 4 * PATIENCE
+            while asyncio.get_running_loop().time() < end:
+                await anext(parts)
+                assert (await chat(gateway)).status_code == 200
+        # Nothing is heard of it any more: it is gone.
+        await gateway.until("/health/ready", lambda response: response.status_code == 503)
+        assert (await chat(gateway)).status_code == 503
+        triton.frozen = False
+        await gateway.ready()
+        assert (await chat(gateway)).status_code == 200
+    await triton.stop()
+
+
+async def test_one_late_answer_makes_no_server_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A virtual machine that was paused for seconds has missed every deadline when it goes on."""
+    monkeypatch.setattr(TritonClient, "index", partialmethod(TritonClient.index, timeout=0.2))
+    monkeypatch.setattr(discovery, "_RETRY_TIMEOUT_SECONDS", 20)
+    triton = await FakeTriton((ScriptedModel("hello"),)).start()
+    async with run_gateway(triton.url) as gateway:
+        triton.frozen = True
+        await asyncio.sleep(1)
+        assert (await chat(gateway)).status_code == 200
+        triton.frozen = False
+    await triton.stop()

@@ -1,0 +1,75 @@
+"""What `up` prints when everything is ready."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from tritonic.models import ModelInfo
+
+
+def example_model(models: Sequence[ModelInfo], preferred: str | None) -> str | None:
+    """The name that the examples use: the preferred model where it serves, else the first that chats."""
+    chatting = [model for model in models if "chat" in model.operations]
+    chatting.sort(key=lambda model: model.name != preferred)
+    return chatting[0].served_name if chatting else None
+
+
+def print_startup_message(
+    console: Console,
+    url: str,
+    models: Sequence[ModelInfo],
+    preferred: str | None,
+    state: Path,
+    *,
+    asks_for_key: bool = False,
+) -> None:
+    """Print the address, a curl line, a Python snippet, and where the logs are.
+
+    Where the gateway asks for a key, the examples take it from a variable: what is printed here holds no secret.
+    """
+    console.print()
+    console.print(f"[bold green]Tritonic is ready:[/] [bold]{url}/v1[/]   documentation: {url}/docs")
+    name = example_model(models, preferred)
+    if name is not None:
+        if asks_for_key:
+            console.print("The gateway asks for a key: `export TRITONIC_API_KEY=…`, one of TRITONIC_API_KEYS, first.")
+        # Printed without wrapping or markup, so that it can be copied.
+        key = _KEY if asks_for_key else _NO_KEY
+        examples = (_CURL + _PYTHON).format(url=url, model=name, **key).rstrip()
+        console.print(examples, markup=False, highlight=False)
+    drawing = next((model for model in models if "generate_image" in model.operations), None)
+    if drawing is not None:
+        header = (_KEY if asks_for_key else _NO_KEY)["header"]
+        example = _PICTURE.format(url=url, model=drawing.served_name, header=header).rstrip()
+        console.print(example, markup=False, highlight=False)
+    console.print()
+    console.print(f"Logs: {state / 'gateway.log'}, {state / 'triton.log'}. Ctrl-C or `tritonic down` stops everything.")
+
+
+_KEY = {
+    "header": '-H "Authorization: Bearer $TRITONIC_API_KEY" ',
+    "import_os": "import os\n",
+    "key": 'os.environ["TRITONIC_API_KEY"]',
+}
+_NO_KEY = {"header": "", "import_os": "", "key": '"none"'}
+
+_CURL = """
+curl {url}/v1/chat/completions {header}-H 'Content-Type: application/json' \\
+  -d '{{"model": "{model}", "temperature": 0,
+       "messages": [{{"role": "user", "content": "What is the capital of France?"}}]}}'
+"""
+
+_PYTHON = """
+{import_os}from openai import OpenAI
+client = OpenAI(base_url="{url}/v1", api_key={key})
+answer = client.chat.completions.create(
+    model="{model}", temperature=0, messages=[{{"role": "user", "content": "What is the capital of France?"}}]
+)
+print(answer.choices[0].message.content)
+"""
+
+_PICTURE = """
+curl {url}/v1/images/generations {header}-H 'Content-Type: application/json' \\
+  -d '{{"model": "{model}", "prompt": "a large red circle on a blue background"}}'
+"""
