@@ -1,12 +1,7 @@
 """Settings of the gateway, read from the environment: `TRITONIC_PORT=1088` sets `port`."""
 
-import json
-import re
-import tomllib
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -15,106 +10,11 @@ from pydantic import (
     Field,
     PlainValidator,
     SecretStr,
-    ValidationInfo,
     field_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from gateway import rate_rules
-
-_SOCKET = re.compile(r"unix:/[A-Za-z0-9._:/@+=~-]{1,106}")  # as long as an address of a socket may be
-_SERVER = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
-_HOST = re.compile(r"(?:\*\.)?[A-Za-z0-9_][A-Za-z0-9._-]*")
-
-
-def _split(value: object) -> object:
-    """Let lists be written `a,b`, as people write them in the environment."""
-    if isinstance(value, str):
-        return [part.strip() for part in value.split(",") if part.strip()]
-    return value
-
-
-def _pair(value: object) -> object:
-    """The same, of pairs: `a=b,c=d`."""
-    parts = _split(value)
-    if not isinstance(parts, list):
-        return value
-    if not all(name.strip() and other.strip() for name, _, other in (part.partition("=") for part in parts)):
-        raise ValueError("write NAME=MODEL, and commas between several")
-    return {name.strip(): other.strip() for name, _, other in (part.partition("=") for part in parts)}
-
-
-def _servers(urls: list[str]) -> list[str]:
-    if not urls:
-        raise ValueError("name one server at least")
-    for url in urls:
-        if _SOCKET.fullmatch(url):
-            continue
-        found = _SERVER.fullmatch(url)
-        if not found or not 0 < int(found[1]) < 65536:
-            raise ValueError(f"{url!r} is not HOST:PORT or unix:/PATH; an IPv6 address stands in brackets")
-    return list(dict.fromkeys(urls))
-
-
-def _header_value(secret: SecretStr | None) -> SecretStr | None:
-    if secret is None or not secret.get_secret_value():  # compose files name every variable
-        return None
-    if not re.fullmatch(r"[!-~]{1,512}", secret.get_secret_value()):
-        raise ValueError("write up to 512 printable characters of ASCII, without spaces")
-    return secret
-
-
-def _rates(value: object) -> rate_rules.Rates:
-    return rate_rules.parse(parts) if isinstance(parts := _split(value), list) else {}
-
-
-def _redis(url: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
-    if url is None or not url.get_secret_value():  # compose files name every variable
-        if info.data.get("rate_limits") and info.data.get("workers", 1) > 1:
-            raise ValueError("several workers count together in a Redis alone: name one, or have one worker")
-        return None
-    parts = urlsplit(url.get_secret_value())
-    if parts.scheme not in ("redis", "rediss", "unix") or parts.port == 0:
-        raise ValueError("write redis://HOST:PORT/DATABASE, or rediss:// or unix://")
-    return url
-
-
-def _shared_out(requests: int, info: ValidationInfo) -> int:
-    if requests < info.data.get("workers", 1):
-        raise ValueError("each worker has an equal part of these, which has to be one at least")
-    return requests
-
-
-def _local(url: str | None, info: ValidationInfo) -> str | None:
-    """Refuse what a node refuses to register: it takes `localhost` and addresses, and no other names."""
-    if url is None:
-        if info.data.get("node_url") and info.data.get("port") == 0:
-            raise ValueError("a node has to be told where, and the port is not known beforehand")
-        return None
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise ValueError("write http://ADDRESS:PORT")
-    if parts.hostname != "localhost":
-        try:
-            ip_address(parts.hostname)
-        except ValueError:
-            raise ValueError("a node takes localhost or an address of its own machine, and no other name") from None
-    return url
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _hosts(names: list[str]) -> list[str]:
-    for name in names:
-        if name != "*" and not (_HOST.fullmatch(name) or _is_address(name)):
-            raise ValueError(f"{name[:100]!r} is no host: write names or addresses without ports, *.NAME, or * for all")
-    return [name.lower().rstrip(".") for name in names]
+from gateway import rate_rules, setting_values
 
 
 class Platform(BaseModel):
@@ -129,21 +29,6 @@ class Platform(BaseModel):
 
 
 PlatformName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
-
-
-def _tables(value: object) -> object:
-    """Let tables be written as JSON, or name a file of TOML."""
-    if not isinstance(value, str):
-        return value
-    if value.lstrip().startswith("{"):
-        try:
-            return json.loads(value)
-        except ValueError as error:
-            raise ValueError(f"it is not JSON: {error}") from None
-    try:
-        return tomllib.loads(Path(value).read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"it is neither JSON nor the name of a TOML file that can be read: {error}") from None
 
 
 class Settings(BaseSettings):
@@ -165,7 +50,7 @@ class Settings(BaseSettings):
     """Seconds, one at least, after which a process whose event loop does not run is ended, to be replaced; 0: never."""
     triton_urls: Annotated[list[str], NoDecode] = ["127.0.0.1:8001"]
     """gRPC endpoints of the Triton servers, `host:port` or `unix:/path`, separated by commas."""
-    triton_secret: Annotated[SecretStr | None, AfterValidator(_header_value)] = None
+    triton_secret: Annotated[SecretStr | None, AfterValidator(setting_values.check_secret)] = None
     """What opens the protocols that the servers restrict: `--grpc-restricted-protocol=…:tritonic=SECRET`."""
     models_file: Path | None = None
     """What is said of models that do not describe themselves, TOML (`gateway/models/models_file.py`)."""
@@ -180,7 +65,7 @@ class Settings(BaseSettings):
     model_requests: Annotated[int, Field(gt=0)] = 2048
     """Requests that one model may have open; what comes beyond is refused, fairly (`gateway.models.admission`). Each
     worker has an equal part of them."""
-    rate_limits: Annotated[rate_rules.Rates, NoDecode, PlainValidator(_rates)] = {}
+    rate_limits: Annotated[rate_rules.Rates, NoDecode, PlainValidator(setting_values.parse_rates)] = {}
     """How often callers may ask: `60/minute, 100000 tokens/minute, CALLER=600/minute` (`gateway.http.rates`);
     default: as often as they like."""
     rate_limits_store: Annotated[SecretStr | None, Field(validate_default=True)] = None
@@ -291,11 +176,11 @@ class Settings(BaseSettings):
 
     _split_lists = field_validator(
         "triton_urls", "api_keys", "cors_origins", "allowed_hosts", "media_allowed_hosts", mode="before"
-    )(_split)
-    _check_allowed_hosts = field_validator("allowed_hosts")(_hosts)
-    _check_triton_urls = field_validator("triton_urls")(_servers)
-    _split_pairs = field_validator("model_aliases", mode="before")(_pair)
-    _read_platforms = field_validator("platforms", mode="before")(_tables)
-    _check_model_requests = field_validator("model_requests")(_shared_out)
-    _check_rate_limits_store = field_validator("rate_limits_store")(_redis)
-    _check_node_api_url = field_validator("node_api_url")(_local)
+    )(setting_values.split_list)
+    _check_allowed_hosts = field_validator("allowed_hosts")(setting_values.check_hosts)
+    _check_triton_urls = field_validator("triton_urls")(setting_values.check_servers)
+    _split_pairs = field_validator("model_aliases", mode="before")(setting_values.split_pairs)
+    _read_platforms = field_validator("platforms", mode="before")(setting_values.parse_tables)
+    _check_model_requests = field_validator("model_requests")(setting_values.check_share_of_workers)
+    _check_rate_limits_store = field_validator("rate_limits_store")(setting_values.check_redis)
+    _check_node_api_url = field_validator("node_api_url")(setting_values.check_node_api_url)

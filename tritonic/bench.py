@@ -30,7 +30,7 @@ class BenchError(TritonicError):
 def find_checkout() -> Path:
     """The folder that holds `benchmarks`: where this program lies, or the current one. Raises BenchError."""
     for folder in (Path(__file__).resolve().parents[1], Path.cwd()):
-        if (folder / "benchmarks" / "parts.py").is_file():
+        if (folder / "benchmarks" / "registry.py").is_file():
             return folder
     raise BenchError(
         "The benchmarks are not here: they lie in the project's folder `benchmarks`, which the package leaves out.\n"

@@ -15,7 +15,7 @@ from tritonic.errors import TritonicError
 
 _HANG_STATUS = int(signal.SIGPROF)
 """The status, and the signal, of a gateway that ended because its event loop did not run."""
-REAPER = Path(__file__).with_name("keeper.py")
+REAPER = Path(__file__).with_name("reaper.py")
 
 
 class ChildError(TritonicError):

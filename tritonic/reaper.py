@@ -2,7 +2,7 @@
 
 Run by path, with the standard library alone, in a session of its own:
 
-    python -I -S keeper.py LIFELINE GRACE SHM_PREFIX PROGRAM ARGUMENT…
+    python -I -S reaper.py LIFELINE GRACE SHM_PREFIX PROGRAM ARGUMENT…
 
 LIFELINE is the number of an inherited socket whose other end the starter holds. The keeper writes the program's process
 id to it. When the starter dies, however that happens, the socket closes and the keeper stops the program. GRACE is the

@@ -87,9 +87,16 @@ def _chats(words: Sequence[str], chance: random.Random, number: int, at: int) ->
     cut = partial(responses.parse_chat, cut=True)
     path = "/v1/chat/completions"
     return [
-        post(f"{name}, streamed", path, {**body, "stream": True}, responses.parse_chat, valid=valid, cut=cut),
-        post(f"{name}, whole", path, body, responses.parse_chat, valid=valid, twin=at),
-        post(f"{name}, platform", f"/tritonic{path}", {**body, "stream": True}, responses.parse_chat, cut=cut, twin=at),
+        post(f"{name}, streamed", path, {**body, "stream": True}, responses.parse_chat, check=valid, cut=cut),
+        post(f"{name}, whole", path, body, responses.parse_chat, check=valid, same_answer_as=at),
+        post(
+            f"{name}, platform",
+            f"/tritonic{path}",
+            {**body, "stream": True},
+            responses.parse_chat,
+            cut=cut,
+            same_answer_as=at,
+        ),
     ]
 
 
@@ -100,7 +107,7 @@ def _embeddings(words: Sequence[str], chance: random.Random, number: int, at: in
     encoded = {**body, "encoding_format": "base64"}
     return [
         post("embeddings, floats", "/v1/embeddings", body, responses.parse_embeddings),
-        post("embeddings, base64", "/v1/embeddings", encoded, responses.parse_embeddings, twin=at),
+        post("embeddings, base64", "/v1/embeddings", encoded, responses.parse_embeddings, same_answer_as=at),
     ]
 
 
@@ -120,7 +127,7 @@ def _pictures(chance: random.Random, number: int, at: int) -> list[Workload]:
     read = partial(responses.parse_images, size=SIZE, number=count)
     return [
         post("pictures", path, whole, read),
-        post("pictures, streamed", path, events, read, twin=at),
+        post("pictures, streamed", path, events, read, same_answer_as=at),
         post(
             "task",
             f"/tritonic{path}",

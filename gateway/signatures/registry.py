@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from gateway.errors import GatewayError
 from gateway.prompting import bos_token, chat_template
-from gateway.signatures import embedding, image, llmapi, tensorrt_llm, transcription, vllm
+from gateway.signatures import embedding, image, llmapi, tensorrt_llm, tensorrt_llm_stop, transcription, vllm
 from gateway.triton.client import ModelConfig, StopRequest
 from gateway.triton.tensors import InferResponse, Tensor
 
@@ -152,5 +152,5 @@ def is_ensemble_step(name: str, configs: Mapping[str, ModelConfig]) -> bool:
 
 def find_stop_request(config: ModelConfig, configs: Mapping[str, ModelConfig]) -> StopRequest | None:
     """How a request to an ensemble is stopped, see `tensorrt_llm.stop`. `configs` are the models of its server."""
-    stops = (tensorrt_llm.stop_request(configs[step]) for step in config.steps if step in configs)
+    stops = (tensorrt_llm_stop.stop_request(configs[step]) for step in config.steps if step in configs)
     return next(filter(None, stops), None)

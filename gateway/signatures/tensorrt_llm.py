@@ -23,7 +23,7 @@ from gateway.operations.text import (
     Usage,
 )
 from gateway.signatures import third_party, third_party_errors
-from gateway.triton.client import ModelConfig, StopRequest
+from gateway.triton.client import ModelConfig
 from gateway.triton.tensors import (
     InferResponse,
     Tensor,
@@ -208,24 +208,6 @@ def _guided_decoding_tensors(structure: StructuredOutput, config: ModelConfig) -
         case _:
             kind = "ebnf_grammar"
     return [string_tensor("guided_decoding_guide_type", kind), string_tensor("guided_decoding_guide", guide)]
-
-
-def stop_request(core: ModelConfig) -> StopRequest | None:
-    """How the model `core` is told to stop a request, where it is the ensemble's step that generates.
-
-    Triton does not hand a hang-up on to the step that an ensemble waits for, and gives it the ensemble's request id.
-    The tensors are those of `TritonDecoder.send_cancellation_request`.
-    """
-    expected = {"input_ids": "INT32", "input_lengths": "INT32", "request_output_len": "INT32", "stop": "BOOL"}
-    if not expected.items() <= core.inputs.items():
-        return None
-    tensors = [
-        int32_tensor("input_ids", 0),
-        int32_tensor("input_lengths", 0),
-        int32_tensor("request_output_len", 0),
-        bool_tensor("stop", True),
-    ]
-    return StopRequest(core.name, tuple(third_party.fit_tensors(tensors, core)))
 
 
 def check(parameters: Mapping[str, str]) -> None:

@@ -32,8 +32,8 @@ def test_nothing_that_is_loaded_can_run_code(path: Path) -> None:
     for name, call in calls(path):
         where, given = f"{path}:{call.lineno}", named(call)
         if name == "from_pretrained":
-            safe = "FROM_FILES" in given or given.get("trust_remote_code") == "False"
-            assert safe, f"{where}: say FROM_FILES (builders/checkpoint.py), or trust_remote_code=False"
+            safe = "FROM_PRETRAINED_OPTIONS" in given or given.get("trust_remote_code") == "False"
+            assert safe, f"{where}: say FROM_PRETRAINED_OPTIONS (builders/checkpoint.py), or trust_remote_code=False"
         if name == "load" and ast.unparse(call.func) == "torch.load":
             assert given.get("weights_only") == "True", f"{where}: say weights_only=True"
         if name in HUB:

@@ -1,4 +1,4 @@
-"""What comes on a connection, cut into requests that are answered one after the other.
+"""Cuts what comes on a connection into requests that are answered one after the other.
 
 uvicorn hands whatever came to the parser: a piece of 256 KB may hold thousands of requests, each of which it begins to
 answer or queues. Here a piece is cut where a request may end. What comes after the request that is being answered is
@@ -24,8 +24,7 @@ _SLICE_BYTES = 64 * 1024
 _MAX_SLICES = 64
 """Times that it is given any before others have their turn."""
 _MAX_END_SEARCHES = 1024
-"""Times that the end of a chunked body is looked for. After that the body is read as it comes, and what follows it in
-the same piece is dropped and the connection closed, as if the client had not sent it yet."""
+"""Times that the end of a chunked body is looked for; then what follows it in the same piece is dropped."""
 _ALWAYS_ALLOWED_BYTES = 4096
 """Bytes that each connection may hold, however much all of them do."""
 _FRAMING_HEADERS = frozenset({b"content-length", b"transfer-encoding", b"expect"})

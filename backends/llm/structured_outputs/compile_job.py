@@ -1,11 +1,15 @@
 """A structure that is being compiled."""
 
+from collections import OrderedDict
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Any
 
 from backends.llm.sampling_params import StructuredOutputsParams
 from backends.llm.structured_outputs.compiled_grammar import CompiledGrammar
-from backends.serving.errors import GenerationError
+from backends.serving.errors import GenerationError, InvalidValue
+
+_MAX_REMEMBERED = 256
 
 
 @dataclass(slots=True, eq=False)
@@ -32,3 +36,15 @@ class CompileJob:
         for future, grammar in zip(self.futures, grammars, strict=True):
             if future.set_running_or_notify_cancel():
                 future.set_result(grammar)
+
+
+def remember(known: OrderedDict[bytes, Any], key: bytes, outcome: object) -> None:
+    """Keep the outcome of a structure; the oldest of too many is dropped."""
+    known[key] = outcome
+    if len(known) > _MAX_REMEMBERED:
+        known.popitem(last=False)
+
+
+def rejection(reason: str) -> InvalidValue:
+    """Return the error of a structure that cannot be enforced."""
+    return InvalidValue(f"This cannot be enforced: {reason}", "structured_outputs")

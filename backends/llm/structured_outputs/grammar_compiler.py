@@ -11,12 +11,11 @@ import time
 from collections import OrderedDict, deque
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import Any
 
 from tokenizers import Tokenizer
 
 from backends.llm.sampling_params import StructuredOutputsParams
-from backends.llm.structured_outputs.compile_job import CompileJob
+from backends.llm.structured_outputs.compile_job import CompileJob, rejection, remember
 from backends.llm.structured_outputs.compiled_grammar import CompiledGrammar, GrammarProcess, unpack_mask
 from backends.llm.structured_outputs.fork_server_launcher import ForkServer
 from backends.llm.structured_outputs.ipc_messages import (
@@ -29,12 +28,11 @@ from backends.llm.structured_outputs.ipc_messages import (
 )
 from backends.llm.structured_outputs.limits import Limits
 from backends.llm.structured_outputs.process_cache import ProcessCache
-from backends.serving.errors import EngineFailed, GenerationError, InvalidValue, Overloaded
+from backends.serving.errors import EngineFailed, GenerationError, Overloaded
 
 _log = logging.getLogger(__name__)
 
 _SLOW_JOB_NICENESS = 10
-_MAX_REMEMBERED = 256
 # Seconds for which a structure that has used up its time is not tried again. Another time the machine may be less busy.
 _RETRY_SECONDS = 60.0
 _MAX_ATTEMPTS = 3
@@ -116,7 +114,7 @@ class GrammarCompiler:
         until, why = self._rejected.get(key, (0.0, ""))
         if time.monotonic() < until:
             self._rejected.move_to_end(key)
-            return _refusal(why)
+            return rejection(why)
         if key in self._slow_keys and key not in self._jobs and len(self._slow_queue) >= self._limits.max_slow_queue:
             return self._overloaded()
         return None
@@ -240,7 +238,7 @@ class GrammarCompiler:
                 process = GrammarProcess(channel, job.pid, job.initial_bytes, unpack_mask(rest, self._vocab_size))
                 self._processes.add(job.key, process)
                 if job.is_slow:
-                    _remember(self._slow_keys, job.key, None)
+                    remember(self._slow_keys, job.key, None)
                 grammars = [self._new_grammar(process) for _ in job.futures]
                 del self._jobs[job.key]
             else:
@@ -263,7 +261,7 @@ class GrammarCompiler:
                 return None
             return Overloaded("No process could be started for this structure; try again later.")
         if reason is None and not job.is_slow:
-            _remember(self._slow_keys, job.key, None)
+            remember(self._slow_keys, job.key, None)
             if len(self._slow_queue) >= limits.max_slow_queue:
                 return self._overloaded()
             job.is_slow = True
@@ -274,8 +272,8 @@ class GrammarCompiler:
             why = f"it takes more than {limits.compile_seconds:g} s or {limits.memory_bytes // 2**20} MB to compile."
         else:
             until, why = math.inf, reason.decode(errors="replace")
-        _remember(self._rejected, job.key, (until, why))
-        return _refusal(why)
+        remember(self._rejected, job.key, (until, why))
+        return rejection(why)
 
     def _overloaded(self) -> Overloaded:
         return Overloaded(
@@ -297,13 +295,3 @@ class GrammarCompiler:
         self._wakeup_sender.close()
         for job in jobs:
             job.fail(EngineFailed("The model is being unloaded."))
-
-
-def _remember(known: OrderedDict[bytes, Any], key: bytes, what: object) -> None:
-    known[key] = what
-    if len(known) > _MAX_REMEMBERED:
-        known.popitem(last=False)
-
-
-def _refusal(why: str) -> InvalidValue:
-    return InvalidValue(f"This cannot be enforced: {why}", "structured_outputs")

@@ -29,6 +29,6 @@ _MODULES = (
     resource_buildup,
 )
 ALL_CASES: list[AttackCase] = sorted(
-    (kind for module in _MODULES for kind in module.KINDS), key=lambda kind: kind.setup
+    (kind for module in _MODULES for kind in module.CASES), key=lambda kind: kind.setup
 )
 """In an order in which those of one set-up follow one another."""

@@ -318,7 +318,7 @@ def test_pictures_are_marked_for_a_model_that_looks_at_them_and_refused_for_othe
 
 
 def test_the_last_message_can_be_continued() -> None:
-    asked = chat(("user", "Count"), ("assistant", "One, two,"), continue_final=True)
+    asked = chat(("user", "Count"), ("assistant", "One, two,"), continue_final_message=True)
     assert build_completion(asked, parameters())[0].prompt == "<|user|>Count<|end|>\n<|assistant|>One, two,"
 
 
@@ -334,13 +334,15 @@ def test_the_last_message_can_be_continued() -> None:
     ],
 )
 def test_the_last_message_is_cut_where_its_content_ends(template: str, content: str, expected: str) -> None:
-    asked = chat(("user", "Count"), ("assistant", content), continue_final=True)
+    asked = chat(("user", "Count"), ("assistant", content), continue_final_message=True)
     assert build_completion(asked, parameters(template))[0].prompt == expected
 
 
 def test_a_last_message_in_parts_can_be_continued() -> None:
     asked = chat(
-        ("user", "?"), ("assistant", (TextPart("Like "), ImagePart(b"png"), TextPart("this"))), continue_final=True
+        ("user", "?"),
+        ("assistant", (TextPart("Like "), ImagePart(b"png"), TextPart("this"))),
+        continue_final_message=True,
     )
     complete, _ = build_completion(asked, parameters(SEEING + "<|end|>", modalities='["text", "image"]'))
     assert complete.prompt == "?Like <image>this"
@@ -348,7 +350,7 @@ def test_a_last_message_in_parts_can_be_continued() -> None:
 
 def test_a_template_that_hides_the_last_message_cannot_continue_it() -> None:
     with pytest.raises(InvalidRequest) as raised:
-        build_completion(chat(("assistant", "One"), continue_final=True), parameters("{{ messages | length }}"))
+        build_completion(chat(("assistant", "One"), continue_final_message=True), parameters("{{ messages | length }}"))
     assert raised.value.param == "messages"
 
 

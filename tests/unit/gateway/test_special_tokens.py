@@ -117,7 +117,10 @@ def places(evil: str) -> Iterator[tuple[str, Callable[[], Chat]]]:
         ),
     )
     yield "argument", lambda: asked(hello, template_arguments={"note": evil})
-    yield "continued", lambda: asked(hello, Message(role="assistant", content=evil + " and"), continue_final=True)
+    yield (
+        "continued",
+        lambda: asked(hello, Message(role="assistant", content=evil + " and"), continue_final_message=True),
+    )
 
 
 @pytest.mark.parametrize("spans", [True, False], ids=["spans", "breaks"])

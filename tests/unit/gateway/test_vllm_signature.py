@@ -349,8 +349,8 @@ async def test_log_probabilities_have_the_chosen_token_first_and_the_likeliest_b
     last = Logprob("f", -9999.0, b"f")
     assert isinstance(delta, Delta)
     assert delta.logprobs == (
-        TokenLogprob(Logprob("d", None, b"d"), prompt=True),
-        TokenLogprob(Logprob(" e", -3.0, b" e"), (first, second), prompt=True),
+        TokenLogprob(Logprob("d", None, b"d"), is_prompt=True),
+        TokenLogprob(Logprob(" e", -3.0, b" e"), (first, second), is_prompt=True),
         TokenLogprob(last, (last,), is_hidden=True),
     )
     assert isinstance(more, Delta) and more.logprobs == (TokenLogprob(last, (last,), is_hidden=True),)

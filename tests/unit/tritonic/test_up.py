@@ -158,7 +158,7 @@ def test_a_killed_triton_comes_back_and_the_gateway_stays(installation):
 
 def test_a_killed_gateway_comes_back_at_the_same_address(installation):
     gateway = next(
-        pid for pid in installation.processes()["python"] if "keeper.py" not in " ".join(psutil.Process(pid).cmdline())
+        pid for pid in installation.processes()["python"] if "reaper.py" not in " ".join(psutil.Process(pid).cmdline())
     )
     os.kill(gateway, signal.SIGKILL)
     until(lambda: "The gateway is back" in installation.text())

@@ -21,7 +21,9 @@ PATIENCE = 1.0
 
 async def test_a_server_that_answers_requests_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its list of models may be late: 1,024 streams at more than the gateway can bear once ended in refusals."""
-    monkeypatch.setattr(TritonClient, "index", partialmethod(TritonClient.index, timeout=PATIENCE))
+    monkeypatch.setattr(
+        TritonClient, "repository_index", partialmethod(TritonClient.repository_index, timeout=PATIENCE)
+    )
     triton = await FakeTriton((TALKING, ScriptedModel("hello"))).start()
     async with run_gateway(triton.url) as gateway:
         async with gateway.http.stream("POST", CHAT_STREAM.path, json=CHAT_STREAM.body("talking")) as talk:
@@ -43,7 +45,7 @@ async def test_a_server_that_answers_requests_is_there(monkeypatch: pytest.Monke
 
 async def test_one_late_answer_makes_no_server_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     """A virtual machine that was paused for seconds has missed every deadline when it goes on."""
-    monkeypatch.setattr(TritonClient, "index", partialmethod(TritonClient.index, timeout=0.2))
+    monkeypatch.setattr(TritonClient, "repository_index", partialmethod(TritonClient.repository_index, timeout=0.2))
     monkeypatch.setattr(discovery, "_RETRY_TIMEOUT_SECONDS", 20)
     triton = await FakeTriton((ScriptedModel("hello"),)).start()
     async with run_gateway(triton.url) as gateway:

@@ -260,7 +260,7 @@ async def test_log_probabilities_of_a_completion(gateway: RunningGateway) -> Non
 async def test_offsets_of_an_echo_that_a_stop_string_cut() -> None:
     """Tokens of the stop string have entries, and their text is not shown."""
     texts = ("A", "b", " c", " ST", "OP")
-    entries = [TokenLogprob(Logprob(t, -1.0 if i else None, t.encode()), prompt=i < 2) for i, t in enumerate(texts)]
+    entries = [TokenLogprob(Logprob(t, -1.0 if i else None, t.encode()), is_prompt=i < 2) for i, t in enumerate(texts)]
     for text in ("Ab c", "Ab c STOP", "Ab c S"):
         choices = ChoiceRenderer([Complete(model="m", prompt="Ab", echo=True)], logprobs=True)
         told = choices.render(0, text, entries, "stop")["logprobs"]

@@ -5,15 +5,15 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import pytest
-from media_asked import Asked, Site
+from media_stubs import AutoBudgetLoader, StubSite
 
 from gateway.media.loader import MediaLoader
 from gateway.settings import Settings
 
 
 @pytest.fixture
-async def site() -> AsyncGenerator[Site]:
-    site = Site()
+async def site() -> AsyncGenerator[StubSite]:
+    site = StubSite()
     server = await asyncio.start_server(site.serve, "127.0.0.1", 0)
     site.port = server.sockets[0].getsockname()[1]
     yield site
@@ -26,7 +26,7 @@ async def make_media(monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Callable
 
     def make(resolve: Any = None, **settings: Any) -> MediaLoader:
         extra = {} if resolve is None else {"resolve": resolve}
-        made.append(Asked(Settings(**{"media_timeout": 5.0, **settings}), **extra))
+        made.append(AutoBudgetLoader(Settings(**{"media_timeout": 5.0, **settings}), **extra))
         # Other tests keep this machine busy: by the clock a file may take long where its core is not what is tested.
         if settings.get("document_timeout", 20) > 10:
             made[-1]._document_pool._wall_timeout = 120.0

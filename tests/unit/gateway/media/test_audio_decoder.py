@@ -3,7 +3,7 @@ import base64
 import math
 
 import pytest
-from media_files import picture, tone
+from media_samples import audio_tone, image_bytes
 
 from gateway.errors import InvalidRequest
 from gateway.media.loader import Audio
@@ -42,7 +42,7 @@ def strength(samples: array.array, hertz: float) -> float:
     ],
 )
 async def test_every_form_becomes_the_same_samples(media, form, container, codec, rate):
-    found = await listen(media, tone(container, codec, rate=rate), form)
+    found = await listen(media, audio_tone(container, codec, rate=rate), form)
     samples = array.array("f", found.data)
     assert found.seconds == len(samples) / 16_000 == pytest.approx(1.0, abs=0.06)
     # Half the full scale on one of two sides is a quarter in the middle.
@@ -52,17 +52,17 @@ async def test_every_form_becomes_the_same_samples(media, form, container, codec
 
 
 async def test_what_is_declared_does_not_matter(media):
-    assert (await listen(media, tone("flac", "flac"), "mp3")).seconds == pytest.approx(1.0, abs=0.01)
+    assert (await listen(media, audio_tone("flac", "flac"), "mp3")).seconds == pytest.approx(1.0, abs=0.01)
 
 
 async def test_what_is_no_sound(media, make_media):
-    assert "expected a sound" in await refusal(media, picture())
+    assert "expected a sound" in await refusal(media, image_bytes())
     assert "expected a sound" in await refusal(media, b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n")
     assert "broken" in await refusal(media, b"RIFF\x10\0\0\0WAVEjunk" + b"\xff" * 100)
     assert "not valid base64" in (await refusal_of(media, "%%"))
     assert "not a URL" in (await refusal_of(media, "https://example.com/a.wav"))
     short = make_media(sound_max_seconds=0.5)
-    assert "longer than this service takes, 0.5 seconds" in await refusal(short, tone("wav", "pcm_s16le"))
+    assert "longer than this service takes, 0.5 seconds" in await refusal(short, audio_tone("wav", "pcm_s16le"))
 
 
 async def refusal_of(media, reference: str) -> str:

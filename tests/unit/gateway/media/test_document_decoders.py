@@ -9,7 +9,16 @@ import zipfile
 
 import psutil
 import pytest
-from media_files import data_url, pdf, picture, saved, sheet, slides, tone, word
+from media_samples import (
+    audio_tone,
+    data_url,
+    document_bytes,
+    image_bytes,
+    pdf_bytes,
+    slide_show,
+    spreadsheet_bytes,
+    word_document,
+)
 
 from gateway.errors import InvalidRequest
 
@@ -26,24 +35,24 @@ async def refusal(media, data: bytes, filename: str | None = None) -> str:
 
 
 async def test_pdf(media):
-    text = await read(media, pdf("Invoice 17: café", "Total 99.50 EUR"))
+    text = await read(media, pdf_bytes("Invoice 17: café", "Total 99.50 EUR"))
     assert text == "Invoice 17: café\n\nTotal 99.50 EUR"
 
 
 async def test_pdf_that_needs_no_password_though_encrypted(media):
-    assert await read(media, pdf("open to read", owner_password="o")) == "open to read"
+    assert await read(media, pdf_bytes("open to read", owner_password="o")) == "open to read"
 
 
 async def test_pdf_that_cannot_be_read(media):
-    assert "encrypted" in await refusal(media, pdf("x", owner_password="o", user_password="u"))
-    assert "no text on the page of the PDF; it seems to be scanned" in await refusal(media, pdf(""))
-    assert "no text on the 2 pages" in await refusal(media, pdf("", ""))
-    assert "broken" in await refusal(media, pdf("x")[:200])
+    assert "encrypted" in await refusal(media, pdf_bytes("x", owner_password="o", user_password="u"))
+    assert "no text on the page of the PDF; it seems to be scanned" in await refusal(media, pdf_bytes(""))
+    assert "no text on the 2 pages" in await refusal(media, pdf_bytes("", ""))
+    assert "broken" in await refusal(media, pdf_bytes("x")[:200])
     assert "broken" in await refusal(media, b"%PDF-1.7\n" + bytes(range(256)) * 40)
 
 
 async def test_word(media):
-    text = await read(media, saved(word()))
+    text = await read(media, document_bytes(word_document()))
     assert text.splitlines() == [
         "# Annual report", "", "Sales rose by 12 %.", "", "- first point", "",
         "| Year | a\\|b |", "| --- | --- |", "| 2026 | 17 |",
@@ -51,7 +60,7 @@ async def test_word(media):
 
 
 async def test_slides(media):
-    text = await read(media, saved(slides()))
+    text = await read(media, document_bytes(slide_show()))
     assert text == (
         "## Slide 1: Plan\n\nBuy\nSell\n\nNotes: Speak slowly\n\n"
         "## Slide 2\n\n| Item | Price |\n| --- | --- |\n| Bolt | 0.10 |\n\nin a group"
@@ -69,7 +78,7 @@ async def test_spreadsheet(media):
         )
         book.add_worksheet("Other").write(0, 0, "line\nbreak")
 
-    text = await read(media, sheet(fill))
+    text = await read(media, spreadsheet_bytes(fill))
     assert text == (
         '## Stock\n\nName,Count,Ready\n"Bolt, ""M4""",3,TRUE\n,2.5,\n,5.5,\n2026-03-01,,\n\n## Other\n\n"line\nbreak"'
     )
@@ -109,8 +118,8 @@ async def test_encodings(media, encoding):
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (picture(), "of the type image/png"),
-        (tone("wav", "pcm_s16le", seconds=0.1), "of the type audio/wav"),
+        (image_bytes(), "of the type image/png"),
+        (audio_tone("wav", "pcm_s16le", seconds=0.1), "of the type audio/wav"),
         (b"\x7fELF" + bytes(100), "expected a document"),
         (bytes(range(256)) * 10, "neither text nor a known document"),
         (b"\0\1\2\3" * 50, "neither text nor a known document"),
@@ -171,14 +180,14 @@ async def test_a_sheet_as_wide_as_the_world_is_refused(media):
         first.write(0, 0, "a")
         first.write(1_048_575, 16_383, "z")
 
-    assert "memory" in await refusal(media, sheet(fill))
+    assert "memory" in await refusal(media, spreadsheet_bytes(fill))
 
 
 async def test_limits_of_length(make_media):
     media = make_media(document_max_characters=1000)
     assert await read(media, b"a" * 1000) == "a" * 1000
     assert "longer than this service takes, 1000 characters" in await refusal(media, b"a" * 1001)
-    assert "longer" in await refusal(media, pdf(*["many words " * 20] * 10))
+    assert "longer" in await refusal(media, pdf_bytes(*["many words " * 20] * 10))
 
 
 async def test_a_document_that_takes_too_long_is_left(make_media):

@@ -7,7 +7,7 @@ import zipfile
 from io import BytesIO
 
 import pytest
-from media_files import sheet, slides
+from media_samples import slide_show, spreadsheet_bytes
 
 from gateway.errors import InvalidRequest
 
@@ -74,9 +74,9 @@ async def test_a_sheet_with_more_cells_than_its_text_may_have_characters(make_me
 
     media = make_media(document_max_characters=1000)
     assert "its sheet 'Stock' has 101 rows of 10 cells; this service takes up to 1000 cells" in await refusal(
-        media, sheet(fill(101))
+        media, spreadsheet_bytes(fill(101))
     )
-    assert (await read(media, sheet(fill(90)))).endswith(",z")
+    assert (await read(media, spreadsheet_bytes(fill(90)))).endswith(",z")
 
 
 def pdf(pages: int) -> bytes:
@@ -123,7 +123,7 @@ async def test_quotations_within_quotations(media):
 async def test_a_table_of_many_rows_on_a_slide(make_media):
     import copy
 
-    show = slides()
+    show = slide_show()
     rows = next(shape for shape in show.slides[1].shapes if shape.has_table).table._tbl
     last = rows.tr_lst[-1]
     for _ in range(20_000):

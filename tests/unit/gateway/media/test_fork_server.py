@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from media_files import data_url, pdf, picture
+from media_samples import data_url, image_bytes, pdf_bytes
 
 from gateway.errors import InvalidRequest, Overloaded
 from gateway.media.decoders.child_process import LENGTH_PREFIX
@@ -166,8 +166,8 @@ async def test_a_server_that_nobody_needs_ends():
 async def test_the_libraries_are_loaded_once(media):
     """What a second file of a kind costs is a fork, and no start of an interpreter."""
     for make in (
-        lambda: media.load_image(data_url(picture()), param="p"),
-        lambda: media.load_document(data_url(pdf("x")), param="p"),
+        lambda: media.load_image(data_url(image_bytes()), param="p"),
+        lambda: media.load_document(data_url(pdf_bytes("x")), param="p"),
     ):
         await make()
         process = psutil.Process(media._fork_server._process.pid)

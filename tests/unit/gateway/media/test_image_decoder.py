@@ -3,7 +3,7 @@ import struct
 import zlib
 
 import pytest
-from media_files import data_url, picture
+from media_samples import data_url, image_bytes
 from PIL import Image
 
 from gateway.errors import InvalidRequest
@@ -18,7 +18,7 @@ async def refusal(media, data: bytes) -> str:
 
 @pytest.mark.parametrize("form", ["png", "jpeg", "webp", "gif", "bmp"])
 async def test_pictures_come_as_they_were(media, form):
-    data = picture(form.upper())
+    data = image_bytes(form.upper())
     found = await media.load_image(data_url(data), param="p")
     assert (found.data, found.media_type, found.width, found.height) == (data, f"image/{form}", 40, 30)
 
@@ -35,14 +35,14 @@ async def test_the_first_of_many_pictures_counts(media, form):
 async def test_a_turned_picture_is_left_as_encoded(media):
     exif = Image.Exif()
     exif[0x0112] = 6
-    found = await media.load_image(data_url(picture("JPEG", exif=exif)), param="p")
+    found = await media.load_image(data_url(image_bytes("JPEG", exif=exif)), param="p")
     assert (found.width, found.height) == (40, 30)
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.9])
 async def test_a_part_of_a_picture_is_refused(media, form, share):
-    data = picture(form, (200, 200))
+    data = image_bytes(form, (200, 200))
     assert "broken or cut off" in await refusal(media, data[: max(40, int(len(data) * share))])
 
 
@@ -66,12 +66,14 @@ async def test_bombs_are_refused_by_their_head(media, make_media):
     )
     assert "50000000" in await refusal(media, bomb)
     small = make_media(picture_max_pixels=1000)
-    assert "30 pixels; this service takes up to 1000" in await refusal(small, picture())
-    assert "larger than this service takes, 500 bytes" in await refusal(make_media(media_max_bytes=500), picture())
+    assert "30 pixels; this service takes up to 1000" in await refusal(small, image_bytes())
+    assert "larger than this service takes, 500 bytes" in await refusal(make_media(media_max_bytes=500), image_bytes())
 
 
 async def test_a_line_is_no_picture(media):
     """Shrinking it would take gigabytes, however few its pixels are."""
-    assert "65536 pixels; this service takes up to 65535 a side" in await refusal(media, picture("PNG", (1, 65_536)))
-    found = await media.load_image(data_url(picture("PNG", (65_535, 1))), param="p")
+    assert "65536 pixels; this service takes up to 65535 a side" in await refusal(
+        media, image_bytes("PNG", (1, 65_536))
+    )
+    found = await media.load_image(data_url(image_bytes("PNG", (65_535, 1))), param="p")
     assert found.width == 65_535

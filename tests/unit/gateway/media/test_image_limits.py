@@ -6,7 +6,7 @@ import struct
 import zlib
 
 import pytest
-from media_files import data_url, picture
+from media_samples import data_url, image_bytes
 from PIL import Image
 
 from gateway.errors import InvalidRequest, Overloaded
@@ -73,7 +73,7 @@ def test_pictures_of_programs_have_few_scans(quality: int, progression: bool) ->
     assert data.count(b"\xff\xda") > 100, "of which those of the picture itself count"
     scans.check(data)
     scans.check(data[: len(data) // 2])
-    scans.check(picture("PNG") + b"\xff\xda" * 1000)
+    scans.check(image_bytes("PNG") + b"\xff\xda" * 1000)
 
 
 def test_more_segments_than_any_jpeg_has() -> None:
@@ -117,7 +117,7 @@ async def test_of_many_frames_one_is_read(media, form):
 
 
 async def test_a_canvas_larger_than_its_frame(media):
-    data = bytearray(picture("GIF"))
+    data = bytearray(image_bytes("GIF"))
     data[6:10] = struct.pack("<HH", 65_535, 65_535)
     with pytest.raises(InvalidRequest, match="50000000"):
         await look(media, bytes(data))
@@ -136,7 +136,7 @@ async def test_a_picture_that_takes_too_long_is_to_blame(make_media, large):
 async def test_heavy_pictures_keep_nobody_from_light_ones(make_media, large):
     """Twenty requests of sixteen such pictures each: another caller's picture waits for none of them."""
     media = make_media()
-    small = picture()
+    small = image_bytes()
 
     async def attack():
         with media.new_budget("attacker") as allowance:
@@ -160,5 +160,5 @@ async def test_a_picture_that_finds_no_place_is_not_to_blame(make_media):
     media = make_media(picture_workers=1, picture_timeout=0.1)
     await media._image_pool._places.acquire("another", seconds=1)
     with pytest.raises(Overloaded) as raised:
-        await look(media, picture())
+        await look(media, image_bytes())
     assert raised.value.retry_after

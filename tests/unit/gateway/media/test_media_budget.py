@@ -4,7 +4,7 @@ import asyncio
 import time
 
 import pytest
-from media_files import data_url, picture
+from media_samples import data_url, image_bytes
 
 from gateway.dialects.openai.wire.message_parser import MessageParser
 from gateway.dialects.openai.wire.messages import Message
@@ -25,7 +25,7 @@ def reading(media) -> MessageParser:
 
 def slowly(site, path: str, seconds: float) -> str:
     """A picture whose server takes its time."""
-    data = picture()
+    data = image_bytes()
 
     async def answer(out):
         await asyncio.sleep(seconds)
@@ -36,7 +36,7 @@ def slowly(site, path: str, seconds: float) -> str:
 
 async def test_references_are_fetched_side_by_side_in_their_places(site, media):
     slow = [slowly(site, f"/{i}", 0.3) for i in range(4)]
-    inline = data_url(picture("JPEG"), "image/jpeg")
+    inline = data_url(image_bytes("JPEG"), "image/jpeg")
     started = time.monotonic()
     (turn,) = await reading(media).parse(asking(slow[0], inline, *slow[1:]))
     assert time.monotonic() - started < 0.9  # one after the other they take 1.2 s
@@ -46,7 +46,7 @@ async def test_references_are_fetched_side_by_side_in_their_places(site, media):
 
 async def test_one_request_does_not_take_every_place(site, media):
     most = 0
-    data = picture()
+    data = image_bytes()
 
     async def answer(out):
         nonlocal most
@@ -59,7 +59,7 @@ async def test_one_request_does_not_take_every_place(site, media):
 
 
 async def test_references_share_their_bytes(site, make_media):
-    data = picture(size=(100, 100))
+    data = image_bytes(size=(100, 100))
     url = site.page("/a", data)
     media = make_media(media_allow_private=True, media_request_max_bytes=3 * len(data))
     (turn,) = await reading(media).parse(asking(url, data_url(data), url))
@@ -109,7 +109,7 @@ async def test_references_share_their_time_and_end_together(site, make_media):
 
 async def test_pictures_of_a_request_share_their_pixels(make_media):
     media = make_media(picture_request_max_pixels=3 * 40 * 30)
-    url = data_url(picture())
+    url = data_url(image_bytes())
     assert len((await reading(media).parse(asking(*[url] * 3)))[0].content) == 4
     with pytest.raises(InvalidRequest, match="the pictures of this request have more than 3600 pixels"):
         await reading(media).parse(asking(*[url] * 4))
@@ -128,7 +128,7 @@ async def test_requests_share_the_memory_for_files(site, make_media):
         others.acquire(25_000)
     with held:
         pass
-    url = data_url(picture(size=(100, 100)))
+    url = data_url(image_bytes(size=(100, 100)))
     for _ in range(5):
         await reading(media).parse(asking(url))
 
@@ -138,16 +138,16 @@ async def test_who_waits_for_a_place_is_not_at_fault(make_media):
     media = make_media(media_request_timeout=0.5, picture_workers=1)
     await media._image_pool._places.acquire("another", seconds=1)
     with pytest.raises(Overloaded) as raised:
-        await reading(media).parse(asking(data_url(picture())))
+        await reading(media).parse(asking(data_url(image_bytes())))
     assert raised.value.retry_after
     media._image_pool._places.release("another")
-    await reading(media).parse(asking(data_url(picture())))
+    await reading(media).parse(asking(data_url(image_bytes())))
 
 
 async def test_what_was_fetched_makes_a_small_request_a_large_one(site, media):
     """Four pictures of 16 MiB took the loop 220 ms to pack, when only the size of the body said what is large."""
     for size, large in (((40, 30), False), ((1000, 800), True)):
-        data = picture("BMP", size)
+        data = image_bytes("BMP", size)
 
         async def answer(out, data=data):
             out.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import uvloop
-from media_asked import Asked, Site
-from media_files import data_url, pdf, picture
+from media_samples import data_url, image_bytes, pdf_bytes
+from media_stubs import AutoBudgetLoader, StubSite
 
 from gateway.errors import InvalidRequest
 from gateway.settings import Settings
@@ -14,15 +14,15 @@ from gateway.settings import Settings
 
 def test_files_are_fetched_and_read() -> None:
     async def all_of_it() -> None:
-        site = Site()
+        site = StubSite()
         server = await asyncio.start_server(site.serve, "127.0.0.1", 0)
         site.port = server.sockets[0].getsockname()[1]
-        media = Asked(Settings(media_allow_private=True, document_timeout=1.0))
-        large = picture(size=(1500, 1500))
+        media = AutoBudgetLoader(Settings(media_allow_private=True, document_timeout=1.0))
+        large = image_bytes(size=(1500, 1500))
         assert len(large) > 5_000_000
         for reference in (data_url(large), site.page("/a", large), site.page("/b", large, "Content-Type: x/y")):
             assert (await media.load_image(reference, param="p")).data == large
-        assert await media.load_document(data_url(pdf("hello")), param="p") == "hello"
+        assert await media.load_document(data_url(pdf_bytes("hello")), param="p") == "hello"
         assert await media.load_document("data:,%41" + "%42" * 500_000, param="p") == "A" + "B" * 500_000
         endless = ("<html>" + "<p>words <b>more</b></p>" * 70_000).encode()
         with pytest.raises(InvalidRequest, match="within 1 seconds"):

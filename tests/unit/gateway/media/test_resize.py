@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator
 from io import BytesIO
 
 import pytest
-from media_files import picture
+from media_samples import image_bytes
 from PIL import Image as Pillow
 
 from gateway.errors import ModelFailed
@@ -29,11 +29,11 @@ def blank(side: int) -> bytes:
 
 
 async def test_a_picture_is_brought_to_size():
-    assert Pillow.open(BytesIO(await scaled(picture()))).size == (20, 10)
-    assert await scaled(picture(size=(20, 10))) != b""
+    assert Pillow.open(BytesIO(await scaled(image_bytes()))).size == (20, 10)
+    assert await scaled(image_bytes(size=(20, 10))) != b""
 
 
-@pytest.mark.parametrize("data", [b"no picture", picture()[:60], blank(6000), blank(15_000)])
+@pytest.mark.parametrize("data", [b"no picture", image_bytes()[:60], blank(6000), blank(15_000)])
 async def test_what_a_model_should_not_send(data: bytes):
     with pytest.raises(ModelFailed, match="what is no picture"):
         await scaled(data)

@@ -5,7 +5,7 @@ import ssl
 
 import pytest
 import trustme
-from media_files import fetch, refusal
+from media_samples import fetch_blob, fetch_error
 
 PUBLIC = "93.184.216.34"
 
@@ -14,11 +14,11 @@ async def test_a_page_is_fetched_plainly(site, media, monkeypatch):
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     url = site.page("/notes.txt?x=1", b"hello", "Content-Type: text/plain", "Set-Cookie: a=b")
-    blob = await fetch(media, url + "#part", param="p", accept=("document",))
+    blob = await fetch_blob(media, url + "#part", param="p", accept=("document",))
     assert (blob.data, blob.kind, blob.media_type, blob.declared_type, blob.name) == (
         b"hello", "document", "text/plain", "text/plain", "notes.txt",
     )  # fmt: skip
-    await fetch(media, url, param="p", accept=("document",))
+    await fetch_blob(media, url, param="p", accept=("document",))
     for head in site.requests:
         lines = head.lower().split("\r\n")
         assert lines[0] == "get /notes.txt?x=1 http/1.1"
@@ -35,13 +35,13 @@ async def test_a_page_is_fetched_plainly(site, media, monkeypatch):
 )  # fmt: skip
 async def test_loopback_is_refused_in_every_spelling(site, make_media, host):
     site.page("/", b"secret")
-    reason = await refusal(make_media(), f"http://{host}:{site.port}/")
+    reason = await fetch_error(make_media(), f"http://{host}:{site.port}/")
     assert "public Internet" in reason or "not known" in reason or "not a valid URL" in reason
     assert site.requests == []
 
 
 async def test_an_unusual_spelling_of_a_public_address_is_refused_too(make_media):
-    assert "not a valid URL" in await refusal(make_media(), "http://134744072/")
+    assert "not a valid URL" in await fetch_error(make_media(), "http://134744072/")
 
 
 @pytest.mark.parametrize(
@@ -62,23 +62,23 @@ async def test_an_unusual_spelling_of_a_public_address_is_refused_too(make_media
     ],
 )
 async def test_what_is_no_url_of_ours(media, url, reason):
-    assert reason in await refusal(media, url)
+    assert reason in await fetch_error(media, url)
 
 
 async def test_a_name_with_one_private_address_is_refused(make_media):
     async def resolve(host, port):
         return [PUBLIC, "10.0.0.8"]
 
-    assert "public Internet" in await refusal(make_media(resolve), "http://two.example/")
+    assert "public Internet" in await fetch_error(make_media(resolve), "http://two.example/")
 
 
 async def test_allowed_hosts_may_be_private_and_their_redirects_may_not(site, make_media):
     media = make_media(media_allowed_hosts=["LocalHost"])
     site.page("/file", b"inside")
-    blob = await fetch(media, f"http://localhost:{site.port}/file", param="p", accept=("document",))
+    blob = await fetch_blob(media, f"http://localhost:{site.port}/file", param="p", accept=("document",))
     assert blob.data == b"inside"
     site.redirect("/away", site.url("/file"))
-    assert "public Internet" in await refusal(media, f"http://localhost:{site.port}/away")
+    assert "public Internet" in await fetch_error(media, f"http://localhost:{site.port}/away")
 
 
 async def test_a_name_that_changes_its_mind_leads_where_it_was_looked_at(site, make_media):
@@ -98,7 +98,7 @@ async def test_a_name_that_changes_its_mind_leads_where_it_was_looked_at(site, m
 
     site.script("/", answer)
     media = make_media(resolve, media_allow_private=True)
-    await fetch(media, f"http://rebind.example:{site.port}/", param="p", accept=("document",))
+    await fetch_blob(media, f"http://rebind.example:{site.port}/", param="p", accept=("document",))
     other.close()
     assert asked == [("rebind.example", site.port)] and reached == ["127.0.0.1"]
     assert f"Host: rebind.example:{site.port}" in site.requests[0]
@@ -112,7 +112,7 @@ async def test_a_name_that_was_public_does_not_lead_to_loopback(site, make_media
         return [PUBLIC] if len(asked) == 1 else ["127.0.0.1"]
 
     site.page("/", b"secret")
-    await refusal(make_media(resolve, media_timeout=1.0), f"http://rebind.example:{site.port}/")
+    await fetch_error(make_media(resolve, media_timeout=1.0), f"http://rebind.example:{site.port}/")
     assert asked == ["rebind.example"] and site.requests == []
 
 
@@ -121,19 +121,19 @@ async def test_redirects_are_followed_by_hand(site, media, make_media):
     site.redirect("/c", "d/end")
     site.redirect("/b", "/c")
     url = site.redirect("/a", site.url("/b"))
-    assert (await fetch(media, url, param="p", accept=("document",))).data == b"here"
+    assert (await fetch_blob(media, url, param="p", accept=("document",))).data == b"here"
     longer = site.redirect("/0", "/a")
-    assert "redirects more than 3 times" in await refusal(media, longer)
-    assert "more than 3" in await refusal(media, site.redirect("/loop", "/loop"))
-    assert "must begin with http" in await refusal(media, site.redirect("/f", "file:///etc/passwd"))
-    assert "password" in await refusal(media, site.redirect("/g", f"http://a:b@127.0.0.1:{site.port}/d/end"))
+    assert "redirects more than 3 times" in await fetch_error(media, longer)
+    assert "more than 3" in await fetch_error(media, site.redirect("/loop", "/loop"))
+    assert "must begin with http" in await fetch_error(media, site.redirect("/f", "file:///etc/passwd"))
+    assert "password" in await fetch_error(media, site.redirect("/g", f"http://a:b@127.0.0.1:{site.port}/d/end"))
 
     async def resolve(host, port):
         return ["127.0.0.1"] if host == "first.example" else ["169.254.169.254"]
 
     guarded = make_media(resolve, media_allowed_hosts=["first.example"])
     site.redirect("/meta", "http://metadata.example/latest/meta-data/")
-    assert "'metadata.example'" in await refusal(guarded, f"http://first.example:{site.port}/meta")
+    assert "'metadata.example'" in await fetch_error(guarded, f"http://first.example:{site.port}/meta")
 
 
 async def test_tls_is_checked_by_name(make_media, monkeypatch, tmp_path):
@@ -155,12 +155,12 @@ async def test_tls_is_checked_by_name(make_media, monkeypatch, tmp_path):
         return ["127.0.0.1"]
 
     url = f"https://safe.example:{port}/"
-    strange = await refusal(make_media(resolve, media_allow_private=True), url)
+    strange = await fetch_error(make_media(resolve, media_allow_private=True), url)
     assert "certificate of its host is not valid" in strange
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
     media = make_media(resolve, media_allow_private=True)
-    assert (await fetch(media, url, param="p", accept=("document",))).data == b"safe"
-    assert "certificate" in await refusal(media, f"https://other.example:{port}/")
+    assert (await fetch_blob(media, url, param="p", accept=("document",))).data == b"safe"
+    assert "certificate" in await fetch_error(media, f"https://other.example:{port}/")
     server.close()
     assert names == ["safe.example", "safe.example", "other.example"]

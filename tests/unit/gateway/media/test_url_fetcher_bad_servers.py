@@ -8,26 +8,26 @@ import threading
 import time
 
 import pytest
-from media_files import fetch, picture, refusal
+from media_samples import fetch_blob, fetch_error, image_bytes
 
 from gateway.errors import InvalidRequest, Overloaded
 
 
 async def test_statuses_and_broken_servers(site, media):
-    assert "status 404" in await refusal(media, site.page("/no", b"x", status="404 Not Found"))
-    assert "status 302" in await refusal(media, site.page("/nowhere", b"", status="302 Found"))
+    assert "status 404" in await fetch_error(media, site.page("/no", b"x", status="404 Not Found"))
+    assert "status 302" in await fetch_error(media, site.page("/nowhere", b"", status="302 Found"))
 
     async def cut(out):
         out.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nfew")
 
-    assert "cut off" in await refusal(media, site.script("/cut", cut))
+    assert "cut off" in await fetch_error(media, site.script("/cut", cut))
 
     async def gibberish(out):
         out.write(b"SSH-2.0-OpenSSH_9.6\r\n\r\n")
 
-    assert "web server" in await refusal(media, site.script("/ssh", gibberish))
-    assert "does not take the connection" in await refusal(media, "http://127.0.0.1:1/")
-    assert "it is empty" in await refusal(media, site.page("/empty", b""))
+    assert "web server" in await fetch_error(media, site.script("/ssh", gibberish))
+    assert "does not take the connection" in await fetch_error(media, "http://127.0.0.1:1/")
+    assert "it is empty" in await fetch_error(media, site.page("/empty", b""))
 
 
 async def test_a_server_that_does_not_speak_tls(media):
@@ -37,7 +37,7 @@ async def test_a_server_that_does_not_speak_tls(media):
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    assert "does not speak TLS" in await refusal(media, f"https://127.0.0.1:{port}/")
+    assert "does not speak TLS" in await fetch_error(media, f"https://127.0.0.1:{port}/")
     server.close()
 
 
@@ -54,7 +54,7 @@ async def test_an_endless_answer_is_cut_at_the_limit(site, make_media, chunked):
             sent += 65536
 
     media = make_media(media_allow_private=True, media_max_bytes=10**6)
-    assert "larger than this service takes, 1000000 bytes" in await refusal(media, site.script("/", endless))
+    assert "larger than this service takes, 1000000 bytes" in await fetch_error(media, site.script("/", endless))
     assert sent < 20 * 10**6
 
 
@@ -65,7 +65,7 @@ async def test_an_answer_that_says_it_is_too_large_is_not_read(site, make_media)
 
     media = make_media(media_allow_private=True, media_max_bytes=10**6)
     started = time.monotonic()
-    assert "larger" in await refusal(media, site.script("/", announce))
+    assert "larger" in await fetch_error(media, site.script("/", announce))
     assert time.monotonic() - started < 2
 
 
@@ -79,7 +79,7 @@ async def test_a_slow_drip_ends_in_time(site, make_media):
 
     media = make_media(media_allow_private=True, media_timeout=0.5)
     started = time.monotonic()
-    assert "within 0.5 seconds" in await refusal(media, site.script("/", drip))
+    assert "within 0.5 seconds" in await fetch_error(media, site.script("/", drip))
     assert time.monotonic() - started < 3
 
 
@@ -87,26 +87,26 @@ async def test_a_resolver_that_hangs_ends_in_time(make_media):
     async def resolve(host, port):
         await asyncio.sleep(60)
 
-    assert "within 0.3 seconds" in await refusal(make_media(resolve, media_timeout=0.3), "http://slow.example/")
+    assert "within 0.3 seconds" in await fetch_error(make_media(resolve, media_timeout=0.3), "http://slow.example/")
 
 
 async def test_a_gzip_bomb_is_cut_at_the_limit(site, media):
     bomb = gzip.compress(bytes(2**30), 9)
     assert len(bomb) < 1_100_000
-    await fetch(
+    await fetch_blob(
         media, site.page("/ok", gzip.compress(b"fine"), "Content-Encoding: gzip"), param="p", accept=("document",)
     )
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert "larger" in await refusal(media, site.page("/", bomb, "Content-Encoding: gzip"))
+    assert "larger" in await fetch_error(media, site.page("/", bomb, "Content-Encoding: gzip"))
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     assert grown < 200, f"{grown} MiB"
 
 
 async def test_what_comes_is_judged_by_its_bytes(site, media):
     script = site.page("/a.png", b"#!/bin/sh\necho hi\n", "Content-Type: image/png")
-    assert "expected a picture" in await refusal(media, script, accept=("picture",))
-    png = site.page("/a.txt", picture(), "Content-Type: text/plain")
-    assert "of the type image/png" in await refusal(media, png)
+    assert "expected a picture" in await fetch_error(media, script, accept=("picture",))
+    png = site.page("/a.txt", image_bytes(), "Content-Type: text/plain")
+    assert "of the type image/png" in await fetch_error(media, png)
     assert (await media.load_image(png, param="p")).media_type == "image/png"
 
 
@@ -121,7 +121,7 @@ async def test_no_more_are_fetched_at_a_time_than_allowed(site, make_media):
 
     url = site.script("/", slowly)
     media = make_media(media_allow_private=True, media_concurrency=4)
-    await asyncio.gather(*(fetch(media, url, param="p", accept=("document",)) for _ in range(6)))
+    await asyncio.gather(*(fetch_blob(media, url, param="p", accept=("document",)) for _ in range(6)))
     assert most == 2, "one caller takes no more than it leaves to others"
 
     async def hang(out):
@@ -130,7 +130,7 @@ async def test_no_more_are_fetched_at_a_time_than_allowed(site, make_media):
     media = make_media(media_allow_private=True, media_concurrency=1, media_timeout=0.4)
     hung = site.script("/hang", hang)
     found = await asyncio.gather(
-        *(fetch(media, hung, param="p", accept=("document",)) for _ in range(3)), return_exceptions=True
+        *(fetch_blob(media, hung, param="p", accept=("document",)) for _ in range(3)), return_exceptions=True
     )
     assert {type(each) for each in found} == {InvalidRequest, Overloaded}
 
@@ -139,13 +139,13 @@ async def test_closing_ends_what_is_under_way(site, media):
     async def hang(out):
         await asyncio.sleep(30)
 
-    fetching = asyncio.create_task(fetch(media, site.script("/", hang), param="p", accept=("document",)))
+    fetching = asyncio.create_task(fetch_blob(media, site.script("/", hang), param="p", accept=("document",)))
     while not site.requests:
         await asyncio.sleep(0.01)
     await media.close()
     assert fetching.cancelled()
     with pytest.raises(Overloaded):
-        await fetch(media, site.url("/"), param="p", accept=("document",))
+        await fetch_blob(media, site.url("/"), param="p", accept=("document",))
 
 
 async def pour(out: asyncio.StreamWriter, start: bytes, again: bytes) -> None:
@@ -181,7 +181,7 @@ async def test_what_never_ends_is_left_early(site, make_media, start, again, rea
     media = make_media(media_allow_private=True, media_max_bytes=2_000_000)
     url = site.script("/", lambda out: pour(out, start, again))
     began = time.thread_time()
-    assert reason in await refusal(media, url)
+    assert reason in await fetch_error(media, url)
     # The server is part of this thread: it, too, sends no more than some megabytes.
     assert time.thread_time() - began < 1.5
 
@@ -190,7 +190,7 @@ async def test_what_never_ends_is_left_early(site, make_media, start, again, rea
 async def test_other_requests_have_their_turn_while_a_server_pours(site, make_media):
     media = make_media(media_allow_private=True)
     head = OK + b"Transfer-Encoding: chunked\r\n\r\n"
-    fetching = asyncio.create_task(refusal(media, site.script("/", lambda out: pour(out, head, b"4\r\nxxxx\r\n"))))
+    fetching = asyncio.create_task(fetch_error(media, site.script("/", lambda out: pour(out, head, b"4\r\nxxxx\r\n"))))
     longest, turns = 0.0, 0
     while not fetching.done():
         began = time.thread_time()
@@ -204,7 +204,7 @@ async def test_an_announced_answer_is_read(site, media):
     async def announce(out):
         out.write(b"HTTP/1.1 103 Early Hints\r\nContent-Length: 5\r\n\r\n" + OK + b"Content-Length: 4\r\n\r\nfine")
 
-    found = await fetch(media, site.script("/", announce), param="p", accept=("document",))
+    found = await fetch_blob(media, site.script("/", announce), param="p", accept=("document",))
     assert found.data == b"fine"
 
 
@@ -215,7 +215,7 @@ async def test_an_answer_may_end_with_its_connection(site, media):
         await asyncio.sleep(0.05)
         out.write(b"end")
 
-    found = await fetch(media, site.script("/", answer), param="p", accept=("document",))
+    found = await fetch_blob(media, site.script("/", answer), param="p", accept=("document",))
     assert (found.data, found.declared_type) == (b"to the end", "text/plain")
 
 
@@ -225,11 +225,11 @@ async def test_what_is_packed_all_the_same_is_unpacked(site, media, encoding):
 
     packed = gzip.compress(b"x" * 10**6) if encoding == "gzip" else zlib.compress(b"x" * 10**6)
     header = f"Content-Encoding: {encoding}"
-    found = await fetch(media, site.page("/", packed, header), param="p", accept=("document",))
+    found = await fetch_blob(media, site.page("/", packed, header), param="p", accept=("document",))
     assert found.data == b"x" * 10**6
-    assert "cut off" in await refusal(media, site.page("/cut", packed[:-10], header))
-    assert "cut off" in await refusal(media, site.page("/not", b"not packed at all", header))
-    assert "packed by 'br'" in await refusal(media, site.page("/br", b"x", "Content-Encoding: br"))
+    assert "cut off" in await fetch_error(media, site.page("/cut", packed[:-10], header))
+    assert "cut off" in await fetch_error(media, site.page("/not", b"not packed at all", header))
+    assert "packed by 'br'" in await fetch_error(media, site.page("/br", b"x", "Content-Encoding: br"))
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ async def test_heads_that_contradict_themselves(site, media, head):
     async def answer(out):
         out.write(OK + head + b"\r\nabc")
 
-    reason = await refusal(media, site.script("/", answer))
+    reason = await fetch_error(media, site.script("/", answer))
     assert "web server" in reason or "larger" in reason or "cut off" in reason
 
 
@@ -258,7 +258,7 @@ async def test_a_handshake_that_stalls_ends_in_time(make_media):
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     media = make_media(media_allow_private=True, media_timeout=0.4)
-    assert "within 0.4 seconds" in await refusal(media, f"https://127.0.0.1:{port}/")
+    assert "within 0.4 seconds" in await fetch_error(media, f"https://127.0.0.1:{port}/")
     server.close()
 
 

@@ -51,7 +51,7 @@ SILENT: list[tuple[tuple[bytes, ...], bytes]] = [
 
 
 async def test_connections_that_say_nothing_end() -> None:
-    async with live_server(head=0.5, idle=0.5) as server:
+    async with live_server(head_timeout=0.5, idle_timeout=0.5) as server:
         ends = await asyncio.gather(*(end(server, *pieces) for pieces, _ in SILENT))
         for (pieces, status), (said, seconds) in zip(SILENT, ends, strict=True):
             assert said.rpartition(b"HTTP/1.1 ")[2][:3] == status, pieces
@@ -61,14 +61,14 @@ async def test_connections_that_say_nothing_end() -> None:
 
 
 async def test_a_head_that_comes_slowly_does_not_come_for_ever() -> None:
-    async with live_server(head=0.5, idle=30) as server:
+    async with live_server(head_timeout=0.5, idle_timeout=30) as server:
         said, seconds = await end(server, GET, *(bytes([byte]) for byte in POST), pause=0.1)
         assert said.count(b"HTTP/1.1 ") == 2 and b" 408 " in said
         assert seconds < 2
 
 
 async def test_an_answer_under_way_is_not_idle() -> None:
-    async with live_server(head=0.2, idle=0.2) as server:
+    async with live_server(head_timeout=0.2, idle_timeout=0.2) as server:
         asking = asyncio.create_task(server.answer(b"GET /slow HTTP/1.0\r\n\r\n"))
         await asyncio.sleep(1)
         server.begun.set()
@@ -107,7 +107,7 @@ async def test_who_still_sends_sees_the_answer() -> None:
 
 
 async def test_a_small_body_that_is_there_already_keeps_the_connection() -> None:
-    async with live_server(idle=0.3) as server:
+    async with live_server(idle_timeout=0.3) as server:
         request = b"POST /deaf HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"
         said, _ = await end(server, request, request)
         assert said.count(b"200 OK") == 2 and b"connection: close" not in said
@@ -115,7 +115,7 @@ async def test_a_small_body_that_is_there_already_keeps_the_connection() -> None
 
 async def test_who_reads_nothing_is_cut_off_and_who_reads_is_not(log: list) -> None:
     large = b"GET /large HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-    async with live_server(send=1, idle=0.5) as server:
+    async with live_server(send_timeout=1, idle_timeout=0.5) as server:
         stuck = await server.deaf()
         stuck.write(large)
         reader, writer = await server.connect()
@@ -210,7 +210,7 @@ async def test_who_sends_a_body_gives_way_after_who_sends_nothing() -> None:
 
 async def test_the_log_says_where_no_descriptor_is_left(monkeypatch: pytest.MonkeyPatch, log: list) -> None:
     monkeypatch.setattr("tritonic.http_server.connections.is_exhausted", lambda: True)
-    async with live_server(idle=0.2) as server:
+    async with live_server(idle_timeout=0.2) as server:
         await server.answer(GET)
         await asyncio.sleep(0.3)
     (line,) = [line for line in log if "without_descriptors" in line]
@@ -283,7 +283,7 @@ async def test_many_at_the_bound_cost_little() -> None:
 
 
 async def test_connections_that_are_gone_leave_nothing_for_the_garbage_collector() -> None:
-    async with live_server(idle=0.2) as server:
+    async with live_server(idle_timeout=0.2) as server:
         seen = weakref.WeakSet()
         gc.collect()
         gc.disable()

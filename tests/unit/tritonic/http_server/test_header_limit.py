@@ -46,7 +46,7 @@ async def test_a_head_without_an_end_is_refused(first: bytes, piece: bytes) -> N
 
 
 async def test_empty_lines_without_end_are_no_request() -> None:
-    async with live_server(head=0.4) as server:
+    async with live_server(head_timeout=0.4) as server:
         said = await server.answer(b"\r\n", *([b"\r\n" * PIECE] * 20), pause=0.05)
         assert refusal(said) == (400, "invalid_request_error") and not server.asked
         said = await server.answer(b"\r\n" * MAX_BLANK_LINES + GET + b"\r\n" * MAX_BLANK_LINES, pause=0.05)
@@ -178,7 +178,7 @@ async def test_what_is_refused_has_an_id_that_the_log_knows() -> None:
         b"\x16\x03\x01\x02": (b"req_", "400 malformed"),
         b"GET /": (b"req_", "408 slow"),
     }
-    async with live_server(head=0.3) as server:
+    async with live_server(head_timeout=0.3) as server:
         for sent, (its_id, status_why) in ways.items():
             with structlog.testing.capture_logs() as lines:
                 said = await server.answer(sent)

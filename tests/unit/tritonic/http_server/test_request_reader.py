@@ -112,7 +112,7 @@ async def test_what_follows_a_body_full_of_ends_is_dropped_and_the_connection_cl
     """Looking for each would take a second of the processor for each megabyte. Without anything behind it, it stays."""
     data = b"\r\n\r\n" * 20_000
     request = POST + b"Transfer-Encoding: chunked\r\n\r\n" + chunk(data) + b"0\r\n\r\n"
-    async with live_server(idle=0.5) as server:
+    async with live_server(idle_timeout=0.5) as server:
         said = await server.answer(request + HIDDEN + LAST)
         assert [each["path"] for each in server.asked] == ["/"] and server.asked[0]["size"] == len(data)
         assert b"connection: close" in said and said.endswith(b'["/", 80000]')
@@ -166,7 +166,7 @@ async def test_no_piece_holds_the_loop(sent: bytes, monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(BoundedProtocol, name, timing)
 
     timed("data_received")
-    timed("_turn")
+    timed("_run_scheduled")
     async with live_server() as server:
         _, writer = await server.connect()
         writer.write(sent)

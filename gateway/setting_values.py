@@ -1,0 +1,130 @@
+"""How values of settings are written in the environment, and what they must be: validators of `gateway.settings`.
+
+Each raises `ValueError` with the form that it expects.
+"""
+
+import json
+import re
+import tomllib
+from ipaddress import ip_address
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr, ValidationInfo
+
+from gateway import rate_rules
+
+_SOCKET = re.compile(r"unix:/[A-Za-z0-9._:/@+=~-]{1,106}")  # as long as an address of a socket may be
+_SERVER = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
+_HOST = re.compile(r"(?:\*\.)?[A-Za-z0-9_][A-Za-z0-9._-]*")
+
+
+def split_list(value: object) -> object:
+    """Let lists be written `a,b`, as people write them in the environment."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
+def split_pairs(value: object) -> object:
+    """Let pairs be written `a=b,c=d`."""
+    parts = split_list(value)
+    if not isinstance(parts, list):
+        return value
+    if not all(name.strip() and other.strip() for name, _, other in (part.partition("=") for part in parts)):
+        raise ValueError("write NAME=MODEL, and commas between several")
+    return {name.strip(): other.strip() for name, _, other in (part.partition("=") for part in parts)}
+
+
+def check_servers(urls: list[str]) -> list[str]:
+    """Check that each is HOST:PORT or unix:/PATH, and drop repetitions."""
+    if not urls:
+        raise ValueError("name one server at least")
+    for url in urls:
+        if _SOCKET.fullmatch(url):
+            continue
+        found = _SERVER.fullmatch(url)
+        if not found or not 0 < int(found[1]) < 65536:
+            raise ValueError(f"{url!r} is not HOST:PORT or unix:/PATH; an IPv6 address stands in brackets")
+    return list(dict.fromkeys(urls))
+
+
+def check_secret(secret: SecretStr | None) -> SecretStr | None:
+    """Check a secret that travels as a header; empty means none."""
+    if secret is None or not secret.get_secret_value():  # compose files name every variable
+        return None
+    if not re.fullmatch(r"[!-~]{1,512}", secret.get_secret_value()):
+        raise ValueError("write up to 512 printable characters of ASCII, without spaces")
+    return secret
+
+
+def parse_rates(value: object) -> rate_rules.Rates:
+    """Read rates (`gateway.rate_rules`)."""
+    return rate_rules.parse(parts) if isinstance(parts := split_list(value), list) else {}
+
+
+def check_redis(url: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+    """Check the URL of the store of rates; several workers need one."""
+    if url is None or not url.get_secret_value():  # compose files name every variable
+        if info.data.get("rate_limits") and info.data.get("workers", 1) > 1:
+            raise ValueError("several workers count together in a Redis alone: name one, or have one worker")
+        return None
+    parts = urlsplit(url.get_secret_value())
+    if parts.scheme not in ("redis", "rediss", "unix") or parts.port == 0:
+        raise ValueError("write redis://HOST:PORT/DATABASE, or rediss:// or unix://")
+    return url
+
+
+def check_share_of_workers(requests: int, info: ValidationInfo) -> int:
+    """Check that each worker gets at least one."""
+    if requests < info.data.get("workers", 1):
+        raise ValueError("each worker has an equal part of these, which has to be one at least")
+    return requests
+
+
+def check_node_api_url(url: str | None, info: ValidationInfo) -> str | None:
+    """Refuse what a node refuses to register: it takes `localhost` and addresses, and no other names."""
+    if url is None:
+        if info.data.get("node_url") and info.data.get("port") == 0:
+            raise ValueError("a node has to be told where, and the port is not known beforehand")
+        return None
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError("write http://ADDRESS:PORT")
+    if parts.hostname != "localhost":
+        try:
+            ip_address(parts.hostname)
+        except ValueError:
+            raise ValueError("a node takes localhost or an address of its own machine, and no other name") from None
+    return url
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def check_hosts(names: list[str]) -> list[str]:
+    """Check names of hosts, and write them in lower case."""
+    for name in names:
+        if name != "*" and not (_HOST.fullmatch(name) or _is_address(name)):
+            raise ValueError(f"{name[:100]!r} is no host: write names or addresses without ports, *.NAME, or * for all")
+    return [name.lower().rstrip(".") for name in names]
+
+
+def parse_tables(value: object) -> object:
+    """Let tables be written as JSON, or name a file of TOML."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("{"):
+        try:
+            return json.loads(value)
+        except ValueError as error:
+            raise ValueError(f"it is not JSON: {error}") from None
+    try:
+        return tomllib.loads(Path(value).read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"it is neither JSON nor the name of a TOML file that can be read: {error}") from None
