@@ -91,8 +91,8 @@ def test_a_gateway_that_is_held_ends_itself_and_says_where_it_stood(
         assert until(lambda: process.poll() is not None, 30) >= 0.9
         assert process.poll() == watchdog.EXIT_STATUS
         said = log(tmp_path)
-    function = {"c": "_in_c", "python": "_compute", "thread": "_in_c", "sleep": "hold"}[how]
-    assert re.search(rf"holding_gateway.py\", line \d+ in {function}\b", said), said[-3000:]
+    function = {"c": "_hold_gil", "python": "_burn_cpu", "thread": "_hold_gil", "sleep": "hold"}[how]
+    assert re.search(rf"blocking_gateway.py\", line \d+ in {function}\b", said), said[-3000:]
     if how == "sleep":
         assert '"body_bytes": 1000' in said and "the event loop does not run" in said
 
@@ -140,7 +140,7 @@ def test_a_gateway_that_does_not_answer_is_replaced(
         assert time.monotonic() - began < 15
         assert process.is_live() and process.child.pid != first
     if signals == "heard":
-        assert re.search(r"holding_gateway.py\", line \d+ in _in_c\b", log(tmp_path))
+        assert re.search(r"blocking_gateway.py\", line \d+ in _hold_gil\b", log(tmp_path))
         assert "did not answer and was killed" in said[0]
     else:
         assert re.fullmatch(r"The gateway has not answered for \d+ s; it is ended and started again\.", said[0])

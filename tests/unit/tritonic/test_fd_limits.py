@@ -27,11 +27,11 @@ def test_there_is_room_for_what_else_is_open(descriptors: int, wanted: int, boun
 def test_the_soft_limit_becomes_the_hard_one() -> None:
     code = (
         "import os, resource; resource.setrlimit(resource.RLIMIT_NOFILE, (40, 90))\n"
-        "from tritonic.fd_limits import raise_limit, used_up\n"
-        "print(raise_limit(), raise_limit(), *resource.getrlimit(resource.RLIMIT_NOFILE), used_up())\n"
+        "from tritonic.fd_limits import raise_limit, is_exhausted\n"
+        "print(raise_limit(), raise_limit(), *resource.getrlimit(resource.RLIMIT_NOFILE), is_exhausted())\n"
         "files = []\n"
         "try:\n    while True: files.append(os.open('/dev/null', os.O_RDONLY))\n"
-        "except OSError: print(used_up())\n"
+        "except OSError: print(is_exhausted())\n"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30).stdout
     assert said.split() == ["90", "90", "90", "90", "False", "True"]
