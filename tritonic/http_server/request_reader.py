@@ -117,11 +117,8 @@ class RequestReader(HttpToolsProtocol):
         if left != self._reported_bytes:
             self._connections.buffered_bytes += left - self._reported_bytes
             self._reported_bytes = left
-            if (
-                left > _ALWAYS_ALLOWED_BYTES
-                and self._connections.buffered_bytes > MAX_BUFFERED_BYTES
-                and not self._in_body
-            ):
+            is_over = self._connections.buffered_bytes > MAX_BUFFERED_BYTES and not self._in_body
+            if left > _ALWAYS_ALLOWED_BYTES and is_over:
                 self._connections.count_event("no_memory")
                 self.transport.abort()
         if full or left > _READ_AHEAD_BYTES:
