@@ -9,6 +9,7 @@ PYTHON ?= python3 python3.12 python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+INSTALL_LOG := $(VENV)/install.log
 NODE_PACKAGES := tests/clients/node/node_modules/.package-lock.json
 # What `make up ARGS="--port 8080"` and the other commands are given.
 ARGS ?=
@@ -39,8 +40,8 @@ $(BIN)/python:
 
 # One stamp: it is made anew when the dependencies change, and not otherwise.
 $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
-	@echo "Installing the pinned dependencies into $(VENV); the first time this loads about 1 GB"
-	@$(BIN)/python -m pip install --disable-pip-version-check -e '.[embedded,build,dev]' -c constraints.txt
+	@echo "Installing the pinned dependencies into $(VENV); the first time this loads about 1 GB (pip's output: $(INSTALL_LOG))"
+	@.ci/logged $(INSTALL_LOG) $(BIN)/python -m pip install --disable-pip-version-check -e '.[embedded,build,dev]' -c constraints.txt
 	@touch $@
 
 # Node and npm come from PyPI with the other dependencies; npm writes this file itself.
