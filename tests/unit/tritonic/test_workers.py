@@ -45,6 +45,8 @@ def test_one_has_a_duty_until_it_ends(tmp_path: Path) -> None:
     second.end()
     assert first.is_ending
     assert first.leads("node") and not second.leads("node"), "nobody takes over what is over"
+    for lock in (*first._duties.values(), *second._duties.values()):
+        lock.close()
 
 
 def test_a_process_by_itself_leads_always() -> None:
