@@ -16,7 +16,7 @@ ARGS ?=
 
 .PHONY: help
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 ##  ---- the environment
 
@@ -101,7 +101,7 @@ FAST_TESTS = $(BIN)/pytest tests/unit tests/wire tests/architecture tests/fakes 
     -m "not triton and not gpu and not exports" -n auto --maxprocesses=8 --dist loadfile
 WAITING_TESTS = tests/tasks tests/supervision
 
-.PHONY: format check compose test fuzz audit default-model bench soak clean
+.PHONY: format check compose test fuzz audit constraints default-model bench soak clean
 format: $(INSTALLED) ## Put the code into its form
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
@@ -128,6 +128,9 @@ audit: $(BIN)/python ## Compare the pinned packages with known vulnerabilities, 
 	@[ -x $(AUDITOR)/bin/pip-audit ] || { $(BIN)/python -m venv --clear $(AUDITOR) && \
 	    $(AUDITOR)/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1; }
 	@$(AUDITOR)/bin/python .ci/audit.py
+
+constraints: $(INSTALLED) ## Bring constraints.txt up to date; ARGS=--dry-run only says what would change
+	@$(BIN)/python .ci/constraints.py $(ARGS)
 
 default-model: $(INSTALLED)
 	@$(BIN)/tritonic build chat
