@@ -98,10 +98,15 @@ java: ## Install what the tests of the Java client need, where that can be done
 # never split among processes. Tests of tasks and supervision mostly wait, so four run at a time. Tests of
 # Triton run one after another, because their models use every core.
 FAST_TESTS = $(BIN)/pytest tests/unit tests/wire tests/architecture tests/fakes \
-    -m "not triton and not gpu and not exports" -n auto --maxprocesses=8 --dist loadfile
+    -m "not triton and not gpu and not exports" $(IN_PARALLEL) $(SLOWEST)
 WAITING_TESTS = tests/tasks tests/supervision
+IN_PARALLEL = -n auto --maxprocesses=8 --dist loadfile
+# Each run ends with a list of its slowest tests, without those that take less than a second.
+SLOWEST = --durations=15 --durations-min=1
+# The tests that run the gateway's code in their own process. The other fast ones would add minutes and no coverage.
+GATEWAY_TESTS = tests/unit/gateway tests/unit/tritonic tests/wire
 
-.PHONY: format check compose test fuzz audit constraints default-model bench soak clean
+.PHONY: format check compose test coverage fuzz audit constraints default-model bench soak clean
 format: $(INSTALLED) ## Put the code into its form
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
@@ -115,8 +120,11 @@ check: $(INSTALLED) compose ## Lint, types, import rules, compose files, and the
 
 test: $(INSTALLED) $(NODE_PACKAGES) default-model postgres java ## All tests, with the real Triton and the default models
 	$(if $(strip $(ARGS)),,$(FAST_TESTS))
-	$(if $(filter-out --after-check,$(ARGS)),,$(BIN)/pytest $(WAITING_TESTS) -n 4)
-	$(BIN)/pytest -m "not gpu" $(if $(filter-out --after-check,$(ARGS)),$(ARGS),--after-check $(addprefix --ignore=,$(WAITING_TESTS)))
+	$(if $(filter-out --after-check,$(ARGS)),,$(BIN)/pytest $(WAITING_TESTS) -n 4 $(SLOWEST))
+	$(BIN)/pytest -m "not gpu" $(SLOWEST) $(if $(filter-out --after-check,$(ARGS)),$(ARGS),--after-check $(addprefix --ignore=,$(WAITING_TESTS)))
+
+coverage: $(INSTALLED) ## Measure which lines and branches of gateway/ its fast tests run
+	$(BIN)/pytest $(GATEWAY_TESTS) $(IN_PARALLEL) --cov --cov-report=term --cov-fail-under=95 $(ARGS)
 
 FUZZ ?= 1000
 fuzz: $(INSTALLED) ## Look for bad answers for longer, at other places each time: make fuzz FUZZ=5000
@@ -153,5 +161,5 @@ compose:
 
 clean: ## Remove what was made here, except for the models and the environment
 	@if [ -x $(BIN)/tritonic ]; then $(BIN)/tritonic down; fi
-	rm -rf .tritonic .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist *.egg-info
+	rm -rf .tritonic .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage build dist *.egg-info
 	find . -name __pycache__ -not -path './$(VENV)/*' -type d -prune -exec rm -rf {} +
