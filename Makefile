@@ -104,7 +104,7 @@ IN_PARALLEL = -n auto --maxprocesses=8 --dist loadfile
 # Each run ends with a list of its slowest tests, without those that take less than a second.
 SLOWEST = --durations=15 --durations-min=1
 # The tests that run the gateway's code in their own process. The other fast ones would add minutes and no coverage.
-GATEWAY_TESTS = tests/unit/gateway tests/unit/tritonic tests/wire
+GATEWAY_TESTS = tests/unit/gateway tests/wire
 
 .PHONY: format check compose test coverage fuzz audit constraints default-model bench soak clean
 format: $(INSTALLED) ## Put the code into its form
