@@ -9,13 +9,14 @@ PYTHON ?= python3 python3.12 python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+INSTALL_LOG := $(VENV)/install.log
 NODE_PACKAGES := tests/clients/node/node_modules/.package-lock.json
 # What `make up ARGS="--port 8080"` and the other commands are given.
 ARGS ?=
 
 .PHONY: help
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 ##  ---- the environment
 
@@ -39,8 +40,8 @@ $(BIN)/python:
 
 # One stamp: it is made anew when the dependencies change, and not otherwise.
 $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
-	@echo "Installing the pinned dependencies into $(VENV); the first time this loads about 1 GB"
-	@$(BIN)/python -m pip install --disable-pip-version-check -e '.[embedded,build,dev]' -c constraints.txt
+	@echo "Installing the pinned dependencies into $(VENV); the first time this loads about 1 GB (pip's output: $(INSTALL_LOG))"
+	@.ci/logged $(INSTALL_LOG) $(BIN)/python -m pip install --disable-pip-version-check -e '.[embedded,build,dev]' -c constraints.txt
 	@touch $@
 
 # Node and npm come from PyPI with the other dependencies; npm writes this file itself.
@@ -97,10 +98,15 @@ java: ## Install what the tests of the Java client need, where that can be done
 # never split among processes. Tests of tasks and supervision mostly wait, so four run at a time. Tests of
 # Triton run one after another, because their models use every core.
 FAST_TESTS = $(BIN)/pytest tests/unit tests/wire tests/architecture tests/fakes \
-    -m "not triton and not gpu and not exports" -n auto --maxprocesses=8 --dist loadfile
+    -m "not triton and not gpu and not exports" $(IN_PARALLEL) $(SLOWEST)
 WAITING_TESTS = tests/tasks tests/supervision
+IN_PARALLEL = -n auto --maxprocesses=8 --dist loadfile
+# Each run ends with a list of its slowest tests, without those that take less than a second.
+SLOWEST = --durations=15 --durations-min=1
+# The tests that run the gateway's code in their own process. The other fast ones would add minutes and no coverage.
+GATEWAY_TESTS = tests/unit/gateway tests/wire
 
-.PHONY: format check compose test fuzz audit default-model bench soak clean
+.PHONY: format check compose test coverage fuzz audit constraints default-model bench soak clean
 format: $(INSTALLED) ## Put the code into its form
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
@@ -114,8 +120,11 @@ check: $(INSTALLED) compose ## Lint, types, import rules, compose files, and the
 
 test: $(INSTALLED) $(NODE_PACKAGES) default-model postgres java ## All tests, with the real Triton and the default models
 	$(if $(strip $(ARGS)),,$(FAST_TESTS))
-	$(if $(filter-out --after-check,$(ARGS)),,$(BIN)/pytest $(WAITING_TESTS) -n 4)
-	$(BIN)/pytest -m "not gpu" $(if $(filter-out --after-check,$(ARGS)),$(ARGS),--after-check $(addprefix --ignore=,$(WAITING_TESTS)))
+	$(if $(filter-out --after-check,$(ARGS)),,$(BIN)/pytest $(WAITING_TESTS) -n 4 $(SLOWEST))
+	$(BIN)/pytest -m "not gpu" $(SLOWEST) $(if $(filter-out --after-check,$(ARGS)),$(ARGS),--after-check $(addprefix --ignore=,$(WAITING_TESTS)))
+
+coverage: $(INSTALLED) ## Measure which lines and branches of gateway/ its fast tests run
+	$(BIN)/pytest $(GATEWAY_TESTS) $(IN_PARALLEL) --cov --cov-report=term --cov-fail-under=95 $(ARGS)
 
 FUZZ ?= 1000
 fuzz: $(INSTALLED) ## Look for bad answers for longer, at other places each time: make fuzz FUZZ=5000
@@ -127,6 +136,9 @@ audit: $(BIN)/python ## Compare the pinned packages with known vulnerabilities, 
 	@[ -x $(AUDITOR)/bin/pip-audit ] || { $(BIN)/python -m venv --clear $(AUDITOR) && \
 	    $(AUDITOR)/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1; }
 	@$(AUDITOR)/bin/python .ci/audit.py
+
+constraints: $(INSTALLED) ## Bring constraints.txt up to date; ARGS=--dry-run only says what would change
+	@$(BIN)/python .ci/constraints.py $(ARGS)
 
 default-model: $(INSTALLED)
 	@$(BIN)/tritonic build chat
@@ -149,5 +161,5 @@ compose:
 
 clean: ## Remove what was made here, except for the models and the environment
 	@if [ -x $(BIN)/tritonic ]; then $(BIN)/tritonic down; fi
-	rm -rf .tritonic .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist *.egg-info
+	rm -rf .tritonic .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage build dist *.egg-info
 	find . -name __pycache__ -not -path './$(VENV)/*' -type d -prune -exec rm -rf {} +

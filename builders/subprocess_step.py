@@ -38,6 +38,8 @@ def run(script: Path, request: Mapping[str, Any], heard: Callable[[str], None], 
         if process.poll() is None:
             process.kill()
             process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
     if status != 0:
         how = f"ended with signal {-status}" if status < 0 else "failed"
         raise ExportFailed(f"{what} {how}. The end of what it said:\n" + "\n".join(said))

@@ -3,6 +3,8 @@
 import socket
 from pathlib import Path
 
+import pytest
+
 from tritonic import triton_address
 from tritonic.triton_address import SocketFolder
 
@@ -37,6 +39,8 @@ def test_a_socket_has_a_folder_that_nobody_else_can_enter(tmp_path: Path) -> Non
     assert folder.socket == f"unix:{tmp_path}/socket/grpc"
 
 
+# As `SocketFolder` documents: the folder is there until nothing refers to the object any more.
+@pytest.mark.filterwarnings("ignore:Implicitly cleaning up <TemporaryDirectory:ResourceWarning")
 def test_a_path_that_is_no_address_of_a_socket_is_not_taken(tmp_path: Path) -> None:
     for name in ("long" * 30, "with,comma", "with space", "100%", "ü"):
         folder = SocketFolder(tmp_path / name)

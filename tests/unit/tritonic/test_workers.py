@@ -45,6 +45,8 @@ def test_one_has_a_duty_until_it_ends(tmp_path: Path) -> None:
     second.announce_shutdown()
     assert first.is_ending
     assert first.try_lead("node") and not second.try_lead("node"), "nobody takes over what is over"
+    for lock in (*first._locks.values(), *second._locks.values()):
+        lock.close()
 
 
 def test_a_process_by_itself_leads_always() -> None:

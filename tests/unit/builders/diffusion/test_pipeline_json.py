@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import pytest
 from diffusers import DDIMScheduler, DiffusionPipeline
 
 from builders.diffusion import pipeline, pipeline_json
 from tests.fakes.pipelines import make_pipeline
 
 
+# diffusers says that it overrules them, and the test is about that.
+@pytest.mark.filterwarnings("ignore:The configuration file of this scheduler:FutureWarning")
 def test_stable_diffusion_overrules_old_options_of_schedulers(tmp_path: Path) -> None:
     folder = make_pipeline(tmp_path / "old", "sd", scheduler=DDIMScheduler(steps_offset=0, clip_sample=True))
     path = folder / "scheduler" / "scheduler_config.json"

@@ -115,6 +115,7 @@ async def test_nothing_is_left_when_the_gateway_dies():
     gateway.kill()
     gateway.wait()
     await until(lambda: not any(_runs(each) for each in (parent, *children)))
+    gateway.stdout.close()
 
 
 def _runs(process: psutil.Process) -> bool:
@@ -204,13 +205,16 @@ def answered(*pieces: bytes) -> Job:
     ],
 )
 async def test_what_a_process_says_is_not_trusted(pieces):
-    assert await answered(*pieces).send_file(b"", largest=10) is None
+    job = answered(*pieces)
+    with job.connection:
+        assert await job.send_file(b"", largest=10) is None
 
 
 async def test_a_process_says_no_more_than_it_may():
     for lengths in (LENGTH_PREFIX.pack(2, 11), LENGTH_PREFIX.pack(2, 2**63), LENGTH_PREFIX.pack(2**31, 0)):
-        with pytest.raises(ResponseTooLarge):
-            await answered(lengths, b"{}").send_file(b"", largest=10)
+        job = answered(lengths, b"{}")
+        with job.connection, pytest.raises(ResponseTooLarge):
+            await job.send_file(b"", largest=10)
 
 
 async def test_limits_of_time_are_those_of_a_core(make_media):

@@ -233,7 +233,7 @@ class PeerServer:
         return self.peers[-1]
 
     async def __aenter__(self) -> "PeerServer":
-        return await self.start()
+        return self if hasattr(self, "_server") else await self.start()
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> "PeerServer":
         self._server = await asyncio.get_running_loop().create_server(self._connect, host, port)

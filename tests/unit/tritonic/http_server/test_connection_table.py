@@ -139,10 +139,11 @@ async def test_the_longest_idle_gives_way(log: list) -> None:
         idle = [await server.connect() for _ in range(5)]
         await asyncio.sleep(0.05)
         assert b"200 OK" in await server.answer(GET.replace(b"x", b"x\r\nConnection: close"))
-        first, _ = idle[0]
+        first, gone = idle[0]
         with pytest.raises(ConnectionResetError):
             assert await first.read() == b""
             raise ConnectionResetError  # which of the two is the kernel's to say
+        gone.close()
         for reader, writer in idle[1:]:
             writer.write(GET)
             assert b"200 OK" in await reader.readuntil(b"]")
