@@ -1,7 +1,7 @@
 """Draw pictures."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 OutputFormat: TypeAlias = Literal["png", "jpeg", "webp"]
@@ -12,7 +12,7 @@ Effort: TypeAlias = Literal["low", "medium", "high"]
 class GenerateImage:
     """Draw `n` pictures of what `prompt` says. `None` leaves the choice to the model.
 
-    `width` and `height` are in pixels. With `scaled`, a size that the model does not draw is drawn in the one that is
+    `width` and `height` are in pixels. With `allow_resize`, a size that the model does not draw is drawn in the one that is
     nearest to it and brought to size, instead of being refused. `effort` is for requests without `steps`: a model that
     tells its usual number takes half of it for `low`, and twice as many for `high`. Picture i has the seed `seed` + i.
     `quality` is that of the encoding, 0 to 100. `partial_images` is how many previews of each picture are sent.
@@ -24,7 +24,7 @@ class GenerateImage:
     n: int = 1
     width: int | None = None
     height: int | None = None
-    allow_resize: bool = False
+    allow_resize: bool = field(default=False, metadata={"stored_name": "scaled"})  # so databases of tasks have it
     steps: int | None = None
     effort: Effort = "medium"
     guidance_scale: float | None = None

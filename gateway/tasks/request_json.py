@@ -33,7 +33,7 @@ async def serialize(request: GenerateImage, owner: str, files: FileStore) -> dic
             return {"file": await files.put(value, _CONTENT_TYPE, name=name)}
         return [await packed(part) for part in value] if isinstance(value, tuple) else value
 
-    return {field.name: await packed(getattr(request, field.name)) for field in dataclasses.fields(request)}
+    return {_stored_name(field): await packed(getattr(request, field.name)) for field in dataclasses.fields(request)}
 
 
 async def deserialize(kind: str, packed: Mapping[str, Any], files: FileStore) -> GenerateImage:
@@ -45,6 +45,14 @@ async def deserialize(kind: str, packed: Mapping[str, Any], files: FileStore) ->
         return tuple([await unpacked(part) for part in value]) if isinstance(value, list) else value
 
     try:
-        return OPERATIONS_BY_KIND[kind](**{name: await unpacked(value) for name, value in packed.items()})
+        operation = OPERATIONS_BY_KIND[kind]
+        names = {_stored_name(field): field.name for field in dataclasses.fields(operation)}
+        return operation(**{names.get(name, name): await unpacked(value) for name, value in packed.items()})
     except (KeyError, TypeError) as error:
         raise GatewayError(f"This version of the service cannot read the task: {error}.") from None
+
+
+def _stored_name(field: "dataclasses.Field[Any]") -> str:
+    """Return the name of a field in databases: it stays when the field is renamed, so that older tasks can be read."""
+    name: str = field.metadata.get("stored_name", field.name)
+    return name
