@@ -19,20 +19,12 @@ import structlog
 
 from gateway.models.catalog import Catalog
 from gateway.models.servers import Model
+from gateway.operations.registry import known_operations
 from gateway.settings import Settings
 from gateway.worker_context import WorkerContext
 
 if TYPE_CHECKING:
     import aiohttp
-
-# A node tells models apart by project, name and cid alone, and sends chats, drawings and edits alike to the one address
-# that it finds. So each model is registered once: by the first of these that it offers.
-NODE_MODEL_TYPES: Mapping[str, tuple[int, str]] = {
-    "chat": (0, "/v1/chat/completions"),
-    "generate_image": (1, "/v1/images/generations"),
-    "edit_image": (2, "/v1/images/edits"),
-}
-"""What nodes call (`type`) what a model offers, and where the model is asked for it."""
 
 _CALL_TIMEOUT_SECONDS = 10.0
 """Seconds that one call may take: the node writes its configuration and tells its network before it answers."""
@@ -134,10 +126,14 @@ class NodeRegistrar:
             raise failures[0]
 
     def _registration(self, model: Model) -> Registration | None:
-        """What to tell about a model; None about one that offers nothing that nodes ask for."""
-        for operation, (kind, path) in NODE_MODEL_TYPES.items():
-            if operation in model.operations:
-                return Registration(model=model.name, api=self._api_base + path, type=kind)
+        """Return the registration of a model by the first of its operations that nodes call; None where none is.
+
+        A node tells models apart by project, name and cid alone, and sends chats, image generations and image edits
+        alike to the one address that it finds. So each model is registered once.
+        """
+        for operation in known_operations(model.operations):
+            if operation.node_type is not None and operation.route is not None:
+                return Registration(model=model.name, api=self._api_base + operation.route, type=operation.node_type)
         return None
 
     async def _fetch_registered(self, session: "aiohttp.ClientSession") -> set[str]:

@@ -20,8 +20,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from gateway.errors import GatewayError
 from gateway.fair_sharing import MemoryReservation
-from gateway.operations.embed import EmbedUsage
-from gateway.operations.text import Delta, Usage
+from gateway.operations.registry import OPERATIONS
 from gateway.worker_context import WorkerContext
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
@@ -31,6 +30,9 @@ _SHORT_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15
 
 _PROBE_ROUTES = frozenset({"/health/live", "/health/ready", "/metrics"})
 
+
+_DELTA_EVENTS = tuple({event for operation in OPERATIONS.values() for event in operation.delta_events})
+_USAGE_EVENTS = tuple({event for operation in OPERATIONS.values() for event in operation.usage_events})
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
@@ -208,7 +210,7 @@ class AnswerMetrics:
 
     def observe(self, event: object) -> None:
         """Count one event."""
-        if isinstance(event, Delta):
+        if isinstance(event, _DELTA_EVENTS):
             self._tokens_out.inc(event.tokens)
             self._trace.tokens += event.tokens
             now = time.perf_counter()
@@ -220,7 +222,7 @@ class AnswerMetrics:
             else:
                 self._first_token.observe(now - self._started)
             self._last = now
-        elif isinstance(event, Usage | EmbedUsage):
+        elif isinstance(event, _USAGE_EVENTS):
             self._tokens_in.inc(event.prompt_tokens)
             self._trace.tokens += event.prompt_tokens
 

@@ -2,8 +2,9 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
+from gateway.operations.operation import Operation
 from gateway.operations.text import Delta, Finish, FinishReason, Sampling, TokenLogprob, Usage
 
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
@@ -70,14 +71,20 @@ ToolChoice: TypeAlias = Literal["none", "auto", "required"] | RequiredTool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Chat:
+class Chat(Operation):
     """Answer `messages`.
 
     `template_arguments` go to the model's chat template. `continue_final` goes on with the last message instead of
     answering it. `parallel_tool_calls` False means at most one call. `whole` is that of `Complete`.
     """
 
-    model: str
+    operation: ClassVar = "chat"
+    phrase: ClassVar = "answer chats"
+    route: ClassVar = "/v1/chat/completions"
+    node_type: ClassVar = 0
+    delta_events: ClassVar = (Delta,)
+    usage_events: ClassVar = (Usage,)
+
     messages: tuple[Message, ...]
     sampling: Sampling = field(default_factory=Sampling)
     tools: tuple[Tool, ...] = ()

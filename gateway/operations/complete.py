@@ -4,12 +4,14 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
+from gateway.operations.operation import Operation
 from gateway.operations.text import EMPTY_DELTA, Delta, Finish, FinishReason, Sampling, TextEvent, TokenLogprob, Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Complete:
+class Complete(Operation):
     """Continue `prompt`, a text or token ids.
 
     `pictures` are encoded images (PNG, JPEG, WebP …) for the marks that stand for them in the prompt, in their order.
@@ -20,7 +22,12 @@ class Complete:
     signature may ask for it in one piece.
     """
 
-    model: str
+    operation: ClassVar = "complete"
+    phrase: ClassVar = "continue texts"
+    route: ClassVar = "/v1/completions"
+    delta_events: ClassVar = (Delta,)
+    usage_events: ClassVar = (Usage,)
+
     prompt: str | tuple[int, ...]
     literal_spans: tuple[tuple[int, int], ...] = ()
     images: tuple[bytes, ...] = ()

@@ -2,21 +2,9 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Embed:
-    """A vector for each of `inputs`, which are texts or else token ids. `dimensions` None is the model's own.
-
-    Of a longer input the first `truncate_prompt_tokens` are read, -1 for as many as the model takes; None leaves it to
-    the model, which refuses it unless it was built to cut.
-    """
-
-    model: str
-    inputs: tuple[str, ...] | tuple[tuple[int, ...], ...]
-    dimensions: int | None = None
-    truncate_prompt_tokens: int | None = None
+from gateway.operations.operation import Operation
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +19,24 @@ class EmbedUsage:
     """What the model counted over all inputs."""
 
     prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embed(Operation):
+    """A vector for each of `inputs`, which are texts or else token ids. `dimensions` None is the model's own.
+
+    Of a longer input the first `truncate_prompt_tokens` are read, -1 for as many as the model takes; None leaves it to
+    the model, which refuses it unless it was built to cut.
+    """
+
+    operation: ClassVar = "embed"
+    phrase: ClassVar = "turn texts into vectors"
+    route: ClassVar = "/v1/embeddings"
+    usage_events: ClassVar = (EmbedUsage,)
+
+    inputs: tuple[str, ...] | tuple[tuple[int, ...], ...]
+    dimensions: int | None = None
+    truncate_prompt_tokens: int | None = None
 
 
 EmbedEvent: TypeAlias = Embeddings | EmbedUsage

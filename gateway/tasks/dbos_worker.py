@@ -122,7 +122,8 @@ class DbosWorker:
             run.percent = max(run.percent, min(99, int(fraction * 100)))
 
         try:
-            return await self._executor.execute(id, kind, request, advance)
+            outputs = await self._executor.execute(id, kind, request, advance)
+            return task_store.result_to_json(outputs)
         except GatewayError as error:
             raise _to_workflow_error(error) from None
         except Exception:

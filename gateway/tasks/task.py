@@ -4,7 +4,7 @@ import hashlib
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 TaskState: TypeAlias = Literal["queued", "running", "completed", "failed", "cancelled"]
@@ -19,12 +19,15 @@ class QuotaExceeded(Exception):
 
 @dataclass(frozen=True, slots=True)
 class TaskOutput:
-    """Picture `index` of a task, which `Files` keeps under the id `file` for a while. None: its seed is not known."""
+    """Output number `index` of a task. The file store holds its bytes under the id `file`, until it is swept.
+
+    `facts` are what the operation tells about it (`gateway.operations.operation`), as in `{"seed": 5}`.
+    """
 
     index: int
     file: str
-    seed: int | None
     content_type: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,7 @@ class TaskFailure:
 class Task:
     """A task as it was when it was looked at. Times are in Unix seconds; `progress` is 0 to 100.
 
-    `request` holds the fields of the operation as JSON, with `{"file": id}` for each picture.
+    `kind` is the name of the operation, and `request` holds its fields as JSON, with `{"file": id}` for bytes.
     """
 
     id: str
@@ -53,7 +56,7 @@ class Task:
     started: float | None
     finished: float | None
     request: Mapping[str, Any]
-    images: tuple[TaskOutput, ...] = ()
+    outputs: tuple[TaskOutput, ...] = ()
     error: TaskFailure | None = None
 
 

@@ -18,15 +18,14 @@ from gateway.errors import (
     Overloaded,
     RateLimited,
     TaskNotFound,
-    UnsupportedOption,
 )
 from gateway.files.file_store import FileStore
-from gateway.models.catalog import OPERATION_NAMES, Catalog
+from gateway.models.catalog import Catalog
 from gateway.observability.telemetry import Metrics
-from gateway.operations.generate_image import GenerateImage
+from gateway.operations.operation import TaskOperation
 from gateway.settings import Settings
 from gateway.tasks.database import UNUSABLE_MESSAGE, Database
-from gateway.tasks.request_json import kind_of, serialize
+from gateway.tasks.request_json import serialize
 from gateway.tasks.task import FINAL_STATES, QuotaExceeded, Task, TaskState, new_task_id
 
 if TYPE_CHECKING:  # 50 MB and half a second, which only those pay who have tasks
@@ -71,7 +70,7 @@ class TaskQueue:
         if self._runtime is not None:
             await self._runtime.close()
 
-    async def submit(self, request: GenerateImage, owner: str, idempotency_key: str | None = None) -> Task:
+    async def submit(self, request: TaskOperation, owner: str, idempotency_key: str | None = None) -> Task:
         """Queue what `request` asks for, and return at once.
 
         The same request again under the `idempotency_key` that `owner` gave it is the same task. Raises
@@ -95,13 +94,13 @@ class TaskQueue:
             raise _too_many_tasks(most)
         packed = await serialize(request, owner, self._files)
         try:
-            added = await kept.add(id, owner, kind_of(request), self._queue_key(request.model), packed, most)
+            added = await kept.add(id, owner, request.operation, self._queue_key(request.model), packed, most)
         except QuotaExceeded:
             if await kept.find(id, owner) is None:
                 raise _too_many_tasks(most) from None
             added = False
         task = await self.get(id, owner)
-        if not added and (task.kind, dict(task.request)) != (kind_of(request), packed):
+        if not added and (task.kind, dict(task.request)) != (request.operation, packed):
             raise InvalidRequest("This idempotency key was used for another request.", param="idempotency_key")
         return task
 
@@ -143,16 +142,12 @@ class TaskQueue:
     def _may_have_tasks(self) -> bool:
         return self._runtime is not None or self._open_task is not None or self._database.may_exist
 
-    def _check(self, request: GenerateImage) -> None:
+    def _check(self, request: TaskOperation) -> None:
         """Refuse at once what the model would refuse. A model that is away is waited for."""
         try:
-            model = self._catalog.get(request.model)
+            model = self._catalog.get(request.model, type(request))
         except Overloaded:
             return
-        operation = OPERATION_NAMES[type(request)]
-        if operation not in model.operations:
-            offered = ", ".join(sorted(model.operations))
-            raise UnsupportedOption(f"The model '{model.name}' cannot {operation}; it can: {offered}.", param="model")
         try:
             model.signature.encode(request, model.config)
         except GatewayError as error:

@@ -225,10 +225,10 @@ def task_from_row(row: Row) -> Task:
     """Return what the database says of a task."""
     kind, request = (row.input or {"args": ("", {})})["args"]
     state = _STATES[row.status]
-    images: tuple[TaskOutput, ...] = ()
+    outputs: tuple[TaskOutput, ...] = ()
     error = None
     if state == "completed" and row.output:
-        images = tuple(TaskOutput(**image) for image in row.output["images"])
+        outputs = _result_from_json(row.output)
     elif row.status == "MAX_RECOVERY_ATTEMPTS_EXCEEDED":
         error = _GAVE_UP
     elif state == "failed":
@@ -243,8 +243,27 @@ def task_from_row(row: Row) -> Task:
         started=row.dequeued_at / 1000 if row.dequeued_at else None,
         finished=row.completed_at / 1000 if row.completed_at else None,
         request=request,
-        images=images,
+        outputs=outputs,
         error=error,
+    )
+
+
+def result_to_json(outputs: Iterable[TaskOutput]) -> dict[str, Any]:
+    """Return the result of a task as the database stores it: `{"outputs": [...]}`, the fields of `TaskOutput`."""
+    return {
+        "outputs": [
+            {"index": o.index, "file": o.file, "content_type": o.content_type, "facts": dict(o.facts)} for o in outputs
+        ]
+    }
+
+
+def _result_from_json(result: dict[str, Any]) -> tuple[TaskOutput, ...]:
+    if "outputs" in result:
+        return tuple(TaskOutput(**output) for output in result["outputs"])
+    # Version 0.1 stored images alone, as index, file, seed and content_type.
+    return tuple(
+        TaskOutput(image["index"], image["file"], image["content_type"], {"seed": image["seed"]})
+        for image in result["images"]
     )
 
 

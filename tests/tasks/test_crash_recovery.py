@@ -42,7 +42,7 @@ async def test_killed_five_times_at_random(triton: FakeTriton, database: str, tm
         assert not repeated, f"had finished, and was done again: {repeated}"
         done = await gateway.tasks()
         assert sorted(task["request"]["prompt"] for task in done) == sorted(prompts)
-        assert len({image["file"] for task in done for image in task["images"]}) == TASKS
+        assert len({output["file"] for task in done for output in task["outputs"]}) == TASKS
         # A kill in the middle of a write leaves a file of the store's own, which is swept later and is no file of
         # a task: those are named without a "#".
         files = [file.name for file in (tmp_path / "state" / "files").iterdir() if "#" not in file.name]

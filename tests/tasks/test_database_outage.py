@@ -52,7 +52,7 @@ async def test_gone_for_a_while(triton: FakeTriton, postgres: Postgres, tmp_path
         finally:
             postgres.start()
         await assert_recovers(home)
-        assert (await home.tasks.get(done.id, OWNER)).images == done.images
+        assert (await home.tasks.get(done.id, OWNER)).outputs == done.outputs
         # The model was never stopped: what ran goes on, once.
         further = await home.wait_until(running.id, lambda task: task.progress >= 50, seconds=30)
         assert further.state in ("running", "completed")

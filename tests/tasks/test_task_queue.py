@@ -1,7 +1,6 @@
 """What callers can do with tasks, on SQLite and on Postgres."""
 
 import asyncio
-import dataclasses
 import time
 from pathlib import Path
 from typing import Any
@@ -23,11 +22,11 @@ async def test_a_task_is_done_and_its_pictures_are_kept(triton: FakeTriton, data
         assert before - 1 < queued.created < time.time() + 1 and queued.finished is None
         task = await home.wait_finished(queued.id)
         assert (task.state, task.progress, task.error) == ("completed", 100, None)
-        assert [(drawn.index, drawn.seed, drawn.content_type) for drawn in task.images] == [
+        assert [(drawn.index, drawn.facts["seed"], drawn.content_type) for drawn in task.outputs] == [
             (0, 7, "image/jpeg"),
             (1, 8, "image/jpeg"),
         ]
-        for drawn in task.images:
+        for drawn in task.outputs:
             assert (await home.files.read(drawn.file))[:3] == b"\xff\xd8\xff"
         assert task.request["prompt"] == "a red square" and task.request["n"] == 2
         assert task.created <= task.started <= task.finished
@@ -54,7 +53,7 @@ async def test_cancelling_stops_the_model(triton: FakeTriton, database: str, tmp
         task = await home.tasks.submit(image_request(model="slow"), OWNER)
         await home.wait_until(task.id, lambda task: task.state == "running" and task.progress > 0)
         cancelled = await home.tasks.cancel(task.id, OWNER)
-        assert cancelled.state == "cancelled" and cancelled.images == ()
+        assert cancelled.state == "cancelled" and cancelled.outputs == ()
         await triton.cancelled_call("slow")
         await asyncio.sleep(0.5)
         assert (await home.tasks.get(task.id, OWNER)).state == "cancelled" and triton.active == 0
@@ -128,7 +127,7 @@ async def test_a_failure_is_told_as_it_would_have_been(triton: FakeTriton, datab
 
 async def test_pictures_that_are_edited_travel_as_files(triton: FakeTriton, database: str, tmp_path: Path) -> None:
     async with task_harness(triton.url, tmp_path, database) as home:
-        drawn = (await home.wait_finished((await home.tasks.submit(image_request(), OWNER)).id)).images[0]
+        drawn = (await home.wait_finished((await home.tasks.submit(image_request(), OWNER)).id)).outputs[0]
         source = await home.files.read(drawn.file)
         request = EditImage(model="painter", prompt="a blue one", images=(source,), mask=source, strength=0.5)
         task = await home.tasks.submit(request, OWNER)
@@ -211,7 +210,7 @@ async def test_a_server_that_is_away_is_waited_for(triton: FakeTriton, database:
         assert {task.state for task in await home.tasks.list(OWNER)} <= {"running", "queued"}
         await triton.start()
         done = await home.wait_finished(late.id)
-        assert done.state == "completed" and done.images[0].seed is not None
+        assert done.state == "completed" and done.outputs[0].facts["seed"] is not None
         await home.wait_until(running.id, lambda task: task.progress > 5)
         await home.tasks.cancel(running.id, OWNER)
 
@@ -301,9 +300,9 @@ async def test_what_was_drawn_to_the_end_is_not_drawn_again(triton: FakeTriton, 
         performer = (await home.tasks._get_runtime())._worker._executor
         before = len(triton.calls)
         again = await performer.execute(done.id, done.kind, dict(done.request), lambda fraction: None)
-        assert again == {"images": [dataclasses.asdict(image) for image in done.images]}
+        assert again == list(done.outputs)
         assert len(triton.calls) == before
-        await home.files.delete(done.images[1].file)
+        await home.files.delete(done.outputs[1].file)
         again = await performer.execute(done.id, done.kind, dict(done.request), lambda fraction: None)
-        assert again == {"images": [dataclasses.asdict(image) for image in done.images]}
+        assert again == list(done.outputs)
         assert len(triton.calls) == before + 1
