@@ -47,7 +47,7 @@ class GenerateImage(TaskOperation):
     """
 
     operation: ClassVar = "generate_image"
-    phrase: ClassVar = "draw pictures"
+    phrase: ClassVar = "generate images"
     route: ClassVar = "/v1/images/generations"
     node_type: ClassVar = 1
     seed_field: ClassVar = "seed"

@@ -1,4 +1,4 @@
-"""Write down what is said."""
+"""The operation `transcribe`: the text of recorded speech."""
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import asdict, dataclass
@@ -9,17 +9,17 @@ from gateway.operations.operation import ExpectedOutput, Output, Progress, TaskO
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """The next words."""
+    """The next words of the text."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transcribe(TaskOperation):
-    """Write down `audio`: mono float32 samples, little endian, 16,000 a second."""
+    """Transcribe `audio`: mono, little-endian float32 samples, 16,000 per second."""
 
     operation: ClassVar = "transcribe"
-    phrase: ClassVar = "write down speech"
+    phrase: ClassVar = "transcribe speech"
 
     audio: bytes
 
@@ -34,5 +34,5 @@ class Transcribe(TaskOperation):
 
 
 async def gather(events: AsyncIterator[Segment]) -> str:
-    """Fold a stream into the whole text."""
+    """Collect a stream. Return the whole text."""
     return "".join([event.text async for event in events]).strip()
