@@ -1,4 +1,4 @@
-"""What the machines around the gateway ask: is it alive, is it ready, what does it measure."""
+"""Liveness, readiness and metrics: routes for load balancers, orchestrators and monitoring."""
 
 from typing import Any, Literal
 
@@ -20,7 +20,7 @@ class Live(BaseModel):
 
 
 class Server(BaseModel):
-    """A Triton server."""
+    """A Triton server of the gateway."""
 
     url: str
     reachable: bool

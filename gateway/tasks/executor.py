@@ -20,17 +20,17 @@ ROUTE = "task"
 """The route of tasks in metrics and logs."""
 
 _DISCOVERY_SECONDS = 10.0
-"""Seconds within which a model that nobody knows may yet be found: a gateway that starts has not seen all servers."""
+"""Seconds for which an unknown model is retried: a gateway that has just started has not asked all servers yet."""
 _MAX_BACKOFF_SECONDS = 10.0
 
 T = TypeVar("T")
 
 
 class TaskExecutor:
-    """Asks models for what tasks want, and waits for those that are away."""
+    """Runs requests of tasks, with retries while a model or the file store is unavailable or full."""
 
     def __init__(self, catalog: Catalog, files: FileStore, metrics: Metrics, patience: float) -> None:
-        """`patience` is how many seconds a task waits for a model or a store that cannot take it now."""
+        """`patience` is the time in seconds for which a task retries (setting `tasks_patience`)."""
         self._catalog = catalog
         self._files = files
         self._metrics = metrics
@@ -108,13 +108,13 @@ class TaskExecutor:
         name = _output_name(id, output.index)
         return await self._retry(lambda: self._files.put(output.data, output.content_type, name=name))
 
-    async def _retry(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Await `work`, again where it found something away or full, for as long as tasks wait."""
+    async def _retry(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Await `attempt()`, and retry with backoff while something is unavailable or full, up to the patience."""
         began = time.monotonic()
         wait = 0.5
         while True:
             try:
-                return await work()
+                return await attempt()
             except (Overloaded, RateLimited, StorageFull, ModelNotFound) as error:
                 patience = _DISCOVERY_SECONDS if isinstance(error, ModelNotFound) else self._retry_seconds
                 if time.monotonic() - began + wait > patience:

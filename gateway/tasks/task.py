@@ -1,4 +1,4 @@
-"""What a caller can know of a task: work that goes on when nobody waits for it."""
+"""A task: a request that runs in the background and whose outputs are stored."""
 
 import hashlib
 import secrets
@@ -10,11 +10,11 @@ from typing import Any, Literal, TypeAlias
 TaskState: TypeAlias = Literal["queued", "running", "completed", "failed", "cancelled"]
 
 FINAL_STATES: frozenset[TaskState] = frozenset({"completed", "failed", "cancelled"})
-"""States that never change again."""
+"""States of tasks that have ended."""
 
 
 class QuotaExceeded(Exception):
-    """An owner has as many open tasks as it may."""
+    """An owner has its maximum of open tasks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class TaskOutput:
 
 @dataclass(frozen=True, slots=True)
 class TaskFailure:
-    """Why a task failed, as the `GatewayError` would have told that a caller who waits had got."""
+    """The failure of a task: the fields of the `GatewayError` that a caller without a task would have got."""
 
     status: int
     code: str
@@ -42,7 +42,7 @@ class TaskFailure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """A task as it was when it was looked at. Times are in Unix seconds; `progress` is 0 to 100.
+    """A task as it was when it was read. Times are in Unix seconds; `progress` is 0 to 100.
 
     `kind` is the name of the operation, and `request` holds its fields as JSON, with `{"file": id}` for bytes.
     """
@@ -61,14 +61,14 @@ class Task:
 
 
 def new_task_id() -> str:
-    """Return the id of a task. Those that are made later come later in order (as RFC 9562, version 7).
+    """Return a new id. Ids sort by the time of their creation, as UUIDs of version 7 do (RFC 9562).
 
-    The database orders by id what was made within one of its ticks: so the queue stays first in, first out.
+    The database orders tasks of one of its ticks by id, so the queue is first in, first out.
     """
     milliseconds, microseconds = divmod(time.time_ns() // 1000, 1000)
     return f"task_{milliseconds:012x}{microseconds:03x}{secrets.token_hex(16)[:17]}"
 
 
 def owner_id(key: str | None) -> str:
-    """Return what stands for an API key where tasks are kept; callers without keys are one owner."""
+    """Return the owner of the tasks of an API key: a digest of the key. Callers without keys are one owner."""
     return "anybody" if key is None else hashlib.sha256(b"task owner\n" + key.encode()).hexdigest()[:40]
