@@ -1,4 +1,4 @@
-"""A real gateway in a process of its own, with routes by which tests reach its tasks. Run as a module."""
+"""A real gateway with additional routes for tests of its tasks. Run as a module."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Tasks that older versions wrote to a database are read, done and shown like those of this version."""
+"""Tasks that an older version wrote to the database can be read and run."""
 
 import json
 import re
@@ -83,10 +83,10 @@ def insert_old_row(
             )
 
 
-async def test_tasks_of_an_older_version_are_read_and_done(triton: FakeTriton, tmp_path: Path) -> None:
+async def test_tasks_of_an_older_version_are_read_and_run(triton: FakeTriton, tmp_path: Path) -> None:
     path = tmp_path / "tasks.sqlite"
     async with task_harness(triton.url, tmp_path, f"sqlite:///{path}") as home:
-        # The tables are DBOS's, which migrates its own; the rows are ours.
+        # DBOS creates and migrates the tables; the rows come from the gateway.
         await home.wait_finished((await home.tasks.submit(image_request(), OWNER)).id)
         done, failed, queued = ("task_" + letter * 32 for letter in "abc")
         insert_old_row(

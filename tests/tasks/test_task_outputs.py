@@ -1,4 +1,4 @@
-"""Tasks store the outputs of operations that are no images."""
+"""Tasks store outputs other than images."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ async def test_a_transcription_is_stored_as_text(database: str, tmp_path: Path) 
             assert output.file.endswith(".txt") and await home.files.read(output.file) == b"What is the time?"
             assert (await home.files.head(output.file)).content_type == "text/plain; charset=utf-8"
             assert triton.calls[-1].tensors["audio"] == [0.0] * 1600
-            # Once it is stored, a repeated run finds it.
+            # A repeated run finds the stored output.
             executor = (await home.tasks._get_runtime())._worker._executor
             again = await executor.execute(done.id, done.kind, dict(done.request), lambda fraction: None)
             assert again == [output] and len(triton.calls) == 1
