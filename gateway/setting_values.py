@@ -86,7 +86,7 @@ def check_node_api_url(url: str | None, info: ValidationInfo) -> str | None:
     """Refuse URLs that a node refuses: it accepts `localhost` and addresses, and no other host names."""
     if url is None:
         if info.data.get("node_url") and info.data.get("port") == 0:
-            raise ValueError("a node has to be told where, and the port is not known beforehand")
+            raise ValueError("set it, as the node needs the URL of the gateway and port 0 is not known beforehand")
         return None
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:

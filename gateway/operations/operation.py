@@ -42,7 +42,7 @@ class Progress:
 class ExpectedOutput:
     """Output number `index` of a request before it exists: its media type, and its `facts`.
 
-    `facts` are a few JSON values by name that are told about an output beside its bytes, as in `{"seed": 5}`.
+    `facts` are a few named JSON values that describe the output, as in `{"seed": 5}`.
     """
 
     index: int

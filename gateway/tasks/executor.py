@@ -20,7 +20,7 @@ ROUTE = "task"
 """The route of tasks in metrics and logs."""
 
 _DISCOVERY_SECONDS = 10.0
-"""Seconds for which an unknown model is retried: a gateway that has just started has not asked all servers yet."""
+"""Seconds for which an unknown model is retried: discovery may not have seen all servers yet."""
 _MAX_BACKOFF_SECONDS = 10.0
 
 T = TypeVar("T")

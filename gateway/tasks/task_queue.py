@@ -111,7 +111,7 @@ class TaskQueue:
             task = await runtime.store.find(id, owner) if _is_task_id(id) else None
             if task is not None:
                 return self._with_live_progress(task, runtime)
-        raise TaskNotFound(f"There is no task {id[:64]!r} that this key has made, or no more.")
+        raise TaskNotFound(f"This key has no task {id[:64]!r}, or the task was deleted.")
 
     async def cancel(self, id: str, owner: str) -> Task:
         """Cancel a task of `owner` if it has not ended, and return it. Raises the errors of `get`."""
