@@ -1,8 +1,8 @@
-"""The gateway's models, made known to a DecentralGPT node on the same machine (DeepBrainChain's AIComputingNode).
+"""Registers the models of the gateway with a DecentralGPT node (DeepBrainChain's AIComputingNode) on the same machine.
 
-The node tells its network which models there are, and calls them at the address that each was registered with:
-https://github.com/DeepBrainChain/AIComputingNode/blob/main/docs/model_api.md. What is registered stays in the node's
-own configuration until it is unregistered; the node never asks whether a model is still there.
+The node announces models to its network, and calls each at the address that it was registered with:
+https://github.com/DeepBrainChain/AIComputingNode/blob/main/docs/model_api.md. A registration stays in the node's
+configuration until it is removed; the node never checks whether a model still exists.
 """
 
 import asyncio
@@ -19,35 +19,27 @@ import structlog
 
 from gateway.models.catalog import Catalog
 from gateway.models.servers import Model
+from gateway.operations.registry import known_operations
 from gateway.settings import Settings
 from gateway.worker_context import WorkerContext
 
 if TYPE_CHECKING:
     import aiohttp
 
-# A node tells models apart by project, name and cid alone, and sends chats, drawings and edits alike to the one address
-# that it finds. So each model is registered once: by the first of these that it offers.
-NODE_MODEL_TYPES: Mapping[str, tuple[int, str]] = {
-    "chat": (0, "/v1/chat/completions"),
-    "generate_image": (1, "/v1/images/generations"),
-    "edit_image": (2, "/v1/images/edits"),
-}
-"""What nodes call (`type`) what a model offers, and where the model is asked for it."""
-
 _CALL_TIMEOUT_SECONDS = 10.0
-"""Seconds that one call may take: the node writes its configuration and tells its network before it answers."""
+"""Timeout of one call, in seconds. The node writes its configuration and informs its network before it answers."""
 _SHUTDOWN_TIMEOUT_SECONDS = 4.0
-"""Seconds that all calls may take when the gateway stops."""
+"""Timeout of all calls together when the gateway shuts down, in seconds."""
 _MAX_BACKOFF_SECONDS = 60.0
 
 
 class NodeError(Exception):
-    """The node does not answer, or refuses. The message is for the log."""
+    """The node does not answer, or refuses a call. The message is for the log."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registration:
-    """What a node is told about a model. `api` is where it calls it."""
+    """The registration of one model. `api` is the URL at which the node calls it, `type` the kind of model."""
 
     model: str
     api: str
@@ -55,10 +47,10 @@ class Registration:
 
 
 class NodeRegistrar:
-    """Keeps a node's list of this gateway's models true. A node that fails never keeps the gateway from serving."""
+    """Keeps the node's list of this gateway's models up to date. A failure of the node never affects requests."""
 
-    def __init__(self, settings: Settings, catalog: Catalog, crew: WorkerContext | None = None) -> None:
-        """`settings.node_url` is the node's own API, without the path. Of a `crew` one worker speaks to it."""
+    def __init__(self, settings: Settings, catalog: Catalog, worker: WorkerContext | None = None) -> None:
+        """`settings.node_url` is the URL of the node's API without the path. Of several workers one calls the node."""
         assert settings.node_url is not None
         self._url = settings.node_url.rstrip("/")
         self._project = settings.project
@@ -67,18 +59,18 @@ class NodeRegistrar:
         self._interval = settings.node_interval
         self._poll_interval = settings.discovery_interval
         self._catalog = catalog
-        self._crew = crew or WorkerContext()
+        self._worker = worker or WorkerContext()
         self._confirmed: dict[str, Registration] = {}
-        """What the node has confirmed."""
+        """Registrations that the node has confirmed, by model."""
         self._possibly_registered: set[str] = set()
-        """Names that it may know: told, confirmed or not, and not taken back."""
+        """Models that the node may know: their registration was sent, confirmed or not, and not removed since."""
         self._log = structlog.get_logger("gateway.decentralgpt")
         self._last_error = ""
 
     async def run(self) -> None:
-        """Register what the catalog has, on every change and again at each interval, for ever."""
+        """Register the models of the catalog, on every change and again at each interval, until cancelled."""
         failures, renewal = 0, 0.0
-        while not self._crew.try_lead("node"):
+        while not self._worker.try_lead("node"):
             await asyncio.sleep(self._poll_interval)
         while True:
             try:
@@ -88,20 +80,20 @@ class NodeRegistrar:
                     renewal = time.monotonic() + self._interval
                 wait, failures = self._poll_interval, 0
                 self._log_recovery()
-            except Exception as error:  # whatever goes wrong with a node, the next try may go well
+            except Exception as error:  # whatever the failure of the node, the next attempt may succeed
                 wait, failures = min(_MAX_BACKOFF_SECONDS, 2.0 ** min(failures, 10)), failures + 1
                 self._log_failure(error)
             await asyncio.sleep(wait)
 
     async def unregister_all(self) -> None:
-        """Unregister all that the node may know, side by side and within a few seconds."""
-        if not self._possibly_registered or not self._crew.is_ending:
-            return  # what this one has told, another worker takes over
+        """Unregister all models that the node may know, concurrently and within 4 seconds."""
+        if not self._possibly_registered or not self._worker.is_ending:
+            return  # another worker takes the registrations over
         try:
             async with asyncio.timeout(_SHUTDOWN_TIMEOUT_SECONDS):
                 async with self._session() as session:
-                    gone = [self._unregister(session, name) for name in sorted(self._possibly_registered)]
-                    failed = [e for e in await asyncio.gather(*gone, return_exceptions=True) if e is not None]
+                    calls = [self._unregister(session, name) for name in sorted(self._possibly_registered)]
+                    failed = [e for e in await asyncio.gather(*calls, return_exceptions=True) if e is not None]
             if failed:
                 self._log.warning("models stay registered", node=self._url, reason=str(failed[0]))
         except TimeoutError:
@@ -110,7 +102,10 @@ class NodeRegistrar:
             )
 
     async def _sync(self, renew: bool) -> None:
-        """Tell the node what it does not know, or everything. Raises the first failure, after all were tried."""
+        """Register new and changed models, with `renew` all, and unregister the others.
+
+        Raises the first failure after all calls were made.
+        """
         wanted = {r.model: r for r in map(self._registration, self._catalog.models()) if r is not None}
         new = [r for name, r in wanted.items() if renew or self._confirmed.get(name) != r]
         if not new and not renew and self._possibly_registered <= wanted.keys():
@@ -118,7 +113,7 @@ class NodeRegistrar:
         failures: list[Exception] = []
         async with self._session() as session:
             if renew:
-                with suppress(NodeError):  # what it says of the models is what matters
+                with suppress(NodeError):  # the list is optional: registrations matter more
                     self._possibly_registered |= await self._fetch_registered(session)
             for name in sorted(self._possibly_registered - wanted.keys()):
                 try:
@@ -134,14 +129,18 @@ class NodeRegistrar:
             raise failures[0]
 
     def _registration(self, model: Model) -> Registration | None:
-        """What to tell about a model; None about one that offers nothing that nodes ask for."""
-        for operation, (kind, path) in NODE_MODEL_TYPES.items():
-            if operation in model.operations:
-                return Registration(model=model.name, api=self._api_base + path, type=kind)
+        """Return the registration of a model by the first of its operations that nodes call; None where none is.
+
+        A node tells models apart by project, name and cid alone, and sends chats, image generations and image edits
+        alike to the one address that it finds. So each model is registered once.
+        """
+        for operation in known_operations(model.operations):
+            if operation.node_type is not None and operation.route is not None:
+                return Registration(model=model.name, api=self._api_base + operation.route, type=operation.node_type)
         return None
 
     async def _fetch_registered(self, session: "aiohttp.ClientSession") -> set[str]:
-        """Return the models that the node has of this gateway, those too that it was told of before a kill."""
+        """Return the models of this gateway that the node has, including those from before a kill of the gateway."""
         me = await self._request(session, "GET", "/api/v0/id")
         answer = await self._request(session, "POST", "/api/v0/ai/project/peer", {"node_id": me.get("peer_id")})
         try:
@@ -152,11 +151,11 @@ class NodeRegistrar:
 
     async def _register(self, session: "aiohttp.ClientSession", registration: Registration) -> None:
         self._possibly_registered.add(registration.model)
-        told = {"model": registration.model, "api": registration.api, "type": registration.type}
-        await self._call(session, "register", told)
+        fields = {"model": registration.model, "api": registration.api, "type": registration.type}
+        await self._call(session, "register", fields)
         write = self._log.debug if self._confirmed.get(registration.model) == registration else self._log.info
         self._confirmed[registration.model] = registration
-        write("registered", node=self._url, **told)
+        write("registered", node=self._url, **fields)
 
     async def _unregister(self, session: "aiohttp.ClientSession", name: str) -> None:
         await self._call(session, "unregister", {"model": name})
@@ -165,14 +164,14 @@ class NodeRegistrar:
         self._log.info("unregistered", node=self._url, model=name)
 
     async def _call(self, session: "aiohttp.ClientSession", verb: str, body: Mapping[str, Any]) -> None:
-        """Do `verb` with one model. Raises `NodeError`."""
-        told = {"project": self._project, **body, "cid": self._cid}
-        await self._request(session, "POST", f"/api/v0/ai/model/{verb}", told)
+        """Call `verb` (register or unregister) for one model. Raises `NodeError`."""
+        fields = {"project": self._project, **body, "cid": self._cid}
+        await self._request(session, "POST", f"/api/v0/ai/model/{verb}", fields)
 
     async def _request(
         self, session: "aiohttp.ClientSession", method: str, path: str, body: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Return what the node answers. Raises `NodeError` where that is a failure, or no node's answer."""
+        """Return the JSON object that the node answers. Raises `NodeError` for a failure, or any other answer."""
         from aiohttp import ClientError
 
         data = None if body is None else orjson.dumps(body)
@@ -185,28 +184,28 @@ class NodeRegistrar:
         except (ClientError, OSError) as error:
             raise NodeError(f"it cannot be reached: {error}") from None
         try:
-            said = orjson.loads(answer)
+            result = orjson.loads(answer)
         except orjson.JSONDecodeError:
-            said = None
-        if not isinstance(said, dict):
+            result = None
+        if not isinstance(result, dict):
             raise NodeError(f"{path}: its answer with the status {response.status} is not a node's")
-        if response.status != 200 or said.get("code", 0) != 0:
-            about = f" '{body['model'][:200]}'" if body and "model" in body else ""
-            raise NodeError(f"{path}{about}: it refuses with the code {said.get('code')}: {said.get('message')}")
-        return said
+        if response.status != 200 or result.get("code", 0) != 0:
+            subject = f" '{body['model'][:200]}'" if body and "model" in body else ""
+            raise NodeError(f"{path}{subject}: it refuses with the code {result.get('code')}: {result.get('message')}")
+        return result
 
     def _session(self) -> "aiohttp.ClientSession":
-        import aiohttp  # 20 MB that a gateway without a node need not spend
+        import aiohttp  # costs 20 MB, which a gateway without a node is spared
 
         return aiohttp.ClientSession(
             headers={"Content-Type": "application/json"},
             cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None),  # ours are around every call
+            timeout=aiohttp.ClientTimeout(total=None),  # each call has a timeout of its own
             trust_env=False,
         )
 
     def _log_failure(self, error: Exception) -> None:
-        """Log a failure; the same one again is no news."""
+        """Log a failure as a warning; a repetition at debug level."""
         write = self._log.debug if str(error) == self._last_error else self._log.warning
         self._last_error = str(error)
         write("node unwilling", node=self._url, reason=str(error)[:500], exc_info=not isinstance(error, NodeError))
@@ -218,7 +217,7 @@ class NodeRegistrar:
 
 
 def api_base(settings: Settings) -> str:
-    """Where the node reaches this gateway, without a slash at the end."""
+    """Return the URL at which the node reaches this gateway, without a slash at the end."""
     if settings.node_api_url is not None:
         return settings.node_api_url.rstrip("/")
     host = settings.host

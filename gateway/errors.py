@@ -1,44 +1,48 @@
-"""Every way in which a request can fail.
+"""The failures of requests.
 
-GatewayError
-├── InvalidRequest            400  the request is wrong; `param` says where
-│   ├── UnsupportedOption     400  the request is right, but the model cannot carry this option
-│   └── ContextLengthExceeded 400  the prompt does not fit the model
-├── Unauthorized              401  no key, or a wrong one
-├── Forbidden                 403  a key that may not do this
-├── NotFound                  404
-│   ├── ModelNotFound         404
-│   ├── TaskNotFound          404  there is none, or it is another key's
-│   └── FileGone              404  there is none, or no more
-├── MethodNotAllowed          405
-├── RequestTimeout            408  the body did not arrive in time
-├── RequestTooLarge           413
-├── UnsupportedEncoding       415  the body is packed in a way that is not undone here
-├── RateLimited               429  the caller asks too much; `retry_after`
-│   └── QueueFull             429  more requests wait for the model than may; `retry_after`
-├── Overloaded                503  the service cannot take it now; `retry_after`
-│   └── ServerGone         503  the model's server does not answer
-├── ModelFailed               502  Triton or the model failed
-├── ModelTimeout              504  the model did not answer in time
-└── StorageFull               507  what was made cannot be kept
+GatewayError                          500  a fault of the gateway itself
+├── InvalidRequest                    400  the request is wrong; `param` names the field
+│   ├── UnsupportedOption             400  the request is valid, but the model cannot carry out an option of it
+│   └── ContextLengthExceeded         400  the prompt exceeds the context of the model
+├── Unauthorized                      401  the API key is missing or unknown
+├── Forbidden                         403  the API key is known, but lacks the permission
+├── NotFound                          404
+│   ├── ModelNotFound                 404
+│   ├── TaskNotFound                  404  the task does not exist, or belongs to another API key
+│   └── FileNotFound                  404  the file does not exist, or has been removed
+├── MethodNotAllowed                  405
+├── RequestTimeout                    408  the body did not arrive in time
+├── RequestTooLarge                   413
+├── UnsupportedEncoding               415  the content encoding of the body is not gzip
+├── RateLimited                       429  the caller exceeds its rate limit; `retry_after`
+│   └── QueueFull                     429  the queue of the model is full; `retry_after`
+├── ModelFailed                       502  Triton or the model failed
+├── Overloaded                        503  the service cannot take the request now; `retry_after`
+│   └── ServerUnavailable             503  the Triton server of the model does not answer
+│       └── ModelProcessUnavailable   503  the server answers, but the process of the model does not
+├── ModelTimeout                      504  the model did not respond in time
+└── StorageFull                       507  the file store has no room for an output
 
-The core raises these and knows no wire format; each dialect renders them in its own shape.
+The core raises these errors and knows no wire format. Each dialect renders them in its own error format.
 """
 
 from typing import ClassVar
 
 RETRY_AFTER_SECONDS = 2
-"""Seconds after which a caller may try again, when a server is down or full and nothing better is known."""
+"""`retry_after` in seconds where a server is down or full and no better estimate exists."""
 
 
 class GatewayError(Exception):
-    """A failure with a sentence for the caller."""
+    """A failure of a request. `message` is a sentence for the caller.
+
+    Each subclass has the HTTP `status` and the machine-readable `code` of its kind.
+    """
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal_error"
 
     def __init__(self, message: str, *, param: str | None = None, retry_after: int | None = None) -> None:
-        """`param` is the path of the field at fault; `retry_after` is in seconds."""
+        """`param` is the path of the field that is wrong, as in `messages[0].content`; `retry_after` is in seconds."""
         super().__init__(message)
         self.message = message
         self.param = param
@@ -46,135 +50,135 @@ class GatewayError(Exception):
 
 
 class InvalidRequest(GatewayError):
-    """The request is wrong, and would be wrong for any model."""
+    """The request is wrong for every model."""
 
     status = 400
     code = "invalid_value"
 
 
 class UnsupportedOption(InvalidRequest):
-    """The request is right, but this model or this version cannot carry an option of it."""
+    """The request is valid, but this model or this version does not support one of its options."""
 
     code = "unsupported_parameter"
 
 
 class ContextLengthExceeded(InvalidRequest):
-    """The prompt has more tokens than the model's context."""
+    """The prompt has more tokens than the context of the model."""
 
     code = "context_length_exceeded"
 
 
 class Unauthorized(GatewayError):
-    """The request bears no key, or one that is not known."""
+    """The request has no API key, or an unknown one."""
 
     status = 401
     code = "invalid_api_key"
 
 
 class Forbidden(GatewayError):
-    """The key is known and may not do this."""
+    """The API key is known, but does not permit this request."""
 
     status = 403
     code = "permission_denied"
 
 
 class NotFound(GatewayError):
-    """There is nothing at this address."""
+    """No resource exists at this path."""
 
     status = 404
     code = "not_found"
 
 
 class ModelNotFound(NotFound):
-    """No server holds a model of this name."""
+    """No server has a model of this name."""
 
     code = "model_not_found"
 
 
 class TaskNotFound(NotFound):
-    """There is no task of this id, or another key has made it."""
+    """No task has this id, or the task belongs to another API key."""
 
     code = "task_not_found"
 
 
 class FileNotFound(NotFound):
-    """There is no file of this id, or it was removed when its time was over."""
+    """No file has this id, or its retention time is over and it was removed."""
 
     code = "file_not_found"
 
 
 class MethodNotAllowed(GatewayError):
-    """The address exists and does not take this method."""
+    """The path exists, but does not support this HTTP method."""
 
     status = 405
     code = "method_not_allowed"
 
 
 class RequestTimeout(GatewayError):
-    """The body did not arrive within the setting `body_timeout`."""
+    """The body did not arrive within the seconds of the setting `body_timeout`."""
 
     status = 408
     code = "request_timeout"
 
 
 class RequestTooLarge(GatewayError):
-    """The body is larger than the setting `max_body_bytes`, or it holds more than a request may."""
+    """The body exceeds the setting `max_body_bytes`, or its content exceeds another limit of a request."""
 
     status = 413
     code = "request_too_large"
 
 
 class UnsupportedEncoding(GatewayError):
-    """The body is packed by something else than gzip."""
+    """The body has a content encoding other than gzip."""
 
     status = 415
     code = "unsupported_encoding"
 
 
 class RateLimited(GatewayError):
-    """This caller asks for more than its share."""
+    """The caller exceeds its rate limit or its quota."""
 
     status = 429
     code = "rate_limit_exceeded"
 
 
 class QueueFull(RateLimited):
-    """The model's queue is full."""
+    """The queue of the model is full."""
 
     code = "overloaded"
 
 
 class Overloaded(GatewayError):
-    """The service cannot take the request now: no server is up, or it stops."""
+    """The service cannot take the request now: no server is up, memory is short, or the gateway shuts down."""
 
     status = 503
     code = "overloaded"
 
 
 class ServerUnavailable(Overloaded):
-    """The server that holds the model does not answer."""
+    """The Triton server of the model does not answer."""
 
 
 class ModelProcessUnavailable(ServerUnavailable):
-    """The server answers, and the process in which it runs the model does not."""
+    """The Triton server answers, but the process in which it runs the model does not."""
 
 
 class ModelFailed(GatewayError):
-    """Triton or the model failed while it worked on the request."""
+    """Triton or the model failed while it processed the request."""
 
     status = 502
     code = "model_failed"
 
 
 class ModelTimeout(GatewayError):
-    """The model gave no sign of life for the setting `request_timeout`."""
+    """The model sent no response within the seconds of the setting `request_timeout`."""
 
     status = 504
     code = "model_timeout"
 
 
 class StorageFull(GatewayError):
-    """The store of files has no room."""
+    """The file store or the database of the tasks has no room."""
 
     status = 507
     code = "storage_full"

@@ -1,4 +1,4 @@
-"""Places in which the work of callers is done: a bound on what is done at once, shared fairly among callers."""
+"""Limits of concurrent work and of memory, shared fairly among callers."""
 
 import asyncio
 from collections import Counter, OrderedDict, deque
@@ -7,13 +7,12 @@ from gateway.errors import RETRY_AFTER_SECONDS, Overloaded
 
 
 class FairSemaphore:
-    """Up to `count` places, handed to whoever waits, callers in turn.
+    """A semaphore with `count` slots that waiting callers get in turn (round-robin).
 
-    A caller may hold as many places as it leaves free: of four one caller alone holds two, and with a second one that
-    holds one there is still one for a third. These are dynamic thresholds, as in `gateway.models.admission`. Work
-    that takes
-    long therefore never keeps another caller's from starting, until as many callers as there are places work at once.
-    Where there is one place alone, it is anybody's.
+    A caller may hold as many slots as it leaves free: one caller alone holds two of four; with a second caller that
+    holds one, one slot remains for a third. These are dynamic thresholds, as in `gateway.models.admission`. Long work
+    of one caller therefore never delays the start of another caller's, until as many callers are active as there are
+    slots. A single slot is free for any caller.
     """
 
     def __init__(self, count: int) -> None:
@@ -22,41 +21,41 @@ class FairSemaphore:
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
 
     async def acquire(self, caller: str, *, seconds: float | None = None) -> None:
-        """Take a place, which is to be given back by `release`.
+        """Take a slot; `release` gives it back.
 
-        Raises `TimeoutError` where none becomes free within `seconds`; None: it waits for as long as it takes.
+        Raises `TimeoutError` if no slot becomes free within `seconds`; None: there is no timeout.
         """
         if caller not in self._waiting and self._may_acquire(caller):
             self._assign(caller)
             return
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(caller, deque()).append(turn)
+        slot = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(caller, deque()).append(slot)
         try:
             async with asyncio.timeout(seconds):
-                await turn
+                await slot
         except BaseException:
-            if turn.done() and not turn.cancelled():  # it was this one's turn in the same moment
+            if slot.done() and not slot.cancelled():  # the slot was assigned at the same moment
                 self.release(caller)
             else:
-                self._forget(caller, turn)
+                self._forget(caller, slot)
             raise
 
     def release(self, caller: str) -> None:
-        """Give a place back."""
+        """Give a slot back, and assign free slots to waiting callers."""
         self._free += 1
         self._held[caller] -= 1
         if not self._held[caller]:
             del self._held[caller]
         while next_caller := self._next_caller():
             waiting = self._waiting[next_caller]
-            turn = waiting.popleft()
-            # Who has had a turn stands behind the others.
+            slot = waiting.popleft()
+            # Round-robin: the caller moves behind the others.
             del self._waiting[next_caller]
             if waiting:
                 self._waiting[next_caller] = waiting
-            if not turn.done():
+            if not slot.done():
                 self._assign(next_caller)
-                turn.set_result(None)
+                slot.set_result(None)
 
     def _may_acquire(self, caller: str) -> bool:
         return self._free > self._held[caller]
@@ -66,28 +65,28 @@ class FairSemaphore:
         self._held[caller] += 1
 
     def _next_caller(self) -> str | None:
-        """Whose turn it is: of those that may have a place, one that holds fewest; of these the one waiting longest."""
+        """Return the next caller: of those that may take a slot, the one with the fewest; then the longest waiting."""
         if not self._free:
             return None
         return min(filter(self._may_acquire, self._waiting), key=self._held.__getitem__, default=None)
 
-    def _forget(self, caller: str, turn: asyncio.Future[None]) -> None:
+    def _forget(self, caller: str, slot: asyncio.Future[None]) -> None:
         waiting = self._waiting.get(caller)
-        if waiting and turn in waiting:
-            waiting.remove(turn)
+        if waiting and slot in waiting:
+            waiting.remove(slot)
             if not waiting:
                 del self._waiting[caller]
 
 
 class MemoryPool:
-    """Bytes that may be held at once, shared among callers in the same way; nobody waits for them."""
+    """`size` bytes of memory, shared among callers by the same rule, but without waiting."""
 
     def __init__(self, size: int) -> None:
         self._free = size
         self._held: Counter[str] = Counter()
 
     def acquire(self, caller: str, count: int) -> bool:
-        """Take `count` bytes, if so many are left for this caller."""
+        """Take `count` bytes. Return False if the caller may not have that many more."""
         if self._held[caller] + count > self._free - count:
             return False
         self._free -= count
@@ -95,7 +94,7 @@ class MemoryPool:
         return True
 
     def release(self, caller: str, count: int) -> None:
-        """Give bytes back."""
+        """Give `count` bytes back."""
         self._free += count
         self._held[caller] -= count
         if self._held[caller] <= 0:
@@ -103,29 +102,29 @@ class MemoryPool:
 
 
 class MemoryReservation:
-    """The bytes of a `Room` that one request holds."""
+    """The bytes of a `MemoryPool` that one request holds."""
 
-    __slots__ = ("_full", "_held", "_room", "caller")
+    __slots__ = ("_full", "_held", "_pool", "caller")
 
     def __init__(
         self,
-        room: MemoryPool,
+        pool: MemoryPool,
         caller: str,
         full: str = "The open requests of this caller hold as many bytes as they may.",
     ) -> None:
-        """`full` is what a caller is told for whom no more are left."""
+        """`full` is the message of the error when the caller may not have more bytes."""
         self.caller = caller
-        self._room = room
+        self._pool = pool
         self._full = full
         self._held = 0
 
     def acquire(self, count: int) -> None:
-        """Count bytes as soon as they are there. Raises `Overloaded` where the caller's requests hold too many."""
-        if not self._room.acquire(self.caller, count):
+        """Take `count` more bytes. Raises `Overloaded` if the requests of the caller hold too many."""
+        if not self._pool.acquire(self.caller, count):
             raise Overloaded(self._full, retry_after=RETRY_AFTER_SECONDS)
         self._held += count
 
     def release(self) -> None:
-        """Give all of them back."""
-        self._room.release(self.caller, self._held)
+        """Give all bytes of the request back."""
+        self._pool.release(self.caller, self._held)
         self._held = 0

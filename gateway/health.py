@@ -1,4 +1,4 @@
-"""What the machines around the gateway ask: is it alive, is it ready, what does it measure."""
+"""Liveness, readiness and metrics: routes for load balancers, orchestrators and monitoring."""
 
 from typing import Any, Literal
 
@@ -14,20 +14,20 @@ router = APIRouter(tags=["Operations"])
 
 
 class Live(BaseModel):
-    """The process answers."""
+    """The process is alive."""
 
     status: Literal["live"]
 
 
 class Server(BaseModel):
-    """A Triton server."""
+    """A Triton server of the gateway."""
 
     url: str
     reachable: bool
 
 
 class Ready(BaseModel):
-    """What is there, and what is missing."""
+    """The Triton servers, the models that answer, and the models that fail."""
 
     status: Literal["ready", "not ready"]
     triton: list[Server]
@@ -35,28 +35,28 @@ class Ready(BaseModel):
     failing: list[str]
 
 
-_LIVE: dict[int | str, dict[str, Any]] = {200: {"model": Live, "description": "It does."}}
+_LIVE: dict[int | str, dict[str, Any]] = {200: {"model": Live, "description": "The process is alive."}}
 _READY: dict[int | str, dict[str, Any]] = {
-    200: {"model": Ready, "description": "They can."},
-    503: {"model": Ready, "description": "No server is reachable, or none holds a model that is ready and answers."},
+    200: {"model": Ready, "description": "A server is reachable, and a model is ready and answers."},
+    503: {"model": Ready, "description": "No server is reachable, or none has a model that is ready and answers."},
 }
 
 
-@router.get("/health/live", summary="Whether the process answers", responses=_LIVE)
+@router.get("/health/live", summary="Liveness of the process", responses=_LIVE)
 async def live() -> Response:
-    """Answer 200 as long as the gateway runs."""
+    """Return 200 as long as the gateway runs."""
     return Response(b'{"status":"live"}', media_type="application/json")
 
 
-@router.get("/health/ready", summary="Whether requests can be served", responses=_READY)
+@router.get("/health/ready", summary="Readiness for requests", responses=_READY)
 async def ready(request: Request) -> Response:
-    """Answer 200 when a Triton server and at least one model are ready, and 503 with what is missing otherwise."""
+    """Return 200 if a Triton server and at least one model are ready, or else 503. The body lists what is missing."""
     catalog: Catalog = request.app.state.catalog
     failing = catalog.failing_models()
     models = [model.name for model in catalog.models() if model.name not in failing]
     body = {
         "status": "ready" if models else "not ready",
-        "triton": [{"url": e.client.url, "reachable": bool(e.is_reachable)} for e in catalog.servers],
+        "triton": [{"url": server.client.url, "reachable": bool(server.is_reachable)} for server in catalog.servers],
         "models": models,
         "failing": failing,
     }
@@ -66,5 +66,5 @@ async def ready(request: Request) -> Response:
 @router.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
     """Return the metrics in Prometheus' text format."""
-    measured: Metrics = request.app.state.metrics
-    return Response(measured.exposition(), media_type="text/plain; version=0.0.4")
+    all_metrics: Metrics = request.app.state.metrics
+    return Response(all_metrics.exposition(), media_type="text/plain; version=0.0.4")

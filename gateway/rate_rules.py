@@ -1,4 +1,4 @@
-"""The rates that callers may ask at, and what stands for a caller: the setting `rate_limits`, read."""
+"""Parses the setting `rate_limits`, and derives the ids of callers from their API keys or addresses."""
 
 import hashlib
 import re
@@ -13,7 +13,7 @@ from limits import parse as parse_window
 
 _UNKNOWN_CALLER = "nobody"
 DEFAULT_CALLER = ""
-"""Stands for callers that are not named."""
+"""The entry of callers without entries of their own."""
 
 _RATE = re.compile(r"(?P<amount>[1-9]\d*)\s*(?P<of>requests|tokens)?\s*/\s*(?P<window>[a-z0-9 ]+)")
 _KEY = re.compile(r"[0-9a-f]{12}")
@@ -21,26 +21,26 @@ _KEY = re.compile(r"[0-9a-f]{12}")
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """So many requests, or tokens of prompts and answers together, within a window."""
+    """A rate limit: a number of requests, or of tokens of prompts and answers together, in a window of time."""
 
     window: RateLimitItem
     unit: Literal["requests", "tokens"]
 
 
 Rates: TypeAlias = Mapping[str, tuple[Rate, ...]]
-"""The rates of each caller that is named, and those of all others."""
+"""The rates of each caller with entries of its own, by caller id, and of all others under `DEFAULT_CALLER`."""
 
 
 def caller_of_key(key: str) -> str:
-    """Return what stands for an API key in settings, stores and logs: 12 hexadecimal digits of its SHA-256."""
+    """Return the caller id of an API key in settings, stores and logs: 12 hexadecimal digits of its SHA-256."""
     return hashlib.sha256(key.encode()).hexdigest()[:12]
 
 
 @lru_cache(maxsize=4096)
 def caller_of_address(host: str | None) -> str:
-    """Return what stands for a client without a key: its address, or of IPv6 the 64 bits that networks are given.
+    """Return the caller id of a client without a key: its IPv4 address, or the /64 network of its IPv6 address.
 
-    Where there is none, or a text that is none, it is "nobody": the same caller, whatever the text.
+    All clients without a valid address are one caller, "nobody".
     """
     try:
         address = ip_address((host or "").partition("%")[0])
@@ -53,22 +53,22 @@ def caller_of_address(host: str | None) -> str:
 
 
 def parse(entries: Iterable[str]) -> Rates:
-    """Read `60/minute`, `100000 tokens/minute`, and for one caller `CALLER=600/minute` or `CALLER=none`.
+    """Parse `60/minute`, `100000 tokens/minute`, and for one caller `CALLER=600/minute` or `CALLER=none`.
 
-    A caller is named by its key (`of_key`) or by its address. Raises `ValueError`.
+    CALLER is the id of a key (`caller_of_key`) or an address. Raises `ValueError`.
     """
     rates: dict[str, list[Rate]] = {}
     for entry in entries:
-        name, named, words = entry.rpartition("=")
-        caller = _caller(name.strip()) if named else DEFAULT_CALLER
-        of_caller = rates.setdefault(caller, [])
+        name, separator, words = entry.rpartition("=")
+        caller = _parse_caller(name.strip()) if separator else DEFAULT_CALLER
+        caller_rates = rates.setdefault(caller, [])
         if words.strip() != "none":
-            of_caller.append(_rate(words.strip()))
-    # What a short window refuses does not count in a longer one.
-    return {name: tuple(sorted(some, key=lambda rate: rate.window.get_expiry())) for name, some in rates.items()}
+            caller_rates.append(_parse_rate(words.strip()))
+    # Shortest window first: a request that it refuses does not count in a longer one.
+    return {name: tuple(sorted(limits, key=lambda rate: rate.window.get_expiry())) for name, limits in rates.items()}
 
 
-def _caller(name: str) -> str:
+def _parse_caller(name: str) -> str:
     if _KEY.fullmatch(name):
         return name
     try:
@@ -77,7 +77,7 @@ def _caller(name: str) -> str:
         raise ValueError("a caller is named by 12 hexadecimal digits of its key's SHA-256, or by its address") from None
 
 
-def _rate(words: str) -> Rate:
+def _parse_rate(words: str) -> Rate:
     try:
         if (match := _RATE.fullmatch(words)) is None:
             raise ValueError

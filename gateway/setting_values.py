@@ -1,6 +1,6 @@
-"""How values of settings are written in the environment, and what they must be: validators of `gateway.settings`.
+"""Parsers and validators of the settings (`gateway.settings`) as written in the environment.
 
-Each raises `ValueError` with the form that it expects.
+Each raises `ValueError` with a message that describes the expected form.
 """
 
 import json
@@ -14,20 +14,20 @@ from pydantic import SecretStr, ValidationInfo
 
 from gateway import rate_rules
 
-_SOCKET = re.compile(r"unix:/[A-Za-z0-9._:/@+=~-]{1,106}")  # as long as an address of a socket may be
+_SOCKET = re.compile(r"unix:/[A-Za-z0-9._:/@+=~-]{1,106}")  # paths of up to 107 characters, the limit of sockets
 _SERVER = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 _HOST = re.compile(r"(?:\*\.)?[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
 def split_list(value: object) -> object:
-    """Let lists be written `a,b`, as people write them in the environment."""
+    """Split a text at its commas, dropping empty parts. Return other values unchanged."""
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
     return value
 
 
 def split_pairs(value: object) -> object:
-    """Let pairs be written `a=b,c=d`."""
+    """Parse `a=b,c=d` to a dictionary. Return other values unchanged."""
     parts = split_list(value)
     if not isinstance(parts, list):
         return value
@@ -37,7 +37,7 @@ def split_pairs(value: object) -> object:
 
 
 def check_servers(urls: list[str]) -> list[str]:
-    """Check that each is HOST:PORT or unix:/PATH, and drop repetitions."""
+    """Check that each URL is HOST:PORT or unix:/PATH. Return them without duplicates."""
     if not urls:
         raise ValueError("name one server at least")
     for url in urls:
@@ -50,8 +50,8 @@ def check_servers(urls: list[str]) -> list[str]:
 
 
 def check_secret(secret: SecretStr | None) -> SecretStr | None:
-    """Check a secret that travels as a header; empty means none."""
-    if secret is None or not secret.get_secret_value():  # compose files name every variable
+    """Check a secret that is sent as a header. An empty one means None."""
+    if secret is None or not secret.get_secret_value():  # docker-compose sets every variable, if only to an empty text
         return None
     if not re.fullmatch(r"[!-~]{1,512}", secret.get_secret_value()):
         raise ValueError("write up to 512 printable characters of ASCII, without spaces")
@@ -59,13 +59,13 @@ def check_secret(secret: SecretStr | None) -> SecretStr | None:
 
 
 def parse_rates(value: object) -> rate_rules.Rates:
-    """Read rates (`gateway.rate_rules`)."""
+    """Parse rate limits (`gateway.rate_rules`)."""
     return rate_rules.parse(parts) if isinstance(parts := split_list(value), list) else {}
 
 
 def check_redis(url: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
-    """Check the URL of the store of rates; several workers need one."""
-    if url is None or not url.get_secret_value():  # compose files name every variable
+    """Check the URL of the Redis for rate limits, which more than one worker requires."""
+    if url is None or not url.get_secret_value():  # docker-compose sets every variable, if only to an empty text
         if info.data.get("rate_limits") and info.data.get("workers", 1) > 1:
             raise ValueError("several workers count together in a Redis alone: name one, or have one worker")
         return None
@@ -76,17 +76,17 @@ def check_redis(url: SecretStr | None, info: ValidationInfo) -> SecretStr | None
 
 
 def check_share_of_workers(requests: int, info: ValidationInfo) -> int:
-    """Check that each worker gets at least one."""
+    """Check that each worker gets at least one of the requests."""
     if requests < info.data.get("workers", 1):
         raise ValueError("each worker has an equal part of these, which has to be one at least")
     return requests
 
 
 def check_node_api_url(url: str | None, info: ValidationInfo) -> str | None:
-    """Refuse what a node refuses to register: it takes `localhost` and addresses, and no other names."""
+    """Refuse URLs that a node refuses: it accepts `localhost` and addresses, and no other host names."""
     if url is None:
         if info.data.get("node_url") and info.data.get("port") == 0:
-            raise ValueError("a node has to be told where, and the port is not known beforehand")
+            raise ValueError("set it, as the node needs the URL of the gateway and port 0 is not known beforehand")
         return None
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
@@ -108,7 +108,7 @@ def _is_address(text: str) -> bool:
 
 
 def check_hosts(names: list[str]) -> list[str]:
-    """Check names of hosts, and write them in lower case."""
+    """Check host names. Return them in lower case, without a dot at the end."""
     for name in names:
         if name != "*" and not (_HOST.fullmatch(name) or _is_address(name)):
             raise ValueError(f"{name[:100]!r} is no host: write names or addresses without ports, *.NAME, or * for all")
@@ -116,7 +116,7 @@ def check_hosts(names: list[str]) -> list[str]:
 
 
 def parse_tables(value: object) -> object:
-    """Let tables be written as JSON, or name a file of TOML."""
+    """Parse JSON, or else read the TOML file at this path. Return other values unchanged."""
     if not isinstance(value, str):
         return value
     if value.lstrip().startswith("{"):

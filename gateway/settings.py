@@ -1,4 +1,4 @@
-"""Settings of the gateway, read from the environment: `TRITONIC_PORT=1088` sets `port`."""
+"""The settings of the gateway. Each is read from the environment: `TRITONIC_PORT=1088` sets `port`."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,161 +18,160 @@ from gateway import rate_rules, setting_values
 
 
 class Platform(BaseModel):
-    """A view of the models under a name of its own, `/NAME/v1/…`."""
+    """A view of the models with API keys of its own, under the path `/NAME/v1/…`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     keys: list[SecretStr] | None = None
-    """Keys of which a request must bear one; `[]`: everybody may call; default: the gateway's own `api_keys`."""
+    """API keys, one of which a request must have. `[]`: no key is required. Default: the setting `api_keys`."""
     models: list[str] | None = None
-    """The models that it has; default: all."""
+    """Names of the models in the view. Default: all models."""
 
 
 PlatformName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 
 
 class Settings(BaseSettings):
-    """Every setting has a default that suits one machine; see `docs/operations.md`."""
+    """All settings. The defaults suit one machine; `docs/operations.md` explains each."""
 
     model_config = SettingsConfigDict(
         env_prefix="TRITONIC_",
         extra="ignore",
-        hide_input_in_errors=True,  # what is wrong may be a secret with a space too many
+        hide_input_in_errors=True,  # the invalid value may be a secret, such as one with a space too many
     )
 
     host: str = "127.0.0.1"
-    """Address to listen on."""
+    """IP address or host name to listen on."""
     port: Annotated[int, Field(ge=0, le=65535)] = 1088
-    """Port to listen on."""
+    """TCP port to listen on."""
     workers: Annotated[int, Field(ge=1, le=256)] = 1
-    """Processes that answer at this port (`tritonic.workers`)."""
+    """Number of worker processes that share this port (`tritonic.workers`)."""
     hang_timeout: Annotated[float, Field(ge=0), AfterValidator(lambda given: given and max(given, 1.0))] = 10.0
-    """Seconds, one at least, after which a process whose event loop does not run is ended, to be replaced; 0: never."""
+    """Seconds (at least 1) after which a process whose event loop is blocked is ended, to be replaced. 0: never."""
     triton_urls: Annotated[list[str], NoDecode] = ["127.0.0.1:8001"]
-    """gRPC endpoints of the Triton servers, `host:port` or `unix:/path`, separated by commas."""
+    """gRPC endpoints of the Triton servers: `host:port` or `unix:/path`, separated by commas."""
     triton_secret: Annotated[SecretStr | None, AfterValidator(setting_values.check_secret)] = None
-    """What opens the protocols that the servers restrict: `--grpc-restricted-protocol=…:tritonic=SECRET`."""
+    """Secret for protocols that the servers restrict with `--grpc-restricted-protocol=…:tritonic=SECRET`."""
     models_file: Path | None = None
-    """What is said of models that do not describe themselves, TOML (`gateway/models/models_file.py`)."""
+    """TOML file with the parameters of models that do not describe themselves (`gateway/models/models_file.py`)."""
     model_aliases: Annotated[dict[str, str], NoDecode] = {}
-    """Other names of models, `NAME=MODEL` separated by commas: `dall-e-3=shapes`. /v1/models does not list them."""
+    """Aliases of models: `NAME=MODEL` separated by commas, as in `dall-e-3=shapes`. /v1/models does not list them."""
     discovery_interval: Annotated[float, Field(gt=0)] = 2.0
-    """Seconds between two looks at which models the servers hold."""
+    """Interval of model discovery, in seconds: the gateway asks every server for its models."""
     request_timeout: Annotated[float, Field(gt=0)] = 600.0
-    """Seconds without a response from a model after which a request has failed."""
+    """Seconds without a response from the model after which a request fails."""
     api_keys: Annotated[list[SecretStr], NoDecode] = []
-    """Keys of which a request must bear one, separated by commas. None: everybody may call."""
+    """API keys, separated by commas; a request must have one of them. Empty: no key is required."""
     model_requests: Annotated[int, Field(gt=0)] = 2048
-    """Requests that one model may have open; what comes beyond is refused, fairly (`gateway.models.admission`). Each
-    worker has an equal part of them."""
+    """Most open requests of one model; more are refused, fairly among callers (`gateway.models.admission`). The workers
+    share this number equally."""
     rate_limits: Annotated[rate_rules.Rates, NoDecode, PlainValidator(setting_values.parse_rates)] = {}
-    """How often callers may ask: `60/minute, 100000 tokens/minute, CALLER=600/minute` (`gateway.http.rates`);
-    default: as often as they like."""
+    """Rate limits of callers: `60/minute, 100000 tokens/minute, CALLER=600/minute` (`gateway.http.rates`). Default: no
+    limits."""
     rate_limits_store: Annotated[SecretStr | None, Field(validate_default=True)] = None
-    """Where is counted how often they did: `redis://…`, which gateways may share; default: each counts for itself.
-    Several workers need one."""
+    """Redis that counts requests and tokens for `rate_limits`: `redis://…`. Gateways may share it. Default: each
+    gateway counts by itself. More than one worker with rate limits requires it."""
     platforms: Annotated[dict[PlatformName, Platform], NoDecode] = {"tritonic": Platform()}
-    """Views of the models: JSON, or the name of a TOML file, with a table `{keys, models}` for each name."""
+    """Views of the models: JSON, or the path of a TOML file, with a table `{keys, models}` for each name."""
     cors_origins: Annotated[list[str], NoDecode] = []
-    """Origins whose pages may call, separated by commas; `*` for all. None: no CORS headers."""
+    """Origins whose web pages may call (CORS), separated by commas; `*` for all. Empty: no CORS headers."""
     allowed_hosts: Annotated[list[str], NoDecode] = []
-    """Hosts that requests may name besides loopback and the address that they came to, separated by commas: names or
-    addresses without ports, `*.NAME`, or `*` for all (`gateway.http.trusted_hosts`). Default: none; with `api_keys`
-    all."""
+    """Values of the `Host` header that are accepted besides loopback and the address of the connection, separated by
+    commas: names or addresses without ports, `*.NAME`, or `*` for all (`gateway.http.trusted_hosts`). Default: none;
+    with `api_keys` all."""
     max_connections: Annotated[int, Field(gt=0)] = 4096
-    """Connections that each process of the gateway may have open; fewer where its limit of descriptors is lower."""
+    """Most open connections of each process; fewer where its limit of file descriptors is lower."""
     head_timeout: Annotated[float, Field(gt=0)] = 15.0
-    """Seconds within which the request line and the headers must arrive, from the connection's opening or their first
-    byte."""
+    """Timeout of the request line and headers, in seconds, from the opening of the connection or their first byte."""
     idle_timeout: Annotated[float, Field(gt=0)] = 5.0
-    """Seconds for which a connection is kept after an answer; proxies that keep theirs longer want a larger number."""
+    """Keep-alive timeout of an idle connection, in seconds. Set it higher than the one of a proxy in front."""
     max_body_bytes: Annotated[int, Field(gt=0)] = 32 * 1024 * 1024
-    """Largest request body."""
+    """Largest request body, in bytes; after decompression where it is in gzip."""
     requests_held_bytes: Annotated[int, Field(gt=0)] = 512 * 1024 * 1024
-    """Bytes that all requests hold which are not answered yet, shared fairly among callers; room for two at least."""
+    """Bytes that all open requests may hold, shared fairly among callers; at least two of the largest requests."""
     prompt_max_characters: Annotated[int, Field(gt=0)] = 8_000_000
-    """Longest text of one request: that of all its messages with what documents say, of all its prompts, or inputs."""
+    """Most characters of one request: of all messages with their documents, of all prompts, or of all inputs."""
     completions_max_tokens: Annotated[int, Field(ge=0)] = 16
-    """Tokens of a completion (not of a chat) whose request does not say; 0: what the context leaves."""
+    """Default of `max_tokens` for completions (not for chats). 0: what the context leaves."""
     body_timeout: Annotated[float, Field(gt=0)] = 120.0
-    """Seconds within which a request body must arrive."""
+    """Timeout of the whole request body, in seconds."""
     send_timeout: Annotated[float, Field(gt=0)] = 120.0
-    """Seconds without reading anything of a stream that waits for it after which a client has hung up."""
+    """Idle-read timeout of a stream, in seconds. A client that reads nothing for this long is disconnected."""
     project: str = "Tritonic"
-    """The `project` of `/v1/models`."""
+    """Value of the field `project` of `/v1/models`."""
     public_url: str | None = None
-    """How clients reach this gateway, for the URLs that answers carry; default: the address they called."""
+    """Base URL of this gateway for clients, used in URLs of responses. Default: the address of the request."""
     node_url: Annotated[str | None, Field(pattern=r"^https?://[^/?#\s]+/?$")] = None
-    """The API of a DecentralGPT node on this machine, `http://127.0.0.1:6000` for example; it is told of the models."""
+    """API of a DecentralGPT node on this machine, such as `http://127.0.0.1:6000`; models are registered there."""
     node_api_url: Annotated[str | None, Field(validate_default=True)] = None
-    """Where that node reaches this gateway: localhost or an address of this machine; default: `host` and `port`."""
+    """URL at which that node calls this gateway: localhost or an address here. Default: `host` and `port`."""
     node_interval: Annotated[float, Field(gt=0)] = 180.0
-    """Seconds after which all models are registered again."""
+    """Interval at which all models are registered with the node again, in seconds."""
     cid: Annotated[str | None, Field(min_length=1)] = None
-    """What tells this gateway's models from others' of the same name at that node; default: the host's name, which in
-    a container is the container's id."""
+    """Id that tells models of this gateway from models of the same name of others at the node. Default: the host name,
+    which in a container is the id of the container."""
     media_timeout: Annotated[float, Field(gt=0)] = 10.0
-    """Seconds that fetching a caller's URL may take, redirects and all."""
+    """Timeout for fetching one URL of a request, redirects included, in seconds."""
     media_max_bytes: Annotated[int, Field(gt=0)] = 20 * 1024 * 1024
-    """Largest picture, document or sound that a request refers to or holds, unpacked from base64 or gzip."""
+    """Largest image, document or sound of a request, in bytes after base64 or gzip are decoded."""
     media_request_max_bytes: Annotated[int, Field(gt=0)] = 64 * 1024 * 1024
-    """The same, of all that one request refers to and holds."""
+    """The same limit for all images, documents and sounds of one request together."""
     media_held_bytes: Annotated[int, Field(gt=0)] = 512 * 1024 * 1024
-    """The same, of all requests whose references are being fetched and read, shared fairly among callers."""
+    """The same limit for all requests whose media are being fetched and decoded, shared fairly among callers."""
     media_request_timeout: Annotated[float, Field(gt=0)] = 60.0
-    """Seconds that fetching and reading all that one request refers to may take."""
+    """Timeout for fetching and decoding all media of one request, in seconds."""
     media_concurrency: Annotated[int, Field(gt=0)] = 8
-    """URLs that are fetched at a time, shared fairly among callers."""
+    """Most URLs that are fetched at a time, shared fairly among callers."""
     media_allow_private: bool = False
-    """Whether callers' URLs may lead to loopback and private addresses. They reach what the gateway can reach."""
+    """Permit URLs that lead to loopback and private addresses. Callers then reach what the gateway reaches."""
     media_allowed_hosts: Annotated[list[str], NoDecode] = []
-    """Hosts that may be private all the same, separated by commas: names or addresses, as URLs have them."""
+    """Hosts that may have private addresses nevertheless, separated by commas: names or addresses, as in URLs."""
     picture_max_pixels: Annotated[int, Field(gt=0)] = 50_000_000
-    """Width × height of the largest picture."""  # noqa: RUF001
+    """Most pixels of an image: width × height."""  # noqa: RUF001
     picture_request_max_pixels: Annotated[int, Field(gt=0)] = 200_000_000
-    """The same, of all pictures of one request together."""
+    """The same limit for all images of one request together."""
     picture_workers: Annotated[int, Field(gt=0)] = 4
-    """Pictures that are looked at at a time, each in a process of its own; shared fairly among callers."""
+    """Most images that are decoded at a time, each in a process of its own; shared fairly among callers."""
     picture_timeout: Annotated[float, Field(gt=0)] = 5.0
-    """Seconds of a core that looking at a picture may take; by the clock twice as many."""
+    """CPU seconds for decoding one image. The limit of wall-clock time is twice as long."""
     document_workers: Annotated[int, Field(gt=0)] = 4
-    """Documents and sounds that are read at a time, each in a process of its own; shared fairly among callers."""
+    """Most documents and sounds decoded at a time, each in a process of its own; shared fairly among callers."""
     document_timeout: Annotated[float, Field(gt=0)] = 20.0
-    """Seconds of a core that reading a document or a sound may take; by the clock twice as many."""
+    """CPU seconds for decoding one document or sound. The limit of wall-clock time is twice as long."""
     document_memory_bytes: Annotated[int, Field(ge=256 * 1024 * 1024)] = 1024 * 1024 * 1024
-    """Address space of a process that looks at a picture or reads a document or a sound, besides its libraries."""
+    """Address space of a process that decodes an image, document or sound, in bytes; its libraries come on top."""
     document_max_characters: Annotated[int, Field(gt=0)] = 1_000_000
-    """Longest text of a document."""
+    """Most characters of the text of a document."""
     sound_max_seconds: Annotated[float, Field(gt=0)] = 1800.0
-    """Longest sound."""
+    """Longest sound, in seconds."""
     state: Path = Path(".tritonic")
-    """Folder for what has to outlive the gateway: files, tasks, and the key that signs addresses."""
+    """Folder for persistent state: files, tasks, and the key that signs URLs of files."""
     files: str | None = None
-    """Where files are kept: a folder, or a bucket as `s3://…`, `gs://…`, `az://…`; default: `files` in the state."""
+    """Where files are stored: a folder, or a bucket `s3://…`, `gs://…`, `az://…`. Default: `files` in `state`."""
     files_style: Literal["url", "path"] = "url"
-    """How answers tell of files: by addresses here, or by paths in this machine's file system."""
+    """How responses refer to files: `url`, a URL at this gateway; `path`, a path in the file system of this machine."""
     files_key: SecretStr | None = None
-    """What signs the addresses of files; default: made once and kept in the state. Gateways of one address share it."""
+    """Key that signs URLs of files. Default: created once in `state`. Gateways behind one address share it."""
     files_url_seconds: Annotated[float, Field(gt=0)] = 86400.0
-    """Seconds after which the address of a file expires."""
+    """Lifetime of the URL of a file, in seconds."""
     files_retention: Annotated[float, Field(gt=0)] = 604800.0
-    """Seconds after which a file is removed."""
+    """Retention of a file, in seconds; then it is removed."""
     files_max_bytes: Annotated[int, Field(gt=0)] = 10 * 1024 * 1024 * 1024
-    """What all files may take; the oldest are removed first."""
+    """Most bytes of all files together. The oldest files are removed first."""
     tasks: SecretStr | None = None
-    """Database of tasks, `sqlite:///PATH` or `postgresql://…`; default: SQLite in the state. Gateways may share one."""
+    """Database of tasks: `sqlite:///PATH` or `postgresql://…`. Default: SQLite in `state`. Gateways may share one."""
     tasks_concurrency: Annotated[int, Field(gt=0)] = 4
-    """Tasks of one model that are worked on at a time, by all gateways that share the database."""
+    """Most tasks of one model that run at a time, in all gateways that share the database together."""
     tasks_per_key: Annotated[int, Field(gt=0)] = 1000
-    """Tasks of one key, or of all callers without any, that may wait or be worked on; more are refused."""
+    """Most open tasks (queued or running) of one API key, or of all callers without one together; more are refused."""
     tasks_patience: Annotated[float, Field(gt=0)] = 600.0
-    """Seconds that a task waits for a model that is away or full before it has failed."""
+    """Seconds that a task waits for a model that is unavailable or full before it fails."""
     tasks_retention: Annotated[float, Field(gt=0)] = 604800.0
-    """Seconds after which a task that has ended is forgotten."""
+    """Retention of a task after its end, in seconds; then it is deleted."""
     log_format: Literal["json", "console"] = "json"
-    """How log lines are written."""
+    """Format of log lines."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """The least serious lines to write."""
+    """Lowest level of log lines that are written."""
 
     _split_lists = field_validator(
         "triton_urls", "api_keys", "cors_origins", "allowed_hosts", "media_allowed_hosts", mode="before"

@@ -1,4 +1,4 @@
-"""What the gateway keeps in its folder, looked at before it is used, so that what is wrong is said at the start."""
+"""Checks of the state folder at startup, so that problems are reported before the first request."""
 
 from gateway.files import signing
 from gateway.settings import Settings
@@ -6,9 +6,9 @@ from gateway.tasks.database import Database
 
 
 def find_problems(settings: Settings) -> list[str]:
-    """Return a sentence for each part of the state that cannot be used. The gateway serves without it.
+    """Return a sentence for each part of the state that is unusable. The gateway runs without that part.
 
-    Raises `DatabaseError` where the setting `tasks` names no database. Nothing is made or changed.
+    Reads only. Raises `DatabaseError` if the setting `tasks` does not name a database.
     """
-    key = None if settings.files_key else signing.diagnose(settings.state / "files.key")
-    return [wrong for wrong in (key, Database(settings).diagnose()) if wrong]
+    key_problem = None if settings.files_key else signing.diagnose(settings.state / "files.key")
+    return [problem for problem in (key_problem, Database(settings).diagnose()) if problem]

@@ -1,7 +1,7 @@
-"""The place of this process among the workers of one gateway: several processes that listen on one port.
+"""The position of this process among the workers of one gateway: processes that listen on one port.
 
-`tritonic.workers` starts them and gives them a folder that is theirs alone. What only one of them may do is done by
-whoever holds a lock in it, which the kernel frees however a process ends.
+`tritonic.workers` starts them and gives them a folder of their own. For work that only one worker may do, the workers
+compete for a lock file in the folder, which the kernel releases however a process ends.
 """
 
 import fcntl
@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import IO
 
 _EMPTY_METRICS_FILE = bytes(1 << 16)
-"""A file of the metrics in which nothing stands yet: a reader must not find one of no bytes."""
+"""Content of a new metrics file: zeros, as a reader fails on an empty file."""
 _METRIC_KINDS = ("counter", "histogram", "gauge_livemax", "gauge_livesum")
-"""The files that prometheus_client keeps for each process, by what `gateway.observability.telemetry` measures."""
+"""Kinds of files that prometheus_client creates for each process, for the metrics of
+`gateway.observability.telemetry`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WorkerContext:
-    """One worker of `size`, the one with the `number`, from 0 on. Without a folder it is the only one."""
+    """Worker number `worker_index` (from 0) of `num_workers`. Without a folder it is the only worker."""
 
     folder: Path | None = None
     worker_index: int = 0
@@ -26,11 +27,11 @@ class WorkerContext:
     _locks: dict[str, IO[str]] = field(default_factory=dict)
 
     def try_lead(self, duty: str) -> bool:
-        """Whether this worker does what only one may; once it does, for as long as it lives."""
+        """Try to become the worker that does `duty`. Return True if it is; it stays so until it ends."""
         if self.folder is None or duty in self._locks:
             return True
         if self.is_ending:
-            return False  # whoever did it has done it to the end
+            return False  # the worker that did it did so until the shutdown
         lock = (self.folder / f"{duty}.lock").open("a")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -42,22 +43,22 @@ class WorkerContext:
 
     @property
     def is_ending(self) -> bool:
-        """Whether the gateway ends, and not this worker alone."""
+        """Whether the whole gateway shuts down, not only this worker."""
         return self.folder is None or (self.folder / "ending").exists()
 
     def announce_shutdown(self) -> None:
-        """Let all workers know that the gateway ends."""
+        """Tell all workers that the gateway shuts down."""
         if self.folder is not None:
-            with suppress(OSError):  # where the folder is gone, everything has ended
+            with suppress(OSError):  # without the folder all workers have ended
                 (self.folder / "ending").touch()
 
 
 def prepare_metrics_files(folder: Path, number: int) -> None:
-    """Make what is measured by the worker with this number: its totals go on, and nothing is in its hands."""
+    """Prepare the metrics files of worker `number`: counters continue those of its predecessor, gauges start at 0."""
     for kind in _METRIC_KINDS:
         path = folder / f"{kind}_{number}.db"
         if kind.startswith("gauge") or not path.exists():
-            # Changed in one step, as other workers may be reading it.
+            # Replaced atomically, as other workers may be reading it.
             new = path.with_suffix(".new")
             new.write_bytes(_EMPTY_METRICS_FILE)
             new.replace(path)

@@ -31,6 +31,7 @@ CONTENT_TYPES = {
     "mp4": "video/mp4",
     "wav": "audio/wav",
     "mp3": "audio/mpeg",
+    "txt": "text/plain; charset=utf-8",
     "bin": "application/octet-stream",
 }
 """What the ends of names stand for; nothing that a browser would run is among them."""

@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import ExitStack, aclosing
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 from gateway.errors import (
     RETRY_AFTER_SECONDS,
@@ -13,7 +13,6 @@ from gateway.errors import (
     ModelProcessUnavailable,
     Overloaded,
     ServerUnavailable,
-    UnsupportedOption,
 )
 from gateway.http.offload import offload_if_large
 from gateway.models import inference
@@ -24,32 +23,11 @@ from gateway.models.servers import Model, TritonServer
 from gateway.observability.telemetry import Trace
 from gateway.operations.chat import Chat
 from gateway.operations.complete import Complete
-from gateway.operations.edit_image import EditImage
-from gateway.operations.embed import Embed
-from gateway.operations.generate_image import GenerateImage
-from gateway.operations.transcribe import Transcribe
+from gateway.operations.operation import Operation
+from gateway.operations.registry import require_operation
 from gateway.prompting import chat_prompt
 from gateway.signatures import prompt_only
 from gateway.triton.client import TritonClient
-
-Request: TypeAlias = Chat | Complete | Embed | Transcribe | GenerateImage | EditImage
-
-OPERATION_NAMES: Mapping[type, str] = {
-    Chat: "chat",
-    Complete: "complete",
-    Embed: "embed",
-    Transcribe: "transcribe",
-    GenerateImage: "generate_image",
-    EditImage: "edit_image",
-}
-_OPERATION_PHRASES = {
-    "chat": "answer chats",
-    "complete": "continue texts",
-    "embed": "turn texts into vectors",
-    "transcribe": "write down speech",
-    "generate_image": "draw pictures",
-    "edit_image": "edit pictures",
-}
 
 
 class Catalog:
@@ -86,7 +64,7 @@ class Catalog:
         found = {model.name: model for endpoint in self.servers for model in endpoint.serving_models}
         return [found[name] for name in sorted(found)]
 
-    def get(self, name: str, operation: type | None = None) -> Model:
+    def get(self, name: str, operation: type[Operation] | None = None) -> Model:
         """Return the replica of model `name` with the least to do.
 
         Raises `Overloaded` when the model is known and no server that holds it answers or no server answers at all,
@@ -94,7 +72,7 @@ class Catalog:
         """
         model = self._find(name)
         if operation:
-            _require_operation(model, operation)
+            require_operation(model.name, model.operations, operation)
         return model
 
     def is_alias(self, name: str | None) -> bool:
@@ -127,17 +105,16 @@ class Catalog:
         serving = {(m.name, e.breaker.is_open(m.config.name)) for e in self.servers for m in e.serving_models}
         return sorted(name for name, is_open in serving if is_open and (name, False) not in serving)
 
-    def first_model_for(self, operation: type) -> Model | None:
+    def first_model_for(self, operation: type[Operation]) -> Model | None:
         """The first model, by name, that can be asked for an operation."""
-        name = OPERATION_NAMES[operation]
-        return next((model for model in self.models() if name in model.operations), None)
+        return next((model for model in self.models() if operation.operation in model.operations), None)
 
-    async def run(self, model: Model, request: Request, trace: Trace) -> AsyncGenerator[Any]:
+    async def run(self, model: Model, request: Operation, trace: Trace) -> AsyncGenerator[Any]:
         """Ask a model that `get` found, and yield the events of its answer.
 
         Closing the iterator stops the model. Raises a `GatewayError` for every failure.
         """
-        _require_operation(model, type(request))
+        require_operation(model.name, model.operations, type(request))
         if prompt_only.is_prompt_only(request) and "token_ids" not in model.config.inputs:  # a model of others
             answered = self.run(model, prompt_only.to_one_token(request), trace)
             async with aclosing(prompt_only.drop_completion(request, answered)) as events:
@@ -200,7 +177,7 @@ class Catalog:
         failing = trace.metrics.model_failing.labels(model.name, model.server.client.url)
         model.server.breaker.record_failure(model.config.name, error, probing, failing.set)
 
-    async def run_by_name(self, name: str, request: Request, trace: Trace) -> AsyncGenerator[Any]:
+    async def run_by_name(self, name: str, request: Operation, trace: Trace) -> AsyncGenerator[Any]:
         """Do the same with the replica of model `name` that has the least to do when the iterator is first read."""
         async with aclosing(self.run(self.get(name), request, trace)) as events:
             async for event in events:
@@ -215,12 +192,3 @@ class Catalog:
         for endpoint in self.servers:
             endpoint.breaker.reset()
             await endpoint.client.close()
-
-
-def _require_operation(model: Model, operation: type) -> None:
-    name = OPERATION_NAMES[operation]
-    if name not in model.operations:
-        can = ", ".join(_OPERATION_PHRASES.get(each, each) for each in sorted(model.operations))
-        raise UnsupportedOption(
-            f"The model '{model.name}' cannot {_OPERATION_PHRASES[name]}; it can {can}.", param="model"
-        )

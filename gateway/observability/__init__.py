@@ -1,1 +1,1 @@
-"""How the process of the gateway itself fares: its event loop, and what holds it."""
+"""Metrics and logs of requests, and the monitoring of the event loop of this process."""

@@ -1,9 +1,9 @@
-"""Watches the event loop: how late it is, how long this process itself held it, with what, and whether it runs at all.
+"""Monitors the event loop: its lag, how long and by what this process blocks it, and whether it runs at all.
 
-A beat on the loop measures how late it comes: every 50 ms while anything is done, every half second at rest. A hold is
-seen up to one such interval shorter than it was. Lateness below 5 ms is not observed; whatever is above is observed in
-both histograms, so that their counts agree. A thread sleeps until the beat that is expected would be a quarter of a
-second late; only then does it look at what the loop's thread runs.
+A heartbeat on the loop measures its own lag: every 50 ms while requests are open, every half second when idle. A stall
+is measured up to one such interval too short. Lag below 5 ms is not observed; larger lag is observed in both
+histograms, so that their counts agree. A watcher thread sleeps until the next heartbeat is a quarter of a second late,
+and only then inspects what the loop's thread executes.
 """
 
 import asyncio
@@ -22,41 +22,41 @@ from gateway.observability import watchdog
 from gateway.observability.cpu_time import CpuClocks, CpuTime
 
 HEARTBEAT_SECONDS = 0.05
-"""Seconds between two beats while anything is done."""
+"""Interval of the heartbeat while requests are open or the loop computes, in seconds."""
 IDLE_HEARTBEAT_SECONDS = 0.5
 MIN_LAG_SECONDS = 0.005
-"""Seconds of lateness above which it is observed: timers of the loop are rounded to milliseconds."""
+"""Lag in seconds above which it is observed: the loop rounds its timers to milliseconds."""
 LOGGED_LAG_SECONDS = 0.25
-"""Seconds of a hold that is logged."""
+"""Length of a stall from which on it is logged, in seconds."""
 
 _IDLE_CPU_FRACTION = 0.05
-"""The part of its time in which the loop's thread computes from which on it is not at rest, without any request too."""
+"""Fraction of CPU time from which on the loop counts as busy, even without open requests."""
 _FIRST_HEARTBEAT_SECONDS = 1.0
-"""Seconds until the first beat: as the server starts, all garbage is collected once."""
+"""Seconds until the first heartbeat: the server runs a full garbage collection as it starts."""
 _MAX_FRAMES = 8
 
 
 class Histogram(Protocol):
-    """Takes observations in seconds."""
+    """A histogram of seconds."""
 
     def observe(self, amount: float) -> None:
-        """Count one."""
+        """Count one observation."""
 
 
 class TracedRequest(Protocol):
-    """What is told of a request that holds the loop."""
+    """A request, as far as the log line of a stall describes it."""
 
     request_id: str
     route: str
     body_bytes: int
-    """What has come of its body."""
+    """Bytes of the body received so far."""
 
 
 class EventLoopMonitor:
-    """Watches the loop on which `start` was called, until `close`."""
+    """Monitors the loop on which `start` is called, until `close`."""
 
     def __init__(self, lag: Histogram, held: Histogram) -> None:
-        """`lag` gets how late the loop was, `held` the part of it in which this process computed (`Spent.held`)."""
+        """`lag` observes the lag of the loop, `held` the part that this process caused (`CpuTime.held_seconds`)."""
         self._lag = lag
         self._held = held
         self._requests: dict[asyncio.Task[Any] | None, TracedRequest] = {}
@@ -67,27 +67,28 @@ class EventLoopMonitor:
         self._is_idle = False
         self._due = 0.0
         self._wake = threading.Lock()
-        """Held while the thread may sleep on."""
+        """Locked while the watcher thread may sleep."""
         self._last_stall: tuple[float, _Stall] | None = None
-        """When the beat was due that did not come, and what ran instead."""
+        """The time at which the missing heartbeat was due, and what ran instead."""
         self._log = structlog.get_logger("gateway.event_loop")
 
-    def exit_when_blocked(self, seconds: float, beaten: Callable[[float], None] | None = None) -> None:
-        """End this process when its loop does not run for so many `seconds`; 0: never. For the main thread.
+    def exit_when_blocked(self, seconds: float, on_heartbeat: Callable[[float], None] | None = None) -> None:
+        """End this process when its loop is blocked for `seconds`; 0: never.
 
-        `beaten` is called with the monotonic time of each beat. Call this before `start`.
+        `on_heartbeat` is called with the monotonic time of each heartbeat. Call this in the main thread, before
+        `start`.
         """
-        self._on_heartbeat = beaten
+        self._on_heartbeat = on_heartbeat
         self._block_limit = seconds
         watchdog.install()
 
     def exit_within(self, seconds: float) -> None:
-        """End this process in so many `seconds` from now, if it has not ended by itself."""
+        """End this process `seconds` from now if it has not ended by itself."""
         self._deadline = time.monotonic() + seconds
         self._wake_watcher()
 
     def start(self) -> None:
-        """Begin, on the running loop."""
+        """Begin to monitor the running loop."""
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._clocks = CpuClocks()
@@ -98,7 +99,7 @@ class EventLoopMonitor:
         threading.Thread(target=self._watch, name="event-loop-watch", daemon=True).start()
 
     def close(self) -> None:
-        """Stop measuring. A process that is to end within a time is watched until it has."""
+        """Stop measuring. The deadline of `exit_within` stays in force."""
         if self._loop is not None:
             self._loop = None
             self._handle.cancel()
@@ -107,27 +108,27 @@ class EventLoopMonitor:
             self._wake_watcher()
 
     def begin_request(self, request: TracedRequest) -> None:
-        """Know that the current task works for this request."""
+        """Attribute the work of the current asyncio task to this request."""
         self._requests[asyncio.current_task()] = request
         if self._is_idle:
             self._is_idle = False
             self._handle.cancel()
             self._schedule_heartbeat(time.monotonic(), HEARTBEAT_SECONDS)
-            self._wake_watcher()  # it sleeps as long as the loop rests
+            self._wake_watcher()  # its sleep is as long as the idle interval
 
     def end_request(self) -> None:
-        """Know that the current task has done its work for its request."""
+        """End the attribution of the current asyncio task."""
         self._requests.pop(asyncio.current_task(), None)
 
     def _heartbeat(self) -> None:
         now = time.monotonic()
         spent = self._clocks.elapsed()
-        late = now - self._due
-        if late > MIN_LAG_SECONDS:
-            self._lag.observe(late)
-            self._held.observe(spent.held_seconds(late))
-            if late - spent.run_queue > LOGGED_LAG_SECONDS:
-                self._log_stall(late, spent)
+        lag = now - self._due
+        if lag > MIN_LAG_SECONDS:
+            self._lag.observe(lag)
+            self._held.observe(spent.held_seconds(lag))
+            if lag - spent.run_queue > LOGGED_LAG_SECONDS:
+                self._log_stall(lag, spent)
         if self._block_limit:
             watchdog.rearm(min(self._block_limit, max(self._deadline - now, 1.0)))
         if self._on_heartbeat:
@@ -145,45 +146,45 @@ class EventLoopMonitor:
         if self._wake.locked():
             self._wake.release()
 
-    def _log_stall(self, late: float, spent: CpuTime) -> None:
-        due, seen = self._last_stall or (0.0, None)
+    def _log_stall(self, lag: float, spent: CpuTime) -> None:
+        due, stall = self._last_stall or (0.0, None)
         self._log.warning(
             "the event loop was held",
-            seconds=round(late, 3),
-            computing=round(spent.held_seconds(late), 3),
-            **(seen.log_fields() if seen and due == self._due else {}),
+            seconds=round(lag, 3),
+            computing=round(spent.held_seconds(lag), 3),
+            **(stall.log_fields() if stall and due == self._due else {}),
         )
 
     def _watch(self) -> None:
-        """Run in a thread: look when the loop is late, and end the process when it stays so."""
-        stood, due = 0.0, -1.0
+        """Run in a thread: inspect a late loop, and end the process if the loop stays blocked."""
+        blocked, due = 0.0, -1.0
         while self._loop is not None or self._deadline != float("inf"):
             now = time.monotonic()
             if now >= self._deadline:
                 watchdog.dump_and_exit(lambda: self._log.error("the process did not end in time, and is ended"))
             if due != self._due:
-                stood, due = 0.0, self._due
+                blocked, due = 0.0, self._due
             elif now >= due + LOGGED_LAG_SECONDS:
                 if self._last_stall is None or self._last_stall[0] != due:
                     self._last_stall = due, self._inspect_loop()
-                ran = self._last_stall[1].log_fields()
-                tell = functools.partial(
-                    self._log.error, "the event loop does not run", seconds=stood + LOGGED_LAG_SECONDS, **ran
+                stall_fields = self._last_stall[1].log_fields()
+                write_log = functools.partial(
+                    self._log.error, "the event loop does not run", seconds=blocked + LOGGED_LAG_SECONDS, **stall_fields
                 )
-                if self._block_limit and stood >= self._block_limit - LOGGED_LAG_SECONDS:
-                    watchdog.dump_and_exit(tell)
-                if self._block_limit and stood >= self._block_limit / 2 > stood - LOGGED_LAG_SECONDS:
-                    # Aside: whoever holds the loop may hold the log.
-                    threading.Thread(target=tell, name="event-loop-held", daemon=True).start()
+                if self._block_limit and blocked >= self._block_limit - LOGGED_LAG_SECONDS:
+                    watchdog.dump_and_exit(write_log)
+                if self._block_limit and blocked >= self._block_limit / 2 > blocked - LOGGED_LAG_SECONDS:
+                    # In a thread of its own: whatever blocks the loop may also block the log.
+                    threading.Thread(target=write_log, name="event-loop-held", daemon=True).start()
             wait = due + LOGGED_LAG_SECONDS - now
             if wait <= 0:
-                # This thread's own steps are counted, not the clock: it was stopped where the loop was stopped.
+                # Count the steps of this thread, not the clock: a paused machine stops this thread as well.
                 wait = LOGGED_LAG_SECONDS
-                stood += LOGGED_LAG_SECONDS
+                blocked += LOGGED_LAG_SECONDS
             self._wake.acquire(timeout=max(0.0, min(wait, self._deadline - now, 3600.0)))
 
     def _inspect_loop(self) -> "_Stall":
-        """See what the loop's thread runs now."""
+        """Return what the loop's thread executes now."""
         loop = self._loop
         task = asyncio.current_task(loop) if loop else None
         request = self._requests.get(task) if task else None
@@ -192,13 +193,13 @@ class EventLoopMonitor:
 
 @dataclass(frozen=True, slots=True)
 class _Stall:
-    """What ran when the loop was late. Work of a request that another task does has no `request`."""
+    """What the loop's thread executed while the loop was late: the request, if its own task ran, and the frames."""
 
     request: TracedRequest | None
     where: list[str]
 
     def log_fields(self) -> dict[str, Any]:
-        """As fields of a line of the log; by then the request may have found its route."""
+        """Return the fields of a log line. By then the request may have got its route."""
         if self.request is None:
             return {"where": self.where}
         return {
@@ -210,9 +211,9 @@ class _Stall:
 
 
 def _innermost_frames(frame: FrameType | None) -> list[str]:
-    """Return the innermost frames, the first of which runs, each as `module:line function`."""
-    found: list[str] = []
-    while frame is not None and len(found) < _MAX_FRAMES:
-        found.append(f"{frame.f_globals.get('__name__', '?')}:{frame.f_lineno} {frame.f_code.co_name}")
+    """Return up to 8 innermost frames as `module:line function`; the first is the one that executes."""
+    frames: list[str] = []
+    while frame is not None and len(frames) < _MAX_FRAMES:
+        frames.append(f"{frame.f_globals.get('__name__', '?')}:{frame.f_lineno} {frame.f_code.co_name}")
         frame = frame.f_back
-    return found
+    return frames

@@ -1,7 +1,7 @@
-"""What can be seen from outside: metrics, request ids and structured logs.
+"""Metrics, request ids and structured logs.
 
-Metric names and labels are listed in docs/operations.md. `model` is only ever the name of a model that was found, and
-`route` the pattern of a known route, so that callers cannot make up new series.
+docs/operations.md lists the names and labels of the metrics. The label `model` is always the name of an existing model,
+and `route` the pattern of a known route, so that callers cannot create new time series.
 """
 
 import logging
@@ -20,132 +20,144 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from gateway.errors import GatewayError
 from gateway.fair_sharing import MemoryReservation
-from gateway.operations.embed import EmbedUsage
-from gateway.operations.text import Delta, Usage
+from gateway.operations.registry import OPERATIONS
 from gateway.worker_context import WorkerContext
 
-_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
-_LOOP_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-_SHORT_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2, 5)
-
+_REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+"""Upper bounds in seconds, like the other buckets."""
+_EVENT_LOOP_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_INTER_TOKEN_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2, 5)
 
 _PROBE_ROUTES = frozenset({"/health/live", "/health/ready", "/metrics"})
 
+_DELTA_EVENTS = tuple({event for operation in OPERATIONS.values() for event in operation.delta_events})
+_USAGE_EVENTS = tuple({event for operation in OPERATIONS.values() for event in operation.usage_events})
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
 
 def valid_request_id(given: str) -> str:
-    """Return the id of a request: the one that its caller has given, where it can be one, or a new one."""
+    """Return the request id that the caller sent, if it is valid, or else a new one."""
     return given if _REQUEST_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
 
 
 class Metrics:
-    """The Prometheus metrics of one gateway, of all its workers together."""
+    """The Prometheus metrics of one gateway, all workers together."""
 
-    def __init__(self, crew: WorkerContext | None = None) -> None:
-        """Workers keep what they measure in files of their folder, and each shows the sums of all.
+    def __init__(self, worker_context: WorkerContext | None = None) -> None:
+        """Several workers store their values in files of their common folder, and each worker exposes the sums of all.
 
-        This holds for whatever the process measures from then on: prometheus_client knows one kind of value.
+        This affects every metric that the process creates from then on: prometheus_client has one kind of value for a
+        process.
         """
         self.registry = CollectorRegistry()
         self._exposed = self.registry
-        if crew is not None and crew.folder is not None:
-            os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(crew.folder)
-            # Files bear the worker's number, not that of its process: whoever comes after it counts on where it was.
-            values.ValueClass = values.MultiProcessValue(lambda: crew.worker_index)  # type: ignore[no-untyped-call]
+        if worker_context is not None and worker_context.folder is not None:
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(worker_context.folder)
+            # Files are named after the index of the worker, not its process id: a replacement continues its counts.
+            values.ValueClass = values.MultiProcessValue(lambda: worker_context.worker_index)  # type: ignore[no-untyped-call]
             self._exposed = CollectorRegistry()
-            MultiProcessCollector(self._exposed, str(crew.folder))  # type: ignore[no-untyped-call]
-        by = ("route", "model")
+            MultiProcessCollector(self._exposed, str(worker_context.folder))  # type: ignore[no-untyped-call]
+        labels = ("route", "model")
 
-        def counter(name: str, text: str, labels: tuple[str, ...] = by) -> Counter:
+        def counter(name: str, text: str, labels: tuple[str, ...] = labels) -> Counter:
             return Counter(f"tritonic_{name}", text, labels, registry=self.registry)
 
         def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-            return Histogram(f"tritonic_{name}", text, by, buckets=buckets, registry=self.registry)
+            return Histogram(f"tritonic_{name}", text, labels, buckets=buckets, registry=self.registry)
 
-        self.requests = counter("requests", "HTTP requests answered.", (*by, "status"))
-        self.request_seconds = histogram("request_seconds", "From request to the end of the answer.", _SECONDS)
-        self.first_token_seconds = histogram("time_to_first_token_seconds", "From request to first token.", _SECONDS)
-        self.inter_token_seconds = histogram("inter_token_seconds", "Between two tokens of a stream.", _SHORT_SECONDS)
+        self.requests = counter("requests", "HTTP requests answered.", (*labels, "status"))
+        self.request_seconds = histogram("request_seconds", "From request to the end of the answer.", _REQUEST_BUCKETS)
+        self.first_token_seconds = histogram(
+            "time_to_first_token_seconds", "From request to first token.", _REQUEST_BUCKETS
+        )
+        self.inter_token_seconds = histogram(
+            "inter_token_seconds", "Between two tokens of a stream.", _INTER_TOKEN_BUCKETS
+        )
         self.tokens_in = counter("tokens_in", "Tokens of prompts, as counted by the engine.")
         self.tokens_out = counter("tokens_out", "Tokens generated, as counted by the engine.")
-        self.cancellations = counter("cancellations", "Requests whose client hung up before the end.")
-        self.failures = counter("failures", "Answers that ended with an error, streams among them.", (*by, "code"))
+        self.cancellations = counter("cancellations", "Requests whose client disconnected before the end.")
+        self.failures = counter("failures", "Answers that ended with an error, including streams.", (*labels, "code"))
         self.rates_unshared = Counter(
-            "tritonic_rates_unshared", "Counted by this gateway alone, as Redis did not answer.", registry=self.registry
+            "tritonic_rates_unshared",
+            "Rate limits counted by this gateway alone, as Redis did not answer.",
+            registry=self.registry,
         )
         self.event_loop_lag_seconds = Histogram(
             "tritonic_event_loop_lag_seconds",
-            "How late the event loop was, where it was late by more than 5 ms.",
-            buckets=_LOOP_SECONDS,
+            "Lag of the event loop, where it exceeds 5 ms.",
+            buckets=_EVENT_LOOP_BUCKETS,
             registry=self.registry,
         )
         self.event_loop_held_seconds = Histogram(
             "tritonic_event_loop_held_seconds",
-            "The part of that in which this process itself kept it from running.",
-            buckets=_LOOP_SECONDS,
+            "The part of the lag during which this process itself blocked the loop.",
+            buckets=_EVENT_LOOP_BUCKETS,
             registry=self.registry,
         )
         self.model_failing = Gauge(
             "tritonic_model_failing",
-            "1 while a model does not answer on a server that calls it ready.",
+            "1 while a model does not answer on a server that reports it as ready.",
             ("model", "server"),
             registry=self.registry,
             multiprocess_mode="livemax",
         )
         self.in_flight = Gauge(
-            "tritonic_in_flight", "Requests a model works on.", by, registry=self.registry, multiprocess_mode="livesum"
+            "tritonic_in_flight",
+            "Requests that a model is processing.",
+            labels,
+            registry=self.registry,
+            multiprocess_mode="livesum",
         )
 
     def exposition(self) -> bytes:
-        """Return everything in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self._exposed)
 
 
 @dataclass(slots=True)
 class Trace:
-    """One HTTP request on its way through the gateway."""
+    """One HTTP request, or one run of a task, on its way through the gateway."""
 
     metrics: Metrics
     request_id: str
     route: str = ""
     caller: str = ""
-    """What stands for who asks (`gateway.http.rates`); empty for tasks, whose callers have left."""
+    """Id of the caller (`gateway.http.rates`); empty for tasks, which no caller waits for."""
     model: str = ""
     body_bytes: int = 0
-    """What has come of its body; once that is read, what it unpacked is."""
+    """Bytes of the body received so far; once it is complete, its size after decompression."""
     tokens: int = 0
-    """What models have read and written for it so far."""
+    """Tokens that models have read and generated for the request so far."""
     is_large: bool = False
-    """Whether work on it, or on what it refers to, belongs beside the loop (`gateway.http.offload`)."""
+    """True: work on the request or its media runs in a thread, not on the event loop (`gateway.http.offload`)."""
     reservation: MemoryReservation | None = None
-    """Its body, and what was fetched for it: it keeps them until it is answered, while it waits for its model, too."""
+    """Memory of the body and of fetched media. The request holds it until it is answered, also while it is queued."""
     disconnected: bool = False
     error: GatewayError | None = None
-    """How the answer ended, where it failed: a stream has its status long before."""
+    """The error that ended the answer. A stream that fails has sent its status long before."""
     started: float = field(default_factory=time.perf_counter)
     headers: dict[str, str] = field(default_factory=dict)
-    """What its answer bears besides its own, however it ends."""
+    """Headers that every response to the request gets, whether it succeeds or fails."""
     charge_tokens: Callable[[str, int], None] | None = None
-    """Is told the caller and the tokens at the end."""
+    """Called with the caller and the number of tokens at the end."""
 
     def measure(self, model: str) -> "AnswerMetrics":
-        """Measure what `model` does for this request, inside a `with`."""
+        """Return a context manager that measures the answer of `model` to this request."""
         self.model = model
         return AnswerMetrics(self)
 
     def record_failure(self, error: GatewayError) -> None:
-        """Note how the answer failed.
+        """Record the error that ended the answer.
 
-        Where the error was raised is forgotten: its frames hold the body and what was made of it, and this object, so
-        that all of it would wait for the garbage collector.
+        The traceback is dropped: its frames refer to the body, to data derived from it and to this object, and the
+        reference cycle would keep all of them in memory until the garbage collector runs.
         """
         error.__traceback__ = error.__context__ = error.__cause__ = None
         self.error = error
 
     def finish(self, status: int) -> None:
-        """Count the request and log one line about it."""
+        """Count the request and log a line about it."""
         seconds = time.perf_counter() - self.started
         if self.charge_tokens:
             self.charge_tokens(self.caller, self.tokens)
@@ -156,7 +168,7 @@ class Trace:
         if self.error:
             self.metrics.failures.labels(self.route, self.model, self.error.code).inc()
         log = structlog.get_logger("gateway")
-        # What monitors ask every few seconds would drown what people ask.
+        # Probes of monitoring, every few seconds, would drown the other lines.
         write = log.debug if self.route in _PROBE_ROUTES else log.info
         write(
             "request",
@@ -172,7 +184,7 @@ class Trace:
 
 
 class AnswerMetrics:
-    """Counts the events of one answer while a model works on it."""
+    """Counts the events of one answer while a model generates it. A context manager."""
 
     __slots__ = (
         "_first_token",
@@ -207,34 +219,39 @@ class AnswerMetrics:
         self._in_flight.dec()
 
     def observe(self, event: object) -> None:
-        """Count one event."""
-        if isinstance(event, Delta):
+        """Count one event of the answer."""
+        if isinstance(event, _DELTA_EVENTS):
             self._tokens_out.inc(event.tokens)
             self._trace.tokens += event.tokens
             now = time.perf_counter()
             if self._last:
-                # Tokens that travelled together were made one after another since the last ones came.
-                each = (now - self._last) / max(event.tokens, 1)
+                # Tokens of one response were generated one after another since the previous response.
+                seconds = (now - self._last) / max(event.tokens, 1)
                 for _ in range(event.tokens):
-                    self._inter_token.observe(each)
+                    self._inter_token.observe(seconds)
             else:
                 self._first_token.observe(now - self._started)
             self._last = now
-        elif isinstance(event, Usage | EmbedUsage):
+        elif isinstance(event, _USAGE_EVENTS):
             self._tokens_in.inc(event.prompt_tokens)
             self._trace.tokens += event.prompt_tokens
 
 
-def configure_logging(form: Literal["json", "console"], level: str, crew: WorkerContext | None = None) -> None:
-    """Write structlog's and the standard library's lines to standard error in one form; those of workers say whose."""
+def configure_logging(
+    format: Literal["json", "console"], level: str, worker_context: WorkerContext | None = None
+) -> None:
+    """Write the log lines of structlog and the standard library to standard error in one format.
 
-    def sign(logger: object, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-        if crew is not None and crew.folder is not None:
-            event.setdefault("worker", crew.worker_index)
+    With several workers each line has the field `worker`, the index of the worker.
+    """
+
+    def add_worker(logger: object, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        if worker_context is not None and worker_context.folder is not None:
+            event.setdefault("worker", worker_context.worker_index)
         return event
 
     shared: list[structlog.typing.Processor] = [
-        sign,
+        add_worker,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -242,7 +259,7 @@ def configure_logging(form: Literal["json", "console"], level: str, crew: Worker
     ]
     renderer: list[structlog.typing.Processor] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-        if form == "json"
+        if format == "json"
         else [structlog.dev.ConsoleRenderer()]
     )
     structlog.configure(

@@ -1,10 +1,10 @@
-"""Ends a process whose event loop does not run any more, whatever holds it, and says where it stood.
+"""Ends a process whose event loop is blocked, whatever blocks it, and dumps the stacks of all threads.
 
-Python runs no handler of a signal while C code holds the interpreter. So the kernel counts the processor time of the
-process (`ITIMER_PROF`), and its signal writes the stacks of all threads to standard error and ends the process without
-the interpreter. Processor time alone is counted: a machine that is busy, a process that was stopped and goes on, and a
-virtual machine that was paused do not look like a hang. What stands without computing has released the interpreter;
-the thread that watches the loop sees it (`gateway.observability.event_loop`).
+Python runs no signal handler while C code holds the interpreter. So the kernel counts the CPU time of the process
+(`ITIMER_PROF`), and the handler of its signal writes the stacks of all threads to standard error and ends the process
+without the interpreter. Only CPU time counts: a busy machine, a process that was stopped and continued, and a paused
+virtual machine do not look like a hang. Code that blocks without computing has released the interpreter, so the watcher
+thread of `gateway.observability.event_loop` notices it.
 """
 
 import ctypes
@@ -17,17 +17,17 @@ from collections.abc import Callable
 
 SIGNAL = signal.SIGPROF
 EXIT_STATUS = int(SIGNAL)
-"""The exit status of a process that was ended so."""
+"""Exit status of a process that the watchdog ended."""
 
 _LOG_SECONDS = 1.0
-"""Seconds for the last words: whoever reads them may hang as well."""
+"""Most time for the last log lines, in seconds: their reader may hang as well."""
 
 
 def install() -> None:
-    """From now on `SIGNAL` writes all stacks to standard error and ends this process with `STATUS`.
+    """Let `SIGNAL` write all stacks to standard error and end this process with `EXIT_STATUS`.
 
-    Call it from the main thread. The first process of a container is not ended by the default action of a signal, so
-    `_exit` itself is the handler to which faulthandler passes the signal on.
+    Call it in the main thread. Default actions of signals do not end the first process of a container, so the handler
+    to which faulthandler passes the signal on is libc's `_exit`.
     """
     libc = ctypes.CDLL(None)
     libc.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
@@ -37,19 +37,19 @@ def install() -> None:
 
 
 def rearm(seconds: float) -> None:
-    """Let the process compute for so many seconds until this is called again; 0: for ever."""
+    """Permit the process `seconds` of CPU time until the next call; 0: no limit."""
     signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
-def dump_and_exit(tell: Callable[[], None]) -> None:
-    """Call `tell`, write all stacks to standard error, and end this process with `STATUS`."""
+def dump_and_exit(write_log: Callable[[], None]) -> None:
+    """Call `write_log`, write all stacks to standard error, and end this process with `EXIT_STATUS`."""
 
-    def say() -> None:
-        tell()
+    def write() -> None:
+        write_log()
         sys.stderr.flush()
         faulthandler.dump_traceback(file=2, all_threads=True)
 
-    telling = threading.Thread(target=say, name="last-words", daemon=True)
-    telling.start()
-    telling.join(_LOG_SECONDS)
+    thread = threading.Thread(target=write, name="last-words", daemon=True)
+    thread.start()
+    thread.join(_LOG_SECONDS)
     os._exit(EXIT_STATUS)

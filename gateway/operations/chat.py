@@ -1,9 +1,10 @@
-"""Answer a conversation."""
+"""The operation `chat`: answers to a conversation."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
+from gateway.operations.operation import Operation
 from gateway.operations.text import Delta, Finish, FinishReason, Sampling, TokenLogprob, Usage
 
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
@@ -11,14 +12,14 @@ Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
 
 @dataclass(frozen=True, slots=True)
 class TextPart:
-    """A part of a message that is read."""
+    """A part of a message that is text."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class ImagePart:
-    """A part of a message that is looked at: an encoded image (PNG, JPEG, WebP …)."""
+    """A part of a message that is an image: an encoded file (PNG, JPEG, WebP …)."""
 
     data: bytes
 
@@ -28,7 +29,7 @@ Part: TypeAlias = TextPart | ImagePart
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call that the assistant made. `arguments` is a JSON object in text where they are `valid`, else any text."""
+    """A call that the assistant made. `arguments` is a JSON object as text if `has_valid_arguments`, else any text."""
 
     id: str
     name: str
@@ -38,7 +39,7 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One turn of a conversation. `content` is a text, or parts where there are pictures."""
+    """One turn of a conversation. `content` is a text, or a tuple of parts where there are images."""
 
     role: Role
     content: str | tuple[Part, ...]
@@ -56,12 +57,12 @@ class Tool:
     description: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     source: Mapping[str, Any] = field(default_factory=dict)
-    """The tool as the caller wrote it, for templates."""
+    """The tool as the caller wrote it, for chat templates."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequiredTool:
-    """The function that has to be called."""
+    """A tool choice: the answer must call this function."""
 
     name: str
 
@@ -70,14 +71,21 @@ ToolChoice: TypeAlias = Literal["none", "auto", "required"] | RequiredTool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Chat:
+class Chat(Operation):
     """Answer `messages`.
 
-    `template_arguments` go to the model's chat template. `continue_final` goes on with the last message instead of
-    answering it. `parallel_tool_calls` False means at most one call. `whole` is that of `Complete`.
+    `template_arguments` are passed to the chat template of the model. With `continue_final_message` the model continues
+    the last message instead of answering it. Without `parallel_tool_calls` an answer has at most one call.
+    `non_streaming` has the meaning that it has in `Complete`.
     """
 
-    model: str
+    operation: ClassVar = "chat"
+    phrase: ClassVar = "answer chats"
+    route: ClassVar = "/v1/chat/completions"
+    node_type: ClassVar = 0
+    delta_events: ClassVar = (Delta,)
+    usage_events: ClassVar = (Usage,)
+
     messages: tuple[Message, ...]
     sampling: Sampling = field(default_factory=Sampling)
     tools: tuple[Tool, ...] = ()
@@ -89,14 +97,14 @@ class Chat:
 
     @property
     def images(self) -> tuple[bytes, ...]:
-        """The pictures of all messages, in their order."""
+        """The images of all messages, in their order."""
         parts = (part for message in self.messages if not isinstance(message.content, str) for part in message.content)
         return tuple(part.data for part in parts if isinstance(part, ImagePart))
 
 
 @dataclass(frozen=True, slots=True)
 class ReasoningDelta:
-    """Text was added to what answer `index` thinks before it answers."""
+    """Text was added to the reasoning of answer `index`."""
 
     index: int
     text: str
@@ -104,7 +112,7 @@ class ReasoningDelta:
 
 @dataclass(frozen=True, slots=True)
 class ToolCallBegin:
-    """Answer `index` begins its tool call number `call`."""
+    """Answer `index` begins a tool call. `call` counts the calls of one answer from 0."""
 
     index: int
     call: int
@@ -113,7 +121,7 @@ class ToolCallBegin:
 
 @dataclass(frozen=True, slots=True)
 class ToolCallArguments:
-    """Text was added to the arguments of a tool call: all such texts together are a JSON object."""
+    """Text was added to the arguments of a tool call. All such texts of a call together are a JSON object."""
 
     index: int
     call: int
@@ -125,7 +133,7 @@ ChatEvent: TypeAlias = Delta | ReasoningDelta | ToolCallBegin | ToolCallArgument
 
 @dataclass(frozen=True, slots=True)
 class GeneratedToolCall:
-    """A whole tool call."""
+    """A complete tool call. `arguments` is the text of a JSON object."""
 
     name: str
     arguments: str = ""
@@ -133,7 +141,7 @@ class GeneratedToolCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """One whole answer."""
+    """One complete answer."""
 
     text: str = ""
     reasoning: str = ""
@@ -143,32 +151,32 @@ class Answer:
 
 
 async def gather(events: AsyncIterator[ChatEvent]) -> tuple[list[Answer], Usage | None]:
-    """Fold a stream into its answers, by index, and what was counted."""
-    gathered: dict[int, _AnswerBuilder] = {}
+    """Collect a stream. Return the answers ordered by index, and the token counts where the model reports them."""
+    builders: dict[int, _AnswerBuilder] = {}
     usage = None
     async for event in events:
         if isinstance(event, Usage):
             usage = event
             continue
-        parts = gathered.setdefault(event.index, _AnswerBuilder())
+        builder = builders.setdefault(event.index, _AnswerBuilder())
         match event:
             case Delta(_, text, _, logprobs):
-                parts.text.append(text)
-                parts.logprobs.extend(logprobs)
+                builder.text.append(text)
+                builder.logprobs.extend(logprobs)
             case ReasoningDelta(_, text):
-                parts.reasoning.append(text)
+                builder.reasoning.append(text)
             case ToolCallBegin(_, _, name):
-                parts.tool_calls.append((name, []))
+                builder.tool_calls.append((name, []))
             case ToolCallArguments(_, call, text):
-                parts.tool_calls[call][1].append(text)
+                builder.tool_calls[call][1].append(text)
             case Finish(_, reason):
-                parts.finish_reason = reason
-    return [gathered[index].build() for index in sorted(gathered)], usage
+                builder.finish_reason = reason
+    return [builders[index].build() for index in sorted(builders)], usage
 
 
 @dataclass(slots=True)
 class _AnswerBuilder:
-    """What came of one answer: texts are joined once, at the end."""
+    """Collects one answer. The texts are joined once, at the end."""
 
     text: list[str] = field(default_factory=list)
     reasoning: list[str] = field(default_factory=list)

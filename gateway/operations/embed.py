@@ -1,48 +1,55 @@
-"""Turn texts into vectors."""
+"""The operation `embed`: embedding vectors of texts."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Embed:
-    """A vector for each of `inputs`, which are texts or else token ids. `dimensions` None is the model's own.
-
-    Of a longer input the first `truncate_prompt_tokens` are read, -1 for as many as the model takes; None leaves it to
-    the model, which refuses it unless it was built to cut.
-    """
-
-    model: str
-    inputs: tuple[str, ...] | tuple[tuple[int, ...], ...]
-    dimensions: int | None = None
-    truncate_prompt_tokens: int | None = None
+from gateway.operations.operation import Operation
 
 
 @dataclass(frozen=True, slots=True)
 class Embeddings:
-    """All vectors, in the order of the inputs: each is little-endian float32[dimensions]."""
+    """All vectors in the order of the inputs. Each is little-endian float32[dimensions]."""
 
     embeddings: tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class EmbedUsage:
-    """What the model counted over all inputs."""
+    """The number of tokens of all inputs together, as the model counted them."""
 
     prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embed(Operation):
+    """Embed each of `inputs`: all of them texts, or all of them token ids.
+
+    `dimensions` is the length of the vectors; None: the default of the model. A longer input is truncated to its first
+    `truncate_prompt_tokens` tokens; -1: to as many as the model takes; None: the model decides, and refuses the input
+    unless it was built to truncate.
+    """
+
+    operation: ClassVar = "embed"
+    phrase: ClassVar = "embed texts"
+    route: ClassVar = "/v1/embeddings"
+    usage_events: ClassVar = (EmbedUsage,)
+
+    inputs: tuple[str, ...] | tuple[tuple[int, ...], ...]
+    dimensions: int | None = None
+    truncate_prompt_tokens: int | None = None
 
 
 EmbedEvent: TypeAlias = Embeddings | EmbedUsage
 
 
 async def gather(events: AsyncIterator[EmbedEvent]) -> tuple[tuple[bytes, ...], EmbedUsage | None]:
-    """Fold a stream into its vectors and what was counted."""
+    """Collect a stream. Return the vectors, and the token count where the model reports it."""
     vectors: tuple[bytes, ...] = ()
-    tokens = None
+    usage = None
     async for event in events:
         if isinstance(event, Embeddings):
             vectors = event.embeddings
         else:
-            tokens = event
-    return vectors, tokens
+            usage = event
+    return vectors, usage

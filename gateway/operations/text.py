@@ -1,7 +1,4 @@
-"""What text-generating operations share: how to choose tokens, and the events of an answer that grows.
-
-An operation is a frozen request in and an asynchronous stream of events out. Nothing here knows HTTP or Triton.
-"""
+"""Shared parts of operations that generate text: sampling options, and the events of a growing answer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,12 +9,12 @@ FinishReason: TypeAlias = Literal["stop", "length", "tool_calls"]
 
 @dataclass(frozen=True, slots=True)
 class StructuredOutput:
-    """What an answer has to look like: a JSON schema, a regular expression, one of some texts, or a grammar.
+    """A constraint on the form of an answer: a JSON schema, a regular expression, a list of choices, or a grammar.
 
     `value` is a JSON schema (an object, or true for any JSON) for `json`, a list of strings for `choice`, and else a
     string. The kinds are vLLM's structured outputs: https://docs.vllm.ai/en/latest/features/structured_outputs.html
-    `structural_tag` is an answer in several parts, JSON in a string: `gateway.prompting.calls_or_structure`.
-    `param` is the field of the caller's that asks for it.
+    `structural_tag` describes an answer of several parts; its value is the text of a JSON object
+    (`gateway.prompting.calls_or_structure`). `param` is the field of the caller's request that contains the constraint.
     """
 
     kind: Literal["json", "regex", "choice", "grammar", "structural_tag"]
@@ -27,10 +24,10 @@ class StructuredOutput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """How to choose the next token. `None` leaves the choice to the model.
+    """Sampling options. None leaves an option to the model.
 
-    Ranges are checked by the dialect that reads them and again by the model that obeys them. `logprobs` is how many of
-    the likeliest tokens stand beside each chosen one; `prompt_logprobs` the same for the tokens of the prompt.
+    The dialect that parses the options checks their ranges, and the model checks them again. `logprobs` is the number
+    of likeliest tokens that are reported with each chosen token; `prompt_logprobs` is the same for the prompt's tokens.
     """
 
     max_tokens: int | None = None
@@ -56,9 +53,9 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Logprob:
-    """A token and the logarithm of its probability. `data` are its bytes: a token may end inside a character.
+    """A token and its log probability. `data` are its bytes: a token may end inside a character.
 
-    `logprob` is None for the first token of a prompt, before which there is nothing to be likely after.
+    `logprob` is None for the first token of a prompt, which has no context.
     """
 
     token: str
@@ -68,9 +65,9 @@ class Logprob:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """A token that was chosen, and the likeliest ones at its place, best first.
+    """A chosen token, and the likeliest tokens at its position in descending order of probability.
 
-    `prompt` is whether it is one of the prompt's, and `hidden` whether the text of the answer does not show it.
+    `is_prompt`: the token belongs to the prompt. `is_hidden`: the text of the answer does not contain it.
     """
 
     chosen: Logprob
@@ -83,8 +80,8 @@ class TokenLogprob:
 class Delta:
     """Text was added to answer `index`.
 
-    `tokens` counts what the model's response brought. Text can be empty while a character or a stop string is
-    incomplete. `logprobs` has an entry for each token, where they were asked for.
+    `tokens` is the number of tokens in the response of the model. `text` can be empty while a character or a stop
+    string is incomplete. `logprobs` has an entry for each token, if the request asks for them.
     """
 
     index: int
@@ -94,12 +91,13 @@ class Delta:
 
 
 EMPTY_DELTA = Delta(0, "")
-"""A response that brought nothing: what was let wait for it goes on without it (`gateway.signatures.coalescing`)."""
+"""An empty response. Coalescing sends the deltas that it holds back when one arrives
+(`gateway.signatures.coalescing`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """Answer `index` is complete. Where a model's layout does not say why, it has stopped."""
+    """Answer `index` is complete. The reason is `stop` where the signature of the model reports none."""
 
     index: int
     finish_reason: FinishReason
@@ -107,9 +105,9 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What the engine counted: tokens of the prompt, and tokens of all answers. The last event.
+    """Token counts of the engine: of the prompt, and of all answers together. The last event of a stream.
 
-    A layout that carries no counts has no such event.
+    A signature without token counts has no such event.
     """
 
     prompt_tokens: int

@@ -1,4 +1,4 @@
-"""Where tasks are kept: SQLite in the folder of the state by default, or Postgres, which several gateways share."""
+"""The database of the tasks: SQLite in the state folder by default, or Postgres, which several gateways can share."""
 
 import os
 import sqlite3
@@ -11,7 +11,7 @@ from gateway.settings import Settings
 _CONNECT_SECONDS = 3
 _STATEMENT_MILLISECONDS = 4_000
 _MARKER_TABLE = "dbos_migrations"
-"""The table by which a database of tasks is known."""
+"""A table that every database of tasks has."""
 _CORRUPTION_MESSAGES = (
     "no such table",
     "no such column",
@@ -22,69 +22,72 @@ _CORRUPTION_MESSAGES = (
 )
 _REMEDY_HINT = "Move it away and a new one is made, without its tasks; or name another with TRITONIC_TASKS."
 UNUSABLE_MESSAGE = "This service cannot use its database of tasks; its log says why."
-"""What callers are told: paths are none of their business."""
+"""Message for callers. It contains no path: only the operator needs to know it."""
 _TCP_USER_TIMEOUT_MILLISECONDS = 6_000
-"""How long a packet may stay unanswered: so a database that is cut off is noticed, not after a quarter of an hour."""
+"""Most time without an acknowledgement. TCP's default would notice a lost connection only after 15 minutes."""
 
 
 class DatabaseError(Exception):
-    """The setting `tasks` names no database. The message says what is wrong."""
+    """The setting `tasks` does not name a database. The message says why."""
 
 
 class Database:
-    """An address, and how to connect to it so that nothing waits for ever."""
+    """The address of the database, and connection options with timeouts, so that nothing waits for ever."""
 
     def __init__(self, settings: Settings) -> None:
-        """Raises `DatabaseError`. Nothing is opened."""
-        given = settings.tasks.get_secret_value() if settings.tasks else None
+        """Parse the setting `tasks`; open nothing. Raises `DatabaseError`."""
+        address = settings.tasks.get_secret_value() if settings.tasks else None
         self.path: Path | None = None
-        """The file, where it is SQLite."""
-        if given is None:
+        """The file of SQLite; None for Postgres."""
+        if address is None:
             self.path = (settings.state / "tasks.sqlite").resolve()
-        elif given.startswith("sqlite:///"):
-            self.path = Path(given.removeprefix("sqlite:///")).resolve()
-        elif not given.startswith(("postgresql://", "postgres://")):
-            scheme = given.partition(":")[0][:20]
+        elif address.startswith("sqlite:///"):
+            self.path = Path(address.removeprefix("sqlite:///")).resolve()
+        elif not address.startswith(("postgresql://", "postgres://")):
+            scheme = address.partition(":")[0][:20]
             raise DatabaseError(f"TRITONIC_TASKS: begins with sqlite:/// or postgresql://, not with {scheme}")
-        self.url = f"sqlite:///{self.path}" if self.path else "postgresql://" + (given or "").partition("://")[2]
+        self.url = f"sqlite:///{self.path}" if self.path else "postgresql://" + (address or "").partition("://")[2]
         self.liveness_folder = self.path.with_name("gateways") if self.path else (settings.state / "gateways").resolve()
-        """Where the gateways of this machine that keep these tasks can see one another."""
+        """Folder of the lock files of this machine's gateways that share the database (`gateway.tasks.liveness`)."""
 
     @property
     def may_exist(self) -> bool:
-        """Whether there may be tasks: of Postgres that is not known before it is asked."""
+        """Whether the database may exist and hold tasks. Always true for Postgres: only a connection could tell."""
         return self.path is None or self.path.exists()
 
     def diagnose(self) -> str | None:
-        """Say what keeps SQLite's file from being used, and what helps; None where nothing is seen that would.
+        """Return what prevents the use of SQLite's file, with a remedy; None if no problem is found.
 
-        Nothing is made or changed. Of Postgres nothing is known before it is asked.
+        Reads only. Always None for Postgres: only a connection could tell.
         """
         if self.path is None:
             return None
-        if wrong := _file_problem(self.path):
-            return f"Tasks cannot be kept: {wrong}. {_REMEDY_HINT}"
-        folder = next(each for each in (self.path.parent, *self.path.parent.parents) if each.exists())
-        for needed in (folder, self.liveness_folder):
-            if needed.exists() and not (needed.is_dir() and os.access(needed, os.R_OK | os.W_OK | os.X_OK)):
-                return f"Tasks cannot be kept: {needed} is no folder that this user can write to."
+        if problem := _file_problem(self.path):
+            return f"Tasks cannot be kept: {problem}. {_REMEDY_HINT}"
+        folder = next(path for path in (self.path.parent, *self.path.parent.parents) if path.exists())
+        for required in (folder, self.liveness_folder):
+            if required.exists() and not (required.is_dir() and os.access(required, os.R_OK | os.W_OK | os.X_OK)):
+                return f"Tasks cannot be kept: {required} is no folder that this user can write to."
         return None
 
     def explain(self, error: Exception) -> str | None:
-        """Say the same after an error of the database; None where waiting may mend it. Reads the file."""
+        """Return the permanent cause of an error of the database, with a remedy; None if a retry may succeed.
+
+        Reads the file.
+        """
         if self.path is None:
             return None
         if is_disk_full(error):
             return f"Tasks cannot be kept: the disk of {self.path} is full."
-        if found := self.diagnose():
-            return found
+        if problem := self.diagnose():
+            return problem
         if is_corrupted(error):
-            told = str(error).partition("\n")[0][:200]
-            return f"Tasks cannot be kept: {self.path} is damaged, or of another version ({told}). {_REMEDY_HINT}"
+            message = str(error).partition("\n")[0][:200]
+            return f"Tasks cannot be kept: {self.path} is damaged, or of another version ({message}). {_REMEDY_HINT}"
         return None
 
     def prepare(self) -> None:
-        """Make the file, for its owner's eyes alone, so that readers and a writer pass each other. Raises `OSError`."""
+        """Create SQLite's file, for its owner only, in WAL mode: readers do not block the writer. Raises `OSError`."""
         if self.path is None:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -98,7 +101,10 @@ class Database:
             connection.close()
 
     def connect_options(self, *, patient: bool) -> dict[str, Any]:
-        """Return what psycopg is to be told; those who are not `patient` have a caller who waits."""
+        """Return connection options for psycopg; empty for SQLite.
+
+        Without `patient` a statement times out after 4 seconds: a caller waits for it.
+        """
         if self.path is not None:
             return {}
         options: dict[str, Any] = {
@@ -113,17 +119,17 @@ class Database:
 
 
 def is_disk_full(error: Exception) -> bool:
-    """Whether SQLite or Postgres says that there is no room."""
+    """Return whether SQLite or Postgres reports a full disk."""
     return any(words in str(error) for words in ("database or disk is full", "No space left on device"))
 
 
 def is_corrupted(error: Exception) -> bool:
-    """Whether SQLite says that its file is not what it has to be, so that no wait helps."""
+    """Return whether SQLite reports a file that is damaged or not its own, so that no retry helps."""
     return any(words in str(error) for words in _CORRUPTION_MESSAGES)
 
 
 def _file_problem(path: Path) -> str | None:
-    """Say why a path is no database of tasks; None where there is nothing, or one."""
+    """Return why `path` is no usable database of tasks; None if it is one, or does not exist."""
     if not path.exists():
         return None
     if not path.is_file():
@@ -136,7 +142,7 @@ def _file_problem(path: Path) -> str | None:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", timeout=1, uri=True)) as connection:
             tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     except sqlite3.OperationalError as error:
-        # One that is busy can be used.
+        # A database that is locked by a writer is usable.
         return None if "locked" in str(error) else f"{path} cannot be opened ({error})"
     except sqlite3.DatabaseError as error:
         return f"{path} is no database of SQLite, or a damaged one ({error})"
@@ -144,5 +150,5 @@ def _file_problem(path: Path) -> str | None:
 
 
 def check_settings(settings: Settings) -> None:
-    """Raise `DatabaseError` where the settings name no database."""
+    """Raise `DatabaseError` if the setting `tasks` does not name a database."""
     Database(settings)

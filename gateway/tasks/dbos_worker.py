@@ -1,7 +1,7 @@
-"""Works on tasks: DBOS hands them out, from its own threads and loop, and the gateway's loop does what they ask.
+"""Runs tasks. DBOS dequeues them in threads and an event loop of its own; they run on the event loop of the gateway.
 
-DBOS is one for each process. What is under way here when the process ends stays in the database, and is handed out
-again when the gateway is back, or by another one that shares the database.
+A process has one DBOS at most. A task that runs when the process ends stays in the database. It is queued again when
+the gateway is back, or by another gateway that shares the database.
 """
 
 import asyncio
@@ -22,45 +22,48 @@ from gateway.tasks.database import Database
 from gateway.tasks.executor import TaskExecutor
 
 _MAX_RECOVERY_ATTEMPTS = 20
-"""A task during which the gateway ended so often is given up: it may be what ends it."""
+"""Runs of one task that the end of the gateway may interrupt. Then the task fails: it may be what ends the gateway."""
 _POLL_SECONDS = 0.25
 _SUPPRESSED_LOGS = ("Exception encountered in asynchronous workflow", "Asyncio task cancelled for workflow")
-"""What DBOS tells of tasks that failed or were stopped, with a traceback; the gateway logs these by itself."""
+"""Beginnings of DBOS's log lines about failed and cancelled tasks, with tracebacks. The gateway logs these itself."""
 
 T = TypeVar("T")
 
 
 @dataclass(slots=True)
 class RunningTask:
-    """A task that is worked on here."""
+    """A task that runs in this process. `percent` is its progress, 0 to 99."""
 
     asyncio_task: "asyncio.Task[dict[str, Any]]"
     percent: int = 0
     saved_percent: int = 0
-    """The progress that is in the database."""
+    """The progress that the database has."""
 
 
 class DbosWorker:
-    """Hands tasks of one database to a `Performer`. There can be one in a process."""
+    """Passes the tasks of one database to a `TaskExecutor`. A process can have one worker at most."""
 
-    def __init__(self, database: Database, name: str, performer: TaskExecutor, concurrency: int) -> None:
-        """`name` is that of this gateway among those that share the database (`gateway.tasks.liveness`)."""
+    def __init__(self, database: Database, name: str, executor: TaskExecutor, concurrency: int) -> None:
+        """`name` identifies this gateway among those that share the database (`gateway.tasks.liveness`).
+
+        `concurrency` is the number of tasks of one model that run at a time in all gateways together.
+        """
         self.running_tasks: dict[str, RunningTask] = {}
         self._database = database
         self._name = name
-        self._executor = performer
+        self._executor = executor
         self._concurrency = concurrency
         self._loop = asyncio.get_running_loop()
         self._log = structlog.get_logger("gateway.tasks")
 
     async def launch(self) -> None:
-        """Prepare the database and begin to work.
+        """Prepare the database and begin to run tasks.
 
-        Raises what the database does, and `RuntimeError` where this process has a worker already.
+        Raises the errors of the database, and `RuntimeError` if this process already has a worker.
         """
         global _worker
         if _worker is not None:
-            raise RuntimeError("this process keeps the tasks of another gateway already")
+            raise RuntimeError("this process runs the tasks of another gateway already")
         _worker = self
         try:
             await _in_thread(self._launch)
@@ -69,12 +72,12 @@ class DbosWorker:
             raise
 
     async def recover(self, gateways: set[str]) -> None:
-        """Queue again what gateways that are gone had under way."""
-        # Not public, and the only safe way: it moves a task only while it still belongs to the one that is gone.
+        """Queue the running tasks of dead `gateways` again."""
+        # A private method, but the only safe way: it moves a task only while it still belongs to the dead gateway.
         await _in_thread(lambda: DBOS._recover_pending_workflows(sorted(gateways)))
 
     async def stop(self, patience: int) -> None:
-        """Take no more tasks, and wait up to `patience` seconds for those that are under way."""
+        """Dequeue no more tasks, and wait up to `patience` seconds for the running ones."""
         global _worker
         await _in_thread(lambda: DBOS.destroy(workflow_completion_timeout_sec=patience if self.running_tasks else 0))
         for run in list(self.running_tasks.values()):
@@ -110,19 +113,20 @@ class DbosWorker:
             raise
 
     async def execute(self, id: str, kind: str, request: dict[str, Any]) -> dict[str, Any]:
-        """Do what a task asks, on the gateway's loop, and return its result as JSON. Runs on DBOS's own loop."""
+        """Run a task on the gateway's event loop, and return its result as JSON. Called on DBOS's event loop."""
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._execute(id, kind, request), self._loop))
 
     async def _execute(self, id: str, kind: str, request: dict[str, Any]) -> dict[str, Any]:
-        work: asyncio.Task[dict[str, Any]] | None = asyncio.current_task()
-        assert work is not None
-        run = self.running_tasks[id] = RunningTask(work)
+        task: asyncio.Task[dict[str, Any]] | None = asyncio.current_task()
+        assert task is not None
+        run = self.running_tasks[id] = RunningTask(task)
 
         def advance(fraction: float) -> None:
             run.percent = max(run.percent, min(99, int(fraction * 100)))
 
         try:
-            return await self._executor.execute(id, kind, request, advance)
+            outputs = await self._executor.execute(id, kind, request, advance)
+            return task_store.result_to_json(outputs)
         except GatewayError as error:
             raise _to_workflow_error(error) from None
         except Exception:
@@ -142,29 +146,29 @@ _worker: DbosWorker | None = None
     serialization_type=WorkflowSerializationFormat.PORTABLE,
 )
 async def _task(kind: str, request: dict[str, Any]) -> dict[str, Any]:
-    """What DBOS runs. There are no steps in it: a task is done when its result is written, and else not begun."""
+    """The workflow of DBOS. It has no steps: a task is complete once its result is stored, and else starts over."""
     worker, id = _worker, DBOS.workflow_id
     if worker is None or id is None:
-        raise asyncio.CancelledError  # the gateway stops; the task stays where it is
+        raise asyncio.CancelledError  # the gateway shuts down; the task stays in the database
     return await worker.execute(id, kind, request)
 
 
 def _to_workflow_error(error: GatewayError) -> PortableWorkflowError:
-    """The failure as it is written down (`records.told` reads it)."""
+    """Return the failure as the database stores it; `gateway.tasks.task_store.task_from_row` reads it."""
     return PortableWorkflowError(
         error.message, type(error).__name__, error.code, {"status": error.status, "param": error.param}
     )
 
 
-async def _in_thread(work: Callable[[], T]) -> T:
-    """Await what blocks in a thread that does not keep the process from ending."""
+async def _in_thread(function: Callable[[], T]) -> T:
+    """Run a blocking function in a daemon thread, which does not delay the end of the process."""
     future: Future[T] = Future()
 
     def run() -> None:
         if not future.set_running_or_notify_cancel():
             return
         try:
-            result = work()
+            result = function()
         except BaseException as error:
             future.set_exception(error)
         else:
@@ -180,11 +184,11 @@ class _LogFilter(logging.Filter):
 
 
 def _configure_dbos_log() -> None:
-    """Send DBOS's lines where all lines go: it makes an output of its own unless there is one."""
+    """Send DBOS's log lines where all lines go: without a handler DBOS adds an output of its own."""
     log = logging.getLogger("dbos")
     if not log.handlers:
         log.addHandler(logging.NullHandler())
     with suppress(StopIteration):
-        next(known for known in log.filters if isinstance(known, _LogFilter))
+        next(filter for filter in log.filters if isinstance(filter, _LogFilter))
         return
     log.addFilter(_LogFilter())

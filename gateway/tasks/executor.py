@@ -1,4 +1,4 @@
-"""Does what a task asks: the model draws, the pictures are kept, and their ids are the result."""
+"""Run the operation of a task on its model, and store the outputs as files."""
 
 import asyncio
 import time
@@ -12,46 +12,48 @@ from gateway.errors import GatewayError, ModelNotFound, Overloaded, RateLimited,
 from gateway.files.file_store import FileStore
 from gateway.models.catalog import Catalog
 from gateway.observability.telemetry import Metrics, Trace
-from gateway.operations.generate_image import GenerateImage, Image, Progress
+from gateway.operations.operation import ExpectedOutput, Output, Progress, TaskOperation
 from gateway.tasks.request_json import deserialize
+from gateway.tasks.task import TaskOutput
 
 ROUTE = "task"
 """The route of tasks in metrics and logs."""
 
 _DISCOVERY_SECONDS = 10.0
-"""Seconds within which a model that nobody knows may yet be found: a gateway that starts has not seen all servers."""
+"""Seconds for which an unknown model is retried: discovery may not have seen all servers yet."""
 _MAX_BACKOFF_SECONDS = 10.0
 
 T = TypeVar("T")
 
 
 class TaskExecutor:
-    """Asks models for what tasks want, and waits for those that are away."""
+    """Runs requests of tasks, with retries while a model or the file store is unavailable or full."""
 
     def __init__(self, catalog: Catalog, files: FileStore, metrics: Metrics, patience: float) -> None:
-        """`patience` is how many seconds a task waits for a model or a store that cannot take it now."""
+        """`patience` is the time in seconds for which a task retries (setting `tasks_patience`)."""
         self._catalog = catalog
         self._files = files
         self._metrics = metrics
         self._retry_seconds = patience
 
     async def execute(
-        self, id: str, kind: str, packed: dict[str, Any], advance: Callable[[float], None]
-    ) -> dict[str, Any]:
-        """Return `{"images": [...]}`, the fields of `Drawn`; `advance` is told the part that is done, 0 to 1.
+        self, id: str, kind: str, stored: dict[str, Any], advance: Callable[[float], None]
+    ) -> list[TaskOutput]:
+        """Run the task `id` and return its outputs in their order.
 
-        Raises `GatewayError`.
+        `kind` is the name of the operation, and `stored` the JSON of its request. `advance` is called with the part
+        that is done, 0 to 1. Raises `GatewayError`.
         """
         trace = Trace(self._metrics, id, route=ROUTE)
         status = 499
         try:
-            asked = await self._retry(lambda: deserialize(kind, packed, self._files))
-            request = await self._retry(lambda: self._with_seed(id, asked))
-            images = await self._retry(lambda: self._find_existing_outputs(id, request))
-            if images is None:
-                images = await self._retry(lambda: self._generate(id, request, trace, advance))
+            unseeded = await self._retry(lambda: deserialize(kind, stored, self._files))
+            request = await self._retry(lambda: self._with_seed(id, unseeded))
+            outputs = await self._retry(lambda: self._find_existing_outputs(id, request))
+            if outputs is None:
+                outputs = await self._retry(lambda: self._run(id, request, trace, advance))
             status = 200
-            return {"images": images}
+            return outputs
         except GatewayError as error:
             status, trace.error = error.status, error
             raise
@@ -61,56 +63,58 @@ class TaskExecutor:
         finally:
             trace.finish(status)
 
-    async def _with_seed(self, id: str, request: GenerateImage) -> GenerateImage:
-        """Draw by lot what the model would, but by the task's own: done again, it draws the same pictures."""
-        if request.seed is not None or "seed" not in self._catalog.get(request.model).config.inputs:
+    async def _with_seed(self, id: str, request: TaskOperation) -> TaskOperation:
+        """Fill in a seed that depends on the task's id alone, so that a repeated run gives the same outputs."""
+        name = request.seed_field
+        if name is None or getattr(request, name) is not None:
             return request
-        return replace(request, seed=zlib.crc32(id.encode()))
+        if name not in self._catalog.get(request.model).config.inputs:
+            return request
+        seed: dict[str, Any] = {name: zlib.crc32(id.encode())}
+        return replace(request, **seed)
 
-    async def _find_existing_outputs(self, id: str, request: GenerateImage) -> list[dict[str, Any]] | None:
-        """The pictures of a task that was killed between the last of them and the word in the database."""
-        content_type = f"image/{request.output_format}"
-        drawn = []
-        for index in reversed(range(request.n)):
-            file = await self._files.find(_output_name(id, index), content_type)
+    async def _find_existing_outputs(self, id: str, request: TaskOperation) -> list[TaskOutput] | None:
+        """Return all outputs where all are stored: the gateway was killed before the database had the result."""
+        found = []
+        # From the last one on: if it is missing, the others need no look.
+        for expected in reversed(request.expected_outputs() or ()):
+            file = await self._files.find(_output_name(id, expected.index), expected.content_type)
             if file is None:
                 return None
-            seed = None if request.seed is None else request.seed + index
-            drawn.append({"index": index, "file": file, "seed": seed, "content_type": content_type})
-        return drawn[::-1]
+            found.append(_task_output(expected, file))
+        return found[::-1] or None
 
-    async def _generate(
-        self, id: str, request: GenerateImage, trace: Trace, advance: Callable[[float], None]
-    ) -> list[dict[str, Any]]:
-        drawn: list[dict[str, Any]] = []
-        content_type = f"image/{request.output_format}"
+    async def _run(
+        self, id: str, request: TaskOperation, trace: Trace, advance: Callable[[float], None]
+    ) -> list[TaskOutput]:
+        outputs: list[TaskOutput] = []
         try:
-            async with aclosing(self._catalog.run_by_name(request.model, request, trace)) as events:
-                async for event in events:
+            async with (
+                aclosing(self._catalog.run_by_name(request.model, request, trace)) as events,
+                aclosing(request.task_events(events)) as task_events,
+            ):
+                async for event in task_events:
                     if isinstance(event, Progress):
                         advance(event.fraction)
-                    elif isinstance(event, Image):
-                        file = await self._store_output(id, event, content_type)
-                        drawn.append(
-                            {"index": event.index, "file": file, "seed": event.seed, "content_type": content_type}
-                        )
+                    else:
+                        outputs.append(_task_output(event, await self._store_output(id, event)))
         except GatewayError:
-            with suppress(GatewayError):  # what a store keeps that fails is swept in time
-                await self._files.delete(*(image["file"] for image in drawn))
+            with suppress(GatewayError):  # the file store's sweep deletes what stays
+                await self._files.delete(*(output.file for output in outputs))
             raise
-        return sorted(drawn, key=lambda image: image["index"])
+        return sorted(outputs, key=lambda output: output.index)
 
-    async def _store_output(self, id: str, image: Image, content_type: str) -> str:
-        name = _output_name(id, image.index)
-        return await self._retry(lambda: self._files.put(image.data, content_type, name=name))
+    async def _store_output(self, id: str, output: Output) -> str:
+        name = _output_name(id, output.index)
+        return await self._retry(lambda: self._files.put(output.data, output.content_type, name=name))
 
-    async def _retry(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Await `work`, again where it found something away or full, for as long as tasks wait."""
+    async def _retry(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Await `attempt()`, and retry with backoff while something is unavailable or full, up to the patience."""
         began = time.monotonic()
         wait = 0.5
         while True:
             try:
-                return await work()
+                return await attempt()
             except (Overloaded, RateLimited, StorageFull, ModelNotFound) as error:
                 patience = _DISCOVERY_SECONDS if isinstance(error, ModelNotFound) else self._retry_seconds
                 if time.monotonic() - began + wait > patience:
@@ -119,6 +123,10 @@ class TaskExecutor:
             wait = min(2 * wait, _MAX_BACKOFF_SECONDS)
 
 
+def _task_output(output: ExpectedOutput, file: str) -> TaskOutput:
+    return TaskOutput(output.index, file, output.content_type, output.facts)
+
+
 def _output_name(id: str, index: int) -> str:
-    """What a picture is kept under: a task that is done again replaces its pictures, and leaves none behind."""
+    """Return the name of an output in the file store: a task that runs again replaces its outputs."""
     return f"{id}/{index}"

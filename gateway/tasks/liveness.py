@@ -1,13 +1,14 @@
-"""Which gateways are alive, so that the tasks of those that are not can be taken over, and no others.
+"""Detects dead gateways, so that other gateways take over their tasks, and only theirs.
 
-Gateways of one machine see one another by locks on files, which the kernel frees however a process ends. Those that
-share a Postgres see one another by its advisory locks, which it frees when a connection ends.
+Gateways of one machine detect one another by locks on files, which the kernel releases however a process ends. Gateways
+that share a Postgres detect one another by its advisory locks, which it releases when a connection ends.
 """
 
 import fcntl
 import socket
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator, Set
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,33 +16,33 @@ import psycopg
 
 from gateway.tasks.database import Database
 
-_LOCK_CLASS = 0x7247  # any number that is our own: advisory locks have two, and the second says which gateway it is
+_LOCK_CLASS = 0x7247  # an arbitrary number: an advisory lock has two, and the second identifies the gateway
 _MAX_SLOTS = 256
 
 
 class ExecutorSlot:
-    """The place of this gateway among those of this machine.
+    """The slot of this gateway among the gateways of this machine; its `name` marks the tasks that run in it.
 
-    Whoever comes after a gateway that was killed takes the same seat, and so finds its tasks by its `name` at once.
+    The gateway that follows a killed one takes the same slot, and so has its name and its tasks at once.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Take the first seat that is free. Raises `OSError` where the folder cannot be written to."""
+        """Take the first free slot. Raises `OSError` if the folder is not writable, or 256 slots are taken."""
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         for number in range(_MAX_SLOTS):
-            lock = (folder / f"{number}.lock").open("a+", errors="replace")  # what is no name is replaced by one
+            lock = (folder / f"{number}.lock").open("a+", errors="replace")  # an unreadable name is replaced below
             if _try_lock(lock):
                 break
             lock.close()
         else:
-            raise OSError(f"{folder}: {_MAX_SLOTS} gateways keep tasks here already")
+            raise OSError(f"{folder}: {_MAX_SLOTS} gateways run tasks here already")
         self._lock = lock
         lock.seek(0)
         machine = socket.gethostname()
         name = lock.read().strip()
         if not name.startswith(f"{machine}-"):
-            # A folder may be copied to another machine, where its name would stand for two gateways.
+            # A folder may be copied to another machine; then two gateways would have one name.
             name = f"{machine}-{uuid.uuid4().hex[:12]}"
             lock.seek(0)
             lock.truncate()
@@ -50,7 +51,7 @@ class ExecutorSlot:
         self.name = name
 
     def live_names(self) -> set[str]:
-        """Return the names of the gateways of this machine that are alive."""
+        """Return the names of this machine's gateways that are alive, this one included."""
         names = {self.name}
         for path in self._folder.glob("*.lock"):
             with suppress(FileNotFoundError), path.open("r+", errors="replace") as lock:
@@ -58,13 +59,30 @@ class ExecutorSlot:
                     names.add(lock.read().strip())
         return names
 
+    @contextmanager
+    def locked(self, names: Set[str]) -> Iterator[set[str]]:
+        """Hold the slots of dead gateways, and yield those of `names` that no gateway of this machine has.
+
+        A gateway that starts meanwhile takes another slot. Otherwise it would have the name of the dead one, and both
+        it and this gateway would restart the same tasks.
+        """
+        with ExitStack() as held:
+            free = set(names)
+            for path in self._folder.glob("*.lock"):
+                with suppress(FileNotFoundError):
+                    lock = held.enter_context(path.open("r+", errors="replace"))
+                    name = lock.read().strip()
+                    if name in free and not _try_lock(lock):
+                        free.discard(name)
+            yield free
+
     def release(self) -> None:
-        """Free the seat."""
+        """Release the slot."""
         self._lock.close()
 
 
 def _try_lock(file: IO[str]) -> bool:
-    """Lock a file, until it is closed, unless another process has."""
+    """Lock a file until it is closed. Return False if another process holds the lock."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -73,15 +91,15 @@ def _try_lock(file: IO[str]) -> bool:
 
 
 class ExecutorLiveness:
-    """Who keeps the tasks of one database. Its methods block; call them in a thread."""
+    """Liveness of the gateways that share one database. The methods block; call them in a thread."""
 
-    def __init__(self, database: Database, seat: ExecutorSlot) -> None:
+    def __init__(self, database: Database, slot: ExecutorSlot) -> None:
         self._database = database
-        self._slot = seat
+        self._slot = slot
         self._connection: psycopg.Connection[Any] | None = None
 
     def find_dead(self, names: set[str]) -> set[str]:
-        """Return which of these gateways are not alive. Raises `psycopg.Error` where the database does not answer."""
+        """Return those of `names` whose gateways are dead. Raises `psycopg.Error` if the database does not answer."""
         others = names - {self._slot.name}
         if self._database.path is not None:
             return others - self._slot.live_names() if others else set()
@@ -90,23 +108,23 @@ class ExecutorLiveness:
             connection = self._connection = psycopg.connect(
                 self._database.url, autocommit=True, **self._database.connect_options(patient=False)
             )
-        # Always asked, though there may be no others: it shows whether this gateway still holds its own.
-        found = connection.execute(
+        # Queried even without other gateways: the result shows whether this gateway still holds its own lock.
+        locks = connection.execute(
             "SELECT objid::bigint, pid = pg_backend_pid() FROM pg_locks"
             " WHERE locktype = 'advisory' AND granted AND classid = %s AND objsubid = 2"
             " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
             (_LOCK_CLASS,),
         ).fetchall()
-        if not any(ours for _, ours in found):
-            # Where it is taken, a connection of this gateway's has broken and is not missed yet: next time it is free.
+        if not any(is_own for _, is_own in locks):
+            # If the lock is taken, Postgres has not noticed yet that an older connection of this gateway is broken.
             connection.execute(
                 "SELECT pg_try_advisory_lock(%s, %s)", (_LOCK_CLASS, _to_signed(_lock_id(self._slot.name)))
             )
-        held = {number for number, _ in found}
+        held = {number for number, _ in locks}
         return {name for name in others if _lock_id(name) not in held}
 
     def release(self) -> None:
-        """Be absent from now on."""
+        """Close the connection, which releases the lock: this gateway counts as dead from now on."""
         if self._connection is not None:
             with suppress(psycopg.Error):
                 self._connection.close()
@@ -117,5 +135,5 @@ def _lock_id(name: str) -> int:
 
 
 def _to_signed(number: int) -> int:
-    """Advisory locks take signed integers, and show unsigned ones."""
+    """Convert a lock id: functions of advisory locks take signed integers, `pg_locks` shows unsigned ones."""
     return number - (1 << 32) if number >= 1 << 31 else number

@@ -1,4 +1,4 @@
-"""Requests of tasks as JSON, in which pictures are the ids of files."""
+"""Convert requests of tasks to JSON and back. Bytes are stored as files, and the JSON holds their ids."""
 
 import dataclasses
 import hashlib
@@ -7,44 +7,49 @@ from typing import Any
 
 from gateway.errors import GatewayError
 from gateway.files.file_store import FileStore
-from gateway.operations.edit_image import EditImage
-from gateway.operations.generate_image import GenerateImage
-
-OPERATIONS_BY_KIND: Mapping[str, type[GenerateImage]] = {"generate_image": GenerateImage, "edit_image": EditImage}
-"""What a task can be asked for, by its name in the database."""
+from gateway.operations.operation import TaskOperation
+from gateway.operations.registry import OPERATIONS
 
 _CONTENT_TYPE = "application/octet-stream"
 
 
-def kind_of(request: GenerateImage) -> str:
-    """Return the name of what is asked for."""
-    return next(name for name, operation in OPERATIONS_BY_KIND.items() if operation is type(request))
-
-
-async def serialize(request: GenerateImage, owner: str, files: FileStore) -> dict[str, Any]:
-    """Return the fields of `request` as JSON, and keep its pictures. The same request of an owner is the same JSON.
+async def serialize(request: TaskOperation, owner: str, files: FileStore) -> dict[str, Any]:
+    """Return the fields of `request` as JSON, and store its bytes. Equal requests of one owner give equal JSON.
 
     Raises `StorageFull`, and `Overloaded` where the store does not answer.
     """
 
-    async def packed(value: Any) -> Any:
+    async def to_json(value: Any) -> Any:
         if isinstance(value, bytes):
             name = f"{owner}/{hashlib.sha256(value).hexdigest()}"
             return {"file": await files.put(value, _CONTENT_TYPE, name=name)}
-        return [await packed(part) for part in value] if isinstance(value, tuple) else value
+        return [await to_json(part) for part in value] if isinstance(value, tuple) else value
 
-    return {field.name: await packed(getattr(request, field.name)) for field in dataclasses.fields(request)}
+    return {_stored_name(field): await to_json(getattr(request, field.name)) for field in dataclasses.fields(request)}
 
 
-async def deserialize(kind: str, packed: Mapping[str, Any], files: FileStore) -> GenerateImage:
-    """Return the request that was packed. Raises `FileGone`, `Overloaded`, and `GatewayError` for what is none."""
+async def deserialize(kind: str, stored: Mapping[str, Any], files: FileStore) -> TaskOperation:
+    """Return the request that `serialize` converted; `kind` is the name of its operation.
 
-    async def unpacked(value: Any) -> Any:
+    Raises `FileNotFound`, `Overloaded`, and `GatewayError` for JSON that this version cannot read.
+    """
+
+    async def from_json(value: Any) -> Any:
         if isinstance(value, dict):
             return await files.read(value["file"])
-        return tuple([await unpacked(part) for part in value]) if isinstance(value, list) else value
+        return tuple([await from_json(part) for part in value]) if isinstance(value, list) else value
 
     try:
-        return OPERATIONS_BY_KIND[kind](**{name: await unpacked(value) for name, value in packed.items()})
+        operation = OPERATIONS[kind]
+        if not issubclass(operation, TaskOperation):
+            raise TypeError(f"{kind!r} cannot be a task")
+        names = {_stored_name(field): field.name for field in dataclasses.fields(operation)}
+        return operation(**{names.get(name, name): await from_json(value) for name, value in stored.items()})
     except (KeyError, TypeError) as error:
         raise GatewayError(f"This version of the service cannot read the task: {error}.") from None
+
+
+def _stored_name(field: "dataclasses.Field[Any]") -> str:
+    """Return the name of a field in databases, which stays when the field is renamed."""
+    name: str = field.metadata.get("stored_name", field.name)
+    return name

@@ -1,4 +1,4 @@
-"""Keeps the tasks of one gateway: its seat, its worker, and what has to be seen to again and again."""
+"""Runs the tasks of one gateway: its slot, its worker, and periodic maintenance."""
 
 import asyncio
 import time
@@ -19,27 +19,27 @@ from gateway.tasks.liveness import ExecutorLiveness, ExecutorSlot
 from gateway.tasks.task_store import TaskStore
 
 _SYNC_INTERVAL_SECONDS = 1.0
-"""Seconds between two looks at what was cancelled elsewhere, and two writes of progress."""
+"""Interval at which cancellations are read from the database and progress is written to it, in seconds."""
 _LIVENESS_INTERVAL_SECONDS = 3.0
-"""Seconds between two looks at which gateways are alive."""
+"""Interval of the search for dead gateways, in seconds."""
 _DEAD_AFTER_SECONDS = 10.0
-"""Seconds that a gateway has to be absent: one that lost its connection to Postgres alone is back sooner."""
+"""Seconds without a sign of life after which a gateway counts as dead. A lost connection to Postgres is back sooner."""
 _CLEANUP_INTERVAL_SECONDS = 3600.0
 _DRAIN_SECONDS = 4
 _CLOSE_TIMEOUT_SECONDS = 9.0
-"""Seconds that stopping may take in all. A database that hangs then does not keep the gateway from ending."""
+"""Most time of a shutdown, in seconds: a database that hangs does not delay it further."""
 
 
 class TaskRuntime:
-    """Made by `open`."""
+    """The tasks of one gateway while their database is open. Created by `open`."""
 
     def __init__(
-        self, database: Database, seat: ExecutorSlot, records: TaskStore, worker: DbosWorker, retention: float
+        self, database: Database, slot: ExecutorSlot, store: TaskStore, worker: DbosWorker, retention: float
     ) -> None:
-        self.store = records
-        self._slot = seat
+        self.store = store
+        self._slot = slot
         self._worker = worker
-        self._liveness = ExecutorLiveness(database, seat)
+        self._liveness = ExecutorLiveness(database, slot)
         self._dead_after = _DEAD_AFTER_SECONDS if database.path is None else 0.0
         self._retention = retention
         self._dead_since: dict[str, float] = {}
@@ -50,29 +50,29 @@ class TaskRuntime:
     async def open(
         cls, database: Database, settings: Settings, catalog: Catalog, files: FileStore, metrics: Metrics
     ) -> "TaskRuntime":
-        """Take a seat and begin to work. Raises whatever the database does."""
-        seat = await asyncio.to_thread(ExecutorSlot, database.liveness_folder)
+        """Take a slot and begin to run tasks. Raises the errors of the database."""
+        slot = await asyncio.to_thread(ExecutorSlot, database.liveness_folder)
         try:
-            performer = TaskExecutor(catalog, files, metrics, settings.tasks_patience)
-            worker = DbosWorker(database, seat.name, performer, settings.tasks_concurrency)
+            executor = TaskExecutor(catalog, files, metrics, settings.tasks_patience)
+            worker = DbosWorker(database, slot.name, executor, settings.tasks_concurrency)
             await worker.launch()
         except BaseException:
-            seat.release()
+            slot.release()
             raise
-        return cls(database, seat, TaskStore(database), worker, settings.tasks_retention)
+        return cls(database, slot, TaskStore(database), worker, settings.tasks_retention)
 
     def progress_of(self, id: str) -> int | None:
-        """How far a task has come that is worked on here; None for the others."""
+        """Return the progress of a task that runs here, in percent; None for other tasks."""
         run = self._worker.running_tasks.get(id)
         return run.percent if run else None
 
     def cancel_running(self, id: str) -> None:
-        """Stop working on a task, if it is worked on here."""
+        """Cancel a task if it runs here."""
         if run := self._worker.running_tasks.get(id):
             run.asyncio_task.cancel()
 
     async def close(self) -> None:
-        """Stop working, and leave."""
+        """Stop running tasks, and release the slot."""
         self._watch_task.cancel()
         with suppress(asyncio.CancelledError):
             await self._watch_task
@@ -86,45 +86,48 @@ class TaskRuntime:
         self._slot.release()
 
     async def _watch(self) -> None:
-        roll_call = forget = 0.0
+        next_liveness = next_cleanup = 0.0
         while True:
             await asyncio.sleep(_SYNC_INTERVAL_SECONDS)
             now = time.monotonic()
             try:
                 await self._sync_with_database()
-                if now >= roll_call:
-                    roll_call = now + _LIVENESS_INTERVAL_SECONDS
+                if now >= next_liveness:
+                    next_liveness = now + _LIVENESS_INTERVAL_SECONDS
                     await self._requeue_tasks_of_dead(now)
-                if now >= forget:
-                    forget = now + _CLEANUP_INTERVAL_SECONDS
+                if now >= next_cleanup:
+                    next_cleanup = now + _CLEANUP_INTERVAL_SECONDS
                     while await self.store.delete_older_than(self._retention):
                         pass
             except (GatewayError, psycopg.Error, OSError) as error:
                 self._log.debug("the database of the tasks does not answer", reason=str(error)[:200])
-                self._dead_since.clear()  # nobody can be seen to be absent now
+                self._dead_since.clear()  # without the database, liveness is unknown
             except Exception:
-                self._log.exception("looking after tasks failed")
+                self._log.exception("maintenance of tasks failed")
 
     async def _sync_with_database(self) -> None:
-        """Stop what was cancelled or taken over elsewhere, and write down how far the rest has come."""
+        """Cancel tasks that were cancelled or taken over elsewhere, and save the progress of the others."""
         runs = dict(self._worker.running_tasks)
         if not runs:
             return
-        ours = await self.store.running_executors(runs)
+        executors = await self.store.running_executors(runs)
         for id, run in runs.items():
-            if ours.get(id) != self._slot.name:
-                # One that is done may still be here for a moment: then there is nothing to stop.
+            if executors.get(id) != self._slot.name:
+                # A task that has just completed may still be listed here; cancelling it does nothing.
                 run.asyncio_task.cancel()
             elif run.percent != run.saved_percent and not run.asyncio_task.done():
                 run.saved_percent = run.percent
                 await self.store.save_progress(id, run.percent)
 
     async def _requeue_tasks_of_dead(self, now: float) -> None:
-        """Queue again what gateways have under way that were absent for long enough."""
+        """Queue the running tasks of dead gateways again."""
         names = set((await self.store.running_executors()).values()) - {"", self._slot.name}
-        absent = await asyncio.to_thread(self._liveness.find_dead, names)
-        self._dead_since = {name: self._dead_since.get(name, now) for name in absent}
-        gone = {name for name, since in self._dead_since.items() if now - since >= self._dead_after}
-        if gone:
-            self._log.warning("tasks of gateways that are gone are queued again", gateways=sorted(gone))
-            await self._worker.recover(gone)
+        dead = await asyncio.to_thread(self._liveness.find_dead, names)
+        self._dead_since = {name: self._dead_since.get(name, now) for name in dead}
+        expired = {name for name, since in self._dead_since.items() if now - since >= self._dead_after}
+        if not expired:
+            return
+        with self._slot.locked(expired) as gone:
+            if gone:
+                self._log.warning("tasks of gateways that are gone are queued again", gateways=sorted(gone))
+                await self._worker.recover(gone)

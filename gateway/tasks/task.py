@@ -1,35 +1,38 @@
-"""What a caller can know of a task: work that goes on when nobody waits for it."""
+"""A task: a request that runs in the background and whose outputs are stored."""
 
 import hashlib
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 TaskState: TypeAlias = Literal["queued", "running", "completed", "failed", "cancelled"]
 
 FINAL_STATES: frozenset[TaskState] = frozenset({"completed", "failed", "cancelled"})
-"""States that never change again."""
+"""States of tasks that have ended."""
 
 
 class QuotaExceeded(Exception):
-    """An owner has as many open tasks as it may."""
+    """An owner has its maximum of open tasks."""
 
 
 @dataclass(frozen=True, slots=True)
 class TaskOutput:
-    """Picture `index` of a task, which `Files` keeps under the id `file` for a while. None: its seed is not known."""
+    """Output number `index` of a task. The file store holds its bytes under the id `file`, until it is swept.
+
+    `facts` are what the operation tells about it (`gateway.operations.operation`), as in `{"seed": 5}`.
+    """
 
     index: int
     file: str
-    seed: int | None
     content_type: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class TaskFailure:
-    """Why a task failed, as the `GatewayError` would have told that a caller who waits had got."""
+    """The failure of a task: the fields of the `GatewayError` that a caller without a task would have got."""
 
     status: int
     code: str
@@ -39,9 +42,9 @@ class TaskFailure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """A task as it was when it was looked at. Times are in Unix seconds; `progress` is 0 to 100.
+    """A task as it was when it was read. Times are in Unix seconds; `progress` is 0 to 100.
 
-    `request` holds the fields of the operation as JSON, with `{"file": id}` for each picture.
+    `kind` is the name of the operation, and `request` holds its fields as JSON, with `{"file": id}` for bytes.
     """
 
     id: str
@@ -53,19 +56,19 @@ class Task:
     started: float | None
     finished: float | None
     request: Mapping[str, Any]
-    images: tuple[TaskOutput, ...] = ()
+    outputs: tuple[TaskOutput, ...] = ()
     error: TaskFailure | None = None
 
 
 def new_task_id() -> str:
-    """Return the id of a task. Those that are made later come later in order (as RFC 9562, version 7).
+    """Return a new id. Ids sort by the time of their creation, as UUIDs of version 7 do (RFC 9562).
 
-    The database orders by id what was made within one of its ticks: so the queue stays first in, first out.
+    The database orders tasks of one of its ticks by id, so the queue is first in, first out.
     """
     milliseconds, microseconds = divmod(time.time_ns() // 1000, 1000)
     return f"task_{milliseconds:012x}{microseconds:03x}{secrets.token_hex(16)[:17]}"
 
 
 def owner_id(key: str | None) -> str:
-    """Return what stands for an API key where tasks are kept; callers without keys are one owner."""
+    """Return the owner of the tasks of an API key: a digest of the key. Callers without keys are one owner."""
     return "anybody" if key is None else hashlib.sha256(b"task owner\n" + key.encode()).hexdigest()[:40]

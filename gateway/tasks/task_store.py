@@ -1,4 +1,4 @@
-"""The tasks in the database, read and written in threads, so that neither the loop nor a caller waits for it long."""
+"""Reads and writes tasks in the database, in threads and with a timeout, so that the event loop is never blocked."""
 
 import asyncio
 import time
@@ -29,12 +29,12 @@ APPLICATION_NAME = "tritonic"
 QUEUE_NAME = "tritonic-tasks"
 WORKFLOW_NAME = "tritonic.task"
 FORMAT_VERSION = "1"
-"""Of how requests are written down. A gateway leaves tasks of another version alone."""
+"""Version of the JSON of requests. A gateway does not run tasks of another version."""
 SERIALIZER = DBOSPortableJSONSerializer()
-"""DBOS would pickle by default: who can write to the database could then run code here."""
+"""DBOS's default is pickle, with which everyone who can write to the database could run code here."""
 
 _TIMEOUT_SECONDS = 5.0
-"""Seconds that a caller waits for the database."""
+"""Timeout of one call to the database, in seconds."""
 _NUM_THREADS = 8
 _STATES: dict[str, TaskState] = {
     "ENQUEUED": "queued",
@@ -46,7 +46,7 @@ _STATES: dict[str, TaskState] = {
     "CANCELLED": "cancelled",
 }
 _OPEN_STATUSES = [name for name, state in _STATES.items() if state not in FINAL_STATES]
-_GAVE_UP = TaskFailure(
+_RECOVERY_EXHAUSTED = TaskFailure(
     500, "internal_error", "The service ended each time that it worked on this task, and gave it up."
 )
 
@@ -54,7 +54,10 @@ T = TypeVar("T")
 
 
 class TaskStore:
-    """Every method raises `Overloaded` where the database does not answer in time, and `StorageFull` where it is."""
+    """The tasks of one database.
+
+    Every method raises `Overloaded` if the database does not answer in time, and `StorageFull` if it is full.
+    """
 
     def __init__(self, database: Database) -> None:
         engine = None
@@ -80,10 +83,11 @@ class TaskStore:
         self._thread_slots = asyncio.Semaphore(_NUM_THREADS)
         self._log = structlog.get_logger("gateway.tasks")
 
-    async def add(self, id: str, owner: str, kind: str, model: str, request: dict[str, Any], most: int) -> bool:
-        """Queue a task among those of `model`. False: there is one of this id.
+    async def add(self, id: str, owner: str, kind: str, model: str, request: dict[str, Any], limit: int) -> bool:
+        """Queue a task in the queue of `model`. Return False if a task with this id exists.
 
-        Raises `QuotaReached` where the owner has `most` open tasks, by whichever gateway they were taken.
+        `kind` is the name of the operation. Raises `QuotaExceeded` if the owner has `limit` open tasks, whichever
+        gateways took them.
         """
         options: EnqueueOptions = {
             "workflow_name": WORKFLOW_NAME,
@@ -102,7 +106,7 @@ class TaskStore:
 
         def add() -> bool:
             try:
-                self._quota.add_within_limit(owner, most, enqueue)
+                self._quota.add_within_limit(owner, limit, enqueue)
             except dbos_errors.DBOSWorkflowIDInUseError:
                 return False
             return True
@@ -111,15 +115,15 @@ class TaskStore:
             return await self._call(add)
 
     async def find(self, id: str, owner: str) -> Task | None:
-        """Return the task of this id, if it is `owner`'s."""
+        """Return the task with this id if it belongs to `owner`."""
         rows = await self._call(self._client.list_workflows, workflow_ids=[id], user=owner, name=WORKFLOW_NAME)
         return task_from_row(rows[0]) if rows else None
 
     async def list(self, owner: str, states: Collection[TaskState], before: Task | None, limit: int) -> list[Task]:
-        """Return the `limit` newest of an owner's tasks, or of those that come after the task `before`."""
+        """Return the `limit` newest tasks of an owner; with `before`, of those that are older than that task."""
         statuses = [name for name, state in _STATES.items() if state in states] if states else None
         until = None if before is None else datetime.fromtimestamp(before.created, UTC).isoformat()
-        asked = limit + 50
+        num_rows = limit + 50
         while True:
             rows = await self._call(
                 self._client.list_workflows,
@@ -127,42 +131,42 @@ class TaskStore:
                 name=WORKFLOW_NAME,
                 status=statuses,
                 end_time=until,
-                limit=asked,
+                limit=num_rows,
                 sort_desc=True,
             )
             tasks = sorted(map(task_from_row, rows), key=_sort_key, reverse=True)
-            if len(rows) == asked:
-                # SQLite knows the second alone (Python 3.11): the last one may not be here whole.
+            if len(rows) == num_rows:
+                # SQLite (of Python 3.11) has a resolution of one second: the oldest second may be incomplete here.
                 tasks = [task for task in tasks if task.created > tasks[-1].created]
             if before is not None:
                 tasks = [task for task in tasks if _sort_key(task) < _sort_key(before)]
-            if len(tasks) >= limit or len(rows) < asked:
+            if len(tasks) >= limit or len(rows) < num_rows:
                 return tasks[:limit]
-            asked *= 4
+            num_rows *= 4
 
-    async def count_open(self, owner: str, most: int) -> int:
-        """Return how many of an owner's tasks have not ended; no more than `most` are counted."""
+    async def count_open(self, owner: str, limit: int) -> int:
+        """Return the number of open tasks of an owner, counted up to `limit`."""
         rows = await self._call(
             self._client.list_workflows,
             user=owner,
             name=WORKFLOW_NAME,
             status=_OPEN_STATUSES,
-            limit=most,
+            limit=limit,
             load_input=False,
             load_output=False,
         )
         return len(rows)
 
     async def cancel(self, id: str) -> None:
-        """Mark a task as cancelled where it has not ended; whoever works on it will see it."""
+        """Mark a task as cancelled if it has not ended. The gateway that runs it notices and stops."""
         await self._call(self._client.cancel_workflows, [id])
 
     async def save_progress(self, id: str, percent: int) -> None:
-        """Write down how far a task has come."""
+        """Store the progress of a task."""
         await self._call(self._client.update_workflow_attributes, id, {"progress": percent})
 
     async def running_executors(self, ids: Iterable[str] | None = None) -> dict[str, str]:
-        """Return which tasks are worked on, of these or of all, and by which gateway each is."""
+        """Return the gateway that runs each running task, by task id; `ids` None: for all tasks."""
         rows = await self._call(
             self._client.list_workflows,
             workflow_ids=None if ids is None else list(ids),
@@ -175,7 +179,7 @@ class TaskStore:
         return {row.workflow_id: row.executor_id or "" for row in rows}
 
     async def delete_older_than(self, age: float) -> int:
-        """Remove tasks that ended more than `age` seconds ago, some at a time. Return how many went."""
+        """Delete up to 500 tasks that ended more than `age` seconds ago. Return their number."""
         before = datetime.fromtimestamp(time.time() - age, UTC).isoformat()
         rows = await self._call(
             self._client.list_workflows,
@@ -190,31 +194,31 @@ class TaskStore:
         return len(rows)
 
     async def close(self) -> None:
-        """Close the connections; a thread that still waits for the database is left to itself."""
+        """Close the connections. A thread that still waits for the database is not awaited."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         await asyncio.to_thread(self._client.destroy)
         self._quota.close()
 
-    async def _call(self, ask: Callable[..., T], *arguments: Any, **options: Any) -> T:
+    async def _call(self, function: Callable[..., T], *arguments: Any, **options: Any) -> T:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(_TIMEOUT_SECONDS):
-                # What is given up while it waits for a thread is never done: nobody is refused what happens later.
+                # A call that times out before it has a thread is never made, so it has no effect after its error.
                 await self._thread_slots.acquire()
-                future = loop.run_in_executor(self._threads, lambda: ask(*arguments, **options))
+                future = loop.run_in_executor(self._threads, lambda: function(*arguments, **options))
                 future.add_done_callback(self._release_thread)
                 return await asyncio.shield(future)
         except (TimeoutError, SQLAlchemyError, dbos_errors.DBOSException, OSError) as error:
             self._log.warning("the database of the tasks failed", reason=(str(error) or "it is silent")[:300])
             if is_disk_full(error):
                 raise StorageFull("The database of the tasks is full: nothing was kept.") from error
-            told = UNUSABLE_MESSAGE if is_corrupted(error) else "The database of the tasks does not answer."
-            raise Overloaded(told, retry_after=RETRY_AFTER_SECONDS) from error
+            message = UNUSABLE_MESSAGE if is_corrupted(error) else "The database of the tasks does not answer."
+            raise Overloaded(message, retry_after=RETRY_AFTER_SECONDS) from error
 
     def _release_thread(self, future: "asyncio.Future[Any]") -> None:
         self._thread_slots.release()
         if not future.cancelled():
-            future.exception()  # it was told, or nobody waited for it any more
+            future.exception()  # the caller got it, or no longer waits
 
 
 def _sort_key(task: Task) -> tuple[float, str]:
@@ -222,15 +226,15 @@ def _sort_key(task: Task) -> tuple[float, str]:
 
 
 def task_from_row(row: Row) -> Task:
-    """Return what the database says of a task."""
+    """Return the task that a row of DBOS describes."""
     kind, request = (row.input or {"args": ("", {})})["args"]
     state = _STATES[row.status]
-    images: tuple[TaskOutput, ...] = ()
+    outputs: tuple[TaskOutput, ...] = ()
     error = None
     if state == "completed" and row.output:
-        images = tuple(TaskOutput(**image) for image in row.output["images"])
+        outputs = _result_from_json(row.output)
     elif row.status == "MAX_RECOVERY_ATTEMPTS_EXCEEDED":
-        error = _GAVE_UP
+        error = _RECOVERY_EXHAUSTED
     elif state == "failed":
         error = _failure(row.error)
     return Task(
@@ -243,8 +247,27 @@ def task_from_row(row: Row) -> Task:
         started=row.dequeued_at / 1000 if row.dequeued_at else None,
         finished=row.completed_at / 1000 if row.completed_at else None,
         request=request,
-        images=images,
+        outputs=outputs,
         error=error,
+    )
+
+
+def result_to_json(outputs: Iterable[TaskOutput]) -> dict[str, Any]:
+    """Return the result of a task as the database stores it: `{"outputs": [...]}`, the fields of `TaskOutput`."""
+    return {
+        "outputs": [
+            {"index": o.index, "file": o.file, "content_type": o.content_type, "facts": dict(o.facts)} for o in outputs
+        ]
+    }
+
+
+def _result_from_json(result: dict[str, Any]) -> tuple[TaskOutput, ...]:
+    if "outputs" in result:
+        return tuple(TaskOutput(**output) for output in result["outputs"])
+    # Version 0.1 stored images alone, as index, file, seed and content_type.
+    return tuple(
+        TaskOutput(image["index"], image["file"], image["content_type"], {"seed": image["seed"]})
+        for image in result["images"]
     )
 
 

@@ -1,4 +1,4 @@
-"""A scripted Triton, and databases of both kinds."""
+"""Fixtures: a scripted Triton, a Postgres cluster, and databases of both kinds."""
 
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -15,7 +15,7 @@ from tests.tasks.postgres import run_postgres as running_postgres
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Callable]:
-    """The loop that the gateway runs on in production."""
+    """Run tests on the event loop of production."""
     return {"uvloop": uvloop.new_event_loop}
 
 
@@ -37,7 +37,7 @@ def postgres() -> Iterator[Postgres]:
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The address of an empty database."""
+    """Return the URL of an empty database."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'tasks.sqlite'}"
     cluster: Postgres = request.getfixturevalue("postgres")

@@ -1,4 +1,4 @@
-"""A real gateway in a process of its own, with routes by which tests reach its tasks. Run as a module."""
+"""A real gateway with additional routes for tests of its tasks. Run as a module."""
 
 import dataclasses
 
@@ -26,9 +26,7 @@ async def submit_task(request: Request):
 async def list_tasks(request: Request):
     tasks: TaskQueue = request.app.state.tasks
     found = await tasks.list(OWNER, limit=1000)
-    return [
-        {**dataclasses.asdict(task), "images": [dataclasses.asdict(image) for image in task.images]} for task in found
-    ]
+    return [dataclasses.asdict(task) for task in found]
 
 
 @app.get("/tests/tasks/{id}")

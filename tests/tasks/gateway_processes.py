@@ -1,4 +1,4 @@
-"""Gateways in processes of their own, which can be killed."""
+"""Real gateways in processes of their own, which tests can kill."""
 
 import asyncio
 import os
@@ -15,14 +15,14 @@ ROOT = Path(__file__).parents[2]
 
 
 class TaskGateway:
-    """A gateway with its own state; every start is at the same address."""
+    """A gateway with a state folder of its own. A restart keeps its port."""
 
     def __init__(self, state: Path, triton_url: str, tasks: str, **settings: Any) -> None:
         state.mkdir(exist_ok=True)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        told = {
+        variables = {
             "state": state,
             "triton_urls": triton_url,
             "tasks": tasks,
@@ -30,7 +30,7 @@ class TaskGateway:
             "discovery_interval": 0.2,
             **settings,
         }
-        self._env = os.environ | {f"TRITONIC_{name.upper()}": str(value) for name, value in told.items()}
+        self._env = os.environ | {f"TRITONIC_{name.upper()}": str(value) for name, value in variables.items()}
         self._log = state / "gateway.log"
         self._process: subprocess.Popen[bytes] | None = None
         self.http = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20, trust_env=False)
@@ -50,13 +50,13 @@ class TaskGateway:
                 await asyncio.sleep(0.05)
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """Send SIGKILL, and wait for the end."""
         assert self._process is not None
         self._process.kill()
         self._process.wait(10)
 
     async def stop(self, seconds: float = 30.0) -> int:
-        """SIGTERM, and the exit status."""
+        """Send SIGTERM, and return the exit status."""
         assert self._process is not None
         self._process.terminate()
         return await asyncio.to_thread(self._process.wait, seconds)
@@ -73,7 +73,7 @@ class TaskGateway:
         return (await self.http.get("/tests/tasks")).raise_for_status().json()
 
     async def submit(self, prompt: str, model: str = "painter") -> str:
-        """As clients should: where there is no room now, again when the answer says so, under the same key."""
+        """Submit a task; after a 503, retry as `retry-after` says, with the same idempotency key."""
         headers = {"Idempotency-Key": uuid.uuid4().hex}
         async with asyncio.timeout(60):
             while True:

@@ -1,4 +1,4 @@
-"""What keeps tasks, without the HTTP around it: a catalog, files and tasks, in this process."""
+"""A task queue without HTTP: catalog, file store and tasks in this process."""
 
 import asyncio
 import contextlib
@@ -40,7 +40,7 @@ class TaskHarness:
     async def wait_until(
         self, id: str, check: Callable[[Task], bool], owner: str = OWNER, seconds: float = 15.0
     ) -> Task:
-        """Look at a task until `check` is true of it."""
+        """Poll a task until `check` is true for it."""
         task = None
         try:
             async with asyncio.timeout(seconds):
@@ -50,7 +50,7 @@ class TaskHarness:
                         return task
                     await asyncio.sleep(0.05)
         except TimeoutError:
-            raise AssertionError(f"it stayed {task}") from None
+            raise AssertionError(f"the task stayed {task}") from None
 
     async def wait_finished(self, id: str, owner: str = OWNER, seconds: float = 15.0) -> Task:
         return await self.wait_until(id, lambda task: task.state in FINAL_STATES, owner, seconds)
@@ -60,20 +60,20 @@ class TaskHarness:
 async def task_harness(
     triton_url: str, state: Path, tasks: str | None = None, **options: Any
 ) -> AsyncIterator[TaskHarness]:
-    """Keep tasks in the database `tasks`, before this Triton."""
+    """Run a task queue on the database `tasks` with this Triton."""
     settings = Settings(triton_urls=[triton_url], state=state, tasks=tasks, **options)
     catalog = Catalog([triton_url], interval=0.1, timeout=20)
-    watching = asyncio.create_task(catalog.watch())
+    watch = asyncio.create_task(catalog.watch())
     files = FileStore(settings)
-    kept = TaskQueue(settings, catalog, files, Metrics())
-    kept.start()
+    queue = TaskQueue(settings, catalog, files, Metrics())
+    queue.start()
     try:
         async with asyncio.timeout(5):
             while not catalog.models():
                 await asyncio.sleep(0.01)
-        yield TaskHarness(kept, files, catalog, settings)
+        yield TaskHarness(queue, files, catalog, settings)
     finally:
-        await kept.close()
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
+        await queue.close()
+        watch.cancel()
+        await asyncio.gather(watch, return_exceptions=True)
         await catalog.close()

@@ -1,4 +1,4 @@
-"""A Postgres of the tests' own: a cluster in a temporary folder, on a free port, which can be stopped and frozen."""
+"""A Postgres cluster for tests: in a temporary folder, on a free port. It can be stopped and frozen."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ INSTALL_HINT = "apt-get install postgresql (make postgres), or put its initdb an
 
 
 def find_binaries() -> Path | None:
-    """Where initdb and pg_ctl are: Debian keeps them off the PATH."""
+    """Return the folder of initdb and pg_ctl, which on Debian is not on the PATH; None if there is none."""
     if found := shutil.which("initdb"):
         return Path(found).parent
     versions = Path("/usr/lib/postgresql").glob("*/bin/initdb")
@@ -23,7 +23,7 @@ def find_binaries() -> Path | None:
 
 
 class Postgres:
-    """`url(name)` is that of a database of its own for each name."""
+    """A cluster. `url(name)` is the URL of the database `name`."""
 
     def __init__(self, folder: Path, tools: Path, user: str | None) -> None:
         self._data = folder / "data"
@@ -44,12 +44,12 @@ class Postgres:
         self._run("pg_ctl", "start", "--pgdata", self._data, "--log", self._log, "--wait", "--options", options)
 
     def stop(self) -> None:
-        """Gone at once, its connections broken."""
+        """Stop at once, breaking all connections."""
         self._run("pg_ctl", "stop", "--pgdata", self._data, "--mode", "immediate", "--wait")
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
-        """There, and silent: what a lost network looks like."""
+        """Stop all processes with SIGSTOP, so that the database is silent as after a lost network."""
         ids = self._processes()
         for id in ids:
             os.kill(id, signal.SIGSTOP)
@@ -79,7 +79,7 @@ class Postgres:
 
 @contextlib.contextmanager
 def run_postgres(tools: Path) -> Iterator[Postgres]:
-    """Run a cluster; as root in the name of somebody else, because Postgres refuses root."""
+    """Run a cluster. If this user is root, run it as another user, as Postgres refuses root."""
     user = None
     folder = Path(tempfile.mkdtemp(prefix="tritonic-postgres-"))
     if os.geteuid() == 0:

@@ -1,4 +1,4 @@
-"""A database that is gone or silent for a while: callers are told at once to come back, and all heals by itself."""
+"""Outages of the database: callers get a 503 soon, and everything recovers by itself."""
 
 import asyncio
 import time
@@ -15,7 +15,7 @@ from tests.tasks.postgres import Postgres
 
 
 async def assert_overloaded(work: Awaitable[Any], seconds: float = 7.0) -> None:
-    """It fails as it should, and soon."""
+    """Assert that `work` raises `Overloaded` with `retry_after` within `seconds`."""
     began = time.monotonic()
     with pytest.raises(Overloaded) as error:
         await work
@@ -35,7 +35,7 @@ async def assert_recovers(home: TaskHarness, seconds: float = 30.0) -> None:
 
 
 @pytest.mark.timeout(180)
-async def test_gone_for_a_while(triton: FakeTriton, postgres: Postgres, tmp_path: Path) -> None:
+async def test_database_stopped_and_started(triton: FakeTriton, postgres: Postgres, tmp_path: Path) -> None:
     async with task_harness(triton.url, tmp_path, postgres.url("gone")) as home:
         done = await home.wait_finished((await home.tasks.submit(image_request(), OWNER)).id)
         running = await home.tasks.submit(image_request("through it all", model="slow"), OWNER)
@@ -52,8 +52,8 @@ async def test_gone_for_a_while(triton: FakeTriton, postgres: Postgres, tmp_path
         finally:
             postgres.start()
         await assert_recovers(home)
-        assert (await home.tasks.get(done.id, OWNER)).images == done.images
-        # The model was never stopped: what ran goes on, once.
+        assert (await home.tasks.get(done.id, OWNER)).outputs == done.outputs
+        # The model was never stopped: the running task continues, in one call.
         further = await home.wait_until(running.id, lambda task: task.progress >= 50, seconds=30)
         assert further.state in ("running", "completed")
         assert len([call for call in triton.calls if call.prompt == "through it all"]) == 1
@@ -61,7 +61,7 @@ async def test_gone_for_a_while(triton: FakeTriton, postgres: Postgres, tmp_path
 
 
 @pytest.mark.timeout(180)
-async def test_silent_for_a_while(triton: FakeTriton, postgres: Postgres, tmp_path: Path) -> None:
+async def test_database_frozen_and_continued(triton: FakeTriton, postgres: Postgres, tmp_path: Path) -> None:
     async with task_harness(triton.url, tmp_path, postgres.url("silent")) as home:
         done = await home.wait_finished((await home.tasks.submit(image_request(), OWNER)).id)
         with postgres.frozen():
@@ -74,7 +74,9 @@ async def test_silent_for_a_while(triton: FakeTriton, postgres: Postgres, tmp_pa
 
 
 @pytest.mark.timeout(180)
-async def test_not_there_when_the_gateway_starts(triton: FakeTriton, postgres: Postgres, tmp_path: Path) -> None:
+async def test_database_unavailable_when_the_gateway_starts(
+    triton: FakeTriton, postgres: Postgres, tmp_path: Path
+) -> None:
     postgres.stop()
     try:
         async with asyncio.timeout(60):
@@ -89,7 +91,9 @@ async def test_not_there_when_the_gateway_starts(triton: FakeTriton, postgres: P
 
 
 @pytest.mark.timeout(180)
-async def test_the_gateway_stops_while_it_is_silent(triton: FakeTriton, postgres: Postgres, tmp_path: Path) -> None:
+async def test_gateway_stops_while_the_database_is_frozen(
+    triton: FakeTriton, postgres: Postgres, tmp_path: Path
+) -> None:
     async with task_harness(triton.url, tmp_path, postgres.url("stopping")) as home:
         await home.wait_finished((await home.tasks.submit(image_request(), OWNER)).id)
         running = await home.tasks.submit(image_request(model="slow"), OWNER)

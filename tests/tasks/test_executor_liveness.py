@@ -1,4 +1,4 @@
-"""Who is alive: by locks that end with whoever holds them."""
+"""Detection of dead gateways by locks that end with their holders."""
 
 import multiprocessing
 import time
@@ -13,7 +13,7 @@ from gateway.tasks.liveness import ExecutorLiveness, ExecutorSlot
 from tests.tasks.postgres import Postgres
 
 
-def test_the_successor_takes_the_seat_of_the_dead(tmp_path: Path) -> None:
+def test_successor_takes_the_slot_of_a_dead_gateway(tmp_path: Path) -> None:
     first, second = ExecutorSlot(tmp_path), ExecutorSlot(tmp_path)
     assert first.name != second.name and first.live_names() == second.live_names() == {first.name, second.name}
     gone = first.name
@@ -23,18 +23,30 @@ def test_the_successor_takes_the_seat_of_the_dead(tmp_path: Path) -> None:
     assert third.name == gone and second.live_names() == {gone, second.name}
 
 
-def _hold_slot(folder: Path, told: "multiprocessing.SimpleQueue[str]") -> None:
-    seat = ExecutorSlot(folder)
-    told.put(seat.name)
+def test_nobody_takes_the_name_of_a_dead_gateway_while_its_tasks_are_requeued(tmp_path: Path) -> None:
+    first, second = ExecutorSlot(tmp_path), ExecutorSlot(tmp_path)
+    dead = first.name
+    first.release()
+    with second.locked({dead, "another-machine-1"}) as gone:
+        assert gone == {dead, "another-machine-1"}
+        assert ExecutorSlot(tmp_path).name not in {dead, second.name}
+    successor = ExecutorSlot(tmp_path)
+    with second.locked({dead}) as gone:
+        assert successor.name == dead and gone == set()
+
+
+def _hold_slot(folder: Path, names: "multiprocessing.SimpleQueue[str]") -> None:
+    slot = ExecutorSlot(folder)
+    names.put(slot.name)
     multiprocessing.Event().wait()
 
 
-def test_a_killed_process_leaves_its_seat(tmp_path: Path) -> None:
+def test_killed_process_releases_its_slot(tmp_path: Path) -> None:
     spawn = multiprocessing.get_context("spawn")
-    told = spawn.SimpleQueue()
-    process = spawn.Process(target=_hold_slot, args=(tmp_path, told), daemon=True)
+    names = spawn.SimpleQueue()
+    process = spawn.Process(target=_hold_slot, args=(tmp_path, names), daemon=True)
     process.start()
-    name = told.get()
+    name = names.get()
     own = ExecutorSlot(tmp_path)
     assert own.name != name and own.live_names() == {own.name, name}
     process.kill()
@@ -42,25 +54,25 @@ def test_a_killed_process_leaves_its_seat(tmp_path: Path) -> None:
     assert own.live_names() == {own.name} and ExecutorSlot(tmp_path).name == name
 
 
-def test_a_folder_that_was_copied_stands_for_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seat = ExecutorSlot(tmp_path)
-    seat.release()
+def test_copied_folder_gets_another_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slot = ExecutorSlot(tmp_path)
+    slot.release()
     monkeypatch.setattr("socket.gethostname", lambda: "another-machine")
-    assert ExecutorSlot(tmp_path).name.startswith("another-machine-") and not seat.name.startswith("another-machine-")
+    assert ExecutorSlot(tmp_path).name.startswith("another-machine-") and not slot.name.startswith("another-machine-")
 
 
-def test_those_who_share_a_postgres_see_one_another(postgres: Postgres, tmp_path: Path) -> None:
-    def roll(name: str) -> tuple[ExecutorLiveness, str]:
-        seat = ExecutorSlot(tmp_path / name)
+def test_gateways_on_one_postgres_detect_one_another(postgres: Postgres, tmp_path: Path) -> None:
+    def join(name: str) -> tuple[ExecutorLiveness, str]:
+        slot = ExecutorSlot(tmp_path / name)
         return ExecutorLiveness(
-            Database(Settings(tasks=postgres.url("postgres"), state=tmp_path / name)), seat
-        ), seat.name
+            Database(Settings(tasks=postgres.url("postgres"), state=tmp_path / name)), slot
+        ), slot.name
 
-    (one, first), (two, second) = roll("one"), roll("two")
-    assert one.find_dead({first, second, "gone"}) == {second, "gone"}, "the second has not come yet"
+    (one, first), (two, second) = join("one"), join("two")
+    assert one.find_dead({first, second, "gone"}) == {second, "gone"}, "the second gateway has not connected yet"
     assert two.find_dead(set()) == set()
     assert one.find_dead({first, second, "gone"}) == {"gone"} == two.find_dead({first, second, "gone"})
-    # A connection that is ended from outside: absent, until the gateway looks again.
+    # After its connection is terminated a gateway counts as dead until its next search.
     with psycopg.connect(postgres.url("postgres"), autocommit=True) as admin:
         admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tritonic'")
     for broken in (one, two):
@@ -69,27 +81,26 @@ def test_those_who_share_a_postgres_see_one_another(postgres: Postgres, tmp_path
         broken.find_dead(set())
     assert one.find_dead({second, "gone"}) == {"gone"} == two.find_dead({first, "gone"})
     two.release()
-    deadline = (
-        time.monotonic() + 20
-    )  # the server lets go of what a closed connection held when it has seen that it is closed
+    # Postgres releases the locks of a closed connection once it notices that it is closed.
+    deadline = time.monotonic() + 20
     while one.find_dead({second}) != {second}:
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("wrong", ["mysql://host/tasks", "tasks.sqlite", "sqlite:tasks"])
-def test_a_database_that_cannot_be_is_refused_at_the_start(wrong: str) -> None:
+@pytest.mark.parametrize("url", ["mysql://host/tasks", "tasks.sqlite", "sqlite:tasks"])
+def test_invalid_database_url_is_refused(url: str) -> None:
     with pytest.raises(DatabaseError, match="TRITONIC_TASKS"):
-        check_settings(Settings(tasks=wrong))
+        check_settings(Settings(tasks=url))
 
 
-def test_a_password_is_not_told() -> None:
+def test_error_does_not_contain_the_password() -> None:
     with pytest.raises(DatabaseError) as refused:
         check_settings(Settings(tasks="postgresl://user:secret@host/tasks"))
     assert "secret" not in str(refused.value)
 
 
-def test_the_file_is_for_its_owner_alone(tmp_path: Path) -> None:
+def test_file_is_accessible_to_its_owner_only(tmp_path: Path) -> None:
     database = Database(Settings(state=tmp_path / "state"))
     assert not database.may_exist
     database.prepare()

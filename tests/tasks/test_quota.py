@@ -1,4 +1,4 @@
-"""A key has no more open tasks than it may, however many are sent at a time and to whom."""
+"""The limit of open tasks per key is exact, also for concurrent submissions to several gateways."""
 
 import asyncio
 import re
@@ -18,59 +18,60 @@ from tests.wire.test_workers import crew
 MAX_OPEN_TASKS = 40
 
 
-async def test_as_many_as_allowed_are_taken_of_those_that_come_together(
-    triton: FakeTriton, database: str, tmp_path: Path
-) -> None:
+async def test_limit_is_exact_for_concurrent_submissions(triton: FakeTriton, database: str, tmp_path: Path) -> None:
     async with task_harness(triton.url, tmp_path, database, tasks_per_key=MAX_OPEN_TASKS) as home:
         await home.wait_finished(
             (await home.tasks.submit(image_request(), OTHER_OWNER)).id, OTHER_OWNER
-        )  # the database is made
-        took = await asyncio.gather(
+        )  # creates the database
+        results = await asyncio.gather(
             *(home.tasks.submit(image_request(f"{number}", model="slow"), OWNER) for number in range(150)),
             home.tasks.submit(image_request("another's", model="slow"), OTHER_OWNER),
             return_exceptions=True,
         )
-        assert Counter(type(each).__name__ for each in took[:-1]) == {
+        assert Counter(type(result).__name__ for result in results[:-1]) == {
             "Task": MAX_OPEN_TASKS,
             "RateLimited": 150 - MAX_OPEN_TASKS,
         }
-        refusal = next(each for each in took if isinstance(each, RateLimited))
+        refusal = next(result for result in results if isinstance(result, RateLimited))
         assert (
             refusal.status == 429 and refusal.retry_after and f"{MAX_OPEN_TASKS} tasks of this key" in refusal.message
         )
-        assert not isinstance(took[-1], BaseException), "another key has its own"
+        assert not isinstance(results[-1], BaseException), "another key has a limit of its own"
         assert len(await home.tasks.list(OWNER, limit=1000)) == MAX_OPEN_TASKS
-        # One that has ended makes room for one, of many that ask.
-        first = next(each for each in took if not isinstance(each, BaseException))
+        # A task that ends makes room for one of many submissions.
+        first = next(result for result in results if not isinstance(result, BaseException))
         await home.tasks.cancel(first.id, OWNER)
-        took = await asyncio.gather(
+        results = await asyncio.gather(
             *(home.tasks.submit(image_request("more", model="slow"), OWNER) for _ in range(20)), return_exceptions=True
         )
-        assert Counter(type(each).__name__ for each in took) == {"Task": 1, "RateLimited": 19}
+        assert Counter(type(result).__name__ for result in results) == {"Task": 1, "RateLimited": 19}
 
 
-async def test_the_same_request_again_is_no_other_task(triton: FakeTriton, database: str, tmp_path: Path) -> None:
+async def test_repeated_request_does_not_count(triton: FakeTriton, database: str, tmp_path: Path) -> None:
     async with task_harness(triton.url, tmp_path, database, tasks_per_key=2) as home:
-        asked = image_request(model="slow")
-        same = await asyncio.gather(*(home.tasks.submit(asked, OWNER, "one") for _ in range(10)))
+        request = image_request(model="slow")
+        same = await asyncio.gather(*(home.tasks.submit(request, OWNER, "one") for _ in range(10)))
         assert len({task.id for task in same}) == 1
         await home.tasks.submit(image_request(model="slow"), OWNER)
-        assert (await home.tasks.submit(asked, OWNER, "one")).id == same[0].id, "there is no room, and none is needed"
+        assert (await home.tasks.submit(request, OWNER, "one")).id == same[0].id, "a repeated request needs no room"
         with pytest.raises(RateLimited):
-            await home.tasks.submit(asked, OWNER, "two")
+            await home.tasks.submit(request, OWNER, "two")
 
 
 @pytest.mark.timeout(180)
-async def test_two_workers_take_as_many_as_one(tmp_path: Path) -> None:
+async def test_two_workers_share_the_limit(tmp_path: Path) -> None:
     painter = ScriptedModel("painter", (DrawImages(400, pause=0.1),), is_image_model=True)
-    async with crew(tmp_path, models=[painter], tasks_per_key=MAX_OPEN_TASKS) as running, running.each() as each:
+    async with crew(tmp_path, models=[painter], tasks_per_key=MAX_OPEN_TASKS) as running, running.each() as clients:
         body = {"model": "painter", "prompt": "a", "async": True}
-        for http in each:  # each opens the database
+        for http in clients:  # each opens the database
             async with asyncio.timeout(60):
                 while (await http.post("/tritonic/v1/images/generations", json=body)).status_code == 503:
                     await asyncio.sleep(0.5)
         answers = await asyncio.gather(
-            *(each[number % 2].post("/tritonic/v1/images/generations", json=body, timeout=60) for number in range(150))
+            *(
+                clients[number % 2].post("/tritonic/v1/images/generations", json=body, timeout=60)
+                for number in range(150)
+            )
         )
         statuses = Counter(answer.status_code for answer in answers)
         accepted = statuses.pop(200, 0) + statuses.pop(202, 0)
@@ -80,7 +81,7 @@ async def test_two_workers_take_as_many_as_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(180)
-async def test_two_gateways_of_one_postgres_take_as_many_as_one(
+async def test_two_gateways_on_one_postgres_share_the_limit(
     triton: FakeTriton, postgres: Postgres, tmp_path: Path
 ) -> None:
     triton.models["slow"] = ScriptedModel("slow", (DrawImages(400, pause=0.1),), is_image_model=True)

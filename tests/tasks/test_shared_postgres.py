@@ -1,4 +1,4 @@
-"""Several gateways share a Postgres: its tasks, its limits, and what one leaves when it is gone."""
+"""Several gateways share a Postgres: they share tasks and limits, and take over the tasks of dead gateways."""
 
 import asyncio
 import sys
@@ -23,7 +23,9 @@ async def until(process: TaskGateway, id: str, *states: str, seconds: float = 40
 
 
 @pytest.mark.timeout(180)
-async def test_one_does_what_another_left(triton: FakeTriton, postgres: Postgres, tmp_path: Path) -> None:
+async def test_gateway_takes_over_the_tasks_of_a_killed_one(
+    triton: FakeTriton, postgres: Postgres, tmp_path: Path
+) -> None:
     triton.models["painter"] = ScriptedModel("painter", (DrawImages(10, pause=0.02),), is_image_model=True)
     triton.models["slow"] = ScriptedModel("slow", (DrawImages(100, pause=0.05),), is_image_model=True)
     database = postgres.url("several")
@@ -33,16 +35,16 @@ async def test_one_does_what_another_left(triton: FakeTriton, postgres: Postgres
     try:
         await first.start()
         await second.start()
-        # Both work on what either was given, no more at a time than one alone would, and nothing twice.
-        ids = await asyncio.gather(*((first, second)[i % 2].submit(f"picture {i}") for i in range(40)))
-        most = 0
+        # Both run the tasks of either, within the limit of one, and none twice.
+        ids = await asyncio.gather(*((first, second)[i % 2].submit(f"image {i}") for i in range(40)))
+        max_active = 0
         for id in ids:
             while (await first.http.get(f"/tests/tasks/{id}")).json()["state"] != "completed":
-                most = max(most, triton.active)
+                max_active = max(max_active, triton.active)
                 await asyncio.sleep(0.02)
-        assert Counter(call.prompt for call in triton.calls) == Counter({f"picture {i}": 1 for i in range(40)})
-        assert 1 < most <= 3
-        # What one is asked to stop stops at the other.
+        assert Counter(call.prompt for call in triton.calls) == Counter({f"image {i}": 1 for i in range(40)})
+        assert 1 < max_active <= 3
+        # A task that runs in one gateway can be cancelled through the other.
         for stopped_by in (first, second):
             id = await second.submit(f"stop {id}", "slow")
             await until(first, id, "running")
@@ -50,7 +52,7 @@ async def test_one_does_what_another_left(triton: FakeTriton, postgres: Postgres
             async with asyncio.timeout(5):
                 while triton.active:
                     await asyncio.sleep(0.05)
-        # Each holds some of these; the one that is killed never comes back.
+        # Each gateway runs some of these tasks; the killed one does not come back.
         left = [await second.submit(f"left {i}", "slow") for i in range(3)]
         for id in left:
             await until(second, id, "running")
@@ -58,9 +60,9 @@ async def test_one_does_what_another_left(triton: FakeTriton, postgres: Postgres
         first.kill()
         for id in left:
             assert (await until(second, id, "completed", "failed"))["state"] == "completed"
-        again = Counter(call.prompt for call in triton.calls[calls:])
+        calls_after_kill = Counter(call.prompt for call in triton.calls[calls:])
         ended = Counter(call.prompt for call in triton.calls if call.cancelled_at is None)
-        assert all(ended[f"left {i}"] == 1 for i in range(3)) and all(times == 1 for times in again.values())
+        assert all(ended[f"left {i}"] == 1 for i in range(3)) and all(times == 1 for times in calls_after_kill.values())
         assert await second.stop() in (0, -15)
     except BaseException:
         for process in (first, second):

@@ -1,7 +1,6 @@
-"""What callers can do with tasks, on SQLite and on Postgres."""
+"""The task queue, on SQLite and on Postgres."""
 
 import asyncio
-import dataclasses
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from tests.fakes.triton import FakeTriton
 from tests.tasks.harness import OTHER_OWNER, OWNER, image_request, task_harness
 
 
-async def test_a_task_is_done_and_its_pictures_are_kept(triton: FakeTriton, database: str, tmp_path: Path) -> None:
+async def test_task_completes_and_stores_its_images(triton: FakeTriton, database: str, tmp_path: Path) -> None:
     async with task_harness(triton.url, tmp_path, database) as home:
         before = time.time()
         queued = await home.tasks.submit(image_request(n=2, seed=7, output_format="jpeg"), OWNER)
@@ -23,45 +22,45 @@ async def test_a_task_is_done_and_its_pictures_are_kept(triton: FakeTriton, data
         assert before - 1 < queued.created < time.time() + 1 and queued.finished is None
         task = await home.wait_finished(queued.id)
         assert (task.state, task.progress, task.error) == ("completed", 100, None)
-        assert [(drawn.index, drawn.seed, drawn.content_type) for drawn in task.images] == [
+        assert [(output.index, output.facts["seed"], output.content_type) for output in task.outputs] == [
             (0, 7, "image/jpeg"),
             (1, 8, "image/jpeg"),
         ]
-        for drawn in task.images:
-            assert (await home.files.read(drawn.file))[:3] == b"\xff\xd8\xff"
+        for output in task.outputs:
+            assert (await home.files.read(output.file))[:3] == b"\xff\xd8\xff"
         assert task.request["prompt"] == "a red square" and task.request["n"] == 2
         assert task.created <= task.started <= task.finished
         assert len(triton.calls) == 1
 
 
-async def test_progress_is_seen_while_it_runs(triton: FakeTriton, database: str, tmp_path: Path) -> None:
+async def test_progress_is_visible_while_a_task_runs(triton: FakeTriton, database: str, tmp_path: Path) -> None:
     async with task_harness(triton.url, tmp_path, database) as home:
         task = await home.tasks.submit(image_request(model="slow"), OWNER)
         seen = await home.wait_until(task.id, lambda task: task.progress >= 10)
         assert seen.state == "running" and seen.started is not None
         further = await home.wait_until(task.id, lambda task: task.progress > seen.progress)
         assert further.progress < 100
-        # Others who share the database see it, too.
-        keeping = await home.tasks._get_runtime()
+        # Other gateways that share the database see it as well.
+        runtime = await home.tasks._get_runtime()
         async with asyncio.timeout(5):
-            while not (told := await keeping.store.find(task.id, OWNER)).progress:
+            while not (stored := await runtime.store.find(task.id, OWNER)).progress:
                 await asyncio.sleep(0.1)
-        assert told.state == "running"
+        assert stored.state == "running"
 
 
-async def test_cancelling_stops_the_model(triton: FakeTriton, database: str, tmp_path: Path) -> None:
+async def test_cancelling_a_task_stops_the_model(triton: FakeTriton, database: str, tmp_path: Path) -> None:
     async with task_harness(triton.url, tmp_path, database) as home:
         task = await home.tasks.submit(image_request(model="slow"), OWNER)
         await home.wait_until(task.id, lambda task: task.state == "running" and task.progress > 0)
         cancelled = await home.tasks.cancel(task.id, OWNER)
-        assert cancelled.state == "cancelled" and cancelled.images == ()
+        assert cancelled.state == "cancelled" and cancelled.outputs == ()
         await triton.cancelled_call("slow")
         await asyncio.sleep(0.5)
         assert (await home.tasks.get(task.id, OWNER)).state == "cancelled" and triton.active == 0
         assert (await home.tasks.cancel(task.id, OWNER)).state == "cancelled"
 
 
-async def test_what_waits_is_cancelled_without_having_run(triton: FakeTriton, database: str, tmp_path: Path) -> None:
+async def test_queued_task_is_cancelled_without_running(triton: FakeTriton, database: str, tmp_path: Path) -> None:
     async with task_harness(triton.url, tmp_path, database, tasks_concurrency=1) as home:
         first = await home.tasks.submit(image_request(model="slow"), OWNER)
         await home.wait_until(first.id, lambda task: task.state == "running")
@@ -74,7 +73,7 @@ async def test_what_waits_is_cancelled_without_having_run(triton: FakeTriton, da
         assert len(triton.calls) == 1
 
 
-async def test_models_have_limits_of_their_own(triton: FakeTriton, database: str, tmp_path: Path) -> None:
+async def test_concurrency_is_limited_per_model(triton: FakeTriton, database: str, tmp_path: Path) -> None:
     async with task_harness(triton.url, tmp_path, database, tasks_concurrency=2) as home:
         slow = [await home.tasks.submit(image_request(model="slow"), OWNER) for _ in range(4)]
         for task in slow[:2]:
@@ -87,17 +86,17 @@ async def test_models_have_limits_of_their_own(triton: FakeTriton, database: str
             await home.tasks.cancel(task.id, OWNER)
 
 
-async def test_each_key_has_so_many_open_tasks_and_no_more(triton: FakeTriton, database: str, tmp_path: Path) -> None:
+async def test_open_tasks_are_limited_per_key(triton: FakeTriton, database: str, tmp_path: Path) -> None:
     async with task_harness(triton.url, tmp_path, database, tasks_per_key=3, tasks_concurrency=1) as home:
         made = [await home.tasks.submit(image_request(model="slow"), OWNER, str(i)) for i in range(3)]
-        edit = EditImage(model="slow", prompt="x", images=(b"a picture",))
+        edit = EditImage(model="slow", prompt="x", images=(b"an image",))
         for request in (image_request(), edit):
             with pytest.raises(RateLimited) as refused:
                 await home.tasks.submit(request, OWNER)
             assert (refused.value.status, refused.value.code) == (429, "rate_limit_exceeded")
             assert refused.value.message.startswith("3 tasks of this key") and refused.value.retry_after
-        assert not list(tmp_path.glob("files/*")), "the pictures of what was refused are kept"
-        # The same request again is no new task, and others have tasks of their own.
+        assert not list(tmp_path.glob("files/*")), "a refused task has stored its images"
+        # A repeated request is no new task, and other owners have limits of their own.
         assert (await home.tasks.submit(image_request(model="slow"), OWNER, "1")).id == made[1].id
         other = await home.tasks.submit(image_request(), OTHER_OWNER)
         assert (await home.wait_finished(other.id, OTHER_OWNER)).state == "completed"
@@ -108,7 +107,7 @@ async def test_each_key_has_so_many_open_tasks_and_no_more(triton: FakeTriton, d
         assert (await home.wait_finished(last.id)).state == "completed"
 
 
-async def test_first_in_first_out(triton: FakeTriton, database: str, tmp_path: Path) -> None:
+async def test_queue_is_first_in_first_out(triton: FakeTriton, database: str, tmp_path: Path) -> None:
     async with task_harness(triton.url, tmp_path, database, tasks_concurrency=1) as home:
         prompts = [f"number {i}" for i in range(12)]
         for prompt in prompts:
@@ -117,7 +116,7 @@ async def test_first_in_first_out(triton: FakeTriton, database: str, tmp_path: P
         assert [call.prompt for call in triton.calls] == prompts
 
 
-async def test_a_failure_is_told_as_it_would_have_been(triton: FakeTriton, database: str, tmp_path: Path) -> None:
+async def test_failed_task_reports_the_error_of_the_model(triton: FakeTriton, database: str, tmp_path: Path) -> None:
     async with task_harness(triton.url, tmp_path, database) as home:
         task = await home.tasks.submit(image_request(model="broken"), OWNER)
         failed = await home.wait_finished(task.id)
@@ -126,10 +125,10 @@ async def test_a_failure_is_told_as_it_would_have_been(triton: FakeTriton, datab
         assert (await home.tasks.cancel(task.id, OWNER)).state == "failed"
 
 
-async def test_pictures_that_are_edited_travel_as_files(triton: FakeTriton, database: str, tmp_path: Path) -> None:
+async def test_input_images_are_stored_as_files(triton: FakeTriton, database: str, tmp_path: Path) -> None:
     async with task_harness(triton.url, tmp_path, database) as home:
-        drawn = (await home.wait_finished((await home.tasks.submit(image_request(), OWNER)).id)).images[0]
-        source = await home.files.read(drawn.file)
+        output = (await home.wait_finished((await home.tasks.submit(image_request(), OWNER)).id)).outputs[0]
+        source = await home.files.read(output.file)
         request = EditImage(model="painter", prompt="a blue one", images=(source,), mask=source, strength=0.5)
         task = await home.tasks.submit(request, OWNER)
         assert task.kind == "edit_image"
@@ -138,12 +137,12 @@ async def test_pictures_that_are_edited_travel_as_files(triton: FakeTriton, data
         assert triton.calls[-1].tensors["image"] == [source] == triton.calls[-1].tensors["mask"]
 
 
-async def test_tasks_are_their_owners_alone(triton: FakeTriton, database: str, tmp_path: Path) -> None:
+async def test_tasks_are_visible_to_their_owner_only(triton: FakeTriton, database: str, tmp_path: Path) -> None:
     async with task_harness(triton.url, tmp_path, database) as home:
         task = await home.tasks.submit(image_request(), OWNER)
-        for ask in (home.tasks.get, home.tasks.cancel):
+        for operation in (home.tasks.get, home.tasks.cancel):
             with pytest.raises(TaskNotFound):
-                await ask(task.id, OTHER_OWNER)
+                await operation(task.id, OTHER_OWNER)
         assert await home.tasks.list(OTHER_OWNER) == []
         assert (await home.wait_finished(task.id)).state == "completed"
         for unknown in (
@@ -160,7 +159,7 @@ async def test_tasks_are_their_owners_alone(triton: FakeTriton, database: str, t
             assert len(refused.value.message) < 200
 
 
-async def test_the_newest_come_first_and_pages_follow(triton: FakeTriton, database: str, tmp_path: Path) -> None:
+async def test_list_is_newest_first_and_paginated(triton: FakeTriton, database: str, tmp_path: Path) -> None:
     async with task_harness(triton.url, tmp_path, database) as home:
         made = [(await home.tasks.submit(image_request(f"number {i}"), OWNER)).id for i in range(7)]
         await home.tasks.submit(image_request(), OTHER_OWNER)
@@ -176,7 +175,7 @@ async def test_the_newest_come_first_and_pages_follow(triton: FakeTriton, databa
         assert await home.tasks.list(OWNER, states={"failed", "queued"}) == []
 
 
-async def test_a_key_makes_one_task(triton: FakeTriton, database: str, tmp_path: Path) -> None:
+async def test_idempotency_key_creates_one_task(triton: FakeTriton, database: str, tmp_path: Path) -> None:
     async with task_harness(triton.url, tmp_path, database) as home:
         same = await asyncio.gather(*(home.tasks.submit(image_request(), OWNER, "once") for _ in range(8)))
         assert len({task.id for task in same}) == 1
@@ -192,7 +191,7 @@ async def test_a_key_makes_one_task(triton: FakeTriton, database: str, tmp_path:
         assert len([call for call in triton.calls if call.prompt == "a red square"]) <= 2
 
 
-async def test_what_no_wait_would_mend_is_refused_at_once(triton: FakeTriton, database: str, tmp_path: Path) -> None:
+async def test_permanent_errors_are_raised_on_submission(triton: FakeTriton, database: str, tmp_path: Path) -> None:
     async with task_harness(triton.url, tmp_path, database) as home:
         with pytest.raises(ModelNotFound):
             await home.tasks.submit(image_request(model="nobody"), OWNER)
@@ -201,7 +200,7 @@ async def test_what_no_wait_would_mend_is_refused_at_once(triton: FakeTriton, da
         assert await home.tasks.list(OWNER) == []
 
 
-async def test_a_server_that_is_away_is_waited_for(triton: FakeTriton, database: str, tmp_path: Path) -> None:
+async def test_task_waits_for_an_unavailable_server(triton: FakeTriton, database: str, tmp_path: Path) -> None:
     async with task_harness(triton.url, tmp_path, database) as home:
         running = await home.tasks.submit(image_request(model="slow", seed=1), OWNER)
         await home.wait_until(running.id, lambda task: task.progress > 0)
@@ -211,12 +210,12 @@ async def test_a_server_that_is_away_is_waited_for(triton: FakeTriton, database:
         assert {task.state for task in await home.tasks.list(OWNER)} <= {"running", "queued"}
         await triton.start()
         done = await home.wait_finished(late.id)
-        assert done.state == "completed" and done.images[0].seed is not None
+        assert done.state == "completed" and done.outputs[0].facts["seed"] is not None
         await home.wait_until(running.id, lambda task: task.progress > 5)
         await home.tasks.cancel(running.id, OWNER)
 
 
-async def test_one_that_stays_away_fails_the_task(triton: FakeTriton, database: str, tmp_path: Path) -> None:
+async def test_task_fails_if_the_server_stays_unavailable(triton: FakeTriton, database: str, tmp_path: Path) -> None:
     async with task_harness(triton.url, tmp_path, database, tasks_patience=1.0) as home:
         await triton.stop()
         task = await home.wait_finished((await home.tasks.submit(image_request(), OWNER)).id)
@@ -224,25 +223,25 @@ async def test_one_that_stays_away_fails_the_task(triton: FakeTriton, database: 
         assert (task.error.status, task.error.code) == (503, "overloaded")
 
 
-async def test_a_store_that_is_full_is_waited_for(
+async def test_task_waits_for_a_full_file_store(
     triton: FakeTriton, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with task_harness(triton.url, tmp_path, database) as home:
         put, tries = home.files.put, 0
 
-        async def full_at_first(*given: Any, **named: Any) -> str:
+        async def full_at_first(*args: Any, **options: Any) -> str:
             nonlocal tries
             tries += 1
             if tries < 3:
                 raise StorageFull("The store of this service is full: the file was not kept.")
-            return await put(*given, **named)
+            return await put(*args, **options)
 
         monkeypatch.setattr(home.files, "put", full_at_first)
         task = await home.wait_finished((await home.tasks.submit(image_request(), OWNER)).id)
         assert (task.state, tries, len(triton.calls)) == ("completed", 3, 1)
 
 
-async def test_stopping_leaves_what_runs_and_starting_takes_it_up(
+async def test_shutdown_keeps_running_tasks_and_restart_continues_them(
     triton: FakeTriton, database: str, tmp_path: Path
 ) -> None:
     async with task_harness(triton.url, tmp_path, database) as home:
@@ -260,20 +259,20 @@ async def test_stopping_leaves_what_runs_and_starting_takes_it_up(
     assert len([call for call in triton.calls if call.model == "painter"]) == 1
 
 
-async def test_tasks_that_ended_are_forgotten_in_time(triton: FakeTriton, database: str, tmp_path: Path) -> None:
+async def test_ended_tasks_are_deleted_after_their_retention(triton: FakeTriton, database: str, tmp_path: Path) -> None:
     async with task_harness(triton.url, tmp_path, database) as home:
         done = await home.wait_finished((await home.tasks.submit(image_request(), OWNER)).id)
         running = await home.tasks.submit(image_request(model="slow"), OWNER)
-        records = (await home.tasks._get_runtime()).store
-        assert await records.delete_older_than(3600) == 0
+        store = (await home.tasks._get_runtime()).store
+        assert await store.delete_older_than(3600) == 0
         await asyncio.sleep(1.1)
-        assert await records.delete_older_than(1) == 1
+        assert await store.delete_older_than(1) == 1
         with pytest.raises(TaskNotFound):
             await home.tasks.get(done.id, OWNER)
         await home.tasks.cancel(running.id, OWNER)
 
 
-async def test_the_loop_is_never_held(triton: FakeTriton, database: str, tmp_path: Path) -> None:
+async def test_event_loop_is_never_blocked(triton: FakeTriton, database: str, tmp_path: Path) -> None:
     longest = 0.0
 
     async def tick() -> None:
@@ -292,18 +291,18 @@ async def test_the_loop_is_never_held(triton: FakeTriton, database: str, tmp_pat
         for id in ids:
             await home.wait_finished(id)
         ticking.cancel()
-    assert longest < 0.5, f"the loop stood still for {longest:.2f} s"
+    assert longest < 0.5, f"the event loop was blocked for {longest:.2f} s"
 
 
-async def test_what_was_drawn_to_the_end_is_not_drawn_again(triton: FakeTriton, database: str, tmp_path: Path) -> None:
+async def test_stored_outputs_are_not_generated_again(triton: FakeTriton, database: str, tmp_path: Path) -> None:
     async with task_harness(triton.url, tmp_path, database) as home:
         done = await home.wait_finished((await home.tasks.submit(image_request(n=3), OWNER)).id)
-        performer = (await home.tasks._get_runtime())._worker._executor
+        executor = (await home.tasks._get_runtime())._worker._executor
         before = len(triton.calls)
-        again = await performer.execute(done.id, done.kind, dict(done.request), lambda fraction: None)
-        assert again == {"images": [dataclasses.asdict(image) for image in done.images]}
+        again = await executor.execute(done.id, done.kind, dict(done.request), lambda fraction: None)
+        assert again == list(done.outputs)
         assert len(triton.calls) == before
-        await home.files.delete(done.images[1].file)
-        again = await performer.execute(done.id, done.kind, dict(done.request), lambda fraction: None)
-        assert again == {"images": [dataclasses.asdict(image) for image in done.images]}
+        await home.files.delete(done.outputs[1].file)
+        again = await executor.execute(done.id, done.kind, dict(done.request), lambda fraction: None)
+        assert again == list(done.outputs)
         assert len(triton.calls) == before + 1

@@ -1,4 +1,4 @@
-"""Tasks of a gateway of two workers, in its SQLite file: done once each, whichever took them and whoever is killed."""
+"""Tasks of a gateway with two workers on SQLite: each runs once, whichever worker took it or is killed."""
 
 import asyncio
 import os
@@ -16,7 +16,7 @@ IMAGES = "/tritonic/v1/images"
 
 
 async def submit(http: httpx.AsyncClient, prompt: str) -> str:
-    """Queue a drawing; the first one makes the database, for which a busy machine takes long."""
+    """Submit a task. The first one creates the database, which takes long on a busy machine."""
     async with asyncio.timeout(60):
         while True:
             body = {"model": "painter", "prompt": prompt, "async": True}
@@ -27,20 +27,20 @@ async def submit(http: httpx.AsyncClient, prompt: str) -> str:
 
 
 @pytest.mark.timeout(180)
-async def test_tasks_of_two_workers(tmp_path: Path) -> None:
+async def test_two_workers_run_each_task_once(tmp_path: Path) -> None:
     painter = ScriptedModel("painter", (DrawImages(6, pause=0.1),), is_image_model=True)
-    async with crew(tmp_path, models=[painter], tasks_concurrency=3) as running, running.each() as each:
-        ids = await asyncio.gather(*(submit(each[number % 2], f"picture {number}") for number in range(10)))
-        killed = running.answering(each[0])
-        most, states = 0, Counter[str]()
+    async with crew(tmp_path, models=[painter], tasks_concurrency=3) as running, running.each() as clients:
+        ids = await asyncio.gather(*(submit(clients[number % 2], f"image {number}") for number in range(10)))
+        killed = running.answering(clients[0])
+        max_active, states = 0, Counter[str]()
         async with asyncio.timeout(90):
             while states["completed"] < len(ids):
-                answers = [await each[1].get(f"{IMAGES}/{id}") for id in ids]
+                answers = [await clients[1].get(f"{IMAGES}/{id}") for id in ids]
                 states = Counter(answer.raise_for_status().json()["status"] for answer in answers)
-                most = max(most, running.triton.active)
+                max_active = max(max_active, running.triton.active)
                 if killed and states["completed"] and states["in_progress"]:
                     os.kill(killed, signal.SIGKILL)
                     killed = 0
-        assert not killed and 1 < most <= 3
+        assert not killed and 1 < max_active <= 3
         ended = Counter(call.prompt for call in running.triton.calls if call.cancelled_at is None)
-        assert ended == {f"picture {number}": 1 for number in range(10)}
+        assert ended == {f"image {number}": 1 for number in range(10)}

@@ -1,4 +1,4 @@
-"""A state that cannot be used: said in words at the start, told to callers without paths, mended without a restart."""
+"""An unusable state folder or database: reported at startup, hidden from callers, and usable again once repaired."""
 
 import asyncio
 import json
@@ -29,14 +29,14 @@ def sql(path: Path, *statements: str) -> None:
         connection.commit()
 
 
-def truncated(path: Path) -> None:
+def write_truncated(path: Path) -> None:
     sql(path, "CREATE TABLE a (x)", *["INSERT INTO a VALUES (zeroblob(3000))"] * 50)
     os.truncate(path, 9000)
 
 
 CORRUPTIONS: dict[str, tuple[Callable[[Path], object], str]] = {
     "garbage": (lambda path: path.write_bytes(b"garbage " * 1000), "is no database of SQLite, or a damaged one"),
-    "truncated": (truncated, "is no database of SQLite, or a damaged one"),
+    "truncated": (write_truncated, "is no database of SQLite, or a damaged one"),
     "folder": (lambda path: path.mkdir(), "is no file"),
     "another's": (lambda path: sql(path, "CREATE TABLE workflow_status (x)"), "is the database of something else"),
 }
@@ -49,7 +49,7 @@ LATE_CORRUPTIONS: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
-async def refused(home: TaskHarness) -> str:
+async def submit_refused(home: TaskHarness) -> str:
     with pytest.raises(Overloaded) as error:
         await home.tasks.submit(image_request(), OWNER)
     assert error.value.status == 503 and error.value.retry_after
@@ -57,7 +57,9 @@ async def refused(home: TaskHarness) -> str:
 
 
 @pytest.mark.parametrize("damage", CORRUPTIONS)
-def test_it_is_said_at_the_start(damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unusable_database_is_reported_at_startup(
+    damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     make, words = CORRUPTIONS[damage]
     make(tmp_path / "tasks.sqlite")
     create_app(Settings(state=tmp_path))
@@ -67,26 +69,26 @@ def test_it_is_said_at_the_start(damage: str, tmp_path: Path, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize("damage", CORRUPTIONS | LATE_CORRUPTIONS)
-async def test_callers_are_told_and_it_heals_when_it_is_moved_away(
+async def test_callers_get_an_error_until_the_database_is_moved_away(
     damage: str, triton: FakeTriton, tmp_path: Path
 ) -> None:
     make, words = (CORRUPTIONS | LATE_CORRUPTIONS)[damage]
     path = tmp_path / "tasks.sqlite"
     make(path)
-    with structlog.testing.capture_logs() as said:
+    with structlog.testing.capture_logs() as logs:
         async with task_harness(triton.url, tmp_path) as home:
-            told = await refused(home)
-            assert told == "This service cannot use its database of tasks; its log says why."
+            message = await submit_refused(home)
+            assert message == "This service cannot use its database of tasks; its log says why."
             await asyncio.sleep(2.5)
-            reasons = [line["reason"] for line in said if line["event"] == "tasks cannot be kept"]
-            errors = [line for line in said if line["log_level"] == "error"]
-            assert len(errors) == 1 and len(reasons) > 1, "it is tried again, and said once"
+            reasons = [line["reason"] for line in logs if line["event"] == "tasks cannot be kept"]
+            errors = [line for line in logs if line["log_level"] == "error"]
+            assert len(errors) == 1 and len(reasons) > 1, "retries are not logged as errors"
             assert words in reasons[0] and str(tmp_path) in reasons[0]
-            for each in (path, path.with_name("gateways")):
-                if each.exists():
-                    each.rename(each.with_suffix(".aside"))
-            for left in tmp_path.glob("tasks.sqlite-*"):
-                left.unlink()
+            for part in (path, path.with_name("gateways")):
+                if part.exists():
+                    part.rename(part.with_suffix(".aside"))
+            for leftover in tmp_path.glob("tasks.sqlite-*"):
+                leftover.unlink()
             async with asyncio.timeout(30):
                 while True:
                     try:
@@ -97,26 +99,26 @@ async def test_callers_are_told_and_it_heals_when_it_is_moved_away(
             assert (await home.wait_finished(task.id)).state == "completed"
 
 
-async def test_what_is_damaged_while_it_is_used_is_told(triton: FakeTriton, tmp_path: Path) -> None:
+async def test_damage_of_an_open_database_is_reported(triton: FakeTriton, tmp_path: Path) -> None:
     async with task_harness(triton.url, tmp_path) as home:
         await home.wait_finished((await home.tasks.submit(image_request(), OWNER)).id)
         sql(tmp_path / "tasks.sqlite", "PRAGMA writable_schema=ON", "DROP TABLE workflow_input")
-        assert "its log says why" in await refused(home)
+        assert "its log says why" in await submit_refused(home)
 
 
-def test_a_full_disk_is_told_as_such(tmp_path: Path) -> None:
+def test_full_disk_is_reported(tmp_path: Path) -> None:
     database = Database(Settings(state=tmp_path))
     reason = database.explain(sqlite3.OperationalError("database or disk is full"))
     assert reason == f"Tasks cannot be kept: the disk of {(tmp_path / 'tasks.sqlite').resolve()} is full."
-    assert database.explain(sqlite3.OperationalError("database is locked")) is None, "waiting helps"
+    assert database.explain(sqlite3.OperationalError("database is locked")) is None, "a retry may succeed"
 
 
-async def test_a_database_without_room_is_a_full_store(triton: FakeTriton, tmp_path: Path) -> None:
+async def test_full_database_raises_storage_full(triton: FakeTriton, tmp_path: Path) -> None:
     async with task_harness(triton.url, tmp_path) as home:
         await home.wait_finished((await home.tasks.submit(image_request(), OWNER)).id)
-        keeping = home.tasks._runtime
-        assert keeping is not None
-        with keeping.store._quota._engine.connect() as connection:  # the connection that adds
+        runtime = home.tasks._runtime
+        assert runtime is not None
+        with runtime.store._quota._engine.connect() as connection:  # the connection that adds tasks
             pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
             connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
         with pytest.raises(StorageFull) as error:
@@ -125,50 +127,50 @@ async def test_a_database_without_room_is_a_full_store(triton: FakeTriton, tmp_p
         assert error.value.status == 507
 
 
-def test_a_database_that_is_used_or_not_yet_made_is_no_fault(tmp_path: Path) -> None:
+def test_missing_empty_or_busy_database_is_no_problem(tmp_path: Path) -> None:
     settings = Settings(state=tmp_path / "new")
     assert startup_checks.find_problems(settings) == []
-    assert not (tmp_path / "new").exists(), "nothing is made"
+    assert not (tmp_path / "new").exists(), "the check created something"
     database = Database(settings)
     database.prepare()
-    assert startup_checks.find_problems(settings) == [], "it is empty"
+    assert startup_checks.find_problems(settings) == [], "an empty database is usable"
     sql(tmp_path / "new" / "tasks.sqlite", "CREATE TABLE dbos_migrations (version)")
     with closing(sqlite3.connect(tmp_path / "new" / "tasks.sqlite", isolation_level=None)) as connection:
         connection.execute("BEGIN EXCLUSIVE")
-        assert startup_checks.find_problems(settings) == [], "it is busy"
+        assert startup_checks.find_problems(settings) == [], "a locked database is usable"
     assert startup_checks.find_problems(Settings(state=tmp_path, tasks="postgresql://nowhere/none")) == []
 
 
-def test_a_state_that_is_no_folder_is_said(tmp_path: Path) -> None:
+def test_state_that_is_no_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("")
-    (wrong,) = startup_checks.find_problems(Settings(state=tmp_path / "state", files_key="given"))
-    assert wrong.endswith("is no folder that this user can write to.")
+    (problem,) = startup_checks.find_problems(Settings(state=tmp_path / "state", files_key="given"))
+    assert problem.endswith("is no folder that this user can write to.")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_state_without_rights_is_said(tmp_path: Path) -> None:
+def test_unreadable_database_is_reported(tmp_path: Path) -> None:
     (tmp_path / "tasks.sqlite").touch(mode=0o400)
-    (wrong,) = startup_checks.find_problems(Settings(state=tmp_path))
-    assert "cannot read and write" in wrong
+    (problem,) = startup_checks.find_problems(Settings(state=tmp_path))
+    assert "cannot read and write" in problem
 
 
 @pytest.mark.parametrize("key", ["garbage", "folder"])
-def test_a_key_that_is_none_is_said(key: str, tmp_path: Path) -> None:
+def test_unusable_signing_key_is_reported(key: str, tmp_path: Path) -> None:
     if key == "folder":
         (tmp_path / "files.key").mkdir()
     else:
         (tmp_path / "files.key").write_bytes(b"\xff\0")
-    (wrong,) = startup_checks.find_problems(Settings(state=tmp_path))
-    assert wrong.startswith("Files cannot be kept: ") and "files.key" in wrong
+    (problem,) = startup_checks.find_problems(Settings(state=tmp_path))
+    assert problem.startswith("Files cannot be kept: ") and "files.key" in problem
     assert startup_checks.find_problems(Settings(state=tmp_path, files_key="given")) == []
     shutil.rmtree(tmp_path)
 
 
-def test_a_seat_whose_name_is_garbage_gets_another(tmp_path: Path) -> None:
+def test_slot_with_an_unreadable_name_gets_a_new_one(tmp_path: Path) -> None:
     (tmp_path / "0.lock").write_bytes(b"\xff\xfe\0garbage")
-    seat = ExecutorSlot(tmp_path)
-    assert seat.name and seat.name.isprintable()
+    slot = ExecutorSlot(tmp_path)
+    assert slot.name and slot.name.isprintable()
     (tmp_path / "1.lock").write_bytes(b"\xff\xfe")
-    assert seat.live_names() == {seat.name}
-    seat.release()
-    assert (tmp_path / "0.lock").read_text() == seat.name
+    assert slot.live_names() == {slot.name}
+    slot.release()
+    assert (tmp_path / "0.lock").read_text() == slot.name

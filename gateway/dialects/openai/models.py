@@ -14,20 +14,10 @@ from gateway.dialects.openai.wire import errors, openapi_responses
 from gateway.dialects.route import route_class
 from gateway.models.catalog import Catalog
 from gateway.models.servers import Model
+from gateway.operations.registry import known_operations
 from gateway.settings import Settings
 
 router = APIRouter(route_class=route_class(errors.render), tags=["Models"])
-
-# Where a model is called, by the first of these that it offers. One that only transcribes has no route of its own: it
-# writes down the sounds of chats, so its address is the service's.
-OPERATION_PATHS = {
-    "chat": "/v1/chat/completions",
-    "complete": "/v1/completions",
-    "embed": "/v1/embeddings",
-    "generate_image": "/v1/images/generations",
-    "edit_image": "/v1/images/edits",
-}
-
 
 _EXAMPLE = {
     "id": "smollm2-135m-instruct",
@@ -87,7 +77,8 @@ async def retrieve_model(model_id: str, request: Request) -> Response:
 def _render_model(model: Model, request: Request) -> dict[str, Any]:
     settings: Settings = request.app.state.settings
     base = (settings.public_url or str(request.base_url)).rstrip("/")
-    path = next((path for operation, path in OPERATION_PATHS.items() if operation in model.operations), "")
+    # A model that only transcribes has no route of its own: it writes down the sounds of chats.
+    path = next((operation.route for operation in known_operations(model.operations) if operation.route), "")
     permission = {
         "id": f"modelperm-{model.name}",
         "object": "model_permission",

@@ -3,14 +3,20 @@
 The fields are the document's own; `reasoning_content`, `tool_calls` and `logprobs` are OpenAI's, where there are any.
 """
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, Field
 
 from gateway.dialects.openai.wire.openapi_responses import omitted
+from gateway.operations.generate_image import GenerateImage
+from gateway.operations.registry import OPERATIONS
 
 FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "function_call"]
 Status: TypeAlias = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
+if TYPE_CHECKING:
+    ImageOperation: TypeAlias = str
+else:  # the names of all operations whose outputs are images
+    ImageOperation = Literal[tuple(name for name, kind in OPERATIONS.items() if issubclass(kind, GenerateImage))]
 
 
 class ChatAnswerMessage(BaseModel):
@@ -113,7 +119,7 @@ class TaskError(BaseModel):
 class TaskDetail(BaseModel):
     """All that is known of a task."""
 
-    operation: Literal["generate_image", "edit_image"]
+    operation: ImageOperation
     progress: Annotated[int, Field(ge=0, le=100)]
     started_at: int | None
     completed_at: int | None

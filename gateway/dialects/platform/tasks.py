@@ -134,6 +134,6 @@ def _render_detail(task: Task, request: Request) -> dict[str, Any]:
         "started_at": None if task.started is None else int(task.started),
         "completed_at": None if task.finished is None else int(task.finished),
         "request": {name: task.request[name] for name in asked if task.request.get(name) is not None},
-        "data": [{"url": files.url(image.file, base), "seed": image.seed} for image in task.images],
+        "data": [{"url": files.url(output.file, base), "seed": output.facts.get("seed")} for output in task.outputs],
         "error": None if error is None else {"code": error.code, "message": error.message, "param": error.param},
     }

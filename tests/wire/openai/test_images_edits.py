@@ -143,7 +143,7 @@ async def test_a_model_that_cannot_edit(gateway: RunningGateway) -> None:
         code="unsupported_parameter",
         param="model",
     )
-    assert "cannot edit pictures; it can draw pictures" in sentence
+    assert "cannot edit images; it can generate images" in sentence
 
 
 def _exif_rotated() -> bytes:

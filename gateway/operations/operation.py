@@ -1,0 +1,80 @@
+"""The base classes of operations: what an operation says about itself, and how a task stores its outputs.
+
+An operation is a frozen request in and an asynchronous stream of events out. Each has a module of this package that
+bears its name, and a line in `gateway.operations.registry`. Nothing here knows HTTP, Triton or a database.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """A request to the model named `model`. Class attributes describe the operation itself."""
+
+    operation: ClassVar[str]
+    """The name in `config.pbtxt` (parameter `operations`), in metrics and in databases; the module bears it, too."""
+    phrase: ClassVar[str]
+    """What a model that offers it can do, in a sentence: "generate images"."""
+    route: ClassVar[str | None] = None
+    """Path of the first route that offers it; None: it has no route of its own."""
+    node_type: ClassVar[int | None] = None
+    """DecentralGPT's number for models that offer it (`type`, see `gateway.decentralgpt`); None: nodes do not call it.
+    """
+    delta_events: ClassVar[tuple[type[Any], ...]] = ()
+    """Events that bring generated tokens and count them in `tokens`."""
+    usage_events: ClassVar[tuple[type[Any], ...]] = ()
+    """Events that count the tokens of the input in `prompt_tokens`."""
+
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """The part of the whole request that is done, 0 to 1."""
+
+    fraction: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpectedOutput:
+    """Output number `index` of a request before it exists: its media type, and its `facts`.
+
+    `facts` are a few named JSON values that describe the output, as in `{"seed": 5}`.
+    """
+
+    index: int
+    content_type: str
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output(ExpectedOutput):
+    """Output number `index` of a request: the bytes of a file."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskOperation(Operation, ABC):
+    """An operation that can also run as a task (`gateway.tasks`), which stores its outputs as files.
+
+    The fields of such a request are JSON values, bytes, and tuples of these. A field that is renamed keeps its name in
+    databases: `field(metadata={"stored_name": "older_name"})`.
+    """
+
+    seed_field: ClassVar[str | None] = None
+    """The field, and the input of the model, that makes a repeated run give the same outputs. A task fills it in."""
+
+    @abstractmethod
+    def task_events(self, events: AsyncIterator[Any]) -> AsyncGenerator[Progress | Output]:
+        """Yield what the events of the operation mean for a task: progress, and each output once it is complete."""
+
+    @abstractmethod
+    def expected_outputs(self) -> tuple[ExpectedOutput, ...] | None:
+        """Return all outputs as far as the request tells them before it runs; None: it does not tell how many.
+
+        With these, a task that was killed after its last output was stored need not run again.
+        """
