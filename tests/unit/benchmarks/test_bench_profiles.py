@@ -89,4 +89,4 @@ def test_the_script_says_how_it_is_used() -> None:
 @pytest.mark.parametrize(("name", "signature"), [("chat-tensorrt-llm", tensorrt_llm), ("chat-llmapi", llmapi)])
 def test_tensors_of_other_layouts_are_those_that_the_gateway_sends(name: str, signature: ModuleType) -> None:
     asked = {key for request in profiles.load(name).requests for key in request}
-    assert asked <= {**signature.INPUTS, **signature.OPTIONS}.keys()
+    assert asked <= {**signature.INPUTS, **signature.OPTIONAL_INPUTS}.keys()

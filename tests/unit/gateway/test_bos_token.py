@@ -16,7 +16,7 @@ LLAMA = {"chat_template": "{{ bos_token }}{{ messages }}", "special_tokens": '{"
 
 
 def config(name: str = "m", layout: Any = vllm, steps: tuple[str, ...] = (), **inputs: str) -> ModelConfig:
-    marks = getattr(layout, "MARKS", {})
+    marks = getattr(layout, "DISTINCTIVE_INPUTS", {})
     return ModelConfig(name, {}, {**layout.INPUTS, **marks, **inputs}, layout.OUTPUTS, b"", steps=steps)
 
 

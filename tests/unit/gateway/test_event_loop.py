@@ -188,7 +188,7 @@ async def test_it_beats_seldom_at_rest_and_often_under_a_request(monkeypatch: py
     ],
 )
 def test_what_of_lateness_is_a_hold(spent: CpuTime, late: float, held: float) -> None:
-    assert spent.held(late) == pytest.approx(held)
+    assert spent.held_seconds(late) == pytest.approx(held)
 
 
 def test_clocks_tell_what_this_thread_and_others_spent() -> None:

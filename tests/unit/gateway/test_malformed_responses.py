@@ -101,7 +101,7 @@ CASES: dict[str, tuple[Any, list[Outputs]]] = {
 class Stream:
     """Responses as `gateway.triton.client.ResponseStream` gives them."""
 
-    more = False
+    has_buffered = False
 
     def __init__(self, responses: list[pb.ModelInferResponse]) -> None:
         self._left = list(responses)

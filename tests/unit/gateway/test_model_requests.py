@@ -36,11 +36,11 @@ class Scripted:
         self.model: Any = SimpleNamespace(
             signature=self,
             config=SimpleNamespace(name="m", parameters={}),
-            endpoint=SimpleNamespace(triton=self),
-            stop=None,
+            server=SimpleNamespace(client=self),
+            stop_request=None,
         )
 
-    def requests(self, request: Complete, config: Any) -> list[Complete]:
+    def split_request(self, request: Complete, config: Any) -> list[Complete]:
         return split_answers(request)
 
     def encode(self, request: Complete, config: Any) -> list[Tensor]:
@@ -50,7 +50,7 @@ class Scripted:
     def stream(self, *_: Any, **__: Any) -> Any:
         async def nothing() -> None: ...
 
-        return SimpleNamespace(more=False, aclose=nothing)
+        return SimpleNamespace(has_buffered=False, aclose=nothing)
 
     async def decode(self, request: Complete, responses: AsyncIterator[Any], config: Any) -> AsyncGenerator[Any]:
         self.asked.append(request.sampling.max_tokens)
@@ -59,7 +59,7 @@ class Scripted:
                 raise event
             yield event
 
-    def instead(self, request: Complete, error: GatewayError, config: Any) -> Complete | None:
+    def retry_request(self, request: Complete, error: GatewayError, config: Any) -> Complete | None:
         return Complete(model="m", prompt=request.prompt, sampling=Sampling(max_tokens=5))
 
     def answers(self, sent: Sent) -> AsyncGenerator[Any]:
@@ -102,7 +102,7 @@ async def test_what_is_large_when_it_is_written_many_times_is_written_beside_the
     n: int, size: int, apart: bool
 ) -> None:
     scripted = Scripted()
-    known: Any = SimpleNamespace(body_bytes=size, large=False, caller="c", holding=None)
+    known: Any = SimpleNamespace(body_bytes=size, is_large=False, caller="c", reservation=None)
     found = await inference.build_requests(
         scripted.model, Complete(model="m", prompt="x", sampling=Sampling(n=n)), known
     )

@@ -10,7 +10,7 @@ from gateway.triton.client import ModelConfig
 
 
 def config(layout: registry.Signature, *, batch: int = 0, **parameters: str) -> ModelConfig:
-    inputs = {**layout.INPUTS, **getattr(layout, "OPTIONS", {}), "more": "FP16"}
+    inputs = {**layout.INPUTS, **getattr(layout, "OPTIONAL_INPUTS", {}), "more": "FP16"}
     outputs = {**layout.OUTPUTS, "more": "FP32"}
     return ModelConfig("m", parameters, inputs, outputs, b"", max_batch_size=batch)
 
