@@ -1,6 +1,6 @@
 """Which models there are, where they run, and how to ask them."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import ExitStack, aclosing
 from functools import partial
 from typing import Any, TypeAlias
@@ -15,7 +15,6 @@ from gateway.errors import (
     ServerUnavailable,
     UnsupportedOption,
 )
-from gateway.http.offload import offload_if_large
 from gateway.models import inference
 from gateway.models.admission import Admission
 from gateway.models.discovery import Discovery
@@ -28,8 +27,7 @@ from gateway.operations.edit_image import EditImage
 from gateway.operations.embed import Embed
 from gateway.operations.generate_image import GenerateImage
 from gateway.operations.transcribe import Transcribe
-from gateway.prompting import chat_prompt
-from gateway.signatures import prompt_only
+from gateway.signatures.call import Codec
 from gateway.triton.client import TritonClient
 
 Request: TypeAlias = Chat | Complete | Embed | Transcribe | GenerateImage | EditImage
@@ -94,7 +92,7 @@ class Catalog:
         """
         model = self._find(name)
         if operation:
-            _require_operation(model, operation)
+            _find_codec(model, operation)
         return model
 
     def is_alias(self, name: str | None) -> bool:
@@ -137,61 +135,39 @@ class Catalog:
 
         Closing the iterator stops the model. Raises a `GatewayError` for every failure.
         """
-        _require_operation(model, type(request))
-        if prompt_only.is_prompt_only(request) and "token_ids" not in model.config.inputs:  # a model of others
-            answered = self.run(model, prompt_only.to_one_token(request), trace)
-            async with aclosing(prompt_only.drop_completion(request, answered)) as events:
-                async for event in events:
-                    yield event
-            return
+        codec = _find_codec(model, type(request))
         with trace.measure(model.name) as work, ExitStack() as places:
             places.enter_context(self._admission.open(model.name, trace.caller))
+            explain: Callable[[GatewayError], GatewayError] = _unchanged
+            sent = False
             try:
-                asked, reader, given = request, None, False
-                if isinstance(request, Chat):
-                    # An input that only the back end of this project has, which takes structural tags, too.
-                    ours = "literal_spans" in model.config.inputs
-                    lower = partial(
-                        chat_prompt.build_completion,
-                        request,
-                        model.config.parameters,
-                        literal_spans=ours,
-                        structural_tags=ours,
-                    )
-                    asked, reader = await offload_if_large(trace, lower)
-                questions = await inference.build_requests(model, asked, trace)
-                if len(questions) > self._admission.max_per_caller:
+                call = await inference.open_call(model, codec, request, trace)
+                explain, read = call.explain, call.read
+                if len(call.requests) > self._admission.max_per_caller:
                     most = (
                         "This model is asked for each answer by itself; "
                         f"{self._admission.max_per_caller} may be at once."
                     )
                     raise InvalidRequest(most, param="n")
-                for _ in questions[1:]:
+                for _ in call.requests[1:]:
                     places.enter_context(self._admission.open(model.name, trace.caller))
-                events = inference.stream_events(model, questions, request_id=trace.request_id, timeout=self._timeout)
-                del questions  # the answer may take minutes
-                given = True
+                events = inference.stream_events(
+                    model, call.requests, request_id=trace.request_id, timeout=self._timeout
+                )
+                del call  # its tensors may have a hundred megabytes, and the answer may take minutes
+                sent = True
                 async with aclosing(events):
                     async for event in events:
                         work.observe(event)
-                        for read in reader.read(event) if reader else (event,):
-                            yield read
+                        for shown in read(event) if read else (event,):
+                            yield shown
                 if model.server.breaker:
                     model.server.breaker.record_success(model.config.name)
             except GatewayError as error:
-                # Not where the model itself says that it is full: looking would only add to its work.
-                if isinstance(error, ServerUnavailable | ModelNotFound):
-                    model.server.refresh_now.set()
-                if isinstance(error, ModelProcessUnavailable):
-                    model.server.avoid(model.config.name)
-                error = model.signature.explain(error)
-                if given:
+                _update_server(model, error)
+                error = explain(error)
+                if sent:
                     self._record_failure(model, error, trace)
-                if error.param == "structured_outputs" and isinstance(asked, Complete):
-                    structure = asked.sampling.structured_outputs
-                    error.param = structure.param if structure else None
-                if isinstance(request, Chat) and error.param == "prompt":
-                    error.param = "messages"
                 raise error from None
 
     def _record_failure(self, model: Model, error: GatewayError, trace: Trace) -> None:
@@ -217,10 +193,25 @@ class Catalog:
             await endpoint.client.close()
 
 
-def _require_operation(model: Model, operation: type) -> None:
+def _update_server(model: Model, error: GatewayError) -> None:
+    """Look at a server again that seems to be gone, and avoid a model whose process is."""
+    # Not where the model itself says that it is full: looking would only add to its work.
+    if isinstance(error, ServerUnavailable | ModelNotFound):
+        model.server.refresh_now.set()
+    if isinstance(error, ModelProcessUnavailable):
+        model.server.avoid(model.config.name)
+
+
+def _unchanged(error: GatewayError) -> GatewayError:
+    return error
+
+
+def _find_codec(model: Model, operation: type) -> Codec:
+    """Return the codec of an operation. Raises `UnsupportedOption` where the model does not offer it."""
     name = OPERATION_NAMES[operation]
-    if name not in model.operations:
+    if name not in model.operations or name not in model.signature.codecs:
         can = ", ".join(_OPERATION_PHRASES.get(each, each) for each in sorted(model.operations))
         raise UnsupportedOption(
             f"The model '{model.name}' cannot {_OPERATION_PHRASES[name]}; it can {can}.", param="model"
         )
+    return model.codec(name)

@@ -5,13 +5,13 @@ vanish without a restart.
 """
 
 import asyncio
-import json
 import time
 from collections.abc import Mapping, Sequence
 
 import structlog
 
 from gateway.errors import GatewayError, ModelTimeout
+from gateway.model_card import card as model_card
 from gateway.models.servers import Model, TritonServer
 from gateway.prompting import chat_prompt
 from gateway.signatures import registry
@@ -127,27 +127,23 @@ class Discovery:
         What it does not say itself may be seen all the same (`gateway.signatures.registry`). Models that are steps of
         others of the `known` ones, or hidden, are none to ask.
         """
-        if "component" in config.parameters:
+        if model_card.is_component(config):
             return None  # a part of another model, which speaks for it
         said = self._described.get(f"{endpoint.client.url}/{config.name}") or self._described.get(config.name, {})
         if "hidden" in said or ("signature" not in config.parameters and registry.is_ensemble_step(config.name, known)):
             return None
         config, remark = registry.complete_config(config, said, known)
-        parameters = config.parameters
-        if "signature" not in parameters:
+        if "signature" not in config.parameters:
             self._warn_once(config, "it does not describe itself, and its tensors are of no known layout")
             return None
         try:
-            signature = registry.SIGNATURES[parameters["signature"]]
-            operations = frozenset(json.loads(parameters["operations"]))
-            created = int(parameters.get("created", 0))
-            created = created or endpoint.first_seen.setdefault(config.name, int(time.time()))
-            signature.check(parameters)
-            chat_prompt.check(parameters)
+            card = model_card.parse(config)
+            signature = registry.SIGNATURES[card.signature]
+            chat_prompt.check(card.text)
         except (KeyError, ValueError, TypeError) as error:
             self._warn_once(config, f"its parameters do not describe it: {error!r}")
             return None
-        for declared, expected in ((config.inputs, signature.INPUTS), (config.outputs, signature.OUTPUTS)):
+        for declared, expected in ((config.inputs, signature.inputs), (config.outputs, signature.outputs)):
             for name, datatype in expected.items():
                 if declared.get(name) != datatype:
                     self._warn_once(config, f"tensor {name} is {declared.get(name)}, expected {datatype}")
@@ -156,13 +152,11 @@ class Discovery:
             self._warned.add(config.name)
             self._log.info("model complemented", model=config.name, remark=remark)
         return Model(
-            name=parameters.get("served_name", config.name),
+            name=card.name,
             server=endpoint,
-            config=config,
+            card=card,
             signature=signature,
-            operations=operations,
-            owned_by=parameters.get("owned_by", "tritonic"),
-            created=created,
+            created=card.created or endpoint.first_seen.setdefault(config.name, int(time.time())),
             stop_request=registry.find_stop_request(config, known),
         )
 

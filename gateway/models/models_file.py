@@ -12,9 +12,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
+from gateway.model_card.card import parse_text
 from gateway.prompting import chat_prompt, tokenizer_files
+from gateway.signatures.registry import RECOGNIZED_SIGNATURES
 
 Parameters: TypeAlias = Mapping[str, str]
 
@@ -22,6 +25,14 @@ Descriptions: TypeAlias = Mapping[str, Parameters]
 """What is said of each model, by Triton's name for it or by `host:port/name`, as parameters of docs/architecture.md."""
 
 PositiveInt32 = Annotated[int, Field(gt=0, lt=2**31)]
+
+
+def _check_signature(name: str) -> str:
+    if name not in RECOGNIZED_SIGNATURES:
+        *others, last = map(repr, RECOGNIZED_SIGNATURES)
+        expected = f"{', '.join(others)} or {last}"
+        raise PydanticCustomError("literal_error", "Input should be {expected}", {"expected": expected})
+    return name
 
 
 class ModelsFileError(ValueError):
@@ -37,7 +48,7 @@ class ModelEntry(BaseModel):
     """Not offered at all."""
     served_name: Annotated[str, Field(min_length=1)] | None = None
     """What clients call it; default: Triton's name for it."""
-    signature: Literal["vllm", "llmapi", "tensorrt_llm"] | None = None
+    signature: Annotated[str, AfterValidator(_check_signature)] | None = None
     """Where its tensors alone do not show it."""
     operations: Annotated[list[Literal["chat", "complete"]], Field(min_length=1)] | None = None
     """Default: chat where there is a template, and complete."""
@@ -110,7 +121,7 @@ class ModelEntry(BaseModel):
         if self.hidden:
             said["hidden"] = "true"
         parameters = {name: value if isinstance(value, str) else json.dumps(value) for name, value in said.items()}
-        chat_prompt.check(parameters)
+        chat_prompt.check(parse_text(parameters))
         return parameters
 
 

@@ -27,28 +27,25 @@ async def probe(model: Model, timeout: float) -> None:
 
     `timeout` is the longest silence that requests are granted, in seconds.
     """
-    request: Complete | Embed
     if "embed" in model.operations:
-        request = Embed(model=model.name, inputs=("Hello",))
+        call = model.codec("embed").open(Embed(model=model.name, inputs=("Hello",)), model.card)
     else:
-        request = Complete(model=model.name, prompt="Hello", sampling=Sampling(max_tokens=1))
+        complete = Complete(model=model.name, prompt="Hello", sampling=Sampling(max_tokens=1))
+        call = model.codec("complete").open(complete, model.card)
     seconds = min(timeout, _TIMEOUT_SECONDS)
     try:
         async with asyncio.timeout(seconds):
             responses = model.server.client.stream(
                 model.config.name,
-                model.signature.encode(request, model.config),
+                call.requests[0].tensors,
                 request_id=f"{REQUEST_ID_PREFIX}{uuid.uuid4().hex[:16]}",
                 timeout=seconds,
                 stop=model.stop_request,
             )
-            async with (
-                aclosing(responses),
-                aclosing(model.signature.decode(request, responses, model.config)) as events,
-            ):
+            async with aclosing(call.requests[0].events(responses)) as events:
                 async for _ in events:
                     pass
     except TimeoutError:
         raise ModelTimeout(f"The model gave no answer for {seconds:g} seconds.") from None
     except GatewayError as error:
-        raise model.signature.explain(error) from None
+        raise call.explain(error) from None

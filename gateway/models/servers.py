@@ -2,14 +2,14 @@
 
 import asyncio
 import hashlib
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from gateway.model_card.card import ModelCard
 from gateway.models.circuit_breaker import CircuitBreaker
-from gateway.signatures.registry import Signature
+from gateway.signatures.call import Codec, Signature
 from gateway.triton.client import ModelConfig, StopRequest, TritonClient
 
 _AVOID_SECONDS = 2.0
@@ -22,18 +22,36 @@ class Model:
 
     name: str
     server: "TritonServer"
-    config: ModelConfig
+    card: ModelCard
     signature: Signature
-    operations: frozenset[str]
-    owned_by: str
     created: int
+    """When it was built or, where it does not say, first seen; in seconds since 1970."""
     stop_request: StopRequest | None = None
     """How a request to it is stopped, where closing the stream is not enough."""
 
     @property
+    def config(self) -> ModelConfig:
+        """Its tensors, as Triton describes them."""
+        return self.card.config
+
+    @property
+    def operations(self) -> frozenset[str]:
+        """The operations that it offers."""
+        return self.card.operations
+
+    @property
+    def owned_by(self) -> str:
+        """Who built it."""
+        return self.card.owned_by
+
+    @property
     def modalities(self) -> frozenset[str]:
-        """What a message may contain."""
-        return frozenset(json.loads(self.config.parameters.get("modalities", '["text"]')))
+        """What a message may contain: `text`, `image`."""
+        return self.card.text.modalities
+
+    def codec(self, operation: str) -> Codec:
+        """Return the codec of an operation. Raises `KeyError` where the model's signature does not carry it."""
+        return self.signature.codecs[operation]
 
     @property
     def supports_logprobs(self) -> bool:

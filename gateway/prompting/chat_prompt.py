@@ -3,16 +3,16 @@
 So a signature only ever carries texts, and tools and thoughts work with every one of them.
 """
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from gateway.errors import GatewayError, InvalidRequest, UnsupportedOption
+from gateway.model_card.card import TextCard
 from gateway.operations.chat import Chat, Message, RequiredTool, TextPart
 from gateway.operations.complete import Complete
 from gateway.prompting import (
-    bos_token,
     caller_texts,
     chat_template,
     reasoning,
@@ -39,9 +39,9 @@ _RESERVED_ARGUMENTS = frozenset({"messages", "tools", "add_generation_prompt"})
 
 
 def build_completion(
-    chat: Chat, parameters: Mapping[str, str], *, literal_spans: bool = False, structural_tags: bool = False
+    chat: Chat, card: TextCard, *, literal_spans: bool = False, structural_tags: bool = False
 ) -> tuple[Complete, AnswerParser | None]:
-    """Return the text that asks what `chat` asks of a model with these parameters, and what reads the answer.
+    """Return the text that asks what `chat` asks of a model with this card, and what reads the answer.
 
     There is nothing to read where the answer is only text. With `literal_spans` the model can be told where in a prompt
     special tokens must not be recognised; without, those that the caller wrote are broken. With `structural_tags` its
@@ -50,20 +50,20 @@ def build_completion(
     Raises `InvalidRequest` where the model's chat template refuses the messages, and `UnsupportedOption` where the
     model does not look at pictures.
     """
-    source = parameters["chat_template"]
-    sees = "image" in json.loads(parameters.get("modalities", '["text"]'))
+    source, sees = card.chat_template, card.supports_images
+    assert source is not None
     if not sees:
         _reject_images(chat)
-    written = _tool_call_format(parameters, source)
+    written = card.tool_call_parser or _guess_tool_call_format(source)
     if any(message.tool_calls or message.role == "tool" for message in chat.messages):
         chat = replace(chat, messages=tool_call_history.order_results(chat.messages, short_ids=written == "mistral"))
     offered = bool(chat.tools) and chat.tool_choice != "none"
     knows = "tools" in chat_template.variables(source)
-    named = json.loads(parameters.get("special_tokens", "{}"))
+    named = card.special_tokens
     if reserved := (_RESERVED_ARGUMENTS | named.keys()) & chat.template_arguments.keys():
         name = min(reserved)
         raise InvalidRequest(f"'{name}' cannot be given to the template.", param=f"chat_template_kwargs.{name}")
-    masking = _build_masker(chat, parameters, sees)
+    masking = _build_masker(chat, card)
     shown = caller_texts.mask_chat(chat, masking, knows=knows) if masking else chat
     messages = (
         [*shown.messages[:-1], _append_tag(shown.messages[-1])] if chat.continue_final_message else shown.messages
@@ -113,29 +113,26 @@ def build_completion(
         show_special_tokens=offered and structure is None and written in _SPECIAL_TOKEN_FORMATS,
         non_streaming=chat.non_streaming,
     )
-    thinks = _new_reasoning_parser(parameters, prompt) if structure is None else None
+    thinks = _new_reasoning_parser(card, prompt) if structure is None else None
     calls = _new_tool_call_parser(chat, written, begins) if offered else None
     return complete, AnswerParser(thinks, calls, chat) if thinks or calls else None
 
 
-def check(parameters: Mapping[str, str]) -> None:
-    """Raise `ValueError` when a model's parameters name what is not known here."""
-    for name, known in (("tool_call_parser", tool_calls.PARSERS), ("reasoning_parser", reasoning.REASONING_PARSERS)):
-        value = parameters.get(name)
-        if value and value not in known:
+def check(card: TextCard) -> None:
+    """Raise `ValueError` when a model names a parser that does not exist. Prepares the first chat, which is slow."""
+    for name, value, known in (
+        ("tool_call_parser", card.tool_call_parser, tool_calls.PARSERS),
+        ("reasoning_parser", card.reasoning_parser, reasoning.REASONING_PARSERS),
+    ):
+        if value is not None and value not in known:
             raise ValueError(f"{name} is {value!r}, and none of {', '.join(known)}")
-    special_tokens.check(parameters)
-    bos_token.check(parameters)
-    modalities = json.loads(parameters.get("modalities", "[]"))
-    if not isinstance(modalities, list) or not all(isinstance(word, str) for word in modalities):
-        raise ValueError("modalities is not a list of strings")
-    if "chat_template" in parameters:  # found out once, before the first request
-        special_tokens.get_guard(parameters, sees="image" in modalities)
+    if card.chat_template is not None:
+        special_tokens.get_guard(card)
 
 
-def _build_masker(chat: Chat, parameters: Mapping[str, str], sees: bool) -> TextMasker | None:
-    """What masks the caller's texts, where any of them could hold a part of a special token."""
-    guard = special_tokens.get_guard(parameters, sees=sees)
+def _build_masker(chat: Chat, card: TextCard) -> TextMasker | None:
+    """Return the masker of the caller's texts; None where no text can hold a part of a special token."""
+    guard = special_tokens.get_guard(card)
     if guard is None:
         return None
     texts = caller_texts.collect_texts(chat)
@@ -240,11 +237,10 @@ def _cut_at_tag(prompt: str) -> str:
     return prompt[:end] if prompt.startswith(_CONTINUE_TAG, end) else prompt[:end].rstrip()
 
 
-def _new_reasoning_parser(parameters: Mapping[str, str], prompt: str) -> Callable[[], TextParser] | None:
-    name = parameters.get("reasoning_parser")
-    if not name:
+def _new_reasoning_parser(card: TextCard, prompt: str) -> Callable[[], TextParser] | None:
+    if card.reasoning_parser is None:
         return None
-    make = reasoning.REASONING_PARSERS[name]
+    make = reasoning.REASONING_PARSERS[card.reasoning_parser]
     opened = reasoning.ends_inside_thought(prompt)
     return lambda: make(opened=opened)
 
@@ -261,7 +257,7 @@ def _new_tool_call_parser(chat: Chat, written: str, begins: str) -> Callable[[],
     return tool_calls.PARSERS[written]
 
 
-def _tool_call_format(parameters: Mapping[str, str], source: str) -> str:
-    """How the model writes calls: as its parameters say, or else as its template does."""
-    guess = next((name for mark, name in _FORMAT_MARKERS.items() if mark in source), "hermes")
-    return parameters.get("tool_call_parser") or guess
+@lru_cache(maxsize=64)
+def _guess_tool_call_format(template: str) -> str:
+    """Return the format of tool calls that a chat template shows; `hermes` where it shows none."""
+    return next((name for mark, name in _FORMAT_MARKERS.items() if mark in template), "hermes")

@@ -6,17 +6,14 @@ page. So who wrote what has to be known after the template has run, which may cu
 A model says with its parameter `special_tokens_in_content` whether this is done; docs/architecture.md has the words.
 """
 
-import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import lru_cache
 
 from gateway.errors import GatewayError
+from gateway.model_card.card import TextCard
 from gateway.prompting import chat_template
 from gateway.prompting.token_pattern import any_token_pattern, token_start_pattern
-
-TEXT, RECOGNISED = "text", "recognised"
-"""The values of the parameter."""
 
 IMAGE_PLACEHOLDER = "<image>"
 """The mark of a picture in a prompt (docs/architecture.md)."""
@@ -85,35 +82,31 @@ class SpecialTokenGuard:
         return False
 
 
-def get_guard(parameters: Mapping[str, str], *, sees: bool) -> SpecialTokenGuard | None:
-    """Return what is kept from callers of a model with these parameters, which may look at pictures; None: nothing."""
+@lru_cache(maxsize=64)
+def get_guard(card: TextCard) -> SpecialTokenGuard | None:
+    """Return the guard for callers' texts to a model that chats; None where nothing has to be guarded."""
+    assert card.chat_template is not None
     return _build_guard(
-        parameters["chat_template"],
-        parameters.get("control_tokens"),
-        parameters.get("special_tokens", "{}"),
-        parameters.get("special_tokens_in_content", TEXT) == RECOGNISED,
-        sees,
+        card.chat_template,
+        card.control_tokens,
+        tuple(card.special_tokens.items()),
+        card.recognizes_special_tokens,
+        card.supports_images,
     )
-
-
-def check(parameters: Mapping[str, str]) -> None:
-    """Raise `ValueError` where the parameters of a model are none that are known here."""
-    setting = parameters.get("special_tokens_in_content", TEXT)
-    if setting not in (TEXT, RECOGNISED):
-        raise ValueError(f"special_tokens_in_content is {setting!r}, and neither {TEXT!r} nor {RECOGNISED!r}")
-    tokens = json.loads(parameters.get("control_tokens", "[]"))
-    if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
-        raise ValueError("control_tokens is not a list of strings")
 
 
 @lru_cache(maxsize=64)
 def _build_guard(
-    source: str, control_tokens: str | None, special_tokens: str, recognised: bool, sees: bool
+    source: str,
+    control_tokens: tuple[str, ...] | None,
+    special_tokens: tuple[tuple[str, str], ...],
+    recognised: bool,
+    sees: bool,
 ) -> SpecialTokenGuard | None:
     # What stands for a picture is counted, so that callers' marks never count.
     tokens = {IMAGE_PLACEHOLDER} if sees else set()
-    named: dict[str, str] = json.loads(special_tokens)
-    known = None if control_tokens is None else frozenset(json.loads(control_tokens)) | tokens | {*named.values()}
+    named = dict(special_tokens)
+    known = None if control_tokens is None else frozenset(control_tokens) | tokens | {*named.values()}
     if not recognised:
         tokens |= {*named.values(), *(known or ())}
         tokens |= {mark for text in _sample_renders(source, named) for mark in _CONTROL_TOKEN.findall(text)}

@@ -7,28 +7,13 @@ rises.
 
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
-from typing import Any, Protocol
 
-import structlog
-
-from gateway.errors import GatewayError, ModelFailed
-from gateway.operations.text import EMPTY_DELTA, Delta
+from gateway.errors import GatewayError
+from gateway.operations.text import EMPTY_DELTA, Delta, TextEvent
+from gateway.signatures.call import Responses, unreadable_response
 
 
-class ResponseSource(Protocol):
-    """Where the events come from."""
-
-    @property
-    def has_buffered(self) -> bool:
-        """Whether what the next event is made of is here already."""
-        ...
-
-    async def aclose(self) -> None:
-        """Give up what has not come."""
-        ...
-
-
-async def coalesce(events: AsyncGenerator[Any], source: ResponseSource) -> AsyncGenerator[Any]:
+async def coalesce(events: AsyncGenerator[TextEvent], source: Responses) -> AsyncGenerator[TextEvent]:
     """Yield the same events, the texts of those that are here at once in one event for each answer.
 
     Each response has to bring an event, `NOTHING` where there is nothing else: only then is it known to have come. Both
@@ -56,8 +41,7 @@ async def coalesce(events: AsyncGenerator[Any], source: ResponseSource) -> Async
                 yield text
             if isinstance(error, GatewayError):
                 raise
-            structlog.get_logger("gateway").exception("response unreadable")
-            raise ModelFailed("The model's answer cannot be read.") from None
+            raise unreadable_response() from None
 
 
 def _drain(held: dict[int, list[Delta]]) -> Iterator[Delta]:

@@ -4,10 +4,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from itertools import count
 
 from gateway.errors import GatewayError, ModelFailed, UnsupportedOption
+from gateway.media import resize
+from gateway.model_card.card import ModelCard
+from gateway.model_card.image_limits import ImageLimits, format_size
 from gateway.operations.edit_image import EditImage
 from gateway.operations.generate_image import GenerateImage, Image, ImageEvent, PartialImage, Progress
-from gateway.operations.image_limits import ImageLimits, format_size
-from gateway.triton.client import ModelConfig
+from gateway.signatures.call import Events, Responses, Signature, SingleRequestCodec
 from gateway.triton.tensors import (
     InferResponse,
     Tensor,
@@ -30,17 +32,12 @@ _MAX_PIXELS = 3840 * 2160
 """What a picture can be scaled to: OpenAI's own largest size, and nothing too small to see."""
 
 
-def split_request(request: GenerateImage, config: ModelConfig) -> list[GenerateImage]:
-    """One request carries everything."""
-    return [request]
-
-
-def encode(request: GenerateImage, config: ModelConfig) -> list[Tensor]:
+def encode(request: GenerateImage, card: ModelCard) -> list[Tensor]:
     """Return the tensors of `request`.
 
     Raises `UnsupportedOption` for sizes that the model does not draw, and for options that it has no tensor for.
     """
-    drawing = ImageLimits.from_parameters(config.parameters)
+    drawing = card.image
     width, height = _size(request, drawing)
     if request.n > drawing.max_images:
         raise UnsupportedOption(f"This model draws up to {drawing.max_images} pictures at a time.", param="num_images")
@@ -63,7 +60,7 @@ def encode(request: GenerateImage, config: ModelConfig) -> list[Tensor]:
     if isinstance(request, EditImage):
         tensors += _edit_tensors(request)
     for tensor in tensors:
-        if tensor.name not in config.inputs:
+        if not card.has_input(tensor.name):
             raise UnsupportedOption(
                 f"This model has no '{_PARAM_NAMES.get(tensor.name, tensor.name)}'.", param=tensor.name
             )
@@ -97,11 +94,6 @@ def _can_be_scaled(width: int, height: int) -> bool:
     return min(width, height) >= _MIN_SIDE and width * height <= _MAX_PIXELS
 
 
-def check(parameters: Mapping[str, str]) -> None:
-    """Raise `ValueError` where the parameters do not say what can be drawn."""
-    ImageLimits.from_parameters(parameters)
-
-
 def explain(error: GatewayError) -> GatewayError:
     """Name the caller's field, where a tensor was named."""
     if error.param:
@@ -110,7 +102,7 @@ def explain(error: GatewayError) -> GatewayError:
 
 
 async def decode(
-    request: GenerateImage, responses: AsyncIterator[InferResponse], config: ModelConfig
+    request: GenerateImage, responses: AsyncIterator[InferResponse], card: ModelCard
 ) -> AsyncGenerator[ImageEvent]:
     """Yield progress, previews and pictures. Raises `ModelFailed` where others come than were asked for."""
     missing = set(range(request.n))
@@ -133,3 +125,13 @@ async def decode(
             yield Image(index, data, next(iter(response.uint64s("seed")), None))
     if missing:
         raise ModelFailed(f"The model gave {request.n - len(missing)} pictures of {request.n}.")
+
+
+def _decode_resized(request: GenerateImage, responses: Responses, card: ModelCard) -> Events:
+    """Yield the events of `decode`, images in the size that the caller asked for."""
+    events = decode(request, responses, card)
+    return resize.resize_images(events, request) if request.allow_resize else events
+
+
+_CODEC = SingleRequestCodec(encode, _decode_resized, explain)
+SIGNATURE = Signature(inputs=INPUTS, outputs=OUTPUTS, codecs={"generate_image": _CODEC, "edit_image": _CODEC})

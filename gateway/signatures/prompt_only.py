@@ -1,37 +1,48 @@
-"""Ask for the prompt alone (`max_tokens` 0) where the model always answers: it is asked for a token, which is dropped.
+"""The codec of completions: wraps the codec of texts for requests with `max_tokens` 0, which want the prompt alone.
 
-What the engine counted stays: the token was computed, as those are that a stop string hides.
+Models of others always generate. They are asked for one token, which is dropped here. `Usage` still counts it, since
+the engine has computed it.
 """
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
-from dataclasses import replace
-from typing import TypeGuard
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import partial
 
+from gateway.model_card.card import ModelCard
 from gateway.operations.complete import Complete
 from gateway.operations.text import Delta, Finish, TextEvent
+from gateway.signatures.call import Call
+from gateway.signatures.text_codec import TextCodec
 
 
-def is_prompt_only(request: object) -> TypeGuard[Complete]:
-    """Whether a request asks for no token of an answer."""
-    return isinstance(request, Complete) and request.sampling.max_tokens == 0
+@dataclass(frozen=True, slots=True)
+class CompleteCodec:
+    """Carries completions; those of the prompt alone to any model."""
+
+    text: TextCodec
+
+    def num_requests(self, request: Complete, card: ModelCard) -> int:
+        """Return how many requests the answers take, see `Codec.num_requests`."""
+        return self.text.num_requests(request, card)
+
+    def open(self, request: Complete, card: ModelCard) -> Call:
+        """Encode a request, see `Codec.open`."""
+        # `backends/llm`, the only one that takes token ids, generates nothing where nothing is asked for.
+        if request.sampling.max_tokens != 0 or card.has_input("token_ids"):
+            return self.text.open(request, card)
+        one_token = replace(request, echo=False, sampling=replace(request.sampling, max_tokens=1))
+        prompt = request.prompt if request.echo and isinstance(request.prompt, str) else None
+        return replace(self.text.open(one_token, card), read=partial(drop_completion, prompt))
 
 
-def to_one_token(request: Complete) -> Complete:
-    """Return the request that such a model is sent."""
-    return replace(request, echo=False, sampling=replace(request.sampling, max_tokens=1))
+def drop_completion(prompt: str | None, event: TextEvent) -> Iterable[TextEvent]:
+    """Return the events that an event of the one token leaves: none of the text, and the end of each answer.
 
-
-async def drop_completion(request: Complete, events: AsyncGenerator[TextEvent]) -> AsyncGenerator[TextEvent]:
-    """Yield what is told of the answers to `asked`: the prompt, where the caller wants it, and their ends."""
-    async with aclosing(events):
-        async for event in events:
-            match event:
-                case Delta():
-                    pass
-                case Finish(index, _):
-                    if request.echo and isinstance(request.prompt, str):
-                        yield Delta(index, request.prompt)
-                    yield Finish(index, "length")
-                case _:
-                    yield event
+    `prompt` is the text to echo; None: no echo.
+    """
+    if isinstance(event, Delta):
+        return ()
+    if isinstance(event, Finish):
+        end = Finish(event.index, "length")
+        return (end,) if prompt is None else (Delta(event.index, prompt), end)
+    return (event,)

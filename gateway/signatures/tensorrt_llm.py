@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any
 
 from gateway.errors import GatewayError, ModelFailed, UnsupportedOption
+from gateway.model_card.card import ModelCard, tokenizes_without_special_tokens
 from gateway.operations.complete import Complete
 from gateway.operations.text import (
     EMPTY_DELTA,
@@ -22,7 +23,11 @@ from gateway.operations.text import (
     TextEvent,
     Usage,
 )
-from gateway.signatures import third_party, third_party_errors
+from gateway.signatures import tensorrt_llm_stop, third_party, third_party_errors
+from gateway.signatures.call import Signature
+from gateway.signatures.chat_codec import ChatCodec
+from gateway.signatures.prompt_only import CompleteCodec
+from gateway.signatures.text_codec import TextCodec
 from gateway.triton.client import ModelConfig
 from gateway.triton.tensors import (
     InferResponse,
@@ -65,33 +70,29 @@ _SAMPLED = ("max_tokens", "temperature", "top_p", "top_k", "seed", "min_tokens")
 _FLOATS = ("repetition_penalty", "presence_penalty", "frequency_penalty")
 _COUNTS = ("return_num_input_tokens", "return_num_output_tokens")
 
-_TRUE = frozenset({"true", "yes", "1", "t"})
+
+def split_answers(request: Complete, card: ModelCard) -> list[Complete]:
+    """Return a request for each answer, for a model that does not carry several in one."""
+    return third_party.one_request_per_answer(request, varied={"seed", "top_p"} <= card.config.inputs.keys())
 
 
-def split_request(request: Complete, config: ModelConfig) -> list[Complete]:
-    """One for all answers where the model tells them apart, else one for each."""
-    if _supports_multiple_answers(config):
-        return [request]
-    return third_party.one_request_per_answer(request, varied={"seed", "top_p"} <= config.inputs.keys())
-
-
-def encode(request: Complete, config: ModelConfig) -> list[Tensor]:
+def encode(request: Complete, card: ModelCard) -> list[Tensor]:
     """Return the tensors of `request`, of those that the model has, in its shapes.
 
     Raises `UnsupportedOption` for what they cannot carry, and for a request without `max_tokens` where the model
     requires it and nothing says how long an answer may be.
     """
     sampling = request.sampling
-    has = third_party.declared_inputs(config, OPTIONAL_INPUTS)
+    has = third_party.declared_inputs(card.config, OPTIONAL_INPUTS)
     # Stop strings are found here as well, answers told apart and structures guided where `_several` and `_guide` can.
     carried = {"stop", "n", "structured_outputs", *(has & {*_SAMPLED, *_FLOATS})}
-    if config.decoupled:
+    if card.config.decoupled:
         carried.add("max_tokens")  # `foreign.limited`
     third_party.reject_unsupported_options(sampling, carried)
     if request.images:
         raise UnsupportedOption("How this model is served cannot carry pictures.", param="messages")
-    length = third_party.max_answer_tokens(sampling, config.parameters)
-    if length is None and "max_tokens" in has - config.optional:
+    length = third_party.max_answer_tokens(sampling, card.text)
+    if length is None and "max_tokens" in has - card.config.optional:
         raise UnsupportedOption(
             "This model needs 'max_tokens': nobody has told the gateway how long its answers may be.",
             param="max_tokens",
@@ -100,7 +101,7 @@ def encode(request: Complete, config: ModelConfig) -> list[Tensor]:
         string_tensor("text_input", third_party.text_prompt(request)),
         *([] if length is None else [int32_tensor("max_tokens", length)]),
         bool_tensor("exclude_input_in_output", True),
-        bool_tensor("stream", _streams(request, config)),
+        bool_tensor("stream", _streams(request, card)),
         *(bool_tensor(name, True) for name in _COUNTS),
         *_sampling_tensors(sampling, has),
         *(float32_tensor(name, value) for name in _FLOATS if (value := getattr(sampling, name)) is not None),
@@ -116,11 +117,11 @@ def encode(request: Complete, config: ModelConfig) -> list[Tensor]:
     if sampling.n > 1:
         tensors.append(int32_tensor("num_return_sequences", sampling.n))
     if sampling.structured_outputs:
-        tensors += _guided_decoding_tensors(sampling.structured_outputs, config)
-    return third_party.fit_tensors(tensors, config)
+        tensors += _guided_decoding_tensors(sampling.structured_outputs, card)
+    return third_party.fit_tensors(tensors, card.config)
 
 
-def _streams(request: Complete, config: ModelConfig) -> bool:
+def _streams(request: Complete, card: ModelCard) -> bool:
     """Whether the model is asked for pieces.
 
     The steps behind it make text of what each response holds alone: of a piece, half a character and a word without the
@@ -128,29 +129,29 @@ def _streams(request: Complete, config: ModelConfig) -> bool:
     again for each (`accumulate_tokens`): then they show that it lives, and a stop string that it overhears ends it. Of
     a model that cannot be told how long an answer may be, pieces are counted.
     """
-    return config.decoupled and (
-        not request.non_streaming or _accumulates_tokens(config) or _limits_tokens_here(request, config)
+    return card.config.decoupled and (
+        not request.non_streaming or _accumulates_tokens(card) or _limits_tokens_here(request, card)
     )
 
 
-def _limits_tokens_here(request: Complete, config: ModelConfig) -> bool:
-    return request.sampling.max_tokens is not None and "max_tokens" not in config.inputs
+def _limits_tokens_here(request: Complete, card: ModelCard) -> bool:
+    return request.sampling.max_tokens is not None and "max_tokens" not in card.config.inputs
 
 
-def _accumulates_tokens(config: ModelConfig) -> bool:
-    return config.decoupled and config.parameters.get("accumulate_tokens", "").lower() in _TRUE
+def _accumulates_tokens(card: ModelCard) -> bool:
+    return card.config.decoupled and card.text.accumulates_tokens
 
 
-def silent_tokens(request: Complete, config: ModelConfig) -> int:
+def silent_tokens(request: Complete, card: ModelCard) -> int:
     """How many tokens the model may be silent for."""
-    if _streams(request, config):
+    if _streams(request, card):
         return 0
-    return third_party.max_answer_tokens(request.sampling, config.parameters) or 0
+    return third_party.max_answer_tokens(request.sampling, card.text) or 0
 
 
-def retry_request(request: Complete, error: GatewayError, config: ModelConfig) -> Complete | None:
+def retry_request(request: Complete, error: GatewayError, card: ModelCard) -> Complete | None:
     """What to ask instead of what was refused, see `refusals.instead`."""
-    return third_party_errors.retry_request(request, error, config.parameters)
+    return third_party_errors.retry_request(request, error, card.text)
 
 
 def _sampling_tensors(sampling: Sampling, has: frozenset[str]) -> list[Tensor]:
@@ -182,18 +183,18 @@ def _sampling_tensors(sampling: Sampling, has: frozenset[str]) -> list[Tensor]:
     return tensors
 
 
-def _supports_multiple_answers(config: ModelConfig) -> bool:
+def _supports_multiple_answers(card: ModelCard) -> bool:
     """Whether a request carries several answers. Only the ensemble does: tensorrt_llm_bls declares
     `num_return_sequences` and never reads it (`TritonDecoder.input_names`). Without streams there is one response, and
     room in it for one answer.
     """
-    told_apart = "num_return_sequences" in config.inputs and "sequence_index" in config.outputs
-    return told_apart and "num_draft_tokens" not in config.inputs and config.decoupled
+    told_apart = "num_return_sequences" in card.config.inputs and "sequence_index" in card.config.outputs
+    return told_apart and "num_draft_tokens" not in card.config.inputs and card.config.decoupled
 
 
-def _guided_decoding_tensors(structure: StructuredOutput, config: ModelConfig) -> list[Tensor]:
+def _guided_decoding_tensors(structure: StructuredOutput, card: ModelCard) -> list[Tensor]:
     """https://github.com/triton-inference-server/tensorrtllm_backend/blob/main/docs/guided_decoding.md"""
-    if "guided_decoding_guide" not in config.inputs:
+    if "guided_decoding_guide" not in card.config.inputs:
         third_party.reject_unsupported_options(Sampling(structured_outputs=structure), ())
     guide: Any = structure.value
     match structure.kind:
@@ -210,36 +211,27 @@ def _guided_decoding_tensors(structure: StructuredOutput, config: ModelConfig) -
     return [string_tensor("guided_decoding_guide_type", kind), string_tensor("guided_decoding_guide", guide)]
 
 
-def check(parameters: Mapping[str, str]) -> None:
-    """Raise `ValueError` when a model's parameters could not carry what it says it offers."""
-    third_party.check(parameters)
-
-
 def explain(error: GatewayError) -> GatewayError:
     """Put a failure in the caller's terms."""
     return third_party.explain(error)
 
 
-def decode(
-    request: Complete, responses: AsyncIterator[InferResponse], config: ModelConfig
-) -> AsyncGenerator[TextEvent]:
+def decode(request: Complete, responses: AsyncIterator[InferResponse], card: ModelCard) -> AsyncGenerator[TextEvent]:
     """Yield the events of `responses`. Why an answer ended is told as far as it can be known, see `_reason`.
 
     tensorrt_llm_bls sends the whole answer so far where it accumulates tokens (`Decoder.postprocess`), else, as the
     ensemble does, what each token adds. Asked for no pieces both send one text.
     """
-    events = _read(request, responses, config)
+    events = _read(request, responses, card)
     return (
-        third_party.limit_tokens(events, request, echoed=request.echo)
-        if _limits_tokens_here(request, config)
-        else events
+        third_party.limit_tokens(events, request, echoed=request.echo) if _limits_tokens_here(request, card) else events
     )
 
 
 async def _read(
-    request: Complete, responses: AsyncIterator[InferResponse], config: ModelConfig
+    request: Complete, responses: AsyncIterator[InferResponse], card: ModelCard
 ) -> AsyncGenerator[TextEvent]:
-    grows = third_party.text_mode(config.parameters, "cumulative" if _accumulates_tokens(config) else "delta")
+    grows = card.text.text_mode or ("cumulative" if _accumulates_tokens(card) else "delta")
     answers = [third_party.AnswerText(grows, request.sampling.stop) for _ in range(request.sampling.n)]
     counted = [0] * len(answers)
     prompt_tokens = 0
@@ -270,23 +262,54 @@ async def _read(
     for index, answer in enumerate(answers):
         if rest := answer.finish():
             yield Delta(index, rest)
-        yield Finish(index, _reason(answer.stopped, counted[index] if counts else None, prompt_tokens, request, config))
+        yield Finish(index, _reason(answer.stopped, counted[index] if counts else None, prompt_tokens, request, card))
     if counts:
         yield Usage(prompt_tokens, sum(counted))
 
 
-def _reason(
-    stopped: bool, tokens: int | None, prompt_tokens: int, request: Complete, config: ModelConfig
-) -> FinishReason:
+def _reason(stopped: bool, tokens: int | None, prompt_tokens: int, request: Complete, card: ModelCard) -> FinishReason:
     """Why an answer ended, as far as it can be known: the layout has no word for it.
 
     As many tokens as were allowed are `length`, and so are those that fill a known `context_length`: the engine
     shortens `max_tokens` silently where it has no more room. Anything else is taken for the model's own end.
     """
-    length = third_party.max_answer_tokens(request.sampling, config.parameters)
+    length = third_party.max_answer_tokens(request.sampling, card.text)
     if stopped or tokens is None:
         return "stop"
     if length is not None and tokens >= length:
         return "length"
-    room = third_party.positive_int(config.parameters, "context_length")
+    room = card.text.context_length
     return "length" if room is not None and prompt_tokens and prompt_tokens + tokens >= room else "stop"
+
+
+_PREPROCESSING = "preprocessing"
+"""The model that tensorrt_llm_bls asks for the tokens of a prompt (inflight_batcher_llm/preprocessing/1/model.py)."""
+
+
+def adds_special_tokens(config: ModelConfig, configs: Mapping[str, ModelConfig]) -> bool:
+    """Return whether the model that tokenises its prompts adds special tokens, as it does unless it is told not to.
+
+    `configs` are the models of its server, by name.
+    """
+    steps = (configs[name] for name in config.steps or (_PREPROCESSING,) if name in configs)
+    return not any(tokenizes_without_special_tokens(step) for step in steps)
+
+
+TEXT = TextCodec(
+    encode=encode,
+    decode=decode,
+    explain=explain,
+    carries_answers=_supports_multiple_answers,
+    split_answers=split_answers,
+    silent_tokens=silent_tokens,
+    retry_request=retry_request,
+)
+SIGNATURE = Signature(
+    inputs=INPUTS,
+    outputs=OUTPUTS,
+    codecs={"chat": ChatCodec(TEXT), "complete": CompleteCodec(TEXT)},
+    distinctive_inputs=DISTINCTIVE_INPUTS,
+    foreign_prefixes=("sampling_param", "streaming"),
+    adds_special_tokens=adds_special_tokens,
+    stop_request=tensorrt_llm_stop.stop_request,
+)

@@ -1,22 +1,19 @@
 """What the layouts of other people's models share: how their texts grow, how they stop, and how they fail."""
 
 import codecs
-import json
 import secrets
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import fields, replace
-from typing import Literal, TypeAlias
 
 from gateway.errors import GatewayError, InvalidRequest, UnsupportedOption
+from gateway.model_card.card import TextCard, TextMode
 from gateway.operations import complete
 from gateway.operations.complete import Complete
 from gateway.operations.text import EMPTY_DELTA, Finish, Sampling, TextEvent, Usage
 from gateway.signatures import third_party_errors
 from gateway.triton.client import ModelConfig
 from gateway.triton.tensors import Tensor
-
-TextMode: TypeAlias = Literal["cumulative", "delta"]
 
 _REPLACEMENT = "\ufffd"
 
@@ -130,34 +127,9 @@ async def limit_tokens(
                     yield Finish(event.index, "length")
 
 
-def check(parameters: Mapping[str, str]) -> None:
-    """Raise `ValueError` when a model's parameters could not carry what it says it offers."""
-    special_tokens = json.loads(parameters.get("special_tokens", "{}"))
-    if not isinstance(special_tokens, dict) or not all(isinstance(v, str) for v in special_tokens.values()):
-        raise ValueError("special_tokens is not an object of strings")
-    if "chat" in json.loads(parameters["operations"]) and "chat_template" not in parameters:
-        raise ValueError("it offers chat and has no chat_template")
-    text_mode(parameters, None)
-    for name in ("max_tokens", "context_length"):
-        positive_int(parameters, name)
-
-
 def explain(error: GatewayError) -> GatewayError:
     """Put the failure of a model that knows none of our codes in the caller's terms."""
     return third_party_errors.explain(error)
-
-
-def text_mode(parameters: Mapping[str, str], default: TextMode | None) -> TextMode | None:
-    """How a model's texts grow: its parameter `text` where it is given. Raises `ValueError` for an unknown word."""
-    match parameters.get("text"):
-        case None:
-            return default
-        case "cumulative":
-            return "cumulative"
-        case "delta":
-            return "delta"
-        case other:
-            raise ValueError(f"text is {other!r}, and neither 'cumulative' nor 'delta'")
 
 
 class AnswerText:
@@ -260,17 +232,7 @@ def _common_prefix(one: str, other: str) -> str:
     return one[: next(differ, min(len(one), len(other)))]
 
 
-def positive_int(parameters: Mapping[str, str], name: str) -> int | None:
-    """A parameter that is a count. Raises `ValueError` where it is none."""
-    value = parameters.get(name)
-    if value is None:
-        return None
-    if not value.isdigit() or not int(value):
-        raise ValueError(f"{name} is {value!r}, and no count")
-    return int(value)
-
-
-def max_answer_tokens(sampling: Sampling, parameters: Mapping[str, str]) -> int | None:
+def max_answer_tokens(sampling: Sampling, card: TextCard) -> int | None:
     """The most tokens of an answer: the caller's, else the model's `max_tokens`, else its whole context.
 
     The runtime cuts the last to what the prompt leaves: `LlmRequest::validate` in TensorRT-LLM's
@@ -282,4 +244,4 @@ def max_answer_tokens(sampling: Sampling, parameters: Mapping[str, str]) -> int 
         if sampling.max_tokens > 2**31 - 1:
             raise InvalidRequest("'max_tokens' is too large for this model.", param="max_tokens")
         return sampling.max_tokens
-    return positive_int(parameters, "max_tokens") or positive_int(parameters, "context_length")
+    return card.default_max_tokens

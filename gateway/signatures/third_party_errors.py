@@ -2,10 +2,10 @@
 
 import math
 import re
-from collections.abc import Mapping
 from dataclasses import fields, replace
 
 from gateway.errors import ContextLengthExceeded, GatewayError, InvalidRequest, ModelFailed, UnsupportedOption
+from gateway.model_card.card import TextCard
 from gateway.operations.complete import Complete
 from gateway.operations.text import Sampling
 
@@ -67,7 +67,7 @@ def explain(error: GatewayError) -> GatewayError:
     return error
 
 
-def retry_request(request: Complete, error: GatewayError, parameters: Mapping[str, str]) -> Complete | None:
+def retry_request(request: Complete, error: GatewayError, card: TextCard) -> Complete | None:
     """The same request with an answer that fits, where the model refused its own default length with numbers.
 
     A length that the caller gave is not changed: None.
@@ -75,8 +75,8 @@ def retry_request(request: Complete, error: GatewayError, parameters: Mapping[st
     left = remaining_tokens(clean_message(error.message)) if isinstance(error, ModelFailed) else 0
     if not left or request.sampling.max_tokens is not None:
         return None
-    if (most := parameters.get("max_tokens")) is not None:
-        left = min(left, int(most))
+    if card.max_tokens is not None:
+        left = min(left, card.max_tokens)
     return replace(request, sampling=replace(request.sampling, max_tokens=left))
 
 

@@ -10,9 +10,14 @@ from dataclasses import fields, replace
 from itertools import chain
 
 from gateway.errors import GatewayError, ModelFailed, UnsupportedOption
-from gateway.operations.complete import Complete, split_answers
+from gateway.model_card.card import ModelCard, StructuredOutputsOption
+from gateway.operations.complete import Complete
 from gateway.operations.text import EMPTY_DELTA, Delta, Finish, FinishReason, TextEvent, Usage
 from gateway.signatures import third_party, vllm_errors, vllm_logprobs
+from gateway.signatures.call import Signature
+from gateway.signatures.chat_codec import ChatCodec
+from gateway.signatures.prompt_only import CompleteCodec
+from gateway.signatures.text_codec import TextCodec
 from gateway.triton.client import ModelConfig
 from gateway.triton.tensors import InferResponse, Tensor, bool_tensor, int32_tensor, string_tensor
 
@@ -32,7 +37,7 @@ OPTIONAL_INPUTS: Mapping[str, str] = {
 DISTINCTIVE_INPUTS: Mapping[str, str] = {"sampling_parameters": "BYTES"}
 """Of these a model has at least one that is of this layout."""
 
-_STRUCTURE_OPTIONS = ("structured_outputs", "guided_decoding")
+_STRUCTURE_OPTIONS: tuple[StructuredOutputsOption, ...] = ("structured_outputs", "guided_decoding")
 """What the backend calls a structure: since 25.11, and up to 25.10."""
 
 _ANY_JSON_SCHEMA = {"type": ["object", "array", "string", "number", "boolean", "null"]}
@@ -45,28 +50,29 @@ _REASONS: Mapping[str, FinishReason] = {"stop": "stop", "length": "length"}
 _UNFINISHED = frozenset({"", "None"})
 
 
-def split_request(request: Complete, config: ModelConfig) -> list[Complete]:
-    """One for each answer: a response of vLLM's holds only the answers that moved, and does not say which these are.
+def is_own_backend(card: ModelCard) -> bool:
+    """Return whether the model runs in `backends/llm`, the only backend that takes token ids, and not in vLLM.
 
-    See `ParentRequest.get_outputs` in its vllm/v1/engine/parallel_sampling.py. Our own backend tells of all of them.
+    `backends/llm` carries several answers in one request, and each of its responses tells of all of them. A response of
+    vLLM holds only the answers that grew and does not say which they are: see `ParentRequest.get_outputs` in its
+    vllm/v1/engine/parallel_sampling.py. So vLLM gets one request for each answer.
     """
-    return [request] if request.sampling.n == 1 or is_own_backend(config) else split_answers(request)
+    return _takes_token_ids(card.config)
 
 
-def is_own_backend(config: ModelConfig) -> bool:
-    """Return whether the model is one of `backends/llm`, and not of vLLM: only our own takes token ids."""
+def _takes_token_ids(config: ModelConfig) -> bool:
     return "token_ids" in config.inputs
 
 
-def encode(request: Complete, config: ModelConfig) -> list[Tensor]:
+def encode(request: Complete, card: ModelCard) -> list[Tensor]:
     """Return the tensors of `request`.
 
     Raises `UnsupportedOption` for what the model has no tensor for, and for what vLLM cannot read.
     """
     sampling = request.sampling
-    parameters = _given_parameters(request) if is_own_backend(config) else _vllm_parameters(request, config)
+    parameters = _given_parameters(request) if is_own_backend(card) else _vllm_parameters(request, card)
     tensors = [
-        _prompt(request.prompt, config),
+        _prompt(request.prompt, card),
         # Whole answers are streams folded here: a long one shows that the model lives.
         bool_tensor("stream", True),
         string_tensor("sampling_parameters", json.dumps(parameters)),
@@ -75,27 +81,27 @@ def encode(request: Complete, config: ModelConfig) -> list[Tensor]:
         bool_tensor("return_num_input_tokens", True),
         bool_tensor("return_num_output_tokens", True),
     ]
-    if "sampling_parameters" not in config.inputs:
+    if "sampling_parameters" not in card.config.inputs:
         third_party.reject_unsupported_options(sampling, {"max_tokens", "n"})
     if request.literal_spans:
         tensors.append(int32_tensor("literal_spans", *chain.from_iterable(request.literal_spans)))
     if sampling.logprobs is not None or sampling.prompt_logprobs is not None:
-        if "return_logprobs" not in config.inputs:
+        if "return_logprobs" not in card.config.inputs:
             raise UnsupportedOption("This model gives no log probabilities.", param="logprobs")
-        if sampling.prompt_logprobs is not None and "token_ids" not in config.inputs:
+        if sampling.prompt_logprobs is not None and "token_ids" not in card.config.inputs:
             raise UnsupportedOption("Triton's vLLM backend gives none for the prompt.", param="logprobs")
         tensors.append(bool_tensor("return_logprobs", True))
     if request.images:
-        if "image" not in config.inputs:
+        if "image" not in card.config.inputs:
             raise UnsupportedOption("This model does not look at pictures.", param="messages")
         tensors.append(string_tensor("image", *(base64.b64encode(picture).decode() for picture in request.images)))
-    return third_party.fit_tensors(tensors, config)
+    return third_party.fit_tensors(tensors, card.config)
 
 
-def _prompt(prompt: str | tuple[int, ...], config: ModelConfig) -> Tensor:
+def _prompt(prompt: str | tuple[int, ...], card: ModelCard) -> Tensor:
     if isinstance(prompt, str):
         return string_tensor("text_input", prompt)
-    if "token_ids" not in config.inputs:
+    if "token_ids" not in card.config.inputs:
         raise UnsupportedOption("This model takes its prompt as text, not as token ids.", param="prompt")
     return int32_tensor("token_ids", *prompt)
 
@@ -119,7 +125,7 @@ def _given_parameters(request: Complete) -> dict[str, object]:
     return parameters
 
 
-def _vllm_parameters(request: Complete, config: ModelConfig) -> dict[str, object]:
+def _vllm_parameters(request: Complete, card: ModelCard) -> dict[str, object]:
     """The same as vLLM's own `SamplingParams` take it, through the backend's `TritonSamplingParams.from_dict`.
 
     A parameter that one of them refuses fails the request with words that name none. Raises `UnsupportedOption`.
@@ -132,7 +138,7 @@ def _vllm_parameters(request: Complete, config: ModelConfig) -> dict[str, object
     # Never left out: vLLM would stop after 16 tokens. And never null, on which the backend fails. The engine ends an
     # answer where its context ends, however many tokens are allowed (`check_stop` in vllm/v1/core/sched/utils.py).
     given = None if sampling.max_tokens is None else min(sampling.max_tokens, _MAX_TOKENS)
-    length = third_party.max_answer_tokens(replace(sampling, max_tokens=given), config.parameters) or _MAX_TOKENS
+    length = third_party.max_answer_tokens(replace(sampling, max_tokens=given), card.text) or _MAX_TOKENS
     parameters["max_tokens"] = length
     if (sampling.min_tokens or 0) > length:
         raise UnsupportedOption(f"The answers of this model have at most {length} tokens.", param="min_tokens")
@@ -146,27 +152,17 @@ def _vllm_parameters(request: Complete, config: ModelConfig) -> dict[str, object
     if structure := sampling.structured_outputs:
         value = _ANY_JSON_SCHEMA if structure.value is True else structure.value  # there a schema is no boolean
         del parameters["structured_outputs"]
-        parameters[_structure_option(config)] = json.dumps({structure.kind: value})
+        parameters[_structure_option(card)] = json.dumps({structure.kind: value})
     return parameters
 
 
-def _structure_option(config: ModelConfig) -> str:
+def _structure_option(card: ModelCard) -> StructuredOutputsOption:
     """What the backend calls the option: up to 25.10 otherwise than since.
 
     Models declare `embedding_request` from 25.11 on. The parameter `structured_outputs` says it where that misleads.
     """
-    newer = "embedding_request" in config.inputs
-    return config.parameters.get("structured_outputs") or _STRUCTURE_OPTIONS[0 if newer else 1]
-
-
-def check(parameters: Mapping[str, str]) -> None:
-    """Raise `ValueError` when a model's parameters could not carry what it says it offers."""
-    third_party.check(parameters)
-    name = parameters.get("structured_outputs", _STRUCTURE_OPTIONS[0])
-    if name not in _STRUCTURE_OPTIONS:
-        raise ValueError(
-            f"structured_outputs is {name!r}, and neither {_STRUCTURE_OPTIONS[0]!r} nor {_STRUCTURE_OPTIONS[1]!r}"
-        )
+    newer = "embedding_request" in card.config.inputs
+    return card.text.structured_outputs_option or _STRUCTURE_OPTIONS[0 if newer else 1]
 
 
 def explain(error: GatewayError) -> GatewayError:
@@ -180,18 +176,16 @@ def explain(error: GatewayError) -> GatewayError:
     return third_party.explain(vllm_errors.explain(error))
 
 
-def decode(
-    request: Complete, responses: AsyncIterator[InferResponse], config: ModelConfig
-) -> AsyncGenerator[TextEvent]:
+def decode(request: Complete, responses: AsyncIterator[InferResponse], card: ModelCard) -> AsyncGenerator[TextEvent]:
     """Yield the events of `responses`, see `_read`."""
-    events = _read(request, responses, config)
-    if request.sampling.max_tokens is None or "sampling_parameters" in config.inputs:
+    events = _read(request, responses, card)
+    if request.sampling.max_tokens is None or "sampling_parameters" in card.config.inputs:
         return events
     return third_party.limit_tokens(events, request, echoed=0)
 
 
 async def _read(
-    request: Complete, responses: AsyncIterator[InferResponse], config: ModelConfig
+    request: Complete, responses: AsyncIterator[InferResponse], card: ModelCard
 ) -> AsyncGenerator[TextEvent]:
     """Yield the events of `responses`.
 
@@ -228,12 +222,12 @@ async def _read(
             yield Finish(index, _finish_reason(reason))
         if not grown and not ended:
             yield EMPTY_DELTA
-    if unfinished and "finish_reason" not in config.outputs:
+    if unfinished and "finish_reason" not in card.config.outputs:
         for index in sorted(unfinished):
             yield Finish(index, "stop")  # a model without the tensor never says why
     elif unfinished is None or unfinished:
         raise ModelFailed("The model ended the stream before its answer was finished.")
-    if "num_output_tokens" in config.outputs:
+    if "num_output_tokens" in card.config.outputs:
         yield Usage(prompt_tokens, completion_tokens)
 
 
@@ -241,3 +235,14 @@ def _finish_reason(reason: str) -> FinishReason:
     if reason in _REASONS:
         return _REASONS[reason]
     raise ModelFailed(f"The model stopped for an unexpected reason: {reason}.")
+
+
+TEXT = TextCodec(encode=encode, decode=decode, explain=explain, carries_answers=is_own_backend)
+SIGNATURE = Signature(
+    inputs=INPUTS,
+    outputs=OUTPUTS,
+    codecs={"chat": ChatCodec(TEXT), "complete": CompleteCodec(TEXT)},
+    distinctive_inputs=DISTINCTIVE_INPUTS,
+    allows_batching=False,
+    adds_special_tokens=lambda config, configs: not _takes_token_ids(config),
+)

@@ -153,10 +153,7 @@ class TaskQueue:
         if operation not in model.operations:
             offered = ", ".join(sorted(model.operations))
             raise UnsupportedOption(f"The model '{model.name}' cannot {operation}; it can: {offered}.", param="model")
-        try:
-            model.signature.encode(request, model.config)
-        except GatewayError as error:
-            raise model.signature.explain(error) from None
+        model.codec(operation).open(request, model.card)
 
     def _queue_key(self, name: str) -> str:
         """What tasks are counted by that may run at a time: the model, whatever a caller calls it."""
