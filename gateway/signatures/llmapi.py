@@ -44,15 +44,15 @@ OPTIONAL_INPUTS: Mapping[str, str] = {
     "return_finish_reason": "BOOL",
     "image_url": "BYTES",
 }
-"""Inputs that are sent where a model has them."""
+"""Inputs that are sent to a model that declares them."""
 
 DISTINCTIVE_INPUTS: Mapping[str, str] = {"streaming": "BOOL"}
-"""Of these a model has at least one that is of this layout."""
+"""A model with this signature has at least one of these inputs."""
 
 _DEFAULT_LENGTH = 32
-"""Tokens of an answer where nobody says how many: `SamplingParams.max_tokens` of the LLM API."""
+"""Tokens of an answer where neither the caller nor the card sets a limit: the LLM API's `SamplingParams.max_tokens`."""
 
-# Python's `str(None)` while an answer grows.
+# The model writes Python's `str(None)` while an answer grows.
 _UNFINISHED = frozenset({"", "None"})
 _IMAGE_MAGIC = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg", b"GIF8": "gif", b"RIFF": "webp"}
 
@@ -64,11 +64,11 @@ def split_answers(request: Complete, card: ModelCard) -> list[Complete]:
 
 
 def encode(request: Complete, card: ModelCard) -> list[Tensor]:
-    """Return the tensors of `request`, of those that the model has. Raises `UnsupportedOption` for what they cannot
-    carry.
+    """Return the tensors of `request` that the model declares.
 
-    Stop strings stay here: the model hands the tensor `sampling_param_stop` to its tokenizer as bytes, which
-    tokenizers refuse. The answer is cut by `decode`, and closing the stream has the model stop.
+    Stop strings are not sent: the model passes the tensor `sampling_param_stop` to its tokenizer as bytes, which
+    tokenizers refuse. `decode` cuts the answer, and closing the stream makes the model stop. Raises `UnsupportedOption`
+    for an option that the tensors cannot carry.
     """
     sampling = request.sampling
     has = third_party.declared_inputs(card.config, OPTIONAL_INPUTS)
@@ -100,31 +100,33 @@ def encode(request: Complete, card: ModelCard) -> list[Tensor]:
 
 
 def _streams(request: Complete, card: ModelCard) -> bool:
-    """Whether the model is asked for pieces. Of an answer that is read whole they are needed to stop it alone: each
-    repeats the text so far, and of a short one they leave open whether they do.
+    """Return whether the model is asked to stream.
+
+    An answer that the caller reads as a whole needs a stream only where a stop string has to end it. Each response
+    repeats the text so far, and those of a short answer leave open whether they do (`third_party.AnswerText`).
     """
     return card.config.decoupled and (not request.non_streaming or bool(request.sampling.stop))
 
 
 def silent_tokens(request: Complete, card: ModelCard) -> int:
-    """How many tokens the model may be silent for."""
+    """Return how many tokens the model may generate before its first response; 0 where it streams."""
     if _streams(request, card):
         return 0
     return third_party.max_answer_tokens(request.sampling, card.text) or _DEFAULT_LENGTH
 
 
 def retry_request(request: Complete, error: GatewayError, card: ModelCard) -> Complete | None:
-    """What to ask instead of what was refused, see `refusals.instead`.
+    """Return the request to send after a refusal, see `third_party_errors.retry_request`.
 
-    Behind the LLM API an engine of TensorRT refuses what the PyTorch backend shortens: prompt and `max_tokens` together
-    beyond its length.
+    Where prompt and `max_tokens` together exceed the context, an engine of TensorRT behind the LLM API refuses the
+    request; the PyTorch backend shortens the answer.
     """
     return third_party_errors.retry_request(request, error, card.text)
 
 
-def _data_url(picture: bytes) -> str:
-    kind = next((kind for mark, kind in _IMAGE_MAGIC.items() if picture.startswith(mark)), "png")
-    return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
+def _data_url(image: bytes) -> str:
+    kind = next((kind for magic, kind in _IMAGE_MAGIC.items() if image.startswith(magic)), "png")
+    return f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
 
 
 def explain(error: GatewayError) -> GatewayError:
@@ -135,23 +137,23 @@ def explain(error: GatewayError) -> GatewayError:
 async def decode(
     request: Complete, responses: AsyncIterator[InferResponse], card: ModelCard
 ) -> AsyncGenerator[TextEvent]:
-    """Yield the events of `responses`. The layout has no counts, so there is no `Usage`.
+    """Yield the events of `responses`. No tensor has counts, so there is no `Usage`.
 
-    The published model sends the whole answer so far each time; models made after it may send what was added. Which
-    it is shows in the texts, or stands in the parameter `text` (`foreign.Answer`).
+    The published model sends the whole answer so far in each response; models derived from it may send what was added.
+    The parameter `text` tells which, or else the texts themselves do (`third_party.AnswerText`).
 
     Raises `ModelFailed` when the responses end before the answer is finished, or it was cancelled in the server, and
     `ModelTimeout` where the server gave it up.
     """
     answer = third_party.AnswerText(card.text.text_mode, request.sampling.stop)
-    heard = False
+    responded = False
     async for response in responses:
         texts, reasons = response.bytes_values("text_output"), response.strings("finish_reason")
         if len(texts) != 1:
             raise ModelFailed(f"The model sent {len(texts)} answers; one was asked for.")
-        if request.echo and not heard:
+        if request.echo and not responded:
             yield Delta(0, third_party.text_prompt(request))
-        heard = True
+        responded = True
         shown = answer.feed(texts[0])
         yield Delta(0, shown) if shown else EMPTY_DELTA
         reason = next(iter(reasons), "")
@@ -162,14 +164,14 @@ async def decode(
             yield Delta(0, rest)
         yield Finish(0, "stop" if answer.stopped else finish)
         if reason not in _UNFINISHED:
-            async for _ in responses:  # to the final flag, so that Triton lets go of the stream
+            async for _ in responses:  # read up to the final flag, so that Triton releases the stream
                 pass
         return
-    if not heard or "finish_reason" in card.config.outputs:
+    if not responded or "finish_reason" in card.config.outputs:
         raise ModelFailed("The model ended the stream before its answer was finished.")
     if rest := answer.finish():
         yield Delta(0, rest)
-    yield Finish(0, "stop")  # a model without the tensor never says why
+    yield Finish(0, "stop")  # a model without the tensor `finish_reason` never tells
 
 
 def _finish_reason(reason: str) -> FinishReason:

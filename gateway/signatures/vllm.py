@@ -32,18 +32,18 @@ OPTIONAL_INPUTS: Mapping[str, str] = {
     "return_num_input_tokens": "BOOL",
     "return_num_output_tokens": "BOOL",
 }
-"""Inputs that are sent where a model has them."""
+"""Inputs that are sent to a model that declares them."""
 
 DISTINCTIVE_INPUTS: Mapping[str, str] = {"sampling_parameters": "BYTES"}
-"""Of these a model has at least one that is of this layout."""
+"""A model with this signature has at least one of these inputs."""
 
 _STRUCTURE_OPTIONS: tuple[StructuredOutputsOption, ...] = ("structured_outputs", "guided_decoding")
-"""What the backend calls a structure: since 25.11, and up to 25.10."""
+"""The backend's name for a structured output: since 25.11, and up to 25.10."""
 
 _ANY_JSON_SCHEMA = {"type": ["object", "array", "string", "number", "boolean", "null"]}
 
 _MAX_TOKENS = 2**31 - 1
-"""Tokens of an answer where nobody has told the gateway how long it may be."""
+"""Tokens of an answer where neither the caller nor the card sets a limit."""
 
 _REASONS: Mapping[str, FinishReason] = {"stop": "stop", "length": "length"}
 # The vLLM backend writes Python's `str(None)` while an answer grows.
@@ -67,13 +67,13 @@ def _takes_token_ids(config: ModelConfig) -> bool:
 def encode(request: Complete, card: ModelCard) -> list[Tensor]:
     """Return the tensors of `request`.
 
-    Raises `UnsupportedOption` for what the model has no tensor for, and for what vLLM cannot read.
+    Raises `UnsupportedOption` for an option that the model has no tensor for, or that vLLM cannot read.
     """
     sampling = request.sampling
     parameters = _given_parameters(request) if is_own_backend(card) else _vllm_parameters(request, card)
     tensors = [
         _prompt(request.prompt, card),
-        # Whole answers are streams folded here: a long one shows that the model lives.
+        # An answer that the caller reads as a whole is streamed, too: responses show that the model is alive.
         bool_tensor("stream", True),
         string_tensor("sampling_parameters", json.dumps(parameters)),
         bool_tensor("exclude_input_in_output", not _echoed_by_model(request)),
@@ -94,7 +94,7 @@ def encode(request: Complete, card: ModelCard) -> list[Tensor]:
     if request.images:
         if "image" not in card.config.inputs:
             raise UnsupportedOption("This model does not look at pictures.", param="messages")
-        tensors.append(string_tensor("image", *(base64.b64encode(picture).decode() for picture in request.images)))
+        tensors.append(string_tensor("image", *(base64.b64encode(image).decode() for image in request.images)))
     return third_party.fit_tensors(tensors, card.config)
 
 
@@ -107,12 +107,15 @@ def _prompt(prompt: str | tuple[int, ...], card: ModelCard) -> Tensor:
 
 
 def _echoed_by_model(request: Complete) -> bool:
-    """Only the model can say what text token ids are; a text is put before its answer here, which any model allows."""
+    """Return whether the model has to write the prompt before its answer: only it can decode a prompt of token ids.
+
+    The gateway writes a prompt that is text itself, which works with every model.
+    """
     return request.echo and not isinstance(request.prompt, str)
 
 
 def _given_parameters(request: Complete) -> dict[str, object]:
-    """Only what the caller gave: a default written here would override the model's own."""
+    """Return the sampling parameters that the caller set: a default written here would override the model's own."""
     sampling = request.sampling
     parameters: dict[str, object] = {"skip_special_tokens": False} if request.show_special_tokens else {}
     for field in fields(sampling):
@@ -120,53 +123,57 @@ def _given_parameters(request: Complete) -> dict[str, object]:
         if value is not None and value != field.default:
             parameters[field.name] = list(value) if isinstance(value, tuple) else value
     if structure := sampling.structured_outputs:
-        # As a string, which is what the vLLM backend reads.
+        # The vLLM backend reads it as a string.
         parameters["structured_outputs"] = json.dumps({structure.kind: structure.value})
     return parameters
 
 
 def _vllm_parameters(request: Complete, card: ModelCard) -> dict[str, object]:
-    """The same as vLLM's own `SamplingParams` take it, through the backend's `TritonSamplingParams.from_dict`.
+    """Return the same parameters as vLLM's `SamplingParams` take them, through `TritonSamplingParams.from_dict`.
 
-    A parameter that one of them refuses fails the request with words that name none. Raises `UnsupportedOption`.
+    Where one of them refuses a parameter, the request fails with a message that does not name it. Raises
+    `UnsupportedOption` for a parameter that they cannot carry.
     """
     sampling = request.sampling
     if sampling.logit_bias:
-        # It comes out of JSON with strings for keys, which vLLM compares with numbers.
+        # Its keys would become strings in JSON, and vLLM compares them with numbers.
         raise UnsupportedOption("Triton's vLLM backend cannot carry the option 'logit_bias'.", param="logit_bias")
     parameters = _given_parameters(replace(request, sampling=replace(sampling, logit_bias=None)))
-    # Never left out: vLLM would stop after 16 tokens. And never null, on which the backend fails. The engine ends an
-    # answer where its context ends, however many tokens are allowed (`check_stop` in vllm/v1/core/sched/utils.py).
+    # Always sent: without it vLLM stops after 16 tokens, and the backend fails on null. The engine ends an answer where
+    # the context ends, however many tokens are allowed (`check_stop` in vllm/v1/core/sched/utils.py).
     given = None if sampling.max_tokens is None else min(sampling.max_tokens, _MAX_TOKENS)
     length = third_party.max_answer_tokens(replace(sampling, max_tokens=given), card.text) or _MAX_TOKENS
     parameters["max_tokens"] = length
     if (sampling.min_tokens or 0) > length:
         raise UnsupportedOption(f"The answers of this model have at most {length} tokens.", param="min_tokens")
     if sampling.seed is not None:
-        parameters["seed"] = sampling.seed % 2**63  # -1 would be none
+        parameters["seed"] = sampling.seed % 2**63  # vLLM takes -1 for no seed
     if sampling.top_k is not None and sampling.top_k <= 0:
-        parameters["top_k"] = -1  # what each release takes for all
+        parameters["top_k"] = -1  # every release takes it for "all tokens"
     if sampling.top_p == 0:
         del parameters["top_p"]
         parameters["temperature"] = 0
     if structure := sampling.structured_outputs:
-        value = _ANY_JSON_SCHEMA if structure.value is True else structure.value  # there a schema is no boolean
+        value = _ANY_JSON_SCHEMA if structure.value is True else structure.value  # vLLM takes no boolean as a schema
         del parameters["structured_outputs"]
         parameters[_structure_option(card)] = json.dumps({structure.kind: value})
     return parameters
 
 
 def _structure_option(card: ModelCard) -> StructuredOutputsOption:
-    """What the backend calls the option: up to 25.10 otherwise than since.
+    """Return the backend's name for a structured output, which changed with 25.11.
 
-    Models declare `embedding_request` from 25.11 on. The parameter `structured_outputs` says it where that misleads.
+    Models declare the input `embedding_request` from 25.11 on. The parameter `structured_outputs` overrides that.
     """
     newer = "embedding_request" in card.config.inputs
     return card.text.structured_outputs_option or _STRUCTURE_OPTIONS[0 if newer else 1]
 
 
 def explain(error: GatewayError) -> GatewayError:
-    """Name the caller's field, where the model named its tensor; sampling parameters have the same name in both."""
+    """Put a failure in the caller's terms: the caller's field instead of the tensor.
+
+    Sampling parameters have the same name in both.
+    """
     if error.param in ("text_input", "token_ids"):
         error.param = "prompt"
     elif error.param == "image":
@@ -189,11 +196,11 @@ async def _read(
 ) -> AsyncGenerator[TextEvent]:
     """Yield the events of `responses`.
 
-    Raises `ModelFailed` when they end before every answer is finished, and where one does not tell of every answer.
+    Raises `ModelFailed` when they end before every answer is finished, and for one that does not hold every answer.
     """
     prompt_tokens = completion_tokens = 0
     unfinished: set[int] | None = None
-    told = False  # about the prompt, all at once with the first tokens of the first answer
+    has_prompt_logprobs = False  # they come all at once, with the first tokens of the first answer
     async for response in responses:
         texts = response.strings("text_output")
         if len(texts) != request.sampling.n:
@@ -202,8 +209,8 @@ async def _read(
         tokens = sum(response.uint32s("num_output_tokens"))  # Triton's vLLM backend counts each answer by itself
         prompt_tokens = max(response.uint32s("num_input_tokens"), default=prompt_tokens)
         completion_tokens += tokens
-        logprobs = await vllm_logprobs.decode(response, request, 0 if told else prompt_tokens)
-        told = told or bool(logprobs.get(0))
+        logprobs = await vllm_logprobs.decode(response, request, 0 if has_prompt_logprobs else prompt_tokens)
+        has_prompt_logprobs = has_prompt_logprobs or bool(logprobs.get(0))
         if unfinished is None:
             unfinished = set(range(len(texts)))
             if request.echo and isinstance(request.prompt, str):
@@ -224,7 +231,7 @@ async def _read(
             yield EMPTY_DELTA
     if unfinished and "finish_reason" not in card.config.outputs:
         for index in sorted(unfinished):
-            yield Finish(index, "stop")  # a model without the tensor never says why
+            yield Finish(index, "stop")  # a model without the tensor `finish_reason` never tells
     elif unfinished is None or unfinished:
         raise ModelFailed("The model ended the stream before its answer was finished.")
     if "num_output_tokens" in card.config.outputs:

@@ -11,7 +11,7 @@ from tritonclient.grpc import service_pb2 as pb
 from gateway.errors import ModelFailed, UnsupportedOption
 from gateway.operations.complete import Complete
 from gateway.operations.text import EMPTY_DELTA, Delta, Finish, Sampling, StructuredOutput, TextEvent, Usage
-from gateway.signatures import tensorrt_llm, tensorrt_llm_stop
+from gateway.signatures import tensorrt_llm, tensorrt_llm_steps
 from gateway.triton.client import ModelConfig
 from gateway.triton.tensors import InferResponse, Tensor
 from tests.unit.gateway.model_cards import card_of
@@ -312,8 +312,8 @@ async def test_a_stream_without_an_answer_is_a_failure() -> None:
 def test_the_engine_of_an_ensemble_can_be_told_to_stop() -> None:
     inputs = {"input_ids": "INT32", "input_lengths": "INT32", "request_output_len": "INT32", "stop": "BOOL"}
     core = ModelConfig("tensorrt_llm", {}, inputs, {}, b"", max_batch_size=8)
-    stop = tensorrt_llm_stop.stop_request(core)
+    stop = tensorrt_llm_steps.stop_request(core)
     assert stop is not None
     assert (stop.model, {tensor.name for tensor in stop.tensors}) == ("tensorrt_llm", set(inputs))
     assert {tensor.shape for tensor in stop.tensors} == {(1, 1)}
-    assert tensorrt_llm_stop.stop_request(ENSEMBLE) is None
+    assert tensorrt_llm_steps.stop_request(ENSEMBLE) is None
