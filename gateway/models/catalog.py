@@ -1,4 +1,4 @@
-"""Which models there are, where they run, and how to ask them."""
+"""The models of all Triton servers: finds a replica for a request and runs it."""
 
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import ExitStack, aclosing
@@ -51,7 +51,7 @@ _OPERATION_PHRASES = {
 
 
 class Catalog:
-    """The models of all endpoints. Several endpoints that hold one model share its requests."""
+    """The models of all servers. Servers that hold the same model share its requests."""
 
     def __init__(
         self,
@@ -64,14 +64,13 @@ class Catalog:
         described: Mapping[str, Mapping[str, str]] = {},
         aliases: Mapping[str, str] = {},
     ) -> None:
-        """`interval` is in seconds between two looks, `timeout` in seconds without a response (`Settings`).
+        """`urls` are the gRPC addresses of the servers (`TritonClient`).
 
-        `secret` opens what the endpoints restrict (`gateway.triton.client`).
-
+        `interval` is the time between two discoveries, `timeout` the longest silence of a model, both in seconds.
+        `secret` opens the protocols that the servers restrict (`gateway.triton.client`).
         `bound` is how many requests one model may have open (`gateway.models.admission`).
-
         `described` are the parameters of models that do not describe themselves (`gateway.models.models_file`).
-        `aliases` are other names of models; a model that bears such a name itself is found first.
+        `aliases` are other names of models; a model whose own name is the same wins.
         """
         self.servers = [TritonServer(TritonClient(url, secret)) for url in urls]
         self._discovery = Discovery(self.servers, interval, described)
@@ -80,15 +79,16 @@ class Catalog:
         self._aliases = aliases
 
     def models(self) -> list[Model]:
-        """One of each model that can be asked now, by name."""
-        found = {model.name: model for endpoint in self.servers for model in endpoint.serving_models}
+        """Return one replica of each model that serves requests now, ordered by name."""
+        found = {model.name: model for server in self.servers for model in server.serving_models}
         return [found[name] for name in sorted(found)]
 
     def get(self, name: str, operation: type | None = None) -> Model:
-        """Return the replica of model `name` with the least to do.
+        """Return the replica of model `name` on the server with the fewest requests in flight.
 
-        Raises `Overloaded` when the model is known and no server that holds it answers or no server answers at all,
-        `UnsupportedOption` when it does not offer the `operation`, and `ModelNotFound` otherwise.
+        Raises `ServerUnavailable` when no server that holds it, or no server at all, is reachable, `Overloaded` when it
+        is not ready, `ModelNotFound` when no server holds it, and `UnsupportedOption` when it does not offer the
+        `operation`.
         """
         model = self._find(name)
         if operation:
@@ -96,44 +96,46 @@ class Catalog:
         return model
 
     def is_alias(self, name: str | None) -> bool:
-        """Whether `name` is another name of a model, and no model's own."""
-        return name in self._aliases and not any(m.name == name for e in self.servers for m in e.models)
+        """Return whether `name` is an alias, and not the own name of any model."""
+        return name in self._aliases and not any(m.name == name for server in self.servers for m in server.models)
 
     def _find(self, name: str) -> Model:
-        holders = [(e, m) for e in self.servers for m in e.models if m.name == name]
+        holders = [(server, m) for server in self.servers for m in server.models if m.name == name]
         if not holders and name in self._aliases:
             name = self._aliases[name]
-            holders = [(e, m) for e in self.servers for m in e.models if m.name == name]
+            holders = [(server, m) for server in self.servers for m in server.models if m.name == name]
         shown = name[:200]
-        ready = [model for endpoint, model in holders if model in endpoint.serving_models]
+        ready = [model for server, model in holders if model in server.serving_models]
         if ready:
-            # Those that fail have the least to do.
+            # A failing model has the fewest requests in flight, and would attract all others.
             return min(ready, key=lambda m: (m.server.breaker.is_suspect(m.config.name), m.server.client.in_flight))
-        if holders or not any(endpoint.is_reachable for endpoint in self.servers):
+        if holders or not any(server.is_reachable for server in self.servers):
             raise ServerUnavailable(
                 f"No server that could hold the model '{shown}' is reachable.", retry_after=RETRY_AFTER_SECONDS
             )
-        for endpoint in self.servers:
-            if name in endpoint.not_ready:
-                reason = endpoint.not_ready[name]
+        for server in self.servers:
+            if name in server.not_ready:
+                reason = server.not_ready[name]
                 raise Overloaded(f"The model '{shown}' is not ready: {reason}.", retry_after=RETRY_AFTER_SECONDS)
         known = ", ".join(model.name for model in self.models()) or "none"
         raise ModelNotFound(f"The model '{shown}' does not exist. Models: {known}.", param="model")
 
     def failing_models(self) -> list[str]:
-        """Those of `models` that do not answer on any server, by name: requests are tried all the same."""
-        serving = {(m.name, e.breaker.is_open(m.config.name)) for e in self.servers for m in e.serving_models}
+        """Return the names of `models` whose circuit is open on every server. Requests to them are still tried."""
+        serving = {
+            (m.name, server.breaker.is_open(m.config.name)) for server in self.servers for m in server.serving_models
+        }
         return sorted(name for name, is_open in serving if is_open and (name, False) not in serving)
 
     def first_model_for(self, operation: type) -> Model | None:
-        """The first model, by name, that can be asked for an operation."""
+        """Return the first model, by name, that offers an operation; None where there is none."""
         name = OPERATION_NAMES[operation]
         return next((model for model in self.models() if name in model.operations), None)
 
     async def run(self, model: Model, request: Request, trace: Trace) -> AsyncGenerator[Any]:
-        """Ask a model that `get` found, and yield the events of its answer.
+        """Send a request to a model that `get` returned, and yield the events of its answer.
 
-        Closing the iterator stops the model. Raises a `GatewayError` for every failure.
+        Closing the iterator cancels the request. Raises a `GatewayError` for every failure.
         """
         codec = _find_codec(model, type(request))
         with trace.measure(model.name) as work, ExitStack() as places:
@@ -171,31 +173,33 @@ class Catalog:
                 raise error from None
 
     def _record_failure(self, model: Model, error: GatewayError, trace: Trace) -> None:
-        """Have a failure counted that may speak of the model."""
-        probing = partial(probe, model, self._timeout) if can_be_probed(model) else None
+        """Report a failure of a sent request to the circuit breaker."""
+        send_probe = partial(probe, model, self._timeout) if can_be_probed(model) else None
         failing = trace.metrics.model_failing.labels(model.name, model.server.client.url)
-        model.server.breaker.record_failure(model.config.name, error, probing, failing.set)
+        model.server.breaker.record_failure(model.config.name, error, send_probe, failing.set)
 
     async def run_by_name(self, name: str, request: Request, trace: Trace) -> AsyncGenerator[Any]:
-        """Do the same with the replica of model `name` that has the least to do when the iterator is first read."""
+        """Do the same with the replica that `get` returns when the iterator is first read."""
         async with aclosing(self.run(self.get(name), request, trace)) as events:
             async for event in events:
                 yield event
 
     async def watch(self) -> None:
-        """Look for models for ever."""
+        """Discover models until cancelled."""
         await self._discovery.watch()
 
     async def close(self) -> None:
-        """Close the connections to all endpoints."""
-        for endpoint in self.servers:
-            endpoint.breaker.reset()
-            await endpoint.client.close()
+        """Close the connections to all servers."""
+        for server in self.servers:
+            server.breaker.reset()
+            await server.client.close()
 
 
 def _update_server(model: Model, error: GatewayError) -> None:
-    """Look at a server again that seems to be gone, and avoid a model whose process is."""
-    # Not where the model itself says that it is full: looking would only add to its work.
+    """Have a server rediscovered that seems gone, and avoid a model whose process is gone.
+
+    A model that reports a full queue is still there: a rediscovery would only add to its load.
+    """
     if isinstance(error, ServerUnavailable | ModelNotFound):
         model.server.refresh_now.set()
     if isinstance(error, ModelProcessUnavailable):

@@ -1,6 +1,6 @@
-"""Between a conversation and a text: how a chat is asked as a text to be continued, and how the answer is read.
+"""Turns a chat into a prompt to be continued, and creates the parser of the answer.
 
-So a signature only ever carries texts, and tools and thoughts work with every one of them.
+Signatures therefore carry texts alone, and tools and reasoning work with each of them.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,14 +25,14 @@ from gateway.prompting.answer_parser import AnswerParser, TextParser
 from gateway.prompting.calls_or_structure import combine_calls_and_structure
 from gateway.prompting.masking import TextMasker
 
-# What only one format of tool calls writes, in the order in which templates are searched for it.
+# Texts that occur in one format of tool calls only, in the order in which templates are searched for them.
 _FORMAT_MARKERS = {
     "<tool_call>": "hermes",
     "[TOOL_CALLS]": "mistral",
     "<|python_tag|>": "llama3_json",
     '"parameters": dictionary of argument name and its value': "llama3_json",
 }
-# Whose marks are special tokens, which engines hide unless told otherwise.
+# Formats whose marks are special tokens, which engines hide by default.
 _SPECIAL_TOKEN_FORMATS = frozenset({"mistral", "llama3_json"})
 _CONTINUE_TAG = "CONTINUE_FINAL_MESSAGE_TAG "
 _RESERVED_ARGUMENTS = frozenset({"messages", "tools", "add_generation_prompt"})
@@ -41,18 +41,18 @@ _RESERVED_ARGUMENTS = frozenset({"messages", "tools", "add_generation_prompt"})
 def build_completion(
     chat: Chat, card: TextCard, *, literal_spans: bool = False, structural_tags: bool = False
 ) -> tuple[Complete, AnswerParser | None]:
-    """Return the text that asks what `chat` asks of a model with this card, and what reads the answer.
+    """Return the completion that a chat becomes for a model with a chat template, and the parser of its answer.
 
-    There is nothing to read where the answer is only text. With `literal_spans` the model can be told where in a prompt
-    special tokens must not be recognised; without, those that the caller wrote are broken. With `structural_tags` its
-    engine takes structures of that kind.
+    The parser is None where the answer is plain text. `literal_spans`: the model can be told in which parts of a prompt
+    special tokens are text; without, those that the caller wrote are broken up. `structural_tags`: its engine takes
+    structured outputs of that kind.
 
-    Raises `InvalidRequest` where the model's chat template refuses the messages, and `UnsupportedOption` where the
-    model does not look at pictures.
+    Raises `InvalidRequest` where the model's chat template refuses the messages, and `UnsupportedOption` for images
+    that the model does not take.
     """
-    source, sees = card.chat_template, card.supports_images
+    source, supports_images = card.chat_template, card.supports_images
     assert source is not None
-    if not sees:
+    if not supports_images:
         _reject_images(chat)
     written = card.tool_call_parser or _guess_tool_call_format(source)
     if any(message.tool_calls or message.role == "tool" for message in chat.messages):
@@ -70,9 +70,9 @@ def build_completion(
     )
 
     def rendered(*, objects: bool) -> str:
-        turns = [_render_message(message, knows=knows, parts=sees, objects=objects) for message in messages]
+        turns = [_render_message(message, knows=knows, parts=supports_images, objects=objects) for message in messages]
         if offered and not knows:
-            turns = _with_instruction(turns, tools.tool_instructions(shown), parts=sees)
+            turns = _with_instruction(turns, tools.tool_instructions(shown), parts=supports_images)
         return chat_template.render(
             source,
             turns,
@@ -86,11 +86,11 @@ def build_completion(
         try:
             prompt = rendered(objects=False)
         except GatewayError:
-            # A template that goes through the members of arguments fails where these are a text.
+            # A template that iterates over the members of arguments fails where they are a string.
             if not knows or all(call.has_valid_arguments for message in messages for call in message.tool_calls):
                 raise
             prompt = rendered(objects=True)
-    except GatewayError as error:  # a template may refuse a text and quote it
+    except GatewayError as error:  # its message may quote a masked text
         if masking:
             error.message = masking.restore(error.message)
             error.args = (error.message,)
@@ -140,7 +140,7 @@ def _build_masker(chat: Chat, card: TextCard) -> TextMasker | None:
 
 
 def _byte_spans(prompt: str, spans: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-    """Places in characters as places in the bytes of UTF-8. What lies behind the end of the prompt is left out."""
+    """Convert spans of characters to spans of UTF-8 bytes. Parts beyond the end of the prompt are dropped."""
     found, at, size = [], 0, 0
     for start, end in spans:
         size += len(prompt[at:start].encode())
@@ -163,10 +163,10 @@ def _reject_images(chat: Chat) -> None:
 
 
 def _render_message(message: Message, *, knows: bool, parts: bool, objects: bool) -> dict[str, Any]:
-    """A message as templates know it: https://huggingface.co/docs/transformers/chat_templating
+    """Return a message as templates take it: https://huggingface.co/docs/transformers/chat_templating
 
-    `knows` is whether the template knows tools, `parts` whether it takes contents in parts; `objects` is that of
-    `past_calls.rendered`.
+    `knows`: the template uses the variable `tools`. `parts`: it takes contents as lists of parts. `objects`: see
+    `tool_call_history.render_call`.
     """
     role, content = message.role, _content(message, parts)
     if message.role == "tool" and not knows:
@@ -190,7 +190,7 @@ def _content(message: Message, parts: bool) -> str | list[dict[str, str]]:
     if isinstance(message.content, str):
         return [{"type": "text", "text": message.content}] if parts else message.content
     if not parts:
-        # As vLLM does for templates that take strings.
+        # vLLM does the same for templates that take strings.
         return "\n".join(part.text for part in message.content if isinstance(part, TextPart))
     return [
         {"type": "text", "text": part.text} if isinstance(part, TextPart) else {"type": "image"}
@@ -205,17 +205,17 @@ def _wrap_content(before: str, content: str | list[dict[str, str]], after: str) 
 
 
 def _with_instruction(turns: list[dict[str, Any]], words: str, *, parts: bool) -> list[dict[str, Any]]:
-    """Add words to the system's message, or put one before the others."""
+    """Append `words` to the system message, or put a system message before the others."""
     if turns[0]["role"] == "system":
         return [{**turns[0], "content": _wrap_content("", turns[0]["content"], "\n\n" + words)}, *turns[1:]]
     return [{"role": "system", "content": [{"type": "text", "text": words}] if parts else words}, *turns]
 
 
 def _append_tag(final: Message) -> Message:
-    """The final message, which is to be continued, with a tag at the end of its content.
+    """Return the final message, which the model continues, with a tag at the end of its content.
 
-    As transformers does (`apply_chat_template`, `continue_final_message`): the content itself may stand in the
-    template's own text, too.
+    The tag finds the end in the rendered prompt, as in transformers (`apply_chat_template`, `continue_final_message`):
+    the content itself could occur in the template's own text, too.
     """
     if isinstance(final.content, str):
         return replace(final, content=final.content + _CONTINUE_TAG)
@@ -229,11 +229,11 @@ def _append_tag(final: Message) -> Message:
 
 
 def _cut_at_tag(prompt: str) -> str:
-    """Cut a prompt where the final message's content ends. Raises `InvalidRequest` where it is not shown."""
+    """Cut a prompt at the end of the final message's content. Raises `InvalidRequest` where the prompt lacks it."""
     end = prompt.rfind(_CONTINUE_TAG.strip())
     if end < 0:
         raise InvalidRequest("The model's chat template does not show the last message as it is.", param="messages")
-    # A template that strips contents has taken the space from the end of the tag, and takes it from before, too.
+    # A template that strips contents has removed the space at the end of the tag, and would strip the text before it.
     return prompt[:end] if prompt.startswith(_CONTINUE_TAG, end) else prompt[:end].rstrip()
 
 

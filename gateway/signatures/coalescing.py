@@ -1,8 +1,7 @@
-"""Tokens that wait for one another's delivery, made one event.
+"""Merges the deltas of responses that have arrived already into one event.
 
-A token is never held back for another that has yet to come. But where the next response is here already, because the
-gateway or the model's server has more to do than it can, both go on together: what a token costs falls as the load
-rises.
+A token is never delayed for one that has not arrived. Where the next response is buffered already, because the gateway
+or the model's server is overloaded, both are delivered together: the cost of a token falls as the load rises.
 """
 
 from collections.abc import AsyncGenerator, Iterator
@@ -14,13 +13,13 @@ from gateway.signatures.call import Responses, unreadable_response
 
 
 async def coalesce(events: AsyncGenerator[TextEvent], source: Responses) -> AsyncGenerator[TextEvent]:
-    """Yield the same events, the texts of those that are here at once in one event for each answer.
+    """Yield the same events, with the deltas of all buffered responses merged into one for each answer.
 
-    Each response has to bring an event, `NOTHING` where there is nothing else: only then is it known to have come. Both
-    iterators are closed at the end.
+    `events` are read from `source` and must have an event for each response, `EMPTY_DELTA` where it brings nothing:
+    only then is the response known to have been read. Both iterators are closed at the end.
 
-    Raises `ModelFailed` for whatever else than a `GatewayError` is raised while responses are read: no response,
-    however odd, is a failure of the gateway's own.
+    Raises `ModelFailed` for every exception that is no `GatewayError`: a response that cannot be read is a failure of
+    the model, not of the gateway.
     """
     held: dict[int, list[Delta]] = {}
     async with aclosing(source), aclosing(events):
@@ -37,7 +36,7 @@ async def coalesce(events: AsyncGenerator[TextEvent], source: Responses) -> Asyn
                 if event is not EMPTY_DELTA:
                     yield event
         except Exception as error:
-            for text in _drain(held):  # what came before the failure
+            for text in _drain(held):  # it arrived before the failure
                 yield text
             if isinstance(error, GatewayError):
                 raise
@@ -45,7 +44,7 @@ async def coalesce(events: AsyncGenerator[TextEvent], source: Responses) -> Asyn
 
 
 def _drain(held: dict[int, list[Delta]]) -> Iterator[Delta]:
-    """Take out what is held."""
+    """Remove the held deltas and yield one for each answer."""
     taken = list(held.values())
     held.clear()
     for deltas in taken:

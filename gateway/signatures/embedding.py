@@ -13,7 +13,7 @@ OUTPUTS: Mapping[str, str] = {"embedding": "FP32", "num_tokens": "INT32"}
 
 
 def encode(request: Embed, card: ModelCard) -> list[Tensor]:
-    """Return the tensors of `request`."""
+    """Return the tensors of `request`. Raises `UnsupportedOption` where the model cannot truncate as requested."""
     texts = [entry for entry in request.inputs if isinstance(entry, str)]
     if texts:
         tensors = [string_tensor("text", *texts)]
@@ -41,7 +41,7 @@ def _truncation(tokens: int, card: ModelCard) -> Tensor:
 
 
 def explain(error: GatewayError) -> GatewayError:
-    """Name the caller's field, where the model named its tensor."""
+    """Put a failure in the caller's terms: the caller's field instead of the tensor."""
     if error.param and error.param.split("[")[0] in ("text", "token_ids", "token_counts"):
         error.param = "input" + error.param.removeprefix(error.param.split("[")[0])
     if isinstance(error, ContextLengthExceeded):
@@ -53,7 +53,7 @@ def explain(error: GatewayError) -> GatewayError:
 async def decode(
     request: Embed, responses: AsyncIterator[InferResponse], card: ModelCard
 ) -> AsyncGenerator[EmbedEvent]:
-    """Yield the vectors of the one response. Raises `ModelFailed` where there are not as many as there were inputs."""
+    """Yield the usage and the vectors. Raises `ModelFailed` where there are not as many vectors as inputs."""
     vectors: tuple[bytes, ...] = ()
     async for response in responses:
         vectors += response.rows("embedding")

@@ -1,4 +1,4 @@
-"""The image tensors of `backends/diffusion` (docs/architecture.md): for drawing, and for editing."""
+"""The tensors of `backends/diffusion` (docs/architecture.md), which generates and edits images."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from itertools import count
@@ -24,26 +24,25 @@ INPUTS: Mapping[str, str] = {"prompt": "BYTES"}
 OUTPUTS: Mapping[str, str] = {"image": "BYTES"}
 
 _PARAM_NAMES = {"num_images": "n", "width": "size", "height": "size", "quality": "output_compression"}
-"""What callers call these tensors; the others they call by their names."""
-
+"""Tensors whose option has another name for callers."""
 
 _MIN_SIDE = 64
 _MAX_PIXELS = 3840 * 2160
-"""What a picture can be scaled to: OpenAI's own largest size, and nothing too small to see."""
+"""Limits of a size that images are scaled to: OpenAI's largest size in pixels, and a smallest side."""
 
 
 def encode(request: GenerateImage, card: ModelCard) -> list[Tensor]:
     """Return the tensors of `request`.
 
-    Raises `UnsupportedOption` for sizes that the model does not draw, and for options that it has no tensor for.
+    Raises `UnsupportedOption` for a size that the model does not generate, and for an option that it has no tensor for.
     """
-    drawing = card.image
-    width, height = _size(request, drawing)
-    if request.n > drawing.max_images:
-        raise UnsupportedOption(f"This model draws up to {drawing.max_images} pictures at a time.", param="num_images")
-    if drawing.max_steps is not None and (request.steps or 0) > drawing.max_steps:
-        raise UnsupportedOption(f"This model takes up to {drawing.max_steps} steps.", param="steps")
-    steps = drawing.steps(request.effort) if request.steps is None else request.steps
+    limits = card.image
+    width, height = _size(request, limits)
+    if request.n > limits.max_images:
+        raise UnsupportedOption(f"This model draws up to {limits.max_images} pictures at a time.", param="num_images")
+    if limits.max_steps is not None and (request.steps or 0) > limits.max_steps:
+        raise UnsupportedOption(f"This model takes up to {limits.max_steps} steps.", param="steps")
+    steps = limits.steps(request.effort) if request.steps is None else request.steps
     tensors = [string_tensor("prompt", request.prompt), int32_tensor("num_images", request.n)]
     for name, number in (("width", width), ("height", height), ("steps", steps), ("quality", request.quality)):
         if number is not None:
@@ -76,18 +75,17 @@ def _edit_tensors(request: EditImage) -> list[Tensor]:
     return tensors
 
 
-def _size(request: GenerateImage, drawing: ImageLimits) -> tuple[int | None, int | None]:
-    """The size to ask for. One side alone is completed by the model, and refused by it."""
+def _size(request: GenerateImage, limits: ImageLimits) -> tuple[int | None, int | None]:
+    """Return the size to request. A request with one side alone is left to the model, which completes or refuses it."""
     width, height = request.width, request.height
-    if width is None or height is None or drawing.supports_size(width, height):
+    if width is None or height is None or limits.supports_size(width, height):
         return width, height
     if not (request.allow_resize and _can_be_scaled(width, height)):
         raise UnsupportedOption(
-            f"This model does not draw pictures of {format_size((width, height))}; it draws "
-            f"{drawing.describe_sizes()}.",
+            f"This model does not draw pictures of {format_size((width, height))}; it draws {limits.describe_sizes()}.",
             param="width",
         )
-    return drawing.nearest_size(width, height)
+    return limits.nearest_size(width, height)
 
 
 def _can_be_scaled(width: int, height: int) -> bool:
@@ -95,7 +93,7 @@ def _can_be_scaled(width: int, height: int) -> bool:
 
 
 def explain(error: GatewayError) -> GatewayError:
-    """Name the caller's field, where a tensor was named."""
+    """Put a failure in the caller's terms: the caller's field instead of the tensor."""
     if error.param:
         error.param = _PARAM_NAMES.get(error.param, error.param)
     return error
@@ -104,21 +102,21 @@ def explain(error: GatewayError) -> GatewayError:
 async def decode(
     request: GenerateImage, responses: AsyncIterator[InferResponse], card: ModelCard
 ) -> AsyncGenerator[ImageEvent]:
-    """Yield progress, previews and pictures. Raises `ModelFailed` where others come than were asked for."""
+    """Yield progress, previews and images. Raises `ModelFailed` for an image that was not requested or is missing."""
     missing = set(range(request.n))
     next_index = count()
     async for response in responses:
         for fraction in response.float32s("progress"):
-            yield Progress(min(max(0.0, fraction), 1.0))  # in this order, as nothing is less than NaN
+            yield Progress(min(max(0.0, fraction), 1.0))  # in this order, since every comparison with NaN is false
         for data in response.bytes_values("image"):
             number = next(iter(response.int32s("partial")), None)
-            told = next(iter(response.int32s("index")), None)
+            given_index = next(iter(response.int32s("index")), None)
             if number is not None:
-                if told is not None and told not in missing:
-                    raise ModelFailed(f"The model gave a preview of picture {told}, which it does not draw.")
-                yield PartialImage(told or 0, number, data)
+                if given_index is not None and given_index not in missing:
+                    raise ModelFailed(f"The model gave a preview of picture {given_index}, which it does not draw.")
+                yield PartialImage(given_index or 0, number, data)
                 continue
-            index = next(next_index) if told is None else told
+            index = next(next_index) if given_index is None else given_index
             if index not in missing:
                 raise ModelFailed(f"The model gave a picture {index} that was not asked for.")
             missing.remove(index)

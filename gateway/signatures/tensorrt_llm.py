@@ -182,8 +182,8 @@ def decode(request: Complete, responses: AsyncIterator[InferResponse], card: Mod
 async def _read(
     request: Complete, responses: AsyncIterator[InferResponse], card: ModelCard
 ) -> AsyncGenerator[TextEvent]:
-    grows = card.text.text_mode or ("cumulative" if _accumulates_tokens(card) else "delta")
-    answers = [third_party.AnswerText(grows, request.sampling.stop) for _ in range(request.sampling.n)]
+    mode = card.text.text_mode or ("cumulative" if _accumulates_tokens(card) else "delta")
+    answers = [third_party.AnswerText(mode, request.sampling.stop) for _ in range(request.sampling.n)]
     counted = [0] * len(answers)
     prompt_tokens = 0
     counts = responded = False

@@ -1,4 +1,4 @@
-"""The transcription tensors (docs/architecture.md): sound in, a response for each segment of text out."""
+"""The transcription tensors (docs/architecture.md): audio in, a response for each segment of text out."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
@@ -19,7 +19,7 @@ def encode(request: Transcribe, card: ModelCard) -> list[Tensor]:
 
 
 def explain(error: GatewayError) -> GatewayError:
-    """The tensors have no names that a caller knows."""
+    """Put a failure in the caller's terms: without the name of a tensor, which no caller knows."""
     error.param = None
     return error
 
@@ -27,7 +27,7 @@ def explain(error: GatewayError) -> GatewayError:
 async def decode(
     request: Transcribe, responses: AsyncIterator[InferResponse], card: ModelCard
 ) -> AsyncGenerator[Segment]:
-    """Yield the segments as they come."""
+    """Yield each segment as it arrives."""
     async for response in responses:
         for segment in response.strings("text"):
             yield Segment(segment)
