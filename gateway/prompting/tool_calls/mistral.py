@@ -5,8 +5,8 @@ and `[TOOL_CALLS]name[ARGS]{…}` (v13), each call of the latter two with its ow
 https://github.com/mistralai/mistral-common/blob/main/src/mistral_common/tokens/tokenizers/instruct.py. vLLM reads them
 in `tool_parsers/mistral_tool_parser.py`.
 
-The markers are special tokens, which an engine may hide. An array of calls at the beginning of an answer is known
-without; `name{…}` after a hidden `[TOOL_CALLS]` cannot be told from text.
+The markers are special tokens, which an engine may hide. An array of calls at the beginning of an answer is recognised
+without them; `name{…}` after a hidden `[TOOL_CALLS]` cannot be distinguished from text.
 """
 
 import re
