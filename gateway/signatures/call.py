@@ -51,7 +51,7 @@ class ModelRequest:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """An operation as one model is asked for it: in one request, or in one for each answer."""
+    """A request of an operation to one model: the model gets one request, or one for each answer."""
 
     requests: tuple[ModelRequest, ...]
     explain: Callable[[GatewayError], GatewayError]

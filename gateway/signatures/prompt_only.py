@@ -1,6 +1,6 @@
 """The codec of completions: wraps the codec of texts for requests with `max_tokens` 0, which want the prompt alone.
 
-Models of others always generate. They are asked for one token, which is dropped here. `Usage` still counts it, since
+Third-party models always generate. They are asked for one token, which is dropped here. `Usage` still counts it, since
 the engine has computed it.
 """
 
@@ -27,7 +27,7 @@ class CompleteCodec:
 
     def open(self, request: Complete, card: ModelCard) -> Call:
         """Encode a request, see `Codec.open`."""
-        # `backends/llm`, the only one that takes token ids, generates nothing where nothing is asked for.
+        # `backends/llm`, the only one that takes token ids, can generate no token.
         if request.sampling.max_tokens != 0 or card.has_input("token_ids"):
             return self.text.open(request, card)
         one_token = replace(request, echo=False, sampling=replace(request.sampling, max_tokens=1))
