@@ -14,7 +14,7 @@ from gateway.operations.text import EMPTY_DELTA, Delta, Finish, FinishReason, Te
 from gateway.signatures import third_party, third_party_errors
 from gateway.signatures.call import Signature
 from gateway.signatures.chat_codec import ChatCodec
-from gateway.signatures.prompt_only import CompleteCodec
+from gateway.signatures.complete_codec import CompleteCodec
 from gateway.signatures.text_codec import TextCodec
 from gateway.triton.tensors import (
     InferResponse,

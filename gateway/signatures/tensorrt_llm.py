@@ -20,7 +20,7 @@ from gateway.operations.text import (
 from gateway.signatures import tensorrt_llm_steps, third_party, third_party_errors
 from gateway.signatures.call import Signature
 from gateway.signatures.chat_codec import ChatCodec
-from gateway.signatures.prompt_only import CompleteCodec
+from gateway.signatures.complete_codec import CompleteCodec
 from gateway.signatures.tensorrt_llm_sampling import guided_decoding_tensors, sampling_tensors
 from gateway.signatures.text_codec import TextCodec
 from gateway.triton.tensors import (

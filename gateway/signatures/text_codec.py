@@ -1,7 +1,7 @@
 """The codec of texts: prompts to tensors, with one request for each answer where a model cannot carry several.
 
 The signatures of language models give it their functions. `gateway.signatures.chat_codec` and
-`gateway.signatures.prompt_only` wrap it.
+`gateway.signatures.complete_codec` wrap it.
 """
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence

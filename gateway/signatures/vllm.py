@@ -16,7 +16,7 @@ from gateway.operations.text import EMPTY_DELTA, Delta, Finish, FinishReason, Te
 from gateway.signatures import third_party, vllm_errors, vllm_logprobs
 from gateway.signatures.call import Signature
 from gateway.signatures.chat_codec import ChatCodec
-from gateway.signatures.prompt_only import CompleteCodec
+from gateway.signatures.complete_codec import CompleteCodec
 from gateway.signatures.text_codec import TextCodec
 from gateway.triton.client import ModelConfig
 from gateway.triton.tensors import InferResponse, Tensor, bool_tensor, int32_tensor, string_tensor
