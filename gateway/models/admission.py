@@ -1,4 +1,4 @@
-"""Which requests a model takes: a bound on those that are open at once, shared fairly among callers."""
+"""Admission control: bounds the open requests of each model, and shares them fairly among callers."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from gateway.errors import RETRY_AFTER_SECONDS, QueueFull
 
 _SHARE_FACTOR = 4
-"""A caller may have so many times as many requests open as there is room left.
+"""A caller may have this many times as many requests open as places are free.
 
 These are dynamic thresholds (Choudhury and Hahne, "Dynamic queue length thresholds for shared-memory packet switches",
-1998). Where k callers take all they can of a bound B, each has 4·B/(1 + 4·k), and B/(1 + 4·k) is free for whoever comes
-next: one alone has four fifths of it. A caller that has more, since it came when others were not there, gets no more
-until it has less: shares become equal as answers end, and nothing under way is cut off.
+1998). Where k callers take all that they can of a bound B, each has 4·B/(1 + 4·k) requests open, and B/(1 + 4·k) places
+are free for the next caller: a single caller gets four fifths of the bound. A caller that came first and has more than
+its share gets no further request admitted until it has less: shares become equal as answers end, and no running request
+is cancelled.
 """
 
 
@@ -27,23 +28,23 @@ class Admission:
     """The open requests of every model, by caller."""
 
     def __init__(self, bound: int) -> None:
-        """`bound` is how many requests one model may have open."""
+        """`bound` is how many requests each model may have open."""
         self._bound = bound
         self._models: defaultdict[str, _OpenRequests] = defaultdict(_OpenRequests)
 
     @property
     def max_per_caller(self) -> int:
-        """How many requests one caller may have open where there is no other."""
+        """The most requests that a single caller may have open at one model."""
         return -(-self._bound * _SHARE_FACTOR // (_SHARE_FACTOR + 1))
 
     @contextmanager
     def open(self, name: str, caller: str) -> Iterator[None]:
-        """Hold a place at the model `name` inside a `with`. Raises `QueueFull` where there is none for this caller."""
+        """Admit one request to the model `name` for the duration of a `with` block. Raises `QueueFull`."""
         model = self._models[name]
-        room, mine = self._bound - model.open, model.by_caller[caller]
-        if room <= 0:
+        free, mine = self._bound - model.open, model.by_caller[caller]
+        if free <= 0:
             raise QueueFull(f"{model.open} requests to this model are open already.", retry_after=RETRY_AFTER_SECONDS)
-        if mine >= _SHARE_FACTOR * room:
+        if mine >= _SHARE_FACTOR * free:
             raise QueueFull(
                 f"This caller has {mine} requests to this model open; the room that is left is for others.",
                 retry_after=RETRY_AFTER_SECONDS,

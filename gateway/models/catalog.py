@@ -1,6 +1,6 @@
-"""Which models there are, where they run, and how to ask them."""
+"""The models of all Triton servers: finds a replica for a request and runs it."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import ExitStack, aclosing
 from functools import partial
 from typing import Any
@@ -14,24 +14,19 @@ from gateway.errors import (
     Overloaded,
     ServerUnavailable,
 )
-from gateway.http.offload import offload_if_large
 from gateway.models import inference
 from gateway.models.admission import Admission
 from gateway.models.discovery import Discovery
 from gateway.models.probe import can_be_probed, probe
 from gateway.models.servers import Model, TritonServer
 from gateway.observability.telemetry import Trace
-from gateway.operations.chat import Chat
-from gateway.operations.complete import Complete
 from gateway.operations.operation import Operation
 from gateway.operations.registry import require_operation
-from gateway.prompting import chat_prompt
-from gateway.signatures import prompt_only
 from gateway.triton.client import TritonClient
 
 
 class Catalog:
-    """The models of all endpoints. Several endpoints that hold one model share its requests."""
+    """The models of all servers. Servers that hold the same model share its requests."""
 
     def __init__(
         self,
@@ -44,14 +39,13 @@ class Catalog:
         described: Mapping[str, Mapping[str, str]] = {},
         aliases: Mapping[str, str] = {},
     ) -> None:
-        """`interval` is in seconds between two looks, `timeout` in seconds without a response (`Settings`).
+        """`urls` are the gRPC addresses of the servers (`TritonClient`).
 
-        `secret` opens what the endpoints restrict (`gateway.triton.client`).
-
+        `interval` is the time between two discoveries, `timeout` the longest silence of a model, both in seconds.
+        `secret` opens the protocols that the servers restrict (`gateway.triton.client`).
         `bound` is how many requests one model may have open (`gateway.models.admission`).
-
         `described` are the parameters of models that do not describe themselves (`gateway.models.models_file`).
-        `aliases` are other names of models; a model that bears such a name itself is found first.
+        `aliases` are other names of models; a model whose own name is the same wins.
         """
         self.servers = [TritonServer(TritonClient(url, secret)) for url in urls]
         self._discovery = Discovery(self.servers, interval, described)
@@ -60,135 +54,132 @@ class Catalog:
         self._aliases = aliases
 
     def models(self) -> list[Model]:
-        """One of each model that can be asked now, by name."""
-        found = {model.name: model for endpoint in self.servers for model in endpoint.serving_models}
+        """Return one replica of each model that serves requests now, ordered by name."""
+        found = {model.name: model for server in self.servers for model in server.serving_models}
         return [found[name] for name in sorted(found)]
 
     def get(self, name: str, operation: type[Operation] | None = None) -> Model:
-        """Return the replica of model `name` with the least to do.
+        """Return the replica of model `name` on the server with the fewest requests in flight.
 
-        Raises `Overloaded` when the model is known and no server that holds it answers or no server answers at all,
-        `UnsupportedOption` when it does not offer the `operation`, and `ModelNotFound` otherwise.
+        Raises `ServerUnavailable` when no server that holds it, or no server at all, is reachable, `Overloaded` when it
+        is not ready, `ModelNotFound` when no server holds it, and `UnsupportedOption` when it does not offer the
+        `operation`.
         """
         model = self._find(name)
         if operation:
-            require_operation(model.name, model.operations, operation)
+            require_operation(model.name, model.supported_operations, operation)
         return model
 
     def is_alias(self, name: str | None) -> bool:
-        """Whether `name` is another name of a model, and no model's own."""
-        return name in self._aliases and not any(m.name == name for e in self.servers for m in e.models)
+        """Return whether `name` is an alias, and not the own name of any model."""
+        return name in self._aliases and not any(m.name == name for server in self.servers for m in server.models)
 
     def _find(self, name: str) -> Model:
-        holders = [(e, m) for e in self.servers for m in e.models if m.name == name]
+        holders = [(server, m) for server in self.servers for m in server.models if m.name == name]
         if not holders and name in self._aliases:
             name = self._aliases[name]
-            holders = [(e, m) for e in self.servers for m in e.models if m.name == name]
+            holders = [(server, m) for server in self.servers for m in server.models if m.name == name]
         shown = name[:200]
-        ready = [model for endpoint, model in holders if model in endpoint.serving_models]
+        ready = [model for server, model in holders if model in server.serving_models]
         if ready:
-            # Those that fail have the least to do.
+            # A failing model has the fewest requests in flight, and would attract all others.
             return min(ready, key=lambda m: (m.server.breaker.is_suspect(m.config.name), m.server.client.in_flight))
-        if holders or not any(endpoint.is_reachable for endpoint in self.servers):
+        if holders or not any(server.is_reachable for server in self.servers):
             raise ServerUnavailable(
                 f"No server that could hold the model '{shown}' is reachable.", retry_after=RETRY_AFTER_SECONDS
             )
-        for endpoint in self.servers:
-            if name in endpoint.not_ready:
-                reason = endpoint.not_ready[name]
+        for server in self.servers:
+            if name in server.not_ready:
+                reason = server.not_ready[name]
                 raise Overloaded(f"The model '{shown}' is not ready: {reason}.", retry_after=RETRY_AFTER_SECONDS)
         known = ", ".join(model.name for model in self.models()) or "none"
         raise ModelNotFound(f"The model '{shown}' does not exist. Models: {known}.", param="model")
 
     def failing_models(self) -> list[str]:
-        """Those of `models` that do not answer on any server, by name: requests are tried all the same."""
-        serving = {(m.name, e.breaker.is_open(m.config.name)) for e in self.servers for m in e.serving_models}
+        """Return the names of `models` whose circuit is open on every server. Requests to them are still tried."""
+        serving = {
+            (m.name, server.breaker.is_open(m.config.name)) for server in self.servers for m in server.serving_models
+        }
         return sorted(name for name, is_open in serving if is_open and (name, False) not in serving)
 
     def first_model_for(self, operation: type[Operation]) -> Model | None:
-        """The first model, by name, that can be asked for an operation."""
+        """Return the first model, by name, that offers an operation; None where there is none."""
         return next((model for model in self.models() if operation.operation in model.operations), None)
 
     async def run(self, model: Model, request: Operation, trace: Trace) -> AsyncGenerator[Any]:
-        """Ask a model that `get` found, and yield the events of its answer.
+        """Send a request to a model that `get` returned, and yield the events of its answer.
 
-        Closing the iterator stops the model. Raises a `GatewayError` for every failure.
+        Closing the iterator cancels the request. Raises a `GatewayError` for every failure.
         """
-        require_operation(model.name, model.operations, type(request))
-        if prompt_only.is_prompt_only(request) and "token_ids" not in model.config.inputs:  # a model of others
-            answered = self.run(model, prompt_only.to_one_token(request), trace)
-            async with aclosing(prompt_only.drop_completion(request, answered)) as events:
-                async for event in events:
-                    yield event
-            return
+        require_operation(model.name, model.supported_operations, type(request))
+        codec = model.codec(request.operation)
         with trace.measure(model.name) as work, ExitStack() as places:
             places.enter_context(self._admission.open(model.name, trace.caller))
+            explain: Callable[[GatewayError], GatewayError] = _unchanged
+            sent = False
             try:
-                asked, reader, given = request, None, False
-                if isinstance(request, Chat):
-                    # An input that only the back end of this project has, which takes structural tags, too.
-                    ours = "literal_spans" in model.config.inputs
-                    lower = partial(
-                        chat_prompt.build_completion,
-                        request,
-                        model.config.parameters,
-                        literal_spans=ours,
-                        structural_tags=ours,
-                    )
-                    asked, reader = await offload_if_large(trace, lower)
-                questions = await inference.build_requests(model, asked, trace)
-                if len(questions) > self._admission.max_per_caller:
+                call = await inference.open_call(model, codec, request, trace)
+                explain, read = call.explain, call.read
+                if len(call.requests) > self._admission.max_per_caller:
                     most = (
                         "This model is asked for each answer by itself; "
                         f"{self._admission.max_per_caller} may be at once."
                     )
                     raise InvalidRequest(most, param="n")
-                for _ in questions[1:]:
+                for _ in call.requests[1:]:
                     places.enter_context(self._admission.open(model.name, trace.caller))
-                events = inference.stream_events(model, questions, request_id=trace.request_id, timeout=self._timeout)
-                del questions  # the answer may take minutes
-                given = True
+                events = inference.stream_events(
+                    model, call.requests, request_id=trace.request_id, timeout=self._timeout
+                )
+                del call  # its tensors may have a hundred megabytes, and the answer may take minutes
+                sent = True
                 async with aclosing(events):
                     async for event in events:
                         work.observe(event)
-                        for read in reader.read(event) if reader else (event,):
-                            yield read
+                        for shown in read(event) if read else (event,):
+                            yield shown
                 if model.server.breaker:
                     model.server.breaker.record_success(model.config.name)
             except GatewayError as error:
-                # Not where the model itself says that it is full: looking would only add to its work.
-                if isinstance(error, ServerUnavailable | ModelNotFound):
-                    model.server.refresh_now.set()
-                if isinstance(error, ModelProcessUnavailable):
-                    model.server.avoid(model.config.name)
-                error = model.signature.explain(error)
-                if given:
+                _update_server(model, error)
+                error = explain(error)
+                if sent:
                     self._record_failure(model, error, trace)
-                if error.param == "structured_outputs" and isinstance(asked, Complete):
-                    structure = asked.sampling.structured_outputs
-                    error.param = structure.param if structure else None
-                if isinstance(request, Chat) and error.param == "prompt":
-                    error.param = "messages"
                 raise error from None
 
     def _record_failure(self, model: Model, error: GatewayError, trace: Trace) -> None:
-        """Have a failure counted that may speak of the model."""
-        probing = partial(probe, model, self._timeout) if can_be_probed(model) else None
+        """Report a failure of a sent request to the circuit breaker."""
+        send_probe = partial(probe, model, self._timeout) if can_be_probed(model) else None
         failing = trace.metrics.model_failing.labels(model.name, model.server.client.url)
-        model.server.breaker.record_failure(model.config.name, error, probing, failing.set)
+        model.server.breaker.record_failure(model.config.name, error, send_probe, failing.set)
 
     async def run_by_name(self, name: str, request: Operation, trace: Trace) -> AsyncGenerator[Any]:
-        """Do the same with the replica of model `name` that has the least to do when the iterator is first read."""
+        """Do the same with the replica that `get` returns when the iterator is first read."""
         async with aclosing(self.run(self.get(name), request, trace)) as events:
             async for event in events:
                 yield event
 
     async def watch(self) -> None:
-        """Look for models for ever."""
+        """Discover models until cancelled."""
         await self._discovery.watch()
 
     async def close(self) -> None:
-        """Close the connections to all endpoints."""
-        for endpoint in self.servers:
-            endpoint.breaker.reset()
-            await endpoint.client.close()
+        """Close the connections to all servers."""
+        for server in self.servers:
+            server.breaker.reset()
+            await server.client.close()
+
+
+def _update_server(model: Model, error: GatewayError) -> None:
+    """Have a server rediscovered that seems gone, and avoid a model whose process is gone.
+
+    A model that reports a full queue is still there: a rediscovery would only add to its load.
+    """
+    if isinstance(error, ServerUnavailable | ModelNotFound):
+        model.server.refresh_now.set()
+    if isinstance(error, ModelProcessUnavailable):
+        model.server.avoid(model.config.name)
+
+
+def _unchanged(error: GatewayError) -> GatewayError:
+    return error

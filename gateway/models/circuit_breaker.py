@@ -1,10 +1,10 @@
-"""Which models of a server do not answer although the server calls them ready: an engine that has died, for example.
+"""A circuit breaker for models that do not answer although their server calls them ready, such as a dead engine.
 
-A circuit breaker that is asked before it opens. Failures in a row only raise a suspicion, since a caller can bring
-about as many as it likes with a request that a model cannot bear: the gateway then asks the model something harmless
-itself, and only where that fails too does the circuit open. It is asked again, less and less often, until it answers.
-While a circuit is open, other servers are preferred; where there is none, requests go on being tried, so that a breaker
-that is wrong takes no model away from anybody. Nothing is asked of models that answer.
+Failures in a row only make a model suspect, since one caller can cause any number of them with a request that the model
+cannot handle. The gateway then sends a harmless probe of its own, and opens the circuit only where the probe fails,
+too. It probes again, less and less often, until the model answers. While a circuit is open, other servers are
+preferred. Where there is no other server, requests are still tried, so that a mistake of the breaker takes no model
+away. Models that answer are never probed.
 """
 
 import asyncio
@@ -16,17 +16,17 @@ import structlog
 from gateway.errors import GatewayError, ModelFailed, ModelTimeout, QueueFull, ServerUnavailable
 
 FAILURE_THRESHOLD = 5
-"""So many in a row, without a success between them, raise a suspicion."""
+"""Failures in a row, without a success between them, that make a model suspect."""
 
 _MIN_PROBE_SECONDS = 1.0
 _MAX_PROBE_SECONDS = 10.0
-"""Seconds between two probes."""
+"""Seconds between two probes: the first pause, doubled each time, and the longest."""
 
 Probe = Callable[[], Awaitable[None]]
-"""Asks a model something harmless. Raises a `GatewayError` where it does not answer."""
+"""Sends a harmless request to a model. Raises a `GatewayError` where it does not answer."""
 
 StateCallback = Callable[[bool], None]
-"""Is told when a circuit opens (True) and when it closes."""
+"""Called with True when a circuit opens, and with False when it closes."""
 
 
 @dataclass(slots=True, eq=False)
@@ -37,32 +37,33 @@ class _Circuit:
     probe_seconds: float = field(default_factory=lambda: _MIN_PROBE_SECONDS)
     probe_task: asyncio.Task[None] | None = None
     is_suspect: bool = False
-    """Whether other servers are preferred."""
+    """True: other servers are preferred."""
 
 
 @dataclass(slots=True)
 class CircuitBreaker:
-    """The circuits of one server's models that have failed since they last answered, by Triton's names for them."""
+    """The circuits of one server: of the models that have failed since they last answered, by Triton's names."""
 
     server: str
     _circuits: dict[str, _Circuit] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        """Whether there are any."""
+        """Return whether any model has failed since it last answered."""
         return bool(self._circuits)
 
     def is_open(self, model: str) -> bool:
-        """Whether the model is known not to answer."""
+        """Return whether the model failed a probe and has not answered since."""
         return model in self._circuits and self._circuits[model].is_open
 
     def is_suspect(self, model: str) -> bool:
-        """Whether another server is the better choice."""
+        """Return whether other servers should be preferred for the model."""
         return model in self._circuits and self._circuits[model].is_suspect
 
     def record_failure(self, model: str, error: GatewayError, probe: Probe | None, report: StateCallback) -> None:
-        """A request to the model failed. Only what speaks of the back end counts, not a caller's mistake or a queue.
+        """Record a failed request. Failures of the backend and timeouts count, not a caller's mistake or a full queue.
 
-        A model that cannot be probed is only left to other servers, for a while: nobody can tell whose fault it was.
+        A model that cannot be probed (`probe` is None) is only avoided for a while: nothing shows whether the requests
+        or the model were at fault.
         """
         if not isinstance(error, ModelFailed | ModelTimeout):
             return
@@ -70,18 +71,16 @@ class CircuitBreaker:
         circuit.failures += 1
         if circuit.failures >= FAILURE_THRESHOLD and circuit.probe_task is None:
             circuit.is_suspect = True
-            look_after = (
-                self._probe_until_closed(model, circuit, probe) if probe else self._suspect_for_a_while(circuit)
-            )
-            circuit.probe_task = asyncio.create_task(look_after)
+            recovery = self._probe_until_closed(model, circuit, probe) if probe else self._suspect_for_a_while(circuit)
+            circuit.probe_task = asyncio.create_task(recovery)
 
     def record_success(self, model: str) -> None:
-        """The model has answered."""
+        """Close the circuit of a model that has answered."""
         if circuit := self._circuits.pop(model, None):
             self._close(model, circuit)
 
     def reset(self) -> None:
-        """The server was gone: its models are new ones."""
+        """Close all circuits: the server was gone, and its models are new processes."""
         for model in tuple(self._circuits):
             self.record_success(model)
 
@@ -105,10 +104,10 @@ class CircuitBreaker:
                         "model does not answer", model=model, url=self.server, reason=error.message[:500]
                     )
             except (QueueFull, ServerUnavailable):
-                if not circuit.is_open:  # it works on others' requests, or is gone, which others notice
+                if not circuit.is_open:  # it works on other requests; or its server is gone, which discovery notices
                     break
             except Exception:
-                break  # it has an opinion of the probe
+                break  # the model answered: it refused the probe
             else:
                 break
             await asyncio.sleep(circuit.probe_seconds)
@@ -118,5 +117,5 @@ class CircuitBreaker:
     async def _suspect_for_a_while(self, circuit: _Circuit) -> None:
         await asyncio.sleep(circuit.probe_seconds)
         circuit.probe_seconds = min(_MAX_PROBE_SECONDS, 2 * circuit.probe_seconds)
-        # The next request tells: one more failure, and it is avoided for longer.
+        # One more failure makes it suspect again, for longer.
         circuit.failures, circuit.is_suspect, circuit.probe_task = FAILURE_THRESHOLD - 1, False, None

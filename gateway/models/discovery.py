@@ -1,17 +1,17 @@
-"""Looks for models on every server, again and again.
+"""Discovers the models of every server at an interval.
 
-Models describe themselves in their `config.pbtxt` (docs/architecture.md). Those that load or unload later appear and
-vanish without a restart.
+Models describe themselves in their `config.pbtxt` (docs/architecture.md). A model that is loaded or unloaded later
+appears or disappears without a restart of the gateway.
 """
 
 import asyncio
-import json
 import time
 from collections.abc import Mapping, Sequence
 
 import structlog
 
 from gateway.errors import GatewayError, ModelTimeout
+from gateway.model_card import card as model_card
 from gateway.models.servers import Model, TritonServer
 from gateway.prompting import chat_prompt
 from gateway.signatures import registry
@@ -19,135 +19,133 @@ from gateway.triton.client import SECRET_HEADER, IndexEntry, ModelConfig
 from gateway.triton.failures import ProtocolRestricted
 
 _DOWN_INTERVAL_SECONDS = 0.5
-"""Seconds between two looks at a server that did not answer the last one."""
+"""Seconds between two discoveries of a server that did not answer the last one."""
 _RETRY_TIMEOUT_SECONDS = 1.0
-"""How long a server may take for the look after one that it did not answer in time."""
+"""Seconds that a server may take for the second try, after it did not answer the first in time."""
 
 
 class Discovery:
-    """Keeps what endpoints are known to hold true."""
+    """Keeps the models of the servers up to date."""
 
     def __init__(
-        self, endpoints: Sequence[TritonServer], interval: float, described: Mapping[str, Mapping[str, str]]
+        self, servers: Sequence[TritonServer], interval: float, described: Mapping[str, Mapping[str, str]]
     ) -> None:
-        """`interval` is in seconds between two looks; `described` as in `Catalog`."""
-        self._endpoints = endpoints
+        """`interval` is the time between two discoveries in seconds; `described` is that of `Catalog`."""
+        self._servers = servers
         self._interval = interval
         self._described = described
         self._warned: set[str] = set()
         self._log = structlog.get_logger("gateway.models.catalog")
 
     async def watch(self) -> None:
-        """Look at the endpoints for ever, at each by itself, so that one that hangs keeps no other from being seen."""
+        """Discover models until cancelled. Each server has its own task, so that one that hangs delays no other."""
         async with asyncio.TaskGroup() as group:
-            for endpoint in self._endpoints:
-                group.create_task(self._watch(endpoint))
+            for server in self._servers:
+                group.create_task(self._watch(server))
 
-    async def _watch(self, endpoint: TritonServer) -> None:
-        """Look at each interval, and at once when a request found the server gone."""
+    async def _watch(self, server: TritonServer) -> None:
+        """Refresh a server at each interval, and at once when a request found it gone."""
         while True:
             try:
-                await self._refresh(endpoint)
-            except Exception:  # whatever a server answers, the next look may find better
-                self._log.exception("discovery failed", url=endpoint.client.url)
+                await self._refresh(server)
+            except Exception:  # whatever the server answered, the next refresh may succeed
+                self._log.exception("discovery failed", url=server.client.url)
             try:
-                # A server that is down may be back any moment, and callers wait for it.
+                # A server that is down may be back at any moment, and callers wait for it.
                 async with asyncio.timeout(
-                    self._interval if endpoint.is_reachable else min(self._interval, _DOWN_INTERVAL_SECONDS)
+                    self._interval if server.is_reachable else min(self._interval, _DOWN_INTERVAL_SECONDS)
                 ):
-                    await endpoint.refresh_now.wait()
-                # A burst of failures must not become a burst of looks.
+                    await server.refresh_now.wait()
+                # A burst of failures must not become a burst of refreshes.
                 await asyncio.sleep(0.1)
             except TimeoutError:
                 pass
-            endpoint.refresh_now.clear()
+            server.refresh_now.clear()
 
-    async def _refresh(self, endpoint: TritonServer) -> None:
-        heard = endpoint.client.responses_received
+    async def _refresh(self, server: TritonServer) -> None:
+        responses_before = server.client.responses_received
         try:
-            entries = await _repository_index(endpoint)
+            entries = await _repository_index(server)
             ready = [entry.name for entry in entries if entry.state == "READY"]
-            configs = await asyncio.gather(*(endpoint.client.config(name) for name in ready), return_exceptions=True)
-            if refused := next((each for each in configs if isinstance(each, ProtocolRestricted)), None):
+            configs = await asyncio.gather(*(server.client.config(name) for name in ready), return_exceptions=True)
+            if refused := next((config for config in configs if isinstance(config, ProtocolRestricted)), None):
                 raise refused
         except ProtocolRestricted as error:
-            self._mark_restricted(endpoint, str(error.__cause__ or error.message))
+            self._mark_restricted(server, str(error.__cause__ or error.message))
             return
         except GatewayError as error:
             if (
                 isinstance(error, ModelTimeout)
-                and endpoint.is_reachable
-                and endpoint.client.responses_received != heard
+                and server.is_reachable
+                and server.client.responses_received != responses_before
             ):
-                return  # busy, or this gateway is: the answer to the look waits behind answers to requests
+                return  # the server or the gateway is busy: the answer waits behind responses to requests
             reason = str(error.__cause__ or error.message)
-            if endpoint.is_reachable is not False or reason != endpoint.last_error:
-                self._log.warning("triton unreachable", url=endpoint.client.url, reason=reason)
-            endpoint.is_reachable, endpoint.last_error = False, reason
+            if server.is_reachable is not False or reason != server.last_error:
+                self._log.warning("triton unreachable", url=server.client.url, reason=reason)
+            server.is_reachable, server.last_error = False, reason
             return
-        if not endpoint.is_reachable:
-            endpoint.avoided_until.clear()  # its processes are new ones
-            endpoint.breaker.reset()
-        if endpoint.is_reachable and list(map(id, configs)) == list(map(id, endpoint.seen_configs)):
-            endpoint.not_ready = _not_ready(entries, endpoint.served_names)
+        if not server.is_reachable:
+            server.avoided_until.clear()  # its processes are new
+            server.breaker.reset()
+        if server.is_reachable and list(map(id, configs)) == list(map(id, server.seen_configs)):
+            server.not_ready = _not_ready(entries, server.served_names)
             return  # nothing has changed
-        before = {model.config.name: model for model in endpoint.models}
+        before = {model.config.name: model for model in server.models}
         known = {config.name: config for config in configs if isinstance(config, ModelConfig)}
         models = []
         for name, config in zip(ready, configs, strict=True):
             # A server too busy to describe a model in time still holds it.
-            model = self._describe(endpoint, config, known) if isinstance(config, ModelConfig) else before.get(name)
+            model = self._describe(server, config, known) if isinstance(config, ModelConfig) else before.get(name)
             if model:
                 models.append(model)
-                endpoint.served_names[name] = model.name
-        if not endpoint.is_reachable or {m.name for m in models} != {m.name for m in endpoint.models}:
-            self._log.info("models", url=endpoint.client.url, ready=sorted(m.name for m in models))
-        endpoint.models, endpoint.seen_configs, endpoint.is_reachable, endpoint.last_error = (
+                server.served_names[name] = model.name
+        if not server.is_reachable or {m.name for m in models} != {m.name for m in server.models}:
+            self._log.info("models", url=server.client.url, ready=sorted(m.name for m in models))
+        server.models, server.seen_configs, server.is_reachable, server.last_error = (
             tuple(models),
             tuple(configs),
             True,
             "",
         )
-        endpoint.not_ready = _not_ready(entries, endpoint.served_names)
+        server.not_ready = _not_ready(entries, server.served_names)
 
-    def _mark_restricted(self, endpoint: TritonServer, reason: str) -> None:
-        """The server answers, and does not say what it holds."""
-        if not endpoint.is_reachable or endpoint.last_error != reason:
+    def _mark_restricted(self, server: TritonServer, reason: str) -> None:
+        """Note that the server answers, but refuses to list its models."""
+        if not server.is_reachable or server.last_error != reason:
             remedy = (
                 "TRITONIC_TRITON_SECRET must be the secret that this Triton was started with, "
                 f"--grpc-restricted-protocol=…:{SECRET_HEADER.removeprefix('triton-grpc-protocol-')}=SECRET"
             )
-            self._log.warning("triton refuses to be looked at", url=endpoint.client.url, reason=reason, remedy=remedy)
-        endpoint.is_reachable, endpoint.last_error = True, reason
-        endpoint.models, endpoint.seen_configs, endpoint.not_ready = (), (None,), {}
+            self._log.warning("triton refuses to be looked at", url=server.client.url, reason=reason, remedy=remedy)
+        server.is_reachable, server.last_error = True, reason
+        server.models, server.seen_configs, server.not_ready = (), (None,), {}
 
-    def _describe(self, endpoint: TritonServer, config: ModelConfig, known: Mapping[str, ModelConfig]) -> Model | None:
-        """Read what a model says of itself; None, with one line in the log, where that is nothing we can speak to.
+    def _describe(self, server: TritonServer, config: ModelConfig, known: Mapping[str, ModelConfig]) -> Model | None:
+        """Return a model as its parameters describe it; None, with one line in the log, where they do not.
 
-        What it does not say itself may be seen all the same (`gateway.signatures.registry`). Models that are steps of
-        others of the `known` ones, or hidden, are none to ask.
+        `gateway.signatures.registry` adds the parameters that it lacks. Components of other models, steps of an
+        ensemble among the `known` models, and hidden models are left out without a line.
         """
-        if "component" in config.parameters:
-            return None  # a part of another model, which speaks for it
-        said = self._described.get(f"{endpoint.client.url}/{config.name}") or self._described.get(config.name, {})
-        if "hidden" in said or ("signature" not in config.parameters and registry.is_ensemble_step(config.name, known)):
+        if model_card.is_component(config):
+            return None  # a part of another model, which serves it
+        described = self._described.get(f"{server.client.url}/{config.name}") or self._described.get(config.name, {})
+        if "hidden" in described or (
+            "signature" not in config.parameters and registry.is_ensemble_step(config.name, known)
+        ):
             return None
-        config, remark = registry.complete_config(config, said, known)
-        parameters = config.parameters
-        if "signature" not in parameters:
+        config, remark = registry.complete_config(config, described, known)
+        if "signature" not in config.parameters:
             self._warn_once(config, "it does not describe itself, and its tensors are of no known layout")
             return None
         try:
-            signature = registry.SIGNATURES[parameters["signature"]]
-            operations = frozenset(json.loads(parameters["operations"]))
-            created = int(parameters.get("created", 0))
-            created = created or endpoint.first_seen.setdefault(config.name, int(time.time()))
-            signature.check(parameters)
-            chat_prompt.check(parameters)
+            card = model_card.parse(config)
+            signature = registry.SIGNATURES[card.signature]
+            chat_prompt.check(card.text)
         except (KeyError, ValueError, TypeError) as error:
             self._warn_once(config, f"its parameters do not describe it: {error!r}")
             return None
-        for declared, expected in ((config.inputs, signature.INPUTS), (config.outputs, signature.OUTPUTS)):
+        for declared, expected in ((config.inputs, signature.inputs), (config.outputs, signature.outputs)):
             for name, datatype in expected.items():
                 if declared.get(name) != datatype:
                     self._warn_once(config, f"tensor {name} is {declared.get(name)}, expected {datatype}")
@@ -156,13 +154,11 @@ class Discovery:
             self._warned.add(config.name)
             self._log.info("model complemented", model=config.name, remark=remark)
         return Model(
-            name=parameters.get("served_name", config.name),
-            server=endpoint,
-            config=config,
+            name=card.name,
+            server=server,
+            card=card,
             signature=signature,
-            operations=operations,
-            owned_by=parameters.get("owned_by", "tritonic"),
-            created=created,
+            created=card.created or server.first_seen.setdefault(config.name, int(time.time())),
             stop_request=registry.find_stop_request(config, known),
         )
 
@@ -172,22 +168,22 @@ class Discovery:
             self._log.warning("model left out", model=config.name, reason=reason)
 
 
-async def _repository_index(endpoint: TritonServer) -> list[IndexEntry]:
-    """The server's models. One that answered so far is asked twice before it counts as gone.
+async def _repository_index(server: TritonServer) -> list[IndexEntry]:
+    """Return the models of a server. A server that answered before is asked twice before it counts as gone.
 
-    Where this process was stopped for seconds (a paused virtual machine, a debugger), its timers run out before it
-    reads what has arrived meanwhile. The second look has a new connection where nothing came over the old one.
+    Where this process was stopped for seconds (a paused virtual machine, a debugger), its timers expire before it reads
+    the data that has arrived meanwhile. The second try uses a new connection where nothing came over the old one.
     """
     try:
-        return await endpoint.client.repository_index()
+        return await server.client.repository_index()
     except ModelTimeout:
-        if not endpoint.is_reachable:
+        if not server.is_reachable:
             raise
-        return await endpoint.client.repository_index(timeout=_RETRY_TIMEOUT_SECONDS)
+        return await server.client.repository_index(timeout=_RETRY_TIMEOUT_SECONDS)
 
 
 def _not_ready(entries: list[IndexEntry], served_names: Mapping[str, str]) -> dict[str, str]:
-    """Models that are there and not ready. A model that was unloaded on purpose is simply gone."""
+    """Return the models that are not ready, with the reason. A model that was unloaded on purpose is not among them."""
     return {
         served_names.get(entry.name, entry.name): "it failed to load"
         if entry.state == "UNAVAILABLE"

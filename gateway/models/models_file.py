@@ -1,4 +1,4 @@
-"""The models file: what its keeper says of models that do not describe themselves. TOML, read once at the start.
+"""The models file: describes models that do not describe themselves. TOML, read once at start.
 
 [models."ensemble"]
 served_name = "llama-3.1-8b-instruct"
@@ -12,67 +12,77 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
+from gateway.model_card.card import parse_text
 from gateway.prompting import chat_prompt, tokenizer_files
+from gateway.signatures.registry import RECOGNIZED_SIGNATURES
 
 Parameters: TypeAlias = Mapping[str, str]
 
 Descriptions: TypeAlias = Mapping[str, Parameters]
-"""What is said of each model, by Triton's name for it or by `host:port/name`, as parameters of docs/architecture.md."""
+"""Parameters (docs/architecture.md) of each model, by Triton's name for it or by `host:port/name`."""
 
 PositiveInt32 = Annotated[int, Field(gt=0, lt=2**31)]
 
 
+def _check_signature(name: str) -> str:
+    if name not in RECOGNIZED_SIGNATURES:
+        *others, last = map(repr, RECOGNIZED_SIGNATURES)
+        expected = f"{', '.join(others)} or {last}"
+        raise PydanticCustomError("literal_error", "Input should be {expected}", {"expected": expected})
+    return name
+
+
 class ModelsFileError(ValueError):
-    """The models file cannot be used; the message is one sentence that names it."""
+    """The models file cannot be used; the message is one sentence that names the file."""
 
 
 class ModelEntry(BaseModel):
-    """What can be said of one model. Paths are relative to the models file."""
+    """The description of one model. Paths are relative to the models file."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     hidden: bool = False
-    """Not offered at all."""
+    """True: clients do not see the model."""
     served_name: Annotated[str, Field(min_length=1)] | None = None
-    """What clients call it; default: Triton's name for it."""
-    signature: Literal["vllm", "llmapi", "tensorrt_llm"] | None = None
-    """Where its tensors alone do not show it."""
+    """The clients' name for it; default: Triton's name."""
+    signature: Annotated[str, AfterValidator(_check_signature)] | None = None
+    """Needed where the model's tensors do not show it."""
     operations: Annotated[list[Literal["chat", "complete"]], Field(min_length=1)] | None = None
-    """Default: chat where there is a template, and complete."""
+    """Default: `complete`, and `chat` where there is a template."""
     modalities: list[Literal["text", "image"]] | None = None
     chat_template: str | None = None
     """Jinja source."""
     chat_template_file: str | None = None
-    """A file with that."""
+    """A file with Jinja source."""
     tokenizer_config: str | None = None
-    """The checkpoint's `tokenizer_config.json`: template and special tokens are read from it."""
+    """The checkpoint's `tokenizer_config.json`, with its template and special tokens."""
     special_tokens: dict[str, str] | None = None
-    """What the template may name; these win over those of `tokenizer_config`."""
+    """Special tokens by the names that the template uses; they override those of `tokenizer_config`."""
     control_tokens: list[str] | None = None
-    """Tokens that are no words; default: those that `tokenizer_config` calls special."""
+    """All special tokens of the tokenizer; default: those of `tokenizer_config`."""
     special_tokens_in_content: Literal["text", "recognised"] | None = None
-    """What special tokens in messages are; default: text."""
+    """Whether special tokens in messages are plain text or act as such; default: text."""
     add_bos_token: bool | None = None
-    """Whether the back end puts `bos_token` before each prompt; default: as it is seen
-    (`gateway.signatures.registry`)."""
+    """Whether the backend puts `bos_token` before each prompt; default: recognised (`gateway.signatures.registry`)."""
     context_length: PositiveInt32 | None = None
     """Tokens of prompt and answer together."""
     max_tokens: PositiveInt32 | None = None
-    """Tokens of an answer where the caller gives no limit; default: `context_length`."""
+    """Tokens of an answer where the caller sets no limit; default: `context_length`."""
     text: Literal["cumulative", "delta"] | None = None
-    """Whether each response has the whole text so far, or what was added to it; default: seen by the texts."""
+    """Whether each response has the whole text so far or what was added; default: the texts show it."""
     structured_outputs: Literal["structured_outputs", "guided_decoding"] | None = None
-    """What the vLLM backend calls a structure; default: seen by its inputs."""
+    """The vLLM backend's name for a structured output; default: its inputs show it."""
     owned_by: str | None = None
     tool_call_parser: str | None = None
     reasoning_parser: str | None = None
 
     def parameters(self, folder: Path) -> dict[str, str]:
-        """Return this as parameters of `config.pbtxt`.
+        """Return the description as parameters of `config.pbtxt`.
 
-        Raises `ValueError` for names of parsers that there are not, and that and `OSError` for files without use.
+        Raises `ValueError` for an unknown parser, and `ValueError` or `OSError` for a file that cannot be read.
         """
         sources = [name for name in ("chat_template", "chat_template_file", "tokenizer_config") if getattr(self, name)]
         if len(sources) > 1 and sources != ["chat_template_file", "tokenizer_config"]:
@@ -88,7 +98,7 @@ class ModelEntry(BaseModel):
         if self.chat_template_file:
             template = (folder / self.chat_template_file).read_text(encoding="utf-8")
         tokens |= self.special_tokens or {}
-        said: dict[str, Any] = self.model_dump(
+        values: dict[str, Any] = self.model_dump(
             exclude_none=True,
             exclude={
                 "hidden",
@@ -100,17 +110,17 @@ class ModelEntry(BaseModel):
             },
         )
         if template is not None:
-            said["chat_template"] = template
+            values["chat_template"] = template
         if tokens:
-            said["special_tokens"] = tokens
+            values["special_tokens"] = tokens
         if control is not None:
-            said["control_tokens"] = control
+            values["control_tokens"] = control
         if adds_bos is not None:
-            said["tokenizer_adds_bos"] = adds_bos
+            values["tokenizer_adds_bos"] = adds_bos
         if self.hidden:
-            said["hidden"] = "true"
-        parameters = {name: value if isinstance(value, str) else json.dumps(value) for name, value in said.items()}
-        chat_prompt.check(parameters)
+            values["hidden"] = "true"
+        parameters = {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
+        chat_prompt.check(parse_text(parameters))
         return parameters
 
 

@@ -1,4 +1,4 @@
-"""The smallest request to a model: whether it answers at all (`gateway.models.circuit_breaker`)."""
+"""The smallest request to a model, which shows whether it answers (`gateway.models.circuit_breaker`)."""
 
 import asyncio
 import uuid
@@ -11,44 +11,44 @@ from gateway.operations.embed import Embed
 from gateway.operations.text import Sampling
 
 REQUEST_ID_PREFIX = "probe/"
-"""How its request ids begin."""
+"""Prefix of the request ids of probes."""
 
 _TIMEOUT_SECONDS = 30.0
-"""Within which a token has to come. Whoever is full says so; a queue that long has had no success in it either."""
+"""Seconds until a token must arrive.
+
+A full model refuses the probe at once. A queue of more seconds than these had no success in it either.
+"""
 
 
 def can_be_probed(model: Model) -> bool:
-    """Whether a model can be asked something that costs next to nothing."""
+    """Return whether a model offers an operation whose smallest request costs next to nothing."""
     return bool(model.operations & {"chat", "complete", "embed"})
 
 
 async def probe(model: Model, timeout: float) -> None:
-    """Ask a model for a token, or for the vector of a word. Raises a `GatewayError` where it does not answer.
+    """Ask a model for one token, or for the vector of one word. Raises a `GatewayError` where it does not answer.
 
-    `timeout` is the longest silence that requests are granted, in seconds.
+    `timeout` is the longest silence of a model that requests allow, in seconds.
     """
-    request: Complete | Embed
     if "embed" in model.operations:
-        request = Embed(model=model.name, inputs=("Hello",))
+        call = model.codec("embed").open(Embed(model=model.name, inputs=("Hello",)), model.card)
     else:
-        request = Complete(model=model.name, prompt="Hello", sampling=Sampling(max_tokens=1))
+        complete = Complete(model=model.name, prompt="Hello", sampling=Sampling(max_tokens=1))
+        call = model.codec("complete").open(complete, model.card)
     seconds = min(timeout, _TIMEOUT_SECONDS)
     try:
         async with asyncio.timeout(seconds):
             responses = model.server.client.stream(
                 model.config.name,
-                model.signature.encode(request, model.config),
+                call.requests[0].tensors,
                 request_id=f"{REQUEST_ID_PREFIX}{uuid.uuid4().hex[:16]}",
                 timeout=seconds,
                 stop=model.stop_request,
             )
-            async with (
-                aclosing(responses),
-                aclosing(model.signature.decode(request, responses, model.config)) as events,
-            ):
+            async with aclosing(call.requests[0].events(responses)) as events:
                 async for _ in events:
                     pass
     except TimeoutError:
         raise ModelTimeout(f"The model gave no answer for {seconds:g} seconds.") from None
     except GatewayError as error:
-        raise model.signature.explain(error) from None
+        raise call.explain(error) from None

@@ -1,48 +1,71 @@
-"""The Triton servers, and the models that each was last seen to hold."""
+"""The Triton servers, and the models that discovery last found on each."""
 
 import asyncio
 import hashlib
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from gateway.model_card.card import ModelCard
 from gateway.models.circuit_breaker import CircuitBreaker
-from gateway.signatures.registry import Signature
+from gateway.signatures.call import Codec, Signature
 from gateway.triton.client import ModelConfig, StopRequest, TritonClient
 
 _AVOID_SECONDS = 2.0
-"""Short, for Triton also says of processes that are merely slow that they are not healthy."""
+"""Seconds. Short, since Triton calls a process that is merely slow unhealthy, too."""
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model that can be asked, at one endpoint."""
+    """One replica of a model: a model on one server."""
 
     name: str
     server: "TritonServer"
-    config: ModelConfig
+    card: ModelCard
     signature: Signature
-    operations: frozenset[str]
-    owned_by: str
     created: int
+    """When it was built or, where it does not say, first seen; in seconds since 1970."""
     stop_request: StopRequest | None = None
-    """How a request to it is stopped, where closing the stream is not enough."""
+    """How a request is stopped; None: closing its stream is enough."""
+
+    @property
+    def config(self) -> ModelConfig:
+        """Its tensors, as Triton describes them."""
+        return self.card.config
+
+    @property
+    def operations(self) -> frozenset[str]:
+        """The operations that it offers."""
+        return self.card.operations
+
+    @property
+    def owned_by(self) -> str:
+        """Who built it."""
+        return self.card.owned_by
 
     @property
     def modalities(self) -> frozenset[str]:
-        """What a message may contain."""
-        return frozenset(json.loads(self.config.parameters.get("modalities", '["text"]')))
+        """What a message may contain: `text`, `image`."""
+        return self.card.text.modalities
+
+    @property
+    def supported_operations(self) -> list[str]:
+        """The names of the operations that the model offers and its signature carries."""
+        return [name for name in self.operations if name in self.signature.codecs]
+
+    def codec(self, operation: str) -> Codec:
+        """Return the codec of an operation. Raises `KeyError` where the model's signature does not carry it."""
+        return self.signature.codecs[operation]
 
     @property
     def supports_logprobs(self) -> bool:
-        """Whether answers can tell what their tokens were worth: one tensor asks for it, and another bears it."""
+        """Whether answers can have log probabilities: an input requests them, and an output holds them."""
         return "return_logprobs" in self.config.inputs and "logprobs" in self.config.outputs
 
     @property
     def fingerprint(self) -> str:
-        """Changes when the model or how it is served changes: a digest of its whole configuration."""
+        """A digest of the whole configuration: it changes when the model or the way it is served changes."""
         return _fingerprint(self.config.serialized)
 
 
@@ -53,24 +76,24 @@ def _fingerprint(serialized: bytes) -> str:
 
 @dataclass(slots=True)
 class TritonServer:
-    """A Triton server and what it was last seen to hold. `up` is None until it was first reached or missed."""
+    """A Triton server and its models. `is_reachable` is None until the first discovery has succeeded or failed."""
 
     client: TritonClient
     refresh_now: asyncio.Event = field(default_factory=asyncio.Event)
     is_reachable: bool | None = None
     last_error: str = ""
-    """Why it was last not reached."""
+    """Why the last discovery failed."""
     models: tuple[Model, ...] = ()
     seen_configs: tuple[object, ...] = ()
-    """What its models were described from."""
+    """The configurations that `models` were made of."""
     not_ready: Mapping[str, str] = field(default_factory=dict)
-    """Names that are on the server and not ready, with the reason."""
+    """Names of the models that are not ready, with the reason."""
     avoided_until: dict[str, float] = field(default_factory=dict)
-    """Until when models whose process was gone are not asked, in seconds of the monotonic clock."""
+    """Models whose process was gone, with the end of their avoidance in seconds of the monotonic clock."""
     first_seen: dict[str, int] = field(default_factory=dict)
-    """When each model was first seen here, in seconds since 1970, by Triton's name for it."""
+    """When each model was first found, in seconds since 1970, by Triton's name for it."""
     served_names: dict[str, str] = field(default_factory=dict)
-    """What clients call each model that was ever seen here, by Triton's name for it."""
+    """The clients' name for each model that was ever found, by Triton's name for it."""
     breaker: CircuitBreaker = field(init=False)
 
     def __post_init__(self) -> None:
@@ -78,7 +101,7 @@ class TritonServer:
 
     @property
     def serving_models(self) -> tuple[Model, ...]:
-        """The models that can be asked now."""
+        """The models that serve requests now."""
         if not self.is_reachable:
             return ()
         if self.avoided_until:
@@ -91,8 +114,8 @@ class TritonServer:
         )
 
     def avoid(self, name: str) -> None:
-        """Ask the model `name` nothing for a moment: Triton calls it ready, and its process is dead or stopped.
+        """Send the model `name` no request for two seconds: Triton calls it ready, but its process is dead or stopped.
 
-        Triton takes a second over each request before it says so, one after another.
+        Triton needs a second for each request, one after another, before it reports that.
         """
         self.avoided_until[name] = time.monotonic() + _AVOID_SECONDS

@@ -1,4 +1,4 @@
-"""How the answer to a chat is read: thoughts and tool calls are taken out of a text that grows."""
+"""Separates the reasoning and the tool calls of an answer from its text, while it streams."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -10,61 +10,64 @@ from gateway.prompting import reasoning, tool_calls
 
 
 class TextParser(Protocol):
-    """A parser of `gateway.prompting`: text in, pieces out."""
+    """A streaming parser of `gateway.prompting`: text in, pieces out."""
 
     def feed(self, text: str) -> Iterable[object]:
         """Return the pieces that `text` completes."""
         ...
 
     def finish(self) -> Iterable[object]:
-        """Return what was held back."""
+        """Return the pieces that were held back, at the end of the text."""
         ...
 
 
 class AnswerParser:
-    """Turns the events of a text into those of a chat: thoughts and tool calls are taken out of the text."""
+    """Turns the events of a completion into those of a chat: separates reasoning and tool calls from the text."""
 
     def __init__(
-        self, thinks: Callable[[], TextParser] | None, calls: Callable[[], TextParser] | None, chat: Chat
+        self, new_reasoning: Callable[[], TextParser] | None, new_calls: Callable[[], TextParser] | None, chat: Chat
     ) -> None:
-        self._thinks, self._calls = thinks, calls
+        """`new_reasoning` and `new_calls` create the parsers of one answer; None: it has no such parts."""
+        self._new_reasoning, self._new_calls = new_reasoning, new_calls
         self._one_call = not chat.parallel_tool_calls
-        # OpenAI says `stop` where the caller named the function.
-        self._named = isinstance(chat.tool_choice, RequiredTool)
-        self._stops = bool(chat.sampling.stop or chat.sampling.stop_token_ids)
+        # OpenAI's finish reason is `stop` where the caller named the function.
+        self._is_named = isinstance(chat.tool_choice, RequiredTool)
+        self._has_stops = bool(chat.sampling.stop or chat.sampling.stop_token_ids)
         self._answers: dict[int, _AnswerState] = {}
 
     def read(self, event: TextEvent) -> Iterable[ChatEvent]:
-        """Yield the events of a chat that an event of a text means."""
+        """Yield the events of a chat that an event of a completion becomes."""
         if isinstance(event, Usage):
             yield event
             return
         answer = self._answers.get(event.index)
         if answer is None:
-            answer = self._answers[event.index] = _AnswerState(event.index, self._thinks, self._calls, self._one_call)
+            answer = self._answers[event.index] = _AnswerState(
+                event.index, self._new_reasoning, self._new_calls, self._one_call
+            )
         if isinstance(event, Delta):
             yield from answer.feed(event)
             return
         yield from answer.finish()
-        # Where the caller's own stops may have cut an answer, a call that is whole says that they did not.
-        ended = event.finish_reason == "stop" and (not self._stops or answer.complete)
-        called = answer.called and ended and not self._named
+        # One of the caller's stop strings may have cut the answer; a complete call shows that none did.
+        ended = event.finish_reason == "stop" and (not self._has_stops or answer.has_complete_call)
+        called = answer.called and ended and not self._is_named
         yield Finish(event.index, "tool_calls" if called else event.finish_reason)
 
 
 class _AnswerState:
-    """One answer on its way through the parsers: thoughts first, calls in what is left."""
+    """The parsers of one answer: reasoning is separated first, then calls from the remaining text."""
 
     def __init__(
         self,
         index: int,
-        thinks: Callable[[], TextParser] | None,
-        calls: Callable[[], TextParser] | None,
+        new_reasoning: Callable[[], TextParser] | None,
+        new_calls: Callable[[], TextParser] | None,
         one_call: bool,
     ) -> None:
         self._index = index
-        self._thinks = thinks() if thinks else None
-        self._calls = calls() if calls else None
+        self._reasoning = new_reasoning() if new_reasoning else None
+        self._calls = new_calls() if new_calls else None
         self._one_call = one_call
         self._logprobs: list[TokenLogprob] = []
         self._shows = True
@@ -72,23 +75,23 @@ class _AnswerState:
         self.called = False
 
     @property
-    def complete(self) -> bool:
-        """Whether the last call has all of its arguments."""
+    def has_complete_call(self) -> bool:
+        """Return whether the arguments of the last call are complete JSON."""
         try:
             json.loads("".join(self._arguments))
-        except (ValueError, RecursionError):  # that of brackets without end
+        except (ValueError, RecursionError):  # of endless brackets
             return False
         return True
 
     def feed(self, delta: Delta) -> Iterable[ChatEvent]:
-        """Read on. Log probabilities wait for the next text that is shown, or vanish with what is not shown as text."""
+        """Parse a delta. Its log probabilities go with the next text; those of reasoning and calls are dropped."""
         self._logprobs += delta.logprobs
-        return self._think(self._thinks.feed(delta.text)) if self._thinks else self._call(delta.text)
+        return self._think(self._reasoning.feed(delta.text)) if self._reasoning else self._call(delta.text)
 
     def finish(self) -> Iterable[ChatEvent]:
-        """Show what was held back."""
-        if self._thinks:
-            yield from self._think(self._thinks.finish())
+        """Yield the events that were held back, at the end of the answer."""
+        if self._reasoning:
+            yield from self._think(self._reasoning.finish())
         if self._calls:
             yield from self._events(self._calls.finish())
         if self._logprobs and self._shows:
@@ -124,7 +127,7 @@ class _AnswerState:
                     yield ToolCallArguments(self._index, call, text)
 
     def _hide(self) -> None:
-        """Forget the tokens that became a thought or a call."""
+        """Drop the log probabilities of tokens that became reasoning or a call."""
         self._logprobs, self._shows = [], False
 
     def _shown(self, text: str) -> Delta:
@@ -135,9 +138,9 @@ class _AnswerState:
 
 
 def _token_span(tokens: Sequence[TokenLogprob], text: str) -> tuple[int, int]:
-    """Which of the tokens wrote `text`, as far as their bytes tell: all of them where these do not contain it.
+    """Return the first token of `text` and the last + 1; all tokens where their bytes do not contain it.
 
-    What stands before it is the end of a thought or a call; what stands behind it is held back.
+    Tokens before it are the end of reasoning or of a call; those behind it are held back.
     """
     sizes = [len(token.chosen.data) if token.chosen else 0 for token in tokens]
     data = b"".join(token.chosen.data for token in tokens if token.chosen)

@@ -1,4 +1,4 @@
-"""All that the caller wrote in a chat, and the chat with all of it masked (`gateway.prompting.masking`)."""
+"""Collects the texts that the caller wrote in a chat, and masks them (`gateway.prompting.masking`)."""
 
 import json
 from dataclasses import replace
@@ -9,7 +9,7 @@ from gateway.prompting.masking import TextMasker
 
 
 def collect_texts(chat: Chat) -> list[str]:
-    """Return every text of the caller's that a chat template may be given, the names in JSON objects too."""
+    """Return every text of the caller that the chat template receives, including the keys of JSON objects."""
     found: list[str] = []
     for message in chat.messages:
         if isinstance(message.content, str):
@@ -29,9 +29,9 @@ def collect_texts(chat: Chat) -> list[str]:
 
 
 def mask_chat(chat: Chat, masking: TextMasker, *, knows: bool) -> Chat:
-    """Return the chat with the caller's texts masked; `knows` is whether the template is given calls and tools.
+    """Return the chat with the caller's texts masked. `knows`: the template receives calls and tools as objects.
 
-    The parameters of tools stay as they are: they become a grammar.
+    The parameters of tools are not masked: they become a grammar.
     """
     return replace(
         chat,
@@ -62,7 +62,7 @@ def _message(message: Message, masking: TextMasker, knows: bool) -> Message:
 
 
 def _call(call: ToolCall, masking: TextMasker, knows: bool) -> ToolCall:
-    # A template is given them read, and may write the characters that are escaped here.
+    # The template receives the parsed arguments, and may write characters that are escaped in the JSON.
     if knows and call.has_valid_arguments:
         arguments = json.dumps(masking.value(json.loads(call.arguments or "{}")))
     else:
@@ -76,12 +76,12 @@ def _tool(tool: Tool, masking: TextMasker) -> Tool:
 
 def _add_strings(value: Any, found: list[str]) -> None:
     """Add every string of a JSON value."""
-    waiting = [value]
-    for value in waiting:  # which grows meanwhile
+    pending = [value]
+    for value in pending:  # the list grows during the loop
         if isinstance(value, str):
             found.append(value)
         elif isinstance(value, dict):
             found += value
-            waiting += value.values()
+            pending += value.values()
         elif isinstance(value, list):
-            waiting += value
+            pending += value

@@ -1,7 +1,7 @@
-"""An answer that either calls functions or has a structure: both are enforced, and the model chooses.
+"""Enforces an answer that is either tool calls or a structured output: the model chooses.
 
-Engines that take structural tags get the calls as the model was trained to write them. Others get one JSON schema for
-both, which any engine takes that enforces schemas.
+Engines that take structural tags get the calls in the format that the model was trained on. Other engines get one JSON
+schema for both.
 """
 
 import json
@@ -14,8 +14,8 @@ from gateway.operations.text import StructuredOutput
 from gateway.prompting import tools
 from gateway.prompting.schema_relocation import relocate_schema
 
-# How calls are written: what stands before the first, before and after the arguments of each, between two, at the end.
-# Special tokens are left out, which an engine cannot be made to write by their text; the readers do without.
+# Formats of calls: texts before the first call, before and after the arguments of each, between two, and at the end.
+# They have no special tokens, since an engine cannot enforce these by their text; the parsers do not need them.
 _HERMES_LAYOUT = ("", '<tool_call>\n{{"name": {name}, "arguments": ', "}\n</tool_call>", "\n", "")
 _ARRAY_LAYOUT = ("[", '{{"name": {name}, "arguments": ', "}", ", ", "]")
 _MAX_REFERENCE_DEPTH = 8
@@ -24,14 +24,14 @@ _MAX_REFERENCE_DEPTH = 8
 def combine_calls_and_structure(
     chat: Chat, structure: StructuredOutput, written: str, *, structural_tags: bool
 ) -> tuple[StructuredOutput, str]:
-    """Return the structure of an answer that calls some of the tools of `chat`, or has `structure`.
+    """Return the structured output of an answer that calls tools of `chat` or matches `structure`.
 
-    With it, the characters with which a call may begin: an answer that begins with any other is none. `written` is the
-    format of the model's calls, one of `tool_calls.PARSERS`. With `structural_tags` the engine takes these.
+    The second value has the characters with which a call can begin: an answer that begins with another is none.
+    `written` is the format of the model's calls, one of `tool_calls.PARSERS`. `structural_tags`: the engine takes them.
 
-    Raises `UnsupportedOption` where an answer could not be told from a call.
+    Raises `UnsupportedOption` where an answer could not be distinguished from a call.
     """
-    # A call and an answer that begin alike have to be made of the same lexemes, which those of one schema are.
+    # A call and an answer that begin alike must consist of the same lexemes: one schema for both guarantees that.
     begin_alike = written == "llama3_json" and structure.kind == "json"
     if structural_tags and structure.kind != "grammar" and not begin_alike:
         layout = _HERMES_LAYOUT if written in ("hermes", "qwen", "qwen25") else _ARRAY_LAYOUT
@@ -90,13 +90,13 @@ def _answer_elements(structure: StructuredOutput) -> Sequence[Mapping[str, Any]]
 
 
 def _relocated(schema: object, name: str, param: str) -> Mapping[str, Any]:
-    """The same schema where a schema of all has it, so that a refusal names the same place as there."""
+    """Return the schema under the pointer that it has in a schema of all, so that a refusal names the same place."""
     place = f"#/$defs/{name}"
     return {"$ref": place, "$defs": {name: relocate_schema(schema, place, param)}}
 
 
 def _check_is_object(structure: StructuredOutput) -> None:
-    """Raise `UnsupportedOption` for JSON that might be an array, as calls are. Choices and expressions are not JSON."""
+    """Raise `UnsupportedOption` for a schema that allows an array, which calls are. Choices and regexes are no JSON."""
     if structure.kind == "json" and _root(structure.value).get("type") != "object":
         raise UnsupportedOption(
             "Beside tools that may be called, this model's answer can only be a JSON object: give the schema the type "
@@ -106,7 +106,7 @@ def _check_is_object(structure: StructuredOutput) -> None:
 
 
 def _is_closed(schema: object, arguments: str) -> bool:
-    """Whether no JSON of this schema can be an object of a name and `arguments`, as a call is."""
+    """Return whether no instance of the schema can be an object with a name and `arguments`, which a call is."""
     root = _root(schema)
     properties = root.get("properties")
     return (
@@ -119,7 +119,7 @@ def _is_closed(schema: object, arguments: str) -> bool:
 
 
 def _root(schema: object) -> Mapping[str, Any]:
-    """A schema, or the one within it that it refers to."""
+    """Return a schema, or the subschema that its root refers to; empty where it cannot be found."""
     root: Any = schema
     for _ in range(_MAX_REFERENCE_DEPTH):
         reference = root.get("$ref") if isinstance(root, Mapping) else None

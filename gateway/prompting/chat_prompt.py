@@ -1,18 +1,18 @@
-"""Between a conversation and a text: how a chat is asked as a text to be continued, and how the answer is read.
+"""Turns a chat into a prompt to be continued, and creates the parser of the answer.
 
-So a signature only ever carries texts, and tools and thoughts work with every one of them.
+Signatures therefore carry texts alone, and tools and reasoning work with each of them.
 """
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from gateway.errors import GatewayError, InvalidRequest, UnsupportedOption
+from gateway.model_card.card import TextCard
 from gateway.operations.chat import Chat, Message, RequiredTool, TextPart
 from gateway.operations.complete import Complete
 from gateway.prompting import (
-    bos_token,
     caller_texts,
     chat_template,
     reasoning,
@@ -25,54 +25,54 @@ from gateway.prompting.answer_parser import AnswerParser, TextParser
 from gateway.prompting.calls_or_structure import combine_calls_and_structure
 from gateway.prompting.masking import TextMasker
 
-# What only one format of tool calls writes, in the order in which templates are searched for it.
+# Texts that occur in one format of tool calls only, in the order in which templates are searched for them.
 _FORMAT_MARKERS = {
     "<tool_call>": "hermes",
     "[TOOL_CALLS]": "mistral",
     "<|python_tag|>": "llama3_json",
     '"parameters": dictionary of argument name and its value': "llama3_json",
 }
-# Whose marks are special tokens, which engines hide unless told otherwise.
+# Formats whose marks are special tokens, which engines hide by default.
 _SPECIAL_TOKEN_FORMATS = frozenset({"mistral", "llama3_json"})
 _CONTINUE_TAG = "CONTINUE_FINAL_MESSAGE_TAG "
 _RESERVED_ARGUMENTS = frozenset({"messages", "tools", "add_generation_prompt"})
 
 
 def build_completion(
-    chat: Chat, parameters: Mapping[str, str], *, literal_spans: bool = False, structural_tags: bool = False
+    chat: Chat, card: TextCard, *, literal_spans: bool = False, structural_tags: bool = False
 ) -> tuple[Complete, AnswerParser | None]:
-    """Return the text that asks what `chat` asks of a model with these parameters, and what reads the answer.
+    """Return the completion that a chat becomes for a model with a chat template, and the parser of its answer.
 
-    There is nothing to read where the answer is only text. With `literal_spans` the model can be told where in a prompt
-    special tokens must not be recognised; without, those that the caller wrote are broken. With `structural_tags` its
-    engine takes structures of that kind.
+    The parser is None where the answer is plain text. `literal_spans`: the model can be told in which parts of a prompt
+    special tokens are text; without, those that the caller wrote are broken up. `structural_tags`: its engine takes
+    structured outputs of that kind.
 
-    Raises `InvalidRequest` where the model's chat template refuses the messages, and `UnsupportedOption` where the
-    model does not look at pictures.
+    Raises `InvalidRequest` where the model's chat template refuses the messages, and `UnsupportedOption` for images
+    that the model does not take.
     """
-    source = parameters["chat_template"]
-    sees = "image" in json.loads(parameters.get("modalities", '["text"]'))
-    if not sees:
+    source, supports_images = card.chat_template, card.supports_images
+    assert source is not None
+    if not supports_images:
         _reject_images(chat)
-    written = _tool_call_format(parameters, source)
+    written = card.tool_call_parser or _guess_tool_call_format(source)
     if any(message.tool_calls or message.role == "tool" for message in chat.messages):
         chat = replace(chat, messages=tool_call_history.order_results(chat.messages, short_ids=written == "mistral"))
     offered = bool(chat.tools) and chat.tool_choice != "none"
     knows = "tools" in chat_template.variables(source)
-    named = json.loads(parameters.get("special_tokens", "{}"))
+    named = card.special_tokens
     if reserved := (_RESERVED_ARGUMENTS | named.keys()) & chat.template_arguments.keys():
         name = min(reserved)
         raise InvalidRequest(f"'{name}' cannot be given to the template.", param=f"chat_template_kwargs.{name}")
-    masking = _build_masker(chat, parameters, sees)
+    masking = _build_masker(chat, card)
     shown = caller_texts.mask_chat(chat, masking, knows=knows) if masking else chat
     messages = (
         [*shown.messages[:-1], _append_tag(shown.messages[-1])] if chat.continue_final_message else shown.messages
     )
 
     def rendered(*, objects: bool) -> str:
-        turns = [_render_message(message, knows=knows, parts=sees, objects=objects) for message in messages]
+        turns = [_render_message(message, knows=knows, parts=supports_images, objects=objects) for message in messages]
         if offered and not knows:
-            turns = _with_instruction(turns, tools.tool_instructions(shown), parts=sees)
+            turns = _with_instruction(turns, tools.tool_instructions(shown), parts=supports_images)
         return chat_template.render(
             source,
             turns,
@@ -86,11 +86,11 @@ def build_completion(
         try:
             prompt = rendered(objects=False)
         except GatewayError:
-            # A template that goes through the members of arguments fails where these are a text.
+            # A template that iterates over the members of arguments fails where they are a string.
             if not knows or all(call.has_valid_arguments for message in messages for call in message.tool_calls):
                 raise
             prompt = rendered(objects=True)
-    except GatewayError as error:  # a template may refuse a text and quote it
+    except GatewayError as error:  # its message may quote a masked text
         if masking:
             error.message = masking.restore(error.message)
             error.args = (error.message,)
@@ -113,29 +113,26 @@ def build_completion(
         show_special_tokens=offered and structure is None and written in _SPECIAL_TOKEN_FORMATS,
         non_streaming=chat.non_streaming,
     )
-    thinks = _new_reasoning_parser(parameters, prompt) if structure is None else None
+    thinks = _new_reasoning_parser(card, prompt) if structure is None else None
     calls = _new_tool_call_parser(chat, written, begins) if offered else None
     return complete, AnswerParser(thinks, calls, chat) if thinks or calls else None
 
 
-def check(parameters: Mapping[str, str]) -> None:
-    """Raise `ValueError` when a model's parameters name what is not known here."""
-    for name, known in (("tool_call_parser", tool_calls.PARSERS), ("reasoning_parser", reasoning.REASONING_PARSERS)):
-        value = parameters.get(name)
-        if value and value not in known:
+def check(card: TextCard) -> None:
+    """Raise `ValueError` when a model names a parser that does not exist. Prepares the first chat, which is slow."""
+    for name, value, known in (
+        ("tool_call_parser", card.tool_call_parser, tool_calls.PARSERS),
+        ("reasoning_parser", card.reasoning_parser, reasoning.REASONING_PARSERS),
+    ):
+        if value is not None and value not in known:
             raise ValueError(f"{name} is {value!r}, and none of {', '.join(known)}")
-    special_tokens.check(parameters)
-    bos_token.check(parameters)
-    modalities = json.loads(parameters.get("modalities", "[]"))
-    if not isinstance(modalities, list) or not all(isinstance(word, str) for word in modalities):
-        raise ValueError("modalities is not a list of strings")
-    if "chat_template" in parameters:  # found out once, before the first request
-        special_tokens.get_guard(parameters, sees="image" in modalities)
+    if card.chat_template is not None:
+        special_tokens.get_guard(card)
 
 
-def _build_masker(chat: Chat, parameters: Mapping[str, str], sees: bool) -> TextMasker | None:
-    """What masks the caller's texts, where any of them could hold a part of a special token."""
-    guard = special_tokens.get_guard(parameters, sees=sees)
+def _build_masker(chat: Chat, card: TextCard) -> TextMasker | None:
+    """Return the masker of the caller's texts; None where no text can hold a part of a special token."""
+    guard = special_tokens.get_guard(card)
     if guard is None:
         return None
     texts = caller_texts.collect_texts(chat)
@@ -143,7 +140,7 @@ def _build_masker(chat: Chat, parameters: Mapping[str, str], sees: bool) -> Text
 
 
 def _byte_spans(prompt: str, spans: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-    """Places in characters as places in the bytes of UTF-8. What lies behind the end of the prompt is left out."""
+    """Convert spans of characters to spans of UTF-8 bytes. Parts beyond the end of the prompt are dropped."""
     found, at, size = [], 0, 0
     for start, end in spans:
         size += len(prompt[at:start].encode())
@@ -166,10 +163,10 @@ def _reject_images(chat: Chat) -> None:
 
 
 def _render_message(message: Message, *, knows: bool, parts: bool, objects: bool) -> dict[str, Any]:
-    """A message as templates know it: https://huggingface.co/docs/transformers/chat_templating
+    """Return a message as templates take it: https://huggingface.co/docs/transformers/chat_templating
 
-    `knows` is whether the template knows tools, `parts` whether it takes contents in parts; `objects` is that of
-    `past_calls.rendered`.
+    `knows`: the template uses the variable `tools`. `parts`: it takes contents as lists of parts. `objects`: see
+    `tool_call_history.render_call`.
     """
     role, content = message.role, _content(message, parts)
     if message.role == "tool" and not knows:
@@ -193,7 +190,7 @@ def _content(message: Message, parts: bool) -> str | list[dict[str, str]]:
     if isinstance(message.content, str):
         return [{"type": "text", "text": message.content}] if parts else message.content
     if not parts:
-        # As vLLM does for templates that take strings.
+        # vLLM does the same for templates that take strings.
         return "\n".join(part.text for part in message.content if isinstance(part, TextPart))
     return [
         {"type": "text", "text": part.text} if isinstance(part, TextPart) else {"type": "image"}
@@ -208,17 +205,17 @@ def _wrap_content(before: str, content: str | list[dict[str, str]], after: str) 
 
 
 def _with_instruction(turns: list[dict[str, Any]], words: str, *, parts: bool) -> list[dict[str, Any]]:
-    """Add words to the system's message, or put one before the others."""
+    """Append `words` to the system message, or put a system message before the others."""
     if turns[0]["role"] == "system":
         return [{**turns[0], "content": _wrap_content("", turns[0]["content"], "\n\n" + words)}, *turns[1:]]
     return [{"role": "system", "content": [{"type": "text", "text": words}] if parts else words}, *turns]
 
 
 def _append_tag(final: Message) -> Message:
-    """The final message, which is to be continued, with a tag at the end of its content.
+    """Return the final message, which the model continues, with a tag at the end of its content.
 
-    As transformers does (`apply_chat_template`, `continue_final_message`): the content itself may stand in the
-    template's own text, too.
+    The tag finds the end in the rendered prompt, as in transformers (`apply_chat_template`, `continue_final_message`):
+    the content itself could occur in the template's own text, too.
     """
     if isinstance(final.content, str):
         return replace(final, content=final.content + _CONTINUE_TAG)
@@ -232,19 +229,18 @@ def _append_tag(final: Message) -> Message:
 
 
 def _cut_at_tag(prompt: str) -> str:
-    """Cut a prompt where the final message's content ends. Raises `InvalidRequest` where it is not shown."""
+    """Cut a prompt at the end of the final message's content. Raises `InvalidRequest` where the prompt lacks it."""
     end = prompt.rfind(_CONTINUE_TAG.strip())
     if end < 0:
         raise InvalidRequest("The model's chat template does not show the last message as it is.", param="messages")
-    # A template that strips contents has taken the space from the end of the tag, and takes it from before, too.
+    # A template that strips contents has removed the space at the end of the tag, and would strip the text before it.
     return prompt[:end] if prompt.startswith(_CONTINUE_TAG, end) else prompt[:end].rstrip()
 
 
-def _new_reasoning_parser(parameters: Mapping[str, str], prompt: str) -> Callable[[], TextParser] | None:
-    name = parameters.get("reasoning_parser")
-    if not name:
+def _new_reasoning_parser(card: TextCard, prompt: str) -> Callable[[], TextParser] | None:
+    if card.reasoning_parser is None:
         return None
-    make = reasoning.REASONING_PARSERS[name]
+    make = reasoning.REASONING_PARSERS[card.reasoning_parser]
     opened = reasoning.ends_inside_thought(prompt)
     return lambda: make(opened=opened)
 
@@ -261,7 +257,7 @@ def _new_tool_call_parser(chat: Chat, written: str, begins: str) -> Callable[[],
     return tool_calls.PARSERS[written]
 
 
-def _tool_call_format(parameters: Mapping[str, str], source: str) -> str:
-    """How the model writes calls: as its parameters say, or else as its template does."""
-    guess = next((name for mark, name in _FORMAT_MARKERS.items() if mark in source), "hermes")
-    return parameters.get("tool_call_parser") or guess
+@lru_cache(maxsize=64)
+def _guess_tool_call_format(template: str) -> str:
+    """Return the format of tool calls that a chat template shows; `hermes` where it shows none."""
+    return next((name for mark, name in _FORMAT_MARKERS.items() if mark in template), "hermes")

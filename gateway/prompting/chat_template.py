@@ -1,4 +1,4 @@
-"""Render a conversation with the checkpoint's own chat template.
+"""Renders a chat with the checkpoint's own chat template.
 
 Templates are Jinja, written for transformers' `apply_chat_template`; they come with the weights and are therefore
 foreign code: they run in a sandbox. The environment offers what transformers' does (`raise_exception`, `strftime_now`,
@@ -24,7 +24,7 @@ class _TemplateRefusal(TemplateError):
 
 
 class _Generation(Extension):
-    """`{% generation %}` marks what the assistant said, for training; when rendering it is only its content."""
+    """Renders `{% generation %}`, which marks the assistant's text for training, as its content."""
 
     tags = {"generation"}  # noqa: RUF012 - jinja's own attribute
 
@@ -62,7 +62,7 @@ def _compiled(source: str) -> Template:
 
 @lru_cache(maxsize=64)
 def variables(source: str) -> frozenset[str]:
-    """Return what a template takes from outside, `tools` for example. One that is broken takes nothing."""
+    """Return the variables that a template uses, `tools` for example; none for a template with a syntax error."""
     try:
         return frozenset(meta.find_undeclared_variables(_environment().parse(source)))
     except TemplateError:
@@ -71,7 +71,7 @@ def variables(source: str) -> frozenset[str]:
 
 @lru_cache(maxsize=64)
 def literal_texts(source: str) -> tuple[str, ...]:
-    """Return the texts that a template holds: those between its tags, and the strings in its expressions."""
+    """Return the texts of a template: those between its tags, and the strings in its expressions."""
     try:
         parsed = _environment().parse(source)
     except TemplateError:
@@ -82,7 +82,7 @@ def literal_texts(source: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=64)
 def searched_strings(source: str) -> frozenset[str]:
-    """Return the strings that a template may look for in a text: what it compares, hands to calls or gives a name."""
+    """Return the strings that a template may search for: those in comparisons, calls, filters, tests, assignments."""
     try:
         parsed = _environment().parse(source)
     except TemplateError:
@@ -104,9 +104,9 @@ def render(
     add_generation_prompt: bool = True,
     arguments: Mapping[str, object] | None = None,
 ) -> str:
-    """Return the prompt for `turns`, the messages as templates know them; normally it ends where the answer begins.
+    """Return the prompt for `turns`, messages in the form that templates take; it ends where the answer begins.
 
-    `arguments` are what else the caller gives to the template. Raises `InvalidRequest` when the template refuses the
+    `arguments` are further variables from the caller. Raises `InvalidRequest` when the template refuses the
     conversation (roles that do not alternate, for example), and `ModelFailed` when the template itself is broken.
     """
     try:
@@ -121,8 +121,8 @@ def render(
         )
     except _TemplateRefusal as refusal:
         raise InvalidRequest(f"The model's chat template refuses these messages: {refusal}", param="messages") from None
-    except Exception as error:  # a template is foreign code: whatever it raises is the model's fault
-        if arguments:  # or that of the arguments, which the same template may not have expected
+    except Exception as error:  # a template is third-party code: an exception in it is a failure of the model
+        if arguments:  # or the fault of arguments that the template does not expect
             raise InvalidRequest(
                 f"The model's chat template failed with these arguments: {error}", param="chat_template_kwargs"
             ) from error

@@ -1,10 +1,10 @@
-"""Tell what the caller wrote in a rendered prompt from what the template wrote (`gateway.prompting.special_tokens`).
+"""Separates the caller's texts from the template's in a rendered prompt (`gateway.prompting.special_tokens`).
 
-Special tokens are told by their first character, mostly `<`. Where a caller's text has one, it is rendered with a
-character of Unicode's private use in its place, which occurs nowhere else in the request. Each stands for one
-character, so that texts keep their lengths and their white space. Words that the template itself looks for (`</think>`)
-are left as they are. In what is rendered, a special token whose characters are as they should be was written by the
-template; one that appears only when the characters have been put back was not, however it came together.
+Before rendering, the first character of a special token, mostly `<`, is replaced in the caller's texts by a character
+of Unicode's private use areas that occurs nowhere else in the request. One character stands for one, so that texts keep
+their lengths and their white space. Words that the template itself searches for (`</think>`) stay as they are. In the
+rendered prompt, every special token was written by the template. One that appears only when the characters have been
+restored was not, however the template composed it.
 """
 
 import re
@@ -16,9 +16,9 @@ from gateway.errors import InvalidRequest
 from gateway.prompting.special_tokens import SpecialTokenGuard
 
 ZERO_WIDTH_SPACE = "\u200b"
-"""A zero-width space is what changes least of what is read."""
+"""Breaks up a special token. A zero-width space changes the least in what a model reads."""
 
-# Documents hold some of the first ones: symbols of fonts.
+# Fonts use the beginning of the first area for symbols, which documents contain: its end is tried first.
 _PRIVATE_USE = (
     range(0xEE00, 0xF000),
     range(0xE000, 0xEE00),
@@ -26,12 +26,12 @@ _PRIVATE_USE = (
     range(0xF0000, 0xFFFFE),
     range(0x100000, 0x10FFFE),
 )
-# Beyond so many special tokens between two of the template's, each of their first characters is broken off instead.
+# Beyond this many special tokens between two of the template, a break follows every masked character instead.
 _MAX_BREAKS = 4096
 
 
 class TextMasker:
-    """The texts of one request, masked before they are rendered and unmasked afterwards."""
+    """Masks the texts of one request before they are rendered, and unmasks them afterwards."""
 
     def __init__(self, guard: SpecialTokenGuard, texts: Sequence[str]) -> None:
         """`texts` are all that the caller wrote. Raises `InvalidRequest` where no character is left to mask with."""
@@ -46,7 +46,7 @@ class TextMasker:
         self._exempt_words_in_answers = [(needle.translate(masked), needle) for needle in guard.exempt_words_in_answers]
 
     def text(self, text: str, *, answer: bool = False) -> str:
-        """Return a text of the caller's as the template is given it; `answer` is one of the model's earlier ones."""
+        """Return a text of the caller with its characters masked. `answer`: it is an earlier answer of the model."""
         masked = text
         for character, mask in self._marks:
             masked = masked.replace(character, mask)
@@ -59,7 +59,7 @@ class TextMasker:
         return masked
 
     def value(self, value: Any) -> Any:
-        """Return any JSON of the caller's likewise, the names of its members too."""
+        """Return a JSON value of the caller with all strings masked, keys included."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, Mapping):
@@ -67,16 +67,16 @@ class TextMasker:
         return [self.value(member) for member in value] if isinstance(value, list | tuple) else value
 
     def restore(self, text: str) -> str:
-        """Put the characters back that were masked."""
+        """Replace the masks in `text` by the characters that they stand for."""
         for character, mask in self._pairs:
             text = text.replace(mask, character)
         return text
 
     def unmask(self, rendered: str, *, spans: bool) -> tuple[str, list[tuple[int, int]]]:
-        """Return the prompt, and where in it special tokens must not be recognised: first and last character + 1.
+        """Return the prompt, and the spans in it in which special tokens are text: first and last character + 1.
 
-        Without `spans` there are none: a break inside keeps each from being recognised, as it does in any case to marks
-        of turns that are no tokens.
+        Without `spans` the list is empty, and a zero-width space breaks up each special token of the caller. Marks of
+        turns that are no tokens of the tokenizer are always broken up.
         """
         text = self.restore(rendered)
         if text == rendered:
@@ -86,7 +86,7 @@ class TextMasker:
         found: list[tuple[int, int]] = []
         at = size = 0
         for start, end in _token_spans(guard.tokens, rendered):
-            # All that is found between two tokens of the template's was written by the caller.
+            # Every special token between two of the template was written by the caller.
             gap = text[at:start]
             if breaks and breaks.search(gap):
                 gap = self._insert_breaks(breaks, gap, rendered[at:start])
@@ -106,14 +106,17 @@ class TextMasker:
 
 
 def _token_spans(pattern: re.Pattern[str], text: str) -> Iterator[tuple[int, int]]:
-    """Where a pattern is found, and the end of the text."""
+    """Yield the spans of all matches, and an empty span at the end of the text."""
     for match in pattern.finditer(text):
         yield match.span()
     yield len(text), len(text)
 
 
 def _unused_characters(texts: Sequence[str]) -> Iterator[str]:
-    """Characters of the private use that stand in none of the texts."""
+    """Yield characters of the private use areas that occur in none of the texts.
+
+    Raises `InvalidRequest` when there are no more.
+    """
     taken: set[str] | None = None
     for character in (chr(code) for codes in _PRIVATE_USE for code in codes):
         if taken is None and any(character in text for text in texts):

@@ -1,8 +1,8 @@
-"""Tell a model's thoughts from its answer: `<think>…</think>` at the beginning.
+"""Separates a model's reasoning from its answer: `<think>…</think>` at the beginning.
 
-DeepSeek-R1, Qwen3 and most others write them so; some chat templates open the tag already, at the end of the prompt:
+DeepSeek-R1, Qwen3 and most other models write it so; some chat templates end the prompt with the opening tag:
 https://huggingface.co/deepseek-ai/DeepSeek-R1#usage-recommendations, https://huggingface.co/Qwen/Qwen3-8B#switching-between-thinking-and-non-thinking-mode
-vLLM reads them in `reasoning/basic_parsers.py`.
+vLLM parses them in `reasoning/basic_parsers.py`.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -29,7 +29,7 @@ _CLOSING = "</think>"
 
 @dataclass(frozen=True, slots=True)
 class Thought:
-    """What the model thought before it answered."""
+    """A part of the reasoning before the answer."""
 
     text: str
 
@@ -38,7 +38,7 @@ ReasoningPiece: TypeAlias = Thought | Text
 
 
 class ReasoningParser(Protocol):
-    """Tells the thoughts of one answer from its text while it grows. For one answer only."""
+    """Separates the reasoning of one answer from its text while it streams. For one answer only."""
 
     def feed(self, text: str) -> Iterable[ReasoningPiece]:
         """Take the next delta; return what is certain now."""
@@ -50,11 +50,11 @@ class ReasoningParser(Protocol):
 
 
 class ThinkTagParser:
-    """One thought at the beginning of the answer, between tags.
+    """Parses reasoning between tags at the beginning of the answer.
 
-    `opened`: the prompt has opened it already; a tag that the model writes once more is taken for that one. White space
-    next to the tags is the template's and left out, so an empty thought is none. A thought that never ends is a thought
-    to the end. Tags later in the answer are text: the model may be speaking of them.
+    `opened`: the prompt ends with the opening tag; the model may repeat it. White space next to the tags belongs to the
+    template and is dropped, so that empty reasoning yields nothing. Reasoning without a closing tag goes to the end of
+    the answer. Tags later in the answer are text: the model may be writing about them.
     """
 
     def __init__(self, *, opened: bool = False) -> None:
@@ -91,7 +91,7 @@ REASONING_PARSERS: Mapping[str, Callable[..., ReasoningParser]] = {
 
 
 def ends_inside_thought(prompt: str) -> bool:
-    """Say whether a rendered prompt ends inside a thought that its template opened."""
+    """Return whether a rendered prompt ends with the opening tag of reasoning."""
     return prompt.rstrip().endswith(_OPENING)
 
 

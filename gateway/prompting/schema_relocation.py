@@ -1,4 +1,4 @@
-"""JSON schemas that become parts of others: their references lead to where they stand now."""
+"""Embeds JSON schemas in other schemas: rewrites their references to the new place."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Optional
@@ -6,27 +6,27 @@ from urllib.parse import quote, urldefrag, urljoin
 
 from gateway.errors import InvalidRequest
 
-# What stands behind these is data, whatever it looks like.
+# The values of these keywords are data, not schemas.
 _DATA_KEYWORDS = frozenset({"const", "enum", "default", "example", "examples"})
-# And behind these stand schemas by names of the caller's.
+# The values of these keywords are schemas by names of the caller.
 _SCHEMA_MAP_KEYWORDS = frozenset(
     {"properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies"}
 )
 _ANCHORS = ("$anchor", "$dynamicAnchor")
 _IDENTIFIERS = frozenset({"$id", "$recursiveAnchor", *_ANCHORS})
 _MAX_POINTER_CHARACTERS = 512
-"""Characters of a pointer that takes the place of a name, and of addresses that are joined: there may be thousands."""
+"""Characters of a pointer that replaces a name, and of URIs that are joined: there may be thousands of them."""
 
 _MAX_REFERENCES = 500
-"""References by names, in one schema; more stay as they are."""
+"""References by name in one schema that are rewritten; further ones stay as they are."""
 _MAX_ANCHORS = 4_000
-"""What has a name, in one schema."""
+"""Parts with an anchor or a URI in one schema."""
 _MAX_POINTERS_CHARACTERS = 65_536
-"""Characters of all pointers to parts of one schema that take the place of names and of `#`."""
+"""Characters of all pointers in one schema that replace names and `#`."""
 
 
 class _Location(NamedTuple):
-    """A place in a schema. It is written as a pointer only where one is needed."""
+    """A location in a schema. The JSON pointer is only built where it is needed."""
 
     before: Optional["_Location"]
     key: str
@@ -44,7 +44,7 @@ class _Location(NamedTuple):
 
 
 class _Resource:
-    """Where the references of a part begin: the whole schema, or a part with an `$id` of its own."""
+    """A schema resource, to which references are relative: the whole schema, or a part with an `$id`."""
 
     __slots__ = ("_around", "_name", "_pointer", "_uri", "here")
 
@@ -54,23 +54,23 @@ class _Resource:
         self._pointer: str | None = None
 
     def uri(self) -> str:
-        """Return the address of the part."""
+        """Return the URI of the resource."""
         if self._uri is None:
             assert self._around is not None
             uri, _ = _resolve_uri(self._around.uri(), self._name)
             self._uri = (
                 uri if len(uri) <= 2 * _MAX_POINTER_CHARACTERS else f"\0{id(self)}"
-            )  # by which nobody can call it
+            )  # a URI that no reference can have
         return self._uri
 
     def pointer(self) -> str | None:
-        """Return the pointer to the part; None for one that is too long."""
+        """Return the pointer to the resource; None for one that is too long."""
         if self._pointer is None:
             self._pointer = self.here.pointer() or ""
         return self._pointer or None
 
     def enter(self, schema: Mapping[str, Any], here: _Location) -> "_Resource":
-        """Return where the references of a schema within this part begin."""
+        """Return the resource of a subschema: itself, or a new one where the subschema has an `$id`."""
         name = schema.get("$id")
         if not isinstance(name, str) or not name or name.startswith("#"):
             return self
@@ -78,12 +78,10 @@ class _Resource:
 
 
 def relocate_schema(schema: Any, root: str, param: str) -> Any:
-    """Return a schema that will stand at the pointer `root` of another, without `$id`, `$anchor` and their like.
+    """Return a schema that can stand at the pointer `root` of another one, without `$id`, `$anchor` and the like.
 
-    It came in the caller's field `param`.
-
-    References to those become pointers; what leads out of the schema stays as it is. Raises `InvalidRequest` where
-    these pointers become much longer than what they are written for.
+    References to these become pointers; references out of the schema stay as they are. `param` is the caller's field
+    that has the schema. Raises `InvalidRequest` where the pointers become much longer than the references.
     """
     return _Relocator(schema, root, param).part(schema, _Resource(_Location(None, root)))
 
@@ -139,13 +137,13 @@ class _Relocator:
 
 
 def _find_anchors(schema: Any, begin: _Resource) -> dict[str, _Location]:
-    """The addresses of all parts that have one, and where those stand."""
+    """Return the location of each part that has a URI or an anchor, by URI and fragment."""
     places: dict[str, _Location] = {}
-    waiting = [(schema, begin.here, begin)]
-    while waiting and len(places) < _MAX_ANCHORS:
-        part, here, begin = waiting.pop()
+    pending = [(schema, begin.here, begin)]
+    while pending and len(places) < _MAX_ANCHORS:
+        part, here, begin = pending.pop()
         if isinstance(part, list):
-            waiting += [(item, _Location(here, str(number)), begin) for number, item in enumerate(part)]
+            pending += [(item, _Location(here, str(number)), begin) for number, item in enumerate(part)]
         if not isinstance(part, Mapping):
             continue
         begin = begin.enter(part, here)
@@ -159,14 +157,14 @@ def _find_anchors(schema: Any, begin: _Resource) -> dict[str, _Location]:
         for key, value in part.items():
             inside = _Location(here, key)
             if key in _SCHEMA_MAP_KEYWORDS and isinstance(value, Mapping):
-                waiting += [(one, _Location(inside, name), begin) for name, one in value.items()]
+                pending += [(one, _Location(inside, name), begin) for name, one in value.items()]
             elif key not in _DATA_KEYWORDS and isinstance(value, list | Mapping):
-                waiting.append((value, inside, begin))
+                pending.append((value, inside, begin))
     return places
 
 
 def _resolve_uri(uri: str, reference: str) -> tuple[str, str]:
-    """The address that a reference within `uri` leads to, and its fragment."""
+    """Return the URI of a reference within the resource `uri`, and its fragment."""
     try:
         joined = reference if len(uri) + len(reference) > 2 * _MAX_POINTER_CHARACTERS else urljoin(uri, reference)
         address, fragment = urldefrag(joined)

@@ -1,47 +1,45 @@
-"""What callers write is text: special tokens in it are not recognised.
+"""Keeps special tokens in callers' texts from acting as such: they are plain text.
 
 A rendered prompt is tokenised as one text in which `<|im_end|>` ends a turn, whoever wrote it: a user, a tool, a web
-page. So who wrote what has to be known after the template has run, which may cut, strip and join what it is given.
+page. So the gateway must know who wrote which part after the template has run, which may cut, strip and join its
+inputs.
 
-A model says with its parameter `special_tokens_in_content` whether this is done; docs/architecture.md has the words.
+The parameter `special_tokens_in_content` of a model switches this off; docs/architecture.md has its values.
 """
 
-import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import lru_cache
 
 from gateway.errors import GatewayError
+from gateway.model_card.card import TextCard
 from gateway.prompting import chat_template
 from gateway.prompting.token_pattern import any_token_pattern, token_start_pattern
 
-TEXT, RECOGNISED = "text", "recognised"
-"""The values of the parameter."""
-
 IMAGE_PLACEHOLDER = "<image>"
-"""The mark of a picture in a prompt (docs/architecture.md)."""
+"""The placeholder of an image in a prompt (docs/architecture.md)."""
 
-# How models write the marks of turns and their like. `<think>` and `<tool_call>` are not among them: such words are
-# said of a model's own text, and prompts tell models to use them.
+# The forms of tokens that mark turns and the like. `<think>` and `<tool_call>` are not among them: they mark a model's
+# own text, and prompts tell models to use them.
 _CONTROL_TOKEN = re.compile(
     r"<\|[^<>|\s]{1,64}\|?>|<[^<>|\s]{1,64}\|>|<｜[^<>\s]{1,64}｜>|<(?:start|end)_of_\w{1,32}>"  # noqa: RUF001 - DeepSeek's
     r"|<(?:/?s|bos|eos|pad|unk|sop|eop)>|\[/?[A-Z][A-Z0-9_]{2,32}\]|<</?[A-Z]{2,16}>>"
 )
 
-# Where nobody has said which tokens there are, those of this form may be some: `<|endoftext|>`.
+# Where the tokenizer's special tokens are unknown, every text of this form may be one: `<|endoftext|>`.
 _CONTROL_TOKEN_FORM = r"<\|[^<>|\s]{1,64}\|>"
 
 
 class SpecialTokenGuard:
-    """What is kept from being recognised in what callers write to one model."""
+    """The special tokens that must not be recognised in callers' texts to one model."""
 
     def __init__(
         self, source: str, *, tokens: frozenset[str], known: frozenset[str] | None, named: frozenset[str]
     ) -> None:
-        """`source` is the chat template, `tokens` are kept from being recognised.
+        """`source` is the chat template, `tokens` are the texts that must not be recognised.
 
-        `known` are those that the model's tokenizer knows, None where nobody has said, and `named` those that the
-        template knows by name (`bos_token`).
+        `known` are the special tokens of the model's tokenizer, None where they are unknown. `named` are those that the
+        template uses by name (`bos_token`).
         """
         self.source = source
         form = (
@@ -58,15 +56,15 @@ class SpecialTokenGuard:
         }
         words = {token for token in tokens if token[0].isalnum() or token[0].isspace()}
         marks = tokens - words
-        # Letters cannot be masked wherever they stand: the template looks for names.
+        # Letters cannot be masked everywhere: the template compares names.
         self.words = any_token_pattern(words) if words else None
         beginnings = {token[:size] for token in marks for size in range(1, len(token))}
-        # Where the template writes no more than the beginning of a token, what follows may come from a caller.
+        # Where the template writes the beginning of a token alone, a caller's text may complete it.
         open_ended = any(_ends_in_any(text, beginnings) for text in chat_template.literal_texts(source))
         self.masked = tuple(dict.fromkeys([t[0] for t in marks] + [t[-1] for t in marks if open_ended]))
         self.letters = tuple(dict.fromkeys(token[0] for token in words))
         searched = [word for word in chat_template.searched_strings(source) if any(map(word.__contains__, self.masked))]
-        # Thoughts and calls in an earlier answer are the template's to find, even where their tags are special tokens.
+        # A template may search an earlier answer for reasoning and calls, even where their tags are special tokens.
         own = {
             token for token in marks if token in searched and token not in named and not _CONTROL_TOKEN.fullmatch(token)
         }
@@ -74,7 +72,7 @@ class SpecialTokenGuard:
         self.exempt_words_in_answers = _disjoint_words(searched, tokens - own)
 
     def needs_masking(self, texts: Iterable[str]) -> bool:
-        """Whether anything has to be masked in `texts`."""
+        """Return whether any of `texts` may contain a part of a special token."""
         masked, words = self.masked, self.words
         for text in texts:
             for character in masked:
@@ -85,39 +83,35 @@ class SpecialTokenGuard:
         return False
 
 
-def get_guard(parameters: Mapping[str, str], *, sees: bool) -> SpecialTokenGuard | None:
-    """Return what is kept from callers of a model with these parameters, which may look at pictures; None: nothing."""
+@lru_cache(maxsize=64)
+def get_guard(card: TextCard) -> SpecialTokenGuard | None:
+    """Return the guard for callers' texts to a model that chats; None where nothing has to be guarded."""
+    assert card.chat_template is not None
     return _build_guard(
-        parameters["chat_template"],
-        parameters.get("control_tokens"),
-        parameters.get("special_tokens", "{}"),
-        parameters.get("special_tokens_in_content", TEXT) == RECOGNISED,
-        sees,
+        card.chat_template,
+        card.control_tokens,
+        tuple(card.special_tokens.items()),
+        card.recognizes_special_tokens,
+        card.supports_images,
     )
-
-
-def check(parameters: Mapping[str, str]) -> None:
-    """Raise `ValueError` where the parameters of a model are none that are known here."""
-    setting = parameters.get("special_tokens_in_content", TEXT)
-    if setting not in (TEXT, RECOGNISED):
-        raise ValueError(f"special_tokens_in_content is {setting!r}, and neither {TEXT!r} nor {RECOGNISED!r}")
-    tokens = json.loads(parameters.get("control_tokens", "[]"))
-    if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
-        raise ValueError("control_tokens is not a list of strings")
 
 
 @lru_cache(maxsize=64)
 def _build_guard(
-    source: str, control_tokens: str | None, special_tokens: str, recognised: bool, sees: bool
+    source: str,
+    control_tokens: tuple[str, ...] | None,
+    special_tokens: tuple[tuple[str, str], ...],
+    recognised: bool,
+    supports_images: bool,
 ) -> SpecialTokenGuard | None:
-    # What stands for a picture is counted, so that callers' marks never count.
-    tokens = {IMAGE_PLACEHOLDER} if sees else set()
-    named: dict[str, str] = json.loads(special_tokens)
-    known = None if control_tokens is None else frozenset(json.loads(control_tokens)) | tokens | {*named.values()}
+    # The engine counts image placeholders, so those in callers' texts must not be recognised.
+    tokens = {IMAGE_PLACEHOLDER} if supports_images else set()
+    named = dict(special_tokens)
+    known = None if control_tokens is None else frozenset(control_tokens) | tokens | {*named.values()}
     if not recognised:
         tokens |= {*named.values(), *(known or ())}
         tokens |= {mark for text in _sample_renders(source, named) for mark in _CONTROL_TOKEN.findall(text)}
-    # A token of one character cannot be broken, and white space is no mark.
+    # A token of one character cannot be broken up, and white space marks nothing.
     tokens = {token for token in tokens if len(token) > 1 and not token.isspace()}
     return (
         SpecialTokenGuard(source, tokens=frozenset(tokens), known=known, named=frozenset(named.values()))
@@ -127,7 +121,7 @@ def _build_guard(
 
 
 def _sample_renders(source: str, named: Mapping[str, str]) -> Iterator[str]:
-    """What a template writes: its own texts, and conversations, where it puts marks together (`<|` role `|>`)."""
+    """Yield texts that a template writes: its own, and rendered chats, for marks that it composes (`<|` role `|>`)."""
     yield from chat_template.literal_texts(source)
     turns = [{"role": role, "content": "x"} for role in ("system", "user", "assistant", "tool", "user")]
     for part in ([turns[1]], turns[:3], turns[1:3], turns):
@@ -139,14 +133,14 @@ def _sample_renders(source: str, named: Mapping[str, str]) -> Iterator[str]:
 
 
 def _disjoint_words(words: Iterable[str], tokens: Iterable[str]) -> tuple[str, ...]:
-    """Those words of which no part can be part of a token, the longest first."""
+    """Return the words that share no text with a token, the longest first."""
     tokens = tuple(tokens)
-    apart = (
+    disjoint = (
         word
         for word in words
         if not any(word in token or token in word or _overlap(word, token) or _overlap(token, word) for token in tokens)
     )
-    return tuple(sorted(apart, key=len, reverse=True))
+    return tuple(sorted(disjoint, key=len, reverse=True))
 
 
 def _ends_in_any(text: str, beginnings: Collection[str]) -> bool:
@@ -154,5 +148,5 @@ def _ends_in_any(text: str, beginnings: Collection[str]) -> bool:
 
 
 def _overlap(first: str, second: str) -> bool:
-    """Whether `first` ends as `second` begins, by less than the whole of either."""
+    """Return whether an end of `first` is a beginning of `second`, and not the whole of either."""
     return any(first.endswith(second[:size]) for size in range(1, min(len(first) + 1, len(second))))

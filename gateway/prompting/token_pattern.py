@@ -1,4 +1,4 @@
-"""A regular expression that finds tokens in a text as tokenizers do: the leftmost, and the longest of those there."""
+"""Regular expressions that find tokens in a text as tokenizers do: the leftmost, and the longest of those there."""
 
 import re
 from collections.abc import Iterable
@@ -8,8 +8,8 @@ from typing import Any
 def any_token_pattern(tokens: Iterable[str], form: str = "") -> re.Pattern[str]:
     """Return a pattern that matches any of `tokens`, or else the pattern `form`.
 
-    Tokens share their beginnings (256 of Llama's begin with `<|reserved_special_token_`), and a plain alternation would
-    try each of them wherever a text has a `<`. So the alternation is a tree of characters.
+    Tokens share prefixes (256 of Llama's begin with `<|reserved_special_token_`), and a plain alternation would try
+    each of them at every `<`. So the pattern is a trie.
     """
     root: dict[str, Any] = {}
     for token in tokens:
@@ -17,19 +17,19 @@ def any_token_pattern(tokens: Iterable[str], form: str = "") -> re.Pattern[str]:
         for character in token:
             node = node.setdefault(character, {})
         node[""] = {}
-    # Nothing matches where there are no tokens.
+    # Without tokens nothing matches.
     return re.compile("|".join(filter(None, (_render_trie(root), form))) or r"(?!)")
 
 
 def token_start_pattern(tokens: Iterable[str], form: str = "") -> re.Pattern[str]:
     """Return a pattern that matches the first character of any of `tokens`, also of one that begins within another.
 
-    Each has two characters or more. `form` is as in `find_any`; its first character stands there as it is.
+    Each token has two characters or more. `form` is that of `any_token_pattern`; its first character is a literal.
     """
     rests: dict[str, list[str]] = {}
     for token in tokens:
         rests.setdefault(token[0], []).append(token[1:])
-    # The character stands before what is looked for, so that a search goes from one such character to the next.
+    # The first character stands before the lookahead, so that a search jumps from one such character to the next.
     starts = [f"{re.escape(first)}(?={any_token_pattern(rest).pattern})" for first, rest in rests.items()]
     if form:
         starts.append(f"{form[0]}(?={form[1:]})")
@@ -37,7 +37,7 @@ def token_start_pattern(tokens: Iterable[str], form: str = "") -> re.Pattern[str
 
 
 def _render_trie(node: dict[str, Any]) -> str:
-    """What follows from `node` on. A run of characters without a branch is written in one go."""
+    """Return the pattern of a trie from `node` on. A run of characters without a branch stays one literal."""
     run = ""
     while len(node) == 1 and "" not in node:
         ((character, node),) = node.items()

@@ -1,11 +1,11 @@
-"""What a checkpoint's `tokenizer_config.json`, and the files beside it, say to those who do not tokenise."""
+"""Reads the chat template and the special tokens from a checkpoint's `tokenizer_config.json` and its sibling files."""
 
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-# Those that put nothing before a text unless `add_bos_token` says so.
+# Tokenizers that put `bos_token` before a text only where `add_bos_token` is true.
 _NO_BOS_TOKENIZERS = frozenset(
     name + fast
     for name in ("GPT2Tokenizer", "Qwen2Tokenizer", "CodeGenTokenizer", "GPTNeoXTokenizer", "BloomTokenizer")
@@ -15,9 +15,9 @@ _NO_BOS_TOKENIZERS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class TokenizerFiles:
-    """The chat template, the special tokens that it may name, and the texts of all special tokens.
+    """The chat template, the special tokens that it uses by name, and the texts of all special tokens.
 
-    `adds_bos` is whether the tokenizer puts `bos_token` before a text; None where the files do not tell.
+    `adds_bos_token` tells whether the tokenizer puts `bos_token` before a text; None where the files do not tell.
     """
 
     chat_template: str | None
@@ -29,7 +29,7 @@ class TokenizerFiles:
 def read(path: Path) -> TokenizerFiles:
     """Read `tokenizer_config.json` as transformers stores it. Raises `OSError` and `ValueError`.
 
-    The template may stand in a file of its own beside, or be one of several with names.
+    The template may also be in `chat_template.jinja` next to it, or the one named `default` of several.
     """
     config = _object(path)
     template = config.get("chat_template")
@@ -38,9 +38,9 @@ def read(path: Path) -> TokenizerFiles:
             template = {entry["name"]: entry["template"] for entry in template}.get("default")
         except (KeyError, TypeError):
             raise ValueError(f"{path} has a chat_template that is neither text nor texts with names") from None
-    beside = path.parent / "chat_template.jinja"
-    if beside.is_file():
-        template = beside.read_text(encoding="utf-8")
+    template_file = path.parent / "chat_template.jinja"
+    if template_file.is_file():
+        template = template_file.read_text(encoding="utf-8")
     if template is not None and not isinstance(template, str):
         raise ValueError(f"{path} has a chat_template that is not text")
     tokens = {}
@@ -58,8 +58,8 @@ def read(path: Path) -> TokenizerFiles:
 def _adds_bos(config: dict[str, Any], tokenizer: Path, bos: str | None) -> bool | None:
     if bos is None:
         return False
-    if isinstance(said := config.get("add_bos_token"), bool):
-        return said
+    if isinstance(setting := config.get("add_bos_token"), bool):
+        return setting
     if tokenizer.is_file():
         try:
             return bos in _leading_special_tokens(_object(tokenizer).get("post_processor"))
@@ -69,7 +69,7 @@ def _adds_bos(config: dict[str, Any], tokenizer: Path, bos: str | None) -> bool 
 
 
 def _leading_special_tokens(processor: Any) -> list[str]:
-    """The special tokens that a post-processor of `tokenizer.json` puts before a text."""
+    """Return the special tokens that a post-processor of `tokenizer.json` puts before a text."""
     if not isinstance(processor, dict):
         return []
     match processor.get("type"):

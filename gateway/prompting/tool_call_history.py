@@ -1,7 +1,7 @@
-"""Calls of earlier turns and their results, as chat templates need them.
+"""Brings the tool calls of earlier turns and their results into the form that chat templates need.
 
-Most templates show neither ids nor names: they bind the first result to the first call, and so on. So results are put
-in the order of their calls, and what a caller left out is filled in.
+Most templates show neither ids nor names: the first result belongs to the first call, and so on. So results are put in
+the order of their calls, and missing ids and names are filled in.
 """
 
 import json
@@ -14,27 +14,28 @@ from typing import Any, NoReturn
 from gateway.errors import InvalidRequest
 from gateway.operations.chat import Message, ToolCall
 
-# The templates of Mistral's models refuse all others.
+# The form of ids that the templates of Mistral's models require.
 _SHORT_ID = re.compile(r"[a-zA-Z0-9]{9}")
 
 
 def order_results(messages: Sequence[Message], *, short_ids: bool = False) -> tuple[Message, ...]:
     """Return the messages with each run of tool messages in the order of the calls before it.
 
-    Every call has an id then, and every result the id and the name of its call, as far as that is known. Results of a
-    single call, and those without ids, are taken in their order. With `short_ids` ids have nine letters and digits.
+    In the result every call has an id, and every tool message the id and the name of its call, where that is known.
+    Results of a single call, and results without ids, keep their order. With `short_ids` ids have nine letters and
+    digits.
 
-    Raises `InvalidRequest` for a result whose id is none of those of several calls, or that of another result: by its
-    place it might be read as the result of the wrong call.
+    Raises `InvalidRequest` where several calls have ids and a result has none of them, or that of another result: the
+    model could take it for the result of the wrong call.
     """
     found = tuple(_order(messages))
     return tuple(map(_shorten_ids, found)) if short_ids else found
 
 
 def render_call(call: ToolCall, *, objects: bool = False) -> dict[str, Any]:
-    """Return a call as templates know it: they write its arguments as JSON themselves.
+    """Return a call in the form that templates take: with parsed arguments, which they write as JSON themselves.
 
-    Arguments that are no JSON object are the text that they are, or with `objects` stand in one.
+    Arguments that are no JSON object stay a text; with `objects` they are wrapped in an object.
     """
     arguments: Any = call.arguments
     if call.has_valid_arguments:
@@ -47,7 +48,7 @@ def render_call(call: ToolCall, *, objects: bool = False) -> dict[str, Any]:
 
 
 class _OpaqueText(str):
-    """A text that is not gone through: templates go through the members of arguments, and would read letters."""
+    """A text that cannot be iterated: templates iterate over the members of arguments, and would read characters."""
 
     __slots__ = ()
 
@@ -73,10 +74,15 @@ def _order(messages: Sequence[Message]) -> Iterator[Message]:
             yield from _match_results(messages[first:at], first, calls, all(call.id for call in made))
 
 
-def _match_results(results: Sequence[Message], first: int, calls: Sequence[ToolCall], told: bool) -> Iterator[Message]:
-    """The results of `calls`; `told` is whether the caller gave these ids. `first` is the place of the first result."""
+def _match_results(
+    results: Sequence[Message], first: int, calls: Sequence[ToolCall], has_ids: bool
+) -> Iterator[Message]:
+    """Yield the results of `calls` in their order.
+
+    `has_ids`: the ids are the caller's. `first` is the index of the first result among all messages.
+    """
     places = {call.id: place for place, call in enumerate(calls)}
-    unclear = len(calls) == 1 or not told or len(places) < len(calls)
+    unclear = len(calls) == 1 or not has_ids or len(places) < len(calls)
     if unclear or not any(result.tool_call_id for result in results):
         for place, result in enumerate(results):
             yield _fill_ids(result, calls[place] if place < len(calls) else None)

@@ -1,4 +1,4 @@
-"""How functions are offered to a model, and what its calls have to look like where it must call one."""
+"""Offers tools to a model without template support, and builds the JSON schemas of required calls."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from gateway.operations.text import StructuredOutput
 from gateway.prompting.schema_relocation import relocate_schema
 
 MAX_CALLS = 16
-"""Calls in one answer where calls are enforced: a small model might otherwise go on calling until its room is used."""
+"""Calls in one answer where calls are enforced: a small model could otherwise call until its context is full."""
 
 _INSTRUCTIONS = """# Tools
 
@@ -21,7 +21,7 @@ You are provided with function signatures within <tools></tools> XML tags:
 </tools>
 
 """
-# The words of Qwen's and Hermes' own templates: https://github.com/NousResearch/Hermes-Function-Calling
+# The wording of Qwen's and Hermes' own templates: https://github.com/NousResearch/Hermes-Function-Calling
 _FORMAT_AUTO = """For each function call, return a json object with function name and arguments within \
 <tool_call></tool_call> XML tags:
 <tool_call>
@@ -34,7 +34,7 @@ _FORMAT_NAMED = "Call the function {name}: answer with nothing but the json obje
 
 
 def tool_instructions(chat: Chat) -> str:
-    """Return the words that offer the tools to a model whose template does not know of any."""
+    """Return the instructions that offer the tools to a model whose template does not support tools."""
     tools = "\n".join(json.dumps(tool.source, ensure_ascii=False) for tool in chat.tools)
     if isinstance(chat.tool_choice, RequiredTool):
         how = _FORMAT_NAMED.format(name=chat.tool_choice.name)
@@ -44,7 +44,7 @@ def tool_instructions(chat: Chat) -> str:
 
 
 def render_calls(calls: Sequence[ToolCall]) -> str:
-    """Return calls of an earlier turn in the form that `offer` asks for."""
+    """Return calls of an earlier turn in the format that `tool_instructions` describes."""
     return "\n".join(
         f'<tool_call>\n{{"name": {json.dumps(call.name, ensure_ascii=False)}, '
         f'"arguments": {_render_arguments(call)}}}\n</tool_call>'
@@ -53,14 +53,14 @@ def render_calls(calls: Sequence[ToolCall]) -> str:
 
 
 def _render_arguments(call: ToolCall) -> str:
-    """As a string where they are no object: as templates write them, and each line is JSON."""
+    """Return JSON: the object, or a string of arguments that are no object, as templates write them."""
     return (call.arguments or "{}") if call.has_valid_arguments else json.dumps(call.arguments, ensure_ascii=False)
 
 
 def required_calls_structure(chat: Chat) -> StructuredOutput | None:
-    """Return the structure that makes the answer the calls that `chat` demands; None where it demands none.
+    """Return the structured output that enforces the calls that `chat` requires; None where it requires none.
 
-    A named function is answered by its arguments alone; else the answer is an array of calls.
+    For a named function the answer is its arguments alone; otherwise it is an array of calls.
     """
     if isinstance(chat.tool_choice, RequiredTool):
         name = chat.tool_choice.name
@@ -73,10 +73,10 @@ def required_calls_structure(chat: Chat) -> StructuredOutput | None:
 
 
 def calls_schema(tools: Sequence[Tool], parallel: bool) -> dict[str, Any]:
-    """Return the schema of an array of calls: of one, or where `parallel` of up to `MOST_CALLS`."""
+    """Return the schema of an array of calls: of one call, or of up to `MAX_CALLS` where `parallel`."""
     definitions, calls = {}, []
     for number, tool in enumerate(tools):
-        # A schema's references begin at its own root, which is moved here.
+        # References in a schema start at its root, which moves here.
         definitions[f"tool{number}"] = relocate_schema(arguments_schema(tool), f"#/$defs/tool{number}", "tools")
         calls.append(_call_schema(tool.name, number, "arguments"))
     most = MAX_CALLS if parallel else 1
@@ -93,10 +93,10 @@ def _call_schema(name: str, number: int, arguments: str) -> dict[str, Any]:
 
 
 def calls_or_answer_schema(chat: Chat, answer: object, lone: str | None, param: str) -> dict[str, Any]:
-    """Return the schema of what is either calls or of the schema `answer`, which came in the caller's field `param`.
+    """Return the schema of an answer that is either calls or matches `answer`, from the caller's field `param`.
 
-    A single call may stand without brackets, where `lone` is the name of its arguments then: so begins what a model
-    would write between its marks.
+    With `lone`, a single call may also be an object without brackets, the form that models write between their marks;
+    `lone` is the name of its arguments.
     """
     schema = calls_schema(chat.tools, chat.parallel_tool_calls)
     definitions = {**schema.pop("$defs"), "answer": relocate_schema(answer, "#/$defs/answer", param)}
@@ -111,11 +111,11 @@ _KEYWORDS_WITHOUT_NAMES = {"type", "properties", "required", "title", "descripti
 def arguments_schema(tool: Tool) -> Mapping[str, Any]:
     """Return the schema of a function's arguments, which are always an object.
 
-    A function that names none has none, as OpenAI's document says of absent `parameters`. Libraries write that as empty
-    `properties`, too; an object of which nothing is said but its type may hold anything.
+    A function without `parameters` takes no arguments, as OpenAI documents. Libraries also write that as empty
+    `properties`. An object schema that has nothing but a type allows any arguments.
     """
     schema = {"type": "object", **tool.parameters}
-    has_none = not tool.parameters or schema.get("properties") == {}
-    if has_none and schema.keys() <= _KEYWORDS_WITHOUT_NAMES and not schema.get("required"):
+    takes_none = not tool.parameters or schema.get("properties") == {}
+    if takes_none and schema.keys() <= _KEYWORDS_WITHOUT_NAMES and not schema.get("required"):
         return {**schema, "properties": {}, "additionalProperties": False}
     return schema

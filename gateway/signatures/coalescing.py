@@ -1,41 +1,25 @@
-"""Tokens that wait for one another's delivery, made one event.
+"""Merges the deltas of responses that have arrived already into one event.
 
-A token is never held back for another that has yet to come. But where the next response is here already, because the
-gateway or the model's server has more to do than it can, both go on together: what a token costs falls as the load
-rises.
+A token is never delayed for one that has not arrived. Where the next response is buffered already, because the gateway
+or the model's server is overloaded, both are delivered together: the cost of a token falls as the load rises.
 """
 
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
-from typing import Any, Protocol
 
-import structlog
-
-from gateway.errors import GatewayError, ModelFailed
-from gateway.operations.text import EMPTY_DELTA, Delta
+from gateway.errors import GatewayError
+from gateway.operations.text import EMPTY_DELTA, Delta, TextEvent
+from gateway.signatures.call import Responses, unreadable_response
 
 
-class ResponseSource(Protocol):
-    """Where the events come from."""
+async def coalesce(events: AsyncGenerator[TextEvent], source: Responses) -> AsyncGenerator[TextEvent]:
+    """Yield the same events, with the deltas of all buffered responses merged into one for each answer.
 
-    @property
-    def has_buffered(self) -> bool:
-        """Whether what the next event is made of is here already."""
-        ...
+    `events` are read from `source` and must have an event for each response, `EMPTY_DELTA` where it brings nothing:
+    only then is the response known to have been read. Both iterators are closed at the end.
 
-    async def aclose(self) -> None:
-        """Give up what has not come."""
-        ...
-
-
-async def coalesce(events: AsyncGenerator[Any], source: ResponseSource) -> AsyncGenerator[Any]:
-    """Yield the same events, the texts of those that are here at once in one event for each answer.
-
-    Each response has to bring an event, `NOTHING` where there is nothing else: only then is it known to have come. Both
-    iterators are closed at the end.
-
-    Raises `ModelFailed` for whatever else than a `GatewayError` is raised while responses are read: no response,
-    however odd, is a failure of the gateway's own.
+    Raises `ModelFailed` for every exception that is no `GatewayError`: a response that cannot be read is a failure of
+    the model, not of the gateway.
     """
     held: dict[int, list[Delta]] = {}
     async with aclosing(source), aclosing(events):
@@ -52,16 +36,15 @@ async def coalesce(events: AsyncGenerator[Any], source: ResponseSource) -> Async
                 if event is not EMPTY_DELTA:
                     yield event
         except Exception as error:
-            for text in _drain(held):  # what came before the failure
+            for text in _drain(held):  # it arrived before the failure
                 yield text
             if isinstance(error, GatewayError):
                 raise
-            structlog.get_logger("gateway").exception("response unreadable")
-            raise ModelFailed("The model's answer cannot be read.") from None
+            raise unreadable_response() from None
 
 
 def _drain(held: dict[int, list[Delta]]) -> Iterator[Delta]:
-    """Take out what is held."""
+    """Remove the held deltas and yield one for each answer."""
     taken = list(held.values())
     held.clear()
     for deltas in taken:

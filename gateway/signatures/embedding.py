@@ -3,21 +3,17 @@
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
 from gateway.errors import ContextLengthExceeded, GatewayError, ModelFailed, UnsupportedOption
+from gateway.model_card.card import ModelCard
 from gateway.operations.embed import Embed, Embeddings, EmbedEvent, EmbedUsage
-from gateway.triton.client import ModelConfig
+from gateway.signatures.call import Signature, SingleRequestCodec
 from gateway.triton.tensors import InferResponse, Tensor, bool_tensor, int32_tensor, string_tensor
 
 INPUTS: Mapping[str, str] = {"text": "BYTES", "token_ids": "INT32", "token_counts": "INT32", "dimensions": "INT32"}
 OUTPUTS: Mapping[str, str] = {"embedding": "FP32", "num_tokens": "INT32"}
 
 
-def split_request(request: Embed, config: ModelConfig) -> list[Embed]:
-    """One request carries everything."""
-    return [request]
-
-
-def encode(request: Embed, config: ModelConfig) -> list[Tensor]:
-    """Return the tensors of `request`."""
+def encode(request: Embed, card: ModelCard) -> list[Tensor]:
+    """Return the tensors of `request`. Raises `UnsupportedOption` where the model cannot truncate as requested."""
     texts = [entry for entry in request.inputs if isinstance(entry, str)]
     if texts:
         tensors = [string_tensor("text", *texts)]
@@ -30,26 +26,22 @@ def encode(request: Embed, config: ModelConfig) -> list[Tensor]:
     if request.dimensions is not None:
         tensors.append(int32_tensor("dimensions", request.dimensions))
     if request.truncate_prompt_tokens is not None:
-        tensors.append(_truncation(request.truncate_prompt_tokens, config))
+        tensors.append(_truncation(request.truncate_prompt_tokens, card))
     return tensors
 
 
-def _truncation(tokens: int, config: ModelConfig) -> Tensor:
-    if tokens == -1 and "truncate" in config.inputs:
+def _truncation(tokens: int, card: ModelCard) -> Tensor:
+    if tokens == -1 and card.has_input("truncate"):
         return bool_tensor("truncate", True)
-    if "truncate_prompt_tokens" in config.inputs:
+    if card.has_input("truncate_prompt_tokens"):
         return int32_tensor("truncate_prompt_tokens", tokens)
-    old = "truncate" in config.inputs
+    old = card.has_input("truncate")
     can = "cuts inputs to what it takes only, with -1, until it is built anew" if old else "cuts no inputs"
     raise UnsupportedOption(f"This model {can}.", param="truncate_prompt_tokens")
 
 
-def check(parameters: Mapping[str, str]) -> None:
-    """Every model with these tensors can be asked."""
-
-
 def explain(error: GatewayError) -> GatewayError:
-    """Name the caller's field, where the model named its tensor."""
+    """Put a failure in the caller's terms: the caller's field instead of the tensor."""
     if error.param and error.param.split("[")[0] in ("text", "token_ids", "token_counts"):
         error.param = "input" + error.param.removeprefix(error.param.split("[")[0])
     if isinstance(error, ContextLengthExceeded):
@@ -59,9 +51,9 @@ def explain(error: GatewayError) -> GatewayError:
 
 
 async def decode(
-    request: Embed, responses: AsyncIterator[InferResponse], config: ModelConfig
+    request: Embed, responses: AsyncIterator[InferResponse], card: ModelCard
 ) -> AsyncGenerator[EmbedEvent]:
-    """Yield the vectors of the one response. Raises `ModelFailed` where there are not as many as there were inputs."""
+    """Yield the usage and the vectors. Raises `ModelFailed` where there are not as many vectors as inputs."""
     vectors: tuple[bytes, ...] = ()
     async for response in responses:
         vectors += response.rows("embedding")
@@ -69,3 +61,6 @@ async def decode(
     if len(vectors) != len(request.inputs):
         raise ModelFailed(f"The model gave {len(vectors)} vectors for {len(request.inputs)} inputs.")
     yield Embeddings(vectors)
+
+
+SIGNATURE = Signature(inputs=INPUTS, outputs=OUTPUTS, codecs={"embed": SingleRequestCodec(encode, decode, explain)})

@@ -1,13 +1,15 @@
-"""The image tensors of `backends/diffusion` (docs/architecture.md): for drawing, and for editing."""
+"""The tensors of `backends/diffusion` (docs/architecture.md), which generates and edits images."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from itertools import count
 
 from gateway.errors import GatewayError, ModelFailed, UnsupportedOption
+from gateway.media import resize
+from gateway.model_card.card import ModelCard
+from gateway.model_card.image_limits import ImageLimits, format_size
 from gateway.operations.edit_image import EditImage
 from gateway.operations.generate_image import GenerateImage, Image, ImageEvent, PartialImage, Progress
-from gateway.operations.image_limits import ImageLimits, format_size
-from gateway.triton.client import ModelConfig
+from gateway.signatures.call import Events, Responses, Signature, SingleRequestCodec
 from gateway.triton.tensors import (
     InferResponse,
     Tensor,
@@ -22,31 +24,25 @@ INPUTS: Mapping[str, str] = {"prompt": "BYTES"}
 OUTPUTS: Mapping[str, str] = {"image": "BYTES"}
 
 _PARAM_NAMES = {"num_images": "n", "width": "size", "height": "size", "quality": "output_compression"}
-"""What callers call these tensors; the others they call by their names."""
-
+"""Tensors whose option has another name for callers."""
 
 _MIN_SIDE = 64
 _MAX_PIXELS = 3840 * 2160
-"""What a picture can be scaled to: OpenAI's own largest size, and nothing too small to see."""
+"""Limits of a size that images are scaled to: OpenAI's largest size in pixels, and a smallest side."""
 
 
-def split_request(request: GenerateImage, config: ModelConfig) -> list[GenerateImage]:
-    """One request carries everything."""
-    return [request]
-
-
-def encode(request: GenerateImage, config: ModelConfig) -> list[Tensor]:
+def encode(request: GenerateImage, card: ModelCard) -> list[Tensor]:
     """Return the tensors of `request`.
 
-    Raises `UnsupportedOption` for sizes that the model does not draw, and for options that it has no tensor for.
+    Raises `UnsupportedOption` for a size that the model does not generate, and for an option that it has no tensor for.
     """
-    drawing = ImageLimits.from_parameters(config.parameters)
-    width, height = _size(request, drawing)
-    if request.n > drawing.max_images:
-        raise UnsupportedOption(f"This model draws up to {drawing.max_images} pictures at a time.", param="num_images")
-    if drawing.max_steps is not None and (request.steps or 0) > drawing.max_steps:
-        raise UnsupportedOption(f"This model takes up to {drawing.max_steps} steps.", param="steps")
-    steps = drawing.steps(request.effort) if request.steps is None else request.steps
+    limits = card.image
+    width, height = _size(request, limits)
+    if request.n > limits.max_images:
+        raise UnsupportedOption(f"This model draws up to {limits.max_images} pictures at a time.", param="num_images")
+    if limits.max_steps is not None and (request.steps or 0) > limits.max_steps:
+        raise UnsupportedOption(f"This model takes up to {limits.max_steps} steps.", param="steps")
+    steps = limits.steps(request.effort) if request.steps is None else request.steps
     tensors = [string_tensor("prompt", request.prompt), int32_tensor("num_images", request.n)]
     for name, number in (("width", width), ("height", height), ("steps", steps), ("quality", request.quality)):
         if number is not None:
@@ -63,7 +59,7 @@ def encode(request: GenerateImage, config: ModelConfig) -> list[Tensor]:
     if isinstance(request, EditImage):
         tensors += _edit_tensors(request)
     for tensor in tensors:
-        if tensor.name not in config.inputs:
+        if not card.has_input(tensor.name):
             raise UnsupportedOption(
                 f"This model has no '{_PARAM_NAMES.get(tensor.name, tensor.name)}'.", param=tensor.name
             )
@@ -79,57 +75,61 @@ def _edit_tensors(request: EditImage) -> list[Tensor]:
     return tensors
 
 
-def _size(request: GenerateImage, drawing: ImageLimits) -> tuple[int | None, int | None]:
-    """The size to ask for. One side alone is completed by the model, and refused by it."""
+def _size(request: GenerateImage, limits: ImageLimits) -> tuple[int | None, int | None]:
+    """Return the size to request. A request with one side alone is left to the model, which completes or refuses it."""
     width, height = request.width, request.height
-    if width is None or height is None or drawing.supports_size(width, height):
+    if width is None or height is None or limits.supports_size(width, height):
         return width, height
     if not (request.allow_resize and _can_be_scaled(width, height)):
         raise UnsupportedOption(
-            f"This model does not draw pictures of {format_size((width, height))}; it draws "
-            f"{drawing.describe_sizes()}.",
+            f"This model does not draw pictures of {format_size((width, height))}; it draws {limits.describe_sizes()}.",
             param="width",
         )
-    return drawing.nearest_size(width, height)
+    return limits.nearest_size(width, height)
 
 
 def _can_be_scaled(width: int, height: int) -> bool:
     return min(width, height) >= _MIN_SIDE and width * height <= _MAX_PIXELS
 
 
-def check(parameters: Mapping[str, str]) -> None:
-    """Raise `ValueError` where the parameters do not say what can be drawn."""
-    ImageLimits.from_parameters(parameters)
-
-
 def explain(error: GatewayError) -> GatewayError:
-    """Name the caller's field, where a tensor was named."""
+    """Put a failure in the caller's terms: the caller's field instead of the tensor."""
     if error.param:
         error.param = _PARAM_NAMES.get(error.param, error.param)
     return error
 
 
 async def decode(
-    request: GenerateImage, responses: AsyncIterator[InferResponse], config: ModelConfig
+    request: GenerateImage, responses: AsyncIterator[InferResponse], card: ModelCard
 ) -> AsyncGenerator[ImageEvent]:
-    """Yield progress, previews and pictures. Raises `ModelFailed` where others come than were asked for."""
+    """Yield progress, previews and images. Raises `ModelFailed` for an image that was not requested or is missing."""
     missing = set(range(request.n))
     next_index = count()
     async for response in responses:
         for fraction in response.float32s("progress"):
-            yield Progress(min(max(0.0, fraction), 1.0))  # in this order, as nothing is less than NaN
+            yield Progress(min(max(0.0, fraction), 1.0))  # in this order, since every comparison with NaN is false
         for data in response.bytes_values("image"):
             number = next(iter(response.int32s("partial")), None)
-            told = next(iter(response.int32s("index")), None)
+            given_index = next(iter(response.int32s("index")), None)
             if number is not None:
-                if told is not None and told not in missing:
-                    raise ModelFailed(f"The model gave a preview of picture {told}, which it does not draw.")
-                yield PartialImage(told or 0, number, data)
+                if given_index is not None and given_index not in missing:
+                    raise ModelFailed(f"The model gave a preview of picture {given_index}, which it does not draw.")
+                yield PartialImage(given_index or 0, number, data)
                 continue
-            index = next(next_index) if told is None else told
+            index = next(next_index) if given_index is None else given_index
             if index not in missing:
                 raise ModelFailed(f"The model gave a picture {index} that was not asked for.")
             missing.remove(index)
             yield Image(index, data, next(iter(response.uint64s("seed")), None))
     if missing:
         raise ModelFailed(f"The model gave {request.n - len(missing)} pictures of {request.n}.")
+
+
+def _decode_resized(request: GenerateImage, responses: Responses, card: ModelCard) -> Events:
+    """Yield the events of `decode`, images in the size that the caller asked for."""
+    events = decode(request, responses, card)
+    return resize.resize_images(events, request) if request.allow_resize else events
+
+
+_CODEC = SingleRequestCodec(encode, _decode_resized, explain)
+SIGNATURE = Signature(inputs=INPUTS, outputs=OUTPUTS, codecs={"generate_image": _CODEC, "edit_image": _CODEC})

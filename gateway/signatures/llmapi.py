@@ -8,10 +8,14 @@ import base64
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
 from gateway.errors import GatewayError, ModelFailed, ModelTimeout, UnsupportedOption
+from gateway.model_card.card import ModelCard
 from gateway.operations.complete import Complete
 from gateway.operations.text import EMPTY_DELTA, Delta, Finish, FinishReason, TextEvent
 from gateway.signatures import third_party, third_party_errors
-from gateway.triton.client import ModelConfig
+from gateway.signatures.call import Signature
+from gateway.signatures.chat_codec import ChatCodec
+from gateway.signatures.complete_codec import CompleteCodec
+from gateway.signatures.text_codec import TextCodec
 from gateway.triton.tensors import (
     InferResponse,
     Tensor,
@@ -40,40 +44,40 @@ OPTIONAL_INPUTS: Mapping[str, str] = {
     "return_finish_reason": "BOOL",
     "image_url": "BYTES",
 }
-"""Inputs that are sent where a model has them."""
+"""Inputs that are sent to a model that declares them."""
 
 DISTINCTIVE_INPUTS: Mapping[str, str] = {"streaming": "BOOL"}
-"""Of these a model has at least one that is of this layout."""
+"""A model with this signature has at least one of these inputs."""
 
 _DEFAULT_LENGTH = 32
-"""Tokens of an answer where nobody says how many: `SamplingParams.max_tokens` of the LLM API."""
+"""Tokens of an answer where neither the caller nor the card sets a limit: the LLM API's `SamplingParams.max_tokens`."""
 
-# Python's `str(None)` while an answer grows.
+# The model writes Python's `str(None)` while an answer grows.
 _UNFINISHED = frozenset({"", "None"})
 _IMAGE_MAGIC = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg", b"GIF8": "gif", b"RIFF": "webp"}
 
 
-def split_request(request: Complete, config: ModelConfig) -> list[Complete]:
-    """One for each answer: the model gives one at a time."""
-    varied = {"sampling_param_seed", "sampling_param_top_p"} <= config.inputs.keys()
+def split_answers(request: Complete, card: ModelCard) -> list[Complete]:
+    """Return a request for each answer: the model gives one at a time."""
+    varied = {"sampling_param_seed", "sampling_param_top_p"} <= card.config.inputs.keys()
     return third_party.one_request_per_answer(request, varied=varied)
 
 
-def encode(request: Complete, config: ModelConfig) -> list[Tensor]:
-    """Return the tensors of `request`, of those that the model has. Raises `UnsupportedOption` for what they cannot
-    carry.
+def encode(request: Complete, card: ModelCard) -> list[Tensor]:
+    """Return the tensors of `request` that the model declares.
 
-    Stop strings stay here: the model hands the tensor `sampling_param_stop` to its tokenizer as bytes, which
-    tokenizers refuse. The answer is cut by `decode`, and closing the stream has the model stop.
+    Stop strings are not sent: the model passes the tensor `sampling_param_stop` to its tokenizer as bytes, which
+    tokenizers refuse. `decode` cuts the answer, and closing the stream makes the model stop. Raises `UnsupportedOption`
+    for an option that the tensors cannot carry.
     """
     sampling = request.sampling
-    has = third_party.declared_inputs(config, OPTIONAL_INPUTS)
+    has = third_party.declared_inputs(card.config, OPTIONAL_INPUTS)
     third_party.reject_unsupported_options(
         sampling, {"stop", *(name for name in _NUMBERS if f"sampling_param_{name}" in has)}
     )
     tensors = [
         string_tensor("text_input", third_party.text_prompt(request)),
-        bool_tensor("streaming", _streams(request, config)),
+        bool_tensor("streaming", _streams(request, card)),
         bool_tensor("sampling_param_exclude_input_from_output", True),
         bool_tensor("return_finish_reason", True),
         *(
@@ -82,7 +86,7 @@ def encode(request: Complete, config: ModelConfig) -> list[Tensor]:
             if (value := getattr(sampling, name)) is not None
         ),
     ]
-    if length := third_party.max_answer_tokens(sampling, config.parameters):
+    if length := third_party.max_answer_tokens(sampling, card.text):
         tensors.append(int32_tensor("sampling_param_max_tokens", length))
     if sampling.top_k is not None:
         tensors.append(int32_tensor("sampling_param_top_k", max(sampling.top_k, 0)))
@@ -92,40 +96,37 @@ def encode(request: Complete, config: ModelConfig) -> list[Tensor]:
         if "image_url" not in has:
             raise UnsupportedOption("How this model is served cannot carry pictures.", param="messages")
         tensors.append(string_tensor("image_url", *map(_data_url, request.images)))
-    return third_party.fit_tensors(tensors, config)
+    return third_party.fit_tensors(tensors, card.config)
 
 
-def _streams(request: Complete, config: ModelConfig) -> bool:
-    """Whether the model is asked for pieces. Of an answer that is read whole they are needed to stop it alone: each
-    repeats the text so far, and of a short one they leave open whether they do.
+def _streams(request: Complete, card: ModelCard) -> bool:
+    """Return whether the model is asked to stream.
+
+    An answer that the caller reads as a whole needs a stream only where a stop string has to end it. Each response
+    repeats the text so far, and those of a short answer leave open whether they do (`third_party.AnswerText`).
     """
-    return config.decoupled and (not request.non_streaming or bool(request.sampling.stop))
+    return card.config.decoupled and (not request.non_streaming or bool(request.sampling.stop))
 
 
-def silent_tokens(request: Complete, config: ModelConfig) -> int:
-    """How many tokens the model may be silent for."""
-    if _streams(request, config):
+def silent_tokens(request: Complete, card: ModelCard) -> int:
+    """Return how many tokens the model may generate before its first response; 0 where it streams."""
+    if _streams(request, card):
         return 0
-    return third_party.max_answer_tokens(request.sampling, config.parameters) or _DEFAULT_LENGTH
+    return third_party.max_answer_tokens(request.sampling, card.text) or _DEFAULT_LENGTH
 
 
-def retry_request(request: Complete, error: GatewayError, config: ModelConfig) -> Complete | None:
-    """What to ask instead of what was refused, see `refusals.instead`.
+def retry_request(request: Complete, error: GatewayError, card: ModelCard) -> Complete | None:
+    """Return the request to send after a refusal, see `third_party_errors.retry_request`.
 
-    Behind the LLM API an engine of TensorRT refuses what the PyTorch backend shortens: prompt and `max_tokens` together
-    beyond its length.
+    Where prompt and `max_tokens` together exceed the context, an engine of TensorRT behind the LLM API refuses the
+    request; the PyTorch backend shortens the answer.
     """
-    return third_party_errors.retry_request(request, error, config.parameters)
+    return third_party_errors.retry_request(request, error, card.text)
 
 
-def _data_url(picture: bytes) -> str:
-    kind = next((kind for mark, kind in _IMAGE_MAGIC.items() if picture.startswith(mark)), "png")
-    return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
-
-
-def check(parameters: Mapping[str, str]) -> None:
-    """Raise `ValueError` when a model's parameters could not carry what it says it offers."""
-    third_party.check(parameters)
+def _data_url(image: bytes) -> str:
+    kind = next((kind for magic, kind in _IMAGE_MAGIC.items() if image.startswith(magic)), "png")
+    return f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
 
 
 def explain(error: GatewayError) -> GatewayError:
@@ -134,25 +135,25 @@ def explain(error: GatewayError) -> GatewayError:
 
 
 async def decode(
-    request: Complete, responses: AsyncIterator[InferResponse], config: ModelConfig
+    request: Complete, responses: AsyncIterator[InferResponse], card: ModelCard
 ) -> AsyncGenerator[TextEvent]:
-    """Yield the events of `responses`. The layout has no counts, so there is no `Usage`.
+    """Yield the events of `responses`. No tensor has counts, so there is no `Usage`.
 
-    The published model sends the whole answer so far each time; models made after it may send what was added. Which
-    it is shows in the texts, or stands in the parameter `text` (`foreign.Answer`).
+    The published model sends the whole answer so far in each response; models derived from it may send what was added.
+    The parameter `text` tells which, or else the texts themselves do (`third_party.AnswerText`).
 
     Raises `ModelFailed` when the responses end before the answer is finished, or it was cancelled in the server, and
     `ModelTimeout` where the server gave it up.
     """
-    answer = third_party.AnswerText(third_party.text_mode(config.parameters, None), request.sampling.stop)
-    heard = False
+    answer = third_party.AnswerText(card.text.text_mode, request.sampling.stop)
+    responded = False
     async for response in responses:
         texts, reasons = response.bytes_values("text_output"), response.strings("finish_reason")
         if len(texts) != 1:
             raise ModelFailed(f"The model sent {len(texts)} answers; one was asked for.")
-        if request.echo and not heard:
+        if request.echo and not responded:
             yield Delta(0, third_party.text_prompt(request))
-        heard = True
+        responded = True
         shown = answer.feed(texts[0])
         yield Delta(0, shown) if shown else EMPTY_DELTA
         reason = next(iter(reasons), "")
@@ -163,14 +164,14 @@ async def decode(
             yield Delta(0, rest)
         yield Finish(0, "stop" if answer.stopped else finish)
         if reason not in _UNFINISHED:
-            async for _ in responses:  # to the final flag, so that Triton lets go of the stream
+            async for _ in responses:  # read up to the final flag, so that Triton releases the stream
                 pass
         return
-    if not heard or "finish_reason" in config.outputs:
+    if not responded or "finish_reason" in card.config.outputs:
         raise ModelFailed("The model ended the stream before its answer was finished.")
     if rest := answer.finish():
         yield Delta(0, rest)
-    yield Finish(0, "stop")  # a model without the tensor never says why
+    yield Finish(0, "stop")  # a model without the tensor `finish_reason` never tells
 
 
 def _finish_reason(reason: str) -> FinishReason:
@@ -182,3 +183,22 @@ def _finish_reason(reason: str) -> FinishReason:
         case "cancelled":
             raise ModelFailed("The answer was cancelled in the model's server.")
     raise ModelFailed(f"The model stopped for an unexpected reason: {reason}.")
+
+
+TEXT = TextCodec(
+    encode=encode,
+    decode=decode,
+    explain=explain,
+    carries_answers=lambda card: False,
+    split_answers=split_answers,
+    silent_tokens=silent_tokens,
+    retry_request=retry_request,
+)
+SIGNATURE = Signature(
+    inputs=INPUTS,
+    outputs=OUTPUTS,
+    codecs={"chat": ChatCodec(TEXT), "complete": CompleteCodec(TEXT)},
+    distinctive_inputs=DISTINCTIVE_INPUTS,
+    allows_batching=False,
+    adds_special_tokens=lambda config, configs: True,
+)

@@ -1,14 +1,13 @@
-"""What the layouts of other people's models share: how their texts grow, how they stop, and how they fail."""
+"""Code that the signatures of third-party models share: options, lengths, growing texts and stop strings."""
 
 import codecs
-import json
 import secrets
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import fields, replace
-from typing import Literal, TypeAlias
 
 from gateway.errors import GatewayError, InvalidRequest, UnsupportedOption
+from gateway.model_card.card import TextCard, TextMode
 from gateway.operations import complete
 from gateway.operations.complete import Complete
 from gateway.operations.text import EMPTY_DELTA, Finish, Sampling, TextEvent, Usage
@@ -16,15 +15,12 @@ from gateway.signatures import third_party_errors
 from gateway.triton.client import ModelConfig
 from gateway.triton.tensors import Tensor
 
-TextMode: TypeAlias = Literal["cumulative", "delta"]
-
 _REPLACEMENT = "\ufffd"
 
-# How the caller calls what we call otherwise.
+# Fields of `Sampling` whose OpenAI parameter has another name.
 _OPENAI_NAMES = {"structured_outputs": "response_format", "prompt_logprobs": "echo"}
 
-
-# Values that ask for nothing.
+# Values that change nothing.
 _NEUTRAL = {
     "top_p": 1,
     "min_p": 0,
@@ -53,10 +49,10 @@ def reject_unsupported_options(sampling: Sampling, carried: Iterable[str]) -> No
 
 
 def one_request_per_answer(request: Complete, *, varied: bool) -> list[Complete]:
-    """Return a request for each answer, for the layouts of TensorRT-LLM; `varied` where they carry seeds and `top_p`.
+    """Return a request for each answer, for a model of TensorRT-LLM; `varied` where it takes seeds and `top_p`.
 
-    The runtime takes the likeliest token where nothing says otherwise, and the same seed for every request: answers
-    that are asked for by themselves would all be the same.
+    By default the runtime takes the likeliest token and uses one seed for all requests, so that all answers would be
+    the same. Each request therefore gets a seed of its own and, where the caller sets no sampling option, `top_p` 1.
     """
     sampling = request.sampling
     if sampling.n == 1:
@@ -69,40 +65,39 @@ def one_request_per_answer(request: Complete, *, varied: bool) -> list[Complete]
 
 
 def declared_inputs(config: ModelConfig, options: Mapping[str, str]) -> frozenset[str]:
-    """Those inputs of a layout that this model has, with the datatype that is sent."""
+    """Return the names of `options` that the model declares with the datatype that is sent."""
     return frozenset(name for name, datatype in options.items() if config.inputs.get(name) == datatype)
 
 
 def fit_tensors(tensors: Iterable[Tensor], config: ModelConfig) -> list[Tensor]:
-    """Return those that the model has, each with as many dimensions as it declares: its batch, or what its `dims` say.
+    """Return the tensors that the model declares, each with as many dimensions as it declares, 1 for each added one.
 
     The tensors given have one dimension.
     """
-    usual = 2 if config.max_batch_size else 1
+    default_rank = 2 if config.max_batch_size else 1
     return [
-        _shaped(tensor, config.ranks.get(tensor.name, usual))
+        _shaped(tensor, config.ranks.get(tensor.name, default_rank))
         for tensor in tensors
         if config.inputs.get(tensor.name) == tensor.datatype
     ]
 
 
 def _shaped(tensor: Tensor, rank: int) -> Tensor:
-    more = (1,) * (rank - len(tensor.shape))
-    return Tensor(tensor.name, tensor.datatype, (*more, *tensor.shape), tensor.data) if more else tensor
+    added = (1,) * (rank - len(tensor.shape))
+    return Tensor(tensor.name, tensor.datatype, (*added, *tensor.shape), tensor.data) if added else tensor
 
 
 DRAIN_RESPONSES = 8
-"""Responses that are awaited after all of an answer is told, before the model is told to stop."""
+"""Responses that are read after the last event of an answer, before the request is cancelled."""
 
 
 async def limit_tokens(
     events: AsyncGenerator[TextEvent], request: Complete, *, echoed: int
 ) -> AsyncGenerator[TextEvent]:
-    """End answers after `max_tokens`, for a model that cannot be told: each response has one token at least.
+    """End answers after `max_tokens`, for a model that takes no such input. Each response counts as one token at least.
 
-    `echoed` is how many events of each answer have no more than the prompt. What the model goes on to send is awaited
-    for `DRAIN` more events: a stream that is given up while the model ends it can end Triton 2.51 with a segmentation
-    fault.
+    `echoed` is how many events of each answer hold the prompt alone. Up to `DRAIN_RESPONSES` further events are read
+    and dropped: cancelling a stream while the model ends it can crash Triton 2.51 with a segmentation fault.
     """
     limit = request.sampling.max_tokens or 0
     left = dict.fromkeys(range(request.sampling.n), limit)
@@ -111,7 +106,7 @@ async def limit_tokens(
     async with aclosing(events):
         async for event in events:
             if event is EMPTY_DELTA or (not cut if isinstance(event, Usage) else event.index in left):
-                yield event  # but no counts of more than was told
+                yield event  # no usage after a cut: it would count tokens that the caller does not get
             if not left:
                 draining -= 1
                 if not draining:
@@ -130,59 +125,34 @@ async def limit_tokens(
                     yield Finish(event.index, "length")
 
 
-def check(parameters: Mapping[str, str]) -> None:
-    """Raise `ValueError` when a model's parameters could not carry what it says it offers."""
-    special_tokens = json.loads(parameters.get("special_tokens", "{}"))
-    if not isinstance(special_tokens, dict) or not all(isinstance(v, str) for v in special_tokens.values()):
-        raise ValueError("special_tokens is not an object of strings")
-    if "chat" in json.loads(parameters["operations"]) and "chat_template" not in parameters:
-        raise ValueError("it offers chat and has no chat_template")
-    text_mode(parameters, None)
-    for name in ("max_tokens", "context_length"):
-        positive_int(parameters, name)
-
-
 def explain(error: GatewayError) -> GatewayError:
     """Put the failure of a model that knows none of our codes in the caller's terms."""
     return third_party_errors.explain(error)
 
 
-def text_mode(parameters: Mapping[str, str], default: TextMode | None) -> TextMode | None:
-    """How a model's texts grow: its parameter `text` where it is given. Raises `ValueError` for an unknown word."""
-    match parameters.get("text"):
-        case None:
-            return default
-        case "cumulative":
-            return "cumulative"
-        case "delta":
-            return "delta"
-        case other:
-            raise ValueError(f"text is {other!r}, and neither 'cumulative' nor 'delta'")
-
-
 class AnswerText:
-    """One answer on its way from a model's texts to what is shown: `feed` each text, then `finish`.
+    """Turns the texts of a model's responses into the deltas of one answer: `feed` each text, then `finish`.
 
-    `grows` says whether each text is the whole answer so far or what was added; None leaves that to the texts
-    themselves, see `_Unsaid`. Stop strings are found and cut here, whatever the model makes of them.
+    `mode` tells whether each text is the whole answer so far or what was added; None: the texts themselves show it
+    (`_DeltaExtractor`). The answer is cut at the first stop string, whether or not the model stops there.
     """
 
-    def __init__(self, grows: TextMode | None, stop: tuple[str, ...]) -> None:
-        self._deltas = _DeltaExtractor(grows)
-        # A model that sends what was added may cut it inside a character.
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace") if grows == "delta" else None
+    def __init__(self, mode: TextMode | None, stop: tuple[str, ...]) -> None:
+        self._deltas = _DeltaExtractor(mode)
+        # A model that sends deltas may cut them inside a character.
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace") if mode == "delta" else None
         self._stop = stop
         self._held_back = ""
         self.stopped = False
-        """Whether a stop string has come."""
+        """Whether a stop string was found."""
 
-    def feed(self, said: bytes) -> str:
-        """Return what can be shown now."""
-        text = self._decoder.decode(said) if self._decoder else said.decode(errors="replace")
+    def feed(self, data: bytes) -> str:
+        """Take the text of the next response, UTF-8; return the delta that is certain now."""
+        text = self._decoder.decode(data) if self._decoder else data.decode(errors="replace")
         return self._show(self._deltas.feed(text))
 
     def finish(self) -> str:
-        """Return what was held back."""
+        """Return the text that was held back, at the end of the answer."""
         cut = self._deltas.feed(self._decoder.decode(b"", final=True)) if self._decoder else ""
         rest = self._show(cut + self._deltas.finish())
         held, self._held_back = self._held_back, ""
@@ -202,22 +172,22 @@ class AnswerText:
 
 
 def _overlap(text: str, stop: str) -> int:
-    """How much of the end of `text` may be the beginning of `stop`."""
+    """Return how many characters at the end of `text` are the beginning of `stop`."""
     longest = min(len(text), len(stop) - 1)
     return next((size for size in range(longest, 0, -1) if text.endswith(stop[:size])), 0)
 
 
 class _DeltaExtractor:
-    """Turns texts that are whole or added, whichever it is, into what was added.
+    """Turns texts into deltas, and finds out whether they are cumulative or deltas already.
 
-    A text that does not begin with the one before it was added. Of the texts that do, a single one proves little
-    ("1" and then "10" may be 110), so until two in a row have each begun with the one before and been longer, only
-    what both readings share is shown. An answer that ends before that is read as whole texts, as the published
-    llmapi model sends them: its last text often repeats the one before.
+    A text that does not begin with the one before is a delta. A text that does begin with it proves little ("1" and
+    then "10" may be 110). So until two texts in a row have extended the one before, only the characters that both
+    readings share are emitted. An answer that ends before that counts as cumulative, as the published llmapi model
+    sends it: its last text often repeats the one before.
     """
 
-    def __init__(self, grows: TextMode | None) -> None:
-        self._mode = grows
+    def __init__(self, mode: TextMode | None) -> None:
+        self._mode = mode
         self._last = ""
         self._concatenated = ""
         self._num_emitted = 0
@@ -243,37 +213,28 @@ class _DeltaExtractor:
     def _certain_text(self) -> str:
         if self._mode == "delta":
             return self._concatenated
-        # A character whose last bytes have not come yet is replaced by the one that it is, later.
+        # The replacement character at the end may stand for a character whose last bytes are still to come.
         whole = self._last.rstrip(_REPLACEMENT)
         return whole if self._mode == "cumulative" else _common_prefix(whole, self._concatenated)
 
     def _emit(self, known: str) -> str:
-        # What was said cannot be unsaid where a model takes back the beginning of a stop string.
-        unsaid = known[self._num_emitted :]
+        # A model may take back the beginning of a stop string, when it has been emitted already.
+        delta = known[self._num_emitted :]
         self._num_emitted = max(self._num_emitted, len(known))
-        return unsaid
+        return delta
 
 
 def _common_prefix(one: str, other: str) -> str:
-    """How both begin."""
+    """Return the longest common prefix of both."""
     differ = (at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
     return one[: next(differ, min(len(one), len(other)))]
 
 
-def positive_int(parameters: Mapping[str, str], name: str) -> int | None:
-    """A parameter that is a count. Raises `ValueError` where it is none."""
-    value = parameters.get(name)
-    if value is None:
-        return None
-    if not value.isdigit() or not int(value):
-        raise ValueError(f"{name} is {value!r}, and no count")
-    return int(value)
+def max_answer_tokens(sampling: Sampling, card: TextCard) -> int | None:
+    """Return the most tokens of an answer: the caller's limit, else the card's `max_tokens`, else its context length.
 
-
-def max_answer_tokens(sampling: Sampling, parameters: Mapping[str, str]) -> int | None:
-    """The most tokens of an answer: the caller's, else the model's `max_tokens`, else its whole context.
-
-    The runtime cuts the last to what the prompt leaves: `LlmRequest::validate` in TensorRT-LLM's
+    Raises `UnsupportedOption` for 0 and `InvalidRequest` for a number beyond int32. The runtime shortens a whole
+    context to what the prompt leaves: `LlmRequest::validate` in TensorRT-LLM's
     cpp/tensorrt_llm/batch_manager/llmRequest.cpp, and `_check_arguments` in tensorrt_llm/llmapi/llm.py.
     """
     if sampling.max_tokens is not None:
@@ -282,4 +243,4 @@ def max_answer_tokens(sampling: Sampling, parameters: Mapping[str, str]) -> int 
         if sampling.max_tokens > 2**31 - 1:
             raise InvalidRequest("'max_tokens' is too large for this model.", param="max_tokens")
         return sampling.max_tokens
-    return positive_int(parameters, "max_tokens") or positive_int(parameters, "context_length")
+    return card.default_max_tokens

@@ -1,11 +1,11 @@
-"""What models of other people's layouts mean when they refuse, in the caller's terms."""
+"""Turns failures of TensorRT-LLM and vLLM that are the caller's mistakes into errors that name the caller's field."""
 
 import math
 import re
-from collections.abc import Mapping
 from dataclasses import fields, replace
 
 from gateway.errors import ContextLengthExceeded, GatewayError, InvalidRequest, ModelFailed, UnsupportedOption
+from gateway.model_card.card import TextCard
 from gateway.operations.complete import Complete
 from gateway.operations.text import Sampling
 
@@ -18,7 +18,7 @@ _TOO_LONG = re.compile(
     r"|maximum context length is \d+",
     re.IGNORECASE,
 )
-# The same of prompt and answer together: an engine of TensorRT behind the LLM API (`_check_arguments`).
+# The same for prompt and answer together: an engine of TensorRT behind the LLM API (`_check_arguments`).
 _NO_TOKENS_LEFT = re.compile(
     r"prompt length \(([\d.]+)\).{0,20}query length \((\d+)\).{0,20}max_tokens \(\d+\).{0,40}max_seq_len \((\d+)\)",
     re.IGNORECASE,
@@ -33,22 +33,22 @@ _NO_GUIDED_DECODING = re.compile(r"GuidedDecod\w+, but \w+ is not setup")
 
 _OPTIONS = frozenset(field.name for field in fields(Sampling))
 
-# A frame of a traceback, and what was raised in it.
+# A frame of a traceback.
 _FRAME = re.compile(r"\n  File [^\n]*(?:\n    [^\n]*)*\n(?=\S)")
-# The name of an exception's class, as Python writes it before what it says.
+# The name of an exception's class, as Python writes it before the message.
 _RAISED = re.compile(r"[A-Za-z_][\w.]*: ")
 _CLASS = re.compile(r"(?:(?<=: )|^)(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception)(?:: |$)")
-# What Triton puts before the failure of an ensemble's step.
+# Triton's prefix of a failure in an ensemble's step.
 _STEP = re.compile(r"in ensemble '[^'\n]*', ")
-# Where in the C++ runtime it was thrown, and the stack after it.
+# The place in the C++ runtime where an exception was thrown, and the stack after it.
 _PLACE = re.compile(r" \(/[^\s()]+:\d+\)(?=\s|$)|\n\d+ +0x[0-9a-f]+[^\n]*")
 
 _MAX_HALF_CHARACTERS = 4096
-"""Characters at the beginning and at the end of a failure that are read."""
+"""Characters that are searched at the beginning and at the end of a message."""
 
 
 def explain(error: GatewayError) -> GatewayError:
-    """Put the failure of a model that knows none of our codes in the caller's terms."""
+    """Put the failure of a model without error codes in the caller's terms."""
     if not isinstance(error, ModelFailed):
         return error
     message = error.message = clean_message(error.message)
@@ -67,21 +67,21 @@ def explain(error: GatewayError) -> GatewayError:
     return error
 
 
-def retry_request(request: Complete, error: GatewayError, parameters: Mapping[str, str]) -> Complete | None:
-    """The same request with an answer that fits, where the model refused its own default length with numbers.
+def retry_request(request: Complete, error: GatewayError, card: TextCard) -> Complete | None:
+    """Return the request with a `max_tokens` that fits, where the model refused its default length and named numbers.
 
-    A length that the caller gave is not changed: None.
+    None where the caller set `max_tokens`, which is not changed, and where the message names no numbers.
     """
     left = remaining_tokens(clean_message(error.message)) if isinstance(error, ModelFailed) else 0
     if not left or request.sampling.max_tokens is not None:
         return None
-    if (most := parameters.get("max_tokens")) is not None:
-        left = min(left, int(most))
+    if card.max_tokens is not None:
+        left = min(left, card.max_tokens)
     return replace(request, sampling=replace(request.sampling, max_tokens=left))
 
 
 def remaining_tokens(message: str) -> int:
-    """How many tokens a refusal says that the prompt leaves; 0 where it does not say, or it leaves none."""
+    """Return the tokens that the prompt leaves according to a refusal; 0 where it names no numbers or leaves none."""
     found = _NO_TOKENS_LEFT.search(message)
     if found is None:
         return 0
@@ -90,12 +90,12 @@ def remaining_tokens(message: str) -> int:
 
 
 def clean_message(message: str) -> str:
-    """What a failure says, without where it happened in the server, and without the names of Python's classes."""
+    """Return the message of a failure without places in the server's code and names of Python's classes."""
     if len(message) > 2 * _MAX_HALF_CHARACTERS:
         message = f"{message[:_MAX_HALF_CHARACTERS]}…{message[-_MAX_HALF_CHARACTERS:]}"
     message = _STEP.sub("", message, count=1) if _STEP.match(message) else message
     if message.lstrip().startswith("Traceback"):
-        # The tensorrt_llm_bls model answers with the whole traceback. Of a chain the last one counts.
+        # tensorrt_llm_bls sends the whole traceback. The last exception of a chain counts.
         *_, raised = _FRAME.split("\n" + message.strip())
         message = _RAISED.sub("", raised, count=1) if _RAISED.match(raised) else raised
     return _CLASS.sub("", _PLACE.sub("", message)).strip() or "The model failed and gave no reason."

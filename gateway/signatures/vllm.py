@@ -10,9 +10,14 @@ from dataclasses import fields, replace
 from itertools import chain
 
 from gateway.errors import GatewayError, ModelFailed, UnsupportedOption
-from gateway.operations.complete import Complete, split_answers
+from gateway.model_card.card import ModelCard, StructuredOutputsOption
+from gateway.operations.complete import Complete
 from gateway.operations.text import EMPTY_DELTA, Delta, Finish, FinishReason, TextEvent, Usage
 from gateway.signatures import third_party, vllm_errors, vllm_logprobs
+from gateway.signatures.call import Signature
+from gateway.signatures.chat_codec import ChatCodec
+from gateway.signatures.complete_codec import CompleteCodec
+from gateway.signatures.text_codec import TextCodec
 from gateway.triton.client import ModelConfig
 from gateway.triton.tensors import InferResponse, Tensor, bool_tensor, int32_tensor, string_tensor
 
@@ -27,47 +32,48 @@ OPTIONAL_INPUTS: Mapping[str, str] = {
     "return_num_input_tokens": "BOOL",
     "return_num_output_tokens": "BOOL",
 }
-"""Inputs that are sent where a model has them."""
+"""Inputs that are sent to a model that declares them."""
 
 DISTINCTIVE_INPUTS: Mapping[str, str] = {"sampling_parameters": "BYTES"}
-"""Of these a model has at least one that is of this layout."""
+"""A model with this signature has at least one of these inputs."""
 
-_STRUCTURE_OPTIONS = ("structured_outputs", "guided_decoding")
-"""What the backend calls a structure: since 25.11, and up to 25.10."""
+_STRUCTURE_OPTIONS: tuple[StructuredOutputsOption, ...] = ("structured_outputs", "guided_decoding")
+"""The backend's name for a structured output: since 25.11, and up to 25.10."""
 
 _ANY_JSON_SCHEMA = {"type": ["object", "array", "string", "number", "boolean", "null"]}
 
 _MAX_TOKENS = 2**31 - 1
-"""Tokens of an answer where nobody has told the gateway how long it may be."""
+"""Tokens of an answer where neither the caller nor the card sets a limit."""
 
 _REASONS: Mapping[str, FinishReason] = {"stop": "stop", "length": "length"}
 # The vLLM backend writes Python's `str(None)` while an answer grows.
 _UNFINISHED = frozenset({"", "None"})
 
 
-def split_request(request: Complete, config: ModelConfig) -> list[Complete]:
-    """One for each answer: a response of vLLM's holds only the answers that moved, and does not say which these are.
+def is_own_backend(card: ModelCard) -> bool:
+    """Return whether the model runs in `backends/llm`, the only backend that takes token ids, and not in vLLM.
 
-    See `ParentRequest.get_outputs` in its vllm/v1/engine/parallel_sampling.py. Our own backend tells of all of them.
+    `backends/llm` carries several answers in one request, and each of its responses tells of all of them. A response of
+    vLLM holds only the answers that grew and does not say which they are: see `ParentRequest.get_outputs` in its
+    vllm/v1/engine/parallel_sampling.py. So vLLM gets one request for each answer.
     """
-    return [request] if request.sampling.n == 1 or is_own_backend(config) else split_answers(request)
+    return _takes_token_ids(card.config)
 
 
-def is_own_backend(config: ModelConfig) -> bool:
-    """Return whether the model is one of `backends/llm`, and not of vLLM: only our own takes token ids."""
+def _takes_token_ids(config: ModelConfig) -> bool:
     return "token_ids" in config.inputs
 
 
-def encode(request: Complete, config: ModelConfig) -> list[Tensor]:
+def encode(request: Complete, card: ModelCard) -> list[Tensor]:
     """Return the tensors of `request`.
 
-    Raises `UnsupportedOption` for what the model has no tensor for, and for what vLLM cannot read.
+    Raises `UnsupportedOption` for an option that the model has no tensor for, or that vLLM cannot read.
     """
     sampling = request.sampling
-    parameters = _given_parameters(request) if is_own_backend(config) else _vllm_parameters(request, config)
+    parameters = _given_parameters(request) if is_own_backend(card) else _vllm_parameters(request, card)
     tensors = [
-        _prompt(request.prompt, config),
-        # Whole answers are streams folded here: a long one shows that the model lives.
+        _prompt(request.prompt, card),
+        # An answer that the caller reads as a whole is streamed, too: responses show that the model is alive.
         bool_tensor("stream", True),
         string_tensor("sampling_parameters", json.dumps(parameters)),
         bool_tensor("exclude_input_in_output", not _echoed_by_model(request)),
@@ -75,38 +81,41 @@ def encode(request: Complete, config: ModelConfig) -> list[Tensor]:
         bool_tensor("return_num_input_tokens", True),
         bool_tensor("return_num_output_tokens", True),
     ]
-    if "sampling_parameters" not in config.inputs:
+    if "sampling_parameters" not in card.config.inputs:
         third_party.reject_unsupported_options(sampling, {"max_tokens", "n"})
     if request.literal_spans:
         tensors.append(int32_tensor("literal_spans", *chain.from_iterable(request.literal_spans)))
     if sampling.logprobs is not None or sampling.prompt_logprobs is not None:
-        if "return_logprobs" not in config.inputs:
+        if "return_logprobs" not in card.config.inputs:
             raise UnsupportedOption("This model gives no log probabilities.", param="logprobs")
-        if sampling.prompt_logprobs is not None and "token_ids" not in config.inputs:
+        if sampling.prompt_logprobs is not None and "token_ids" not in card.config.inputs:
             raise UnsupportedOption("Triton's vLLM backend gives none for the prompt.", param="logprobs")
         tensors.append(bool_tensor("return_logprobs", True))
     if request.images:
-        if "image" not in config.inputs:
+        if "image" not in card.config.inputs:
             raise UnsupportedOption("This model does not look at pictures.", param="messages")
-        tensors.append(string_tensor("image", *(base64.b64encode(picture).decode() for picture in request.images)))
-    return third_party.fit_tensors(tensors, config)
+        tensors.append(string_tensor("image", *(base64.b64encode(image).decode() for image in request.images)))
+    return third_party.fit_tensors(tensors, card.config)
 
 
-def _prompt(prompt: str | tuple[int, ...], config: ModelConfig) -> Tensor:
+def _prompt(prompt: str | tuple[int, ...], card: ModelCard) -> Tensor:
     if isinstance(prompt, str):
         return string_tensor("text_input", prompt)
-    if "token_ids" not in config.inputs:
+    if "token_ids" not in card.config.inputs:
         raise UnsupportedOption("This model takes its prompt as text, not as token ids.", param="prompt")
     return int32_tensor("token_ids", *prompt)
 
 
 def _echoed_by_model(request: Complete) -> bool:
-    """Only the model can say what text token ids are; a text is put before its answer here, which any model allows."""
+    """Return whether the model has to write the prompt before its answer: only it can decode a prompt of token ids.
+
+    The gateway writes a prompt that is text itself, which works with every model.
+    """
     return request.echo and not isinstance(request.prompt, str)
 
 
 def _given_parameters(request: Complete) -> dict[str, object]:
-    """Only what the caller gave: a default written here would override the model's own."""
+    """Return the sampling parameters that the caller set: a default written here would override the model's own."""
     sampling = request.sampling
     parameters: dict[str, object] = {"skip_special_tokens": False} if request.show_special_tokens else {}
     for field in fields(sampling):
@@ -114,63 +123,57 @@ def _given_parameters(request: Complete) -> dict[str, object]:
         if value is not None and value != field.default:
             parameters[field.name] = list(value) if isinstance(value, tuple) else value
     if structure := sampling.structured_outputs:
-        # As a string, which is what the vLLM backend reads.
+        # The vLLM backend reads it as a string.
         parameters["structured_outputs"] = json.dumps({structure.kind: structure.value})
     return parameters
 
 
-def _vllm_parameters(request: Complete, config: ModelConfig) -> dict[str, object]:
-    """The same as vLLM's own `SamplingParams` take it, through the backend's `TritonSamplingParams.from_dict`.
+def _vllm_parameters(request: Complete, card: ModelCard) -> dict[str, object]:
+    """Return the same parameters as vLLM's `SamplingParams` take them, through `TritonSamplingParams.from_dict`.
 
-    A parameter that one of them refuses fails the request with words that name none. Raises `UnsupportedOption`.
+    Where one of them refuses a parameter, the request fails with a message that does not name it. Raises
+    `UnsupportedOption` for a parameter that they cannot carry.
     """
     sampling = request.sampling
     if sampling.logit_bias:
-        # It comes out of JSON with strings for keys, which vLLM compares with numbers.
+        # Its keys would become strings in JSON, and vLLM compares them with numbers.
         raise UnsupportedOption("Triton's vLLM backend cannot carry the option 'logit_bias'.", param="logit_bias")
     parameters = _given_parameters(replace(request, sampling=replace(sampling, logit_bias=None)))
-    # Never left out: vLLM would stop after 16 tokens. And never null, on which the backend fails. The engine ends an
-    # answer where its context ends, however many tokens are allowed (`check_stop` in vllm/v1/core/sched/utils.py).
+    # Always sent: without it vLLM stops after 16 tokens, and the backend fails on null. The engine ends an answer where
+    # the context ends, however many tokens are allowed (`check_stop` in vllm/v1/core/sched/utils.py).
     given = None if sampling.max_tokens is None else min(sampling.max_tokens, _MAX_TOKENS)
-    length = third_party.max_answer_tokens(replace(sampling, max_tokens=given), config.parameters) or _MAX_TOKENS
+    length = third_party.max_answer_tokens(replace(sampling, max_tokens=given), card.text) or _MAX_TOKENS
     parameters["max_tokens"] = length
     if (sampling.min_tokens or 0) > length:
         raise UnsupportedOption(f"The answers of this model have at most {length} tokens.", param="min_tokens")
     if sampling.seed is not None:
-        parameters["seed"] = sampling.seed % 2**63  # -1 would be none
+        parameters["seed"] = sampling.seed % 2**63  # vLLM takes -1 for no seed
     if sampling.top_k is not None and sampling.top_k <= 0:
-        parameters["top_k"] = -1  # what each release takes for all
+        parameters["top_k"] = -1  # every release takes it for "all tokens"
     if sampling.top_p == 0:
         del parameters["top_p"]
         parameters["temperature"] = 0
     if structure := sampling.structured_outputs:
-        value = _ANY_JSON_SCHEMA if structure.value is True else structure.value  # there a schema is no boolean
+        value = _ANY_JSON_SCHEMA if structure.value is True else structure.value  # vLLM takes no boolean as a schema
         del parameters["structured_outputs"]
-        parameters[_structure_option(config)] = json.dumps({structure.kind: value})
+        parameters[_structure_option(card)] = json.dumps({structure.kind: value})
     return parameters
 
 
-def _structure_option(config: ModelConfig) -> str:
-    """What the backend calls the option: up to 25.10 otherwise than since.
+def _structure_option(card: ModelCard) -> StructuredOutputsOption:
+    """Return the backend's name for a structured output, which changed with 25.11.
 
-    Models declare `embedding_request` from 25.11 on. The parameter `structured_outputs` says it where that misleads.
+    Models declare the input `embedding_request` from 25.11 on. The parameter `structured_outputs` overrides that.
     """
-    newer = "embedding_request" in config.inputs
-    return config.parameters.get("structured_outputs") or _STRUCTURE_OPTIONS[0 if newer else 1]
-
-
-def check(parameters: Mapping[str, str]) -> None:
-    """Raise `ValueError` when a model's parameters could not carry what it says it offers."""
-    third_party.check(parameters)
-    name = parameters.get("structured_outputs", _STRUCTURE_OPTIONS[0])
-    if name not in _STRUCTURE_OPTIONS:
-        raise ValueError(
-            f"structured_outputs is {name!r}, and neither {_STRUCTURE_OPTIONS[0]!r} nor {_STRUCTURE_OPTIONS[1]!r}"
-        )
+    newer = "embedding_request" in card.config.inputs
+    return card.text.structured_outputs_option or _STRUCTURE_OPTIONS[0 if newer else 1]
 
 
 def explain(error: GatewayError) -> GatewayError:
-    """Name the caller's field, where the model named its tensor; sampling parameters have the same name in both."""
+    """Put a failure in the caller's terms: the caller's field instead of the tensor.
+
+    Sampling parameters have the same name in both.
+    """
     if error.param in ("text_input", "token_ids"):
         error.param = "prompt"
     elif error.param == "image":
@@ -180,26 +183,24 @@ def explain(error: GatewayError) -> GatewayError:
     return third_party.explain(vllm_errors.explain(error))
 
 
-def decode(
-    request: Complete, responses: AsyncIterator[InferResponse], config: ModelConfig
-) -> AsyncGenerator[TextEvent]:
+def decode(request: Complete, responses: AsyncIterator[InferResponse], card: ModelCard) -> AsyncGenerator[TextEvent]:
     """Yield the events of `responses`, see `_read`."""
-    events = _read(request, responses, config)
-    if request.sampling.max_tokens is None or "sampling_parameters" in config.inputs:
+    events = _read(request, responses, card)
+    if request.sampling.max_tokens is None or "sampling_parameters" in card.config.inputs:
         return events
     return third_party.limit_tokens(events, request, echoed=0)
 
 
 async def _read(
-    request: Complete, responses: AsyncIterator[InferResponse], config: ModelConfig
+    request: Complete, responses: AsyncIterator[InferResponse], card: ModelCard
 ) -> AsyncGenerator[TextEvent]:
     """Yield the events of `responses`.
 
-    Raises `ModelFailed` when they end before every answer is finished, and where one does not tell of every answer.
+    Raises `ModelFailed` when they end before every answer is finished, and for one that does not hold every answer.
     """
     prompt_tokens = completion_tokens = 0
     unfinished: set[int] | None = None
-    told = False  # about the prompt, all at once with the first tokens of the first answer
+    has_prompt_logprobs = False  # they come all at once, with the first tokens of the first answer
     async for response in responses:
         texts = response.strings("text_output")
         if len(texts) != request.sampling.n:
@@ -208,8 +209,8 @@ async def _read(
         tokens = sum(response.uint32s("num_output_tokens"))  # Triton's vLLM backend counts each answer by itself
         prompt_tokens = max(response.uint32s("num_input_tokens"), default=prompt_tokens)
         completion_tokens += tokens
-        logprobs = await vllm_logprobs.decode(response, request, 0 if told else prompt_tokens)
-        told = told or bool(logprobs.get(0))
+        logprobs = await vllm_logprobs.decode(response, request, 0 if has_prompt_logprobs else prompt_tokens)
+        has_prompt_logprobs = has_prompt_logprobs or bool(logprobs.get(0))
         if unfinished is None:
             unfinished = set(range(len(texts)))
             if request.echo and isinstance(request.prompt, str):
@@ -228,12 +229,12 @@ async def _read(
             yield Finish(index, _finish_reason(reason))
         if not grown and not ended:
             yield EMPTY_DELTA
-    if unfinished and "finish_reason" not in config.outputs:
+    if unfinished and "finish_reason" not in card.config.outputs:
         for index in sorted(unfinished):
-            yield Finish(index, "stop")  # a model without the tensor never says why
+            yield Finish(index, "stop")  # a model without the tensor `finish_reason` never tells
     elif unfinished is None or unfinished:
         raise ModelFailed("The model ended the stream before its answer was finished.")
-    if "num_output_tokens" in config.outputs:
+    if "num_output_tokens" in card.config.outputs:
         yield Usage(prompt_tokens, completion_tokens)
 
 
@@ -241,3 +242,14 @@ def _finish_reason(reason: str) -> FinishReason:
     if reason in _REASONS:
         return _REASONS[reason]
     raise ModelFailed(f"The model stopped for an unexpected reason: {reason}.")
+
+
+TEXT = TextCodec(encode=encode, decode=decode, explain=explain, carries_answers=is_own_backend)
+SIGNATURE = Signature(
+    inputs=INPUTS,
+    outputs=OUTPUTS,
+    codecs={"chat": ChatCodec(TEXT), "complete": CompleteCodec(TEXT)},
+    distinctive_inputs=DISTINCTIVE_INPUTS,
+    allows_batching=False,
+    adds_special_tokens=lambda config, configs: not _takes_token_ids(config),
+)

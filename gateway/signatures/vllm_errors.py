@@ -1,6 +1,7 @@
-"""What Triton's vLLM backend means when it refuses: callers' mistakes reach it as failures without a code.
+"""Turns failures of Triton's vLLM backend that are the caller's mistakes into errors that name the caller's field.
 
-Words of vLLM 0.6 to 0.33: vllm/sampling_params.py, vllm/v1/engine/{processor,input_processor}.py,
+The backend reports every mistake as a failure without a code, so its messages are searched. They come from vLLM 0.6 to
+0.33: vllm/sampling_params.py, vllm/v1/engine/{processor,input_processor}.py,
 vllm/v1/structured_output/backend_{xgrammar,guidance,outlines,lm_format_enforcer}.py, vllm/multimodal; and of the
 backend's own src/utils/request.py.
 """
@@ -12,9 +13,9 @@ from gateway.errors import ContextLengthExceeded, GatewayError, InvalidRequest, 
 from gateway.operations.text import Sampling
 
 _PREFIX = "Error generating stream: "
-"""What the backend writes before whatever was raised."""
+"""The backend writes this before the message of an exception."""
 
-# `TritonSamplingParams.from_dict` gives None for parameters that vLLM refuses, and writes why into its log alone.
+# `TritonSamplingParams.from_dict` returns None for parameters that vLLM refuses, and writes the reason to its log only.
 _REFUSED_PARAMETERS = "'NoneType' object has no attribute 'lora_name'"
 
 _STRUCTURE = re.compile(
@@ -37,7 +38,7 @@ _IMAGES = re.compile(
     r"|exceeds the pre-allocated encoder cache size"
 )
 _TOO_LONG = re.compile(r"prompt \(length \d+\).{0,80} longer than the maximum model length")
-# What `SamplingParams` say of a range, and of a parameter that a release does not have.
+# Messages of `SamplingParams` about a range, and about a parameter that the release does not have.
 _RANGE = re.compile(r"(\w+) must be .{0,100}, got ")
 _UNKNOWN = re.compile(r"nexpected keyword argument '(\w+)'")
 _OPTIONS = {**{field.name: field.name for field in fields(Sampling)}, "guided_decoding": "structured_outputs"}
@@ -51,19 +52,19 @@ _PARAM_PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     (_STRUCTURE, "structured_outputs"),
 )
 _MAX_CHARACTERS = 4096
-"""Characters of a failure that are read: one may repeat a whole schema."""
+"""Characters of a message that are searched: it may repeat a whole schema."""
 
 
 def explain(error: GatewayError) -> GatewayError:
-    """Turn a failure that is a caller's mistake into one, with the caller's field; and leave every other."""
+    """Return an error that names the caller's field for a caller's mistake, and every other error unchanged."""
     if not isinstance(error, ModelFailed):
         return error
     error.message = error.message.removeprefix(_PREFIX)
     words = error.message[:_MAX_CHARACTERS]
     if words.startswith(_REFUSED_PARAMETERS):
-        # Ranges were checked before: what is left is a structure, where there is one.
-        told = "The model's server refuses a parameter of how tokens are chosen; its log says which."
-        return InvalidRequest(told, param="structured_outputs")
+        # The dialects have checked all ranges, so the structured output is at fault, where there is one.
+        message = "The model's server refuses a parameter of how tokens are chosen; its log says which."
+        return InvalidRequest(message, param="structured_outputs")
     if _TOO_LONG.search(words):
         return ContextLengthExceeded(error.message, param="prompt")
     if (unknown := _UNKNOWN.search(words)) and unknown[1] in _OPTIONS:

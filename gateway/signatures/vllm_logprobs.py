@@ -1,4 +1,4 @@
-"""What tokens were worth, as Triton's vLLM backend and `backends/llm` tell of it: JSON in a tensor."""
+"""Decodes the log probabilities that Triton's vLLM backend and `backends/llm` send: JSON in the tensor `logprobs`."""
 
 import asyncio
 import json
@@ -12,16 +12,17 @@ from gateway.operations.text import Logprob, TokenLogprob
 from gateway.triton.tensors import InferResponse
 
 _TOKENS_PER_YIELD = 64
-"""Tokens whose log probabilities are read before others have their turn: each takes 0.1 ms where it has 20 of them."""
+"""Tokens that are decoded before the event loop runs others: one with 20 alternatives takes 0.1 ms."""
 _LARGE_DOCUMENT = 64 * 1024
+"""Characters of JSON beyond which each item is parsed by itself."""
 _JSON = json.JSONDecoder()
 _WHITE = re.compile(r"[ \t\r\n]*")
 
 
 async def decode(response: InferResponse, request: Complete, prompt_tokens: int) -> dict[int, tuple[TokenLogprob, ...]]:
-    """What each answer's new tokens were worth, where the response says so.
+    """Return the log probabilities of each answer's new tokens, by its index; empty where the response has none.
 
-    Where it tells about a prompt of `prompt_tokens`, these come before those of the first answer.
+    The first answer begins with those of the prompt, where they were requested and `prompt_tokens` is above 0.
     """
     if "logprobs" not in response:
         return {}
@@ -43,7 +44,7 @@ async def decode(response: InferResponse, request: Complete, prompt_tokens: int)
 
 
 def _entries(document: str) -> Iterator[Any]:
-    """The items of a JSON list, or nothing for `null`. A long prompt has megabytes of them: each is read by itself."""
+    """Yield the items of a JSON list; none for `null` or an empty document. Those of a long prompt have megabytes."""
     if len(document) < _LARGE_DOCUMENT or not document.startswith("["):
         yield from (json.loads(document) if document else None) or ()
         return
@@ -66,7 +67,10 @@ def _skip_whitespace(document: str, at: int) -> int:
 
 
 def _token_logprob(entry: dict[str, dict[str, Any]], count: int, prompt: bool, hides: bool) -> TokenLogprob:
-    """The chosen token stands first in an entry, and is among the `count` likeliest where its rank says so."""
+    """Return a token with its `count` likeliest alternatives.
+
+    The chosen token comes first in an entry, and is one of the alternatives where its rank is at most `count`.
+    """
     chosen, *others = entry.values()
     ranked = (member for member in (chosen, *others) if member["rank"] is not None and member["rank"] <= count)
     likeliest = sorted(ranked, key=lambda member: member["rank"])
@@ -76,8 +80,8 @@ def _token_logprob(entry: dict[str, dict[str, Any]], count: int, prompt: bool, h
 
 def _likelihood(member: dict[str, Any]) -> Logprob:
     token = member["decoded_token"] or ""
-    written = token.encode()  # not of half a surrogate pair, which is no text
+    written = token.encode()  # raises for half a surrogate pair
     data = bytes(member["bytes"]) if "bytes" in member else written
     logprob = member["logprob"]
-    # JSON has no infinity, and OpenAI writes this for what cannot be.
+    # JSON has no infinity; OpenAI writes -9999 for an impossible token.
     return Logprob(token, None if logprob is None else max(logprob, -9999.0), data)

@@ -149,10 +149,7 @@ class TaskQueue:
             model = self._catalog.get(request.model, type(request))
         except Overloaded:
             return
-        try:
-            model.signature.encode(request, model.config)
-        except GatewayError as error:
-            raise model.signature.explain(error) from None
+        model.codec(request.operation).open(request, model.card)
 
     def _queue_key(self, name: str) -> str:
         """Return the key by which `tasks_concurrency` counts: the name of the model, also where `name` is an alias."""

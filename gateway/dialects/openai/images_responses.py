@@ -17,8 +17,8 @@ from gateway.dialects.openai.wire.openapi_responses import omitted
 from gateway.errors import ModelFailed
 from gateway.http.delivery import NamedEvent
 from gateway.media import encoded_image
+from gateway.model_card.image_limits import format_size
 from gateway.operations.generate_image import Effort, GenerateImage, Image, ImageEvent, OutputFormat, PartialImage
-from gateway.operations.image_limits import format_size
 
 
 class DrawnImage(BaseModel):

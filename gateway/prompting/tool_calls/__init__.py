@@ -1,4 +1,4 @@
-"""Tell tool calls from text, in the format that a model was trained to write them."""
+"""Separates tool calls from text, in the format that a model was trained on."""
 
 from collections.abc import Callable, Mapping
 from functools import partial

@@ -1,7 +1,7 @@
-"""Read calls that are written as JSON objects: `{"name": …, "arguments": {…}}`.
+"""Parses calls that are JSON objects: `{"name": …, "arguments": {…}}`.
 
-The keys come in either order; `parameters` means `arguments`; arguments may be given as a JSON string or `null`. They
-are passed on as they arrive once the name is known.
+The keys come in either order; `parameters` means `arguments`; arguments may also be a JSON string or `null`. Once the
+name is known, arguments are streamed as they arrive.
 """
 
 from collections.abc import Collection
@@ -18,15 +18,15 @@ _KEYS = frozenset({"name", "type", "id", *_ARGUMENTS})
 def call_object(
     source: TextBuffer, call: int, *, sure: bool, closing: str = "", names: Collection[str] | None = None
 ) -> Parse[Piece, bool]:
-    """Read one object as call number `call`; false if it is none, and the source can then still be rewound.
+    """Read one object as call number `call`; false where it is no call, and the source can then still be rewound.
 
-    It is a call as soon as its name and the beginning of its arguments have been read. `sure`: something before the
-    object says that a call comes; then arguments may be absent and keys may be unknown. Otherwise the first unknown key
-    shows that it is ordinary JSON, and so does a name that is none of `names`, where these are given.
+    It is a call as soon as its name and the beginning of its arguments have been read. `sure`: a mark before
+    the object announces a call; then arguments may be absent and keys may be unknown. Otherwise the first unknown key
+    shows that the object is ordinary JSON, and so does a name that is not in `names`, where these are given.
 
-    Broken JSON inside the arguments: the rest of the text, up to `closing` where the format has such a mark, is passed
-    on as arguments. A client that cannot parse them can show the model what it wrote; half a call in the content would
-    help nobody. Broken JSON after the arguments does not hurt the call.
+    Invalid JSON inside the arguments: the rest of the text, up to `closing` where the format has such a mark, becomes
+    arguments. A client that cannot parse them can show them to the model; half a call in the content would be of no
+    use. Invalid JSON after the arguments does not invalidate the call.
     """
     name: str | None = None
     arguments: str | None = None
@@ -79,10 +79,10 @@ def call_object(
 def call_array(
     source: TextBuffer, first: int, *, sure: bool, names: Collection[str] | None = None
 ) -> Parse[Piece, int]:
-    """Read objects up to `]`, the `[` having been read; return the number of the call that would come next.
+    """Read objects up to `]`, after the `[`; return the number of the next call.
 
-    If it is `first`, there was no call and the source can still be rewound. After a call, what does not continue the
-    array is left to be read.
+    If it is `first`, there was no call and the source can still be rewound. After a call, text that does not continue
+    the array is left to be read.
     """
     call = first
     yield from source.skip_whitespace()
@@ -102,9 +102,9 @@ def call_array(
 
 
 def stream_arguments(source: TextBuffer, call: int, closing: str = "") -> Parse[Piece, bool]:
-    """Pass on a JSON object as the arguments of `call`, as it arrives; see `call_object` for broken ones.
+    """Yield a JSON object as the arguments of `call` while it arrives; `call_object` says how invalid JSON is handled.
 
-    False if it was broken or cut off; then everything up to `closing` has been passed on.
+    False where it was invalid or cut off; then everything up to `closing` has become arguments.
     """
     parts: list[str] = []
     reading = streaming_json.read_value(source, parts)
@@ -128,8 +128,8 @@ def stream_arguments(source: TextBuffer, call: int, closing: str = "") -> Parse[
 def _arguments(source: TextBuffer) -> Parse[Piece, str | None]:
     first = yield from source.peek()
     if first == '"':
-        said = yield from streaming_json.read_string(source)
-        return None if said is None else streaming_json.parse_object(said if said.strip() else "{}")
+        text = yield from streaming_json.read_string(source)
+        return None if text is None else streaming_json.parse_object(text if text.strip() else "{}")
     parts: list[str] = []
     if not first or first not in "{n" or not (yield from streaming_json.read_value(source, parts)):
         return None

@@ -15,23 +15,23 @@ _SEPARATORS = re.compile(r"[ \t\r\n;]*")
 
 
 class RequiredCallsParser(GrammarParser):
-    """The answer is an array `[{"name": …, "arguments": {…}}, …]`. What is not comes out as text."""
+    """Parses an answer that is an array `[{"name": …, "arguments": {…}}, …]`; anything else is text."""
 
     def __init__(self) -> None:
         super().__init__(_array)
 
 
 class NamedCallParser(GrammarParser):
-    """The answer is the object of arguments for the function `name`. What does not begin as one comes out as text."""
+    """Parses an answer that is the arguments of the function `name`; one that begins otherwise is text."""
 
     def __init__(self, name: str) -> None:
         super().__init__(partial(_arguments, name=name))
 
 
 class CallsOrTextParser(GrammarParser):
-    """The answer is calls of functions of these `names`, or text.
+    """Parses an answer that is calls of the functions `names`, or text.
 
-    Calls begin with any of the characters of `begins`: `<` in tags, `[` in an array, `{` as objects.
+    Calls begin with one of the characters of `begins`: `<` of tags, `[` of an array, `{` of objects.
     """
 
     def __init__(self, names: Collection[str], begins: str = "<[{") -> None:

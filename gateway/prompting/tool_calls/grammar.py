@@ -1,4 +1,4 @@
-"""Let a grammar read an answer delta by delta."""
+"""Runs a grammar over an answer delta by delta."""
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
@@ -11,7 +11,7 @@ Grammar: TypeAlias = Callable[[TextBuffer], Parse[Piece, None]]
 
 
 class GrammarParser:
-    """The `Parser` of a grammar."""
+    """The `ToolCallParser` of a grammar."""
 
     def __init__(self, grammar: Grammar) -> None:
         self._source = TextBuffer()
@@ -37,7 +37,7 @@ class GrammarParser:
 
 
 def merge_pieces(pieces: Iterable[Piece]) -> Iterator[Piece]:
-    """Put neighbouring pieces of text together, and those of one call's arguments."""
+    """Merge adjacent pieces of text, and those of one call's arguments."""
     for (kind, call), group in groupby(pieces, key=lambda piece: (type(piece), getattr(piece, "call", None))):
         if kind is CallBegin:
             yield from group

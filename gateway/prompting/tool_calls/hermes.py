@@ -1,8 +1,8 @@
 """Calls as Hermes and Qwen write them: `<tool_call>\\n{"name": …, "arguments": {…}}\\n</tool_call>`, with text around.
 
 The format: https://github.com/NousResearch/Hermes-Function-Calling#prompt-format-for-function-calling, and the chat
-template of https://huggingface.co/Qwen/Qwen2.5-7B-Instruct. vLLM reads it in `tool_parsers/hermes_tool_parser.py`,
-taking what is no JSON for text, as we do; it ends a call at the first `</tool_call>`, we know one inside a string.
+template of https://huggingface.co/Qwen/Qwen2.5-7B-Instruct. vLLM reads it in `tool_parsers/hermes_tool_parser.py`. Both
+take invalid JSON as text. vLLM ends a call at the first `</tool_call>`, this parser not at one inside a string.
 """
 
 import re
@@ -14,12 +14,12 @@ from gateway.prompting.tool_calls.text_buffer import Parse, TextBuffer
 
 OPENING = "<tool_call>"
 _CLOSING = "</tool_call>"
-# Small models close one brace too many.
+# Small models write one closing brace too many.
 _LOOSE_ENDS = re.compile(r"[ \t\r\n}]*")
 
 
 def hermes(source: TextBuffer) -> Parse[Piece, None]:
-    """Read an answer. A closing tag may be missing; an object between tags that is no call comes out with its tags."""
+    """Parse an answer. A closing tag may be missing. An object between tags that is no call is text, with its tags."""
     calls = 0
     after_call = False
     while (yield from read_until(source, OPENING, Text, after_call=after_call)):

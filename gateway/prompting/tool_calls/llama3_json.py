@@ -1,7 +1,7 @@
 """Calls as Llama 3.1 and later write them: the whole answer is `{"name": …, "parameters": {…}}`.
 
 The format: https://www.llama.com/docs/model-cards-and-prompt-formats/llama3_1/#json-based-tool-calling. A tag,
-`<|python_tag|>`, may stand before a call, but engines that hide special tokens hide it. Several calls are separated by
+`<|python_tag|>`, may precede a call, but engines that hide special tokens hide it. Several calls are separated by
 `;`, white space or nothing, as in vLLM's `tool_parsers/llama_tool_parser.py`.
 """
 
@@ -17,7 +17,7 @@ _SEPARATORS = re.compile(r"[ \t\r\n;]*")
 
 
 def llama3_json(source: TextBuffer) -> Parse[Piece, None]:
-    """Read an answer. Without the tag, a call stands at the beginning or after another call; anything else is text."""
+    """Parse an answer. Without the tag, a call is at the beginning or after another call; anything else is text."""
     calls = 0
     in_text = False
     while not in_text or (yield from read_until(source, _TAG, Text)):

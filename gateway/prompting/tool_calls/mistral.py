@@ -5,8 +5,8 @@ and `[TOOL_CALLS]name[ARGS]{…}` (v13), each call of the latter two with its ow
 https://github.com/mistralai/mistral-common/blob/main/src/mistral_common/tokens/tokenizers/instruct.py. vLLM reads them
 in `tool_parsers/mistral_tool_parser.py`.
 
-The markers are special tokens, which an engine may hide. An array of calls at the beginning of an answer is known
-without; `name{…}` after a hidden `[TOOL_CALLS]` cannot be told from text.
+The markers are special tokens, which an engine may hide. An array of calls at the beginning of an answer is recognised
+without them; `name{…}` after a hidden `[TOOL_CALLS]` cannot be distinguished from text.
 """
 
 import re
@@ -21,7 +21,7 @@ _NAME = re.compile(r"[\w.:/-]*")
 
 
 def mistral(source: TextBuffer) -> Parse[Piece, None]:
-    """Read an answer: text, then calls, or calls alone."""
+    """Parse an answer: text and then calls, or calls alone."""
     calls = yield from _bare_array(source)
     after_call = calls > 0
     while (yield from read_until(source, _MARKER, Text, after_call=after_call)):
@@ -48,7 +48,7 @@ def _bare_array(source: TextBuffer) -> Parse[Piece, int]:
 
 
 def _calls(source: TextBuffer, call: int) -> Parse[Piece, int]:
-    """Read what follows a marker; return the number of the call that would come next."""
+    """Read the calls after a marker; return the number of the next call."""
     if (yield from source.read_one("[")):
         return (yield from call_array(source, call, sure=True))
     if (yield from source.peek()) == "{":

@@ -1,4 +1,4 @@
-"""What an answer is made of when its tool calls are told from its text."""
+"""The pieces of an answer: text and tool calls."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class CallArguments:
     """A fragment of the arguments of tool call `call`.
 
     The fragments of one call, put together, are a JSON object. They are not when the answer was cut off inside them, or
-    when the model wrote broken JSON: then they are what it wrote, as OpenAI's API does it
+    when the model wrote broken JSON: then they are the model's text, as in OpenAI's API
     (https://platform.openai.com/docs/api-reference/chat/object: "the model does not always generate valid JSON").
     """
 
@@ -37,11 +37,11 @@ Piece: TypeAlias = Text | CallBegin | CallArguments
 
 
 class ToolCallParser(Protocol):
-    """Tells the tool calls of one answer from its text while it grows. For one answer only.
+    """Separates the tool calls of one answer from its text while it streams. For one answer only.
 
-    However an answer is cut into deltas, the pieces put together are the same. What is no call comes out as `Text`
-    unchanged. White space between a call and what stands before it belongs to the call, as does white space between
-    calls and after the last: templates write it themselves when they render a call.
+    The concatenated pieces do not depend on how an answer is cut into deltas. Everything that is no call comes out as
+    `Text`, unchanged. White space before a call belongs to the call, as does white space between calls and after the
+    last one: templates write it themselves when they render a call.
     """
 
     def feed(self, text: str) -> Iterable[Piece]:

@@ -1,11 +1,12 @@
-"""Pass on what is no call."""
+"""Passes text on that is no call."""
 
 from collections.abc import Callable, Generator
 
 from gateway.prompting.tool_calls.pieces import Piece, Text
 from gateway.prompting.tool_calls.text_buffer import Output, Parse, TextBuffer
 
-# So much white space in front of a marker belongs to it. A bound keeps long runs of it from being held and read again.
+# Characters of white space before a marker that belong to it. The bound keeps long runs from being held back and read
+# again.
 _MAX_GAP = 64
 _WHITE = " \t\r\n"
 
@@ -13,9 +14,9 @@ _WHITE = " \t\r\n"
 def read_until(
     source: TextBuffer, marker: str, piece: Callable[[str], Output], *, after_call: bool = False
 ) -> Parse[Output, bool]:
-    """Yield what stands before `marker` and the white space in front of it, and stop there; false if it never comes.
+    """Yield the text up to `marker` and the white space before it, and stop there; false where the marker never comes.
 
-    An empty marker never comes. White space `after_call` that is all there is to the end is dropped.
+    An empty marker never comes. `after_call`: text that is white space to the end is dropped.
     """
     while True:
         found = source.text.find(marker, source.at) if marker else -1
@@ -39,7 +40,7 @@ def read_until(
 
 
 def rewind_as_text(source: TextBuffer, marker: str) -> Generator[Piece, None, None]:
-    """Go back to the mark; what stands there up to `marker` and `marker` itself turned out to be text."""
+    """Go back to the marked position, and yield the text from there to the end of `marker`, which marked no call."""
     source.rewind()
     end = source.text.index(marker, source.at) + len(marker)
     yield Text(source.text[source.at : end])

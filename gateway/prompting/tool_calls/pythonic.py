@@ -2,9 +2,9 @@
 
 The format: https://www.llama.com/docs/model-cards-and-prompt-formats/llama3_2/#-zero-shot-function-calling. Llama 4 may
 put it between `<|python_start|>` and `<|python_end|>`. As in vLLM's `tool_parsers/pythonic_tool_parser.py` the whole
-answer must be such a list. Arguments are keywords with literals as values; they come when the answer is complete: only
-then can Python be told from text that merely looks like it, a link in Markdown say. Names are Python's: a function
-with a hyphen in its name cannot be written in this format.
+answer must be such a list. Arguments are keywords with literals as values. They come when the answer is complete: only
+then is Python distinguishable from text that looks like it, a link in Markdown for example. Names are Python's: a
+function with a hyphen in its name cannot be written in this format.
 """
 
 import ast
@@ -17,7 +17,7 @@ from gateway.prompting.tool_calls.plain_text import read_until
 from gateway.prompting.tool_calls.text_buffer import Parse, Read, TextBuffer
 
 _NAME = re.compile(r"[\w.]*")
-# What stands between brackets and strings in calls with literals; anything else is no such list.
+# The characters between brackets and strings in calls with literals; with others it is no list of calls.
 _PLAIN_CODE = re.compile(r"[\w \t\r\n.,:=+-]*")
 _CLOSERS = {"(": ")", "[": "]", "{": "}"}
 _MAX_DEPTH = 64
@@ -38,7 +38,7 @@ def pythonic(source: TextBuffer) -> Parse[Piece, None]:
 
 
 def _list(source: TextBuffer, parts: list[str]) -> Read[bool]:
-    """Read an answer that looks like a list of calls, as far as it does, and append the list to `parts`."""
+    """Read as much as looks like a list of calls, and append it to `parts`; false where the answer is no such list."""
     yield from source.skip_whitespace()
     if (yield from source.peek()) == "<":
         if not (yield from source.read_word("<|python_")):

@@ -1,8 +1,8 @@
-"""Read JSON that is still arriving: https://www.rfc-editor.org/rfc/rfc8259
+"""Parses JSON while it streams: https://www.rfc-editor.org/rfc/rfc8259
 
-Strict but for one thing that models do: a raw control character in a string (a line break, mostly) is taken as if it
-were escaped, and comes out escaped. Nesting costs memory only, never the stack. Where a reader returns false, what it
-read has been appended to `parts`, and the character that does not fit is the next to be read.
+Strict with one exception for models: a raw control character in a string, mostly a line break, is accepted and comes
+out escaped. Nesting costs memory, not stack. Where a reader returns false, the text that it read has been appended to
+`parts`, and the first character that does not fit is the next to be read.
 """
 
 import json
@@ -18,7 +18,7 @@ _CONTROLS = "".join(map(chr, range(0x20)))
 
 def read_value(source: TextBuffer, parts: list[str]) -> Read[bool]:
     """Read one value and append its text to `parts`; false where it is broken or the text ends inside it."""
-    closers: list[str] = []  # of what is open, outermost first
+    closers: list[str] = []  # of the open brackets, outermost first
     while True:
         first = yield from source.peek()
         if first and first in "{[":
@@ -47,16 +47,16 @@ def read_value(source: TextBuffer, parts: list[str]) -> Read[bool]:
 
 
 def read_string(source: TextBuffer) -> Read[str | None]:
-    """Read a string and return what it says; `None` where there is none, or none that UTF-8 could carry."""
+    """Read a string and return its value; None where there is none, or one that UTF-8 cannot encode."""
     parts: list[str] = []
     if not (yield from _string(source, parts)):
         return None
-    said: str = json.loads("".join(parts))
+    value: str = json.loads("".join(parts))
     try:
-        said.encode()
+        value.encode()
     except UnicodeEncodeError:
         return None
-    return said
+    return value
 
 
 def parse_object(text: str) -> str | None:

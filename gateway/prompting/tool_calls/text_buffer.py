@@ -1,8 +1,8 @@
-"""Read a text that is still arriving.
+"""A buffer for parsing a text while it streams.
 
-A grammar is a generator over a `Source`: it yields pieces, and `None` where it has read everything and needs more. So a
-grammar is written as if the whole text were there, and its state is the place where it stands. What is read between
-`mark` and `rewind` can be read again; the cost of holding it is linear in its length however it arrives.
+A grammar is a generator over a `TextBuffer`: it yields pieces, and `None` where it has read everything and needs more.
+So a grammar is written as if the whole text were there; its state is its position in the code. The text between `mark`
+and `rewind` can be read again; keeping it costs time linear in its length, however it arrives.
 """
 
 import re
@@ -18,43 +18,43 @@ WHITESPACE = re.compile(r"[ \t\r\n]*")
 
 
 class TextBuffer:
-    """The part of a text that has arrived and is not yet read, and what may have to be read again."""
+    """The part of a text that has arrived and is not read yet, and the part that may have to be read again."""
 
-    __slots__ = ("_from", "_kept", "_marked", "at", "ended", "text")
+    __slots__ = ("_kept", "_mark_at", "_marked", "at", "ended", "text")
 
     def __init__(self) -> None:
         self.text = ""
         self.at = 0
         self.ended = False
         self._kept: list[str] = []
-        self._from = 0
+        self._mark_at = 0
         self._marked = False
 
     def push(self, text: str) -> None:
-        """Append what arrived."""
+        """Append a text that arrived."""
         if self._marked:
-            self._kept.append(self.text[self._from : self.at])
-            self._from = 0
+            self._kept.append(self.text[self._mark_at : self.at])
+            self._mark_at = 0
         self.text = self.text[self.at :] + text
         self.at = 0
 
     def mark(self) -> None:
-        """Remember this place, and no earlier one."""
+        """Remember this position, and no earlier one."""
         self._kept = []
-        self._from = self.at
+        self._mark_at = self.at
         self._marked = True
 
     def release(self) -> None:
-        """Forget the marked place: what was read since is settled."""
+        """Forget the marked position: the text since is final."""
         self._kept = []
         self._marked = False
 
     def rewind(self) -> None:
-        """Go back to the marked place, and forget it."""
+        """Go back to the marked position, and forget it."""
         if self._kept:
-            self.text = "".join(self._kept) + self.text[self._from :]
-            self._from = 0
-        self.at = self._from
+            self.text = "".join(self._kept) + self.text[self._mark_at :]
+            self._mark_at = 0
+        self.at = self._mark_at
         self.release()
 
     def has_more(self) -> Read[bool]:
@@ -86,19 +86,19 @@ class TextBuffer:
         return True
 
     def read_run(self, pattern: re.Pattern[str], parts: list[str] | None = None) -> Read[bool]:
-        """Read all that `pattern`, the repetition of one class of characters, matches; false if that is nothing."""
-        some = False
+        """Read the longest match of `pattern`, a repeated character class; false where it is empty."""
+        found = False
         while (yield from self.has_more()):
             end = _end(pattern, self.text, self.at)
             if end == self.at:
                 break
-            some = True
+            found = True
             if parts is not None:
                 parts.append(self.text[self.at : end])
             self.at = end
             if end < len(self.text):
                 break
-        return some
+        return found
 
     def skip_whitespace(self, parts: list[str] | None = None) -> Read[None]:
         """Read white space."""

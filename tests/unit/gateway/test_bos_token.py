@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from gateway.model_card.card import parse_text
 from gateway.operations.complete import Complete
 from gateway.prompting import tokenizer_files
 from gateway.prompting.bos_token import strip_bos
@@ -16,7 +17,7 @@ LLAMA = {"chat_template": "{{ bos_token }}{{ messages }}", "special_tokens": '{"
 
 
 def config(name: str = "m", layout: Any = vllm, steps: tuple[str, ...] = (), **inputs: str) -> ModelConfig:
-    marks = getattr(layout, "MARKS", {})
+    marks = getattr(layout, "DISTINCTIVE_INPUTS", {})
     return ModelConfig(name, {}, {**layout.INPUTS, **marks, **inputs}, layout.OUTPUTS, b"", steps=steps)
 
 
@@ -56,7 +57,7 @@ def test_what_is_sent() -> None:
     parameters = {**LLAMA, "add_bos_token": "true"}
 
     def sent(prompt: str | tuple[int, ...], *spans: tuple[int, int]) -> tuple[Any, tuple[tuple[int, int], ...]]:
-        found = strip_bos(Complete(model="m", prompt=prompt, literal_spans=spans), parameters)
+        found = strip_bos(Complete(model="m", prompt=prompt, literal_spans=spans), parse_text(parameters))
         return found.prompt, found.literal_spans
 
     assert sent("<s>é[x]", (5, 6), (7, 8)) == ("é[x]", ((2, 3), (4, 5)))
@@ -66,8 +67,8 @@ def test_what_is_sent() -> None:
     assert sent("<s>") == ("<s>", ())  # nothing would be left
     assert sent((1, 2)) == ((1, 2), ())
     asked = Complete(model="m", prompt="<s>x")
-    assert strip_bos(asked, LLAMA) is asked
-    assert strip_bos(asked, {"add_bos_token": "true"}) is asked
+    assert strip_bos(asked, parse_text(LLAMA)) is asked
+    assert strip_bos(asked, parse_text({"add_bos_token": "true"})) is asked
 
 
 PUT = {

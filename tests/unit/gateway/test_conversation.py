@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.errors import InvalidRequest, UnsupportedOption
+from gateway.model_card.card import parse_text
 from gateway.operations.chat import (
     Chat,
     ChatEvent,
@@ -21,6 +22,7 @@ from gateway.operations.chat import (
     ToolCallArguments,
     ToolCallBegin,
 )
+from gateway.operations.complete import Complete
 from gateway.operations.text import (
     Delta,
     Finish,
@@ -32,7 +34,8 @@ from gateway.operations.text import (
     TokenLogprob,
     Usage,
 )
-from gateway.prompting.chat_prompt import build_completion
+from gateway.prompting import chat_prompt
+from gateway.prompting.answer_parser import AnswerParser
 
 CHATML = (
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>\n{% endfor %}"
@@ -57,6 +60,12 @@ def tool(name: str, **parameters: Any) -> Tool:
 def chat(*turns: tuple[str, Any] | Message, **more: Any) -> Chat:
     messages = tuple(turn if isinstance(turn, Message) else Message(role=turn[0], content=turn[1]) for turn in turns)  # type: ignore[arg-type]
     return Chat(model="m", messages=messages or (Message(role="user", content="Hi"),), **more)
+
+
+def build_completion(
+    request: Chat, parameters: dict[str, str], **options: bool
+) -> tuple[Complete, AnswerParser | None]:
+    return chat_prompt.build_completion(request, parse_text(parameters), **options)
 
 
 def parameters(template: str = CHATML, **more: str) -> dict[str, str]:

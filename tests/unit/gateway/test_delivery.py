@@ -19,7 +19,7 @@ Events = Callable[[], AsyncGenerator[bytes]]
 
 def asked(receive: Receive, send_timeout: float = 60) -> Any:
     """A request, as far as delivery looks at it."""
-    trace = SimpleNamespace(hung_up=False, error=None, request_id="r")
+    trace = SimpleNamespace(disconnected=False, error=None, request_id="r")
     settings = SimpleNamespace(send_timeout=send_timeout)
     return SimpleNamespace(
         receive=receive,

@@ -5,6 +5,7 @@ import time
 import pytest
 
 from gateway.errors import ContextLengthExceeded, GatewayError, InvalidRequest, ModelFailed, UnsupportedOption
+from gateway.model_card.card import TextCard
 from gateway.operations.complete import Complete
 from gateway.operations.text import Sampling
 from gateway.signatures import third_party_errors
@@ -101,15 +102,15 @@ def test_our_own_failures_are_left() -> None:
 def test_a_request_without_a_length_is_asked_again_for_what_is_left() -> None:
     request = Complete(model="m", prompt="p", sampling=Sampling(temperature=0.5))
     refused = ModelFailed("ValueError: " + NO_ROOM.format(prompt=4000, limit=4096))
-    again = third_party_errors.retry_request(request, refused, {})
+    again = third_party_errors.retry_request(request, refused, TextCard())
     assert again is not None
     assert (again.sampling.max_tokens, again.sampling.temperature, again.prompt) == (96, 0.5, "p")
-    short = third_party_errors.retry_request(request, refused, {"max_tokens": "50"})
+    short = third_party_errors.retry_request(request, refused, TextCard(max_tokens=50))
     assert short is not None and short.sampling.max_tokens == 50
     for other in (ModelFailed(NO_ROOM.format(prompt=4096, limit=1)), ModelFailed("No."), InvalidRequest("No.")):
-        assert third_party_errors.retry_request(request, other, {}) is None
+        assert third_party_errors.retry_request(request, other, TextCard()) is None
     given = Complete(model="m", prompt="p", sampling=Sampling(max_tokens=4096))
-    assert third_party_errors.retry_request(given, refused, {}) is None
+    assert third_party_errors.retry_request(given, refused, TextCard()) is None
 
 
 @pytest.mark.parametrize("words", ["prompt length ", "a.", "Traceback\n  File x\n    a\n", "require "])

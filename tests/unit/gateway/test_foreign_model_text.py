@@ -7,11 +7,13 @@ from types import ModuleType
 import pytest
 
 from gateway.errors import ContextLengthExceeded, ModelFailed, UnsupportedOption
+from gateway.model_card.card import TextMode
 from gateway.operations.complete import Complete
 from gateway.operations.text import Sampling, StructuredOutput
 from gateway.signatures import llmapi, tensorrt_llm, third_party
-from gateway.signatures.third_party import AnswerText, TextMode
+from gateway.signatures.third_party import AnswerText
 from gateway.triton.client import ModelConfig
+from tests.unit.gateway.model_cards import card_of
 
 
 def shown(grows: TextMode | None, *texts: str, stop: tuple[str, ...] = ()) -> list[str]:
@@ -140,16 +142,16 @@ def test_failures_lose_their_traceback_and_gain_their_meaning() -> None:
     ],
 )
 def test_parameters_that_make_no_sense(parameters: dict[str, str]) -> None:
-    third_party.check({"operations": "[]"})
+    card_of(ModelConfig("m", {}, {}, {}, b""))
     with pytest.raises(ValueError):
-        third_party.check({"operations": "[]", **parameters})
+        card_of(ModelConfig("m", parameters, {}, {}, b""))
 
 
 @pytest.mark.parametrize("layout", [tensorrt_llm, llmapi], ids=["tensorrt_llm", "llmapi"])
 def test_a_wish_for_special_tokens_is_dropped_and_an_order_is_refused(layout: ModuleType) -> None:
-    config = ModelConfig("m", {"context_length": "100"}, layout.INPUTS, layout.OUTPUTS, b"")
+    card = card_of(ModelConfig("m", {"context_length": "100"}, layout.INPUTS, layout.OUTPUTS, b""))
     wished = Complete(model="m", prompt="p", show_special_tokens=True)
-    assert layout.encode(wished, config) == layout.encode(replace(wished, show_special_tokens=False), config)
+    assert layout.encode(wished, card) == layout.encode(replace(wished, show_special_tokens=False), card)
     with pytest.raises(UnsupportedOption) as raised:
-        layout.encode(replace(wished, sampling=Sampling(skip_special_tokens=False)), config)
+        layout.encode(replace(wished, sampling=Sampling(skip_special_tokens=False)), card)
     assert raised.value.param == "skip_special_tokens"

@@ -13,6 +13,7 @@ from gateway.operations.generate_image import GenerateImage, Image, PartialImage
 from gateway.signatures import image
 from gateway.triton.client import ModelConfig
 from gateway.triton.tensors import InferResponse
+from tests.unit.gateway.model_cards import card_of
 
 ALL = {
     **dict.fromkeys(("prompt", "negative_prompt", "output_format", "image", "mask"), "BYTES"),
@@ -27,7 +28,7 @@ def config(*, without: tuple[str, ...] = (), **parameters: str) -> ModelConfig:
 
 
 def encoded(request: GenerateImage, model: ModelConfig | None = None) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
-    tensors = image.encode(request, model or config())
+    tensors = image.encode(request, card_of(model or config(), "generate_image"))
     return {tensor.name: (tensor.datatype, tensor.shape, tensor.data) for tensor in tensors}
 
 
@@ -62,7 +63,7 @@ def test_what_a_model_has_no_tensor_for_is_refused_by_name(name: str) -> None:
     given: dict[str, Any] = {name: {"negative_prompt": "x", "mask": b"x", "strength": 0.5}.get(name, 1)}
     request = EditImage(model="m", prompt="p", images=(b"x",), **given)
     with pytest.raises(UnsupportedOption) as refusal:
-        image.encode(request, config(without=(name,)))
+        image.encode(request, card_of(config(without=(name,))))
     assert refusal.value.param == name
 
 
@@ -70,7 +71,7 @@ def test_steps_and_pictures_have_limits() -> None:
     limited = config(max_steps="8", max_images="2")
     for given in ({"steps": 9}, {"n": 3}):
         with pytest.raises(UnsupportedOption):
-            image.encode(GenerateImage(model="m", prompt="p", **given), limited)
+            image.encode(GenerateImage(model="m", prompt="p", **given), card_of(limited, "generate_image"))
     assert encoded(GenerateImage(model="m", prompt="p", steps=8, n=2), limited)["steps"][2] == struct.pack("<i", 8)
 
 
@@ -101,7 +102,7 @@ async def decoded(n: int, *responses: InferResponse) -> list[Any]:
             yield each
 
     request = GenerateImage(model="m", prompt="p", n=n)
-    return [event async for event in image.decode(request, arriving(), config())]
+    return [event async for event in image.decode(request, arriving(), card_of(config()))]
 
 
 async def test_events() -> None:

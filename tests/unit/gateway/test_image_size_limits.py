@@ -4,11 +4,12 @@ import json
 
 import pytest
 
-from gateway.operations.image_limits import ImageLimits
+from gateway.model_card.card import parse_image
+from gateway.model_card.image_limits import ImageLimits
 
 
 def of(**said: object) -> ImageLimits:
-    return ImageLimits.from_parameters({name: json.dumps(value) for name, value in said.items()})
+    return parse_image({name: json.dumps(value) for name, value in said.items()})
 
 
 def test_a_list_of_sizes_is_all_there_is() -> None:

@@ -17,7 +17,7 @@ TEXT = st.text(st.one_of(st.characters(codec="utf-8"), st.sampled_from("aé日�
 
 def token(data: bytes, *, prompt: bool = False, first: bool = False, hidden: bool = False) -> TokenLogprob:
     return TokenLogprob(
-        Logprob(data.decode(errors="replace"), None if first else -1.0, data), prompt=prompt, is_hidden=hidden
+        Logprob(data.decode(errors="replace"), None if first else -1.0, data), is_prompt=prompt, is_hidden=hidden
     )
 
 

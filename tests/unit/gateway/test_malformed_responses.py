@@ -17,10 +17,10 @@ from gateway.operations.embed import Embed, Embeddings
 from gateway.operations.generate_image import GenerateImage, Image, PartialImage, Progress
 from gateway.operations.text import Delta, Finish, Sampling
 from gateway.operations.transcribe import Transcribe
-from gateway.signatures.coalescing import coalesce
 from gateway.signatures.registry import SIGNATURES
 from gateway.triton.client import ModelConfig
 from gateway.triton.tensors import InferResponse
+from tests.unit.gateway.model_cards import card_of
 
 
 @dataclass(slots=True)
@@ -98,10 +98,20 @@ CASES: dict[str, tuple[Any, list[Outputs]]] = {
 }
 
 
+OPERATIONS = {
+    **dict.fromkeys(("vllm", "llmapi", "tensorrt_llm"), "complete"),
+    **{"embedding": "embed", "image": "generate_image", "transcription": "transcribe"},
+}
+OPTIONAL_INPUTS = {
+    **{"sampling_parameters": "BYTES", "return_logprobs": "BOOL", "num_return_sequences": "INT32"},
+    **{"num_images": "INT32", "partial_images": "INT32", "output_format": "BYTES"},
+}
+
+
 class Stream:
     """Responses as `gateway.triton.client.ResponseStream` gives them."""
 
-    more = False
+    has_buffered = False
 
     def __init__(self, responses: list[pb.ModelInferResponse]) -> None:
         self._left = list(responses)
@@ -130,9 +140,10 @@ async def read(name: str, request: Any, responses: list[pb.ModelInferResponse]) 
     """The events that responses become on their way to a caller. Raises what becomes of them."""
     signature = SIGNATURES[name]
     declared = {output.name: output.datatype for outputs in CASES[name][1] for output in outputs}
-    config = ModelConfig("m", {"context_length": "100"}, signature.INPUTS, {**signature.OUTPUTS, **declared}, b"")
-    stream = Stream(responses)
-    events: AsyncGenerator[Any] = coalesce(signature.decode(request, stream, config), stream)
+    inputs, outputs = {**signature.inputs, **OPTIONAL_INPUTS}, {**signature.outputs, **declared}
+    card = card_of(ModelConfig("m", {"context_length": "100"}, inputs, outputs, b""))
+    (sent,) = signature.codecs[OPERATIONS[name]].open(request, card).requests
+    events: AsyncGenerator[Any] = sent.events(Stream(responses))
     with structlog.testing.capture_logs():  # of tracebacks, which take most of the time
         return [event async for event in events]
 

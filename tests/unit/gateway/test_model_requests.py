@@ -3,7 +3,7 @@
 import gc
 import threading
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,10 +11,15 @@ import pytest
 
 from gateway.errors import GatewayError, ModelFailed
 from gateway.http.offload import LARGE_BYTES
+from gateway.model_card.card import ModelCard
 from gateway.models import inference
-from gateway.operations.complete import Complete, split_answers
-from gateway.operations.text import Delta, Finish, Sampling
+from gateway.operations.complete import Complete
+from gateway.operations.text import Delta, Finish, Sampling, TextEvent
+from gateway.signatures.call import ModelRequest
+from gateway.signatures.text_codec import TextCodec
+from gateway.triton.client import ModelConfig
 from gateway.triton.tensors import Tensor, string_tensor
+from tests.unit.gateway.model_cards import card_of
 
 pytestmark = pytest.mark.asyncio
 
@@ -33,38 +38,44 @@ class Scripted:
         self.scripts = list(scripts)
         self.asked: list[int | None] = []
         self.encoded_by: set[str] = set()
+        self.codec = TextCodec(
+            encode=self.encode,
+            decode=self.decode,
+            explain=lambda error: error,
+            carries_answers=lambda card: False,
+            retry_request=self.retry_request,
+        )
+        config = ModelConfig("m", {}, {}, {}, b"")
         self.model: Any = SimpleNamespace(
-            signature=self,
-            config=SimpleNamespace(name="m", parameters={}),
-            endpoint=SimpleNamespace(triton=self),
-            stop=None,
+            card=card_of(config), config=config, server=SimpleNamespace(client=self), stop_request=None
         )
 
-    def requests(self, request: Complete, config: Any) -> list[Complete]:
-        return split_answers(request)
-
-    def encode(self, request: Complete, config: Any) -> list[Tensor]:
+    def encode(self, request: Complete, card: ModelCard) -> list[Tensor]:
         self.encoded_by.add(threading.current_thread().name)
-        return [string_tensor("text_input", str(request.prompt))]
+        return Sent([string_tensor("text_input", str(request.prompt))])
 
     def stream(self, *_: Any, **__: Any) -> Any:
         async def nothing() -> None: ...
 
-        return SimpleNamespace(more=False, aclose=nothing)
+        return SimpleNamespace(has_buffered=False, aclose=nothing)
 
-    async def decode(self, request: Complete, responses: AsyncIterator[Any], config: Any) -> AsyncGenerator[Any]:
+    async def decode(
+        self, request: Complete, responses: AsyncIterator[Any], card: ModelCard
+    ) -> AsyncGenerator[TextEvent]:
         self.asked.append(request.sampling.max_tokens)
         for event in self.scripts.pop(0):
             if isinstance(event, GatewayError):
                 raise event
             yield event
 
-    def instead(self, request: Complete, error: GatewayError, config: Any) -> Complete | None:
+    def retry_request(self, request: Complete, error: GatewayError, card: ModelCard) -> Complete | None:
         return Complete(model="m", prompt=request.prompt, sampling=Sampling(max_tokens=5))
 
-    def answers(self, sent: Sent) -> AsyncGenerator[Any]:
-        question = inference.ModelRequest(Complete(model="m", prompt="x"), sent)
-        return inference.stream_events(self.model, [question], request_id="r", timeout=1)
+    def opened(self) -> Sequence[ModelRequest]:
+        return self.codec.open(Complete(model="m", prompt="x"), self.model.card).requests
+
+    def answers(self, requests: Sequence[ModelRequest]) -> AsyncGenerator[Any]:
+        return inference.stream_events(self.model, requests, request_id="r", timeout=1)
 
 
 NO = ModelFailed("No room.")
@@ -73,21 +84,22 @@ ANSWER: Script = [Delta(0, "a", 1), Finish(0, "stop")]
 
 async def test_it_is_asked_once_more_where_it_refuses_before_it_answers() -> None:
     scripted = Scripted([NO], ANSWER)
-    assert [event async for event in scripted.answers(Sent())] == ANSWER
+    assert [event async for event in scripted.answers(scripted.opened())] == ANSWER
     assert scripted.asked == [None, 5]
     refused: list[list[Script]] = [[[NO], [NO]], [[Delta(0, "a", 1), NO]]]
     for scripts in refused:
         scripted = Scripted(*scripts)
         with pytest.raises(ModelFailed):
-            async for _ in scripted.answers(Sent()):
+            async for _ in scripted.answers(scripted.opened()):
                 pass
         assert not scripted.scripts
 
 
 async def test_what_was_sent_is_not_kept_while_the_answer_comes() -> None:
-    sent = Sent()
-    seen = weakref.ref(sent)
-    events = Scripted(ANSWER).answers(sent)
+    scripted = Scripted(ANSWER)
+    sent = scripted.opened()
+    (seen,) = (weakref.ref(request.tensors) for request in sent)
+    events = scripted.answers(sent)
     del sent
     await anext(events)
     gc.collect()
@@ -102,9 +114,8 @@ async def test_what_is_large_when_it_is_written_many_times_is_written_beside_the
     n: int, size: int, apart: bool
 ) -> None:
     scripted = Scripted()
-    known: Any = SimpleNamespace(body_bytes=size, large=False, caller="c", holding=None)
-    found = await inference.build_requests(
-        scripted.model, Complete(model="m", prompt="x", sampling=Sampling(n=n)), known
-    )
-    assert len(found) == n
+    known: Any = SimpleNamespace(body_bytes=size, is_large=False, caller="c", reservation=None)
+    asked = Complete(model="m", prompt="x", sampling=Sampling(n=n))
+    found = await inference.open_call(scripted.model, scripted.codec, asked, known)
+    assert len(found.requests) == n
     assert (threading.current_thread().name not in scripted.encoded_by) == apart

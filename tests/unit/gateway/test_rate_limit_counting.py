@@ -228,7 +228,7 @@ async def test_a_crowd_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
             return await super().incr(key, expiry, amount)
 
     limited, one = Limited("100/minute", None), caller()
-    monkeypatch.setattr(limited.limits, "_shared", Slow())
+    monkeypatch.setattr(limited.limits, "_redis", Slow())
     began = time.monotonic()
     results = await asyncio.gather(*(limited.admit(one) for _ in range(250)), return_exceptions=True)
     assert time.monotonic() - began > rates._REDIS_TIMEOUT_SECONDS

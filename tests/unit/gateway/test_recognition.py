@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -9,8 +10,8 @@ from gateway.signatures import llmapi, registry, tensorrt_llm, vllm
 from gateway.triton.client import ModelConfig
 
 
-def config(layout: registry.Signature, *, batch: int = 0, **parameters: str) -> ModelConfig:
-    inputs = {**layout.INPUTS, **getattr(layout, "OPTIONS", {}), "more": "FP16"}
+def config(layout: Any, *, batch: int = 0, **parameters: str) -> ModelConfig:
+    inputs = {**layout.INPUTS, **getattr(layout, "OPTIONAL_INPUTS", {}), "more": "FP16"}
     outputs = {**layout.OUTPUTS, "more": "FP32"}
     return ModelConfig("m", parameters, inputs, outputs, b"", max_batch_size=batch)
 
@@ -27,12 +28,12 @@ def config(layout: registry.Signature, *, batch: int = 0, **parameters: str) -> 
         (llmapi, 8, None),
     ],
 )
-def test_tensors_show_the_layout(layout: registry.Signature, batch: int, name: str | None) -> None:
+def test_tensors_show_the_layout(layout: Any, batch: int, name: str | None) -> None:
     assert registry.recognize(config(layout, batch=batch)) == name
 
 
 @pytest.mark.parametrize(("layout", "name"), [(vllm, "vllm"), (llmapi, "llmapi"), (tensorrt_llm, "tensorrt_llm")])
-def test_another_datatype_or_a_missing_tensor_is_another_layout(layout: registry.Signature, name: str) -> None:
+def test_another_datatype_or_a_missing_tensor_is_another_layout(layout: Any, name: str) -> None:
     whole = config(layout)
     for tensor in layout.INPUTS:
         assert registry.recognize(replace(whole, inputs={**whole.inputs, tensor: "FP64"})) != name

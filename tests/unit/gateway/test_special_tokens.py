@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from gateway.errors import InvalidRequest
+from gateway.model_card.card import parse_text
 from gateway.operations.chat import Chat, ImagePart, Message, TextPart, Tool, ToolCall
 from gateway.operations.complete import Complete
-from gateway.prompting import special_tokens
-from gateway.prompting.chat_prompt import build_completion, check
+from gateway.prompting import chat_prompt, special_tokens
+from gateway.prompting.answer_parser import AnswerParser
 from gateway.prompting.token_pattern import any_token_pattern, token_start_pattern
 
 BREAK = "\u200b"
@@ -59,6 +60,12 @@ TEMPLATES: dict[str, tuple[str, list[str]]] = {
     "phi-3": (PHI3, ["<|user|>", "<|assistant|>", "<|system|>", "<|end|>"]),
     "thinking": (THINKING, ["<|im_start|>", "<|im_end|>"]),
 }
+
+
+def build_completion(
+    request: Chat, parameters: dict[str, str], **options: bool
+) -> tuple[Complete, AnswerParser | None]:
+    return chat_prompt.build_completion(request, parse_text(parameters), **options)
 
 
 def described(template: str, control: list[str] | None, **more: str) -> dict[str, str]:
@@ -267,9 +274,9 @@ def test_special_tokens_that_are_words_are_told_by_the_whole_of_them() -> None:
     "wrong", [{"special_tokens_in_content": "no"}, {"control_tokens": "{}"}, {"control_tokens": "[1]"}]
 )
 def test_parameters_are_checked(wrong: dict[str, str]) -> None:
-    check(described(CHATML, ["<|im_end|>"], special_tokens_in_content="text"))
+    chat_prompt.check(parse_text(described(CHATML, ["<|im_end|>"], special_tokens_in_content="text")))
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        check(described(CHATML, None, **wrong))
+        chat_prompt.check(parse_text(described(CHATML, None, **wrong)))
 
 
 def test_the_longest_of_the_leftmost_tokens_is_found() -> None:
@@ -284,7 +291,7 @@ def test_the_longest_of_the_leftmost_tokens_is_found() -> None:
 
 
 def test_marks_are_found_in_what_templates_write() -> None:
-    guard = special_tokens.get_guard(described(PHI3, None, special_tokens="{}"), sees=False)
+    guard = special_tokens.get_guard(parse_text(described(PHI3, None, special_tokens="{}")))
     assert guard is not None
     found = [text for text in ("<|user|>", "<|system|>", "<|end|>", "<|tool|>") if guard.tokens.fullmatch(text)]
     assert found == ["<|user|>", "<|system|>", "<|end|>", "<|tool|>"]

@@ -11,9 +11,10 @@ from tritonclient.grpc import service_pb2 as pb
 from gateway.errors import ModelFailed, UnsupportedOption
 from gateway.operations.complete import Complete
 from gateway.operations.text import EMPTY_DELTA, Delta, Finish, Sampling, StructuredOutput, TextEvent, Usage
-from gateway.signatures import tensorrt_llm, tensorrt_llm_stop
+from gateway.signatures import tensorrt_llm, tensorrt_llm_steps
 from gateway.triton.client import ModelConfig
 from gateway.triton.tensors import InferResponse, Tensor
+from tests.unit.gateway.model_cards import card_of
 
 ENSEMBLE = ModelConfig(
     name="ensemble",
@@ -28,7 +29,7 @@ BLS = replace(ENSEMBLE, inputs={**ENSEMBLE.inputs, "num_draft_tokens": "INT32"})
 
 def encode(config: ModelConfig = ENSEMBLE, **sampling: Any) -> dict[str, Tensor]:
     request = Complete(model="m", prompt="p", sampling=Sampling(**sampling))
-    return {tensor.name: tensor for tensor in tensorrt_llm.encode(request, config)}
+    return {tensor.name: tensor for tensor in tensorrt_llm.encode(request, card_of(config))}
 
 
 def number(tensor: Tensor) -> float:
@@ -58,7 +59,7 @@ async def decode(*responses: InferResponse, config: ModelConfig = ENSEMBLE, **sa
             yield response
 
     request = Complete(model="m", prompt="p", sampling=Sampling(**sampling))
-    return [event async for event in tensorrt_llm.decode(request, stream(), config)]
+    return [event async for event in tensorrt_llm.decode(request, stream(), card_of(config))]
 
 
 def test_every_tensor_has_the_batch_dimension_that_the_model_has() -> None:
@@ -108,9 +109,9 @@ def test_a_length_that_nobody_knows_is_asked_for() -> None:
 def test_a_whole_answer_is_asked_for_in_one_piece(changed: dict[str, Any], whole: bool, streams: int) -> None:
     config = replace(ENSEMBLE, **changed)
     request = Complete(model="m", prompt="p", non_streaming=whole)
-    (stream,) = (tensor for tensor in tensorrt_llm.encode(request, config) if tensor.name == "stream")
+    (stream,) = (tensor for tensor in tensorrt_llm.encode(request, card_of(config)) if tensor.name == "stream")
     assert number(stream) == streams
-    assert tensorrt_llm.silent_tokens(request, config) == (0 if streams else 100)
+    assert tensorrt_llm.silent_tokens(request, card_of(config)) == (0 if streams else 100)
 
 
 def test_only_what_a_model_has_is_sent_in_its_own_shapes() -> None:
@@ -157,19 +158,22 @@ def test_requests_without_a_seed_get_different_ones() -> None:
 def test_a_model_that_does_not_tell_answers_apart_is_asked_for_each_by_itself() -> None:
     assert number(encode(n=3)["num_return_sequences"]) == 3
     three = Complete(model="m", prompt="p", sampling=Sampling(n=3, seed=5))
-    assert tensorrt_llm.split_request(three, ENSEMBLE) == [three]
+    assert tensorrt_llm.TEXT.parts(three, card_of(ENSEMBLE)) == [three]
     for config in (BLS, replace(ENSEMBLE, decoupled=False), replace(ENSEMBLE, outputs=tensorrt_llm.OUTPUTS)):
-        parts = tensorrt_llm.split_request(three, config)
+        parts = tensorrt_llm.TEXT.parts(three, card_of(config))
         assert [(part.sampling.n, part.sampling.seed) for part in parts] == [(1, 5), (1, 6), (1, 7)]
         # Else the runtime would take the likeliest token, with the same seed: three times the same answer.
-        drawn = [part.sampling for part in tensorrt_llm.split_request(replace(three, sampling=Sampling(n=3)), config)]
+        drawn = [
+            part.sampling for part in tensorrt_llm.TEXT.parts(replace(three, sampling=Sampling(n=3)), card_of(config))
+        ]
         assert {sampling.top_p for sampling in drawn} == {1.0}
         assert len({sampling.seed for sampling in drawn}) == 3
-        (cold, _) = tensorrt_llm.split_request(replace(three, sampling=Sampling(n=2, temperature=0.0)), config)
+        (cold, _) = tensorrt_llm.TEXT.parts(replace(three, sampling=Sampling(n=2, temperature=0.0)), card_of(config))
         assert (cold.sampling.temperature, cold.sampling.top_p) == (0.0, None)
     seedless = replace(BLS, inputs={name: kind for name, kind in BLS.inputs.items() if name != "seed"})
     assert [
-        part.sampling.seed for part in tensorrt_llm.split_request(replace(three, sampling=Sampling(n=2)), seedless)
+        part.sampling.seed
+        for part in tensorrt_llm.TEXT.parts(replace(three, sampling=Sampling(n=2)), card_of(seedless))
     ] == [
         None,
         None,
@@ -193,10 +197,10 @@ def test_any_json_needs_no_guide() -> None:
 
 def test_pictures_and_tokens_are_refused() -> None:
     with pytest.raises(UnsupportedOption) as caught:
-        tensorrt_llm.encode(Complete(model="m", prompt="p", images=(b"x",)), ENSEMBLE)
+        tensorrt_llm.encode(Complete(model="m", prompt="p", images=(b"x",)), card_of(ENSEMBLE))
     assert caught.value.param == "messages"
     with pytest.raises(UnsupportedOption) as caught:
-        tensorrt_llm.encode(Complete(model="m", prompt=(1, 2)), ENSEMBLE)
+        tensorrt_llm.encode(Complete(model="m", prompt=(1, 2)), card_of(ENSEMBLE))
     assert caught.value.param == "prompt"
 
 
@@ -232,14 +236,14 @@ async def test_answers_of_a_model_that_cannot_be_told_their_length_are_ended_her
     assert (await decode(*texts, config=mock, max_tokens=4))[-1] == Finish(0, "stop")
     # Pieces are counted, also of an answer that is read whole; a prompt that stands before them is not.
     whole = Complete(model="m", prompt="p", non_streaming=True, echo=True, sampling=Sampling(max_tokens=1))
-    (stream,) = (tensor for tensor in tensorrt_llm.encode(whole, mock) if tensor.name == "stream")
+    (stream,) = (tensor for tensor in tensorrt_llm.encode(whole, card_of(mock)) if tensor.name == "stream")
     assert number(stream) == 1
 
     async def responses() -> AsyncGenerator[InferResponse]:
         for response in texts:
             yield response
 
-    events = [event async for event in tensorrt_llm.decode(whole, responses(), mock)]
+    events = [event async for event in tensorrt_llm.decode(whole, responses(), card_of(mock))]
     # What the model sends beyond is awaited, since a stream that is given up as it ends is a danger to Triton.
     assert events == [Delta(0, "p"), Delta(0, "a"), Finish(0, "length"), EMPTY_DELTA]
 
@@ -255,7 +259,7 @@ async def test_a_model_that_goes_on_beyond_its_length_is_left() -> None:
             yield counted("a")
 
     request = Complete(model="m", prompt="p", sampling=Sampling(max_tokens=2))
-    events = [event async for event in tensorrt_llm.decode(request, endless(), mock)]
+    events = [event async for event in tensorrt_llm.decode(request, endless(), card_of(mock))]
     assert [event for event in events if event is not EMPTY_DELTA] == [
         Delta(0, "a", 1),
         Delta(0, "a", 1),
@@ -279,7 +283,7 @@ async def test_an_engine_that_overhears_the_stop_string_is_left() -> None:
             yield counted("END")
 
     request = Complete(model="m", prompt="p", sampling=Sampling(stop=("END",)))
-    events = [event async for event in tensorrt_llm.decode(request, endless(), ENSEMBLE)]
+    events = [event async for event in tensorrt_llm.decode(request, endless(), card_of(ENSEMBLE))]
     assert events[-2:] == [Finish(0, "stop"), Usage(10, heard)]
     assert heard < 20
 
@@ -308,8 +312,8 @@ async def test_a_stream_without_an_answer_is_a_failure() -> None:
 def test_the_engine_of_an_ensemble_can_be_told_to_stop() -> None:
     inputs = {"input_ids": "INT32", "input_lengths": "INT32", "request_output_len": "INT32", "stop": "BOOL"}
     core = ModelConfig("tensorrt_llm", {}, inputs, {}, b"", max_batch_size=8)
-    stop = tensorrt_llm_stop.stop_request(core)
+    stop = tensorrt_llm_steps.stop_request(core)
     assert stop is not None
     assert (stop.model, {tensor.name for tensor in stop.tensors}) == ("tensorrt_llm", set(inputs))
     assert {tensor.shape for tensor in stop.tensors} == {(1, 1)}
-    assert tensorrt_llm_stop.stop_request(ENSEMBLE) is None
+    assert tensorrt_llm_steps.stop_request(ENSEMBLE) is None

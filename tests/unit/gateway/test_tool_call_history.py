@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from gateway.errors import InvalidRequest
+from gateway.model_card.card import TextCard
 from gateway.operations.chat import Chat, Message, ToolCall
 from gateway.prompting import tool_call_history
 from gateway.prompting.chat_prompt import build_completion
@@ -38,7 +39,7 @@ def template(call: str) -> str:
 
 
 def prompt(source: str, *messages: Message) -> str:
-    text = build_completion(Chat(model="m", messages=(USER, *messages)), {"chat_template": source})[0].prompt
+    text = build_completion(Chat(model="m", messages=(USER, *messages)), TextCard(chat_template=source))[0].prompt
     assert isinstance(text, str)
     return text
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from gateway.errors import UnsupportedOption
+from gateway.model_card.card import parse_text
 from gateway.operations.chat import Chat, Message, Tool, ToolCallBegin
 from gateway.operations.text import Delta, Finish, Sampling, StructuredOutput
 from gateway.prompting.chat_prompt import build_completion
@@ -33,7 +34,7 @@ def asked(structure: Any, kind: Any = "json") -> Chat:
 def read(chat: Chat, written: str, answer: str, *, tags: bool) -> tuple[int, str, str | None]:
     """How many calls there are, the text, and the reason."""
     described = {"chat_template": "{{ messages[0].content }}", "tool_call_parser": written}
-    reader = build_completion(chat, described, structural_tags=tags)[1]
+    reader = build_completion(chat, parse_text(described), structural_tags=tags)[1]
     assert reader
     events = [seen for letter in answer for seen in reader.read(Delta(0, letter, 1))]
     events += reader.read(Finish(0, "stop"))
@@ -66,7 +67,7 @@ def test_answers_are_calls_where_they_begin_as_calls_are_enforced(
 
 def structure(chat: Chat, written: str, *, tags: bool) -> Any:
     described = {"chat_template": "{{ messages[0].content }}", "tool_call_parser": written}
-    found = build_completion(chat, described, structural_tags=tags)[0].sampling.structured_outputs
+    found = build_completion(chat, parse_text(described), structural_tags=tags)[0].sampling.structured_outputs
     assert found is not None
     return found
 

@@ -12,11 +12,13 @@ import pytest
 from tritonclient.grpc import service_pb2 as pb
 
 from gateway.errors import ContextLengthExceeded, GatewayError, InvalidRequest, ModelFailed, UnsupportedOption
+from gateway.model_card.card import parse_text
 from gateway.operations.complete import Complete
 from gateway.operations.text import Delta, Finish, Logprob, Sampling, StructuredOutput, TextEvent, TokenLogprob, Usage
 from gateway.signatures import vllm, vllm_logprobs
 from gateway.triton.client import ModelConfig
 from gateway.triton.tensors import InferResponse, Tensor
+from tests.unit.gateway.model_cards import card_of
 
 INPUTS = {**vllm.INPUTS, **vllm.OPTIONAL_INPUTS}
 OUTPUTS = {
@@ -44,7 +46,7 @@ def strings(tensor: Tensor) -> list[str]:
 
 
 def encode(request: Complete, config: ModelConfig = CONFIG) -> dict[str, Tensor]:
-    return {tensor.name: tensor for tensor in vllm.encode(request, config)}
+    return {tensor.name: tensor for tensor in vllm.encode(request, card_of(config))}
 
 
 def sent(config: ModelConfig = VLLM, **sampling: Any) -> dict[str, Any]:
@@ -72,7 +74,7 @@ async def decode(*responses: InferResponse, request: Complete = ASKED) -> list[T
         for response in responses:
             yield response
 
-    return [event async for event in vllm.decode(request, stream(), CONFIG)]
+    return [event async for event in vllm.decode(request, stream(), card_of(CONFIG))]
 
 
 def test_a_prompt_travels_as_text() -> None:
@@ -118,20 +120,20 @@ def test_every_parameter_travels_under_its_own_name() -> None:
 
 def test_our_own_backend_gives_several_answers_at_once_and_vllm_one() -> None:
     three = Complete(model="m", prompt="x", sampling=Sampling(n=3, seed=7, temperature=0.5))
-    assert vllm.split_request(three, CONFIG) == [three]
-    parts = vllm.split_request(three, VLLM)
+    assert vllm.TEXT.parts(three, card_of(CONFIG)) == [three]
+    parts = vllm.TEXT.parts(three, card_of(VLLM))
     assert [(part.sampling.n, part.sampling.seed) for part in parts] == [(1, 7), (1, 8), (1, 9)]
     assert {replace(part, sampling=replace(part.sampling, seed=None)) for part in parts} == {
         replace(three, sampling=Sampling(n=1, temperature=0.5))
     }
     unseeded = replace(three, sampling=Sampling(n=2))
-    assert [part.sampling.seed for part in vllm.split_request(unseeded, VLLM)] == [None, None]
-    assert vllm.split_request(ASKED, VLLM) == [ASKED]
+    assert [part.sampling.seed for part in vllm.TEXT.parts(unseeded, card_of(VLLM))] == [None, None]
+    assert vllm.TEXT.parts(ASKED, card_of(VLLM)) == [ASKED]
 
 
 def test_seeds_stay_within_what_vllm_takes_and_differ() -> None:
     last = Complete(model="m", prompt="x", sampling=Sampling(n=3, seed=2**63 - 2))
-    seeds = [sent(seed=part.sampling.seed)["seed"] for part in vllm.split_request(last, VLLM)]
+    seeds = [sent(seed=part.sampling.seed)["seed"] for part in vllm.TEXT.parts(last, card_of(VLLM))]
     assert seeds == [2**63 - 2, 2**63 - 1, 0]
     assert sent(seed=-1)["seed"] == 2**63 - 1  # to vLLM -1 is no seed at all
 
@@ -188,9 +190,9 @@ def test_each_release_is_sent_the_structure_under_its_own_name(config: ModelConf
 
 
 def test_a_name_that_no_release_has_is_refused() -> None:
-    vllm.check({"operations": "[]", "structured_outputs": "guided_decoding"})
+    parse_text({"structured_outputs": "guided_decoding"})
     with pytest.raises(ValueError, match="guided_json"):
-        vllm.check({"operations": "[]", "structured_outputs": "guided_json"})
+        parse_text({"structured_outputs": "guided_json"})
 
 
 @pytest.mark.parametrize(
