@@ -22,8 +22,8 @@ from gateway.dialects.platform import response_models as platform_answers
 from gateway.errors import GatewayError, MethodNotAllowed, NotFound
 from gateway.fair_sharing import MemoryPool
 from gateway.files import object_stores
-from gateway.files import route as files_route
 from gateway.files.file_store import FileStore
+from gateway.http import files_route
 from gateway.http.rates import RATE_LIMIT_HEADERS, RateLimits
 from gateway.http.trusted_hosts import HostOriginMiddleware, PreflightMiddleware
 from gateway.media.loader import MediaLoader

@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,7 +21,7 @@ from gateway.files.signing import Signer, load_or_create_key
 from gateway.settings import Settings
 
 if TYPE_CHECKING:
-    from obstore import ObjectMeta
+    from obstore import BytesStream, ObjectMeta
 
 CONTENT_TYPES = {
     "png": "image/png",
@@ -62,7 +62,7 @@ class StoredFile:
     modified: datetime
     start: int
     end: int
-    chunks: AsyncIterator[bytes]
+    chunks: AsyncGenerator[bytes]
 
 
 class FileStore:
@@ -127,7 +127,7 @@ class FileStore:
         store, _ = await self._open()
         options: Any = None if part is None else {"range": part}
         found = await _translate_errors(obstore.get_async(store, _valid_id(file), options=options))
-        return _stored_file(file, found.meta, found.range, found.stream(_CHUNK))
+        return _stored_file(file, found.meta, found.range, _read_chunks(found.stream(_CHUNK)))
 
     async def delete(self, *files: str) -> None:
         """Remove files; those that are gone already do not matter. Raises `Overloaded`."""
@@ -243,7 +243,7 @@ class FileStore:
         )
 
 
-def _stored_file(file: str, known: "ObjectMeta", part: tuple[int, int], chunks: AsyncIterator[bytes]) -> StoredFile:
+def _stored_file(file: str, known: "ObjectMeta", part: tuple[int, int], chunks: AsyncGenerator[bytes]) -> StoredFile:
     return StoredFile(
         content_type=content_type(file),
         size=known["size"],
@@ -255,7 +255,16 @@ def _stored_file(file: str, known: "ObjectMeta", part: tuple[int, int], chunks: 
     )
 
 
-async def _no_chunks(empty: tuple[bytes, ...] = ()) -> AsyncIterator[bytes]:
+async def _read_chunks(stream: "BytesStream") -> AsyncGenerator[bytes]:
+    """Yield the chunks of a file. Raises `GatewayError` where the store fails before the end."""
+    try:
+        async for chunk in stream:
+            yield chunk
+    except (BaseError, OSError) as error:
+        raise _to_gateway_error(error) from error
+
+
+async def _no_chunks(empty: tuple[bytes, ...] = ()) -> AsyncGenerator[bytes]:
     for chunk in empty:
         yield chunk
 

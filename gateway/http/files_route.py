@@ -7,9 +7,10 @@ from email.utils import format_datetime
 from typing import Any
 
 from fastapi import APIRouter, Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from gateway.files.file_store import FileStore, StoredFile, content_type
+from gateway.http import delivery
 
 router = APIRouter(tags=["Files"])
 
@@ -57,7 +58,7 @@ async def fetch(file: str, request: Request, expires: str = "", signature: str =
     status = 206 if part else 200
     if request.method == "HEAD":
         return Response(status_code=status, headers=headers, media_type=found.content_type)
-    return StreamingResponse(found.chunks, status, headers, media_type=found.content_type)
+    return await delivery.raw(request, found.chunks, found.content_type, headers=headers, status=status)
 
 
 def _headers(file: str, found: StoredFile, until: int) -> dict[str, str]:
