@@ -31,6 +31,8 @@ from gateway.operations.transcribe import Transcribe
 from gateway.prompting import chat_prompt
 from gateway.signatures import prompt_only
 from gateway.triton.client import TritonClient
+from gateway.triton.rpc.channel import Channel
+from gateway.triton.transport import Connect
 
 Request: TypeAlias = Chat | Complete | Embed | Transcribe | GenerateImage | EditImage
 
@@ -62,20 +64,21 @@ class Catalog:
         interval: float,
         timeout: float,
         secret: str = "",
+        connect: Connect = Channel,
         bound: int = 2048,
         described: Mapping[str, Mapping[str, str]] = {},
         aliases: Mapping[str, str] = {},
     ) -> None:
         """`interval` is in seconds between two looks, `timeout` in seconds without a response (`Settings`).
 
-        `secret` opens what the endpoints restrict (`gateway.triton.client`).
+        `secret` opens what the endpoints restrict, and `connect` makes their transports (`gateway.triton.client`).
 
         `bound` is how many requests one model may have open (`gateway.models.admission`).
 
         `described` are the parameters of models that do not describe themselves (`gateway.models.models_file`).
         `aliases` are other names of models; a model that bears such a name itself is found first.
         """
-        self.servers = [TritonServer(TritonClient(url, secret)) for url in urls]
+        self.servers = [TritonServer(TritonClient(url, secret, connect)) for url in urls]
         self._discovery = Discovery(self.servers, interval, described)
         self._timeout = timeout
         self._admission = Admission(bound)

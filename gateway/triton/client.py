@@ -15,10 +15,10 @@ from tritonclient.grpc import service_pb2 as pb
 
 from gateway.errors import ModelFailed, ModelTimeout
 from gateway.triton.failures import to_gateway_error
-from gateway.triton.rpc.call import Call
 from gateway.triton.rpc.channel import Channel
 from gateway.triton.rpc.status import RpcError
 from gateway.triton.tensors import InferResponse, Tensor
+from gateway.triton.transport import Call, Connect
 
 _END_TIMEOUT_SECONDS = 1.0
 """How long a server may take to end a stream after its last response."""
@@ -77,21 +77,24 @@ class ModelConfig:
 class TritonClient:
     """One endpoint. Create it inside a running event loop."""
 
-    def __init__(self, url: str, secret: str = "") -> None:
-        """`url` is `host:port` of the gRPC service, or `unix:/path`; `secret` opens the protocols that it restricts."""
+    def __init__(self, url: str, secret: str = "", connect: Connect = Channel) -> None:
+        """`url` is `host:port` of the gRPC service, or `unix:/path`; `secret` opens the protocols that it restricts.
+
+        `connect` makes the transport (`gateway.triton.transport.connector`).
+        """
         self.url = url
         self.in_flight = 0
         self.responses_received = 0
         """Messages that models have sent."""
         self._configs: dict[str, tuple[bytes, ModelConfig]] = {}
-        self._channel = Channel(url, [(SECRET_HEADER.encode(), secret.encode())] if secret else ())
+        self._transport = connect(url, [(SECRET_HEADER.encode(), secret.encode())] if secret else ())
         self._stop_tasks: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
         """Close the connection; streams in flight are cancelled."""
         for stopping in tuple(self._stop_tasks):
             stopping.cancel()
-        await self._channel.close()
+        await self._transport.close()
 
     async def repository_index(self, timeout: float = 5.0) -> list[IndexEntry]:
         """Models of the repository with their states. Raises `GatewayError` when the server does not answer."""
@@ -110,7 +113,7 @@ class TritonClient:
 
     async def _unary(self, method: str, request: Message, timeout: float) -> bytes:
         try:
-            return await self._channel.unary(_SERVICE + method, request.SerializeToString(), timeout=timeout)
+            return await self._transport.unary(_SERVICE + method, request.SerializeToString(), timeout=timeout)
         except RpcError as error:
             raise to_gateway_error(error.status, error.message) from error  # the log tells what callers need not know
 
@@ -141,7 +144,7 @@ class TritonClient:
         try:
             async with asyncio.timeout(_STOP_TIMEOUT_SECONDS):
                 request = _serialize(_request_without_data(stop.model, stop.tensors, request_id), stop.tensors)
-                call = await self._channel.call(_STREAM, request, idle=_STOP_TIMEOUT_SECONDS)
+                call = await self._transport.call(_STREAM, request, idle=_STOP_TIMEOUT_SECONDS)
                 while await call.read() is not None:
                     pass
         except (TimeoutError, RpcError):
@@ -208,7 +211,7 @@ class ResponseStream:
                 async with self._send_lock or nullcontext():
                     # They may have a hundred megabytes, and an answer may take minutes.
                     sent, self._tensors = _serialize(self._request, self._tensors), ()
-                    self._call = await self._triton._channel.call(_STREAM, sent, idle=self._timeout)
+                    self._call = await self._triton._transport.call(_STREAM, sent, idle=self._timeout)
                     del sent
             data = await self._call.read()
         except TimeoutError:
