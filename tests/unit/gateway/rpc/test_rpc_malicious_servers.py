@@ -132,7 +132,7 @@ async def test_more_than_the_window_lets():
     here.peer.open(1)
     for _ in range(5):
         here.connection.data_received(frames.encode_frame(FrameType.DATA, 0, 1, grpc_message(bytes(16_000))))
-    with pytest.raises(RpcError, match="more comes than may"):
+    with pytest.raises(RpcError, match="more than the flow-control window allows"):
         await read_all(call)
 
 
