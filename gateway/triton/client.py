@@ -79,10 +79,7 @@ class TritonClient:
     """One endpoint. Create it inside a running event loop."""
 
     def __init__(self, url: str, secret: str = "", connect: Connect = Channel) -> None:
-        """`url` is `host:port` or `unix:/path` of the gRPC service. Each call carries `secret`, unless it is empty.
-
-        `connect` makes the transport (`gateway.triton.transport.connector`).
-        """
+        """`url` is `host:port` or `unix:/path`, `connect` makes its transport. Calls carry `secret` if there is one."""
         self.url = url
         self.in_flight = 0
         self.responses_received = 0
