@@ -30,7 +30,7 @@ class Signer:
         """Return the Unix second until which the signature is valid. Raises `Forbidden` if it is not or no longer."""
         until = int(expires) if expires.isascii() and expires.isdigit() and len(expires) < 16 else 0
         if not hmac.compare_digest(self.signature(file, until).encode(), signature.encode()):
-            raise Forbidden("The signature does not match this address: use the address exactly as it was given.")
+            raise Forbidden("The signature does not fit this address: use the address exactly as it was given.")
         if until < now:
             raise Forbidden("This address has expired: ask for a new one where you got it.")
         return until

@@ -58,7 +58,7 @@ class GzipDecoder:
                         return False
                     self._step(view[self._at : self._at + _INPUT_BYTES])
             if self._member is not None or not self._num_members:
-                raise _invalid("it is cut off")
+                raise _invalid("it ends too early")
         except BaseException:
             self.body.clear()  # who keeps the error keeps this frame
             raise
@@ -67,7 +67,7 @@ class GzipDecoder:
     def _step(self, packed: memoryview) -> None:
         if self._member is None:
             if self._num_members and packed[:2] != _MAGIC[: len(packed)]:
-                raise _invalid("other data follow its end")
+                raise _invalid("something else follows its end")
             self._num_members += 1
             if self._num_members > _MAX_MEMBERS:
                 raise _invalid(f"it has more than {_MAX_MEMBERS} members")
