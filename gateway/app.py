@@ -22,8 +22,8 @@ from gateway.dialects.platform import response_models as platform_answers
 from gateway.errors import GatewayError, MethodNotAllowed, NotFound
 from gateway.fair_sharing import MemoryPool
 from gateway.files import object_stores
-from gateway.files import route as files_route
 from gateway.files.file_store import FileStore
+from gateway.http import files_route
 from gateway.http.rates import RATE_LIMIT_HEADERS, RateLimits
 from gateway.http.trusted_hosts import HostOriginMiddleware, PreflightMiddleware
 from gateway.media.loader import MediaLoader
@@ -34,6 +34,7 @@ from gateway.observability.telemetry import Metrics, Trace, configure_logging, v
 from gateway.settings import Settings
 from gateway.tasks import database
 from gateway.tasks.task_queue import TaskQueue
+from gateway.triton import transport
 from gateway.worker_context import WorkerContext
 
 UNMATCHED_ROUTE = "unmatched"
@@ -66,6 +67,7 @@ def create_app(settings: Settings | None = None, crew: WorkerContext | None = No
             interval=settings.discovery_interval,
             timeout=settings.request_timeout,
             secret=settings.triton_secret.get_secret_value() if settings.triton_secret else "",
+            connect=transport.connector(settings),
             bound=max(1, settings.model_requests // crew.num_workers),
             described=described,
             aliases=settings.model_aliases,

@@ -5,6 +5,7 @@ Each raises `ValueError` with a message that describes the expected form.
 
 import json
 import re
+import ssl
 import tomllib
 from ipaddress import ip_address
 from pathlib import Path
@@ -56,6 +57,29 @@ def check_secret(secret: SecretStr | None) -> SecretStr | None:
     if not re.fullmatch(r"[!-~]{1,512}", secret.get_secret_value()):
         raise ValueError("write up to 512 printable characters of ASCII, without spaces")
     return secret
+
+
+def check_tls_ca(file: Path | None) -> Path | None:
+    """Check that a PEM file holds certificates."""
+    if file is not None:
+        try:
+            ssl.create_default_context(cafile=str(file))
+        except (OSError, ssl.SSLError) as error:
+            raise ValueError(f"it holds no certificates in PEM: {error}") from None
+    return file
+
+
+def check_tls_key(key: Path | None, info: ValidationInfo) -> Path | None:
+    """Check that a client certificate and a private key belong together."""
+    certificate = info.data.get("triton_tls_cert")
+    if (key is None) != (certificate is None):
+        raise ValueError("a client certificate and its key need each other: name both, or neither")
+    if key and certificate:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key, password="")
+        except (OSError, ssl.SSLError) as error:
+            raise ValueError(f"it is not the key of the client certificate, or not in PEM: {error}") from None
+    return key
 
 
 def parse_rates(value: object) -> rate_rules.Rates:

@@ -8,6 +8,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    FilePath,
     PlainValidator,
     SecretStr,
     field_validator,
@@ -52,6 +53,15 @@ class Settings(BaseSettings):
     """gRPC endpoints of the Triton servers: `host:port` or `unix:/path`, separated by commas."""
     triton_secret: Annotated[SecretStr | None, AfterValidator(setting_values.check_secret)] = None
     """Secret for protocols that the servers restrict with `--grpc-restricted-protocol=…:tritonic=SECRET`."""
+    triton_transport: Literal["http2", "grpcio"] = "http2"
+    """The gRPC client of these servers: the gateway's own, which is cheaper for each token, or grpcio, which alone
+    speaks TLS."""
+    triton_tls_ca: Annotated[FilePath | None, AfterValidator(setting_values.check_tls_ca)] = None
+    """PEM file of the certificates that the servers' must be signed by. The settings of TLS imply grpcio."""
+    triton_tls_cert: FilePath | None = None
+    """PEM file of the client certificate, for servers that ask for one; needs `triton_tls_key`."""
+    triton_tls_key: Annotated[FilePath | None, Field(validate_default=True)] = None
+    """PEM file of its private key, without a password."""
     models_file: Path | None = None
     """TOML file with the parameters of models that do not describe themselves (`gateway/models/models_file.py`)."""
     model_aliases: Annotated[dict[str, str], NoDecode] = {}
@@ -178,6 +188,7 @@ class Settings(BaseSettings):
     )(setting_values.split_list)
     _check_allowed_hosts = field_validator("allowed_hosts")(setting_values.check_hosts)
     _check_triton_urls = field_validator("triton_urls")(setting_values.check_servers)
+    _check_triton_tls_key = field_validator("triton_tls_key")(setting_values.check_tls_key)
     _split_pairs = field_validator("model_aliases", mode="before")(setting_values.split_pairs)
     _read_platforms = field_validator("platforms", mode="before")(setting_values.parse_tables)
     _check_model_requests = field_validator("model_requests")(setting_values.check_share_of_workers)

@@ -1,9 +1,9 @@
-"""What models produced, kept for a while: pictures under names that nobody guesses, at addresses that expire."""
+"""Storage of files that models produced, under names that cannot be guessed, at signed URLs that expire."""
 
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,7 +21,7 @@ from gateway.files.signing import Signer, load_or_create_key
 from gateway.settings import Settings
 
 if TYPE_CHECKING:
-    from obstore import ObjectMeta
+    from obstore import BytesStream, ObjectMeta
 
 CONTENT_TYPES = {
     "png": "image/png",
@@ -34,17 +34,17 @@ CONTENT_TYPES = {
     "txt": "text/plain; charset=utf-8",
     "bin": "application/octet-stream",
 }
-"""What the ends of names stand for; nothing that a browser would run is among them."""
+"""Content types by extension. None is of a kind that a browser would execute."""
 
 _EXTENSIONS = {content_type: end for end, content_type in CONTENT_TYPES.items()}
 _FILE_ID = re.compile(r"[a-z2-7]{32}\.([a-z0-9]{3,4})")
 _TEMPORARY_FILE = re.compile(r"[a-z2-7]{32}\.[a-z0-9]{3,4}#\d+")
-"""What the local store writes before it renames; one that was killed meanwhile leaves it."""
+"""Names of obstore's temporary files, which it renames when they are complete. A killed process leaves them."""
 _TEMPORARY_FILE_AGE_SECONDS = 3600.0
 _CHUNK = 256 * 1024
 _SWEEP_INTERVAL_SECONDS = 600.0
 _HEADROOM = 0.1
-"""The part of all that files may take that a full store is emptied by."""
+"""The share of `files_max_bytes` that a sweep frees when the store is full."""
 _FULL_MESSAGES = (
     *("no space left", "os error 28", "disk quota", "os error 122", "quota exceeded"),
     *("quotaexceeded", "storagefull"),  # codes of Ceph and MinIO
@@ -55,7 +55,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredFile:
-    """A file that is read: `chunks` are the bytes `start` to `end` (exclusive) of `size`."""
+    """A file that is read. `chunks` are its bytes from `start` to `end` (exclusive), of `size` bytes in all."""
 
     content_type: str
     size: int
@@ -63,27 +63,27 @@ class StoredFile:
     modified: datetime
     start: int
     end: int
-    chunks: AsyncIterator[bytes]
+    chunks: AsyncGenerator[bytes]
 
 
 class FileStore:
-    """Keeps files in a folder or a bucket. Nothing is touched before the first use."""
+    """Stores files in a folder or a bucket, which it opens at the first use."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._log = structlog.get_logger("gateway.files")
         self._stored_bytes = 0
-        """About how much is kept: what the last sweep left, and what was put since."""
+        """Estimate of the bytes in the store: those that the last sweep left, and those stored since."""
         self._pending_bytes = 0
-        """How much is being put."""
+        """Bytes that are being stored now."""
         self._sweep_lock = asyncio.Lock()
 
     async def put(self, data: bytes, content_type: str, *, name: str | None = None) -> str:
-        """Keep `data` and return its id. Whole or not at all: what fails leaves nothing that could be read.
+        """Store `data` and return its id. A failure leaves no readable part.
 
-        What is kept under a `name` replaces what was kept under it; the id tells nothing about the name.
-        Where it would be more than `files_max_bytes`, the oldest files go first. Raises `StorageFull`, and `Overloaded`
-        where the store does not answer.
+        A file with a `name` replaces an earlier one of that name. The id does not reveal the name. If all files would
+        exceed `files_max_bytes`, the oldest are removed first. Raises `StorageFull`, and `Overloaded` when the store
+        does not respond.
         """
         store, signer = await self._open()
         file = f"{signer.name(name)}.{_EXTENSIONS.get(content_type, 'bin')}"
@@ -98,7 +98,7 @@ class FileStore:
         return file
 
     async def find(self, name: str, content_type: str) -> str | None:
-        """Return the id of what is kept under a name, None where nothing is. Raises `Overloaded`."""
+        """Return the id of the file with a name, None if there is none. Raises `Overloaded`."""
         _, signer = await self._open()
         file = f"{signer.name(name)}.{_EXTENSIONS.get(content_type, 'bin')}"
         try:
@@ -108,43 +108,43 @@ class FileStore:
         return file
 
     async def read(self, file: str) -> bytes:
-        """Return all of a file. Raises `FileGone`, and `Overloaded` where the store does not answer."""
+        """Return a whole file. Raises `FileNotFound`, and `Overloaded` when the store does not respond."""
         store, _ = await self._open()
         found = await _translate_errors(obstore.get_async(store, _valid_id(file)))
         return bytes(await _translate_errors(found.bytes_async()))
 
     async def size(self, file: str) -> int:
-        """Return how many bytes a file has. Raises as `read` does."""
+        """Return the size of a file in bytes. Raises as `read` does."""
         return (await self.head(file)).size
 
     async def head(self, file: str) -> StoredFile:
-        """Return what is known of a file, with no chunks: the store is not asked for a byte. Raises as `read` does."""
+        """Return the metadata of a file, with no chunks, and fetch none. Raises as `read` does."""
         store, _ = await self._open()
         known = await _translate_errors(obstore.head_async(store, _valid_id(file)))
         return _stored_file(file, known, (0, known["size"]), _no_chunks())
 
     async def get(self, file: str, part: tuple[int, int] | None = None) -> StoredFile:
-        """Return a file, or the bytes `part` of it, to be read in chunks. Raises as `read` does."""
+        """Return a file, or the bytes `part` (start, end) of it, to read in chunks. Raises as `read` does."""
         store, _ = await self._open()
         options: Any = None if part is None else {"range": part}
         found = await _translate_errors(obstore.get_async(store, _valid_id(file), options=options))
-        return _stored_file(file, found.meta, found.range, found.stream(_CHUNK))
+        return _stored_file(file, found.meta, found.range, _read_chunks(found.stream(_CHUNK)))
 
     async def delete(self, *files: str) -> None:
-        """Remove files; those that are gone already do not matter. Raises `Overloaded`."""
+        """Remove files, if they exist. Raises `Overloaded`."""
         store, _ = await self._open()
         for file in files:
             with suppress(FileNotFound):
                 await _translate_errors(obstore.delete_async(store, _valid_id(file)))
 
     def url(self, file: str, base: str, *, seconds: float | None = None) -> str:
-        """Return where a file can be had for `seconds` (the setting `files_url_seconds`); `base` is this gateway.
+        """Return a signed URL of a file, for `seconds` (default: `files_url_seconds`). `base` is the gateway's URL.
 
-        Under the setting `files_style = "path"` it is a path in the file system of this machine, which does not expire.
+        With the setting `files_style = "path"`, return the path in the file system, which does not expire.
         """
         if self._settings.files_style == "path":
             local = object_stores.local_folder(self._settings)
-            assert local is not None  # `stores.check` has seen to it
+            assert local is not None  # `object_stores.check_settings` requires a folder
             return str(local / file)
         lasting = self._settings.files_url_seconds if seconds is None else seconds
         expires = int(time.time() + lasting)
@@ -152,16 +152,16 @@ class FileStore:
         return f"{base.rstrip('/')}/files/{file}?expires={expires}&signature={signature}"
 
     def verify(self, file: str, expires: str, signature: str) -> int:
-        """Return the Unix second until which an address opens a file.
+        """Return the Unix second until which a signed URL is valid.
 
-        Raises `Forbidden`, `FileGone`, and `Overloaded` where the key that signs cannot be read.
+        Raises `Forbidden`, `FileNotFound`, and `Overloaded` when the signing key cannot be read.
         """
         until = self._get_signer().verify(file, expires, signature, time.time())
         _valid_id(file)
         return until
 
     async def sweep_periodically(self) -> None:
-        """Sweep again and again, for ever, once there is something to sweep."""
+        """Sweep at intervals, for ever, unless the folder does not exist yet."""
         while True:
             local = object_stores.local_folder(self._settings)
             if local is None or local.is_dir():
@@ -172,21 +172,21 @@ class FileStore:
             await asyncio.sleep(_SWEEP_INTERVAL_SECONDS)
 
     async def _make_room(self) -> None:
-        """Sweep where what comes would be too much, so that some more fits, too, without another look at all files."""
+        """Sweep if the pending bytes do not fit. Free some more, so that the next files need no sweep."""
         most = self._settings.files_max_bytes
         async with self._sweep_lock:
             if self._stored_bytes + self._pending_bytes <= most:
                 return
             try:
                 await self.sweep(room=max(self._pending_bytes, int(most * _HEADROOM)))
-            except Exception as error:  # the file itself may be kept all the same
+            except Exception as error:  # the file may fit all the same
                 self._log.warning("sweep failed", reason=str(error)[:500])
-                self._stored_bytes = 0  # not every file is to wait for another that fails
+                self._stored_bytes = 0  # the next files do not wait for another failing sweep
 
     async def sweep(self, room: int = 0) -> tuple[int, int]:
-        """Remove what is older than `files_retention`, then the oldest until `files_max_bytes` less `room` are kept.
+        """Remove files older than `files_retention`, then the oldest until `files_max_bytes - room` bytes remain.
 
-        Returns how many files went and how many bytes stay. Only names that this class makes are looked at.
+        Return the numbers of removed files and of remaining bytes. Files with names of another form are left alone.
         """
         store, _ = await self._open()
         kept = []
@@ -220,7 +220,7 @@ class FileStore:
                     path.unlink()
 
     async def _open(self) -> tuple[ObjectStore, Signer]:
-        """The store and the signer, which are made when they are first asked for."""
+        """Return the store and the signer, which are created at the first use."""
         try:
             return self._store, self._get_signer()
         except OSError as error:
@@ -244,7 +244,7 @@ class FileStore:
         )
 
 
-def _stored_file(file: str, known: "ObjectMeta", part: tuple[int, int], chunks: AsyncIterator[bytes]) -> StoredFile:
+def _stored_file(file: str, known: "ObjectMeta", part: tuple[int, int], chunks: AsyncGenerator[bytes]) -> StoredFile:
     return StoredFile(
         content_type=content_type(file),
         size=known["size"],
@@ -256,7 +256,16 @@ def _stored_file(file: str, known: "ObjectMeta", part: tuple[int, int], chunks: 
     )
 
 
-async def _no_chunks(empty: tuple[bytes, ...] = ()) -> AsyncIterator[bytes]:
+async def _read_chunks(stream: "BytesStream") -> AsyncGenerator[bytes]:
+    """Yield the chunks of a file. Raises `GatewayError` where the store fails before the end."""
+    try:
+        async for chunk in stream:
+            yield chunk
+    except (BaseError, OSError) as error:
+        raise _to_gateway_error(error) from error
+
+
+async def _no_chunks(empty: tuple[bytes, ...] = ()) -> AsyncGenerator[bytes]:
     for chunk in empty:
         yield chunk
 
@@ -267,7 +276,7 @@ def content_type(file: str) -> str:
 
 
 def _valid_id(file: str) -> str:
-    """Return `file` where it could be an id. Raises `FileGone`: no other name ever reaches a store."""
+    """Return `file` if it has the form of an id, else raise `FileNotFound`: no other name reaches a store."""
     found = _FILE_ID.fullmatch(file)
     if not found or found[1] not in CONTENT_TYPES:
         raise FileNotFound("There is no such file.")
@@ -275,7 +284,7 @@ def _valid_id(file: str) -> str:
 
 
 async def _translate_errors(work: Awaitable[T]) -> T:
-    """Await what a store does. Raises `GatewayError` for every failure."""
+    """Await an operation of a store. Raises `GatewayError` for every failure."""
     try:
         return await work
     except (BaseError, OSError) as error:
@@ -285,8 +294,8 @@ async def _translate_errors(work: Awaitable[T]) -> T:
 def _to_gateway_error(error: Exception) -> GatewayError:
     if isinstance(error, FileNotFoundError):
         return FileNotFound("There is no such file, or no more: files are kept for a while only.")
-    told = f"{error} {error.__cause__ or ''}".lower()
-    if any(word in told for word in _FULL_MESSAGES):
+    reason = f"{error} {error.__cause__ or ''}".lower()
+    if any(word in reason for word in _FULL_MESSAGES):
         return StorageFull("The store of this service is full: the file was not kept.")
     structlog.get_logger("gateway.files").error("store failed", reason=str(error)[:500])
     return Overloaded("The store of this service does not answer.", retry_after=RETRY_AFTER_SECONDS)

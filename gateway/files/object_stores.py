@@ -1,4 +1,4 @@
-"""Where files lie: a folder, or a bucket of an object store."""
+"""The storage of files: a folder, or a bucket of an object store."""
 
 import os
 from datetime import timedelta
@@ -16,11 +16,11 @@ _RETRY_TIMEOUT = timedelta(seconds=20)
 
 
 class StoreError(Exception):
-    """The setting `files` names no store. The message says what is wrong."""
+    """The setting `files` names no usable store. The message explains why."""
 
 
 def local_folder(settings: Settings) -> Path | None:
-    """Return the folder that the settings name, absolute; None where files lie in a bucket."""
+    """Return the absolute path of the folder, None if files are in a bucket."""
     if not settings.files:
         return (settings.state / "files").resolve()
     address = urlsplit(settings.files)
@@ -30,14 +30,14 @@ def local_folder(settings: Settings) -> Path | None:
 
 
 def check_settings(settings: Settings) -> None:
-    """Raise `StoreError` where the settings cannot be meant."""
+    """Raise `StoreError` if the settings contradict each other or name no store. Connects to nothing."""
     if settings.files_style == "path" and local_folder(settings) is None:
-        raise StoreError(f"TRITONIC_FILES_STYLE: paths are told of files in a folder, not of those in {settings.files}")
+        raise StoreError(f"TRITONIC_FILES_STYLE: only files in a folder have paths, not those in {settings.files}")
     _open_store(settings, make=False)
 
 
 def open_store(settings: Settings) -> ObjectStore:
-    """Return the store, and make its folder where there is none. Raises `StoreError`, and `OSError`."""
+    """Return the store, and create its folder if needed. Raises `StoreError` and `OSError`."""
     return _open_store(settings, make=True)
 
 
@@ -45,7 +45,7 @@ def _open_store(settings: Settings, *, make: bool) -> ObjectStore:
     local = local_folder(settings)
     if local is not None:
         if make:
-            # Who is told a path has to be able to follow it, whoever that is on this machine.
+            # With paths in responses, any user of this machine must be able to open the files.
             local.mkdir(parents=True, exist_ok=True, mode=0o755 if settings.files_style == "path" else 0o750)
             return LocalStore(local)
         return LocalStore()
@@ -65,6 +65,6 @@ def _open_store(settings: Settings, *, make: bool) -> ObjectStore:
 
 
 def _allows_http() -> bool:
-    """Whether the usual variables say so. obstore no longer reads them where it is given any options of its own."""
-    said = (os.environ.get(f"{cloud}_ALLOW_HTTP", "") for cloud in ("AWS", "AZURE", "GOOGLE"))
-    return any(each.lower() in ("true", "1", "yes", "on", "y", "t") for each in said)
+    """Return whether the usual variables allow HTTP. obstore ignores them when it is given client options."""
+    values = (os.environ.get(f"{cloud}_ALLOW_HTTP", "") for cloud in ("AWS", "AZURE", "GOOGLE"))
+    return any(value.lower() in ("true", "1", "yes", "on", "y", "t") for value in values)

@@ -1,4 +1,4 @@
-"""Who may read a file: whoever holds an address that was signed here, until it expires."""
+"""Signed URLs: whoever has one may read the file until it expires."""
 
 import base64
 import hashlib
@@ -13,39 +13,39 @@ from gateway.errors import Forbidden
 
 _KEY_BYTES = 32
 _NAME_BYTES = 20
-"""160 random bits: 32 characters that nobody guesses."""
+"""160 random bits, 32 characters in base32: too many to guess."""
 
 
 class Signer:
-    """Signs names of files with HMAC-SHA256 (RFC 2104), and makes names."""
+    """Signs the ids of files with HMAC-SHA256 (RFC 2104), and makes ids."""
 
     def __init__(self, key: bytes) -> None:
         self._key = key
 
     def signature(self, file: str, expires: int) -> str:
-        """Return what opens `file` until `expires`, in Unix seconds."""
+        """Return the signature of `file` until `expires`, in Unix seconds."""
         return _base64url(self._digest("open", file, str(expires)))
 
     def verify(self, file: str, expires: str, signature: str, now: float) -> int:
-        """Return the Unix second until which this opens `file`. Raises `Forbidden` for what does not, or no longer."""
-        told = int(expires) if expires.isascii() and expires.isdigit() and len(expires) < 16 else 0
-        if not hmac.compare_digest(self.signature(file, told).encode(), signature.encode()):
-            raise Forbidden("The signature of this address does not fit it: use the address as it was given, whole.")
-        if told < now:
+        """Return the Unix second until which the signature is valid. Raises `Forbidden` if it is not or no longer."""
+        until = int(expires) if expires.isascii() and expires.isdigit() and len(expires) < 16 else 0
+        if not hmac.compare_digest(self.signature(file, until).encode(), signature.encode()):
+            raise Forbidden("The signature does not fit this address: use the address exactly as it was given.")
+        if until < now:
             raise Forbidden("This address has expired: ask for a new one where you got it.")
-        return told
+        return until
 
     def name(self, of: str | None) -> str:
-        """Return a name of 32 characters that nobody can guess: always the same one `of` something, or a new one."""
-        drawn = secrets.token_bytes(_NAME_BYTES) if of is None else self._digest("name", of)[:_NAME_BYTES]
-        return base64.b32encode(drawn).decode().lower()
+        """Return a name of 32 characters that cannot be guessed: derived from `of`, or random if that is None."""
+        name = secrets.token_bytes(_NAME_BYTES) if of is None else self._digest("name", of)[:_NAME_BYTES]
+        return base64.b32encode(name).decode().lower()
 
     def _digest(self, *parts: str) -> bytes:
         return hmac.digest(self._key, "\n".join(parts).encode(), hashlib.sha256)
 
 
 def diagnose(path: Path) -> str | None:
-    """Say why the key in `path` cannot be used, and what helps; None where it can, or is yet to be made."""
+    """Return why the key in `path` cannot be used, and what helps. None: it can, or does not exist yet."""
     try:
         _read_key(path)
     except FileNotFoundError:
@@ -56,11 +56,11 @@ def diagnose(path: Path) -> str | None:
 
 
 def load_or_create_key(path: Path) -> bytes:
-    """Return the key in `path`; the first to ask makes it, for its owner's eyes alone. Raises `OSError`."""
+    """Return the key in `path`. Create it with mode 600 if it does not exist. Raises `OSError`."""
     with suppress(FileNotFoundError):
         return _read_key(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Written aside (with mode 600) and linked: the name either leads to the whole key or does not exist.
+    # Written to a temporary file (mode 600) and linked, so that nobody reads a part of the key.
     with NamedTemporaryFile(dir=path.parent, prefix=".key-") as made:
         made.write(_base64url(secrets.token_bytes(_KEY_BYTES)).encode())
         made.flush()
@@ -73,7 +73,7 @@ def load_or_create_key(path: Path) -> bytes:
 def _read_key(path: Path) -> bytes:
     key = path.read_bytes().strip()
     if len(key) < _KEY_BYTES:
-        raise OSError(f"{path} holds no key: remove it, and a new one is made, which makes older addresses void")
+        raise OSError(f"{path} holds no key: remove it, and a new one is made, which invalidates older addresses")
     return key
 
 

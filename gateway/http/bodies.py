@@ -1,4 +1,4 @@
-"""How bodies are read, and what they may cost: bytes, time, and values, before anything is made of them."""
+"""Reading of request bodies within limits of bytes, time and JSON values, which are checked before parsing."""
 
 import asyncio
 from collections.abc import Callable
@@ -21,20 +21,20 @@ Body = TypeVar("Body")
 Validate = Callable[[dict[str, Any]], Body]
 
 _MAX_INLINE_VALUES = 2000
-"""Up to these, and where it is not `LARGE`, a body is worked on by the loop itself."""
+"""Bodies of up to so many values, and of up to `LARGE_BYTES`, are parsed on the event loop itself."""
 _UTF16_OR_32_STARTS = (b"\xff\xfe", b"\xfe\xff", b"\0")
-"""How JSON begins in UTF-16 and UTF-32: with a mark, or with half of a bracket."""
+"""First bytes of JSON in UTF-16 and UTF-32: a byte-order mark, or the zero byte of a bracket."""
 
 
 class LimitedRequest(Request, Generic[Body]):
-    """A request whose body is read within limits, whatever its content type says. FastAPI takes what it `holds`.
+    """A request whose body is read within limits, whatever its content type says. FastAPI takes the parsed body.
 
-    `size` is that of the body in bytes, unpacked where it was packed, `large` whether work on it belongs beside the
-    loop (`gateway.http.offload`). The bytes are given up once they are understood.
+    `body_bytes` is the size of the body after decompression. `is_large` says whether work on it belongs in a thread
+    (`gateway.http.offload`). The bytes are freed once they are parsed.
     """
 
     def __init__(self, scope: Scope, receive: Receive, given: Headers) -> None:
-        """`given` are the headers as they came."""
+        """`given` are the headers as they were received."""
         super().__init__(scope, receive)
         self._received_headers = given
         self.body_bytes = 0
@@ -43,9 +43,9 @@ class LimitedRequest(Request, Generic[Body]):
     async def read(
         self, limit: int, seconds: float, bounds: JSONLimits, understand: Validate[Body], holding: MemoryReservation
     ) -> None:
-        """Read the body, parse it, and let `understand` check it, which is called in a thread where it is large.
+        """Read and parse the body, and validate it by `understand`, in a thread if the body is large.
 
-        The request is `holding` its bytes from now on.
+        `holding` counts the bytes from now on.
 
         Raises `RequestTooLarge`, `RequestTimeout`, `InvalidRequest`, `UnsupportedEncoding`, `Overloaded`, and what
         `understand` raises.
@@ -63,7 +63,7 @@ class LimitedRequest(Request, Generic[Body]):
             holding.acquire(len(body))
 
         def work() -> Body:
-            # What grows is unpacked and understood in one turn: of the bodies of a caller one alone grows at a time.
+            # Decompression and parsing are one job, so that one body of a caller grows at a time.
             if gzip and not whole:
                 gzip.decompress()
             self.body_bytes = len(body)
@@ -72,7 +72,7 @@ class LimitedRequest(Request, Generic[Body]):
         many = len(body) > 2 * _MAX_INLINE_VALUES and count_delimiters(body) > _MAX_INLINE_VALUES
         self.is_large = not whole or len(body) > LARGE_BYTES or many
         self._json = await offload(holding.caller, work) if self.is_large else work()
-        self._body = b"{}"  # FastAPI asks for what was parsed only where there is a body
+        self._body = b"{}"  # FastAPI asks for the parsed body only if there are bytes
         if gzip:
             holding.release()
             holding.acquire(self.body_bytes)
@@ -85,7 +85,7 @@ class LimitedRequest(Request, Generic[Body]):
         length = self._received_headers.get("content-length", "")
         if length.isdigit() and int(length) > limit:
             raise too_large
-        # What comes in pieces of a byte must not be kept in a million objects.
+        # One buffer: a body that arrives byte by byte must not become a million objects.
         body = bytearray()
         try:
             async with aclosing(self.stream()) as chunks:
@@ -95,7 +95,7 @@ class LimitedRequest(Request, Generic[Body]):
                     holding.acquire(len(chunk))
                     body += chunk
         except BaseException:
-            body.clear()  # whoever keeps the error keeps this frame
+            body.clear()  # who keeps the error keeps this frame
             raise
         return body
 
@@ -105,13 +105,13 @@ class JSONRequest(LimitedRequest[Body]):
 
     def _parse(self, body: bytearray, bounds: JSONLimits, understand: Validate[Body]) -> Body:
         if body.startswith(b"\xef\xbb\xbf"):
-            del body[:3]  # a byte-order mark, which some programs write and a reader may skip (RFC 8259, section 8.1)
+            del body[:3]  # a byte-order mark, which a reader may skip (RFC 8259, section 8.1)
         elif body.startswith(_UTF16_OR_32_STARTS) or body[1:2] == b"\0":
             raise InvalidRequest("The body must be JSON in UTF-8; this one seems to be UTF-16 or UTF-32.")
         check_json(body, bounds)
         try:
-            # Refuses lone surrogates, invalid UTF-8 and bottomless nesting, which Python's parser lets pass. NaN is
-            # let through here, because the field that holds it can say so better.
+            # This parser refuses lone surrogates, invalid UTF-8 and too deep nesting; Python's does not. It accepts
+            # NaN, which the validation of the field reports better.
             parsed = from_json(body, allow_inf_nan=True)
         except ValueError as error:
             hint = " (text must be valid Unicode, without lone surrogates)" if "hex escape" in str(error) else ""
@@ -123,7 +123,7 @@ class JSONRequest(LimitedRequest[Body]):
 
 
 class FormRequest(LimitedRequest[Body]):
-    """A request whose body is a form. Its files are `Upload`s, its other fields texts."""
+    """A request whose body is a form. Files become `Upload`s, other fields text."""
 
     def _parse(self, body: bytearray, bounds: JSONLimits, understand: Validate[Body]) -> Body:
         form = forms.parse(self._received_headers.get("content-type", ""), body)

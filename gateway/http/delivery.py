@@ -1,17 +1,18 @@
-"""How an answer leaves, the same for every operation and every dialect: folded whole, or as server-sent events.
+"""Delivery of responses, the same for every operation and every dialect: whole, as server-sent events, or as raw bytes.
 
-A client that hangs up stops the model, in both cases and at any moment: the stream of events is closed, which cancels
-the request in Triton. Starlette notices a hang-up only while a body is being sent, so the waits here watch for it.
+A client that disconnects stops the model at any moment, whether the response is streamed or whole: the stream of events
+is closed, which cancels the request in Triton. Starlette notices a disconnect only while it sends a body, so this
+module watches for one from the start.
 
-A client that reads slowly slows its own model down: no event is asked for before the last one was sent, and gRPC's flow
-control hands that on to Triton. One that reads nothing for the setting `send_timeout` has hung up.
+Backpressure: the next event is read only after the last one was sent, so that a slow reader slows its own model down.
+gRPC's flow control passes that on to Triton. A client that reads nothing for the setting `send_timeout` is treated as
+disconnected.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import structlog
 from starlette.requests import Request
@@ -20,31 +21,26 @@ from starlette.types import Message, Receive, Scope, Send
 
 from gateway.errors import GatewayError, Overloaded
 from gateway.http.disconnect import ClientDisconnected, DisconnectWatch
+from gateway.http.framings import Framing, NamedEvent, RawBytes, ServerSentEvents
 from gateway.observability.telemetry import Trace
 from gateway.settings import Settings
 
-_CHUNK_BYTES = 64 * 1024
-"""Bytes that are sent at a time: of whoever must read more before the next ones nobody could tell whether it reads."""
+__all__ = ["NamedEvent", "raw", "sse", "whole"]
 
-_LINE_SEPARATORS = ((b"\xc2\x85", b"\\u0085"), (b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"))
-"""What JSON may hold as it is, and many a client takes for the end of a line, as Python's `splitlines` does."""
+_CHUNK_BYTES = 64 * 1024
+"""Largest message that is sent at a time. With larger ones, a slow reader could not be told from one that is gone."""
+
+_STOP_SECONDS = 1.0
+"""How long a client may take to read the error event when the server stops."""
 
 Event = TypeVar("Event")
-Folded = TypeVar("Folded")
+Result = TypeVar("Result")
 
 
-@dataclass(frozen=True, slots=True)
-class NamedEvent:
-    """The data of a server-sent event that bears a name, which browsers' `EventSource` listens for."""
-
-    name: str
-    data: bytes
-
-
-async def whole(request: Request, folded: Coroutine[Any, Any, Folded]) -> Folded:
-    """Await `folded`, the fold of a stream of events. Raises `ClientGone` as soon as the client hangs up."""
+async def whole(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
+    """Await `work`, which gathers the events of a response. Raise `ClientDisconnected` as soon as the client leaves."""
     with DisconnectWatch(request.receive, request.state.trace) as watch:
-        return await watch.run(folded, apart=True)
+        return await watch.run(work, apart=True)
 
 
 async def sse(
@@ -54,47 +50,71 @@ async def sse(
     render_error: Callable[[GatewayError], bytes],
     done: bytes | None = None,
 ) -> Response:
-    """Return a response that sends what `render` makes of each event.
+    """Return a response of server-sent events (`ServerSentEvents` describes the parameters).
 
-    The first event is awaited here, so that an early failure is raised and still has a true status. A later failure
-    leaves as one event made by `render_error`, without `done`. Raises `ClientGone`.
+    The first event is awaited here, so that an early failure is raised and gets its own status code. A later failure
+    is sent as one event made by `render_error`, without `done`. Raises `ClientDisconnected`.
     """
+    return await _stream(request, events, anext(events), ServerSentEvents(render, render_error, done))
+
+
+async def raw(
+    request: Request,
+    chunks: AsyncGenerator[bytes],
+    media_type: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    status: int = 200,
+) -> Response:
+    """Return a response whose body is `chunks`: audio, or a file. There may be none.
+
+    The first chunk is awaited here, so that an early failure is raised and gets its own status code. A later failure
+    closes the connection before the body is complete. Raises `ClientDisconnected`.
+    """
+    return await _stream(request, chunks, anext(chunks, b""), RawBytes(media_type, headers or {}), status)
+
+
+async def _stream(
+    request: Request,
+    events: AsyncGenerator[Event],
+    first_event: Coroutine[Any, Any, Event],
+    framing: Framing[Event],
+    status: int = 200,
+) -> Response:
     trace: Trace = request.state.trace
     watch = DisconnectWatch(request.receive, trace)
     try:
-        first = await watch.run(anext(events))
+        first = await watch.run(first_event)
     except BaseException:
         watch.close()
         await events.aclose()
         raise
     settings: Settings = request.app.state.settings
-    return _EventStream(first, events, render, render_error, done, trace, watch, settings.send_timeout)
+    return _StreamedResponse(first, events, framing, status, trace, watch, settings.send_timeout)
 
 
-class _EventStream(Response):
-    """A body of server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html)."""
-
-    media_type = "text/event-stream"
+class _StreamedResponse(Response, Generic[Event]):
+    """A body that is sent event by event."""
 
     def __init__(
         self,
         first: Event,
         events: AsyncGenerator[Event],
-        render: Callable[[Event], Iterable[bytes | NamedEvent]],
-        render_error: Callable[[GatewayError], bytes],
-        done: bytes | None,
+        framing: Framing[Event],
+        status: int,
         trace: Trace,
         watch: DisconnectWatch,
         send_timeout: float,
     ) -> None:
-        # Proxies must neither hold events back nor keep them.
-        super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
-        del self.headers["content-length"]
+        """Take over `watch`, which is closed when the response ends. `send_timeout` is in seconds."""
+        # As Starlette's StreamingResponse does: a Response that is given a body sets Content-Length.
+        self.status_code, self.media_type, self.background = status, framing.media_type, None
+        self.init_headers(framing.headers)
         self._first, self._events = first, events
-        self._render, self._render_error, self._done = render, render_error, done
+        self._framing, self._encode = framing, framing.encode
         self._trace, self._watch = trace, watch
         self._send_timeout = send_timeout
-        # Messages that were begun to be sent, and that were: no clock is looked at for each.
+        # Counts of messages, so that no message reads the clock.
         self._started_messages = self._sent_messages = 0
         self._mid_event = self._is_complete = False
         self._last_checked_message: int | None = None
@@ -105,62 +125,65 @@ class _EventStream(Response):
         except ClientDisconnected:
             pass
         except asyncio.CancelledError:
-            # Only the server itself cancels an answer, when it stops before the answer is done.
+            # Only the server cancels a response, when it stops before the response is complete.
             if not self._is_complete:
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(1):
-                        await self._end(send, self._error_event(Overloaded("The service is stopping.")))
+                    async with asyncio.timeout(_STOP_SECONDS):
+                        await self._end(send, self._fail(Overloaded("The service is stopping.")))
         finally:
             self._watch.close()
             await self._events.aclose()
 
     def _is_stalled(self) -> bool:
-        """Whether the message that is being sent now was when this was asked last."""
+        """Return whether the message that is being sent is the same one as at the last call."""
         sending = self._started_messages if self._started_messages > self._sent_messages else None
         before, self._last_checked_message = self._last_checked_message, sending
         return sending is not None and sending == before
 
-    def _error_event(self, error: GatewayError) -> bytes:
-        """The event that says how the stream failed."""
+    def _fail(self, error: GatewayError) -> bytes | None:
+        """Note a late failure, and return what ends the body: None closes the connection."""
         self._trace.error = error
-        return _format_event(self._render_error(error))
+        return self._framing.encode_error(error)
 
     async def _send_all(self, send: Send) -> None:
         await self._begin(send)
-        last = b""
+        last: bytes | None
         async with aclosing(self._events):
             try:
                 await self._send_event(send, self._first)
                 async for event in self._events:
                     await self._send_event(send, event)
-                if self._done is not None:
-                    last = _format_event(self._done)
+                last = self._framing.encode_end()
             except GatewayError as error:
-                last = self._error_event(error)
+                last = self._fail(error)
             except Exception:
                 structlog.get_logger("gateway").exception("stream failed", request_id=self._trace.request_id)
-                last = self._error_event(GatewayError("The gateway failed while it sent the answer."))
+                last = self._fail(GatewayError("The gateway failed while it sent the answer."))
         await self._end(send, last)
 
     async def _begin(self, send: Send) -> None:
         self._started_messages += 1
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         self._sent_messages += 1
 
-    async def _send_event(self, send: Send, event: object) -> None:
-        body = b"".join(_format_event(data) for data in self._render(event))  # type: ignore[arg-type]
+    async def _send_event(self, send: Send, event: Event) -> None:
+        body = self._encode(event)
         for at in range(0, len(body), _CHUNK_BYTES):
             self._started_messages += 1
             await send(_body_message(body[at : at + _CHUNK_BYTES], more=True))
             self._sent_messages += 1
             self._mid_event = at + _CHUNK_BYTES < len(body)
 
-    async def _end(self, send: Send, last: bytes) -> None:
-        """Send the last message, unless another one is cut off: then the connection is closed, as uvicorn does."""
+    async def _end(self, send: Send, last: bytes | None) -> None:
+        """Send the last message.
+
+        Where `last` is None, or an event was cut off, nothing is sent: uvicorn then closes the connection, and the
+        client sees that the body is not complete.
+        """
+        if last is None or self._mid_event:
+            return
         if not self._sent_messages:
             await self._begin(send)
-        if self._mid_event:
-            return
         self._started_messages += 1
         await send(_body_message(last, more=False))
         self._sent_messages += 1
@@ -169,14 +192,3 @@ class _EventStream(Response):
 
 def _body_message(body: bytes, *, more: bool) -> Message:
     return {"type": "http.response.body", "body": body, "more_body": more}
-
-
-def _format_event(data: bytes | NamedEvent) -> bytes:
-    """An event, whose data are JSON or a word: what breaks lines stands in strings alone, where it may be escaped."""
-    start = b"data: "
-    if isinstance(data, NamedEvent):
-        start, data = b"event: " + data.name.encode() + b"\ndata: ", data.data
-    if 0xE2 in data or 0xC2 in data:  # their first bytes, which are looked for in no time
-        for char, escaped in _LINE_SEPARATORS:
-            data = data.replace(char, escaped)
-    return start + data + b"\n\n"

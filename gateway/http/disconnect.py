@@ -1,4 +1,4 @@
-"""Whether the client is still there while an answer is worked on."""
+"""Disconnects of clients, noticed while their response is being produced."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -14,14 +14,14 @@ Result = TypeVar("Result")
 
 
 class ClientDisconnected(Exception):
-    """The client hung up; nobody is left to answer."""
+    """The client disconnected, so there is nobody to respond to."""
 
 
 class DisconnectWatch:
-    """Looks out for a hang-up, once for a whole answer, and cancels whoever works on the answer then."""
+    """Watches for a disconnect during one response, and then cancels the task that produces it."""
 
     def __init__(self, receive: Receive, trace: Trace) -> None:
-        """Whoever makes it ends it."""
+        """Start to watch `receive`. The caller must `close` this. A disconnect is noted in `trace`."""
         self._trace = trace
         self._worker: asyncio.Task[Any] | None = None
         self._cancelled = False
@@ -35,7 +35,7 @@ class DisconnectWatch:
         self.close()
 
     def close(self) -> None:
-        """Look no longer."""
+        """Stop watching."""
         self._disconnected.cancel()
 
     async def run(
@@ -46,11 +46,12 @@ class DisconnectWatch:
         stuck: Callable[[], bool] = lambda: False,
         seconds: float | None = None,
     ) -> Result:
-        """Await `work`, or cancel it and raise `ClientGone` when the client hangs up first.
+        """Await `work`. Cancel it and raise `ClientDisconnected` when the client disconnects first.
 
-        A client of which `stuck`, asked every so many `seconds`, says that it does not read is gone, too. Work that
-        waits often does it `apart`, in a task of its own: all that awaits it here is passed through each time that it
-        goes on. What waits once is done sooner without.
+        A client also counts as disconnected when `stuck` returns True, which is called every `seconds`.
+
+        `apart=True` runs the work in a task of its own: cheaper for streams, because a task that goes on passes through
+        all coroutines that await it; slower for a single wait.
         """
         task = asyncio.current_task()
         assert task
@@ -58,24 +59,27 @@ class DisconnectWatch:
             work.close()
             self._trace.disconnected = True
             raise ClientDisconnected
-        others, clock = task.cancelling(), _StallTimer(seconds, stuck, self._cancel_worker) if seconds else None
+        other_cancellations = task.cancelling()
+        timer = _StallTimer(seconds, stuck, self._cancel_worker) if seconds else None
         self._worker = task
         try:
             result = await (asyncio.create_task(work) if apart else work)
         except BaseException as error:
-            # However the work ends when it is cancelled; what the server itself cancelled meanwhile stays so.
-            if not self._cancelled or task.uncancel() > others:
+            # A disconnect counts however the work ends. A cancellation by the server goes on.
+            if not self._cancelled or task.uncancel() > other_cancellations:
                 raise
             if not isinstance(error, asyncio.CancelledError | GatewayError):
-                structlog.get_logger("gateway").exception("failed after a hang-up", request_id=self._trace.request_id)
+                structlog.get_logger("gateway").exception(
+                    "failed after a disconnect", request_id=self._trace.request_id
+                )
         else:
             if not self._cancelled:
                 return result
             task.uncancel()
         finally:
             self._worker = None
-            if clock:
-                clock.stop()
+            if timer:
+                timer.stop()
         self._trace.disconnected = True
         raise ClientDisconnected
 
@@ -86,10 +90,10 @@ class DisconnectWatch:
 
 
 class _StallTimer:
-    """Calls `then` when `stuck`, which is asked every so many `seconds`, says so."""
+    """Calls `is_stalled` every `seconds`, and `on_stall` as soon as that returns True."""
 
-    def __init__(self, seconds: float, stuck: Callable[[], bool], then: Callable[[], None]) -> None:
-        self._seconds, self._is_stalled, self._on_stall = seconds, stuck, then
+    def __init__(self, seconds: float, is_stalled: Callable[[], bool], on_stall: Callable[[], None]) -> None:
+        self._seconds, self._is_stalled, self._on_stall = seconds, is_stalled, on_stall
         self._timer = asyncio.get_running_loop().call_later(seconds, self._check)
 
     def _check(self) -> None:
@@ -103,6 +107,6 @@ class _StallTimer:
 
 
 async def _wait_for_disconnect(receive: Receive) -> None:
-    """Return when the client is gone."""
+    """Return when the client has disconnected."""
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -1,7 +1,7 @@
-"""Bodies that are forms: `multipart/form-data`, RFC 7578, in UTF-8 alone.
+"""Parsing of forms, `multipart/form-data` (RFC 7578), in UTF-8 only.
 
-Everything is looked for by C code that reads each byte once, and whatever a form or a part of it says of charsets is
-compared with a few words: Python knows codecs that take minutes for a megabyte, and some that run what they read.
+All searches are done by C code that reads each byte once. Charsets are compared with a few allowed names and never
+looked up: Python has codecs that take minutes for a megabyte, and some that execute their input.
 """
 
 import re
@@ -17,19 +17,19 @@ _MAX_FIELDS = 64
 _MAX_FILES = 32
 _MAX_HEADERS = 16
 _MAX_HEADER_BYTES = 8192
-"""Bytes of all headers of one part."""
+"""Most bytes of all headers of one part."""
 _MAX_CONTENT_TYPE_LENGTH = 1024
 _SEARCH_BYTES = 1024 * 1024
-"""Bytes that are searched before other threads have their turn."""
+"""Bytes that are searched at a time. Other threads get a turn in between."""
 _MAX_DELIMITER_BYTES = 512
 _MAX_LEADING_BYTES = 128
-"""Bytes of line breaks before the first boundary."""
+"""Most bytes of line breaks before the first boundary."""
 
-# Parts of these types are files also where nobody has given them a name.
+# Parts of these types are files even without a file name.
 _FILE_TYPES = ("image/", "application/octet-stream")
 _CHARSETS = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,199}[0-9A-Za-z'()+_,./:=?-]")
-# A parameter of a header: its name, and its value with quotes or without.
+# A parameter of a header: its name, and its value, quoted or not.
 _PARAMETER = re.compile(r';[ \t]*+([^\s=;"]++)[ \t]*+=[ \t]*+(?:"((?:[^"\\]|\\.)*+)"|([^;"]*+))')
 _END_OF_LINE = re.compile(rb"(--|[ \t]{0,64}+\r\n)")
 _HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n\0]*)")
@@ -37,29 +37,29 @@ _HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n\0]*)")
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A file of a form. `name` is what its sender calls it, and may be empty."""
+    """A file of a form. `name` is the file name that the client gave, and may be empty."""
 
     data: bytes
     name: str
 
 
 class Form(dict[str, Any]):
-    """The fields of a form by name: a text or an `Upload`, or a list of those where a name comes several times.
+    """The fields of a form by name: a text or an `Upload`, or a list of those for a name that occurs several times.
 
-    `image[]`, as PHP and OpenAI's clients name one of several, is `image`.
+    `image[]`, the name that PHP and OpenAI's clients use for one of several, becomes `image`.
     """
 
 
 def parse(content_type: str, body: bytes | bytearray) -> Form:
-    """Read a form with this header `Content-Type`. Raises `InvalidRequest`."""
+    """Parse a form. `content_type` is the header of the request. Raises `InvalidRequest`."""
     if len(content_type) > _MAX_CONTENT_TYPE_LENGTH:
         raise _invalid("its header 'Content-Type' is too long")
     parameters = _parameters(content_type)
     boundary = parameters.get("boundary", "")
     if not boundary:
-        raise InvalidRequest("The header 'Content-Type' of a form names its boundary; this one does not.")
+        raise InvalidRequest("The header 'Content-Type' of a form must name its boundary.")
     if not _BOUNDARY.fullmatch(boundary):
-        raise _invalid("its boundary is longer than 200 characters, or has some that none may have")
+        raise _invalid("its boundary is longer than 200 characters, or has characters that are not allowed")
     _must_be_utf8(parameters.get("charset"))
     form = Form()
     files = fields = 0
@@ -99,9 +99,9 @@ def _must_be_utf8(charset: str | None) -> None:
 
 
 def _parameters(header: str) -> dict[str, str]:
-    """The parameters of a header, of which the first of a name counts.
+    """Return the parameters of a header. The first one of a name counts.
 
-    Extended ones, `filename*=UTF-8''…`, are none here: RFC 7578 forbids them.
+    Extended parameters, `filename*=UTF-8''…`, are ignored: RFC 7578 forbids them.
     """
     found: dict[str, str] = {}
     for name, quoted, plain in _PARAMETER.findall(header):
@@ -111,9 +111,9 @@ def _parameters(header: str) -> dict[str, str]:
 
 
 def _parts(body: bytes | bytearray, boundary: bytes) -> Iterator[tuple[int, int]]:
-    """Where each part begins and ends, its headers included.
+    """Yield start and end of each part, with its headers.
 
-    Lines that only begin as the boundary does are none: a part may hold them.
+    A line that only starts with the boundary does not end a part.
     """
     line = b"--" + boundary
     at = 0
@@ -124,7 +124,7 @@ def _parts(body: bytes | bytearray, boundary: bytes) -> Iterator[tuple[int, int]
         begun = bytes(body[at : at + len(line) + 2])
         raise _cut_off() if (line + b"\r\n").startswith(begun) else _invalid("it does not begin with its boundary")
     start, last = opening.end(), opening[1] == b"--"
-    # The line break before a boundary belongs to it, and so does that which ends the line before.
+    # The line break before a boundary belongs to the boundary, also where it ends the previous boundary.
     delimiter = re.compile(rb"\r\n" + re.escape(line) + _END_OF_LINE.pattern)
     at = start - 2
     while not last:
@@ -142,12 +142,12 @@ def _parts(body: bytes | bytearray, boundary: bytes) -> Iterator[tuple[int, int]
 
 
 def _cut_off() -> InvalidRequest:
-    """What was lost may be the picture that was to be edited."""
+    """A form that is cut off is refused: the lost part may be the image to edit."""
     return _invalid("it ends before the boundary that closes it")
 
 
 def _parse_part_headers(body: bytes | bytearray, start: int, end: int) -> tuple[str, str | None, int]:
-    """The name of a part, what its file is called where it has one, and where its content begins."""
+    """Return the name of a part, its file name (None if it is no file), and the offset of its content."""
     stop = body.find(b"\r\n\r\n", max(start - 2, 0), min(end, start + _MAX_HEADER_BYTES))
     if stop < 0:
         raise _invalid(f"the headers of a part have no end, or more than {_MAX_HEADER_BYTES} bytes")
@@ -158,7 +158,7 @@ def _parse_part_headers(body: bytes | bytearray, start: int, end: int) -> tuple[
     for line in lines:
         header = _HEADER.fullmatch(line)
         if not header:
-            raise _invalid("a header of a part is none")
+            raise _invalid("a header of a part is malformed")
         match header[1].lower():
             case b"content-disposition":
                 disposition = header[2].decode("utf-8", "replace")
@@ -174,7 +174,7 @@ def _parse_part_headers(body: bytes | bytearray, start: int, end: int) -> tuple[
     if filename is None and filed_as and filed_as.lower().startswith(_FILE_TYPES):
         filename = ""
     if filename is None and filed_as:
-        _must_be_utf8(_parameters(filed_as).get("charset"))  # nobody reads the text of a file here
+        _must_be_utf8(_parameters(filed_as).get("charset"))  # files are not decoded here
     return name, filename, stop + 4
 
 

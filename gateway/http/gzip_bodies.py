@@ -1,4 +1,4 @@
-"""Bodies that are packed by gzip (RFC 1952): unpacked by pieces, and no further than a body may be long."""
+"""Decompression of gzip bodies (RFC 1952), piece by piece and up to a limit."""
 
 import zlib
 
@@ -8,34 +8,34 @@ from gateway.errors import InvalidRequest, RequestTooLarge, UnsupportedEncoding
 
 _NAMES = frozenset({"gzip", "x-gzip"})
 _MAX_MEMBERS = 1024
-"""A file of gzip may be several, one behind the other, and each may hold nothing and still takes time to begin with.
-Programs that pack by blocks of 64 KiB come to half as many in the largest body that is taken by default."""
+"""Most members of a gzip file. An empty member costs time as well. Programs that compress blocks of 64 KiB need half as
+many for the largest body that is allowed by default."""
 _INPUT_BYTES = 64 * 1024
-"""Bytes that are unpacked at a time, and those that may come of them. Other threads go on meanwhile."""
+"""Bytes of input that are decompressed at a time, and below those of output. Other threads get turns in between."""
 _MAX_OUTPUT_BYTES = 256 * 1024
 _GZIP = 16 + zlib.MAX_WBITS
 _MAGIC = b"\x1f\x8b"
 
 
 def is_gzipped(headers: Headers) -> bool:
-    """Whether a body with these headers is packed by gzip. Raises `UnsupportedEncoding` where it is by another way."""
+    """Return whether the body is compressed by gzip. Raises `UnsupportedEncoding` for other encodings."""
     given = ",".join(headers.getlist("content-encoding"))
     if not given:
         return False
     codings = [name for name in (part.strip().lower() for part in given.split(",")) if name not in ("", "identity")]
     if codings and (len(codings) > 1 or codings[0] not in _NAMES):
         raise UnsupportedEncoding(
-            f"A body is taken as it is, or packed by gzip once; this one is said to be '{given[:64]}'.",
+            f"A body may be compressed by gzip once, or not at all, but not by '{given[:64]}'.",
             param="Content-Encoding",
         )
     return bool(codings)
 
 
 class GzipDecoder:
-    """What bytes in gzip stand for: `body`, as far as it is unpacked."""
+    """Decompresses gzip. `body` is the output so far."""
 
     def __init__(self, packed: bytes | bytearray, limit: int) -> None:
-        """`limit` is how many bytes the body may have."""
+        """`limit` is the most bytes that the body may have after decompression."""
         self.body = bytearray()
         self._compressed = packed
         self._at = 0
@@ -44,11 +44,11 @@ class GzipDecoder:
         self._num_members = 0
 
     def decompress(self, enough: int | None = None) -> bool:
-        """Unpack all, or a little more than `enough` bytes, of which as many are read. Returns whether that is all.
+        """Decompress all, or stop a little beyond `enough` bytes of input or output. Return whether that was all.
 
-        Of what takes long to read nothing may come, such as blocks that bring a code of their own and no byte.
+        Input is limited too, because there are blocks that cost time and have no output.
 
-        Raises `InvalidRequest` where it is no gzip, and `RequestTooLarge`.
+        Raises `InvalidRequest` for invalid gzip, and `RequestTooLarge`.
         """
         begun = self._at
         try:
@@ -58,16 +58,16 @@ class GzipDecoder:
                         return False
                     self._step(view[self._at : self._at + _INPUT_BYTES])
             if self._member is not None or not self._num_members:
-                raise _invalid("it ends before its end")
+                raise _invalid("it ends too early")
         except BaseException:
-            self.body.clear()  # whoever keeps the error keeps this frame
+            self.body.clear()  # who keeps the error keeps this frame
             raise
         return True
 
     def _step(self, packed: memoryview) -> None:
         if self._member is None:
             if self._num_members and packed[:2] != _MAGIC[: len(packed)]:
-                raise _invalid("something that is none follows its end")
+                raise _invalid("something else follows its end")
             self._num_members += 1
             if self._num_members > _MAX_MEMBERS:
                 raise _invalid(f"it has more than {_MAX_MEMBERS} members")
@@ -80,9 +80,11 @@ class GzipDecoder:
         if self._member.eof:
             self._member = None
         if len(self.body) + len(piece) > self._limit:
-            raise RequestTooLarge(f"The body is larger than this service takes, {self._limit} bytes, once unpacked.")
+            raise RequestTooLarge(
+                f"The body is larger than this service takes, {self._limit} bytes, after decompression."
+            )
         self.body += piece
 
 
 def _invalid(reason: str) -> InvalidRequest:
-    return InvalidRequest(f"The body is not valid gzip, as which it was sent: {reason}.", param="Content-Encoding")
+    return InvalidRequest(f"The body is not valid gzip: {reason}.", param="Content-Encoding")

@@ -1,8 +1,7 @@
-"""How much a piece of JSON holds, counted without parsing it: to build millions of values takes seconds and gigabytes.
+"""Limits of JSON that are checked without parsing it: millions of values would cost seconds and gigabytes.
 
-Each value but the first stands behind a comma or an opening bracket, so that counting these outside of strings counts
-values. Everything here takes a time that grows with the bytes alone, and holds the interpreter for a millisecond at a
-time.
+Each value but the first follows a comma or an opening bracket, so counting these outside of strings counts the values.
+All functions take time in proportion to the bytes, and hold the interpreter for a millisecond at a time.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,18 +12,18 @@ from pydantic_core import to_json
 from gateway.errors import RequestTooLarge
 
 MAX_NUMBER_DIGITS = 512
-"""Digits. No computer's number has as many, and to read an integer takes a time that grows with their square."""
+"""Most digits of a number. Parsing an integer takes time in proportion to the square of its digits."""
 
 _SLICE = 256 * 1024
 _UNCHECKED_BYTES = 4096
-"""Bytes that are not worth counting."""
+"""JSON of up to so many bytes is not checked."""
 
 
 @dataclass(frozen=True, slots=True)
 class JSONLimits:
-    """How much the JSON of one request may hold, nested values and those of fields that nobody knows included.
+    """Most values in the JSON of one request, with nested values and those of unknown fields.
 
-    `containers`, lists and objects, are among the `values`; each takes ten times what a number does.
+    `max_containers` limits lists and objects, which are among the `values` and cost ten times as much as a number.
     """
 
     values: int
@@ -32,7 +31,7 @@ class JSONLimits:
 
 
 def _delimiter_table() -> bytes:
-    """The table that leaves commas, makes every bracket `[` and every digit `0`, and blanks the rest."""
+    """Return a table that keeps commas, maps brackets to `[` and digits to `0`, and blanks the rest."""
     table = bytearray(b" " * 256)
     for shown, those in ((b",", b","), (b"[", b"[{"), (b"0", b"0123456789")):
         for byte in those:
@@ -45,21 +44,21 @@ _TOO_LONG = b"0" * (MAX_NUMBER_DIGITS + 1)
 
 
 def count_delimiters(data: bytes | bytearray) -> int:
-    """Return how many commas and opening brackets there are, within strings too: there are at most one more values."""
+    """Return the number of commas and opening brackets, in strings too. There is at most one value more."""
     return len(data) - len(data.translate(None, b",[{"))
 
 
 def check_json(data: bytes | bytearray, bounds: JSONLimits, *, param: str | None = None) -> None:
-    """Raise `RequestTooLarge` where `data`, JSON in UTF-8, holds more than it may. `param` is the field it stands in.
+    """Raise `RequestTooLarge` if `data`, JSON in UTF-8, exceeds the limits. `param` is the field that holds it.
 
-    Of what is no valid JSON, the part before the fault is counted rightly, which is what a parser would read of it.
+    In invalid JSON, the part before the error is counted correctly. A parser reads no more than that.
     """
     if len(data) > _UNCHECKED_BYTES and not _within_limits(_slices(data), bounds):
         _count(outside_strings(data), bounds, param)
 
 
 def check_json_texts(texts: Iterable[str], bounds: JSONLimits, *, param: str) -> None:
-    """Do the same for texts of the field `param` that are JSON, all of them together."""
+    """Raise `RequestTooLarge` if `texts`, JSON in strings of the field `param`, together exceed the limits."""
     found = [text for text in texts if text]
     if sum(map(len, found)) > _UNCHECKED_BYTES:
         data = "\n".join(found).encode()
@@ -68,26 +67,26 @@ def check_json_texts(texts: Iterable[str], bounds: JSONLimits, *, param: str) ->
 
 
 def check_text_length(characters: int, most: int, *, param: str) -> None:
-    """Raise `RequestTooLarge` where the texts of the field `param` have more than `most` characters."""
+    """Raise `RequestTooLarge` if the texts of the field `param` have more than `most` characters."""
     if characters > most:
         raise RequestTooLarge(f"'{param}' holds more text than a request may here, {most} characters.", param=param)
 
 
 def check_json_size(value: object, most: int, *, param: str) -> None:
-    """Do the same for the JSON that `value` is, in bytes: it is written down once more for the model."""
+    """Raise `RequestTooLarge` if `value` has more than `most` bytes as JSON, which is how the model receives it."""
     size = len(value) if isinstance(value, str) else len(to_json(value, inf_nan_mode="constants"))
     if size > most:
         raise RequestTooLarge(f"'{param}' is larger than it may be here, {most} bytes of JSON.", param=param)
 
 
 def outside_strings(data: bytes | bytearray) -> Iterator[bytes]:
-    """Yield what stands outside of the strings of JSON, slice by slice."""
+    """Yield the JSON without its strings, slice by slice."""
     view, carried, inside = memoryview(data), b"", False
     for at in range(0, len(view), _SLICE):
         piece = carried + bytes(view[at : at + _SLICE])
         carried = b""
         if (len(piece) - len(piece.rstrip(b"\\"))) % 2 and at + _SLICE < len(view):
-            piece, carried = piece[:-1], b"\\"  # what it escapes is in the next slice
+            piece, carried = piece[:-1], b"\\"  # the character that it escapes is in the next slice
         parts = piece.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')
         yield b"".join(parts[inside::2])
         inside ^= len(parts) % 2 == 0
@@ -99,7 +98,7 @@ def _slices(data: bytes | bytearray) -> Iterator[bytes]:
 
 
 def _within_limits(pieces: Iterator[bytes], bounds: JSONLimits) -> bool:
-    """Whether pieces are within their bounds even if nothing of them stood in strings."""
+    """Return whether pieces are within the limits even if none of it is in strings."""
     try:
         _count(pieces, bounds, None)
     except RequestTooLarge:

@@ -1,4 +1,4 @@
-"""Where work on large requests is done: beside the event loop, which then waits milliseconds at a time for it."""
+"""Work on large requests in threads, which hold the interpreter for milliseconds at a time."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,16 +12,16 @@ from gateway.fair_sharing import FairSemaphore, MemoryReservation
 Result = TypeVar("Result")
 
 LARGE_BYTES = 512 * 1024
-"""Bytes from which on work on them belongs beside the loop: up to these it takes the loop some 5 ms."""
+"""Size of a body above which work on it belongs in a thread. Up to it, the work takes the event loop some 5 ms."""
 
 _NUM_THREADS = 2
-"""Few: they share one interpreter with the loop, and each makes it wait a turn longer."""
+"""Few, because they share one interpreter with the event loop, and each one delays it by a turn."""
 _EXECUTOR = ThreadPoolExecutor(_NUM_THREADS, thread_name_prefix="bodies")
 _semaphores: WeakKeyDictionary[asyncio.AbstractEventLoop, FairSemaphore] = WeakKeyDictionary()
 
 
 class OffloadContext(Protocol):
-    """What is known of a request: its size, whether work on it belongs beside the loop, who asks, and what it holds."""
+    """A request: the size of its body, whether work on it belongs in a thread, its caller, and its reserved memory."""
 
     body_bytes: int
     is_large: bool
@@ -30,15 +30,15 @@ class OffloadContext(Protocol):
 
 
 async def offload_if_large(request: OffloadContext, work: Callable[[], Result]) -> Result:
-    """Return what `work` does for a request: beside the loop where the request is large, or else here."""
+    """Return the result of `work`, which runs in a thread if the request is large."""
     return await offload(request.caller, work) if request.is_large else work()
 
 
 async def offload(caller: str, work: Callable[[], Result]) -> Result:
-    """Return what `work` does in a thread. Each single thing that it does has to give the interpreter up soon.
+    """Return the result of `work`, which runs in a thread. Each of its steps must release the interpreter soon.
 
-    Callers have their turns, and none has more than one thread: one with a thousand large requests makes another wait
-    for one of them. Work that has begun goes on, and keeps its thread, where who waits for it is cancelled.
+    Threads are shared fairly: a caller has at most one, so that a caller with a thousand large requests delays another
+    by one of them. Work that has begun goes on, and keeps its thread, when its caller is cancelled.
     """
     loop = asyncio.get_running_loop()
     places = _semaphores.setdefault(loop, FairSemaphore(_NUM_THREADS))
@@ -46,7 +46,7 @@ async def offload(caller: str, work: Callable[[], Result]) -> Result:
     running = _EXECUTOR.submit(work)
 
     def done(_: object) -> None:
-        with suppress(RuntimeError):  # the loop has ended
+        with suppress(RuntimeError):  # the event loop has ended
             loop.call_soon_threadsafe(places.release, caller)
 
     running.add_done_callback(done)

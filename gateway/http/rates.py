@@ -1,8 +1,7 @@
-"""How often each caller may ask: the settings `rate_limits` and `rate_limits_store`.
+"""Rate limits of callers: the settings `rate_limits` and `rate_limits_store`.
 
-A window begins with the first request in it and is over after its time, so that a store counts one number for each
-caller and window. Callers are told where they stand as OpenAI tells them
-(https://platform.openai.com/docs/guides/rate-limits).
+Windows are fixed: one begins with its first request and ends after its length, so that a store keeps one number for
+each caller and window. Responses carry OpenAI's headers (https://platform.openai.com/docs/guides/rate-limits).
 """
 
 import asyncio
@@ -30,19 +29,19 @@ RATE_LIMIT_HEADERS = tuple(
 )
 
 _REDIS_TIMEOUT_SECONDS = 1.0
-"""Seconds that a Redis may take to answer all that a request asks of it."""
+"""Seconds that Redis may take for all commands of one request."""
 _REDIS_RETRY_SECONDS = 5.0
-"""Seconds for which a Redis that did not answer is not asked again."""
+"""Seconds after a failure during which Redis is not tried again."""
 _MAX_REDIS_REQUESTS = 8
-"""Requests that ask Redis at a time. Others wait, and their patience begins when it is their turn: who sends thousands
-at once must not look like a Redis that does not answer."""
+"""Requests that use Redis at a time. The timeout of the others begins when it is their turn, so that a burst of
+thousands of requests does not look like a Redis that is down."""
 _SWEEP_SECONDS = 60.0
-"""Seconds between two looks for windows that are over."""
+"""Seconds between two removals of windows that have ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class _LimitStatus:
-    """Where a caller stands with a rate: how much is left, and in how many seconds all of it is there again."""
+    """The state of one rate of a caller: the amount that remains, and the seconds until the window ends."""
 
     rate: Rate
     remaining: int
@@ -51,13 +50,13 @@ class _LimitStatus:
 
 
 class RateLimits:
-    """The rates of all callers, and how much of them each has used."""
+    """The rates of all callers, and what each caller has used of them."""
 
     def __init__(self, rates: Rates, store: str | None, unshared: Counter) -> None:
-        """`store` is the URL of a Redis that several gateways may share; None: this process counts for itself.
+        """`store` is the URL of a Redis that several gateways may share. None: this process counts alone.
 
-        `unshared` counts the requests for which it did so because Redis did not answer. Raises `ValueError` where the
-        URL is none.
+        `unshared` counts the requests that were counted by this process alone because Redis did not answer. Raises
+        `ValueError` for an invalid URL.
         """
         self._rates = rates
         self._unshared = unshared
@@ -74,9 +73,9 @@ class RateLimits:
         self._log = structlog.get_logger("gateway.http.rates")
 
     async def admit(self, caller: str, headers: dict[str, str]) -> None:
-        """Count a request, and put into the `headers` of its answer where its caller stands.
+        """Count a request, and add the rate-limit headers to the `headers` of its response.
 
-        Raises `RateLimited` where the caller has nothing left.
+        Raises `RateLimited` if a rate of the caller is exceeded.
         """
         rates = self._rates_of(caller)
         if not rates:
@@ -93,7 +92,7 @@ class RateLimits:
             )
 
     def charge_tokens(self, caller: str, tokens: int) -> None:
-        """Count the tokens of an answer, whether it was finished or not. Returns at once."""
+        """Count the tokens of a response, complete or not, in a task of its own."""
         rates = [rate for rate in self._rates_of(caller) if rate.unit == "tokens"]
         if rates and tokens:
             charging = asyncio.create_task(self._in_store(lambda store: _charge(store, caller, rates, tokens)))
@@ -101,7 +100,7 @@ class RateLimits:
             charging.add_done_callback(self._charging.discard)
 
     async def close(self) -> None:
-        """Let go of the store, when what was used is written down."""
+        """Wait until all tokens are counted, and close the connections to Redis."""
         if self._charging:
             await asyncio.wait(self._charging, timeout=_REDIS_TIMEOUT_SECONDS)
         if self._pool:
@@ -112,16 +111,16 @@ class RateLimits:
         return self._rates.get(DEFAULT_CALLER, ()) if rates is None else rates
 
     async def _in_store(self, work: Callable[[Storage], Awaitable[T]]) -> T:
-        """Do `work` in Redis, or, where there is none or it does not answer, in this process."""
+        """Run `work` on Redis, or on this process's counts if there is no Redis or it does not answer."""
         if self._redis is None:
             return await work(self._memory)
         async with self._redis_slots:
-            # Not every request has to wait for what has just not come.
+            # After a failure, requests do not wait for the next timeout.
             if time.monotonic() >= self._redis_down_until:
                 try:
                     async with asyncio.timeout(_REDIS_TIMEOUT_SECONDS):
                         return await work(self._redis)
-                except Exception as error:  # its own, the network's: none of them is the caller's
+                except Exception as error:  # of Redis or of the network, but never the caller's fault
                     if time.monotonic() >= self._redis_down_until:
                         self._redis_down_until = time.monotonic() + _REDIS_RETRY_SECONDS
                         reason = str(error) or type(error).__name__
@@ -139,7 +138,7 @@ async def _count(store: Storage, caller: str, rates: tuple[Rate, ...]) -> list[_
             left = item.amount - await store.incr(key, item.get_expiry())
             refused = over = left < 0
         else:
-            # What an answer will cost is known when it is done: a caller who has any tokens left may ask.
+            # The tokens of a response are known at its end, so a caller with any tokens left is admitted.
             left = item.amount - await store.get(key)
             over = left <= 0 and rate.unit == "tokens"
         reset = await store.get_expiry(key) - time.time()
@@ -153,7 +152,7 @@ async def _charge(store: Storage, caller: str, rates: list[Rate], tokens: int) -
 
 
 class _LocalStorage(MemoryStorage):
-    """limits' own looks through all callers whenever one of them asks; this one does so once a minute."""
+    """The storage of `limits`, which looks through all callers at each request; this one does so once a minute."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -174,24 +173,24 @@ class _LocalStorage(MemoryStorage):
 
 
 def _pool(url: str) -> "ConnectionPool":
-    # Only who names a Redis pays for its client.
+    # Imported here, so that gateways without Redis do not load its client.
     from redis.asyncio import ConnectionPool
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
 
     return ConnectionPool.from_url(
         url,
-        # A connection that a restarted server has closed is noticed when it is used, and another one is opened.
+        # After a restart of Redis, a closed connection is noticed on use. One retry opens another.
         retry=Retry(NoBackoff(), 1),
     )
 
 
 def _headers(standings: list[_LimitStatus]) -> dict[str, str]:
-    """Of each kind the rate of which the least is left, as most callers have but one of it."""
+    """Return the headers, for requests and for tokens. They report the limit that is closest to being reached."""
     headers = {}
     for of in ("requests", "tokens"):
-        if some := [standing for standing in standings if standing.rate.unit == of]:
-            tightest = min(some, key=lambda standing: (standing.remaining, -standing.reset_seconds))
+        if matching := [standing for standing in standings if standing.rate.unit == of]:
+            tightest = min(matching, key=lambda standing: (standing.remaining, -standing.reset_seconds))
             headers[f"x-ratelimit-limit-{of}"] = str(tightest.rate.window.amount)
             headers[f"x-ratelimit-remaining-{of}"] = str(tightest.remaining)
             headers[f"x-ratelimit-reset-{of}"] = _duration(math.ceil(tightest.reset_seconds))
@@ -204,7 +203,7 @@ def _window(item: RateLimitItem) -> str:
 
 
 def _duration(seconds: int) -> str:
-    """Write seconds as OpenAI does, in the manner of Go: `1s`, `6m0s`, `1h0m0s`."""
+    """Format seconds as OpenAI does, in the format of Go: `1s`, `6m0s`, `1h0m0s`."""
     minutes, rest = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h{minutes}m{rest}s" if hours else f"{minutes}m{rest}s" if minutes else f"{rest}s"

@@ -1,8 +1,8 @@
-"""Which hosts a request may name, and which pages may send one.
+"""Protection against web pages of other sites: checks of the headers `Host` and `Origin`.
 
-A browser sends requests to this machine on behalf of any page that it shows. Where a key is asked for, a page that has
-none gets nothing. Where none is, two things tell pages of others apart. A page whose name leads here (DNS rebinding)
-names its own host in the header `Host`. Any other page has the header `Origin` of its own, which the browser sets.
+A browser sends requests to this machine on behalf of any page that it shows. Where the gateway requires a key, such a
+page gets nothing. Where it requires none, two headers reveal the page. With DNS rebinding, a page whose name resolves
+to this machine has its own host in `Host`. Any other page has its own `Origin`, which the browser sets.
 """
 
 import re
@@ -20,26 +20,26 @@ from gateway.settings import Settings
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,254}))(?::[0-9]{0,5})?")
 _MAX_CACHED_HOSTS = 1024
-"""Values of `Host` that are not looked at again."""
+"""Values of `Host` whose parsed form is cached."""
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-"""What a page may do without an `Origin`: show a picture of the gateway, or lead to its documentation."""
+"""Methods that pages of other sites may use without an `Origin`: to show an image, or to link to the docs."""
 _CROSS_SITE = frozenset({b"cross-site", b"same-site"})
 
 
 class HostOriginMiddleware:
-    """Refuses what names no host, a host that is not ours, or comes from a page of others. Plain ASGI.
+    """Refuses requests without a host, with a foreign host, or from pages of other sites. Plain ASGI.
 
-    One well-formed `Host` is asked of every request. Whether it is ours is asked where no key is (`api_keys` is empty,
-    or the path is that of a platform whose `keys` are), and everywhere where the setting `allowed_hosts` names hosts.
-    Origins are looked at where no key is asked for: a page cannot send a key that it does not have.
+    Every request must have one well-formed `Host`. It must be one of the gateway's where no key is required (`api_keys`
+    is empty, or the path is that of a platform whose `keys` are), and everywhere if the setting `allowed_hosts` is set.
+    `Origin` is checked where no key is required: elsewhere, a page cannot send a key that it does not have.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings, render: Callable[[GatewayError], Response]) -> None:
-        """`render` gives a failure the shape of the dialect."""
+        """`render` returns the response to a failure."""
         self._app = app
         self._render = render
         self._has_no_keys = not settings.api_keys
-        self._paths_without_keys = tuple(f"/{name}/" for name, its in settings.platforms.items() if its.keys == [])
+        self._paths_without_keys = tuple(f"/{name}/" for name, view in settings.platforms.items() if view.keys == [])
         self._hosts = frozenset(_own_hosts(settings))
         self._domains = tuple(name[1:] for name in settings.allowed_hosts if name.startswith("*."))
         self._any_host = "*" in settings.allowed_hosts
@@ -51,7 +51,7 @@ class HostOriginMiddleware:
         self._host_cache: dict[bytes, str] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or answer why not."""
+        """Pass a request on, or refuse it."""
         if scope["type"] == "http":
             try:
                 self._check(scope)
@@ -75,12 +75,12 @@ class HostOriginMiddleware:
                 site = value
         if host is None:
             if scope["http_version"] != "1.0":
-                raise InvalidRequest("The header 'Host' is missing: HTTP/1.1 asks for it.", param="Host")
+                raise InvalidRequest("The header 'Host' is missing: HTTP/1.1 requires it.", param="Host")
             named = None
         else:
             named = self._host_cache.get(host) or self._parse_host(host)
         if hosts > 1:
-            raise InvalidRequest("The header 'Host' stands more than once.", param="Host")
+            raise InvalidRequest("The header 'Host' occurs more than once.", param="Host")
         is_open = self._has_no_keys or (
             bool(self._paths_without_keys) and scope["path"].startswith(self._paths_without_keys)
         )
@@ -90,7 +90,7 @@ class HostOriginMiddleware:
             self._check_origin(origin, host, scope["method"])
 
     def _parse_host(self, host: bytes) -> str:
-        """The host of a header, in lower case and without port, brackets and a dot at the end."""
+        """Return the host of a header in lower case, without port, brackets and a final dot."""
         match = _HOST.fullmatch(host.decode("latin-1"))
         name = match[1].lower().removesuffix(".") if match else ""
         if name.startswith("["):
@@ -112,7 +112,7 @@ class HostOriginMiddleware:
             if address.is_loopback or address == here:
                 return
         raise Forbidden(
-            f"The host '{name[:100]}' is none of this gateway's. Add it to the setting TRITONIC_ALLOWED_HOSTS"
+            f"The host '{name[:100]}' is not one of this gateway's. Add it to the setting TRITONIC_ALLOWED_HOSTS"
             + (", or set TRITONIC_API_KEYS." if self._has_no_keys else "."),
             param="Host",
         )
@@ -136,10 +136,10 @@ class HostOriginMiddleware:
 
 
 class PreflightMiddleware(CORSMiddleware):
-    """Starlette's, which tells any page that it may reach a private network, where some may."""
+    """Starlette's CORS middleware. Unlike it, allows access from a public page to a private network per origin."""
 
     def __init__(self, app: ASGIApp, settings: Settings, expose_headers: Sequence[str]) -> None:
-        """`expose_headers` are those of answers that pages may read."""
+        """Pages may read the `expose_headers` of responses."""
         super().__init__(
             app,
             allow_origins=[origin.rstrip("/").lower() for origin in settings.cors_origins],
@@ -150,7 +150,7 @@ class PreflightMiddleware(CORSMiddleware):
         )
 
     def preflight_response(self, request_headers: Headers) -> Response:
-        """Answer what a browser asks before it lets a page send a request."""
+        """Answer a preflight request, which a browser sends before a request of a page."""
         response = super().preflight_response(request_headers)
         if not self.is_allowed_origin(request_headers["origin"]):
             del response.headers["access-control-allow-private-network"]
@@ -171,7 +171,7 @@ def _normalized(name: str) -> str:
 
 
 def _address(text: str) -> IPv4Address | IPv6Address | None:
-    """An address; one of IPv4 that is written as IPv6 is that of IPv4."""
+    """Return an IP address, None if `text` is none. An IPv4 address in IPv6 notation becomes IPv4."""
     try:
         address = ip_address(text.partition("%")[0])
     except ValueError:

@@ -1,7 +1,7 @@
-"""What callers refer to: pictures, documents and sounds, by URL or in the request itself.
+"""Images, documents and audio of requests, by URL or inline.
 
-The way of a reference: `media` is asked; `inline`, or `fetching` with `addresses` and `exchange`, turn the reference
-into bytes, within what `allowance` leaves to the request; `sniffing` says what the bytes are; `readers` waits for one
-of the `places` and hands them, through the `fork_server`, to a process of their own, where `reading` looks at a
-picture, and turns a document into text and a sound into samples. This package knows no models, dialects or tensors.
+The path of a reference: `loader` is the entry. `inline_data`, or `url_fetcher` with `ssrf` and `http_client`, turn the
+reference into bytes, within the `budget` of the request. `sniffing` finds their type. `decoder_pool` waits for a slot
+and passes the bytes through the `fork_server` to a process of their own, in which `decoders` verify an image, or turn a
+document into text and audio into samples. This package knows no models, dialects or tensors.
 """

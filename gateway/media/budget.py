@@ -1,4 +1,4 @@
-"""What all references of one request may cost together."""
+"""Limits on all references of one request together."""
 
 import asyncio
 from collections.abc import Awaitable, Iterator
@@ -11,7 +11,7 @@ from gateway.fair_sharing import MemoryPool, MemoryReservation
 from gateway.media.invalid_media import InvalidMedia
 
 _MAX_CONCURRENT_REFERENCES = 4
-"""References of one request that are worked on at a time, so that none takes every place that there is."""
+"""References of one request that are loaded at a time, so that one request does not take every slot."""
 
 _BUSY_MESSAGE = "Too many files are being read now."
 
@@ -19,12 +19,12 @@ Result = TypeVar("Result")
 
 
 class Budget:
-    """Bytes, pixels and places of one request. Its references are worked on inside `with`, and each inside `place`."""
+    """Bytes, pixels and slots of one request. Its references are loaded inside `with`, each holding one of `slots`."""
 
     def __init__(self, caller: str, *, max_bytes: int, max_pixels: int, room: MemoryPool) -> None:
-        """`max_bytes` counts what was fetched, or unpacked from base64, before it is read.
+        """`max_bytes` limits the bytes that are fetched or decoded from base64, before they are parsed.
 
-        `caller` is who asks, with whom others share the places and the `room` of all.
+        Decoder slots and `room`, the memory of all requests, are shared fairly between `caller` and others.
         """
         self.caller = caller
         self._max_bytes = max_bytes
@@ -36,8 +36,8 @@ class Budget:
         self._timed_out_waiting = False
         self.slots = asyncio.Semaphore(_MAX_CONCURRENT_REFERENCES)
         self.decode_lock = asyncio.Lock()
-        """Held while a document or a sound is read or waits for it: one of a request at a time, so that a request with
-        many stands in line behind one with few, and never holds every process there is."""
+        """Held while a document or audio waits for a decoder or is decoded. So a request has one of these at a time:
+        one with many does not delay one with few, and never takes all decoder processes."""
 
     def __enter__(self) -> Self:
         return self
@@ -46,10 +46,10 @@ class Budget:
         self._holding.release()
 
     def acquire(self, count: int) -> None:
-        """Count bytes as soon as they are there.
+        """Count bytes as soon as they are in memory.
 
-        Raises `Unusable` where there are more than all may have together, and `Overloaded` where the references of all
-        requests, or those of this caller, hold as many as they may.
+        Raises `InvalidMedia` when the files of the request are too large together, and `Overloaded` when the files of
+        all requests, or of this caller, take as much memory as they may.
         """
         self._bytes_left -= count
         if self._bytes_left < 0:
@@ -57,14 +57,14 @@ class Budget:
         self._holding.acquire(count)
 
     def take_pixels(self, count: int) -> None:
-        """Count the pixels of a picture. Raises `Unusable` where there are more than all may have together."""
+        """Count the pixels of an image. Raises `InvalidMedia` when the images of the request have too many together."""
         self.pixels_left -= count
         if self.pixels_left < 0:
             raise InvalidMedia(f"with it, the pictures of this request have more than {self._max_pixels} pixels")
 
     @contextmanager
     def waiting_for_slot(self) -> Iterator[None]:
-        """Inside, a reference waits for a place that others have."""
+        """Mark a reference as waiting for a slot that others hold, inside the `with`."""
         self._num_waiting += 1
         try:
             yield
@@ -72,12 +72,12 @@ class Budget:
             self._num_waiting -= 1
 
     async def run_with_timeout(self, seconds: float, references: Awaitable[Result], *, param: str) -> Result:
-        """Await what the references come to, for so many seconds.
+        """Await the loading of `references` for at most `seconds`.
 
-        Raises `InvalidRequest`, naming `param`, where it takes longer; and `Overloaded` where one of them still waits
-        for its place then, which is not the fault of the request.
+        After that, raises `Overloaded` if one of them still waits for a slot, which is not the fault of the request, or
+        else `InvalidRequest` with `param`.
         """
-        # One that waits is noticed before it is cancelled.
+        # Waiting references are counted by a timer, before the timeout cancels them.
         timer = asyncio.get_running_loop().call_later(seconds, self._on_timeout)
         try:
             async with asyncio.timeout(seconds):

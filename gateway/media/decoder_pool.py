@@ -1,4 +1,4 @@
-"""Files that are looked at and read: in which place, within which limits, and what is said where that fails."""
+"""Decoding of files in child processes: slots, limits of time and memory, and errors."""
 
 import asyncio
 import os
@@ -12,14 +12,14 @@ from gateway.media.fork_server import ExitInfo, ForkServer, ForkServerUnavailabl
 from gateway.media.invalid_media import InvalidMedia
 
 _WALL_TIME_FACTOR = 2
-"""By the clock a file may take so many times as long as of a core: others are read beside it."""
+"""Limit of wall time, as a multiple of the limit of CPU time, because files share the cores."""
 
 
 class DecoderPool:
-    """Up to `places` processes at a time, shared fairly among callers."""
+    """Decodes up to `places` files at a time, shared fairly among callers."""
 
     def __init__(self, server: ForkServer, *, what: str, places: int, timeout: float, memory: int) -> None:
-        """`what` is what errors call a file. `timeout` is in seconds of a core, `memory` in bytes of address space."""
+        """Errors call a file `what`. `timeout` is in seconds of CPU time, `memory` in bytes of address space."""
         self._fork_server = server
         self._label = what
         self._places = FairSemaphore(places)
@@ -30,10 +30,10 @@ class DecoderPool:
     async def decode(
         self, task: Mapping[str, object], data: bytes, *, allowance: Budget, largest: int
     ) -> tuple[dict[str, object], bytes]:
-        """Return what `gateway.media.decoders` makes of `data`: what it says of it, and at most `largest` bytes.
+        """Return the result of `task` for `data` (`gateway.media.decoders`): facts, and at most `largest` bytes.
 
-        Raises `Unusable` for what is wrong with the file, and `Overloaded` where there is no place for this caller, or
-        the machine is too busy: that is not the file's fault.
+        Raises `InvalidMedia` for a fault of the file, and `Overloaded` if there is no slot for this caller in time, or
+        the machine is too busy.
         """
         caller = allowance.caller
         with allowance.waiting_for_slot():
@@ -51,12 +51,12 @@ class DecoderPool:
         except BaseException:
             self._places.release(caller)
             raise
-        # The place is free when the process has ended, not when somebody no longer waits for it.
+        # The slot is released when the process has ended, not when the caller stops waiting.
         job.exited.add_done_callback(lambda _: self._places.release(caller))
         try:
             async with asyncio.timeout(self._wall_timeout):
-                answer = await job.send_file(data, largest=largest)
-                if answer is None:
+                response = await job.send_file(data, largest=largest)
+                if response is None:
                     raise await self._failure(job, late=False)
         except ResponseTooLarge:
             raise InvalidMedia(f"there is more in the {self._label} than this service takes") from None
@@ -65,13 +65,13 @@ class DecoderPool:
             raise await self._failure(job, late=True) from None
         finally:
             self._fork_server.end(job)
-        head, body = answer
+        head, body = response
         if head.get("refusal") is not None:
             raise InvalidMedia(str(head["refusal"])[:1000])
         return head, body
 
     async def _failure(self, job: Job, *, late: bool) -> InvalidMedia | Overloaded:
-        """Return what to raise about a process that ended without an answer, or is being ended as it is `late`."""
+        """Return the error for a process that ended without a response, or was killed because it is `late`."""
         await asyncio.wait([job.exited])
         if job.exited.cancelled():
             return Overloaded(f"The {self._label} could not be read just now.", retry_after=RETRY_AFTER_SECONDS)
@@ -79,7 +79,7 @@ class DecoderPool:
         signalled = os.WTERMSIG(ended.status) if os.WIFSIGNALED(ended.status) else 0
         if signalled in (signal.SIGPROF, signal.SIGXCPU) or ended.seconds >= self._timeout:
             return InvalidMedia(f"the {self._label} could not be read within {self._timeout:g} seconds")
-        if late:  # and had not the core that it may have
+        if late:  # and did not get the CPU time that it may use
             return Overloaded(
                 f"This service is too busy to read the {self._label} in time.", retry_after=RETRY_AFTER_SECONDS
             )

@@ -1,17 +1,17 @@
-"""Pictures: what is known of one that was looked at (`gateway.media.decoders.images`), or that a model drew."""
+"""Encoded images: of requests, verified by `gateway.media.decoders.images`, and of models."""
 
 from dataclasses import dataclass
 from io import BytesIO
 
 PILLOW_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
-"""Pillow's names for `sniffing.PICTURES`: no other parser of Pillow's sees foreign bytes."""
+"""Pillow's names for `sniffing.IMAGE_TYPES`. No other parser of Pillow gets foreign bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedImage:
-    """A picture as it came. Sizes are in pixels as encoded; a backend turns it by its EXIF orientation, if it has one.
+    """An image as it was received. Width and height are in pixels, before any rotation by an EXIF orientation.
 
-    Of an animation the first frame counts.
+    Backends rotate. Of an animation, the first frame counts.
     """
 
     data: bytes
@@ -21,9 +21,9 @@ class EncodedImage:
 
 
 def image_size(data: bytes) -> tuple[int, int]:
-    """Return the width and height of a picture that a model drew, in pixels; its header alone is read.
+    """Return the width and height in pixels of an image of a model, from its header.
 
-    Raises `ValueError` where it is no picture.
+    Raises `ValueError` for other data.
     """
     from PIL import Image, UnidentifiedImageError
 

@@ -1,7 +1,7 @@
-"""The process that forks a child for each file, seen from the gateway (`gateway.media.decoders` is what runs in it).
+"""The client of the fork server, a process that forks a child for each file (`gateway.media.decoders` runs in it).
 
-A file is read by a child of its own, which has its libraries loaded already, limits, a lower priority, and no
-environment and no descriptor but that of its job. Whatever happens to it, nothing is left of one file for the next.
+A child decodes one file. Its libraries are loaded before the fork. It has limits, a lower priority, no environment, and
+no descriptor but the socket of its job, so that nothing of one file is left for the next.
 """
 
 import asyncio
@@ -27,14 +27,14 @@ _ENVIRONMENT = {
     "PYTHONPATH": str(Path(gateway.__file__).parents[1]),
     "PYTHONSAFEPATH": "1",
     "PYTHONDONTWRITEBYTECODE": "1",
-    # Where an interpreter may have been told to find its own library.
+    # Some interpreters need it to find their own shared library.
     **({"LD_LIBRARY_PATH": os.environ["LD_LIBRARY_PATH"]} if "LD_LIBRARY_PATH" in os.environ else {}),
 }
 _CHUNK_BYTES = 256 * 1024
 _MAX_HEADER_BYTES = 16 * 1024
 _MAX_MESSAGE_BYTES = 64 * 1024
 _KILL_TIMEOUT_SECONDS = 2.0
-"""Seconds within which a killed child has ended."""
+"""Seconds within which a killed child must have ended."""
 
 
 class ForkServerUnavailable(Exception):
@@ -42,12 +42,12 @@ class ForkServerUnavailable(Exception):
 
 
 class ResponseTooLarge(Exception):
-    """A child wants to answer with more than it may."""
+    """A child announced a response that is longer than allowed."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExitInfo:
-    """How a child ended: its wait `status`, and the `seconds` of a core that it took."""
+    """How a child ended: its wait `status`, and its CPU time in `seconds`."""
 
     status: int
     seconds: float
@@ -55,19 +55,19 @@ class ExitInfo:
 
 @dataclass(slots=True)
 class Job:
-    """One file that is read. `ended` is cancelled where the server went away with it."""
+    """One file that is being decoded. `exited` is cancelled when the fork server is lost."""
 
     number: int
     connection: socket.socket
     exited: asyncio.Future[ExitInfo] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     async def send_file(self, data: bytes, *, largest: int) -> tuple[dict[str, object], bytes] | None:
-        """Send the file and return the head and the body of the answer; None where the child ended without one.
+        """Send the file and return the head and the body of the response, None if the child ended without one.
 
-        Raises `TooLong` where the body has more than `largest` bytes.
+        Raises `ResponseTooLarge` if the body has more than `largest` bytes.
         """
         loop = asyncio.get_running_loop()
-        with suppress(ConnectionError):  # it ended early
+        with suppress(ConnectionError):  # the child ended early
             view = memoryview(data)
             for at in range(0, len(view), _CHUNK_BYTES):
                 await loop.sock_sendall(self.connection, view[at : at + _CHUNK_BYTES])
@@ -98,11 +98,11 @@ class Job:
                 return None
             data.write(piece)
             left -= len(piece)
-        return data.getvalue()  # no copy: a sound may have a hundred megabytes
+        return data.getvalue()  # makes no copy: audio may have a hundred megabytes
 
 
 class ForkServer:
-    """Starts the process when a file is to be read, and ends it when none came for `idle` seconds."""
+    """Starts the process for the first file, and ends it after `idle` seconds without one."""
 
     def __init__(self, *, idle: float = 300.0) -> None:
         self._idle = idle
@@ -114,18 +114,18 @@ class ForkServer:
         self._idle_timer: asyncio.TimerHandle | None = None
 
     async def begin(self, task: Mapping[str, object], *, size: int, memory: int, seconds: float) -> Job:
-        """Fork a child for a file of `size` bytes; `end` must follow. Raises `Broken`.
+        """Fork a child for a file of `size` bytes. The caller must `end` the job. Raises `ForkServerUnavailable`.
 
-        `memory` is in bytes of address space besides the libraries, `seconds` are those of a core.
+        `memory` limits the address space in bytes, without the libraries. `seconds` limits the CPU time.
         """
         async with self._starting:
             control = self._control or await self._start()
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         job = Job(next(self._numbers), ours)
-        asked = {"number": job.number, "task": task, "size": size, "memory": memory, "seconds": seconds}
+        request = {"number": job.number, "task": task, "size": size, "memory": memory, "seconds": seconds}
         try:
-            socket.send_fds(control, [orjson.dumps(asked)], [theirs.fileno()])
+            socket.send_fds(control, [orjson.dumps(request)], [theirs.fileno()])
         except OSError:
             ours.close()
             self._disconnect(control)
@@ -139,19 +139,19 @@ class ForkServer:
         return job
 
     def end(self, job: Job) -> None:
-        """Have a job's child ended, if it is not. Its `ended` is done when it is."""
+        """Kill the child of a job, unless it has ended. `exited` is done when it has."""
         job.connection.close()
         control = self._control
         if job.exited.done() or control is None:
             return
         with suppress(OSError):
             control.send(orjson.dumps({"kill": job.number}))
-        # A server that does not do even that is no use to others either.
+        # A fork server that does not kill the child in time is replaced.
         late = asyncio.get_running_loop().call_later(_KILL_TIMEOUT_SECONDS, self._disconnect, control)
         job.exited.add_done_callback(lambda _: late.cancel())
 
     async def close(self) -> None:
-        """End the process, and with it all its children."""
+        """End the process and all its children."""
         process = self._process
         if self._control:
             self._disconnect(self._control)
@@ -174,7 +174,7 @@ class ForkServer:
                 env=_ENVIRONMENT,
             )
         except BaseException as error:
-            ours.close()  # whereupon it ends, if it began
+            ours.close()  # ends the process, if it has started
             if not isinstance(error, OSError):
                 raise
             structlog.get_logger("gateway").error("files cannot be read", reason=str(error))
@@ -186,7 +186,7 @@ class ForkServer:
         return ours
 
     def _on_message(self, control: socket.socket) -> None:
-        """Read what the server says of children that have ended."""
+        """Receive a message about a child that has ended."""
         try:
             message = control.recv(_MAX_MESSAGE_BYTES)
         except BlockingIOError:
@@ -197,14 +197,14 @@ class ForkServer:
             structlog.get_logger("gateway").error("the process that reads files has ended", jobs=len(self._jobs))
             self._disconnect(control)
             return
-        told = orjson.loads(message)
-        if job := self._jobs.pop(told["ended"], None):
-            job.exited.set_result(ExitInfo(told["status"], told["seconds"]))
+        exit_message = orjson.loads(message)
+        if job := self._jobs.pop(exit_message["ended"], None):
+            job.exited.set_result(ExitInfo(exit_message["status"], exit_message["seconds"]))
         if not self._jobs:
             self._idle_timer = asyncio.get_running_loop().call_later(self._idle, self._disconnect, control)
 
     def _disconnect(self, control: socket.socket) -> None:
-        """Part from a server that ended, is to end, or does not answer."""
+        """Give up a process that has ended, is idle, or does not respond, and fail its jobs."""
         if control is not self._control:
             return
         self._control = None

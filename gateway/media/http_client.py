@@ -1,7 +1,7 @@
-"""One GET of HTTP/1.1, in which the server is trusted with nothing.
+"""A GET request over HTTP/1.1 to a server that is not trusted.
 
-What it may send is bounded before it is read: bytes of heads, answers that announce another one, bytes that are no part
-of the file. It is read by pieces, between which others have their turn, so that the time that it has holds.
+All that the server sends is limited: bytes of headers, informational responses, and bytes that are no part of the file.
+It is read in pieces, and other tasks run in between, so that timeouts work.
 """
 
 import asyncio
@@ -21,17 +21,18 @@ if TYPE_CHECKING:
     from yarl import URL
 
 ByteCounter: TypeAlias = Callable[[int], None]
-"""Is told of bytes as they come, and raises `Unusable` where they are too many."""
+"""Called with the number of bytes of each piece. Raises `InvalidMedia` when there are too many."""
 
 _CHUNK_BYTES = 64 * 1024
 _MAX_HEADER_BYTES = 64 * 1024
-"""Bytes of all heads, those of answers that announce another one included."""
+"""Most bytes of all headers, with those of informational responses."""
 _MAX_INFORMATIONAL_RESPONSES = 8
-"""Answers of a status of 1xx (RFC 9110, 15.2): nobody sends more than one or two."""
+"""Most responses with a status of 1xx (RFC 9110, section 15.2). Servers send one or two."""
 _MAX_CHUNK_OVERHEAD_BYTES = 256 * 1024
-"""Bytes of chunks' sizes and extensions, besides as many as the body has: servers' chunks are far longer than these."""
+"""Most bytes of the sizes and extensions of chunks, beyond the length of the body. Servers send chunks that are far
+longer than these."""
 _ZLIB_WBITS = {"gzip": 31, "x-gzip": 31, "deflate": 47}
-"""What zlib calls the formats; servers send them though they are not asked for."""
+"""`wbits` of zlib by content encoding. Some servers compress though the request does not ask for it."""
 _NOT_FETCHED = "its URL could not be fetched: "
 _BAD_SERVER = _NOT_FETCHED + "its host does not answer as a web server should"
 _TRUNCATED = _NOT_FETCHED + "the answer is cut off or broken"
@@ -40,25 +41,27 @@ _BAD_TLS = _NOT_FETCHED + "its host does not speak TLS as it should"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpResponse:
-    """What a server sent: `data` where the status is 200, nothing else of the body of others."""
+    """A response. `data` is the body if the status is 200, else empty."""
 
     status: int
     location: str | None
     declared_type: str
-    """The media type that it claims; empty where it claims none."""
+    """The media type that the server claims, or empty."""
     data: bytes
 
 
 async def get(
-    way: socket.socket, url: "URL", *, tls: ssl.SSLContext | None, max_bytes: int, take: ByteCounter
+    connection: socket.socket, url: "URL", *, tls: ssl.SSLContext | None, max_bytes: int, take: ByteCounter
 ) -> HttpResponse:
-    """Ask for `url` over a connected socket, which is closed. Raises `Unusable`."""
+    """Send a GET request over a connected socket, and close it. `take` counts bytes. Raises `InvalidMedia`."""
     name = (url.raw_host or "").rstrip(".") if tls else None
     try:
-        reader, writer = await asyncio.open_connection(sock=way, ssl=tls, server_hostname=name, limit=_CHUNK_BYTES)
+        reader, writer = await asyncio.open_connection(
+            sock=connection, ssl=tls, server_hostname=name, limit=_CHUNK_BYTES
+        )
     except ssl.SSLCertVerificationError:
         raise InvalidMedia(_NOT_FETCHED + "the certificate of its host is not valid") from None
-    except OSError:  # what ssl raises is one, too
+    except OSError:  # SSLError is one
         raise InvalidMedia(_BAD_TLS if tls else _BAD_SERVER) from None
     try:
         writer.write(
@@ -71,7 +74,7 @@ async def get(
     except OSError:
         raise InvalidMedia(_TRUNCATED) from None
     finally:
-        writer.transport.abort()  # whatever the server would still like to say
+        writer.transport.abort()  # do not wait for the server
 
 
 async def _read(reader: asyncio.StreamReader, max_bytes: int, take: ByteCounter) -> HttpResponse:
@@ -106,7 +109,7 @@ async def _read(reader: asyncio.StreamReader, max_bytes: int, take: ByteCounter)
             raise too_large_error(max_bytes)
         if heads.headers_complete and raw - wire > _MAX_HEADER_BYTES + _MAX_CHUNK_OVERHEAD_BYTES + wire:
             raise InvalidMedia(_TRUNCATED)
-        await asyncio.sleep(0)  # a stream that has more does not wait
+        await asyncio.sleep(0)  # a read does not yield to others while data are buffered
     heads.check_complete()
     return HttpResponse(
         status=heads.status, location=heads.get("location"), declared_type=heads.declared_type(), data=bytes(data)
@@ -114,7 +117,7 @@ async def _read(reader: asyncio.StreamReader, max_bytes: int, take: ByteCounter)
 
 
 class _ResponseParser:
-    """What the parser tells of an answer, and of those that announce it."""
+    """Collects the callbacks of the parser for a response and its informational responses."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -125,7 +128,7 @@ class _ResponseParser:
         self._decompressor: zlib._Decompress | None = None
         self.status = 0
         self.headers_complete = False
-        """Whether the head of the answer itself has come."""
+        """Whether the headers of the final response are complete."""
         self.message_complete = False
         self.error: InvalidMedia | None = None
 
@@ -146,11 +149,11 @@ class _ResponseParser:
         length = self.get("content-length") or ""
         if length.isdecimal() and (len(length) > 18 or int(length) > self._max_bytes):
             self._fail(too_large_error(self._max_bytes))
-        packing = (self.get("content-encoding") or "identity").strip().lower()
-        if packing in _ZLIB_WBITS:
-            self._decompressor = zlib.decompressobj(_ZLIB_WBITS[packing])
-        elif packing != "identity":
-            self._fail(InvalidMedia(f"{_NOT_FETCHED}it is packed by '{packing[:30]}', which was not asked for"))
+        encoding = (self.get("content-encoding") or "identity").strip().lower()
+        if encoding in _ZLIB_WBITS:
+            self._decompressor = zlib.decompressobj(_ZLIB_WBITS[encoding])
+        elif encoding != "identity":
+            self._fail(InvalidMedia(f"{_NOT_FETCHED}it is packed by '{encoding[:30]}', which was not asked for"))
 
     def on_body(self, body: bytes) -> None:
         self._body.append(body)
@@ -159,12 +162,12 @@ class _ResponseParser:
         self.message_complete = self.headers_complete
 
     def take_body(self) -> bytes:
-        """Return the part of the body that came last."""
+        """Return the bytes of the body since the last call."""
         body, self._body = b"".join(self._body), []
         return body
 
     def decompress(self, part: bytes) -> Iterator[bytes]:
-        """Yield what a part of the body stands for, by pieces. Raises `Unusable`."""
+        """Yield a part of the body, decompressed, in pieces. Raises `InvalidMedia`."""
         if self._decompressor is None:
             if part:
                 yield part
@@ -177,19 +180,19 @@ class _ResponseParser:
             raise InvalidMedia(_TRUNCATED) from None
 
     def check_eof(self) -> None:
-        """Raise `Unusable` where the connection ends before the answer does."""
+        """Raise `InvalidMedia` if the connection was closed before the end of the response."""
         if not self.headers_complete:
             raise InvalidMedia(_BAD_SERVER)
         if "content-length" in self._headers or "transfer-encoding" in self._headers:
             raise InvalidMedia(_TRUNCATED)
 
     def check_complete(self) -> None:
-        """Raise `Unusable` where what was packed ends before its end."""
+        """Raise `InvalidMedia` if the compressed data are cut off."""
         if self._decompressor is not None and not self._decompressor.eof:
             raise InvalidMedia(_TRUNCATED)
 
     def get(self, name: str) -> str | None:
-        """The value of a header, of several with one name the first; as UTF-8, where it is that."""
+        """Return the first header with a name, decoded from UTF-8, None if there is none."""
         value = self._headers.get(name)
         return None if value is None else value.decode("utf-8", "replace")
 
@@ -198,4 +201,4 @@ class _ResponseParser:
 
     def _fail(self, why: InvalidMedia) -> None:
         self.error = why
-        raise why  # no further piece of it is parsed
+        raise why  # ends the parsing

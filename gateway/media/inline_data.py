@@ -1,7 +1,7 @@
-"""Bytes that travel in the request itself: data URLs (RFC 2397) and base64.
+"""Files inside of requests: data URLs (RFC 2397) and base64.
 
-What is unpacked here is unpacked piece by piece, and others have their turn in between; nothing holds the loop for more
-than some milliseconds, or takes more memory than it comes to.
+Decoding is done in pieces, and other tasks run in between. No step holds the event loop for more than some
+milliseconds, or takes more memory than the result.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from gateway.media.invalid_media import InvalidMedia
 
 _MAX_DATA_URL_HEADER = 1024
-"""Characters of a data URL before its comma."""
+"""Most characters of a data URL before its comma."""
 _CHUNK_SIZE = 256 * 1024
 _ESCAPE = re.compile(rb"%(?=[0-9A-Fa-f]{2})")
 _NO_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
@@ -23,18 +23,18 @@ _ALPHABET = bytes.maketrans(b"-_", b"+/")
 
 @dataclass(frozen=True, slots=True)
 class EncodedText:
-    """What is to be unpacked: `text` from the character `start` on. `base64`: it is not percent-encoding."""
+    """Encoded data: `text` from the character `start` on, in base64, or else in percent-encoding."""
 
     text: str
     start: int
     base64: bool
 
     def has_percent_escapes(self) -> bool:
-        """Whether there are escapes of URLs in it: to read many takes long."""
+        """Return whether the data have percent escapes. Decoding many of them takes long."""
         return self.text.find("%", self.start) >= 0
 
     def to_bytes(self) -> bytes:
-        """Return it as bytes. Raises `Unusable`."""
+        """Return the encoded data as bytes. Raises `InvalidMedia`."""
         try:
             return self.text[self.start :].encode("ascii" if self.base64 else "utf-8")
         except UnicodeEncodeError:
@@ -42,9 +42,9 @@ class EncodedText:
 
 
 def parse_data_url(url: str, *, limit: int) -> tuple[EncodedText, str]:
-    """Return what is to be unpacked of a data URL, and the media type it declares (`text/plain` if none).
+    """Return the encoded data of a data URL, and its declared media type (`text/plain` if there is none).
 
-    Raises `Unusable`, also where it would come to more than `limit` bytes.
+    Raises `InvalidMedia`, also when the data would have more than `limit` bytes.
     """
     comma = url.find(",", 0, _MAX_DATA_URL_HEADER)
     if comma < 0:
@@ -57,22 +57,22 @@ def parse_data_url(url: str, *, limit: int) -> tuple[EncodedText, str]:
     declared = media_type.strip().lower() or "text/plain"
     if any(parameter.strip().lower() == "base64" for parameter in parameters):
         return parse_base64(url, start=comma + 1, limit=limit), declared
-    if len(url) - comma - 1 > 3 * limit:  # were all of it escapes
+    if len(url) - comma - 1 > 3 * limit:  # if all of it were escapes
         raise too_large_error(limit)
     return EncodedText(url, comma + 1, base64=False), declared
 
 
 def parse_base64(text: str, *, limit: int, start: int = 0) -> EncodedText:
-    """Return what is to be unpacked of base64. Raises `Unusable` where it would come to more than `limit` bytes."""
-    if (len(text) - start) // 4 * 3 > limit + limit // 32:  # lines and padding add a little
+    """Return the encoded data of base64. Raises `InvalidMedia` when they would have more than `limit` bytes."""
+    if (len(text) - start) // 4 * 3 > limit + limit // 32:  # line breaks and padding add a little
         raise too_large_error(limit)
     return EncodedText(text, start, base64=True)
 
 
-async def decode(what: EncodedText, *, limit: int) -> bytes:
-    """Return what a text without escapes stands for, at most `limit` bytes. Raises `Unusable`."""
+async def decode(encoded: EncodedText, *, limit: int) -> bytes:
+    """Return decoded data, at most `limit` bytes. They must have no percent escapes. Raises `InvalidMedia`."""
     parts, size = [], 0
-    async for part in _yield_to_event_loop(iter_base64(what) if what.base64 else _iter_plain_text(what)):
+    async for part in _yield_to_event_loop(iter_base64(encoded) if encoded.base64 else _iter_plain_text(encoded)):
         size += len(part)
         if size > limit:
             raise too_large_error(limit)
@@ -80,22 +80,22 @@ async def decode(what: EncodedText, *, limit: int) -> bytes:
     return b"".join(parts)
 
 
-def iter_base64(what: EncodedText) -> Iterator[bytes]:
-    """Yield what base64 stands for, in either alphabet, with or without padding and line breaks. Raises `Unusable`."""
+def iter_base64(encoded: EncodedText) -> Iterator[bytes]:
+    """Yield decoded base64, in either alphabet, with or without padding and line breaks. Raises `InvalidMedia`."""
     rest, ended = b"", False
-    for at in range(what.start, len(what.text), _CHUNK_SIZE):
+    for at in range(encoded.start, len(encoded.text), _CHUNK_SIZE):
         try:
-            piece = what.text[at : at + _CHUNK_SIZE].encode("ascii")
+            piece = encoded.text[at : at + _CHUNK_SIZE].encode("ascii")
         except UnicodeEncodeError:
             raise _invalid_base64() from None
         piece = rest + piece.translate(_ALPHABET, _SPACES)
-        if b"=" in piece or ended:  # only at the end
+        if b"=" in piece or ended:  # padding is allowed at the end only
             body = piece.rstrip(b"=")
             if b"=" in body or (ended and body):
                 raise _invalid_base64()
             ended, piece = ended or len(body) < len(piece), body
             rest, piece = piece[len(piece) // 4 * 4 :], piece[: len(piece) // 4 * 4]
-            if rest:  # what is left may not be added to any more
+            if rest:  # an incomplete group ends the data
                 yield _decode_base64_chunk(piece)
                 piece, rest = rest + b"=" * (-len(rest) % 4), b""
         else:
@@ -106,14 +106,14 @@ def iter_base64(what: EncodedText) -> Iterator[bytes]:
 
 
 def percent_decode(data: bytes) -> bytes:
-    """Return bytes with the escapes of URLs read; what is no escape stays as it is."""
-    # They are quoted-printable under another sign, of which the standard library has a reader in C.
+    """Return bytes with percent escapes decoded. Other percent signs stay."""
+    # With "=" for "%", this is quoted-printable, for which the standard library has a decoder in C.
     data = data.replace(b"=", b"=3D")
     return binascii.a2b_qp(_ESCAPE.sub(b"=", data) if _NO_ESCAPE.search(data) else data.replace(b"%", b"="))
 
 
 def too_large_error(limit: int) -> InvalidMedia:
-    """What to raise about more than `limit` bytes."""
+    """Return the error for data of more than `limit` bytes."""
     return InvalidMedia(f"it is larger than this service takes, {limit} bytes")
 
 
@@ -124,10 +124,10 @@ def _decode_base64_chunk(piece: bytes) -> bytes:
         raise _invalid_base64() from None
 
 
-def _iter_plain_text(what: EncodedText) -> Iterator[bytes]:
+def _iter_plain_text(encoded: EncodedText) -> Iterator[bytes]:
     try:
-        for at in range(what.start, len(what.text), _CHUNK_SIZE):
-            yield what.text[at : at + _CHUNK_SIZE].encode()
+        for at in range(encoded.start, len(encoded.text), _CHUNK_SIZE):
+            yield encoded.text[at : at + _CHUNK_SIZE].encode()
     except UnicodeEncodeError:
         raise InvalidMedia("its text is not valid Unicode") from None
 

@@ -1,5 +1,5 @@
-"""Why a reference cannot be used."""
+"""The error for a file that cannot be used."""
 
 
 class InvalidMedia(Exception):
-    """A reference that cannot be used. The message goes on after "Invalid value for 'field': ", without a full stop."""
+    """A reference cannot be used. The message follows "Invalid value for 'field': " and has no full stop."""

@@ -1,4 +1,4 @@
-"""What callers refer to, as bytes that were looked at, or as text."""
+"""Loading of references: verified images, texts of documents, and audio samples."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -35,7 +35,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blob:
-    """Bytes that a reference led to. `media_type` was sniffed; `declared` and `name` are claims, and may be empty."""
+    """Bytes of a reference. `media_type` was sniffed. `declared_type` and `name` are claims, and may be empty."""
 
     data: bytes
     kind: MediaKind
@@ -46,22 +46,21 @@ class Blob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audio:
-    """Mono float32 samples, little endian, 16,000 a second."""
+    """Mono float32 samples, little-endian, 16,000 a second."""
 
     data: bytes
     seconds: float
 
 
 class MediaLoader:
-    """Fetches and reads what callers refer to.
+    """Fetches and decodes the files that requests refer to.
 
-    Whatever is wrong with a reference is raised as `InvalidRequest` with the `param` given; `Overloaded` is raised when
-    too many others are being fetched or read. Nothing takes longer than the settings allow. A task that is cancelled
-    ends its connection or its process.
+    Raises `InvalidRequest` with the given `param` for a bad reference, and `Overloaded` if too many others are being
+    fetched or decoded. The settings limit all times. Cancelling a task closes its connection or kills its process.
     """
 
     def __init__(self, settings: Settings, *, resolve: ResolveHost | None = None) -> None:
-        """`resolve` finds the addresses of hosts, for tests."""
+        """Tests replace the system's resolver by `resolve`."""
         self._settings = settings
         self._fetcher = UrlFetcher(
             timeout=settings.media_timeout,
@@ -80,7 +79,7 @@ class MediaLoader:
             timeout=settings.document_timeout,
             memory=memory,
         )
-        # Places of their own: a picture takes milliseconds, and does not wait for documents.
+        # Slots of their own: an image takes milliseconds, and does not wait for documents.
         self._image_pool = DecoderPool(
             self._fork_server,
             what="picture",
@@ -91,12 +90,12 @@ class MediaLoader:
         self._fetch_slots = FairSemaphore(settings.media_concurrency)
         self._room = MemoryPool(settings.media_held_bytes)
         self.request_timeout = settings.media_request_timeout
-        """Seconds that all references of one request may take; kept by who reads the request."""
+        """Seconds that all references of one request may take together. The caller enforces it."""
         self._active_tasks: set[asyncio.Task[object]] = set()
         self._closed = False
 
     async def close(self) -> None:
-        """End all that is under way: its callers see it cancelled."""
+        """Cancel all tasks that load a file, and end the processes."""
         self._closed = True
         for task in self._active_tasks:
             task.cancel()
@@ -104,7 +103,7 @@ class MediaLoader:
         await self._fork_server.close()
 
     def new_budget(self, caller: str) -> Budget:
-        """Return what the references of one request of `caller` have together, to be used in a `with`."""
+        """Return the budget of one request of `caller`, to use in a `with`."""
         return Budget(
             caller,
             max_bytes=self._settings.media_request_max_bytes,
@@ -113,26 +112,26 @@ class MediaLoader:
         )
 
     async def load_image(self, reference: str, *, param: str, allowance: Budget, bare: bool = False) -> EncodedImage:
-        """Return a picture as it was encoded; all of it has been decoded once.
+        """Return an encoded image that a decoder could decode completely.
 
         `reference` is an http(s) URL, a data URL or, if `bare`, plain base64.
         """
 
-        async def look() -> EncodedImage:
+        async def load() -> EncodedImage:
             return await self._verify_image(await self._fetch(reference, _IMAGE, allowance, bare=bare), allowance)
 
-        return await self._run(param, allowance, look)
+        return await self._run(param, allowance, load)
 
     async def load_uploaded_image(self, data: bytes, *, param: str, allowance: Budget) -> EncodedImage:
-        """The same, of a picture that came as a file of a form."""
+        """Return an image that was uploaded as a file of a form. Raises as `load_image` does."""
 
-        async def look() -> EncodedImage:
+        async def load() -> EncodedImage:
             if len(data) > self._settings.media_max_bytes:
                 raise inline_data.too_large_error(self._settings.media_max_bytes)
             allowance.acquire(len(data))
             return await self._verify_image(_sniffed(data, _IMAGE), allowance)
 
-        return await self._run(param, allowance, look)
+        return await self._run(param, allowance, load)
 
     async def _verify_image(self, blob: Blob, allowance: Budget) -> EncodedImage:
         task = {
@@ -147,7 +146,7 @@ class MediaLoader:
         return EncodedImage(data=blob.data, media_type=blob.media_type, width=width, height=height)
 
     async def load_document(self, reference: str, *, filename: str | None = None, param: str, allowance: Budget) -> str:
-        """Return the text of a document. `filename` tells HTML from other text; it is trusted with nothing else."""
+        """Return the text of a document. `filename` tells HTML from other text, and is not trusted otherwise."""
 
         async def read() -> str:
             blob = await self._fetch(reference, _DOCUMENT, allowance, bare=True)
@@ -166,7 +165,7 @@ class MediaLoader:
         return await self._run(param, allowance, read)
 
     async def load_audio(self, data_base64: str, form: AudioFormat, *, param: str, allowance: Budget) -> Audio:
-        """Return the samples of a sound in base64 or a data URL, decoded as what it is, whatever `form` says."""
+        """Return the samples of audio in base64 or a data URL. Its format is detected; `form` is the declared one."""
 
         async def listen() -> Audio:
             if data_base64[:8].lower().startswith(("http:", "https:")):
@@ -182,7 +181,7 @@ class MediaLoader:
         return await self._run(param, allowance, listen)
 
     async def _run(self, param: str, allowance: Budget, work: Callable[[], Awaitable[Result]]) -> Result:
-        """Do `work` as long as this object is open, and say what is wrong in terms of the field `param`."""
+        """Run `work` unless this loader is closed. Report a bad reference as an error of the field `param`."""
         if self._closed:
             raise Overloaded("The service is stopping.", retry_after=RETRY_AFTER_SECONDS)
         task = asyncio.current_task()
@@ -241,7 +240,7 @@ class MediaLoader:
 
 
 def _dimension(found: Mapping[str, object], name: str) -> int:
-    """A length that a process of a reader tells of: it may have been made to say anything."""
+    """Return a width or height that a child reported. A manipulated child may report anything."""
     side = found.get(name)
     if not isinstance(side, int) or side < 1:
         raise InvalidMedia("the picture is broken or cut off")
@@ -251,15 +250,17 @@ def _dimension(found: Mapping[str, object], name: str) -> int:
 def _sniffed(data: bytes, accept: Collection[MediaKind]) -> Blob:
     if not data:
         raise InvalidMedia("it is empty")
-    nature = sniffing.sniff(data)
-    if nature.kind not in accept:
-        raise _unexpected_type(nature, accept)
-    return Blob(data=data, kind=nature.kind, media_type=nature.media_type)
+    sniffed = sniffing.sniff(data)
+    if sniffed.kind not in accept:
+        raise _unexpected_type(sniffed, accept)
+    return Blob(data=data, kind=sniffed.kind, media_type=sniffed.media_type)
 
 
-def _unexpected_type(nature: SniffedType, accept: Collection[MediaKind]) -> InvalidMedia:
+def _unexpected_type(sniffed: SniffedType, accept: Collection[MediaKind]) -> InvalidMedia:
     expected = " or ".join(_EXPECTED[kind] for kind in accept)
     what = (
-        "text or of an unknown type" if nature.media_type == sniffing.PLAIN_TEXT else f"of the type {nature.media_type}"
+        "text or of an unknown type"
+        if sniffed.media_type == sniffing.PLAIN_TEXT
+        else f"of the type {sniffed.media_type}"
     )
     return InvalidMedia(f"expected {expected}, but it is {what}")

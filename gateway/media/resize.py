@@ -1,4 +1,4 @@
-"""Pictures in sizes that the model that drew them does not draw."""
+"""Scaling of generated images to sizes that their model does not generate."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -13,15 +13,15 @@ from gateway.media.invalid_media import InvalidMedia
 from gateway.operations.generate_image import GenerateImage, Image, ImageEvent, PartialImage
 
 _DEFAULT_QUALITY = 95
-"""Of JPEG and WebP, where the request does not say."""
+"""Quality of JPEG and WebP, if the request has none."""
 _MAX_PIXELS = 1 << 25
-"""Of a picture that is scaled: twice 4,096 each way. It is decoded here, whoever wrote the model."""
+"""Most pixels of an image to scale, 8,192 x 4,096. The model may be anybody's, and the gateway decodes the image."""
 
 
 async def resize_images(events: AsyncGenerator[ImageEvent], request: GenerateImage) -> AsyncGenerator[ImageEvent]:
-    """Yield the same events, their pictures in the size of `request`.
+    """Yield the same events, with their images in the size of `request`.
 
-    Raises `ModelFailed` for what is no picture, or too much of one.
+    Raises `ModelFailed` for data that are no image, and for an image that is too large.
     """
     async with aclosing(events):
         async for event in events:
@@ -37,11 +37,11 @@ def _resize(data: bytes, request: GenerateImage) -> bytes:
     from PIL import Image as Pillow
 
     size = (request.width or 0, request.height or 0)
-    drawn = encoded_image.image_size(data)
-    if 0 in size or drawn == size:
+    generated = encoded_image.image_size(data)
+    if 0 in size or generated == size:
         return data
-    if drawn[0] * drawn[1] > _MAX_PIXELS:
-        raise ValueError(f"the picture has {drawn[0]} x {drawn[1]} pixels")
+    if generated[0] * generated[1] > _MAX_PIXELS:
+        raise ValueError(f"the picture has {generated[0]} x {generated[1]} pixels")
     scans.check(data)
     file = BytesIO()
     with Pillow.open(BytesIO(data)) as image:

@@ -1,4 +1,4 @@
-"""What bytes are, by their first ones. What they are declared to be is not trusted."""
+"""Detection of media types by the first bytes. Declared types are not trusted."""
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -11,7 +11,7 @@ OLE = "application/x-ole-storage"
 PLAIN_TEXT = "text/plain"
 
 IMAGE_TYPES = ("image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp")
-"""Pictures that the backends read."""
+"""Images that the backends decode."""
 
 AUDIO_CONTAINERS = {
     "audio/wav": "wav",
@@ -25,10 +25,10 @@ AUDIO_CONTAINERS = {
     "video/webm": "matroska",
     "video/x-matroska": "matroska",
 }
-"""Sounds that can be decoded, with FFmpeg's name for what they are packed in. Of a video it is the sound track."""
+"""Audio that can be decoded, with FFmpeg's name of the container. Of a video, the sound track is decoded."""
 
 _ALIASES = {
-    "image/apng": "image/png",  # an animation whose first frame any reader of PNG sees
+    "image/apng": "image/png",  # an animation, whose first frame PNG decoders show
     "image/x-ms-bmp": "image/bmp",
     "audio/x-wav": "audio/wav",
     "audio/x-flac": "audio/flac",
@@ -38,7 +38,7 @@ _ALIASES = {
 }
 
 _NOT_PLAIN_TEXT = ("application/rtf", "application/postscript")
-"""Written in letters, but not to be read as text."""
+"""Formats of printable characters that are not plain text."""
 
 _PDF_HEADER_SEARCH_BYTES = 1024
 """Readers accept a PDF whose header comes a little late (ISO 32000-1, annex H, note 13)."""
@@ -46,30 +46,30 @@ _PDF_HEADER_SEARCH_BYTES = 1024
 
 @dataclass(frozen=True, slots=True)
 class SniffedType:
-    """What bytes are."""
+    """The detected type of data."""
 
     kind: MediaKind
     media_type: str
 
 
 def sniff(data: bytes) -> SniffedType:
-    """Return what `data` is: a kind this package takes, or `unknown` with its media type.
+    """Return the type of `data`: a kind that this package decodes, or `unknown` with its media type.
 
-    What bears no mark at all is a document of the type `text/plain`; whether it really is text is seen when it is read.
+    Data without any signature are a document of type `text/plain`. Whether they are text shows when they are decoded.
     """
-    import filetype  # 20 ms that a gateway without such requests need not spend
+    import filetype  # takes 20 ms, which a gateway without such requests saves
 
     if b"%PDF-" in data[:_PDF_HEADER_SEARCH_BYTES]:
         return SniffedType("document", PDF)
     if data.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        return SniffedType("document", ZIP)  # Office files are; which one is seen inside
+        return SniffedType("document", ZIP)  # Office files are ZIP archives; the decoder finds out which
     if data.startswith(bytes.fromhex("d0cf11e0a1b11ae1")):
         return SniffedType("document", OLE)
     guess = filetype.guess(data)
     if guess is not None and guess.mime not in _NOT_PLAIN_TEXT and _is_plain(data[:512]):
         guess = None  # a text that begins with "BM" is no bitmap
     if guess is None:
-        # FFmpeg's own rule for MP3 without tags asks for a frame's sync word; text never begins so.
+        # MP3 without tags begins with the sync word of a frame, by FFmpeg's rule. Text never does.
         if data[:1] == b"\xff" and len(data) > 1 and data[1] & 0xE6 == 0xE2:
             return SniffedType("sound", "audio/mpeg")
         return SniffedType("document", PLAIN_TEXT)
@@ -82,7 +82,7 @@ def sniff(data: bytes) -> SniffedType:
 
 
 def _is_plain(start: bytes) -> bool:
-    """Whether the first bytes hold nothing but UTF-8 text; no binary format that we know begins so."""
+    """Return whether the first bytes are UTF-8 text only. No known binary format begins like that."""
     text = start.decode("utf-8", "ignore")
-    whole = len(text.encode()) > len(start) - 4  # the last character may be cut
+    whole = len(text.encode()) > len(start) - 4  # the last character may be cut off
     return whole and not any(character < " " for character in text if character not in "\t\n\r\f")

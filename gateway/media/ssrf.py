@@ -1,8 +1,8 @@
-"""Which addresses of the network a caller may have the gateway call.
+"""Protection against server-side request forgery: which IP addresses URLs of callers may lead to.
 
 A URL of a caller must not reach what only the gateway can reach: loopback, the private network, the metadata of a cloud
-(https://owasp.org/www-community/attacks/Server_Side_Request_Forgery). What counts is the address that a name resolves
-to, however either is written.
+(https://owasp.org/www-community/attacks/Server_Side_Request_Forgery). The check is on the address that a host resolves
+to, so the spelling of the host does not matter.
 """
 
 import ipaddress
@@ -11,13 +11,13 @@ from typing import TypeAlias
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
-"""All that was ever given out (https://www.iana.org/assignments/ipv6-address-space)."""
+"""All assigned addresses of IPv6 (https://www.iana.org/assignments/ipv6-address-space)."""
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 """IPv4 behind NAT64 (RFC 6052)."""
 _ISATAP = (0x0000_5EFE, 0x0200_5EFE)
-"""The middle of an interface identifier that is followed by an IPv4 address (RFC 5214)."""
-# In the registries of special purposes, but not in the `ipaddress` of every Python this runs on. 2002::/16 is 6to4,
-# whose relays are gone (RFC 7526).
+"""First 32 bits of an interface identifier that ends with an IPv4 address (RFC 5214)."""
+# Networks of IANA's special-purpose registries that `ipaddress` does not know in every supported version of Python.
+# 2002::/16 is 6to4, whose relays are gone (RFC 7526).
 _SPECIAL_PURPOSE = tuple(
     ipaddress.ip_network(network)
     for network in (
@@ -33,18 +33,18 @@ _SPECIAL_PURPOSE = tuple(
 
 
 def is_public_address(text: str) -> bool:
-    """Whether an address, as text, is one that anybody on the Internet can reach. What is no address is not."""
+    """Return whether a text is an IP address of the public Internet."""
     try:
         address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
         return False
-    return all(_is_public(each) for each in (address, *_embedded_ipv4(address)))
+    return all(_is_public(candidate) for candidate in (address, *_embedded_ipv4(address)))
 
 
 def _is_public(address: Address) -> bool:
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is not None or address in _NAT64:
-            return True  # judged by the address inside
+            return True  # the embedded address decides
         if address not in _GLOBAL_UNICAST:
             return False
     if any(address in network for network in _SPECIAL_PURPOSE if network.version == address.version):
@@ -53,7 +53,7 @@ def _is_public(address: Address) -> bool:
 
 
 def _embedded_ipv4(address: Address) -> list[Address]:
-    """The IPv4 addresses that an IPv6 address carries: a gateway on the way may send the packet there."""
+    """Return the IPv4 addresses in an IPv6 address: a router may send packets to them."""
     if isinstance(address, ipaddress.IPv4Address):
         return []
     found: list[Address] = [] if address.ipv4_mapped is None else [address.ipv4_mapped]

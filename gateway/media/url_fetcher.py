@@ -1,4 +1,4 @@
-"""URLs of callers, fetched without trust in the callers, the names, the servers or what they send."""
+"""Fetching of callers' URLs, without trust in callers, host names, servers or their responses."""
 
 import asyncio
 import ipaddress
@@ -24,17 +24,20 @@ ResolveHost: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
 
 _MAX_REDIRECTS = 3
 MAX_URL_LENGTH = 8192
-"""Characters."""
+"""Most characters of a URL."""
 _MAX_ADDRESSES = 64
-"""Of a host, that are looked at."""
+"""Most addresses of a host that are used."""
 _HAPPY_EYEBALLS_DELAY_SECONDS = 0.25
-"""Seconds after which the next address of a host is tried beside the one before (RFC 8305)."""
+"""Seconds after which the next address of a host is tried in parallel (RFC 8305)."""
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchedFile:
-    """What a server sent. `declared` is the media type it claims, `name` the end of the path; either may be empty."""
+    """A fetched file. `declared_type` is the media type that the server claims, `name` the end of the path.
+
+    Either may be empty.
+    """
 
     data: bytes
     declared_type: str
@@ -42,22 +45,22 @@ class FetchedFile:
 
 
 class HostResolver:
-    """Asks the system for addresses of hosts, in threads that nothing else waits for.
+    """Resolves hosts with the system's resolver, in threads of its own.
 
-    It may take far longer than a caller waits, and cannot be stopped: so a caller has its share of the places until the
-    answer is there, whoever still waits for it.
+    A lookup may take far longer than a caller waits, and cannot be cancelled. So it occupies a slot of its caller until
+    it returns, even if nobody waits for it any more.
     """
 
     def __init__(self, places: int) -> None:
         self._places = FairSemaphore(places)
 
     async def resolve(self, host: str, port: int, *, caller: str) -> Sequence[str]:
-        """Return the addresses of a host, or of an address of IPv4 in any of its spellings. Raises `OSError`."""
-        await self._places.acquire(caller, seconds=3600)  # who waits has less time than that
+        """Return the addresses of a host, which may itself be an IPv4 address in any spelling. Raises `OSError`."""
+        await self._places.acquire(caller, seconds=3600)  # longer than any caller waits
         loop = asyncio.get_running_loop()
         found: asyncio.Future[Sequence[str]] = loop.create_future()
 
-        def tell(addresses: Sequence[str] | None) -> None:
+        def set_result(addresses: Sequence[str] | None) -> None:
             self._places.release(caller)
             if not found.done():
                 if addresses is None:
@@ -68,9 +71,9 @@ class HostResolver:
         def look_up() -> None:
             addresses = None
             with suppress(OSError, UnicodeError):
-                addresses = [str(each[4][0]) for each in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
-            with suppress(RuntimeError):  # the loop has ended
-                loop.call_soon_threadsafe(tell, addresses)
+                addresses = [str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+            with suppress(RuntimeError):  # the event loop has ended
+                loop.call_soon_threadsafe(set_result, addresses)
 
         try:
             threading.Thread(target=look_up, name="resolver", daemon=True).start()
@@ -81,7 +84,7 @@ class HostResolver:
 
 
 class UrlFetcher:
-    """Fetches what callers name. Environment proxies, cookies and credentials play no part in it."""
+    """Fetches URLs of callers. It uses no proxies of the environment, no cookies and no credentials."""
 
     def __init__(
         self,
@@ -93,9 +96,9 @@ class UrlFetcher:
         lookups: int,
         resolve: ResolveHost | None = None,
     ) -> None:
-        """`timeout` is in seconds, from the first look-up to the last byte. `allowed_hosts` may be private.
+        """`timeout` is in seconds, from the first lookup to the last byte. `allowed_hosts` may be private.
 
-        `lookups` hosts are looked up at a time. `resolve` takes the place of the system's resolver.
+        `lookups` is the number of concurrent lookups. `resolve` replaces the system's resolver.
         """
         self._timeout = timeout
         self._max_bytes = max_bytes
@@ -106,8 +109,8 @@ class UrlFetcher:
         self._tls: ssl.SSLContext | None = None
 
     async def fetch(self, url: str, take: ByteCounter, *, caller: str) -> FetchedFile:
-        """Return what is at `url`, of which `take` is told piece by piece. Raises `Unusable`, and what `take` does."""
-        # With what it needs 30 ms: only where it is needed.
+        """Return the file at `url`. `take` counts its bytes. Raises `InvalidMedia`, and the exceptions of `take`."""
+        # Imported here, because it takes 30 ms.
         from yarl import URL
 
         location = url
@@ -133,7 +136,7 @@ class UrlFetcher:
         raise InvalidMedia(f"its URL redirects more than {_MAX_REDIRECTS} times")
 
     async def _get(self, url: "URL", take: ByteCounter, caller: str) -> http_client.HttpResponse:
-        """Ask one server, over a connection to an address that was looked at, and that nothing outlives."""
+        """Send one request, over a connection of its own to an address that was checked."""
         addresses = await self._resolve_allowed(url, caller)
         assert url.port is not None  # both schemes have one by default
         from aiohappyeyeballs import start_connection
@@ -144,16 +147,16 @@ class UrlFetcher:
             for there in [(address, url.port, 0, 0) if ":" in address else (address, url.port)]
         ]
         try:
-            way = await start_connection(infos, happy_eyeballs_delay=_HAPPY_EYEBALLS_DELAY_SECONDS, interleave=1)
+            connection = await start_connection(infos, happy_eyeballs_delay=_HAPPY_EYEBALLS_DELAY_SECONDS, interleave=1)
         except OSError:
             raise InvalidMedia("its URL could not be fetched: its host does not take the connection") from None
         if url.scheme == "https" and self._tls is None:
             self._tls = ssl.create_default_context()
         tls = self._tls if url.scheme == "https" else None
-        return await http_client.get(way, url, tls=tls, max_bytes=self._max_bytes, take=take)
+        return await http_client.get(connection, url, tls=tls, max_bytes=self._max_bytes, take=take)
 
     async def _resolve_allowed(self, url: "URL", caller: str) -> list[str]:
-        """Return the addresses of a URL's host, all of which it may have. Raises `Unusable`."""
+        """Return the addresses of a URL's host, which are all allowed. Raises `InvalidMedia`."""
         if url.scheme not in _DEFAULT_PORTS or not url.raw_host:
             raise InvalidMedia("its URL must begin with http:// or https:// and name a host")
         if url.user is not None or url.password is not None:
@@ -177,7 +180,7 @@ class UrlFetcher:
 
 
 def _is_legacy_ipv4(host: str) -> bool:
-    """Whether a host is an IPv4 address in a spelling that not everybody reads as the same: "127.1", "0x7f000001"."""
+    """Return whether a host is an IPv4 address in a spelling that programs read differently: "127.1", "0x7f000001"."""
     last = host.rstrip(".").rpartition(".")[2]
     if not (last.isdigit() or last[:2].lower() == "0x"):
         return False

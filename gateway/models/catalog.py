@@ -23,6 +23,8 @@ from gateway.observability.telemetry import Trace
 from gateway.operations.operation import Operation
 from gateway.operations.registry import require_operation
 from gateway.triton.client import TritonClient
+from gateway.triton.rpc.channel import Channel
+from gateway.triton.transport import Connect
 
 
 class Catalog:
@@ -35,6 +37,7 @@ class Catalog:
         interval: float,
         timeout: float,
         secret: str = "",
+        connect: Connect = Channel,
         bound: int = 2048,
         described: Mapping[str, Mapping[str, str]] = {},
         aliases: Mapping[str, str] = {},
@@ -42,12 +45,13 @@ class Catalog:
         """`urls` are the gRPC addresses of the servers (`TritonClient`).
 
         `interval` is the time between two discoveries, `timeout` the longest silence of a model, both in seconds.
-        `secret` opens the protocols that the servers restrict (`gateway.triton.client`).
+        `secret` opens the protocols that the servers restrict, and `connect` creates their transports
+        (`gateway.triton.client`).
         `bound` is how many requests one model may have open (`gateway.models.admission`).
         `described` are the parameters of models that do not describe themselves (`gateway.models.models_file`).
         `aliases` are other names of models; a model whose own name is the same wins.
         """
-        self.servers = [TritonServer(TritonClient(url, secret)) for url in urls]
+        self.servers = [TritonServer(TritonClient(url, secret, connect)) for url in urls]
         self._discovery = Discovery(self.servers, interval, described)
         self._timeout = timeout
         self._admission = Admission(bound)

@@ -1,6 +1,7 @@
-"""One Triton endpoint over gRPC: health, discovery, and a stream of responses to one request.
+"""The client of one Triton endpoint: repository index, model configurations, and streams of responses.
 
-Knows the KServe protocol (https://github.com/kserve/open-inference-protocol) and nothing of what the tensors mean.
+It speaks the KServe protocol (https://github.com/kserve/open-inference-protocol) over a `gateway.triton.transport`, and
+does not interpret tensors.
 """
 
 import asyncio
@@ -15,22 +16,22 @@ from tritonclient.grpc import service_pb2 as pb
 
 from gateway.errors import ModelFailed, ModelTimeout
 from gateway.triton.failures import to_gateway_error
-from gateway.triton.rpc.call import Call
 from gateway.triton.rpc.channel import Channel
 from gateway.triton.rpc.status import RpcError
 from gateway.triton.tensors import InferResponse, Tensor
+from gateway.triton.transport import Call, Connect
 
 _END_TIMEOUT_SECONDS = 1.0
-"""How long a server may take to end a stream after its last response."""
+"""How long a server may take to end a stream after its final response."""
 
 _STOP_TIMEOUT_SECONDS = 5.0
-"""How long a server may take to stop a request that nobody waits for."""
+"""How long a stop request may take. No caller waits for it."""
 
 _RAW_CONTENTS_TAG = bytes((pb.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER << 3 | 2,))
-"""Before the length and the data of each tensor, in the order of `inputs`."""
+"""The protobuf tag before the length and the data of each tensor. Tensors are in the order of `inputs`."""
 
 SECRET_HEADER = "triton-grpc-protocol-tritonic"
-"""What a call bears to be let in where Triton was started with `--grpc-restricted-protocol=…:tritonic=SECRET`."""
+"""Header with the secret of a Triton that was started with `--grpc-restricted-protocol=…:tritonic=SECRET`."""
 
 _SERVICE = "/inference.GRPCInferenceService/"
 _STREAM = f"{_SERVICE}ModelStreamInfer"
@@ -38,7 +39,7 @@ _STREAM = f"{_SERVICE}ModelStreamInfer"
 
 @dataclass(frozen=True, slots=True)
 class StopRequest:
-    """How a request is stopped where closing its stream does not reach it: asked of `model` under the same id."""
+    """The request that stops another one where closing its stream does not: sent to `model` under the same id."""
 
     model: str
     tensors: tuple[Tensor, ...]
@@ -46,7 +47,7 @@ class StopRequest:
 
 @dataclass(frozen=True, slots=True)
 class IndexEntry:
-    """A model of the repository: `state` is READY, LOADING, UNLOADING or UNAVAILABLE; `reason` says why not ready."""
+    """A model of the repository. `state` is READY, LOADING, UNLOADING or UNAVAILABLE; `reason` explains the latter."""
 
     name: str
     state: str
@@ -55,11 +56,11 @@ class IndexEntry:
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """What `config.pbtxt` says of a model: its parameters and its tensors (name to datatype).
+    """The `config.pbtxt` of a model: its parameters, and its tensors as names with datatypes.
 
-    A `max_batch_size` above 0 puts a batch dimension before all others. `decoupled` models may send many responses.
-    `steps` are the models that an ensemble is made of. `ranks` are how many dimensions an input has as it is sent, that
-    of the batch among them; `optional` are the inputs that may be left out.
+    A `max_batch_size` above 0 adds a batch dimension before all others. `decoupled` models may send many responses to a
+    request. `steps` are the models of an ensemble. `ranks` are the numbers of dimensions of the inputs as they are
+    sent, with the batch dimension. `optional` are the inputs that a request may leave out.
     """
 
     name: str
@@ -77,31 +78,31 @@ class ModelConfig:
 class TritonClient:
     """One endpoint. Create it inside a running event loop."""
 
-    def __init__(self, url: str, secret: str = "") -> None:
-        """`url` is `host:port` of the gRPC service, or `unix:/path`; `secret` opens the protocols that it restricts."""
+    def __init__(self, url: str, secret: str = "", connect: Connect = Channel) -> None:
+        """`url` is `host:port` or `unix:/path`, `connect` makes its transport. Calls carry `secret` if there is one."""
         self.url = url
         self.in_flight = 0
         self.responses_received = 0
-        """Messages that models have sent."""
+        """Messages of streams that the server has sent, since the start."""
         self._configs: dict[str, tuple[bytes, ModelConfig]] = {}
-        self._channel = Channel(url, [(SECRET_HEADER.encode(), secret.encode())] if secret else ())
+        self._transport = connect(url, [(SECRET_HEADER.encode(), secret.encode())] if secret else ())
         self._stop_tasks: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
         """Close the connection; streams in flight are cancelled."""
         for stopping in tuple(self._stop_tasks):
             stopping.cancel()
-        await self._channel.close()
+        await self._transport.close()
 
     async def repository_index(self, timeout: float = 5.0) -> list[IndexEntry]:
-        """Models of the repository with their states. Raises `GatewayError` when the server does not answer."""
+        """Return the models of the repository with their states. Raises `GatewayError`."""
         answer = _parse(
             pb.RepositoryIndexResponse, await self._unary("RepositoryIndex", pb.RepositoryIndexRequest(), timeout)
         )
         return [IndexEntry(model.name, model.state, model.reason) for model in answer.models]
 
     async def config(self, name: str, timeout: float = 5.0) -> ModelConfig:
-        """The configuration of a loaded model, the same object while it is the same. Raises `GatewayError`."""
+        """Return the configuration of a loaded model: the same object until it changes. Raises `GatewayError`."""
         data = await self._unary("ModelConfig", pb.ModelConfigRequest(name=name), timeout)
         before = self._configs.get(name)
         if before is None or before[0] != data:
@@ -110,9 +111,9 @@ class TritonClient:
 
     async def _unary(self, method: str, request: Message, timeout: float) -> bytes:
         try:
-            return await self._channel.unary(_SERVICE + method, request.SerializeToString(), timeout=timeout)
+            return await self._transport.unary(_SERVICE + method, request.SerializeToString(), timeout=timeout)
         except RpcError as error:
-            raise to_gateway_error(error.status, error.message) from error  # the log tells what callers need not know
+            raise to_gateway_error(error.status, error.message) from error  # logs show the cause, callers do not
 
     def stream(
         self,
@@ -124,10 +125,10 @@ class TritonClient:
         stop: StopRequest | None = None,
         turn: asyncio.Lock | None = None,
     ) -> "ResponseStream":
-        """Ask a model; the request is sent when the first response is waited for.
+        """Return the responses of a model. The request is sent when the first response is awaited.
 
-        `timeout` is how many seconds may pass without a response. Of requests that share a `turn` one is sent at a
-        time: each is copied as a whole for that.
+        The stream fails after `timeout` seconds without a response. Requests that share the lock `turn` are sent one at
+        a time, because sending copies the whole request.
         """
         return ResponseStream(self, _request_without_data(model, tensors, request_id), tensors, timeout, stop, turn)
 
@@ -141,7 +142,7 @@ class TritonClient:
         try:
             async with asyncio.timeout(_STOP_TIMEOUT_SECONDS):
                 request = _serialize(_request_without_data(stop.model, stop.tensors, request_id), stop.tensors)
-                call = await self._channel.call(_STREAM, request, idle=_STOP_TIMEOUT_SECONDS)
+                call = await self._transport.call(_STREAM, request, idle=_STOP_TIMEOUT_SECONDS)
                 while await call.read() is not None:
                     pass
         except (TimeoutError, RpcError):
@@ -152,11 +153,11 @@ class TritonClient:
 
 
 class ResponseStream:
-    """The responses to one request, until the one with the final flag.
+    """The responses to one request, up to the one with the final flag.
 
-    Closing them cancels the request in the server, and asks for `stop` where that is given. Iterating raises a
-    `GatewayError` when the request fails, when nothing arrives for `timeout` seconds, and when the stream ends before
-    its final response.
+    Closing the stream earlier cancels the request at the server, and sends the `stop` request if there is one.
+    Iterating raises a `GatewayError` when the request fails, when nothing arrives for `timeout` seconds, and when the
+    stream ends before its final response.
     """
 
     def __init__(
@@ -168,7 +169,7 @@ class ResponseStream:
         stop: StopRequest | None,
         turn: asyncio.Lock | None = None,
     ) -> None:
-        """`request` is without the data of the `tensors`. Nothing is sent yet."""
+        """`request` lacks the data of the `tensors`. Nothing is sent yet."""
         request.parameters["triton_enable_empty_final_response"].bool_param = True
         self._triton = triton
         self._request = request
@@ -181,7 +182,7 @@ class ResponseStream:
 
     @property
     def has_buffered(self) -> bool:
-        """Whether the next response is here already."""
+        """Whether the next response has arrived already."""
         return self._call is not None and self._call.has_message
 
     def __aiter__(self) -> Self:
@@ -206,9 +207,9 @@ class ResponseStream:
                 self._started = True
                 self._triton.in_flight += 1
                 async with self._send_lock or nullcontext():
-                    # They may have a hundred megabytes, and an answer may take minutes.
+                    # Tensors may have a hundred megabytes, and a response may take minutes: keep neither copy.
                     sent, self._tensors = _serialize(self._request, self._tensors), ()
-                    self._call = await self._triton._channel.call(_STREAM, sent, idle=self._timeout)
+                    self._call = await self._triton._transport.call(_STREAM, sent, idle=self._timeout)
                     del sent
             data = await self._call.read()
         except TimeoutError:
@@ -225,7 +226,7 @@ class ResponseStream:
         return message.infer_response
 
     async def aclose(self) -> None:
-        """Give up what has not come."""
+        """Cancel the request unless it is complete."""
         if self._closed:
             return
         self._closed = True
@@ -233,8 +234,8 @@ class ResponseStream:
         if self._call and not self._ended:
             self._call.cancel()
         elif self._call and not self._call.done:
-            # A stream that is cancelled between its last response and its end is never let go by Triton (2.51), whose
-            # model can then not be unloaded: the server has some time to end it.
+            # Triton 2.51 never releases a stream that is cancelled between its last response and its end, and can then
+            # not unload the model. So the server gets some time to end the stream.
             asyncio.get_running_loop().call_later(_END_TIMEOUT_SECONDS, self._call.cancel)
         if self._stop and self._started and not self._ended:
             self._triton._stop_soon(self._stop, self._request.id)
@@ -266,7 +267,7 @@ def _read_config(config: model_config_pb2.ModelConfig) -> ModelConfig:
 
 
 def _request_without_data(model: str, tensors: Sequence[Tensor], request_id: str) -> pb.ModelInferRequest:
-    """A request without the data of its tensors."""
+    """Return a request without the data of its tensors."""
     return pb.ModelInferRequest(
         model_name=model,
         id=request_id,
@@ -277,7 +278,7 @@ def _request_without_data(model: str, tensors: Sequence[Tensor], request_id: str
 
 
 def _serialize(head: pb.ModelInferRequest, tensors: Sequence[Tensor]) -> bytes:
-    """Return a whole request. Protobuf would copy the data, up to a hundred megabytes, once more on the event loop."""
+    """Return a serialized request. Protobuf would copy up to a hundred megabytes of tensors a second time."""
     parts = [head.SerializeToString()]
     for tensor in tensors:
         parts += (_RAW_CONTENTS_TAG, _varint(len(tensor.data)), tensor.data)
@@ -294,6 +295,6 @@ def _varint(number: int) -> bytes:
 
 
 def _datatype(data_type: int) -> str:
-    """`TYPE_STRING` of a configuration is `BYTES` of a tensor."""
+    """Return the datatype of a tensor. `TYPE_STRING` of a configuration is `BYTES`."""
     name = str(model_config_pb2.DataType.Name(data_type)).removeprefix("TYPE_")
     return "BYTES" if name == "STRING" else name

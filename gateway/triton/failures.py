@@ -1,4 +1,4 @@
-"""What Triton's failures mean."""
+"""Translation of Triton's failures to errors of the gateway."""
 
 from gateway.errors import (
     RETRY_AFTER_SECONDS,
@@ -19,7 +19,7 @@ from gateway.triton.rpc.status import Status
 
 
 class ProtocolRestricted(ServerUnavailable):
-    """Triton restricts the protocol (`--grpc-restricted-protocol`), and the call bore no or another secret."""
+    """Triton restricts the protocol (`--grpc-restricted-protocol`), and the call carried no secret or a wrong one."""
 
 
 _UNAVAILABLE = "The model's server is not available now."
@@ -42,7 +42,10 @@ _BY_STATUS: dict[Status, type[GatewayError]] = {
 
 
 def to_gateway_error(status: Status | None, message: str | None) -> GatewayError:
-    """Translate a failure; our backends begin their messages with `[code]` or `[code:input]` (docs/architecture.md)."""
+    """Translate a failure. `status` is None for an error message inside a stream.
+
+    Messages of our backends begin with `[code]` or `[code:input]` (docs/architecture.md).
+    """
     message = message or "Triton gave no reason."
     kind: type[GatewayError] = _BY_STATUS.get(status, ModelFailed) if status else ModelFailed
     param = None
@@ -52,9 +55,9 @@ def to_gateway_error(status: Status | None, message: str | None) -> GatewayError
         if code in _BY_CODE:
             kind, param, message = _BY_CODE[code], name or None, sentence.strip()
     elif "unknown model" in message:
-        kind = ModelNotFound  # unloaded a moment ago; Triton has no status of its own for it in a stream
+        kind = ModelNotFound  # unloaded just now; a stream reports that by its message only
     elif "is not healthy" in message:
-        # Triton's words are about sockets and processes, and no business of the caller.
+        # Triton's message is about its sockets and processes: callers do not see it.
         kind, message = ModelProcessUnavailable, _UNAVAILABLE
     elif kind is ServerUnavailable:
         kind, message = ProtocolRestricted if message.startswith(_RESTRICTED) else ServerUnavailable, _UNAVAILABLE

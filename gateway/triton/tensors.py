@@ -1,6 +1,6 @@
-"""Tensors as bytes: how what is asked is packed, and what is answered is read.
+"""Tensors as bytes: packing the inputs of requests, and reading the outputs of responses.
 
-Knows the KServe protocol's binary form (https://github.com/kserve/open-inference-protocol), and no server.
+The format is the binary one of the KServe protocol (https://github.com/kserve/open-inference-protocol).
 """
 
 import struct
@@ -12,7 +12,7 @@ from gateway.errors import ModelFailed
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """An input: `data` is its little-endian content, BYTES elements each with a 4-byte length before them."""
+    """An input. `data` is its content, little-endian; each BYTES element has a 4-byte length before it."""
 
     name: str
     datatype: str
@@ -21,47 +21,47 @@ class Tensor:
 
 
 def string_tensor(name: str, *values: str) -> Tensor:
-    """BYTES[len(values)]."""
+    """Return BYTES[len(values)], the values in UTF-8."""
     return bytes_tensor(name, *(value.encode() for value in values))
 
 
 def bytes_tensor(name: str, *values: bytes) -> Tensor:
-    """BYTES[len(values)]."""
-    parts = (part for value in values for part in (struct.pack("<I", len(value)), value))  # each is copied once
+    """Return BYTES[len(values)]."""
+    parts = (part for value in values for part in (struct.pack("<I", len(value)), value))  # copies each value once
     return Tensor(name, "BYTES", (len(values),), b"".join(parts))
 
 
 def bool_tensor(name: str, value: bool) -> Tensor:
-    """BOOL[1]."""
+    """Return BOOL[1]."""
     return Tensor(name, "BOOL", (1,), b"\x01" if value else b"\x00")
 
 
 def int32_tensor(name: str, *values: int) -> Tensor:
-    """INT32[len(values)]."""
+    """Return INT32[len(values)]."""
     return Tensor(name, "INT32", (len(values),), struct.pack(f"<{len(values)}i", *values))
 
 
 def uint64_tensor(name: str, value: int) -> Tensor:
-    """UINT64[1]."""
+    """Return UINT64[1]."""
     return Tensor(name, "UINT64", (1,), struct.pack("<Q", value))
 
 
 def float32_tensor(name: str, value: float) -> Tensor:
-    """FP32[1]."""
+    """Return FP32[1]."""
     return Tensor(name, "FP32", (1,), struct.pack("<f", value))
 
 
 class InferResponse:
-    """One response of a model: its outputs by name, read on demand.
+    """One response of a model: its outputs by name, parsed on demand.
 
-    Reading an output raises `ModelFailed` where it is of another datatype, and that or `struct.error` where its data
-    are cut off: what is raised while a response is read is the model's failure (`gateway.signatures.coalescing`).
+    Reading an output raises `ModelFailed` when it has another datatype, and `ModelFailed` or `struct.error` when its
+    data are cut off. `gateway.signatures.coalescing` turns either into a failure of the model.
     """
 
     __slots__ = ("_message", "_outputs")
 
     def __init__(self, message: Any) -> None:
-        """`message` is a `ModelInferResponse`. Raises `ModelFailed` where its outputs do not have their data."""
+        """`message` is a `ModelInferResponse`. Raises `ModelFailed` when an output lacks its data."""
         self._message = message
         self._outputs: dict[str, tuple[str, bytes]]
         raw = message.raw_output_contents
@@ -74,11 +74,11 @@ class InferResponse:
         return name in self._outputs
 
     def strings(self, name: str) -> list[str]:
-        """Elements of a BYTES output; empty where the response does not carry it."""
+        """Return the elements of a BYTES output, decoded from UTF-8; none if the response lacks the output."""
         return [value.decode(errors="replace") for value in self.bytes_values(name)]
 
     def bytes_values(self, name: str) -> list[bytes]:
-        """The same, as they are."""
+        """Return the elements of a BYTES output; none if the response lacks the output."""
         raw = self._raw(name, "BYTES")
         values, at = [], 0
         while at < len(raw):
@@ -90,7 +90,7 @@ class InferResponse:
         return values
 
     def rows(self, name: str) -> tuple[bytes, ...]:
-        """The rows of a two-dimensional FP32 output, each as its bytes; none where the response does not carry it."""
+        """Return the rows of a two-dimensional FP32 output as bytes; none if the response lacks the output."""
         if name not in self._outputs:
             return ()
         raw = self._raw(name, "FP32")
@@ -101,22 +101,22 @@ class InferResponse:
         return tuple(raw[i * size : (i + 1) * size] for i in range(count))
 
     def int32s(self, name: str) -> tuple[int, ...]:
-        """Elements of an INT32 output; empty where the response does not carry it."""
+        """Return the elements of an INT32 output; none if the response lacks the output."""
         raw = self._raw(name, "INT32")
         return struct.unpack(f"<{len(raw) // 4}i", raw)
 
     def uint32s(self, name: str) -> tuple[int, ...]:
-        """Elements of a UINT32 output; empty where the response does not carry it."""
+        """Return the elements of a UINT32 output; none if the response lacks the output."""
         raw = self._raw(name, "UINT32")
         return struct.unpack(f"<{len(raw) // 4}I", raw)
 
     def uint64s(self, name: str) -> tuple[int, ...]:
-        """Elements of a UINT64 output; empty where the response does not carry it."""
+        """Return the elements of a UINT64 output; none if the response lacks the output."""
         raw = self._raw(name, "UINT64")
         return struct.unpack(f"<{len(raw) // 8}Q", raw)
 
     def float32s(self, name: str) -> tuple[float, ...]:
-        """Elements of an FP32 output; empty where the response does not carry it."""
+        """Return the elements of an FP32 output; none if the response lacks the output."""
         raw = self._raw(name, "FP32")
         return struct.unpack(f"<{len(raw) // 4}f", raw)
 
@@ -124,7 +124,7 @@ class InferResponse:
         found = self._outputs.get(name)
         if found is None:
             return b""
-        told, raw = found
-        if told != datatype:
-            raise ModelFailed(f"The model's output '{name}' is {told[:32]}, and should be {datatype}.")
+        reported, raw = found
+        if reported != datatype:
+            raise ModelFailed(f"The model's output '{name}' is {reported[:32]}, and should be {datatype}.")
         return raw

@@ -1,4 +1,4 @@
-"""The gateways of all attacks, and the table of what was measured."""
+"""The gateways of all attacks, and the table of their results."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +16,9 @@ def gateways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayPool]:
 
 
 @pytest.fixture(scope="session")
-def tried(request: pytest.FixtureRequest) -> Iterator[list[AttackResult]]:
-    """All that was measured, written where `--attack-table` says."""
-    found: list[AttackResult] = []
-    yield found
-    if where := request.config.getoption("--attack-table"):
-        Path(where).write_text(markdown_table(found))
+def results(request: pytest.FixtureRequest) -> Iterator[list[AttackResult]]:
+    """The results of all attacks, written to the file of `--attack-table`."""
+    results: list[AttackResult] = []
+    yield results
+    if file := request.config.getoption("--attack-table"):
+        Path(file).write_text(markdown_table(results))

@@ -1,4 +1,4 @@
-"""What an attack costs: how long it holds the event loop, and how much memory the gateway's processes take."""
+"""The cost of an attack: how long it holds the event loop, and the memory of the gateway's processes."""
 
 import socket
 import threading
@@ -16,26 +16,26 @@ from tests.attack.raw_http import connect, get_text, read_response, request_head
 MAX_FREEZE_SECONDS = 0.1
 """Seconds that an attack may hold the event loop."""
 MAX_OBSERVED_FREEZE_SECONDS = 0.5
-"""The same as others see it. Generous: what the gateway computes for many small requests at once is in it, too."""
+"""The same as seen by other clients. Generous, because it includes the work for many small requests at once."""
 MAX_PEAK_MB, MAX_RETAINED_MB = 256.0, 128.0
-"""Megabytes of 2^20 bytes that an attack may take, and of which it may leave so many behind: what was given back to the
-allocator, and not to the system."""
+"""Megabytes (2^20 bytes) that an attack may use at most, and that it may leave behind: memory that was freed, but not
+returned to the system."""
 HOLD_METRIC = "tritonic_event_loop_held_seconds"
 """The gateway's own histogram of how long its event loop was held, in CPU time."""
 _PROBE_INTERVAL_SECONDS = 0.02
 _SETTLE_SECONDS = 2.5
-"""Seconds within which memory is given back."""
+"""Seconds within which memory must be returned."""
 
 
 @dataclass(slots=True)
 class Cost:
-    """Of one attack. Times are in seconds, memory in megabytes."""
+    """The cost of one attack. Times are in seconds, memory in megabytes."""
 
     freeze_seconds: float = 0.0
-    """The longest wait of `/health/live` on a connection that was open before, of which the gateway computed for so
-    long: what other programs make it wait does not count."""
+    """Longest CPU time of the gateway during a request of `/health/live` on an open connection. Waiting for other
+    programs does not count."""
     num_holds: int | None = None
-    """How often the gateway itself saw its loop held for more than `FREEZE`; None where it does not measure that."""
+    """How often the gateway saw its event loop held for more than `MAX_FREEZE_SECONDS`. None: not measured."""
     peak_mb: float = 0.0
     retained_mb: float = 0.0
     dead_pids: list[int] = field(default_factory=list)
@@ -46,7 +46,7 @@ class CostMeter:
     """Measures inside a `with`; `cost` is complete after it."""
 
     def __init__(self, served: AttackedGateway) -> None:
-        """Watch the processes of `served`."""
+        """Measure the processes of `served`."""
         self._served = served
         self._ending = threading.Event()
         self._probes = [threading.Thread(target=self._probe, args=each, daemon=True) for each in _open_probes(served)]
@@ -56,7 +56,7 @@ class CostMeter:
         self._holds_before = self._count_holds()
         self._before = {pid: _memory(pid, "VmRSS") for pid in self._served.pids}
         for pid in self._served.pids:
-            Path(f"/proc/{pid}/clear_refs").write_text("5")  # the most that it had is counted from here on
+            Path(f"/proc/{pid}/clear_refs").write_text("5")  # resets the peak, VmHWM
         for probe in self._probes:
             probe.start()
         return self
@@ -83,7 +83,7 @@ class CostMeter:
         return sum(_memory(pid, "VmRSS") - before for pid, before in self._before.items())
 
     def _count_holds(self) -> int | None:
-        """How often the gateway saw its loop held for longer than is allowed, since it started."""
+        """Return how often the event loop was held for too long since the start of the gateway."""
         text = get_text(self._served.address, "/metrics", self._served.auth_header(ATTACKER))
         found = [line.rsplit(" ", 1) for line in text.splitlines() if line.startswith(HOLD_METRIC)]
         if not found:
@@ -110,7 +110,7 @@ class CostMeter:
 
 
 def _cpu_seconds(pid: int) -> float:
-    """Seconds of CPU that a process has had, all its threads together."""
+    """Return the CPU time of a process, of all its threads together, in seconds."""
     return time.clock_gettime((~pid << 3) | 2)  # the clock of another process: clock_getcpuclockid(3)
 
 
@@ -122,7 +122,7 @@ def _memory(pid: int, which: str) -> float:
 
 
 def _open_probes(served: AttackedGateway) -> list[tuple[int, socket.socket]]:
-    """For each process a connection that it holds the other end of."""
+    """Return a connection to each process."""
     found: dict[int, socket.socket] = {}
     for _ in range(200):
         made = connect(served.address, "127.0.0.3", timeout=60)
@@ -137,7 +137,7 @@ def _open_probes(served: AttackedGateway) -> list[tuple[int, socket.socket]]:
 
 
 def _accepting_process(served: AttackedGateway, connection: socket.socket) -> int | None:
-    """The process that took a connection, found as soon as it answers on it."""
+    """Return the process that accepted a connection, None if it is not known yet."""
     if len(served.pids) == 1:
         return served.pids[0]
     connection.sendall(request_head("GET", "/health/live", {}))

@@ -1,4 +1,4 @@
-"""The gateway that is attacked: `tritonic serve` in processes of its own, in front of a scripted Triton."""
+"""The attacked gateway: `tritonic serve` in processes of its own, in front of a scripted Triton."""
 
 import os
 import subprocess
@@ -20,25 +20,25 @@ from tritonic.ports import free_ports
 ATTACKER, HONEST = "sk-attacker", "sk-honest"
 ROOT = Path(__file__).parents[2]
 SHORT_TIMEOUTS = {
-    # What ends by time is to end within a test. Settings that a gateway does not know are ignored.
+    # Timeouts must expire within a test. A gateway ignores unknown settings.
     "TRITONIC_HEAD_TIMEOUT": "1.5",
     "TRITONIC_IDLE_TIMEOUT": "2",
     "TRITONIC_BODY_TIMEOUT": "2.5",
     "TRITONIC_MEDIA_TIMEOUT": "2",
     "TRITONIC_SEND_TIMEOUT": "5",
     "TRITONIC_LOG_LEVEL": "warning",
-    # The servers of the tests, by this spelling alone.
+    # The servers of the tests, in this spelling only.
     "TRITONIC_MEDIA_ALLOWED_HOSTS": "127.0.0.1",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class GatewaySetup:
-    """How a gateway is set up, besides the number of its workers."""
+    """The configuration of a gateway, without the number of its workers."""
 
     settings: dict[str, str] = field(default_factory=dict)
     keys: bool = True
-    """Whether callers need keys: those of `ATTACKER` and `HONEST`."""
+    """Whether callers need a key, `ATTACKER` or `HONEST`."""
     descriptors: int | None = None
     """The hard limit of open files of its processes."""
 
@@ -53,10 +53,10 @@ SETUPS = {
 
 
 class AttackedGateway:
-    """A gateway that runs. `pids` are the processes that answer, one for each worker."""
+    """A running gateway. `pids` are its worker processes."""
 
     def __init__(self, setup: str, workers: int, triton: int, folder: Path) -> None:
-        """Start it before the Triton at this port. Raises what `GatewayProcess` does."""
+        """Start a gateway in front of the Triton at the port `triton`. Raises as `GatewayProcess` does."""
         self.setup, self.workers = setup, workers
         how = SETUPS[setup]
         self.keys = how.keys
@@ -86,26 +86,26 @@ class AttackedGateway:
             self.stop()
             raise
         self.pids = self.live_pids()
-        # The first request of each kind loads libraries; that is no attack's doing.
+        # The first request loads libraries, which must not count as the cost of an attack.
         for _ in range(8 * workers):
             get_text(self.address, "/metrics", self.auth_header(HONEST))
 
     @property
     def address(self) -> tuple[str, int]:
-        """Where it listens."""
+        """Host and port."""
         return "127.0.0.1", self._process.port
 
     @property
     def url(self) -> str:
-        """The same as a URL."""
+        """The base URL."""
         return self._process.url
 
     def auth_header(self, key: str) -> dict[str, str]:
-        """The header that bears a key, where there are keys."""
+        """Return the header with `key`, no header if this gateway has no keys."""
         return {"Authorization": f"Bearer {key}"} if self.keys else {}
 
     def live_pids(self) -> list[int]:
-        """The processes that answer now: those alone, and not what reads files for them."""
+        """Return the worker processes that run now, without the processes that decode files."""
         first = psutil.Process(self._process.child.pid)
         if self.workers == 1:
             return [first.pid]
@@ -113,7 +113,7 @@ class AttackedGateway:
         return sorted(child.pid for child in first.children() if _is_like(child, own))
 
     def stop(self) -> None:
-        """End it, and leave no process of it."""
+        """Stop all its processes."""
         self._process.stop()
 
 
@@ -125,10 +125,10 @@ def _is_like(process: psutil.Process, command: list[str]) -> bool:
 
 
 class GatewayPool:
-    """The gateways of all tests, each started when it is needed first."""
+    """The gateways of all tests, each started at its first use."""
 
     def __init__(self, folder: Path) -> None:
-        """`folder` is for their logs and states."""
+        """Logs and states are in `folder`."""
         self._folder = folder
         self._served: dict[tuple[str, int], AttackedGateway] = {}
         self._stack = ExitStack()
@@ -155,7 +155,7 @@ class GatewayPool:
         self._stack.close()
 
     def get(self, setup: str, workers: int) -> AttackedGateway:
-        """The gateway with this setup: a new one where the last attack ended a process of it."""
+        """Return the gateway with this setup, a new one if the last attack ended one of its processes."""
         served = self._served.get((setup, workers))
         if served is not None and served.live_pids() != served.pids:
             served.stop()

@@ -15,7 +15,7 @@ from tests.attack.gateways import HONEST, AttackedGateway
 from tests.attack.raw_http import connect, json_bytes, multipart_body, read_response, request_head
 
 SOURCE = "127.0.0.2"
-"""The address that the honest caller comes from."""
+"""The source address of the honest client."""
 _PAGE = base64.b64encode(b"<html><body><h1>Prices</h1><p>A bolt costs 0.10.</p></body></html>").decode()
 
 
@@ -45,14 +45,14 @@ REQUESTS = {
         0.3,
     ),
 }
-"""What it asks: the request and the seconds of rest after each answer."""
+"""The requests: path, content type and body, and the seconds of rest after each response."""
 
 
 class HonestClient:
-    """Asks again and again inside a `with`. Each request is a connection of its own, so all workers have their turn."""
+    """Sends requests repeatedly inside a `with`, each on a connection of its own, so that they reach all workers."""
 
     def __init__(self, served: AttackedGateway, asks: Collection[str] = ("chat",)) -> None:
-        """`asks` names some of `REQUESTS`, each of which is asked beside the others."""
+        """`asks` are names of `REQUESTS`, which are sent in parallel."""
         self._served = served
         self._ending = threading.Event()
         self._threads = [threading.Thread(target=self._ask, args=(what,), daemon=True) for what in asks]
@@ -95,7 +95,7 @@ class HonestClient:
 
 
 def percentile(seconds: Collection[float], share: float) -> float:
-    """The time within which such a share of answers came."""
+    """Return a percentile of latencies. `share` is from 0 to 1."""
     if len(seconds) < 2:
         return max(seconds, default=0.0)
     return statistics.quantiles(seconds, n=100, method="inclusive")[min(98, round(share * 100) - 1)]

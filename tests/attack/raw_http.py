@@ -1,4 +1,4 @@
-"""HTTP/1.1 on bare sockets: well-behaved clients would not send what attackers do."""
+"""HTTP/1.1 on raw sockets, because HTTP libraries refuse to send malformed requests."""
 
 import http.client
 import json
@@ -9,25 +9,25 @@ from typing import Any
 
 Address = tuple[str, int]
 CONNECTION_CLOSED = 0
-"""Stands for the status of an answer that did not come: the connection was closed."""
+"""Status of a response that did not arrive, because the connection was closed."""
 TIMED_OUT = -1
-"""The same: neither an answer nor an end of the connection came in time."""
+"""Status of a response that did not arrive in time on an open connection."""
 MAX_ACCEPTED_BYTES = 128 * 2**20
-"""Bytes that nobody takes of one request."""
+"""More bytes than a server should read of one request."""
 _PIECE = 64 * 1024
 
 
 def connect(address: Address, source: str = "127.0.0.1", timeout: float = 10.0) -> socket.socket:
-    """A connection from an address of this machine: all of 127.0.0.0/8 are its own."""
-    made = socket.create_connection(address, timeout=timeout, source_address=(source, 0))
-    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return made
+    """Return a connection from `source`, any address of 127.0.0.0/8."""
+    connection = socket.create_connection(address, timeout=timeout, source_address=(source, 0))
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
 
 
 def request_head(
     method: str, path: str, headers: dict[str, str], length: int | None = None, host: str = "127.0.0.1"
 ) -> bytes:
-    """A request up to its body."""
+    """Return the request line and headers of a request."""
     lines = [f"{method} {path} HTTP/1.1", f"Host: {host}", *(f"{name}: {value}" for name, value in headers.items())]
     if length is not None:
         lines.append(f"Content-Length: {length}")
@@ -35,7 +35,7 @@ def request_head(
 
 
 def send(connection: socket.socket, data: bytes) -> int:
-    """Send, until an answer comes or the other side goes. Returns how many bytes went."""
+    """Send `data` until a response arrives or the connection is lost. Return the number of bytes sent."""
     view, sent = memoryview(data), 0
     try:
         while sent < len(data):
@@ -49,9 +49,10 @@ def send(connection: socket.socket, data: bytes) -> int:
 
 
 def send_until_refused(connection: socket.socket, piece: bytes) -> int:
-    """Send the same until the other side takes no more, closes, or has taken `ENDLESS` bytes. Returns how many went.
+    """Send `piece` repeatedly until the server stops reading, closes, or has read `MAX_ACCEPTED_BYTES`.
 
-    A server may go on reading for a moment after it has refused, or its refusal is lost with the connection.
+    Return the number of bytes sent. A server may read on for a moment after a refusal, so that the refusal is not lost
+    with the connection.
     """
     sent, deadline = 0, time.monotonic() + 6
     connection.settimeout(1)
@@ -64,7 +65,7 @@ def send_until_refused(connection: socket.socket, piece: bytes) -> int:
 
 
 def read_response(connection: socket.socket, method: str = "POST") -> tuple[int, bytes]:
-    """The status and the body of an answer; `GONE` or `HANGS` where there is none."""
+    """Return status and body of a response, or `CONNECTION_CLOSED` or `TIMED_OUT` if there is none."""
     response = http.client.HTTPResponse(connection, method=method)
     try:
         response.begin()
@@ -78,7 +79,7 @@ def read_response(connection: socket.socket, method: str = "POST") -> tuple[int,
 
 
 def receive_for(connection: socket.socket, seconds: float) -> bytes:
-    """All that comes within so many seconds, or until the other side closes."""
+    """Return all bytes that arrive within `seconds`, or until the server closes."""
     got, deadline = b"", time.monotonic() + seconds
     try:
         while (left := deadline - time.monotonic()) > 0:
@@ -92,7 +93,7 @@ def receive_for(connection: socket.socket, seconds: float) -> bytes:
 
 
 def closes_within(connection: socket.socket, seconds: float) -> bool:
-    """Whether the other side closes within so many seconds, whatever it says before."""
+    """Return whether the server closes the connection within `seconds`."""
     deadline = time.monotonic() + seconds
     try:
         while (left := deadline - time.monotonic()) > 0:
@@ -107,7 +108,7 @@ def closes_within(connection: socket.socket, seconds: float) -> bool:
 
 
 def get_text(address: Address, path: str, headers: dict[str, str]) -> str:
-    """What is at a path. Raises `AssertionError` where it is refused."""
+    """Return the body at a path. Raises `AssertionError` for a status other than 200."""
     with connect(address) as connection:
         connection.sendall(request_head("GET", path, {**headers, "Connection": "close"}))
         status, body = read_response(connection, "GET")
@@ -116,19 +117,19 @@ def get_text(address: Address, path: str, headers: dict[str, str]) -> str:
 
 
 def json_bytes(body: Any) -> bytes:
-    """JSON without spaces."""
+    """Return JSON without spaces."""
     return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def multipart_body(
     parts: list[tuple[str, str | None, bytes]], boundary: str = "attack-7e57", head_of_part: str = ""
 ) -> bytes:
-    """A form of `(name, file name, data)` (RFC 7578)."""
+    """Return a form (RFC 7578) with parts of name, file name and data."""
     written = []
     for name, file, data in parts:
-        what = f'name="{name}"' + (f'; filename="{file}"' if file is not None else "")
+        parameters = f'name="{name}"' + (f'; filename="{file}"' if file is not None else "")
         written += [
-            f"--{boundary}\r\nContent-Disposition: form-data; {what}\r\n{head_of_part}\r\n".encode(),
+            f"--{boundary}\r\nContent-Disposition: form-data; {parameters}\r\n{head_of_part}\r\n".encode(),
             data,
             b"\r\n",
         ]

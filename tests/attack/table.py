@@ -11,25 +11,25 @@ from tests.attack.runner import AttackResult, markdown_table, run_attack
 
 
 def main() -> None:
-    """Exit status 1 where something is wrong."""
+    """Run the attacks. The exit status is 1 if one has problems."""
     parser = argparse.ArgumentParser(prog="python -m tests.attack.table", description=__doc__)
-    parser.add_argument("--workers", type=int, default=1, help="of the gateway (%(default)s)")
-    parser.add_argument("--only", default="", help="attacks whose names have this")
-    parser.add_argument("file", type=Path, nargs="?", help="where the table goes; default: the output")
-    asked = parser.parse_args()
-    tried: list[AttackResult] = []
+    parser.add_argument("--workers", type=int, default=1, help="workers of the gateway (%(default)s)")
+    parser.add_argument("--only", default="", help="only attacks whose names contain this")
+    parser.add_argument("file", type=Path, nargs="?", help="file for the table; default: standard output")
+    options = parser.parse_args()
+    results: list[AttackResult] = []
     with tempfile.TemporaryDirectory(prefix="tritonic-attack-") as folder, GatewayPool(Path(folder)) as gateways:
-        for kind in ALL_CASES:
-            if asked.only not in kind.name or (asked.workers > 1 and not kind.runs_on_two_workers):
+        for case in ALL_CASES:
+            if options.only not in case.name or (options.workers > 1 and not case.runs_on_two_workers):
                 continue
-            tried.append(run_attack(gateways, kind, asked.workers))
-            sys.stderr.write(f"{kind.name}: {'; '.join(tried[-1].problems()) or 'well'}\n")
-    written = markdown_table(tried)
-    if asked.file:
-        asked.file.write_text(written)
+            results.append(run_attack(gateways, case, options.workers))
+            sys.stderr.write(f"{case.name}: {'; '.join(results[-1].problems()) or 'well'}\n")
+    table = markdown_table(results)
+    if options.file:
+        options.file.write_text(table)
     else:
-        sys.stdout.write(written)
-    sys.exit(any(each.problems() for each in tried))
+        sys.stdout.write(table)
+    sys.exit(any(result.problems() for result in results))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the suite holds against an attack, and how it writes it down: each limit is one that can be missed."""
+"""The limits of attacks, each of which can be missed, and the table of results."""
 
 import io
 from types import SimpleNamespace
@@ -18,12 +18,11 @@ from tests.attack.runner import MAX_LATENCY_SECONDS, AttackResult, markdown_tabl
 
 def attack_result(cost: Cost | None = None, **more: Any) -> AttackResult:
     kind = AttackCase("JSON: a body", lambda target: None)
-    found = AttackResult(
-        kind, 1, Target(SimpleNamespace()), cost or Cost(num_holds=0), honest_latencies={"chat": [0.01] * 20}
-    )  # type: ignore[arg-type]
+    target = Target(SimpleNamespace())  # type: ignore[arg-type]
+    result = AttackResult(kind, 1, target, cost or Cost(num_holds=0), honest_latencies={"chat": [0.01] * 20})
     for name, value in more.items():
-        setattr(found, name, value)
-    return found
+        setattr(result, name, value)
+    return result
 
 
 def test_what_is_within_all_limits_is_well() -> None:
@@ -44,8 +43,8 @@ def test_what_is_within_all_limits_is_well() -> None:
     ],
 )
 def test_each_limit_can_be_missed(cost: Cost, sentence: str) -> None:
-    (said,) = attack_result(cost).problems()
-    assert sentence in said
+    (problem,) = attack_result(cost).problems()
+    assert sentence in problem
 
 
 @pytest.mark.parametrize("status", [500, 502, 200, CONNECTION_CLOSED, TIMED_OUT])
@@ -59,7 +58,7 @@ def test_a_neighbour_may_neither_be_lost_nor_wait() -> None:
     assert attack_result(failures=["chat: 503 after 0.01 s"]).problems() == ["chat: 503 after 0.01 s"]
     assert len(attack_result(failures=["chat: 503"] * 9).problems()) == 6
     slow = {"chat": [0.01] * 50 + [MAX_LATENCY_SECONDS["chat"] * 3] * 2}
-    assert "an honest chat took" in attack_result(neighbour=slow).problems()[0]
+    assert "an honest chat took" in attack_result(honest_latencies=slow).problems()[0]
 
 
 def test_only_a_short_hold_is_tried_again() -> None:
@@ -100,7 +99,7 @@ def test_attacks_are_what_they_say() -> None:
 
 
 def test_the_jpeg_is_one() -> None:
-    """A decoder takes all of its scans: were it broken, its refusal would say nothing."""
+    """A decoder decodes all of its scans. The refusal of a broken file would prove nothing."""
     data = images.progressive_jpeg(40, 64)
     with Image.open(io.BytesIO(data)) as picture:
         picture.load()

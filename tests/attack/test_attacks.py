@@ -1,4 +1,4 @@
-"""No attack costs another caller more than its share: each kind, on one worker, and the costly ones on two."""
+"""No attack costs other callers more than their share: each attack on one worker, and the costly ones on two."""
 
 import pytest
 
@@ -7,14 +7,14 @@ from tests.attack.cases.case import AttackCase
 from tests.attack.gateways import GatewayPool
 from tests.attack.runner import AttackResult, run_attack
 
-CASES = [pytest.param(kind, 1, id=kind.name) for kind in ALL_CASES]
-CASES += [pytest.param(kind, 2, id=f"{kind.name}, two workers") for kind in ALL_CASES if kind.runs_on_two_workers]
+CASES = [pytest.param(case, 1, id=case.name) for case in ALL_CASES]
+CASES += [pytest.param(case, 2, id=f"{case.name}, two workers") for case in ALL_CASES if case.runs_on_two_workers]
 
 
-@pytest.mark.parametrize(("kind", "workers"), CASES)
-def test_attack(gateways: GatewayPool, tried: list[AttackResult], kind: AttackCase, workers: int) -> None:
-    found = run_attack(gateways, kind, workers)
-    if found.is_inconclusive():
-        found = run_attack(gateways, kind, workers)
-    tried.append(found)
-    assert not found.problems()
+@pytest.mark.parametrize(("case", "workers"), CASES)
+def test_attack(gateways: GatewayPool, results: list[AttackResult], case: AttackCase, workers: int) -> None:
+    result = run_attack(gateways, case, workers)
+    if result.is_inconclusive():
+        result = run_attack(gateways, case, workers)
+    results.append(result)
+    assert not result.problems()

@@ -1,4 +1,4 @@
-"""Scripted models that draw: one colour for each seed, in the size, number and format that was asked for."""
+"""Scripted image models: one colour for each seed, in the requested size, number and format."""
 
 import asyncio
 import io
@@ -15,7 +15,7 @@ from tests.fakes.scripted_model import DrawImages, Fail, ScriptedModel
 from tests.fakes.triton_messages import InferCall
 
 DEFAULT_SEED = 4711
-"""What is drawn without a seed."""
+"""The seed of a request that has none."""
 
 
 def color_of_seed(seed: int) -> tuple[int, int, int]:
@@ -28,18 +28,18 @@ def _one(call: InferCall, name: str, default: Any) -> Any:
 
 
 def _fault(call: InferCall) -> str | None:
-    """What the backend refuses about the pictures that it is given."""
+    """Return the error of the backend for invalid input images."""
     for name in ("width", "height"):
         if int(_one(call, name, 128)) > MAX_SIDE:
             return f"[unsupported_option:{name}] No side is longer than {MAX_SIDE} pixels."
     try:
-        pictures = [ImageOps.exif_transpose(Image.open(io.BytesIO(data))) for data in call.tensors.get("image", [])]
+        images = [ImageOps.exif_transpose(Image.open(io.BytesIO(data))) for data in call.tensors.get("image", [])]
         masks = [Image.open(io.BytesIO(data)) for data in call.tensors.get("mask", [])]
     except UnidentifiedImageError:
         return "[invalid_value:image] This is no picture."
-    if len(pictures) > 1:
+    if len(images) > 1:
         return "[unsupported_option:image] This model edits one picture at a time."
-    if masks and masks[0].size != pictures[0].size:
+    if masks and masks[0].size != images[0].size:
         return "[invalid_value:mask] The mask has another size than the picture."
     return None
 
@@ -62,7 +62,7 @@ def _response(
 
 
 MAX_SIDE = 4096
-"""Pixels of a side: a model draws the sizes that it declares, of which none is larger."""
+"""Most pixels of a side. Models generate the sizes that they declare, and none is larger."""
 
 
 def _encoded(call: InferCall, seed: int) -> bytes:
@@ -76,7 +76,7 @@ def _encoded(call: InferCall, seed: int) -> bytes:
 async def generate_images(
     model: ScriptedModel, call: InferCall, step: DrawImages
 ) -> AsyncIterator[pb.ModelInferResponse | Fail]:
-    """Progress of each step, previews evenly between them, then the pictures."""
+    """Yield the progress of each step, evenly distributed previews, then the images."""
     if fault := _fault(call):
         yield Fail(fault)
         return
@@ -89,8 +89,8 @@ async def generate_images(
         while shown < previews and at * (previews + 1) >= step.steps * (shown + 1):
             for index in range(count):
                 data = _encoded(call, seed + index)
-                told = {"index": ("INT32", index), "partial": ("INT32", shown)}
-                yield _response(model, call, image=("BYTES", data), **told)
+                position = {"index": ("INT32", index), "partial": ("INT32", shown)}
+                yield _response(model, call, image=("BYTES", data), **position)
             shown += 1
     for index in range(count - step.num_missing):
         yield _response(

@@ -1,4 +1,4 @@
-"""A real server that speaks Redis' protocol: Valkey, from a wheel. It can be frozen, and comes back at its address."""
+"""A real Redis server, Valkey from a wheel, that can be frozen and restarted at its address."""
 
 import contextlib
 import os
@@ -17,7 +17,7 @@ class RedisServer:
         self.url = f"redis://127.0.0.1:{self._server.port}/0"
 
     def stop(self) -> None:
-        """Gone at once, its connections broken, all that was in it lost."""
+        """Kill the server. It loses its connections and all data."""
         if self._server.is_running():
             self._server.stop()
 
@@ -27,7 +27,7 @@ class RedisServer:
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
-        """There, and silent: what a lost network looks like."""
+        """Stop the process inside the `with`, which looks like a lost network."""
         id = self._server._process.pid
         os.kill(id, signal.SIGSTOP)
         try:

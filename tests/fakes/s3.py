@@ -1,7 +1,7 @@
-"""An object store that speaks S3's REST API as far as files need it: put, get, head, delete and list.
+"""An object store with the part of S3's REST API that files use: put, get, head, delete and list.
 
-https://docs.aws.amazon.com/AmazonS3/latest/API/API_Operations_Amazon_Simple_Storage_Service.html. Signatures are looked
-for, and not checked.
+https://docs.aws.amazon.com/AmazonS3/latest/API/API_Operations_Amazon_Simple_Storage_Service.html. Signatures must
+be present, and are not checked.
 """
 
 import hashlib
@@ -32,8 +32,9 @@ class StoredObject:
 
 @dataclass(slots=True)
 class FakeS3:
-    """`objects` are what is kept, by key; `asked` are the methods of the requests for one of them. `refusing` is the
-    code of the failure that every write meets, but for the next `sparing` of them.
+    """`objects` are the stored objects by key. `requested_methods` are the methods of the requests for an object.
+
+    Writes fail with `error_code`, if it is set, after the next `writes_before_error`.
     """
 
     name: str = "pictures"
@@ -45,7 +46,7 @@ class FakeS3:
     _runner: web.AppRunner | None = None
 
     def environment(self) -> dict[str, str]:
-        """What tells a client where this is, and who it is."""
+        """Return the environment variables of a client: endpoint and credentials."""
         return {
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.port}",
             "AWS_ALLOW_HTTP": "true",
@@ -99,8 +100,8 @@ class FakeS3:
             self.writes_before_error -= 1
         elif self.error_code:
             return _failure(400, self.error_code)
-        kept = self.objects[key] = StoredObject(data, content_type, datetime.now(UTC))
-        return web.Response(headers={"ETag": kept.etag})
+        stored = self.objects[key] = StoredObject(data, content_type, datetime.now(UTC))
+        return web.Response(headers={"ETag": stored.etag})
 
     async def _bucket(self, request: web.Request) -> web.Response:
         _must_be_signed(request)
@@ -111,9 +112,9 @@ class FakeS3:
             return _xml("DeleteResult", "".join(f"<Deleted><Key>{escape(key or '')}</Key></Deleted>" for key in wanted))
         prefix = request.query.get("prefix", "")
         rows = "".join(
-            f"<Contents><Key>{escape(key)}</Key><LastModified>{kept.modified:%Y-%m-%dT%H:%M:%S.000Z}</LastModified>"
-            f"<ETag>{escape(kept.etag)}</ETag><Size>{len(kept.data)}</Size></Contents>"
-            for key, kept in sorted(self.objects.items())
+            f"<Contents><Key>{escape(key)}</Key><LastModified>{stored.modified:%Y-%m-%dT%H:%M:%S.000Z}</LastModified>"
+            f"<ETag>{escape(stored.etag)}</ETag><Size>{len(stored.data)}</Size></Contents>"
+            for key, stored in sorted(self.objects.items())
             if key.startswith(prefix)
         )
         return _xml("ListBucketResult", f"<Name>{self.name}</Name><IsTruncated>false</IsTruncated>{rows}")

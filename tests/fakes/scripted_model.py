@@ -1,4 +1,4 @@
-"""What a scripted model says, and how it describes itself: data, played by `tests.fakes.triton`."""
+"""Scripted models: their responses and configurations, as data that `tests.fakes.triton` plays."""
 
 import json
 from dataclasses import dataclass, field
@@ -22,18 +22,18 @@ SAMPLING_PARAMETERS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Say:
-    """One response: what is added to each answer (a string: the same to all), and why answers end, where they do."""
+    """One response: the text added to each choice (a string: the same to all), and the finish reason, if any."""
 
     text: str | tuple[str, ...]
     finish: str | tuple[str, ...] = ""
     tokens: int = 1
     logprobs: str = ""
-    """JSON: the entries of the tokens of the one answer, told where they are asked for."""
+    """JSON: the log probabilities of the tokens of the only choice, sent if they were requested."""
 
 
 @dataclass(frozen=True, slots=True)
 class Echo:
-    """The prompt itself, `size` characters a response, a token each."""
+    """Responses with the prompt, `size` characters and one token each."""
 
     size: int = 16
     pause: float = 0.0
@@ -41,7 +41,7 @@ class Echo:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Seconds of silence; for ever where None."""
+    """Seconds of silence. None: for ever."""
 
     seconds: float | None = None
 
@@ -56,19 +56,19 @@ class Fail:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """The stream ends well, but no response bore the final flag."""
+    """The stream ends with status OK, but without a response with the final flag."""
 
 
 @dataclass(frozen=True, slots=True)
 class RawOutputs:
-    """The last response, with these outputs: name, datatype, shape, and what is sent as its data."""
+    """The final response, with raw outputs: name, datatype, shape and data."""
 
     outputs: tuple[tuple[str, str, tuple[int, ...], bytes], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class IfSeed:
-    """What happens where the request has this seed, and nowhere else."""
+    """A step for requests with this seed only."""
 
     seed: int
     step: "Step"
@@ -76,9 +76,9 @@ class IfSeed:
 
 @dataclass(frozen=True, slots=True)
 class DrawImages:
-    """All pictures that were asked for, after so many `steps` with a pause before each.
+    """All requested images, after `steps` steps with a pause before each.
 
-    `missing` of them never come; `garbled` ones are no pictures.
+    `num_missing` images are never sent. With `is_garbled`, the data are no images.
     """
 
     steps: int = 4
@@ -93,29 +93,29 @@ HELLO = (Say("\n\nHello"), Say(" there"), Say(", how may I assist you today?", "
 
 @dataclass(frozen=True, slots=True)
 class ScriptedModel:
-    """A scripted model. `parameters` replace the described ones; None takes one away."""
+    """A scripted model. `parameters` replace the default ones. None removes one."""
 
     name: str
     script: tuple[Step, ...] = HELLO
     num_input_tokens: int = 9
     sends_empty_final: bool = False
-    """The final flag comes on a response of its own, which Triton shows only to those that asked for it."""
+    """The final flag is on a response of its own, which Triton sends only to clients that ask for it."""
     parameters: dict[str, str | None] = field(default_factory=dict)
     is_embedding_model: bool = False
-    """True: the model turns texts into vectors of two numbers, their length and how often they hold an `e`."""
+    """The model embeds a text as two numbers: its length, and its count of `e`."""
     max_characters: int = 0
-    """Of an embedding model: characters beyond which a text is refused or cut; 0: it reads whatever comes."""
+    """Longest text of an embedding model, which refuses or truncates longer ones. 0: no limit."""
     is_transcription_model: bool = False
-    """True: the model writes down what is said."""
+    """The model transcribes speech."""
     is_image_model: bool = False
-    """True: the model draws pictures; its script holds `Draw`s."""
+    """The model generates images. Its script has `DrawImages` steps."""
     missing_inputs: tuple[str, ...] = ()
-    """Optional inputs that a model built earlier, or by others, does not have."""
+    """Optional inputs that the model lacks, as models of older builds or of other tools do."""
     is_described: bool = True
-    """False: a model of somebody else's with other tensors, which describes nothing."""
+    """False: a foreign model with other tensors and no description."""
 
     def config(self) -> config_pb.ModelConfig:
-        """The `config.pbtxt` that a builder would have written."""
+        """Return the `config.pbtxt` that a builder would write."""
         config = config_pb.ModelConfig(name=self.name, backend="llm" if self.is_described else "onnxruntime")
         if not self.is_described:
             config.input.add(name="pixels", data_type=config_pb.TYPE_FP32, dims=[3, 224, 224])

@@ -1,4 +1,4 @@
-"""A cable between the gateway and a Triton, which can be cut: what SIGKILL or a lost network looks like."""
+"""A TCP proxy between the gateway and a Triton that can break its connections, as SIGKILL or a lost network does."""
 
 import asyncio
 import contextlib
@@ -18,18 +18,18 @@ class TcpProxy:
         return f"127.0.0.1:{self.port}"
 
     async def listen(self) -> "TcpProxy":
-        """Listen, on the same port each time."""
+        """Listen, on the same port after each `drop`."""
         self._server = await asyncio.start_server(self._relay, "127.0.0.1", self.port, reuse_address=True)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
     async def drop(self) -> None:
-        """Break every connection without a farewell and refuse new ones."""
+        """Reset all connections and refuse new ones."""
         if self._server is not None:
             self._server.close()
             self._server = None
-        for end in self._writers:
-            end.transport.abort()
+        for writer in self._writers:
+            writer.transport.abort()
         await asyncio.sleep(0)
 
     async def _relay(self, near: asyncio.StreamReader, near_out: asyncio.StreamWriter) -> None:

@@ -18,9 +18,9 @@ _RESTRICTED = "triton-grpc-protocol-tritonic"
 
 
 class FakeTriton(rpc.GRPCInferenceServiceServicer):
-    """`calls` remembers every inference but those that the gateway asks for itself, which are `probes`; `loaded` names
-    the models that are; `frozen` keeps it from answering questions about itself. Where there is a `secret`, it names
-    its models to those who know it. Runs on the caller's loop."""
+    """`calls` are the inference requests of clients, `probes` those of the gateway itself. `loaded` are the names of
+    loaded models. While `frozen`, it does not answer RepositoryIndex. With a `secret`, RepositoryIndex requires it.
+    Runs on the caller's event loop."""
 
     def __init__(self, models: Iterable[ScriptedModel], socket: Path | None = None) -> None:
         self.models = {model.name: model for model in models}
@@ -52,7 +52,7 @@ class FakeTriton(rpc.GRPCInferenceServiceServicer):
             self._server = None
 
     async def call(self, model: str, after: int = 0, seconds: float = 2.0) -> InferCall:
-        """The first call of `model` beyond the first `after` calls of all, as soon as it has arrived."""
+        """Return the first call of `model` after the first `after` calls of all models, as soon as it arrives."""
         async with asyncio.timeout(seconds):
             while True:
                 for call in self.calls[after:]:
@@ -61,7 +61,7 @@ class FakeTriton(rpc.GRPCInferenceServiceServicer):
                 await asyncio.sleep(0.002)
 
     async def cancelled_call(self, model: str, after: int = 0, seconds: float = 0.2) -> InferCall:
-        """The same call, once its caller has given it up. Raises `TimeoutError` where that takes longer."""
+        """Return the same call once its caller has cancelled it. Raises `TimeoutError` after `seconds`."""
         call = await self.call(model, after)
         async with asyncio.timeout(seconds):
             await call.ended.wait()
@@ -165,7 +165,7 @@ class FakeTriton(rpc.GRPCInferenceServiceServicer):
         if model.is_embedding_model:
             yield triton_messages.embedding_response(model, call)
             return
-        said: list[Say] = []
+        responses: list[Say] = []
         stream = call.flag("stream") or model.is_transcription_model
         nothing = [Say("", "length", tokens=0)] if call.sampling.get("max_tokens") == 0 else None
         for step in nothing or triton_messages.expand_script(model.script, call):
@@ -186,12 +186,12 @@ class FakeTriton(rpc.GRPCInferenceServiceServicer):
                     async for response in image_model.generate_images(model, call, step):
                         yield response
                 case Say():
-                    said.append(step)
+                    responses.append(step)
                     if stream:
-                        final = triton_messages.is_finished(said) and not model.sends_empty_final
+                        final = triton_messages.is_finished(responses) and not model.sends_empty_final
                         yield triton_messages.text_response(model, call, [step], final)
         if not stream and not model.is_image_model:
-            yield triton_messages.text_response(model, call, said, not model.sends_empty_final)
+            yield triton_messages.text_response(model, call, responses, not model.sends_empty_final)
         if model.sends_empty_final and call.parameters.get("triton_enable_empty_final_response"):
             response = pb.ModelInferResponse(model_name=model.name, model_version="1", id=call.id)
             response.parameters["triton_final_response"].bool_param = True

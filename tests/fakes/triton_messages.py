@@ -1,4 +1,4 @@
-"""What scripted models are asked and what they answer, as messages of Triton's protocol."""
+"""Requests and responses of scripted models, as messages of Triton's protocol."""
 
 import asyncio
 import itertools
@@ -35,7 +35,7 @@ _WIRE_TYPES = {name: wire_type(kind) for name, kind, _ in INPUTS + SPEECH_INPUTS
 
 @dataclass(slots=True)
 class InferCall:
-    """One request as it arrived, and when its caller gave it up (`time.monotonic`), if it did."""
+    """One request, and the time when its caller cancelled it (`time.monotonic`), if it did."""
 
     model: str
     id: str
@@ -63,15 +63,15 @@ class InferCall:
         return bool(self.tensors.get(name, [default])[0])
 
 
-def _joined(said: list[Say], what: str) -> list[str]:
-    """For each answer, `what` of all that was said so far."""
-    rows = [(value,) if isinstance(value, str) else value for value in (getattr(say, what) for say in said)]
+def _joined(responses: list[Say], name: str) -> list[str]:
+    """Return, for each choice, the attribute `name` of all responses so far, joined."""
+    rows = [(value,) if isinstance(value, str) else value for value in (getattr(say, name) for say in responses)]
     return ["".join(parts) for parts in itertools.zip_longest(*rows, fillvalue="")]
 
 
-def is_finished(said: list[Say]) -> bool:
-    ends = _joined(said, "finish")
-    return all(ends) and len(ends) == len(_joined(said, "text"))
+def is_finished(responses: list[Say]) -> bool:
+    ends = _joined(responses, "finish")
+    return all(ends) and len(ends) == len(_joined(responses, "text"))
 
 
 def expand_script(script, call: InferCall):
@@ -106,7 +106,7 @@ def parse_tensors(request: pb.ModelInferRequest) -> dict[str, list[Any]]:
 
 
 def request_error(request: pb.ModelInferRequest, call: InferCall) -> str | None:
-    """What Triton and the backend refuse about any request of this signature."""
+    """Return the error of Triton or of the backend for an invalid request of this signature."""
     for tensor in request.inputs:
         if tensor.name not in _WIRE_TYPES:
             return f"[request id: {call.id}] unexpected inference input '{tensor.name}' for model '{call.model}'"
@@ -128,7 +128,7 @@ def request_error(request: pb.ModelInferRequest, call: InferCall) -> str | None:
 
 
 def model_error(model: ScriptedModel, call: InferCall) -> str | None:
-    """What is too long, and what vLLM refuses that our backend takes: `SamplingParams`, and prompts without tokens."""
+    """Return the error for a text that is too long, and those of vLLM that our backend does not have."""
     if model.max_characters and not call.tensors.keys() & {"truncate", "truncate_prompt_tokens"}:
         sizes = [len(text.decode()) for text in call.tensors.get("text", [])] or call.tensors.get("token_counts", [])
         for i, size in enumerate(sizes):
@@ -145,7 +145,7 @@ def model_error(model: ScriptedModel, call: InferCall) -> str | None:
 
 
 def embedding_response(model: ScriptedModel, call: InferCall) -> pb.ModelInferResponse:
-    """Two numbers for each text, or for each list of token ids, and how many tokens there are: characters."""
+    """Return two numbers for each text, or list of token ids, and the number of tokens, one for each character."""
     cut = next(iter(call.tensors.get("truncate_prompt_tokens", [model.max_characters or 2**31])))
     texts = [text.decode()[:cut] for text in call.tensors.get("text", [])]
     rows = [[len(text), text.count("e")] for text in texts] or [[min(n, cut), 0] for n in call.tensors["token_counts"]]
@@ -159,7 +159,7 @@ def embedding_response(model: ScriptedModel, call: InferCall) -> pb.ModelInferRe
 
 
 def raw_response(model: ScriptedModel, call: InferCall, step: RawOutputs) -> pb.ModelInferResponse:
-    """A last response with whatever outputs."""
+    """Return a final response with raw outputs."""
     response = pb.ModelInferResponse(model_name=model.name, model_version="1", id=call.id)
     response.parameters["triton_final_response"].bool_param = True
     for name, datatype, shape, raw in step.outputs:
@@ -168,11 +168,11 @@ def raw_response(model: ScriptedModel, call: InferCall, step: RawOutputs) -> pb.
     return response
 
 
-def text_response(model: ScriptedModel, call: InferCall, said: list[Say], final: bool) -> pb.ModelInferResponse:
-    """The outputs that `call` asked for, over all of `said`."""
-    texts, ends = _joined(said, "text"), _joined(said, "finish")
+def text_response(model: ScriptedModel, call: InferCall, responses: list[Say], final: bool) -> pb.ModelInferResponse:
+    """Return the outputs that `call` requests, over all `responses`."""
+    texts, ends = _joined(responses, "text"), _joined(responses, "finish")
     ends += [""] * (len(texts) - len(ends))
-    # What has one answer says the same in each of several.
+    # A script with one choice gives the same text to each of several choices.
     several = call.sampling.get("n", 1) if len(texts) == 1 else 1
     texts, ends = texts * several, ends * several
     if not model.is_transcription_model and not call.flag("exclude_input_in_output", call.flag("stream")):
@@ -192,9 +192,9 @@ def text_response(model: ScriptedModel, call: InferCall, said: list[Say], final:
     if call.flag("return_finish_reason"):
         add("finish_reason", "BYTES", [end or "None" for end in ends])
     if call.flag("return_logprobs"):
-        add("logprobs", "BYTES", ["".join(say.logprobs for say in said)] * several)
+        add("logprobs", "BYTES", ["".join(say.logprobs for say in responses)] * several)
     if call.flag("return_num_input_tokens"):
         add("num_input_tokens", "UINT32", [model.num_input_tokens])
     if call.flag("return_num_output_tokens"):
-        add("num_output_tokens", "UINT32", [sum(say.tokens for say in said) * several])
+        add("num_output_tokens", "UINT32", [sum(say.tokens for say in responses) * several])
     return response

@@ -1,1 +1,4 @@
-"""A process that reads one file: a document into text, a sound into samples. `gateway.media.decoder_pool` starts it."""
+"""The process that decodes files: verifies images, turns documents into text and audio into samples.
+
+`gateway.media.fork_server` starts it.
+"""

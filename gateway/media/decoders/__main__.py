@@ -1,11 +1,13 @@
-"""The process that forks a child for each file that is looked at or read, so that the child has its libraries at once.
+"""The fork server: it forks a child for each file, so that the child has its libraries loaded from the start.
 
-In: on stdin, a socket that keeps messages apart, messages of JSON. One with a `task` brings the end of a stream socket
-and is a new job (`gateway.media.decoders.child_process`); one with `kill` ends one. Out, by the same way: `ended`,
-the number of a
-job, its wait `status` and the `seconds` of a core that it took. It ends, and with it all its children, when stdin does.
+Input: JSON messages on stdin, a SOCK_SEQPACKET socket. A message with `task` starts a job, and carries the descriptor
+of a stream socket (`gateway.media.decoders.child_process`). A message with `kill` kills the job of that number.
 
-It never sees a byte of the files themselves.
+Output, on the same socket: `ended`, the number of a job, its wait `status`, and its CPU time in `seconds`.
+
+When stdin is closed, the process kills its children and exits.
+
+It never sees the content of files.
 """
 
 import gc
@@ -19,16 +21,16 @@ from typing import Any
 from gateway.media.decoders import child_process, preload
 
 _MAX_MESSAGE_BYTES = 64 * 1024
-"""Bytes of a message."""
+"""Most bytes of a message."""
 
 
 def main() -> None:
-    """Serve jobs until the gateway has gone."""
+    """Serve jobs until the gateway closes stdin."""
     control = socket.socket(fileno=os.dup(0))
     woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # meant for the gateway, which closes stdin when it ends
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the gateway, which closes stdin when it ends
     gc.disable()
     jobs: dict[int, int] = {}
     poll = select.poll()
@@ -46,29 +48,29 @@ def main() -> None:
 
 
 def _handle_message(control: socket.socket, jobs: dict[int, int]) -> bool:
-    """Take one message; False where there will be no more. `jobs` are the children's process ids, by number."""
+    """Handle one message. Return False at the end of input. `jobs` maps numbers of jobs to process ids."""
     message, descriptors, _, _ = socket.recv_fds(control, _MAX_MESSAGE_BYTES, 1)
     if not message:
         return False
-    asked: dict[str, Any] = json.loads(message)
-    if "kill" in asked:
-        if child := jobs.get(asked["kill"]):  # not reaped yet, so the id is still its own
+    request: dict[str, Any] = json.loads(message)
+    if "kill" in request:
+        if child := jobs.get(request["kill"]):  # not reaped yet, so the process id is not reused
             os.kill(child, signal.SIGKILL)
         return True
-    if preload.preload(asked["task"]):
+    if preload.preload(request["task"]):
         gc.collect()
-        gc.freeze()  # what children only read is not copied for them
+        gc.freeze()  # the collector would write to memory that is shared with the children
     child = os.fork()
     if not child:
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             gc.enable()
-            child_process.run(asked, descriptors[0])
+            child_process.run(request, descriptors[0])
         finally:
             os._exit(1)
     os.close(descriptors[0])
-    jobs[asked["number"]] = child
+    jobs[request["number"]] = child
     return True
 
 

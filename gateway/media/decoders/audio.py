@@ -1,4 +1,4 @@
-"""Sounds into samples."""
+"""Decoding of audio into samples."""
 
 from io import BytesIO
 from itertools import chain
@@ -10,18 +10,18 @@ SAMPLE_RATE = 16_000
 
 
 def decode_audio(data: bytes, container: str, *, max_seconds: float) -> bytes:
-    """Return mono float32 samples, little endian, at `RATE`. `container` is FFmpeg's name of the file's format.
+    """Return mono float32 samples, little-endian, at `SAMPLE_RATE`. `container` is FFmpeg's name of the format.
 
-    Raises `Unusable`, and `av.FFmpegError` about broken files.
+    Raises `InvalidMedia`, and `av.FFmpegError` for broken files.
     """
     import av
 
-    most = int(max_seconds * SAMPLE_RATE) * 4
-    # The format is given, never guessed: among those FFmpeg would guess are lists of other files and URLs to open.
+    max_bytes = int(max_seconds * SAMPLE_RATE) * 4
+    # FFmpeg must not guess the format: some formats are lists of other files and URLs, which it would open.
     with av.open(BytesIO(data), "r", format=container) as file:
         if not file.streams.audio:
             raise InvalidMedia("the file has no sound track")
-        # FFmpeg mixes integers so that they never overflow, as every speech model was trained, but floats louder.
+        # FFmpeg mixes integers without overflow, as the training data of speech models were mixed, but floats louder.
         mixer = av.AudioResampler(format="s32", layout="mono", rate=SAMPLE_RATE)
         converter = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
         found = bytearray()
@@ -29,7 +29,7 @@ def decode_audio(data: bytes, container: str, *, max_seconds: float) -> bytes:
             for mixed in mixer.resample(frame):
                 for part in converter.resample(mixed):
                     found += bytes(part.planes[0])[: part.samples * 4]
-            if len(found) > most:
+            if len(found) > max_bytes:
                 raise InvalidMedia(f"the sound is longer than this service takes, {max_seconds:g} seconds")
     if not found:
         raise InvalidMedia("the file holds no sound")

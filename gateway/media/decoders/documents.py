@@ -1,4 +1,4 @@
-"""Documents into text."""
+"""Extraction of text from documents."""
 
 import zipfile
 from collections.abc import Iterator
@@ -14,10 +14,10 @@ _MAX_PAGES = 10_000
 
 
 def extract_text(data: bytes, media_type: str, *, markup: bool, most: int) -> str:
-    """Return the text of a document, at most `most` characters. Tables and headings come as Markdown.
+    """Return the text of a document, at most `most` characters, with tables and headings in Markdown.
 
-    `media_type` is what was sniffed; `markup` says that a text claims to be HTML. Raises `Unusable`, and whatever a
-    parser raises about a broken file.
+    `media_type` was sniffed. `markup` says that a text is declared to be HTML. Raises `InvalidMedia`, and errors of the
+    parser for a broken file.
     """
     found, size = [], 0
     for part in _parts(data, media_type, markup, most):
@@ -59,7 +59,7 @@ def _pdf(data: bytes) -> Iterator[str]:
         page = document[index]
         words = page.get_textpage().get_text_range()
         page.close()
-        # PDFium marks a word that is parted at the end of a line.
+        # PDFium marks a hyphenated word at the end of a line by these characters.
         words = words.replace("\ufffe", "-").replace("\x02", "-").strip()
         if words:
             yield words + "\n\n"

@@ -1,7 +1,7 @@
-"""HTML into Markdown, in time that grows with the length of the page and no faster.
+"""Conversion of HTML to Markdown, in time linear in the length of the page.
 
-The parser and the converter underneath have steps that look through all that follows, or at all elements beside one,
-again for each; pages are written to make use of that. These steps are kept from what would take them long.
+The parser and the converter have quadratic steps, which search all that follows, or all siblings, again for each
+element. Attackers write pages to exploit that. The classes here avoid these steps.
 """
 
 import re
@@ -16,16 +16,15 @@ from markdownify import ATX, MarkdownConverter
 from gateway.media.invalid_media import InvalidMedia
 
 _MAX_TAGS = 300_000
-"""What begins a tag; 1 MB of prose with links has about 40,000."""
+"""Most `<` of a page. 1 MB of prose with links has about 40,000."""
 _VOID_ELEMENTS = HTMLParserTreeBuilder.DEFAULT_EMPTY_ELEMENT_TAGS or set()
 _SKIPPED_ELEMENTS = frozenset(("script", "style", "template", "noscript", "svg", "iframe", "object"))
 
 
 def html_to_markdown(html: str, *, most: int) -> str:
-    """Return what a page says, as Markdown: no scripts, styles and pictures, but what pictures are said to show.
+    """Return the text of a page in Markdown, without scripts and styles, and with the `alt` texts of images.
 
-    Raises `Unusable` about more tags than can be read in time, and where quotations within quotations make more than
-    `most` characters.
+    Raises `InvalidMedia` for too many tags to parse in time, and if nested quotations exceed `most` characters.
     """
     if html.count("<") > _MAX_TAGS:
         raise InvalidMedia(f"its markup has more tags than this service takes, {_MAX_TAGS}")
@@ -48,10 +47,10 @@ def html_to_markdown(html: str, *, most: int) -> str:
 
 
 def _close_unterminated(html: str) -> str:
-    """Return the page without what never ends: for each beginning the parser would look for an end to the last byte.
+    """Return the page without unterminated constructs: for each one, the parser would search up to the last byte.
 
-    What has no end becomes what the standard of HTML makes of it at the first ">", and text where there is none
-    (`html.parser` does that too since Python 3.11.14, but looks each time before).
+    They end at the first ">", as in the HTML standard, and become text if there is none. (`html.parser` does that too
+    since Python 3.11.14, but after each search.)
     """
     at = html.rfind(">") + 1
     html, rest = html[:at], html[at:].replace("<", "&lt;")
@@ -63,7 +62,7 @@ def _close_unterminated(html: str) -> str:
 
 class _Parser(BeautifulSoupHTMLParser):
     def handle_endtag(self, tag: str, check_already_closed: bool = True) -> None:
-        """End an element. Its own way looks through all that were ever empty, for each end."""
+        """End an element. The original searches all empty elements so far for each end tag."""
         if not check_already_closed or tag not in _VOID_ELEMENTS:
             super().handle_endtag(tag, check_already_closed=False)
 
@@ -73,11 +72,11 @@ class _Builder(HTMLParserTreeBuilder):
         super().feed(markup, _parser_class)
 
 
-_Base: Any = MarkdownConverter  # its types leave out what is there to be overridden
+_Base: Any = MarkdownConverter  # its type stubs lack the methods to override
 
 
 class _Converter(_Base):  # type: ignore[misc]
-    """Leaves out what is hidden, and looks at no sibling twice."""
+    """Skips hidden elements, and visits siblings once."""
 
     def __init__(self, most: int, **options: Any) -> None:
         super().__init__(**options)
@@ -90,7 +89,7 @@ class _Converter(_Base):  # type: ignore[misc]
         return "" if node.name in _SKIPPED_ELEMENTS else str(self.process_tag(node, parent_tags=parent_tags))
 
     def escape(self, text: str, parent_tags: set[str]) -> str:
-        """Keep the bars of a table's words from being those of the table."""
+        """Escape bars in the cells of tables."""
         text = super().escape(text, parent_tags)
         return text.replace("|", "\\|") if parent_tags & {"td", "th"} else text
 
@@ -113,13 +112,13 @@ class _Converter(_Base):  # type: ignore[misc]
         first = str(parent.get("start") or "")
         number = (int(first) if first.isdecimal() and len(first) < 10 else 1) + self._item_counts[id(parent)] - 1
         bullet = f"{number}. "
-        first_line, *more = text.split("\n")
-        lines = [bullet + first_line, *(" " * len(bullet) + line if line else "" for line in more)]
+        first_line, *further_lines = text.split("\n")
+        lines = [bullet + first_line, *(" " * len(bullet) + line if line else "" for line in further_lines)]
         return "\n".join(lines) + "\n"
 
     def convert_tr(self, el: Any, text: str, parent_tags: set[str]) -> str:
-        """Write a row; only the first of a table is a head."""
-        second = el.find_previous_sibling() is not None or (
+        """Format a row. Only the first row of a table is its head."""
+        has_previous = el.find_previous_sibling() is not None or (
             el.parent.name == "tbody" and el.parent.find_previous_sibling("tbody") is not None
         )
-        return f"|{text}\n" if second else str(super().convert_tr(el, text, parent_tags))
+        return f"|{text}\n" if has_previous else str(super().convert_tr(el, text, parent_tags))

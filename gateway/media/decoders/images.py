@@ -1,4 +1,4 @@
-"""Pictures, decoded once to see that they can be."""
+"""Verification of images by decoding them once."""
 
 import warnings
 from io import BytesIO
@@ -8,20 +8,20 @@ from gateway.media.encoded_image import PILLOW_FORMATS
 from gateway.media.invalid_media import InvalidMedia
 
 _MAX_SIDE = 65_535
-"""The longest side that JPEG and GIF can have. To shrink a longer one takes memory by its length, up to gigabytes."""
+"""Longest side, the limit of JPEG and GIF. Scaling an image takes memory in proportion to its side, up to gigabytes."""
 
 
 def verify_image(data: bytes, media_type: str, *, max_pixels: int, pixels_left: int) -> tuple[int, int]:
-    """Return width and height of a picture of which all can be decoded. Raises `Unusable`, and `MemoryError`.
+    """Return width and height of an image that can be decoded completely. Raises `InvalidMedia` and `MemoryError`.
 
-    `pixels_left` is what the request may have in its pictures besides those that were looked at.
+    `pixels_left` is the number of pixels that the request has left for this image and further ones.
     """
     from PIL import Image
 
     try:
         scans.check(data)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of sizes above Pillow's own limit; ours is checked here
+            warnings.simplefilter("ignore")  # about sizes above Pillow's limit; ours is checked below
             image = Image.open(BytesIO(data), formats=PILLOW_FORMATS)
         with image:
             width, height = image.size
@@ -33,8 +33,8 @@ def verify_image(data: bytes, media_type: str, *, max_pixels: int, pixels_left: 
                 raise InvalidMedia(
                     f"the picture has {width} × {height} pixels; this service takes up to {_MAX_SIDE} a side"  # noqa: RUF001
                 )
-            if width * height <= pixels_left:  # else it is refused for that
-                # A JPEG can be decoded at an eighth of its size: every byte is read, for a part of time and memory.
+            if width * height <= pixels_left:  # else the gateway refuses it
+                # A JPEG is decoded at an eighth of its size: that reads every byte, in less time and memory.
                 image.draft(None, (1, 1))
                 image.load()
     except (MemoryError, InvalidMedia):

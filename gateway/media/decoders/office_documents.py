@@ -1,4 +1,4 @@
-"""Office documents into text: Word, PowerPoint, and every kind of spreadsheet."""
+"""Extraction of text from Office documents: Word, PowerPoint, and all kinds of spreadsheets."""
 
 import csv
 import re
@@ -13,15 +13,15 @@ from gateway.media.invalid_media import InvalidMedia
 _XML_PROLOG_BYTES = 4096
 _CHUNK_BYTES = 1 << 20
 _MAX_TAGS = {"word/": 400_000, "ppt/": 1_000_000}
-"""What begins a tag, in all XML of a document: about as much as can be read in the time that there is by default."""
+"""Most `<` in all XML of a document, by folder: about what can be parsed within the default timeout."""
 _MAX_XML_BYTES = {"word/": 64 * 2**20, "ppt/": 64 * 2**20}
 _XML_SUFFIXES = (".xml", ".rels", ".vml")
 
 
 def check_archive(archive: zipfile.ZipFile, *, most: int) -> None:
-    """Refuse what would be unpacked for ever or never read, by looking at all of it once. Raises `Unusable`.
+    """Decompress all parts once to refuse bombs and huge documents. Raises `InvalidMedia`.
 
-    `most` is in bytes, of all parts together, and what an archive says of its parts' sizes is not trusted.
+    All parts together may have `most` bytes. The sizes that the archive declares are not trusted.
     """
     left = most
     tags, sizes = Counter[str](), Counter[str]()
@@ -29,7 +29,7 @@ def check_archive(archive: zipfile.ZipFile, *, most: int) -> None:
         if part.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise InvalidMedia("the file is packed in a way that no Office document is")
         folder, markup = part.filename.partition("/")[0] + "/", part.filename.endswith(_XML_SUFFIXES)
-        declared, part.file_size = part.file_size, left + 1  # where `zipfile` stops unpacking
+        declared, part.file_size = part.file_size, left + 1  # `zipfile` stops there
         unpacked, head = 0, b""
         with archive.open(part) as opened:
             while piece := opened.read(_CHUNK_BYTES):
@@ -50,7 +50,7 @@ def check_archive(archive: zipfile.ZipFile, *, most: int) -> None:
         if unpacked != declared:
             raise InvalidMedia("the file is broken or cut off")
         left -= unpacked
-        # Document types and entities: Office writes none, so they are bombs.
+        # Office writes no document types or entities, so these are bombs.
         start = head.replace(b"\0", b"").upper()  # in UTF-16 too
         if b"<!DOCTYPE" in start or b"<!ENTITY" in start:
             raise InvalidMedia("the file declares XML entities, which no Office document does")
@@ -63,7 +63,7 @@ def docx_text(data: bytes, *, most: int) -> Iterator[str]:
 
     from gateway.media.decoders.html_pages import html_to_markdown
 
-    defusedxml.defuse_stdlib()  # mammoth reads with the parsers of Python
+    defusedxml.defuse_stdlib()  # mammoth uses the XML parsers of Python
     page = mammoth.convert_to_html(BytesIO(data), convert_image=mammoth.images.img_element(lambda _: {"src": ""}))
     yield html_to_markdown(page.value, most=most)
 
@@ -72,24 +72,24 @@ def pptx_text(data: bytes) -> Iterator[str]:
     """Yield the text of a presentation, slide by slide, with tables and notes."""
     import pptx as powerpoint
 
-    said = False
+    has_text = False
     for number, slide in enumerate(powerpoint.Presentation(BytesIO(data)).slides, 1):
         title = slide.shapes.title
         heading = " ".join(title.text_frame.text.split()) if title is not None else ""
-        said |= bool(heading)
+        has_text |= bool(heading)
         yield f"## Slide {number}" + (f": {heading}" if heading else "") + "\n\n"
         for shape in slide.shapes:
             if title is not None and shape.shape_id == title.shape_id:
                 continue
             for text in _shape_text(shape):
-                said = True
+                has_text = True
                 yield text + "\n\n"
         if slide.has_notes_slide and slide.notes_slide.notes_text_frame is not None:
             notes = slide.notes_slide.notes_text_frame.text.strip()
             if notes:
-                said = True
+                has_text = True
                 yield f"Notes: {notes}\n\n"
-    if not said:
+    if not has_text:
         raise InvalidMedia("there is no text in it")
 
 
@@ -105,7 +105,7 @@ def _shape_text(shape: Any) -> Iterator[str]:
 
 
 def _table_rows(grid: Any) -> Iterator[list[str]]:
-    """Yield a table's words. Its own `rows` look for each row among all of them."""
+    """Yield the texts of the cells by row. The library's `rows` searches all rows for each row."""
     from pptx.table import _Cell
 
     for row in grid._tbl.tr_lst:
@@ -113,7 +113,7 @@ def _table_rows(grid: Any) -> Iterator[list[str]]:
 
 
 def markdown_table(rows: Iterable[Sequence[str]]) -> str:
-    """Return a table in Markdown, its first row as head."""
+    """Return a table in Markdown, with the first row as head."""
     lines = ["| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in row) + " |" for row in rows]
     if lines:
         lines.insert(1, re.sub(r"[^|]+", " --- ", lines[0].replace("\\|", "")))
@@ -121,10 +121,10 @@ def markdown_table(rows: Iterable[Sequence[str]]) -> str:
 
 
 def spreadsheet_text(data: bytes, *, most: int) -> Iterator[str]:
-    """Yield the values of a spreadsheet, sheet by sheet, as lines of CSV; of formulas what they last came to.
+    """Yield the values of a spreadsheet, sheet by sheet, as lines of CSV, with the stored results of formulas.
 
-    A sheet of more than `most` cells, empty ones between others included, is refused: its text would be longer than
-    `most` characters. Raises `Unusable`.
+    A sheet of more than `most` cells, with the empty ones in between, is refused: its text would have more than `most`
+    characters. Raises `InvalidMedia`.
     """
     import python_calamine
 
@@ -132,7 +132,7 @@ def spreadsheet_text(data: bytes, *, most: int) -> Iterator[str]:
         workbook = python_calamine.load_workbook(BytesIO(data))
     except python_calamine.PasswordError:
         raise InvalidMedia("the spreadsheet is encrypted; send it without a password") from None
-    said = False
+    has_text = False
     for name in workbook.sheet_names:
         sheet = workbook.get_sheet_by_name(name)
         if sheet.height * sheet.width > most:
@@ -141,14 +141,14 @@ def spreadsheet_text(data: bytes, *, most: int) -> Iterator[str]:
                 f" {most} cells"
             )
         rows = sheet.to_python()
-        said |= bool(rows)
+        has_text |= bool(rows)
         yield f"## {name}\n\n"
         for row in rows:
             line = StringIO()
             csv.writer(line, lineterminator="\n").writerow(_format_cell(cell) for cell in row)
             yield line.getvalue()
         yield "\n"
-    if not said:
+    if not has_text:
         raise InvalidMedia("there is no text in it")
 
 

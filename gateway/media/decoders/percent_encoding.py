@@ -1,10 +1,10 @@
-"""Long texts in which many characters are escapes of URLs: they take a second or two to read."""
+"""Decoding of long texts with many percent escapes, which takes a second or two."""
 
 from gateway.media import inline_data
 
 
 def decode_percent_encoding(data: bytes, *, base64: bool) -> bytes:
-    """Return what the text stands for. Raises `Unusable`."""
+    """Return percent-encoded `data` decoded, and then decoded from base64 if `base64`. Raises `InvalidMedia`."""
     data = inline_data.percent_decode(data)
     return (
         b"".join(inline_data.iter_base64(inline_data.EncodedText(data.decode("latin-1"), 0, base64=True)))

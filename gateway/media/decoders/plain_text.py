@@ -1,26 +1,26 @@
-"""Text files: their encoding, and HTML."""
+"""Decoding of text files, and detection of HTML."""
 
 import re
 
 from gateway.media.invalid_media import InvalidMedia
 
 _BOMS = ((b"\xff\xfe\0\0", "utf-32"), (b"\0\0\xfe\xff", "utf-32"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
-_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f]")  # the escape of terminals' colours is common in logs
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f]")  # ESC is allowed: terminal colours are common in logs
 _HTML_START = re.compile(r"<(?:!doctype\s+html|html|head|body)\b", re.I)
 
 
 def extract_text(data: bytes, *, markup: bool, most: int) -> str:
-    """Return the text of a text file; that of HTML as Markdown. Raises `Unusable` about what is no text."""
+    """Return the text of a text file, that of HTML in Markdown. Raises `InvalidMedia` for other data."""
     found = decode_text(data)
     if not markup and not is_html(found):
         return found
-    from gateway.media.decoders.html_pages import html_to_markdown  # 60 ms that other text need not wait for
+    from gateway.media.decoders.html_pages import html_to_markdown  # takes 60 ms, which other text saves
 
     return html_to_markdown(found, most=most)
 
 
 def decode_text(data: bytes) -> str:
-    """Return a text file's text. Raises `Unusable` about what is no text."""
+    """Return the text of a text file in any encoding. Raises `InvalidMedia` for other data."""
     for mark, encoding in _BOMS:
         if data.startswith(mark):
             try:
@@ -42,7 +42,7 @@ def decode_text(data: bytes) -> str:
 
 
 def is_html(text: str) -> bool:
-    """Whether a text begins as an HTML page does."""
+    """Return whether a text begins like an HTML page."""
     beginning = text[:4096].lstrip()
     if beginning[:5].lower() == "<?xml":
         beginning = beginning.partition(">")[2].lstrip()
@@ -52,7 +52,7 @@ def is_html(text: str) -> bool:
 
 
 def _require_text(text: str) -> str:
-    """Let text pass, and refuse what merely happens to decode."""
+    """Return `text`, or refuse binary data that happened to decode."""
     if "\0" in text or len(_CONTROL.findall(text)) * 50 > len(text):
         raise _not_text_error()
     return text

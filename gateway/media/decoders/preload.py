@@ -1,4 +1,4 @@
-"""The libraries that a task needs, loaded before a child is forked for it."""
+"""Loading of the libraries of a task, before a child is forked for it."""
 
 import importlib
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ _loaded: set[str] = set()
 
 
 def preload(task: Mapping[str, object]) -> bool:
-    """Load what `task` needs. Returns whether there was anything to load; a library that is missing is not."""
+    """Import the modules that `task` needs. Return whether any were new. Raises `ImportError`."""
     kinds = {str(task["task"]), str(task.get("media_type", ""))} - _loaded
     names = [name for kind in kinds for name in _MODULES.get(kind, ())]
     _loaded.update(kinds & _MODULES.keys())

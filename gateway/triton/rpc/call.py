@@ -1,4 +1,4 @@
-"""One call: a message out, and messages in until a status."""
+"""One call: one message is sent, and messages are received until a status."""
 
 import asyncio
 from collections import deque
@@ -10,42 +10,42 @@ from gateway.triton.rpc.frames import ProtocolError
 from gateway.triton.rpc.status import RpcError, Status
 
 _PREFIX_BYTES = 5
-"""Before every message: whether it is compressed, and its length."""
+"""Length of the prefix of a message: one byte for compression, four for the length of the message."""
 _MAX_MESSAGE_BYTES = 2**28
-"""What a server announces is kept until all of it is here."""
+"""Longest message that a server may announce: its parts are buffered until all have arrived."""
 _NO_ERROR, _CANCEL = 0x0, 0x8
 
 
-class Transport(Protocol):
-    """What a call needs of its connection."""
+class CallConnection(Protocol):
+    """The part of a connection that its calls use."""
 
     def write(self, data: bytes) -> None:
-        """Send frames."""
+        """Send HTTP/2 frames."""
         ...
 
     def call_ended(self, stream: int) -> None:
-        """The call is over."""
+        """Forget the call of this stream, which is done."""
         ...
 
 
 class Call:
-    """A call that has been begun. It is read by one task."""
+    """A call that has begun (`gateway.triton.transport.Call`). One task reads it."""
 
-    def __init__(self, line: Transport, stream: int, window: int, idle: float) -> None:
-        """`window` is how many bytes the server takes on this stream at first; `idle` as in `Channel.call`."""
+    def __init__(self, connection: CallConnection, stream: int, window: int, idle: float) -> None:
+        """`window` is the initial flow-control window of the stream, in bytes; `idle` as in `Channel.call`."""
         self.stream = stream
         self.window = window
         self.idle_seconds = idle
         self.request_sent = False
-        """The server has the whole of the request."""
+        """Whether all of the request was sent."""
         self.done = False
-        """Nothing more comes, but for what has come already."""
-        self._transport = line
+        """Whether the call is over. Messages may be left to read."""
+        self._connection = connection
         self._loop = asyncio.get_running_loop()
         self._messages: deque[bytes] = deque()
         self._partial_message = bytearray()
         self._unacknowledged_bytes = 0
-        """Bytes that came since the server was last let send more."""
+        """Bytes that were received since the last WINDOW_UPDATE."""
         self._headers: dict[bytes, bytes] = {}
         self._failure: RpcError | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -54,11 +54,11 @@ class Call:
 
     @property
     def has_message(self) -> bool:
-        """Whether another message is here already."""
+        """Whether the next message has arrived already."""
         return bool(self._messages)
 
     async def read(self) -> bytes | None:
-        """The next message, or None after the last. Raises `RpcError`, and `TimeoutError` after `idle` seconds."""
+        """Return the next message, or None after the last. Raises `RpcError`, `TimeoutError` after `idle` seconds."""
         while not self._messages:
             if self.done:
                 if self._failure:
@@ -76,19 +76,19 @@ class Call:
         return message
 
     def cancel(self) -> None:
-        """Give the call up, where it is not over."""
+        """Cancel the call, unless it is done, and drop what was not read."""
         if not self.done:
-            self._abort(Status.CANCELLED, "The call was given up.")
+            self._abort(Status.CANCELLED, "The call was cancelled.")
         self._messages.clear()
         self._partial_message.clear()
 
-    # What the connection calls.
+    # Called by the connection.
 
     def on_data(self, data: bytes, size: int) -> None:
-        """More of the answer; `size` is what it counts against the window, padding and all. Raises `ProtocolError`."""
+        """Receive a DATA frame. `size` counts against the window and includes padding. Raises `ProtocolError`."""
         self._unacknowledged_bytes += size
         if self._unacknowledged_bytes > frames.DEFAULT_WINDOW_BYTES:
-            raise ProtocolError("more comes than may")
+            raise ProtocolError("it sends more than the flow-control window allows")
         part = self._partial_message
         if part:
             part += data
@@ -107,16 +107,16 @@ class Call:
         if at < end:
             part += data[at:] if at else data
         if part and part[0]:
-            self._abort(Status.INTERNAL, "The server compressed a message, which nobody asked for.")
+            self._abort(Status.INTERNAL, "The server compressed a message without being asked to.")
         elif part and int.from_bytes(part[1:_PREFIX_BYTES], "big") > _MAX_MESSAGE_BYTES:
             self._abort(Status.INTERNAL, "The server announced a message that is too long.")
         elif self._messages:
             self._wake()
         else:
-            self._grow_window()  # the rest of a message that is longer than the window
+            self._grow_window()  # a message longer than the window goes on
 
     def on_headers(self, fields: dict[bytes, bytes], last: bool) -> None:
-        """The first headers, the last, or both in one."""
+        """Receive the first headers, the trailers (`last`), or both in one."""
         if last:
             self._headers.update(fields)
             self.on_end_stream()
@@ -128,9 +128,9 @@ class Call:
                 self._abort(wrong[0], wrong[1].decode(errors="replace"))
 
     def on_end_stream(self) -> None:
-        """The server has said everything, and waits for no more of the request."""
+        """Receive the end of the stream. The server does not want the rest of the request, if there is any."""
         if not self.request_sent:
-            self._transport.write(frames.encode_rst_stream(self.stream, _NO_ERROR))
+            self._connection.write(frames.encode_rst_stream(self.stream, _NO_ERROR))
         code, message = status.from_trailers(self._headers)
         if code is Status.OK and self._partial_message:
             code, message = Status.INTERNAL, b"The last message is cut off."
@@ -140,13 +140,13 @@ class Call:
             self.fail(code, unquote_to_bytes(message).decode(errors="replace"))
 
     def fail(self, code: Status, message: str) -> None:
-        """Nothing more comes."""
+        """End the call with an error, unless it is done."""
         if not self.done:
             self._failure = RpcError(code, message)
             self._close()
 
     def _abort(self, code: Status, message: str) -> None:
-        self._transport.write(frames.encode_rst_stream(self.stream, _CANCEL))
+        self._connection.write(frames.encode_rst_stream(self.stream, _CANCEL))
         self._partial_message.clear()
         self.fail(code, message)
 
@@ -155,7 +155,7 @@ class Call:
         if self._idle_timer:
             self._idle_timer.cancel()
             self._idle_timer = None
-        self._transport.call_ended(self.stream)
+        self._connection.call_ended(self.stream)
         self._wake()
 
     def _wake(self) -> None:
@@ -163,13 +163,13 @@ class Call:
             self._waiter.set_result(None)
 
     def _grow_window(self) -> None:
-        """Let the server send as much again as was read: what nobody reads stays within the window."""
+        """Let the server send as many bytes as were read. What nobody reads stays within the window."""
         if self._unacknowledged_bytes > frames.DEFAULT_WINDOW_BYTES // 2 and not self.done:
-            self._transport.write(frames.encode_window_update(self.stream, self._unacknowledged_bytes))
+            self._connection.write(frames.encode_window_update(self.stream, self._unacknowledged_bytes))
             self._unacknowledged_bytes = 0
 
     def _check_idle(self) -> None:
-        """One timer for the whole call: setting one for each message would cost more than the message."""
+        """Check `idle`. The call has one timer, because a timer for each message would cost more than the message."""
         waited = self._loop.time() - self._waiting_since if self._waiter and not self._waiter.done() else 0.0
         if self._waiter and waited >= self.idle_seconds:
             self._waiter.set_exception(TimeoutError())

@@ -1,4 +1,4 @@
-"""Calls to one server, whatever becomes of the connections to it."""
+"""Calls to one server over HTTP/2, across the connections to it."""
 
 import asyncio
 import socket
@@ -11,10 +11,10 @@ from gateway.triton.rpc.status import RpcError, Status
 
 _CONNECT_SECONDS = 5.0
 _MAX_ATTEMPTS = 2
-"""A call that the server was never told of begins again, on a new connection."""
+"""A call of which the server saw nothing is tried again on a new connection."""
 _CLOSED = "The connection was closed."
 _TCP_USER_TIMEOUT_MILLISECONDS = 20_000
-"""How long what was sent may stay unacknowledged: a host that vanished says nothing."""
+"""How long sent data may stay unacknowledged. A host that vanished closes no connection."""
 _KEEPALIVE_OPTIONS = {
     "TCP_KEEPIDLE": 10,
     "TCP_KEEPINTVL": 5,
@@ -24,12 +24,15 @@ _KEEPALIVE_OPTIONS = {
 
 
 class Channel:
-    """Connects when it is first asked, and again when the connection is gone."""
+    """The transport over HTTP/2 (`gateway.triton.transport.Transport`).
+
+    It connects with the first call, and again after the connection is lost.
+    """
 
     def __init__(self, url: str, metadata: Sequence[tuple[bytes, bytes]] = ()) -> None:
-        """`url` is `host:port`, an IPv6 address in brackets, or `unix:/path` of a socket. Raises `ValueError`.
+        """`url` is `host:port`, with an IPv6 address in brackets, or `unix:/path` of a socket. Raises `ValueError`.
 
-        `metadata` are headers that every call bears.
+        Every call carries the headers `metadata`.
         """
         self._host, self._port, self._path = "", 0, url.removeprefix("unix:") if url.startswith("unix:/") else None
         if self._path is None:
@@ -43,14 +46,14 @@ class Channel:
         self._connection: Connection | None = None
         self._connecting: asyncio.Task[Connection] | None = None
         self._draining: list[Connection] = []
-        """Connections on which no call may begin, and some go on."""
+        """Connections that take no new calls and still have some."""
         self._closed = False
 
     async def call(self, path: str, message: bytes, *, idle: float) -> Call:
         """Send `message`, the only one of the call. `path` is `/package.Service/Method`.
 
-        Raises `RpcError`, and `TimeoutError` when the server takes nothing for `idle` seconds; a `read` of the answer
-        does so after `idle` seconds without one.
+        Raises `RpcError`, and `TimeoutError` when the server takes nothing for `idle` seconds. Each `read` raises
+        `TimeoutError` after `idle` seconds without a message.
         """
         for _ in range(_MAX_ATTEMPTS):
             connection = self._connection
@@ -61,28 +64,28 @@ class Channel:
         raise RpcError(Status.UNAVAILABLE, CONNECTION_LOST)
 
     async def unary(self, path: str, message: bytes, *, timeout: float) -> bytes:
-        """The one message of the answer. Raises `RpcError`, also when it takes longer than `timeout` seconds."""
+        """Return the one message of the response. Raises `RpcError`, also after `timeout` seconds."""
         call = connection = None
-        heard = 0
+        messages_before = 0
         try:
             async with asyncio.timeout(timeout):
                 call = await self.call(path, message, idle=2 * timeout)
                 if connection := self._connection:
-                    heard = connection.messages_received
+                    messages_before = connection.messages_received
                 answer = await call.read()
                 if answer is None or await call.read() is not None:
                     raise RpcError(Status.INTERNAL, "The server did not answer with one message.")
                 return answer
         except TimeoutError:
             if connection:
-                connection.drain_if_silent(heard)
+                connection.drain_if_silent(messages_before)
             raise RpcError(Status.DEADLINE_EXCEEDED, f"The server did not answer for {timeout:g} seconds.") from None
         finally:
             if call:
                 call.cancel()
 
     async def close(self) -> None:
-        """Close the connections; calls in flight fail, and so do those that begin later."""
+        """Close the connections. Calls in flight fail with status `CANCELLED`, and so do later ones."""
         self._closed = True
         if self._connecting:
             self._connecting.cancel()
@@ -91,14 +94,14 @@ class Channel:
             connection.close()
 
     async def _connect(self) -> Connection:
-        """The connection that everybody waits for who wants one now. Raises `RpcError`."""
+        """Return a new connection, which all calls that wait for one share. Raises `RpcError`."""
         if self._closed:
             raise RpcError(Status.CANCELLED, _CLOSED)
         if self._connecting is None:
             self._connecting = asyncio.create_task(self._open_connection())
             self._connecting.add_done_callback(self._on_connected)
         connecting = self._connecting
-        await asyncio.wait([connecting])  # which goes on where one who waits is cancelled
+        await asyncio.wait([connecting])  # a cancelled caller does not stop the task
         if connecting.cancelled():
             raise RpcError(Status.CANCELLED, _CLOSED)
         return connecting.result()
@@ -106,7 +109,7 @@ class Channel:
     def _on_connected(self, task: asyncio.Task[Connection]) -> None:
         self._connecting = None
         if not task.cancelled():
-            task.exception()  # everybody who waited may be gone
+            task.exception()  # no caller may be left to raise it to
 
     async def _open_connection(self) -> Connection:
         loop = asyncio.get_running_loop()
@@ -124,7 +127,7 @@ class Channel:
                 transport.abort()
             if isinstance(error, TimeoutError):
                 raise RpcError(Status.UNAVAILABLE, "The server takes no connection.") from None
-            if isinstance(error, OSError | UnicodeError):  # a name that is none is the latter
+            if isinstance(error, OSError | UnicodeError):  # an invalid host name raises UnicodeError
                 raise RpcError(Status.UNAVAILABLE, f"The server cannot be reached: {error}") from None
             raise
         self._draining = [old for old in (*self._draining, self._connection) if old and not old.closed]
@@ -132,7 +135,7 @@ class Channel:
         return connection
 
     def _header_block(self, path: str) -> bytes:
-        """The block of a call's headers."""
+        """Return the encoded headers of a call."""
         block = self._header_blocks.get(path)
         if block is None:
             fields = (
@@ -149,9 +152,9 @@ class Channel:
         return block
 
 
-def _enable_keepalive(found: socket.socket) -> None:
-    """Let the system notice a host that vanished."""
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+def _enable_keepalive(connection: socket.socket) -> None:
+    """Let the kernel notice a host that vanished."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _KEEPALIVE_OPTIONS.items():
-        if hasattr(socket, name):  # not on every system
-            found.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        if hasattr(socket, name):  # depends on the system
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

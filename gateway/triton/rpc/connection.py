@@ -15,22 +15,22 @@ from gateway.triton.rpc.status import RpcError, Status
 CONNECTION_LOST = "The connection to the server is lost."
 _GOING_AWAY = "The server is going away."
 _MAX_STREAM_ID = 2**30
-"""Long before the numbers of streams are used up, a new connection takes over."""
+"""Last stream id of a connection. A new connection takes over long before the ids of HTTP/2, 2^31, are used up."""
 _MAX_UNREAD_REPLY_BYTES = 2**20
-"""What a server that does not read may leave here of answers to its questions."""
+"""Replies to PING and SETTINGS that may wait for a server that does not read."""
 _SILENCE_TIMEOUT_SECONDS = 30.0
-"""How long a server that does not answer may say nothing at all before its calls fail."""
+"""How long a connection may receive nothing after a unary call timed out, before its calls fail."""
 _PROTOCOL_ERROR = 0x1
 
 
 class Connection(asyncio.Protocol):
-    """Reads and writes frames. Use `Channel`, which makes a new one when this one cannot be used any more."""
+    """Reads and writes frames. Use `Channel`, which replaces a connection that takes no more calls."""
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
         self._calls: dict[int, Call] = {}
         self.messages_received = 0
-        """How often something came."""
+        """Number of times that data arrived."""
         self._silence_timer: asyncio.TimerHandle | None = None
         self._next_stream_id = 1
         self._receive_buffer = b""
@@ -58,21 +58,21 @@ class Connection(asyncio.Protocol):
 
     @property
     def closed(self) -> bool:
-        """Whether nothing is left of it."""
+        """Whether the connection is closed."""
         return self._transport is None or self._transport.is_closing()
 
     async def wait_for_settings(self) -> None:
-        """Wait for the server's first settings: before them nobody knows how many calls it takes. Raises `RpcError`."""
+        """Wait for the server's first settings, which say how many calls it takes. Raises `RpcError`."""
         while self.accepts_calls and not self._settings_received:
             await self._flow.wait_for_window()
         if not self.accepts_calls:
             raise RpcError(Status.UNAVAILABLE, self._drain_reason)
 
     async def call(self, head: bytes, message: bytes, idle: float) -> Call | None:
-        """Begin a call: `head` is its block of headers, `message` what it sends.
+        """Begin a call with the encoded headers `head`, and send `message`.
 
-        None where no call can begin here any more. Raises `TimeoutError` when the server takes nothing for `idle`
-        seconds.
+        Return None when this connection takes no more calls. Raises `TimeoutError` when the server takes nothing for
+        `idle` seconds.
         """
         if self._flow.must_wait:
             await self._flow.wait_for_slot(idle)
@@ -83,7 +83,7 @@ class Connection(asyncio.Protocol):
         if self._next_stream_id >= _MAX_STREAM_ID:
             self._drain(CONNECTION_LOST)
         call = self._calls[stream] = Call(self, stream, self._flow.initial_window, idle)
-        # Headers need no window: they leave at once, so that the server knows of whatever is given up later.
+        # Headers need no window. They are sent at once, so that a reset refers to a stream that the server knows.
         rest = self._flow.send_frame(
             call, body, frames.encode_frame(FrameType.HEADERS, frames.END_HEADERS, stream, head)
         )
@@ -96,69 +96,70 @@ class Connection(asyncio.Protocol):
         return call
 
     def write(self, data: bytes) -> None:
-        """Send frames, where there still is a connection."""
+        """Send frames, unless the connection is closed."""
         if data and self._transport and not self._transport.is_closing():
             self._transport.write(data)
 
     def call_ended(self, stream: int) -> None:
-        """The call on this stream is over."""
+        """Forget the call of this stream, which is done, and let others go on."""
         self._calls.pop(stream, None)
-        self._flow.go_on()
+        self._flow.wake_waiters()
         if not self.accepts_calls and not self._calls:
             self.close()
 
-    def _drain(self, why: str) -> None:
-        """No call may begin any more; those that have begun go on."""
-        self._drain_reason = why
+    def _drain(self, reason: str) -> None:
+        """Take no new calls. Calls that have begun go on."""
+        self._drain_reason = reason
         self._flow.stop_accepting()
 
-    def drain_if_silent(self, heard: int) -> None:
-        """Begin no call here any more where nothing has come since `heard`; fail those that go on if nothing ever does.
+    def drain_if_silent(self, messages_before: int) -> None:
+        """Take no new calls if nothing arrived since `messages_received` was `messages_before`.
 
-        What stands between may take what is sent and pass nothing on, which the system does not notice.
+        Calls that have begun fail if nothing arrives for `_SILENCE_TIMEOUT_SECONDS` more. A proxy in between may
+        accept data and pass nothing on, which the kernel does not notice.
         """
-        if self.accepts_calls and self.messages_received == heard:
+        if self.accepts_calls and self.messages_received == messages_before:
             self._drain(CONNECTION_LOST)
             self._silence_timer = asyncio.get_running_loop().call_later(
-                _SILENCE_TIMEOUT_SECONDS, self._check_silence, heard
+                _SILENCE_TIMEOUT_SECONDS, self._check_silence, messages_before
             )
 
-    def _check_silence(self, heard: int) -> None:
-        if self.messages_received == heard:
+    def _check_silence(self, messages_before: int) -> None:
+        if self.messages_received == messages_before:
             self._shut_down(Status.UNAVAILABLE, CONNECTION_LOST)
 
     def close(self) -> None:
-        """Close the connection; calls on it fail."""
+        """Close the connection. Its calls fail with status `CANCELLED`."""
         self._shut_down(Status.CANCELLED, "The connection was closed.")
 
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Say what this end takes: a window of its own for each stream, and no limit for all of them together."""
+        """Send our settings: a receive window for each stream, and no limit for all streams together."""
         self._transport = cast(asyncio.Transport, transport)
-        said = {
+        settings = {
             Setting.HEADER_TABLE_SIZE: 4096,
             Setting.ENABLE_PUSH: 0,
             Setting.INITIAL_WINDOW_SIZE: frames.DEFAULT_WINDOW_BYTES,
         }
-        more = frames.encode_window_update(0, frames.MAX_WINDOW_BYTES - frames.DEFAULT_WINDOW_BYTES)
-        self._transport.write(frames.PREFACE + frames.encode_settings(said) + more)
+        window = frames.encode_window_update(0, frames.MAX_WINDOW_BYTES - frames.DEFAULT_WINDOW_BYTES)
+        self._transport.write(frames.PREFACE + frames.encode_settings(settings) + window)
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Fail the calls."""
+        """Fail the calls with status `UNAVAILABLE`."""
         self._shut_down(Status.UNAVAILABLE, CONNECTION_LOST)
 
     def pause_writing(self) -> None:
-        """The server takes less than is sent."""
+        """Stop sending: the server reads more slowly than we send."""
         self._flow.paused = True
 
     def resume_writing(self) -> None:
-        """It has taken it."""
+        """Send again."""
         self._flow.paused = False
-        self._flow.go_on()
+        self._flow.wake_waiters()
 
     def data_received(self, data: bytes) -> None:
-        """Read the frames that are whole."""
+        """Handle the frames that are complete, and keep the rest."""
         self.messages_received += 1
         if self._receive_buffer:
             data = self._receive_buffer + data
@@ -185,7 +186,7 @@ class Connection(asyncio.Protocol):
             at = end
         self._receive_buffer = data[at:]
 
-    # Frames, by kind.
+    # Frames, by type.
 
     def _data(self, flags: int, stream: int, content: bytes) -> None:
         size = len(content)
@@ -201,16 +202,16 @@ class Connection(asyncio.Protocol):
             call.on_end_stream()
 
     def _call(self, stream: int) -> Call | None:
-        """The call of this stream, where it is not over. Raises `ProtocolError` for one that never was."""
+        """Return the call of this stream, None if it is done. Raises `ProtocolError` for a stream that never began."""
         if stream >= self._next_stream_id or not stream & 1:
-            raise ProtocolError("it answers what nobody asked")
+            raise ProtocolError("it answers a call that never began")
         return self._calls.get(stream)
 
     def _begin_headers(self, flags: int, stream: int, content: bytes) -> None:
         self._deliver_headers(stream, flags, self._headers.begin(flags, stream, content))
 
     def _continue_headers(self, flags: int, stream: int, content: bytes) -> None:
-        self._deliver_headers(stream, *self._headers.go_on(flags, stream, content))
+        self._deliver_headers(stream, *self._headers.continue_block(flags, stream, content))
 
     def _deliver_headers(self, stream: int, flags: int, fields: dict[bytes, bytes] | None) -> None:
         call = self._call(stream)
@@ -235,10 +236,10 @@ class Connection(asyncio.Protocol):
                     self._flow.max_concurrent_streams = value
         self._settings_received = True
         self._reply(frames.encode_frame(FrameType.SETTINGS, frames.ACK, 0))
-        self._flow.go_on()
+        self._flow.wake_waiters()
 
     def _push(self, flags: int, stream: int, content: bytes) -> None:
-        raise ProtocolError("it pushes what nobody asked for")
+        raise ProtocolError("it pushes a response that was not asked for")
 
     def _ping(self, flags: int, stream: int, content: bytes) -> None:
         if not flags & frames.ACK:
@@ -246,11 +247,11 @@ class Connection(asyncio.Protocol):
 
     def _reply(self, data: bytes) -> None:
         if self._flow.paused and self._transport and self._transport.get_write_buffer_size() > _MAX_UNREAD_REPLY_BYTES:
-            raise ProtocolError("it does not read what it asks for")
+            raise ProtocolError("it does not read the replies that it asks for")
         self.write(data)
 
     def _go_away(self, flags: int, stream: int, content: bytes) -> None:
-        """The server takes no new calls, and has not begun those beyond the last that it names."""
+        """Handle GOAWAY: the server takes no new calls, and ignores calls above the id that it names."""
         last = frames.parse_uint32(content[:4]) & frames.MAX_WINDOW_BYTES
         self._drain(_GOING_AWAY)
         for call in [call for number, call in self._calls.items() if number > last]:
@@ -264,7 +265,7 @@ class Connection(asyncio.Protocol):
             self._flow.window += size
         elif call := self._call(stream):
             call.window += size
-        self._flow.go_on()
+        self._flow.wake_waiters()
 
     def _shut_down(self, code: Status, message: str) -> None:
         if self._silence_timer:
@@ -272,8 +273,8 @@ class Connection(asyncio.Protocol):
         if self.accepts_calls:
             self._drain(message)
         if self._transport:
-            with suppress(RuntimeError):  # the loop is closed
-                # What a server does not read cannot be waited for.
+            with suppress(RuntimeError):  # the event loop is closed
+                # A server that does not read would keep the connection open for ever.
                 (self._transport.abort if self._flow.paused else self._transport.close)()
         for call in list(self._calls.values()):
             call.fail(code, message)

@@ -1,4 +1,4 @@
-"""What goes out on a connection: who may begin a call, and whose turn it is to send more of one."""
+"""Flow control of a connection: which calls may begin, and which may send more of their request."""
 
 import asyncio
 from collections.abc import Callable, Sized
@@ -10,30 +10,30 @@ from gateway.triton.rpc.wait_queue import WaitQueue
 
 
 class FlowController:
-    """Keeps to what the server takes: calls at a time, bytes of each and of all."""
+    """Keeps to the limits of the server: concurrent calls, and bytes of each call and of all calls."""
 
     def __init__(self, write: Callable[[bytes], None], calls: Sized) -> None:
-        """`write` sends frames; `calls` are those that have begun and are not over."""
+        """`write` sends frames. `calls` are those that have begun and are not done."""
         self.open = True
         """Whether new calls may begin."""
         self.paused = False
-        """Whether the server takes less than is sent."""
+        """Whether the server reads more slowly than we send."""
         self.window = self.initial_window = frames.DEFAULT_WINDOW_BYTES
-        """Bytes that it takes of all calls together, and of a new one."""
+        """Bytes that the server takes now of all calls together, and of a new call."""
         self.max_concurrent_streams = frames.MAX_WINDOW_BYTES
         self._write = write
         self._calls = calls
         self._send_queue, self._call_queue = WaitQueue(), WaitQueue()
-        """Who waits until the server takes more of a call, and who until it takes another call."""
+        """Calls that wait to send more, and calls that wait to begin."""
 
     @property
     def has_waiters(self) -> bool:
-        """Whether anybody waits."""
+        """Whether any call waits."""
         return bool(self._send_queue or self._call_queue)
 
     @property
     def must_wait(self) -> bool:
-        """Whether a call has to wait until it may begin: who comes while others wait stands behind them."""
+        """Whether a new call has to wait. It does not overtake others that wait."""
         return self._is_full or bool(self._call_queue)
 
     @property
@@ -42,11 +42,11 @@ class FlowController:
 
     @property
     def _free_slots(self) -> int:
-        """How many more calls may begin, besides those that have been let in and not gone on yet."""
+        """How many more calls may begin, without those that were woken and have not begun yet."""
         return self.max_concurrent_streams - len(self._calls) - self._call_queue.num_woken
 
     async def wait_for_slot(self, idle: float) -> None:
-        """Wait until another call may begin, or none any more. Raises `TimeoutError` after `idle` seconds."""
+        """Wait until this call may begin or none may any more. Raises `TimeoutError` after `idle` seconds."""
         first = False
         async with asyncio.timeout(idle):
             while self.open and (self._is_full or (self._call_queue and not first)):
@@ -54,13 +54,14 @@ class FlowController:
                 first = True
 
     async def wait_for_window(self) -> None:
-        """Wait until the server may take more."""
+        """Wait until the server may take more bytes."""
         await self._send_queue.wait()
 
     def send_frame(self, call: Call, body: memoryview, opening: bytes = b"") -> memoryview:
-        """Send one frame, of what both windows allow, and return the rest. `opening` needs no window.
+        """Send one frame of `body`, as long as both windows allow, and return the rest.
 
-        16 KiB is what every server takes, and short enough that nobody waits long for a turn.
+        `opening` is sent before it and needs no window. 16 KiB is what every server takes, and short enough that other
+        calls do not wait long for their turn.
         """
         size = 0 if self.paused else min(len(body), self.window, call.window, frames.MAX_FRAME_BYTES)
         if size <= 0:
@@ -74,7 +75,7 @@ class FlowController:
         return body[size:]
 
     async def send_all(self, call: Call, body: memoryview) -> None:
-        """Send in turns with the others. Stops where the call is over before.
+        """Send `body` in turns with other calls. Stop if the call is done before.
 
         Raises `TimeoutError` when the server takes nothing for the call's `idle` seconds.
         """
@@ -89,14 +90,14 @@ class FlowController:
                 limit.reschedule(loop.time() + call.idle_seconds)
                 await asyncio.sleep(0)
 
-    def go_on(self) -> None:
-        """The server may take more, or another call: let everybody look who waits for that."""
+    def wake_waiters(self) -> None:
+        """Wake the calls that wait, as the server may take more bytes, or another call."""
         self._send_queue.wake()
         if not self.paused:
             self._call_queue.wake(self._free_slots)
 
     def stop_accepting(self) -> None:
-        """No call may begin any more; those that have begun go on."""
+        """Take no new calls. Calls that have begun go on."""
         self.open = False
         self._send_queue.wake()
         self._call_queue.wake()

@@ -6,9 +6,9 @@ from enum import IntEnum
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 FRAME_HEADER_BYTES = 9
 DEFAULT_WINDOW_BYTES = 65_535
-"""Bytes that may be under way before anything is said about it."""
+"""Flow-control window before any SETTINGS or WINDOW_UPDATE, in bytes."""
 MAX_FRAME_BYTES = 16_384
-"""The longest content of a frame before anything is said about it."""
+"""Longest payload of a frame before any SETTINGS, in bytes."""
 MAX_WINDOW_BYTES = 2**31 - 1
 
 END_STREAM = ACK = 0x1
@@ -18,7 +18,7 @@ PRIORITY = 0x20
 
 
 class FrameType(IntEnum):
-    """Types of frames."""
+    """Types of frames: https://www.rfc-editor.org/rfc/rfc9113#section-11.2"""
 
     DATA = 0
     HEADERS = 1
@@ -33,7 +33,7 @@ class FrameType(IntEnum):
 
 
 class Setting(IntEnum):
-    """What the two ends tell each other first."""
+    """Parameters of SETTINGS: https://www.rfc-editor.org/rfc/rfc9113#section-6.5.2"""
 
     HEADER_TABLE_SIZE = 1
     ENABLE_PUSH = 2
@@ -43,7 +43,7 @@ class Setting(IntEnum):
 
 
 class ProtocolError(Exception):
-    """What came is no HTTP/2 that a server may send."""
+    """The server sent something that HTTP/2 does not allow."""
 
 
 _head = struct.Struct(">HBBBL")
@@ -51,51 +51,53 @@ _setting = struct.Struct(">HL")
 
 
 def encode_frame(kind: int, flags: int, stream: int, content: bytes = b"") -> bytes:
-    """One frame."""
+    """Return one frame."""
     size = len(content)
     return _head.pack(size >> 8, size & 0xFF, kind, flags, stream) + content
 
 
 def parse_frame_header(data: bytes, at: int) -> tuple[int, int, int, int]:
-    """Length, kind, flags and stream of the frame that begins at `at`."""
+    """Return length of the payload, type, flags and stream of the frame that begins at `data[at]`."""
     high, low, kind, flags, stream = _head.unpack_from(data, at)
     return high << 8 | low, kind, flags, stream & MAX_WINDOW_BYTES
 
 
 def parse_uint32(content: bytes) -> int:
-    """The only field of a WINDOW_UPDATE or RST_STREAM, and each of GOAWAY's. Raises `ProtocolError`."""
+    """Return the only field of WINDOW_UPDATE or RST_STREAM, or one field of GOAWAY. Raises `ProtocolError`."""
     if len(content) != 4:
         raise ProtocolError("a frame is not as long as its kind has to be")
     return int.from_bytes(content, "big")
 
 
 def encode_window_update(stream: int, size: int) -> bytes:
-    """Let the other end send so many bytes more; stream 0 is the whole connection."""
+    """Return a frame that lets the server send `size` bytes more. Stream 0 is the whole connection."""
     return encode_frame(FrameType.WINDOW_UPDATE, 0, stream, size.to_bytes(4, "big"))
 
 
 def encode_rst_stream(stream: int, code: int) -> bytes:
-    """Give a stream up."""
+    """Return a frame that ends a stream with an error code."""
     return encode_frame(FrameType.RST_STREAM, 0, stream, code.to_bytes(4, "big"))
 
 
-def encode_settings(said: dict[Setting, int]) -> bytes:
-    """Say them."""
-    return encode_frame(FrameType.SETTINGS, 0, 0, b"".join(_setting.pack(name, value) for name, value in said.items()))
+def encode_settings(settings: dict[Setting, int]) -> bytes:
+    """Return a SETTINGS frame."""
+    return encode_frame(
+        FrameType.SETTINGS, 0, 0, b"".join(_setting.pack(name, value) for name, value in settings.items())
+    )
 
 
 def parse_settings(content: bytes) -> list[tuple[int, int]]:
-    """What the other end says. Raises `ProtocolError`."""
+    """Return the parameters of a SETTINGS frame, known or not, with their values. Raises `ProtocolError`."""
     if len(content) % _setting.size:
         raise ProtocolError("settings are cut off")
-    said = list(_setting.iter_unpack(content))
-    if any(name == Setting.INITIAL_WINDOW_SIZE and value > MAX_WINDOW_BYTES for name, value in said):
+    settings = list(_setting.iter_unpack(content))
+    if any(name == Setting.INITIAL_WINDOW_SIZE and value > MAX_WINDOW_BYTES for name, value in settings):
         raise ProtocolError("a window is larger than any may be")
-    return said
+    return settings
 
 
 def strip_padding(content: bytes, flags: int) -> bytes:
-    """The content of a DATA or HEADERS frame without its padding and priority. Raises `ProtocolError`."""
+    """Return the payload of a DATA or HEADERS frame without padding and priority. Raises `ProtocolError`."""
     padding = 0
     if flags & PADDED:
         padding, content = content[0] if content else 1, content[1:]

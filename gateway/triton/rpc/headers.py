@@ -1,4 +1,4 @@
-"""Blocks of headers: https://www.rfc-editor.org/rfc/rfc7541"""
+"""Header compression, HPACK: https://www.rfc-editor.org/rfc/rfc7541"""
 
 from collections.abc import Iterable
 
@@ -13,16 +13,16 @@ _MAX_CACHED_BLOCK_BYTES = 512
 
 
 def encode_block(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Literals that nobody indexes, so that no state is shared with the server.
+    """Return a header block of literals without indexing, which shares no state with the server.
 
-    https://www.rfc-editor.org/rfc/rfc7541#section-6.2.2, and #section-6.3 for the first byte: this end uses a table of
-    size 0, which has to be said where a server allows less than there is at first.
+    https://www.rfc-editor.org/rfc/rfc7541#section-6.2.2. The first byte (#section-6.3) sets our table to size 0: that
+    is required of us when a server allows a smaller table than the default.
     """
     return b"\x20" + b"".join(b"\0" + _string(name) + _string(value) for name, value in fields)
 
 
 def _string(value: bytes) -> bytes:
-    """https://www.rfc-editor.org/rfc/rfc7541#section-5.2, with the length in up to two bytes more."""
+    """Return a string literal (https://www.rfc-editor.org/rfc/rfc7541#section-5.2) of up to 16 KiB."""
     size = len(value)
     if size < 127:
         return bytes([size]) + value
@@ -30,27 +30,33 @@ def _string(value: bytes) -> bytes:
 
 
 class HeaderDecoder:
-    """Puts blocks together and reads them, also those nobody wants: the table of names is the connection's."""
+    """Assembles and decodes header blocks.
+
+    It must see all blocks of a connection, also those of calls that are done, because they share one table of names.
+    """
 
     def __init__(self) -> None:
         self._decoder = Decoder(max_header_list_size=_MAX_HEADER_BYTES)
         self._stream = self._flags = 0
         self._block = bytearray()
         self._cache: dict[bytes, dict[bytes, bytes]] = {}
-        """Blocks that were read since the table was changed last: servers answer one call after the other alike."""
+        """Decoded blocks since the last change of the table. Servers send the same blocks for each call."""
         self.open = False
-        """Whether a block has begun and not ended; nothing else may come before that."""
+        """Whether a block has begun and not ended. Until then the server may send CONTINUATION frames only."""
 
     def begin(self, flags: int, stream: int, content: bytes) -> dict[bytes, bytes] | None:
-        """The fields of a HEADERS frame, where they are whole. Raises `ProtocolError`."""
+        """Return the fields of a HEADERS frame, None if a CONTINUATION follows. Raises `ProtocolError`."""
         self._stream, self._flags = stream, flags
         self._block[:] = frames.strip_padding(content, flags)
         return self._read(flags)
 
-    def go_on(self, flags: int, stream: int, content: bytes) -> tuple[int, dict[bytes, bytes] | None]:
-        """The flags of the HEADERS frame that is continued, and its fields where they are whole now."""
+    def continue_block(self, flags: int, stream: int, content: bytes) -> tuple[int, dict[bytes, bytes] | None]:
+        """Return the flags of the HEADERS frame before this CONTINUATION, and the fields, None if another follows.
+
+        Raises `ProtocolError`.
+        """
         if not self.open or self._stream != stream:
-            raise ProtocolError("headers go on that never began")
+            raise ProtocolError("headers continue that never began")
         self._block += content
         if len(self._block) > _MAX_HEADER_BYTES:
             raise ProtocolError("headers are too long")
@@ -67,7 +73,7 @@ class HeaderDecoder:
         return dict(fields)
 
     def _table(self) -> tuple[object, tuple[int, int]]:
-        """The latest field of the table, and how many it has of how large; another one is a change, if an equal one."""
+        """Return the latest entry of the table, and its number of entries and size. A change replaces one of these."""
         table = self._decoder.header_table
         latest = table.dynamic_entries[0] if table.dynamic_entries else None
         return latest, (len(table.dynamic_entries), table.maxsize)

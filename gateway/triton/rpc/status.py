@@ -1,4 +1,4 @@
-"""How a call ends: https://github.com/grpc/grpc/blob/master/doc/statuscodes.md"""
+"""Status of a call: https://github.com/grpc/grpc/blob/master/doc/statuscodes.md"""
 
 from enum import IntEnum
 
@@ -29,7 +29,7 @@ class RpcError(Exception):
     """A call failed."""
 
     def __init__(self, status: Status, message: str) -> None:
-        """`message` is the server's, or says what happened to the connection."""
+        """`message` is the server's, or describes what happened to the connection."""
         super().__init__(f"{status.name}: {message}")
         self.status = status
         self.message = message
@@ -56,7 +56,7 @@ _BY_RESET = {
 
 
 def from_trailers(fields: dict[bytes, bytes]) -> tuple[Status, bytes]:
-    """The status that the last headers of a call tell, and its message as it is written there."""
+    """Return the status in the trailers of a call, and its percent-encoded message."""
     code = fields.get(b"grpc-status", b"")
     if not code.isdigit():
         return from_headers(fields) or (Status.UNKNOWN, b"The server ended the call without a status.")
@@ -65,7 +65,7 @@ def from_trailers(fields: dict[bytes, bytes]) -> tuple[Status, bytes]:
 
 
 def from_headers(fields: dict[bytes, bytes]) -> tuple[Status, bytes] | None:
-    """What the first headers of a call tell where they are not gRPC's."""
+    """Return the failure in the first headers of a call: None if they are gRPC's."""
     http, kind = fields.get(b":status", b"200"), fields.get(b"content-type", b"application/grpc")
     if http != b"200":
         return _BY_HTTP.get(http, Status.UNKNOWN), b"The server answered with HTTP status " + http + b"."
@@ -75,5 +75,5 @@ def from_headers(fields: dict[bytes, bytes]) -> tuple[Status, bytes] | None:
 
 
 def from_rst_stream(code: int) -> Status:
-    """The status of a stream that the server reset with an HTTP/2 error code."""
+    """Return the status of a stream that the server reset with an HTTP/2 error code."""
     return _BY_RESET.get(code, Status.INTERNAL)

@@ -1,4 +1,4 @@
-"""Tasks that wait until something may have changed."""
+"""A queue of tasks that wait for a condition to change."""
 
 import asyncio
 import sys
@@ -7,18 +7,18 @@ from contextlib import suppress
 
 
 class WaitQueue:
-    """They go on in the order in which they came."""
+    """Wakes tasks in the order in which they began to wait. A woken task checks its condition again."""
 
     def __init__(self) -> None:
         self.num_woken = 0
-        """Those whose turn it is, and who have not gone on yet."""
+        """Tasks that were woken and have not run yet."""
         self._waiters: deque[asyncio.Future[None]] = deque()
 
     def __bool__(self) -> bool:
         return bool(self._waiters)
 
     async def wait(self) -> None:
-        """Until woken."""
+        """Wait until woken."""
         future = asyncio.get_running_loop().create_future()
         self._waiters.append(future)
         try:
@@ -29,15 +29,15 @@ class WaitQueue:
                     self._waiters.remove(future)
             else:
                 self.num_woken -= 1
-                self.wake(1)  # the turn that is not taken is somebody else's
+                self.wake(1)  # the next task takes the turn of this one
             raise
         self.num_woken -= 1
 
-    def wake(self, most: int = sys.maxsize) -> None:
-        """The first `most` of them; all, where that is not said."""
-        while self._waiters and most > 0:
+    def wake(self, limit: int = sys.maxsize) -> None:
+        """Wake the first `limit` tasks."""
+        while self._waiters and limit > 0:
             future = self._waiters.popleft()
             if not future.done():
                 future.set_result(None)
                 self.num_woken += 1
-                most -= 1
+                limit -= 1

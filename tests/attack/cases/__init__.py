@@ -1,4 +1,4 @@
-"""Attacks by what they attack. Each module has a list `KINDS`; `ALL` has those of all modules."""
+"""Attack cases by target. Each module has a list `CASES`; `ALL_CASES` has those of all modules."""
 
 from tests.attack.cases import (
     access,
@@ -29,6 +29,6 @@ _MODULES = (
     resource_buildup,
 )
 ALL_CASES: list[AttackCase] = sorted(
-    (kind for module in _MODULES for kind in module.CASES), key=lambda kind: kind.setup
+    (case for module in _MODULES for case in module.CASES), key=lambda case: case.setup
 )
-"""In an order in which those of one set-up follow one another."""
+"""Sorted by setup, so that each gateway is started once."""

@@ -1,4 +1,4 @@
-"""What held when the service was attacked, and must go on holding: keys, private addresses, paths, shares."""
+"""Attacks on access control: keys, private addresses, paths, and shares of callers."""
 
 import contextlib
 import json
@@ -20,22 +20,21 @@ _PUBLIC_ROUTES = (
     "/openapi.json",
     "/files/{name}",
 )
-"""What needs no key of a caller: what monitors and readers of the documentation ask, and files, whose addresses are
-signed."""
+"""Routes without a key: those of monitors, of the API documentation, and of files, whose URLs are signed."""
 
 
 def _routes(target: Target) -> list[tuple[str, str]]:
-    described = json.loads(get_text(target.gateway.address, "/openapi.json", {}))
+    document = json.loads(get_text(target.gateway.address, "/openapi.json", {}))
     return [
         (method.upper(), path)
-        for path, methods in described["paths"].items()
+        for path, methods in document["paths"].items()
         for method in methods
-        if not path.startswith(tuple(each.split("{")[0] for each in _PUBLIC_ROUTES))
+        if not path.startswith(tuple(route.split("{")[0] for route in _PUBLIC_ROUTES))
     ]
 
 
 def missing_or_wrong_keys(target: Target) -> None:
-    """Every route answers 401 to who has no key or a wrong one, and before the body has come."""
+    """Every route answers 401 to a missing or wrong key, before the body has arrived."""
     routes = _routes(target)
     assert len(routes) > 12, routes
     wrong = [
@@ -44,19 +43,19 @@ def missing_or_wrong_keys(target: Target) -> None:
         {"Authorization": "Bearer " + "a" * 30_000},
     ]  # fmt: skip
 
-    def one(number: int) -> None:
+    def send(number: int) -> None:
         method, path = routes[number]
         for headers in wrong:
-            named = path.replace("{platform}", "tritonic").replace("{", "").replace("}", "")
+            url = path.replace("{platform}", "tritonic").replace("{", "").replace("}", "")
             with target.connect(timeout=5) as connection:
-                # The body is said to be large, and does not come.
+                # A large body is announced, and is never sent.
                 length = 10_000_000 if method in ("POST", "PUT", "PATCH") else None
-                connection.sendall(request_head(method, named, {**headers, "Content-Type": "application/json"}, length))
+                connection.sendall(request_head(method, url, {**headers, "Content-Type": "application/json"}, length))
                 status, text = read_response(connection, method)
             target.record(status, text)
-            assert status == 401, f"{method} {named} with {str(headers)[:60]} is answered {status}"
+            assert status == 401, f"{method} {url} with {str(headers)[:60]} is answered {status}"
 
-    target.run_concurrently(len(routes), one)
+    target.run_concurrently(len(routes), send)
 
 
 _PRIVATE = (
@@ -77,7 +76,7 @@ _SCHEMES = (
 
 
 def private_addresses(target: Target) -> None:
-    """No spelling of an address that only this machine reaches is fetched from; one name alone was allowed."""
+    """The gateway fetches from no private address in any spelling, except for the one allowed spelling."""
     reached = []
     with contextlib.ExitStack() as stack:
         for host in ("127.0.0.2", "::1"):
@@ -88,68 +87,68 @@ def private_addresses(target: Target) -> None:
                 port = listening.getsockname()[1]
         urls = [f"http://{name}:{port}/a.png" for name in _PRIVATE] + list(_SCHEMES)
 
-        def one(number: int) -> None:
+        def send(number: int) -> None:
             for body in (image_chat(urls[number]), document_chat(urls[number])):
                 status, text = target.json(CHAT, body)
-                # The spelling that may be used leads here where it is all there is to a URL: nothing listens there.
+                # A URL with the allowed spelling alone leads to a port where nothing listens.
                 assert status in (400, 403, 422), f"{urls[number]} is answered {status} {text[:200]!r}"
 
         for begin in range(0, len(urls), 8):
-            target.run_concurrently(len(urls[begin : begin + 8]), lambda number, begin=begin: one(begin + number))
-    assert not reached, f"somebody came from {reached}"
+            target.run_concurrently(len(urls[begin : begin + 8]), lambda number, begin=begin: send(begin + number))
+    assert not reached, f"connections came from {reached}"
 
 
 def _record_connections(listening: socket.socket, reached: list[str]) -> None:
     with contextlib.suppress(OSError):
         while True:
-            connection, come_from = listening.accept()
-            reached.append(str(come_from))
+            connection, peer = listening.accept()
+            reached.append(str(peer))
             connection.close()
 
 
 def path_traversal(target: Target) -> None:
-    """No path leads out of where files lie, or into another platform."""
+    """No path leads out of the folder of files, or into another platform."""
     up = ["../", "..%2f", "%2e%2e/", "..%5c", "..\\", "....//", "%252e%252e%252f", "..;/", "%c0%ae%c0%ae/", "/", "%00"]
     tries = [f"/files/{step * 4}etc/passwd" for step in up] + [f"/{quote(step)}/v1/models" for step in up]
     tries += [f"/tritonic/v1/images/{step * 3}tasks.sqlite" for step in up]
     tries += ["/files/.", "/files/..", "/files/signing.key", "/..", "//etc/passwd", "/./v1/../../etc/passwd", "*"]
 
-    def one(number: int) -> None:
+    def send(number: int) -> None:
         with target.connect(timeout=5) as connection:
             connection.sendall(request_head("GET", tries[number], {**target.auth_header(), "Connection": "close"}))
             status, text = read_response(connection, "GET")
         target.record(status, text)
         assert b"root:" not in text and b"SQLite" not in text, f"{tries[number]}: {text[:100]!r}"
 
-    target.run_concurrently(len(tries), one)
+    target.run_concurrently(len(tries), send)
 
 
 def task_quota(target: Target) -> None:
-    """Of 150 tasks that are sent at once exactly as many are open as one key may have, and others have theirs."""
+    """Of 150 tasks at once, exactly the quota of the key is accepted, and another key can still submit."""
     body = json_bytes({"model": "slow-painter", "prompt": "a red circle", "async": True})
     path = "/tritonic/v1/images/generations"
-    taken = [json.loads(text)["id"] for status, text in target.run_concurrently(150, lambda _: target.json(path, body))
-             if status == 200]  # fmt: skip
+    responses = target.run_concurrently(150, lambda _: target.json(path, body))
+    accepted = [json.loads(text)["id"] for status, text in responses if status == 200]
     status, text = target.json(path, body, key="sk-honest")
     assert status == 200, f"another key is answered {status} {text[:200]!r}"
-    for id in [*taken, json.loads(text)["id"]]:
-        key = target.auth_header("sk-honest" if id not in taken else "sk-attacker")
+    for id in [*accepted, json.loads(text)["id"]]:
+        key = target.auth_header("sk-honest" if id not in accepted else "sk-attacker")
         with target.connect() as connection:
             connection.sendall(request_head("DELETE", f"/tritonic/v1/images/{id}", {**key, "Connection": "close"}))
             assert read_response(connection, "DELETE")[0] == 200
-    assert len(taken) == 40, f"{len(taken)} tasks are open where a key may have 40"
+    assert len(accepted) == 40, f"{len(accepted)} tasks are open where a key may have 40"
 
 
 def many_streams(target: Target) -> None:
-    """Ask a model more often at once than one caller may: others still have their place."""
+    """Open more streams of a model than one caller may have. Others can still open theirs."""
     body = b'{"model":"slow","stream":true,"messages":[{"role":"user","content":"Hello"}]}'
     deadline = time.monotonic() + 2.0
 
-    def one(_: int) -> None:
+    def send(_: int) -> None:
         while time.monotonic() < deadline:
             target.json(CHAT, body)
 
-    target.run_concurrently(60, one)
+    target.run_concurrently(60, send)
 
 
 CASES = [

@@ -1,4 +1,4 @@
-"""What an attack is, and what it has in its hands."""
+"""Attack cases, and the target that they get."""
 
 import socket
 from collections import Counter
@@ -12,25 +12,25 @@ from tests.attack.raw_http import CONNECTION_CLOSED, TIMED_OUT, connect, json_by
 
 JSON = "application/json"
 REFUSAL_STATUSES = (400, 401, 403, 404, 405, 408, 411, 413, 414, 415, 421, 422, 429, 431, 503)
-"""Statuses by which a request is refused in words. A server that failed (500) has not refused anything."""
+"""Statuses of refusals. A server that failed (500) has not refused anything."""
 
 
 @dataclass(slots=True)
 class Target:
-    """The gateway, as an attacker sees it. It counts what was sent and what came back."""
+    """The attacked gateway. Counts the bytes sent and the statuses received."""
 
     gateway: AttackedGateway
     sent_bytes: int = 0
     statuses: Counter[int] = field(default_factory=Counter)
     refusals: list[str] = field(default_factory=list)
-    """The beginnings of refusals."""
+    """The first characters of refusals."""
 
     def connect(self, source: str = "127.0.0.1", timeout: float = 10.0) -> socket.socket:
-        """A connection. Raises `OSError` where there is none."""
+        """Return a new connection. Raises `OSError`."""
         return connect(self.gateway.address, source, timeout)
 
     def auth_header(self, key: str | None = ATTACKER) -> dict[str, str]:
-        """The header with a key; none where None."""
+        """Return the header with `key`, no header for None."""
         return self.gateway.auth_header(key) if key else {}
 
     def post(
@@ -45,7 +45,7 @@ class Target:
         method: str = "POST",
         source: str = "127.0.0.1",
     ) -> tuple[int, bytes]:
-        """Ask, and note the status of what is answered."""
+        """Send a request, record the status of the response, and return both status and body."""
         with self.connect(source, timeout) as connection:
             given = {**self.auth_header(key), "Content-Type": content_type, "Connection": "close", **(headers or {})}
             self.sent_bytes += send(connection, request_head(method, path, given, len(body)) + body)
@@ -54,17 +54,17 @@ class Target:
         return status, text
 
     def json(self, path: str, body: Any, **how: Any) -> tuple[int, bytes]:
-        """Ask with a body of JSON."""
+        """Send a request with a JSON body."""
         return self.post(path, body if isinstance(body, bytes) else json_bytes(body), **how)
 
     def record(self, status: int, text: bytes = b"") -> None:
-        """Count an answer."""
+        """Count a response."""
         self.statuses[status] += 1
         if status not in (200, CONNECTION_CLOSED, TIMED_OUT) and len(self.refusals) < 20:
             self.refusals.append(f"{status} {text[:300].decode('utf-8', 'replace')}")
 
     def run_concurrently(self, count: int, work: Callable[[int], Any]) -> list[Any]:
-        """Do `work` so many times beside one another, each told its number."""
+        """Run `work` `count` times in parallel, each with its number."""
         with ThreadPoolExecutor(count) as pool:
             return list(pool.map(work, range(count)))
 
@@ -74,11 +74,10 @@ Attack = Callable[[Target], None]
 
 @dataclass(frozen=True, slots=True)
 class AttackCase:
-    """One way to hurt others, and what it must come to.
+    """One attack, and its expected result.
 
-    `attack` uses the target and raises `AssertionError` where the gateway does what it must not. Besides, every status
-    that the target noted must be one of `statuses`, and what the attack costs others is held to the limits of
-    `tests.attack.cost_meter`.
+    `attack` uses the target, and raises `AssertionError` if the gateway misbehaves. All recorded statuses must be among
+    `statuses`, and the cost for other callers must be within the limits of `tests.attack.cost_meter`.
     """
 
     name: str
@@ -87,10 +86,10 @@ class AttackCase:
     setup: str = "keys"
     """One of `tests.attack.gateways.SETUPS`."""
     honest_requests: Collection[str] = ("chat",)
-    """What the honest caller asks meanwhile, of `tests.attack.honest_client.REQUESTS`."""
+    """Requests of the honest client meanwhile, of `tests.attack.honest_client.REQUESTS`."""
     in_soak: bool = True
-    """Whether a soak can try it, too, whose gateway takes smaller bodies and whose models are real."""
+    """Whether the soak test runs it too, whose gateway takes smaller bodies and whose models are real."""
     runs_on_two_workers: bool = False
-    """Whether it is tried on two workers as well."""
+    """Whether it is run on two workers as well."""
     prepare: Callable[[], object] | None = None
-    """Makes, before anything is measured, what takes long to make; what it returns is kept by whoever makes it."""
+    """Prepares slow inputs before the measurement. It must cache its result itself."""

@@ -1,4 +1,4 @@
-"""Connections that take without giving: unread answers, silence, slowness, endless bodies."""
+"""Attacks by connections: unread responses, silence, slowness, and endless bodies."""
 
 import select
 import socket
@@ -17,19 +17,18 @@ from tests.attack.raw_http import (
 )
 
 UNREAD_BYTES = 2 * 2**20
-"""Bytes of requests whose answers nobody reads."""
+"""Bytes of requests whose responses are not read."""
 SHORT_REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
-"""Of the shortest, several hundred thousand are a gigabyte where all of them are kept."""
+"""The shortest request. A server that buffers several hundred thousand of them takes a gigabyte."""
 NUM_CONNECTIONS = 400
-"""Connections of one address, at a gateway whose processes may open 256 files."""
+"""Connections of one address, to a gateway whose processes may open 256 files."""
 CLOSE_WITHIN_SECONDS = 9.0
-"""Seconds within which who does nothing is sent away: a part of a second more than the longest of the timeouts that
-these gateways are set to."""
+"""Seconds within which an idle connection must be closed: a little more than the longest timeout of these gateways."""
 _REFUSED = (*REFUSAL_STATUSES, CONNECTION_CLOSED)
 
 
 def _send_without_reading(connection: socket.socket, data: bytes, most: int, seconds: float) -> int:
-    """Send the same again and again without reading, until the other side takes no more. Returns how many bytes."""
+    """Send `data` repeatedly without reading, until the server reads no more. Return the number of bytes sent."""
     sent, deadline = 0, time.monotonic() + seconds
     connection.setblocking(False)
     while sent < most and time.monotonic() < deadline:
@@ -46,7 +45,7 @@ def _send_without_reading(connection: socket.socket, data: bytes, most: int, sec
 
 
 def unread_responses(request: bytes, connections: int = 1, most: int = UNREAD_BYTES) -> Attack:
-    """Ask again and again on each of so many connections, and read nothing."""
+    """Send a request repeatedly on each connection, and read nothing."""
 
     def attack(target: Target) -> None:
         with ExitStack() as stack:
@@ -59,8 +58,8 @@ def unread_responses(request: bytes, connections: int = 1, most: int = UNREAD_BY
     return attack
 
 
-def idle_connections(said: bytes, sources: int = 1, count: int = NUM_CONNECTIONS) -> Attack:
-    """Open connections, say so much on each, and wait: all must be closed in time, and others served meanwhile."""
+def idle_connections(opening: bytes, sources: int = 1, count: int = NUM_CONNECTIONS) -> Attack:
+    """Open connections, send `opening` on each, and wait. All must be closed in time, and others served meanwhile."""
 
     def attack(target: Target) -> None:
         with ExitStack() as stack:
@@ -68,20 +67,20 @@ def idle_connections(said: bytes, sources: int = 1, count: int = NUM_CONNECTIONS
             for number in range(count):
                 try:
                     connection = stack.enter_context(target.connect(f"127.0.0.{10 + number % sources}", timeout=1))
-                    connection.sendall(said)
-                    target.sent_bytes += len(said)
+                    connection.sendall(opening)
+                    target.sent_bytes += len(opening)
                 except OSError:
-                    continue  # refused: as good as closed
+                    continue  # refused, which is fine
                 made.append(connection)
             deadline = time.monotonic() + CLOSE_WITHIN_SECONDS
-            left = [each for each in made if not closes_within(each, max(0.001, deadline - time.monotonic()))]
+            left = [c for c in made if not closes_within(c, max(0.001, deadline - time.monotonic()))]
             assert not left, f"{len(left)} of {count} connections were still open after {CLOSE_WITHIN_SECONDS:.0f} s"
 
     return attack
 
 
 def slow_sender(begun: bytes, piece: bytes, count: int = 60) -> Attack:
-    """Begin a request on each of so many connections and go on by a piece every 0.2 s, until they are closed."""
+    """Begin a request on each connection, and send a piece of it every 0.2 s until the connection is closed."""
 
     def attack(target: Target) -> None:
         with ExitStack() as stack:
@@ -111,7 +110,7 @@ def _send_more(target: Target, connection: socket.socket, piece: bytes) -> bool:
 
 
 def endless_body(path: str, key: bool, framing: str, method: str = "POST") -> Attack:
-    """Send a body that does not end: the gateway may not go on taking it once it has answered."""
+    """Send an endless body. The gateway must stop reading it after its response."""
 
     def attack(target: Target) -> None:
         headers = {**(target.auth_header() if key else {}), "Content-Type": "application/json"}
@@ -132,14 +131,14 @@ def endless_body(path: str, key: bool, framing: str, method: str = "POST") -> At
 
 
 def expect_continue(target: Target) -> None:
-    """Ask whether a body may come, without a key: the refusal comes instead of `100 Continue`."""
+    """Send `Expect: 100-continue` without a key. The refusal must come instead of `100 Continue`."""
     headers = {"Expect": "100-continue", "Content-Type": "application/json"}
     with target.connect() as connection:
         connection.sendall(request_head("POST", "/v1/chat/completions", headers, 10_000_000))
-        said = receive_for(connection, 1.0)
+        response = receive_for(connection, 1.0)
     target.sent_bytes += 200
-    assert b"100 Continue" not in said[:30], said[:100]
-    assert said.startswith(b"HTTP/1.1 401"), said[:100]
+    assert b"100 Continue" not in response[:30], response[:100]
+    assert response.startswith(b"HTTP/1.1 401"), response[:100]
 
 
 _LIVE = request_head("GET", "/health/live", {})
@@ -151,7 +150,7 @@ _CHAT = b'{"model":"silent","stream":true,"messages":[{"role":"user","content":"
 
 
 def slow_body(target: Target) -> None:
-    """The same of a body, by somebody who has a key."""
+    """Send a body slowly, with a key."""
     begun = request_head(
         "POST", "/v1/chat/completions", {**target.auth_header(), "Content-Type": "application/json"}, 1_000_000
     )
@@ -159,7 +158,7 @@ def slow_body(target: Target) -> None:
 
 
 def open_streams(target: Target) -> None:
-    """Hold as many streams open as there may be connections: others still have their place."""
+    """Hold as many streams open as the limit of connections. Others can still connect."""
     request = request_head(
         "POST", "/v1/chat/completions", {**target.auth_header(), "Content-Type": "application/json"}, len(_CHAT)
     )
@@ -175,7 +174,7 @@ def open_streams(target: Target) -> None:
 
 
 def unread_chats(target: Target) -> None:
-    """Ask for chats on one connection, with a key, and read none of their answers."""
+    """Send chats on one connection, with a key, and read no response."""
     body = _CHAT.replace(b"silent", b"hello")
     request = request_head(
         "POST", "/v1/chat/completions", {**target.auth_header(), "Content-Type": "application/json"}, len(body)

@@ -1,4 +1,4 @@
-"""Documents that unpack to gigabytes or take long to read. What becomes of each is in tests/unit/gateway/media."""
+"""Attacks by documents that decompress to gigabytes or take long to parse. tests/unit/gateway/media tests each."""
 
 import base64
 import io
@@ -18,7 +18,7 @@ def _prepared(data: Callable[[], bytes]) -> bytes:
 
 
 def zip_archive(parts: dict[str, bytes]) -> bytes:
-    """A ZIP archive."""
+    """Return a ZIP archive."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in parts.items():
@@ -37,7 +37,7 @@ def _billion_laughs() -> bytes:
 
 
 def _pdf() -> bytes:
-    """Pages that are their own parents, and more of them than a service takes."""
+    """Return a PDF whose page tree is its own parent, with 9,000 pages."""
     kids = " ".join(f"{3 + n} 0 R" for n in range(9000))
     objects = ["<</Type/Catalog/Pages 2 0 R>>", f"<</Type/Pages/Count 9000/Kids[{kids}]/Parent 2 0 R>>"]
     objects += ["<</Type/Page/Parent 2 0 R/MediaBox[0 0 9 9]>>"] * 9000
@@ -46,7 +46,7 @@ def _pdf() -> bytes:
 
 
 def chat_with_document(data: Callable[[], bytes], name: str = "a.docx", times: int = 1) -> Attack:
-    """Chat about so many of it at once."""
+    """Send `times` chats about a document at once."""
 
     def attack(target: Target) -> None:
         body = document_chat(base64.b64encode(_prepared(data)).decode(), name)
@@ -56,7 +56,7 @@ def chat_with_document(data: Callable[[], bytes], name: str = "a.docx", times: i
 
 
 def _slow_page() -> bytes:
-    """A page that takes about a second to read."""
+    """Return a page that takes about a second to parse."""
     return b"<html>" + b"<p>words <b>more</b></p>" * 20_000
 
 

@@ -1,4 +1,4 @@
-"""Bodies in gzip that become a thousand times as long, take long for what they are, or never come to an end."""
+"""Attacks by gzip bodies that grow a thousandfold, take long to decompress, or never end."""
 
 import gzip
 from collections.abc import Callable
@@ -14,7 +14,7 @@ MB = 2**20
 
 
 def post_gzip(body: Callable[[], bytes], path: str = CHAT, content_type: str = JSON, times: int = 1) -> Attack:
-    """Send what says that it is gzip; several at once where `times` says so."""
+    """Send a body as gzip, `times` times at once."""
 
     def attack(target: Target) -> None:
         headers = {"Content-Encoding": "gzip"}
@@ -25,13 +25,13 @@ def post_gzip(body: Callable[[], bytes], path: str = CHAT, content_type: str = J
 
 @cache
 def _gigabyte() -> bytes:
-    """A megabyte, in members of 16 MB."""
+    """Return a megabyte of gzip, whose members have 16 MB each."""
     return gzip.compress(b" " * (16 * MB)) * 64
 
 
 @cache
 def _largest_accepted() -> bytes:
-    """32 KB that are a body of 31 MB."""
+    """Return 32 KB of gzip that are a body of 31 MB."""
     return gzip.compress(chat_body(b'"x":[' + b" " * LARGEST_BODY_BYTES + b"]"))
 
 
@@ -50,18 +50,18 @@ def _form() -> bytes:
 
 
 def _empty_members() -> bytes:
-    """Members that hold nothing: each has a beginning and an end that take time."""
+    """Return empty members. The header and trailer of each take time."""
     return gzip.compress(b"") * (SIZE // 20)
 
 
 def _empty_blocks() -> bytes:
-    """A member of empty blocks (RFC 1951, section 3.2.4)."""
+    """Return a member of empty blocks (RFC 1951, section 3.2.4)."""
     return gzip.compress(b"", 0)[:10] + b"\0\0\0\xff\xff" * (SIZE // 5)
 
 
 @cache
 def _empty_dynamic_blocks() -> bytes:
-    """A member of empty blocks, each with a code that has to be made first (RFC 1951, section 3.2.7)."""
+    """Return a member of empty blocks, each with a Huffman code of its own (RFC 1951, section 3.2.7)."""
     lengths = {18: 1, 1: 1}  # of the code of lengths: of many noughts, and of 1
     order = (16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1)
     head = [(0, 1), (2, 2), (29, 5), (29, 5), (14, 4), *((lengths.get(one, 0), 3) for one in order)]
@@ -73,12 +73,12 @@ def _empty_dynamic_blocks() -> bytes:
 
 
 def _endless_file_name() -> bytes:
-    """A member whose file has a name without end."""
+    """Return a member with an endless file name."""
     return b"\x1f\x8b\x08\x08\0\0\0\0\0\xff" + b"a" * SIZE
 
 
 def one_byte_chunks(target: Target) -> None:
-    """Send it in chunks of a byte, so that there is a little to unpack again and again."""
+    """Send it in chunks of one byte."""
     body = _largest_accepted()
     headers = {**target.auth_header(), "Content-Type": JSON, "Content-Encoding": "gzip", "Transfer-Encoding": "chunked"}
     with target.connect(timeout=60) as connection:
@@ -88,7 +88,7 @@ def one_byte_chunks(target: Target) -> None:
 
 
 def repeated_bombs(target: Target) -> None:
-    """Send one after the other what costs little to send and much to unpack."""
+    """Send small bodies that are large after decompression, one after the other."""
     body = _too_large()
     for _ in range(10):
         target.post(CHAT, body, headers={"Content-Encoding": "gzip"})

@@ -1,4 +1,4 @@
-"""Pictures of a few kilobytes that take seconds or gigabytes to decode."""
+"""Attacks by images of a few kilobytes that take seconds or gigabytes to decode."""
 
 import base64
 import io
@@ -22,8 +22,8 @@ def _segment(marker: int, data: bytes) -> bytes:
 
 @cache
 def progressive_jpeg(count: int = 3000, side: int = 4096) -> bytes:
-    """A progressive JPEG (ITU-T T.81, annex G) of one colour that is refined so many times: each scan is a few bytes,
-    and a walk over all of the picture for the decoder."""
+    """Return a progressive JPEG (ITU-T T.81, annex G) of one colour with many refinement scans. Each scan has a few
+    bytes, for which the decoder visits the whole image."""
     frame = struct.pack(">BHHB", 8, side, side, 1) + bytes([1, 0x11, 0])
     one_code = bytes([1] + [0] * 15)
     tables = _segment(0xC4, b"\x00" + one_code + b"\x00") + _segment(0xC4, b"\x10" + one_code + b"\xe0")
@@ -45,7 +45,7 @@ def progressive_jpeg(count: int = 3000, side: int = 4096) -> bytes:
 
 @cache
 def solid_image(form: str, size: tuple[int, int] = (7000, 7000), mode: str = "RGB", **options: object) -> bytes:
-    """A picture of one colour."""
+    """Return an image of one colour."""
     file = io.BytesIO()
     Image.new(mode, size, 7).save(file, form, **options)
     return file.getvalue()
@@ -53,7 +53,7 @@ def solid_image(form: str, size: tuple[int, int] = (7000, 7000), mode: str = "RG
 
 @cache
 def oversized_png(side: int = 7000) -> bytes:
-    """A PNG whose data go on for hundreds of megabytes behind its last line."""
+    """Return a PNG whose data continue for hundreds of megabytes after the last row."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
@@ -66,7 +66,7 @@ def oversized_png(side: int = 7000) -> bytes:
 
 @cache
 def animated_gif(count: int = 1000) -> bytes:
-    """A GIF of many frames."""
+    """Return a GIF with many frames."""
     file = io.BytesIO()
     first, *rest = [Image.effect_noise((16, 16), 90) for _ in range(count)]
     first.save(file, "GIF", save_all=True, append_images=rest)
@@ -82,7 +82,7 @@ _FIELDS: list[tuple[str, str | None, bytes]] = [
 
 
 def edit_image(data: Callable[[], bytes], times: int = 1, files: int = 1) -> Attack:
-    """Have it edited: so many of the picture in a form, and so many forms at once."""
+    """Edit the image: several copies in a form, and several forms at once."""
 
     def attack(target: Target) -> None:
         written = multipart_body([*_FIELDS, *[("image", "a", data())] * files])
@@ -92,7 +92,7 @@ def edit_image(data: Callable[[], bytes], times: int = 1, files: int = 1) -> Att
 
 
 def chat_with_image(data: Callable[[], bytes], kind: str, count: int = 1, times: int = 1) -> Attack:
-    """Have a model look at so many of it, in so many chats at once."""
+    """Chat about several copies of the image, in several chats at once."""
 
     def attack(target: Target) -> None:
         part = {"type": "image_url", "image_url": {"url": _url(data(), kind)}}
@@ -103,7 +103,7 @@ def chat_with_image(data: Callable[[], bytes], kind: str, count: int = 1, times:
 
 
 def generate_from_image(data: Callable[[], bytes], kind: str) -> Attack:
-    """The same of a picture that is to be drawn into."""
+    """Send the same for an image edit."""
 
     def attack(target: Target) -> None:
         target.json(IMAGES, {"model": "shapes", "prompt": "x", "steps": 1, "image": _url(data(), kind)})

@@ -1,4 +1,4 @@
-"""JSON that is cheap to send and dear to read: many values, deep ones, long ones, wrong ones."""
+"""Attacks by JSON that is cheap to send and expensive to parse: many, deep, long and invalid values."""
 
 from collections.abc import Callable
 
@@ -13,17 +13,17 @@ _USER = b'{"role":"user","content":"Hello"}'
 
 
 def json_array(piece: bytes, size: int = SIZE) -> bytes:
-    """A list of so many of the same that it is about so long."""
+    """Return a list of `piece` that has about `size` bytes."""
     return b"[" + (piece + b",") * (size // (len(piece) + 1)) + piece + b"]"
 
 
 def chat_body(fields: bytes, messages: bytes = b"[" + _USER + b"]") -> bytes:
-    """A body for a chat."""
+    """Return the body of a chat."""
     return b'{"model":"hello","max_tokens":1,"messages":' + messages + (b"," + fields if fields else b"") + b"}"
 
 
 def post_body(path: str, body: Callable[[], bytes], times: int = 1) -> Attack:
-    """Send a body; several at once where `times` says so."""
+    """Send a body `times` times at once."""
 
     def attack(target: Target) -> None:
         written = body()

@@ -1,4 +1,4 @@
-"""References that cost more than they weigh: data URLs, and URLs of servers that the attacker runs."""
+"""Attacks by references that cost more than their size: data URLs, and URLs of the attacker's servers."""
 
 import contextlib
 import gzip
@@ -18,19 +18,19 @@ _HONEST_REQUESTS = ("chat", "picture", "document")
 
 
 def image_chat(url: str) -> bytes:
-    """A chat with a picture that lies there."""
+    """Return a chat with an image at a URL."""
     content = [{"type": "image_url", "image_url": {"url": url}}]
     return json_bytes({"model": "sighted", "messages": [{"role": "user", "content": content}]})
 
 
 def document_chat(data: str, name: str = "a.txt") -> bytes:
-    """A chat with a document that lies there."""
+    """Return a chat with a document at a URL."""
     content = [{"type": "file", "file": {"file_data": data, "filename": name}}]
     return json_bytes({"model": "hello", "messages": [{"role": "user", "content": content}]})
 
 
 def post_inline(body: Callable[[], bytes], path: str = CHAT, times: int = 1) -> Attack:
-    """Send a chat that holds its reference itself."""
+    """Send a chat with an inline reference."""
 
     def attack(target: Target) -> None:
         written = body()
@@ -66,7 +66,7 @@ _LARGEST: dict[str, Callable[[], bytes]] = {
 
 @contextlib.contextmanager
 def attacker_server(serve: Callable[[socket.socket, threading.Event], None]) -> Iterator[str]:
-    """A server of the attacker's: `serve` has each connection, until the event is set."""
+    """Run a server of the attacker. `serve` handles each connection, until the event is set."""
     ending = threading.Event()
 
     def one(connection: socket.socket) -> None:
@@ -92,7 +92,7 @@ def attacker_server(serve: Callable[[socket.socket, threading.Event], None]) -> 
 def fetch_from_server(
     serve: Callable[[socket.socket, threading.Event], None], within: float = 8.0, times: int = 1
 ) -> Attack:
-    """Have the gateway fetch from such a server; `media_timeout` is 2 s here, and the answer must come soon after."""
+    """Make the gateway fetch from such a server. `media_timeout` is 2 s, and the response must arrive soon after."""
 
     def attack(target: Target) -> None:
         with attacker_server(serve) as url:

@@ -1,4 +1,4 @@
-"""Forms whose parts, names, codecs or boundaries cost more than they weigh."""
+"""Attacks by forms whose parts, names, charsets or boundaries cost more than their size."""
 
 import os
 from collections.abc import Callable
@@ -30,7 +30,7 @@ _CODECS = (
 
 
 def codecs(target: Target) -> None:
-    """Name every codec that Python has, with text that is quadratic for some: text is UTF-8, whatever a form says."""
+    """Name every codec of Python, with text that is quadratic for some. The gateway must use UTF-8 only."""
     for name in _CODECS:
         text = ("prompt-", None, b"x-" + b"a" * 30_000)
         target.post(EDIT, multipart_body([text]), content_type=f"{TYPE}; charset={name}")

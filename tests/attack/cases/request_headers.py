@@ -1,4 +1,4 @@
-"""Requests that are two, or of which two readers would think differently, and heads that are too much."""
+"""Attacks by request smuggling, ambiguous requests, and excessive headers."""
 
 import contextlib
 import re
@@ -28,8 +28,8 @@ def _post(*lines: str) -> bytes:
 
 
 def _send_ambiguous(target: Target, name: str) -> str:
-    """Send both pieces, a moment between them. Returns what is wrong with what came: there may be one answer, and
-    what is hidden may not be executed."""
+    """Send both pieces, with a pause between them. Return what is wrong with the response, if anything: there must be
+    one at most, and the hidden request must not be executed."""
     first, second = _AMBIGUOUS_REQUESTS[name]
     bearer = "".join(f"{name}: {value}\r\n" for name, value in target.auth_header().items()).encode()
     with target.connect() as connection:
@@ -38,23 +38,23 @@ def _send_ambiguous(target: Target, name: str) -> str:
             time.sleep(0.15)
             with contextlib.suppress(OSError):  # it has refused and gone
                 connection.sendall(second)
-        said = receive_for(connection, 1.0)
+        received = receive_for(connection, 1.0)
     target.sent_bytes += len(first + second)
-    statuses = [int(status) for status in _STATUS.findall(said)]
+    statuses = [int(status) for status in _STATUS.findall(received)]
     for status in statuses or [CONNECTION_CLOSED]:
-        target.record(status, said.partition(_END)[2])
-    if b"hidden-request" in said:
-        return f"{name}: what lay in a body was executed: {said[-300:]!r}"
+        target.record(status, received.partition(_END)[2])
+    if b"hidden-request" in received:
+        return f"{name}: what lay in a body was executed: {received[-300:]!r}"
     return f"{name}: one request has the answers {statuses}" if len(statuses) > 1 else ""
 
 
 def request_smuggling(target: Target) -> None:
-    """Requests that are two to one reader and one to another."""
+    """Send requests that are two for one parser and one for another."""
     names = list(_AMBIGUOUS_REQUESTS)
     wrong = [
-        said
-        for said in target.run_concurrently(len(names), lambda number: _send_ambiguous(target, names[number]))
-        if said
+        problem
+        for problem in target.run_concurrently(len(names), lambda number: _send_ambiguous(target, names[number]))
+        if problem
     ]
     assert not wrong, "; ".join(wrong)
 
@@ -109,7 +109,7 @@ _AMBIGUOUS_REQUESTS: dict[str, tuple[bytes, bytes]] = {
 def _request_with_headers(
     target: Target, lines: list[str], method: str = "POST", path: str = "/v1/chat/completions"
 ) -> int:
-    """Ask with these headers and no others. Returns the status."""
+    """Send a request with these headers only, and return the status."""
     lines = [f"{method} {path} HTTP/1.1", *lines, "Content-Type: application/json", f"Content-Length: {len(_BODY)}"]
     request = "\r\n".join(lines).encode("latin-1") + _END + _BODY
     with target.connect() as connection:
@@ -122,7 +122,7 @@ def _request_with_headers(
 
 
 def foreign_hosts(target: Target) -> None:
-    """Without keys only this machine's own names are taken: who is sent here by a foreign name is not meant."""
+    """Without keys, only this machine's own names are accepted as `Host`."""
     port = target.gateway.address[1]
     foreign = [
         *("evil.example", f"evil.example:{port}", "127.0.0.1.evil.example", "localhost.evil.example", "10.1.2.3"),
@@ -136,7 +136,7 @@ def foreign_hosts(target: Target) -> None:
 
 
 def invalid_hosts(target: Target) -> None:
-    """No `Host` and two of them are no request of HTTP/1.1, with keys as without."""
+    """Requests of HTTP/1.1 without `Host`, or with two, are refused with and without keys."""
     bearer = [f"{name}: {value}" for name, value in target.auth_header().items()]
     for lines in ([], ["Host: a", "Host: a"], ["Host: a", "Host: b"], ["Host: a b"], ["Host: a/b"]):
         status = _request_with_headers(target, [*lines, *bearer])
@@ -144,7 +144,7 @@ def invalid_hosts(target: Target) -> None:
 
 
 def foreign_origins(target: Target) -> None:
-    """Without keys a foreign page is refused whatever it asks for; the gateway's own pages and programs are not."""
+    """Without keys, all requests of foreign pages are refused, and those of own pages and of programs are not."""
     port = target.gateway.address[1]
     ways = [("POST", "/v1/chat/completions"), ("GET", "/tritonic/v1/images"), ("GET", "/v1/models")]
     for origin in ("https://evil.example", "null", "http://127.0.0.1.evil.example", f"http://evil.example:{port}"):
@@ -155,7 +155,7 @@ def foreign_origins(target: Target) -> None:
 
 
 def forwarded_headers(target: Target) -> None:
-    """What proxies say of addresses may be anything: never a failure of the gateway."""
+    """Headers of proxies may hold anything, and never make the gateway fail."""
     words = [
         "a:b",
         "",
@@ -178,7 +178,7 @@ def forwarded_headers(target: Target) -> None:
 
 
 def endless_head(begin: bytes, piece: Callable[[], bytes]) -> Attack:
-    """Send a head that does not end: it must be refused, or the connection closed."""
+    """Send endless headers. The request must be refused, or the connection closed."""
 
     def attack(target: Target) -> None:
         with connect(target.gateway.address, timeout=1) as connection:

@@ -1,4 +1,4 @@
-"""Many requests of one caller, each within its bounds: what they leave behind together."""
+"""Attacks by many requests within the limits, which must not add up to much memory."""
 
 import time
 
@@ -8,24 +8,24 @@ from tests.attack.raw_http import request_head, send
 
 
 def _abandoned_streams(target: Target) -> None:
-    """Have a model that says nothing read eight long texts, and hang up on it."""
+    """Send eight long prompts to a silent model, and disconnect."""
     body = chat_body(b'"stream":true', b'[{"role":"user","content":"' + b"w" * 7_900_000 + b'"}]').replace(
         b"hello", b"silent"
     )
-    asked = []
+    connections = []
     for _ in range(8):
-        asked.append(target.connect())
+        connections.append(target.connect())
         given = {**target.auth_header(), "Content-Type": JSON}
-        target.sent_bytes += send(asked[-1], request_head("POST", CHAT, given, len(body)) + body)
-    for connection in asked:
+        target.sent_bytes += send(connections[-1], request_head("POST", CHAT, given, len(body)) + body)
+    for connection in connections:
         assert connection.recv(12) == b"HTTP/1.1 200"
-    for connection in asked:
+    for connection in connections:
         connection.close()
     time.sleep(0.5)
 
 
 def _refused_bodies(target: Target) -> None:
-    """Send bodies of 31 MB one after the other, each of which is refused when all of it is there."""
+    """Send bodies of 31 MB one after the other. Each is refused after all of it has arrived."""
     body = b'{"model":"hello","x":"' + b"a" * (31 * 2**20) + b'"'
     for _ in range(8):
         target.json(CHAT, body)

@@ -1,4 +1,4 @@
-"""Structures that are small to write and large to compile. What the engine makes of them is in tests/unit/llm."""
+"""Attacks by structured outputs that are short and expensive to compile. tests/unit/llm tests them in the engine."""
 
 import json
 from collections.abc import Callable
@@ -11,7 +11,7 @@ CHAT, COMPLETE = "/v1/chat/completions", "/v1/completions"
 
 
 def post_structure(fields: Callable[[], dict[str, Any]], path: str = CHAT) -> Attack:
-    """Ask for an answer that is bound so."""
+    """Request an output with this structure."""
 
     def attack(target: Target) -> None:
         written = json.dumps(fields()).encode()

@@ -4,13 +4,14 @@ import asyncio
 import json
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import httpx
 import pytest
+import pytest_asyncio
 
 from tests.fakes.triton import FakeTriton
-from tests.wire.gateway_server import RunningGateway
+from tests.wire.gateway_server import RunningGateway, run_gateway
 from tests.wire.openai.text_requests import CHAT, STREAM_ROUTES, TEXT, TEXT_ROUTES, TextRoute, chat
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -19,6 +20,12 @@ LIMIT = 0.2
 """Seconds after a hang-up within which the model must know."""
 
 Started = Callable[[], Awaitable[None]]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session", params=["http2", "grpcio"])
+async def gateway(triton: FakeTriton, request: pytest.FixtureRequest) -> AsyncIterator[RunningGateway]:
+    async with run_gateway(triton.url, triton_transport=request.param) as running:
+        yield running
 
 
 async def hang_up(gateway: RunningGateway, way: TextRoute, model: str, started: Started) -> float:

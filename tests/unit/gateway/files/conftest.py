@@ -1,4 +1,4 @@
-"""Files in a folder of the test's own."""
+"""A file store in a temporary folder."""
 
 from collections.abc import Callable
 from pathlib import Path

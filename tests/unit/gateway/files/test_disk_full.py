@@ -1,4 +1,4 @@
-"""A full disk: one sentence, nothing half-written, and all that was there is there."""
+"""A full disk: a clear error, no partial file, and all earlier files intact."""
 
 import subprocess
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ from gateway.files.file_store import FileStore
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of one megabyte."""
+    """A file system of one megabyte."""
     folder = tmp_path / "small"
     folder.mkdir()
     mounted = subprocess.run(

@@ -1,4 +1,4 @@
-"""What is kept comes back, under names that nobody guesses, and nothing else does."""
+"""The file store: files, names that cannot be guessed, limits and expiry."""
 
 import asyncio
 import os

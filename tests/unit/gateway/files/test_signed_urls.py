@@ -1,4 +1,4 @@
-"""An address opens its file, until it expires, and nothing else."""
+"""Signed URLs: each opens its file only, until it expires."""
 
 import time
 from collections.abc import Callable

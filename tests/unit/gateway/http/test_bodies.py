@@ -1,4 +1,4 @@
-"""What requests hold together, from the first byte of their bodies to the end of their answers."""
+"""Memory of requests, counted from the first byte of their bodies to the end of their responses."""
 
 import asyncio
 import gzip
@@ -17,7 +17,7 @@ KB = 1024
 
 
 def sent(*pieces: bytes, whole: bool = True) -> asyncio.Queue[Message]:
-    """What a client has sent; it sends no more."""
+    """The messages of a client that has sent all of its request."""
     queue: asyncio.Queue[Message] = asyncio.Queue()
     for i, piece in enumerate(pieces):
         more = not whole or i < len(pieces) - 1
@@ -26,7 +26,7 @@ def sent(*pieces: bytes, whole: bool = True) -> asyncio.Queue[Message]:
 
 
 async def read(queue: asyncio.Queue[Message], caller: str, room: MemoryPool, seconds: float = 5) -> dict[str, Any]:
-    """Read a body, and answer at once."""
+    """Read a body, and respond at once."""
     holding = MemoryReservation(room, caller)
     request: JSONRequest[dict[str, Any]] = JSONRequest({"type": "http", "headers": []}, queue.get, Headers())
     try:

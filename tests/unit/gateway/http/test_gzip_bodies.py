@@ -1,4 +1,4 @@
-"""What gzip stands for, however it was written."""
+"""Decompression of gzip, in all forms that compressors write."""
 
 import gzip
 import os
@@ -56,7 +56,7 @@ def _is_whole(packed: bytes) -> bool:
 
 
 def test_every_wrong_byte_is_noticed() -> None:
-    """But those of the head that say when, by what and on which system it was packed."""
+    """Except those of the header with the time, the compressor and the system."""
     packed = gzip.compress(b"hello" * 100, mtime=0)
     for at in [*range(3), *range(10, len(packed))]:
         wrong = bytearray(packed)

@@ -1,4 +1,4 @@
-"""What a request may name as its host, by the address that its connection came to."""
+"""Which `Host` a request may have, by the local address of its connection."""
 
 import asyncio
 from types import SimpleNamespace
@@ -12,15 +12,15 @@ from gateway.http.trusted_hosts import HostOriginMiddleware
 from gateway.settings import Settings
 
 
-def status(server: tuple[str, int] | None, named: str, /, **settings: Any) -> int:
-    """What is answered to a request that came to `server` and names a host."""
-    said: list[Any] = []
+def status(server: tuple[str, int] | None, host: str, /, **settings: Any) -> int:
+    """Return the status of the response to a request on a connection to `server` with a `Host`."""
+    sent: list[Any] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await Response(status_code=200)(scope, receive, send)
 
     async def send(message: Any) -> None:
-        said.append(message)
+        sent.append(message)
 
     def render(error: GatewayError) -> Response:
         return Response(error.message, error.status)
@@ -31,12 +31,12 @@ def status(server: tuple[str, int] | None, named: str, /, **settings: Any) -> in
         "method": "GET",
         "path": "/health/live",
         "server": server,
-        "headers": [(b"host", named.encode())],
+        "headers": [(b"host", host.encode())],
         "state": {"trace": SimpleNamespace(error=None)},
     }
     check = HostOriginMiddleware(app, Settings(_env_file=None, **settings), render)  # type: ignore[call-arg]
     asyncio.run(check(scope, None, send))  # type: ignore[arg-type]
-    return int(said[0]["status"])
+    return int(sent[0]["status"])
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A gateway's media, and a web server on loopback for it to fetch from."""
+"""A media loader, and a web server on loopback to fetch from."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
@@ -27,7 +27,7 @@ async def make_media(monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Callable
     def make(resolve: Any = None, **settings: Any) -> MediaLoader:
         extra = {} if resolve is None else {"resolve": resolve}
         made.append(AutoBudgetLoader(Settings(**{"media_timeout": 5.0, **settings}), **extra))
-        # Other tests keep this machine busy: by the clock a file may take long where its core is not what is tested.
+        # The machine may be busy, so wall time is not limited, except in tests of these limits.
         if settings.get("document_timeout", 20) > 10:
             made[-1]._document_pool._wall_timeout = 120.0
         if "picture_timeout" not in settings:
@@ -41,5 +41,5 @@ async def make_media(monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Callable
 
 @pytest.fixture
 def media(make_media: Callable[..., MediaLoader]) -> MediaLoader:
-    """One that may call loopback."""
+    """A loader that may connect to loopback."""
     return make_media(media_allow_private=True)

@@ -1,4 +1,4 @@
-"""A web server on loopback that misbehaves as it is told, and media that are asked without ceremony."""
+"""A scripted web server on loopback, and a loader that makes its own budgets."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -12,7 +12,7 @@ StubResponse = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 
 class StubSite:
-    """Plain HTTP/1.1, one answer a connection. `asked` holds the heads of the requests that came."""
+    """Plain HTTP/1.1, one response a connection. `requests` are the headers of the requests."""
 
     def __init__(self) -> None:
         self.requests: list[str] = []
@@ -52,7 +52,7 @@ class StubSite:
 
 
 class AutoBudgetLoader(MediaLoader):
-    """With an allowance of its own for each reference that comes without one."""
+    """Creates a budget for each reference that comes without one."""
 
     async def load_image(self, reference: str, *, allowance: Budget | None = None, **more: Any) -> EncodedImage:
         with allowance or self.new_budget("caller") as taken:

@@ -14,14 +14,18 @@ def pytest_asyncio_loop_factories(config, item):
 
 
 @pytest.fixture(autouse=True)
-async def nothing_left():
-    """No task, timer or failure may be left behind."""
+async def nothing_left(request):
+    """No task, timer or failure may be left behind. Tasks of grpcio end when its thread has heard of the end."""
     loop, wrong = asyncio.get_running_loop(), []
     loop.set_exception_handler(lambda _, context: wrong.append(context))
     before = asyncio.all_tasks()
     yield
     for _ in range(3):
         await asyncio.sleep(0)
+    if "GrpcTransport" in request.node.name:
+        async with asyncio.timeout(20):
+            while asyncio.all_tasks() - before - {asyncio.current_task()}:
+                await asyncio.sleep(0.01)
     gc.collect()
     assert not wrong
     assert not asyncio.all_tasks() - before - {asyncio.current_task()}
@@ -29,7 +33,7 @@ async def nothing_left():
 
 
 @pytest.fixture
-async def line():
+async def make_pair():
     """A client and its peer, whose rules the client must not break."""
     made = []
 
@@ -38,7 +42,7 @@ async def line():
         return made[-1]
 
     yield make
-    for each in made:
-        each.connection.close()
-        await each.settle()
-        assert each.peer.wrong == []
+    for pair in made:
+        pair.connection.close()
+        await pair.settle()
+        assert pair.peer.wrong == []

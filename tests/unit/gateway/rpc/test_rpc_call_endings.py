@@ -15,42 +15,42 @@ async def failed(call) -> tuple[Status, str]:
     return failure.value.status, failure.value.message
 
 
-async def test_a_call_that_is_given_up_is_reset_once(line):
-    here = line()
-    call = await here.call()
-    here.peer.open(1)
-    here.peer.send_messages(1, b"one")
+async def test_a_call_that_is_given_up_is_reset_once(make_pair):
+    pair = make_pair()
+    call = await pair.call()
+    pair.peer.open(1)
+    pair.peer.send_messages(1, b"one")
     for _ in range(3):
         call.cancel()
-    assert here.peer.resets == [(1, 8)]
+    assert pair.peer.resets == [(1, 8)]
     assert not call.has_message
     assert (await failed(call))[0] is Status.CANCELLED
 
 
-async def test_a_call_that_is_over_is_not_reset(line):
-    here = line()
-    call = await here.call()
-    here.peer.answer(1, b"one")
+async def test_a_call_that_is_over_is_not_reset(make_pair):
+    pair = make_pair()
+    call = await pair.call()
+    pair.peer.answer(1, b"one")
     call.cancel()
-    assert here.peer.resets == []
+    assert pair.peer.resets == []
     assert await call.read() is None
 
 
-async def test_a_reader_that_is_cancelled_can_read_on(line):
-    here = line()
-    call = await here.call()
+async def test_a_reader_that_is_cancelled_can_read_on(make_pair):
+    pair = make_pair()
+    call = await pair.call()
     reading = asyncio.create_task(call.read())
     await asyncio.sleep(0)
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reading
-    here.peer.answer(1, b"one")
+    pair.peer.answer(1, b"one")
     assert await read_all(call) == [b"one"]
 
 
-async def test_a_reader_waits_while_the_call_is_given_up(line):
-    here = line()
-    call = await here.call()
+async def test_a_reader_waits_while_the_call_is_given_up(make_pair):
+    pair = make_pair()
+    call = await pair.call()
     reading = asyncio.create_task(call.read())
     await asyncio.sleep(0)
     call.cancel()
@@ -62,27 +62,27 @@ async def test_a_reader_waits_while_the_call_is_given_up(line):
     "code, status", [(0, "INTERNAL"), (2, "INTERNAL"), (7, "UNAVAILABLE"), (8, "CANCELLED"), (11, "RESOURCE_EXHAUSTED"),
                      (12, "PERMISSION_DENIED"), (99, "INTERNAL")],
 )  # fmt: skip
-async def test_resets(line, code, status):
-    here = line()
-    call = await here.call()
-    here.peer.open(1)
-    here.peer.send_messages(1, b"one")
-    here.peer.h2.reset_stream(1, code)
-    here.peer.flush()
+async def test_resets(make_pair, code, status):
+    pair = make_pair()
+    call = await pair.call()
+    pair.peer.open(1)
+    pair.peer.send_messages(1, b"one")
+    pair.peer.h2.reset_stream(1, code)
+    pair.peer.flush()
     assert await call.read() == b"one"
     assert await failed(call) == (Status[status], f"The server reset the call (HTTP/2 error {code}).")
-    assert here.peer.resets == []
+    assert pair.peer.resets == []
 
 
-async def test_silence(line):
+async def test_silence(make_pair):
     """Only waiting counts, and a call that was silent once can be again."""
-    here = line()
-    call = await here.call(idle=0.02)
+    pair = make_pair()
+    call = await pair.call(idle=0.02)
     for _ in range(2):
         with pytest.raises(TimeoutError):
             await call.read()
-    here.peer.open(1)
-    here.peer.send_messages(1, b"one")
+    pair.peer.open(1)
+    pair.peer.send_messages(1, b"one")
     clock = call._idle_timer
     call._check_idle()  # the clock strikes when a message is here and the reader is not back yet
     clock.cancel()
@@ -92,135 +92,135 @@ async def test_silence(line):
     call.cancel()
 
 
-async def test_the_clock_strikes_while_nobody_waits(line):
-    here = line()
-    call = await here.call(idle=0.01)
+async def test_the_clock_strikes_while_nobody_waits(make_pair):
+    pair = make_pair()
+    call = await pair.call(idle=0.01)
     first = call._idle_timer
     struck = asyncio.Event()
     asyncio.get_running_loop().call_at(first.when() + 0.01, struck.set)
     await struck.wait()
     assert not call.done and call._idle_timer is not first
-    here.peer.answer(1, b"one")
+    pair.peer.answer(1, b"one")
     assert await read_all(call) == [b"one"]
 
 
-def away(here: ConnectedPair, last: int) -> None:
-    here.peer.raw(b"\0\0\x08\x07\0\0\0\0\0" + last.to_bytes(4, "big") + bytes(4))
+def away(pair: ConnectedPair, last: int) -> None:
+    pair.peer.raw(b"\0\0\x08\x07\0\0\0\0\0" + last.to_bytes(4, "big") + bytes(4))
 
 
-async def test_a_server_goes_away_in_two_steps(line):
+async def test_a_server_goes_away_in_two_steps(make_pair):
     """As gRPC's servers do: no number first, a ping, and then the last call that it has seen."""
-    here = line()
-    begun, late = await here.call(), await here.call()
-    here.peer.open(1)
-    away(here, MAX_WINDOW_BYTES)
-    here.peer.h2.ping(b"goodbye!")
-    here.peer.flush()
-    assert here.peer.pings == [b"goodbye!"]
-    assert not here.connection.accepts_calls and not here.connection.closed
-    assert await here.connection.call(b"", b"", 1) is None
-    away(here, 1)
+    pair = make_pair()
+    begun, late = await pair.call(), await pair.call()
+    pair.peer.open(1)
+    away(pair, MAX_WINDOW_BYTES)
+    pair.peer.h2.ping(b"goodbye!")
+    pair.peer.flush()
+    assert pair.peer.pings == [b"goodbye!"]
+    assert not pair.connection.accepts_calls and not pair.connection.closed
+    assert await pair.connection.call(b"", b"", 1) is None
+    away(pair, 1)
     assert await failed(late) == (Status.UNAVAILABLE, "The server is going away.")
-    assert here.peer.resets == []  # it does not know of that one
-    here.peer.send_messages(1, b"one")
-    assert not here.connection.closed
-    here.peer.end(1)
-    assert here.connection.closed
+    assert pair.peer.resets == []  # it does not know of that one
+    pair.peer.send_messages(1, b"one")
+    assert not pair.connection.closed
+    pair.peer.end(1)
+    assert pair.connection.closed
     assert await read_all(begun) == [b"one"]
 
 
-async def test_a_server_goes_away_while_calls_wait_for_their_turn(line):
-    here = line(settings={3: 1})
-    first = await here.call()
-    waiting = asyncio.create_task(here.connection.call(b"", b"", 60))
-    await here.settle()
-    away(here, 1)
+async def test_a_server_goes_away_while_calls_wait_for_their_turn(make_pair):
+    pair = make_pair(settings={3: 1})
+    first = await pair.call()
+    waiting = asyncio.create_task(pair.connection.call(b"", b"", 60))
+    await pair.settle()
+    away(pair, 1)
     assert await waiting is None
-    here.peer.answer(1)
+    pair.peer.answer(1)
     assert await read_all(first) == []
-    assert here.connection.closed
+    assert pair.connection.closed
 
 
-async def test_a_server_goes_away_and_nobody_is_there(line):
-    here = line()
-    away(here, 0)
-    assert here.connection.closed
+async def test_a_server_goes_away_and_nobody_is_there(make_pair):
+    pair = make_pair()
+    away(pair, 0)
+    assert pair.connection.closed
 
 
-async def test_a_server_goes_away_in_the_middle_of_a_request(line):
-    here = line(takes=False)
-    asking = here.task(b"x" * 100_000)
-    await here.settle()
-    away(here, 1)
-    here.peer.h2.increment_flow_control_window(50_000)
-    here.peer.h2.increment_flow_control_window(50_000, 1)
-    here.peer.flush()
-    assert len(await here.peer.wait_for_request(1)) == 100_000
-    here.peer.answer(1, b"done")
+async def test_a_server_goes_away_in_the_middle_of_a_request(make_pair):
+    pair = make_pair(takes=False)
+    asking = pair.task(b"x" * 100_000)
+    await pair.settle()
+    away(pair, 1)
+    pair.peer.h2.increment_flow_control_window(50_000)
+    pair.peer.h2.increment_flow_control_window(50_000, 1)
+    pair.peer.flush()
+    assert len(await pair.peer.wait_for_request(1)) == 100_000
+    pair.peer.answer(1, b"done")
     assert await read_all(await asking) == [b"done"]
-    assert here.connection.closed
+    assert pair.connection.closed
 
 
 @pytest.mark.parametrize("state", ["asked", "answering", "in a message", "in a frame", "in the request", "in line"])
-async def test_the_connection_is_lost(line, state):
-    here = line(takes=False, settings={3: 1})
+async def test_the_connection_is_lost(make_pair, state):
+    pair = make_pair(takes=False, settings={3: 1})
     if state == "in the request":
-        asking = here.task(b"x" * 100_000)
-        await here.settle()
-        here.connection.connection_lost(ConnectionResetError())
+        asking = pair.task(b"x" * 100_000)
+        await pair.settle()
+        pair.connection.connection_lost(ConnectionResetError())
         call = await asking
     else:
-        call = await here.call()
+        call = await pair.call()
         if state in ("answering", "in a message", "in a frame"):
-            here.peer.open(1)
+            pair.peer.open(1)
         if state == "in a message":
-            here.peer.h2.send_data(1, grpc_message(b"question")[:8])
-            here.peer.flush()
+            pair.peer.h2.send_data(1, grpc_message(b"question")[:8])
+            pair.peer.flush()
         if state == "in a frame":
-            here.peer.raw(b"\0\0\x20\0\0\0\0\0\1\0\0")
-        waiting = here.connection.call(b"", b"", 60) if state == "in line" else None
+            pair.peer.raw(b"\0\0\x20\0\0\0\0\0\1\0\0")
+        waiting = pair.connection.call(b"", b"", 60) if state == "in line" else None
         waiting = waiting and asyncio.create_task(waiting)
-        await here.settle()
-        here.connection.connection_lost(None)
+        await pair.settle()
+        pair.connection.connection_lost(None)
         if waiting:
             assert await waiting is None
     assert await failed(call) == (Status.UNAVAILABLE, "The connection to the server is lost.")
-    assert await here.connection.call(b"", b"", 60) is None
-    assert here.connection.closed
+    assert await pair.connection.call(b"", b"", 60) is None
+    assert pair.connection.closed
 
 
-async def test_the_connection_is_closed_while_calls_run(line):
-    here = line()
-    calls = [await here.call() for _ in range(3)]
+async def test_the_connection_is_closed_while_calls_run(make_pair):
+    pair = make_pair()
+    calls = [await pair.call() for _ in range(3)]
     reading = asyncio.create_task(calls[0].read())
     await asyncio.sleep(0)
-    here.connection.close()
+    pair.connection.close()
     with pytest.raises(RpcError) as failure:
         await reading
     assert failure.value.status is Status.CANCELLED
     for call in calls:
         assert await failed(call) == (Status.CANCELLED, "The connection was closed.")
-    assert not here.wire.aborted
+    assert not pair.wire.aborted
 
 
-async def test_a_server_that_does_not_read_is_not_waited_for(line):
-    here = line()
-    here.connection.pause_writing()
-    here.connection.close()
-    assert here.wire.aborted
+async def test_a_server_that_does_not_read_is_not_waited_for(make_pair):
+    pair = make_pair()
+    pair.connection.pause_writing()
+    pair.connection.close()
+    assert pair.wire.aborted
 
 
-async def test_the_numbers_of_streams_come_to_their_end(line):
-    here = line()
-    first = await here.call()
-    here.connection._next_stream_id = 2**30 - 3
-    waiting = await here.call()
-    assert here.connection.accepts_calls
-    last = await here.call()
-    assert last.stream == 2**30 - 1 and not here.connection.accepts_calls
-    assert await here.connection.call(b"", b"", 60) is None
+async def test_the_numbers_of_streams_come_to_their_end(make_pair):
+    pair = make_pair()
+    first = await pair.call()
+    pair.connection._next_stream_id = 2**30 - 3
+    waiting = await pair.call()
+    assert pair.connection.accepts_calls
+    last = await pair.call()
+    assert last.stream == 2**30 - 1 and not pair.connection.accepts_calls
+    assert await pair.connection.call(b"", b"", 60) is None
     for call in (first, waiting, last):
-        assert not here.connection.closed
-        here.peer.answer(call.stream, b"one")
+        assert not pair.connection.closed
+        pair.peer.answer(call.stream, b"one")
         assert await read_all(call) == [b"one"]
-    assert here.connection.closed
+    assert pair.connection.closed

@@ -36,7 +36,7 @@ class Mute(asyncio.Protocol):
 
 
 @pytest.fixture
-async def channel():
+async def make_channel():
     made = []
 
     def make(url: str) -> Channel:
@@ -44,8 +44,8 @@ async def channel():
         return made[-1]
 
     yield make
-    for each in made:
-        await each.close()
+    for channel in made:
+        await channel.close()
 
 
 async def refused(channel: Channel) -> str:
@@ -68,8 +68,8 @@ async def reachable(host: str) -> bool:
 
 
 def test_an_address_in_brackets():
-    here = Channel("[::1]:8001")
-    assert (here._host, here._port, here._authority) == ("::1", 8001, b"[::1]:8001")
+    channel = Channel("[::1]:8001")
+    assert (channel._host, channel._port, channel._authority) == ("::1", 8001, b"[::1]:8001")
 
 
 @pytest.mark.parametrize("url", ["", "host", ":1", "host:", "host:x", "host:0", "host:65536", "host:-1", "host:²"])
@@ -79,13 +79,13 @@ def test_addresses_that_are_none(url):
 
 
 @pytest.mark.parametrize("host, name", [("127.0.0.1", "127.0.0.1"), ("::1", "[::1]"), ("127.0.0.1", "localhost")])
-async def test_one_answer(channel, host, name):
+async def test_one_answer(make_channel, host, name):
     """`localhost` has two addresses here, and nobody listens at the first."""
     if not await reachable(host):
         pytest.skip(f"this machine does not reach itself at {host}")
     async with await PeerServer().start(host) as server:
-        here = channel(f"{name}:{server.port}")
-        asking = asyncio.create_task(here.unary(ASK, b"question", timeout=20))
+        channel = make_channel(f"{name}:{server.port}")
+        asking = asyncio.create_task(channel.unary(ASK, b"question", timeout=20))
         peer = await server.peer()
         assert await peer.wait_for_request(1) == b"question"
         assert peer.headers[1] == {
@@ -99,15 +99,15 @@ async def test_one_answer(channel, host, name):
         }
         peer.answer(1, b"answer")
         assert await asking == b"answer"
-        await here.close()
+        await channel.close()
         assert peer.wrong == [] and peer.resets == []
 
 
-async def test_a_unary_call_has_one_answer(channel):
+async def test_a_unary_call_has_one_answer(make_channel):
     async with PeerServer() as server:
-        here = channel(server.url)
+        channel = make_channel(server.url)
         for stream, messages in ((1, []), (3, [b"one", b"two"])):
-            asking = asyncio.create_task(here.unary(ASK, b"", timeout=20))
+            asking = asyncio.create_task(channel.unary(ASK, b"", timeout=20))
             peer = await server.peer()
             await peer.wait_for_request(stream)
             peer.answer(stream, *messages)
@@ -115,24 +115,24 @@ async def test_a_unary_call_has_one_answer(channel):
                 await asking
 
 
-async def test_a_unary_call_takes_too_long(channel):
+async def test_a_unary_call_takes_too_long(make_channel):
     async with PeerServer() as server:
-        here = channel(server.url)
-        (await here.call(ASK, b"", idle=60)).cancel()  # connecting takes time of its own
+        channel = make_channel(server.url)
+        (await channel.call(ASK, b"", idle=60)).cancel()  # connecting takes time of its own
         with pytest.raises(RpcError) as failure:
-            await here.unary(ASK, b"", timeout=0.2)
+            await channel.unary(ASK, b"", timeout=0.2)
         assert failure.value.status is Status.DEADLINE_EXCEEDED
         peer = await server.peer()
         await peer.until(lambda peer: peer.resets == [(1, 8), (3, 8)])
 
 
-async def test_nobody_listens(channel):
+async def test_nobody_listens(make_channel):
     async with PeerServer() as server:
         url = server.url
-    here = channel(url)
-    assert "cannot be reached" in await refused(here)
+    channel = make_channel(url)
+    assert "cannot be reached" in await refused(channel)
     async with await PeerServer().start(port=int(url.rpartition(":")[2])) as server:  # it comes later
-        call = await here.call(ASK, b"question", idle=60)
+        call = await channel.call(ASK, b"question", idle=60)
         peer = await server.peer()
         await peer.wait_for_request(1)
         peer.answer(1, b"answer")
@@ -140,46 +140,46 @@ async def test_nobody_listens(channel):
 
 
 @pytest.mark.parametrize("host", ["a" * 64, "a..b"])
-async def test_names_that_are_none(channel, host):
-    assert "cannot be reached" in await refused(channel(f"{host}:1"))
+async def test_names_that_are_none(make_channel, host):
+    assert "cannot be reached" in await refused(make_channel(f"{host}:1"))
 
 
-async def test_a_name_that_nobody_has(channel, monkeypatch):
+async def test_a_name_that_nobody_has(make_channel, monkeypatch):
     async def unknown(*given):
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", unknown)  # resolvers may take their time
-    assert await refused(channel("nobody.invalid:1")) == (
+    assert await refused(make_channel("nobody.invalid:1")) == (
         f"The server cannot be reached: [Errno {int(socket.EAI_NONAME)}] Name or service not known"
     )
 
 
-async def test_a_server_that_says_nothing(channel, monkeypatch):
+async def test_a_server_that_says_nothing(make_channel, monkeypatch):
     monkeypatch.setattr(channels, "_CONNECT_SECONDS", 0.05)
     async with PeerServer(Mute) as server:
-        assert await refused(channel(server.url)) == "The server takes no connection."
+        assert await refused(make_channel(server.url)) == "The server takes no connection."
         await asyncio.wait_for(server.peers[0].lost.wait(), 20)
 
 
-async def test_a_server_of_another_kind(channel):
+async def test_a_server_of_another_kind(make_channel):
     page = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
     async with PeerServer(lambda: Mute(page)) as server:
-        assert "does not speak gRPC" in await refused(channel(server.url))
+        assert "does not speak gRPC" in await refused(make_channel(server.url))
         await asyncio.wait_for(server.peers[0].lost.wait(), 20)
 
 
-async def test_a_server_that_closes_at_once(channel):
+async def test_a_server_that_closes_at_once(make_channel):
     async with PeerServer(lambda: Mute(leaves=True)) as server:
-        here = channel(server.url)
+        channel = make_channel(server.url)
         for tries in range(1, 4):
-            await refused(here)
+            await refused(channel)
             assert len(server.peers) == tries
 
 
-async def test_callers_share_a_connection_that_one_of_them_does_not_wait_for(channel):
+async def test_callers_share_a_connection_that_one_of_them_does_not_wait_for(make_channel):
     async with PeerServer() as server:
-        here = channel(server.url)
-        callers = [asyncio.create_task(here.call(ASK, b"%d" % number, idle=60)) for number in range(4)]
+        channel = make_channel(server.url)
+        callers = [asyncio.create_task(channel.call(ASK, b"%d" % number, idle=60)) for number in range(4)]
         await asyncio.sleep(0)
         callers[0].cancel()
         calls = await asyncio.gather(*callers[1:])
@@ -190,42 +190,42 @@ async def test_callers_share_a_connection_that_one_of_them_does_not_wait_for(cha
             call.cancel()
 
 
-async def test_all_callers_go_while_the_connection_begins(channel):
+async def test_all_callers_go_while_the_connection_begins(make_channel):
     async with PeerServer() as server:
         url = server.url
-    here = channel(url)
-    callers = [asyncio.create_task(here.call(ASK, b"", idle=60)) for _ in range(3)]
+    channel = make_channel(url)
+    callers = [asyncio.create_task(channel.call(ASK, b"", idle=60)) for _ in range(3)]
     await asyncio.sleep(0)
-    connecting = here._connecting
+    connecting = channel._connecting
     for caller in callers:
         caller.cancel()
     await asyncio.gather(*callers, return_exceptions=True)
     await asyncio.wait([connecting])  # and nobody is told that it failed
 
 
-async def test_close_while_the_connection_begins(channel):
+async def test_close_while_the_connection_begins(make_channel):
     async with PeerServer(Mute) as server:
-        here = channel(server.url)
-        caller = asyncio.create_task(here.call(ASK, b"", idle=60))
+        channel = make_channel(server.url)
+        caller = asyncio.create_task(channel.call(ASK, b"", idle=60))
         mute = await server.peer()
-        await here.close()
+        await channel.close()
         with pytest.raises(RpcError) as failure:
             await caller
         assert failure.value.status is Status.CANCELLED
         await asyncio.wait_for(mute.lost.wait(), 20)
         with pytest.raises(RpcError):
-            await here.call(ASK, b"", idle=60)
+            await channel.call(ASK, b"", idle=60)
         assert len(server.peers) == 1
 
 
-async def test_close_at_any_moment_of_connecting(channel):
+async def test_close_at_any_moment_of_connecting(make_channel):
     async with PeerServer() as server:
         for moments in range(12):
-            here = channel(server.url)
-            caller = asyncio.create_task(here.call(ASK, b"", idle=60))
+            channel = make_channel(server.url)
+            caller = asyncio.create_task(channel.call(ASK, b"", idle=60))
             for _ in range(moments):
                 await asyncio.sleep(0)
-            await here.close()
+            await channel.close()
             with pytest.raises(RpcError) as failure:
                 await read_all(await caller)
             assert failure.value.status is Status.CANCELLED
@@ -233,11 +233,11 @@ async def test_close_at_any_moment_of_connecting(channel):
             await peer.until(lambda peer: peer.lost)
 
 
-async def test_a_server_that_goes_away_is_followed_by_another_connection(channel):
+async def test_a_server_that_goes_away_is_followed_by_another_connection(make_channel):
     async with PeerServer(lambda: H2Peer({3: 1})) as server:
-        here = channel(server.url)
-        first = await here.call(ASK, b"first", idle=60)
-        waiting = asyncio.create_task(here.call(ASK, b"second", idle=60))
+        channel = make_channel(server.url)
+        first = await channel.call(ASK, b"first", idle=60)
+        waiting = asyncio.create_task(channel.call(ASK, b"second", idle=60))
         old = await server.peer()
         await old.wait_for_request(1)
         old.raw(b"\0\0\x08\x07\0\0\0\0\0" + (1).to_bytes(4, "big") + bytes(4))
@@ -253,11 +253,11 @@ async def test_a_server_that_goes_away_is_followed_by_another_connection(channel
         assert not new.lost and old.wrong == new.wrong == []
 
 
-async def test_a_lost_connection_is_made_again(channel):
+async def test_a_lost_connection_is_made_again(make_channel):
     async with PeerServer() as server:
-        here = channel(server.url)
+        channel = make_channel(server.url)
         for number in range(3):
-            call = await here.call(ASK, b"", idle=60)
+            call = await channel.call(ASK, b"", idle=60)
             peer = await server.peer(number)
             await peer.wait_for_request(1)
             peer.close()
@@ -266,13 +266,13 @@ async def test_a_lost_connection_is_made_again(channel):
             assert failure.value.status is Status.UNAVAILABLE
 
 
-async def test_close_while_calls_run(channel):
+async def test_close_while_calls_run(make_channel):
     async with PeerServer() as server:
-        here = channel(server.url)
-        call = await here.call(ASK, b"", idle=60)
+        channel = make_channel(server.url)
+        call = await channel.call(ASK, b"", idle=60)
         reading = asyncio.create_task(call.read())
         await asyncio.sleep(0)
-        await here.close()
+        await channel.close()
         with pytest.raises(RpcError) as failure:
             await reading
         assert failure.value.status is Status.CANCELLED
@@ -291,39 +291,39 @@ async def deaf(channel, server) -> H2Peer:
     return peer
 
 
-async def test_a_connection_on_which_nothing_comes_is_left_for_another(channel):
+async def test_a_connection_on_which_nothing_comes_is_left_for_another(make_channel):
     async with PeerServer() as server:
-        here = channel(server.url)
-        first = await deaf(here, server)
+        channel = make_channel(server.url)
+        first = await deaf(channel, server)
         with pytest.raises(RpcError) as failure:
-            await here.unary(ASK, b"", timeout=0.1)
+            await channel.unary(ASK, b"", timeout=0.1)
         assert failure.value.status is Status.DEADLINE_EXCEEDED
-        call = await here.call(ASK, b"", idle=60)
+        call = await channel.call(ASK, b"", idle=60)
         assert len(server.peers) == 2 and server.peers[1] is not first
         call.cancel()
 
 
-async def test_what_goes_on_there_fails_after_a_while(channel, monkeypatch):
+async def test_what_goes_on_there_fails_after_a_while(make_channel, monkeypatch):
     monkeypatch.setattr(connections, "_SILENCE_TIMEOUT_SECONDS", 0.1)
     async with PeerServer() as server:
-        here = channel(server.url)
-        await deaf(here, server)
-        call = await here.call(ASK, b"", idle=60)
+        channel = make_channel(server.url)
+        await deaf(channel, server)
+        call = await channel.call(ASK, b"", idle=60)
         with pytest.raises(RpcError):
-            await here.unary(ASK, b"", timeout=0.1)
+            await channel.unary(ASK, b"", timeout=0.1)
         with pytest.raises(RpcError) as failure:
             await call.read()
         assert failure.value.status is Status.UNAVAILABLE
 
 
-async def test_a_server_that_wakes_up_keeps_what_it_has(channel, monkeypatch):
+async def test_a_server_that_wakes_up_keeps_what_it_has(make_channel, monkeypatch):
     monkeypatch.setattr(connections, "_SILENCE_TIMEOUT_SECONDS", 0.2)
     async with PeerServer() as server:
-        here = channel(server.url)
-        peer = await deaf(here, server)
-        call = await here.call(ASK, b"", idle=60)
+        channel = make_channel(server.url)
+        peer = await deaf(channel, server)
+        call = await channel.call(ASK, b"", idle=60)
         with pytest.raises(RpcError):
-            await here.unary(ASK, b"", timeout=0.05)
+            await channel.unary(ASK, b"", timeout=0.05)
         peer.sends = peer._transport.write
         peer.answer(3, b"late")
         assert await read_all(call) == [b"late"]

@@ -1,146 +1,223 @@
-"""gRPC's own servers at the other end."""
+"""Both transports against servers of grpcio: they behave alike."""
 
 import asyncio
+import re
+import socket
 
-import grpc
 import pytest
 
+from gateway.triton.grpc_transport import GrpcTransport
 from gateway.triton.rpc.channel import Channel
 from gateway.triton.rpc.status import RpcError, Status
+from gateway.triton.transport import Connect, Transport
+from tests.unit.gateway.rpc.grpc_peer import GrpcServer, TestService, count_echoes
+
+pytestmark = pytest.mark.parametrize("connect", [Channel, GrpcTransport])
 
 
-class Plays(grpc.GenericRpcHandler):
-    """Echo sends a message back as often as its first byte says; Hold answers once and waits."""
-
-    def __init__(self) -> None:
-        self.held = asyncio.Event()
-        self.given_up = asyncio.Event()
-
-    def service(self, details):
-        plays = {"/a.B/Echo": self._echo, "/a.B/Hold": self._hold, "/a.B/Fail": self._fail}
-        if details.method in plays:
-            return grpc.stream_stream_rpc_method_handler(plays[details.method])
-        return None
-
-    async def _echo(self, requests, context):
-        async for message in requests:
-            for _ in range(message[0]):
-                yield message
-
-    async def _hold(self, requests, context):
-        try:
-            async for _ in requests:
-                yield b"one"
-                self.held.set()
-                await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            self.given_up.set()
-            raise
-
-    async def _fail(self, requests, context):
-        yield b"one"
-        await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "né 100% 😀\n")
+async def fails(transport: Transport) -> RpcError:
+    """Call until the first message, and return the failure."""
+    with pytest.raises(RpcError) as failure:
+        await (await transport.call("/a.B/Echo", b"\1", idle=60)).read()
+    return failure.value
 
 
-class Served:
-    def __init__(self, plays: Plays, **options: int) -> None:
-        self.plays = plays
-        self._server = grpc.aio.server(
-            options=[("grpc.so_reuseport", 0), *((f"grpc.{k}", v) for k, v in options.items())]
-        )
-        self._server.add_generic_rpc_handlers([plays])
-        self.port = self._server.add_insecure_port("127.0.0.1:0")
-
-    async def __aenter__(self) -> "Served":
-        await self._server.start()
-        self.channel = Channel(f"127.0.0.1:{self.port}")
-        return self
-
-    async def stop(self, grace: float | None = None) -> None:
-        await self._server.stop(grace)
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.channel.close()
-        await self._server.stop(None)
+async def test_streams(connect: Connect) -> None:
+    async with GrpcServer(TestService(), connect) as served:
+        calls = (count_echoes(served.transport, bytes([n]) * 900) for n in range(1, 200))
+        assert await asyncio.gather(*calls) == [*range(1, 200)]
 
 
-async def echoed(channel: Channel, message: bytes) -> int:
-    call = await channel.call("/a.B/Echo", message, idle=60)
-    count = 0
-    while (answer := await call.read()) is not None:
-        assert answer == message
-        count += 1
-    return count
-
-
-async def test_streams():
-    async with Served(Plays()) as served:
-        assert await asyncio.gather(*(echoed(served.channel, bytes([n]) * 900) for n in range(1, 200))) == [
-            *range(1, 200)
-        ]
-
-
-async def test_large_messages():
-    async with Served(Plays(), max_receive_message_length=-1) as served:
+async def test_large_messages(connect: Connect) -> None:
+    async with GrpcServer(TestService(), connect, max_receive_message_length=-1) as served:
         large = b"\2" + bytes(range(256)) * 40_000
-        assert await asyncio.gather(echoed(served.channel, large), echoed(served.channel, b"\x50small")) == [2, 80]
+        calls = count_echoes(served.transport, large), count_echoes(served.transport, b"\x50small")
+        assert await asyncio.gather(*calls) == [2, 80]
 
 
-async def test_failures():
-    async with Served(Plays()) as served:
-        call = await served.channel.call("/a.B/Fail", b"", idle=60)
+async def test_a_unary_call(connect: Connect) -> None:
+    async with GrpcServer(TestService(), connect) as served:
+        assert await served.transport.unary("/a.B/Echo", b"\1one", timeout=60) == b"\1one"
+        for messages in (0, 2):
+            with pytest.raises(RpcError, match="one message"):
+                await served.transport.unary("/a.B/Echo", bytes([messages]), timeout=60)
+
+
+async def test_metadata_and_the_name_of_the_client(connect: Connect) -> None:
+    async with GrpcServer(TestService(), connect) as served:
+        headers = (await served.transport.unary("/a.B/Headers", b"", timeout=60)).decode()
+        assert "('x-secret', 'sesame')" in headers
+        assert re.search(r"\('user-agent', 'tritonic\b", headers)
+
+
+async def test_failures(connect: Connect) -> None:
+    async with GrpcServer(TestService(), connect) as served:
+        call = await served.transport.call("/a.B/Fail", b"", idle=60)
         assert await call.read() == b"one"
+        for _ in range(2):
+            with pytest.raises(RpcError) as failure:
+                await call.read()
+            assert (failure.value.status, failure.value.message) == (Status.FAILED_PRECONDITION, "né 100% 😀\n")
         with pytest.raises(RpcError) as failure:
-            await call.read()
-        assert (failure.value.status, failure.value.message) == (Status.FAILED_PRECONDITION, "né 100% 😀\n")
-        with pytest.raises(RpcError) as failure:
-            await served.channel.unary("/a.B/None", b"", timeout=60)
+            await served.transport.unary("/a.B/None", b"", timeout=60)
         assert failure.value.status is Status.UNIMPLEMENTED
 
 
-async def test_a_message_that_the_server_finds_too_large():
-    async with Served(Plays(), max_receive_message_length=1_000) as served:
+async def test_a_message_that_the_server_finds_too_large(connect: Connect) -> None:
+    async with GrpcServer(TestService(), connect, max_receive_message_length=1_000) as served:
         with pytest.raises(RpcError) as failure:
-            await echoed(served.channel, b"\1" * 500_000)
+            await count_echoes(served.transport, b"\1" * 500_000)
         assert failure.value.status in (Status.RESOURCE_EXHAUSTED, Status.CANCELLED)
-        assert await echoed(served.channel, b"\3") == 3
+        assert await count_echoes(served.transport, b"\3") == 3
 
 
-async def test_giving_up_reaches_the_server():
-    plays = Plays()
-    async with Served(plays) as served:
-        call = await served.channel.call("/a.B/Hold", b"x", idle=60)
+async def test_a_server_that_answers_before_it_reads(connect: Connect) -> None:
+    async with GrpcServer(TestService(), connect, max_receive_message_length=-1) as served:
+        call = await served.transport.call("/a.B/Early", b"x" * 3_000_000, idle=60)
+        assert await call.read() == b"one"
+        assert await call.read() is None
+        assert call.done and not call.has_message
+
+
+async def test_cancelling_reaches_the_server(connect: Connect) -> None:
+    service = TestService()
+    async with GrpcServer(service, connect) as served:
+        call = await served.transport.call("/a.B/Hold", b"x", idle=60)
         assert await call.read() == b"one"
         call.cancel()
-        await asyncio.wait_for(plays.given_up.wait(), 20)
+        await asyncio.wait_for(service.given_up.wait(), 20)
+        with pytest.raises(RpcError) as failure:
+            await call.read()
+        assert failure.value.status is Status.CANCELLED and not call.has_message
 
 
-async def test_more_calls_than_the_server_takes():
+async def test_a_message_that_is_here(connect: Connect) -> None:
+    async with GrpcServer(TestService(), connect) as served:
+        call = await served.transport.call("/a.B/Echo", b"\3", idle=60)
+        assert await call.read() == b"\3"
+        async with asyncio.timeout(20):
+            while not call.has_message:
+                await asyncio.sleep(0.001)
+        assert [await call.read() for _ in range(3)] == [b"\3", b"\3", None]
+        assert not call.has_message
+
+
+async def test_a_reader_that_is_cancelled_can_read_on(connect: Connect) -> None:
+    async with GrpcServer(TestService(), connect) as served:
+        call = await served.transport.call("/a.B/Hold", b"x", idle=60)
+        assert await call.read() == b"one"
+        reading = asyncio.create_task(call.read())
+        await asyncio.sleep(0.01)
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        assert not call.done
+        call.cancel()
+
+
+async def test_silence(connect: Connect) -> None:
+    """A read raises `TimeoutError` after `idle` seconds, and again; the call goes on."""
+    service = TestService()
+    async with GrpcServer(service, connect) as served:
+        call = await served.transport.call("/a.B/Hold", b"x", idle=0.2)
+        while not service.held.is_set():
+            try:
+                await call.read()
+            except TimeoutError:  # the machine is busy
+                continue
+        for _ in range(2):
+            with pytest.raises(TimeoutError):
+                while await call.read() is not None:
+                    pass
+        assert not call.done
+        call.cancel()
+
+
+async def test_a_unary_call_that_takes_too_long(connect: Connect) -> None:
+    service = TestService()
+    async with GrpcServer(service, connect) as served:
+        assert await count_echoes(served.transport, b"\1") == 1  # connecting takes time of its own
+        with pytest.raises(RpcError) as failure:
+            await served.transport.unary("/a.B/Hold", b"", timeout=0.2)
+        assert failure.value.status is Status.DEADLINE_EXCEEDED
+        assert failure.value.message == "The server did not answer for 0.2 seconds."
+        await asyncio.wait_for(service.given_up.wait(), 20)
+
+
+async def test_backpressure(connect: Connect) -> None:
+    """A server whose messages nobody reads stops sending."""
+    service = TestService()
+    async with GrpcServer(service, connect) as served:
+        call = await served.transport.call("/a.B/Flood", b"x", idle=60)
+        assert await call.read()
+        before = -1
+        while service.num_flooded > before:
+            before = service.num_flooded
+            await asyncio.sleep(0.3)
+        assert before < 100  # the windows of both ends are 64 KiB, and messages 10 KB
+        for _ in range(200):
+            assert await call.read()
+        call.cancel()
+
+
+async def test_more_calls_than_the_server_takes(connect: Connect) -> None:
     """gRPC's server counts a call a moment longer than it answers it, and may refuse the next one meanwhile."""
 
-    async def taken(channel: Channel) -> int:
+    async def retried(transport: Transport) -> int:
         while True:
             try:
-                return await echoed(channel, b"\5x")
+                return await count_echoes(transport, b"\5x")
             except RpcError as error:
                 if error.message != "The server reset the call (HTTP/2 error 7).":
                     raise
 
-    async with Served(Plays(), max_concurrent_streams=3) as served:
-        assert await asyncio.gather(*(taken(served.channel) for _ in range(40))) == [5] * 40
+    async with GrpcServer(TestService(), connect, max_concurrent_streams=3) as served:
+        assert await asyncio.gather(*(retried(served.transport) for _ in range(40))) == [5] * 40
 
 
-async def test_the_server_stops():
+async def test_the_server_stops(connect: Connect) -> None:
     """The call that runs is cut off by the server when its grace is over; new ones find nobody."""
-    plays = Plays()
-    async with Served(plays) as served:
-        call = await served.channel.call("/a.B/Hold", b"x", idle=60)
+    async with GrpcServer(TestService(), connect) as served:
+        call = await served.transport.call("/a.B/Hold", b"x", idle=60)
         assert await call.read() == b"one"
         stopping = asyncio.create_task(served.stop(0.05))
         with pytest.raises(RpcError) as failure:
             await call.read()
         assert failure.value.status in (Status.CANCELLED, Status.UNAVAILABLE)
         await stopping
+        assert (await fails(served.transport)).status is Status.UNAVAILABLE
+
+
+async def test_a_server_that_comes_later(connect: Connect) -> None:
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        port = reserved.getsockname()[1]
+    transport = connect(f"127.0.0.1:{port}", ())
+    try:
+        for _ in range(3):
+            assert (await fails(transport)).status is Status.UNAVAILABLE
+        async with GrpcServer(TestService(), connect, port=port), asyncio.timeout(20):
+            while True:
+                try:
+                    assert await count_echoes(transport, b"\3") == 3
+                    break
+                except RpcError as error:
+                    assert error.status is Status.UNAVAILABLE
+                    await asyncio.sleep(0.05)
+    finally:
+        await transport.close()
+
+
+async def test_the_transport_is_closed(connect: Connect) -> None:
+    service = TestService()
+    async with GrpcServer(service, connect) as served:
+        call = await served.transport.call("/a.B/Hold", b"x", idle=60)
+        assert await call.read() == b"one"
+        reading = asyncio.create_task(call.read())
+        await asyncio.sleep(0)
+        await served.transport.close()
         with pytest.raises(RpcError) as failure:
-            await echoed(served.channel, b"\1")
-        assert failure.value.status is Status.UNAVAILABLE
+            await reading
+        assert failure.value.status is Status.CANCELLED
+        await asyncio.wait_for(service.given_up.wait(), 20)
+        assert (await fails(served.transport)).status is Status.CANCELLED

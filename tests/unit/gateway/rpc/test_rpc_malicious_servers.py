@@ -45,94 +45,94 @@ def literal(name: bytes, value: bytes) -> bytes:
     ],
 )
 async def test_no_http2(said):
-    here = ConnectedPair()
-    call = await here.call()
-    here.connection.data_received(said)
+    pair = ConnectedPair()
+    call = await pair.call()
+    pair.connection.data_received(said)
     with pytest.raises(RpcError) as failure:
         await call.read()
     assert failure.value.status is Status.UNAVAILABLE
     assert "does not speak gRPC" in failure.value.message
-    assert here.connection.closed and not here.connection._receive_buffer
-    here.connection.data_received(said)  # the rest of what was under way
-    assert frames.encode_frame(FrameType.GOAWAY, 0, 0, bytes(7) + b"\1") in here.wire.written
+    assert pair.connection.closed and not pair.connection._receive_buffer
+    pair.connection.data_received(said)  # the rest of what was under way
+    assert frames.encode_frame(FrameType.GOAWAY, 0, 0, bytes(7) + b"\1") in pair.wire.written
 
 
 async def test_headers_without_end():
     """Each frame is small; all of them together are not kept."""
-    here = ConnectedPair()
-    call = await here.call()
-    here.connection.data_received(frames.encode_frame(FrameType.HEADERS, 0, 1, b""))
+    pair = ConnectedPair()
+    call = await pair.call()
+    pair.connection.data_received(frames.encode_frame(FrameType.HEADERS, 0, 1, b""))
     for _ in range(70):
-        here.connection.data_received(frames.encode_frame(FrameType.CONTINUATION, 0, 1, bytes(16_384)))
-    assert call.done and here.connection.closed
+        pair.connection.data_received(frames.encode_frame(FrameType.CONTINUATION, 0, 1, bytes(16_384)))
+    assert call.done and pair.connection.closed
 
 
 async def test_headers_that_grow_when_they_are_read():
-    here = ConnectedPair()
-    call = await here.call()
+    pair = ConnectedPair()
+    call = await pair.call()
     entry = b"\x40\1a\x7f\x81\x1e" + b"v" * 4_000
-    here.connection.data_received(
+    pair.connection.data_received(
         frames.encode_frame(FrameType.HEADERS, frames.END_HEADERS, 1, entry + b"\xbe" * 10_000)
     )
     with pytest.raises(RpcError, match="headers cannot be read"):
         await call.read()
 
 
-async def test_headers_again_and_again(line):
-    here = line()
-    call = await here.call()
-    here.peer.open(1)
+async def test_headers_again_and_again(make_pair):
+    pair = make_pair()
+    call = await pair.call()
+    pair.peer.open(1)
     for number in range(100):
         block = literal(b"x-%d" % number, b"y" * 100)
-        here.connection.data_received(frames.encode_frame(FrameType.HEADERS, frames.END_HEADERS, 1, block))
+        pair.connection.data_received(frames.encode_frame(FrameType.HEADERS, frames.END_HEADERS, 1, block))
     with pytest.raises(RpcError, match="answered twice"):
         await call.read()
-    assert here.peer.resets == [(1, 8)]
+    assert pair.peer.resets == [(1, 8)]
     assert len(call._headers) == 2
 
 
 @pytest.mark.parametrize("frame", [frames.encode_settings({}), frames.encode_frame(FrameType.PING, 0, 0, bytes(8))])
 async def test_questions_of_a_server_that_does_not_read(frame):
-    here = ConnectedPair()
-    call = await here.call()
-    here.wire.stuck = 0
-    here.connection.pause_writing()
+    pair = ConnectedPair()
+    call = await pair.call()
+    pair.wire.stuck = 0
+    pair.connection.pause_writing()
     for _ in range(2_000):
-        here.connection.data_received(frame * 100)
-        if here.connection.closed:
+        pair.connection.data_received(frame * 100)
+        if pair.connection.closed:
             break
-    assert here.wire.aborted and here.wire.stuck < 1_100_000
+    assert pair.wire.aborted and pair.wire.stuck < 1_100_000
     with pytest.raises(RpcError, match="does not read"):
         await call.read()
 
 
-async def test_questions_of_a_server_that_reads(line):
-    here = line()
+async def test_questions_of_a_server_that_reads(make_pair):
+    pair = make_pair()
     for _ in range(100):
-        here.connection.data_received(frames.encode_frame(FrameType.PING, 0, 0, bytes(8)) * 100)
-    assert len(here.peer.pings) == 10_000
-    assert here.connection.accepts_calls
+        pair.connection.data_received(frames.encode_frame(FrameType.PING, 0, 0, bytes(8)) * 100)
+    assert len(pair.peer.pings) == 10_000
+    assert pair.connection.accepts_calls
 
 
-async def test_nothing_again_and_again(line):
-    here = line()
-    call = await here.call()
-    here.peer.open(1)
+async def test_nothing_again_and_again(make_pair):
+    pair = make_pair()
+    call = await pair.call()
+    pair.peer.open(1)
     for _ in range(1_000):
-        here.connection.data_received(frames.encode_frame(FrameType.DATA, 0, 1) * 10)
+        pair.connection.data_received(frames.encode_frame(FrameType.DATA, 0, 1) * 10)
     assert not call._messages and not call._partial_message
-    here.peer.send_messages(1, b"one")
-    here.peer.end(1)
+    pair.peer.send_messages(1, b"one")
+    pair.peer.end(1)
     assert await read_all(call) == [b"one"]
 
 
 async def test_more_than_the_window_lets():
-    here = ConnectedPair()
-    call = await here.call()
-    here.peer.open(1)
+    pair = ConnectedPair()
+    call = await pair.call()
+    pair.peer.open(1)
     for _ in range(5):
-        here.connection.data_received(frames.encode_frame(FrameType.DATA, 0, 1, grpc_message(bytes(16_000))))
-    with pytest.raises(RpcError, match="more comes than may"):
+        pair.connection.data_received(frames.encode_frame(FrameType.DATA, 0, 1, grpc_message(bytes(16_000))))
+    with pytest.raises(RpcError, match="more than the flow-control window allows"):
         await read_all(call)
 
 
@@ -142,19 +142,19 @@ async def test_whatever_a_server_may_say_however_it_is_cut():
 
 
 async def _said_and_cut(dice: random.Random) -> None:
-    here, asked = ConnectedPair(), {}
+    pair, asked = ConnectedPair(), {}
     said: list[bytes] = []
-    here.peer.sends = said.append
+    pair.peer.sends = said.append
     opened, streams, calls = set(), [], {}
     for _ in range(dice.randint(1, 6)):
-        call = await here.call()
+        call = await pair.call()
         calls[call.stream] = call
         asked[call.stream] = [dice.randbytes(dice.choice([0, 1, 5, 300, 3_000])) for _ in range(dice.randint(0, 6))]
         streams.append([call.stream, b"".join(map(grpc_message, asked[call.stream]))])
     while streams:
-        pair = dice.choice(streams)
-        stream, rest = pair
-        h2 = here.peer.h2
+        entry = dice.choice(streams)
+        stream, rest = entry
+        h2 = pair.peer.h2
         match dice.randrange(8):
             case 0:
                 h2.ping(dice.randbytes(8))
@@ -172,23 +172,23 @@ async def _said_and_cut(dice: random.Random) -> None:
             case _ if rest:
                 size = dice.randint(0, min(len(rest), 9_000))
                 h2.send_data(stream, rest[:size], pad_length=dice.choice([None, 0, 3, 255]))
-                pair[1] = rest[size:]
+                entry[1] = rest[size:]
             case _:
                 h2.send_headers(stream, [*OK, ("grpc-message", "%41")], end_stream=True)
-                streams.remove(pair)
-        here.peer.flush()
+                streams.remove(entry)
+        pair.peer.flush()
     whole = b"".join(said)
     reading = {stream: asyncio.create_task(read_all(call)) for stream, call in calls.items()}
     at = 0
     while at < len(whole):
         size = dice.choice([1, 9, 10, 100, 1_000, 20_000])
-        here.connection.data_received(whole[at : at + size])
+        pair.connection.data_received(whole[at : at + size])
         at += size
         if not dice.randrange(4):
             await asyncio.sleep(0)
     assert {stream: await task for stream, task in reading.items()} == asked
-    assert here.peer.resets == [] and here.peer.wrong == []
-    here.connection.close()
+    assert pair.peer.resets == [] and pair.peer.wrong == []
+    pair.connection.close()
 
 
 async def test_garbage_never_raises_and_never_hangs():
@@ -197,10 +197,10 @@ async def test_garbage_never_raises_and_never_hangs():
 
 
 async def _garbage(dice: random.Random) -> None:
-    here = ConnectedPair()
-    calls = [await here.call() for _ in range(3)]
-    here.wire.peer.sends = None
-    here.wire.stuck = 0
+    pair = ConnectedPair()
+    calls = [await pair.call() for _ in range(3)]
+    pair.wire.peer.sends = None
+    pair.wire.stuck = 0
     for _ in range(dice.randint(1, 60)):
         kind, stream = dice.choice([*range(10), dice.randrange(256)]), dice.choice([0, 1, 1, 3, 5, 7])
         content = dice.randbytes(dice.choice([0, 1, 4, 4, 5, 6, 8, 12, 40, 500]))
@@ -209,11 +209,11 @@ async def _garbage(dice: random.Random) -> None:
         data = frames.encode_frame(kind, dice.choice([0, 1, 4, 5, 8, 32, dice.randrange(256)]), stream, content)
         if dice.random() < 0.1:
             data = dice.randbytes(dice.randint(1, 100))
-        here.connection.data_received(data)
-    here.connection.connection_lost(None)
+        pair.connection.data_received(data)
+    pair.connection.connection_lost(None)
     for call in calls:
         with suppress(RpcError):
             await read_all(call)
         assert call.done
-    assert not here.connection._calls
-    here.connection.close()
+    assert not pair.connection._calls
+    pair.connection.close()

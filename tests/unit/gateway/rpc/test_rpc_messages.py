@@ -11,47 +11,47 @@ from tests.unit.gateway.rpc.h2_peer import HEAD, OK, ConnectedPair, grpc_message
 MESSAGES = [b"first", b"", b"x" * 300, b"last"]
 
 
-async def test_one_message_out_and_one_in(line):
-    here = line()
-    call = await here.call(b"question")
-    assert await here.peer.wait_for_request(1) == b"question"
-    assert here.peer.headers[1][":path"] == "/a.B/C"
-    here.peer.answer(1, b"answer")
+async def test_one_message_out_and_one_in(make_pair):
+    pair = make_pair()
+    call = await pair.call(b"question")
+    assert await pair.peer.wait_for_request(1) == b"question"
+    assert pair.peer.headers[1][":path"] == "/a.B/C"
+    pair.peer.answer(1, b"answer")
     assert await read_all(call) == [b"answer"]
     assert call.done
 
 
-async def test_several_messages_in_one_frame(line):
-    here = line()
-    call = await here.call()
-    here.peer.open(1)
-    here.peer.send_messages(1, *MESSAGES)
+async def test_several_messages_in_one_frame(make_pair):
+    pair = make_pair()
+    call = await pair.call()
+    pair.peer.open(1)
+    pair.peer.send_messages(1, *MESSAGES)
     assert call.has_message
-    here.peer.end(1)
+    pair.peer.end(1)
     assert await read_all(call) == MESSAGES
     assert not call.has_message
 
 
-async def test_every_split_into_two_frames(line):
-    here, whole = line(), b"".join(map(grpc_message, [*MESSAGES[:2], b"x" * 7]))
+async def test_every_split_into_two_frames(make_pair):
+    pair, whole = make_pair(), b"".join(map(grpc_message, [*MESSAGES[:2], b"x" * 7]))
     for at in range(len(whole) + 1):
-        call = await here.call()
-        here.peer.open(call.stream)
+        call = await pair.call()
+        pair.peer.open(call.stream)
         for part in (whole[:at], whole[at:]):
-            here.peer.h2.send_data(call.stream, part)
-            here.peer.flush()
-        here.peer.end(call.stream)
+            pair.peer.h2.send_data(call.stream, part)
+            pair.peer.flush()
+        pair.peer.end(call.stream)
         assert await read_all(call) == [*MESSAGES[:2], b"x" * 7]
 
 
-async def test_every_byte_in_a_frame_of_its_own(line):
-    here = line()
-    call = await here.call()
-    here.peer.open(1)
+async def test_every_byte_in_a_frame_of_its_own(make_pair):
+    pair = make_pair()
+    call = await pair.call()
+    pair.peer.open(1)
     for byte in b"".join(map(grpc_message, MESSAGES)):
-        here.peer.h2.send_data(1, bytes([byte]))
-        here.peer.flush()
-    here.peer.end(1)
+        pair.peer.h2.send_data(1, bytes([byte]))
+        pair.peer.flush()
+    pair.peer.end(1)
     assert await read_all(call) == MESSAGES
 
 
@@ -80,12 +80,12 @@ async def test_every_split_of_what_comes_over_the_network():
     whole = _answered(reference.peer)
     reference.connection.close()
     for at in range(len(whole)):
-        here = ConnectedPair()
-        call = await here.call()
-        here.connection.data_received(whole[:at])
-        here.connection.data_received(whole[at:])
+        pair = ConnectedPair()
+        call = await pair.call()
+        pair.connection.data_received(whole[:at])
+        pair.connection.data_received(whole[at:])
         assert await read_all(call) == MESSAGES, at
-        here.connection.close()
+        pair.connection.close()
 
 
 async def test_byte_by_byte():
@@ -93,63 +93,63 @@ async def test_byte_by_byte():
     await reference.call()
     whole = _answered(reference.peer)
     reference.connection.close()
-    here = ConnectedPair()
-    call = await here.call()
+    pair = ConnectedPair()
+    call = await pair.call()
     for at in range(len(whole)):
-        here.connection.data_received(whole[at : at + 1])
+        pair.connection.data_received(whole[at : at + 1])
     assert await read_all(call) == MESSAGES
-    here.connection.close()
+    pair.connection.close()
 
 
-async def test_padding_and_priority_of_headers_are_no_part_of_them(line):
-    here = line()
-    call = await here.call()
-    block = here.peer.h2.encoder.encode(HEAD)
+async def test_padding_and_priority_of_headers_are_no_part_of_them(make_pair):
+    pair = make_pair()
+    call = await pair.call()
+    block = pair.peer.h2.encoder.encode(HEAD)
     frame = HeadersFrame(1, block, flags=["END_HEADERS", "PADDED", "PRIORITY"], pad_length=17)
-    here.peer.raw(frame.serialize())
-    here.peer.raw(DataFrame(1, grpc_message(b"answer"), flags=["PADDED"], pad_length=0).serialize())
-    trailers = here.peer.h2.encoder.encode(OK)
-    here.peer.raw(HeadersFrame(1, trailers, flags=["END_HEADERS", "END_STREAM", "PADDED"]).serialize())
+    pair.peer.raw(frame.serialize())
+    pair.peer.raw(DataFrame(1, grpc_message(b"answer"), flags=["PADDED"], pad_length=0).serialize())
+    trailers = pair.peer.h2.encoder.encode(OK)
+    pair.peer.raw(HeadersFrame(1, trailers, flags=["END_HEADERS", "END_STREAM", "PADDED"]).serialize())
     assert await read_all(call) == [b"answer"]
 
 
-async def test_pings_are_answered(line):
-    here = line()
-    here.peer.h2.ping(b"12345678")
-    here.peer.flush()
-    assert here.peer.pings == [b"12345678"]
-    here.peer.raw(PingFrame(0, b"87654321", flags=["ACK"]).serialize())  # nobody asked: nothing to say
+async def test_pings_are_answered(make_pair):
+    pair = make_pair()
+    pair.peer.h2.ping(b"12345678")
+    pair.peer.flush()
+    assert pair.peer.pings == [b"12345678"]
+    pair.peer.raw(PingFrame(0, b"87654321", flags=["ACK"]).serialize())  # nobody asked: nothing to say
 
 
-async def test_a_message_longer_than_every_window(line):
-    here, message = line(), bytes(range(256)) * 4_000
-    call = await here.call()
-    here.peer.open(1)
-    here.peer.upload(1, grpc_message(message) + grpc_message(b"after"))
+async def test_a_message_longer_than_every_window(make_pair):
+    pair, message = make_pair(), bytes(range(256)) * 4_000
+    call = await pair.call()
+    pair.peer.open(1)
+    pair.peer.upload(1, grpc_message(message) + grpc_message(b"after"))
     assert await read_all(call) == [message, b"after"]
 
 
-async def test_a_reader_that_does_not_read_keeps_the_server_within_its_window_and_holds_nobody(line):
-    here = line()
-    slow, quick = await here.call(), await here.call()
-    here.peer.open(1)
-    here.peer.upload(1, grpc_message(b"x" * 1_000) * 500)
-    assert not here.peer.is_uploaded(1)
-    assert here.peer.h2.remote_flow_control_window(1) >= 0
+async def test_a_reader_that_does_not_read_keeps_the_server_within_its_window_and_holds_nobody(make_pair):
+    pair = make_pair()
+    slow, quick = await pair.call(), await pair.call()
+    pair.peer.open(1)
+    pair.peer.upload(1, grpc_message(b"x" * 1_000) * 500)
+    assert not pair.peer.is_uploaded(1)
+    assert pair.peer.h2.remote_flow_control_window(1) >= 0
     assert sum(map(len, slow._messages)) + len(slow._partial_message) <= frames.DEFAULT_WINDOW_BYTES
-    here.peer.open(3)
-    here.peer.upload(3, grpc_message(b"y" * 1_000) * 500)
+    pair.peer.open(3)
+    pair.peer.upload(3, grpc_message(b"y" * 1_000) * 500)
     assert len(await read_all(quick)) == 500
-    assert not here.peer.is_uploaded(1)
+    assert not pair.peer.is_uploaded(1)
     assert len(await read_all(slow)) == 500
 
 
-async def test_large_messages_that_nobody_reads_yet(line):
+async def test_large_messages_that_nobody_reads_yet(make_pair):
     """A message that is not whole must not be waited for by a server that may send no more of it."""
-    here = line()
-    call = await here.call()
-    here.peer.open(1)
-    here.peer.upload(1, grpc_message(b"x" * 40_000) * 20)
+    pair = make_pair()
+    call = await pair.call()
+    pair.peer.open(1)
+    pair.peer.upload(1, grpc_message(b"x" * 40_000) * 20)
     assert await read_all(call) == [b"x" * 40_000] * 20
 
 
@@ -171,73 +171,73 @@ async def test_large_messages_that_nobody_reads_yet(line):
     ],
 )
 @pytest.mark.parametrize("only", [True, False])
-async def test_what_the_last_headers_say(line, trailers, status, message, only):
-    here = line()
-    call = await here.call()
+async def test_what_the_last_headers_say(make_pair, trailers, status, message, only):
+    pair = make_pair()
+    call = await pair.call()
     if only:
-        here.peer.end(1, [*HEAD, *trailers])
+        pair.peer.end(1, [*HEAD, *trailers])
     else:
-        here.peer.open(1)
-        here.peer.send_messages(1, b"one")
-        here.peer.end(1, trailers)
+        pair.peer.open(1)
+        pair.peer.send_messages(1, b"one")
+        pair.peer.end(1, trailers)
         assert await call.read() == b"one"
     for _ in range(2):
         with pytest.raises(RpcError) as failure:
             await call.read()
         assert (failure.value.status, failure.value.message) == (status, message)
-    assert here.peer.resets == []
+    assert pair.peer.resets == []
 
 
 @pytest.mark.parametrize("code", ["400", "401", "403", "404", "429", "500", "502", "503", "504"])
 @pytest.mark.parametrize("body", [b"<html>bad gateway</html>", b""])
-async def test_http_errors(line, code, body):
-    here = line()
-    call = await here.call()
-    here.peer.h2.send_headers(1, [(":status", code), ("content-type", "text/html")], end_stream=not body)
-    here.peer.flush()
-    if body and not here.peer.resets:
-        here.peer.h2.send_data(1, body, end_stream=True)
-        here.peer.flush()
+async def test_http_errors(make_pair, code, body):
+    pair = make_pair()
+    call = await pair.call()
+    pair.peer.h2.send_headers(1, [(":status", code), ("content-type", "text/html")], end_stream=not body)
+    pair.peer.flush()
+    if body and not pair.peer.resets:
+        pair.peer.h2.send_data(1, body, end_stream=True)
+        pair.peer.flush()
     with pytest.raises(RpcError, match=f"HTTP status {code}") as failure:
         await call.read()
     expected = {"400": "INTERNAL", "401": "UNAUTHENTICATED", "403": "PERMISSION_DENIED", "404": "UNIMPLEMENTED"}
     assert failure.value.status.name == expected.get(code, "UNKNOWN" if code == "500" else "UNAVAILABLE")
 
 
-async def test_a_page_is_no_answer(line):
-    here = line()
-    call = await here.call()
-    here.peer.open(1, [(":status", "200"), ("content-type", "text/html")])
+async def test_a_page_is_no_answer(make_pair):
+    pair = make_pair()
+    call = await pair.call()
+    pair.peer.open(1, [(":status", "200"), ("content-type", "text/html")])
     with pytest.raises(RpcError, match="text/html"):
         await call.read()
 
 
-async def test_interim_answers_come_before_the_first(line):
-    here = line()
-    call = await here.call()
-    here.peer.h2.send_headers(1, [(":status", "103"), ("link", "x")])
-    here.peer.answer(1, b"answer")
+async def test_interim_answers_come_before_the_first(make_pair):
+    pair = make_pair()
+    call = await pair.call()
+    pair.peer.h2.send_headers(1, [(":status", "103"), ("link", "x")])
+    pair.peer.answer(1, b"answer")
     assert await read_all(call) == [b"answer"]
 
 
-async def test_the_end_without_trailers(line):
-    here = line()
-    call = await here.call()
-    here.peer.open(1)
-    here.peer.h2.send_data(1, grpc_message(b"one"), end_stream=True)
-    here.peer.flush()
+async def test_the_end_without_trailers(make_pair):
+    pair = make_pair()
+    call = await pair.call()
+    pair.peer.open(1)
+    pair.peer.h2.send_data(1, grpc_message(b"one"), end_stream=True)
+    pair.peer.flush()
     assert await call.read() == b"one"
     with pytest.raises(RpcError, match="without a status"):
         await call.read()
 
 
 @pytest.mark.parametrize("kept", [1, 4, 5, 9])
-async def test_a_message_cut_off_by_the_end(line, kept):
-    here = line()
-    call = await here.call()
-    here.peer.open(1)
-    here.peer.h2.send_data(1, grpc_message(b"whole") + grpc_message(b"question")[:kept])
-    here.peer.end(1)
+async def test_a_message_cut_off_by_the_end(make_pair, kept):
+    pair = make_pair()
+    call = await pair.call()
+    pair.peer.open(1)
+    pair.peer.h2.send_data(1, grpc_message(b"whole") + grpc_message(b"question")[:kept])
+    pair.peer.end(1)
     assert await call.read() == b"whole"
     with pytest.raises(RpcError, match="cut off") as failure:
         await call.read()
@@ -245,29 +245,29 @@ async def test_a_message_cut_off_by_the_end(line, kept):
 
 
 @pytest.mark.parametrize("start", [grpc_message(b"x", compressed=1), b"\1", b"\0\xff\xff\xff\xff", b"\0\x10\0\0\1abc"])
-async def test_messages_that_no_server_may_send(line, start):
+async def test_messages_that_no_server_may_send(make_pair, start):
     """Compressed ones, and ones that would fill the memory: given up as soon as they are announced."""
-    here = line()
-    call = await here.call()
-    here.peer.open(1)
-    here.peer.send_messages(1, b"one")
+    pair = make_pair()
+    call = await pair.call()
+    pair.peer.open(1)
+    pair.peer.send_messages(1, b"one")
     for byte in start:
         if not call.done:
-            here.peer.h2.send_data(1, bytes([byte]))
-            here.peer.flush()
+            pair.peer.h2.send_data(1, bytes([byte]))
+            pair.peer.flush()
     assert await call.read() == b"one"
     with pytest.raises(RpcError, match=r"compressed|too long") as failure:
         await call.read()
     assert failure.value.status is Status.INTERNAL
     call.cancel()
-    assert here.peer.resets == [(1, 8)]
+    assert pair.peer.resets == [(1, 8)]
 
 
 async def test_the_connection_says_first_what_it_takes():
     connection = Connection()
     assert connection.closed
-    here = ConnectedPair()
-    assert here.peer.h2.remote_settings.enable_push == 0
-    assert here.peer.h2.outbound_flow_control_window == frames.MAX_WINDOW_BYTES
-    assert here.peer.settled == 1
-    here.connection.close()
+    pair = ConnectedPair()
+    assert pair.peer.h2.remote_settings.enable_push == 0
+    assert pair.peer.h2.outbound_flow_control_window == frames.MAX_WINDOW_BYTES
+    assert pair.peer.settled == 1
+    pair.connection.close()

@@ -1,4 +1,4 @@
-"""GET /files/{id}: what models produced, for whoever holds a signed address. No key is asked for."""
+"""GET /files/{id}: files that models produced, for everyone who has the signed URL. No key is required."""
 
 import re
 import time
@@ -7,9 +7,10 @@ from email.utils import format_datetime
 from typing import Any
 
 from fastapi import APIRouter, Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from gateway.files.file_store import FileStore, StoredFile, content_type
+from gateway.http import delivery
 
 router = APIRouter(tags=["Files"])
 
@@ -17,33 +18,33 @@ _RANGE_HEADER = re.compile(r"bytes=(?:(\d{1,18})-(\d{0,18})|-(\d{1,18}))")
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": "The file.", "content": {"image/png": _BINARY, "image/jpeg": _BINARY, "image/webp": _BINARY}},
-    206: {"description": "The part of it that was asked for.", "content": {"image/png": _BINARY}},
-    304: {"description": "The file that the caller has."},
-    403: {"description": "The signature does not fit the address, or the address has expired."},
-    404: {"description": "There is no such file any more."},
-    416: {"description": "The file ends before the part that was asked for."},
-    503: {"description": "The store does not answer."},
+    206: {"description": "The requested part of the file.", "content": {"image/png": _BINARY}},
+    304: {"description": "The caller has this file already."},
+    403: {"description": "The signature does not match the URL, or the URL has expired."},
+    404: {"description": "The file does not exist any more."},
+    416: {"description": "The file ends before the requested part."},
+    503: {"description": "The storage does not respond."},
 }
 
 
 @router.head("/files/{file}", include_in_schema=False)
 @router.get("/files/{file}", summary="Fetch a file", response_class=Response, responses=_RESPONSES)
 async def fetch(file: str, request: Request, expires: str = "", signature: str = "") -> Response:
-    """Return a file or a part of it (RFC 9110, section 14). Raises `Forbidden` and `FileGone`."""
+    """Return a file or a part of it (RFC 9110, section 14). Raises `Forbidden` and `FileNotFound`."""
     files: FileStore = request.app.state.files
     until = files.verify(file, expires, signature)
     part = None
-    asked = _RANGE_HEADER.fullmatch(request.headers.get("range", ""))
-    has = request.headers.get("if-none-match", "")
-    # A store that is asked for a file begins to send it: where it may not be needed, the store is asked about it first.
-    found = await files.head(file) if request.method == "HEAD" or has or asked else None
+    requested = _RANGE_HEADER.fullmatch(request.headers.get("range", ""))
+    known_etags = request.headers.get("if-none-match", "")
+    # `get` makes the store send the file. Where the file may not be needed, `head` comes first.
+    found = await files.head(file) if request.method == "HEAD" or known_etags or requested else None
     if found:
-        if has.strip() == "*" or (found.etag and found.etag in has):
+        if known_etags.strip() == "*" or (found.etag and found.etag in known_etags):
             return Response(status_code=304, headers=_headers(file, found, until))
-        if asked and (known := request.headers.get("if-range")) and not _is_unchanged(known, found):
-            asked = None  # a task that is begun again replaces its pictures
-        if asked:
-            part = _byte_range(asked, found.size)
+        if requested and (known := request.headers.get("if-range")) and not _is_unchanged(known, found):
+            requested = None  # a task that is executed again replaces its files
+        if requested:
+            part = _byte_range(requested, found.size)
             if part is None:
                 return Response(status_code=416, headers={"Content-Range": f"bytes */{found.size}"})
     if found is None or request.method != "HEAD":
@@ -57,7 +58,7 @@ async def fetch(file: str, request: Request, expires: str = "", signature: str =
     status = 206 if part else 200
     if request.method == "HEAD":
         return Response(status_code=status, headers=headers, media_type=found.content_type)
-    return StreamingResponse(found.chunks, status, headers, media_type=found.content_type)
+    return await delivery.raw(request, found.chunks, found.content_type, headers=headers, status=status)
 
 
 def _headers(file: str, found: StoredFile, until: int) -> dict[str, str]:
@@ -75,13 +76,13 @@ def _headers(file: str, found: StoredFile, until: int) -> dict[str, str]:
 
 
 def _is_unchanged(known: str, found: StoredFile) -> bool:
-    """Whether a file is the one of which a caller has a part (RFC 9110, section 13.1.5)."""
+    """Return whether the file is the one that the caller has a part of (RFC 9110, section 13.1.5)."""
     return known in (found.etag, format_datetime(found.modified, usegmt=True))
 
 
-def _byte_range(asked: re.Match[str], size: int) -> tuple[int, int] | None:
-    """The first byte and the one after the last; None where the file has no byte of what was asked for."""
-    first, last, suffix = asked.groups()
+def _byte_range(requested: re.Match[str], size: int) -> tuple[int, int] | None:
+    """Return the first byte and the one after the last, None if the file has no byte of the requested part."""
+    first, last, suffix = requested.groups()
     if suffix is not None:
         start, end = max(0, size - int(suffix)), size
     else:
