@@ -270,7 +270,7 @@ async def test_offsets_of_an_echo_that_a_stop_string_cut() -> None:
 @pytest.mark.parametrize("length", [0, 1, 500, 501, 1700])
 async def test_a_long_answers_tokens_are_rendered_by_pieces_as_in_one(length: int) -> None:
     asked = Complete(model="m", prompt="é" * 600, echo=True)
-    tokens = [TokenLogprob(Logprob("é", -1.0, "é".encode()), prompt=i < 600) for i in range(length)]
+    tokens = [TokenLogprob(Logprob("é", -1.0, "é".encode()), is_prompt=i < 600) for i in range(length)]
     whole = await ChoiceRenderer([asked], logprobs=True).whole(0, Completion("é" * length, "stop", tokens))
     expected = ChoiceRenderer([asked], logprobs=True).render(0, "é" * length, tokens, "stop")
     assert json.loads(orjson.dumps(whole)) == expected
