@@ -1,7 +1,7 @@
 """The gateway: settings in, an ASGI application out. All wiring is here."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 
 import structlog
@@ -14,16 +14,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway import health, startup_checks
 from gateway.decentralgpt import NodeRegistrar
 from gateway.dialects import DIALECTS
-from gateway.dialects.openai import images_responses as openai_images
-from gateway.dialects.openai import response_models as openai_answers
-from gateway.dialects.openai.wire import errors as openai_errors
-from gateway.dialects.openapi import OpenAPIApplication
-from gateway.dialects.platform import response_models as platform_answers
+from gateway.dialects.dialect import Dialect, DialectTable
 from gateway.errors import GatewayError, MethodNotAllowed, NotFound
 from gateway.fair_sharing import MemoryPool
 from gateway.files import object_stores
 from gateway.files import route as files_route
 from gateway.files.file_store import FileStore
+from gateway.http.openapi import OpenAPIApplication
 from gateway.http.rates import RATE_LIMIT_HEADERS, RateLimits
 from gateway.http.trusted_hosts import HostOriginMiddleware, PreflightMiddleware
 from gateway.media.loader import MediaLoader
@@ -43,8 +40,12 @@ _FIRST_DISCOVERY_SECONDS = 2.0
 """Seconds that a worker waits for models to be found before it takes requests."""
 
 
-def create_app(settings: Settings | None = None, crew: WorkerContext | None = None) -> FastAPI:
+def create_app(
+    settings: Settings | None = None, crew: WorkerContext | None = None, dialects: Sequence[Dialect] = DIALECTS
+) -> FastAPI:
     """Return the gateway, or the worker of one that `crew` describes. It looks for models as its lifespan begins.
+
+    The first of `dialects` owns all paths that no dialect claims.
 
     Raises `ModelsFileError` where the models file cannot be used, and `StoreError` and `DatabaseError` where files or
     tasks cannot be kept where the settings say.
@@ -93,9 +94,10 @@ def create_app(settings: Settings | None = None, crew: WorkerContext | None = No
             await app.state.rates.close()
         app.state.event_loop.close()
 
+    table = DialectTable(dialects)
     app = OpenAPIApplication(
-        settings,
-        (*openai_answers.STREAM_EVENTS, *openai_images.STREAM_EVENTS, *platform_answers.STREAM_EVENTS),
+        [event for dialect in dialects for event in dialect.stream_events],
+        lambda path: table.find(path).requires_key(settings),
         title="Tritonic",
         version="0.1.0",
         lifespan=lifespan,
@@ -112,19 +114,16 @@ def create_app(settings: Settings | None = None, crew: WorkerContext | None = No
     app.state.rates = (
         RateLimits(settings.rate_limits, store, app.state.metrics.rates_unshared) if settings.rate_limits else None
     )
-    # Each request is compared with one after the other: what is asked most comes first.
-    for routers in DIALECTS.values():
-        for router in routers:
+    for dialect in table.in_order():
+        for router in dialect.routers:
             app.include_router(router)
     app.include_router(health.router)
     app.include_router(files_route.router)
-    app.add_exception_handler(HTTPException, _render_routing_error)
-    app.add_exception_handler(GatewayError, _render_gateway_error)
-    app.add_exception_handler(Exception, _render_unexpected_error)
+    _add_exception_handlers(app, table.render_error)
     if settings.cors_origins:
         exposed = ["x-request-id", "retry-after", *RATE_LIMIT_HEADERS]
         app.add_middleware(PreflightMiddleware, settings=settings, expose_headers=exposed)
-    app.add_middleware(HostOriginMiddleware, settings=settings, render=openai_errors.render)
+    app.add_middleware(HostOriginMiddleware, settings=settings, render=table.render_error)
     # Outermost, so that preflights and unknown paths are seen too.
     app.add_middleware(_TraceMiddleware, metrics=app.state.metrics, event_loop=app.state.event_loop)
     return app
@@ -138,36 +137,39 @@ async def _wait_for_models(catalog: Catalog) -> None:
                 await asyncio.sleep(0.01)
 
 
-async def _render_routing_error(request: Request, exception: Exception) -> Response:
-    """Render what the router itself refuses; until a dialect claims a path, OpenAI's shape."""
-    error: GatewayError
-    path = request.scope["path"][:200]  # its URL cannot be had where the header `Host` is garbage
-    if isinstance(exception, HTTPException) and exception.status_code == 405:
-        allowed = (exception.headers or {}).get("Allow", "")
-        if allowed == "GET":  # another route takes HEAD for it
-            allowed = "GET, HEAD"
-            exception.headers = {"Allow": allowed}
-        error = MethodNotAllowed(f"{path} does not take {request.method}; it takes: {allowed}.")
-    else:
-        error = NotFound(f"There is nothing at {request.method} {path}; /docs lists what there is.")
-    response = openai_errors.render(error)
-    if isinstance(exception, HTTPException):
-        response.headers.update(exception.headers or {})
-    return response
+def _add_exception_handlers(app: OpenAPIApplication, render: Callable[[str, GatewayError], Response]) -> None:
+    """Answer what no route of a dialect has answered, in the error format of the dialect that owns the path."""
 
+    async def render_routing_error(request: Request, exception: Exception) -> Response:
+        """Answer a path that no route has, or a method that the routes of a path do not take."""
+        error: GatewayError
+        headers: dict[str, str] = {}
+        path = request.scope["path"]  # `request.url` fails where the header `Host` is malformed
+        if isinstance(exception, HTTPException) and exception.status_code == 405:
+            allowed = ", ".join(sorted(app.allowed_methods(request.scope)))
+            headers["Allow"] = allowed
+            error = MethodNotAllowed(f"{path[:200]} does not take {request.method}; it takes: {allowed}.")
+        else:
+            error = NotFound(f"There is nothing at {request.method} {path[:200]}; /docs lists what there is.")
+        response = render(path, error)
+        response.headers.update(headers)
+        return response
 
-async def _render_gateway_error(request: Request, exception: Exception) -> Response:
-    """Render the failures of routes that belong to no dialect, in OpenAI's shape."""
-    assert isinstance(exception, GatewayError)
-    request.state.trace.record_failure(exception)
-    return openai_errors.render(exception)
+    async def render_gateway_error(request: Request, exception: Exception) -> Response:
+        """Answer a failure of a route that belongs to no dialect."""
+        assert isinstance(exception, GatewayError)
+        request.state.trace.record_failure(exception)
+        return render(request.scope["path"], exception)
 
+    async def render_unexpected_error(request: Request, exception: Exception) -> Response:
+        """Answer an exception that no route has caught; the server logs it."""
+        response = render(request.scope["path"], GatewayError("The gateway failed on this request."))
+        response.headers.update(request.state.trace.headers)
+        return response
 
-async def _render_unexpected_error(request: Request, exception: Exception) -> Response:
-    """Render what no route has caught; the server writes it into the log."""
-    response = openai_errors.render(GatewayError("The gateway failed on this request."))
-    response.headers.update(request.state.trace.headers)
-    return response
+    app.add_exception_handler(HTTPException, render_routing_error)
+    app.add_exception_handler(GatewayError, render_gateway_error)
+    app.add_exception_handler(Exception, render_unexpected_error)
 
 
 class _TraceMiddleware:

@@ -51,7 +51,7 @@ async def sse(
     request: Request,
     events: AsyncGenerator[Event],
     render: Callable[[Event], Iterable[bytes | NamedEvent]],
-    render_error: Callable[[GatewayError], bytes],
+    render_error: Callable[[GatewayError], bytes | NamedEvent],
     done: bytes | None = None,
 ) -> Response:
     """Return a response that sends what `render` makes of each event.
@@ -81,7 +81,7 @@ class _EventStream(Response):
         first: Event,
         events: AsyncGenerator[Event],
         render: Callable[[Event], Iterable[bytes | NamedEvent]],
-        render_error: Callable[[GatewayError], bytes],
+        render_error: Callable[[GatewayError], bytes | NamedEvent],
         done: bytes | None,
         trace: Trace,
         watch: DisconnectWatch,

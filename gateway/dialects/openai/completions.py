@@ -13,7 +13,8 @@ from starlette.responses import Response
 
 from gateway.dialects.openai.completions_responses import ChoiceRenderer, CompletionChunkRenderer, split_logprobs
 from gateway.dialects.openai.response_models import CreateCompletionResponse, CreateCompletionStreamResponse
-from gateway.dialects.openai.wire import errors, openapi_responses, token_ids
+from gateway.dialects.openai.wire import openapi_responses, token_ids
+from gateway.dialects.openai.wire.errors import OPENAI_ERRORS
 from gateway.dialects.openai.wire.sampling import (
     STREAM_OPTIONS_SCHEMA,
     SamplingFields,
@@ -23,11 +24,11 @@ from gateway.dialects.openai.wire.sampling import (
     render_usage,
 )
 from gateway.dialects.openai.wire.structured_outputs import ResponseFormat
-from gateway.dialects.route import route_class
 from gateway.errors import GatewayError, InvalidRequest, RequestTooLarge, UnsupportedOption
 from gateway.http import delivery
 from gateway.http.json_limits import check_text_length
 from gateway.http.offload import offload_if_large
+from gateway.http.routes import route_class
 from gateway.models.catalog import Catalog
 from gateway.operations.complete import Complete, gather, merge
 from gateway.operations.text import TextEvent
@@ -38,7 +39,7 @@ _MAX_PROMPT_LOGPROBS = 2_000_000
 """Likely tokens that are told of prompts; each takes 150 bytes. A token has one character at least, and mostly four."""
 MAX_JSON_VALUES = 600_000
 """JSON values of a body: room for as many prompts as may be, each of 4,096 token ids."""
-router = APIRouter(route_class=route_class(errors.render, values=MAX_JSON_VALUES))
+router = APIRouter(route_class=route_class(OPENAI_ERRORS, values=MAX_JSON_VALUES))
 
 _Ids = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}, "minItems": 1}
 # Read by `_prompts`: a union of lists of lists would have pydantic try each alternative for each element.
@@ -141,7 +142,7 @@ async def create_completion(body: CreateCompletionRequest, request: Request) -> 
     if streams:
         chunks = CompletionChunkRenderer(head, choices, include_usage=body.include_usage)
         events = split_logprobs(events) if body.logprobs is not None else events
-        return await delivery.sse(request, events, chunks.render, errors.render_body, b"[DONE]")
+        return await delivery.sse(request, events, chunks.render, OPENAI_ERRORS.render_event, b"[DONE]")
     answers, usage = await delivery.whole(request, gather(events))
     answer = {
         **head,

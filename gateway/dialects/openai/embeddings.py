@@ -11,12 +11,14 @@ from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema
 from starlette.responses import Response
 
 from gateway.dialects.openai.response_models import CreateEmbeddingResponse
-from gateway.dialects.openai.wire import errors, openapi_responses, token_ids
-from gateway.dialects.route import WireModel, route_class
+from gateway.dialects.openai.wire import openapi_responses, token_ids
+from gateway.dialects.openai.wire.errors import OPENAI_ERRORS
 from gateway.errors import InvalidRequest, UnsupportedOption
 from gateway.http import delivery
 from gateway.http.json_limits import check_text_length
 from gateway.http.offload import offload_if_large
+from gateway.http.routes import route_class
+from gateway.http.wire_model import WireModel
 from gateway.models.catalog import Catalog
 from gateway.operations.embed import Embed, gather
 
@@ -25,7 +27,7 @@ MAX_JSON_VALUES = 1_100_000
 """JSON values of a body: room for as many inputs as may be, each of 512 token ids."""
 _BYTES_PER_YIELD = 256 * 1024
 """Bytes of vectors that are written at a time: about 4 ms."""
-router = APIRouter(route_class=route_class(errors.render, values=MAX_JSON_VALUES))
+router = APIRouter(route_class=route_class(OPENAI_ERRORS, values=MAX_JSON_VALUES))
 
 _Text = {"type": "string", "minLength": 1}
 _Ids = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}, "minItems": 1}

@@ -10,23 +10,24 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from gateway.dialects.openai import images_responses
-from gateway.dialects.openai.wire import errors, image_inputs, images, openapi_responses
+from gateway.dialects.openai.wire import image_inputs, images, openapi_responses
+from gateway.dialects.openai.wire.errors import OPENAI_ERRORS
 from gateway.dialects.openai.wire.images import (
     CreateImageEditRequest,
     CreateImageRequest,
     CreateImageVariationRequest,
     ImageFields,
 )
-from gateway.dialects.openai.wire.request_images import RequestImages
-from gateway.dialects.route import route_class
 from gateway.errors import ModelNotFound
 from gateway.http import delivery
+from gateway.http.request_images import RequestImages
+from gateway.http.routes import route_class
 from gateway.models.catalog import Catalog
 from gateway.models.servers import Model
 from gateway.operations.edit_image import EditImage
 from gateway.operations.generate_image import GenerateImage, gather
 
-router = APIRouter(route_class=route_class(errors.render, values=images.MAX_JSON_VALUES, forms=True), tags=["Images"])
+router = APIRouter(route_class=route_class(OPENAI_ERRORS, values=images.MAX_JSON_VALUES, forms=True), tags=["Images"])
 
 _EXAMPLE_ATTRIBUTES = {"background": "opaque", "output_format": "png", "quality": "medium", "size": "128x128"}
 
@@ -123,7 +124,11 @@ async def _answer(
     events = catalog.run(model, asked, request.state.trace)
     if body.stream:
         return await delivery.sse(
-            request, events, images_responses.ImageEventRenderer(asked, kind).render, errors.render_body, b"[DONE]"
+            request,
+            events,
+            images_responses.ImageEventRenderer(asked, kind).render,
+            OPENAI_ERRORS.render_event,
+            b"[DONE]",
         )
     drawn = await delivery.whole(request, gather(events))
     urls = None

@@ -10,13 +10,14 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from gateway.dialects.openai.response_models import ListModelsResponse, RetrieveModelResponse
-from gateway.dialects.openai.wire import errors, openapi_responses
-from gateway.dialects.route import route_class
+from gateway.dialects.openai.wire import openapi_responses
+from gateway.dialects.openai.wire.errors import OPENAI_ERRORS
+from gateway.http.routes import route_class
 from gateway.models.catalog import Catalog
 from gateway.models.servers import Model
 from gateway.settings import Settings
 
-router = APIRouter(route_class=route_class(errors.render), tags=["Models"])
+router = APIRouter(route_class=route_class(OPENAI_ERRORS), tags=["Models"])
 
 # Where a model is called, by the first of these that it offers. One that only transcribes has no route of its own: it
 # writes down the sounds of chats, so its address is the service's.

@@ -3,8 +3,8 @@
 from fastapi import Request
 from pydantic import SecretStr
 
-from gateway.dialects.route import authenticate, match_api_key
 from gateway.errors import ModelNotFound, NotFound
+from gateway.http.api_keys import authenticate, match_api_key
 from gateway.models.catalog import Catalog
 from gateway.models.servers import Model
 from gateway.settings import Platform, Settings
@@ -44,9 +44,16 @@ def find_model(request: Request, name: str, operation: type | None = None) -> Mo
     raise ModelNotFound(f"The model '{name[:200]}' does not exist. Models: {known}.", param="model")
 
 
+def any_platform_requires_key(settings: Settings) -> bool:
+    """Return whether at least one platform has keys."""
+    return any(_platform_keys(platform, settings) for platform in settings.platforms.values())
+
+
 def _keys(request: Request) -> list[SecretStr]:
-    settings: Settings = request.app.state.settings
-    platform = _platform(request)
+    return _platform_keys(_platform(request), request.app.state.settings)
+
+
+def _platform_keys(platform: Platform, settings: Settings) -> list[SecretStr]:
     return settings.api_keys if platform.keys is None else platform.keys
 
 

@@ -11,7 +11,7 @@ import orjson
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from gateway.dialects.openai.wire import errors, image_chat, openapi_responses
+from gateway.dialects.openai.wire import image_chat, openapi_responses
 from gateway.dialects.openai.wire.chat import (
     MAX_JSON_VALUES,
     CreateChatCompletionRequest,
@@ -19,15 +19,17 @@ from gateway.dialects.openai.wire.chat import (
     reject_unsupported,
 )
 from gateway.dialects.openai.wire.chat_responses import ChatChunkRenderer, render
+from gateway.dialects.openai.wire.errors import OPENAI_ERRORS
 from gateway.dialects.platform import access
 from gateway.dialects.platform.response_models import ChatAnswer, ChatChunk
-from gateway.dialects.route import route_class
 from gateway.http import delivery
+from gateway.http.routes import route_class
 from gateway.models.catalog import Catalog
 from gateway.operations.chat import ChatEvent, gather
 
 router = APIRouter(
-    route_class=route_class(errors.render, values=MAX_JSON_VALUES, authorize=access.authorize), tags=["Platforms"]
+    route_class=route_class(OPENAI_ERRORS, values=MAX_JSON_VALUES, authorize=access.authorize),
+    tags=["Platforms"],
 )
 
 _EXAMPLE_HEAD = {"created": 1763683200, "model": "smollm2-135m-instruct"}
@@ -80,7 +82,7 @@ async def create_chat_completion(platform: str, body: CreateChatCompletionReques
             nulls=False,
             legacy=body.uses_legacy_functions,
         )
-        return await delivery.sse(request, events, chunks.render, errors.render_body, b"[DONE]")
+        return await delivery.sse(request, events, chunks.render, OPENAI_ERRORS.render_event, b"[DONE]")
     answers, usage = await delivery.whole(request, gather(events))
     fields = render(answers, usage, logprobs=bool(body.logprobs), nulls=False, legacy=body.uses_legacy_functions)
     return Response(orjson.dumps({**head, **fields}), media_type="application/json")

@@ -13,21 +13,22 @@ from fastapi import APIRouter, Query, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from gateway.dialects.openai.wire import errors, image_inputs, images, openapi_responses
+from gateway.dialects.openai.wire import image_inputs, images, openapi_responses
+from gateway.dialects.openai.wire.errors import OPENAI_ERRORS
 from gateway.dialects.openai.wire.images import CreateImageEditRequest, CreateImageRequest, ImageFields
-from gateway.dialects.openai.wire.request_images import RequestImages
 from gateway.dialects.platform import access, tasks
 from gateway.dialects.platform.response_models import Images, ImageTask
-from gateway.dialects.route import route_class
 from gateway.errors import Overloaded, UnsupportedOption
 from gateway.http import delivery
+from gateway.http.request_images import RequestImages
+from gateway.http.routes import route_class
 from gateway.models.catalog import Catalog
 from gateway.models.servers import Model
 from gateway.operations.edit_image import EditImage
 from gateway.operations.generate_image import GenerateImage, Image, gather
 
 router = APIRouter(
-    route_class=route_class(errors.render, values=images.MAX_JSON_VALUES, forms=True, authorize=access.authorize),
+    route_class=route_class(OPENAI_ERRORS, values=images.MAX_JSON_VALUES, forms=True, authorize=access.authorize),
     tags=["Platforms"],
 )
 

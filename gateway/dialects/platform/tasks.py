@@ -12,17 +12,18 @@ import orjson
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from gateway.dialects.openai.wire import errors, openapi_responses
+from gateway.dialects.openai.wire import openapi_responses
+from gateway.dialects.openai.wire.errors import OPENAI_ERRORS
 from gateway.dialects.platform import access
 from gateway.dialects.platform.response_models import ImageTask, ImageTaskList, Status
-from gateway.dialects.route import route_class
 from gateway.files.file_store import FileStore
+from gateway.http.routes import route_class
 from gateway.operations.generate_image import GenerateImage
 from gateway.settings import Settings
 from gateway.tasks.task import Task, TaskState
 from gateway.tasks.task_queue import TaskQueue
 
-router = APIRouter(route_class=route_class(errors.render, authorize=access.authorize), tags=["Platforms"])
+router = APIRouter(route_class=route_class(OPENAI_ERRORS, authorize=access.authorize), tags=["Platforms"])
 
 TASK_STATUSES: Mapping[TaskState, Status] = {
     "queued": "queued",

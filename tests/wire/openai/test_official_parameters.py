@@ -27,7 +27,7 @@ from gateway.dialects.openai.completions import CreateCompletionRequest
 from gateway.dialects.openai.embeddings import CreateEmbeddingRequest
 from gateway.dialects.openai.wire import images, messages, sampling, structured_outputs, tools
 from gateway.dialects.openai.wire.chat import CreateChatCompletionRequest
-from gateway.dialects.route import WireModel
+from gateway.http.wire_model import WireModel
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "dialects.md").read_text(encoding="utf-8")
 _IGNORED = DOCUMENT.split("\n### Ignored\n")[1].split("\n### ")[0]

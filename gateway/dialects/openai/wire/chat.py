@@ -11,7 +11,6 @@ from gateway.dialects.openai.wire import legacy_functions, tools
 from gateway.dialects.openai.wire.legacy_functions import WireFunctionChoice
 from gateway.dialects.openai.wire.message_parser import MessageParser, TranscribeAudio
 from gateway.dialects.openai.wire.messages import Message
-from gateway.dialects.openai.wire.request_images import RequestImages
 from gateway.dialects.openai.wire.sampling import (
     STREAM_OPTIONS_SCHEMA,
     SamplingFields,
@@ -25,11 +24,12 @@ from gateway.dialects.openai.wire.sampling import (
 )
 from gateway.dialects.openai.wire.structured_outputs import ResponseFormat
 from gateway.dialects.openai.wire.tools import FunctionDefinition, FunctionName, ToolDefinition, WireToolChoice
-from gateway.dialects.route import yield_gil
 from gateway.errors import InvalidRequest, UnsupportedOption
 from gateway.http import delivery
 from gateway.http.json_limits import check_json_size
 from gateway.http.offload import offload_if_large
+from gateway.http.request_images import RequestImages
+from gateway.http.wire_model import yield_gil
 from gateway.models.catalog import Catalog
 from gateway.models.servers import Model
 from gateway.operations import transcribe

@@ -15,9 +15,9 @@ from fastapi import Request
 from gateway.dialects.openai.wire.chat import CreateChatCompletionRequest
 from gateway.dialects.openai.wire.images import MAX_PROMPT_CHARACTERS
 from gateway.dialects.openai.wire.message_parser import MessageParser
-from gateway.dialects.openai.wire.request_images import RequestImages
 from gateway.errors import GatewayError, InvalidRequest, UnsupportedOption
 from gateway.http import delivery
+from gateway.http.request_images import RequestImages
 from gateway.models.catalog import Catalog
 from gateway.models.servers import Model
 from gateway.operations.chat import ImagePart, Message, TextPart

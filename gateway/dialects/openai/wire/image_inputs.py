@@ -10,11 +10,11 @@ from typing import Any
 from fastapi import Request
 
 from gateway.dialects.openai.wire.images import MAX_IMAGES, CreateImageRequest, CreateImageVariationRequest, ImageFields
-from gateway.dialects.openai.wire.request_images import RequestImages
 from gateway.errors import InvalidRequest, UnsupportedOption
 from gateway.http import delivery
 from gateway.http.forms import Upload
 from gateway.http.offload import LARGE_BYTES
+from gateway.http.request_images import RequestImages
 from gateway.media.budget import Budget
 from gateway.media.loader import MediaLoader
 from gateway.models.catalog import Catalog

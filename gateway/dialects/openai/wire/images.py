@@ -11,9 +11,9 @@ from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_va
 from pydantic_core import from_json
 
 from gateway.dialects.openai.wire.sampling import UnsupportedField
-from gateway.dialects.route import WireModel
 from gateway.errors import InvalidRequest, UnsupportedOption
 from gateway.http.forms import Form
+from gateway.http.wire_model import WireModel
 from gateway.operations.generate_image import Effort
 
 MAX_PROMPT_CHARACTERS = 32_000

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, Tag
 
 from gateway.dialects.openai.wire.tools import FunctionDefinition, FunctionName, named_choice, parse_functions
-from gateway.dialects.route import UNION_TAG
+from gateway.http.wire_model import UNION_TAG
 from gateway.operations.chat import Tool, ToolChoice
 
 WireFunctionChoice = Annotated[

@@ -7,11 +7,11 @@ from typing import Any, TypeAlias
 
 from gateway.dialects.openai.wire import tools
 from gateway.dialects.openai.wire.messages import ContentPart, File, InputAudio, Message
-from gateway.dialects.openai.wire.request_images import RequestImages
 from gateway.dialects.openai.wire.tools import CustomTool, FunctionCall
 from gateway.errors import InvalidRequest, UnsupportedOption
 from gateway.http.json_limits import check_text_length
 from gateway.http.offload import LARGE_BYTES, OffloadContext, offload_if_large
+from gateway.http.request_images import RequestImages
 from gateway.media.loader import MediaLoader
 from gateway.operations.chat import ImagePart, Part, Role, TextPart
 from gateway.operations.chat import Message as Turn

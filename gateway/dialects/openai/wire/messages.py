@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Discriminator, Field, Tag
 
 from gateway.dialects.openai.wire.tools import FunctionCall, WireToolCall
-from gateway.dialects.route import UNION_TAG, WireModel
+from gateway.http.wire_model import UNION_TAG, WireModel
 
 
 class ImageURL(WireModel):

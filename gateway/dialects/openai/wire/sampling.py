@@ -11,8 +11,8 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Discriminator, Field, Tag, WithJsonSchema
 
 from gateway.dialects.openai.wire.structured_outputs import ChoiceList, JSONSchemaOrText, StructuredOutputs
-from gateway.dialects.route import UNION_TAG, WireModel
 from gateway.errors import InvalidRequest, UnsupportedOption
+from gateway.http.wire_model import UNION_TAG, WireModel
 from gateway.operations.text import Sampling, StructuredOutput, Usage
 
 Stop = Annotated[

@@ -9,8 +9,8 @@ from pydantic import ConfigDict, Discriminator, Field, Tag
 from pydantic_core import from_json
 
 from gateway.dialects.openai.wire import schema_limits
-from gateway.dialects.route import UNION_TAG, WireModel
 from gateway.errors import InvalidRequest, UnsupportedOption
+from gateway.http.wire_model import UNION_TAG, WireModel
 from gateway.operations.text import StructuredOutput
 
 ChoiceList = Annotated[list[str], Field(min_length=1, max_length=1024)]

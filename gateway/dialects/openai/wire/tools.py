@@ -8,9 +8,9 @@ from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import from_json
 
 from gateway.dialects.openai.wire import schema_limits
-from gateway.dialects.route import UNION_TAG, WireModel
 from gateway.errors import InvalidRequest, UnsupportedOption
 from gateway.http.json_limits import JSONLimits, check_json_size, check_json_texts
+from gateway.http.wire_model import UNION_TAG, WireModel
 from gateway.operations.chat import RequiredTool, Tool, ToolCall, ToolChoice
 
 MAX_TOOLS_BYTES = 4_000_000
