@@ -70,10 +70,10 @@ async def create_chat_completion(platform: str, body: CreateChatCompletionReques
     head = {"id": f"foaicmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": body.model}
     events: AsyncGenerator[ChatEvent]
     if image_chat.is_image_chat(model):
-        drawing = await image_chat.parse_request(body, model, request, bare=True)
+        drawing = await image_chat.parse_request(body, model, request, allow_base64=True)
         events = image_chat.run(catalog, model, drawing, request, progress=streams)
     else:
-        events = catalog.run(model, await parse_request(body, model, request, bare=True), request.state.trace)
+        events = catalog.run(model, await parse_request(body, model, request, allow_base64=True), request.state.trace)
     if streams:
         chunks = ChatChunkRenderer(
             head,

@@ -6,7 +6,6 @@ Seed: the concise reference's chat with pictures. The lines of progress are thos
 import re
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -16,7 +15,7 @@ from gateway.dialects.openai.wire.chat import CreateChatCompletionRequest
 from gateway.dialects.openai.wire.images import MAX_PROMPT_CHARACTERS
 from gateway.dialects.openai.wire.message_parser import MessageParser
 from gateway.errors import GatewayError, InvalidRequest, UnsupportedOption
-from gateway.http import delivery
+from gateway.http.media_references import MediaReferences
 from gateway.http.request_images import RequestImages
 from gateway.models.catalog import Catalog
 from gateway.models.servers import Model
@@ -43,7 +42,7 @@ def is_image_chat(model: Model) -> bool:
 
 
 async def parse_request(
-    body: CreateChatCompletionRequest, model: Model, request: Request, *, bare: bool = False
+    body: CreateChatCompletionRequest, model: Model, request: Request, *, allow_base64: bool = False
 ) -> GenerateImage:
     """Return what the conversation asks for: its last message says what to draw, into its latest pictures if any.
 
@@ -52,18 +51,14 @@ async def parse_request(
     Raises `InvalidRequest` and `UnsupportedOption`, and `ClientGone` as soon as the client hangs up.
     """
     _reject_text_options(body)
-    keeping = RequestImages(request)
-    sees = "edit_image" in model.operations
-    reading = MessageParser(
-        request.app.state.media,
-        sees=sees,
-        write_down=None,
-        bare=bare,
-        keeping=keeping,
-        longest=request.app.state.settings.prompt_max_characters,
-        asked=request.state.trace,
+    supports_images = "edit_image" in model.operations
+    parser = MessageParser(
+        MediaReferences.of_request(request),
+        supports_images=supports_images,
+        allow_base64=allow_base64,
+        max_characters=request.app.state.settings.prompt_max_characters,
     )
-    turns = await reading.parse(body.messages, partial(delivery.whole, request))
+    turns = await parser.parse(body.messages)
     last = turns[-1]
     prompt = _text_of(last).strip()
     if last.role != "user" or not prompt:
@@ -77,7 +72,7 @@ async def parse_request(
     options: dict[str, Any] = {"model": model.name, "prompt": prompt, "n": body.n or 1}
     if body.seed is not None:
         options["seed"] = body.seed % 2**63  # chats take negative ones, too
-    pictures = await _latest_images(turns, keeping) if sees else ()
+    pictures = await _latest_images(turns, RequestImages(request)) if supports_images else ()
     return EditImage(images=pictures, **options) if pictures else GenerateImage(**options)
 
 

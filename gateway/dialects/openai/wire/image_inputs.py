@@ -3,7 +3,6 @@
 `edit` and `variation` make operations of requests that have such.
 """
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,14 +10,10 @@ from fastapi import Request
 
 from gateway.dialects.openai.wire.images import MAX_IMAGES, CreateImageRequest, CreateImageVariationRequest, ImageFields
 from gateway.errors import InvalidRequest, UnsupportedOption
-from gateway.http import delivery
 from gateway.http.forms import Upload
-from gateway.http.offload import LARGE_BYTES
-from gateway.http.request_images import RequestImages
-from gateway.media.budget import Budget
-from gateway.media.loader import MediaLoader
+from gateway.http.media_references import MediaReferences, Reference
 from gateway.models.catalog import Catalog
-from gateway.observability.telemetry import Trace
+from gateway.operations.chat import ImagePart
 from gateway.operations.edit_image import EditImage
 from gateway.operations.generate_image import GenerateImage
 
@@ -46,7 +41,7 @@ async def parse_edit(body: CreateImageRequest, model: str, request: Request) -> 
     masks = [] if body.mask is None else _list_references(body.mask, "mask")
     if len(masks) > 1:
         raise InvalidRequest("'mask' must be one picture.", param="mask")
-    found = await delivery.whole(request, _fetch(request, [*references, *masks]))
+    found = await _load(request, [*references, *masks])
     return EditImage(
         model=model,
         prompt=body.prompt,
@@ -61,7 +56,7 @@ async def parse_edit(body: CreateImageRequest, model: str, request: Request) -> 
 async def parse_variation(body: CreateImageVariationRequest, model: str, request: Request) -> EditImage:
     """Do the same for a request without a prompt."""
     options = body.options()
-    found = await delivery.whole(request, _fetch(request, _list_references(body.image, "image")))
+    found = await _load(request, _list_references(body.image, "image"))
     return EditImage(
         model=model,
         prompt="",
@@ -91,42 +86,30 @@ def _list_references(given: Any, name: str) -> list[tuple[str, Any]]:
     return [(f"{name}[{at}]" if len(given) > 1 else name, each) for at, each in enumerate(given)]
 
 
-async def _fetch(request: Request, references: Sequence[tuple[str, Any]]) -> list[bytes]:
-    """Return the encoded pictures that references lead to, each looked at once.
+async def _load(request: Request, references: Sequence[tuple[str, Any]]) -> list[bytes]:
+    """Return the encoded images that `references`, pairs of a path in the body and a value, lead to. All are decoded.
 
-    Raises `InvalidRequest` and `UnsupportedOption` with the path of what is wrong.
+    Raises `InvalidRequest` and `UnsupportedOption` with the path of what is wrong, and what `MediaReferences.load`
+    raises.
     """
-    media: MediaLoader = request.app.state.media
-    keeping = RequestImages(request)
-    trace: Trace = request.state.trace
-    with media.new_budget(trace.caller) as allowance:
-        tasks = [asyncio.create_task(_fetch_one(media, keeping, given, path, allowance)) for path, given in references]
-        try:
-            found = await allowance.run_with_timeout(
-                media.request_timeout, asyncio.gather(*tasks), param=references[0][0]
-            )
-            # What was fetched makes a small body a large request: it is packed into tensors.
-            size = sum(map(len, found))
-            trace.is_large |= size > LARGE_BYTES
-            if trace.reservation:
-                trace.reservation.acquire(size)
-            return list(found)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+    media = MediaReferences.of_request(request)
+    images = [_parse_reference(media, value, path) for path, value in references]
+    await media.load(images, param=references[0][0])
+    found = [image.loaded.data for image in images if image.loaded]
+    media.count(sum(map(len, found)))
+    return found
 
 
-async def _fetch_one(media: MediaLoader, keeping: RequestImages, given: Any, path: str, allowance: Budget) -> bytes:
-    if isinstance(given, Upload):
-        return (await media.load_uploaded_image(given.data, param=path, allowance=allowance)).data
-    if isinstance(given, dict):
-        if given.get("file_id") is not None:
+def _parse_reference(media: MediaReferences, value: Any, path: str) -> Reference[ImagePart]:
+    if isinstance(value, Upload):
+        return media.uploaded_image(value.data, param=path)
+    if isinstance(value, dict):
+        if value.get("file_id") is not None:
             raise UnsupportedOption(
                 f"'{path}.file_id': files are not kept here; send the picture itself.", param=f"{path}.file_id"
             )
-        given, path = given.get("image_url"), f"{path}.image_url"
-        given = given.get("url") if isinstance(given, dict) else given
-    if not isinstance(given, str) or not given:
+        value, path = value.get("image_url"), f"{path}.image_url"
+        value = value.get("url") if isinstance(value, dict) else value
+    if not isinstance(value, str) or not value:
         raise InvalidRequest(f"'{path}' must be a URL, a data URL, or base64.", param=path)
-    return (await keeping.load_image(given, param=path, bare=True, allowance=allowance)).data
+    return media.image(value, param=path, allow_base64=True)
