@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from gateway.dialects.openai.response_models import CreateChatCompletionResponse, CreateChatCompletionStreamResponse
-from gateway.dialects.openai.wire import image_chat, openapi_responses
+from gateway.dialects.openai.wire import image_chat
 from gateway.dialects.openai.wire.chat import (
     MAX_JSON_VALUES,
     CreateChatCompletionRequest,
@@ -20,8 +20,10 @@ from gateway.dialects.openai.wire.chat import (
     reject_unsupported,
 )
 from gateway.dialects.openai.wire.chat_responses import ChatChunkRenderer, render
+from gateway.dialects.openai.wire.error_models import OPENAI_DOCS
 from gateway.dialects.openai.wire.errors import OPENAI_ERRORS
 from gateway.http import delivery
+from gateway.http.openapi_responses import STORED_OUTPUT_FAILURES
 from gateway.http.routes import route_class
 from gateway.models.catalog import Catalog
 from gateway.operations.chat import ChatEvent, gather
@@ -34,9 +36,9 @@ _EXAMPLE_HEAD = {
     "model": "smollm2-135m-instruct",
     "system_fingerprint": "fp_70f0d4a9c3",
 }
-_RESPONSES = openapi_responses.responses(
+_RESPONSES = OPENAI_DOCS.responses(
     CreateChatCompletionResponse,
-    openapi_responses.STORED_OUTPUT_FAILURES,
+    STORED_OUTPUT_FAILURES,
     description="The answer, or, with `stream`, events that add to it.",
     example={
         "id": "chatcmpl-4f1c2a7d",

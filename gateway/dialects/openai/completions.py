@@ -13,7 +13,8 @@ from starlette.responses import Response
 
 from gateway.dialects.openai.completions_responses import ChoiceRenderer, CompletionChunkRenderer, split_logprobs
 from gateway.dialects.openai.response_models import CreateCompletionResponse, CreateCompletionStreamResponse
-from gateway.dialects.openai.wire import openapi_responses, token_ids
+from gateway.dialects.openai.wire import token_ids
+from gateway.dialects.openai.wire.error_models import OPENAI_DOCS
 from gateway.dialects.openai.wire.errors import OPENAI_ERRORS
 from gateway.dialects.openai.wire.sampling import (
     STREAM_OPTIONS_SCHEMA,
@@ -28,6 +29,7 @@ from gateway.errors import GatewayError, InvalidRequest, RequestTooLarge, Unsupp
 from gateway.http import delivery
 from gateway.http.json_limits import check_text_length
 from gateway.http.offload import offload_if_large
+from gateway.http.openapi_responses import INFERENCE_FAILURES
 from gateway.http.routes import route_class
 from gateway.models.catalog import Catalog
 from gateway.operations.complete import Complete, gather, merge
@@ -95,9 +97,9 @@ _EXAMPLE_HEAD = {
     "model": "smollm2-135m-instruct",
     "system_fingerprint": "fp_70f0d4a9c3",
 }
-_RESPONSES = openapi_responses.responses(
+_RESPONSES = OPENAI_DOCS.responses(
     CreateCompletionResponse,
-    openapi_responses.INFERENCE_FAILURES,
+    INFERENCE_FAILURES,
     description="What follows the prompt, or, with `stream`, events that add to it.",
     example={
         **_EXAMPLE_HEAD,

@@ -11,12 +11,14 @@ from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema
 from starlette.responses import Response
 
 from gateway.dialects.openai.response_models import CreateEmbeddingResponse
-from gateway.dialects.openai.wire import openapi_responses, token_ids
+from gateway.dialects.openai.wire import token_ids
+from gateway.dialects.openai.wire.error_models import OPENAI_DOCS
 from gateway.dialects.openai.wire.errors import OPENAI_ERRORS
 from gateway.errors import InvalidRequest, UnsupportedOption
 from gateway.http import delivery
 from gateway.http.json_limits import check_text_length
 from gateway.http.offload import offload_if_large
+from gateway.http.openapi_responses import INFERENCE_FAILURES
 from gateway.http.routes import route_class
 from gateway.http.wire_model import WireModel
 from gateway.models.catalog import Catalog
@@ -70,9 +72,9 @@ class CreateEmbeddingRequest(WireModel):
     truncation_side: Annotated[Any, WithJsonSchema({"enum": ["right", None]})] = None
 
 
-_RESPONSES = openapi_responses.responses(
+_RESPONSES = OPENAI_DOCS.responses(
     CreateEmbeddingResponse,
-    openapi_responses.INFERENCE_FAILURES,
+    INFERENCE_FAILURES,
     description="A vector for each input.",
     example={
         "object": "list",

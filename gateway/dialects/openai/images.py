@@ -10,7 +10,8 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from gateway.dialects.openai import images_responses
-from gateway.dialects.openai.wire import image_inputs, images, openapi_responses
+from gateway.dialects.openai.wire import image_inputs, images
+from gateway.dialects.openai.wire.error_models import OPENAI_DOCS
 from gateway.dialects.openai.wire.errors import OPENAI_ERRORS
 from gateway.dialects.openai.wire.images import (
     CreateImageEditRequest,
@@ -20,6 +21,7 @@ from gateway.dialects.openai.wire.images import (
 )
 from gateway.errors import ModelNotFound
 from gateway.http import delivery
+from gateway.http.openapi_responses import STORED_OUTPUT_FAILURES, Responses
 from gateway.http.request_images import RequestImages
 from gateway.http.routes import route_class
 from gateway.models.catalog import Catalog
@@ -32,7 +34,7 @@ router = APIRouter(route_class=route_class(OPENAI_ERRORS, values=images.MAX_JSON
 _EXAMPLE_ATTRIBUTES = {"background": "opaque", "output_format": "png", "quality": "medium", "size": "128x128"}
 
 
-def _responses(kind: Literal["image_generation", "image_edit"]) -> openapi_responses.Responses:
+def _responses(kind: Literal["image_generation", "image_edit"]) -> Responses:
     usage = images_responses.ZERO_USAGE
     event = {
         "b64_json": "iVBORw0KGgo=",
@@ -43,9 +45,9 @@ def _responses(kind: Literal["image_generation", "image_edit"]) -> openapi_respo
         "usage": usage,
     }
     edits = kind == "image_edit"
-    return openapi_responses.responses(
+    return OPENAI_DOCS.responses(
         images_responses.ImagesResponse,
-        openapi_responses.STORED_OUTPUT_FAILURES,
+        STORED_OUTPUT_FAILURES,
         description="The pictures, or, with `stream`, events that bear previews and pictures.",
         example={
             "created": 1763683200,

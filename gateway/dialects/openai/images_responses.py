@@ -13,9 +13,9 @@ import orjson
 from pydantic import BaseModel, Field
 
 from gateway.dialects.openai.response_models import SuccessFields
-from gateway.dialects.openai.wire.openapi_responses import omitted
 from gateway.errors import ModelFailed
 from gateway.http.delivery import NamedEvent
+from gateway.http.openapi_responses import omitted
 from gateway.media import encoded_image
 from gateway.operations.generate_image import Effort, GenerateImage, Image, ImageEvent, OutputFormat, PartialImage
 from gateway.operations.image_limits import format_size

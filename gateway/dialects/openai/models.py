@@ -10,8 +10,9 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from gateway.dialects.openai.response_models import ListModelsResponse, RetrieveModelResponse
-from gateway.dialects.openai.wire import openapi_responses
+from gateway.dialects.openai.wire.error_models import OPENAI_DOCS
 from gateway.dialects.openai.wire.errors import OPENAI_ERRORS
+from gateway.http.openapi_responses import LIST_FAILURES, RETRIEVE_FAILURES
 from gateway.http.routes import route_class
 from gateway.models.catalog import Catalog
 from gateway.models.servers import Model
@@ -41,15 +42,15 @@ _EXAMPLE = {
     "model": "smollm2-135m-instruct",
     "url": "https://api.example/v1/chat/completions",
 }
-_LIST_RESPONSES = openapi_responses.responses(
+_LIST_RESPONSES = OPENAI_DOCS.responses(
     ListModelsResponse,
-    openapi_responses.LIST_FAILURES,
+    LIST_FAILURES,
     description="The models.",
     example={"object": "list", "project": "Tritonic", "data": [_EXAMPLE], "code": 0, "message": "success"},
 )
-_RETRIEVE_RESPONSES = openapi_responses.responses(
+_RETRIEVE_RESPONSES = OPENAI_DOCS.responses(
     RetrieveModelResponse,
-    openapi_responses.RETRIEVE_FAILURES,
+    RETRIEVE_FAILURES,
     description="The model.",
     example={**_EXAMPLE, "code": 0, "message": "success"},
 )

@@ -11,7 +11,7 @@ import orjson
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from gateway.dialects.openai.wire import image_chat, openapi_responses
+from gateway.dialects.openai.wire import image_chat
 from gateway.dialects.openai.wire.chat import (
     MAX_JSON_VALUES,
     CreateChatCompletionRequest,
@@ -19,10 +19,12 @@ from gateway.dialects.openai.wire.chat import (
     reject_unsupported,
 )
 from gateway.dialects.openai.wire.chat_responses import ChatChunkRenderer, render
+from gateway.dialects.openai.wire.error_models import OPENAI_DOCS
 from gateway.dialects.openai.wire.errors import OPENAI_ERRORS
 from gateway.dialects.platform import access
 from gateway.dialects.platform.response_models import ChatAnswer, ChatChunk
 from gateway.http import delivery
+from gateway.http.openapi_responses import STORED_OUTPUT_FAILURES
 from gateway.http.routes import route_class
 from gateway.models.catalog import Catalog
 from gateway.operations.chat import ChatEvent, gather
@@ -33,9 +35,9 @@ router = APIRouter(
 )
 
 _EXAMPLE_HEAD = {"created": 1763683200, "model": "smollm2-135m-instruct"}
-_RESPONSES = openapi_responses.responses(
+_RESPONSES = OPENAI_DOCS.responses(
     ChatAnswer,
-    openapi_responses.STORED_OUTPUT_FAILURES,
+    STORED_OUTPUT_FAILURES,
     description="The answer, or, with `stream`, events that add to it.",
     example={
         "id": "foaicmpl-4f1c2a7d",

@@ -13,13 +13,15 @@ from fastapi import APIRouter, Query, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from gateway.dialects.openai.wire import image_inputs, images, openapi_responses
+from gateway.dialects.openai.wire import image_inputs, images
+from gateway.dialects.openai.wire.error_models import OPENAI_DOCS
 from gateway.dialects.openai.wire.errors import OPENAI_ERRORS
 from gateway.dialects.openai.wire.images import CreateImageEditRequest, CreateImageRequest, ImageFields
 from gateway.dialects.platform import access, tasks
 from gateway.dialects.platform.response_models import Images, ImageTask
 from gateway.errors import Overloaded, UnsupportedOption
 from gateway.http import delivery
+from gateway.http.openapi_responses import STORED_OUTPUT_FAILURES
 from gateway.http.request_images import RequestImages
 from gateway.http.routes import route_class
 from gateway.models.catalog import Catalog
@@ -50,9 +52,9 @@ class CreatePlatformImageEditRequest(CreateImageEditRequest):
     async_: Annotated[bool | None, _ASYNC] = None
 
 
-_RESPONSES = openapi_responses.responses(
+_RESPONSES = OPENAI_DOCS.responses(
     Images | ImageTask,
-    openapi_responses.STORED_OUTPUT_FAILURES,
+    STORED_OUTPUT_FAILURES,
     description="The pictures; or, with `async`, the task that makes them.",
     example={"created": 1763683200, "data": [{"b64_json": "data:image/png;base64,iVBORw0KGgo="}]},
 )

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, Field
 
-from gateway.dialects.openai.wire.openapi_responses import omitted
+from gateway.http.openapi_responses import omitted
 
 FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "function_call"]
 Status: TypeAlias = Literal["queued", "in_progress", "completed", "failed", "cancelled"]

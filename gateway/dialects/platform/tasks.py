@@ -12,11 +12,12 @@ import orjson
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from gateway.dialects.openai.wire import openapi_responses
+from gateway.dialects.openai.wire.error_models import OPENAI_DOCS
 from gateway.dialects.openai.wire.errors import OPENAI_ERRORS
 from gateway.dialects.platform import access
 from gateway.dialects.platform.response_models import ImageTask, ImageTaskList, Status
 from gateway.files.file_store import FileStore
+from gateway.http.openapi_responses import LOOKUP_FAILURES
 from gateway.http.routes import route_class
 from gateway.operations.generate_image import GenerateImage
 from gateway.settings import Settings
@@ -43,12 +44,10 @@ _EXAMPLE = {
 }
 
 
-_RESPONSES = openapi_responses.responses(
-    ImageTask, openapi_responses.LOOKUP_FAILURES, description="The task.", example=_EXAMPLE
-)
-_LIST_RESPONSES = openapi_responses.responses(
+_RESPONSES = OPENAI_DOCS.responses(ImageTask, LOOKUP_FAILURES, description="The task.", example=_EXAMPLE)
+_LIST_RESPONSES = OPENAI_DOCS.responses(
     ImageTaskList,
-    openapi_responses.LOOKUP_FAILURES,
+    LOOKUP_FAILURES,
     description="The tasks, the newest first.",
     example={"object": "list", "data": [_EXAMPLE], "first_id": _ID, "last_id": _ID, "has_more": False},
 )

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from gateway.dialects.openai import images_responses, response_models
-from gateway.dialects.openai.wire import openapi_responses
+from gateway.dialects.openai.wire.error_models import ErrorResponse
 
 RESPONSE_MODELS: dict[str, type[BaseModel]] = {
     "/v1/chat/completions": response_models.CreateChatCompletionResponse,
@@ -41,7 +41,7 @@ def check_response(path: str, status: int, content_type: str, body: bytes) -> No
         return
     if status != 200:
         assert content_type == "application/json"
-        validate_exactly(openapi_responses.ErrorResponse, body)
+        validate_exactly(ErrorResponse, body)
     elif content_type.startswith("text/event-stream"):
         check_stream(path, body)
     else:
@@ -61,4 +61,4 @@ def check_stream(path: str, body: bytes) -> None:
         )
     last = last.removeprefix("data: ")
     if last != "[DONE]":
-        validate_exactly(openapi_responses.ErrorResponse, json.dumps(json.loads(last)))
+        validate_exactly(ErrorResponse, json.dumps(json.loads(last)))

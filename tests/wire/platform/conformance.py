@@ -2,7 +2,7 @@
 
 from pydantic import TypeAdapter
 
-from gateway.dialects.openai.wire import openapi_responses
+from gateway.dialects.openai.wire.error_models import ErrorResponse
 from gateway.dialects.platform import response_models
 from tests.wire.openai.conformance import validate_exactly
 
@@ -17,11 +17,11 @@ def check_response(path: str, status: int, content_type: str, body: bytes) -> No
         *blocks, last = body.decode().removesuffix("\n\n").split("\n\n")
         for block in blocks:
             validate_exactly(response_models.ChatChunk, block.removeprefix("data: "))
-        assert last == "data: [DONE]" or validate_exactly(openapi_responses.ErrorResponse, last.removeprefix("data: "))
+        assert last == "data: [DONE]" or validate_exactly(ErrorResponse, last.removeprefix("data: "))
         return
     assert content_type == "application/json"
     if status != 200:
-        validate_exactly(openapi_responses.ErrorResponse, body)
+        validate_exactly(ErrorResponse, body)
     elif path == _CHAT:
         validate_exactly(response_models.ChatAnswer, body)
     else:
