@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,8 @@ import uvicorn
 from openai import AsyncOpenAI
 
 from gateway.app import create_app
+from gateway.dialects import DIALECTS
+from gateway.dialects.dialect import Dialect
 from gateway.settings import Settings
 from tritonic.http_server.connections import ConnectionLimits, ConnectionTable
 from tritonic.http_server.protocol import BoundedProtocol
@@ -58,8 +60,13 @@ class RunningGateway:
 
 
 @contextlib.asynccontextmanager
-async def run_gateway(*triton_urls: str, wait: bool = True, **settings: Any) -> AsyncIterator[RunningGateway]:
-    """Run a gateway before these Tritons; `wait` until it is ready. `PORT` in `node_api_url` stands for its port."""
+async def run_gateway(
+    *triton_urls: str, wait: bool = True, dialects: Sequence[Dialect] = DIALECTS, **settings: Any
+) -> AsyncIterator[RunningGateway]:
+    """Run a gateway in front of these Tritons, and `wait` until it is ready.
+
+    `PORT` in `node_api_url` stands for the gateway's port.
+    """
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     port = listener.getsockname()[1]
@@ -69,7 +76,7 @@ async def run_gateway(*triton_urls: str, wait: bool = True, **settings: Any) -> 
     if "node_api_url" in quick:
         quick["node_api_url"] = quick["node_api_url"].replace("PORT", str(port))
     made = Settings(triton_urls=list(triton_urls), **quick)
-    app: Any = ProxyHeaders(create_app(made))  # type: ignore[arg-type]
+    app: Any = ProxyHeaders(create_app(made, dialects=dialects))  # type: ignore[arg-type]
     limits = ConnectionLimits(made.max_connections, made.head_timeout, made.idle_timeout, made.send_timeout)
     http: Any = partial(BoundedProtocol, connections=ConnectionTable(limits))
     config = uvicorn.Config(app, http=http, log_config=None, access_log=False, proxy_headers=False)
