@@ -11,7 +11,16 @@ import pytest
 
 from tests.fakes.triton import FakeTriton
 from tests.wire.gateway_server import RunningGateway
-from tests.wire.openai.text_requests import CHAT, STREAM_ROUTES, TEXT, TEXT_ROUTES, TextRoute, chat
+from tests.wire.openai.text_requests import (
+    CHAT,
+    PLATFORM_CHAT,
+    PLATFORM_CHAT_STREAM,
+    STREAM_ROUTES,
+    TEXT,
+    TEXT_ROUTES,
+    TextRoute,
+    chat,
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -36,7 +45,7 @@ async def hang_up(gateway: RunningGateway, way: TextRoute, model: str, started: 
     return gone
 
 
-@pytest.mark.parametrize("way", TEXT_ROUTES, ids=str)
+@pytest.mark.parametrize("way", [*TEXT_ROUTES, PLATFORM_CHAT, PLATFORM_CHAT_STREAM], ids=str)
 @pytest.mark.parametrize("model", ["silent", "silent-later", "endless"])
 async def test_the_model_learns_at_once(
     gateway: RunningGateway, triton: FakeTriton, way: TextRoute, model: str

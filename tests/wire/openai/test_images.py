@@ -197,11 +197,15 @@ async def test_a_stream_without_previews_is_one_event_a_picture(gateway: Running
     assert (name, data["seed"]) == ("image_generation.completed", DEFAULT_SEED)
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-async def test_a_caller_who_hangs_up_stops_the_model(gateway: RunningGateway, triton: FakeTriton, stream: bool) -> None:
+@pytest.mark.parametrize(
+    ("path", "stream"), [(GENERATIONS, False), (GENERATIONS, True), (f"/tritonic{GENERATIONS}", False)]
+)
+async def test_a_caller_who_hangs_up_stops_the_model(
+    gateway: RunningGateway, triton: FakeTriton, path: str, stream: bool
+) -> None:
     before = len(triton.calls)
     body = {"model": "slow-painter", "prompt": "x", "stream": stream}
-    asking = asyncio.create_task(gateway.http.post(GENERATIONS, json=body))
+    asking = asyncio.create_task(gateway.http.post(path, json=body))
     await triton.call("slow-painter", before)
     await asyncio.sleep(0.12)
     asking.cancel()

@@ -15,6 +15,7 @@ from tests.wire.gateway_server import RunningGateway
 from tests.wire.openai.text_requests import (
     CHAT,
     CHAT_STREAM,
+    PLATFORM_CHAT,
     TEXT,
     TEXT_ROUTES,
     TextRoute,
@@ -82,8 +83,12 @@ CHATS = [
 ]  # fmt: skip
 COMPLETIONS = [("prompt", 5, "string"), ("prompt", {"text": "x"}, "string")]
 CASES = [
-    *((way, param, {param: value}, words) for way in (CHAT, TEXT) for param, value, words in BOTH),
-    *((CHAT, param, {param.split("[")[0].split(".")[0]: value}, words) for param, value, words in CHATS),
+    *((way, param, {param: value}, words) for way in (CHAT, PLATFORM_CHAT, TEXT) for param, value, words in BOTH),
+    *(
+        (way, param, {param.split("[")[0].split(".")[0]: value}, words)
+        for way in (CHAT, PLATFORM_CHAT)
+        for param, value, words in CHATS
+    ),
     *((TEXT, param, {param: value}, words) for param, value, words in COMPLETIONS),
 ]
 
@@ -146,7 +151,7 @@ BODIES = {
 
 
 @pytest.mark.parametrize("name", BODIES)
-@pytest.mark.parametrize("path", [CHAT.path, TEXT.path])
+@pytest.mark.parametrize("path", [CHAT.path, PLATFORM_CHAT.path, TEXT.path])
 async def test_what_is_not_a_json_object_is_refused(gateway: RunningGateway, path: str, name: str) -> None:
     headers = {"Content-Type": "application/json"}
     response = await gateway.http.post(path, content=BODIES[name], headers=headers)

@@ -21,7 +21,8 @@ class TextRoute:
     stream: bool
 
     def __str__(self) -> str:
-        return f"{'chat' if 'chat' in self.path else 'text'}-{'stream' if self.stream else 'whole'}"
+        dialect = "" if self.path.startswith("/v1/") else "platform-"
+        return f"{dialect}{'chat' if 'chat' in self.path else 'text'}-{'stream' if self.stream else 'whole'}"
 
     def body(self, model: str, text: str = "Hello!", **more: Any) -> Answer:
         asked = {"messages": [{"role": "user", "content": text}]} if "chat" in self.path else {"prompt": text}
@@ -44,6 +45,8 @@ class TextRoute:
 
 CHAT, CHAT_STREAM = TextRoute("/v1/chat/completions", False), TextRoute("/v1/chat/completions", True)
 TEXT, TEXT_STREAM = TextRoute("/v1/completions", False), TextRoute("/v1/completions", True)
+PLATFORM_CHAT = TextRoute("/tritonic/v1/chat/completions", False)
+PLATFORM_CHAT_STREAM = TextRoute("/tritonic/v1/chat/completions", True)
 TEXT_ROUTES = [CHAT, CHAT_STREAM, TEXT, TEXT_STREAM]
 STREAM_ROUTES = [CHAT_STREAM, TEXT_STREAM]
 

@@ -120,14 +120,6 @@ async def test_forms_as_the_document_prints_them(drawn: RunningGateway, tmp_path
     assert size(only.b64_json) == (128, 128)
 
 
-async def test_who_hangs_up_stops_the_model(drawn: RunningGateway, studio: FakeTriton) -> None:
-    before = len(studio.calls)
-    asking = asyncio.create_task(drawn.http.post(GENERATIONS, json={"prompt": PROMPT, "model": "slow"}))
-    await studio.call("slow", before, seconds=10)
-    asking.cancel()
-    await studio.cancelled_call("slow", before, seconds=1)
-
-
 async def test_a_url(drawn: RunningGateway) -> None:
     answer = await ask(drawn, GENERATIONS, {"prompt": PROMPT, "model": MODEL, "response_format": "url"})
     (only,) = answer["data"]
