@@ -39,7 +39,7 @@ _EXAMPLE_HEAD = {
 _RESPONSES = OPENAI_DOCS.responses(
     CreateChatCompletionResponse,
     STORED_OUTPUT_FAILURES,
-    description="The answer, or, with `stream`, events that add to it.",
+    description="The answer; with `stream`, events that add to it.",
     example={
         "id": "chatcmpl-4f1c2a7d",
         "object": "chat.completion",
@@ -81,8 +81,8 @@ async def create_chat_completion(body: CreateChatCompletionRequest, request: Req
     }
     events: AsyncGenerator[ChatEvent]
     if image_chat.is_image_chat(model):
-        asked = await image_chat.parse_request(body, model, request)
-        events = image_chat.run(catalog, model, asked, request, progress=streams)
+        operation = await image_chat.parse_request(body, model, request)
+        events = image_chat.run(catalog, model, operation, request, progress=streams)
     else:
         chat = await parse_request(body, model, request)
         events = catalog.run(model, chat, request.state.trace)
@@ -97,5 +97,5 @@ async def create_chat_completion(body: CreateChatCompletionRequest, request: Req
         return await delivery.sse(request, events, chunks.render, OPENAI_ERRORS.render_event, b"[DONE]")
     answers, usage = await delivery.whole(request, gather(events))
     fields = render(answers, usage, logprobs=bool(body.logprobs), nulls=True, legacy=body.uses_legacy_functions)
-    succeeded = {"code": 0, "message": "success"}
-    return Response(orjson.dumps({**head, **fields, **succeeded}), media_type="application/json")
+    success = {"code": 0, "message": "success"}
+    return Response(orjson.dumps({**head, **fields, **success}), media_type="application/json")

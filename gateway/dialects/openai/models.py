@@ -1,6 +1,6 @@
 """GET /v1/models and /v1/models/{id}: https://platform.openai.com/docs/api-reference/models
 
-A superset of OpenAI's list and of the standard document's: `project`, and for each model its name and address.
+A superset of OpenAI's list and of the standard document's, which adds `project`, and each model's name and URL.
 """
 
 from typing import Any
@@ -20,8 +20,8 @@ from gateway.settings import Settings
 
 router = APIRouter(route_class=route_class(OPENAI_ERRORS), tags=["Models"])
 
-# Where a model is called, by the first of these that it offers. One that only transcribes has no route of its own: it
-# writes down the sounds of chats, so its address is the service's.
+# A model's `url` is the route of the first of these operations that it offers. A model that only transcribes has no
+# route of its own: it transcribes the audio of chats, and its `url` is that of the service.
 OPERATION_PATHS = {
     "chat": "/v1/chat/completions",
     "complete": "/v1/completions",
@@ -58,7 +58,7 @@ _RETRIEVE_RESPONSES = OPENAI_DOCS.responses(
 
 @router.get("/v1/models", summary="List models", responses=_LIST_RESPONSES)
 async def list_models(request: Request) -> Response:
-    """Return every model that can be asked now."""
+    """Return all models that can serve requests now."""
     catalog: Catalog = request.app.state.catalog
     settings: Settings = request.app.state.settings
     listing = {
@@ -75,7 +75,7 @@ async def list_models(request: Request) -> Response:
 async def retrieve_model(model_id: str, request: Request) -> Response:
     """Return one model. Names may contain slashes."""
     catalog: Catalog = request.app.state.catalog
-    # By another name of a model it is told under that name, as answers to chats tell it.
+    # A model that was looked up by an alias is shown under that alias, as in the answers to chats.
     card = {
         **_render_model(catalog.get(model_id), request),
         "id": model_id,

@@ -1,4 +1,4 @@
-"""POST /{platform}/v1/chat/completions: OpenAI's chat with the platform document's answers.
+"""POST /{platform}/v1/chat/completions: OpenAI's chat requests, with answers as the platform document has them.
 
 Seed: the all-platform document, 对话接口.
 """
@@ -38,7 +38,7 @@ _EXAMPLE_HEAD = {"created": 1763683200, "model": "smollm2-135m-instruct"}
 _RESPONSES = OPENAI_DOCS.responses(
     ChatAnswer,
     STORED_OUTPUT_FAILURES,
-    description="The answer, or, with `stream`, events that add to it.",
+    description="The answer; with `stream`, events that add to it.",
     example={
         "id": "foaicmpl-4f1c2a7d",
         "object": "chat.completion",
@@ -64,7 +64,7 @@ _RESPONSES = OPENAI_DOCS.responses(
 
 @router.post("/{platform}/v1/chat/completions", summary="Answer a conversation", responses=_RESPONSES)
 async def create_chat_completion(platform: str, body: CreateChatCompletionRequest, request: Request) -> Response:
-    """Answer `messages`, whole or as server-sent events. Pictures and files may be URLs, data URLs or base64."""
+    """Answer `messages`, whole or as server-sent events. Images and files may be URLs, data URLs or base64."""
     catalog: Catalog = request.app.state.catalog
     reject_unsupported(body)
     streams = body.wants_stream
@@ -72,8 +72,8 @@ async def create_chat_completion(platform: str, body: CreateChatCompletionReques
     head = {"id": f"foaicmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": body.model}
     events: AsyncGenerator[ChatEvent]
     if image_chat.is_image_chat(model):
-        drawing = await image_chat.parse_request(body, model, request, allow_base64=True)
-        events = image_chat.run(catalog, model, drawing, request, progress=streams)
+        operation = await image_chat.parse_request(body, model, request, allow_base64=True)
+        events = image_chat.run(catalog, model, operation, request, progress=streams)
     else:
         events = catalog.run(model, await parse_request(body, model, request, allow_base64=True), request.state.trace)
     if streams:

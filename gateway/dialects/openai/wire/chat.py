@@ -1,4 +1,4 @@
-"""What a chat asks for: https://platform.openai.com/docs/api-reference/chat/create"""
+"""Chat requests: https://platform.openai.com/docs/api-reference/chat/create"""
 
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
@@ -35,13 +35,13 @@ from gateway.operations.chat import Chat
 from gateway.operations.chat import Message as Turn
 
 MAX_TEMPLATE_ARGUMENTS_BYTES = 1_000_000
-"""Bytes of what goes to the template beside the messages and tools."""
+"""Bytes of `chat_template_kwargs` as JSON."""
 MAX_JSON_VALUES = 150_000
 """JSON values of a body: room for 4,096 messages of 20 values each, and for 128 tools of 500."""
 
 
 class CreateChatCompletionRequest(SamplingFields):
-    """The body of a chat request. Fields not named here are ignored; docs/dialects.md lists which are common."""
+    """The body of a chat request. Fields not named here are ignored; docs/dialects.md lists the common ones."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -84,7 +84,7 @@ class CreateChatCompletionRequest(SamplingFields):
     chat_template_kwargs: dict[str, Any] | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
-    # Known, and not carried: a value that asks for something is refused by name.
+    # Known and not supported: a request with a value that has an effect is refused, and the error names the field.
     audio: UnsupportedField = None
     chat_template: UnsupportedField = None
     add_special_tokens: UnsupportedFlag = None
@@ -97,7 +97,7 @@ class CreateChatCompletionRequest(SamplingFields):
 
     @property
     def uses_legacy_functions(self) -> bool:
-        """Whether tools have their older names, and so have calls in the answer."""
+        """True for a request with `functions`, the older name of tools; its answer has `function_call`."""
         return bool(self.functions) or isinstance(self.function_call, FunctionName)
 
 
@@ -115,7 +115,7 @@ UNSUPPORTED_FIELDS: Mapping[str, Callable[[Any], bool]] = {
 
 
 def reject_unsupported(body: CreateChatCompletionRequest) -> None:
-    """Raise `UnsupportedOption` for the first field of `body` that asks for what is not carried."""
+    """Raise `UnsupportedOption` for the first field of `body` with an unsupported value."""
     reject_unsupported_fields(body, UNSUPPORTED_FIELDS)
 
 
@@ -139,7 +139,7 @@ async def parse_request(
 
 
 def build_operation(body: CreateChatCompletionRequest, turns: tuple[Turn, ...]) -> Chat:
-    """Return the operation that `body` asks for. Raises `InvalidRequest` and `UnsupportedOption`."""
+    """Return the operation of `body`. Raises `InvalidRequest`, `UnsupportedOption` and `RequestTooLarge`."""
     limit = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
     if body.top_logprobs and not body.logprobs:
         raise InvalidRequest("'top_logprobs' is only allowed when 'logprobs' is true.", param="top_logprobs")
@@ -168,7 +168,7 @@ def build_operation(body: CreateChatCompletionRequest, turns: tuple[Turn, ...]) 
 
 
 def _continues_final_message(body: CreateChatCompletionRequest) -> bool:
-    """Whether the last message is to be continued: vLLM's pair of fields says so twice."""
+    """Return whether the model continues the last message. vLLM has two fields for it, which must agree."""
     if body.add_generation_prompt is False and not body.continue_final_message:
         raise UnsupportedOption(
             "'add_generation_prompt' can be false only where 'continue_final_message' is true.",
