@@ -1,7 +1,4 @@
-"""The pictures that a request for pictures begins with: files of a form, URLs, data URLs, base64.
-
-`edit` and `variation` make operations of requests that have such.
-"""
+"""Operations of image requests, with their input images loaded: files of a form, URLs, data URLs and base64."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,18 +16,19 @@ from gateway.operations.generate_image import GenerateImage
 
 
 async def parse_generation(body: CreateImageRequest, model: str, request: Request) -> GenerateImage:
-    """Return what `body` asks of `model`, an edit where it begins with pictures. Raises as `edit` does."""
+    """Return the operation of `body`: an edit where it has images. Raises as `parse_edit` does."""
     if body.is_edit:
         return await parse_edit(body, model, request)
     if body.strength is not None:
         raise InvalidRequest("'strength' belongs to a picture, and none came.", param="strength")
-    return GenerateImage(model=model, prompt=body.prompt, allow_resize=_is_scalable(body, request), **body.options())
+    return GenerateImage(model=model, prompt=body.prompt, allow_resize=_allows_resize(body, request), **body.options())
 
 
 async def parse_edit(body: CreateImageRequest, model: str, request: Request) -> EditImage:
-    """Return what `body` asks of `model`; its pictures are fetched.
+    """Return the edit of `body`, with its images loaded.
 
-    Raises `InvalidRequest` and `UnsupportedOption`, and `ClientGone` as soon as the client hangs up.
+    Raises `InvalidRequest`, `UnsupportedOption` and `Overloaded`, and `ClientDisconnected` as soon as the client
+    disconnects.
     """
     if body.image is not None and body.images is not None:
         raise InvalidRequest("'image' and 'images' are two names for the same: send one of them.", param="images")
@@ -41,49 +39,49 @@ async def parse_edit(body: CreateImageRequest, model: str, request: Request) -> 
     masks = [] if body.mask is None else _list_references(body.mask, "mask")
     if len(masks) > 1:
         raise InvalidRequest("'mask' must be one picture.", param="mask")
-    found = await _load(request, [*references, *masks])
+    images = await _load(request, [*references, *masks])
     return EditImage(
         model=model,
         prompt=body.prompt,
-        images=tuple(found[: len(references)]),
-        mask=found[-1] if masks else None,
+        images=tuple(images[: len(references)]),
+        mask=images[-1] if masks else None,
         strength=body.strength,
-        allow_resize=_is_scalable(body, request),
+        allow_resize=_allows_resize(body, request),
         **options,
     )
 
 
 async def parse_variation(body: CreateImageVariationRequest, model: str, request: Request) -> EditImage:
-    """Do the same for a request without a prompt."""
+    """Return the edit of a request without a prompt. Raises as `parse_edit` does."""
     options = body.options()
-    found = await _load(request, _list_references(body.image, "image"))
+    images = await _load(request, _list_references(body.image, "image"))
     return EditImage(
         model=model,
         prompt="",
-        images=tuple(found),
+        images=tuple(images),
         strength=body.strength,
-        allow_resize=_is_scalable(body, request),
+        allow_resize=_allows_resize(body, request),
         **options,
     )
 
 
-def _is_scalable(body: ImageFields, request: Request) -> bool:
-    """Who asks for a model by another's name expects the sizes of that one."""
+def _allows_resize(body: ImageFields, request: Request) -> bool:
+    """Return whether images may be scaled: a client that uses an alias expects the sizes of that other model."""
     catalog: Catalog = request.app.state.catalog
     return catalog.is_alias(body.model)
 
 
-def _list_references(given: Any, name: str) -> list[tuple[str, Any]]:
-    """Return each reference of the field `name` with its path. Raises `InvalidRequest` where there are none."""
-    if given is None or given == "":
+def _list_references(value: Any, name: str) -> list[tuple[str, Any]]:
+    """Return the path and the value of each reference in the field `name`. Raises `InvalidRequest`."""
+    if value is None or value == "":
         raise InvalidRequest(f"The field '{name}' is required.", param=name)
-    if not isinstance(given, list):
-        return [(name, given)]
-    if not given:
+    if not isinstance(value, list):
+        return [(name, value)]
+    if not value:
         raise InvalidRequest(f"'{name}' must hold at least one picture.", param=name)
-    if len(given) > MAX_IMAGES:
-        raise InvalidRequest(f"'{name}' may hold {MAX_IMAGES} pictures, not {len(given)}.", param=name)
-    return [(f"{name}[{at}]" if len(given) > 1 else name, each) for at, each in enumerate(given)]
+    if len(value) > MAX_IMAGES:
+        raise InvalidRequest(f"'{name}' may hold {MAX_IMAGES} pictures, not {len(value)}.", param=name)
+    return [(f"{name}[{i}]" if len(value) > 1 else name, reference) for i, reference in enumerate(value)]
 
 
 async def _load(request: Request, references: Sequence[tuple[str, Any]]) -> list[bytes]:
@@ -93,11 +91,11 @@ async def _load(request: Request, references: Sequence[tuple[str, Any]]) -> list
     raises.
     """
     media = MediaReferences.of_request(request)
-    images = [_parse_reference(media, value, path) for path, value in references]
-    await media.load(images, param=references[0][0])
-    found = [image.loaded.data for image in images if image.loaded]
-    media.count(sum(map(len, found)))
-    return found
+    loading = [_parse_reference(media, value, path) for path, value in references]
+    await media.load(loading, param=references[0][0])
+    images = [reference.loaded.data for reference in loading if reference.loaded]
+    media.count(sum(map(len, images)))
+    return images
 
 
 def _parse_reference(media: MediaReferences, value: Any, path: str) -> Reference[ImagePart]:

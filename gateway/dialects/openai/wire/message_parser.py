@@ -1,4 +1,4 @@
-"""How a conversation is read: what its messages refer to is fetched, and it becomes turns."""
+"""Parsing of chat messages into the turns of a conversation."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -13,7 +13,7 @@ from gateway.http.offload import offload_if_large
 from gateway.operations.chat import Message as Turn
 from gateway.operations.chat import Role, TextPart
 
-# Templates written before OpenAI renamed the roles know only the old names.
+# Chat templates that are older than OpenAI's renamed roles have only the old names.
 ROLES: Mapping[str, Role] = {
     "developer": "system",
     "system": "system",
@@ -25,7 +25,7 @@ ROLES: Mapping[str, Role] = {
 
 
 MAX_REFERENCES = 64
-"""Pictures and files of one conversation: each may have to be fetched and decoded."""
+"""Images, files and audio parts of one conversation: each may have to be fetched and decoded."""
 
 
 class MessageParser:
@@ -66,7 +66,7 @@ class MessageParser:
             raise InvalidRequest(
                 f"A conversation may hold {MAX_REFERENCES} pictures and files, not {references}.", param="messages"
             )
-        # No body holds more characters than bytes, nor more values than half as many.
+        # Cheap bounds first: a body has at most as many characters as bytes, and half as many JSON values.
         if self._trace.body_bytes > 2 * tools.ARGUMENT_BOUNDS.values:
             tools.check_arguments(_function_calls(messages))
         if self._trace.body_bytes > self._max_characters:
@@ -74,7 +74,7 @@ class MessageParser:
         return [self._turn(message, f"messages[{i}]") for i, message in enumerate(messages)]
 
     def _turn(self, message: Message, path: str) -> TurnDraft:
-        """A turn, and its parts where it has any: they are put into it when its references are resolved."""
+        """Return the turn of a message. Its parts become the turn's content once they are loaded."""
         calls = []
         for i, call in enumerate(message.tool_calls or ()):
             if isinstance(call, CustomTool):
@@ -129,7 +129,7 @@ class MessageParser:
 
 
 def _function_calls(messages: Iterable[Message]) -> Iterator[FunctionCall]:
-    """Yield the functions that earlier turns called."""
+    """Yield the function calls of earlier turns."""
     for message in messages:
         yield from (call.function for call in message.tool_calls or () if not isinstance(call, CustomTool))
         if message.function_call:
