@@ -34,30 +34,30 @@ from gateway.tasks.task_queue import TaskQueue
 from gateway.worker_context import WorkerContext
 
 UNMATCHED_ROUTE = "unmatched"
-"""The route of requests for which there is none: their paths are the callers' invention and no label."""
+"""Metrics label of requests without a route: a path that callers make up must not become a label."""
 
 _FIRST_DISCOVERY_SECONDS = 2.0
-"""Seconds that a worker waits for models to be found before it takes requests."""
+"""Seconds that a worker waits for the discovery of models before it accepts requests."""
 
 
 def create_app(
     settings: Settings | None = None, crew: WorkerContext | None = None, dialects: Sequence[Dialect] = DIALECTS
 ) -> FastAPI:
-    """Return the gateway, or the worker of one that `crew` describes. It looks for models as its lifespan begins.
+    """Return the gateway application, or that of the worker that `crew` describes. Its lifespan starts the discovery.
 
     The first of `dialects` owns all paths that no dialect claims.
 
-    Raises `ModelsFileError` where the models file cannot be used, and `StoreError` and `DatabaseError` where files or
-    tasks cannot be kept where the settings say.
+    Raises `ModelsFileError` for an invalid models file, and `StoreError` and `DatabaseError` for settings of a store of
+    files or a database of tasks that cannot be used.
     """
     settings = settings or Settings()
     crew = crew or WorkerContext()
-    described = models_file.read(settings.models_file) if settings.models_file else {}
+    model_descriptions = models_file.read(settings.models_file) if settings.models_file else {}
     object_stores.check_settings(settings)
     database.check_settings(settings)
     configure_logging(settings.log_format, settings.log_level, crew)
-    for wrong in startup_checks.find_problems(settings):
-        structlog.get_logger("gateway").error("a part of the state cannot be used", reason=wrong)
+    for problem in startup_checks.find_problems(settings):
+        structlog.get_logger("gateway").error("a part of the state cannot be used", reason=problem)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
@@ -68,15 +68,15 @@ def create_app(
             timeout=settings.request_timeout,
             secret=settings.triton_secret.get_secret_value() if settings.triton_secret else "",
             bound=max(1, settings.model_requests // crew.num_workers),
-            described=described,
+            described=model_descriptions,
             aliases=settings.model_aliases,
         )
         app.state.catalog = catalog
         app.state.media = MediaLoader(settings)
         node = NodeRegistrar(settings, catalog, crew) if settings.node_url else None
         files = app.state.files = FileStore(settings)
-        durable = app.state.tasks = TaskQueue(settings, catalog, files, app.state.metrics)
-        durable.start()
+        task_queue = app.state.tasks = TaskQueue(settings, catalog, files, app.state.metrics)
+        task_queue.start()
         tasks = [asyncio.create_task(catalog.watch()), asyncio.create_task(files.sweep_periodically())]
         if node:
             tasks.append(asyncio.create_task(node.run()))
@@ -86,8 +86,8 @@ def create_app(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        # Side by side: whoever stops the gateway does not wait for ever.
-        await asyncio.gather(durable.close(), *([node.unregister_all()] if node else []))
+        # Concurrently, so that the gateway stops in bounded time.
+        await asyncio.gather(task_queue.close(), *([node.unregister_all()] if node else []))
         await app.state.media.close()
         await catalog.close()
         if app.state.rates:
@@ -124,13 +124,13 @@ def create_app(
         exposed = ["x-request-id", "retry-after", *RATE_LIMIT_HEADERS]
         app.add_middleware(PreflightMiddleware, settings=settings, expose_headers=exposed)
     app.add_middleware(HostOriginMiddleware, settings=settings, render=table.render_error)
-    # Outermost, so that preflights and unknown paths are seen too.
+    # Outermost, so that it also traces preflights and unknown paths.
     app.add_middleware(_TraceMiddleware, metrics=app.state.metrics, event_loop=app.state.event_loop)
     return app
 
 
 async def _wait_for_models(catalog: Catalog) -> None:
-    """Wait until models are known: a worker that takes another's place has connections that wait for it already."""
+    """Wait until models are known: connections already wait for a worker that replaces another one."""
     with suppress(TimeoutError):
         async with asyncio.timeout(_FIRST_DISCOVERY_SECONDS):
             while not catalog.models():
@@ -173,7 +173,7 @@ def _add_exception_handlers(app: OpenAPIApplication, render: Callable[[str, Gate
 
 
 class _TraceMiddleware:
-    """Gives every request an id and a trace. Plain ASGI: Starlette's own middleware base hides hang-ups."""
+    """Gives every request an id and a trace. Plain ASGI: Starlette's `BaseHTTPMiddleware` hides disconnects."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, event_loop: EventLoopMonitor) -> None:
         self._app = app
@@ -186,21 +186,21 @@ class _TraceMiddleware:
             return
         path = scope["path"]
         if path.endswith("/") and not path.endswith("//") and len(path) > 1:
-            # Served as without it: a redirect would lose the body of a POST with many clients.
+            # Serve the path without its slash: after a redirect, many clients send no body.
             scope["path"] = path[:-1]
-        its = valid_request_id(Headers(scope=scope).get("x-request-id", ""))
-        trace = Trace(self._metrics, its, headers={"x-request-id": its})
+        request_id = valid_request_id(Headers(scope=scope).get("x-request-id", ""))
+        trace = Trace(self._metrics, request_id, headers={"x-request-id": request_id})
         scope.setdefault("state", {})["trace"] = trace
         self._event_loop.begin_request(trace)
         status = 500
 
-        async def counted() -> Message:
+        async def receive_counted() -> Message:
             message = await receive()
             if message["type"] == "http.request":
                 trace.body_bytes += len(message.get("body", b""))
             return message
 
-        async def tagged(message: Message) -> None:
+        async def send_tagged(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -208,7 +208,7 @@ class _TraceMiddleware:
             await send(message)
 
         try:
-            await self._app(scope, counted, tagged)
+            await self._app(scope, receive_counted, send_tagged)
         finally:
             self._event_loop.end_request()
             if trace.reservation:

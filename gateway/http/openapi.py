@@ -1,4 +1,4 @@
-"""The application whose OpenAPI document says what is true of it, not what FastAPI would assume."""
+"""The FastAPI application with a corrected OpenAPI document."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ _BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 
 
 class OpenAPIApplication(FastAPI):
-    """FastAPI, whose document knows of keys and of events and of no status that never comes."""
+    """A FastAPI application whose OpenAPI document has keys, events, and only statuses that can occur."""
 
     def __init__(self, events: Sequence[type[BaseModel]], asks_for_key: Callable[[str], bool], **options: Any) -> None:
         """`events` are the models that only streams have; responses refer to them by name. `asks_for_key` tells whether
@@ -37,7 +37,7 @@ class OpenAPIApplication(FastAPI):
         """Add the routes of `router`."""
         routes = [route for route in router.routes if isinstance(route, APIRoute)]
         self._documented_routes += [route for route in routes if route.include_in_schema]
-        # HEAD is answered wherever GET is (RFC 9110, section 9.3.2); whoever sends the answer leaves the body out.
+        # Every GET route also takes HEAD (RFC 9110, section 9.3.2); the server leaves the body out.
         with_head = {route.path for route in routes if "HEAD" in (route.methods or ())}
         for route in routes:
             if "GET" in (route.methods or ()) and route.path not in with_head:
@@ -52,14 +52,14 @@ class OpenAPIApplication(FastAPI):
         return {method for route in found for method in getattr(route, "methods", None) or ()}
 
     async def _document(self, request: Request) -> Response:
-        """Hand the document out. To make it takes too long for the event loop, and whoever asks may be a stranger."""
+        """Return the document. A thread makes it: that takes too long for the event loop."""
         async with self._document_lock:
             if self._cached_document is None:
                 self._cached_document = await asyncio.to_thread(lambda: orjson.dumps(self.openapi()))
         return Response(self._cached_document, media_type="application/json")
 
     def openapi(self) -> dict[str, Any]:
-        """Return the document. It is made once."""
+        """Return the document, which is made once."""
         if self.openapi_schema is None:
             self.openapi_schema = self._corrected(super().openapi())
         return self.openapi_schema
@@ -70,7 +70,7 @@ class OpenAPIApplication(FastAPI):
             [(event, "serialization") for event in self._events], ref_template="#/components/schemas/{model}"
         )
         schemas.update(streamed.get("$defs", {}))
-        # Bodies that do not fit are explained with 400, in the dialect's own shape.
+        # Invalid bodies are answered with 400 in the dialect's error format, not with FastAPI's 422.
         schemas.pop("HTTPValidationError", None)
         schemas.pop("ValidationError", None)
         for path, operations in document["paths"].items():
@@ -87,7 +87,7 @@ class OpenAPIApplication(FastAPI):
         return document
 
     def _write_examples(self, document: dict[str, Any]) -> None:
-        """FastAPI drops every null of an example."""
+        """Write the examples again: FastAPI drops every null of them."""
         for route in self._documented_routes:
             for method in route.methods or ():
                 responses = document["paths"][route.path_format][method.lower()]["responses"]
@@ -98,7 +98,7 @@ class OpenAPIApplication(FastAPI):
 
 
 def _write_integer_bounds(node: Any) -> None:
-    """FastAPI makes floats of all bounds: 1.0 as the minimum of an integer is true and looks wrong."""
+    """Write bounds of integers as integers, in place: FastAPI writes all bounds as floats."""
     if isinstance(node, dict):
         for key in _BOUNDS:
             if isinstance(bound := node.get(key), float) and bound.is_integer():

@@ -63,11 +63,12 @@ async def parse_request(
     prompt = _text_of(last).strip()
     if last.role != "user" or not prompt:
         raise InvalidRequest(
-            "The last message must be the user's, and say what to draw.", param=f"messages[{len(turns) - 1}]"
+            "The last message must be the user's, and describe the image.", param=f"messages[{len(turns) - 1}]"
         )
     if len(prompt) > MAX_PROMPT_CHARACTERS:
         raise InvalidRequest(
-            f"What to draw may be said in {MAX_PROMPT_CHARACTERS} characters.", param=f"messages[{len(turns) - 1}]"
+            f"The description of an image may have {MAX_PROMPT_CHARACTERS} characters.",
+            param=f"messages[{len(turns) - 1}]",
         )
     options: dict[str, Any] = {"model": model.name, "prompt": prompt, "n": body.n or 1}
     if body.seed is not None:
@@ -119,7 +120,7 @@ def _reject_text_options(body: CreateChatCompletionRequest) -> None:
         ("continue_final_message", bool(body.continue_final_message)),
     ):
         if is_set:
-            raise UnsupportedOption(f"This model draws; it has no '{name}'.", param=name)
+            raise UnsupportedOption(f"This model generates images and does not support '{name}'.", param=name)
 
 
 def _text_of(turn: Message) -> str:

@@ -20,7 +20,7 @@ async def parse_generation(body: CreateImageRequest, model: str, request: Reques
     if body.is_edit:
         return await parse_edit(body, model, request)
     if body.strength is not None:
-        raise InvalidRequest("'strength' belongs to a picture, and none came.", param="strength")
+        raise InvalidRequest("'strength' requires an image, and the request has none.", param="strength")
     return GenerateImage(model=model, prompt=body.prompt, allow_resize=_allows_resize(body, request), **body.options())
 
 
@@ -38,7 +38,7 @@ async def parse_edit(body: CreateImageRequest, model: str, request: Request) -> 
     )
     masks = [] if body.mask is None else _list_references(body.mask, "mask")
     if len(masks) > 1:
-        raise InvalidRequest("'mask' must be one picture.", param="mask")
+        raise InvalidRequest("'mask' must be one image.", param="mask")
     images = await _load(request, [*references, *masks])
     return EditImage(
         model=model,
@@ -78,9 +78,9 @@ def _list_references(value: Any, name: str) -> list[tuple[str, Any]]:
     if not isinstance(value, list):
         return [(name, value)]
     if not value:
-        raise InvalidRequest(f"'{name}' must hold at least one picture.", param=name)
+        raise InvalidRequest(f"'{name}' must hold at least one image.", param=name)
     if len(value) > MAX_IMAGES:
-        raise InvalidRequest(f"'{name}' may hold {MAX_IMAGES} pictures, not {len(value)}.", param=name)
+        raise InvalidRequest(f"'{name}' may hold {MAX_IMAGES} images, not {len(value)}.", param=name)
     return [(f"{name}[{i}]" if len(value) > 1 else name, reference) for i, reference in enumerate(value)]
 
 
@@ -104,7 +104,7 @@ def _parse_reference(media: MediaReferences, value: Any, path: str) -> Reference
     if isinstance(value, dict):
         if value.get("file_id") is not None:
             raise UnsupportedOption(
-                f"'{path}.file_id': files are not kept here; send the picture itself.", param=f"{path}.file_id"
+                f"'{path}.file_id': this service does not store files; send the image itself.", param=f"{path}.file_id"
             )
         value, path = value.get("image_url"), f"{path}.image_url"
         value = value.get("url") if isinstance(value, dict) else value

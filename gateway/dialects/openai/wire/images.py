@@ -119,14 +119,16 @@ class ImageFields(WireModel):
             raise InvalidRequest("'partial_images' is only allowed when 'stream' is true.", param="partial_images")
         if self.stream and self.response_format == "url":
             raise InvalidRequest(
-                "Pictures of a stream travel within it: set 'response_format' to 'b64_json', or leave it out.",
+                "A stream contains its images: set 'response_format' to 'b64_json', or leave it out.",
                 param="response_format",
             )
         for name in _UNSUPPORTED_FIELDS:
             if getattr(self, name) not in (None, ""):
-                raise UnsupportedOption(f"The models here draw still pictures of pixels, without '{name}'.", param=name)
+                raise UnsupportedOption(
+                    f"The models here generate single raster images and do not support '{name}'.", param=name
+                )
         if self.background == "transparent":
-            raise UnsupportedOption("No model here draws on a transparent background.", param="background")
+            raise UnsupportedOption("No model here generates images with a transparent background.", param="background")
         compression = self.output_compression
         if compression is not None and (self.output_format or "png") == "png":
             if compression != 100:
@@ -187,7 +189,7 @@ class CreateImageRequest(ImageFields):
     def options(self) -> dict[str, Any]:
         """Return the keyword arguments, as `ImageFields.options` does, and refuse `markup`."""
         if self.markup not in (None, ""):
-            raise UnsupportedOption("No model here follows marks on a picture.", param="markup")
+            raise UnsupportedOption("No model here supports marks on an image.", param="markup")
         return super().options()
 
 

@@ -64,7 +64,7 @@ class MessageParser:
         references = sum(part.type != "text" for content in contents for part in content)
         if references > MAX_REFERENCES:
             raise InvalidRequest(
-                f"A conversation may hold {MAX_REFERENCES} pictures and files, not {references}.", param="messages"
+                f"A conversation may hold {MAX_REFERENCES} images and files, not {references}.", param="messages"
             )
         # Cheap bounds first: a body has at most as many characters as bytes, and half as many JSON values.
         if self._trace.body_bytes > 2 * tools.ARGUMENT_BOUNDS.values:
@@ -104,7 +104,7 @@ class MessageParser:
             case "image_url":
                 image = _required(part.image_url, f"{path}.image_url")
                 if not self._supports_images:
-                    raise UnsupportedOption(f"'{path}': this model does not look at pictures.", param=path)
+                    raise UnsupportedOption(f"'{path}': this model does not accept images.", param=path)
                 url = image if isinstance(image, str) else image.url
                 return self._references.image(url, param=f"{path}.image_url", allow_base64=self._allow_base64)
             case "file":
@@ -116,13 +116,14 @@ class MessageParser:
 
     def _audio(self, audio: InputAudio, path: str) -> Reference[TextPart]:
         if not self._references.can_transcribe:
-            raise UnsupportedOption(f"'{path}': no model is served that writes down what is said.", param=path)
+            raise UnsupportedOption(f"'{path}': no model here transcribes audio.", param=path)
         return self._references.audio(audio.data, audio.format, param=f"{path}.input_audio.data")
 
     def _document(self, file: File, path: str) -> Reference[TextPart]:
         if file.file_id is not None and file.file_data is None:
             raise UnsupportedOption(
-                f"'{path}.file_id': files are not kept here; send the file in 'file_data'.", param=f"{path}.file_id"
+                f"'{path}.file_id': this service does not store files; send the file in 'file_data'.",
+                param=f"{path}.file_id",
             )
         data = _required(file.file_data, f"{path}.file_data")
         return self._references.document(data, filename=file.filename, param=f"{path}.file_data")

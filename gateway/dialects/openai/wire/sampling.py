@@ -210,8 +210,8 @@ UNSUPPORTED_FIELDS: Mapping[str, Callable[[Any], bool]] = {
 def reject_unsupported_fields(body: WireModel, unsupported: Mapping[str, Callable[[Any], bool]]) -> None:
     """Raise `UnsupportedOption` for the first unsupported field whose value has an effect.
 
-    `unsupported` are the fields of the route, in addition to `UNSUPPORTED_FIELDS`. The predicate of a field returns true
-    for values without an effect.
+    `unsupported` are the fields of the route, in addition to `UNSUPPORTED_FIELDS`. A field's predicate is true for
+    values without an effect.
     """
     for name, is_neutral in {**UNSUPPORTED_FIELDS, **unsupported}.items():
         value = getattr(body, name)

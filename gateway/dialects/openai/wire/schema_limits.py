@@ -9,8 +9,8 @@ from typing import Any
 from gateway.errors import InvalidRequest
 
 MAX_CHARACTERS = 262_144
-"""Characters of a schema's names and strings, or of a regular expression, choices or a grammar. The LLM backend has this
-limit too."""
+"""Characters of a schema's names and strings, or of a regular expression, choices or a grammar. The LLM backend has
+this limit too."""
 MAX_VALUES = 32_768
 """JSON values of a schema."""
 MAX_DEPTH = 100
