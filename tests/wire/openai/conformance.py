@@ -1,4 +1,4 @@
-"""Whether an answer is exactly what the document says: no field that it does not name, and no other type."""
+"""Validation of responses against the models of the OpenAPI document, with no other field and no other type."""
 
 import json
 from typing import Any
@@ -31,12 +31,12 @@ EVENT_MODELS: dict[str, type[BaseModel]] = {
 
 
 def validate_exactly(model: type[BaseModel], body: str | bytes) -> Any:
-    """Read a body as `model`. Raises `ValidationError` where it is more, or less, or something else."""
+    """Parse a body as `model`. Raises `ValidationError` for missing and additional fields, and for wrong types."""
     return model.model_validate_json(body, strict=True, extra="forbid")
 
 
 def check_response(path: str, status: int, content_type: str, body: bytes) -> None:
-    """Check the answer of a route of this dialect; others are left alone."""
+    """Validate the response of a route of this dialect; ignore routes of others."""
     if not path.startswith("/v1"):
         return
     if status != 200:
@@ -50,7 +50,7 @@ def check_response(path: str, status: int, content_type: str, body: bytes) -> No
 
 
 def check_stream(path: str, body: bytes) -> None:
-    """Check each event, and that the stream ends as one that went well, or with the failure."""
+    """Validate each event of a stream, and its end: `[DONE]` or an error."""
     *blocks, last = body.decode().removesuffix("\n\n").split("\n\n")
     for block in blocks:
         name, line, data = block.rpartition("\n")

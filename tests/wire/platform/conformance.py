@@ -1,4 +1,4 @@
-"""Whether an answer of a platform is exactly what the OpenAPI document says."""
+"""Validation of a platform's responses against the models of the OpenAPI document."""
 
 from pydantic import TypeAdapter
 
@@ -10,7 +10,7 @@ _CHAT = "/{platform}/v1/chat/completions"
 
 
 def check_response(path: str, status: int, content_type: str, body: bytes) -> None:
-    """Check the answer of a route of this dialect; others are left alone."""
+    """Validate the response of a route of this dialect; ignore routes of others."""
     if not path.startswith("/{platform}/"):
         return
     if content_type.startswith("text/event-stream"):
