@@ -1,4 +1,4 @@
-"""What strangers' connections cost a gateway that runs as it is run: its memory, its processors, and its callers."""
+"""The cost of unknown clients' connections for a gateway that runs as in production: memory, CPU time, latency."""
 
 import asyncio
 import contextlib

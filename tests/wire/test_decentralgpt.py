@@ -1,4 +1,4 @@
-"""A gateway and the node that it is registered with: what the node asks for somebody else gets an answer it can use."""
+"""Registration at a DecentralGPT node, and requests that the node forwards."""
 
 import asyncio
 import json

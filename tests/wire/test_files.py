@@ -1,4 +1,4 @@
-"""GET /files/{id}, as clients and browsers ask."""
+"""GET /files/{id}, for clients and browsers."""
 
 import time
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""Which hosts a request may name and which pages may send one, with keys and without; and other odd headers."""
+"""Trusted hosts and origins, with and without keys; and other unusual headers."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""HTTP beyond the bodies: its old version, `HEAD`, slashes after a path, preflights, and events that stay whole."""
+"""HTTP beyond bodies: HTTP/1.0, `HEAD`, trailing slashes, preflights, and events that no line break splits."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""A model with as many open requests as it may have: who is refused, who is not, and what is given back."""
+"""A model at its limit of open requests: which requests are refused, and which slots become free again."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""How often callers may ask, in every dialect: what is told, what is refused, and what is not counted."""
+"""Rate limits, in every dialect: headers, refusals, and requests that do not count."""
 
 import asyncio
 import re

@@ -1,4 +1,4 @@
-"""Clients that read their streams slowly or not at all, while models have much to say."""
+"""Clients that read their streams slowly or not at all, while models generate much."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""A dialect is added without OpenAI's bodies: every failure on its paths, and every answer, has its own format."""
+"""A dialect without OpenAI's bodies: its answers, and all failures on its paths, have its own format."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""One gateway of two workers, in real processes: what is whole although there are two of them."""
+"""A gateway with two worker processes: what they share."""
 
 import asyncio
 import contextlib

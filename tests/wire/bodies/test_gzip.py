@@ -1,4 +1,4 @@
-"""Bodies that are packed: gzip is read within the bounds of what it stands for. And bodies in other Unicode."""
+"""Compressed bodies: gzip is limited by its uncompressed size. And bodies in other Unicode encodings."""
 
 import codecs
 import gzip

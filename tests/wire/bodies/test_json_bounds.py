@@ -1,4 +1,4 @@
-"""What a body may hold: what is beyond a bound is refused in words that name it, and what is large is served."""
+"""Limits of bodies: an error names the limit that a body exceeds, and large bodies within it are served."""
 
 import asyncio
 import json

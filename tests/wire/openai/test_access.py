@@ -1,4 +1,4 @@
-"""Who may call: API keys, and pages of other origins."""
+"""API keys and CORS: which requests are authorized, and which pages may send them."""
 
 import asyncio
 from collections.abc import AsyncIterator

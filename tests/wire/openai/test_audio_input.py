@@ -1,4 +1,4 @@
-"""What is said in a message is written down by a model that does that, and read by the one that was asked."""
+"""Audio in messages: a speech model transcribes it, and the requested model reads the text."""
 
 import base64
 import io

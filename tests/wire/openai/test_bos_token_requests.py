@@ -1,4 +1,4 @@
-"""A back end that puts the token that begins a sequence before each prompt is not given it as well."""
+"""The beginning-of-sequence token: prompts do not repeat it for a backend that adds it itself."""
 
 import json
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""Completions: how long they are, prompts that hold nothing, and prompts that are all that is wanted."""
+"""Completions: token limits, empty prompts, and requests that only want the prompt back."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Many clients at once: nothing is lost, nothing is mixed up, nothing stays behind."""
+"""Many concurrent clients: no response is lost or mixed up, and no state remains."""
 
 import asyncio
 import random

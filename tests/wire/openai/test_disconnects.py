@@ -1,4 +1,4 @@
-"""A client that hangs up stops the model: streamed or whole, before the first token or after it."""
+"""A disconnect cancels the model: for streams and whole answers, before the first token and after it."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Which models there are: what loads, unloads, dies and comes back, on one Triton or several."""
+"""Discovery: models that load, unload, fail and return, on one Triton or several."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Drawing pictures: what reaches the model, and what is answered."""
+"""Image generation: the tensors of the model, and the responses."""
 
 import asyncio
 import base64

@@ -1,4 +1,4 @@
-"""What is wrong with a request is said in OpenAI's shape, with the field at fault and what was expected of it."""
+"""Invalid requests: an error in OpenAI's format names the field and the expected value."""
 
 import asyncio
 import json

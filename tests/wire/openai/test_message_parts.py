@@ -1,4 +1,4 @@
-"""Pictures and files in messages: what reaches the model, and what is refused before anything is fetched."""
+"""Images and files in messages: what the model gets, and what is refused before anything is fetched."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""What /metrics counts, after requests of which everything is known."""
+"""The values of /metrics after known requests."""
 
 import asyncio
 import re

@@ -1,4 +1,4 @@
-"""A model that fails: a true status before the first word, an event in the stream after it."""
+"""Failures of a model: an HTTP status before the first token, and an error event in the stream after it."""
 
 import time
 from typing import Any

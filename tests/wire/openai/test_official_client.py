@@ -1,4 +1,4 @@
-"""The official `openai` client, against the gateway."""
+"""The official `openai` client."""
 
 import asyncio
 import time

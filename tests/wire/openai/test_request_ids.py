@@ -1,4 +1,4 @@
-"""One id for a request, from the client's header to Triton and back."""
+"""A request keeps one id: in the client's header, in Triton, and in the response."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Models that give one answer at a time are asked for each by itself: what a caller sees of it, and what they do."""
+"""Models with one answer per request: the gateway sends `n` requests and merges the answers."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""A server that is slow to say which models it holds, since it, or the gateway, has more to do than it can."""
+"""Servers that are slow to list their models, because they or the gateway are busy."""
 
 import asyncio
 from functools import partialmethod

@@ -1,4 +1,4 @@
-"""Special tokens in messages reach models as text; prompts that callers write whole are taken as they are."""
+"""Special tokens in messages reach models as text. Whole prompts of completions keep them."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""Every kind of stream fails in three ways: before its first event, after it, and because the caller hangs up."""
+"""Failures of every kind of stream: before its first event, after it, and by a disconnect."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Streams: the order of things, text that is hard to cut, and several answers at once."""
+"""Streams: the order of events, text that is hard to split, and several answers at once."""
 
 import time
 from collections import defaultdict

@@ -1,4 +1,4 @@
-"""What the answer has to look like, and what tokens were worth."""
+"""Structured outputs and log probabilities."""
 
 import json
 from collections.abc import AsyncGenerator

@@ -1,4 +1,4 @@
-"""Calls of the past as clients send them back: cut ones, results in another order, and what is left out."""
+"""Tool calls of earlier turns: truncated ones, results in another order, and missing fields."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Tools: how they reach the model, how its calls come back, and what is wrong with them."""
+"""Tools: what the model gets, the calls in its answer, and invalid requests."""
 
 import json
 from typing import Any

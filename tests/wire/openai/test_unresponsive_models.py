@@ -1,4 +1,4 @@
-"""Models that answer nothing any more on servers that call them ready."""
+"""Models that no longer answer, on servers that report them as ready."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

@@ -1,4 +1,4 @@
-"""The document's chat: its examples as they are printed, and the shape of every answer."""
+"""Chats of the platform dialect: the document's examples, and the format of every answer."""
 
 import base64
 import json

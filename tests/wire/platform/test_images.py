@@ -1,4 +1,4 @@
-"""The document's pictures: its examples as they are printed, at once and as tasks."""
+"""Images of the platform dialect: the document's examples, at once and as tasks."""
 
 import asyncio
 import base64

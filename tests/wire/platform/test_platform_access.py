@@ -1,4 +1,4 @@
-"""Platforms are views of the models: which there are, who may call them, and what each of them has."""
+"""Platforms: which exist, which keys they accept, and which models they have."""
 
 from collections.abc import AsyncIterator
 

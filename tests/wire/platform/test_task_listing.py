@@ -1,4 +1,4 @@
-"""Tasks of a platform are listed and stopped by whoever made them, and by nobody else."""
+"""Tasks of a platform: only the key that created them can list and cancel them."""
 
 import asyncio
 from collections.abc import AsyncIterator
