@@ -42,7 +42,7 @@ class Word(BaseModel):
 
 
 class Line(WireModel):
-    """What somebody said, and perhaps showed."""
+    """A message: text, and optionally an image."""
 
     who: str
     says: str

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 def encoded_sound(seconds: float = 0.1) -> str:
-    """A sound of 8,000 samples a second, in base64."""
+    """Return audio with 8,000 samples a second, in base64."""
     file = io.BytesIO()
     with wave.open(file, "wb") as wav:
         wav.setnchannels(1)

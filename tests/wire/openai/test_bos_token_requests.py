@@ -23,7 +23,7 @@ _LLAMA = {
     "control_tokens": json.dumps([_BOS, "<|end|>"]),
 }
 _OURS = ("token_ids", "literal_spans")
-"""What Triton's vLLM backend has no tensor for."""
+"""The inputs that Triton's vLLM backend does not have."""
 _FILE = """
 [models.undescribed]
 tokenizer_config = "tokenizer_config.json"

@@ -25,13 +25,13 @@ from tests.wire.openai.text_requests import (
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 LIMIT = 0.2
-"""Seconds after a hang-up within which the model must know."""
+"""Seconds after a disconnect within which the model must be cancelled."""
 
 Started = Callable[[], Awaitable[None]]
 
 
 async def hang_up(gateway: RunningGateway, way: TextRoute, model: str, started: Started) -> float:
-    """Ask on a connection of its own, close it once `started` returns, and return when that was."""
+    """Send a request on its own connection, close that after `started` returns, and return the time of closing."""
     body = json.dumps(way.body(model)).encode()
     reader, writer = await asyncio.open_connection(*gateway.url.removeprefix("http://").split(":"))
     head = f"POST {way.path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"

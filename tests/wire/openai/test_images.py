@@ -115,7 +115,7 @@ async def test_urls_are_the_default_and_lead_to_the_pictures(gateway: RunningGat
 
 
 async def test_another_name_of_a_model(gateway: RunningGateway, triton: FakeTriton) -> None:
-    """The curl example of the standard document, with the alias that the operator has set."""
+    """The curl example of the standard document, with an alias that the operator has set."""
     body = {"model": "dall-e-3", "prompt": "A cute baby sea otter", "n": 1, "size": "1024x1024"}
     response = await gateway.http.post(GENERATIONS, json=body)
     assert response.status_code == 200, response.text
@@ -226,7 +226,7 @@ async def test_models_that_fail(gateway: RunningGateway, model: str, sentence: s
 
 
 async def test_paths_where_they_are_wanted(triton: FakeTriton, tmp_path: Path) -> None:
-    """The document for nodes of one machine: its answers name files there."""
+    """The document for nodes on the same machine: its responses name local files."""
     folder = tmp_path / "photos"
     settings = {"files": str(folder), "files_style": "path", "model_aliases": {"SuperImage": "shapes"}}
     async with run_gateway(triton.url, **settings) as gateway:

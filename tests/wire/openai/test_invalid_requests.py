@@ -177,7 +177,7 @@ async def test_a_model_that_nobody_holds(gateway: RunningGateway) -> None:
 
 
 async def test_a_model_that_is_not_for_this(gateway: RunningGateway) -> None:
-    """A base model has no template to chat with; a model of other tensors is none of ours."""
+    """A base model has no chat template. A model with other tensors is not a text model."""
     response = await chat(gateway, "base")
     assert response.status_code in (400, 404)
     assert "base" in check_error(response, response.status_code, param="model")

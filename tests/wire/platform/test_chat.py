@@ -23,7 +23,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def printed(triton: FakeTriton) -> AsyncIterator[RunningGateway]:
-    """A gateway that knows the document's word for a model."""
+    """A gateway with the document's placeholder as an alias of a model."""
     async with run_gateway(triton.url, model_aliases={MODEL: "sighted"}) as gateway:
         yield gateway
 
