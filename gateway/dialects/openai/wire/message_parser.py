@@ -116,7 +116,7 @@ class MessageParser:
 
     def _audio(self, audio: InputAudio, path: str) -> Reference[TextPart]:
         if not self._references.can_transcribe:
-            raise UnsupportedOption(f"'{path}': no model here transcribes audio.", param=path)
+            raise UnsupportedOption(f"'{path}': no model is served that transcribes audio.", param=path)
         return self._references.audio(audio.data, audio.format, param=f"{path}.input_audio.data")
 
     def _document(self, file: File, path: str) -> Reference[TextPart]:
