@@ -1,7 +1,7 @@
 """The gateway: settings in, an ASGI application out. All wiring is here."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 
 import structlog
@@ -14,16 +14,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway import health, startup_checks
 from gateway.decentralgpt import NodeRegistrar
 from gateway.dialects import DIALECTS
-from gateway.dialects.openai import images_responses as openai_images
-from gateway.dialects.openai import response_models as openai_answers
-from gateway.dialects.openai.wire import errors as openai_errors
-from gateway.dialects.openapi import OpenAPIApplication
-from gateway.dialects.platform import response_models as platform_answers
+from gateway.dialects.dialect import Dialect, DialectTable
 from gateway.errors import GatewayError, MethodNotAllowed, NotFound
 from gateway.fair_sharing import MemoryPool
 from gateway.files import object_stores
 from gateway.files.file_store import FileStore
 from gateway.http import files_route
+from gateway.http.openapi import OpenAPIApplication
 from gateway.http.rates import RATE_LIMIT_HEADERS, RateLimits
 from gateway.http.trusted_hosts import HostOriginMiddleware, PreflightMiddleware
 from gateway.media.loader import MediaLoader
@@ -38,26 +35,30 @@ from gateway.triton import transport
 from gateway.worker_context import WorkerContext
 
 UNMATCHED_ROUTE = "unmatched"
-"""The route of requests for which there is none: their paths are the callers' invention and no label."""
+"""Metrics label of requests without a route: a path that callers make up must not become a label."""
 
 _FIRST_DISCOVERY_SECONDS = 2.0
-"""Seconds that a worker waits for models to be found before it takes requests."""
+"""Seconds that a worker waits for the discovery of models before it accepts requests."""
 
 
-def create_app(settings: Settings | None = None, crew: WorkerContext | None = None) -> FastAPI:
-    """Return the gateway, or the worker of one that `crew` describes. It looks for models as its lifespan begins.
+def create_app(
+    settings: Settings | None = None, crew: WorkerContext | None = None, dialects: Sequence[Dialect] = DIALECTS
+) -> FastAPI:
+    """Return the gateway application, or that of the worker that `crew` describes. Its lifespan starts the discovery.
 
-    Raises `ModelsFileError` where the models file cannot be used, and `StoreError` and `DatabaseError` where files or
-    tasks cannot be kept where the settings say.
+    The first of `dialects` owns all paths that no dialect claims.
+
+    Raises `ModelsFileError` for an invalid models file, and `StoreError` and `DatabaseError` for settings of a store of
+    files or a database of tasks that cannot be used.
     """
     settings = settings or Settings()
     crew = crew or WorkerContext()
-    described = models_file.read(settings.models_file) if settings.models_file else {}
+    model_descriptions = models_file.read(settings.models_file) if settings.models_file else {}
     object_stores.check_settings(settings)
     database.check_settings(settings)
     configure_logging(settings.log_format, settings.log_level, crew)
-    for wrong in startup_checks.find_problems(settings):
-        structlog.get_logger("gateway").error("a part of the state cannot be used", reason=wrong)
+    for problem in startup_checks.find_problems(settings):
+        structlog.get_logger("gateway").error("a part of the state cannot be used", reason=problem)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
@@ -69,15 +70,15 @@ def create_app(settings: Settings | None = None, crew: WorkerContext | None = No
             secret=settings.triton_secret.get_secret_value() if settings.triton_secret else "",
             connect=transport.connector(settings),
             bound=max(1, settings.model_requests // crew.num_workers),
-            described=described,
+            described=model_descriptions,
             aliases=settings.model_aliases,
         )
         app.state.catalog = catalog
         app.state.media = MediaLoader(settings)
         node = NodeRegistrar(settings, catalog, crew) if settings.node_url else None
         files = app.state.files = FileStore(settings)
-        durable = app.state.tasks = TaskQueue(settings, catalog, files, app.state.metrics)
-        durable.start()
+        task_queue = app.state.tasks = TaskQueue(settings, catalog, files, app.state.metrics)
+        task_queue.start()
         tasks = [asyncio.create_task(catalog.watch()), asyncio.create_task(files.sweep_periodically())]
         if node:
             tasks.append(asyncio.create_task(node.run()))
@@ -87,17 +88,18 @@ def create_app(settings: Settings | None = None, crew: WorkerContext | None = No
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        # Side by side: whoever stops the gateway does not wait for ever.
-        await asyncio.gather(durable.close(), *([node.unregister_all()] if node else []))
+        # Concurrently, so that the gateway stops in bounded time.
+        await asyncio.gather(task_queue.close(), *([node.unregister_all()] if node else []))
         await app.state.media.close()
         await catalog.close()
         if app.state.rates:
             await app.state.rates.close()
         app.state.event_loop.close()
 
+    table = DialectTable(dialects)
     app = OpenAPIApplication(
-        settings,
-        (*openai_answers.STREAM_EVENTS, *openai_images.STREAM_EVENTS, *platform_answers.STREAM_EVENTS),
+        [event for dialect in dialects for event in dialect.stream_events],
+        lambda path: table.find(path).requires_key(settings),
         title="Tritonic",
         version="0.1.0",
         lifespan=lifespan,
@@ -114,66 +116,66 @@ def create_app(settings: Settings | None = None, crew: WorkerContext | None = No
     app.state.rates = (
         RateLimits(settings.rate_limits, store, app.state.metrics.rates_unshared) if settings.rate_limits else None
     )
-    # Each request is compared with one after the other: what is asked most comes first.
-    for routers in DIALECTS.values():
-        for router in routers:
+    for dialect in table.in_order():
+        for router in dialect.routers:
             app.include_router(router)
     app.include_router(health.router)
     app.include_router(files_route.router)
-    app.add_exception_handler(HTTPException, _render_routing_error)
-    app.add_exception_handler(GatewayError, _render_gateway_error)
-    app.add_exception_handler(Exception, _render_unexpected_error)
+    _add_exception_handlers(app, table.render_error)
     if settings.cors_origins:
         exposed = ["x-request-id", "retry-after", *RATE_LIMIT_HEADERS]
         app.add_middleware(PreflightMiddleware, settings=settings, expose_headers=exposed)
-    app.add_middleware(HostOriginMiddleware, settings=settings, render=openai_errors.render)
-    # Outermost, so that preflights and unknown paths are seen too.
+    app.add_middleware(HostOriginMiddleware, settings=settings, render=table.render_error)
+    # Outermost, so that it also traces preflights and unknown paths.
     app.add_middleware(_TraceMiddleware, metrics=app.state.metrics, event_loop=app.state.event_loop)
     return app
 
 
 async def _wait_for_models(catalog: Catalog) -> None:
-    """Wait until models are known: a worker that takes another's place has connections that wait for it already."""
+    """Wait until models are known: connections already wait for a worker that replaces another one."""
     with suppress(TimeoutError):
         async with asyncio.timeout(_FIRST_DISCOVERY_SECONDS):
             while not catalog.models():
                 await asyncio.sleep(0.01)
 
 
-async def _render_routing_error(request: Request, exception: Exception) -> Response:
-    """Render what the router itself refuses; until a dialect claims a path, OpenAI's shape."""
-    error: GatewayError
-    path = request.scope["path"][:200]  # its URL cannot be had where the header `Host` is garbage
-    if isinstance(exception, HTTPException) and exception.status_code == 405:
-        allowed = (exception.headers or {}).get("Allow", "")
-        if allowed == "GET":  # another route takes HEAD for it
-            allowed = "GET, HEAD"
-            exception.headers = {"Allow": allowed}
-        error = MethodNotAllowed(f"{path} does not take {request.method}; it takes: {allowed}.")
-    else:
-        error = NotFound(f"There is nothing at {request.method} {path}; /docs lists what there is.")
-    response = openai_errors.render(error)
-    if isinstance(exception, HTTPException):
-        response.headers.update(exception.headers or {})
-    return response
+def _add_exception_handlers(app: OpenAPIApplication, render: Callable[[str, GatewayError], Response]) -> None:
+    """Answer what no route of a dialect has answered, in the error format of the dialect that owns the path."""
 
+    async def render_routing_error(request: Request, exception: Exception) -> Response:
+        """Answer a path that no route has, or a method that the routes of a path do not take."""
+        error: GatewayError
+        headers: dict[str, str] = {}
+        path = request.scope["path"]  # `request.url` fails where the header `Host` is malformed
+        if isinstance(exception, HTTPException) and exception.status_code == 405:
+            allowed = ", ".join(sorted(app.allowed_methods(request.scope)))
+            headers["Allow"] = allowed
+            error = MethodNotAllowed(f"{path[:200]} does not take {request.method}; it takes: {allowed}.")
+        else:
+            error = NotFound(f"There is nothing at {request.method} {path[:200]}; /docs lists what there is.")
+        response = render(path, error)
+        response.headers.update(headers)
+        return response
 
-async def _render_gateway_error(request: Request, exception: Exception) -> Response:
-    """Render the failures of routes that belong to no dialect, in OpenAI's shape."""
-    assert isinstance(exception, GatewayError)
-    request.state.trace.record_failure(exception)
-    return openai_errors.render(exception)
+    async def render_gateway_error(request: Request, exception: Exception) -> Response:
+        """Answer a failure of a route that belongs to no dialect."""
+        assert isinstance(exception, GatewayError)
+        request.state.trace.record_failure(exception)
+        return render(request.scope["path"], exception)
 
+    async def render_unexpected_error(request: Request, exception: Exception) -> Response:
+        """Answer an exception that no route has caught; the server logs it."""
+        response = render(request.scope["path"], GatewayError("The gateway failed on this request."))
+        response.headers.update(request.state.trace.headers)
+        return response
 
-async def _render_unexpected_error(request: Request, exception: Exception) -> Response:
-    """Render what no route has caught; the server writes it into the log."""
-    response = openai_errors.render(GatewayError("The gateway failed on this request."))
-    response.headers.update(request.state.trace.headers)
-    return response
+    app.add_exception_handler(HTTPException, render_routing_error)
+    app.add_exception_handler(GatewayError, render_gateway_error)
+    app.add_exception_handler(Exception, render_unexpected_error)
 
 
 class _TraceMiddleware:
-    """Gives every request an id and a trace. Plain ASGI: Starlette's own middleware base hides hang-ups."""
+    """Gives every request an id and a trace. Plain ASGI: Starlette's `BaseHTTPMiddleware` hides disconnects."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, event_loop: EventLoopMonitor) -> None:
         self._app = app
@@ -186,21 +188,21 @@ class _TraceMiddleware:
             return
         path = scope["path"]
         if path.endswith("/") and not path.endswith("//") and len(path) > 1:
-            # Served as without it: a redirect would lose the body of a POST with many clients.
+            # Serve the path without its slash: after a redirect, many clients send no body.
             scope["path"] = path[:-1]
-        its = valid_request_id(Headers(scope=scope).get("x-request-id", ""))
-        trace = Trace(self._metrics, its, headers={"x-request-id": its})
+        request_id = valid_request_id(Headers(scope=scope).get("x-request-id", ""))
+        trace = Trace(self._metrics, request_id, headers={"x-request-id": request_id})
         scope.setdefault("state", {})["trace"] = trace
         self._event_loop.begin_request(trace)
         status = 500
 
-        async def counted() -> Message:
+        async def receive_counted() -> Message:
             message = await receive()
             if message["type"] == "http.request":
                 trace.body_bytes += len(message.get("body", b""))
             return message
 
-        async def tagged(message: Message) -> None:
+        async def send_tagged(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -208,7 +210,7 @@ class _TraceMiddleware:
             await send(message)
 
         try:
-            await self._app(scope, counted, tagged)
+            await self._app(scope, receive_counted, send_tagged)
         finally:
             self._event_loop.end_request()
             if trace.reservation:

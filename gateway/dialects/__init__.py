@@ -1,13 +1,11 @@
-"""How callers speak. A dialect is a folder with one file per operation, and one line here."""
+"""The APIs that callers speak. A dialect is a folder that exports one `Dialect`, and a line here."""
 
-from fastapi import APIRouter
+from gateway.dialects.dialect import Dialect
+from gateway.dialects.openai import OPENAI
+from gateway.dialects.platform import PLATFORM
 
-from gateway.dialects.openai import chat, completions, embeddings, images, models
-from gateway.dialects.platform import chat as platform_chat
-from gateway.dialects.platform import images as platform_images
-from gateway.dialects.platform import tasks as platform_tasks
-
-DIALECTS: dict[str, list[APIRouter]] = {
-    "openai": [chat.router, completions.router, embeddings.router, images.router, models.router],
-    "platform": [platform_chat.router, platform_images.router, platform_tasks.router],
-}
+DIALECTS: tuple[Dialect, ...] = (
+    OPENAI,
+    PLATFORM,
+)
+"""All dialects. The first one owns every path that no dialect claims."""

@@ -35,7 +35,6 @@ CONTENT_TYPES = {
     "bin": "application/octet-stream",
 }
 """Content types by extension. None is of a kind that a browser would execute."""
-
 _EXTENSIONS = {content_type: end for end, content_type in CONTENT_TYPES.items()}
 _FILE_ID = re.compile(r"[a-z2-7]{32}\.([a-z0-9]{3,4})")
 _TEMPORARY_FILE = re.compile(r"[a-z2-7]{32}\.[a-z0-9]{3,4}#\d+")

@@ -47,7 +47,7 @@ async def sse(
     request: Request,
     events: AsyncGenerator[Event],
     render: Callable[[Event], Iterable[bytes | NamedEvent]],
-    render_error: Callable[[GatewayError], bytes],
+    render_error: Callable[[GatewayError], bytes | NamedEvent],
     done: bytes | None = None,
 ) -> Response:
     """Return a response of server-sent events (`ServerSentEvents` describes the parameters).

@@ -60,7 +60,7 @@ class ServerSentEvents(Generic[Event]):
     def __init__(
         self,
         render: Callable[[Event], Iterable[bytes | NamedEvent]],
-        render_error: Callable[[GatewayError], bytes],
+        render_error: Callable[[GatewayError], bytes | NamedEvent],
         done: bytes | None = None,
     ) -> None:
         """`render` returns the data of the server-sent events that one event of the operation becomes, each JSON.

@@ -34,8 +34,8 @@ class HostOriginMiddleware:
     `Origin` is checked where no key is required: elsewhere, a page cannot send a key that it does not have.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings, render: Callable[[GatewayError], Response]) -> None:
-        """`render` returns the response to a failure."""
+    def __init__(self, app: ASGIApp, settings: Settings, render: Callable[[str, GatewayError], Response]) -> None:
+        """`render` returns the response to a failure on a path, in the error format of the path's dialect."""
         self._app = app
         self._render = render
         self._has_no_keys = not settings.api_keys
@@ -57,7 +57,7 @@ class HostOriginMiddleware:
                 self._check(scope)
             except GatewayError as error:
                 scope["state"]["trace"].error = error
-                await self._render(error)(scope, receive, send)
+                await self._render(scope["path"], error)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 

@@ -1,9 +1,9 @@
-"""A gateway on a thread of its own, for clients that block: the official ones in other languages, and fuzzers."""
+"""Runs a gateway in a thread, for clients that block: official clients in other languages, and fuzzers."""
 
 import asyncio
 import contextlib
 import threading
-from collections.abc import Coroutine, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -16,20 +16,16 @@ from tests.wire.gateway_server import run_gateway
 
 @dataclass(slots=True)
 class BackgroundGateway:
-    """A gateway at `url`, before the scripted `triton`."""
+    """A gateway at `url` in front of the scripted `triton`. Both run on `loop`, in another thread."""
 
     url: str
     triton: FakeTriton
     loop: asyncio.AbstractEventLoop
 
-    def do(self, work: Coroutine[Any, Any, Any], seconds: float = 10.0) -> Any:
-        """Await something where the scripted Triton lives."""
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(seconds)
-
 
 @contextlib.contextmanager
 def run_in_background(models: Iterable[Any], **settings: Any) -> Iterator[BackgroundGateway]:
-    """Run a scripted Triton of these models and a gateway before it."""
+    """Run a scripted Triton with `models` and a gateway in front of it until the block ends."""
     ready: Future[BackgroundGateway] = Future()
     stop: list[asyncio.Event] = []
 

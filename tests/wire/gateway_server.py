@@ -1,10 +1,10 @@
-"""A real uvicorn with the real gateway, on the loop of the tests."""
+"""Runs the real gateway in a real uvicorn, on the event loop of the tests."""
 
 import asyncio
 import contextlib
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,8 @@ import uvicorn
 from openai import AsyncOpenAI
 
 from gateway.app import create_app
+from gateway.dialects import DIALECTS
+from gateway.dialects.dialect import Dialect
 from gateway.settings import Settings
 from tritonic.http_server.connections import ConnectionLimits, ConnectionTable
 from tritonic.http_server.protocol import BoundedProtocol
@@ -24,13 +26,13 @@ from tritonic.http_server.proxy_headers import ProxyHeaders
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave Ctrl-C to pytest."""
+        """Install no signal handlers: pytest handles Ctrl-C."""
         yield
 
 
 @dataclass(frozen=True, slots=True)
 class RunningGateway:
-    """A gateway that runs: `http` speaks to it in raw requests, `client()` as the official client."""
+    """A running gateway: `http` sends raw requests, and `client()` returns OpenAI's client."""
 
     url: str
     http: httpx.AsyncClient
@@ -39,7 +41,7 @@ class RunningGateway:
         return AsyncOpenAI(**{"base_url": f"{self.url}/v1", "api_key": "none", "max_retries": 0, **options})
 
     async def until(self, path: str, check: Any, seconds: float = 5.0) -> httpx.Response:
-        """Ask `path` until `check(response)` is true."""
+        """GET `path` until `check(response)` is true; return that response. Raises `TimeoutError` after `seconds`."""
         async with asyncio.timeout(seconds):
             while True:
                 response = await self.http.get(path)
@@ -51,26 +53,33 @@ class RunningGateway:
         await self.until("/health/ready", lambda response: response.status_code == 200, seconds)
 
     async def metrics(self) -> dict[str, float]:
-        """Every sample of /metrics, as `name{labels}` to value."""
+        """Return every sample of /metrics: a mapping from `name{labels}` to its value."""
         text = (await self.http.get("/metrics")).text
         samples = (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
         return {name: float(value) for name, value in samples}
 
 
 @contextlib.asynccontextmanager
-async def run_gateway(*triton_urls: str, wait: bool = True, **settings: Any) -> AsyncIterator[RunningGateway]:
-    """Run a gateway before these Tritons; `wait` until it is ready. `PORT` in `node_api_url` stands for its port."""
+async def run_gateway(
+    *triton_urls: str, wait: bool = True, dialects: Sequence[Dialect] = DIALECTS, **settings: Any
+) -> AsyncIterator[RunningGateway]:
+    """Run a gateway in front of these Tritons, and `wait` until it is ready.
+
+    `PORT` in `node_api_url` stands for the gateway's port.
+    """
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
     state = tempfile.TemporaryDirectory(prefix="tritonic-state-")
-    quick = {"discovery_interval": 0.1, "log_level": "error", "port": port, "state": Path(state.name), **settings}
-    if "node_api_url" in quick:
-        quick["node_api_url"] = quick["node_api_url"].replace("PORT", str(port))
-    made = Settings(triton_urls=list(triton_urls), **quick)
-    app: Any = ProxyHeaders(create_app(made))  # type: ignore[arg-type]
-    limits = ConnectionLimits(made.max_connections, made.head_timeout, made.idle_timeout, made.send_timeout)
+    options = {"discovery_interval": 0.1, "log_level": "error", "port": port, "state": Path(state.name), **settings}
+    if "node_api_url" in options:
+        options["node_api_url"] = options["node_api_url"].replace("PORT", str(port))
+    configured = Settings(triton_urls=list(triton_urls), **options)
+    app: Any = ProxyHeaders(create_app(configured, dialects=dialects))  # type: ignore[arg-type]
+    limits = ConnectionLimits(
+        configured.max_connections, configured.head_timeout, configured.idle_timeout, configured.send_timeout
+    )
     http: Any = partial(BoundedProtocol, connections=ConnectionTable(limits))
     config = uvicorn.Config(app, http=http, log_config=None, access_log=False, proxy_headers=False)
     config.timeout_graceful_shutdown = 2

@@ -1,4 +1,4 @@
-"""The scripted models of the wire tests."""
+"""The scripted models of the wire tests: the name of each tells what it does."""
 
 import json
 
@@ -16,12 +16,12 @@ MULTILINGUAL_TEXTS = (
     *("سلام دنیا", "، ", "שלום", "\u200f!", " 👩\u200d👩\u200d👧\u200d👦", "🏳️\u200d🌈", "你", "好", "e\u0301", " 𝄞"),
     *("line\n\ndata: [DONE]\n\n", "\r\u2028\u2029\u0085", '"\\', "\x00\x1b", "👍🏽"),
 )
-"""Right-to-left text, emoji joined by ZWJ, combining marks, and everything that could break an event in two."""
+"""Right-to-left text, emoji joined by ZWJ, combining marks, and characters that could split a server-sent event."""
 
 
 def with_pauses(*script: Step) -> tuple[Step, ...]:
-    """The same with time between the tokens, so that none of them waits for the next: each becomes a chunk."""
-    return tuple(step for said in script for step in (said, Pause(0.04)))
+    """Return the script with a pause after each step: tokens do not coalesce, and each becomes a chunk."""
+    return tuple(part for step in script for part in (step, Pause(0.04)))
 
 
 _TRIO = (
@@ -75,7 +75,7 @@ SCRIPTED_MODELS = [
     ScriptedModel("others", missing_inputs=("literal_spans", "token_ids")),
     ScriptedModel("vision", is_described=False),
     ScriptedModel("garbled", parameters={"operations": "chat, complete"}),
-    # Models that call tools, think, tell what tokens were worth, and turn texts into vectors.
+    # Models with tool calls, reasoning, log probabilities, and embeddings.
     ScriptedModel("caller", _CALL),
     ScriptedModel("elder", missing_inputs=("literal_spans",)),
     ScriptedModel(
@@ -102,7 +102,7 @@ SCRIPTED_MODELS = [
     ScriptedModel(
         "strict", (Fail("[invalid_value:structured_outputs] This cannot be enforced: no such type.", INVALID_ARGUMENT),)
     ),
-    # Models that draw.
+    # Image models.
     ScriptedModel("shapes", (DrawImages(),), is_image_model=True),
     ScriptedModel(
         "any-size",
@@ -116,7 +116,7 @@ SCRIPTED_MODELS = [
     ScriptedModel("blotter", (DrawImages(is_garbled=True),), is_image_model=True),
     ScriptedModel("broken-painter", (Fail("[engine_failed] The engine stopped."),), is_image_model=True),
     ScriptedModel("shapes-denoiser", is_described=False, parameters={"component": "shapes"}),
-    # How requests fail before they answer anything,
+    # Models that fail before the first response,
     ScriptedModel(
         "too-long",
         (
@@ -138,11 +138,11 @@ SCRIPTED_MODELS = [
     ScriptedModel("crashed", (Fail("Failed to process the request(s) for model instance 'x', message: KeyError"),)),
     ScriptedModel("vanished", (Fail("Request for unknown model: 'vanished' is not found", NOT_FOUND),)),
     ScriptedModel("closed", (Close(),)),
-    # and after they answered something.
+    # and after it.
     ScriptedModel("broken-later", (*with_pauses(Say("a"), Say("b")), Fail("[engine_failed] The engine stopped."))),
     ScriptedModel("full-later", (Say("a"), Fail("[overloaded] No room.", UNAVAILABLE))),
     ScriptedModel("closed-later", (Say("a"), Say("b"), Close())),
-    # How models are slow.
+    # Slow models.
     ScriptedModel("silent", (Pause(),)),
     ScriptedModel("silent-later", (Say("a"), Pause())),
     ScriptedModel("endless", (Say("tick "), Pause(0.01)) * 3000),

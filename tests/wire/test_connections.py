@@ -1,4 +1,4 @@
-"""What strangers' connections cost a gateway that runs as it is run: its memory, its processors, and its callers."""
+"""The cost of unknown clients' connections for a gateway that runs as in production: memory, CPU time, latency."""
 
 import asyncio
 import contextlib
@@ -28,14 +28,14 @@ BODY = b'{"model": "hello", "messages": [{"role": "user", "content": "Hi"}]}'
 
 
 class Served:
-    """A gateway of its own processes."""
+    """A gateway in processes of its own."""
 
     def __init__(self, process: GatewayProcess, log: Path) -> None:
         self.process = process
         self._log = log
 
     def processes(self) -> list[psutil.Process]:
-        """Those that answer."""
+        """Return the processes that answer requests: the workers, or the only process."""
         serve = psutil.Process(self.process.child.pid)
         return serve.children() or [serve]
 
@@ -93,7 +93,7 @@ async def test_strangers(tmp_path: Path, workers: int) -> None:
 
 
 async def _pipelining(running: Served) -> None:
-    """A hundred thousand requests of a connection that reads nothing: memory stays, and others are answered."""
+    """A connection sends 100,000 requests and reads nothing: memory stays flat, and other clients get answers."""
     before = running.memory()
     with socket.create_connection(("127.0.0.1", running.process.port)) as stranger:
         stranger.setblocking(False)
@@ -111,7 +111,7 @@ async def _pipelining(running: Served) -> None:
 
 
 async def _smuggling(running: Served) -> None:
-    """The body of a request that offers another protocol is its body, and not another request."""
+    """The body of a request with `Upgrade` is not parsed as another request."""
     hidden = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
     head = (
         b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n"
@@ -139,7 +139,7 @@ async def _bodies_without_a_key(running: Served) -> None:
 
 
 async def _idle_strangers(running: Served, workers: int) -> None:
-    """More of them than the gateway may have descriptors: honest callers are answered, and one line says so."""
+    """More connections than file descriptors: other callers get answers, and the log has one line about it."""
     async with contextlib.AsyncExitStack() as stack:
         for number in range(800 * workers):
             stranger = stack.enter_context(socket.socket())

@@ -1,4 +1,4 @@
-"""A gateway and the node that it is registered with: what the node asks for somebody else gets an answer it can use."""
+"""Registration at a DecentralGPT node, and requests that the node forwards."""
 
 import asyncio
 import json
@@ -82,7 +82,7 @@ async def test_a_stream_is_handed_on(gateway: RunningGateway, node: ComputingNod
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_failure_has_a_code(gateway: RunningGateway, node: ComputingNode, stream: bool) -> None:
-    """The node looks at nothing else: not at the status."""
+    """The node checks only these fields, and ignores the status."""
     assert (await node.chat(PROJECT, "broken", SEED_001, stream=stream))["code"] == 1007
 
 
@@ -96,7 +96,7 @@ async def test_a_drawing(gateway: RunningGateway, node: ComputingNode, triton: F
 
 
 async def test_an_edit(gateway: RunningGateway, node: ComputingNode, triton: FakeTriton) -> None:
-    """Nodes know one address for a model, and send edits there, too."""
+    """Nodes have one URL for a model, and also send edits there."""
     files = {"image": encoded_image(), "mask": encoded_image()}
     answer = await node.edit(PROJECT, "SuperImage", files, prompt="a beret", n="1", size="128x128")
     assert (answer["code"], len(answer["data"])) == (0, 1)
@@ -130,7 +130,7 @@ async def test_whatever_the_node_does_the_gateway_serves(triton: FakeTriton, tro
 
 
 async def test_a_gateway_with_keys_has_an_open_door_for_the_node(triton: FakeTriton, node: ComputingNode) -> None:
-    """Nodes bear no keys: a platform without any, whose name nobody guesses, is theirs."""
+    """Nodes send no keys: they use a platform without keys, with a name that nobody can guess."""
     door = "6f1e5a0c9b7d4e3f"
     platforms = {"tritonic": {}, door: {"keys": []}}
     told = {"node_url": node.url, "node_api_url": f"http://127.0.0.1:PORT/{door}", "project": "Guarded"}

@@ -1,4 +1,4 @@
-"""GET /files/{id}, as clients and browsers ask."""
+"""GET /files/{id}, for clients and browsers."""
 
 import time
 from collections.abc import AsyncIterator
@@ -33,7 +33,7 @@ async def keeper(triton: FakeTriton, state: Path) -> AsyncIterator[RunningGatewa
 
 @pytest.fixture
 def files(state: Path) -> FileStore:
-    """The same files and the same key as the gateway's."""
+    """A store with the same files and the same signing key as the gateway's."""
     return FileStore(Settings(state=state))
 
 

@@ -1,4 +1,4 @@
-"""Which hosts a request may name and which pages may send one, with keys and without; and other odd headers."""
+"""Trusted hosts and origins, with and without keys; and other unusual headers."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ PATHS = ("/v1/models", "/tritonic/v1/models", "/health/live", "/metrics", "/noth
 
 
 async def raw(running: RunningGateway, *lines: bytes, body: bytes = b"") -> tuple[int, bytes]:
-    """The status and the body of the answer to a request with just these lines."""
+    """Return the status and the body of the response to a request with exactly these header lines."""
     port = int(running.url.rpartition(":")[2])
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"\r\n".join((*lines, b"Connection: close", b"", body)))
@@ -71,7 +71,7 @@ async def test_loopback_is_taken(gateway: RunningGateway, host: str) -> None:
     ],
 )
 async def test_a_name_that_leads_here_is_not(gateway: RunningGateway, host: str) -> None:
-    """DNS rebinding: the page and the request are of one origin, and only `Host` tells."""
+    """DNS rebinding: page and request have the same origin, so that only `Host` reveals the attack."""
     for path in PATHS:
         headers = {"Host": host, "Origin": f"http://{host}"}
         forbidden(await gateway.http.get(path, headers=headers), "Host", "TRITONIC_ALLOWED_HOSTS")

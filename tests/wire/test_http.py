@@ -1,4 +1,4 @@
-"""HTTP beyond the bodies: its old version, `HEAD`, slashes after a path, preflights, and events that stay whole."""
+"""HTTP beyond bodies: HTTP/1.0, `HEAD`, trailing slashes, preflights, and events that no line break splits."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 async def raw(running: RunningGateway, *requests: bytes) -> bytes:
-    """All that comes back of a connection until it is closed."""
+    """Return everything that a connection receives until the gateway closes it."""
     reader, writer = await asyncio.open_connection("127.0.0.1", int(running.url.rpartition(":")[2]))
     writer.write(b"".join(requests))
     said = await asyncio.wait_for(reader.read(), 10)
@@ -57,7 +57,7 @@ async def test_whole_answers_of_http_1_0_leave_the_connection_to_who_asks(gatewa
 
 
 def _paths() -> list[str]:
-    """Every path of the gateway that answers GET."""
+    """Return every path of the gateway that takes GET."""
     found: dict[str, None] = {}
     for path, operations in create_app(Settings(triton_urls=["127.0.0.1:1"])).openapi()["paths"].items():
         if "get" in operations:
@@ -149,7 +149,7 @@ async def test_pages_of_others_may_not(
 
 @pytest.mark.parametrize("path", [CHAT_STREAM.path, "/v1/completions", "/tritonic/v1/chat/completions"])
 async def test_no_event_breaks_in_two(gateway: RunningGateway, path: str) -> None:
-    """Not even for readers that break lines as Unicode does: httpx's `iter_lines` is one."""
+    """Clients that split lines at Unicode line breaks, such as httpx's `iter_lines`, get whole events too."""
     body = CHAT_STREAM.body("tongues") | {"prompt": "Hello!"}
     async with gateway.http.stream("POST", path, json=body) as response:
         assert response.status_code == 200

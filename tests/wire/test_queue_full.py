@@ -1,4 +1,4 @@
-"""A model with as many open requests as it may have: who is refused, who is not, and what is given back."""
+"""A model at its limit of open requests: which requests are refused, and which slots become free again."""
 
 import asyncio
 import contextlib
@@ -29,7 +29,7 @@ async def ask(gateway: RunningGateway, key: str, way: TextRoute = CHAT, model: s
 async def held(
     gateway: RunningGateway, triton: FakeTriton, count: int, way: TextRoute = CHAT_STREAM
 ) -> AsyncIterator[list]:
-    """So many answers of the silent model that the greedy caller waits for."""
+    """Keep `count` requests of one caller open at the silent model."""
     active = triton.active
     waiting = [asyncio.ensure_future(ask(gateway, GREEDY, way, "silent")) for _ in range(count)]
     async with asyncio.timeout(5):
@@ -82,7 +82,7 @@ async def test_each_prompt_of_a_request_is_a_request(triton: FakeTriton) -> None
 
 
 async def test_requests_that_wait_hold_their_bytes(triton: FakeTriton) -> None:
-    """Requests of which each is within its bounds are bounded together, while they wait for their model, too."""
+    """Requests that are each within the limits have a limit together, also while they wait for their model."""
     kb = 1000
     limits = {"max_body_bytes": 100 * kb, "media_request_max_bytes": 100 * kb, "requests_held_bytes": 1}
 

@@ -1,4 +1,4 @@
-"""How often callers may ask, in every dialect: what is told, what is refused, and what is not counted."""
+"""Rate limits, in every dialect: headers, refusals, and requests that do not count."""
 
 import asyncio
 import re
@@ -107,7 +107,7 @@ async def test_a_wrong_key_is_told_nothing(limited: RunningGateway) -> None:
 
 @pytest.mark.parametrize("way", TEXT_ROUTES, ids=str)
 async def test_tokens(limited: RunningGateway, way: TextRoute) -> None:
-    """The model reads 9 and writes 9 for each answer."""
+    """The model reads 9 tokens and generates 9 for each answer."""
     for left in (30, 12):
         response = await limited.http.post(way.path, json=way.body("hello"), headers=bearer(POOR))
         assert (response.status_code, response.headers["x-ratelimit-remaining-tokens"]) == (200, str(left))
@@ -147,7 +147,7 @@ async def test_the_official_client_waits_as_it_is_told(triton: FakeTriton) -> No
 
 
 async def test_without_keys_addresses_are_callers(triton: FakeTriton) -> None:
-    """Invented keys and headers make nobody another caller."""
+    """Unknown keys and headers do not turn a caller into another one."""
     async with run_gateway(triton.url, rate_limits="2/hour,192.0.2.1=1/hour") as running:
         codes = []
         for number in range(4):

@@ -1,4 +1,4 @@
-"""Pictures in a bucket of S3: kept, fetched, swept, and refused where the bucket is full."""
+"""Images in an S3 bucket: stored, fetched, swept, and refused where the bucket is full."""
 
 import base64
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""Clients that read their streams slowly or not at all, while models have much to say."""
+"""Clients that read their streams slowly or not at all, while models generate much."""
 
 import asyncio
 import contextlib
@@ -28,11 +28,11 @@ PIECES = 512
 """8 MB of text for each stream."""
 MB = 1_000_000
 MOST_SAID = 2
-"""Megabytes that a model comes to say to a client who reads nothing."""
+"""Megabytes that a model can generate for a client that reads nothing, before backpressure stops it."""
 
 
 class Flood(tuple[Say, ...]):
-    """A script of much text that takes no memory, and knows how much of it was said."""
+    """A script that generates much text without memory, and counts how much the model generated."""
 
     said = 0
 
@@ -52,7 +52,7 @@ async def flooding() -> AsyncIterator[tuple[FakeTriton, Flood]]:
 
 
 class Reader:
-    """A client who asks for a flood and reads when it is told to."""
+    """A client that requests the flood, and reads when the test says so."""
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
@@ -82,7 +82,7 @@ class Reader:
 async def readers(
     url: str, triton: FakeTriton, count: int, way: TextRoute = TEXT_STREAM
 ) -> AsyncIterator[list[Reader]]:
-    """So many clients who read nothing."""
+    """Run `count` clients that read nothing."""
     asked = [await Reader.ask(url, way) for _ in range(count)]
     async with asyncio.timeout(10):
         while triton.active < count:
@@ -96,7 +96,7 @@ async def readers(
 
 
 async def rests(flood: Flood, seconds: float = 20.0) -> None:
-    """Wait until the model has said nothing for a while."""
+    """Wait until the model has generated nothing for a while."""
     async with asyncio.timeout(seconds):
         before = -1
         while before != flood.said:
@@ -105,7 +105,7 @@ async def rests(flood: Flood, seconds: float = 20.0) -> None:
 
 
 async def milliseconds(http: httpx.AsyncClient, count: int = 60) -> float:
-    """The median time that a short answer takes."""
+    """Return the median latency of a short answer, in milliseconds."""
     taken = []
     for _ in range(count):
         began = time.perf_counter()
@@ -116,7 +116,7 @@ async def milliseconds(http: httpx.AsyncClient, count: int = 60) -> float:
 
 @contextlib.asynccontextmanager
 async def process(triton: FakeTriton, folder: Path) -> AsyncIterator[tuple[psutil.Process, httpx.AsyncClient]]:
-    """A gateway in a process of its own, whose memory is nobody else's."""
+    """Run a gateway in a process of its own, to measure its memory."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -145,7 +145,7 @@ async def process(triton: FakeTriton, folder: Path) -> AsyncIterator[tuple[psuti
 
 
 async def test_memory_does_not_grow_with_what_nobody_reads(tmp_path: Path) -> None:
-    """A client that reads nothing costs the gateway half a megabyte, however much its model has to say."""
+    """A client that reads nothing costs the gateway half a megabyte, however much its model generates."""
     count = 24
     async with flooding() as (triton, flood), process(triton, tmp_path) as (gateway, http):
         async with http.stream("POST", TEXT_STREAM.path, json=TEXT_STREAM.body("flood")) as response:
@@ -174,7 +174,7 @@ async def test_others_do_not_notice(way: TextRoute) -> None:
 
 
 async def busy() -> float:
-    """The share of a core that this process takes, the gateways of other tests in it."""
+    """Return the share of a core that this process uses, with the gateways of other tests in it."""
     before, started = sum(psutil.Process().cpu_times()[:2]), time.monotonic()
     await asyncio.sleep(1)
     return (sum(psutil.Process().cpu_times()[:2]) - before) / (time.monotonic() - started)
@@ -208,7 +208,7 @@ async def test_who_reads_nothing_has_hung_up(way: TextRoute) -> None:
 
 
 async def test_who_waits_for_a_slow_model_has_not(triton: FakeTriton) -> None:
-    """Nothing is sent for longer than a client may leave what is sent unread."""
+    """A client keeps its stream while the model generates nothing for longer than `send_timeout`."""
     async with run_gateway(triton.url, send_timeout=0.05) as gateway:
         response = await gateway.http.post(TEXT_STREAM.path, json=TEXT_STREAM.body("steady"))
         assert TEXT_STREAM.text(response) == "tick tick tick tick tock"

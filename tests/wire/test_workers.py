@@ -1,4 +1,4 @@
-"""One gateway of two workers, in real processes: what is whole although there are two of them."""
+"""A gateway with two worker processes: what they share."""
 
 import asyncio
 import contextlib
@@ -34,7 +34,7 @@ CAST = [
 
 @dataclass(slots=True)
 class Crew:
-    """A gateway of several workers."""
+    """A gateway with several workers."""
 
     process: GatewayProcess
     triton: FakeTriton
@@ -45,13 +45,13 @@ class Crew:
         return psutil.Process(self.process.child.pid)
 
     def workers(self) -> dict[int, psutil.Process]:
-        """The living workers, by their process ids."""
+        """Return the running workers, by process id."""
         children = self.keeper.children()
         return {each.pid: each for each in children if each.status() != psutil.STATUS_ZOMBIE}
 
     @contextlib.asynccontextmanager
     async def each(self) -> AsyncIterator[list[httpx.AsyncClient]]:
-        """A client for each worker: connections that stay with it."""
+        """Run one client for each worker, whose connection stays with that worker."""
         async with contextlib.AsyncExitStack() as stack:
             found: dict[int, httpx.AsyncClient] = {}
             for _ in range(100):
@@ -66,7 +66,7 @@ class Crew:
             yield [found[pid] for pid in sorted(found)]
 
     def answering(self, http: httpx.AsyncClient) -> int:
-        """The process that holds the other end of a client's only connection."""
+        """Return the process at the other end of a client's only connection."""
         (connection,) = http._transport._pool.connections  # type: ignore[attr-defined]
         mine = connection._connection._network_stream.get_extra_info("client_addr")
         for pid, worker in self.workers().items():
@@ -81,7 +81,7 @@ class Crew:
 
 
 async def metric(http: httpx.AsyncClient, name: str) -> float:
-    """The sum of all series of a metric."""
+    """Return the sum of all series of a metric."""
     lines = (await http.get("/metrics")).text.splitlines()
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((f"{name}{{", f"{name} ")))
 
@@ -185,7 +185,7 @@ async def test_connections_that_come_while_a_worker_is_away_wait(tmp_path: Path)
 
 
 async def test_no_worker_outlives_its_keeper(tmp_path: Path) -> None:
-    """The keeper of the gateway's processes is stopped, so that nothing but the workers can see to it."""
+    """The supervisor is stopped, so that only the workers themselves can notice."""
     async with crew(tmp_path) as running:
         workers = running.workers().values()
         os.kill(running.process.child.session, signal.SIGSTOP)

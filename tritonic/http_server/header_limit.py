@@ -8,7 +8,7 @@ import re
 
 import httptools
 
-from gateway.dialects.openai.wire import errors as openai_errors
+from gateway.dialects import DIALECTS
 from gateway.errors import GatewayError, InvalidRequest, Overloaded, RequestTimeout, RequestTooLarge
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -51,8 +51,8 @@ def bytes_to_end(tail: bytes, data: bytes, at: int, size: int) -> int:
 
 
 def error_response(status: bytes, error: GatewayError, *fields: bytes) -> bytes:
-    """Return a whole answer, after which the connection is closed, in OpenAI's shape."""
-    body = openai_errors.render_body(error)
+    """Return a whole answer, after which the connection is closed, in the error format of the first dialect."""
+    body = bytes(DIALECTS[0].errors.render(error).body)
     head = (b"HTTP/1.1 " + status, b"content-type: application/json", b"content-length: %d" % len(body))
     return b"\r\n".join((*head, *fields, b"connection: close", b"", body))
 

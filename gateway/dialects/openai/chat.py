@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from gateway.dialects.openai.response_models import CreateChatCompletionResponse, CreateChatCompletionStreamResponse
-from gateway.dialects.openai.wire import errors, image_chat, openapi_responses
+from gateway.dialects.openai.wire import image_chat
 from gateway.dialects.openai.wire.chat import (
     MAX_JSON_VALUES,
     CreateChatCompletionRequest,
@@ -20,12 +20,15 @@ from gateway.dialects.openai.wire.chat import (
     reject_unsupported,
 )
 from gateway.dialects.openai.wire.chat_responses import ChatChunkRenderer, render
-from gateway.dialects.route import route_class
+from gateway.dialects.openai.wire.error_models import OPENAI_DOCS
+from gateway.dialects.openai.wire.errors import OPENAI_ERRORS
 from gateway.http import delivery
+from gateway.http.openapi_responses import STORED_OUTPUT_FAILURES
+from gateway.http.routes import route_class
 from gateway.models.catalog import Catalog
 from gateway.operations.chat import ChatEvent, gather
 
-router = APIRouter(route_class=route_class(errors.render, values=MAX_JSON_VALUES))
+router = APIRouter(route_class=route_class(OPENAI_ERRORS, values=MAX_JSON_VALUES))
 
 
 _EXAMPLE_HEAD = {
@@ -33,10 +36,10 @@ _EXAMPLE_HEAD = {
     "model": "smollm2-135m-instruct",
     "system_fingerprint": "fp_70f0d4a9c3",
 }
-_RESPONSES = openapi_responses.responses(
+_RESPONSES = OPENAI_DOCS.responses(
     CreateChatCompletionResponse,
-    openapi_responses.STORED_OUTPUT_FAILURES,
-    description="The answer, or, with `stream`, events that add to it.",
+    STORED_OUTPUT_FAILURES,
+    description="The answer; with `stream`, events that add to it.",
     example={
         "id": "chatcmpl-4f1c2a7d",
         "object": "chat.completion",
@@ -78,8 +81,8 @@ async def create_chat_completion(body: CreateChatCompletionRequest, request: Req
     }
     events: AsyncGenerator[ChatEvent]
     if image_chat.is_image_chat(model):
-        asked = await image_chat.parse_request(body, model, request)
-        events = image_chat.run(catalog, model, asked, request, progress=streams)
+        operation = await image_chat.parse_request(body, model, request)
+        events = image_chat.run(catalog, model, operation, request, progress=streams)
     else:
         chat = await parse_request(body, model, request)
         events = catalog.run(model, chat, request.state.trace)
@@ -91,8 +94,8 @@ async def create_chat_completion(body: CreateChatCompletionRequest, request: Req
             nulls=True,
             legacy=body.uses_legacy_functions,
         )
-        return await delivery.sse(request, events, chunks.render, errors.render_body, b"[DONE]")
+        return await delivery.sse(request, events, chunks.render, OPENAI_ERRORS.render_event, b"[DONE]")
     answers, usage = await delivery.whole(request, gather(events))
     fields = render(answers, usage, logprobs=bool(body.logprobs), nulls=True, legacy=body.uses_legacy_functions)
-    succeeded = {"code": 0, "message": "success"}
-    return Response(orjson.dumps({**head, **fields, **succeeded}), media_type="application/json")
+    success = {"code": 0, "message": "success"}
+    return Response(orjson.dumps({**head, **fields, **success}), media_type="application/json")

@@ -13,7 +13,9 @@ from starlette.responses import Response
 
 from gateway.dialects.openai.completions_responses import ChoiceRenderer, CompletionChunkRenderer, split_logprobs
 from gateway.dialects.openai.response_models import CreateCompletionResponse, CreateCompletionStreamResponse
-from gateway.dialects.openai.wire import errors, openapi_responses, token_ids
+from gateway.dialects.openai.wire import token_ids
+from gateway.dialects.openai.wire.error_models import OPENAI_DOCS
+from gateway.dialects.openai.wire.errors import OPENAI_ERRORS
 from gateway.dialects.openai.wire.sampling import (
     STREAM_OPTIONS_SCHEMA,
     SamplingFields,
@@ -23,25 +25,28 @@ from gateway.dialects.openai.wire.sampling import (
     render_usage,
 )
 from gateway.dialects.openai.wire.structured_outputs import ResponseFormat
-from gateway.dialects.route import route_class
 from gateway.errors import GatewayError, InvalidRequest, RequestTooLarge, UnsupportedOption
 from gateway.http import delivery
 from gateway.http.json_limits import check_text_length
 from gateway.http.offload import offload_if_large
+from gateway.http.openapi_responses import INFERENCE_FAILURES
+from gateway.http.routes import route_class
 from gateway.models.catalog import Catalog
 from gateway.operations.complete import Complete, gather, merge
 from gateway.operations.text import TextEvent
 from gateway.settings import Settings
 
 MAX_PROMPTS = 128
+"""Prompts of one request, and answers: prompts times `n`."""
 _MAX_PROMPT_LOGPROBS = 2_000_000
-"""Likely tokens that are told of prompts; each takes 150 bytes. A token has one character at least, and mostly four."""
+"""Entries in the log probabilities of all prompts, 150 bytes each. The check counts characters, of which a token has at
+least one and usually four."""
 MAX_JSON_VALUES = 600_000
-"""JSON values of a body: room for as many prompts as may be, each of 4,096 token ids."""
-router = APIRouter(route_class=route_class(errors.render, values=MAX_JSON_VALUES))
+"""JSON values of a body: room for `MAX_PROMPTS` prompts of 4,096 token ids each."""
+router = APIRouter(route_class=route_class(OPENAI_ERRORS, values=MAX_JSON_VALUES))
 
 _Ids = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}, "minItems": 1}
-# Read by `_prompts`: a union of lists of lists would have pydantic try each alternative for each element.
+# Parsed by `_parse_prompts`: for a union of lists, pydantic would try each alternative for each element.
 Prompt = Annotated[
     Any,
     WithJsonSchema(
@@ -73,7 +78,7 @@ class CreateCompletionRequest(SamplingFields):
     echo: bool | None = None
     logprobs: Annotated[int | None, Field(ge=0, le=20)] = None
     response_format: ResponseFormat | None = None
-    # Known, and not carried: a value that asks for something is refused by name.
+    # Known and not supported: a request with a value that has an effect is refused, and the error names the field.
     best_of: Annotated[Any, WithJsonSchema({"type": ["integer", "null"], "description": "As many as 'n'."})] = None
     suffix: Annotated[Any, WithJsonSchema({"enum": ["", None]})] = None
     add_special_tokens: Annotated[Any, WithJsonSchema({"enum": [True, None]})] = None
@@ -94,10 +99,10 @@ _EXAMPLE_HEAD = {
     "model": "smollm2-135m-instruct",
     "system_fingerprint": "fp_70f0d4a9c3",
 }
-_RESPONSES = openapi_responses.responses(
+_RESPONSES = OPENAI_DOCS.responses(
     CreateCompletionResponse,
-    openapi_responses.INFERENCE_FAILURES,
-    description="What follows the prompt, or, with `stream`, events that add to it.",
+    INFERENCE_FAILURES,
+    description="The continuation; with `stream`, events that add to it.",
     example={
         **_EXAMPLE_HEAD,
         "choices": [{"text": ", there was a girl", "index": 0, "logprobs": None, "finish_reason": "length"}],
@@ -118,8 +123,8 @@ async def create_completion(body: CreateCompletionRequest, request: Request) -> 
     """Continue `prompt`, or each of several, whole or as server-sent events."""
     catalog: Catalog = request.app.state.catalog
     settings: Settings = request.app.state.settings
-    longest, usual = settings.prompt_max_characters, settings.completions_max_tokens
-    asked = await offload_if_large(request.state.trace, lambda: parse(body, longest, usual))
+    max_characters, default_max_tokens = settings.prompt_max_characters, settings.completions_max_tokens
+    operations = await offload_if_large(request.state.trace, lambda: parse(body, max_characters, default_max_tokens))
     streams = body.wants_stream
     model = catalog.get(body.model)
     head = {
@@ -130,18 +135,19 @@ async def create_completion(body: CreateCompletionRequest, request: Request) -> 
         "system_fingerprint": model.fingerprint,
     }
     trace = request.state.trace
-    if len(asked) == 1:
-        events = catalog.run(model, asked[0], trace)
+    if len(operations) == 1:
+        events = catalog.run(model, operations[0], trace)
     else:
-        several = [
-            _with_prompt_index(i, catalog.run_by_name(body.model, complete, trace)) for i, complete in enumerate(asked)
+        streams_of_prompts = [
+            _with_prompt_index(i, catalog.run_by_name(body.model, operation, trace))
+            for i, operation in enumerate(operations)
         ]
-        events = merge(several, body.n or 1)
-    choices = ChoiceRenderer(asked, logprobs=body.logprobs is not None)
+        events = merge(streams_of_prompts, body.n or 1)
+    choices = ChoiceRenderer(operations, logprobs=body.logprobs is not None)
     if streams:
         chunks = CompletionChunkRenderer(head, choices, include_usage=body.include_usage)
         events = split_logprobs(events) if body.logprobs is not None else events
-        return await delivery.sse(request, events, chunks.render, errors.render_body, b"[DONE]")
+        return await delivery.sse(request, events, chunks.render, OPENAI_ERRORS.render_event, b"[DONE]")
     answers, usage = await delivery.whole(request, gather(events))
     answer = {
         **head,
@@ -154,7 +160,7 @@ async def create_completion(body: CreateCompletionRequest, request: Request) -> 
 
 
 async def _with_prompt_index(i: int, events: AsyncGenerator[TextEvent]) -> AsyncGenerator[TextEvent]:
-    """Pass on what becomes of prompt `i`; an error says which prompt it is about."""
+    """Yield the events of prompt `i`. An error about the prompt names its index."""
     try:
         async with aclosing(events):
             async for event in events:
@@ -165,9 +171,11 @@ async def _with_prompt_index(i: int, events: AsyncGenerator[TextEvent]) -> Async
         raise
 
 
-def parse(body: CreateCompletionRequest, longest: int, usual: int) -> list[Complete]:
-    """Return what `body` asks for, a request for each prompt. All of them may have `longest` characters, and so may all
-    answers that begin with their prompts. An answer has `usual` tokens where `body` does not say, 0: as many as it may.
+def parse(body: CreateCompletionRequest, max_characters: int, default_max_tokens: int) -> list[Complete]:
+    """Return one operation for each prompt of `body`.
+
+    All prompts together may have `max_characters`; with `echo`, so may the prompts of all answers together. An answer
+    has at most `default_max_tokens` tokens where `body` has no `max_tokens`; 0: only the context limits it.
 
     Raises `InvalidRequest`, `UnsupportedOption` and `RequestTooLarge`.
     """
@@ -177,19 +185,20 @@ def parse(body: CreateCompletionRequest, longest: int, usual: int) -> list[Compl
     structure = body.response_format.to_structure() if body.response_format else None
     echo = bool(body.echo)
     limit = body.max_tokens
-    if limit is None and usual:
-        limit = max(usual, body.min_tokens or 0)
+    if limit is None and default_max_tokens:
+        limit = max(default_max_tokens, body.min_tokens or 0)
     sampling = body.sampling(limit, structure, logprobs=body.logprobs, prompt_logprobs=body.logprobs if echo else None)
     prompts = _parse_prompts(body.prompt)
-    check_text_length(sum(len(prompt) for prompt in prompts if isinstance(prompt, str)), longest, param="prompt")
+    check_text_length(sum(len(prompt) for prompt in prompts if isinstance(prompt, str)), max_characters, param="prompt")
     if len(prompts) * sampling.n > MAX_PROMPTS:
         raise InvalidRequest(f"There may be {MAX_PROMPTS} answers: prompts times 'n'.", param="n")
-    if echo and sum(map(len, prompts)) * sampling.n > longest:
+    if echo and sum(map(len, prompts)) * sampling.n > max_characters:
         raise RequestTooLarge(
-            f"With 'echo', prompts may have {longest} characters or token ids, in all answers together.", param="echo"
+            f"With 'echo', prompts may have {max_characters} characters or token ids, in all answers together.",
+            param="echo",
         )
-    likeliest = (body.logprobs or 0) + 1
-    if echo and body.logprobs is not None and sum(map(len, prompts)) * sampling.n * likeliest > _MAX_PROMPT_LOGPROBS:
+    per_token = (body.logprobs or 0) + 1
+    if echo and body.logprobs is not None and sum(map(len, prompts)) * sampling.n * per_token > _MAX_PROMPT_LOGPROBS:
         raise RequestTooLarge(
             f"With 'echo' and 'logprobs', characters or token ids of prompts, times 'n', times 'logprobs' + 1, may be "
             f"{_MAX_PROMPT_LOGPROBS}.",
@@ -202,9 +211,10 @@ def parse(body: CreateCompletionRequest, longest: int, usual: int) -> list[Compl
 
 
 def _parse_prompts(prompt: Any) -> list[str | tuple[int, ...]]:
-    """Return the prompts. A list holds strings, token ids of one prompt, or lists of token ids.
+    """Return the prompts. A list holds strings, the token ids of one prompt, or lists of token ids.
 
-    None is the empty text, which our models and most tokenizers read as the token that begins a sequence.
+    None is the empty text. Our models and most tokenizers turn it into the token that begins a sequence. Raises
+    `InvalidRequest`.
     """
     if prompt is None or isinstance(prompt, str):
         return [prompt or ""]

@@ -1,4 +1,4 @@
-"""The answers to completions: https://platform.openai.com/docs/api-reference/completions/object"""
+"""Rendering of completions: https://platform.openai.com/docs/api-reference/completions/object"""
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
@@ -14,11 +14,11 @@ from gateway.operations.complete import Complete, Completion
 from gateway.operations.text import Delta, Finish, TextEvent, TokenLogprob
 
 _LOGPROBS_PER_YIELD = 500
-"""Tokens whose log probabilities are rendered before others have their turn: 20 of each take 5 ms."""
+"""Tokens whose log probabilities are rendered before the event loop runs others. With 20 alternatives each: 5 ms."""
 
 
 async def split_logprobs(events: AsyncGenerator[TextEvent]) -> AsyncGenerator[TextEvent]:
-    """Yield the same events, with no more log probabilities at once than are rendered in a few milliseconds."""
+    """Yield the same events, with a delta of many tokens split so that each part is rendered in a few milliseconds."""
     async with aclosing(events):
         async for event in events:
             if not isinstance(event, Delta) or len(event.logprobs) <= _LOGPROBS_PER_YIELD:
@@ -31,27 +31,28 @@ async def split_logprobs(events: AsyncGenerator[TextEvent]) -> AsyncGenerator[Te
 
 
 class ChoiceRenderer:
-    """Renders what was added to the choices of one answer."""
+    """Renders the choices of one response, whole or in parts. It counts the text offsets of each choice."""
 
-    def __init__(self, asked: Sequence[Complete], *, logprobs: bool) -> None:
-        self._asked = asked
+    def __init__(self, operations: Sequence[Complete], *, logprobs: bool) -> None:
+        """`operations` has one for each prompt; choice j of prompt i has the index i * n + j."""
+        self._operations = operations
         self._logprobs = logprobs
         self._offsets: dict[int, CompletionLogprobsRenderer] = {}
 
     def render(self, index: int, text: str, logprobs: Iterable[TokenLogprob], reason: str | None) -> dict[str, Any]:
-        """Return what was added to choice `index`, and why it ends."""
+        """Return one part of choice `index`: text, log probabilities, and the finish reason of the last part."""
         shown = None
         tokens = tuple(logprobs)
         if self._logprobs and tokens:
             if (offsets := self._offsets.get(index)) is None:
-                asked = self._asked[index // self._asked[0].sampling.n]
-                prompt = asked.prompt if asked.echo and isinstance(asked.prompt, str) else None
+                operation = self._operations[index // self._operations[0].sampling.n]
+                prompt = operation.prompt if operation.echo and isinstance(operation.prompt, str) else None
                 offsets = self._offsets[index] = CompletionLogprobsRenderer(prompt)
             shown = offsets.render(tokens)
         return {"text": text, "index": index, "logprobs": shown, "finish_reason": reason}
 
     async def whole(self, index: int, answer: Completion) -> orjson.Fragment:
-        """Render a whole answer, and let others have their turn meanwhile."""
+        """Return the JSON of a whole choice. The event loop runs others between parts of it."""
         tokens = answer.logprobs
         choice = self.render(index, answer.text, tokens[:_LOGPROBS_PER_YIELD], answer.finish_reason)
         for at in range(_LOGPROBS_PER_YIELD, len(tokens) if choice["logprobs"] else 0, _LOGPROBS_PER_YIELD):
@@ -71,7 +72,7 @@ class CompletionChunkRenderer:
         self._include_usage = include_usage
 
     def render(self, event: TextEvent) -> Iterable[bytes]:
-        """Yield the JSON of the chunk that `event` becomes, if any."""
+        """Yield the JSON of the chunk for `event`: none or one."""
         usage: dict[str, Any] = {"usage": None} if self._include_usage else {}
         if isinstance(event, Finish):
             choice = self._choices.render(event.index, "", (), event.finish_reason)

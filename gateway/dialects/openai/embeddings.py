@@ -11,25 +11,30 @@ from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema
 from starlette.responses import Response
 
 from gateway.dialects.openai.response_models import CreateEmbeddingResponse
-from gateway.dialects.openai.wire import errors, openapi_responses, token_ids
-from gateway.dialects.route import WireModel, route_class
+from gateway.dialects.openai.wire import token_ids
+from gateway.dialects.openai.wire.error_models import OPENAI_DOCS
+from gateway.dialects.openai.wire.errors import OPENAI_ERRORS
 from gateway.errors import InvalidRequest, UnsupportedOption
 from gateway.http import delivery
 from gateway.http.json_limits import check_text_length
 from gateway.http.offload import offload_if_large
+from gateway.http.openapi_responses import INFERENCE_FAILURES
+from gateway.http.routes import route_class
+from gateway.http.wire_model import WireModel
 from gateway.models.catalog import Catalog
 from gateway.operations.embed import Embed, gather
 
 MAX_INPUTS = 2048
+"""Inputs of one request, OpenAI's own limit."""
 MAX_JSON_VALUES = 1_100_000
-"""JSON values of a body: room for as many inputs as may be, each of 512 token ids."""
+"""JSON values of a body: room for `MAX_INPUTS` inputs of 512 token ids each."""
 _BYTES_PER_YIELD = 256 * 1024
-"""Bytes of vectors that are written at a time: about 4 ms."""
-router = APIRouter(route_class=route_class(errors.render, values=MAX_JSON_VALUES))
+"""Bytes of vectors that are rendered before the event loop runs others: about 4 ms."""
+router = APIRouter(route_class=route_class(OPENAI_ERRORS, values=MAX_JSON_VALUES))
 
 _Text = {"type": "string", "minLength": 1}
 _Ids = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}, "minItems": 1}
-# Read by `_inputs`, for speed: two thousand texts are checked without a union for each.
+# Parsed by `_parse_inputs`: a union would have pydantic try each alternative for each of two thousand texts.
 Input = Annotated[
     Any,
     WithJsonSchema(
@@ -63,14 +68,14 @@ class CreateEmbeddingRequest(WireModel):
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int | None, Field(ge=1, lt=2**31)] = None
     user: str | None = None
-    # Of vLLM; it keeps the beginning of an input, too.
+    # As in vLLM, which also keeps the beginning of an input.
     truncate_prompt_tokens: Annotated[int, Field(ge=-1, lt=2**31), AfterValidator(_check_not_zero)] | None = None
     truncation_side: Annotated[Any, WithJsonSchema({"enum": ["right", None]})] = None
 
 
-_RESPONSES = openapi_responses.responses(
+_RESPONSES = OPENAI_DOCS.responses(
     CreateEmbeddingResponse,
-    openapi_responses.INFERENCE_FAILURES,
+    INFERENCE_FAILURES,
     description="A vector for each input.",
     example={
         "object": "list",
@@ -85,25 +90,25 @@ _RESPONSES = openapi_responses.responses(
 
 @router.post("/v1/embeddings", tags=["Embeddings"], summary="Turn texts into vectors", responses=_RESPONSES)
 async def create_embedding(body: CreateEmbeddingRequest, request: Request) -> Response:
-    """Give a vector for each input."""
+    """Return a vector for each input."""
     catalog: Catalog = request.app.state.catalog
-    longest = request.app.state.settings.prompt_max_characters
+    max_characters = request.app.state.settings.prompt_max_characters
     if body.truncation_side not in (None, "right"):
         raise UnsupportedOption(
             "Only the ends of inputs are cut: 'truncation_side' must be 'right'.", param="truncation_side"
         )
-    inputs = await offload_if_large(request.state.trace, lambda: _parse_inputs(body.input, longest))
+    inputs = await offload_if_large(request.state.trace, lambda: _parse_inputs(body.input, max_characters))
     embed = Embed(
         model=body.model, inputs=inputs, dimensions=body.dimensions, truncate_prompt_tokens=body.truncate_prompt_tokens
     )
     events = catalog.run(catalog.get(body.model), embed, request.state.trace)
     vectors, tokens = await delivery.whole(request, gather(events))
-    shown = _base64 if body.encoding_format == "base64" else _floats
+    render = _base64 if body.encoding_format == "base64" else _floats
     answer = {
         "object": "list",
         "data": [
             {"object": "embedding", "index": index, "embedding": vector}
-            for index, vector in enumerate(await _render_vectors(shown, vectors))
+            for index, vector in enumerate(await _render_vectors(render, vectors))
         ],
         "model": body.model,
         **({"usage": {"prompt_tokens": tokens.prompt_tokens, "total_tokens": tokens.prompt_tokens}} if tokens else {}),
@@ -113,17 +118,17 @@ async def create_embedding(body: CreateEmbeddingRequest, request: Request) -> Re
     return Response(orjson.dumps(answer), media_type="application/json")
 
 
-async def _render_vectors(show: Callable[[bytes], Any], vectors: tuple[bytes, ...]) -> list[Any]:
-    """Show every vector, in turns with whoever else waits for the loop."""
-    shown = []
+async def _render_vectors(render: Callable[[bytes], Any], vectors: tuple[bytes, ...]) -> list[Any]:
+    """Render every vector. The event loop runs others after each `_BYTES_PER_YIELD`."""
+    rendered = []
     size = 0
     for vector in vectors:
-        shown.append(show(vector))
+        rendered.append(render(vector))
         size += len(vector)
         if size >= _BYTES_PER_YIELD:
             size = 0
             await asyncio.sleep(0)
-    return shown
+    return rendered
 
 
 def _base64(vector: bytes) -> str:
@@ -131,12 +136,12 @@ def _base64(vector: bytes) -> str:
 
 
 def _floats(vector: bytes) -> Any:
-    """The numbers, each float32 with the digits of the float64 that it is, as OpenAI writes them."""
+    """Return a float32 vector as JSON numbers, each with the digits of the equal float64, as OpenAI writes them."""
     return orjson.Fragment(orjson.dumps(memoryview(vector).cast("f").tolist()))
 
 
-def _parse_inputs(given: Any, longest: int) -> tuple[str, ...] | tuple[tuple[int, ...], ...]:
-    """Return the inputs: texts, of `longest` characters together, or lists of token ids.
+def _parse_inputs(given: Any, max_characters: int) -> tuple[str, ...] | tuple[tuple[int, ...], ...]:
+    """Return the inputs: texts, of at most `max_characters` together, or lists of token ids.
 
     Raises `InvalidRequest` with the path of what is wrong, and `RequestTooLarge`.
     """
@@ -156,7 +161,7 @@ def _parse_inputs(given: Any, longest: int) -> tuple[str, ...] | tuple[tuple[int
         if not isinstance(text, str) or not text:
             path = f"input[{i}]" if len(given) > 1 else "input"
             raise InvalidRequest(f"'{path}' must be a string that is not empty.", param=path)
-    check_text_length(sum(map(len, given)), longest, param="input")
+    check_text_length(sum(map(len, given)), max_characters, param="input")
     return tuple(given)
 
 

@@ -10,28 +10,31 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from gateway.dialects.openai import images_responses
-from gateway.dialects.openai.wire import errors, image_inputs, images, openapi_responses
+from gateway.dialects.openai.wire import image_inputs, images
+from gateway.dialects.openai.wire.error_models import OPENAI_DOCS
+from gateway.dialects.openai.wire.errors import OPENAI_ERRORS
 from gateway.dialects.openai.wire.images import (
     CreateImageEditRequest,
     CreateImageRequest,
     CreateImageVariationRequest,
     ImageFields,
 )
-from gateway.dialects.openai.wire.request_images import RequestImages
-from gateway.dialects.route import route_class
 from gateway.errors import ModelNotFound
 from gateway.http import delivery
+from gateway.http.openapi_responses import STORED_OUTPUT_FAILURES, Responses
+from gateway.http.request_images import RequestImages
+from gateway.http.routes import route_class
 from gateway.models.catalog import Catalog
 from gateway.models.servers import Model
 from gateway.operations.edit_image import EditImage
 from gateway.operations.generate_image import GenerateImage, gather
 
-router = APIRouter(route_class=route_class(errors.render, values=images.MAX_JSON_VALUES, forms=True), tags=["Images"])
+router = APIRouter(route_class=route_class(OPENAI_ERRORS, values=images.MAX_JSON_VALUES, forms=True), tags=["Images"])
 
 _EXAMPLE_ATTRIBUTES = {"background": "opaque", "output_format": "png", "quality": "medium", "size": "128x128"}
 
 
-def _responses(kind: Literal["image_generation", "image_edit"]) -> openapi_responses.Responses:
+def _responses(kind: Literal["image_generation", "image_edit"]) -> Responses:
     usage = images_responses.ZERO_USAGE
     event = {
         "b64_json": "iVBORw0KGgo=",
@@ -42,10 +45,10 @@ def _responses(kind: Literal["image_generation", "image_edit"]) -> openapi_respo
         "usage": usage,
     }
     edits = kind == "image_edit"
-    return openapi_responses.responses(
+    return OPENAI_DOCS.responses(
         images_responses.ImagesResponse,
-        openapi_responses.STORED_OUTPUT_FAILURES,
-        description="The pictures, or, with `stream`, events that bear previews and pictures.",
+        STORED_OUTPUT_FAILURES,
+        description="The images; with `stream`, events with previews and images.",
         example={
             "created": 1763683200,
             "data": [{"url": "https://api.example/files/4f1c2a7d?signature=d3e1", "seed": 7}],
@@ -64,37 +67,37 @@ def _responses(kind: Literal["image_generation", "image_edit"]) -> openapi_respo
 
 @router.post(
     "/v1/images/generations",
-    summary="Draw pictures",
+    summary="Generate images",
     responses=_responses("image_generation"),
     openapi_extra=images.form_request_body(CreateImageRequest, "image", "mask"),
 )
 async def create_image(body: CreateImageRequest, request: Request) -> Response:
-    """Draw pictures of what `prompt` says, into `image` where there is one."""
+    """Generate images from `prompt`. With `image`, edit that one."""
     model = _model(request, body, EditImage if body.is_edit else GenerateImage)
-    asked = await image_inputs.parse_generation(body, model.name, request)
-    return await _answer(request, body, model, asked, "image_generation")
+    operation = await image_inputs.parse_generation(body, model.name, request)
+    return await _answer(request, body, model, operation, "image_generation")
 
 
 @router.post(
     "/v1/images/edits",
-    summary="Edit a picture",
+    summary="Edit an image",
     responses=_responses("image_edit"),
     openapi_extra=images.form_request_body(CreateImageEditRequest, "image", "mask"),
 )
 async def create_image_edit(body: CreateImageEditRequest, request: Request) -> Response:
-    """Draw what `prompt` says into a picture: where `mask` is transparent, or everywhere."""
+    """Edit an image by `prompt`, where `mask` is transparent or everywhere."""
     model = _model(request, body, EditImage)
     return await _answer(request, body, model, await image_inputs.parse_edit(body, model.name, request), "image_edit")
 
 
 @router.post(
     "/v1/images/variations",
-    summary="Draw pictures like another",
+    summary="Generate variations of an image",
     responses=_responses("image_edit"),
     openapi_extra=images.form_request_body(CreateImageVariationRequest, "image"),
 )
 async def create_image_variation(body: CreateImageVariationRequest, request: Request) -> Response:
-    """Draw pictures that begin with another, without a prompt."""
+    """Generate images that start from another one, without a prompt."""
     model = _model(request, body, EditImage)
     return await _answer(
         request, body, model, await image_inputs.parse_variation(body, model.name, request), "image_edit"
@@ -102,13 +105,13 @@ async def create_image_variation(body: CreateImageVariationRequest, request: Req
 
 
 def _model(request: Request, body: ImageFields, operation: type[GenerateImage]) -> Model:
-    """The model that is asked for, or the first by name that can do it."""
+    """Return the model of `body`, or the first by name that offers `operation`. Raises as the catalog does."""
     catalog: Catalog = request.app.state.catalog
     if body.model:
         return catalog.get(body.model, operation)
     model = catalog.first_model_for(operation)
     if model is None:
-        raise ModelNotFound("No model is served that can do this.", param="model")
+        raise ModelNotFound("No model here can do this.", param="model")
     return model
 
 
@@ -116,24 +119,28 @@ async def _answer(
     request: Request,
     body: ImageFields,
     model: Model,
-    asked: GenerateImage,
+    operation: GenerateImage,
     kind: Literal["image_generation", "image_edit"],
 ) -> Response:
     catalog: Catalog = request.app.state.catalog
-    events = catalog.run(model, asked, request.state.trace)
+    events = catalog.run(model, operation, request.state.trace)
     if body.stream:
         return await delivery.sse(
-            request, events, images_responses.ImageEventRenderer(asked, kind).render, errors.render_body, b"[DONE]"
+            request,
+            events,
+            images_responses.ImageEventRenderer(operation, kind).render,
+            OPENAI_ERRORS.render_event,
+            b"[DONE]",
         )
-    drawn = await delivery.whole(request, gather(events))
+    generated = await delivery.whole(request, gather(events))
     urls = None
     if (body.response_format or _default_response_format(body.model)) != "b64_json":
-        urls = await RequestImages(request).urls((image.data for image in drawn), asked.output_format)
-    # Ten large pictures in base64 would keep others waiting.
-    answer = await asyncio.to_thread(images_responses.render, asked, drawn, urls)
+        urls = await RequestImages(request).store_all((image.data for image in generated), operation.output_format)
+    # Encoding ten large images in base64 would block the event loop.
+    answer = await asyncio.to_thread(images_responses.render, operation, generated, urls)
     return Response(answer, media_type="application/json")
 
 
 def _default_response_format(model: str | None) -> str:
-    """What who asks by one of OpenAI's names expects: its newer models never answer with a URL."""
+    """Return the format that clients of this model expect: OpenAI's newer image models never answer with a URL."""
     return "b64_json" if (model or "").startswith(("gpt-image", "chatgpt-image")) else "url"

@@ -1,7 +1,7 @@
-"""The answers that hold pictures: https://platform.openai.com/docs/api-reference/images/object and …/images-streaming
+"""Image responses: https://platform.openai.com/docs/api-reference/images/object and …/images-streaming
 
-`code`, `message`, `seed` and the `index` of a stream are not OpenAI's. `usage`, without which OpenAI's clients cannot
-read the event of a picture that is done, is of noughts: no model that draws counts tokens.
+`code`, `message`, `seed` and the `index` of stream events are not OpenAI's. `usage` is all zeros, because image models
+count no tokens; OpenAI's clients cannot parse the event of a completed image without it.
 """
 
 import base64
@@ -13,24 +13,24 @@ import orjson
 from pydantic import BaseModel, Field
 
 from gateway.dialects.openai.response_models import SuccessFields
-from gateway.dialects.openai.wire.openapi_responses import omitted
 from gateway.errors import ModelFailed
 from gateway.http.delivery import NamedEvent
+from gateway.http.openapi_responses import omitted
 from gateway.media import encoded_image
 from gateway.model_card.image_limits import format_size
 from gateway.operations.generate_image import Effort, GenerateImage, Image, ImageEvent, OutputFormat, PartialImage
 
 
 class DrawnImage(BaseModel):
-    """One picture, at a URL or in base64."""
+    """One image, at a URL or in base64."""
 
     url: Annotated[str, Field(default_factory=omitted)]
     b64_json: Annotated[str, Field(default_factory=omitted)]
-    seed: Annotated[int, Field(default_factory=omitted, ge=0, description="The seed that draws it again.")]
+    seed: Annotated[int, Field(default_factory=omitted, ge=0, description="The seed that generates it again.")]
 
 
 class ImageAttributes(BaseModel):
-    """What all pictures of an answer have in common."""
+    """Attributes that all images of a response share."""
 
     background: Literal["opaque"]
     output_format: OutputFormat
@@ -39,14 +39,14 @@ class ImageAttributes(BaseModel):
 
 
 class InputTokensDetails(BaseModel):
-    """What `input_tokens` consist of."""
+    """The parts of `input_tokens`."""
 
     image_tokens: Literal[0]
     text_tokens: Literal[0]
 
 
 class ImageUsage(BaseModel):
-    """Tokens: models that draw count none."""
+    """Tokens: image models count none."""
 
     input_tokens: Literal[0]
     input_tokens_details: InputTokensDetails
@@ -60,11 +60,11 @@ ZERO_USAGE = {
     "output_tokens": 0,
     "total_tokens": 0,
 }
-"""The only `ImageUsage` there is."""
+"""The value of every `ImageUsage`."""
 
 
 class ImagesResponse(ImageAttributes, SuccessFields):
-    """Pictures, in the order of their seeds."""
+    """Images, in the order of their seeds."""
 
     created: int
     usage: ImageUsage
@@ -74,18 +74,18 @@ class ImagesResponse(ImageAttributes, SuccessFields):
 class _ImageEvent(ImageAttributes):
     created_at: int
     b64_json: str
-    index: Annotated[int, Field(ge=0, description="Which picture of the request it is.")]
+    index: Annotated[int, Field(ge=0, description="The index of the image in the request.")]
 
 
 class ImageGenPartialImageEvent(_ImageEvent):
-    """A preview of a picture."""
+    """A preview of an image."""
 
     type: Literal["image_generation.partial_image"]
     partial_image_index: Annotated[int, Field(ge=0)]
 
 
 class ImageGenCompletedEvent(_ImageEvent):
-    """A picture is done."""
+    """A completed image."""
 
     type: Literal["image_generation.completed"]
     usage: ImageUsage
@@ -93,14 +93,14 @@ class ImageGenCompletedEvent(_ImageEvent):
 
 
 class ImageEditPartialImageEvent(_ImageEvent):
-    """A preview of an edited picture."""
+    """A preview of an edited image."""
 
     type: Literal["image_edit.partial_image"]
     partial_image_index: Annotated[int, Field(ge=0)]
 
 
 class ImageEditCompletedEvent(_ImageEvent):
-    """An edited picture is done."""
+    """A completed edit."""
 
     type: Literal["image_edit.completed"]
     usage: ImageUsage
@@ -115,50 +115,51 @@ STREAM_EVENTS: tuple[type[BaseModel], ...] = (
 )
 
 
-def render(asked: GenerateImage, images: Sequence[Image], urls: Sequence[str] | None) -> bytes:
-    """Return the JSON of an answer: `urls` has one for each picture, or is None where they travel themselves."""
+def render(operation: GenerateImage, images: Sequence[Image], urls: Sequence[str] | None) -> bytes:
+    """Return the JSON of a response. `urls` has one URL for each image; None: the response has the images in base64."""
     data = [
         {**({"url": urls[at]} if urls else {"b64_json": _base64(image.data)}), **_seed(image)}
         for at, image in enumerate(images)
     ]
     head = {"created": int(time.time()), "data": data}
     return orjson.dumps(
-        {**head, **_render_attributes(asked, images[0].data), "usage": ZERO_USAGE, "code": 0, "message": "success"}
+        {**head, **_render_attributes(operation, images[0].data), "usage": ZERO_USAGE, "code": 0, "message": "success"}
     )
 
 
 class ImageEventRenderer:
-    """Renders events as those of a stream."""
+    """Renders the events of an image operation as the named events of a stream."""
 
-    def __init__(self, asked: GenerateImage, kind: Literal["image_generation", "image_edit"]) -> None:
-        self._asked = asked
+    def __init__(self, operation: GenerateImage, kind: Literal["image_generation", "image_edit"]) -> None:
+        """`kind` begins the names of events."""
+        self._operation = operation
         self._kind = kind
 
     def render(self, event: ImageEvent) -> Iterable[NamedEvent]:
-        """Yield the event that a preview or a picture becomes."""
+        """Yield the event of a preview or an image; other events become none."""
         if isinstance(event, PartialImage):
             yield self._named("partial_image", event, {"partial_image_index": event.number})
         elif isinstance(event, Image):
             yield self._named("completed", event, {**_seed(event), "usage": ZERO_USAGE})
 
-    def _named(self, what: str, event: PartialImage | Image, more: dict[str, Any]) -> NamedEvent:
-        name = f"{self._kind}.{what}"
+    def _named(self, suffix: str, event: PartialImage | Image, more: dict[str, Any]) -> NamedEvent:
+        name = f"{self._kind}.{suffix}"
         data = {"b64_json": _base64(event.data), "index": event.index, "created_at": int(time.time())}
         return NamedEvent(
-            name, orjson.dumps({"type": name, **data, **_render_attributes(self._asked, event.data), **more})
+            name, orjson.dumps({"type": name, **data, **_render_attributes(self._operation, event.data), **more})
         )
 
 
-def _render_attributes(asked: GenerateImage, data: bytes) -> dict[str, Any]:
-    """What an answer says of its pictures; their size is that of the first."""
+def _render_attributes(operation: GenerateImage, data: bytes) -> dict[str, Any]:
+    """Return the `ImageAttributes` of a response, with the size of the image `data`. Raises `ModelFailed`."""
     try:
         size = encoded_image.image_size(data)
     except ValueError:
         raise ModelFailed("The model gave what is no picture.") from None
     return {
         "background": "opaque",
-        "output_format": asked.output_format,
-        "quality": asked.effort,
+        "output_format": operation.output_format,
+        "quality": operation.effort,
         "size": format_size(size),
     }
 

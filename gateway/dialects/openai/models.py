@@ -1,6 +1,6 @@
 """GET /v1/models and /v1/models/{id}: https://platform.openai.com/docs/api-reference/models
 
-A superset of OpenAI's list and of the standard document's: `project`, and for each model its name and address.
+A superset of OpenAI's list and of the standard document's, which adds `project`, and each model's name and URL.
 """
 
 from typing import Any
@@ -10,14 +10,16 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from gateway.dialects.openai.response_models import ListModelsResponse, RetrieveModelResponse
-from gateway.dialects.openai.wire import errors, openapi_responses
-from gateway.dialects.route import route_class
+from gateway.dialects.openai.wire.error_models import OPENAI_DOCS
+from gateway.dialects.openai.wire.errors import OPENAI_ERRORS
+from gateway.http.openapi_responses import LIST_FAILURES, RETRIEVE_FAILURES
+from gateway.http.routes import route_class
 from gateway.models.catalog import Catalog
 from gateway.models.servers import Model
 from gateway.operations.registry import known_operations
 from gateway.settings import Settings
 
-router = APIRouter(route_class=route_class(errors.render), tags=["Models"])
+router = APIRouter(route_class=route_class(OPENAI_ERRORS), tags=["Models"])
 
 _EXAMPLE = {
     "id": "smollm2-135m-instruct",
@@ -30,15 +32,15 @@ _EXAMPLE = {
     "model": "smollm2-135m-instruct",
     "url": "https://api.example/v1/chat/completions",
 }
-_LIST_RESPONSES = openapi_responses.responses(
+_LIST_RESPONSES = OPENAI_DOCS.responses(
     ListModelsResponse,
-    openapi_responses.LIST_FAILURES,
+    LIST_FAILURES,
     description="The models.",
     example={"object": "list", "project": "Tritonic", "data": [_EXAMPLE], "code": 0, "message": "success"},
 )
-_RETRIEVE_RESPONSES = openapi_responses.responses(
+_RETRIEVE_RESPONSES = OPENAI_DOCS.responses(
     RetrieveModelResponse,
-    openapi_responses.RETRIEVE_FAILURES,
+    RETRIEVE_FAILURES,
     description="The model.",
     example={**_EXAMPLE, "code": 0, "message": "success"},
 )
@@ -46,7 +48,7 @@ _RETRIEVE_RESPONSES = openapi_responses.responses(
 
 @router.get("/v1/models", summary="List models", responses=_LIST_RESPONSES)
 async def list_models(request: Request) -> Response:
-    """Return every model that can be asked now."""
+    """Return all models that can serve requests now."""
     catalog: Catalog = request.app.state.catalog
     settings: Settings = request.app.state.settings
     listing = {
@@ -63,7 +65,7 @@ async def list_models(request: Request) -> Response:
 async def retrieve_model(model_id: str, request: Request) -> Response:
     """Return one model. Names may contain slashes."""
     catalog: Catalog = request.app.state.catalog
-    # By another name of a model it is told under that name, as answers to chats tell it.
+    # A model that was looked up by an alias is shown under that alias, as in the answers to chats.
     card = {
         **_render_model(catalog.get(model_id), request),
         "id": model_id,

@@ -1,27 +1,27 @@
-"""What this dialect answers, as models: the OpenAPI document shows them, and the tests hold every answer against them.
+"""Models of the responses, for the OpenAPI document. The tests validate every response against them.
 
-Answers are not made from these: they are written by `render`, straight to bytes. What OpenAI's reference does not know
-is what the standard document adds (`code`, `message`, `project`, a model's `model` and `url`) and `reasoning_content`.
+Responses are not built from these models: renderers write them as bytes. Fields that OpenAI's reference does not have
+are those of the standard document (`code`, `message`, `project`, a model's `model` and `url`) and `reasoning_content`.
 """
 
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, Field
 
-from gateway.dialects.openai.wire.openapi_responses import omitted
+from gateway.http.openapi_responses import omitted
 
 FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "function_call"]
 
 
 class SuccessFields(BaseModel):
-    """What every success bears beside its own fields."""
+    """Fields that every successful response has in addition to its own."""
 
     code: Literal[0]
     message: Literal["success"]
 
 
 class CompletionUsage(BaseModel):
-    """Tokens, as the engine counted them."""
+    """Tokens, as counted by the engine."""
 
     prompt_tokens: Annotated[int, Field(ge=0)]
     completion_tokens: Annotated[int, Field(ge=0)]
@@ -29,7 +29,7 @@ class CompletionUsage(BaseModel):
 
 
 class TopLogprob(BaseModel):
-    """A token and the logarithm of its probability."""
+    """A token, its UTF-8 bytes, and the logarithm of its probability."""
 
     token: str
     logprob: float
@@ -37,27 +37,27 @@ class TopLogprob(BaseModel):
 
 
 class ChatCompletionTokenLogprob(TopLogprob):
-    """A token of the answer, and the likeliest ones at its place."""
+    """A token of the answer, and the most likely tokens at its position."""
 
     top_logprobs: Annotated[list[TopLogprob], Field(max_length=20)]
 
 
 class ChatLogprobs(BaseModel):
-    """The log probabilities of an answer, or of what a chunk adds to it."""
+    """The log probabilities of an answer or of a chunk."""
 
     content: list[ChatCompletionTokenLogprob]
     refusal: None
 
 
 class CalledFunction(BaseModel):
-    """A function, and its arguments as JSON in text."""
+    """A called function. `arguments` is JSON in a string."""
 
     name: str
     arguments: str
 
 
 class ChatCompletionMessageToolCall(BaseModel):
-    """A call that the model makes."""
+    """A tool call of the model."""
 
     id: str
     type: Literal["function"]
@@ -65,7 +65,7 @@ class ChatCompletionMessageToolCall(BaseModel):
 
 
 class ChatCompletionResponseMessage(BaseModel):
-    """What the model says, calls and thinks."""
+    """The message of the model: text, tool calls, and its reasoning."""
 
     role: Literal["assistant"]
     content: str | None
@@ -76,7 +76,7 @@ class ChatCompletionResponseMessage(BaseModel):
 
 
 class ChatCompletionChoice(BaseModel):
-    """One answer."""
+    """One of `n` answers."""
 
     index: Annotated[int, Field(ge=0)]
     message: ChatCompletionResponseMessage
@@ -85,7 +85,7 @@ class ChatCompletionChoice(BaseModel):
 
 
 class CreateChatCompletionResponse(SuccessFields):
-    """An answered conversation."""
+    """The response to a chat."""
 
     id: str
     object: Literal["chat.completion"]
@@ -97,14 +97,14 @@ class CreateChatCompletionResponse(SuccessFields):
 
 
 class CalledFunctionChunk(BaseModel):
-    """What is added to a call: its name comes first, and once."""
+    """A part of a called function. Only the first part has the name."""
 
     name: Annotated[str, Field(default_factory=omitted)]
     arguments: str
 
 
 class ChatCompletionMessageToolCallChunk(BaseModel):
-    """What is added to a call of the model; the id and the type come first, and once."""
+    """A part of a tool call. Only the first part has the id and the type."""
 
     index: Annotated[int, Field(ge=0)]
     id: Annotated[str, Field(default_factory=omitted)]
@@ -113,11 +113,11 @@ class ChatCompletionMessageToolCallChunk(BaseModel):
 
 
 class ChatCompletionStreamResponseDelta(BaseModel):
-    """What is added to an answer."""
+    """A part of an answer."""
 
     role: Annotated[Literal["assistant"], Field(default_factory=omitted)]
     content: Annotated[
-        str | None, Field(default_factory=omitted, description="Null where a call or a thought is first.")
+        str | None, Field(default_factory=omitted, description="Null where a tool call or reasoning comes first.")
     ]
     refusal: None = None
     reasoning_content: Annotated[str, Field(default_factory=omitted)]
@@ -126,7 +126,7 @@ class ChatCompletionStreamResponseDelta(BaseModel):
 
 
 class ChatCompletionChunkChoice(BaseModel):
-    """One answer grows."""
+    """A part of one of `n` answers."""
 
     index: Annotated[int, Field(ge=0)]
     delta: ChatCompletionStreamResponseDelta
@@ -147,7 +147,7 @@ class CreateChatCompletionStreamResponse(BaseModel):
 
 
 class CompletionLogprobs(BaseModel):
-    """Log probabilities in the older shape: four lists, with an entry for each token."""
+    """Log probabilities in the older format: four lists with one entry for each token."""
 
     tokens: list[str]
     token_logprobs: list[float | None]
@@ -156,7 +156,7 @@ class CompletionLogprobs(BaseModel):
 
 
 class CompletionChoice(BaseModel):
-    """One continuation, or what a chunk adds to it."""
+    """One continuation, or a part of it."""
 
     index: Annotated[int, Field(ge=0)]
     text: str
@@ -177,7 +177,7 @@ class CreateCompletionStreamResponse(BaseModel):
 
 
 class CreateCompletionResponse(SuccessFields):
-    """A continued text: choice j of prompt i is at i × n + j."""  # noqa: RUF002
+    """The response to a completion: choice j of prompt i is at i × n + j."""  # noqa: RUF002
 
     id: str
     object: Literal["text_completion"]
@@ -200,14 +200,14 @@ class Embedding(BaseModel):
 
 
 class EmbeddingUsage(BaseModel):
-    """Tokens of all inputs, as the engine counted them."""
+    """Tokens of all inputs, as counted by the engine."""
 
     prompt_tokens: Annotated[int, Field(ge=0)]
     total_tokens: Annotated[int, Field(ge=0)]
 
 
 class CreateEmbeddingResponse(SuccessFields):
-    """The vectors, in the order of the inputs."""
+    """The vectors of all inputs, in their order."""
 
     object: Literal["list"]
     data: Annotated[list[Embedding], Field(min_length=1)]
@@ -216,7 +216,7 @@ class CreateEmbeddingResponse(SuccessFields):
 
 
 class Model(BaseModel):
-    """A model that can be asked."""
+    """A model that can serve requests."""
 
     id: str
     object: Literal["model"]
@@ -226,7 +226,7 @@ class Model(BaseModel):
     root: str
     parent: None
     model: str
-    url: Annotated[str, Field(description="Where the model is called.")]
+    url: Annotated[str, Field(description="The URL of the model's first operation.")]
 
 
 class RetrieveModelResponse(Model, SuccessFields):
@@ -234,7 +234,7 @@ class RetrieveModelResponse(Model, SuccessFields):
 
 
 class ListModelsResponse(SuccessFields):
-    """Every model that can be asked now."""
+    """All models that can serve requests now."""
 
     object: Literal["list"]
     project: str

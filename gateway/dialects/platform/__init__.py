@@ -1,0 +1,17 @@
+"""The platform document's API, `/{platform}/v1/...`: OpenAI's requests, answers of its own, and image tasks.
+
+A platform is a view of the models with a name and keys of its own (setting `platforms`).
+"""
+
+from gateway.dialects.dialect import Dialect
+from gateway.dialects.openai.wire.errors import OPENAI_ERRORS
+from gateway.dialects.platform import access, chat, images, response_models, tasks
+
+PLATFORM = Dialect(
+    name="platform",
+    prefixes=("/{platform}/v1",),
+    routers=(chat.router, images.router, tasks.router),
+    errors=OPENAI_ERRORS,
+    stream_events=response_models.STREAM_EVENTS,
+    requires_key=access.any_platform_requires_key,
+)

@@ -1,10 +1,10 @@
-"""Platforms: views of the models under names of their own, with keys of their own (setting `platforms`)."""
+"""Platforms: named views of the models, each with its own keys (setting `platforms`)."""
 
 from fastapi import Request
 from pydantic import SecretStr
 
-from gateway.dialects.route import authenticate, match_api_key
 from gateway.errors import ModelNotFound, NotFound
+from gateway.http.api_keys import authenticate, match_api_key
 from gateway.models.catalog import Catalog
 from gateway.models.servers import Model
 from gateway.settings import Platform, Settings
@@ -12,21 +12,21 @@ from gateway.tasks.task import owner_id
 
 
 def authorize(request: Request) -> str:
-    """Let a request to a known platform pass that bears a key of it, and return what stands for its caller.
+    """Return the id of the caller, by the keys of the platform that the path names.
 
-    Raises `NotFound` and `Unauthorized`.
+    Raises `NotFound` for an unknown platform, and `Unauthorized`.
     """
     return authenticate(request, _keys(request))
 
 
 def task_owner(request: Request) -> str:
-    """Return whose the tasks are that this request makes: its key's, at its platform."""
+    """Return the id that owns the tasks of this request: each pair of a platform and a key has its own tasks."""
     keys = _keys(request)
     return owner_id(f"{request.path_params['platform']} {match_api_key(request, keys) if keys else ''}")
 
 
 def find_model(request: Request, name: str, operation: type | None = None) -> Model:
-    """Return the model `name` of the request's platform, which must offer the `operation`.
+    """Return the model `name` of the request's platform; it must offer `operation` where one is given.
 
     Raises `ModelNotFound`, `UnsupportedOption` and `Overloaded`, as the catalog does.
     """
@@ -38,15 +38,22 @@ def find_model(request: Request, name: str, operation: type | None = None) -> Mo
         if name in platform.models:
             return catalog.get(name, operation)
     except ModelNotFound:
-        pass  # what it says names models of others
-    there = [model.name for model in catalog.models() if model.name in platform.models]
-    known = ", ".join(there) or "none"
+        pass  # its message lists models of other platforms
+    names = [model.name for model in catalog.models() if model.name in platform.models]
+    known = ", ".join(names) or "none"
     raise ModelNotFound(f"The model '{name[:200]}' does not exist. Models: {known}.", param="model")
 
 
+def any_platform_requires_key(settings: Settings) -> bool:
+    """Return whether at least one platform has keys."""
+    return any(_platform_keys(platform, settings) for platform in settings.platforms.values())
+
+
 def _keys(request: Request) -> list[SecretStr]:
-    settings: Settings = request.app.state.settings
-    platform = _platform(request)
+    return _platform_keys(_platform(request), request.app.state.settings)
+
+
+def _platform_keys(platform: Platform, settings: Settings) -> list[SecretStr]:
     return settings.api_keys if platform.keys is None else platform.keys
 
 

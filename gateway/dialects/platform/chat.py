@@ -1,4 +1,4 @@
-"""POST /{platform}/v1/chat/completions: OpenAI's chat with the platform document's answers.
+"""POST /{platform}/v1/chat/completions: OpenAI's chat requests, with answers as the platform document has them.
 
 Seed: the all-platform document, 对话接口.
 """
@@ -11,7 +11,7 @@ import orjson
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from gateway.dialects.openai.wire import errors, image_chat, openapi_responses
+from gateway.dialects.openai.wire import image_chat
 from gateway.dialects.openai.wire.chat import (
     MAX_JSON_VALUES,
     CreateChatCompletionRequest,
@@ -19,22 +19,26 @@ from gateway.dialects.openai.wire.chat import (
     reject_unsupported,
 )
 from gateway.dialects.openai.wire.chat_responses import ChatChunkRenderer, render
+from gateway.dialects.openai.wire.error_models import OPENAI_DOCS
+from gateway.dialects.openai.wire.errors import OPENAI_ERRORS
 from gateway.dialects.platform import access
 from gateway.dialects.platform.response_models import ChatAnswer, ChatChunk
-from gateway.dialects.route import route_class
 from gateway.http import delivery
+from gateway.http.openapi_responses import STORED_OUTPUT_FAILURES
+from gateway.http.routes import route_class
 from gateway.models.catalog import Catalog
 from gateway.operations.chat import ChatEvent, gather
 
 router = APIRouter(
-    route_class=route_class(errors.render, values=MAX_JSON_VALUES, authorize=access.authorize), tags=["Platforms"]
+    route_class=route_class(OPENAI_ERRORS, values=MAX_JSON_VALUES, authorize=access.authorize),
+    tags=["Platforms"],
 )
 
 _EXAMPLE_HEAD = {"created": 1763683200, "model": "smollm2-135m-instruct"}
-_RESPONSES = openapi_responses.responses(
+_RESPONSES = OPENAI_DOCS.responses(
     ChatAnswer,
-    openapi_responses.STORED_OUTPUT_FAILURES,
-    description="The answer, or, with `stream`, events that add to it.",
+    STORED_OUTPUT_FAILURES,
+    description="The answer; with `stream`, events that add to it.",
     example={
         "id": "foaicmpl-4f1c2a7d",
         "object": "chat.completion",
@@ -60,7 +64,7 @@ _RESPONSES = openapi_responses.responses(
 
 @router.post("/{platform}/v1/chat/completions", summary="Answer a conversation", responses=_RESPONSES)
 async def create_chat_completion(platform: str, body: CreateChatCompletionRequest, request: Request) -> Response:
-    """Answer `messages`, whole or as server-sent events. Pictures and files may be URLs, data URLs or base64."""
+    """Answer `messages`, whole or as server-sent events. Images and files may be URLs, data URLs or base64."""
     catalog: Catalog = request.app.state.catalog
     reject_unsupported(body)
     streams = body.wants_stream
@@ -68,10 +72,10 @@ async def create_chat_completion(platform: str, body: CreateChatCompletionReques
     head = {"id": f"foaicmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": body.model}
     events: AsyncGenerator[ChatEvent]
     if image_chat.is_image_chat(model):
-        drawing = await image_chat.parse_request(body, model, request, bare=True)
-        events = image_chat.run(catalog, model, drawing, request, progress=streams)
+        operation = await image_chat.parse_request(body, model, request, allow_base64=True)
+        events = image_chat.run(catalog, model, operation, request, progress=streams)
     else:
-        events = catalog.run(model, await parse_request(body, model, request, bare=True), request.state.trace)
+        events = catalog.run(model, await parse_request(body, model, request, allow_base64=True), request.state.trace)
     if streams:
         chunks = ChatChunkRenderer(
             head,
@@ -80,7 +84,7 @@ async def create_chat_completion(platform: str, body: CreateChatCompletionReques
             nulls=False,
             legacy=body.uses_legacy_functions,
         )
-        return await delivery.sse(request, events, chunks.render, errors.render_body, b"[DONE]")
+        return await delivery.sse(request, events, chunks.render, OPENAI_ERRORS.render_event, b"[DONE]")
     answers, usage = await delivery.whole(request, gather(events))
     fields = render(answers, usage, logprobs=bool(body.logprobs), nulls=False, legacy=body.uses_legacy_functions)
     return Response(orjson.dumps({**head, **fields}), media_type="application/json")

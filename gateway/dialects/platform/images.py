@@ -1,4 +1,4 @@
-"""POST /{platform}/v1/images/generations and /edits: pictures at once, or as a task.
+"""POST /{platform}/v1/images/generations and /edits: images at once, or as a task.
 
 Seed: the all-platform document, 图片生成接口 and 图片编辑接口.
 """
@@ -13,30 +13,33 @@ from fastapi import APIRouter, Query, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from gateway.dialects.openai.wire import errors, image_inputs, images, openapi_responses
+from gateway.dialects.openai.wire import image_inputs, images
+from gateway.dialects.openai.wire.error_models import OPENAI_DOCS
+from gateway.dialects.openai.wire.errors import OPENAI_ERRORS
 from gateway.dialects.openai.wire.images import CreateImageEditRequest, CreateImageRequest, ImageFields
-from gateway.dialects.openai.wire.request_images import RequestImages
 from gateway.dialects.platform import access, tasks
 from gateway.dialects.platform.response_models import Images, ImageTask
-from gateway.dialects.route import route_class
 from gateway.errors import Overloaded, UnsupportedOption
 from gateway.http import delivery
+from gateway.http.openapi_responses import STORED_OUTPUT_FAILURES
+from gateway.http.request_images import RequestImages
+from gateway.http.routes import route_class
 from gateway.models.catalog import Catalog
 from gateway.models.servers import Model
 from gateway.operations.edit_image import EditImage
 from gateway.operations.generate_image import GenerateImage, Image, gather
 
 router = APIRouter(
-    route_class=route_class(errors.render, values=images.MAX_JSON_VALUES, forms=True, authorize=access.authorize),
+    route_class=route_class(OPENAI_ERRORS, values=images.MAX_JSON_VALUES, forms=True, authorize=access.authorize),
     tags=["Platforms"],
 )
 
-_ASYNC = Field(alias="async", description="Whether to answer at once with a task that goes on.")
-Async = Annotated[bool | None, Query(alias="async", description="As the field of this name.")]
+_ASYNC = Field(alias="async", description="Answer at once with a task, and generate in the background.")
+Async = Annotated[bool | None, Query(alias="async", description="The same as the field of this name.")]
 
 
 class CreatePlatformImageRequest(CreateImageRequest):
-    """The body of a request for new pictures: OpenAI's, with `async`. `response_format` is by default `b64_json`."""
+    """The body of an image generation: OpenAI's, with `async`. `response_format` is by default `b64_json`."""
 
     model: str
     async_: Annotated[bool | None, _ASYNC] = None
@@ -49,57 +52,58 @@ class CreatePlatformImageEditRequest(CreateImageEditRequest):
     async_: Annotated[bool | None, _ASYNC] = None
 
 
-_RESPONSES = openapi_responses.responses(
+_RESPONSES = OPENAI_DOCS.responses(
     Images | ImageTask,
-    openapi_responses.STORED_OUTPUT_FAILURES,
-    description="The pictures; or, with `async`, the task that makes them.",
+    STORED_OUTPUT_FAILURES,
+    description="The images; with `async`, the task that generates them.",
     example={"created": 1763683200, "data": [{"b64_json": "data:image/png;base64,iVBORw0KGgo="}]},
 )
 
 
 @router.post(
     "/{platform}/v1/images/generations",
-    summary="Draw pictures",
+    summary="Generate images",
     responses=_RESPONSES,
     openapi_extra=images.form_request_body(CreatePlatformImageRequest, "image", "mask"),
 )
 async def create_image(
     platform: str, body: CreatePlatformImageRequest, request: Request, in_query: Async = None
 ) -> Response:
-    """Draw pictures of what `prompt` says, into `image` where there is one."""
+    """Generate images from `prompt`. With `image`, edit that one."""
     _reject_streams(body)
     later = bool(body.async_ or in_query)
     model = _model(request, body.model, EditImage if body.is_edit else GenerateImage, later=later)
-    asked = await image_inputs.parse_generation(body, model.name if model else body.model, request)
-    return await _answer(request, body, model, asked, later=later)
+    operation = await image_inputs.parse_generation(body, model.name if model else body.model, request)
+    return await _answer(request, body, model, operation, later=later)
 
 
 @router.post(
     "/{platform}/v1/images/edits",
-    summary="Edit a picture",
+    summary="Edit an image",
     responses=_RESPONSES,
     openapi_extra=images.form_request_body(CreatePlatformImageEditRequest, "image", "mask"),
 )
 async def create_image_edit(
     platform: str, body: CreatePlatformImageEditRequest, request: Request, in_query: Async = None
 ) -> Response:
-    """Draw what `prompt` says into a picture: a URL, a data URL, base64, or a file of the form."""
+    """Edit an image by `prompt`. The image is a URL, a data URL, base64, or a file of the form."""
     _reject_streams(body)
     later = bool(body.async_ or in_query)
     model = _model(request, body.model, EditImage, later=later)
-    asked = await image_inputs.parse_edit(body, model.name if model else body.model, request)
-    return await _answer(request, body, model, asked, later=later)
+    operation = await image_inputs.parse_edit(body, model.name if model else body.model, request)
+    return await _answer(request, body, model, operation, later=later)
 
 
 def _reject_streams(body: ImageFields) -> None:
     if body.stream:
-        raise UnsupportedOption(
-            "Pictures are not streamed here: leave 'stream' out, or ask with 'async'.", param="stream"
-        )
+        raise UnsupportedOption("Images are not streamed here: leave 'stream' out, or use 'async'.", param="stream")
 
 
 def _model(request: Request, name: str, operation: type[GenerateImage], *, later: bool) -> Model | None:
-    """The model that is asked for; None where it is away, for which a task can wait. Raises as `views.model` does."""
+    """Return the model; None where its server is unavailable and the request is `later`, as a task can wait for it.
+
+    Raises as `access.find_model` does.
+    """
     try:
         return access.find_model(request, name, operation)
     except Overloaded:
@@ -109,17 +113,19 @@ def _model(request: Request, name: str, operation: type[GenerateImage], *, later
 
 
 async def _answer(
-    request: Request, body: ImageFields, model: Model | None, asked: GenerateImage, *, later: bool
+    request: Request, body: ImageFields, model: Model | None, operation: GenerateImage, *, later: bool
 ) -> Response:
     if later or model is None:
-        return await tasks.submit(request, asked)
+        return await tasks.submit(request, operation)
     catalog: Catalog = request.app.state.catalog
-    drawn = await delivery.whole(request, gather(catalog.run(model, asked, request.state.trace)))
+    generated = await delivery.whole(request, gather(catalog.run(model, operation, request.state.trace)))
     if body.response_format == "url":
-        urls = await RequestImages(request).urls((image.data for image in drawn), asked.output_format)
+        urls = await RequestImages(request).store_all((image.data for image in generated), operation.output_format)
         return Response(_render([{"url": url} for url in urls]), media_type="application/json")
-    # Ten large pictures in base64 would keep others waiting.
-    answer = await asyncio.to_thread(lambda: _render([_data_url(image, asked.output_format) for image in drawn]))
+    # Encoding ten large images in base64 would block the event loop.
+    answer = await asyncio.to_thread(
+        lambda: _render([_data_url(image, operation.output_format) for image in generated])
+    )
     return Response(answer, media_type="application/json")
 
 

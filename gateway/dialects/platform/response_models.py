@@ -1,13 +1,13 @@
-"""What this dialect answers, as models: the OpenAPI document shows them, and the tests hold every answer against them.
+"""Models of the responses, for the OpenAPI document. The tests validate every response against them.
 
-The fields are the document's own; `reasoning_content`, `tool_calls` and `logprobs` are OpenAI's, where there are any.
+The fields are those of the platform document. `reasoning_content`, `tool_calls` and `logprobs` are OpenAI's.
 """
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, Field
 
-from gateway.dialects.openai.wire.openapi_responses import omitted
+from gateway.http.openapi_responses import omitted
 from gateway.operations.generate_image import GenerateImage
 from gateway.operations.registry import OPERATIONS
 
@@ -20,7 +20,7 @@ else:  # the names of all operations whose outputs are images
 
 
 class ChatAnswerMessage(BaseModel):
-    """What the model says, calls and thinks."""
+    """The message of the model: text, tool calls, and its reasoning."""
 
     role: Literal["assistant"]
     content: str | None
@@ -30,7 +30,7 @@ class ChatAnswerMessage(BaseModel):
 
 
 class ChatAnswerChoice(BaseModel):
-    """One answer."""
+    """One of `n` answers."""
 
     index: Annotated[int, Field(ge=0)]
     message: ChatAnswerMessage
@@ -39,7 +39,7 @@ class ChatAnswerChoice(BaseModel):
 
 
 class ChatAnswerUsage(BaseModel):
-    """Tokens, as the engine counted them."""
+    """Tokens, as counted by the engine."""
 
     prompt_tokens: Annotated[int, Field(ge=0)]
     completion_tokens: Annotated[int, Field(ge=0)]
@@ -47,7 +47,7 @@ class ChatAnswerUsage(BaseModel):
 
 
 class ChatAnswer(BaseModel):
-    """An answered conversation."""
+    """The response to a chat."""
 
     id: Annotated[str, Field(pattern="^foaicmpl-")]
     object: Literal["chat.completion"]
@@ -58,7 +58,7 @@ class ChatAnswer(BaseModel):
 
 
 class ChatChunkDelta(BaseModel):
-    """What is added to an answer: the role first, nothing with the last chunk."""
+    """A part of an answer. The first has the role; the last is empty."""
 
     role: Annotated[Literal["assistant"], Field(default_factory=omitted)]
     content: Annotated[str, Field(default_factory=omitted)]
@@ -68,7 +68,7 @@ class ChatChunkDelta(BaseModel):
 
 
 class ChatChunkChoice(BaseModel):
-    """One answer grows."""
+    """A part of one of `n` answers."""
 
     index: Annotated[int, Field(ge=0)]
     delta: ChatChunkDelta
@@ -88,28 +88,28 @@ class ChatChunk(BaseModel):
 
 
 class PlatformImage(BaseModel):
-    """One picture: at a URL that expires, or in a data URL."""
+    """One image: at a URL that expires, or in a data URL."""
 
     url: Annotated[str, Field(default_factory=omitted)]
     b64_json: Annotated[str, Field(default_factory=omitted, pattern="^data:image/")]
 
 
 class Images(BaseModel):
-    """Pictures, in the order of their seeds."""
+    """Images, in the order of their seeds."""
 
     created: int
     data: Annotated[list[PlatformImage], Field(min_length=1)]
 
 
 class TaskImage(BaseModel):
-    """A picture that a task made. The URL is new with every answer, and expires."""
+    """An image that a task generated. Every response has a new URL, which expires."""
 
     url: str
-    seed: Annotated[int | None, Field(description="The seed that draws it again.")]
+    seed: Annotated[int | None, Field(description="The seed that generates it again.")]
 
 
 class TaskError(BaseModel):
-    """Why a task failed."""
+    """The failure of a task."""
 
     code: str
     message: str
@@ -117,7 +117,7 @@ class TaskError(BaseModel):
 
 
 class TaskDetail(BaseModel):
-    """All that is known of a task."""
+    """The details of a task: its request, progress, times, images and failure."""
 
     operation: ImageOperation
     progress: Annotated[int, Field(ge=0, le=100)]
@@ -129,7 +129,7 @@ class TaskDetail(BaseModel):
 
 
 class ImageTask(BaseModel):
-    """Work that goes on when nobody waits for it."""
+    """Image generation that continues without a connection."""
 
     id: str
     object: Literal["image"]
@@ -140,7 +140,7 @@ class ImageTask(BaseModel):
 
 
 class ImageTaskList(BaseModel):
-    """Tasks, the newest first, as OpenAI lists things."""
+    """A page of tasks, the newest first, in the format of OpenAI's lists."""
 
     object: Literal["list"]
     data: list[ImageTask]

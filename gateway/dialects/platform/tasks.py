@@ -1,8 +1,8 @@
-"""GET and DELETE /{platform}/v1/images/{task_id}, GET /{platform}/v1/images: how far tasks are, and what they made.
+"""GET and DELETE /{platform}/v1/images/{task_id}, GET /{platform}/v1/images: state and images of tasks.
 
-Seed: the all-platform document, 获取图片任务详情接口. It names neither the kinds nor the states of tasks: these are
-those of OpenAI's videos, https://platform.openai.com/docs/api-reference/videos/object, and `cancelled`. Stopping and
-listing are not in it, and are as OpenAI has them elsewhere.
+Seed: the all-platform document, 获取图片任务详情接口. It defines neither the kinds nor the statuses of tasks: these
+are those of OpenAI's videos, https://platform.openai.com/docs/api-reference/videos/object, and `cancelled`. It has no
+routes to cancel or list tasks either; ours follow OpenAI's other APIs.
 """
 
 from collections.abc import Mapping
@@ -12,17 +12,19 @@ import orjson
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from gateway.dialects.openai.wire import errors, openapi_responses
+from gateway.dialects.openai.wire.error_models import OPENAI_DOCS
+from gateway.dialects.openai.wire.errors import OPENAI_ERRORS
 from gateway.dialects.platform import access
 from gateway.dialects.platform.response_models import ImageTask, ImageTaskList, Status
-from gateway.dialects.route import route_class
 from gateway.files.file_store import FileStore
+from gateway.http.openapi_responses import LOOKUP_FAILURES
+from gateway.http.routes import route_class
 from gateway.operations.generate_image import GenerateImage
 from gateway.settings import Settings
 from gateway.tasks.task import Task, TaskState
 from gateway.tasks.task_queue import TaskQueue
 
-router = APIRouter(route_class=route_class(errors.render, authorize=access.authorize), tags=["Platforms"])
+router = APIRouter(route_class=route_class(OPENAI_ERRORS, authorize=access.authorize), tags=["Platforms"])
 
 TASK_STATUSES: Mapping[TaskState, Status] = {
     "queued": "queued",
@@ -42,50 +44,46 @@ _EXAMPLE = {
 }
 
 
-_RESPONSES = openapi_responses.responses(
-    ImageTask, openapi_responses.LOOKUP_FAILURES, description="The task.", example=_EXAMPLE
-)
-_LIST_RESPONSES = openapi_responses.responses(
+_RESPONSES = OPENAI_DOCS.responses(ImageTask, LOOKUP_FAILURES, description="The task.", example=_EXAMPLE)
+_LIST_RESPONSES = OPENAI_DOCS.responses(
     ImageTaskList,
-    openapi_responses.LOOKUP_FAILURES,
+    LOOKUP_FAILURES,
     description="The tasks, the newest first.",
     example={"object": "list", "data": [_EXAMPLE], "first_id": _ID, "last_id": _ID, "has_more": False},
 )
 for _documented in (_RESPONSES, _LIST_RESPONSES):
-    _documented[404]["description"] = "This key has made no such task at this platform, or there is no such platform."
+    _documented[404]["description"] = "This key has no such task at this platform, or the platform does not exist."
 
 
-async def submit(request: Request, asked: GenerateImage) -> Response:
-    """Queue what is `asked` for, and answer with the task.
+async def submit(request: Request, operation: GenerateImage) -> Response:
+    """Queue `operation` as a task, and return the response with the task.
 
-    The header `Idempotency-Key` makes the same request again the same task. Raises what `Tasks.submit` does.
+    Requests with the same header `Idempotency-Key` share one task. Raises what `TaskQueue.submit` raises.
     """
-    durable: TaskQueue = request.app.state.tasks
-    task = await durable.submit(asked, access.task_owner(request), request.headers.get("idempotency-key"))
+    queue: TaskQueue = request.app.state.tasks
+    task = await queue.submit(operation, access.task_owner(request), request.headers.get("idempotency-key"))
     return Response(orjson.dumps(_render_task(task)), media_type="application/json")
 
 
-@router.get("/{platform}/v1/images/{task_id}", summary="How far a task is", responses=_RESPONSES)
+@router.get("/{platform}/v1/images/{task_id}", summary="Retrieve a task", responses=_RESPONSES)
 async def retrieve_task(
     platform: str,
     task_id: str,
     request: Request,
-    detail: Annotated[
-        bool, Query(description="Whether to tell all that is known of the task, its pictures too.")
-    ] = False,
+    detail: Annotated[bool, Query(description="Return the details of the task too, with its images.")] = False,
 ) -> Response:
     """Return a task that the same key made at the same platform."""
-    durable: TaskQueue = request.app.state.tasks
-    task = await durable.get(task_id, access.task_owner(request))
+    queue: TaskQueue = request.app.state.tasks
+    task = await queue.get(task_id, access.task_owner(request))
     answer = {**_render_task(task), "detail": _render_detail(task, request)} if detail else _render_task(task)
     return Response(orjson.dumps(answer), media_type="application/json")
 
 
-@router.delete("/{platform}/v1/images/{task_id}", summary="Stop a task", responses=_RESPONSES)
+@router.delete("/{platform}/v1/images/{task_id}", summary="Cancel a task", responses=_RESPONSES)
 async def cancel_task(platform: str, task_id: str, request: Request) -> Response:
-    """Stop a task and the model that works on it, and return the task. One that has ended stays as it is."""
-    durable: TaskQueue = request.app.state.tasks
-    task = await durable.cancel(task_id, access.task_owner(request))
+    """Cancel a task, also while a model works on it, and return the task. A task that has ended does not change."""
+    queue: TaskQueue = request.app.state.tasks
+    task = await queue.cancel(task_id, access.task_owner(request))
     return Response(orjson.dumps(_render_task(task)), media_type="application/json")
 
 
@@ -93,14 +91,14 @@ async def cancel_task(platform: str, task_id: str, request: Request) -> Response
 async def list_tasks(
     platform: str,
     request: Request,
-    limit: Annotated[int, Query(ge=1, le=100, description="How many to list.")] = 20,
+    limit: Annotated[int, Query(ge=1, le=100, description="Length of the page.")] = 20,
     after: Annotated[str | None, Query(description="`last_id` of the page before this one.")] = None,
     status: Annotated[Status | None, Query(description="Only tasks in this state.")] = None,
 ) -> Response:
     """Return the tasks that the same key made at the same platform, the newest first."""
-    durable: TaskQueue = request.app.state.tasks
+    queue: TaskQueue = request.app.state.tasks
     states = [state for state, shown in TASK_STATUSES.items() if shown == status]
-    found = await durable.list(access.task_owner(request), limit=limit + 1, after=after, states=states)
+    found = await queue.list(access.task_owner(request), limit=limit + 1, after=after, states=states)
     listed = [_render_task(task) for task in found[:limit]]
     answer = {
         "object": "list",
@@ -127,13 +125,13 @@ def _render_detail(task: Task, request: Request) -> dict[str, Any]:
     files: FileStore = request.app.state.files
     base = settings.public_url or str(request.base_url)
     error = task.error
-    asked = ("prompt", "negative_prompt", "n", "width", "height", "steps", "guidance_scale", "seed", "output_format")
+    shown = ("prompt", "negative_prompt", "n", "width", "height", "steps", "guidance_scale", "seed", "output_format")
     return {
         "operation": task.kind,
         "progress": task.progress,
         "started_at": None if task.started is None else int(task.started),
         "completed_at": None if task.finished is None else int(task.finished),
-        "request": {name: task.request[name] for name in asked if task.request.get(name) is not None},
+        "request": {name: task.request[name] for name in shown if task.request.get(name) is not None},
         "data": [{"url": files.url(output.file, base), "seed": output.facts.get("seed")} for output in task.outputs],
         "error": None if error is None else {"code": error.code, "message": error.message, "param": error.param},
     }

@@ -12,7 +12,8 @@ from starlette.routing import BaseRoute
 
 from gateway.dialects import DIALECTS
 from gateway.dialects.openai.wire.chat import CreateChatCompletionRequest
-from gateway.dialects.route import WireModel, _explain
+from gateway.http.routes import explain_validation_error
+from gateway.http.wire_model import WireModel
 
 MANY = 5000
 MOST_ERRORS = 100
@@ -22,7 +23,7 @@ WRONG: list[Any] = [None, True, 5, -1.5, "x", [], {}, [[]], {"type": 1}]
 
 def _models() -> dict[str, type[WireModel]]:
     """The type of each route's body by the route's path."""
-    routes: list[BaseRoute] = [route for routers in DIALECTS.values() for router in routers for route in router.routes]
+    routes: list[BaseRoute] = [route for dialect in DIALECTS for router in dialect.routers for route in router.routes]
     fields = {getattr(route, "path", ""): getattr(route, "body_field", None) for route in routes}
     models = {field.field_info.annotation: path for path, field in fields.items() if field is not None}
     return {path: model for model, path in models.items()}
@@ -94,7 +95,7 @@ def check(model: type[WireModel]) -> dict[str, int]:
         except ValidationError as invalid:
             errors = invalid.error_count()
             if errors <= MOST_ERRORS:
-                sentence = _explain(invalid.errors(include_url=False, include_input=False)[0], ())
+                sentence = explain_validation_error(invalid.errors(include_url=False, include_input=False)[0])
                 assert len(sentence.message) < 1000 and len(sentence.param or "") < 1000, path
         found[path] = max(errors, found.get(path, 0))
     return found

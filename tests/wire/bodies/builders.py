@@ -1,4 +1,4 @@
-"""How the bodies of these tests are written."""
+"""Builders of large request bodies as text, because objects of this size would be slow."""
 
 MB = 1024 * 1024
 CHAT, COMPLETIONS, EMBEDDINGS = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
@@ -24,8 +24,8 @@ def chat_body(more: str) -> bytes:
     return f'{{"model":"hello","messages":[{user_message(LETTER)}],{more}}}'.encode()
 
 
-def chat_messages_body(*written: str) -> bytes:
-    return f'{{"model":"hello","messages":[{",".join(written)}]}}'.encode()
+def chat_messages_body(*messages: str) -> bytes:
+    return f'{{"model":"hello","messages":[{",".join(messages)}]}}'.encode()
 
 
 def user_message(content: str) -> str:
@@ -42,16 +42,16 @@ def tools_body(count: int, properties: int) -> bytes:
     return chat_body(f'"tools":[{",".join(tool.replace("NAME", f"f{i}") for i in range(count))}]')
 
 
-def schema_body(written: str) -> bytes:
-    return chat_body(f'"response_format":{{"type":"json_schema","json_schema":{{"schema":{written}}}}}')
+def schema_body(schema: str) -> bytes:
+    return chat_body(f'"response_format":{{"type":"json_schema","json_schema":{{"schema":{schema}}}}}')
 
 
-def completion_body(written: str) -> bytes:
-    return f'{{"model":"hello","prompt":{written}}}'.encode()
+def completion_body(prompt: str) -> bytes:
+    return f'{{"model":"hello","prompt":{prompt}}}'.encode()
 
 
-def embedding_body(written: str) -> bytes:
-    return f'{{"model":"vectors","input":{written}}}'.encode()
+def embedding_body(inputs: str) -> bytes:
+    return f'{{"model":"vectors","input":{inputs}}}'.encode()
 
 
 def image_body(more: str) -> bytes:
@@ -59,7 +59,7 @@ def image_body(more: str) -> bytes:
 
 
 def form_body(content: bytes, name: bytes = b"prompt", more: bytes = b"") -> bytes:
-    """A form with a model and one other field."""
+    """Return a form with a model and one other field. `more` are additional headers of the field."""
     return (
         b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\nshapes\r\n'
         b"--b\r\nContent-Disposition: form-data; name=" + name + b"\r\n" + more + b"\r\n" + content + b"\r\n--b--\r\n"

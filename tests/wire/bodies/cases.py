@@ -1,4 +1,4 @@
-"""Bodies that cost as much as they can, within their bounds and beyond them, by what they are made of."""
+"""The most expensive bodies within the limits, and bodies beyond them."""
 
 from collections.abc import Callable, Mapping
 
@@ -130,7 +130,7 @@ ALLOWED: Mapping[str, tuple[str, Callable[[], bytes]]] = {
     "pictures that are none": (EDITS, lambda: image_body(f'"prompt":"p","images":[{repeat(EMPTY, 2400)}]')),
     "a long prompt": (GENERATIONS, lambda: image_body(f'"prompt":"{LONG_TEXT}"')),
 }
-"""What just fits: a path and a body. It is answered with 200, or with 400 where a field is wrong."""
+"""Bodies just within the limits, with their paths. The answer is 200, or 400 where a field is wrong."""
 
 _LISTS, _NUMBER = repeat("[]", 10_000_000), "9" * 4299
 
@@ -201,7 +201,7 @@ REFUSED: Mapping[str, tuple[str, Callable[[], bytes], str]] = {
     "a long text to embed": (EMBEDDINGS, lambda: embedding_body(f'"{LONG_TEXT}"'), "8000000 characters"),
     "pictures that are none": (EDITS, lambda: image_body(f'"prompt":"p","images":[{_LISTS}]'), "5000"),
 }
-"""What is beyond a bound: a path, a body of up to 30 MB, and words of the sentence that refuses it."""
+"""Bodies of up to 30 MB beyond a limit: the path, the body, and a pattern of the error message."""
 
 _PLAIN = "multipart/form-data; boundary=b"
 _LETTERS = "ö".encode() * 15_000_000
@@ -224,4 +224,4 @@ FORMS: Mapping[str, tuple[str, Callable[[], bytes]]] = {
     "parts": (_PLAIN, lambda: b"--b\r\nContent-Disposition: form-data; name=a\r\n\r\n\r\n" * 600_000),
     "headers": (_PLAIN, lambda: b"--b\r\n" + b"X: y\r\n" * 5_000_000),
 }
-"""Content types and bodies that no form may cost much with, all refused with 400."""
+"""Forms that would be expensive for a naive parser: the content type and the body. All are refused with 400."""

@@ -1,4 +1,4 @@
-"""A gateway in a process of its own whose loop is watched while it answers."""
+"""Runs a gateway in a process that measures its own event loop, CPU time and memory."""
 
 import asyncio
 import contextlib
@@ -15,8 +15,11 @@ import httpx
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one request cost: CPU seconds and bytes, as `tests.wire.bodies.measured_process` says, and how it was
-    answered."""
+    """The cost and the response of one request.
+
+    `held`, `starved` and `used` are CPU seconds, and `grown` is in bytes; `tests.wire.bodies.measured_process` defines
+    them.
+    """
 
     held: float
     starved: float
@@ -28,7 +31,7 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredGateway:
-    """A gateway that runs, at `http`."""
+    """A running gateway, reached through `http`."""
 
     http: httpx.AsyncClient
     process: asyncio.subprocess.Process
@@ -36,26 +39,27 @@ class MeasuredGateway:
     async def cost(
         self, path: str, content: bytes, headers: Mapping[str, str] = {"content-type": "application/json"}
     ) -> Cost:
-        """Ask, and return what it cost."""
-        await self._told()
+        """Send a request, and return its cost."""
+        await self._measure()
         response = await self.http.post(path, content=content, headers=dict(headers))
-        return Cost(**await self._told(), status=response.status_code, answer=response.text)
+        return Cost(**await self._measure(), status=response.status_code, answer=response.text)
 
-    async def _told(self) -> dict[str, float]:
+    async def _measure(self) -> dict[str, float]:
+        """Return the measurement that ends now, and begin the next one."""
         assert self.process.stdin is not None and self.process.stdout is not None
         self.process.stdin.write(b"\n")
-        told: dict[str, float] = json.loads(await self.process.stdout.readline())
-        return told
+        measured: dict[str, float] = json.loads(await self.process.stdout.readline())
+        return measured
 
 
 @contextlib.asynccontextmanager
 async def run_measured_gateway(*triton_urls: str, **settings: object) -> AsyncIterator[MeasuredGateway]:
-    """Run a gateway before these Tritons until the end of the block."""
+    """Run a gateway in front of these Tritons until the block ends."""
     with socket.socket() as free, tempfile.TemporaryDirectory() as state:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-        given = {"triton_urls": ",".join(triton_urls), "port": port, "state": state, "log_level": "error", **settings}
-        variables = {f"TRITONIC_{name.upper()}": str(value) for name, value in given.items()}
+        options = {"triton_urls": ",".join(triton_urls), "port": port, "state": state, "log_level": "error", **settings}
+        variables = {f"TRITONIC_{name.upper()}": str(value) for name, value in options.items()}
         free.close()
         process = await asyncio.create_subprocess_exec(
             sys.executable,

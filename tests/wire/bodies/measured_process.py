@@ -1,9 +1,13 @@
-"""A real gateway in a process of its own that tells how long its loop was held. Run as a module.
+"""A gateway that measures itself. Run as a module.
 
-Every line on standard input begins a measurement and prints the one that ends: JSON with `held`, the longest CPU time
-of the loop's thread between two beats in seconds, `starved`, the same of the whole process (what a thread does
-without giving up the interpreter keeps the loop from beating), `used`, the CPU time of the process, and `grown`, the
-growth of its resident memory at the worst moment in bytes.
+A line on standard input ends a measurement, prints it as JSON, and begins the next one. A timer of the event loop, the
+heartbeat, splits a measurement into intervals:
+
+* `held`: the longest CPU time of the loop's thread in one interval, in seconds
+* `starved`: the longest CPU time of the whole process in one interval, in seconds. A thread that does not release the
+  interpreter lock delays the heartbeat.
+* `used`: CPU time of the process, in seconds
+* `grown`: peak growth of its resident memory, in bytes
 """
 
 import asyncio
@@ -21,6 +25,7 @@ from gateway.app import create_app
 from gateway.settings import Settings
 
 HEARTBEAT_SECONDS = 0.002
+"""Seconds between two heartbeats."""
 
 
 def _memory(name: str) -> int:
@@ -29,7 +34,7 @@ def _memory(name: str) -> int:
 
 
 class LoopMeter:
-    """Beats on the loop, and remembers the longest time between two beats."""
+    """Runs the heartbeat of an event loop, and measures between `begin` and `end`."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -38,7 +43,7 @@ class LoopMeter:
 
     def begin(self) -> None:
         gc.collect()
-        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, the peak
         self._at_first, self._memory_at_first = time.process_time(), _memory("VmRSS")
         self._thread, self._process = time.thread_time(), time.process_time()
         self._held = self._starved = 0.0
@@ -65,17 +70,17 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         gc.freeze()
         loop = asyncio.get_running_loop()
-        heart = LoopMeter(loop)
+        meter = LoopMeter(loop)
 
-        def told() -> None:
+        def on_line() -> None:
             if not os.read(0, 64):
                 self.should_exit = True
                 loop.remove_reader(0)
                 return
-            os.write(1, json.dumps(heart.end()).encode() + b"\n")
-            heart.begin()
+            os.write(1, json.dumps(meter.end()).encode() + b"\n")
+            meter.begin()
 
-        loop.add_reader(0, told)
+        loop.add_reader(0, on_line)
 
 
 if __name__ == "__main__":

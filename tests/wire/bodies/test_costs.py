@@ -30,7 +30,7 @@ async def watched(triton: FakeTriton) -> AsyncIterator[MeasuredGateway]:
 
 
 async def least(watched: MeasuredGateway, *request: object) -> Cost:
-    """The cost of a request, of three where threads went on while the loop waited for a processor of a busy machine."""
+    """Return the cost of a request. On a busy machine, threads run while the loop waits for a CPU: try 3 times."""
     for _ in range(3):
         cost = await watched.cost(*request)
         if cost.starved < LONGEST:

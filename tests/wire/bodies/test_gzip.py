@@ -1,4 +1,4 @@
-"""Bodies that are packed: gzip is read within the bounds of what it stands for. And bodies in other Unicode."""
+"""Compressed bodies: gzip is limited by its uncompressed size. And bodies in other Unicode encodings."""
 
 import codecs
 import gzip
@@ -106,7 +106,7 @@ async def test_gzip_that_is_none(gateway: RunningGateway, name: str) -> None:
 
 
 async def test_what_it_unpacks_to_has_the_bounds_of_any_body(narrow: RunningGateway, gateway: RunningGateway) -> None:
-    """A megabyte of gzip unpacks to a gigabyte: it is read no further than bodies may be long."""
+    """A megabyte of gzip unpacks to a gigabyte; decompression stops at the body limit."""
     full = b'{"x":"' + b"a" * (MAX_BODY_BYTES - 8) + b'"}'
     assert len(full) == MAX_BODY_BYTES
     check_error(await packed(narrow, gzip.compress(full)), 400, param="model")
@@ -119,7 +119,7 @@ async def test_what_it_unpacks_to_has_the_bounds_of_any_body(narrow: RunningGate
 
 
 async def test_what_it_unpacks_to_is_looked_at_as_any_body(gateway: RunningGateway) -> None:
-    """Texts are counted where a body is large enough to be beyond the bound: large unpacked."""
+    """Limits of texts, and of JSON in texts, apply to the uncompressed body."""
     calls = chat_messages_body(tool_call_message('{"a":[' + repeat("1", 160_000) + "]}"), user_message(LETTER))
     for content in (calls, chat_messages_body(user_message(json.dumps("x" * 8_000_001)))):
         small = gzip.compress(content)

@@ -1,4 +1,4 @@
-"""What a body may hold: what is beyond a bound is refused in words that name it, and what is large is served."""
+"""Limits of bodies: an error names the limit that a body exceeds, and large bodies within it are served."""
 
 import asyncio
 import json
@@ -40,7 +40,7 @@ BOUNDS = {
 
 @pytest.mark.parametrize("path", BOUNDS)
 async def test_the_values_of_a_body(gateway: RunningGateway, path: str) -> None:
-    """Whatever field they are in, one that nobody knows too; a string that looks like values holds none."""
+    """Values count in every field, also in unknown ones. A string that looks like values has none."""
     values = BOUNDS[path]
     text = json.dumps("[{" * 2 * values)
     fits = f'{{"x":[{repeat("1", values - 3)}],"y":{text}}}'.encode()
@@ -51,7 +51,7 @@ async def test_the_values_of_a_body(gateway: RunningGateway, path: str) -> None:
 
 
 async def _first(gateway: RunningGateway, path: str) -> str:
-    """The field of which this route says first that it is required."""
+    """Return the first required field of this route."""
     return str((await gateway.http.post(path, content=b"{}")).json()["error"]["param"])
 
 
@@ -79,7 +79,7 @@ async def test_arguments_of_calls_are_json_of_the_body(gateway: RunningGateway) 
 
 
 async def test_a_long_conversation_of_an_agent(gateway: RunningGateway, triton: FakeTriton) -> None:
-    """It comes to the model as a short one does."""
+    """The model gets it as it gets a short one."""
     tools = [
         {
             "type": "function",
@@ -157,7 +157,7 @@ async def test_what_is_more_text_than_the_setting_says(triton: FakeTriton) -> No
 
 @pytest.mark.parametrize("charset", ["utf-16", "punycode", "zlib_codec", "unicode_escape"])
 async def test_json_is_utf_8_whatever_its_type_says(gateway: RunningGateway, charset: str) -> None:
-    """RFC 8259: there is no parameter `charset`."""
+    """RFC 8259 defines no parameter `charset`."""
     headers = {"content-type": f"application/json; charset={charset}"}
     assert (await gateway.http.post(CHAT, content=chat_body('"n":1'), headers=headers)).status_code == 200
 
@@ -173,7 +173,7 @@ async def test_forms_are_utf_8_alone(gateway: RunningGateway) -> None:
 
 
 async def test_a_body_of_tiny_pieces(gateway: RunningGateway) -> None:
-    """Each comes in a packet of its own, and none of them is kept as an object of its own."""
+    """Each chunk comes in its own packet; none is kept as its own object."""
     body = chat_body('"n":1')
 
     async def pieces():
@@ -186,7 +186,7 @@ async def test_a_body_of_tiny_pieces(gateway: RunningGateway) -> None:
 
 
 async def test_nobody_reads_the_body_of_somebody_without_a_key(guarded: RunningGateway) -> None:
-    """Neither its bytes nor what its head says of them: the answer comes before the body does."""
+    """A request without a key is refused before its body arrives, whatever its headers declare."""
     url = guarded.url.removeprefix("http://")
     host, port = url.split(":")
     for head in (

@@ -1,4 +1,4 @@
-"""Whether an answer is exactly what the document says: no field that it does not name, and no other type."""
+"""Validation of responses against the models of the OpenAPI document, with no other field and no other type."""
 
 import json
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from gateway.dialects.openai import images_responses, response_models
-from gateway.dialects.openai.wire import openapi_responses
+from gateway.dialects.openai.wire.error_models import ErrorResponse
 
 RESPONSE_MODELS: dict[str, type[BaseModel]] = {
     "/v1/chat/completions": response_models.CreateChatCompletionResponse,
@@ -31,17 +31,17 @@ EVENT_MODELS: dict[str, type[BaseModel]] = {
 
 
 def validate_exactly(model: type[BaseModel], body: str | bytes) -> Any:
-    """Read a body as `model`. Raises `ValidationError` where it is more, or less, or something else."""
+    """Parse a body as `model`. Raises `ValidationError` for missing and additional fields, and for wrong types."""
     return model.model_validate_json(body, strict=True, extra="forbid")
 
 
 def check_response(path: str, status: int, content_type: str, body: bytes) -> None:
-    """Check the answer of a route of this dialect; others are left alone."""
+    """Validate the response of a route of this dialect; ignore routes of others."""
     if not path.startswith("/v1"):
         return
     if status != 200:
         assert content_type == "application/json"
-        validate_exactly(openapi_responses.ErrorResponse, body)
+        validate_exactly(ErrorResponse, body)
     elif content_type.startswith("text/event-stream"):
         check_stream(path, body)
     else:
@@ -50,7 +50,7 @@ def check_response(path: str, status: int, content_type: str, body: bytes) -> No
 
 
 def check_stream(path: str, body: bytes) -> None:
-    """Check each event, and that the stream ends as one that went well, or with the failure."""
+    """Validate each event of a stream, and its end: `[DONE]` or an error."""
     *blocks, last = body.decode().removesuffix("\n\n").split("\n\n")
     for block in blocks:
         name, line, data = block.rpartition("\n")
@@ -61,4 +61,4 @@ def check_stream(path: str, body: bytes) -> None:
         )
     last = last.removeprefix("data: ")
     if last != "[DONE]":
-        validate_exactly(openapi_responses.ErrorResponse, json.dumps(json.loads(last)))
+        validate_exactly(ErrorResponse, json.dumps(json.loads(last)))

@@ -1,4 +1,4 @@
-"""How the tests ask for pictures, and what they look at."""
+"""Image requests of OpenAI's dialect, and parsing of their responses."""
 
 import base64
 import io
@@ -15,7 +15,7 @@ GENERATIONS, EDITS, VARIATIONS = "/v1/images/generations", "/v1/images/edits", "
 
 
 def encoded_image(size: tuple[int, int] = (128, 128), mode: str = "RGB", form: str = "PNG", **options: Any) -> bytes:
-    """An encoded picture of one colour."""
+    """Return an encoded image of one colour."""
     file = io.BytesIO()
     Image.new(mode, size, options.pop("colour", 7)).save(file, form, **options)
     return file.getvalue()
@@ -28,7 +28,7 @@ def open_image(data: bytes) -> Image.Image:
 
 
 def decode_images(response: httpx.Response) -> list[Image.Image]:
-    """The pictures of an answer in base64."""
+    """Return the images of a successful response in base64."""
     assert response.status_code == 200, response.text
     return [open_image(base64.b64decode(datum["b64_json"])) for datum in response.json()["data"]]
 
@@ -36,14 +36,14 @@ def decode_images(response: httpx.Response) -> list[Image.Image]:
 async def post_image_request(
     gateway: RunningGateway, model: str = "shapes", path: str = GENERATIONS, **body: Any
 ) -> httpx.Response:
-    asked = {"prompt": "a red circle", "response_format": "b64_json", **body}
-    return await gateway.http.post(path, json={"model": model, **asked})
+    fields = {"prompt": "a red circle", "response_format": "b64_json", **body}
+    return await gateway.http.post(path, json={"model": model, **fields})
 
 
 async def captured_call(
     gateway: RunningGateway, triton: FakeTriton, model: str = "shapes", path: str = GENERATIONS, **body: Any
 ) -> InferCall:
-    """What arrives at the model of a request that must go well."""
+    """Send a request that must succeed, and return the call that the model got."""
     before = len(triton.calls)
     response = await post_image_request(gateway, model, path, **body)
     assert response.status_code == 200, response.text
@@ -52,13 +52,13 @@ async def captured_call(
 
 
 def scalar_tensors(call: InferCall) -> dict[str, Any]:
-    """The tensors with one number or text each, but for the ones that every request has."""
-    plain = {name: values[0] for name, values in call.tensors.items() if name not in ("image", "mask")}
-    return {name: value.decode() if isinstance(value, bytes) else value.item() for name, value in plain.items()}
+    """Return the value of each tensor with one number or text; without the tensors of images."""
+    scalars = {name: values[0] for name, values in call.tensors.items() if name not in ("image", "mask")}
+    return {name: value.decode() if isinstance(value, bytes) else value.item() for name, value in scalars.items()}
 
 
 def named_events(response: httpx.Response) -> list[tuple[str, Any]]:
-    """The name and the data of each event of a stream that went well."""
+    """Return the name and the parsed data of each event of a successful stream."""
     assert response.status_code == 200, response.text
     assert response.headers["content-type"].split(";")[0] == "text/event-stream"
     *blocks, last = response.text.removesuffix("\n\n").split("\n\n")

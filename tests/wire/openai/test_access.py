@@ -1,4 +1,4 @@
-"""Who may call: API keys, and pages of other origins."""
+"""API keys and CORS: which requests are authorized, and which pages may send them."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -99,7 +99,7 @@ async def test_every_answer_may_be_read_by_the_page(guarded: RunningGateway) -> 
 
 
 async def test_a_page_from_elsewhere_may_not(guarded: RunningGateway, gateway: RunningGateway) -> None:
-    """Without keys it is refused; with keys it has none, and may not read what an answer says."""
+    """Without configured keys the request is refused. With keys, the page has none, and cannot read the response."""
     evil = {"Origin": "https://evil.example"}
     preflight = evil | {"Access-Control-Request-Method": "POST"}
     response = await guarded.http.post(CHAT.path, json=CHAT.body("hello"), headers=evil | GOOD)
@@ -152,7 +152,7 @@ async def test_what_only_resembles_a_key_is_none(multilingual: RunningGateway) -
 
 
 async def test_a_key_is_one_caller_however_it_is_written(multilingual: RunningGateway) -> None:
-    """Tasks are those of a key."""
+    """Each key has its own tasks."""
     key = NOT_ASCII[0]
     body = {"model": "shapes", "prompt": "a circle", "stream": False, "async": True}
     bearer = {"Authorization": f"Bearer {key}".encode()}

@@ -1,4 +1,4 @@
-"""What is said in a message is written down by a model that does that, and read by the one that was asked."""
+"""Audio in messages: a speech model transcribes it, and the requested model reads the text."""
 
 import base64
 import io
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 def encoded_sound(seconds: float = 0.1) -> str:
-    """A sound of 8,000 samples a second, in base64."""
+    """Return audio with 8,000 samples a second, in base64."""
     file = io.BytesIO()
     with wave.open(file, "wb") as wav:
         wav.setnchannels(1)

@@ -1,4 +1,4 @@
-"""A back end that puts the token that begins a sequence before each prompt is not given it as well."""
+"""The beginning-of-sequence token: prompts do not repeat it for a backend that adds it itself."""
 
 import json
 from collections.abc import AsyncIterator
@@ -23,7 +23,7 @@ _LLAMA = {
     "control_tokens": json.dumps([_BOS, "<|end|>"]),
 }
 _OURS = ("token_ids", "literal_spans")
-"""What Triton's vLLM backend has no tensor for."""
+"""The inputs that Triton's vLLM backend does not have."""
 _FILE = """
 [models.undescribed]
 tokenizer_config = "tokenizer_config.json"

@@ -1,4 +1,4 @@
-"""Completions: how long they are, prompts that hold nothing, and prompts that are all that is wanted."""
+"""Completions: token limits, empty prompts, and requests that only want the prompt back."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ MODELS = pytest.mark.parametrize("model", ["hello", "others"])
 
 
 async def choices(gateway: RunningGateway, way: TextRoute, model: str = "hello", **asked: Any) -> list[dict[str, Any]]:
-    """Every choice as far as it is told, streamed or whole."""
+    """Return every choice of a whole or a streamed response."""
     response = await gateway.http.post(way.path, json=way.body(model, **asked))
     assert response.status_code == 200, response.text
     answers = events(response)[:-1] if way.stream else [response.json()]
@@ -76,7 +76,7 @@ async def test_chats_have_a_token_at_least(gateway: RunningGateway) -> None:
 async def test_a_prompt_that_is_absent_null_or_empty_is_the_empty_text(
     gateway: RunningGateway, triton: FakeTriton, way: TextRoute
 ) -> None:
-    """Our models and tokenizers that begin a text by themselves read it as the token that begins a sequence."""
+    """Our models, and tokenizers that add the beginning-of-sequence token, read the empty prompt as that token."""
     for given in ("", None, [""]):
         assert (await captured_call(gateway, triton, way, prompt=given)).prompt == ""
     before = len(triton.calls)

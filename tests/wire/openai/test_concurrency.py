@@ -1,4 +1,4 @@
-"""Many clients at once: nothing is lost, nothing is mixed up, nothing stays behind."""
+"""Many concurrent clients: no response is lost or mixed up, and no state remains."""
 
 import asyncio
 import random
@@ -72,7 +72,7 @@ async def test_a_client_that_does_not_read_holds_up_nobody(gateway: RunningGatew
 
 
 async def test_a_kept_connection_serves_many(gateway: RunningGateway) -> None:
-    """Streams end so that their connection can be used again."""
+    """After a stream, its connection can be reused."""
     ports = set()
     for _ in range(20):
         response = await gateway.http.post(CHAT_STREAM.path, json=CHAT_STREAM.body("hello"))

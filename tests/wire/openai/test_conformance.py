@@ -1,4 +1,4 @@
-"""What holds answers against the document notices what is not in it."""
+"""The validation of responses reports fields and types that the OpenAPI document does not have."""
 
 import json
 from typing import Any

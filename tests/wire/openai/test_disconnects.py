@@ -1,4 +1,4 @@
-"""A client that hangs up stops the model: streamed or whole, before the first token or after it."""
+"""A disconnect cancels the model: for streams and whole answers, before the first token and after it."""
 
 import asyncio
 import json
@@ -12,12 +12,21 @@ import pytest_asyncio
 
 from tests.fakes.triton import FakeTriton
 from tests.wire.gateway_server import RunningGateway, run_gateway
-from tests.wire.openai.text_requests import CHAT, STREAM_ROUTES, TEXT, TEXT_ROUTES, TextRoute, chat
+from tests.wire.openai.text_requests import (
+    CHAT,
+    PLATFORM_CHAT,
+    PLATFORM_CHAT_STREAM,
+    STREAM_ROUTES,
+    TEXT,
+    TEXT_ROUTES,
+    TextRoute,
+    chat,
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 LIMIT = 0.2
-"""Seconds after a hang-up within which the model must know."""
+"""Seconds after a disconnect within which the model must be cancelled."""
 
 Started = Callable[[], Awaitable[None]]
 
@@ -29,7 +38,7 @@ async def gateway(triton: FakeTriton, request: pytest.FixtureRequest) -> AsyncIt
 
 
 async def hang_up(gateway: RunningGateway, way: TextRoute, model: str, started: Started) -> float:
-    """Ask on a connection of its own, close it once `started` returns, and return when that was."""
+    """Send a request on its own connection, close that after `started` returns, and return the time of closing."""
     body = json.dumps(way.body(model)).encode()
     reader, writer = await asyncio.open_connection(*gateway.url.removeprefix("http://").split(":"))
     head = f"POST {way.path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -43,7 +52,7 @@ async def hang_up(gateway: RunningGateway, way: TextRoute, model: str, started: 
     return gone
 
 
-@pytest.mark.parametrize("way", TEXT_ROUTES, ids=str)
+@pytest.mark.parametrize("way", [*TEXT_ROUTES, PLATFORM_CHAT, PLATFORM_CHAT_STREAM], ids=str)
 @pytest.mark.parametrize("model", ["silent", "silent-later", "endless"])
 async def test_the_model_learns_at_once(
     gateway: RunningGateway, triton: FakeTriton, way: TextRoute, model: str

@@ -1,4 +1,4 @@
-"""Which models there are: what loads, unloads, dies and comes back, on one Triton or several."""
+"""Discovery: models that load, unload, fail and return, on one Triton or several."""
 
 import asyncio
 import contextlib
@@ -42,7 +42,7 @@ async def becomes(gateway: RunningGateway, expected: set[str], seconds: float = 
 
 
 async def serves(gateway: RunningGateway, model: str = "hello", seconds: float = 3.0) -> None:
-    """Wait until the model answers again; until then a caller is told to come back."""
+    """Wait until the model answers again; until then, a caller gets a `Retry-After`."""
     async with asyncio.timeout(seconds):
         while (response := await chat(gateway, model)).status_code != 200:
             unavailable(response)
@@ -262,7 +262,7 @@ async def test_a_frozen_triton_keeps_nobody_from_the_others() -> None:
 
 
 async def test_a_triton_that_takes_calls_and_never_answers() -> None:
-    """It must not keep the gateway from the others."""
+    """A server that hangs must not keep the gateway from the others."""
 
     async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(-1)
@@ -318,7 +318,7 @@ async def test_a_model_whose_answers_nobody_can_read_is_left_out(name: str, valu
 
 @pytest.mark.parametrize("what", ODD)
 async def test_a_model_that_describes_itself_badly_harms_nobody(what: str) -> None:
-    """It is left out, or answers what it can; it is never a failure of the gateway's own."""
+    """Such a model is left out or serves what it can; the gateway itself never fails."""
     async with tritons((ODD[what], HELLO)) as (triton,), run_gateway(triton.url) as gateway:
         assert "hello" in await names(gateway)
         assert (await chat(gateway)).status_code == 200
@@ -382,7 +382,7 @@ async def test_a_server_that_is_reached_and_names_no_models(
 
 
 async def test_a_model_whose_process_is_gone_is_not_ready() -> None:
-    """Triton goes on calling it ready."""
+    """Triton still reports the model as ready."""
     lost = ScriptedModel("hello", (Fail("Stub process 'hello_0_0' is not healthy.", grpc.StatusCode.INTERNAL),))
     async with tritons((lost, ScriptedModel("other"))) as (triton,), run_gateway(triton.url) as gateway:
         unavailable(await chat(gateway, "hello"))

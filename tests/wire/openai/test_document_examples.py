@@ -1,4 +1,4 @@
-"""Every curl example of the standard documents, with only the host, the key and the model's name changed."""
+"""Every curl example of the standard documents; only the host, the key and the model's name differ."""
 
 import json
 

@@ -59,7 +59,7 @@ async def test_inputs(gateway: RunningGateway, triton: FakeTriton, given: Any, r
 
 
 async def test_many_vectors_are_written_in_turns_with_others() -> None:
-    """Whoever writes two million numbers at once keeps everybody from the loop for the better part of a second."""
+    """Rendering two million numbers at once would block the event loop for most of a second."""
     values = [i / 7 for i in range(1024)]
     vectors = (struct.pack("<1024f", *values),) * 512
     turns = 0

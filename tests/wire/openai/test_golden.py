@@ -22,7 +22,7 @@ GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.json"))
 
 
 class GoldenComparison:
-    """Compares what arrived with what is written, and remembers ids on the way."""
+    """Compares a response with the expected one, and remembers the ids that it finds."""
 
     def __init__(self, url: str) -> None:
         self.url = url

@@ -1,4 +1,4 @@
-"""Drawing pictures: what reaches the model, and what is answered."""
+"""Image generation: the tensors of the model, and the responses."""
 
 import asyncio
 import base64
@@ -115,7 +115,7 @@ async def test_urls_are_the_default_and_lead_to_the_pictures(gateway: RunningGat
 
 
 async def test_another_name_of_a_model(gateway: RunningGateway, triton: FakeTriton) -> None:
-    """The curl example of the standard document, with the alias that the operator has set."""
+    """The curl example of the standard document, with an alias that the operator has set."""
     body = {"model": "dall-e-3", "prompt": "A cute baby sea otter", "n": 1, "size": "1024x1024"}
     response = await gateway.http.post(GENERATIONS, json=body)
     assert response.status_code == 200, response.text
@@ -197,11 +197,15 @@ async def test_a_stream_without_previews_is_one_event_a_picture(gateway: Running
     assert (name, data["seed"]) == ("image_generation.completed", DEFAULT_SEED)
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-async def test_a_caller_who_hangs_up_stops_the_model(gateway: RunningGateway, triton: FakeTriton, stream: bool) -> None:
+@pytest.mark.parametrize(
+    ("path", "stream"), [(GENERATIONS, False), (GENERATIONS, True), (f"/tritonic{GENERATIONS}", False)]
+)
+async def test_a_caller_who_hangs_up_stops_the_model(
+    gateway: RunningGateway, triton: FakeTriton, path: str, stream: bool
+) -> None:
     before = len(triton.calls)
     body = {"model": "slow-painter", "prompt": "x", "stream": stream}
-    asking = asyncio.create_task(gateway.http.post(GENERATIONS, json=body))
+    asking = asyncio.create_task(gateway.http.post(path, json=body))
     await triton.call("slow-painter", before)
     await asyncio.sleep(0.12)
     asking.cancel()
@@ -222,7 +226,7 @@ async def test_models_that_fail(gateway: RunningGateway, model: str, sentence: s
 
 
 async def test_paths_where_they_are_wanted(triton: FakeTriton, tmp_path: Path) -> None:
-    """The document for nodes of one machine: its answers name files there."""
+    """The document for nodes on the same machine: its responses name local files."""
     folder = tmp_path / "photos"
     settings = {"files": str(folder), "files_style": "path", "model_aliases": {"SuperImage": "shapes"}}
     async with run_gateway(triton.url, **settings) as gateway:

@@ -1,4 +1,4 @@
-"""Chats with models that draw."""
+"""Chats with image models."""
 
 import base64
 import re

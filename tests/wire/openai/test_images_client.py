@@ -1,4 +1,4 @@
-"""The official `openai` client asks for pictures."""
+"""Image requests of the official `openai` client."""
 
 import base64
 

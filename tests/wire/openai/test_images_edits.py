@@ -1,4 +1,4 @@
-"""Editing pictures: where they come from, as JSON and as forms."""
+"""Image edits: the sources of images, as JSON and as forms."""
 
 import asyncio
 import base64

@@ -1,4 +1,4 @@
-"""Requests for pictures that are wrong: each is refused with the field at fault, and reaches no model."""
+"""Invalid image requests: the error names the field, and no model gets the request."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What is wrong with a request is said in OpenAI's shape, with the field at fault and what was expected of it."""
+"""Invalid requests: an error in OpenAI's format names the field and the expected value."""
 
 import asyncio
 import json
@@ -15,6 +15,7 @@ from tests.wire.gateway_server import RunningGateway
 from tests.wire.openai.text_requests import (
     CHAT,
     CHAT_STREAM,
+    PLATFORM_CHAT,
     TEXT,
     TEXT_ROUTES,
     TextRoute,
@@ -82,8 +83,12 @@ CHATS = [
 ]  # fmt: skip
 COMPLETIONS = [("prompt", 5, "string"), ("prompt", {"text": "x"}, "string")]
 CASES = [
-    *((way, param, {param: value}, words) for way in (CHAT, TEXT) for param, value, words in BOTH),
-    *((CHAT, param, {param.split("[")[0].split(".")[0]: value}, words) for param, value, words in CHATS),
+    *((way, param, {param: value}, words) for way in (CHAT, PLATFORM_CHAT, TEXT) for param, value, words in BOTH),
+    *(
+        (way, param, {param.split("[")[0].split(".")[0]: value}, words)
+        for way in (CHAT, PLATFORM_CHAT)
+        for param, value, words in CHATS
+    ),
     *((TEXT, param, {param: value}, words) for param, value, words in COMPLETIONS),
 ]
 
@@ -146,7 +151,7 @@ BODIES = {
 
 
 @pytest.mark.parametrize("name", BODIES)
-@pytest.mark.parametrize("path", [CHAT.path, TEXT.path])
+@pytest.mark.parametrize("path", [CHAT.path, PLATFORM_CHAT.path, TEXT.path])
 async def test_what_is_not_a_json_object_is_refused(gateway: RunningGateway, path: str, name: str) -> None:
     headers = {"Content-Type": "application/json"}
     response = await gateway.http.post(path, content=BODIES[name], headers=headers)
@@ -172,7 +177,7 @@ async def test_a_model_that_nobody_holds(gateway: RunningGateway) -> None:
 
 
 async def test_a_model_that_is_not_for_this(gateway: RunningGateway) -> None:
-    """A base model has no template to chat with; a model of other tensors is none of ours."""
+    """A base model has no chat template. A model with other tensors is not a text model."""
     response = await chat(gateway, "base")
     assert response.status_code in (400, 404)
     assert "base" in check_error(response, response.status_code, param="model")

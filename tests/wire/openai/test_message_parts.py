@@ -1,4 +1,4 @@
-"""Pictures and files in messages: what reaches the model, and what is refused before anything is fetched."""
+"""Images and files in messages: what the model gets, and what is refused before anything is fetched."""
 
 import base64
 import io
@@ -41,7 +41,7 @@ def file(data: str, **more: str) -> dict[str, Any]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def site() -> AsyncIterator[str]:
-    """Somebody's web server."""
+    """A web server with images."""
 
     async def give(request: web.Request) -> web.Response:
         return web.Response(body=encoded_image("JPEG"), content_type="text/plain")
@@ -61,7 +61,7 @@ async def site() -> AsyncIterator[str]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def homely(triton: FakeTriton) -> AsyncIterator[RunningGateway]:
-    """A gateway that may look at private addresses."""
+    """A gateway that may fetch from private addresses."""
     async with run_gateway(triton.url, media_allowed_hosts=["127.0.0.1"]) as gateway:
         yield gateway
 

@@ -1,4 +1,4 @@
-"""What /metrics counts, after requests of which everything is known."""
+"""The values of /metrics after known requests."""
 
 import asyncio
 import re
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 class Counted:
-    """The samples of one model on one route."""
+    """Return the samples of one model on one route."""
 
     def __init__(self, samples: dict[str, float], way: TextRoute, model: str) -> None:
         self._labels = {f'model="{model}"', f'route="{way.path}"'}
@@ -35,7 +35,7 @@ async def counted(gateway: RunningGateway, way: TextRoute, model: str) -> Counte
 
 @pytest.mark.parametrize("way", TEXT_ROUTES, ids=str)
 async def test_what_an_answer_counts(triton: FakeTriton, way: TextRoute) -> None:
-    """The model waits 0.2 s for its first token, then says four in all within 0.2 s."""
+    """The model's first token takes 0.2 s; it generates four tokens in all, the others within 0.2 s."""
     async with run_gateway(triton.url) as gateway:
         answers = await asyncio.gather(*(gateway.http.post(way.path, json=way.body("late")) for _ in range(2)))
         assert {answer.status_code for answer in answers} == {200}

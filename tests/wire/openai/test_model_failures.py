@@ -1,4 +1,4 @@
-"""A model that fails: a true status before the first word, an event in the stream after it."""
+"""Failures of a model: an HTTP status before the first token, and an error event in the stream after it."""
 
 import time
 from typing import Any
@@ -114,7 +114,7 @@ async def test_a_model_that_falls_silent_times_out(narrow: RunningGateway, trito
 
 @pytest.mark.parametrize("way", TEXT_ROUTES, ids=str)
 async def test_a_slow_model_that_gives_signs_of_life_does_not(narrow: RunningGateway, way: TextRoute) -> None:
-    """It speaks for longer than the gateway's patience, and never pauses for so long."""
+    """The answer takes longer than `request_timeout`, but no pause in it does."""
     response = await narrow.http.post(way.path, json=way.body("steady"))
     assert response.status_code == 200
     assert way.text(response) == "tick tick tick tick tock"

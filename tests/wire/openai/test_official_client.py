@@ -1,4 +1,4 @@
-"""The official `openai` client, against the gateway."""
+"""The official `openai` client."""
 
 import asyncio
 import time
@@ -110,7 +110,7 @@ async def test_the_client_tries_again_when_told_to(gateway: RunningGateway) -> N
 
 
 class Something(BaseModel):
-    """What the models `named` and `caller` give: one number."""
+    """The structure that the models `named` and `caller` return: one number."""
 
     a: int
 
@@ -204,7 +204,7 @@ async def test_the_client_waits_as_long_as_it_is_told(gateway: RunningGateway, t
 
 @pytest.mark.parametrize("encoding", [None, "float", "base64"])
 async def test_embeddings(gateway: RunningGateway, encoding: str | None) -> None:
-    """Unless told otherwise, the client asks for base64 and decodes it."""
+    """By default, the client requests base64 and decodes it."""
     more = {"encoding_format": encoding} if encoding else {}
     async with gateway.client() as client:
         answer = await client.embeddings.create(model="vectors", input=["three", "e"], **more)

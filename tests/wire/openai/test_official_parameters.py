@@ -27,7 +27,7 @@ from gateway.dialects.openai.completions import CreateCompletionRequest
 from gateway.dialects.openai.embeddings import CreateEmbeddingRequest
 from gateway.dialects.openai.wire import images, messages, sampling, structured_outputs, tools
 from gateway.dialects.openai.wire.chat import CreateChatCompletionRequest
-from gateway.dialects.route import WireModel
+from gateway.http.wire_model import WireModel
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "dialects.md").read_text(encoding="utf-8")
 _IGNORED = DOCUMENT.split("\n### Ignored\n")[1].split("\n### ")[0]
@@ -60,20 +60,20 @@ NESTED: dict[str, tuple[Any, Any]] = {
 
 
 def parameters(kind: Any) -> Iterator[str]:
-    """The members of an object, or of each of several that may stand there."""
+    """Return the members of an object type, or of each object type of a union."""
     for one in typing.get_args(kind) or (kind,):
         yield from typing.get_type_hints(one)
 
 
 def known(wire: Any) -> set[str]:
-    """The fields of a model, or of each of several that may stand there."""
+    """Return the fields of a model, or of each model of a union."""
     if not hasattr(wire, "model_fields"):
         return set().union(*(known(one) for one in typing.get_args(wire)))
     return {field.alias or name for name, field in wire.model_fields.items()}
 
 
 def named(name: str, text: str, place: str = "") -> bool:
-    """Whether `text` has a parameter's name in the type of code, alone or behind its place."""
+    """Return whether `text` has a parameter's name in code font, alone or at the end of a path."""
     where = rf"(?:{re.escape(place.split('.')[0])}\.)?" if place else ""
     return bool(re.search(rf"`{where}{re.escape(name)}(?:\.[a-z_]+)?`", text))
 

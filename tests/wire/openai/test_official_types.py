@@ -1,4 +1,4 @@
-"""Every answer, read by the `openai` package's own types, strictly: the client itself would construct them unseen."""
+"""Every response parses strictly as the `openai` package's types. The client itself does not validate them."""
 
 from typing import Any
 

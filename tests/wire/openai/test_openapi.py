@@ -1,4 +1,4 @@
-"""The OpenAPI document is well formed, and says what is true where no fuzzing would notice."""
+"""The OpenAPI document is valid, and correct where fuzzing would not notice an error."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What a request says reaches the model under the right name, or is refused by name."""
+"""Parameters: each reaches the model under the right name, or an error names it."""
 
 from typing import Any
 

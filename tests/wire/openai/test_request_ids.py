@@ -1,4 +1,4 @@
-"""One id for a request, from the client's header to Triton and back."""
+"""A request keeps one id: in the client's header, in Triton, and in the response."""
 
 import pytest
 
@@ -16,7 +16,7 @@ ODD = [
 
 
 async def ask(gateway: RunningGateway, triton: FakeTriton, way: TextRoute, headers: dict[str, str | bytes]) -> str:
-    """Return the id that the answer bore, after checking that Triton was given the same."""
+    """Return the id of the response, and check that Triton got the same one."""
     response = await gateway.http.post(way.path, json=way.body("hello"), headers=headers)
     assert response.status_code == 200
     assert triton.calls[-1].id == response.headers["x-request-id"]

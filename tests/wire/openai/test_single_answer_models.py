@@ -1,4 +1,4 @@
-"""Models that give one answer at a time are asked for each by itself: what a caller sees of it, and what they do."""
+"""Models with one answer per request: the gateway sends `n` requests and merges the answers."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ from tests.wire.openai.text_requests import STREAM_ROUTES, TEXT_ROUTES, TextRout
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 FOREIGN = ("token_ids", "literal_spans")
-"""What vLLM's own backend does not take."""
+"""The inputs that vLLM's own backend does not have."""
 ODD = (("text_output", "BYTES", (2,), b"\1\0\0\0a\1\0\0\0b"),)
 
 
@@ -93,7 +93,7 @@ async def test_a_hang_up_reaches_all(gateway: RunningGateway, triton: FakeTriton
 
 
 async def test_each_answer_counts_as_a_request_to_the_model(gateway: RunningGateway, triton: FakeTriton) -> None:
-    """One caller may have 16 of 20 places."""
+    """One caller may use 16 of 20 slots."""
     before = len(triton.calls)
     response = await gateway.http.post("/v1/completions", json={"model": "endless", "prompt": "x", "n": 17})
     assert "16 may be at once" in check_error_body(response.json(), "invalid_request_error", param="n")
@@ -116,7 +116,7 @@ async def test_what_would_send_too_much_is_refused_before_anything_is_sent(
 async def test_what_would_be_written_down_for_each_answer_is_bounded(
     gateway: RunningGateway, triton: FakeTriton
 ) -> None:
-    """Half a megabyte becomes four times as much where it is escaped twice, and would be for each answer."""
+    """Half a megabyte, escaped twice, takes four times as much, once for each answer."""
     before = len(triton.calls)
     schema = {"description": "\U0001f600" * 120_000}
     body: dict[str, Any] = {"model": "seeded", "prompt": "x", "n": 16, "seed": 5, "guided_json": schema}

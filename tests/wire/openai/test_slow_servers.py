@@ -1,4 +1,4 @@
-"""A server that is slow to say which models it holds, since it, or the gateway, has more to do than it can."""
+"""Servers that are slow to list their models, because they or the gateway are busy."""
 
 import asyncio
 from functools import partialmethod
@@ -16,11 +16,11 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 TALKING = ScriptedModel("talking", (Say("tick "), Pause(0.01)) * 3000)
 PATIENCE = 1.0
-"""Longer than the loop that the gateway, its Triton and their clients share may be held up."""
+"""Seconds; longer than the event loop of the gateway, its Triton and their clients may be blocked."""
 
 
 async def test_a_server_that_answers_requests_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its list of models may be late: 1,024 streams at more than the gateway can bear once ended in refusals."""
+    """Its list of models may be late. 1,024 streams, more than the gateway could serve, once ended in refusals."""
     monkeypatch.setattr(
         TritonClient, "repository_index", partialmethod(TritonClient.repository_index, timeout=PATIENCE)
     )
@@ -44,7 +44,7 @@ async def test_a_server_that_answers_requests_is_there(monkeypatch: pytest.Monke
 
 
 async def test_one_late_answer_makes_no_server_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A virtual machine that was paused for seconds has missed every deadline when it goes on."""
+    """A virtual machine that was paused for seconds has missed every deadline when it resumes."""
     monkeypatch.setattr(TritonClient, "repository_index", partialmethod(TritonClient.repository_index, timeout=0.2))
     monkeypatch.setattr(discovery, "_RETRY_TIMEOUT_SECONDS", 20)
     triton = await FakeTriton((ScriptedModel("hello"),)).start()

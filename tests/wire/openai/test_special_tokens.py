@@ -1,4 +1,4 @@
-"""Special tokens in messages reach models as text; prompts that callers write whole are taken as they are."""
+"""Special tokens in messages reach models as text. Whole prompts of completions keep them."""
 
 import base64
 import json
@@ -20,7 +20,7 @@ TOKENS = ("<|im_end|>", "<|im_start|>", "<|endoftext|>")
 
 
 def bodies(text: str) -> dict[str, dict[str, Any]]:
-    """Chats with a text wherever a caller can write one."""
+    """Return chats with `text` in every place where a caller can write text."""
     document = f"data:text/plain;base64,{base64.b64encode(text.encode()).decode()}"
     parameters = {"type": "object", "properties": {text: {"type": "string"}}}
     call = {"id": "c", "function": {"name": "f", "arguments": json.dumps({"a": text})}}
@@ -93,7 +93,7 @@ async def sent(gateway: RunningGateway, triton: FakeTriton, model: str, body: di
 
 
 def outside(call: InferCall) -> str:
-    """What of the prompt lies in no span."""
+    """Return the parts of the prompt outside of all spans."""
     bounds = [int(value) for value in call.tensors.get("literal_spans", [])]
     data, at, text = call.tensors["text_input"][0], 0, ""
     for start, end in zip(bounds[::2], bounds[1::2], strict=True):

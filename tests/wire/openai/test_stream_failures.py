@@ -1,4 +1,4 @@
-"""Every kind of stream fails in three ways: before its first event, after it, and because the caller hangs up."""
+"""Failures of every kind of stream: before its first event, after it, and by a disconnect."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ from tests.wire.openai.text_requests import CHAT_STREAM, TEXT_STREAM, TextRoute,
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 LIMIT = 0.3
-"""Seconds after a hang-up within which the model must know."""
+"""Seconds after a disconnect within which the model must be cancelled."""
 
 TOOLS = {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]}
 REQUIRED = {**TOOLS, "tool_choice": "required"}
@@ -66,7 +66,7 @@ async def failing() -> AsyncIterator[FakeTriton]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def before(failing: FakeTriton) -> AsyncIterator[RunningGateway]:
-    """The gateway before the models that fail."""
+    """A gateway in front of the models that fail."""
     async with run_gateway(failing.url) as running:
         yield running
 

@@ -1,4 +1,4 @@
-"""Streams: the order of things, text that is hard to cut, and several answers at once."""
+"""Streams: the order of events, text that is hard to split, and several answers at once."""
 
 import time
 from collections import defaultdict
@@ -65,7 +65,7 @@ async def test_what_came_before_a_failure_is_not_lost(gateway: RunningGateway, w
 
 
 def texts(way: TextRoute, response: httpx.Response) -> list[str]:
-    """What each chunk adds, where it adds anything."""
+    """Return the text of each chunk that has any."""
     choices = [chunk["choices"][0] for chunk in events(response) if isinstance(chunk, dict) and chunk.get("choices")]
     added = [choice["delta"].get("content") if way is CHAT_STREAM else choice["text"] for choice in choices]
     return [text for text in added if text]
@@ -134,7 +134,7 @@ async def test_several_answers_in_order(gateway: RunningGateway, way: TextRoute)
 
 @pytest.mark.parametrize("way", STREAM_ROUTES, ids=str)
 async def test_deltas_leave_as_they_come(gateway: RunningGateway, triton: FakeTriton, way: TextRoute) -> None:
-    """The model pauses 0.2 s, says a, pauses 0.1 s, says b, pauses 0.1 s, says c."""
+    """The model generates a after 0.2 s, b after another 0.1 s, and c after another 0.1 s."""
     started = time.monotonic()
     at: dict[str, float] = {}
     async with gateway.http.stream("POST", way.path, json=way.body("late")) as response:

@@ -1,4 +1,4 @@
-"""What the answer has to look like, and what tokens were worth."""
+"""Structured outputs and log probabilities."""
 
 import json
 from collections.abc import AsyncGenerator
@@ -141,7 +141,7 @@ async def test_the_largest_schemas_reach_the_model(gateway: RunningGateway, trit
 
 
 async def test_anchors_in_schemas_of_tools_lead_somewhere(gateway: RunningGateway, triton: FakeTriton) -> None:
-    """Two functions may have the same anchors; a named one is its schema alone."""
+    """Two functions may have the same anchors; a named function is its schema alone."""
     schema = {"type": "object", "properties": {"a": {"$ref": "#leaf"}}, "$defs": {"l": {"$anchor": "leaf"}}}
     tools = [tool(schema), tool(schema, "g")]
     call = await captured_call(gateway, triton, tools=tools, tool_choice="required")
@@ -258,7 +258,7 @@ async def test_log_probabilities_of_a_completion(gateway: RunningGateway) -> Non
 
 
 async def test_offsets_of_an_echo_that_a_stop_string_cut() -> None:
-    """Tokens of the stop string have entries, and their text is not shown."""
+    """Tokens of the stop string have entries, but their text is hidden."""
     texts = ("A", "b", " c", " ST", "OP")
     entries = [TokenLogprob(Logprob(t, -1.0 if i else None, t.encode()), is_prompt=i < 2) for i, t in enumerate(texts)]
     for text in ("Ab c", "Ab c STOP", "Ab c S"):
@@ -292,7 +292,7 @@ async def test_a_streams_tokens_come_in_pieces() -> None:
 
 
 async def test_log_probabilities_of_prompts_are_bounded_together(gateway: RunningGateway) -> None:
-    """Each takes some 150 bytes, and was told for each of 128 answers."""
+    """Each entry takes about 150 bytes, in each of 128 answers."""
     most = {"echo": True, "logprobs": 19, "prompt": "x" * 1000}
     for fields in ({"n": 128}, {"prompt": "x" * 100_001}, {"prompt": ["x" * 1000] * 101}, {"prompt": [1] * 100_001}):
         check_error(

@@ -1,4 +1,4 @@
-"""Calls of the past as clients send them back: cut ones, results in another order, and what is left out."""
+"""Tool calls of earlier turns: truncated ones, results in another order, and missing fields."""
 
 import json
 from typing import Any
@@ -47,7 +47,7 @@ async def test_any_arguments_go_on(gateway: RunningGateway, triton: FakeTriton, 
 
 
 async def test_a_call_that_was_cut_can_be_answered(gateway: RunningGateway, triton: FakeTriton) -> None:
-    """What the answer holds is sent back as it is, by the client's own types."""
+    """The client's own types send the content of an answer back unchanged."""
     async with gateway.client() as client:
         asked: Any = {"model": "eager-and-cut", "tools": [F], "messages": [{"role": "user", "content": "?"}]}
         (cut,) = (await client.chat.completions.create(**asked)).choices

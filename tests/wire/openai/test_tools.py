@@ -1,4 +1,4 @@
-"""Tools: how they reach the model, how its calls come back, and what is wrong with them."""
+"""Tools: what the model gets, the calls in its answer, and invalid requests."""
 
 import json
 from typing import Any
@@ -27,7 +27,7 @@ NAMED = {"type": "function", "function": {"name": "f"}}
 
 
 async def streamed(gateway: RunningGateway, model: str, **more: Any) -> tuple[str, list[dict[str, Any]], str]:
-    """The text, the calls put together, and the reason of a streamed answer."""
+    """Return the text, the assembled calls and the finish reason of a streamed answer."""
     response = await gateway.http.post(CHAT_STREAM.path, json=CHAT_STREAM.body(model, **more))
     *chunks, done = events(response)
     assert done == "[DONE]"

@@ -1,4 +1,4 @@
-"""Tools beside a structure: the answer is calls, or has the structure, and the model chooses."""
+"""Tools together with a structured output: the model chooses between calls and the structure."""
 
 import json
 from typing import Any

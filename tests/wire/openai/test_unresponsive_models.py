@@ -1,4 +1,4 @@
-"""Models that answer nothing any more on servers that call them ready."""
+"""Models that no longer answer, on servers that report them as ready."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -23,7 +23,7 @@ K = circuit_breaker.FAILURE_THRESHOLD
 
 
 class Picky(FakeTriton):
-    """Fails on requests that hold the word poison, and is asked for anything else as usual."""
+    """Fails on requests with the word poison, and answers all others."""
 
     async def _play(
         self, request: pb.ModelInferRequest, call: InferCall
@@ -151,7 +151,7 @@ async def _until(holds: Callable[[], bool]) -> None:
 
 
 async def test_what_one_caller_cannot_have_answered_takes_the_model_from_nobody() -> None:
-    """The word makes the engine fail; the gateway finds that anything else is answered."""
+    """The word makes the engine fail; a probe shows the gateway that other requests succeed."""
     triton = await Picky([ScriptedModel("hello")]).start()
     async with run_gateway(triton.url) as gateway:
         for _ in range(4):
@@ -246,7 +246,7 @@ async def test_vectors_are_asked_for_too() -> None:
 
 
 async def test_a_model_that_draws_is_left_to_others_and_stays_ready() -> None:
-    """A picture is no small thing to ask for, and nobody can tell whose fault a failure was."""
+    """Image models are not probed: an image is expensive, and a failure may be the request's fault."""
     dead = await FakeTriton([ScriptedModel("painter", DEAD, is_image_model=True)]).start()
     well = await FakeTriton([ScriptedModel("painter", (DrawImages(),), is_image_model=True)]).start()
     async with run_gateway(dead.url, well.url) as gateway:

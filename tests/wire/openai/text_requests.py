@@ -1,4 +1,4 @@
-"""How the tests of this dialect ask, and how they read streams."""
+"""Text requests of OpenAI's dialect, and checks of their responses."""
 
 import json
 import re
@@ -15,25 +15,26 @@ Answer = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class TextRoute:
-    """One of the ways to ask for text: by a chat or by a prompt, whole or streamed."""
+    """A route that generates text, for a chat or a prompt, whole or streamed."""
 
     path: str
     stream: bool
 
     def __str__(self) -> str:
-        return f"{'chat' if 'chat' in self.path else 'text'}-{'stream' if self.stream else 'whole'}"
+        dialect = "" if self.path.startswith("/v1/") else "platform-"
+        return f"{dialect}{'chat' if 'chat' in self.path else 'text'}-{'stream' if self.stream else 'whole'}"
 
     def body(self, model: str, text: str = "Hello!", **more: Any) -> Answer:
-        asked = {"messages": [{"role": "user", "content": text}]} if "chat" in self.path else {"prompt": text}
-        return {"model": model, **asked, **({"stream": True} if self.stream else {}), **more}
+        content = {"messages": [{"role": "user", "content": text}]} if "chat" in self.path else {"prompt": text}
+        return {"model": model, **content, **({"stream": True} if self.stream else {}), **more}
 
     @property
     def default_parameters(self) -> Answer:
-        """What is sent for a request that says nothing: OpenAI's document has completions end after 16 tokens."""
+        """The default sampling parameters for Triton: in OpenAI's reference, completions end after 16 tokens."""
         return {} if "chat" in self.path else {"max_tokens": 16}
 
     def text(self, response: httpx.Response) -> str:
-        """All that the model said to a request that went well."""
+        """Return the whole text of a successful response."""
         chunks = events(response)[:-1] if self.stream else [response.json()]
         choices = [choice for chunk in chunks for choice in chunk["choices"]]
         return "".join(
@@ -44,12 +45,14 @@ class TextRoute:
 
 CHAT, CHAT_STREAM = TextRoute("/v1/chat/completions", False), TextRoute("/v1/chat/completions", True)
 TEXT, TEXT_STREAM = TextRoute("/v1/completions", False), TextRoute("/v1/completions", True)
+PLATFORM_CHAT = TextRoute("/tritonic/v1/chat/completions", False)
+PLATFORM_CHAT_STREAM = TextRoute("/tritonic/v1/chat/completions", True)
 TEXT_ROUTES = [CHAT, CHAT_STREAM, TEXT, TEXT_STREAM]
 STREAM_ROUTES = [CHAT_STREAM, TEXT_STREAM]
 
 
 def events(response: httpx.Response) -> list[Any]:
-    """The data of every server-sent event: JSON, or the words `[DONE]`."""
+    """Return the data of every server-sent event: parsed JSON, or the text `[DONE]`."""
     assert response.headers["content-type"].split(";")[0] == "text/event-stream"
     assert response.content.endswith(b"\n\n")
     blocks = response.content.decode().removesuffix("\n\n").split("\n\n")
@@ -66,7 +69,7 @@ async def chat(gateway: RunningGateway, model: str = "hello", **more: Any) -> ht
 async def captured_call(
     gateway: RunningGateway, triton: FakeTriton, way: TextRoute = CHAT, model: str = "hello", **more: Any
 ) -> InferCall:
-    """What arrives at the model of a request that must go well."""
+    """Send a request that must succeed, and return the call that the model got."""
     before = len(triton.calls)
     response = await gateway.http.post(way.path, json=way.body(model, **more))
     assert response.status_code == 200, response.text
@@ -75,7 +78,7 @@ async def captured_call(
 
 
 def check_error_body(body: Answer, kind: str, code: str | None = None, param: str | None = None) -> str:
-    """Check the shape of a failure, and return its sentence."""
+    """Check the body of a failure in OpenAI's format, and return its message."""
     error = body["error"]
     assert set(error) == {"message", "type", "param", "code"}
     assert type(body["code"]) is int and body["code"] != 0
@@ -93,7 +96,7 @@ def check_error(
     code: str | None = None,
     param: str | None = None,
 ) -> str:
-    """Check that a request failed in OpenAI's shape, and return the sentence."""
+    """Check that a request failed in OpenAI's format, and return the message."""
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/json"
     assert response.headers["x-request-id"]

@@ -1,12 +1,12 @@
-"""How the tests of this dialect ask: the document's own words, with what stands for them."""
+"""Chat requests of the platform dialect, with the placeholders of the platform document."""
 
 from typing import Any
 
 MODEL = "<平台模型>"
-"""The document's word for a model; an alias of one that there is."""
+"""The document's placeholder of a model. Tests configure it as an alias."""
 CONTENT = "<对话内容>"
 DOCUMENT_HEADERS = {"Content-Type": "application/json", "Authorization": "Bearer <你的许可证>".encode()}
-"""The headers of the document's requests. A gateway without keys does not look at the licence."""
+"""The headers of the document's requests. A gateway without keys ignores the licence."""
 
 CHAT = "/tritonic/v1/chat/completions"
 

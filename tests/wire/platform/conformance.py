@@ -1,8 +1,8 @@
-"""Whether an answer of a platform is exactly what the OpenAPI document says."""
+"""Validation of a platform's responses against the models of the OpenAPI document."""
 
 from pydantic import TypeAdapter
 
-from gateway.dialects.openai.wire import openapi_responses
+from gateway.dialects.openai.wire.error_models import ErrorResponse
 from gateway.dialects.platform import response_models
 from tests.wire.openai.conformance import validate_exactly
 
@@ -10,18 +10,18 @@ _CHAT = "/{platform}/v1/chat/completions"
 
 
 def check_response(path: str, status: int, content_type: str, body: bytes) -> None:
-    """Check the answer of a route of this dialect; others are left alone."""
+    """Validate the response of a route of this dialect; ignore routes of others."""
     if not path.startswith("/{platform}/"):
         return
     if content_type.startswith("text/event-stream"):
         *blocks, last = body.decode().removesuffix("\n\n").split("\n\n")
         for block in blocks:
             validate_exactly(response_models.ChatChunk, block.removeprefix("data: "))
-        assert last == "data: [DONE]" or validate_exactly(openapi_responses.ErrorResponse, last.removeprefix("data: "))
+        assert last == "data: [DONE]" or validate_exactly(ErrorResponse, last.removeprefix("data: "))
         return
     assert content_type == "application/json"
     if status != 200:
-        validate_exactly(openapi_responses.ErrorResponse, body)
+        validate_exactly(ErrorResponse, body)
     elif path == _CHAT:
         validate_exactly(response_models.ChatAnswer, body)
     else:

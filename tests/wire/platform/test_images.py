@@ -1,4 +1,4 @@
-"""The document's pictures: its examples as they are printed, at once and as tasks."""
+"""Images of the platform dialect: the document's examples, at once and as tasks."""
 
 import asyncio
 import base64
@@ -45,7 +45,7 @@ async def studio() -> AsyncIterator[FakeTriton]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def drawn(studio: FakeTriton, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RunningGateway]:
-    """A gateway that knows the document's word for a model, and three platforms with keys of their own."""
+    """A gateway with the document's placeholder as an alias of a model, and three platforms with their own keys."""
     platforms = {"tritonic": {}, "one": {"keys": ["sk-a", "sk-b"]}, "other": {"keys": ["sk-a"]}}
     state: Path = tmp_path_factory.mktemp("state")
     async with run_gateway(studio.url, model_aliases={MODEL: "shapes"}, platforms=platforms, state=state) as gateway:
@@ -54,7 +54,7 @@ async def drawn(studio: FakeTriton, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 async def tasks_are_kept(gateway: RunningGateway) -> None:
-    """The first task makes the database, for which a busy machine takes longer than callers are kept waiting."""
+    """The first task creates the database. On a busy machine, that takes longer than requests wait."""
     body = {"prompt": "the first", "model": "shapes", "async": True}
     async with asyncio.timeout(90):
         while (response := await gateway.http.post(GENERATIONS, json=body)).status_code == 503:
@@ -81,7 +81,7 @@ def ok(response: httpx.Response, shape: type = response_models.Images) -> Any:
 
 
 async def finished(gateway: RunningGateway, url: str, **headers: str) -> Any:
-    """The task in detail once it has ended."""
+    """Wait until a task has ended, and return its details."""
     async with asyncio.timeout(60):
         while True:
             task = ok(await gateway.http.get(f"{url}?detail=true", headers=headers), response_models.ImageTask)
@@ -107,7 +107,7 @@ async def test_a_generation_as_a_form(drawn: RunningGateway) -> None:
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
 @pytest.mark.parametrize("path", [GENERATIONS, EDITS])
 async def test_forms_as_the_document_prints_them(drawn: RunningGateway, tmp_path: Path, path: str) -> None:
-    """Its header names no boundary; curl adds it."""
+    """The document's header has no boundary; curl adds it."""
     file = tmp_path / "example1.jpg"
     file.write_bytes(encoded_image("JPEG"))
     command = ["curl", "--noproxy", "*", "-s", "-X", "POST", f"{drawn.url}{path}"]
@@ -118,14 +118,6 @@ async def test_forms_as_the_document_prints_them(drawn: RunningGateway, tmp_path
     out, _ = await curl.communicate()
     (only,) = validate_exactly(response_models.Images, out).data
     assert size(only.b64_json) == (128, 128)
-
-
-async def test_who_hangs_up_stops_the_model(drawn: RunningGateway, studio: FakeTriton) -> None:
-    before = len(studio.calls)
-    asking = asyncio.create_task(drawn.http.post(GENERATIONS, json={"prompt": PROMPT, "model": "slow"}))
-    await studio.call("slow", before, seconds=10)
-    asking.cancel()
-    await studio.cancelled_call("slow", before, seconds=1)
 
 
 async def test_a_url(drawn: RunningGateway) -> None:
@@ -146,7 +138,7 @@ async def test_an_edit_as_json(drawn: RunningGateway, studio: FakeTriton, form: 
 
 
 async def test_an_edit_as_a_form(drawn: RunningGateway, studio: FakeTriton) -> None:
-    """The document's example has two pictures: what the model makes of the second is its own business."""
+    """The document's example has two images; the model decides whether it accepts a second one."""
     files = [("image[]", ("example1.jpg", encoded_image("JPEG")))]
     answer = ok(await drawn.http.post(EDITS, files=files, data={"prompt": PROMPT, "model": MODEL}))
     assert answer["data"] and studio.calls[-1].tensors["image"] == [encoded_image("JPEG")]
@@ -249,7 +241,7 @@ async def test_tasks_that_there_are_not(drawn: RunningGateway, id: str) -> None:
 )
 @pytest.mark.parametrize("later", [False, True], ids=["now", "later"])
 async def test_bad_input(drawn: RunningGateway, path: str, change: dict[str, Any], param: str, later: bool) -> None:
-    """A task is refused for it at once, too."""
+    """A task with bad input is refused at once, too."""
     body = {"prompt": PROMPT, "model": MODEL, "async": later} | change
     response = await drawn.http.post(path, json=body)
     check_error(response, 400, code=response.json()["error"]["code"], param=param)
@@ -276,7 +268,10 @@ async def test_the_official_client(drawn: RunningGateway) -> None:
 async def test_a_chat_with_a_model_that_draws(drawn: RunningGateway, studio: FakeTriton) -> None:
     part = {"type": "image_url", "image_url": {"url": base64.b64encode(encoded_image()).decode()}}
     messages = [{"role": "user", "content": [{"type": "text", "text": "a red circle"}, part]}]
+    before = len(studio.calls)
     response = await drawn.http.post("/tritonic/v1/chat/completions", json={"model": "shapes", "messages": messages})
     content = ok(response, response_models.ChatAnswer)["choices"][0]["message"]["content"]
     assert content.startswith("![image](")
-    assert studio.calls[-1].tensors["image"] == [encoded_image()]
+    # A task of an earlier test may run at the same time; none of them begins with an image.
+    edits = [call.tensors["image"] for call in studio.calls[before:] if "image" in call.tensors]
+    assert edits == [[encoded_image()]]

@@ -1,4 +1,4 @@
-"""Platforms are views of the models: which there are, who may call them, and what each of them has."""
+"""Platforms: which exist, which keys they accept, and which models they have."""
 
 from collections.abc import AsyncIterator
 
@@ -70,7 +70,7 @@ async def test_each_platform_has_its_own_keys(views: RunningGateway, platform: s
     ],
 )
 async def test_what_a_platform_does_not_have(views: RunningGateway, platform: str, model: str, known: str) -> None:
-    """It does not tell, either, what others have."""
+    """Nor does the error list models of other platforms."""
     key = "sk-own" if platform == "own" else "sk-gateway"
     body = chat_body("Hello!") | {"model": model}
     response = await views.http.post(f"/{platform}/v1/chat/completions", json=body, headers=bearer(key))

@@ -1,4 +1,4 @@
-"""Tasks of a platform are listed and stopped by whoever made them, and by nobody else."""
+"""Tasks of a platform: only the key that created them can list and cancel them."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -49,7 +49,7 @@ def ok(response: httpx.Response, shape: Any) -> Any:
 
 
 async def submit(gateway: RunningGateway) -> Any:
-    """A task; the first makes the database, for which a busy machine takes longer than callers are kept waiting."""
+    """Create a task. The first creates the database; on a busy machine, that takes longer than requests wait."""
     body = {"prompt": "a red circle", "model": "slow", "async": True}
     async with asyncio.timeout(90):
         while (response := await gateway.http.post(f"{TASKS}/generations", json=body, headers=KEY)).status_code == 503:

@@ -1,7 +1,6 @@
-"""What a chat asks for: https://platform.openai.com/docs/api-reference/chat/create"""
+"""Chat requests: https://platform.openai.com/docs/api-reference/chat/create"""
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Annotated, Any
 
 from fastapi import Request
@@ -9,9 +8,8 @@ from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema
 
 from gateway.dialects.openai.wire import legacy_functions, tools
 from gateway.dialects.openai.wire.legacy_functions import WireFunctionChoice
-from gateway.dialects.openai.wire.message_parser import MessageParser, TranscribeAudio
+from gateway.dialects.openai.wire.message_parser import MessageParser
 from gateway.dialects.openai.wire.messages import Message
-from gateway.dialects.openai.wire.request_images import RequestImages
 from gateway.dialects.openai.wire.sampling import (
     STREAM_OPTIONS_SCHEMA,
     SamplingFields,
@@ -25,26 +23,25 @@ from gateway.dialects.openai.wire.sampling import (
 )
 from gateway.dialects.openai.wire.structured_outputs import ResponseFormat
 from gateway.dialects.openai.wire.tools import FunctionDefinition, FunctionName, ToolDefinition, WireToolChoice
-from gateway.dialects.route import yield_gil
 from gateway.errors import InvalidRequest, UnsupportedOption
-from gateway.http import delivery
 from gateway.http.json_limits import check_json_size
+from gateway.http.media_references import MediaReferences
 from gateway.http.offload import offload_if_large
+from gateway.http.wire_model import yield_gil
 from gateway.models.catalog import Catalog
 from gateway.models.servers import Model
-from gateway.operations import transcribe
+from gateway.models.transcription import find_transcriber
 from gateway.operations.chat import Chat
 from gateway.operations.chat import Message as Turn
-from gateway.operations.transcribe import Transcribe
 
 MAX_TEMPLATE_ARGUMENTS_BYTES = 1_000_000
-"""Bytes of what goes to the template beside the messages and tools."""
+"""Bytes of `chat_template_kwargs` as JSON."""
 MAX_JSON_VALUES = 150_000
 """JSON values of a body: room for 4,096 messages of 20 values each, and for 128 tools of 500."""
 
 
 class CreateChatCompletionRequest(SamplingFields):
-    """The body of a chat request. Fields not named here are ignored; docs/dialects.md lists which are common."""
+    """The body of a chat request. Fields not named here are ignored; docs/dialects.md lists the common ones."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -87,7 +84,7 @@ class CreateChatCompletionRequest(SamplingFields):
     chat_template_kwargs: dict[str, Any] | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
-    # Known, and not carried: a value that asks for something is refused by name.
+    # Known and not supported: a request with a value that has an effect is refused, and the error names the field.
     audio: UnsupportedField = None
     chat_template: UnsupportedField = None
     add_special_tokens: UnsupportedFlag = None
@@ -100,7 +97,7 @@ class CreateChatCompletionRequest(SamplingFields):
 
     @property
     def uses_legacy_functions(self) -> bool:
-        """Whether tools have their older names, and so have calls in the answer."""
+        """True for a request with `functions`, the older name of tools; its answer has `function_call`."""
         return bool(self.functions) or isinstance(self.function_call, FunctionName)
 
 
@@ -118,47 +115,31 @@ UNSUPPORTED_FIELDS: Mapping[str, Callable[[Any], bool]] = {
 
 
 def reject_unsupported(body: CreateChatCompletionRequest) -> None:
-    """Raise `UnsupportedOption` for the first field of `body` that asks for what is not carried."""
+    """Raise `UnsupportedOption` for the first field of `body` with an unsupported value."""
     reject_unsupported_fields(body, UNSUPPORTED_FIELDS)
 
 
 async def parse_request(
-    body: CreateChatCompletionRequest, model: Model, request: Request, *, bare: bool = False
+    body: CreateChatCompletionRequest, model: Model, request: Request, *, allow_base64: bool = False
 ) -> Chat:
-    """Return what `body` asks of `model`; what its messages refer to is fetched. With `bare`, pictures may be base64.
+    """Return the operation that `body` asks `model` for, with everything loaded that its messages refer to.
 
-    Raises `InvalidRequest` and `UnsupportedOption`, and `ClientGone` as soon as the client hangs up.
+    With `allow_base64`, images may be plain base64. Raises `InvalidRequest`, `UnsupportedOption`, `RequestTooLarge` and
+    `Overloaded`, and `ClientDisconnected` as soon as the client disconnects.
     """
     catalog: Catalog = request.app.state.catalog
-    reading = MessageParser(
-        request.app.state.media,
-        sees="image" in model.modalities,
-        write_down=_find_transcriber(catalog, request),
-        bare=bare,
-        keeping=RequestImages(request),
-        longest=request.app.state.settings.prompt_max_characters,
-        asked=request.state.trace,
+    parser = MessageParser(
+        MediaReferences.of_request(request, find_transcriber(catalog, request.state.trace)),
+        supports_images="image" in model.modalities,
+        allow_base64=allow_base64,
+        max_characters=request.app.state.settings.prompt_max_characters,
     )
-    # A caller who hangs up while pictures are fetched is noticed, too.
-    turns = await reading.parse(body.messages, partial(delivery.whole, request))
+    turns = await parser.parse(body.messages)
     return await offload_if_large(request.state.trace, lambda: build_operation(body, turns))
 
 
-def _find_transcriber(catalog: Catalog, request: Request) -> TranscribeAudio | None:
-    """What writes down a sound for a model that only reads; None where no such model is served."""
-    speech = catalog.first_model_for(Transcribe)
-    if speech is None:
-        return None
-
-    async def write_down(samples: bytes) -> str:
-        asked = Transcribe(model=speech.name, audio=samples)
-        return await transcribe.gather(catalog.run(speech, asked, request.state.trace))
-
-    return write_down
-
-
 def build_operation(body: CreateChatCompletionRequest, turns: tuple[Turn, ...]) -> Chat:
-    """Return the operation that `body` asks for. Raises `InvalidRequest` and `UnsupportedOption`."""
+    """Return the operation of `body`. Raises `InvalidRequest`, `UnsupportedOption` and `RequestTooLarge`."""
     limit = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
     if body.top_logprobs and not body.logprobs:
         raise InvalidRequest("'top_logprobs' is only allowed when 'logprobs' is true.", param="top_logprobs")
@@ -187,7 +168,7 @@ def build_operation(body: CreateChatCompletionRequest, turns: tuple[Turn, ...]) 
 
 
 def _continues_final_message(body: CreateChatCompletionRequest) -> bool:
-    """Whether the last message is to be continued: vLLM's pair of fields says so twice."""
+    """Return whether the model continues the last message. vLLM has two fields for it, which must agree."""
     if body.add_generation_prompt is False and not body.continue_final_message:
         raise UnsupportedOption(
             "'add_generation_prompt' can be false only where 'continue_final_message' is true.",

@@ -1,6 +1,6 @@
-"""What answers to a chat consist of: https://platform.openai.com/docs/api-reference/chat/object and …/chat-streaming
+"""Chat responses, whole and streamed: https://platform.openai.com/docs/api-reference/chat/object and …/chat-streaming
 
-`reasoning_content` is what a model thinks before it answers, as DeepSeek's and vLLM's servers show it.
+`reasoning_content` is the model's reasoning before its answer, a field of DeepSeek's and vLLM's servers.
 """
 
 import uuid
@@ -16,24 +16,24 @@ from gateway.operations.text import Delta, Finish, TokenLogprob, Usage
 
 
 def render(answers: list[Answer], usage: Usage | None, *, logprobs: bool, nulls: bool, legacy: bool) -> dict[str, Any]:
-    """Return the fields of a `chat.completion` that are not known before.
+    """Return the fields of a `chat.completion` that depend on the answers.
 
-    `nulls`: what was not asked for, or is never there, is null, as OpenAI has it; otherwise it is left out. `legacy`: a
-    call is a `function_call`, as for those who ask with `functions`.
+    With `nulls`, fields without a value are null, as in OpenAI's responses; otherwise they are left out. With `legacy`,
+    a tool call is a `function_call`, as for requests with `functions`.
     """
     choices = []
     for index, answer in enumerate(answers):
-        said = render_message(answer, legacy=legacy)
-        choice: dict[str, Any] = {"index": index, "message": {**said, "refusal": None} if nulls else said}
+        message = render_message(answer, legacy=legacy)
+        choice: dict[str, Any] = {"index": index, "message": {**message, "refusal": None} if nulls else message}
         if logprobs or nulls:
             choice["logprobs"] = wire_logprobs.render_chat_logprobs(answer.logprobs) if logprobs else None
         choices.append({**choice, "finish_reason": _finish_reason(answer.finish_reason, legacy)})
-    counted = {"usage": render_usage(usage)} if usage else {}
-    return {"object": "chat.completion", "choices": choices, **counted}
+    usage_field = {"usage": render_usage(usage)} if usage else {}
+    return {"object": "chat.completion", "choices": choices, **usage_field}
 
 
 class ChatChunkRenderer:
-    """Renders events as `chat.completion.chunk`s: the role, then what is added, then why the answer ends."""
+    """Renders events as `chat.completion.chunk`s: the role, then the deltas, then the finish reason of each answer."""
 
     def __init__(
         self, head: Mapping[str, Any], *, include_usage: bool, logprobs: bool, nulls: bool, legacy: bool
@@ -48,22 +48,22 @@ class ChatChunkRenderer:
         self._without_usage = {"usage": None} if nulls and include_usage else {}
         self._begun: set[int] = set()
         self._thinking: set[int] = set()
-        """Answers of which thoughts alone are told."""
+        """Answers that have only reasoning so far."""
 
     def render(self, event: ChatEvent) -> Iterable[bytes]:
-        """Yield the JSON of the chunks that `event` becomes: none, one, or two for the first of an answer."""
+        """Yield the JSON of the chunks for `event`: none, one, or two for the first event of an answer."""
         if isinstance(event, Usage):
             if self._include_usage:
                 yield orjson.dumps({**self._head, "choices": [], "usage": render_usage(event)})
             return
         if event.index not in self._begun:
             if isinstance(event, Delta) and not event.text and not event.logprobs:
-                return  # what begins is not known yet
+                return  # text or a tool call: the next event tells
             self._begun.add(event.index)
             yield self._chunk(event.index, self._first_delta(event))
         elif self._thinking and event.index in self._thinking and not isinstance(event, ReasoningDelta):
             self._thinking.discard(event.index)
-            if self._nulls and isinstance(event, Finish):  # nothing was said, which is not null
+            if self._nulls and isinstance(event, Finish):  # an empty content, which is not null
                 yield self._chunk(event.index, {"content": ""})
         if isinstance(event, Finish):
             yield self._chunk(event.index, {}, _finish_reason(event.finish_reason, self._legacy))
@@ -73,9 +73,9 @@ class ChatChunkRenderer:
             yield self._chunk(event.index, render_delta(event), logprobs=event.logprobs)
 
     def _first_delta(self, event: ChatEvent) -> dict[str, Any]:
-        """The first delta of an answer. As in a whole one, the content of an answer that only calls is null."""
+        """Return the first delta of an answer. As in a whole answer, the content beside a tool call is null."""
         role: dict[str, Any] = {"role": "assistant"}
-        if isinstance(event, ReasoningDelta):  # what comes after it is not known yet
+        if isinstance(event, ReasoningDelta):  # text or a tool call may follow
             self._thinking.add(event.index)
         elif self._nulls:
             role["content"] = None if isinstance(event, ToolCallBegin) else ""
@@ -84,28 +84,28 @@ class ChatChunkRenderer:
     def _chunk(
         self, index: int, delta: Mapping[str, Any], reason: str | None = None, logprobs: tuple[TokenLogprob, ...] = ()
     ) -> bytes:
-        shown: Mapping[str, Any] = self._without_logprobs
+        logprobs_field: Mapping[str, Any] = self._without_logprobs
         if self._logprobs and logprobs:
-            shown = {"logprobs": wire_logprobs.render_chat_logprobs(logprobs)}
-        choice = {"index": index, "delta": delta, **shown, "finish_reason": reason}
+            logprobs_field = {"logprobs": wire_logprobs.render_chat_logprobs(logprobs)}
+        choice = {"index": index, "delta": delta, **logprobs_field, "finish_reason": reason}
         return orjson.dumps({**self._head, "choices": [choice], **self._without_usage})
 
 
 def render_message(answer: Answer, *, legacy: bool) -> dict[str, Any]:
     """Return the message of a whole answer; `legacy` is that of `render`."""
-    said: dict[str, Any] = {"role": "assistant", "content": answer.text}
+    message: dict[str, Any] = {"role": "assistant", "content": answer.text}
     if answer.reasoning:
-        said["reasoning_content"] = answer.reasoning
+        message["reasoning_content"] = answer.reasoning
     if answer.tool_calls:
-        said["content"] = answer.text or None
+        message["content"] = answer.text or None
     if answer.tool_calls and legacy:
-        said["function_call"] = {"name": answer.tool_calls[0].name, "arguments": answer.tool_calls[0].arguments}
+        message["function_call"] = {"name": answer.tool_calls[0].name, "arguments": answer.tool_calls[0].arguments}
     elif answer.tool_calls:
-        said["tool_calls"] = [
+        message["tool_calls"] = [
             {"id": _call_id(), "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
             for call in answer.tool_calls
         ]
-    return said
+    return message
 
 
 def render_delta(

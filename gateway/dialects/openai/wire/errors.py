@@ -1,13 +1,14 @@
-"""Failures in OpenAI's shape, with the `code` and `message` of the standard document beside it.
+"""OpenAI's error format, extended by the top-level `code` and `message` of the standard document.
 
 https://platform.openai.com/docs/guides/error-codes. The integer codes are those of the DecentralGPT nodes that call
-this API (AIComputingNode, pkg/types/error.go), for which any code but 0 is a failure.
+this API (AIComputingNode, pkg/types/error.go). Nodes take any code but 0 for a failure.
 """
 
 import orjson
 from starlette.responses import Response
 
 from gateway import errors
+from gateway.http.error_format import ErrorFormat, error_headers
 
 _TYPES: dict[type[errors.GatewayError], tuple[str, int]] = {
     errors.UnsupportedOption: ("invalid_request_error", 1011),
@@ -29,13 +30,13 @@ _TYPES: dict[type[errors.GatewayError], tuple[str, int]] = {
 
 
 _MAX_MESSAGE_CHARACTERS = 4000
-"""Characters of a sentence."""
+"""Characters of an error message; the rest is cut off."""
 
 
 def render_body(error: errors.GatewayError) -> bytes:
-    """Return the JSON of a failure; streams send it as their last event."""
+    """Return the JSON of a failure. It is the body of a response, or the data of the last event of a stream."""
     kind, number = next(_TYPES[cls] for cls in type(error).__mro__ if cls in _TYPES)
-    # Models and templates may put what a caller wrote into what they say of it.
+    # Models and chat templates may quote the caller's text in their messages.
     message = (
         error.message
         if len(error.message) <= _MAX_MESSAGE_CHARACTERS
@@ -46,12 +47,8 @@ def render_body(error: errors.GatewayError) -> bytes:
 
 
 def render(error: errors.GatewayError) -> Response:
-    """Return the answer to a request that failed."""
-    headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
-    if isinstance(error, errors.Unauthorized):
-        headers["WWW-Authenticate"] = "Bearer"
-    if isinstance(error, errors.RequestTooLarge | errors.RequestTimeout):
-        headers["Connection"] = "close"  # the rest of the body is not read
-    if isinstance(error, errors.UnsupportedEncoding):
-        headers["Accept-Encoding"] = "gzip"  # RFC 9110, section 12.5.3
-    return Response(render_body(error), error.status, headers, media_type="application/json")
+    """Return the response to a request that failed."""
+    return Response(render_body(error), error.status, error_headers(error), media_type="application/json")
+
+
+OPENAI_ERRORS = ErrorFormat(render, render_body)

@@ -1,12 +1,12 @@
-"""Chats with models that draw, in the manner of `gpt-4o-image`: the answer is a picture in Markdown.
+"""Chats with image models, in the manner of `gpt-4o-image`: the answer is an image in Markdown.
 
-Seed: the concise reference's chat with pictures. The lines of progress are those of services that draw in chats.
+Seed: the concise reference's chat with pictures. Other services that generate images in chats have the same
+progress lines.
 """
 
 import re
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -15,9 +15,9 @@ from fastapi import Request
 from gateway.dialects.openai.wire.chat import CreateChatCompletionRequest
 from gateway.dialects.openai.wire.images import MAX_PROMPT_CHARACTERS
 from gateway.dialects.openai.wire.message_parser import MessageParser
-from gateway.dialects.openai.wire.request_images import RequestImages
 from gateway.errors import GatewayError, InvalidRequest, UnsupportedOption
-from gateway.http import delivery
+from gateway.http.media_references import MediaReferences
+from gateway.http.request_images import RequestImages
 from gateway.models.catalog import Catalog
 from gateway.models.servers import Model
 from gateway.operations.chat import ImagePart, Message, TextPart
@@ -26,94 +26,92 @@ from gateway.operations.generate_image import GenerateImage, Image, Progress
 from gateway.operations.text import Delta, Finish
 
 _PROGRESS_STEP = 0.1
-"""Progress is told each time that another part of this size is done."""
+"""Fraction of the work between two progress lines."""
 _ROUNDING = 1e-4
-"""Of fractions, which are float32."""
+"""Tolerance for progress fractions, which are float32."""
 _MARKDOWN_IMAGE = re.compile(r"!\[image\]\(([^()\s]++)\)")
-"""An address ends where another could begin, so that no text takes longer than its length."""
+"""An image in an earlier answer. The pattern never backtracks: matching takes linear time."""
 _MAX_URLS = 64
-"""Addresses of a conversation that are looked at, as many as it may hold pictures."""
+"""URLs of a conversation that are looked up, as many as it may have images."""
 _MAX_SEARCHED_CHARACTERS = 1_000_000
-"""Characters of a conversation that are searched for them, the latest answers first."""
+"""Characters of a conversation that are searched for URLs, the latest answers first."""
 
 
 def is_image_chat(model: Model) -> bool:
-    """Whether a chat with this model is one with a model that draws."""
+    """Return whether chats with this model generate images."""
     return "chat" not in model.operations and "generate_image" in model.operations
 
 
 async def parse_request(
-    body: CreateChatCompletionRequest, model: Model, request: Request, *, bare: bool = False
+    body: CreateChatCompletionRequest, model: Model, request: Request, *, allow_base64: bool = False
 ) -> GenerateImage:
-    """Return what the conversation asks for: its last message says what to draw, into its latest pictures if any.
+    """Return the operation of a conversation: its last message is the prompt, and its latest images are edited.
 
-    With `bare`, pictures may be base64.
-
-    Raises `InvalidRequest` and `UnsupportedOption`, and `ClientGone` as soon as the client hangs up.
+    With `allow_base64`, images may be plain base64. Raises `InvalidRequest`, `UnsupportedOption`, `RequestTooLarge` and
+    `Overloaded`, and `ClientDisconnected` as soon as the client disconnects.
     """
     _reject_text_options(body)
-    keeping = RequestImages(request)
-    sees = "edit_image" in model.operations
-    reading = MessageParser(
-        request.app.state.media,
-        sees=sees,
-        write_down=None,
-        bare=bare,
-        keeping=keeping,
-        longest=request.app.state.settings.prompt_max_characters,
-        asked=request.state.trace,
+    supports_images = "edit_image" in model.operations
+    parser = MessageParser(
+        MediaReferences.of_request(request),
+        supports_images=supports_images,
+        allow_base64=allow_base64,
+        max_characters=request.app.state.settings.prompt_max_characters,
     )
-    turns = await reading.parse(body.messages, partial(delivery.whole, request))
+    turns = await parser.parse(body.messages)
     last = turns[-1]
     prompt = _text_of(last).strip()
     if last.role != "user" or not prompt:
         raise InvalidRequest(
-            "The last message must be the user's, and say what to draw.", param=f"messages[{len(turns) - 1}]"
+            "The last message must be the user's, and describe the image.", param=f"messages[{len(turns) - 1}]"
         )
     if len(prompt) > MAX_PROMPT_CHARACTERS:
         raise InvalidRequest(
-            f"What to draw may be said in {MAX_PROMPT_CHARACTERS} characters.", param=f"messages[{len(turns) - 1}]"
+            f"The description of an image may have {MAX_PROMPT_CHARACTERS} characters.",
+            param=f"messages[{len(turns) - 1}]",
         )
     options: dict[str, Any] = {"model": model.name, "prompt": prompt, "n": body.n or 1}
     if body.seed is not None:
-        options["seed"] = body.seed % 2**63  # chats take negative ones, too
-    pictures = await _latest_images(turns, keeping) if sees else ()
-    return EditImage(images=pictures, **options) if pictures else GenerateImage(**options)
+        options["seed"] = body.seed % 2**63  # the seed of a chat may be negative
+    images = await _latest_images(turns, RequestImages(request)) if supports_images else ()
+    return EditImage(images=images, **options) if images else GenerateImage(**options)
 
 
 async def run(
-    catalog: Catalog, model: Model, asked: GenerateImage, request: Request, *, progress: bool
+    catalog: Catalog, model: Model, operation: GenerateImage, request: Request, *, progress: bool
 ) -> AsyncGenerator[Delta | Finish]:
-    """Ask the model, keep what it draws, and yield the answers: one for each picture.
+    """Run the model, store its images, and yield one answer for each image.
 
-    With `progress`, lines in the first answer tell how far all of them are, until it is done. That is for streams:
-    of a whole answer that fails, no picture is kept.
+    With `progress`, for streams, the first answer begins with lines that show the progress of all images, until its own
+    is done. Where a whole response fails, none of its images stays stored.
     """
-    keeping, streams = RequestImages(request), progress
-    told = 0.0
+    images, is_stream = RequestImages(request), progress
+    reported = 0.0
     try:
-        async with aclosing(catalog.run(model, asked, request.state.trace)) as drawn:
-            async for event in drawn:
+        async with aclosing(catalog.run(model, operation, request.state.trace)) as generated:
+            async for event in generated:
                 if isinstance(event, Image):
-                    url = await keeping.url(event.data, asked.output_format)
-                    gap = "\n" if told and event.index == 0 else ""
+                    url = await images.store(event.data, operation.output_format)
+                    gap = "\n" if reported and event.index == 0 else ""
                     yield Delta(event.index, f"{gap}![image]({url})")
                     yield Finish(event.index, "stop")
-                    # The other pictures may take long yet, but to an answer that has ended nothing can be added.
+                    # Nothing can be added to an answer that has ended, though other images may still take long.
                     progress = progress and event.index != 0
-                elif progress and isinstance(event, Progress) and event.fraction > told + _PROGRESS_STEP - _ROUNDING:
-                    told = event.fraction
-                    yield Delta(0, f"> Progress: {told:.1%}\n")
+                elif (
+                    progress and isinstance(event, Progress) and event.fraction > reported + _PROGRESS_STEP - _ROUNDING
+                ):
+                    reported = event.fraction
+                    yield Delta(0, f"> Progress: {reported:.1%}\n")
     except GatewayError:
-        if not streams:  # a stream has told of them already
-            await keeping.discard()
+        if not is_stream:  # a stream has sent their URLs already
+            await images.discard()
         raise
 
 
 def _reject_text_options(body: CreateChatCompletionRequest) -> None:
-    """Raise `UnsupportedOption` for what only a model that writes can do."""
+    """Raise `UnsupportedOption` for options that only text models have."""
     structured = body.response_format is not None and body.response_format.type != "text"
-    for name, asked in (
+    for name, is_set in (
         ("tools", bool(body.tools) and body.tool_choice != "none"),
         ("functions", body.uses_legacy_functions and body.function_call != "none"),
         ("response_format", structured),
@@ -121,8 +119,8 @@ def _reject_text_options(body: CreateChatCompletionRequest) -> None:
         ("logprobs", bool(body.logprobs)),
         ("continue_final_message", bool(body.continue_final_message)),
     ):
-        if asked:
-            raise UnsupportedOption(f"This model draws; it has no '{name}'.", param=name)
+        if is_set:
+            raise UnsupportedOption(f"This model generates images and does not support '{name}'.", param=name)
 
 
 def _text_of(turn: Message) -> str:
@@ -131,17 +129,17 @@ def _text_of(turn: Message) -> str:
     return "\n".join(part.text for part in turn.content if isinstance(part, TextPart))
 
 
-async def _latest_images(turns: Sequence[Message], keeping: RequestImages) -> tuple[bytes, ...]:
-    """The pictures of the latest message that has some: those that somebody sent, or one that was drawn here before."""
-    left, characters = _MAX_URLS, _MAX_SEARCHED_CHARACTERS
+async def _latest_images(turns: Sequence[Message], stored: RequestImages) -> tuple[bytes, ...]:
+    """Return the images of the latest message with any: those of the caller, or one that an answer links to."""
+    urls, characters = _MAX_URLS, _MAX_SEARCHED_CHARACTERS
     for turn in reversed(turns):
         if turn.role == "assistant":
             text = _text_of(turn)[:characters]
             characters -= len(text)
-            for found in islice(_MARKDOWN_IMAGE.finditer(text), left):
-                left -= 1
-                if drawn := await keeping.read_stored(found[1]):
-                    return (drawn,)
-        elif pictures := tuple(part.data for part in turn.content if isinstance(part, ImagePart)):
-            return pictures
+            for found in islice(_MARKDOWN_IMAGE.finditer(text), urls):
+                urls -= 1
+                if image := await stored.read(found[1]):
+                    return (image,)
+        elif images := tuple(part.data for part in turn.content if isinstance(part, ImagePart)):
+            return images
     return ()

@@ -1,41 +1,34 @@
-"""The pictures that a request for pictures begins with: files of a form, URLs, data URLs, base64.
+"""Operations of image requests, with their input images loaded: files of a form, URLs, data URLs and base64."""
 
-`edit` and `variation` make operations of requests that have such.
-"""
-
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
 from fastapi import Request
 
 from gateway.dialects.openai.wire.images import MAX_IMAGES, CreateImageRequest, CreateImageVariationRequest, ImageFields
-from gateway.dialects.openai.wire.request_images import RequestImages
 from gateway.errors import InvalidRequest, UnsupportedOption
-from gateway.http import delivery
 from gateway.http.forms import Upload
-from gateway.http.offload import LARGE_BYTES
-from gateway.media.budget import Budget
-from gateway.media.loader import MediaLoader
+from gateway.http.media_references import MediaReferences, Reference
 from gateway.models.catalog import Catalog
-from gateway.observability.telemetry import Trace
+from gateway.operations.chat import ImagePart
 from gateway.operations.edit_image import EditImage
 from gateway.operations.generate_image import GenerateImage
 
 
 async def parse_generation(body: CreateImageRequest, model: str, request: Request) -> GenerateImage:
-    """Return what `body` asks of `model`, an edit where it begins with pictures. Raises as `edit` does."""
+    """Return the operation of `body`: an edit where it has images. Raises as `parse_edit` does."""
     if body.is_edit:
         return await parse_edit(body, model, request)
     if body.strength is not None:
-        raise InvalidRequest("'strength' belongs to a picture, and none came.", param="strength")
-    return GenerateImage(model=model, prompt=body.prompt, allow_resize=_is_scalable(body, request), **body.options())
+        raise InvalidRequest("'strength' requires an image, and the request has none.", param="strength")
+    return GenerateImage(model=model, prompt=body.prompt, allow_resize=_allows_resize(body, request), **body.options())
 
 
 async def parse_edit(body: CreateImageRequest, model: str, request: Request) -> EditImage:
-    """Return what `body` asks of `model`; its pictures are fetched.
+    """Return the edit of `body`, with its images loaded.
 
-    Raises `InvalidRequest` and `UnsupportedOption`, and `ClientGone` as soon as the client hangs up.
+    Raises `InvalidRequest`, `UnsupportedOption` and `Overloaded`, and `ClientDisconnected` as soon as the client
+    disconnects.
     """
     if body.image is not None and body.images is not None:
         raise InvalidRequest("'image' and 'images' are two names for the same: send one of them.", param="images")
@@ -45,88 +38,76 @@ async def parse_edit(body: CreateImageRequest, model: str, request: Request) -> 
     )
     masks = [] if body.mask is None else _list_references(body.mask, "mask")
     if len(masks) > 1:
-        raise InvalidRequest("'mask' must be one picture.", param="mask")
-    found = await delivery.whole(request, _fetch(request, [*references, *masks]))
+        raise InvalidRequest("'mask' must be one image.", param="mask")
+    images = await _load(request, [*references, *masks])
     return EditImage(
         model=model,
         prompt=body.prompt,
-        images=tuple(found[: len(references)]),
-        mask=found[-1] if masks else None,
+        images=tuple(images[: len(references)]),
+        mask=images[-1] if masks else None,
         strength=body.strength,
-        allow_resize=_is_scalable(body, request),
+        allow_resize=_allows_resize(body, request),
         **options,
     )
 
 
 async def parse_variation(body: CreateImageVariationRequest, model: str, request: Request) -> EditImage:
-    """Do the same for a request without a prompt."""
+    """Return the edit of a request without a prompt. Raises as `parse_edit` does."""
     options = body.options()
-    found = await delivery.whole(request, _fetch(request, _list_references(body.image, "image")))
+    images = await _load(request, _list_references(body.image, "image"))
     return EditImage(
         model=model,
         prompt="",
-        images=tuple(found),
+        images=tuple(images),
         strength=body.strength,
-        allow_resize=_is_scalable(body, request),
+        allow_resize=_allows_resize(body, request),
         **options,
     )
 
 
-def _is_scalable(body: ImageFields, request: Request) -> bool:
-    """Who asks for a model by another's name expects the sizes of that one."""
+def _allows_resize(body: ImageFields, request: Request) -> bool:
+    """Return whether images may be scaled: a client that uses an alias expects the sizes of that other model."""
     catalog: Catalog = request.app.state.catalog
     return catalog.is_alias(body.model)
 
 
-def _list_references(given: Any, name: str) -> list[tuple[str, Any]]:
-    """Return each reference of the field `name` with its path. Raises `InvalidRequest` where there are none."""
-    if given is None or given == "":
+def _list_references(value: Any, name: str) -> list[tuple[str, Any]]:
+    """Return the path and the value of each reference in the field `name`. Raises `InvalidRequest`."""
+    if value is None or value == "":
         raise InvalidRequest(f"The field '{name}' is required.", param=name)
-    if not isinstance(given, list):
-        return [(name, given)]
-    if not given:
-        raise InvalidRequest(f"'{name}' must hold at least one picture.", param=name)
-    if len(given) > MAX_IMAGES:
-        raise InvalidRequest(f"'{name}' may hold {MAX_IMAGES} pictures, not {len(given)}.", param=name)
-    return [(f"{name}[{at}]" if len(given) > 1 else name, each) for at, each in enumerate(given)]
+    if not isinstance(value, list):
+        return [(name, value)]
+    if not value:
+        raise InvalidRequest(f"'{name}' must hold at least one image.", param=name)
+    if len(value) > MAX_IMAGES:
+        raise InvalidRequest(f"'{name}' may hold {MAX_IMAGES} images, not {len(value)}.", param=name)
+    return [(f"{name}[{i}]" if len(value) > 1 else name, reference) for i, reference in enumerate(value)]
 
 
-async def _fetch(request: Request, references: Sequence[tuple[str, Any]]) -> list[bytes]:
-    """Return the encoded pictures that references lead to, each looked at once.
+async def _load(request: Request, references: Sequence[tuple[str, Any]]) -> list[bytes]:
+    """Return the encoded images that `references`, pairs of a path in the body and a value, lead to. All are decoded.
 
-    Raises `InvalidRequest` and `UnsupportedOption` with the path of what is wrong.
+    Raises `InvalidRequest` and `UnsupportedOption` with the path of what is wrong, and what `MediaReferences.load`
+    raises.
     """
-    media: MediaLoader = request.app.state.media
-    keeping = RequestImages(request)
-    trace: Trace = request.state.trace
-    with media.new_budget(trace.caller) as allowance:
-        tasks = [asyncio.create_task(_fetch_one(media, keeping, given, path, allowance)) for path, given in references]
-        try:
-            found = await allowance.run_with_timeout(
-                media.request_timeout, asyncio.gather(*tasks), param=references[0][0]
-            )
-            # What was fetched makes a small body a large request: it is packed into tensors.
-            size = sum(map(len, found))
-            trace.is_large |= size > LARGE_BYTES
-            if trace.reservation:
-                trace.reservation.acquire(size)
-            return list(found)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+    media = MediaReferences.of_request(request)
+    loading = [_parse_reference(media, value, path) for path, value in references]
+    await media.load(loading, param=references[0][0])
+    images = [reference.loaded.data for reference in loading if reference.loaded]
+    media.count(sum(map(len, images)))
+    return images
 
 
-async def _fetch_one(media: MediaLoader, keeping: RequestImages, given: Any, path: str, allowance: Budget) -> bytes:
-    if isinstance(given, Upload):
-        return (await media.load_uploaded_image(given.data, param=path, allowance=allowance)).data
-    if isinstance(given, dict):
-        if given.get("file_id") is not None:
+def _parse_reference(media: MediaReferences, value: Any, path: str) -> Reference[ImagePart]:
+    if isinstance(value, Upload):
+        return media.uploaded_image(value.data, param=path)
+    if isinstance(value, dict):
+        if value.get("file_id") is not None:
             raise UnsupportedOption(
-                f"'{path}.file_id': files are not kept here; send the picture itself.", param=f"{path}.file_id"
+                f"'{path}.file_id': this service does not store files; send the image itself.", param=f"{path}.file_id"
             )
-        given, path = given.get("image_url"), f"{path}.image_url"
-        given = given.get("url") if isinstance(given, dict) else given
-    if not isinstance(given, str) or not given:
+        value, path = value.get("image_url"), f"{path}.image_url"
+        value = value.get("url") if isinstance(value, dict) else value
+    if not isinstance(value, str) or not value:
         raise InvalidRequest(f"'{path}' must be a URL, a data URL, or base64.", param=path)
-    return (await keeping.load_image(given, param=path, bare=True, allowance=allowance)).data
+    return media.image(value, param=path, allow_base64=True)

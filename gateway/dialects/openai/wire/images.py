@@ -1,4 +1,4 @@
-"""What can be asked of models that draw: https://platform.openai.com/docs/api-reference/images
+"""Image requests: https://platform.openai.com/docs/api-reference/images
 
 `width`, `height`, `steps` (also `step`, as DecentralGPT nodes write it), `guidance_scale`, `negative_prompt`, `seed`
 and `strength` are not OpenAI's. Nodes send 0 and "" for what their callers left out.
@@ -11,9 +11,9 @@ from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_va
 from pydantic_core import from_json
 
 from gateway.dialects.openai.wire.sampling import UnsupportedField
-from gateway.dialects.route import WireModel
 from gateway.errors import InvalidRequest, UnsupportedOption
 from gateway.http.forms import Form
+from gateway.http.wire_model import WireModel
 from gateway.operations.generate_image import Effort
 
 MAX_PROMPT_CHARACTERS = 32_000
@@ -32,11 +32,11 @@ _SIZE_SCHEMA = {
 }
 _SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
 _UNSUPPORTED_FIELDS = ("frame_count", "frame_duration_ms", "svg")
-"""Fields of moving and drawn pictures."""
+"""Fields of animated and vector images."""
 _FILE_FIELDS = frozenset({"image", "images", "mask", "markup", *_UNSUPPORTED_FIELDS})
-"""What is a file in a form, or never carried."""
+"""Fields that are files in a form, or not supported: a form documents them differently or not at all."""
 _MAX_NUMBER_CHARACTERS = 64
-"""Characters of a number in a form."""
+"""Characters of a number or boolean in a form; longer texts are not parsed."""
 _EFFORTS: dict[str, Effort] = {"low": "low", "high": "high", "hd": "high", "xhigh": "high", "max": "high"}
 
 
@@ -71,7 +71,7 @@ ImageReferences = Annotated[
 
 
 class ImageFields(WireModel):
-    """What every request for pictures may hold. A form holds the same fields, as texts and files."""
+    """Fields of every image request. A form has the same fields, as texts and files."""
 
     model: str | None = None
     n: Annotated[int | None, Field(ge=1, le=10)] = None
@@ -92,7 +92,7 @@ class ImageFields(WireModel):
     guidance_scale: Amount = None
     negative_prompt: Annotated[str | None, Field(max_length=MAX_PROMPT_CHARACTERS)] = None
     user: str | None = None
-    # Of OpenAI's moving and drawn pictures: known, and not carried.
+    # OpenAI's fields of animated and vector images: known and not supported.
     frame_count: UnsupportedField = None
     frame_duration_ms: UnsupportedField = None
     svg: UnsupportedField = None
@@ -100,8 +100,9 @@ class ImageFields(WireModel):
     @model_validator(mode="before")
     @classmethod
     def _from_form(cls, body: Any) -> Any:
-        """Give the texts of a form the types that their fields have. What cannot be read stays a text, and is refused
-        as one. Empty ones are absent.
+        """Convert the texts of a form to the types of their fields, and drop empty ones.
+
+        A text that is no number stays a text; validation then refuses it.
         """
         if not isinstance(body, Form):
             return _without_zeros(body)
@@ -113,19 +114,21 @@ class ImageFields(WireModel):
         }
 
     def options(self) -> dict[str, Any]:
-        """Return what `GenerateImage` has names for. Raises `InvalidRequest` and `UnsupportedOption`."""
+        """Return the keyword arguments for `GenerateImage`. Raises `InvalidRequest` and `UnsupportedOption`."""
         if self.partial_images and not self.stream:
             raise InvalidRequest("'partial_images' is only allowed when 'stream' is true.", param="partial_images")
         if self.stream and self.response_format == "url":
             raise InvalidRequest(
-                "Pictures of a stream travel within it: set 'response_format' to 'b64_json', or leave it out.",
+                "A stream contains its images: set 'response_format' to 'b64_json', or leave it out.",
                 param="response_format",
             )
         for name in _UNSUPPORTED_FIELDS:
             if getattr(self, name) not in (None, ""):
-                raise UnsupportedOption(f"The models here draw still pictures of pixels, without '{name}'.", param=name)
+                raise UnsupportedOption(
+                    f"The models here generate single raster images and do not support '{name}'.", param=name
+                )
         if self.background == "transparent":
-            raise UnsupportedOption("No model here draws on a transparent background.", param="background")
+            raise UnsupportedOption("No model here generates images with a transparent background.", param="background")
         compression = self.output_compression
         if compression is not None and (self.output_format or "png") == "png":
             if compression != 100:
@@ -165,7 +168,7 @@ class ImageFields(WireModel):
 
 
 class CreateImageRequest(ImageFields):
-    """The body of a request for new pictures. With `image` it is an edit: nodes know one address for both."""
+    """The body of an image generation. With `image` it is an edit: DecentralGPT nodes have one route for both."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"model": "shapes", "prompt": "a small red circle", "n": 2, "size": "128x128"}]}
@@ -176,22 +179,22 @@ class CreateImageRequest(ImageFields):
     images: ImageReferences = None
     mask: ImageReference = None
     strength: Annotated[float | None, Field(gt=0, le=1)] = None
-    markup: ImageReference = None  # OpenAI's marks over a picture: known, and not carried
+    markup: ImageReference = None  # OpenAI's marks on an image: known and not supported
 
     @property
     def is_edit(self) -> bool:
-        """Whether it begins with pictures."""
+        """True for a request with input images."""
         return any(given is not None for given in (self.image, self.images, self.mask))
 
     def options(self) -> dict[str, Any]:
-        """Do the same, and refuse what no model here carries."""
+        """Return the keyword arguments, as `ImageFields.options` does, and refuse `markup`."""
         if self.markup not in (None, ""):
-            raise UnsupportedOption("No model here follows marks on a picture.", param="markup")
+            raise UnsupportedOption("No model here supports marks on an image.", param="markup")
         return super().options()
 
 
 class CreateImageEditRequest(CreateImageRequest):
-    """The body of an edit. One of `image` and `images` holds the pictures; where `mask` is transparent, they change."""
+    """The body of an edit. `image` or `images` has the images; only what is transparent in `mask` changes."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -204,7 +207,7 @@ class CreateImageEditRequest(CreateImageRequest):
 
 
 class CreateImageVariationRequest(ImageFields):
-    """The body of a request for pictures that are like another."""
+    """The body of a request for variations of an image."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"model": "shapes", "image": "https://example.com/circle.png", "n": 2}]}
@@ -212,22 +215,22 @@ class CreateImageVariationRequest(ImageFields):
 
     image: ImageReference
     strength: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """Of more, little of the picture is left where no prompt says what to draw."""
+    """With more, little of the image remains, as no prompt guides the model."""
 
 
 def form_request_body(schema: type[ImageFields], *files: str) -> dict[str, Any]:
-    """Return what the OpenAPI document says of the same request as a form, whose `files` are pictures."""
+    """Return the OpenAPI `requestBody` of the same request as a form. `files` are the names of image fields."""
     properties = schema.model_json_schema()["properties"]
-    pictures: dict[str, Any] = {name: {"type": "string", "format": "binary"} for name in files}
+    images: dict[str, Any] = {name: {"type": "string", "format": "binary"} for name in files}
     if "image" in files and "images" in properties:
-        pictures["image[]"] = {"type": "array", "items": {"type": "string", "format": "binary"}}
+        images["image[]"] = {"type": "array", "items": {"type": "string", "format": "binary"}}
     others = {name: found for name, found in properties.items() if name not in _FILE_FIELDS}
     required = ["prompt"] if "prompt" in properties else []
     return {
         "requestBody": {
             "content": {
                 "multipart/form-data": {
-                    "schema": {"type": "object", "properties": {**pictures, **others}, "required": required}
+                    "schema": {"type": "object", "properties": {**images, **others}, "required": required}
                 }
             }
         }
@@ -235,7 +238,7 @@ def form_request_body(schema: type[ImageFields], *files: str) -> dict[str, Any]:
 
 
 def _without_zeros(body: Any) -> Any:
-    """Leave out an `n` of 0 where other fields show that 0 and "" stand for what was left out: no caller asks so."""
+    """Drop an `n` of 0 where other fields are zero too: DecentralGPT nodes send zeros for fields left out."""
     zeros = {"size": "", "width": 0, "height": 0, "response_format": ""}
     if isinstance(body, dict) and body.get("n") == 0 and any(body.get(name) == zero for name, zero in zeros.items()):
         return {name: value for name, value in body.items() if name != "n"}

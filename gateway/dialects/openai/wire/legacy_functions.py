@@ -1,4 +1,4 @@
-"""The older names of tools: `functions` and `function_call`, of which an answer calls at most one.
+"""The older names of tools: `functions` and `function_call`. An answer has at most one call of them.
 
 https://platform.openai.com/docs/api-reference/chat/create#chat_create-functions
 """
@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, Tag
 
 from gateway.dialects.openai.wire.tools import FunctionDefinition, FunctionName, named_choice, parse_functions
-from gateway.dialects.route import UNION_TAG
+from gateway.http.wire_model import UNION_TAG
 from gateway.operations.chat import Tool, ToolChoice
 
 WireFunctionChoice = Annotated[
@@ -20,7 +20,7 @@ WireFunctionChoice = Annotated[
 def parse(
     functions: list[FunctionDefinition], choice: str | FunctionName | None
 ) -> tuple[tuple[Tool, ...], ToolChoice]:
-    """Return the functions, and which may or must be called. Raises `InvalidRequest` for what does not fit together."""
+    """Return the functions as tools, and the choice among them. Raises `InvalidRequest`."""
     tools = parse_functions(functions, lambda i: f"functions[{i}]", "functions")
     if isinstance(choice, FunctionName):
         return tools, named_choice(choice.name, tools, "function_call.name")

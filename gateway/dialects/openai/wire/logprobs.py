@@ -1,4 +1,4 @@
-"""Log probabilities, in the shape of chats and in the older shape of completions."""
+"""Log probabilities, in the format of chats and in the older format of completions."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,7 +7,7 @@ from gateway.operations.text import Logprob, TokenLogprob
 
 
 def render_chat_logprobs(tokens: Iterable[TokenLogprob]) -> dict[str, Any]:
-    """Return the `logprobs` of a chat: https://platform.openai.com/docs/api-reference/chat/object"""
+    """Return the `logprobs` of a chat choice: https://platform.openai.com/docs/api-reference/chat/object"""
     return {
         "content": [
             {**_entry(token.chosen), "top_logprobs": [_entry(likely) for likely in token.top_logprobs]}
@@ -22,28 +22,31 @@ def _entry(likelihood: Logprob) -> dict[str, Any]:
 
 
 class CompletionLogprobsRenderer:
-    """Renders the `logprobs` of one completion, whose entries say where in its text each token begins.
+    """Renders the `logprobs` of one completion, with the offset of each token in the text.
 
-    Only the bytes of the tokens are looked at, and the prompt where it is a text: however an answer is cut into events,
-    the entries are the same. A token that begins inside a character has the offset of that character.
+    Offsets depend only on the bytes of the tokens, and on the prompt where that is text: they do not change with the
+    division of an answer into events. A token that begins inside a character has the offset of that character.
     """
 
     def __init__(self, prompt: str | None = None) -> None:
-        """`prompt` is the text with which the answer begins where tokens of a prompt are rendered; None: theirs."""
+        """`prompt` is the text that the answer echoes; None: the answer echoes the bytes of the prompt's tokens."""
         self._prompt = None if prompt is None else prompt.encode()
         self._within = False
-        """Whether the token before was one of the prompt's."""
+        """True while the last token was one of the prompt."""
         self._at = 0
-        """Bytes of the prompt that the tokens so far have taken."""
+        """Bytes of the prompt that the tokens so far stand for."""
         self._offset = 0
         self._begun = b""
-        """Of a character that is not whole yet."""
+        """First bytes of a character whose other bytes come with later tokens."""
 
     def render(self, tokens: Iterable[TokenLogprob]) -> dict[str, Any]:
-        """Return https://platform.openai.com/docs/api-reference/completions/object for the next `tokens`."""
+        """Return the `logprobs` of the next `tokens`.
+
+        https://platform.openai.com/docs/api-reference/completions/object
+        """
         names: list[str] = []
         values: list[float | None] = []
-        likeliest: list[dict[str, float | None] | None] = []
+        top_logprobs: list[dict[str, float | None] | None] = []
         offsets: list[int] = []
         for token in tokens:
             chosen = token.chosen
@@ -54,29 +57,29 @@ class CompletionLogprobsRenderer:
             offsets.append(self._show(shown))
             names.append(_token_name(chosen))
             values.append(chosen.logprob)
-            nothing = chosen.logprob is None  # is known of the first token of a prompt
-            likeliest.append(
-                None if nothing else {_token_name(likely): likely.logprob for likely in (*token.top_logprobs, chosen)}
+            is_first = chosen.logprob is None  # the first token of a prompt has no probability
+            top_logprobs.append(
+                None if is_first else {_token_name(likely): likely.logprob for likely in (*token.top_logprobs, chosen)}
             )
-        return {"tokens": names, "token_logprobs": values, "top_logprobs": likeliest, "text_offset": offsets}
+        return {"tokens": names, "token_logprobs": values, "top_logprobs": top_logprobs, "text_offset": offsets}
 
     def _show(self, data: bytes) -> int:
-        """Count the characters that a token's bytes complete, and return the place of the one that it begins in."""
-        begun, place = self._begun, self._offset
+        """Count the characters that a token completes, and return the offset of the character that it begins in."""
+        begun, offset = self._begun, self._offset
         data, size = begun + data, len(data)
-        # What cannot go on as it began is shown as one character, and the token begins the next.
+        # Bytes that the token does not continue decode to one replacement character; the token begins the next.
         if begun and size and not _is_incomplete_character(data[: len(begun) + 1]):
-            place += 1
+            offset += 1
         whole = len(data) - _count_incomplete_bytes(data)
         self._offset += len(data[:whole].decode(errors="replace"))
         self._begun = data[whole:]
-        return place
+        return offset
 
     def _of_prompt(self, token: Logprob) -> bytes:
-        """What a token stands for in the text of the prompt.
+        """Return the bytes of the prompt's text that a token stands for.
 
-        That begins neither with the token that begins a sequence nor with the space that some tokenizers put there, and
-        some tokenizers change a text before they cut it.
+        The text has neither the token that begins a sequence nor the space that some tokenizers insert before it. Other
+        bytes may differ too: some tokenizers normalize a text.
         """
         prompt, start, data = self._prompt, self._at, token.data
         if prompt is None:
@@ -91,22 +94,22 @@ class CompletionLogprobsRenderer:
         return data
 
     def _leave_prompt(self) -> None:
-        """The answer begins behind the prompt, however its tokens were written."""
+        """Count the rest of the prompt: the answer begins behind it, whatever the bytes of the prompt's tokens were."""
         if self._prompt is not None:
             self._show(self._prompt[self._at :])
 
 
 def _count_incomplete_bytes(data: bytes) -> int:
-    """How many bytes at the end are the beginning of a character."""
+    """Return how many bytes at the end of `data` begin a character without completing it."""
     if data.isascii():
         return 0
-    beginnings = (size for size in range(1, min(len(data), 3) + 1) if data[-size] >= 0xC0)
-    size = next(beginnings, 0)
+    sizes = (size for size in range(1, min(len(data), 3) + 1) if data[-size] >= 0xC0)
+    size = next(sizes, 0)
     return size if size and _is_incomplete_character(data[-size:], whole=False) else 0
 
 
 def _is_incomplete_character(data: bytes, *, whole: bool = True) -> bool:
-    """Whether some bytes begin a character; `whole`: or are one."""
+    """Return whether `data` is the beginning of a character. For valid UTF-8, return `whole`."""
     try:
         data.decode()
     except UnicodeDecodeError as error:
@@ -115,7 +118,7 @@ def _is_incomplete_character(data: bytes, *, whole: bool = True) -> bool:
 
 
 def _token_name(likelihood: Logprob) -> str:
-    """A token as text; one that is no whole character by its bytes, as OpenAI writes it, lest two have one name."""
+    """Return a token as text. Invalid UTF-8 becomes `bytes:` and escapes, as OpenAI writes it: names stay distinct."""
     try:
         return likelihood.data.decode()
     except UnicodeDecodeError:

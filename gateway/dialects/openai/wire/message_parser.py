@@ -1,22 +1,19 @@
-"""How a conversation is read: what its messages refer to is fetched, and it becomes turns."""
+"""Parsing of chat messages into the turns of a conversation."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from gateway.dialects.openai.wire import tools
 from gateway.dialects.openai.wire.messages import ContentPart, File, InputAudio, Message
-from gateway.dialects.openai.wire.request_images import RequestImages
 from gateway.dialects.openai.wire.tools import CustomTool, FunctionCall
 from gateway.errors import InvalidRequest, UnsupportedOption
 from gateway.http.json_limits import check_text_length
-from gateway.http.offload import LARGE_BYTES, OffloadContext, offload_if_large
-from gateway.media.loader import MediaLoader
-from gateway.operations.chat import ImagePart, Part, Role, TextPart
+from gateway.http.media_references import MediaReferences, PartReference, Reference, TurnDraft
+from gateway.http.offload import offload_if_large
 from gateway.operations.chat import Message as Turn
+from gateway.operations.chat import Role, TextPart
 
-# Templates written before OpenAI renamed the roles know only the old names.
+# Chat templates that are older than OpenAI's renamed roles have only the old names.
 ROLES: Mapping[str, Role] = {
     "developer": "system",
     "system": "system",
@@ -27,112 +24,57 @@ ROLES: Mapping[str, Role] = {
 }
 
 
-TranscribeAudio: TypeAlias = Callable[[bytes], Awaitable[str]]
-
 MAX_REFERENCES = 64
-"""Pictures and files of one conversation: each may have to be fetched and decoded."""
-
-
-@dataclass(slots=True, eq=False)
-class _Reference:
-    """A part that has to be fetched and read first.
-
-    Of what is `heard` one after the other is: a sound may be large when it is decoded, and a model that writes it down
-    takes its time.
-    """
-
-    fetch: Callable[[], Awaitable[Part]]
-    is_audio: bool = False
-    resolved: Part | None = None
-
-    async def resolve(self) -> None:
-        self.resolved = await self.fetch()
-
-
-_Draft: TypeAlias = tuple[Turn, list[TextPart | _Reference]]
+"""Images, files and audio parts of one conversation: each may have to be fetched and decoded."""
 
 
 class MessageParser:
-    """Turns messages of the wire into turns of a conversation; what they refer to is fetched."""
+    """Turns the messages of a chat request into the turns of a conversation, with everything they refer to loaded."""
 
     def __init__(
         self,
-        media: MediaLoader,
+        references: MediaReferences,
         *,
-        sees: bool,
-        write_down: TranscribeAudio | None,
-        bare: bool = False,
-        keeping: RequestImages | None = None,
-        longest: int,
-        asked: OffloadContext,
+        supports_images: bool,
+        max_characters: int,
+        allow_base64: bool = False,
     ) -> None:
-        """`sees`: the model looks at pictures; those of one that does not are not even fetched.
+        """`supports_images`: the model accepts images; for other models none is fetched, and a request with one fails.
 
-        `write_down` gives the words of a sound (mono float32 samples, 16,000 a second), where a model does that. With
-        `bare`, pictures may be bare base64, as files may; with `keeping`, those that were drawn here. `longest` is how
-        many characters all texts may have. A conversation that `asked` calls large is read beside the loop.
+        `max_characters` limits all texts of the conversation together. With `allow_base64`, images may be plain base64,
+        as files always may.
         """
-        self._max_characters = longest
-        self._trace = asked
-        self._media = media
-        self._allowance = media.new_budget(asked.caller)
-        self._supports_images = sees
-        self._transcribe = write_down
-        self._allow_base64 = bare
-        self._fetch_image = keeping.load_image if keeping else media.load_image
+        self._references = references
+        self._trace = references.trace
+        self._max_characters = max_characters
+        self._supports_images = supports_images
+        self._allow_base64 = allow_base64
 
-    async def parse(
-        self,
-        messages: list[Message],
-        watched: Callable[[Coroutine[Any, Any, None]], Awaitable[None]] = lambda work: work,
-    ) -> tuple[Turn, ...]:
-        """Return the turns. Raises `InvalidRequest` and `UnsupportedOption` with the path of what is wrong.
+    async def parse(self, messages: list[Message]) -> tuple[Turn, ...]:
+        """Return the turns.
 
-        What has to be waited for is, through `watched`; most conversations are only text.
+        Raises `InvalidRequest` and `UnsupportedOption` with the path of what is wrong, `RequestTooLarge`, and what
+        `MediaReferences.load` raises.
         """
         drafts = await offload_if_large(self._trace, lambda: self._drafts(messages))
-        if found := [part for _, parts in drafts for part in parts if isinstance(part, _Reference)]:
-            await watched(self._resolve(found))
-            # Documents may have far more text than the messages themselves.
-            characters = sum(len(part.resolved.text) for part in found if isinstance(part.resolved, TextPart))
-            check_text_length(characters, self._max_characters, param="messages")
-            # What was fetched makes a small body a large request: it is rendered, and packed into tensors.
-            pictures = sum(len(part.resolved.data) for part in found if isinstance(part.resolved, ImagePart))
-            self._trace.is_large |= characters + pictures > LARGE_BYTES
-            if self._trace.reservation:
-                self._trace.reservation.acquire(characters + pictures)
-        return await offload_if_large(self._trace, lambda: _join_drafts(drafts))
+        return await self._references.complete_turns(drafts, max_characters=self._max_characters, param="messages")
 
-    async def _resolve(self, references: list[_Reference]) -> None:
-        """Fetch and read what the messages refer to side by side; the first failure ends all. Then hear the sounds."""
-        with self._allowance as allowance:
-            tasks = [asyncio.create_task(reference.resolve()) for reference in references if not reference.is_audio]
-            try:
-                await allowance.run_with_timeout(self._media.request_timeout, asyncio.gather(*tasks), param="messages")
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
-            for reference in references:
-                if reference.is_audio:
-                    await reference.resolve()
-
-    def _drafts(self, messages: list[Message]) -> list[_Draft]:
+    def _drafts(self, messages: list[Message]) -> list[TurnDraft]:
         contents = (message.content for message in messages if isinstance(message.content, list))
         references = sum(part.type != "text" for content in contents for part in content)
         if references > MAX_REFERENCES:
             raise InvalidRequest(
-                f"A conversation may hold {MAX_REFERENCES} pictures and files, not {references}.", param="messages"
+                f"A conversation may hold {MAX_REFERENCES} images and files, not {references}.", param="messages"
             )
-        # No body holds more characters than bytes, nor more values than half as many.
+        # Cheap bounds first: a body has at most as many characters as bytes, and half as many JSON values.
         if self._trace.body_bytes > 2 * tools.ARGUMENT_BOUNDS.values:
             tools.check_arguments(_function_calls(messages))
         if self._trace.body_bytes > self._max_characters:
             check_text_length(sum(map(_count_characters, messages)), self._max_characters, param="messages")
         return [self._turn(message, f"messages[{i}]") for i, message in enumerate(messages)]
 
-    def _turn(self, message: Message, path: str) -> _Draft:
-        """A turn, and its parts where it has any: they are put into it when its references are resolved."""
+    def _turn(self, message: Message, path: str) -> TurnDraft:
+        """Return the turn of a message. Its parts become the turn's content once they are loaded."""
         calls = []
         for i, call in enumerate(message.tool_calls or ()):
             if isinstance(call, CustomTool):
@@ -152,19 +94,19 @@ class MessageParser:
             reasoning=message.reasoning_content,
         )
         if isinstance(content, str):
-            return turn, []
-        return turn, [self._part(part, f"{path}.content[{i}]") for i, part in enumerate(content)]
+            return TurnDraft(turn)
+        return TurnDraft(turn, [self._part(part, f"{path}.content[{i}]") for i, part in enumerate(content)])
 
-    def _part(self, part: ContentPart, path: str) -> TextPart | _Reference:
+    def _part(self, part: ContentPart, path: str) -> TextPart | PartReference:
         match part.type:
             case "text" | "refusal":
                 return TextPart(_required(getattr(part, part.type), f"{path}.{part.type}"))
             case "image_url":
                 image = _required(part.image_url, f"{path}.image_url")
                 if not self._supports_images:
-                    raise UnsupportedOption(f"'{path}': this model does not look at pictures.", param=path)
+                    raise UnsupportedOption(f"'{path}': this model does not accept images.", param=path)
                 url = image if isinstance(image, str) else image.url
-                return _Reference(lambda: self._resolve_image(url, f"{path}.image_url"))
+                return self._references.image(url, param=f"{path}.image_url", allow_base64=self._allow_base64)
             case "file":
                 return self._document(_required(part.file, f"{path}.file"), f"{path}.file")
             case "input_audio":
@@ -172,42 +114,23 @@ class MessageParser:
             case _:
                 raise UnsupportedOption(f"'{path}': parts of type '{part.type}' are not supported yet.", param=path)
 
-    async def _resolve_image(self, url: str, path: str) -> ImagePart:
-        found = await self._fetch_image(url, bare=self._allow_base64, param=path, allowance=self._allowance)
-        return ImagePart(found.data)
+    def _audio(self, audio: InputAudio, path: str) -> Reference[TextPart]:
+        if not self._references.can_transcribe:
+            raise UnsupportedOption(f"'{path}': no model is served that transcribes audio.", param=path)
+        return self._references.audio(audio.data, audio.format, param=f"{path}.input_audio.data")
 
-    def _audio(self, audio: InputAudio, path: str) -> _Reference:
-        write_down = self._transcribe
-        if write_down is None:
-            raise UnsupportedOption(f"'{path}': no model is served that writes down what is said.", param=path)
-
-        async def hear() -> TextPart:
-            sound = await self._media.load_audio(
-                audio.data, audio.format, param=f"{path}.input_audio.data", allowance=self._allowance
-            )
-            return TextPart(await write_down(sound.data))
-
-        return _Reference(hear, is_audio=True)
-
-    def _document(self, file: File, path: str) -> _Reference:
+    def _document(self, file: File, path: str) -> Reference[TextPart]:
         if file.file_id is not None and file.file_data is None:
             raise UnsupportedOption(
-                f"'{path}.file_id': files are not kept here; send the file in 'file_data'.", param=f"{path}.file_id"
+                f"'{path}.file_id': this service does not store files; send the file in 'file_data'.",
+                param=f"{path}.file_id",
             )
         data = _required(file.file_data, f"{path}.file_data")
-
-        async def read() -> TextPart:
-            text = await self._media.load_document(
-                data, filename=file.filename, param=f"{path}.file_data", allowance=self._allowance
-            )
-            name = (file.filename or "document").replace('"', "'")[:256]
-            return TextPart(f'<file name="{name}">\n{text}\n</file>')
-
-        return _Reference(read)
+        return self._references.document(data, filename=file.filename, param=f"{path}.file_data")
 
 
 def _function_calls(messages: Iterable[Message]) -> Iterator[FunctionCall]:
-    """Yield the functions that earlier turns called."""
+    """Yield the function calls of earlier turns."""
     for message in messages:
         yield from (call.function for call in message.tool_calls or () if not isinstance(call, CustomTool))
         if message.function_call:
@@ -220,17 +143,6 @@ def _count_characters(message: Message) -> int:
     texts = (written, message.reasoning_content, message.name, message.tool_call_id)
     called = sum(len(call.arguments) + len(call.name) for call in _function_calls((message,)))
     return called + sum(len(text) for text in texts if text)
-
-
-def _join_drafts(drafts: list[_Draft]) -> tuple[Turn, ...]:
-    return tuple([replace(turn, content=_content(parts)) if parts else turn for turn, parts in drafts])
-
-
-def _content(parts: list[TextPart | _Reference]) -> str | tuple[Part, ...]:
-    found = [part.resolved if isinstance(part, _Reference) else part for part in parts]
-    texts = [part.text for part in found if isinstance(part, TextPart)]
-    # As vLLM does for templates that take strings.
-    return "\n".join(texts) if len(texts) == len(found) else tuple(part for part in found if part is not None)
 
 
 def _required(value: Any, path: str) -> Any:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Discriminator, Field, Tag
 
 from gateway.dialects.openai.wire.tools import FunctionCall, WireToolCall
-from gateway.dialects.route import UNION_TAG, WireModel
+from gateway.http.wire_model import UNION_TAG, WireModel
 
 
 class ImageURL(WireModel):
@@ -16,7 +16,7 @@ class ImageURL(WireModel):
 
 
 class InputAudio(WireModel):
-    """Sound in base64."""
+    """Audio in base64 or a data URL."""
 
     data: str
     format: Literal["wav", "mp3", "flac", "ogg", "opus", "m4a", "mp4", "aac", "webm"]
@@ -31,13 +31,13 @@ class File(WireModel):
 
 
 def _part_schema(name: str, value: str, *schemas: dict[str, Any]) -> dict[str, Any]:
-    """The schema of a part of this type: the field of the same name is there, and is not null."""
+    """Return the schema of a content part: the field `name` is required and not null."""
     field = {"anyOf": list(schemas)} if len(schemas) > 1 else schemas[0]
     return {"properties": {"type": {"const": value}, name: field}, "required": ["type", name]}
 
 
 class ContentPart(WireModel):
-    """One part of a message."""
+    """A part of a message's content. `type` tells which other field has the value."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -81,7 +81,7 @@ Content = Annotated[
 
 
 class Message(WireModel):
-    """One turn of the conversation. Only the assistant's and a function's may be without content."""
+    """One message of the conversation. Only those of the assistant and of functions may have no content."""
 
     model_config = ConfigDict(
         json_schema_extra={

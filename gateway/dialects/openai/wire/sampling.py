@@ -1,7 +1,7 @@
-"""What chat and completions share: how tokens are chosen, and what was counted.
+"""Fields that chats and completions share: sampling parameters, options of streams, and the usage.
 
-As OpenAI's reference defines them, https://platform.openai.com/docs/api-reference/chat/create, with vLLM's additions,
-https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html (top_k, min_p, repetition_penalty)
+OpenAI's are at https://platform.openai.com/docs/api-reference/chat/create. vLLM's additions (`top_k`, `min_p`,
+`repetition_penalty` and others) are at https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html
 """
 
 from collections.abc import Callable, Mapping
@@ -11,8 +11,8 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Discriminator, Field, Tag, WithJsonSchema
 
 from gateway.dialects.openai.wire.structured_outputs import ChoiceList, JSONSchemaOrText, StructuredOutputs
-from gateway.dialects.route import UNION_TAG, WireModel
 from gateway.errors import InvalidRequest, UnsupportedOption
+from gateway.http.wire_model import UNION_TAG, WireModel
 from gateway.operations.text import Sampling, StructuredOutput, Usage
 
 Stop = Annotated[
@@ -27,22 +27,23 @@ Stop = Annotated[
 
 
 UnsupportedField = Annotated[Any, WithJsonSchema({"type": "null"})]
-"""The type of a field that is known and not carried: `refuse` refuses whatever asks for something."""
+"""Type of a known field that is not supported: `reject_unsupported_fields` refuses values that have an effect."""
 
 UnsupportedFlag = Annotated[Any, WithJsonSchema({"enum": [False, None]})]
 UnsupportedList = Annotated[Any, WithJsonSchema({"enum": [[], {}, None]})]
 
-# Options of streams are refused where there is none.
+# `stream_options` require `stream`.
 STREAM_OPTIONS_SCHEMA: dict[str, Any] = {
     "if": {"properties": {"stream_options": {"type": "object"}}, "required": ["stream_options"]},
     "then": {"properties": {"stream": {"const": True}}, "required": ["stream"]},
 }
 
 MAX_LOGIT_BIASES = 300
+"""Entries of `logit_bias`."""
 
 
 def _check_bias_count(biases: Any) -> Any:
-    """Pydantic reads all of them before it counts them."""
+    """Refuse too many biases before pydantic validates each."""
     if isinstance(biases, dict) and len(biases) > MAX_LOGIT_BIASES:
         raise ValueError(f"there may be {MAX_LOGIT_BIASES} biases, not {len(biases)}")
     return biases
@@ -58,7 +59,7 @@ class StreamOptions(WireModel):
 
 
 class SamplingFields(WireModel):
-    """Fields that end in `Sampling`, and those that say how the answer travels."""
+    """Fields that become `Sampling`, and the options of streams."""
 
     model: str
     stream: bool | None = None
@@ -88,12 +89,12 @@ class SamplingFields(WireModel):
     skip_special_tokens: bool | None = None
     user: str | None = None
     structured_outputs: StructuredOutputs | None = None
-    # Their older names.
+    # vLLM's older names of structured outputs.
     guided_json: JSONSchemaOrText | None = None
     guided_regex: str | None = None
     guided_choice: ChoiceList | None = None
     guided_grammar: str | None = None
-    # Known from vLLM, and not carried: what would change the answer is refused rather than dropped.
+    # vLLM's fields that are not supported: a value that would change the answer is refused, not ignored.
     allowed_token_ids: UnsupportedList = None
     bad_words: UnsupportedList = None
     early_stopping: UnsupportedFlag = None
@@ -112,16 +113,17 @@ class SamplingFields(WireModel):
     def sampling(
         self, max_tokens: int | None, structure: StructuredOutput | None = None, **logprobs: int | None
     ) -> Sampling:
-        """Return what was given; `max_tokens` and `logprobs` because chat has other names for them.
+        """Return the sampling parameters.
 
-        `structure` is what a route's own fields ask for. Raises `InvalidRequest` where fields contradict each other.
+        `max_tokens` and `logprobs` are arguments because the fields have other names in chats. `structure` is the
+        structure that the route's own fields ask for. Raises `InvalidRequest` where fields contradict each other.
         """
         if max_tokens is not None and (self.min_tokens or 0) > max_tokens:
             raise InvalidRequest(f"'min_tokens' must be at most 'max_tokens', {max_tokens}.", param="min_tokens")
         return Sampling(
             max_tokens=max_tokens,
             min_tokens=self.min_tokens,
-            # Of no probability at all only the likeliest token is left, and not every engine takes 0.
+            # A `top_p` of 0 leaves only the most likely token. Not every engine accepts 0.
             temperature=0.0 if self.top_p == 0 else self.temperature,
             top_p=self.top_p or None,
             top_k=self.top_k,
@@ -141,49 +143,49 @@ class SamplingFields(WireModel):
         )
 
     def _structure(self, structure: StructuredOutput | None) -> StructuredOutput | None:
-        """The one structure that is asked for, by whichever field."""
-        asked: list[tuple[str, StructuredOutput | None]] = []
+        """Return the only structure that the fields ask for. Raises `InvalidRequest` for more than one."""
+        candidates: list[tuple[str, StructuredOutput | None]] = []
         if self.structured_outputs:
             newer = self.structured_outputs.to_structure()
             if newer is None:
                 names = "json, regex, choice, grammar or json_object"
                 raise InvalidRequest(f"'structured_outputs' must hold {names}.", param="structured_outputs")
-            asked.append(("structured_outputs", newer))
+            candidates.append(("structured_outputs", newer))
         guided = (self.guided_json, self.guided_regex, self.guided_choice, self.guided_grammar)
         if any(value is not None for value in guided):
             json_, regex, choice, grammar = guided
             older = StructuredOutputs.model_construct(json_=json_, regex=regex, choice=choice, grammar=grammar)
-            asked.append((f"guided_{older.given_names()[0]}", older.to_structure("guided_")))
-        found = [(name, value) for name, value in asked if value]
+            candidates.append((f"guided_{older.given_names()[0]}", older.to_structure("guided_")))
+        found = [(name, value) for name, value in candidates if value]
         if len(found) + (structure is not None) > 1:
             raise InvalidRequest("The answer can have only one structure.", param=found[-1][0])
         return replace(found[0][1], param=found[0][0]) if found else structure
 
     @property
     def wants_stream(self) -> bool:
-        """Whether the caller wants events. Raises `InvalidRequest` for stream options without a stream."""
+        """True for a streamed answer. Raises `InvalidRequest` for stream options without a stream."""
         if self.stream_options is not None and not self.stream:
             raise InvalidRequest("'stream_options' is only allowed when 'stream' is true.", param="stream_options")
         return bool(self.stream)
 
     @property
     def include_usage(self) -> bool:
-        """Whether the stream ends with a chunk that carries the usage."""
+        """True for a stream whose last chunk has the usage."""
         return self.stream_options is not None and bool(self.stream_options.include_usage)
 
 
 def never_neutral(_: Any) -> bool:
-    """Any value asks for something."""
+    """Return False: every value of such a field has an effect."""
     return False
 
 
 def is_false(value: Any) -> bool:
-    """Only false asks for nothing."""
+    """Return whether the value is false, the only one without an effect."""
     return value is False
 
 
 def is_empty(value: Any) -> bool:
-    """Only what is empty asks for nothing."""
+    """Return whether the value is empty, the only one without an effect."""
     return value in ([], {})
 
 
@@ -205,20 +207,20 @@ UNSUPPORTED_FIELDS: Mapping[str, Callable[[Any], bool]] = {
 }
 
 
-def reject_unsupported_fields(body: WireModel, not_carried: Mapping[str, Callable[[Any], bool]]) -> None:
-    """Raise `UnsupportedOption` for the first field that asks for what is not carried.
+def reject_unsupported_fields(body: WireModel, unsupported: Mapping[str, Callable[[Any], bool]]) -> None:
+    """Raise `UnsupportedOption` for the first unsupported field whose value has an effect.
 
-    `not_carried` gives for each name, beside those that no route carries, a test that is true of the values that ask
-    for nothing.
+    `unsupported` are the fields of the route, in addition to `UNSUPPORTED_FIELDS`. A field's predicate is true for
+    values without an effect.
     """
-    for name, asks_nothing in {**UNSUPPORTED_FIELDS, **not_carried}.items():
+    for name, is_neutral in {**UNSUPPORTED_FIELDS, **unsupported}.items():
         value = getattr(body, name)
-        if value is not None and not asks_nothing(value):
+        if value is not None and not is_neutral(value):
             raise UnsupportedOption(f"The parameter '{name}' is not supported with this value yet.", param=name)
 
 
 def render_usage(usage: Usage) -> dict[str, int]:
-    """Return OpenAI's usage object."""
+    """Return OpenAI's `usage` object."""
     return {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,

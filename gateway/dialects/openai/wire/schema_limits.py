@@ -1,4 +1,4 @@
-"""How large the JSON schemas of callers may be.
+"""Size limits of JSON schemas in requests.
 
 OpenAI takes 5,000 properties, 10 levels and 120,000 characters of names and choices:
 https://platform.openai.com/docs/guides/structured-outputs
@@ -9,17 +9,20 @@ from typing import Any
 from gateway.errors import InvalidRequest
 
 MAX_CHARACTERS = 262_144
-"""Of names and strings, and of regular expressions, choices and grammars. The LLM backend reads no more either."""
+"""Characters of a schema's names and strings, or of a regular expression, choices or a grammar. The LLM backend has
+this limit too."""
 MAX_VALUES = 32_768
+"""JSON values of a schema."""
 MAX_DEPTH = 100
+"""Levels of nesting of a schema."""
 MAX_TOOLS_CHARACTERS = 4 * MAX_CHARACTERS
-"""Of the schemas of all tools of a request together."""
+"""Characters of the schemas of all tools of a request together."""
 
 
 def check(schema: Any, path: str, most: int = MAX_CHARACTERS) -> int:
-    """Return the characters of `schema`, the field at `path`. Raises `InvalidRequest` for one that is too large.
+    """Return the number of characters of `schema`, the field at `path`. Raises `InvalidRequest` for one too large.
 
-    Looks at `MOST_VALUES` values at most, which takes 5 ms.
+    The check visits at most `MAX_VALUES` values, which takes 5 ms.
     """
     characters = values = 0
     parts: list[tuple[Any, int]] = [(schema, 1)]
@@ -50,7 +53,7 @@ def check_text(text: str, path: str, most: int = MAX_CHARACTERS) -> None:
 
 
 def check_texts(texts: list[str], path: str) -> None:
-    """Raise `InvalidRequest` for texts that are too long together."""
+    """Raise `InvalidRequest` for texts that are too long in total."""
     if sum(map(len, texts)) > MAX_CHARACTERS:
         raise _too_large(path, f"{MAX_CHARACTERS} characters")
 

@@ -1,4 +1,4 @@
-"""What an answer has to look like: OpenAI's `response_format`, and vLLM's structured outputs.
+"""Structured outputs: OpenAI's `response_format`, and vLLM's `structured_outputs`.
 
 https://platform.openai.com/docs/guides/structured-outputs, https://docs.vllm.ai/en/latest/features/structured_outputs.html
 """
@@ -9,8 +9,8 @@ from pydantic import ConfigDict, Discriminator, Field, Tag
 from pydantic_core import from_json
 
 from gateway.dialects.openai.wire import schema_limits
-from gateway.dialects.route import UNION_TAG, WireModel
 from gateway.errors import InvalidRequest, UnsupportedOption
+from gateway.http.wire_model import UNION_TAG, WireModel
 from gateway.operations.text import StructuredOutput
 
 ChoiceList = Annotated[list[str], Field(min_length=1, max_length=1024)]
@@ -25,15 +25,15 @@ JSONSchemaOrText = Annotated[
         )
     ),
 ]
-"""A schema, which may be `true` or `false` as well, or the text of one."""
+"""A JSON schema: an object, `true` or `false`, or the text of one of these."""
 
 _ANY_OBJECT = {"type": "object"}
-# A schema as a string has quotes, spaces and escapes besides its names.
+# The text of a schema has quotes, spaces and escapes in addition to the characters that are counted.
 _MAX_SCHEMA_TEXT = 4 * schema_limits.MAX_CHARACTERS
 
 
 class JSONSchema(WireModel):
-    """A named schema. It is enforced, whether `strict` or not."""
+    """A named schema. It is enforced with and without `strict`."""
 
     name: str | None = None
     description: str | None = None
@@ -42,7 +42,7 @@ class JSONSchema(WireModel):
 
 
 class ResponseFormat(WireModel):
-    """OpenAI's way to ask for JSON."""
+    """OpenAI's request for JSON."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -66,10 +66,10 @@ class ResponseFormat(WireModel):
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JSONSchema | None = None
     schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
-    """Where llama.cpp and others have it, for both types of JSON."""
+    """The schema of both JSON types as llama.cpp and others have it."""
 
     def to_structure(self) -> StructuredOutput | None:
-        """Return what is asked for. Raises `InvalidRequest` for a schema that is not there or too large."""
+        """Return the structure, None for plain text. Raises `InvalidRequest` for a missing or too large schema."""
         if self.type == "text":
             return None
         if self.schema_ is not None and (self.type == "json_object" or self.json_schema is None):
@@ -86,9 +86,9 @@ class ResponseFormat(WireModel):
 
 
 class StructuredOutputs(WireModel):
-    """vLLM's way: exactly one of these. A JSON schema may be written as a string.
+    """vLLM's request for a structure: exactly one of these fields. A JSON schema may be a string.
 
-    vLLM has more members (`structural_tag`, …); whichever asks for something is refused, lest an answer be free of it.
+    vLLM has more fields (`structural_tag`, …). A request with one of them is refused: the answer would not follow it.
     """
 
     model_config = ConfigDict(extra="allow", json_schema_extra={"additionalProperties": False, "minProperties": 1})
@@ -100,15 +100,15 @@ class StructuredOutputs(WireModel):
     json_object: bool | None = None
 
     def given_names(self) -> list[str]:
-        """Return the names of what is given."""
+        """Return the names of the fields that have a value."""
         named = {"json": self.json_, "regex": self.regex, "choice": self.choice, "grammar": self.grammar}
         return [name for name, value in named.items() if value is not None] + ["json_object"] * bool(self.json_object)
 
     def to_structure(self, prefix: str = "structured_outputs.") -> StructuredOutput | None:
-        """Return what is asked for; `prefix` and the name of a member are the caller's field.
+        """Return the structure, None where no field has a value. In errors, `prefix` stands before a field's name.
 
-        Raises `InvalidRequest` where that is more than one thing or too large, and `UnsupportedOption` for what is none
-        of ours.
+        Raises `InvalidRequest` for more than one field or a value that is too large, and `UnsupportedOption` for an
+        unsupported field.
         """
         for name, value in (self.__pydantic_extra__ or {}).items():
             if value is not None and value is not False:

@@ -1,4 +1,4 @@
-"""Functions that a model may call: https://platform.openai.com/docs/guides/function-calling"""
+"""Tools, functions that a model may call: https://platform.openai.com/docs/guides/function-calling"""
 
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal, TypeAlias
@@ -8,15 +8,15 @@ from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import from_json
 
 from gateway.dialects.openai.wire import schema_limits
-from gateway.dialects.route import UNION_TAG, WireModel
 from gateway.errors import InvalidRequest, UnsupportedOption
 from gateway.http.json_limits import JSONLimits, check_json_size, check_json_texts
+from gateway.http.wire_model import UNION_TAG, WireModel
 from gateway.operations.chat import RequiredTool, Tool, ToolCall, ToolChoice
 
 MAX_TOOLS_BYTES = 4_000_000
 """Bytes of JSON of all tools: 128 of 31 kB each."""
 ARGUMENT_BOUNDS = JSONLimits(150_000)
-"""What the arguments of all calls of a conversation may hold, which are JSON within texts."""
+"""Limits of the arguments of all calls of a conversation, which are JSON in strings."""
 
 _Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
 
@@ -31,10 +31,10 @@ class FunctionDefinition(WireModel):
 
 
 class CustomTool:
-    """A tool that is called with any text, or what has to do with one; what else it says is not read."""
+    """A custom tool, or a choice or call of one: known and not supported. Its other fields are not read."""
 
     def unsupported_error(self, path: str) -> UnsupportedOption:
-        """Return the error for the one at `path`."""
+        """Return the error for a custom tool at `path`."""
         return UnsupportedOption(
             f"'{path}.type': custom tools are not supported; the type 'function' is.", param=f"{path}.type"
         )
@@ -47,14 +47,14 @@ def _kind(value: Any) -> str:
     return _CUSTOM if isinstance(value, dict) and value.get("type") == "custom" else _FUNCTION
 
 
-# Custom tools are known and not carried: those who find one refuse it by its place.
+# Parsing refuses a custom tool with an error that names its path.
 _CustomToolTag: TypeAlias = Annotated[
     Annotated[CustomTool, PlainValidator(lambda _: CustomTool()), SkipJsonSchema()], Tag(_CUSTOM)
 ]
 
 
 class FunctionTool(WireModel):
-    """Something a model may use; only functions are known."""
+    """A tool; only functions are supported."""
 
     type: Literal["function"]
     function: FunctionDefinition
@@ -74,7 +74,7 @@ class NamedToolChoice(WireModel):
 
 
 class AllowedTools(WireModel):
-    """Some of the tools, of which the model may or must call some."""
+    """A subset of the tools, which the model may call or must call one of."""
 
     mode: Literal["auto", "required"]
     tools: Annotated[
@@ -84,7 +84,7 @@ class AllowedTools(WireModel):
 
 
 class AllowedToolsChoice(WireModel):
-    """A choice that leaves some of the tools out."""
+    """A choice of a subset of the tools."""
 
     type: Literal["allowed_tools"]
     allowed_tools: AllowedTools
@@ -110,14 +110,14 @@ WireToolChoice = Annotated[
 
 
 class FunctionCall(WireModel):
-    """A function and its arguments, a JSON object in text."""
+    """A called function. `arguments` is a JSON object in a string."""
 
     name: str
     arguments: str = ""
 
 
 class FunctionToolCall(WireModel):
-    """A call that the assistant made in an earlier turn."""
+    """A tool call of the assistant in an earlier turn."""
 
     id: str | None = None
     type: Literal["function"] = "function"
@@ -128,10 +128,10 @@ WireToolCall: TypeAlias = Annotated[Annotated[FunctionToolCall, Tag(_FUNCTION)] 
 
 
 def parse(definitions: list[Any], choice: Any) -> tuple[tuple[Tool, ...], ToolChoice]:
-    """Return the tools, and which may or must be called, from the fields `tools` and `tool_choice`.
+    """Return the tools and the choice among them, from the fields `tools` and `tool_choice`.
 
-    Raises `InvalidRequest` for what does not fit together, and for schemas that are too large, and `UnsupportedOption`
-    for custom tools.
+    Raises `InvalidRequest` for fields that contradict each other and for schemas that are too large, and
+    `UnsupportedOption` for custom tools.
     """
     if isinstance(choice, CustomTool):
         raise choice.unsupported_error("tool_choice")
@@ -159,9 +159,9 @@ def _parse_allowed_tools(tools: tuple[Tool, ...], allowed: AllowedTools) -> tupl
         names.add(named_choice(tool.function.name, tools, f"{where}.function.name").name)
     if not names and allowed.mode == "required":
         raise InvalidRequest(f"'{path}.mode' is 'required', and there are no tools.", param=f"{path}.tools")
-    # Those that may not be called are not shown either: a model that chooses freely might call them.
-    left = tuple(tool for tool in tools if tool.name in names)
-    return left, allowed.mode if left else "none"
+    # The model does not see the other tools: with the mode 'auto' it might call them.
+    remaining = tuple(tool for tool in tools if tool.name in names)
+    return remaining, allowed.mode if remaining else "none"
 
 
 def named_choice(name: str, tools: Iterable[Tool], path: str) -> RequiredTool:
@@ -174,7 +174,7 @@ def named_choice(name: str, tools: Iterable[Tool], path: str) -> RequiredTool:
 
 
 def parse_functions(functions: list[FunctionDefinition], path: Callable[[int], str], field: str) -> tuple[Tool, ...]:
-    """Return functions of the field `field`, of which number i stands at `path(i)`. Raises `InvalidRequest`."""
+    """Return the functions of the field `field` as tools. Function i is at `path(i)`. Raises `InvalidRequest`."""
     _check_sizes(functions, path)
     tools = tuple(map(_tool, functions))
     if tools:
@@ -191,12 +191,12 @@ def parse_functions(functions: list[FunctionDefinition], path: Callable[[int], s
 
 
 def _check_sizes(functions: list[FunctionDefinition], path: Callable[[int], str]) -> None:
-    """Raise `InvalidRequest` for the schema that is too large, or with which all of them are."""
-    room = schema_limits.MAX_TOOLS_CHARACTERS
+    """Raise `InvalidRequest` for the first schema that is too large, alone or together with those before it."""
+    remaining = schema_limits.MAX_TOOLS_CHARACTERS
     for i, function in enumerate(functions):
         where = f"{path(i)}.parameters"
-        room -= schema_limits.check(function.parameters, where)
-        if room < 0:
+        remaining -= schema_limits.check(function.parameters, where)
+        if remaining < 0:
             most = f"The schemas of all tools may have {schema_limits.MAX_TOOLS_CHARACTERS} characters together."
             raise InvalidRequest(most, param=where)
 
@@ -211,17 +211,17 @@ def _tool(function: FunctionDefinition) -> Tool:
 
 
 def _given_fields(function: FunctionDefinition) -> dict[str, Any]:
-    """The fields that the caller has given, as `model_dump` has them but for copies of the schema."""
+    """Return the fields that the caller has set. Unlike `model_dump`, this does not copy the schema."""
     return {name: value for name, value in function if name in function.model_fields_set}
 
 
 def check_arguments(calls: Iterable[FunctionCall]) -> None:
-    """Raise `RequestTooLarge` where the arguments of calls hold more values than those of one request may."""
+    """Raise `RequestTooLarge` where the arguments of all calls exceed `ARGUMENT_BOUNDS`."""
     check_json_texts((call.arguments for call in calls), ARGUMENT_BOUNDS, param="messages")
 
 
 def parse_call(call: FunctionCall, id: str = "") -> ToolCall:
-    """Return a call of an earlier turn, whatever its arguments are: a limit of tokens may have cut them."""
+    """Return a call of an earlier turn. Its arguments may be invalid JSON: a token limit may have cut them."""
     arguments = call.arguments.strip() or "{}"
     if arguments == "null":
         return ToolCall(id, call.name, "{}")

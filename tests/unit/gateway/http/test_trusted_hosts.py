@@ -22,7 +22,7 @@ def status(server: tuple[str, int] | None, host: str, /, **settings: Any) -> int
     async def send(message: Any) -> None:
         sent.append(message)
 
-    def render(error: GatewayError) -> Response:
+    def render(_: str, error: GatewayError) -> Response:
         return Response(error.message, error.status)
 
     scope = {

@@ -9,6 +9,7 @@ from media_samples import data_url, image_bytes
 from gateway.dialects.openai.wire.message_parser import MessageParser
 from gateway.dialects.openai.wire.messages import Message
 from gateway.errors import InvalidRequest, Overloaded
+from gateway.http.media_references import MediaReferences
 from gateway.observability.telemetry import Metrics, Trace
 from gateway.operations.chat import ImagePart, TextPart
 
@@ -20,7 +21,7 @@ def asking(*urls: str) -> list[Message]:
 
 def reading(media) -> MessageParser:
     asked = Trace(Metrics(), "r", caller="caller")
-    return MessageParser(media, sees=True, write_down=None, longest=10_000, asked=asked)
+    return MessageParser(MediaReferences(media, asked), supports_images=True, max_characters=10_000)
 
 
 def slowly(site, path: str, seconds: float) -> str:
@@ -153,6 +154,6 @@ async def test_what_was_fetched_makes_a_small_request_a_large_one(site, media):
             out.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data)
 
         asked = Trace(Metrics(), "r", caller="caller")
-        read = MessageParser(media, sees=True, write_down=None, longest=10_000, asked=asked)
+        read = MessageParser(MediaReferences(media, asked), supports_images=True, max_characters=10_000)
         await read.parse(asking(site.script("/", answer)))
         assert asked.is_large is large

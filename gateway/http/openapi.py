@@ -1,7 +1,7 @@
-"""The application whose OpenAPI document says what is true of it, not what FastAPI would assume."""
+"""The FastAPI application with a corrected OpenAPI document."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import orjson
@@ -10,22 +10,25 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.responses import Response
-
-from gateway.settings import Settings
+from starlette.routing import Match
+from starlette.types import Scope
 
 _BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 
 
 class OpenAPIApplication(FastAPI):
-    """FastAPI, whose document knows of keys and of events and of no status that never comes."""
+    """A FastAPI application whose OpenAPI document has keys, events, and only statuses that can occur."""
 
-    def __init__(self, settings: Settings, events: Sequence[type[BaseModel]], **options: Any) -> None:
-        """`events` are the models that only streams have; responses refer to them by name."""
+    def __init__(self, events: Sequence[type[BaseModel]], asks_for_key: Callable[[str], bool], **options: Any) -> None:
+        """`events` are the models that only streams have; responses refer to them by name. `asks_for_key` tells whether
+        the routes at a path pattern need a key; those that do must have a 401 among their responses.
+        """
         super().__init__(**options)
         self.router.routes = [route for route in self.router.routes if getattr(route, "path", "") != self.openapi_url]
         self.add_route(str(self.openapi_url), self._document, include_in_schema=False)
-        self._settings = settings
+        self._asks_for_key = asks_for_key
         self._events = events
+        self._routers: list[APIRouter] = []
         self._documented_routes: list[APIRoute] = []
         self._cached_document: bytes | None = None
         self._document_lock = asyncio.Lock()
@@ -34,22 +37,29 @@ class OpenAPIApplication(FastAPI):
         """Add the routes of `router`."""
         routes = [route for route in router.routes if isinstance(route, APIRoute)]
         self._documented_routes += [route for route in routes if route.include_in_schema]
-        # HEAD is answered wherever GET is (RFC 9110, section 9.3.2); whoever sends the answer leaves the body out.
+        # Every GET route also takes HEAD (RFC 9110, section 9.3.2); the server leaves the body out.
         with_head = {route.path for route in routes if "HEAD" in (route.methods or ())}
         for route in routes:
             if "GET" in (route.methods or ()) and route.path not in with_head:
                 router.add_api_route(route.path, route.endpoint, methods=["HEAD"], include_in_schema=False)
+        self._routers.append(router)
         super().include_router(router, **options)
 
+    def allowed_methods(self, scope: Scope) -> set[str]:
+        """Return the methods that the path of `scope` takes, over all routes with this path."""
+        routes = [*self.router.routes, *(route for router in self._routers for route in router.routes)]
+        found = (route for route in routes if route.matches(scope)[0] is not Match.NONE)
+        return {method for route in found for method in getattr(route, "methods", None) or ()}
+
     async def _document(self, request: Request) -> Response:
-        """Hand the document out. To make it takes too long for the event loop, and whoever asks may be a stranger."""
+        """Return the document. A thread makes it: that takes too long for the event loop."""
         async with self._document_lock:
             if self._cached_document is None:
                 self._cached_document = await asyncio.to_thread(lambda: orjson.dumps(self.openapi()))
         return Response(self._cached_document, media_type="application/json")
 
     def openapi(self) -> dict[str, Any]:
-        """Return the document. It is made once."""
+        """Return the document, which is made once."""
         if self.openapi_schema is None:
             self.openapi_schema = self._corrected(super().openapi())
         return self.openapi_schema
@@ -60,19 +70,16 @@ class OpenAPIApplication(FastAPI):
             [(event, "serialization") for event in self._events], ref_template="#/components/schemas/{model}"
         )
         schemas.update(streamed.get("$defs", {}))
-        # Bodies that do not fit are explained with 400, in the dialect's own shape.
+        # Invalid bodies are answered with 400 in the dialect's error format, not with FastAPI's 422.
         schemas.pop("HTTPValidationError", None)
         schemas.pop("ValidationError", None)
-        keys, platforms = self._settings.api_keys, self._settings.platforms
-        any_platform_keys = any(keys if platform.keys is None else platform.keys for platform in platforms.values())
-        if keys or any_platform_keys:
-            document["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
         for path, operations in document["paths"].items():
-            guarded = any_platform_keys if path.startswith("/{platform}/") else keys
+            guarded = self._asks_for_key(path)
             for operation in operations.values():
                 operation["responses"].pop("422", None)
                 if "401" in operation["responses"] and guarded:
                     operation["security"] = [{"bearer": []}]
+                    document["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
                 else:
                     operation["responses"].pop("401", None)
         self._write_examples(document)
@@ -80,7 +87,7 @@ class OpenAPIApplication(FastAPI):
         return document
 
     def _write_examples(self, document: dict[str, Any]) -> None:
-        """FastAPI drops every null of an example."""
+        """Write the examples again: FastAPI drops every null of them."""
         for route in self._documented_routes:
             for method in route.methods or ():
                 responses = document["paths"][route.path_format][method.lower()]["responses"]
@@ -91,7 +98,7 @@ class OpenAPIApplication(FastAPI):
 
 
 def _write_integer_bounds(node: Any) -> None:
-    """FastAPI makes floats of all bounds: 1.0 as the minimum of an integer is true and looks wrong."""
+    """Write bounds of integers as integers, in place: FastAPI writes all bounds as floats."""
     if isinstance(node, dict):
         for key in _BOUNDS:
             if isinstance(bound := node.get(key), float) and bound.is_integer():

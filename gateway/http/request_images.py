@@ -1,4 +1,4 @@
-"""Where pictures are kept that are answered as URLs, and how those come back."""
+"""Images of a request at URLs of this service: stored when they are generated, and read when a URL comes back."""
 
 from collections.abc import Iterable
 from contextlib import suppress
@@ -20,7 +20,7 @@ _FILES_PATH = "/files/"
 
 
 class RequestImages:
-    """Keeps the pictures of one request."""
+    """The stored images of one request: those that it generates, and those whose URLs it sends."""
 
     def __init__(self, request: Request) -> None:
         self._request = request
@@ -30,42 +30,45 @@ class RequestImages:
 
     @cached_property
     def _base(self) -> str:
-        """Where this service is; of a request without pictures nobody asks."""
+        """The URL of this service. It is only computed for requests with images."""
         settings: Settings = self._request.app.state.settings
         return (settings.public_url or str(self._request.base_url)).rstrip("/")
 
-    async def url(self, data: bytes, output_format: OutputFormat) -> str:
-        """Keep a picture, and return its URL. Raises `StorageFull`, and `Overloaded` where it cannot be kept."""
+    async def store(self, data: bytes, output_format: OutputFormat) -> str:
+        """Store an image and return its URL. Raises `StorageFull`, and `Overloaded` where the store fails."""
         file = await self._files.put(data, f"image/{output_format}")
         self._stored.append(file)
         return self._files.url(file, self._base)
 
-    async def urls(self, pictures: Iterable[bytes], output_format: OutputFormat) -> list[str]:
-        """Keep pictures, all of them or none, and return their URLs. Raises as `url` does."""
+    async def store_all(self, images: Iterable[bytes], output_format: OutputFormat) -> list[str]:
+        """Store all images or none, and return their URLs. Raises as `store` does."""
         try:
-            return [await self.url(data, output_format) for data in pictures]
+            return [await self.store(data, output_format) for data in images]
         except GatewayError:
             await self.discard()
             raise
 
     async def discard(self) -> None:
-        """Remove what was kept, as nobody will be told where it is. A store that fails keeps it until it is swept."""
+        """Delete the stored images: no caller gets their URLs. What the store fails to delete is swept later."""
         with suppress(GatewayError):
             await self._files.delete(*self._stored)
 
     async def load_image(self, reference: str, *, param: str, bare: bool, allowance: Budget) -> EncodedImage:
-        """Return the picture that is kept here, or that `Media.picture` fetches. Raises as that does."""
-        if own := await self.read_stored(reference):
+        """Return the image that `reference` leads to: a stored one, or one that `MediaLoader.load_image` fetches.
+
+        Raises as that does.
+        """
+        if own := await self.read(reference):
             return await self._media.load_uploaded_image(own, param=param, allowance=allowance)
         return await self._media.load_image(reference, param=param, bare=bare, allowance=allowance)
 
-    async def read_stored(self, url: str) -> bytes | None:
-        """Return what is kept at a URL of this service, which it need not ask itself for; None: it is no such URL.
+    async def read(self, url: str) -> bytes | None:
+        """Return the stored image at a URL of this service, without a request to itself; None for any other URL.
 
         Raises `Overloaded` where the store does not answer.
         """
         if not url.startswith(self._base + _FILES_PATH) or len(url) > MAX_URL_LENGTH:
-            return None  # to take a query of megabytes apart would hold everybody else up
+            return None  # parsing a query of megabytes would block the event loop
         parts = urlsplit(url)
         query = parse_qs(parts.query)
         file = parts.path.rpartition(_FILES_PATH)[2]

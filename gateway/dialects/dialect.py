@@ -1,0 +1,72 @@
+"""A dialect: one API that callers speak, with routes, bodies and errors of its own."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from gateway.errors import GatewayError
+from gateway.http.error_format import ErrorFormat
+from gateway.settings import Settings
+
+
+def _has_api_keys(settings: Settings) -> bool:
+    return bool(settings.api_keys)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Dialect:
+    """What the application needs to know of a dialect.
+
+    `prefixes` are the beginnings of the paths that it owns, `/v1` for example; a segment in braces stands for any one
+    segment. A request that reaches no route under a prefix is refused in `errors`, and so is one that fails outside its
+    route. `stream_events` are the models of events for the OpenAPI document. `requires_key` returns whether any route
+    asks for a key under these settings; the document then says so.
+    """
+
+    name: str
+    prefixes: tuple[str, ...]
+    routers: tuple[APIRouter, ...]
+    errors: ErrorFormat
+    stream_events: tuple[type[BaseModel], ...] = ()
+    requires_key: Callable[[Settings], bool] = _has_api_keys
+
+
+class DialectTable:
+    """The dialects of one application, found by path.
+
+    Of two prefixes that fit, the one with the earlier literal segment owns the path, then the longer one: `/toy` comes
+    before `/{platform}/v1`, and `/v1/messages` before `/v1`.
+    """
+
+    def __init__(self, dialects: Sequence[Dialect]) -> None:
+        """The first of `dialects` owns every path that no prefix fits. Raises `ValueError` for a prefix of two."""
+        self._dialects = dialects
+        owners: dict[tuple[str, ...], Dialect] = {}
+        for dialect in dialects:
+            for prefix in dialect.prefixes:
+                segments = tuple("{}" if part.startswith("{") else part for part in prefix.strip("/").split("/"))
+                if segments in owners:
+                    raise ValueError(f"'{prefix}' belongs to {owners[segments].name} and to {dialect.name}")
+                owners[segments] = dialect
+        self._owners = sorted(owners.items(), key=lambda owner: [part != "{}" for part in owner[0]], reverse=True)
+
+    def in_order(self) -> list[Dialect]:
+        """Return the dialects in the order in which their routes have to be compared with a path."""
+        return list(dict.fromkeys([*(dialect for _, dialect in self._owners), *self._dialects]))
+
+    def find(self, path: str) -> Dialect:
+        """Return the dialect that owns a path."""
+        parts = path.strip("/").split("/", 8)
+        for segments, dialect in self._owners:
+            if len(parts) >= len(segments) and all(
+                part in ("{}", given) for part, given in zip(segments, parts, strict=False)
+            ):
+                return dialect
+        return self._dialects[0]
+
+    def render_error(self, path: str, error: GatewayError) -> Response:
+        """Return the response to a failure on `path`, in the error format of the path's dialect."""
+        return self.find(path).errors.render(error)

@@ -1,0 +1,178 @@
+"""The `responses` of a route for the OpenAPI document: every status that it answers, with its body and headers."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import UnionType
+from typing import Any, TypeAlias
+
+import orjson
+from pydantic import BaseModel
+
+from gateway import errors
+
+Responses: TypeAlias = dict[int | str, dict[str, Any]]
+
+LIST_FAILURES = (401, 500)
+"""Failures of a request that asks no model."""
+RETRIEVE_FAILURES = (401, 404, 500)
+"""Failures of a request that only looks up a model."""
+LOOKUP_FAILURES = (400, 401, 404, 500, 503)
+"""Failures of a request that reads a database."""
+INFERENCE_FAILURES = (400, 401, 404, 408, 413, 415, 429, 500, 502, 503, 504)
+"""Failures of a request that runs a model."""
+STORED_OUTPUT_FAILURES = (*INFERENCE_FAILURES, 507)
+"""Failures of a request that runs a model and stores its output."""
+
+
+def omitted() -> Any:
+    """Default factory of a response field that may be absent and is never null."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailureDoc:
+    """What the document says of one status: a description, and the error of the example."""
+
+    description: str
+    example: errors.GatewayError
+
+
+FAILURES: Mapping[int, FailureDoc] = {
+    400: FailureDoc(
+        "The request is wrong, or asks the model for what it cannot do.",
+        errors.InvalidRequest(
+            "Invalid value for 'temperature': Input should be less than or equal to 2.", param="temperature"
+        ),
+    ),
+    401: FailureDoc(
+        "The request bears no key, or one that is not known.",
+        errors.Unauthorized("The key of the header 'Authorization' is not known here."),
+    ),
+    404: FailureDoc(
+        "No server holds a model of this name.",
+        errors.ModelNotFound("The model 'gpt-7' does not exist. Models: smollm2-135m-instruct.", param="model"),
+    ),
+    408: FailureDoc(
+        "The body did not arrive within the setting `body_timeout`.",
+        errors.RequestTimeout("The body did not arrive within 120 seconds."),
+    ),
+    413: FailureDoc(
+        "The body is larger than the setting `max_body_bytes`, or it holds more than a request may.",
+        errors.RequestTooLarge("The body is larger than this service takes, 33554432 bytes."),
+    ),
+    415: FailureDoc(
+        "The body is packed by something else than gzip.",
+        errors.UnsupportedEncoding(
+            "A body is taken as it is, or packed by gzip once; this one is said to be 'br'.", param="Content-Encoding"
+        ),
+    ),
+    429: FailureDoc(
+        "The caller asks more often than it may, or the model's queue is full.",
+        errors.QueueFull("1024 requests wait already.", retry_after=errors.RETRY_AFTER_SECONDS),
+    ),
+    500: FailureDoc("The gateway failed.", errors.GatewayError("The gateway failed on this request.")),
+    502: FailureDoc("Triton or the model failed.", errors.ModelFailed("The engine stopped.")),
+    503: FailureDoc(
+        "The model's server does not answer, or the gateway stops.",
+        errors.ServerUnavailable(
+            "No server that could hold the model 'smollm2-135m-instruct' is reachable.",
+            retry_after=errors.RETRY_AFTER_SECONDS,
+        ),
+    ),
+    504: FailureDoc(
+        "The model gave no sign of life for the setting `request_timeout`.",
+        errors.ModelTimeout("The model gave no answer for 600 seconds."),
+    ),
+    507: FailureDoc(
+        "What the model made cannot be kept.",
+        errors.StorageFull("The store of this service is full: the file was not kept."),
+    ),
+}
+
+_REQUEST_ID = {
+    "x-request-id": {
+        "description": "The id of this request: the caller's own, or a new one.",
+        "required": True,
+        "schema": {"type": "string"},
+    }
+}
+_RETRY_AFTER = {
+    "Retry-After": {
+        "description": "Seconds after which to try again.",
+        "required": True,
+        "schema": {"type": "integer", "minimum": 1},
+    }
+}
+_HEADERS: Mapping[int, dict[str, Any]] = {
+    401: {"WWW-Authenticate": {"required": True, "schema": {"type": "string", "const": "Bearer"}}},
+    415: {"Accept-Encoding": {"required": True, "schema": {"type": "string", "const": "gzip"}}},
+    429: _RETRY_AFTER,
+    503: _RETRY_AFTER,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResponseDocs:
+    """Documents the responses of one dialect's routes.
+
+    `error_model` is the body of its failures, of which `error_body` makes the JSON of an example. `stream_end` is the
+    data of the last event of a stream that went well, a word and no JSON; None: a stream just ends. `descriptions`
+    replace those of `FAILURES`.
+    """
+
+    error_model: type[BaseModel]
+    error_body: Callable[[errors.GatewayError], bytes]
+    stream_end: str | None = None
+    descriptions: Mapping[int, str] = field(default_factory=dict)
+
+    def responses(
+        self,
+        success: type[BaseModel] | UnionType,
+        failures: tuple[int, ...],
+        *,
+        description: str,
+        example: Mapping[str, Any],
+        event: type[BaseModel] | None = None,
+        event_example: Mapping[str, Any] | None = None,
+        more_events: tuple[type[BaseModel], ...] = (),
+    ) -> Responses:
+        """Return the `responses` of a route that answers `success`, or a stream of `event` where one is given.
+
+        `failures` are statuses. `more_events` are the other events of the same stream. The `type` of an event, where it
+        has one, is also the name of the server-sent event.
+        """
+        content: dict[str, Any] = {"application/json": {"example": example}}
+        if event:
+            content["text/event-stream"] = self._stream((event, *more_events), event_example or {})
+        documented: Responses = {
+            200: {"model": success, "description": description, "headers": _REQUEST_ID, "content": content}
+        }
+        for status in failures:
+            failure = FAILURES[status]
+            documented[status] = {
+                "model": self.error_model,
+                "description": self.descriptions.get(status, failure.description),
+                "headers": {**_REQUEST_ID, **_HEADERS.get(status, {})},
+                "content": {"application/json": {"example": orjson.loads(self.error_body(failure.example))}},
+            }
+        return documented
+
+    def _stream(self, events: tuple[type[BaseModel], ...], example: Mapping[str, Any]) -> dict[str, Any]:
+        """Document a stream by the schema of one event: OpenAPI 3.1 has no sequences, and its tools read it so."""
+        models: tuple[type[BaseModel], ...] = (*events, self.error_model)
+        schema = {"anyOf": [{"$ref": f"#/components/schemas/{model.__name__}"} for model in models]}
+        event = {"contentMediaType": "application/json", "contentSchema": schema}
+        data: dict[str, Any] = {"type": "string", "description": "JSON; an error ends a stream that failed.", **event}
+        end = ""
+        if self.stream_end is not None:
+            data = {
+                "type": "string",
+                "description": f"JSON; the words {self.stream_end} after a stream that went well, "
+                "and an error after one that did not.",
+                "anyOf": [{"const": self.stream_end}, event],
+            }
+            end = f"data: {self.stream_end}\n\n"
+        name = f"event: {example['type']}\n" if "type" in example else ""
+        return {
+            "schema": {"type": "object", "required": ["data"], "properties": {"data": data}},
+            "example": f"{name}data: {orjson.dumps(example).decode()}\n\n{end}",
+        }

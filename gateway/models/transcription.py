@@ -1,0 +1,24 @@
+"""Audio within a request for another model: a speech model that is served transcribes it first."""
+
+from collections.abc import Awaitable, Callable
+
+from gateway.models.catalog import Catalog
+from gateway.observability.telemetry import Trace
+from gateway.operations import transcribe
+from gateway.operations.transcribe import Transcribe
+
+
+def find_transcriber(catalog: Catalog, trace: Trace) -> Callable[[bytes], Awaitable[str]] | None:
+    """Return a function that transcribes audio for the request of `trace`; None where no model transcribes.
+
+    The function takes mono float32 samples, 16,000 a second, and raises a `GatewayError` where the model fails.
+    """
+    speech = catalog.first_model_for(Transcribe)
+    if speech is None:
+        return None
+
+    async def write_down(samples: bytes) -> str:
+        request = Transcribe(model=speech.name, audio=samples)
+        return await transcribe.gather(catalog.run(speech, request, trace))
+
+    return write_down
