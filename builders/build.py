@@ -32,7 +32,7 @@ class MultiModelFamily(Protocol):
         """Tell what a source is by how it is written. Raises RecipeError, SourceUnavailable."""
 
     def sibling_models(self, recipe: Recipe, source: Source) -> tuple[str, ...]:
-        """Name the models that `make` puts beside the one that is named after the recipe."""
+        """Name the models that `build` puts beside the one that is named after the recipe."""
 
 
 def _llm() -> Family:

@@ -2,7 +2,7 @@
 
 BuildError
 ├── RecipeError            the recipe, or what was asked on the command line, makes no sense
-├── MissingTools           the packages that builders need are not installed
+├── MissingDependency      the packages that builders need are not installed
 ├── SourceUnavailable      the weights cannot be had
 ├── UnsupportedModel       the exporter does not know this architecture, precision or target
 ├── NotEnoughSpace         the disk or the memory is too small for the model

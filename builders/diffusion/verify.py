@@ -68,7 +68,7 @@ class ImageMetrics:
 
 
 def verify_part(pipeline: Pipeline, part: PipelinePart, model: Path) -> PartMetrics:
-    """Compare one engine with its network. Raises VerificationFailed with the figures, MissingTools."""
+    """Compare one engine with its network. Raises VerificationFailed with the figures, MissingDependency."""
     try:
         import torch
 

@@ -18,7 +18,7 @@ def export(checkpoint: Path, recipe: Recipe, folder: Path) -> None:
         "output": str(folder),
         "precision": recipe.precision,
     }
-    script = Path(__file__).with_name("sentence_export_process.py")
+    script = Path(__file__).with_name("export_process.py")
     process = subprocess.Popen(
         [sys.executable, "-I", "-u", str(script), json.dumps(request)],
         stdin=subprocess.DEVNULL,

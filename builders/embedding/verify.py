@@ -57,7 +57,7 @@ class EmbeddingMetrics:
 def verify(
     model: SentenceModel, engine: Path, context_length: int, precision: Precision, progress: Progress
 ) -> EmbeddingMetrics:
-    """Compare the engine in `engine` with its source. Raises VerificationFailed with the figures, MissingTools."""
+    """Compare the engine in `engine` with its source. Raises VerificationFailed with the figures, MissingDependency."""
     texts = _tokens(engine, min(context_length, MAX_TEXT_TOKENS))
     progress.update("asking the source model", 0.0)
     theirs = _source(model, texts, progress)

@@ -27,13 +27,13 @@ SUPPORTED_INPUTS = re.compile(r"input_ids|inputs_embeds|attention_mask|position_
 def supported_architectures() -> list[str]:
     """List the architectures that the installed exporter takes, read from its source: it has no list to ask for.
 
-    Raises MissingTools.
+    Raises MissingDependency.
     """
     return sorted(set(_dispatched()) - set(OTHER_TASK_ARCHITECTURES) - set(CUDA_ONLY_ARCHITECTURES))
 
 
 def check(recipe: Recipe, config: dict[str, Any]) -> None:
-    """Refuse, before any heavy work, what cannot be built. Raises UnsupportedModel with the reason, MissingTools."""
+    """Refuse what cannot be built before any heavy work starts. Raises UnsupportedModel, MissingDependency."""
     if recipe.target != "onnx":
         raise UnsupportedModel(f"The target {recipe.target!r} is not built yet; the target that is: onnx.")
     known = supported_architectures()

@@ -64,7 +64,7 @@ class LogitMetrics:
 
 
 def verify(checkpoint: Checkpoint, engine: Path, tolerance: Tolerance, progress: Progress) -> LogitMetrics:
-    """Compare the engine in `engine` with its source. Raises VerificationFailed with the figures, MissingTools."""
+    """Compare the engine in `engine` with its source. Raises VerificationFailed with the figures, MissingDependency."""
     prompts = _prompts(checkpoint, engine)
     progress.update("asking the source model", 0.0)
     source = _Source(checkpoint.folder)

@@ -30,7 +30,7 @@ def split_checkpoint(checkpoint: Checkpoint, engine: Path, scratch: Path, progre
         "tile": facts["tile"],
         "tokens": facts["tokens_per_tile"],
     }
-    script = Path(__file__).with_name("extract_process.py")
+    script = Path(__file__).with_name("split_process.py")
     subprocess_step.run(script, request, lambda line: progress.update(line.lower()), "Taking the checkpoint apart")
     (engine / "vision.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     for name in TEXT_MODEL_FILES:

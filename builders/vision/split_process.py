@@ -1,4 +1,4 @@
-"""Take a model that sees apart, in a process of its own: `python -I extract_process.py '<JSON>'`.
+"""Take a model that sees apart, in a process of its own: `python -I split_process.py '<JSON>'`.
 
 The request names `input` (the checkpoint), `text` (a folder for the text model as a checkpoint of its own), `engine`
 (a folder for `embedding.npy` and `vision.onnx`), `tile` (pixels a side), `tokens` (vectors a tile), and `parent`.

@@ -1,4 +1,4 @@
-"""`python -m builders.shapes train|evaluate|sheet`: make the project's text-to-image model, measure it, show it."""
+"""`python -m training.shapes train|evaluate|sheet`: make the project's text-to-image model, measure it, show it."""
 
 import argparse
 import os
@@ -11,7 +11,7 @@ from training.shapes.networks import GUIDANCE, STEPS, WEIGHTS
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command that the arguments name."""
-    parser = argparse.ArgumentParser(prog="python -m builders.shapes", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m training.shapes", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     train = commands.add_parser("train", help="train all parts; a run that was broken off goes on")
     train.add_argument("--work", type=Path, default=Path(".tritonic/shapes"), help="where the stages keep their state")

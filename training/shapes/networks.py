@@ -11,7 +11,7 @@ from builders.checkpoint import FROM_PRETRAINED_OPTIONS
 from training.shapes.rendering import IMAGE_SIZE
 from training.shapes.tokenizer import MAX_PROMPT_TOKENS, make_tokenizer
 
-WEIGHTS = Path(__file__).parent / "weights"
+WEIGHTS = Path(__file__).parents[2] / "builders" / "shapes" / "weights"
 """The trained pipeline, a diffusers folder with fp16 safetensors."""
 
 GUIDANCE = 3.0

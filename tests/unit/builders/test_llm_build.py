@@ -41,7 +41,7 @@ def use_engine_of(
         shutil.copytree(built.folder / "1", folder)
         change(folder)
 
-    monkeypatch.setattr(family.onnx_target, "export", export)
+    monkeypatch.setattr(family.export_step, "export", export)
 
 
 def break_(engine: Path) -> None:

@@ -149,17 +149,17 @@ from builders import repository
 def die(*arguments):
     os.kill(os.getpid(), signal.SIGKILL)
 
-with repository.stage(Path(sys.argv[1]), "a") as stage:
-    (stage.model / "1").mkdir()
+with repository.staging_area(Path(sys.argv[1]), "a") as stage:
+    (stage.model_folder / "1").mkdir()
     if sys.argv[2] == "early":
         die()
-    (stage.model / "1" / "weights").write_text("two")
+    (stage.model_folder / "1" / "weights").write_text("two")
     for part in ("a-one", "a-two"):
-        (repository.parts_beside(stage.model) / part / "1").mkdir(parents=True)
+        (repository.parts_folder(stage.model_folder) / part / "1").mkdir(parents=True)
     rename, exchange = Path.rename, repository._exchange
     if sys.argv[2] == "between":  # the old one is away, the new one is not there yet
         repository._exchange = lambda one, other: False
-        Path.rename = lambda self, target: die() if self == stage.model else rename(self, target)
+        Path.rename = lambda self, target: die() if self == stage.model_folder else rename(self, target)
     else:
         repository._exchange = lambda one, other: exchange(one, other) and die()
     stage.install()
