@@ -10,15 +10,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from builders import registry
 from builders.checkpoint import sha256
 from builders.recipe import Recipe, quantization_of
 
 FORMAT_VERSION = 2
-"""Raised when builders install something else for the same recipe, so that models are built anew."""
+"""Raise it when all families install something else for the same recipe: models are then built anew.
 
-# How often that was so for the models of one family alone. llm 1: the input `literal_spans`; embedding 1:
-# `truncate_prompt_tokens`.
-_FAMILY_FORMAT_VERSIONS = {"llm": 1, "embedding": 1}
+`Family.format_version` is added to it."""
 
 FILE_NAME = "BUILD.json"
 USER_OPTIONS = (
@@ -33,7 +32,7 @@ USER_OPTIONS = (
     "truncate_prompt_tokens",
     "pictures",
 )
-"""What whoever builds a recipe may ask for otherwise."""
+"""Fields that a user may set to build a recipe differently, together with the options of the family's command."""
 
 RECORDED_PACKAGES = (
     "onnxruntime-genai",
@@ -52,9 +51,9 @@ RECORDED_PACKAGES = (
 
 def fingerprint(recipe: Recipe, source_digest: str) -> str:
     """Identify a build: the same recipe over the same weights, wherever they lie, is the same build."""
-    # What a family does not know must not change the fingerprints of its models.
-    known_by = {"pictures": "diffusion", "special_tokens_in_content": "llm", "truncate_prompt_tokens": "embedding"}
-    unknown = {field for field, family in known_by.items() if recipe.family != family}
+    # Fields that another family alone reads must not change the fingerprints of this one's models.
+    others = [family for name, family in registry.families().items() if name != recipe.family]
+    unknown = {field for family in others for field in family.own_fields}
     identity = {
         "format": _format(recipe),
         "source": source_digest,
@@ -65,7 +64,7 @@ def fingerprint(recipe: Recipe, source_digest: str) -> str:
 
 
 def _format(recipe: Recipe) -> int:
-    return FORMAT_VERSION + _FAMILY_FORMAT_VERSIONS.get(recipe.family, 0)
+    return FORMAT_VERSION + registry.find(recipe.family).format_version
 
 
 def write(
@@ -158,7 +157,8 @@ def find_outdated(folder: Path, recipe: Recipe, source_digest: str) -> OutdatedB
 
 def _is_chosen(built: Mapping[str, Any], recipe: Recipe) -> bool:
     wanted = recipe.model_dump(mode="json")
-    return any(built.get(field, wanted[field]) != wanted[field] for field in USER_OPTIONS)
+    options = [option.field for option in registry.find(recipe.family).options]
+    return any(built.get(field, wanted[field]) != wanted[field] for field in {*USER_OPTIONS, *options})
 
 
 def _is_edited(folder: Path, record: Mapping[str, Any]) -> bool:

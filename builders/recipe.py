@@ -3,7 +3,7 @@
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -11,6 +11,9 @@ from builders.errors import RecipeError
 
 RECIPES_FOLDER = Path(__file__).parent / "recipes"
 """The recipes that come with the project."""
+
+DEFAULT_FAMILY = "llm"
+"""Family of a recipe that names none."""
 
 DEFAULT_LLM_RECIPE = "smollm2-135m-instruct"
 """What is built when nothing else is said."""
@@ -115,8 +118,11 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    family: str = "llm"
-    """Which builder makes it: a key of `builders.build.FAMILIES`."""
+    default_quantizations: ClassVar[dict[Precision, Quantization]] = QUANTIZATIONS
+    """By precision; precisions that are not named leave the weights uncompressed."""
+
+    family: str = DEFAULT_FAMILY
+    """Name of the builder family, see `builders.registry`."""
     name: ModelName
     """Folder of the model in the repository, and Triton's name for it."""
     served_name: Annotated[str, Field(min_length=1, max_length=256)] | None = None
@@ -126,7 +132,7 @@ class Recipe(BaseModel):
     revision: str | None = None
     """Branch, tag or commit of a Hugging Face id."""
     precision: Precision = "int8"
-    """What the weights are compressed to; default for the families `embedding` and `diffusion`: fp32."""
+    """Number format of the weights. The families `embedding` and `diffusion` default to fp32."""
     target: Target = "onnx"
     """What the weights are compiled for."""
     context_length: Annotated[int, Field(ge=16)] | None = None
@@ -154,21 +160,9 @@ class Recipe(BaseModel):
     pictures: ImageOptions = ImageOptions()
     """Models that draw only."""
     quantization: Quantization | None = None
-    """Default: by precision, see `QUANTIZATIONS` and `EMBEDDING_QUANTIZATIONS`."""
+    """Default: by precision, see `default_quantizations`."""
     tolerance: Tolerance | None = None
     """Default: by precision, see `builders.llm.verify.TOLERANCES`."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _precision_of_family(cls, values: Any) -> Any:
-        """Compress what is large: embedding models are small, and stay as they are unless the recipe asks."""
-        defaults: dict[str, dict[str, Any]] = {
-            "embedding": {"precision": "fp32"},
-            "diffusion": {"precision": "fp32", "max_rows": 8},
-        }
-        if isinstance(values, dict):
-            return defaults.get(str(values.get("family")), {}) | values
-        return values
 
     @model_validator(mode="after")
     def _pictures_of_family(self) -> Self:
@@ -193,9 +187,8 @@ class Recipe(BaseModel):
 
 
 def quantization_of(recipe: Recipe) -> Quantization | None:
-    """How a recipe's weights are compressed, said or by default; None where they are not."""
-    by_precision = EMBEDDING_QUANTIZATIONS if recipe.family == "embedding" else QUANTIZATIONS
-    return recipe.quantization or by_precision.get(recipe.precision)
+    """Return how a recipe's weights are compressed; None where they are not."""
+    return recipe.quantization or recipe.default_quantizations.get(recipe.precision)
 
 
 def load(name_or_file: str, **overrides: Any) -> Recipe:
@@ -219,9 +212,15 @@ def load(name_or_file: str, **overrides: Any) -> Recipe:
 
 
 def make(**values: Any) -> Recipe:
-    """Check the values of a recipe. Raises RecipeError with a sentence for each value at fault."""
+    """Return a recipe of the class that its family declares. Raises RecipeError with a clause for each wrong value.
+
+    An unknown family gives a plain `Recipe`; `builders.registry.find` refuses it.
+    """
+    from builders import registry  # it imports this module
+
+    family = registry.families().get(str(values.get("family", DEFAULT_FAMILY)))
     try:
-        return Recipe.model_validate(values)
+        return (family.recipe if family else Recipe).model_validate(values)
     except ValidationError as error:
         faults = "; ".join(
             f"{'.'.join(str(part) for part in fault['loc']) or 'recipe'}: {fault['msg']}" for fault in error.errors()

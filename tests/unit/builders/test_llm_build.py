@@ -18,7 +18,7 @@ from builders.errors import (
     SourceUnavailable,
     VerificationFailed,
 )
-from builders.llm import family
+from builders.llm import builder
 from builders.progress import STAGES, NullProgress
 from builders.recipe import Recipe
 
@@ -41,7 +41,7 @@ def use_engine_of(
         shutil.copytree(built.folder / "1", folder)
         change(folder)
 
-    monkeypatch.setattr(family.export_step, "export", export)
+    monkeypatch.setattr(builder.export_step, "export", export)
 
 
 def break_(engine: Path) -> None:
@@ -118,7 +118,7 @@ def test_config_pbtxt_reads_back_with_the_template_byte_for_byte(built: BuildRes
 
 
 def test_building_twice_does_nothing(built: BuildResult, tiny_recipe: Recipes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(family.LLMFamily, "build", None)
+    monkeypatch.setattr(builder.LLMBuilder, "build", None)
     before = contents(built.folder)
     again = build(tiny_recipe(), built.folder.parent)
     assert not again.is_new

@@ -17,7 +17,7 @@ from builders.errors import (
     SourceUnavailable,
     UnsupportedModel,
 )
-from builders.llm import export_step, family
+from builders.llm import builder, export_step
 from builders.recipe import Recipe
 
 Recipes = Callable[..., Recipe]
@@ -26,7 +26,7 @@ Recipes = Callable[..., Recipe]
 def test_an_unsupported_architecture_is_refused_by_name_with_the_list(
     tiny: Path, tiny_recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(family.LLMFamily, "build", None)
+    monkeypatch.setattr(builder.LLMBuilder, "build", None)
     folder = shutil.copytree(tiny, tmp_path / "bert")
     config = json.loads((folder / "config.json").read_bytes()) | {"architectures": ["BertForMaskedLM"]}
     (folder / "config.json").write_text(json.dumps(config))
@@ -75,7 +75,7 @@ def test_more_context_than_the_checkpoint_has_is_refused(tiny_recipe: Recipes, t
 def test_too_little_disk_is_told_before_the_work(
     tiny_recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(family.LLMFamily, "build", None)
+    monkeypatch.setattr(builder.LLMBuilder, "build", None)
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(repository.shutil, "disk_usage", lambda _: usage._replace(free=1_000_000))
     with pytest.raises(NotEnoughSpace, match=r"0\.1 GB .* 0\.0 GB are free"):
@@ -86,9 +86,9 @@ def test_too_little_disk_is_told_before_the_work(
 def test_too_little_memory_is_told_before_the_work(
     tiny_recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(family.LLMFamily, "build", None)
-    memory = family.psutil.virtual_memory()
-    monkeypatch.setattr(family.psutil, "virtual_memory", lambda: memory._replace(total=100_000))
+    monkeypatch.setattr(builder.LLMBuilder, "build", None)
+    memory = builder.psutil.virtual_memory()
+    monkeypatch.setattr(builder.psutil, "virtual_memory", lambda: memory._replace(total=100_000))
     with pytest.raises(NotEnoughSpace, match="of memory, and this machine has 0 GB"):
         build(tiny_recipe(), tmp_path / "repository")
 

@@ -13,7 +13,7 @@ from builders.build import BuildResult, build
 from builders.checkpoint import Checkpoint
 from builders.config_pbtxt import parse
 from builders.errors import SourceUnavailable, UnsupportedModel, VerificationFailed
-from builders.llm.family import LLMFamily
+from builders.llm.builder import LLMBuilder
 from builders.llm.verify import TOLERANCES
 from builders.progress import NullProgress
 from builders.sources import LocalSource
@@ -120,7 +120,7 @@ def test_marks_that_disagree_are_refused(copy: Path) -> None:
 
 
 def test_room_is_asked_for_to_write_the_parts_out(seeing: Path) -> None:
-    needed = LLMFamily().check(recipe.make(name="x", source=str(seeing), precision="fp32"), LocalSource(seeing))
+    needed = LLMBuilder().check(recipe.make(name="x", source=str(seeing), precision="fp32"), LocalSource(seeing))
     weights = (seeing / "model.safetensors").stat().st_size
     assert needed > 2 * weights
 

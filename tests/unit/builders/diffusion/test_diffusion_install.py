@@ -14,7 +14,7 @@ from transformers import CLIPTokenizer, T5Tokenizer
 
 from builders import config_pbtxt, manifest, repository
 from builders.build import BuildResult, build
-from builders.diffusion import family, pipeline, pipeline_json
+from builders.diffusion import builder, pipeline, pipeline_json
 from builders.diffusion.parts import pipeline_parts
 from builders.diffusion.verify import verify_part
 from builders.errors import RepositoryBusy, VerificationFailed
@@ -121,7 +121,7 @@ def test_tokenizers_cut_and_pad_as_the_pipelines_do(
 
 
 def test_building_twice_does_nothing(built: BuildResult, pipes: Pipes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(family.DiffusionFamily, "build", None)
+    monkeypatch.setattr(builder.DiffusionBuilder, "build", None)
     again = build(drawing(pipes("sd")), built.folder.parent)
     assert not again.is_new
     assert again.metrics == built.metrics
@@ -143,7 +143,7 @@ def test_the_manifest_holds_for_all_models(built: BuildResult, pipes: Pipes, tmp
 
 
 def test_models_of_others_are_kept(pipes: Pipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(family.DiffusionFamily, "build", None)
+    monkeypatch.setattr(builder.DiffusionBuilder, "build", None)
     mine = tmp_path / "repository" / "tiny-denoiser" / "config.pbtxt"
     mine.parent.mkdir(parents=True)
     mine.write_text('backend: "python"')
@@ -168,7 +168,7 @@ def test_models_that_others_install_during_a_build_are_kept(
         mine.write_text('backend: "python"')
         return {}
 
-    monkeypatch.setattr(family.DiffusionFamily, "build", make)
+    monkeypatch.setattr(builder.DiffusionBuilder, "build", make)
     with pytest.raises(RepositoryBusy, match=f"{name} exists and "):
         build(drawing(pipes("sd")), into)
     assert mine.read_text() == 'backend: "python"'

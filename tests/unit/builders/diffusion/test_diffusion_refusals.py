@@ -11,7 +11,7 @@ from tiny_drawing import drawing
 from backends.diffusion.schedulers.registry import SCHEDULER_NAMES
 from builders import manifest, recipe
 from builders.build import build, resolve_source
-from builders.diffusion import family, pipeline, sources, tensorrt, triton_config
+from builders.diffusion import builder, pipeline, sources, tensorrt, triton_config
 from builders.diffusion.networks import load_part, weight_variant
 from builders.diffusion.parts import pipeline_parts
 from builders.errors import NotEnoughSpace, RecipeError, SourceUnavailable, UnsupportedModel
@@ -95,8 +95,8 @@ def test_pictures_belong_to_models_that_draw() -> None:
 def test_too_little_memory_is_told_before_the_work(
     pipes: Pipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    memory = family.psutil.virtual_memory()
-    monkeypatch.setattr(family.psutil, "virtual_memory", lambda: memory._replace(total=10_000))
+    memory = builder.psutil.virtual_memory()
+    monkeypatch.setattr(builder.psutil, "virtual_memory", lambda: memory._replace(total=10_000))
     with pytest.raises(NotEnoughSpace, match="of memory, and this machine has 0 GB"):
         build(drawing(pipes("sd")), tmp_path / "repository")
 
