@@ -83,9 +83,7 @@ class DiffusionBuilder(Builder):
 
         progress.begin("export", f"{recipe.precision} for {recipe.target}")
         onnx = beside if recipe.target == "onnx" else scratch / "onnx"
-        exported = export_step.export(
-            pipeline, {part: onnx / name / "1" for part, name in names.items()}, scratch, progress
-        )
+        exported = export_step.export(pipeline, {part: onnx / name / "1" for part, name in names.items()}, progress)
         for name, how in exported.items():
             if how["exporter"] != "dynamo":
                 progress.note(f"{name} was written by the older exporter, because the newer said: {how['reason']}")

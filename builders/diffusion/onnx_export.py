@@ -1,7 +1,6 @@
 """Write parts of a pipeline as ONNX: varying in batch and size, weights of large ones beside the graph."""
 
 import gc
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,23 +20,23 @@ TRACED_SIZES = {"height": 6, "width": 4, "tokens": 11, "patches": 14}
 """The sizes of the inputs that are traced: no two alike, so that none is taken for another."""
 
 
-def export(folder: Path, outputs: Mapping[str, str], report: Path) -> None:
+def export(folder: str | Path, outputs: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """Export each part named in `outputs` into the folder there, as `model.onnx` and `model.onnx.data` if it is large.
 
-    `report` becomes a JSON object that says of each part which exporter wrote it, and why not the first. Raises
-    SystemExit where neither can.
+    `folder` holds the pipeline. Returns by part the `exporter` that wrote it, `dynamo` or `torchscript`, and for the
+    latter the `reason` why dynamo could not. Raises SystemExit where neither can.
     """
-    pipeline = pipelines.read(folder)
-    wrote = {}
+    pipeline = pipelines.read(Path(folder))
+    report = {}
     for part in pipeline_parts(pipeline):
         if part.name not in outputs:
             continue
         print(f"exporting {part.name}", flush=True)  # noqa: T201 - the build reads it
         where = Path(outputs[part.name])
         where.mkdir(parents=True, exist_ok=True)
-        wrote[part.name] = _export(load_part(pipeline, part), part, where / "model.onnx")
+        report[part.name] = _export(load_part(pipeline, part), part, where / "model.onnx")
         gc.collect()
-    report.write_text(json.dumps(wrote), encoding="utf-8")
+    return report
 
 
 def _export(network: Any, part: PipelinePart, path: Path) -> dict[str, str]:

@@ -5,11 +5,11 @@ A plan belongs to one kind of GPU and one version of TensorRT: build where you s
 
 import importlib.util
 import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from builders import subprocess_step
 from builders.diffusion.parts import PipelinePart, example_inputs
 from builders.diffusion.pipeline import Pipeline, num_t5_tokens
 from builders.diffusion.triton_config import max_part_batch, size_options
@@ -135,10 +135,9 @@ def trtexec_command(part: PipelinePart, onnx: Path, plan: Path, limits: Optimiza
 
 def _by_trtexec(part: PipelinePart, onnx: Path, plan: Path, limits: OptimizationProfile, half: bool) -> None:
     command = trtexec_command(part, onnx, plan, limits, half)
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-    if done.returncode != 0 or not plan.is_file():
-        end = "\n".join((done.stdout + done.stderr).splitlines()[-12:])
-        raise ExportFailed(f"trtexec cannot build a plan of {part.name}. The end of what it said:\n{end}")
+    status, output = subprocess_step.run_command(command)
+    if status != 0 or not plan.is_file():
+        raise ExportFailed(f"trtexec cannot build a plan of {part.name}. The end of what it said:\n{output}")
 
 
 def _verify(

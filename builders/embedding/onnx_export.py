@@ -14,15 +14,16 @@ MAX_INLINE_WEIGHT_BYTES = 1_800_000_000
 """Bytes of weights that stay in the ONNX file; protobuf ends at 2 GB."""
 
 
-def export(folder: Path, output: Path, precision: Precision) -> None:
-    """Export the model in `folder` as `output/model.onnx`; what is too large for it goes to `model.onnx.data`.
+def export(folder: str | Path, output: str | Path, precision: Precision) -> None:
+    """Export the model in `folder` as `output/model.onnx`; large weights go to `output/model.onnx.data`.
 
     Raises what PyTorch's exporter raises.
     """
     import onnx
 
+    output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
-    model = sentence_model.read(Checkpoint(folder))
+    model = sentence_model.read(Checkpoint(Path(folder)))
     path = output / "model.onnx"
     try:
         transformer = _export(model, path, fused=True)

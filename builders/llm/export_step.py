@@ -91,8 +91,13 @@ def export(
         "cache": str(scratch / "exporter"),
         "options": exporter_options(recipe, every_position=every_position, vectors=vectors),
     }
-    script = Path(__file__).with_name("export_process.py")
-    subprocess_step.run(script, request, lambda line: _report(line, layers, progress), "The ONNX exporter")
+    subprocess_step.run(
+        "builders.llm.export_process:export",
+        request,
+        "The ONNX exporter",
+        lambda line: _report(line, layers, progress),
+        isolated=True,
+    )
     _check_inputs(folder)
 
 

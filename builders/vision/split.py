@@ -30,8 +30,12 @@ def split_checkpoint(checkpoint: Checkpoint, engine: Path, scratch: Path, progre
         "tile": facts["tile"],
         "tokens": facts["tokens_per_tile"],
     }
-    script = Path(__file__).with_name("split_process.py")
-    subprocess_step.run(script, request, lambda line: progress.update(line.lower()), "Taking the checkpoint apart")
+    subprocess_step.run(
+        "builders.vision.split_process:split",
+        request,
+        "Splitting the checkpoint",
+        lambda line: progress.update(line.lower()),
+    )
     (engine / "vision.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     for name in TEXT_MODEL_FILES:
         if (checkpoint.folder / name).is_file():

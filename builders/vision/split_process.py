@@ -1,29 +1,22 @@
-"""Take a model that sees apart, in a process of its own: `python -I split_process.py '<JSON>'`.
+"""Split a vision-language checkpoint; runs in a process of its own, see `builders.subprocess_step`."""
 
-The request names `input` (the checkpoint), `text` (a folder for the text model as a checkpoint of its own), `engine`
-(a folder for `embedding.npy` and `vision.onnx`), `tile` (pixels a side), `tokens` (vectors a tile), and `parent`.
-"""
-
-import json
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
-# `-I` keeps our folders off `sys.path`.
-sys.path.append(str(Path(__file__).resolve().parents[2]))
-
 from builders.checkpoint import FROM_PRETRAINED_OPTIONS
-from builders.llm.export_process import exit_with_parent
 
 OPSET = 17
 """The newest that torch's tracing exporter writes without a converter."""
 
 
-def main() -> None:
-    """Write the three parts of the checkpoint that the request names."""
-    request = json.loads(sys.argv[1])
-    exit_with_parent(request["parent"])
+def split(input: str, text: str, engine: str, tile: int, tokens: int) -> None:
+    """Write the parts of the checkpoint in the folder `input`.
+
+    `text` becomes the text model as a checkpoint of its own; `engine` gets `embedding.npy` and `vision.onnx`. `tile` is
+    the side of a tile in pixels, `tokens` the number of vectors that the model makes of one. Raises SystemExit if it
+    makes another number.
+    """
     import torch
     from transformers import AutoModelForImageTextToText
     from transformers.utils import logging
@@ -31,15 +24,14 @@ def main() -> None:
     logging.disable_progress_bar()
     print("Reading the checkpoint", flush=True)  # noqa: T201
     model = AutoModelForImageTextToText.from_pretrained(
-        request["input"], dtype=torch.float32, attn_implementation="eager", **FROM_PRETRAINED_OPTIONS
+        input, dtype=torch.float32, attn_implementation="eager", **FROM_PRETRAINED_OPTIONS
     ).eval()
-    engine = Path(request["engine"])
     with torch.inference_mode():
         print("Writing the text model", flush=True)  # noqa: T201
-        _save_text(model, Path(request["text"]))
-        _save_embedding(model, engine / "embedding.npy")
+        _save_text(model, Path(text))
+        _save_embedding(model, Path(engine) / "embedding.npy")
         print("Writing the picture encoder", flush=True)  # noqa: T201
-        _save_encoder(model, engine / "vision.onnx", request["tile"], request["tokens"])
+        _save_encoder(model, Path(engine) / "vision.onnx", tile, tokens)
 
 
 def _save_text(model: Any, folder: Path) -> None:
@@ -124,7 +116,3 @@ def _positions(vision: Any, tile: int) -> Any:
     vision.embeddings(torch.zeros(1, 3, tile, tile), torch.ones(1, side, side, dtype=torch.bool))
     hook.remove()
     return table(chosen[0]).detach().clone()
-
-
-if __name__ == "__main__":
-    main()
