@@ -1,4 +1,4 @@
-"""Build a recipe into a repository: fetch, export, verify, install."""
+"""Build a recipe into a model repository: fetch, export, verify, install."""
 
 import errno
 import time
@@ -19,9 +19,9 @@ class BuildResult:
 
     folder: Path
     is_new: bool
-    """False: it was there already, from the same recipe and source."""
+    """False if the repository already held it, built from the same recipe and source."""
     metrics: dict[str, Any]
-    """How far the engine is from its source; see `builders.llm.verify.LogitMetrics`,
+    """The figures of the verification: how far the engine is from its source. See `builders.llm.verify.LogitMetrics`,
     `builders.embedding.verify.EmbeddingMetrics`, `builders.diffusion.verify`."""
     seconds: float
 
@@ -32,9 +32,9 @@ def resolve_source(recipe: Recipe) -> Source:
 
 
 def build(recipe: Recipe, into: Path, *, force: bool = False, progress: Progress | None = None) -> BuildResult:
-    """Build a recipe into the repository `into`, unless it holds the same build already.
+    """Build a recipe into the repository `into`; skip the work if it holds the same build already, unless `force`.
 
-    Whatever goes wrong, also an interruption at any moment, the repository stays as it was. Raises BuildError.
+    A failure or an interruption at any moment leaves the repository as it was. Raises BuildError.
     """
     started = time.monotonic()
     progress = progress or NullProgress()
@@ -70,7 +70,7 @@ def build(recipe: Recipe, into: Path, *, force: bool = False, progress: Progress
 
 
 def _refuse_foreign(found: Path, target: Path, force: bool) -> None:
-    """Refuse to replace the folder `found` unless it is the model in `target`, built here, or one of its parts."""
+    """Raise RepositoryBusy if `found` exists and is neither the model `target`, built here, nor one of its parts."""
     if force or not found.exists():
         return
     if found.name == target.name:
