@@ -1,4 +1,4 @@
-"""`tritonic build`: draw the progress of a build, and turn its errors into sentences and exit statuses."""
+"""`tritonic build`: a command for each builder family, with progress bars, error messages and exit statuses."""
 
 import inspect
 import signal
@@ -87,7 +87,7 @@ def _run(
     repository: Path,
     force: bool,
 ) -> None:
-    """Build, and end with the exit status that the commands promise."""
+    """Build, and exit with the status that `EXIT_STATUSES` describes."""
     try:
         recipe = _make_recipe(family, recipe_name, source, options)
     except RecipeError as error:
@@ -136,7 +136,7 @@ def _fail(reason: object, status: int) -> NoReturn:
 
 
 def _terminate_as_interrupt() -> None:
-    """Let SIGTERM end a build as Ctrl-C does, so that it clears up behind itself."""
+    """Make SIGTERM interrupt a build as Ctrl-C does, so that it cleans up."""
 
     def interrupt(signum: int, frame: FrameType | None) -> NoReturn:
         raise KeyboardInterrupt
@@ -145,7 +145,7 @@ def _terminate_as_interrupt() -> None:
 
 
 class _ProgressBars:
-    """One bar for each stage; where nobody watches (a pipe, a log), one line for each."""
+    """One progress bar for each stage; one line for each if `bars` is None, because stdout is not a terminal."""
 
     def __init__(self, bars: Progress | None) -> None:
         self._bars = bars
@@ -187,9 +187,9 @@ def _progress() -> Iterator[_ProgressBars]:
         TextColumn("[dim]{task.fields[detail]}"),
     )
     with Progress(*columns, console=out) as bars:
-        watched = _ProgressBars(bars)
-        yield watched
-        watched.finish()
+        progress = _ProgressBars(bars)
+        yield progress
+        progress.finish()
 
 
 app = make_app()

@@ -21,20 +21,21 @@ from builders.recipe import Recipe
 from builders.sources import Source
 
 UNSUPPORTED_OPTIONS = ("tolerance", "tool_call_parser", "reasoning_parser", "quantization", "context_length")
-"""What a recipe may say of a text-generation model, and that would mean nothing here."""
+"""Recipe fields for text-generation models that have no meaning here."""
 
 PRECISIONS = {"onnx": ("fp32",), "tensorrt": ("fp32", "fp16")}
+"""Supported precisions by target."""
 
 
 class DiffusionBuilder(Builder):
-    """Builds pipelines: fetch, export and verify each part, verify them together."""
+    """Builds diffusers pipelines."""
 
     def resolve(self, source: str, revision: str | None) -> Source:
-        """Tell what a source is by how it is written. Raises RecipeError, SourceUnavailable."""
+        """Return the pipeline that a recipe names as its source. Raises RecipeError, SourceUnavailable."""
         return sources.resolve(source, revision)
 
     def sibling_models(self, recipe: Recipe, source: Source) -> tuple[str, ...]:
-        """Name the models of the parts."""
+        """Return the names of the parts' models."""
         index = source.config()
         encoders = [
             name.replace("_", "-") for name in pipelines.TEXT_ENCODER_FOLDERS if pipelines.component_class(index, name)
@@ -43,7 +44,10 @@ class DiffusionBuilder(Builder):
         return tuple(pipeline_json.part_model_name(recipe.name, name) for name in names)
 
     def check(self, recipe: Recipe, source: Source) -> int:
-        """Refuse what cannot be built, and give the bytes that a build needs. Raises UnsupportedModel, RecipeError."""
+        """Return the bytes of disk that a build needs.
+
+        Raises UnsupportedModel, RecipeError, NotEnoughSpace, MissingDependency.
+        """
         if recipe.target not in PRECISIONS:
             raise UnsupportedModel(
                 f"The target {recipe.target!r} is not built for pictures; those that are: {', '.join(PRECISIONS)}."
@@ -63,42 +67,42 @@ class DiffusionBuilder(Builder):
             tensorrt.check()
         pipelines.check_index(source.config())
         weights = 4 * (source.num_parameters() or 0)
-        there = psutil.virtual_memory().total
-        if weights > there:
+        total = psutil.virtual_memory().total
+        if weights > total:
             raise NotEnoughSpace(
                 f"The pipeline has {weights / 4e9:.1f} billion parameters, so building it needs {weights / 1e9:.0f} GB "
-                f"of memory, and this machine has {there / 1e9:.0f} GB. Build it on a larger one and copy its models."
+                f"of memory, and this machine has {total / 1e9:.0f} GB. Build it on a larger one and copy its models."
             )
         engines = 1 if recipe.target == "onnx" else 2
         return source.scratch_bytes() + engines * weights + 64_000_000
 
     def build(self, recipe: Recipe, source: Source, folder: Path, scratch: Path, progress: Progress) -> dict[str, Any]:
-        """Build the parts beside `folder` and the pipeline into it; give the figures of the verification."""
+        """Build the pipeline model into `folder` and its parts next to it; return the figures of the verification."""
         progress.begin("fetch", recipe.source)
         pipeline = pipelines.read(source.fetch(scratch, progress).folder)
-        of_pipeline = triton_config.render_pipeline(recipe, pipeline)
-        wanted = pipeline_parts(pipeline)
-        beside = repository.parts_folder(folder)
-        names = {part.name: pipeline_json.part_model_name(recipe.name, part.name) for part in wanted}
+        pipeline_config = triton_config.render_pipeline(recipe, pipeline)
+        parts = pipeline_parts(pipeline)
+        parts_folder = repository.parts_folder(folder)
+        names = {part.name: pipeline_json.part_model_name(recipe.name, part.name) for part in parts}
 
         progress.begin("export", f"{recipe.precision} for {recipe.target}")
-        onnx = beside if recipe.target == "onnx" else scratch / "onnx"
+        onnx = parts_folder if recipe.target == "onnx" else scratch / "onnx"
         exported = export_step.export(pipeline, {part: onnx / name / "1" for part, name in names.items()}, progress)
-        for name, how in exported.items():
-            if how["exporter"] != "dynamo":
-                progress.note(f"{name} was written by the older exporter, because the newer said: {how['reason']}")
+        for name, report in exported.items():
+            if report["exporter"] != "dynamo":
+                progress.note(f"{name} was written by the older exporter, because the newer said: {report['reason']}")
         engine = folder / "1"
         engine.mkdir()
         pipeline_json.write(pipeline, recipe.name, engine, triton_config.max_part_batch(recipe))
 
         progress.begin("verify", "against diffusers")
         figures: dict[str, Any] = {}
-        for number, part in enumerate(wanted):
-            progress.update(f"comparing {part.name}", number / (len(wanted) + 1))
-            found = verify_part(pipeline, part, onnx / names[part.name] / "1" / "model.onnx")
-            figures[part.name] = asdict(found) | exported[part.name]
+        for number, part in enumerate(parts):
+            progress.update(f"comparing {part.name}", number / (len(parts) + 1))
+            metrics = verify_part(pipeline, part, onnx / names[part.name] / "1" / "model.onnx")
+            figures[part.name] = asdict(metrics) | exported[part.name]
             gc.collect()
-        progress.update("drawing with both", len(wanted) / (len(wanted) + 1))
+        progress.update("drawing with both", len(parts) / (len(parts) + 1))
         engines = Engines(engine, lambda name: onnx / name / "1" / "model.onnx")
         figures["together"] = asdict(verify_images(pipeline, engines, triton_config.default_guidance(recipe, pipeline)))
         del engines
@@ -106,14 +110,14 @@ class DiffusionBuilder(Builder):
         backend = "onnxruntime"
         if recipe.target == "tensorrt":
             backend = "tensorrt"
-            limits = tensorrt.optimization_profile(recipe, pipeline)
-            for part in wanted:
-                where = beside / names[part.name] / "1"
+            profile = tensorrt.optimization_profile(recipe, pipeline)
+            for part in parts:
+                plan_folder = parts_folder / names[part.name] / "1"
                 tensorrt.build_engine(
-                    part, onnx / names[part.name] / "1" / "model.onnx", where, limits, recipe, progress
+                    part, onnx / names[part.name] / "1" / "model.onnx", plan_folder, profile, recipe, progress
                 )
-        for part in wanted:
+        for part in parts:
             text = triton_config.render_part(recipe, names[part.name], part, backend=backend)
-            (beside / names[part.name] / "config.pbtxt").write_text(text, encoding="utf-8", newline="")
-        (folder / "config.pbtxt").write_text(of_pipeline, encoding="utf-8", newline="")
+            (parts_folder / names[part.name] / "config.pbtxt").write_text(text, encoding="utf-8", newline="")
+        (folder / "config.pbtxt").write_text(pipeline_config, encoding="utf-8", newline="")
         return figures

@@ -20,19 +20,22 @@ from builders.recipe import Recipe
 from builders.sources import Source
 
 COPIED_FILES = ("tokenizer.json", "tokenizer_config.json", "config.json")
-"""Taken from the checkpoint as they are."""
+"""Files copied from the checkpoint unchanged."""
 
 PRECISIONS = ("fp32", "int8")
 
 UNSUPPORTED_OPTIONS = ("tolerance", "tool_call_parser", "reasoning_parser", "quantization")
-"""What a recipe may say of a text-generation model, and that would mean nothing here."""
+"""Recipe fields for text-generation models that have no meaning here."""
 
 
 class EmbeddingBuilder(Builder):
-    """Builds embedding models: fetch, export and verify."""
+    """Builds embedding models."""
 
     def check(self, recipe: Recipe, source: Source) -> int:
-        """Refuse what cannot be built, and give the bytes that a build needs. Raises UnsupportedModel, RecipeError."""
+        """Return the bytes of disk that a build needs.
+
+        Raises UnsupportedModel, RecipeError, NotEnoughSpace, MissingDependency.
+        """
         if recipe.target != "onnx":
             raise UnsupportedModel(f"The target {recipe.target!r} is not built yet; the target that is: onnx.")
         if recipe.precision not in PRECISIONS:
@@ -55,7 +58,7 @@ class EmbeddingBuilder(Builder):
         return source.scratch_bytes() + needed + 64_000_000
 
     def build(self, recipe: Recipe, source: Source, folder: Path, scratch: Path, progress: Progress) -> dict[str, Any]:
-        """Build the engine and `config.pbtxt` into `folder`; give the figures of the verification."""
+        """Build the engine and `config.pbtxt` into `folder`; return the figures of the verification."""
         progress.begin("fetch", recipe.source)
         checkpoint = source.fetch(scratch, progress)
         model = sentence_model.read(checkpoint)
@@ -83,9 +86,9 @@ class EmbeddingBuilder(Builder):
 
 
 def _context_length(recipe: Recipe, model: SentenceModel) -> int:
-    most = model.max_positions
-    if recipe.context_length is not None and recipe.context_length > most:
-        raise RecipeError(f"context_length {recipe.context_length} is more than the model takes: {most}.")
+    limit = model.max_positions
+    if recipe.context_length is not None and recipe.context_length > limit:
+        raise RecipeError(f"context_length {recipe.context_length} is more than the model takes: {limit}.")
     return recipe.context_length or model.max_length
 
 

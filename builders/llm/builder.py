@@ -29,44 +29,44 @@ COPIED_FILES = (
     "chat_template.jinja",
     "config.json",
 )
-"""Taken from the checkpoint as they are: the exporter writes its own variants of some."""
+"""Files copied from the checkpoint unchanged; the exporter writes its own variants of some."""
 
 BYTES_PER_PARAMETER = {"fp32": 4.1, "fp16": 2.1, "int8": 2.1, "int4": 0.9}
-"""Of the engine; int8 keeps the embedding in fp32."""
+"""Size of the engine. int8 keeps the embedding in fp32."""
 
 
 class LLMBuilder(Builder):
-    """Builds text-generation models: fetch, export and verify."""
+    """Builds text-generation models, with or without vision."""
 
     def check(self, recipe: Recipe, source: Source) -> int:
-        """Refuse what cannot be built, and give the bytes that a build needs. Raises UnsupportedModel."""
+        """Return the bytes of disk that a build needs. Raises UnsupportedModel, NotEnoughSpace, MissingDependency."""
         config = source.config()
         export_step.check(recipe, _text_config(config))
         parameters = source.num_parameters() or 0
         _check_memory(parameters)
-        # A model that sees is written out once more in fp32: its text model for the exporter, the rest to stay.
+        # A vision-language model is also split in fp32: the text model for the exporter, the rest for the engine.
         parts = 4 * parameters if idefics3.is_idefics3(config) else 0
         return source.scratch_bytes() + parts + int(parameters * BYTES_PER_PARAMETER[recipe.precision]) + 64_000_000
 
     def build(self, recipe: Recipe, source: Source, folder: Path, scratch: Path, progress: Progress) -> dict[str, Any]:
-        """Build the engine and `config.pbtxt` into `folder`; give the figures of the verification."""
+        """Build the engine and `config.pbtxt` into `folder`; return the figures of the verification."""
         progress.begin("fetch", recipe.source)
         checkpoint = source.fetch(scratch, progress)
         checkpoint.check_tokenizer()
         export_step.check(recipe, _text_config(checkpoint.config()))
-        sees = idefics3.is_idefics3(checkpoint.config())
+        supports_images = idefics3.is_idefics3(checkpoint.config())
         context_length = _context_length(recipe, checkpoint)
 
         progress.begin("export", f"{recipe.precision} for {recipe.target}")
         engine = folder / "1"
-        text = split_checkpoint(checkpoint, engine, scratch, progress) if sees else checkpoint
-        export_step.export(text.folder, recipe, engine, scratch, progress, vectors=sees)
+        text_checkpoint = split_checkpoint(checkpoint, engine, scratch, progress) if supports_images else checkpoint
+        export_step.export(text_checkpoint.folder, recipe, engine, scratch, progress, vectors=supports_images)
         _add_own_files(checkpoint, engine)
 
         progress.begin("verify", "against the source model")
         tolerance = recipe.tolerance or TOLERANCES[recipe.precision]
-        figures = asdict(verify(text, engine, tolerance, progress))
-        if sees:
+        figures = asdict(verify(text_checkpoint, engine, tolerance, progress))
+        if supports_images:
             figures["pictures"] = asdict(verify_pictures(checkpoint, engine, tolerance, progress))
         if checkpoint.chat_template() is None:
             progress.note(
@@ -77,17 +77,17 @@ class LLMBuilder(Builder):
 
 
 def _text_config(config: dict[str, Any]) -> dict[str, Any]:
-    """What the exporter is given: the config itself, or that of the text model of a checkpoint that sees."""
+    """Return the config that the exporter reads: for a vision-language checkpoint, that of its text model."""
     return idefics3.text_config(config) if idefics3.is_idefics3(config) else config
 
 
 def _check_memory(parameters: int) -> None:
-    """Refuse what this machine cannot hold: export and verification read the weights in fp32."""
-    needed, there = 4 * parameters, psutil.virtual_memory().total
-    if needed > there:
+    """Raise NotEnoughSpace if the weights in fp32, which export and verification load, exceed the memory."""
+    needed, total = 4 * parameters, psutil.virtual_memory().total
+    if needed > total:
         raise NotEnoughSpace(
             f"The model has {parameters / 1e9:.1f} billion parameters, so building it needs {needed / 1e9:.0f} GB of "
-            f"memory, and this machine has {there / 1e9:.0f} GB. Build it on a larger one and copy the model's folder."
+            f"memory, and this machine has {total / 1e9:.0f} GB. Build it on a larger one and copy the model's folder."
         )
 
 
@@ -99,7 +99,7 @@ def _context_length(recipe: Recipe, checkpoint: Checkpoint) -> int:
 
 
 def _add_own_files(checkpoint: Checkpoint, engine: Path) -> None:
-    """Let the checkpoint's own tokenizer travel with the engine, and every token that ends an answer."""
+    """Copy the checkpoint's tokenizer to the engine, and write the ids of all tokens that end an answer."""
     for name in COPIED_FILES:
         if (checkpoint.folder / name).is_file():
             shutil.copyfile(checkpoint.folder / name, engine / name)
@@ -114,7 +114,7 @@ def _add_own_files(checkpoint: Checkpoint, engine: Path) -> None:
 
 def _config(recipe: Recipe, checkpoint: Checkpoint, context_length: int) -> str:
     template = checkpoint.chat_template()
-    sees = idefics3.is_idefics3(checkpoint.config())
+    supports_images = idefics3.is_idefics3(checkpoint.config())
     owner = recipe.source.split("/")[0] if recipe.source.count("/") == 1 and recipe.source[0] not in "./~" else "local"
     return config_pbtxt.render(
         recipe.name,
@@ -125,7 +125,7 @@ def _config(recipe: Recipe, checkpoint: Checkpoint, context_length: int) -> str:
             "served_name": recipe.served_name or recipe.name,
             "operations": ["chat", "complete"] if template is not None else ["complete"],
             "signature": "vllm",
-            "modalities": ["text", "image"] if sees else ["text"],
+            "modalities": ["text", "image"] if supports_images else ["text"],
             "context_length": context_length,
             "chat_template": template,
             "special_tokens": checkpoint.special_tokens(),

@@ -1,4 +1,4 @@
-"""Take a checkpoint that sees apart: its text model as a checkpoint of its own, its picture encoder as ONNX."""
+"""Split a vision-language checkpoint: its text model becomes a checkpoint, its image encoder an ONNX file."""
 
 import json
 import shutil
@@ -11,11 +11,11 @@ from builders.progress import Progress
 from builders.vision import idefics3
 
 TEXT_MODEL_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
-"""What the exporter reads beside the weights."""
+"""Files that the exporter reads besides the weights."""
 
 
 def split_checkpoint(checkpoint: Checkpoint, engine: Path, scratch: Path, progress: Progress) -> Checkpoint:
-    """Write `vision.onnx`, `embedding.npy` and `vision.json` into `engine`; give the text model, written to `scratch`.
+    """Write `vision.onnx`, `embedding.npy` and `vision.json` into `engine`; return the text model, below `scratch`.
 
     Raises SourceUnavailable, UnsupportedModel, ExportFailed.
     """

@@ -7,7 +7,7 @@ from typing import Any
 from builders.checkpoint import FROM_PRETRAINED_OPTIONS
 
 OPSET = 17
-"""The newest that torch's tracing exporter writes without a converter."""
+"""The newest ONNX opset that torch's tracing exporter writes without a converter."""
 
 
 def split(input: str, text: str, engine: str, tile: int, tokens: int) -> None:
@@ -30,12 +30,12 @@ def split(input: str, text: str, engine: str, tile: int, tokens: int) -> None:
         print("Writing the text model", flush=True)  # noqa: T201
         _save_text(model, Path(text))
         _save_embedding(model, Path(engine) / "embedding.npy")
-        print("Writing the picture encoder", flush=True)  # noqa: T201
+        print("Writing the image encoder", flush=True)  # noqa: T201
         _save_encoder(model, Path(engine) / "vision.onnx", tile, tokens)
 
 
 def _save_text(model: Any, folder: Path) -> None:
-    """Write the Llama inside as a checkpoint; its last matrix is written even where it is the embedding's too."""
+    """Write the Llama inside as a checkpoint. Its last matrix is written even if it shares the embedding's."""
     import torch
     from transformers import LlamaForCausalLM
 
@@ -50,14 +50,14 @@ def _save_text(model: Any, folder: Path) -> None:
 
 
 def _save_embedding(model: Any, path: Path) -> None:
-    """Write the matrix of token vectors, float32[vocabulary, hidden size], to be mapped into memory."""
+    """Write the embedding matrix, float32[vocabulary, hidden size], as a file that can be memory-mapped."""
     import numpy as np
 
     np.save(path, model.get_input_embeddings().weight.detach().float().numpy())
 
 
 def _save_encoder(model: Any, path: Path, tile: int, tokens: int) -> None:
-    """Export tiles, float32[n, 3, tile, tile], to vectors, float32[n, tokens, hidden size]."""
+    """Export the encoder: float32[n, 3, tile, tile] to float32[n, tokens, hidden size]."""
     import torch
 
     encoder = _encoder(model, tile)
@@ -66,7 +66,7 @@ def _save_encoder(model: Any, path: Path, tile: int, tokens: int) -> None:
     if found != tokens:
         raise SystemExit(f"The connector makes {found} vectors of a tile; the preprocessor promises {tokens}.")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that the shapes of a tile become constants is meant
+        warnings.simplefilter("ignore")  # it warns that the shapes of a tile become constants, which is intended
         torch.onnx.export(
             encoder,
             (tiles,),
@@ -80,13 +80,13 @@ def _save_encoder(model: Any, path: Path, tile: int, tokens: int) -> None:
 
 
 def _encoder(model: Any, tile: int) -> Any:
-    """The picture encoder and the connector as one module, for whole tiles without padding."""
+    """Return image encoder and connector as one module, for whole tiles without padding."""
     import torch
 
     vision = model.model.vision_model
 
     class Encoder(torch.nn.Module):  # type: ignore[misc]
-        """Positions are worked out once: they are the same for every tile that has no padding."""
+        """Encoder and connector. Positions are computed once: they are the same for all tiles without padding."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -106,7 +106,7 @@ def _encoder(model: Any, tile: int) -> Any:
 
 
 def _positions(vision: Any, tile: int) -> Any:
-    """The vectors of positions that the model itself chooses for a tile without padding: float32[1, patches, size]."""
+    """Return the position embeddings that the model chooses for a tile without padding: float32[1, patches, size]."""
     import torch
 
     chosen: list[Any] = []
