@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_sentences import LONGEST, make_folder, write
+from tiny_sentence_transformers import MAX_POSITIONS, make_folder, write
 
 from backends.embedding.encoder import OrtEncoder
 from builders import config_pbtxt, recipe
@@ -54,14 +54,14 @@ def test_rows_are_those_of_sentence_transformers(kind: str, tmp_path: Path) -> N
 
     source = make_folder(tmp_path / kind, kind, **ARCHITECTURES[kind])
     model = build(make(source), tmp_path / "repository")
-    assert model.metrics["longest"] == LONGEST
+    assert model.metrics["longest"] == MAX_POSITIONS
     assert model.metrics["difference_max"] < 1e-5
     nodes = [node.op_type for node in onnx.load(str(model.folder / "1" / "model.onnx")).graph.node]
     assert nodes.count("MultiHeadAttention") == FUSED[kind]
 
     reference = SentenceTransformer(str(source), device="cpu")
     tokenizer = Tokenizer.from_file(str(model.folder / "1" / "tokenizer.json"))
-    tokenizer.enable_truncation(LONGEST)
+    tokenizer.enable_truncation(MAX_POSITIONS)
     tokens = [np.array(encoding.ids, np.int64) for encoding in tokenizer.encode_batch(list(TEXTS))]
     theirs = reference.encode(list(TEXTS))
     assert np.abs(OrtEncoder(model.folder / "1").embed(tokens) - theirs).max() < 1e-4 * max(1.0, np.abs(theirs).max())
@@ -72,7 +72,7 @@ def test_config_pbtxt_says_what_the_folder_says(built: BuildResult) -> None:
     parameters = {key: value.string_value for key, value in config.parameters.items()}
     assert json.loads(parameters["operations"]) == ["embed"]
     assert (parameters["signature"], parameters["dimensions"]) == ("embedding", "32")
-    assert (parameters["context_length"], parameters["precision"]) == (str(LONGEST), "fp32")
+    assert (parameters["context_length"], parameters["precision"]) == (str(MAX_POSITIONS), "fp32")
     assert json.loads(parameters["prompts"]) == {"query": "ask: ", "passage": "tell: "}
     assert (parameters["default_prompt"], parameters["normalized"]) == ("query", "true")
     assert "matryoshka" not in parameters
@@ -98,7 +98,7 @@ def test_a_wrong_engine_is_not_installed(folder: Path, built: BuildResult, tmp_p
     onnx.save(graph, str(engine / "model.onnx"))
     model = sentence_model.read(Checkpoint(folder))
     with pytest.raises(VerificationFailed, match="Largest difference of a number"):
-        verify(model, engine, LONGEST, "fp32", NullProgress())
+        verify(model, engine, MAX_POSITIONS, "fp32", NullProgress())
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_other_modules_are_refused_by_name(folder: Path, tmp_path: Path) -> None
     [
         ({"precision": "int4"}, UnsupportedModel),
         ({"target": "vllm"}, UnsupportedModel),
-        ({"context_length": LONGEST + 1}, RecipeError),
+        ({"context_length": MAX_POSITIONS + 1}, RecipeError),
         ({"tool_call_parser": "hermes"}, RecipeError),
     ],
 )
@@ -157,8 +157,8 @@ def test_what_a_recipe_may_not_ask(
 
 def test_positions_are_counted_as_the_architecture_does(tmp_path: Path) -> None:
     source = make_folder(tmp_path / "xlm", "xlm-roberta")
-    assert json.loads((source / "config.json").read_text())["max_position_embeddings"] == LONGEST + 2
-    assert sentence_model.read(Checkpoint(source)).max_positions == LONGEST
+    assert json.loads((source / "config.json").read_text())["max_position_embeddings"] == MAX_POSITIONS + 2
+    assert sentence_model.read(Checkpoint(source)).max_positions == MAX_POSITIONS
 
 
 def test_the_modules_belong_to_the_digest(folder: Path, tmp_path: Path) -> None:

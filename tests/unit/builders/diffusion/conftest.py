@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny_drawing import drawing
+from tiny_image_recipe import image_recipe
 
 from builders.build import BuildResult, build
 from tests.fakes.pipelines import make_pipeline
@@ -33,4 +33,4 @@ def copy(pipes: Callable[[str], Path], tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def built(pipes: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
     """The Stable Diffusion pipeline, built by the real exporter. Tests look at it and leave it as it is."""
-    return build(drawing(pipes("sd")), tmp_path_factory.mktemp("built") / "repository")
+    return build(image_recipe(pipes("sd")), tmp_path_factory.mktemp("built") / "repository")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_drawing import drawing
+from tiny_image_recipe import image_recipe
 
 from builders.build import BuildResult, build
 from builders.diffusion import export_step, pipeline, pipeline_json
@@ -38,7 +38,7 @@ def family(
     request: pytest.FixtureRequest, pipes: Pipes, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[str, BuildResult]:
     into = tmp_path_factory.mktemp("families") / "repository"
-    return request.param, build(drawing(pipes(request.param)), into)
+    return request.param, build(image_recipe(pipes(request.param)), into)
 
 
 def check(kind: str, made: BuildResult) -> None:
@@ -76,7 +76,7 @@ def test_a_family_is_built_whole(family: tuple[str, BuildResult]) -> None:
 def test_what_variants_add_to_the_denoiser_is_exported(kind: str, pipes: Pipes, tmp_path: Path) -> None:
     read = pipeline.read(pipes(kind))
     (denoiser,) = [part for part in pipeline_parts(read) if part.name == "denoiser"]
-    wrote = export_step.export(read, {"denoiser": tmp_path / "1"}, tmp_path, NullProgress())
+    wrote = export_step.export(read, {"denoiser": tmp_path / "1"}, NullProgress())
     figures = verify_part(read, denoiser, tmp_path / "1" / "model.onnx")
     assert wrote["denoiser"]["exporter"] == "dynamo"
     assert figures.difference < 1e-5 and figures.largest > 1e-2
@@ -102,7 +102,7 @@ class Networks(Engines):
 def test_the_plain_loop_draws_as_diffusers_does(kind: str, pipes: Pipes, tmp_path: Path) -> None:
     read = pipeline.read(pipes(kind))
     pipeline_json.write(read, "tiny", tmp_path)
-    guidance = default_guidance(drawing(read.folder), read)
+    guidance = default_guidance(image_recipe(read.folder), read)
     figures = verify_images(read, Networks(read, tmp_path), guidance)
     assert figures.latent_difference < 1e-4
     assert figures.pixel_difference < 1e-4

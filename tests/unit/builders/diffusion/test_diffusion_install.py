@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 import pytest
 from onnx import numpy_helper
-from tiny_drawing import drawing
+from tiny_image_recipe import image_recipe
 from tokenizers import Tokenizer
 from transformers import CLIPTokenizer, T5Tokenizer
 
@@ -122,7 +122,7 @@ def test_tokenizers_cut_and_pad_as_the_pipelines_do(
 
 def test_building_twice_does_nothing(built: BuildResult, pipes: Pipes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(builder.DiffusionBuilder, "build", None)
-    again = build(drawing(pipes("sd")), built.folder.parent)
+    again = build(image_recipe(pipes("sd")), built.folder.parent)
     assert not again.is_new
     assert again.metrics == built.metrics
 
@@ -148,7 +148,7 @@ def test_models_of_others_are_kept(pipes: Pipes, tmp_path: Path, monkeypatch: py
     mine.parent.mkdir(parents=True)
     mine.write_text('backend: "python"')
     with pytest.raises(RepositoryBusy, match="tiny-denoiser exists and is no part"):
-        build(drawing(pipes("sd")), tmp_path / "repository")
+        build(image_recipe(pipes("sd")), tmp_path / "repository")
     assert mine.read_text() == 'backend: "python"'
 
 
@@ -170,14 +170,14 @@ def test_models_that_others_install_during_a_build_are_kept(
 
     monkeypatch.setattr(builder.DiffusionBuilder, "build", make)
     with pytest.raises(RepositoryBusy, match=f"{name} exists and "):
-        build(drawing(pipes("sd")), into)
+        build(image_recipe(pipes("sd")), into)
     assert mine.read_text() == 'backend: "python"'
     assert [path.name for path in into.iterdir()] == [name], "what was installed before it is taken back"
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
     shutil.rmtree(mine.parent)
     mine = tmp_path / "elsewhere" / "config.pbtxt"
     for _ in range(2):  # what was built here is replaced
-        assert build(drawing(pipes("sd")), into).is_new
+        assert build(image_recipe(pipes("sd")), into).is_new
         assert sorted(path.name for path in into.iterdir()) == sorted(["tiny", *parts])
         (into / "tiny-denoiser" / "config.pbtxt").unlink()
         shutil.rmtree(mine.parent)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from tiny_drawing import drawing
+from tiny_image_recipe import image_recipe
 
 from backends.diffusion.schedulers.registry import SCHEDULER_NAMES
 from builders import manifest, recipe
@@ -48,15 +48,15 @@ def change(file: Path, **values: Any) -> None:
 def test_what_cannot_be_built_is_a_sentence(copy: Path, file: str, values: dict[str, Any], sentence: str) -> None:
     change(copy / file, **values)
     with pytest.raises(UnsupportedModel, match=sentence):
-        build(drawing(copy), copy.parent / "repository")
+        build(image_recipe(copy), copy.parent / "repository")
     assert not (copy.parent / "repository").exists()
 
 
 def test_a_folder_of_something_else(tmp_path: Path) -> None:
     with pytest.raises(SourceUnavailable, match=r"no model_index\.json"):
-        build(drawing(tmp_path), tmp_path / "repository")
+        build(image_recipe(tmp_path), tmp_path / "repository")
     with pytest.raises(SourceUnavailable, match="no folder '/nowhere'"):
-        build(drawing(Path("/nowhere")), tmp_path / "repository")
+        build(image_recipe(Path("/nowhere")), tmp_path / "repository")
     with pytest.raises(RecipeError, match=r"no packaged pipeline 'x'\. Known: shapes"):
         sources.resolve("packaged:x")
 
@@ -75,7 +75,7 @@ def test_what_a_recipe_may_not_ask(
     pipes: Pipes, tmp_path: Path, values: dict[str, Any], error: type[Exception], sentence: str
 ) -> None:
     with pytest.raises(error, match=sentence):
-        build(drawing(pipes("sd"), **values), tmp_path / "repository")
+        build(image_recipe(pipes("sd"), **values), tmp_path / "repository")
     assert not (tmp_path / "repository").exists()
 
 
@@ -98,14 +98,14 @@ def test_too_little_memory_is_told_before_the_work(
     memory = builder.psutil.virtual_memory()
     monkeypatch.setattr(builder.psutil, "virtual_memory", lambda: memory._replace(total=10_000))
     with pytest.raises(NotEnoughSpace, match="of memory, and this machine has 0 GB"):
-        build(drawing(pipes("sd")), tmp_path / "repository")
+        build(image_recipe(pipes("sd")), tmp_path / "repository")
 
 
 def test_sizes_are_the_recipes_or_around_the_models_own(pipes: Pipes) -> None:
     sd3 = pipeline.read(pipes("sd3"))
-    around = triton_config.size_options(drawing(sd3.folder), sd3)
+    around = triton_config.size_options(image_recipe(sd3.folder), sd3)
     assert around == {"size_multiple": 8, "min_size": 8, "max_size": 32, "default_size": (16, 16)}
-    named = triton_config.size_options(drawing(sd3.folder, pictures={"sizes": [[16, 8], [8, 16]]}), sd3)
+    named = triton_config.size_options(image_recipe(sd3.folder, pictures={"sizes": [[16, 8], [8, 16]]}), sd3)
     assert named == {"sizes": ((16, 8), (8, 16)), "default_size": (16, 8), "size_multiple": 8}
 
 
@@ -136,7 +136,7 @@ def test_only_what_is_built_is_fetched_and_belongs_to_the_digest(copy: Path) -> 
         "unet/config.json",
         "vae/diffusion_pytorch_model.fp16.safetensors",
     ]
-    source = resolve_source(drawing(copy))
+    source = resolve_source(image_recipe(copy))
     before = source.digest()
     (copy / "README.md").write_text("words")
     assert source.digest() == before
@@ -146,12 +146,12 @@ def test_only_what_is_built_is_fetched_and_belongs_to_the_digest(copy: Path) -> 
 
 def test_half_precision_files_serve_where_there_are_no_others(copy: Path) -> None:
     assert weight_variant(copy / "unet") is None
-    before = resolve_source(drawing(copy)).num_parameters()
+    before = resolve_source(image_recipe(copy)).num_parameters()
     for name in ("unet", "vae"):
         plain = copy / name / "diffusion_pytorch_model.safetensors"
         plain.rename(plain.with_name("diffusion_pytorch_model.fp16.safetensors"))
     assert weight_variant(copy / "unet") == "fp16"
-    assert resolve_source(drawing(copy)).num_parameters() == before
+    assert resolve_source(image_recipe(copy)).num_parameters() == before
     read = pipeline.read(copy)
     for part in pipeline_parts(read):
         load_part(read, part)
@@ -160,7 +160,7 @@ def test_half_precision_files_serve_where_there_are_no_others(copy: Path) -> Non
 def test_tensorrt_is_refused_where_no_plan_can_be_built(
     pipes: Pipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = drawing(pipes("sd"), target="tensorrt", precision="fp16")
+    wanted = image_recipe(pipes("sd"), target="tensorrt", precision="fp16")
     monkeypatch.setattr(tensorrt.Path, "glob", lambda self, pattern: iter(()))
     with pytest.raises(UnsupportedModel, match="this machine has none"):
         build(wanted, tmp_path / "repository")
@@ -173,7 +173,7 @@ def test_tensorrt_is_refused_where_no_plan_can_be_built(
 
 def test_plans_take_what_the_recipe_promises(pipes: Pipes) -> None:
     read = pipeline.read(pipes("flux"))
-    wanted = drawing(read.folder, target="tensorrt", precision="fp16", pictures={"min_size": 8, "max_size": 64})
+    wanted = image_recipe(read.folder, target="tensorrt", precision="fp16", pictures={"min_size": 8, "max_size": 64})
     limits = tensorrt.optimization_profile(wanted, read)
     denoiser = {part.name: part for part in pipeline_parts(read)}["denoiser"]
     command = tensorrt.trtexec_command(denoiser, Path("a.onnx"), Path("a.plan"), limits, True)
@@ -220,7 +220,7 @@ def test_the_hub_is_asked_once_and_hands_out_what_is_needed(copy: Path, monkeypa
 def test_more_than_a_model_has_positions_for_is_refused(pipes: Pipes) -> None:
     read = pipeline.read(pipes("sd3"))
     with pytest.raises(RecipeError, match="more than this model has positions for: 48"):
-        triton_config.size_options(drawing(read.folder, pictures={"max_size": 64}), read)
+        triton_config.size_options(image_recipe(read.folder, pictures={"max_size": 64}), read)
 
 
 def test_the_backend_has_every_scheduler_that_is_built() -> None:
