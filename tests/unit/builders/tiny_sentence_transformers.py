@@ -1,4 +1,4 @@
-"""Real sentence-transformers folders, too small to mean anything: random weights in published architectures."""
+"""Make tiny sentence-transformers folders: published architectures with random weights."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ MAX_POSITIONS = 64
 
 
 def transformer(kind: str) -> Any:
-    """A network of random weights; `kind` names its architecture."""
+    """Return a network with random weights; `kind` names its architecture."""
     import torch
     import transformers as t
 
@@ -23,7 +23,7 @@ def transformer(kind: str) -> Any:
     more: dict[str, Any] = {"max_position_embeddings": MAX_POSITIONS, "initializer_range": 0.3, "pad_token_id": 0}
     offset = more | {"max_position_embeddings": MAX_POSITIONS + 2, "pad_token_id": 1}
     heads = {"num_key_value_heads": 2, "head_dim": 8}
-    made = {
+    networks = {
         "bert": lambda: t.BertModel(t.BertConfig(**NETWORK_SIZES, **more)),
         "xlm-roberta": lambda: t.XLMRobertaModel(t.XLMRobertaConfig(**NETWORK_SIZES, **offset)),
         "mpnet": lambda: t.MPNetModel(t.MPNetConfig(**NETWORK_SIZES, **offset)),
@@ -32,7 +32,7 @@ def transformer(kind: str) -> Any:
         ),
         "qwen3": lambda: t.Qwen3Model(t.Qwen3Config(**NETWORK_SIZES, **heads, **more)),
     }
-    return made[kind]().eval()
+    return networks[kind]().eval()
 
 
 def make_folder(
@@ -73,11 +73,11 @@ def make_folder(
     width = {"word_embedding_dimension": NETWORK_SIZES["hidden_size"]}
     write(folder / "1_Pooling" / "config.json", width | (pooling or {"pooling_mode_mean_tokens": True}))
     if dense:
-        wide = NETWORK_SIZES["hidden_size"] * max(1, sum(bool(on) for on in (pooling or {}).values()))
-        config = {"in_features": wide, "out_features": dense, "bias": True}
+        input_width = NETWORK_SIZES["hidden_size"] * max(1, sum(bool(on) for on in (pooling or {}).values()))
+        config = {"in_features": input_width, "out_features": dense, "bias": True}
         write(folder / "2_Dense" / "config.json", config | {"activation_function": "torch.nn.modules.activation.Tanh"})
         torch.manual_seed(3)
-        tensors = {"linear.weight": torch.randn(dense, wide) / 6, "linear.bias": torch.randn(dense)}
+        tensors = {"linear.weight": torch.randn(dense, input_width) / 6, "linear.bias": torch.randn(dense)}
         save_file(tensors, folder / "2_Dense" / "model.safetensors")
     return folder
 

@@ -1,4 +1,4 @@
-"""Tiny pipelines of the published classes, and what the builder makes of them."""
+"""Fixtures: tiny pipelines of the published classes, and the models that the builder makes of them."""
 
 import shutil
 from collections.abc import Callable
@@ -13,13 +13,13 @@ from tests.fakes.pipelines import make_pipeline
 
 @pytest.fixture(scope="session")
 def pipes(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Give the folder of a pipeline of one of `KINDS`, made once."""
-    made: dict[str, Path] = {}
+    """Return a function that gives the folder of a pipeline of one of `KINDS`, made once."""
+    folders: dict[str, Path] = {}
 
     def of(kind: str) -> Path:
-        if kind not in made:
-            made[kind] = make_pipeline(tmp_path_factory.mktemp("pipelines") / kind, kind)
-        return made[kind]
+        if kind not in folders:
+            folders[kind] = make_pipeline(tmp_path_factory.mktemp("pipelines") / kind, kind)
+        return folders[kind]
 
     return of
 

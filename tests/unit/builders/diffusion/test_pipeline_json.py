@@ -1,4 +1,4 @@
-"""What `pipeline.json` says of the scheduler."""
+"""The scheduler in `pipeline.json`."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from builders.diffusion import pipeline, pipeline_json
 from tests.fakes.pipelines import make_pipeline
 
 
-def test_stable_diffusion_overrules_old_options_of_schedulers(tmp_path: Path) -> None:
+def test_stable_diffusion_overrides_old_scheduler_options(tmp_path: Path) -> None:
     folder = make_pipeline(tmp_path / "old", "sd", scheduler=DDIMScheduler(steps_offset=0, clip_sample=True))
     path = folder / "scheduler" / "scheduler_config.json"
     path.write_text(path.read_text().replace('"clip_sample": false', '"clip_sample": true'))
