@@ -33,7 +33,7 @@ ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 
 
 class Quantization(BaseModel):
-    """How weights are quantised to int8 or int4: with one scale for each block of a row of a matrix."""
+    """Options of the quantisation to int8 or int4, which has one scale for each block of a row of a matrix."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

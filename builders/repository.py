@@ -161,7 +161,7 @@ def check_disk_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise NotEnoughSpace(
-            f"The build needs about {needed / 1e9:.1f} GB beside {folder}, and {free / 1e9:.1f} GB are free."
+            f"The build needs about {needed / 1e9:.1f} GB on the disk of {folder}, and {free / 1e9:.1f} GB are free."
         )
 
 

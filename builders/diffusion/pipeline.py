@@ -38,7 +38,7 @@ MAX_T5_TOKENS = 256
 """Prompt tokens of a T5 encoder: the default of diffusers' pipelines."""
 
 MAX_T5_TOKENS_GUIDED = 512
-"""The same for Flux checkpoints with a guidance input."""
+"""Prompt tokens of the T5 encoder of Flux checkpoints with a guidance input."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class Pipeline:
 
     @property
     def guidance(self) -> Literal["classifier-free", "embedded", "none"]:
-        """How guidance works: with a second row without the prompt, as an input of the denoiser, or not at all."""
+        """Kind of guidance: a second row without the prompt, an input of the denoiser, or none."""
         config = self.config(self.denoiser)
         if self.family == "flux":
             return "embedded" if config.get("guidance_embeds") else "none"
@@ -197,8 +197,7 @@ def _check_unet(pipeline: Pipeline) -> None:
     if config.get("in_channels", 4) != pipeline.latent_channels:
         raise UnsupportedModel(
             f"The UNet takes {config.get('in_channels')} channels where the VAE has {pipeline.latent_channels}: it was "
-            "made for one task, such as inpainting. Build the model that it was made from, which can be asked for "
-            "that too."
+            "made for one task, such as inpainting. Build its base model, which supports that task too."
         )
     added = config.get("addition_embed_type")
     known = (None, "text") if pipeline.family == "stable-diffusion" else ("text_time",)

@@ -19,7 +19,7 @@ MAX_DIFFERENCE = 1e-3
 """Largest allowed difference of one output number of a part, relative to its source's largest number."""
 
 MAX_LATENT_DIFFERENCE = 1e-2
-"""The same for the latents after the last step. It is larger because differences grow from step to step."""
+"""Largest such difference of the latents after the last step; differences grow from step to step."""
 
 MAX_PIXEL_DIFFERENCE = 0.05
 """Largest allowed difference of one colour channel of one pixel, on a scale of 0 to 1."""
@@ -44,7 +44,7 @@ IMAGES, STEPS, SEED = 2, 3, 3
 
 @dataclass(frozen=True, slots=True)
 class PartMetrics:
-    """How far an engine is from its source network."""
+    """Distance of an engine from its source network."""
 
     difference: float
     """Largest difference of one number, relative to the largest number of the source's output."""
@@ -55,7 +55,7 @@ class PartMetrics:
 
 @dataclass(frozen=True, slots=True)
 class ImageMetrics:
-    """How far images of all engines together are from those of diffusers, for the same seed and scheduler."""
+    """Distance of the images of all engines together from those of diffusers, for the same seed and scheduler."""
 
     pictures: int
     steps: int

@@ -138,7 +138,7 @@ def _dense_layer(folder: Path) -> DenseLayer:
         raise UnsupportedModel(f"The activation {name!r} after a linear layer is not known: {', '.join(ACTIVATIONS)}.")
     places = [config.get(key, "sentence_embedding") for key in ("module_input_name", "module_output_name")]
     if config.get("use_residual") or any(place not in ("sentence_embedding", None) for place in places):
-        raise UnsupportedModel("A linear layer beside the pooled row, or one that adds its input, is not built yet.")
+        raise UnsupportedModel("A dense layer that adds its input, or uses another tensor, is not built yet.")
     if not (folder / "model.safetensors").is_file():
         raise SourceUnavailable(f"{folder} holds no model.safetensors.")
     return DenseLayer(folder, ACTIVATIONS[name])

@@ -44,7 +44,7 @@ Rows = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingMetrics:
-    """How far an engine is from its source."""
+    """Distance of an engine from its source model."""
 
     texts: int
     longest: int

@@ -44,7 +44,7 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class LogitMetrics:
-    """How far an engine is from its source."""
+    """Distance of an engine from its source model."""
 
     prompts: int
     positions: int
