@@ -20,7 +20,7 @@ from builders.recipe import Recipe
 from builders.sources import Source
 from builders.vision import idefics3
 from builders.vision.split import split_checkpoint
-from builders.vision.verify import verify as verify_pictures
+from builders.vision.verify import verify as verify_images
 
 COPIED_FILES = (
     "tokenizer.json",
@@ -61,13 +61,13 @@ class LLMBuilder(Builder):
         engine = folder / "1"
         text_checkpoint = split_checkpoint(checkpoint, engine, scratch, progress) if supports_images else checkpoint
         export_step.export(text_checkpoint.folder, recipe, engine, scratch, progress, vectors=supports_images)
-        _add_own_files(checkpoint, engine)
+        _write_tokenizer_files(checkpoint, engine)
 
         progress.begin("verify", "against the source model")
         tolerance = recipe.tolerance or TOLERANCES[recipe.precision]
         figures = asdict(verify(text_checkpoint, engine, tolerance, progress))
         if supports_images:
-            figures["pictures"] = asdict(verify_pictures(checkpoint, engine, tolerance, progress))
+            figures["pictures"] = asdict(verify_images(checkpoint, engine, tolerance, progress))
         if checkpoint.chat_template() is None:
             progress.note(
                 f"{recipe.source} has no chat template: the model completes text, and is not offered for chat."
@@ -98,7 +98,7 @@ def _context_length(recipe: Recipe, checkpoint: Checkpoint) -> int:
     return recipe.context_length or trained
 
 
-def _add_own_files(checkpoint: Checkpoint, engine: Path) -> None:
+def _write_tokenizer_files(checkpoint: Checkpoint, engine: Path) -> None:
     """Copy the checkpoint's tokenizer to the engine, and write the ids of all tokens that end an answer."""
     for name in COPIED_FILES:
         if (checkpoint.folder / name).is_file():

@@ -51,14 +51,21 @@ class DetectedObject:
 
 def judge(image: ImageArray, scene: Scene) -> dict[str, bool]:
     """Return for each of `CRITERIA`, and for `all` together, whether the image meets it."""
-    kinds = nearest_colours(image)
+    colour_indices = nearest_colours(image)
     background = _NAMES.index(scene.background)
-    band = np.concatenate([kinds[:2].ravel(), kinds[-2:].ravel(), kinds[:, :2].ravel(), kinds[:, -2:].ravel()])
-    objects = [_detect(kinds, component) for component in connected_components(kinds != background)]
+    band = np.concatenate(
+        [
+            colour_indices[:2].ravel(),
+            colour_indices[-2:].ravel(),
+            colour_indices[:, :2].ravel(),
+            colour_indices[:, -2:].ravel(),
+        ]
+    )
+    objects = [_detect(colour_indices, component) for component in connected_components(colour_indices != background)]
     verdict = {"background": float(np.mean(band == background)) > 0.95, "count": len(objects) == len(scene.objects)}
     pairs = _match(objects, scene.objects) if verdict["count"] else []
     for criterion, is_met in (("colour", _colour), ("shape", _shape), ("size", _size), ("position", _position)):
-        verdict[criterion] = bool(pairs) and all(is_met(found, expected) for found, expected in pairs)
+        verdict[criterion] = bool(pairs) and all(is_met(detected, expected) for detected, expected in pairs)
     return {**verdict, "all": all(verdict.values())}
 
 
@@ -83,10 +90,10 @@ def connected_components(covered: Mask) -> list[Mask]:
     return [labels == label for label in np.nonzero(areas > MIN_OBJECT_AREA)[0] if label]
 
 
-def _detect(kinds: npt.NDArray[np.int64], component: Mask) -> DetectedObject:
+def _detect(colour_indices: npt.NDArray[np.int64], component: Mask) -> DetectedObject:
     # The two outer pixels mix object and background: the rim of red on white is pink.
     core = _eroded(_eroded(component))
-    counts = np.bincount(kinds[core if core.any() else component], minlength=len(_NAMES))
+    counts = np.bincount(colour_indices[core if core.any() else component], minlength=len(_NAMES))
     colour = _NAMES[counts.argmax()] if counts.max() > 0.8 * counts.sum() else "mixed"
     y, x = np.nonzero(component)
     fits = {shape: _fit(component, shape) for shape in SHAPES}
@@ -121,31 +128,31 @@ def _match(
     pairs: list[tuple[DetectedObject, SceneObject]] = []
     remaining, unmatched = list(objects), list(scene_objects)
     while unmatched:
-        found, expected = min(((f, t) for f in remaining for t in unmatched), key=lambda pair: _distance(*pair))
-        pairs.append((found, expected))
-        remaining.remove(found)
+        detected, expected = min(((f, t) for f in remaining for t in unmatched), key=lambda pair: _distance(*pair))
+        pairs.append((detected, expected))
+        remaining.remove(detected)
         unmatched.remove(expected)
     return pairs
 
 
-def _distance(found: DetectedObject, expected: SceneObject) -> float:
+def _distance(detected: DetectedObject, expected: SceneObject) -> float:
     x, y = PLACES[expected.place]
-    return math.hypot(found.x - x, found.y - y)
+    return math.hypot(detected.x - x, detected.y - y)
 
 
-def _colour(found: DetectedObject, expected: SceneObject) -> bool:
-    return found.colour == expected.colour
+def _colour(detected: DetectedObject, expected: SceneObject) -> bool:
+    return detected.colour == expected.colour
 
 
-def _shape(found: DetectedObject, expected: SceneObject) -> bool:
-    return found.shape == expected.shape and found.iou >= MIN_SHAPE_IOU
+def _shape(detected: DetectedObject, expected: SceneObject) -> bool:
+    return detected.shape == expected.shape and detected.iou >= MIN_SHAPE_IOU
 
 
-def _size(found: DetectedObject, expected: SceneObject) -> bool:
+def _size(detected: DetectedObject, expected: SceneObject) -> bool:
     low, high = RADIUS_BOUNDS[expected.size]
     assert low < RADIUS[expected.size] < high
-    return low <= found.radius < high
+    return low <= detected.radius < high
 
 
-def _position(found: DetectedObject, expected: SceneObject) -> bool:
-    return _distance(found, expected) <= MAX_POSITION_ERROR
+def _position(detected: DetectedObject, expected: SceneObject) -> bool:
+    return _distance(detected, expected) <= MAX_POSITION_ERROR
