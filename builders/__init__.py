@@ -1,5 +1,5 @@
-"""Weights in, engines and `config.pbtxt` out.
+"""Build models: weights in, engines and `config.pbtxt` out.
 
-Knows checkpoints, exporters and the layout of a Triton model repository. Knows nothing of HTTP or of serving.
+This package knows checkpoints, exporters and the layout of a Triton model repository, and nothing of HTTP or serving.
 `builders.build.build` builds a recipe; `builders.recipe.load` reads one.
 """

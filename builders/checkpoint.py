@@ -1,4 +1,4 @@
-"""What a folder in Hugging Face's layout says about its model, read without torch or transformers."""
+"""Read a checkpoint folder in Hugging Face's layout, without torch or transformers."""
 
 import hashlib
 import json
@@ -21,20 +21,22 @@ CHECKPOINT_FILES = (
     "[0-9]_*/config.json",
     "[0-9]_*/*.safetensors",
 )
-"""The files of a checkpoint that decide what is built, those of the modules of sentence-transformers too."""
+"""Glob patterns of the files that decide what is built, including the module folders of sentence-transformers."""
 
 TOKENIZER_FILES = (("tokenizer.json",), ("*.model",), ("tekken.json",), ("vocab.json", "merges.txt"))
-"""Files of which each group alone makes a tokenizer: the fast one's, sentencepiece's, Mistral's, byte-level BPE's."""
+"""Groups of files. One group is enough for a tokenizer: fast, sentencepiece, Mistral's, or byte-level BPE."""
 
-# Some checkpoints have marks of turns that they do not call special.
-_MARK = re.compile(r"<\|[^<>\s]+>|<[^<>\s]+\|>|<｜[^<>\s]+｜>|<(start|end)_of_\w+>|\[/?[A-Z][A-Z0-9_]+\]")  # noqa: RUF001 - DeepSeek's
+# Some checkpoints do not declare all their turn markers as special tokens; this finds them by their form.
+_TURN_MARKER = re.compile(r"<\|[^<>\s]+>|<[^<>\s]+\|>|<｜[^<>\s]+｜>|<(start|end)_of_\w+>|\[/?[A-Z][A-Z0-9_]+\]")  # noqa: RUF001 - DeepSeek's
 FROM_PRETRAINED_OPTIONS: dict[str, Any] = {
     "local_files_only": True,
     "use_safetensors": True,
     "trust_remote_code": False,
 }
-"""What transformers and diffusers are told of every checkpoint: nothing is fetched, weights are safetensors, which can
-hold no code, and code that lies beside them is not run and not asked for."""
+"""Options of every `from_pretrained` call of transformers and diffusers.
+
+Nothing is downloaded. Weights are safetensors, which cannot contain code. Code in the checkpoint's folder is not run.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +50,10 @@ class Checkpoint:
         return read_json(self.folder / "config.json", needed=True)
 
     def chat_template(self) -> str | None:
-        """Give the checkpoint's own chat template, byte for byte; None for a base model.
+        """Return the checkpoint's own chat template, byte for byte; None for a base model.
 
-        transformers' order: `chat_template.jinja`, `chat_template.json` (older checkpoints that see), then the one in
-        `tokenizer_config.json`; of several, `default`.
+        The order is that of transformers: `chat_template.jinja`, `chat_template.json` (older vision-language models),
+        then `tokenizer_config.json`. If a checkpoint has several templates, `default` is taken.
         """
         own = self.folder / "chat_template.jinja"
         if own.is_file():
@@ -65,7 +67,7 @@ class Checkpoint:
         return template if isinstance(template, str) else None
 
     def special_tokens(self) -> dict[str, str]:
-        """Name the special tokens that a template may use: `{"bos_token": "<s>", …}`."""
+        """Return the special tokens that a chat template may use: `{"bos_token": "<s>", …}`."""
         config = read_json(self.folder / "special_tokens_map.json") | read_json(self.folder / "tokenizer_config.json")
         found = {}
         for name in ("bos_token", "eos_token", "pad_token", "unk_token"):
@@ -77,12 +79,12 @@ class Checkpoint:
         return found
 
     def control_tokens(self) -> list[str]:
-        """List the tokens of the tokenizer that are no words: those it calls special, and other marks of turns."""
+        """Return the added tokens that are not words: those declared special, and other turn markers."""
         tokens = read_json(self.folder / "tokenizer.json").get("added_tokens", [])
-        return [token["content"] for token in tokens if token["special"] or _MARK.fullmatch(token["content"])]
+        return [token["content"] for token in tokens if token["special"] or _TURN_MARKER.fullmatch(token["content"])]
 
     def end_token_ids(self) -> list[int]:
-        """List every token id that ends an answer: of the generation config, the config and the tokenizer."""
+        """Return every token id that ends an answer, from the generation config, the config and the tokenizer."""
         ids: list[int] = []
         for file in ("generation_config.json", "config.json"):
             ids += _ids(nested_text_config(read_json(self.folder / file)).get("eos_token_id"))
@@ -93,7 +95,7 @@ class Checkpoint:
         return list(dict.fromkeys(ids))
 
     def sampling_defaults(self) -> dict[str, float]:
-        """Give what `generation_config.json` recommends; empty where it does not ask for sampling."""
+        """Return the parameters that `generation_config.json` recommends; empty unless it enables sampling."""
         config = read_json(self.folder / "generation_config.json")
         if config.get("do_sample") is not True:
             return {}
@@ -101,14 +103,14 @@ class Checkpoint:
         return {name: config[name] for name in names if isinstance(config.get(name), int | float)}
 
     def context_length(self) -> int:
-        """Give the tokens that the model was trained for. Raises SourceUnavailable when the config does not say."""
+        """Return the context length of the training, in tokens. Raises SourceUnavailable if the config does not say."""
         length = nested_text_config(self.config()).get("max_position_embeddings")
         if not isinstance(length, int):
             raise SourceUnavailable(f"{self.folder}/config.json names no max_position_embeddings.")
         return length
 
     def weight_files(self) -> list[Path]:
-        """List the safetensors files. Raises SourceUnavailable when there are none."""
+        """Return the safetensors files, sorted by name. Raises SourceUnavailable if there are none."""
         found = sorted(self.folder.glob("*.safetensors"))
         if not found:
             raise SourceUnavailable(
@@ -118,19 +120,19 @@ class Checkpoint:
         return found
 
     def check_tokenizer(self) -> None:
-        """Refuse a folder without a tokenizer. Raises SourceUnavailable, which names what is missing."""
+        """Check that the folder has a tokenizer. Raises SourceUnavailable, which names the missing files."""
         if not any(all(any(self.folder.glob(name)) for name in files) for files in TOKENIZER_FILES):
             raise SourceUnavailable(
                 f"{self.folder} has no tokenizer: it lacks tokenizer.json, and there is neither tokenizer.model nor "
-                "vocab.json with merges.txt, of which one could be made. Copy it from where the weights came from."
+                "vocab.json with merges.txt, from which one could be made. Copy it from where the weights came from."
             )
 
     def num_parameters(self) -> int:
-        """Count the parameters from the headers of the safetensors files."""
+        """Count the parameters in the headers of the safetensors files. Raises SourceUnavailable."""
         return sum(math.prod(shape) for path in self.weight_files() for shape in _shapes(path))
 
     def digest(self) -> str:
-        """Hash the contents of every file that decides what is built."""
+        """Return `sha256:` and the hash over the names and contents of all files that decide what is built."""
         files = sorted({path for pattern in CHECKPOINT_FILES for path in self.folder.glob(pattern) if path.is_file()})
         whole = hashlib.sha256()
         for path in files:
@@ -139,19 +141,19 @@ class Checkpoint:
 
 
 def nested_text_config(config: dict[str, Any]) -> dict[str, Any]:
-    """Give the part of a config that describes the text model: multimodal checkpoints nest it."""
+    """Return the config of the text model, which multimodal checkpoints nest, merged over the outer one."""
     part = config.get("text_config")
     return config | part if isinstance(part, dict) else config
 
 
 def sha256(path: Path) -> str:
-    """Hash a file."""
+    """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_json(path: Path, *, needed: bool = False) -> dict[str, Any]:
-    """Read a JSON object; an absent file is an empty one unless it is needed. Raises SourceUnavailable."""
+    """Read a JSON object; an absent file gives an empty one unless `needed`. Raises SourceUnavailable."""
     try:
         value = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -172,7 +174,7 @@ def _ids(value: object) -> list[int]:
 
 
 def _shapes(path: Path) -> Iterable[list[int]]:
-    """Read the shapes from the header of a safetensors file (https://github.com/huggingface/safetensors#format)."""
+    """Read the shape of each tensor in a safetensors header (https://github.com/huggingface/safetensors#format)."""
     try:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))

@@ -1,4 +1,4 @@
-"""Write `config.pbtxt` through protobuf, so that no template or name can break it."""
+"""Write `config.pbtxt` through protobuf, so that no template or name can break its syntax."""
 
 import json
 from collections.abc import Mapping
@@ -11,14 +11,14 @@ INT32, INT64, UINT32, UINT64 = "TYPE_INT32", "TYPE_INT64", "TYPE_UINT32", "TYPE_
 
 @dataclass(frozen=True, slots=True)
 class TensorConfig:
-    """An input or output: `dims` as Triton writes them, -1 for any length."""
+    """An input or output of a model. `dims` are in Triton's form, with -1 for any length."""
 
     name: str
     type: str
     dims: tuple[int, ...]
     optional: bool = False
     reshape: tuple[int, ...] | None = None
-    """The dims that the engine is given instead."""
+    """The dims that the engine gets instead of `dims`."""
 
 
 TEXT_GENERATION_INPUTS = (
@@ -93,10 +93,10 @@ def render(
     decoupled: bool,
     max_batch_size: int = 0,
 ) -> str:
-    """Render a model's `config.pbtxt`. A parameter that is not a string is written as JSON; None is left out.
+    """Return a model's `config.pbtxt`. Parameters that are not strings are written as JSON; None is left out.
 
-    With a `max_batch_size` the dims leave out the batch, Triton batches requests, and the model runs on a GPU where
-    there is one; without, requests come one by one to a model that runs on the CPU.
+    With a `max_batch_size`, the dims leave out the batch, Triton batches requests, and the model runs on a GPU if there
+    is one. Without it, the model gets requests one by one and runs on the CPU.
     """
     from google.protobuf import text_format
     from tritonclient.grpc import model_config_pb2 as pb
@@ -108,7 +108,7 @@ def render(
             name=tensor.name, data_type=pb.DataType.Value(tensor.type), dims=tensor.dims, optional=tensor.optional
         )
         if tensor.reshape is not None:
-            added.reshape.SetInParent()  # also where there is nothing in it
+            added.reshape.SetInParent()  # sets an empty shape too
             added.reshape.shape.extend(tensor.reshape)
     for tensor in outputs:
         config.output.add(name=tensor.name, data_type=pb.DataType.Value(tensor.type), dims=tensor.dims)
@@ -119,7 +119,7 @@ def render(
     for key, value in parameters.items():
         if value is not None:
             config.parameters[key].string_value = _text(value)
-    # Triton wants the zero written; protobuf leaves it out because it is the default.
+    # Triton requires max_batch_size, and protobuf would leave out a zero because it is the default.
     return f"max_batch_size: {max_batch_size}\n{text_format.MessageToString(config, as_utf8=True)}"
 
 
@@ -128,7 +128,7 @@ def _text(value: object) -> str:
 
 
 def parse(text: str) -> Any:
-    """Read a `config.pbtxt` back as `ModelConfig`."""
+    """Parse a `config.pbtxt` into protobuf's `ModelConfig`."""
     from google.protobuf import text_format
     from tritonclient.grpc import model_config_pb2 as pb
 

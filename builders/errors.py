@@ -1,27 +1,27 @@
-"""What can keep a model from being built. Every message is a sentence for the person who asked.
+"""The errors of a build. Each message is a complete sentence for the user.
 
 BuildError
-├── RecipeError            the recipe, or what was asked on the command line, makes no sense
-├── MissingTools           the packages that builders need are not installed
-├── SourceUnavailable      the weights cannot be had
-├── UnsupportedModel       the exporter does not know this architecture, precision or target
+├── RecipeError            the recipe or the command line is invalid
+├── MissingDependency      a package that the builders need is not installed
+├── SourceUnavailable      the weights cannot be fetched or read
+├── UnsupportedModel       the exporter does not support this architecture, precision or target
 ├── NotEnoughSpace         the disk or the memory is too small for the model
 ├── RepositoryBusy         another build of the same model is running, or the repository cannot be written
-├── ExportFailed           the exporter gave up
-└── VerificationFailed     the engine does not answer as the source model does
+├── ExportFailed           the exporter failed
+└── VerificationFailed     the engine's output differs too much from the source model's
 """
 
 
 class BuildError(RuntimeError):
-    """A build cannot be done; the message says why, in a sentence."""
+    """A build is impossible or failed; the message says why."""
 
 
 class RecipeError(BuildError):
-    """The recipe, or what was asked on the command line, makes no sense."""
+    """The recipe or the command line is invalid."""
 
 
 class MissingDependency(BuildError):
-    """The packages that builders need are not installed."""
+    """A package that the builders need is not installed."""
 
     def __init__(self, package: str | None) -> None:
         super().__init__(
@@ -31,11 +31,11 @@ class MissingDependency(BuildError):
 
 
 class SourceUnavailable(BuildError):
-    """The weights cannot be had: no such folder, no network, no permission, or not a checkpoint."""
+    """The weights cannot be fetched or read: no such folder, no network, no permission, or not a checkpoint."""
 
 
 class UnsupportedModel(BuildError):
-    """The exporter does not know this architecture, precision or target."""
+    """The exporter does not support this architecture, precision or target."""
 
 
 class NotEnoughSpace(BuildError):
@@ -47,8 +47,8 @@ class RepositoryBusy(BuildError):
 
 
 class ExportFailed(BuildError):
-    """The exporter gave up; the message holds the end of what it said."""
+    """The exporter failed; the message quotes the end of its output."""
 
 
 class VerificationFailed(BuildError):
-    """The engine does not answer as the source model does; the message holds the figures."""
+    """The engine's output differs too much from the source model's; the message gives the figures."""

@@ -1,4 +1,4 @@
-"""`BUILD.json`: what was built from what."""
+"""Read and write `BUILD.json`, the record of a build in its model's folder."""
 
 import hashlib
 import importlib.metadata
@@ -10,15 +10,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from builders import registry
 from builders.checkpoint import sha256
 from builders.recipe import Recipe, quantization_of
 
 FORMAT_VERSION = 2
-"""Raised when builders install something else for the same recipe, so that models are built anew."""
+"""Raise it when all families install something else for the same recipe: models are then built anew.
 
-# How often that was so for the models of one family alone. llm 1: the input `literal_spans`; embedding 1:
-# `truncate_prompt_tokens`.
-_FAMILY_FORMAT_VERSIONS = {"llm": 1, "embedding": 1}
+`Family.format_version` is added to it."""
 
 FILE_NAME = "BUILD.json"
 USER_OPTIONS = (
@@ -33,7 +32,7 @@ USER_OPTIONS = (
     "truncate_prompt_tokens",
     "pictures",
 )
-"""What whoever builds a recipe may ask for otherwise."""
+"""Fields that a user may set to build a recipe differently, together with the options of the family's command."""
 
 RECORDED_PACKAGES = (
     "onnxruntime-genai",
@@ -51,10 +50,10 @@ RECORDED_PACKAGES = (
 
 
 def fingerprint(recipe: Recipe, source_digest: str) -> str:
-    """Identify a build: the same recipe over the same weights, wherever they lie, is the same build."""
-    # What a family does not know must not change the fingerprints of its models.
-    known_by = {"pictures": "diffusion", "special_tokens_in_content": "llm", "truncate_prompt_tokens": "embedding"}
-    unknown = {field for field, family in known_by.items() if recipe.family != family}
+    """Return a hash that identifies a build: of the recipe and the weights, wherever the weights lie."""
+    # Fields that another family alone reads must not change the fingerprints of this one's models.
+    others = [family for name, family in registry.families().items() if name != recipe.family]
+    unknown = {field for family in others for field in family.own_fields}
     identity = {
         "format": _format(recipe),
         "source": source_digest,
@@ -65,7 +64,7 @@ def fingerprint(recipe: Recipe, source_digest: str) -> str:
 
 
 def _format(recipe: Recipe) -> int:
-    return FORMAT_VERSION + _FAMILY_FORMAT_VERSIONS.get(recipe.family, 0)
+    return FORMAT_VERSION + registry.find(recipe.family).format_version
 
 
 def write(
@@ -76,7 +75,7 @@ def write(
     seconds: float,
     parts: Sequence[Path] = (),
 ) -> None:
-    """Write `BUILD.json` over everything that `folder` holds, and `parts`, which will lie beside it."""
+    """Write `BUILD.json`, which lists all files in `folder` and in `parts`, the folders of its sibling models."""
     record = {
         "format": _format(recipe),
         "fingerprint": fingerprint(recipe, source_digest),
@@ -103,7 +102,7 @@ def _files(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def read(folder: Path) -> dict[str, Any] | None:
-    """Read a model's `BUILD.json`; None where there is none, or none that can be read."""
+    """Return a model's `BUILD.json`; None if it is missing or unreadable."""
     try:
         record = json.loads((folder / FILE_NAME).read_bytes())
     except (OSError, ValueError):
@@ -112,20 +111,20 @@ def read(folder: Path) -> dict[str, Any] | None:
 
 
 def is_current(folder: Path, wanted: str) -> bool:
-    """Tell whether `folder` holds the build with the fingerprint `wanted`, and every file of all its models."""
+    """Return whether `folder` holds the build with the fingerprint `wanted`, with every file of all its models."""
     record = read(folder)
     if record is None or record.get("fingerprint") != wanted:
         return False
     models = {folder.name: record.get("files", {})} | record.get("parts", {})
-    return all(files and _are_there(folder.parent / model, files) for model, files in models.items())
+    return all(files and _are_complete(folder.parent / model, files) for model, files in models.items())
 
 
 def part_names(folder: Path) -> list[str]:
-    """Name the models that were installed together with the one in `folder`."""
+    """Return the names of the models that were installed together with the one in `folder`."""
     return list((read(folder) or {}).get("parts", {}))
 
 
-def _are_there(folder: Path, files: Mapping[str, Any]) -> bool:
+def _are_complete(folder: Path, files: Mapping[str, Any]) -> bool:
     return all(
         (folder / name).is_file() and (folder / name).stat().st_size == file["size"] for name, file in files.items()
     )
@@ -133,32 +132,33 @@ def _are_there(folder: Path, files: Mapping[str, Any]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class OutdatedBuild:
-    """A model that would be built otherwise today."""
+    """A model that today's recipe or builders would build differently."""
 
     reason: str
-    """The end of a sentence about the model."""
+    """Continues a sentence that starts with the model's name."""
     is_customized: bool
-    """Somebody chose other options for it or changed its configuration, so nobody but them should replace it."""
+    """Whether a user chose other options or edited its configuration: then only the user should replace it."""
 
 
 def find_outdated(folder: Path, recipe: Recipe, source_digest: str) -> OutdatedBuild | None:
-    """Tell why `folder` is not what the recipe gives today; None where it is, or where it was not built here.
+    """Return why `folder` differs from what the recipe builds today; None if it does not, or was not built here.
 
-    A model that was built today with other options is somebody's choice, and not outdated.
+    A model that the current builders built with other options is a user's choice, and not outdated.
     """
     record = read(folder)
     if record is None or record.get("fingerprint") == fingerprint(recipe, source_digest):
         return None
     built = record.get("recipe")
-    own = _is_chosen(built if isinstance(built, dict) else {}, recipe) or _is_edited(folder, record)
+    customized = _is_chosen(built if isinstance(built, dict) else {}, recipe) or _is_edited(folder, record)
     if record.get("format") != _format(recipe):
-        return OutdatedBuild("was built by another version of Tritonic", own)
-    return None if own else OutdatedBuild("was built from another recipe or other weights", own)
+        return OutdatedBuild("was built by another version of Tritonic", customized)
+    return None if customized else OutdatedBuild("was built from another recipe or other weights", customized)
 
 
 def _is_chosen(built: Mapping[str, Any], recipe: Recipe) -> bool:
     wanted = recipe.model_dump(mode="json")
-    return any(built.get(field, wanted[field]) != wanted[field] for field in USER_OPTIONS)
+    options = [option.field for option in registry.find(recipe.family).options]
+    return any(built.get(field, wanted[field]) != wanted[field] for field in {*USER_OPTIONS, *options})
 
 
 def _is_edited(folder: Path, record: Mapping[str, Any]) -> bool:

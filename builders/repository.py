@@ -1,9 +1,9 @@
-"""Put a finished model into a Triton model repository, all of it or nothing.
+"""Install a finished model into a Triton model repository atomically.
 
-Triton 2.51 takes every folder of a repository for a model, hidden ones too, and without explicit model control refuses
-to start over one that is unfinished. So a model is staged beside the repository, on the same filesystem, in
-`.<repository>.tritonic/<model>/`, and moved into place by one rename. Models that belong together are moved one after
-the other under a journal: when a build dies between two of them, the next one takes back what it had done.
+Triton 2.51 treats every folder of a repository as a model, hidden ones too. Without explicit model control it refuses
+to start if one is unfinished. So a model is staged next to the repository, on the same filesystem, in
+`.<repository>.tritonic/<model>/`, and one rename moves it into place. Models that belong together are moved one after
+the other, under a journal. If a build dies between two of them, the next build rolls the first ones back.
 """
 
 import ctypes
@@ -26,7 +26,7 @@ AT_FDCWD = -100
 
 @dataclass(frozen=True, slots=True)
 class StagingArea:
-    """Where one build of one model works; it vanishes when the build ends, however it ends."""
+    """The working folders of one build. They are deleted when the build ends, however it ends."""
 
     target: Path
     """The model's folder in the repository."""
@@ -39,12 +39,12 @@ class StagingArea:
 
     @property
     def scratch_folder(self) -> Path:
-        """A folder for whatever else the build needs."""
+        """A folder for temporary files of the build."""
         return self.root / "scratch"
 
     @property
     def part_folders(self) -> list[Path]:
-        """The folders that become models of their own, together with `model`."""
+        """The folders of the sibling models, which are installed together with `model_folder`."""
         folder = parts_folder(self.model_folder)
         return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
 
@@ -57,11 +57,11 @@ class StagingArea:
         return self.root / "journal.json"
 
     def install(self, stale: Iterable[str] = (), check: Callable[[Path], None] = lambda _: None) -> None:
-        """Write everything through to the disk and rename it into the repository; older ones are swapped out whole.
+        """Flush everything to disk and rename it into the repository, where it replaces older versions as a whole.
 
-        Either all models are installed, or none. Afterwards the models named in `stale` leave the repository. `check`
-        is called with each folder that is about to be swapped out, and raises where that must not be: a build takes
-        minutes, and holds no lock on its parts.
+        Either all models are installed, or none. Then the models named in `stale` are removed from the repository.
+        `check` is called with each folder that is about to be replaced, and raises if it must not be. The check is
+        repeated here because a build takes minutes and holds no lock on its sibling models.
         """
         models = [*self.part_folders, self.model_folder]
         for path in [path for model in models for path in [*model.rglob("*"), model]]:
@@ -92,15 +92,15 @@ class StagingArea:
                 old.rename(self._previous / f"{name}.stale")
 
     def roll_back(self) -> None:
-        """Put back, where a build died while it installed, what was there before it."""
+        """Restore the previous models if a build died while it installed; do nothing if there is no journal."""
         try:
             journal = json.loads(self._journal.read_bytes())
-        except (FileNotFoundError, ValueError):  # torn: nothing was moved yet
+        except (FileNotFoundError, ValueError):  # a partly written journal: nothing was moved yet
             return
         for name, inode in journal.items():
             target, previous = self.target.parent / name, self._previous / name
             staged = self.model_folder if name == self.target.name else parts_folder(self.model_folder) / name
-            if target.exists() and target.stat().st_ino == inode:  # it is the new one: a rename keeps the inode
+            if target.exists() and target.stat().st_ino == inode:  # the new model: a rename keeps the inode
                 if not staged.exists():
                     target.rename(staged)
                 elif not _exchange(staged, target):
@@ -115,15 +115,15 @@ class StagingArea:
 
 
 def parts_folder(model: Path) -> Path:
-    """Where a build puts the models that belong to the one in `model`, each in a folder of its name."""
+    """Return the folder in which a build stages the sibling models of `model`, each in a folder of its name."""
     return model.parent / "parts"
 
 
 @contextmanager
 def staging_area(repository: Path, name: str) -> Iterator[StagingArea]:
-    """Lock one model of a repository, clear up after builds that died, and give a place to work.
+    """Lock one model of a repository, clean up after builds that died, and yield a staging area.
 
-    Raises RepositoryBusy when another build holds the model, or the repository cannot be written.
+    Raises RepositoryBusy if another build holds the lock, or if the repository cannot be written.
     """
     created = not repository.exists()
     repository.mkdir(parents=True, exist_ok=True)
@@ -157,11 +157,11 @@ def staging_area(repository: Path, name: str) -> Iterator[StagingArea]:
 
 
 def check_disk_space(folder: Path, needed: int) -> None:
-    """Raise NotEnoughSpace unless the filesystem of `folder` has `needed` bytes left."""
+    """Raise NotEnoughSpace unless the filesystem of `folder` has `needed` bytes free."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise NotEnoughSpace(
-            f"The build needs about {needed / 1e9:.1f} GB beside {folder}, and {free / 1e9:.1f} GB are free."
+            f"The build needs about {needed / 1e9:.1f} GB on the disk of {folder}, and {free / 1e9:.1f} GB are free."
         )
 
 
@@ -178,7 +178,7 @@ def _locked(base: Path, name: str) -> Iterator[None]:
 
 
 def _acquire(base: Path, name: str) -> int | None:
-    """Take the lock of a model without waiting. The kernel drops it when its holder dies, however that happens."""
+    """Take the lock of a model without waiting; None if another process holds it. The kernel frees it on any exit."""
     path = base / f"{name}.lock"
     for _ in range(100):
         base.mkdir(exist_ok=True)
@@ -194,13 +194,13 @@ def _acquire(base: Path, name: str) -> int | None:
         with suppress(FileNotFoundError):
             if os.fstat(descriptor).st_ino == path.stat().st_ino:
                 return descriptor
-        os.close(descriptor)  # its holder removed the file between our open and our lock
+        os.close(descriptor)  # the previous holder removed the file between our open and our lock
         time.sleep(0.01)
     return None
 
 
 def _clear_dead(base: Path, repository: Path, name: str) -> None:
-    """Remove what builds of other models left when they were killed."""
+    """Roll back and remove the staging areas of killed builds of other models."""
     for root in [path for path in base.iterdir() if path.is_dir() and path.name != name]:
         if (descriptor := _acquire(base, root.name)) is not None:
             StagingArea(repository / root.name, root).roll_back()
@@ -210,7 +210,7 @@ def _clear_dead(base: Path, repository: Path, name: str) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Swap two folders in one step; False where the filesystem cannot."""
+    """Swap two folders atomically; return False if the filesystem does not support it."""
     try:
         renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
     except AttributeError:

@@ -1,4 +1,4 @@
-"""Where weights come from: a package that ships them, a local folder, or the Hugging Face hub."""
+"""Sources of weights: a Python package, a local folder, or the Hugging Face hub."""
 
 import re
 from collections.abc import Callable
@@ -19,26 +19,30 @@ T = TypeVar("T")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
 HUB_IGNORED_FILES = ["[!0-9]*/*"]
-"""Folders of a hub repository hold the same weights in other formats, but for the modules of sentence-transformers."""
+"""Folders of a hub repository hold other formats of the same weights, except the numbered modules of
+sentence-transformers."""
 
 
 class Source(Protocol):
-    """Weights that can be had."""
+    """Weights that a build can fetch."""
 
     def digest(self) -> str:
-        """Identify the contents without fetching the weights. Raises SourceUnavailable."""
+        """Return a string that identifies the contents, without fetching the weights. Raises SourceUnavailable."""
 
     def config(self) -> dict[str, Any]:
-        """Give `config.json` without fetching the weights. Raises SourceUnavailable."""
+        """Return `config.json`, without fetching the weights. Raises SourceUnavailable."""
 
     def num_parameters(self) -> int | None:
-        """Count the parameters without fetching the weights; None where that cannot be known."""
+        """Return the number of parameters, without fetching the weights; None if it is unknown."""
 
     def scratch_bytes(self) -> int:
-        """Give the bytes that `fetch` needs in its scratch folder."""
+        """Return the bytes that `fetch` writes to its scratch folder."""
 
     def fetch(self, scratch: Path, progress: Progress) -> Checkpoint:
-        """Have the weights on this machine; `scratch` is a folder that lives as long as the build."""
+        """Return the weights as a folder on this machine. Raises SourceUnavailable, MissingDependency.
+
+        `scratch` is a folder that is deleted when the build ends.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,7 @@ class LocalSource:
     path: Path
 
     def digest(self) -> str:
-        """Hash the folder's contents."""
+        """Return the hash of the folder's contents."""
         return Checkpoint(self.path).digest()
 
     def config(self) -> dict[str, Any]:
@@ -56,15 +60,15 @@ class LocalSource:
         return Checkpoint(self.path).config()
 
     def num_parameters(self) -> int | None:
-        """Count the parameters in the headers of the weights."""
+        """Count the parameters in the headers of the weight files."""
         return Checkpoint(self.path).num_parameters()
 
     def scratch_bytes(self) -> int:
-        """Need nothing: the folder is used where it lies."""
+        """Return 0: the folder is used in place."""
         return 0
 
     def fetch(self, scratch: Path, progress: Progress) -> Checkpoint:
-        """Use the folder where it lies."""
+        """Return the folder itself."""
         return Checkpoint(self.path)
 
 
@@ -76,22 +80,22 @@ class HubSource:
     revision: str | None = None
 
     def digest(self) -> str:
-        """Name the commit."""
+        """Return the id and the commit."""
         return f"hf:{self.id}@{self._commit}"
 
     def config(self) -> dict[str, Any]:
-        """Download `config.json` alone."""
+        """Download and read `config.json`."""
         from huggingface_hub import hf_hub_download
 
         path = call_hub(self.id, lambda: hf_hub_download(self.id, "config.json", revision=self._commit))
         return Checkpoint(Path(path).parent).config()
 
     def num_parameters(self) -> int | None:
-        """Ask the hub, which has counted those of most checkpoints."""
-        return self._known[1]
+        """Return the hub's count, which most checkpoints have."""
+        return self._commit_and_size[1]
 
     def scratch_bytes(self) -> int:
-        """Need nothing: downloads go into the hub's own cache."""
+        """Return 0: downloads go into the hub's own cache."""
         return 0
 
     def fetch(self, scratch: Path, progress: Progress) -> Checkpoint:
@@ -109,11 +113,11 @@ class HubSource:
 
     @property
     def _commit(self) -> str:
-        return self._known[0]
+        return self._commit_and_size[0]
 
     @cached_property
-    def _known(self) -> tuple[str, int | None]:
-        """The commit and its number of parameters, asked for once, so that a whole build is of one commit."""
+    def _commit_and_size(self) -> tuple[str, int | None]:
+        """The commit and its number of parameters. They are requested once, so that the whole build uses one commit."""
         try:
             from huggingface_hub import HfApi, snapshot_download
         except ModuleNotFoundError as error:
@@ -123,14 +127,14 @@ class HubSource:
             info = call_hub(self.id, lambda: HfApi().model_info(self.id, revision=self.revision, timeout=20))
             return str(info.sha), info.safetensors.total if info.safetensors else None
         except SourceUnavailable:
-            with suppress(Exception):  # What was downloaded once serves without a network.
+            with suppress(Exception):  # Without a network, an earlier download is used.
                 folder = Path(snapshot_download(self.id, revision=self.revision, local_files_only=True))
                 return folder.name, Checkpoint(folder).num_parameters()
             raise
 
 
 def resolve(source: str, revision: str | None = None) -> Source:
-    """Tell what a source is by how it is written. Raises RecipeError, SourceUnavailable."""
+    """Return the source that `packaged:NAME`, a folder or a hub id names. Raises RecipeError, SourceUnavailable."""
     kind, _, rest = source.partition(":")
     if kind == "packaged":
         if rest in PACKAGED_CHECKPOINTS:
@@ -153,7 +157,7 @@ def resolve(source: str, revision: str | None = None) -> Source:
 
 
 def call_hub(id: str, call: Callable[[], T]) -> T:
-    """Call the hub, and turn its many errors into one with a sentence."""
+    """Call the hub, and turn its errors into SourceUnavailable with a message for the user."""
     from huggingface_hub import errors
 
     # The hub's client raises what its HTTP library raises, and which library that is depends on its version.

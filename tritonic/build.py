@@ -1,9 +1,10 @@
-"""`tritonic build`: draw the progress of a build, and turn its errors into sentences and exit statuses."""
+"""`tritonic build`: a command for each builder family, with progress bars, error messages and exit statuses."""
 
+import inspect
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -15,153 +16,86 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from builders import recipe as recipes
+from builders import registry
 from builders.build import BuildResult, build
 from builders.errors import BuildError, RecipeError
+from builders.family import Family, Option
 from builders.progress import STAGES, Stage
 
-app = typer.Typer(
-    name="build",
-    help="Build models from their weights into the model repository.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-)
 out, err = Console(highlight=False), Console(stderr=True, highlight=False)
 
-Name = Annotated[str | None, typer.Option(help="Folder in the repository; default: after the source.")]
-ServedName = Annotated[str | None, typer.Option(help="Name that clients use; default: the folder's.")]
-Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hugging Face id.")]
-RecipeName = Annotated[str | None, typer.Option(help="A recipe by name or a .toml file; other options win over it.")]
+EXIT_STATUSES = "Exit status: 0 built, or there already; 1 failed, and the repository is as it was; 2 wrong usage."
+
 Repository = Annotated[Path, typer.Option(envvar="TRITONIC_REPOSITORY", help="The model repository.", file_okay=False)]
 Force = Annotated[bool, typer.Option("--force", help="Build even if the same model is there.")]
 
 
-@app.command()
-def chat(
-    source: Annotated[
-        str | None,
-        typer.Option(help="Hugging Face id, local folder, or packaged:NAME. Default: the packaged default model."),
-    ] = None,
-    name: Name = None,
-    served_name: ServedName = None,
-    precision: Annotated[str | None, typer.Option(help="int8, int4, fp16 or fp32.")] = None,
-    target: Annotated[str | None, typer.Option(help="What to compile for: onnx.")] = None,
-    revision: Revision = None,
-    context_length: Annotated[int | None, typer.Option(help="Tokens of prompt and answer together.")] = None,
-    max_rows: Annotated[int | None, typer.Option(help="Sequences that run side by side.")] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            help=f"A recipe by name ({', '.join(recipes.recipe_names())}) or a .toml file; other options win over it."
-        ),
-    ] = None,
-    repository: Repository = Path("model_repository"),
-    force: Force = False,
-) -> None:
-    """Build a chat model: fetch its weights, export them, verify the engine against them, install it.
-
-    Exit status: 0 built, or there already; 1 failed, and the repository is as it was; 2 wrong usage.
-    """
-    options = {
-        "name": name,
-        "served_name": served_name,
-        "precision": precision,
-        "target": target,
-        "revision": revision,
-        "context_length": context_length,
-        "max_rows": max_rows,
-    }
-    _run("llm", recipe, source, options, repository, force)
+def make_app() -> typer.Typer:
+    """Return `tritonic build` with a command for each family of `builders.registry`."""
+    app = typer.Typer(
+        name="build",
+        help="Build models from their weights into the model repository.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+    )
+    for family in registry.families().values():
+        app.command(family.command, help=f"{family.help}\n\n{EXIT_STATUSES}")(_make_command(family))
+    return app
 
 
-@app.command()
-def embedding(
-    source: Annotated[
-        str | None,
-        typer.Option(help="Hugging Face id, local folder, or packaged:NAME. Default: the packaged default model."),
-    ] = None,
-    name: Name = None,
-    served_name: ServedName = None,
-    precision: Annotated[str | None, typer.Option(help="fp32 or int8.")] = None,
-    revision: Revision = None,
-    context_length: Annotated[int | None, typer.Option(help="Most tokens of one text.")] = None,
-    matryoshka: Annotated[
-        bool | None, typer.Option("--matryoshka", help="The model was trained for rows that are cut.")
-    ] = None,
-    truncate_prompt_tokens: Annotated[
-        int | None,
-        typer.Option(help="Tokens that longer texts are cut to; -1: as many as the model takes. Default: refused."),
-    ] = None,
-    recipe: RecipeName = None,
-    repository: Repository = Path("model_repository"),
-    force: Force = False,
-) -> None:
-    """Build an embedding model from a sentence-transformers folder, and verify the engine against it.
+def _make_command(family: Family) -> Callable[..., None]:
+    """Return a function whose signature, which Typer reads, has the options of the family."""
 
-    Exit status: 0 built, or there already; 1 failed, and the repository is as it was; 2 wrong usage.
-    """
-    options = {
-        "name": name,
-        "served_name": served_name,
-        "precision": precision,
-        "revision": revision,
-        "context_length": context_length,
-        "matryoshka": matryoshka,
-        "truncate_prompt_tokens": truncate_prompt_tokens,
-    }
-    _run("embedding", recipe, source, options, repository, force)
+    def command(
+        *, recipe: str | None, source: str | None, repository: Path, force: bool, **options: str | int | None
+    ) -> None:
+        _run(family, recipe, source, options, repository, force)
+
+    parameters = [
+        _parameter("source", _optional(family.source_help)),
+        _parameter("name", _optional("Folder in the repository; default: after the source.")),
+        _parameter("served_name", _optional("Name that clients use; default: the folder's.")),
+        *(_parameter(option.field, _annotation(option)) for option in family.options),
+        _parameter("recipe", _optional(family.recipe_help)),
+        _parameter("repository", Repository, Path("model_repository")),
+        _parameter("force", Force, False),
+    ]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return command
 
 
-@app.command()
-def image(
-    source: Annotated[
-        str | None,
-        typer.Option(help="Hugging Face id, local diffusers folder, or packaged:shapes. Default: packaged:shapes."),
-    ] = None,
-    name: Name = None,
-    served_name: ServedName = None,
-    precision: Annotated[str | None, typer.Option(help="fp32; for the target tensorrt also fp16.")] = None,
-    target: Annotated[str | None, typer.Option(help="What to compile for: onnx or tensorrt.")] = None,
-    revision: Revision = None,
-    max_rows: Annotated[int | None, typer.Option(help="Pictures that are drawn side by side.")] = None,
-    recipe: RecipeName = None,
-    repository: Repository = Path("model_repository"),
-    force: Force = False,
-) -> None:
-    """Build a model that draws from a diffusers pipeline: its parts become models, and all are installed together.
-
-    Exit status: 0 built, or there already; 1 failed, and the repository is as it was; 2 wrong usage.
-    """
-    options = {
-        "name": name,
-        "served_name": served_name,
-        "precision": precision,
-        "target": target,
-        "revision": revision,
-        "max_rows": max_rows,
-    }
-    _run("diffusion", recipe, source, options, repository, force)
+def _parameter(name: str, annotation: Any, default: Path | bool | None = None) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
 
 
-DEFAULT_RECIPES = {
-    "llm": recipes.DEFAULT_LLM_RECIPE,
-    "embedding": recipes.DEFAULT_EMBEDDING_RECIPE,
-    "diffusion": recipes.DEFAULT_IMAGE_RECIPE,
-}
-"""The recipe of each family that is built when nothing else is said."""
+def _optional(help: str) -> Any:
+    return Annotated[str | None, typer.Option(help=help)]
+
+
+def _annotation(option: Option) -> Any:
+    if option.value_type is bool:
+        return Annotated[bool | None, typer.Option(f"--{option.field.replace('_', '-')}", help=option.help)]
+    return Annotated[option.value_type | None, typer.Option(help=option.help)]
 
 
 def _run(
-    family: str, recipe: str | None, source: str | None, options: dict[str, Any], repository: Path, force: bool
+    family: Family,
+    recipe_name: str | None,
+    source: str | None,
+    options: dict[str, Any],
+    repository: Path,
+    force: bool,
 ) -> None:
-    """Build, and end with the exit status that the commands promise."""
+    """Build, and exit with the status that `EXIT_STATUSES` describes."""
     try:
-        wanted = _recipe(family, recipe, source, options)
+        recipe = _make_recipe(family, recipe_name, source, options)
     except RecipeError as error:
         _fail(error, 2)
     _terminate_as_interrupt()
     try:
         with _progress() as progress:
-            built = build(wanted, repository, force=force, progress=progress)
+            built = build(recipe, repository, force=force, progress=progress)
     except RecipeError as error:
         _fail(error, 2)
     except BuildError as error:
@@ -170,43 +104,30 @@ def _run(
         _fail(f"{error.filename}: {error.strerror}" if error.filename else error, 1)
     except KeyboardInterrupt:
         _fail("The build was interrupted; the repository is as it was.", 1)
-    _print_summary(wanted, built)
+    _print_summary(family, recipe, built)
 
 
-def _recipe(family: str, name: str | None, source: str | None, options: dict[str, Any]) -> recipes.Recipe:
-    if name is not None or source is None:
-        found = recipes.load(name or DEFAULT_RECIPES[family], source=source, **options)
-        if found.family != family:
-            raise RecipeError(f"The recipe {name} is of the family {found.family!r}, not {family!r}.")
-        return found
+def _make_recipe(
+    family: Family, recipe_name: str | None, source: str | None, options: dict[str, Any]
+) -> recipes.Recipe:
+    recipe_name = recipe_name if recipe_name is not None or source is not None else family.default_recipe
+    if recipe_name is not None:
+        recipe = recipes.load(recipe_name, source=source, **options)
+        if recipe.family != family.name:
+            raise RecipeError(f"The recipe {recipe_name} is of the family {recipe.family!r}, not {family.name!r}.")
+        return recipe
+    if source is None:
+        raise RecipeError(f"`tritonic build {family.command}` has no default model: give --source or --recipe.")
     given = {key: value for key, value in options.items() if value is not None}
-    return recipes.make(**{"family": family, "name": recipes.default_model_name(source), "source": source} | given)
+    return recipes.make(**{"family": family.name, "name": recipes.default_model_name(source), "source": source} | given)
 
 
-def _print_summary(recipe: recipes.Recipe, built: BuildResult) -> None:
+def _print_summary(family: Family, recipe: recipes.Recipe, built: BuildResult) -> None:
     if not built.is_new:
         out.print(f"{escape(recipe.name)} is there already, from the same recipe and weights; --force builds it anew.")
         return
     out.print(f"[green]✓[/] Built {escape(str(built.folder))} ({recipe.precision}) in {built.seconds:.0f} s.")
-    figures = built.metrics
-    if recipe.family == "diffusion":
-        together, parts = figures["together"], len(figures) - 1
-        out.print(
-            f"  Against diffusers: {together['pictures']} pictures of one seed in {together['steps']} steps, largest "
-            f"difference of a pixel {together['pixel_difference']:.2g} of 1; {parts} parts, each within "
-            f"{max(figure['difference'] for key, figure in figures.items() if key != 'together'):.2g} of its source."
-        )
-        return
-    if recipe.family == "embedding":
-        out.print(
-            f"  Against its source: smallest cosine {figures['cosine_min']:.6f}, largest difference of a number "
-            f"{figures['difference_max']:.2g}, over {figures['texts']} texts of up to {figures['longest']} tokens."
-        )
-        return
-    out.print(
-        f"  Against its source: same token at {figures['agreement']:.1%} of {figures['positions']} positions, "
-        f"divergence {figures['divergence']:.2g} nats, perplexity times {figures['perplexity_ratio']:.4f}."
-    )
+    out.print(f"  {escape(family.summary(built.metrics))}")
 
 
 def _fail(reason: object, status: int) -> NoReturn:
@@ -215,7 +136,7 @@ def _fail(reason: object, status: int) -> NoReturn:
 
 
 def _terminate_as_interrupt() -> None:
-    """Let SIGTERM end a build as Ctrl-C does, so that it clears up behind itself."""
+    """Make SIGTERM interrupt a build as Ctrl-C does, so that it cleans up."""
 
     def interrupt(signum: int, frame: FrameType | None) -> NoReturn:
         raise KeyboardInterrupt
@@ -224,7 +145,7 @@ def _terminate_as_interrupt() -> None:
 
 
 class _ProgressBars:
-    """One bar for each stage; where nobody watches (a pipe, a log), one line for each."""
+    """One progress bar for each stage; one line for each if `bars` is None, because stdout is not a terminal."""
 
     def __init__(self, bars: Progress | None) -> None:
         self._bars = bars
@@ -266,10 +187,12 @@ def _progress() -> Iterator[_ProgressBars]:
         TextColumn("[dim]{task.fields[detail]}"),
     )
     with Progress(*columns, console=out) as bars:
-        watched = _ProgressBars(bars)
-        yield watched
-        watched.finish()
+        progress = _ProgressBars(bars)
+        yield progress
+        progress.finish()
 
+
+app = make_app()
 
 if __name__ == "__main__":
     app(prog_name="tritonic build")

@@ -226,13 +226,9 @@ def bench(context: typer.Context) -> None:
 def shapes(context: typer.Context) -> None:
     """Hand over to the training's own command."""
     with _errors_as_messages():
-        try:
-            from training.shapes.__main__ import main as train
-        except ModuleNotFoundError as error:
-            raise TritonicError(
-                f"Training needs the package {error.name!r}: pip install 'tritonic[build]' -c constraints.txt"
-            ) from error
-        train(["train", *context.args])
+        from tritonic.train import train_shapes
+
+        train_shapes(context.args)
 
 
 @models_app.callback(invoke_without_command=True)

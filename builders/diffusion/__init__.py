@@ -1,1 +1,1 @@
-"""The family `diffusion`: pipelines of diffusers, taken apart into engines that Triton serves side by side."""
+"""The family `diffusion`: diffusers pipelines, split into parts that Triton serves as models of their own."""

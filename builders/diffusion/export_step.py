@@ -1,30 +1,27 @@
-"""How the exporter of pipelines is run: apart, and ended with the build."""
+"""Export the parts of a pipeline in a process of its own."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 from builders import subprocess_step
 from builders.diffusion.pipeline import Pipeline
 from builders.progress import Progress
 
 
-def export(pipeline: Pipeline, outputs: dict[str, Path], scratch: Path, progress: Progress) -> dict[str, Any]:
-    """Export parts, each into its folder as `model.onnx`; say of each which exporter wrote it. Raises ExportFailed."""
-    report = scratch / "exported.json"
-    request = {
-        "input": str(pipeline.folder),
-        "outputs": {name: str(folder) for name, folder in outputs.items()},
-        "report": str(report),
-    }
-    begun = 0
+def export(pipeline: Pipeline, outputs: dict[str, Path], progress: Progress) -> dict[str, dict[str, str]]:
+    """Export each part named in `outputs` into its folder; return the report of `onnx_export.export`.
 
-    def heard(line: str) -> None:
-        nonlocal begun
+    Raises ExportFailed with the end of the exporter's output.
+    """
+    num_started = 0
+
+    def show(line: str) -> None:
+        nonlocal num_started
         if line.startswith("exporting "):
-            progress.update(line, begun / len(outputs))
-            begun += 1
+            progress.update(line, num_started / len(outputs))
+            num_started += 1
 
-    subprocess_step.run(Path(__file__).with_name("export_process.py"), request, heard, "The ONNX exporter")
-    found: dict[str, Any] = json.loads(report.read_bytes())
-    return found
+    request = {"folder": str(pipeline.folder), "outputs": {name: str(folder) for name, folder in outputs.items()}}
+    report: dict[str, dict[str, str]] = subprocess_step.run(
+        "builders.diffusion.onnx_export:export", request, "The ONNX exporter", show
+    )
+    return report

@@ -1,120 +1,52 @@
 """The family `diffusion`: pipelines of diffusers, served by `backends/diffusion` on engines that Triton batches."""
 
-import gc
-import importlib.util
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any
 
-import psutil
+from pydantic import Field
 
-from builders import repository
-from builders.diffusion import export_step, pipeline_json, sources, tensorrt, triton_config
-from builders.diffusion import pipeline as pipelines
-from builders.diffusion.parts import pipeline_parts
-from builders.diffusion.reference_pipeline import Engines
-from builders.diffusion.verify import verify_images, verify_part
-from builders.errors import MissingDependency, NotEnoughSpace, RecipeError, UnsupportedModel
-from builders.progress import Progress
-from builders.recipe import Recipe
-from builders.sources import Source
-
-UNSUPPORTED_OPTIONS = ("tolerance", "tool_call_parser", "reasoning_parser", "quantization", "context_length")
-"""What a recipe may say of a text-generation model, and that would mean nothing here."""
-
-PRECISIONS = {"onnx": ("fp32",), "tensorrt": ("fp32", "fp16")}
+from builders.family import REVISION, Builder, Family, Option
+from builders.recipe import DEFAULT_IMAGE_RECIPE, Precision, Recipe
 
 
-class DiffusionFamily:
-    """Builds pipelines: fetch, export and verify each part, verify them together."""
+class DiffusionRecipe(Recipe):
+    """A recipe of a pipeline. Only the target `tensorrt` compresses weights, to fp16."""
 
-    def resolve(self, source: str, revision: str | None) -> Source:
-        """Tell what a source is by how it is written. Raises RecipeError, SourceUnavailable."""
-        return sources.resolve(source, revision)
+    precision: Precision = "fp32"
+    max_rows: Annotated[int, Field(ge=1, le=1024)] = 8
+    """Images that are generated side by side."""
 
-    def sibling_models(self, recipe: Recipe, source: Source) -> tuple[str, ...]:
-        """Name the models of the parts."""
-        index = source.config()
-        encoders = [
-            name.replace("_", "-") for name in pipelines.TEXT_ENCODER_FOLDERS if pipelines.component_class(index, name)
-        ]
-        names = (*encoders, "denoiser", "vae-encoder", "vae-decoder")
-        return tuple(pipeline_json.part_model_name(recipe.name, name) for name in names)
 
-    def check(self, recipe: Recipe, source: Source) -> int:
-        """Refuse what cannot be built, and give the bytes that a build needs. Raises UnsupportedModel, RecipeError."""
-        if recipe.target not in PRECISIONS:
-            raise UnsupportedModel(
-                f"The target {recipe.target!r} is not built for pictures; those that are: {', '.join(PRECISIONS)}."
-            )
-        if recipe.precision not in PRECISIONS[recipe.target]:
-            raise UnsupportedModel(
-                f"For {recipe.target}, models that draw are built in {' or '.join(PRECISIONS[recipe.target])}, not "
-                f"{recipe.precision}."
-            )
-        for name in UNSUPPORTED_OPTIONS:
-            if getattr(recipe, name) is not None:
-                raise RecipeError(f"{name} means nothing for a model that draws.")
-        for package in ("torch", "diffusers", "transformers", "onnxscript", "onnxruntime"):
-            if importlib.util.find_spec(package) is None:
-                raise MissingDependency(package)
-        if recipe.target == "tensorrt":
-            tensorrt.check()
-        pipelines.check_index(source.config())
-        weights = 4 * (source.num_parameters() or 0)
-        there = psutil.virtual_memory().total
-        if weights > there:
-            raise NotEnoughSpace(
-                f"The pipeline has {weights / 4e9:.1f} billion parameters, so building it needs {weights / 1e9:.0f} GB "
-                f"of memory, and this machine has {there / 1e9:.0f} GB. Build it on a larger one and copy its models."
-            )
-        engines = 1 if recipe.target == "onnx" else 2
-        return source.scratch_bytes() + engines * weights + 64_000_000
+def _load_builder() -> Builder:
+    from builders.diffusion.builder import DiffusionBuilder
 
-    def build(self, recipe: Recipe, source: Source, folder: Path, scratch: Path, progress: Progress) -> dict[str, Any]:
-        """Build the parts beside `folder` and the pipeline into it; give the figures of the verification."""
-        progress.begin("fetch", recipe.source)
-        pipeline = pipelines.read(source.fetch(scratch, progress).folder)
-        of_pipeline = triton_config.render_pipeline(recipe, pipeline)
-        wanted = pipeline_parts(pipeline)
-        beside = repository.parts_folder(folder)
-        names = {part.name: pipeline_json.part_model_name(recipe.name, part.name) for part in wanted}
+    return DiffusionBuilder()
 
-        progress.begin("export", f"{recipe.precision} for {recipe.target}")
-        onnx = beside if recipe.target == "onnx" else scratch / "onnx"
-        exported = export_step.export(
-            pipeline, {part: onnx / name / "1" for part, name in names.items()}, scratch, progress
-        )
-        for name, how in exported.items():
-            if how["exporter"] != "dynamo":
-                progress.note(f"{name} was written by the older exporter, because the newer said: {how['reason']}")
-        engine = folder / "1"
-        engine.mkdir()
-        pipeline_json.write(pipeline, recipe.name, engine, triton_config.max_part_batch(recipe))
 
-        progress.begin("verify", "against diffusers")
-        figures: dict[str, Any] = {}
-        for number, part in enumerate(wanted):
-            progress.update(f"comparing {part.name}", number / (len(wanted) + 1))
-            found = verify_part(pipeline, part, onnx / names[part.name] / "1" / "model.onnx")
-            figures[part.name] = asdict(found) | exported[part.name]
-            gc.collect()
-        progress.update("drawing with both", len(wanted) / (len(wanted) + 1))
-        engines = Engines(engine, lambda name: onnx / name / "1" / "model.onnx")
-        figures["together"] = asdict(verify_images(pipeline, engines, triton_config.default_guidance(recipe, pipeline)))
-        del engines
+def _summary(figures: Mapping[str, Any]) -> str:
+    together = figures["together"]
+    parts = [figure["difference"] for key, figure in figures.items() if key != "together"]
+    return (
+        f"Against diffusers: {together['pictures']} pictures of one seed in {together['steps']} steps, largest "
+        f"difference of a pixel {together['pixel_difference']:.2g} of 1; {len(parts)} parts, each within "
+        f"{max(parts):.2g} of its source."
+    )
 
-        backend = "onnxruntime"
-        if recipe.target == "tensorrt":
-            backend = "tensorrt"
-            limits = tensorrt.optimization_profile(recipe, pipeline)
-            for part in wanted:
-                where = beside / names[part.name] / "1"
-                tensorrt.build_engine(
-                    part, onnx / names[part.name] / "1" / "model.onnx", where, limits, recipe, progress
-                )
-        for part in wanted:
-            text = triton_config.render_part(recipe, names[part.name], part, backend=backend)
-            (beside / names[part.name] / "config.pbtxt").write_text(text, encoding="utf-8", newline="")
-        (folder / "config.pbtxt").write_text(of_pipeline, encoding="utf-8", newline="")
-        return figures
+
+FAMILY = Family(
+    name="diffusion",
+    command="image",
+    help="Build a model that draws from a diffusers pipeline: its parts become models, and all are installed together.",
+    source_help="Hugging Face id, local diffusers folder, or packaged:shapes. Default: packaged:shapes.",
+    options=(
+        Option("precision", "fp32; for the target tensorrt also fp16."),
+        Option("target", "What to compile for: onnx or tensorrt."),
+        REVISION,
+        Option("max_rows", "Pictures that are drawn side by side.", int),
+    ),
+    load_builder=_load_builder,
+    summary=_summary,
+    default_recipe=DEFAULT_IMAGE_RECIPE,
+    recipe=DiffusionRecipe,
+    own_fields=frozenset({"pictures"}),
+)

@@ -1,8 +1,8 @@
-"""Keep the libraries from drawing over the build's own progress."""
+"""Silence the libraries, so that they do not write over the build's own progress."""
 
 
 def silence_libraries() -> None:
-    """Turn off progress bars and advice of diffusers and transformers in this process."""
+    """Turn off the progress bars and warnings of diffusers and transformers in this process."""
     import diffusers
     import transformers
 

@@ -1,4 +1,4 @@
-"""Each part of a pipeline as a PyTorch network: arguments and results are the tensors of `builders.diffusion.parts`."""
+"""Each part of a pipeline as a PyTorch network. Inputs and outputs are the tensors of `builders.diffusion.parts`."""
 
 import math
 from functools import partial
@@ -13,14 +13,14 @@ from builders.diffusion.parts import PipelinePart
 from builders.diffusion.pipeline import Pipeline, component_class
 
 MAX_POSITION = 4096
-"""Flux positions that have rotary embeddings in the engine: pictures of up to 65,536 pixels a side."""
+"""Flux positions with rotary embeddings in the engine: enough for images of 65,536 pixels a side."""
 
 
 def load_part(pipeline: Pipeline, part: PipelinePart) -> torch.nn.Module:
-    """Load one part in fp32. Raises what the libraries raise where the weights do not fit the config."""
+    """Load one part in fp32. Raises what the libraries raise if the weights do not match the config."""
     model = load_component(pipeline, part.component)
     if part.kind == "clip":
-        # SDXL and SD3 take the states before the last layer, which no norm follows.
+        # SDXL and SD3 use the hidden states before the last layer, without a final norm.
         layer = -2 if pipeline.family in ("stable-diffusion-xl", "stable-diffusion-3") else -1
         return CLIP(model, layer, pooled=len(part.outputs) > 1).eval()
     kinds: dict[str, Any] = {
@@ -36,7 +36,7 @@ def load_part(pipeline: Pipeline, part: PipelinePart) -> torch.nn.Module:
 
 
 def load_component(pipeline: Pipeline, component: str) -> Any:
-    """Load a component of a pipeline in fp32, from safetensors alone."""
+    """Load a component of a pipeline in fp32, from safetensors only."""
     import diffusers
     import transformers
 
@@ -51,7 +51,7 @@ def load_component(pipeline: Pipeline, component: str) -> Any:
 
 
 def weight_variant(folder: Path) -> str | None:
-    """Name the variant of the weights where a folder has no others: `model.fp16.safetensors` is `fp16`."""
+    """Return the variant of a folder's weights, `fp16` of `model.fp16.safetensors`; None if there are plain ones."""
     names = [path.name.split(".") for path in folder.glob("*.safetensors")]
     plain = [name for name in names if len(name) == 2]
     variants = sorted({name[1].split("-")[0] for name in names if len(name) > 2})
@@ -66,13 +66,13 @@ class CLIP(torch.nn.Module):  # type: ignore[misc]  # mypy does not read torch
         self.model, self._layer, self._pooled = model, layer, pooled
 
     def forward(self, input_ids: Tensor) -> Any:
-        """Encode."""
-        found = self.model(input_ids, output_hidden_states=self._layer != -1)
-        states = found.last_hidden_state if self._layer == -1 else found.hidden_states[self._layer]
+        """Encode token ids."""
+        output = self.model(input_ids, output_hidden_states=self._layer != -1)
+        states = output.last_hidden_state if self._layer == -1 else output.hidden_states[self._layer]
         if not self._pooled:
             return states
-        projected = getattr(found, "text_embeds", None)
-        return states, found.pooler_output if projected is None else projected
+        projected = getattr(output, "text_embeds", None)
+        return states, output.pooler_output if projected is None else projected
 
 
 class T5(torch.nn.Module):  # type: ignore[misc]
@@ -83,7 +83,7 @@ class T5(torch.nn.Module):  # type: ignore[misc]
         self.model = model
 
     def forward(self, input_ids: Tensor) -> Tensor:
-        """Encode."""
+        """Encode token ids."""
         states: Tensor = self.model(input_ids)[0]
         return states
 
@@ -104,10 +104,10 @@ class UNet(torch.nn.Module):  # type: ignore[misc]
         time_ids: Tensor | None = None,
         guidance: Tensor | None = None,
     ) -> Tensor:
-        """Predict. SDXL has `text_embeds` and `time_ids`, guidance-distilled models have `guidance[batch]`."""
+        """Predict the noise. SDXL has `text_embeds` and `time_ids`; guidance-distilled models, `guidance[batch]`."""
         added = None if text_embeds is None else {"text_embeds": text_embeds, "time_ids": time_ids}
         condition = None if guidance is None else self._embed(guidance - 1)
-        found: Tensor = self.model(
+        noise: Tensor = self.model(
             sample,
             timestep,
             encoder_hidden_states,
@@ -115,10 +115,10 @@ class UNet(torch.nn.Module):  # type: ignore[misc]
             added_cond_kwargs=added,
             return_dict=False,
         )[0]
-        return found
+        return noise
 
     def _embed(self, scale: Tensor) -> Tensor:
-        """The embedding that `get_guidance_scale_embedding` of diffusers' pipelines makes."""
+        """Embed the guidance scale as `get_guidance_scale_embedding` of diffusers' pipelines does: [batch, width]."""
         width = int(self.model.config.time_cond_proj_dim)
         half = width // 2
         frequencies = torch.exp(torch.arange(half, dtype=torch.float32) * -(math.log(10000.0) / (half - 1)))
@@ -138,22 +138,22 @@ class SD3(torch.nn.Module):  # type: ignore[misc]
     def forward(
         self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, pooled_projections: Tensor
     ) -> Tensor:
-        """Predict."""
-        found: Tensor = self.model(
+        """Predict the noise."""
+        noise: Tensor = self.model(
             hidden_states=sample,
             timestep=timestep,
             encoder_hidden_states=encoder_hidden_states,
             pooled_projections=pooled_projections,
             return_dict=False,
         )[0]
-        return found
+        return noise
 
 
 def crop_positions(embedding: Any, height: int, width: int) -> Tensor:
-    """Cut the middle out of SD3's table of positions: [1, patches, width] for a sample of height and width.
+    """Crop the centre of SD3's position table to [1, patches, width], for a latent of this height and width.
 
-    Where the middle begins is worked out in tensors: PyTorch's exporter turns `(largest - height) // 2` around to
-    divide a negative number, which ONNX rounds the other way, and odd numbers of patches get a table that is too long.
+    The start of the crop is computed with tensors. PyTorch's exporter would rewrite `(largest - height) // 2` into the
+    division of a negative number, which ONNX rounds the other way: odd numbers of patches would get a longer table.
     """
     largest, patch = embedding.pos_embed_max_size, embedding.patch_size
     table = embedding.pos_embed.reshape(largest, largest, -1)
@@ -181,8 +181,8 @@ class Flux(torch.nn.Module):  # type: ignore[misc]
         txt_ids: Tensor,
         guidance: Tensor | None = None,
     ) -> Tensor:
-        """Predict. Positions are those of the first row: they are the same for all of one size."""
-        found: Tensor = self.model(
+        """Predict the noise. Positions are taken from the first row: all rows of a batch have the same size."""
+        noise: Tensor = self.model(
             hidden_states=hidden_states,
             timestep=timestep,
             guidance=guidance,
@@ -192,11 +192,11 @@ class Flux(torch.nn.Module):  # type: ignore[misc]
             txt_ids=txt_ids[0],
             return_dict=False,
         )[0]
-        return found
+        return noise
 
 
 class RotaryTable(torch.nn.Module):  # type: ignore[misc]
-    """Flux's rotary embeddings as a table: it works them out in fp64, which few engines have."""
+    """Flux's rotary embeddings as a table. Flux computes them in fp64, which few runtimes support."""
 
     def __init__(self, embedding: Any) -> None:
         super().__init__()
@@ -213,7 +213,7 @@ class RotaryTable(torch.nn.Module):  # type: ignore[misc]
         self._axes = axes
 
     def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Give cosines and sines [positions, size] of whole ids [positions, axes]."""
+        """Return cosines and sines [positions, size] for integer ids [positions, axes]."""
         rows = ids.long()
         cosines = [getattr(self, f"cosines_{axis}")[rows[:, axis]] for axis in range(self._axes)]
         sines = [getattr(self, f"sines_{axis}")[rows[:, axis]] for axis in range(self._axes)]
@@ -221,26 +221,26 @@ class RotaryTable(torch.nn.Module):  # type: ignore[misc]
 
 
 class VaeEncoder(torch.nn.Module):  # type: ignore[misc]
-    """`image[batch, 3, H, W] in -1..1 -> moments[batch, 2 * channels, h, w]`: means, then logarithms of variances."""
+    """`image[batch, 3, H, W] in -1..1 -> moments[batch, 2 * channels, h, w]`: means, then log variances."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, image: Tensor) -> Tensor:
-        """Encode."""
-        found = self.model.encode(image).latent_dist
-        return torch.cat([found.mean, found.logvar], dim=1)
+        """Encode images."""
+        distribution = self.model.encode(image).latent_dist
+        return torch.cat([distribution.mean, distribution.logvar], dim=1)
 
 
 class VaeDecoder(torch.nn.Module):  # type: ignore[misc]
-    """`latent[batch, channels, h, w] -> image[batch, 3, H, W]`; the latent is no longer scaled or shifted."""
+    """`latent[batch, channels, h, w] -> image[batch, 3, H, W] in -1..1`. The latent is already unscaled."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, latent: Tensor) -> Tensor:
-        """Decode."""
-        found: Tensor = self.model.decode(latent, return_dict=False)[0]
-        return found
+        """Decode latents."""
+        image: Tensor = self.model.decode(latent, return_dict=False)[0]
+        return image

@@ -1,7 +1,6 @@
-"""Write parts of a pipeline as ONNX: varying in batch and size, weights of large ones beside the graph."""
+"""Export parts of a pipeline as ONNX with dynamic batch and sizes; large weights go to a file of their own."""
 
 import gc
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,29 +14,29 @@ from builders.diffusion.parts import PipelinePart, example_inputs, pipeline_part
 OPSET = 18
 
 MAX_INLINE_WEIGHT_BYTES = 1_800_000_000
-"""Bytes of weights that stay in the ONNX file; protobuf ends at 2 GB."""
+"""Larger weights go to a file of their own: protobuf is limited to 2 GB."""
 
 TRACED_SIZES = {"height": 6, "width": 4, "tokens": 11, "patches": 14}
-"""The sizes of the inputs that are traced: no two alike, so that none is taken for another."""
+"""Sizes of the example inputs. They are all different, so that the exporter cannot confuse two dimensions."""
 
 
-def export(folder: Path, outputs: Mapping[str, str], report: Path) -> None:
+def export(folder: str | Path, outputs: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """Export each part named in `outputs` into the folder there, as `model.onnx` and `model.onnx.data` if it is large.
 
-    `report` becomes a JSON object that says of each part which exporter wrote it, and why not the first. Raises
-    SystemExit where neither can.
+    `folder` holds the pipeline. Returns by part the `exporter` that wrote it, `dynamo` or `torchscript`, and for the
+    latter the `reason` why dynamo could not. Raises SystemExit where neither can.
     """
-    pipeline = pipelines.read(folder)
-    wrote = {}
+    pipeline = pipelines.read(Path(folder))
+    report = {}
     for part in pipeline_parts(pipeline):
         if part.name not in outputs:
             continue
         print(f"exporting {part.name}", flush=True)  # noqa: T201 - the build reads it
-        where = Path(outputs[part.name])
-        where.mkdir(parents=True, exist_ok=True)
-        wrote[part.name] = _export(load_part(pipeline, part), part, where / "model.onnx")
+        output = Path(outputs[part.name])
+        output.mkdir(parents=True, exist_ok=True)
+        report[part.name] = _export(load_part(pipeline, part), part, output / "model.onnx")
         gc.collect()
-    report.write_text(json.dumps(wrote), encoding="utf-8")
+    return report
 
 
 def _export(network: Any, part: PipelinePart, path: Path) -> dict[str, str]:
@@ -48,7 +47,7 @@ def _export(network: Any, part: PipelinePart, path: Path) -> dict[str, str]:
         try:
             _by_dynamo(network, part, inputs, path)
             wrote = {"exporter": "dynamo"}
-        except Exception as error:  # a dozen classes of its own, that share none
+        except Exception as error:  # PyTorch's exporter raises a dozen unrelated classes
             path.unlink(missing_ok=True)
             reason = _one_line(error)
             print(f"{part.name} is traced instead: {reason}", flush=True)  # noqa: T201
@@ -58,7 +57,7 @@ def _export(network: Any, part: PipelinePart, path: Path) -> dict[str, str]:
                 raise SystemExit(
                     f"The {part.name} cannot be exported. The newer exporter: {reason} The older: {_one_line(other)}"
                 ) from None
-            _gather(path)
+            _merge_weight_files(path)
             wrote = {"exporter": "torchscript", "reason": reason}
     return wrote
 
@@ -96,7 +95,7 @@ def _by_tracing(network: Any, part: PipelinePart, inputs: dict[str, Any], path: 
     names = list(inputs)
 
     class Positional(torch.nn.Module):  # type: ignore[misc]
-        """The tracing exporter hands arguments over by position."""
+        """Takes arguments by position, as the tracing exporter passes them."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -121,8 +120,8 @@ def _by_tracing(network: Any, part: PipelinePart, inputs: dict[str, Any], path: 
     )
 
 
-def _gather(path: Path) -> None:
-    """Write a traced graph once more: the exporter leaves a file for each large weight."""
+def _merge_weight_files(path: Path) -> None:
+    """Rewrite a traced graph with at most one file of weights: the exporter leaves a file for each large weight."""
     import onnx
 
     graph = onnx.load(str(path))

@@ -1,4 +1,4 @@
-"""The parts of a pipeline that become Triton models of their own, and the tensors of each."""
+"""The parts of a pipeline that become Triton models of their own, with their tensors."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from builders.diffusion.pipeline import Pipeline, component_class
 
 PartKind = Literal["clip", "t5", "unet", "sd3", "flux", "vae-encoder", "vae-decoder"]
 Dimension = int | str
-"""A fixed size, or the name of one that varies: `tokens`, `patches`, `height` and `width`."""
+"""A fixed size, or the name of a dynamic one: `tokens`, `patches`, `height` or `width`."""
 
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """An input or output, batch first: `shape` leaves the batch out."""
+    """An input or output. The batch is its first dimension, which `shape` leaves out."""
 
     name: str
     shape: tuple[Dimension, ...]
@@ -25,25 +25,25 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class PipelinePart:
-    """A network that becomes an engine."""
+    """A network of the pipeline that becomes an engine and a Triton model."""
 
     name: str
-    """What the model's name ends with, and the key of its figures."""
+    """Suffix of the model's name, and key of its verification figures."""
     kind: PartKind
     component: str
-    """Its folder in the pipeline."""
+    """Folder of its weights in the pipeline."""
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     size_unit: int = 1
-    """What `height` and `width` are multiples of."""
+    """`height` and `width` are multiples of it."""
     vocabulary: int = 0
-    """Of a text encoder: ids are below this."""
+    """Number of token ids of a text encoder; 0 for other parts."""
 
 
 def pipeline_parts(pipeline: Pipeline) -> tuple[PipelinePart, ...]:
-    """List the parts of a pipeline, text encoders first."""
+    """Return the parts of a pipeline, text encoders first."""
     encoders = [_text_encoder(pipeline, name) for name in pipeline.text_encoders]
-    latent, picture = (pipeline.latent_channels, "height", "width"), (3, "height", "width")
+    latent, image = (pipeline.latent_channels, "height", "width"), (3, "height", "width")
     moments = (2 * pipeline.latent_channels, "height", "width")
     return (
         *encoders,
@@ -52,12 +52,12 @@ def pipeline_parts(pipeline: Pipeline) -> tuple[PipelinePart, ...]:
             "vae-encoder",
             "vae-encoder",
             "vae",
-            (TensorSpec("image", picture),),
+            (TensorSpec("image", image),),
             (TensorSpec("moments", moments),),
             pipeline.vae_scale_factor,
         ),
         PipelinePart(
-            "vae-decoder", "vae-decoder", "vae", (TensorSpec("latent", latent),), (TensorSpec("image", picture),)
+            "vae-decoder", "vae-decoder", "vae", (TensorSpec("latent", latent),), (TensorSpec("image", image),)
         ),
     )
 
@@ -116,29 +116,30 @@ def _denoiser(pipeline: Pipeline) -> PipelinePart:
 def example_inputs(
     part: PipelinePart, batch: int, sizes: Mapping[str, int], seed: int = 0
 ) -> dict[str, npt.NDArray[Any]]:
-    """Make inputs of `batch` rows for a part. `sizes` are the varying sizes, `height` and `width` in units of the part.
+    """Return random inputs of `batch` rows for a part.
 
-    Every row has a timestep of its own. Noise is normal, pictures lie in -1 to 1.
+    `sizes` gives the dynamic sizes, with `height` and `width` in multiples of `part.size_unit`. Every row has a
+    timestep of its own. Noise is standard normal, images are uniform in -1 to 1.
     """
-    random = np.random.default_rng(seed)
-    made: dict[str, npt.NDArray[Any]] = {}
+    generator = np.random.default_rng(seed)
+    inputs: dict[str, npt.NDArray[Any]] = {}
     for port in part.inputs:
         shape = (batch, *(size if isinstance(size, int) else sizes[size] for size in port.shape))
         if {"height", "width"} & set(port.shape):
             shape = (*shape[:-2], shape[-2] * part.size_unit, shape[-1] * part.size_unit)
         if port.name == "input_ids":
-            made[port.name] = random.integers(0, part.vocabulary, shape)
+            inputs[port.name] = generator.integers(0, part.vocabulary, shape)
         elif port.name == "timestep":
-            made[port.name] = random.uniform(0, 1 if part.kind == "flux" else 999, shape)
+            inputs[port.name] = generator.uniform(0, 1 if part.kind == "flux" else 999, shape)
         elif port.name == "guidance":
-            made[port.name] = random.uniform(1, 8, shape)
+            inputs[port.name] = generator.uniform(1, 8, shape)
         elif port.name == "time_ids":
-            made[port.name] = random.integers(0, 1024, shape)
+            inputs[port.name] = generator.integers(0, 1024, shape)
         elif port.name in ("img_ids", "txt_ids"):  # one grid for all rows
-            made[port.name] = np.broadcast_to(random.integers(0, 64, shape[1:]), shape)
+            inputs[port.name] = np.broadcast_to(generator.integers(0, 64, shape[1:]), shape)
         elif port.name == "image":
-            made[port.name] = random.uniform(-1, 1, shape)
+            inputs[port.name] = generator.uniform(-1, 1, shape)
         else:
-            made[port.name] = random.standard_normal(shape)
-        made[port.name] = np.ascontiguousarray(made[port.name], np.int64 if port.type == "INT64" else np.float32)
-    return made
+            inputs[port.name] = generator.standard_normal(shape)
+        inputs[port.name] = np.ascontiguousarray(inputs[port.name], np.int64 if port.type == "INT64" else np.float32)
+    return inputs

@@ -1,4 +1,4 @@
-"""What a folder in diffusers' layout says about its pipeline, read without torch or diffusers."""
+"""Read a pipeline folder in diffusers' layout, without torch or diffusers."""
 
 import math
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ PIPELINE_FAMILIES: dict[str, PipelineFamily] = {
     "StableDiffusion3Pipeline": "stable-diffusion-3",
     "FluxPipeline": "flux",
 }
-"""The pipelines of diffusers that are built, by the name of their class."""
+"""Supported pipelines of diffusers, by the name of their class."""
 
 DENOISERS: dict[PipelineFamily, tuple[str, str]] = {
     "stable-diffusion": ("unet", "UNet2DConditionModel"),
@@ -25,25 +25,25 @@ DENOISERS: dict[PipelineFamily, tuple[str, str]] = {
     "stable-diffusion-3": ("transformer", "SD3Transformer2DModel"),
     "flux": ("transformer", "FluxTransformer2DModel"),
 }
-"""Folder and class of what removes the noise."""
+"""Folder and class of the denoiser."""
 
 LIBRARIES = ("diffusers", "transformers")
-"""Where the classes of components come from."""
+"""Libraries that component classes may come from."""
 
 TEXT_ENCODERS = ("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel")
 
 TEXT_ENCODER_FOLDERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 
 MAX_T5_TOKENS = 256
-"""Tokens of a prompt that a T5 reads unless the checkpoint is made for more: what diffusers' pipelines take."""
+"""Prompt tokens of a T5 encoder: the default of diffusers' pipelines."""
 
 MAX_T5_TOKENS_GUIDED = 512
-"""The same of Flux checkpoints that take the guidance as an input."""
+"""Prompt tokens of the T5 encoder of Flux checkpoints with a guidance input."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """A folder in diffusers' layout whose classes are known."""
+    """A folder in diffusers' layout whose classes are supported."""
 
     folder: Path
     family: PipelineFamily
@@ -57,27 +57,27 @@ class Pipeline:
 
     @property
     def denoiser(self) -> str:
-        """The folder of what removes the noise."""
+        """Folder of the denoiser."""
         return DENOISERS[self.family][0]
 
     @property
     def text_encoders(self) -> tuple[str, ...]:
-        """The folders of the text encoders, in the order in which prompts are read by them."""
+        """Folders of the text encoders, in the order of the pipeline."""
         return tuple(name for name in TEXT_ENCODER_FOLDERS if component_class(self.index, name) is not None)
 
     @property
     def vae_scale_factor(self) -> int:
-        """Pixels along either side of one latent cell."""
+        """Pixels of an image for one latent cell, along each side."""
         return int(2 ** (len(self.config("vae")["block_out_channels"]) - 1))
 
     @property
     def latent_channels(self) -> int:
-        """Numbers of one latent cell."""
+        """Channels of a latent."""
         return int(self.config("vae").get("latent_channels", 4))
 
     @property
     def patch_size(self) -> int:
-        """Latent cells along either side of what the denoiser takes for one; a UNet's is halved so many times."""
+        """Side of a patch of the denoiser, in latent cells; for a UNet, the factor of its downsampling."""
         config = self.config(self.denoiser)
         if self.family in ("stable-diffusion", "stable-diffusion-xl"):
             return int(2 ** (len(config["block_out_channels"]) - 1))
@@ -85,50 +85,50 @@ class Pipeline:
 
     @property
     def size_multiple(self) -> int:
-        """Pixels that width and height of a picture are multiples of: what diffusers' pipelines ask for too."""
+        """Width and height of an image are multiples of this many pixels, as in diffusers' pipelines."""
         return math.lcm(8, self.vae_scale_factor * self.patch_size)
 
     @property
     def native_size(self) -> int:
-        """Pixels along either side of the pictures that the model was trained on."""
+        """Side of the images that the model was trained on, in pixels."""
         sample = 128 if self.family == "flux" else self.config(self.denoiser).get("sample_size", 64)
         side = max(sample) if isinstance(sample, list) else int(sample)
         return max(side * self.vae_scale_factor // self.size_multiple, 1) * self.size_multiple
 
     @property
     def guidance(self) -> Literal["classifier-free", "embedded", "none"]:
-        """How the denoiser is held to the prompt: by a second row, by an input of its own, or not at all."""
+        """Kind of guidance: a second row without the prompt, an input of the denoiser, or none."""
         config = self.config(self.denoiser)
         if self.family == "flux":
             return "embedded" if config.get("guidance_embeds") else "none"
         return "embedded" if config.get("time_cond_proj_dim") else "classifier-free"
 
     def num_tokens(self, text_encoder: str) -> int:
-        """The tokens that a text encoder is always given: shorter prompts are padded, longer ones cut."""
-        named = read_json(self.folder / tokenizer_folder(text_encoder) / "tokenizer_config.json").get(
+        """Return the fixed number of tokens of a text encoder: prompts are padded or truncated to it."""
+        configured = read_json(self.folder / tokenizer_folder(text_encoder) / "tokenizer_config.json").get(
             "model_max_length"
         )
-        most = int(named) if isinstance(named, int | float) and named > 0 else 10**9
+        limit = int(configured) if isinstance(configured, int | float) and configured > 0 else 10**9
         if component_class(self.index, text_encoder) == "T5EncoderModel":
             guided = self.family == "flux" and self.guidance == "embedded"
-            return min(most, MAX_T5_TOKENS_GUIDED if guided else MAX_T5_TOKENS)
-        return min(most, int(self.config(text_encoder)["max_position_embeddings"]))
+            return min(limit, MAX_T5_TOKENS_GUIDED if guided else MAX_T5_TOKENS)
+        return min(limit, int(self.config(text_encoder)["max_position_embeddings"]))
 
 
 def component_class(index: dict[str, Any], component: str) -> str | None:
-    """Name the class of a component; None where the pipeline does without it."""
+    """Return the class name of a component; None if the pipeline does not have it."""
     entry = index.get(component)
     return entry[1] if isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], str) else None
 
 
 def num_t5_tokens(pipeline: Pipeline) -> int:
-    """The tokens that the pipeline's T5 is given, and that zeros stand for where a pipeline does without it."""
-    readers = [name for name in pipeline.text_encoders if component_class(pipeline.index, name) == "T5EncoderModel"]
-    return pipeline.num_tokens(readers[0]) if readers else MAX_T5_TOKENS
+    """Return the tokens of the pipeline's T5 encoder, or of the zeros that replace it in a pipeline without one."""
+    encoders = [name for name in pipeline.text_encoders if component_class(pipeline.index, name) == "T5EncoderModel"]
+    return pipeline.num_tokens(encoders[0]) if encoders else MAX_T5_TOKENS
 
 
 def tokenizer_folder(text_encoder: str) -> str:
-    """Name the folder of the tokenizer that belongs to a text encoder."""
+    """Return the folder of a text encoder's tokenizer."""
     return text_encoder.replace("text_encoder", "tokenizer")
 
 
@@ -142,29 +142,33 @@ SCHEDULERS = (
     "PNDMScheduler",
     "UniPCMultistepScheduler",
 )
-"""Those that the backend has; with another the model would be installed and never load."""
+"""Schedulers that the backend implements. A model with another one could be installed but would not load."""
 
 
 def check_index(index: dict[str, Any]) -> PipelineFamily:
-    """Give the family of a pipeline by its `model_index.json`. Raises UnsupportedModel, which names the class."""
+    """Return the family of a pipeline from its `model_index.json`. Raises UnsupportedModel, which names the class."""
     name = str(index.get("_class_name"))
     if name not in PIPELINE_FAMILIES:
         raise UnsupportedModel(f"The pipeline {name} cannot be built. Those that can: {', '.join(PIPELINE_FAMILIES)}.")
     family = PIPELINE_FAMILIES[name]
     folder, denoiser = DENOISERS[family]
-    wanted: dict[str, tuple[str, ...]] = {
+    supported: dict[str, tuple[str, ...]] = {
         folder: (denoiser,),
         "vae": ("AutoencoderKL",),
         "text_encoder": TEXT_ENCODERS,
         "scheduler": SCHEDULERS,
     }
-    for component, classes in wanted.items():
+    for component, classes in supported.items():
         if component_class(index, component) not in classes:
             raise UnsupportedModel(
                 f"The {component} of this pipeline is {component_class(index, component)}; what can be built: "
                 f"{', '.join(classes)}."
             )
-    for component in (*wanted, "tokenizer", *(f"{kind}_{n}" for kind in ("text_encoder", "tokenizer") for n in (2, 3))):
+    for component in (
+        *supported,
+        "tokenizer",
+        *(f"{kind}_{n}" for kind in ("text_encoder", "tokenizer") for n in (2, 3)),
+    ):
         if component_class(index, component) is not None and index[component][0] not in LIBRARIES:
             raise UnsupportedModel(
                 f"The {component} of this pipeline is of {index[component][0]!r}, which is not diffusers or "
@@ -193,8 +197,7 @@ def _check_unet(pipeline: Pipeline) -> None:
     if config.get("in_channels", 4) != pipeline.latent_channels:
         raise UnsupportedModel(
             f"The UNet takes {config.get('in_channels')} channels where the VAE has {pipeline.latent_channels}: it was "
-            "made for one task, such as inpainting. Build the model that it was made from, which can be asked for "
-            "that too."
+            "made for one task, such as inpainting. Build its base model, which supports that task too."
         )
     added = config.get("addition_embed_type")
     known = (None, "text") if pipeline.family == "stable-diffusion" else ("text_time",)

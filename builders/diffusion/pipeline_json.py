@@ -1,4 +1,4 @@
-"""`pipeline.json`: all that the pipeline model must know of its engines; and the tokenizers beside it."""
+"""Write `pipeline.json`, from which the pipeline model knows its engines, and the tokenizers next to it."""
 
 import inspect
 import json
@@ -15,12 +15,12 @@ FILE_NAME = "pipeline.json"
 
 
 def part_model_name(name: str, part: str) -> str:
-    """Name the Triton model of a part of the pipeline `name`."""
+    """Return the Triton model name of a part of the pipeline `name`."""
     return f"{name}-{part}"
 
 
 def describe(pipeline: Pipeline, name: str) -> dict[str, Any]:
-    """Describe a pipeline whose models are named after `name`; `tokenizers` says what `write_tokenizers` writes."""
+    """Return the description of a pipeline whose part models are named after `name`, without `pad_id`s."""
     vae = pipeline.config("vae")
     text_encoders = [part for part in pipeline_parts(pipeline) if part.kind in ("clip", "t5")]
     description: dict[str, Any] = {
@@ -50,24 +50,24 @@ def describe(pipeline: Pipeline, name: str) -> dict[str, Any]:
         "guidance": pipeline.guidance,
         "size_multiple": pipeline.size_multiple,
     }
-    return description | _of_family(pipeline)
+    return description | _family_fields(pipeline)
 
 
 def _scheduler(pipeline: Pipeline) -> dict[str, Any]:
-    """The class and the options of the scheduler, as the pipeline takes them."""
+    """Return the class and the options of the scheduler, as the pipeline applies them."""
     import diffusers
 
     name = component_class(pipeline.index, "scheduler")
     options = read_json(pipeline.folder / "scheduler" / "scheduler_config.json", needed=True)
-    found = {"class": name} | {key: value for key, value in options.items() if not key.startswith("_")}
+    scheduler = {"class": name} | {key: value for key, value in options.items() if not key.startswith("_")}
     if pipeline.index.get("_class_name") == "StableDiffusionPipeline":
-        # Whatever the file says: diffusers holds anything else for a mistake of old checkpoints.
+        # As in diffusers, which overrides other values of the file as mistakes of old checkpoints.
         known = inspect.signature(getattr(diffusers, str(name))).parameters
-        found |= {key: value for key, value in (("steps_offset", 1), ("clip_sample", False)) if key in known}
-    return found
+        scheduler |= {key: value for key, value in (("steps_offset", 1), ("clip_sample", False)) if key in known}
+    return scheduler
 
 
-def _of_family(pipeline: Pipeline) -> dict[str, Any]:
+def _family_fields(pipeline: Pipeline) -> dict[str, Any]:
     if pipeline.family == "stable-diffusion-xl":
         return {"force_zeros_for_empty_prompt": bool(pipeline.index.get("force_zeros_for_empty_prompt", True))}
     if pipeline.family == "stable-diffusion-3":
@@ -77,9 +77,9 @@ def _of_family(pipeline: Pipeline) -> dict[str, Any]:
 
 
 def write(pipeline: Pipeline, name: str, folder: Path, max_batch: int = 16) -> dict[str, Any]:
-    """Write `pipeline.json` and the tokenizers into `folder`; give the description. Raises SourceUnavailable.
+    """Write `pipeline.json` and the tokenizers into `folder`; return the description. Raises SourceUnavailable.
 
-    `max_batch` is how many rows each engine takes at once.
+    `max_batch` is the largest batch of each engine, in rows.
     """
     description = describe(pipeline, name) | {"max_batch": max_batch}
     for entry in description["tokenizers"]:
@@ -92,19 +92,19 @@ def write(pipeline: Pipeline, name: str, folder: Path, max_batch: int = 16) -> d
 
 
 def _write_tokenizer(source: Path, folder: Path, tokens: int) -> int:
-    """Write `tokenizer.json`, which cuts and pads to `tokens` by itself; give the id that pads."""
+    """Write a `tokenizer.json` that truncates and pads to `tokens` tokens; return the id of the padding token."""
     import transformers
     from tokenizers import Tokenizer
 
     config = read_json(source / "tokenizer_config.json")
     kind: Any = getattr(transformers, str(config.get("tokenizer_class")), None)
     if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedTokenizerBase)):
-        kind = transformers.AutoTokenizer  # a checkpoint may name anything
+        kind = transformers.AutoTokenizer  # the checkpoint names no class of transformers
     silence_libraries()
     try:
         slow = kind.from_pretrained(source, local_files_only=True, trust_remote_code=False)
         tokenizer = Tokenizer.from_str(slow.backend_tokenizer.to_str())
-    except Exception as error:  # every library below has errors of its own
+    except Exception as error:  # each library raises errors of its own
         raise SourceUnavailable(f"The tokenizer in {source} cannot be read: {error}") from error
     if slow.pad_token_id is None:
         raise SourceUnavailable(f"The tokenizer in {source} has no token that pads.")

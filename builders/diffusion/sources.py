@@ -1,4 +1,4 @@
-"""Where pipelines come from: the project's own folder, a folder in diffusers' layout, or the Hugging Face hub."""
+"""Sources of pipelines: packaged weights, a folder in diffusers' layout, or the Hugging Face hub."""
 
 import hashlib
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from builders.errors import MissingDependency, RecipeError, SourceUnavailable
 from builders.progress import Progress
 
 PACKAGED_PIPELINES = {"shapes": Path(__file__).parents[1] / "shapes" / "weights"}
-"""Pipelines that lie in the project itself."""
+"""Pipelines whose weights are package data of Tritonic, by name."""
 
 CONFIG_FILES = ("*.json", "*.txt", "*.model")
 WEIGHT_FILES = "*.safetensors"
@@ -27,27 +27,27 @@ class LocalPipelineSource:
     path: Path
 
     def digest(self) -> str:
-        """Hash every file that decides what is built."""
+        """Return the hash over the names and contents of all files that decide what is built."""
         whole = hashlib.sha256()
         for path in self._files():
             whole.update(f"{path.relative_to(self.path)}\0{sha256(path)}\n".encode())
         return f"sha256:{whole.hexdigest()}"
 
     def config(self) -> dict[str, Any]:
-        """Read `model_index.json`. Raises SourceUnavailable."""
+        """Read `model_index.json`. Raises SourceUnavailable, UnsupportedModel."""
         return _index(self.path)
 
     def num_parameters(self) -> int:
-        """Count the parameters in the headers of the weights."""
+        """Count the parameters in the headers of the weight files."""
         files = [path for path in self._files() if fnmatch(path.name, WEIGHT_FILES)]
         return sum(Checkpoint(folder).num_parameters() for folder in {path.parent for path in files})
 
     def scratch_bytes(self) -> int:
-        """Need nothing: the folder is used where it lies."""
+        """Return 0: the folder is used in place."""
         return 0
 
     def fetch(self, scratch: Path, progress: Progress) -> Checkpoint:
-        """Use the folder where it lies."""
+        """Return the folder itself."""
         return Checkpoint(self.path)
 
     def _files(self) -> list[Path]:
@@ -63,46 +63,48 @@ class HubPipelineSource:
     revision: str | None = None
 
     def digest(self) -> str:
-        """Name the commit."""
-        return f"hf:{self.id}@{self._known[0]}"
+        """Return the id and the commit."""
+        return f"hf:{self.id}@{self._commit_and_files[0]}"
 
     def config(self) -> dict[str, Any]:
-        """Download `model_index.json` alone."""
+        """Download and read `model_index.json`. Raises SourceUnavailable, UnsupportedModel."""
         from huggingface_hub import hf_hub_download
 
-        path = sources.call_hub(self.id, lambda: hf_hub_download(self.id, "model_index.json", revision=self._known[0]))
+        path = sources.call_hub(
+            self.id, lambda: hf_hub_download(self.id, "model_index.json", revision=self._commit_and_files[0])
+        )
         return _index(Path(path).parent)
 
     def num_parameters(self) -> int | None:
-        """Count the parameters in the headers of the files, which the hub hands out without the rest."""
+        """Count the parameters in the headers of the weight files, which the hub serves separately; None on failure."""
         from huggingface_hub import HfApi
 
-        commit, files = self._known
+        commit, files = self._commit_and_files
         count = 0
         for name in [name for name in files if fnmatch(name, WEIGHT_FILES)]:
             try:
                 known = HfApi().parse_safetensors_file_metadata(self.id, name, revision=commit)
-            except Exception:  # without a network, or of a mirror that cannot: what this is for is only advice
+            except Exception:  # no network, or a mirror without headers: the count is only advice
                 return None
             count += sum(known.parameter_count.values())
         return count
 
     def scratch_bytes(self) -> int:
-        """Need nothing: downloads go into the hub's own cache."""
+        """Return 0: downloads go into the hub's own cache."""
         return 0
 
     def fetch(self, scratch: Path, progress: Progress) -> Checkpoint:
-        """Download what the parts need into the hub's own cache."""
+        """Download the needed files into the hub's own cache. Raises SourceUnavailable."""
         from huggingface_hub import snapshot_download
 
         progress.update(f"downloading {self.id}")
-        commit, files = self._known
+        commit, files = self._commit_and_files
         path = sources.call_hub(self.id, lambda: snapshot_download(self.id, revision=commit, allow_patterns=files))
         return Checkpoint(Path(path))
 
     @cached_property
-    def _known(self) -> tuple[str, list[str]]:
-        """The commit and the needed files, asked for once, so that a whole build is of one commit."""
+    def _commit_and_files(self) -> tuple[str, list[str]]:
+        """The commit and the needed files. They are requested once, so that the whole build uses one commit."""
         try:
             from huggingface_hub import HfApi, hf_hub_download, snapshot_download
         except ModuleNotFoundError as error:
@@ -114,7 +116,7 @@ class HubPipelineSource:
                 lambda: HfApi().model_info(self.id, revision=self.revision, timeout=20),
             )
         except SourceUnavailable:
-            try:  # What was downloaded once serves without a network.
+            try:  # Without a network, an earlier download is used.
                 folder = Path(snapshot_download(self.id, revision=self.revision, local_files_only=True))
             except Exception:
                 folder = None
@@ -127,7 +129,7 @@ class HubPipelineSource:
 
 
 def resolve(source: str, revision: str | None = None) -> LocalPipelineSource | HubPipelineSource:
-    """Tell what a source is by how it is written. Raises RecipeError, SourceUnavailable."""
+    """Return the source that `packaged:NAME`, a folder or a hub id names. Raises RecipeError, SourceUnavailable."""
     kind, _, name = source.partition(":")
     if kind == "packaged":
         if name not in PACKAGED_PIPELINES:
@@ -147,17 +149,17 @@ def resolve(source: str, revision: str | None = None) -> LocalPipelineSource | H
 
 
 def needed_files(index: dict[str, Any], names: list[str]) -> list[str]:
-    """Choose, of all files of a pipeline, those that decide what is built.
+    """Return those of a pipeline's files that decide what is built.
 
-    Repositories hold the same weights several times over: other formats are left out, and variants (`.fp16.`) too
-    where a component has plain ones. Filters that look at finished pictures are no part of what is built.
+    Repositories hold the same weights several times. Other formats are left out, and so are variants (`.fp16.`) if a
+    component has plain weights. Safety checkers are left out: they are not built.
     """
     denoiser = (
         DENOISERS[PIPELINE_FAMILIES[index["_class_name"]]][0]
         if index.get("_class_name") in PIPELINE_FAMILIES
         else "unet"
     )
-    kept = ["model_index.json"]
+    needed = ["model_index.json"]
     folders = {denoiser, "vae", "scheduler"} | {
         f"{kind}{number}" for kind in ("text_encoder", "tokenizer") for number in ("", "_2", "_3")
     }
@@ -166,9 +168,9 @@ def needed_files(index: dict[str, Any], names: list[str]) -> list[str]:
         weights = [name for name in inside if fnmatch(name, WEIGHT_FILES)]
         plain = [name for name in weights if Path(name).name.count(".") == 1]
         variants = sorted({Path(name).name.split(".")[1].split("-")[0] for name in set(weights) - set(plain)})
-        kept += plain or [name for name in weights if f".{variants[0]}" in name]
-        kept += [name for name in inside if any(fnmatch(name, pattern) for pattern in CONFIG_FILES)]
-    return [name for name in kept if name in names]
+        needed += plain or [name for name in weights if f".{variants[0]}" in name]
+        needed += [name for name in inside if any(fnmatch(name, pattern) for pattern in CONFIG_FILES)]
+    return [name for name in needed if name in names]
 
 
 def _names(folder: Path) -> list[str]:

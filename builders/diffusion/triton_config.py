@@ -1,4 +1,4 @@
-"""The `config.pbtxt` of a pipeline and of each of its parts."""
+"""Render the `config.pbtxt` of a pipeline and of each of its parts."""
 
 import time
 from typing import Any
@@ -16,7 +16,7 @@ DEFAULT_STEPS: dict[PipelineFamily, int] = {
     "stable-diffusion-3": 28,
     "flux": 28,
 }
-"""Steps of a picture where neither the recipe nor the caller says."""
+"""Default number of denoising steps, unless the recipe sets one."""
 
 DEFAULT_GUIDANCE: dict[PipelineFamily, float] = {
     "stable-diffusion": 7.5,
@@ -24,21 +24,21 @@ DEFAULT_GUIDANCE: dict[PipelineFamily, float] = {
     "stable-diffusion-3": 7.0,
     "flux": 3.5,
 }
-"""The same of the guidance: what diffusers' pipelines take."""
+"""Default guidance scale, unless the recipe sets one: those of diffusers' pipelines."""
 
 MAX_SIDE = 4096
-"""Pixels; no published model is made for more."""
+"""Largest side of an image, in pixels; no published model is made for more."""
 
 
 def default_guidance(recipe: Recipe, pipeline: Pipeline) -> float:
-    """How far a picture is held to its prompt where the caller does not say; 0 where the model has no say in it."""
+    """Return the guidance scale for requests that set none; 0 for a model without guidance."""
     if recipe.pictures.default_guidance is not None:
         return recipe.pictures.default_guidance
     return 0.0 if pipeline.guidance == "none" else DEFAULT_GUIDANCE[pipeline.family]
 
 
 def render_part(recipe: Recipe, name: str, part: PipelinePart, *, backend: str = "onnxruntime") -> str:
-    """Render the `config.pbtxt` of a part, which Triton batches."""
+    """Return the `config.pbtxt` of a part, which Triton batches."""
     return config_pbtxt.render(
         name,
         backend,
@@ -51,21 +51,21 @@ def render_part(recipe: Recipe, name: str, part: PipelinePart, *, backend: str =
 
 
 def max_part_batch(recipe: Recipe) -> int:
-    """Rows that a part takes at once: guidance doubles those of the pipeline."""
+    """Return the largest batch of a part, in rows: guidance doubles the rows of the pipeline."""
     return max(16, 2 * recipe.max_rows)
 
 
 def _tensor(port: TensorSpec) -> TensorConfig:
     dims = tuple(size if isinstance(size, int) else -1 for size in port.shape)
     kind = INT64 if port.type == "INT64" else FP32
-    # Triton wants a dimension besides the batch, and takes it away again before the engine sees the tensor.
+    # Triton requires a dimension besides the batch; `reshape` removes it before the engine gets the tensor.
     return TensorConfig(port.name, kind, dims) if dims else TensorConfig(port.name, kind, (1,), reshape=())
 
 
 def render_pipeline(recipe: Recipe, pipeline: Pipeline) -> str:
-    """Render the `config.pbtxt` of the pipeline itself. Raises RecipeError where sizes do not suit the model."""
+    """Return the `config.pbtxt` of the pipeline model. Raises RecipeError if its sizes do not suit the model."""
     owner = recipe.source.split("/")[0] if recipe.source.count("/") == 1 and recipe.source[0] not in "./~" else "local"
-    pictures = recipe.pictures
+    options = recipe.pictures
     return config_pbtxt.render(
         recipe.name,
         "diffusion",
@@ -79,10 +79,10 @@ def render_pipeline(recipe: Recipe, pipeline: Pipeline) -> str:
             "owned_by": recipe.owned_by or owner,
             "created": int(time.time()),
             **size_options(recipe, pipeline),
-            "default_steps": pictures.default_steps or DEFAULT_STEPS[pipeline.family],
-            "max_steps": max(pictures.max_steps, pictures.default_steps or 0),
+            "default_steps": options.default_steps or DEFAULT_STEPS[pipeline.family],
+            "max_steps": max(options.max_steps, options.default_steps or 0),
             "default_guidance": default_guidance(recipe, pipeline),
-            "max_images": pictures.max_images,
+            "max_images": options.max_images,
             "max_rows": recipe.max_rows,
             "precision": recipe.precision,
         },
@@ -91,37 +91,37 @@ def render_pipeline(recipe: Recipe, pipeline: Pipeline) -> str:
 
 
 def size_options(recipe: Recipe, pipeline: Pipeline) -> dict[str, Any]:
-    """Say what sizes the model draws: those of the recipe, or all multiples from half its own to twice it.
+    """Return the parameters that name the model's image sizes: the recipe's, or from half to twice the native size.
 
-    Raises RecipeError.
+    Raises RecipeError if a size of the recipe does not suit the model.
     """
-    pictures, multiple, native = recipe.pictures, pipeline.size_multiple, pipeline.native_size
-    most = _position_limit(pipeline)
-    asked = [*(pictures.sizes or ()), *([pictures.default_size] if pictures.default_size else [])]
-    for size in asked:
-        if any(side % multiple or side > most for side in size):
+    options, multiple, native = recipe.pictures, pipeline.size_multiple, pipeline.native_size
+    limit = _position_limit(pipeline)
+    chosen = [*(options.sizes or ()), *([options.default_size] if options.default_size else [])]
+    for size in chosen:
+        if any(side % multiple or side > limit for side in size):
             raise RecipeError(
                 f"The size {size[0]}x{size[1]} does not suit this model: width and height are multiples of {multiple} "
-                f"up to {most}."
+                f"up to {limit}."
             )
-    if pictures.max_size is not None and pictures.max_size > most:
-        raise RecipeError(f"max_size {pictures.max_size} is more than this model has positions for: {most}.")
-    if pictures.sizes:
-        default = pictures.default_size or pictures.sizes[0]
-        if default not in pictures.sizes:
+    if options.max_size is not None and options.max_size > limit:
+        raise RecipeError(f"max_size {options.max_size} is more than this model has positions for: {limit}.")
+    if options.sizes:
+        default = options.default_size or options.sizes[0]
+        if default not in options.sizes:
             raise RecipeError(f"default_size {default[0]}x{default[1]} is not one of the sizes.")
-        return {"sizes": pictures.sizes, "default_size": default, "size_multiple": multiple}
-    least = max(multiple, native // 2 // multiple * multiple)
+        return {"sizes": options.sizes, "default_size": default, "size_multiple": multiple}
+    smallest = max(multiple, native // 2 // multiple * multiple)
     return {
         "size_multiple": multiple,
-        "min_size": pictures.min_size or least,
-        "max_size": pictures.max_size or min(2 * native, most),
-        "default_size": pictures.default_size or (native, native),
+        "min_size": options.min_size or smallest,
+        "max_size": options.max_size or min(2 * native, limit),
+        "default_size": options.default_size or (native, native),
     }
 
 
 def _position_limit(pipeline: Pipeline) -> int:
-    """The longest side that the denoiser has positions for."""
+    """Return the largest side, in pixels, for which the denoiser has positions."""
     if pipeline.family != "stable-diffusion-3":
         return MAX_SIDE
     return int(pipeline.config("transformer")["pos_embed_max_size"]) * pipeline.vae_scale_factor * pipeline.patch_size

@@ -1,4 +1,4 @@
-"""Hold the engines of a pipeline against the networks that they were made from, one by one and all together."""
+"""Compare the engines of a pipeline with their source networks, one by one and all together."""
 
 import gc
 from collections.abc import Mapping
@@ -16,26 +16,27 @@ from builders.diffusion.reference_pipeline import Engines, GeneratedImages, Imag
 from builders.errors import MissingDependency, VerificationFailed
 
 MAX_DIFFERENCE = 1e-3
-"""Of one number that a part gives, over the largest number that its source gives for the same input."""
+"""Largest allowed difference of one output number of a part, relative to its source's largest number."""
 
 MAX_LATENT_DIFFERENCE = 1e-2
-"""The same of finished latents: small differences grow from step to step."""
+"""Largest such difference of the latents after the last step; differences grow from step to step."""
 
 MAX_PIXEL_DIFFERENCE = 0.05
-"""Of one colour of one pixel, of 1."""
+"""Largest allowed difference of one colour channel of one pixel, on a scale of 0 to 1."""
 
 TEST_SHAPES = (
     (1, {"height": 2, "width": 2, "tokens": 8, "patches": 4}),
     (3, {"height": 2, "width": 3, "tokens": 8, "patches": 6}),
     (2, {"height": 5, "width": 1, "tokens": 21, "patches": 35}),
 )
-"""Batches and sizes, none of them those that were exported; heights and widths in units of the part (`Part.unit`)."""
+"""Batches and sizes of the comparison, all different from the exported ones; heights and widths in multiples of
+`PipelinePart.size_unit`."""
 
 MIN_LATENT_CELLS = 4
-"""Cells of the VAE decoder's input for one of the above: it has no unit of its own, and one cell is very few."""
+"""Replaces a `size_unit` of 1 for those sizes: a VAE decoder's input of a single cell would test little."""
 
 UNUSED_COMPONENTS = ("safety_checker", "feature_extractor", "image_encoder")
-"""What pipelines of diffusers may hold besides, and no picture that is drawn here needs."""
+"""Components of diffusers' pipelines that image generation here does not need."""
 
 PROMPT, NEGATIVE = "a red cat, 2 hats", "blurred"
 IMAGES, STEPS, SEED = 2, 3, 3
@@ -43,10 +44,10 @@ IMAGES, STEPS, SEED = 2, 3, 3
 
 @dataclass(frozen=True, slots=True)
 class PartMetrics:
-    """How far an engine is from its network."""
+    """Distance of an engine from its source network."""
 
     difference: float
-    """Largest difference of a number, over the largest number of the source's output."""
+    """Largest difference of one number, relative to the largest number of the source's output."""
     largest: float
     """The largest number of the source's outputs."""
     runs: int
@@ -54,21 +55,21 @@ class PartMetrics:
 
 @dataclass(frozen=True, slots=True)
 class ImageMetrics:
-    """How far pictures of all engines together are from those of diffusers, for the same seed and scheduler."""
+    """Distance of the images of all engines together from those of diffusers, for the same seed and scheduler."""
 
     pictures: int
     steps: int
     width: int
     height: int
     latent_difference: float
-    """Largest difference of a number of the finished latents, over their largest number."""
+    """Largest difference of one number of the final latents, relative to their largest number."""
     pixel_difference: float
-    """Largest difference of a colour of a pixel, of 1."""
+    """Largest difference of one colour channel of one pixel, on a scale of 0 to 1."""
     pixel_difference_mean: float
 
 
 def verify_part(pipeline: Pipeline, part: PipelinePart, model: Path) -> PartMetrics:
-    """Compare one engine with its network. Raises VerificationFailed with the figures, MissingTools."""
+    """Compare one engine with its source network. Raises VerificationFailed with the figures, MissingDependency."""
     try:
         import torch
 
@@ -83,8 +84,8 @@ def verify_part(pipeline: Pipeline, part: PipelinePart, model: Path) -> PartMetr
         for seed, (batch, sizes) in enumerate(TEST_SHAPES):
             inputs = example_inputs(part, batch, _scaled(part, sizes), seed=seed + 1)
             with torch.inference_mode():
-                found = network(**{name: torch.from_numpy(value) for name, value in inputs.items()})
-            theirs = [tensor.numpy() for tensor in (found if isinstance(found, tuple) else (found,))]
+                output = network(**{name: torch.from_numpy(value) for name, value in inputs.items()})
+            theirs = [tensor.numpy() for tensor in (output if isinstance(output, tuple) else (output,))]
             for source, ours in zip(theirs, engine.run(names, inputs), strict=True):
                 if ours.shape != source.shape:
                     raise VerificationFailed(f"{part.name} gives {ours.shape} where its source gives {source.shape}.")
@@ -111,39 +112,39 @@ def _scaled(part: PipelinePart, sizes: Mapping[str, int]) -> dict[str, int]:
 
 
 def _difference(ours: Any, theirs: Any) -> float:
-    """The largest difference; infinite where one is not a number and the other is."""
+    """Return the largest absolute difference; infinity if any difference is not finite."""
     with np.errstate(invalid="ignore"):
         differences = np.abs(ours.astype(np.float64) - theirs.astype(np.float64))
     return float(differences.max()) if np.isfinite(differences).all() else float("inf")
 
 
 def verify_images(pipeline: Pipeline, engines: Engines, guidance: float) -> ImageMetrics:
-    """Draw with the engines and with diffusers. Raises VerificationFailed with the figures."""
+    """Generate the same images with the engines and with diffusers. Raises VerificationFailed with the figures."""
     multiple = pipeline.size_multiple
-    # Where the pipeline does so itself, the other row is all noughts: that is compared too.
+    # Without a negative prompt such a pipeline uses zeros for it; this compares that case too.
     zeros = engines.description.get("force_zeros_for_empty_prompt", False)
-    wanted = ImageRequest(
+    request = ImageRequest(
         PROMPT,
         None if zeros or pipeline.guidance != "classifier-free" else NEGATIVE,
         guidance,
         STEPS,
         width=3 * multiple,
         height=2 * multiple,
-        images=IMAGES,
+        num_images=IMAGES,
         seed=SEED,
     )
-    theirs = generate_with_diffusers(pipeline, wanted)
+    theirs = generate_with_diffusers(pipeline, request)
     gc.collect()
     try:
-        ours = generate_images(engines, wanted)
-    except Exception as error:  # see above
+        ours = generate_images(engines, request)
+    except Exception as error:  # onnxruntime's errors have no common base
         raise VerificationFailed(f"The engines cannot draw together, so nothing was installed: {error}") from error
     scale = max(float(np.abs(theirs.latents).max()), 1e-6)
     figures = ImageMetrics(
         IMAGES,
         STEPS,
-        wanted.width,
-        wanted.height,
+        request.width,
+        request.height,
         _difference(ours.latents, theirs.latents) / scale,
         _difference(ours.images, theirs.images),
         float(np.abs(ours.images - theirs.images).mean()),
@@ -158,8 +159,8 @@ def verify_images(pipeline: Pipeline, engines: Engines, guidance: float) -> Imag
     return figures
 
 
-def generate_with_diffusers(pipeline: Pipeline, wanted: ImageRequest) -> GeneratedImages:
-    """Draw with diffusers' own pipeline in fp32 on the CPU."""
+def generate_with_diffusers(pipeline: Pipeline, request: ImageRequest) -> GeneratedImages:
+    """Generate images with diffusers' own pipeline, in fp32 on the CPU."""
     import diffusers
     import torch
 
@@ -174,26 +175,26 @@ def generate_with_diffusers(pipeline: Pipeline, wanted: ImageRequest) -> Generat
     kind = getattr(diffusers, pipeline.class_name)
     built = kind.from_pretrained(pipeline.folder, **FROM_PRETRAINED_OPTIONS, **networks, **without)
     built.set_progress_bar_config(disable=True)
-    arguments: dict[str, Any] = {"num_images_per_prompt": wanted.images, "num_inference_steps": wanted.steps}
-    if wanted.negative_prompt is not None:
-        arguments["negative_prompt"] = wanted.negative_prompt
+    arguments: dict[str, Any] = {"num_images_per_prompt": request.num_images, "num_inference_steps": request.steps}
+    if request.negative_prompt is not None:
+        arguments["negative_prompt"] = request.negative_prompt
     if pipeline.family in ("flux", "stable-diffusion-3"):
         arguments["max_sequence_length"] = num_t5_tokens(pipeline)
     with torch.inference_mode():
         latents = built(
-            wanted.prompt,
-            width=wanted.width,
-            height=wanted.height,
-            guidance_scale=wanted.guidance,
-            generator=torch.Generator("cpu").manual_seed(wanted.seed),
+            request.prompt,
+            width=request.width,
+            height=request.height,
+            guidance_scale=request.guidance,
+            generator=torch.Generator("cpu").manual_seed(request.seed),
             output_type="latent",
             **arguments,
         ).images
-        whole = latents
+        unpacked = latents
         if pipeline.family == "flux":
-            whole = built._unpack_latents(latents, wanted.height, wanted.width, pipeline.vae_scale_factor)
-        pictures = built.vae.decode(_unscaled(built.vae.config, whole), return_dict=False)[0]
-        return GeneratedImages(latents.numpy(), (pictures / 2 + 0.5).clamp(0, 1).numpy())
+            unpacked = built._unpack_latents(latents, request.height, request.width, pipeline.vae_scale_factor)
+        images = built.vae.decode(_unscaled(built.vae.config, unpacked), return_dict=False)[0]
+        return GeneratedImages(latents.numpy(), (images / 2 + 0.5).clamp(0, 1).numpy())
 
 
 def _unscaled(config: Any, latents: Any) -> Any:

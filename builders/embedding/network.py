@@ -1,8 +1,8 @@
-"""A sentence-transformers model as one PyTorch network: tokens in, one row for each text out.
+"""A sentence-transformers model as one PyTorch network: token ids in, one embedding per text out.
 
-The attention of most architectures of transformers goes through a table of functions. Put there, `attention` writes one
-`MultiHeadAttention` of onnxruntime instead of a dozen nodes, and is told how long each text is rather than what is
-padding. Architectures that have an attention of their own are exported as they are written.
+Most architectures of transformers look up their attention in a table of functions. `fused_attention` is registered
+there. It exports as one `MultiHeadAttention` node of onnxruntime instead of a dozen nodes, and takes the length of each
+text instead of a padding mask. Architectures with an attention of their own are exported as they are.
 """
 
 from collections.abc import Callable
@@ -19,17 +19,17 @@ from builders.checkpoint import FROM_PRETRAINED_OPTIONS
 from builders.embedding.sentence_model import SentenceModel
 
 ATTENTION_NAME = "tritonic"
-"""The attention's name in the table of transformers."""
+"""Name of `fused_attention` in the tables of transformers."""
 
 _UNSUPPORTED_ATTENTION_ARGUMENTS = ("position_bias", "s_aux", "softcap", "head_mask", "cache_kwargs")
-"""What some architectures add to their attention, and `MultiHeadAttention` has no room for."""
+"""Arguments of some architectures' attention that `MultiHeadAttention` does not support."""
 
-lengths: Tensor | None = None
-"""int32[texts] of the run that is being traced: the attention has no other way to learn of it."""
+traced_lengths: Tensor | None = None
+"""int32[texts]: lengths of the texts being traced, passed to `fused_attention`, whose signature has no room for it."""
 
 
 class UnsupportedAttention(Exception):
-    """The attention of this architecture is none that `MultiHeadAttention` computes."""
+    """`MultiHeadAttention` cannot compute the attention of this architecture."""
 
 
 def fused_attention(
@@ -42,9 +42,10 @@ def fused_attention(
     dropout: float = 0.0,
     **more: Any,
 ) -> tuple[Tensor, None]:
-    """Attend to states [batch, heads, tokens, size]: https://huggingface.co/docs/transformers/attention_interface.
+    """Compute attention over [batch, heads, tokens, size] with one node of onnxruntime.
 
-    `mask` is added to the scores; None: each text attends to all of itself. Raises NotExpressible.
+    The signature is that of https://huggingface.co/docs/transformers/attention_interface. `mask` is added to the
+    scores; None lets each text attend to all of its own tokens. Raises UnsupportedAttention.
     """
     for name in _UNSUPPORTED_ATTENTION_ARGUMENTS:
         if more.get(name) is not None:
@@ -55,7 +56,7 @@ def fused_attention(
         value = value.repeat_interleave(heads // value.shape[1], 1)
     flat = [states.transpose(1, 2).reshape(batch, tokens, -1) for states in (query, key, value)]
     width = flat[2].shape[-1]
-    inputs = [*flat, None, lengths] if mask is None else [*flat, None, None, mask]
+    inputs = [*flat, None, traced_lengths] if mask is None else [*flat, None, None, mask]
     mixed = torch.onnx.ops.symbolic(
         "com.microsoft::MultiHeadAttention",
         inputs,
@@ -68,7 +69,7 @@ def fused_attention(
 
 
 def make_attention_mask(*arguments: Any, **more: Any) -> Tensor | None:
-    """Make the mask [batch, 1, tokens, tokens] that is added to the scores, where padding is not all that is masked."""
+    """Return a mask [batch, 1, tokens, tokens] to add to the scores; None if only padding would be masked."""
     if more.get("mask_function") is masking_utils.bidirectional_mask_function:
         return None
     more |= {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
@@ -77,7 +78,7 @@ def make_attention_mask(*arguments: Any, **more: Any) -> Tensor | None:
 
 
 def load_transformer(model: SentenceModel, implementation: str | None) -> Any:
-    """Load the transformer in fp32. `implementation` names its attention; None is the architecture's usual one."""
+    """Load the transformer in fp32. `implementation` names its attention; None is the architecture's default."""
     ALL_ATTENTION_FUNCTIONS.register(ATTENTION_NAME, fused_attention)
     ALL_MASK_ATTENTION_FUNCTIONS.register(ATTENTION_NAME, make_attention_mask)
     chosen = {} if implementation is None else {"attn_implementation": implementation}
@@ -87,7 +88,7 @@ def load_transformer(model: SentenceModel, implementation: str | None) -> Any:
 
 
 def load_dense_layers(model: SentenceModel) -> list[tuple[Tensor, Tensor | None, str]]:
-    """Weights [out, in], bias and activation of each linear layer."""
+    """Return the weights [out, in], the bias [out] or None, and the activation of each dense layer."""
     loaded = []
     for linear in model.dense_layers:
         tensors = load_file(linear.folder / "model.safetensors")
@@ -107,36 +108,36 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class SentenceNetwork(torch.nn.Module):  # type: ignore[misc]  # mypy does not read torch
-    """`(input_ids int64[texts, tokens], lengths int32[texts]) -> float32[texts, dimensions]`, padded on the right."""
+    """`(input_ids int64[texts, tokens], counts int32[texts]) -> float32[texts, dimensions]`, padded on the right."""
 
     def __init__(self, model: SentenceModel, transformer: Any) -> None:
         super().__init__()
         self._model = model
         self._transformer = transformer
         self._types = "token_type_ids" in transformer.forward.__code__.co_varnames
-        self._linears = load_dense_layers(model)
-        for number, (weight, bias, _) in enumerate(self._linears):
+        self._dense_layers = load_dense_layers(model)
+        for number, (weight, bias, _) in enumerate(self._dense_layers):
             self.register_buffer(f"weight_{number}", weight)
             self.register_buffer(f"bias_{number}", bias)
 
     def forward(self, input_ids: Tensor, counts: Tensor) -> Tensor:
-        """Embed."""
-        global lengths
-        lengths = counts
+        """Return one embedding for each text; `counts` are their lengths in tokens."""
+        global traced_lengths
+        traced_lengths = counts
         positions = torch.arange(input_ids.shape[1])[None]
         inside = positions < counts[:, None]
         more = {"token_type_ids": torch.zeros_like(input_ids)} if self._types else {}
         states = self._transformer(input_ids=input_ids, attention_mask=inside.long(), **more).last_hidden_state
         weights = inside[..., None].to(states.dtype)
         pooled = torch.cat([self._pool(mode, states, weights, counts) for mode in self._model.pooling], 1)
-        for number, (_, _, activation) in enumerate(self._linears):
+        for number, (_, _, activation) in enumerate(self._dense_layers):
             weight, bias = getattr(self, f"weight_{number}"), getattr(self, f"bias_{number}")
             pooled = ACTIVATIONS[activation](torch.nn.functional.linear(pooled, weight, bias))
         return torch.nn.functional.normalize(pooled, dim=1) if self._model.normalized else pooled
 
     @staticmethod
     def _pool(mode: str, states: Tensor, inside: Tensor, counts: Tensor) -> Tensor:
-        """Rows [texts, size] of states [texts, tokens, size]; `inside` is 1 for tokens and 0 for padding."""
+        """Pool states [texts, tokens, size] to [texts, size]; `inside` is 1 for tokens and 0 for padding."""
         if mode == "cls":
             return states[:, 0]
         if mode == "max":

@@ -1,4 +1,4 @@
-"""Write a sentence-transformers model as one ONNX file, pooling and normalisation included."""
+"""Export a sentence-transformers model as one ONNX graph, with pooling and normalisation."""
 
 from pathlib import Path
 from typing import Any
@@ -11,18 +11,19 @@ INPUTS, OUTPUT = ("input_ids", "lengths"), "sentence_embedding"
 """int64[texts, tokens] padded on the right, int32[texts]; float32[texts, dimensions]."""
 
 MAX_INLINE_WEIGHT_BYTES = 1_800_000_000
-"""Bytes of weights that stay in the ONNX file; protobuf ends at 2 GB."""
+"""Larger weights go to a file of their own: protobuf is limited to 2 GB."""
 
 
-def export(folder: Path, output: Path, precision: Precision) -> None:
-    """Export the model in `folder` as `output/model.onnx`; what is too large for it goes to `model.onnx.data`.
+def export(folder: str | Path, output: str | Path, precision: Precision) -> None:
+    """Export the model in `folder` as `output/model.onnx`; large weights go to `output/model.onnx.data`.
 
     Raises what PyTorch's exporter raises.
     """
     import onnx
 
+    output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
-    model = sentence_model.read(Checkpoint(folder))
+    model = sentence_model.read(Checkpoint(Path(folder)))
     path = output / "model.onnx"
     try:
         transformer = _export(model, path, fused=True)
@@ -71,7 +72,7 @@ def _export(model: sentence_model.SentenceModel, path: Path, *, fused: bool) -> 
 
 
 def _compress(graph: Any, quantization: Quantization) -> Any:
-    """Compress the matrices; activations are rounded block by block at run time, each row for itself."""
+    """Compress the matrices to int8; at run time activations are quantised too, per row and block."""
     from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
 
     config = DefaultWeightOnlyQuantConfig(

@@ -1,7 +1,7 @@
-"""What a sentence-transformers folder says about its model, read without torch.
+"""Read a sentence-transformers folder, without torch.
 
-The folder is a chain of modules, https://sbert.net/docs/sentence_transformer/usage/custom_models.html: a transformer, a
-pooling, perhaps linear layers, perhaps a normalisation.
+The folder is a chain of modules: a transformer, a pooling, optional dense layers, an optional normalisation.
+Format: https://sbert.net/docs/sentence_transformer/usage/custom_models.html.
 """
 
 import json
@@ -20,7 +20,7 @@ POOLING_MODES = {
     "weightedmean": "pooling_mode_weightedmean_tokens",
     "lasttoken": "pooling_mode_lasttoken",
 }
-"""How a text's tokens become one row, with the flag that older folders have for each. Several are joined."""
+"""Supported pooling modes, with the flag of each in older folders. The results of several are concatenated."""
 
 ACTIVATIONS = {
     "Identity": "identity",
@@ -30,7 +30,7 @@ ACTIVATIONS = {
     "Sigmoid": "sigmoid",
     "SiLU": "silu",
 }
-"""What may follow a linear layer, by the name of torch's class."""
+"""Supported activations after a dense layer, by the name of torch's class."""
 
 PADDING_OFFSET_MODEL_TYPES = (
     "roberta",
@@ -41,12 +41,12 @@ PADDING_OFFSET_MODEL_TYPES = (
     "roberta-prelayernorm",
     "data2vec-text",
 )
-"""Types of models that count positions from behind the padding token's id, so that they have fewer than they say."""
+"""Model types whose positions start after the padding token's id, so that fewer are usable than the config says."""
 
 
 @dataclass(frozen=True, slots=True)
 class DenseLayer:
-    """A linear layer after the pooling: the folder of its weights, and what follows it."""
+    """A dense layer after the pooling: the folder of its weights, and its activation."""
 
     folder: Path
     activation: str
@@ -54,28 +54,28 @@ class DenseLayer:
 
 @dataclass(frozen=True, slots=True)
 class SentenceModel:
-    """A folder in the layout of sentence-transformers."""
+    """The contents of a sentence-transformers folder."""
 
     transformer: Checkpoint
     pooling: tuple[str, ...]
     dense_layers: tuple[DenseLayer, ...]
     normalized: bool
     max_positions: int
-    """The longest text that the network can take, in tokens."""
+    """Tokens of the longest text that the network accepts."""
     max_length: int
-    """The longest that the folder asks for."""
+    """Tokens of the longest text according to the folder's configuration."""
     lowercase: bool
     prompts: dict[str, str]
     default_prompt: str | None
 
 
 def read(checkpoint: Checkpoint) -> SentenceModel:
-    """Read a folder. Raises SourceUnavailable for what is missing, UnsupportedModel for what cannot be built."""
+    """Read a folder. Raises SourceUnavailable if files are missing, UnsupportedModel if it cannot be built."""
     modules = _modules(checkpoint.folder)
     kinds = [kind for kind, _ in modules]
-    linears = tuple(_linear(folder) for kind, folder in modules if kind == "Dense")
-    shape = ["Transformer", "Pooling", *["Dense"] * len(linears), *["Normalize"] * kinds.count("Normalize")]
-    if kinds != shape or kinds.count("Normalize") > 1:
+    dense_layers = tuple(_dense_layer(folder) for kind, folder in modules if kind == "Dense")
+    expected = ["Transformer", "Pooling", *["Dense"] * len(dense_layers), *["Normalize"] * kinds.count("Normalize")]
+    if kinds != expected or kinds.count("Normalize") > 1:
         raise UnsupportedModel(
             f"The modules of this model are {', '.join(kinds)}. What can be built is a Transformer, a Pooling, any "
             "number of Dense and at most one Normalize, in this order."
@@ -90,7 +90,7 @@ def read(checkpoint: Checkpoint) -> SentenceModel:
     return SentenceModel(
         transformer=transformer,
         pooling=_pooling(modules[1][1], bool(prompts)),
-        dense_layers=linears,
+        dense_layers=dense_layers,
         normalized="Normalize" in kinds,
         max_positions=positions,
         max_length=min([positions, *_lengths(transformer.folder, own)]),
@@ -117,7 +117,7 @@ def _modules(folder: Path) -> list[tuple[str, Path]]:
             raise SourceUnavailable(f"{path} names a folder outside the model: {place}.")
         if kind not in ("Normalize", "Dropout") and not place.is_dir():
             raise SourceUnavailable(f"{path} names the folder {place}, which is missing.")
-    return [(kind, place) for kind, place in found if kind != "Dropout"]  # which does nothing outside training
+    return [(kind, place) for kind, place in found if kind != "Dropout"]  # Dropout does nothing outside training
 
 
 def _pooling(folder: Path, has_prompts: bool) -> tuple[str, ...]:
@@ -131,14 +131,14 @@ def _pooling(folder: Path, has_prompts: bool) -> tuple[str, ...]:
     return tuple(modes)
 
 
-def _linear(folder: Path) -> DenseLayer:
+def _dense_layer(folder: Path) -> DenseLayer:
     config = read_json(folder / "config.json", needed=True)
     name = str(config.get("activation_function", "torch.nn.modules.activation.Tanh")).rsplit(".", 1)[-1]
     if name not in ACTIVATIONS:
         raise UnsupportedModel(f"The activation {name!r} after a linear layer is not known: {', '.join(ACTIVATIONS)}.")
     places = [config.get(key, "sentence_embedding") for key in ("module_input_name", "module_output_name")]
     if config.get("use_residual") or any(place not in ("sentence_embedding", None) for place in places):
-        raise UnsupportedModel("A linear layer beside the pooled row, or one that adds its input, is not built yet.")
+        raise UnsupportedModel("A dense layer that adds its input, or uses another tensor, is not built yet.")
     if not (folder / "model.safetensors").is_file():
         raise SourceUnavailable(f"{folder} holds no model.safetensors.")
     return DenseLayer(folder, ACTIVATIONS[name])
@@ -152,16 +152,16 @@ def _prompts(folder: Path) -> dict[str, str]:
 
 
 def _own_config(folder: Path) -> dict[str, Any]:
-    """The module's own file, whose name depends on the age of the folder."""
+    """Read the module's own configuration file, whose name depends on the version that wrote the folder."""
     for path in sorted(folder.glob("sentence_*_config.json")):
         return read_json(path)
     return {}
 
 
 def _lengths(folder: Path, own: dict[str, Any]) -> list[int]:
-    asked = [own.get("max_seq_length"), read_json(folder / "tokenizer_config.json").get("model_max_length")]
-    # Tokenizers without a limit say so with a number of thirty digits.
-    return [length for length in asked if isinstance(length, int) and 0 < length < 2**31]
+    limits = [own.get("max_seq_length"), read_json(folder / "tokenizer_config.json").get("model_max_length")]
+    # Tokenizers without a limit have a model_max_length of thirty digits.
+    return [length for length in limits if isinstance(length, int) and 0 < length < 2**31]
 
 
 def _positions(checkpoint: Checkpoint) -> int:

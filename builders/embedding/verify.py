@@ -1,7 +1,7 @@
-"""Hold an embedding engine against the model that it was made from.
+"""Compare an embedding engine with its source model.
 
-The source (transformers, fp32, its own attention) reads each text alone, without padding, and what follows the
-transformer is computed here once more, in numpy. The engine reads texts of all lengths together, padded.
+The source (transformers, fp32, its own attention) embeds each text alone, without padding. The steps after the
+transformer are computed here independently, in numpy. The engine embeds texts of different lengths together, padded.
 """
 
 from collections.abc import Sequence
@@ -19,13 +19,13 @@ from builders.progress import Progress
 from builders.recipe import Precision
 
 MAX_DIFFERENCE = {"fp32": 1e-4}
-"""Of one number of a row of length 1, by precision; where rows have another length, times that."""
+"""Largest allowed difference of one number, by precision, for embeddings of length 1; scaled for other lengths."""
 
 MIN_COSINE: dict[Precision, float] = {"fp32": 0.999999, "int8": 0.999}
-"""Between the engine's row and the source's."""
+"""Smallest allowed cosine between the engine's embedding and the source's, by precision."""
 
 MAX_TEXT_TOKENS = 2048
-"""Tokens of the longest text compared: the source needs the square of it in memory."""
+"""Tokens of the longest text compared. The source's attention needs memory for the square of it."""
 
 TEXTS = (
     "a",
@@ -44,20 +44,20 @@ Rows = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingMetrics:
-    """How far an engine is from its source."""
+    """Distance of an engine from its source model."""
 
     texts: int
     longest: int
-    """Tokens of the longest of them."""
+    """Tokens of the longest text."""
     difference_max: float
-    """Largest difference of one number, where rows are brought to length 1."""
+    """Largest difference of one number, with embeddings scaled to length 1."""
     cosine_min: float
 
 
 def verify(
     model: SentenceModel, engine: Path, context_length: int, precision: Precision, progress: Progress
 ) -> EmbeddingMetrics:
-    """Compare the engine in `engine` with its source. Raises VerificationFailed with the figures, MissingTools."""
+    """Compare the engine in `engine` with its source. Raises VerificationFailed with the figures, MissingDependency."""
     texts = _tokens(engine, min(context_length, MAX_TEXT_TOKENS))
     progress.update("asking the source model", 0.0)
     theirs = _source(model, texts, progress)
@@ -84,7 +84,7 @@ def verify(
 
 
 def _tokens(engine: Path, longest: int) -> list[list[int]]:
-    """The texts, and one that fills the context, as the installed tokenizer reads them."""
+    """Tokenise `TEXTS` and one text that fills the context with the installed tokenizer; leave out empty results."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(engine / "tokenizer.json"))
@@ -107,13 +107,13 @@ def _source(model: SentenceModel, texts: Sequence[list[int]], progress: Progress
     logging.disable_progress_bar()
     folder = str(model.transformer.folder)
     transformer = AutoModel.from_pretrained(folder, dtype=torch.float32, **FROM_PRETRAINED_OPTIONS).eval()
-    linears = load_dense_layers(model)
+    dense_layers = load_dense_layers(model)
     rows = []
     for number, text in enumerate(texts):
         with torch.inference_mode():
             states = transformer(input_ids=torch.tensor([text])).last_hidden_state[0].double().numpy()
         row = np.concatenate([pool(mode, states) for mode in model.pooling])
-        for weight, bias, activation in linears:
+        for weight, bias, activation in dense_layers:
             row = weight.double().numpy() @ row + (0 if bias is None else bias.double().numpy())
             row = _activate(activation, row)
         rows.append(row / np.linalg.norm(row) if model.normalized else row)
@@ -122,7 +122,7 @@ def _source(model: SentenceModel, texts: Sequence[list[int]], progress: Progress
 
 
 def pool(mode: str, states: Rows) -> Rows:
-    """One row [size] of the states [tokens, size] of one text, as sentence-transformers defines each mode."""
+    """Pool the states [tokens, size] of one text to [size], as sentence-transformers defines the mode."""
     count = len(states)
     place = np.arange(1, count + 1)[:, None]
     found: dict[str, Any] = {
@@ -147,7 +147,7 @@ def _activate(name: str, row: Rows) -> Rows:
 
 
 def _engine(engine: Path, texts: Sequence[list[int]]) -> Rows:
-    """Feed the engine three texts at a time, long ones beside short ones."""
+    """Embed the texts with the engine, in batches of three that mix long and short texts."""
     import onnxruntime
 
     try:

@@ -1,4 +1,4 @@
-"""The target `onnx`: what onnxruntime-genai's model builder takes, and how it is run."""
+"""The target `onnx`: check what onnxruntime-genai's model builder supports, and run it."""
 
 import ast
 import importlib.util
@@ -15,25 +15,25 @@ from builders.progress import Progress
 from builders.recipe import QUANTIZATIONS, Recipe
 
 OTHER_TASK_ARCHITECTURES = {"WhisperForConditionalGeneration": "it transcribes speech"}
-"""Architectures that the exporter takes, but that do not generate text from text."""
+"""Architectures that the exporter accepts but that do not generate text from text, with the reason."""
 
 CUDA_ONLY_ARCHITECTURES = ("PhiMoEForCausalLM",)
-"""Architectures for which the exporter writes CUDA engines whatever it is asked for."""
+"""Architectures for which the exporter always writes CUDA engines."""
 
 SUPPORTED_INPUTS = re.compile(r"input_ids|inputs_embeds|attention_mask|position_ids|past_key_values\.\d+\.(key|value)")
-"""What an engine feeds; an export with other inputs (states of a state-space layer) cannot be run."""
+"""Inputs that our runtime feeds. An export with others, such as states of a state-space layer, cannot be run."""
 
 
 def supported_architectures() -> list[str]:
-    """List the architectures that the installed exporter takes, read from its source: it has no list to ask for.
+    """Return the architectures that the installed exporter supports, parsed from its source: it exports no list.
 
-    Raises MissingTools.
+    Raises MissingDependency.
     """
     return sorted(set(_dispatched()) - set(OTHER_TASK_ARCHITECTURES) - set(CUDA_ONLY_ARCHITECTURES))
 
 
 def check(recipe: Recipe, config: dict[str, Any]) -> None:
-    """Refuse, before any heavy work, what cannot be built. Raises UnsupportedModel with the reason, MissingTools."""
+    """Refuse what cannot be built before any heavy work starts. Raises UnsupportedModel, MissingDependency."""
     if recipe.target != "onnx":
         raise UnsupportedModel(f"The target {recipe.target!r} is not built yet; the target that is: onnx.")
     known = supported_architectures()
@@ -77,9 +77,9 @@ def export(
 ) -> None:
     """Export a checkpoint into `folder`: `model.onnx`, its data, `genai_config.json` and the tokenizer's files.
 
-    Only the last position's logits are computed, unless `every_position` (for measurements) asks for all. The engine
-    takes the tokens' vectors instead of the tokens where `vectors` asks for it. Raises ExportFailed with the end of
-    what the exporter said, UnsupportedModel for an export that no engine here can feed.
+    The engine computes the logits of the last position, or of all with `every_position`, which measurements need. With
+    `vectors` its input is embedding vectors instead of token ids. Raises ExportFailed with the end of the exporter's
+    output, and UnsupportedModel if the export has inputs that our runtime does not feed.
     """
     config = json.loads((checkpoint / "config.json").read_bytes())
     layers = int(nested_text_config(config).get("num_hidden_layers", 0))
@@ -91,13 +91,18 @@ def export(
         "cache": str(scratch / "exporter"),
         "options": exporter_options(recipe, every_position=every_position, vectors=vectors),
     }
-    script = Path(__file__).with_name("export_process.py")
-    subprocess_step.run(script, request, lambda line: _report(line, layers, progress), "The ONNX exporter")
+    subprocess_step.run(
+        "builders.llm.export_process:export",
+        request,
+        "The ONNX exporter",
+        lambda line: _report(line, layers, progress),
+        isolated=True,
+    )
     _check_inputs(folder)
 
 
 def exporter_options(recipe: Recipe, *, every_position: bool = False, vectors: bool = False) -> list[str]:
-    """Write a recipe's options as the exporter's `KEY=VALUE`."""
+    """Return a recipe's options in the exporter's form, `KEY=VALUE`."""
     options = [f"prune_lm_head={str(not every_position).lower()}"]
     if vectors:
         options.append("exclude_embeds=true")
@@ -110,7 +115,7 @@ def exporter_options(recipe: Recipe, *, every_position: bool = False, vectors: b
             f"algo_config={quantization.method}",
         ]
         if quantization.embedding_in_fp32:
-            # Where both ends share one matrix, the exporter compresses the embedding unless they are parted.
+            # If embedding and last layer share a matrix, the exporter compresses the embedding unless sharing is off.
             options += ["op_types_to_quantize=MatMul", "shared_embeddings=false"]
         if quantization.head_in_int8:
             options.append("matmul_mixed_precision=last_matmul:int8")
@@ -118,7 +123,7 @@ def exporter_options(recipe: Recipe, *, every_position: bool = False, vectors: b
 
 
 def _dispatched() -> Iterator[str]:
-    """Find every string that the exporter's `create_model` compares `config.architectures[0]` with."""
+    """Yield every string that the exporter's `create_model` compares `config.architectures[0]` with."""
     package = importlib.util.find_spec("onnxruntime_genai")
     if package is None or package.origin is None:
         raise MissingDependency("onnxruntime-genai")
@@ -131,6 +136,7 @@ def _dispatched() -> Iterator[str]:
 
 
 def _report(line: str, layers: int, progress: Progress) -> None:
+    """Translate a line of the exporter's output into progress; `layers` is the number of layers."""
     if match := re.match(r"Reading layer (\d+)", line):
         done = int(match[1]) + 1
         progress.update(f"layer {done} of {layers}", 0.6 * done / max(layers, done))

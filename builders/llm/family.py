@@ -1,145 +1,41 @@
 """The family `llm`: text generation, served by `backends/llm`."""
 
-import json
-import shutil
-import time
-from dataclasses import asdict
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-import psutil
-
-from builders import config_pbtxt
-from builders.checkpoint import Checkpoint, read_json
-from builders.errors import NotEnoughSpace, RecipeError, SourceUnavailable
-from builders.llm import export_step
-from builders.llm.verify import TOLERANCES, verify
-from builders.progress import Progress
-from builders.recipe import Recipe
-from builders.sources import Source
-from builders.vision import idefics3
-from builders.vision.split import split_checkpoint
-from builders.vision.verify import verify as verify_pictures
-
-COPIED_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-    "config.json",
-)
-"""Taken from the checkpoint as they are: the exporter writes its own variants of some."""
-
-BYTES_PER_PARAMETER = {"fp32": 4.1, "fp16": 2.1, "int8": 2.1, "int4": 0.9}
-"""Of the engine; int8 keeps the embedding in fp32."""
+from builders.family import REVISION, Builder, Family, Option
+from builders.recipe import DEFAULT_LLM_RECIPE, recipe_names
 
 
-class LLMFamily:
-    """Builds text-generation models: fetch, export and verify."""
+def _load_builder() -> Builder:
+    from builders.llm.builder import LLMBuilder
 
-    def check(self, recipe: Recipe, source: Source) -> int:
-        """Refuse what cannot be built, and give the bytes that a build needs. Raises UnsupportedModel."""
-        config = source.config()
-        export_step.check(recipe, _text_config(config))
-        parameters = source.num_parameters() or 0
-        _check_memory(parameters)
-        # A model that sees is written out once more in fp32: its text model for the exporter, the rest to stay.
-        parts = 4 * parameters if idefics3.is_idefics3(config) else 0
-        return source.scratch_bytes() + parts + int(parameters * BYTES_PER_PARAMETER[recipe.precision]) + 64_000_000
-
-    def build(self, recipe: Recipe, source: Source, folder: Path, scratch: Path, progress: Progress) -> dict[str, Any]:
-        """Build the engine and `config.pbtxt` into `folder`; give the figures of the verification."""
-        progress.begin("fetch", recipe.source)
-        checkpoint = source.fetch(scratch, progress)
-        checkpoint.check_tokenizer()
-        export_step.check(recipe, _text_config(checkpoint.config()))
-        sees = idefics3.is_idefics3(checkpoint.config())
-        context_length = _context_length(recipe, checkpoint)
-
-        progress.begin("export", f"{recipe.precision} for {recipe.target}")
-        engine = folder / "1"
-        text = split_checkpoint(checkpoint, engine, scratch, progress) if sees else checkpoint
-        export_step.export(text.folder, recipe, engine, scratch, progress, vectors=sees)
-        _add_own_files(checkpoint, engine)
-
-        progress.begin("verify", "against the source model")
-        tolerance = recipe.tolerance or TOLERANCES[recipe.precision]
-        figures = asdict(verify(text, engine, tolerance, progress))
-        if sees:
-            figures["pictures"] = asdict(verify_pictures(checkpoint, engine, tolerance, progress))
-        if checkpoint.chat_template() is None:
-            progress.note(
-                f"{recipe.source} has no chat template: the model completes text, and is not offered for chat."
-            )
-        (folder / "config.pbtxt").write_text(_config(recipe, checkpoint, context_length), encoding="utf-8", newline="")
-        return figures
+    return LLMBuilder()
 
 
-def _text_config(config: dict[str, Any]) -> dict[str, Any]:
-    """What the exporter is given: the config itself, or that of the text model of a checkpoint that sees."""
-    return idefics3.text_config(config) if idefics3.is_idefics3(config) else config
-
-
-def _check_memory(parameters: int) -> None:
-    """Refuse what this machine cannot hold: export and verification read the weights in fp32."""
-    needed, there = 4 * parameters, psutil.virtual_memory().total
-    if needed > there:
-        raise NotEnoughSpace(
-            f"The model has {parameters / 1e9:.1f} billion parameters, so building it needs {needed / 1e9:.0f} GB of "
-            f"memory, and this machine has {there / 1e9:.0f} GB. Build it on a larger one and copy the model's folder."
-        )
-
-
-def _context_length(recipe: Recipe, checkpoint: Checkpoint) -> int:
-    trained = checkpoint.context_length()
-    if recipe.context_length is not None and recipe.context_length > trained:
-        raise RecipeError(f"context_length {recipe.context_length} is more than the model was trained for: {trained}.")
-    return recipe.context_length or trained
-
-
-def _add_own_files(checkpoint: Checkpoint, engine: Path) -> None:
-    """Let the checkpoint's own tokenizer travel with the engine, and every token that ends an answer."""
-    for name in COPIED_FILES:
-        if (checkpoint.folder / name).is_file():
-            shutil.copyfile(checkpoint.folder / name, engine / name)
-    if not (engine / "tokenizer.json").is_file():
-        raise SourceUnavailable("The checkpoint has no tokenizer.json, and none could be made of what it has.")
-    ends = checkpoint.end_token_ids()
-    if not ends:
-        raise SourceUnavailable("The checkpoint names no end-of-sequence token: its answers would never end.")
-    generation = read_json(checkpoint.folder / "generation_config.json") | {"eos_token_id": ends}
-    (engine / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n", encoding="utf-8")
-
-
-def _config(recipe: Recipe, checkpoint: Checkpoint, context_length: int) -> str:
-    template = checkpoint.chat_template()
-    sees = idefics3.is_idefics3(checkpoint.config())
-    owner = recipe.source.split("/")[0] if recipe.source.count("/") == 1 and recipe.source[0] not in "./~" else "local"
-    return config_pbtxt.render(
-        recipe.name,
-        "llm",
-        config_pbtxt.TEXT_GENERATION_INPUTS,
-        config_pbtxt.TEXT_GENERATION_OUTPUTS,
-        {
-            "served_name": recipe.served_name or recipe.name,
-            "operations": ["chat", "complete"] if template is not None else ["complete"],
-            "signature": "vllm",
-            "modalities": ["text", "image"] if sees else ["text"],
-            "context_length": context_length,
-            "chat_template": template,
-            "special_tokens": checkpoint.special_tokens(),
-            "control_tokens": checkpoint.control_tokens(),
-            "special_tokens_in_content": recipe.special_tokens_in_content,
-            "owned_by": recipe.owned_by or owner,
-            "created": int(time.time()),
-            "tool_call_parser": recipe.tool_call_parser,
-            "reasoning_parser": recipe.reasoning_parser,
-            "engine": "onnxruntime",
-            "precision": recipe.precision,
-            "sampling_defaults": checkpoint.sampling_defaults() | recipe.sampling.model_dump(exclude_none=True),
-            "max_rows": recipe.max_rows,
-            "max_waiting": recipe.max_waiting,
-            "threads": recipe.threads,
-        },
-        decoupled=True,
+def _summary(figures: Mapping[str, Any]) -> str:
+    return (
+        f"Against its source: same token at {figures['agreement']:.1%} of {figures['positions']} positions, "
+        f"divergence {figures['divergence']:.2g} nats, perplexity times {figures['perplexity_ratio']:.4f}."
     )
+
+
+FAMILY = Family(
+    name="llm",
+    command="chat",
+    help="Build a chat model: fetch its weights, export them, verify the engine against them, install it.",
+    source_help="Hugging Face id, local folder, or packaged:NAME. Default: the packaged default model.",
+    options=(
+        Option("precision", "int8, int4, fp16 or fp32."),
+        Option("target", "What to compile for: onnx."),
+        REVISION,
+        Option("context_length", "Tokens of prompt and answer together.", int),
+        Option("max_rows", "Sequences that run side by side.", int),
+    ),
+    load_builder=_load_builder,
+    summary=_summary,
+    default_recipe=DEFAULT_LLM_RECIPE,
+    recipe_help=f"A recipe by name ({', '.join(recipe_names())}) or a .toml file; other options win over it.",
+    own_fields=frozenset({"special_tokens_in_content"}),
+    format_version=1,  # 1: the input `literal_spans`
+)

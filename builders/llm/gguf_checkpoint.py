@@ -1,7 +1,7 @@
-"""Turn a Llama in a GGUF file into a folder in Hugging Face's layout; its dequantised weights lose nothing more.
+"""Convert a Llama in a GGUF file into a folder in Hugging Face's layout, with dequantised fp32 weights.
 
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. transformers reads such files too, but takes four
-times as long, cannot save what it read, and drops the digits rule of the SmolLM tokenizer.
+times as long, cannot save the result, and loses the rule of the SmolLM tokenizer that splits digits.
 """
 
 import json
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from builders.errors import SourceUnavailable, UnsupportedModel
 
 CONVERSION_VERSION = 1
-"""Raised when this module writes different files for the same input, so that models are built anew."""
+"""Raise it when this module writes different files for the same input: models are then built anew."""
 
 # Names of a layer's tensors: GGUF's on the left, Hugging Face's on the right.
 LAYER_TENSORS = {
@@ -88,7 +88,7 @@ def _config(fields: dict[str, Any], *, tied: bool) -> dict[str, Any]:
         "head_dim": hidden // heads,
         "hidden_act": "silu",
         "max_position_embeddings": int(fields["llama.context_length"]),
-        # GGUF stores a float32; the seven digits that it has are the ones that were meant.
+        # GGUF stores a float32: its seven significant digits give the original value.
         "rms_norm_eps": float(f"{fields['llama.attention.layer_norm_rms_epsilon']:.7g}"),
         "rope_theta": theta,  # read by transformers 4
         "rope_parameters": {"rope_theta": theta, "rope_type": "default"},  # read by transformers 5
@@ -103,7 +103,7 @@ def _config(fields: dict[str, Any], *, tied: bool) -> dict[str, Any]:
 
 
 def _write_tokenizer(fields: dict[str, Any], folder: Path) -> None:
-    """Write a byte-level BPE that first splits digits off one by one, as SmolLM's own tokenizer.json does."""
+    """Write a byte-level BPE tokenizer that first splits off single digits, as SmolLM's own tokenizer.json does."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
     tokens: list[str] = fields["tokenizer.ggml.tokens"]
@@ -168,7 +168,7 @@ def _write_weights(tensors: dict[str, Any], config: dict[str, Any], path: Path) 
 
 
 def _unpermute(weight: npt.NDArray[np.float32], heads: int) -> npt.NDArray[np.float32]:
-    """Undo llama.cpp's order of query and key rows [heads * size, hidden]: it interleaves the halves of a head."""
+    """Restore the order of query or key rows [heads * size, hidden]; llama.cpp interleaves the halves of a head."""
     size = weight.shape[0] // heads
     return weight.reshape(heads, size // 2, 2, -1).swapaxes(1, 2).reshape(weight.shape)
 

@@ -1,4 +1,4 @@
-"""Run an exported decoder on plain onnxruntime, one sequence at a time, to look at its logits."""
+"""Run an exported decoder on plain onnxruntime, one sequence at a time, to read its logits."""
 
 import json
 from pathlib import Path
@@ -9,10 +9,10 @@ import numpy.typing as npt
 
 
 class OnnxDecoder:
-    """One sequence through an exported decoder. Not fast, and not meant to be: serving has its own engine."""
+    """Runs one sequence through an exported decoder, for verification. Serving has a faster engine of its own."""
 
     def __init__(self, folder: Path, threads: int = 0) -> None:
-        """Load the engine that `folder` holds (`genai_config.json` names the file); `threads` 0: one per core."""
+        """Load the engine in `folder`, whose file `genai_config.json` names. `threads` 0 means one per core."""
         import onnxruntime
 
         config = json.loads((folder / "genai_config.json").read_bytes())["model"]["decoder"]
@@ -26,30 +26,30 @@ class OnnxDecoder:
         self._outputs = [value.name for value in self._session.get_outputs()]
         self._past = [name for name in self._inputs if name.startswith("past_key_values.")]
         self._size = (config["num_key_value_heads"], config["head_size"])
-        # An engine that is fed vectors has the matrix of its tokens' vectors beside it.
+        # An engine whose input is embedding vectors comes with its embedding matrix, [vocabulary, hidden size].
         self._embedding = np.load(folder / "embedding.npy", mmap_mode="r") if "inputs_embeds" in self._inputs else None
         self.reset()
 
     def reset(self) -> None:
-        """Forget the sequence."""
+        """Start a new sequence with an empty KV cache."""
         heads, size = self._size
         types: dict[str, Any] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
         self._cache = {name: np.zeros((1, heads, 0, size), types[self._inputs[name].type]) for name in self._past}
         self._length = 0
 
     def step(self, tokens: list[int]) -> npt.NDArray[np.float32]:
-        """Append tokens; give the logits [vocabulary] of the next one."""
+        """Append tokens; return the logits [vocabulary] of the next one."""
         last: npt.NDArray[np.float32] = self.logits(tokens)[-1]
         return last
 
     def logits(self, tokens: list[int]) -> npt.NDArray[np.float32]:
-        """Append tokens; give the logits [positions, vocabulary] that the export computes: the last, or every one."""
+        """Append tokens; return logits [positions, vocabulary]: one position, or all if the export computes all."""
         if self._embedding is None:
             return self._run("input_ids", np.array([tokens], np.int64))
         return self.logits_after(self._embedding[tokens])
 
     def logits_after(self, vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Append vectors [tokens, hidden size], for an engine that takes them; the logits as `logits` gives them."""
+        """Append embedding vectors [tokens, hidden size]; return logits as `logits` does."""
         return self._run("inputs_embeds", vectors[None])
 
     def _run(self, name: str, values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

@@ -1,8 +1,8 @@
-"""Hold an engine against the model that it was made from.
+"""Compare a text-generation engine with its source model.
 
-The source model (transformers, fp32) answers each prompt greedily. The engine is then fed the same tokens, and at every
-position both distributions of the next token are compared. So the first position where the choices differ is also
-where the engine's own greedy answer leaves the source's.
+The source model (transformers, fp32) answers each prompt greedily. The engine is then fed the same tokens, and both
+distributions of the next token are compared at every position. So the first position where the choices differ is also
+where the engine's own greedy answer would diverge from the source's.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ TOLERANCES: dict[Precision, Tolerance] = {
     "int8": Tolerance(divergence=0.02, agreement=0.97),
     "int4": Tolerance(divergence=0.5, agreement=0.7),
 }
-"""What is let through, by precision; `docs/models.md` says what was measured."""
+"""Default tolerance by precision. `docs/models.md` has the measurements behind it."""
 
 PROMPTS = (
     "The capital of France is",
@@ -34,17 +34,17 @@ PROMPTS = (
     "Water boils at 100 degrees Celsius because",
 )
 CHAT_PROMPTS = ("What is the capital of France?", "Write one sentence about the sea.")
-"""Asked through the chat template, where the checkpoint has one."""
+"""Further prompts, rendered with the checkpoint's chat template if it has one."""
 
 NEW_TOKENS = 16
-"""Tokens compared after each prompt."""
+"""Tokens that are generated and compared after each prompt."""
 
 Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class LogitMetrics:
-    """How far an engine is from its source."""
+    """Distance of an engine from its source model."""
 
     prompts: int
     positions: int
@@ -54,17 +54,17 @@ class LogitMetrics:
     agreement: float
     """Share of positions at which both choose the same token."""
     agreement_decided: float
-    """The same, of the positions where the source is decided: its best token at least twice as likely as the next."""
+    """The same share, over positions where the source's best token is at least twice as likely as the second."""
     identical_answers: int
     """Prompts whose greedy answer is the same token for token."""
     logit_error: float
-    """Mean relative error of the logits: the length of the difference over the length of the source's, both centred."""
+    """Mean relative error: norm of the difference over norm of the source's logits, both centred on their mean."""
     perplexity_ratio: float
-    """The engine's perplexity on the source's greedy answers, over the source's own."""
+    """The engine's perplexity on the source's greedy answers, divided by the source's own."""
 
 
 def verify(checkpoint: Checkpoint, engine: Path, tolerance: Tolerance, progress: Progress) -> LogitMetrics:
-    """Compare the engine in `engine` with its source. Raises VerificationFailed with the figures, MissingTools."""
+    """Compare the engine in `engine` with its source. Raises VerificationFailed with the figures, MissingDependency."""
     prompts = _prompts(checkpoint, engine)
     progress.update("asking the source model", 0.0)
     source = _Source(checkpoint.folder)
@@ -82,7 +82,7 @@ def verify(checkpoint: Checkpoint, engine: Path, tolerance: Tolerance, progress:
 
 
 def require_tolerance(figures: LogitMetrics, tolerance: Tolerance, fault: str) -> None:
-    """Raise VerificationFailed, which begins with `fault`, unless the figures are within the tolerance."""
+    """Raise VerificationFailed, with a message that starts with `fault`, unless the figures are within tolerance."""
     if not (figures.divergence <= tolerance.divergence and figures.agreement_decided >= tolerance.agreement):
         raise VerificationFailed(
             f"{fault}, so nothing was installed. "
@@ -94,7 +94,7 @@ def require_tolerance(figures: LogitMetrics, tolerance: Tolerance, fault: str) -
 
 
 def _engine(engine: Path, prompts: list[list[int]], answers: list[tuple[list[int], Array]]) -> list[Array]:
-    """Feed the engine what the source was fed; give its logits [positions, vocabulary], prompt by prompt."""
+    """Feed the engine the source's tokens; return its logits [positions, vocabulary] for each prompt."""
     try:
         decoder = OnnxDecoder(engine)
         found = []
@@ -110,7 +110,7 @@ def _engine(engine: Path, prompts: list[list[int]], answers: list[tuple[list[int
 
 
 def compare_logits(pairs: Sequence[tuple[Array, Array]]) -> LogitMetrics:
-    """Compare logits [positions, vocabulary] of the source (first) and the engine (second), prompt by prompt."""
+    """Compare the logits [positions, vocabulary] of source and engine, given as one pair for each prompt."""
     divergences, same, decided, errors, losses, identical = [], [], [], [], [], 0
     for theirs, ours in pairs:
         p, q = _log_softmax(theirs), _log_softmax(ours)
@@ -157,7 +157,7 @@ class _Source:
         ).eval()
 
     def answer(self, prompt: list[int], num_tokens: int) -> tuple[list[int], Array]:
-        """Give the greedy tokens after a prompt, and the logits [num_tokens, vocabulary] that chose them."""
+        """Return the greedy tokens after a prompt, and the logits [num_tokens, vocabulary] that chose them."""
         tokens: list[int] = []
         logits = []
         past, feed = None, prompt
@@ -174,7 +174,7 @@ class _Source:
 
 
 def _prompts(checkpoint: Checkpoint, engine: Path) -> list[list[int]]:
-    """Tokenise the prompts with the tokenizer that is installed, so that the test is of what will be served."""
+    """Tokenise the prompts with the installed tokenizer, so that the comparison covers the one that will serve."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(engine / "tokenizer.json"))

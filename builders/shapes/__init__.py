@@ -1,6 +1,5 @@
-"""The project's own text-to-image model: coloured shapes, drawn from a prompt.
+"""The trained weights of the project's own text-to-image model, which draws coloured shapes: package data.
 
-`scenes` invents scenes and words them, `drawing` paints them, `judge` reads a picture back; the `*_training` modules
-make the parts of a Stable Diffusion pipeline from that, and `weights/` keeps what they made.
-`python -m builders.shapes` trains, evaluates and shows it.
+`weights/` is a diffusers folder of fp16 safetensors; `builders.diffusion.sources` offers it as `packaged:shapes`.
+The code that trains it is the package `training.shapes` of a checkout, which wheels leave out.
 """

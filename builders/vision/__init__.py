@@ -1,1 +1,1 @@
-"""Language models that see: the encoder of their pictures, and the text model that takes its vectors."""
+"""Vision-language models: an image encoder, and a text model that takes the encoder's vectors as tokens."""

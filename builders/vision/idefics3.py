@@ -1,7 +1,7 @@
-"""Checkpoints of the Idefics3 family (Idefics3, SmolVLM, SmolVLM2): what they are made of, read without torch.
+"""Read checkpoints of the Idefics3 family (Idefics3, SmolVLM, SmolVLM2), without torch.
 
-A picture is scaled and cut into square tiles; a SigLIP encoder and a pixel-shuffle connector make a fixed number of
-vectors of each tile, which take the places of the token `<image>` before a Llama.
+The processor scales an image and cuts it into square tiles. A SigLIP encoder and a pixel-shuffle connector turn each
+tile into a fixed number of vectors. A Llama reads them in the places of the tokens `<image>`.
 Source: transformers, `models/idefics3` and `models/smolvlm`.
 """
 
@@ -19,19 +19,19 @@ IMAGE_TOKEN, FAKE_TOKEN, GLOBAL_TOKEN, TILE_TOKEN = (
     "<global-img>",
     "<row_{row}_col_{column}>",
 )
-"""The marks that the family's processors write around and for the vectors of a picture."""
+"""Placeholder tokens that the family's processors write for the vectors of an image and around them."""
 
 MAX_SIDE = 4096
-"""No picture is scaled to more pixels a side than this, whatever the checkpoint says: the processors' own limit."""
+"""Pixels of the longest side to which an image is scaled: a fixed limit of the family's processors."""
 
 
 def is_idefics3(config: dict[str, Any]) -> bool:
-    """Tell whether a `config.json` belongs to this family."""
+    """Return whether a `config.json` belongs to this family."""
     return (config.get("architectures") or [None])[0] in ARCHITECTURES
 
 
 def text_config(config: dict[str, Any]) -> dict[str, Any]:
-    """Give the config of the text model by itself. Raises UnsupportedModel unless it is a Llama."""
+    """Return the config of the text model alone. Raises UnsupportedModel unless it is a Llama."""
     text = config.get("text_config") or {}
     if text.get("model_type", "llama") != "llama":
         raise UnsupportedModel(
@@ -41,10 +41,10 @@ def text_config(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def vision_config(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Give what the backend must know to prepare pictures: the contents of `vision.json`.
+    """Return the contents of `vision.json`, from which the backend knows how to preprocess images.
 
-    Raises SourceUnavailable where the checkpoint's preprocessor is missing or its tokenizer lacks the family's marks,
-    UnsupportedModel for a preprocessor that leaves out steps.
+    Raises SourceUnavailable if the checkpoint's preprocessor is missing or its tokenizer lacks a placeholder token,
+    UnsupportedModel if the preprocessor leaves out a step.
     """
     config, processor = checkpoint.config(), _preprocessor(checkpoint.folder)
     for step in ("do_convert_rgb", "do_resize", "do_rescale", "do_normalize"):
@@ -71,12 +71,15 @@ def vision_config(checkpoint: Checkpoint) -> dict[str, Any]:
         }
     except (KeyError, TypeError, ValueError) as error:
         raise SourceUnavailable(f"The checkpoint does not say how pictures are prepared: {error!r}.") from error
-    _check_marks(checkpoint.folder, int(config["image_token_id"]))
+    _check_placeholders(checkpoint.folder, int(config["image_token_id"]))
     return found
 
 
 def image_placeholder(facts: dict[str, Any], rows: int = 0, columns: int = 0) -> str:
-    """Write what stands in a prompt for one picture of so many tiles, as the family's processors do; 0: not cut."""
+    """Return the prompt text for one image of `rows` by `columns` tiles, as the family's processors write it.
+
+    0 rows mean an image that is not cut into tiles. `facts` is the result of `vision_config`.
+    """
     image, fake, whole, tile = (str(facts[f"{mark}_token"]) for mark in ("image", "fake", "global", "tile"))
     vectors = image * int(facts["tokens_per_tile"])
     text = ""
@@ -88,7 +91,7 @@ def image_placeholder(facts: dict[str, Any], rows: int = 0, columns: int = 0) ->
 
 
 def _preprocessor(folder: Path) -> dict[str, Any]:
-    """Read `preprocessor_config.json`, or the part of `processor_config.json` into which transformers 5 writes it."""
+    """Read `preprocessor_config.json`, or the section of `processor_config.json` that transformers 5 writes instead."""
     found = read_json(folder / "preprocessor_config.json")
     if not found:
         found = read_json(folder / "processor_config.json").get("image_processor") or {}
@@ -97,12 +100,12 @@ def _preprocessor(folder: Path) -> dict[str, Any]:
     return found
 
 
-def _check_marks(folder: Path, image_token_id: int) -> None:
+def _check_placeholders(folder: Path, image_token_id: int) -> None:
     added = {token["content"]: token["id"] for token in read_json(folder / "tokenizer.json").get("added_tokens", [])}
     missing = [
-        mark
-        for mark in (IMAGE_TOKEN, FAKE_TOKEN, GLOBAL_TOKEN, TILE_TOKEN.format(row=1, column=1))
-        if mark not in added
+        token
+        for token in (IMAGE_TOKEN, FAKE_TOKEN, GLOBAL_TOKEN, TILE_TOKEN.format(row=1, column=1))
+        if token not in added
     ]
     if missing:
         raise SourceUnavailable(f"The checkpoint's tokenizer.json lacks the marks of pictures: {', '.join(missing)}.")

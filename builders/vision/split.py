@@ -1,4 +1,4 @@
-"""Take a checkpoint that sees apart: its text model as a checkpoint of its own, its picture encoder as ONNX."""
+"""Split a vision-language checkpoint: its text model becomes a checkpoint, its image encoder an ONNX file."""
 
 import json
 import shutil
@@ -11,11 +11,11 @@ from builders.progress import Progress
 from builders.vision import idefics3
 
 TEXT_MODEL_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
-"""What the exporter reads beside the weights."""
+"""Files that the exporter reads besides the weights."""
 
 
 def split_checkpoint(checkpoint: Checkpoint, engine: Path, scratch: Path, progress: Progress) -> Checkpoint:
-    """Write `vision.onnx`, `embedding.npy` and `vision.json` into `engine`; give the text model, written to `scratch`.
+    """Write `vision.onnx`, `embedding.npy` and `vision.json` into `engine`; return the text model, below `scratch`.
 
     Raises SourceUnavailable, UnsupportedModel, ExportFailed.
     """
@@ -30,8 +30,12 @@ def split_checkpoint(checkpoint: Checkpoint, engine: Path, scratch: Path, progre
         "tile": facts["tile"],
         "tokens": facts["tokens_per_tile"],
     }
-    script = Path(__file__).with_name("extract_process.py")
-    subprocess_step.run(script, request, lambda line: progress.update(line.lower()), "Taking the checkpoint apart")
+    subprocess_step.run(
+        "builders.vision.split_process:split",
+        request,
+        "Splitting the checkpoint",
+        lambda line: progress.update(line.lower()),
+    )
     (engine / "vision.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     for name in TEXT_MODEL_FILES:
         if (checkpoint.folder / name).is_file():

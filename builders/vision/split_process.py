@@ -1,29 +1,22 @@
-"""Take a model that sees apart, in a process of its own: `python -I extract_process.py '<JSON>'`.
+"""Split a vision-language checkpoint; runs in a process of its own, see `builders.subprocess_step`."""
 
-The request names `input` (the checkpoint), `text` (a folder for the text model as a checkpoint of its own), `engine`
-(a folder for `embedding.npy` and `vision.onnx`), `tile` (pixels a side), `tokens` (vectors a tile), and `parent`.
-"""
-
-import json
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
-# `-I` keeps our folders off `sys.path`.
-sys.path.append(str(Path(__file__).resolve().parents[2]))
-
 from builders.checkpoint import FROM_PRETRAINED_OPTIONS
-from builders.llm.export_process import exit_with_parent
 
 OPSET = 17
-"""The newest that torch's tracing exporter writes without a converter."""
+"""The newest ONNX opset that torch's tracing exporter writes without a converter."""
 
 
-def main() -> None:
-    """Write the three parts of the checkpoint that the request names."""
-    request = json.loads(sys.argv[1])
-    exit_with_parent(request["parent"])
+def split(input: str, text: str, engine: str, tile: int, tokens: int) -> None:
+    """Write the parts of the checkpoint in the folder `input`.
+
+    `text` becomes the text model as a checkpoint of its own; `engine` gets `embedding.npy` and `vision.onnx`. `tile` is
+    the side of a tile in pixels, `tokens` the number of vectors that the model makes of one. Raises SystemExit if it
+    makes another number.
+    """
     import torch
     from transformers import AutoModelForImageTextToText
     from transformers.utils import logging
@@ -31,19 +24,18 @@ def main() -> None:
     logging.disable_progress_bar()
     print("Reading the checkpoint", flush=True)  # noqa: T201
     model = AutoModelForImageTextToText.from_pretrained(
-        request["input"], dtype=torch.float32, attn_implementation="eager", **FROM_PRETRAINED_OPTIONS
+        input, dtype=torch.float32, attn_implementation="eager", **FROM_PRETRAINED_OPTIONS
     ).eval()
-    engine = Path(request["engine"])
     with torch.inference_mode():
         print("Writing the text model", flush=True)  # noqa: T201
-        _save_text(model, Path(request["text"]))
-        _save_embedding(model, engine / "embedding.npy")
-        print("Writing the picture encoder", flush=True)  # noqa: T201
-        _save_encoder(model, engine / "vision.onnx", request["tile"], request["tokens"])
+        _save_text(model, Path(text))
+        _save_embedding(model, Path(engine) / "embedding.npy")
+        print("Writing the image encoder", flush=True)  # noqa: T201
+        _save_encoder(model, Path(engine) / "vision.onnx", tile, tokens)
 
 
 def _save_text(model: Any, folder: Path) -> None:
-    """Write the Llama inside as a checkpoint; its last matrix is written even where it is the embedding's too."""
+    """Write the Llama inside as a checkpoint. Its last matrix is written even if it shares the embedding's."""
     import torch
     from transformers import LlamaForCausalLM
 
@@ -58,14 +50,14 @@ def _save_text(model: Any, folder: Path) -> None:
 
 
 def _save_embedding(model: Any, path: Path) -> None:
-    """Write the matrix of token vectors, float32[vocabulary, hidden size], to be mapped into memory."""
+    """Write the embedding matrix, float32[vocabulary, hidden size], as a file that can be memory-mapped."""
     import numpy as np
 
     np.save(path, model.get_input_embeddings().weight.detach().float().numpy())
 
 
 def _save_encoder(model: Any, path: Path, tile: int, tokens: int) -> None:
-    """Export tiles, float32[n, 3, tile, tile], to vectors, float32[n, tokens, hidden size]."""
+    """Export the encoder: float32[n, 3, tile, tile] to float32[n, tokens, hidden size]."""
     import torch
 
     encoder = _encoder(model, tile)
@@ -74,7 +66,7 @@ def _save_encoder(model: Any, path: Path, tile: int, tokens: int) -> None:
     if found != tokens:
         raise SystemExit(f"The connector makes {found} vectors of a tile; the preprocessor promises {tokens}.")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that the shapes of a tile become constants is meant
+        warnings.simplefilter("ignore")  # it warns that the shapes of a tile become constants, which is intended
         torch.onnx.export(
             encoder,
             (tiles,),
@@ -88,13 +80,13 @@ def _save_encoder(model: Any, path: Path, tile: int, tokens: int) -> None:
 
 
 def _encoder(model: Any, tile: int) -> Any:
-    """The picture encoder and the connector as one module, for whole tiles without padding."""
+    """Return image encoder and connector as one module, for whole tiles without padding."""
     import torch
 
     vision = model.model.vision_model
 
     class Encoder(torch.nn.Module):  # type: ignore[misc]
-        """Positions are worked out once: they are the same for every tile that has no padding."""
+        """Encoder and connector. Positions are computed once: they are the same for all tiles without padding."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -114,7 +106,7 @@ def _encoder(model: Any, tile: int) -> Any:
 
 
 def _positions(vision: Any, tile: int) -> Any:
-    """The vectors of positions that the model itself chooses for a tile without padding: float32[1, patches, size]."""
+    """Return the position embeddings that the model chooses for a tile without padding: float32[1, patches, size]."""
     import torch
 
     chosen: list[Any] = []
@@ -124,7 +116,3 @@ def _positions(vision: Any, tile: int) -> Any:
     vision.embeddings(torch.zeros(1, 3, tile, tile), torch.ones(1, side, side, dtype=torch.bool))
     hook.remove()
     return table(chosen[0]).detach().clone()
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
-"""Hold an engine that sees against the model that it was made from: same pictures, same tokens, both distributions.
+"""Compare a vision-language engine with its source model: same images, same tokens, both distributions.
 
-Preparing pictures is the backend's, and is held against transformers in its tests: here both are given the same tiles.
+Both get the same preprocessed tiles. Preprocessing is the backend's, whose tests compare it with transformers.
 """
 
 import json
@@ -20,19 +20,19 @@ from builders.recipe import Tolerance
 from builders.vision import idefics3
 
 TILE_GRIDS = ((0, 0), (1, 2), (0, 0))
-"""Rows and columns of the tiles of each picture that is shown; 0: a picture that is not cut."""
+"""Rows and columns of tiles of each test image; 0 for an image that is not cut."""
 QUESTION = "What is in the picture?"
 
 Tiles = npt.NDArray[np.float32]
 
 
 def verify(checkpoint: Checkpoint, engine: Path, tolerance: Tolerance, progress: Progress) -> LogitMetrics:
-    """Show pictures to the engine in `engine` and to its source. Raises VerificationFailed with the figures."""
+    """Compare the engine in `engine` with its source. Raises VerificationFailed with the figures, MissingDependency."""
     facts = json.loads((engine / "vision.json").read_bytes())
     prompts = _prompts(facts, engine, checkpoint.context_length())
-    progress.update("showing pictures to the source model", 0.0)
+    progress.update("showing images to the source model", 0.0)
     answers = _source(checkpoint.folder, prompts)
-    progress.update("showing pictures to the engine", 0.7)
+    progress.update("showing images to the engine", 0.7)
     figures = compare_logits(
         [
             (logits, _engine(engine, facts["image_token_id"], prompt, tiles, tokens))
@@ -44,9 +44,9 @@ def verify(checkpoint: Checkpoint, engine: Path, tolerance: Tolerance, progress:
 
 
 def _prompts(facts: dict[str, Any], engine: Path, room: int) -> list[tuple[list[int], Tiles]]:
-    """Prompts with a picture each, as tokens, and the picture's tiles: float32[tiles, 3, side, side].
+    """Return prompts with one image each, as token ids, and the image's tiles, float32[tiles, 3, side, side].
 
-    Tiles are smooth colours and noise in the range that prepared pictures have.
+    `room` is the context length. Tiles are colour gradients with noise, in the range of preprocessed images.
     """
     from tokenizers import Tokenizer
 
@@ -70,7 +70,7 @@ def _prompts(facts: dict[str, Any], engine: Path, room: int) -> list[tuple[list[
 
 
 def _source(folder: Path, prompts: Sequence[tuple[list[int], Tiles]]) -> list[tuple[list[int], Array]]:
-    """The greedy tokens of the source model in fp32 after each prompt, and the logits [tokens, vocabulary] behind."""
+    """Return the source's greedy tokens after each prompt, and the logits [tokens, vocabulary] that chose them."""
     try:
         import torch
         from transformers import AutoModelForImageTextToText
@@ -103,7 +103,7 @@ def _source(folder: Path, prompts: Sequence[tuple[list[int], Tiles]]) -> list[tu
 
 
 def _engine(engine: Path, image_token_id: int, prompt: list[int], tiles: Tiles, tokens: list[int]) -> Array:
-    """The logits of the engine, fed what the source was fed."""
+    """Return the engine's logits [tokens, vocabulary] for the source's prompt and tokens."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(engine / "vision.onnx"), providers=["CPUExecutionProvider"])

@@ -1,4 +1,4 @@
-"""A contact sheet: many pictures on one page, with what they were drawn from."""
+"""Write a contact sheet: many images on one page, each with its prompt."""
 
 from pathlib import Path
 
@@ -8,23 +8,23 @@ from training.shapes.rendering import IMAGE_SIZE, ImageArray
 
 CELL = (IMAGE_SIZE + 12, IMAGE_SIZE + 48)
 MAX_LINE_CHARACTERS = 24
-"""Characters of a caption's line."""
+"""Characters per line of a caption."""
 
 
 def write_contact_sheet(
-    pictures: list[ImageArray], captions: list[str], marks: list[bool], columns: int, path: Path
+    images: list[ImageArray], captions: list[str], marks: list[bool], columns: int, path: Path
 ) -> None:
-    """Write the page as PNG; pictures that are not right are framed in red."""
+    """Write the page as PNG. `marks` says which images are right; the others get a red frame."""
     width, height = CELL
-    rows = -(-len(pictures) // columns)
+    rows = -(-len(images) // columns)
     page = Image.new("RGB", (columns * width, rows * height), "white")
     draw = ImageDraw.Draw(page)
-    for number, (picture, caption, right) in enumerate(zip(pictures, captions, marks, strict=True)):
+    for number, (image, caption, right) in enumerate(zip(images, captions, marks, strict=True)):
         x, y = number % columns * width + 6, number // columns * height + 6
         draw.rectangle(
             (x - 3, y - 3, x + IMAGE_SIZE + 2, y + IMAGE_SIZE + 2), fill=None if right else "red", outline="lightgrey"
         )
-        page.paste(Image.fromarray(picture), (x, y))
+        page.paste(Image.fromarray(image), (x, y))
         for row, text in enumerate(_lines(caption)[:4]):
             draw.text((x, y + IMAGE_SIZE + 4 + 9 * row), text, fill="black", font_size=9)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Measures whether pictures keep to their prompts, on prompts that were never trained on, and whether edits do."""
+"""Measure how well images and edits follow their prompts, on scenes that were held out of the training."""
 
 import random
 import time
@@ -20,24 +20,24 @@ SEED = 12345
 
 @dataclass(frozen=True, slots=True)
 class EvaluationScores:
-    """The part of the pictures that keep each claim, for `all` kinds of scene and each of them; seconds a picture."""
+    """Share of images that meet each criterion, by kind of scene and for `all` kinds."""
 
     num_images: int
     pass_rates: dict[str, dict[str, float]]
     seconds_per_image: float
 
     def table(self) -> str:
-        """The scores as a Markdown table."""
+        """Return the scores as a Markdown table."""
         columns = [*CRITERIA, "all"]
         lines = ["| scenes | pictures | " + " | ".join(columns) + " |", "|---|" + "---|" * (len(columns) + 1)]
-        for kind, kept in self.pass_rates.items():
-            figures = " | ".join(f"{kept[claim]:.3f}" for claim in columns)
-            lines.append(f"| {kind} | {kept['pictures']:.0f} | {figures} |")
+        for kind, rates in self.pass_rates.items():
+            figures = " | ".join(f"{rates[criterion]:.3f}" for criterion in columns)
+            lines.append(f"| {kind} | {rates['pictures']:.0f} | {figures} |")
         return "\n".join(lines)
 
 
 def held_out_scenes(count: int, seed: int = SEED) -> list[Scene]:
-    """Scenes that no training set holds; the same seed gives the same ones."""
+    """Return scenes that the training never uses; the same seed gives the same scenes."""
     rng = random.Random(seed)
     return [sample_scene(rng, held_out=True) for _ in range(count)]
 
@@ -45,47 +45,50 @@ def held_out_scenes(count: int, seed: int = SEED) -> list[Scene]:
 def generate_images(
     pipeline: Any, prompts: list[str], steps: int = STEPS, guidance: float = GUIDANCE, seed: int = 0
 ) -> list[ImageArray]:
-    """Pictures of the prompts; picture i has the seed `seed + i`."""
-    pictures: list[ImageArray] = []
+    """Generate one image for each prompt; image i has the seed `seed + i`."""
+    images: list[ImageArray] = []
     for first in range(0, len(prompts), BATCH):
-        some = prompts[first : first + BATCH]
-        images = pipeline(
-            some,
+        batch = prompts[first : first + BATCH]
+        pixels = pipeline(
+            batch,
             num_inference_steps=steps,
             guidance_scale=guidance,
             width=IMAGE_SIZE,
             height=IMAGE_SIZE,
             output_type="np",
-            generator=[torch.Generator("cpu").manual_seed(seed + first + i) for i in range(len(some))],
+            generator=[torch.Generator("cpu").manual_seed(seed + first + i) for i in range(len(batch))],
         ).images
-        pictures += list((images * 255).round().astype(np.uint8))
-    return pictures
+        images += list((pixels * 255).round().astype(np.uint8))
+    return images
 
 
 def evaluate(pipeline: Any, count: int, steps: int = STEPS, guidance: float = GUIDANCE) -> EvaluationScores:
-    """Draw `count` held-out scenes from their complete prompts and judge the pictures."""
+    """Generate images of `count` held-out scenes from their complete prompts, and judge them."""
     scenes = held_out_scenes(count)
     started = time.monotonic()
-    pictures = generate_images(pipeline, [scene_prompt(scene) for scene in scenes], steps, guidance)
+    images = generate_images(pipeline, [scene_prompt(scene) for scene in scenes], steps, guidance)
     seconds = (time.monotonic() - started) / count
-    return score(pictures, scenes, seconds)
+    return score(images, scenes, seconds)
 
 
-def score(pictures: list[ImageArray], scenes: list[Scene], seconds: float = 0.0) -> EvaluationScores:
-    """Judge pictures against their scenes."""
-    verdicts = [(scene.kind, judge(picture, scene)) for picture, scene in zip(pictures, scenes, strict=True)]
-    kept: dict[str, dict[str, float]] = {}
+def score(images: list[ImageArray], scenes: list[Scene], seconds: float = 0.0) -> EvaluationScores:
+    """Judge images against their scenes. `seconds` is the time per image."""
+    verdicts = [(scene.kind, judge(image, scene)) for image, scene in zip(images, scenes, strict=True)]
+    rates: dict[str, dict[str, float]] = {}
     for group in ("all", "one", "group", "pair"):
-        some = [verdict for kind, verdict in verdicts if group in ("all", kind)]
-        if some:
-            kept[group] = {claim: float(np.mean([verdict[claim] for verdict in some])) for claim in (*CRITERIA, "all")}
-            kept[group]["pictures"] = len(some)
-    return EvaluationScores(len(pictures), kept, seconds)
+        group_verdicts = [verdict for kind, verdict in verdicts if group in ("all", kind)]
+        if group_verdicts:
+            rates[group] = {
+                criterion: float(np.mean([verdict[criterion] for verdict in group_verdicts]))
+                for criterion in (*CRITERIA, "all")
+            }
+            rates[group]["pictures"] = len(group_verdicts)
+    return EvaluationScores(len(images), rates, seconds)
 
 
 @dataclass(frozen=True, slots=True)
 class EditResult:
-    """A picture before and after, what was asked, and whether the result is what was asked."""
+    """An image before and after an edit, the prompt, and whether the judge accepts the result."""
 
     before: ImageArray
     after: ImageArray
@@ -94,12 +97,12 @@ class EditResult:
 
 
 def inpaint(pipeline: Any, count: int, steps: int = STEPS, guidance: float = GUIDANCE) -> list[EditResult]:
-    """Replace the second thing of held-out pairs by another, under a mask of its half of the picture."""
+    """Replace the second object of held-out pairs, under a mask of its half of the image."""
     from diffusers import StableDiffusionInpaintPipeline
 
     rng = random.Random(SEED)
-    painter = StableDiffusionInpaintPipeline(**pipeline.components, requires_safety_checker=False)
-    painter.set_progress_bar_config(disable=True)
+    edit_pipeline = StableDiffusionInpaintPipeline(**pipeline.components, requires_safety_checker=False)
+    edit_pipeline.set_progress_bar_config(disable=True)
     edits: list[EditResult] = []
     while len(edits) < count:
         before = sample_scene(rng, held_out=True)
@@ -107,14 +110,14 @@ def inpaint(pipeline: Any, count: int, steps: int = STEPS, guidance: float = GUI
         if before.kind != "pair" or after.kind != "pair" or after.objects[1].colour == before.background:
             continue
         new = after.objects[1]
-        wanted = Scene(
+        target = Scene(
             before.background,
             (before.objects[0], SceneObject(new.colour, new.shape, new.size, before.objects[1].place)),
             before.relation,
         )
         source, mask = Image.fromarray(render_scene(before)), _half(before.objects[1].place)
-        image = painter(
-            scene_prompt(wanted),
+        image = edit_pipeline(
+            scene_prompt(target),
             image=source,
             mask_image=mask,
             strength=1.0,
@@ -124,31 +127,31 @@ def inpaint(pipeline: Any, count: int, steps: int = STEPS, guidance: float = GUI
             guidance_scale=guidance,
             generator=torch.Generator("cpu").manual_seed(len(edits)),
         ).images[0]
-        # The VAE changes every pixel a little: what was not to be edited comes from the source.
-        picture = np.asarray(Image.composite(image, source, mask))
-        edits.append(EditResult(np.asarray(source), picture, scene_prompt(wanted), judge(picture, wanted)["all"]))
+        # The VAE changes every pixel a little, so unmasked pixels are taken from the source.
+        after_edit = np.asarray(Image.composite(image, source, mask))
+        edits.append(EditResult(np.asarray(source), after_edit, scene_prompt(target), judge(after_edit, target)["all"]))
     return edits
 
 
 def image_to_image(
     pipeline: Any, count: int, strength: float, steps: int = STEPS, guidance: float = GUIDANCE
 ) -> list[EditResult]:
-    """Give held-out single things another colour, from the picture of the old one at a strength."""
+    """Recolour the objects of held-out single-object scenes by image-to-image at this strength."""
     from diffusers import StableDiffusionImg2ImgPipeline
 
     rng = random.Random(SEED)
-    painter = StableDiffusionImg2ImgPipeline(**pipeline.components, requires_safety_checker=False)
-    painter.set_progress_bar_config(disable=True)
+    edit_pipeline = StableDiffusionImg2ImgPipeline(**pipeline.components, requires_safety_checker=False)
+    edit_pipeline.set_progress_bar_config(disable=True)
     edits: list[EditResult] = []
     while len(edits) < count:
         before, other = sample_scene(rng, held_out=True), sample_scene(rng, held_out=True)
-        thing, colour = before.objects[0], other.objects[0].colour
-        if before.kind != "one" or colour in (before.background, thing.colour):
+        item, colour = before.objects[0], other.objects[0].colour
+        if before.kind != "one" or colour in (before.background, item.colour):
             continue
-        wanted = Scene(before.background, (SceneObject(colour, thing.shape, thing.size, thing.place),))
+        target = Scene(before.background, (SceneObject(colour, item.shape, item.size, item.place),))
         source = Image.fromarray(render_scene(before))
-        image = painter(
-            scene_prompt(wanted),
+        image = edit_pipeline(
+            scene_prompt(target),
             image=source,
             strength=strength,
             num_inference_steps=steps,
@@ -157,14 +160,14 @@ def image_to_image(
         ).images[0]
         edits.append(
             EditResult(
-                np.asarray(source), np.asarray(image), scene_prompt(wanted), judge(np.asarray(image), wanted)["all"]
+                np.asarray(source), np.asarray(image), scene_prompt(target), judge(np.asarray(image), target)["all"]
             )
         )
     return edits
 
 
 def _half(place: str) -> Image.Image:
-    """White over the half of the picture in which the place lies."""
+    """Return a mask that is white over the half of the image that holds `place`."""
     half = IMAGE_SIZE // 2
     box = {
         "left": (0, 0, half, IMAGE_SIZE),

@@ -1,4 +1,4 @@
-"""The pictures that the UNet learns from, as the VAE sees them: encoded once, used many times."""
+"""The UNet's training images as latents, encoded once by the VAE."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +15,13 @@ from training.shapes.training_loop import LogLine
 CHUNK = 64
 OBJECT_WEIGHT = 3.0
 EDGE_WEIGHT = 2.0
-"""What cells with a part of an object, or with its edge, weigh more in the loss than plain ones: most are plain."""
+"""Added loss weights of latent cells near an object, and of cells with its edge. Most cells are plain background."""
 
 
 @dataclass(frozen=True, slots=True)
 class LatentDataset:
-    """Scaled latents' means and deviations [n, 4, 16, 16], the weights of their cells [n, 1, 16, 16] (mean 1), and
-    the scenes they show."""
+    """Means and standard deviations [n, 4, 16, 16] of scaled latents, the loss weights of their cells [n, 1, 16, 16]
+    with a mean of 1, and their scenes."""
 
     means: Any
     deviations: Any
@@ -29,8 +29,8 @@ class LatentDataset:
     scenes: list[Scene]
 
 
-def load_or_encode_latents(work: Path, vae: Any, count: int, tell: LogLine) -> LatentDataset:
-    """Encode `count` pictures, or load those that `work` has. Scenes are drawn anew: the seeds say which they were."""
+def load_or_encode_latents(work: Path, vae: Any, count: int, log: LogLine) -> LatentDataset:
+    """Encode `count` images, or load the latents from `work`; the scenes are sampled again from the same seeds."""
     file = work / "pool.pt"
     chunks = range(0, count, CHUNK)
     if file.exists():
@@ -40,24 +40,24 @@ def load_or_encode_latents(work: Path, vae: Any, count: int, tell: LogLine) -> L
     means, deviations, weights, scenes = [], [], [], []
     factor = vae.config.scaling_factor
     for first in chunks:
-        pictures, some = render_dataset(CHUNK, 1000 + first)
+        images, chunk_scenes = render_dataset(CHUNK, 1000 + first)
         with torch.no_grad():
-            latents = vae.encode(to_tensor(pictures).contiguous(memory_format=torch.channels_last)).latent_dist
+            latents = vae.encode(to_tensor(images).contiguous(memory_format=torch.channels_last)).latent_dist
         means.append(latents.mean * factor)
         deviations.append(latents.std * factor)
-        weights.append(_weights(pictures, some))
-        scenes += some
+        weights.append(_weights(images, chunk_scenes))
+        scenes += chunk_scenes
         if first % (20 * CHUNK) == 0:
-            tell(f"pool: {first + CHUNK} of {count} pictures encoded")
+            log(f"pool: {first + CHUNK} of {count} images encoded")
     tensors = {"means": torch.cat(means), "deviations": torch.cat(deviations), "weights": torch.cat(weights)}
     torch.save(tensors, file)
     return LatentDataset(**tensors, scenes=scenes)
 
 
-def _weights(pictures: ImageArray, scenes: list[Scene]) -> Any:
+def _weights(images: ImageArray, scenes: list[Scene]) -> Any:
     backgrounds = torch.tensor([COLOURS[scene.background] for scene in scenes])[:, :, None, None]
-    covered = (torch.from_numpy(pictures).permute(0, 3, 1, 2) != backgrounds).any(1, keepdim=True).float()
-    any_covered, all_covered = F.max_pool2d(covered, 8), -F.max_pool2d(-covered, 8)
-    near = F.max_pool2d(any_covered, 3, 1, 1)
-    weights = 1 + OBJECT_WEIGHT * near + EDGE_WEIGHT * (any_covered - all_covered)
+    is_object = (torch.from_numpy(images).permute(0, 3, 1, 2) != backgrounds).any(1, keepdim=True).float()
+    any_object, all_object = F.max_pool2d(is_object, 8), -F.max_pool2d(-is_object, 8)
+    near = F.max_pool2d(any_object, 3, 1, 1)
+    weights = 1 + OBJECT_WEIGHT * near + EDGE_WEIGHT * (any_object - all_object)
     return weights / weights.mean((1, 2, 3), keepdim=True)

@@ -1,4 +1,4 @@
-"""The parts of the pipeline: stock classes of diffusers and transformers, at sizes that two cores can train."""
+"""The networks of the pipeline: stock classes of diffusers and transformers, small enough to train on two cores."""
 
 import copy
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from builders.checkpoint import FROM_PRETRAINED_OPTIONS
 from training.shapes.rendering import IMAGE_SIZE
 from training.shapes.tokenizer import MAX_PROMPT_TOKENS, make_tokenizer
 
-WEIGHTS = Path(__file__).parent / "weights"
-"""The trained pipeline, a diffusers folder with fp16 safetensors."""
+WEIGHTS = Path(__file__).parents[2] / "builders" / "shapes" / "weights"
+"""Folder of the trained pipeline: diffusers' layout, fp16 safetensors."""
 
 GUIDANCE = 3.0
 STEPS = 20
@@ -20,7 +20,7 @@ STEPS = 20
 
 @dataclass(frozen=True, slots=True)
 class NetworkSizes:
-    """How large the networks are; the defaults are the ones of the trained weights."""
+    """Sizes of the networks. The defaults are those of the trained weights."""
 
     vae: tuple[int, ...] = (8, 16, 32, 64)
     latent_channels: int = 4
@@ -32,11 +32,11 @@ class NetworkSizes:
 
 
 TINY = NetworkSizes(vae=(8, 8, 8, 8), text_width=32, text_layers=1, unet=(8, 16), heads=2, norm_groups=4)
-"""For tests: the same classes, random weights, runs in milliseconds."""
+"""Sizes for tests, where a step takes milliseconds."""
 
 
 def new_vae(sizes: NetworkSizes = NetworkSizes()) -> Any:
-    """An `AutoencoderKL` of factor 8 with 4 latents a cell."""
+    """Return an untrained `AutoencoderKL` with a scale factor of 8 and 4 latent channels."""
     from diffusers import AutoencoderKL
 
     levels = len(sizes.vae)
@@ -47,7 +47,7 @@ def new_vae(sizes: NetworkSizes = NetworkSizes()) -> Any:
         layers_per_block=1,
         down_block_types=["DownEncoderBlock2D"] * levels,
         up_block_types=["UpDecoderBlock2D"] * levels,
-        # One group: with a group a channel the norm would take away how bright a channel is, and with it the colours.
+        # One group: a group per channel would normalise the brightness of each channel away, and with it the colours.
         norm_num_groups=1,
         mid_block_add_attention=False,
     )
@@ -55,7 +55,7 @@ def new_vae(sizes: NetworkSizes = NetworkSizes()) -> Any:
 
 
 def new_text_encoder(tokenizer: Any, sizes: NetworkSizes = NetworkSizes()) -> Any:
-    """A `CLIPTextModel` for the tokenizer's vocabulary."""
+    """Return an untrained `CLIPTextModel` for the tokenizer's vocabulary."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
     return CLIPTextModel(
@@ -76,7 +76,7 @@ def new_text_encoder(tokenizer: Any, sizes: NetworkSizes = NetworkSizes()) -> An
 
 
 def new_unet(sizes: NetworkSizes = NetworkSizes()) -> Any:
-    """A `UNet2DConditionModel` that attends to the words at every level but the first."""
+    """Return an untrained `UNet2DConditionModel` with cross-attention at every level but the first."""
     from diffusers import UNet2DConditionModel
 
     deeper = len(sizes.unet) - 1
@@ -91,17 +91,18 @@ def new_unet(sizes: NetworkSizes = NetworkSizes()) -> Any:
         cross_attention_dim=sizes.text_width,
         attention_head_dim=sizes.heads,
         norm_num_groups=sizes.norm_groups,
-        # The text also joins the time embedding: so words reach every block, not only those that attend.
+        # The text is added to the time embedding too, so that it reaches the blocks without cross-attention.
         addition_embed_type="text",
         addition_embed_type_num_heads=sizes.heads,
     )
-    # What is added ends in a norm, as loud as the time embedding itself: at first the time should speak.
+    # The added embedding ends in a norm, so it is as large as the time embedding. At first the time should dominate.
     torch.nn.init.constant_(unet.add_embedding.norm2.weight, 0.1)
     return unet.to(memory_format=torch.channels_last)
 
 
 def new_scheduler() -> Any:
-    """DDIM over v-prediction that ends in pure noise: without that end a plain background has no free brightness."""
+    """Return a DDIM scheduler with v-prediction and zero terminal SNR, without which plain backgrounds keep a
+    brightness near the mean."""
     from diffusers import DDIMScheduler
 
     return DDIMScheduler(
@@ -118,7 +119,7 @@ def new_scheduler() -> Any:
 
 
 def make_pipeline(vae: Any, text_encoder: Any, tokenizer: Any, unet: Any) -> Any:
-    """The parts as a `StableDiffusionPipeline` without a safety checker, which draws without a progress bar."""
+    """Return a `StableDiffusionPipeline` of these parts, without a safety checker and without a progress bar."""
     from diffusers import StableDiffusionPipeline
 
     pipeline = StableDiffusionPipeline(
@@ -136,7 +137,7 @@ def make_pipeline(vae: Any, text_encoder: Any, tokenizer: Any, unet: Any) -> Any
 
 
 def tiny_pipeline(folder: Path, seed: int = 0) -> Any:
-    """A pipeline of random weights and the same classes as the trained one, also written to `folder`. For tests."""
+    """Return a pipeline with random weights at the sizes `TINY`, and write it to `folder`. For tests."""
     torch.manual_seed(seed)
     tokenizer = make_tokenizer(folder / "tokenizer")
     pipeline = make_pipeline(new_vae(TINY), new_text_encoder(tokenizer, TINY), tokenizer, new_unet(TINY))
@@ -145,17 +146,17 @@ def tiny_pipeline(folder: Path, seed: int = 0) -> Any:
 
 
 def save_pipeline(pipeline: Any, folder: Path, dtype: Any = torch.float16) -> None:
-    """Write the pipeline as a diffusers folder of safetensors; the pipeline itself keeps its precision."""
+    """Write the pipeline as a diffusers folder of safetensors in `dtype`; the pipeline keeps its own precision."""
     parts = {name: copy.deepcopy(getattr(pipeline, name)).to(dtype) for name in ("vae", "text_encoder", "unet")}
     make_pipeline(tokenizer=pipeline.tokenizer, **parts).save_pretrained(folder)
-    # The tokenizer once more: its old files, which transformers leaves out, go with the new one.
+    # Write the tokenizer again, with the older files that transformers leaves out.
     make_tokenizer(folder / "tokenizer")
-    for file in folder.rglob("*.safetensors"):  # written readable for their owner alone
+    for file in folder.rglob("*.safetensors"):  # they are written readable only by their owner
         file.chmod(0o644)
 
 
 def load_pipeline(folder: Path = WEIGHTS) -> Any:
-    """The pipeline of a folder in float32, without a progress bar. Raises OSError if there is none."""
+    """Load a pipeline in float32, without a progress bar. Raises OSError if the folder has none."""
     from diffusers import StableDiffusionPipeline
 
     pipeline = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32, **FROM_PRETRAINED_OPTIONS)

@@ -1,7 +1,7 @@
-"""Several processes that train one network together, each on its part of every batch.
+"""Data-parallel training: several processes train one network, each on its shard of every batch.
 
-On a few cores this is faster than one process with several threads: the processes wait for each other once a step, the
-threads within every operation, and on a machine that does other things as well each of those waits is a long one.
+On a few cores this is faster than one process with several threads. Processes wait for each other once a step, threads
+in every operation, and such waits are long on a machine that does other work.
 """
 
 import os
@@ -15,22 +15,22 @@ import torch
 
 @dataclass(frozen=True, slots=True)
 class ProcessGroup:
-    """This process's number among `size` of them; the one with number 0 leads: it writes and tells."""
+    """This process's rank among `world_size` processes. The leader, rank 0, writes files and logs."""
 
     rank: int = 0
     world_size: int = 1
 
     @property
     def is_leader(self) -> bool:
-        """Whether this process is the one that writes."""
+        """Whether this process has rank 0."""
         return self.rank == 0
 
     def shard(self, batch: Any) -> Any:
-        """This process's rows of a batch, which has to be a multiple of `size` long."""
+        """Return this process's rows of a batch, whose length must be a multiple of `world_size`."""
         return batch[self.rank :: self.world_size]
 
     def average_gradients(self, network: Any) -> None:
-        """Replace the gradients of every process by their mean."""
+        """Replace the gradients in every process with their mean over all processes."""
         if self.world_size == 1:
             return
         gradients = [p.grad for p in network.parameters() if p.grad is not None]
@@ -41,7 +41,7 @@ class ProcessGroup:
             gradient.copy_(part.view_as(gradient))
 
     def barrier(self) -> None:
-        """Wait until all are here."""
+        """Wait until every process has called this."""
         if self.world_size > 1:
             torch.distributed.barrier()
 
@@ -50,7 +50,10 @@ SINGLE_PROCESS = ProcessGroup()
 
 
 def run_in_processes(size: int, meeting: Path, work: Callable[..., None], *arguments: Any) -> None:
-    """Call `work(crew, *arguments)` in `size` processes and wait for all; `meeting` is a file that they meet at."""
+    """Call `work(group, *arguments)` in `size` processes, and wait for all of them.
+
+    `meeting` is a file through which the processes find each other.
+    """
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // size))
     if size == 1:
         work(SINGLE_PROCESS, *arguments)

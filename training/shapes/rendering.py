@@ -1,4 +1,4 @@
-"""Scenes as pictures."""
+"""Render scenes to images."""
 
 import functools
 import math
@@ -11,18 +11,18 @@ from PIL import Image, ImageDraw
 from training.shapes.scenes import COLOURS, PLACES, RADIUS, Scene, sample_scene
 
 IMAGE_SIZE = 128
-"""Pixels along either side of a picture."""
+"""Width and height of an image, in pixels."""
 
 OVERSAMPLING = 4
 RING_HOLE = 0.55
 STAR_WAIST = 0.45
 
 ImageArray = npt.NDArray[np.uint8]
-"""RGB, [SIZE, SIZE, 3]."""
+"""RGB, [IMAGE_SIZE, IMAGE_SIZE, 3], or [n, IMAGE_SIZE, IMAGE_SIZE, 3] for several images."""
 
 
 def shape_mask(shape: str, x: float, y: float, radius: float) -> Image.Image:
-    """Anti-aliased coverage of one shape, 0 to 255, mode L; `x`, `y` and `radius` in pixels."""
+    """Return the anti-aliased coverage of one shape, 0 to 255, in mode L; `x`, `y` and `radius` are in pixels."""
     image = Image.new("L", (IMAGE_SIZE * OVERSAMPLING, IMAGE_SIZE * OVERSAMPLING))
     draw = ImageDraw.Draw(image)
     x, y, radius = x * OVERSAMPLING, y * OVERSAMPLING, radius * OVERSAMPLING
@@ -38,7 +38,7 @@ def shape_mask(shape: str, x: float, y: float, radius: float) -> Image.Image:
 
 @functools.cache
 def _corners(shape: str) -> tuple[tuple[float, float], ...]:
-    """Corners of a shape of radius 1 around the origin; all have their centre of mass there."""
+    """Return the corners of a shape of radius 1 whose centre of mass is the origin."""
     if shape == "square":
         return ((-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9))
     count = 3 if shape == "triangle" else 10
@@ -48,17 +48,17 @@ def _corners(shape: str) -> tuple[tuple[float, float], ...]:
 
 
 def render_scene(scene: Scene, rng: random.Random | None = None) -> ImageArray:
-    """The scene as a picture; with `rng` all things are moved and scaled a little, together."""
+    """Render a scene. With `rng`, all objects are shifted and scaled a little, by the same amount."""
     dx, dy, scale = (rng.uniform(-2, 2), rng.uniform(-2, 2), rng.uniform(0.97, 1.03)) if rng else (0, 0, 1)
     image = Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE), COLOURS[scene.background])
-    for thing in scene.objects:
-        x, y = PLACES[thing.place]
-        image.paste(COLOURS[thing.colour], mask=shape_mask(thing.shape, x + dx, y + dy, RADIUS[thing.size] * scale))
+    for item in scene.objects:
+        x, y = PLACES[item.place]
+        image.paste(COLOURS[item.colour], mask=shape_mask(item.shape, x + dx, y + dy, RADIUS[item.size] * scale))
     return np.asarray(image)
 
 
 def render_dataset(count: int, seed: int, held_out: bool = False) -> tuple[ImageArray, list[Scene]]:
-    """Pictures [count, SIZE, SIZE, 3] and their scenes; the same seed gives the same ones."""
+    """Return images [count, IMAGE_SIZE, IMAGE_SIZE, 3] and their scenes; the same seed gives the same images."""
     rng = random.Random(seed)
     scenes = [sample_scene(rng, held_out) for _ in range(count)]
     return np.stack([render_scene(scene, rng) for scene in scenes]), scenes

@@ -1,4 +1,4 @@
-"""Scenes of coloured shapes: what can be in one, how one is invented, and how it is said in words."""
+"""Scenes of coloured shapes: their vocabulary, random sampling, and prompts that describe them."""
 
 import hashlib
 import random
@@ -16,12 +16,12 @@ COLOURS = {
     "black": (20, 20, 24),
     "grey": (140, 140, 145),
 }
-"""sRGB of each colour word. No mixture of two of them along an edge is wide enough to be taken for a third."""
+"""sRGB of each colour word. Two colours that mix along an edge do not give a third one over a wide area."""
 
 SHAPES = ("circle", "square", "triangle", "star", "ring")
 
 RADIUS = {"small": 19, "large": 28}
-"""Pixels. A cell of the latents is 8 pixels wide: below about 19 the shape of a shape is lost between cells."""
+"""Radius in pixels. A latent cell is 8 pixels wide: below a radius of about 19, cells no longer resolve a shape."""
 
 PLACES = {
     "centre": (64, 64),
@@ -34,14 +34,14 @@ PLACES = {
     "bottom left": (32, 96),
     "bottom right": (96, 96),
 }
-"""Centre of a thing in pixels, x then y. All are whole cells, so a shape has the same latents in every place."""
+"""Centre of an object in pixels, x then y. All are multiples of a latent cell, so latents are the same everywhere."""
 
 GROUP_LAYOUTS = {
     2: ("left", "right"),
     3: ("top", "bottom left", "bottom right"),
     4: ("top left", "top right", "bottom left", "bottom right"),
 }
-"""Where the members of a group stand: 64 pixels apart or more, so the largest never touch."""
+"""Places of the objects of a group, at least 64 pixels apart, so that large objects do not touch."""
 
 RELATIONS = {
     "left of": ("left", "right"),
@@ -66,7 +66,7 @@ SYNONYMS = {
     "bottom": ("at the bottom",),
     **{name: (f"at the {name}", f"in the {name} corner") for name in GROUP_LAYOUTS[4]},
 }
-"""The ways to say a thing; the first is the usual one."""
+"""Phrases for each word; the first is the canonical one."""
 
 NUMBER_WORDS = {2: "two", 3: "three", 4: "four"}
 PROMPT_PREFIXES = ("a picture of", "a drawing of", "an image of", "a photo of")
@@ -74,7 +74,7 @@ PROMPT_PREFIXES = ("a picture of", "a drawing of", "an image of", "a photo of")
 
 @dataclass(frozen=True, slots=True)
 class SceneObject:
-    """One shape: names from `COLOURS`, `SHAPES`, `RADIUS` and `PLACES`."""
+    """One shape. Its fields are keys of `COLOURS`, `SHAPES`, `RADIUS` and `PLACES`."""
 
     colour: str
     shape: str
@@ -84,7 +84,7 @@ class SceneObject:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """One thing, a group of two to four alike, or two things in one of the `RELATIONS`, on a plain background."""
+    """One object, a group of two to four equal ones, or two in one of the `RELATIONS`, on a plain background."""
 
     background: str
     objects: tuple[SceneObject, ...]
@@ -97,9 +97,9 @@ class Scene:
 
 
 def sample_scene(rng: random.Random, held_out: bool = False) -> Scene:
-    """Give a scene of the training set, or one that the training set never holds.
+    """Return a random scene of the training set, or with `held_out` one that is never trained on.
 
-    A tenth of all scenes is held out, by a hash of what is in them: nothing that is evaluated was trained on.
+    A hash of the prompt holds out a tenth of all scenes, so that no evaluated scene was trained on.
     """
     while True:
         scene = _any_scene(rng)
@@ -111,27 +111,27 @@ def _any_scene(rng: random.Random) -> Scene:
     background = "white" if rng.random() < 0.12 else rng.choice(list(COLOURS))
     colours = [name for name in COLOURS if name != background]
 
-    def thing(place: str) -> SceneObject:
+    def random_object(place: str) -> SceneObject:
         return SceneObject(rng.choice(colours), rng.choice(SHAPES), rng.choice(list(RADIUS)), place)
 
     kind = rng.random()
     if kind < 0.4:
         place = "centre" if rng.random() < 0.2 else rng.choice(list(PLACES))
-        return Scene(background, (thing(place),))
+        return Scene(background, (random_object(place),))
     if kind < 0.65:
-        one = thing("centre")
+        one = random_object("centre")
         places = GROUP_LAYOUTS[rng.choice(list(GROUP_LAYOUTS))]
         return Scene(background, tuple(SceneObject(one.colour, one.shape, one.size, place) for place in places))
     relation = rng.choice(list(RELATIONS))
     first, second = RELATIONS[relation]
-    return Scene(background, (thing(first), thing(second)), relation)
+    return Scene(background, (random_object(first), random_object(second)), relation)
 
 
 def scene_prompt(scene: Scene, rng: random.Random | None = None) -> str:
-    """The scene in words, complete and always the same; with `rng` as people would put it.
+    """Return a prompt for the scene: complete and canonical, or with `rng` varied as people would write it.
 
-    Then synonyms are used and words left out: a size at will, the place of what is in the centre, a white background.
-    So what a prompt leaves out is drawn in the centre, on white.
+    A varied prompt uses synonyms and leaves words out: any size, the place of an object in the centre, and a white
+    background. So the model draws what a prompt leaves out in the centre, on white.
     """
 
     def leaves_out(chance: float) -> bool:
@@ -141,9 +141,9 @@ def scene_prompt(scene: Scene, rng: random.Random | None = None) -> str:
         words = SYNONYMS.get(word, (word,))
         return rng.choice(words) if rng is not None and rng.random() < 0.4 else words[0]
 
-    def noun(thing: SceneObject, number: int = 1) -> str:
-        words = [] if leaves_out(0.15) else [say(thing.size)]
-        words += [say(thing.colour), thing.shape + ("s" if number > 1 else "")]
+    def noun(item: SceneObject, number: int = 1) -> str:
+        words = [] if leaves_out(0.15) else [say(item.size)]
+        words += [say(item.colour), item.shape + ("s" if number > 1 else "")]
         return f"{say(NUMBER_WORDS[number])} {' '.join(words)}" if number > 1 else _with_article(" ".join(words))
 
     first = scene.objects[0]
@@ -163,7 +163,7 @@ def _with_article(text: str) -> str:
 
 
 def vocabulary() -> list[str]:
-    """Every word that a prompt may hold, sorted."""
+    """Return every word that a prompt may contain, sorted."""
     phrases = [*COLOURS, *SHAPES, *(f"{shape}s" for shape in SHAPES), *RADIUS, *PLACES, *RELATIONS, *PROMPT_PREFIXES]
     phrases += [phrase for ways in SYNONYMS.values() for phrase in ways]
     return sorted({word for phrase in (*phrases, "a an the one and with next background") for word in phrase.split()})

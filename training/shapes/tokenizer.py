@@ -1,4 +1,4 @@
-"""A CLIP tokenizer in which every word of the scenes is one token, and other words fall apart into bytes."""
+"""A CLIP tokenizer that has one token for every word of the scenes, and splits other words into bytes."""
 
 import json
 from pathlib import Path
@@ -7,11 +7,11 @@ from typing import Any
 from training.shapes.scenes import vocabulary
 
 MAX_PROMPT_TOKENS = 32
-"""Tokens of a prompt, the two marks at its ends included; longer ones are cut."""
+"""Tokens of a prompt, with its start and end tokens. Longer prompts are truncated."""
 
 
 def make_tokenizer(folder: Path) -> Any:
-    """Train the merges, write the tokenizer to `folder` and give it as a transformers `CLIPTokenizer`."""
+    """Train the merges, write the tokenizer to `folder`, and return it as a transformers `CLIPTokenizer`."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     from transformers import CLIPTokenizer
 
@@ -24,8 +24,8 @@ def make_tokenizer(folder: Path) -> Any:
         min_frequency=1,
         end_of_word_suffix="</w>",
         initial_alphabet=alphabet,
-        # The trainer numbers what it meets in the order of a hash table, another one each time, and pairs that are
-        # equally frequent are merged in the order of those numbers: everything that it can meet has its number before.
+        # The trainer assigns ids in the order of a hash table, which differs in each run, and merges equally frequent
+        # pairs in the order of these ids. Assigning ids to all symbols in advance makes the result reproducible.
         special_tokens=[*alphabet, *ends],
         show_progress=False,
     )
@@ -40,19 +40,19 @@ def make_tokenizer(folder: Path) -> Any:
             "<|endoftext|>",
         ]
     )
-    numbered = {token: number for number, token in enumerate(tokens)}
-    tokenizer = CLIPTokenizer(vocab=numbered, merges=merges, model_max_length=MAX_PROMPT_TOKENS)
+    vocabulary_ids = {token: number for number, token in enumerate(tokens)}
+    tokenizer = CLIPTokenizer(vocab=vocabulary_ids, merges=merges, model_max_length=MAX_PROMPT_TOKENS)
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)
-    # transformers 5 writes tokenizer.json alone; these two are what every other reader of CLIP tokenizers knows.
-    (folder / "vocab.json").write_text(json.dumps(numbered, ensure_ascii=False), encoding="utf-8")
+    # transformers 5 writes only tokenizer.json; other readers of CLIP tokenizers need these two files.
+    (folder / "vocab.json").write_text(json.dumps(vocabulary_ids, ensure_ascii=False), encoding="utf-8")
     lines = ["#version: 0.2", *(" ".join(merge) for merge in merges)]
     (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return tokenizer
 
 
 def tokenize(tokenizer: Any, texts: list[str]) -> Any:
-    """Token numbers of the texts, int64 [texts, LENGTH], padded and cut."""
+    """Return token ids, int64 [texts, MAX_PROMPT_TOKENS], padded and truncated."""
     return tokenizer(
         texts, padding="max_length", max_length=MAX_PROMPT_TOKENS, truncation=True, return_tensors="pt"
     ).input_ids

@@ -1,4 +1,4 @@
-"""The recipe: every stage of the training, one after the other, each of which can be resumed."""
+"""The whole training: all stages in order. Each of them can be resumed."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,7 +21,7 @@ UNET_STAGE = StageConfig("unet", 3_600, 1e-3, constant_fraction=0.4, final_fract
 
 @dataclass(frozen=True, slots=True)
 class TrainingConfig:
-    """What is trained and for how long; the defaults made the weights that come with the project."""
+    """Sizes of the networks and lengths of the stages. The defaults are those of the packaged weights."""
 
     sizes: NetworkSizes = field(default_factory=NetworkSizes)
     vae: StageConfig = VAE_STAGE
@@ -30,44 +30,44 @@ class TrainingConfig:
     num_latents: int = 12_800
     unet: StageConfig = UNET_STAGE
     num_evaluated_images: int = 64
-    """Held-out pictures that are drawn and judged whenever the UNet is kept; 0 for none."""
+    """Held-out images that are generated and judged whenever the UNet is saved; 0 for none."""
 
 
-def train(crew: ProcessGroup, work: Path, weights: Path, recipe: TrainingConfig, tell: LogLine) -> None:
-    """Train in `work`, which keeps what every stage has reached, and write the pipeline to `weights` as it improves.
+def train(group: ProcessGroup, work: Path, weights: Path, config: TrainingConfig, log: LogLine) -> None:
+    """Train all stages, and write the pipeline to the folder `weights` whenever the UNet is saved.
 
-    Every member of a crew calls this; `tell` is called by the one that leads.
+    The folder `work` keeps the state of each stage. Every process of the group calls this; only the leader logs.
     """
-    if not crew.is_leader:
-        tell = _hush
-    if not crew.is_leader:
-        crew.barrier()
-    # The small stages are the leader's; the others load what it has written.
+    if not group.is_leader:
+        log = _discard
+    if not group.is_leader:
+        group.barrier()
+    # The leader trains the small stages; the other processes load its results.
     tokenizer = make_tokenizer(work / "tokenizer")
-    vae = train_vae(work, recipe.vae, recipe.num_vae_images, recipe.sizes, tell)
-    pool = load_or_encode_latents(work, vae, recipe.num_latents, tell)
-    text = train_text_encoder(work, recipe.text, tokenizer, recipe.sizes, tell)
-    if crew.is_leader:
-        crew.barrier()
+    vae = train_vae(work, config.vae, config.num_vae_images, config.sizes, log)
+    dataset = load_or_encode_latents(work, vae, config.num_latents, log)
+    text = train_text_encoder(work, config.text, tokenizer, config.sizes, log)
+    if group.is_leader:
+        group.barrier()
 
-    def on_keep(step: int, encoder: Any, unet: Any) -> None:
+    def on_save(step: int, encoder: Any, unet: Any) -> None:
         pipeline = make_pipeline(vae, encoder, tokenizer, unet)
         save_pipeline(pipeline, weights)
-        if recipe.num_evaluated_images:
-            tell(f"unet: step {step} on held-out prompts\n{evaluate(pipeline, recipe.num_evaluated_images).table()}")
+        if config.num_evaluated_images:
+            log(f"unet: step {step} on held-out prompts\n{evaluate(pipeline, config.num_evaluated_images).table()}")
 
-    train_unet(work, recipe.unet, pool, tokenizer, text, recipe.sizes, crew, tell, on_keep)
+    train_unet(work, config.unet, dataset, tokenizer, text, config.sizes, group, log, on_save)
 
 
-def _hush(line: str) -> None:
+def _discard(line: str) -> None:
     pass
 
 
-def with_steps(recipe: TrainingConfig, vae: int | None, text: int | None, unet: int | None) -> TrainingConfig:
-    """The recipe with other numbers of steps, where given."""
+def with_steps(config: TrainingConfig, vae: int | None, text: int | None, unet: int | None) -> TrainingConfig:
+    """Return the config with other numbers of steps for the stages where one is given."""
     return replace(
-        recipe,
-        vae=replace(recipe.vae, steps=vae or recipe.vae.steps),
-        text=replace(recipe.text, steps=text or recipe.text.steps),
-        unet=replace(recipe.unet, steps=unet or recipe.unet.steps),
+        config,
+        vae=replace(config.vae, steps=vae or config.vae.steps),
+        text=replace(config.text, steps=text or config.text.steps),
+        unet=replace(config.unet, steps=unet or config.unet.steps),
     )

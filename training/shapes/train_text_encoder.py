@@ -1,4 +1,4 @@
-"""Teaches the text encoder what the words say before the UNet needs it: its last state has to tell the scene."""
+"""Pretrain the text encoder on a classification task, before the UNet needs it: its last state predicts the scene."""
 
 import random
 from pathlib import Path
@@ -19,34 +19,34 @@ OBJECT_ATTRIBUTES = (
     ("place", tuple(PLACES)),
 )
 NUM_CLASSES = [len(COLOURS), 4] + [1 + len(names) for _ in range(2) for _, names in OBJECT_ATTRIBUTES]
-"""Number of answers to each question: background, count, then colour, shape, size and place of two things."""
+"""Number of classes of each label: background, count, then colour, shape, size and place of two objects."""
 
 BATCH = 64
 
 
 def scene_labels(scene: Scene) -> list[int]:
-    """The scene's answers; 0 where there is no second thing, or no other kind of it."""
+    """Return the class of each label of `NUM_CLASSES`; 0 for the labels of a second object that does not exist."""
     answers = [list(COLOURS).index(scene.background), len(scene.objects) - 1]
-    things = (scene.objects[0], scene.objects[1] if scene.relation else None)
-    for thing in things:
-        answers += [1 + names.index(getattr(thing, name)) if thing else 0 for name, names in OBJECT_ATTRIBUTES]
+    objects = (scene.objects[0], scene.objects[1] if scene.relation else None)
+    for item in objects:
+        answers += [1 + names.index(getattr(item, name)) if item else 0 for name, names in OBJECT_ATTRIBUTES]
     return answers
 
 
 def new_classifier_head(sizes: NetworkSizes) -> Any:
-    """The linear layer that tells the facts from the text encoder's last state."""
+    """Return a linear layer that predicts the labels from the text encoder's pooled state."""
     return torch.nn.Linear(sizes.text_width, sum(NUM_CLASSES))
 
 
-def classification_loss(reader: Any, state: Any, truth: Any, told: Any) -> Any:
-    """Mean cross-entropy of the facts, over the prompts that were told at all (`told`: 1 or 0 for each)."""
-    answers = reader(state).split(NUM_CLASSES, 1)
-    losses = [F.cross_entropy(answer, right, reduction="none") for answer, right in zip(answers, truth.T, strict=True)]
-    return (sum(losses) / len(NUM_CLASSES) * told).sum() / told.sum().clamp(min=1)
+def classification_loss(head: Any, state: Any, labels: Any, has_prompt: Any) -> Any:
+    """Return the mean cross-entropy of the labels, over the rows whose `has_prompt` is 1 and not 0."""
+    logits = head(state).split(NUM_CLASSES, 1)
+    losses = [F.cross_entropy(scores, right, reduction="none") for scores, right in zip(logits, labels.T, strict=True)]
+    return (sum(losses) / len(NUM_CLASSES) * has_prompt).sum() / has_prompt.sum().clamp(min=1)
 
 
 def training_prompt(scene: Scene, rng: random.Random, dropped: float) -> str:
-    """A prompt as people would put it: now and then with a word that means nothing, or a full stop; or none at all."""
+    """Return a varied prompt: sometimes with a random word or a full stop, and empty with the probability `dropped`."""
     if rng.random() < dropped:
         return ""
     text = scene_prompt(scene, rng)
@@ -59,18 +59,22 @@ def training_prompt(scene: Scene, rng: random.Random, dropped: float) -> str:
 
 
 def train_text_encoder(
-    work: Path, course: StageConfig, tokenizer: Any, sizes: NetworkSizes, tell: LogLine
+    work: Path, stage: StageConfig, tokenizer: Any, sizes: NetworkSizes, log: LogLine
 ) -> tuple[Any, Any]:
-    """Give the text encoder and the reader of its facts. Resumes from `work`."""
+    """Return the text encoder and its classifier head. Resumes from `work`."""
     torch.manual_seed(0)
-    both = torch.nn.ModuleList([new_text_encoder(tokenizer, sizes), new_classifier_head(sizes)])
+    networks = torch.nn.ModuleList([new_text_encoder(tokenizer, sizes), new_classifier_head(sizes)])
 
     def loss_of(step: int) -> dict[str, Any]:
         rng = random.Random(10_000_000 + step)
         scenes = [sample_scene(rng) for _ in range(BATCH)]
-        numbers = tokenize(tokenizer, [training_prompt(scene, rng, 0) for scene in scenes])
-        truth = torch.tensor([scene_labels(scene) for scene in scenes])
-        return {"reading": classification_loss(both[1], both[0](numbers).pooler_output, truth, torch.ones(BATCH))}
+        ids = tokenize(tokenizer, [training_prompt(scene, rng, 0) for scene in scenes])
+        labels = torch.tensor([scene_labels(scene) for scene in scenes])
+        return {
+            "classification": classification_loss(
+                networks[1], networks[0](ids).pooler_output, labels, torch.ones(BATCH)
+            )
+        }
 
-    run_training_loop(course, work / "text.pt", both, loss_of, tell)
-    return both[0], both[1]
+    run_training_loop(stage, work / "text.pt", networks, loss_of, log)
+    return networks[0], networks[1]

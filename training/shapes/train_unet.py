@@ -1,4 +1,4 @@
-"""Trains the UNet, and the text encoder on with it, on the pool of latents."""
+"""Train the UNet on the latents, together with the pretrained text encoder."""
 
 import random
 from collections.abc import Callable
@@ -16,67 +16,69 @@ from training.shapes.training_loop import LogLine, StageConfig, run_training_loo
 
 BATCH = 32
 PROMPT_DROPOUT = 0.1
-"""The part of the pictures that are shown without a prompt: what guidance is measured against."""
+"""Share of the images that are trained without a prompt, which classifier-free guidance needs."""
 
 CLASSIFICATION_WEIGHT = 0.1
-"""Weight of the text encoder's own task, which keeps it from forgetting what words say."""
+"""Loss weight of the text encoder's classification task, which keeps it from forgetting the words."""
 
 HIGH_NOISE_TIMESTEP = 600
-"""Half of all training steps are above this timestep: only there do words tell more than the noisy latents do."""
+"""Half of the sampled timesteps are above this one: only there do prompts add to what the noisy latents show."""
 
 
 def train_unet(
     work: Path,
-    course: StageConfig,
-    pool: LatentDataset,
+    stage: StageConfig,
+    dataset: LatentDataset,
     tokenizer: Any,
     text: tuple[Any, Any],
     sizes: NetworkSizes,
-    crew: ProcessGroup,
-    tell: LogLine,
-    on_keep: Callable[[int, Any, Any], None],
+    group: ProcessGroup,
+    log: LogLine,
+    on_save: Callable[[int, Any, Any], None],
 ) -> tuple[Any, Any]:
-    """Give the averaged text encoder and UNet; `text` is the encoder and its reader. Resumes from `work`.
+    """Return the moving averages of text encoder and UNet. Resumes from `work`.
 
-    `on_keep(step, text_encoder, unet)` is called with the averages whenever the state is written.
+    `text` is the text encoder and its classifier head. `on_save(step, text_encoder, unet)` is called with the averages
+    whenever the state is written.
     """
     torch.manual_seed(0)
-    encoder, reader = text
+    encoder, head = text
     unet = new_unet(sizes)
-    network = torch.nn.ModuleList([encoder, reader, unet])
-    truths = torch.tensor([scene_labels(scene) for scene in pool.scenes])
+    network = torch.nn.ModuleList([encoder, head, unet])
+    labels = torch.tensor([scene_labels(scene) for scene in dataset.scenes])
     alphas = new_scheduler().alphas_cumprod
 
     def loss_of(step: int) -> dict[str, Any]:
         rng = random.Random(20_000_000 + step)
-        pick = torch.randint(len(pool.means), (BATCH,))
-        texts = crew.shard([training_prompt(pool.scenes[i], rng, PROMPT_DROPOUT) for i in pick.tolist()])
-        times = crew.shard(_times())
-        latents, noise = (crew.shard(drawn) for drawn in torch.randn(2, BATCH, *pool.means.shape[1:]))
-        pick = crew.shard(pick)
-        latents = pool.means[pick] + pool.deviations[pick] * latents
-        alpha = alphas[times].view(-1, 1, 1, 1)
+        pick = torch.randint(len(dataset.means), (BATCH,))
+        texts = group.shard([training_prompt(dataset.scenes[i], rng, PROMPT_DROPOUT) for i in pick.tolist()])
+        timesteps = group.shard(_sample_timesteps())
+        latents, noise = (group.shard(sample) for sample in torch.randn(2, BATCH, *dataset.means.shape[1:]))
+        pick = group.shard(pick)
+        latents = dataset.means[pick] + dataset.deviations[pick] * latents
+        alpha = alphas[timesteps].view(-1, 1, 1, 1)
         noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
         target = alpha.sqrt() * noise - (1 - alpha).sqrt() * latents
         states = encoder(tokenize(tokenizer, texts))
         velocity = unet(
-            noisy.contiguous(memory_format=torch.channels_last), times, states.last_hidden_state, return_dict=False
+            noisy.contiguous(memory_format=torch.channels_last), timesteps, states.last_hidden_state, return_dict=False
         )[0]
-        told = torch.tensor([float(text != "") for text in texts])
+        has_prompt = torch.tensor([float(text != "") for text in texts])
+        classification = classification_loss(head, states.pooler_output, labels[pick], has_prompt)
         return {
-            "denoising": (pool.weights[pick] * (velocity - target).square()).mean(),
-            "reading": CLASSIFICATION_WEIGHT * classification_loss(reader, states.pooler_output, truths[pick], told),
+            "denoising": (dataset.weights[pick] * (velocity - target).square()).mean(),
+            "classification": CLASSIFICATION_WEIGHT * classification,
         }
 
-    def kept(step: int, average: Any) -> None:
-        on_keep(step, average[0], average[2])
+    def save_average(step: int, average: Any) -> None:
+        on_save(step, average[0], average[2])
 
-    average = run_training_loop(course, work / "unet.pt", network, loss_of, tell, kept, crew)
+    average = run_training_loop(stage, work / "unet.pt", network, loss_of, log, save_average, group)
     return average[0], average[2]
 
 
-def _times() -> Any:
-    """A timestep for each row, evenly spread within both halves."""
+def _sample_timesteps() -> Any:
+    """Return a timestep for each row of the batch, stratified within both halves."""
     spread = (torch.arange(BATCH) + torch.rand(BATCH)) / BATCH
     low, high = (
         2 * HIGH_NOISE_TIMESTEP * spread,

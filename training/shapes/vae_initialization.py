@@ -1,6 +1,6 @@
-"""Where the training of the VAE starts: at "average the cell, repeat the cell" instead of at random.
+"""Initialise the VAE so that it averages each cell and repeats the average, instead of at random.
 
-Plain initialisation needs hundreds of steps to find the colours (16 dB at step 500); from here it is at 21 dB at once.
+A random initialisation needs hundreds of steps to learn the colours (16 dB at step 500); this one starts at 21 dB.
 """
 
 from typing import Any
@@ -8,19 +8,24 @@ from typing import Any
 import torch
 
 NUM_COLOUR_CHANNELS = 8
-"""Channels that carry r, g, b, -r, -g, -b, a level and its opposite through every layer. Their sum is nought, so a norm
-over all channels only scales them, and silu(v) - silu(-v) = v."""
+"""Channels that carry r, g, b, -r, -g, -b, a constant and its negative through every layer.
+
+Their sum is zero, so a norm over all channels only scales them. And silu(v) - silu(-v) = v.
+"""
 
 LEVEL_BIAS = 2.0
 CENTRE = (1, 1)
 CORNER = (slice(0, 2), slice(0, 2))
 
 
-def init_colour_passthrough(vae: Any, pictures: Any) -> None:
-    """Set the weights of a new `AutoencoderKL` so that it passes colours; `pictures` [n, 3, h, w] in -1..1 scale it."""
+def init_colour_passthrough(vae: Any, images: Any) -> None:
+    """Set the weights of a new `AutoencoderKL` so that it passes colours through.
+
+    `images`, [n, 3, h, w] in -1..1, calibrate the scale of latents and outputs.
+    """
     with torch.no_grad():
         for name, weight in vae.named_parameters():
-            if name.endswith("conv2.weight"):  # residual blocks begin as identity, so a high rate is safe
+            if name.endswith("conv2.weight"):  # residual blocks start as the identity, so a high learning rate is safe
                 torch.nn.init.zeros_(weight)
         _enter(vae.encoder.conv_in)
         _enter(vae.decoder.conv_in)
@@ -38,9 +43,9 @@ def init_colour_passthrough(vae: Any, pictures: Any) -> None:
         torch.nn.init.eye_(vae.post_quant_conv.weight[:, :, 0, 0])
         vae.quant_conv.bias[:] = torch.tensor([0.0] * latents + [-6.0] * latents)
         vae.post_quant_conv.bias.zero_()
-        vae.encoder.conv_out.weight[:3] /= vae.encode(pictures).latent_dist.mean[:, :3].std()
-        seen = vae.decode(vae.encode(pictures).latent_dist.mean).sample
-        vae.decoder.conv_out.weight.mul_((pictures * seen).mean() / seen.square().mean())
+        vae.encoder.conv_out.weight[:3] /= vae.encode(images).latent_dist.mean[:, :3].std()
+        decoded = vae.decode(vae.encode(images).latent_dist.mean).sample
+        vae.decoder.conv_out.weight.mul_((images * decoded).mean() / decoded.square().mean())
 
 
 def _carry(conv: Any, tap: Any, weight: float) -> None:

@@ -1,4 +1,4 @@
-"""A tiny checkpoint, and what the builders make of it."""
+"""Fixtures: a tiny checkpoint, and the model that the builders make of it."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`tritonic build chat` as a process: exit statuses, sentences, signals."""
+"""`tritonic build chat` as a process: exit statuses, messages, signals."""
 
 import os
 import signal
@@ -29,7 +29,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["--nonsense"], 2, "No such option"),
     ],
 )
-def test_expected_failures_are_sentences(tmp_path: Path, arguments: list[str], status: int, sentence: str) -> None:
+def test_failures_give_a_message_and_a_status(tmp_path: Path, arguments: list[str], status: int, sentence: str) -> None:
     done = run(*arguments, "--repository", str(tmp_path / "repository"))
     assert done.returncode == status, done.stderr
     assert sentence in done.stderr
@@ -45,7 +45,7 @@ def test_nothing_to_do_is_success(built: object, tiny: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_build_that_is_ended_leaves_the_repository_and_no_process(
+def test_an_interrupted_build_leaves_the_repository_unchanged_and_no_process(
     tiny: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     repository = tmp_path / "repository"

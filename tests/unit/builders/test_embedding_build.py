@@ -1,4 +1,4 @@
-"""Sentence-transformers folders through the real exporter, held against sentence-transformers itself."""
+"""Sentence-transformers folders, exported for real and compared with sentence-transformers."""
 
 import json
 import shutil
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_sentences import LONGEST, make_folder, write
+from tiny_sentence_transformers import MAX_POSITIONS, make_folder, write
 
 from backends.embedding.encoder import OrtEncoder
 from builders import config_pbtxt, recipe
@@ -28,7 +28,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "qwen3": {"pooling": {"pooling_mode_lasttoken": True}},
 }
 FUSED = {"bert": 2, "xlm-roberta": 2, "mpnet": 0, "modernbert": 2, "qwen3": 2}
-"""Attentions that onnxruntime computes as one: MPNet's adds positions in a way of its own."""
+"""Number of fused attention nodes. MPNet's attention adds positions in its own way and is not fused."""
 
 
 def make(source: Path, **values: Any) -> recipe.Recipe:
@@ -47,32 +47,32 @@ def built(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> BuildResult
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
-def test_rows_are_those_of_sentence_transformers(kind: str, tmp_path: Path) -> None:
+def test_embeddings_are_those_of_sentence_transformers(kind: str, tmp_path: Path) -> None:
     import onnx
     from sentence_transformers import SentenceTransformer
     from tokenizers import Tokenizer
 
     source = make_folder(tmp_path / kind, kind, **ARCHITECTURES[kind])
     model = build(make(source), tmp_path / "repository")
-    assert model.metrics["longest"] == LONGEST
+    assert model.metrics["longest"] == MAX_POSITIONS
     assert model.metrics["difference_max"] < 1e-5
     nodes = [node.op_type for node in onnx.load(str(model.folder / "1" / "model.onnx")).graph.node]
     assert nodes.count("MultiHeadAttention") == FUSED[kind]
 
     reference = SentenceTransformer(str(source), device="cpu")
     tokenizer = Tokenizer.from_file(str(model.folder / "1" / "tokenizer.json"))
-    tokenizer.enable_truncation(LONGEST)
+    tokenizer.enable_truncation(MAX_POSITIONS)
     tokens = [np.array(encoding.ids, np.int64) for encoding in tokenizer.encode_batch(list(TEXTS))]
     theirs = reference.encode(list(TEXTS))
     assert np.abs(OrtEncoder(model.folder / "1").embed(tokens) - theirs).max() < 1e-4 * max(1.0, np.abs(theirs).max())
 
 
-def test_config_pbtxt_says_what_the_folder_says(built: BuildResult) -> None:
+def test_config_pbtxt_has_the_settings_of_the_folder(built: BuildResult) -> None:
     config = config_pbtxt.parse((built.folder / "config.pbtxt").read_text())
     parameters = {key: value.string_value for key, value in config.parameters.items()}
     assert json.loads(parameters["operations"]) == ["embed"]
     assert (parameters["signature"], parameters["dimensions"]) == ("embedding", "32")
-    assert (parameters["context_length"], parameters["precision"]) == (str(LONGEST), "fp32")
+    assert (parameters["context_length"], parameters["precision"]) == (str(MAX_POSITIONS), "fp32")
     assert json.loads(parameters["prompts"]) == {"query": "ask: ", "passage": "tell: "}
     assert (parameters["default_prompt"], parameters["normalized"]) == ("query", "true")
     assert "matryoshka" not in parameters
@@ -80,7 +80,7 @@ def test_config_pbtxt_says_what_the_folder_says(built: BuildResult) -> None:
     assert config.model_transaction_policy.decoupled
 
 
-def test_int8_keeps_the_direction(folder: Path, built: BuildResult, tmp_path: Path) -> None:
+def test_int8_embeddings_are_close_in_cosine(folder: Path, built: BuildResult, tmp_path: Path) -> None:
     smaller = build(make(folder, precision="int8", matryoshka=[8, 16]), tmp_path / "repository")
     assert 0.999 < smaller.metrics["cosine_min"] < built.metrics["cosine_min"]
     parameters = config_pbtxt.parse((smaller.folder / "config.pbtxt").read_text()).parameters
@@ -98,7 +98,7 @@ def test_a_wrong_engine_is_not_installed(folder: Path, built: BuildResult, tmp_p
     onnx.save(graph, str(engine / "model.onnx"))
     model = sentence_model.read(Checkpoint(folder))
     with pytest.raises(VerificationFailed, match="Largest difference of a number"):
-        verify(model, engine, LONGEST, "fp32", NullProgress())
+        verify(model, engine, MAX_POSITIONS, "fp32", NullProgress())
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_a_wrong_engine_is_not_installed(folder: Path, built: BuildResult, tmp_p
         ("config_sentence_transformers.json", {"default_prompt_name": "x"}, "no such prompt"),
     ],
 )
-def test_what_cannot_be_built_is_a_sentence(
+def test_unsupported_models_are_refused_with_a_message(
     folder: Path, tmp_path: Path, file: str, change: dict[str, Any] | None, sentence: str
 ) -> None:
     copy = shutil.copytree(folder, tmp_path / "copy")
@@ -143,11 +143,11 @@ def test_other_modules_are_refused_by_name(folder: Path, tmp_path: Path) -> None
     [
         ({"precision": "int4"}, UnsupportedModel),
         ({"target": "vllm"}, UnsupportedModel),
-        ({"context_length": LONGEST + 1}, RecipeError),
+        ({"context_length": MAX_POSITIONS + 1}, RecipeError),
         ({"tool_call_parser": "hermes"}, RecipeError),
     ],
 )
-def test_what_a_recipe_may_not_ask(
+def test_unsupported_recipe_values_are_refused(
     folder: Path, tmp_path: Path, values: dict[str, Any], error: type[Exception]
 ) -> None:
     with pytest.raises(error):
@@ -157,11 +157,11 @@ def test_what_a_recipe_may_not_ask(
 
 def test_positions_are_counted_as_the_architecture_does(tmp_path: Path) -> None:
     source = make_folder(tmp_path / "xlm", "xlm-roberta")
-    assert json.loads((source / "config.json").read_text())["max_position_embeddings"] == LONGEST + 2
-    assert sentence_model.read(Checkpoint(source)).max_positions == LONGEST
+    assert json.loads((source / "config.json").read_text())["max_position_embeddings"] == MAX_POSITIONS + 2
+    assert sentence_model.read(Checkpoint(source)).max_positions == MAX_POSITIONS
 
 
-def test_the_modules_belong_to_the_digest(folder: Path, tmp_path: Path) -> None:
+def test_the_digest_covers_the_modules(folder: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(folder, tmp_path / "copy")
     assert Checkpoint(copy).digest() == Checkpoint(folder).digest()
     write(copy / "1_Pooling" / "config.json", {"pooling_mode_cls_token": True})

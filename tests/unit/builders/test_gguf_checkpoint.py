@@ -1,4 +1,4 @@
-"""A GGUF file, written as llama.cpp's converter writes one, comes back as the checkpoint that it was."""
+"""A GGUF file in the form of llama.cpp's converter is converted back to its checkpoint."""
 
 import json
 from pathlib import Path
@@ -111,7 +111,7 @@ def test_transformers_reads_it(converted: Path, original: dict[str, np.ndarray])
     np.testing.assert_array_equal(model.lm_head.weight.detach().numpy(), original["model.embed_tokens.weight"])
 
 
-def test_digits_stand_alone_and_spaces_before_them_stay_together(converted: Path) -> None:
+def test_digits_are_single_tokens_and_spaces_before_them_stay_together(converted: Path) -> None:
     tokenizer = Tokenizer.from_file(str(converted / "tokenizer.json"))
     assert tokenizer.encode("ab  12<|im_end|>").tokens == ["ab", "ĠĠ", "1", "2", "<|im_end|>"]
 

@@ -1,4 +1,4 @@
-"""The whole path: fetch, export, verify, install, with the real exporter and a tiny model."""
+"""Build a tiny text model with the real exporter: fetch, export, verify, install."""
 
 import errno
 import json
@@ -18,7 +18,7 @@ from builders.errors import (
     SourceUnavailable,
     VerificationFailed,
 )
-from builders.llm import family
+from builders.llm import builder
 from builders.progress import STAGES, NullProgress
 from builders.recipe import Recipe
 
@@ -33,7 +33,7 @@ def contents(folder: Path) -> dict[str, str]:
 def use_engine_of(
     built: BuildResult, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None] = lambda _: None
 ) -> None:
-    """Let the exporter's work be that of an earlier build, changed; everything around it stays real."""
+    """Replace the exporter with a copy of an earlier build's engine, changed by `change`."""
 
     def export(
         checkpoint: Path, recipe: Recipe, folder: Path, scratch: Path, progress: object, *, vectors: bool
@@ -41,10 +41,10 @@ def use_engine_of(
         shutil.copytree(built.folder / "1", folder)
         change(folder)
 
-    monkeypatch.setattr(family.onnx_target, "export", export)
+    monkeypatch.setattr(builder.export_step, "export", export)
 
 
-def break_(engine: Path) -> None:
+def corrupt(engine: Path) -> None:
     (engine / "model.onnx").write_bytes(b"not a model")
 
 
@@ -118,7 +118,7 @@ def test_config_pbtxt_reads_back_with_the_template_byte_for_byte(built: BuildRes
 
 
 def test_building_twice_does_nothing(built: BuildResult, tiny_recipe: Recipes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(family.LLMFamily, "build", None)
+    monkeypatch.setattr(builder.LLMBuilder, "build", None)
     before = contents(built.folder)
     again = build(tiny_recipe(), built.folder.parent)
     assert not again.is_new
@@ -142,20 +142,20 @@ def test_other_weights_are_another_build(built: BuildResult, tiny_recipe: Recipe
     assert Checkpoint(other).digest() != Checkpoint(Path(tiny_recipe().source)).digest()
 
 
-def test_int8_replaces_fp32_and_stages_are_told_in_order(
+def test_int8_replaces_fp32_and_stages_are_reported_in_order(
     built: BuildResult, tiny_recipe: Recipes, tmp_path: Path
 ) -> None:
-    told: list[str] = []
+    stages: list[str] = []
 
-    class Listening(NullProgress):
+    class StageRecorder(NullProgress):
         def begin(self, stage: str, detail: str) -> None:
-            told.append(stage)
+            stages.append(stage)
 
     folder = shutil.copytree(built.folder, tmp_path / "repository" / "tiny")
     before = contents(folder)
     int8 = tiny_recipe(precision="int8", context_length=128, tool_call_parser="hermes", served_name="Tiny")
-    rebuilt = build(int8, folder.parent, progress=Listening())
-    assert told == list(STAGES)
+    rebuilt = build(int8, folder.parent, progress=StageRecorder())
+    assert stages == list(STAGES)
     assert rebuilt.is_new
     assert contents(folder) != before
     parameters = config_pbtxt.parse((folder / "config.pbtxt").read_text()).parameters
@@ -188,16 +188,16 @@ def test_a_wrong_engine_is_refused_with_figures_and_leaves_no_trace(
     assert contents(tmp_path) == before
 
 
-def test_an_engine_that_does_not_load_is_a_sentence(
+def test_an_engine_that_does_not_load_is_refused(
     built: BuildResult, tiny_recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    use_engine_of(built, monkeypatch, break_)
+    use_engine_of(built, monkeypatch, corrupt)
     with pytest.raises(VerificationFailed, match="onnxruntime cannot run the exported engine"):
         build(tiny_recipe(), tmp_path / "repository")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failed_first_build_leaves_not_even_the_repository(
+def test_a_failed_first_build_leaves_no_repository(
     built: BuildResult, tiny_recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_engine_of(built, monkeypatch, perturb)
@@ -207,7 +207,7 @@ def test_a_failed_first_build_leaves_not_even_the_repository(
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")])
-def test_whatever_happens_during_install_leaves_the_repository_as_it_was(
+def test_a_failed_installation_leaves_the_repository_unchanged(
     built: BuildResult, tiny_recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     use_engine_of(built, monkeypatch)
@@ -223,7 +223,7 @@ def test_whatever_happens_during_install_leaves_the_repository_as_it_was(
     assert contents(tmp_path) == before
 
 
-def test_a_base_model_is_offered_for_completion_only(
+def test_a_base_model_supports_completion_only(
     built: BuildResult, tiny: Path, tiny_recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_engine_of(built, monkeypatch)
@@ -239,9 +239,9 @@ def test_a_checkpoint_without_a_tokenizer_names_what_is_missing(
     tiny: Path, tiny_recipe: Recipes, tmp_path: Path
 ) -> None:
     folder = shutil.copytree(tiny, tmp_path / "mute", ignore=shutil.ignore_patterns("tokenizer*"))
-    for without in ("vocab.json", "merges.txt"):
+    for name in ("vocab.json", "merges.txt"):
         with pytest.raises(SourceUnavailable, match=f"^{folder} has no tokenizer: it lacks tokenizer.json"):
             build(tiny_recipe(source=str(folder)), tmp_path / "repository")
-        (folder / without).write_text("{}")
+        (folder / name).write_text("{}")
     Checkpoint(folder).check_tokenizer()
     assert not (tmp_path / "repository").exists()

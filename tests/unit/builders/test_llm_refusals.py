@@ -1,4 +1,4 @@
-"""What is refused before anything is made: models, targets and machines that would not do."""
+"""Models, targets and machines that are refused before the build starts."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ from builders.errors import (
     SourceUnavailable,
     UnsupportedModel,
 )
-from builders.llm import export_step, family
+from builders.llm import builder, export_step
 from builders.recipe import Recipe
 
 Recipes = Callable[..., Recipe]
@@ -26,7 +26,7 @@ Recipes = Callable[..., Recipe]
 def test_an_unsupported_architecture_is_refused_by_name_with_the_list(
     tiny: Path, tiny_recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(family.LLMFamily, "build", None)
+    monkeypatch.setattr(builder.LLMBuilder, "build", None)
     folder = shutil.copytree(tiny, tmp_path / "bert")
     config = json.loads((folder / "config.json").read_bytes()) | {"architectures": ["BertForMaskedLM"]}
     (folder / "config.json").write_text(json.dumps(config))
@@ -43,7 +43,7 @@ def test_whisper_is_no_text_generation_model(tiny_recipe: Recipes) -> None:
 
 
 @pytest.mark.parametrize("target", ["tensorrt_llm", "llmapi", "vllm"])
-def test_targets_that_are_not_built_yet_say_so(tiny_recipe: Recipes, tmp_path: Path, target: str) -> None:
+def test_unsupported_targets_are_refused(tiny_recipe: Recipes, tmp_path: Path, target: str) -> None:
     with pytest.raises(UnsupportedModel, match=f"'{target}' is not built yet"):
         build(tiny_recipe(target=target), tmp_path / "repository")
 
@@ -53,7 +53,7 @@ def test_fp16_is_refused_on_the_cpu(tiny_recipe: Recipes, tmp_path: Path) -> Non
         build(tiny_recipe(precision="fp16"), tmp_path / "repository")
 
 
-def test_what_is_made_for_cuda_only_is_refused_with_the_reason(tiny_recipe: Recipes) -> None:
+def test_architectures_for_cuda_only_are_refused_with_the_reason(tiny_recipe: Recipes) -> None:
     with pytest.raises(UnsupportedModel, match="PhiMoEForCausalLM for CUDA only"):
         export_step.check(tiny_recipe(), {"architectures": ["PhiMoEForCausalLM"]})
 
@@ -72,10 +72,10 @@ def test_more_context_than_the_checkpoint_has_is_refused(tiny_recipe: Recipes, t
         build(tiny_recipe(context_length=257), tmp_path / "repository")
 
 
-def test_too_little_disk_is_told_before_the_work(
+def test_too_little_disk_is_detected_before_the_build(
     tiny_recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(family.LLMFamily, "build", None)
+    monkeypatch.setattr(builder.LLMBuilder, "build", None)
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(repository.shutil, "disk_usage", lambda _: usage._replace(free=1_000_000))
     with pytest.raises(NotEnoughSpace, match=r"0\.1 GB .* 0\.0 GB are free"):
@@ -83,17 +83,17 @@ def test_too_little_disk_is_told_before_the_work(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_too_little_memory_is_told_before_the_work(
+def test_too_little_memory_is_detected_before_the_build(
     tiny_recipe: Recipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(family.LLMFamily, "build", None)
-    memory = family.psutil.virtual_memory()
-    monkeypatch.setattr(family.psutil, "virtual_memory", lambda: memory._replace(total=100_000))
+    monkeypatch.setattr(builder.LLMBuilder, "build", None)
+    memory = builder.psutil.virtual_memory()
+    monkeypatch.setattr(builder.psutil, "virtual_memory", lambda: memory._replace(total=100_000))
     with pytest.raises(NotEnoughSpace, match="of memory, and this machine has 0 GB"):
         build(tiny_recipe(), tmp_path / "repository")
 
 
-def test_a_model_that_was_not_built_here_is_kept(tiny_recipe: Recipes, tmp_path: Path) -> None:
+def test_a_model_that_tritonic_did_not_build_is_kept(tiny_recipe: Recipes, tmp_path: Path) -> None:
     mine = tmp_path / "repository" / "tiny" / "config.pbtxt"
     mine.parent.mkdir(parents=True)
     mine.write_text('backend: "python"')

@@ -1,4 +1,4 @@
-"""The figures of a verification, against distributions whose figures are known."""
+"""The figures of a verification, for distributions with known figures."""
 
 import math
 
@@ -29,14 +29,14 @@ def test_known_distributions() -> None:
     assert figures.perplexity_ratio == pytest.approx(2 ** (1 / 3))
 
 
-def test_close_calls_do_not_count_as_decided() -> None:
+def test_undecided_positions_are_left_out_of_agreement_decided() -> None:
     source = np.log([[0.40, 0.35, 0.25], [0.70, 0.20, 0.10]])
     engine = np.log([[0.35, 0.40, 0.25], [0.70, 0.20, 0.10]])
     figures = compare_logits([(source, engine)])
     assert (figures.agreement, figures.agreement_decided, figures.identical_answers) == (0.5, 1.0, 0)
 
 
-def test_an_engine_that_gives_no_numbers_passes_no_tolerance() -> None:
+def test_nan_logits_pass_no_tolerance() -> None:
     logits = np.zeros((2, 3))
     logits[:, 1] = 1.0
     figures = compare_logits([(logits, np.full((2, 3), np.nan))])

@@ -1,4 +1,4 @@
-"""Recipes: TOML in, a frozen recipe or a sentence out."""
+"""Recipes: TOML gives a frozen recipe or an error message."""
 
 from pathlib import Path
 from typing import get_args
@@ -16,7 +16,7 @@ def test_the_projects_recipes_are_valid_and_named_after_their_files(name: str) -
     assert recipe.load(name).name == name
 
 
-def test_the_default_is_one_of_them() -> None:
+def test_the_default_recipe_exists() -> None:
     assert recipe.DEFAULT_LLM_RECIPE in recipe.recipe_names()
 
 
@@ -48,7 +48,7 @@ def test_a_recipe_is_frozen() -> None:
         ('name = "a"\nsource = "b"\n[quantization]\nblock_size = 20', "quantization.block_size: "),
     ],
 )
-def test_faults_are_sentences(tmp_path: Path, text: str, sentence: str) -> None:
+def test_invalid_recipes_are_refused_with_a_message(tmp_path: Path, text: str, sentence: str) -> None:
     path = tmp_path / "faulty.toml"
     path.write_text(text)
     with pytest.raises(RecipeError, match=sentence):
@@ -72,7 +72,7 @@ def test_unreadable_files(tmp_path: Path) -> None:
         ("/", "model"),
     ],
 )
-def test_a_name_for_a_source(source: str, name: str) -> None:
+def test_model_names_are_derived_from_sources(source: str, name: str) -> None:
     assert recipe.default_model_name(source) == name
 
 
@@ -88,7 +88,7 @@ def test_the_fingerprint_follows_what_decides_the_build() -> None:
         assert manifest.fingerprint(base, "digest") != manifest.fingerprint(changed, "digest")
 
 
-def test_what_a_family_does_not_know_is_no_part_of_its_fingerprints() -> None:
+def test_fields_of_other_families_do_not_change_a_fingerprint() -> None:
     for family, same in (("embedding", True), ("diffusion", True), ("llm", False)):
         one, other = (
             manifest.fingerprint(
@@ -100,7 +100,7 @@ def test_what_a_family_does_not_know_is_no_part_of_its_fingerprints() -> None:
 
 
 @pytest.mark.parametrize(("family", "tokens"), [("llm", -1), ("embedding", 0), ("embedding", -2)])
-def test_only_embedding_models_cut_what_is_too_long(family: str, tokens: int) -> None:
+def test_only_embedding_models_truncate_inputs(family: str, tokens: int) -> None:
     assert recipe.make(name="a", source="/one", family="embedding", truncate_prompt_tokens=-1)
     with pytest.raises(RecipeError, match="truncate_prompt_tokens"):
         recipe.make(name="a", source="/one", family=family, truncate_prompt_tokens=tokens)
@@ -116,6 +116,6 @@ def test_the_fingerprint_says_how_an_embedding_model_is_compressed(monkeypatch: 
     assert manifest.fingerprint(small, "digest") != before
 
 
-def test_what_a_recipe_may_name_is_what_the_gateway_reads() -> None:
+def test_recipes_name_the_parsers_of_the_gateway() -> None:
     assert set(get_args(recipe.ToolCallParser)) == set(tool_calls.PARSERS)
     assert set(get_args(recipe.ReasoningParser)) == set(reasoning.REASONING_PARSERS)

@@ -1,4 +1,4 @@
-"""Staging, locking, swapping, and clearing up after builds that died."""
+"""Staging, locking, atomic replacement, and cleaning up after builds that died."""
 
 import signal
 import subprocess
@@ -30,7 +30,7 @@ def test_install_and_replace(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.rglob("*")] == ["repository", "a", "1", "weights"]
 
 
-def test_replace_where_the_filesystem_cannot_swap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replace_on_a_filesystem_without_exchange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(repository, "_exchange", lambda one, other: False)
     test_install_and_replace(tmp_path)
 
@@ -52,7 +52,7 @@ def test_a_failed_rename_puts_the_old_model_back(tmp_path: Path, monkeypatch: py
     assert (into / "a" / "1" / "weights").read_text() == "one"
 
 
-def test_nothing_in_the_repository_while_a_build_runs(tmp_path: Path) -> None:
+def test_the_repository_stays_empty_while_a_build_runs(tmp_path: Path) -> None:
     into = tmp_path / "repository"
     with repository.staging_area(into, "a") as stage:
         fill(stage, "one")
@@ -60,7 +60,7 @@ def test_nothing_in_the_repository_while_a_build_runs(tmp_path: Path) -> None:
         assert stage.root.stat().st_dev == into.stat().st_dev
 
 
-def test_two_builds_of_one_model(tmp_path: Path) -> None:
+def test_concurrent_builds_of_one_model_are_refused(tmp_path: Path) -> None:
     into = tmp_path / "repository"
     with repository.staging_area(into, "a") as stage:
         fill(stage, "one")
@@ -86,7 +86,7 @@ def held(into: Path) -> dict[str, str]:
     return {path.name: (path / "1" / "weights").read_text() for path in sorted(into.iterdir())}
 
 
-def test_models_that_belong_together_are_installed_and_replaced_together(tmp_path: Path) -> None:
+def test_a_model_and_its_parts_are_installed_and_replaced_together(tmp_path: Path) -> None:
     into = tmp_path / "repository"
     build_together(into, "one")
     build_together(into, "two")
@@ -97,7 +97,7 @@ def test_models_that_belong_together_are_installed_and_replaced_together(tmp_pat
 @pytest.mark.parametrize("swaps", [True, False])
 @pytest.mark.parametrize("before", [None, "one"])
 @pytest.mark.parametrize("failing", ["a-one", "a-two", "a"])
-def test_a_move_that_fails_takes_back_the_others(
+def test_a_failed_move_rolls_the_others_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str, before: str | None, swaps: bool
 ) -> None:
     into = tmp_path / "repository"
@@ -132,7 +132,7 @@ def test_a_move_that_fails_takes_back_the_others(
         assert not into.exists()
 
 
-def test_parts_that_a_model_no_longer_has_leave_with_it(tmp_path: Path) -> None:
+def test_stale_parts_are_removed(tmp_path: Path) -> None:
     into = tmp_path / "repository"
     build_together(into, "one")
     with repository.staging_area(into, "a") as stage:
@@ -149,17 +149,17 @@ from builders import repository
 def die(*arguments):
     os.kill(os.getpid(), signal.SIGKILL)
 
-with repository.stage(Path(sys.argv[1]), "a") as stage:
-    (stage.model / "1").mkdir()
+with repository.staging_area(Path(sys.argv[1]), "a") as stage:
+    (stage.model_folder / "1").mkdir()
     if sys.argv[2] == "early":
         die()
-    (stage.model / "1" / "weights").write_text("two")
+    (stage.model_folder / "1" / "weights").write_text("two")
     for part in ("a-one", "a-two"):
-        (repository.parts_beside(stage.model) / part / "1").mkdir(parents=True)
+        (repository.parts_folder(stage.model_folder) / part / "1").mkdir(parents=True)
     rename, exchange = Path.rename, repository._exchange
     if sys.argv[2] == "between":  # the old one is away, the new one is not there yet
         repository._exchange = lambda one, other: False
-        Path.rename = lambda self, target: die() if self == stage.model else rename(self, target)
+        Path.rename = lambda self, target: die() if self == stage.model_folder else rename(self, target)
     else:
         repository._exchange = lambda one, other: exchange(one, other) and die()
     stage.install()
@@ -168,7 +168,7 @@ with repository.stage(Path(sys.argv[1]), "a") as stage:
 
 @pytest.mark.parametrize("moment", ["early", "between", "late"])
 @pytest.mark.parametrize("following", ["a", "b"])
-def test_the_next_build_clears_up_after_one_that_was_killed(tmp_path: Path, moment: str, following: str) -> None:
+def test_the_next_build_cleans_up_after_a_killed_one(tmp_path: Path, moment: str, following: str) -> None:
     into = tmp_path / "repository"
     build(into, "a", "one")
     died = subprocess.run([sys.executable, "-c", DYING, str(into), moment], cwd=Path.cwd(), check=False)
@@ -179,7 +179,7 @@ def test_the_next_build_clears_up_after_one_that_was_killed(tmp_path: Path, mome
     assert not (tmp_path / ".repository.tritonic").exists()
 
 
-def test_a_repository_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_only_repository_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def denied(*_: object, **__: object) -> int:
         raise PermissionError(13, "Permission denied", str(tmp_path))
 

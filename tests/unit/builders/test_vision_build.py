@@ -1,4 +1,4 @@
-"""Checkpoints that see: taken apart by the real exporters, and held against transformers."""
+"""Vision-language checkpoints, split and exported for real, and compared with transformers."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ from builders.build import BuildResult, build
 from builders.checkpoint import Checkpoint
 from builders.config_pbtxt import parse
 from builders.errors import SourceUnavailable, UnsupportedModel, VerificationFailed
-from builders.llm.family import LLMFamily
+from builders.llm.builder import LLMBuilder
 from builders.llm.verify import TOLERANCES
 from builders.progress import NullProgress
 from builders.sources import LocalSource
@@ -35,59 +35,59 @@ def byte_tokenizer() -> Tokenizer:
 
 
 @pytest.fixture(scope="module", params=["smolvlm", "idefics3"])
-def seeing(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoints") / request.param
     return make_checkpoint(folder, byte_tokenizer(), family=request.param)
 
 
 @pytest.fixture(scope="module")
-def seen(seeing: Path, tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
-    wanted = recipe.make(name="seeing", source=str(seeing), precision="fp32")
+def built(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
+    wanted = recipe.make(name="seeing", source=str(checkpoint), precision="fp32")
     return build(wanted, tmp_path_factory.mktemp("built") / "repository")
 
 
 @pytest.fixture
-def copy(seeing: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(seeing, tmp_path / "copy"))
+def copy(checkpoint: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(checkpoint, tmp_path / "copy"))
 
 
 def change(file: Path, **values: object) -> None:
     file.write_text(json.dumps(json.loads(file.read_bytes()) | values))
 
 
-def test_answers_are_those_of_the_source(seen: BuildResult) -> None:
-    pictures = seen.metrics["pictures"]
+def test_answers_are_those_of_the_source(built: BuildResult) -> None:
+    pictures = built.metrics["pictures"]
     assert pictures["identical_answers"] == pictures["prompts"] == 3
     assert pictures["logit_error"] < 1e-5
-    assert seen.metrics["identical_answers"] == seen.metrics["prompts"]
+    assert built.metrics["identical_answers"] == built.metrics["prompts"]
 
 
-def test_what_is_installed_says_what_it_takes(seen: BuildResult, seeing: Path) -> None:
-    config = parse((seen.folder / "config.pbtxt").read_text())
+def test_the_installed_model_declares_its_modalities(built: BuildResult, checkpoint: Path) -> None:
+    config = parse((built.folder / "config.pbtxt").read_text())
     assert json.loads(config.parameters["modalities"].string_value) == ["text", "image"]
     assert config.parameters["chat_template"].string_value == TEMPLATE
-    facts = json.loads((seen.folder / "1" / "vision.json").read_bytes())
+    facts = json.loads((built.folder / "1" / "vision.json").read_bytes())
     assert (facts["tile"], facts["longest_edge"], facts["tokens_per_tile"]) == (64, 256, 4)
-    assert facts["image_token_id"] == json.loads((seeing / "config.json").read_bytes())["image_token_id"]
-    embedding = np.load(seen.folder / "1" / "embedding.npy", mmap_mode="r")
+    assert facts["image_token_id"] == json.loads((checkpoint / "config.json").read_bytes())["image_token_id"]
+    embedding = np.load(built.folder / "1" / "embedding.npy", mmap_mode="r")
     assert embedding.dtype == np.float32 and embedding.shape[1] == 64
 
 
-def test_an_encoder_that_sees_something_else_is_not_installed(seen: BuildResult, seeing: Path, tmp_path: Path) -> None:
-    engine = Path(shutil.copytree(seen.folder / "1", tmp_path / "engine"))
+def test_a_wrong_image_encoder_is_refused(built: BuildResult, checkpoint: Path, tmp_path: Path) -> None:
+    engine = Path(shutil.copytree(built.folder / "1", tmp_path / "engine"))
     embedding = np.load(engine / "embedding.npy")
     np.save(engine / "embedding.npy", embedding[:, ::-1])
     with pytest.raises(VerificationFailed, match="does not see as the source model does"):
-        verify(Checkpoint(seeing), engine, TOLERANCES["fp32"], NullProgress())
+        verify(Checkpoint(checkpoint), engine, TOLERANCES["fp32"], NullProgress())
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(0, 0), (1, 1), (1, 4), (3, 2)])
-def test_prompts_are_written_as_the_familys_processor_writes_them(seeing: Path, rows: int, columns: int) -> None:
-    facts = idefics3.vision_config(Checkpoint(seeing))
+def test_placeholders_are_those_of_the_familys_processor(checkpoint: Path, rows: int, columns: int) -> None:
+    facts = idefics3.vision_config(Checkpoint(checkpoint))
     assert idefics3.image_placeholder(facts, rows, columns) == expansion(rows, columns)
 
 
-def test_the_preprocessor_is_found_where_newer_checkpoints_have_it(copy: Path) -> None:
+def test_the_preprocessor_of_newer_checkpoints_is_found(copy: Path) -> None:
     before = idefics3.vision_config(Checkpoint(copy))
     old = copy / "preprocessor_config.json"
     (copy / "processor_config.json").write_text(json.dumps({"image_processor": json.loads(old.read_bytes())}))
@@ -113,19 +113,21 @@ def test_a_tokenizer_of_another_model_is_refused(copy: Path) -> None:
         idefics3.vision_config(Checkpoint(copy))
 
 
-def test_marks_that_disagree_are_refused(copy: Path) -> None:
+def test_contradicting_image_tokens_are_refused(copy: Path) -> None:
     change(copy / "config.json", image_token_id=7)
     with pytest.raises(SourceUnavailable, match="is the token 7"):
         idefics3.vision_config(Checkpoint(copy))
 
 
-def test_room_is_asked_for_to_write_the_parts_out(seeing: Path) -> None:
-    needed = LLMFamily().check(recipe.make(name="x", source=str(seeing), precision="fp32"), LocalSource(seeing))
-    weights = (seeing / "model.safetensors").stat().st_size
+def test_the_disk_check_includes_the_split_checkpoint(checkpoint: Path) -> None:
+    needed = LLMBuilder().check(
+        recipe.make(name="x", source=str(checkpoint), precision="fp32"), LocalSource(checkpoint)
+    )
+    weights = (checkpoint / "model.safetensors").stat().st_size
     assert needed > 2 * weights
 
 
-def test_another_text_model_is_refused_before_anything_is_exported(copy: Path, tmp_path: Path) -> None:
+def test_another_text_model_is_refused_before_the_export(copy: Path, tmp_path: Path) -> None:
     config = json.loads((copy / "config.json").read_bytes())
     change(copy / "config.json", text_config=config["text_config"] | {"model_type": "mistral"})
     with pytest.raises(UnsupportedModel, match="mistral"):

@@ -1,10 +1,10 @@
-"""A real Llama, too small to say anything: made in a second, exported and verified like any other."""
+"""Make a tiny Llama with random weights, which is exported and verified like any other."""
 
 import json
 from pathlib import Path
 
 TEMPLATE = "{% for m in messages %}<|{{ m['role'] }}|>\r\n\"{{ m.content }}\" \\ żółć 漢字 😀\n\t{% endfor %}<|answer|>"
-"""With what breaks careless writers: quotes, both kinds of newline, a backslash, a tab, letters of three alphabets."""
+"""Has characters that careless writers break: quotes, newlines, a backslash, a tab, letters of three alphabets."""
 
 
 def make_checkpoint(folder: Path, seed: int) -> Path:

@@ -104,11 +104,11 @@ def test_a_python_without_venv_comes_with_its_package(tmp_path: Path) -> None:
 def test_what_lies_beside_the_project_is_not_linted(tmp_path: Path) -> None:
     """Somebody's own hello.py, which breaks every rule, must not break `make check`; a file of the project's must."""
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    own = ["backends", "benchmarks", "builders", "gateway", "tests", "tritonic"]
+    own = ["backends", "benchmarks", "builders", "gateway", "tests", "training", "tritonic"]
     packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"][
         "packages"
     ]
-    assert own == sorted([*packages, "benchmarks", "tests"])
+    assert own == sorted([*packages, "benchmarks", "tests", "training"])
     for folder in (".", "mine", *own):
         (tmp_path / folder / "deep").mkdir(parents=True, exist_ok=True)
         (tmp_path / folder / "deep" / "hello.py").write_text("import os\n")

@@ -1,11 +1,11 @@
-"""Tiny pipelines of the published classes, and what the builder makes of them."""
+"""Fixtures: tiny pipelines of the published classes, and the models that the builder makes of them."""
 
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny_drawing import drawing
+from tiny_image_recipe import image_recipe
 
 from builders.build import BuildResult, build
 from tests.fakes.pipelines import make_pipeline
@@ -13,13 +13,13 @@ from tests.fakes.pipelines import make_pipeline
 
 @pytest.fixture(scope="session")
 def pipes(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Give the folder of a pipeline of one of `KINDS`, made once."""
-    made: dict[str, Path] = {}
+    """Return a function that gives the folder of a pipeline of one of `KINDS`, made once."""
+    folders: dict[str, Path] = {}
 
     def of(kind: str) -> Path:
-        if kind not in made:
-            made[kind] = make_pipeline(tmp_path_factory.mktemp("pipelines") / kind, kind)
-        return made[kind]
+        if kind not in folders:
+            folders[kind] = make_pipeline(tmp_path_factory.mktemp("pipelines") / kind, kind)
+        return folders[kind]
 
     return of
 
@@ -33,4 +33,4 @@ def copy(pipes: Callable[[str], Path], tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def built(pipes: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
     """The Stable Diffusion pipeline, built by the real exporter. Tests look at it and leave it as it is."""
-    return build(drawing(pipes("sd")), tmp_path_factory.mktemp("built") / "repository")
+    return build(image_recipe(pipes("sd")), tmp_path_factory.mktemp("built") / "repository")

@@ -1,4 +1,4 @@
-"""Every family that is built: exported by the real exporter, and held against diffusers."""
+"""Every pipeline family, exported for real and compared with diffusers."""
 
 import json
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_drawing import drawing
+from tiny_image_recipe import image_recipe
 
 from builders.build import BuildResult, build
 from builders.diffusion import export_step, pipeline, pipeline_json
@@ -20,7 +20,7 @@ from builders.diffusion.verify import verify_images, verify_part
 from builders.progress import NullProgress
 from tests.fakes.pipelines import KINDS
 
-# Exporting a family takes half a minute of a core that nobody else uses.
+# Exporting a family takes half a minute on an idle core.
 pytestmark = [pytest.mark.exports, pytest.mark.timeout(1800)]
 
 Pipes = Callable[[str], Path]
@@ -38,20 +38,20 @@ def family(
     request: pytest.FixtureRequest, pipes: Pipes, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[str, BuildResult]:
     into = tmp_path_factory.mktemp("families") / "repository"
-    return request.param, build(drawing(pipes(request.param)), into)
+    return request.param, build(image_recipe(pipes(request.param)), into)
 
 
-def check(kind: str, made: BuildResult) -> None:
-    wanted = PARTS[kind] | {"denoiser", "vae-encoder", "vae-decoder"}
-    assert {path.name for path in made.folder.parent.iterdir()} == {"tiny", *(f"tiny-{name}" for name in wanted)}
-    assert set(made.metrics) == wanted | {"together"}
-    for name in wanted:
-        assert made.metrics[name]["exporter"] == "dynamo", made.metrics[name]
-        assert made.metrics[name]["difference"] < 1e-5
-        assert made.metrics[name]["largest"] > 1e-2, "noughts are equal to anything"
-    assert made.metrics["together"]["latent_difference"] < 1e-4
-    assert made.metrics["together"]["pixel_difference"] < 1e-3
-    written = json.loads((made.folder / "1" / "pipeline.json").read_bytes())
+def check(kind: str, built_model: BuildResult) -> None:
+    parts = PARTS[kind] | {"denoiser", "vae-encoder", "vae-decoder"}
+    assert {path.name for path in built_model.folder.parent.iterdir()} == {"tiny", *(f"tiny-{name}" for name in parts)}
+    assert set(built_model.metrics) == parts | {"together"}
+    for name in parts:
+        assert built_model.metrics[name]["exporter"] == "dynamo", built_model.metrics[name]
+        assert built_model.metrics[name]["difference"] < 1e-5
+        assert built_model.metrics[name]["largest"] > 1e-2, "zeros would be equal to anything"
+    assert built_model.metrics["together"]["latent_difference"] < 1e-4
+    assert built_model.metrics["together"]["pixel_difference"] < 1e-3
+    written = json.loads((built_model.folder / "1" / "pipeline.json").read_bytes())
     assert written["family"] == pipeline.PIPELINE_FAMILIES[KINDS_TO_CLASSES[kind]]
     assert {f"tiny-{name}" for name in PARTS[kind]} == set(written["components"]["text_encoders"])
 
@@ -64,26 +64,26 @@ KINDS_TO_CLASSES = {
 }
 
 
-def test_stable_diffusion_is_built_whole(built: BuildResult) -> None:
+def test_stable_diffusion_is_built_with_all_parts(built: BuildResult) -> None:
     check("sd", built)
 
 
-def test_a_family_is_built_whole(family: tuple[str, BuildResult]) -> None:
+def test_a_pipeline_family_is_built_with_all_parts(family: tuple[str, BuildResult]) -> None:
     check(*family)
 
 
 @pytest.mark.parametrize("kind", ["lcm", "sd3.5"])
-def test_what_variants_add_to_the_denoiser_is_exported(kind: str, pipes: Pipes, tmp_path: Path) -> None:
+def test_inputs_of_denoiser_variants_are_exported(kind: str, pipes: Pipes, tmp_path: Path) -> None:
     read = pipeline.read(pipes(kind))
     (denoiser,) = [part for part in pipeline_parts(read) if part.name == "denoiser"]
-    wrote = export_step.export(read, {"denoiser": tmp_path / "1"}, tmp_path, NullProgress())
+    report = export_step.export(read, {"denoiser": tmp_path / "1"}, NullProgress())
     figures = verify_part(read, denoiser, tmp_path / "1" / "model.onnx")
-    assert wrote["denoiser"]["exporter"] == "dynamo"
+    assert report["denoiser"]["exporter"] == "dynamo"
     assert figures.difference < 1e-5 and figures.largest > 1e-2
 
 
 class Networks(Engines):
-    """What the loop runs, on PyTorch: of these no engine is exported, so that all kinds can be drawn in seconds."""
+    """Runs the networks on PyTorch instead of exported engines, so that all kinds are tested in seconds."""
 
     def __init__(self, read: pipeline.Pipeline, folder: Path) -> None:
         super().__init__(folder, lambda name: Path(name))
@@ -99,10 +99,10 @@ class Networks(Engines):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_plain_loop_draws_as_diffusers_does(kind: str, pipes: Pipes, tmp_path: Path) -> None:
+def test_the_reference_pipeline_generates_the_images_of_diffusers(kind: str, pipes: Pipes, tmp_path: Path) -> None:
     read = pipeline.read(pipes(kind))
     pipeline_json.write(read, "tiny", tmp_path)
-    guidance = default_guidance(drawing(read.folder), read)
+    guidance = default_guidance(image_recipe(read.folder), read)
     figures = verify_images(read, Networks(read, tmp_path), guidance)
     assert figures.latent_difference < 1e-4
     assert figures.pixel_difference < 1e-4

@@ -1,4 +1,4 @@
-"""What is installed of a pipeline, and when it is built anew."""
+"""The installed models of a pipeline, and when they are built again."""
 
 import json
 import shutil
@@ -8,13 +8,13 @@ from pathlib import Path
 import onnx
 import pytest
 from onnx import numpy_helper
-from tiny_drawing import drawing
+from tiny_image_recipe import image_recipe
 from tokenizers import Tokenizer
 from transformers import CLIPTokenizer, T5Tokenizer
 
 from builders import config_pbtxt, manifest, repository
 from builders.build import BuildResult, build
-from builders.diffusion import family, pipeline, pipeline_json
+from builders.diffusion import builder, pipeline, pipeline_json
 from builders.diffusion.parts import pipeline_parts
 from builders.diffusion.verify import verify_part
 from builders.errors import RepositoryBusy, VerificationFailed
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.timeout(1800)  # see test_families
 Pipes = Callable[[str], Path]
 
 
-def test_the_pipeline_says_what_it_is_asked_for(built: BuildResult) -> None:
+def test_config_pbtxt_of_the_pipeline_declares_its_inputs_and_limits(built: BuildResult) -> None:
     config = config_pbtxt.parse((built.folder / "config.pbtxt").read_text())
     parameters = {key: value.string_value for key, value in config.parameters.items()}
     assert (config.name, config.backend, config.max_batch_size) == ("tiny", "diffusion", 0)
@@ -46,7 +46,7 @@ def test_the_pipeline_says_what_it_is_asked_for(built: BuildResult) -> None:
     assert files == {"config.pbtxt", "BUILD.json", "1/pipeline.json", "1/tokenizer/tokenizer.json"}
 
 
-def test_parts_are_batched_and_say_to_whom_they_belong(built: BuildResult) -> None:
+def test_parts_are_batched_and_name_their_pipeline(built: BuildResult) -> None:
     config = config_pbtxt.parse((built.folder.parent / "tiny-denoiser" / "config.pbtxt").read_text())
     assert (config.name, config.backend, config.max_batch_size) == ("tiny-denoiser", "onnxruntime", 16)
     assert config.HasField("dynamic_batching")
@@ -72,7 +72,7 @@ def test_parts_are_batched_and_say_to_whom_they_belong(built: BuildResult) -> No
         assert all(value.type.tensor_type.shape.dim[0].dim_param for value in (*graph.input, *graph.output))
 
 
-def test_the_description_says_what_the_folder_says(pipes: Pipes) -> None:
+def test_the_description_has_the_settings_of_the_folder(pipes: Pipes) -> None:
     sdxl = pipeline_json.describe(pipeline.read(pipes("sdxl")), "x")
     assert sdxl["components"]["text_encoders"] == ["x-text-encoder", "x-text-encoder-2"]
     assert (sdxl["scheduler"]["class"], sdxl["scheduler"]["beta_schedule"]) == (
@@ -106,7 +106,7 @@ TEXTS = ("", "a red cat", "A  RED\ncat, 2 hats", "naïve 東京 👩‍👩‍�
         ("sd3", "tokenizer_3", T5Tokenizer, T5_TOKENS),
     ],
 )
-def test_tokenizers_cut_and_pad_as_the_pipelines_do(
+def test_tokenizers_truncate_and_pad_as_the_pipelines_do(
     pipes: Pipes, tmp_path: Path, kind: str, name: str, tokenizer: type, tokens: int
 ) -> None:
     read = pipeline.read(pipes(kind))
@@ -121,13 +121,13 @@ def test_tokenizers_cut_and_pad_as_the_pipelines_do(
 
 
 def test_building_twice_does_nothing(built: BuildResult, pipes: Pipes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(family.DiffusionFamily, "build", None)
-    again = build(drawing(pipes("sd")), built.folder.parent)
+    monkeypatch.setattr(builder.DiffusionBuilder, "build", None)
+    again = build(image_recipe(pipes("sd")), built.folder.parent)
     assert not again.is_new
     assert again.metrics == built.metrics
 
 
-def test_the_manifest_holds_for_all_models(built: BuildResult, pipes: Pipes, tmp_path: Path) -> None:
+def test_the_manifest_covers_all_models(built: BuildResult, pipes: Pipes, tmp_path: Path) -> None:
     into = Path(shutil.copytree(built.folder.parent, tmp_path / "repository"))
     record = manifest.read(into / "tiny")
     assert record is not None and record["versions"]["diffusers"]
@@ -142,18 +142,20 @@ def test_the_manifest_holds_for_all_models(built: BuildResult, pipes: Pipes, tmp
     assert not manifest.is_current(into / "tiny", record["fingerprint"])
 
 
-def test_models_of_others_are_kept(pipes: Pipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(family.DiffusionFamily, "build", None)
+def test_models_that_tritonic_did_not_build_are_kept(
+    pipes: Pipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(builder.DiffusionBuilder, "build", None)
     mine = tmp_path / "repository" / "tiny-denoiser" / "config.pbtxt"
     mine.parent.mkdir(parents=True)
     mine.write_text('backend: "python"')
     with pytest.raises(RepositoryBusy, match="tiny-denoiser exists and is no part"):
-        build(drawing(pipes("sd")), tmp_path / "repository")
+        build(image_recipe(pipes("sd")), tmp_path / "repository")
     assert mine.read_text() == 'backend: "python"'
 
 
 @pytest.mark.parametrize("name", ["tiny-denoiser", "tiny"])
-def test_models_that_others_install_during_a_build_are_kept(
+def test_models_that_are_installed_during_a_build_are_kept(
     pipes: Pipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     into = tmp_path / "repository"
@@ -168,16 +170,16 @@ def test_models_that_others_install_during_a_build_are_kept(
         mine.write_text('backend: "python"')
         return {}
 
-    monkeypatch.setattr(family.DiffusionFamily, "build", make)
+    monkeypatch.setattr(builder.DiffusionBuilder, "build", make)
     with pytest.raises(RepositoryBusy, match=f"{name} exists and "):
-        build(drawing(pipes("sd")), into)
+        build(image_recipe(pipes("sd")), into)
     assert mine.read_text() == 'backend: "python"'
     assert [path.name for path in into.iterdir()] == [name], "what was installed before it is taken back"
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
     shutil.rmtree(mine.parent)
     mine = tmp_path / "elsewhere" / "config.pbtxt"
     for _ in range(2):  # what was built here is replaced
-        assert build(drawing(pipes("sd")), into).is_new
+        assert build(image_recipe(pipes("sd")), into).is_new
         assert sorted(path.name for path in into.iterdir()) == sorted(["tiny", *parts])
         (into / "tiny-denoiser" / "config.pbtxt").unlink()
         shutil.rmtree(mine.parent)

@@ -1,4 +1,4 @@
-"""What is refused before anything is exported, and what is chosen of a source."""
+"""Pipelines and recipes that are refused before the export, and the files of a source that are used."""
 
 import json
 from collections.abc import Callable
@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from tiny_drawing import drawing
+from tiny_image_recipe import image_recipe
 
 from backends.diffusion.schedulers.registry import SCHEDULER_NAMES
 from builders import manifest, recipe
 from builders.build import build, resolve_source
-from builders.diffusion import family, pipeline, sources, tensorrt, triton_config
+from builders.diffusion import builder, pipeline, sources, tensorrt, triton_config
 from builders.diffusion.networks import load_part, weight_variant
 from builders.diffusion.parts import pipeline_parts
 from builders.errors import NotEnoughSpace, RecipeError, SourceUnavailable, UnsupportedModel
@@ -45,18 +45,20 @@ def change(file: Path, **values: Any) -> None:
         ("unet/config.json", {"encoder_hid_dim_type": "text_proj"}, "encoder_hid_dim_type"),
     ],
 )
-def test_what_cannot_be_built_is_a_sentence(copy: Path, file: str, values: dict[str, Any], sentence: str) -> None:
+def test_unsupported_models_are_refused_with_a_message(
+    copy: Path, file: str, values: dict[str, Any], sentence: str
+) -> None:
     change(copy / file, **values)
     with pytest.raises(UnsupportedModel, match=sentence):
-        build(drawing(copy), copy.parent / "repository")
+        build(image_recipe(copy), copy.parent / "repository")
     assert not (copy.parent / "repository").exists()
 
 
-def test_a_folder_of_something_else(tmp_path: Path) -> None:
+def test_folders_that_are_not_pipelines_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceUnavailable, match=r"no model_index\.json"):
-        build(drawing(tmp_path), tmp_path / "repository")
+        build(image_recipe(tmp_path), tmp_path / "repository")
     with pytest.raises(SourceUnavailable, match="no folder '/nowhere'"):
-        build(drawing(Path("/nowhere")), tmp_path / "repository")
+        build(image_recipe(Path("/nowhere")), tmp_path / "repository")
     with pytest.raises(RecipeError, match=r"no packaged pipeline 'x'\. Known: shapes"):
         sources.resolve("packaged:x")
 
@@ -71,15 +73,15 @@ def test_a_folder_of_something_else(tmp_path: Path) -> None:
         ({"pictures": {"sizes": [[64, 64]], "default_size": [32, 32]}}, RecipeError, "32x32 is not one of the sizes"),
     ],
 )
-def test_what_a_recipe_may_not_ask(
+def test_unsupported_recipe_values_are_refused(
     pipes: Pipes, tmp_path: Path, values: dict[str, Any], error: type[Exception], sentence: str
 ) -> None:
     with pytest.raises(error, match=sentence):
-        build(drawing(pipes("sd"), **values), tmp_path / "repository")
+        build(image_recipe(pipes("sd"), **values), tmp_path / "repository")
     assert not (tmp_path / "repository").exists()
 
 
-def test_pictures_belong_to_models_that_draw() -> None:
+def test_image_options_belong_to_image_models() -> None:
     with pytest.raises(RecipeError, match="pictures means nothing for a model of the family llm"):
         recipe.make(name="a", source="b", pictures={"default_steps": 3})
     text = recipe.make(name="a", source="b")
@@ -92,24 +94,24 @@ def test_pictures_belong_to_models_that_draw() -> None:
     assert manifest.fingerprint(draws, "digest") != manifest.fingerprint(other, "digest")
 
 
-def test_too_little_memory_is_told_before_the_work(
+def test_too_little_memory_is_detected_before_the_build(
     pipes: Pipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    memory = family.psutil.virtual_memory()
-    monkeypatch.setattr(family.psutil, "virtual_memory", lambda: memory._replace(total=10_000))
+    memory = builder.psutil.virtual_memory()
+    monkeypatch.setattr(builder.psutil, "virtual_memory", lambda: memory._replace(total=10_000))
     with pytest.raises(NotEnoughSpace, match="of memory, and this machine has 0 GB"):
-        build(drawing(pipes("sd")), tmp_path / "repository")
+        build(image_recipe(pipes("sd")), tmp_path / "repository")
 
 
-def test_sizes_are_the_recipes_or_around_the_models_own(pipes: Pipes) -> None:
+def test_sizes_are_the_recipes_or_around_the_native_size(pipes: Pipes) -> None:
     sd3 = pipeline.read(pipes("sd3"))
-    around = triton_config.size_options(drawing(sd3.folder), sd3)
+    around = triton_config.size_options(image_recipe(sd3.folder), sd3)
     assert around == {"size_multiple": 8, "min_size": 8, "max_size": 32, "default_size": (16, 16)}
-    named = triton_config.size_options(drawing(sd3.folder, pictures={"sizes": [[16, 8], [8, 16]]}), sd3)
+    named = triton_config.size_options(image_recipe(sd3.folder, pictures={"sizes": [[16, 8], [8, 16]]}), sd3)
     assert named == {"sizes": ((16, 8), (8, 16)), "default_size": (16, 8), "size_multiple": 8}
 
 
-def test_only_what_is_built_is_fetched_and_belongs_to_the_digest(copy: Path) -> None:
+def test_only_needed_files_are_fetched_and_hashed(copy: Path) -> None:
     index = json.loads((copy / "model_index.json").read_bytes()) | {"safety_checker": ["x", "SafetyChecker"]}
     names = [
         "model_index.json",
@@ -136,7 +138,7 @@ def test_only_what_is_built_is_fetched_and_belongs_to_the_digest(copy: Path) -> 
         "unet/config.json",
         "vae/diffusion_pytorch_model.fp16.safetensors",
     ]
-    source = resolve_source(drawing(copy))
+    source = resolve_source(image_recipe(copy))
     before = source.digest()
     (copy / "README.md").write_text("words")
     assert source.digest() == before
@@ -144,26 +146,26 @@ def test_only_what_is_built_is_fetched_and_belongs_to_the_digest(copy: Path) -> 
     assert source.digest() != before
 
 
-def test_half_precision_files_serve_where_there_are_no_others(copy: Path) -> None:
+def test_fp16_weights_are_used_if_there_are_no_others(copy: Path) -> None:
     assert weight_variant(copy / "unet") is None
-    before = resolve_source(drawing(copy)).num_parameters()
+    before = resolve_source(image_recipe(copy)).num_parameters()
     for name in ("unet", "vae"):
         plain = copy / name / "diffusion_pytorch_model.safetensors"
         plain.rename(plain.with_name("diffusion_pytorch_model.fp16.safetensors"))
     assert weight_variant(copy / "unet") == "fp16"
-    assert resolve_source(drawing(copy)).num_parameters() == before
+    assert resolve_source(image_recipe(copy)).num_parameters() == before
     read = pipeline.read(copy)
     for part in pipeline_parts(read):
         load_part(read, part)
 
 
-def test_tensorrt_is_refused_where_no_plan_can_be_built(
+def test_tensorrt_is_refused_without_a_gpu_or_tensorrt(
     pipes: Pipes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = drawing(pipes("sd"), target="tensorrt", precision="fp16")
+    chosen = image_recipe(pipes("sd"), target="tensorrt", precision="fp16")
     monkeypatch.setattr(tensorrt.Path, "glob", lambda self, pattern: iter(()))
     with pytest.raises(UnsupportedModel, match="this machine has none"):
-        build(wanted, tmp_path / "repository")
+        build(chosen, tmp_path / "repository")
     monkeypatch.setattr(tensorrt.Path, "glob", lambda self, pattern: iter([Path("/dev/nvidia0")]))
     monkeypatch.setattr(tensorrt.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(tensorrt.shutil, "which", lambda name: None)
@@ -171,10 +173,10 @@ def test_tensorrt_is_refused_where_no_plan_can_be_built(
         tensorrt.check()
 
 
-def test_plans_take_what_the_recipe_promises(pipes: Pipes) -> None:
+def test_plans_accept_the_sizes_of_the_recipe(pipes: Pipes) -> None:
     read = pipeline.read(pipes("flux"))
-    wanted = drawing(read.folder, target="tensorrt", precision="fp16", pictures={"min_size": 8, "max_size": 64})
-    limits = tensorrt.optimization_profile(wanted, read)
+    chosen = image_recipe(read.folder, target="tensorrt", precision="fp16", pictures={"min_size": 8, "max_size": 64})
+    limits = tensorrt.optimization_profile(chosen, read)
     denoiser = {part.name: part for part in pipeline_parts(read)}["denoiser"]
     command = tensorrt.trtexec_command(denoiser, Path("a.onnx"), Path("a.plan"), limits, True)
     assert "--fp16" in command
@@ -184,11 +186,13 @@ def test_plans_take_what_the_recipe_promises(pipes: Pipes) -> None:
     assert "hidden_states:16x256x16," in most and "img_ids:16x256x3," in most
 
 
-def test_the_hub_is_asked_once_and_hands_out_what_is_needed(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hub_is_asked_once_and_only_needed_files_are_downloaded(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import huggingface_hub
 
     names = [str(path.relative_to(copy)) for path in copy.rglob("*") if path.is_file()]
-    asked: list[Any] = []
+    calls: list[Any] = []
 
     class Listed:
         sha = "0123abc"
@@ -198,11 +202,11 @@ def test_the_hub_is_asked_once_and_hands_out_what_is_needed(copy: Path, monkeypa
         parameter_count: ClassVar = {"F32": 40, "I64": 2}
 
     def model_info(self: Any, id: str, **more: Any) -> type[Listed]:
-        asked.append(id)
+        calls.append(id)
         return Listed
 
     def snapshot_download(id: str, *, revision: str, allow_patterns: list[str]) -> str:
-        asked.append((revision, sorted(allow_patterns)))
+        calls.append((revision, sorted(allow_patterns)))
         return str(copy)
 
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", model_info)
@@ -214,14 +218,14 @@ def test_the_hub_is_asked_once_and_hands_out_what_is_needed(copy: Path, monkeypa
     assert hub.config()["_class_name"] == "StableDiffusionPipeline"
     assert hub.num_parameters() == 3 * 42
     assert hub.fetch(copy, NullProgress()).folder == copy
-    assert asked == ["nobody/nothing-at-all", ("0123abc", sorted(names))]
+    assert calls == ["nobody/nothing-at-all", ("0123abc", sorted(names))]
 
 
-def test_more_than_a_model_has_positions_for_is_refused(pipes: Pipes) -> None:
+def test_sizes_beyond_the_models_positions_are_refused(pipes: Pipes) -> None:
     read = pipeline.read(pipes("sd3"))
     with pytest.raises(RecipeError, match="more than this model has positions for: 48"):
-        triton_config.size_options(drawing(read.folder, pictures={"max_size": 64}), read)
+        triton_config.size_options(image_recipe(read.folder, pictures={"max_size": 64}), read)
 
 
-def test_the_backend_has_every_scheduler_that_is_built() -> None:
+def test_the_backend_has_every_supported_scheduler() -> None:
     assert set(pipeline.SCHEDULERS) == set(SCHEDULER_NAMES)

@@ -1,4 +1,4 @@
-"""`tritonic build image` as a process: exit statuses and sentences."""
+"""`tritonic build image` as a process: exit statuses and messages."""
 
 import json
 import subprocess
@@ -24,7 +24,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["--recipe", "sdxl-turbo", "--precision", "int8"], 1, "built in fp32, not int8"),
     ],
 )
-def test_expected_failures_are_sentences(tmp_path: Path, arguments: list[str], status: int, sentence: str) -> None:
+def test_failures_give_a_message_and_a_status(tmp_path: Path, arguments: list[str], status: int, sentence: str) -> None:
     done = run(*arguments, "--repository", str(tmp_path / "repository"))
     assert done.returncode == status, done.stderr
     assert sentence in " ".join(done.stderr.split())

@@ -1,4 +1,4 @@
-"""What `pipeline.json` says of the scheduler."""
+"""The scheduler in `pipeline.json`."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from tests.fakes.pipelines import make_pipeline
 
 # diffusers says that it overrules them, and the test is about that.
 @pytest.mark.filterwarnings("ignore:The configuration file of this scheduler:FutureWarning")
-def test_stable_diffusion_overrules_old_options_of_schedulers(tmp_path: Path) -> None:
+def test_stable_diffusion_overrides_old_scheduler_options(tmp_path: Path) -> None:
     folder = make_pipeline(tmp_path / "old", "sd", scheduler=DDIMScheduler(steps_offset=0, clip_sample=True))
     path = folder / "scheduler" / "scheduler_config.json"
     path.write_text(path.read_text().replace('"clip_sample": false', '"clip_sample": true'))

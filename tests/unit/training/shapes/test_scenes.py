@@ -1,4 +1,4 @@
-"""Scenes, their words and their pictures."""
+"""Scenes, their prompts and their images."""
 
 import random
 
@@ -24,7 +24,7 @@ def group(number: int) -> Scene:
     return Scene("blue", tuple(SceneObject("red", "circle", "small", place) for place in GROUP_LAYOUTS[number]))
 
 
-def test_prompts_say_what_is_there() -> None:
+def test_prompts_describe_their_scenes() -> None:
     one = Scene("orange", (SceneObject("red", "circle", "large", "top left"),))
     pair = Scene(
         "grey", (SceneObject("red", "star", "small", "top"), SceneObject("blue", "ring", "large", "bottom")), "above"
@@ -42,7 +42,7 @@ def test_different_scenes_have_different_prompts() -> None:
     assert {len(scene.objects) for scene in scenes} == {1, 2, 3, 4}
 
 
-def test_what_is_left_out_is_in_the_centre_and_on_white() -> None:
+def test_omitted_words_mean_the_centre_and_a_white_background() -> None:
     rng = random.Random(3)
     for _ in range(2000):
         scene = sample_scene(rng)
@@ -53,10 +53,10 @@ def test_what_is_left_out_is_in_the_centre_and_on_white() -> None:
             assert scene.objects[0].place == "centre"
 
 
-def test_nothing_that_is_held_out_is_trained_on() -> None:
-    trained, kept = (render_dataset(400, seed, held_out)[1] for seed, held_out in ((1, False), (1, True)))
-    assert not set(trained) & set(kept)
-    assert len({scene_prompt(scene) for scene in kept}) > 300
+def test_held_out_scenes_are_never_trained_on() -> None:
+    trained, held_out_scenes = (render_dataset(400, seed, held_out)[1] for seed, held_out in ((1, False), (1, True)))
+    assert not set(trained) & set(held_out_scenes)
+    assert len({scene_prompt(scene) for scene in held_out_scenes}) > 300
 
 
 def test_every_word_is_in_the_vocabulary() -> None:
@@ -68,13 +68,13 @@ def test_every_word_is_in_the_vocabulary() -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_shape_has_its_colour_in_its_place(shape: str) -> None:
     for place, (x, y) in PLACES.items():
-        picture = render_scene(Scene("blue", (SceneObject("red", shape, "small", place),)))
-        assert picture.shape == (IMAGE_SIZE, IMAGE_SIZE, 3)
-        rows, columns = np.nonzero((picture == COLOURS["red"]).all(-1))
+        image = render_scene(Scene("blue", (SceneObject("red", shape, "small", place),)))
+        assert image.shape == (IMAGE_SIZE, IMAGE_SIZE, 3)
+        rows, columns = np.nonzero((image == COLOURS["red"]).all(-1))
         assert abs(columns.mean() + 0.5 - x) < 0.5
         assert abs(rows.mean() + 0.5 - y) < 0.5
         assert np.hypot(columns + 0.5 - x, rows + 0.5 - y).max() < RADIUS["small"] * 1.3
-        assert (picture[[0, 0, -1, -1], [0, -1, 0, -1]] == COLOURS["blue"]).all()
+        assert (image[[0, 0, -1, -1], [0, -1, 0, -1]] == COLOURS["blue"]).all()
 
 
 def test_the_same_seed_draws_the_same_pictures() -> None:

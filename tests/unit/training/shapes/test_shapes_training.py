@@ -1,4 +1,4 @@
-"""The training at tiny sizes: every stage runs, is kept, resumes, and ends in a folder that diffusers reads."""
+"""The training at tiny sizes: every stage runs, is saved, resumes, and gives a folder that diffusers reads."""
 
 import json
 import random
@@ -46,22 +46,22 @@ def test_every_word_is_one_token_and_others_are_bytes(tmp_path: Path) -> None:
 
 def test_a_new_vae_passes_colours() -> None:
     torch.manual_seed(0)
-    pictures, scenes = render_dataset(8, seed=3)
+    images, scenes = render_dataset(8, seed=3)
     vae = new_vae()
-    before, _ = reconstruction_quality(vae, pictures, scenes)
-    init_colour_passthrough(vae, to_tensor(pictures))
-    after, _ = reconstruction_quality(vae, pictures, scenes)
+    before, _ = reconstruction_quality(vae, images, scenes)
+    init_colour_passthrough(vae, to_tensor(images))
+    after, _ = reconstruction_quality(vae, images, scenes)
     assert after > 18 > before
 
 
-def test_pictures_and_tensors_are_the_same_thing() -> None:
-    pictures, scenes = render_dataset(4, seed=3)
-    again = to_images(to_tensor(pictures))
-    assert np.array_equal(again, pictures)
+def test_images_survive_the_conversion_to_tensors() -> None:
+    images, scenes = render_dataset(4, seed=3)
+    again = to_images(to_tensor(images))
+    assert np.array_equal(again, images)
     assert score(list(again), scenes).pass_rates["all"]["all"] == 1.0
 
 
-def test_facts_have_an_answer_in_every_class() -> None:
+def test_every_label_is_within_its_classes() -> None:
     for seed in range(50):
         answers = scene_labels(sample_scene(random.Random(seed)))
         assert len(answers) == len(NUM_CLASSES)
@@ -72,26 +72,26 @@ def test_training_ends_in_a_folder_that_diffusers_reads(tmp_path: Path) -> None:
     lines: list[str] = []
     train(SINGLE_PROCESS, tmp_path / "work", tmp_path / "weights", SHORT, lines.append)
     pipeline = load_pipeline(tmp_path / "weights")
-    (picture,) = generate_images(pipeline, ["a red circle"], steps=2)
-    assert picture.shape == (128, 128, 3)
+    (image,) = generate_images(pipeline, ["a red circle"], steps=2)
+    assert image.shape == (128, 128, 3)
     assert any("unet: step 3 of 3" in line for line in lines)
     assert {f.name for f in (tmp_path / "weights" / "tokenizer").iterdir()} >= {"tokenizer.json", "vocab.json"}
 
 
-def test_a_broken_off_course_ends_as_an_unbroken_one(tmp_path: Path) -> None:
+def test_a_resumed_stage_gives_the_same_weights_as_an_uninterrupted_one(tmp_path: Path) -> None:
     def network() -> torch.nn.Module:
         torch.manual_seed(1)
         return torch.nn.Linear(4, 4)
 
     def run(file: Path, steps: int, model: torch.nn.Module) -> dict[str, torch.Tensor]:
-        course = StageConfig("one", 6, 1e-2, uses_ema=True, save_steps=3)
+        stage = StageConfig("one", 6, 1e-2, uses_ema=True, save_steps=3)
 
         def loss_of(step: int) -> dict[str, torch.Tensor]:
             if step == steps:
                 raise KeyboardInterrupt
             return {"loss": model(torch.randn(8, 4)).square().mean()}
 
-        return run_training_loop(course, file, model, loss_of, lambda line: None).state_dict()
+        return run_training_loop(stage, file, model, loss_of, lambda line: None).state_dict()
 
     whole = run(tmp_path / "whole", 99, network())
     with pytest.raises(KeyboardInterrupt):
@@ -100,24 +100,24 @@ def test_a_broken_off_course_ends_as_an_unbroken_one(tmp_path: Path) -> None:
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-def test_the_rate_warms_up_stays_and_falls() -> None:
-    course = StageConfig("one", 100, 1.0, warmup_steps=10, constant_fraction=0.5, final_fraction=0.1)
-    assert [course.learning_rate_at(step) for step in (0, 9, 50)] == pytest.approx([0.1, 1, 1])
-    assert course.learning_rate_at(75) == pytest.approx(0.5)
-    assert course.learning_rate_at(99) == pytest.approx(0.1)
+def test_the_learning_rate_warms_up_stays_and_falls() -> None:
+    stage = StageConfig("one", 100, 1.0, warmup_steps=10, constant_fraction=0.5, final_fraction=0.1)
+    assert [stage.learning_rate_at(step) for step in (0, 9, 50)] == pytest.approx([0.1, 1, 1])
+    assert stage.learning_rate_at(75) == pytest.approx(0.5)
+    assert stage.learning_rate_at(99) == pytest.approx(0.1)
 
 
-def _two_parts(crew: ProcessGroup, out: Path) -> None:
+def _train_on_shard(group: ProcessGroup, out: Path) -> None:
     torch.manual_seed(0)
     model = torch.nn.Linear(3, 2)
-    model(crew.shard(torch.arange(12.0).view(4, 3))).square().mean().backward()
-    crew.average_gradients(model)
-    torch.save(model.weight.grad, out / str(crew.rank))
+    model(group.shard(torch.arange(12.0).view(4, 3))).square().mean().backward()
+    group.average_gradients(model)
+    torch.save(model.weight.grad, out / str(group.rank))
 
 
-def test_a_crew_has_the_gradients_of_the_whole_batch(tmp_path: Path) -> None:
+def test_a_process_group_has_the_gradients_of_the_whole_batch(tmp_path: Path) -> None:
     threads = torch.get_num_threads()
-    run_in_processes(2, tmp_path / "meeting", _two_parts, tmp_path)
+    run_in_processes(2, tmp_path / "meeting", _train_on_shard, tmp_path)
     first, second = (torch.load(tmp_path / name) for name in ("0", "1"))
     torch.set_num_threads(threads)
     torch.manual_seed(0)
@@ -127,11 +127,11 @@ def test_a_crew_has_the_gradients_of_the_whole_batch(tmp_path: Path) -> None:
     assert torch.allclose(first, model.weight.grad, rtol=1e-5)
 
 
-def test_pictures_of_a_tiny_pipeline_reproduce_and_its_edits_keep_what_is_not_masked(tmp_path: Path) -> None:
+def test_a_tiny_pipeline_reproduces_images_and_its_edits_keep_unmasked_pixels(tmp_path: Path) -> None:
     pipeline = tiny_pipeline(tmp_path / "tiny")
     again = load_pipeline(tmp_path / "tiny")
     first, second = (generate_images(p, ["a red star", "a ring"], steps=2, seed=4) for p in (pipeline, again))
-    # What is loaded lies in memory in another order, so sums may round to another level.
+    # Loaded weights have another memory layout, so sums may round differently.
     assert all(np.abs(a.astype(int) - b).max() <= 1 for a, b in zip(first, second, strict=True))
     assert not np.array_equal(first[0], first[1])
     assert evaluate(pipeline, 2, steps=1).pass_rates["all"]["pictures"] == 2
@@ -143,10 +143,10 @@ def test_pictures_of_a_tiny_pipeline_reproduce_and_its_edits_keep_what_is_not_ma
     assert not np.array_equal(varied.before, varied.after)
 
 
-def test_a_sheet_shows_every_picture(tmp_path: Path) -> None:
-    pictures, scenes = render_dataset(5, seed=1)
+def test_the_contact_sheet_shows_every_image(tmp_path: Path) -> None:
+    images, scenes = render_dataset(5, seed=1)
     write_contact_sheet(
-        list(pictures),
+        list(images),
         [scene_prompt(scene) for scene in scenes],
         [True] * 4 + [False],
         2,
@@ -157,7 +157,7 @@ def test_a_sheet_shows_every_picture(tmp_path: Path) -> None:
         assert (np.asarray(page.convert("RGB")) == (255, 0, 0)).all(-1).any()
 
 
-def test_recipes_can_be_longer() -> None:
+def test_steps_of_a_stage_can_be_changed() -> None:
     from training.shapes.train import with_steps
 
     assert with_steps(SHORT, None, None, 9).unet == replace(SHORT.unet, steps=9)

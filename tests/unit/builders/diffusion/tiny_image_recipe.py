@@ -6,5 +6,5 @@ from typing import Any
 from builders import recipe
 
 
-def drawing(source: Path, **values: Any) -> recipe.Recipe:
+def image_recipe(source: Path, **values: Any) -> recipe.Recipe:
     return recipe.make(**{"family": "diffusion", "name": "tiny", "source": str(source)} | values)

@@ -1,38 +1,38 @@
-"""Real sentence-transformers folders, too small to mean anything: random weights in published architectures."""
+"""Make tiny sentence-transformers folders: published architectures with random weights."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-SHAPE = {
+NETWORK_SIZES = {
     "vocab_size": 300,
     "hidden_size": 32,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "intermediate_size": 64,
 }
-LONGEST = 64
+MAX_POSITIONS = 64
 
 
 def transformer(kind: str) -> Any:
-    """A network of random weights; `kind` names its architecture."""
+    """Return a network with random weights; `kind` names its architecture."""
     import torch
     import transformers as t
 
     torch.manual_seed(7)
-    more: dict[str, Any] = {"max_position_embeddings": LONGEST, "initializer_range": 0.3, "pad_token_id": 0}
-    offset = more | {"max_position_embeddings": LONGEST + 2, "pad_token_id": 1}
+    more: dict[str, Any] = {"max_position_embeddings": MAX_POSITIONS, "initializer_range": 0.3, "pad_token_id": 0}
+    offset = more | {"max_position_embeddings": MAX_POSITIONS + 2, "pad_token_id": 1}
     heads = {"num_key_value_heads": 2, "head_dim": 8}
-    made = {
-        "bert": lambda: t.BertModel(t.BertConfig(**SHAPE, **more)),
-        "xlm-roberta": lambda: t.XLMRobertaModel(t.XLMRobertaConfig(**SHAPE, **offset)),
-        "mpnet": lambda: t.MPNetModel(t.MPNetConfig(**SHAPE, **offset)),
+    networks = {
+        "bert": lambda: t.BertModel(t.BertConfig(**NETWORK_SIZES, **more)),
+        "xlm-roberta": lambda: t.XLMRobertaModel(t.XLMRobertaConfig(**NETWORK_SIZES, **offset)),
+        "mpnet": lambda: t.MPNetModel(t.MPNetConfig(**NETWORK_SIZES, **offset)),
         "modernbert": lambda: t.ModernBertModel(
-            t.ModernBertConfig(**SHAPE, **more, local_attention=16, global_attn_every_n_layers=2)
+            t.ModernBertConfig(**NETWORK_SIZES, **more, local_attention=16, global_attn_every_n_layers=2)
         ),
-        "qwen3": lambda: t.Qwen3Model(t.Qwen3Config(**SHAPE, **heads, **more)),
+        "qwen3": lambda: t.Qwen3Model(t.Qwen3Config(**NETWORK_SIZES, **heads, **more)),
     }
-    return made[kind]().eval()
+    return networks[kind]().eval()
 
 
 def make_folder(
@@ -61,7 +61,7 @@ def make_folder(
     tokenizer.save(str(folder / "tokenizer.json"))
     names = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
     write(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **names})
-    write(folder / "sentence_bert_config.json", {"max_seq_length": LONGEST, "do_lower_case": False})
+    write(folder / "sentence_bert_config.json", {"max_seq_length": MAX_POSITIONS, "do_lower_case": False})
     write(folder / "config_sentence_transformers.json", prompts or {})
     kinds = ["Transformer", "Pooling", *(["Dense"] if dense else []), *(["Normalize"] if normalize else [])]
     modules = []
@@ -70,14 +70,14 @@ def make_folder(
         (folder / path).mkdir(exist_ok=True)
         modules.append({"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{name}"})
     write(folder / "modules.json", modules)
-    width = {"word_embedding_dimension": SHAPE["hidden_size"]}
+    width = {"word_embedding_dimension": NETWORK_SIZES["hidden_size"]}
     write(folder / "1_Pooling" / "config.json", width | (pooling or {"pooling_mode_mean_tokens": True}))
     if dense:
-        wide = SHAPE["hidden_size"] * max(1, sum(bool(on) for on in (pooling or {}).values()))
-        config = {"in_features": wide, "out_features": dense, "bias": True}
+        input_width = NETWORK_SIZES["hidden_size"] * max(1, sum(bool(on) for on in (pooling or {}).values()))
+        config = {"in_features": input_width, "out_features": dense, "bias": True}
         write(folder / "2_Dense" / "config.json", config | {"activation_function": "torch.nn.modules.activation.Tanh"})
         torch.manual_seed(3)
-        tensors = {"linear.weight": torch.randn(dense, wide) / 6, "linear.bias": torch.randn(dense)}
+        tensors = {"linear.weight": torch.randn(dense, input_width) / 6, "linear.bias": torch.randn(dense)}
         save_file(tensors, folder / "2_Dense" / "model.safetensors")
     return folder
 

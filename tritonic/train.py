@@ -1,0 +1,31 @@
+"""`tritonic train`: find the training code, which lies in a checkout and not in the package, and hand over to it."""
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tritonic.errors import TritonicError
+
+
+class TrainingError(TritonicError):
+    """The training code, or a package that it needs, is not installed; the message says where to get it."""
+
+
+def train_shapes(arguments: Sequence[str]) -> None:
+    """Run `python -m training.shapes train` with these arguments in this process. Raises TrainingError."""
+    if importlib.util.find_spec("training") is None and (Path.cwd() / "training" / "shapes").is_dir():
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        main = importlib.import_module("training.shapes.__main__").main
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "training":
+            raise TrainingError(
+                "The training code is not here: it lies in the project's folder `training`, which the package leaves "
+                "out.\nClone the project, and run `tritonic train shapes` in its folder."
+            ) from error
+        raise TrainingError(
+            f"Training needs the package {error.name!r}: pip install 'tritonic[build]' -c constraints.txt"
+        ) from error
+    main(["train", *arguments])
