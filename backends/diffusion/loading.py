@@ -12,7 +12,7 @@ from backends.diffusion.latent_decoder import LatentDecoder
 from backends.diffusion.options import read_options
 from backends.diffusion.pipeline_config import read_pipeline_config
 from backends.diffusion.preprocessor import Preprocessor
-from backends.diffusion.request_frontend import RequestFrontend
+from backends.diffusion.request_frontend import DiffusionFrontend
 from backends.diffusion.schedulers import make_scheduler
 from backends.diffusion.stats import Stats
 from backends.diffusion.text_encoders import TextEncoders
@@ -22,7 +22,7 @@ _DEFAULT_MAX_BATCH = 16
 
 def load_pipeline(
     folder: Path, parameters: Mapping[str, Mapping[str, Any]], components: Components
-) -> tuple[RequestFrontend, Stats]:
+) -> tuple[DiffusionFrontend, Stats]:
     """Open a desk. Raises `FileNotFoundError`, or `ValueError` with a sentence that says what is wrong."""
     description = read_pipeline_config(folder)
     options = read_options(parameters, description.size_multiple)
@@ -35,4 +35,4 @@ def load_pipeline(
     denoiser = Denoiser(components, family, description, options.max_rows, figures)
     decoder = LatentDecoder(components, description)
     preparing = Preprocessor(family, scheduler, description, options, components)
-    return RequestFrontend(preparing, denoiser, decoder, options.max_waiting, options.max_waiting_bytes), figures
+    return DiffusionFrontend(preparing, denoiser, decoder, options.max_waiting, options.max_waiting_bytes), figures

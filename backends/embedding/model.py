@@ -14,7 +14,7 @@ import triton_python_backend_utils as pb_utils
 from backends.embedding.encoder import OrtEncoder
 from backends.embedding.metrics import COUNTERS, GAUGES
 from backends.embedding.options import read_options
-from backends.embedding.request_frontend import RequestFrontend
+from backends.embedding.request_frontend import EmbeddingFrontend
 from backends.embedding.scheduler import EmbeddingScheduler
 from backends.embedding.tensors import EmbeddingResponseSender, read_request
 from backends.embedding.tokenization import InputTokenizer
@@ -40,7 +40,7 @@ class TritonPythonModel:
         except Exception as error:
             raise pb_utils.TritonModelException(f"The model in {folder} cannot be loaded: {error}") from error
         lanes = EmbeddingScheduler(encoder, options.num_threads)
-        self._frontend = RequestFrontend(lanes, InputTokenizer(tokenizer, options, encoder.vocab_size), options)
+        self._frontend = EmbeddingFrontend(lanes, InputTokenizer(tokenizer, options, encoder.vocab_size), options)
         gauges, counters, self._families = make_metrics(args["model_name"], GAUGES, COUNTERS)
         self._publisher = MetricsPublisher(lanes.stats, gauges, counters)
 

@@ -30,7 +30,7 @@ class EmbeddingJob:
     texts: Sequence[TokenIds]
     on_finished: Callable[[Embeddings], None]
     on_failed: Callable[[Exception], None]
-    arrival_index: int = field(default=0, init=False)
+    arrival_index: int = field(default=-1, init=False)
     virtual_finish_tokens: int = field(default=0, init=False)
     embeddings: list[Embeddings | None] = field(default_factory=list, init=False)
     num_pending: int = field(default=0, init=False)
@@ -67,8 +67,10 @@ class EmbeddingScheduler:
             thread.start()
 
     def submit(self, job: EmbeddingJob) -> None:
-        """Put a job's texts into the queue; each has at least one token."""
+        """Put a job's texts into the queue, unless it was cancelled before; each text has at least one token."""
         with self._changed:
+            if job.ended:
+                return
             if not self._closed:
                 job.arrival_index, self._next_index = self._next_index, self._next_index + 1
                 job.virtual_finish_tokens = self.stats.tokens + sum(map(len, job.texts))

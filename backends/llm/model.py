@@ -17,7 +17,7 @@ from backends.llm.metrics import COUNTERS, GAUGES
 from backends.llm.model_loader import load_model
 from backends.llm.options import read_options
 from backends.llm.prompt_tokenizer import PromptTokenizer
-from backends.llm.request_frontend import RequestFrontend
+from backends.llm.request_frontend import LLMFrontend
 from backends.llm.structured_outputs.grammar_compiler import GrammarCompiler
 from backends.llm.structured_outputs.limits import limits_for
 from backends.llm.tensors import CUMULATIVE_LOGPROB, TextResponseSender, complete_config, read_request
@@ -56,7 +56,7 @@ class TritonPythonModel:
             tokenizer, bos=bos, vocab_size=engine.vocab_size, context_length=engine.context_length
         )
         max_open = options.max_rows + options.max_waiting
-        self._frontend = RequestFrontend(engine, prompts, max_open, options.sampling, grammars, loaded.vision_processor)
+        self._frontend = LLMFrontend(engine, prompts, max_open, options.sampling, grammars, loaded.vision_processor)
         self._token_bytes = TokenBytes(tokenizer)
         self._returns_cumulative_logprob = any(output["name"] == CUMULATIVE_LOGPROB for output in config["output"])
         gauges, counters, self._metric_families = make_metrics(args["model_name"], GAUGES, COUNTERS)

@@ -11,7 +11,7 @@ import numpy as np
 
 from backends.diffusion.loading import load_pipeline
 from backends.diffusion.request import Request
-from backends.diffusion.request_frontend import RequestFrontend
+from backends.diffusion.request_frontend import DiffusionFrontend
 from backends.diffusion.stats import Stats
 from backends.serving.errors import GenerationError
 from builders.diffusion import networks, pipeline, pipeline_json
@@ -118,7 +118,7 @@ class RecordingSender:
 class TinyPipeline:
     """A desk before a tiny pipeline, and where the pipeline lies."""
 
-    frontend: RequestFrontend
+    frontend: DiffusionFrontend
     stats: Stats
     components: TorchComponents
     folder: Path

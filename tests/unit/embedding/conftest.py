@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from backends.embedding.encoder import Embeddings, TokenIds
 from backends.embedding.options import Options
-from backends.embedding.request_frontend import Request, RequestFrontend
+from backends.embedding.request_frontend import EmbeddingFrontend, Request
 from backends.embedding.scheduler import EmbeddingScheduler
 from backends.embedding.tokenization import InputTokenizer
 from backends.serving.errors import GenerationError
@@ -94,15 +94,15 @@ def lanes(encoder: ScriptedEncoder) -> EmbeddingScheduler:
 
 
 @pytest.fixture
-def desk(encoder: ScriptedEncoder, lanes: EmbeddingScheduler, texts: InputTokenizer) -> Iterator[RequestFrontend]:
-    made = RequestFrontend(lanes, texts, OPTIONS)
+def desk(encoder: ScriptedEncoder, lanes: EmbeddingScheduler, texts: InputTokenizer) -> Iterator[EmbeddingFrontend]:
+    made = EmbeddingFrontend(lanes, texts, OPTIONS)
     yield made
     encoder.gate.set()
     made.close()
 
 
 @pytest.fixture
-def ask(desk: RequestFrontend) -> Callable[..., RecordingSender]:
+def ask(desk: EmbeddingFrontend) -> Callable[..., RecordingSender]:
     def send(*lists: list[int], **more: object) -> RecordingSender:
         caller = RecordingSender()
         ids = np.array([token for each in lists for token in each], np.int32)

@@ -12,7 +12,7 @@ import pytest
 
 from backends.embedding.batch_window import choose_batch_window
 from backends.embedding.options import Options, read_options
-from backends.embedding.request_frontend import Request, RequestFrontend
+from backends.embedding.request_frontend import EmbeddingFrontend, Request
 from backends.embedding.scheduler import EmbeddingScheduler
 from backends.embedding.tokenization import InputTokenizer
 from backends.serving.errors import (
@@ -96,7 +96,7 @@ def test_a_full_queue_refuses(ask: Callable[..., RecordingSender], encoder: Scri
 
 
 def test_closing_answers_everybody(
-    ask: Callable[..., RecordingSender], desk: RequestFrontend, encoder: ScriptedEncoder, lanes: EmbeddingScheduler
+    ask: Callable[..., RecordingSender], desk: EmbeddingFrontend, encoder: ScriptedEncoder, lanes: EmbeddingScheduler
 ) -> None:
     encoder.gate.clear()
     running, waiting = ask([1]), ask([2] * 9)
@@ -186,7 +186,7 @@ def test_inputs_are_cut_to_as_many_tokens_as_are_asked_for(texts: InputTokenizer
 def test_who_says_how_long_inputs_may_be(
     lanes: EmbeddingScheduler, texts: InputTokenizer, model: int | None, asked: dict[str, Any], counts: list[int] | None
 ) -> None:
-    desk = RequestFrontend(lanes, texts, replace(OPTIONS, truncate_prompt_tokens=model))
+    desk = EmbeddingFrontend(lanes, texts, replace(OPTIONS, truncate_prompt_tokens=model))
     caller = RecordingSender()
     ids, lengths = np.full(33, 7, np.int32), np.array([30, 3], np.int32)
     desk.add_request(Request(token_ids=ids, token_counts=lengths, **asked), caller)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from backends.embedding.request_frontend import Request, RequestFrontend
+from backends.embedding.request_frontend import EmbeddingFrontend, Request
 from backends.embedding.scheduler import EmbeddingJob, EmbeddingScheduler
 from backends.embedding.tokenization import InputTokenizer
 from backends.serving.errors import Cancelled, ContextLengthExceeded, EngineFailed
@@ -103,7 +103,7 @@ def test_a_text_that_is_cut_is_tokenised_no_further_than_that(words: InputTokeni
 
 
 def test_a_large_request_does_not_hold_small_ones(
-    desk: RequestFrontend, texts: InputTokenizer, monkeypatch: pytest.MonkeyPatch
+    desk: EmbeddingFrontend, texts: InputTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate, encode = threading.Event(), texts.encode
 
@@ -121,7 +121,7 @@ def test_a_large_request_does_not_hold_small_ones(
     assert large.outcome()[1].tolist() == [12]
 
 
-def test_a_desk_that_closes_gives_up_what_is_being_tokenised(desk: RequestFrontend, words: InputTokenizer) -> None:
+def test_a_desk_that_closes_gives_up_what_is_being_tokenised(desk: EmbeddingFrontend, words: InputTokenizer) -> None:
     counter = count_characters(words)
     desk._tokenizer = words
     caller = RecordingSender()

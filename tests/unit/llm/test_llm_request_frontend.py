@@ -11,7 +11,7 @@ import pytest
 from backends.llm.active_request import Request
 from backends.llm.engine import Delta, GenerationFailed
 from backends.llm.prompt_tokenizer import PromptTokenizer
-from backends.llm.request_frontend import RequestFrontend
+from backends.llm.request_frontend import LLMFrontend
 from backends.llm.structured_outputs.grammar_compiler import GrammarCompiler
 from backends.serving import errors
 
@@ -61,7 +61,7 @@ def open_desk(scripted, tokenizer):
             tokenizer, bos=bos, vocab_size=engine.vocab_size, context_length=engine.context_length
         )
         grammars = GrammarCompiler(tokenizer, engine.vocab_size, frozenset({1, 2}))
-        desks.append(RequestFrontend(engine, prompts, max_open, grammars=grammars))
+        desks.append(LLMFrontend(engine, prompts, max_open, grammars=grammars))
         return desks[-1], engine, forward
 
     yield make

@@ -9,7 +9,7 @@ from tokenizers import AddedToken
 
 from backends.llm.active_request import Request
 from backends.llm.prompt_tokenizer import PromptTokenizer
-from backends.llm.request_frontend import RequestFrontend
+from backends.llm.request_frontend import LLMFrontend
 from backends.llm.vision.feature_cache import ImageFeatureCache
 from backends.llm.vision.processor import VisionProcessor
 from backends.serving.errors import Cancelled, InvalidValue
@@ -191,7 +191,7 @@ def slow_desk(scripted, sight):
     byte = sight.tokenizer
     assert byte.encode("~", add_special_tokens=False).ids == [3 + 93]
     prompts = PromptTokenizer(byte, bos=None, vocab_size=forward.vocab_size, context_length=engine.context_length)
-    desk = RequestFrontend(engine, prompts, 8, sight=eyes)
+    desk = LLMFrontend(engine, prompts, 8, vision_processor=eyes)
     yield desk, encoder
     desk.close()
 
