@@ -50,9 +50,8 @@ class RequestFrontend(ABC, Generic[RequestT, SenderT, ActiveT]):
     def queue_error(self, active: ActiveT) -> GenerationError | None:
         """Return `Overloaded` where the queue has no room for a request. Called under the lock."""
 
-    @abstractmethod
     def close_scheduler(self) -> None:
-        """Close what runs the requests. Called once, after the thread pools have ended."""
+        """Close what runs the requests beside the thread pools. Called once, after the pools have ended."""
 
     def new_pool(self, num_threads: int, name: str) -> ThreadPoolExecutor:
         """Return a thread pool that `close` shuts down."""
