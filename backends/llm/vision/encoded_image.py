@@ -70,7 +70,7 @@ class EncodedImage:
             f"{__name__}:{function}",
             self._encoded,
             param="image",
-            largest=largest,
+            max_reply_bytes=largest,
             number=self._number,
             max_bytes=MAX_BYTES,
             max_pixels=MAX_PIXELS,

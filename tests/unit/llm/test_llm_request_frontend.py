@@ -345,7 +345,7 @@ class LockWithIntruder:
         self._lock, self._intrude = threading.Lock(), intrude
 
     def __enter__(self):
-        if threading.current_thread().name.startswith("llm-outbox") and self._intrude:
+        if threading.current_thread().name.startswith("response-sender") and self._intrude:
             intrude, self._intrude = self._intrude, None
             intrude()
         self._lock.acquire()

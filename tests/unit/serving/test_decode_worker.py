@@ -28,7 +28,7 @@ def worker() -> Iterator[DecodeWorker]:
 
 
 def ask(worker: DecodeWorker, name: str, file: bytes = b"file", *, largest: int = 1000, **options: object):
-    return worker.call(f"{HERE}:{name}", file, param="image", largest=largest, **options)
+    return worker.call(f"{HERE}:{name}", file, param="image", max_reply_bytes=largest, **options)
 
 
 def test_a_function_is_called_elsewhere(worker: DecodeWorker) -> None:
