@@ -16,15 +16,16 @@ from backends.serving.active_request import ActiveRequest, ResponseSender
 from backends.serving.errors import EngineFailed, GenerationError, InvalidValue, Overloaded, UnsupportedOption
 from backends.serving.request_frontend import RequestFrontend
 
-# Requests up to this size are tokenised within tens of milliseconds; larger ones have a thread of their own.
 _SMALL_REQUEST_BYTES = 65_536
+"""Size in bytes up to which a request is tokenised within tens of milliseconds; larger ones have their own thread."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The tensors of one request. Exactly one of `texts` and `token_ids` is wanted.
+    """The tensors of one request, unchecked; None if not sent. Exactly one of `texts` and `token_ids` is required.
 
-    `truncate_prompt_tokens`, -1 for the context, wins over `truncate`; with neither, the model's parameter holds.
+    `truncate_prompt_tokens`, -1 for the context length, overrides `truncate`; without both, the model's parameter
+    applies.
     """
 
     texts: list[bytes] | None = None
@@ -37,14 +38,14 @@ class Request:
 
     @property
     def size(self) -> int:
-        """How many inputs there are."""
+        """The number of inputs."""
         if self.texts is not None:
             return len(self.texts)
         return 1 if self.token_counts is None else int(self.token_counts.size)
 
     @property
     def nbytes(self) -> int:
-        """How large the inputs are together."""
+        """The size of all inputs together, in bytes."""
         return sum(map(len, self.texts or ())) + (0 if self.token_ids is None else int(self.token_ids.nbytes))
 
 
@@ -92,12 +93,12 @@ class EmbeddingFrontend(RequestFrontend[Request, EmbeddingSender, "ActiveEmbeddi
             return self._tokenizer.encode(
                 request.texts,
                 request.purpose,
-                cut=self._max_tokens(request),
+                max_tokens=self._max_tokens(request),
                 is_cancelled=is_cancelled,
             )
         assert request.token_ids is not None
         return self._tokenizer.validate_token_ids(
-            request.token_ids, request.token_counts, cut=self._max_tokens(request)
+            request.token_ids, request.token_counts, max_tokens=self._max_tokens(request)
         )
 
     def _check(self, request: Request) -> None:
@@ -110,46 +111,47 @@ class EmbeddingFrontend(RequestFrontend[Request, EmbeddingSender, "ActiveEmbeddi
         self._check_dimensions(request.dimensions)
 
     def _max_tokens(self, request: Request) -> int | None:
-        """How many tokens of an input are kept; None where a longer one is refused."""
-        wanted = request.truncate_prompt_tokens
-        if wanted is None:
+        """Return the number of tokens to which longer inputs are cut, or None if they are refused."""
+        max_tokens = request.truncate_prompt_tokens
+        if max_tokens is None:
             truncate = request.truncate
-            wanted = self._options.truncate_prompt_tokens if truncate is None else (-1 if truncate else None)
-        most = self._options.context_length
-        if wanted is None or 1 <= wanted <= most:
-            return wanted
-        if wanted == -1:
-            return most
+            max_tokens = self._options.truncate_prompt_tokens if truncate is None else (-1 if truncate else None)
+        context_length = self._options.context_length
+        if max_tokens is None or 1 <= max_tokens <= context_length:
+            return max_tokens
+        if max_tokens == -1:
+            return context_length
         raise InvalidValue(
-            f"This must be -1, for all that the model takes, or 1 to {most} tokens, not {wanted}.",
+            f"This must be -1, for all that the model takes, or 1 to {context_length} tokens, not {max_tokens}.",
             "truncate_prompt_tokens",
         )
 
-    def _check_dimensions(self, wanted: int | None) -> None:
-        allowed, whole = self._options.matryoshka, self._options.dimensions
-        if wanted is None:
+    def _check_dimensions(self, dimensions: int | None) -> None:
+        allowed, full = self._options.matryoshka, self._options.dimensions
+        if dimensions is None:
             return
-        if not 1 <= wanted <= whole:
-            raise InvalidValue(f"The model's rows are {whole} numbers wide; {wanted} cannot be had.", "dimensions")
-        if wanted == whole or allowed is True:
+        if not 1 <= dimensions <= full:
+            raise InvalidValue(f"The model's vectors have {full} dimensions, not {dimensions}.", "dimensions")
+        if dimensions == full or allowed is True:
             return
         if allowed is False:
             raise UnsupportedOption(
-                f"This model was not trained for rows that are cut; they are {whole} numbers wide.", "dimensions"
+                f"This model was not trained for shortened vectors; its vectors have {full} dimensions.", "dimensions"
             )
-        if wanted not in allowed:
+        if dimensions not in allowed:
             raise UnsupportedOption(
-                f"The rows can be cut to {', '.join(map(str, allowed))}, not to {wanted}.", "dimensions"
+                f"The vectors can be shortened to {', '.join(map(str, allowed))} dimensions, not to {dimensions}.",
+                "dimensions",
             )
 
-    def truncate_dimensions(self, rows: Embeddings, width: int | None) -> Embeddings:
-        """Keep the first `width` numbers of each row, and bring rows of length 1 back to it."""
-        if width is None or width == rows.shape[1]:
-            return rows
-        rows = rows[:, :width]
+    def truncate_dimensions(self, embeddings: Embeddings, dimensions: int | None) -> Embeddings:
+        """Keep the first `dimensions` of each vector; normalise the vectors again if the model does."""
+        if dimensions is None or dimensions == embeddings.shape[1]:
+            return embeddings
+        embeddings = embeddings[:, :dimensions]
         if self._options.normalized:
-            rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-        return np.ascontiguousarray(rows, np.float32)
+            embeddings = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
+        return np.ascontiguousarray(embeddings, np.float32)
 
 
 class ActiveEmbedding(ActiveRequest[EmbeddingFrontend, EmbeddingSender]):
@@ -174,11 +176,11 @@ class ActiveEmbedding(ActiveRequest[EmbeddingFrontend, EmbeddingSender]):
         counts = np.array([len(text) for text in tokens], np.int32)
         self._job = EmbeddingJob(
             tokens,
-            lambda rows: self._on_finished(rows, counts),
+            lambda embeddings: self._on_finished(embeddings, counts),
             lambda error: self.fail(EngineFailed(f"The texts could not be embedded: {str(error)[:500]}")),
         )
         self._frontend.scheduler.submit(self._job)
 
-    def _on_finished(self, rows: Embeddings, counts: npt.NDArray[np.int32]) -> None:
-        rows = self._frontend.truncate_dimensions(rows, self._request.dimensions)
-        self.finish(lambda: self._sender.send(rows, counts))
+    def _on_finished(self, embeddings: Embeddings, counts: npt.NDArray[np.int32]) -> None:
+        embeddings = self._frontend.truncate_dimensions(embeddings, self._request.dimensions)
+        self.finish(lambda: self._sender.send(embeddings, counts))

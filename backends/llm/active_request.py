@@ -1,4 +1,4 @@
-"""One request from its arrival to its last response."""
+"""One request for text from its admission to its last response."""
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request as its tensors and request parameters describe it. Exactly one of `text` and `token_ids` is wanted.
+    """The tensors and request parameters of one request, unchecked. Exactly one of `text` and `token_ids` is required.
 
-    `sampling` is the JSON object of the tensor, or the request parameters where there is no such tensor. `images` are
-    files in base64, in the order of their marks in the prompt. `literal_spans` are the parts of `text` in which special
-    tokens are not recognised: first byte, last byte + 1 of each. `cumulative_logprob` asks for the sums of the answers'
-    log probabilities.
+    `sampling` is the JSON object of the tensor, or the request parameters if that tensor was not sent. `images` are
+    base64 files, in the order of their placeholders in the prompt. `literal_spans` are the parts of `text` in which
+    special tokens are not recognised: the offsets of the first byte and behind the last byte of each.
+    `cumulative_logprob` asks for the sum of the log probabilities of each answer.
     """
 
     text: bytes | None
@@ -41,7 +41,7 @@ class Request:
 
     @property
     def mentions_structured_outputs(self) -> bool:
-        """Whether it may ask for a structure: so it is where the word stands anywhere in `sampling`."""
+        """Whether the request may ask for structured outputs: the word occurs anywhere in `sampling`."""
         return (b"structured_outputs" if isinstance(self.sampling, bytes) else "structured_outputs") in self.sampling
 
 

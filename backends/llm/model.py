@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-# Triton loads this file alone, from wherever its backend directory is: the folder that holds the package `backends` is
-# put where Python looks. Where that folder is the backend directory's parent, `backends` is a namespace package.
+# Triton loads this file alone. The folder that contains `backends` goes on Python's path. If that is Triton's own
+# backend directory, it has no `__init__.py` and is a namespace package.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import triton_python_backend_utils as pb_utils
@@ -34,12 +34,12 @@ class TritonPythonModel:
 
     @staticmethod
     def auto_complete_config(config: Any) -> Any:
-        """Give a model that was built before the optional tensors it lacks."""
+        """Declare the optional tensors that the configuration of an earlier build lacks."""
         complete_config(config)
         return config
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Load the engine. What is wrong with its files or parameters becomes the reason Triton shows."""
+        """Load the engine. Triton shows an exception of it as the reason why the model is not ready."""
         self._parent_watch = exit_with_parent()
         config = json.loads(args["model_config"])
         folder = Path(args["model_repository"]) / args["model_version"]
@@ -63,24 +63,24 @@ class TritonPythonModel:
         self._stats_publisher = MetricsPublisher(engine.stats, gauges, counters)
 
     def execute(self, requests: list[Any]) -> None:
-        """Take requests; their answers come later, through their response senders."""
+        """Admit requests and return; their response senders answer them later."""
         dispatch_requests(requests, self._response_sender, self._read_request, self._frontend.add_request)
 
     def _response_sender(self, request: Any) -> TextResponseSender:
         return TextResponseSender(request, self._token_bytes)
 
-    def _read_request(self, request: Any, client: TextResponseSender) -> Request:
+    def _read_request(self, request: Any, sender: TextResponseSender) -> Request:
         inputs = Inputs(request)
-        client.read_requested_outputs(inputs)
-        asked = read_request(inputs)
-        if asked.cumulative_logprob and not self._returns_cumulative_logprob:
+        sender.read_requested_outputs(inputs)
+        parsed = read_request(inputs)
+        if parsed.cumulative_logprob and not self._returns_cumulative_logprob:
             raise UnsupportedOption(
                 "The configuration of this model declares no cumulative_logprob.", f"return_{CUMULATIVE_LOGPROB}"
             )
-        return asked
+        return parsed
 
     def finalize(self) -> None:
-        """Answer what is open, and end every thread."""
+        """Fail the active requests, and end every thread."""
         self._frontend.close()
         self._stats_publisher.close()
         self._parent_watch.set()

@@ -24,10 +24,11 @@ from backends.serving.request_frontend import RequestFrontend
 if TYPE_CHECKING:
     from backends.llm.vision.processor import VisionProcessor
 
-# Prompts up to this size are tokenised within a millisecond or so; longer ones have a thread of their own.
 _SHORT_PROMPT_BYTES = 16_384
-# With up to seven rows every token travels by itself; with 16, four do: ten responses a second on two cores.
+"""Size up to which a prompt is tokenised within about a millisecond; longer prompts have their own thread."""
 _SLOTS_PER_COALESCED_TOKEN = 4
+"""Active rows for each token of a response: up to seven rows send each token by itself, 16 rows send four at a time,
+ten responses a second on two cores."""
 
 
 class LLMFrontend(RequestFrontend[Request, TextSender, ActiveGeneration]):
@@ -94,7 +95,7 @@ class LLMFrontend(RequestFrontend[Request, TextSender, ActiveGeneration]):
         return max(1, self.engine.stats.rows_active // _SLOTS_PER_COALESCED_TOKEN)
 
     def sampling(self, request: Request) -> SamplingParams:
-        """The options of a request. Raises `GenerationError`."""
+        """Return the sampling parameters of a request. Raises `GenerationError`."""
         if isinstance(request.sampling, bytes):
             return parse_sampling_params(request.sampling, self.engine.vocab_size, self._defaults)
         return sampling_params_from_request(request.sampling, self.engine.vocab_size, self._defaults)
@@ -107,41 +108,41 @@ class LLMFrontend(RequestFrontend[Request, TextSender, ActiveGeneration]):
         sink: Callable[[Event], None],
         is_cancelled: Callable[[], bool],
     ) -> tuple[Generation, str]:
-        """The generation a request asks for, and what its answers begin with. Raises `GenerationError`."""
+        """Return the generation of a request, and the text with which its answers begin. Raises `GenerationError`."""
         if self._vision_processor is None and (count := len(request.images)):
             raise UnsupportedOption(f"This model reads no pictures, and {count} came with the request.", "image")
         if (request.text is None) == (request.token_ids is None):
             raise InvalidValue("Exactly one of text_input and token_ids must be given.", "text_input")
-        tokens, pictures = self._tokenize(request, is_cancelled)
+        tokens, image_inputs = self._tokenize(request, is_cancelled)
         prefix = ""
         if not request.exclude_input:
             ids = request.token_ids
             text = (request.text or b"").decode("utf-8")
             prefix = text if ids is None else self._prompt_tokenizer.decode(ids.reshape(-1).astype(np.int64))
-        return Generation(tokens, sampling, sink, grammar, pictures), prefix
+        return Generation(tokens, sampling, sink, grammar, image_inputs), prefix
 
     def _tokenize(self, request: Request, is_cancelled: Callable[[], bool]) -> tuple[TokenIds, ImageInputs | None]:
-        """The tokens of the prompt, with what stands for its pictures."""
-        sight = self._vision_processor
-        pictures = sight.open_images(request.images) if sight else ()
+        """Return the tokens of the prompt, and the features of its images if it has any."""
+        vision = self._vision_processor
+        images = vision.open_images(request.images) if vision else ()
         if request.text is not None:
             text: bytes = request.text
             spans: LiteralSpans = ()
             if request.literal_spans is not None:
                 spans = parse_literal_spans(request.literal_spans, len(text))
-            if sight:
-                text, spans = sight.expand_text(text, pictures, spans)
+            if vision:
+                text, spans = vision.expand_text(text, images, spans)
             tokens = self._prompt_tokenizer.encode(text, is_cancelled, spans=spans)
         else:
             assert request.token_ids is not None
             if request.literal_spans is not None:
-                raise InvalidValue("Spans are parts of text_input, which is not there.", "literal_spans")
-            ids = sight.expand_tokens(request.token_ids, pictures) if sight else request.token_ids
+                raise InvalidValue("Spans refer to text_input, which was not sent.", "literal_spans")
+            ids = vision.expand_tokens(request.token_ids, images) if vision else request.token_ids
             tokens = self._prompt_tokenizer.validate_token_ids(ids)
-        return tokens, sight.encode(tokens, pictures, is_cancelled) if sight and pictures else None
+        return tokens, vision.encode(tokens, images, is_cancelled) if vision and images else None
 
     def compile_grammar(self, structure: StructuredOutputsParams) -> "Future[CompiledGrammar]":
-        """Have a structure compiled. Raises `UnsupportedOption` where the model has no use for one."""
+        """Have a structure compiled. Raises `UnsupportedOption` if the model supports no structured outputs."""
         if self._grammar_compiler is None:
             raise UnsupportedOption("This model cannot enforce a structure.", "structured_outputs")
         return self._grammar_compiler.compile(structure)

@@ -144,7 +144,7 @@ def test_texts_prompts_and_cutting(texts: InputTokenizer) -> None:
     with pytest.raises(ContextLengthExceeded, match="Input 1 has 13 tokens; the model takes 12") as refused:
         texts.encode([b"a", b"b" * 12])
     assert refused.value.param == "text"
-    assert len(texts.encode([b"b" * 500_000], cut=12)[0]) == 12
+    assert len(texts.encode([b"b" * 500_000], max_tokens=12)[0]) == 12
     with pytest.raises(ContextLengthExceeded, match="at least"):
         texts.encode([b"b" * 500_000])
     with pytest.raises(InvalidValue, match="Input 1 is not UTF-8"):
@@ -156,13 +156,13 @@ def test_texts_prompts_and_cutting(texts: InputTokenizer) -> None:
 def test_inputs_are_cut_to_as_many_tokens_as_are_asked_for(texts: InputTokenizer) -> None:
     """Special tokens count, and stay."""
     whole = [texts.encode([text])[0].tolist() for text in (b"abcdef", b"a")]
-    assert [tokens.tolist() for tokens in texts.encode([b"abcdef", b"a"], cut=4)] == [whole[0][:4], whole[1]]
-    assert texts.encode([b"abcdef"], "query", cut=3)[0].tolist() == texts.encode([b"q:abcdef"])[0][:3].tolist()
+    assert [tokens.tolist() for tokens in texts.encode([b"abcdef", b"a"], max_tokens=4)] == [whole[0][:4], whole[1]]
+    assert texts.encode([b"abcdef"], "query", max_tokens=3)[0].tolist() == texts.encode([b"q:abcdef"])[0][:3].tolist()
     with pytest.raises(InvalidValue, match="1 special tokens: this must be 2 at least, not 1") as refused:
-        texts.encode([b"a"], cut=1)
+        texts.encode([b"a"], max_tokens=1)
     assert refused.value.param == "truncate_prompt_tokens"
     ids = np.arange(1, 9, dtype=np.int32)
-    assert [t.tolist() for t in texts.validate_token_ids(ids, np.array([5, 3], np.int32), cut=4)] == [
+    assert [t.tolist() for t in texts.validate_token_ids(ids, np.array([5, 3], np.int32), max_tokens=4)] == [
         [1, 2, 3, 4],
         [6, 7, 8],
     ]

@@ -81,7 +81,7 @@ def test_what_is_cut_has_the_tokens_of_the_whole(words: InputTokenizer, text: st
     cutting = Tokenizer.from_str(words._tokenizer.to_str())
     for tokens in (12, 5, 2):
         cutting.enable_truncation(tokens)
-        (found,) = words.encode([text.encode()], cut=tokens)
+        (found,) = words.encode([text.encode()], max_tokens=tokens)
         assert found.tolist() == cutting.encode(text).ids
 
 
@@ -98,7 +98,7 @@ def test_what_is_cut_off_costs_nothing_however_little_is_left(words: InputTokeni
 
 def test_a_text_that_is_cut_is_tokenised_no_further_than_that(words: InputTokenizer) -> None:
     counter = count_characters(words)
-    words.encode([b"bee a " * 2_000_000], cut=12)
+    words.encode([b"bee a " * 2_000_000], max_tokens=12)
     assert counter.characters < 200_000
 
 
