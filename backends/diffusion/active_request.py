@@ -17,21 +17,21 @@ if TYPE_CHECKING:
     from backends.diffusion.request_frontend import DiffusionFrontend
 
 _PROGRESS_INTERVAL_SECONDS = 0.05
-"""Seconds between two reports of progress: a small model takes hundreds of steps a second, and each report costs
-a third of a millisecond."""
+"""Least time between two reports of progress, in seconds: a small model takes hundreds of steps per second, and each
+report costs a third of a millisecond."""
 
 
 class ImageSender(ResponseSender, Protocol):
     """Sends the responses of one request."""
 
     def send_progress(self, fraction: float) -> None:
-        """Send how much of the work is done, 0 to 1."""
+        """Send the finished share of the work, 0 to 1."""
 
     def send_preview(self, image: bytes, index: int, number: int) -> None:
-        """Send an encoded preview of an image, the `number`th of it, from 0 on."""
+        """Send the preview `number`, from 0 on, of the image `index` as an encoded file."""
 
     def send_image(self, image: bytes, seed: int, index: int, *, final: bool) -> None:
-        """Send an encoded image."""
+        """Send the image `index` as an encoded file; `final` marks the last response."""
 
 
 class ActiveImageRequest(ActiveRequest["DiffusionFrontend", ImageSender]):
@@ -75,7 +75,7 @@ class ActiveImageRequest(ActiveRequest["DiffusionFrontend", ImageSender]):
     def _submit(self, request: Request) -> None:
         prepared = self._frontend.preprocessor.preprocess(request, self.is_abandoned)
         self._prepared, self._num_pending = prepared, len(prepared.seeds)
-        self._job = prepared.job(self._on_progress, self._on_finished, self._on_failed, self._on_preview)
+        self._job = prepared.make_job(self._on_progress, self._on_finished, self._on_failed, self._on_preview)
         if not self.stopped:
             self._frontend.denoiser.submit(self._job)
 
@@ -84,11 +84,11 @@ class ActiveImageRequest(ActiveRequest["DiffusionFrontend", ImageSender]):
             error = EngineFailed(f"The image could not be made: {str(error)[:500]}")
         self.fail(error)
 
-    def _on_progress(self, share: float) -> None:
-        """Report progress, unless a report left a moment ago or is about to leave: that one says the latest."""
-        self._progress = share
+    def _on_progress(self, progress: float) -> None:
+        """Report progress, unless a report was posted lately or is pending: a pending one sends the latest value."""
+        self._progress = progress
         now = time.monotonic()
-        if not self._report_pending and (now - self._last_report_time >= _PROGRESS_INTERVAL_SECONDS or share >= 1):
+        if not self._report_pending and (now - self._last_report_time >= _PROGRESS_INTERVAL_SECONDS or progress >= 1):
             self._last_report_time, self._report_pending = now, True
             self.post(self._send_progress)
 
