@@ -68,7 +68,7 @@ def read_image(data: bytes, name: str = "image") -> DecodedImage:
     )
     width, height, alpha = header.get("width"), header.get("height"), header.get("alpha")
     if not isinstance(width, int) or not isinstance(height, int) or len(body) != width * height * (4 if alpha else 3):
-        raise InvalidValue("This picture cannot be decoded.", name)
+        raise InvalidValue("This image cannot be decoded.", name)
     pixels = np.frombuffer(body, np.uint8, width * height * 3).reshape(height, width, 3)
     if not alpha:
         return DecodedImage(pixels)
@@ -104,7 +104,7 @@ def read_mask(data: bytes, size: tuple[int, int], name: str = "mask") -> Floats:
     image = read_image(data, name)
     if image.size != size:
         raise InvalidValue(
-            f"The mask has {image.size[0]} x {image.size[1]} pixels, and its picture {size[0]} x {size[1]}.", name
+            f"The mask has {image.size[0]} x {image.size[1]} pixels, and its image {size[0]} x {size[1]}.", name
         )
     if image.transparency is not None:
         return image.transparency
@@ -149,16 +149,16 @@ def composite(painted: Pixels, original: Pixels, mask: Floats) -> Pixels:
 
 
 _PNG_COMPRESSION_LEVEL = 2
-"""Of 9. The usual 6 takes three times as long, which clients wait for, and saves an eighth of the file."""
+"""zlib level of PNG files, 1 to 9. The default, 6, takes three times as long and saves an eighth of the file."""
 
 
 def encode_image(pixels: Pixels, output_format: str, quality: int | None = None) -> bytes:
-    """A file in one of `FORMATS`. `quality` is from 0 to 100, by default 95; PNG has none and loses nothing."""
+    """Encode pixels as a file of one of `OUTPUT_FORMATS`. `quality`, 0 to 100, defaults to 95; PNG is lossless."""
     options: dict[str, Any] = {}
     if output_format == "png":
         options["compress_level"] = _PNG_COMPRESSION_LEVEL
     else:
-        # JPEG's own scale begins at 1.
+        # JPEG's scale starts at 1.
         options["quality"] = max(1, _DEFAULT_QUALITY if quality is None else quality)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, output_format.upper(), **options)
@@ -173,17 +173,17 @@ def _load_image(data: bytes, name: str) -> Image.Image:
     except UnidentifiedImageError:
         raise InvalidValue(f"This is no {', '.join(INPUT_FORMATS[:-1])} or {INPUT_FORMATS[-1]}.", name) from None
     except Image.DecompressionBombError:
-        raise InvalidValue(f"The picture has more than the {MAX_PIXELS} pixels that are taken.", name) from None
+        raise InvalidValue(f"The image has more than {MAX_PIXELS} pixels, the most that are accepted.", name) from None
     except Exception as error:  # decoders raise any exception for a broken file
-        raise InvalidValue(f"This picture cannot be read: {_error_text(error)}.", name) from None
+        raise InvalidValue(f"This image cannot be read: {_error_text(error)}.", name) from None
     if width * height > MAX_PIXELS:
-        raise InvalidValue(f"The picture has {width} x {height} pixels; at most {MAX_PIXELS} are taken.", name)
+        raise InvalidValue(f"The image has {width} x {height} pixels; at most {MAX_PIXELS} are accepted.", name)
     if max(width, height) > MAX_SIDE:
-        raise InvalidValue(f"The picture has {width} x {height} pixels; at most {MAX_SIDE} a side are taken.", name)
+        raise InvalidValue(f"The image has {width} x {height} pixels; at most {MAX_SIDE} per side are accepted.", name)
     try:
         image.load()
     except Exception as error:  # as above
-        raise InvalidValue(f"This picture cannot be decoded: {_error_text(error)}.", name) from None
+        raise InvalidValue(f"This image cannot be decoded: {_error_text(error)}.", name) from None
     try:
         return ImageOps.exif_transpose(image)
     except Exception:  # the metadata may be broken while the image is not

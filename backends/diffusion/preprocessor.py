@@ -142,9 +142,9 @@ class Preprocessor:
             if request.strength is not None and not 0 < request.strength <= 1:
                 raise InvalidValue(f"This must be above 0 and at most 1, not {request.strength}.", "strength")
         elif request.strength is not None:
-            raise InvalidValue("This belongs to a picture, and none came.", "strength")
+            raise InvalidValue("This requires an image, and none was sent.", "strength")
         elif request.mask is not None:
-            raise InvalidValue("This belongs to a picture, and none came.", "mask")
+            raise InvalidValue("This requires an image, and none was sent.", "mask")
 
     def _guidance(self, request: Request) -> float:
         scale = request.guidance_scale
@@ -153,7 +153,7 @@ class Preprocessor:
         if not math.isfinite(scale) or not 0 <= scale <= _MAX_GUIDANCE_SCALE:
             raise InvalidValue(f"This must be from 0 to {_MAX_GUIDANCE_SCALE:.0f}, not {scale}.", "guidance_scale")
         if scale > 1 and self._config.guidance == "none":
-            raise UnsupportedOption("This model cannot be told how closely to follow the prompt.", "guidance_scale")
+            raise UnsupportedOption("This model has no guidance scale.", "guidance_scale")
         return scale
 
     def _size(self, request: Request, default: Size) -> Size:
@@ -169,9 +169,9 @@ class Preprocessor:
         if not request.images:
             return None
         if len(request.images) > 1:
-            raise UnsupportedOption(f"This model edits one picture, and {len(request.images)} came.", "image")
+            raise UnsupportedOption(f"This model edits one image, and {len(request.images)} were sent.", "image")
         if self._config.vae_encoder is None:
-            raise UnsupportedOption("This model cannot read pictures.", "image")
+            raise UnsupportedOption("This model takes no images.", "image")
         return load_init_image(
             request.images[0],
             request.mask,

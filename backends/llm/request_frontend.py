@@ -110,7 +110,7 @@ class LLMFrontend(RequestFrontend[Request, TextSender, ActiveGeneration]):
     ) -> tuple[Generation, str]:
         """Return the generation of a request, and the text with which its answers begin. Raises `GenerationError`."""
         if self._vision_processor is None and (count := len(request.images)):
-            raise UnsupportedOption(f"This model reads no pictures, and {count} came with the request.", "image")
+            raise UnsupportedOption(f"This model takes no images, and the request has {count}.", "image")
         if (request.text is None) == (request.token_ids is None):
             raise InvalidValue("Exactly one of text_input and token_ids must be given.", "text_input")
         tokens, image_inputs = self._tokenize(request, is_cancelled)

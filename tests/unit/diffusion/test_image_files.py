@@ -160,16 +160,16 @@ def test_what_is_cut_off_is_refused(output_format):
     random = np.random.default_rng(3).integers(0, 256, (60, 80, 3)).astype(np.uint8)
     data = saved(Image.fromarray(random), output_format)
     said = refused(data[: len(data) // 2])
-    assert said.startswith("[invalid_value:image] This picture cannot be ")
+    assert said.startswith("[invalid_value:image] This image cannot be ")
 
 
 @pytest.mark.parametrize(
     ("size", "said"),
     [
-        ((10_000, 5_001), "The picture has 10000 x 5001 pixels; at most 50000000 are taken."),
-        ((60_000, 60_000), "The picture has more than the 50000000 pixels that are taken."),
-        ((1, 65_536), "The picture has 1 x 65536 pixels; at most 65535 a side are taken."),
-        ((49_999_999, 1), "The picture has 49999999 x 1 pixels; at most 65535 a side are taken."),
+        ((10_000, 5_001), "The image has 10000 x 5001 pixels; at most 50000000 are accepted."),
+        ((60_000, 60_000), "The image has more than 50000000 pixels, the most that are accepted."),
+        ((1, 65_536), "The image has 1 x 65536 pixels; at most 65535 per side are accepted."),
+        ((49_999_999, 1), "The image has 49999999 x 1 pixels; at most 65535 per side are accepted."),
     ],
 )
 def test_a_picture_that_is_too_large_is_refused_before_it_is_decoded(size, said):
@@ -222,7 +222,7 @@ def test_a_mask_of_sixteen_bits_keeps_its_scale():
 
 
 def test_a_mask_of_another_size_is_refused():
-    with pytest.raises(InvalidValue, match="37 x 23 pixels, and its picture 23 x 37") as caught:
+    with pytest.raises(InvalidValue, match="37 x 23 pixels, and its image 23 x 37") as caught:
         read_mask(saved(Image.fromarray(photo())), (23, 37))
     assert caught.value.param == "mask"
 

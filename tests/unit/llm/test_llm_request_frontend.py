@@ -232,7 +232,7 @@ def test_the_prompt_before_the_answer(open_desk, tokenizer, stream):
         ({"temperature": -1}, "[invalid_value:temperature]"),
         ({"lora_name": 3}, "[unsupported_option:lora_name]"),
         ({"logprobs": 21}, "[invalid_value:logprobs]"),
-        ({"images": (b"", b"")}, "[unsupported_option:image] This model reads no pictures"),
+        ({"images": (b"", b"")}, "[unsupported_option:image] This model takes no images"),
         ({"structured_outputs": {"json": {"not": {}}}}, "[invalid_value:structured_outputs] This cannot be enforced: "),
         ({"raw": b"{"}, "[invalid_value:sampling_parameters]"),
     ],

@@ -8,8 +8,8 @@ from backends.serving.parent_watch import exit_with_parent
 
 CHILD = """
 import time
-from backends.serving.parent_watch import end_with_parent
-end_with_parent(0.05)
+from backends.serving.parent_watch import exit_with_parent
+exit_with_parent(0.05)
 print("watching", flush=True)
 time.sleep(60)
 """
@@ -17,7 +17,7 @@ time.sleep(60)
 PARENT = f"""
 import subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-c", {CHILD!r}], stdout=subprocess.PIPE)
-child.stdout.readline()
+assert child.stdout.readline() == b"watching\\n"
 print(child.pid, flush=True)
 time.sleep(60)
 """
