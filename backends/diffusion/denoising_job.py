@@ -80,7 +80,7 @@ class BatchRow:
 
     @property
     def done(self) -> bool:
-        """Whether `sample` is the final latent."""
+        """True once `sample` is the final latent."""
         return self.next_run == self.job.num_runs
 
     def begin(self) -> None:

@@ -1,4 +1,4 @@
-"""What Triton loads for `backend: "diffusion"`."""
+"""The model file that Triton loads for `backend: "diffusion"`."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""What Triton loads for `backend: "embedding"`."""
+"""The model file that Triton loads for `backend: "embedding"`."""
 
 import json
 import sys

@@ -41,7 +41,7 @@ class Request:
 
     @property
     def mentions_structured_outputs(self) -> bool:
-        """Whether the request may ask for structured outputs: the word occurs anywhere in `sampling`."""
+        """True if the request may ask for structured outputs: the word occurs anywhere in `sampling`."""
         return (b"structured_outputs" if isinstance(self.sampling, bytes) else "structured_outputs") in self.sampling
 
 

@@ -1,4 +1,4 @@
-"""What Triton loads for `backend: "llm"`."""
+"""The model file that Triton loads for `backend: "llm"`."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""What Triton loads for `backend: "onnxruntime"` where NVIDIA's own backend of that name is not installed."""
+"""The model file that Triton loads for `backend: "onnxruntime"` if NVIDIA's backend of that name is not installed."""
 
 import json
 import logging

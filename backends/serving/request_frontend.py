@@ -17,7 +17,7 @@ ActiveT = TypeVar("ActiveT", bound=ActiveRequest[Any, Any])
 
 
 class RequestStats(Protocol):
-    """The counter that the front keeps; a backend's `Stats` has others beside it."""
+    """The counter that the front updates; a backend's `Stats` has more."""
 
     requests_cancelled: int
 
@@ -26,7 +26,7 @@ class RequestFrontend(ABC, Generic[RequestT, SenderT, ActiveT]):
     """Accepts requests and answers each with exactly one last response.
 
     It knows neither Triton nor tensors: `model.py` reads the tensors, and a `ResponseSender` writes them. A subclass
-    says how large the queue may become, what an active request does, and what has to be closed.
+    creates the active requests, bounds the queue, and closes its scheduler.
     """
 
     def __init__(self, stats: RequestStats) -> None:
@@ -51,7 +51,7 @@ class RequestFrontend(ABC, Generic[RequestT, SenderT, ActiveT]):
         """Return `Overloaded` where the queue has no room for a request. Called under the lock."""
 
     def close_scheduler(self) -> None:
-        """Close what runs the requests beside the thread pools. Called once, after the pools have ended."""
+        """Close the backend's scheduler and engine, if it has any. Called once, after the thread pools have ended."""
 
     def new_pool(self, num_threads: int, name: str) -> ThreadPoolExecutor:
         """Return a thread pool that `close` shuts down."""
