@@ -37,9 +37,7 @@ class DDIM:
         self._family_config = family_config
         self._alphas = alphas_cumprod(options, zero_terminal_snr=options.rescale_betas_zero_snr)
         if self._alphas[-1] == 0 and options.prediction_type == "epsilon" and options.timestep_spacing != "leading":
-            raise ValueError(
-                "With rescale_betas_zero_snr, epsilon holds nothing of the image at the first timestep."
-            )
+            raise ValueError("With rescale_betas_zero_snr, epsilon holds nothing of the image at the first timestep.")
 
     def plan(self, steps: int, strength: float = 1.0, size: tuple[int, int] | None = None) -> "DDIMPlan":
         """See `Scheduler`; `size` has no effect."""

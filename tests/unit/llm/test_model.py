@@ -1,4 +1,4 @@
-"""The model file, with a stand-in for the stub that Triton brings along."""
+"""The model file of the LLM backend, with a substitute for Triton's Python module."""
 
 import sys
 import types
@@ -11,7 +11,7 @@ from backends.serving import errors
 
 @pytest.fixture
 def model(monkeypatch):
-    """The module `backends.llm.model`, with requests and clients that the test makes up."""
+    """The module `backends.llm.model`, with fake requests and senders."""
     stub = types.ModuleType("triton_python_backend_utils")
     monkeypatch.setitem(sys.modules, stub.__name__, stub)
     for name in ("backends.llm.tensors", "backends.llm.model"):
@@ -63,5 +63,5 @@ def test_a_request_that_cannot_be_read_fails_alone(model, monkeypatch):
     assert isinstance(Client.heard["unreadable"], errors.EngineFailed) and "gone" in str(Client.heard["unreadable"])
     assert isinstance(Client.heard["wrong"], errors.InvalidValue)
     assert Client.heard["good"] is None
-    # Triton was told not to complete the configuration of a model that was built before there were sums.
+    # An older build declares no sums, and Triton can be configured not to complete its configuration.
     assert str(Client.heard["sums"]).startswith("[unsupported_option:return_cumulative_logprob]")

@@ -42,7 +42,7 @@ def test_a_process_ends_when_its_parent_is_killed():
         parent.stdout.close()
 
 
-def test_nothing_happens_while_the_parent_lives():
+def test_a_process_keeps_running_while_its_parent_lives():
     ended: list[int] = []
     stopped = exit_with_parent(0.01, ended.append)
     time.sleep(0.1)

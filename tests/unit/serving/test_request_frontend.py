@@ -16,7 +16,7 @@ FINAL = 1
 
 
 class TritonSender:
-    """What Triton gives a request to answer with. Like Triton's own it must not be used after the last response."""
+    """A substitute for Triton's response sender. Like that, it must not be used after the last response."""
 
     def __init__(self) -> None:
         self.responses: list[str] = []
@@ -48,7 +48,7 @@ class TritonRequest:
 
 
 class Splitter:
-    """Splits texts into words; waits at `gate`, and fails as the text demands."""
+    """Splits texts into words; waits at `gate`, and refuses the text `invalid`."""
 
     def __init__(self) -> None:
         self.gate = threading.Event()
@@ -79,7 +79,7 @@ class Backend:
 
 @pytest.fixture
 def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
-    """The toy backend, with a stand-in for the module that Triton puts beside a backend."""
+    """The toy backend, with a substitute for Triton's Python module."""
     stub = types.ModuleType("triton_python_backend_utils")
     stub.TritonError = lambda text, code: f"{code}: {text}"  # type: ignore[attr-defined]
     for code in ("INTERNAL", "INVALID_ARG", "UNAVAILABLE", "CANCELLED"):
@@ -163,6 +163,6 @@ def test_closing_fails_what_is_active_and_what_comes_later(backend: Backend) -> 
     assert backend.execute("late")[0].wait() == unloaded
     backend.split.gate.set()
     closing.join(10)
-    assert running.wait() == ["running"]  # a step that has begun ends, and its output is sent
+    assert running.wait() == ["running"]  # a running step finishes, and its output is sent
     assert queued.wait() == unloaded
     assert backend.split.started == ["running"]

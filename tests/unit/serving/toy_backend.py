@@ -1,4 +1,4 @@
-"""A whole backend over the shared request front: it answers a text with its words, one response each."""
+"""A complete toy backend on the shared request front: it answers a text with its words, one per response."""
 
 from collections.abc import Callable
 from functools import partial
