@@ -1,10 +1,12 @@
-"""The Triton backend `diffusion`: a prompt in, pictures out.
+"""The Triton backend `diffusion`: it generates images from prompts.
 
-It has no weights of its own. What computes are other models of the same server, the components (text encoders, the
-denoiser, the encoder and decoder of pictures), which are called from here (`components.py`). `model.py` is what Triton
-loads. It reads tensors and hands each request to the `Desk` (`desk.py`). There a request is prepared (`preparing.py`):
-its prompt is encoded by its family's rules (`families/`), and its picture, where it brings one, is put onto a canvas
-(`canvas.py`). Its images become rows (`rows.py`) of one loop for all requests (`denoiser.py`): rows of like size go
-through the denoiser together, whoever they belong to and whichever step they are at. What is done is decoded
-(`decoder.py`) and sent as an encoded file.
+It has no weights. Other models of the same server compute for it: the components, which are text encoders, a denoiser,
+and the encoder and decoder of a VAE (`components.py`).
+
+Triton loads `model.py`, which reads tensors (`tensors.py`) and passes each request to `DiffusionFrontend`
+(`request_frontend.py`, `active_request.py`). The request is preprocessed (`preprocessor.py`): its prompt is encoded by
+the rules of the model family (`families/`), and the image to edit, if there is one, becomes an `InitImage`
+(`init_image.py`). Its images become rows (`denoising_job.py`) of the denoising loop that all requests share
+(`denoiser.py`): rows of equal size go through the denoiser as one batch, whichever request and step they belong to.
+Finished latents are decoded (`latent_decoder.py`) and sent as image files (`images.py`).
 """

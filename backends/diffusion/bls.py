@@ -1,4 +1,4 @@
-"""Components that are other models of the same Triton server: business logic scripting."""
+"""Calls to other models of the same Triton server, which Triton names business logic scripting (BLS)."""
 
 from collections.abc import Sequence
 
@@ -9,27 +9,27 @@ from backends.serving.errors import EngineFailed
 
 
 class TritonComponents:
-    """`backends.diffusion.components.Components`, within the server. A call costs about half a millisecond."""
+    """Implements `backends.diffusion.components.Components`. A call costs about half a millisecond."""
 
     def run(self, name: str, inputs: Arrays, outputs: Sequence[str]) -> dict[str, Array]:
-        """Call a model and wait for it, without Python's lock."""
-        # Triton wants a dimension beside that of the batch; the components take it off again.
+        """Call a model and wait for it without Python's global lock. See `Components`."""
+        # Triton requires a dimension besides that of the batch; the components remove it.
         tensors = [pb_utils.Tensor(key, value if value.ndim > 1 else value[:, None]) for key, value in inputs.items()]
         request = pb_utils.InferenceRequest(
             model_name=name,
             requested_output_names=list(outputs),
             inputs=tensors,
-            # A component on a GPU would leave them there, where numpy cannot read them.
+            # A component on a GPU would return its outputs in GPU memory, which numpy cannot read.
             preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU),
         )
         try:
             response = request.exec()
         except Exception as error:
-            raise EngineFailed(f"The component {name} could not be asked: {str(error)[:500]}") from None
+            raise EngineFailed(f"The component {name} could not be called: {str(error)[:500]}") from None
         if not response.has_error():
             return {tensor.name(): tensor.as_numpy() for tensor in response.output_tensors()}
-        sentence = f"The component {name} failed: {response.error().message()[:500]}"
-        # What an error is raised with lives as long as the error, and a response that lives keeps the server from
-        # unloading its model.
+        message = f"The component {name} failed: {response.error().message()[:500]}"
+        # An exception keeps the local variables of this frame alive, and the server cannot unload a model while one of
+        # its responses is alive.
         del request, response, tensors
-        raise EngineFailed(sentence)
+        raise EngineFailed(message)

@@ -1,4 +1,4 @@
-"""The loop: rows of all requests go through the denoiser together, each at a step of its own."""
+"""The denoising loop: continuous batching of the rows of all requests, each at its own step."""
 
 import logging
 import threading
@@ -17,32 +17,33 @@ from backends.diffusion.stats import Stats
 _log = logging.getLogger(__name__)
 
 LatentShape = tuple[int, int, int]
+"""Channels, height and width of a latent."""
 
 
 class Denoiser:
-    """One thread. Rows join at any step and leave when they are done, so nobody waits for others to finish.
+    """One thread that runs the denoiser. Rows join the batch at any step and leave when they are done.
 
-    Only latents of one size can share a run. Sizes take turns by time: the one that had the least of it is next, so a
-    small picture gets as many steps beside a large one as fit into the same time. Of the images that wait for a row,
-    those of requests with the fewest rows come first: a request for ten images does not keep out one for a single one.
+    Only latents of one size can share a run. The next size is the one that has had the least time, so that small images
+    get as many steps as fit into the time of a large one. If more images wait than there are free rows, those of the
+    request with the fewest active rows come first: a request for ten images does not delay a request for one.
     """
 
     def __init__(
         self,
         components: Components,
         family: Family,
-        description: PipelineConfig,
+        config: PipelineConfig,
         max_rows: int,
-        figures: Stats | None = None,
+        stats: Stats | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`max_rows` is how many images of one size go side by side; with guidance each counts twice in a run."""
+        """`max_rows` is the most images of one size in a run; with guidance each takes two rows of the batch."""
         self._components = components
         self._family = family
-        self._name = description.denoiser
-        self._max_batch = description.max_batch
+        self._name = config.denoiser
+        self._max_batch = config.max_batch
         self._max_rows = max_rows
-        self.stats = figures or Stats()
+        self.stats = stats or Stats()
         self._clock = clock
         self._changed = threading.Condition()
         self._jobs: list[DenoisingJob] = []
@@ -53,7 +54,7 @@ class Denoiser:
         self._thread.start()
 
     def submit(self, job: DenoisingJob) -> None:
-        """Have a job's rows denoised."""
+        """Queue a job."""
         with self._changed:
             if not self._closed:
                 self._jobs.append(job)
@@ -63,12 +64,12 @@ class Denoiser:
         job.on_failed(RuntimeError("The model is being unloaded."))
 
     def cancel(self, job: DenoisingJob) -> None:
-        """Forget a job: none of its rows is in the next run."""
+        """Remove a job; none of its rows is in the next run."""
         with self._changed:
             self._end(job)
 
     def close(self) -> None:
-        """Let the run that has begun end, fail every job that is open, and end the thread."""
+        """Let the current run end, fail every unfinished job, and end the thread."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -84,26 +85,26 @@ class Denoiser:
         while (rows := self._next_batch()) is not None:
             if not rows:
                 continue
-            begun = self._clock()
+            start = self._clock()
             self._step(rows)
             shape = rows[0].job.shape
             with self._changed:
                 if shape in self._time_used:
-                    # Put last, so that of two that had as much the other one is next.
-                    self._time_used[shape] = self._time_used.pop(shape) + self._clock() - begun
+                    # The entry moves to the end: among sizes with equal times another one is next.
+                    self._time_used[shape] = self._time_used.pop(shape) + self._clock() - start
 
     def _next_batch(self) -> list[BatchRow] | None:
-        """Wait for rows, and choose those of the next run; None at the end."""
+        """Wait for jobs and return the rows of the next run; return None once closed."""
         with self._changed:
             while not self._jobs and not self._closed:
-                # Nothing is kept of requests that are over.
+                # Free the arrays of finished requests.
                 self._stacked_conditions = ([], {})
                 self._changed.wait()
             if self._closed:
                 return None
             shapes = dict.fromkeys(job.shape for job in self._jobs)
-            known = {shape: spent for shape, spent in self._time_used.items() if shape in shapes}
-            # A size that comes anew has had as much as the others: it neither waits for them nor holds them up.
+            known = {shape: seconds for shape, seconds in self._time_used.items() if shape in shapes}
+            # A new size starts with the least time of the others, so that it neither waits for them nor delays them.
             least = min(known.values(), default=0.0)
             self._time_used = {shape: least for shape in shapes if shape not in known} | known
             shape = min(self._time_used, key=self._time_used.__getitem__)
@@ -112,7 +113,7 @@ class Denoiser:
             return rows
 
     def _select_rows(self, jobs: list[DenoisingJob]) -> list[BatchRow]:
-        """The rows that are on their way, and as many more as there is room for."""
+        """Return the started rows of jobs of one size, and start as many waiting ones as there is room for."""
         rows = [row for job in jobs for row in job.rows if row.started and not row.done]
         active = {job: sum(row.started and not row.done for row in job.rows) for job in jobs}
         waiting = {job: [row for row in job.rows if not row.started] for job in jobs}
@@ -131,7 +132,7 @@ class Denoiser:
         return rows
 
     def _step(self, rows: list[BatchRow]) -> None:
-        """One run of the denoiser and one step of each row."""
+        """Run the denoiser once and advance each row by one step."""
         try:
             outputs = self._denoise(rows)
         except Exception as error:
@@ -140,7 +141,7 @@ class Denoiser:
                 _log.exception("A run of %d rows failed.", len(rows))
                 self._fail(jobs[0], error)
                 return
-            # One of them may be at fault for all, so each is tried alone.
+            # One job may have failed the whole batch, so each runs again alone.
             for job in jobs:
                 self._step([row for row in rows if row.job is job])
             return
@@ -150,39 +151,39 @@ class Denoiser:
             self._advance(job, [(row, output) for row, output in zip(rows, outputs, strict=True) if row.job is job])
 
     def _denoise(self, rows: list[BatchRow]) -> list[Latent]:
-        """What the denoiser says of each row, after guidance: float32[C, h, w]."""
+        """Return the denoiser's output of each row, after guidance: float32[C, h, w]."""
         samples = np.stack([row.denoiser_input() for row in rows])
         timesteps = np.array([row.job.plan.timesteps[row.next_run] for row in rows], np.float32)
-        led = [place for place, row in enumerate(rows) if row.job.guided_prompt.negative is not None]
-        if led:
-            samples = np.concatenate([samples, samples[led]])
-            timesteps = np.concatenate([timesteps, timesteps[led]])
-        inputs = self._family.denoiser_inputs(samples, timesteps) | self._conditions(rows, led)
+        guided = [i for i, row in enumerate(rows) if row.job.guided_prompt.negative is not None]
+        if guided:
+            samples = np.concatenate([samples, samples[guided]])
+            timesteps = np.concatenate([timesteps, timesteps[guided]])
+        inputs = self._family.denoiser_inputs(samples, timesteps) | self._conditions(rows, guided)
         found = run_in_batches(self._components, self._name, inputs, ["noise_pred"], self._max_batch)
         predicted = self._family.denoiser_output(found["noise_pred"].astype(np.float32, copy=False), samples.shape)
         outputs: list[Latent] = list(predicted[: len(rows)])
-        for place, away in zip(led, predicted[len(rows) :], strict=True):
-            outputs[place] = away + np.float32(rows[place].job.guided_prompt.scale) * (outputs[place] - away)
+        for i, negative in zip(guided, predicted[len(rows) :], strict=True):
+            outputs[i] = negative + np.float32(rows[i].job.guided_prompt.scale) * (outputs[i] - negative)
         return outputs
 
-    def _conditions(self, rows: list[BatchRow], led: list[int]) -> dict[str, Array]:
-        """The conditions of all rows, and then of what some are led away from. Kept while the rows are the same."""
+    def _conditions(self, rows: list[BatchRow], guided: list[int]) -> dict[str, Array]:
+        """Stack the positive conditions of all rows and the negative ones of the guided; cached for equal rows."""
         if self._stacked_conditions[0] != rows:
             conditions: list[Conditioning] = [row.job.guided_prompt.positive for row in rows]
-            conditions += [away for place in led if (away := rows[place].job.guided_prompt.negative) is not None]
-            names = conditions[0]
-            self._stacked_conditions = (rows, {name: np.stack([each[name] for each in conditions]) for name in names})
+            conditions += [negative for i in guided if (negative := rows[i].job.guided_prompt.negative) is not None]
+            stacked = {name: np.stack([condition[name] for condition in conditions]) for name in conditions[0]}
+            self._stacked_conditions = (rows, stacked)
         return self._stacked_conditions[1]
 
     def _advance(self, job: DenoisingJob, steps: list[tuple[BatchRow, Latent]]) -> None:
-        """Take the steps of a job's rows, and tell it."""
+        """Advance a job's rows by the denoiser's outputs, and call the job's callbacks."""
         if job.ended:
             return
         try:
             for row, output in steps:
-                seen = row.advance(output)
-                if seen is not None and job.on_preview is not None:
-                    job.on_preview(row, job.previews[row.next_run], seen)
+                preview = row.advance(output)
+                if preview is not None and job.on_preview is not None:
+                    job.on_preview(row, job.previews[row.next_run], preview)
         except Exception as error:
             _log.exception("A step failed.")
             self._fail(job, error)

@@ -1,4 +1,4 @@
-"""Files of pictures: what is inside, as numbers for a model; and numbers as files again."""
+"""Decoding of image files to pixels and tensors, and encoding of pixels to files."""
 
 import io
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from backends.serving.decode_worker import DECODE_WORKER
 from backends.serving.errors import InvalidValue
 
 MAX_PIXELS = 50_000_000
-"""More than a telephone's camera makes; in RGBA they take 200 MB."""
+"""Limit on the pixels of an image: more than a phone's camera takes, and 200 MB in RGBA."""
 MAX_SIDE = 65_535
-"""The longest that JPEG and GIF can have. Lanczos' filter takes memory by the length of what it shrinks: a picture one
-pixel wide would take gigabytes."""
+"""Limit on a side in pixels: the longest that JPEG and GIF can have. Lanczos resampling needs memory in proportion to
+the side that it shrinks: a long image of one pixel's width would need gigabytes."""
 
 INPUT_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 OUTPUT_FORMATS = ("png", "jpeg", "webp")
-"""Those that are written."""
+"""Formats of generated files, as the input `output_format` names them."""
 
 Pixels = npt.NDArray[np.uint8]
 """uint8[height, width, 3]"""
@@ -32,9 +32,9 @@ _HIGH_BIT_DEPTH_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DecodedImage:
-    """A decoded picture: upright, the first frame.
+    """The first frame of a decoded image, turned upright.
 
-    `transparency` is float32[height, width], 1 where nothing is to be seen; None where all can be seen.
+    `transparency` is float32[height, width], 1 for a transparent pixel and 0 for an opaque one; None if all are opaque.
     """
 
     pixels: Pixels
@@ -42,33 +42,33 @@ class DecodedImage:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height."""
+        """Width and height in pixels."""
         return self.pixels.shape[1], self.pixels.shape[0]
 
     def resize(self, size: tuple[int, int]) -> "DecodedImage":
-        """The picture in another width and height, by Lanczos' filter, as diffusers' image processor does it."""
+        """Return the image in another width and height, by Lanczos resampling, as in diffusers' image processor."""
         if size == self.size:
             return self
         if self.transparency is None:
             return DecodedImage(np.asarray(Image.fromarray(self.pixels).resize(size, Image.Resampling.LANCZOS)))
         alpha = ((1 - self.transparency) * 255).round().astype(np.uint8)
-        # Pillow weighs colours by their alpha, so that what cannot be seen does not bleed into what can.
-        together = Image.fromarray(np.dstack([self.pixels, alpha]), "RGBA")
-        return _from_rgba(together.resize(size, Image.Resampling.LANCZOS))
+        # In RGBA Pillow weights colours by alpha, so that transparent pixels do not affect the colours of opaque ones.
+        rgba = Image.fromarray(np.dstack([self.pixels, alpha]), "RGBA")
+        return _from_rgba(rgba.resize(size, Image.Resampling.LANCZOS))
 
 
 def read_image(data: bytes, name: str = "image") -> DecodedImage:
     """Decode a PNG, JPEG, WebP, GIF or BMP.
 
-    Raises `InvalidValue` for the input `name` where it is none, broken, cut off, or larger than `MAX_PIXELS` and
-    `MAX_SIDE` allow.
+    Raises `InvalidValue`, naming the input `name`, if the file has another format, is broken or cut off, or exceeds
+    `MAX_PIXELS` or `MAX_SIDE`.
     """
-    found, body = DECODE_WORKER.call(
-        "backends.diffusion.images:decoded", data, param=name, largest=4 * MAX_PIXELS, name=name
+    header, body = DECODE_WORKER.call(
+        "backends.diffusion.images:decode_image", data, param=name, max_reply_bytes=4 * MAX_PIXELS, name=name
     )
-    width, height, alpha = found.get("width"), found.get("height"), found.get("alpha")
+    width, height, alpha = header.get("width"), header.get("height"), header.get("alpha")
     if not isinstance(width, int) or not isinstance(height, int) or len(body) != width * height * (4 if alpha else 3):
-        raise InvalidValue("This picture cannot be decoded.", name)
+        raise InvalidValue("This image cannot be decoded.", name)
     pixels = np.frombuffer(body, np.uint8, width * height * 3).reshape(height, width, 3)
     if not alpha:
         return DecodedImage(pixels)
@@ -77,88 +77,88 @@ def read_image(data: bytes, name: str = "image") -> DecodedImage:
 
 
 def decode_image(data: bytes, *, name: str) -> tuple[dict[str, Any], bytes]:
-    """Decode a picture here and now: its width and height, and uint8[height, width, 3].
+    """Decode an image in this process: `read_image` calls this function in the decode worker.
 
-    With `alpha`, uint8[height, width] follows. Raises `InvalidValue` as `read_picture` does, which calls this in a
-    process of its own.
+    Returns `width`, `height` and `alpha`, and the bytes of uint8[height, width, 3]; with `alpha` those of
+    uint8[height, width] follow. Raises `InvalidValue` like `read_image`.
     """
     scans.check(data, name)
     image = _load_image(data, name)
     if image.mode in _HIGH_BIT_DEPTH_MODES:
         # Pillow would cut such values off at 255.
         image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
-    head = {"width": image.width, "height": image.height, "alpha": False}
+    header = {"width": image.width, "height": image.height, "alpha": False}
     if not image.has_transparency_data:
-        return head, np.asarray(image.convert("RGB")).tobytes()
-    both = np.asarray(image.convert("RGBA"))
-    pixels, alpha = both[..., :3].tobytes(), both[..., 3]
-    return (head, pixels) if (alpha == 255).all() else (head | {"alpha": True}, pixels + alpha.tobytes())
+        return header, np.asarray(image.convert("RGB")).tobytes()
+    rgba = np.asarray(image.convert("RGBA"))
+    pixels, alpha = rgba[..., :3].tobytes(), rgba[..., 3]
+    return (header, pixels) if (alpha == 255).all() else (header | {"alpha": True}, pixels + alpha.tobytes())
 
 
 def read_mask(data: bytes, size: tuple[int, int], name: str = "mask") -> Floats:
-    """Decode a mask: float32[height, width], 1 where a picture of `size` may change and 0 where it must not.
+    """Decode a mask: float32[height, width], 1 where an image of `size` may change and 0 where it must not.
 
-    These are the transparent parts; and the white ones of a file without any transparency, grey being in between.
-    Raises `InvalidValue` for the input `name` as `read_picture` does, and where the mask has another size.
+    A transparent pixel is 1 and an opaque one 0. In a file without transparency a white pixel is 1 and a black one 0.
+    Raises `InvalidValue` like `read_image`, and if the mask has another size.
     """
-    picture = read_image(data, name)
-    if picture.size != size:
+    image = read_image(data, name)
+    if image.size != size:
         raise InvalidValue(
-            f"The mask has {picture.size[0]} x {picture.size[1]} pixels, and its picture {size[0]} x {size[1]}.", name
+            f"The mask has {image.size[0]} x {image.size[1]} pixels, and its image {size[0]} x {size[1]}.", name
         )
-    if picture.transparency is not None:
-        return picture.transparency
-    return np.asarray(Image.fromarray(picture.pixels).convert("L"), np.float32) / np.float32(255)
+    if image.transparency is not None:
+        return image.transparency
+    return np.asarray(Image.fromarray(image.pixels).convert("L"), np.float32) / np.float32(255)
 
 
 def resize_mask(mask: Floats, size: tuple[int, int]) -> Floats:
-    """A mask, float32[height, width], in another width and height: each pixel the most of those that it covers.
+    """Return a mask, float32[height, width], in another width and height; each pixel is the maximum of those it covers.
 
-    So the smallest hole in the mask of a large picture stays one when both are shrunk.
+    The maximum keeps the smallest hole in the mask of a large image when both shrink.
     """
     if size == (mask.shape[1], mask.shape[0]):
         return mask
     for axis, side in enumerate(reversed(size)):
-        # Each pixel of the file goes into one of the new ones; where there are more of the new, some have the same.
+        # Shrinking assigns each old pixel to one new pixel; growing repeats old pixels.
         firsts = np.arange(side) * mask.shape[axis] // side
         mask = np.maximum.reduceat(mask, firsts, axis)
     return mask
 
 
 def pixels_to_tensor(pixels: Pixels) -> Floats:
-    """float32[3, height, width] in -1..1, as an encoder of pictures takes it."""
+    """Convert pixels to float32[3, height, width] in -1..1, the input of a VAE encoder."""
     image: Floats = pixels.transpose(2, 0, 1).astype(np.float32) / np.float32(255) * 2 - 1
     return np.ascontiguousarray(image)
 
 
 def tensor_to_pixels(image: Floats) -> Pixels:
-    """What a decoder made, float32[3, height, width], as pixels; what is outside -1..1 is cut off.
+    """Convert a VAE decoder's output, float32[3, height, width], to pixels; values are clipped to -1..1.
 
-    Rounded as diffusers' image processor does it.
+    The rounding is that of diffusers' image processor.
     """
-    shares = (image / 2 + np.float32(0.5)).clip(0, 1)
-    pixels: Pixels = (shares.transpose(1, 2, 0) * 255).round().astype(np.uint8)
+    scaled = (image / 2 + np.float32(0.5)).clip(0, 1)
+    pixels: Pixels = (scaled.transpose(1, 2, 0) * 255).round().astype(np.uint8)
     return pixels
 
 
-def composite(painted: Pixels, kept: Pixels, mask: Floats) -> Pixels:
-    """`painted` where the mask, float32[height, width], is 1; `kept`, to the bit, where it is 0; between them a mix."""
-    share = mask[..., None]
-    mixed: Pixels = (painted * share + kept * (1 - share)).round().astype(np.uint8)
-    return mixed
+def composite(painted: Pixels, original: Pixels, mask: Floats) -> Pixels:
+    """Blend two images by a mask, float32[height, width]: 1 is `painted`, 0 is exactly `original`."""
+    weight = mask[..., None]
+    blended: Pixels = (painted * weight + original * (1 - weight)).round().astype(np.uint8)
+    return blended
 
 
 _PNG_COMPRESSION_LEVEL = 2
-"""Of 9. The usual 6 takes three times as long, which clients wait for, and saves an eighth of the file."""
+"""zlib level of PNG files, 1 to 9. The default, 6, takes three times as long and saves an eighth of the file."""
 
 
 def encode_image(pixels: Pixels, output_format: str, quality: int | None = None) -> bytes:
-    """A file in one of `FORMATS`. `quality` is from 0 to 100, by default 95; PNG has none and loses nothing."""
+    """Encode pixels as a file of one of `OUTPUT_FORMATS`. `quality`, 0 to 100, defaults to 95; PNG is lossless."""
     options: dict[str, Any] = {}
     if output_format == "png":
         options["compress_level"] = _PNG_COMPRESSION_LEVEL
     else:
-        # JPEG's own scale begins at 1.
+        # JPEG's scale starts at 1.
         options["quality"] = max(1, _DEFAULT_QUALITY if quality is None else quality)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, output_format.upper(), **options)
@@ -173,29 +173,28 @@ def _load_image(data: bytes, name: str) -> Image.Image:
     except UnidentifiedImageError:
         raise InvalidValue(f"This is no {', '.join(INPUT_FORMATS[:-1])} or {INPUT_FORMATS[-1]}.", name) from None
     except Image.DecompressionBombError:
-        raise InvalidValue(f"The picture has more than the {MAX_PIXELS} pixels that are taken.", name) from None
-    except Exception as error:  # decoders raise whatever they come across in a broken file
-        raise InvalidValue(f"This picture cannot be read: {_error_text(error)}.", name) from None
+        raise InvalidValue(f"The image has more than {MAX_PIXELS} pixels, the most that are accepted.", name) from None
+    except Exception as error:  # decoders raise any exception for a broken file
+        raise InvalidValue(f"This image cannot be read: {_error_text(error)}.", name) from None
     if width * height > MAX_PIXELS:
-        raise InvalidValue(f"The picture has {width} x {height} pixels; at most {MAX_PIXELS} are taken.", name)
+        raise InvalidValue(f"The image has {width} x {height} pixels; at most {MAX_PIXELS} are accepted.", name)
     if max(width, height) > MAX_SIDE:
-        raise InvalidValue(f"The picture has {width} x {height} pixels; at most {MAX_SIDE} a side are taken.", name)
+        raise InvalidValue(f"The image has {width} x {height} pixels; at most {MAX_SIDE} per side are accepted.", name)
     try:
         image.load()
     except Exception as error:  # as above
-        raise InvalidValue(f"This picture cannot be decoded: {_error_text(error)}.", name) from None
+        raise InvalidValue(f"This image cannot be decoded: {_error_text(error)}.", name) from None
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # what is written about a picture may be broken while the picture is not
+    except Exception:  # the metadata may be broken while the image is not
         return image
 
 
 def _from_rgba(image: Image.Image) -> DecodedImage:
-    """A picture of ours in RGBA."""
-    both = np.asarray(image)
-    alpha = both[..., 3]
+    rgba = np.asarray(image)
+    alpha = rgba[..., 3]
     return DecodedImage(
-        np.ascontiguousarray(both[..., :3]), None if (alpha == 255).all() else 1 - alpha.astype(np.float32) / 255
+        np.ascontiguousarray(rgba[..., :3]), None if (alpha == 255).all() else 1 - alpha.astype(np.float32) / 255
     )
 
 

@@ -1,4 +1,4 @@
-"""From finished latents to pixels, beside the loop."""
+"""The decoding of latents to pixels, in a thread next to the denoising loop."""
 
 import logging
 import threading
@@ -17,13 +17,15 @@ from backends.diffusion.schedulers import Latent
 _log = logging.getLogger(__name__)
 
 MAX_BATCH_PIXELS = 1 << 20
-"""Of one run together: a decoder takes about half a kilobyte a pixel while it works."""
+"""Pixels of one batch together: a decoder needs about half a kilobyte of memory per pixel."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DecodeTask:
-    """A latent of a job. `decoded` is called from the decoder's thread and must return at once; or the job's `failed`;
-    or neither, where the job has ended.
+    """A latent of a job, float32[C, h, w].
+
+    The decoder's thread calls `on_decoded` with the pixels, or the job's `on_failed`, or neither if the job has ended.
+    The callbacks must return at once.
     """
 
     job: DenoisingJob
@@ -32,13 +34,13 @@ class DecodeTask:
 
 
 class LatentDecoder:
-    """One thread, which decodes what waits in batches of one size."""
+    """One thread that decodes waiting latents in batches of one size."""
 
-    def __init__(self, components: Components, description: PipelineConfig) -> None:
+    def __init__(self, components: Components, config: PipelineConfig) -> None:
         self._components = components
-        self._name = description.vae_decoder
-        self._vae = description.vae
-        self._max_batch = description.max_batch
+        self._name = config.vae_decoder
+        self._vae = config.vae
+        self._max_batch = config.max_batch
         self._changed = threading.Condition()
         self._tasks: list[DecodeTask] = []
         self._closed = False
@@ -46,13 +48,13 @@ class LatentDecoder:
         self._thread.start()
 
     def submit(self, tasks: Sequence[DecodeTask]) -> None:
-        """Have latents decoded; those that come at once share a run where they fit."""
+        """Queue latents; those of one size that are submitted together share a batch if they fit."""
         with self._changed:
             self._tasks += tasks
             self._changed.notify()
 
     def close(self) -> None:
-        """Let the run that has begun end, forget the others, and end the thread."""
+        """Let the current batch end, drop the other tasks, and end the thread."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -66,18 +68,18 @@ class LatentDecoder:
         try:
             pixels = self._decode(np.stack([task.latent for task in tasks]))
         except Exception as error:
-            if len(tasks) > 1:  # one of them may be at fault for all, so each is tried alone
+            if len(tasks) > 1:  # one task may have failed the whole batch
                 for task in tasks:
                     self._decode_all([task])
                 return
             _log.exception("A latent could not be decoded.")
             tasks[0].job.on_failed(error)
         else:
-            for task, picture in zip(tasks, pixels, strict=True):
-                task.on_decoded(picture)
+            for task, image in zip(tasks, pixels, strict=True):
+                task.on_decoded(image)
 
     def _next_batch(self) -> list[DecodeTask]:
-        """Wait for tasks, and take the first and others of its size; none at the end."""
+        """Wait for tasks and remove the first and others of its size; return none once closed."""
         with self._changed:
             while True:
                 self._tasks = [task for task in self._tasks if not task.job.ended]
@@ -88,10 +90,10 @@ class LatentDecoder:
                 self._changed.wait()
             shape = self._tasks[0].latent.shape
             area = shape[1] * shape[2] * self._vae.factor**2
-            most = min(max(1, MAX_BATCH_PIXELS // area), self._max_batch)
-            taken = [task for task in self._tasks if task.latent.shape == shape][:most]
-            self._tasks = [task for task in self._tasks if task not in taken]
-            return taken
+            size = min(max(1, MAX_BATCH_PIXELS // area), self._max_batch)
+            batch = [task for task in self._tasks if task.latent.shape == shape][:size]
+            self._tasks = [task for task in self._tasks if task not in batch]
+            return batch
 
     def _decode(self, latents: Floats) -> list[Pixels]:
         found = self._components.run(self._name, {"latent": self._vae.unscale(latents)}, ["image"])

@@ -1,4 +1,4 @@
-"""From a pipeline's version folder to a desk that takes requests."""
+"""Loading of a pipeline from its version folder."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,27 +12,31 @@ from backends.diffusion.latent_decoder import LatentDecoder
 from backends.diffusion.options import read_options
 from backends.diffusion.pipeline_config import read_pipeline_config
 from backends.diffusion.preprocessor import Preprocessor
-from backends.diffusion.request_frontend import RequestFrontend
+from backends.diffusion.request_frontend import DiffusionFrontend
 from backends.diffusion.schedulers import make_scheduler
 from backends.diffusion.stats import Stats
 from backends.diffusion.text_encoders import TextEncoders
 
 _DEFAULT_MAX_BATCH = 16
+"""Rows that a component takes at once if its builder does not say."""
 
 
 def load_pipeline(
     folder: Path, parameters: Mapping[str, Mapping[str, Any]], components: Components
-) -> tuple[RequestFrontend, Stats]:
-    """Open a desk. Raises `FileNotFoundError`, or `ValueError` with a sentence that says what is wrong."""
-    description = read_pipeline_config(folder)
-    options = read_options(parameters, description.size_multiple)
-    # Guidance doubles rows, and the builder has components take as many.
-    most = description.max_batch or max(_DEFAULT_MAX_BATCH, 2 * options.max_rows)
-    description = replace(description, max_batch=most)
-    scheduler = make_scheduler(description.scheduler, description.family, 2 * description.vae.factor)
-    family = make_family(description, TextEncoders(folder, description, components))
-    figures = Stats()
-    denoiser = Denoiser(components, family, description, options.max_rows, figures)
-    decoder = LatentDecoder(components, description)
-    preparing = Preprocessor(family, scheduler, description, options, components)
-    return RequestFrontend(preparing, denoiser, decoder, options.max_waiting, options.max_waiting_bytes), figures
+) -> tuple[DiffusionFrontend, Stats]:
+    """Return a front for the pipeline in `folder`, and its stats. `parameters` are those of `config.pbtxt`.
+
+    Raises `FileNotFoundError`, or `ValueError` with a sentence for people.
+    """
+    config = read_pipeline_config(folder)
+    options = read_options(parameters, config.size_multiple)
+    # Guidance doubles the rows, so the builder exports components for twice as many.
+    max_batch = config.max_batch or max(_DEFAULT_MAX_BATCH, 2 * options.max_rows)
+    config = replace(config, max_batch=max_batch)
+    scheduler = make_scheduler(config.scheduler, config.family, 2 * config.vae.factor)
+    family = make_family(config, TextEncoders(folder, config, components))
+    stats = Stats()
+    denoiser = Denoiser(components, family, config, options.max_rows, stats)
+    decoder = LatentDecoder(components, config)
+    preprocessor = Preprocessor(family, scheduler, config, options, components)
+    return DiffusionFrontend(preprocessor, denoiser, decoder, options.max_waiting, options.max_waiting_bytes), stats

@@ -1,4 +1,4 @@
-"""The figures of the loop among Triton's own metrics."""
+"""Names and descriptions of the backend's Triton metrics, by attribute of `Stats`."""
 
 GAUGES = {
     "rows_active": ("diffusion_rows_active", "Images that are being denoised"),

@@ -1,12 +1,12 @@
-"""What Triton loads for `backend: "diffusion"`."""
+"""The model file that Triton loads for `backend: "diffusion"`."""
 
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
-# Triton loads this file alone, from wherever its backend directory is: the folder that holds the package `backends` is
-# put where Python looks. Where that folder is the backend directory's parent, `backends` is a namespace package.
+# Triton loads this file alone. The folder that contains `backends` goes on Python's path. If that is Triton's own
+# backend directory, it has no `__init__.py` and is a namespace package.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import triton_python_backend_utils as pb_utils
@@ -25,31 +25,31 @@ class TritonPythonModel:
     """One instance of a pipeline."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Read the description. What is wrong with it, or with the parameters, becomes the reason Triton shows.
+        """Read the configuration. Triton shows an exception of it as the reason why the model is not ready.
 
-        The components may be loaded later: they are called for the first time by the first request.
+        The components may be loaded later: the first request is the first to call them.
         """
         self._parent_watch = exit_with_parent()
         config = json.loads(args["model_config"])
         folder = Path(args["model_repository"]) / args["model_version"]
         try:
-            self._frontend, figures = load_pipeline(folder, config.get("parameters", {}), TritonComponents())
+            self._frontend, stats = load_pipeline(folder, config.get("parameters", {}), TritonComponents())
         except Exception as error:
             raise pb_utils.TritonModelException(f"The model in {folder} cannot be loaded: {error}") from error
         gauges, counters, self._families = make_metrics(args["model_name"], GAUGES, COUNTERS)
-        self._publisher = MetricsPublisher(figures, gauges, counters)
+        self._publisher = MetricsPublisher(stats, gauges, counters)
 
     def execute(self, requests: list[Any]) -> None:
-        """Take requests; their answers come later, through their response senders."""
+        """Admit requests and return; their response senders answer them later."""
         dispatch_requests(
             requests,
             ImageResponseSender,
-            lambda request, client: read_request(Inputs(request)),
+            lambda request, sender: read_request(Inputs(request)),
             self._frontend.add_request,
         )
 
     def finalize(self) -> None:
-        """Answer what is open, and end every thread."""
+        """Fail the active requests, and end every thread."""
         self._frontend.close()
         self._publisher.close()
         self._parent_watch.set()

@@ -1,4 +1,4 @@
-"""The noise that torch draws on a CPU, without torch: so that pictures can be compared seed by seed.
+"""The random numbers that torch draws on a CPU, without torch, so that each seed gives the image it gives in diffusers.
 
 Sources, of PyTorch: ATen/native/cpu/DistributionTemplates.h, ATen/native/cpu/avx_mathfun.h, and in ATen/core
 MT19937RNGEngine.h, DistributionsHelper.h and TransformationHelper.h.
@@ -13,11 +13,11 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float32]
 
 _MIN_BLOCK_COUNT = 16
-"""Fewer numbers than this are drawn one by one, in double precision."""
+"""Count below which torch draws numbers one by one, in double precision."""
 
-# Where AVX2 or AVX-512 is, torch takes logarithm, sine and cosine from polynomials in float32 (Cephes'), and its
-# compiler fuses their multiplications and additions; this module has them bit for bit. Where torch has neither
-# (ATEN_CPU_CAPABILITY=default), it calls the C library, and its numbers differ from these by up to 2.3e-6.
+# With AVX2 or AVX-512 torch computes logarithm, sine and cosine by polynomials in float32 (from Cephes), and its
+# compiler fuses their multiplications and additions; this module gives the same bits. Without them
+# (ATEN_CPU_CAPABILITY=default) torch calls the C library, whose numbers differ by up to 2.3e-6.
 _LOG = (
     7.0376836292e-2,
     -1.1514610310e-1,
@@ -36,21 +36,21 @@ _QUARTER_PI = (-0.78515625, -2.4187564849853515625e-4, -3.77489497744594108e-8) 
 
 
 class NoiseGenerator:
-    """What successive `torch.randn(shape, generator=g)` give, where `g = torch.Generator("cpu").manual_seed(seed)`.
+    """The numbers of successive `torch.randn(shape, generator=g)` with `g = torch.Generator("cpu").manual_seed(seed)`.
 
-    Only the lower 32 bits of a seed matter, as there. Not for two threads at once.
+    Only the lower 32 bits of a seed matter, as in torch. Not thread-safe.
     """
 
     def __init__(self, seed: int) -> None:
         """`seed` is 0 or more."""
         self._bit_generator = np.random.MT19937()
-        # RandomState seeds the generator as its authors did, and torch does; MT19937 itself hashes the seed first.
+        # RandomState seeds the generator as its authors and torch do; numpy's MT19937 hashes the seed first.
         seeded: Any = np.random.RandomState(seed & 0xFFFFFFFF).get_state(legacy=False)
         self._bit_generator.state = seeded
         self._spare_normal: float | None = None
 
     def normal(self, shape: tuple[int, ...]) -> Floats:
-        """The next numbers of mean 0 and variance 1, float32 of the shape."""
+        """Return the next normal numbers of mean 0 and variance 1, float32 of `shape`."""
         count = math.prod(shape)
         numbers = self._one_by_one(count) if count < _MIN_BLOCK_COUNT else self._in_blocks(count)
         return numbers.reshape(shape)
@@ -73,18 +73,18 @@ class NoiseGenerator:
         uniforms = self._uniforms(count)
         if whole == count:
             return _box_muller(uniforms)
-        # The last 16 are drawn anew, over some of those that were there.
+        # torch draws the last 16 numbers anew and overwrites some of the block before.
         return np.concatenate([_box_muller(uniforms[:whole])[: count - 16], _box_muller(self._uniforms(16))])
 
     def _uniforms(self, count: int) -> Floats:
-        """From 0 to below 1, of 24 bits."""
+        """Return uniform numbers from 0 to below 1, of 24 bits each."""
         bits = self._bit_generator.random_raw(count) & np.uint64((1 << 24) - 1)
         uniforms: Floats = bits.astype(np.float32) * np.float32(2**-24)
         return uniforms
 
 
 def _box_muller(uniforms: Floats) -> Floats:
-    """Normal numbers from uniform ones, in blocks of 16: the first 8 of a block make radii, the others angles."""
+    """Turn uniform numbers into normal ones, in blocks of 16: the first 8 of a block give radii, the others angles."""
     blocks = uniforms.reshape(-1, 2, 8)
     radius = np.sqrt(np.float32(-2) * _log(np.float32(1) - blocks[:, 0]))
     sine, cosine = _sine_and_cosine(np.float32(2 * math.pi) * blocks[:, 1])
@@ -93,7 +93,7 @@ def _box_muller(uniforms: Floats) -> Floats:
 
 
 def _fused(a: Floats, b: Floats | float, c: Floats | float) -> Floats:
-    """a * b + c, rounded once: the product of two float32 is exact in float64."""
+    """Return a * b + c, rounded once: the product of two float32 is exact in float64."""
     fused: Floats = (a.astype(np.float64) * _double(b) + _double(c)).astype(np.float32)
     return fused
 
@@ -110,7 +110,7 @@ def _polynomial(x: Floats, factors: tuple[float, ...]) -> Floats:
 
 
 def _log(x: Floats) -> Floats:
-    """`log256_ps`, for normal numbers above 0."""
+    """Compute `log256_ps`, for normal numbers above 0."""
     bits = x.view(np.int32)
     exponent = ((bits >> 23) - 126).astype(np.float32)
     half_to_one = (bits & ~0x7F800000 | 0x3F000000).view(np.float32)
@@ -123,7 +123,7 @@ def _log(x: Floats) -> Floats:
 
 
 def _sine_and_cosine(x: Floats) -> tuple[Floats, Floats]:
-    """`sincos256_ps`, for angles of 0 and more."""
+    """Compute `sincos256_ps`, for angles of 0 and more."""
     octant = (x * np.float32(4 / math.pi)).astype(np.int32) + 1 & ~1
     turns = octant.astype(np.float32)
     for part in _QUARTER_PI:

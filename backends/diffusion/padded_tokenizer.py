@@ -1,4 +1,4 @@
-"""Prompts as token ids, all of one length, as diffusers' pipelines make them."""
+"""Tokenisation of prompts to token ids of a fixed length, as in diffusers' pipelines."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,32 +12,32 @@ from backends.serving.prompt_length import text_prefix
 from backends.serving.tokenizer import load_tokenizer
 
 _MAX_TEXT_CHARS = 8_192
-"""Characters; of longer texts only the beginning is tokenised, for the rest is too long anyhow."""
+"""Length in characters above which only the beginning of a text is tokenised; it exceeds `max_length` anyway."""
 
 
 class PaddedTokenizer:
     """One text encoder's tokenizer. May be used from any thread."""
 
-    def __init__(self, folder: Path, file: TokenizerConfig) -> None:
-        """Read it from the version folder. Raises `FileNotFoundError` or `ValueError`."""
-        tokenizer = load_tokenizer(folder / file.folder)
-        self.max_length = file.max_length
+    def __init__(self, folder: Path, config: TokenizerConfig) -> None:
+        """Load the tokenizer from the version folder. Raises `FileNotFoundError` or `ValueError`."""
+        tokenizer = load_tokenizer(folder / config.folder)
+        self.max_length = config.max_length
         self._untruncated = Tokenizer.from_str(tokenizer.to_str())
-        tokenizer.enable_truncation(file.max_length)
-        pad = tokenizer.id_to_token(file.pad_id)
+        tokenizer.enable_truncation(config.max_length)
+        pad = tokenizer.id_to_token(config.pad_id)
         if pad is None:
-            raise ValueError(f"The tokenizer in {file.folder} has no token {file.pad_id} to pad with.")
-        tokenizer.enable_padding(length=file.max_length, pad_id=file.pad_id, pad_token=pad)
+            raise ValueError(f"The tokenizer in {config.folder} has no token {config.pad_id} to pad with.")
+        tokenizer.enable_padding(length=config.max_length, pad_id=config.pad_id, pad_token=pad)
         self._tokenizer = tokenizer
 
     def encode(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.int64], list[bool]]:
-        """Token ids int64[texts, max_length], and for each text whether something had to be left out."""
+        """Return token ids, int64[texts, max_length], and for each text whether its end was cut off."""
         encodings = self._tokenizer.encode_batch([self._shorten(text) for text in texts])
         ids = np.array([encoding.ids for encoding in encodings], np.int64)
         return ids, [bool(encoding.overflowing) for encoding in encodings]
 
     def _shorten(self, text: str) -> str:
-        """A text, or enough of the beginning of a long one to be too long all the same."""
+        """Return the text, or a prefix of a long one that still exceeds `max_length` tokens."""
         return (
             text
             if len(text) <= _MAX_TEXT_CHARS

@@ -1,4 +1,4 @@
-"""What a builder says of a pipeline, in `pipeline.json`: its components, its tokenizers, its scheduler."""
+"""The file `pipeline.json`, in which the builder describes a pipeline: components, tokenizers and scheduler."""
 
 import json
 from collections.abc import Mapping
@@ -17,7 +17,10 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class TokenizerConfig:
-    """A tokenizer of a text encoder: the folder of its `tokenizer.json`; texts become exactly `max_length` tokens."""
+    """The tokenizer of a text encoder: the folder of its `tokenizer.json`.
+
+    It cuts texts to `max_length` tokens, and pads shorter ones to that length with the token `pad_id`.
+    """
 
     folder: str
     max_length: int
@@ -26,9 +29,9 @@ class TokenizerConfig:
 
 @dataclass(frozen=True, slots=True)
 class Vae:
-    """How pictures and latents belong together: a latent is one `factor`th as wide, with so many channels.
+    """The relation of images and latents: a latent is smaller by `factor` on each side and has `channels` channels.
 
-    `mean` and `deviation`, where there are any, are those of the channels, and stand in place of the shift.
+    `mean` and `std`, one number for each channel, replace `shift_factor` if they are not empty.
     """
 
     scaling_factor: float
@@ -39,13 +42,13 @@ class Vae:
     std: tuple[float, ...] = ()
 
     def scale(self, encoded: Floats) -> Floats:
-        """What the encoder gave, float32[…, C, h, w], in the units that the denoiser was trained in."""
+        """Scale the encoder's output, float32[…, C, h, w], to the units in which the denoiser was trained."""
         if self.mean:
             return (encoded - _channels(self.mean)) * np.float32(self.scaling_factor) / _channels(self.std)
         return (encoded - np.float32(self.shift_factor)) * np.float32(self.scaling_factor)
 
     def unscale(self, latent: Floats) -> Floats:
-        """A latent float32[…, C, h, w] as the decoder takes it."""
+        """Scale a latent, float32[…, C, h, w], to the units of the decoder's input."""
         if self.mean:
             return latent * _channels(self.std) / np.float32(self.scaling_factor) + _channels(self.mean)
         return latent / np.float32(self.scaling_factor) + np.float32(self.shift_factor)
@@ -57,11 +60,11 @@ def _channels(values: tuple[float, ...]) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class PipelineConfig:
-    """The components are names of Triton models. `extras` are what only some families have.
+    """A pipeline. Its components are names of Triton models; `extras` are the options of single families.
 
-    `guidance` is how the denoiser is held to the prompt: `classifier-free`, by a second row that it is led away from;
-    `embedded`, by an input of its own; `none`, not at all. Sides of pictures are multiples of `size_multiple` pixels.
-    `max_batch` is what every component takes at once; 0 where that is not said.
+    `guidance` tells how the denoiser takes the guidance scale: `classifier-free`, by a second row for the negative
+    prompt; `embedded`, as an input; `none`, not at all. Sides of images are multiples of `size_multiple` pixels.
+    `max_batch` is the most rows that every component takes at once; 0 if the file does not say.
     """
 
     family: str
@@ -79,24 +82,24 @@ class PipelineConfig:
 
 
 def read_pipeline_config(folder: Path) -> PipelineConfig:
-    """Read the file in a version folder. Raises `FileNotFoundError`, or `ValueError` with a sentence."""
+    """Read `pipeline.json` in a version folder. Raises `FileNotFoundError`, or `ValueError` with a sentence."""
     path = folder / PIPELINE_FILE
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing.")
     try:
-        found = json.loads(path.read_text("utf-8"))
-        return _read(dict(found))
+        document = json.loads(path.read_text("utf-8"))
+        return _parse(dict(document))
     except KeyError as error:
         raise ValueError(f"{path} does not say {error}.") from None
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path} cannot be understood: {error}") from None
 
 
-def _read(values: dict[str, Any]) -> PipelineConfig:
+def _parse(values: dict[str, Any]) -> PipelineConfig:
     components, vae = values.pop("components"), values.pop("vae")
     tokenizers = tuple(
-        TokenizerConfig(str(each["folder"]), int(each["max_length"]), int(each["pad_id"]))
-        for each in values.pop("tokenizers")
+        TokenizerConfig(str(entry["folder"]), int(entry["max_length"]), int(entry["pad_id"]))
+        for entry in values.pop("tokenizers")
     )
     encoders = tuple(components["text_encoders"])
     if len(encoders) != len(tokenizers):

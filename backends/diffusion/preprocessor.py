@@ -1,4 +1,4 @@
-"""From what a request asks for to what the loop needs."""
+"""The validation and encoding of a request, which yield a job for the denoiser."""
 
 import math
 import secrets
@@ -19,15 +19,18 @@ from backends.diffusion.schedulers import Latent, Plan, Scheduler
 from backends.serving.errors import Cancelled, InvalidValue, UnsupportedOption
 
 MAX_PREVIEWS = 3
+"""Previews that a request may ask for, per image."""
 _MAX_GUIDANCE_SCALE = 100.0
 _DEFAULT_STRENGTH = 0.8
 _NUM_SEEDS = 1 << 64
+"""Seeds that a client may send: 0 to this minus 1."""
 _NUM_RANDOM_SEEDS = 1 << 32
+"""Seeds among which one is drawn if the client sends none."""
 
 
 @dataclass(frozen=True, slots=True)
 class PreprocessedRequest:
-    """A request whose texts and picture are encoded."""
+    """A request whose prompt and image are encoded."""
 
     size: Size
     plan: Plan
@@ -40,14 +43,14 @@ class PreprocessedRequest:
     output_format: str
     quality: int | None
 
-    def job(
+    def make_job(
         self,
-        stepped: Callable[[float], None],
-        finished: Callable[[list[BatchRow]], None],
-        failed: Callable[[Exception], None],
-        previewed: Callable[[BatchRow, int, Latent], None],
+        on_progress: Callable[[float], None],
+        on_finished: Callable[[list[BatchRow]], None],
+        on_failed: Callable[[Exception], None],
+        on_preview: Callable[[BatchRow, int, Latent], None],
     ) -> DenoisingJob:
-        """The job for the loop, with what it is to call."""
+        """Return the job for the denoiser, with its callbacks."""
         width, height = self.size
         return DenoisingJob(
             shape=(self.vae.channels, height // self.vae.factor, width // self.vae.factor),
@@ -55,64 +58,69 @@ class PreprocessedRequest:
             guided_prompt=self.guided_prompt,
             vae=self.vae,
             seeds=self.seeds,
-            on_progress=stepped,
-            on_finished=finished,
-            on_failed=failed,
-            on_preview=previewed,
+            on_progress=on_progress,
+            on_finished=on_finished,
+            on_failed=on_failed,
+            on_preview=on_preview,
             previews=self.previews,
             encoded_image=self.encoded_image,
         )
 
     def encode_image_file(self, pixels: Pixels) -> bytes:
-        """The file of a decoded image; what was not to change is taken from the picture that came."""
+        """Encode a finished image as a file, with the unmasked part taken from the client's image."""
         return encode_image(
             self.init_image.composite(pixels) if self.init_image else pixels, self.output_format, self.quality
         )
 
 
 class Preprocessor:
-    """Checks requests against one model's options, and calls its encoders. May be used from any thread."""
+    """Validates requests against a model's options, and calls its encoders. May be used from any thread."""
 
     def __init__(
         self,
         family: Family,
         scheduler: Scheduler,
-        description: PipelineConfig,
+        config: PipelineConfig,
         options: Options,
         components: Components,
     ) -> None:
         self._family = family
         self._scheduler = scheduler
-        self._description = description
+        self._config = config
         self._options = options
         self._components = components
 
     def preprocess(self, request: Request, is_cancelled: Callable[[], bool]) -> PreprocessedRequest:
-        """Raise `GenerationError`, naming the input at fault; `Cancelled` where `is_cancelled` says so."""
+        """Validate and encode a request.
+
+        Raises `GenerationError`, naming the input at fault, and `Cancelled` once `is_cancelled` returns true.
+        """
         self._check(request)
         scale = self._guidance(request)
         steps = self._options.default_steps if request.steps is None else request.steps
-        canvas = self._load_init_image(request)
-        size = canvas.size if canvas else self._size(request, self._options.default_size)
-        masked = canvas is not None and canvas.mask is not None
+        init_image = self._load_init_image(request)
+        size = init_image.size if init_image else self._size(request, self._options.default_size)
+        masked = init_image is not None and init_image.mask is not None
         strength = 1.0
-        if canvas:
+        if init_image:
             strength = (1.0 if masked else _DEFAULT_STRENGTH) if request.strength is None else request.strength
         plan = self._scheduler.plan(steps, strength, size)
         _raise_if_cancelled(is_cancelled)
-        guided = self._family.encode_prompt(request.prompt, request.negative_prompt, scale, size)
+        guided_prompt = self._family.encode_prompt(request.prompt, request.negative_prompt, scale, size)
         _raise_if_cancelled(is_cancelled)
-        source = self._encode_init_image(canvas, anew=masked and strength == 1) if canvas else None
-        first = secrets.randbelow(_NUM_RANDOM_SEEDS) if request.seed is None else request.seed
+        encoded_image = None
+        if init_image:
+            encoded_image = self._encode_init_image(init_image, from_noise=masked and strength == 1)
+        first_seed = secrets.randbelow(_NUM_RANDOM_SEEDS) if request.seed is None else request.seed
         return PreprocessedRequest(
             size=size,
             plan=plan,
-            guided_prompt=guided,
-            vae=self._description.vae,
-            seeds=tuple((first + number) % _NUM_SEEDS for number in range(request.num_images)),
+            guided_prompt=guided_prompt,
+            vae=self._config.vae,
+            seeds=tuple((first_seed + number) % _NUM_SEEDS for number in range(request.num_images)),
             previews=_preview_schedule(len(plan.timesteps), request.partial_images),
-            encoded_image=source,
-            init_image=canvas,
+            encoded_image=encoded_image,
+            init_image=init_image,
             output_format=request.output_format,
             quality=request.quality,
         )
@@ -134,9 +142,9 @@ class Preprocessor:
             if request.strength is not None and not 0 < request.strength <= 1:
                 raise InvalidValue(f"This must be above 0 and at most 1, not {request.strength}.", "strength")
         elif request.strength is not None:
-            raise InvalidValue("This belongs to a picture, and none came.", "strength")
+            raise InvalidValue("This requires an image, and none was sent.", "strength")
         elif request.mask is not None:
-            raise InvalidValue("This belongs to a picture, and none came.", "mask")
+            raise InvalidValue("This requires an image, and none was sent.", "mask")
 
     def _guidance(self, request: Request) -> float:
         scale = request.guidance_scale
@@ -144,16 +152,16 @@ class Preprocessor:
             return self._options.default_guidance
         if not math.isfinite(scale) or not 0 <= scale <= _MAX_GUIDANCE_SCALE:
             raise InvalidValue(f"This must be from 0 to {_MAX_GUIDANCE_SCALE:.0f}, not {scale}.", "guidance_scale")
-        if scale > 1 and self._description.guidance == "none":
-            raise UnsupportedOption("This model cannot be told how closely to follow the prompt.", "guidance_scale")
+        if scale > 1 and self._config.guidance == "none":
+            raise UnsupportedOption("This model has no guidance scale.", "guidance_scale")
         return scale
 
-    def _size(self, request: Request, usual: Size) -> Size:
+    def _size(self, request: Request, default: Size) -> Size:
         size = (
-            usual[0] if request.width is None else request.width,
-            usual[1] if request.height is None else request.height,
+            default[0] if request.width is None else request.width,
+            default[1] if request.height is None else request.height,
         )
-        if size != usual:
+        if size != default:
             self._options.check_size(size)
         return size
 
@@ -161,32 +169,35 @@ class Preprocessor:
         if not request.images:
             return None
         if len(request.images) > 1:
-            raise UnsupportedOption(f"This model edits one picture, and {len(request.images)} came.", "image")
-        if self._description.vae_encoder is None:
-            raise UnsupportedOption("This model cannot read pictures.", "image")
+            raise UnsupportedOption(f"This model edits one image, and {len(request.images)} were sent.", "image")
+        if self._config.vae_encoder is None:
+            raise UnsupportedOption("This model takes no images.", "image")
         return load_init_image(
             request.images[0],
             request.mask,
             lambda size: self._size(request, self._options.nearest_size(size)),
         )
 
-    def _encode_init_image(self, canvas: InitImage, *, anew: bool) -> EncodedImage:
-        assert self._description.vae_encoder is not None
-        inputs = {"image": canvas.to_tensor()[None]}
-        found = self._components.run(self._description.vae_encoder, inputs, ["moments"])
-        cells = canvas.latent_mask(self._description.vae.factor)
-        return EncodedImage(found["moments"][0].astype(np.float32, copy=False), cells, anew)
+    def _encode_init_image(self, init_image: InitImage, *, from_noise: bool) -> EncodedImage:
+        assert self._config.vae_encoder is not None
+        inputs = {"image": init_image.to_tensor()[None]}
+        found = self._components.run(self._config.vae_encoder, inputs, ["moments"])
+        mask = init_image.latent_mask(self._config.vae.factor)
+        return EncodedImage(found["moments"][0].astype(np.float32, copy=False), mask, from_noise)
 
 
 def _preview_schedule(runs: int, count: int) -> dict[int, int]:
-    """After how many runs which preview is due: as evenly apart as they can be, fewer where there are few runs."""
+    """Return the number of each preview by the number of runs after which it is due.
+
+    `count` previews are spread evenly over the runs; there are fewer if there are few runs.
+    """
     due = sorted({round(runs * number / (count + 1)) for number in range(1, count + 1)} - {0, runs})
     return {run: number for number, run in enumerate(due)}
 
 
-def _check_range(value: int, least: int, most: int, name: str) -> None:
-    if not least <= value <= most:
-        raise InvalidValue(f"This must be from {least} to {most}, not {value}.", name)
+def _check_range(value: int, low: int, high: int, name: str) -> None:
+    if not low <= value <= high:
+        raise InvalidValue(f"This must be from {low} to {high}, not {value}.", name)
 
 
 def _raise_if_cancelled(is_cancelled: Callable[[], bool]) -> None:

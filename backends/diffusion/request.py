@@ -1,11 +1,11 @@
-"""What a request asks for."""
+"""A request for images."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """The tensors of one request, unchecked; None is what was not sent. Pictures are encoded files."""
+    """The tensors of one request, unchecked; None if not sent. `images` and `mask` are encoded files."""
 
     prompt: str
     negative_prompt: str | None = None
@@ -24,5 +24,5 @@ class Request:
 
     @property
     def nbytes(self) -> int:
-        """About how much memory the request takes while it waits: its texts, its picture and its mask."""
+        """About the memory of the request while it waits, in bytes: of its texts, its images and its mask."""
         return sum(map(len, (self.prompt, self.negative_prompt or "", *self.images, self.mask or b"")))

@@ -1,4 +1,4 @@
-"""Numbers that the backend keeps about itself."""
+"""Counters of the backend, which `metrics.py` publishes."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 class Stats:
     """Plain integers, each written by one thread or under one lock, and read by any. All but the first two only grow.
 
-    `steps` counts a step of each row, `runs` the calls of the denoiser that they took.
+    `runs` counts calls of the denoiser, `steps` the steps of all rows in them.
     """
 
     rows_active: int = 0

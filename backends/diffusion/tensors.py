@@ -1,4 +1,4 @@
-"""The tensors of requests and answers."""
+"""Conversion between Triton's tensors and the requests and responses of this backend."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from backends.serving.triton import Inputs, TritonResponseSender
 
 
 def read_request(inputs: Inputs) -> Request:
-    """Read the inputs of one request. Raises `InvalidValue`, or `UnsupportedOption` for a parameter that is none."""
+    """Read the inputs of one request. Raises `InvalidValue`, or `UnsupportedOption` for an unknown parameter."""
     prompt = _text(inputs, "prompt")
     if prompt is None:
         raise InvalidValue("There must be a prompt.", "prompt")
@@ -39,18 +39,18 @@ def read_request(inputs: Inputs) -> Request:
 
 
 class ImageResponseSender(TritonResponseSender):
-    """The way back to the client of one request for images."""
+    """Sends the responses of one request: progress, previews, images or an error."""
 
     def send_progress(self, fraction: float) -> None:
-        """Send how much of the work is done, 0 to 1."""
+        """Send the finished share of the work, 0 to 1."""
         self._send({"progress": np.array([fraction], np.float32)})
 
     def send_preview(self, image: bytes, index: int, number: int) -> None:
-        """Send an encoded preview of an image."""
+        """Send the preview `number`, from 0 on, of the image `index` as an encoded file."""
         self._send({"image": _blob(image), "index": _int32(index), "partial": _int32(number)})
 
     def send_image(self, image: bytes, seed: int, index: int, *, final: bool) -> None:
-        """Send an encoded image."""
+        """Send the image `index` as an encoded file."""
         seeds = np.array([seed], np.uint64)
         self._send({"image": _blob(image), "seed": seeds, "index": _int32(index)}, final=final)
 
@@ -67,8 +67,8 @@ def _int32(value: int) -> Any:
     return np.array([value], np.int32)
 
 
-def _or(value: int | None, usual: int) -> int:
-    return usual if value is None else value
+def _or(value: int | None, default: int) -> int:
+    return default if value is None else value
 
 
 def _text(inputs: Inputs, name: str) -> str | None:

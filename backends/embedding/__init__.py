@@ -1,6 +1,7 @@
-"""The Triton backend `embedding`: texts in, one row of numbers for each out.
+"""The Triton backend `embedding`: one vector for each text.
 
-`model.py` is what Triton loads. It reads tensors and hands each request to the `Desk` (`desk.py`), which tokenises
-(`texts.py`) and puts every text of every request into one queue (`lanes.py`). From there texts of like length, whoever
-they belong to, go through the network together (`encoder.py`).
+Triton loads `model.py`, which reads tensors (`tensors.py`) and passes each request to `EmbeddingFrontend`
+(`request_frontend.py`). The front tokenises it (`tokenization.py`) and puts its texts into the queue that all requests
+share (`scheduler.py`). From there texts of similar length, of whichever requests, go through the network as one batch
+(`encoder.py`).
 """

@@ -1,16 +1,16 @@
-"""Which texts go through the network together."""
+"""The choice of the texts that share a batch."""
 
 from collections.abc import Sequence
 
 _FREE_PADDING_TOKENS = 16
-"""Tokens of padding that cost no more than a run of their own would."""
+"""Tokens of padding that cost no more than a batch of their own would."""
 
 
-def choose_batch_window(lengths: Sequence[int], anchor: int, budget: int, waste: float) -> tuple[int, int]:
-    """Choose a run around one text: the bounds of a slice of `lengths`, which are sorted, that holds `anchor`.
+def choose_batch_window(lengths: Sequence[int], anchor: int, budget: int, max_padding: float) -> tuple[int, int]:
+    """Return the bounds of a slice of `lengths` that contains the index `anchor`. `lengths` are token counts, sorted.
 
-    The slice grows to the side that needs less padding, while the padded run has at most `budget` tokens and at most
-    the share `waste` of it is padding. A text that is longer than the budget runs alone.
+    The slice grows towards the side that needs less padding, as long as the padded batch has at most `budget` tokens
+    and at most the share `max_padding` of them is padding. A text that is longer than the budget runs alone.
     """
     start, stop, tokens = anchor, anchor + 1, lengths[anchor]
     while start > 0 or stop < len(lengths):
@@ -23,7 +23,7 @@ def choose_batch_window(lengths: Sequence[int], anchor: int, budget: int, waste:
             padded = rows * lengths[stop]
             sides.append((padded - tokens - lengths[stop], padded, stop))
         padding, padded, chosen = min(sides)
-        if padded > budget or padding > max(_FREE_PADDING_TOKENS, waste * padded):
+        if padded > budget or padding > max(_FREE_PADDING_TOKENS, max_padding * padded):
             break
         tokens += lengths[chosen]
         start, stop = min(start, chosen), max(stop, chosen + 1)

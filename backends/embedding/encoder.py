@@ -1,4 +1,4 @@
-"""The network on onnxruntime: rows of tokens in, rows of numbers out."""
+"""The network on onnxruntime: token ids in, vectors out."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,21 +12,25 @@ Embeddings = npt.NDArray[np.float32]
 
 
 class Encoder(Protocol):
-    """Embeds a few texts at once; several threads may call it at the same time."""
+    """Embeds a batch of texts. Several threads may call it at the same time."""
 
     def embed(self, texts: Sequence[TokenIds]) -> Embeddings:
-        """Give float32[texts, dimensions] for texts of at least one token, int64[tokens] each."""
+        """Return float32[texts, dimensions] for token ids, int64[tokens] with at least one token for each text."""
 
 
 class OrtEncoder:
-    """The ONNX file that the builder's family `embedding` writes.
+    """The ONNX network that the builder family `embedding` writes.
 
-    Every call computes with one thread. Two calls at once on two cores finish more texts than one call on both: a
-    network this small spends too much of its time on handing parts of each matrix to the other thread and waiting.
+    Each call computes with one thread. On two cores, two calls at a time embed more texts than one call on both cores:
+    a network this small spends too much of its time on splitting each matrix among threads and on waiting for them.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Load the file in a version folder. Raises `FileNotFoundError`, `ValueError`, or what onnxruntime raises."""
+        """Load `model.onnx` of a version folder.
+
+        Raises `FileNotFoundError`, `ValueError` if the file does not state its vocabulary size, or what onnxruntime
+        raises.
+        """
         import onnxruntime
 
         path = folder / "model.onnx"
@@ -43,11 +47,11 @@ class OrtEncoder:
             raise ValueError(f"{path} does not say how many tokens it knows.") from None
 
     def embed(self, texts: Sequence[TokenIds]) -> Embeddings:
-        """Pad on the right and run."""
+        """Pad the texts on the right to the longest and run the network; see `Encoder.embed`."""
         lengths = np.array([len(text) for text in texts], np.int32)
         ids = np.zeros((len(texts), int(lengths.max())), np.int64)
         for row, text in zip(ids, texts, strict=True):
             row[: len(text)] = text
-        (rows,) = self._session.run(["sentence_embedding"], {"input_ids": ids, "lengths": lengths})
-        found: Embeddings = rows
-        return found
+        embeddings: Embeddings
+        (embeddings,) = self._session.run(["sentence_embedding"], {"input_ids": ids, "lengths": lengths})
+        return embeddings

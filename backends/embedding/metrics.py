@@ -1,4 +1,4 @@
-"""The figures of runs among Triton's own metrics."""
+"""Names and descriptions of the backend's Triton metrics, by attribute of `Stats`."""
 
 GAUGES = {"texts_waiting": ("embedding_texts_waiting", "Texts that wait for a run")}
 COUNTERS = {

@@ -1,12 +1,12 @@
-"""What Triton loads for `backend: "embedding"`."""
+"""The model file that Triton loads for `backend: "embedding"`."""
 
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
-# Triton loads this file alone, from wherever its backend directory is: the folder that holds the package `backends` is
-# put where Python looks. Where that folder is the backend directory's parent, `backends` is a namespace package.
+# Triton loads this file alone. The folder that contains `backends` goes on Python's path. If that is Triton's own
+# backend directory, it has no `__init__.py` and is a namespace package.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import triton_python_backend_utils as pb_utils
@@ -14,7 +14,7 @@ import triton_python_backend_utils as pb_utils
 from backends.embedding.encoder import OrtEncoder
 from backends.embedding.metrics import COUNTERS, GAUGES
 from backends.embedding.options import read_options
-from backends.embedding.request_frontend import RequestFrontend
+from backends.embedding.request_frontend import EmbeddingFrontend
 from backends.embedding.scheduler import EmbeddingScheduler
 from backends.embedding.tensors import EmbeddingResponseSender, read_request
 from backends.embedding.tokenization import InputTokenizer
@@ -29,7 +29,7 @@ class TritonPythonModel:
     """One instance of a model."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Load the network. What is wrong with its files or parameters becomes the reason Triton shows."""
+        """Load the network. Triton shows an exception of it as the reason why the model is not ready."""
         self._parent_watch = exit_with_parent()
         config = json.loads(args["model_config"])
         folder = Path(args["model_repository"]) / args["model_version"]
@@ -39,22 +39,22 @@ class TritonPythonModel:
             encoder = OrtEncoder(folder)
         except Exception as error:
             raise pb_utils.TritonModelException(f"The model in {folder} cannot be loaded: {error}") from error
-        lanes = EmbeddingScheduler(encoder, options.num_threads)
-        self._frontend = RequestFrontend(lanes, InputTokenizer(tokenizer, options, encoder.vocab_size), options)
+        scheduler = EmbeddingScheduler(encoder, options.num_threads)
+        self._frontend = EmbeddingFrontend(scheduler, InputTokenizer(tokenizer, options, encoder.vocab_size), options)
         gauges, counters, self._families = make_metrics(args["model_name"], GAUGES, COUNTERS)
-        self._publisher = MetricsPublisher(lanes.stats, gauges, counters)
+        self._publisher = MetricsPublisher(scheduler.stats, gauges, counters)
 
     def execute(self, requests: list[Any]) -> None:
-        """Take requests; their answers come later, through their response senders."""
+        """Admit requests and return; their response senders answer them later."""
         dispatch_requests(
             requests,
             EmbeddingResponseSender,
-            lambda request, client: read_request(Inputs(request)),
+            lambda request, sender: read_request(Inputs(request)),
             self._frontend.add_request,
         )
 
     def finalize(self) -> None:
-        """Answer what is open, and end every thread."""
+        """Fail the active requests, and end every thread."""
         self._frontend.close()
         self._publisher.close()
         self._parent_watch.set()

@@ -1,4 +1,4 @@
-"""The `parameters` of config.pbtxt that this backend reads."""
+"""The `parameters` of `config.pbtxt` that this backend reads."""
 
 import os
 from collections.abc import Mapping
@@ -12,9 +12,11 @@ ENGINES = ("onnxruntime",)
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What docs/architecture.md describes. `matryoshka` True allows every width up to `dimensions`.
+    """The options of a model, as docs/architecture.md describes them.
 
-    `truncate_prompt_tokens` is what longer inputs are cut to where a request does not say, -1 for the context.
+    `matryoshka` lists the widths to which vectors can be shortened; True allows every width up to `dimensions`.
+    `truncate_prompt_tokens` is the number of tokens to which longer inputs are cut if a request does not set it: -1 for
+    the context length, None to refuse them. `max_waiting` bounds the unanswered inputs.
     """
 
     context_length: int
@@ -30,14 +32,14 @@ class Options:
 
     @property
     def num_threads(self) -> int:
-        """Threads that compute: as many as were asked for, or one for each core that this process may use."""
+        """Threads that compute: `threads`, or one for each core that this process may use if that is 0."""
         return self.threads or len(os.sched_getaffinity(0))
 
 
 def read_options(parameters: Mapping[str, Mapping[str, Any]]) -> Options:
-    """Read `parameters` as Triton hands them over: `{"dimensions": {"string_value": "384"}}`.
+    """Read `parameters` as Triton passes them: `{"dimensions": {"string_value": "384"}}`.
 
-    Raises `ValueError` with a sentence that names the parameter. Parameters that others read are left alone.
+    Ignores parameters that others read. Raises `ValueError` with a sentence that names the parameter.
     """
     values = string_values(parameters)
     engine = values.get("engine") or ENGINES[0]

@@ -1,10 +1,6 @@
-"""Where requests come in: tokenising, the queue, answers and cancellation are brought together here.
+"""Requests for embeddings: which of them are valid, how they are tokenised, and what their vectors become."""
 
-The desk knows neither Triton nor tensors; `model.py` hands it what it read from them.
-"""
-
-import itertools
-import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,26 +12,20 @@ from backends.embedding.encoder import Embeddings, TokenIds
 from backends.embedding.options import Options
 from backends.embedding.scheduler import EmbeddingJob, EmbeddingScheduler
 from backends.embedding.tokenization import InputTokenizer, IntegerArray
-from backends.serving.cancellation import CancellationWatcher
-from backends.serving.errors import (
-    Cancelled,
-    EngineFailed,
-    GenerationError,
-    InvalidValue,
-    Overloaded,
-    UnsupportedOption,
-)
-from backends.serving.senders import SenderThreads
+from backends.serving.active_request import ActiveRequest, ResponseSender
+from backends.serving.errors import EngineFailed, GenerationError, InvalidValue, Overloaded, UnsupportedOption
+from backends.serving.request_frontend import RequestFrontend
 
-# Requests up to this size are tokenised within tens of milliseconds; larger ones have a thread of their own.
 _SMALL_REQUEST_BYTES = 65_536
+"""Size in bytes up to which a request is tokenised within tens of milliseconds; larger ones have their own thread."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The tensors of one request. Exactly one of `texts` and `token_ids` is wanted.
+    """The tensors of one request, unchecked; None if not sent. Exactly one of `texts` and `token_ids` is required.
 
-    `truncate_prompt_tokens`, -1 for the context, wins over `truncate`; with neither, the model's parameter holds.
+    `truncate_prompt_tokens`, -1 for the context length, overrides `truncate`; without both, the model's parameter
+    applies.
     """
 
     texts: list[bytes] | None = None
@@ -48,99 +38,67 @@ class Request:
 
     @property
     def size(self) -> int:
-        """How many inputs there are."""
+        """The number of inputs."""
         if self.texts is not None:
             return len(self.texts)
         return 1 if self.token_counts is None else int(self.token_counts.size)
 
     @property
     def nbytes(self) -> int:
-        """How large the inputs are together."""
+        """The size of all inputs together, in bytes."""
         return sum(map(len, self.texts or ())) + (0 if self.token_ids is None else int(self.token_ids.nbytes))
 
 
-class ResponseSender(Protocol):
-    """The way back to one client, who may go away."""
-
-    def is_cancelled(self) -> bool:
-        """Whether the client has cancelled; takes a round trip to the server."""
+class EmbeddingSender(ResponseSender, Protocol):
+    """Sends the one response of a request."""
 
     def send(self, embedding: Embeddings, num_tokens: npt.NDArray[np.int32]) -> None:
         """Send float32[inputs, dimensions] and int32[inputs] as the one response."""
 
-    def fail(self, error: GenerationError) -> None:
-        """Send an error as the one response."""
 
+class EmbeddingFrontend(RequestFrontend[Request, EmbeddingSender, "ActiveEmbedding"]):
+    """Tokenises requests and hands them to the scheduler."""
 
-class RequestFrontend:
-    """Takes requests, and sees to it that each of them is answered once."""
-
-    def __init__(self, lanes: EmbeddingScheduler, texts: InputTokenizer, options: Options) -> None:
-        """Take over the lanes: `close` closes them."""
-        self._scheduler = lanes
-        self._tokenizer = texts
+    def __init__(self, scheduler: EmbeddingScheduler, tokenizer: InputTokenizer, options: Options) -> None:
+        """Own the scheduler: `close` closes it."""
+        super().__init__(scheduler.stats)
+        self.scheduler = scheduler
+        self._tokenizer = tokenizer
         self._options = options
-        self._keys = itertools.count()
-        self._lock = threading.Lock()
-        self._active_requests: dict[int, _ActiveRequest] = {}
-        self._num_inputs = 0
-        self._closed = False
-        self._senders = SenderThreads()
-        self._cancellation = CancellationWatcher()
-        self._small_pool = ThreadPoolExecutor(1, "embedding-texts")
-        self._large_pool = ThreadPoolExecutor(1, "embedding-large-texts")
+        self._small_pool = self.new_pool(1, "embedding-texts")
+        self._large_pool = self.new_pool(1, "embedding-large-texts")
 
-    def add_request(self, request: Request, client: ResponseSender) -> None:
-        """Begin to answer; returns at once."""
-        exchange = _ActiveRequest(next(self._keys), request, client, self)
-        refusal: GenerationError | None = None
-        with self._lock:
-            if self._closed:
-                refusal = EngineFailed("The model is being unloaded.")
-            elif self._num_inputs > self._options.max_waiting:
-                refusal = Overloaded(f"{self._num_inputs} texts wait already; try again later.")
-            else:
-                self._active_requests[exchange.key] = exchange
-                self._num_inputs += request.size
-        if refusal:
-            client.fail(refusal)
-            return
-        self._cancellation.add(exchange.key, client.is_cancelled, exchange.cancel)
-        try:
-            (self._large_pool if request.nbytes > _SMALL_REQUEST_BYTES else self._small_pool).submit(exchange.begin)
-        except RuntimeError as error:  # the desk closes, or there is no thread
-            exchange.end(EngineFailed(f"The request could not be prepared: {error}"))
+    def make_active(self, key: int, request: Request, sender: EmbeddingSender) -> "ActiveEmbedding":
+        """Return the active request that `key` identifies; it has not started."""
+        return ActiveEmbedding(key, request, sender, self)
 
-    def close(self) -> None:
-        """Answer what is open, and end every thread."""
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-        self._cancellation.close()
-        for lane in (self._small_pool, self._large_pool):
-            lane.shutdown(cancel_futures=True)
-        self._scheduler.close()
-        with self._lock:
-            exchanges = list(self._active_requests.values())
-        for exchange in exchanges:
-            exchange.end(EngineFailed("The model is being unloaded."))
-        self._senders.close()
+    def queue_error(self, active: "ActiveEmbedding") -> GenerationError | None:
+        """Return `Overloaded` while more than `max_waiting` inputs are unanswered."""
+        if self.active_size > self._options.max_waiting:
+            return Overloaded(f"{self.active_size} texts wait already; try again later.")
+        return None
 
-    def tokenize(self, exchange: "_ActiveRequest") -> list[TokenIds]:
-        """The tokens of each input. Raises `GenerationError`."""
-        request = exchange.request
+    def close_scheduler(self) -> None:
+        """Fail every job that is open."""
+        self.scheduler.close()
+
+    def pool_for(self, request: Request) -> ThreadPoolExecutor:
+        """Return the thread that tokenises a request: large ones have one of their own."""
+        return self._large_pool if request.nbytes > _SMALL_REQUEST_BYTES else self._small_pool
+
+    def tokenize(self, request: Request, is_cancelled: Callable[[], bool]) -> list[TokenIds]:
+        """Return the tokens of each input. Raises `GenerationError`, which is `Cancelled` once `is_cancelled`."""
         self._check(request)
         if request.texts is not None:
             return self._tokenizer.encode(
                 request.texts,
                 request.purpose,
-                cut=self._max_tokens(request),
-                is_cancelled=lambda: exchange.ended or self._closed,  # where the desk closes, it answers itself
+                max_tokens=self._max_tokens(request),
+                is_cancelled=is_cancelled,
             )
         assert request.token_ids is not None
         return self._tokenizer.validate_token_ids(
-            request.token_ids, request.token_counts, cut=self._max_tokens(request)
+            request.token_ids, request.token_counts, max_tokens=self._max_tokens(request)
         )
 
     def _check(self, request: Request) -> None:
@@ -153,122 +111,76 @@ class RequestFrontend:
         self._check_dimensions(request.dimensions)
 
     def _max_tokens(self, request: Request) -> int | None:
-        """How many tokens of an input are kept; None where a longer one is refused."""
-        wanted = request.truncate_prompt_tokens
-        if wanted is None:
+        """Return the number of tokens to which longer inputs are cut, or None if they are refused."""
+        max_tokens = request.truncate_prompt_tokens
+        if max_tokens is None:
             truncate = request.truncate
-            wanted = self._options.truncate_prompt_tokens if truncate is None else (-1 if truncate else None)
-        most = self._options.context_length
-        if wanted is None or 1 <= wanted <= most:
-            return wanted
-        if wanted == -1:
-            return most
+            max_tokens = self._options.truncate_prompt_tokens if truncate is None else (-1 if truncate else None)
+        context_length = self._options.context_length
+        if max_tokens is None or 1 <= max_tokens <= context_length:
+            return max_tokens
+        if max_tokens == -1:
+            return context_length
         raise InvalidValue(
-            f"This must be -1, for all that the model takes, or 1 to {most} tokens, not {wanted}.",
+            f"This must be -1, for all that the model takes, or 1 to {context_length} tokens, not {max_tokens}.",
             "truncate_prompt_tokens",
         )
 
-    def _check_dimensions(self, wanted: int | None) -> None:
-        allowed, whole = self._options.matryoshka, self._options.dimensions
-        if wanted is None:
+    def _check_dimensions(self, dimensions: int | None) -> None:
+        allowed, full = self._options.matryoshka, self._options.dimensions
+        if dimensions is None:
             return
-        if not 1 <= wanted <= whole:
-            raise InvalidValue(f"The model's rows are {whole} numbers wide; {wanted} cannot be had.", "dimensions")
-        if wanted == whole or allowed is True:
+        if not 1 <= dimensions <= full:
+            raise InvalidValue(f"The model's vectors have {full} dimensions, not {dimensions}.", "dimensions")
+        if dimensions == full or allowed is True:
             return
         if allowed is False:
             raise UnsupportedOption(
-                f"This model was not trained for rows that are cut; they are {whole} numbers wide.", "dimensions"
+                f"This model was not trained for shortened vectors; its vectors have {full} dimensions.", "dimensions"
             )
-        if wanted not in allowed:
+        if dimensions not in allowed:
             raise UnsupportedOption(
-                f"The rows can be cut to {', '.join(map(str, allowed))}, not to {wanted}.", "dimensions"
+                f"The vectors can be shortened to {', '.join(map(str, allowed))} dimensions, not to {dimensions}.",
+                "dimensions",
             )
 
-    def is_closed(self) -> bool:
-        """Whether the desk is being closed, and answers what is open itself."""
-        return self._closed
-
-    def truncate_dimensions(self, rows: Embeddings, width: int | None) -> Embeddings:
-        """Keep the first `width` numbers of each row, and bring rows of length 1 back to it."""
-        if width is None or width == rows.shape[1]:
-            return rows
-        rows = rows[:, :width]
+    def truncate_dimensions(self, embeddings: Embeddings, dimensions: int | None) -> Embeddings:
+        """Keep the first `dimensions` of each vector; normalise the vectors again if the model does."""
+        if dimensions is None or dimensions == embeddings.shape[1]:
+            return embeddings
+        embeddings = embeddings[:, :dimensions]
         if self._options.normalized:
-            rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-        return np.ascontiguousarray(rows, np.float32)
-
-    def submit(self, job: EmbeddingJob) -> None:
-        """Hand a job to the lanes."""
-        self._scheduler.submit(job)
-
-    def cancel(self, job: EmbeddingJob) -> None:
-        """Have the lanes forget a job."""
-        self._scheduler.cancel(job)
-
-    def count_cancelled(self) -> None:
-        """A client has gone; only the watching thread says so."""
-        self._scheduler.stats.requests_cancelled += 1
-
-    def respond(self, exchange: "_ActiveRequest", outcome: "EmbeddingResult | GenerationError") -> None:
-        """Forget a request and have a sender thread answer it."""
-        self._cancellation.remove(exchange.key)
-        with self._lock:
-            if self._active_requests.pop(exchange.key, None):
-                self._num_inputs -= exchange.request.size
-        if isinstance(outcome, GenerationError):
-            self._senders.post(exchange.key, lambda: exchange.client.fail(outcome))
-        else:
-            self._senders.post(exchange.key, lambda: exchange.client.send(*outcome))
+            embeddings = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
+        return np.ascontiguousarray(embeddings, np.float32)
 
 
-EmbeddingResult = tuple[Embeddings, npt.NDArray[np.int32]]
+class ActiveEmbedding(ActiveRequest[EmbeddingFrontend, EmbeddingSender]):
+    """One request from its admission to its one response."""
 
-
-class _ActiveRequest:
-    """One request from its arrival to its answer."""
-
-    def __init__(self, key: int, request: Request, client: ResponseSender, desk: RequestFrontend) -> None:
-        self.key = key
-        self.request = request
-        self.client = client
-        self.ended = False
-        self._frontend = desk
-        self._lock = threading.Lock()
+    def __init__(self, key: int, request: Request, sender: EmbeddingSender, frontend: EmbeddingFrontend) -> None:
+        super().__init__(key, sender, frontend, request.size)
+        self._request = request
         self._job: EmbeddingJob | None = None
 
-    def begin(self) -> None:
-        """Tokenise and submit; runs in the thread for texts."""
-        if self.ended:
-            return
-        try:
-            tokens = self._frontend.tokenize(self)
-            counts = np.array([len(text) for text in tokens], np.int32)
-            self._job = EmbeddingJob(
-                tokens,
-                lambda rows: self.end((self._frontend.truncate_dimensions(rows, self.request.dimensions), counts)),
-                lambda error: self.end(EngineFailed(f"The texts could not be embedded: {str(error)[:500]}")),
-            )
-            self._frontend.submit(self._job)
-            if self.ended:  # the client went away meanwhile
-                self._frontend.cancel(self._job)
-        except GenerationError as error:
-            if not (isinstance(error, Cancelled) and self._frontend.is_closed()):
-                self.end(error)
-        except Exception as error:  # nobody else would answer
-            self.end(EngineFailed(f"The request could not be prepared: {str(error)[:500]}"))
+    def start(self) -> None:
+        """Have the inputs tokenised."""
+        self.run_in_pool(self._frontend.pool_for(self._request), self._prepare)
 
-    def cancel(self) -> None:
-        """The client has gone; called by the watching thread."""
-        self._frontend.count_cancelled()
-        self.end(Cancelled("The request was cancelled."))
+    def release(self) -> None:
+        """Take the inputs out of the queue."""
         if self._job:
-            self._frontend.cancel(self._job)
+            self._frontend.scheduler.cancel(self._job)
 
-    def end(self, outcome: EmbeddingResult | GenerationError) -> None:
-        """Answer, unless that has happened."""
-        with self._lock:
-            if self.ended:
-                return
-            self.ended = True
-        self._frontend.respond(self, outcome)
+    def _prepare(self) -> None:
+        tokens = self._frontend.tokenize(self._request, self.is_abandoned)
+        counts = np.array([len(text) for text in tokens], np.int32)
+        self._job = EmbeddingJob(
+            tokens,
+            lambda embeddings: self._on_finished(embeddings, counts),
+            lambda error: self.fail(EngineFailed(f"The texts could not be embedded: {str(error)[:500]}")),
+        )
+        self._frontend.scheduler.submit(self._job)
+
+    def _on_finished(self, embeddings: Embeddings, counts: npt.NDArray[np.int32]) -> None:
+        embeddings = self._frontend.truncate_dimensions(embeddings, self._request.dimensions)
+        self.finish(lambda: self._sender.send(embeddings, counts))

@@ -1,4 +1,4 @@
-"""One queue of texts for all requests, and threads that take runs from it."""
+"""One queue for the texts of all requests, and threads that take batches from it."""
 
 import logging
 import threading
@@ -14,23 +14,25 @@ from backends.embedding.stats import Stats
 _log = logging.getLogger(__name__)
 
 MAX_BATCH_TOKENS = 512
-"""Tokens of one run, padding included. More gain nothing, and let those who come meanwhile wait longer."""
+"""Tokens of one batch, padding included. More are not faster, and requests that arrive meanwhile wait longer."""
 MIN_BATCH_TOKENS = 64
-"""Few waiting tokens are shared out among the lanes, but not into runs of fewer than this."""
+"""If few tokens wait, they are split among the threads, but not into batches of fewer tokens than this."""
 MAX_PADDING_SHARE = 0.05
-"""The share of a run that may be padding."""
+"""The share of a batch's tokens that may be padding."""
 
 
 @dataclass(eq=False, slots=True)
 class EmbeddingJob:
-    """The texts of one request. `done` is called once with float32[texts, dimensions], or `failed`; or neither, where
-    the job was cancelled. They are called from a lane's thread and must return at once.
+    """The texts of one request.
+
+    The scheduler calls `on_finished` once with float32[texts, dimensions], or `on_failed` once, or neither if the job
+    is cancelled. Both are called from a scheduler thread and must return at once.
     """
 
     texts: Sequence[TokenIds]
     on_finished: Callable[[Embeddings], None]
     on_failed: Callable[[Exception], None]
-    arrival_index: int = field(default=0, init=False)
+    arrival_index: int = field(default=-1, init=False)
     virtual_finish_tokens: int = field(default=0, init=False)
     embeddings: list[Embeddings | None] = field(default_factory=list, init=False)
     num_pending: int = field(default=0, init=False)
@@ -38,37 +40,40 @@ class EmbeddingJob:
 
 
 QueueEntry = tuple[int, int, int, EmbeddingJob]
-"""Length, the job's place in line, the text's place in the job, and the job."""
+"""Number of tokens, the job's `arrival_index`, the index of the text in the job, and the job."""
 
 
 class EmbeddingScheduler:
-    """Each lane is a thread. It takes the longest text of the job whose turn it is, and those next to it in length.
+    """Threads that each take a batch: the longest text of the job that is next, and waiting texts of similar length.
 
-    Time is counted in tokens that were taken. A job's turn is the time at which it would be done if it had been alone
-    from the moment it came. So small jobs overtake large ones, but only those that come before as many tokens are taken
-    as the large one has: nobody waits for ever, and whatever waits fills the run.
+    Jobs are ordered by fair queueing. Time is counted in embedded tokens, and the next job is that with the lowest
+    virtual finish time: the time at which it would be finished had it been alone since its arrival. Small jobs overtake
+    a large one, but only those that arrive before as many tokens are embedded as the large one has, so that no job
+    starves. Texts of any waiting job may fill a batch.
     """
 
-    def __init__(self, encoder: Encoder, count: int, figures: Stats | None = None) -> None:
-        """Start `count` threads."""
+    def __init__(self, encoder: Encoder, num_threads: int, stats: Stats | None = None) -> None:
+        """Start `num_threads` threads."""
         self._encoder = encoder
-        self._num_threads = count
-        self.stats = figures or Stats()
+        self._num_threads = num_threads
+        self.stats = stats or Stats()
         self._changed = threading.Condition()
         self._queue: list[QueueEntry] = []
         self._jobs: dict[int, EmbeddingJob] = {}
         self._next_index = 0
         self._closed = False
         self._threads = [
-            threading.Thread(target=self._run_batches, name=f"embedding-lane-{number}", daemon=True)
-            for number in range(count)
+            threading.Thread(target=self._run_batches, name=f"embedding-scheduler-{number}", daemon=True)
+            for number in range(num_threads)
         ]
         for thread in self._threads:
             thread.start()
 
     def submit(self, job: EmbeddingJob) -> None:
-        """Put a job's texts into the queue; each has at least one token."""
+        """Queue a job's texts, each of at least one token. A job that was cancelled before is ignored."""
         with self._changed:
+            if job.ended:
+                return
             if not self._closed:
                 job.arrival_index, self._next_index = self._next_index, self._next_index + 1
                 job.virtual_finish_tokens = self.stats.tokens + sum(map(len, job.texts))
@@ -82,12 +87,12 @@ class EmbeddingScheduler:
         job.on_failed(RuntimeError("The model is being unloaded."))
 
     def cancel(self, job: EmbeddingJob) -> None:
-        """Forget a job; what runs already is thrown away when it comes."""
+        """Remove a job from the queue; the results of its running texts are discarded."""
         with self._changed:
             self._end(job)
 
     def close(self) -> None:
-        """Let the runs that have begun end, fail every job that is open, and end the threads."""
+        """Let the running batches end, fail every unfinished job, and end the threads."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -101,54 +106,54 @@ class EmbeddingScheduler:
             job.on_failed(RuntimeError("The model is being unloaded."))
 
     def _run_batches(self) -> None:
-        while (run := self._next_batch()) is not None:
-            texts = [job.texts[index] for _, _, index, job in run]
+        while (batch := self._next_batch()) is not None:
+            texts = [job.texts[index] for _, _, index, job in batch]
             try:
-                rows = self._encoder.embed(texts)
+                embeddings = self._encoder.embed(texts)
             except Exception as error:
-                _log.exception("A run of %d texts failed.", len(run))
-                self._fail(run, error)
+                _log.exception("A batch of %d texts failed.", len(batch))
+                self._fail(batch, error)
             else:
-                self._deliver(run, rows)
+                self._deliver(batch, embeddings)
 
     def _next_batch(self) -> list[QueueEntry] | None:
-        """Wait for texts, and remove a run of them from the queue; None at the end."""
+        """Wait for texts and remove a batch of them from the queue; return None once closed."""
         with self._changed:
             while not self._queue and not self._closed:
                 self._changed.wait()
             if self._closed:
                 return None
-            _, first = min((job.virtual_finish_tokens, order) for _, order, _, job in self._queue)
-            anchor = max(at for at, (_, order, _, _) in enumerate(self._queue) if order == first)
+            _, next_job = min((job.virtual_finish_tokens, arrival) for _, arrival, _, job in self._queue)
+            anchor = max(at for at, (_, arrival, _, _) in enumerate(self._queue) if arrival == next_job)
             lengths = [length for length, _, _, _ in self._queue]
             budget = min(MAX_BATCH_TOKENS, max(MIN_BATCH_TOKENS, -(-sum(lengths) // self._num_threads)))
             start, stop = choose_batch_window(lengths, anchor, budget, MAX_PADDING_SHARE)
-            run = self._queue[start:stop]
+            batch = self._queue[start:stop]
             del self._queue[start:stop]
             self._count_waiting()
             self.stats.runs += 1
-            self.stats.texts += len(run)
+            self.stats.texts += len(batch)
             self.stats.tokens += sum(lengths[start:stop])
             self.stats.padding += (stop - start) * lengths[stop - 1] - sum(lengths[start:stop])
-            return run
+            return batch
 
-    def _deliver(self, run: list[QueueEntry], rows: Embeddings) -> None:
+    def _deliver(self, batch: list[QueueEntry], embeddings: Embeddings) -> None:
         done = []
         with self._changed:
-            for (_, _, index, job), row in zip(run, rows, strict=True):
+            for (_, _, index, job), embedding in zip(batch, embeddings, strict=True):
                 if job.ended:
                     continue
-                job.embeddings[index] = row
+                job.embeddings[index] = embedding
                 job.num_pending -= 1
                 if not job.num_pending:
                     self._end(job)
                     done.append(job)
         for job in done:
-            job.on_finished(np.stack([row for row in job.embeddings if row is not None]))
+            job.on_finished(np.stack([embedding for embedding in job.embeddings if embedding is not None]))
 
-    def _fail(self, run: list[QueueEntry], error: Exception) -> None:
+    def _fail(self, batch: list[QueueEntry], error: Exception) -> None:
         with self._changed:
-            failed = {job.arrival_index: job for _, _, _, job in run if not job.ended}
+            failed = {job.arrival_index: job for _, _, _, job in batch if not job.ended}
             for job in failed.values():
                 self._end(job)
         for job in failed.values():
@@ -159,8 +164,8 @@ class EmbeddingScheduler:
             return
         job.ended = True
         self._jobs.pop(job.arrival_index, None)
-        if any(order == job.arrival_index for _, order, _, _ in self._queue):
-            self._queue = [waiting for waiting in self._queue if waiting[1] != job.arrival_index]
+        if any(arrival == job.arrival_index for _, arrival, _, _ in self._queue):
+            self._queue = [entry for entry in self._queue if entry[1] != job.arrival_index]
         self._count_waiting()
 
     def _count_waiting(self) -> None:

@@ -1,11 +1,15 @@
-"""Numbers that the backend keeps about itself."""
+"""Counters of the backend, which `metrics.py` publishes."""
 
 from dataclasses import dataclass
 
 
 @dataclass(slots=True)
 class Stats:
-    """Plain integers, written under one lock and read by any thread. All but the first only grow."""
+    """Plain integers, read by any thread. All but `texts_waiting` only grow.
+
+    `requests_cancelled` is written by the cancellation thread, the others under the scheduler's lock. `runs` counts
+    batches, `padding` the tokens of padding in them.
+    """
 
     texts_waiting: int = 0
     requests_cancelled: int = 0

@@ -1,4 +1,4 @@
-"""The tensors of requests and answers."""
+"""Conversion between Triton's tensors and the requests and results of this backend."""
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +10,7 @@ from backends.serving.triton import Inputs, TritonResponseSender
 
 
 def read_request(inputs: Inputs) -> Request:
-    """Read the inputs of one request. Raises `InvalidValue`, or `UnsupportedOption` for a parameter that is none."""
+    """Read the inputs of one request. Raises `InvalidValue`, or `UnsupportedOption` for an unknown parameter."""
     purpose = inputs.text("purpose")
     request = Request(
         texts=inputs.texts("text"),
@@ -26,9 +26,9 @@ def read_request(inputs: Inputs) -> Request:
 
 
 class EmbeddingResponseSender(TritonResponseSender):
-    """The way back to the client of one request for vectors."""
+    """Sends the one response of a request: vectors or an error."""
 
     def send(self, embedding: Embeddings, num_tokens: npt.NDArray[np.int32]) -> None:
-        """Send the rows and the tokens of each input, as the one response."""
+        """Send float32[inputs, dimensions] and the token counts, int32[inputs], as the last response."""
         outputs = [pb_utils.Tensor("embedding", embedding), pb_utils.Tensor("num_tokens", num_tokens)]
         self.respond(pb_utils.InferenceResponse(outputs), final=True)

@@ -1,4 +1,4 @@
-"""From what a request asks to lists of tokens."""
+"""Tokenisation of the inputs of a request."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -13,30 +13,30 @@ from backends.serving.errors import Cancelled, ContextLengthExceeded, InvalidVal
 from backends.serving.prompt_length import max_token_bytes, text_prefix, token_count_above
 
 PROMPT_NAMES = {"query": ("query",), "document": ("document", "passage", "corpus")}
-"""The names that checkpoints give to the prompt for a purpose; sentence-transformers looks for the same."""
+"""The names under which checkpoints store the prompt of a purpose, as sentence-transformers looks them up."""
 
 _MAX_UNSLICED_CHARS = 65_536
-"""Characters; longer texts are looked at in slices first."""
+"""Length in characters above which a text is first measured in slices."""
 
 _MAX_BATCH_BYTES = 262_144
-"""Bytes of texts that are tokenised at once, in some tens of milliseconds; then it is asked who still wants them."""
+"""Bytes of texts tokenised between two checks for a disconnect; they take some tens of milliseconds."""
 
 _MIN_TEXT_COST_BYTES = 64
-"""Bytes that any text counts for beyond its own."""
+"""Bytes by which the cost of tokenising a text exceeds its length."""
 
 IntegerArray = npt.NDArray[np.integer[Any]]
 
 
 class InputTokenizer:
-    """Tokenises with the checkpoint's own tokenizer. All methods may be called from any thread."""
+    """Tokenises with the checkpoint's tokenizer. All methods may be called from any thread."""
 
     def __init__(self, tokenizer: Tokenizer, options: Options, vocab_size: int) -> None:
-        """Take a tokenizer that neither cuts nor pads."""
+        """`tokenizer` neither truncates nor pads."""
         self._tokenizer = tokenizer
         self._options = options
         self._vocab_size = vocab_size
         self._num_special_tokens = tokenizer.num_special_tokens_to_add(is_pair=False)
-        # Lower case may take fewer bytes than what it is made of.
+        # A text may have fewer bytes in lower case.
         self._max_token_bytes = None if options.lowercase else max_token_bytes(tokenizer)
 
     def encode(
@@ -44,55 +44,57 @@ class InputTokenizer:
         documents: Sequence[bytes],
         purpose: str | None = None,
         *,
-        cut: int | None = None,
+        max_tokens: int | None = None,
         is_cancelled: Callable[[], bool] = lambda: False,
     ) -> list[TokenIds]:
-        """Tokens of UTF-8 texts: int64[tokens] each, special tokens and the prompt for `purpose` included.
+        """Tokenise UTF-8 texts: int64[tokens] for each, with special tokens and the prompt for `purpose`.
 
-        Texts of more than `cut` tokens lose their ends, and keep the special tokens behind them. With None, those of
-        more than the context are refused. Raises `InvalidValue`, `ContextLengthExceeded`, or `Cancelled` where
-        `is_cancelled` says so.
+        A text of more than `max_tokens` loses its end but not the special tokens after it. Without `max_tokens` a text
+        that is longer than the context is refused. Raises `InvalidValue`, `ContextLengthExceeded`, or `Cancelled` once
+        `is_cancelled` returns true.
         """
         if not documents:
             raise InvalidValue("There must be one text at least.", "text")
-        if cut is not None and cut <= self._num_special_tokens:
+        if max_tokens is not None and max_tokens <= self._num_special_tokens:
             raise InvalidValue(
                 f"Every text has {self._num_special_tokens} special tokens: this must be "
-                f"{self._num_special_tokens + 1} at least, not {cut}.",
+                f"{self._num_special_tokens + 1} at least, not {max_tokens}.",
                 "truncate_prompt_tokens",
             )
         prompt = self._prompt(purpose)
-        found: list[TokenIds] = []
+        tokens: list[TokenIds] = []
         for start, stop in _batches(documents):
             if is_cancelled():
                 raise Cancelled("The request was cancelled.")
             texts = [
-                self._prepare_text(number, documents[number], prompt, cut, is_cancelled)
+                self._prepare_text(number, documents[number], prompt, max_tokens, is_cancelled)
                 for number in range(start, stop)
             ]
-            # The call for batches lets go of Python's lock, so that runs go on meanwhile.
-            encoded = self._tokenizer.encode_batch_fast(texts, add_special_tokens=cut is None)
-            if cut is not None:
-                encoded = [self._truncate(encoding, cut) for encoding in encoded]
-            found += self._check_lengths([np.array(encoding.ids, np.int64) for encoding in encoded], "text", start)
-        return found
+            # The batch call releases Python's global lock, so that the network runs meanwhile.
+            encoded = self._tokenizer.encode_batch_fast(texts, add_special_tokens=max_tokens is None)
+            if max_tokens is not None:
+                encoded = [self._truncate(encoding, max_tokens) for encoding in encoded]
+            tokens += self._check_lengths([np.array(encoding.ids, np.int64) for encoding in encoded], "text", start)
+        return tokens
 
-    def _truncate(self, encoding: Encoding, tokens: int) -> Encoding:
-        """Add the special tokens to as much of the beginning as leaves room for them."""
-        keep = tokens - self._num_special_tokens
-        # What is cut off is kept beside it, in pieces as long as what is left: thousands, unless it is halved first.
+    def _truncate(self, encoding: Encoding, max_tokens: int) -> Encoding:
+        """Cut an encoding so that it has at most `max_tokens` with its special tokens, and add these."""
+        keep = max_tokens - self._num_special_tokens
+        # The library keeps what it cuts off, in pieces of the remaining length: thousands unless halved repeatedly.
         while len(encoding) > 2 * keep:
             encoding.truncate(len(encoding) // 2 + 1)
         encoding.truncate(keep)
         return self._tokenizer.post_process(encoding)
 
     def _prepare_text(
-        self, number: int, document: bytes, prompt: str, cut: int | None, is_cancelled: Callable[[], bool]
+        self, number: int, document: bytes, prompt: str, max_tokens: int | None, is_cancelled: Callable[[], bool]
     ) -> str:
-        """What is to be tokenised of a document. One that is far too long is refused, or cut, untokenised."""
+        """Return the text to tokenise. A document that is far too long is refused or cut without tokenising it all."""
         limit = self._options.context_length
-        if self._max_token_bytes and cut is None and (least := -(-len(document) // self._max_token_bytes)) > limit:
-            raise self._too_long(number, f"at least {least}", "text")
+        if self._max_token_bytes and max_tokens is None:
+            min_count = -(-len(document) // self._max_token_bytes)
+            if min_count > limit:
+                raise self._too_long(number, f"at least {min_count}", "text")
         try:
             text = document.decode("utf-8")
         except UnicodeDecodeError as error:
@@ -101,14 +103,14 @@ class InputTokenizer:
         text = prompt + (text.lower() if self._options.lowercase else text)
         if len(text) <= _MAX_UNSLICED_CHARS:
             return text
-        if cut is not None:  # with a margin, for the tokens beside the cut may be others
+        if max_tokens is not None:  # with a margin, because the tokens next to a cut may differ
             return text_prefix(self._tokenizer, text, 2 * limit, is_cancelled)
         if count := token_count_above(self._tokenizer, text, 2 * limit, is_cancelled):
             raise self._too_long(number, f"at least {count}", "text")
         return text
 
     def split(self, token_ids: IntegerArray, counts: IntegerArray | None) -> list[TokenIds]:
-        """Cut lists of ids that came one after the other: int64[tokens] each. Raises `InvalidValue`."""
+        """Split concatenated token ids into inputs of `counts` tokens: int64[tokens] each. Raises `InvalidValue`."""
         tokens = token_ids.reshape(-1).astype(np.int64)
         if counts is None:
             lists = [tokens]
@@ -125,15 +127,15 @@ class InputTokenizer:
         return lists
 
     def validate_token_ids(
-        self, token_ids: IntegerArray, counts: IntegerArray | None, *, cut: int | None = None
+        self, token_ids: IntegerArray, counts: IntegerArray | None, *, max_tokens: int | None = None
     ) -> list[TokenIds]:
-        """Token ids as a client gave them, `cut` as texts are: int64[tokens] each.
+        """Return a client's token ids, int64[tokens] for each input, cut to `max_tokens`.
 
         Raises `InvalidValue` or `ContextLengthExceeded`.
         """
         lists = self.split(token_ids, counts)
-        if cut is not None:
-            lists = [tokens[:cut] for tokens in lists]
+        if max_tokens is not None:
+            lists = [tokens[:max_tokens] for tokens in lists]
         return self._check_lengths(lists, "token_ids")
 
     def _prompt(self, purpose: str | None) -> str:
@@ -159,7 +161,7 @@ class InputTokenizer:
 
 
 def _batches(documents: Sequence[bytes]) -> Iterator[tuple[int, int]]:
-    """Bounds of slices of some documents, each of `_BATCH` bytes or one document; short ones cost more than bytes."""
+    """Yield the bounds of slices of `documents`, each of at most `_MAX_BATCH_BYTES` of cost or of one document."""
     start = size = 0
     for number, document in enumerate(documents):
         cost = len(document) + _MIN_TEXT_COST_BYTES

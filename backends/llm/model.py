@@ -1,12 +1,12 @@
-"""What Triton loads for `backend: "llm"`."""
+"""The model file that Triton loads for `backend: "llm"`."""
 
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
-# Triton loads this file alone, from wherever its backend directory is: the folder that holds the package `backends` is
-# put where Python looks. Where that folder is the backend directory's parent, `backends` is a namespace package.
+# Triton loads this file alone. The folder that contains `backends` goes on Python's path. If that is Triton's own
+# backend directory, it has no `__init__.py` and is a namespace package.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import triton_python_backend_utils as pb_utils
@@ -17,7 +17,7 @@ from backends.llm.metrics import COUNTERS, GAUGES
 from backends.llm.model_loader import load_model
 from backends.llm.options import read_options
 from backends.llm.prompt_tokenizer import PromptTokenizer
-from backends.llm.request_frontend import RequestFrontend
+from backends.llm.request_frontend import LLMFrontend
 from backends.llm.structured_outputs.grammar_compiler import GrammarCompiler
 from backends.llm.structured_outputs.limits import limits_for
 from backends.llm.tensors import CUMULATIVE_LOGPROB, TextResponseSender, complete_config, read_request
@@ -34,12 +34,12 @@ class TritonPythonModel:
 
     @staticmethod
     def auto_complete_config(config: Any) -> Any:
-        """Give a model that was built before the optional tensors it lacks."""
+        """Declare the optional tensors that the configuration of an earlier build lacks."""
         complete_config(config)
         return config
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Load the engine. What is wrong with its files or parameters becomes the reason Triton shows."""
+        """Load the engine. Triton shows an exception of it as the reason why the model is not ready."""
         self._parent_watch = exit_with_parent()
         config = json.loads(args["model_config"])
         folder = Path(args["model_repository"]) / args["model_version"]
@@ -56,31 +56,31 @@ class TritonPythonModel:
             tokenizer, bos=bos, vocab_size=engine.vocab_size, context_length=engine.context_length
         )
         max_open = options.max_rows + options.max_waiting
-        self._frontend = RequestFrontend(engine, prompts, max_open, options.sampling, grammars, loaded.vision_processor)
+        self._frontend = LLMFrontend(engine, prompts, max_open, options.sampling, grammars, loaded.vision_processor)
         self._token_bytes = TokenBytes(tokenizer)
         self._returns_cumulative_logprob = any(output["name"] == CUMULATIVE_LOGPROB for output in config["output"])
         gauges, counters, self._metric_families = make_metrics(args["model_name"], GAUGES, COUNTERS)
         self._stats_publisher = MetricsPublisher(engine.stats, gauges, counters)
 
     def execute(self, requests: list[Any]) -> None:
-        """Take requests; their answers come later, through their response senders."""
+        """Admit requests and return; their response senders answer them later."""
         dispatch_requests(requests, self._response_sender, self._read_request, self._frontend.add_request)
 
     def _response_sender(self, request: Any) -> TextResponseSender:
         return TextResponseSender(request, self._token_bytes)
 
-    def _read_request(self, request: Any, client: TextResponseSender) -> Request:
+    def _read_request(self, request: Any, sender: TextResponseSender) -> Request:
         inputs = Inputs(request)
-        client.read_requested_outputs(inputs)
-        asked = read_request(inputs)
-        if asked.cumulative_logprob and not self._returns_cumulative_logprob:
+        sender.read_requested_outputs(inputs)
+        parsed = read_request(inputs)
+        if parsed.cumulative_logprob and not self._returns_cumulative_logprob:
             raise UnsupportedOption(
                 "The configuration of this model declares no cumulative_logprob.", f"return_{CUMULATIVE_LOGPROB}"
             )
-        return asked
+        return parsed
 
     def finalize(self) -> None:
-        """Answer what is open, and end every thread."""
+        """Fail the active requests, and end every thread."""
         self._frontend.close()
         self._stats_publisher.close()
         self._parent_watch.set()

@@ -1,10 +1,10 @@
-"""The Triton backend `onnxruntime`: an ONNX file, run as NVIDIA's ONNX Runtime backend runs it.
+"""The Triton backend `onnxruntime`: it runs an ONNX file as NVIDIA's ONNX Runtime backend does.
 
-It stands in where that backend is not installed, as in the server from the wheel, and reads the same `config.pbtxt`, so
-that the same model repository runs on either. `model.py` is what Triton loads. `options.py` and `providers.py` read the
-configuration, `session.py` opens the file and compares it with what the configuration declares, and `batch.py` has the
-requests of one call run together.
+It replaces that backend where it is not installed, as in the server from the wheel, and reads the same `config.pbtxt`,
+so that either can serve the same model repository. Triton loads `model.py`. `options.py` and `providers.py` read the
+configuration, `session.py` opens the file and compares it with the declared tensors, and `batching.py` batches the
+requests of one call.
 
-Tensors have to be declared: a Python-based backend is not told where a model lies when it is asked to complete its
-configuration.
+The configuration must declare the tensors: when Triton asks a Python-based backend to complete a configuration, it does
+not pass the model's folder.
 """

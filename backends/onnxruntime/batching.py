@@ -1,4 +1,4 @@
-"""The requests of one call, run together where they fit."""
+"""Batching of the requests that Triton passes in one call."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
@@ -9,36 +9,39 @@ from backends.onnxruntime.options import Config
 
 TensorMap = Mapping[str, npt.NDArray[np.generic]]
 RunFunction = Callable[[Collection[str], TensorMap], dict[str, npt.NDArray[np.generic]]]
-"""Computes the outputs of these names from all inputs."""
+"""Takes the names of the wanted outputs and all inputs, and returns the outputs by name."""
 
 
 class BatchRunner:
-    """Runs requests. Where the model has a batch dimension, those of one shape run at once."""
+    """Runs requests; if the model has a batch dimension, requests whose inputs have equal shapes run as one batch."""
 
     def __init__(self, run: RunFunction, *, batched: bool) -> None:
         self._run = run
         self._batched = batched
 
     def run_all(self, requests: Sequence[tuple[Collection[str], TensorMap]]) -> list[TensorMap | Exception]:
-        """For each request, the names of the wanted outputs and the inputs: its outputs, or what went wrong with it."""
-        answers: dict[int, TensorMap | Exception] = {}
+        """Return the outputs of each request, or the exception that it raised.
+
+        A request is the names of its wanted outputs and its inputs.
+        """
+        results: dict[int, TensorMap | Exception] = {}
         for numbers in self._groups([inputs for _, inputs in requests]):
             group = [requests[number] for number in numbers]
             try:
-                answers |= zip(numbers, self._run_batch(group), strict=True)
+                results |= zip(numbers, self._run_batch(group), strict=True)
             except Exception as error:
-                # One of them may be at fault for all, so each is tried alone.
-                alone = [self._run_single(request) for request in group] if len(group) > 1 else [error]
-                answers |= zip(numbers, alone, strict=True)
-        return [answers[number] for number in range(len(requests))]
+                # One request may have failed the whole batch, so each runs again alone.
+                singles = [self._run_single(request) for request in group] if len(group) > 1 else [error]
+                results |= zip(numbers, singles, strict=True)
+        return [results[number] for number in range(len(requests))]
 
     def _groups(self, requests: Sequence[TensorMap]) -> list[list[int]]:
         if not self._batched:
             return [[number] for number in range(len(requests))]
         groups: dict[object, list[int]] = {}
         for number, inputs in enumerate(requests):
-            kind = tuple(sorted((name, array.dtype.str, array.shape[1:]) for name, array in inputs.items()))
-            groups.setdefault(kind, []).append(number)
+            signature = tuple(sorted((name, array.dtype.str, array.shape[1:]) for name, array in inputs.items()))
+            groups.setdefault(signature, []).append(number)
         return list(groups.values())
 
     def _run_batch(self, group: Sequence[tuple[Collection[str], TensorMap]]) -> list[TensorMap]:
@@ -72,5 +75,5 @@ class BatchRunner:
 
 
 def has_batch_dimension(config: Config) -> bool:
-    """Whether the model's tensors begin with a batch dimension that its dims leave out."""
+    """Return whether the model's tensors have a leading batch dimension, which the declared `dims` omit."""
     return int(config.get("max_batch_size", 0)) > 0

@@ -1,4 +1,4 @@
-"""What Triton loads for `backend: "onnxruntime"` where NVIDIA's own backend of that name is not installed."""
+"""The model file that Triton loads for `backend: "onnxruntime"` if NVIDIA's backend of that name is not installed."""
 
 import json
 import logging
@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-# Triton loads this file alone, from wherever its backend directory is: the folder that holds the package `backends` is
-# put where Python looks. Where that folder is the backend directory's parent, `backends` is a namespace package.
+# Triton loads this file alone. The folder that contains `backends` goes on Python's path. If that is Triton's own
+# backend directory, it has no `__init__.py` and is a namespace package.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import onnxruntime
@@ -26,7 +26,7 @@ class TritonPythonModel:
     """One instance of a model."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Open the file. What is wrong with it, or with its parameters, becomes the reason Triton shows."""
+        """Open the file. Triton shows an exception of it as the reason why the model is not ready."""
         self._parent_watch = exit_with_parent()
         config = json.loads(args["model_config"])
         folder = Path(args["model_repository"]) / args["model_version"]
@@ -39,26 +39,26 @@ class TritonPythonModel:
             raise pb_utils.TritonModelException(f"The model in {folder} cannot be loaded: {error}") from error
         if options.unknown_parameters:
             _log.warning(
-                "%s: the parameters %s mean nothing here.", args["model_name"], ", ".join(options.unknown_parameters)
+                "%s: the unknown parameters %s are ignored.", args["model_name"], ", ".join(options.unknown_parameters)
             )
         self._runner = BatchRunner(session.run, batched=has_batch_dimension(config))
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Answer the requests that Triton put together."""
-        asked = [
+        """Return the responses to the requests of one call, in their order."""
+        parsed = [
             (request.requested_output_names(), {tensor.name(): tensor.as_numpy() for tensor in request.inputs()})
             for request in requests
         ]
-        return [_response(answer) for answer in self._runner.run_all(asked)]
+        return [_response(result) for result in self._runner.run_all(parsed)]
 
     def finalize(self) -> None:
-        """Let go of the model."""
+        """Free the model."""
         del self._runner
         self._parent_watch.set()
 
 
-def _response(answer: TensorMap | Exception) -> Any:
-    if isinstance(answer, Exception):
-        sentence = f"[engine_failed] The model could not be run: {str(answer)[:1000]}"
-        return pb_utils.InferenceResponse([], pb_utils.TritonError(sentence))
-    return pb_utils.InferenceResponse([pb_utils.Tensor(name, array) for name, array in answer.items()])
+def _response(result: TensorMap | Exception) -> Any:
+    if isinstance(result, Exception):
+        message = f"[engine_failed] The model could not be run: {str(result)[:1000]}"
+        return pb_utils.InferenceResponse([], pb_utils.TritonError(message))
+    return pb_utils.InferenceResponse([pb_utils.Tensor(name, array) for name, array in result.items()])

@@ -1,4 +1,4 @@
-"""What config.pbtxt says of a session, in the words of NVIDIA's ONNX Runtime backend.
+"""The session options of `config.pbtxt`, by the names that NVIDIA's ONNX Runtime backend gives them.
 
 https://github.com/triton-inference-server/onnxruntime_backend: "Other Optimization Options with ONNX Runtime".
 """
@@ -8,24 +8,25 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Config = Mapping[str, Any]
-"""The model's configuration, as Triton hands it over: JSON."""
+"""A model's configuration, as Triton passes it: JSON."""
 
 _FLAGS = {"1": True, "true": True, "0": False, "false": False}
 _SHRINKAGE = "memory.enable_memory_arena_shrinkage"
 _NUMBERS = ("intra_op_thread_count", "inter_op_thread_count", "execution_mode")
 _SWITCHES = ("enable_mem_arena", "enable_mem_pattern")
 _SESSION_CONFIG_ENTRIES = ("session.use_device_allocator_for_initializers",)
-# These once stood among the parameters, and belong to the CUDA provider.
+# Options of the CUDA provider that earlier versions of NVIDIA's backend read from the parameters.
 CUDA_PARAMETERS = ("cudnn_conv_algo_search", "gpu_mem_limit", "arena_extend_strategy", "do_copy_in_default_stream")
-# These are for others: the gateway, and people.
+# Parameters that the gateway and people read.
 _GATEWAY_PARAMETERS = ("component", "precision")
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Threads 0 are as many as this process may use. `graph_level` is -1 (basic), 1 (extended), 2 (none), or 0 (all).
+    """The options of a session. A thread count of 0 means one thread for each core that this process may use.
 
-    `unread` are parameters that mean nothing to this backend, nor to NVIDIA's.
+    `graph_level` selects the graph optimizations: -1 (basic), 1 (extended), 2 (none), or 0 (all). `unknown_parameters`
+    are known neither to this backend nor to NVIDIA's.
     """
 
     file: str = "model.onnx"
@@ -65,7 +66,7 @@ def read_options(config: Config) -> Options:
 
 def _level(config: Config) -> int:
     level = int(((config.get("optimization") or {}).get("graph") or {}).get("level", 0))
-    # Anything else means everything, as with NVIDIA's backend.
+    # Any other level means all optimizations, as in NVIDIA's backend.
     return level if level in (-1, 1, 2) else 0
 
 

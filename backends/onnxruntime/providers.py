@@ -1,4 +1,4 @@
-"""Which hardware a session runs on: onnxruntime's execution providers, by instance group and accelerators."""
+"""The choice of onnxruntime's execution providers from a model's instance group and accelerators."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,7 +13,7 @@ _OPENVINO = "OpenVINOExecutionProvider"
 
 _CONV_ALGO_SEARCHES = {"0": "EXHAUSTIVE", "1": "HEURISTIC", "2": "DEFAULT"}
 _ARENA_STRATEGIES = {"0": "kNextPowerOfTwo", "1": "kSameAsRequested"}
-# Keys that NVIDIA's backend calls otherwise than onnxruntime does.
+# Options that have another name in NVIDIA's backend than in onnxruntime.
 _TENSORRT_NAMES = {
     "max_workspace_size_bytes": "trt_max_workspace_size",
     "int8_calibration_table_name": "trt_int8_calibration_table_name",
@@ -24,46 +24,46 @@ _TENSORRT_NAMES = {
 def choose_providers(
     config: Config, options: Options, kind: str, device: str, available: Sequence[str]
 ) -> list[Provider]:
-    """The providers to try, best first. `kind` and `device` are the instance's: `CPU` or `GPU`, and its number.
+    """Return the providers to use, by preference. `kind` (`CPU` or `GPU`) and `device` (its number) are the instance's.
 
-    Raises `ValueError` where one that is asked for is not `available` here, or is not known.
+    Raises `ValueError` if a configured provider is unknown or not `available`.
     """
     accelerators = (config.get("optimization") or {}).get("execution_accelerators") or {}
     chosen: list[Provider] = []
     if kind == "GPU":
-        cuda = _cuda_parameters(options.cuda_options)
-        for wish in accelerators.get("gpu_execution_accelerator", ()):
-            name, wishes = wish.get("name"), dict(wish.get("parameters") or {})
+        cuda = _cuda_options(options.cuda_options)
+        for accelerator in accelerators.get("gpu_execution_accelerator", ()):
+            name, parameters = accelerator.get("name"), dict(accelerator.get("parameters") or {})
             if name == "tensorrt":
-                chosen.append((_TENSORRT, {"device_id": device, **_tensorrt(wishes)}))
+                chosen.append((_TENSORRT, {"device_id": device, **_tensorrt_options(parameters)}))
             elif name == "cuda":
-                cuda |= wishes
+                cuda |= parameters
             else:
                 raise ValueError(f"The accelerator {name!r} is not known; on a GPU there are tensorrt and cuda.")
         chosen.append((_CUDA, {"device_id": device, **cuda}))
-    for wish in accelerators.get("cpu_execution_accelerator", ()):
-        if (name := wish.get("name")) != "openvino":
+    for accelerator in accelerators.get("cpu_execution_accelerator", ()):
+        if (name := accelerator.get("name")) != "openvino":
             raise ValueError(f"The accelerator {name!r} is not known; on a CPU there is openvino.")
-        chosen.append((_OPENVINO, dict(wish.get("parameters") or {})))
+        chosen.append((_OPENVINO, dict(accelerator.get("parameters") or {})))
     for name, _ in chosen:
         if name not in available:
             raise ValueError(f"{name} is asked for, and onnxruntime has {', '.join(available)} here.")
     return [*chosen, (CPU, {})]
 
 
-def _cuda_parameters(values: Mapping[str, str]) -> dict[str, str]:
-    found = dict(values)
+def _cuda_options(values: Mapping[str, str]) -> dict[str, str]:
+    options = dict(values)
     for name, words in (("cudnn_conv_algo_search", _CONV_ALGO_SEARCHES), ("arena_extend_strategy", _ARENA_STRATEGIES)):
-        if name in found:
-            if found[name] not in words:
-                raise ValueError(f"The parameter {name} is {found[name]!r}; it must be one of {', '.join(words)}.")
-            found[name] = words[found[name]]
-    return found
+        if name in options:
+            if options[name] not in words:
+                raise ValueError(f"The parameter {name} is {options[name]!r}; it must be one of {', '.join(words)}.")
+            options[name] = words[options[name]]
+    return options
 
 
-def _tensorrt(wishes: dict[str, str]) -> dict[str, str]:
-    mode = wishes.pop("precision_mode", "FP32")
+def _tensorrt_options(parameters: dict[str, str]) -> dict[str, str]:
+    mode = parameters.pop("precision_mode", "FP32")
     if mode not in ("FP32", "FP16", "BF16", "INT8"):
         raise ValueError(f"The precision_mode {mode!r} is not known; there are FP32, FP16, BF16 and INT8.")
     precision = {} if mode == "FP32" else {f"trt_{mode.lower()}_enable": "1"}
-    return precision | {_TENSORRT_NAMES.get(name, name): value for name, value in wishes.items()}
+    return precision | {_TENSORRT_NAMES.get(name, name): value for name, value in parameters.items()}

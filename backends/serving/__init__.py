@@ -1,5 +1,6 @@
-"""What every backend of ours needs of Triton, whatever its model does.
+"""The part that all backends share: everything between Triton's Python backend and a scheduler.
 
-Errors with codes, threads that send and that look for clients who have gone, metrics, and the trap doors of the Python
-backend that are known.
+The request front (admission, disconnects, ordered responses, close), reading of tensors and parameters, errors with
+codes, metrics, tokenizers, a process that decodes untrusted files, and workarounds for known traps of Triton's Python
+backend. It imports no backend.
 """

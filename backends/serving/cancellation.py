@@ -1,4 +1,4 @@
-"""Finding out which clients went away."""
+"""Detection of clients that have disconnected."""
 
 import logging
 import threading
@@ -9,29 +9,29 @@ _log = logging.getLogger(__name__)
 
 
 class CancellationWatcher:
-    """One thread asks, about every 40 ms, for each live request whether its client has gone.
+    """A thread that asks Triton, about every 40 ms, for each active request whether its client has cancelled.
 
-    Asking costs a round trip to the server's process, so it is never done by the thread that computes.
+    Each question costs a round trip to the server's process, so the thread that computes never asks.
     """
 
     def __init__(self, interval: float = 0.04) -> None:
-        """`interval` is in seconds."""
+        """`interval` is the time between two rounds, in seconds."""
         self._interval = interval
         self._lock = threading.Lock()
         self._requests: dict[int, tuple[Callable[[], bool], Callable[[], None]]] = {}
         self._closed = threading.Event()
         self._has_requests = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="llm-watch", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="cancellation-watcher", daemon=True)
         self._thread.start()
 
-    def add(self, key: int, gone: Callable[[], bool], leave: Callable[[], None]) -> None:
-        """Call `leave` once, as soon as `gone()` is true."""
+    def add(self, key: int, is_cancelled: Callable[[], bool], on_cancelled: Callable[[], None]) -> None:
+        """Call `on_cancelled` once, from this object's thread, as soon as `is_cancelled()` is true."""
         with self._lock:
-            self._requests[key] = gone, leave
+            self._requests[key] = is_cancelled, on_cancelled
             self._has_requests.set()
 
     def remove(self, key: int) -> None:
-        """Stop asking."""
+        """Stop asking for a request; a round that has begun may still ask once."""
         with self._lock:
             self._requests.pop(key, None)
             if not self._requests:
@@ -45,17 +45,17 @@ class CancellationWatcher:
 
     def _run(self) -> None:
         while self._has_requests.wait() and not self._closed.is_set():
-            begun = time.monotonic()
+            start = time.monotonic()
             with self._lock:
-                live = list(self._requests.items())
-            for key, (gone, leave) in live:
+                requests = list(self._requests.items())
+            for key, (is_cancelled, on_cancelled) in requests:
                 try:
-                    if key in self._requests and gone():
+                    if key in self._requests and is_cancelled():
                         self.remove(key)
-                        leave()
+                        on_cancelled()
                 except Exception:
-                    _log.exception("A request could not be asked whether it is cancelled.")
+                    _log.exception("Triton could not be asked whether a request is cancelled.")
                     self.remove(key)
-            # Never busy for more than half of the time, however many there are.
-            spent = time.monotonic() - begun
-            self._closed.wait(max(self._interval - spent, min(spent, self._interval)))
+            # However many requests are active, this thread is busy for at most half of the time.
+            busy = time.monotonic() - start
+            self._closed.wait(max(self._interval - busy, min(busy, self._interval)))

@@ -1,7 +1,7 @@
-"""A process for what strangers send that has to be decoded: beside the model's own, which others wait for.
+"""A separate process that decodes untrusted files.
 
-Decoders hold the interpreter for as long as they work, and may be made to work for minutes, take gigabytes, or worse.
-In a process of its own a file has a part of a core and of memory, and everybody else's answers go on.
+A decoder holds Python's global lock while it works, and a crafted file can make it work for minutes, take gigabytes or
+crash. In its own process, with limits on CPU time and memory, it neither delays nor ends other requests.
 """
 
 import contextlib
@@ -17,17 +17,17 @@ from backends.serving.errors import EngineFailed, InvalidValue
 from backends.serving.interpreters import find_interpreters
 
 MAX_CPU_SECONDS = 10.0
-"""Of a core, that decoding a file may take. The largest that are taken need three."""
+"""CPU time that decoding one file may take, in seconds. The largest files that are accepted need three."""
 _MAX_MEMORY_BYTES = 2 << 30
 _WALL_TIME_FACTOR = 3
-"""By the clock it may take so many times as long."""
+"""Limit on the elapsed time of one file, as a multiple of the limit on CPU time."""
 _MAX_HEADER_BYTES = 1 << 16
 _CHUNK_BYTES = 1 << 20
-_PROCESS_FILE = Path(__file__).with_name("worker_process.py")
+_PROCESS_FILE = Path(__file__).with_name("decode_worker_process.py")
 
 
 class DecodeWorker:
-    """Calls functions `(file, **options) -> (dict, bytes)` in another process, one at a time, from any thread."""
+    """Calls functions `(file, **options) -> (dict, bytes)` in the decoding process, one at a time, from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -35,37 +35,37 @@ class DecodeWorker:
         self.max_cpu_seconds = MAX_CPU_SECONDS
 
     def call(
-        self, function: str, file: bytes, *, param: str, largest: int, **options: object
+        self, function: str, file: bytes, *, param: str, max_reply_bytes: int, **options: object
     ) -> tuple[dict[str, object], bytearray]:
-        """Return what `function`, written `module:name`, makes of a file: at most `largest` bytes.
+        """Call `function`, written `module:name`, and return its values and at most `max_reply_bytes` bytes.
 
-        Raises `InvalidValue` for the input `param` where the function does, takes too long or too much, or dies, and
-        `EngineFailed` where there is no process to be had.
+        Raises `InvalidValue`, naming the input `param`, if the function raises it, exceeds a limit or crashes;
+        `EngineFailed` if no process can be started.
         """
-        head = json.dumps(
+        header = json.dumps(
             {"function": function, "options": options, "memory": _MAX_MEMORY_BYTES, "seconds": self.max_cpu_seconds}
         )
         with self._lock:
             process = self._process or self._start()
             assert process.stdin is not None and process.stdout is not None
-            late = threading.Timer(_WALL_TIME_FACTOR * self.max_cpu_seconds, process.kill)
-            late.start()
+            deadline = threading.Timer(_WALL_TIME_FACTOR * self.max_cpu_seconds, process.kill)
+            deadline.start()
             try:
-                _send(process.stdin, FRAME_HEADER.pack(len(head), len(file)) + head.encode(), file)
-                found, body = _receive(process.stdout, largest)
+                _send(process.stdin, FRAME_HEADER.pack(len(header), len(file)) + header.encode(), file)
+                values, body = _receive(process.stdout, max_reply_bytes)
             except (OSError, EOFError, ValueError):
                 raise InvalidValue(self._failure(process), param) from None
             except BaseException:
                 self._kill(process)
                 raise
             finally:
-                late.cancel()
-        if "refused" in found:
-            raise InvalidValue(str(found["refused"])[:1000], param)
-        return found, body
+                deadline.cancel()
+        if "refused" in values:
+            raise InvalidValue(str(values["refused"])[:1000], param)
+        return values, body
 
     def close(self) -> None:
-        """End the process; the next call starts another."""
+        """End the process; the next call starts a new one."""
         with self._lock:
             if self._process:
                 self._kill(self._process)
@@ -81,7 +81,7 @@ class DecodeWorker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                env=environment | {"OPENBLAS_NUM_THREADS": "1"},  # what has several threads cannot be forked safely
+                env=environment | {"OPENBLAS_NUM_THREADS": "1"},  # a process with several threads cannot fork safely
                 bufsize=0,
             )
         except (OSError, ValueError, TypeError) as error:
@@ -89,9 +89,9 @@ class DecodeWorker:
         return self._process
 
     def _failure(self, process: "subprocess.Popen[bytes]") -> str:
-        """Say why a process gave no answer, and end it."""
+        """Kill a process that sent no valid reply, and return the reason as a sentence."""
         try:
-            # Where it is ending by itself its status says why.
+            # If it is ending by itself, its exit status is the reason.
             status = process.wait(1)
         except subprocess.TimeoutExpired:
             status = 0
@@ -111,7 +111,7 @@ class DecodeWorker:
 
 
 DECODE_WORKER = DecodeWorker()
-"""That of this process, which is one model's: it starts with the first file."""
+"""The decode worker of this process, which serves one model; its process starts with the first file."""
 
 
 def _send(pipe: IO[bytes], *parts: bytes) -> None:
@@ -121,24 +121,25 @@ def _send(pipe: IO[bytes], *parts: bytes) -> None:
             view = view[pipe.write(view[:_CHUNK_BYTES]) :]
 
 
-def _receive(pipe: IO[bytes], largest: int) -> tuple[dict[str, object], bytearray]:
-    """Read one answer. Raises `EOFError` where it is cut off, and `ValueError` where it is none."""
-    head_length, length = FRAME_HEADER.unpack(_read(pipe, FRAME_HEADER.size))
-    if head_length > _MAX_HEADER_BYTES or length > largest:
-        raise ValueError("an answer is longer than it may be")
-    found = json.loads(_read(pipe, head_length))
-    if not isinstance(found, dict):
-        raise ValueError("an answer has no head")
-    return found, _read(pipe, length)
+def _receive(pipe: IO[bytes], max_reply_bytes: int) -> tuple[dict[str, object], bytearray]:
+    """Read one reply. Raises `EOFError` if it is cut off, and `ValueError` if it is malformed or too long."""
+    header_length, length = FRAME_HEADER.unpack(_read(pipe, FRAME_HEADER.size))
+    if header_length > _MAX_HEADER_BYTES or length > max_reply_bytes:
+        raise ValueError("a reply is longer than the limit")
+    values = json.loads(_read(pipe, header_length))
+    if not isinstance(values, dict):
+        raise ValueError("a reply has no header")
+    return values, _read(pipe, length)
 
 
 def _read(pipe: IO[bytes], count: int) -> bytearray:
+    """Read exactly `count` bytes. Raises `EOFError`."""
     data = bytearray(count)
     view = memoryview(data)
-    at = 0
-    while at < count:
-        got = pipe.readinto(view[at : at + _CHUNK_BYTES])  # type: ignore[attr-defined]
-        if not got:
+    offset = 0
+    while offset < count:
+        num_read = pipe.readinto(view[offset : offset + _CHUNK_BYTES])  # type: ignore[attr-defined]
+        if not num_read:
             raise EOFError
-        at += got
+        offset += num_read
     return data

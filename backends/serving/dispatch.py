@@ -1,4 +1,4 @@
-"""Requests as Triton hands them over, brought to where they are answered."""
+"""The step from Triton's `execute` to a request front."""
 
 import logging
 from collections.abc import Callable, Iterable
@@ -19,28 +19,30 @@ Sender = TypeVar("Sender", bound=_ErrorSender)
 
 def dispatch_requests(
     requests: Iterable[Any],
-    client_of: Callable[[Any], Sender],
-    read: Callable[[Any, Sender], Parsed],
-    take: Callable[[Parsed, Sender], None],
+    make_sender: Callable[[Any], Sender],
+    parse: Callable[[Any, Sender], Parsed],
+    add_request: Callable[[Parsed, Sender], None],
 ) -> None:
-    """Hand what `read` makes of each request to `take`, with the way back to its client, or answer what is wrong with
-    it. None of them keeps the others from being taken."""
+    """Parse each of Triton's requests and pass it to `add_request` with its response sender.
+
+    A request that cannot be parsed is answered with the error. No request prevents the others from being dispatched.
+    """
     for request in requests:
         try:
-            _dispatch(request, client_of(request), read, take)
+            _dispatch(request, make_sender(request), parse, add_request)
         except Exception:  # not even the error could be sent
             _log.exception("A request could not be answered.")
 
 
 def _dispatch(
-    request: Any, client: Sender, read: Callable[[Any, Sender], Parsed], take: Callable[[Parsed, Sender], None]
+    request: Any, sender: Sender, parse: Callable[[Any, Sender], Parsed], add_request: Callable[[Parsed, Sender], None]
 ) -> None:
     try:
-        asked = read(request, client)
+        parsed = parse(request, sender)
     except GenerationError as error:
-        client.fail(error)
+        sender.fail(error)
     except Exception as error:
         _log.exception("A request could not be read.")
-        client.fail(EngineFailed(f"The request could not be read: {str(error)[:500]}"))
+        sender.fail(EngineFailed(f"The request could not be read: {str(error)[:500]}"))
     else:
-        take(asked, client)
+        add_request(parsed, sender)

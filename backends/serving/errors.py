@@ -1,26 +1,26 @@
-"""Every way in which a generation can fail.
+"""The errors of a generation: of text, of images or of embeddings.
 
 GenerationError
-├── InvalidValue           a value is wrong; `param` says which input
-├── UnsupportedOption      the option is not known, or not carried by this engine
-├── ContextLengthExceeded  the prompt does not fit
-├── Overloaded             too many generations wait already
-├── Cancelled              the caller no longer wants it
-└── EngineFailed           the engine could not go on with it
+├── InvalidValue           an input holds an invalid value; `param` names the input
+├── UnsupportedOption      the option is unknown, or this engine does not support it
+├── ContextLengthExceeded  the prompt is longer than the context
+├── Overloaded             the queue is full
+├── Cancelled              the client has disconnected or cancelled
+└── EngineFailed           the engine failed, or the model is being unloaded
 
-`str(error)` is what a client sees: `[code:param] A sentence.`
+A client sees `str(error)`: `[code:param] A sentence.`
 """
 
 from typing import ClassVar
 
 
 class GenerationError(Exception):
-    """A failure with a code for programs and a sentence for people."""
+    """An error with a code for programs and a sentence for people."""
 
     code: ClassVar[str] = "engine_failed"
 
     def __init__(self, message: str, param: str | None = None) -> None:
-        """`param` is the name of the input at fault, where one is."""
+        """`param` names the input at fault, if there is one."""
         super().__init__(message)
         self.message = message
         self.param = param
@@ -30,36 +30,36 @@ class GenerationError(Exception):
 
 
 class InvalidValue(GenerationError):
-    """An input or an option holds a value that it may not hold."""
+    """An input or an option holds an invalid value."""
 
     code = "invalid_value"
 
 
 class UnsupportedOption(GenerationError):
-    """An option is unknown, or this engine cannot honour it."""
+    """An option is unknown, or this engine does not support it."""
 
     code = "unsupported_option"
 
 
 class ContextLengthExceeded(GenerationError):
-    """The prompt leaves no room for an answer in the model's context."""
+    """The prompt leaves no room for an answer in the model's context window."""
 
     code = "context_length_exceeded"
 
 
 class Overloaded(GenerationError):
-    """More generations wait than the engine is told to hold."""
+    """The queue is full: as many requests are active as the model's configuration allows."""
 
     code = "overloaded"
 
 
 class Cancelled(GenerationError):
-    """The caller went away, or asked to stop."""
+    """The client has disconnected or cancelled."""
 
     code = "cancelled"
 
 
 class EngineFailed(GenerationError):
-    """The engine raised, or shuts down; the sentence says which."""
+    """The engine raised an exception or is closing; the sentence tells which."""
 
     code = "engine_failed"

@@ -1,4 +1,4 @@
-"""Where the Python is that has the packages of the process that a model runs in."""
+"""Search for a Python interpreter that has the packages of the current process."""
 
 import os
 import shutil
@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 
 def find_interpreters() -> Iterator[str]:
-    """Yield the paths of Python interpreters, the likeliest first.
+    """Yield paths of executable Python interpreters, the most likely first.
 
-    In Triton's stub `sys.executable` is the stub or nothing; the stub takes the packages of the first `python3` on
-    PATH. Anywhere else the interpreter that runs has them, whatever is on PATH.
+    In Triton's Python stub `sys.executable` is the stub or empty; the stub uses the packages of the first `python3` on
+    PATH. In any other process the running interpreter has the packages, whatever is on PATH.
     """
     running = sys.executable or ""
     seen = set()

@@ -1,11 +1,11 @@
-"""A backend's figures among Triton's own metrics."""
+"""Publication of a backend's counters as Triton metrics."""
 
 import threading
 from typing import Protocol
 
 
 class Metric(Protocol):
-    """A gauge or a counter of Triton's."""
+    """A Triton gauge or counter."""
 
     def set(self, value: float) -> None:
         """Set a gauge."""
@@ -15,11 +15,11 @@ class Metric(Protocol):
 
 
 class MetricsPublisher:
-    """A thread that copies what changed to the metrics, ten times a second: the engine never calls the server."""
+    """A thread that copies changed values to Triton's metrics ten times a second, so that the engine never does."""
 
-    def __init__(self, figures: object, gauges: dict[str, Metric], counters: dict[str, Metric]) -> None:
-        """The keys are names of attributes of `figures`."""
-        self._stats = figures
+    def __init__(self, stats: object, gauges: dict[str, Metric], counters: dict[str, Metric]) -> None:
+        """The keys of `gauges` and `counters` are names of attributes of `stats`."""
+        self._stats = stats
         self._gauges = gauges
         self._counters = counters
         self._last = dict.fromkeys([*gauges, *counters], 0)
@@ -28,7 +28,7 @@ class MetricsPublisher:
         self._thread.start()
 
     def close(self) -> None:
-        """Publish once more, and end the thread."""
+        """Publish the last values and end the thread."""
         self._closed.set()
         self._thread.join()
 

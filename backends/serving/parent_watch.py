@@ -1,4 +1,4 @@
-"""Ending with the server."""
+"""Exit of a model's process when Triton has died."""
 
 import os
 import threading
@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 
 def exit_with_parent(interval: float = 0.5, end: Callable[[int], object] = os._exit) -> threading.Event:
-    """Leave this process soon after its parent died; setting the event that is given back stops the watching.
+    """Call `end(1)` soon after the parent process has died. Setting the returned event stops the watch.
 
-    Triton's Python stub does not notice when the server is killed, crashes or gives up waiting: it would go on
-    generating for nobody, with all its memory. `interval` is in seconds.
+    Triton's Python stub does not notice that the server was killed, crashed or gave up waiting for it: it would keep
+    its memory and generate for nobody. A thread compares the parent's process id every `interval` seconds.
     """
     stopped = threading.Event()
     parent = os.getppid()
@@ -20,5 +20,5 @@ def exit_with_parent(interval: float = 0.5, end: Callable[[int], object] = os._e
                 end(1)
                 return
 
-    threading.Thread(target=watch, name="llm-lifeline", daemon=True).start()
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
     return stopped

@@ -1,4 +1,4 @@
-"""Which texts are too long for certain, found without tokenising them whole."""
+"""Bounds on the number of tokens of a text that do not need the whole text tokenised."""
 
 from collections.abc import Callable, Iterator
 
@@ -6,15 +6,15 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from backends.serving.errors import Cancelled
 
-# Tokenising this many characters takes some tens of milliseconds, and a caller who went away is noticed as often.
 _SLICE_CHARS = 65_536
+"""Characters tokenised between two checks for a disconnect; they take some tens of milliseconds."""
 
 
 def max_token_bytes(tokenizer: Tokenizer) -> int | None:
-    """No token stands for more bytes of text than this; None where a token may stand for any number of them.
+    """Return the most bytes of text that one token can stand for; None if there is no such bound.
 
-    Only byte-level BPE gives a bound: normalizers shrink a text, and elsewhere one token may stand for every unknown
-    word of any length.
+    Only byte-level BPE has a bound: a normalizer may shorten a text, and other models have one token for all unknown
+    words, however long.
     """
     model = tokenizer.model
     if tokenizer.normalizer is not None or not isinstance(model, models.BPE) or model.fuse_unk:
@@ -23,23 +23,26 @@ def max_token_bytes(tokenizer: Tokenizer) -> int | None:
         return None
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)
     if model.unk_token is None and not vocabulary.keys() >= set(pre_tokenizers.ByteLevel.alphabet()):
-        return None  # a byte without a token is dropped in silence
+        return None  # a byte that has no token is dropped silently
     if any(token.lstrip or token.rstrip for token in tokenizer.get_added_tokens_decoder().values()):
-        return None  # such a token takes all the spaces beside it
-    # A byte is one character of a token's name, and one or two bytes of it; the name of a special token is its text.
+        return None  # such a token absorbs all adjacent spaces
+    # A byte of text is one character of a token's name, of one or two bytes; the name of a special token is its text.
     return max(len(name.encode()) for name in vocabulary)
 
 
 def token_count_above(tokenizer: Tokenizer, text: str, limit: int, is_cancelled: Callable[[], bool]) -> int | None:
-    """Count tokens slice by slice: a number above `limit` as soon as there are more, or None.
+    """Count tokens slice by slice; return the count as soon as it exceeds `limit`, or None if it never does.
 
-    A cut may part a token, so the count is right to within a few tokens a slice. Raises `Cancelled`.
+    A slice may end within a token, so the count is exact to a few tokens per slice. Raises `Cancelled`.
     """
     return next((count for count, _ in _cumulative_token_counts(tokenizer, text, is_cancelled) if count > limit), None)
 
 
 def text_prefix(tokenizer: Tokenizer, text: str, limit: int, is_cancelled: Callable[[], bool]) -> str:
-    """As much of the beginning of a text as has more than `limit` tokens, or the whole. Raises `Cancelled`."""
+    """Return the shortest prefix of whole slices with more than `limit` tokens, or the whole text.
+
+    Raises `Cancelled`.
+    """
     counts = _cumulative_token_counts(tokenizer, text, is_cancelled)
     return text[: next((end for count, end in counts if count > limit), len(text))]
 
@@ -47,19 +50,19 @@ def text_prefix(tokenizer: Tokenizer, text: str, limit: int, is_cancelled: Calla
 def _cumulative_token_counts(
     tokenizer: Tokenizer, text: str, is_cancelled: Callable[[], bool]
 ) -> Iterator[tuple[int, int]]:
-    """How many tokens there are up to the end of each slice, and where it ends."""
+    """Yield, for each slice, the number of tokens up to its end and the index of its end. Raises `Cancelled`."""
     count = end = 0
     for part in _slices(text):
         if is_cancelled():
             raise Cancelled("The request was cancelled.")
-        # A batch of one, because this call lets go of Python's lock and `encode` does not.
+        # A batch of one: this call releases Python's global lock, and `encode` does not.
         (encoding,) = tokenizer.encode_batch_fast([part], add_special_tokens=False)
         count, end = count + len(encoding), end + len(part)
         yield count, end
 
 
 def _slices(text: str) -> Iterator[str]:
-    """Pieces of a text, cut before a space or a line break where there is one in the second half of a piece."""
+    """Yield the slices of a text, cut before a space or line break if the second half of a slice has one."""
     start = 0
     while start < len(text):
         end = start + _SLICE_CHARS

@@ -1,7 +1,7 @@
-"""Single values of requests, checked: as JSON has them, or written as strings.
+"""Parsers for single values of requests, which may be JSON values or strings.
 
-NVIDIA's sample clients write numbers as strings, and some clients of Triton can send no other numbers than integers as
-request parameters.
+NVIDIA's sample clients write numbers as strings, and some Triton clients can send only integers as numbers in request
+parameters.
 """
 
 import math
@@ -17,7 +17,10 @@ _BOOLEANS = {"true": True, "false": False}
 
 
 def parse_integer(name: str, value: Any, low: int, high: int) -> int:
-    """A whole number from `low` to `high`, or its decimal digits in a string. Raises `InvalidValue`, naming `name`."""
+    """Return an integer from `low` to `high`, given as such or in decimal digits.
+
+    Raises `InvalidValue`, naming `name`.
+    """
     if isinstance(value, str) and _matches(_INTEGER, value):
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool):
@@ -28,24 +31,27 @@ def parse_integer(name: str, value: Any, low: int, high: int) -> int:
 
 
 def parse_number(name: str, value: Any, low: float, high: float) -> float:
-    """A finite number from `low` to `high`, or its decimal digits in a string. Raises `InvalidValue`, naming `name`."""
-    is_one = _matches(_DECIMAL, value) if isinstance(value, str) else isinstance(value, int | float)
-    if not is_one or isinstance(value, bool):
+    """Return a finite number from `low` to `high`, given as such or in decimal digits.
+
+    Raises `InvalidValue`, naming `name`.
+    """
+    is_number = _matches(_DECIMAL, value) if isinstance(value, str) else isinstance(value, int | float)
+    if not is_number or isinstance(value, bool):
         raise InvalidValue(f"This must be a number{_string_hint(value)}.", name)
     try:
-        found = float(value)
+        number = float(value)
     except OverflowError:
-        found = math.inf
-    if not math.isfinite(found):
+        number = math.inf
+    if not math.isfinite(number):
         raise InvalidValue("This must be a finite number.", name)
-    if not low <= found <= high:
+    if not low <= number <= high:
         bounds = f"at least {low:g}" + (f" and at most {high:g}" if high < math.inf else "")
-        raise InvalidValue(f"This must be {bounds}, not {found:g}.", name)
-    return found
+        raise InvalidValue(f"This must be {bounds}, not {number:g}.", name)
+    return number
 
 
 def parse_boolean(name: str, value: Any) -> bool:
-    """True or false, or these words in a string. Raises `InvalidValue`, naming `name`."""
+    """Return a boolean, given as such or as "true" or "false" in any case. Raises `InvalidValue`, naming `name`."""
     if isinstance(value, str):
         value = _BOOLEANS.get(value.lower(), value)
     if not isinstance(value, bool):
@@ -58,5 +64,5 @@ def _matches(pattern: re.Pattern[str], text: str) -> bool:
 
 
 def _string_hint(value: Any) -> str:
-    """How a sentence goes on about a string that may have been meant for a number."""
+    """Return the end of an error message about a string that may have been meant as a number."""
     return f" in decimal digits, not {value[:_MAX_CHARS]!r}" if isinstance(value, str) else ""

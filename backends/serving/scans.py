@@ -1,7 +1,7 @@
-"""The scans of a JPEG, counted before it is decoded.
+"""A limit on the scans of a JPEG, checked before it is decoded.
 
-A progressive JPEG is decoded by going through all of it once for each scan, of which a file of some kilobytes can have
-thousands (https://libjpeg-turbo.org/pmwiki/uploads/About/TwoIssueswiththeJPEGStandard.pdf).
+Decoding a progressive JPEG visits the whole image once for each scan. A file of some kilobytes can have thousands
+(https://libjpeg-turbo.org/pmwiki/uploads/About/TwoIssueswiththeJPEGStandard.pdf).
 """
 
 import re
@@ -9,20 +9,17 @@ import re
 from backends.serving.errors import InvalidValue
 
 _MOST_SCANS = 100
-"""libjpeg's own script for colours has 10, and those of programs that look for the smallest file have up to some 20."""
+"""Most scans. libjpeg's default for colour images is 10; programs that minimize files use up to about 20."""
 _MOST_SEGMENTS = 10_000
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
-"""Not what is a byte of 255 among a scan's data (0), nor where a reader may begin anew (D0 to D7)."""
+"""A marker, but no escaped byte of 255 in the data of a scan (00) and no restart marker (D0 to D7)."""
 _BARE = (0x01, 0xD8)
 _END = 0xD9
 _SCAN = 0xDA
 
 
 def check(data: bytes, name: str) -> None:
-    """Raise `InvalidValue`, naming the input `name`, for a JPEG of too many scans, or of more segments than any has.
-
-    Other formats pass.
-    """
+    """Raise `InvalidValue`, naming the input `name`, for a JPEG with too many scans or segments. Other formats pass."""
     if not data.startswith(b"\xff\xd8"):
         return
     scans, at = 0, 0
@@ -35,6 +32,6 @@ def check(data: bytes, name: str) -> None:
             continue
         scans += kind == _SCAN
         if scans > _MOST_SCANS:
-            raise InvalidValue(f"The picture has more than the {_MOST_SCANS} scans that are taken.", name)
+            raise InvalidValue(f"The image has more than the {_MOST_SCANS} scans that are accepted.", name)
         at += int.from_bytes(data[at : at + 2])
-    raise InvalidValue(f"The picture has more than the {_MOST_SEGMENTS} segments that are taken.", name)
+    raise InvalidValue(f"The image has more than the {_MOST_SEGMENTS} segments that are accepted.", name)

@@ -1,4 +1,4 @@
-"""How the tests of this ring ask, and what they read in the answers."""
+"""Helpers that send requests to the gateway and read the answers."""
 
 import json
 from collections.abc import AsyncIterator
@@ -15,12 +15,12 @@ Body = dict[str, Any]
 
 
 def chat(text: str, **more: Any) -> Body:
-    """A greedy question."""
+    """Return the body of a greedy chat completion."""
     return {"model": NAME, "messages": [{"role": "user", "content": text}], "temperature": 0, **more}
 
 
 def prompt(text: str, **more: Any) -> Body:
-    """A greedy continuation."""
+    """Return the body of a greedy completion."""
     return {"model": NAME, "prompt": text, "temperature": 0, **more}
 
 
@@ -52,13 +52,13 @@ class Said:
 
 
 def added(choice: dict[str, Any]) -> str:
-    """The text of a choice, of an answer or of a chunk."""
+    """Return the text of a choice of a response or a chunk."""
     return choice.get("text") or choice.get("message", choice.get("delta", {})).get("content") or ""
 
 
 @asynccontextmanager
 async def events(gateway: RunningGateway, body: Body) -> AsyncIterator[AsyncIterator[Any]]:
-    """The data of the events of a stream, as they come: JSON, or the words `[DONE]`. Leaving early hangs up."""
+    """Yield the data of the events of a stream: JSON, or the string `[DONE]`. Leaving the block early disconnects."""
     async with gateway.http.stream("POST", path(body), json=body) as response:
         assert response.status_code == 200, (await response.aread()).decode()
 
@@ -73,7 +73,7 @@ async def events(gateway: RunningGateway, body: Body) -> AsyncIterator[AsyncIter
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """`await ask(body)` gives what was said, however it came."""
+    """Sends requests: `await ask(body)` returns the answer, whole or streamed."""
 
     gateway: RunningGateway
 

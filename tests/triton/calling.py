@@ -1,4 +1,4 @@
-"""A client with a connection of its own, which it may close at any moment."""
+"""A client with its own connection, which it may close at any moment."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ from tests.wire.gateway_server import RunningGateway
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A request that has been sent."""
+    """A sent request."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
@@ -27,7 +27,7 @@ class Caller:
         return cls(reader, writer)
 
     async def first_words(self) -> None:
-        """Wait until a stream has brought some text."""
+        """Wait until a stream has sent some text."""
         while True:
             line = await self.reader.readline()
             assert line, "the gateway hung up"
@@ -37,7 +37,7 @@ class Caller:
                     return
 
     def hang_up(self) -> float:
-        """Close the connection; when that was, by the monotonic clock."""
+        """Close the connection, and return the time of the monotonic clock."""
         gone = time.monotonic()
         self.writer.transport.abort()
         return gone

@@ -1,4 +1,4 @@
-"""One real Triton with the real default model and one gateway before it, for all tests of this ring."""
+"""Fixtures: a real Triton with the real default model and a gateway in front of it, shared by all tests here."""
 
 import asyncio
 import os
@@ -24,7 +24,7 @@ from tritonic.models import ModelRepositoryClient
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 120
-"""Seconds that a client waits: the machine may be busy with other things."""
+"""Timeout of a client, in seconds: the machine may be busy."""
 
 TIGHT_CONTEXT = 256
 
@@ -33,7 +33,7 @@ _session = pytest_asyncio.fixture(scope="session", loop_scope="session")
 
 @dataclass(frozen=True, slots=True)
 class Loader:
-    """Has Triton load and unload models while it runs."""
+    """Loads and unloads models in the running Triton."""
 
     models: ModelRepositoryClient
 
@@ -57,13 +57,13 @@ class Loader:
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Callable]:
-    """The loop that the gateway runs on in production."""
+    """Use the event loop that the gateway has in production."""
     return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture(scope="session")
 def default_folder() -> Path:
-    """The default model, built as `up` builds it; nothing happens where it is there already."""
+    """The folder of the default model, built as `up` builds it unless it is built already."""
     repository = Path(os.environ.get("TRITONIC_REPOSITORY") or ROOT / "model_repository").resolve()
     built = subprocess.run(default_models.chat_build_command(repository), cwd=ROOT, capture_output=True, text=True)
     assert built.returncode == 0, built.stdout + built.stderr
@@ -72,7 +72,7 @@ def default_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def embedding_folder() -> Path:
-    """The default embedding model, likewise."""
+    """The folder of the default embedding model, built likewise."""
     repository = Path(os.environ.get("TRITONIC_REPOSITORY") or ROOT / "model_repository").resolve()
     default = default_models.default_models(repository)[1]
     built = subprocess.run(default.command, cwd=ROOT, capture_output=True, text=True)
@@ -82,7 +82,7 @@ def embedding_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def repository(default_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository of the tests' own, so that nothing else that somebody installed is loaded."""
+    """A separate model repository, so that Triton loads no other installed model."""
     repository = tmp_path_factory.mktemp("repository")
     install_copy(default_folder, repository, NAME)
     return repository
@@ -96,7 +96,7 @@ def triton(repository: Path) -> Iterator[EmbeddedTriton]:
 
 @_session
 async def gateway(triton: EmbeddedTriton) -> AsyncIterator[RunningGateway]:
-    """Default settings."""
+    """A gateway with default settings."""
     async with run_gateway(triton.grpc_url, triton_secret=triton.secret) as running:
         running.http.timeout = httpx.Timeout(PATIENCE)
         yield running
@@ -110,13 +110,13 @@ async def engine(triton: EmbeddedTriton) -> AsyncIterator[Engine]:
 
 @_session
 async def ask(gateway: RunningGateway) -> Ask:
-    """Ask the shared gateway, and read the answer, whole or streamed."""
+    """Sends requests to the shared gateway, and reads whole and streamed responses."""
     return Ask(gateway)
 
 
 @_session
 async def alone(ask: Ask) -> list[Said]:
-    """What the model says to each of the `QUESTIONS` when it has nothing else to do."""
+    """The answers to the `QUESTIONS`, each requested while the model is idle."""
     return [await ask(question) for question in QUESTIONS]
 
 
@@ -128,7 +128,7 @@ async def load(triton: EmbeddedTriton) -> AsyncIterator[Loader]:
 
 @_session
 async def tight(default_folder: Path, repository: Path, gateway: RunningGateway, load: Loader) -> str:
-    """The name of a second copy, with a short context, one row, and room for one that waits."""
+    """The name of a second copy of the model, with a short context, one row, and a queue of one."""
     name = "tight"
     install_copy(default_folder, repository, name, context_length=TIGHT_CONTEXT, max_rows=1, max_waiting=1)
     await load(name)

@@ -1,4 +1,4 @@
-"""Asking a text model with Triton's own client, without the gateway."""
+"""Requests to a text model with Triton's client, without the gateway."""
 
 import json
 import queue
@@ -28,13 +28,13 @@ def tensor(name: str, value: Any) -> client.InferInput:
 
 @dataclass(slots=True)
 class Stream:
-    """One decoupled stream of the official client."""
+    """A decoupled stream of the official client."""
 
     server: client.InferenceServerClient
     arrived: "queue.Queue[tuple[Any, Any]]"
 
     def ask(self, parameters: dict[str, Any] | None = None, **tensors: Any) -> list[Any]:
-        """Every response to a request, up to the final one. Raises what the client reports."""
+        """Return all responses to a request. Raises the error that the client reports."""
         inputs = [tensor(name, value) for name, value in tensors.items()]
         self.server.async_stream_infer(NAME, inputs, parameters=parameters, enable_empty_final_response=True)
         responses = []

@@ -1,4 +1,4 @@
-"""A Triton of its own for tests that break it: a good model and a broken one, on ports that it keeps."""
+"""A separate Triton for tests that break it: a good model and a broken one, on fixed ports."""
 
 import asyncio
 import os
@@ -17,7 +17,7 @@ BROKEN = "broken"
 
 
 class Fragile:
-    """Runs after `start`, and after each `mend`."""
+    """A Triton that runs after `start` and after each `mend`."""
 
     def __init__(self, model: Path, repository: Path) -> None:
         install_copy(model, repository, NAME)
@@ -36,14 +36,14 @@ class Fragile:
         await asyncio.to_thread(self.triton.__exit__, None, None, None)
 
     async def mend(self) -> None:
-        """Start it anew, on the ports that it had."""
+        """Start the server again, on the same ports."""
         self.triton.kill()
         await asyncio.to_thread(self.triton.stop)
         await self.start()
 
     @asynccontextmanager
     async def supervised(self) -> AsyncIterator[list[str]]:
-        """Look after it as `up` does; what is said to the user meanwhile."""
+        """Supervise the server as `up` does, and return the messages to the user."""
         said: list[str] = []
         stopping = threading.Event()
         supervising = asyncio.create_task(
@@ -56,7 +56,7 @@ class Fragile:
             await supervising
 
     def process_of_model(self) -> int:
-        """The process in which the model runs."""
+        """Return the process that runs the model."""
         for pid in self.triton.child.processes():
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
             if words[0].endswith(b"triton_python_backend_stub") and NAME.encode() in words[1]:
@@ -64,5 +64,5 @@ class Fragile:
         raise AssertionError("the model has no process")
 
     def kill_process_of_model(self) -> None:
-        """SIGKILL to it."""
+        """Send it SIGKILL."""
         os.kill(self.process_of_model(), signal.SIGKILL)

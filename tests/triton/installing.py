@@ -10,7 +10,7 @@ from tritonclient.grpc import model_config_pb2
 
 
 def install_copy(model: Path, repository: Path, name: str, without: Collection[str] = (), **parameters: object) -> Path:
-    """Install `model` in `repository` as `name`, with some parameters of its config.pbtxt changed; its folder.
+    """Install `model` in `repository` as `name` with changed parameters in its config.pbtxt, and return its folder.
 
     Tensors named `without` are not declared, as if an earlier version had built the model.
     """

@@ -1,4 +1,4 @@
-"""Sixteen things that people ask, in several languages and lengths, each with room for 48 tokens."""
+"""Sixteen requests in several languages and lengths, each for at most 48 tokens."""
 
 from tests.triton.asking import Body, chat, prompt
 

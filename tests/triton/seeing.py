@@ -1,4 +1,4 @@
-"""Asking a model that sees: through Triton's own gRPC, and transformers with its own preprocessing."""
+"""Requests to a vision model: over Triton's gRPC, and in transformers with its own preprocessing."""
 
 import base64
 import io
@@ -16,7 +16,7 @@ from tests.fakes.tiny_smolvlm import expansion
 
 
 def photo(width: int, height: int, seed: int) -> Image.Image:
-    """Smooth colours with some noise on them."""
+    """Make an image of smooth colours with some noise."""
     random = np.random.default_rng(seed)
     small = random.integers(0, 256, (7, 9, 3)).astype(np.uint8)
     smooth = np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC), np.int64)
@@ -25,7 +25,7 @@ def photo(width: int, height: int, seed: int) -> Image.Image:
 
 
 def encoded(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:
-    """A file in base64, as the tensor `image` carries it."""
+    """Encode an image as a base64 file for the tensor `image`."""
     file = io.BytesIO()
     image.save(file, format, **options)
     return base64.b64encode(file.getvalue())
@@ -33,7 +33,7 @@ def encoded(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """An answer."""
+    """An answer of the model."""
 
     tokens: list[int]
     text: str
@@ -42,7 +42,7 @@ class Told:
 
 
 class Asker:
-    """Asks one model at a gRPC address."""
+    """Sends requests to a model at a gRPC address."""
 
     def __init__(self, url: str, model: str) -> None:
         self._url, self._model = url, model
@@ -50,7 +50,7 @@ class Asker:
     async def __call__(
         self, prompt: str | list[int], images: list[bytes] | None = None, stream: bool = True, **sampling: Any
     ) -> Told:
-        """A greedy answer. Raises `RuntimeError` with what Triton says."""
+        """Return the greedy answer. Raises `RuntimeError` with the message of Triton."""
         options = {"temperature": 0, "max_tokens": 12, "logprobs": 0, **sampling}
         inputs = [
             _strings("text_input", [prompt.encode()]) if isinstance(prompt, str) else _tokens(prompt),
@@ -93,7 +93,7 @@ class Asker:
 
 
 class Source:
-    """The checkpoint in transformers, in fp32, with the image processor that transformers has for it."""
+    """The checkpoint in transformers, in fp32, with the image processor of transformers."""
 
     def __init__(self, folder: Path, tokenizer: Any, **preprocessor: Any) -> None:
         import torch
@@ -108,7 +108,7 @@ class Source:
         self._template = json.loads((folder / "chat_template.json").read_bytes())["chat_template"]
 
     def render(self, *turns: list[str]) -> str:
-        """A chat whose turns alternate between user and assistant; each is a list of texts and `<image>`."""
+        """Render a chat whose turns alternate between user and assistant; each is a list of texts and `<image>`."""
         messages = [
             {
                 "role": "assistant" if number % 2 else "user",
@@ -125,7 +125,7 @@ class Source:
         )
 
     def read(self, prompt: str, images: list[Image.Image]) -> tuple[Any, dict[str, Any]]:
-        """The tokens of a prompt, int64[1, n], and what the model is shown besides."""
+        """Return the tokens of a prompt, int64[1, n], and the other inputs of the model."""
         seen: dict[str, Any] = {}
         if images:
             found = self._processor([images], return_tensors="pt", return_row_col_info=True)
@@ -138,7 +138,7 @@ class Source:
         return ids["input_ids"], seen
 
     def answer(self, prompt: str, images: list[Image.Image], max_tokens: int = 12) -> Told:
-        """What `generate` says greedily."""
+        """Return the greedy answer of `generate`."""
         ids, seen = self.read(prompt, images)
         with self._torch.inference_mode():
             whole = self._model.generate(input_ids=ids, **seen, do_sample=False, max_new_tokens=max_tokens)[0].tolist()

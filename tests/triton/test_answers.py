@@ -1,4 +1,4 @@
-"""A question goes all the way to the model, and a true answer comes back."""
+"""Requests through the gateway and Triton to the real model."""
 
 import json
 import time
@@ -64,7 +64,7 @@ async def test_length_is_a_reason_too(ask: Ask, tokenizer, stream: bool) -> None
 
 
 async def test_the_system_speaks_first(ask: Ask, tokenizer) -> None:
-    """What the template makes of a conversation is what the model reads."""
+    """The model reads the prompt that the chat template renders."""
     messages = [
         {"role": "system", "content": "You are a pirate."},
         {"role": "user", "content": "Hello!"},

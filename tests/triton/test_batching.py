@@ -1,4 +1,4 @@
-"""What a stream says does not hang on who runs beside it."""
+"""Answers are independent of the other requests in a batch."""
 
 import asyncio
 import random
@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
 
 
 def same(together: list[Said], alone: list[Said]) -> list[int]:
-    """Which questions were answered as they are alone."""
+    """Return for each question whether its answer is the one given while the model is idle."""
     return [number for number, (one, other) in enumerate(zip(together, alone, strict=True)) if one == other]
 
 
@@ -22,7 +22,7 @@ async def test_sixteen_at_once_say_what_each_says_alone(ask: Ask, alone: list[Sa
 
 
 async def test_they_may_join_and_leave_at_any_time(ask: Ask, alone: list[Said]) -> None:
-    """Some come late, some end early by themselves, and some hang up: nobody else notices."""
+    """Requests that arrive late, end early or disconnect do not change the other answers."""
     chance = random.Random(16)
 
     async def passer_by(number: int) -> None:

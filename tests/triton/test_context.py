@@ -1,4 +1,4 @@
-"""Prompt and answer share the model's context, to the token."""
+"""The limit on the tokens of prompt and answer together."""
 
 import asyncio
 import re
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
 
 WORD = " fish"
 LONGEST_PAUSE = 1.0
-"""Seconds that a stream may pause while a huge prompt is refused."""
+"""Longest pause of a stream while a huge prompt is refused, in seconds."""
 
 
 async def refusal(gateway: RunningGateway, body: dict) -> str:

@@ -50,7 +50,7 @@ async def test_a_model_comes_and_goes(
 async def test_a_model_that_has_served_lets_go_of_its_memory(
     ask: Ask, gateway: RunningGateway, load: Loader, default_folder: Path, repository: Path
 ) -> None:
-    """A request that Triton still held would keep its model for ever in the state UNLOADING."""
+    """A request that Triton still held would keep its model in the state UNLOADING forever."""
     name = "has-served"
     install_copy(default_folder, repository, name, context_length=128)
     await load(name)
@@ -65,7 +65,7 @@ async def test_a_model_that_has_served_lets_go_of_its_memory(
 async def test_a_model_that_is_unloaded_while_it_speaks(
     ask: Ask, gateway: RunningGateway, load: Loader, default_folder: Path, repository: Path
 ) -> None:
-    """Triton lets go of a model only when its last request is answered."""
+    """Triton unloads a model only after its last request is answered."""
     name = "leaves-early"
     install_copy(default_folder, repository, name, context_length=128)
     await load(name)

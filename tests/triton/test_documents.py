@@ -1,4 +1,4 @@
-"""The curl commands of the standard documents, run by curl, with only host, key and model changed."""
+"""The curl commands of the OpenAI and relay documents, run by curl with only host, key and model changed."""
 
 import asyncio
 import json
@@ -80,7 +80,7 @@ async def guarded(triton) -> AsyncIterator[RunningGateway]:
 
 
 async def run(command: str, gateway: RunningGateway, folder: Path, model: str = NAME) -> tuple[int, Any]:
-    """Have bash run the command as it is printed; the status and the document that came."""
+    """Run the printed command in bash, and return the status and the JSON document."""
     command = command.replace("BASE", gateway.url).replace("MODEL", model)
     # What is not printed is said in curl's own configuration.
     (folder / ".curlrc").write_text(

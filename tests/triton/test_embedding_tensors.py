@@ -1,4 +1,4 @@
-"""Triton's own client and the default embedding model: the tensors of docs/architecture.md, without the gateway."""
+"""The embedding tensors of docs/architecture.md: Triton's client and the default model, without the gateway."""
 
 import queue
 import time
@@ -159,7 +159,7 @@ def test_what_is_refused_and_then_served(ask: Callable[..., Rows], tensors: dict
 
 
 def test_a_client_that_hangs_up_frees_the_queue(triton: EmbeddedTriton, ask: Callable[..., Rows]) -> None:
-    """Thousands of long texts on one lane; the client goes, and what waited is gone within moments."""
+    """Thousands of long texts on one thread: after a disconnect they leave the queue within moments."""
     many = ["word " * 250] * 2000
 
     def waiting() -> float:

@@ -1,4 +1,4 @@
-"""What strangers at Triton's own ports are refused."""
+"""Restrictions of Triton's own ports."""
 
 import shutil
 import socket
@@ -74,7 +74,7 @@ def test_only_grpc_and_metrics_listen(triton: EmbeddedTriton) -> None:
 
 @pytest.mark.parametrize("kind", ["simple", "upgrade", "in the body"])
 def test_what_a_web_page_can_send_to_the_grpc_port(triton: EmbeddedTriton, kind: str) -> None:
-    """The server sees that it is not HTTP/2, and hangs up; nothing is loaded."""
+    """The server notices that it is not HTTP/2 and closes the connection; nothing is loaded."""
     frames = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
     head = b"POST /inference.GRPCInferenceService/RepositoryModelLoad HTTP/1.1\r\nHost: 127.0.0.1\r\n"
     sent = {

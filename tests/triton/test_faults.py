@@ -1,4 +1,4 @@
-"""What clients see when the server or a model fails under them."""
+"""Responses to clients when the server or a model fails."""
 
 import asyncio
 import os
@@ -23,9 +23,9 @@ from tritonic import triton_health
 pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
 
 SILENCE = 4.0
-"""Seconds of silence after which this gateway gives a model up."""
+"""Idle timeout of the gateway's requests to a model, in seconds."""
 ABORTED = "killed by signal 6"
-"""What Triton does to itself where the model's process died with a lock in its hands."""
+"""The signal with which Triton ends if the model's process died while it held a lock."""
 QUESTION = chat("Hello!", max_tokens=12)
 ENDLESS = prompt("Once upon a time", max_tokens=4000, ignore_eos=True)
 
@@ -42,7 +42,7 @@ async def made(default_folder: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def before(made: Fragile) -> AsyncIterator[RunningGateway]:
-    """A gateway before the fragile Triton."""
+    """A gateway in front of the fragile Triton."""
     async with run_gateway(made.triton.grpc_url, triton_secret=made.triton.secret, request_timeout=SILENCE) as running:
         running.http.timeout = httpx.Timeout(PATIENCE)
         yield running
@@ -50,7 +50,7 @@ async def before(made: Fragile) -> AsyncIterator[RunningGateway]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def fragile(made: Fragile, before: RunningGateway) -> Fragile:
-    """It runs, whatever the last test did to it."""
+    """The Triton, running again after the last test."""
     if not await asyncio.to_thread(made.triton.is_ready):
         await made.mend()
     await before.ready(20)
@@ -64,7 +64,7 @@ async def refused_as_unavailable(gateway: RunningGateway, body: dict) -> None:
 
 
 async def broken_off(gateway: RunningGateway, fault) -> dict:
-    """Begin a stream, let `fault` happen, and return the event that ends it."""
+    """Start a stream, cause `fault`, and return the last event of the stream."""
     said, last = "", None
     async with events(gateway, streamed(ENDLESS)) as stream:
         async for event in stream:
@@ -94,7 +94,7 @@ async def test_a_broken_model_does_not_stop_the_good_one(fragile: Fragile, befor
 
 
 async def test_refusals_and_hang_ups_do_not_bring_the_server_down(fragile: Fragile, before: RunningGateway) -> None:
-    """Streams that end with an error status and streams that are cancelled must not meet inside Triton 2.51."""
+    """In Triton 2.51 streams that end with an error status must not coincide with cancelled streams."""
     chance = random.Random(139)
     # Only the model knows how long it may be.
     wrong = prompt("Hi", max_tokens=3, stop="x" * 5000)
@@ -119,7 +119,7 @@ async def test_refusals_and_hang_ups_do_not_bring_the_server_down(fragile: Fragi
 
 
 async def test_a_killed_server(fragile: Fragile, before: RunningGateway) -> None:
-    """Everybody is told at once, and a moment later everything is as it was."""
+    """All clients get an error at once, and a moment later the model answers again."""
     expected = await Ask(before)(QUESTION)
     whole = asyncio.ensure_future(before.http.post(path(ENDLESS), json=ENDLESS))
     async with fragile.supervised() as reported:
@@ -135,7 +135,7 @@ async def test_a_killed_server(fragile: Fragile, before: RunningGateway) -> None
 
 
 async def test_a_killed_model(fragile: Fragile, before: RunningGateway) -> None:
-    """Triton neither ends its streams nor starts its process again; who looks after Triton does."""
+    """Triton neither ends the streams nor restarts the model's process; the supervisor restarts Triton."""
     async with fragile.supervised() as reported:
         error = await broken_off(before, fragile.kill_process_of_model)
         check_error_body(error, error["error"]["type"], error["error"]["code"])
@@ -147,7 +147,7 @@ async def test_a_killed_model(fragile: Fragile, before: RunningGateway) -> None:
 
 
 async def test_a_killed_model_that_nobody_looks_after(fragile: Fragile, before: RunningGateway) -> None:
-    """The gateway waits for no longer than it was told to."""
+    """The gateway waits no longer than its timeout."""
     started = time.monotonic()
     error = await broken_off(before, fragile.kill_process_of_model)
     assert error["error"]["code"] in ("model_timeout", "overloaded")
@@ -158,7 +158,7 @@ async def test_a_killed_model_that_nobody_looks_after(fragile: Fragile, before: 
 
 
 async def until_served(gateway: RunningGateway, seconds: float = 60.0) -> list[float]:
-    """Ask until there is an answer; meanwhile callers are told to come back. How long each of them waited."""
+    """Repeat a request until it succeeds; refusals carry a retry hint. Return how long each request took."""
     waited = []
     async with asyncio.timeout(seconds):
         while True:
@@ -175,7 +175,7 @@ async def until_served(gateway: RunningGateway, seconds: float = 60.0) -> list[f
 async def test_a_server_that_stands_still(
     fragile: Fragile, before: RunningGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is not dead, and answers nothing: the gateway is not ready, and whoever looks after it starts it again."""
+    """A stopped server answers nothing: the gateway becomes not ready, and the supervisor restarts the server."""
     monkeypatch.setattr(triton_health, "MAX_SILENT_CHECKS", 8)
     async with fragile.supervised() as reported:
         os.kill(fragile.triton.pid, signal.SIGSTOP)

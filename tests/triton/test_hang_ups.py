@@ -1,4 +1,4 @@
-"""A client that hangs up frees its row at once, wherever its request is, and nobody else notices."""
+"""A disconnect frees the row at once, at any stage of the request, and does not affect other requests."""
 
 import asyncio
 import itertools
@@ -16,9 +16,9 @@ from tests.wire.gateway_server import RunningGateway
 pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
 
 LIMIT = 0.2
-"""Seconds from a hang-up until its row is free, as Triton's metrics show it, which run up to 0.1 seconds behind."""
+"""Limit on the seconds from a disconnect until Triton's metrics, which lag by up to 0.1 seconds, show a free row."""
 TRIES = 12
-"""The best counts: others use the machine too."""
+"""Attempts, the best of which counts: other work may use the machine."""
 
 LONG = "The river is wide and the boat is small. " * 600
 ENDLESS = {"max_tokens": 4000, "ignore_eos": True}
@@ -32,7 +32,7 @@ async def cancellations(gateway: RunningGateway, body: Body) -> float:
 
 
 async def soon(attempt: Callable[[], Awaitable[float]]) -> None:
-    """`attempt` gives the seconds that it took; one of a few must be within the limit."""
+    """Assert that one of a few calls of `attempt`, which returns seconds, is within the limit."""
     seconds = []
     while not seconds or seconds[-1] >= LIMIT:
         seconds.append(await attempt())
@@ -91,7 +91,7 @@ async def test_a_row_is_free_at_once(
 async def test_a_place_in_the_queue_is_free_at_once(
     ask: Ask, gateway: RunningGateway, engine: Engine, tight: str, stream: bool
 ) -> None:
-    """The one row is taken all the time, and its answer is the one that it has alone."""
+    """The only row is busy all the time, and its answer is the one given while the model is idle."""
     question = {**chat("Tell me about the sea.", max_tokens=80, ignore_eos=True), "model": tight}
     alone = await ask(question)
     body = {**prompt("Once upon a time", **ENDLESS), "model": tight}
@@ -118,7 +118,7 @@ async def test_a_place_in_the_queue_is_free_at_once(
 async def test_the_next_in_the_queue_gets_the_row(
     gateway: RunningGateway, engine: Engine, tight: str, stream: bool
 ) -> None:
-    """From the hang-up to the first words of the one behind: no metric stands between."""
+    """The time from the disconnect to the first words of the next request, measured without metrics."""
     body = {**prompt("Once upon a time", **ENDLESS, stream=stream), "model": tight}
     behind = {**prompt("Then", max_tokens=5, ignore_eos=True, stream=True), "model": tight}
 
@@ -140,7 +140,7 @@ async def test_the_next_in_the_queue_gets_the_row(
 async def test_a_full_queue_says_so_and_has_room_again(
     ask: Ask, gateway: RunningGateway, engine: Engine, tight: str
 ) -> None:
-    """One row and one place to wait: of six at once, each busy for a second or more, four find no room."""
+    """With one row and a queue of one, four of six simultaneous requests are refused."""
     body = {**prompt("Once upon a time", **ENDLESS), "model": tight}
     await engine.idle(tight)  # the last test's request may still be leaving
     asked = [body, streamed(body)] * 3

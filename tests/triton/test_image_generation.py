@@ -1,4 +1,4 @@
-"""The default model that draws, all the way: HTTP, the gateway, the real Triton, the pipeline and its engines."""
+"""The default image model through HTTP, the gateway, the real Triton, the pipeline and its components."""
 
 import asyncio
 import base64
@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
 NAME = "shapes"
 SIDE = 128
 ENDLESS = {"prompt": "a red circle", "n": 10, "steps": 100}
-"""Some twenty seconds of work."""
+"""A request that takes about twenty seconds."""
 
 GENERATE = """curl BASE/v1/images/generations \\
   -H "Content-Type: application/json" \\
@@ -66,7 +66,7 @@ EDITED = """curl BASE/v1/images/edits \\
 
 @pytest.fixture(scope="module")
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedTriton]:
-    """A Triton of its own, with the default model that draws and nothing else; it is built where it is missing."""
+    """A separate Triton with only the default image model, which is built if it is missing."""
     installed = Path(os.environ.get("TRITONIC_REPOSITORY") or ROOT / "model_repository").resolve()
     (default,) = (each for each in default_models.default_models(installed) if each.name == NAME)
     built = subprocess.run(default.command, cwd=ROOT, capture_output=True, text=True)
@@ -88,7 +88,7 @@ async def gateway(studio: EmbeddedTriton) -> AsyncIterator[RunningGateway]:
 
 
 async def ask(gateway: RunningGateway, path: str = GENERATIONS, **body: Any) -> list[Any]:
-    """The pixels of the pictures of a request that must go well."""
+    """Return the pixels of the images of a request that must succeed."""
     asked = {"model": NAME, "response_format": "b64_json", "seed": 1, **body}
     answer = await gateway.http.post(path, json=asked)
     assert answer.status_code == 200, answer.text
@@ -102,7 +102,7 @@ def encoded(pixels: Any) -> str:
 
 
 async def rows(studio: EmbeddedTriton, wanted: bool, seconds: float = 10.0) -> None:
-    """Wait until the denoiser works, or until it does not."""
+    """Wait until the denoiser runs, or until it is idle."""
     async with asyncio.timeout(seconds), httpx.AsyncClient(trust_env=False) as http:
         while True:
             lines = (await http.get(studio.metrics_url)).text.splitlines()
@@ -128,7 +128,7 @@ async def test_the_documents_commands(gateway: RunningGateway, tmp_path: Path) -
 
 
 async def test_pictures_keep_to_prompts_that_were_never_trained_on(gateway: RunningGateway) -> None:
-    """Of the first 24 that are evaluated 20 are right, as on PyTorch (of all 256, 94 %). They come at once."""
+    """Of the first 24 evaluation prompts 20 are drawn right, as in PyTorch (94 % of all 256). All are sent at once."""
     scenes = held_out_scenes(24)
     drawn = await asyncio.gather(
         *(ask(gateway, prompt=scene_prompt(scene), seed=seed) for seed, scene in enumerate(scenes))
@@ -155,7 +155,7 @@ async def test_a_mask_keeps_what_it_covers(gateway: RunningGateway) -> None:
 
 
 async def test_a_picture_within_transparent_borders_is_painted_on(gateway: RunningGateway) -> None:
-    """Outpainting: a smaller picture on a larger canvas, without a mask."""
+    """Outpainting: a smaller image on a larger canvas, without a mask."""
     inside = slice(SIDE // 4, 3 * SIDE // 4)
     canvas = np.zeros((SIDE, SIDE, 4), np.uint8)
     canvas[inside, inside] = (40, 80, 220, 255)

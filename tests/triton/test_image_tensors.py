@@ -1,4 +1,4 @@
-"""Triton's own client and a tiny Stable Diffusion: the image tensors of docs/architecture.md, without the gateway."""
+"""The image tensors of docs/architecture.md: Triton's client and a tiny Stable Diffusion, without the gateway."""
 
 import io
 import queue
@@ -29,7 +29,7 @@ TYPES = {
 }
 ARRAYS = {"BYTES": np.object_, "FP32": np.float32, "UINT64": np.uint64, "INT32": np.int32}
 LONG = 900
-"""Steps that take many seconds."""
+"""A number of steps that takes many seconds."""
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def triton(pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 class TensorClient:
-    """A stream of requests, answered one after the other or all at once."""
+    """A stream of requests, which may overlap."""
 
     def __init__(self, url: str) -> None:
         self.server = client.InferenceServerClient(url)
@@ -70,7 +70,7 @@ class TensorClient:
         )
 
     def responses(self, requests: int = 1) -> list[dict[str, Any]]:
-        """Everything up to the last response of so many requests; raises what any of them failed with."""
+        """Return all responses of `requests` requests. Raises the error of any of them."""
         found = []
         while requests:
             result, error = self.arrived.get(timeout=120)
@@ -106,7 +106,7 @@ def figure(triton: EmbeddedTriton) -> Callable[[str], int]:
 
 
 def images(responses: list[dict[str, Any]]) -> dict[int, Any]:
-    """The pixels of the images that are no previews, by index."""
+    """Return the pixels of the finished images by index."""
     found = [response for response in responses if "image" in response and "partial" not in response]
     return {int(each["index"]): np.asarray(Image.open(io.BytesIO(each["image"]))).astype(int) for each in found}
 

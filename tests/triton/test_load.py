@@ -1,4 +1,4 @@
-"""Crowds: everybody is answered, nobody is mixed up, and nothing stays behind."""
+"""Bursts: every request is answered, with its own answer, and nothing is left active."""
 
 import asyncio
 import random
@@ -28,7 +28,7 @@ SHORT = tuple(
 
 
 async def left_behind(gateway: RunningGateway, engine: Engine) -> dict[str, float]:
-    """What is still going on, once the engine says that it is idle."""
+    """Return what is still active once the engine reports that it is idle."""
     await engine.idle(NAME)
     await asyncio.sleep(0.1)
     gauges = {name: value for name, value in (await gateway.metrics()).items() if "in_flight" in name and value}

@@ -1,4 +1,4 @@
-"""What tokens of a completion were worth, and where they begin: the same whole and streamed, whatever the prompt."""
+"""Log probabilities and text offsets of completions: equal in whole and streamed responses, for any prompt."""
 
 import random
 import re
@@ -36,7 +36,7 @@ def some_text(seed: int) -> str:
 
 
 async def choices(gateway: RunningGateway, body: Body) -> list[dict[str, Any]]:
-    """The text of each choice, and what its tokens were worth."""
+    """Return the text of each choice and the log probabilities of its tokens."""
     if "stream" not in body:
         response = await gateway.http.post("/v1/completions", json=body)
         assert response.status_code == 200, response.text
@@ -87,7 +87,7 @@ async def test_an_echo_of_any_text(gateway: RunningGateway, tokenizer: Any, seed
 
 
 async def test_a_prompt_of_tokens_that_is_cut_within_characters(gateway: RunningGateway, tokenizer: Any) -> None:
-    """It begins and ends with a half."""
+    """The text begins and ends within a character."""
     ids = tokenizer.encode("𝄞é日𝄞")
     assert tokenizer.decode(ids[:1]) == tokenizer.decode(ids[-1:]) == "\ufffd"
     body = prompt("", max_tokens=1, echo=True, logprobs=0) | {"prompt": ids[1:-1]}

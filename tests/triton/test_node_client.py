@@ -1,4 +1,4 @@
-"""The official Node client, all the way to the model."""
+"""The official Node client of OpenAI with the real model."""
 
 import pytest
 

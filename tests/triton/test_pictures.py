@@ -1,4 +1,4 @@
-"""A tiny SmolVLM, built by the real builder, says inside the real Triton what it says in transformers."""
+"""A tiny SmolVLM, built by the real builder: its answers in the real Triton are those of transformers."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ from tritonic.embedded import EmbeddedTriton
 pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
 
 WHOLE = {"size": {"longest_edge": TILE}}
-"""A preprocessor that cuts no picture."""
+"""A preprocessor configuration that splits no image into tiles."""
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +73,7 @@ async def test_what_comes_whole_is_what_is_streamed(ask: Asker, source: Source) 
 
 
 async def test_many_at_once(ask: Asker, source: Source) -> None:
-    """More than there are rows, with and without pictures, among them different pictures under the same words."""
+    """More requests than rows, with and without images, some with different images and the same text."""
     words = source.render(["<image>", "What do you see?"])
     plain = source.render(["What do you see?"])
     pictures = [photo(80 + 60 * number, 120, seed=10 + number) for number in range(5)]
@@ -86,7 +86,7 @@ async def test_many_at_once(ask: Asker, source: Source) -> None:
 
 
 async def test_a_picture_is_not_taken_for_another_of_the_same_size(ask: Asker, source: Source) -> None:
-    """Their prompts have the same tokens; what was kept of the first must not be the beginning of the second."""
+    """The prompts have equal tokens, and the prefix cache must not take the one for the other."""
     prompt = source.render(["<image>", "Describe it at length. " * 8])
     first, second = photo(256, 128, seed=20), photo(256, 128, seed=21)
     expected = [source.answer(prompt, [first]), source.answer(prompt, [second])]

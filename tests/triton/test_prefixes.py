@@ -1,4 +1,4 @@
-"""What was read before, and memory that does not suffice, change how long an answer takes and not what it says."""
+"""The prefix cache and a lack of memory change the duration of an answer, not its text."""
 
 import asyncio
 import random
@@ -20,13 +20,13 @@ pytestmark = [pytest.mark.triton, pytest.mark.asyncio(loop_scope="session")]
 
 SCARCE = "scarce"
 MEGABYTES = 48
-"""Room for the keys and values of about a thousand tokens."""
+"""Megabytes of KV cache for about a thousand tokens."""
 SECOND_TO_FIRST = 0.1
 TRIES = 3
-"""The best counts: others use the machine too."""
+"""Attempts, the best of which counts: other work may use the machine."""
 
 _chance = random.Random(time.time_ns())
-"""What was read by an earlier run of a test would be no news."""
+"""Makes prompts unique, because the prompts of an earlier run may be cached."""
 
 
 def words(count: int) -> str:
@@ -35,7 +35,7 @@ def words(count: int) -> str:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def scarce(default_folder: Path, repository: Path, gateway: RunningGateway, load: Loader) -> AsyncIterator[str]:
-    """The name of a copy with little memory."""
+    """The name of a copy of the model with little KV cache."""
     install_copy(default_folder, repository, SCARCE, kv_memory=MEGABYTES)
     await load(SCARCE)
     await gateway.until(f"/v1/models/{SCARCE}", lambda response: response.status_code == 200)

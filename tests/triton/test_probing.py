@@ -1,4 +1,4 @@
-"""The models that we build answer what the gateway asks when it doubts them."""
+"""The models that the builder makes answer the probes of the gateway."""
 
 import asyncio
 from pathlib import Path

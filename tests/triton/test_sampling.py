@@ -1,4 +1,4 @@
-"""The options of a request reach the model, and mean what they should."""
+"""Sampling parameters reach the model and have their documented meaning."""
 
 import asyncio
 from itertools import pairwise
@@ -49,7 +49,7 @@ async def test_only_the_likeliest_is_greedy(ask: Ask, only_the_likeliest: dict) 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 async def test_several_answers(ask: Ask, stream: bool) -> None:
-    """Answer number i draws with the seed plus i, as if it had been asked for alone."""
+    """Answer i is drawn with the seed plus i, as if it were requested alone."""
     body = prompt(BEGINNING, max_tokens=LENGTH, temperature=1.0, seed=7, n=3)
     said, *alone = await asyncio.gather(ask(streamed(body) if stream else body), *(draw(ask, 7 + i) for i in range(3)))
     assert said.texts == [one.text for one in alone]

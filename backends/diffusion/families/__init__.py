@@ -1,4 +1,4 @@
-"""What sets the families of models apart: what prompts become, and what the denoiser takes and gives."""
+"""Model families: how each encodes prompts, and the inputs and outputs of its denoiser."""
 
 from collections.abc import Callable
 
@@ -20,11 +20,11 @@ FAMILIES: dict[str, Callable[[PipelineConfig, TextEncoders], Family]] = {
 }
 
 
-def make_family(description: PipelineConfig, texts: TextEncoders) -> Family:
-    """The rules of a pipeline's family. Raises `ValueError` for one that is not known, or lacks what it needs."""
-    if description.family not in FAMILIES:
-        raise ValueError(f"The family {description.family!r} is not known; there are {', '.join(FAMILIES)}.")
+def make_family(config: PipelineConfig, text_encoders: TextEncoders) -> Family:
+    """Return the family of a pipeline. Raises `ValueError` if it is unknown or an option that it needs is missing."""
+    if config.family not in FAMILIES:
+        raise ValueError(f"The family {config.family!r} is not known; there are {', '.join(FAMILIES)}.")
     try:
-        return FAMILIES[description.family](description, texts)
+        return FAMILIES[config.family](config, text_encoders)
     except KeyError as error:
-        raise ValueError(f"The family {description.family} needs {error} in the pipeline's description.") from None
+        raise ValueError(f"The family {config.family} needs {error} in pipeline.json.") from None

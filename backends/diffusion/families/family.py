@@ -1,4 +1,4 @@
-"""What the loop asks of a family."""
+"""The interface of a model family."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ import numpy.typing as npt
 from backends.diffusion.components import Array
 
 Conditioning = Mapping[str, Array]
-"""What steers the denoiser towards one prompt: its inputs beside sample and timestep, without a batch dimension."""
+"""The denoiser's inputs for one prompt, all but sample and timestep, by name and without a batch dimension."""
 
 Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class GuidedPrompt:
-    """A prompt for the denoiser. Where there is `away`, the image is led from it to `towards` by `scale`."""
+    """An encoded prompt. With `negative`, classifier-free guidance of `scale` leads from it towards `positive`."""
 
     positive: Conditioning
     negative: Conditioning | None
@@ -25,17 +25,17 @@ class GuidedPrompt:
 
 
 class Family(Protocol):
-    """Rules of one pipeline. May be used from any thread."""
+    """The rules of a pipeline's family. May be used from any thread."""
 
     def encode_prompt(self, prompt: str, negative: str | None, scale: float, size: tuple[int, int]) -> GuidedPrompt:
-        """Encode a prompt for a picture of `size` (width, height in pixels).
+        """Encode a prompt for an image of `size`: width and height in pixels.
 
-        Raises `ContextLengthExceeded`, `InvalidValue` or `UnsupportedOption`, naming the input, or what components
+        Raises `ContextLengthExceeded`, `InvalidValue` or `UnsupportedOption`, naming the input, or what `Components`
         raise.
         """
 
     def denoiser_inputs(self, samples: Floats, timesteps: Floats) -> dict[str, Array]:
-        """What the denoiser takes for latents float32[n, C, h, w] at timesteps float32[n]."""
+        """Return the denoiser's inputs for latents, float32[n, C, h, w], at timesteps, float32[n]."""
 
     def denoiser_output(self, predicted: Floats, shape: tuple[int, ...]) -> Floats:
-        """What the denoiser said, as float32 of the `shape` [n, C, h, w] of the latents."""
+        """Convert the denoiser's output to float32 of the latents' `shape`, [n, C, h, w]."""

@@ -1,4 +1,4 @@
-"""Flux: CLIP for the whole, T5 for the words, and a transformer over patches of two by two.
+"""Flux: a pooled CLIP vector, the states of T5, and a transformer over patches of two by two latent cells.
 
 The rules are those of diffusers' `FluxPipeline`.
 """
@@ -11,21 +11,21 @@ from backends.diffusion.pipeline_config import PipelineConfig
 from backends.diffusion.text_encoders import TextEncoders
 from backends.serving.errors import UnsupportedOption
 
-_TIMESTEPS = np.float32(1000)
+_NUM_TIMESTEPS = np.float32(1000)
 
 
 class Flux:
-    """`backends.diffusion.families.Family`."""
+    """Implements `backends.diffusion.families.Family`."""
 
-    def __init__(self, description: PipelineConfig, texts: TextEncoders) -> None:
-        self._text_encoders = texts
-        self._factor = description.vae.factor
-        self._has_guidance_input = description.guidance == "embedded"
+    def __init__(self, config: PipelineConfig, text_encoders: TextEncoders) -> None:
+        self._text_encoders = text_encoders
+        self._factor = config.vae.factor
+        self._has_guidance_input = config.guidance == "embedded"
 
     def encode_prompt(self, prompt: str, negative: str | None, scale: float, size: tuple[int, int]) -> GuidedPrompt:
-        """Encode the prompt. The model was distilled from a guided one, and runs once a step."""
+        """See `Family`. The model was distilled from a guided one, so that it runs once per step."""
         if negative:
-            raise UnsupportedOption("This model is not led away from anything.", "negative_prompt")
+            raise UnsupportedOption("This model takes no negative prompt.", "negative_prompt")
         self._text_encoders.check_length(prompt, "prompt")
         pooled = self._text_encoders.encode(0, [prompt], ["pooled"])["pooled"][0]
         states = self._text_encoders.encode(1, [prompt], ["hidden_states"])["hidden_states"][0]
@@ -40,21 +40,21 @@ class Flux:
         return GuidedPrompt(condition, None, scale)
 
     def denoiser_inputs(self, samples: Floats, timesteps: Floats) -> dict[str, Array]:
-        """Patches of two by two, row after row: float32[n, h / 2 * w / 2, 4 C]; timesteps from 0 to 1."""
+        """Split latents into patches, row by row: float32[n, h / 2 * w / 2, 4 C]; scale timesteps to 0..1."""
         n, channels, height, width = samples.shape
-        cut = samples.reshape(n, channels, height // 2, 2, width // 2, 2).transpose(0, 2, 4, 1, 3, 5)
-        return {"hidden_states": cut.reshape(n, -1, channels * 4), "timestep": timesteps / _TIMESTEPS}
+        patches = samples.reshape(n, channels, height // 2, 2, width // 2, 2).transpose(0, 2, 4, 1, 3, 5)
+        return {"hidden_states": patches.reshape(n, -1, channels * 4), "timestep": timesteps / _NUM_TIMESTEPS}
 
     def denoiser_output(self, predicted: Floats, shape: tuple[int, ...]) -> Floats:
-        """Patches put together."""
+        """Join the patches to latents."""
         n, channels, height, width = shape
-        cut = predicted.reshape(n, height // 2, width // 2, channels, 2, 2).transpose(0, 3, 1, 4, 2, 5)
-        return np.ascontiguousarray(cut.reshape(shape))
+        joined = predicted.reshape(n, height // 2, width // 2, channels, 2, 2).transpose(0, 3, 1, 4, 2, 5)
+        return np.ascontiguousarray(joined.reshape(shape))
 
     def _image_ids(self, size: tuple[int, int]) -> Floats:
-        """Row and column of each patch: float32[patches, 3], of which the first is not used."""
+        """Return the row and column of each patch in columns 1 and 2: float32[patches, 3]; column 0 is unused."""
         width, height = (side // self._factor // 2 for side in size)
-        places = np.zeros((height, width, 3), np.float32)
-        places[..., 1] = np.arange(height)[:, None]
-        places[..., 2] = np.arange(width)[None, :]
-        return places.reshape(-1, 3)
+        ids = np.zeros((height, width, 3), np.float32)
+        ids[..., 1] = np.arange(height)[:, None]
+        ids[..., 2] = np.arange(width)[None, :]
+        return ids.reshape(-1, 3)

@@ -1,4 +1,4 @@
-"""Stable Diffusion 1 and 2, and their distilled kin (LCM): one CLIP text encoder and a UNet.
+"""Stable Diffusion 1 and 2, and models distilled from them (LCM): one CLIP text encoder and a UNet.
 
 The rules are those of diffusers' `StableDiffusionPipeline`.
 """
@@ -16,22 +16,22 @@ from backends.serving.errors import InvalidValue, UnsupportedOption
 
 
 class StableDiffusion:
-    """`backends.diffusion.families.Family`, and what those of its kin have in common."""
+    """Implements `backends.diffusion.families.Family`, and is the base of the later Stable Diffusion families."""
 
-    def __init__(self, description: PipelineConfig, texts: TextEncoders) -> None:
-        self._text_encoders = texts
-        self._guidance = description.guidance
-        # No prompt at all is what most requests are led away from.
+    def __init__(self, config: PipelineConfig, text_encoders: TextEncoders) -> None:
+        self._text_encoders = text_encoders
+        self._guidance = config.guidance
+        # Most requests have no negative prompt, so the encoding of the empty prompt is cached.
         self._empty = functools.cache(lambda: self.encode([""])[0])
 
     def encode_prompt(self, prompt: str, negative: str | None, scale: float, size: tuple[int, int]) -> GuidedPrompt:
-        """Encode the texts. A denoiser that is told the scale runs once a step, one that is led away twice."""
+        """See `Family`. With classifier-free guidance above 1 each step computes two rows, otherwise one."""
         self._text_encoders.check_length(prompt, "prompt")
         if self._guidance != "classifier-free":
             if negative:
-                raise UnsupportedOption("This model is not led away from anything.", "negative_prompt")
-            told = {"guidance": np.array(scale, np.float32)} if self._guidance == "embedded" else {}
-            return GuidedPrompt({**self.add_size_inputs(self.encode([prompt])[0], size), **told}, None, scale)
+                raise UnsupportedOption("This model takes no negative prompt.", "negative_prompt")
+            guidance = {"guidance": np.array(scale, np.float32)} if self._guidance == "embedded" else {}
+            return GuidedPrompt({**self.add_size_inputs(self.encode([prompt])[0], size), **guidance}, None, scale)
         if negative:
             self._text_encoders.check_length(negative, "negative_prompt")
         if scale <= 1:
@@ -42,28 +42,28 @@ class StableDiffusion:
                 )
             return GuidedPrompt(self.add_size_inputs(self.encode([prompt])[0], size), None, scale)
         if negative:
-            towards, away = self.encode([prompt, negative])
+            positive, unwanted = self.encode([prompt, negative])
         else:
-            (towards,), away = self.encode([prompt]), self.empty_prompt(given=negative is not None)
-        return GuidedPrompt(self.add_size_inputs(towards, size), self.add_size_inputs(away, size), scale)
+            (positive,), unwanted = self.encode([prompt]), self.empty_prompt(given=negative is not None)
+        return GuidedPrompt(self.add_size_inputs(positive, size), self.add_size_inputs(unwanted, size), scale)
 
     def encode(self, texts: Sequence[str]) -> list[Conditioning]:
-        """What the texts say to the denoiser, whatever the size of the picture."""
-        found = self._text_encoders.encode(0, texts, ["hidden_states"])
-        return [{"encoder_hidden_states": states} for states in found["hidden_states"]]
+        """Return the conditioning of each text, without the inputs that depend on the image size."""
+        outputs = self._text_encoders.encode(0, texts, ["hidden_states"])
+        return [{"encoder_hidden_states": states} for states in outputs["hidden_states"]]
 
     def empty_prompt(self, *, given: bool) -> Conditioning:
-        """What no text says to the denoiser; `given` where the request says itself that it is empty."""
+        """Return the conditioning of an empty negative prompt; `given` if the request itself sent an empty one."""
         return self._empty()
 
     def add_size_inputs(self, condition: Conditioning, size: tuple[int, int]) -> Conditioning:
-        """Add what depends on the size of the picture."""
+        """Add the inputs that depend on the image size: none in this family."""
         return condition
 
     def denoiser_inputs(self, samples: Floats, timesteps: Floats) -> dict[str, Array]:
-        """The latents as they are."""
+        """Return the latents unchanged."""
         return {"sample": samples, "timestep": timesteps}
 
     def denoiser_output(self, predicted: Floats, shape: tuple[int, ...]) -> Floats:
-        """The prediction as it is."""
+        """Return the prediction unchanged."""
         return predicted

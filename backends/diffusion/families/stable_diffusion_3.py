@@ -1,4 +1,4 @@
-"""Stable Diffusion 3: two CLIP text encoders, perhaps T5, and a transformer.
+"""Stable Diffusion 3: two CLIP text encoders, optionally T5, and a transformer.
 
 The rules are those of diffusers' `StableDiffusion3Pipeline`.
 """
@@ -16,30 +16,31 @@ _NUM_CLIP_ENCODERS = 2
 
 
 class StableDiffusion3(StableDiffusion):
-    """`backends.diffusion.families.Family`.
+    """Implements `backends.diffusion.families.Family`.
 
-    `extras`: `joint_attention_dim`, and `t5_tokens`, which counts where T5 was left out.
+    `extras` hold `joint_attention_dim`, the width of the states, and `t5_tokens`, the number of zero states that
+    replace those of T5 if the pipeline has none.
     """
 
-    def __init__(self, description: PipelineConfig, texts: TextEncoders) -> None:
-        super().__init__(description, texts)
-        self._width = int(description.extras["joint_attention_dim"])
-        self._t5_tokens = int(description.extras.get("t5_tokens", 256))
+    def __init__(self, config: PipelineConfig, text_encoders: TextEncoders) -> None:
+        super().__init__(config, text_encoders)
+        self._width = int(config.extras["joint_attention_dim"])
+        self._t5_tokens = int(config.extras.get("t5_tokens", 256))
 
     def encode(self, texts: Sequence[str]) -> list[Conditioning]:
-        """The states of CLIP, widened by zeros, before those of T5; and the pooled states of CLIP."""
+        """Concatenate the states of CLIP, padded with zeros to the width of T5, and of T5; add CLIP's pooled states."""
         clips = [
-            self._text_encoders.encode(place, texts, ["hidden_states", "pooled"]) for place in range(_NUM_CLIP_ENCODERS)
+            self._text_encoders.encode(index, texts, ["hidden_states", "pooled"]) for index in range(_NUM_CLIP_ENCODERS)
         ]
-        short = np.concatenate([each["hidden_states"] for each in clips], axis=-1)
-        pooled = np.concatenate([each["pooled"] for each in clips], axis=-1)
-        wide = np.pad(short, [(0, 0), (0, 0), (0, self._width - short.shape[-1])])
+        clip_states = np.concatenate([outputs["hidden_states"] for outputs in clips], axis=-1)
+        pooled = np.concatenate([outputs["pooled"] for outputs in clips], axis=-1)
+        padded = np.pad(clip_states, [(0, 0), (0, 0), (0, self._width - clip_states.shape[-1])])
         if len(self._text_encoders) > _NUM_CLIP_ENCODERS:
-            long = self._text_encoders.encode(_NUM_CLIP_ENCODERS, texts, ["hidden_states"])["hidden_states"]
+            t5_states = self._text_encoders.encode(_NUM_CLIP_ENCODERS, texts, ["hidden_states"])["hidden_states"]
         else:
-            long = np.zeros((len(texts), self._t5_tokens, self._width), np.float32)
-        states = np.concatenate([wide, long], axis=1)
+            t5_states = np.zeros((len(texts), self._t5_tokens, self._width), np.float32)
+        states = np.concatenate([padded, t5_states], axis=1)
         return [
-            {"encoder_hidden_states": one, "pooled_projections": other}
-            for one, other in zip(states, pooled, strict=True)
+            {"encoder_hidden_states": text_states, "pooled_projections": text_pooled}
+            for text_states, text_pooled in zip(states, pooled, strict=True)
         ]

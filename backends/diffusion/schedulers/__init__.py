@@ -1,4 +1,4 @@
-"""How noise becomes a latent, run by run: diffusers' schedulers on numpy, for one image at a time."""
+"""Noise schedulers: those of diffusers in numpy, for one image at a time."""
 
 from backends.diffusion.schedulers.plan import Latent, Plan, Scheduler, SolverState
 from backends.diffusion.schedulers.registry import make_scheduler

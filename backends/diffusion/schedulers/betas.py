@@ -1,4 +1,4 @@
-"""How much of the picture is left at each timestep of the training."""
+"""The noise schedule of the training: the share of signal at each timestep."""
 
 import math
 from itertools import pairwise
@@ -12,11 +12,11 @@ Floats = npt.NDArray[np.float32]
 
 
 def alphas_cumprod(training: TrainingOptions, *, zero_terminal_snr: bool = False) -> Floats:
-    """The share of the picture in the variance of a sample at each timestep, float32[num_train_timesteps], falling.
+    """Return the share of the image in a sample's variance at each timestep: float32[num_train_timesteps], falling.
 
-    With `zero_terminal_snr` the last is 0: Lin et al. 2023, "Common Diffusion Noise Schedules and Sample Steps are
-    Flawed", algorithm 1. Numbers are rounded where torch rounds them, to float32 between the steps, so that what
-    follows from differences of them agrees with diffusers.
+    With `zero_terminal_snr` the last share is 0: Lin et al. 2023, "Common Diffusion Noise Schedules and Sample Steps
+    are Flawed", algorithm 1. Intermediate results are rounded to float32 as in torch, so that values computed from
+    their differences agree with diffusers.
     """
     betas = _betas(training)
     if zero_terminal_snr:
@@ -41,16 +41,16 @@ def _betas(training: TrainingOptions) -> Floats:
 
 
 def linspace(start: float, end: float, count: int) -> Floats:
-    """`torch.linspace` in float32, which counts from both ends to the middle."""
+    """Compute `torch.linspace` in float32, which counts from both ends to the middle."""
     if count == 1:
         return np.asarray([start], np.float32)
     first, last = np.float32(start), np.float32(end)
     step = (last - first) / np.float32(count - 1)
-    places = np.arange(count)
-    # In float64 a product of two float32 is exact: it is rounded once, as by a fused multiplication and addition.
-    rising = float(first) + float(step) * places
-    falling = float(last) - float(step) * (count - 1 - places)
-    return np.where(places < count // 2, rising, falling).astype(np.float32)
+    indices = np.arange(count)
+    # In float64 the product of two float32 is exact, so the sum is rounded once, as by a fused multiply-add.
+    from_start = float(first) + float(step) * indices
+    from_end = float(last) - float(step) * (count - 1 - indices)
+    return np.where(indices < count // 2, from_start, from_end).astype(np.float32)
 
 
 def _cumprod(alphas: Floats) -> Floats:

@@ -1,4 +1,4 @@
-"""DDIM without noise in between: Song et al. 2020, equation 12 with eta 0; diffusers' `DDIMScheduler`."""
+"""DDIM without added noise: Song et al. 2020, equation 12 with eta 0; diffusers' `DDIMScheduler`."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from backends.diffusion.schedulers.spacing import check_steps, check_timesteps, 
 
 @dataclass(frozen=True, slots=True)
 class DDIMOptions(TrainingOptions):
-    """Those of `DDIMScheduler`."""
+    """The options of diffusers' `DDIMScheduler`."""
 
     clip_sample: bool = True
     clip_sample_range: float = 1.0
@@ -28,19 +28,19 @@ class DDIMOptions(TrainingOptions):
 
 
 class DDIM:
-    """A `Scheduler`."""
+    """Implements `Scheduler`."""
 
-    def __init__(self, options: DDIMOptions, facts: FamilyConfig) -> None:
-        """Raises `ValueError` where the options cannot go together."""
+    def __init__(self, options: DDIMOptions, family_config: FamilyConfig) -> None:
+        """Raises `ValueError` if the options contradict one another."""
         refuse_thresholding(options.thresholding)
         self._options = options
-        self._family_config = facts
+        self._family_config = family_config
         self._alphas = alphas_cumprod(options, zero_terminal_snr=options.rescale_betas_zero_snr)
         if self._alphas[-1] == 0 and options.prediction_type == "epsilon" and options.timestep_spacing != "leading":
-            raise ValueError("With rescale_betas_zero_snr, epsilon says nothing of the picture at the first timestep.")
+            raise ValueError("With rescale_betas_zero_snr, epsilon holds nothing of the image at the first timestep.")
 
     def plan(self, steps: int, strength: float = 1.0, size: tuple[int, int] | None = None) -> "DDIMPlan":
-        """See `Scheduler`; `size` makes no difference."""
+        """See `Scheduler`; `size` has no effect."""
         options, trained = self._options, self._options.num_train_timesteps
         check_steps(steps, trained)
         timesteps = (
@@ -61,7 +61,10 @@ class DDIM:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DDIMPlan(UnscaledPlan):
-    """A `Plan`. `alphas` and `next_alphas` are the shares of the picture before and after each run, float32[runs]."""
+    """Implements `Plan`.
+
+    `alphas` and `next_alphas` are the shares of the image before and after each run, float32[runs].
+    """
 
     timesteps: npt.NDArray[np.float32]
     alphas: npt.NDArray[np.float32]
@@ -70,7 +73,7 @@ class DDIMPlan(UnscaledPlan):
     clip: float | None
 
     def step(self, i: int, model_output: Latent, sample: Latent, state: SolverState, noise: NoiseGenerator) -> Latent:
-        """See `Plan`; nothing is remembered and no noise drawn."""
+        """See `Plan`; uses neither `state` nor `noise`."""
         original, epsilon = predict_original_and_noise(self.prediction, model_output, sample, float(self.alphas[i]))
         if self.clip is not None:
             original = original.clip(-self.clip, self.clip)
@@ -82,6 +85,6 @@ class DDIMPlan(UnscaledPlan):
 
 
 def refuse_thresholding(thresholding: bool) -> None:
-    """Raises `ValueError` where it is on: it is for models of pixels, and there are none here."""
+    """Raise `ValueError` if it is on: thresholding is for models that denoise pixels, not latents."""
     if thresholding:
         raise ValueError("The scheduler option thresholding is not carried; it is not meant for latents.")

@@ -1,6 +1,6 @@
-"""DPM-Solver++ in several steps: Lu et al. 2022, "DPM-Solver++"; diffusers' `DPMSolverMultistepScheduler`.
+"""Multistep DPM-Solver++: Lu et al. 2022, "DPM-Solver++"; diffusers' `DPMSolverMultistepScheduler`.
 
-What its names in other programs are: `use_karras_sigmas` makes "DPM++ 2M Karras", `sde-dpmsolver++` makes "2M SDE".
+Other programs call it "DPM++ 2M Karras" with `use_karras_sigmas`, and "DPM++ 2M SDE" with `sde-dpmsolver++`.
 """
 
 import math
@@ -28,7 +28,7 @@ from backends.diffusion.schedulers.spacing import (
 
 @dataclass(frozen=True, slots=True)
 class DPMSolverOptions(MultistepOptions):
-    """Those of `DPMSolverMultistepScheduler`."""
+    """The options of diffusers' `DPMSolverMultistepScheduler`."""
 
     algorithm_type: Literal["dpmsolver++", "sde-dpmsolver++"] = "dpmsolver++"
     solver_type: Literal["midpoint", "heun"] = "midpoint"
@@ -38,24 +38,24 @@ class DPMSolverOptions(MultistepOptions):
 
 
 class DPMSolver:
-    """A `Scheduler`."""
+    """Implements `Scheduler`."""
 
-    def __init__(self, options: DPMSolverOptions, facts: FamilyConfig) -> None:
-        """Raises `ValueError` where the options cannot go together."""
+    def __init__(self, options: DPMSolverOptions, family_config: FamilyConfig) -> None:
+        """Raises `ValueError` if the options contradict one another."""
         refuse_thresholding(options.thresholding)
         check_sigma_options(options, "use_lu_lambdas" if options.use_lu_lambdas else None)
         if options.algorithm_type == "sde-dpmsolver++" and options.solver_order > 2:
             raise ValueError("With sde-dpmsolver++ the option solver_order may be 1 or 2.")
         self._options = options
-        self._family_config = facts
+        self._family_config = family_config
         alphas = alphas_cumprod(options, zero_terminal_snr=options.rescale_betas_zero_snr)
         self._training_sigmas = training_sigmas(alphas)
-        # Timesteps with less of the picture than this are left out; the cosine schedule needs it.
+        # The plan omits timesteps with a lower log signal-to-noise ratio, as the cosine schedule requires.
         clipped = int((-np.log(self._training_sigmas) < options.lambda_min_clipped).sum())
         self._last = options.num_train_timesteps - clipped
 
     def plan(self, steps: int, strength: float = 1.0, size: tuple[int, int] | None = None) -> "DPMSolverPlan":
-        """See `Scheduler`; `size` makes no difference."""
+        """See `Scheduler`; `size` has no effect."""
         options = self._options
         check_steps(steps, self._last - 1)
         first = first_step(steps, strength, self._family_config.family)
@@ -89,13 +89,13 @@ class DPMSolver:
         if options.timestep_spacing == "trailing":
             stride = options.num_train_timesteps / steps
             return (np.arange(self._last, 0, -stride).round() - 1)[:steps]
-        # One more, of which the last is left out.
+        # One timestep more, of which the last is dropped.
         return spaced_timesteps(options.timestep_spacing, self._last, steps + 1, options.steps_offset)[:-1].round()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DPMSolverPlan(UnscaledPlan):
-    """A `Plan`. `few`: there are so few steps in all that the last ones are of a lower order."""
+    """Implements `Plan`. `has_few_steps`: there are so few steps in all that the last ones have a lower order."""
 
     timesteps: "np.ndarray[tuple[int], np.dtype[np.float32]]"
     levels: NoiseLevels
@@ -103,7 +103,7 @@ class DPMSolverPlan(UnscaledPlan):
     has_few_steps: bool
 
     def step(self, i: int, model_output: Latent, sample: Latent, state: SolverState, noise: NoiseGenerator) -> Latent:
-        """See `Plan`; pictures of the last runs are remembered, and the stochastic algorithm draws noise at each."""
+        """See `Plan`. `state` holds the predicted images of the last runs; the stochastic algorithm draws noise."""
         original = self.levels.predict_original(self.options.prediction_type, model_output, sample, i)
         keep = self.options.solver_order - 1
         state.outputs = [*(state.outputs[-keep:] if keep else []), original]
@@ -128,14 +128,14 @@ class DPMSolverPlan(UnscaledPlan):
         return self.options.lower_order_final and self.has_few_steps
 
     def _moved(self, i: int, sample: Latent, originals: list[Latent], m: int) -> Latent:
-        """The formulae of Lu et al., with m = 1 for the equation without noise in between and m = 2 for that with."""
+        """Apply the formulae of Lu et al.: m = 1 for the deterministic equation, m = 2 for the stochastic one."""
         sigmas, lambdas = self.levels.sigmas, self.levels.lambdas
         h = float(lambdas[i + 1] - lambdas[i])
         alpha, newest = float(self.levels.alphas[i + 1]), originals[-1]
         decay = float(sigmas[i + 1] / sigmas[i]) * (math.exp(-h) if m == 2 else 1.0)
         gain = -math.expm1(-m * h)
         moved: Latent = decay * sample + (alpha * gain) * newest
-        # At the end of some plans the amount of noise stays as it is: there is nothing to correct then.
+        # At the end of some plans the noise level stays the same, so that there is nothing to correct.
         if len(originals) == 1 or not h:
             return moved
         h_0 = float(lambdas[i] - lambdas[i - 1])

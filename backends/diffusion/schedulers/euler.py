@@ -1,7 +1,7 @@
-"""Euler's method on amounts of noise: Karras et al. 2022, algorithms 1 and 2 without churn, and its ancestral variant.
+"""Euler's method over noise levels: Karras et al. 2022, algorithms 1 and 2 without churn, and its ancestral variant.
 
-diffusers' `EulerDiscreteScheduler` and `EulerAncestralDiscreteScheduler`. A sample is the picture and sigma times the
-noise; the denoiser is shown it scaled to a variance of 1.
+diffusers' `EulerDiscreteScheduler` and `EulerAncestralDiscreteScheduler`. A sample is the image plus sigma
+times the noise; the denoiser gets it scaled to a variance of 1.
 """
 
 import math
@@ -18,6 +18,7 @@ from backends.diffusion.schedulers.plan import BasePlan, FamilyConfig, Latent, S
 from backends.diffusion.schedulers.predictions import predict_original_at_sigma
 from backends.diffusion.schedulers.spacing import (
     DoubleArray,
+    SigmaCurve,
     check_steps,
     first_step,
     sigma_curve,
@@ -29,7 +30,7 @@ from backends.diffusion.schedulers.spacing import (
 
 @dataclass(frozen=True, slots=True)
 class EulerOptions(TrainingOptions):
-    """Those of `EulerDiscreteScheduler`."""
+    """The options of diffusers' `EulerDiscreteScheduler`."""
 
     prediction_type: Prediction = "epsilon"
     interpolation_type: Literal["linear", "log_linear"] = "linear"
@@ -47,7 +48,7 @@ class EulerOptions(TrainingOptions):
 
 @dataclass(frozen=True, slots=True)
 class EulerAncestralOptions(TrainingOptions):
-    """Those of `EulerAncestralDiscreteScheduler`."""
+    """The options of diffusers' `EulerAncestralDiscreteScheduler`."""
 
     prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
     timestep_spacing: Spacing = "linspace"
@@ -56,20 +57,20 @@ class EulerAncestralOptions(TrainingOptions):
 
 
 class Euler:
-    """A `Scheduler`."""
+    """Implements `Scheduler`."""
 
-    def __init__(self, options: EulerOptions, facts: FamilyConfig) -> None:
-        """Raises `ValueError` where the options cannot go together."""
+    def __init__(self, options: EulerOptions, family_config: FamilyConfig) -> None:
+        """Raises `ValueError` if the options contradict one another."""
         if options.use_karras_sigmas and options.use_exponential_sigmas:
             raise ValueError("The options use_karras_sigmas and use_exponential_sigmas exclude each other.")
         self._options = options
-        self._family_config = facts
+        self._family_config = family_config
         self._training_sigmas = training_sigmas(
             alphas_cumprod(options, zero_terminal_snr=options.rescale_betas_zero_snr)
         )
 
     def plan(self, steps: int, strength: float = 1.0, size: tuple[int, int] | None = None) -> "EulerPlan":
-        """See `Scheduler`; `size` makes no difference."""
+        """See `Scheduler`; `size` has no effect."""
         options = self._options
         check_steps(steps, options.num_train_timesteps)
         first = first_step(steps, strength, self._family_config.family)
@@ -90,32 +91,33 @@ class Euler:
         options, ratios = self._options, self._training_sigmas
         timesteps = spaced_timesteps(options.timestep_spacing, options.num_train_timesteps, steps, options.steps_offset)
         if options.interpolation_type == "log_linear":
-            # One more than there are steps: the end is passed through too.
+            # One more than the steps, because the end point is included.
             logs = linspace(float(np.log(ratios[-1])), float(np.log(ratios[0])), steps + 1)
             sigmas: DoubleArray = np.exp(logs).astype(np.float64)
         else:
             sigmas = _interpolated(timesteps, ratios)
         if options.use_karras_sigmas or options.use_exponential_sigmas:
-            most = float(sigmas[0]) if options.sigma_max is None else options.sigma_max
-            least = float(sigmas[-1]) if options.sigma_min is None else options.sigma_min
-            sigmas = sigma_curve("karras" if options.use_karras_sigmas else "exponential", most, least, steps)
+            sigma_max = float(sigmas[0]) if options.sigma_max is None else options.sigma_max
+            sigma_min = float(sigmas[-1]) if options.sigma_min is None else options.sigma_min
+            curve: SigmaCurve = "karras" if options.use_karras_sigmas else "exponential"
+            sigmas = sigma_curve(curve, sigma_max, sigma_min, steps)
             timesteps = sigmas_to_timesteps(sigmas, ratios)
         return timesteps, sigmas
 
 
 class EulerAncestral:
-    """A `Scheduler` that takes a longer step and adds noise to make up for it."""
+    """Implements `Scheduler`: each step removes more noise than is due and adds the difference as new noise."""
 
-    def __init__(self, options: EulerAncestralOptions, facts: FamilyConfig) -> None:
-        """Any options go together."""
+    def __init__(self, options: EulerAncestralOptions, family_config: FamilyConfig) -> None:
+        """Accept any combination of options."""
         self._options = options
-        self._family_config = facts
+        self._family_config = family_config
         self._training_sigmas = training_sigmas(
             alphas_cumprod(options, zero_terminal_snr=options.rescale_betas_zero_snr)
         )
 
     def plan(self, steps: int, strength: float = 1.0, size: tuple[int, int] | None = None) -> "EulerPlan":
-        """See `Scheduler`; `size` makes no difference."""
+        """See `Scheduler`; `size` has no effect."""
         options = self._options
         check_steps(steps, options.num_train_timesteps)
         first = first_step(steps, strength, self._family_config.family)
@@ -132,7 +134,10 @@ class EulerAncestral:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EulerPlan(BasePlan):
-    """A `Plan`. `sigmas` are the amounts of noise before each run, and after the last: float32[at least runs + 1]."""
+    """Implements `Plan`.
+
+    `sigmas` are the noise levels before each run and after the last: float32[at least runs + 1].
+    """
 
     timesteps: npt.NDArray[np.float32]
     sigmas: npt.NDArray[np.float32]
@@ -141,13 +146,13 @@ class EulerPlan(BasePlan):
     ancestral: bool
 
     def scale_input(self, i: int, sample: Latent) -> Latent:
-        """The sample at a variance of 1."""
-        shown: Latent = sample / np.sqrt(self.sigmas[i] ** 2 + np.float32(1))
-        return shown
+        """Scale the sample to a variance of 1."""
+        scaled: Latent = sample / np.sqrt(self.sigmas[i] ** 2 + np.float32(1))
+        return scaled
 
     def step(self, i: int, model_output: Latent, sample: Latent, state: SolverState, noise: NoiseGenerator) -> Latent:
         """See `Plan`; the ancestral variant draws noise at each run but the last."""
-        # All in float32, as in diffusers: after 4096 times the noise, other roundings would show in the picture.
+        # All in float32, as in diffusers: sigma can be 4096, and other roundings would show in the image.
         sigma, after = self.sigmas[i], self.sigmas[i + 1]
         added = np.sqrt(after**2 * (sigma**2 - after**2) / sigma**2) if self.ancestral else np.float32(0)
         down = np.sqrt(np.maximum(0, after**2 - added**2)) if self.ancestral else after
@@ -168,5 +173,5 @@ def _interpolated(timesteps: DoubleArray, ratios: npt.NDArray[np.float32]) -> Do
 
 
 def _initial_scale(sigmas: npt.NDArray[np.float32], spacing: Spacing) -> float:
-    most = float(sigmas.max())
-    return most if spacing in ("linspace", "trailing") else math.sqrt(most**2 + 1)
+    sigma_max = float(sigmas.max())
+    return sigma_max if spacing in ("linspace", "trailing") else math.sqrt(sigma_max**2 + 1)

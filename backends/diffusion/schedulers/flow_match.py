@@ -1,7 +1,7 @@
-"""Euler's method on straight paths from noise to picture: Esser et al. 2024.
+"""Euler's method on straight paths from noise to image (flow matching): Esser et al. 2024.
 
-diffusers' `FlowMatchEulerDiscreteScheduler`. A sample is sigma times the noise and 1 - sigma times the picture; the
-denoiser says the noise less the picture.
+diffusers' `FlowMatchEulerDiscreteScheduler`. A sample is sigma times the noise plus 1 - sigma times the image; the
+denoiser predicts the noise minus the image.
 """
 
 import math
@@ -25,7 +25,7 @@ from backends.diffusion.schedulers.spacing import (
 
 @dataclass(frozen=True, slots=True)
 class FlowMatchOptions:
-    """Those of `FlowMatchEulerDiscreteScheduler`."""
+    """The options of diffusers' `FlowMatchEulerDiscreteScheduler`."""
 
     num_train_timesteps: int = 1000
     shift: float = 1.0
@@ -44,19 +44,19 @@ class FlowMatchOptions:
 
 
 class FlowMatch:
-    """A `Scheduler`."""
+    """Implements `Scheduler`."""
 
-    def __init__(self, options: FlowMatchOptions, facts: FamilyConfig) -> None:
-        """Raises `ValueError` where the options cannot go together."""
+    def __init__(self, options: FlowMatchOptions, family_config: FamilyConfig) -> None:
+        """Raises `ValueError` if the options contradict one another."""
         if options.use_karras_sigmas and options.use_exponential_sigmas:
             raise ValueError("The options use_karras_sigmas and use_exponential_sigmas exclude each other.")
         if options.use_dynamic_shifting and (options.base_shift is None or options.max_shift is None):
             raise ValueError("The option use_dynamic_shifting needs base_shift and max_shift.")
         self._options = options
-        self._family_config = facts
+        self._family_config = family_config
 
     def plan(self, steps: int, strength: float = 1.0, size: tuple[int, int] | None = None) -> "FlowMatchPlan":
-        """See `Scheduler`. Raises `ValueError` without `size` where the shift depends on it."""
+        """See `Scheduler`. Raises `ValueError` without `size` if the shift depends on it."""
         options = self._options
         check_steps(steps, options.num_train_timesteps)
         first = first_step(steps, strength, self._family_config.family)
@@ -76,27 +76,30 @@ class FlowMatch:
         )
 
     def _even(self, steps: int) -> DoubleArray:
-        """Before any shift that is to come. Flux's pipelines say them; else they are between those of the training,
-        which have been shifted once themselves."""
+        """Return evenly spaced sigmas, before the shift that follows.
+
+        diffusers' Flux pipelines give them from 1 to 1 / steps. Otherwise they lie between those of the training, which
+        are themselves shifted once.
+        """
         options = self._options
         if self._family_config.family == "flux":
-            told: DoubleArray = np.linspace(1.0, 1 / steps, steps).astype(np.float32).astype(np.float64)
-            return told
+            flux_sigmas: DoubleArray = np.linspace(1.0, 1 / steps, steps).astype(np.float32).astype(np.float64)
+            return flux_sigmas
         ends = np.asarray([1.0, 1 / options.num_train_timesteps])
         if not options.use_dynamic_shifting:
             ends = shift_sigmas(ends, options.shift)
-        most, least = ends.astype(np.float32).astype(np.float64)
-        even: DoubleArray = np.linspace(most, least, steps)
+        start, end = ends.astype(np.float32).astype(np.float64)
+        even: DoubleArray = np.linspace(start, end, steps)
         return even
 
     def _shifted_by_size(self, sigmas: DoubleArray, size: tuple[int, int] | None) -> DoubleArray:
-        options, square = self._options, self._family_config.pixels_per_token
+        options, patch = self._options, self._family_config.pixels_per_token
         if size is None:
-            raise ValueError("This scheduler makes no plan without the size of the picture.")
-        base, most = options.base_shift or 0.0, options.max_shift or 0.0
-        slope = (most - base) / (options.max_image_seq_len - options.base_image_seq_len)
-        tokens = (size[0] // square) * (size[1] // square)
-        mu = base + slope * (tokens - options.base_image_seq_len)
+            raise ValueError("This scheduler makes no plan without the size of the image.")
+        base_shift, max_shift = options.base_shift or 0.0, options.max_shift or 0.0
+        slope = (max_shift - base_shift) / (options.max_image_seq_len - options.base_image_seq_len)
+        tokens = (size[0] // patch) * (size[1] // patch)
+        mu = base_shift + slope * (tokens - options.base_image_seq_len)
         factor = math.exp(mu) if options.time_shift_type == "exponential" else mu
         moved: DoubleArray = factor / (factor + (1 / sigmas - 1))
         return moved
@@ -104,7 +107,7 @@ class FlowMatch:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FlowMatchPlan(UnscaledPlan):
-    """A `Plan`. `sigmas` are the shares of noise before each run, and after the last: float32[runs + 1]."""
+    """Implements `Plan`. `sigmas` are the shares of noise before each run and after the last: float32[runs + 1]."""
 
     timesteps: npt.NDArray[np.float32]
     sigmas: npt.NDArray[np.float32]

@@ -20,7 +20,10 @@ _SIGMA_DATA = 0.5
 
 @dataclass(frozen=True, slots=True)
 class LCMOptions(TrainingOptions):
-    """Those of `LCMScheduler`. Its `set_alpha_to_one`, `steps_offset` and `timestep_spacing` change nothing."""
+    """The options of diffusers' `LCMScheduler`, but for `set_alpha_to_one`, `steps_offset` and `timestep_spacing`.
+
+    These have no effect there.
+    """
 
     beta_start: float = 0.00085
     beta_end: float = 0.012
@@ -35,21 +38,21 @@ class LCMOptions(TrainingOptions):
 
 
 class LCM:
-    """A `Scheduler`."""
+    """Implements `Scheduler`."""
 
-    def __init__(self, options: LCMOptions, facts: FamilyConfig) -> None:
-        """Raises `ValueError` where the options cannot go together."""
+    def __init__(self, options: LCMOptions, family_config: FamilyConfig) -> None:
+        """Raises `ValueError` if the options contradict one another."""
         refuse_thresholding(options.thresholding)
         if not 1 <= options.original_inference_steps <= options.num_train_timesteps:
             raise ValueError(f"The option original_inference_steps cannot be {options.original_inference_steps}.")
         if options.rescale_betas_zero_snr and options.prediction_type == "epsilon":
-            raise ValueError("With rescale_betas_zero_snr, epsilon says nothing of the picture at the first timestep.")
+            raise ValueError("With rescale_betas_zero_snr, epsilon holds nothing of the image at the first timestep.")
         self._options = options
-        self._family_config = facts
+        self._family_config = family_config
         self._alphas = alphas_cumprod(options, zero_terminal_snr=options.rescale_betas_zero_snr)
 
     def plan(self, steps: int, strength: float = 1.0, size: tuple[int, int] | None = None) -> "LCMPlan":
-        """See `Scheduler`; `size` makes no difference. There are no more steps than the model was distilled with."""
+        """See `Scheduler`; `size` has no effect. `steps` is at most the number with which the model was distilled."""
         options = self._options
         distilled = options.original_inference_steps
         check_steps(steps, distilled)
@@ -68,7 +71,7 @@ class LCM:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LCMPlan(UnscaledPlan):
-    """A `Plan`. `alphas` are the shares of the picture before each run, float32[runs]."""
+    """Implements `Plan`. `alphas` are the shares of the image before each run, float32[runs]."""
 
     timesteps: npt.NDArray[np.float32]
     alphas: npt.NDArray[np.float32]
@@ -82,9 +85,9 @@ class LCMPlan(UnscaledPlan):
         if self.clip is not None:
             original = original.clip(-self.clip, self.clip)
         time = float(self.timesteps[i]) * self.scaling
-        of_sample = _SIGMA_DATA**2 / (time**2 + _SIGMA_DATA**2)
-        of_original = time / math.sqrt(time**2 + _SIGMA_DATA**2)
-        denoised = of_original * original + of_sample * sample
+        skip_scale = _SIGMA_DATA**2 / (time**2 + _SIGMA_DATA**2)
+        output_scale = time / math.sqrt(time**2 + _SIGMA_DATA**2)
+        denoised = output_scale * original + skip_scale * sample
         if i == len(self.timesteps) - 1:
             return denoised
         return mix_noise(denoised, noise.normal(model_output.shape), float(self.alphas[i + 1]))

@@ -1,4 +1,4 @@
-"""What solvers of several steps share: their options, and the amounts of noise that they go through."""
+"""The part that multistep solvers share: their options, and their noise levels."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -14,7 +14,7 @@ FlowPrediction = Literal["epsilon", "sample", "v_prediction", "flow_prediction"]
 
 @dataclass(frozen=True, slots=True)
 class MultistepOptions(TrainingOptions):
-    """Options that `DPMSolverMultistepScheduler` and `UniPCMultistepScheduler` have in common."""
+    """The options that diffusers' `DPMSolverMultistepScheduler` and `UniPCMultistepScheduler` share."""
 
     solver_order: Literal[1, 2, 3] = 2
     prediction_type: FlowPrediction = "epsilon"
@@ -32,20 +32,20 @@ class MultistepOptions(TrainingOptions):
     use_dynamic_shifting: Literal[False] = False
 
 
-def check_sigma_options(options: MultistepOptions, another: str | None) -> None:
-    """Raises `ValueError` where the options, `another` among them, demand more than one row of amounts of noise."""
+def check_sigma_options(options: MultistepOptions, extra: str | None) -> None:
+    """Raise `ValueError` if several options, `extra` included, each demand their own sequence of noise levels."""
     names = ("use_karras_sigmas", "use_exponential_sigmas", "use_flow_sigmas")
-    demanded = [name for name in names if getattr(options, name)] + ([another] if another else [])
-    if len(demanded) > 1:
-        raise ValueError(f"The options {' and '.join(demanded)} exclude each other.")
+    enabled = [name for name in names if getattr(options, name)] + ([extra] if extra else [])
+    if len(enabled) > 1:
+        raise ValueError(f"The options {' and '.join(enabled)} exclude each other.")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NoiseLevels:
-    """Amounts of noise before each run, and after the last: float64[runs + 1] each.
+    """The noise levels before each run and after the last: float64[runs + 1] each.
 
-    A sample is `alphas` times the picture and `sigmas` times the noise; `ratios` is what the solver was
-    planned with, and `lambdas` are the logarithms of alpha over sigma, infinite where no noise is left.
+    A sample is `alphas` times the image plus `sigmas` times the noise. `ratios` are the levels of the plan, and
+    `lambdas` the logarithms of alpha over sigma, infinite where no noise is left.
     """
 
     ratios: DoubleArray
@@ -55,14 +55,14 @@ class NoiseLevels:
 
     @classmethod
     def from_ratios(cls, ratios: DoubleArray, *, flow: bool) -> "NoiseLevels":
-        """With `flow` the ratios are shares of the noise; else they say how much there is for each picture."""
+        """Derive the levels from `ratios`: shares of noise with `flow`, otherwise ratios of noise to image."""
         alphas = 1 - ratios if flow else 1 / np.sqrt(ratios**2 + 1)
         sigmas = ratios if flow else ratios * alphas
         with np.errstate(divide="ignore"):
             return cls(ratios, alphas, sigmas, np.log(alphas) - np.log(sigmas))
 
     def predict_original(self, prediction: FlowPrediction, output: Latent, sample: Latent, i: int) -> Latent:
-        """The picture in the sample before run `i`, by the denoiser's word."""
+        """Return the image that the denoiser's output predicts for the sample before run `i`."""
         alpha, sigma = float(self.alphas[i]), float(self.sigmas[i])
         match prediction:
             case "epsilon":
@@ -75,5 +75,5 @@ class NoiseLevels:
                 return sample - float(self.ratios[i]) * output
 
     def add_noise(self, latent: Latent, noise: Latent, i: int) -> Latent:
-        """A picture with as much noise as before run `i`."""
+        """Return the latent with the noise level before run `i`."""
         return float(self.alphas[i]) * latent + float(self.sigmas[i]) * noise

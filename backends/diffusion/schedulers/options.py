@@ -1,7 +1,7 @@
-"""The options of a scheduler, read from what diffusers writes into `scheduler_config.json`.
+"""The options of a scheduler, read from diffusers' `scheduler_config.json`.
 
-Each scheduler has a dataclass whose fields are diffusers' options under their own names, with its defaults. The type of
-a field is what is carried: `Literal[False]` is an option that may be named, but not used.
+Each scheduler has a dataclass whose fields have the names and defaults of diffusers' options. The type of a field lists
+the supported values: `Literal[False]` is an option that may be present but not enabled.
 """
 
 import types
@@ -17,7 +17,7 @@ Prediction = Literal["epsilon", "sample", "v_prediction"]
 
 @dataclass(frozen=True, slots=True)
 class TrainingOptions:
-    """How much noise the denoiser was trained with at each of its timesteps: options that most schedulers share."""
+    """The noise schedule with which the denoiser was trained: options that most schedulers share."""
 
     num_train_timesteps: int = 1000
     beta_start: float = 0.0001
@@ -29,40 +29,39 @@ class TrainingOptions:
 def read_scheduler_options(
     kind: type[OptionsT], name: str, config: Mapping[str, object], ignored: frozenset[str]
 ) -> OptionsT:
-    """The options of the scheduler `name` in a config.
+    """Return the options of the scheduler `name`, as an instance of the dataclass `kind`.
 
-    Names in `ignored` are options of other schedulers: checkpoints are full of them. diffusers passes them over too,
-    and so it does what begins with an underscore. Raises `ValueError` for any other name that `kind` lacks, and for a
-    value that it cannot carry.
+    Ignores names in `ignored`, which are options of other schedulers that checkpoints often have, and names with a
+    leading underscore, as diffusers does. Raises `ValueError` for any other unknown name, and for an unsupported value.
     """
     hints = get_type_hints(kind)
-    given: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     for option, value in config.items():
         if option in hints:
-            carried, given[option] = _convert(value, hints[option])
-            if not carried:
+            is_supported, options[option] = _convert(value, hints[option])
+            if not is_supported:
                 raise ValueError(
                     f"{name} cannot carry the option {option} = {value!r}; it may be {_describe_type(hints[option])}."
                 )
         elif option not in ignored and not option.startswith("_"):
             raise ValueError(f"{name} has no option {option!r}.")
-    return kind(**given)
+    return kind(**options)
 
 
 def _convert(value: object, hint: Any) -> tuple[bool, Any]:
-    """Whether a value is of a type, and the value in that type."""
+    """Return whether a value has the type `hint`, and the value converted to that type."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Literal:
-        return any(value == one and type(value) is type(one) for one in arguments), value
+        return any(value == literal and type(value) is type(literal) for literal in arguments), value
     if origin in (Union, types.UnionType):
-        answers = [_convert(value, one) for one in arguments]
-        return next((answer for answer in answers if answer[0]), (False, value))
+        results = [_convert(value, alternative) for alternative in arguments]
+        return next((result for result in results if result[0]), (False, value))
     if origin is tuple:
-        numbers = isinstance(value, list | tuple) and all(_convert(one, arguments[0])[0] for one in value)
-        return numbers, tuple(map(float, value)) if numbers else value  # type: ignore[call-overload]
+        is_list = isinstance(value, list | tuple) and all(_convert(item, arguments[0])[0] for item in value)
+        return is_list, tuple(map(float, value)) if is_list else value  # type: ignore[call-overload]
     if hint is float:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        return number, float(value) if number else value  # type: ignore[arg-type]
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return is_number, float(value) if is_number else value  # type: ignore[arg-type]
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool), value
     return isinstance(value, hint), value
@@ -70,8 +69,8 @@ def _convert(value: object, hint: Any) -> tuple[bool, Any]:
 
 def _describe_type(hint: Any) -> str:
     if get_origin(hint) is Literal:
-        return " or ".join(repr(one) for one in get_args(hint))
+        return " or ".join(repr(literal) for literal in get_args(hint))
     if get_origin(hint) in (Union, types.UnionType):
-        return " or ".join(_describe_type(one) for one in get_args(hint))
+        return " or ".join(_describe_type(alternative) for alternative in get_args(hint))
     names = {bool: "true or false", int: "an integer", float: "a number", type(None): "null"}
     return names.get(hint, "a list of numbers")

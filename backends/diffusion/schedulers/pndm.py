@@ -1,4 +1,4 @@
-"""PLMS, as Stable Diffusion 1 was published with: diffusers' `PNDMScheduler` where it skips the Runge-Kutta steps.
+"""PLMS, the original scheduler of Stable Diffusion 1: diffusers' `PNDMScheduler` without its Runge-Kutta steps.
 
 Liu et al. 2022, "Pseudo Numerical Methods for Diffusion Models on Manifolds", formulae 9 and 12. The second step is
 taken twice, so there is one run more than steps.
@@ -21,7 +21,7 @@ from backends.diffusion.schedulers.spacing import check_steps, check_timesteps, 
 
 @dataclass(frozen=True, slots=True)
 class PNDMOptions(TrainingOptions):
-    """Those of `PNDMScheduler`."""
+    """The options of diffusers' `PNDMScheduler`."""
 
     skip_prk_steps: bool = False
     set_alpha_to_one: bool = False
@@ -31,18 +31,18 @@ class PNDMOptions(TrainingOptions):
 
 
 class PNDM:
-    """A `Scheduler`."""
+    """Implements `Scheduler`."""
 
-    def __init__(self, options: PNDMOptions, facts: FamilyConfig) -> None:
-        """Raises `ValueError` where the Runge-Kutta steps are not skipped."""
+    def __init__(self, options: PNDMOptions, family_config: FamilyConfig) -> None:
+        """Raises `ValueError` if the options require the Runge-Kutta steps."""
         if not options.skip_prk_steps:
             raise ValueError("PNDMScheduler is carried only where the option skip_prk_steps is true.")
         self._options = options
-        self._family_config = facts
+        self._family_config = family_config
         self._alphas = alphas_cumprod(options)
 
     def plan(self, steps: int, strength: float = 1.0, size: tuple[int, int] | None = None) -> "PNDMPlan":
-        """See `Scheduler`; `size` makes no difference."""
+        """See `Scheduler`; `size` has no effect."""
         options, trained = self._options, self._options.num_train_timesteps
         check_steps(steps, trained)
         once = spaced_timesteps(options.timestep_spacing, trained, steps, options.steps_offset).round().astype(np.int64)
@@ -52,7 +52,7 @@ class PNDM:
         ]
         stride = trained // steps
         come_from, go_to = timesteps.copy(), timesteps - stride
-        # The second run looks at where the first one went to, and does its step again.
+        # The second run evaluates the denoiser at the end of the first step, and repeats that step.
         go_to[1:2] = timesteps[1:2]
         come_from[1:2] = np.minimum(timesteps[1:2] + stride, trained - 1)
         final = np.float32(1) if options.set_alpha_to_one else self._alphas[0]
@@ -67,7 +67,7 @@ class PNDM:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PNDMPlan(UnscaledPlan):
-    """A `Plan`. The share of the picture at each timestep, and before and after each step, float32[runs]."""
+    """Implements `Plan`. The arrays hold the share of the image at each timestep, and before and after each step."""
 
     timesteps: npt.NDArray[np.float32]
     noise_alphas: npt.NDArray[np.float32]
@@ -76,7 +76,7 @@ class PNDMPlan(UnscaledPlan):
     prediction: Literal["epsilon", "v_prediction"]
 
     def step(self, i: int, model_output: Latent, sample: Latent, state: SolverState, noise: NoiseGenerator) -> Latent:
-        """See `Plan`; the last four outputs are remembered, and no noise is drawn."""
+        """See `Plan`. `state` holds the last four outputs; `noise` is not used."""
         if i == 1:
             if state.sample is None:
                 raise RuntimeError("The first run was left out.")
@@ -93,7 +93,7 @@ class PNDMPlan(UnscaledPlan):
         return mix_noise(latent, noise, float(self.noise_alphas[i]))
 
     def _moved(self, sample: Latent, output: Latent, alpha: float, next_alpha: float) -> Latent:
-        """Formula 9."""
+        """Apply formula 9."""
         if self.prediction == "v_prediction":
             output = math.sqrt(alpha) * output + math.sqrt(1 - alpha) * sample
         divisor = alpha * math.sqrt(1 - next_alpha) + math.sqrt(alpha * (1 - alpha) * next_alpha)
@@ -101,7 +101,7 @@ class PNDMPlan(UnscaledPlan):
 
 
 def _extrapolated(outputs: list[Latent]) -> Latent:
-    """Formula 12, and what stands in for it while there are fewer than four outputs."""
+    """Apply formula 12, or its lower orders while there are fewer than four outputs."""
     match outputs:
         case [e1]:
             output = e1

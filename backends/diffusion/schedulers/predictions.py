@@ -1,4 +1,4 @@
-"""What a denoiser says, as a picture and as noise; and the two mixed again."""
+"""Conversion of a denoiser's output to the predicted image and noise, and mixing of the two."""
 
 import math
 
@@ -9,26 +9,26 @@ from backends.diffusion.schedulers.plan import Latent
 
 
 def mix_noise(original: Latent, noise: Latent, alpha: float) -> Latent:
-    """A sample in which `alpha` of the variance is the picture's, in float32."""
+    """Return a sample in which the image has the share `alpha` of the variance, in float32."""
     return math.sqrt(alpha) * original + math.sqrt(1 - alpha) * noise
 
 
 def predict_original_and_noise(
     prediction: Prediction, output: Latent, sample: Latent, alpha: float
 ) -> tuple[Latent, Latent]:
-    """The picture and the noise that a sample consists of, by the denoiser's word; `alpha` is the picture's share."""
-    of_picture, of_noise = math.sqrt(alpha), math.sqrt(1 - alpha)
+    """Return the predicted image and noise of a sample; `alpha` is the image's share of its variance."""
+    image_scale, noise_scale = math.sqrt(alpha), math.sqrt(1 - alpha)
     match prediction:
         case "epsilon":
-            return (sample - of_noise * output) / of_picture, output
+            return (sample - noise_scale * output) / image_scale, output
         case "sample":
-            return output, (sample - of_picture * output) / of_noise
+            return output, (sample - image_scale * output) / noise_scale
         case "v_prediction":
-            return of_picture * sample - of_noise * output, of_picture * output + of_noise * sample
+            return image_scale * sample - noise_scale * output, image_scale * output + noise_scale * sample
 
 
 def predict_original_at_sigma(prediction: Prediction, output: Latent, sample: Latent, sigma: np.float32) -> Latent:
-    """The picture, where the sample is the picture and `sigma` times the noise."""
+    """Return the predicted image of a sample that is the image plus `sigma` times the noise."""
     original = output
     if prediction == "epsilon":
         original = sample - sigma * output

@@ -1,4 +1,4 @@
-"""From the name of a scheduler to the scheduler."""
+"""The schedulers by their class names in diffusers."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -25,9 +25,9 @@ _SCHEDULERS: dict[str, tuple[type[Any], Callable[[Any, FamilyConfig], Scheduler]
     "UniPCMultistepScheduler": (UniPCOptions, UniPC),
 }
 SCHEDULER_NAMES = tuple(_SCHEDULERS)
-"""The classes of diffusers that there is a scheduler for."""
+"""The supported scheduler classes of diffusers."""
 
-# Options of other schedulers, and what was written by diffusers' earlier versions: it passes over them too.
+# Options of other schedulers and of earlier diffusers versions, which diffusers ignores too.
 _IGNORED_OPTIONS = frozenset(field.name for options, _ in _SCHEDULERS.values() for field in fields(options)) | {
     "class",
     "dynamic_thresholding_ratio",
@@ -39,13 +39,15 @@ _IGNORED_OPTIONS = frozenset(field.name for options, _ in _SCHEDULERS.values() f
 def make_scheduler(
     config: Mapping[str, object], family: str = "stable-diffusion", pixels_per_token: int = 16
 ) -> Scheduler:
-    """The scheduler of a model, from diffusers' config: its class is under `class` or, as there, `_class_name`.
+    """Return the scheduler that a diffusers config describes; its class is `class` or, as in diffusers, `_class_name`.
 
-    `family` and `pixels_per_token` are as in `Facts`. Raises `ValueError`, naming it, for a class or an option that
-    there is none of, and for a value of an option that is not carried.
+    `family` and `pixels_per_token` are as in `FamilyConfig`. Raises `ValueError`, naming it, for an unknown class or
+    option and for an unsupported value of an option.
     """
     name = config.get("class", config.get("_class_name"))
     if not isinstance(name, str) or name not in _SCHEDULERS:
         raise ValueError(f"There is no scheduler {name!r}, only {', '.join(SCHEDULER_NAMES)}.")
-    options, kind = _SCHEDULERS[name]
-    return kind(read_scheduler_options(options, name, config, _IGNORED_OPTIONS), FamilyConfig(family, pixels_per_token))
+    options, scheduler = _SCHEDULERS[name]
+    return scheduler(
+        read_scheduler_options(options, name, config, _IGNORED_OPTIONS), FamilyConfig(family, pixels_per_token)
+    )

@@ -1,6 +1,6 @@
-"""A predictor and a corrector that need no further runs: Zhao et al. 2023, "UniPC".
+"""UniPC, a predictor and corrector without additional runs: Zhao et al. 2023.
 
-diffusers' `UniPCMultistepScheduler`. Each run corrects the sample that the last step came to, before it takes its own.
+diffusers' `UniPCMultistepScheduler`. Each run first corrects the sample of the step before, then takes its own step.
 """
 
 import math
@@ -17,6 +17,7 @@ from backends.diffusion.schedulers.multistep import MultistepOptions, NoiseLevel
 from backends.diffusion.schedulers.plan import FamilyConfig, Latent, SolverState, UnscaledPlan
 from backends.diffusion.schedulers.spacing import (
     DoubleArray,
+    SigmaCurve,
     check_steps,
     first_step,
     shift_sigmas,
@@ -30,7 +31,7 @@ from backends.diffusion.schedulers.spacing import (
 
 @dataclass(frozen=True, slots=True)
 class UniPCOptions(MultistepOptions):
-    """Those of `UniPCMultistepScheduler`."""
+    """The options of diffusers' `UniPCMultistepScheduler`."""
 
     solver_type: Literal["bh1", "bh2"] = "bh2"
     predict_x0: Literal[True] = True
@@ -42,10 +43,10 @@ class UniPCOptions(MultistepOptions):
 
 
 class UniPC:
-    """A `Scheduler`."""
+    """Implements `Scheduler`."""
 
-    def __init__(self, options: UniPCOptions, facts: FamilyConfig) -> None:
-        """Raises `ValueError` where the options cannot go together."""
+    def __init__(self, options: UniPCOptions, family_config: FamilyConfig) -> None:
+        """Raises `ValueError` if the options contradict one another."""
         refuse_thresholding(options.thresholding)
         check_sigma_options(options, None)
         if options.final_sigmas_type == "zero" and (options.solver_type == "bh1" or not options.lower_order_final):
@@ -53,20 +54,20 @@ class UniPC:
         if options.shift_terminal is not None and not options.use_flow_sigmas:
             raise ValueError("The option shift_terminal needs use_flow_sigmas.")
         self._options = options
-        self._family_config = facts
+        self._family_config = family_config
         self._training_sigmas = training_sigmas(
             alphas_cumprod(options, zero_terminal_snr=options.rescale_betas_zero_snr)
         )
 
     def plan(self, steps: int, strength: float = 1.0, size: tuple[int, int] | None = None) -> "UniPCPlan":
-        """See `Scheduler`; `size` makes no difference."""
+        """See `Scheduler`; `size` has no effect."""
         options = self._options
         check_steps(steps, options.num_train_timesteps - 1)
         first = first_step(steps, strength, self._family_config.family)
         timesteps, sigmas = self._timesteps_and_sigmas(steps)
         curve = options.use_karras_sigmas or options.use_exponential_sigmas or options.use_flow_sigmas
-        least = float(sigmas[-1] if curve else self._training_sigmas[0])
-        final = least if options.final_sigmas_type == "sigma_min" else 0.0
+        sigma_min = float(sigmas[-1] if curve else self._training_sigmas[0])
+        final = sigma_min if options.final_sigmas_type == "sigma_min" else 0.0
         levels = np.append(sigmas, final).astype(np.float32).astype(np.float64)
         return UniPCPlan(
             timesteps=np.trunc(timesteps[first:]).astype(np.float32),
@@ -81,15 +82,16 @@ class UniPC:
             sigmas = self._flow_sigmas(steps)
             return sigmas * options.num_train_timesteps, sigmas
         if options.use_karras_sigmas or options.use_exponential_sigmas:
-            most = float(ratios[-1]) if options.sigma_max is None else options.sigma_max
-            least = float(ratios[0]) if options.sigma_min is None else options.sigma_min
-            sigmas = sigma_curve("karras" if options.use_karras_sigmas else "exponential", most, least, steps)
+            sigma_max = float(ratios[-1]) if options.sigma_max is None else options.sigma_max
+            sigma_min = float(ratios[0]) if options.sigma_min is None else options.sigma_min
+            curve: SigmaCurve = "karras" if options.use_karras_sigmas else "exponential"
+            sigmas = sigma_curve(curve, sigma_max, sigma_min, steps)
             timesteps = sigmas_to_timesteps(sigmas, ratios)
             return (timesteps.round() if options.use_karras_sigmas else timesteps + 1e-3), sigmas
         trained, offset = options.num_train_timesteps, options.steps_offset
         if options.timestep_spacing == "trailing":
             timesteps = spaced_timesteps("trailing", trained, steps, offset)
-        else:  # one more, of which the last is left out
+        else:  # one timestep more, of which the last is dropped
             timesteps = spaced_timesteps(options.timestep_spacing, trained, steps + 1, offset)[:-1].round()
         return timesteps, np.interp(timesteps, np.arange(len(ratios)), ratios)
 
@@ -97,7 +99,7 @@ class UniPC:
         options = self._options
         even = np.linspace(1, 1 / options.num_train_timesteps, steps + 1)[:-1]
         sigmas = stretch_to_terminal(shift_sigmas(even, options.flow_shift), options.shift_terminal)
-        # With nothing of the picture there at all, its logarithm would be infinite.
+        # A share of 1 leaves nothing of the image, and the logarithm of its share would be infinite.
         if sigmas[0] > 1 - 1e-6:
             sigmas[0] -= 1e-6
         return sigmas
@@ -105,7 +107,7 @@ class UniPC:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class UniPCPlan(UnscaledPlan):
-    """A `Plan`. `first` is how many steps were left out before it."""
+    """Implements `Plan`. `first` is the number of steps that it omits at the start."""
 
     timesteps: npt.NDArray[np.float32]
     levels: NoiseLevels
@@ -113,7 +115,7 @@ class UniPCPlan(UnscaledPlan):
     first: int
 
     def step(self, i: int, model_output: Latent, sample: Latent, state: SolverState, noise: NoiseGenerator) -> Latent:
-        """See `Plan`; pictures of the last runs and the last sample are remembered, and no noise is drawn."""
+        """See `Plan`. `state` holds the predicted images of the last runs and the last sample; `noise` is not used."""
         original = self.levels.predict_original(self.options.prediction_type, model_output, sample, i)
         if state.sample is not None and self.first + i - 1 not in self.options.disable_corrector:
             sample = self._moved(i - 1, state.sample, state.outputs, corrected_by=original)
@@ -130,8 +132,10 @@ class UniPCPlan(UnscaledPlan):
         return min(self.options.solver_order, i + 1, left if self.options.lower_order_final else 3)
 
     def _moved(self, i: int, sample: Latent, originals: list[Latent], corrected_by: Latent | None = None) -> Latent:
-        """The sample after run `i`, foreseen from `originals`, the last of which is that run's; or found again where
-        `corrected_by` is the picture as it was seen from there.
+        """Return the sample after run `i`.
+
+        `originals` are the predicted images of the last runs, the last of them that of run `i`. Without `corrected_by`
+        this is the predictor; with it, the image predicted one run later, it is the corrector.
         """
         levels, order = self.levels, self._order(i)
         newest = originals[-1]
@@ -151,15 +155,15 @@ class UniPCPlan(UnscaledPlan):
         return moved
 
     def _weights(self, h: float, distances: list[float]) -> list[float]:
-        """Those of theorem 3.1, one for each distance; a single one is a half, whatever the distance."""
+        """Return the weights of theorem 3.1, one for each distance; a single weight is 0.5 for any distance."""
         if len(distances) == 1:
             return [0.5]
         divisor = -h if self.options.solver_type == "bh1" else math.expm1(-h)
-        term, factorial, wanted = math.expm1(-h) / -h - 1, 1, []
+        term, factorial, constants = math.expm1(-h) / -h - 1, 1, []
         for k in range(1, len(distances) + 1):
-            wanted.append(term * factorial / divisor)
+            constants.append(term * factorial / divisor)
             factorial *= k + 1
             term = term / -h - 1 / factorial
         powers = np.asarray([[distance**k for distance in distances] for k in range(len(distances))])
-        weights: list[float] = np.linalg.solve(powers, np.asarray(wanted)).tolist()
+        weights: list[float] = np.linalg.solve(powers, np.asarray(constants)).tolist()
         return weights

@@ -1,4 +1,4 @@
-"""A whole denoising loop with a scheduler of ours and one of diffusers', as its pipelines drive it."""
+"""A whole denoising loop with our scheduler, and the same loop with diffusers' scheduler, as its pipelines call it."""
 
 import inspect
 import math
@@ -11,12 +11,12 @@ from backends.diffusion.schedulers import make_scheduler
 
 SHAPE = (4, 8, 8)
 
-# Tensors are too small to be shared out among threads.
+# The tensors are too small to split among threads.
 torch.set_num_threads(1)
 
 
 def fake_denoiser(sample, timestep):
-    """A function of its input, of the size of noise, that depends on the timestep and bends."""
+    """A nonlinear function of sample and timestep with outputs of about the size of noise."""
     time = float(timestep)
     return 0.9 * torch.tanh(0.8 * sample + math.sin(time / 150)) + 0.3 * torch.cos(sample * (1 + time / 1000))
 
@@ -42,7 +42,7 @@ def ours(name, options, steps, *, seed=11, strength=None, mask=None, family="sta
 
 
 def theirs(scheduler, steps, *, seed=11, strength=None, mask=None, rounded_up=False, **asked):
-    """`StableDiffusionPipeline`, its siblings for pictures and masks, and those of SD 3 where `rounded_up`."""
+    """The loop of `StableDiffusionPipeline` and its image-to-image and inpainting pipelines; SD 3's if `rounded_up`."""
     scheduler.set_timesteps(**{"num_inference_steps": steps, **asked})
     generator = torch.Generator("cpu").manual_seed(seed)
     first = torch.randn((1, *SHAPE), generator=generator)

@@ -1,4 +1,4 @@
-"""The loop without a network: a denoiser that says what it was shown, plans that count, and jobs that remember."""
+"""The denoising loop without a network: a scripted denoiser, counting plans, and jobs that record their callbacks."""
 
 import threading
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ SMALL, LARGE = (4, 2, 2), (4, 4, 4)
 
 
 class CountingPlan:
-    """A plan that adds to the latent what the denoiser says, and takes its runs for timesteps."""
+    """A plan that adds the denoiser's output to the latent; its timesteps are the indices of its runs."""
 
     initial_scale = 0.0
 
@@ -40,7 +40,7 @@ class CountingPlan:
 
 
 class PassthroughFamily:
-    """A family without texts: its condition is one number, which the denoiser gives back."""
+    """A family without text encoders: its conditioning is one number, which the denoiser returns."""
 
     def encode_prompt(self, prompt: str, negative: str | None, scale: float, size: tuple[int, int]) -> GuidedPrompt:
         raise NotImplementedError
@@ -62,7 +62,7 @@ class DenoiserCall:
 
 
 class ScriptedComponents:
-    """A denoiser that says a row's number everywhere; it waits at `gate`, and fails where a number is 99."""
+    """A denoiser that returns a row's number in every cell; it waits at `gate`, and fails if a number is 99."""
 
     def __init__(self) -> None:
         self.gate = threading.Semaphore(0)
@@ -82,7 +82,7 @@ class ScriptedComponents:
         return {"noise_pred": np.broadcast_to(inputs["number"][:, None, None, None], inputs["sample"].shape)}
 
     def finish_runs(self, runs: int) -> None:
-        """Let so many runs end, one after the other."""
+        """Let `runs` runs end, one after another."""
         for _ in range(runs):
             assert self.begun.acquire(timeout=20)
             self.gate.release()
@@ -90,7 +90,7 @@ class ScriptedComponents:
 
 @dataclass
 class RecordedJob:
-    """A job that remembers what it was told."""
+    """A job and the calls of its callbacks."""
 
     job: DenoisingJob
     progress: list[float] = field(default_factory=list)
@@ -108,7 +108,7 @@ def recorded_job(
     away: float | None = None,
     **more: Any,
 ) -> RecordedJob:
-    """A job whose rows have a number; with `away` they are led from that number by a scale of 3."""
+    """Make a job whose rows have `number`; with `away` as the negative condition, guided by a scale of 3."""
 
     def finished(rows: list[BatchRow]) -> None:
         made.done += rows

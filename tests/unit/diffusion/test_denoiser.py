@@ -1,4 +1,4 @@
-"""Which rows go through the denoiser together, whose turn it is, and what becomes of each."""
+"""The denoising loop: batching of rows, fairness among requests and sizes, cancellation and failures."""
 
 import itertools
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ def components() -> ScriptedComponents:
 
 @pytest.fixture
 def denoiser(components: ScriptedComponents) -> Iterator[Denoiser]:
-    """Up to four rows; every run takes one second by its clock."""
+    """A denoiser of up to four rows, by whose clock every run takes one second."""
     made = Denoiser(components, PassthroughFamily(), DESCRIPTION, 4, clock=itertools.count().__next__)
     yield made
     components.gate.release(10_000)
@@ -56,7 +56,7 @@ def test_rows_join_at_any_step_and_leave_when_they_are_done(components: Scripted
     assert first.progress == pytest.approx([1 / 3, 2 / 3, 1])
 
 
-def test_guidance_leads_some_rows_and_doubles_only_them(components: ScriptedComponents, denoiser: Denoiser) -> None:
+def test_guidance_doubles_only_the_guided_rows(components: ScriptedComponents, denoiser: Denoiser) -> None:
     blocker, led, plain = recorded_job(9, runs=1), recorded_job(2, runs=1, away=1), recorded_job(5, runs=1)
     submit(denoiser, blocker)
     assert components.begun.acquire(timeout=20)
@@ -69,7 +69,9 @@ def test_guidance_leads_some_rows_and_doubles_only_them(components: ScriptedComp
     assert (plain.done[0].sample == 5).all()
 
 
-def test_batches_larger_than_the_component_takes_are_cut(components: ScriptedComponents, denoiser: Denoiser) -> None:
+def test_batches_are_split_to_the_size_that_the_component_takes(
+    components: ScriptedComponents, denoiser: Denoiser
+) -> None:
     job = recorded_job(2, runs=1, images=4, away=1)
     submit(denoiser, job)
     components.finish_runs(2)
@@ -80,7 +82,7 @@ def test_batches_larger_than_the_component_takes_are_cut(components: ScriptedCom
     assert denoiser.stats.steps == 4
 
 
-def test_a_request_for_many_images_does_not_keep_out_one_for_a_single_one(
+def test_a_request_for_many_images_does_not_delay_one_for_a_single_image(
     components: ScriptedComponents, denoiser: Denoiser
 ) -> None:
     many, single = recorded_job(1, runs=1, images=9), recorded_job(2, runs=1)
@@ -112,7 +114,7 @@ def test_sizes_take_turns(components: ScriptedComponents, denoiser: Denoiser) ->
 
 
 def test_a_size_that_costs_more_gets_fewer_steps(components: ScriptedComponents) -> None:
-    """Each has as much of the time: three steps of the small beside one of the large."""
+    """Both sizes get equal time: three steps of the small one for each step of the large one."""
     now = 0.0
 
     def clock() -> float:
@@ -164,7 +166,7 @@ def test_a_job_at_fault_fails_alone(components: ScriptedComponents, denoiser: De
     assert (good.done[0].sample == 6).all()
 
 
-def test_previews_are_due_when_they_were_asked_for(components: ScriptedComponents, denoiser: Denoiser) -> None:
+def test_previews_are_sent_after_the_scheduled_runs(components: ScriptedComponents, denoiser: Denoiser) -> None:
     job = recorded_job(1, runs=6, images=2, previews={2: 0, 4: 1})
     submit(denoiser, job)
     components.finish_runs(6)
@@ -172,7 +174,7 @@ def test_previews_are_due_when_they_were_asked_for(components: ScriptedComponent
     assert job.previews == [(0, 0), (1, 0), (0, 1), (1, 1)]
 
 
-def test_closing_fails_who_is_open_and_refuses_who_comes(components: ScriptedComponents) -> None:
+def test_closing_fails_open_jobs_and_refuses_new_ones(components: ScriptedComponents) -> None:
     denoiser = Denoiser(components, PassthroughFamily(), DESCRIPTION, 4)
     job, late = recorded_job(1, runs=100_000), recorded_job(2)
     submit(denoiser, job)

@@ -1,4 +1,4 @@
-"""Pictures of every family, pixel by pixel against diffusers' own pipelines: same weights, seeds and schedulers."""
+"""Images of every family, compared with diffusers' pipelines pixel by pixel: same weights, seeds and schedulers."""
 
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,11 @@ from tests.unit.diffusion.tiny_pipeline import RecordingSender, TinyPipeline, op
 
 SIDE, STEPS, SEED = 32, 5, 7
 LEAST = 8.0
-"""How much the pixels of a picture differ among themselves, at least: a flat one would prove nothing."""
+"""Least standard deviation of an image's pixels: comparing flat images would prove nothing."""
 
 
 def reference(tiny: TinyPipeline, kind: str, task: str = "text2image") -> Any:
-    """diffusers' pipeline for a task, over the same folder."""
+    """Return diffusers' pipeline for a task, over the same folder."""
     import diffusers
 
     absent = {"text_encoder_3": None, "tokenizer_3": None} if kind == "sd3.5" else {}
@@ -34,16 +34,16 @@ def generators(count: int) -> list[Any]:
 
 
 def tokens(kind: str) -> dict[str, int]:
-    """The tokens that T5 is given: the builder says as many as the tokenizer allows."""
+    """Return the number of tokens for T5: the builder writes the most that the tokenizer allows."""
     return {"max_sequence_length": T5_TOKENS} if kind in ("sd3", "flux", "flux-dev") else {}
 
 
-def same(caller: RecordingSender, images: list[Any]) -> None:
-    assert set(caller.files) == set(range(len(images)))
+def same(sender: RecordingSender, images: list[Any]) -> None:
+    assert set(sender.files) == set(range(len(images)))
     for index, image in enumerate(images):
         wanted = np.asarray(image).astype(int)
         assert wanted.std() > LEAST
-        assert np.abs(caller.pixels(index) - wanted).max() <= 1
+        assert np.abs(sender.pixels(index) - wanted).max() <= 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -57,8 +57,8 @@ def test_text_to_image(kind: str, tmp_path: Path) -> None:
         same(tiny.ask(**asked).outcome(), images)
         led = {} if kind in ("lcm", "flux", "flux-dev") else {"negative_prompt": "a blue cat"}
         images = pipeline("cat", generator=generators(2), num_images_per_prompt=2, **common, **led).images
-        caller = tiny.ask("cat", num_images=2, **asked, **led).outcome()
-        same(caller, images)
-        assert caller.seeds == {0: SEED, 1: SEED + 1}
-        assert caller.progress == sorted(caller.progress)
-        assert caller.progress[-1] == 1
+        sender = tiny.ask("cat", num_images=2, **asked, **led).outcome()
+        same(sender, images)
+        assert sender.seeds == {0: SEED, 1: SEED + 1}
+        assert sender.progress == sorted(sender.progress)
+        assert sender.progress[-1] == 1

@@ -1,4 +1,4 @@
-"""Requests from the door to the last response: what is refused, what editing keeps, who goes away, and closing."""
+"""Requests for images from admission to the last response: refusals, edits, disconnects and closing."""
 
 import io
 import threading
@@ -16,7 +16,7 @@ from tests.unit.diffusion.tiny_pipeline import TinyPipeline, open_tiny_pipeline,
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyPipeline]:
-    with open_tiny_pipeline(tmp_path_factory.mktemp("desk"), "sd2", max_rows=4, max_waiting=6) as opened:
+    with open_tiny_pipeline(tmp_path_factory.mktemp("frontend"), "sd2", max_rows=4, max_waiting=6) as opened:
         yield opened
 
 
@@ -31,15 +31,15 @@ HALF = np.zeros((32, 48), np.uint8)
 HALF[:, 24:] = 255
 
 
-def test_only_what_the_mask_opens_changes(tiny: TinyPipeline) -> None:
-    caller = tiny.ask(images=(png(NOISY),), mask=png(HALF), seed=1).outcome()
-    found = caller.pixels()
+def test_only_masked_pixels_change(tiny: TinyPipeline) -> None:
+    sender = tiny.ask(images=(png(NOISY),), mask=png(HALF), seed=1).outcome()
+    found = sender.pixels()
     assert found.shape == NOISY.shape
     assert (found[:, :24] == NOISY[:, :24]).all()
     assert (found[:, 24:] != NOISY[:, 24:]).mean() > 0.9
 
 
-def test_a_picture_within_transparent_borders_is_painted_on(tiny: TinyPipeline) -> None:
+def test_an_image_with_transparent_borders_is_extended(tiny: TinyPipeline) -> None:
     wide = np.zeros((32, 64, 4), np.uint8)
     wide[:, 16:48, :3], wide[:, 16:48, 3] = NOISY[:, :32], 255
     found = tiny.ask(images=(png(wide),), seed=1).outcome().pixels()
@@ -48,19 +48,19 @@ def test_a_picture_within_transparent_borders_is_painted_on(tiny: TinyPipeline) 
     assert found[:, :16].std() > 5
 
 
-def test_a_picture_is_brought_to_a_size_that_the_model_draws(tiny: TinyPipeline) -> None:
+def test_an_init_image_is_resized_to_a_supported_size(tiny: TinyPipeline) -> None:
     odd = np.random.default_rng(1).integers(0, 255, (37, 50, 3), np.uint8)
     assert tiny.ask(images=(png(odd),)).outcome().pixels().shape == (32, 48, 3)
     assert tiny.ask(images=(png(odd),), width=64, height=64).outcome().pixels().shape == (64, 64, 3)
 
 
-def test_the_strength_says_how_many_steps_are_taken(tiny: TinyPipeline) -> None:
+def test_the_strength_determines_the_number_of_steps(tiny: TinyPipeline) -> None:
     tiny.components.calls.clear()
     tiny.ask(images=(png(NOISY),), strength=0.5, steps=10).outcome()
     assert len(tiny.components.batches("denoiser")) == 5
 
 
-def test_seeds_are_drawn_and_told(tiny: TinyPipeline) -> None:
+def test_random_seeds_are_reported(tiny: TinyPipeline) -> None:
     first = tiny.ask(num_images=2).outcome()
     assert first.seeds[1] == first.seeds[0] + 1
     again = tiny.ask(seed=first.seeds[1]).outcome()
@@ -69,8 +69,8 @@ def test_seeds_are_drawn_and_told(tiny: TinyPipeline) -> None:
 
 
 def test_previews_come_before_their_image(tiny: TinyPipeline) -> None:
-    caller = tiny.ask(steps=12, partial_images=3, num_images=2, seed=1).outcome()
-    assert sorted((index, number) for index, number, _ in caller.previews) == [
+    sender = tiny.ask(steps=12, partial_images=3, num_images=2, seed=1).outcome()
+    assert sorted((index, number) for index, number, _ in sender.previews) == [
         (index, number) for index in (0, 1) for number in (0, 1, 2)
     ]
 
@@ -110,18 +110,18 @@ def test_what_is_refused(tiny: TinyPipeline, more: dict[str, Any], start: str) -
     assert str(refusal.value).startswith(start)
 
 
-def test_who_goes_away_frees_the_row(tiny: TinyPipeline) -> None:
+def test_a_disconnect_frees_the_row(tiny: TinyPipeline) -> None:
     tiny.components.calls.clear()
     tiny.components.gate.clear()
-    caller = tiny.ask(steps=50)
+    sender = tiny.ask(steps=50)
     tiny.components.wait_for_call("text-encoder")
     tiny.components.gate.set()
     tiny.components.wait_for_call("denoiser")
-    caller.disconnected = True
+    sender.disconnected = True
     with pytest.raises(Cancelled):
-        caller.outcome()
+        sender.outcome()
     wait_for(lambda: tiny.stats.rows_active == 0)
-    assert not caller.files
+    assert not sender.files
 
 
 def test_too_many_images_are_refused(tiny: TinyPipeline) -> None:
@@ -134,7 +134,7 @@ def test_too_many_images_are_refused(tiny: TinyPipeline) -> None:
     tiny.ask().outcome()
 
 
-def test_pictures_that_wait_are_bounded_in_bytes(tmp_path: Path) -> None:
+def test_waiting_images_are_bounded_in_bytes(tmp_path: Path) -> None:
     picture = png(NOISY)
     with open_tiny_pipeline(tmp_path, "sd2", max_waiting_bytes=2 * len(picture)) as tiny:
         tiny.components.gate.clear()
@@ -142,15 +142,15 @@ def test_pictures_that_wait_are_bounded_in_bytes(tmp_path: Path) -> None:
         tiny.components.wait_for_call("text-encoder")
         with pytest.raises(Overloaded, match="MB of requests wait"):
             tiny.ask(images=(picture,), mask=picture).outcome()
-        second = tiny.ask()  # which has no picture, and is small enough
+        second = tiny.ask()  # it has no image, and is small enough
         tiny.components.gate.set()
-        for caller in (first, second):
-            assert len(caller.outcome().files) == 1
-        # One that is larger than the bound is taken where nothing waits, and what was prepared no longer does.
+        for sender in (first, second):
+            assert len(sender.outcome().files) == 1
+        # A request above the limit is admitted if none waits; requests that are preprocessed no longer count.
         assert len(tiny.ask(images=(picture,), mask=picture).outcome().files) == 1
 
 
-def test_a_picture_whose_client_goes_away_no_longer_waits(tmp_path: Path) -> None:
+def test_a_disconnect_frees_the_bytes_of_a_waiting_image(tmp_path: Path) -> None:
     picture = png(NOISY)
     with open_tiny_pipeline(tmp_path, "sd2", max_waiting_bytes=2 * len(picture) + 100) as tiny:
         tiny.components.gate.clear()
@@ -162,8 +162,8 @@ def test_a_picture_whose_client_goes_away_no_longer_waits(tmp_path: Path) -> Non
             second.outcome()
         third = tiny.ask(images=(picture,))
         tiny.components.gate.set()
-        for caller in (first, third):
-            assert len(caller.outcome().files) == 1
+        for sender in (first, third):
+            assert len(sender.outcome().files) == 1
 
 
 def test_a_component_that_fails_is_named_and_the_next_request_is_served(tiny: TinyPipeline, monkeypatch: Any) -> None:
@@ -181,24 +181,24 @@ def test_a_component_that_fails_is_named_and_the_next_request_is_served(tiny: Ti
     assert len(tiny.ask().outcome().files) == 1
 
 
-def test_closing_answers_everybody(tmp_path: Path) -> None:
+def test_closing_fails_all_requests(tmp_path: Path) -> None:
     with open_tiny_pipeline(tmp_path, "sd2", max_rows=2) as tiny:
         tiny.components.gate.clear()
-        callers = [tiny.ask(steps=50) for _ in range(4)]
+        senders = [tiny.ask(steps=50) for _ in range(4)]
         tiny.components.wait_for_call("text-encoder")
         closing = threading.Thread(target=tiny.frontend.close)
         closing.start()
         tiny.components.gate.set()
         closing.join(30)
         assert not closing.is_alive()
-        for caller in callers:
+        for sender in senders:
             with pytest.raises(EngineFailed, match="unloaded"):
-                caller.outcome()
+                sender.outcome()
         with pytest.raises(EngineFailed, match="unloaded"):
             tiny.ask().outcome()
 
 
-def test_an_empty_negative_prompt_asks_for_nothing(tiny: TinyPipeline) -> None:
+def test_an_empty_negative_prompt_needs_no_guidance(tiny: TinyPipeline) -> None:
     assert len(tiny.ask(guidance_scale=1.0, negative_prompt="").outcome().files) == 1
     assert len(tiny.ask(guidance_scale=1.5, negative_prompt="blue").outcome().files) == 1
 

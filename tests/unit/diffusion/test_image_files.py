@@ -1,4 +1,4 @@
-"""Files of pictures are made with Pillow, read, and compared with what went in."""
+"""Decoding and encoding of image files, which Pillow writes for the tests."""
 
 import io
 import struct
@@ -24,7 +24,7 @@ from backends.serving.errors import InvalidValue
 
 
 def photo(width=37, height=23, seed=1):
-    """Smooth colours with a corner that is unlike the others, so that turns and lossy formats can be told apart."""
+    """Make an image of smooth colours with one distinct corner, so that rotations and lossy formats can be checked."""
     across, down = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
     pixels = np.dstack([across, down, np.full_like(across, 40 * seed)]).round().astype(np.uint8)
     pixels[: height // 3, : width // 3] = (250, 10, 120)
@@ -58,8 +58,8 @@ def test_formats_are_read(output_format, most):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("output_format", ["JPEG", "PNG", "WEBP"])
-def test_pictures_are_turned_upright(output_format, orientation):
-    # What a camera writes when it is held so that the picture is turned by these steps to be upright.
+def test_images_are_turned_upright(output_format, orientation):
+    # The transposition that turns an image with each EXIF orientation upright.
     undone = {
         1: lambda p: p,
         2: lambda p: p[:, ::-1],
@@ -81,7 +81,7 @@ def test_pictures_are_turned_upright(output_format, orientation):
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
-def test_a_broken_exif_leaves_the_picture_as_it_is():
+def test_a_broken_exif_leaves_the_image_unchanged():
     data = saved(Image.fromarray(photo()), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff\x01\x00")
     assert read_image(data).size == (37, 23)
 
@@ -94,7 +94,7 @@ def test_grey_of_sixteen_bits_keeps_its_scale():
 
 
 def png_of_sixteen_bits(values):
-    """Pillow writes no colours of 16 bits, but others do: uint16[height, width, 3]."""
+    """Write uint16[height, width, 3] as a PNG, which Pillow cannot."""
 
     def chunk(kind, body):
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -123,7 +123,7 @@ def test_other_modes_are_read(mode):
     assert picture.transparency is None
 
 
-def test_transparency_is_kept_beside_the_colours():
+def test_transparency_is_decoded():
     alpha = np.full((23, 37), 255, np.uint8)
     alpha[:, :10], alpha[:, 10:12] = 0, 51
     picture = read_image(saved(Image.fromarray(np.dstack([photo(), alpha]))))
@@ -139,7 +139,7 @@ def test_transparency_of_palettes_is_read():
     assert picture.transparency.tolist() == [[0, 1, 0, 0], [0, 0, 0, 0]]
 
 
-def test_of_what_moves_the_first_frame_counts():
+def test_the_first_frame_of_an_animation_is_decoded():
     frames = [Image.new("RGB", (8, 6), colour) for colour in ("red", "blue")]
     for output_format in ("GIF", "PNG", "WEBP"):
         data = saved(frames[0], output_format, save_all=True, append_images=frames[1:])
@@ -151,29 +151,29 @@ def test_of_what_moves_the_first_frame_counts():
 @pytest.mark.parametrize(
     "data", [b"", b"GIF", b"no picture at all", b"<svg/>", saved(Image.new("RGB", (4, 4)), "TIFF")]
 )
-def test_what_is_no_picture_is_refused(data):
+def test_files_of_other_formats_are_refused(data):
     assert refused(data, "mask") == "[invalid_value:mask] This is no PNG, JPEG, WEBP, GIF or BMP."
 
 
 @pytest.mark.parametrize("output_format", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])
-def test_what_is_cut_off_is_refused(output_format):
+def test_truncated_files_are_refused(output_format):
     random = np.random.default_rng(3).integers(0, 256, (60, 80, 3)).astype(np.uint8)
     data = saved(Image.fromarray(random), output_format)
     said = refused(data[: len(data) // 2])
-    assert said.startswith("[invalid_value:image] This picture cannot be ")
+    assert said.startswith("[invalid_value:image] This image cannot be ")
 
 
 @pytest.mark.parametrize(
     ("size", "said"),
     [
-        ((10_000, 5_001), "The picture has 10000 x 5001 pixels; at most 50000000 are taken."),
-        ((60_000, 60_000), "The picture has more than the 50000000 pixels that are taken."),
-        ((1, 65_536), "The picture has 1 x 65536 pixels; at most 65535 a side are taken."),
-        ((49_999_999, 1), "The picture has 49999999 x 1 pixels; at most 65535 a side are taken."),
+        ((10_000, 5_001), "The image has 10000 x 5001 pixels; at most 50000000 are accepted."),
+        ((60_000, 60_000), "The image has more than 50000000 pixels, the most that are accepted."),
+        ((1, 65_536), "The image has 1 x 65536 pixels; at most 65535 per side are accepted."),
+        ((49_999_999, 1), "The image has 49999999 x 1 pixels; at most 65535 per side are accepted."),
     ],
 )
-def test_a_picture_that_is_too_large_is_refused_before_it_is_decoded(size, said):
-    # A header that claims them, and no pixels behind it.
+def test_an_image_that_is_too_large_is_refused_before_decoding(size, said):
+    # A header with this size, and no pixels after it.
     data = bytearray(saved(Image.new("1", (16, 16))))
     data[16:24] = struct.pack(">II", *size)
     data[29:33] = struct.pack(">I", zlib.crc32(bytes(data[12:29])))
@@ -181,7 +181,7 @@ def test_a_picture_that_is_too_large_is_refused_before_it_is_decoded(size, said)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
-def test_whatever_is_broken_in_a_file_it_is_read_or_refused():
+def test_a_corrupt_file_is_decoded_or_refused():
     random = np.random.default_rng(8)
     image = Image.fromarray(photo())
     palette = image.convert("P")
@@ -200,7 +200,7 @@ def test_whatever_is_broken_in_a_file_it_is_read_or_refused():
     assert outcomes == {"read", "refused"}
 
 
-def test_a_mask_says_what_may_change_by_its_transparency():
+def test_transparent_pixels_of_a_mask_may_change():
     alpha = np.full((23, 37), 255, np.uint8)
     alpha[5:9, 4:20] = 0
     mask = read_mask(saved(Image.fromarray(np.dstack([photo(), alpha]))), (37, 23))
@@ -209,7 +209,7 @@ def test_a_mask_says_what_may_change_by_its_transparency():
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "1", "P", "RGBA"])
-def test_a_mask_without_transparency_says_it_in_white(mode):
+def test_white_pixels_of_a_mask_without_transparency_may_change(mode):
     white = np.zeros((23, 37), np.uint8)
     white[5:9, 4:20] = 255
     mask = read_mask(saved(Image.fromarray(white).convert(mode)), (37, 23))
@@ -222,7 +222,7 @@ def test_a_mask_of_sixteen_bits_keeps_its_scale():
 
 
 def test_a_mask_of_another_size_is_refused():
-    with pytest.raises(InvalidValue, match="37 x 23 pixels, and its picture 23 x 37") as caught:
+    with pytest.raises(InvalidValue, match="37 x 23 pixels, and its image 23 x 37") as caught:
         read_mask(saved(Image.fromarray(photo())), (23, 37))
     assert caught.value.param == "mask"
 
@@ -234,14 +234,14 @@ def test_resizing_and_scaling_are_those_of_diffusers():
     np.testing.assert_allclose(pixels_to_tensor(picture.pixels), expected[0].numpy(), atol=1e-6)
 
 
-def test_pixels_come_back_as_diffusers_brings_them_back():
+def test_pixels_are_rounded_as_in_diffusers():
     image = np.random.default_rng(2).normal(scale=0.8, size=(3, 16, 24)).astype(np.float32)
     (expected,) = VaeImageProcessor().postprocess(torch.from_numpy(image)[None], output_type="pil")
     assert np.array_equal(tensor_to_pixels(image), np.asarray(expected))
     assert np.array_equal(tensor_to_pixels(pixels_to_tensor(photo())), photo())
 
 
-def test_what_cannot_be_seen_does_not_bleed_when_a_picture_is_resized():
+def test_transparent_pixels_do_not_bleed_when_resizing():
     pixels = np.zeros((32, 32, 3), np.uint8)
     pixels[:, 16:] = 200
     alpha = np.where(np.arange(32) < 16, 0, 255).astype(np.uint8) * np.ones((32, 1), np.uint8)
@@ -251,7 +251,7 @@ def test_what_cannot_be_seen_does_not_bleed_when_a_picture_is_resized():
     assert small.pixels[seen].min() >= 198
 
 
-def test_masks_that_are_made_smaller_keep_every_hole():
+def test_shrinking_a_mask_keeps_every_hole():
     mask = np.zeros((23, 37), np.float32)
     for row, column in np.ndindex(mask.shape):
         hole = np.zeros_like(mask)
@@ -262,12 +262,12 @@ def test_masks_that_are_made_smaller_keep_every_hole():
     assert resize_mask(mask, (37, 23)) is mask
 
 
-def test_masks_that_are_made_larger_stay_the_same_shape():
+def test_growing_a_mask_keeps_its_shape():
     mask = np.array([[1, 0, 0], [0, 0, 0.5]], np.float32)
     assert np.array_equal(resize_mask(mask, (6, 4)), mask.repeat(2, 0).repeat(2, 1))
 
 
-def test_outside_the_mask_everything_stays_as_it_was():
+def test_unmasked_pixels_are_unchanged():
     painted, kept = photo(seed=5), photo(seed=1)
     mask = np.zeros((23, 37), np.float32)
     mask[5:9, 4:20], mask[9, 4:20] = 1, 0.5
@@ -289,14 +289,14 @@ def test_files_are_written_in_each_format_and_quality(output_format, quality):
 
 
 @pytest.mark.parametrize("output_format", ["jpeg", "webp"])
-def test_quality_costs_bytes(output_format):
+def test_higher_quality_makes_larger_files(output_format):
     random = np.random.default_rng(3).integers(0, 256, (60, 80, 3)).astype(np.uint8)
     sizes = [len(encode_image(random, output_format, quality)) for quality in (0, 30, 60, 100)]
     assert sizes == sorted(set(sizes))
 
 
 def scanned(scans: int) -> bytes:
-    """A progressive JPEG whose last scan comes again and again."""
+    """Make a progressive JPEG whose last scan is repeated."""
     data = saved(Image.new("L", (64, 64), 128), "JPEG", progressive=True)
     again = data[data.rfind(b"\xff\xc4", 0, data.rfind(b"\xff\xda")) : -2]
     return data[:-2] + again * (scans - data.count(b"\xff\xda")) + data[-2:]

@@ -1,4 +1,4 @@
-"""Pictures on their way to the encoder: brought to size, and filled where nothing is to be seen."""
+"""Preparation of the image of an edit: resizing, filling of transparent parts, and masks."""
 
 import io
 import tracemalloc
@@ -18,14 +18,14 @@ def png(pixels: Any) -> bytes:
 
 
 def within_borders(width: int, height: int, colour: tuple[int, int, int] = (200, 60, 20)) -> Any:
-    """A picture of one colour, around which half of the width is transparent, of another colour in the file."""
+    """Make an image of one colour whose outer half is transparent, with another colour in the transparent pixels."""
     pixels = np.zeros((height, width, 4), np.uint8)
     pixels[..., 1] = 255
     pixels[:, width // 4 : 3 * width // 4] = (*colour, 255)
     return pixels
 
 
-def test_a_picture_within_borders_is_brought_to_size_and_filled() -> None:
+def test_an_image_with_borders_is_resized_and_filled() -> None:
     canvas = load_init_image(png(within_borders(512, 256)), None, lambda size: (size[0] // 8, size[1] // 8))
     assert canvas.size == (64, 32)
     assert np.abs(canvas.pixels.astype(int) - (200, 60, 20)).max() < 8, "what cannot be seen bleeds into what can"
@@ -34,7 +34,7 @@ def test_a_picture_within_borders_is_brought_to_size_and_filled() -> None:
 
 
 @pytest.mark.parametrize("corner", [(0, 0), (1003, 517), (1999, 1999)])
-def test_a_tiny_hole_in_the_mask_of_a_large_picture_may_change(corner: tuple[int, int]) -> None:
+def test_a_tiny_hole_in_the_mask_of_a_large_image_may_change(corner: tuple[int, int]) -> None:
     side = 2000
     mask = np.full((side, side, 4), 255, np.uint8)
     mask[corner][3] = 0
@@ -46,8 +46,8 @@ def test_a_tiny_hole_in_the_mask_of_a_large_picture_may_change(corner: tuple[int
     assert painted.sum() == 3 * 90
 
 
-def test_a_large_picture_takes_no_more_than_it_must() -> None:
-    """50 million pixels may come, in a file of some kilobytes."""
+def test_the_memory_for_a_large_image_is_bounded() -> None:
+    """A file of some kilobytes may hold 50 million pixels."""
     side = 2000
     file = png(within_borders(side, side))
     tracemalloc.start()

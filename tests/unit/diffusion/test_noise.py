@@ -1,4 +1,4 @@
-"""The noise is compared with what torch draws itself."""
+"""The noise generator, compared with torch's."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from backends.diffusion.noise import NoiseGenerator
 SEEDS = [0, 1, 42, 1234567, 2**31, 2**32 - 1, 2**32, 2**32 + 42, 0x9E3779B97F4A7C15, 2**64 - 1]
 SHAPES = [(1,), (7,), (15,), (16,), (17,), (31,), (33,), (3, 5), (4, 16, 16), (4, 9, 13), (1, 4, 33, 31), (16, 64, 64)]
 
-# On processors without AVX2 torch computes in another way; see backends/diffusion/noise.py.
+# Without AVX2 torch computes differently; see backends/diffusion/noise.py.
 TOLERANCE = 0.0 if torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512") else 3e-6
 
 
@@ -30,7 +30,7 @@ def test_first_numbers_are_those_of_torch(seed, shape):
 
 @pytest.mark.parametrize("seed", [3, 2**40 + 5])
 def test_later_draws_go_on_where_earlier_ones_ended(seed):
-    # Odd numbers of single draws leave a number behind, which must outlive draws in blocks.
+    # An odd number of single draws leaves a spare number, which must survive draws in blocks.
     shapes = [(3,), (20,), (1,), (4, 8, 8), (5,), (2, 9), (0,), (1,), (100, 7)]
     noise = NoiseGenerator(seed)
     for shape, expected in zip(shapes, drawn_by_torch(seed, shapes), strict=True):

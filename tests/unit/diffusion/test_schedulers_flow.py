@@ -1,4 +1,4 @@
-"""Flow matching is compared with diffusers as the pipelines of SD 3 and Flux drive it."""
+"""The flow matching scheduler, compared with diffusers' as the pipelines of SD 3 and Flux call it."""
 
 import numpy as np
 import pytest
@@ -48,25 +48,25 @@ def compare(case, steps, **asked):
 
 @pytest.mark.parametrize("steps", [1, 4, 28])
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_pictures_out_of_noise(case, steps):
+def test_text_to_image_loops(case, steps):
     if steps > 1 or "shift_terminal" not in case[1]:
         compare(case, steps)
 
 
-def test_a_single_step_is_the_whole_way_wherever_the_last_is_to_be():
-    # diffusers divides nothing by nothing here.
+def test_a_single_step_ignores_the_terminal_shift():
+    # diffusers divides 0 by 0 here.
     plan, sample = ours(NAME, {**SCHNELL, "shift_terminal": 0.1}, 1, family="flux")
     assert plan.timesteps.tolist() == [1000.0]
     assert np.isfinite(sample).all()
 
 
-# 28 * 0.6 is 16.8: these pipelines take 17 steps of it, and those of Stable Diffusion 1 would take 16.
+# 28 * 0.6 is 16.8: these pipelines take 17 steps; those of Stable Diffusion 1 would take 16.
 @pytest.mark.parametrize(("steps", "strength"), [(28, 0.6), (10, 0.7), (4, 0.9), (20, 0.01)])
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_pictures_out_of_pictures(case, steps, strength):
+def test_image_to_image_loops(case, steps, strength):
     compare(case, steps, strength=strength)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_parts_of_pictures(case):
+def test_inpainting_loops(case):
     compare(case, 9, strength=0.75, mask=half_mask())

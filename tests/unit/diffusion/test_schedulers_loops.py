@@ -1,4 +1,4 @@
-"""Whole loops are compared with those of diffusers' schedulers, whatever they add in between."""
+"""Whole denoising loops, compared with those of diffusers' schedulers, with and without added noise."""
 
 import diffusers
 import pytest
@@ -20,7 +20,7 @@ EULER, ANCESTRAL = "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler"
 DPM, UNIPC = "DPMSolverMultistepScheduler", "UniPCMultistepScheduler"
 
 EACH = [DDIM, PNDM, EULER, ANCESTRAL, DPM, UNIPC]
-# PNDM takes its Runge-Kutta steps where it is not told to skip them.
+# PNDM takes its Runge-Kutta steps unless an option skips them.
 OWN = {PNDM: {"skip_prk_steps": True}, DDIM: {"clip_sample": False}}
 
 CASES = [(name, {**SD, **OWN.get(name, {}), **s, **p}) for name in EACH for s in SPACINGS for p in PREDICTIONS]
@@ -70,7 +70,7 @@ CASES += [
 ]
 
 
-# Of a single step diffusers makes nothing there.
+# diffusers does not support a single step here.
 LOST_ALONE = "shift_terminal"
 
 
@@ -86,7 +86,7 @@ def reference(name, options):
 
 @pytest.mark.parametrize("steps", [1, 2, 16])
 @pytest.mark.parametrize("case", CASES, ids=named)
-def test_pictures_out_of_noise(case, steps):
+def test_text_to_image_loops(case, steps):
     name, options = case
     if steps == 1 and LOST_ALONE in options:
         steps = 3
@@ -95,7 +95,7 @@ def test_pictures_out_of_noise(case, steps):
 
 @pytest.mark.parametrize(("steps", "strength"), [(10, 0.7), (8, 0.99)])
 @pytest.mark.parametrize("case", CASES, ids=named)
-def test_pictures_out_of_pictures(case, steps, strength):
+def test_image_to_image_loops(case, steps, strength):
     name, options = case
     assert_alike(
         ours(name, options, steps, strength=strength), theirs(reference(name, options), steps, strength=strength)
@@ -103,7 +103,7 @@ def test_pictures_out_of_pictures(case, steps, strength):
 
 
 @pytest.mark.parametrize("case", CASES, ids=named)
-def test_parts_of_pictures(case):
+def test_inpainting_loops(case):
     name, options = case
     asked = {"strength": 0.8, "mask": half_mask()}
     assert_alike(ours(name, options, 10, **asked), theirs(reference(name, options), 10, **asked))

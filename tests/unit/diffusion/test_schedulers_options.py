@@ -1,4 +1,4 @@
-"""What is read from a config, what is refused and in which words, and what plans promise to those who run them."""
+"""Options of schedulers: which are read, which are refused with which error, and the contract of plans."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from backends.diffusion.noise import NoiseGenerator
 from backends.diffusion.schedulers import make_scheduler
 from backends.serving.errors import InvalidValue
 
-# The files of the checkpoints themselves, from their repositories.
+# The config files of published checkpoints.
 STABLE_DIFFUSION_1 = {
     "_class_name": "PNDMScheduler",
     "_diffusers_version": "0.6.0",
@@ -92,13 +92,13 @@ def test_configs_of_published_checkpoints_are_read(config):
         ),
     ],
 )
-def test_what_is_not_carried_is_named(config, named):
+def test_unsupported_options_are_named_in_the_error(config, named):
     with pytest.raises(ValueError) as caught:
         make_scheduler(config)
     assert named in str(caught.value)
 
 
-def test_options_of_other_schedulers_change_nothing():
+def test_options_of_other_schedulers_are_ignored():
     plain = make_scheduler({"class": "DDIMScheduler"}).plan(5)
     other = make_scheduler({"class": "DDIMScheduler", "use_karras_sigmas": True, "shift": 3.0, "_anything": 1}).plan(5)
     assert np.array_equal(plain.timesteps, other.timesteps)
@@ -126,14 +126,14 @@ def test_lcm_takes_no_more_steps_than_it_was_distilled_with():
 
 
 @pytest.mark.parametrize(("steps", "strength"), [(20, 0.0), (20, -0.5), (20, 1.1), (20, float("nan")), (10, 0.05)])
-def test_strengths_that_leave_nothing_to_do_are_refused(steps, strength):
+def test_strengths_that_leave_no_step_are_refused(steps, strength):
     with pytest.raises(InvalidValue) as caught:
         make_scheduler({"class": "DDIMScheduler"}).plan(steps, strength)
     assert caught.value.param == "strength"
 
 
 @pytest.mark.parametrize("tenths", range(1, 11))
-def test_a_strength_that_came_as_float32_counts_as_the_number_it_was_written_as(tenths):
+def test_a_float32_strength_counts_as_its_decimal_number(tenths):
     assert len(make_scheduler({"class": "DDIMScheduler"}).plan(10, float(np.float32(tenths / 10))).timesteps) == tenths
 
 

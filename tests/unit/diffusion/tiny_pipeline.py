@@ -1,4 +1,4 @@
-"""Tiny pipelines of every family before a desk: their components run in PyTorch, without export and without Triton."""
+"""A front with a tiny pipeline of any family, whose components run in PyTorch, without export and without Triton."""
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ import numpy as np
 
 from backends.diffusion.loading import load_pipeline
 from backends.diffusion.request import Request
-from backends.diffusion.request_frontend import RequestFrontend
+from backends.diffusion.request_frontend import DiffusionFrontend
 from backends.diffusion.stats import Stats
 from backends.serving.errors import GenerationError
 from builders.diffusion import networks, pipeline, pipeline_json
@@ -22,7 +22,7 @@ NAME = "tiny"
 
 
 class TorchComponents:
-    """`backends.diffusion.components.Components` that are the builder's networks. `gate` holds calls up."""
+    """Implements `backends.diffusion.components.Components` by the builder's networks. Calls wait at `gate`."""
 
     def __init__(self, folder: Path) -> None:
         opened = pipeline.read(folder)
@@ -53,7 +53,7 @@ class TorchComponents:
         return {output: named[output] for output in outputs}
 
     def batches(self, name: str) -> list[int]:
-        """The sizes of the batches that a component was called with."""
+        """Return the sizes of a component's batches."""
         return [size for called, size in self.calls if called == name]
 
     def wait_for_call(self, name: str, count: int = 1) -> None:
@@ -63,7 +63,7 @@ class TorchComponents:
 
 @dataclass
 class RecordingSender:
-    """A client that keeps what it is sent."""
+    """A response sender that records its responses."""
 
     disconnected: bool = False
     progress: list[float] = field(default_factory=list)
@@ -116,35 +116,35 @@ class RecordingSender:
 
 @dataclass(frozen=True)
 class TinyPipeline:
-    """A desk before a tiny pipeline, and where the pipeline lies."""
+    """A front with a tiny pipeline, and the folder of the pipeline."""
 
-    frontend: RequestFrontend
+    frontend: DiffusionFrontend
     stats: Stats
     components: TorchComponents
     folder: Path
 
     def ask(self, prompt: str = "a red cat", **more: Any) -> RecordingSender:
-        caller = RecordingSender()
-        self.frontend.add_request(Request(prompt=prompt, **more), caller)
-        return caller
+        sender = RecordingSender()
+        self.frontend.add_request(Request(prompt=prompt, **more), sender)
+        return sender
 
 
 @contextmanager
 def open_tiny_pipeline(folder: Path, kind: str, scheduler: Any = None, **parameters: object) -> Iterator[TinyPipeline]:
-    """Write a tiny pipeline under `folder` and open a desk before it; `parameters` are those of config.pbtxt."""
+    """Write a tiny pipeline under `folder` and open a front for it; `parameters` are those of `config.pbtxt`."""
     made = make_pipeline(folder / "pipeline", kind, scheduler=scheduler)
     (folder / "1").mkdir()
     pipeline_json.write(pipeline.read(made), NAME, folder / "1")
     components = TorchComponents(made)
     values = {"default_size": "[32, 32]", "default_steps": "4", "max_steps": "50", "max_size": "256", **parameters}
-    desk, figures = load_pipeline(
+    frontend, figures = load_pipeline(
         folder / "1", {name: {"string_value": str(value)} for name, value in values.items()}, components
     )
     try:
-        yield TinyPipeline(desk, figures, components, made)
+        yield TinyPipeline(frontend, figures, components, made)
     finally:
         components.gate.set()
-        desk.close()
+        frontend.close()
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

@@ -1,4 +1,4 @@
-"""A backend without Triton and without a network: an encoder and clients that remember."""
+"""The embedding backend without Triton and without a network: a scripted encoder and recording senders."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from backends.embedding.encoder import Embeddings, TokenIds
 from backends.embedding.options import Options
-from backends.embedding.request_frontend import Request, RequestFrontend
+from backends.embedding.request_frontend import EmbeddingFrontend, Request
 from backends.embedding.scheduler import EmbeddingScheduler
 from backends.embedding.tokenization import InputTokenizer
 from backends.serving.errors import GenerationError
@@ -28,7 +28,10 @@ VOCABULARY = 300
 
 
 class ScriptedEncoder:
-    """An encoder whose rows say which tokens they are of; it waits at `gate`, and fails where a text begins with 99."""
+    """An encoder whose vectors hold the first token and the length of a text.
+
+    It waits at `gate`, and fails if a text begins with the token 99.
+    """
 
     def __init__(self) -> None:
         self.gate = threading.Event()
@@ -46,7 +49,7 @@ class ScriptedEncoder:
 
 
 class RecordingSender:
-    """A client that keeps what it is sent."""
+    """A response sender that records its responses."""
 
     def __init__(self) -> None:
         self.disconnected = False
@@ -89,26 +92,28 @@ def texts() -> InputTokenizer:
 
 
 @pytest.fixture
-def lanes(encoder: ScriptedEncoder) -> EmbeddingScheduler:
+def scheduler(encoder: ScriptedEncoder) -> EmbeddingScheduler:
     return EmbeddingScheduler(encoder, 1)
 
 
 @pytest.fixture
-def desk(encoder: ScriptedEncoder, lanes: EmbeddingScheduler, texts: InputTokenizer) -> Iterator[RequestFrontend]:
-    made = RequestFrontend(lanes, texts, OPTIONS)
+def frontend(
+    encoder: ScriptedEncoder, scheduler: EmbeddingScheduler, texts: InputTokenizer
+) -> Iterator[EmbeddingFrontend]:
+    made = EmbeddingFrontend(scheduler, texts, OPTIONS)
     yield made
     encoder.gate.set()
     made.close()
 
 
 @pytest.fixture
-def ask(desk: RequestFrontend) -> Callable[..., RecordingSender]:
+def ask(frontend: EmbeddingFrontend) -> Callable[..., RecordingSender]:
     def send(*lists: list[int], **more: object) -> RecordingSender:
-        caller = RecordingSender()
+        sender = RecordingSender()
         ids = np.array([token for each in lists for token in each], np.int32)
         counts = np.array([len(each) for each in lists], np.int32)
-        desk.add_request(Request(token_ids=ids, token_counts=counts, **more), caller)  # type: ignore[arg-type]
-        return caller
+        frontend.add_request(Request(token_ids=ids, token_counts=counts, **more), sender)  # type: ignore[arg-type]
+        return sender
 
     return send
 

@@ -1,4 +1,4 @@
-"""The backend without Triton: which texts run together, what becomes of each request, and who is refused."""
+"""The embedding backend without Triton: batching, outcomes of requests, and refusals."""
 
 import json
 import random
@@ -12,7 +12,7 @@ import pytest
 
 from backends.embedding.batch_window import choose_batch_window
 from backends.embedding.options import Options, read_options
-from backends.embedding.request_frontend import Request, RequestFrontend
+from backends.embedding.request_frontend import EmbeddingFrontend, Request
 from backends.embedding.scheduler import EmbeddingScheduler
 from backends.embedding.tokenization import InputTokenizer
 from backends.serving.errors import (
@@ -27,7 +27,7 @@ from backends.serving.errors import (
 from tests.unit.embedding.conftest import OPTIONS, RecordingSender, ScriptedEncoder, wait_for
 
 
-def test_runs_stay_within_their_bounds() -> None:
+def test_batches_stay_within_their_bounds() -> None:
     chance = random.Random(1)
     for _ in range(500):
         lengths = sorted(chance.randint(1, 200) for _ in range(chance.randint(1, 40)))
@@ -40,7 +40,7 @@ def test_runs_stay_within_their_bounds() -> None:
         assert padded - sum(run) <= max(16, 0.05 * padded)
 
 
-def test_runs_take_what_is_nearest_in_length() -> None:
+def test_batches_take_the_texts_nearest_in_length() -> None:
     assert choose_batch_window([5, 5, 5, 100], 0, 512, 0.05) == (0, 3)
     assert choose_batch_window([1, 98, 100, 400], 2, 512, 0.05) == (1, 3)
     assert choose_batch_window([600, 600], 0, 512, 0.05) == (0, 1)
@@ -52,26 +52,26 @@ def test_rows_come_back_in_the_order_of_the_inputs(ask: Callable[..., RecordingS
     assert rows[:, 1].tolist() == counts.tolist() == [9, 1, 12, 3, 2]
 
 
-def test_requests_that_wait_share_a_run(
-    ask: Callable[..., RecordingSender], encoder: ScriptedEncoder, lanes: EmbeddingScheduler
+def test_waiting_requests_share_a_batch(
+    ask: Callable[..., RecordingSender], encoder: ScriptedEncoder, scheduler: EmbeddingScheduler
 ) -> None:
     encoder.gate.clear()
     first = ask([1])
     assert encoder.begun.wait(10)
     others = [ask([number] * 5) for number in range(2, 6)]
-    wait_for(lambda: lanes.stats.texts_waiting == 4)
+    wait_for(lambda: scheduler.stats.texts_waiting == 4)
     encoder.gate.set()
-    assert [int(caller.outcome()[0][0, 0]) for caller in (first, *others)] == [1, 2, 3, 4, 5]
+    assert [int(sender.outcome()[0][0, 0]) for sender in (first, *others)] == [1, 2, 3, 4, 5]
     assert encoder.runs == [[1], [5, 5, 5, 5]]
 
 
-def test_a_failed_run_fails_those_in_it_and_nobody_else(ask: Callable[..., RecordingSender]) -> None:
+def test_a_failed_batch_fails_only_its_requests(ask: Callable[..., RecordingSender]) -> None:
     with pytest.raises(EngineFailed, match="the network is broken"):
         ask([99, 1]).outcome()
     assert ask([5]).outcome()[0][0, 0] == 5
 
 
-def test_who_went_away_is_skipped(ask: Callable[..., RecordingSender], encoder: ScriptedEncoder) -> None:
+def test_a_disconnected_request_is_skipped(ask: Callable[..., RecordingSender], encoder: ScriptedEncoder) -> None:
     encoder.gate.clear()
     ask([1])
     assert encoder.begun.wait(10)
@@ -86,29 +86,32 @@ def test_who_went_away_is_skipped(ask: Callable[..., RecordingSender], encoder: 
 
 def test_a_full_queue_refuses(ask: Callable[..., RecordingSender], encoder: ScriptedEncoder) -> None:
     encoder.gate.clear()
-    callers = [ask([1], [1], [1]) for _ in range(3)]
+    senders = [ask([1], [1], [1]) for _ in range(3)]
     with pytest.raises(Overloaded):
         ask([1]).outcome()
     encoder.gate.set()
-    for caller in callers:
-        caller.outcome()
+    for sender in senders:
+        sender.outcome()
     assert ask([1]).outcome()[1].tolist() == [1]
 
 
-def test_closing_answers_everybody(
-    ask: Callable[..., RecordingSender], desk: RequestFrontend, encoder: ScriptedEncoder, lanes: EmbeddingScheduler
+def test_closing_fails_all_requests(
+    ask: Callable[..., RecordingSender],
+    frontend: EmbeddingFrontend,
+    encoder: ScriptedEncoder,
+    scheduler: EmbeddingScheduler,
 ) -> None:
     encoder.gate.clear()
     running, waiting = ask([1]), ask([2] * 9)
-    closing = threading.Thread(target=desk.close)
+    closing = threading.Thread(target=frontend.close)
     closing.start()
-    while not ask([1]).answered.wait(0.01):  # until the desk refuses
+    while not ask([1]).answered.wait(0.01):  # until the front refuses requests
         pass
-    wait_for(lambda: lanes._closed)  # else what waits may still be embedded
+    wait_for(lambda: scheduler._closed)  # otherwise waiting texts may still be embedded
     encoder.gate.set()
     closing.join()
     assert running.answered.is_set()
-    assert waiting.answered.wait(10)  # with vectors, or with the reason why not
+    assert waiting.answered.wait(10)  # with vectors or an error
     with pytest.raises(EngineFailed, match="unloaded"):
         ask([1]).outcome()
 
@@ -130,13 +133,13 @@ def test_what_is_refused(
     assert str(refused.value).startswith(start)
 
 
-def test_a_cut_row_has_length_one_again(ask: Callable[..., RecordingSender]) -> None:
+def test_a_shortened_vector_is_normalized(ask: Callable[..., RecordingSender]) -> None:
     rows, _ = ask([3] * 4, dimensions=2).outcome()
     assert rows.shape == (1, 2)
     assert rows[0].tolist() == pytest.approx([0.6, 0.8])
 
 
-def test_texts_prompts_and_cutting(texts: InputTokenizer) -> None:
+def test_prompts_and_length_limits(texts: InputTokenizer) -> None:
     plain, asked, told = (texts.encode([b"ab"], purpose)[0] for purpose in (None, "query", "document"))
     assert (len(plain), len(asked), len(told)) == (3, 5, 5)
     assert asked[1:3].tolist() != told[1:3].tolist()
@@ -144,7 +147,7 @@ def test_texts_prompts_and_cutting(texts: InputTokenizer) -> None:
     with pytest.raises(ContextLengthExceeded, match="Input 1 has 13 tokens; the model takes 12") as refused:
         texts.encode([b"a", b"b" * 12])
     assert refused.value.param == "text"
-    assert len(texts.encode([b"b" * 500_000], cut=12)[0]) == 12
+    assert len(texts.encode([b"b" * 500_000], max_tokens=12)[0]) == 12
     with pytest.raises(ContextLengthExceeded, match="at least"):
         texts.encode([b"b" * 500_000])
     with pytest.raises(InvalidValue, match="Input 1 is not UTF-8"):
@@ -153,16 +156,16 @@ def test_texts_prompts_and_cutting(texts: InputTokenizer) -> None:
         texts.encode([b"a"], "search")
 
 
-def test_inputs_are_cut_to_as_many_tokens_as_are_asked_for(texts: InputTokenizer) -> None:
-    """Special tokens count, and stay."""
+def test_inputs_are_cut_to_the_requested_tokens(texts: InputTokenizer) -> None:
+    """Special tokens count, and are kept."""
     whole = [texts.encode([text])[0].tolist() for text in (b"abcdef", b"a")]
-    assert [tokens.tolist() for tokens in texts.encode([b"abcdef", b"a"], cut=4)] == [whole[0][:4], whole[1]]
-    assert texts.encode([b"abcdef"], "query", cut=3)[0].tolist() == texts.encode([b"q:abcdef"])[0][:3].tolist()
+    assert [tokens.tolist() for tokens in texts.encode([b"abcdef", b"a"], max_tokens=4)] == [whole[0][:4], whole[1]]
+    assert texts.encode([b"abcdef"], "query", max_tokens=3)[0].tolist() == texts.encode([b"q:abcdef"])[0][:3].tolist()
     with pytest.raises(InvalidValue, match="1 special tokens: this must be 2 at least, not 1") as refused:
-        texts.encode([b"a"], cut=1)
+        texts.encode([b"a"], max_tokens=1)
     assert refused.value.param == "truncate_prompt_tokens"
     ids = np.arange(1, 9, dtype=np.int32)
-    assert [t.tolist() for t in texts.validate_token_ids(ids, np.array([5, 3], np.int32), cut=4)] == [
+    assert [t.tolist() for t in texts.validate_token_ids(ids, np.array([5, 3], np.int32), max_tokens=4)] == [
         [1, 2, 3, 4],
         [6, 7, 8],
     ]
@@ -183,23 +186,27 @@ def test_inputs_are_cut_to_as_many_tokens_as_are_asked_for(texts: InputTokenizer
         (5, {"truncate_prompt_tokens": -1}, [12, 3]),
     ],
 )
-def test_who_says_how_long_inputs_may_be(
-    lanes: EmbeddingScheduler, texts: InputTokenizer, model: int | None, asked: dict[str, Any], counts: list[int] | None
+def test_the_request_overrides_the_model_on_truncation(
+    scheduler: EmbeddingScheduler,
+    texts: InputTokenizer,
+    model: int | None,
+    asked: dict[str, Any],
+    counts: list[int] | None,
 ) -> None:
-    desk = RequestFrontend(lanes, texts, replace(OPTIONS, truncate_prompt_tokens=model))
-    caller = RecordingSender()
+    frontend = EmbeddingFrontend(scheduler, texts, replace(OPTIONS, truncate_prompt_tokens=model))
+    sender = RecordingSender()
     ids, lengths = np.full(33, 7, np.int32), np.array([30, 3], np.int32)
-    desk.add_request(Request(token_ids=ids, token_counts=lengths, **asked), caller)
+    frontend.add_request(Request(token_ids=ids, token_counts=lengths, **asked), sender)
     if counts is None:
         with pytest.raises(ContextLengthExceeded, match="Input 0 has 30 tokens; the model takes 12"):
-            caller.outcome()
+            sender.outcome()
     else:
-        assert caller.outcome()[1].tolist() == counts
-    desk.close()
+        assert sender.outcome()[1].tolist() == counts
+    frontend.close()
 
 
 @pytest.mark.parametrize("tokens", [0, -2, 13])
-def test_lengths_that_make_no_sense(ask: Callable[..., RecordingSender], tokens: int) -> None:
+def test_invalid_truncation_lengths_are_refused(ask: Callable[..., RecordingSender], tokens: int) -> None:
     with pytest.raises(InvalidValue, match="1 to 12 tokens") as refused:
         ask([1], truncate_prompt_tokens=tokens).outcome()
     assert refused.value.param == "truncate_prompt_tokens"
@@ -214,7 +221,7 @@ def test_lengths_that_make_no_sense(ask: Callable[..., RecordingSender], tokens:
         ([], None, "token_ids"),
     ],
 )
-def test_token_ids_that_make_no_sense(
+def test_invalid_token_ids_are_refused(
     texts: InputTokenizer, ids: list[int], counts: list[int] | None, param: str
 ) -> None:
     with pytest.raises(InvalidValue) as refused:

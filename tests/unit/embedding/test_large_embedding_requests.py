@@ -1,4 +1,4 @@
-"""Requests of many megabytes: refused early, given up when nobody wants them, and no burden for small ones."""
+"""Requests of many megabytes: early refusal, early end on a disconnect, and no delay for small requests."""
 
 import threading
 import time
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from backends.embedding.request_frontend import Request, RequestFrontend
+from backends.embedding.request_frontend import EmbeddingFrontend, Request
 from backends.embedding.scheduler import EmbeddingJob, EmbeddingScheduler
 from backends.embedding.tokenization import InputTokenizer
 from backends.serving.errors import Cancelled, ContextLengthExceeded, EngineFailed
@@ -17,7 +17,7 @@ from tests.unit.embedding.conftest import OPTIONS, VOCABULARY, RecordingSender, 
 
 
 class CountingTokenizer:
-    """A tokenizer that counts the characters it is given."""
+    """A tokenizer that counts the characters that it tokenises."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
@@ -33,7 +33,7 @@ class CountingTokenizer:
 
 @pytest.fixture
 def words() -> InputTokenizer:
-    """A tokenizer of words, as BERT has one: how few tokens a text may have, its bytes do not say."""
+    """A word tokenizer like BERT's, for which the bytes of a text give no lower bound on its tokens."""
     tokenizer = Tokenizer(models.WordPiece({"[UNK]": 0, "[CLS]": 1, "a": 2, "bee": 3}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -54,21 +54,21 @@ def test_texts_that_are_too_long_are_refused_before_the_others_are_tokenised(wor
     assert counter.characters < 400_000
 
 
-def test_a_text_whose_bytes_say_that_it_is_too_long_is_not_tokenised_at_all(texts: InputTokenizer) -> None:
+def test_a_text_with_too_many_bytes_is_not_tokenised_at_all(texts: InputTokenizer) -> None:
     counter = count_characters(texts)
     with pytest.raises(ContextLengthExceeded, match="Input 0 has at least"):
         texts.encode([b"b" * 60_000] * 500)
     assert counter.characters == 0
 
 
-def test_nobody_wants_them_any_more(words: InputTokenizer) -> None:
+def test_tokenisation_ends_on_a_disconnect(words: InputTokenizer) -> None:
     counter = count_characters(words)
     with pytest.raises(Cancelled):
         words.encode([b"bee a"] * 200_000, is_cancelled=lambda: counter.characters > 30_000)
     assert 30_000 < counter.characters < 60_000
 
 
-def test_batches_give_what_one_call_gives(words: InputTokenizer) -> None:
+def test_batches_give_the_tokens_of_one_call(words: InputTokenizer) -> None:
     documents = [b"a " * (number % 11) for number in range(20_000)]
     found = words.encode(documents)
     assert [len(tokens) for tokens in found] == [1 + number % 11 for number in range(20_000)]
@@ -77,17 +77,17 @@ def test_batches_give_what_one_call_gives(words: InputTokenizer) -> None:
 
 
 @pytest.mark.parametrize("text", ["bee a " * 200_000, "bee" * 100_000, " " * 400_000 + "bee a", "Bee, a! " * 40_000])
-def test_what_is_cut_has_the_tokens_of_the_whole(words: InputTokenizer, text: str) -> None:
+def test_a_cut_text_begins_with_the_tokens_of_the_whole(words: InputTokenizer, text: str) -> None:
     cutting = Tokenizer.from_str(words._tokenizer.to_str())
     for tokens in (12, 5, 2):
         cutting.enable_truncation(tokens)
-        (found,) = words.encode([text.encode()], cut=tokens)
+        (found,) = words.encode([text.encode()], max_tokens=tokens)
         assert found.tolist() == cutting.encode(text).ids
 
 
 @pytest.mark.parametrize("length", [*range(1, 30), 8_000])
-def test_what_is_cut_off_costs_nothing_however_little_is_left(words: InputTokenizer, length: int) -> None:
-    """The tokenizer keeps it in pieces as long as what is left: one for each token where that is one."""
+def test_the_cut_off_part_costs_nothing(words: InputTokenizer, length: int) -> None:
+    """The library keeps the cut-off part in pieces of the remaining length: one for each token if that is 1."""
     for tokens in (2, 3, 12):
         whole = words._tokenizer.encode_batch_fast(["bee a " * length], add_special_tokens=False)[0]
         first = whole.ids[: tokens - 1]
@@ -96,14 +96,14 @@ def test_what_is_cut_off_costs_nothing_however_little_is_left(words: InputTokeni
         assert len(found.overflowing) <= 4
 
 
-def test_a_text_that_is_cut_is_tokenised_no_further_than_that(words: InputTokenizer) -> None:
+def test_a_text_is_tokenised_no_further_than_its_cut(words: InputTokenizer) -> None:
     counter = count_characters(words)
-    words.encode([b"bee a " * 2_000_000], cut=12)
+    words.encode([b"bee a " * 2_000_000], max_tokens=12)
     assert counter.characters < 200_000
 
 
-def test_a_large_request_does_not_hold_small_ones(
-    desk: RequestFrontend, texts: InputTokenizer, monkeypatch: pytest.MonkeyPatch
+def test_a_large_request_does_not_delay_small_ones(
+    frontend: EmbeddingFrontend, texts: InputTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate, encode = threading.Event(), texts.encode
 
@@ -114,39 +114,39 @@ def test_a_large_request_does_not_hold_small_ones(
 
     monkeypatch.setattr(texts, "encode", slow)
     large, small = RecordingSender(), RecordingSender()
-    desk.add_request(Request(texts=[b"b" * 70_000], truncate=True), large)
-    desk.add_request(Request(texts=[b"b"]), small)
+    frontend.add_request(Request(texts=[b"b" * 70_000], truncate=True), large)
+    frontend.add_request(Request(texts=[b"b"]), small)
     assert small.outcome()[1].tolist() == [2] and not large.answered.is_set()
     gate.set()
     assert large.outcome()[1].tolist() == [12]
 
 
-def test_a_desk_that_closes_gives_up_what_is_being_tokenised(desk: RequestFrontend, words: InputTokenizer) -> None:
+def test_closing_ends_tokenisation(frontend: EmbeddingFrontend, words: InputTokenizer) -> None:
     counter = count_characters(words)
-    desk._tokenizer = words
-    caller = RecordingSender()
-    desk.add_request(Request(texts=[b"bee a"] * 1_000_000), caller)
+    frontend._tokenizer = words
+    sender = RecordingSender()
+    frontend.add_request(Request(texts=[b"bee a"] * 1_000_000), sender)
     wait_for(lambda: counter.characters > 0)
-    desk.close()
+    frontend.close()
     with pytest.raises(EngineFailed, match="unloaded"):
-        caller.outcome()
+        sender.outcome()
     assert counter.characters < 5_000_000
 
 
-def test_small_jobs_overtake_large_ones_that_do_not_wait_for_ever(
-    lanes: EmbeddingScheduler, encoder: ScriptedEncoder
+def test_small_jobs_overtake_large_ones_without_starving_them(
+    scheduler: EmbeddingScheduler, encoder: ScriptedEncoder
 ) -> None:
     encoder.gate.clear()
     done = []
 
     def submit(count: int, length: int) -> None:
         texts = [np.full(length, 7, np.int64)] * count
-        lanes.submit(EmbeddingJob(texts, lambda rows: done.append(length), lambda error: None))
+        scheduler.submit(EmbeddingJob(texts, lambda rows: done.append(length), lambda error: None))
 
     submit(1, 3)
     assert encoder.begun.wait(10)
     submit(100, 200)
-    for length in (1, 10, 30, 50, 70, 90, 110):  # none is near enough to another to share its run
+    for length in (1, 10, 30, 50, 70, 90, 110):  # no two are similar enough to share a batch
         submit(100, length)
     encoder.gate.set()
     wait_for(lambda: len(done) == 9)
@@ -154,19 +154,19 @@ def test_small_jobs_overtake_large_ones_that_do_not_wait_for_ever(
     encoder.gate.clear()
     submit(100, 200)
     wait_for(lambda: encoder.runs[-1][0] == 200)
-    submit(1000, 30)  # more tokens than the large one, which came first
+    submit(1000, 30)  # more tokens than the large one, which arrived first
     encoder.gate.set()
     wait_for(lambda: len(done) == 11)
     assert done[-2:] == [200, 30]
 
 
-def test_many_texts_are_queued_at_once(lanes: EmbeddingScheduler, encoder: ScriptedEncoder) -> None:
+def test_many_texts_are_queued_at_once(scheduler: EmbeddingScheduler, encoder: ScriptedEncoder) -> None:
     encoder.gate.clear()
     tokens = [np.full(1 + number % 12, 7, np.int64) for number in range(60_000)]
     begun = time.monotonic()
     job = EmbeddingJob(tokens, lambda rows: None, lambda error: None)
-    lanes.submit(job)
+    scheduler.submit(job)
     assert time.monotonic() - begun < 1
-    lanes.cancel(job)
+    scheduler.cancel(job)
     encoder.gate.set()
-    lanes.close()
+    scheduler.close()

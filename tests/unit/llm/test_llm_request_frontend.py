@@ -1,4 +1,4 @@
-"""Requests from their tensors to their responses, with a client that only remembers."""
+"""Requests for text from their tensors to their responses, with a recording sender."""
 
 import json
 import threading
@@ -11,13 +11,13 @@ import pytest
 from backends.llm.active_request import Request
 from backends.llm.engine import Delta, GenerationFailed
 from backends.llm.prompt_tokenizer import PromptTokenizer
-from backends.llm.request_frontend import RequestFrontend
+from backends.llm.request_frontend import LLMFrontend
 from backends.llm.structured_outputs.grammar_compiler import GrammarCompiler
 from backends.serving import errors
 
 
 class Client:
-    """Remembers responses; `gone` is what the server would say."""
+    """A response sender that records responses; `gone` simulates a disconnect."""
 
     def __init__(self):
         self.gone = False
@@ -52,8 +52,8 @@ class Client:
 
 
 @pytest.fixture
-def open_desk(scripted, tokenizer):
-    desks = []
+def open_frontend(scripted, tokenizer):
+    frontends = []
 
     def make(max_open=100, bos="<s>", **options):
         engine, forward = scripted(**options)
@@ -61,16 +61,16 @@ def open_desk(scripted, tokenizer):
             tokenizer, bos=bos, vocab_size=engine.vocab_size, context_length=engine.context_length
         )
         grammars = GrammarCompiler(tokenizer, engine.vocab_size, frozenset({1, 2}))
-        desks.append(RequestFrontend(engine, prompts, max_open, grammars=grammars))
-        return desks[-1], engine, forward
+        frontends.append(LLMFrontend(engine, prompts, max_open, grammars=grammars))
+        return frontends[-1], engine, forward
 
     yield make
-    for desk in desks:
-        desk.close()
+    for frontend in frontends:
+        frontend.close()
 
 
 def ask(
-    desk,
+    frontend,
     text=b"hello",
     *,
     token_ids=None,
@@ -86,7 +86,9 @@ def ask(
     client = Client()
     client.slow = slow
     options = json.dumps({"temperature": 0, "max_tokens": 5} | sampling).encode() if raw is None else raw
-    desk.add_request(Request(text, token_ids, stream, exclude_input, options, images, literal_spans, summed), client)
+    frontend.add_request(
+        Request(text, token_ids, stream, exclude_input, options, images, literal_spans, summed), client
+    )
     return client
 
 
@@ -94,9 +96,9 @@ def expected(forward, tokenizer, text, count):
     return tokenizer.decode(forward.expected_answer(tokenizer.encode(text).ids, count))
 
 
-def test_a_stream_and_a_whole_answer_say_the_same(open_desk, tokenizer):
-    desk, _, forward = open_desk()
-    streamed, whole = ask(desk, max_tokens=30).wait(), ask(desk, max_tokens=30, stream=False).wait()
+def test_a_stream_and_a_whole_answer_have_the_same_text(open_frontend, tokenizer):
+    frontend, _, forward = open_frontend()
+    streamed, whole = ask(frontend, max_tokens=30).wait(), ask(frontend, max_tokens=30, stream=False).wait()
     assert streamed.text() == whole.text() == expected(forward, tokenizer, "hello", 30)
     assert len(whole.sent) == 1 <= len(streamed.sent)
     for client in (streamed, whole):
@@ -115,10 +117,10 @@ def test_a_stream_and_a_whole_answer_say_the_same(open_desk, tokenizer):
         (b'{"temperature": 0}', None),
     ],
 )
-def test_an_answer_is_short_where_neither_tensor_nor_parameters_say(open_desk, raw, count):
-    """With the tensor, as the gateway asks, an answer has what the context leaves."""
-    desk, engine, _ = open_desk()
-    client = ask(desk, raw=raw, stream=False).wait()
+def test_the_default_answer_length(open_frontend, raw, count):
+    """With the tensor, which the gateway sends, an answer may fill the context; otherwise it has 16 tokens."""
+    frontend, engine, _ = open_frontend()
+    client = ask(frontend, raw=raw, stream=False).wait()
     assert client.error is None
     assert client.sent[0][0].num_tokens == (count or engine.context_length - 5)
     assert client.sent[0][0].finish_reasons == ("length",)
@@ -132,17 +134,17 @@ def test_an_answer_is_short_where_neither_tensor_nor_parameters_say(open_desk, r
         ({"structured_outputs": "{"}, "[invalid_value:structured_outputs]"),
     ],
 )
-def test_wrong_request_parameters_are_refused_by_name(open_desk, parameters, failure):
-    desk, _, _ = open_desk()
-    assert str(ask(desk, raw=parameters).wait().error).startswith(failure)
+def test_wrong_request_parameters_are_refused_by_name(open_frontend, parameters, failure):
+    frontend, _, _ = open_frontend()
+    assert str(ask(frontend, raw=parameters).wait().error).startswith(failure)
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_the_sum_of_log_probabilities(open_desk, stream):
-    """It is told whether or not its summands are."""
-    desk, _, _ = open_desk()
-    told = ask(desk, stream=stream, max_tokens=6, logprobs=2, summed=True).wait()
-    silent = ask(desk, stream=stream, max_tokens=6, summed=True).wait()
+def test_the_sum_of_log_probabilities(open_frontend, stream):
+    """The sum is sent whether or not the log probabilities are."""
+    frontend, _, _ = open_frontend()
+    told = ask(frontend, stream=stream, max_tokens=6, logprobs=2, summed=True).wait()
+    silent = ask(frontend, stream=stream, max_tokens=6, summed=True).wait()
     summands = [entry[0].logprob for answer, _ in told.sent for entry in answer.logprobs[0]]
     assert len(summands) == 6
     for client in (told, silent):
@@ -150,21 +152,21 @@ def test_the_sum_of_log_probabilities(open_desk, stream):
     assert {answer.logprobs for answer, _ in silent.sent} == {()}
 
 
-def test_an_empty_text_is_the_token_that_begins_a_sequence(open_desk, tokenizer):
-    desk, _, forward = open_desk(bos="<s>")
+def test_an_empty_text_is_the_token_that_begins_a_sequence(open_frontend, tokenizer):
+    frontend, _, forward = open_frontend(bos="<s>")
     begins = tokenizer.token_to_id("<s>")
-    client = ask(desk, b"", exclude_input=False).wait()
+    client = ask(frontend, b"", exclude_input=False).wait()
     assert client.text() == tokenizer.decode(forward.expected_answer([begins], 5))
     assert {count for _, count in client.sent} == {1}
-    desk, _, _ = open_desk(bos=None)
-    assert str(ask(desk, b"").wait().error).startswith("[invalid_value:text_input] The prompt is empty")
+    frontend, _, _ = open_frontend(bos=None)
+    assert str(ask(frontend, b"").wait().error).startswith("[invalid_value:text_input] The prompt is empty")
 
 
-def test_what_was_asked_is_let_go_before_the_answer_ends(open_desk):
-    desk, _, _ = open_desk(seconds=0.002)
+def test_the_inputs_are_freed_before_the_answer_ends(open_frontend):
+    frontend, _, _ = open_frontend(seconds=0.002)
     tokens = np.full(400, 20, np.int32)
     asked = weakref.ref(tokens)
-    client = ask(desk, None, token_ids=tokens, max_tokens=500)
+    client = ask(frontend, None, token_ids=tokens, max_tokens=500)
     del tokens
     while not client.sent:
         time.sleep(0.001)
@@ -173,41 +175,41 @@ def test_what_was_asked_is_let_go_before_the_answer_ends(open_desk):
     client.wait()
 
 
-def test_deltas_that_wait_travel_together_and_in_order(open_desk, tokenizer):
-    desk, _, forward = open_desk()
-    client = ask(desk, max_tokens=200, slow=0.02).wait()
+def test_waiting_deltas_share_a_response_in_order(open_frontend, tokenizer):
+    frontend, _, forward = open_frontend()
+    client = ask(frontend, max_tokens=200, slow=0.02).wait()
     assert client.text() == expected(forward, tokenizer, "hello", 200)
     assert len(client.sent) < 60
     assert len(client.threads) == 1 and "llm-engine" not in client.threads
 
 
-def test_a_slow_client_does_not_hold_up_the_others(open_desk):
-    desk, _, _ = open_desk()
-    slow = ask(desk, max_tokens=300, slow=0.2)
+def test_a_slow_client_does_not_delay_the_others(open_frontend):
+    frontend, _, _ = open_frontend()
+    slow = ask(frontend, max_tokens=300, slow=0.2)
     start = time.monotonic()
-    ask(desk, max_tokens=20).wait()  # the next key has the other thread
+    ask(frontend, max_tokens=20).wait()  # the next key belongs to the other sender thread
     assert time.monotonic() - start < 0.2
     slow.gone = True
     slow.wait()
 
 
-def test_several_answers(open_desk, tokenizer):
-    desk, _, forward = open_desk()
-    whole = ask(desk, stream=False, n=3, max_tokens=6).wait()
+def test_several_answers(open_frontend, tokenizer):
+    frontend, _, forward = open_frontend()
+    whole = ask(frontend, stream=False, n=3, max_tokens=6).wait()
     (answer, _) = whole.sent[0]
     assert answer.texts == (expected(forward, tokenizer, "hello", 6),) * 3
     assert (answer.finish_reasons, answer.num_tokens) == (("length",) * 3, 18)
-    streamed = ask(desk, n=3, max_tokens=6).wait()
+    streamed = ask(frontend, n=3, max_tokens=6).wait()
     assert [streamed.text(index) for index in range(3)] == list(answer.texts)
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_the_prompt_before_the_answer(open_desk, tokenizer, stream):
-    desk, _, forward = open_desk()
+def test_the_prompt_before_the_answer(open_frontend, tokenizer, stream):
+    frontend, _, forward = open_frontend()
     rest = expected(forward, tokenizer, "hello", 5)
-    assert ask(desk, stream=stream, exclude_input=False).wait().text() == "hello" + rest
+    assert ask(frontend, stream=stream, exclude_input=False).wait().text() == "hello" + rest
     ids = np.array(tokenizer.encode("hello").ids, np.int32)
-    client = ask(desk, None, token_ids=ids, stream=stream, exclude_input=False).wait()
+    client = ask(frontend, None, token_ids=ids, stream=stream, exclude_input=False).wait()
     assert client.text() == "hello" + rest
 
 
@@ -232,39 +234,39 @@ def test_the_prompt_before_the_answer(open_desk, tokenizer, stream):
         ({"temperature": -1}, "[invalid_value:temperature]"),
         ({"lora_name": 3}, "[unsupported_option:lora_name]"),
         ({"logprobs": 21}, "[invalid_value:logprobs]"),
-        ({"images": (b"", b"")}, "[unsupported_option:image] This model reads no pictures"),
+        ({"images": (b"", b"")}, "[unsupported_option:image] This model takes no images"),
         ({"structured_outputs": {"json": {"not": {}}}}, "[invalid_value:structured_outputs] This cannot be enforced: "),
         ({"raw": b"{"}, "[invalid_value:sampling_parameters]"),
     ],
 )
-def test_what_is_wrong_is_refused_by_name(open_desk, request_, error):
-    desk, _, _ = open_desk()
-    client = ask(desk, **request_).wait()
+def test_invalid_inputs_are_refused_by_name(open_frontend, request_, error):
+    frontend, _, _ = open_frontend()
+    client = ask(frontend, **request_).wait()
     assert str(client.error).startswith(error) and not client.sent
-    assert ask(desk).wait().error is None
+    assert ask(frontend).wait().error is None
 
 
-def test_a_nul_is_a_character_like_any_other(open_desk, tokenizer):
-    desk, _, forward = open_desk()
-    assert ask(desk, b"a\0b").wait().text() == expected(forward, tokenizer, "a\0b", 5)
+def test_a_nul_is_a_character_like_any_other(open_frontend, tokenizer):
+    frontend, _, forward = open_frontend()
+    assert ask(frontend, b"a\0b").wait().text() == expected(forward, tokenizer, "a\0b", 5)
 
 
-def test_special_tokens_in_spans_are_text(open_desk):
-    desk, _, _ = open_desk()
-    assert ask(desk, b"hi<|end|>").wait().sent[0][1] == 3
-    assert ask(desk, b"hi<|end|>", literal_spans=np.array([2, 9], np.int32)).wait().sent[0][1] == 9
+def test_special_tokens_in_spans_are_text(open_frontend):
+    frontend, _, _ = open_frontend()
+    assert ask(frontend, b"hi<|end|>").wait().sent[0][1] == 3
+    assert ask(frontend, b"hi<|end|>", literal_spans=np.array([2, 9], np.int32)).wait().sent[0][1] == 9
 
 
-def test_no_second_beginning_of_sequence(open_desk):
+def test_no_second_beginning_of_sequence(open_frontend):
     from tokenizers.processors import TemplateProcessing
 
-    desk, _, _ = open_desk()
-    tokenizer = desk._prompt_tokenizer._tokenizer
+    frontend, _, _ = open_frontend()
+    tokenizer = frontend._prompt_tokenizer._tokenizer
     before = tokenizer.post_processor
     tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
     try:
-        assert ask(desk, b"hi").wait().sent[0][1] == 3
-        assert ask(desk, b"<s>hi").wait().sent[0][1] == 3
+        assert ask(frontend, b"hi").wait().sent[0][1] == 3
+        assert ask(frontend, b"<s>hi").wait().sent[0][1] == 3
     finally:
         tokenizer.post_processor = before
 
@@ -278,74 +280,74 @@ def gone(client):
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_a_client_that_goes_away_frees_its_row(open_desk, stream):
-    desk, engine, _ = open_desk(max_rows=1, seconds=0.005)
-    client, waiting = ask(desk, stream=stream, max_tokens=900), ask(desk, max_tokens=900)
-    third = ask(desk, max_tokens=3)
+def test_a_disconnect_frees_the_row(open_frontend, stream):
+    frontend, engine, _ = open_frontend(max_rows=1, seconds=0.005)
+    client, waiting = ask(frontend, stream=stream, max_tokens=900), ask(frontend, max_tokens=900)
+    third = ask(frontend, max_tokens=3)
     while engine.stats.rows_waiting < 2:
         time.sleep(0.001)
     assert gone(waiting) < 0.2
     assert gone(client) < 0.2
     assert third.wait(2).error is None
     assert engine.stats.requests_cancelled == 2
-    assert not desk._active_requests
+    assert not frontend._active_requests
 
 
-def test_a_client_that_goes_away_while_its_prompt_is_tokenised(open_desk, monkeypatch):
-    desk, engine, _ = open_desk()
-    encode = desk._prompt_tokenizer.encode
+def test_a_disconnect_during_tokenisation(open_frontend, monkeypatch):
+    frontend, engine, _ = open_frontend()
+    encode = frontend._prompt_tokenizer.encode
 
     def slowly(document, is_cancelled, **more):
         time.sleep(0.3)
         return encode(document, is_cancelled, **more)
 
-    monkeypatch.setattr(desk._prompt_tokenizer, "encode", slowly)
-    assert gone(ask(desk, max_tokens=900)) < 0.2
+    monkeypatch.setattr(frontend._prompt_tokenizer, "encode", slowly)
+    assert gone(ask(frontend, max_tokens=900)) < 0.2
     time.sleep(0.4)
     assert engine.stats.tokens_in == 0
 
 
-def test_a_long_prompt_does_not_hold_up_a_short_one(open_desk, monkeypatch):
-    desk, _, _ = open_desk()
-    encode, answered = desk._prompt_tokenizer.encode, threading.Event()
+def test_a_long_prompt_does_not_delay_a_short_one(open_frontend, monkeypatch):
+    frontend, _, _ = open_frontend()
+    encode, answered = frontend._prompt_tokenizer.encode, threading.Event()
 
     def slowly(document, is_cancelled, **more):
         assert len(document) < 20_000 or answered.wait(10)
         return encode(document, is_cancelled, **more)
 
-    monkeypatch.setattr(desk._prompt_tokenizer, "encode", slowly)
-    longs = [ask(desk, b"word " * 200_000) for _ in range(3)]
-    short = ask(desk).wait()
+    monkeypatch.setattr(frontend._prompt_tokenizer, "encode", slowly)
+    longs = [ask(frontend, b"word " * 200_000) for _ in range(3)]
+    short = ask(frontend).wait()
     assert short.error is None and not any(long.ended.is_set() for long in longs)
     answered.set()
     for long in longs:
         assert isinstance(long.wait().error, errors.ContextLengthExceeded)
 
 
-def test_too_many_at_once_are_refused(open_desk):
-    desk, _, _ = open_desk(max_open=3, seconds=0.01)
-    heard = [ask(desk, max_tokens=30) for _ in range(4)]
+def test_too_many_at_once_are_refused(open_frontend):
+    frontend, _, _ = open_frontend(max_open=3, seconds=0.01)
+    heard = [ask(frontend, max_tokens=30) for _ in range(4)]
     assert isinstance(heard[3].wait().error, errors.Overloaded)
     assert all(client.wait().error is None for client in heard[:3])
 
 
-def test_a_client_that_cannot_be_reached_does_not_stop_the_others(open_desk):
-    desk, _, _ = open_desk()
+def test_a_client_that_cannot_be_reached_does_not_stop_the_others(open_frontend):
+    frontend, _, _ = open_frontend()
     client = Client()
     client.send = lambda *args, **more: 1 / 0
     for _ in range(4):
-        desk.add_request(Request(b"x", None, True, True, b'{"max_tokens": 4}'), client)
-    assert ask(desk).wait().error is None and ask(desk).wait().error is None
+        frontend.add_request(Request(b"x", None, True, True, b'{"max_tokens": 4}'), client)
+    assert ask(frontend).wait().error is None and ask(frontend).wait().error is None
 
 
 class LockWithIntruder:
-    """A lock before which something else gets in, once, when the sender is about to take it."""
+    """A lock that calls `intrude` once, just before the sender thread acquires it."""
 
     def __init__(self, intrude):
         self._lock, self._intrude = threading.Lock(), intrude
 
     def __enter__(self):
-        if threading.current_thread().name.startswith("llm-outbox") and self._intrude:
+        if threading.current_thread().name.startswith("response-sender") and self._intrude:
             intrude, self._intrude = self._intrude, None
             intrude()
         self._lock.acquire()
@@ -355,24 +357,24 @@ class LockWithIntruder:
 
 
 @pytest.mark.parametrize("last", [Delta(0, "b", 1, "stop"), GenerationFailed(errors.EngineFailed("It broke."))])
-def test_a_last_event_that_arrives_while_the_one_before_is_sent_leaves_nothing_open(open_desk, monkeypatch, last):
-    desk, engine, _ = open_desk()
+def test_a_last_event_that_arrives_while_the_one_before_is_sent_leaves_nothing_open(open_frontend, monkeypatch, last):
+    frontend, engine, _ = open_frontend()
     submitted = []
     monkeypatch.setattr(engine, "submit", submitted.append)
-    client = ask(desk)
+    client = ask(frontend)
     while not submitted:
         time.sleep(0.001)
-    (exchange,) = desk._active_requests.values()
-    exchange._reply._lock = LockWithIntruder(lambda: submitted[0].sink(last))
+    (active,) = frontend._active_requests.values()
+    active._collector._lock = LockWithIntruder(lambda: submitted[0].sink(last))
     submitted[0].sink(Delta(0, "a", 1))
     client.wait()
-    assert not desk._active_requests and not desk._cancellation._live
+    assert not frontend._active_requests and not frontend._cancellation._requests
 
 
-def test_closing_answers_what_is_open(open_desk):
-    desk, _, _ = open_desk(max_rows=1, seconds=0.01)
-    heard = [ask(desk, max_tokens=900) for _ in range(3)] + [ask(desk, b"word " * 100_000)]
-    desk.close()
+def test_closing_fails_active_requests(open_frontend):
+    frontend, _, _ = open_frontend(max_rows=1, seconds=0.01)
+    heard = [ask(frontend, max_tokens=900) for _ in range(3)] + [ask(frontend, b"word " * 100_000)]
+    frontend.close()
     assert all(client.error is not None and client.ended.is_set() for client in heard)
-    late = ask(desk)
+    late = ask(frontend)
     assert isinstance(late.error, errors.EngineFailed)

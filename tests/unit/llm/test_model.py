@@ -1,4 +1,4 @@
-"""The model file, with a stand-in for the stub that Triton brings along."""
+"""The model file of the LLM backend, with a substitute for Triton's Python module."""
 
 import sys
 import types
@@ -11,7 +11,7 @@ from backends.serving import errors
 
 @pytest.fixture
 def model(monkeypatch):
-    """The module `backends.llm.model`, with requests and clients that the test makes up."""
+    """The module `backends.llm.model`, with fake requests and senders."""
     stub = types.ModuleType("triton_python_backend_utils")
     monkeypatch.setitem(sys.modules, stub.__name__, stub)
     for name in ("backends.llm.tensors", "backends.llm.model"):
@@ -33,7 +33,7 @@ class Client:
         self.request = request
         Client.heard[request] = None
 
-    def read_wishes(self, request):
+    def read_requested_outputs(self, inputs):
         pass
 
     def fail(self, error):
@@ -51,17 +51,17 @@ def test_a_request_that_cannot_be_read_fails_alone(model, monkeypatch):
         return types.SimpleNamespace(name=request, cumulative_logprob=request == "sums")
 
     taken = []
-    monkeypatch.setattr(model, "TritonClient", Client)
+    monkeypatch.setattr(model, "TextResponseSender", Client)
     monkeypatch.setattr(model, "read_request", read)
     monkeypatch.setattr(model, "Inputs", lambda request: request)
     monkeypatch.setattr(Client, "heard", {})
     one = model.TritonPythonModel()
     one._token_bytes, one._returns_cumulative_logprob = None, False
-    one._frontend = types.SimpleNamespace(take=lambda request, client: taken.append(request.name))
+    one._frontend = types.SimpleNamespace(add_request=lambda request, client: taken.append(request.name))
     one.execute(["unreadable", "wrong", "no sender", "deaf", "sums", "good"])
     assert taken == ["good"]
     assert isinstance(Client.heard["unreadable"], errors.EngineFailed) and "gone" in str(Client.heard["unreadable"])
     assert isinstance(Client.heard["wrong"], errors.InvalidValue)
     assert Client.heard["good"] is None
-    # Triton was told not to complete the configuration of a model that was built before there were sums.
+    # An older build declares no sums, and Triton can be configured not to complete its configuration.
     assert str(Client.heard["sums"]).startswith("[unsupported_option:return_cumulative_logprob]")

@@ -1,4 +1,4 @@
-"""ONNX files in place of NVIDIA's backend: opened as the configuration says, and run together where they fit."""
+"""The ONNX backend: sessions that match the configuration, and batching of requests."""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -18,7 +18,7 @@ CPU = [("CPUExecutionProvider", {})]
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """`total = sum of x's columns * scale`, and `words` as they came; everything batches."""
+    """A model with a batch dimension: `total` is the sum of x's columns times `scale`, and `echo` returns `words`."""
     graph = helper.make_graph(
         [
             helper.make_node("ReduceSum", ["x", "axes"], ["sum"], keepdims=0),
@@ -43,7 +43,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def config(**changes: Any) -> dict[str, Any]:
-    """What Triton hands over for the model above."""
+    """The configuration that Triton passes for the model above."""
     return {
         "max_batch_size": 8,
         "input": [
@@ -73,7 +73,7 @@ def inputs(*rows: list[float], scale: float = 1, word: bytes = b"") -> dict[str,
 
 
 class CountingSession:
-    """A session that says how large the batches were."""
+    """A session that records the sizes of its batches."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -84,7 +84,7 @@ class CountingSession:
         return self.session.run(wanted, given)
 
 
-def test_requests_of_one_shape_run_at_once_and_get_their_own_rows(folder: Path) -> None:
+def test_requests_of_one_shape_share_a_batch(folder: Path) -> None:
     run = CountingSession(open_session(folder))
     answers = BatchRunner(run, batched=True).run_all(
         [
@@ -127,7 +127,7 @@ def test_an_output_without_a_batch_is_named() -> None:
     assert "sum" in str(answer)
 
 
-def test_without_a_batch_dimension_each_runs_alone(folder: Path) -> None:
+def test_without_a_batch_dimension_each_request_runs_alone(folder: Path) -> None:
     run = CountingSession(open_session(folder))
     answers = BatchRunner(run, batched=False).run_all([(["total"], inputs([1.0])), (["total"], inputs([2.0]))])
     assert run.sizes == [1, 1]
@@ -149,7 +149,7 @@ def test_without_a_batch_dimension_each_runs_alone(folder: Path) -> None:
         ({"parameters": {"enable_mem_arena": {"string_value": "maybe"}}}, "enable_mem_arena"),
     ],
 )
-def test_what_disagrees_is_refused_by_name(folder: Path, changes: dict[str, Any], sentence: str) -> None:
+def test_mismatching_declarations_are_refused_by_name(folder: Path, changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=sentence):
         open_session(folder, **changes)
 
@@ -180,7 +180,7 @@ def test_all_options_together(folder: Path) -> None:
     assert has_batch_dimension(changed)
 
 
-def test_a_folder_may_stand_for_the_file(folder: Path) -> None:
+def test_the_model_file_may_be_a_folder(folder: Path) -> None:
     (folder / "nested").mkdir()
     (folder / "model.onnx").rename(folder / "nested" / "model.onnx")
     session = open_session(folder, default_model_filename="nested")

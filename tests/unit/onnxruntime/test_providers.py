@@ -1,4 +1,4 @@
-"""Which hardware is asked for, by instance group and accelerators."""
+"""The choice of execution providers from instance group and accelerators."""
 
 from typing import Any
 
@@ -59,7 +59,7 @@ def test_tensorrt_goes_before_cuda_under_onnxruntimes_names() -> None:
     assert [other for other, _ in others] == ["CUDAExecutionProvider", "CPUExecutionProvider"]
 
 
-def test_what_is_not_there_is_refused() -> None:
+def test_unavailable_providers_are_refused() -> None:
     with pytest.raises(ValueError, match="CUDAExecutionProvider is asked for"):
         choose(available=["CPUExecutionProvider"])
     with pytest.raises(ValueError, match="'abacus' is not known"):

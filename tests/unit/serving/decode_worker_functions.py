@@ -1,4 +1,4 @@
-"""What the worker of the tests is made to do."""
+"""Functions that the tests of the decode worker call in its process."""
 
 import ctypes
 import os

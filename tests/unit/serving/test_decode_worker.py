@@ -1,4 +1,4 @@
-"""Files of strangers, decoded beside the model's own process."""
+"""The process that decodes untrusted files."""
 
 import io
 import sys
@@ -28,10 +28,10 @@ def worker() -> Iterator[DecodeWorker]:
 
 
 def ask(worker: DecodeWorker, name: str, file: bytes = b"file", *, largest: int = 1000, **options: object):
-    return worker.call(f"{HERE}:{name}", file, param="image", largest=largest, **options)
+    return worker.call(f"{HERE}:{name}", file, param="image", max_reply_bytes=largest, **options)
 
 
-def test_a_function_is_called_elsewhere(worker: DecodeWorker) -> None:
+def test_a_function_runs_in_another_process(worker: DecodeWorker) -> None:
     assert ask(worker, "doubled", b"ab" * 2_000_000, largest=8_000_000, times=2) == ({"times": 2}, b"ab" * 4_000_000)
     first, _ = ask(worker, "where")
     second, _ = ask(worker, "where")
@@ -52,7 +52,7 @@ def test_a_function_is_called_elsewhere(worker: DecodeWorker) -> None:
         ("says_too_much", "broken, or takes too much memory"),
     ],
 )
-def test_what_goes_wrong_is_the_files_and_the_next_is_read(worker: DecodeWorker, name: str, why: str) -> None:
+def test_a_failure_names_the_file_and_the_next_file_is_decoded(worker: DecodeWorker, name: str, why: str) -> None:
     ask(worker, "where")
     worker.max_cpu_seconds = 0.5
     began = time.monotonic()
@@ -63,7 +63,7 @@ def test_what_goes_wrong_is_the_files_and_the_next_is_read(worker: DecodeWorker,
     assert ask(worker, "doubled", b"x", times=3) == ({"times": 3}, b"xxx")
 
 
-def test_without_a_python_nothing_is_decoded(worker: DecodeWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_interpreter_is_an_engine_failure(worker: DecodeWorker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "find_interpreters", lambda: iter(["/no/such/python3"]))
     with pytest.raises(EngineFailed, match="No process could be started"):
         ask(worker, "where")
@@ -72,7 +72,7 @@ def test_without_a_python_nothing_is_decoded(worker: DecodeWorker, monkeypatch: 
         ask(worker, "where")
 
 
-def test_the_interpreter_that_runs_comes_before_those_on_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_running_interpreter_comes_before_those_on_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     other = tmp_path / "python3"
     other.write_text("#!/bin/sh\n")
     other.chmod(0o755)
@@ -88,8 +88,8 @@ def test_the_process_ends_with_the_worker(worker: DecodeWorker) -> None:
     assert not parent.is_running()
 
 
-def test_others_go_on_while_a_picture_is_decoded() -> None:
-    """A decoder that held the interpreter would keep the loop of batches from its next step for seconds."""
+def test_decoding_an_image_takes_little_time_of_this_process() -> None:
+    """A decoder in this process would hold Python's global lock, and delay the next batch for seconds."""
     out = io.BytesIO()
     Image.new("RGB", (7000, 7000), "red").save(out, "WEBP", lossless=True, quality=0, method=0)
     small = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Requests are taken one by one: what is wrong with one of them is its own client's matter."""
+"""Dispatch of requests: a failing request affects only its own client."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ class Client:
 
     def fail(self, error: GenerationError) -> None:
         self.heard.append(str(error))
-        raise ConnectionError  # whoever asked has gone
+        raise ConnectionError  # the client has disconnected
 
 
 CLIENTS: dict[str, Client] = {}
@@ -30,7 +30,7 @@ def read(request: str, client: Client) -> str:
     return request.upper()
 
 
-def test_one_that_cannot_be_taken_keeps_no_other_from_it() -> None:
+def test_a_failing_request_does_not_stop_the_others() -> None:
     taken: list[tuple[str, Client]] = []
     requests = ["wrong", "torn", "no way back", "right"]
     dispatch_requests(requests, Client, read, lambda asked, client: taken.append((asked, client)))

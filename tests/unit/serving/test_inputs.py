@@ -1,4 +1,4 @@
-"""Inputs of a request, as tensors or as request parameters, with a stand-in for the stub that Triton brings along."""
+"""Inputs of a request, as tensors or request parameters, with a substitute for Triton's Python module."""
 
 import json
 import sys
@@ -39,7 +39,7 @@ class Request:
 
 @pytest.fixture
 def loaded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
-    """Imports a module that needs the stub."""
+    """A function that imports a module which needs Triton's Python module."""
     stub = types.ModuleType("triton_python_backend_utils")
     stub.get_input_tensor_by_name = lambda request, name: request.tensors.get(name)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, stub.__name__, stub)
@@ -67,7 +67,7 @@ def inputs(loaded: Callable[[str], Any]) -> Callable[..., Any]:
     return make
 
 
-def test_a_parameter_stands_in_for_a_tensor_and_the_tensor_wins(inputs: Callable[..., Any]) -> None:
+def test_a_parameter_replaces_an_absent_tensor(inputs: Callable[..., Any]) -> None:
     given = inputs(
         {"steps": 7, "stream": True, "prompt": "é", "scale": 1.5, "seed": 2**63, "text": "one", "width": 5},
         width=Tensor(np.array([64], np.int32)),
@@ -79,14 +79,14 @@ def test_a_parameter_stands_in_for_a_tensor_and_the_tensor_wins(inputs: Callable
     assert given.remaining_parameters() == {}
 
 
-def test_what_is_absent_is_none(inputs: Callable[..., Any]) -> None:
+def test_absent_inputs_are_none(inputs: Callable[..., Any]) -> None:
     given = inputs()
     for read in (given.integer, given.flag, given.text, given.number, given.texts, given.array):
         assert read("anything") is None
 
 
-def test_values_may_be_written_in_strings(inputs: Callable[..., Any]) -> None:
-    """Older clients of Triton send no fractions otherwise."""
+def test_values_may_be_strings(inputs: Callable[..., Any]) -> None:
+    """Older Triton clients can send fractions only as strings."""
     given = inputs({"steps": "7", "stream": "false", "scale": "1.5"})
     assert (given.integer("steps"), given.flag("stream"), given.number("scale")) == (7, False, 1.5)
 
@@ -114,12 +114,12 @@ def test_a_wrong_parameter_is_refused_by_name(inputs: Callable[..., Any], read: 
         getattr(inputs({"it": value}), read)("it")
 
 
-def test_a_tensor_of_several_elements_is_not_one(inputs: Callable[..., Any]) -> None:
+def test_a_tensor_of_several_elements_is_refused(inputs: Callable[..., Any]) -> None:
     with pytest.raises(InvalidValue, match="2"):
         inputs(steps=Tensor(np.array([1, 2], np.int32))).integer("steps")
 
 
-def test_what_the_protocol_means_is_no_matter_of_a_model(inputs: Callable[..., Any]) -> None:
+def test_parameters_of_the_protocol_are_ignored(inputs: Callable[..., Any]) -> None:
     reserved = {"priority": 1, "timeout": 5, "sequence_id": 4, "sequence_start": True, "sequence_end": True}
     given = inputs(reserved | {"id": "a", "binary_data_output": False, "triton_something": 1, "step": 3})
     assert given.remaining_parameters() == {"step": 3}
@@ -129,24 +129,26 @@ def test_what_the_protocol_means_is_no_matter_of_a_model(inputs: Callable[..., A
 
 
 @pytest.mark.parametrize("document", [b'{"stop": "\xff"}', "{", '{"a": "' + "x" * 1_048_576 + '"}'])
-def test_parameters_that_cannot_be_read_are_the_callers_mistake(inputs: Callable[..., Any], document: Any) -> None:
+def test_malformed_parameters_are_invalid_values(inputs: Callable[..., Any], document: Any) -> None:
     with pytest.raises(InvalidValue, match=r"^\[invalid_value:parameters\] "):
         inputs(document)
 
 
-def test_text_is_asked_for_without_any_tensor(loaded: Callable[[str], Any], inputs: Callable[..., Any]) -> None:
+def test_an_llm_request_may_consist_of_parameters(loaded: Callable[[str], Any], inputs: Callable[..., Any]) -> None:
     read = loaded("backends.llm.tensors").read_request
     asked = read(inputs({"text_input": "hi", "stream": True, "temperature": 0, "return_cumulative_logprob": True}))
     assert (asked.text, asked.stream, asked.exclude_input, asked.cumulative_logprob) == (b"hi", True, True, True)
     assert asked.sampling == {"temperature": 0}
-    # The tensor says it all, as in NVIDIA's backend, whose sample client sends both.
+    # The tensor overrides all parameters, as in NVIDIA's backend, whose sample client sends both.
     tensor = bytes_tensor(b'{"max_tokens": 2}')
     assert read(inputs({"max_tokens": "9", "lora": 1}, sampling_parameters=tensor)).sampling == b'{"max_tokens": 2}'
     with pytest.raises(InvalidValue, match=r"^\[invalid_value:token_ids\] "):
         read(inputs({"token_ids": "[1, 2]"}))
 
 
-def test_vectors_are_asked_for_without_any_tensor(loaded: Callable[[str], Any], inputs: Callable[..., Any]) -> None:
+def test_an_embedding_request_may_consist_of_parameters(
+    loaded: Callable[[str], Any], inputs: Callable[..., Any]
+) -> None:
     read = loaded("backends.embedding.tensors").read_request
     asked = read(inputs({"text": "hi", "dimensions": "64", "purpose": "query", "truncate": True}))
     assert (asked.texts, asked.dimensions, asked.purpose, asked.truncate) == ([b"hi"], 64, "query", True)
@@ -154,7 +156,7 @@ def test_vectors_are_asked_for_without_any_tensor(loaded: Callable[[str], Any], 
         read(inputs({"text": "hi", "dimension": 64}))
 
 
-def test_pictures_are_asked_for_without_any_tensor(loaded: Callable[[str], Any], inputs: Callable[..., Any]) -> None:
+def test_an_image_request_may_consist_of_parameters(loaded: Callable[[str], Any], inputs: Callable[..., Any]) -> None:
     read = loaded("backends.diffusion.tensors").read_request
     asked = read(inputs({"steps": 3, "guidance_scale": "1.5", "output_format": "jpeg"}, prompt=bytes_tensor(b"a cat")))
     assert (asked.prompt, asked.steps, asked.guidance_scale, asked.output_format) == ("a cat", 3, 1.5, "jpeg")

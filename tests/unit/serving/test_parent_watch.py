@@ -8,8 +8,8 @@ from backends.serving.parent_watch import exit_with_parent
 
 CHILD = """
 import time
-from backends.serving.parent_watch import end_with_parent
-end_with_parent(0.05)
+from backends.serving.parent_watch import exit_with_parent
+exit_with_parent(0.05)
 print("watching", flush=True)
 time.sleep(60)
 """
@@ -17,7 +17,7 @@ time.sleep(60)
 PARENT = f"""
 import subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-c", {CHILD!r}], stdout=subprocess.PIPE)
-child.stdout.readline()
+assert child.stdout.readline() == b"watching\\n"
 print(child.pid, flush=True)
 time.sleep(60)
 """
@@ -42,7 +42,7 @@ def test_a_process_ends_when_its_parent_is_killed():
         parent.stdout.close()
 
 
-def test_nothing_happens_while_the_parent_lives():
+def test_a_process_keeps_running_while_its_parent_lives():
     ended: list[int] = []
     stopped = exit_with_parent(0.01, ended.append)
     time.sleep(0.1)
