@@ -204,7 +204,7 @@ def test_a_restarted_sequence_goes_on_as_if_nothing_had_happened(tokenizer):
         sequence = Sequence(job, 0, tokenizer=tokenizer, eos=frozenset({1}), room=50, vocab_size=forward.vocab_size)
         told = []
         while len(told) < 12:
-            if sequence.token < 0:
+            if sequence.last_token < 0:
                 logits = forward.prefill(0, sequence.prefill_tokens, 0)
                 sequence.length = len(sequence.prefill_tokens)
             else:

@@ -152,7 +152,7 @@ def test_many_different_ones_that_are_refused_leave_nothing(open_grammars):
 
 
 def test_what_is_quick_does_not_wait_for_what_takes_long(open_grammars):
-    grammars = open_grammars(compile=30.0, memory=2**30, memory_of_all=2**32)
+    grammars = open_grammars(compile_seconds=30.0, memory_bytes=2**30, total_memory_bytes=2**32)
     slow = [grammars.compile(members(8000 + number)) for number in range(3)]
     for number in range(5):
         grammars.compile(regex(f"[a-z]{{{number + 1}}}")).result(60)
@@ -174,7 +174,7 @@ def test_equal_ones_are_compiled_once(open_grammars, monkeypatch):
 
 
 def test_those_that_would_wait_for_too_long_are_refused_as_overloaded(open_grammars):
-    grammars = open_grammars(waiting=1, compile=30.0, memory=2**30, memory_of_all=2**32)
+    grammars = open_grammars(max_slow_queue=1, compile_seconds=30.0, memory_bytes=2**30, total_memory_bytes=2**32)
     futures = [grammars.compile(members(8000 + number)) for number in range(4)]
     eventually(lambda: any(future.done() for future in futures))
     assert any(isinstance(future.exception(0), Overloaded) for future in futures if future.done())
@@ -182,7 +182,7 @@ def test_those_that_would_wait_for_too_long_are_refused_as_overloaded(open_gramm
 
 
 def test_what_nobody_waits_for_any_more_is_not_compiled(open_grammars, monkeypatch):
-    grammars = open_grammars(compile=30.0, memory=2**30, memory_of_all=2**32)
+    grammars = open_grammars(compile_seconds=30.0, memory_bytes=2**30, total_memory_bytes=2**32)
     first, *others = [grammars.compile(members(8000 + number)) for number in range(4)]
     assert all(future.cancel() for future in others)
     first.result(60)
@@ -191,7 +191,7 @@ def test_what_nobody_waits_for_any_more_is_not_compiled(open_grammars, monkeypat
 
 
 def test_those_used_last_are_kept(open_grammars):
-    grammars = open_grammars(idle=2)
+    grammars = open_grammars(max_idle=2)
 
     def process(text):
         return grammars.compile(regex(text)).result(20)._process
@@ -204,7 +204,7 @@ def test_those_used_last_are_kept(open_grammars):
 
 
 def test_one_in_use_is_not_ended_and_others_wait_for_its_place(open_grammars):
-    grammars = open_grammars(processes=1)
+    grammars = open_grammars(max_processes=1)
     first = grammars.compile(regex("a")).result(20)
     second = grammars.compile(regex("b"))
     assert grammars.compile(regex("a")).result(20)._process is first._process
@@ -218,7 +218,7 @@ def test_where_all_together_are_too_large_the_largest_is_ended(open_grammars, sc
     large, *others = [schema({"type": "integer", "multipleOf": 104_729 - number}) for number in (0, 18, 20)]
     size = open_grammars().compile(large).result(20)._process.nbytes()
     assert size > 16 * 2**20
-    grammars = open_grammars(memory_of_all=5 * size // 2)
+    grammars = open_grammars(total_memory_bytes=5 * size // 2)
     compiled = [grammars.compile(one).result(20) for one in (large, *others)]
     eventually(lambda: len(children(grammars)) == 2)
     engine, _ = scripted()
@@ -304,14 +304,14 @@ def test_one_that_ends_takes_its_own_answers_with_it_alone(open_grammars, script
 
 def test_answers_that_take_too_long_to_follow_are_ended(open_grammars, scripted, listen):
     engine, _ = scripted()
-    grammar = open_grammars(answers_first=0.0, answers_token=0.0).compile(schema(WORD)).result(20)
+    grammar = open_grammars(base_matching_seconds=0.0, matching_seconds_per_token=0.0).compile(schema(WORD)).result(20)
     assert "takes too long to follow" in str(listen(engine, PROMPT, grammar, max_tokens=900).wait().error)
 
 
 SPIN = """
 import socket, sys
 from backends.llm.structured_outputs.limits import Limits
-from backends.llm.structured_outputs.grammar_process import _Answers
+from backends.llm.structured_outputs.grammar_process import _MatcherServer
 
 class Spins:
     def deep_copy(self):
@@ -321,7 +321,7 @@ class Spins:
         while True:
             pass
 
-_Answers(Spins(), Limits(step=0.05), socket.socket(fileno=int(sys.argv[1]))).serve()
+_MatcherServer(Spins(), Limits(step_seconds=0.05), socket.socket(fileno=int(sys.argv[1]))).serve()
 """
 
 
@@ -349,7 +349,7 @@ def test_the_fork_server_is_started_again(open_grammars, caplog):
 
 
 def test_closing_answers_what_waits_and_leaves_no_process(open_grammars):
-    grammars = open_grammars(compile=30.0, memory=2**30, memory_of_all=2**32)
+    grammars = open_grammars(compile_seconds=30.0, memory_bytes=2**30, total_memory_bytes=2**32)
     grammars.compile(regex("a")).result(20)
     waiting = [grammars.compile(members(8000 + number)) for number in range(2)]
     eventually(lambda: len(children(grammars)) >= 2)
@@ -397,5 +397,5 @@ def test_limits_grow_with_what_a_model_is_told():
     usual = limits_for(1, 128 * 2**20, 16)
     assert usual == Limits()
     large = limits_for(30, 2**30, 256)
-    assert (large.compile, large.memory_bytes, large.max_processes, large.max_idle) == (30, 2**30, 512, 256)
+    assert (large.compile_seconds, large.memory_bytes, large.max_processes, large.max_idle) == (30, 2**30, 512, 256)
     assert large.total_memory_bytes == 8 * 2**30 and large.wall_seconds == 1800

@@ -25,16 +25,16 @@ class NeverReady:
     def __init__(self, clock):
         self.clock, self.waits = clock, []
 
-    def begin(self):
+    def new_matcher(self):
         return NeverReady._Matcher(self)
 
     class _Matcher:
-        complete = False
+        is_complete = False
 
         def __init__(self, grammar):
             self._grammar, self._first = grammar, True
 
-        def banned(self, seconds):
+        def banned_tokens(self, seconds):
             if self._first:
                 return np.zeros(259, np.bool_)
             self._grammar.clock.now += seconds

@@ -265,6 +265,6 @@ def test_keeping_and_dropping_at_random_keeps_count():
         assert kept.nbytes == sum(part.nbytes for part in parts.values())
         for part in parts.values():
             assert part.num_children == sum(other.parent is part for other in parts.values())
-            assert part.parent is None or part.parent.name in parts  # never a part without what is before it
+            assert part.parent is None or part.parent.block_hash in parts  # never a part without what is before it
         assert len(kept._leaves) <= 2 * len(parts) + 65 or not parts
     assert kept.evict_to(0) and len(kept) == 0 == kept.nbytes

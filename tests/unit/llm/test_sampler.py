@@ -128,7 +128,7 @@ def test_penalties_are_the_reference(repetition, presence, frequency):
         token = sampler.sample(row)
         assert token == int(expected.argmax())
         generated.append(token)
-        penalties.count(token)
+        penalties.add_token(token)
 
 
 def test_a_nucleus_that_needs_the_whole_vocabulary():

@@ -108,7 +108,7 @@ def test_a_failure_while_a_failure_is_handled_closes_the_engine(scripted, listen
     engine, forward = scripted(max_rows=1, seconds=0.002)
     heard = [listen(engine, PROMPT) for _ in range(3)]
     heard[0].has_first_token.wait()
-    monkeypatch.setattr(engine._scheduler, "abandon", lambda: 1 / 0)
+    monkeypatch.setattr(engine._scheduler, "reset", lambda: 1 / 0)
     monkeypatch.setattr(engine._scheduler, "decode_step", lambda: 1 / 0)
     for one in heard:
         assert isinstance(one.wait(5).error, EngineFailed)
