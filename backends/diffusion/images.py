@@ -64,7 +64,7 @@ def read_image(data: bytes, name: str = "image") -> DecodedImage:
     `MAX_SIDE` allow.
     """
     found, body = DECODE_WORKER.call(
-        "backends.diffusion.images:decoded", data, param=name, largest=4 * MAX_PIXELS, name=name
+        "backends.diffusion.images:decode_image", data, param=name, largest=4 * MAX_PIXELS, name=name
     )
     width, height, alpha = found.get("width"), found.get("height"), found.get("alpha")
     if not isinstance(width, int) or not isinstance(height, int) or len(body) != width * height * (4 if alpha else 3):

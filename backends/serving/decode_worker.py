@@ -23,7 +23,7 @@ _WALL_TIME_FACTOR = 3
 """By the clock it may take so many times as long."""
 _MAX_HEADER_BYTES = 1 << 16
 _CHUNK_BYTES = 1 << 20
-_PROCESS_FILE = Path(__file__).with_name("worker_process.py")
+_PROCESS_FILE = Path(__file__).with_name("decode_worker_process.py")
 
 
 class DecodeWorker:

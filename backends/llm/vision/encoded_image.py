@@ -49,7 +49,7 @@ class EncodedImage:
         self._encoded = encoded
         self._number = number
         self.digest = hashlib.sha256(encoded).digest()
-        self.size = _sizes.get(self.digest) or self._checked_size(self._call("measured", 0)[0])
+        self.size = _sizes.get(self.digest) or self._checked_size(self._call("read_image_size", 0)[0])
         """Width and height as it is to be looked at."""
 
         if len(_sizes) >= _MAX_CACHED_SIZES:
@@ -58,7 +58,7 @@ class EncodedImage:
 
     def rgb(self) -> Image.Image:
         """Decode it: upright, the first frame, transparent parts on white. Raises `InvalidValue`; call it once."""
-        found, body = self._call("shown", 3 * MAX_PIXELS)
+        found, body = self._call("decode_image", 3 * MAX_PIXELS)
         self._encoded = b""
         if self._checked_size(found) != self.size or len(body) != 3 * self.size[0] * self.size[1]:
             raise self._undecodable()

@@ -363,10 +363,10 @@ def test_a_last_event_that_arrives_while_the_one_before_is_sent_leaves_nothing_o
     while not submitted:
         time.sleep(0.001)
     (exchange,) = desk._active_requests.values()
-    exchange._reply._lock = LockWithIntruder(lambda: submitted[0].sink(last))
+    exchange._collector._lock = LockWithIntruder(lambda: submitted[0].sink(last))
     submitted[0].sink(Delta(0, "a", 1))
     client.wait()
-    assert not desk._active_requests and not desk._cancellation._live
+    assert not desk._active_requests and not desk._cancellation._requests
 
 
 def test_closing_answers_what_is_open(open_desk):

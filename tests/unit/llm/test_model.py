@@ -33,7 +33,7 @@ class Client:
         self.request = request
         Client.heard[request] = None
 
-    def read_wishes(self, request):
+    def read_requested_outputs(self, inputs):
         pass
 
     def fail(self, error):
@@ -51,13 +51,13 @@ def test_a_request_that_cannot_be_read_fails_alone(model, monkeypatch):
         return types.SimpleNamespace(name=request, cumulative_logprob=request == "sums")
 
     taken = []
-    monkeypatch.setattr(model, "TritonClient", Client)
+    monkeypatch.setattr(model, "TextResponseSender", Client)
     monkeypatch.setattr(model, "read_request", read)
     monkeypatch.setattr(model, "Inputs", lambda request: request)
     monkeypatch.setattr(Client, "heard", {})
     one = model.TritonPythonModel()
     one._token_bytes, one._returns_cumulative_logprob = None, False
-    one._frontend = types.SimpleNamespace(take=lambda request, client: taken.append(request.name))
+    one._frontend = types.SimpleNamespace(add_request=lambda request, client: taken.append(request.name))
     one.execute(["unreadable", "wrong", "no sender", "deaf", "sums", "good"])
     assert taken == ["good"]
     assert isinstance(Client.heard["unreadable"], errors.EngineFailed) and "gone" in str(Client.heard["unreadable"])

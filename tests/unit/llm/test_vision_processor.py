@@ -93,7 +93,7 @@ def test_marks_without_pictures_are_refused_by_the_name_of_the_prompt(slow_desk,
 def test_places_of_vectors_have_their_numbers(sight):
     opened = sight.open_images([base64_image(noise_image(256, 128)), base64_image(noise_image(64, 64, seed=2))])
     tokens = np.array(sight.tokenizer.encode(sight.expand_text(b"<image>?<image>", opened)[0].decode()).ids)
-    pictures = sight.look(tokens, opened, lambda: False)
+    pictures = sight.encode(tokens, opened, lambda: False)
     places = pictures.tokens < 0
     assert (places == (tokens == sight.tokenizer.token_to_id("<image>"))).all()
     assert (pictures.tokens[~places] == tokens[~places]).all()
@@ -107,7 +107,7 @@ def test_a_picture_that_comes_again_is_not_encoded_again(sight):
     def look():
         opened = sight.open_images([base64_image(noise_image(128, 64))])
         tokens = np.array(sight.tokenizer.encode(sight.expand_text(b"<image>", opened)[0].decode()).ids)
-        return sight.look(tokens, opened, lambda: False).tokens.tolist()
+        return sight.encode(tokens, opened, lambda: False).tokens.tolist()
 
     first, count = look(), len(sight.seen)
     assert look() == first and len(sight.seen) == count > 0
@@ -117,7 +117,7 @@ def test_encoding_ends_when_the_client_goes(sight):
     opened = sight.open_images([base64_image(noise_image(256, 256))])
     tokens = np.array(sight.tokenizer.encode(sight.expand_text(b"<image>", opened)[0].decode()).ids)
     with pytest.raises(Cancelled):
-        sight.look(tokens, opened, lambda: len(sight.seen) == 3)
+        sight.encode(tokens, opened, lambda: len(sight.seen) == 3)
     assert len(sight.seen) == 3
 
 
