@@ -109,7 +109,7 @@ class ScriptedModelRunner:
         self,
         max_rows: int = 4,
         context_length: int = 1000,
-        chunk: int = 8,
+        chunk_size: int = 8,
         seconds: float = 0.0,
         kv_memory: int = 2**40,
     ) -> None:
@@ -118,15 +118,17 @@ class ScriptedModelRunner:
         self.calls: list[tuple[str, int]] = []
         self.prefilled_by: list[int] = []
         self.raises_for: Callable[[list[list[int]]], bool] = lambda rows: False
-        self.nan: Callable[[list[int]], bool] = lambda tokens: False
+        self.gives_nan_for: Callable[[list[int]], bool] = lambda tokens: False
         self.closed = False
-        self._chunk, self._seconds = chunk, seconds
+        self._chunk_size, self._seconds = chunk_size, seconds
 
     def chunk_size(self, past: int) -> int:
-        return self._chunk
+        return self._chunk_size
 
     def prefill(self, row: int, tokens: Any, past: int) -> Any:
-        assert 0 < len(tokens) <= self._chunk and past % self._chunk == 0, "cut by something else than position"
+        assert 0 < len(tokens) <= self._chunk_size and past % self._chunk_size == 0, (
+            "cut by something else than position"
+        )
         self.calls.append(("prefill", len(tokens)))
         time.sleep(self._seconds)
         self.stored_tokens[row, past : past + len(tokens)] = tokens
@@ -181,7 +183,7 @@ class ScriptedModelRunner:
         if self.raises_for([tokens]):
             raise RuntimeError("the device has gone")
         logits = np.zeros((1, self.vocab_size), np.float32)
-        logits[0, self.next_token(tokens)] = np.nan if self.nan(tokens) else 5.0
+        logits[0, self.next_token(tokens)] = np.nan if self.gives_nan_for(tokens) else 5.0
         return logits
 
     @staticmethod
@@ -240,27 +242,27 @@ class EventCollector:
 
 
 @pytest.fixture
-def listen() -> type[EventCollector]:
+def collect() -> type[EventCollector]:
     return EventCollector
 
 
 @pytest.fixture
-def scripted(tokenizer: Tokenizer) -> Iterator[Callable[..., tuple[BatchingEngine, ScriptedModelRunner]]]:
+def scripted_engine(tokenizer: Tokenizer) -> Iterator[Callable[..., tuple[BatchingEngine, ScriptedModelRunner]]]:
     """Make an engine over a scripted forward pass; it is closed at the end, and its threads must be gone then."""
     made: list[tuple[BatchingEngine, ScriptedModelRunner]] = []
 
     def make(
         max_waiting: int = 100, prefix_cache: int | None = None, **options: Any
     ) -> tuple[BatchingEngine, ScriptedModelRunner]:
-        forward = ScriptedModelRunner(**options)
-        engine = BatchingEngine(forward, tokenizer, frozenset({1, 2}), max_waiting, prefix_cache)
-        made.append((engine, forward))
+        runner = ScriptedModelRunner(**options)
+        engine = BatchingEngine(runner, tokenizer, frozenset({1, 2}), max_waiting, prefix_cache)
+        made.append((engine, runner))
         return made[-1]
 
     yield make
-    for engine, forward in made:
+    for engine, runner in made:
         engine.close()
-        assert forward.closed
+        assert runner.closed
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("llm-")]
 
 
@@ -284,13 +286,13 @@ class ManualEngine(BatchingEngine):
 
 
 @pytest.fixture
-def by_hand(tokenizer: Tokenizer) -> Callable[..., tuple[ManualEngine, ScriptedModelRunner]]:
+def manual_engine(tokenizer: Tokenizer) -> Callable[..., tuple[ManualEngine, ScriptedModelRunner]]:
     """Make a `HandEngine` over a scripted forward pass."""
 
     def make(
         max_waiting: int = 100, prefix_cache: int | None = None, **options: Any
     ) -> tuple[ManualEngine, ScriptedModelRunner]:
-        forward = ScriptedModelRunner(**options)
-        return ManualEngine(forward, tokenizer, frozenset({1, 2}), max_waiting, prefix_cache), forward
+        runner = ScriptedModelRunner(**options)
+        return ManualEngine(runner, tokenizer, frozenset({1, 2}), max_waiting, prefix_cache), runner
 
     return make

@@ -61,7 +61,7 @@ def test_special_tokens_are_hidden(tokenizer):
 
 def test_special_tokens_are_shown_where_they_are_wanted(tokenizer):
     tokens = [0, *tokenizer.encode("hi").ids, 2]
-    detokenizer = Detokenizer(tokenizer, tokenizer.encode("a").ids, special=True)
+    detokenizer = Detokenizer(tokenizer, tokenizer.encode("a").ids, show_special_tokens=True)
     names = [tokenizer.id_to_token(token) for token in (0, 2)]
     assert "".join(map(detokenizer.feed, tokens)) + detokenizer.flush() == f"{names[0]}hi{names[1]}"
 

@@ -25,7 +25,7 @@ WORD = {"type": "string", "pattern": "^[a-z]{4,9}$"}
 
 
 @pytest.fixture
-def open_grammars(scripted, tokenizer):  # ends before the engines do, which see to it that no thread is left
+def open_grammars(scripted_engine, tokenizer):  # ends before the engines do, which see to it that no thread is left
     made = []
 
     def make(**limits):
@@ -214,15 +214,15 @@ def test_one_in_use_is_not_ended_and_others_wait_for_its_place(open_grammars):
     eventually(lambda: len(children(grammars)) == 1)
 
 
-def test_where_all_together_are_too_large_the_largest_is_ended(open_grammars, scripted, listen):
+def test_where_all_together_are_too_large_the_largest_is_ended(open_grammars, scripted_engine, collect):
     large, *others = [schema({"type": "integer", "multipleOf": 104_729 - number}) for number in (0, 18, 20)]
     size = open_grammars().compile(large).result(20)._process.nbytes()
     assert size > 16 * 2**20
     grammars = open_grammars(total_memory_bytes=5 * size // 2)
     compiled = [grammars.compile(one).result(20) for one in (large, *others)]
     eventually(lambda: len(children(grammars)) == 2)
-    engine, _ = scripted()
-    ends = [listen(engine, PROMPT, one, max_tokens=3).wait() for one in compiled]
+    engine, _ = scripted_engine()
+    ends = [collect(engine, PROMPT, one, max_tokens=3).wait() for one in compiled]
     assert sorted(one.error is None for one in ends) == [False, True, True]
     assert all("too much time or memory" in str(one.error) for one in ends if one.error)
 
@@ -235,21 +235,21 @@ def go_on(grammar):
     os.kill(grammar._process._pid, signal.SIGCONT)
 
 
-def test_a_late_mask_holds_nobody_else(open_grammars, scripted, listen, tokenizer):
+def test_a_late_mask_holds_nobody_else(open_grammars, scripted_engine, collect, tokenizer):
     """The row runs its last token again until the mask has come; the others run on, and the answer is the same."""
-    engine, forward = scripted(max_rows=4)
+    engine, runner = scripted_engine(max_rows=4)
     grammar = open_grammars().compile(schema(WORD)).result(20)
     options = {"max_tokens": 400, "temperature": 1.0, "seed": 3, "logprobs": 1}
-    usual = listen(engine, PROMPT, grammar, **options).wait()
+    usual = collect(engine, PROMPT, grammar, **options).wait()
     stop(grammar)
-    late = listen(engine, PROMPT, grammar, **options)
+    late = collect(engine, PROMPT, grammar, **options)
     try:
         late.has_first_token.wait(60)
-        free = listen(engine, PROMPT, max_tokens=200).wait()
+        free = collect(engine, PROMPT, max_tokens=200).wait()
         assert not late.ended.is_set() and late.num_tokens == 1
     finally:
         go_on(grammar)
-    assert free.texts[0] == tokenizer.decode(forward.expected_answer(PROMPT, 200))
+    assert free.texts[0] == tokenizer.decode(runner.expected_answer(PROMPT, 200))
     late.wait()
     assert (late.texts, late.num_tokens) == (usual.texts, usual.num_tokens)
     told = [[entry for event in one.events for entry in event.logprobs] for one in (late, usual)]
@@ -258,18 +258,18 @@ def test_a_late_mask_holds_nobody_else(open_grammars, scripted, listen, tokenize
 
 
 @pytest.mark.parametrize(("text", "most", "reason"), [("a", 10, "stop"), ("a", 1, "stop"), ("ab", 1, "length")])
-def test_an_end_that_is_known_late_is_told_alone(open_grammars, scripted, listen, text, most, reason):
-    engine, _ = scripted()
+def test_an_end_that_is_known_late_is_told_alone(open_grammars, scripted_engine, collect, text, most, reason):
+    engine, _ = scripted_engine()
     grammar = open_grammars().compile(StructuredOutputsParams("choice", json.dumps([text]))).result(20)
     stop(grammar)
     try:
-        listener = listen(engine, PROMPT, grammar, max_tokens=most)
-        assert listener.has_first_token.wait(60) and not listener.ended.wait(0.1)
+        collector = collect(engine, PROMPT, grammar, max_tokens=most)
+        assert collector.has_first_token.wait(60) and not collector.ended.wait(0.1)
     finally:
         go_on(grammar)
-    listener.wait()
-    assert (listener.texts, listener.finish_reasons, listener.num_tokens) == (["a"], [reason], 1)
-    assert listener.events[-1].num_tokens == 0 and engine.stats.tokens_out == 1
+    collector.wait()
+    assert (collector.texts, collector.finish_reasons, collector.num_tokens) == (["a"], [reason], 1)
+    assert collector.events[-1].num_tokens == 0 and engine.stats.tokens_out == 1
 
 
 def test_a_step_is_held_less_and_less_by_a_structure_that_is_late(open_grammars, tokenizer):
@@ -286,15 +286,15 @@ def test_a_step_is_held_less_and_less_by_a_structure_that_is_late(open_grammars,
     assert all(matcher.banned_tokens(20) is not None for matcher in matchers)
 
 
-def test_one_that_ends_takes_its_own_answers_with_it_alone(open_grammars, scripted, listen):
+def test_one_that_ends_takes_its_own_answers_with_it_alone(open_grammars, scripted_engine, collect):
     grammars = open_grammars()
-    engine, _ = scripted(seconds=0.001)
+    engine, _ = scripted_engine(seconds=0.001)
     mine, other = grammars.compile(regex("[a-z]{900}")).result(20), grammars.compile(regex("[a-c]{60}")).result(20)
-    listeners = [listen(engine, PROMPT, grammar, max_tokens=900) for grammar in (mine, mine, other)]
+    listeners = [collect(engine, PROMPT, grammar, max_tokens=900) for grammar in (mine, mine, other)]
     listeners[0].has_first_token.wait(20)
     mine._process.kill()
-    for listener in listeners[:2]:
-        assert str(listener.wait().error).startswith("[invalid_value:structured_outputs] This cannot be enforced")
+    for collector in listeners[:2]:
+        assert str(collector.wait().error).startswith("[invalid_value:structured_outputs] This cannot be enforced")
     assert listeners[2].wait().finish_reasons == ["stop"] and len(listeners[2].texts[0]) == 60
     with pytest.raises(InvalidValue):
         mine.new_matcher()
@@ -302,10 +302,10 @@ def test_one_that_ends_takes_its_own_answers_with_it_alone(open_grammars, script
     assert again._process is not mine._process and again.new_matcher().banned_tokens(1) is not None
 
 
-def test_answers_that_take_too_long_to_follow_are_ended(open_grammars, scripted, listen):
-    engine, _ = scripted()
+def test_answers_that_take_too_long_to_follow_are_ended(open_grammars, scripted_engine, collect):
+    engine, _ = scripted_engine()
     grammar = open_grammars(base_matching_seconds=0.0, matching_seconds_per_token=0.0).compile(schema(WORD)).result(20)
-    assert "takes too long to follow" in str(listen(engine, PROMPT, grammar, max_tokens=900).wait().error)
+    assert "takes too long to follow" in str(collect(engine, PROMPT, grammar, max_tokens=900).wait().error)
 
 
 SPIN = """

@@ -46,18 +46,18 @@ class NeverReady:
             return False
 
 
-def test_late_masks_share_the_time_for_which_a_step_is_held(by_hand, listen, monkeypatch):
+def test_late_masks_share_the_time_for_which_a_step_is_held(manual_engine, collect, monkeypatch):
     clock = Clock()
     for module in (batch_module, sequence_module):
         monkeypatch.setattr(module, "time", clock)
-    engine, _ = by_hand(max_rows=16, chunk=64)
+    engine, _ = manual_engine(max_rows=16, chunk_size=64)
     grammar = NeverReady(clock)
-    heard = [listen(engine, PROMPT, grammar, max_tokens=9) for _ in range(15)]
-    free = listen(engine, PROMPT, max_tokens=50)
-    engine.iterate_until(lambda: all(one.has_first_token.is_set() for one in (*heard, free)))
+    collectors = [collect(engine, PROMPT, grammar, max_tokens=9) for _ in range(15)]
+    free = collect(engine, PROMPT, max_tokens=50)
+    engine.iterate_until(lambda: all(one.has_first_token.is_set() for one in (*collectors, free)))
     grammar.waits.clear()
     before = free.num_tokens
     engine.iterate()
     assert free.num_tokens == before + 1 and len(grammar.waits) == 15
     assert sum(grammar.waits) == pytest.approx(0.002) and min(grammar.waits) == 0
-    assert not any(one.ended.is_set() for one in heard)
+    assert not any(one.ended.is_set() for one in collectors)

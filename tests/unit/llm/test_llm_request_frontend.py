@@ -52,11 +52,11 @@ class Client:
 
 
 @pytest.fixture
-def open_desk(scripted, tokenizer):
+def open_desk(scripted_engine, tokenizer):
     desks = []
 
     def make(max_open=100, bos="<s>", **options):
-        engine, forward = scripted(**options)
+        engine, forward = scripted_engine(**options)
         prompts = PromptTokenizer(
             tokenizer, bos=bos, vocab_size=engine.vocab_size, context_length=engine.context_length
         )

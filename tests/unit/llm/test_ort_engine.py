@@ -27,10 +27,10 @@ def engine(request, export):
 
 
 @pytest.fixture
-def forward(export):
-    forward = OrtModelRunner(read_decoder_config(export("fp32")), max_rows=4, context_length=1024, threads=2)
-    yield forward
-    forward.close()
+def runner(export):
+    runner = OrtModelRunner(read_decoder_config(export("fp32")), max_rows=4, context_length=1024, threads=2)
+    yield runner
+    runner.close()
 
 
 def prompts(count, seed=5):
@@ -38,48 +38,48 @@ def prompts(count, seed=5):
     return [rng.integers(3, 259, rng.integers(1, 300)) for _ in range(count)]
 
 
-def test_greedy_under_batching_is_greedy_alone(engine, listen):
+def test_greedy_under_batching_is_greedy_alone(engine, collect):
     rng = random.Random(1)
     asked = [(prompt, rng.randrange(5, 60)) for prompt in prompts(32)]
-    alone = [listen(engine, prompt, max_tokens=count, ignore_eos=True).wait().texts for prompt, count in asked]
-    heard = []
+    alone = [collect(engine, prompt, max_tokens=count, ignore_eos=True).wait().texts for prompt, count in asked]
+    collectors = []
     for prompt, count in asked:
-        heard.append(listen(engine, prompt, max_tokens=count, ignore_eos=True))
+        collectors.append(collect(engine, prompt, max_tokens=count, ignore_eos=True))
         time.sleep(rng.random() * 0.004)
-    assert [one.wait().texts for one in heard] == alone
+    assert [one.wait().texts for one in collectors] == alone
     assert len({texts[0] for texts in alone}) > 25  # the model does say different things
 
 
-def test_a_seed_gives_the_same_text_whatever_else_runs(engine, listen):
+def test_a_seed_gives_the_same_text_whatever_else_runs(engine, collect):
     options = {"temperature": 1.5, "top_p": 0.95, "top_k": 100, "max_tokens": 40, "ignore_eos": True}
     mine, *others = prompts(12)
-    alone = listen(engine, mine, seed=3, n=2, **options).wait().texts
-    noise = [listen(engine, other, **options) for other in others]
-    crowd = listen(engine, mine, seed=3, n=2, **options).wait().texts
+    alone = collect(engine, mine, seed=3, n=2, **options).wait().texts
+    noise = [collect(engine, other, **options) for other in others]
+    crowd = collect(engine, mine, seed=3, n=2, **options).wait().texts
     assert crowd == alone and alone[0] != alone[1]
-    assert listen(engine, mine, seed=4, **options).wait().texts == alone[1:]
+    assert collect(engine, mine, seed=4, **options).wait().texts == alone[1:]
     for one in noise:
         one.wait()
 
 
-def test_chunks_of_a_prompt_give_what_the_whole_gives(forward):
+def test_chunks_of_a_prompt_give_what_the_whole_gives(runner):
     prompt = prompts(1)[0]
     prompt = np.resize(prompt, 300)
-    whole = forward.prefill(0, prompt, 0)
+    whole = runner.prefill(0, prompt, 0)
     for size in (32, 100, 299):
         for start in range(0, 300, size):
-            cut = forward.prefill(1, prompt[start : start + size], start)
+            cut = runner.prefill(1, prompt[start : start + size], start)
         np.testing.assert_allclose(cut, whole, atol=1e-3)
         assert cut.argmax() == whole.argmax()
 
 
-def test_a_copied_row_goes_on_as_its_source(forward):
+def test_a_copied_row_goes_on_as_its_source(runner):
     prompt = prompts(1)[0]
-    token = forward.prefill(0, prompt, 0).argmax()
-    forward.copy(0, 2, 0, len(prompt))
+    token = runner.prefill(0, prompt, 0).argmax()
+    runner.copy(0, 2, 0, len(prompt))
     step = [np.array([token]), np.array([len(prompt)])]
-    there = forward.decode(*step, first=2).copy()
-    np.testing.assert_array_equal(there, forward.decode(*step, first=0))
+    there = runner.decode(*step, first_slot=2).copy()
+    np.testing.assert_array_equal(there, runner.decode(*step, first_slot=0))
 
 
 def test_eos_tokens_of_both_files_count(export):
@@ -87,8 +87,8 @@ def test_eos_tokens_of_both_files_count(export):
     assert files.eos == {1, 2} and files.bos == 0 and files.context_length == 1024
 
 
-def test_chunk_sizes_fall_with_the_length_of_what_came_before(forward):
-    sizes = [forward.chunk_size(past) for past in (0, 2000, 8000, 100_000)]
+def test_chunk_sizes_fall_with_the_length_of_what_came_before(runner):
+    sizes = [runner.chunk_size(past) for past in (0, 2000, 8000, 100_000)]
     assert sizes == sorted(sizes, reverse=True) and all(size >= 16 and size & (size - 1) == 0 for size in sizes)
 
 
@@ -105,7 +105,7 @@ def resident(memory):
 
 
 def test_memory_comes_with_use_and_goes_with_release():
-    memory = KVCache(tensors=20, rows=16, heads=4, context=8192, head_size=64, dtype=np.float32)
+    memory = KVCache(tensors=20, num_slots=16, heads=4, context=8192, head_size=64, dtype=np.float32)
     view = memory._array
     assert view.nbytes > 2.5e9 and resident(memory) == 0
     view[:, 3, :, :6000] = 1.0
@@ -123,7 +123,7 @@ def test_memory_comes_with_use_and_goes_with_release():
 
 
 def test_a_context_that_is_no_whole_page_is_rounded_up():
-    memory = KVCache(tensors=2, rows=2, heads=3, context=100, head_size=16, dtype=np.float16)
+    memory = KVCache(tensors=2, num_slots=2, heads=3, context=100, head_size=16, dtype=np.float16)
     assert memory.context == 128 and memory.shape(2) == [2, 3, 128, 16] and memory.kv_bytes(65) == 128 * 2 * 3 * 16 * 2
     assert memory.address(1, 1) - memory.address(1, 0) == 3 * 128 * 16 * 2
     memory.close()

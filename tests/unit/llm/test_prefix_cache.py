@@ -16,29 +16,29 @@ def prompt(seed, size):
     return [int(token) for token in np.random.default_rng(seed).integers(10, 200, size)]
 
 
-def read(forward):
-    return sum(size for name, size in forward.calls if name == "prefill")
+def read(runner):
+    return sum(size for name, size in runner.calls if name == "prefill")
 
 
-def loaded(forward):
-    return sum(size for name, size in forward.calls if name == "load")
+def loaded(runner):
+    return sum(size for name, size in runner.calls if name == "load")
 
 
 @pytest.fixture
-def ask(by_hand, listen):
+def ask(manual_engine, collect):
     """Ask one at a time; what comes back is the tokens that were read, and those that were copied."""
     made = {}
 
     def make(**options):
-        made["engine"], made["forward"] = by_hand(chunk=CHUNK, **options)
+        made["engine"], made["forward"] = manual_engine(chunk_size=CHUNK, **options)
 
         def one(tokens, count=6):
-            engine, forward = made["engine"], made["forward"]
-            forward.calls.clear()
-            listener = listen(engine, tokens, max_tokens=count)
-            engine.iterate_until(listener.ended.is_set)
-            assert listener.texts == [engine._tokenizer.decode(forward.expected_answer(tokens, count))]
-            return read(forward), loaded(forward)
+            engine, runner = made["engine"], made["forward"]
+            runner.calls.clear()
+            collector = collect(engine, tokens, max_tokens=count)
+            engine.iterate_until(collector.ended.is_set)
+            assert collector.texts == [engine._tokenizer.decode(runner.expected_answer(tokens, count))]
+            return read(runner), loaded(runner)
 
         return one, made["engine"], made["forward"]
 
@@ -55,11 +55,11 @@ def test_a_prompt_that_comes_again_is_not_read_again(ask, size):
 
 
 def test_a_growing_chat_is_read_from_the_last_whole_chunk(ask):
-    one, _, forward = ask()
+    one, _, runner = ask()
     chat = prompt(1, 85)
     assert one(chat, 20) == (85, 0)
     for _ in range(4):
-        grown = chat + forward.expected_answer(chat, 20) + prompt(2, 9)
+        grown = chat + runner.expected_answer(chat, 20) + prompt(2, 9)
         assert one(grown, 20) == (len(grown) - len(chat) // CHUNK * CHUNK, len(chat) // CHUNK * CHUNK)
         chat = grown
 
@@ -132,116 +132,116 @@ def test_a_prompt_too_large_to_be_kept_keeps_its_beginning(ask):
     assert engine.stats.prefix_cache_bytes == 5 * 16
 
 
-def test_two_that_begin_alike_at_once_read_the_beginning_once(by_hand, listen):
-    engine, forward = by_hand(chunk=CHUNK)
+def test_two_that_begin_alike_at_once_read_the_beginning_once(manual_engine, collect):
+    engine, runner = manual_engine(chunk_size=CHUNK)
     system = prompt(0, 80)
-    heard = [listen(engine, system + prompt(seed, 8), max_tokens=3) for seed in (1, 2, 3)]
-    engine.iterate_until(lambda: all(one.ended.is_set() for one in heard))
-    assert read(forward) == 80 + 3 * 8
+    collectors = [collect(engine, system + prompt(seed, 8), max_tokens=3) for seed in (1, 2, 3)]
+    engine.iterate_until(lambda: all(one.ended.is_set() for one in collectors))
+    assert read(runner) == 80 + 3 * 8
 
 
-def test_what_is_dropped_while_it_is_copied_is_read(by_hand, listen):
-    engine, forward = by_hand(chunk=CHUNK)
+def test_what_is_dropped_while_it_is_copied_is_read(manual_engine, collect):
+    engine, runner = manual_engine(chunk_size=CHUNK)
     tokens = prompt(1, 900)
-    listener = listen(engine, tokens, max_tokens=2)
-    engine.iterate_until(listener.ended.is_set)
-    forward.calls.clear()
-    again = listen(engine, tokens, max_tokens=2)
+    collector = collect(engine, tokens, max_tokens=2)
+    engine.iterate_until(collector.ended.is_set)
+    runner.calls.clear()
+    again = collect(engine, tokens, max_tokens=2)
     engine.iterate()
-    assert 100 < loaded(forward) < 400  # a long copy takes several turns
-    copied = loaded(forward)
+    assert 100 < loaded(runner) < 400  # a long copy takes several turns
+    copied = loaded(runner)
     engine._scheduler.prefill_scheduler.prefix_cache.clear()
     engine.iterate_until(again.ended.is_set)
-    assert loaded(forward) == copied and read(forward) == 900 - copied
-    assert again.texts == listener.texts
+    assert loaded(runner) == copied and read(runner) == 900 - copied
+    assert again.texts == collector.texts
 
 
-def test_copying_holds_running_answers_for_no_longer_than_a_chunk(by_hand, listen):
-    engine, forward = by_hand(chunk=CHUNK)
+def test_copying_holds_running_answers_for_no_longer_than_a_chunk(manual_engine, collect):
+    engine, runner = manual_engine(chunk_size=CHUNK)
     tokens = prompt(1, 900)
-    engine.iterate_until(listen(engine, tokens, max_tokens=1).ended.is_set)
-    running = listen(engine, [9], max_tokens=200)
+    engine.iterate_until(collect(engine, tokens, max_tokens=1).ended.is_set)
+    running = collect(engine, [9], max_tokens=200)
     engine.iterate_until(running.has_first_token.is_set)
-    forward.calls.clear()
-    engine.iterate_until(listen(engine, tokens, max_tokens=1).ended.is_set)
+    runner.calls.clear()
+    engine.iterate_until(collect(engine, tokens, max_tokens=1).ended.is_set)
     run = 0
-    for name, size in forward.calls:
+    for name, size in runner.calls:
         run = run + size if name == "load" else 0
         assert run <= 32 * CHUNK + CHUNK
 
 
-def test_cancelling_while_something_is_copied(by_hand, listen):
-    engine, forward = by_hand(chunk=CHUNK)
+def test_cancelling_while_something_is_copied(manual_engine, collect):
+    engine, runner = manual_engine(chunk_size=CHUNK)
     tokens = prompt(1, 900)
-    engine.iterate_until(listen(engine, tokens, max_tokens=1).ended.is_set)
-    again = listen(engine, tokens)
+    engine.iterate_until(collect(engine, tokens, max_tokens=1).ended.is_set)
+    again = collect(engine, tokens)
     engine.iterate()
     assert engine.stats.rows_active == 1
     engine.cancel(again.generation)
     engine.iterate()
     assert (
-        again.error and engine.stats.rows_active == engine.stats.row_bytes == 0 and (forward.stored_tokens == -1).all()
+        again.error and engine.stats.rows_active == engine.stats.row_bytes == 0 and (runner.stored_tokens == -1).all()
     )
 
 
 def test_what_cannot_be_kept_is_no_harm(ask, monkeypatch):
-    one, engine, forward = ask()
-    monkeypatch.setattr(forward, "save", lambda *args: 1 / 0)
+    one, engine, runner = ask()
+    monkeypatch.setattr(runner, "save", lambda *args: 1 / 0)
     assert one(prompt(1, 40)) == (40, 0) == (40, engine.stats.prefix_cache_bytes)
 
 
-def test_what_cannot_be_copied_fails_alone(by_hand, listen, monkeypatch):
-    engine, forward = by_hand(chunk=CHUNK)
-    other = listen(engine, prompt(2, 5), max_tokens=50)
-    engine.iterate_until(listen(engine, prompt(1, 40), max_tokens=1).ended.is_set)
-    monkeypatch.setattr(forward, "load", lambda *args: 1 / 0)
-    again = listen(engine, prompt(1, 40), max_tokens=1)
+def test_what_cannot_be_copied_fails_alone(manual_engine, collect, monkeypatch):
+    engine, runner = manual_engine(chunk_size=CHUNK)
+    other = collect(engine, prompt(2, 5), max_tokens=50)
+    engine.iterate_until(collect(engine, prompt(1, 40), max_tokens=1).ended.is_set)
+    monkeypatch.setattr(runner, "load", lambda *args: 1 / 0)
+    again = collect(engine, prompt(1, 40), max_tokens=1)
     engine.iterate_until(lambda: again.ended.is_set() and other.ended.is_set())
     assert isinstance(again.error, EngineFailed) and other.error is None
 
 
-def test_a_fault_of_the_engine_forgets_what_was_kept(scripted, listen, monkeypatch):
-    engine, _ = scripted()
-    listen(engine, prompt(1, 40), max_tokens=1).wait()
-    running = listen(engine, prompt(2, 40))
+def test_a_fault_of_the_engine_forgets_what_was_kept(scripted_engine, collect, monkeypatch):
+    engine, _ = scripted_engine()
+    collect(engine, prompt(1, 40), max_tokens=1).wait()
+    running = collect(engine, prompt(2, 40))
     running.has_first_token.wait()
     step = engine._scheduler.decode_step
     monkeypatch.setattr(engine._scheduler, "decode_step", lambda: 1 / 0)
     running.wait()
     monkeypatch.setattr(engine._scheduler, "decode_step", step)
-    listen(engine, prompt(1, 40), max_tokens=1).wait()
+    collect(engine, prompt(1, 40), max_tokens=1).wait()
     assert engine.stats.prefix_tokens_reused == 0
 
 
-def test_closing_gives_back_what_was_kept(scripted, listen):
-    engine, _ = scripted()
-    listen(engine, prompt(1, 40), max_tokens=1).wait()
+def test_closing_gives_back_what_was_kept(scripted_engine, collect):
+    engine, _ = scripted_engine()
+    collect(engine, prompt(1, 40), max_tokens=1).wait()
     assert engine.stats.prefix_cache_bytes > 0
     engine.close()
     assert engine.stats.prefix_cache_bytes == 0
 
 
-def test_random_prompts_that_share_beginnings_say_what_they_say_alone(scripted, listen, tokenizer):
-    engine, forward = scripted(max_rows=5, chunk=CHUNK, seconds=0.0005, prefix_cache=3000)
+def test_random_prompts_that_share_beginnings_say_what_they_say_alone(scripted_engine, collect, tokenizer):
+    engine, runner = scripted_engine(max_rows=5, chunk_size=CHUNK, seconds=0.0005, prefix_cache=3000)
     rng = random.Random(3)
     trunk = prompt(0, 120)
-    heard = []
+    collectors = []
     for number in range(120):
         tokens = trunk[: rng.randrange(0, 120)] + prompt(number % 7, rng.randrange(1, 30))
         count = rng.randrange(1, 12)
-        heard.append((listen(engine, tokens, max_tokens=count), tokens, count))
+        collectors.append((collect(engine, tokens, max_tokens=count), tokens, count))
         if rng.random() < 0.2:
-            engine.cancel(rng.choice(heard)[0].generation)
+            engine.cancel(rng.choice(collectors)[0].generation)
         time.sleep(rng.random() * 0.002)
-    for listener, tokens, count in heard:
-        listener.wait()
-        assert listener.error or listener.texts[0] == tokenizer.decode(forward.expected_answer(tokens, count))
+    for collector, tokens, count in collectors:
+        collector.wait()
+        assert collector.error or collector.texts[0] == tokenizer.decode(runner.expected_answer(tokens, count))
         assert engine.stats.prefix_cache_bytes <= 3000
     deadline = time.monotonic() + 1
     while engine.stats.rows_active or engine.stats.row_bytes:
         assert time.monotonic() < deadline
     assert engine.stats.prefix_tokens_reused > 1000 and engine.stats.rows_waiting == 0
-    assert (forward.stored_tokens == -1).all()
+    assert (runner.stored_tokens == -1).all()
 
 
 def test_keeping_and_dropping_at_random_keeps_count():

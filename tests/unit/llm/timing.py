@@ -13,9 +13,9 @@ def wait_until(condition):
         time.sleep(0.001)
 
 
-def cancel_and_time(engine, listener):
+def cancel_and_time(engine, collector):
     start = time.monotonic()
-    engine.cancel(listener.generation)
-    listener.wait(5)
-    assert isinstance(listener.error, Cancelled)
+    engine.cancel(collector.generation)
+    collector.wait(5)
+    assert isinstance(collector.error, Cancelled)
     return time.monotonic() - start
