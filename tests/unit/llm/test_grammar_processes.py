@@ -186,7 +186,7 @@ def test_what_nobody_waits_for_any_more_is_not_compiled(open_grammars, monkeypat
     first, *others = [grammars.compile(members(8000 + number)) for number in range(4)]
     assert all(future.cancel() for future in others)
     first.result(60)
-    eventually(lambda: not grammars._jobs)
+    eventually(lambda: not len(grammars._queue))
     assert len(grammars._processes) <= 2  # the one that ran when it was cancelled, too
 
 
