@@ -51,22 +51,22 @@ class PromptTokenizer:
         except UnicodeDecodeError as error:
             raise InvalidValue(f"This is not UTF-8: {error.reason} at byte {error.start}.", "text_input") from None
         if not text:
-            begins = self._tokenizer.token_to_id(self._bos) if self._bos else None
-            if begins is None:
+            bos_id = self._tokenizer.token_to_id(self._bos) if self._bos else None
+            if bos_id is None:
                 raise InvalidValue("The prompt is empty, and this model has no token to begin with.", "text_input")
-            return self._check_vocabulary(np.array([begins], np.int64), "text_input")
+            return self._check_vocabulary(np.array([bos_id], np.int64), "text_input")
         if len(document) > _SLICED_TEXT_BYTES:
             count = token_count_above(self._tokenizer, text, 2 * self._context_length, is_cancelled)
             if count:
                 raise self._too_long(f"at least {count}", "text_input")
-        written = document[: spans[0][0]] if spans else document
-        begun = written.startswith(self._bos_texts)
+        before_spans = document[: spans[0][0]] if spans else document
+        has_bos = before_spans.startswith(self._bos_texts)
         if spans:
-            tokens = self._literal_tokenizer.encode(document, spans, add_special_tokens=not begun)
+            tokens = self._literal_tokenizer.encode(document, spans, add_special_tokens=not has_bos)
         else:
             # A batch of one, because this call releases the GIL and `encode` does not: a long prompt would delay
             # every decode step that runs meanwhile.
-            (encoding,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=not begun)
+            (encoding,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=not has_bos)
             tokens = np.array(encoding.ids, np.int64)
         if len(tokens) >= self._context_length:
             raise self._too_long(len(tokens), "text_input")

@@ -84,11 +84,11 @@ class PrefillScheduler:
         follow. Nothing is computed if the chunk costs more than a `budget` below 1, or if the sequence was preempted.
         """
         entry, past = slots.entries[sequence], sequence.length
-        whole = self._runner.chunk_size(past)
-        chunk = sequence.prefill_tokens[past : past + whole]
+        chunk_size = self._runner.chunk_size(past)
+        chunk = sequence.prefill_tokens[past : past + chunk_size]
         stop = past + len(chunk)
         is_last = stop == len(sequence.prefill_tokens)
-        cost = len(chunk) / whole
+        cost = len(chunk) / chunk_size
         growth = self._runner.kv_bytes(stop) - self._runner.kv_bytes(past)
         self._free_memory(lambda: growth if sequence.slot >= 0 else 0)
         if sequence.slot < 0:
@@ -98,10 +98,8 @@ class PrefillScheduler:
         if reused:
             cost *= _COPY_COST
         elif budget < 1 and cost > budget:
-            return (
-                budget,
-                None,
-            )  # it would delay the running sequences by more than a chunk: left for the next iteration
+            # It would delay the running sequences by more than a chunk in all: left for the next iteration.
+            return budget, None
         else:
             logits = self._compute_chunk(slots, sequence, chunk, block_hash, is_last)
         sequence.length = stop
@@ -121,18 +119,20 @@ class PrefillScheduler:
         Return whether it was found, and the logits after the prompt's last token if the chunk `is_last`.
         """
         group, past = sequence.group, sequence.length
-        whole = len(sequence.prefill_tokens)
-        if group.prompt_logits is not None and whole == len(group.generation.prompt):
-            sibling = next((other for other in slots.running if other.group is group and other.length >= whole), None)
+        prompt_length = len(sequence.prefill_tokens)
+        if group.prompt_logits is not None and prompt_length == len(group.generation.prompt):
+            sibling = next(
+                (other for other in slots.running if other.group is group and other.length >= prompt_length), None
+            )
             if sibling:
                 self._runner.copy(sibling.slot, sequence.slot, past, stop)
                 return True, group.prompt_logits.copy()
-        chunk = self.prefix_cache.get(block_hash)
-        if chunk is None or (is_last and chunk.logits is None):
+        block = self.prefix_cache.get(block_hash)
+        if block is None or (is_last and block.logits is None):
             return False, None
-        self._runner.load(sequence.slot, past, chunk.saved)
+        self._runner.load(sequence.slot, past, block.saved)
         self._stats.prefix_tokens_reused += stop - past
-        return True, None if chunk.logits is None else chunk.logits.copy()
+        return True, None if block.logits is None else block.logits.copy()
 
     def _compute_chunk(
         self, slots: Slots, sequence: Sequence, chunk: TokenIds, block_hash: bytes, is_last: bool

@@ -1,4 +1,4 @@
-"""For how long a step waits for masks that are late."""
+"""The time for which a decode step waits for late grammar masks."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ PROMPT = [10, 20, 30]
 
 
 class Clock:
-    """Time that passes only where somebody waits; stands for the module `time`."""
+    """Replaces the module `time`: time passes only while a mask is awaited."""
 
     def __init__(self):
         self.now = 0.0
@@ -20,7 +20,7 @@ class Clock:
 
 
 class NeverReady:
-    """A grammar whose first mask is there, and no other; it remembers for how long it was waited for."""
+    """A grammar that has its first mask only. It records how long each wait for another one was."""
 
     def __init__(self, clock):
         self.clock, self.waits = clock, []
@@ -46,7 +46,7 @@ class NeverReady:
             return False
 
 
-def test_late_masks_share_the_time_for_which_a_step_is_held(manual_engine, collect, monkeypatch):
+def test_late_masks_share_the_wait_of_one_step(manual_engine, collect, monkeypatch):
     clock = Clock()
     for module in (batch_module, sequence_module):
         monkeypatch.setattr(module, "time", clock)

@@ -1,4 +1,4 @@
-"""What fails beneath the engine, and whom it takes along."""
+"""Faults of the model runner, the scheduler and sinks, and which requests they fail."""
 
 import numpy as np
 import pytest
@@ -12,19 +12,19 @@ PROMPT = [10, 20, 30]
 POISON = 99
 
 
-def test_a_row_that_makes_the_step_raise_fails_alone(scripted_engine, collect, tokenizer):
+def test_sequence_that_makes_the_step_raise_fails_alone(scripted_engine, collect, tokenizer):
     engine, runner = scripted_engine(max_rows=4, seconds=0.002)
-    others = [collect(engine, [row, 20, 30], max_tokens=40) for row in (11, 12, 13)]
+    others = [collect(engine, [first_token, 20, 30], max_tokens=40) for first_token in (11, 12, 13)]
     for other in others:
         other.has_first_token.wait()
     runner.raises_for = lambda rows: any(POISON in tokens and len(tokens) > 5 for tokens in rows)
     bad = collect(engine, [POISON, 20, 30], max_tokens=40).wait()
     assert isinstance(bad.error, EngineFailed) and "the device has gone" in str(bad.error)
-    for row, other in zip((11, 12, 13), others, strict=True):
-        assert other.wait().texts[0] == tokenizer.decode(runner.expected_answer([row, 20, 30], 40))
+    for first_token, other in zip((11, 12, 13), others, strict=True):
+        assert other.wait().texts[0] == tokenizer.decode(runner.expected_answer([first_token, 20, 30], 40))
 
 
-def test_a_prompt_that_makes_the_model_raise_fails_alone(scripted_engine, collect):
+def test_prompt_that_makes_the_model_raise_fails_alone(scripted_engine, collect):
     engine, runner = scripted_engine()
     other = collect(engine, PROMPT, max_tokens=300)
     runner.raises_for = lambda rows: any(POISON in tokens for tokens in rows)
@@ -32,7 +32,7 @@ def test_a_prompt_that_makes_the_model_raise_fails_alone(scripted_engine, collec
     assert other.wait().error is None
 
 
-def test_when_every_row_raises_all_fail_and_new_ones_are_served(scripted_engine, collect):
+def test_all_fail_when_every_step_raises_and_new_requests_are_served(scripted_engine, collect):
     engine, runner = scripted_engine(max_rows=3, seconds=0.002)
     collectors = [collect(engine, PROMPT) for _ in range(5)]
     collectors[0].has_first_token.wait()
@@ -44,7 +44,7 @@ def test_when_every_row_raises_all_fail_and_new_ones_are_served(scripted_engine,
     wait_until(lambda: engine.stats.rows_active == 0)
 
 
-def test_logits_that_are_no_numbers_fail_their_own_answer(scripted_engine, collect):
+def test_logits_that_are_not_numbers_fail_their_own_request(scripted_engine, collect):
     engine, runner = scripted_engine()
     runner.gives_nan_for = lambda tokens: tokens[0] == POISON and len(tokens) > 6
     good, bad = collect(engine, PROMPT, max_tokens=50), collect(engine, [POISON, 1, 2], max_tokens=50)
@@ -52,7 +52,7 @@ def test_logits_that_are_no_numbers_fail_their_own_answer(scripted_engine, colle
     assert good.wait().error is None
 
 
-def test_a_fault_in_the_engine_itself_does_not_end_it(scripted_engine, collect, monkeypatch):
+def test_engine_survives_a_fault_of_its_own(scripted_engine, collect, monkeypatch):
     engine, runner = scripted_engine(seconds=0.002)
     running = collect(engine, PROMPT)
     running.has_first_token.wait()
@@ -65,7 +65,7 @@ def test_a_fault_in_the_engine_itself_does_not_end_it(scripted_engine, collect, 
 
 
 def times(count, call):
-    """`call`, but the first `count` times it raises."""
+    """Return `call` with its first `count` calls raising."""
     left = [count]
 
     def flaky(*args):
@@ -80,7 +80,9 @@ def times(count, call):
 @pytest.mark.parametrize("count", [1, 2, 10**9])
 @pytest.mark.parametrize("name", ["release", "swap"])
 @pytest.mark.parametrize("max_tokens", [1, 4])
-def test_rows_that_cannot_be_freed_leave_no_job_behind(scripted_engine, collect, monkeypatch, name, count, max_tokens):
+def test_slots_that_cannot_be_released_leave_no_request_open(
+    scripted_engine, collect, monkeypatch, name, count, max_tokens
+):
     engine, runner = scripted_engine(max_rows=3, seconds=0.001)
     monkeypatch.setattr(runner, name, times(count, getattr(runner, name)))
     for _ in range(3):
@@ -93,7 +95,7 @@ def test_rows_that_cannot_be_freed_leave_no_job_behind(scripted_engine, collect,
 
 
 @pytest.mark.parametrize("count", [1, 10**9])
-def test_cancelling_what_cannot_be_freed_still_ends_it(scripted_engine, collect, monkeypatch, count):
+def test_cancelling_ends_a_request_whose_slot_cannot_be_released(scripted_engine, collect, monkeypatch, count):
     engine, runner = scripted_engine(max_rows=2, seconds=0.002)
     one, other = collect(engine, PROMPT), collect(engine, PROMPT)
     one.has_first_token.wait()
@@ -104,7 +106,7 @@ def test_cancelling_what_cannot_be_freed_still_ends_it(scripted_engine, collect,
     wait_until(lambda: not engine._groups)
 
 
-def test_a_failure_while_a_failure_is_handled_closes_the_engine(scripted_engine, collect, monkeypatch):
+def test_failure_while_handling_a_failure_closes_the_engine(scripted_engine, collect, monkeypatch):
     engine, runner = scripted_engine(max_rows=1, seconds=0.002)
     collectors = [collect(engine, PROMPT) for _ in range(3)]
     collectors[0].has_first_token.wait()
@@ -118,19 +120,19 @@ def test_a_failure_while_a_failure_is_handled_closes_the_engine(scripted_engine,
     assert runner.closed and not engine._groups
 
 
-def test_a_sink_that_raises_ends_its_own_generation(scripted_engine, collect):
+def test_sink_that_raises_ends_its_own_generation(scripted_engine, collect):
     engine, _ = scripted_engine(max_rows=2)
 
-    def deaf(event):
+    def raising_sink(event):
         raise ValueError("no ears")
 
-    engine.submit(Generation(np.array(PROMPT), SamplingParams(temperature=0), deaf))
+    engine.submit(Generation(np.array(PROMPT), SamplingParams(temperature=0), raising_sink))
     assert collect(engine, PROMPT, max_tokens=50).wait().error is None
-    assert collect(engine, PROMPT, n=2, max_tokens=5).wait().error is None  # both rows are free
+    assert collect(engine, PROMPT, n=2, max_tokens=5).wait().error is None  # both slots are free
     wait_until(lambda: engine.stats.rows_active == 0 and not engine._groups)
 
 
-def test_closing_ends_what_is_open(scripted_engine, collect):
+def test_closing_fails_open_requests(scripted_engine, collect):
     engine, _ = scripted_engine(max_rows=1, seconds=0.005)
     collectors = [collect(engine, PROMPT) for _ in range(3)]
     engine.close()
