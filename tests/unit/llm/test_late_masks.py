@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from backends.llm.batching import scheduler as batch_module
+from backends.llm.batching import scheduler as scheduler_module
 from backends.llm.batching import sequence as sequence_module
 
 PROMPT = [10, 20, 30]
@@ -20,10 +20,10 @@ class Clock:
 
 
 class NeverReady:
-    """A grammar that has its first mask only. It records how long each wait for another one was."""
+    """A grammar that has its first mask only, until `is_ready` is set. It records the length of each wait for others."""
 
     def __init__(self, clock):
-        self.clock, self.waits = clock, []
+        self.clock, self.waits, self.is_ready = clock, [], False
 
     def new_matcher(self):
         return NeverReady._Matcher(self)
@@ -35,7 +35,7 @@ class NeverReady:
             self._grammar, self._first = grammar, True
 
         def banned_tokens(self, seconds):
-            if self._first:
+            if self._first or self._grammar.is_ready:
                 return np.zeros(259, np.bool_)
             self._grammar.clock.now += seconds
             self._grammar.waits.append(seconds)
@@ -48,7 +48,7 @@ class NeverReady:
 
 def test_late_masks_share_the_wait_of_one_step(manual_engine, collect, monkeypatch):
     clock = Clock()
-    for module in (batch_module, sequence_module):
+    for module in (scheduler_module, sequence_module):
         monkeypatch.setattr(module, "time", clock)
     engine, _ = manual_engine(max_rows=16, chunk_size=64)
     grammar = NeverReady(clock)
@@ -61,3 +61,18 @@ def test_late_masks_share_the_wait_of_one_step(manual_engine, collect, monkeypat
     assert free.num_tokens == before + 1 and len(grammar.waits) == 15
     assert sum(grammar.waits) == pytest.approx(0.002) and min(grammar.waits) == 0
     assert not any(one.ended.is_set() for one in collectors)
+
+
+def test_sequence_with_a_late_mask_is_moved_to_a_released_slot(manual_engine, collect, monkeypatch):
+    clock = Clock()
+    for module in (scheduler_module, sequence_module):
+        monkeypatch.setattr(module, "time", clock)
+    engine, runner = manual_engine(max_rows=2)
+    grammar = NeverReady(clock)
+    free = collect(engine, [11, 20, 30], max_tokens=5)
+    late = collect(engine, PROMPT, grammar, max_tokens=9)
+    engine.iterate_until(free.ended.is_set)
+    assert late.num_tokens == 1 and ("swap", len(PROMPT)) in runner.calls
+    grammar.is_ready = True
+    engine.iterate_until(late.ended.is_set)
+    assert late.texts == [engine._tokenizer.decode(runner.expected_answer(PROMPT, 9))]
