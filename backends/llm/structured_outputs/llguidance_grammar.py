@@ -75,6 +75,6 @@ def _regex_error(expression: str) -> str | None:
 def trim_library_error(text: str) -> str:
     """Return the library's reason without the dump of its state."""
     if "NoExtension" in text[:40]:
-        return "no text follows it."
+        return "no text matches it."
     text = text.split("\n<state>")[0].replace("\n<non-verbose/>", "").strip()
     return (text[:MAX_REASON] or "no reason was given").rstrip(".") + "."

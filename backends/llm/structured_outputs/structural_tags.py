@@ -23,7 +23,7 @@ def structural_tag_grammar(text: str, to_llguidance: Callable[[str, str], str]) 
     """
     document = json.loads(text)
     if not isinstance(document, dict) or document.get("type") != "structural_tag":
-        raise ValueError("a structural tag is an object of the type 'structural_tag'")
+        raise ValueError("a structural tag must be an object with the type 'structural_tag'")
     builder = _TagGrammarBuilder(to_llguidance)
     start = builder.add_rule(document.get("format"))
     lark = "\n".join([f"start: {start}", *builder.rules])
@@ -78,7 +78,7 @@ class _TagGrammarBuilder:
             case "tags_with_separator":
                 rule = self._tags(part, depth)
             case _:
-                raise ValueError(f"parts of a structural tag of the type {str(kind)[:64]!r} are not known")
+                raise ValueError(f"parts of the type {str(kind)[:64]!r} are not supported in a structural tag")
         self.rules.append(f"part{len(self.rules)}: {rule}")
         return f"part{len(self.rules) - 1}"
 
@@ -94,7 +94,7 @@ class _TagGrammarBuilder:
     def _add_rules(self, part: Any, name: str, kind: str, depth: int) -> list[str]:
         elements = part.get(name)
         if not isinstance(elements, list) or not elements:
-            raise ValueError(f"the {name} of a {kind} are a list of parts")
+            raise ValueError(f"the {name} of a {kind} must be a list of parts")
         return [self.add_rule(element, depth + 1) for element in elements]
 
     def _add_grammar(self, kind: str, text: str) -> str:
@@ -107,5 +107,5 @@ class _TagGrammarBuilder:
 def _text(part: Any, name: str, kind: str) -> str:
     value = part.get(name)
     if not isinstance(value, str) or (not value and name != "end"):
-        raise ValueError(f"the {name} of a {kind} is a text")
+        raise ValueError(f"the {name} of a {kind} must be a string")
     return value

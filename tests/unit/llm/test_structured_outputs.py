@@ -145,7 +145,7 @@ def test_logprobs_come_from_the_model_not_the_grammar(ask):
         ({"json": IMPOSSIBLE}, "its parts contradict each other"),
         ({"json": {"type": "number", "multipleOf": 0.123456789123}}, "'multipleOf' has too many digits"),
         ({"json": {"oneOf": [{"type": "object"}, {"type": "object"}]}}, "cannot be told apart"),
-        ({"json": {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}}, "no text follows it"),
+        ({"json": {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}}, "no value matches it"),
         ({"json": {"$ref": "https://example.com/schema.json"}}, "example.com"),
         ({"json": False}, "allows nothing"),
         ({"regex": "(a"}, "unclosed group"),

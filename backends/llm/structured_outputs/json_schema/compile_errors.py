@@ -24,11 +24,11 @@ def explain_schema_error(schemas: Iterable[Any], error: str, explain_regex: Call
     if "not disjoint" in error:
         return "two expressions of a 'patternProperties' could match the same name, which cannot be enforced."
     if "min/maxProperties" in error:
-        return "'minProperties' or 'maxProperties' cannot be counted beside what other schemas say of the same object."
+        return "'minProperties' and 'maxProperties' cannot be enforced if other schemas apply to the same object."
     if "multipleOf" in error:
         return "a 'multipleOf' has too many digits."
     if "NoExtension" in error[:40]:
-        return "no text follows it."
+        return "no text matches it."
     for count, (pointer, keyword, text) in enumerate(chain.from_iterable(map(_regexes, schemas))):
         if count == _MAX_REGEXES:
             break

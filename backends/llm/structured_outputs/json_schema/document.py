@@ -74,7 +74,7 @@ class SchemaDocument:
         url, fragment = urldefrag(reference)
         resources = self._index() if keyword != "$ref" or url or fragment[:1] not in ("", "/") else {}
         if keyword == "$recursiveRef" and (reference != "#" or len(resources) > 1):
-            raise located.error(keyword, "is followed as '#' in a schema with one $id only.")
+            raise located.error(keyword, "is supported only as '#', in a schema with a single $id.")
         if keyword == "$dynamicRef" and self._num_dynamic_anchors.get(fragment, 0) > 1:
             raise located.error(keyword, f"could lead to several schemas of the $dynamicAnchor '{fragment[:64]}'.")
         resource: SchemaResource | None = located.resource
@@ -89,7 +89,7 @@ class SchemaDocument:
         else:
             found = _resolve_pointer(resource, fragment)
         if found is None or not isinstance(found.schema, dict | bool):
-            raise located.error(keyword, f"refers to '{reference[:128]}', where no schema stands.")
+            raise located.error(keyword, f"refers to '{reference[:128]}', where there is no schema.")
         return found
 
     def _index(self) -> dict[str, SchemaResource]:

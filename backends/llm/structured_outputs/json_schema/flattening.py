@@ -52,7 +52,7 @@ class SchemaFlattener:
             flat.is_unsatisfiable |= not schema
             return
         if not isinstance(schema, dict):
-            raise ValueError(f"what stands at '{located.pointer[:200]}' is no schema: an object, true or false.")
+            raise ValueError(f"the value at '{located.pointer[:200]}' is not a schema: an object, true or false.")
         if located is not top and schema.get("unevaluatedProperties", True) is not True:
             flat.isolated.append(located)
             return
@@ -62,7 +62,7 @@ class SchemaFlattener:
             if keyword in schema:
                 target = self.document.resolve(located, keyword)
                 if id(target.schema) in ancestors or target.schema is schema:
-                    raise located.error(keyword, "leads back to itself: no text follows it.")
+                    raise located.error(keyword, "refers back to itself, so no value matches it.")
                 self._add(flat, target, top, ancestors | {id(target.schema), id(schema)})
         if "allOf" in schema:
             for number in range(len(keyword_values.read_list(located, "allOf"))):
@@ -98,9 +98,10 @@ class SchemaFlattener:
         if isinstance(guards, tuple):
             pointers = " and ".join(f"'{branches[number].pointer[:80]}'" for number in guards)
             raise located.error(
-                "oneOf", f"takes what matches one schema only, and {pointers} cannot be told apart: write anyOf, or "
-                "give them a property with different constants."
-            )  # fmt: skip
+                "oneOf",
+                f"accepts only values that match exactly one schema, and {pointers} cannot be told apart: write anyOf, "
+                "or give them a property with different constants.",
+            )
         extra_schemas = [guard.schema() for guard in guards]
         return [
             branch.with_schema({"allOf": [branch, guard]}) if guard else branch

@@ -125,7 +125,7 @@ class _Normalizer:
         first = located
         while keyword := _only_reference(located):
             if id(located.schema) in seen:
-                raise first.error(keyword, "leads back to itself: no text follows it.")
+                raise first.error(keyword, "refers back to itself, so no value matches it.")
             seen.add(id(located.schema))
             located = self._alone(self._document.resolve(located, keyword))
         return located

@@ -166,7 +166,7 @@ class ObjectWriter:
         if not closed and (minimum > 1 or optional):
             keyword = "minProperties" if minimum else "maxProperties"
             needed = "additionalProperties false and no patternProperties"
-            raise located.error(keyword, f"needs {needed}, or it could not be counted.")
+            raise located.error(keyword, f"can be enforced only with {needed}.")
         if not closed or not optional:
             out |= {"minProperties": minimum} if minimum else {}
             out |= {"maxProperties": maximum} if maximum is not None else {}
@@ -190,5 +190,5 @@ def _name_pattern(located: LocatedSchema, text: str) -> tuple[str, Callable[[str
     try:
         compiled = re.compile(text)
     except (re.error, OverflowError, RecursionError):
-        raise located.error("pattern", "is no regular expression that names can be compared with.") from None
+        raise located.error("pattern", "is not a regular expression that is supported for names.") from None
     return text, lambda name: compiled.search(name) is not None

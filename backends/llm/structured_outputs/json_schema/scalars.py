@@ -58,13 +58,13 @@ def write_constants(located: LocatedSchema, out: dict[str, Any]) -> None:
     """Write `const` and `enum` into `out`. Raises `ValueError`."""
     if "const" in located.schema:
         if not _is_exact(located.schema["const"]):
-            raise located.error("const", "holds a number that has no exact value in 64 bits.")
+            raise located.error("const", "contains a number that 64 bits cannot represent exactly.")
         out["const"] = located.schema["const"]
     if "enum" in located.schema:
         listed = keyword_values.read_list(located, "enum")
         out["enum"] = [value for value in listed if _is_exact(value)]
         if not out["enum"]:
-            raise located.error("enum", "holds numbers only that have no exact value in 64 bits.")
+            raise located.error("enum", "contains only numbers that 64 bits cannot represent exactly.")
 
 
 def _is_exact(value: Any) -> bool:
@@ -117,7 +117,7 @@ def _exclusive(located: LocatedSchema, keyword: str, bound_keyword: str) -> int 
 
 def _integers(located: LocatedSchema, low: int | None, high: int | None, out: dict[str, Any]) -> None:
     if (low is not None and low > _MAX_INTEGER) or (high is not None and high < -_MAX_INTEGER):
-        raise located.error("minimum" if low is not None and low > 0 else "maximum", "leaves no number of 64 bits.")
+        raise located.error("minimum" if low is not None and low > 0 else "maximum", "allows no 64-bit number.")
     if low is not None:
         low = max(low, -_MAX_INTEGER)
         out["minimum"] = low if low <= float(low) else int(math.nextafter(float(low), math.inf))
