@@ -20,7 +20,7 @@ class Clock:
 
 
 class NeverReady:
-    """A grammar that has its first mask only, until `is_ready` is set. It records the length of each wait for others."""
+    """A grammar with its first mask only, until `is_ready` is set. It records the length of each wait for another."""
 
     def __init__(self, clock):
         self.clock, self.waits, self.is_ready = clock, [], False

@@ -64,7 +64,7 @@ def test_tokens_per_response_is_read_for_each_token() -> None:
         if collector.add(Delta(0, text, 1, None)):
             collector.flush(lambda: None)
     assert client.sent == ["a"]
-    load = 1  # the other rows have ended
+    load = 1  # the other sequences have ended
     assert collector.add(Delta(0, "d", 1, None))
     collector.flush(lambda: None)
     assert client.sent == ["a", "bcd"]
