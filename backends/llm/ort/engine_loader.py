@@ -17,9 +17,8 @@ def load_engine(folder: Path, tokenizer: Tokenizer, options: Options) -> LoadedM
     config = read_decoder_config(folder)
     vision_processor = None
     if config.takes_embeddings:
-        from backends.llm.vision.processor import (
-            load_vision_processor,  # only models that accept images need Pillow
-        )
+        # Imported here because only models that accept images need Pillow.
+        from backends.llm.vision.processor import load_vision_processor
 
         vision_processor = load_vision_processor(folder, tokenizer, options.threads)
     runner = OrtModelRunner(

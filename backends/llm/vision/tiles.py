@@ -39,13 +39,13 @@ class TileLayout:
 
 def plan_tiles(size: Size, config: VisionConfig) -> TileLayout:
     """Plan the tiles of an image of `size` (width, height) in pixels."""
-    first = _below(_scaled(size, config.longest_edge), config.largest_side)
+    scaled_size = _limit_longer_side(_scale_longer_side(size, config.longest_edge), config.largest_side)
     if not config.split:
-        return TileLayout(first, (config.tile, config.tile), 0, 0)
-    width, height = _to_multiples(first, config.tile)
+        return TileLayout(scaled_size, (config.tile, config.tile), 0, 0)
+    width, height = _round_up_to_tiles(scaled_size, config.tile)
     if width <= config.tile and height <= config.tile:
-        return TileLayout(first, (width, height), 0, 0)
-    return TileLayout(first, (width, height), height // config.tile, width // config.tile)
+        return TileLayout(scaled_size, (width, height), 0, 0)
+    return TileLayout(scaled_size, (width, height), height // config.tile, width // config.tile)
 
 
 def split_into_tiles(image: Image.Image, layout: TileLayout, config: VisionConfig) -> Iterator[Tile]:
@@ -56,11 +56,11 @@ def split_into_tiles(image: Image.Image, layout: TileLayout, config: VisionConfi
     for row in range(layout.rows):
         for column in range(layout.columns):
             left, top = column * side, row * side
-            yield _normalised(image.crop((left, top, left + side, top + side)), table)
-    yield _normalised(image.resize((side, side), resample), table)
+            yield _normalized(image.crop((left, top, left + side, top + side)), table)
+    yield _normalized(image.resize((side, side), resample), table)
 
 
-def _scaled(size: Size, longest: int) -> Size:
+def _scale_longer_side(size: Size, longest: int) -> Size:
     """Scale the longer side to `longest` pixels; the other becomes even."""
     width, height = size
     aspect = width / height
@@ -73,7 +73,7 @@ def _scaled(size: Size, longest: int) -> Size:
     return max(width, 1), max(height, 1)
 
 
-def _below(size: Size, largest: int) -> Size:
+def _limit_longer_side(size: Size, largest: int) -> Size:
     """Scale down to `largest` pixels if the longer side has more."""
     width, height = size
     aspect = width / height
@@ -84,7 +84,7 @@ def _below(size: Size, largest: int) -> Size:
     return max(width, 1), max(height, 1)
 
 
-def _to_multiples(size: Size, side: int) -> Size:
+def _round_up_to_tiles(size: Size, side: int) -> Size:
     """Round both sides up to whole tiles, the longer one first."""
     width, height = size
     aspect = width / height
@@ -104,6 +104,6 @@ def _normalization_table(config: VisionConfig) -> Tile:
     return table
 
 
-def _normalised(tile: Image.Image, table: Tile) -> Tile:
+def _normalized(tile: Image.Image, table: Tile) -> Tile:
     values: Tile = table[np.asarray(tile), np.arange(3)].transpose(2, 0, 1)
     return np.ascontiguousarray(values)

@@ -22,9 +22,10 @@ def if_alternatives(located: LocatedSchema, context: ValueBounds) -> list[Locate
     negated = _negation(condition, keywords, context)
     if negated is None:
         raise located.error(
-            "if", "can be enforced only where it asks for a property, or for a constant of a property whose values "
-            "are listed in 'enum' or 'const'."
-        )  # fmt: skip
+            "if",
+            "can be enforced only if it requires a property, or a constant of a property whose values are listed in "
+            "'enum' or 'const'.",
+        )
     return [located.with_schema({"allOf": [condition, then]}), located.with_schema({"allOf": [negated, otherwise]})]
 
 
@@ -48,7 +49,8 @@ def not_alternatives(located: LocatedSchema, context: ValueBounds) -> list[Locat
     if left is None:
         raise located.error(
             "not",
-            "can be enforced only for types, for one required property, and for constants of what has listed values.",
+            "can be enforced only for types, for one required property, and for constants of a value that 'enum' or "
+            "'const' lists.",
         )
     return [located.with_schema(left)]
 

@@ -62,7 +62,7 @@ class ObjectWriter:
             patterns = dict.fromkeys(unknown_members.patterns, True) | patterns
             rest = unknown_members.rest
         if "propertyNames" in schema:
-            rest = self._names(located, properties, patterns, rest)
+            rest = self._apply_property_names(located, properties, patterns, rest)
         if properties:
             out["properties"] = properties
         if patterns:
@@ -71,9 +71,11 @@ class ObjectWriter:
             out["additionalProperties"] = rest
         if required := keyword_values.read_names(located, "required"):
             out["required"] = required
-        self._count(located, out)
+        self._write_counts(located, out)
 
-    def _names(self, located: LocatedSchema, properties: dict[str, Any], patterns: dict[str, Any], rest: Any) -> Any:
+    def _apply_property_names(
+        self, located: LocatedSchema, properties: dict[str, Any], patterns: dict[str, Any], rest: Any
+    ) -> Any:
         """Apply `propertyNames` to `properties` and `patterns`, and return the schema of all other members."""
         names_schema = located.child("propertyNames")
         if names_schema.schema is False:
@@ -145,7 +147,7 @@ class ObjectWriter:
             raise names_schema.error("propertyNames", "may hold one pattern, one pair of lengths or listed names.")
         return found
 
-    def _count(self, located: LocatedSchema, out: dict[str, Any]) -> None:
+    def _write_counts(self, located: LocatedSchema, out: dict[str, Any]) -> None:
         """Write `minProperties` and `maxProperties`. Raises `ValueError` if the members cannot be counted."""
         minimum, maximum = (
             keyword_values.read_count(located, "minProperties") or 0,

@@ -108,7 +108,7 @@ class BoundsAnalysis:
         if not isinstance(schema, dict) or depth > _MAX_DEPTH or id(schema) in ancestors or self._budget < 0:
             return ValueBounds()
         ancestors |= {id(schema)}
-        bounds = self._own(located, depth)
+        bounds = self._own_bounds(located, depth)
         for keyword in REFERENCES:
             if keyword in schema:
                 bounds = bounds.intersection(self.bounds_of(self._document.resolve(located, keyword), depth, ancestors))
@@ -122,7 +122,7 @@ class BoundsAnalysis:
                 bounds = bounds.intersection(either)
         return bounds
 
-    def _own(self, located: LocatedSchema, depth: int) -> ValueBounds:
+    def _own_bounds(self, located: LocatedSchema, depth: int) -> ValueBounds:
         schema = located.schema
         types = keyword_values.read_types(located)
         values = None
