@@ -1,7 +1,7 @@
-"""What an engine is: token ids and sampling in, events out.
+"""The engine interface: token ids and sampling parameters in, events out.
 
-Every engine of this backend (onnxruntime on a CPU or a GPU, TensorRT-LLM) stands behind `Engine`. An engine knows
-nothing of Triton, tensors or HTTP.
+Every engine of this backend (onnxruntime on a CPU or a GPU, TensorRT-LLM) implements `Engine`. An engine knows nothing
+of Triton, tensors or HTTP.
 """
 
 from collections.abc import Callable
@@ -21,9 +21,9 @@ TokenIds = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Logprob:
-    """What the model gave a token: its log probability before any option has changed it, and its rank from 1 on.
+    """A token's log probability, before any sampling option changed the logits, and its rank, from 1.
 
-    Both are None for the first token of a prompt, before which there is nothing to be likely after.
+    Both are None for the first token of a prompt: the model gives no logits before it.
     """
 
     token: int
@@ -32,17 +32,16 @@ class Logprob:
 
 
 Logprobs = tuple[Logprob, ...]
-"""A token of a text first, then the likeliest others by rank."""
+"""The entry of one position: the text's own token first, then the likeliest others by rank."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """What one step added to one of the answers of a generation.
+    """The result of one decode step for one answer of a generation.
 
-    `text` may be empty while a character or a possible stop string is incomplete; `num_tokens` counts hidden ones too,
-    and is 0 where only the end is told.
-    `logprobs` has an entry for each token added, where they are asked for, but for a token that ended the answer
-    unseen. Those of the prompt come first, with the first delta of answer 0.
+    `text` is empty while a character or a possible stop string is incomplete. `num_tokens` counts hidden tokens too; it
+    is 0 if the delta only carries the finish reason. `logprobs`, if requested, has an entry for each new token, except
+    for a stop token, which is not part of the text. The first delta of answer 0 begins with the entries of the prompt.
     """
 
     index: int
@@ -54,7 +53,7 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class GenerationFailed:
-    """The generation has ended without success; no event follows."""
+    """The generation has ended with an error. No event follows."""
 
     error: GenerationError
 
@@ -64,36 +63,39 @@ EventSink = Callable[[Event], None]
 
 
 class Matcher(Protocol):
-    """How far one answer has come in its grammar. Used by the engine's thread alone."""
+    """The state of one answer in its grammar. Only the engine's thread uses it."""
 
     @property
     def is_complete(self) -> bool:
-        """Whether nothing may follow."""
+        """True if no token may follow."""
 
     def banned_tokens(self, seconds: float) -> npt.NDArray[np.bool_] | None:
-        """Which tokens may not come next, bool[vocabulary]; None where that is not known after `seconds`.
+        """Return the tokens that may not come next, bool[vocabulary].
 
-        None too where the answer turns out to be `complete`. Raises `InvalidValue` where the grammar turns out to be
-        too complex.
+        Return None if the mask is not known after `seconds`, or if the answer turns out to be complete. Raises
+        `InvalidValue` if the grammar turns out to be too complex.
         """
 
     def consume(self, token: int) -> bool | None:
-        """Go on by a token; true where the answer is complete, None where that is not known yet. Raises as `banned`."""
+        """Advance by a token. Return whether the answer is complete, or None if that is not known yet.
+
+        Raises `InvalidValue` if the grammar turns out to be too complex.
+        """
 
 
 class Grammar(Protocol):
     """A compiled grammar."""
 
     def new_matcher(self) -> Matcher:
-        """The state of a new answer."""
+        """Return the state of an answer that is still empty."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageInputs:
-    """What stands for the pictures of a prompt.
+    """The images of a prompt, encoded.
 
-    `tokens` is the prompt with a number below 0 in the place of each vector of a picture: int64[tokens]. No other
-    picture has these numbers. The forward pass finds the vectors by them for as long as `features` are referred to.
+    `tokens`, int64[n], is the prompt with a negative id at the position of each image embedding. No other image has the
+    same ids. The model runner looks the embeddings up by them, for as long as `features` are referenced.
     """
 
     tokens: TokenIds
@@ -104,9 +106,9 @@ class ImageInputs:
 class Generation:
     """One request: `sampling.n` answers to one prompt.
 
-    `prompt` holds at least one token id, int64[tokens], each within the vocabulary. `sink` is called from the engine's
-    own thread (or from the thread that cancels) and must return at once. The generation has ended when each answer had
-    a `Delta` with a finish reason, or after one `Failed`. `grammar` is `sampling.structured_outputs`, compiled.
+    `prompt`, int64[n], holds at least one token id, each within the vocabulary. The engine's thread calls `sink` (or
+    the thread that cancels does), and `sink` must return at once. The generation has ended when each answer had a
+    `Delta` with a finish reason, or after one `GenerationFailed`. `grammar` is `sampling.structured_outputs`, compiled.
     """
 
     prompt: TokenIds
@@ -117,34 +119,35 @@ class Generation:
 
     @property
     def prefill_tokens(self) -> TokenIds:
-        """What the forward pass is given for the prompt: int64[tokens]."""
+        """The ids that the model runner gets for the prompt, int64[n]."""
         return self.image_inputs.tokens if self.image_inputs else self.prompt
 
 
 class Engine(Protocol):
-    """Runs many generations side by side. All methods may be called from any thread."""
+    """Runs many generations at a time. All methods may be called from any thread."""
 
     @property
     def context_length(self) -> int:
-        """Tokens of prompt and answer together."""
+        """Maximum number of tokens of a prompt and its answer together."""
 
     @property
     def vocab_size(self) -> int:
-        """Token ids are smaller than this."""
+        """Number of token ids: each is smaller than this."""
 
     @property
     def stats(self) -> Stats:
-        """What the engine has done so far; read it at leisure."""
+        """Gauges and counters of the engine. Any thread may read them at any time."""
 
     def submit(self, generation: Generation) -> None:
-        """Take a generation; events begin to arrive at its sink.
+        """Accept a generation; its events go to its sink.
 
-        Raises `InvalidValue` for more answers than there will ever be room for, `ContextLengthExceeded`, `Overloaded`,
-        or `EngineFailed` where the engine is closed; no event comes then.
+        Raises `InvalidValue` for more answers than the engine can ever hold, `ContextLengthExceeded` for a prompt that
+        leaves no room for an answer, `Overloaded` if the queue is full, and `EngineFailed` if the engine is closed. No
+        event is sent then.
         """
 
     def cancel(self, generation: Generation) -> None:
-        """End a generation with `Failed(Cancelled)`; one that has ended, or is unknown, is left alone."""
+        """End a generation with `GenerationFailed(Cancelled)`. Do nothing if it has ended or is unknown."""
 
     def close(self) -> None:
-        """End everything that is open with `Failed(EngineFailed)`, and every thread. May be called twice."""
+        """End all open generations with `GenerationFailed(EngineFailed)`, and all threads. May be called twice."""

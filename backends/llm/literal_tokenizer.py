@@ -1,4 +1,7 @@
-"""Texts in parts of which special tokens are text as any other: what a caller wrote into a prompt."""
+"""Literal spans: parts of a prompt, written by the caller, in which special tokens count as plain text.
+
+So a user message cannot end its own turn or open another by spelling a special token.
+"""
 
 import secrets
 from collections.abc import Iterable, Iterator
@@ -13,13 +16,16 @@ from backends.llm.engine import TokenIds
 from backends.serving.errors import InvalidValue
 
 LiteralSpans: TypeAlias = tuple[tuple[int, int], ...]
-"""First byte and last byte + 1 of each part, in their order."""
+"""(first byte, last byte + 1) of each span, in ascending order."""
 
 _ZERO_WIDTH_SPACE = "\u200b"
 
 
 def parse_literal_spans(values: npt.NDArray[np.integer[Any]], size: int) -> LiteralSpans:
-    """Read the input `literal_spans` for a text of `size` bytes. Raises `InvalidValue`, naming it."""
+    """Parse the input `literal_spans`, int[2n], for a text of `size` bytes. Empty spans are dropped.
+
+    Raises `InvalidValue`, naming `literal_spans`.
+    """
     bounds = values.reshape(-1).tolist()
     if len(bounds) % 2 or any(after < before for before, after in pairwise([0, *bounds, size])):
         raise InvalidValue(
@@ -30,7 +36,7 @@ def parse_literal_spans(values: npt.NDArray[np.integer[Any]], size: int) -> Lite
 
 
 def split_at_spans(document: bytes, spans: LiteralSpans) -> Iterator[tuple[bytes, bool]]:
-    """The parts of a text, and whether each is one of the spans."""
+    """Yield the parts of a text in order, with true for the spans and false for the text between them."""
     at = 0
     for start, end in spans:
         yield document[at:start], False
@@ -40,7 +46,7 @@ def split_at_spans(document: bytes, spans: LiteralSpans) -> Iterator[tuple[bytes
 
 
 def join_with_spans(parts: Iterable[tuple[bytes, bool]]) -> tuple[bytes, LiteralSpans]:
-    """Put parts together again."""
+    """Join parts into one text, and return it with the spans: the reverse of `split_at_spans`."""
     document, spans, size = [], [], 0
     for part, literal in parts:
         if literal:
@@ -51,16 +57,17 @@ def join_with_spans(parts: Iterable[tuple[bytes, bool]]) -> tuple[bytes, Literal
 
 
 class LiteralTokenizer:
-    """Tokenises such texts as `tokenizer` would, had it not recognised special tokens there.
+    """Tokenizes a text as `tokenizer` does, but recognizes no special tokens inside its literal spans.
 
-    It is a copy that recognises no special token in a text, and has each under another name too, which nobody can
-    guess. Where a special token is to be recognised, this name is put. So the text is still tokenised as one, and words
-    beside a special token are cut as they always are. All methods may be called from any thread.
+    It is a copy of the tokenizer that recognizes no special token by its own text, but has each under a secret name
+    too, which nobody can guess. Outside the spans, special tokens are replaced by their secret names. So the text is
+    still tokenized as a whole, and words next to a special token are split as usual. All methods may be called from any
+    thread.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         added = tokenizer.get_added_tokens_decoder()
-        # Some checkpoints have marks of turns that they do not call special.
+        # Some checkpoints have turn markers that they do not flag as special.
         tokens = {number: token for number, token in added.items() if token.special or _looks_special(token.content)}
         self._tokenizer = Tokenizer.from_str(tokenizer.to_str())
         self._tokenizer.add_special_tokens(
@@ -73,11 +80,11 @@ class LiteralTokenizer:
         self._ids = np.arange(self._tokenizer.get_vocab_size(with_added_tokens=True), dtype=np.int64)
         for number, name in names.items():
             self._ids[self._tokenizer.token_to_id(name)] = number
-        # Finds special tokens as tokenizers do: the leftmost, the longest, with the spaces that they take along.
+        # Finds special tokens as tokenizers do: leftmost, longest, with the spaces that they strip.
         self._finder = Tokenizer(models.WordLevel({"": 0}, unk_token=""))
         self._finder.add_tokens([_copy_token(token, token.content, special=False) for token in tokens.values()])
         self._secret_names = {self._finder.token_to_id(tokens[number].content): name for number, name in names.items()}
-        # Where the model itself knows a special token as a word, its text has to be broken.
+        # Special tokens that the base vocabulary contains as words too: their text has to be broken inside spans.
         self._vocabulary_words = [
             token.content
             for number, token in tokens.items()
@@ -85,7 +92,7 @@ class LiteralTokenizer:
         ]
 
     def encode(self, document: bytes, spans: LiteralSpans, *, add_special_tokens: bool) -> TokenIds:
-        """Tokens of UTF-8 text: int64[n]. Raises `InvalidValue` where a span cuts a character."""
+        """Tokenize UTF-8 text: int64[n]. Raises `InvalidValue`, naming `literal_spans`, if a span cuts a character."""
         try:
             parts = [(part.decode("utf-8"), literal) for part, literal in split_at_spans(document, spans)]
         except UnicodeDecodeError:
@@ -94,7 +101,7 @@ class LiteralTokenizer:
             self._break_special_tokens(part) if literal else self._rename_special_tokens(part)
             for part, literal in parts
         )
-        # A batch of one, because this call lets go of Python's lock and `encode` does not.
+        # A batch of one, because this call releases the GIL and `encode` does not.
         (encoding,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=add_special_tokens)
         tokens: TokenIds = self._ids[np.array(encoding.ids, np.int64)]
         return tokens

@@ -1,4 +1,4 @@
-"""Log probabilities as the tensor `logprobs` carries them."""
+"""The JSON of the tensor `logprobs`, in the form of Triton's vLLM backend, and sums of log probabilities."""
 
 import json
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ _SENTENCEPIECE_SPACE = "\u2581"
 
 
 class TokenBytes:
-    """The bytes each token stands for. Reading a token twice is free; any thread may ask.
+    """The bytes that each token stands for, with a cache. Any thread may read it.
 
-    Two families of tokenizers write tokens that are no text: byte-level BPE writes each byte as one character of its
-    own alphabet, and SentencePiece has tokens such as `<0x0A>` and a mark in the place of a space. A special token
-    stands for its name, though an answer does not show it unless that is asked for.
+    Two families of tokenizers have tokens that are not text: byte-level BPE writes each byte as one character of an
+    alphabet of its own, and SentencePiece has tokens such as `<0x0A>` and a mark instead of a space. A special token
+    stands for its name, although answers hide it by default.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -35,14 +35,14 @@ class TokenBytes:
         return known
 
     def is_special(self, token: int) -> bool:
-        """Whether answers hide the token."""
+        """Return whether answers hide the token by default."""
         return token in self._special
 
     def _decode_token(self, token: int) -> bytes:
         if token in self._added:
             return self._added[token].encode("utf-8")
         name = self._tokenizer.id_to_token(token)
-        if name is None:  # the model's vocabulary is padded
+        if name is None:  # padding: the model's vocabulary is larger than the tokenizer's
             return b""
         if self._alphabet:
             if all(character in self._alphabet for character in name):
@@ -55,20 +55,22 @@ class TokenBytes:
 
 
 def render_logprobs(entries: Sequence[Logprobs], tokens: TokenBytes) -> bytes:
-    """A JSON list in the form of Triton's vLLM backend: objects by token id, the chosen token first."""
+    """Return a JSON list in the form of Triton's vLLM backend: an object by token id for each position, the text's own
+    token first.
+    """
     return json.dumps([_token_entry(entry, tokens) for entry in entries], separators=(",", ":")).encode()
 
 
 class CumulativeLogprobs:
     """The sum of the log probabilities of each answer's tokens so far."""
 
-    def __init__(self, num_answers: int, num_others: int) -> None:
-        """The first `num_others` entries of the first answer are not its own, but those of the prompt."""
+    def __init__(self, num_answers: int, num_prompt_entries: int) -> None:
+        """The first `num_prompt_entries` entries of the first answer belong to the prompt, and are skipped."""
         self._sums = [0.0] * num_answers
-        self._num_prompt_entries = num_others
+        self._num_prompt_entries = num_prompt_entries
 
     def add(self, answers: Sequence[Sequence[Logprobs]]) -> tuple[float, ...]:
-        """Take what was added to each answer; the sums that are reached."""
+        """Add the new entries of each answer, and return all sums."""
         for index, entries in enumerate(answers):
             skipped = min(self._num_prompt_entries, len(entries)) if index == 0 else 0
             self._num_prompt_entries -= skipped
@@ -92,9 +94,10 @@ def _logprob_entry(each: Logprob, tokens: TokenBytes) -> dict[str, object]:
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """The byte of each character with which byte-level BPE writes it.
+    """Return the byte that each character of byte-level BPE stands for.
 
-    Printable bytes stand for themselves; the others, in order, for the characters from 256 on (GPT-2's `encoder.py`).
+    Printable bytes are written as themselves; the others, in order, as the characters from 256 on. Source: GPT-2's
+    `encoder.py`, https://github.com/openai/gpt-2/blob/master/src/encoder.py.
     """
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     plain = {character: ord(character) for character in alphabet if ord(character) < 256}

@@ -1,16 +1,22 @@
-"""The engine's figures among Triton's own metrics."""
+"""Names and help texts of the engine's metrics, which Triton publishes with its own. The keys are fields of `Stats`."""
 
 GAUGES = {
-    "rows_active": ("llm_rows_active", "Sequences that have a row in the batch"),
-    "rows_waiting": ("llm_rows_waiting", "Sequences that wait for a row"),
-    "row_bytes": ("llm_row_bytes", "Memory of the keys and values of all rows"),
-    "prefix_cache_bytes": ("llm_prefix_cache_bytes", "Memory of the keys and values kept of prompts"),
+    "rows_active": ("llm_rows_active", "Sequences that have a slot"),
+    "rows_waiting": ("llm_rows_waiting", "Sequences that wait for a slot"),
+    "row_bytes": ("llm_row_bytes", "Bytes of the KV cache that the slots use"),
+    "prefix_cache_bytes": ("llm_prefix_cache_bytes", "Bytes of the prefix cache"),
 }
 COUNTERS = {
     "requests_cancelled": ("llm_requests_cancelled_total", "Requests cancelled by their clients"),
-    "tokens_in": ("llm_tokens_in_total", "Prompt tokens computed"),
+    "tokens_in": ("llm_tokens_in_total", "Prompt tokens prefilled"),
     "tokens_out": ("llm_tokens_out_total", "Tokens generated, hidden ones included"),
-    "steps": ("llm_steps_total", "Steps of the batch"),
-    "prefix_tokens_reused": ("llm_prefix_tokens_reused_total", "Prompt tokens copied instead of computed"),
-    "preemptions": ("llm_preemptions_total", "Sequences that lost their row to older ones, and began again"),
+    "steps": ("llm_steps_total", "Decode steps"),
+    "prefix_tokens_reused": (
+        "llm_prefix_tokens_reused_total",
+        "Prompt tokens copied from the prefix cache instead of prefilled",
+    ),
+    "preemptions": (
+        "llm_preemptions_total",
+        "Preemptions: sequences that lost their slot to older ones, and are recomputed",
+    ),
 }

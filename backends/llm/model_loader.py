@@ -1,4 +1,4 @@
-"""From a model's version folder to a running engine."""
+"""Load a model: start the engine that its options name, from the files in its version folder."""
 
 import importlib
 from dataclasses import dataclass
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A running engine; `bos` begins a sequence, where the checkpoint has such a token, and any of `eos` ends one.
+    """A running engine and its special tokens.
 
-    `sight` is there for models that are shown pictures.
+    `bos` begins a sequence, and is None if the checkpoint has no such token; each of `eos` ends one. `vision_processor`
+    is None unless the model accepts images.
     """
 
     engine: Engine
@@ -28,7 +29,7 @@ class LoadedModel:
 
 
 def load_model(folder: Path, tokenizer: Tokenizer, options: Options) -> LoadedModel:
-    """Start the engine that the options name. Raises what that engine raises for broken files."""
+    """Start the engine `options.engine`. Raises what that engine's loader raises for missing or broken files."""
     loaded = importlib.import_module(ENGINE_LOADERS[options.engine]).load_engine(folder, tokenizer, options)
     assert isinstance(loaded, LoadedModel)
     return loaded

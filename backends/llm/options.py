@@ -1,4 +1,4 @@
-"""The `parameters` of config.pbtxt that this backend reads."""
+"""The `parameters` of config.pbtxt that this backend reads, parsed and checked once at load."""
 
 import json
 from collections.abc import Mapping
@@ -9,35 +9,41 @@ from backends.llm.sampling_params import SamplingParams, parse_sampling_params
 from backends.serving.config_parameters import string_values
 from backends.serving.errors import GenerationError
 
-# Each is a module with `load_engine(folder, tokenizer, options) -> Loaded`, imported only where it is wanted: no
-# machine has the libraries of all of them.
 ENGINE_LOADERS = {"onnxruntime": "backends.llm.ort.engine_loader"}
+"""Engine names and their modules. Each module has `load_engine(folder, tokenizer, options) -> LoadedModel`, and is
+imported only if it is used: no machine has the libraries of all engines."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """`threads` 0 is one for each core; `context_length` None is the checkpoint's own; `sampling` is the default.
-
-    `kv_memory` and `prefix_cache` are in bytes; None is half of what is available, and a quarter of that. A structure
-    may take `structure_seconds` of a processor to compile, and `structure_memory` bytes.
-    """
+    """The parsed parameters. The field names are the names in config.pbtxt, except `sampling` (`sampling_defaults`)."""
 
     engine: str = "onnxruntime"
     max_rows: int = 16
+    """Slots: sequences that run at the same time."""
     max_waiting: int = 1024
+    """Sequences that may wait for a slot; more are refused as overloaded."""
     threads: int = 0
+    """Threads of a forward pass; 0 means one for each core."""
     context_length: int | None = None
+    """Tokens of prompt and answer together; None means the checkpoint's own limit."""
     kv_memory: int | None = None
+    """Bytes of the KV cache and the prefix cache together; None means half of the available memory."""
     prefix_cache: int | None = None
+    """Bytes of the prefix cache; None means a quarter of `kv_memory`."""
     sampling: SamplingParams = field(default_factory=SamplingParams)
+    """The values of the sampling parameters that a request leaves out."""
     structure_seconds: int = 1
+    """Processor seconds that compiling one grammar may take."""
     structure_memory: int = 128 * 2**20
+    """Bytes that compiling one grammar may take."""
 
 
 def read_options(parameters: Mapping[str, Mapping[str, Any]]) -> Options:
-    """Read `parameters` as Triton hands them over: `{"max_rows": {"string_value": "16"}}`.
+    """Parse `parameters` in Triton's form: `{"max_rows": {"string_value": "16"}}`.
 
-    Raises `ValueError` with a sentence that names the parameter. Parameters that others read are left alone.
+    Unknown parameters are ignored: other components read them. Raises `ValueError` with a sentence that names the
+    parameter.
     """
     defaults = Options()
     values = string_values(parameters)
@@ -67,7 +73,7 @@ def _sampling(document: str) -> SamplingParams:
 
 
 def _megabytes(values: Mapping[str, str], name: str, low: int) -> int | None:
-    """In bytes; None where nothing is said."""
+    """Parse a number of megabytes, and return bytes; None if the parameter is absent or empty."""
     return _integer(values, name, low, low) * 2**20 if values.get(name) else None
 
 

@@ -1,4 +1,7 @@
-"""What goes back for one request: events are gathered until there is something to send."""
+"""Turns the events of one request into responses: collects deltas until a response is worth sending.
+
+It does not send by itself: `ActiveRequest` has a sender thread call `flush`. It knows neither Triton nor tensors.
+"""
 
 import threading
 from collections.abc import Callable
@@ -11,15 +14,15 @@ from backends.llm.sampling_params import SamplingParams
 from backends.serving.errors import GenerationError
 
 UNFINISHED = "None"
-"""The finish reason of an answer that goes on, as the vLLM backend writes it."""
+"""The finish reason of an unfinished answer, as Triton's vLLM backend writes it."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestOutput:
-    """One response: what each of the n answers gained. `num_tokens` is over all of them.
+    """One response: the new text of each of the n answers. `num_tokens` counts the new tokens of all answers together.
 
-    `logprobs` are empty where no log probabilities are asked for, and so are `cumulative_logprobs`, the sums over each
-    answer up to here.
+    `logprobs` is empty unless log probabilities are requested. `cumulative_logprobs`, the sum over each whole answer so
+    far, is empty unless requested.
     """
 
     texts: tuple[str, ...]
@@ -30,26 +33,26 @@ class RequestOutput:
 
 
 class OutputSender(Protocol):
-    """The way back to one client."""
+    """Sends responses to one client."""
 
     def send(self, answer: RequestOutput, num_prompt_tokens: int, *, final: bool) -> None:
-        """Send one response."""
+        """Send one response; `final` marks the last."""
 
     def fail(self, error: GenerationError) -> None:
         """Send the last response: an error."""
 
 
 class OutputCollector:
-    """Gathers the events of one request. Events that come while a response is being sent travel together in the next.
+    """Collects the events of one request. Events that arrive while a response is being sent are merged into the next.
 
-    Where many rows run, tokens travel together as well: a response costs Triton, the gateway and the client half a
-    millisecond or more of the cores that the engine wants. The first token and the last never wait.
+    If many sequences run, several tokens share a response: a response costs Triton, the gateway and the client half a
+    millisecond or more of the cores that the engine needs. The first token and the last are sent without delay.
 
-    Several threads may `add`; one thread at a time calls `flush`.
+    Several threads may call `add`; one thread at a time calls `flush`.
     """
 
     def __init__(self, responder: OutputSender, *, stream: bool, together: Callable[[], int] = lambda: 1) -> None:
-        """`stream` sends what there is, `together` tokens at a time; else one response carries everything."""
+        """With `stream`, a response is due for every `together()` tokens; otherwise one response carries all text."""
         self._sender = responder
         self._stream = stream
         self._tokens_per_response = together
@@ -68,9 +71,9 @@ class OutputCollector:
         self._flush_pending = False
 
     def begin(self, sampling: SamplingParams, num_prompt_tokens: int, prefix: str, *, summed: bool = False) -> bool:
-        """Expect deltas, each answer beginning with `prefix`; false where the request has failed already.
+        """Prepare for deltas, with `prefix` as the start of each answer. Return false if the request failed already.
 
-        `sampling` is what was asked for. With `summed` each response tells the sums of log probabilities.
+        `sampling` holds the request's own parameters. With `summed`, each response has `cumulative_logprobs`.
         """
         num_answers, of_prompt = sampling.n, sampling.prompt_logprobs is not None
         with self._lock:
@@ -86,7 +89,7 @@ class OutputCollector:
             return self._error is None
 
     def add(self, event: Event) -> bool:
-        """Take an event; whether `flush` has to be called for it."""
+        """Add an event. Return whether the caller must have `flush` called."""
         with self._lock:
             if self._finished or self._error:
                 return False
@@ -114,11 +117,11 @@ class OutputCollector:
         return bool(event.text) and self._num_tokens >= self._tokens_per_response()
 
     def flush(self, ending: Callable[[], None]) -> None:
-        """Send what has gathered; `ending` is called before the last response is sent."""
-        taken = self._next_response()
-        if taken is None:
+        """Send one response with all that was collected. `ending` is called before the last response is sent."""
+        response = self._next_response()
+        if response is None:
             return
-        outcome, final = taken
+        outcome, final = response
         if final:
             ending()
         if isinstance(outcome, RequestOutput):
@@ -127,7 +130,10 @@ class OutputCollector:
             self._sender.fail(outcome)
 
     def _next_response(self) -> tuple[RequestOutput | GenerationError, bool] | None:
-        """What is to be sent and whether it is the last, decided at once: events may arrive at any moment."""
+        """Return the response or error to send and whether it is the last; None if the last was sent.
+
+        Both are decided under the lock, because events may arrive at any moment.
+        """
         with self._lock:
             if self._finished:
                 return None
@@ -137,14 +143,14 @@ class OutputCollector:
                 return self._error, True
             logprobs, sums = self._drain_logprobs() if self._returns_logprobs or self._cumulative_logprobs else ((), ())
             texts = tuple("".join(parts) for parts in self._texts)
-            answer = RequestOutput(texts, tuple(self._reasons), self._num_tokens, logprobs, sums)
+            output = RequestOutput(texts, tuple(self._reasons), self._num_tokens, logprobs, sums)
             self._texts = [[] for _ in self._texts]
             self._num_tokens = 0
-            return answer, self._finished
+            return output, self._finished
 
     def _drain_logprobs(self) -> tuple[tuple[tuple[Logprobs, ...], ...], tuple[float, ...]]:
-        taken = tuple(map(tuple, self._logprobs))
-        self._logprobs = [[] for _ in taken]
-        return taken if self._returns_logprobs else (), self._cumulative_logprobs.add(
-            taken
-        ) if self._cumulative_logprobs else ()
+        """Return the entries collected for each answer, and the sums so far; each is empty unless requested."""
+        entries = tuple(map(tuple, self._logprobs))
+        self._logprobs = [[] for _ in entries]
+        sums = self._cumulative_logprobs.add(entries) if self._cumulative_logprobs else ()
+        return entries if self._returns_logprobs else (), sums

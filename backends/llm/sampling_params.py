@@ -1,4 +1,7 @@
-"""How the next token is chosen: the options of one request, checked."""
+"""Sampling parameters of one request: the JSON object of the tensor `sampling_parameters`, parsed and checked.
+
+The names and meanings are those of vLLM's `SamplingParams`.
+"""
 
 import json
 import math
@@ -10,19 +13,19 @@ from backends.serving.errors import InvalidValue, UnsupportedOption
 from backends.serving.scalar_values import parse_boolean, parse_integer, parse_number
 
 DEFAULT_MAX_TOKENS = 16
-"""vLLM's default, for requests without `sampling_parameters`: what a caller of `/generate` does not say might otherwise
-be minutes of work, which Triton goes on with when the caller has gone."""
+"""vLLM's default, for requests without the tensor `sampling_parameters`. Without a limit, a caller of `/generate` could
+start minutes of work by accident, which Triton would finish even after the caller disconnects."""
 MAX_N = 128
 MAX_STOP_STRINGS = 4
 MAX_STOP_CHARACTERS = 1024
 MAX_STOP_TOKENS = 128
 MAX_LOGIT_BIASES = 1024
 MAX_LOGPROBS = 20
-# A structure of this many characters, escaped twice.
 MAX_DOCUMENT_BYTES = 4_194_304
+"""Bytes of the JSON object: enough for a structure of `MAX_STRUCTURE_CHARACTERS`, escaped twice."""
 MAX_STRUCTURE_CHARACTERS = 262_144
-# Python reads 100,000 values in 10 ms, during which no token is chosen.
 MAX_STRUCTURE_VALUES = 100_000
+"""JSON values of one option. Python parses 100,000 in 10 ms, and no decode step runs meanwhile."""
 MAX_REGEX_CHARACTERS = 16_384
 MAX_GRAMMAR_CHARACTERS = 65_536
 
@@ -32,9 +35,10 @@ StructuredOutputsKind = Literal["json", "regex", "choice", "grammar", "structura
 
 @dataclass(frozen=True, slots=True)
 class StructuredOutputsParams:
-    """What an answer must look like.
+    """The structure that an answer must have.
 
-    `text` is a JSON schema, a regular expression, a JSON list, Lark or GBNF, or a structural tag as JSON.
+    `text` is, by `kind`: a JSON schema, a regular expression, a JSON list of strings, a grammar in Lark or GBNF, or a
+    structural tag as JSON.
     """
 
     kind: StructuredOutputsKind
@@ -43,13 +47,15 @@ class StructuredOutputsParams:
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """The field names are the wire's names, and mean what they mean to vLLM.
+    """The parameters of one request. The field names are those of the JSON object, with vLLM's meaning.
 
-    `temperature` 0 and `top_p` 0 take the likeliest token. `top_k` 0 and -1, `top_p` 1 and `min_p` 0 leave the
-    distribution whole. Answer number i of `n` draws with `seed` + i. Presence and frequency look at the generated
-    tokens, `repetition_penalty` at the prompt as well. `max_tokens` None is whatever the context has room for, and 0
-    has the prompt read and nothing chosen. `logit_bias` holds pairs of a token id and what is added to its logit.
-    `logprobs` and `prompt_logprobs` None are none at all, and 0 those of the tokens themselves.
+    - `temperature` 0 and `top_p` 0 choose the likeliest token. `top_k` 0 or -1, `top_p` 1 and `min_p` 0 have no effect.
+    - Answer number i of `n`, from 0, draws with `seed` + i.
+    - The presence and frequency penalties count generated tokens; `repetition_penalty` counts the prompt too.
+    - `max_tokens` None means as many as the context has room for; 0 computes the prompt and generates nothing.
+    - `logit_bias` holds pairs of a token id and the number that is added to its logit.
+    - `logprobs` and `prompt_logprobs` count the likeliest tokens to report per position; 0 reports the text's own token
+      alone, None nothing.
     """
 
     max_tokens: int | None = None
@@ -79,10 +85,10 @@ OPTION_NAMES = frozenset(field.name for field in fields(SamplingParams))
 def parse_sampling_params(
     document: bytes | str, vocab_size: int, defaults: SamplingParams | None = None
 ) -> SamplingParams:
-    """Read the JSON object of the tensor `sampling_parameters`; a member that is null counts as absent.
+    """Parse the JSON object of the tensor `sampling_parameters`. A member that is null counts as absent.
 
-    What is absent is as in `defaults`, the model's own. Raises `InvalidValue` or `UnsupportedOption` with the name of
-    the member at fault.
+    Absent members are taken from `defaults`, the model's own. Raises `InvalidValue` or `UnsupportedOption` with the
+    name of the member at fault.
     """
     if len(document) > MAX_DOCUMENT_BYTES:
         raise InvalidValue(
@@ -100,9 +106,9 @@ def parse_sampling_params(
 def sampling_params_from_request(
     parameters: Mapping[str, Any], vocab_size: int, defaults: SamplingParams
 ) -> SamplingParams:
-    """Read request parameters, which stand in for the tensor `sampling_parameters`; as `parse_sampling` does.
+    """Parse request parameters, which replace the tensor `sampling_parameters`; as `parse_sampling_params`.
 
-    An answer has `USUAL_MAX_TOKENS` at most where neither they nor `defaults` say.
+    If neither they nor `defaults` set `max_tokens`, it is `DEFAULT_MAX_TOKENS`.
     """
     if defaults.max_tokens is None:
         defaults = replace(defaults, max_tokens=max(DEFAULT_MAX_TOKENS, defaults.min_tokens))
@@ -113,8 +119,7 @@ def _read(options: Mapping[str, Any], vocab_size: int, defaults: SamplingParams)
     for name in options:
         if name not in OPTION_NAMES:
             raise UnsupportedOption(f"This model has no option {name[:64]!r}.", name[:64])
-    given = {name: value for name, value in options.items() if value is not None}
-    checked = {name: _check(name, value, vocab_size) for name, value in given.items()}
+    checked = {name: _check(name, value, vocab_size) for name, value in options.items() if value is not None}
     sampling = replace(defaults, **checked)
     if sampling.max_tokens is not None and sampling.min_tokens > sampling.max_tokens:
         raise InvalidValue(f"This is more than max_tokens, which is {sampling.max_tokens}.", "min_tokens")
@@ -181,7 +186,7 @@ def _logit_bias(name: str, value: Any, vocab_size: int) -> tuple[tuple[int, floa
         raise InvalidValue(f"This must be an object with at most {MAX_LOGIT_BIASES} token ids.", name)
     biases: dict[int, float] = {}
     for key, bias in value.items():
-        # Digits are counted first: Python refuses to read a number of thousands of them.
+        # The length is checked first: Python refuses to parse a number of thousands of digits.
         if not (key.isascii() and key.isdigit() and len(key) < 20 and int(key) < vocab_size):
             raise InvalidValue(f"The key {key[:64]!r} is no token id from 0 to {vocab_size - 1}.", name)
         biases[int(key)] = parse_number(name, bias, -100.0, 100.0)
@@ -230,12 +235,12 @@ def _structure_text(name: str, kind: str, what: Any) -> str:
 
 
 def _parse_if_string(name: str, value: Any) -> Any:
-    """A list or an object, which may be JSON in a string: request parameters hold neither."""
+    """Return a list or an object, which may come as JSON in a string: request parameters hold only plain values."""
     return _parse_json(name, value) if isinstance(value, str) else value
 
 
 def _parse_json(name: str, text: str) -> Any:
-    # More than there are, since some stand in strings.
+    # An upper bound: some of these characters stand in strings.
     if sum(map(text.count, ",[{")) > MAX_STRUCTURE_VALUES:
         raise InvalidValue(f"This may hold at most {MAX_STRUCTURE_VALUES} values.", name)
     try:

@@ -1,14 +1,14 @@
-"""Numbers an engine keeps about itself."""
+"""Gauges and counters of one engine. `metrics.py` names the Prometheus metrics that publish them."""
 
 from dataclasses import dataclass
 
 
 @dataclass(slots=True)
 class Stats:
-    """Plain integers, each written by one thread and read by any. The first four go up and down, in sequences and in
-    bytes; the others only grow.
+    """Plain integers. One thread writes each of them, and any thread may read it.
 
-    `requests_cancelled` is counted by whoever watches the clients, the others by the engine.
+    The first four are gauges, in sequences and in bytes; the others are counters. The cancellation watcher writes
+    `requests_cancelled`, the engine all others.
     """
 
     rows_active: int = 0

@@ -1,4 +1,4 @@
-"""How much memory this process may still take."""
+"""The memory that this process may still allocate, within the machine's and its control groups' limits."""
 
 import os
 from collections.abc import Iterator
@@ -8,9 +8,9 @@ _ROOT = Path("/")
 
 
 def available_memory(root: Path = _ROOT) -> int:
-    """Bytes that the machine and every control group above this process have left; `root` is that of the file system.
+    """Return the bytes that the machine and every control group above this process leave, whichever is least.
 
-    Caches that the kernel would give up count as left.
+    Caches that the kernel would give up count as available. `root` is the root of the file system, for tests.
     """
     return max(0, min([_machine_available(root), *_cgroups_available(root)]))
 
@@ -26,7 +26,7 @@ def _machine_available(root: Path) -> int:
 
 
 def _cgroups_available(root: Path) -> Iterator[int]:
-    """Of each group from this process's own up to the root, in either version of control groups."""
+    """Yield the available bytes of each control group, version 1 or 2, from this process's own up to the root."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -41,7 +41,7 @@ def _cgroups_available(root: Path) -> Iterator[int]:
         else:
             continue
         top = root / mount
-        # Inside a container the path may be the one outside, of which only the top is seen.
+        # In a container, the path may be the host's; then only the top of the hierarchy exists here.
         group = top / path.lstrip("/")
         for folder in [group, *group.parents]:
             left = _remaining(folder, limit, usage, cache)
@@ -52,7 +52,7 @@ def _cgroups_available(root: Path) -> Iterator[int]:
 
 
 def _remaining(folder: Path, limit: str, usage: str, cache: str) -> int | None:
-    """None where the group is not limited, or cannot be read."""
+    """Return the bytes that one group leaves; None if it has no limit or cannot be read."""
     try:
         most = int((folder / limit).read_text())  # the word `max` is no limit
         used = int((folder / usage).read_text())

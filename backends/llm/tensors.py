@@ -1,4 +1,4 @@
-"""The tensors of requests and answers."""
+"""The tensors of requests and responses. In this backend, only this file and `model.py` use Triton's Python API."""
 
 from typing import Any
 
@@ -11,23 +11,21 @@ from backends.llm.output_collector import RequestOutput
 from backends.serving.triton import Inputs, TritonResponseSender
 
 _NO_LOGPROBS = b"null"
-"""The log probabilities of an answer whose request asks for none, in JSON."""
-
-
+"""The tensor `logprobs` of an answer whose request asks for no log probabilities, in JSON."""
 CUMULATIVE_LOGPROB = "cumulative_logprob"
 
 
 def complete_config(config: Any) -> None:
-    """Declare what the configuration of a model that was built earlier lacks, where Triton asks for it.
+    """Declare the optional tensors that the config.pbtxt of an older build lacks.
 
-    It does not where it runs with `--disable-auto-complete-config`.
+    Triton calls this unless it runs with `--disable-auto-complete-config`.
     """
     config.add_input({"name": f"return_{CUMULATIVE_LOGPROB}", "data_type": "TYPE_BOOL", "dims": [1], "optional": True})
     config.add_output({"name": CUMULATIVE_LOGPROB, "data_type": "TYPE_FP32", "dims": [-1]})
 
 
 def read_request(inputs: Inputs) -> Request:
-    """Read the inputs of one request that say what is to be generated. Raises `InvalidValue`."""
+    """Read the input tensors of one request. Raises `InvalidValue`."""
     stream, excluded = bool(inputs.flag("stream")), inputs.flag("exclude_input_in_output")
     return Request(
         text=inputs.text("text_input"),
@@ -37,7 +35,7 @@ def read_request(inputs: Inputs) -> Request:
         images=tuple(inputs.texts("image") or ()),
         literal_spans=inputs.array("literal_spans"),
         cumulative_logprob=bool(inputs.flag(f"return_{CUMULATIVE_LOGPROB}")),
-        # The last to be read: what no input was named by stands in for it.
+        # Read last: without this tensor, all request parameters that are no inputs are the sampling parameters.
         sampling=inputs.remaining_parameters()
         if (document := inputs.text("sampling_parameters")) is None
         else document,
@@ -45,7 +43,7 @@ def read_request(inputs: Inputs) -> Request:
 
 
 class TextResponseSender(TritonResponseSender):
-    """The way back to the client of one request for text."""
+    """Sends the responses of one text request to Triton."""
 
     def __init__(self, request: Any, tokens: TokenBytes) -> None:
         super().__init__(request)
@@ -53,14 +51,14 @@ class TextResponseSender(TritonResponseSender):
         self._finish_reason = self._num_input_tokens = self._num_output_tokens = self._logprobs = False
 
     def read_requested_outputs(self, inputs: Inputs) -> None:
-        """Read which optional outputs are wanted. Raises `InvalidValue`."""
+        """Read which optional output tensors the request asks for. Raises `InvalidValue`."""
         self._finish_reason = bool(inputs.flag("return_finish_reason"))
         self._logprobs = bool(inputs.flag("return_logprobs"))
         self._num_input_tokens = bool(inputs.flag("return_num_input_tokens"))
         self._num_output_tokens = bool(inputs.flag("return_num_output_tokens"))
 
     def send(self, answer: RequestOutput, num_prompt_tokens: int, *, final: bool) -> None:
-        """Send one response, with Triton's final flag if it is the last."""
+        """Send one response. `final` sets Triton's final flag."""
         outputs = [_texts("text_output", answer.texts)]
         if self._finish_reason:
             outputs.append(_texts("finish_reason", answer.finish_reasons))

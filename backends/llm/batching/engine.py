@@ -1,4 +1,20 @@
-"""The engine: a queue in front of a batch, and the thread that drives it."""
+"""The continuous-batching engine: it accepts generations from any thread and runs them all in one thread of its own.
+
+The life of a generation:
+
+1. `BatchingEngine.submit` checks it against the context and the queue limits, and appends its sequences to the
+   `WaitingQueue`.
+2. `PrefillScheduler.select_next` gives the next sequence a slot, as soon as a slot and KV-cache memory are free.
+3. `Scheduler.run_prefills` computes the prompt chunk by chunk, or copies chunks from the prefix cache.
+4. `Scheduler.decode_step` adds one token to every running sequence. `Sequence.sample_next` chooses it and makes text.
+5. Each token goes to the generation's sink as a `Delta`. The last `Delta` of a sequence has a finish reason, and its
+   slot is released.
+
+If memory runs out, `Scheduler` preempts the sequence that arrived last: it releases the slot and requeues the
+sequence, whose tokens are recomputed later.
+
+The engine knows neither tensors nor clients, and no model: `ModelRunner` runs it.
+"""
 
 import itertools
 import logging
@@ -18,92 +34,104 @@ _log = logging.getLogger(__name__)
 
 
 class BatchingEngine:
-    """Continuous batching: `backends.llm.engine.Engine` over a `Forward`.
+    """`backends.llm.engine.Engine` with continuous batching over a `ModelRunner`.
 
-    One turn of the thread frees the rows of cancelled jobs, reads one chunk of prompts, and advances the running rows
-    by a token. So a running answer is never held for longer than about a chunk, and a cancelled one for no
-    longer than a turn.
+    One iteration of the thread releases the slots of cancelled requests, prefills about one chunk of prompts, and runs
+    one decode step. So prefills delay a running sequence by about one chunk at most, and a cancelled sequence stops
+    within one iteration.
     """
 
     def __init__(
         self,
-        forward: ModelRunner,
+        runner: ModelRunner,
         tokenizer: Tokenizer,
         eos: frozenset[int],
         max_waiting: int,
-        prefix_cache: int | None = None,
+        prefix_cache_bytes: int | None = None,
     ) -> None:
-        """Take over a forward pass: `close` closes it.
+        """Start the engine's thread. The engine owns `runner`, and `close` closes it.
 
-        Up to `prefix_cache` bytes of its memory, a quarter where it is None, keep the keys and values of prompts.
+        `eos` are the token ids that end a sequence. Up to `max_waiting` sequences wait beyond those that have a slot.
+        The prefix cache takes up to `prefix_cache_bytes` of the runner's KV-cache memory; None means a quarter of it.
         """
         self.stats = Stats()
-        self._runner = forward
+        self._runner = runner
         self._tokenizer = tokenizer
         self._eos = eos
-        self._max_open = forward.max_rows + max_waiting
+        self._max_open = runner.max_rows + max_waiting
         self._groups: dict[Generation, SequenceGroup] = {}
         self._cancelled: list[SequenceGroup] = []
         self._waiting = WaitingQueue(self.stats)
         self._arrival_numbers = itertools.count()
         self._closing = False
-        kept = forward.kv_cache_bytes // 4 if prefix_cache is None else prefix_cache
-        self._scheduler = Scheduler(forward, self._waiting, self.stats, kept, self._on_finished)
-        # Guards the jobs and the queue. The engine's thread never holds it while it computes.
+        prefix_cache_bytes = runner.kv_cache_bytes // 4 if prefix_cache_bytes is None else prefix_cache_bytes
+        self._scheduler = Scheduler(runner, self._waiting, self.stats, prefix_cache_bytes, self._on_finished)
+        # Guards the groups and the queue. The engine's thread never holds it while it computes.
         self._condition = threading.Condition(threading.RLock())
         self._thread = threading.Thread(target=self._run, name="llm-engine", daemon=True)
         self._thread.start()
 
     @property
     def context_length(self) -> int:
-        """Tokens of prompt and answer together."""
+        """Maximum number of tokens of a prompt and its answer together."""
         return self._runner.context_length
 
     @property
     def vocab_size(self) -> int:
-        """Token ids are smaller than this."""
+        """Number of token ids: each is smaller than this."""
         return self._runner.vocab_size
 
     def submit(self, generation: Generation) -> None:
-        """Queue a generation. Raises `InvalidValue`, `ContextLengthExceeded`, `Overloaded`, `EngineFailed`."""
+        """Queue a generation.
+
+        Raises `InvalidValue` for more answers than the engine can ever hold, `ContextLengthExceeded` for a prompt that
+        leaves no room for an answer, `Overloaded` if the queue is full, and `EngineFailed` if the engine is closed.
+        """
         if generation.sampling.n > self._max_open:
             raise InvalidValue(f"This model has room for {self._max_open} answers at once.", "n")
-        room = self.context_length - len(generation.prompt)
-        if room < 1:
+        max_new_tokens = self.context_length - len(generation.prompt)
+        if max_new_tokens < 1:
             raise ContextLengthExceeded(
                 f"The prompt has {len(generation.prompt)} tokens; the context has room for {self.context_length}, "
                 "one of them for the answer.",
                 "text_input",
             )
-        job = SequenceGroup(generation, num_unfinished=generation.sampling.n)
-        job.sequences = [
-            Sequence(job, index, tokenizer=self._tokenizer, eos=self._eos, room=room, vocab_size=self.vocab_size)
+        group = SequenceGroup(generation, num_unfinished=generation.sampling.n)
+        group.sequences = [
+            Sequence(
+                group,
+                index,
+                tokenizer=self._tokenizer,
+                eos=self._eos,
+                max_new_tokens=max_new_tokens,
+                vocab_size=self.vocab_size,
+            )
             for index in range(generation.sampling.n)
         ]
         with self._condition:
             if self._closing:
                 raise EngineFailed("The engine is closed.")
-            if sum(other.num_unfinished for other in self._groups.values()) + job.num_unfinished > self._max_open:
+            if sum(other.num_unfinished for other in self._groups.values()) + group.num_unfinished > self._max_open:
                 raise Overloaded(f"{len(self._waiting)} answers wait already; try again later.")
-            self._groups[generation] = job
-            for sequence in job.sequences:
-                ticket = QueueEntry(sequence, next(self._arrival_numbers), self.stats.tokens_in, self.context_length)
-                self._waiting.append(ticket)
+            self._groups[generation] = group
+            for sequence in group.sequences:
+                entry = QueueEntry(sequence, next(self._arrival_numbers), self.stats.tokens_in, self.context_length)
+                self._waiting.append(entry)
             self._condition.notify()
 
     def cancel(self, generation: Generation) -> None:
-        """End a generation: at once where it waits, within a turn where it runs."""
+        """End a generation: its waiting sequences leave the queue now, its running ones stop within one iteration."""
         with self._condition:
-            job = self._groups.get(generation)
-            if job is None or job.cancelled:
+            group = self._groups.get(generation)
+            if group is None or group.cancelled:
                 return
-            job.cancelled = True
-            self._cancelled.append(job)
-            self._waiting.remove_group(job)
+            group.cancelled = True
+            self._cancelled.append(group)
+            self._waiting.remove_group(group)
             self._condition.notify()
 
     def close(self) -> None:
-        """End all open generations and the thread."""
+        """Fail all open generations with `EngineFailed`, and end the thread."""
         with self._condition:
             self._closing = True
             self._condition.notify()
@@ -116,7 +144,7 @@ class BatchingEngine:
             while self._wait_for_work():
                 try:
                     self._iterate()
-                except Exception as error:  # a fault of the engine itself: nothing that runs can be trusted
+                except Exception as error:  # the engine's own state is unknown: no running sequence can be trusted
                     _log.exception("The engine failed, and goes on with new requests.")
                     self._scheduler.reset()
                     self._scheduler.update_gauges()
@@ -145,12 +173,12 @@ class BatchingEngine:
 
     def _fail_all(self, error: EngineFailed) -> None:
         with self._condition:
-            jobs = list(self._groups.values())
-        for job in jobs:
-            self._scheduler.report_failure(job, error)
+            groups = list(self._groups.values())
+        for group in groups:
+            self._scheduler.report_failure(group, error)
 
-    def _on_finished(self, job: SequenceGroup) -> None:
+    def _on_finished(self, group: SequenceGroup) -> None:
         with self._condition:
-            self._groups.pop(job.generation, None)
-            self._waiting.remove_group(job)
+            self._groups.pop(group.generation, None)
+            self._waiting.remove_group(group)
             self.stats.rows_active = len(self._scheduler.slots)

@@ -1,4 +1,8 @@
-"""What continuous batching asks of a model: run some rows forward."""
+"""The interface between continuous batching and a model: prefill, decode, and moving keys and values between slots.
+
+A model runner knows slots and tokens. It knows no requests, sampling or text. `backends/llm/ort/model_runner.py`
+implements it on onnxruntime.
+"""
 
 from typing import Any, Protocol
 
@@ -9,65 +13,68 @@ from backends.llm.engine import TokenIds
 
 Logits = npt.NDArray[np.float32]
 SavedKV = npt.NDArray[Any]
-"""Keys and values outside any row, in a shape that is the forward pass's own affair."""
+"""Keys and values saved from a slot. Only the model runner knows the shape."""
 
 
 class ModelRunner(Protocol):
-    """A model with room for `max_rows` sequences, each with keys and values for `context_length` tokens.
+    """A model with a KV cache of `max_rows` slots, each for up to `context_length` tokens.
 
-    Used by one thread. Logits may lie in a buffer that the next call overwrites, and the caller may write into it.
-    Running the same tokens at the same place again is harmless: it stores the same keys and values.
+    One thread uses it. Returned logits may lie in a buffer that the next call overwrites, and the caller may write into
+    it. Running the same tokens at the same position again is harmless: it stores the same keys and values.
 
-    What a prefill stores is a function of all tokens up to the last of its own and of where earlier calls were cut, to
-    the bit, whichever row it is and whoever else runs. Where prompts are cut by `chunk`, it is therefore a function of
-    the tokens alone, and may be saved from one row and loaded into another.
+    The keys and values that `prefill` stores depend, to the bit, only on the tokens up to the last one and on how
+    earlier calls cut the prompt; the slot and the rest of the batch do not matter. If prompts are cut by `chunk_size`,
+    they depend on the tokens alone, and may be saved from one slot and loaded into another.
     """
 
     @property
     def max_rows(self) -> int:
-        """Rows that can run side by side."""
+        """Number of slots."""
 
     @property
     def context_length(self) -> int:
-        """Tokens that a row can hold. One full row always fits into `kv_memory`."""
+        """Tokens that a slot can hold. One full slot always fits into `kv_cache_bytes`."""
 
     @property
     def vocab_size(self) -> int:
-        """Logits of one row."""
+        """Number of logits of one sequence."""
 
     @property
     def kv_cache_bytes(self) -> int:
-        """Bytes that all rows and all that is saved may take together."""
+        """Bytes that all slots and all saved keys and values may take together."""
 
     def chunk_size(self, past: int) -> int:
-        """How many prompt tokens, after `past` others, run in about the time that the running rows may be held."""
+        """Return how many prompt tokens to prefill after `past` others: as many as may delay the running sequences."""
 
     def kv_bytes(self, length: int) -> int:
-        """The memory of a row that holds `length` tokens."""
+        """Return the bytes of a slot that holds `length` tokens."""
 
-    def prefill(self, row: int, tokens: TokenIds, past: int) -> Logits:
-        """Store int64[k] tokens behind the `past` tokens of a row; float32[vocabulary] after the last of them."""
+    def prefill(self, slot: int, tokens: TokenIds, past: int) -> Logits:
+        """Run int64[k] tokens after the `past` tokens of a slot. Return float32[vocabulary] after the last of them."""
 
-    def decode(self, tokens: TokenIds, lengths: TokenIds, first: int = 0) -> Logits:
-        """Run one token each for the n rows from `first` on, which hold `lengths` tokens; float32[n, vocabulary]."""
+    def decode(self, tokens: TokenIds, lengths: TokenIds, first_slot: int = 0) -> Logits:
+        """Run one token in each of n slots from `first_slot` on. Return float32[n, vocabulary].
 
-    def copy(self, source: int, target: int, start: int, stop: int) -> None:
-        """Copy the keys and values of the tokens from `start` to before `stop` of one row to another."""
-
-    def save(self, row: int, start: int, stop: int) -> SavedKV:
-        """A copy of the keys and values of the tokens from `start` to before `stop` of a row."""
-
-    def load(self, row: int, start: int, saved: SavedKV) -> None:
-        """Store what was saved behind the `start` tokens of a row."""
-
-    def swap(self, one: int, other: int, lengths: tuple[int, int]) -> None:
-        """Exchange two rows, which hold so many tokens; a row that holds none is free, and so becomes the other.
-
-        Where it raises, what the two hold is not known.
+        `tokens` and `lengths` are int64[n]; `lengths` counts the tokens that each slot holds before the step.
         """
 
-    def release(self, row: int) -> None:
-        """Forget a row, and give its memory back."""
+    def copy(self, source: int, target: int, start: int, stop: int) -> None:
+        """Copy the keys and values of the tokens `start` to `stop` - 1 from one slot to another."""
+
+    def save(self, slot: int, start: int, stop: int) -> SavedKV:
+        """Return a copy of the keys and values of the tokens `start` to `stop` - 1 of a slot."""
+
+    def load(self, slot: int, start: int, saved: SavedKV) -> None:
+        """Write saved keys and values into a slot, after its first `start` tokens."""
+
+    def swap(self, first: int, second: int, lengths: tuple[int, int]) -> None:
+        """Exchange the contents of two slots, which hold `lengths` tokens. A length of 0 means a free slot.
+
+        If it raises, the contents of both slots are unknown.
+        """
+
+    def release(self, slot: int) -> None:
+        """Empty a slot, and give its memory back."""
 
     def close(self) -> None:
-        """Give everything back; nothing may be called after it."""
+        """Free all memory. No other method may be called afterwards."""

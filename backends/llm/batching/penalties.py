@@ -1,4 +1,4 @@
-"""Penalties on tokens that were seen before."""
+"""Repetition, presence and frequency penalties: lower the logits of tokens that the sequence already contains."""
 
 import numpy as np
 import numpy.typing as npt
@@ -9,9 +9,9 @@ from backends.llm.sampling_params import SamplingParams
 
 
 class Penalties:
-    """The repetition, frequency and presence penalties of one sequence, in vLLM's order.
+    """The penalties of one sequence, in vLLM's order.
 
-    Counting costs a step O(1), applying O(distinct tokens seen); the vocabulary is never walked.
+    Counting a token costs O(1), applying O(distinct tokens seen); no step walks the whole vocabulary.
     """
 
     def __init__(self, sampling: SamplingParams, prompt: TokenIds, vocab_size: int) -> None:
@@ -27,17 +27,17 @@ class Penalties:
 
     @staticmethod
     def are_enabled(sampling: SamplingParams) -> bool:
-        """Whether any penalty differs from its neutral value."""
+        """Return whether any penalty differs from its neutral value."""
         return bool(sampling.presence_penalty or sampling.frequency_penalty or sampling.repetition_penalty != 1)
 
     def add_token(self, token: int) -> None:
-        """Remember that `token` was generated."""
+        """Count a generated token."""
         self._counts[token] += 1
         self._generated.add(token)
         self._seen.add(token)
 
     def apply(self, logits: Logits) -> None:
-        """Change the logits in place."""
+        """Apply the penalties to float32[vocabulary] in place."""
         if self._repetition != 1:
             tokens = self._seen.tokens
             seen = logits[tokens]
@@ -48,7 +48,7 @@ class Penalties:
 
 
 class _DistinctTokens:
-    """Token ids without repeats, as an array that grows."""
+    """A set of token ids that is available as an array int64[n]."""
 
     def __init__(self, vocab_size: int) -> None:
         self._member: npt.NDArray[np.bool_] = np.zeros(vocab_size, np.bool_)

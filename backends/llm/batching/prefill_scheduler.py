@@ -1,4 +1,8 @@
-"""Reading prompts: whose chunk is next, and what need not be computed because it was before."""
+"""Prefill in chunks: admission of waiting sequences, the order of chunks, and reuse of chunks from the prefix cache.
+
+The prefill scheduler fills the KV cache with prompts. It does not sample: the logits of a prompt's last token go back
+to the `Scheduler`.
+"""
 
 import logging
 from collections.abc import Callable
@@ -13,129 +17,146 @@ from backends.llm.stats import Stats
 
 _log = logging.getLogger(__name__)
 
-# Keys and values are copied at least so many times as fast as they are computed: 40 times for 135 million parameters,
-# most of it the system's making of pages, and more for more.
 _COPY_COST = 1 / 32
-# Any chunk, however short, counts as so much of a whole one.
+"""Cost of copying a chunk of keys and values, relative to computing it. A model of 135 million parameters copies 40
+times as fast as it computes, with most of the time spent by the system on new pages; larger models gain more."""
 _MIN_CHUNK_COST = 0.1
+"""Cost of the shortest chunk, relative to a whole one."""
 
 
 class PrefillScheduler:
-    """The sequences whose prompts are on their way, a chunk at a time. Used by the engine's thread alone.
+    """Prefills the sequences in `Slots.prefilling`, one chunk per call. Only the engine's thread uses it.
 
-    Prompts are cut by position alone, so a chunk that was read once can be copied wherever it is met again, and the
-    answer is the same to the bit. What steps compute goes through other kernels, and is never kept.
+    Prompts are cut by position alone. So a chunk that was computed once can be copied into any other prompt with the
+    same prefix, and the answer is the same to the bit. Decode steps use other kernels; their keys and values are never
+    cached.
     """
 
     def __init__(
         self,
-        forward: ModelRunner,
+        runner: ModelRunner,
         waiting: WaitingQueue,
-        figures: Stats,
-        prefix_cache: int,
-        make_room: Callable[[Callable[[], int]], None],
+        stats: Stats,
+        prefix_cache_bytes: int,
+        free_memory: Callable[[Callable[[], int]], None],
     ) -> None:
-        """Keep up to `prefix_cache` bytes. `make_room` is told by how many bytes rows grow, and may take any away."""
-        self._runner = forward
+        """`prefix_cache_bytes` limits the prefix cache. `free_memory` is called with a function that returns by how
+        many bytes the slots are about to grow. It may preempt any sequence, the one being prefilled included.
+        """
+        self._runner = runner
         self._waiting = waiting
-        self._stats = figures
-        self._prefix_cache_bytes = prefix_cache
-        self._free_memory = make_room
+        self._stats = stats
+        self._prefix_cache_bytes = prefix_cache_bytes
+        self._free_memory = free_memory
         self.prefix_cache = PrefixCache()
 
-    def select_next(self, rows: Slots) -> Sequence | None:
-        """Whose chunk is to be read; a sequence that waits is given a row if it is its turn and there is memory."""
+    def select_next(self, slots: Slots) -> Sequence | None:
+        """Return the sequence whose chunk is next, or None.
+
+        A waiting sequence with a better priority than all that are being prefilled gets a slot first, if it fits.
+        """
         first = min(
-            (rows.entries[sequence] for sequence in rows.prefilling), key=lambda one: one.priority, default=None
+            (slots.entries[sequence] for sequence in slots.prefilling), key=lambda entry: entry.priority, default=None
         )
-        ticket = None
-        if rows.num_free and len(self._waiting):
-            ticket = self._waiting.select_next(
-                rows.num_free, rows.slots_per_group(), {sequence.group for sequence in rows.prefilling}
+        entry = None
+        if slots.num_free and len(self._waiting):
+            entry = self._waiting.select_next(
+                slots.num_free, slots.slots_per_group(), {sequence.group for sequence in slots.prefilling}
             )
-        if ticket and (first is None or ticket.priority < first.priority) and self._admit(rows, ticket):
-            return ticket.sequence
+        if entry and (first is None or entry.priority < first.priority) and self._admit(slots, entry):
+            return entry.sequence
         return first.sequence if first else None
 
-    def _admit(self, rows: Slots, ticket: QueueEntry) -> bool:
-        # Whoever is next and does not fit is waited for: were smaller ones let past, it might wait for ever.
-        wanted = self._runner.kv_bytes(ticket.reserved_tokens)
-        if len(rows) and rows.reserved_bytes + wanted > self._runner.kv_cache_bytes:
+    def _admit(self, slots: Slots, entry: QueueEntry) -> bool:
+        # The next sequence blocks those behind it until it fits: if smaller ones passed it, it might never be admitted.
+        wanted = self._runner.kv_bytes(entry.reserved_tokens)
+        if len(slots) and slots.reserved_bytes + wanted > self._runner.kv_cache_bytes:
             return False
-        if not self._waiting.remove(ticket):
+        if not self._waiting.remove(entry):
             return False
-        rows.assign(ticket)
+        slots.assign(entry)
         return True
 
-    def prefill_chunk(self, rows: Slots, sequence: Sequence, budget: float) -> tuple[float, Logits | None]:
-        """Read on in a prompt: the share of a whole chunk's time that it took, and the logits behind the last token.
+    def prefill_chunk(self, slots: Slots, sequence: Sequence, budget: float) -> tuple[float, Logits | None]:
+        """Prefill the next chunk of a sequence, within a budget of 0 to 1 whole chunks.
 
-        Nothing is read where it would take more than `budget`, or where the sequence lost its row.
+        Return its cost in whole chunks, and float32[vocabulary] after the prompt's last token, or None if more chunks
+        follow. Nothing is computed if the chunk costs more than a `budget` below 1, or if the sequence was preempted.
         """
-        ticket, past = rows.entries[sequence], sequence.length
-        whole = self._runner.chunk_size(past)
-        part = sequence.prefill_tokens[past : past + whole]
-        stop = past + len(part)
-        last = stop == len(sequence.prefill_tokens)
-        share = len(part) / whole
-        grown = self._runner.kv_bytes(stop) - self._runner.kv_bytes(past)
-        self._free_memory(lambda: grown if sequence.slot >= 0 else 0)
+        entry, past = slots.entries[sequence], sequence.length
+        chunk_size = self._runner.chunk_size(past)
+        chunk = sequence.prefill_tokens[past : past + chunk_size]
+        stop = past + len(chunk)
+        is_last = stop == len(sequence.prefill_tokens)
+        cost = len(chunk) / chunk_size
+        growth = self._runner.kv_bytes(stop) - self._runner.kv_bytes(past)
+        self._free_memory(lambda: growth if sequence.slot >= 0 else 0)
         if sequence.slot < 0:
             return _MIN_CHUNK_COST, None
-        name = hash_block(ticket.prefix_hash, part)
-        found, logits = self._reuse_chunk(rows, sequence, stop, name, last)
-        if found:
-            share *= _COPY_COST
-        elif budget < 1 and share > budget:
-            return budget, None  # it would hold the running rows for longer than a chunk: next time
+        block_hash = hash_block(entry.prefix_hash, chunk)
+        reused, logits = self._reuse_chunk(slots, sequence, stop, block_hash, is_last)
+        if reused:
+            cost *= _COPY_COST
+        elif budget < 1 and cost > budget:
+            # It would delay the running sequences by more than a chunk in all: left for the next iteration.
+            return budget, None
         else:
-            logits = self._compute_chunk(rows, sequence, part, name, last)
+            logits = self._compute_chunk(slots, sequence, chunk, block_hash, is_last)
         sequence.length = stop
-        ticket.prefix_hash = name
-        if not last:
-            return max(_MIN_CHUNK_COST * (_COPY_COST if found else 1), share), None
+        entry.prefix_hash = block_hash
+        if not is_last:
+            return max(_MIN_CHUNK_COST * (_COPY_COST if reused else 1), cost), None
         assert logits is not None
         if len(sequence.group.sequences) > 1 and stop == len(sequence.group.generation.prompt):
             sequence.group.prompt_logits = logits.copy()
-        return max(_MIN_CHUNK_COST, share), logits
+        return max(_MIN_CHUNK_COST, cost), logits
 
     def _reuse_chunk(
-        self, rows: Slots, sequence: Sequence, stop: int, name: bytes, last: bool
+        self, slots: Slots, sequence: Sequence, stop: int, block_hash: bytes, is_last: bool
     ) -> tuple[bool, Logits | None]:
-        """Find the next chunk in the row of another answer of the same job, or among what was kept."""
-        job, past = sequence.group, sequence.length
-        whole = len(sequence.prefill_tokens)
-        if job.prompt_logits is not None and whole == len(job.generation.prompt):
-            twin = next((other for other in rows.running if other.group is job and other.length >= whole), None)
-            if twin:
-                self._runner.copy(twin.slot, sequence.slot, past, stop)
-                return True, job.prompt_logits.copy()
-        part = self.prefix_cache.get(name)
-        if part is None or (last and part.logits is None):
-            return False, None
-        self._runner.load(sequence.slot, past, part.saved)
-        self._stats.prefix_tokens_reused += stop - past
-        return True, None if part.logits is None else part.logits.copy()
+        """Copy the next chunk from another sequence of the group, or from the prefix cache.
 
-    def _compute_chunk(self, rows: Slots, sequence: Sequence, part: TokenIds, name: bytes, last: bool) -> Logits:
+        Return whether it was found, and the logits after the prompt's last token if the chunk `is_last`.
+        """
+        group, past = sequence.group, sequence.length
+        prompt_length = len(sequence.prefill_tokens)
+        if group.prompt_logits is not None and prompt_length == len(group.generation.prompt):
+            sibling = next(
+                (other for other in slots.running if other.group is group and other.length >= prompt_length), None
+            )
+            if sibling:
+                self._runner.copy(sibling.slot, sequence.slot, past, stop)
+                return True, group.prompt_logits.copy()
+        block = self.prefix_cache.get(block_hash)
+        if block is None or (is_last and block.logits is None):
+            return False, None
+        self._runner.load(sequence.slot, past, block.saved)
+        self._stats.prefix_tokens_reused += stop - past
+        return True, None if block.logits is None else block.logits.copy()
+
+    def _compute_chunk(
+        self, slots: Slots, sequence: Sequence, chunk: TokenIds, block_hash: bytes, is_last: bool
+    ) -> Logits:
         past = sequence.length
-        logits = self._runner.prefill(sequence.slot, part, past)
-        self._stats.tokens_in += len(part)
+        logits = self._runner.prefill(sequence.slot, chunk, past)
+        self._stats.tokens_in += len(chunk)
         try:
-            self._cache_chunk(rows, sequence, len(part), name, logits if last else None)
-        except Exception:  # the answer is not the worse for it
-            _log.exception("What was read could not be kept.")
+            self._cache_chunk(slots, sequence, len(chunk), block_hash, logits if is_last else None)
+        except Exception:  # the answer does not need the cache
+            _log.exception("A chunk could not be added to the prefix cache.")
         return logits
 
-    def _cache_chunk(self, rows: Slots, sequence: Sequence, count: int, name: bytes, logits: Logits | None) -> None:
-        """Keep a copy of a chunk of so many tokens that was just read, where there is room."""
-        past, before = sequence.length, rows.entries[sequence].prefix_hash
+    def _cache_chunk(
+        self, slots: Slots, sequence: Sequence, count: int, block_hash: bytes, logits: Logits | None
+    ) -> None:
+        """Add the `count` tokens that were just computed to the prefix cache, if there is room."""
+        past, parent_hash = sequence.length, slots.entries[sequence].prefix_hash
         stop = past + count
-        if past and before not in self.prefix_cache:  # nobody would get as far as this
+        if past and parent_hash not in self.prefix_cache:  # no lookup could reach this block
             return
-        taken = rows.nbytes + self._runner.kv_bytes(stop) - self._runner.kv_bytes(past)
+        taken = slots.nbytes + self._runner.kv_bytes(stop) - self._runner.kv_bytes(past)
         wanted = self._runner.kv_bytes(count) + (0 if logits is None else logits.nbytes)
         room = min(self._prefix_cache_bytes, self._runner.kv_cache_bytes - taken) - wanted
-        if self._prefix_cache_bytes and room >= 0 and self.prefix_cache.evict_to(room, keep=before):
+        if self._prefix_cache_bytes and room >= 0 and self.prefix_cache.evict_to(room, keep=parent_hash):
             saved = self._runner.save(sequence.slot, past, stop)
-            self.prefix_cache.put(name, before, saved, None if logits is None else logits.copy())
+            self.prefix_cache.put(block_hash, parent_hash, saved, None if logits is None else logits.copy())

@@ -1,4 +1,9 @@
-"""Keys and values of the beginnings of prompts, kept for the next prompt that begins alike."""
+"""The prefix cache: keys and values of prompt prefixes, reused by later prompts that begin with the same tokens.
+
+A block is one chunk of a prompt. Its hash covers its own tokens and all before them, so equal hashes mean equal
+prefixes. Only prompts are cached, never generated tokens. The cache knows nothing of slots: `PrefillScheduler` copies
+blocks in and out of them.
+"""
 
 import hashlib
 import heapq
@@ -8,18 +13,18 @@ from backends.llm.batching.model_runner import Logits, SavedKV
 from backends.llm.engine import TokenIds
 
 
-def hash_block(before: bytes, tokens: TokenIds) -> bytes:
-    """The name of a part of a prompt: a digest of its tokens and of the name of the part before it."""
-    return hashlib.blake2b(before + tokens.tobytes(), digest_size=16).digest()
+def hash_block(parent_hash: bytes, tokens: TokenIds) -> bytes:
+    """Return the hash of a block, 16 bytes, from its tokens int64[n] and the hash of the block before (b"" if none)."""
+    return hashlib.blake2b(parent_hash + tokens.tobytes(), digest_size=16).digest()
 
 
 class PrefixBlock:
-    """What was saved of one part; `logits` after its last token where a prompt ended there."""
+    """The saved keys and values of one block. If a prompt ended with it, `logits` are those after its last token."""
 
     __slots__ = ("block_hash", "last_used", "logits", "num_children", "parent", "saved")
 
-    def __init__(self, name: bytes, parent: "PrefixBlock | None", saved: SavedKV) -> None:
-        self.block_hash = name
+    def __init__(self, block_hash: bytes, parent: "PrefixBlock | None", saved: SavedKV) -> None:
+        self.block_hash = block_hash
         self.parent = parent
         self.saved = saved
         self.logits: Logits | None = None
@@ -28,91 +33,91 @@ class PrefixBlock:
 
     @property
     def nbytes(self) -> int:
-        """The memory it takes."""
+        """Bytes of the keys, values and logits."""
         return self.saved.nbytes + (0 if self.logits is None else self.logits.nbytes)
 
 
 class PrefixCache:
-    """Parts of prompts by name. A beginning that many prompts share is kept once.
+    """Blocks by hash. A prefix that several prompts share is stored once.
 
-    What was not used for longest goes first, but no part goes before those behind it: without it they would be read
-    in vain.
+    The least recently used block is evicted first, but never before the blocks that follow it: without their parent
+    they could not be reached.
     """
 
     def __init__(self) -> None:
         self.nbytes = 0
         self._blocks: dict[bytes, PrefixBlock] = {}
         self._clock = itertools.count(1)
-        # Parts with nothing behind them, the one unused for longest on top. Old entries are passed over.
+        # A heap of (last_used, hash) of the blocks without children. Entries that are out of date are skipped.
         self._leaves: list[tuple[int, bytes]] = []
 
     def __len__(self) -> int:
         return len(self._blocks)
 
-    def __contains__(self, name: bytes) -> bool:
-        return name in self._blocks
+    def __contains__(self, block_hash: bytes) -> bool:
+        return block_hash in self._blocks
 
-    def get(self, name: bytes) -> PrefixBlock | None:
-        """A part, which counts as used now."""
-        part = self._blocks.get(name)
-        if part:
-            self._touch(part)
-        return part
+    def get(self, block_hash: bytes) -> PrefixBlock | None:
+        """Return a block and mark it as used now; None if it is not cached."""
+        block = self._blocks.get(block_hash)
+        if block:
+            self._touch(block)
+        return block
 
-    def put(self, name: bytes, before: bytes, saved: SavedKV, logits: Logits | None) -> None:
-        """Keep a part that follows the part named `before`; of one that is kept already, its logits are."""
-        part = self._blocks.get(name)
-        if part is None:
-            part = self._blocks[name] = PrefixBlock(name, self._blocks.get(before), saved)
-            if part.parent:
-                part.parent.num_children += 1
-            self.nbytes += part.nbytes
-        if logits is not None and part.logits is None:
-            part.logits = logits
+    def put(self, block_hash: bytes, parent_hash: bytes, saved: SavedKV, logits: Logits | None) -> None:
+        """Add a block that follows the block `parent_hash`. If it is cached already, only missing logits are added."""
+        block = self._blocks.get(block_hash)
+        if block is None:
+            block = self._blocks[block_hash] = PrefixBlock(block_hash, self._blocks.get(parent_hash), saved)
+            if block.parent:
+                block.parent.num_children += 1
+            self.nbytes += block.nbytes
+        if logits is not None and block.logits is None:
+            block.logits = logits
             self.nbytes += logits.nbytes
-        self._touch(part)
+        self._touch(block)
 
     def evict_to(self, nbytes: int, keep: bytes = b"") -> bool:
-        """Drop parts until the rest takes no more than so many bytes.
+        """Evict blocks until the rest takes no more than `nbytes`. Return whether that succeeded.
 
-        False where that would take the part named `keep`, before which nothing else that was used less lately is left.
+        Return False before the block `keep` would be evicted.
         """
         while self.nbytes > max(0, nbytes):
             if not self._leaves:
                 return False
-            used, name = heapq.heappop(self._leaves)
-            part = self._blocks.get(name)
-            if part is None or part.last_used != used or part.num_children:
+            used, block_hash = heapq.heappop(self._leaves)
+            block = self._blocks.get(block_hash)
+            if block is None or block.last_used != used or block.num_children:
                 continue
-            if name == keep:
-                heapq.heappush(self._leaves, (used, name))
+            if block_hash == keep:
+                heapq.heappush(self._leaves, (used, block_hash))
                 return False
-            self._evict(part)
+            self._evict(block)
         return nbytes >= 0
 
     def clear(self) -> None:
-        """Drop everything."""
+        """Evict all blocks."""
         self._blocks.clear()
         self._leaves.clear()
         self.nbytes = 0
 
-    def _evict(self, part: PrefixBlock) -> None:
-        del self._blocks[part.block_hash]
-        self.nbytes -= part.nbytes
-        if part.parent:
-            part.parent.num_children -= 1
-            self._push_leaf(part.parent)
+    def _evict(self, block: PrefixBlock) -> None:
+        del self._blocks[block.block_hash]
+        self.nbytes -= block.nbytes
+        if block.parent:
+            block.parent.num_children -= 1
+            self._push_leaf(block.parent)
 
-    def _touch(self, part: PrefixBlock) -> None:
-        part.last_used = next(self._clock)
-        self._push_leaf(part)
+    def _touch(self, block: PrefixBlock) -> None:
+        block.last_used = next(self._clock)
+        self._push_leaf(block)
 
-    def _push_leaf(self, part: PrefixBlock) -> None:
-        if part.num_children:
+    def _push_leaf(self, block: PrefixBlock) -> None:
+        if block.num_children:
             return
-        heapq.heappush(self._leaves, (part.last_used, part.block_hash))
+        heapq.heappush(self._leaves, (block.last_used, block.block_hash))
         if len(self._leaves) > 2 * len(self._blocks) + 64:
             self._leaves = [
-                (part.last_used, part.block_hash) for part in self._blocks.values() if not part.num_children
+                (block.last_used, block.block_hash) for block in self._blocks.values() if not block.num_children
             ]
             heapq.heapify(self._leaves)

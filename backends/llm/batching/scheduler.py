@@ -1,4 +1,8 @@
-"""Steps over a forward pass: prompts are read in chunks, running rows advance by a token."""
+"""One iteration of continuous batching: prefill chunks of new prompts, then a decode step over all running slots.
+
+The scheduler decides what the model runs next, preempts sequences when the KV cache is full, and ends those that fail.
+It does not know which thread drives it, who submitted a request, or how requests are admitted to the queue.
+"""
 
 import logging
 import time
@@ -17,40 +21,46 @@ from backends.serving.errors import EngineFailed, GenerationError
 
 _log = logging.getLogger(__name__)
 
-# Seconds for which all rows whose masks are late hold the others together; then they sit the step out.
 _MAX_MASK_WAIT_SECONDS = 0.002
+"""Seconds that one decode step waits for late grammar masks, over all slots. A sequence whose mask is still missing
+skips the step."""
 
 
 class Scheduler:
-    """The rows of one forward pass, and everything that happens to them. Used by the engine's thread alone.
+    """Runs the slots of one `ModelRunner`. Only the engine's thread uses it.
 
-    What goes wrong with one sequence ends its job and no other. `RowsLost` comes out of any method that moves rows:
-    nothing but `abandon` may be called then.
+    An error in one sequence ends its own request and no other. Every method that moves slots may raise
+    `SlotsCorrupted`; only `reset` may be called after it.
     """
 
     def __init__(
         self,
-        forward: ModelRunner,
+        runner: ModelRunner,
         waiting: WaitingQueue,
-        figures: Stats,
-        prefix_cache: int,
-        ended: Callable[[SequenceGroup], None],
+        stats: Stats,
+        prefix_cache_bytes: int,
+        on_finished: Callable[[SequenceGroup], None],
     ) -> None:
-        """Keep up to `prefix_cache` bytes of prompts; `ended` is told of each job that had its last event."""
-        self._runner = forward
+        """`prefix_cache_bytes` limits the prefix cache. `on_finished` is called for each request that has ended,
+        before its last event is sent.
+        """
+        self._runner = runner
         self._waiting = waiting
-        self._stats = figures
-        self._on_finished = ended
-        self.slots = Slots(forward)
-        self.prefill_scheduler = PrefillScheduler(forward, waiting, figures, prefix_cache, self._free_memory)
+        self._stats = stats
+        self._on_finished = on_finished
+        self.slots = Slots(runner)
+        self.prefill_scheduler = PrefillScheduler(runner, waiting, stats, prefix_cache_bytes, self._free_memory)
 
     def run_prefills(self) -> None:
-        """Read prompts for as long as running rows may be held: one chunk of a long one, or several short ones."""
+        """Prefill prompts within the time budget of one iteration: one chunk of a long prompt, or several short ones.
+
+        The unit of the budget is the time of one whole chunk, which delays the running sequences.
+        """
         budget = 1.0
         while budget > 0 and (sequence := self.prefill_scheduler.select_next(self.slots)):
             try:
-                share, logits = self.prefill_scheduler.prefill_chunk(self.slots, sequence, budget)
-                budget -= share
+                cost, logits = self.prefill_scheduler.prefill_chunk(self.slots, sequence, budget)
+                budget -= cost
                 if logits is not None:
                     self.slots.start_decoding(sequence)
                     if self._sample(sequence, logits):
@@ -61,34 +71,37 @@ class Scheduler:
                 self.fail(sequence.group, error)
 
     def update_gauges(self) -> None:
-        """Bring the gauges up to date."""
+        """Write the current slots and bytes into the engine's stats."""
         self._stats.rows_active = len(self.slots)
         self._stats.row_bytes = self.slots.nbytes
         self._stats.prefix_cache_bytes = self.prefill_scheduler.prefix_cache.nbytes
 
     def _free_memory(self, growth: Callable[[], int]) -> None:
-        """See to it that the rows may grow by so many bytes, which may become fewer as rows are taken away.
+        """Make room in the KV cache for slots to grow by `growth()` bytes; preemptions may lower that number.
 
-        First what was kept of prompts goes, then the row of the youngest sequence, which begins again when there is
-        room: the oldest always goes on, and alone it always fits.
+        The prefix cache is evicted first. If that is not enough, the sequence that arrived last is preempted, until the
+        rest fits. So the oldest sequence always goes on: one sequence alone always fits.
         """
-        room = self._runner.kv_cache_bytes
-        while (taken := self.slots.nbytes + growth()) > room and len(self.slots) > 1:
+        capacity = self._runner.kv_cache_bytes
+        while (used := self.slots.nbytes + growth()) > capacity and len(self.slots) > 1:
             self._preempt(self.slots.last_arrived())
-        self.prefill_scheduler.prefix_cache.evict_to(room - taken)
+        self.prefill_scheduler.prefix_cache.evict_to(capacity - used)
 
     def _preempt(self, sequence: Sequence) -> None:
-        ticket, length = self.slots.entries[sequence], sequence.length
+        """Take a sequence's slot away and put it back at the head of the queue, to be recomputed."""
+        entry, length = self.slots.entries[sequence], sequence.length
         self.slots.release([sequence])
         sequence.prepare_recompute()
-        ticket.mark_preempted(length)
-        self._waiting.requeue(ticket)
+        entry.mark_preempted(length)
+        self._waiting.requeue(entry)
         self._stats.preemptions += 1
 
     def decode_step(self) -> None:
-        """Advance every running row by one token."""
-        grown = self._runner.kv_bytes
-        self._free_memory(lambda: sum(grown(one.length + 1) - grown(one.length) for one in self.slots.running))
+        """Run one token of every running sequence, and let each choose its next."""
+        kv_bytes = self._runner.kv_bytes
+        self._free_memory(
+            lambda: sum(kv_bytes(sequence.length + 1) - kv_bytes(sequence.length) for sequence in self.slots.running)
+        )
         sequences = list(self.slots.running)
         if not sequences:
             return
@@ -97,99 +110,100 @@ class Scheduler:
         try:
             logits = self._runner.decode(tokens, lengths)
         except Exception as error:
-            _log.exception("A step over %d rows failed; each row is run alone.", len(sequences))
+            _log.exception("A decode step over %d slots failed; each slot is run alone.", len(sequences))
             self._step_one_by_one(sequences, error)
             return
-        # All lengths before any answer: an answer that ends has the last row moved, with all that is stored in it.
+        # Update all lengths before any slot is released: a release moves the last slot, with all tokens stored in it.
         for sequence in sequences:
             sequence.length += 1
         deadline = time.monotonic() + _MAX_MASK_WAIT_SECONDS
-        rows = zip(sequences, logits, strict=True)
-        self.slots.release([sequence for sequence, row in rows if self._sample(sequence, row, deadline)])
+        results = zip(sequences, logits, strict=True)
+        self.slots.release([sequence for sequence, row in results if self._sample(sequence, row, deadline)])
 
     def _step_one_by_one(self, sequences: list[Sequence], error: Exception) -> None:
-        """Find the rows at fault; rows that can go on do so."""
+        """Run each sequence in a step of its own after `error`: those that fail again end, the others go on."""
         if len(sequences) == 1:
             self.fail(sequences[0].group, error)
             return
         for sequence in sequences:
-            if sequence.slot < 0:  # its job failed a moment ago
+            if sequence.slot < 0:  # another sequence of its group failed in this loop
                 continue
             tokens, lengths = decode_inputs([sequence])
             try:
                 logits = self._runner.decode(tokens, lengths, sequence.slot)
-            except Exception as alone:
-                self.fail(sequence.group, alone)
+            except Exception as row_error:
+                self.fail(sequence.group, row_error)
             else:
                 sequence.length += 1
                 if self._sample(sequence, logits[0]):
                     self.slots.release([sequence])
 
     def _sample(self, sequence: Sequence, logits: Logits, deadline: float = 0.0) -> bool:
-        """Let a sequence take its next token, and tell it; true where that was its last and its row is to be freed.
+        """Let a sequence choose its next token, and send the event. Return true if the caller must release its slot.
 
-        A mask that is late is waited for until `deadline`, by the monotonic clock.
+        `logits` is float32[vocabulary]. A late grammar mask is awaited until `deadline`, in seconds of the monotonic
+        clock.
         """
-        job = sequence.group
-        if job.finished:  # a sibling failed a moment ago, and all rows of the job were freed
+        group = sequence.group
+        if group.finished:  # another sequence of the group failed in this step, and all its slots were released
             return False
         try:
             delta = sequence.sample_next(np.ascontiguousarray(logits), deadline)
         except Exception as error:
-            self.fail(job, error)
+            self.fail(group, error)
             return False
         if delta is None:
             return False
         self._stats.tokens_out += delta.num_tokens
         if delta.finish_reason:
-            job.num_unfinished -= 1
-            if job.num_unfinished == 0:  # forgotten before it is told, so that whoever hears of it may submit again
-                job.finished = True
-                self._on_finished(job)
+            group.num_unfinished -= 1
+            if group.num_unfinished == 0:  # untracked before the event is sent: its receiver may submit again at once
+                group.finished = True
+                self._on_finished(group)
         try:
-            job.generation.sink(delta)
+            group.generation.sink(delta)
         except Exception as error:
-            _log.exception("An event could not be told.")
-            self.fail(job, error)
+            _log.exception("An event could not be sent.")
+            self.fail(group, error)
         return delta.finish_reason is not None
 
     def clear_prefix_cache(self) -> None:
-        """Give back what was kept of prompts."""
+        """Free the memory of the prefix cache."""
         self.prefill_scheduler.prefix_cache.clear()
         self.update_gauges()
 
     def reset(self) -> None:
-        """Free every row without a word, after a fault that leaves nothing in a known state; forget what was kept."""
+        """Release every slot and clear the prefix cache, after a fault that left the state unknown. Sends no events."""
         self.prefill_scheduler.prefix_cache.clear()
         for sequence in self.slots:
             sequence.slot = -1
         self.slots = Slots(self._runner)
-        for row in range(self._runner.max_rows):
+        for slot in range(self._runner.max_rows):
             try:
-                self._runner.release(row)
-            except Exception:  # what is left in a row is overwritten; only its memory is not given back
-                _log.exception("Row %d could not be freed.", row)
+                self._runner.release(slot)
+            except Exception:  # the next sequence overwrites the slot; only its memory is not given back
+                _log.exception("Slot %d could not be released.", slot)
 
-    def fail(self, job: SequenceGroup, error: Exception) -> None:
-        """Free the rows of a job, end it and say why; one that has ended already is told nothing.
+    def fail(self, group: SequenceGroup, error: Exception) -> None:
+        """Release the slots of a request, and end it with `error`. A request that has ended gets no second event.
 
-        Raises what the forward pass raises while rows are freed; the job is ended and told all the same.
+        Raises what the model runner raises while slots are released; the request is ended all the same.
         """
         try:
-            self.slots.release([sequence for sequence in self.slots if sequence.group is job])
+            self.slots.release([sequence for sequence in self.slots if sequence.group is group])
         finally:
-            self.report_failure(job, error)
+            self.report_failure(group, error)
 
-    def report_failure(self, job: SequenceGroup, error: Exception) -> None:
-        """End a job and say why, whatever has become of its rows; a job that has ended is left alone."""
-        if job.finished:
+    def report_failure(self, group: SequenceGroup, error: Exception) -> None:
+        """End a request with `error` without touching its slots. A request that has ended gets no second event."""
+        if group.finished:
             return
-        job.finished = True
+        group.finished = True
         if not isinstance(error, GenerationError):
             _log.error("A generation failed: %s", error, exc_info=error)
             error = EngineFailed(f"The model failed: {str(error)[:500]}")
-        self._on_finished(job)
+        self._on_finished(group)
         try:
-            job.generation.sink(GenerationFailed(error))
+            group.generation.sink(GenerationFailed(error))
         except Exception:
-            _log.exception("A failure could not be told.")
+            _log.exception("A failure could not be sent.")

@@ -1,4 +1,8 @@
-"""One answer on its way: its place in a row, and what turns its tokens into text."""
+"""One sequence: an answer in progress, from logits to tokens to text.
+
+A sequence holds its slot number, its tokens, and its sampler, grammar matcher, detokenizer and stop strings. It does
+not run the model and does not decide when it runs; `Scheduler` does.
+"""
 
 import time
 from dataclasses import dataclass, field
@@ -16,10 +20,11 @@ from backends.llm.engine import Delta, FinishReason, Generation, Logprob, Logpro
 
 @dataclass(slots=True, eq=False)
 class SequenceGroup:
-    """A generation inside the engine; its sequences share it.
+    """A generation inside the engine, with one sequence for each of its answers.
 
-    `open` counts the sequences without a finish reason. `cancelled` is set by any thread and obeyed by the engine's
-    own. `prompt_logits` are kept from the first sequence for the others, so that one prompt is computed once.
+    `num_unfinished` counts the sequences without a finish reason. Any thread may set `cancelled`; the engine's thread
+    acts on it. `prompt_logits`, float32[vocabulary], come from the first sequence that completes its prefill, so that
+    the others copy the prompt instead of computing it.
     """
 
     generation: Generation
@@ -31,68 +36,83 @@ class SequenceGroup:
 
 
 class Sequence:
-    """One of the answers of a job.
+    """One answer of a `SequenceGroup`.
 
-    Tokens that are known already are *forced*: they run through steps as if they had been chosen, and tell nothing.
+    A token that is known already is *replayed*: it runs through a decode step as if it had just been chosen, but sends
+    no event. After a preemption the generated tokens are replayed (recompute). If log probabilities of the prompt are
+    requested, the prompt itself is replayed behind its first token.
     """
 
     def __init__(
-        self, job: SequenceGroup, index: int, *, tokenizer: Tokenizer, eos: frozenset[int], room: int, vocab_size: int
+        self,
+        group: SequenceGroup,
+        index: int,
+        *,
+        tokenizer: Tokenizer,
+        eos: frozenset[int],
+        max_new_tokens: int,
+        vocab_size: int,
     ) -> None:
-        """`room` is how many tokens the context has left behind the prompt, at least one."""
-        prompt, read, sampling = job.generation.prompt, job.generation.prefill_tokens, job.generation.sampling
-        self.group = job
+        """`max_new_tokens` is how many tokens the context leaves after the prompt, at least one."""
+        generation = group.generation
+        prompt, prefill_tokens, sampling = generation.prompt, generation.prefill_tokens, generation.sampling
+        self.group = group
         self.index = index
         self.slot = -1
         self.length = 0
-        """Tokens whose keys and values the row holds."""
+        """Number of tokens whose keys and values the slot holds."""
         self.last_token = -1
-        """The newest token, not yet in the row; -1 while the prompt is on its way."""
-        # The model tells about the last token of a chunk alone: to hear of each, the prompt is read in steps.
+        """The newest token, whose keys and values are not yet in the slot; -1 during prefill."""
+        # A prefill gives logits after its last token only. For those after every token, decode steps run the prompt.
         self._num_prompt_logprobs = sampling.prompt_logprobs if index == 0 else None
-        stepwise = self._num_prompt_logprobs is not None
-        self.prefill_tokens: TokenIds = read[:1] if stepwise else read
-        """The tokens of the prompt that are read before the first `accept`."""
-        self._known_tokens: list[int] = read[1:].tolist() if stepwise else []
-        """What follows `to_read`, as far as it was accepted once."""
+        returns_prompt_logprobs = self._num_prompt_logprobs is not None
+        self.prefill_tokens: TokenIds = prefill_tokens[:1] if returns_prompt_logprobs else prefill_tokens
+        """The prompt tokens to prefill before the first call of `sample_next`, int64[n]."""
+        self._known_tokens: list[int] = prefill_tokens[1:].tolist() if returns_prompt_logprobs else []
+        """The tokens after `prefill_tokens` that are known: the rest of the prompt, and the tokens generated so far."""
         self._num_replayed = 0
-        """How much of `_known` is accepted since the row was begun."""
+        """How many of `_known_tokens` were taken since the prefill."""
         self._num_reported = 0
-        """How much of `_known` will not be told again."""
-        self._pending_logprobs: list[Logprobs] = [(Logprob(int(prompt[0]), None, None),)] if stepwise else []
-        self._num_remaining = room if sampling.max_tokens is None else min(room, sampling.max_tokens)
+        """How many of `_known_tokens` have had their prompt log probability reported."""
+        self._pending_logprobs: list[Logprobs] = (
+            [(Logprob(int(prompt[0]), None, None),)] if returns_prompt_logprobs else []
+        )
+        self._num_remaining = (
+            max_new_tokens if sampling.max_tokens is None else min(max_new_tokens, sampling.max_tokens)
+        )
         self._num_generated = 0
-        # Where a grammar is complete, nothing but the end of the sequence may come: it is obeyed.
-        ignored = sampling.ignore_eos and job.generation.grammar is None
-        self._stop_token_ids = frozenset(sampling.stop_token_ids) | (frozenset() if ignored else eos)
+        # A complete grammar allows nothing but the end of the sequence, so `ignore_eos` has no effect on it.
+        ignores_eos = sampling.ignore_eos and generation.grammar is None
+        self._stop_token_ids = frozenset(sampling.stop_token_ids) | (frozenset() if ignores_eos else eos)
         self._matcher: Matcher | None = None
         self._vocab_size = vocab_size
         self._sampler: Sampler | None = None
-        self._detokenizer = Detokenizer(tokenizer, prompt, special=not sampling.skip_special_tokens)
+        self._detokenizer = Detokenizer(tokenizer, prompt, show_special_tokens=not sampling.skip_special_tokens)
         self._stop_strings = StopStrings(sampling.stop)
 
     def prepare_recompute(self) -> None:
-        """The row is lost: what was accepted is forced from now on, and nothing is told twice."""
+        """Start over after a preemption: the known tokens will be replayed, and no event is sent twice."""
         self.length = 0
         self.last_token = -1
         self._num_replayed = 0
 
     def sample_next(self, logits: Logits, deadline: float = 0.0) -> Delta | None:
-        """Choose the next token from float32[vocabulary], and say what it adds to the answer.
+        """Choose the next token from float32[vocabulary], and return what it adds to the answer.
 
-        A grammar that is not ready is waited for until `deadline`, by the monotonic clock.
-        None for a forced token, and where a grammar is not ready to choose: the row then runs the same token again.
-        Where a grammar says late that the answer is complete, nothing is chosen, and only the end is told.
-        Raises `EngineFailed` where the logits are no numbers, `InvalidValue` where a grammar is too complex, and
-        whatever the tokenizer raises.
+        A late grammar mask is awaited until `deadline`, in seconds of the monotonic clock. Return None for a replayed
+        token, and if the mask is still missing: the next step then runs the same token again. If the grammar reports
+        late that the answer is complete, no token is chosen and only the finish reason is returned.
+
+        Raises `EngineFailed` if the logits are not numbers, `InvalidValue` if the grammar is too complex, and whatever
+        the tokenizer raises.
         """
         if self._num_replayed < len(self._known_tokens):
             self._replay_token(logits)
             return None
         sampling = self.group.generation.sampling
-        if sampling.max_tokens == 0:  # the prompt was all that was wanted
+        if sampling.max_tokens == 0:  # only the prompt was to be computed
             return self._finish("", "length", 0)
-        if self._sampler is None:  # only now, for it may hold arrays over the vocabulary, and many sequences wait
+        if self._sampler is None:  # created late: it may hold arrays over the vocabulary, and many sequences wait
             self._start_sampling()
         assert self._sampler is not None
         banned = None
@@ -118,14 +138,14 @@ class Sequence:
         self._num_generated += 1
         if token in self._stop_token_ids:
             return self._finish("", "stop")
-        # None where it is not known yet.
-        complete = self._matcher.consume(token) if self._matcher else False
+        # None means that the matcher does not know yet.
+        is_complete = self._matcher.consume(token) if self._matcher else False
         text, stopped = self._check_stop_strings(self._detokenizer.feed(token))
         if stopped:
             return self._delta(text, "stop")
-        if complete:
+        if is_complete:
             return self._finish(text, "stop")
-        if self._num_remaining == 0 and complete is not None:
+        if self._num_remaining == 0 and is_complete is not None:
             return self._finish(text, "length")
         return self._delta(text)
 
@@ -138,7 +158,7 @@ class Sequence:
             self._matcher = generation.grammar.new_matcher()
 
     def _replay_token(self, logits: Logits) -> None:
-        """Take a token that is known; how likely one of the prompt was is told once."""
+        """Take the next known token. A prompt token's log probability is reported the first time only."""
         self.last_token = self._known_tokens[self._num_replayed]
         count, prompt = self._num_prompt_logprobs, self.group.generation.prompt
         if count is not None and self._num_reported == self._num_replayed < len(prompt) - 1:
@@ -152,11 +172,11 @@ class Sequence:
         return self._stop_strings.feed(text)
 
     def _finish(self, text: str, reason: FinishReason, num_tokens: int = 1) -> Delta:
-        """Show what was held back, which may still hold a stop string."""
-        rest, stopped = self._check_stop_strings(self._detokenizer.flush())
+        """Return the last delta, with the text held back so far, which may still contain a stop string."""
+        held_text, stopped = self._check_stop_strings(self._detokenizer.flush())
         if stopped:
-            return self._delta(text + rest, "stop", num_tokens)
-        return self._delta(text + rest + self._stop_strings.flush(), reason, num_tokens)
+            return self._delta(text + held_text, "stop", num_tokens)
+        return self._delta(text + held_text + self._stop_strings.flush(), reason, num_tokens)
 
     def _delta(self, text: str, reason: FinishReason | None = None, num_tokens: int = 1) -> Delta:
         if not self._pending_logprobs:
@@ -166,7 +186,7 @@ class Sequence:
 
 
 def decode_inputs(sequences: list[Sequence]) -> tuple["np.ndarray[tuple[int], np.dtype[np.int64]]", ...]:
-    """The newest tokens and the lengths of some sequences, each int64[n]."""
+    """Return the newest tokens and the lengths of n sequences, each int64[n]."""
     tokens = np.fromiter((sequence.last_token for sequence in sequences), np.int64, len(sequences))
     lengths = np.fromiter((sequence.length for sequence in sequences), np.int64, len(sequences))
     return tokens, lengths

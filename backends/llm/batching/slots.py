@@ -1,4 +1,8 @@
-"""Which sequence runs in which row."""
+"""The slots of the batch: which sequence has which row of the KV cache.
+
+A slot is a row of the batch and of the KV cache, numbered from 0. `Slots` keeps the numbering dense. It does not decide
+who gets a slot (`PrefillScheduler`) or loses one (`Scheduler`).
+"""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -9,24 +13,24 @@ from backends.llm.batching.waiting_queue import QueueEntry
 
 
 class SlotsCorrupted(Exception):
-    """Two rows were to change places, and that failed amid the work: nobody knows what the rows hold.
+    """Swapping two slots failed halfway, so the contents of both are unknown.
 
-    No fault of one sequence: whoever goes on reads what belongs to others, or nothing at all.
+    This is not the fault of one sequence: a sequence that went on could read another's keys and values.
     """
 
 
 class Slots:
-    """Running sequences fill the rows 0 to n-1 without a hole; others read their prompts in rows behind them.
+    """Running sequences fill the slots 0 to n-1 without a gap; sequences in prefill use slots behind them.
 
-    A batched step runs the first n rows, so a row that leaves is filled at once by the last one.
+    A decode step runs the first n slots, so the last running sequence moves at once into a slot that is released.
     """
 
-    def __init__(self, forward: ModelRunner) -> None:
-        self._runner = forward
+    def __init__(self, runner: ModelRunner) -> None:
+        self._runner = runner
         self.running: list[Sequence] = []
         self.prefilling: list[Sequence] = []
         self.entries: dict[Sequence, QueueEntry] = {}
-        """Of every sequence that has a row."""
+        """The queue entry of every sequence that has a slot."""
 
     def __iter__(self) -> Iterator[Sequence]:
         yield from self.running
@@ -37,57 +41,55 @@ class Slots:
 
     @property
     def num_free(self) -> int:
-        """How many more sequences may begin to read their prompts."""
+        """Number of sequences that may still get a slot."""
         return self._runner.max_rows - len(self)
 
     @property
     def nbytes(self) -> int:
-        """The memory of all rows."""
+        """Bytes of keys and values in all slots."""
         return sum(self._runner.kv_bytes(sequence.length) for sequence in self)
 
     @property
     def reserved_bytes(self) -> int:
-        """The memory that all rows take or were promised when they began."""
-        return sum(
-            self._runner.kv_bytes(max(seq.length, ticket.reserved_tokens)) for seq, ticket in self.entries.items()
-        )
+        """Bytes that all sequences use or that were reserved at their admission, whichever is more for each."""
+        return sum(self._runner.kv_bytes(max(seq.length, entry.reserved_tokens)) for seq, entry in self.entries.items())
 
     def slots_per_group(self) -> Counter[SequenceGroup]:
-        """How many rows each job has."""
+        """Count the slots of each group that has any."""
         return Counter(sequence.group for sequence in self)
 
     def last_arrived(self) -> Sequence:
-        """The one that came last of all that have rows."""
-        return max(self.entries.values(), key=lambda ticket: ticket.arrival_number).sequence
+        """Return the sequence that arrived last of all that have slots."""
+        return max(self.entries.values(), key=lambda entry: entry.arrival_number).sequence
 
-    def assign(self, ticket: QueueEntry) -> None:
-        """Give a sequence a free row; its prompt is read there."""
-        sequence = ticket.sequence
+    def assign(self, entry: QueueEntry) -> None:
+        """Give a waiting sequence a free slot for its prefill."""
+        sequence = entry.sequence
         taken = {other.slot for other in self.prefilling}
-        sequence.slot = next(row for row in range(len(self.running), self._runner.max_rows) if row not in taken)
+        sequence.slot = next(slot for slot in range(len(self.running), self._runner.max_rows) if slot not in taken)
         sequence.length = 0
         self.prefilling.append(sequence)
-        self.entries[sequence] = ticket
+        self.entries[sequence] = entry
 
     def start_decoding(self, sequence: Sequence) -> None:
-        """The prompt is read: the sequence runs with the others from the next step on. Raises `RowsLost`."""
-        row = len(self.running)
-        if sequence.slot != row:
-            other = next((other for other in self.prefilling if other.slot == row), None)
-            self._swap(sequence.slot, row, (sequence.length, other.length if other else 0))
+        """Move a sequence whose prefill is complete among the running ones. Raises `SlotsCorrupted`."""
+        slot = len(self.running)
+        if sequence.slot != slot:
+            other = next((other for other in self.prefilling if other.slot == slot), None)
+            self._swap(sequence.slot, slot, (sequence.length, other.length if other else 0))
             if other:
                 other.slot = sequence.slot
-            sequence.slot = row
+            sequence.slot = slot
         self.prefilling.remove(sequence)
         self.running.append(sequence)
 
     def release(self, sequences: list[Sequence]) -> None:
-        """Free the rows of sequences, wherever they are; those that left already are passed over.
+        """Release the slots of sequences, running or in prefill; those without a slot are skipped.
 
-        Raises `RowsLost`. Where the forward pass raises as it forgets a row, every sequence is still where it says, and
-        the call may be made again.
+        Raises `SlotsCorrupted`. If the model runner raises while it releases a slot, every sequence still has the slot
+        that it names, and the call may be repeated.
         """
-        # From the last row on, so that no row is moved that leaves as well.
+        # From the last slot down, so that no sequence is moved that is about to be released too.
         for sequence in sorted(sequences, key=lambda sequence: -sequence.slot):
             if sequence.slot < 0:
                 continue
@@ -104,8 +106,8 @@ class Slots:
             sequence.slot = -1
             del self.entries[sequence]
 
-    def _swap(self, one: int, other: int, lengths: tuple[int, int]) -> None:
+    def _swap(self, first: int, second: int, lengths: tuple[int, int]) -> None:
         try:
-            self._runner.swap(one, other, lengths)
+            self._runner.swap(first, second, lengths)
         except Exception as error:
-            raise SlotsCorrupted(f"Rows {one} and {other} could not change places: {error}") from error
+            raise SlotsCorrupted(f"Slots {first} and {second} could not be swapped: {error}") from error

@@ -1,8 +1,8 @@
-"""Stopping at strings, however tokens cut them."""
+"""Stop strings: cut the answer before the first one, even if it spans several tokens."""
 
 
 class StopStrings:
-    """Lets text through up to the first stop string, and holds back what might begin one."""
+    """Passes text on up to the first stop string, and holds back the end of a text that may begin one."""
 
     def __init__(self, stops: tuple[str, ...]) -> None:
         self._stops = stops
@@ -10,26 +10,26 @@ class StopStrings:
         self._held = ""
 
     def feed(self, text: str) -> tuple[str, bool]:
-        """The text that may be shown now, and whether a stop string was met; after that, nothing may be fed."""
+        """Return the text that may be sent now, and whether a stop string was found; no text may be fed after that."""
         if not self._stops:
             return text, False
         text = self._held + text
         self._held = ""
-        met = [(place + len(stop), place) for stop in self._stops if (place := text.find(stop)) >= 0]
-        if met:
-            # The one that is complete first, as if characters came one by one: how tokens cut the text does not matter.
-            return text[: min(met)[1]], True
-        keep = self._partial_match_length(text)
-        self._held = text[len(text) - keep :]
-        return text[: len(text) - keep], False
+        matches = [(position + len(stop), position) for stop in self._stops if (position := text.find(stop)) >= 0]
+        if matches:
+            # The match that ends first, as if characters came one by one: token boundaries make no difference.
+            return text[: min(matches)[1]], True
+        num_held = self._partial_match_length(text)
+        self._held = text[len(text) - num_held :]
+        return text[: len(text) - num_held], False
 
     def flush(self) -> str:
-        """What was held back: no stop string can follow any more."""
-        held, self._held = self._held, ""
-        return held
+        """Return the text held back, when no more text will follow."""
+        text, self._held = self._held, ""
+        return text
 
     def _partial_match_length(self, text: str) -> int:
-        """Characters at the end of `text` that begin a stop string."""
+        """Count the characters at the end of `text` that begin a stop string."""
         for length in range(min(self._max_length - 1, len(text)), 0, -1):
             end = text[len(text) - length :]
             if any(stop.startswith(end) for stop in self._stops):

@@ -1,4 +1,4 @@
-"""How likely the model held a token to be."""
+"""Log probabilities of a token and of the likeliest others, from the model's logits before any sampling option."""
 
 import numpy as np
 
@@ -6,14 +6,15 @@ from backends.llm.batching.model_runner import Logits
 from backends.llm.batching.sampler import top_k_indices
 from backends.llm.engine import Logprob, Logprobs
 
-# JSON has no infinity; the vLLM backend writes this number too.
 _MIN_LOGPROB = -9999.0
+"""Stands for minus infinity, which JSON lacks. vLLM's Triton backend writes the same number."""
 
 
 def compute_logprobs(logits: Logits, token: int, count: int) -> Logprobs:
-    """The log probability of `token` and of the `count` likeliest tokens, from a model's float32[vocabulary].
+    """Return the log probabilities of `token` and of the `count` likeliest tokens, from float32[vocabulary].
 
-    `token` comes first. Equal logits rank by token id, so that an answer does not depend on how they were sorted.
+    `token` comes first, then the others by rank. Equal logits rank by token id, so the result does not depend on the
+    sorting algorithm.
     """
     highest = logits.max()
     mass = float(np.exp(logits - highest).sum(dtype=np.float64))
@@ -29,5 +30,5 @@ def compute_logprobs(logits: Logits, token: int, count: int) -> Logprobs:
     least = logits[top_k_indices(logits, min(count, len(logits)))].min()
     likeliest = np.flatnonzero(logits >= least)
     order = likeliest[np.argsort(-logits[likeliest], kind="stable")][:count].tolist()
-    others = (entry(other, place) for place, other in enumerate(order, 1) if other != token)
-    return (entry(token, rank), *others)
+    candidates = (entry(candidate, rank) for rank, candidate in enumerate(order, 1) if candidate != token)
+    return (entry(token, rank), *candidates)

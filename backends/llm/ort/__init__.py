@@ -1,1 +1,1 @@
-"""The forward pass on onnxruntime, over what the onnxruntime-genai builder exports."""
+"""A `ModelRunner` on onnxruntime, for decoders that the onnxruntime-genai builder exports."""

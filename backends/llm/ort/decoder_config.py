@@ -1,4 +1,7 @@
-"""What the onnxruntime-genai builder writes beside the model."""
+"""The decoder's configuration, from genai_config.json and generation_config.json beside the ONNX model.
+
+The onnxruntime-genai builder writes both files: https://onnxruntime.ai/docs/genai/reference/config.html.
+"""
 
 import json
 from dataclasses import dataclass
@@ -8,9 +11,11 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class DecoderConfig:
-    """The parts of genai_config.json and generation_config.json that a forward pass and its scheduler need.
+    """The parts of both files that the model runner and the scheduler need.
 
-    Names with `%d` stand for one name a layer.
+    `model` is the path of the ONNX file. `bos` is None if the checkpoint has no beginning-of-sequence token; each of
+    `eos` ends a sequence. `input_names` and `output_names` map the builder's names to those of the ONNX graph; a name
+    with `%d` stands for one tensor per layer.
     """
 
     model: Path
@@ -26,19 +31,22 @@ class DecoderConfig:
 
     @property
     def takes_embeddings(self) -> bool:
-        """Whether the model is given the vectors of its tokens, which stand in `embedding.npy` beside it."""
+        """True if the model takes token embeddings instead of ids; the matrix is `embedding.npy` beside the model."""
         return "input_ids" not in self.input_names
 
 
 def read_decoder_config(folder: Path) -> DecoderConfig:
-    """Read an engine's folder. Raises `FileNotFoundError` or `ValueError` with a sentence that names the file."""
+    """Read both files from an engine's folder.
+
+    Raises `FileNotFoundError` or `ValueError` with a sentence that names the file.
+    """
     config = _read(folder / "genai_config.json", required=True)
     generation = _read(folder / "generation_config.json", required=False)
     try:
         model = config["model"]
         decoder = model["decoder"]
         path = folder / decoder["filename"]
-        files = DecoderConfig(
+        decoder_config = DecoderConfig(
             model=path,
             num_layers=int(decoder["num_hidden_layers"]),
             num_kv_heads=int(decoder["num_key_value_heads"]),
@@ -46,7 +54,7 @@ def read_decoder_config(folder: Path) -> DecoderConfig:
             vocab_size=int(model["vocab_size"]),
             context_length=int(model["context_length"]),
             bos=next(iter(_ids(model.get("bos_token_id"))), None),
-            # Chat checkpoints end a turn with a token that often stands in only one of the two files.
+            # Chat checkpoints often list the token that ends a turn in only one of the two files.
             eos=frozenset(_ids(model.get("eos_token_id"))) | frozenset(_ids(generation.get("eos_token_id"))),
             input_names=dict(decoder["inputs"]),
             output_names=dict(decoder["outputs"]),
@@ -55,7 +63,7 @@ def read_decoder_config(folder: Path) -> DecoderConfig:
         raise ValueError(f"{folder / 'genai_config.json'} does not describe a decoder: {error!r}.") from error
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing.")
-    return files
+    return decoder_config
 
 
 def _read(path: Path, *, required: bool) -> dict[str, Any]:

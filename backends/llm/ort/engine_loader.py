@@ -1,4 +1,4 @@
-"""From an engine's folder to a running engine."""
+"""Load an onnxruntime engine: the entry for `onnxruntime` in `options.ENGINE_LOADERS`."""
 
 from pathlib import Path
 
@@ -13,22 +13,21 @@ from backends.llm.ort.token_embeddings import TokenEmbeddings
 
 
 def load_engine(folder: Path, tokenizer: Tokenizer, options: Options) -> LoadedModel:
-    """Start an onnxruntime engine. Raises `FileNotFoundError`, `ValueError`, or what onnxruntime raises."""
-    files = read_decoder_config(folder)
-    sight = None
-    if files.takes_embeddings:
-        from backends.llm.vision.processor import (
-            load_vision_processor,  # only models that are shown pictures need Pillow
-        )
+    """Start an engine from a folder. Raises `FileNotFoundError`, `ValueError`, or what onnxruntime raises."""
+    config = read_decoder_config(folder)
+    vision_processor = None
+    if config.takes_embeddings:
+        # Imported here because only models that accept images need Pillow.
+        from backends.llm.vision.processor import load_vision_processor
 
-        sight = load_vision_processor(folder, tokenizer, options.threads)
-    forward = OrtModelRunner(
-        files,
+        vision_processor = load_vision_processor(folder, tokenizer, options.threads)
+    runner = OrtModelRunner(
+        config,
         max_rows=options.max_rows,
-        context_length=options.context_length or files.context_length,
+        context_length=options.context_length or config.context_length,
         threads=options.threads,
         kv_memory=options.kv_memory,
-        embed=TokenEmbeddings(folder / "embedding.npy", sight.feature_cache) if sight else None,
+        embed=TokenEmbeddings(folder / "embedding.npy", vision_processor.feature_cache) if vision_processor else None,
     )
-    engine = BatchingEngine(forward, tokenizer, files.eos, options.max_waiting, options.prefix_cache)
-    return LoadedModel(engine, files.bos, files.eos, sight)
+    engine = BatchingEngine(runner, tokenizer, config.eos, options.max_waiting, options.prefix_cache)
+    return LoadedModel(engine, config.bos, config.eos, vision_processor)

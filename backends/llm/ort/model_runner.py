@@ -1,4 +1,4 @@
-"""The forward pass of an exported decoder on onnxruntime."""
+"""`ModelRunner` on onnxruntime: prefill and decode steps of a decoder that the onnxruntime-genai builder exported."""
 
 import logging
 import os
@@ -18,12 +18,15 @@ from backends.llm.system_memory import available_memory
 from backends.llm.vision.feature_cache import Embeddings
 
 _DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
-# Threads that spin a little between two operators answer faster by a quarter than ones that sleep. On a quiet machine
-# 100 microseconds gain a tenth over 10 at one stream and nothing at more; on a busy one they cost a fifth more CPU a
-# token at four streams, and then a third of the tokens.
 _SPIN_MICROSECONDS = "10"
-# With less there is no use in serving a model at all.
+"""How long an onnxruntime thread spins between two operators before it sleeps.
+
+Spinning a little is a quarter faster than sleeping at once. On an idle machine, 100 microseconds gain another tenth
+with one stream and nothing with more; on a busy one with four streams, they cost a fifth more CPU per token, and then
+a third of the throughput.
+"""
 _MIN_CONTEXT_TOKENS = 128
+"""The shortest context that is worth serving."""
 
 _log = logging.getLogger(__name__)
 
@@ -31,13 +34,13 @@ _log = logging.getLogger(__name__)
 class OrtModelRunner:
     """`backends.llm.batching.model_runner.ModelRunner` over GroupQueryAttention with shared past and present buffers.
 
-    Past and present are bound to the same memory, so that a step writes one token a row and copies nothing. The mask
-    says how much of each row counts; onnxruntime takes lengths from it.
+    Past and present are bound to the same KV-cache memory, so a decode step writes one token per slot and copies
+    nothing. onnxruntime takes the length of each slot from the attention mask.
     """
 
     def __init__(
         self,
-        files: DecoderConfig,
+        config: DecoderConfig,
         *,
         max_rows: int,
         context_length: int,
@@ -45,46 +48,47 @@ class OrtModelRunner:
         kv_memory: int | None = None,
         embed: Callable[[TokenIds], Embeddings] | None = None,
     ) -> None:
-        """`threads` 0 is one for each core this process may use; `kv_memory` None is half of what is available.
+        """`threads` 0 means one for each core this process may use; `kv_memory` is in bytes, None means half of the
+        available memory.
 
-        `embed` gives the vectors of tokens, float32[n, hidden size], for a model that takes them instead of tokens.
-        The context is made shorter where the memory is too small for one row of it. Raises what onnxruntime raises for
-        a broken model, and `ValueError` where there is hardly any memory.
+        `embed` returns the embeddings float32[n, hidden size] of int64[n] ids, for a model that takes them instead of
+        ids. The context is shortened if one full slot does not fit into the memory. Raises what onnxruntime raises for
+        a broken model, and `ValueError` if not even 128 tokens fit.
         """
         self.max_rows = max_rows
-        self.vocab_size = files.vocab_size
-        self._session = _create_session(files.model, threads)
+        self.vocab_size = config.vocab_size
+        self._session = _create_session(config.model, threads)
         inputs = {value.name: value.type for value in self._session.get_inputs()}
-        names, outputs = files.input_names, files.output_names
+        names, outputs = config.input_names, config.output_names
         self._ids_name, self._mask_name = names["inputs_embeds" if embed else "input_ids"], names["attention_mask"]
         self._embed = embed
         self._positions_name = names.get("position_ids") if names.get("position_ids") in inputs else None
         self._logits_name = outputs["logits"]
         self._past_names, self._present_names = [], []
-        for layer in range(files.num_layers):
+        for layer in range(config.num_layers):
             for kind in ("key", "value"):
                 self._past_names.append(names[f"past_{kind}_names"] % layer)
                 self._present_names.append(outputs[f"present_{kind}_names"] % layer)
         self._kv_type = _DTYPES[inputs[self._past_names[0]]]
         self.kv_cache_bytes = available_memory() // 2 if kv_memory is None else kv_memory
-        shape = (len(self._past_names), max_rows, files.num_kv_heads)
-        context_length = min(context_length, files.context_length)
-        self._kv_cache = KVCache(*shape, context_length, files.head_size, self._kv_type)
+        shape = (len(self._past_names), max_rows, config.num_kv_heads)
+        context_length = min(context_length, config.context_length)
+        self._kv_cache = KVCache(*shape, context_length, config.head_size, self._kv_type)
         self.context_length = self._fit_context(context_length)
-        # A binding names 120 buffers; one is kept for each set of rows rather than made anew at each step.
+        # A binding names 120 buffers, so one is kept for each range of slots instead of building it at each step.
         self._bindings: dict[tuple[int, int], ort.IOBinding] = {}
         logits_type = next(value.type for value in self._session.get_outputs() if value.name == self._logits_name)
-        self._step_logits = np.empty((max_rows, 1, files.vocab_size), _DTYPES[logits_type])
+        self._step_logits = np.empty((max_rows, 1, config.vocab_size), _DTYPES[logits_type])
         self._step_ids = np.empty((max_rows, 1), np.int64)
         self._chunk_sizes: ChunkSizes = calibrate_chunk_sizes(self)
 
     def chunk_size(self, past: int) -> int:
-        """Prompt tokens that run in about a tenth of a second after `past` others."""
+        """Return how many prompt tokens run in about a tenth of a second after `past` others."""
         return self._chunk_sizes.chunk_size(past)
 
-    def prefill(self, row: int, tokens: TokenIds, past: int) -> Logits:
-        """Store int64[k] tokens behind the `past` tokens of a row; float32[vocabulary] after the last of them."""
-        binding = self._binding(row, 1)
+    def prefill(self, slot: int, tokens: TokenIds, past: int) -> Logits:
+        """Run int64[k] tokens after the `past` tokens of a slot. Return float32[vocabulary] after the last of them."""
+        binding = self._binding(slot, 1)
         total = past + len(tokens)
         ids = self._embed(tokens)[None] if self._embed else np.ascontiguousarray(tokens, np.int64)[None]
         mask = np.ones((1, total), np.int64)
@@ -93,18 +97,20 @@ class OrtModelRunner:
         if self._positions_name:
             positions = np.arange(past, total, dtype=np.int64)[None]
             _bind(binding, self._positions_name, positions)
-        # Some exports give logits for every token, some for the last alone: onnxruntime makes room for either.
+        # Some exports give logits for every token, some for the last alone: onnxruntime allocates whichever it is.
         binding.bind_output(self._logits_name, "cpu")
         self._session.run_with_iobinding(binding)
         (logits,) = (value for value in binding.get_outputs() if value.shape()[-1] == self.vocab_size)
         last: Logits = logits.numpy()[0, -1].astype(np.float32)
         return last
 
-    def decode(self, tokens: TokenIds, lengths: TokenIds, first: int = 0) -> Logits:
-        """Run one token each for the n rows from `first` on, which hold `lengths` tokens; float32[n, vocabulary]."""
-        rows = len(tokens)
-        binding = self._binding(first, rows)
-        step, logits = self._step_ids[:rows], self._step_logits[:rows]
+    def decode(self, tokens: TokenIds, lengths: TokenIds, first_slot: int = 0) -> Logits:
+        """Run one token in each of n slots from `first_slot` on, which hold `lengths` tokens. Return
+        float32[n, vocabulary].
+        """
+        num_slots = len(tokens)
+        binding = self._binding(first_slot, num_slots)
+        step, logits = self._step_ids[:num_slots], self._step_logits[:num_slots]
         step[:, 0] = tokens
         ids = self._embed(tokens)[:, None] if self._embed else step
         mask = (np.arange(int(lengths.max()) + 1) <= lengths[:, None]).astype(np.int64)
@@ -118,41 +124,41 @@ class OrtModelRunner:
         return logits[:, 0].astype(np.float32, copy=False)
 
     def kv_bytes(self, length: int) -> int:
-        """The memory of a row that holds `length` tokens."""
+        """Return the bytes of a slot that holds `length` tokens."""
         return self._kv_cache.kv_bytes(length)
 
     def copy(self, source: int, target: int, start: int, stop: int) -> None:
-        """Copy the keys and values of the tokens from `start` to before `stop` of one row to another."""
+        """Copy the keys and values of the tokens `start` to `stop` - 1 from one slot to another."""
         self._kv_cache.copy(source, target, start, stop)
 
-    def save(self, row: int, start: int, stop: int) -> SavedKV:
-        """A copy of the keys and values of the tokens from `start` to before `stop` of a row."""
-        return self._kv_cache.save(row, start, stop)
+    def save(self, slot: int, start: int, stop: int) -> SavedKV:
+        """Return a copy of the keys and values of the tokens `start` to `stop` - 1 of a slot."""
+        return self._kv_cache.save(slot, start, stop)
 
-    def load(self, row: int, start: int, saved: SavedKV) -> None:
-        """Store what was saved behind the `start` tokens of a row."""
-        self._kv_cache.load(row, start, saved)
+    def load(self, slot: int, start: int, saved: SavedKV) -> None:
+        """Write saved keys and values into a slot, after its first `start` tokens."""
+        self._kv_cache.load(slot, start, saved)
 
-    def swap(self, one: int, other: int, lengths: tuple[int, int]) -> None:
-        """Exchange two rows, which hold so many tokens."""
-        self._kv_cache.swap(one, other, lengths)
+    def swap(self, first: int, second: int, lengths: tuple[int, int]) -> None:
+        """Exchange the contents of two slots, which hold `lengths` tokens."""
+        self._kv_cache.swap(first, second, lengths)
 
-    def release(self, row: int) -> None:
-        """Forget a row, and give its memory back."""
-        self._kv_cache.release(row)
+    def release(self, slot: int) -> None:
+        """Empty a slot, and give its memory back."""
+        self._kv_cache.release(slot)
 
     def close(self) -> None:
-        """Give everything back."""
+        """Free the session and the KV cache."""
         self._bindings.clear()
         del self._session
         self._kv_cache.close()
 
     def _fit_context(self, context_length: int) -> int:
-        """As many tokens of a context as fit into the memory."""
-        memory = self._kv_cache
-        fitting = self.kv_cache_bytes // memory.kv_bytes(memory.tokens_per_page) * memory.tokens_per_page
+        """Return `context_length`, or as many tokens as fit into the memory if that is less. Raises `ValueError`."""
+        kv_cache = self._kv_cache
+        fitting = self.kv_cache_bytes // kv_cache.kv_bytes(kv_cache.tokens_per_page) * kv_cache.tokens_per_page
         if fitting < min(context_length, _MIN_CONTEXT_TOKENS):
-            least = memory.kv_bytes(_MIN_CONTEXT_TOKENS) / 2**20
+            least = kv_cache.kv_bytes(_MIN_CONTEXT_TOKENS) / 2**20
             raise ValueError(
                 f"Keys and values may take {self.kv_cache_bytes / 2**20:.0f} MB; {_MIN_CONTEXT_TOKENS} tokens "
                 f"take {least:.0f}."
@@ -162,21 +168,21 @@ class OrtModelRunner:
             _log.warning("Keys and values may take %.0f MB: the context is %d tokens.", megabytes, fitting)
         return min(context_length, fitting)
 
-    def _binding(self, first: int, rows: int) -> ort.IOBinding:
-        """A binding whose past and present are `rows` rows from `first` on."""
-        if (first, rows) not in self._bindings:
+    def _binding(self, first_slot: int, num_slots: int) -> ort.IOBinding:
+        """Return the binding whose past and present are `num_slots` slots from `first_slot` on."""
+        if (first_slot, num_slots) not in self._bindings:
             binding = self._session.io_binding()
-            shape = self._kv_cache.shape(rows)
+            shape = self._kv_cache.shape(num_slots)
             for tensor, (past, present) in enumerate(zip(self._past_names, self._present_names, strict=True)):
-                address = self._kv_cache.address(tensor, first)
+                address = self._kv_cache.address(tensor, first_slot)
                 binding.bind_input(past, "cpu", 0, self._kv_type, shape, address)
                 binding.bind_output(present, "cpu", 0, self._kv_type, shape, address)
-            self._bindings[first, rows] = binding
-        return self._bindings[first, rows]
+            self._bindings[first_slot, num_slots] = binding
+        return self._bindings[first_slot, num_slots]
 
 
 def _bind(binding: ort.IOBinding, name: str, array: npt.NDArray[np.int64] | Embeddings) -> None:
-    """Bind an array without a copy; it must live until the step has run."""
+    """Bind an input array without copying it. The array must live until the session has run."""
     binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
 
 
@@ -184,7 +190,7 @@ def _create_session(model: Path, threads: int) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
     options.inter_op_num_threads = 1
-    # The patterns are kept for each set of shapes, and the shape of the mask changes with every step.
+    # onnxruntime would keep a memory pattern for each set of shapes, and the mask's shape changes with every step.
     options.enable_mem_pattern = False
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "1")

@@ -1,23 +1,22 @@
-"""Moving memory by its page tables, without a copy."""
+"""Move memory by remapping its pages (Linux `mremap`), without copying it."""
 
 import ctypes
 import mmap
 import os
 from collections.abc import Sequence
 
-# mremap(2): to a place that is given, where what is there now is unmapped; the old place stays mapped, and is empty
-# (Linux 5.7).
+# mremap(2): move to a given address and unmap what is there; the old range stays mapped and becomes empty (Linux 5.7).
 _MAYMOVE, _FIXED, _DONTUNMAP = 1, 2, 4
-# mmap(2): MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS and MAP_NORESERVE, to be read and written.
+# mmap(2): PROT_READ and PROT_WRITE; MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS and MAP_NORESERVE.
 _READ_WRITE, _EMPTY = 1 | 2, 0x2 | 0x10 | 0x20 | 0x4000
 _FAILED = ctypes.c_void_p(-1).value
 
 
 def remap_pages(addresses: Sequence[tuple[int, int]], size: int) -> bool:
-    """Move `size` bytes of private anonymous memory from each first address to the second; the first is then empty.
+    """Move `size` bytes of private anonymous memory from each first address to the second.
 
-    What was at the second is lost. False, with nothing moved, where the system cannot. Raises `OSError` where only some
-    could be moved: those were, and the call must not be made again.
+    The first range is then empty, and the old contents of the second are lost. Return false, with nothing moved, if the
+    system cannot remap pages. Raises `OSError` if only some ranges were moved; the call must not be repeated then.
     """
     libc = _libc()
     mremap = getattr(libc, "mremap", None)
@@ -31,18 +30,18 @@ def remap_pages(addresses: Sequence[tuple[int, int]], size: int) -> bool:
             _restore_mapping(libc, target, size)
             if number == 0:
                 return False
-            raise OSError(error, f"A row could not be moved: {os.strerror(error)}")
+            raise OSError(error, f"A slot could not be moved: {os.strerror(error)}")
     return True
 
 
 def _restore_mapping(libc: ctypes.CDLL, address: int, size: int) -> None:
-    """A move that fails late has unmapped its target already: whoever touched it would bring the process down."""
+    """Map the target of a failed move again: a late failure has unmapped it, and touching it would end the process."""
     libc.mmap.restype = ctypes.c_void_p
     libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
     if libc.mmap(address, size, _READ_WRITE, _EMPTY, -1, 0) == _FAILED:
         error = ctypes.get_errno()
-        raise OSError(error, f"Memory of a row could not be mapped again: {os.strerror(error)}")
-    if hasattr(mmap, "MADV_NOHUGEPAGE"):  # as the memory around it
+        raise OSError(error, f"The memory of a slot could not be mapped again: {os.strerror(error)}")
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):  # like the memory around it
         libc.madvise(ctypes.c_void_p(address), ctypes.c_size_t(size), mmap.MADV_NOHUGEPAGE)
 
 

@@ -1,4 +1,4 @@
-"""The vectors of tokens, for models that take vectors instead of tokens."""
+"""Token embeddings, for models that take embeddings instead of token ids: those that accept images."""
 
 from pathlib import Path
 
@@ -9,9 +9,9 @@ from backends.llm.vision.feature_cache import Embeddings, ImageFeatureCache
 
 
 class TokenEmbeddings:
-    """A matrix float32[vocabulary, hidden size], mapped into memory, and the vectors of pictures in a gallery."""
+    """Looks up embeddings: of tokens in a memory-mapped float32[vocabulary, hidden size], of images in their cache."""
 
-    def __init__(self, path: Path, gallery: ImageFeatureCache) -> None:
+    def __init__(self, path: Path, image_features: ImageFeatureCache) -> None:
         """Raises `FileNotFoundError` or `ValueError` with a sentence that names the file."""
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing: the model takes vectors, so the builder writes it beside it.")
@@ -22,10 +22,13 @@ class TokenEmbeddings:
         if matrix.ndim != 2 or matrix.dtype != np.float32:
             raise ValueError(f"{path} holds {matrix.dtype}{list(matrix.shape)}; float32[vocabulary, size] is wanted.")
         self._matrix = matrix
-        self._image_features = gallery
+        self._image_features = image_features
 
     def __call__(self, tokens: TokenIds) -> Embeddings:
-        """int64[n], where numbers below 0 are those of pictures' vectors, to float32[n, hidden size]."""
+        """Return float32[n, hidden size] for int64[n] ids. Negative ids stand for image embeddings.
+
+        Raises `KeyError` if nothing refers to one of the images any more.
+        """
         vectors: Embeddings = np.ascontiguousarray(self._matrix[np.maximum(tokens, 0)])
         if (tokens < 0).any():
             self._image_features.fill_embeddings(tokens, vectors)

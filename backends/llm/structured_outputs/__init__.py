@@ -1,8 +1,13 @@
-"""Structures that answers must have: JSON schemas, regular expressions, lists of choices, and grammars.
+"""Structured outputs: answers that follow a JSON schema, a regular expression, a list of choices, or a grammar.
 
-Whoever writes a structure decides how long it takes to compile and how much memory that takes. So the model's process
-never runs one. A fork server (`server.py`) holds the tokenizer; every structure has a process of its own, forked from
-it, which compiles it and then says which tokens may follow in each answer (`process.py`). The kernel bounds the
-processor time and the memory of that process, and nothing is left of it once it has ended. `grammars.py` is what the
-model's process sees of this: a queue, a cache of processes, and the state of each answer.
+The caller's structure decides how long it takes to compile and how much memory that needs. So the model's process never
+compiles one:
+
+- `fork_server.py` runs as a process that has loaded the tokenizer, and forks one process per structure.
+- `grammar_process.py` runs in that process. It compiles the structure with llguidance (`llguidance_grammar.py`,
+  `json_schema/`, `structural_tags.py`) and computes the token masks of its answers. The kernel limits its processor
+  time and memory (`limits.py`), and frees everything when it ends.
+- `grammar_compiler.py` is the part in the model's process, with a queue of jobs (`compile_queue.py`) and a cache of
+  processes (`process_cache.py`). A request gets a `CompiledGrammar`, and each of its answers a matcher.
+- `ipc_messages.py` is the protocol between them.
 """

@@ -1,4 +1,4 @@
-"""A compiled structure and the state of its answers, as the model's process sees them."""
+"""The model's side of a grammar process: the process, a request's grammar, and the matcher of each answer."""
 
 import os
 import resource
@@ -18,26 +18,30 @@ from backends.serving.errors import InvalidValue
 
 TokenMask: TypeAlias = npt.NDArray[np.bool_]
 
-# Whether an answer is complete is known within 30 us, unless the machine is busy or the structure is slow.
 _MAX_WAIT_SECONDS = 0.002
+"""Longest wait for the reply to a token. It comes within 30 us, unless the machine is busy or the grammar is slow."""
 _MIN_WAIT_SECONDS = 0.00005
 _PAGE = resource.getpagesize()
 
 
 class GrammarProcess:
-    """The process of one structure. `users` counts the requests that have it; the queue's lock guards it."""
+    """The process of one structure.
 
-    def __init__(self, channel: socket.socket, pid: int, begun_at: int, first: TokenMask) -> None:
-        """`begun_at` is how many bytes it had when it was forked, `first` the mask of an empty answer."""
+    `num_users` counts the requests that use it; `GrammarCompiler`'s lock guards it. `max_wait_seconds` is how long a
+    matcher waits for the reply to a token; it shrinks while the process is slow.
+    """
+
+    def __init__(self, channel: socket.socket, pid: int, initial_bytes: int, first_mask: TokenMask) -> None:
+        """`initial_bytes` is its memory when it was forked, `first_mask` the mask of an empty answer."""
         self.channel = channel
-        self.first_mask = first
+        self.first_mask = first_mask
         self.num_users = 0
         self.max_wait_seconds = _MAX_WAIT_SECONDS
         self._pid = pid
-        self._initial_bytes = begun_at
+        self._initial_bytes = initial_bytes
 
     def nbytes(self) -> int:
-        """By how much it has grown since it was forked."""
+        """Return the bytes by which its resident memory has grown since it was forked."""
         try:
             resident = Path(f"/proc/{self._pid}/statm").read_bytes().split()[1]
             return max(0, int(resident) * _PAGE - self._initial_bytes)
@@ -45,16 +49,16 @@ class GrammarProcess:
             return 0
 
     def kill(self) -> None:
-        """End it, and the answers that have it. Only while its channel says that it lives."""
+        """Kill the process; its answers fail. Call it only while the process's channel is open."""
         with suppress(ProcessLookupError):
             os.kill(self._pid, signal.SIGKILL)
 
 
 class CompiledGrammar:
-    """A compiled structure, held by one request."""
+    """A compiled structure, used by one request. While it exists, the process is in use."""
 
     def __init__(self, process: GrammarProcess, vocab_size: int, release: Callable[[GrammarProcess], None]) -> None:
-        """`release` is called when nothing refers to this any more, from any thread, and must return at once."""
+        """`release` is called when this object is deleted, from any thread, and must return at once."""
         self._process = process
         self._vocab_size = vocab_size
         self._release = release
@@ -63,28 +67,28 @@ class CompiledGrammar:
         self._release(self._process)
 
     def new_matcher(self) -> "ProcessMatcher":
-        """The state of a new answer. Raises `InvalidValue` where the process has been ended."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
+        """Return the matcher of a new answer. Raises `InvalidValue` if the process has ended."""
+        channel, process_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with process_end:
             try:
-                socket.send_fds(self._process.channel, [b"a"], [theirs.fileno()], socket.MSG_DONTWAIT)
+                socket.send_fds(self._process.channel, [b"a"], [process_end.fileno()], socket.MSG_DONTWAIT)
             except OSError:
-                ours.close()
+                channel.close()
                 raise _process_ended() from None
-        return ProcessMatcher(self, self._process, ours, self._vocab_size)
+        return ProcessMatcher(self, self._process, channel, self._vocab_size)
 
 
 class ProcessMatcher:
-    """How far an answer has come in its structure.
+    """The state of one answer: `backends.llm.engine.Matcher` over a channel to the grammar process.
 
-    The mask for the next token is computed in the other process while the model runs.
+    That process computes the mask for the next token while the model runs.
     """
 
     def __init__(
         self, grammar: CompiledGrammar, process: GrammarProcess, channel: socket.socket, vocab_size: int
     ) -> None:
         self.is_complete = False
-        self._grammar = grammar  # as long as this is here, the process is in use
+        self._grammar = grammar  # keeps the process in use
         self._process = process
         self._channel = channel
         self._vocab_size = vocab_size
@@ -94,10 +98,10 @@ class ProcessMatcher:
         self._poll.register(channel, select.POLLIN)
 
     def banned_tokens(self, seconds: float) -> TokenMask | None:
-        """Which tokens may not come next, bool[vocabulary].
+        """Return the tokens that may not come next, bool[vocabulary].
 
-        None where that is not known after `seconds`, and where the answer turns out to be `complete`. Raises
-        `InvalidValue` where the structure turns out to be too complex.
+        Return None if the mask is not known after `seconds`, or if the answer turns out to be complete. Raises
+        `InvalidValue` if the grammar turns out to be too complex.
         """
         while self._banned is None and not self.is_complete:
             if not self._receive(seconds):
@@ -105,26 +109,26 @@ class ProcessMatcher:
         return self._banned
 
     def consume(self, token: int) -> bool | None:
-        """Go on by a token; true where the answer is complete and nothing may follow, None where that is not known yet.
+        """Advance by a token. Return whether the answer is complete, or None if that is not known yet.
 
-        Raises `InvalidValue`.
+        Raises `InvalidValue` if the grammar turns out to be too complex.
         """
         self._banned = None
         try:
             self._channel.send(TOKEN.pack(token))
         except OSError:
-            self._receive(0)  # why it was closed, where that was said
+            self._receive(0)  # raises the reason, if the process sent one
             raise _process_ended() from None
         process = self._process
         if not self._receive(process.max_wait_seconds):
-            # A structure that is slow once may be so for each token of many answers: it is waited for less and less.
+            # A slow grammar may be slow for each token of many answers, so later tokens wait less and less.
             process.max_wait_seconds = max(process.max_wait_seconds / 2, _MIN_WAIT_SECONDS)
             return None
         process.max_wait_seconds = min(process.max_wait_seconds * 1.25, _MAX_WAIT_SECONDS)
         return self.is_complete
 
     def _receive(self, seconds: float) -> bool:
-        """Take a packet; false where none has come after `seconds`."""
+        """Handle one packet. Return false if none arrives within `seconds`."""
         if not self._poll.poll(seconds * 1000):
             return False
         try:
@@ -144,7 +148,7 @@ class ProcessMatcher:
 
 
 def unpack_mask(bits: bytes, vocab_size: int) -> TokenMask:
-    """From what may come next, a bit each, to what may not: bool[vocab_size]."""
+    """Convert the bits of the tokens that may come next into bool[vocab_size] of those that may not."""
     allowed = np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little", count=vocab_size)
     return np.asarray(allowed == 0)
 

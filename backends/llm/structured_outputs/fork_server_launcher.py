@@ -1,4 +1,4 @@
-"""How the fork server is started from whatever process a model runs in."""
+"""Starts the fork server, and restarts it if it has died. Runs in the model's process."""
 
 import json
 import os
@@ -21,17 +21,17 @@ sys.path[:] = [first, *sys.path, *others]
 from backends.llm.structured_outputs.fork_server import main
 main(int(sys.argv[1]), int(sys.argv[2]))
 """
-# The folder of the package `backends`, wherever others of this name are.
 _ROOT = Path(__file__).resolve().parents[3]
-# The library takes a second or so to read the largest vocabularies.
+"""The folder that holds this package `backends`; there may be others of the name on Python's path."""
 _START_TIMEOUT_SECONDS = 120.0
+"""The library takes about a second to read the largest vocabularies."""
 
 
 class ForkServer:
-    """The running server, and the channel to it."""
+    """A running fork server, and the channel to it."""
 
     def __init__(self, tokenizer: Tokenizer, vocab_size: int, eos: frozenset[int], limits: Limits) -> None:
-        """Raises `ValueError` for a tokenizer that the library cannot read, or where no interpreter is found."""
+        """Start the server. Raises `ValueError` if llguidance cannot read the tokenizer or no interpreter has it."""
         options = {"vocab_size": vocab_size, "eos": sorted(eos), "limits": asdict(limits)}
         self._settings = os.memfd_create("tokenizer")
         with open(self._settings, "w", encoding="utf-8", closefd=False) as file:
@@ -39,16 +39,19 @@ class ForkServer:
         self.channel, self._process = self._start()
 
     def restart(self) -> None:
-        """Start it again where it has died. Raises `ValueError`."""
+        """End the server, and start it again. Raises `ValueError`."""
         self._end()
         self.channel, self._process = self._start()
 
     def request_process(self, packet: bytes, files: list[int]) -> None:
-        """Have a process forked. Raises `OSError` where the server has died."""
+        """Send a `COMPILE_REQUEST` with two descriptors: the process's channel and the structure's text.
+
+        Raises `OSError` if the server has died.
+        """
         socket.send_fds(self.channel, [packet], files)
 
     def close(self) -> None:
-        """End it."""
+        """End the server."""
         self._end()
         os.close(self._settings)
 
@@ -61,30 +64,30 @@ class ForkServer:
             self._process.wait()
 
     def _start(self) -> tuple[socket.socket, "subprocess.Popen[bytes]"]:
-        reasons = []
+        tried = []
         for python in find_interpreters():
             os.lseek(self._settings, 0, os.SEEK_SET)
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            arguments = [str(theirs.fileno()), str(self._settings), json.dumps([str(_ROOT), *sys.path])]
-            with theirs:
+            channel, server_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            arguments = [str(server_end.fileno()), str(self._settings), json.dumps([str(_ROOT), *sys.path])]
+            with server_end:
                 process = subprocess.Popen(
                     [python, "-I", "-c", _START_SCRIPT, *arguments],
-                    pass_fds=[theirs.fileno(), self._settings],
+                    pass_fds=[server_end.fileno(), self._settings],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                 )
-            ours.settimeout(_START_TIMEOUT_SECONDS)
+            channel.settimeout(_START_TIMEOUT_SECONDS)
             try:
-                said = ours.recv(4096)
+                reply = channel.recv(4096)
             except OSError as error:
-                said = REJECTED + str(error).encode()
-            if said == b"ready":
-                ours.setblocking(True)
-                return ours, process
-            ours.close()
+                reply = REJECTED + str(error).encode()
+            if reply == b"ready":
+                channel.setblocking(True)
+                return channel, process
+            channel.close()
             process.kill()
             process.wait()
-            if said.startswith(REJECTED):
-                raise ValueError(f"llguidance cannot read the tokenizer: {said[1:].decode(errors='replace')}")
-            reasons.append(python)
-        raise ValueError(f"No Python interpreter with llguidance was found for structured outputs: {reasons}.")
+            if reply.startswith(REJECTED):
+                raise ValueError(f"llguidance cannot read the tokenizer: {reply[1:].decode(errors='replace')}")
+            tried.append(python)
+        raise ValueError(f"No Python interpreter with llguidance was found for structured outputs: {tried}.")

@@ -1,10 +1,10 @@
-"""What the model's process and the process of a structure say to each other, in packets.
+"""The protocol between the model's process and a grammar process, in packets over Unix sockets.
 
-Each structure has one channel. Its process says `BEGUN` with its id and its size, then `TAKEN` with the first
-mask, or `REFUSED` with the reason. After that each packet to it carries the channel of a new answer.
+Each structure has one channel. Its process sends `STARTED` with its id and its size, then `COMPILED` with the first
+mask, or `REJECTED` with the reason. After that, each packet to it carries the channel of a new answer.
 
-Over the channel of an answer go tokens; each is answered by `ON` and then `MASK`, by `COMPLETE`, or by `FAILED` with
-the reason. A mask has a bit for each token of the vocabulary, 1 where it may come next.
+An answer's channel carries tokens to the process. It replies to each with `TOKEN_ACCEPTED` and then `MASK`, with
+`COMPLETE`, or with `FAILED` and the reason. A mask has a bit for each token of the vocabulary, 1 if it may come next.
 """
 
 import struct
@@ -19,14 +19,15 @@ MASK = b"m"
 FAILED = b"f"
 
 PROCESS_INFO = struct.Struct("<IQ")
-"""After `BEGUN`: the id of the process, and the bytes it has in memory."""
+"""After `STARTED`: the id of the process, and its resident bytes."""
 TOKEN = struct.Struct("<I")
 COMPILE_REQUEST = struct.Struct("<16sfB")
-"""To the fork server: the kind of the structure, the seconds for compiling, and how much less urgent it is."""
+"""To the fork server: the kind of the structure, the processor seconds for compiling, and the niceness."""
 
 MAX_REASON = 500
+"""Characters of a reason."""
 
 
 def max_packet_bytes(vocab_size: int) -> int:
-    """The bytes of the longest packet."""
+    """Return the size of the longest packet in bytes."""
     return vocab_size // 8 + 4 * MAX_REASON + 64

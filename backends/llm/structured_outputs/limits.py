@@ -1,9 +1,10 @@
-"""What one structure may cost."""
+"""Limits of processor time and memory for compiling structures and computing masks."""
 
 from dataclasses import dataclass
 
-# The library's defaults let an ambiguous grammar take 0.7 s for one mask and 0.2 s for one token; with these it is 28
-# and 8 ms, after which the grammar is given up as too complex. An object takes four items for each optional member.
+# llguidance's own limits. With its defaults, an ambiguous grammar may take 0.7 s for one mask and 0.2 s for one token;
+# with these it takes at most 28 and 8 ms before it is rejected as too complex. An object takes four items for each
+# optional member.
 MAX_ITEMS_IN_ROW = 1_000
 STEP_MAX_ITEMS = 10_000
 MAX_GRAMMAR_SIZE = 100_000
@@ -11,34 +12,35 @@ MAX_GRAMMAR_SIZE = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Times are seconds of processor time, sizes are bytes.
-
-    A structure is compiled within `quick`, or else once more at a low priority within `compile`; so those that
-    take long hold up no others. Schemas with 200 members, or of 40 functions, take 10 ms.
-    """
+    """Times are seconds of processor time unless said otherwise, sizes are bytes."""
 
     fast_compile_seconds: float = 0.05
+    """Time for the first attempt to compile a structure. One that exceeds it is compiled again at a low priority, so
+    that it delays no others. Schemas with 200 members, or of 40 functions, take 10 ms."""
     compile_seconds: float = 1.0
+    """Time for the second attempt."""
     step_seconds: float = 0.25
-    """For one token of an answer, its mask included."""
+    """Time for one token of an answer, or for its mask."""
     base_matching_seconds: float = 2.0
+    """Time that all answers of a structure together may take, beside `matching_seconds_per_token`."""
     matching_seconds_per_token: float = 0.02
-    """All answers together may take `answers_first`, and this for each of their tokens: an honest one takes 0.1 ms."""
+    """Further time for each of their tokens. An ordinary grammar takes 0.1 ms."""
     memory_bytes: int = 128 * 2**20
-    """By which one process may grow beyond the fork server."""
+    """Memory by which one process may grow beyond the fork server."""
     total_memory_bytes: int = 2**30
-    """What all processes may have grown together; beyond it the largest is ended."""
+    """Memory by which all processes may have grown together. Beyond it, the largest is killed."""
     max_processes: int = 64
+    """Processes at a time, with or without answers."""
     max_idle: int = 32
-    """Processes that are kept for structures that no answer has at the moment."""
+    """Processes that stay cached although no request uses them."""
     max_slow_queue: int = 16
-    """Structures that wait for the low priority; more are refused as overloaded."""
+    """Structures that wait for their second attempt; more are refused as overloaded."""
     wall_seconds: float = 60.0
-    """Seconds by the clock for compiling, whatever else the machine does."""
+    """Time on the clock for compiling, however busy the machine is."""
 
 
 def limits_for(seconds: float, memory: int, rows: int) -> Limits:
-    """The limits where a structure may take `seconds` and `memory` to compile, and `rows` answers run side by side."""
+    """Return the limits of a model with `rows` slots, whose structures may take `seconds` and `memory` to compile."""
     usual = Limits()
     processes = max(usual.max_processes, 2 * rows)
     return Limits(

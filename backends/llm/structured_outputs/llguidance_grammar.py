@@ -1,4 +1,7 @@
-"""From a structure to a grammar in the language of llguidance."""
+"""Translates a structure into a grammar of llguidance, and llguidance's errors into reasons for the caller.
+
+The grammar format: https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md.
+"""
 
 import json
 import re
@@ -14,15 +17,18 @@ from backends.llm.structured_outputs.json_schema import explain_schema_error, no
 if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
 
-# Compact JSON: a small model would fill its answer with spaces. Keywords that cannot be enforced are refused.
+# Compact JSON, because a small model would fill its answer with spaces; and no keyword that cannot be enforced.
 _JSON_OPTIONS: "JsonCompileOptions" = {"whitespace_flexible": False, "lenient": False, "coerce_one_of": False}
 _REGEX_ERROR = re.compile(r"^error: (.{1,200})$", re.M)
-# Without `u`: a name that is written in escapes would not be recognised as one of the schema's.
+# The allowed JSON escapes. Without `u`: a member name written in escapes would not match the schema's name.
 _ESCAPES = 'nrbtf"\\'
 
 
 def to_llguidance(kind: str, text: str) -> str:
-    """The grammar that a structure is. Raises whatever the library raises, and `ValueError`."""
+    """Return the grammar of a structure, as JSON. Raises `ValueError`, and whatever the library raises.
+
+    `kind` and `text` are those of `StructuredOutputsParams`.
+    """
     match kind:
         case "json":
             schema = normalize_schema(json.loads(text))
@@ -36,18 +42,18 @@ def to_llguidance(kind: str, text: str) -> str:
         case "structural_tag":
             return structural_tags.structural_tag_grammar(text, to_llguidance)
         case _:
-            # Only GBNF defines with this sign.
+            # Only GBNF defines rules with this sign.
             lark = gbnf_to_lark(text) if "::=" in text else text
             return str(LLMatcher.grammar_from_lark(lark))
 
 
 def _has_controls(schema: object) -> bool:
-    """Whether constants or names of a schema hold characters that JSON writes as `\\u00…` only."""
+    """Return whether constants or names of a schema contain characters that JSON can only write as `\\u00…`."""
     return "\\u00" in json.dumps(schema, ensure_ascii=False)
 
 
 def explain_compile_error(kind: str, text: str, error: str) -> str:
-    """Return why a structure cannot be enforced of whose grammar the library says `error`."""
+    """Return the reason for the caller why a structure cannot be enforced, from the library's `error`."""
     match kind:
         case "json":
             return explain_schema_error([json.loads(text)], error, _regex_error)
@@ -58,7 +64,7 @@ def explain_compile_error(kind: str, text: str, error: str) -> str:
 
 
 def _regex_error(expression: str) -> str | None:
-    """What is wrong with a regular expression; None where nothing is."""
+    """Return the error of a regular expression; None if it is valid."""
     error = LLMatcher.validate_grammar(LLMatcher.grammar_from_regex(expression))
     if not error:
         return None
@@ -67,8 +73,8 @@ def _regex_error(expression: str) -> str | None:
 
 
 def trim_library_error(text: str) -> str:
-    """The library's reason, without the dump of its state."""
+    """Return the library's reason without the dump of its state."""
     if "NoExtension" in text[:40]:
-        return "no text follows it."
+        return "no text matches it."
     text = text.split("\n<state>")[0].replace("\n<non-verbose/>", "").strip()
     return (text[:MAX_REASON] or "no reason was given").rstrip(".") + "."

@@ -1,7 +1,7 @@
-"""That no key of an object is written twice, which no grammar can say: it would have to remember all that came before.
+"""Prevents duplicate keys in JSON objects, which a grammar cannot: it would have to remember all earlier keys.
 
-Names that a schema knows come at most once by the grammar. This looks after the others, in objects that may have any.
-In a structural tag an answer may be another text instead: what looks like a key there is treated as one.
+The grammar itself allows each member that a schema names at most once. This module handles all other keys, in objects
+that may have any. In a structural tag, other text may look like a key; it is treated as one.
 """
 
 from llguidance import LLTokenizer
@@ -12,10 +12,10 @@ _OUTSIDE, _VALUE, _KEY = range(3)
 
 
 class QuoteTokens:
-    """The tokens of a vocabulary in which a key may end."""
+    """The tokens of a vocabulary with quotation marks: those in which a key may end."""
 
     def __init__(self, tokenizer: LLTokenizer) -> None:
-        """Takes 10 ms for 50,000 tokens."""
+        """Search the vocabulary, which takes 10 ms for 50,000 tokens."""
         quoted = []
         for token in range(tokenizer.vocab_size):
             text = tokenizer.decode_bytes([token])
@@ -30,32 +30,32 @@ class QuoteTokens:
 
 
 class UniqueKeyTracker:
-    """The keys of an answer that grows: JSON, as its grammar demands."""
+    """Tracks the keys of one answer, which is JSON as its grammar demands."""
 
     __slots__ = ("_escaped", "_expects_key", "_key", "_open_objects", "_quote_tokens", "_state", "_tokenizer")
 
-    def __init__(self, tokenizer: LLTokenizer, words: QuoteTokens) -> None:
+    def __init__(self, tokenizer: LLTokenizer, quote_tokens: QuoteTokens) -> None:
         self._tokenizer = tokenizer
-        self._quote_tokens = words
+        self._quote_tokens = quote_tokens
         self._open_objects: list[set[bytes] | None] = []
-        """The keys of each object that is open, None for an array."""
+        """The keys of each open object, outermost first; None for an array."""
         self._state = _OUTSIDE
         self._escaped = False
         self._expects_key = False
-        """Whether the next string is a key."""
+        """True if the next string is a key."""
         self._key = bytearray()
 
     def consume(self, token: int) -> None:
-        """Go on by a token."""
+        """Advance by a token."""
         text = self._tokenizer.decode_bytes([token])
         self._open_objects, self._state, self._escaped, self._expects_key, self._key, _ = self._advance(
             text, self._open_objects, self._key
         )
 
     def without_duplicates(self, mask: bytes) -> bytes:
-        """Return a mask, a bit for each token that may come next, without those that would write a key again.
+        """Return `mask`, a bit for each token that may come next, without the tokens that would repeat a key.
 
-        Where nothing else could come, a key may be written again.
+        Return it unchanged if no other token would be left.
         """
         banned = [
             token
@@ -65,53 +65,53 @@ class UniqueKeyTracker:
         seen = self._open_objects[-1] if self._open_objects else None
         if self._state == _KEY and seen:
             key = bytes(self._key)
-            # However many keys there are: other answers of the same structure wait meanwhile.
+            # One set lookup per token, however many keys there are: other answers of the structure wait meanwhile.
             banned += [token for end, token in self._quote_tokens.key_endings if key + end in seen]
         if not banned:
             return mask
-        left = bytearray(mask)
+        allowed = bytearray(mask)
         for token in banned:
-            left[token >> 3] &= ~(1 << (token & 7))
-        return bytes(left) if any(left) else mask
+            allowed[token >> 3] &= ~(1 << (token & 7))
+        return bytes(allowed) if any(allowed) else mask
 
     def _is_duplicate(self, text: bytes) -> bool:
-        return self._advance(text, list(self._open_objects), bytearray(self._key), trying=True)[-1]
+        return self._advance(text, list(self._open_objects), bytearray(self._key), is_trial=True)[-1]
 
     def _advance(
-        self, text: bytes, opened: list[set[bytes] | None], key: bytearray, trying: bool = False
+        self, text: bytes, open_objects: list[set[bytes] | None], key: bytearray, is_trial: bool = False
     ) -> tuple[list[set[bytes] | None], int, bool, bool, bytearray, bool]:
-        place, escaped, expected, twice = self._state, self._escaped, self._expects_key, False
-        tried: list[tuple[int, bytes]] = []
+        state, escaped, expects_key, is_duplicate = self._state, self._escaped, self._expects_key, False
+        new_keys: list[tuple[int, bytes]] = []
         for byte in text:
-            if place:
+            if state:
                 if escaped:
                     escaped = False
                 elif byte == _BACKSLASH:
                     escaped = True
                 elif byte == _QUOTE:
-                    seen = opened[-1] if opened else None
-                    if place == _KEY and seen is not None:
-                        one = (len(opened), bytes(key))
-                        twice |= one[1] in seen or one in tried
-                        if trying:
-                            tried.append(one)
+                    seen = open_objects[-1] if open_objects else None
+                    if state == _KEY and seen is not None:
+                        key_at_depth = (len(open_objects), bytes(key))
+                        is_duplicate |= key_at_depth[1] in seen or key_at_depth in new_keys
+                        if is_trial:
+                            new_keys.append(key_at_depth)
                         else:
-                            seen.add(one[1])
-                    place = _OUTSIDE
+                            seen.add(key_at_depth[1])
+                    state = _OUTSIDE
                     continue
-                if place == _KEY:
+                if state == _KEY:
                     key.append(byte)
             elif byte == _QUOTE:
-                place, expected = (_KEY if expected else _VALUE), False
+                state, expects_key = (_KEY if expects_key else _VALUE), False
                 key.clear()
             elif byte in _OPENERS:
-                expected = byte == _OPENERS[0]
-                tried = [one for one in tried if one[0] <= len(opened)]
-                opened.append(set() if expected else None)
+                expects_key = byte == _OPENERS[0]
+                new_keys = [key_at_depth for key_at_depth in new_keys if key_at_depth[0] <= len(open_objects)]
+                open_objects.append(set() if expects_key else None)
             elif byte in _CLOSERS:
-                expected = False
-                if opened:
-                    opened.pop()
+                expects_key = False
+                if open_objects:
+                    open_objects.pop()
             elif byte == _COMMA:
-                expected = bool(opened) and opened[-1] is not None
-        return opened, place, escaped, expected, key, twice
+                expects_key = bool(open_objects) and open_objects[-1] is not None
+        return open_objects, state, escaped, expects_key, key, is_duplicate

@@ -1,1 +1,1 @@
-"""Pictures: from files in base64 to the vectors that stand for them in a prompt."""
+"""Images: from files in base64 to the embeddings that stand for them in a prompt."""

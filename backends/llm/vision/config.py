@@ -1,4 +1,4 @@
-"""What the builder writes down of a model's pictures."""
+"""The image configuration of a model, `vision.json`, which the builder writes."""
 
 import json
 from dataclasses import dataclass, fields
@@ -7,29 +7,32 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class VisionConfig:
-    """How the checkpoint's own processor prepares pictures, and what it writes into a prompt for them."""
+    """How the checkpoint's own processor prepares images, and which text stands for them in a prompt.
+
+    The field names are the members of `vision.json`.
+    """
 
     tile: int
-    """Pixels a side of a tile; the encoder sees whole tiles."""
+    """Side of a square tile in pixels. The encoder takes whole tiles."""
     longest_edge: int
-    """A picture is scaled to so many pixels along its longer side before it is cut."""
+    """Pixels to which the longer side of an image is scaled before it is cut into tiles."""
     largest_side: int
-    """No side is scaled to more pixels than this."""
+    """Upper limit in pixels of both sides after scaling."""
     split: bool
-    """Whether pictures are cut into tiles at all; otherwise each is squeezed into one."""
+    """True if images are cut into tiles; otherwise each is resized to one tile."""
     resample: int
-    """Pillow's number of the filter."""
+    """Resampling filter, as Pillow's number (`PIL.Image.Resampling`)."""
     rescale_factor: float
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     tokens_per_tile: int
     image_token: str
-    """The mark of a picture in a prompt, and in the expanded prompt the place of one vector."""
+    """The placeholder of an image in a prompt; in the expanded prompt, the position of one image embedding."""
     image_token_id: int
     fake_token: str
     global_token: str
     tile_token: str
-    """With `{row}` and `{column}`, counted from 1."""
+    """Format string with `{row}` and `{column}`, counted from 1."""
 
 
 def read_vision_config(folder: Path) -> VisionConfig:
@@ -42,4 +45,4 @@ def read_vision_config(folder: Path) -> VisionConfig:
         values = {field.name: document[field.name] for field in fields(VisionConfig)}
         return VisionConfig(**values | {name: tuple(map(float, values[name])) for name in ("mean", "std")})
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} does not say how pictures are prepared: {error!r}.") from error
+        raise ValueError(f"{path} is not a valid image configuration: {error!r}.") from error

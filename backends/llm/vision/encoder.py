@@ -1,4 +1,4 @@
-"""The picture encoder on onnxruntime."""
+"""The image encoder on onnxruntime: tiles in, image embeddings out."""
 
 import os
 from pathlib import Path
@@ -11,10 +11,11 @@ from backends.llm.vision.tiles import Tile
 
 
 class VisionEncoder:
-    """Tiles to vectors, a tile at a time: what a tile becomes does not depend on others, and little memory is used."""
+    """Encodes one tile at a time: a tile's embeddings do not depend on other tiles, and little memory is needed."""
 
     def __init__(self, model: Path, threads: int) -> None:
-        """`threads` 0 is one for each core this process may use. Half of them are taken, for rows run meanwhile.
+        """`threads` 0 means one for each core this process may use. The encoder takes half of them, because decode
+        steps run meanwhile.
 
         Raises `FileNotFoundError`, and what onnxruntime raises for a broken model.
         """
@@ -24,12 +25,12 @@ class VisionEncoder:
         options.intra_op_num_threads = max(1, (threads or len(os.sched_getaffinity(0))) // 2)
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        # A thread that waits here must not take a core from the rows.
+        # A waiting thread must not take a core from the decode steps.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
 
     def __call__(self, tile: Tile) -> Embeddings:
-        """float32[3, tile, tile] to float32[n, hidden size]."""
+        """Return the embeddings float32[n, hidden size] of a tile float32[3, tile, tile]."""
         (features,) = self._session.run(["features"], {"pixel_values": tile[None]})
         vectors: Embeddings = features[0].astype(np.float32, copy=False)
         return vectors

@@ -1,4 +1,4 @@
-"""The vectors of pictures, and the numbers by which a forward pass finds them."""
+"""Image embeddings, the negative ids by which the model runner finds them, and a cache by image digest."""
 
 import itertools
 import threading
@@ -12,12 +12,12 @@ from backends.llm.engine import TokenIds
 
 Embeddings = npt.NDArray[np.float32]
 
-# Numbers of vectors that one picture may have; far more than fit into a context.
 _MAX_VECTORS_PER_IMAGE = 1 << 24
+"""Ids reserved for each image: far more embeddings than fit into a context."""
 
 
 class ImageFeatures:
-    """The vectors of one picture, float32[n, hidden size]; they exist for as long as anything refers to this."""
+    """The embeddings of one image, float32[n, hidden size]. They exist as long as anything refers to this object."""
 
     __slots__ = ("__weakref__", "serial", "vectors")
 
@@ -27,19 +27,19 @@ class ImageFeatures:
 
     @property
     def ids(self) -> TokenIds:
-        """A number for each vector, int64[n]: below 0, where no token is, and never given to another picture."""
+        """The id of each embedding, int64[n]: negative, unlike any token's, and never used for another image."""
         return -1 - (self.serial * _MAX_VECTORS_PER_IMAGE + np.arange(len(self.vectors), dtype=np.int64))
 
 
 class ImageFeatureCache:
-    """Features by their digest, for pictures that come again with every turn of a chat, and by their numbers.
+    """Finds features by image digest (a chat sends the same images again with every turn) and by id.
 
-    So a prompt is one array of numbers, with which beginnings of prompts are told apart, whatever pictures they hold.
-    All methods may be called from any thread.
+    Ids make a prompt with images one array of integers, so the prefix cache hashes it like any other. All methods may
+    be called from any thread.
     """
 
     def __init__(self, max_bytes: int) -> None:
-        """Keep up to so many bytes of what nobody refers to, the latest used."""
+        """Cache up to `max_bytes` of the most recently used images. Features in use elsewhere exist beyond that."""
         self._max_bytes = max_bytes
         self._serials = itertools.count()
         self._lock = threading.Lock()
@@ -48,20 +48,20 @@ class ImageFeatureCache:
         self._by_serial: weakref.WeakValueDictionary[int, ImageFeatures] = weakref.WeakValueDictionary()
 
     def get(self, digest: bytes) -> ImageFeatures | None:
-        """The features of a picture that came lately."""
+        """Return the features of a cached image, and mark them as used now; None if they are not cached."""
         with self._lock:
-            found = self._by_digest.get(digest)
-            if found:
+            features = self._by_digest.get(digest)
+            if features:
                 self._by_digest.move_to_end(digest)
-            return found
+            return features
 
     def put(self, digest: bytes, vectors: Embeddings) -> ImageFeatures:
-        """Hang up the vectors of a picture."""
+        """Add an image's embeddings, float32[n, hidden size], and give them ids."""
         with self._lock:
             features = ImageFeatures(vectors, next(self._serials))
             self._by_serial[features.serial] = features
-            if before := self._by_digest.pop(digest, None):
-                self._nbytes -= before.vectors.nbytes
+            if previous := self._by_digest.pop(digest, None):
+                self._nbytes -= previous.vectors.nbytes
             self._by_digest[digest] = features
             self._nbytes += vectors.nbytes
             while self._nbytes > self._max_bytes:
@@ -69,14 +69,14 @@ class ImageFeatureCache:
                 self._nbytes -= dropped.vectors.nbytes
             return features
 
-    def fill_embeddings(self, ids: TokenIds, into: Embeddings) -> None:
-        """Put the vectors of the numbers below 0 into their places in float32[n, hidden size].
+    def fill_embeddings(self, ids: TokenIds, out: Embeddings) -> None:
+        """Write the embeddings of the negative ids in int64[n] into `out`, float32[n, hidden size].
 
-        Raises `KeyError` where nobody refers to a picture any more.
+        Raises `KeyError` if nothing refers to one of the images any more.
         """
         places = np.flatnonzero(ids < 0)
         serials, indices = np.divmod(-1 - ids[places], _MAX_VECTORS_PER_IMAGE)
         for serial in np.unique(serials):
             features = self._by_serial[int(serial)]
-            mine = serials == serial
-            into[places[mine]] = features.vectors[indices[mine]]
+            of_image = serials == serial
+            out[places[of_image]] = features.vectors[indices[of_image]]

@@ -1,4 +1,7 @@
-"""What the desk asks about pictures: what stands for them in a prompt, and their vectors."""
+"""Images in prompts: expand each placeholder to the text of its tiles, and encode the images.
+
+The request frontend calls it before a request reaches the engine. It knows neither the engine nor Triton.
+"""
 
 from collections.abc import Callable, Sequence
 from itertools import islice
@@ -18,113 +21,119 @@ from backends.llm.vision.feature_cache import ImageFeatureCache, ImageFeatures
 from backends.llm.vision.tiles import TileLayout, plan_tiles, split_into_tiles
 from backends.serving.errors import Cancelled, InvalidValue
 
-# Pictures that were encoded lately; a large one takes two to ten megabytes.
 _FEATURE_CACHE_BYTES = 256 << 20
+"""Embeddings of recent images; those of a large one take two to ten megabytes."""
 
 
 class VisionProcessor:
-    """The eyes of one model. All methods may be called from any thread."""
+    """Prepares the images of one model's prompts. All methods may be called from any thread."""
 
-    def __init__(self, facts: VisionConfig, tokenizer: Tokenizer, encoder: Callable[..., Any]) -> None:
-        """`encoder` makes vectors float32[n, hidden size] of a tile float32[3, tile, tile]."""
-        self._config = facts
+    def __init__(self, config: VisionConfig, tokenizer: Tokenizer, encoder: Callable[..., Any]) -> None:
+        """`encoder` returns the embeddings float32[n, hidden size] of a tile float32[3, tile, tile]."""
+        self._config = config
         self._tokenizer = tokenizer
         self._encoder = encoder
         self.feature_cache = ImageFeatureCache(_FEATURE_CACHE_BYTES)
 
     def open_images(self, images: Sequence[bytes]) -> tuple[EncodedImage, ...]:
-        """Read the headers of files in base64. Raises `InvalidValue`, naming `image`."""
+        """Read the headers of image files in base64. Raises `InvalidValue`, naming `image`."""
         return tuple(EncodedImage(encoded, number) for number, encoded in enumerate(images, 1))
 
     def expand_text(
-        self, document: bytes, pictures: Sequence[EncodedImage], spans: LiteralSpans = ()
+        self, document: bytes, images: Sequence[EncodedImage], spans: LiteralSpans = ()
     ) -> tuple[bytes, LiteralSpans]:
-        """Put what stands for each picture in the place of its mark; marks in `spans` are none. Raises `InvalidValue`.
+        """Replace the placeholder of each image by the text of its tiles. Inside `spans`, a placeholder is plain text.
 
-        Returns the text, and where in it the spans are now. It names `text_input` where there are marks and no pictures
-        at all, `image` where there are some.
+        Return the text and its new spans. Raises `InvalidValue` unless there is one placeholder per image: naming
+        `text_input` if the request has no images, otherwise `image`.
         """
-        mark = self._config.image_token.encode()
+        placeholder = self._config.image_token.encode()
         parts = list(split_at_spans(document, spans))
-        self._check(sum(part.count(mark) for part, literal in parts if not literal), len(pictures), "text_input")
-        left = iter(pictures)
+        self._check(sum(part.count(placeholder) for part, literal in parts if not literal), len(images), "text_input")
+        remaining = iter(images)
         expanded: list[tuple[bytes, bool]] = []
         for part, literal in parts:
-            first, *others = [part] if literal else part.split(mark)
+            first, *others = [part] if literal else part.split(placeholder)
             expanded.append((first, literal))
-            for picture, other in zip(islice(left, len(others)), others, strict=True):
+            for image, other in zip(islice(remaining, len(others)), others, strict=True):
                 expanded += (
-                    (self._placeholder_text(plan_tiles(picture.size, self._config)).encode(), False),
+                    (self._placeholder_text(plan_tiles(image.size, self._config)).encode(), False),
                     (other, False),
                 )
         return join_with_spans(expanded)
 
-    def expand_tokens(self, tokens: npt.NDArray[np.integer[Any]], pictures: Sequence[EncodedImage]) -> TokenIds:
-        """The same for a prompt of token ids, int64[n]; it names `token_ids`."""
+    def expand_tokens(self, tokens: npt.NDArray[np.integer[Any]], images: Sequence[EncodedImage]) -> TokenIds:
+        """Expand the placeholders in a prompt of token ids, int64[n]. Raises as `expand_text`, naming `token_ids`."""
         flat = tokens.reshape(-1).astype(np.int64)
-        marks = np.flatnonzero(flat == self._config.image_token_id)
-        self._check(len(marks), len(pictures), "token_ids")
+        placeholders = np.flatnonzero(flat == self._config.image_token_id)
+        self._check(len(placeholders), len(images), "token_ids")
         parts, start = [], 0
-        for picture, mark in zip(pictures, marks, strict=True):
-            text = self._placeholder_text(plan_tiles(picture.size, self._config))
-            inside = self._tokenizer.encode(text, add_special_tokens=False).ids
-            parts += [flat[start:mark], np.array(inside, np.int64)]
-            start = mark + 1
+        for image, placeholder in zip(images, placeholders, strict=True):
+            text = self._placeholder_text(plan_tiles(image.size, self._config))
+            expanded = self._tokenizer.encode(text, add_special_tokens=False).ids
+            parts += [flat[start:placeholder], np.array(expanded, np.int64)]
+            start = placeholder + 1
         return np.concatenate([*parts, flat[start:]])
 
-    def encode(
-        self, tokens: TokenIds, pictures: Sequence[EncodedImage], is_cancelled: Callable[[], bool]
-    ) -> ImageInputs:
-        """Encode pictures for an expanded prompt. Raises `InvalidValue`, naming `image`, or `Cancelled`."""
-        features = tuple(self._features(picture, is_cancelled) for picture in pictures)
+    def encode(self, tokens: TokenIds, images: Sequence[EncodedImage], is_cancelled: Callable[[], bool]) -> ImageInputs:
+        """Encode the images of an expanded prompt, int64[n].
+
+        Raises `InvalidValue`, naming `image`, and `Cancelled` if `is_cancelled` returns true between two tiles.
+        """
+        features = tuple(self._features(image, is_cancelled) for image in images)
         places = np.flatnonzero(tokens == self._config.image_token_id)
         ids = np.concatenate([one.ids for one in features])
         if len(places) != len(ids):
             raise InvalidValue(f"The prompt has {len(places)} places for {len(ids)} vectors of pictures.", "image")
-        read = tokens.copy()
-        read[places] = ids
-        return ImageInputs(read, features)
+        ids_with_images = tokens.copy()
+        ids_with_images[places] = ids
+        return ImageInputs(ids_with_images, features)
 
-    def _features(self, picture: EncodedImage, is_cancelled: Callable[[], bool]) -> ImageFeatures:
-        if found := self.feature_cache.get(picture.digest):
+    def _features(self, image: EncodedImage, is_cancelled: Callable[[], bool]) -> ImageFeatures:
+        if found := self.feature_cache.get(image.digest):
             return found
-        how = plan_tiles(picture.size, self._config)
+        layout = plan_tiles(image.size, self._config)
         vectors = []
-        for tile in split_into_tiles(picture.rgb(), how, self._config):
+        for tile in split_into_tiles(image.rgb(), layout, self._config):
             if is_cancelled():
                 raise Cancelled("The request was cancelled.")
             vectors.append(self._encoder(tile))
-        return self.feature_cache.put(picture.digest, np.concatenate(vectors))
+        return self.feature_cache.put(image.digest, np.concatenate(vectors))
 
-    def _placeholder_text(self, how: TileLayout) -> str:
-        """What the family's processors write for a picture.
+    def _placeholder_text(self, layout: TileLayout) -> str:
+        """Return the text that the family's processors write for an image.
 
         Source: transformers, `get_image_prompt_string` in `models/smolvlm/processing_smolvlm.py`.
         """
-        facts = self._config
-        vectors = facts.image_token * facts.tokens_per_tile
+        config = self._config
+        vectors = config.image_token * config.tokens_per_tile
         text = ""
-        for row in range(1, how.rows + 1):
-            for column in range(1, how.columns + 1):
-                text += facts.fake_token + facts.tile_token.format(row=row, column=column) + vectors
+        for row in range(1, layout.rows + 1):
+            for column in range(1, layout.columns + 1):
+                text += config.fake_token + config.tile_token.format(row=row, column=column) + vectors
             text += "\n"
-        return text + ("\n" if how.rows else "") + facts.fake_token + facts.global_token + vectors + facts.fake_token
+        return (
+            text + ("\n" if layout.rows else "") + config.fake_token + config.global_token + vectors + config.fake_token
+        )
 
-    def _check(self, marks: int, pictures: int, prompt: str) -> None:
-        if marks and not pictures:
+    def _check(self, placeholders: int, images: int, prompt: str) -> None:
+        if placeholders and not images:
             raise InvalidValue(
-                f"The prompt has {marks} of the marks {self._config.image_token}, each of which stands for a picture; "
-                "none came with the request.",
+                f"The prompt has {placeholders} of the marks {self._config.image_token}, each of which stands for a "
+                "picture; none came with the request.",
                 prompt,
             )
-        if marks != pictures:
+        if placeholders != images:
             raise InvalidValue(
-                f"The prompt has {marks} of the marks {self._config.image_token}, and the request has {pictures} "
+                f"The prompt has {placeholders} of the marks {self._config.image_token}, and the request has {images} "
                 "pictures; each picture has one mark.",
                 "image",
             )
 
 
 def load_vision_processor(folder: Path, tokenizer: Tokenizer, threads: int) -> VisionProcessor:
-    """Read a model's facts and start its encoder. Raises `FileNotFoundError`, `ValueError`, or as `Encoder`."""
+    """Read a model's `vision.json` and start its encoder.
+
+    Raises `FileNotFoundError`, `ValueError`, or what onnxruntime raises for a broken encoder.
+    """
     return VisionProcessor(read_vision_config(folder), tokenizer, VisionEncoder(folder / "vision.onnx", threads))

@@ -1,7 +1,7 @@
-"""Pictures to tiles, exactly as the processors of the Idefics3 family cut them.
+"""Cut images into tiles exactly as the processors of the Idefics3 family do.
 
 Source: transformers, `models/idefics3/image_processing_pil_idefics3.py`. Every step there rounds to whole pixels and to
-bytes, so the same steps are taken in the same order.
+bytes, so this module takes the same steps in the same order.
 """
 
 import math
@@ -20,9 +20,10 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class TileLayout:
-    """How a picture is cut: scaled to `first`, then to `whole`, which is `rows` x `columns` tiles.
+    """The tiles of an image: scaled to `scaled_size`, then to `tiled_size`, which is `rows` x `columns` tiles.
 
-    `rows` and `columns` are 0 where it is not cut; otherwise a small copy of the whole picture follows the tiles.
+    Sizes are (width, height) in pixels. A tile with a small copy of the whole image follows. `rows` and `columns` are 0
+    if the image is not cut; then that copy is its only tile.
     """
 
     scaled_size: Size
@@ -32,35 +33,35 @@ class TileLayout:
 
     @property
     def num_tiles(self) -> int:
-        """How many the encoder is shown."""
+        """Number of tiles that the encoder gets."""
         return self.rows * self.columns + 1
 
 
-def plan_tiles(size: Size, facts: VisionConfig) -> TileLayout:
-    """Decide how a picture of so many pixels (width, height) is cut."""
-    first = _below(_scaled(size, facts.longest_edge), facts.largest_side)
-    if not facts.split:
-        return TileLayout(first, (facts.tile, facts.tile), 0, 0)
-    width, height = _to_multiples(first, facts.tile)
-    if width <= facts.tile and height <= facts.tile:
-        return TileLayout(first, (width, height), 0, 0)
-    return TileLayout(first, (width, height), height // facts.tile, width // facts.tile)
+def plan_tiles(size: Size, config: VisionConfig) -> TileLayout:
+    """Plan the tiles of an image of `size` (width, height) in pixels."""
+    scaled_size = _limit_longer_side(_scale_longer_side(size, config.longest_edge), config.largest_side)
+    if not config.split:
+        return TileLayout(scaled_size, (config.tile, config.tile), 0, 0)
+    width, height = _round_up_to_tiles(scaled_size, config.tile)
+    if width <= config.tile and height <= config.tile:
+        return TileLayout(scaled_size, (width, height), 0, 0)
+    return TileLayout(scaled_size, (width, height), height // config.tile, width // config.tile)
 
 
-def split_into_tiles(image: Image.Image, how: TileLayout, facts: VisionConfig) -> Iterator[Tile]:
-    """Cut an RGB picture: float32[3, tile, tile] for each tile, row by row, then for the whole."""
-    resample, side = Image.Resampling(facts.resample), facts.tile
-    image = image.resize(how.scaled_size, resample).resize(how.tiled_size, resample)
-    shades = _normalization_table(facts)
-    for row in range(how.rows):
-        for column in range(how.columns):
+def split_into_tiles(image: Image.Image, layout: TileLayout, config: VisionConfig) -> Iterator[Tile]:
+    """Yield each tile of an RGB image as float32[3, tile, tile], row by row, then the copy of the whole image."""
+    resample, side = Image.Resampling(config.resample), config.tile
+    image = image.resize(layout.scaled_size, resample).resize(layout.tiled_size, resample)
+    table = _normalization_table(config)
+    for row in range(layout.rows):
+        for column in range(layout.columns):
             left, top = column * side, row * side
-            yield _normalised(image.crop((left, top, left + side, top + side)), shades)
-    yield _normalised(image.resize((side, side), resample), shades)
+            yield _normalized(image.crop((left, top, left + side, top + side)), table)
+    yield _normalized(image.resize((side, side), resample), table)
 
 
-def _scaled(size: Size, longest: int) -> Size:
-    """Bring the longer side to `longest`; the other becomes even."""
+def _scale_longer_side(size: Size, longest: int) -> Size:
+    """Scale the longer side to `longest` pixels; the other becomes even."""
     width, height = size
     aspect = width / height
     if width >= height:
@@ -72,7 +73,8 @@ def _scaled(size: Size, longest: int) -> Size:
     return max(width, 1), max(height, 1)
 
 
-def _below(size: Size, largest: int) -> Size:
+def _limit_longer_side(size: Size, largest: int) -> Size:
+    """Scale down to `largest` pixels if the longer side has more."""
     width, height = size
     aspect = width / height
     if width >= height and width > largest:
@@ -82,7 +84,7 @@ def _below(size: Size, largest: int) -> Size:
     return max(width, 1), max(height, 1)
 
 
-def _to_multiples(size: Size, side: int) -> Size:
+def _round_up_to_tiles(size: Size, side: int) -> Size:
     """Round both sides up to whole tiles, the longer one first."""
     width, height = size
     aspect = width / height
@@ -95,13 +97,13 @@ def _to_multiples(size: Size, side: int) -> Size:
     return width, height
 
 
-def _normalization_table(facts: VisionConfig) -> Tile:
-    """What each byte of each channel becomes: float32[256, 3]."""
-    rescaled = (np.arange(256, dtype=np.float64) * facts.rescale_factor).astype(np.float32)
-    shades: Tile = (rescaled[:, None] - np.array(facts.mean, np.float32)) / np.array(facts.std, np.float32)
-    return shades
+def _normalization_table(config: VisionConfig) -> Tile:
+    """Return the normalized value of each byte in each channel, float32[256, 3]."""
+    rescaled = (np.arange(256, dtype=np.float64) * config.rescale_factor).astype(np.float32)
+    table: Tile = (rescaled[:, None] - np.array(config.mean, np.float32)) / np.array(config.std, np.float32)
+    return table
 
 
-def _normalised(tile: Image.Image, shades: Tile) -> Tile:
-    values: Tile = shades[np.asarray(tile), np.arange(3)].transpose(2, 0, 1)
+def _normalized(tile: Image.Image, table: Tile) -> Tile:
+    values: Tile = table[np.asarray(tile), np.arange(3)].transpose(2, 0, 1)
     return np.ascontiguousarray(values)

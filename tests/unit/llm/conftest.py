@@ -1,4 +1,4 @@
-"""A tiny model through the real exporter, and a scripted forward pass for what a real one does not do at will."""
+"""A tiny model through the real exporter, and a scripted model runner for what a real one does only by chance."""
 
 import json
 import subprocess
@@ -31,7 +31,7 @@ create_model(*where, **parse_extra_options(*where, ["prune_lm_head=true"]))
 
 
 def byte_tokenizer() -> Tokenizer:
-    """One token a byte, so that every character beyond ASCII is cut."""
+    """Return a tokenizer with one token per byte, so that every character beyond ASCII is split."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE(vocab={t: i for i, t in enumerate(SPECIALS + alphabet)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -47,7 +47,7 @@ def tokenizer() -> Tokenizer:
 
 @pytest.fixture(scope="session")
 def export(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Export a Llama of random weights in a precision; each is made once."""
+    """Export a Llama with random weights in a precision, once per session, and return its folder."""
     checkpoint = tmp_path_factory.mktemp("checkpoint")
     exported: dict[str, Path] = {}
 
@@ -96,11 +96,14 @@ DECODED_OFFSET = 10_000
 
 
 class ScriptedModelRunner:
-    """Rows remember their tokens, and the likeliest next token follows from all of them.
+    """A model runner whose slots store their tokens, and whose likeliest next token depends on all of them.
 
-    So any mistake in lengths, copies or rows changes the answers. A token takes two bytes, in pages of four.
-    `broken` decides whether a call raises, given the rows' tokens; `nan` whether a row's logits are no numbers.
-    What a step stored is told apart from what a prefill did, and `readers` holds the first token of each row read.
+    So any mistake in lengths, copies or slots changes the answers. A token takes two bytes, in pages of four tokens.
+
+    `stored_tokens`, int64[slots, context], is -1 where a slot is empty; a token that a decode step stored is offset by
+    `DECODED_OFFSET`. `calls` records the calls with their sizes, and `prefilled_by` the first token of the slot of each
+    prefill. A test may set `raises_for`, which decides from the slots' tokens whether a call raises, and
+    `gives_nan_for`, which decides from a slot's tokens whether its logits are NaN.
     """
 
     vocab_size = 259
@@ -109,7 +112,7 @@ class ScriptedModelRunner:
         self,
         max_rows: int = 4,
         context_length: int = 1000,
-        chunk: int = 8,
+        chunk_size: int = 8,
         seconds: float = 0.0,
         kv_memory: int = 2**40,
     ) -> None:
@@ -118,28 +121,30 @@ class ScriptedModelRunner:
         self.calls: list[tuple[str, int]] = []
         self.prefilled_by: list[int] = []
         self.raises_for: Callable[[list[list[int]]], bool] = lambda rows: False
-        self.nan: Callable[[list[int]], bool] = lambda tokens: False
+        self.gives_nan_for: Callable[[list[int]], bool] = lambda tokens: False
         self.closed = False
-        self._chunk, self._seconds = chunk, seconds
+        self._chunk_size, self._seconds = chunk_size, seconds
 
     def chunk_size(self, past: int) -> int:
-        return self._chunk
+        return self._chunk_size
 
-    def prefill(self, row: int, tokens: Any, past: int) -> Any:
-        assert 0 < len(tokens) <= self._chunk and past % self._chunk == 0, "cut by something else than position"
+    def prefill(self, slot: int, tokens: Any, past: int) -> Any:
+        assert 0 < len(tokens) <= self._chunk_size and past % self._chunk_size == 0, (
+            "the prompt was not cut by position"
+        )
         self.calls.append(("prefill", len(tokens)))
         time.sleep(self._seconds)
-        self.stored_tokens[row, past : past + len(tokens)] = tokens
-        self.prefilled_by.append(int(self.stored_tokens[row, 0]))
-        return self._logits(row, past + len(tokens))[0]
+        self.stored_tokens[slot, past : past + len(tokens)] = tokens
+        self.prefilled_by.append(int(self.stored_tokens[slot, 0]))
+        return self._logits(slot, past + len(tokens))[0]
 
-    def decode(self, tokens: Any, lengths: Any, first: int = 0) -> Any:
+    def decode(self, tokens: Any, lengths: Any, first_slot: int = 0) -> Any:
         self.calls.append(("decode", len(tokens)))
         time.sleep(self._seconds)
-        rows = range(first, first + len(tokens))
-        for row, token, length in zip(rows, tokens, lengths, strict=True):
-            self.stored_tokens[row, length] = token + DECODED_OFFSET
-        return np.concatenate([self._logits(row, n + 1) for row, n in zip(rows, lengths, strict=True)])
+        rows = range(first_slot, first_slot + len(tokens))
+        for slot, token, length in zip(rows, tokens, lengths, strict=True):
+            self.stored_tokens[slot, length] = token + DECODED_OFFSET
+        return np.concatenate([self._logits(slot, n + 1) for slot, n in zip(rows, lengths, strict=True)])
 
     def kv_bytes(self, length: int) -> int:
         return -(-length // 4) * 8
@@ -148,50 +153,53 @@ class ScriptedModelRunner:
         self.calls.append(("copy", stop - start))
         self.stored_tokens[target, start:stop] = self.stored_tokens[source, start:stop]
 
-    def save(self, row: int, start: int, stop: int) -> Any:
-        part = self.stored_tokens[row, start:stop]
-        assert (part >= 0).all() and (part < DECODED_OFFSET).all(), "an answer was kept"
-        return self.stored_tokens[row, start:stop].astype(np.int16)
+    def save(self, slot: int, start: int, stop: int) -> Any:
+        tokens = self.stored_tokens[slot, start:stop]
+        assert (tokens >= 0).all() and (tokens < DECODED_OFFSET).all(), "generated tokens were saved"
+        return self.stored_tokens[slot, start:stop].astype(np.int16)
 
-    def load(self, row: int, start: int, saved: Any) -> None:
+    def load(self, slot: int, start: int, saved: Any) -> None:
         self.calls.append(("load", len(saved)))
-        assert (self.stored_tokens[row, start:] == -1).all()
-        self.stored_tokens[row, start : start + len(saved)] = saved
+        assert (self.stored_tokens[slot, start:] == -1).all()
+        self.stored_tokens[slot, start : start + len(saved)] = saved
 
-    def swap(self, one: int, other: int, lengths: tuple[int, int]) -> None:
+    def swap(self, first: int, second: int, lengths: tuple[int, int]) -> None:
         self.calls.append(("swap", sum(lengths)))
-        for row, length in zip((one, other), lengths, strict=True):
-            assert (self.stored_tokens[row, :length] >= 0).all() and (self.stored_tokens[row, length:] == -1).all()
-        self.stored_tokens[[one, other]] = self.stored_tokens[[other, one]]
+        for slot, length in zip((first, second), lengths, strict=True):
+            stored = self.stored_tokens[slot]
+            # A sequence whose mask was late runs its last token again: the slot holds that token already.
+            rest = stored[length + 1 :] if length else stored
+            assert (stored[:length] >= 0).all() and (rest == -1).all()
+        self.stored_tokens[[first, second]] = self.stored_tokens[[second, first]]
 
-    def release(self, row: int) -> None:
-        self.stored_tokens[row] = -1
+    def release(self, slot: int) -> None:
+        self.stored_tokens[slot] = -1
 
     def close(self) -> None:
         self.closed = True
 
     def used_bytes(self) -> int:
-        """Bytes of all rows."""
-        return sum(self.kv_bytes(int(held)) for held in (self.stored_tokens >= 0).sum(axis=1))
+        """Return the bytes of all slots."""
+        return sum(self.kv_bytes(int(stored)) for stored in (self.stored_tokens >= 0).sum(axis=1))
 
-    def _logits(self, row: int, length: int) -> Any:
-        tokens = (self.stored_tokens[row, :length] % DECODED_OFFSET).tolist()
-        assert self.used_bytes() <= self.kv_cache_bytes, "the rows outgrew their memory"
-        assert (self.stored_tokens[row, :length] >= 0).all(), "a row was read beyond what was stored in it"
+    def _logits(self, slot: int, length: int) -> Any:
+        tokens = (self.stored_tokens[slot, :length] % DECODED_OFFSET).tolist()
+        assert self.used_bytes() <= self.kv_cache_bytes, "the slots exceed their memory"
+        assert (self.stored_tokens[slot, :length] >= 0).all(), "a slot was read beyond its stored tokens"
         if self.raises_for([tokens]):
             raise RuntimeError("the device has gone")
         logits = np.zeros((1, self.vocab_size), np.float32)
-        logits[0, self.next_token(tokens)] = np.nan if self.nan(tokens) else 5.0
+        logits[0, self.next_token(tokens)] = np.nan if self.gives_nan_for(tokens) else 5.0
         return logits
 
     @staticmethod
     def next_token(tokens: list[int]) -> int:
-        """A printable character, from all that came before."""
-        place = sum((number + 1) * (token + 7) for number, token in enumerate(tokens)) % 60
-        return 3 + 33 + place
+        """Return a printable character that depends on all tokens before."""
+        offset = sum((number + 1) * (token + 7) for number, token in enumerate(tokens)) % 60
+        return 3 + 33 + offset
 
     def expected_answer(self, prompt: list[int], count: int) -> list[int]:
-        """What a sequence alone in the world would generate."""
+        """Return the tokens that a sequence generates if it runs alone."""
         tokens = list(prompt)
         for _ in range(count):
             tokens.append(self.next_token(tokens))
@@ -199,13 +207,13 @@ class ScriptedModelRunner:
 
 
 class EventCollector:
-    """Gathers the events of one generation."""
+    """Submits one generation, and collects its events."""
 
     def __init__(self, engine: Engine, prompt: Any, grammar: Any = None, **sampling: Any) -> None:
         self.events: list[Event] = []
         self.ended = threading.Event()
         self.ended_at = 0
-        """Nanoseconds of the clock; all listeners of an engine hear in one thread."""
+        """Nanoseconds of the monotonic clock. All collectors of an engine are called in one thread."""
         self.has_first_token = threading.Event()
         options = SamplingParams(**({"temperature": 0.0} | sampling))
         self.texts = [""] * options.n
@@ -240,32 +248,32 @@ class EventCollector:
 
 
 @pytest.fixture
-def listen() -> type[EventCollector]:
+def collect() -> type[EventCollector]:
     return EventCollector
 
 
 @pytest.fixture
-def scripted(tokenizer: Tokenizer) -> Iterator[Callable[..., tuple[BatchingEngine, ScriptedModelRunner]]]:
-    """Make an engine over a scripted forward pass; it is closed at the end, and its threads must be gone then."""
+def scripted_engine(tokenizer: Tokenizer) -> Iterator[Callable[..., tuple[BatchingEngine, ScriptedModelRunner]]]:
+    """Make engines over scripted model runners. They are closed at the end, and their threads must be gone then."""
     made: list[tuple[BatchingEngine, ScriptedModelRunner]] = []
 
     def make(
         max_waiting: int = 100, prefix_cache: int | None = None, **options: Any
     ) -> tuple[BatchingEngine, ScriptedModelRunner]:
-        forward = ScriptedModelRunner(**options)
-        engine = BatchingEngine(forward, tokenizer, frozenset({1, 2}), max_waiting, prefix_cache)
-        made.append((engine, forward))
+        runner = ScriptedModelRunner(**options)
+        engine = BatchingEngine(runner, tokenizer, frozenset({1, 2}), max_waiting, prefix_cache)
+        made.append((engine, runner))
         return made[-1]
 
     yield make
-    for engine, forward in made:
+    for engine, runner in made:
         engine.close()
-        assert forward.closed
+        assert runner.closed
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("llm-")]
 
 
 class ManualEngine(BatchingEngine):
-    """An engine without a thread: a test takes its turns, and so knows what happens in which."""
+    """An engine without a thread: a test runs its iterations, and so knows what happens in which."""
 
     def _run(self) -> None:
         pass
@@ -274,23 +282,23 @@ class ManualEngine(BatchingEngine):
         self._iterate()
 
     def iterate_until(self, condition: Callable[[], bool], limit: int = 10_000) -> int:
-        """How many turns it took."""
-        turns = 0
+        """Iterate until `condition()` is true, and return the number of iterations."""
+        iterations = 0
         while not condition():
-            assert turns < limit, "this takes too many turns"
+            assert iterations < limit, "this takes too many iterations"
             self.iterate()
-            turns += 1
-        return turns
+            iterations += 1
+        return iterations
 
 
 @pytest.fixture
-def by_hand(tokenizer: Tokenizer) -> Callable[..., tuple[ManualEngine, ScriptedModelRunner]]:
-    """Make a `HandEngine` over a scripted forward pass."""
+def manual_engine(tokenizer: Tokenizer) -> Callable[..., tuple[ManualEngine, ScriptedModelRunner]]:
+    """Make `ManualEngine`s over scripted model runners."""
 
     def make(
         max_waiting: int = 100, prefix_cache: int | None = None, **options: Any
     ) -> tuple[ManualEngine, ScriptedModelRunner]:
-        forward = ScriptedModelRunner(**options)
-        return ManualEngine(forward, tokenizer, frozenset({1, 2}), max_waiting, prefix_cache), forward
+        runner = ScriptedModelRunner(**options)
+        return ManualEngine(runner, tokenizer, frozenset({1, 2}), max_waiting, prefix_cache), runner
 
     return make

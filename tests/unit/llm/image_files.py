@@ -1,4 +1,4 @@
-"""Pictures as files, and what a builder would say of a small model that is shown them."""
+"""Image files, and the image configuration of a small model."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""How much memory a process may still take, by what the system says of the machine and of groups."""
+"""Available memory, from the files that Linux has of the machine and of control groups."""
 
 import psutil
 
@@ -12,7 +12,7 @@ def write(root, files):
         path.write_text(text)
 
 
-def test_available_memory_is_that_of_the_narrowest_group(tmp_path):
+def test_available_memory_is_the_least_of_machine_and_control_groups(tmp_path):
     write(tmp_path, {"proc/meminfo": "MemTotal: 999 kB\nMemAvailable:    5000 kB\n"})
     assert available_memory(tmp_path) == 5000 * 1024
     write(
@@ -30,7 +30,7 @@ def test_available_memory_is_that_of_the_narrowest_group(tmp_path):
     assert available_memory(tmp_path) == 2300000
 
 
-def test_available_memory_in_a_container_and_in_old_groups(tmp_path):
+def test_available_memory_in_a_container_and_with_cgroups_v1(tmp_path):
     write(
         tmp_path,
         {
@@ -46,5 +46,5 @@ def test_available_memory_in_a_container_and_in_old_groups(tmp_path):
     assert available_memory(tmp_path) == 0
 
 
-def test_available_memory_here():
+def test_available_memory_of_this_machine_is_positive():
     assert 2**20 < available_memory() <= psutil.virtual_memory().total

@@ -1,3 +1,5 @@
+"""Continuous batching: answers, limits, cancellation, stop conditions and recompute."""
+
 import itertools
 import random
 import time
@@ -19,216 +21,220 @@ def text(tokenizer, tokens):
     return tokenizer.decode(tokens)
 
 
-def test_rows_that_join_and_leave_at_random_get_what_they_had_alone(scripted, listen, tokenizer):
-    engine, forward = scripted(max_rows=5, seconds=0.001)  # slower than they arrive, so that all rows fill
+def test_random_batches_give_each_sequence_the_tokens_it_gets_alone(scripted_engine, collect, tokenizer):
+    engine, runner = scripted_engine(
+        max_rows=5, seconds=0.001
+    )  # slower than the requests arrive, so that all slots fill
     rng = random.Random(7)
-    heard = []
+    collectors = []
     for _ in range(60):
         prompt = [rng.randrange(3, 259) for _ in range(rng.randrange(1, 40))]
         count = rng.randrange(1, 30)
-        heard.append((listen(engine, prompt, max_tokens=count), prompt, count))
+        collectors.append((collect(engine, prompt, max_tokens=count), prompt, count))
         time.sleep(rng.random() * 0.003)
-    for listener, prompt, count in heard:
-        listener.wait()
-        assert listener.texts[0] == text(tokenizer, forward.expected_answer(prompt, count))
-        assert (listener.finish_reasons, listener.num_tokens) == (["length"], count)
-    widths = {width for name, width in forward.calls if name == "decode"}
-    assert max(widths) == 5 and len(widths) > 2  # it did run batched, at several widths
-    assert any(name == "swap" for name, _ in forward.calls)
+    for collector, prompt, count in collectors:
+        collector.wait()
+        assert collector.texts[0] == text(tokenizer, runner.expected_answer(prompt, count))
+        assert (collector.finish_reasons, collector.num_tokens) == (["length"], count)
+    widths = {width for name, width in runner.calls if name == "decode"}
+    assert max(widths) == 5 and len(widths) > 2  # batches of several sizes ran
+    assert any(name == "swap" for name, _ in runner.calls)
 
 
-def test_a_running_answer_advances_between_the_chunks_of_a_long_prompt(scripted, listen):
-    engine, forward = scripted(chunk=8)
-    listen(engine, PROMPT, max_tokens=900).has_first_token.wait()
-    long = listen(engine, [5] * 80, max_tokens=1)
+def test_running_answer_advances_between_prefill_chunks(scripted_engine, collect):
+    engine, runner = scripted_engine(chunk_size=8)
+    collect(engine, PROMPT, max_tokens=900).has_first_token.wait()
+    long = collect(engine, [5] * 80, max_tokens=1)
     long.wait()
-    chunks = [place for place, call in enumerate(forward.calls) if call == ("prefill", 8)]
+    chunks = [position for position, call in enumerate(runner.calls) if call == ("prefill", 8)]
     assert len(chunks) == 10
     for one, next_one in itertools.pairwise(chunks):
-        assert ("decode", 1) in forward.calls[one:next_one]
+        assert ("decode", 1) in runner.calls[one:next_one]
 
 
-def test_several_short_prompts_are_read_in_one_turn(scripted, listen):
-    engine, forward = scripted(chunk=32, seconds=0.01)
-    listen(engine, PROMPT, max_tokens=900).has_first_token.wait()
-    for one in [listen(engine, [token, 20, 30], max_tokens=3) for token in range(3, 6)]:
+def test_several_short_prompts_are_prefilled_in_one_iteration(scripted_engine, collect):
+    engine, runner = scripted_engine(chunk_size=32, seconds=0.01)
+    collect(engine, PROMPT, max_tokens=900).has_first_token.wait()
+    for one in [collect(engine, [token, 20, 30], max_tokens=3) for token in range(3, 6)]:
         one.wait()
-    calls = [name for name, _ in forward.calls]
+    calls = [name for name, _ in runner.calls]
     first = calls.index("prefill", 1)
     assert calls[first : first + 3] == ["prefill"] * 3
 
 
-def test_first_come_first_served(scripted, listen):
-    engine, _ = scripted(max_rows=1, seconds=0.001)
-    heard = [listen(engine, PROMPT, max_tokens=3) for _ in range(6)]
-    ends = [one.wait().ended_at for one in heard]
+def test_first_come_first_served(scripted_engine, collect):
+    engine, _ = scripted_engine(max_rows=1, seconds=0.001)
+    collectors = [collect(engine, PROMPT, max_tokens=3) for _ in range(6)]
+    ends = [one.wait().ended_at for one in collectors]
     assert ends == sorted(ends) and len(set(ends)) == 6
 
 
-def test_n_answers_compute_the_prompt_once(scripted, listen, tokenizer):
-    engine, forward = scripted(max_rows=4, chunk=100)
-    listener = listen(engine, [9] * 50, n=4, max_tokens=5).wait()
-    assert listener.texts == [text(tokenizer, forward.expected_answer([9] * 50, 5))] * 4
-    assert [call for call in forward.calls if call[0] == "prefill"] == [("prefill", 50)]
+def test_n_answers_compute_the_prompt_once(scripted_engine, collect, tokenizer):
+    engine, runner = scripted_engine(max_rows=4, chunk_size=100)
+    collector = collect(engine, [9] * 50, n=4, max_tokens=5).wait()
+    assert collector.texts == [text(tokenizer, runner.expected_answer([9] * 50, 5))] * 4
+    assert [call for call in runner.calls if call[0] == "prefill"] == [("prefill", 50)]
     assert engine.stats.tokens_in == 50 and engine.stats.tokens_out == 20
 
 
-def test_n_answers_with_fewer_rows(scripted, listen, tokenizer):
-    engine, forward = scripted(max_rows=2)
-    listener = listen(engine, PROMPT, n=5, max_tokens=4).wait()
-    assert listener.texts == [text(tokenizer, forward.expected_answer(PROMPT, 4))] * 5
+def test_n_answers_with_fewer_slots(scripted_engine, collect, tokenizer):
+    engine, runner = scripted_engine(max_rows=2)
+    collector = collect(engine, PROMPT, n=5, max_tokens=4).wait()
+    assert collector.texts == [text(tokenizer, runner.expected_answer(PROMPT, 4))] * 5
 
 
-@pytest.mark.parametrize(("prompt", "asked", "given"), [(60, None, 4), (60, 100, 4), (63, 5, 1), (10, 5, 5)])
-def test_max_tokens_is_clamped_to_the_context(scripted, listen, prompt, asked, given):
-    engine, _ = scripted(context_length=64)
-    listener = listen(engine, [5] * prompt, max_tokens=asked).wait()
-    assert (listener.num_tokens, listener.finish_reasons) == (given, ["length"])
+@pytest.mark.parametrize(("prompt", "max_tokens", "num_tokens"), [(60, None, 4), (60, 100, 4), (63, 5, 1), (10, 5, 5)])
+def test_max_tokens_is_clamped_to_the_context(scripted_engine, collect, prompt, max_tokens, num_tokens):
+    engine, _ = scripted_engine(context_length=64)
+    collector = collect(engine, [5] * prompt, max_tokens=max_tokens).wait()
+    assert (collector.num_tokens, collector.finish_reasons) == (num_tokens, ["length"])
 
 
-def test_a_prompt_that_fills_the_context_is_refused_with_both_numbers(scripted, listen):
-    engine, _ = scripted(context_length=64)
+def test_prompt_that_fills_the_context_is_refused_with_both_numbers(scripted_engine, collect):
+    engine, _ = scripted_engine(context_length=64)
     with pytest.raises(ContextLengthExceeded, match=r"64 tokens.*64"):
-        listen(engine, [5] * 64)
+        collect(engine, [5] * 64)
 
 
-def test_more_than_may_wait_are_refused_and_room_comes_back(scripted, listen):
-    engine, _ = scripted(max_rows=2, max_waiting=3, seconds=0.01)
-    heard = [listen(engine, PROMPT, max_tokens=20) for _ in range(5)]
+def test_full_queue_refuses_until_sequences_end(scripted_engine, collect):
+    engine, _ = scripted_engine(max_rows=2, max_waiting=3, seconds=0.01)
+    collectors = [collect(engine, PROMPT, max_tokens=20) for _ in range(5)]
     with pytest.raises(Overloaded):
-        listen(engine, PROMPT)
-    for one in heard:
+        collect(engine, PROMPT)
+    for one in collectors:
         assert one.wait().error is None
-    assert listen(engine, PROMPT, max_tokens=1).wait().error is None
+    assert collect(engine, PROMPT, max_tokens=1).wait().error is None
 
 
-def test_more_answers_than_there_will_ever_be_room_for_are_no_matter_of_waiting(scripted, listen):
-    engine, _ = scripted(max_rows=2, max_waiting=1)
+def test_more_answers_than_can_ever_fit_are_invalid_not_overloaded(scripted_engine, collect):
+    engine, _ = scripted_engine(max_rows=2, max_waiting=1)
     with pytest.raises(InvalidValue, match=r"\[invalid_value:n\].* 3 answers"):
-        listen(engine, PROMPT, n=4)
-    assert listen(engine, PROMPT, n=3, max_tokens=2).wait().error is None
+        collect(engine, PROMPT, n=4)
+    assert collect(engine, PROMPT, n=3, max_tokens=2).wait().error is None
 
 
-def test_what_waits_holds_no_arrays_over_the_vocabulary(scripted, listen):
-    engine, _ = scripted(max_rows=1, seconds=0.005)
-    first = listen(engine, PROMPT, max_tokens=900, frequency_penalty=1.0)
+def test_waiting_sequences_hold_no_arrays_over_the_vocabulary(scripted_engine, collect):
+    engine, _ = scripted_engine(max_rows=1, seconds=0.005)
+    first = collect(engine, PROMPT, max_tokens=900, frequency_penalty=1.0)
     first.has_first_token.wait()
-    listen(engine, PROMPT, n=5, frequency_penalty=1.0)
-    waiting = [ticket.sequence for tickets in engine._waiting._groups.values() for ticket in tickets]
+    collect(engine, PROMPT, n=5, frequency_penalty=1.0)
+    waiting = [entry.sequence for entries in engine._waiting._groups.values() for entry in entries]
     assert len(waiting) == 5 and all(sequence._sampler is None for sequence in waiting)
 
 
-def test_no_waiting_at_all_still_fills_the_rows(scripted, listen):
-    engine, _ = scripted(max_rows=2, max_waiting=0, seconds=0.005)
-    heard = [listen(engine, PROMPT, max_tokens=5) for _ in range(2)]
+def test_max_waiting_0_still_fills_the_slots(scripted_engine, collect):
+    engine, _ = scripted_engine(max_rows=2, max_waiting=0, seconds=0.005)
+    collectors = [collect(engine, PROMPT, max_tokens=5) for _ in range(2)]
     with pytest.raises(Overloaded):
-        listen(engine, PROMPT)
-    assert all(one.wait().error is None for one in heard)
+        collect(engine, PROMPT)
+    assert all(one.wait().error is None for one in collectors)
 
 
-def test_cancelling_what_runs_frees_its_row(scripted, listen):
-    engine, _ = scripted(max_rows=1, seconds=0.005)
-    first = listen(engine, PROMPT)
+def test_cancelling_a_running_request_frees_its_slot(scripted_engine, collect):
+    engine, _ = scripted_engine(max_rows=1, seconds=0.005)
+    first = collect(engine, PROMPT)
     first.has_first_token.wait()
-    second = listen(engine, PROMPT, max_tokens=2)
+    second = collect(engine, PROMPT, max_tokens=2)
     assert cancel_and_time(engine, first) < 0.2
     assert second.wait(2).error is None
 
 
-def test_cancelling_what_waits_leaves_the_others_alone(scripted, listen):
-    engine, _ = scripted(max_rows=1, seconds=0.005)
-    first = listen(engine, PROMPT, max_tokens=30)
-    second = listen(engine, PROMPT)
+def test_cancelling_a_waiting_request_leaves_others_running(scripted_engine, collect):
+    engine, _ = scripted_engine(max_rows=1, seconds=0.005)
+    first = collect(engine, PROMPT, max_tokens=30)
+    second = collect(engine, PROMPT)
     assert cancel_and_time(engine, second) < 0.2
     assert first.wait().error is None and engine.stats.rows_waiting == 0
 
 
-def test_cancelling_amid_a_long_prompt(scripted, listen):
-    engine, forward = scripted(max_rows=2, chunk=8, seconds=0.02)
-    other = listen(engine, PROMPT, max_tokens=20)
-    long = listen(engine, [5] * 900)
-    while len([call for call in forward.calls if call == ("prefill", 8)]) < 3:
+def test_cancelling_during_a_long_prefill(scripted_engine, collect):
+    engine, runner = scripted_engine(max_rows=2, chunk_size=8, seconds=0.02)
+    other = collect(engine, PROMPT, max_tokens=20)
+    long = collect(engine, [5] * 900)
+    while len([call for call in runner.calls if call == ("prefill", 8)]) < 3:
         time.sleep(0.001)
     assert cancel_and_time(engine, long) < 0.2
     assert not long.has_first_token.is_set()
     assert other.wait().error is None and other.num_tokens == 20
-    engine.cancel(long.generation)  # once more does no harm
+    engine.cancel(long.generation)  # a second time has no effect
 
 
-def test_cancelling_one_of_many_answers_frees_all_of_them(scripted, listen):
-    engine, _ = scripted(max_rows=2, seconds=0.002)
-    many = listen(engine, PROMPT, n=6)
+def test_cancelling_frees_all_answers_of_a_request(scripted_engine, collect):
+    engine, _ = scripted_engine(max_rows=2, seconds=0.002)
+    many = collect(engine, PROMPT, n=6)
     many.has_first_token.wait()
     cancel_and_time(engine, many)
-    assert listen(engine, PROMPT, max_tokens=2).wait(2).error is None
+    assert collect(engine, PROMPT, max_tokens=2).wait(2).error is None
     assert engine.stats.rows_waiting == 0
 
 
-def test_an_end_token_stops_unless_it_is_ignored(scripted, listen, monkeypatch):
-    engine, forward = scripted()
-    monkeypatch.setattr(type(forward), "next_token", staticmethod(lambda tokens: 2 if len(tokens) == 6 else 40))
-    assert (one := listen(engine, PROMPT).wait()).finish_reasons == ["stop"]
+def test_eos_token_stops_unless_ignored(scripted_engine, collect, monkeypatch):
+    engine, runner = scripted_engine()
+    monkeypatch.setattr(type(runner), "next_token", staticmethod(lambda tokens: 2 if len(tokens) == 6 else 40))
+    assert (one := collect(engine, PROMPT).wait()).finish_reasons == ["stop"]
     assert one.num_tokens == 4 and len(one.texts[0]) == 3
-    one = listen(engine, PROMPT, ignore_eos=True, max_tokens=6).wait()
+    one = collect(engine, PROMPT, ignore_eos=True, max_tokens=6).wait()
     assert (one.finish_reasons, one.num_tokens, len(one.texts[0])) == (["length"], 6, 5)  # the special token is hidden
-    one = listen(engine, PROMPT, ignore_eos=True, max_tokens=6, stop_token_ids=(2,)).wait()
+    one = collect(engine, PROMPT, ignore_eos=True, max_tokens=6, stop_token_ids=(2,)).wait()
     assert (one.finish_reasons, one.num_tokens) == (["stop"], 4)
 
 
-def test_a_stop_string_across_tokens_is_never_shown(scripted, listen, tokenizer):
-    engine, forward = scripted()
-    whole = text(tokenizer, forward.expected_answer(PROMPT, 40))
+def test_stop_string_across_tokens_is_never_sent(scripted_engine, collect, tokenizer):
+    engine, runner = scripted_engine()
+    whole = text(tokenizer, runner.expected_answer(PROMPT, 40))
     stop = whole[10:14]
-    listener = listen(engine, PROMPT, max_tokens=40, stop=(stop, "never said")).wait()
-    place = whole.index(stop)
-    assert listener.texts[0] == whole[:place] and listener.finish_reasons == ["stop"]
-    assert listener.num_tokens == place + len(stop)
+    collector = collect(engine, PROMPT, max_tokens=40, stop=(stop, "never said")).wait()
+    position = whole.index(stop)
+    assert collector.texts[0] == whole[:position] and collector.finish_reasons == ["stop"]
+    assert collector.num_tokens == position + len(stop)
 
 
-def test_what_was_held_back_is_shown_when_no_stop_string_came(scripted, listen, tokenizer):
-    engine, forward = scripted()
-    whole = text(tokenizer, forward.expected_answer(PROMPT, 12))
-    listener = listen(engine, PROMPT, max_tokens=12, stop=(whole[9:12] + "x",)).wait()
-    assert listener.texts[0] == whole and listener.finish_reasons == ["length"]
-    assert np.isclose(sum(event.num_tokens for event in listener.events), 12)
+def test_held_back_text_is_sent_if_no_stop_string_follows(scripted_engine, collect, tokenizer):
+    engine, runner = scripted_engine()
+    whole = text(tokenizer, runner.expected_answer(PROMPT, 12))
+    collector = collect(engine, PROMPT, max_tokens=12, stop=(whole[9:12] + "x",)).wait()
+    assert collector.texts[0] == whole and collector.finish_reasons == ["length"]
+    assert np.isclose(sum(event.num_tokens for event in collector.events), 12)
 
 
-def test_a_restarted_sequence_goes_on_as_if_nothing_had_happened(tokenizer):
-    forward = ScriptedModelRunner()
+def test_preempted_sequence_resumes_with_same_tokens(tokenizer):
+    runner = ScriptedModelRunner()
     generation = Generation(
         np.array(PROMPT), SamplingParams(seed=5, frequency_penalty=0.5, max_tokens=12), lambda event: None
     )
 
-    def run(restarts):
-        job = SequenceGroup(generation, num_unfinished=1)
-        sequence = Sequence(job, 0, tokenizer=tokenizer, eos=frozenset({1}), room=50, vocab_size=forward.vocab_size)
-        told = []
-        while len(told) < 12:
-            if sequence.token < 0:
-                logits = forward.prefill(0, sequence.prefill_tokens, 0)
+    def run(preempt_after):
+        group = SequenceGroup(generation, num_unfinished=1)
+        sequence = Sequence(
+            group, 0, tokenizer=tokenizer, eos=frozenset({1}), max_new_tokens=50, vocab_size=runner.vocab_size
+        )
+        deltas = []
+        while len(deltas) < 12:
+            if sequence.last_token < 0:
+                logits = runner.prefill(0, sequence.prefill_tokens, 0)
                 sequence.length = len(sequence.prefill_tokens)
             else:
                 tokens, lengths = decode_inputs([sequence])
-                logits = forward.decode(tokens, lengths)[0]
+                logits = runner.decode(tokens, lengths)[0]
                 sequence.length += 1
             if (delta := sequence.sample_next(logits * 2)) is None:
                 continue
-            told.append(delta)
-            if len(told) in restarts:
-                restarts = restarts - {len(told)}
+            deltas.append(delta)
+            if len(deltas) in preempt_after:
+                preempt_after = preempt_after - {len(deltas)}
                 sequence.prepare_recompute()
-        return told
+        return deltas
 
     assert run({1, 5, 11}) == run(set())
 
 
-def test_min_tokens_holds_off_the_end_and_stop_strings(scripted, listen, tokenizer, monkeypatch):
-    engine, forward = scripted()
-    monkeypatch.setattr(type(forward), "next_token", staticmethod(lambda tokens: 2 if len(tokens) >= 6 else 40))
-    assert listen(engine, PROMPT).wait().num_tokens == 4
-    assert listen(engine, PROMPT, min_tokens=9).wait().num_tokens == 10
-    assert listen(engine, PROMPT, min_tokens=9, ignore_eos=True, stop_token_ids=(2,)).wait().num_tokens == 10
+def test_min_tokens_delays_stop_tokens_and_stop_strings(scripted_engine, collect, tokenizer, monkeypatch):
+    engine, runner = scripted_engine()
+    monkeypatch.setattr(type(runner), "next_token", staticmethod(lambda tokens: 2 if len(tokens) >= 6 else 40))
+    assert collect(engine, PROMPT).wait().num_tokens == 4
+    assert collect(engine, PROMPT, min_tokens=9).wait().num_tokens == 10
+    assert collect(engine, PROMPT, min_tokens=9, ignore_eos=True, stop_token_ids=(2,)).wait().num_tokens == 10
     shown = tokenizer.decode([40])
-    monkeypatch.setattr(type(forward), "next_token", staticmethod(lambda tokens: 40))
-    listener = listen(engine, PROMPT, min_tokens=3, max_tokens=9, stop=(shown * 2,)).wait()
-    assert (listener.texts[0], listener.num_tokens, listener.finish_reasons) == (shown * 3, 5, ["stop"])
+    monkeypatch.setattr(type(runner), "next_token", staticmethod(lambda tokens: 40))
+    collector = collect(engine, PROMPT, min_tokens=3, max_tokens=9, stop=(shown * 2,)).wait()
+    assert (collector.texts[0], collector.num_tokens, collector.finish_reasons) == (shown * 3, 5, ["stop"])

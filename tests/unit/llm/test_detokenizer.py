@@ -1,4 +1,4 @@
-"""Tokens to text, and stop strings."""
+"""Incremental detokenization, and stop strings."""
 
 import random
 
@@ -25,7 +25,7 @@ def show(tokenizer, tokens, prompt=()):
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_characters_cut_into_bytes_come_whole(tokenizer, text):
+def test_characters_split_across_tokens_are_returned_whole(tokenizer, text):
     tokens = tokenizer.encode(text).ids
     assert len(tokens) == len(text.encode())
     parts, rest = show(tokenizer, tokens, tokenizer.encode("prompt: ").ids)
@@ -34,12 +34,12 @@ def test_characters_cut_into_bytes_come_whole(tokenizer, text):
         assert rest == "" and not any("\ufffd" in part for part in parts)
 
 
-def test_an_answer_that_ends_within_a_character_shows_that_at_the_end(tokenizer):
+def test_incomplete_character_at_the_end_becomes_a_replacement_character(tokenizer):
     tokens = tokenizer.encode("ab😀").ids
     assert show(tokenizer, tokens[:-1]) == (["a", "b", "", "", ""], "\ufffd")
 
 
-def test_bytes_that_are_no_text_do_not_hold_up_what_follows(tokenizer):
+def test_invalid_bytes_do_not_hold_back_later_text(tokenizer):
     tokens = tokenizer.encode("😀").ids[1:2] * 100 + tokenizer.encode(" then 日本").ids
     parts, rest = show(tokenizer, tokens)
     assert ("".join(parts) + rest).endswith(" then 日本")
@@ -59,21 +59,21 @@ def test_special_tokens_are_hidden(tokenizer):
     assert "".join(parts) + rest == "hi!"
 
 
-def test_special_tokens_are_shown_where_they_are_wanted(tokenizer):
+def test_special_tokens_are_shown_on_request(tokenizer):
     tokens = [0, *tokenizer.encode("hi").ids, 2]
-    detokenizer = Detokenizer(tokenizer, tokenizer.encode("a").ids, special=True)
+    detokenizer = Detokenizer(tokenizer, tokenizer.encode("a").ids, show_special_tokens=True)
     names = [tokenizer.id_to_token(token) for token in (0, 2)]
     assert "".join(map(detokenizer.feed, tokens)) + detokenizer.flush() == f"{names[0]}hi{names[1]}"
 
 
-def test_a_long_answer_is_not_kept(tokenizer):
+def test_tokens_of_a_long_answer_are_dropped(tokenizer):
     detokenizer = Detokenizer(tokenizer, [])
     text = "日本語 " * 3000
     assert "".join(detokenizer.feed(token) for token in tokenizer.encode(text).ids) == text
     assert len(detokenizer._tokens) < 3000
 
 
-def test_the_first_word_keeps_its_space_with_a_sentencepiece_decoder():
+def test_first_word_keeps_its_space_with_a_sentencepiece_decoder():
     words = ["<unk>", "▁the", "▁cat", "s", "<0xE2>", "<0x82>", "<0xAC>"]
     tokenizer = Tokenizer(models.BPE(vocab={word: place for place, word in enumerate(words)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
@@ -84,7 +84,7 @@ def test_the_first_word_keeps_its_space_with_a_sentencepiece_decoder():
 
 
 def feed(stops, parts):
-    """What is shown after each part, and whether it stopped."""
+    """Return the text that was passed on, and whether a stop string was found."""
     strings, shown = StopStrings(stops), []
     for part in parts:
         text, met = strings.feed(part)
@@ -113,7 +113,7 @@ def test_stop_strings(stops, parts, shown, met):
     assert feed(stops, parts) == (shown, met)
 
 
-def test_however_tokens_cut_it_the_first_complete_stop_string_ends_the_text():
+def test_first_complete_stop_string_ends_the_text_for_any_token_boundaries():
     rng = random.Random(3)
     for _ in range(2000):
         text = "".join(rng.choice("ab") for _ in range(20))

@@ -1,4 +1,4 @@
-"""The processes of structures: what hostile ones cost, who waits for whom, and what happens when one ends."""
+"""Grammar processes: cost of hostile structures, the order of jobs, eviction, late masks, and processes that die."""
 
 import gc
 import json
@@ -25,15 +25,15 @@ WORD = {"type": "string", "pattern": "^[a-z]{4,9}$"}
 
 
 @pytest.fixture
-def open_grammars(scripted, tokenizer):  # ends before the engines do, which see to it that no thread is left
-    made = []
+def open_grammars(scripted_engine, tokenizer):  # torn down before the engines, which assert that no thread is left
+    compilers = []
 
     def make(**limits):
-        made.append(GrammarCompiler(tokenizer, 259, frozenset({1, 2}), Limits(**limits)))
-        return made[-1]
+        compilers.append(GrammarCompiler(tokenizer, 259, frozenset({1, 2}), Limits(**limits)))
+        return compilers[-1]
 
     yield make
-    for one in made:
+    for one in compilers:
         one.close()
 
 
@@ -46,7 +46,7 @@ def schema(document):
 
 
 def long(number=0):
-    """What takes a second or 350 MB, whichever comes first."""
+    """A structure that takes a second or 350 MB, whichever comes first."""
     return schema({"type": "integer", "multipleOf": 999_983 + 2 * number})
 
 
@@ -104,13 +104,13 @@ def resident():
 
 
 def children(grammars):
-    """The processes of structures that there are now."""
+    """Return the ids of the grammar processes that exist now."""
     server = str(grammars._fork_server._process.pid)
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             parent = stat.read_text().rpartition(")")[2].split()[1]
-            # As of none that still waits for a structure.
+            # True only for processes that have got a structure.
             confined = stat.with_name("oom_score_adj").read_text().strip() == "1000"
         except OSError:
             continue
@@ -122,12 +122,12 @@ def children(grammars):
 def eventually(condition, seconds=20):
     limit = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < limit, "this did not come about"
+        assert time.monotonic() < limit, "the condition did not become true"
         time.sleep(0.01)
 
 
 @pytest.mark.parametrize("structure", HOSTILE.values(), ids=HOSTILE)
-def test_what_is_hostile_is_refused_and_costs_the_model_nothing(open_grammars, structure):
+def test_hostile_structures_are_refused_at_no_cost_to_the_model_process(open_grammars, structure):
     grammars = open_grammars()
     grammars.compile(regex("a")).result(20)
     gc.collect()
@@ -141,7 +141,7 @@ def test_what_is_hostile_is_refused_and_costs_the_model_nothing(open_grammars, s
     eventually(lambda: len(children(grammars)) == 1)
 
 
-def test_many_different_ones_that_are_refused_leave_nothing(open_grammars):
+def test_many_refused_structures_leave_no_memory_or_processes(open_grammars):
     grammars = open_grammars()
     before = resident()
     for number in range(12):
@@ -151,8 +151,8 @@ def test_many_different_ones_that_are_refused_leave_nothing(open_grammars):
     eventually(lambda: not children(grammars))
 
 
-def test_what_is_quick_does_not_wait_for_what_takes_long(open_grammars):
-    grammars = open_grammars(compile=30.0, memory=2**30, memory_of_all=2**32)
+def test_fast_structures_do_not_wait_for_slow_ones(open_grammars):
+    grammars = open_grammars(compile_seconds=30.0, memory_bytes=2**30, total_memory_bytes=2**32)
     slow = [grammars.compile(members(8000 + number)) for number in range(3)]
     for number in range(5):
         grammars.compile(regex(f"[a-z]{{{number + 1}}}")).result(60)
@@ -161,37 +161,37 @@ def test_what_is_quick_does_not_wait_for_what_takes_long(open_grammars):
         future.cancel()
 
 
-def test_equal_ones_are_compiled_once(open_grammars, monkeypatch):
+def test_equal_structures_are_compiled_once(open_grammars, monkeypatch):
     grammars = open_grammars()
     orders = []
     order = grammars._fork_server.request_process
     monkeypatch.setattr(grammars._fork_server, "request_process", lambda *given: (orders.append(given), order(*given)))
-    ends = {type(future.exception(60)) for future in [grammars.compile(long()) for _ in range(50)]}
-    assert ends == {InvalidValue} and len(orders) == 2  # once quickly, once for long
+    results = {type(future.exception(60)) for future in [grammars.compile(long()) for _ in range(50)]}
+    assert results == {InvalidValue} and len(orders) == 2  # one fast attempt and one slow
     assert isinstance(grammars.compile(long()).exception(60), InvalidValue) and len(orders) == 2
     taken = [future.result(60) for future in [grammars.compile(regex("ab")) for _ in range(50)]]
     assert len({grammar._process for grammar in taken}) == 1 and len(orders) == 3
 
 
-def test_those_that_would_wait_for_too_long_are_refused_as_overloaded(open_grammars):
-    grammars = open_grammars(waiting=1, compile=30.0, memory=2**30, memory_of_all=2**32)
+def test_slow_structures_beyond_the_queue_are_refused_as_overloaded(open_grammars):
+    grammars = open_grammars(max_slow_queue=1, compile_seconds=30.0, memory_bytes=2**30, total_memory_bytes=2**32)
     futures = [grammars.compile(members(8000 + number)) for number in range(4)]
     eventually(lambda: any(future.done() for future in futures))
     assert any(isinstance(future.exception(0), Overloaded) for future in futures if future.done())
     assert grammars.compile(regex("ab")).result(60)
 
 
-def test_what_nobody_waits_for_any_more_is_not_compiled(open_grammars, monkeypatch):
-    grammars = open_grammars(compile=30.0, memory=2**30, memory_of_all=2**32)
+def test_cancelled_structures_are_not_compiled(open_grammars, monkeypatch):
+    grammars = open_grammars(compile_seconds=30.0, memory_bytes=2**30, total_memory_bytes=2**32)
     first, *others = [grammars.compile(members(8000 + number)) for number in range(4)]
     assert all(future.cancel() for future in others)
     first.result(60)
-    eventually(lambda: not grammars._jobs)
-    assert len(grammars._processes) <= 2  # the one that ran when it was cancelled, too
+    eventually(lambda: not len(grammars._queue))
+    assert len(grammars._processes) <= 2  # one of the cancelled jobs may have been running already
 
 
-def test_those_used_last_are_kept(open_grammars):
-    grammars = open_grammars(idle=2)
+def test_most_recently_used_processes_stay_cached(open_grammars):
+    grammars = open_grammars(max_idle=2)
 
     def process(text):
         return grammars.compile(regex(text)).result(20)._process
@@ -203,8 +203,8 @@ def test_those_used_last_are_kept(open_grammars):
     assert process("a") is first and process("b") is not second
 
 
-def test_one_in_use_is_not_ended_and_others_wait_for_its_place(open_grammars):
-    grammars = open_grammars(processes=1)
+def test_process_in_use_is_not_evicted_and_others_wait_for_capacity(open_grammars):
+    grammars = open_grammars(max_processes=1)
     first = grammars.compile(regex("a")).result(20)
     second = grammars.compile(regex("b"))
     assert grammars.compile(regex("a")).result(20)._process is first._process
@@ -214,104 +214,106 @@ def test_one_in_use_is_not_ended_and_others_wait_for_its_place(open_grammars):
     eventually(lambda: len(children(grammars)) == 1)
 
 
-def test_where_all_together_are_too_large_the_largest_is_ended(open_grammars, scripted, listen):
+def test_largest_process_is_killed_when_total_memory_is_exceeded(open_grammars, scripted_engine, collect):
     large, *others = [schema({"type": "integer", "multipleOf": 104_729 - number}) for number in (0, 18, 20)]
     size = open_grammars().compile(large).result(20)._process.nbytes()
     assert size > 16 * 2**20
-    grammars = open_grammars(memory_of_all=5 * size // 2)
+    grammars = open_grammars(total_memory_bytes=5 * size // 2)
     compiled = [grammars.compile(one).result(20) for one in (large, *others)]
     eventually(lambda: len(children(grammars)) == 2)
-    engine, _ = scripted()
-    ends = [listen(engine, PROMPT, one, max_tokens=3).wait() for one in compiled]
-    assert sorted(one.error is None for one in ends) == [False, True, True]
-    assert all("too much time or memory" in str(one.error) for one in ends if one.error)
+    engine, _ = scripted_engine()
+    results = [collect(engine, PROMPT, one, max_tokens=3).wait() for one in compiled]
+    assert sorted(one.error is None for one in results) == [False, True, True]
+    assert all("too much time or memory" in str(one.error) for one in results if one.error)
 
 
-def stop(grammar):
+def suspend(grammar):
     os.kill(grammar._process._pid, signal.SIGSTOP)
 
 
-def go_on(grammar):
+def resume(grammar):
     os.kill(grammar._process._pid, signal.SIGCONT)
 
 
-def test_a_late_mask_holds_nobody_else(open_grammars, scripted, listen, tokenizer):
-    """The row runs its last token again until the mask has come; the others run on, and the answer is the same."""
-    engine, forward = scripted(max_rows=4)
+def test_late_mask_delays_no_other_sequence(open_grammars, scripted_engine, collect, tokenizer):
+    """The sequence repeats its last token until the mask arrives. The others go on, and its answer is the same."""
+    engine, runner = scripted_engine(max_rows=4)
     grammar = open_grammars().compile(schema(WORD)).result(20)
     options = {"max_tokens": 400, "temperature": 1.0, "seed": 3, "logprobs": 1}
-    usual = listen(engine, PROMPT, grammar, **options).wait()
-    stop(grammar)
-    late = listen(engine, PROMPT, grammar, **options)
+    usual = collect(engine, PROMPT, grammar, **options).wait()
+    suspend(grammar)
+    late = collect(engine, PROMPT, grammar, **options)
     try:
         late.has_first_token.wait(60)
-        free = listen(engine, PROMPT, max_tokens=200).wait()
+        free = collect(engine, PROMPT, max_tokens=200).wait()
         assert not late.ended.is_set() and late.num_tokens == 1
     finally:
-        go_on(grammar)
-    assert free.texts[0] == tokenizer.decode(forward.expected_answer(PROMPT, 200))
+        resume(grammar)
+    assert free.texts[0] == tokenizer.decode(runner.expected_answer(PROMPT, 200))
     late.wait()
     assert (late.texts, late.num_tokens) == (usual.texts, usual.num_tokens)
-    told = [[entry for event in one.events for entry in event.logprobs] for one in (late, usual)]
-    assert told[0] == told[1]
+    entries = [[entry for event in one.events for entry in event.logprobs] for one in (late, usual)]
+    assert entries[0] == entries[1]
     assert engine.stats.tokens_out == 200 + usual.num_tokens * 2
 
 
-@pytest.mark.parametrize(("text", "most", "reason"), [("a", 10, "stop"), ("a", 1, "stop"), ("ab", 1, "length")])
-def test_an_end_that_is_known_late_is_told_alone(open_grammars, scripted, listen, text, most, reason):
-    engine, _ = scripted()
+@pytest.mark.parametrize(("text", "max_tokens", "reason"), [("a", 10, "stop"), ("a", 1, "stop"), ("ab", 1, "length")])
+def test_late_completion_sends_only_the_finish_reason(
+    open_grammars, scripted_engine, collect, text, max_tokens, reason
+):
+    engine, _ = scripted_engine()
     grammar = open_grammars().compile(StructuredOutputsParams("choice", json.dumps([text]))).result(20)
-    stop(grammar)
+    suspend(grammar)
     try:
-        listener = listen(engine, PROMPT, grammar, max_tokens=most)
-        assert listener.has_first_token.wait(60) and not listener.ended.wait(0.1)
+        collector = collect(engine, PROMPT, grammar, max_tokens=max_tokens)
+        assert collector.has_first_token.wait(60) and not collector.ended.wait(0.1)
     finally:
-        go_on(grammar)
-    listener.wait()
-    assert (listener.texts, listener.finish_reasons, listener.num_tokens) == (["a"], [reason], 1)
-    assert listener.events[-1].num_tokens == 0 and engine.stats.tokens_out == 1
+        resume(grammar)
+    collector.wait()
+    assert (collector.texts, collector.finish_reasons, collector.num_tokens) == (["a"], [reason], 1)
+    assert collector.events[-1].num_tokens == 0 and engine.stats.tokens_out == 1
 
 
-def test_a_step_is_held_less_and_less_by_a_structure_that_is_late(open_grammars, tokenizer):
+def test_slow_grammar_delays_steps_less_and_less(open_grammars, tokenizer):
     grammar = open_grammars().compile(schema(WORD)).result(20)
     matchers = [grammar.new_matcher() for _ in range(40)]
-    stop(grammar)
+    suspend(grammar)
     try:
-        begun = time.monotonic()
+        started = time.monotonic()
         assert [matcher.consume(tokenizer.token_to_id('"')) for matcher in matchers] == [None] * 40
         assert grammar._process.max_wait_seconds < 0.0001
-        assert time.monotonic() - begun < 5  # 8 ms where nothing else runs
+        assert time.monotonic() - started < 5  # 8 ms on an idle machine
     finally:
-        go_on(grammar)
+        resume(grammar)
     assert all(matcher.banned_tokens(20) is not None for matcher in matchers)
 
 
-def test_one_that_ends_takes_its_own_answers_with_it_alone(open_grammars, scripted, listen):
+def test_process_that_dies_fails_only_its_own_answers(open_grammars, scripted_engine, collect):
     grammars = open_grammars()
-    engine, _ = scripted(seconds=0.001)
+    engine, _ = scripted_engine(seconds=0.001)
     mine, other = grammars.compile(regex("[a-z]{900}")).result(20), grammars.compile(regex("[a-c]{60}")).result(20)
-    listeners = [listen(engine, PROMPT, grammar, max_tokens=900) for grammar in (mine, mine, other)]
-    listeners[0].has_first_token.wait(20)
+    collectors = [collect(engine, PROMPT, grammar, max_tokens=900) for grammar in (mine, mine, other)]
+    collectors[0].has_first_token.wait(20)
     mine._process.kill()
-    for listener in listeners[:2]:
-        assert str(listener.wait().error).startswith("[invalid_value:structured_outputs] This cannot be enforced")
-    assert listeners[2].wait().finish_reasons == ["stop"] and len(listeners[2].texts[0]) == 60
+    for collector in collectors[:2]:
+        assert str(collector.wait().error).startswith("[invalid_value:structured_outputs] This cannot be enforced")
+    assert collectors[2].wait().finish_reasons == ["stop"] and len(collectors[2].texts[0]) == 60
     with pytest.raises(InvalidValue):
         mine.new_matcher()
     again = grammars.compile(regex("[a-z]{900}")).result(20)
     assert again._process is not mine._process and again.new_matcher().banned_tokens(1) is not None
 
 
-def test_answers_that_take_too_long_to_follow_are_ended(open_grammars, scripted, listen):
-    engine, _ = scripted()
-    grammar = open_grammars(answers_first=0.0, answers_token=0.0).compile(schema(WORD)).result(20)
-    assert "takes too long to follow" in str(listen(engine, PROMPT, grammar, max_tokens=900).wait().error)
+def test_answers_over_their_matching_time_fail(open_grammars, scripted_engine, collect):
+    engine, _ = scripted_engine()
+    grammar = open_grammars(base_matching_seconds=0.0, matching_seconds_per_token=0.0).compile(schema(WORD)).result(20)
+    assert "takes too long to follow" in str(collect(engine, PROMPT, grammar, max_tokens=900).wait().error)
 
 
 SPIN = """
 import socket, sys
 from backends.llm.structured_outputs.limits import Limits
-from backends.llm.structured_outputs.grammar_process import _Answers
+from backends.llm.structured_outputs.grammar_process import _MatcherServer
 
 class Spins:
     def deep_copy(self):
@@ -321,12 +323,12 @@ class Spins:
         while True:
             pass
 
-_Answers(Spins(), Limits(step=0.05), socket.socket(fileno=int(sys.argv[1]))).serve()
+_MatcherServer(Spins(), Limits(step_seconds=0.05), socket.socket(fileno=int(sys.argv[1]))).serve()
 """
 
 
-def test_the_kernel_ends_a_process_that_takes_too_long_for_a_token():
-    """Whatever the library is at."""
+def test_kernel_ends_a_process_that_exceeds_the_time_of_a_token():
+    """The kernel's timer works whatever the library is doing."""
     channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     answer, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with channel, answer:
@@ -339,7 +341,7 @@ def test_the_kernel_ends_a_process_that_takes_too_long_for_a_token():
         assert answer.recv(100) == b""
 
 
-def test_the_fork_server_is_started_again(open_grammars, caplog):
+def test_fork_server_is_restarted_after_it_died(open_grammars, caplog):
     grammars = open_grammars()
     kept = grammars.compile(regex("a")).result(20)
     grammars._fork_server._process.kill()
@@ -348,8 +350,8 @@ def test_the_fork_server_is_started_again(open_grammars, caplog):
     assert kept.new_matcher().banned_tokens(1) is not None  # its process did not need the server
 
 
-def test_closing_answers_what_waits_and_leaves_no_process(open_grammars):
-    grammars = open_grammars(compile=30.0, memory=2**30, memory_of_all=2**32)
+def test_closing_fails_waiting_futures_and_leaves_no_process(open_grammars):
+    grammars = open_grammars(compile_seconds=30.0, memory_bytes=2**30, total_memory_bytes=2**32)
     grammars.compile(regex("a")).result(20)
     waiting = [grammars.compile(members(8000 + number)) for number in range(2)]
     eventually(lambda: len(children(grammars)) >= 2)
@@ -360,7 +362,7 @@ def test_closing_answers_what_waits_and_leaves_no_process(open_grammars):
     eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), 60)
 
 
-def test_a_tokenizer_that_cannot_be_read_is_an_error_at_once():
+def test_unreadable_tokenizer_raises_at_once():
     class Wrong:
         def to_str(self):
             return "{}"
@@ -370,7 +372,7 @@ def test_a_tokenizer_that_cannot_be_read_is_an_error_at_once():
 
 
 def test_random_structures_end_in_time(open_grammars):
-    """Compiled or refused, and nothing else."""
+    """Each is compiled or refused; nothing else happens."""
     draw = random.Random(11)
     grammars = open_grammars()
 
@@ -393,9 +395,9 @@ def test_random_structures_end_in_time(open_grammars):
         assert error is None or isinstance(error, GenerationError)
 
 
-def test_limits_grow_with_what_a_model_is_told():
+def test_limits_grow_with_the_models_parameters():
     usual = limits_for(1, 128 * 2**20, 16)
     assert usual == Limits()
     large = limits_for(30, 2**30, 256)
-    assert (large.compile, large.memory_bytes, large.max_processes, large.max_idle) == (30, 2**30, 512, 256)
+    assert (large.compile_seconds, large.memory_bytes, large.max_processes, large.max_idle) == (30, 2**30, 512, 256)
     assert large.total_memory_bytes == 8 * 2**30 and large.wall_seconds == 1800

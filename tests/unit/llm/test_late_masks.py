@@ -1,16 +1,16 @@
-"""For how long a step waits for masks that are late."""
+"""The time for which a decode step waits for late grammar masks."""
 
 import numpy as np
 import pytest
 
-from backends.llm.batching import scheduler as batch_module
+from backends.llm.batching import scheduler as scheduler_module
 from backends.llm.batching import sequence as sequence_module
 
 PROMPT = [10, 20, 30]
 
 
 class Clock:
-    """Time that passes only where somebody waits; stands for the module `time`."""
+    """Replaces the module `time`: time passes only while a mask is awaited."""
 
     def __init__(self):
         self.now = 0.0
@@ -20,22 +20,22 @@ class Clock:
 
 
 class NeverReady:
-    """A grammar whose first mask is there, and no other; it remembers for how long it was waited for."""
+    """A grammar with its first mask only, until `is_ready` is set. It records the length of each wait for another."""
 
     def __init__(self, clock):
-        self.clock, self.waits = clock, []
+        self.clock, self.waits, self.is_ready = clock, [], False
 
-    def begin(self):
+    def new_matcher(self):
         return NeverReady._Matcher(self)
 
     class _Matcher:
-        complete = False
+        is_complete = False
 
         def __init__(self, grammar):
             self._grammar, self._first = grammar, True
 
-        def banned(self, seconds):
-            if self._first:
+        def banned_tokens(self, seconds):
+            if self._first or self._grammar.is_ready:
                 return np.zeros(259, np.bool_)
             self._grammar.clock.now += seconds
             self._grammar.waits.append(seconds)
@@ -46,18 +46,33 @@ class NeverReady:
             return False
 
 
-def test_late_masks_share_the_time_for_which_a_step_is_held(by_hand, listen, monkeypatch):
+def test_late_masks_share_the_wait_of_one_step(manual_engine, collect, monkeypatch):
     clock = Clock()
-    for module in (batch_module, sequence_module):
+    for module in (scheduler_module, sequence_module):
         monkeypatch.setattr(module, "time", clock)
-    engine, _ = by_hand(max_rows=16, chunk=64)
+    engine, _ = manual_engine(max_rows=16, chunk_size=64)
     grammar = NeverReady(clock)
-    heard = [listen(engine, PROMPT, grammar, max_tokens=9) for _ in range(15)]
-    free = listen(engine, PROMPT, max_tokens=50)
-    engine.iterate_until(lambda: all(one.has_first_token.is_set() for one in (*heard, free)))
+    collectors = [collect(engine, PROMPT, grammar, max_tokens=9) for _ in range(15)]
+    free = collect(engine, PROMPT, max_tokens=50)
+    engine.iterate_until(lambda: all(one.has_first_token.is_set() for one in (*collectors, free)))
     grammar.waits.clear()
     before = free.num_tokens
     engine.iterate()
     assert free.num_tokens == before + 1 and len(grammar.waits) == 15
     assert sum(grammar.waits) == pytest.approx(0.002) and min(grammar.waits) == 0
-    assert not any(one.ended.is_set() for one in heard)
+    assert not any(one.ended.is_set() for one in collectors)
+
+
+def test_sequence_with_a_late_mask_is_moved_to_a_released_slot(manual_engine, collect, monkeypatch):
+    clock = Clock()
+    for module in (scheduler_module, sequence_module):
+        monkeypatch.setattr(module, "time", clock)
+    engine, runner = manual_engine(max_rows=2)
+    grammar = NeverReady(clock)
+    free = collect(engine, [11, 20, 30], max_tokens=5)
+    late = collect(engine, PROMPT, grammar, max_tokens=9)
+    engine.iterate_until(free.ended.is_set)
+    assert late.num_tokens == 1 and ("swap", len(PROMPT)) in runner.calls
+    grammar.is_ready = True
+    engine.iterate_until(late.ended.is_set)
+    assert late.texts == [engine._tokenizer.decode(runner.expected_answer(PROMPT, 9))]

@@ -52,11 +52,11 @@ class Client:
 
 
 @pytest.fixture
-def open_frontend(scripted, tokenizer):
+def open_frontend(scripted_engine, tokenizer):
     frontends = []
 
     def make(max_open=100, bos="<s>", **options):
-        engine, forward = scripted(**options)
+        engine, forward = scripted_engine(**options)
         prompts = PromptTokenizer(
             tokenizer, bos=bos, vocab_size=engine.vocab_size, context_length=engine.context_length
         )

@@ -1,4 +1,4 @@
-"""Log probabilities: what they say, what they cost, and how they are written down."""
+"""Log probabilities: their values, which positions have them, and their JSON."""
 
 import json
 
@@ -15,11 +15,11 @@ CHOSEN = 5 - np.log(np.exp(5) + 258)  # of the scripted logits: one 5 among 258 
 OTHER = -np.log(np.exp(5) + 258)
 
 
-def entries(listener):
-    return [entry for event in listener.events for entry in event.logprobs]
+def entries(collector):
+    return [entry for event in collector.events for entry in event.logprobs]
 
 
-def test_they_are_the_log_softmax_in_order():
+def test_logprobs_are_the_log_softmax_in_order_of_rank():
     row = (np.random.default_rng(1).standard_normal(1000) * 5).astype(np.float32)
     exact = row.astype(np.float64) - np.log(np.exp(row.astype(np.float64)).sum())
     order = np.argsort(-exact)
@@ -38,60 +38,60 @@ def test_equal_logits_rank_by_token_id():
     assert [(each.token, each.rank) for each in compute_logprobs(row, 2, 4)] == [(2, 3), (0, 1), (1, 2), (3, 4)]
 
 
-def test_each_token_of_an_answer_has_an_entry_of_the_models_own(scripted, listen):
-    engine, forward = scripted()
-    bias = ((forward.next_token(PROMPT), -100.0), (77, 50.0))
-    listener = listen(engine, PROMPT, max_tokens=4, logprobs=2, logit_bias=bias, frequency_penalty=1.0).wait()
-    told = entries(listener)
-    assert len(told) == 4 and all(len(entry) == 3 for entry in told)
-    first = told[0]
-    assert (first[0].token, first[1].token, first[1].rank) == (77, forward.next_token(PROMPT), 1)
+def test_each_token_has_an_entry_from_the_unmodified_logits(scripted_engine, collect):
+    engine, runner = scripted_engine()
+    bias = ((runner.next_token(PROMPT), -100.0), (77, 50.0))
+    collector = collect(engine, PROMPT, max_tokens=4, logprobs=2, logit_bias=bias, frequency_penalty=1.0).wait()
+    found = entries(collector)
+    assert len(found) == 4 and all(len(entry) == 3 for entry in found)
+    first = found[0]
+    assert (first[0].token, first[1].token, first[1].rank) == (77, runner.next_token(PROMPT), 1)
     assert np.allclose([first[0].logprob, first[1].logprob], [OTHER, CHOSEN], atol=1e-5)
-    assert entries(listen(engine, PROMPT, max_tokens=4).wait()) == []
+    assert entries(collect(engine, PROMPT, max_tokens=4).wait()) == []
 
 
-def test_the_token_that_ends_an_answer_unseen_has_no_entry(scripted, listen, monkeypatch):
-    engine, forward = scripted()
-    monkeypatch.setattr(type(forward), "next_token", staticmethod(lambda tokens: 2 if len(tokens) == 6 else 40))
-    listener = listen(engine, PROMPT, logprobs=0).wait()
-    assert (listener.num_tokens, len(entries(listener))) == (4, 3)
+def test_stop_token_has_no_entry(scripted_engine, collect, monkeypatch):
+    engine, runner = scripted_engine()
+    monkeypatch.setattr(type(runner), "next_token", staticmethod(lambda tokens: 2 if len(tokens) == 6 else 40))
+    collector = collect(engine, PROMPT, logprobs=0).wait()
+    assert (collector.num_tokens, len(entries(collector))) == (4, 3)
 
 
 @pytest.mark.parametrize("n", [1, 3])
-def test_those_of_the_prompt_come_first_with_the_first_answer(scripted, listen, tokenizer, n):
-    engine, forward = scripted(chunk=2)
-    prompt = [10, forward.next_token([10]), 30, 40]
-    listener = listen(engine, prompt, max_tokens=5, prompt_logprobs=1, logprobs=0, n=n).wait()
-    assert listener.texts == [tokenizer.decode(forward.expected_answer(prompt, 5))] * n
-    first = [entry for event in listener.events if event.index == 0 for entry in event.logprobs]
+def test_prompt_logprobs_come_first_with_answer_0(scripted_engine, collect, tokenizer, n):
+    engine, runner = scripted_engine(chunk_size=2)
+    prompt = [10, runner.next_token([10]), 30, 40]
+    collector = collect(engine, prompt, max_tokens=5, prompt_logprobs=1, logprobs=0, n=n).wait()
+    assert collector.texts == [tokenizer.decode(runner.expected_answer(prompt, 5))] * n
+    first = [entry for event in collector.events if event.index == 0 for entry in event.logprobs]
     assert first[0] == (Logprob(10, None, None),) and [entry[0].token for entry in first[1:4]] == prompt[1:]
     assert np.allclose([entry[0].logprob for entry in first[1:4]], [CHOSEN, OTHER, OTHER], atol=1e-5)
     assert [len(entry) for entry in first[1:]] == [1, 2, 2, 1, 1, 1, 1, 1]
-    others = [len(event.logprobs) for event in listener.events if event.index]
+    others = [len(event.logprobs) for event in collector.events if event.index]
     assert others == [1] * 5 * (n - 1)
-    assert listener.num_tokens == 5 * n
+    assert collector.num_tokens == 5 * n
 
 
-def test_those_of_the_prompt_alone(scripted, listen):
-    engine, _ = scripted()
-    assert entries(listen(engine, [10], max_tokens=2, prompt_logprobs=0).wait()) == [(Logprob(10, None, None),)]
-    listener = listen(engine, PROMPT, max_tokens=2, prompt_logprobs=0).wait()
-    assert len(listener.events[0].logprobs) == 3 and not listener.events[1].logprobs
+def test_prompt_logprobs_without_an_answer(scripted_engine, collect):
+    engine, _ = scripted_engine()
+    assert entries(collect(engine, [10], max_tokens=2, prompt_logprobs=0).wait()) == [(Logprob(10, None, None),)]
+    collector = collect(engine, PROMPT, max_tokens=2, prompt_logprobs=0).wait()
+    assert len(collector.events[0].logprobs) == 3 and not collector.events[1].logprobs
 
 
 @pytest.mark.parametrize("n", [1, 3])
-@pytest.mark.parametrize("asked", [{}, {"logprobs": 1}, {"logprobs": 0, "prompt_logprobs": 0}], ids=str)
-def test_no_tokens_are_wanted(scripted, listen, n, asked):
-    engine, _ = scripted(max_rows=2)
-    listener = listen(engine, PROMPT, max_tokens=0, n=n, **asked).wait()
-    assert (listener.texts, listener.finish_reasons, listener.num_tokens) == ([""] * n, ["length"] * n, 0)
-    told = entries(listener)
-    assert len(told) == (len(PROMPT) if "prompt_logprobs" in asked else 0)
-    assert [entry and entry[0].token for entry in told] == (list(PROMPT) if told else [])
+@pytest.mark.parametrize("options", [{}, {"logprobs": 1}, {"logprobs": 0, "prompt_logprobs": 0}], ids=str)
+def test_max_tokens_0_generates_nothing(scripted_engine, collect, n, options):
+    engine, _ = scripted_engine(max_rows=2)
+    collector = collect(engine, PROMPT, max_tokens=0, n=n, **options).wait()
+    assert (collector.texts, collector.finish_reasons, collector.num_tokens) == ([""] * n, ["length"] * n, 0)
+    found = entries(collector)
+    assert len(found) == (len(PROMPT) if "prompt_logprobs" in options else 0)
+    assert [entry and entry[0].token for entry in found] == (list(PROMPT) if found else [])
     assert engine.stats.tokens_out == 0
 
 
-def test_they_are_written_as_the_vllm_backend_writes_them(tokenizer):
+def test_json_has_the_form_of_the_vllm_backend(tokenizer):
     names = TokenBytes(tokenizer)
     one, two = tokenizer.encode("é").ids
     written = json.loads(
@@ -108,7 +108,7 @@ def test_they_are_written_as_the_vllm_backend_writes_them(tokenizer):
     assert names[100_000] == b""
 
 
-def test_every_byte_of_a_byte_level_vocabulary_is_read(tokenizer):
+def test_every_byte_of_a_byte_level_vocabulary_is_decoded(tokenizer):
     names = TokenBytes(tokenizer)
     assert {names[token] for token in range(3, 259)} == {bytes([byte]) for byte in range(256)}
 

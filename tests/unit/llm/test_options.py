@@ -8,11 +8,11 @@ def read(**parameters):
     return read_options({name: {"string_value": value} for name, value in parameters.items()})
 
 
-def test_what_is_not_said_has_a_default():
+def test_absent_parameters_have_defaults():
     assert read() == read(max_rows="", chat_template="{{ x }}") == Options()
 
 
-def test_everything_that_can_be_said():
+def test_all_options_are_parsed():
     options = read(
         engine="onnxruntime",
         max_rows="4",
@@ -49,6 +49,6 @@ def test_everything_that_can_be_said():
         ("sampling_defaults", '{"heat": 1}'),
     ],
 )
-def test_a_wrong_parameter_is_named(name, value):
+def test_invalid_parameter_is_named(name, value):
     with pytest.raises(ValueError, match=name):
         read(**{name: value})

@@ -1,4 +1,4 @@
-"""The engine over a real export: a tiny Llama of random weights."""
+"""The engine on a real export: a tiny Llama with random weights."""
 
 import mmap
 import random
@@ -27,10 +27,10 @@ def engine(request, export):
 
 
 @pytest.fixture
-def forward(export):
-    forward = OrtModelRunner(read_decoder_config(export("fp32")), max_rows=4, context_length=1024, threads=2)
-    yield forward
-    forward.close()
+def runner(export):
+    runner = OrtModelRunner(read_decoder_config(export("fp32")), max_rows=4, context_length=1024, threads=2)
+    yield runner
+    runner.close()
 
 
 def prompts(count, seed=5):
@@ -38,99 +38,103 @@ def prompts(count, seed=5):
     return [rng.integers(3, 259, rng.integers(1, 300)) for _ in range(count)]
 
 
-def test_greedy_under_batching_is_greedy_alone(engine, listen):
+def test_greedy_answers_in_a_batch_equal_those_alone(engine, collect):
     rng = random.Random(1)
-    asked = [(prompt, rng.randrange(5, 60)) for prompt in prompts(32)]
-    alone = [listen(engine, prompt, max_tokens=count, ignore_eos=True).wait().texts for prompt, count in asked]
-    heard = []
-    for prompt, count in asked:
-        heard.append(listen(engine, prompt, max_tokens=count, ignore_eos=True))
+    requests = [(prompt, rng.randrange(5, 60)) for prompt in prompts(32)]
+    alone = [collect(engine, prompt, max_tokens=count, ignore_eos=True).wait().texts for prompt, count in requests]
+    collectors = []
+    for prompt, count in requests:
+        collectors.append(collect(engine, prompt, max_tokens=count, ignore_eos=True))
         time.sleep(rng.random() * 0.004)
-    assert [one.wait().texts for one in heard] == alone
-    assert len({texts[0] for texts in alone}) > 25  # the model does say different things
+    assert [one.wait().texts for one in collectors] == alone
+    assert len({texts[0] for texts in alone}) > 25  # the model's answers do differ
 
 
-def test_a_seed_gives_the_same_text_whatever_else_runs(engine, listen):
+def test_seed_gives_the_same_text_in_any_batch(engine, collect):
     options = {"temperature": 1.5, "top_p": 0.95, "top_k": 100, "max_tokens": 40, "ignore_eos": True}
     mine, *others = prompts(12)
-    alone = listen(engine, mine, seed=3, n=2, **options).wait().texts
-    noise = [listen(engine, other, **options) for other in others]
-    crowd = listen(engine, mine, seed=3, n=2, **options).wait().texts
-    assert crowd == alone and alone[0] != alone[1]
-    assert listen(engine, mine, seed=4, **options).wait().texts == alone[1:]
-    for one in noise:
+    alone = collect(engine, mine, seed=3, n=2, **options).wait().texts
+    others_running = [collect(engine, other, **options) for other in others]
+    batched = collect(engine, mine, seed=3, n=2, **options).wait().texts
+    assert batched == alone and alone[0] != alone[1]
+    assert collect(engine, mine, seed=4, **options).wait().texts == alone[1:]
+    for one in others_running:
         one.wait()
 
 
-def test_chunks_of_a_prompt_give_what_the_whole_gives(forward):
+def test_chunked_prefill_gives_the_logits_of_a_whole_prefill(runner):
     prompt = prompts(1)[0]
     prompt = np.resize(prompt, 300)
-    whole = forward.prefill(0, prompt, 0)
+    whole = runner.prefill(0, prompt, 0)
     for size in (32, 100, 299):
         for start in range(0, 300, size):
-            cut = forward.prefill(1, prompt[start : start + size], start)
+            cut = runner.prefill(1, prompt[start : start + size], start)
         np.testing.assert_allclose(cut, whole, atol=1e-3)
         assert cut.argmax() == whole.argmax()
 
 
-def test_a_copied_row_goes_on_as_its_source(forward):
+def test_copied_slot_decodes_as_its_source(runner):
     prompt = prompts(1)[0]
-    token = forward.prefill(0, prompt, 0).argmax()
-    forward.copy(0, 2, 0, len(prompt))
+    token = runner.prefill(0, prompt, 0).argmax()
+    runner.copy(0, 2, 0, len(prompt))
     step = [np.array([token]), np.array([len(prompt)])]
-    there = forward.decode(*step, first=2).copy()
-    np.testing.assert_array_equal(there, forward.decode(*step, first=0))
+    there = runner.decode(*step, first_slot=2).copy()
+    np.testing.assert_array_equal(there, runner.decode(*step, first_slot=0))
 
 
-def test_eos_tokens_of_both_files_count(export):
-    files = read_decoder_config(export("fp32"))
-    assert files.eos == {1, 2} and files.bos == 0 and files.context_length == 1024
+def test_eos_tokens_of_both_files_are_merged(export):
+    config = read_decoder_config(export("fp32"))
+    assert config.eos == {1, 2} and config.bos == 0 and config.context_length == 1024
 
 
-def test_chunk_sizes_fall_with_the_length_of_what_came_before(forward):
-    sizes = [forward.chunk_size(past) for past in (0, 2000, 8000, 100_000)]
+def test_chunk_sizes_shrink_with_past_tokens(runner):
+    sizes = [runner.chunk_size(past) for past in (0, 2000, 8000, 100_000)]
     assert sizes == sorted(sizes, reverse=True) and all(size >= 16 and size & (size - 1) == 0 for size in sizes)
 
 
-def resident(memory):
-    """Bytes of pages that exist, in memory or swapped out, whatever else this process does.
+def resident(kv_cache):
+    """Return the bytes of the cache's pages that exist, in memory or swapped out. Other memory does not count.
 
     Source: Documentation/admin-guide/mm/pagemap.rst of Linux; of each page, bit 63 says present, bit 62 swapped.
     """
-    first, last = memory.address(0, 0) // mmap.PAGESIZE, memory.address(memory.tensors, 0) // mmap.PAGESIZE
+    first, last = kv_cache.address(0, 0) // mmap.PAGESIZE, kv_cache.address(kv_cache.tensors, 0) // mmap.PAGESIZE
     with Path("/proc/self/pagemap").open("rb") as pagemap:
         pagemap.seek(first * 8)
         pages = np.frombuffer(pagemap.read((last - first) * 8), np.uint64)
     return int(np.count_nonzero(pages >> np.uint64(62))) * mmap.PAGESIZE
 
 
-def test_memory_comes_with_use_and_goes_with_release():
-    memory = KVCache(tensors=20, rows=16, heads=4, context=8192, head_size=64, dtype=np.float32)
-    view = memory._array
-    assert view.nbytes > 2.5e9 and resident(memory) == 0
+def test_kv_cache_pages_are_allocated_on_use_and_freed_on_release():
+    kv_cache = KVCache(tensors=20, num_slots=16, heads=4, context=8192, head_size=64, dtype=np.float32)
+    view = kv_cache._array
+    assert view.nbytes > 2.5e9 and resident(kv_cache) == 0
     view[:, 3, :, :6000] = 1.0
-    used = memory.kv_bytes(6000)
-    assert used == 20 * 4 * 6000 * 64 * 4 and resident(memory) == used  # and no huge pages
-    memory.copy(3, 5, 0, 500)
-    assert resident(memory) == used + memory.kv_bytes(500)
+    used = kv_cache.kv_bytes(6000)
+    assert used == 20 * 4 * 6000 * 64 * 4 and resident(kv_cache) == used  # so there are no huge pages
+    kv_cache.copy(3, 5, 0, 500)
+    assert resident(kv_cache) == used + kv_cache.kv_bytes(500)
     assert (view[:, 5, :, :500] == 1).all() and (view[0, 5, 0, 500:600] == 0).all()
-    memory.release(3)
-    memory.release(5)
-    assert resident(memory) == 0
+    kv_cache.release(3)
+    kv_cache.release(5)
+    assert resident(kv_cache) == 0
     assert view[0, 3, 0, 0, 0] == 0
     del view
-    memory.close()
+    kv_cache.close()
 
 
-def test_a_context_that_is_no_whole_page_is_rounded_up():
-    memory = KVCache(tensors=2, rows=2, heads=3, context=100, head_size=16, dtype=np.float16)
-    assert memory.context == 128 and memory.shape(2) == [2, 3, 128, 16] and memory.kv_bytes(65) == 128 * 2 * 3 * 16 * 2
-    assert memory.address(1, 1) - memory.address(1, 0) == 3 * 128 * 16 * 2
-    memory.close()
+def test_context_is_rounded_up_to_whole_pages():
+    kv_cache = KVCache(tensors=2, num_slots=2, heads=3, context=100, head_size=16, dtype=np.float16)
+    assert (
+        kv_cache.context == 128
+        and kv_cache.shape(2) == [2, 3, 128, 16]
+        and kv_cache.kv_bytes(65) == 128 * 2 * 3 * 16 * 2
+    )
+    assert kv_cache.address(1, 1) - kv_cache.address(1, 0) == 3 * 128 * 16 * 2
+    kv_cache.close()
 
 
 @pytest.mark.parametrize("missing", ["genai_config.json", "model.onnx", "tokenizer.json"])
-def test_a_missing_file_is_named(export, tmp_path, missing):
+def test_missing_file_is_named(export, tmp_path, missing):
     for path in Path(export("fp32")).iterdir():
         if path.name != missing:
             (tmp_path / path.name).symlink_to(path)
@@ -147,7 +151,7 @@ def test_a_missing_file_is_named(export, tmp_path, missing):
         ("genai_config.json", "[]"),
     ],
 )
-def test_a_broken_file_is_named(export, tmp_path, name, content):
+def test_broken_file_is_named(export, tmp_path, name, content):
     for path in Path(export("fp32")).iterdir():
         if path.name != name:
             (tmp_path / path.name).symlink_to(path)

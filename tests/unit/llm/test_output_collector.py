@@ -1,4 +1,4 @@
-"""When tokens travel, and which of them together."""
+"""Responses: when tokens are sent, and which tokens share a response."""
 
 from dataclasses import dataclass, field
 
@@ -24,19 +24,19 @@ class Client:
         self.failed.append(error)
 
 
-def sent(texts: list[str], together: int, *, stream: bool = True) -> list[str]:
-    """What the client gets of tokens that came one by one, the last with the end."""
+def sent(texts: list[str], tokens_per_response: int, *, stream: bool = True) -> list[str]:
+    """Return the texts that the client receives, if the tokens arrive one by one and the last has a finish reason."""
     client = Client()
-    reply = OutputCollector(client, stream=stream, together=lambda: together)
-    reply.begin(SamplingParams(), 5, "")
+    collector = OutputCollector(client, stream=stream, together=lambda: tokens_per_response)
+    collector.begin(SamplingParams(), 5, "")
     for i, text in enumerate(texts):
-        if reply.add(Delta(0, text, 1, "stop" if i + 1 == len(texts) else None)):
-            reply.flush(lambda: None)
+        if collector.add(Delta(0, text, 1, "stop" if i + 1 == len(texts) else None)):
+            collector.flush(lambda: None)
     return client.sent
 
 
 @pytest.mark.parametrize(
-    ("together", "expected"),
+    ("tokens_per_response", "expected"),
     [
         (1, ["a", "b", "c", "d", "e", "f"]),
         (2, ["a", "bc", "de", "f"]),
@@ -44,29 +44,29 @@ def sent(texts: list[str], together: int, *, stream: bool = True) -> list[str]:
         (9, ["a", "bcdef"]),
     ],
 )
-def test_the_first_and_the_last_never_wait(together: int, expected: list[str]) -> None:
-    assert sent(list("abcdef"), together) == expected
+def test_first_and_last_token_are_sent_at_once(tokens_per_response: int, expected: list[str]) -> None:
+    assert sent(list("abcdef"), tokens_per_response) == expected
 
 
-def test_a_token_without_text_is_no_reason_to_send() -> None:
+def test_token_without_text_is_not_sent_alone() -> None:
     assert sent(["", "", "a", "", "", "b", "c", "d"], 2) == ["a", "b", "cd"]
 
 
-def test_what_is_not_streamed_travels_once() -> None:
+def test_without_streaming_one_response_carries_everything() -> None:
     assert sent(list("abc"), 1, stream=False) == ["abc"]
 
 
-def test_the_load_is_asked_for_each_token() -> None:
+def test_tokens_per_response_is_read_for_each_token() -> None:
     client, load = Client(), 4
-    reply = OutputCollector(client, stream=True, together=lambda: load)
-    reply.begin(SamplingParams(), 5, "")
+    collector = OutputCollector(client, stream=True, together=lambda: load)
+    collector.begin(SamplingParams(), 5, "")
     for text in "abc":
-        if reply.add(Delta(0, text, 1, None)):
-            reply.flush(lambda: None)
+        if collector.add(Delta(0, text, 1, None)):
+            collector.flush(lambda: None)
     assert client.sent == ["a"]
-    load = 1  # the other rows have ended
-    assert reply.add(Delta(0, "d", 1, None))
-    reply.flush(lambda: None)
+    load = 1  # the other sequences have ended
+    assert collector.add(Delta(0, "d", 1, None))
+    collector.flush(lambda: None)
     assert client.sent == ["a", "bcd"]
 
 
@@ -75,10 +75,10 @@ def entry(logprob: float) -> tuple[Logprob, ...]:
 
 
 def answers(sampling: SamplingParams, *, summed: bool) -> list[RequestOutput]:
-    """Two answers to a prompt of two tokens, in three responses."""
+    """Return three responses with two answers to a prompt of two tokens."""
     client = Client()
-    reply = OutputCollector(client, stream=True)
-    reply.begin(sampling, 2, "", summed=summed)
+    collector = OutputCollector(client, stream=True)
+    collector.begin(sampling, 2, "", summed=summed)
     of_prompt = ((Logprob(1, None, None),), entry(-50.0)) if sampling.prompt_logprobs is not None else ()
     for delta in (
         Delta(0, "a", 1, None, (*of_prompt, entry(-1.0))),
@@ -86,19 +86,19 @@ def answers(sampling: SamplingParams, *, summed: bool) -> list[RequestOutput]:
         Delta(0, "c", 1, "length", (entry(-0.5),)),
         Delta(1, "", 1, "stop"),
     ):
-        if reply.add(delta):
-            reply.flush(lambda: None)
+        if collector.add(delta):
+            collector.flush(lambda: None)
     return client.answers
 
 
 @pytest.mark.parametrize("prompt_logprobs", [None, 0])
-def test_sums_are_those_of_the_answers_own_tokens_up_to_each_response(prompt_logprobs: int | None) -> None:
+def test_cumulative_logprobs_cover_each_answers_own_tokens(prompt_logprobs: int | None) -> None:
     found = answers(SamplingParams(n=2, logprobs=1, prompt_logprobs=prompt_logprobs), summed=True)
     assert [answer.cumulative_logprobs for answer in found] == [(-1.0, 0.0), (-1.0, -2.0), (-1.5, -2.0), (-1.5, -2.0)]
     assert len(found[0].logprobs[0]) == (1 if prompt_logprobs is None else 3)
 
 
-def test_log_probabilities_that_nobody_asked_for_are_not_told() -> None:
+def test_logprobs_are_sent_only_on_request() -> None:
     assert {answer.logprobs for answer in answers(SamplingParams(n=2), summed=True)} == {()}
     assert answers(SamplingParams(n=2), summed=True)[-1].cumulative_logprobs == (-1.5, -2.0)
     found = answers(SamplingParams(n=2, logprobs=1), summed=False)
@@ -106,6 +106,6 @@ def test_log_probabilities_that_nobody_asked_for_are_not_told() -> None:
     assert [tuple(map(len, answer.logprobs)) for answer in found] == [(1, 0), (0, 1), (1, 0), (0, 0)]
 
 
-def test_an_answer_that_grows_says_so_as_the_vllm_backend_does() -> None:
+def test_unfinished_answer_has_the_vllm_backends_finish_reason() -> None:
     reasons = [answer.finish_reasons for answer in answers(SamplingParams(n=2), summed=False)]
     assert reasons == [("None", "None"), ("None", "None"), ("length", "None"), ("length", "stop")]

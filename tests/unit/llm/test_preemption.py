@@ -1,4 +1,4 @@
-"""Memory that does not suffice for everybody: nobody fails, and nobody says anything else."""
+"""Preemption: if KV-cache memory runs out, no request fails and every answer stays the same."""
 
 import random
 import time
@@ -18,146 +18,154 @@ def prompt(seed, size):
     return [int(token) for token in np.random.default_rng(seed).integers(10, 200, size)]
 
 
-def test_who_came_last_begins_again_and_says_the_same(by_hand, listen, tokenizer):
-    engine, forward = by_hand(max_rows=4, kv_memory=2 * 400, prefix_cache=0)
-    asked = [(prompt(seed, 40), 150) for seed in range(4)]  # four of 190 tokens, and memory for 400
-    heard = [listen(engine, tokens, max_tokens=count) for tokens, count in asked]
-    lost = []
-    while not all(one.ended.is_set() for one in heard):
+def test_last_arrived_sequences_are_preempted_and_resume_with_same_tokens(manual_engine, collect, tokenizer):
+    engine, runner = manual_engine(max_rows=4, kv_memory=2 * 400, prefix_cache=0)
+    requests = [(prompt(seed, 40), 150) for seed in range(4)]  # four of 190 tokens, and memory for 400
+    collectors = [collect(engine, tokens, max_tokens=count) for tokens, count in requests]
+    preempted = []
+    while not all(collector.ended.is_set() for collector in collectors):
         before = [sequence.group.generation for sequence in engine._scheduler.slots]
         engine.iterate()
-        assert forward.used_bytes() <= 800
-        if engine.stats.preemptions > len(lost):
-            lost.append([one for one in heard if one.generation in before])
-    assert [one.texts[0] for one in heard] == [
-        tokenizer.decode(forward.expected_answer(*question)) for question in asked
+        assert runner.used_bytes() <= 800
+        if engine.stats.preemptions > len(preempted):
+            preempted.append([collector for collector in collectors if collector.generation in before])
+    assert [collector.texts[0] for collector in collectors] == [
+        tokenizer.decode(runner.expected_answer(*request)) for request in requests
     ]
-    assert [one.num_tokens for one in heard] == [150] * 4 and all(one.finish_reasons == ["length"] for one in heard)
-    assert 1 <= engine.stats.preemptions <= 6  # nobody is given a row only to lose it again
-    # The one that came first never began again.
-    steps = [call for call in forward.calls if call[0] == "decode"]
+    assert [collector.num_tokens for collector in collectors] == [150] * 4 and all(
+        collector.finish_reasons == ["length"] for collector in collectors
+    )
+    assert 1 <= engine.stats.preemptions <= 6  # no sequence gets a slot only to lose it again
+    # The first sequence was never recomputed.
+    steps = [call for call in runner.calls if call[0] == "decode"]
     assert len(steps) < 4 * 200
-    assert (forward.stored_tokens == -1).all() and engine.stats.row_bytes == 0
+    assert (runner.stored_tokens == -1).all() and engine.stats.row_bytes == 0
 
 
-def test_who_came_first_ends_first(by_hand, listen):
-    engine, _ = by_hand(max_rows=3, kv_memory=2 * 300)
-    heard = [listen(engine, prompt(seed, 20), max_tokens=200) for seed in range(3)]
-    engine.iterate_until(heard[0].ended.is_set)
-    assert not heard[1].ended.is_set() and not heard[2].ended.is_set()
-    engine.iterate_until(lambda: heard[1].ended.is_set() and heard[2].ended.is_set())
+def test_first_arrived_sequence_ends_first_under_preemption(manual_engine, collect):
+    engine, _ = manual_engine(max_rows=3, kv_memory=2 * 300)
+    collectors = [collect(engine, prompt(seed, 20), max_tokens=200) for seed in range(3)]
+    engine.iterate_until(collectors[0].ended.is_set)
+    assert not collectors[1].ended.is_set() and not collectors[2].ended.is_set()
+    engine.iterate_until(lambda: collectors[1].ended.is_set() and collectors[2].ended.is_set())
     assert engine.stats.preemptions >= 1
 
 
-def test_what_is_kept_of_prompts_goes_before_a_row_does(by_hand, listen):
-    engine, forward = by_hand(max_rows=2, kv_memory=2 * 600 + 4 * 1100, prefix_cache=2**20)
+def test_prefix_cache_is_evicted_before_a_sequence_is_preempted(manual_engine, collect):
+    engine, runner = manual_engine(max_rows=2, kv_memory=2 * 600 + 4 * 1100, prefix_cache=2**20)
     for seed in range(4):
-        engine.iterate_until(listen(engine, prompt(seed, 100), max_tokens=1).ended.is_set)
+        engine.iterate_until(collect(engine, prompt(seed, 100), max_tokens=1).ended.is_set)
     kept = engine.stats.prefix_cache_bytes
     assert kept > 4 * 1100
-    heard = [listen(engine, prompt(seed, 300), max_tokens=400) for seed in (10, 11)]
-    while not all(one.ended.is_set() for one in heard):
+    collectors = [collect(engine, prompt(seed, 300), max_tokens=400) for seed in (10, 11)]
+    while not all(collector.ended.is_set() for collector in collectors):
         engine.iterate()
-        assert forward.used_bytes() + engine.stats.prefix_cache_bytes <= forward.kv_cache_bytes
+        assert runner.used_bytes() + engine.stats.prefix_cache_bytes <= runner.kv_cache_bytes
     assert engine.stats.preemptions == 0
 
 
-def test_a_prompt_waits_until_there_is_memory_and_lets_nobody_past_for_ever(by_hand, listen):
-    engine, forward = by_hand(max_rows=4, chunk=50, kv_memory=2 * 500)
-    first = listen(engine, prompt(1, 300), max_tokens=100)
+def test_prompt_waits_for_memory_and_blocks_later_ones(manual_engine, collect):
+    engine, runner = manual_engine(max_rows=4, chunk_size=50, kv_memory=2 * 500)
+    first = collect(engine, prompt(1, 300), max_tokens=100)
     engine.iterate_until(first.has_first_token.is_set)
-    second = listen(engine, prompt(2, 200), max_tokens=10)
-    later = [listen(engine, prompt(seed, 300), max_tokens=10) for seed in (3, 4)]
+    second = collect(engine, prompt(2, 200), max_tokens=10)
+    later = [collect(engine, prompt(seed, 300), max_tokens=10) for seed in (3, 4)]
     for _ in range(20):
         engine.iterate()
     assert engine.stats.rows_active == 1 and engine.stats.rows_waiting == 3
     engine.iterate_until(second.ended.is_set)
     assert first.ended.is_set()
-    engine.iterate_until(lambda: all(one.ended.is_set() for one in later))
-    assert forward.used_bytes() == 0
+    engine.iterate_until(lambda: all(collector.ended.is_set() for collector in later))
+    assert runner.used_bytes() == 0
 
 
-def test_a_sequence_alone_may_fill_all_memory(by_hand, listen, tokenizer):
-    engine, forward = by_hand(context_length=200, kv_memory=400)
-    one = listen(engine, prompt(1, 150))
-    other = listen(engine, prompt(2, 150))
-    engine.iterate_until(lambda: one.ended.is_set() and other.ended.is_set())
-    assert (one.num_tokens, other.num_tokens) == (50, 50) and one.finish_reasons == ["length"]
-    assert one.texts == [tokenizer.decode(forward.expected_answer(prompt(1, 150), 50))]
+def test_single_sequence_may_fill_all_memory(manual_engine, collect, tokenizer):
+    engine, runner = manual_engine(context_length=200, kv_memory=400)
+    first = collect(engine, prompt(1, 150))
+    second = collect(engine, prompt(2, 150))
+    engine.iterate_until(lambda: first.ended.is_set() and second.ended.is_set())
+    assert (first.num_tokens, second.num_tokens) == (50, 50) and first.finish_reasons == ["length"]
+    assert first.texts == [tokenizer.decode(runner.expected_answer(prompt(1, 150), 50))]
     with pytest.raises(ContextLengthExceeded):
-        listen(engine, prompt(1, 200))
+        collect(engine, prompt(1, 200))
 
 
-def test_many_answers_of_one_job_with_little_memory(by_hand, listen, tokenizer):
-    engine, forward = by_hand(max_rows=4, kv_memory=2 * 250)
-    many = listen(engine, prompt(1, 60), n=4, max_tokens=100)
+def test_answers_of_one_request_are_preempted_and_resume_with_same_tokens(manual_engine, collect, tokenizer):
+    engine, runner = manual_engine(max_rows=4, kv_memory=2 * 250)
+    many = collect(engine, prompt(1, 60), n=4, max_tokens=100)
     engine.iterate_until(many.ended.is_set)
-    assert many.texts == [tokenizer.decode(forward.expected_answer(prompt(1, 60), 100))] * 4
+    assert many.texts == [tokenizer.decode(runner.expected_answer(prompt(1, 60), 100))] * 4
     assert engine.stats.preemptions >= 1
 
 
-def test_cancelling_one_that_lost_its_row(by_hand, listen):
-    engine, forward = by_hand(max_rows=2, kv_memory=2 * 260)
-    heard = [listen(engine, prompt(seed, 40), max_tokens=150) for seed in range(2)]
+def test_cancelling_a_preempted_request(manual_engine, collect):
+    engine, runner = manual_engine(max_rows=2, kv_memory=2 * 260)
+    collectors = [collect(engine, prompt(seed, 40), max_tokens=150) for seed in range(2)]
     engine.iterate_until(lambda: engine.stats.preemptions == 1)
-    engine.cancel(heard[1].generation)
-    engine.iterate_until(heard[0].ended.is_set)
-    assert heard[1].error and heard[0].error is None
-    assert (forward.stored_tokens == -1).all() and engine.stats.rows_waiting == 0 and not engine._groups
+    engine.cancel(collectors[1].generation)
+    engine.iterate_until(collectors[0].ended.is_set)
+    assert collectors[1].error and collectors[0].error is None
+    assert (runner.stored_tokens == -1).all() and engine.stats.rows_waiting == 0 and not engine._groups
 
 
-def test_who_is_lost_while_its_tokens_run_again_waits_for_all_of_them_again(by_hand, listen, tokenizer):
-    """Three are older and grow; one of them ends, so that the youngest begins again, too early to come to an end."""
-    engine, forward = by_hand(max_rows=4, kv_memory=2 * 800, prefix_cache=0)
-    asked = [(prompt(seed, 40), count) for seed, count in enumerate((400, 220, 400, 400))]
-    heard = [listen(engine, tokens, max_tokens=count) for tokens, count in asked]
-    lost = []
-    while not all(one.ended.is_set() for one in heard):
+def test_sequence_preempted_during_recompute_reserves_all_its_tokens(manual_engine, collect, tokenizer):
+    """Three older sequences grow. One ends, so the youngest is admitted and recomputed, but preempted once more."""
+    engine, runner = manual_engine(max_rows=4, kv_memory=2 * 800, prefix_cache=0)
+    requests = [(prompt(seed, 40), count) for seed, count in enumerate((400, 220, 400, 400))]
+    collectors = [collect(engine, tokens, max_tokens=count) for tokens, count in requests]
+    preempted = []
+    while not all(collector.ended.is_set() for collector in collectors):
         lengths = {sequence: sequence.length for sequence in engine._scheduler.slots}
         engine.iterate()
-        for (ticket,) in engine._waiting._groups.values():
-            told = next(one.num_tokens for one in heard if one.generation is ticket.sequence.group.generation)
-            assert ticket.reserved_tokens >= 40 + told
-            if ticket.sequence in lengths:
-                lost.append((lengths[ticket.sequence], told))
-    assert any(length + 64 < 40 + told for length, told in lost), "nobody was lost while its tokens ran again"
-    assert [one.texts[0] for one in heard] == [
-        tokenizer.decode(forward.expected_answer(*question)) for question in asked
+        for (entry,) in engine._waiting._groups.values():
+            num_generated = next(
+                collector.num_tokens
+                for collector in collectors
+                if collector.generation is entry.sequence.group.generation
+            )
+            assert entry.reserved_tokens >= 40 + num_generated
+            if entry.sequence in lengths:
+                preempted.append((lengths[entry.sequence], num_generated))
+    assert any(length + 64 < 40 + num_generated for length, num_generated in preempted), (
+        "no sequence was preempted during recompute"
+    )
+    assert [collector.texts[0] for collector in collectors] == [
+        tokenizer.decode(runner.expected_answer(*request)) for request in requests
     ]
 
 
-def test_a_seed_gives_the_same_text_with_and_without_a_new_beginning(by_hand, listen, monkeypatch):
+def test_seed_gives_the_same_text_with_and_without_preemption(manual_engine, collect, monkeypatch):
     def texts(**options):
-        engine, forward = by_hand(max_rows=3, **options)
-        flat = forward._logits
-        monkeypatch.setattr(forward, "_logits", lambda row, length: flat(row, length) * 0.2)
+        engine, runner = manual_engine(max_rows=3, **options)
+        original = runner._logits
+        monkeypatch.setattr(runner, "_logits", lambda slot, length: original(slot, length) * 0.2)
         sampling = {"max_tokens": 90, "temperature": 1.0, "n": 2, "ignore_eos": True}
-        heard = [listen(engine, prompt(seed, 40), seed=seed, **sampling) for seed in (1, 2)]
-        engine.iterate_until(lambda: all(one.ended.is_set() for one in heard))
-        return [one.texts for one in heard], engine.stats.preemptions
+        collectors = [collect(engine, prompt(seed, 40), seed=seed, **sampling) for seed in (1, 2)]
+        engine.iterate_until(lambda: all(collector.ended.is_set() for collector in collectors))
+        return [collector.texts for collector in collectors], engine.stats.preemptions
 
     plenty, none = texts()
     scarce, some = texts(kv_memory=2 * 240)
     assert plenty == scarce and none == 0 and some >= 2
 
 
-def test_at_random_with_little_memory_all_say_what_they_say_alone(scripted, listen, tokenizer):
-    engine, forward = scripted(max_rows=6, max_waiting=200, kv_memory=2 * 500, seconds=0.0002)
+def test_random_requests_with_little_memory_get_the_same_tokens_as_alone(scripted_engine, collect, tokenizer):
+    engine, runner = scripted_engine(max_rows=6, max_waiting=200, kv_memory=2 * 500, seconds=0.0002)
     rng = random.Random(11)
-    heard = []
+    collectors = []
     for number in range(80):
         tokens = prompt(number % 9, rng.randrange(1, 120))
         count = rng.randrange(1, 300)
-        heard.append((listen(engine, tokens, max_tokens=count), tokens, count))
+        collectors.append((collect(engine, tokens, max_tokens=count), tokens, count))
         if rng.random() < 0.2:
-            engine.cancel(rng.choice(heard)[0].generation)
-    for listener, tokens, count in heard:
-        listener.wait()
-        assert listener.error or listener.texts[0] == tokenizer.decode(forward.expected_answer(tokens, count))
+            engine.cancel(rng.choice(collectors)[0].generation)
+    for collector, tokens, count in collectors:
+        collector.wait()
+        assert collector.error or collector.texts[0] == tokenizer.decode(runner.expected_answer(tokens, count))
     deadline = time.monotonic() + 1
     while engine.stats.rows_active or engine.stats.row_bytes:
         assert time.monotonic() < deadline
-    assert engine.stats.preemptions > 0 and engine.stats.rows_waiting == 0 and (forward.stored_tokens == -1).all()
+    assert engine.stats.preemptions > 0 and engine.stats.rows_waiting == 0 and (runner.stored_tokens == -1).all()
 
 
 # With a real export.
@@ -180,19 +188,19 @@ def start(export):
 TOKEN_BYTES = 2 * 2 * 2 * 16 * 4  # layers, keys and values, heads, head size, float32
 
 
-def test_cold_and_warm_and_scarce_say_the_same(start, listen):
+def test_cold_cache_warm_cache_and_preemption_give_the_same_text(start, collect):
     rng = np.random.default_rng(5)
     trunk = rng.integers(3, 259, 500)
-    asked = [np.concatenate([trunk[: 60 * number], rng.integers(3, 259, 30)]) for number in range(8)]
+    requests = [np.concatenate([trunk[: 60 * number], rng.integers(3, 259, 30)]) for number in range(8)]
     options = [{"temperature": 0.0}] * 4 + [{"temperature": 1.2, "seed": number} for number in range(4)]
 
     def texts(engine, together):
-        heard = []
-        for tokens, sampling in zip(asked, options, strict=True):
-            heard.append(listen(engine, tokens, max_tokens=200, ignore_eos=True, **sampling))
+        collectors = []
+        for tokens, sampling in zip(requests, options, strict=True):
+            collectors.append(collect(engine, tokens, max_tokens=200, ignore_eos=True, **sampling))
             if not together:
-                heard[-1].wait()
-        return [one.wait().texts for one in heard]
+                collectors[-1].wait()
+        return [collector.wait().texts for collector in collectors]
 
     cold = texts(start(prefix_cache=0), False)
     warm = start(prefix_cache=2**22)
@@ -203,25 +211,25 @@ def test_cold_and_warm_and_scarce_say_the_same(start, listen):
     assert scarce.stats.preemptions > 0 and warm.stats.preemptions == 0
 
 
-def test_a_context_that_does_not_fit_is_made_shorter(start, caplog):
-    with caplog.at_level("WARNING"):  # a gateway that other tests started has set the level of its own
+def test_context_that_does_not_fit_is_shortened(start, caplog):
+    with caplog.at_level("WARNING"):  # a gateway that other tests started sets its own log level
         engine = start(kv_memory=300 * TOKEN_BYTES)
     assert 256 <= engine.context_length <= 300 and "context" in caplog.text
     with pytest.raises(ValueError, match="Keys and values may take"):
         start(kv_memory=20 * TOKEN_BYTES)
 
 
-def test_memory_stays_flat(start, listen):
+def test_memory_stays_flat(start, collect):
     engine = start(prefix_cache=2**21)
     rng = np.random.default_rng(6)
 
     def go(count):
         for _ in range(count):
-            heard = [listen(engine, rng.integers(3, 259, rng.integers(1, 600)), max_tokens=10) for _ in range(8)]
-            for one in heard[::3]:
-                engine.cancel(one.generation)
-            for one in heard:
-                one.wait()
+            collectors = [collect(engine, rng.integers(3, 259, rng.integers(1, 600)), max_tokens=10) for _ in range(8)]
+            for collector in collectors[::3]:
+                engine.cancel(collector.generation)
+            for collector in collectors:
+                collector.wait()
             assert engine.stats.prefix_cache_bytes <= 2**21
 
     go(8)
@@ -233,25 +241,25 @@ def test_memory_stays_flat(start, listen):
 
 
 @pytest.mark.parametrize("moves", [True, False])
-def test_rows_change_places(moves):
-    memory = KVCache(tensors=6, rows=4, heads=3, context=200, head_size=16, dtype=np.float32)
-    memory._can_remap_pages = moves and memory._can_remap_pages
-    held = memory._array[:, :4]
+def test_slots_are_swapped(moves):
+    kv_cache = KVCache(tensors=6, num_slots=4, heads=3, context=200, head_size=16, dtype=np.float32)
+    kv_cache._can_remap_pages = moves and kv_cache._can_remap_pages
+    array = kv_cache._array[:, :4]
     rng = np.random.default_rng(0)
-    expected = {row: rng.random((6, 3, length, 16), np.float32) for row, length in ((0, 70), (1, 0), (2, 150))}
-    for row, part in expected.items():
-        memory.load(row, 0, part)
-    for one, other in ((0, 2), (1, 2), (2, 0), (2, 3)):
-        lengths = tuple(expected[row].shape[2] if row in expected else 0 for row in (one, other))
-        memory.swap(one, other, lengths)
-        expected[one], expected[other] = expected.get(other, expected[1][:, :, :0]), expected[one]
-        for row, part in expected.items():
-            length = part.shape[2]
-            np.testing.assert_array_equal(held[:, row, :, :length], part)
+    expected = {slot: rng.random((6, 3, length, 16), np.float32) for slot, length in ((0, 70), (1, 0), (2, 150))}
+    for slot, tokens in expected.items():
+        kv_cache.load(slot, 0, tokens)
+    for first, second in ((0, 2), (1, 2), (2, 0), (2, 3)):
+        lengths = tuple(expected[slot].shape[2] if slot in expected else 0 for slot in (first, second))
+        kv_cache.swap(first, second, lengths)
+        expected[first], expected[second] = expected.get(second, expected[1][:, :, :0]), expected[first]
+        for slot, tokens in expected.items():
+            length = tokens.shape[2]
+            np.testing.assert_array_equal(array[:, slot, :, :length], tokens)
             if not lengths[1]:
-                assert not held[:, one].any()
-    saved = memory.save(3, 3, 20)
+                assert not array[:, first].any()
+    saved = kv_cache.save(3, 3, 20)
     np.testing.assert_array_equal(saved, expected[3][:, :, 3:20])
-    assert moves == memory._can_remap_pages or not moves
-    del held
-    memory.close()
+    assert moves == kv_cache._can_remap_pages or not moves
+    del array
+    kv_cache.close()

@@ -1,4 +1,4 @@
-"""Texts that cannot fit."""
+"""Tokenization of prompts: texts that cannot fit, and the beginning-of-sequence token."""
 
 import pytest
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -9,7 +9,7 @@ from backends.serving.prompt_length import _slices, max_token_bytes
 
 
 class Counting:
-    """A tokenizer that remembers how many characters it was given."""
+    """A tokenizer that counts the characters it is given."""
 
     def __init__(self, tokenizer):
         self._tokenizer, self.characters = tokenizer, 0
@@ -33,7 +33,7 @@ def prompts(tokenizer, context_length=1000):
     return PromptTokenizer(tokenizer, bos=None, vocab_size=259, context_length=context_length)
 
 
-def test_what_cannot_fit_is_refused_untokenised_with_both_numbers(tokenizer):
+def test_text_that_cannot_fit_is_refused_untokenized_with_both_numbers(tokenizer):
     counting = Counting(tokenizer)
     with pytest.raises(ContextLengthExceeded, match=r"at least 1000 tokens; .* room for 1000, one of them"):
         prompts(counting).encode(b"x" * 6994)  # the longest token, <|end|>, has 7 bytes
@@ -44,23 +44,28 @@ def test_what_cannot_fit_is_refused_untokenised_with_both_numbers(tokenizer):
 
 @pytest.mark.parametrize("bos", ["<s>", None])
 @pytest.mark.parametrize("put", ["<s>", "<|end|> <s>"])
-def test_what_a_tokenizer_puts_before_a_text_is_not_put_twice(tokenizer, bos, put):
-    """Whether or not the checkpoint's configuration names it."""
+def test_special_token_that_the_tokenizer_adds_is_not_added_twice(tokenizer, bos, put):
+    """This holds whether or not the checkpoint's configuration names the token."""
     adding = Tokenizer.from_str(tokenizer.to_str())
     tokens = [(token, adding.token_to_id(token)) for token in put.split()]
     adding.post_processor = processors.TemplateProcessing(single=f"{put} $A", special_tokens=tokens)
-    asked = PromptTokenizer(adding, bos=bos, vocab_size=259, context_length=1000)
-    begun, text = [number for _, number in tokens], tokenizer.encode("a<s>").ids
-    assert asked.encode(b"a<s>").tolist() == [*begun, *text]
+    prompt_tokenizer = PromptTokenizer(adding, bos=bos, vocab_size=259, context_length=1000)
+    bos_ids, text = [number for _, number in tokens], tokenizer.encode("a<s>").ids
+    assert prompt_tokenizer.encode(b"a<s>").tolist() == [*bos_ids, *text]
     written = "".join(put.split()).encode()
-    assert asked.encode(written + b"a<s>").tolist() == [*begun, *text]
-    assert asked.encode(written + b"a<s>", spans=((len(written), len(written) + 1),)).tolist() == [*begun, *text]
-    # What a caller writes there is text.
-    assert asked.encode(written + b"a<s>", spans=((0, len(written)),)).tolist()[: len(begun)] == begun
-    assert len(asked.encode(written + b"a<s>", spans=((0, len(written)),))) == len(begun) + len(written) + 2
+    assert prompt_tokenizer.encode(written + b"a<s>").tolist() == [*bos_ids, *text]
+    assert prompt_tokenizer.encode(written + b"a<s>", spans=((len(written), len(written) + 1),)).tolist() == [
+        *bos_ids,
+        *text,
+    ]
+    # In a literal span, the caller's text is plain text.
+    assert prompt_tokenizer.encode(written + b"a<s>", spans=((0, len(written)),)).tolist()[: len(bos_ids)] == bos_ids
+    assert (
+        len(prompt_tokenizer.encode(written + b"a<s>", spans=((0, len(written)),))) == len(bos_ids) + len(written) + 2
+    )
 
 
-def test_a_tokenizer_that_puts_nothing_there_is_given_what_is_written(tokenizer):
+def test_tokenizer_that_adds_nothing_keeps_a_written_bos(tokenizer):
     assert PromptTokenizer(tokenizer, bos="<s>", vocab_size=259, context_length=1000).encode(b"<s>a").tolist() == [
         *tokenizer.encode("<s>a").ids
     ]
@@ -70,25 +75,25 @@ def test_special_tokens_that_just_fit_are_not_refused(tokenizer):
     assert len(prompts(tokenizer).encode(b"<|end|>" * 999)) == 999
 
 
-def test_where_bytes_say_nothing_counting_stops_early():
+def test_counting_stops_early_without_a_bound_from_bytes():
     counting = words()
     with pytest.raises(ContextLengthExceeded, match=r"at least \d+ tokens; .* room for 1000"):
         prompts(counting).encode(b"word " * 2_000_000)
     assert counting.characters <= 65_536
 
 
-def test_a_long_text_of_few_tokens_is_taken():
+def test_long_text_with_few_tokens_is_accepted():
     assert len(prompts(words()).encode(b"word " + b" " * 500_000 + b"y" * 500_000)) == 2
 
 
-def test_a_caller_who_went_away_is_noticed_between_slices():
-    counting, asked = words(), []
+def test_cancellation_is_noticed_between_slices():
+    counting, calls = words(), []
     with pytest.raises(Cancelled):
-        prompts(counting).encode(b" " * 1_000_000, lambda: asked.append(1) or len(asked) > 3)
+        prompts(counting).encode(b" " * 1_000_000, lambda: calls.append(1) or len(calls) > 3)
     assert 0 < counting.characters <= 3 * 65_536
 
 
-def test_only_a_tokenizer_that_keeps_every_byte_bounds_the_number_of_tokens(tokenizer):
+def test_token_bound_needs_a_tokenizer_that_keeps_every_byte(tokenizer):
     assert max_token_bytes(tokenizer) == 7
     assert max_token_bytes(words()._tokenizer) is None
     shrinking = Tokenizer.from_str(tokenizer.to_str())
@@ -100,6 +105,6 @@ def test_only_a_tokenizer_that_keeps_every_byte_bounds_the_number_of_tokens(toke
 
 
 @pytest.mark.parametrize("text", ["word " * 50_000, "x" * 200_000, "\n" * 70_000, "", "ab", "é " + "y" * 65_534])
-def test_slices_lose_nothing(text):
+def test_slices_contain_the_whole_text(text):
     parts = list(_slices(text))
     assert "".join(parts) == text and all(0 < len(part) <= 65_536 for part in parts)

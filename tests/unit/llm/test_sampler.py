@@ -15,7 +15,7 @@ def logits(seed, vocab=VOCAB, scale=3.0):
 
 
 def reference_support(row, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
-    """Token ids that may be drawn and their probabilities, the slow and plain way."""
+    """Return the token ids that may be drawn and their probabilities, computed in the slow and obvious way."""
     row = row.astype(np.float64) / temperature
     probabilities = np.exp(row - row.max()) / np.exp(row - row.max()).sum()
     order = np.argsort(-probabilities, kind="stable")
@@ -60,7 +60,7 @@ def test_draws_follow_the_distribution(options):
     assert spread < len(likely) + 6 * np.sqrt(2 * len(likely))  # chi-square, six deviations
 
 
-def test_greedy_takes_the_likeliest():
+def test_greedy_chooses_the_likeliest_token():
     sampler = Sampler(SamplingParams(temperature=0), 0, np.array([1]), VOCAB)
     assert [sampler.sample(logits(seed)) for seed in range(5)] == [int(logits(seed).argmax()) for seed in range(5)]
 
@@ -70,7 +70,7 @@ def test_a_tiny_temperature_is_greedy_and_does_not_overflow():
     assert sampler.sample(logits(1, scale=1e4)) == int(logits(1, scale=1e4).argmax())
 
 
-def test_a_seed_repeats_and_answers_differ():
+def test_seed_repeats_the_draws_and_answers_differ():
     def draw(seed, index):
         sampler = Sampler(SamplingParams(seed=seed), index, np.array([1]), VOCAB)
         return [sampler.sample(logits(step)) for step in range(20)]
@@ -84,14 +84,14 @@ def test_a_seed_repeats_and_answers_differ():
 
 @pytest.mark.parametrize("temperature", [0, 1])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_logits_that_are_no_numbers_are_refused(temperature, value):
+def test_logits_that_are_not_numbers_raise(temperature, value):
     row = logits(1)
     row[77] = value
     with pytest.raises(EngineFailed):
         Sampler(SamplingParams(temperature=temperature), 0, np.array([1]), VOCAB).sample(row)
 
 
-def test_logits_may_forbid_tokens():
+def test_tokens_with_minus_infinity_are_never_drawn():
     row = np.full(VOCAB, -np.inf, np.float32)
     row[[4, 9]] = 1.0
     sampler = Sampler(SamplingParams(seed=1, top_p=0.9), 0, np.array([1]), VOCAB)
@@ -99,7 +99,7 @@ def test_logits_may_forbid_tokens():
 
 
 def reference_penalties(row, prompt, generated, repetition, presence, frequency):
-    """As vLLM applies them: repetition over prompt and answer, then frequency, then presence."""
+    """Apply penalties as vLLM does: repetition over prompt and answer, then frequency, then presence."""
     row = row.astype(np.float64)
     for token in {*prompt, *generated}:
         row[token] = row[token] / repetition if row[token] > 0 else row[token] * repetition
@@ -112,7 +112,7 @@ def reference_penalties(row, prompt, generated, repetition, presence, frequency)
     ("repetition", "presence", "frequency"),
     [(1.3, 0, 0), (0.7, 0, 0), (1, 0.9, 0), (1, -2, 0), (1, 0, 1.5), (1.2, 0.5, -0.4)],
 )
-def test_penalties_are_the_reference(repetition, presence, frequency):
+def test_penalties_equal_the_reference(repetition, presence, frequency):
     rng = np.random.default_rng(2)
     prompt = rng.integers(0, VOCAB, 50)
     options = {"repetition_penalty": repetition, "presence_penalty": presence, "frequency_penalty": frequency}
@@ -128,7 +128,7 @@ def test_penalties_are_the_reference(repetition, presence, frequency):
         token = sampler.sample(row)
         assert token == int(expected.argmax())
         generated.append(token)
-        penalties.count(token)
+        penalties.add_token(token)
 
 
 def test_a_nucleus_that_needs_the_whole_vocabulary():
@@ -139,7 +139,7 @@ def test_a_nucleus_that_needs_the_whole_vocabulary():
 
 
 @pytest.mark.parametrize("count", [1, 2, 19, 20, 50, 400])
-def test_the_largest_are_found(count):
+def test_top_k_indices_finds_the_largest(count):
     row = logits(4, 5000)
     assert top_k_indices(row, count).tolist() == sorted(np.argsort(-row)[:count].tolist())
     assert len(top_k_indices(np.zeros(5000, np.float32), count)) == count
@@ -147,7 +147,7 @@ def test_the_largest_are_found(count):
 
 
 @pytest.mark.parametrize("size", [1, 255, 256, 257, 5000])
-def test_picking_agrees_with_the_running_sum(size):
+def test_draw_index_agrees_with_the_running_sum(size):
     mass = np.random.default_rng(size).random(size).astype(np.float32)
     mass[size // 2 :: 3] = 0
     mass[0] = 0.5
@@ -159,7 +159,7 @@ def test_picking_agrees_with_the_running_sum(size):
         assert place == 0 or running[place - 1] <= uniform * running[-1] + 1e-9
 
 
-def test_a_bias_moves_the_choice_before_all_else():
+def test_logit_bias_applies_before_other_options():
     row = logits(1)
     best, other = (int(place) for place in np.argsort(-row)[:2])
     assert (
@@ -170,7 +170,7 @@ def test_a_bias_moves_the_choice_before_all_else():
     assert [forced.sample(row.copy()) for _ in range(5)] == [5] * 5
 
 
-def test_ends_are_forbidden_until_there_are_enough_tokens():
+def test_stop_tokens_are_masked_for_min_tokens():
     row = logits(1)
     best, other = (int(place) for place in np.argsort(-row)[:2])
     sampler = Sampler(SamplingParams(temperature=0, min_tokens=2), 0, PROMPT, VOCAB, frozenset({best}))
@@ -178,7 +178,7 @@ def test_ends_are_forbidden_until_there_are_enough_tokens():
 
 
 @pytest.mark.parametrize("options", [{"temperature": 0}, {}, {"top_k": 50}, {"top_p": 0.9}, {"min_p": 0.1}], ids=str)
-def test_what_a_grammar_forbids_is_never_chosen(options):
+def test_banned_tokens_are_never_chosen(options):
     banned = np.ones(VOCAB, np.bool_)
     banned[[3, 700]] = False
     sampler = Sampler(

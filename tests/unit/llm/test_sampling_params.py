@@ -16,7 +16,7 @@ def parse(**options):
     return parse_sampling_params(json.dumps(options), 1000)
 
 
-def test_everything_that_can_be_said():
+def test_all_options_are_parsed():
     said = {
         "max_tokens": 5,
         "temperature": 0,
@@ -132,7 +132,7 @@ def test_everything_that_can_be_said():
         ("structured_outputs", {"grammar": "x" * 65_537}),
     ],
 )
-def test_a_wrong_value_is_refused_by_name(name, value):
+def test_invalid_value_is_refused_by_name(name, value):
     with pytest.raises(InvalidValue) as raised:
         parse(**{name: value})
     assert str(raised.value).startswith(f"[invalid_value:{name}] ")
@@ -154,17 +154,17 @@ def test_a_wrong_value_is_refused_by_name(name, value):
     ],
     ids=str,
 )
-def test_values_may_be_written_in_strings(written, plain):
-    """NVIDIA's own sample client sends its numbers so."""
+def test_values_may_come_as_strings(written, plain):
+    """NVIDIA's own sample client sends numbers as strings."""
     assert parse(**written) == parse(**plain) != parse()
 
 
-def test_a_string_that_is_no_number_is_told_so():
+def test_string_that_is_not_a_number_is_refused():
     with pytest.raises(InvalidValue, match="must be a number in decimal digits, not 'nan'"):
         parse(temperature="nan")
 
 
-def test_request_parameters_are_read_as_the_tensor_is_but_for_a_shorter_answer():
+def test_request_parameters_are_parsed_like_the_tensor_but_limit_max_tokens():
     own = SamplingParams(temperature=0.2)
     assert sampling_params_from_request({"top_p": "0.5"}, 1000, own) == SamplingParams(
         temperature=0.2, top_p=0.5, max_tokens=16
@@ -179,7 +179,7 @@ def test_request_parameters_are_read_as_the_tensor_is_but_for_a_shorter_answer()
 
 
 @pytest.mark.parametrize("name", ["lora_name", "guided_json", "Stop"])
-def test_what_is_not_carried_is_refused_by_name(name):
+def test_unknown_option_is_refused_by_name(name):
     with pytest.raises(UnsupportedOption) as raised:
         parse(**{name: 1})
     assert str(raised.value).startswith(f"[unsupported_option:{name}] ")
@@ -188,13 +188,13 @@ def test_what_is_not_carried_is_refused_by_name(name):
 @pytest.mark.parametrize(
     "document", [b"", b"{", b"[]", b"null", b"\xff", b'"x"', b"[" * 100_000, b'{"seed": ' + b"9" * 5000 + b"}"]
 )
-def test_what_is_not_an_object_is_refused(document):
+def test_document_that_is_not_an_object_is_refused(document):
     with pytest.raises(GenerationError) as raised:
         parse_sampling_params(document, 1000)
     assert str(raised.value).startswith("[invalid_value:")
 
 
-def test_the_models_own_defaults_stand_for_what_is_not_said():
+def test_model_defaults_replace_absent_options():
     own = SamplingParams(temperature=0.2, top_p=0.9, repetition_penalty=1.1)
     said = json.dumps({"temperature": 0, "top_p": None, "seed": 7})
     assert parse_sampling_params(said, 1000, own) == SamplingParams(
@@ -202,7 +202,7 @@ def test_the_models_own_defaults_stand_for_what_is_not_said():
     )
 
 
-def test_bounds_that_ask_for_something():
+def test_extreme_bounds_are_accepted():
     assert parse(max_tokens=0).max_tokens == 0
     assert parse(top_p=0).top_p == 0
 
@@ -213,7 +213,7 @@ def test_min_tokens_beyond_max_tokens_is_refused():
     assert parse(max_tokens=5, min_tokens=5).min_tokens == 5
 
 
-def test_biases_are_pairs():
+def test_logit_bias_becomes_pairs():
     assert parse(logit_bias={"7": 100, "0": -2.5}).logit_bias == ((7, 100.0), (0, -2.5))
 
 
@@ -228,5 +228,5 @@ def test_biases_are_pairs():
         ({"grammar": 'root ::= "a"'}, "grammar", 'root ::= "a"'),
     ],
 )
-def test_a_structure_is_an_object_or_json_in_a_string(given, kind, text):
+def test_structure_is_an_object_or_json_in_a_string(given, kind, text):
     assert parse(structured_outputs=given).structured_outputs == StructuredOutputsParams(kind, text)

@@ -1,4 +1,4 @@
-"""What fails beneath the engine, and whom it takes along."""
+"""Faults of the model runner, the scheduler and sinks, and which requests they fail."""
 
 import numpy as np
 import pytest
@@ -12,60 +12,60 @@ PROMPT = [10, 20, 30]
 POISON = 99
 
 
-def test_a_row_that_makes_the_step_raise_fails_alone(scripted, listen, tokenizer):
-    engine, forward = scripted(max_rows=4, seconds=0.002)
-    others = [listen(engine, [row, 20, 30], max_tokens=40) for row in (11, 12, 13)]
+def test_sequence_that_makes_the_step_raise_fails_alone(scripted_engine, collect, tokenizer):
+    engine, runner = scripted_engine(max_rows=4, seconds=0.002)
+    others = [collect(engine, [first_token, 20, 30], max_tokens=40) for first_token in (11, 12, 13)]
     for other in others:
         other.has_first_token.wait()
-    forward.raises_for = lambda rows: any(POISON in tokens and len(tokens) > 5 for tokens in rows)
-    bad = listen(engine, [POISON, 20, 30], max_tokens=40).wait()
+    runner.raises_for = lambda rows: any(POISON in tokens and len(tokens) > 5 for tokens in rows)
+    bad = collect(engine, [POISON, 20, 30], max_tokens=40).wait()
     assert isinstance(bad.error, EngineFailed) and "the device has gone" in str(bad.error)
-    for row, other in zip((11, 12, 13), others, strict=True):
-        assert other.wait().texts[0] == tokenizer.decode(forward.expected_answer([row, 20, 30], 40))
+    for first_token, other in zip((11, 12, 13), others, strict=True):
+        assert other.wait().texts[0] == tokenizer.decode(runner.expected_answer([first_token, 20, 30], 40))
 
 
-def test_a_prompt_that_makes_the_model_raise_fails_alone(scripted, listen):
-    engine, forward = scripted()
-    other = listen(engine, PROMPT, max_tokens=300)
-    forward.raises_for = lambda rows: any(POISON in tokens for tokens in rows)
-    assert isinstance(listen(engine, [POISON]).wait().error, EngineFailed)
+def test_prompt_that_makes_the_model_raise_fails_alone(scripted_engine, collect):
+    engine, runner = scripted_engine()
+    other = collect(engine, PROMPT, max_tokens=300)
+    runner.raises_for = lambda rows: any(POISON in tokens for tokens in rows)
+    assert isinstance(collect(engine, [POISON]).wait().error, EngineFailed)
     assert other.wait().error is None
 
 
-def test_when_every_row_raises_all_fail_and_new_ones_are_served(scripted, listen):
-    engine, forward = scripted(max_rows=3, seconds=0.002)
-    heard = [listen(engine, PROMPT) for _ in range(5)]
-    heard[0].has_first_token.wait()
-    forward.raises_for = lambda rows: True
-    for one in heard:
+def test_all_fail_when_every_step_raises_and_new_requests_are_served(scripted_engine, collect):
+    engine, runner = scripted_engine(max_rows=3, seconds=0.002)
+    collectors = [collect(engine, PROMPT) for _ in range(5)]
+    collectors[0].has_first_token.wait()
+    runner.raises_for = lambda rows: True
+    for one in collectors:
         assert isinstance(one.wait().error, EngineFailed)
-    forward.raises_for = lambda rows: False
-    assert listen(engine, PROMPT, max_tokens=3).wait().error is None
+    runner.raises_for = lambda rows: False
+    assert collect(engine, PROMPT, max_tokens=3).wait().error is None
     wait_until(lambda: engine.stats.rows_active == 0)
 
 
-def test_logits_that_are_no_numbers_fail_their_own_answer(scripted, listen):
-    engine, forward = scripted()
-    forward.nan = lambda tokens: tokens[0] == POISON and len(tokens) > 6
-    good, bad = listen(engine, PROMPT, max_tokens=50), listen(engine, [POISON, 1, 2], max_tokens=50)
+def test_logits_that_are_not_numbers_fail_their_own_request(scripted_engine, collect):
+    engine, runner = scripted_engine()
+    runner.gives_nan_for = lambda tokens: tokens[0] == POISON and len(tokens) > 6
+    good, bad = collect(engine, PROMPT, max_tokens=50), collect(engine, [POISON, 1, 2], max_tokens=50)
     assert isinstance(bad.wait().error, EngineFailed) and "not numbers" in str(bad.error)
     assert good.wait().error is None
 
 
-def test_a_fault_in_the_engine_itself_does_not_end_it(scripted, listen, monkeypatch):
-    engine, forward = scripted(seconds=0.002)
-    running = listen(engine, PROMPT)
+def test_engine_survives_a_fault_of_its_own(scripted_engine, collect, monkeypatch):
+    engine, runner = scripted_engine(seconds=0.002)
+    running = collect(engine, PROMPT)
     running.has_first_token.wait()
     step = engine._scheduler.decode_step
     monkeypatch.setattr(engine._scheduler, "decode_step", lambda: 1 / 0)
     assert isinstance(running.wait().error, EngineFailed)
     monkeypatch.setattr(engine._scheduler, "decode_step", step)
-    assert listen(engine, PROMPT, max_tokens=3).wait().error is None
-    wait_until(lambda: (forward.stored_tokens == -1).all())
+    assert collect(engine, PROMPT, max_tokens=3).wait().error is None
+    wait_until(lambda: (runner.stored_tokens == -1).all())
 
 
 def times(count, call):
-    """`call`, but the first `count` times it raises."""
+    """Return `call` with its first `count` calls raising."""
     left = [count]
 
     def flaky(*args):
@@ -80,61 +80,63 @@ def times(count, call):
 @pytest.mark.parametrize("count", [1, 2, 10**9])
 @pytest.mark.parametrize("name", ["release", "swap"])
 @pytest.mark.parametrize("max_tokens", [1, 4])
-def test_rows_that_cannot_be_freed_leave_no_job_behind(scripted, listen, monkeypatch, name, count, max_tokens):
-    engine, forward = scripted(max_rows=3, seconds=0.001)
-    monkeypatch.setattr(forward, name, times(count, getattr(forward, name)))
+def test_slots_that_cannot_be_released_leave_no_request_open(
+    scripted_engine, collect, monkeypatch, name, count, max_tokens
+):
+    engine, runner = scripted_engine(max_rows=3, seconds=0.001)
+    monkeypatch.setattr(runner, name, times(count, getattr(runner, name)))
     for _ in range(3):
-        heard = [listen(engine, PROMPT, max_tokens=tokens) for tokens in (max_tokens, 40, 50)]
-        for one in heard:
+        collectors = [collect(engine, PROMPT, max_tokens=tokens) for tokens in (max_tokens, 40, 50)]
+        for one in collectors:
             one.wait(5)
-        assert all(one.error is None or isinstance(one.error, EngineFailed) for one in heard)
+        assert all(one.error is None or isinstance(one.error, EngineFailed) for one in collectors)
         wait_until(lambda: not engine._groups and not len(engine._scheduler.slots))
     assert engine._thread.is_alive()
 
 
 @pytest.mark.parametrize("count", [1, 10**9])
-def test_cancelling_what_cannot_be_freed_still_ends_it(scripted, listen, monkeypatch, count):
-    engine, forward = scripted(max_rows=2, seconds=0.002)
-    one, other = listen(engine, PROMPT), listen(engine, PROMPT)
+def test_cancelling_ends_a_request_whose_slot_cannot_be_released(scripted_engine, collect, monkeypatch, count):
+    engine, runner = scripted_engine(max_rows=2, seconds=0.002)
+    one, other = collect(engine, PROMPT), collect(engine, PROMPT)
     one.has_first_token.wait()
-    monkeypatch.setattr(forward, "release", times(count, forward.release))
+    monkeypatch.setattr(runner, "release", times(count, runner.release))
     assert cancel_and_time(engine, one) < 1
     assert isinstance(other.wait(5).error, EngineFailed)
-    assert listen(engine, PROMPT, max_tokens=3).wait(5).num_tokens == 3
+    assert collect(engine, PROMPT, max_tokens=3).wait(5).num_tokens == 3
     wait_until(lambda: not engine._groups)
 
 
-def test_a_failure_while_a_failure_is_handled_closes_the_engine(scripted, listen, monkeypatch):
-    engine, forward = scripted(max_rows=1, seconds=0.002)
-    heard = [listen(engine, PROMPT) for _ in range(3)]
-    heard[0].has_first_token.wait()
-    monkeypatch.setattr(engine._scheduler, "abandon", lambda: 1 / 0)
+def test_failure_while_handling_a_failure_closes_the_engine(scripted_engine, collect, monkeypatch):
+    engine, runner = scripted_engine(max_rows=1, seconds=0.002)
+    collectors = [collect(engine, PROMPT) for _ in range(3)]
+    collectors[0].has_first_token.wait()
+    monkeypatch.setattr(engine._scheduler, "reset", lambda: 1 / 0)
     monkeypatch.setattr(engine._scheduler, "decode_step", lambda: 1 / 0)
-    for one in heard:
+    for one in collectors:
         assert isinstance(one.wait(5).error, EngineFailed)
     with pytest.raises(EngineFailed):
-        listen(engine, PROMPT)
+        collect(engine, PROMPT)
     engine.close()
-    assert forward.closed and not engine._groups
+    assert runner.closed and not engine._groups
 
 
-def test_a_sink_that_raises_ends_its_own_generation(scripted, listen):
-    engine, _ = scripted(max_rows=2)
+def test_sink_that_raises_ends_its_own_generation(scripted_engine, collect):
+    engine, _ = scripted_engine(max_rows=2)
 
-    def deaf(event):
+    def raising_sink(event):
         raise ValueError("no ears")
 
-    engine.submit(Generation(np.array(PROMPT), SamplingParams(temperature=0), deaf))
-    assert listen(engine, PROMPT, max_tokens=50).wait().error is None
-    assert listen(engine, PROMPT, n=2, max_tokens=5).wait().error is None  # both rows are free
+    engine.submit(Generation(np.array(PROMPT), SamplingParams(temperature=0), raising_sink))
+    assert collect(engine, PROMPT, max_tokens=50).wait().error is None
+    assert collect(engine, PROMPT, n=2, max_tokens=5).wait().error is None  # both slots are free
     wait_until(lambda: engine.stats.rows_active == 0 and not engine._groups)
 
 
-def test_closing_ends_what_is_open(scripted, listen):
-    engine, _ = scripted(max_rows=1, seconds=0.005)
-    heard = [listen(engine, PROMPT) for _ in range(3)]
+def test_closing_fails_open_requests(scripted_engine, collect):
+    engine, _ = scripted_engine(max_rows=1, seconds=0.005)
+    collectors = [collect(engine, PROMPT) for _ in range(3)]
     engine.close()
     engine.close()
-    assert all(isinstance(one.wait(1).error, EngineFailed) for one in heard)
+    assert all(isinstance(one.wait(1).error, EngineFailed) for one in collectors)
     with pytest.raises(EngineFailed):
-        listen(engine, PROMPT)
+        collect(engine, PROMPT)

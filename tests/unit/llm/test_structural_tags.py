@@ -1,4 +1,4 @@
-"""Structural tags: which answers they allow, and which parts are not known."""
+"""Structural tags: which answers they allow, and which parts are unsupported."""
 
 import json
 
@@ -33,7 +33,7 @@ def takes(tokenizer, part, answer):
     return matcher.try_consume_tokens(tokens) == len(tokens) and matcher.is_accepting()
 
 
-def test_an_answer_is_one_of_its_parts(bytes_tokenizer):
+def test_or_accepts_each_of_its_elements(bytes_tokenizer):
     words = {"type": "const_string", "value": 'a "\x7f\n'}
     letters = {"type": "regex", "pattern": "[p-q]+"}
     part = {"type": "or", "elements": [some(), NUMBER, words, letters]}
@@ -43,13 +43,13 @@ def test_an_answer_is_one_of_its_parts(bytes_tokenizer):
         assert not takes(bytes_tokenizer, part, answer), answer
 
 
-def test_tags_can_stop_after_the_first_and_never_go_on_for_ever(bytes_tokenizer):
+def test_tags_can_stop_after_the_first_and_are_limited(bytes_tokenizer):
     assert not takes(bytes_tokenizer, some(stop_after_first=True), "<a>5</a>, <a>5</a>")
     assert takes(bytes_tokenizer, some(), ", ".join(["<a>5</a>"] * 16))
     assert not takes(bytes_tokenizer, some(), ", ".join(["<a>5</a>"] * 17))
 
 
-def test_a_sequence_is_all_of_its_parts(bytes_tokenizer):
+def test_sequence_requires_all_of_its_elements(bytes_tokenizer):
     part = {"type": "sequence", "elements": [{"type": "const_string", "value": "["}, some(), NUMBER]}
     assert takes(bytes_tokenizer, part, "[<a>5</a>7")
     assert not takes(bytes_tokenizer, part, "[<a>5</a>")
@@ -82,13 +82,13 @@ def nested(levels):
     ],
     ids=str,
 )
-def test_what_is_not_known_is_refused(part):
+def test_unsupported_parts_are_refused(part):
     with pytest.raises(ValueError) as raised:
         to_llguidance("structural_tag", tag(part))
     assert len(str(raised.value)) < 500
 
 
-def test_a_structural_tag_is_json_in_a_string():
+def test_structural_tag_is_json_in_a_string():
     parsed = parse_sampling_params(json.dumps({"structured_outputs": {"structural_tag": tag(NUMBER)}}), 259)
     assert parsed.structured_outputs.kind == "structural_tag"
     for wrong in ("[]", "{}", '{"type": "structural_tag"}'):
@@ -98,7 +98,7 @@ def test_a_structural_tag_is_json_in_a_string():
         parse_sampling_params(json.dumps({"structured_outputs": {"structural_tag": {"type": "structural_tag"}}}), 259)
 
 
-def test_what_the_library_cannot_compile_is_told_by_its_place_in_its_schema(bytes_tokenizer):
+def test_compile_error_names_the_location_in_the_schema(bytes_tokenizer):
     wrong = {"type": "object", "properties": {"b": {"type": "string", "pattern": "a("}}}
     for schema, why in (
         (wrong, "'pattern' at '#/properties/b'"),

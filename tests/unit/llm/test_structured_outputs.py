@@ -1,4 +1,4 @@
-"""Grammars: what they allow, what is refused, and what happens when they are late."""
+"""Structured outputs through an engine: what a grammar allows, and which structures are refused."""
 
 import json
 import re
@@ -24,7 +24,7 @@ IMPOSSIBLE = {"type": "string", "minLength": 5, "maxLength": 2}
 
 
 @pytest.fixture
-def grammars(scripted, tokenizer):  # ends before the engines do, which see to it that no thread is left
+def grammars(scripted_engine, tokenizer):  # torn down before the engines, which assert that no thread is left
     made = GrammarCompiler(tokenizer, 259, frozenset({1, 2}))
     yield made
     made.close()
@@ -36,13 +36,13 @@ def compile(grammars, **structure):
 
 
 @pytest.fixture
-def ask(grammars, scripted, listen):
-    """Generate under a structure; one engine for all."""
-    engine, _ = scripted()
+def ask(grammars, scripted_engine, collect):
+    """Return a function that generates an answer under a structure, on one engine for all."""
+    engine, _ = scripted_engine()
 
     def ask(structure, **sampling):
         options = {"temperature": 1.0, "seed": 1, "max_tokens": 400} | sampling
-        return listen(engine, PROMPT, compile(grammars, **structure), **options)
+        return collect(engine, PROMPT, compile(grammars, **structure), **options)
 
     return ask
 
@@ -59,13 +59,13 @@ def ask(grammars, scripted, listen):
 )
 def test_answers_follow_their_schema(ask, schema, temperature):
     for seed in range(3):
-        listener = ask({"json": schema}, temperature=temperature, seed=seed).wait()
-        jsonschema.validate(json.loads(listener.texts[0]), schema)
-        assert listener.finish_reasons == ["stop"]
+        collector = ask({"json": schema}, temperature=temperature, seed=seed).wait()
+        jsonschema.validate(json.loads(collector.texts[0]), schema)
+        assert collector.finish_reasons == ["stop"]
 
 
 @pytest.mark.parametrize("begin", ["", '<call>{"a": '], ids=["alone", "tagged"])
-def test_no_key_is_written_twice(ask, tokenizer, begin):
+def test_no_key_is_repeated(ask, tokenizer, begin):
     schema = {"type": "object", "propertyNames": {"pattern": "^[ab]{1,40}$"}, "additionalProperties": {"type": "null"}}
 
     def pairs(found):
@@ -95,38 +95,38 @@ def test_answers_follow_expressions_choices_and_grammars(ask):
     assert isinstance(json.loads(ask({"json": {"type": "object"}}, max_tokens=900, seed=4).wait().texts[0]), dict)
 
 
-def test_each_answer_has_a_state_of_its_own(ask):
-    listener = ask({"json": PERSON}, n=3).wait()
-    for text in listener.texts:
+def test_each_answer_has_a_matcher_of_its_own(ask):
+    collector = ask({"json": PERSON}, n=3).wait()
+    for text in collector.texts:
         jsonschema.validate(json.loads(text), PERSON)
-    assert len(set(listener.texts)) == 3
+    assert len(set(collector.texts)) == 3
 
 
-def test_an_answer_cut_by_max_tokens_says_so(ask):
-    listener = ask({"regex": "a{50}"}, max_tokens=10).wait()
-    assert (listener.texts, listener.finish_reasons) == (["a" * 10], ["length"])
+def test_answer_cut_by_max_tokens_has_finish_reason_length(ask):
+    collector = ask({"regex": "a{50}"}, max_tokens=10).wait()
+    assert (collector.texts, collector.finish_reasons) == (["a" * 10], ["length"])
 
 
-def test_a_complete_answer_ends_whatever_else_is_asked(ask):
+def test_complete_answer_ends_despite_other_options(ask):
     for more in ({"min_tokens": 9}, {"ignore_eos": True}, {"min_tokens": 9, "stop_token_ids": (1,)}):
-        listener = ask({"choice": ["ab"]}, **more).wait()
-        assert (listener.texts, listener.finish_reasons, listener.num_tokens) == (["ab"], ["stop"], 2)
+        collector = ask({"choice": ["ab"]}, **more).wait()
+        assert (collector.texts, collector.finish_reasons, collector.num_tokens) == (["ab"], ["stop"], 2)
 
 
-def test_min_tokens_lets_an_answer_grow_as_far_as_its_grammar_does(ask):
-    listener = ask({"regex": "a{2,30}"}, min_tokens=20, temperature=0).wait()
-    assert 20 <= len(listener.texts[0]) <= 30 and listener.finish_reasons == ["stop"]
+def test_min_tokens_ends_with_the_grammar(ask):
+    collector = ask({"regex": "a{2,30}"}, min_tokens=20, temperature=0).wait()
+    assert 20 <= len(collector.texts[0]) <= 30 and collector.finish_reasons == ["stop"]
 
 
-def test_a_stop_string_still_cuts(ask):
-    listener = ask({"choice": ["abcdef"]}, stop=("cd",)).wait()
-    assert (listener.texts, listener.finish_reasons) == (["ab"], ["stop"])
+def test_stop_string_applies_under_a_grammar(ask):
+    collector = ask({"choice": ["abcdef"]}, stop=("cd",)).wait()
+    assert (collector.texts, collector.finish_reasons) == (["ab"], ["stop"])
 
 
-def test_log_probabilities_are_the_models_not_the_grammars(ask):
-    listener = ask({"choice": ["zz"]}, logprobs=0).wait()
-    told = [entry[0].logprob for event in listener.events for entry in event.logprobs]
-    assert len(told) == 2 and max(told) < -4  # under the grammar they are certain
+def test_logprobs_come_from_the_model_not_the_grammar(ask):
+    collector = ask({"choice": ["zz"]}, logprobs=0).wait()
+    logprobs = [entry[0].logprob for event in collector.events for entry in event.logprobs]
+    assert len(logprobs) == 2 and max(logprobs) < -4  # under the grammar their probability is 1
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_log_probabilities_are_the_models_not_the_grammars(ask):
         ({"json": IMPOSSIBLE}, "its parts contradict each other"),
         ({"json": {"type": "number", "multipleOf": 0.123456789123}}, "'multipleOf' has too many digits"),
         ({"json": {"oneOf": [{"type": "object"}, {"type": "object"}]}}, "cannot be told apart"),
-        ({"json": {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}}, "no text follows it"),
+        ({"json": {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}}, "no value matches it"),
         ({"json": {"$ref": "https://example.com/schema.json"}}, "example.com"),
         ({"json": False}, "allows nothing"),
         ({"regex": "(a"}, "unclosed group"),
@@ -155,7 +155,7 @@ def test_log_probabilities_are_the_models_not_the_grammars(ask):
         ({"grammar": "nothing of the kind"}, "Expected"),
     ],
 )
-def test_what_cannot_be_enforced_is_refused_with_the_reason(grammars, structure, reason):
+def test_unenforceable_structure_is_refused_with_the_reason(grammars, structure, reason):
     with pytest.raises(InvalidValue) as raised:
         compile(grammars, **structure)
     assert str(raised.value).startswith("[invalid_value:structured_outputs] This cannot be enforced: ")
@@ -189,32 +189,32 @@ def deep(levels):
     ],
     ids=["nested", "enum", "product", "string", "array", "powers", "automata", "ambiguous"],
 )
-def test_what_is_nasty_takes_bounded_time_and_ends(ask, structure):
-    begun = time.monotonic()
+def test_ambiguous_grammars_take_bounded_time(ask, structure):
+    started = time.monotonic()
     try:
-        listener = ask(structure, max_tokens=100).wait(20)
+        collector = ask(structure, max_tokens=100).wait(20)
     except InvalidValue:
         pass
     else:
-        assert listener.error is None or str(listener.error).startswith("[invalid_value:structured_outputs]")
-    assert time.monotonic() - begun < 10
+        assert collector.error is None or str(collector.error).startswith("[invalid_value:structured_outputs]")
+    assert time.monotonic() - started < 10
 
 
-def test_a_grammar_in_a_batch_changes_nobody(grammars, scripted, listen, tokenizer):
-    engine, forward = scripted(max_rows=4, seconds=0.001)
+def test_grammar_in_a_batch_changes_no_other_answer(grammars, scripted_engine, collect, tokenizer):
+    engine, runner = scripted_engine(max_rows=4, seconds=0.001)
     schema = compile(grammars, json=PERSON)
-    alone = listen(engine, PROMPT, schema, max_tokens=400, temperature=1.0, seed=3).wait()
+    alone = collect(engine, PROMPT, schema, max_tokens=400, temperature=1.0, seed=3).wait()
     beside = [
-        listen(engine, PROMPT, schema, max_tokens=400, temperature=1.0, seed=3),
-        listen(engine, [9] * 20, max_tokens=60),
-        listen(engine, PROMPT, max_tokens=60, logprobs=3),
-        listen(engine, PROMPT, max_tokens=60, logit_bias=((70, 100.0),)),
+        collect(engine, PROMPT, schema, max_tokens=400, temperature=1.0, seed=3),
+        collect(engine, [9] * 20, max_tokens=60),
+        collect(engine, PROMPT, max_tokens=60, logprobs=3),
+        collect(engine, PROMPT, max_tokens=60, logit_bias=((70, 100.0),)),
     ]
     for one in beside:
         one.wait()
     assert beside[0].texts == alone.texts
-    assert beside[1].texts[0] == tokenizer.decode(forward.expected_answer([9] * 20, 60))
-    assert beside[2].texts[0] == tokenizer.decode(forward.expected_answer(PROMPT, 60))
+    assert beside[1].texts[0] == tokenizer.decode(runner.expected_answer([9] * 20, 60))
+    assert beside[2].texts[0] == tokenizer.decode(runner.expected_answer(PROMPT, 60))
     assert beside[3].texts[0] == tokenizer.decode([70] * 60)
 
 
@@ -233,7 +233,7 @@ def strings(count):
     ],
     ids=["many members", "delete", "attributes", "gbnf", "least members"],
 )
-def test_what_can_be_enforced_is_taken(grammars, structure):
+def test_enforceable_structures_are_accepted(grammars, structure):
     compile(grammars, **structure)
 
 
@@ -247,6 +247,6 @@ def test_what_can_be_enforced_is_taken(grammars, structure):
         ({"regex": ""}, "empty"),
     ],
 )
-def test_what_would_not_be_enforced_is_refused_with_the_reason(grammars, structure, reason):
+def test_partly_unenforceable_structure_is_refused_with_the_reason(grammars, structure, reason):
     with pytest.raises(InvalidValue, match=reason):
         compile(grammars, **structure)

@@ -1,4 +1,4 @@
-"""No key of an object is written twice, also where it may have any."""
+"""Keys of objects are unique, also in objects that may have any members."""
 
 import json
 import random
@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from backends.llm.structured_outputs.llguidance_grammar import to_llguidance
 from backends.llm.structured_outputs.unique_keys import QuoteTokens, UniqueKeyTracker
 
-# A vocabulary in which keys end in the middle of tokens, and whole ones stand in one.
+# A vocabulary with tokens in which a key ends in the middle, and tokens that contain a whole key.
 _TEXTS = ['a"', '":', '"a"', ',"a":', '1,"a":1', '},"a"', '"b":{"a"', "ab", 'b":1', '"ab', '\\"', '\\\\"', '","', '":"']
 
 
@@ -33,14 +33,14 @@ def of_keys() -> tuple[LLTokenizer, QuoteTokens]:
     return made, QuoteTokens(made)
 
 
-def test_no_key_is_written_twice(of_keys: tuple[LLTokenizer, QuoteTokens]) -> None:
+def test_no_key_is_repeated(of_keys: tuple[LLTokenizer, QuoteTokens]) -> None:
     made, words = of_keys
     schema = {"additionalProperties": {"anyOf": [{"type": "integer", "maximum": 9, "minimum": 0}, {"$ref": "#"},
                                                  {"type": "string", "pattern": r"^[\"ab,\\]{0,2}$"}]},
               "propertyNames": {"pattern": r"^[ab\"\\]{0,60}$"}, "type": "object"}  # fmt: skip
     first = LLMatcher(made, to_llguidance("json", json.dumps(schema)), log_level=0)
     assert not first.is_error(), first.get_error()
-    chance = random.Random(1)
+    rng = random.Random(1)
     withheld, sizes = 0, [0]
 
     def objects(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -58,7 +58,7 @@ def test_no_key_is_written_twice(of_keys: tuple[LLTokenizer, QuoteTokens]) -> No
             closing = [token for token in allowed if made.decode_bytes([token]) == b"}"]
             if 1 in allowed:
                 break
-            token = closing[0] if closing and (len(text) > 200 or chance.random() < 0.05) else chance.choice(allowed)
+            token = closing[0] if closing and (len(text) > 200 or rng.random() < 0.05) else rng.choice(allowed)
             assert state.consume_token(token)
             keys.consume(token)
             text += made.decode_bytes([token])
@@ -67,7 +67,7 @@ def test_no_key_is_written_twice(of_keys: tuple[LLTokenizer, QuoteTokens]) -> No
     assert withheld > 100 and max(sizes) > 4
 
 
-def test_a_key_comes_again_where_nothing_else_can(of_keys: tuple[LLTokenizer, QuoteTokens]) -> None:
+def test_key_may_repeat_if_nothing_else_is_left(of_keys: tuple[LLTokenizer, QuoteTokens]) -> None:
     made, words = of_keys
     keys, said = UniqueKeyTracker(made, words), made.tokenize_str('{"a":1,"a')
     for token in said:
@@ -80,15 +80,15 @@ def test_a_key_comes_again_where_nothing_else_can(of_keys: tuple[LLTokenizer, Qu
     assert keys.without_duplicates(bytes(only))[quote >> 3] >> (quote & 7) & 1 == 0
 
 
-def test_following_many_keys_takes_little_time(of_keys: tuple[LLTokenizer, QuoteTokens]) -> None:
+def test_tracking_many_keys_takes_little_time(of_keys: tuple[LLTokenizer, QuoteTokens]) -> None:
     made, words = of_keys
     keys, mask = UniqueKeyTracker(made, words), b"\xff" * ((made.vocab_size + 7) // 8)
     tokens = made.tokenize_str("{" + ",".join(f'"key{number}":{{"x":"y"}}' for number in range(500)))
-    begun = time.thread_time()
+    started = time.thread_time()
     for token in tokens:
         keys.consume(token)
         keys.without_duplicates(mask)
-    assert (time.thread_time() - begun) / len(tokens) < 0.002
+    assert (time.thread_time() - started) / len(tokens) < 0.002
 
 
 def test_thousands_of_keys_take_no_longer_than_a_few(of_keys: tuple[LLTokenizer, QuoteTokens]) -> None:
@@ -99,14 +99,14 @@ def test_thousands_of_keys_take_no_longer_than_a_few(of_keys: tuple[LLTokenizer,
     for text in ('"', "key1"):
         for token in made.tokenize_str(text):
             keys.consume(token)
-        begun = time.thread_time()
+        started = time.thread_time()
         left = [keys.without_duplicates(mask) for _ in range(10)]
-        assert (time.thread_time() - begun) / len(left) < 0.002
+        assert (time.thread_time() - started) / len(left) < 0.002
     quote = made.tokenize_str('"')[0]
     assert not left[0][quote >> 3] >> (quote & 7) & 1
 
 
-def test_a_key_comes_again_in_another_object_of_the_same_token(of_keys: tuple[LLTokenizer, QuoteTokens]) -> None:
+def test_key_may_repeat_in_another_object_within_one_token(of_keys: tuple[LLTokenizer, QuoteTokens]) -> None:
     made, words = of_keys
     keys = UniqueKeyTracker(made, words)
     for token in made.tokenize_str("[{"):

@@ -177,9 +177,9 @@ class Waiter:
 
 
 @pytest.fixture
-def slow_desk(scripted, sight):
+def slow_desk(scripted_engine, sight):
     """A desk over a scripted forward pass, whose tokens are bytes: the mark of a picture is one of them."""
-    engine, forward = scripted()
+    engine, forward = scripted_engine()
     encoder = Slow()
     eyes = VisionProcessor(
         vision_config(

@@ -1,7 +1,11 @@
-"""From a JSON schema as callers write it to one that llguidance enforces to the letter.
+"""Normalizes a caller's JSON schema into one that llguidance enforces exactly.
 
-`normal` keeps the meaning, but for one thing: objects that name properties and say nothing of others are closed. Every
-answer under its result is valid under the caller's schema. What it cannot put so is refused by keyword and place.
+`normalize_schema` keeps the meaning, with one exception: an object that names properties and says nothing about others
+is closed. Every answer under the result is valid under the caller's schema. A keyword that cannot be enforced is
+refused, with its name and location.
+
+`document.py` locates schemas, `flattening.py` collects all schemas of one value, `value_bounds.py` tells alternatives
+apart, `members.py` finds the members of objects. `objects.py`, `arrays.py` and `scalars.py` write the result.
 """
 
 from backends.llm.structured_outputs.json_schema.compile_errors import explain_schema_error

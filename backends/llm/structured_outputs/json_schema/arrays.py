@@ -1,4 +1,7 @@
-"""Arrays."""
+"""Arrays: write `items`, `prefixItems` and the other array keywords as llguidance needs them.
+
+`uniqueItems` and `contains` have no equivalent there, so they become arrays that are written out, or are refused.
+"""
 
 from collections.abc import Callable
 from itertools import chain, combinations, permutations
@@ -11,95 +14,107 @@ from backends.llm.structured_outputs.json_schema.keywords import CONSTRAINING, I
 from backends.llm.structured_outputs.json_schema.value_bounds import ValueBounds
 
 _MAX_SETS = 128
-"""Arrays of different values that are written out: all orders of 4 values, all sets of 7."""
+"""Most arrays of distinct values that are written out: enough for all orders of 4 values, or all sets of 7."""
 
 
 def write_array(
-    place: LocatedSchema,
-    normal: Callable[[LocatedSchema], Any],
-    shape: Callable[[LocatedSchema], ValueBounds],
+    located: LocatedSchema,
+    normalize: Callable[[LocatedSchema], Any],
+    bounds_of: Callable[[LocatedSchema], ValueBounds],
     out: dict[str, Any],
 ) -> None:
-    """Write what is said of arrays into `out`. Raises `ValueError`."""
-    schema = place.schema
-    prefix, rest = _items(place)
-    least, most = keyword_values.read_count(place, "minItems") or 0, keyword_values.read_count(place, "maxItems")
+    """Write the array keywords of a schema into `out`; further alternatives go to its `anyOf`. Raises `ValueError`."""
+    schema = located.schema
+    prefix, other_items = _items(located)
+    minimum, maximum = (
+        keyword_values.read_count(located, "minItems") or 0,
+        keyword_values.read_count(located, "maxItems"),
+    )
     if "contains" in schema:
-        least, most = _contains_bounds(place, least, most)
+        minimum, maximum = _contains_bounds(located, minimum, maximum)
     if prefix:
-        out["prefixItems"] = [normal(item) for item in prefix]
-    if rest is not None and (items := normal(rest)) is not True:
+        out["prefixItems"] = [normalize(item) for item in prefix]
+    if other_items is not None and (items := normalize(other_items)) is not True:
         out["items"] = items
-    if least:
-        out["minItems"] = least
-    if most is not None and most < keyword_values.MAX_COUNT:
-        out["maxItems"] = most
+    if minimum:
+        out["minItems"] = minimum
+    if maximum is not None and maximum < keyword_values.MAX_COUNT:
+        out["maxItems"] = maximum
     if schema.get("uniqueItems") not in (None, False):
         if schema["uniqueItems"] is not True:
-            raise place.error("uniqueItems", "must be true or false.")
-        _write_unique_items(place, prefix, rest, (least, most), shape, out)
+            raise located.error("uniqueItems", "must be true or false.")
+        _write_unique_items(located, prefix, other_items, (minimum, maximum), bounds_of, out)
 
 
-def _items(place: LocatedSchema) -> tuple[list[LocatedSchema], LocatedSchema | None]:
-    """The schemas of the first items, and that of the others; None where nothing is said of them."""
-    schema = place.schema
+def _items(located: LocatedSchema) -> tuple[list[LocatedSchema], LocatedSchema | None]:
+    """Return the schemas of the first items, and the schema of the others, or None if there is none."""
+    schema = located.schema
     first = "items" if isinstance(schema.get("items"), list) else "prefixItems"
     others = "additionalItems" if first == "items" else "items"
-    listed = schema.get(first, [])
-    if not isinstance(listed, list):
-        raise place.error(first, "must be a list of schemas.")
-    prefix = [place.child(first, number) for number in range(len(listed))]
+    values = schema.get(first, [])
+    if not isinstance(values, list):
+        raise located.error(first, "must be a list of schemas.")
+    prefix = [located.child(first, number) for number in range(len(values))]
     if others not in schema and schema.get("unevaluatedItems", True) is not True:
         if IN_PLACE_APPLICATORS & schema.keys():
-            raise place.error("unevaluatedItems", "cannot be enforced beside other schemas of the same array.")
+            raise located.error("unevaluatedItems", "cannot be enforced beside other schemas of the same array.")
         others = "unevaluatedItems"
-    return prefix, place.child(others) if others in schema else None
+    return prefix, located.child(others) if others in schema else None
 
 
-def _contains_bounds(place: LocatedSchema, least: int, most: int | None) -> tuple[int, int | None]:
-    """`contains`, where every item counts or none has to."""
-    some, many = keyword_values.read_count(place, "minContains"), keyword_values.read_count(place, "maxContains")
-    some = 1 if some is None else some
-    about = place.schema["contains"]
-    if about is True or (isinstance(about, dict) and not CONSTRAINING & about.keys()):
-        return max(least, some), many if most is None else most if many is None else min(most, many)
-    if some or many is not None:
-        raise place.error("contains", "cannot be enforced; 'items' and 'prefixItems' can.")
-    return least, most
+def _contains_bounds(located: LocatedSchema, minimum: int, maximum: int | None) -> tuple[int, int | None]:
+    """Return the bounds of the array's length with `contains`. Raises `ValueError` unless its schema matches every item
+    or no item needs to match.
+    """
+    min_contains, max_contains = (
+        keyword_values.read_count(located, "minContains"),
+        keyword_values.read_count(located, "maxContains"),
+    )
+    min_contains = 1 if min_contains is None else min_contains
+    contains_schema = located.schema["contains"]
+    if contains_schema is True or (isinstance(contains_schema, dict) and not CONSTRAINING & contains_schema.keys()):
+        return max(
+            minimum, min_contains
+        ), max_contains if maximum is None else maximum if max_contains is None else min(maximum, max_contains)
+    if min_contains or max_contains is not None:
+        raise located.error("contains", "cannot be enforced; 'items' and 'prefixItems' can.")
+    return minimum, maximum
 
 
 def _write_unique_items(
-    place: LocatedSchema,
+    located: LocatedSchema,
     prefix: list[LocatedSchema],
-    rest: LocatedSchema | None,
+    other_items: LocatedSchema | None,
     bounds: tuple[int, int | None],
-    shape: Callable[[LocatedSchema], ValueBounds],
+    bounds_of: Callable[[LocatedSchema], ValueBounds],
     out: dict[str, Any],
 ) -> None:
-    least, most = bounds
+    minimum, maximum = bounds
     if out.get("items") is False:
-        most = len(prefix) if most is None else min(most, len(prefix))
-    if most is not None and most <= 1:
+        maximum = len(prefix) if maximum is None else min(maximum, len(prefix))
+    if maximum is not None and maximum <= 1:
         return
     if prefix:
-        few = [shape(item).values for item in prefix]
-        known = [one for one in few if one is not None]
-        apart = len(known) == len(few) and sum(map(len, known)) == len(frozenset[str]().union(*known))
-        if most is None or most > len(prefix) or not apart:
-            raise place.error("uniqueItems", "cannot be enforced beside 'prefixItems' that could be equal.")
+        value_sets = [bounds_of(item).values for item in prefix]
+        finite_sets = [one for one in value_sets if one is not None]
+        are_distinct = len(finite_sets) == len(value_sets) and sum(map(len, finite_sets)) == len(
+            frozenset[str]().union(*finite_sets)
+        )
+        if maximum is None or maximum > len(prefix) or not are_distinct:
+            raise located.error("uniqueItems", "cannot be enforced beside 'prefixItems' that could be equal.")
         return
-    listed = shape(rest).values if rest is not None else None
-    if listed is None:
-        raise place.error(
+    values = bounds_of(other_items).values if other_items is not None else None
+    if values is None:
+        raise located.error(
             "uniqueItems", "can be enforced only for items of listed values ('enum', 'const', boolean)."
         )  # fmt: skip
-    items = _in_order(rest, listed)
-    most = len(items) if most is None else min(most, len(items))
-    lengths = range(least, most + 1)
+    items = _in_order(other_items, values)
+    maximum = len(items) if maximum is None else min(maximum, len(items))
+    lengths = range(minimum, maximum + 1)
     if not keyword_values.sum_is_at_most((comb(len(items), length) for length in lengths), _MAX_SETS):
-        raise place.error("uniqueItems", f"has more than {_MAX_SETS} sets of items: 7 values can be enforced.")
-    ordered = keyword_values.sum_is_at_most((perm(len(items), length) for length in lengths), _MAX_SETS)
-    sets = chain.from_iterable((permutations if ordered else combinations)(items, length) for length in lengths)
+        raise located.error("uniqueItems", f"has more than {_MAX_SETS} sets of items: 7 values can be enforced.")
+    fits_all_orders = keyword_values.sum_is_at_most((perm(len(items), length) for length in lengths), _MAX_SETS)
+    sets = chain.from_iterable((permutations if fits_all_orders else combinations)(items, length) for length in lengths)
     arrays = [
         {
             "type": "array",
@@ -110,14 +125,14 @@ def _write_unique_items(
         }
         for one in sets
     ]
-    others = [one for one in keyword_values.read_types(place) or TYPES if one != "array"]
+    others = [one for one in keyword_values.read_types(located) or TYPES if one != "array"]
     out["anyOf"] = [*arrays, *([{"type": others}] if others else [])]
     for keyword in ("minItems", "maxItems"):
         out.pop(keyword, None)
 
 
-def _in_order(place: LocatedSchema | None, listed: frozenset[str]) -> list[Any]:
-    """Values in the order in which the schema lists them, if it does."""
-    written = place.schema.get("enum") if place is not None and isinstance(place.schema, dict) else None
-    texts = [keyword_values.canonical_json(value) for value in written] if isinstance(written, list) else sorted(listed)
-    return [keyword_values.parse_canonical(text) for text in dict.fromkeys(texts) if text in listed]
+def _in_order(located: LocatedSchema | None, values: frozenset[str]) -> list[Any]:
+    """Return the values in the order of the schema's `enum`, if it has one."""
+    enum = located.schema.get("enum") if located is not None and isinstance(located.schema, dict) else None
+    texts = [keyword_values.canonical_json(value) for value in enum] if isinstance(enum, list) else sorted(values)
+    return [keyword_values.parse_canonical(text) for text in dict.fromkeys(texts) if text in values]

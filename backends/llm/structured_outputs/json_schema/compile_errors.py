@@ -1,4 +1,4 @@
-"""Explains in the words of JSON Schema why llguidance cannot compile a schema that `normal` has returned."""
+"""Explains in terms of JSON Schema why llguidance cannot compile a schema that `normalize_schema` returned."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -12,36 +12,36 @@ _MAX_SHOWN_CHARACTERS = 100
 _UNSATISFIABLE = re.compile(r"required property '(.{1,200}?)' is unsatisfiable", re.S)
 
 
-def explain_schema_error(schemas: Iterable[Any], error: str, wrong: Callable[[str], str | None]) -> str:
-    """Return why the caller's `schemas` cannot be enforced together, of which the library says `error`.
+def explain_schema_error(schemas: Iterable[Any], error: str, explain_regex: Callable[[str], str | None]) -> str:
+    """Return the reason why the caller's `schemas` cannot be enforced together, from llguidance's `error`.
 
-    `wrong` says what is wrong with a regular expression.
+    `explain_regex` returns the error of a regular expression, or None if it is valid.
     """
     if "nsatisfiable" in error:
-        found = _UNSATISFIABLE.search(error)
-        name = f" the required property '{found[1][:_MAX_SHOWN_CHARACTERS]}'" if found else " the schema"
+        match = _UNSATISFIABLE.search(error)
+        name = f" the required property '{match[1][:_MAX_SHOWN_CHARACTERS]}'" if match else " the schema"
         return f"no value satisfies{name}: its parts contradict each other."
     if "not disjoint" in error:
         return "two expressions of a 'patternProperties' could match the same name, which cannot be enforced."
     if "min/maxProperties" in error:
-        return "'minProperties' or 'maxProperties' cannot be counted beside what other schemas say of the same object."
+        return "'minProperties' and 'maxProperties' cannot be enforced if other schemas apply to the same object."
     if "multipleOf" in error:
         return "a 'multipleOf' has too many digits."
     if "NoExtension" in error[:40]:
-        return "no text follows it."
+        return "no text matches it."
     for count, (pointer, keyword, text) in enumerate(chain.from_iterable(map(_regexes, schemas))):
         if count == _MAX_REGEXES:
             break
-        if (why := wrong(text)) is not None:
-            return f"'{keyword}' at '{pointer[:200]}' holds no expression that can be enforced: {why}"
+        if (reason := explain_regex(text)) is not None:
+            return f"'{keyword}' at '{pointer[:200]}' holds no expression that can be enforced: {reason}"
     return "the schema is too large or too deep."
 
 
 def _regexes(schema: Any) -> Iterator[tuple[str, str, str]]:
-    """All that looks like a regular expression, with the pointer to its schema and its keyword."""
-    waiting = [("#", schema)]
-    while waiting:
-        pointer, part = waiting.pop()
+    """Yield everything that looks like a regular expression: the pointer to its schema, its keyword and its text."""
+    pending = [("#", schema)]
+    while pending:
+        pointer, part = pending.pop()
         if isinstance(part, dict):
             if isinstance(part.get("pattern"), str):
                 yield pointer, "pattern", part["pattern"]
@@ -52,4 +52,4 @@ def _regexes(schema: Any) -> Iterator[tuple[str, str, str]]:
             pairs = [(str(number), value) for number, value in enumerate(part)]
         else:
             continue
-        waiting += [(f"{pointer}/{key}", value) for key, value in pairs if isinstance(value, dict | list)]
+        pending += [(f"{pointer}/{key}", value) for key, value in pairs if isinstance(value, dict | list)]

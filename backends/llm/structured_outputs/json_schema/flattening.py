@@ -1,4 +1,4 @@
-"""A schema with all that is said of the same value by other schemas: `allOf`, `anyOf`, references and conditions."""
+"""Flattening: collect all schemas that apply to one value, through references, `allOf`, `anyOf` and conditions."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -11,6 +11,7 @@ from backends.llm.structured_outputs.json_schema.members import MemberAnalysis
 from backends.llm.structured_outputs.json_schema.value_bounds import BoundsAnalysis, disambiguate
 
 _MAX_PARTS = 20_000
+"""Schemas that flattening one document may visit."""
 
 
 @dataclass(slots=True)
@@ -18,13 +19,13 @@ class FlatSchema:
     """All schemas that apply to one value, through references and `allOf`."""
 
     asserting: list[LocatedSchema] = field(default_factory=list)
-    """Schemas whose keywords say something by themselves."""
+    """Schemas with assertions of their own (`keywords.ASSERTIONS`)."""
     alternatives: list[list[LocatedSchema]] = field(default_factory=list)
-    """Of each of these lists one schema holds, or several."""
+    """Lists of schemas; at least one of each list must match."""
     isolated: list[LocatedSchema] = field(default_factory=list)
-    """Schemas with `unevaluatedProperties`, which see nothing of what stands beside them."""
+    """Schemas with `unevaluatedProperties`, which take no account of the other schemas."""
     is_unsatisfiable: bool = False
-    """Whether no value can do."""
+    """True if no value matches."""
 
 
 class SchemaFlattener:
@@ -36,14 +37,14 @@ class SchemaFlattener:
         self.members = MemberAnalysis(document)
         self._budget = _MAX_PARTS
 
-    def of(self, place: LocatedSchema) -> FlatSchema:
-        """Return a schema flat. Raises `ValueError` for what cannot be enforced."""
+    def flatten(self, located: LocatedSchema) -> FlatSchema:
+        """Flatten a schema. Raises `ValueError` for what cannot be enforced."""
         flat = FlatSchema()
-        self._add(flat, place, place, frozenset())
+        self._add(flat, located, located, frozenset())
         return flat
 
-    def _add(self, flat: FlatSchema, place: LocatedSchema, top: LocatedSchema, inside: frozenset[int]) -> None:
-        schema = place.schema
+    def _add(self, flat: FlatSchema, located: LocatedSchema, top: LocatedSchema, ancestors: frozenset[int]) -> None:
+        schema = located.schema
         self._budget -= 1
         if self._budget < 0:
             raise ValueError("the schema is too large where its references are written out.")
@@ -51,75 +52,76 @@ class SchemaFlattener:
             flat.is_unsatisfiable |= not schema
             return
         if not isinstance(schema, dict):
-            raise ValueError(f"what stands at '{place.pointer[:200]}' is no schema: an object, true or false.")
-        if place is not top and schema.get("unevaluatedProperties", True) is not True:
-            flat.isolated.append(place)
+            raise ValueError(f"the value at '{located.pointer[:200]}' is not a schema: an object, true or false.")
+        if located is not top and schema.get("unevaluatedProperties", True) is not True:
+            flat.isolated.append(located)
             return
         if ASSERTIONS & schema.keys():
-            flat.asserting.append(place)
+            flat.asserting.append(located)
         for keyword in REFERENCES:
             if keyword in schema:
-                target = self.document.resolve(place, keyword)
-                if id(target.schema) in inside or target.schema is schema:
-                    raise place.error(keyword, "leads back to itself: no text follows it.")
-                self._add(flat, target, top, inside | {id(target.schema), id(schema)})
+                target = self.document.resolve(located, keyword)
+                if id(target.schema) in ancestors or target.schema is schema:
+                    raise located.error(keyword, "refers back to itself, so no value matches it.")
+                self._add(flat, target, top, ancestors | {id(target.schema), id(schema)})
         if "allOf" in schema:
-            for number in range(len(keyword_values.read_list(place, "allOf"))):
-                self._add(flat, place.child("allOf", number), top, inside | {id(schema)})
-        for choices in self._choices(place, top):
+            for number in range(len(keyword_values.read_list(located, "allOf"))):
+                self._add(flat, located.child("allOf", number), top, ancestors | {id(schema)})
+        for choices in self._choices(located, top):
             if len(choices) == 1:
-                self._add(flat, choices[0], top, inside | {id(schema)})
+                self._add(flat, choices[0], top, ancestors | {id(schema)})
             else:
                 flat.alternatives.append(choices)
 
-    def _choices(self, place: LocatedSchema, top: LocatedSchema) -> Iterable[list[LocatedSchema]]:
-        schema = place.schema
+    def _choices(self, located: LocatedSchema, top: LocatedSchema) -> Iterable[list[LocatedSchema]]:
+        schema = located.schema
         if "anyOf" in schema:
-            yield [place.child("anyOf", number) for number in range(len(keyword_values.read_list(place, "anyOf")))]
+            yield [located.child("anyOf", number) for number in range(len(keyword_values.read_list(located, "anyOf")))]
         if "oneOf" in schema:
-            yield self._one_of(place, top)
+            yield self._one_of(located, top)
         if (
             schema.get("not") is not None
-            and (choices := not_alternatives(place, self.bounds.bounds_of(top))) is not None
+            and (choices := not_alternatives(located, self.bounds.bounds_of(top))) is not None
         ):
             yield choices
         if "if" in schema and ("then" in schema or "else" in schema):
-            yield if_alternatives(place, self.bounds.bounds_of(top))
-        yield from _dependent(place)
+            yield if_alternatives(located, self.bounds.bounds_of(top))
+        yield from _dependent(located)
 
-    def _one_of(self, place: LocatedSchema, top: LocatedSchema) -> list[LocatedSchema]:
-        """The branches of a `oneOf`, so that what one of them takes no other does."""
-        branches = [place.child("oneOf", number) for number in range(len(keyword_values.read_list(place, "oneOf")))]
+    def _one_of(self, located: LocatedSchema, top: LocatedSchema) -> list[LocatedSchema]:
+        """Return the branches of a `oneOf`, with guards so that no value matches two. Raises `ValueError`."""
+        branches = [located.child("oneOf", number) for number in range(len(keyword_values.read_list(located, "oneOf")))]
         branches = [branch for branch in branches if branch.schema is not False] or branches[:1]
         if len(branches) == 1:
             return branches
         guards = disambiguate([self.bounds.bounds_of(branch) for branch in branches], self.bounds.bounds_of(top))
         if isinstance(guards, tuple):
             pointers = " and ".join(f"'{branches[number].pointer[:80]}'" for number in guards)
-            raise place.error(
-                "oneOf", f"takes what matches one schema only, and {pointers} cannot be told apart: write anyOf, or "
-                "give them a property with different constants."
-            )  # fmt: skip
-        asked = [guard.schema() for guard in guards]
+            raise located.error(
+                "oneOf",
+                f"accepts only values that match exactly one schema, and {pointers} cannot be told apart: write anyOf, "
+                "or give them a property with different constants.",
+            )
+        extra_schemas = [guard.schema() for guard in guards]
         return [
             branch.with_schema({"allOf": [branch, guard]}) if guard else branch
-            for branch, guard in zip(branches, asked, strict=True)
+            for branch, guard in zip(branches, extra_schemas, strict=True)
         ]
 
 
-def _dependent(place: LocatedSchema) -> Iterable[list[LocatedSchema]]:
-    """What holds only where a member is there: either it is absent, or the rest holds too."""
+def _dependent(located: LocatedSchema) -> Iterable[list[LocatedSchema]]:
+    """Yield the alternatives of each dependent member: it is absent, or what depends on it holds too."""
     for keyword in ("dependentRequired", "dependentSchemas", "dependencies"):
-        for name in keyword_values.read_object(place, keyword):
-            absent = place.with_schema({"properties": {name: False}})
-            part = place.child(keyword, name)
+        for name in keyword_values.read_object(located, keyword):
+            absent = located.with_schema({"properties": {name: False}})
+            part = located.child(keyword, name)
             if part.schema in (True, []) or (keyword == "dependentSchemas" and part.schema == {}):
                 continue
             if isinstance(part.schema, list) and keyword != "dependentSchemas":
-                needed = keyword_values.read_names(place.with_schema({"required": part.schema}), "required")
-                yield [absent, place.with_schema({"required": [name, *needed]})]
+                needed = keyword_values.read_names(located.with_schema({"required": part.schema}), "required")
+                yield [absent, located.with_schema({"required": [name, *needed]})]
             elif keyword == "dependentRequired":
-                raise place.error(keyword, "must hold lists of names.")
+                raise located.error(keyword, "must hold lists of names.")
             else:
-                there = place.with_schema({"required": [name]})
-                yield [absent, part.with_schema({"allOf": [there, part]})]
+                has_member = located.with_schema({"required": [name]})
+                yield [absent, part.with_schema({"allOf": [has_member, part]})]

@@ -1,4 +1,4 @@
-"""What stands behind keywords, checked."""
+"""Values of keywords, read and checked; and the canonical form in which JSON values are compared."""
 
 import json
 import math
@@ -9,74 +9,75 @@ from backends.llm.structured_outputs.json_schema.document import LocatedSchema
 from backends.llm.structured_outputs.json_schema.keywords import TYPES
 
 MAX_COUNT = 2**31
-"""More characters, items or properties than any answer has."""
+"""A number of characters, items or properties that no answer reaches."""
 
 
-def read_count(place: LocatedSchema, keyword: str) -> int | None:
-    """Return a number of things, `2.0` as 2; None where there is none. Raises `ValueError`."""
-    value = place.schema.get(keyword)
+def read_count(located: LocatedSchema, keyword: str) -> int | None:
+    """Return a count, `2.0` as 2 and at most `MAX_COUNT`; None if the keyword is absent. Raises `ValueError`."""
+    value = located.schema.get(keyword)
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf or value % 1:
-        raise place.error(keyword, "must be a whole number, 0 or more.")
+        raise located.error(keyword, "must be a whole number, 0 or more.")
     return min(int(value), MAX_COUNT)
 
 
-def read_number(place: LocatedSchema, keyword: str) -> int | float | None:
-    """Return a finite number; None where there is none. Raises `ValueError`."""
-    value = place.schema.get(keyword)
+def read_number(located: LocatedSchema, keyword: str) -> int | float | None:
+    """Return a number that is not NaN; None if the keyword is absent. Raises `ValueError`."""
+    value = located.schema.get(keyword)
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
-        raise place.error(keyword, "must be a number.")
+        raise located.error(keyword, "must be a number.")
     return value
 
 
-def read_list(place: LocatedSchema, keyword: str) -> list[Any]:
-    """Return a list that is not empty. Raises `ValueError`."""
-    value = place.schema[keyword]
+def read_list(located: LocatedSchema, keyword: str) -> list[Any]:
+    """Return a list that is not empty. Raises `ValueError`; the keyword must be present."""
+    value = located.schema[keyword]
     if not isinstance(value, list) or not value:
-        raise place.error(keyword, "must be a list with at least one entry.")
+        raise located.error(keyword, "must be a list with at least one entry.")
     return value
 
 
-def read_object(place: LocatedSchema, keyword: str) -> dict[str, Any]:
-    """Return an object, an empty one where there is none. Raises `ValueError`."""
-    value = place.schema.get(keyword, {})
+def read_object(located: LocatedSchema, keyword: str) -> dict[str, Any]:
+    """Return an object; an empty one if the keyword is absent. Raises `ValueError`."""
+    value = located.schema.get(keyword, {})
     if not isinstance(value, dict):
-        raise place.error(keyword, "must be an object.")
+        raise located.error(keyword, "must be an object.")
     return value
 
 
-def read_names(place: LocatedSchema, keyword: str) -> list[str]:
-    """Return names, none of them twice; none where there are none. Raises `ValueError`."""
-    value = place.schema.get(keyword, [])
+def read_names(located: LocatedSchema, keyword: str) -> list[str]:
+    """Return a list of names without duplicates; an empty one if the keyword is absent. Raises `ValueError`."""
+    value = located.schema.get(keyword, [])
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        raise place.error(keyword, "must be a list of names.")
+        raise located.error(keyword, "must be a list of names.")
     return list(dict.fromkeys(value))
 
 
-def read_types(place: LocatedSchema) -> list[str] | None:
-    """Return the types of a schema; None where it has no `type`. Raises `ValueError`."""
-    value = place.schema.get("type")
+def read_types(located: LocatedSchema) -> list[str] | None:
+    """Return the types of a schema without duplicates; None if it has no `type`. Raises `ValueError`."""
+    value = located.schema.get("type")
     if value is None:
         return None
     given = value if isinstance(value, list) else [value]
     for one in given:
         if not isinstance(one, str) or one not in (*TYPES, "integer"):
-            raise place.error("type", f"is {json.dumps(one)[:64]}: there is no such type.")
+            raise located.error("type", f"is {json.dumps(one)[:64]}: there is no such type.")
     if not given:
-        raise place.error("type", "must name a type.")
+        raise located.error("type", "must name a type.")
     return list(dict.fromkeys(one for one in given if one != "integer" or "number" not in given))
 
 
-def sum_is_at_most(counts: Iterable[int], most: int) -> bool:
-    """Return whether the sum is `most` or less, looking at no more than that takes: there may be thousands of counts,
-    of thousands of digits each."""
+def sum_is_at_most(counts: Iterable[int], maximum: int) -> bool:
+    """Return whether the sum is `maximum` or less. Stops at the first count that exceeds it, because there may be
+    thousands of counts, with thousands of digits each.
+    """
     total = 0
     for count in counts:
         total += count
-        if total > most:
+        if total > maximum:
             return False
     return True
 
@@ -99,7 +100,7 @@ def type_of(value: Any) -> str:
 
 
 def canonical_json(value: Any) -> str:
-    """Return a text that equal JSON values share: 1 and 1.0 are equal."""
+    """Return the canonical form of a JSON value: equal values, such as 1 and 1.0, have the same text."""
     return json.dumps(_plain(value), sort_keys=True)
 
 
@@ -114,5 +115,5 @@ def _plain(value: Any) -> Any:
 
 
 def parse_canonical(text: str) -> Any:
-    """Return the value of a canonical text."""
+    """Return the value of a text that `canonical_json` returned."""
     return json.loads(text)

@@ -1,8 +1,9 @@
-"""The keywords of JSON Schema, by what stands behind them and by what they are about.
+"""The keywords of JSON Schema, by the form of their values and by the type of value that they constrain.
 
-https://json-schema.org/draft/2020-12/json-schema-validation, and the drafts before it. What is in no table here
-constrains nothing: `title`, `description`, `default`, `examples`, `deprecated`, `readOnly`, `writeOnly`, `$comment`,
-`contentEncoding`, `contentMediaType`, `contentSchema`, OpenAPI's `nullable`, `discriminator`, `example` and `x-…`.
+Source: https://json-schema.org/draft/2020-12/json-schema-validation, and the drafts before it. A keyword in no table
+here constrains nothing: `title`, `description`, `default`, `examples`, `deprecated`, `readOnly`, `writeOnly`,
+`$comment`, `contentEncoding`, `contentMediaType`, `contentSchema`, OpenAPI's `nullable`, `discriminator`, `example`
+and `x-…`.
 """
 
 SINGLE_SUBSCHEMA = frozenset(
@@ -27,12 +28,12 @@ OBJECT = frozenset(
     | {"maxProperties", "unevaluatedProperties"}
 )
 ASSERTIONS = frozenset({"type", "const", "enum"}) | NUMBER | STRING | ARRAY | OBJECT
-"""What says something by itself."""
+"""Keywords that constrain a value by themselves."""
 IN_PLACE_APPLICATORS = frozenset(
     {"allOf", "anyOf", "oneOf", "if", "not", "dependencies", "dependentRequired", "dependentSchemas", *REFERENCES}
 )
-"""What says something by other schemas of the same value. `then` and `else` mean nothing without `if`."""
+"""Keywords that apply other schemas to the same value. `then` and `else` mean nothing without `if`."""
 CONSTRAINING = ASSERTIONS | IN_PLACE_APPLICATORS
-"""All that constrains a value."""
+"""All keywords that constrain a value."""
 
 TYPES = ("null", "boolean", "number", "string", "array", "object")

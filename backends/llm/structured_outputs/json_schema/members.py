@@ -1,4 +1,4 @@
-"""Which members the objects of a schema name, and whether they may have others."""
+"""Members of objects: the names that schemas of the same object mention, and whether it may have others."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ from backends.llm.structured_outputs.json_schema.keywords import REFERENCES
 
 @dataclass(frozen=True, slots=True)
 class MemberNames:
-    """What an object and all schemas of the same object say of its members."""
+    """The members that one or several schemas of the same object mention."""
 
     named: frozenset[str] = frozenset()
-    """Whose schema they give."""
+    """Members with a schema."""
     known: frozenset[str] = frozenset()
-    """These, and those that they only require."""
+    """Members with a schema, and those that are only required."""
     patterns: frozenset[str] = frozenset()
     rest: bool = False
-    """Whether they say something of all others, `additionalProperties: true` for example."""
+    """True if they say anything about all other members, for example `additionalProperties: true`."""
 
     def __or__(self, other: "MemberNames") -> "MemberNames":
         return MemberNames(
@@ -27,7 +27,7 @@ class MemberNames:
 
     @property
     def is_closed(self) -> bool:
-        """Whether such objects are generated without other members."""
+        """True if such objects are generated without other members."""
         return bool(self.named) and not self.rest and not self.patterns
 
 
@@ -35,56 +35,60 @@ NO_MEMBERS = MemberNames()
 
 
 class MemberAnalysis:
-    """The members of the schemas of one document."""
+    """Finds the members that the schemas of one document mention, with a cache."""
 
     def __init__(self, document: SchemaDocument) -> None:
         self._document = document
         self._found: dict[int, tuple[LocatedSchema, MemberNames]] = {}
 
-    def members_of(self, place: LocatedSchema, inside: frozenset[int] = frozenset()) -> MemberNames:
-        """Return what a schema says, with all that it refers to in place."""
-        schema = place.schema
-        if not isinstance(schema, dict) or id(schema) in inside:
+    def members_of(self, located: LocatedSchema, ancestors: frozenset[int] = frozenset()) -> MemberNames:
+        """Return the members of a schema, including the schemas that it applies to the same object."""
+        schema = located.schema
+        if not isinstance(schema, dict) or id(schema) in ancestors:
             return NO_MEMBERS
         known = self._found.get(id(schema))
         if known is not None:
             return known[1]
-        inside |= {id(schema)}
-        found = members_of_keywords(place, ("additionalProperties", "unevaluatedProperties"))
-        for part in _in_place_subschemas(place, self._document):
-            found |= self.members_of(part, inside)
-        self._found[id(schema)] = (place, found)  # keeps the schema, whose id is the key
+        ancestors |= {id(schema)}
+        found = members_of_keywords(located, ("additionalProperties", "unevaluatedProperties"))
+        for part in _in_place_subschemas(located, self._document):
+            found |= self.members_of(part, ancestors)
+        self._found[id(schema)] = (located, found)  # keeps the schema, whose id is the key
         return found
 
-    def members_of_all(self, places: Iterable[LocatedSchema]) -> MemberNames:
-        """Return what several schemas of the same object say."""
+    def members_of_all(self, located_schemas: Iterable[LocatedSchema]) -> MemberNames:
+        """Return the members of several schemas of the same object."""
         found = NO_MEMBERS
-        for place in places:
-            found |= self.members_of(place)
+        for located in located_schemas:
+            found |= self.members_of(located)
         return found
 
 
-def members_of_keywords(place: LocatedSchema, about_rest: Iterable[str] = ("additionalProperties",)) -> MemberNames:
-    """Return what the keywords of a schema itself say; `about_rest` are those that may say something of the rest."""
-    schema = place.schema
-    properties = keyword_values.read_object(place, "properties")
+def members_of_keywords(
+    located: LocatedSchema, rest_keywords: Iterable[str] = ("additionalProperties",)
+) -> MemberNames:
+    """Return the members that a schema's own keywords mention; `rest_keywords` are about all other members."""
+    schema = located.schema
+    properties = keyword_values.read_object(located, "properties")
     named = frozenset(name for name, value in properties.items() if value is not False)
-    rest = any(schema.get(name, False) is not False for name in about_rest)
-    known = named | frozenset(keyword_values.read_names(place, "required"))
-    return MemberNames(named, known, frozenset(keyword_values.read_object(place, "patternProperties")), rest)
+    rest = any(schema.get(name, False) is not False for name in rest_keywords)
+    known = named | frozenset(keyword_values.read_names(located, "required"))
+    return MemberNames(named, known, frozenset(keyword_values.read_object(located, "patternProperties")), rest)
 
 
-def _in_place_subschemas(place: LocatedSchema, document: SchemaDocument) -> list[LocatedSchema]:
-    schema = place.schema
-    parts = [document.resolve(place, keyword) for keyword in REFERENCES if keyword in schema]
+def _in_place_subschemas(located: LocatedSchema, document: SchemaDocument) -> list[LocatedSchema]:
+    schema = located.schema
+    parts = [document.resolve(located, keyword) for keyword in REFERENCES if keyword in schema]
     for keyword in ("allOf", "anyOf", "oneOf"):
         if keyword in schema:
-            parts += [place.child(keyword, number) for number in range(len(keyword_values.read_list(place, keyword)))]
-    parts += [place.child(keyword) for keyword in ("if", "then", "else") if "if" in schema and keyword in schema]
+            parts += [
+                located.child(keyword, number) for number in range(len(keyword_values.read_list(located, keyword)))
+            ]
+    parts += [located.child(keyword) for keyword in ("if", "then", "else") if "if" in schema and keyword in schema]
     for keyword in ("dependentSchemas", "dependencies"):
-        for name in keyword_values.read_object(place, keyword):
-            part = place.child(keyword, name)
+        for name in keyword_values.read_object(located, keyword):
+            part = located.child(keyword, name)
             parts.append(part.with_schema({"required": part.schema}) if isinstance(part.schema, list) else part)
-    for needed in keyword_values.read_object(place, "dependentRequired").values():
-        parts.append(place.with_schema({"required": needed}))
+    for needed in keyword_values.read_object(located, "dependentRequired").values():
+        parts.append(located.with_schema({"required": needed}))
     return parts

@@ -1,4 +1,4 @@
-"""The whole of a schema."""
+"""Normalization of a whole schema: walks it, and writes each part with `objects.py`, `arrays.py` and `scalars.py`."""
 
 from itertools import accumulate
 from operator import or_
@@ -15,9 +15,9 @@ from backends.llm.structured_outputs.json_schema.scalars import write_constants,
 
 
 def normalize_schema(schema: Any) -> dict[str, Any] | Literal[True]:
-    """Return a schema that the library enforces to the letter. Raises `ValueError` with keyword and place.
+    """Return a schema that llguidance enforces exactly. Raises `ValueError` with the keyword and its location.
 
-    Its references lead to its own `$defs`; it has no keyword but those that constrain.
+    The result contains only keywords that constrain values, and its references lead to its own `$defs`.
     """
     if isinstance(schema, dict) and "x-guidance" in schema:
         raise ValueError("x-guidance would change what JSON is.")
@@ -31,120 +31,131 @@ def normalize_schema(schema: Any) -> dict[str, Any] | Literal[True]:
 
 
 class _Normalizer:
+    """Writes one document. Referenced schemas become definitions, so recursive schemas end."""
+
     def __init__(self, document: SchemaDocument) -> None:
         self._document = document
         self._flattening = SchemaFlattener(document)
-        self._objects = ObjectWriter(self._flattening, self._schema)
-        self._numbers: dict[int, str] = {}
-        self._waiting: list[tuple[str, LocatedSchema]] = []
+        self._objects = ObjectWriter(self._flattening, self._write_schema)
+        self._definition_names: dict[int, str] = {}
+        self._pending_definitions: list[tuple[str, LocatedSchema]] = []
 
     def normalize(self) -> Any:
-        written = self._schema(self._document.root)
+        """Write the root schema and every definition that it refers to. Raises `ValueError`."""
+        written = self._write_schema(self._document.root)
         definitions = {}
-        while self._waiting:
-            name, place = self._waiting.pop()
-            definitions[name] = self._schema(place)
+        while self._pending_definitions:
+            name, located = self._pending_definitions.pop()
+            definitions[name] = self._write_schema(located)
         return {**written, "$defs": definitions} if definitions and isinstance(written, dict) else written
 
-    def _schema(self, place: LocatedSchema, around: MemberNames = NO_MEMBERS, rest: Any = None) -> Any:
-        """Write a schema of an object of which `around` is said beside it; `rest` is asked of all other members.
+    def _write_schema(self, located: LocatedSchema, other_members: MemberNames = NO_MEMBERS, rest: Any = None) -> Any:
+        """Write a schema. `other_members` are those that other schemas of the same object mention.
 
-        Without a `rest` the object is closed where it names members and says nothing of others.
+        `rest` is the normalized schema of all members that none mentions. Without it, an object that names members and
+        says nothing about others is closed.
         """
-        if around == NO_MEMBERS and rest is None:
-            place = self._alone(place)
-            if _only_reference(place):
-                return self._reference(self._target(place))
-        if place.schema is False or (place.schema is True and around == NO_MEMBERS and rest is None):
-            return place.schema
-        flat = self._flattening.of(place)
+        if other_members == NO_MEMBERS and rest is None:
+            located = self._unwrap_all_of(located)
+            if _only_reference(located):
+                return self._definition_reference(self._follow_references(located))
+        if located.schema is False or (located.schema is True and other_members == NO_MEMBERS and rest is None):
+            return located.schema
+        flat = self._flattening.flatten(located)
         if flat.is_unsatisfiable:
             return False
-        if isinstance(place.schema, dict) and place.schema.get("unevaluatedProperties", True) is not True:
-            around, rest = NO_MEMBERS, self._schema(place.child("unevaluatedProperties"))
-        return self._together(flat, around, rest)
+        if isinstance(located.schema, dict) and located.schema.get("unevaluatedProperties", True) is not True:
+            other_members, rest = NO_MEMBERS, self._write_schema(located.child("unevaluatedProperties"))
+        return self._write_flat(flat, other_members, rest)
 
-    def _together(self, flat: FlatSchema, around: MemberNames, rest: Any) -> Any:
-        about = ("additionalProperties",) if rest is not None else ("additionalProperties", "unevaluatedProperties")
+    def _write_flat(self, flat: FlatSchema, other_members: MemberNames, rest: Any) -> Any:
+        """Write all schemas of one value as a conjunction; parameters as in `_write_schema`."""
+        rest_keywords = (
+            ("additionalProperties",) if rest is not None else ("additionalProperties", "unevaluatedProperties")
+        )
         for one in flat.asserting:
-            around |= members_of_keywords(one, about)
-        around |= self._flattening.members.members_of_all(flat.isolated)
-        of_choices = [self._flattening.members.members_of_all(choices) for choices in flat.alternatives]
-        closing = None if flat.alternatives else _closing(flat, around, rest)
-        last = next((one for one in reversed(flat.asserting) if _is_object(one)), None)
-        parts = [self._own(one, closing if one is last else None) for one in flat.asserting]
-        if closing is not None and last is None and not any("type" in one.schema for one in flat.asserting):
+            other_members |= members_of_keywords(one, rest_keywords)
+        other_members |= self._flattening.members.members_of_all(flat.isolated)
+        members_of_choices = [self._flattening.members.members_of_all(choices) for choices in flat.alternatives]
+        unknown_members = None if flat.alternatives else _close_object(flat, other_members, rest)
+        last_object = next((one for one in reversed(flat.asserting) if _is_object(one)), None)
+        parts = [self._write_assertions(one, unknown_members if one is last_object else None) for one in flat.asserting]
+        if (
+            unknown_members is not None
+            and last_object is None
+            and not any("type" in one.schema for one in flat.asserting)
+        ):
             empty = self._document.root.with_schema({})
-            parts.append(self._own(empty, closing))
-        parts += [self._schema(one) for one in flat.isolated]
-        before = list(accumulate(of_choices, or_, initial=around))
-        after = list(accumulate(reversed(of_choices), or_, initial=NO_MEMBERS))[::-1]
+            parts.append(self._write_assertions(empty, unknown_members))
+        parts += [self._write_schema(one) for one in flat.isolated]
+        before = list(accumulate(members_of_choices, or_, initial=other_members))
+        after = list(accumulate(reversed(members_of_choices), or_, initial=NO_MEMBERS))[::-1]
         for number, choices in enumerate(flat.alternatives):
-            beside = before[number] | after[number + 1]
-            written = [self._schema(choice, beside, rest) for choice in choices]
+            sibling_members = before[number] | after[number + 1]
+            written = [self._write_schema(choice, sibling_members, rest) for choice in choices]
             written = [one for one in written if one is not False]
             parts.append(True if True in written else {"anyOf": written} if written else False)
         return _conjunction(parts)
 
-    def _own(self, place: LocatedSchema, closing: UnknownMembers | None) -> Any:
-        """Write what the keywords of a schema say by themselves."""
-        schema, out = place.schema, {}
-        types = keyword_values.read_types(place)
+    def _write_assertions(self, located: LocatedSchema, unknown_members: UnknownMembers | None) -> Any:
+        """Write a schema's own assertions."""
+        schema, written = located.schema, {}
+        types = keyword_values.read_types(located)
         if types is not None:
-            out["type"] = types[0] if len(types) == 1 else types
-        write_constants(place, out)
+            written["type"] = types[0] if len(types) == 1 else types
+        write_constants(located, written)
         if schema.keys() & NUMBER:
-            write_number(place, types, out)
-        more: list[Any] = write_string(place, out) if schema.keys() & STRING else []
+            write_number(located, types, written)
+        extra: list[Any] = write_string(located, written) if schema.keys() & STRING else []
         if schema.keys() & ARRAY and "array" in (types or ["array"]):
-            write_array(place, self._schema, self._flattening.bounds.bounds_of, out)
-            more += [{"anyOf": out.pop("anyOf")}] if "anyOf" in out else []
-        if (schema.keys() & OBJECT or closing is not None) and "object" in (types or ["object"]):
-            self._objects.write(place, closing, out)
-            more += [{"anyOf": out.pop("anyOf")}] if "anyOf" in out else []
-        return _conjunction([out, *more])
+            write_array(located, self._write_schema, self._flattening.bounds.bounds_of, written)
+            extra += [{"anyOf": written.pop("anyOf")}] if "anyOf" in written else []
+        if (schema.keys() & OBJECT or unknown_members is not None) and "object" in (types or ["object"]):
+            self._objects.write(located, unknown_members, written)
+            extra += [{"anyOf": written.pop("anyOf")}] if "anyOf" in written else []
+        return _conjunction([written, *extra])
 
-    def _alone(self, place: LocatedSchema) -> LocatedSchema:
-        """Go on to the only schema of an `allOf` that says nothing else."""
-        while isinstance(place.schema, dict) and place.schema.keys() & CONSTRAINING == {"allOf"}:
-            if len(keyword_values.read_list(place, "allOf")) > 1:
+    def _unwrap_all_of(self, located: LocatedSchema) -> LocatedSchema:
+        """Replace a schema that is nothing but an `allOf` of one schema by that one."""
+        while isinstance(located.schema, dict) and located.schema.keys() & CONSTRAINING == {"allOf"}:
+            if len(keyword_values.read_list(located, "allOf")) > 1:
                 break
-            place = place.child("allOf", 0)
-        return place
+            located = located.child("allOf", 0)
+        return located
 
-    def _target(self, place: LocatedSchema) -> LocatedSchema:
-        """Follow a schema that is nothing but a reference, to one that is more. Raises `ValueError`."""
+    def _follow_references(self, located: LocatedSchema) -> LocatedSchema:
+        """Follow references until a schema that is more than a reference. Raises `ValueError` for a cycle."""
         seen = set()
-        first = place
-        while keyword := _only_reference(place):
-            if id(place.schema) in seen:
-                raise first.error(keyword, "leads back to itself: no text follows it.")
-            seen.add(id(place.schema))
-            place = self._alone(self._document.resolve(place, keyword))
-        return place
+        first = located
+        while keyword := _only_reference(located):
+            if id(located.schema) in seen:
+                raise first.error(keyword, "refers back to itself, so no value matches it.")
+            seen.add(id(located.schema))
+            located = self._unwrap_all_of(self._document.resolve(located, keyword))
+        return located
 
-    def _reference(self, place: LocatedSchema) -> Any:
-        if isinstance(place.schema, bool):
-            return place.schema
-        name = self._numbers.get(id(place.schema))
+    def _definition_reference(self, located: LocatedSchema) -> Any:
+        if isinstance(located.schema, bool):
+            return located.schema
+        name = self._definition_names.get(id(located.schema))
         if name is None:
-            name = self._numbers[id(place.schema)] = str(len(self._numbers))
-            self._waiting.append((name, place))
+            name = self._definition_names[id(located.schema)] = str(len(self._definition_names))
+            self._pending_definitions.append((name, located))
         return {"$ref": f"#/$defs/{name}"}
 
 
-def _only_reference(place: LocatedSchema) -> str | None:
-    """The keyword of a schema that is nothing but a reference; None for every other."""
-    said = place.schema.keys() & CONSTRAINING if isinstance(place.schema, dict) else ()
-    return next(iter(said)) if len(said) == 1 and said <= {*REFERENCES} else None
+def _only_reference(located: LocatedSchema) -> str | None:
+    """Return the keyword of a schema that is nothing but a reference; None for any other schema."""
+    keywords = located.schema.keys() & CONSTRAINING if isinstance(located.schema, dict) else ()
+    return next(iter(keywords)) if len(keywords) == 1 and keywords <= {*REFERENCES} else None
 
 
-def _is_object(place: LocatedSchema) -> bool:
-    return "object" in (keyword_values.read_types(place) or ["object"])
+def _is_object(located: LocatedSchema) -> bool:
+    return "object" in (keyword_values.read_types(located) or ["object"])
 
 
-def _closing(flat: FlatSchema, members: MemberNames, rest: Any) -> UnknownMembers | None:
-    """How objects are closed; None where they stay open."""
+def _close_object(flat: FlatSchema, members: MemberNames, rest: Any) -> UnknownMembers | None:
+    """Return how an object is closed; None if it stays open."""
     if any("const" in one.schema or "enum" in one.schema for one in flat.asserting):
         return None
     if rest is not None:
@@ -158,7 +169,7 @@ def _closing(flat: FlatSchema, members: MemberNames, rest: Any) -> UnknownMember
 
 
 def _conjunction(parts: list[Any]) -> Any:
-    """All of some schemas that are normal."""
+    """Return the conjunction of normalized schemas."""
     if any(part is False for part in parts):
         return False
     parts = [part for part in parts if part is not True and part != {}]

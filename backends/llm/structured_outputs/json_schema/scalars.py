@@ -1,4 +1,4 @@
-"""Constants, numbers and strings."""
+"""Constants, numbers and strings: write their keywords as llguidance needs them."""
 
 import math
 import re
@@ -10,7 +10,7 @@ from backends.llm.structured_outputs.json_schema.document import LocatedSchema
 _FORMATS = frozenset(
     {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"}
 )  # fmt: skip
-"""Those that the library enforces. All others are annotations, as they are by the standard."""
+"""Formats that llguidance enforces. All others are annotations, as the standard has them."""
 
 _NO_LEAP_DAY = (
     r"(?:[1-9][0-9]{3}|0[1-9][0-9]{2}|00[1-9][0-9]|000[1-9])-"
@@ -27,17 +27,17 @@ _FORMAT_PATTERNS = {
     "date-time": f"^{_DATE}[Tt]{_TIME}$",
     "duration": "^(?:[PT]|[0-9]{1,6}[YMWDHS])*$",
 }
-"""What is asked besides some formats: the library knows no leap years, and takes years, seconds (0000, :60) and numbers
-of any length that no client's type of dates can hold."""
+"""Patterns added to some formats. llguidance knows no leap years, and accepts years (0000), seconds (:60) and numbers
+of any length that no client's date type can hold."""
 
-# The library computes with 64 bits: the largest float below 2**63, and for fractions what has no gaps.
+# llguidance computes with 64 bits: the largest float below 2**63, and for fractions the largest without gaps.
 _MAX_INTEGER = 2**63 - 1024
 _MAX_FRACTION = 2**53 - 1
-# Beyond it the library needs both bounds.
+# Beyond this, llguidance needs both bounds.
 _MAX_ONE_SIDED_BOUND = 10**18
 
 _LOOK_AROUND = re.compile(r"(?:^|[^\\])(?:\\\\)*(\(\?(?:=|!|<=|<!))")
-# What well-known libraries write with a look-around, and what matches the same texts or the usual ones of them.
+# Look-around expressions of well-known libraries, and replacements that match the same texts or the usual ones of them.
 _LOOK_AROUND_REPLACEMENTS = (
     # zod's e-mail: no dot at the beginning, none at the end, nor two in a row
     (
@@ -54,17 +54,17 @@ _DECIMAL = re.compile(
 _DECIMAL_PLACES = re.compile(r"\^\(\?!\^\[-\+\.\]\*\$\)\[\+-\]\?0\*\\d\*\\\.\?\\d\{0,(\d{1,4})\}0\*\$")
 
 
-def write_constants(place: LocatedSchema, out: dict[str, Any]) -> None:
+def write_constants(located: LocatedSchema, out: dict[str, Any]) -> None:
     """Write `const` and `enum` into `out`. Raises `ValueError`."""
-    if "const" in place.schema:
-        if not _is_exact(place.schema["const"]):
-            raise place.error("const", "holds a number that has no exact value in 64 bits.")
-        out["const"] = place.schema["const"]
-    if "enum" in place.schema:
-        listed = keyword_values.read_list(place, "enum")
+    if "const" in located.schema:
+        if not _is_exact(located.schema["const"]):
+            raise located.error("const", "contains a number that 64 bits cannot represent exactly.")
+        out["const"] = located.schema["const"]
+    if "enum" in located.schema:
+        listed = keyword_values.read_list(located, "enum")
         out["enum"] = [value for value in listed if _is_exact(value)]
         if not out["enum"]:
-            raise place.error("enum", "holds numbers only that have no exact value in 64 bits.")
+            raise located.error("enum", "contains only numbers that 64 bits cannot represent exactly.")
 
 
 def _is_exact(value: Any) -> bool:
@@ -75,39 +75,49 @@ def _is_exact(value: Any) -> bool:
     return abs(value) <= _MAX_INTEGER and value == float(value)
 
 
-def write_number(place: LocatedSchema, types: list[str] | None, out: dict[str, Any]) -> None:
+def write_number(located: LocatedSchema, types: list[str] | None, out: dict[str, Any]) -> None:
     """Write the bounds of numbers into `out`, moved inward to what 64 bits can hold. Raises `ValueError`."""
-    least, over = keyword_values.read_number(place, "minimum"), _exclusive(place, "exclusiveMinimum", "minimum")
-    most, under = keyword_values.read_number(place, "maximum"), _exclusive(place, "exclusiveMaximum", "maximum")
+    minimum, exclusive_minimum = (
+        keyword_values.read_number(located, "minimum"),
+        _exclusive(located, "exclusiveMinimum", "minimum"),
+    )
+    maximum, exclusive_maximum = (
+        keyword_values.read_number(located, "maximum"),
+        _exclusive(located, "exclusiveMaximum", "maximum"),
+    )
     if types is not None and "integer" in types:
-        lows = [math.ceil(one) for one in (least,) if one is not None and one > -math.inf]
-        lows += [math.floor(one) + 1 for one in (over,) if one is not None and one > -math.inf and one < math.inf]
-        highs = [math.floor(one) for one in (most,) if one is not None and one < math.inf]
-        highs += [math.ceil(one) - 1 for one in (under,) if one is not None and -math.inf < one < math.inf]
-        _integers(place, max(lows, default=None), min(highs, default=None), out)
+        lows = [math.ceil(one) for one in (minimum,) if one is not None and one > -math.inf]
+        lows += [
+            math.floor(one) + 1
+            for one in (exclusive_minimum,)
+            if one is not None and one > -math.inf and one < math.inf
+        ]
+        highs = [math.floor(one) for one in (maximum,) if one is not None and one < math.inf]
+        highs += [math.ceil(one) - 1 for one in (exclusive_maximum,) if one is not None and -math.inf < one < math.inf]
+        _integers(located, max(lows, default=None), min(highs, default=None), out)
     else:
-        for keyword, bound in (("minimum", least), ("exclusiveMinimum", over)):
-            _fraction(place, keyword, bound, 1, out)
-        for keyword, bound in (("maximum", most), ("exclusiveMaximum", under)):
-            _fraction(place, keyword, bound, -1, out)
-    step = keyword_values.read_number(place, "multipleOf")
+        for keyword, bound in (("minimum", minimum), ("exclusiveMinimum", exclusive_minimum)):
+            _fraction(located, keyword, bound, 1, out)
+        for keyword, bound in (("maximum", maximum), ("exclusiveMaximum", exclusive_maximum)):
+            _fraction(located, keyword, bound, -1, out)
+    step = keyword_values.read_number(located, "multipleOf")
     if step is not None:
         if not 0 < step < math.inf:
-            raise place.error("multipleOf", "must be a number above 0.")
+            raise located.error("multipleOf", "must be a number above 0.")
         out["multipleOf"] = step
 
 
-def _exclusive(place: LocatedSchema, keyword: str, beside: str) -> int | float | None:
-    """The bound that is excluded; in draft 4 the keyword says whether the one beside it is."""
-    value = place.schema.get(keyword)
+def _exclusive(located: LocatedSchema, keyword: str, bound_keyword: str) -> int | float | None:
+    """Return an exclusive bound. In draft 4 the keyword is a boolean that makes `bound_keyword` exclusive."""
+    value = located.schema.get(keyword)
     if isinstance(value, bool):
-        return keyword_values.read_number(place, beside) if value else None
-    return keyword_values.read_number(place, keyword)
+        return keyword_values.read_number(located, bound_keyword) if value else None
+    return keyword_values.read_number(located, keyword)
 
 
-def _integers(place: LocatedSchema, low: int | None, high: int | None, out: dict[str, Any]) -> None:
+def _integers(located: LocatedSchema, low: int | None, high: int | None, out: dict[str, Any]) -> None:
     if (low is not None and low > _MAX_INTEGER) or (high is not None and high < -_MAX_INTEGER):
-        raise place.error("minimum" if low is not None and low > 0 else "maximum", "leaves no number of 64 bits.")
+        raise located.error("minimum" if low is not None and low > 0 else "maximum", "allows no 64-bit number.")
     if low is not None:
         low = max(low, -_MAX_INTEGER)
         out["minimum"] = low if low <= float(low) else int(math.nextafter(float(low), math.inf))
@@ -119,50 +129,53 @@ def _integers(place: LocatedSchema, low: int | None, high: int | None, out: dict
             out["minimum"] = -_MAX_INTEGER
 
 
-def _fraction(place: LocatedSchema, keyword: str, bound: int | float | None, sign: int, out: dict[str, Any]) -> None:
+def _fraction(located: LocatedSchema, keyword: str, bound: int | float | None, sign: int, out: dict[str, Any]) -> None:
     """Write a lower bound, or with `sign` -1 an upper one."""
     if bound is None or bound * sign == -math.inf:
         return
     if bound * sign > _MAX_FRACTION:
-        raise place.error(keyword, "is beyond 2**53, where numbers with fractions have gaps.")
+        raise located.error(keyword, "is beyond 2**53, where numbers with fractions have gaps.")
     if bound * sign < -_MAX_FRACTION:
         keyword, bound = ("minimum", -_MAX_FRACTION) if sign > 0 else ("maximum", _MAX_FRACTION)
     out[keyword] = bound
 
 
-def write_string(place: LocatedSchema, out: dict[str, Any]) -> list[Any]:
-    """Write what is said of strings into `out`, and return what must hold besides. Raises `ValueError`."""
-    least, most = keyword_values.read_count(place, "minLength"), keyword_values.read_count(place, "maxLength")
-    if least:
-        out["minLength"] = least
-    if most is not None and most < keyword_values.MAX_COUNT:
-        out["maxLength"] = most
-    if place.schema.get("pattern") is not None:
-        out["pattern"] = supported_pattern(place, "pattern", place.schema["pattern"])
-    name = place.schema.get("format")
+def write_string(located: LocatedSchema, out: dict[str, Any]) -> list[Any]:
+    """Write the string keywords of a schema into `out`, and return further schemas that must match too.
+
+    Raises `ValueError`.
+    """
+    minimum, maximum = keyword_values.read_count(located, "minLength"), keyword_values.read_count(located, "maxLength")
+    if minimum:
+        out["minLength"] = minimum
+    if maximum is not None and maximum < keyword_values.MAX_COUNT:
+        out["maxLength"] = maximum
+    if located.schema.get("pattern") is not None:
+        out["pattern"] = supported_pattern(located, "pattern", located.schema["pattern"])
+    name = located.schema.get("format")
     if isinstance(name, str) and name in _FORMATS:
         out["format"] = name
-        # Listed values are what the caller wants, whatever others can hold.
-        if name in _FORMAT_PATTERNS and not {"const", "enum"} & place.schema.keys():
+        # The caller's own constants are kept as they are.
+        if name in _FORMAT_PATTERNS and not {"const", "enum"} & located.schema.keys():
             if "pattern" in out:
                 return [{"pattern": _FORMAT_PATTERNS[name]}]
             out["pattern"] = _FORMAT_PATTERNS[name]
     return []
 
 
-def supported_pattern(place: LocatedSchema, keyword: str, text: Any) -> str:
-    """Return a regular expression without look-arounds. Raises `ValueError`."""
+def supported_pattern(located: LocatedSchema, keyword: str, text: Any) -> str:
+    """Return a regular expression without look-arounds, or an equivalent of a well-known one. Raises `ValueError`."""
     if not isinstance(text, str):
-        raise place.error(keyword, "must be a regular expression, a string.")
+        raise located.error(keyword, "must be a regular expression, a string.")
     for theirs, ours in _LOOK_AROUND_REPLACEMENTS:
         if text == theirs:
             return ours
-    if found := _DECIMAL.fullmatch(text):
-        whole, places = int(found[1]), int(found[2] or 0)
+    if match := _DECIMAL.fullmatch(text):
+        whole, places = int(match[1]), int(match[2] or 0)
         inner = rf"\d{{1,{whole}}}(?:\.\d{{0,{places}}})?" if whole else r"0"
         return rf"^[+-]?(?:{inner}" + (rf"|\.\d{{1,{places}}})$" if places else ")$")
-    if found := _DECIMAL_PLACES.fullmatch(text):
-        return rf"^[+-]?\d+(?:\.\d{{0,{int(found[1])}}})?$"
+    if match := _DECIMAL_PLACES.fullmatch(text):
+        return rf"^[+-]?\d+(?:\.\d{{0,{int(match[1])}}})?$"
     if _LOOK_AROUND.search(text):
-        raise place.error(keyword, "has a look-around, such as '(?=', which cannot be enforced.")
+        raise located.error(keyword, "has a look-around, such as '(?=', which cannot be enforced.")
     return text

@@ -1,4 +1,4 @@
-"""What is known of the values of a schema without compiling it: enough to tell the branches of `oneOf` apart."""
+"""Bounds of the values that a schema accepts, without compiling it: enough to tell the branches of `oneOf` apart."""
 
 import math
 from dataclasses import dataclass, field
@@ -16,27 +16,27 @@ _MAX_SCHEMAS = 20_000
 
 @dataclass(frozen=True, slots=True)
 class ValueBounds:
-    """Bounds of what a schema takes; whatever it takes is within them."""
+    """Outer bounds of the values that a schema accepts: every accepted value is within them."""
 
     types: frozenset[str] = frozenset(TYPES)
     values: frozenset[str] | None = None
-    """The only values, in their canonical form, where there are finitely many."""
+    """All values in canonical form, if they are finite; otherwise None."""
     minimum: float = -math.inf
     maximum: float = math.inf
-    """Of its numbers."""
+    """Bounds of its numbers, as `minimum`."""
     member_values: dict[str, frozenset[str]] = field(default_factory=dict)
-    """Of its objects: the only values of a member, none where it must be absent."""
+    """The values of a member of its objects, if they are finite; empty if the member must be absent."""
     known_members: frozenset[str] = frozenset()
     required: frozenset[str] = frozenset()
     is_closed: bool = False
-    """Whether its objects have no members but those that are mentioned."""
+    """True if its objects have no members but `known_members`."""
 
     def intersection(self, other: "ValueBounds") -> "ValueBounds":
-        """Return what both take."""
+        """Return the bounds of the values that both accept."""
         members = dict(self.member_values)
-        for name, few in other.member_values.items():
-            members[name] = members[name] & few if name in members else few
-        both = [few for few in (self.values, other.values) if few is not None]
+        for name, values in other.member_values.items():
+            members[name] = members[name] & values if name in members else values
+        both = [values for values in (self.values, other.values) if values is not None]
         mentioned = self.known_members | other.known_members
         if self.is_closed or other.is_closed:
             mentioned = self.known_members if self.is_closed else other.known_members
@@ -52,7 +52,7 @@ class ValueBounds:
         )
 
     def union(self, other: "ValueBounds") -> "ValueBounds":
-        """Return what either takes."""
+        """Return the bounds of the values that at least one accepts."""
         if not self.types or not other.types:
             return self if self.types else other
         finite = self.values is not None and other.values is not None
@@ -62,8 +62,8 @@ class ValueBounds:
             min(self.minimum, other.minimum),
             max(self.maximum, other.maximum),
             {
-                name: few | other.member_values[name]
-                for name, few in self.member_values.items()
+                name: values | other.member_values[name]
+                for name, values in self.member_values.items()
                 if name in other.member_values
             },
             self.known_members | other.known_members,
@@ -77,127 +77,128 @@ _NO_VALUES = ValueBounds(types=frozenset(), values=frozenset())
 
 @dataclass(frozen=True, slots=True)
 class BranchGuard:
-    """What has to be asked of a branch besides, so that no other branch takes its values."""
+    """What a branch must require in addition, so that no other branch accepts its values."""
 
     required: tuple[str, ...] = ()
     absent: tuple[str, ...] = ()
     is_object_only: bool = False
-    """Whether nothing but objects may be taken."""
+    """True if the branch may accept only objects."""
 
     def schema(self) -> dict[str, Any]:
-        """Return it as a schema, which is empty where nothing has to be asked."""
-        asked: dict[str, Any] = {"required": list(self.required)} if self.required else {}
+        """Return the guard as a schema, which is empty if nothing is required."""
+        schema: dict[str, Any] = {"required": list(self.required)} if self.required else {}
         if self.absent:
-            asked["properties"] = dict.fromkeys(self.absent, False)
-        return {**asked, "type": "object"} if self.is_object_only else asked
+            schema["properties"] = dict.fromkeys(self.absent, False)
+        return {**schema, "type": "object"} if self.is_object_only else schema
 
 
 class BoundsAnalysis:
-    """The shapes of the schemas of one document."""
+    """Computes bounds of the schemas of one document, in bounded work."""
 
     def __init__(self, document: SchemaDocument) -> None:
         self._document = document
         self._budget = _MAX_SCHEMAS
 
-    def bounds_of(self, place: LocatedSchema, depth: int = 0, inside: frozenset[int] = frozenset()) -> ValueBounds:
-        """Return the shape of a schema. Raises `ValueError` for one that is none."""
-        schema = place.schema
+    def bounds_of(self, located: LocatedSchema, depth: int = 0, ancestors: frozenset[int] = frozenset()) -> ValueBounds:
+        """Return the bounds of a schema. Raises `ValueError` for an invalid schema."""
+        schema = located.schema
         self._budget -= 1
         if schema is False:
             return _NO_VALUES
-        if not isinstance(schema, dict) or depth > _MAX_DEPTH or id(schema) in inside or self._budget < 0:
+        if not isinstance(schema, dict) or depth > _MAX_DEPTH or id(schema) in ancestors or self._budget < 0:
             return ValueBounds()
-        inside |= {id(schema)}
-        shape = self._own(place, depth)
+        ancestors |= {id(schema)}
+        bounds = self._own_bounds(located, depth)
         for keyword in REFERENCES:
             if keyword in schema:
-                shape = shape.intersection(self.bounds_of(self._document.resolve(place, keyword), depth, inside))
-        for number in range(len(keyword_values.read_list(place, "allOf")) if "allOf" in schema else 0):
-            shape = shape.intersection(self.bounds_of(place.child("allOf", number), depth, inside))
+                bounds = bounds.intersection(self.bounds_of(self._document.resolve(located, keyword), depth, ancestors))
+        for number in range(len(keyword_values.read_list(located, "allOf")) if "allOf" in schema else 0):
+            bounds = bounds.intersection(self.bounds_of(located.child("allOf", number), depth, ancestors))
         for keyword in ("anyOf", "oneOf"):
             if keyword in schema:
-                some = _NO_VALUES
-                for number in range(len(keyword_values.read_list(place, keyword))):
-                    some = some.union(self.bounds_of(place.child(keyword, number), depth, inside))
-                shape = shape.intersection(some)
-        return shape
+                either = _NO_VALUES
+                for number in range(len(keyword_values.read_list(located, keyword))):
+                    either = either.union(self.bounds_of(located.child(keyword, number), depth, ancestors))
+                bounds = bounds.intersection(either)
+        return bounds
 
-    def _own(self, place: LocatedSchema, depth: int) -> ValueBounds:
-        schema = place.schema
-        types = keyword_values.read_types(place)
-        few = None
+    def _own_bounds(self, located: LocatedSchema, depth: int) -> ValueBounds:
+        schema = located.schema
+        types = keyword_values.read_types(located)
+        values = None
         if isinstance(schema.get("enum"), list):
-            few = frozenset(map(keyword_values.canonical_json, schema["enum"]))
+            values = frozenset(map(keyword_values.canonical_json, schema["enum"]))
         if "const" in schema:
             one = frozenset({keyword_values.canonical_json(schema["const"])})
-            few = one if few is None else few & one
+            values = one if values is None else values & one
         listed = [schema["const"]] if "const" in schema else schema.get("enum")
-        taken = frozenset(TYPES if types is None else ("number" if one == "integer" else one for one in types))
+        types_taken = frozenset(TYPES if types is None else ("number" if one == "integer" else one for one in types))
         if isinstance(listed, list):
-            taken &= frozenset(map(keyword_values.type_of, listed))
-        elif taken <= {"null", "boolean"}:
-            few = frozenset({"null"} if "null" in taken else ()) | (
-                {"true", "false"} if "boolean" in taken else frozenset()
+            types_taken &= frozenset(map(keyword_values.type_of, listed))
+        elif types_taken <= {"null", "boolean"}:
+            values = frozenset({"null"} if "null" in types_taken else ()) | (
+                {"true", "false"} if "boolean" in types_taken else frozenset()
             )
         members: dict[str, frozenset[str]] = {}
-        properties = keyword_values.read_object(place, "properties")
+        properties = keyword_values.read_object(located, "properties")
         if depth < _MAX_DEPTH:
             for name in properties:
-                member = self.bounds_of(place.child("properties", name), depth + 1)
+                member = self.bounds_of(located.child("properties", name), depth + 1)
                 if member.values is not None:
                     members[name] = member.values
-        closed = schema.get("additionalProperties") is False and not schema.get("patternProperties")
-        bounds = {name: keyword_values.read_number(place, name) for name in ("minimum", "maximum")}
+        is_closed = schema.get("additionalProperties") is False and not schema.get("patternProperties")
+        limits = {name: keyword_values.read_number(located, name) for name in ("minimum", "maximum")}
         return ValueBounds(
-            taken,
-            few,
-            -math.inf if bounds["minimum"] is None else bounds["minimum"],
-            math.inf if bounds["maximum"] is None else bounds["maximum"],
+            types_taken,
+            values,
+            -math.inf if limits["minimum"] is None else limits["minimum"],
+            math.inf if limits["maximum"] is None else limits["maximum"],
             members,
-            frozenset(properties) | frozenset(keyword_values.read_names(place, "required")),
-            frozenset(keyword_values.read_names(place, "required")),
-            closed,
+            frozenset(properties) | frozenset(keyword_values.read_names(located, "required")),
+            frozenset(keyword_values.read_names(located, "required")),
+            is_closed,
         )
 
 
-def disambiguate(shapes: list[ValueBounds], around: ValueBounds) -> list[BranchGuard] | tuple[int, int]:
-    """Return what to ask of each branch of a `oneOf`, so that a value of one is no value of another.
+def disambiguate(branches: list[ValueBounds], context: ValueBounds) -> list[BranchGuard] | tuple[int, int]:
+    """Return a guard for each branch of a `oneOf`, so that no value matches two of them.
 
-    `around` is what holds beside the branches. Returns the numbers of two that cannot be told apart where there are.
+    `context` are the bounds of the value outside the `oneOf`. If two branches cannot be told apart, return their
+    numbers.
     """
-    if len(shapes) > _MAX_BRANCHES:
+    if len(branches) > _MAX_BRANCHES:
         return (0, _MAX_BRANCHES)
-    required: list[dict[str, None]] = [{} for _ in shapes]
-    absent: list[dict[str, None]] = [{} for _ in shapes]
-    objects = [False] * len(shapes)
-    tag = _discriminator(shapes)
-    for one, other in combinations(range(len(shapes)), 2):
-        a, b = shapes[one], shapes[other]
-        common = a.types & b.types & around.types
+    required: list[dict[str, None]] = [{} for _ in branches]
+    absent: list[dict[str, None]] = [{} for _ in branches]
+    objects = [False] * len(branches)
+    tag = _discriminator(branches)
+    for one, other in combinations(range(len(branches)), 2):
+        a, b = branches[one], branches[other]
+        common = a.types & b.types & context.types
         if not common or _is_disjoint(a, b, common):
             continue
         if "object" not in common:
             return (one, other)
-        if common != {"object"}:  # what is no object would be a value of both
+        if common != {"object"}:  # any other value could match both
             objects[one] = objects[other] = True
         if tag is not None:
             required[one][tag] = required[other][tag] = None
         elif not _are_disjoint_objects(a, b):
-            found = _by_presence(a, b, around)
+            found = _by_presence(a, b, context)
             if found is None:
                 return (one, other)
             absent[one][found[0]] = absent[other][found[1]] = None
     return [
-        BranchGuard(tuple(name for name in names if name not in shape.required), tuple(absences), only)
-        for names, absences, only, shape in zip(required, absent, objects, shapes, strict=True)
+        BranchGuard(tuple(name for name in names if name not in bounds.required), tuple(absences), only)
+        for names, absences, only, bounds in zip(required, absent, objects, branches, strict=True)
     ]
 
 
-def _discriminator(shapes: list[ValueBounds]) -> str | None:
-    """Return a member whose values tell all objects apart, a discriminator; `required` or not."""
-    for name in shapes[0].member_values:
-        few = [shape.member_values.get(name, frozenset()) for shape in shapes]
-        if all(few) and sum(map(len, few)) == len(frozenset[str]().union(*few)):
+def _discriminator(branches: list[ValueBounds]) -> str | None:
+    """Return a discriminator: a member whose values differ in all branches, required or not; None if there is none."""
+    for name in branches[0].member_values:
+        values = [bounds.member_values.get(name, frozenset()) for bounds in branches]
+        if all(values) and sum(map(len, values)) == len(frozenset[str]().union(*values)):
             return name
     return None
 
@@ -222,12 +223,12 @@ def _are_disjoint_objects(a: ValueBounds, b: ValueBounds) -> bool:
     return False
 
 
-def _by_presence(a: ValueBounds, b: ValueBounds, around: ValueBounds) -> tuple[str, str] | None:
-    """Return a name that `a` may not have and one that `b` may not have, each being required by the other."""
+def _by_presence(a: ValueBounds, b: ValueBounds, context: ValueBounds) -> tuple[str, str] | None:
+    """Return a name that `a` must not have and one that `b` must not have, each required by the other branch."""
     names: list[str] = []
     for one, other in ((a, b), (b, a)):
         free = sorted(
-            other.required - one.required - around.required, key=lambda name: (name in one.known_members, name)
+            other.required - one.required - context.required, key=lambda name: (name in one.known_members, name)
         )
         if not free:
             return None

@@ -1,4 +1,4 @@
-"""Schemas, what an answer can be under each, and what it cannot."""
+"""Schemas, with answers that each accepts and answers that it rejects."""
 
 from typing import Any
 
@@ -7,9 +7,9 @@ EITHER = {
     "anyOf": [{"properties": {"x": {"type": "null"}}, "required": ["x"]}, {"properties": {"y": {"type": "null"}}}]
 }
 BASE = {"$defs": {"base": {"type": "object", "properties": {"base": {"type": "null"}}}}}
-# A schema, what an answer can be, and what it cannot.
+# A schema, accepted answers, rejected answers.
 CASES: list[tuple[Any, list[str], list[str]]] = [
-    # objects that name properties are closed, and no others
+    # objects that name properties are closed, others stay open
     (AB, ["{}", '{"a":1,"b":2}'], ['{"c":1}', '{"a":1,"a":2}', '{"a":1,"\\u0061":2}']),
     (AB | {"additionalProperties": True}, ['{"a":1,"c":2}'], ['{"a":1,"a":2}', '{"\\u0061":"x"}']),
     (AB | {"additionalProperties": {"type": "null"}}, ['{"c":null}'], ['{"c":1}']),
@@ -20,7 +20,7 @@ CASES: list[tuple[Any, list[str], list[str]]] = [
     ({"type": "object"}, ['{"c":1}'], []),
     ({"type": "object", "required": ["c"]}, ['{"c":1,"d":2}'], ["{}"]),
     ({"items": AB}, ['[{"a":1}]'], ['[{"c":1}]']),
-    # …whatever says so
+    # …whichever keyword names them
     ({"allOf": [AB, {"properties": {"c": {"type": "null"}}}]}, ['{"a":1,"b":2,"c":null}'], ['{"c":1}', '{"d":1}']),
     ({"allOf": [AB, {"additionalProperties": True}]}, ['{"a":1,"d":2}'], []),
     (AB | EITHER, ['{"a":1,"x":null}', '{"y":null}', '{"a":1}'], ['{"x":null,"y":null}', '{"z":1}', '{"y":1}']),
@@ -50,7 +50,7 @@ CASES: list[tuple[Any, list[str], list[str]]] = [
     ({"allOf": [AB], "unevaluatedProperties": False}, ['{"a":1}'], ['{"c":1}']),
     ({"type": "object", "anyOf": [AB, {"required": ["k"]}], "unevaluatedProperties": False}, ['{"a":1}'], ['{"c":1}']),
     ({"type": "object", "required": ["a"], "unevaluatedProperties": {"type": "null"}}, ['{"a":null}'], ['{"a":1}']),
-    # what constrains nothing
+    # keywords that constrain nothing
     ({"type": "string", "format": "ulid", "pattern": "^a$"}, ['"a"'], ['"b"']),
     ({"type": "string", "format": "password"}, ['"x"'], ["1"]),
     (
@@ -74,7 +74,7 @@ CASES: list[tuple[Any, list[str], list[str]]] = [
     ({"type": "array", "maxItems": 2.0}, ["[1,2]"], ["[1,2,3]"]),
     ({"type": "object", "properties": {"a": {"not": {}}, "b": {}}}, ['{"b":1}'], ['{"a":1}']),
     ({"type": "array", "contains": {}, "maxContains": 2}, ["[1]"], ["[]", "[1,2,3]"]),
-    # what is enforced
+    # keywords that are enforced
     ({"oneOf": [{"const": 1}, {"const": 2, "title": "two"}]}, ["1", "2"], ["3"]),
     (
         {

@@ -1,4 +1,4 @@
-"""Schemas as clients' libraries write them."""
+"""Schemas as client libraries write them."""
 
 import datetime
 import decimal

@@ -1,4 +1,4 @@
-"""Schemas as zod and generators of OpenAPI write them, and keywords that few others write."""
+"""Schemas as zod and OpenAPI generators write them, and schemas with rare keywords."""
 
 _EMAIL = r"^(?!\.)(?!.*\.\.)([A-Za-z0-9_'+\-\.]*)[A-Za-z0-9_+-]@([A-Za-z0-9][A-Za-z0-9\-]*\.)+[A-Za-z]{2,}$"
 ZOD = {

@@ -1,4 +1,4 @@
-"""Answers drawn at random under a schema, as a model without sense would write them."""
+"""Random answers under a schema, as a model with random weights would generate them."""
 
 import json
 import random
@@ -22,7 +22,7 @@ def compile_schema(schema: Any) -> LLMatcher:
 
 
 def accepts(schema: Any, text: str) -> bool:
-    """Whether an answer can be this."""
+    """Return whether `text` is a complete answer under a schema."""
     matcher, tokens = compile_schema(schema), _TOKENIZER.tokenize_str(text)
     if matcher.validate_tokens(tokens) < len(tokens):
         return False
@@ -30,20 +30,20 @@ def accepts(schema: Any, text: str) -> bool:
     return matcher.is_accepting()
 
 
-def random_answer(matcher: LLMatcher, chance: random.Random) -> str:
-    """Return an answer. Each byte that may come next is as likely, but for those that end something."""
+def random_answer(matcher: LLMatcher, rng: random.Random) -> str:
+    """Return a random answer. All bytes that may come next are equally likely, except those that close a value."""
     state, tokens = matcher.deep_copy(), []
     while not state.is_stopped():
         bits = np.frombuffer(state.compute_bitmask(), np.uint8)
         allowed = np.flatnonzero(np.unpackbits(bits, bitorder="little", count=259)).tolist()
         assert allowed, "the answer can neither go on nor end"
-        if 1 in allowed and (len(allowed) < 3 or chance.random() < 0.5 or len(tokens) > _LONG):
+        if 1 in allowed and (len(allowed) < 3 or rng.random() < 0.5 or len(tokens) > _LONG):
             break
         allowed = [token for token in allowed if token > 2]
         ends = [token for token in allowed if token in _ENDS]
-        if ends and (chance.random() < 0.4 or len(tokens) > _LONG):
+        if ends and (rng.random() < 0.4 or len(tokens) > _LONG):
             allowed = ends
-        token = chance.choice(allowed)
+        token = rng.choice(allowed)
         assert state.consume_token(token)
         tokens.append(token)
         assert len(tokens) < 20 * _LONG

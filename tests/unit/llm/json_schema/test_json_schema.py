@@ -1,4 +1,4 @@
-"""What JSON schemas become: every answer is valid under the caller's schema, and refusals name keyword and place."""
+"""Normalized schemas: every answer is valid under the caller's schema, and refusals name keyword and location."""
 
 import json
 import random
@@ -15,8 +15,8 @@ from tests.unit.llm.json_schema.corpus import CORPUS, PYDANTIC, Cat, Meeting, Ow
 from tests.unit.llm.json_schema.random_answers import accepts, compile_schema, random_answer
 
 
-def no_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    assert len(dict(pairs)) == len(pairs), f"a key is written twice: {pairs}"
+def unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    assert len(dict(pairs)) == len(pairs), f"a key is repeated: {pairs}"
     return dict(pairs)
 
 
@@ -24,20 +24,20 @@ def no_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def test_every_answer_is_valid(name: str) -> None:
     schema = CORPUS[name]
     validator = jsonschema.validators.validator_for(schema, jsonschema.Draft202012Validator)(schema)
-    matcher, chance = compile_schema(schema), random.Random(1)
+    matcher, rng = compile_schema(schema), random.Random(1)
     for _ in range(15):
-        validator.validate(json.loads(random_answer(matcher, chance), object_pairs_hook=no_twice))
+        validator.validate(json.loads(random_answer(matcher, rng), object_pairs_hook=unique_members))
 
 
 @pytest.mark.parametrize("model", [Owner, Tree, Cat, Meeting])
-def test_a_model_of_pydantic_reads_its_answers(model: Any) -> None:
-    matcher, chance = compile_schema(PYDANTIC[model.__name__]), random.Random(2)
+def test_pydantic_models_parse_their_answers(model: Any) -> None:
+    matcher, rng = compile_schema(PYDANTIC[model.__name__]), random.Random(2)
     for _ in range(15):
-        model.model_validate_json(random_answer(matcher, chance))
+        model.model_validate_json(random_answer(matcher, rng))
 
 
 @pytest.mark.parametrize(("schema", "can", "cannot"), CASES, ids=[json.dumps(case[0])[:60] for case in CASES])
-def test_what_an_answer_can_be(schema: Any, can: list[str], cannot: list[str]) -> None:
+def test_answers_accepted_and_rejected_by_a_schema(schema: Any, can: list[str], cannot: list[str]) -> None:
     assert [text for text in can if not accepts(schema, text)] == []
     assert [text for text in cannot if accepts(schema, text)] == []
 
@@ -78,13 +78,13 @@ def test_what_an_answer_can_be(schema: Any, can: list[str], cannot: list[str]) -
         ({"type": "object", "propertyNames": {"minLength": 1, "pattern": "a"}}, "propertyNames", "#/propertyNames"),
     ],
 )
-def test_what_is_refused_names_keyword_and_place(schema: Any, keyword: str, pointer: str) -> None:
+def test_refusal_names_keyword_and_pointer(schema: Any, keyword: str, pointer: str) -> None:
     with pytest.raises(ValueError, match=f"^'{re.escape(keyword)}' at '{re.escape(pointer)}' "):
         normalize_schema(schema)
 
 
-def test_expressions_of_libraries_match_what_they_matched() -> None:
-    """What replaces a look-around matches nothing that the library's own expression does not."""
+def test_look_around_replacements_match_no_more_than_the_originals() -> None:
+    """A replacement of a look-around matches only what the library's own expression matches."""
     decimals = [
         r"^(?!^[-+.]*$)[+-]?0*\d*\.?\d*$",
         r"^(?!^[-+.]*$)[+-]?0*(?:\d{0,3}|(?=[\d.]{1,6}0*$)\d{0,3}\.\d{0,2}0*$)",
@@ -93,17 +93,17 @@ def test_expressions_of_libraries_match_what_they_matched() -> None:
         r"^(?!^[-+.]*$)[+-]?0*\d*\.?\d{0,2}0*$",
     ]
     mail = CORPUS["zod 4 object"]["properties"]["mail"]["pattern"]
-    chance = random.Random(3)
+    rng = random.Random(3)
     for text in [*decimals, mail]:
         matcher = compile_schema({"type": "string", "pattern": text, "maxLength": 20})
         for _ in range(60):
-            said = json.loads(random_answer(matcher, chance))
+            said = json.loads(random_answer(matcher, rng))
             assert re.search(text, said), (text, said)
     assert accepts({"type": "string", "pattern": mail}, '"a.b+c@d-e.example.org"')
 
 
 def webs() -> dict[str, Any]:
-    """Schemas that grow without end where their references are written out."""
+    """Return schemas that grow exponentially when their references are expanded."""
     last: dict[str, Any] = {"d60": {"type": "object"}}
     twice = {f"d{i}": {"allOf": [{"$ref": f"#/$defs/d{i + 1}"}] * 2} for i in range(60)}
     either = {
@@ -116,10 +116,10 @@ def webs() -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", webs())
 def test_references_take_bounded_work(name: str) -> None:
-    begun = time.thread_time()
+    started = time.thread_time()
     with pytest.raises(ValueError):
         normalize_schema(webs()[name])
-    assert time.thread_time() - begun < 5
+    assert time.thread_time() - started < 5
 
 
 @pytest.mark.parametrize(
@@ -131,18 +131,18 @@ def test_references_take_bounded_work(name: str) -> None:
     ],
     ids=["uniqueItems", "minProperties", "dependentRequired"],
 )
-def test_what_there_is_much_of_takes_bounded_work(schema: Any, refused: bool) -> None:
-    begun = time.thread_time()
+def test_large_schemas_take_bounded_work(schema: Any, refused: bool) -> None:
+    started = time.thread_time()
     if refused:
         with pytest.raises(ValueError, match="more than 128 sets"):
             normalize_schema(schema)
     else:
         normalize_schema(schema)
-    assert time.thread_time() - begun < 0.7
+    assert time.thread_time() - started < 0.7
 
 
-def test_honest_schemas_take_milliseconds() -> None:
+def test_ordinary_schemas_take_milliseconds() -> None:
     members = {f"field_{number}": {"type": "string", "description": "x"} for number in range(200)}
-    begun = time.thread_time()
+    started = time.thread_time()
     normalize_schema({"type": "object", "properties": members, "required": list(members)})
-    assert time.thread_time() - begun < 0.5
+    assert time.thread_time() - started < 0.5
