@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks.registry import BENCHMARKS, CHAT_MODEL, RunOptions
+from benchmarks.models import CHAT_MODEL
+from benchmarks.registry import BENCHMARKS, RunOptions
 
 HERE = Path(__file__).parent
 DEFAULT_REPOSITORY = Path(os.environ.get("TRITONIC_REPOSITORY", "model_repository"))
@@ -128,7 +129,7 @@ def _provide(repository: Path) -> None:
 
     for default in default_models(repository):
         old = None if default.is_missing(repository) else default.why_outdated(repository)
-        if default.is_missing(repository) or (old and not old.own):
+        if default.is_missing(repository) or (old and not old.is_customized):
             print(f"Building the default model {default.name}; this is done once.", file=sys.stderr)
             subprocess.run(default.command, stdout=sys.stderr)
 

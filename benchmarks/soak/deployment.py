@@ -11,9 +11,10 @@ from unittest import mock
 
 import psutil
 
+from benchmarks.models import CHAT_MODEL, EMBEDDING_MODEL, IMAGE_MODEL
 from benchmarks.soak import attackers
 from benchmarks.soak.invalid_requests import MAX_BODY_BYTES
-from benchmarks.soak.workloads import CHAT_MODEL, EMBEDDING_MODEL, IMAGE_MODEL, RESIZED_MODEL
+from benchmarks.soak.workloads import RESIZED_MODEL
 from gateway.rate_rules import caller_of_key
 from tritonic.embedded import EmbeddedTriton
 from tritonic.gateway_process import GatewayProcess

@@ -11,12 +11,11 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
+from benchmarks.models import CHAT_MODEL, EMBEDDING_MODEL, IMAGE_MODEL
 from benchmarks.soak import responses
 
 CHATS, TEXTS, PICTURES = 36, 16, 8
 """How many of each there are; the same ones come again and again."""
-CHAT_MODEL, EMBEDDING_MODEL, IMAGE_MODEL = "smollm2-135m-instruct", "all-minilm-l6-v2", "shapes"
-"""The default models, by the names that clients use."""
 RESIZED_MODEL = "dall-e-3"
 """Another name of the model that draws, by which it may be asked for sizes that it does not draw."""
 SIZE = (128, 128)
