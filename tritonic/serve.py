@@ -111,7 +111,7 @@ def _build_server(
     watch: EventLoopMonitor = app.state.event_loop
     watch.exit_when_blocked(settings.hang_timeout, beaten)
     limits = ConnectionLimits(
-        connections=max_connections(raise_limit(), settings.max_connections),
+        max_connections=max_connections(raise_limit(), settings.max_connections),
         head_timeout=settings.head_timeout,
         idle_timeout=settings.idle_timeout,
         send_timeout=settings.send_timeout,

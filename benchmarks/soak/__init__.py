@@ -88,4 +88,4 @@ async def _soak(
 def _remember(tally: RequestCounts, warm: RequestCounts) -> None:
     """A fault of the warm-up is a fault, too."""
     tally.faults += warm.faults
-    tally.wrong += warm.wrong
+    tally.num_faults += warm.num_faults

@@ -25,7 +25,7 @@ class Response:
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
     data: bytes = b""
-    cut: bool = False
+    disconnected: bool = False
     seconds: float = 0.0
 
     def refusal_error(self) -> str:
@@ -78,11 +78,11 @@ class SoakClient:
         except TimeoutError:
             if patience is None:
                 raise
-            answer.cut = True
+            answer.disconnected = True
         answer.seconds = time.perf_counter() - began
         return answer
 
-    async def task(self, kind: Workload, key: str, patience: float | None = None) -> Response:
+    async def run_task(self, kind: Workload, key: str, patience: float | None = None) -> Response:
         """Order a task, wait until it is done, and fetch what it made; stop it after `patience` seconds.
 
         Raises `Unreadable` where it fails, and where it takes too long.
@@ -103,7 +103,7 @@ class SoakClient:
                 stopped = await self.request(path, b"", key, method="DELETE")
                 if patience is None:
                     raise InvalidResponse(f"a task that is not done after {TASK_SECONDS:.0f} s: {seen}")
-                stopped.cut = True
+                stopped.disconnected = True
                 return stopped
             await asyncio.sleep(_POLL)
         url = urlsplit(seen["detail"]["data"][0]["url"])
@@ -127,6 +127,6 @@ class SoakClient:
 
 async def send(client: SoakClient, kind: Workload, key: str, **how: Any) -> Response:
     """Ask for a kind, task or not."""
-    if kind.task:
-        return await client.task(kind, key)
+    if kind.is_task:
+        return await client.run_task(kind, key)
     return await client.request(kind.path, kind.body, key, content_type=kind.content_type, **how)

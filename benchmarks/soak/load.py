@@ -41,8 +41,8 @@ class RequestCounts:
 
     answered: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
-    hung_up: Counter[str] = field(default_factory=Counter)
-    wrong: Counter[str] = field(default_factory=Counter)
+    disconnected: Counter[str] = field(default_factory=Counter)
+    num_faults: Counter[str] = field(default_factory=Counter)
     """Faults."""
     faults: list[str] = field(default_factory=list)
     """Their sentences."""
@@ -53,7 +53,7 @@ class RequestCounts:
 
     def fault(self, name: str, sentence: str) -> None:
         """Note one."""
-        self.wrong[name] += 1
+        self.num_faults[name] += 1
         self.faults.append(f"{name}: {sentence}"[:600])
 
 
@@ -131,7 +131,7 @@ class MixedLoad:
             match fate:
                 case "half a request":
                     await client.send_partial(self.workloads[number], key, self.rng)
-                    tally.hung_up[name] += 1
+                    tally.disconnected[name] += 1
                 case "wrong":
                     await self._invalid(client, tally, self.invalid_requests[number], key)
                 case "hasty":
@@ -194,17 +194,17 @@ class MixedLoad:
         """At a random moment, mostly before the answer is done."""
         kind = self.workloads[number]
         patience = self.rng.random() * 3 * self.baseline_seconds[number]
-        if kind.task:
-            answer = await client.task(kind, key, patience)
+        if kind.is_task:
+            answer = await client.run_task(kind, key, patience)
         else:
             answer = await client.request(kind.path, kind.body, key, content_type=kind.content_type, patience=patience)
-        if not answer.cut:
+        if not answer.disconnected:
             self._compare(tally, "hung up", number, answer)
             return
-        tally.hung_up["hung up"] += 1
+        tally.disconnected["hung up"] += 1
         if answer.status not in (0, 200):
             tally.fault("hung up", f"kind {number}: {answer.status} {answer.data[:200]!r}")
-        elif kind.cut and (said := kind.cut(answer.data).difference(self.baselines[number])):
+        elif kind.read_partial and (said := kind.read_partial(answer.data).difference(self.baselines[number])):
             tally.fault("hung up", f"kind {number}: {said}")
 
     async def _sampled(self, client: SoakClient, tally: RequestCounts, number: int, key: str) -> None:

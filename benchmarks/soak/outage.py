@@ -27,7 +27,7 @@ RECOVERY_SECONDS = 120.0
 class Outage:
     """What happened; seconds everywhere."""
 
-    cut: int = 0
+    num_cut: int = 0
     """Answers that were under way and ended with an error."""
     cut_longest: float = 0.0
     """From the kill to the end of the last of them."""
@@ -55,7 +55,7 @@ async def kill_and_restart(service: SoakDeployment, load: MixedLoad) -> Outage:
 
         async def one_after_another(chance: random.Random) -> None:
             while not over.is_set():
-                number = chance.choice([n for n, kind in enumerate(load.workloads) if not kind.task])
+                number = chance.choice([n for n, kind in enumerate(load.workloads) if not kind.is_task])
                 began, before = time.perf_counter(), not killed.is_set()
                 try:
                     answer = await send(client, load.workloads[number], KEYS[0])
@@ -72,7 +72,7 @@ async def kill_and_restart(service: SoakDeployment, load: MixedLoad) -> Outage:
                 elif not killed.is_set() or back.is_set():
                     outage.faults.append(f"kind {number}, {'after' if back.is_set() else 'before'}: {said}")
                 elif before:
-                    outage.cut += 1
+                    outage.num_cut += 1
                     outage.cut_longest = max(outage.cut_longest, ended - moments["killed"])
                 else:
                     outage.refused += 1

@@ -62,12 +62,15 @@ def requests(tally: RequestCounts, seconds: float) -> Table:
         Column("p99 first third", "s", 3), Column("p99 last third", "s", 3),
     )  # fmt: skip
     rows: list[tuple[Value, ...]] = []
-    for name in sorted({*tally.answered, *tally.refused, *tally.hung_up, *tally.wrong}):
+    counters = (tally.answered, tally.refused, tally.disconnected, tally.num_faults)
+    for name in sorted(set().union(*counters)):
         parts = thirds(tally.seconds.get(name, []), seconds)
         shown = [percentile(part, share) if part else None for share in (0.5, 0.99) for part in parts]
-        counts = [counter[name] for counter in (tally.answered, tally.refused, tally.hung_up, tally.wrong)]
+        counts = [counter[name] for counter in counters]
         rows.append((name, *counts, *shown))
-    totals = [sum(counter.values()) for counter in (tally.answered, tally.refused, tally.hung_up, tally.wrong)]
+    totals = [
+        sum(counter.values()) for counter in (tally.answered, tally.refused, tally.disconnected, tally.num_faults)
+    ]
     rows.append(("all", *totals, None, None, None, None))
     said = f"{STREAMS} requests at a time for {seconds:.0f} s. Answers are as they were alone; drawn ones are valid."
     notes = [said, *tally.faults[:20]]
@@ -143,7 +146,7 @@ def bursts(found: Sequence[Burst], faults: Sequence[str]) -> Table:
 def outages(outage: Outage, faults: Sequence[str]) -> Table:
     """What clients saw while Triton was killed and started again."""
     rows = [
-        ("answers that were cut off, each with an error", float(outage.cut)),
+        ("answers that were cut off, each with an error", float(outage.num_cut)),
         ("from the kill to the last of these errors, s", outage.cut_longest),
         ("requests refused while it was away (503, Retry-After)", float(outage.refused)),
         ("the longest that one waited to be refused, s", outage.refused_longest),

@@ -67,8 +67,11 @@ class Images:
         return "" if most <= MAX_PIXEL_DIFFERENCE else f"a pixel differs by {most} of 255"
 
 
-def parse_chat(data: bytes, *, cut: bool = False) -> ChatAnswer:
-    """Read a chat, whole or as events. Raises `Unreadable`, for events without an end too unless they were `cut`."""
+def parse_chat(data: bytes, *, truncated: bool = False) -> ChatAnswer:
+    """Parse a chat answer, JSON or server-sent events.
+
+    Raises `InvalidResponse`, also for a stream without its last event, unless `truncated` allows that.
+    """
     if data.startswith(b"{"):
         choice = _json(data)["choices"][0]
         return ChatAnswer(choice["message"]["content"] or "", choice["finish_reason"])
@@ -83,7 +86,7 @@ def parse_chat(data: bytes, *, cut: bool = False) -> ChatAnswer:
         for choice in chunk["choices"]:
             text += choice["delta"].get("content") or ""
             reason = choice["finish_reason"] or reason
-    if not cut:
+    if not truncated:
         raise InvalidResponse(f"the stream ended without [DONE]: …{data[-200:]!r}")
     return ChatAnswer(text)
 

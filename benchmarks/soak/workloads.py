@@ -41,11 +41,11 @@ class Workload:
     content_type: str = "application/json"
     check: Callable[[Any], str] = lambda answer: ""
     """Says what is wrong with an answer, whatever it was alone."""
-    cut: Callable[[bytes], Any] | None = None
+    read_partial: Callable[[bytes], Any] | None = None
     """Reads what had come of an answer when its client hung up."""
     same_answer_as: int = -1
     """The number of the kind whose answer is this one's, too; below 0: its own."""
-    task: bool = False
+    is_task: bool = False
     """The answer is a task, which makes it later."""
 
 
@@ -83,17 +83,24 @@ def _chats(words: Sequence[str], chance: random.Random, number: int, at: int) ->
         body |= {"repetition_penalty": 1.1, "stop": ["\n\n"]}
     elif number % 4 == 2:
         body |= {"logprobs": True, "top_logprobs": 20}
-    cut = partial(responses.parse_chat, cut=True)
+    read_partial = partial(responses.parse_chat, truncated=True)
     path = "/v1/chat/completions"
     return [
-        post(f"{name}, streamed", path, {**body, "stream": True}, responses.parse_chat, check=valid, cut=cut),
+        post(
+            f"{name}, streamed",
+            path,
+            {**body, "stream": True},
+            responses.parse_chat,
+            check=valid,
+            read_partial=read_partial,
+        ),
         post(f"{name}, whole", path, body, responses.parse_chat, check=valid, same_answer_as=at),
         post(
             f"{name}, platform",
             f"/tritonic{path}",
             {**body, "stream": True},
             responses.parse_chat,
-            cut=cut,
+            read_partial=read_partial,
             same_answer_as=at,
         ),
     ]
@@ -132,7 +139,7 @@ def _pictures(chance: random.Random, number: int, at: int) -> list[Workload]:
             f"/tritonic{path}",
             {**body, "n": 1, "async": True},
             partial(responses.parse_image_file, size=SIZE),
-            task=True,
+            is_task=True,
         ),
         post("picture, stretched", path, wide, partial(responses.parse_images, size=(2 * side, side), number=1)),
         Workload("edit", "/v1/images/edits", form, partial(responses.parse_images, size=SIZE, number=1), kind),

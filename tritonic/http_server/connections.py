@@ -37,7 +37,7 @@ _MAX_COMPARED_ADDRESSES = 256
 class ConnectionLimits:
     """What the connections of one process may take; times in seconds."""
 
-    connections: int = 4096
+    max_connections: int = 4096
     head_timeout: float = 15.0
     """From a connection's opening, or the first byte of another request, to the end of the head."""
     idle_timeout: float = 5.0
@@ -50,7 +50,7 @@ class Connection(Protocol):
     """What is asked of a connection."""
 
     peer: "Peer"
-    begun: bool
+    has_request: bool
     """Whether a request of it is being read or answered."""
     deadline: float
     """When it is overdue, by the loop's clock; never, while it is at work."""
@@ -77,13 +77,13 @@ _Evictable: TypeAlias = tuple[dict[Connection, None], dict[Connection, None]]
 class Peer:
     """An address, and the connections from it."""
 
-    __slots__ = ("address", "begun", "count", "evictable")
+    __slots__ = ("address", "evictable", "num_connections", "num_requests")
 
     def __init__(self, address: str) -> None:
         self.address = address
-        self.begun = 0
+        self.num_requests = 0
         """Requests that are being read or answered."""
-        self.count = 0
+        self.num_connections = 0
         self.evictable: _Evictable = ({}, {})
 
 
@@ -118,10 +118,10 @@ class ConnectionTable:
         if peer is None:
             peer = self._peers[address] = Peer(address)
         connection.peer = peer
-        if len(self._all) >= self.limits.connections:
+        if len(self._all) >= self.limits.max_connections:
             self._evict_one()
-        room = len(self._all) < self.limits.connections
-        peer.count += 1
+        room = len(self._all) < self.limits.max_connections
+        peer.num_connections += 1
         self._all.add(connection)
         self.mark_evictable(connection)
         if not room:
@@ -135,23 +135,23 @@ class ConnectionTable:
             self._end_request(connection)
             self.mark_busy(connection)
             peer = connection.peer
-            peer.count -= 1
-            if not peer.count and self._peers.get(peer.address) is peer:
+            peer.num_connections -= 1
+            if not peer.num_connections and self._peers.get(peer.address) is peer:
                 del self._peers[peer.address]
 
     def start_request(self, connection: Connection) -> bool:
         """Note that a request is begun with. Returns whether its address may have one more."""
-        if connection.peer.begun >= _MAX_ADDRESS_SHARE * (self.limits.connections - self._num_requests):
+        if connection.peer.num_requests >= _MAX_ADDRESS_SHARE * (self.limits.max_connections - self._num_requests):
             return False
-        connection.begun = True
-        connection.peer.begun += 1
+        connection.has_request = True
+        connection.peer.num_requests += 1
         self._num_requests += 1
         return True
 
     def _end_request(self, connection: Connection) -> None:
-        if connection.begun:
-            connection.begun = False
-            connection.peer.begun -= 1
+        if connection.has_request:
+            connection.has_request = False
+            connection.peer.num_requests -= 1
             self._num_requests -= 1
 
     def mark_evictable(self, connection: Connection, *, for_body: bool = False) -> None:
@@ -183,13 +183,13 @@ class ConnectionTable:
     def _log_counts(self) -> None:
         counts, self._counts = self._counts, {}
         self._logged_at, self._logged_refusals = time.monotonic(), 0
-        bound = self.limits.connections
+        bound = self.limits.max_connections
         self._log.warning("connections cut short", **counts, connections=len(self._all), bound=bound)
 
     def _evict_one(self) -> None:
         groups = self._evictable
         if len(self._peers) <= _MAX_COMPARED_ADDRESSES:
-            most = max(self._peers.values(), key=lambda peer: peer.count)
+            most = max(self._peers.values(), key=lambda peer: peer.num_connections)
             groups = (*most.evictable, *groups)  # type: ignore[assignment]
         for waiting in groups:
             for longest in waiting:

@@ -41,7 +41,7 @@ class RequestReader(HttpToolsProtocol):
         """Takes what uvicorn gives, and the table of connections."""
         super().__init__(*given, **named)
         self.peer: Peer
-        self.begun = False
+        self.has_request = False
         self.deadline = _NEVER
         self._connections = connections
         self._buffer = b""

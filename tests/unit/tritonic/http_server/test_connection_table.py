@@ -135,7 +135,7 @@ async def test_who_reads_nothing_is_cut_off_and_who_reads_is_not(log: list) -> N
 
 
 async def test_the_longest_idle_gives_way(log: list) -> None:
-    async with live_server(connections=5) as server:
+    async with live_server(max_connections=5) as server:
         idle = [await server.connect() for _ in range(5)]
         await asyncio.sleep(0.05)
         assert b"200 OK" in await server.answer(GET.replace(b"x", b"x\r\nConnection: close"))
@@ -154,7 +154,7 @@ async def test_the_longest_idle_gives_way(log: list) -> None:
 
 async def test_who_is_at_work_does_not_give_way(log: list) -> None:
     slow = b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n"
-    async with live_server(connections=3) as server:
+    async with live_server(max_connections=3) as server:
         busy = [await server.connect() for _ in range(3)]
         for _, writer in busy:
             writer.write(slow)
@@ -174,7 +174,7 @@ async def test_who_is_at_work_does_not_give_way(log: list) -> None:
 
 async def test_strangers_of_one_address_keep_nobody_out() -> None:
     """Of the address that has most, even where another connection has waited longer."""
-    table = ConnectionTable(ConnectionLimits(connections=4))
+    table = ConnectionTable(ConnectionLimits(max_connections=4))
     honest = [_Fake(), _Fake(), _Fake()]
     strangers = [_Fake() for _ in range(10)]
     assert table.register(honest[0], "10.0.0.1")
@@ -193,7 +193,7 @@ async def test_strangers_of_one_address_keep_nobody_out() -> None:
 
 
 async def test_who_sends_a_body_gives_way_after_who_sends_nothing() -> None:
-    table = ConnectionTable(ConnectionLimits(connections=3))
+    table = ConnectionTable(ConnectionLimits(max_connections=3))
     sending, idle, working = _Fake(), _Fake(), _Fake()
     for each in (sending, idle, working):
         table.register(each, "10.0.0.1")
@@ -220,7 +220,7 @@ async def test_the_log_says_where_no_descriptor_is_left(monkeypatch: pytest.Monk
 
 async def test_no_address_has_all_connections_at_work() -> None:
     """As with the places of a model: four fifths for one alone, and room for whoever comes next."""
-    table = ConnectionTable(ConnectionLimits(connections=20))
+    table = ConnectionTable(ConnectionLimits(max_connections=20))
     greedy, honest = [_Fake() for _ in range(20)], [_Fake() for _ in range(6)]
     assert all(table.register(each, "10.0.0.1") for each in greedy)
     assert [table.start_request(each) for each in greedy] == [True] * 16 + [False] * 4
@@ -241,7 +241,7 @@ async def test_no_address_has_all_connections_at_work() -> None:
 
 
 async def test_whoever_has_too_many_at_work_is_told(log: list) -> None:
-    async with live_server(connections=10) as server:
+    async with live_server(max_connections=10) as server:
         opened = [await server.connect() for _ in range(10)]
         for _, writer in opened:
             writer.write(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -259,7 +259,7 @@ async def test_whoever_has_too_many_at_work_is_told(log: list) -> None:
 
 
 class _Fake:
-    begun = False
+    has_request = False
     deadline = float("inf")
     is_closing = False
     unsent_bytes = 0
@@ -274,7 +274,7 @@ class _Fake:
 
 @pytest.mark.usefixtures("frozen_heap")
 async def test_many_at_the_bound_cost_little() -> None:
-    table = ConnectionTable(ConnectionLimits(connections=4000))
+    table = ConnectionTable(ConnectionLimits(max_connections=4000))
     for number in range(4000):
         table.register(_Fake(), f"10.1.{number // 250}.{number % 250}")
     started = time.thread_time()
