@@ -35,6 +35,9 @@ async def end(server: LiveServer, *pieces: bytes, pause: float = 0.05) -> tuple[
     return said, time.monotonic() - started
 
 
+ENDED_SECONDS = 12.0
+"""Far more than the timeouts that these tests set, and less than the default timeout of a head (15 s)."""
+
 SILENT: list[tuple[tuple[bytes, ...], bytes]] = [
     ((), b""),
     ((b"\r\n",), b""),
@@ -55,16 +58,17 @@ async def test_connections_that_say_nothing_end() -> None:
         ends = await asyncio.gather(*(end(server, *pieces) for pieces, _ in SILENT))
         for (pieces, status), (said, seconds) in zip(SILENT, ends, strict=True):
             assert said.rpartition(b"HTTP/1.1 ")[2][:3] == status, pieces
-            assert seconds < 5, pieces
-        await asyncio.sleep(0.3)
-        assert not len(server.connections)
+            assert seconds < ENDED_SECONDS, pieces
+        async with asyncio.timeout(10):
+            while len(server.connections):
+                await asyncio.sleep(0.05)
 
 
 async def test_a_head_that_comes_slowly_does_not_come_for_ever() -> None:
     async with live_server(head_timeout=0.5, idle_timeout=30) as server:
         said, seconds = await end(server, GET, *(bytes([byte]) for byte in POST), pause=0.1)
         assert said.count(b"HTTP/1.1 ") == 2 and b" 408 " in said
-        assert seconds < 2
+        assert seconds < ENDED_SECONDS
 
 
 async def test_an_answer_under_way_is_not_idle() -> None:
@@ -81,15 +85,15 @@ async def test_a_body_that_nobody_reads_is_not_read_for_ever() -> None:
         writer.write(DEAF)
         head = await reader.readuntil(b"\r\n\r\n")
         assert b"200 OK" in head and b"connection: close" in head
-        sent, started = 0, time.monotonic()
-        with pytest.raises((ConnectionError, TimeoutError)):
-            async with asyncio.timeout(15):
+        sent = 0
+        with pytest.raises(ConnectionError):
+            async with asyncio.timeout(60):
                 while sent < 500_000_000:
                     writer.write(b"a" * 65536)
                     await writer.drain()
                     await asyncio.sleep(0)
                     sent += 65536
-        assert sent < 64 * 2**20 and time.monotonic() - started < 10
+        assert sent < 64 * 2**20
         assert server.connections.buffered_bytes == 0
         writer.close()
 
@@ -162,7 +166,7 @@ async def test_who_is_at_work_does_not_give_way(log: list) -> None:
         for _ in range(20):
             said, seconds = await end(server, GET)
             if said:  # the next one too many may end it before it is read
-                assert said.startswith(b"HTTP/1.1 503 ") and b"retry-after: 1" in said and seconds < 4
+                assert said.startswith(b"HTTP/1.1 503 ") and b"retry-after: 1" in said and seconds < ENDED_SECONDS
                 assert json.loads(said.partition(b"\r\n\r\n")[2])["error"]["code"] == "overloaded"
         server.begun.set()
         for reader, writer in busy:
