@@ -250,5 +250,10 @@ def test_a_gateway_with_a_held_worker_ends_when_it_is_told_to(tmp_path: Path, mo
 
 
 def workers(process: GatewayProcess) -> set[int]:
-    children = psutil.Process(process.child.pid).children()
-    return {each.pid for each in children if each.status() != psutil.STATUS_ZOMBIE}
+    """Return the process ids of the running workers. A worker may end while they are listed."""
+    running = set()
+    for child in psutil.Process(process.child.pid).children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if child.status() != psutil.STATUS_ZOMBIE:
+                running.add(child.pid)
+    return running
