@@ -12,52 +12,53 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks.registry import BENCHMARKS, CHAT_MODEL, RunOptions
+from benchmarks.models import CHAT_MODEL
+from benchmarks.registry import BENCHMARKS, RunOptions
 
 HERE = Path(__file__).parent
 DEFAULT_REPOSITORY = Path(os.environ.get("TRITONIC_REPOSITORY", "model_repository"))
 QUICK = ("direct", "gateway", "alone", "proxies")
-"""The parts of a quick look that names none."""
+"""The benchmarks that `--quick` runs when none is named."""
 ENDING = (signal.SIGINT, signal.SIGTERM)
 ABOUT = """\
-Measure Tritonic on this machine. Each part starts what it needs (Triton, the gateway, peers), lets the ways that
-it compares take turns, and writes NAME.md, NAME.json and NAME.png; README.md and summary.json hold what was
-wanted next to what was found. docs/benchmarks.md says how to read them.
+Measure Tritonic on this machine. Each part starts what it needs (Triton, the gateway, peers), measures the systems
+that it compares in turns, and writes NAME.md, NAME.json and NAME.png. README.md and summary.json list all targets
+with their results. docs/benchmarks.md says how to read them.
 """
 STATUS = """\
-A part that fails is reported and does not keep the others from running. Exit status: 0 where every part was
-measured, whatever it found; 1 where one failed; 2 where the command was not understood.
+A part that fails is reported, and the others still run. Exit status: 0 if every part was measured, whatever the
+results; 1 if one failed; 2 for wrong usage.
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    """The arguments."""
+def make_parser() -> argparse.ArgumentParser:
+    """Return the argument parser."""
     lines = [
         line
         for name, part in BENCHMARKS.items()
         for line in textwrap.wrap(part.description, 96, initial_indent=f"  {name:<12}", subsequent_indent=" " * 14)
     ]
-    made = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog="tritonic bench",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description=f"{ABOUT}\nparts, all of them where none is named:\n" + "\n".join(lines),
+        description=f"{ABOUT}\nparts (default: all):\n" + "\n".join(lines),
         epilog=STATUS,
     )
-    made.add_argument("parts", nargs="*", metavar="PART", help="what to measure")
-    made.add_argument("--quick", action="store_true", help=f"a look of minutes: one round of {', '.join(QUICK)}")
-    made.add_argument("--rounds", type=_positive, help="how often compared ways take turns (mostly 3; quick: 1)")
-    made.add_argument("--results", type=Path, default=HERE / "results", help="folder for what is found")
-    made.add_argument("--repository", type=Path, default=DEFAULT_REPOSITORY, help="the model repository (%(default)s)")
-    made.add_argument("--model", default=CHAT_MODEL, help="the folder of the model that chats (%(default)s)")
-    made.add_argument("--gguf", type=Path, help="its weights for llama.cpp; default: made for the default model")
-    made.add_argument(
+    parser.add_argument("parts", nargs="*", metavar="PART", help="the parts to run")
+    parser.add_argument("--quick", action="store_true", help=f"a few minutes: one round of {', '.join(QUICK)}")
+    parser.add_argument("--rounds", type=_positive, help="measured rounds (default: mostly 3; quick: 1)")
+    parser.add_argument("--results", type=Path, default=HERE / "results", help="folder for the results")
+    parser.add_argument("--repository", type=Path, default=DEFAULT_REPOSITORY, help="model repository (%(default)s)")
+    parser.add_argument("--model", default=CHAT_MODEL, help="the folder of the chat model (%(default)s)")
+    parser.add_argument("--gguf", type=Path, help="its weights for llama.cpp; default: converted")
+    parser.add_argument(
         "--peer",
         action="append",
         default=[],
         metavar="NAME=[MODEL@]URL",
-        help="a running OpenAI-compatible server, for the part peers; named Tritonic it replaces ours",
+        help="a running OpenAI-compatible server for the part peers; one named Tritonic replaces ours",
     )
-    return made
+    return parser
 
 
 def _positive(text: str) -> int:
@@ -67,12 +68,12 @@ def _positive(text: str) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what was asked for; the exit status. SIGTERM ends it like Ctrl-C."""
+    """Run the command and return its exit status. SIGTERM ends it like Ctrl-C."""
     before = {each: signal.signal(each, _interrupt) for each in ENDING}
     try:
         return _main(arguments)
     except KeyboardInterrupt:
-        print("Ended before all was measured; what was found until then is kept.", file=sys.stderr)
+        print("Interrupted; the results so far are kept.", file=sys.stderr)
         return 130
     finally:
         for each, handler in before.items():
@@ -80,71 +81,71 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: Sequence[str] | None) -> int:
-    reading = parser()
-    asked = reading.parse_args(arguments)
-    if unknown := [name for name in asked.parts if name not in BENCHMARKS]:
-        reading.error(f"there is no part {unknown[0]}; parts: {', '.join(BENCHMARKS)}")
-    names = list(dict.fromkeys(asked.parts)) or list(QUICK if asked.quick else BENCHMARKS)
-    if asked.rounds and (without := [name for name in names if BENCHMARKS[name].rounds is None]):
-        said = f"--rounds says nothing to {' and '.join(without)}: no ways take turns there"
+    parser = make_parser()
+    args = parser.parse_args(arguments)
+    if unknown := [name for name in args.parts if name not in BENCHMARKS]:
+        parser.error(f"there is no part {unknown[0]}; parts: {', '.join(BENCHMARKS)}")
+    names = list(dict.fromkeys(args.parts)) or list(QUICK if args.quick else BENCHMARKS)
+    if args.rounds and (without := [name for name in names if BENCHMARKS[name].default_rounds is None]):
+        said = f"--rounds does not apply to {' and '.join(without)}: nothing takes turns there"
         if without == names:
-            reading.error(said)
+            parser.error(said)
         print(f"{said}.", file=sys.stderr)
-    for each in asked.peer:
+    for each in args.peer:
         from benchmarks.peers import parse_peer
 
         try:
             parse_peer(each)
         except ValueError as error:
-            reading.error(f"--peer: {error}")
-    asked.results.mkdir(parents=True, exist_ok=True)
+            parser.error(f"--peer: {error}")
+    args.results.mkdir(parents=True, exist_ok=True)
     if any(BENCHMARKS[name].needs_models for name in names):
-        _provide(asked.repository)
-        if asked.model != CHAT_MODEL and not (asked.repository / asked.model / "config.pbtxt").is_file():
-            reading.error(f"--model: there is no model {asked.model} in {asked.repository}")
+        _provide(args.repository)
+        if args.model != CHAT_MODEL and not (args.repository / args.model / "config.pbtxt").is_file():
+            parser.error(f"--model: there is no model {args.model} in {args.repository}")
     if len(names) > 1:
-        return _each(names, asked)
+        return _each(names, args)
     from builders.packaged_gguf import cache_folder
 
-    work = asked.results / "work"
+    work = args.results / "work"
     work.mkdir(exist_ok=True)
-    rounds = asked.rounds or (1 if asked.quick else BENCHMARKS[names[0]].rounds or 1)
-    plan = RunOptions(
-        asked.repository.resolve(),
-        asked.model,
+    rounds = args.rounds or (1 if args.quick else BENCHMARKS[names[0]].default_rounds or 1)
+    run_options = RunOptions(
+        args.repository.resolve(),
+        args.model,
         rounds,
-        asked.quick,
-        asked.gguf,
+        args.quick,
+        args.gguf,
         cache_folder(),
         work.resolve(),
-        tuple(asked.peer),
+        tuple(args.peer),
     )
-    return _one(names[0], plan, asked.results)
+    return _one(names[0], run_options, args.results)
 
 
 def _provide(repository: Path) -> None:
-    """Build the default models that the repository lacks. What cannot be built is missed by the parts that need it."""
+    """Build the default models that the repository lacks. If a build fails, the parts that need the model fail."""
     from tritonic.default_models import default_models
 
     for default in default_models(repository):
         old = None if default.is_missing(repository) else default.why_outdated(repository)
-        if default.is_missing(repository) or (old and not old.own):
+        if default.is_missing(repository) or (old and not old.is_customized):
             print(f"Building the default model {default.name}; this is done once.", file=sys.stderr)
             subprocess.run(default.command, stdout=sys.stderr)
 
 
-def _each(names: Sequence[str], asked: argparse.Namespace) -> int:
-    """Run each part in a process of its own: none finds what another left in memory, nor ends another."""
+def _each(names: Sequence[str], args: argparse.Namespace) -> int:
+    """Run each part in a process of its own, so that memory and crashes of one do not affect another."""
     from benchmarks.result_files import read_failures, write_summary
 
-    results: Path = asked.results
-    options = ["--results", results, "--repository", asked.repository, "--model", asked.model]
-    options += ["--gguf", asked.gguf] if asked.gguf else []
-    options += ["--quick"] if asked.quick else []
-    options += [f"--peer={each}" for each in asked.peer]
+    results: Path = args.results
+    options = ["--results", results, "--repository", args.repository, "--model", args.model]
+    options += ["--gguf", args.gguf] if args.gguf else []
+    options += ["--quick"] if args.quick else []
+    options += [f"--peer={each}" for each in args.peer]
     failed = []
     for name in names:
-        rounds = ["--rounds", asked.rounds] if asked.rounds and BENCHMARKS[name].rounds else []
+        rounds = ["--rounds", args.rounds] if args.rounds and BENCHMARKS[name].default_rounds else []
         status = _run([sys.executable, "-m", "benchmarks", name, *map(str, [*options, *rounds])])
         if status:
             failed.append(name)
@@ -159,7 +160,7 @@ def _each(names: Sequence[str], asked: argparse.Namespace) -> int:
 
 
 def _run(command: Sequence[str]) -> int:
-    """Run a part's process. Whatever ends this one ends that one too, and with it what it started."""
+    """Run a part's process and return its exit status. An interrupt also ends that process and its children."""
     child = subprocess.Popen(command)
     try:
         return child.wait()
@@ -171,21 +172,21 @@ def _run(command: Sequence[str]) -> int:
 
 def _interrupt(*_: object) -> None:
     for each in ENDING:
-        signal.signal(each, signal.SIG_IGN)  # what is being ended must not be ended halfway
+        signal.signal(each, signal.SIG_IGN)  # a second signal must not interrupt the cleanup
     raise KeyboardInterrupt
 
 
-def _one(name: str, plan: RunOptions, results: Path) -> int:
+def _one(name: str, run_options: RunOptions, results: Path) -> int:
     from benchmarks.machine import machine, versions
     from benchmarks.result_files import RunConditions, read_failures, write_results, write_summary
 
     began, now = time.monotonic(), datetime.now(UTC)
-    rounds = plan.rounds if BENCHMARKS[name].rounds else None
-    under = RunConditions(f"{now:%Y-%m-%d %H:%M} UTC", machine(), versions(), rounds, plan.quick)
+    rounds = run_options.rounds if BENCHMARKS[name].default_rounds else None
+    under = RunConditions(f"{now:%Y-%m-%d %H:%M} UTC", machine(), versions(), rounds, run_options.quick)
     print(f"{name}: {BENCHMARKS[name].description} …", file=sys.stderr, flush=True)
     failed = read_failures(results)
     try:
-        tables = BENCHMARKS[name].run(plan)
+        tables = BENCHMARKS[name].run(run_options)
     except (Exception, SystemExit) as error:
         traceback.print_exception(error)
         failed[name] = _reason(error)
@@ -199,7 +200,7 @@ def _one(name: str, plan: RunOptions, results: Path) -> int:
 
 
 def _reason(error: BaseException) -> str:
-    """The error in a line, without the folders of this machine."""
+    """Return the error in one line, without the folder names of this machine."""
     text = str(error).strip().splitlines()
     line = f"{type(error).__name__}: {text[0] if text else ''}"[:300]
     return line.replace(str(Path.home()), "~").replace(str(Path.cwd()), ".")

@@ -1,4 +1,4 @@
-"""A Triton with one repository and a gateway in front of it, for the time of a benchmark."""
+"""Runs Triton and a gateway for a benchmark."""
 
 import contextlib
 import tempfile
@@ -14,7 +14,7 @@ from tritonic.ports import free_ports
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """Where it is, and the processes that do it."""
+    """Addresses and processes of a running Triton and its gateway."""
 
     model: str
     triton_url: str
@@ -25,27 +25,27 @@ class Deployment:
     gateway_pid: int
 
 
-def wait_for_models(front: GatewayProcess, timeout: float = 60.0) -> None:
-    """Return when the gateway has found a model. Raises `TimeoutError`."""
+def wait_for_models(gateway: GatewayProcess, timeout: float = 60.0) -> None:
+    """Wait until the gateway has found a model. Raises `TimeoutError`."""
     deadline = time.monotonic() + timeout
-    while not front.has_models():
-        if front.poll() is not None or time.monotonic() > deadline:
-            words = "\n".join(front.last_log_lines())
-            raise TimeoutError(f"The gateway found no model within {timeout:.0f} s: {words}")
+    while not gateway.has_models():
+        if gateway.poll() is not None or time.monotonic() > deadline:
+            log = "\n".join(gateway.last_log_lines())
+            raise TimeoutError(f"The gateway found no model within {timeout:.0f} s: {log}")
         time.sleep(0.05)
 
 
 @contextlib.contextmanager
 def deploy(repository: Path, model: str) -> Iterator[Deployment]:
-    """Serve all models of `repository`; `model` is the one that is measured."""
+    """Serve all models of `repository` while the block runs; `model` is the measured one."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         triton = stack.enter_context(EmbeddedTriton(repository))
         triton.share_secret()
-        front = GatewayProcess("127.0.0.1", free_ports(1)[0], triton.grpc_url, folder / "gateway.log")
-        front.start()
-        stack.callback(front.stop)
-        front.wait_live()
-        wait_for_models(front)
+        gateway = GatewayProcess("127.0.0.1", free_ports(1)[0], triton.grpc_url, folder / "gateway.log")
+        gateway.start()
+        stack.callback(gateway.stop)
+        gateway.wait_live()
+        wait_for_models(gateway)
         assert triton.pid is not None
-        yield Deployment(model, triton.grpc_url, triton.metrics_url, front.url, triton.pid, front.child.pid)
+        yield Deployment(model, triton.grpc_url, triton.metrics_url, gateway.url, triton.pid, gateway.child.pid)

@@ -24,13 +24,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks.deployment import wait_for_models
+from benchmarks.models import EMBEDDING_MODEL
 from benchmarks.tables import Column, Plot, Table, Value
 from tritonic.embedded import EmbeddedTriton
 from tritonic.gateway_process import GatewayProcess
 from tritonic.ports import free_ports
 
-MODEL = "all-minilm-l6-v2"
-SOURCE = "packaged:all-minilm-l6-v2"
 LOADS = (1, 8, 32, 128)
 TEXT = Path(__file__).parent / "data" / "alice.txt"
 MAX_DIFFERENCE = 1e-4
@@ -205,10 +204,12 @@ def run(repository: Path, rounds: int, *, http: bool = True) -> list[Table]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         served = folder / "repository"
         served.mkdir()
-        (served / MODEL).symlink_to((repository / MODEL).resolve())  # nothing else shall run meanwhile
+        (served / EMBEDDING_MODEL).symlink_to(
+            (repository / EMBEDDING_MODEL).resolve()
+        )  # nothing else shall run meanwhile
         server = stack.enter_context(EmbeddedTriton(served))
-        source = str(resolve(SOURCE).fetch(folder, NullProgress()).folder)
-        targets = {"through Triton": ("triton", f"{server.grpc_url}/{MODEL}", threads)}
+        source = str(resolve(f"packaged:{EMBEDDING_MODEL}").fetch(folder, NullProgress()).folder)
+        targets = {"through Triton": ("triton", f"{server.grpc_url}/{EMBEDDING_MODEL}", threads)}
         if http:
             server.share_secret()
             front = GatewayProcess("127.0.0.1", free_ports(1)[0], server.grpc_url, folder / "gateway.log")
@@ -216,7 +217,7 @@ def run(repository: Path, rounds: int, *, http: bool = True) -> list[Table]:
             stack.callback(front.stop)
             front.wait_live()
             wait_for_models(front)
-            targets["through the gateway"] = ("gateway", f"{front.url} {MODEL}", threads)
+            targets["through the gateway"] = ("gateway", f"{front.url} {EMBEDDING_MODEL}", threads)
         targets["sentence-transformers, all cores"] = ("torch", source, threads)
         targets["sentence-transformers, one core"] = ("torch", source, 1)
         workers = {}

@@ -1,11 +1,11 @@
-"""What the gateway alone costs: CPU time, added time and memory, in front of a scripted Triton.
+"""The overhead of the gateway: CPU time, added latency and memory, measured in front of a scripted Triton.
 
-The gateway runs on one core; the scripted model and the client, which are not measured, share the others. CPU time is
-that of the gateway's processes, so neither of the two is in it. *Saturated*: tokens come as fast as they are taken.
-*Paced*: each stream gets a token at a set rate, and the streams begin evenly spread over the time of one. The added
-time is what a client of the gateway waits for its first token beyond what a client of the same model waits over gRPC,
-in the same run: both take turns. The rates are chosen so that the scripted model and the client are not what is
-measured. Figures are over all rounds.
+The gateway runs on one core. The scripted model and the client, which are not measured, share the others. CPU time is
+that of the gateway's processes alone. *Saturated*: the model sends tokens as fast as they are read. *Paced*: each
+stream gets a token at a fixed interval, and the starts of the streams are spread evenly over the duration of one. The
+added time is the time to first token through the gateway minus that of a gRPC client of the same model; both take turns
+in one run. The rates are low enough that the scripted model and the client are not the bottleneck. Values are over all
+rounds.
 """
 
 import asyncio
@@ -41,40 +41,43 @@ PACED_LOADS = (
     (256, 0.08, 32),
     (1024, 0.32, 16),
 )
-"""Streams, seconds between the tokens of each, and how many of them: never more than 3,200 a second in all."""
+"""Number of streams, seconds between the tokens of one, and tokens of one. In all at most 3,200 tokens/s."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunningGateway:
-    """A gateway in front of a scripted model."""
+    """A running gateway in front of a scripted Triton."""
 
     url: str
     triton: str
     process: psutil.Process
 
     def seconds(self) -> float:
-        """CPU time of the gateway's processes so far."""
+        """Return the CPU seconds of the gateway's processes so far."""
         return cpu_seconds(self.process)
 
     def megabytes(self) -> float:
-        """Resident memory of the gateway's processes."""
+        """Return the resident memory of the gateway's processes."""
         return rss_megabytes(self.process)
 
 
 @dataclass(frozen=True, slots=True)
 class LoadResult:
-    """One load, or several rounds of it."""
+    """The result of one load, or of several rounds of it."""
 
     streams: int
     timings: StreamTimings
     cpu: float
-    """Seconds of the gateway."""
+    """CPU seconds of the gateway."""
     megabytes: float
 
 
 @contextlib.contextmanager
 def run_gateway(every: float = 0.0, together: int = 1) -> Iterator[RunningGateway]:
-    """Start both, the gateway on the first core and the model on the others."""
+    """Start the gateway on the first core and the scripted model on the others.
+
+    The model sends a message every `every` seconds with `together` tokens.
+    """
     first, *others = sorted(os.sched_getaffinity(0))
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -96,14 +99,14 @@ def run_gateway(every: float = 0.0, together: int = 1) -> Iterator[RunningGatewa
 def run_load(
     to: RunningGateway, streams: int, tokens: int, requests: int, *, stream: bool = True, spread: float = 0.0
 ) -> LoadResult:
-    """Run one load."""
+    """Run one load and return its result."""
     before = to.seconds()
     seen = asyncio.run(run_streams(to.url, chat_body(MODEL, tokens, stream=stream), streams, requests, spread))
     return LoadResult(streams, seen, to.seconds() - before, to.megabytes())
 
 
 def first_tokens_over_grpc(triton: str, streams: int, tokens: int, requests: int, spread: float = 0.0) -> list[float]:
-    """Seconds to the first token over gRPC, without the gateway, by the leanest client there is: the gateway's own."""
+    """Return the times to first token over gRPC, in seconds, without the gateway but with its own lean gRPC client."""
     asked = pb.ModelInferRequest(model_name=MODEL)
     sampling = b'{"max_tokens": %d}' % tokens
     for name, kind, raw in (
@@ -137,7 +140,7 @@ def first_tokens_over_grpc(triton: str, streams: int, tokens: int, requests: int
 
 
 def run(streams: tuple[int, ...] = STREAMS, rounds: int = 3) -> list[Table]:
-    """Measure everything, and return the tables."""
+    """Run all loads, and return the tables."""
     found = []
     for name, together in (("saturated, a token a message", 1), ("saturated, four tokens a message", 4)):
         with run_gateway(0.0, together) as to:
@@ -156,7 +159,7 @@ def run(streams: tuple[int, ...] = STREAMS, rounds: int = 3) -> list[Table]:
 
 
 def _all(rows: list[LoadResult]) -> LoadResult:
-    """The rounds of one load as one."""
+    """Merge the rounds of one load into one result."""
     flows = [row.timings for row in rows]
     whole = StreamTimings(
         seconds=sum(seen.seconds for seen in flows),
@@ -169,7 +172,7 @@ def _all(rows: list[LoadResult]) -> LoadResult:
 
 
 def _pace(count: int, every: float, tokens: int, rounds: int) -> tuple[LoadResult, list[float]]:
-    """One paced load, and the seconds to the first token of the same load without the gateway, in turns."""
+    """Run one paced load. Return its result, and the times to first token of the same load without the gateway."""
     requests, spread = count * 3, every * tokens if count > 1 else 0.0
     rows: list[LoadResult] = []
     base: list[float] = []
@@ -203,12 +206,12 @@ def _milliseconds(values: list[float]) -> list[float]:
 
 
 def _cpu(row: LoadResult) -> float:
-    """Microseconds a token."""
+    """Return the CPU time of a token in microseconds."""
     return 1e6 * row.cpu / row.timings.tokens
 
 
 def _cells(row: LoadResult) -> tuple[list[Value], list[Value]]:
-    """What `_STREAMED` and `_REST` show."""
+    """Return the cells of the columns `_STREAMED` and `_REST`."""
     seen = row.timings
     return (
         [seen.tokens / seen.seconds, _cpu(row), *_milliseconds(seen.first_token_seconds)],

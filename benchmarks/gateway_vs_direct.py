@@ -1,11 +1,10 @@
-"""Chats, embeddings and pictures through the gateway next to perf_analyzer, which asks the same models over gRPC.
+"""Compares chats, embeddings and images through the gateway with perf_analyzer on the same models over gRPC.
 
-Both keep a number of requests in flight all the time (one that ends is followed by the next), for the same seconds, in
-turns that begin with the other one in each round. Both send the same requests again and again, which a round before the
-measured ones has sent already: perf_analyzer cannot be kept from repeating itself, and the engine remembers the
-beginnings of prompts. Chats generate 64 tokens, greedy, without an end; over gRPC they are sent as the model's own
-template renders them. Rates are of what came within the measured seconds; a ratio is the median of the
-rounds' ratios. The client of the gateway is a Python process on the same cores, so that its cost counts as well.
+Both keep a fixed number of requests in flight for the same time, and take turns; each round starts with the other one.
+Both repeat the same requests, which a warm-up round has sent before: perf_analyzer always repeats its requests, and the
+engine has a prefix cache. Chats generate 64 tokens, greedy, and ignore the end of the text. Over gRPC they are rendered
+by the model's own template. Rates count what arrived within the measured time; a ratio is the median of the rounds'
+ratios. The client of the gateway is a Python process on the same cores, so its cost counts as well.
 """
 
 import asyncio
@@ -22,38 +21,39 @@ from typing import Any
 from benchmarks import perf_analyzer, profiles
 from benchmarks.deployment import Deployment, deploy
 from benchmarks.http_client import HttpClient, ResponseChunk, build_request
+from benchmarks.models import EMBEDDING_MODEL, IMAGE_MODEL
 from benchmarks.perf_analyzer import NEW_TOKENS, make_prompts, render_prompts
 from benchmarks.tables import Column, Plot, Table, Threshold, Value
 from benchmarks.timings import ResponseTiming, Stats
-from benchmarks.triton_direct import EMBEDDING_MODEL, IMAGE_MODEL, measure_until_enough
+from benchmarks.triton_direct import measure_until_enough
 
 WARM_UP = 3.0
 TAIL_SECONDS = 8.0
-"""Seconds that both go on after the measured ones: streams that keep step end in clumps, so tokens are counted as they
-come, also those of requests that end later. Longer where an answer takes longer than that."""
+"""Seconds that both continue after the measured time. Streams that run in step end in groups, so tokens are counted as
+they arrive, also those of requests that end later. The tail is longer if an answer takes longer than that."""
 GRPC_OPTIONS = ("-i", "grpc", "--streaming", "--async", "--max-threads", "4")
 
 
 @dataclass(frozen=True, slots=True)
 class PairedLoad:
-    """The same work for both: the tensors of each request, and the body of the same request over HTTP."""
+    """The same work for both: the tensors of each request, and the HTTP body of the same request."""
 
     title: str
     unit: str
     model: str
     concurrency: int
     min_ratio: float | None
-    """What the ratio is held to."""
+    """The target of the ratio, if any."""
     path: str
     requests: Sequence[profiles.Request]
     bodies: Sequence[dict[str, Any]]
     seconds: float
     tokens: int = 1
-    """What one answer counts for."""
+    """Units that one answer counts for."""
 
 
 def loads(repository: Path, chat: str) -> list[PairedLoad]:
-    """All loads whose models are in the repository; `chat` is the model that chats."""
+    """Return all loads whose models are in the repository; `chat` is the chat model."""
     found = [
         _chats(repository / chat, streams, wanted, seconds)
         for streams, wanted, seconds in ((1, None, 6.0), (16, 0.97, 15.0))
@@ -139,7 +139,7 @@ async def _through_gateway(url: str, load: PairedLoad, seconds: float) -> list[R
 def over_grpc(
     program: perf_analyzer.Executable, running: Deployment, load: PairedLoad, seconds: float
 ) -> list[ResponseTiming]:
-    """Ask over gRPC for so many seconds."""
+    """Run the load over gRPC for `seconds`, and return the timings."""
     options = ("-u", running.triton_url, "-m", load.model, *GRPC_OPTIONS)
     return perf_analyzer.measure(program, options, load.requests, load.concurrency, seconds, load.tokens)
 
@@ -147,7 +147,7 @@ def over_grpc(
 def measure(
     ways: Mapping[str, Callable[[float], list[ResponseTiming]]], seconds: float, rounds: int
 ) -> list[dict[str, Stats]]:
-    """The figures of each way, round by round; the first round only warms up."""
+    """Return the statistics of each way, round by round. The first round is a warm-up and is not returned."""
     found = []
     for number in range(rounds + 1):
         order = list(ways)[:: -1 if number % 2 else 1]
@@ -157,7 +157,7 @@ def measure(
 
 
 def run(repository: Path, model: str, rounds: int, cache: Path, *, quick: bool = False) -> list[Table]:
-    """Measure, and return the table. Raises `RuntimeError` with what went wrong."""
+    """Measure, and return the table. Raises `RuntimeError` if a request fails."""
     program = perf_analyzer.install(cache)
     columns = (
         Column("work"),

@@ -14,6 +14,8 @@ import numpy.typing as npt
 from gguf import GGMLQuantizationType, quants
 from safetensors import safe_open
 
+from benchmarks.models import CHAT_MODEL
+
 # https://github.com/ggml-org/llama.cpp/blob/master/convert_hf_to_gguf.py writes the same names.
 BLOCK = {
     "input_layernorm": "attn_norm",
@@ -31,7 +33,6 @@ WHOLE = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_he
 
 def default_gguf(cache: Path) -> Path:
     """The default model's checkpoint as q8_0, made once."""
-    from benchmarks.registry import CHAT_MODEL
     from builders.progress import NullProgress
     from builders.sources import resolve
 

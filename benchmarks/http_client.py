@@ -1,6 +1,6 @@
-"""A client of HTTP/1.1 that does next to nothing: what it does would be measured, too.
+"""A minimal HTTP/1.1 client. Its CPU time is part of what is measured, on the same cores as the server.
 
-perf_analyzer, with which the same machine is shared, is written in C++.
+It is compared with perf_analyzer, which is written in C++.
 """
 
 import asyncio
@@ -11,23 +11,23 @@ from urllib.parse import urlsplit
 import httptools
 
 _TIMEOUT_SECONDS = 300.0
-"""Seconds that a whole answer may take."""
+"""Seconds that a whole response may take."""
 CLIENT_ERRORS = (httptools.HttpParserError, TimeoutError, OSError)
-"""What asking raises."""
+"""The exceptions that `HttpClient` raises."""
 
 ResponseChunk: TypeAlias = tuple[int, bytes]
-"""When a part of an answer came, in nanoseconds of the monotonic clock, and what it was."""
+"""A part of a response body: its arrival in nanoseconds of the monotonic clock, and its bytes."""
 
 
 def build_request(url: str, content: bytes) -> bytes:
-    """The bytes of a POST of JSON."""
+    """Return the bytes of a POST request with a JSON body."""
     to = urlsplit(url)
     head = f"POST {to.path} HTTP/1.1\r\nHost: {to.netloc}\r\nContent-Type: application/json\r\n"
     return f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content
 
 
 class HttpClient(asyncio.Protocol):
-    """One connection, which is kept for one request after the other where the server keeps it."""
+    """One connection. It is reused for the next request if the server keeps it open."""
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
@@ -37,16 +37,16 @@ class HttpClient(asyncio.Protocol):
 
     @classmethod
     async def connect(cls, url: str) -> Self:
-        """Raises `OSError`."""
+        """Open a connection. Raises `OSError`."""
         to = urlsplit(url)
         _, client = await asyncio.get_running_loop().create_connection(cls, to.hostname, to.port)
         return client
 
     async def send(self, message: bytes, parts: list[ResponseChunk]) -> int:
-        """Send a request, put what its answer brings into `parts` with when it came, and return the status.
+        """Send a request, append the chunks of its response to `parts`, and return the status.
 
-        Raises one of `FAILURES`: `OSError` where the connection ends before the answer, `TimeoutError` where that takes
-        too long.
+        Raises one of CLIENT_ERRORS: `OSError` if the connection ends before the response, `TimeoutError` if the
+        response takes too long.
         """
         self._parts = parts
         self._parser = httptools.HttpResponseParser(self)
@@ -58,7 +58,7 @@ class HttpClient(asyncio.Protocol):
 
     @property
     def closed(self) -> bool:
-        """Whether it can be asked no more."""
+        """True if the connection cannot take another request."""
         return self._transport is None or self._transport.is_closing()
 
     def close(self) -> None:

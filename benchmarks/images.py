@@ -25,9 +25,9 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.deployment import Deployment, deploy
+from benchmarks.models import IMAGE_MODEL
 from benchmarks.tables import Column, Plot, Table
 
-MODEL = "shapes"
 PARTS = ("", "-denoiser", "-text-encoder", "-vae-encoder", "-vae-decoder")
 PROMPT = "a large red star above a small blue ring on a white background"
 SIZE, STEPS, GUIDANCE, IMAGES, BURST = 128, 20, 3.0, 4, 8
@@ -47,7 +47,7 @@ def over_http(url: str) -> Draw:
 def generate(http: httpx.Client, seed: int, images: int) -> list[Any]:
     """Draw over HTTP."""
     body = {
-        "model": MODEL,
+        "model": IMAGE_MODEL,
         "prompt": PROMPT,
         "n": images,
         "seed": seed,
@@ -70,7 +70,7 @@ def through_triton(url: str) -> Draw:
     stub = rpc.GRPCInferenceServiceStub(grpc.insecure_channel(url, options=options))
 
     def draw(seed: int) -> list[Any]:
-        request = pb.ModelInferRequest(model_name=MODEL)
+        request = pb.ModelInferRequest(model_name=IMAGE_MODEL)
         encoded = PROMPT.encode()
         values = {
             "prompt": ("BYTES", len(encoded).to_bytes(4, "little") + encoded),
@@ -99,7 +99,7 @@ def onnxruntime_loop(repository: Path) -> Draw:
     """The plainest loop over the installed engines."""
     from builders.diffusion.reference_pipeline import Engines, ImageRequest, generate_images
 
-    engines = Engines(repository / MODEL / "1", lambda name: repository / name / "1" / "model.onnx")
+    engines = Engines(repository / IMAGE_MODEL / "1", lambda name: repository / name / "1" / "model.onnx")
 
     def one(seed: int) -> list[Any]:
         # Its pictures share one generator, ours have one each: only the first is the same picture.
@@ -183,11 +183,11 @@ def measure_disconnect(running: Deployment) -> tuple[float, float]:
     http = httpx.Client(trust_env=False)
 
     def figure(name: str) -> float:
-        start = f'diffusion_{name}{{model="{MODEL}"}} '
+        start = f'diffusion_{name}{{model="{IMAGE_MODEL}"}} '
         text = http.get(running.metrics_url).text
         return next((float(line[len(start) :]) for line in text.splitlines() if line.startswith(start)), 0.0)
 
-    body = {"model": MODEL, "prompt": PROMPT, "n": IMAGES, "steps": 100, "stream": True, "partial_images": 3}
+    body = {"model": IMAGE_MODEL, "prompt": PROMPT, "n": IMAGES, "steps": 100, "stream": True, "partial_images": 3}
     with httpx.stream("POST", f"{running.gateway_url}/v1/images/generations", json=body, trust_env=False) as response:
         assert response.status_code == 200
         while not figure("rows_active"):
@@ -209,8 +209,8 @@ def run(repository: Path, rounds: int) -> list[Table]:
         served = Path(folder) / "repository"
         served.mkdir()
         for part in PARTS:  # nothing else shall run meanwhile
-            (served / f"{MODEL}{part}").symlink_to((repository / f"{MODEL}{part}").resolve())
-        with deploy(served, MODEL) as running:
+            (served / f"{IMAGE_MODEL}{part}").symlink_to((repository / f"{IMAGE_MODEL}{part}").resolve())
+        with deploy(served, IMAGE_MODEL) as running:
             ways = {
                 "over HTTP": over_http(running.gateway_url),
                 "through Triton": through_triton(running.triton_url),

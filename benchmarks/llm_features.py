@@ -1,9 +1,9 @@
-"""What the engine's features cost, through the whole HTTP path.
+"""Measures features of the LLM engine through the whole HTTP path.
 
 python -m benchmarks prefix        a prompt of 1,500 tokens, sent again: seconds to the first token, second ÷ first
 python -m benchmarks structures    streams whose answers follow a JSON schema ÷ free ones, tokens/s
 
-Free and bound streams take turns, and generate as many tokens: the schema wants more than it is let have.
+Streams with and without a schema take turns and generate equally many tokens: the schema asks for more than max_tokens.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from benchmarks.tables import Column, Plot, Table
 from benchmarks.throughput import single_token_words
 
 PROMPT_WORDS = 1450
-"""Words of the long prompt, a token each; the chat template brings about 40 more, the numbering the rest."""
+"""Words of the long prompt, a token each. The chat template adds about 40 tokens, the numbering the rest."""
 NEW_TOKENS = 64
 STREAMS = (1, 16)
 _PERSON = {
@@ -39,7 +39,7 @@ SCHEMA = {"type": "array", "items": _PERSON, "minItems": 30}
 
 
 def prefix_cache(repository: Path, model: str, rounds: int) -> list[Table]:
-    """Measure. Each round has a prompt of its own."""
+    """Measure the prefix cache. Each round has a prompt of its own."""
     words = [text for _, text in single_token_words(repository / model / "1" / "tokenizer.json")]
     with deploy(repository, model) as run:
         pairs = asyncio.run(_prefix(run, words, rounds))
@@ -61,17 +61,17 @@ async def _prefix(run: Deployment, words: list[str], rounds: int) -> list[tuple[
         await stream_chat(session, run.gateway_url, _body(run.model, "Warm up.", 8))
         for _ in range(rounds):
             text = "".join(chance.choices(words, k=PROMPT_WORDS))
-            heard = [
+            answers = [
                 await stream_chat(session, run.gateway_url, _body(run.model, text, 8, ignore_eos=True))
                 for _ in range(2)
             ]
-            assert not any(one.error for one in heard) and heard[0].text == heard[1].text, heard
-            pairs.append((heard[0].first_token_seconds, heard[1].first_token_seconds))
+            assert not any(answer.error for answer in answers) and answers[0].text == answers[1].text, answers
+            pairs.append((answers[0].first_token_seconds, answers[1].first_token_seconds))
     return pairs
 
 
 def structured_outputs(repository: Path, model: str, rounds: int) -> list[Table]:
-    """Measure; the ratio is the median of the rounds'."""
+    """Measure structured outputs. The ratio is the median of the rounds' ratios."""
     words = [text for _, text in single_token_words(repository / model / "1" / "tokenizer.json")]
     rows = []
     with deploy(repository, model) as run:
@@ -92,7 +92,7 @@ async def _structures(run: Deployment, words: list[str], streams: int, rounds: i
         for number in range(rounds + 1):
             rates = {}
             for bound in (False, True) if number % 2 else (True, False):
-                # Prompts of their own, so that none finds its beginning remembered.
+                # Each stream has a prompt of its own, so that the prefix cache has none of them.
                 texts = ["List thirty people as JSON." + "".join(chance.choices(words, k=30)) for _ in range(streams)]
                 rates[bound] = await _rate(session, run, texts, bound)
             if number:  # the first round warms up
@@ -106,12 +106,12 @@ async def _rate(session: aiohttp.ClientSession, run: Deployment, texts: list[str
     if bound:
         more = {"response_format": {"type": "json_schema", "json_schema": {"name": "people", "schema": SCHEMA}}}
     start = time.perf_counter()
-    heard = await asyncio.gather(
+    answers = await asyncio.gather(
         *(stream_chat(session, run.gateway_url, _body(run.model, text, NEW_TOKENS, **more)) for text in texts)
     )
-    for one in heard:
-        assert not one.error and (one.finish_reason, one.tokens) == ("length", NEW_TOKENS), one
-    return sum(one.tokens for one in heard) / (max(one.arrivals[-1] for one in heard) - start)
+    for answer in answers:
+        assert not answer.error and (answer.finish_reason, answer.tokens) == ("length", NEW_TOKENS), answer
+    return sum(answer.tokens for answer in answers) / (max(answer.arrivals[-1] for answer in answers) - start)
 
 
 def _body(model: str, text: str, max_tokens: int, **more: Any) -> dict[str, Any]:

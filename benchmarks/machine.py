@@ -1,4 +1,4 @@
-"""What a figure was measured on."""
+"""The machine and the versions that a benchmark ran on."""
 
 import os
 import platform
@@ -9,11 +9,11 @@ from pathlib import Path
 import psutil
 
 MEASURED = ("tritonic", "nvidia-pytriton", "onnxruntime", "grpcio", "uvicorn", "uvloop", "aiohttp", "numpy")
-"""The packages whose versions matter to most parts; the others name their own in their tables."""
+"""The packages whose versions matter to most benchmarks. Other versions are in the tables."""
 
 
 def machine() -> dict[str, str]:
-    """The processor, its cores that may be used, memory and system; nothing that names this one machine."""
+    """Return processor, usable cores, memory and system; nothing that identifies this machine."""
     cores = len(os.sched_getaffinity(0))
     found = {
         "processor": _processor(),
@@ -28,7 +28,7 @@ def machine() -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """Python, and the packages of `MEASURED` that are installed."""
+    """Return the versions of Python and of the installed packages of `MEASURED`."""
     found = {"Python": platform.python_version()}
     for name in MEASURED:
         try:
@@ -56,7 +56,7 @@ def _cards() -> str:
 
 
 def _commit() -> str:
-    """The commit of the checkout, with a plus where files differ from it."""
+    """Return the commit of the checkout, with a plus if files differ from it."""
     git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--exclude=*"]
     try:
         return subprocess.run(git, capture_output=True, text=True, timeout=20, check=True).stdout.strip()

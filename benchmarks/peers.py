@@ -1,13 +1,11 @@
 """Tritonic next to other servers of the same model, over HTTP: tokens/s, times and CPU time at 1 and 16 streams.
 
 The servers that run here (see `benchmarks.peer_servers`) are started together and take turns, so that only one works
-at a
-time; `--peer NAME=URL` adds any other that speaks OpenAI's dialect, `--peer Tritonic=URL` replaces ours. A client in
-this process keeps so many streams open, a request that ends being followed by the next. Each request is a chat of 100
-words that no other request has, and generates 64 tokens, greedy, without an end where the server can be told so
-(`ignore_eos`). Tokens are counted by the `usage` of each answer, and the rate is that of those that came within the
-measured time. A first round only warms up. Figures are medians over the
-others; ratios are medians of the rounds' ratios.
+at a time. `--peer NAME=URL` adds any other server with OpenAI's API; `--peer Tritonic=URL` replaces ours. A client in
+this process keeps a fixed number of streams open: the next request follows when one ends. Each request is a chat of 100
+words that no other request has. It generates 64 tokens, greedy, and ignores the end of the text if the server supports
+that (`ignore_eos`). The rate counts the tokens that arrived within the measured time, by the `usage` of each answer.
+The first round is a warm-up. Values are medians over the other rounds; ratios are medians of the rounds' ratios.
 """
 
 import asyncio
@@ -39,17 +37,17 @@ _TEXT = Path(__file__).parent / "data" / "alice.txt"
 
 @dataclass(frozen=True, slots=True)
 class RunningPeer:
-    """A server that is already running, as it is named on the command line."""
+    """A server that already runs, from the command line."""
 
     name: str
     url: str
     """Without `/v1`."""
     model: str
-    """Empty: the first that it lists."""
+    """Empty: the first model that the server lists."""
 
 
 def parse_peer(text: str) -> RunningPeer:
-    """Read `NAME=URL` or `NAME=MODEL@URL`. Raises `ValueError`."""
+    """Parse `NAME=URL` or `NAME=MODEL@URL`. Raises `ValueError`."""
     found = re.fullmatch(r"([^=]+)=(?:(.+)@)?(https?://[^@]+)", text.strip())
     if not found:
         raise ValueError(f"{text!r} is neither NAME=URL nor NAME=MODEL@URL")
@@ -58,7 +56,7 @@ def parse_peer(text: str) -> RunningPeer:
 
 
 def connect(to: RunningPeer) -> PeerServer:
-    """A server of a peer's; `PEER_API_KEY` is sent where it is set. Raises `RuntimeError` where it has no model."""
+    """Return a running peer as a server. Sends `PEER_API_KEY` if it is set. Raises `RuntimeError` without a model."""
     headers = {"Authorization": f"Bearer {key}"} if (key := os.environ.get("PEER_API_KEY")) else {}
     model = to.model
     if not model:
@@ -70,14 +68,14 @@ def connect(to: RunningPeer) -> PeerServer:
 
 
 def prompts(seed: str) -> Iterator[str]:
-    """Rows of a book's words, others for each seed."""
+    """Yield prompts of random words of a book, different for each seed."""
     words, chance = re.findall(r"[a-z]{3,}", _TEXT.read_text().lower()), random.Random(seed)
     while True:
         yield " ".join(chance.choices(words, k=PROMPT_WORDS))
 
 
 async def run_load(to: PeerServer, texts: Iterator[str], streams: int, seconds: float) -> list[ResponseTiming]:
-    """Keep so many streams open for so many seconds, and wait for all answers. Raises `RuntimeError` for an error."""
+    """Keep `streams` streams open for `seconds`, and wait for all answers. Raises `RuntimeError` for a failed one."""
     found: list[ResponseTiming] = []
     end = time.perf_counter() + seconds
 
@@ -85,12 +83,12 @@ async def run_load(to: PeerServer, texts: Iterator[str], streams: int, seconds: 
         while time.perf_counter() < end:
             body: dict[str, Any] = {"model": to.model, "messages": [{"role": "user", "content": next(texts)}]}
             body |= {"max_tokens": NEW_TOKENS, "temperature": 0, **to.extra_body}
-            heard = await stream_chat(session, to.url, body)
-            if heard.error or not heard.arrivals:
-                raise RuntimeError(f"{to.name} answered {heard.error or 'without a text'}")
-            found.append(ResponseTiming(heard.sent_at, tuple(heard.arrivals), heard.tokens or len(heard.arrivals)))
+            answer = await stream_chat(session, to.url, body)
+            if answer.error or not answer.arrivals:
+                raise RuntimeError(f"{to.name} answered {answer.error or 'without a text'}")
+            found.append(ResponseTiming(answer.sent_at, tuple(answer.arrivals), answer.tokens or len(answer.arrivals)))
 
-    # A connection for each request: after a stream llama.cpp's server closes one that it said it would keep.
+    # A connection for each request: after a stream, llama.cpp's server closes one that it promised to keep.
     connector, timeout = aiohttp.TCPConnector(limit=0, force_close=True), aiohttp.ClientTimeout(total=600)
     async with aiohttp.ClientSession(headers=to.headers, connector=connector, timeout=timeout) as session:
         await asyncio.gather(*(one_after_another(session) for _ in range(streams)))
@@ -98,7 +96,7 @@ async def run_load(to: PeerServer, texts: Iterator[str], streams: int, seconds: 
 
 
 def measure(to: PeerServer, streams: int, seed: str) -> Stats:
-    """The figures of one load; `cpu` are seconds for each token, where the processes run here."""
+    """Return the statistics of one load. For local processes, `cpu` is the CPU time of a token in seconds."""
     before = to.cpu()
     timings = asyncio.run(run_load(to, prompts(seed), streams, WARM_UP + SECONDS))
     found = compute_stats(timings, WARM_UP, SECONDS, drained=True)
@@ -109,7 +107,7 @@ def measure(to: PeerServer, streams: int, seed: str) -> Stats:
 
 
 def busy_while_idle(servers: Sequence[PeerServer], seconds: float = 3.0) -> list[str]:
-    """Name the servers that spend more than a twentieth of a core while nobody asks: it is missing to the others."""
+    """Return a note for each server that uses more than 5 % of a core while idle: the others lack that time."""
     before = [server.cpu() for server in servers]
     time.sleep(seconds)
     shares = [(server.cpu() - start) / seconds for server, start in zip(servers, before, strict=True)]
@@ -121,7 +119,7 @@ def busy_while_idle(servers: Sequence[PeerServer], seconds: float = 3.0) -> list
 
 
 def run(setting: PeerOptions, rounds: int, peers: Sequence[RunningPeer] = ()) -> list[Table]:
-    """Start what runs here, measure, and return the table. What cannot be started is named in a note."""
+    """Start the local servers, measure, and return the table. A note names each server that cannot be started."""
     loads = [count for count in STREAMS if count <= setting.streams]
     rows: dict[int, list[dict[str, Stats]]] = {}
     with contextlib.ExitStack() as stack:
@@ -155,7 +153,7 @@ def table(
     versions: Mapping[str, str] | None = None,
     installed: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Table:
-    """A row for each load and server; ratios are those of the first server, which is ours, to each of the others.
+    """Return a row for each load and server. Ratios are the first server, which is ours, to each of the others.
 
     `installed` are the packages of the peers' environments, for JSON.
     """

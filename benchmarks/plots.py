@@ -63,9 +63,9 @@ def _draw(axes: "Axes", table: Table, plot: Plot) -> None:
         axes.minorticks_off()
     else:
         highest = max((y for points in series.values() for _, y in points), default=1.0)
-        axes.set_ylim(0, 1.15 * max(highest, plot.bar or 0.0) or 1.0)
-    if plot.bar is not None:
-        axes.axhline(plot.bar, color="black", linewidth=1, linestyle="--", label=f"wanted: {plot.bar:g}")
+        axes.set_ylim(0, 1.15 * max(highest, plot.threshold or 0.0) or 1.0)
+    if plot.threshold is not None:
+        axes.axhline(plot.threshold, color="black", linewidth=1, linestyle="--", label=f"wanted: {plot.threshold:g}")
     axes.set_title(plot.title or table.title, fontsize=10, loc="left", wrap=True)
     titles = {column.name: column.title for column in table.columns}
     axes.set_xlabel(titles[plot.over], fontsize=9)
@@ -74,7 +74,7 @@ def _draw(axes: "Axes", table: Table, plot: Plot) -> None:
     axes.grid(axis="y", color="#dddddd", linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    if len(series) > 1 or plot.bar is not None:
+    if len(series) > 1 or plot.threshold is not None:
         axes.legend(fontsize=7.5, frameon=False, loc="best")
 
 
@@ -99,7 +99,7 @@ def _bars(axes: "Axes", series: dict[str, list[tuple[Any, float]]], table: Table
         places = [groups.index(x) + (number - (len(series) - 1) / 2) * width for x, _ in points]
         drawn = axes.bar(places, [y for _, y in points], width * 0.92, label=name, color=COLOURS[number % len(COLOURS)])
         form = f"%.{digits[plot.columns[min(number, len(plot.columns) - 1)]]}f"
-        if plot.bar is None:
+        if plot.threshold is None:
             axes.bar_label(drawn, fmt=form, fontsize=7, padding=2)
         else:  # out of the way of the line across
             axes.bar_label(drawn, fmt=form, fontsize=7, label_type="center", color="white")

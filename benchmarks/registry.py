@@ -1,159 +1,147 @@
-"""The parts of the benchmarks: what each measures, and the function that does it."""
+"""The registry of benchmarks: their names on the command line, what each measures, and its function."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.models import CHAT_MODEL
 from benchmarks.tables import Table
-
-CHAT_MODEL = "smollm2-135m-instruct"
 
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What was asked for on the command line."""
+    """The options of one benchmark run, from the command line."""
 
     repository: Path
     model: str
-    """The one that chats: its folder in the repository."""
+    """The chat model: its folder in the repository."""
     rounds: int
-    """How often the ways that are compared take turns, after one that only warms up."""
+    """Measured rounds, in which the compared systems take turns. A warm-up round comes before them."""
     quick: bool
-    """Fewer loads and shorter windows: a look, no figures to quote."""
+    """Fewer loads and shorter windows: for a quick look, not for quoting."""
     gguf: Path | None
-    """The model's weights for llama.cpp; absent: made for the default model."""
+    """The model's weights for llama.cpp. None: converted from the default model."""
     cache: Path
-    """Peers, programs and converted weights are kept here between runs."""
+    """Folder that keeps peers, programs and converted weights between runs."""
     work: Path
-    """Logs, and whatever else need not be kept."""
+    """Folder for logs and temporary files."""
     peers: tuple[str, ...] = ()
-    """Servers that are already running: `NAME=URL` or `NAME=MODEL@URL`."""
+    """Servers that already run: `NAME=URL` or `NAME=MODEL@URL`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """A part: a line that says what it measures, and the function, which imports what it needs when it runs."""
+    """One benchmark: its description and its function, which imports its modules when it runs."""
 
     description: str
     run: Callable[[RunOptions], list[Table]]
     needs_models: bool = True
-    """Whether it needs the default models."""
-    rounds: int | None = 3
-    """Where nobody asks for more or fewer: what keeps everything within an hour. None: it does not go in rounds."""
+    """True if it needs the default models."""
+    default_rounds: int | None = 3
+    """Rounds without `--rounds`; the defaults keep all benchmarks within an hour. None: it has no rounds."""
 
 
-def _direct(plan: RunOptions) -> list[Table]:
+def _direct(options: RunOptions) -> list[Table]:
     from benchmarks import triton_direct
 
-    return triton_direct.run(plan.repository, plan.model, plan.cache, quick=plan.quick)
+    return triton_direct.run(options.repository, options.model, options.cache, quick=options.quick)
 
 
-def _gateway(plan: RunOptions) -> list[Table]:
+def _gateway(options: RunOptions) -> list[Table]:
     from benchmarks import gateway_vs_direct
 
-    return gateway_vs_direct.run(plan.repository, plan.model, plan.rounds, plan.cache, quick=plan.quick)
+    return gateway_vs_direct.run(options.repository, options.model, options.rounds, options.cache, quick=options.quick)
 
 
-def _aiperf(plan: RunOptions) -> list[Table]:
-    from benchmarks import aiperf
-
-    return aiperf.run(plan.repository, plan.model, plan.rounds, plan.cache, quick=plan.quick)
-
-
-def _alone(plan: RunOptions) -> list[Table]:
+def _alone(options: RunOptions) -> list[Table]:
     from benchmarks import gateway_overhead
 
-    return gateway_overhead.run((1, 64) if plan.quick else gateway_overhead.STREAMS, plan.rounds)
+    return gateway_overhead.run((1, 64) if options.quick else gateway_overhead.STREAMS, options.rounds)
 
 
-def _asgi(plan: RunOptions) -> list[Table]:
-    from benchmarks import asgi
-
-    return asgi.run(plan.cache, plan.rounds)
-
-
-def _proxies(plan: RunOptions) -> list[Table]:
+def _proxies(options: RunOptions) -> list[Table]:
     from benchmarks import gateway_vs_litellm
 
-    return gateway_vs_litellm.run(plan.cache, plan.work, plan.rounds)
+    return gateway_vs_litellm.run(options.cache, options.work, options.rounds)
 
 
-def _peers(plan: RunOptions) -> list[Table]:
+def _peers(options: RunOptions) -> list[Table]:
     from benchmarks import peers
     from benchmarks.gguf_q8_0 import default_gguf
     from benchmarks.peer_servers import PeerOptions
 
-    gguf = plan.gguf or (default_gguf(plan.cache) if plan.model == CHAT_MODEL else None)
-    setting = PeerOptions(plan.repository, plan.model, gguf, plan.cache, plan.work, max(peers.STREAMS))
-    return peers.run(setting, plan.rounds, [peers.parse_peer(each) for each in plan.peers])
+    gguf = options.gguf or (default_gguf(options.cache) if options.model == CHAT_MODEL else None)
+    peer_options = PeerOptions(options.repository, options.model, gguf, options.cache, options.work, max(peers.STREAMS))
+    return peers.run(peer_options, options.rounds, [peers.parse_peer(text) for text in options.peers])
 
 
-def _throughput(plan: RunOptions) -> list[Table]:
+def _throughput(options: RunOptions) -> list[Table]:
     from benchmarks import throughput
     from benchmarks.generation_workers import LOADS
     from benchmarks.gguf_q8_0 import default_gguf
 
-    gguf = plan.gguf or (default_gguf(plan.cache) if plan.model == CHAT_MODEL else None)
-    return throughput.run(plan.repository, plan.model, gguf, plan.rounds, (1, 8) if plan.quick else LOADS)
+    gguf = options.gguf or (default_gguf(options.cache) if options.model == CHAT_MODEL else None)
+    return throughput.run(options.repository, options.model, gguf, options.rounds, (1, 8) if options.quick else LOADS)
 
 
-def _prefix(plan: RunOptions) -> list[Table]:
+def _prefix(options: RunOptions) -> list[Table]:
     from benchmarks import llm_features
 
-    return llm_features.prefix_cache(plan.repository, plan.model, plan.rounds)
+    return llm_features.prefix_cache(options.repository, options.model, options.rounds)
 
 
-def _structures(plan: RunOptions) -> list[Table]:
+def _structures(options: RunOptions) -> list[Table]:
     from benchmarks import llm_features
 
-    return llm_features.structured_outputs(plan.repository, plan.model, plan.rounds)
+    return llm_features.structured_outputs(options.repository, options.model, options.rounds)
 
 
-def _embeddings(plan: RunOptions) -> list[Table]:
+def _embeddings(options: RunOptions) -> list[Table]:
     from benchmarks import embeddings
 
-    return embeddings.run(plan.repository, plan.rounds)
+    return embeddings.run(options.repository, options.rounds)
 
 
-def _pictures(plan: RunOptions) -> list[Table]:
+def _pictures(options: RunOptions) -> list[Table]:
     from benchmarks import images
 
-    return images.run(plan.repository, plan.rounds)
+    return images.run(options.repository, options.rounds)
 
 
-def _soak(plan: RunOptions) -> list[Table]:
+def _soak(options: RunOptions) -> list[Table]:
     from benchmarks import soak
 
-    return soak.run(plan.repository, plan.model, minutes=1.0 if plan.quick else 2.0)
+    return soak.run(options.repository, options.model, minutes=1.0 if options.quick else 2.0)
 
 
 BENCHMARKS = {
     "direct": Benchmark(
-        "perf_analyzer over gRPC against the chat, embedding and image models, 1 to 64 at once", _direct, rounds=None
+        "perf_analyzer over gRPC against the chat, embedding and image models, 1 to 64 at once",
+        _direct,
+        default_rounds=None,
     ),
     "gateway": Benchmark("chats, embeddings and pictures through the gateway ÷ perf_analyzer over gRPC", _gateway),
-    "aiperf": Benchmark(
-        "chats through the gateway, asked by AIPerf ÷ perf_analyzer over gRPC: also first tokens", _aiperf
-    ),
     "alone": Benchmark(
-        "what the gateway costs in front of a scripted Triton, 1 to 1,024 streams", _alone, needs_models=False, rounds=4
+        "CPU, time and memory that the gateway adds before a scripted Triton, 1 to 1,024 streams",
+        _alone,
+        needs_models=False,
+        default_rounds=4,
     ),
     "proxies": Benchmark(
         "the gateway and LiteLLM's proxy on the same work, one core each", _proxies, needs_models=False
     ),
-    "asgi": Benchmark(
-        "the gateway under uvicorn, Granian and Hypercorn, and as several workers", _asgi, needs_models=False
-    ),
     "peers": Benchmark("Tritonic, llama.cpp's server, vLLM and any --peer with the same model, over HTTP", _peers),
     "throughput": Benchmark(
-        "the bare engine, Triton, the gateway and llama.cpp with the same weights", _throughput, rounds=2
+        "the engine alone, Triton, the gateway and llama.cpp with the same weights", _throughput, default_rounds=2
     ),
-    "prefix": Benchmark("a long prompt that comes again: the time to its first token", _prefix),
-    "structures": Benchmark("answers that follow a JSON schema ÷ free ones", _structures, rounds=2),
+    "prefix": Benchmark("prefix cache: the time to first token of a long prompt, sent twice", _prefix),
+    "structures": Benchmark("structured outputs: tokens/s with a JSON schema ÷ without", _structures, default_rounds=2),
     "embeddings": Benchmark("embeddings over HTTP and gRPC ÷ sentence-transformers on PyTorch", _embeddings),
     "pictures": Benchmark("pictures over HTTP and gRPC ÷ diffusers on PyTorch", _pictures),
     "soak": Benchmark(
-        "minutes of mixed load on the real service: errors, slowness, growth of memory and files", _soak, rounds=None
+        "minutes of mixed load on the real service: errors, latency, growth of memory and files",
+        _soak,
+        default_rounds=None,
     ),
 }
-"""In the order in which they run."""
+"""In the order in which they run. The names are arguments, and names of result files."""

@@ -1,4 +1,4 @@
-"""What a run leaves behind: for each part NAME.md, NAME.json and NAME.png, and over all README.md and summary.json."""
+"""Writes the result files: NAME.md, NAME.json and NAME.png of each part, and README.md and summary.json for all."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,17 +14,17 @@ SUMMARY = "summary.json"
 
 @dataclass(frozen=True, slots=True)
 class RunConditions:
-    """When, where and how long a part was measured."""
+    """When, on which machine and with which versions a part was measured."""
 
     date: str
     machine: Mapping[str, str]
     versions: Mapping[str, str]
     rounds: int | None
-    """None where nothing took turns."""
+    """None for a part without rounds."""
     quick: bool
 
     def line(self) -> str:
-        """All of it in a line."""
+        """Return the conditions as one line."""
         told = [f"{name} {value}" for name, value in self.versions.items()]
         where = [self.machine["processor"], f"{self.machine['cores']} cores", self.machine["memory"]]
         if cards := self.machine.get("cards"):
@@ -36,7 +36,7 @@ class RunConditions:
 
 
 def write_results(folder: Path, part: str, tables: Sequence[Table], under: RunConditions, seconds: float) -> str:
-    """Write a part's three files; its Markdown comes back."""
+    """Write a part's three files and return its Markdown."""
     measured = {name: value for table in tables for name, value in table.versions.items()}
     under = RunConditions(under.date, under.machine, {**under.versions, **measured}, under.rounds, under.quick)
     bars = [bar for table in tables for bar in table.thresholds]
@@ -56,9 +56,10 @@ def write_results(folder: Path, part: str, tables: Sequence[Table], under: RunCo
 
 
 def write_summary(folder: Path, parts: Sequence[str], failed: Mapping[str, str]) -> str:
-    """Write README.md and summary.json from the parts' files, of whichever run; `failed` has what went wrong in this.
+    """Write README.md and summary.json from the files of all parts. Return the text of README.md.
 
-    A part that failed earlier and was not run again stays failed.
+    `failed` maps the parts that failed to their errors. A part that failed in an earlier run stays failed until it runs
+    again.
     """
     found = {part: document for part in parts if (document := _read(folder, part))}
     entries: list[dict[str, Any]] = []
@@ -85,7 +86,7 @@ def write_summary(folder: Path, parts: Sequence[str], failed: Mapping[str, str])
 
 
 def read_failures(folder: Path) -> dict[str, str]:
-    """What failed by the last summary."""
+    """Return the failed parts and their errors from the last summary."""
     path = folder / SUMMARY
     return dict(json.loads(path.read_text())["failed"]) if path.exists() else {}
 
@@ -98,7 +99,7 @@ def _summary(
     latest: str,
 ) -> str:
     pieces = [
-        "# What was measured",
+        "# Benchmark results",
         "Written by `tritonic bench`. Ratios compare what was measured side by side in one run.",
     ]
     if entries:
@@ -130,7 +131,7 @@ def _versions(found: Mapping[str, dict[str, Any]]) -> dict[str, str]:
 
 
 def _read(folder: Path, part: str) -> dict[str, Any] | None:
-    """What a part left; None where it has not been run, or by a version that wrote something else."""
+    """Read a part's JSON file. Return None if there is none, or one of another version's format."""
     try:
         document: dict[str, Any] = json.loads((folder / f"{part}.json").read_text())
     except (FileNotFoundError, ValueError):

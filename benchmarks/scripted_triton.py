@@ -1,10 +1,9 @@
-"""A Triton that costs next to nothing: `python -m benchmarks.scripted_triton` serves one model, `scripted`, that says
-numbers.
+"""A scripted Triton that costs almost no CPU: `python -m benchmarks.scripted_triton` serves one model, `scripted`.
 
-The model answers a request with as many tokens as its `max_tokens`, one message each, the first at once and the others
-`--every` seconds apart. Each token is a space and the time of the system's monotonic clock in nanoseconds, when it was
-sent, so that whoever reads it on the same machine knows how long it travelled. Messages are written once and changed in
-place: what is measured in front of this is not this.
+The model answers a request with `max_tokens` tokens, one message each, the first at once and the others `--every`
+seconds apart. Each token is a space and its send time, in nanoseconds of the system's monotonic clock, so that a reader
+on the same machine can compute how long it travelled. Messages are encoded once and then changed in place, to keep the
+cost of this program out of the measurement.
 """
 
 import argparse
@@ -25,7 +24,7 @@ from tritonclient.grpc import service_pb2 as pb
 
 MODEL = "scripted"
 _STAMP = 19
-"""Digits of a time; the machine has run for less than 317 years."""
+"""Digits of a time stamp: enough for a machine that has been up for 317 years."""
 _SERVICE = "inference.GRPCInferenceService"
 _STRING, _BOOL = config_pb.TYPE_STRING, config_pb.TYPE_BOOL
 _INPUTS = (
@@ -47,7 +46,7 @@ _OUTPUTS = (
 
 
 def config() -> config_pb.ModelConfig:
-    """What a builder would have written."""
+    """Return the model configuration that a builder would write."""
     found = config_pb.ModelConfig(name=MODEL, backend="llm")
     found.model_transaction_policy.decoupled = True
     for name, kind in _INPUTS:
@@ -70,7 +69,7 @@ def _text(value: bytes) -> bytes:
 
 
 def message(request: str, tokens: int, *, final: bool) -> bytearray:
-    """One response with `tokens` tokens, whose times are zeros."""
+    """Return one encoded response with `tokens` tokens, whose time stamps are zeros."""
     response = pb.ModelInferResponse(model_name=MODEL, model_version="1", id=request)
     response.parameters["triton_final_response"].bool_param = final
     for name, kind, raw in (
@@ -85,14 +84,14 @@ def message(request: str, tokens: int, *, final: bool) -> bytearray:
 
 
 class ScriptedTriton:
-    """The service; `every` seconds lie between two tokens, of which `together` travel in one message."""
+    """The gRPC service. It sends a token every `every` seconds, and `together` tokens in one message."""
 
     def __init__(self, every: float, together: int) -> None:
         self._every = every
         self._together = together
 
     def handlers(self) -> Any:
-        """What grpcio serves."""
+        """Return the handlers for a grpcio server."""
         answers = {
             "ServerLive": pb.ServerLiveResponse(live=True),
             "ServerReady": pb.ServerReadyResponse(ready=True),
@@ -141,7 +140,7 @@ class ScriptedTriton:
 
 
 async def serve(every: float, together: int) -> None:
-    """Serve until the process is ended; the port is the first line of output."""
+    """Serve until the process is killed. Print the port as the first line."""
     server = grpc.aio.server(options=[("grpc.max_concurrent_streams", 100_000)])
     server.add_generic_rpc_handlers((ScriptedTriton(every, together).handlers(),))
     port = server.add_insecure_port("127.0.0.1:0")
@@ -152,7 +151,7 @@ async def serve(every: float, together: int) -> None:
 
 @contextlib.contextmanager
 def run_scripted_triton(every: float = 0.0, together: int = 1, cores: set[int] | None = None) -> Iterator[str]:
-    """Run it in a process of its own, on `cores`; gives `host:port`."""
+    """Run the scripted Triton in a process of its own, on `cores`. Yield its `host:port`."""
     command = [sys.executable, "-m", "benchmarks.scripted_triton", "--every", str(every), "--together", str(together)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:

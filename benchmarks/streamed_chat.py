@@ -1,4 +1,4 @@
-"""Chats over HTTP, and when their tokens arrived."""
+"""Streams a chat over HTTP and records when its tokens arrive."""
 
 import json
 import time
@@ -10,7 +10,7 @@ import aiohttp
 
 @dataclass(slots=True)
 class StreamedAnswer:
-    """One streamed answer: when the request was sent, and when each chunk with text came."""
+    """One streamed response: when the request was sent, and when each chunk with text arrived, in seconds."""
 
     sent_at: float
     text: str = ""
@@ -21,36 +21,36 @@ class StreamedAnswer:
 
     @property
     def first_token_seconds(self) -> float:
-        """Seconds to the first text."""
+        """Time to first token, in seconds."""
         return self.arrivals[0] - self.sent_at
 
 
 async def stream_chat(
     session: aiohttp.ClientSession, url: str, body: dict[str, Any], hang_up_after: int = 0
 ) -> StreamedAnswer:
-    """Stream one chat; `hang_up_after` so many chunks, where it is not 0."""
+    """Stream one chat. With `hang_up_after`, disconnect after so many chunks with text."""
     body = {**body, "stream": True, "stream_options": {"include_usage": True}}
-    heard = StreamedAnswer(time.perf_counter())
+    answer = StreamedAnswer(time.perf_counter())
     async with session.post(f"{url}/v1/chat/completions", json=body) as response:
         if response.status != 200:
-            heard.error = f"{response.status} {(await response.text())[:300]}"
-            return heard
+            answer.error = f"{response.status} {(await response.text())[:300]}"
+            return answer
         async for line in response.content:
             if not line.startswith(b"data: {"):
                 continue
             chunk = json.loads(line[6:])
             if "error" in chunk:
-                heard.error = str(chunk.get("message") or chunk["error"])
+                answer.error = str(chunk.get("message") or chunk["error"])
             if usage := chunk.get("usage"):
-                heard.tokens = usage["completion_tokens"]
-            # Other servers leave out what is null, or tell the usage along with the last choice.
+                answer.tokens = usage["completion_tokens"]
+            # Other servers omit null fields, or send the usage with the last choice.
             for choice in chunk.get("choices") or ():
-                heard.finish_reason = choice.get("finish_reason") or heard.finish_reason
+                answer.finish_reason = choice.get("finish_reason") or answer.finish_reason
                 delta = choice.get("delta") or {}
                 if text := delta.get("content") or delta.get("reasoning_content") or delta.get("reasoning"):
-                    heard.text += text
-                    heard.arrivals.append(time.perf_counter())
-                    if len(heard.arrivals) == hang_up_after:
+                    answer.text += text
+                    answer.arrivals.append(time.perf_counter())
+                    if len(answer.arrivals) == hang_up_after:
                         response.close()
-                        return heard
-    return heard
+                        return answer
+    return answer

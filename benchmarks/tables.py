@@ -1,6 +1,6 @@
-"""What every part of the benchmarks returns: tables of numbers, the bars that they are held to, and how to draw them.
+"""The result of every benchmark: tables of numbers, their thresholds (targets), and how to plot them.
 
-A part is a function that returns `list[Table]`. From these `python -m benchmarks` writes Markdown, JSON and a picture.
+A benchmark is a function that returns `list[Table]`. `python -m benchmarks` writes Markdown, JSON and an image from it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Value = str | int | float | Sequence[float] | None
-"""A cell: text, a number, the numbers of all rounds, or nothing."""
+"""A cell: text, a number, the numbers of all rounds, or None for an empty cell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,15 +18,15 @@ class Column:
     name: str
     unit: str = ""
     digits: int = 0
-    """Digits behind the point of numbers that are no `int`."""
+    """Decimal places of float cells."""
 
     @property
     def title(self) -> str:
-        """The name with the unit, as it stands above the column."""
+        """The column heading: the name and the unit."""
         return f"{self.name}, {self.unit}" if self.unit else self.name
 
     def text(self, value: Value) -> str:
-        """A cell as people read it."""
+        """Return a cell as text."""
         match value:
             case None:
                 return ""
@@ -40,24 +40,24 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """A drawing of a table: columns `over` another one; where `by` names a column, a line for each of its values."""
+    """A plot of `columns` (y) over the column `over` (x). With `by`, each value of that column is a line."""
 
     over: str
     columns: tuple[str, ...]
     by: str = ""
     title: str = ""
-    """Absent: the table's."""
+    """Empty: the title of the table."""
     kind: Literal["lines", "bars"] = "lines"
     log_x: bool = False
-    """For numbers of streams: each doubling is as wide as the others."""
+    """Use a logarithmic x axis (base 2), for numbers of streams."""
     log_y: bool = False
-    bar: float | None = None
-    """A line across, where something is held to a bar."""
+    threshold: float | None = None
+    """Draw a horizontal line at this target value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """What was asked of a figure, and what was found."""
+    """A target for a measured value, and the value."""
 
     name: str
     found: float
@@ -65,29 +65,29 @@ class Threshold:
     sense: Literal["at least", "at most"] = "at least"
     unit: str = ""
     digits: int = 3
-    """Digits behind the point of `found`, where it is shown."""
+    """Decimal places of `found` when it is printed."""
 
     @property
     def met(self) -> bool:
-        """Whether it is reached."""
+        """True if the target is reached."""
         return self.found >= self.wanted if self.sense == "at least" else self.found <= self.wanted
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Numbers that were measured side by side; `rows` have a cell for each column. Raises `ValueError` otherwise."""
+    """Numbers measured side by side. Raises `ValueError` if a row does not have one cell for each column."""
 
     title: str
     columns: tuple[Column, ...]
     rows: Sequence[Sequence[Value]]
     notes: tuple[str, ...] = ()
-    """Sentences below the table."""
+    """Sentences that are printed below the table."""
     plots: tuple[Plot, ...] = ()
     thresholds: tuple[Threshold, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
-    """What was measured beside Tritonic, `{"LiteLLM": "1.106.2"}`."""
+    """Versions of the other programs that were measured: `{"LiteLLM": "1.106.2"}`."""
     details: Mapping[str, Any] = field(default_factory=dict)
-    """More for the JSON alone: the figures of each round, for instance."""
+    """More data for the JSON file alone, such as the values of each round."""
 
     def __post_init__(self) -> None:
         names = [column.name for column in self.columns]
@@ -101,19 +101,19 @@ class Table:
                 raise ValueError(f"{self.title}: a plot wants {sorted(unknown)}, the columns are {names}")
 
     def values(self, name: str) -> list[Value]:
-        """A column's cells."""
+        """Return the cells of the column `name`."""
         (number,) = (number for number, column in enumerate(self.columns) if column.name == name)
         return [row[number] for row in self.rows]
 
     def markdown(self) -> str:
-        """The table, its bars and its notes."""
+        """Return the table with its notes as Markdown."""
         lines = [f"**{escape(self.title)}**", *self._grid()]
         for note in self.notes:
             lines += ["", note]
         return "\n".join(lines)
 
     def _grid(self) -> list[str]:
-        """The lines of the grid, without columns that are empty throughout."""
+        """Return the lines of the Markdown table, without columns that are empty in every row."""
         shown = {n for n in range(len(self.columns)) if not self.rows or any(row[n] is not None for row in self.rows)}
         if not shown:
             return []
@@ -130,7 +130,7 @@ class Table:
         return lines
 
     def document(self) -> dict[str, Any]:
-        """The same as what JSON can hold: rows are objects by the columns' names."""
+        """Return the table as a JSON document. A row is an object with the column names as keys."""
         names = [column.name for column in self.columns]
         return {
             "title": self.title,
@@ -144,7 +144,7 @@ class Table:
 
 
 def threshold_document(bar: Threshold) -> dict[str, Any]:
-    """A bar as what JSON can hold."""
+    """Return a threshold as a JSON document."""
     return {
         "name": bar.name,
         "found": bar.found,
@@ -157,18 +157,18 @@ def threshold_document(bar: Threshold) -> dict[str, Any]:
 
 
 def thresholds_table(bars: Sequence[Threshold]) -> Table:
-    """What was wanted next to what was found."""
+    """Return a table of all targets and results."""
     rows = []
     for bar in bars:
         number = Column("", digits=bar.digits)
         unit = f" {bar.unit}" if bar.unit else ""
         wanted = f"{'≥' if bar.sense == 'at least' else '≤'} {bar.wanted:g}{unit}"
         rows.append((bar.name, wanted, f"{number.text(bar.found)}{unit}", "yes" if bar.met else "**no**"))
-    return Table("What was wanted, and what was found", tuple(map(Column, ("", "wanted", "found", "met"))), rows)
+    return Table("Targets and results", tuple(map(Column, ("", "wanted", "found", "met"))), rows)
 
 
 def escape(text: str) -> str:
-    """Text that means itself in a cell of Markdown."""
+    """Escape text for a cell of a Markdown table."""
     return text.replace("|", "\\|").replace("\n", " ")
 
 

@@ -1,4 +1,4 @@
-"""Streams over HTTP whose tokens bear the time when the scripted model sent them."""
+"""Streams over HTTP from the scripted model, whose tokens carry the time at which it sent them."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ _STAMP = re.compile(rb" (\d{19})")
 
 @dataclass(slots=True)
 class StreamTimings:
-    """What came of many requests: seconds everywhere."""
+    """Timings of many requests, in seconds."""
 
     seconds: float = 0.0
     first_token_seconds: list[float] = field(default_factory=list)
@@ -32,31 +32,31 @@ class StreamTimings:
 
 
 def chat_body(model: str, tokens: int, *, stream: bool) -> dict[str, Any]:
-    """A chat that is answered with so many tokens."""
+    """Return the body of a chat whose answer has `tokens` tokens."""
     messages = [{"role": "user", "content": "What is the capital of France?"}]
     return {"model": model, "messages": messages, "max_tokens": tokens, "stream": stream}
 
 
 async def run_streams(
-    url: str, asked: dict[str, Any], at_once: int, requests: int, spread: float = 0.0
+    url: str, body: dict[str, Any], concurrency: int, requests: int, spread: float = 0.0
 ) -> StreamTimings:
-    """Keep `at_once` requests open until `requests` have been answered.
+    """Keep `concurrency` requests open until `requests` have been answered.
 
-    The first of them begin within `spread` seconds, evenly: clients of a service do not all ask in one moment.
+    The first requests start evenly within `spread` seconds, as clients of a service do not all start at once.
     """
-    found = StreamTimings()
+    timings = StreamTimings()
     arrived: list[tuple[int, list[ResponseChunk]]] = []
     left = iter(range(requests))
     opened = 0
-    message = build_request(f"{url}/v1/chat/completions", json.dumps(asked).encode())
+    message = build_request(f"{url}/v1/chat/completions", json.dumps(body).encode())
 
     async def one(number: int) -> None:
         nonlocal opened
-        await asyncio.sleep(spread * number / at_once)
+        await asyncio.sleep(spread * number / concurrency)
         client: HttpClient | None = None
         for _ in left:
             opened += 1
-            found.max_open = max(found.max_open, opened)
+            timings.max_open = max(timings.max_open, opened)
             parts: list[ResponseChunk] = []
             began = time.monotonic_ns()
             try:
@@ -65,9 +65,9 @@ async def run_streams(
                     began = time.monotonic_ns()
                 status = await client.send(message, parts)
                 if status != 200:
-                    found.errors.append(f"{status} {parts[:1]}")
+                    timings.errors.append(f"{status} {parts[:1]}")
             except CLIENT_ERRORS as error:
-                found.errors.append(f"{type(error).__name__}: {error}")
+                timings.errors.append(f"{type(error).__name__}: {error}")
                 if client:
                     client.close()
                 client = None
@@ -77,30 +77,30 @@ async def run_streams(
             client.close()
 
     started = time.perf_counter()
-    await asyncio.gather(*(one(number) for number in range(at_once)))
-    found.seconds = time.perf_counter() - started
-    collect(found, arrived, asked)
-    return found
+    await asyncio.gather(*(one(number) for number in range(concurrency)))
+    timings.seconds = time.perf_counter() - started
+    collect(timings, arrived, body)
+    return timings
 
 
-def collect(found: StreamTimings, arrived: list[tuple[int, list[ResponseChunk]]], asked: dict[str, Any]) -> None:
-    """Count what came of requests, each with when it began and the bytes that came when.
+def collect(timings: StreamTimings, arrived: list[tuple[int, list[ResponseChunk]]], body: dict[str, Any]) -> None:
+    """Add the timings of requests to `timings`: each is its start and its received chunks, in nanoseconds.
 
-    Answers that are not whole are faults. Only now: reading must not take time from what is measured.
+    Incomplete responses are errors. This runs after the measurement, because parsing would take time from it.
     """
     for began, parts in arrived:
-        rest, first, before = b"", True, found.tokens
+        rest, first, before = b"", True, timings.tokens
         for moment, part in parts:
             text = rest + part
             end = 0
             for match in _STAMP.finditer(text):
                 end = match.end()
-                found.token_delays.append((moment - int(match[1])) / 1e9)
+                timings.token_delays.append((moment - int(match[1])) / 1e9)
                 if first:
-                    found.first_token_seconds.append((moment - began) / 1e9)
+                    timings.first_token_seconds.append((moment - began) / 1e9)
                     first = False
             rest = text[max(end, len(text) - 20) :]
-        if (tokens := found.tokens - before) != asked["max_tokens"]:
-            found.errors.append(f"{tokens} tokens came")
-        elif asked["stream"] and not b"".join(part for _, part in parts[-2:]).endswith(b"data: [DONE]\n\n"):
-            found.errors.append("a stream was cut off")
+        if (tokens := timings.tokens - before) != body["max_tokens"]:
+            timings.errors.append(f"{tokens} tokens came")
+        elif body["stream"] and not b"".join(part for _, part in parts[-2:]).endswith(b"data: [DONE]\n\n"):
+            timings.errors.append("a stream was cut off")

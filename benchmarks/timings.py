@@ -1,42 +1,34 @@
-"""When the answers to requests came, whatever asked for them, and the figures that follow from it.
+"""Response timings of any client, and the statistics of them.
 
 *Time to first token* runs from a request to its first text; *between tokens* is a request's time from its first to its
-last text over the tokens that came after the first, as AIPerf and vLLM's benchmarks count it, so that texts of several
-tokens do not flatter anybody; *latency* runs to the last text. Percentiles are over requests.
+last text over the tokens that came after the first, as AIPerf and vLLM's benchmarks count it, so that a server that
+sends several tokens in one text gains nothing. *Latency* runs to the last text. Percentiles are over requests.
 """
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 Stats = dict[str, float]
 """`tokens/s`, and in seconds `first`, `between` and `latency`, each with ` p50` and ` p99`."""
 
-STATS = {
-    "tokens/s": ("tokens/s", "", 1.0, 0),
-    "first p50": ("time to first token, p50", "ms", 1000.0, 1),
-    "first p99": ("time to first token, p99", "ms", 1000.0, 1),
-    "between p50": ("between tokens, p50", "ms", 1000.0, 2),
-    "between p99": ("between tokens, p99", "ms", 1000.0, 2),
-    "latency p50": ("request latency, p50", "ms", 1000.0, 0),
-    "latency p99": ("request latency, p99", "ms", 1000.0, 0),
-}
-"""For each figure what people call it, its unit, the unit's size, and digits."""
-
 
 @dataclass(frozen=True, slots=True)
 class ResponseTiming:
-    """One streamed answer; moments are seconds of one clock."""
+    """The timing of one streamed response. All times are seconds of one clock."""
 
     began: float
     arrivals: tuple[float, ...]
-    """When its texts came."""
+    """When each text arrived."""
     tokens: int
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """Interpolate linearly between neighbours, as numpy and AIPerf do. Raises `ValueError` where there are none."""
+    """Return a percentile; `share` is 0 to 1. Interpolates linearly, as numpy and AIPerf do.
+
+    Raises `ValueError` without values.
+    """
     if not values:
         raise ValueError("There are no values.")
     ordered = sorted(values)
@@ -47,12 +39,12 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def compute_stats(timings: Sequence[ResponseTiming], warm_up: float, seconds: float, *, drained: bool = False) -> Stats:
-    """Of the requests that ended within `seconds` after the first `warm_up` seconds.
+    """Return the statistics of the requests that ended within `seconds` after the first `warm_up` seconds.
 
-    The rate is counted between the first and the last of these ends: whole requests in whole intervals. Where streams
-    keep step, their ends come in clumps, and this rate is too high by up to a clump. `drained` says that also the
-    requests are among `timings` that ended later: then the rate is that of the tokens that came within the time, those
-    of a request alike for each of its texts. Raises `ValueError` where fewer than three requests ended.
+    The rate is measured between the first and the last of these ends: whole requests in whole intervals. Streams that
+    run in step end in groups, and this rate is then too high by up to one group. Set `drained` if `timings` also holds
+    the requests that ended later: then the rate counts the tokens that arrived within the time, with the tokens of a
+    request spread evenly over its texts. Raises `ValueError` if fewer than three requests ended.
     """
     start = min(timing.began for timing in timings) + warm_up if timings else 0.0
     inside = [timing for timing in timings if start <= timing.arrivals[-1] <= start + seconds]
@@ -60,28 +52,23 @@ def compute_stats(timings: Sequence[ResponseTiming], warm_up: float, seconds: fl
     if len(inside) < 3:
         raise ValueError(f"Only {len(inside)} requests ended within {seconds:.0f} s.")
     if drained:
-        came = [
+        arrived = [
             timing.tokens / len(timing.arrivals) * sum(start <= moment < start + seconds for moment in timing.arrivals)
             for timing in timings
         ]
-        found = {"tokens/s": sum(came) / seconds}
+        stats = {"tokens/s": sum(arrived) / seconds}
     else:
         passed = inside[-1].arrivals[-1] - inside[0].arrivals[-1]
-        found = {"tokens/s": sum(timing.tokens for timing in inside[1:]) / passed}
+        stats = {"tokens/s": sum(timing.tokens for timing in inside[1:]) / passed}
     for name, values in {
         "first": [timing.arrivals[0] - timing.began for timing in inside],
         "between": [(one.arrivals[-1] - one.arrivals[0]) / max(1, one.tokens - 1) for one in inside],
         "latency": [timing.arrivals[-1] - timing.began for timing in inside],
     }.items():
-        found |= {f"{name} p50": percentile(values, 0.5), f"{name} p99": percentile(values, 0.99)}
-    return found
+        stats |= {f"{name} p50": percentile(values, 0.5), f"{name} p99": percentile(values, 0.99)}
+    return stats
 
 
 def medians(rounds: Sequence[Stats]) -> Stats:
-    """Of each figure over the rounds."""
+    """Return the median of each statistic over the rounds."""
     return {name: statistics.median(each[name] for each in rounds) for name in rounds[0]}
-
-
-def ratios(rounds: Sequence[Mapping[str, Stats]], above: str, below: str, figure: str) -> list[float]:
-    """One way's figure over another's, round by round."""
-    return [each[above][figure] / each[below][figure] for each in rounds]

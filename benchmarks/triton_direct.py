@@ -13,13 +13,14 @@ from pathlib import Path
 
 from benchmarks import perf_analyzer, profiles
 from benchmarks.deployment import deploy
+from benchmarks.models import EMBEDDING_MODEL, IMAGE_MODEL
 from benchmarks.perf_analyzer import Executable
 from benchmarks.tables import Column, Plot, Table, Value
 from benchmarks.timings import ResponseTiming, Stats, compute_stats
 
 CONCURRENCIES = (1, 2, 4, 8, 16, 32, 64)
 QUICK = (1, 16, 64)
-EMBEDDING_MODEL, IMAGE_MODEL, TEXT_ENCODER_MODEL = "all-minilm-l6-v2", "shapes", "shapes-text-encoder"
+TEXT_ENCODER_MODEL = f"{IMAGE_MODEL}-text-encoder"
 WARM_UP = 2.0
 
 Ask = Callable[[Sequence[profiles.Request] | None, int, float], list[ResponseTiming]]

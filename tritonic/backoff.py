@@ -1,4 +1,4 @@
-"""How long to wait before a part that ended is started again."""
+"""Restart back-off: the delay before a process that ended is started again."""
 
 from dataclasses import dataclass, field
 
@@ -13,7 +13,7 @@ class Backoff:
     _next: float = field(default=0.0, init=False)
 
     def delay(self, healthy_for: float) -> float:
-        """Seconds to wait now, after a run that was healthy for `healthy_for` seconds."""
+        """Return the seconds to wait now, after a run that was healthy for `healthy_for` seconds."""
         if self._next == 0.0 or healthy_for >= self.healthy_after:
             self._next = self.first
         delay = self._next

@@ -1,4 +1,4 @@
-"""`tritonic bench`: find the benchmarks, which lie in a checkout and not in the package, and hand over to them."""
+"""`tritonic bench`: run the benchmarks. They are in a checkout of the project, not in the installed package."""
 
 import importlib
 import importlib.util
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tritonic.errors import TritonicError
 
-# By module, the package that pip installs.
+# The modules that the benchmarks import, and the pip package of each.
 PACKAGE_BY_MODULE = {
     "aiohttp": "aiohttp",
     "gguf": "gguf",
@@ -24,34 +24,34 @@ PACKAGE_BY_MODULE = {
 
 
 class BenchError(TritonicError):
-    """The benchmarks, or what they need, are not here; the message says where to get them."""
+    """The benchmarks or their packages are not installed; the message says how to get them."""
 
 
 def find_checkout() -> Path:
-    """The folder that holds `benchmarks`: where this program lies, or the current one. Raises BenchError."""
+    """Return the folder that holds `benchmarks`: this checkout, else the current folder. Raises BenchError."""
     for folder in (Path(__file__).resolve().parents[1], Path.cwd()):
         if (folder / "benchmarks" / "registry.py").is_file():
             return folder
     raise BenchError(
-        "The benchmarks are not here: they lie in the project's folder `benchmarks`, which the package leaves out.\n"
+        "The benchmarks are not installed: the project's folder `benchmarks`, which the package leaves out, has them.\n"
         "Clone the project, and run `make bench`, or `tritonic bench` in its folder."
     )
 
 
 def missing_packages() -> list[str]:
-    """The packages that the benchmarks need and that are not installed."""
+    """Return the pip packages that the benchmarks need and that are not installed, by name."""
     return sorted(package for module, package in PACKAGE_BY_MODULE.items() if importlib.util.find_spec(module) is None)
 
 
 def bench(arguments: Sequence[str]) -> int:
-    """Run the benchmarks with these arguments; their exit status. Raises BenchError."""
+    """Run the benchmarks with these arguments and return their exit status. Raises BenchError."""
     root = find_checkout()
-    if "-h" not in arguments and "--help" not in arguments and (lacking := missing_packages()):
+    if "-h" not in arguments and "--help" not in arguments and (missing := missing_packages()):
         raise BenchError(
-            f"The benchmarks need {', '.join(lacking)}:\n"
+            f"The benchmarks need {', '.join(missing)}:\n"
             f"pip install -e '{root}[embedded,build,bench]' -c {root / 'constraints.txt'}"
         )
-    # Also for the processes that they start.
+    # The variable is for the processes that the benchmarks start.
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
     sys.path.insert(0, str(root))
     return int(importlib.import_module("benchmarks.__main__").main(list(arguments)))

@@ -1,4 +1,4 @@
-"""A program under a keeper: started in a session of its own, stopped so that nothing of it is left."""
+"""A child program under a reaper: it runs in a session of its own, and stopping it leaves no process behind."""
 
 import contextlib
 import os
@@ -14,25 +14,25 @@ from typing import IO
 from tritonic.errors import TritonicError
 
 _HANG_STATUS = int(signal.SIGPROF)
-"""The status, and the signal, of a gateway that ended because its event loop did not run."""
+"""Signal number and exit status of a gateway whose watchdog ended it because the event loop was blocked."""
 REAPER = Path(__file__).with_name("reaper.py")
 
 
 class ChildError(TritonicError):
-    """A child could not be started, or could not be ended."""
+    """A child could not be started or stopped."""
 
 
 def describe_exit(status: int) -> str:
-    """An exit status as a verb phrase: `was killed by signal 9`, `ended with status 1`."""
+    """Return an exit status as a verb phrase: `was killed by signal 9`, `ended with status 1`."""
     if status in (_HANG_STATUS, 128 + _HANG_STATUS):
         return "did not answer and was killed; its log says where it stood"
-    if status < 0 or status > 128:  # Below zero: the keeper itself was killed.
+    if status < 0 or status > 128:  # Below zero: the reaper itself was killed.
         return f"was killed by signal {-status if status < 0 else status - 128}"
     return f"ended with status {status}"
 
 
 def session_members(session: int) -> list[int]:
-    """Process ids of the session, without those that have ended and only wait for their parent."""
+    """Return the process ids of a session, without zombies."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -44,9 +44,9 @@ def session_members(session: int) -> list[int]:
 
 
 class Child:
-    """One running program, its descendants, and the keeper that watches over them.
+    """One running program, its descendants, and the reaper (`reaper.py`) that is their parent.
 
-    `pid` is the program's process id; `session` is the keeper's, and the id of the session that holds all of them.
+    `pid` is the program's process id. `session` is the reaper's process id and the id of the session of all of them.
     """
 
     def __init__(
@@ -61,9 +61,9 @@ class Child:
     ) -> None:
         """Start `argv`.
 
-        `output` takes both output streams (default: this process's own). `grace` is the number of seconds between
-        SIGTERM and SIGKILL. `shm_prefix` begins the names of the files of shared memory to remove at the end.
-        Raises ChildError when the keeper cannot start.
+        `output` gets stdout and stderr (default: this process's own). `grace` is the time between SIGTERM and SIGKILL,
+        in seconds. At the end the reaper removes the shared-memory files whose names begin with `shm_prefix`.
+        Raises ChildError when the program cannot start.
         """
         self._grace = grace
         self._is_swept = False
@@ -92,25 +92,25 @@ class Child:
         self.pid = int(answer)
 
     def poll(self) -> int | None:
-        """The exit status once the program has ended (128 + signal when killed), else None."""
+        """Return the exit status (128 + signal when killed), or None while the program runs."""
         status = self._reaper.poll()
         if status is not None:
             self._sweep()
         return status
 
     def wait(self, timeout: float) -> int | None:
-        """Wait up to `timeout` seconds for the end; the exit status, or None."""
+        """Wait up to `timeout` seconds for the program to end. Return the exit status, or None if it still runs."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._reaper.wait(timeout)
         return self.poll()
 
     def terminate(self) -> None:
-        """Ask the program to end, without waiting for it."""
+        """Send SIGTERM and return at once."""
         if self._reaper.poll() is None:
             self._reaper.terminate()
 
     def stop(self) -> None:
-        """End the program and everything it started. Does nothing when it has ended.
+        """Stop the program and everything it started. Do nothing when it has ended.
 
         Raises ChildError when a process survives.
         """
@@ -121,18 +121,18 @@ class Child:
             self._sweep()
 
     def kill(self) -> None:
-        """SIGKILL to the program alone, as an out-of-memory killer would; for fault tests."""
+        """Send SIGKILL to the program alone, as the kernel does when memory runs out. For fault tests."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
 
     def processes(self) -> list[int]:
-        """Process ids of the keeper, the program and its descendants."""
+        """Return the process ids of the reaper, the program and its descendants."""
         return session_members(self.session)
 
     def _sweep(self) -> None:
-        """After the keeper's end: nothing may be left. The keeper saw to it, unless it was killed itself."""
+        """Kill what is left after the reaper's end: nothing, unless the reaper itself was killed. Raises ChildError."""
         if self._is_swept:
-            return  # The session's number may belong to somebody else by now.
+            return  # The session's id may belong to other processes by now.
         self._parent_watch.close()
         for _ in range(100):
             left = self.processes()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="tritonic",
-    help="Generative models on NVIDIA Triton Inference Server, behind the HTTP APIs that clients already speak.",
+    help="Serve generative models on NVIDIA Triton Inference Server through OpenAI-compatible HTTP APIs.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -33,15 +33,15 @@ app.add_typer(train_app, name="train")
 
 @train_app.callback()
 def train() -> None:
-    """Keep the names of what is trained, though there is one of them."""
+    """Make `train` a group of commands: typer would merge a single command into it."""
 
 
 def _port(help: str, variable: str | None = None) -> Any:
-    """Describe an option for a port, so that a number that is none is refused with its name."""
+    """Return a port option; typer refuses a number outside 0 to 65535 and names the option."""
     return typer.Option(envvar=variable, help=help, min=0, max=65535)
 
 
-# Errors go to stderr; whatever is piped on stays clean.
+# Errors go to stderr, so that stdout can be piped.
 out = Console(highlight=False, soft_wrap=True)
 err = Console(highlight=False, soft_wrap=True, stderr=True)
 
@@ -49,25 +49,25 @@ Repository = Annotated[
     Path, typer.Option(envvar="TRITONIC_REPOSITORY", help="The model repository.", show_default=True, file_okay=False)
 ]
 State = Annotated[
-    Path, typer.Option(envvar="TRITONIC_STATE", help="Folder for logs and for what runs here.", file_okay=False)
+    Path, typer.Option(envvar="TRITONIC_STATE", help="Folder for logs and the state of `up`.", file_okay=False)
 ]
-Workers = Annotated[int | None, typer.Option(min=1, help="Processes of the gateway. [TRITONIC_WORKERS, else 1]")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes of the gateway. [TRITONIC_WORKERS, else 1]")]
 Triton = Annotated[
     str | None,
     typer.Option(
-        help="gRPC endpoint, host:port or unix:/path. Default: the one that runs here, else TRITONIC_TRITON_URLS."
+        help="Triton's gRPC endpoint, host:port or unix:/path. Default: the one of `up`, else TRITONIC_TRITON_URLS."
     ),
 ]
 
 
 TritonHttpPort = Annotated[
     int | None,
-    _port("Open Triton's HTTP endpoint on loopback; 0: at a free port. Default: closed.", "TRITONIC_TRITON_HTTP_PORT"),
+    _port("Port of Triton's HTTP endpoint on loopback; 0: a free port. Default: closed.", "TRITONIC_TRITON_HTTP_PORT"),
 ]
 TritonGrpcPort = Annotated[
     int | None,
     _port(
-        "Open Triton's gRPC on loopback; 0: at a free port. Default: a socket that this user alone can reach.",
+        "Port of Triton's gRPC endpoint on loopback; 0: a free port. Default: a Unix socket of this user alone.",
         "TRITONIC_TRITON_GRPC_PORT",
     ),
 ]
@@ -75,7 +75,7 @@ TritonGrpcPort = Annotated[
 
 @contextmanager
 def _errors_as_messages() -> Iterator[None]:
-    """Turn failures that carry a sentence into that sentence and exit status 1; leave bugs their traceback."""
+    """Print expected failures as one message and exit with status 1. Bugs keep their traceback."""
     from tritonic.disk_space import is_full
 
     try:
@@ -108,24 +108,26 @@ def main(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Take the options that stand before every command."""
+    """Handle the options that come before a command."""
 
 
 @app.command()
 def up(
     host: Annotated[str, typer.Option(envvar="TRITONIC_HOST", help="Address of the gateway.")] = "127.0.0.1",
-    port: Annotated[int, _port("Port of the gateway; 0: a free one.", "TRITONIC_PORT")] = 1088,
+    port: Annotated[int, _port("Port of the gateway; 0: a free port.", "TRITONIC_PORT")] = 1088,
     workers: Workers = None,
     repository: Repository = Path("model_repository"),
     state: State = Path(".tritonic"),
     triton_http_port: TritonHttpPort = None,
     triton_grpc_port: TritonGrpcPort = None,
-    triton_metrics_port: Annotated[int, _port("0: a free one.", "TRITONIC_TRITON_METRICS_PORT")] = 8002,
-    build: Annotated[bool, typer.Option(help="Build the default models when the repository lacks them.")] = True,
-    embedding: Annotated[bool, typer.Option(help="Build the default model for embeddings too.")] = True,
-    image: Annotated[bool, typer.Option(help="Build the default model that draws too.")] = True,
+    triton_metrics_port: Annotated[
+        int, _port("Port of Triton's metrics; 0: a free port.", "TRITONIC_TRITON_METRICS_PORT")
+    ] = 8002,
+    build: Annotated[bool, typer.Option(help="Build the default models that the repository lacks.")] = True,
+    embedding: Annotated[bool, typer.Option(help="Also build the default embedding model.")] = True,
+    image: Annotated[bool, typer.Option(help="Also build the default image model.")] = True,
 ) -> None:
-    """Build what is missing, start Triton and the gateway, and keep them running until Ctrl-C or `tritonic down`."""
+    """Build missing models, start Triton and the gateway, and keep them running until Ctrl-C or `tritonic down`."""
     with _errors_as_messages():
         from tritonic import default_models
         from tritonic.up import UpOptions
@@ -147,7 +149,7 @@ def up(
 
 @app.command()
 def down(state: State = Path(".tritonic")) -> None:
-    """Stop what `up` runs in this folder, and make sure that nothing of it is left."""
+    """Stop the `up` of this folder and all its processes."""
     with _errors_as_messages():
         from tritonic.down import down as run
 
@@ -159,13 +161,14 @@ def down(state: State = Path(".tritonic")) -> None:
 @app.command()
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on. [TRITONIC_HOST]")] = None,
-    port: Annotated[int | None, _port("Port to listen on; 0: a free one. [TRITONIC_PORT]")] = None,
+    port: Annotated[int | None, _port("Port to listen on; 0: a free port. [TRITONIC_PORT]")] = None,
     workers: Workers = None,
     triton: Annotated[
-        list[str] | None, typer.Option(help="gRPC endpoint, host:port; may be repeated. [TRITONIC_TRITON_URLS]")
+        list[str] | None,
+        typer.Option(help="Triton's gRPC endpoint, host:port; may be repeated. [TRITONIC_TRITON_URLS]"),
     ] = None,
 ) -> None:
-    """Run the gateway alone, in front of Triton servers that run elsewhere. Every setting is in the environment."""
+    """Run only the gateway, for Triton servers that run elsewhere. Settings are environment variables."""
     with _errors_as_messages():
         from tritonic import settings
         from tritonic.serve import serve as run
@@ -180,7 +183,7 @@ def doctor(
     port: Annotated[int, _port("Port of the gateway.", "TRITONIC_PORT")] = 1088,
     state: State = Path(".tritonic"),
 ) -> None:
-    """Say what is missing on this machine and how to get it. Exit status 1 when something needed is missing."""
+    """Check what this machine lacks and how to get it. Exit status 1 when a requirement is missing."""
     with _errors_as_messages():
         from tritonic.doctor import diagnose, print_findings
 
@@ -193,7 +196,7 @@ def doctor(
     help="Build a model from its weights and install it into the repository; see `tritonic build --help`.",
 )
 def build(context: typer.Context, state: State = Path(".tritonic")) -> None:
-    """Hand over to the builders' own command, and load what it installed into the Triton that runs here."""
+    """Run the builders' own command, and load the installed models into the Triton that runs here."""
     with _errors_as_messages():
         try:
             from tritonic.build import app as builders
@@ -209,10 +212,10 @@ def build(context: typer.Context, state: State = Path(".tritonic")) -> None:
 
 @app.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
-    help="Measure Tritonic on this machine, and next to its peers; see `tritonic bench --help`.",
+    help="Measure Tritonic and its peers on this machine; see `tritonic bench --help`.",
 )
 def bench(context: typer.Context) -> None:
-    """Hand over to the benchmarks' own command."""
+    """Run the benchmarks' own command."""
     with _errors_as_messages():
         from tritonic.bench import bench as run
 
@@ -233,7 +236,7 @@ def shapes(context: typer.Context) -> None:
 
 @models_app.callback(invoke_without_command=True)
 def models(context: typer.Context, triton: Triton = None, state: State = Path(".tritonic")) -> None:
-    """Show the models that a running Triton knows."""
+    """Show the models of a running Triton."""
     with _errors_as_messages():
         from tritonic.running_triton import find_endpoints
 
@@ -261,6 +264,6 @@ def _on_all(servers: "list[TritonEndpoint]", name: str, verb: str, done: str) ->
         from tritonic.models import ModelRepositoryClient
 
         for server in servers:
-            with out.status(f"{verb} {name} …"), ModelRepositoryClient(server.url, server.secret) as known:
-                getattr(known, verb)(name)
+            with out.status(f"{verb} {name} …"), ModelRepositoryClient(server.url, server.secret) as client:
+                getattr(client, verb)(name)
             out.print(f"{done} {escape(name)} on {server.url}.")

@@ -1,4 +1,4 @@
-"""The models that `up` builds on a machine that has none: one that chats, one that embeds, one that draws."""
+"""The default models that `up` builds: a chat model, an embedding model and an image model."""
 
 import sys
 from dataclasses import dataclass
@@ -12,43 +12,43 @@ from builders.recipe import Recipe
 
 @dataclass(frozen=True, slots=True)
 class DefaultModel:
-    """A model that comes with a Python package: its folder in the repository, and the command that builds it."""
+    """A model whose weights come in a Python package: its folder in the repository, its build command and recipe."""
 
     name: str
     command: list[str]
     recipe: Recipe | None = None
 
     def is_missing(self, repository: Path) -> bool:
-        """Tell whether the repository lacks the model, or one of those that it calls."""
+        """Return whether the repository lacks the model or one of its parts."""
         names = [self.name, *manifest.part_names(repository / self.name)]
         return not all((repository / name / "config.pbtxt").is_file() for name in names)
 
     def why_outdated(self, repository: Path) -> OutdatedBuild | None:
-        """Tell why the model in the repository would be built otherwise today, without fetching any weights."""
+        """Return why today's recipe would build the model differently; None when it is current. Fetches no weights."""
         if self.recipe is None:
             return None
         return manifest.find_outdated(repository / self.name, self.recipe, resolve_source(self.recipe).digest())
 
 
 def chat_model_name() -> str:
-    """The folder of the one that chats."""
+    """Return the folder name of the default chat model."""
     return recipe.load(recipe.DEFAULT_LLM_RECIPE).name
 
 
 def chat_build_command(repository: Path) -> list[str]:
-    """The command that builds the one that chats into the repository."""
+    """Return the command that builds the default chat model into the repository."""
     return _command("chat", repository)
 
 
 def default_models(repository: Path, *, embedding: bool = True, image: bool = True) -> list[DefaultModel]:
-    """What to build into a repository that lacks it; the one that chats comes first."""
-    wanted = [("chat", recipe.DEFAULT_LLM_RECIPE)]
+    """Return the default models, the chat model first. `embedding` and `image` add the other two."""
+    recipes = [("chat", recipe.DEFAULT_LLM_RECIPE)]
     if embedding:
-        wanted.append(("embedding", recipe.DEFAULT_EMBEDDING_RECIPE))
+        recipes.append(("embedding", recipe.DEFAULT_EMBEDDING_RECIPE))
     if image:
-        wanted.append(("image", recipe.DEFAULT_IMAGE_RECIPE))
-    known = [(kind, recipe.load(each)) for kind, each in wanted]
-    return [DefaultModel(each.name, _command(kind, repository), each) for kind, each in known]
+        recipes.append(("image", recipe.DEFAULT_IMAGE_RECIPE))
+    loaded = [(kind, recipe.load(path)) for kind, path in recipes]
+    return [DefaultModel(model.name, _command(kind, repository), model) for kind, model in loaded]
 
 
 def _command(kind: str, repository: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Room on the disk, and what to say when there is none."""
+"""Checks for free disk space, and the error for a full disk."""
 
 import errno
 import shutil
@@ -8,15 +8,17 @@ from tritonic.errors import TritonicError
 
 MEGABYTE = 1024 * 1024
 RUN_BYTES = 64 * MEGABYTE
+"""Free space that `up` needs for logs and state."""
 BUILD_BYTES = 3 * 1024 * MEGABYTE
+"""Free space that the build of a default model needs."""
 
 
 class DiskError(TritonicError):
-    """The disk is full; the message says which and what to do."""
+    """The disk is full; the message names it and says what to do."""
 
 
 def free_bytes(path: Path) -> int:
-    """Bytes free for us on the disk that holds `path`, or would hold it."""
+    """Return the bytes that this user may still write on the disk that holds `path`, or would hold it."""
     existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     return shutil.disk_usage(existing).free
 
@@ -32,5 +34,5 @@ def check_free_space(path: Path, needed: int, purpose: str) -> None:
 
 
 def is_full(error: OSError) -> bool:
-    """Whether the error says that a disk or a quota is full."""
+    """Return whether the error means a full disk or an exhausted quota."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT)

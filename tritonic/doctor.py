@@ -1,4 +1,4 @@
-"""`tritonic doctor`: what this machine lacks, and how to get it."""
+"""`tritonic doctor`: checks what Tritonic needs on this machine, and says how to get what is missing."""
 
 import importlib.metadata
 import importlib.util
@@ -33,7 +33,7 @@ DEBIAN_PACKAGES = {
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at. `missing` keeps Tritonic from running here; `note` is good to know."""
+    """The result of one check. `missing` keeps Tritonic from running here; `note` does not."""
 
     what: str
     state: Literal["good", "note", "missing"]
@@ -42,7 +42,7 @@ class Finding:
 
 
 def diagnose(host: str, port: int, state: Path) -> Iterator[Finding]:
-    """Look at everything, one finding after another."""
+    """Run all checks, and yield each finding as it is ready."""
     yield Finding("Python", "good", f"{platform.python_version()} in {sys.prefix}")
     yield _venv()
     yield _architecture()
@@ -57,7 +57,7 @@ def diagnose(host: str, port: int, state: Path) -> Iterator[Finding]:
 
 
 def print_findings(findings: Iterator[Finding], console: Console) -> bool:
-    """Print the findings as they come. Returns whether nothing needed is missing."""
+    """Print the findings as they come. Return whether Tritonic can run here."""
     marks = {"good": "[green]✓[/]", "note": "[yellow]![/]", "missing": "[red]✗[/]"}
     missing = 0
     for finding in findings:
@@ -66,7 +66,7 @@ def print_findings(findings: Iterator[Finding], console: Console) -> bool:
             console.print(f"    {escape(finding.remedy)}")
         missing += finding.state == "missing"
     console.print()
-    console.print("Tritonic can run here." if not missing else f"[red]{missing} of these must be put right first.[/]")
+    console.print("Tritonic can run here." if not missing else f"[red]Fix the {missing} marked ✗ first.[/]")
     return not missing
 
 
@@ -103,7 +103,7 @@ def _packages() -> Iterator[Finding]:
 
 
 def _triton() -> Finding:
-    """Start the real server, far enough to know that it and the stub find their libraries."""
+    """Run `tritonserver --help`, and check that the server and the Python stub find their shared libraries."""
     try:
         found = wheel.find_wheel()
     except wheel.TritonMissingError as error:
@@ -111,11 +111,11 @@ def _triton() -> Finding:
     with tempfile.TemporaryDirectory() as folder:
         wheel.assemble_backends(found, Path(folder), [])
         env = wheel.server_environment(found, Path(folder))
-        lacking = sorted({*_lacking_libraries(found.server, env), *_lacking_libraries(found.stub, env)})
-        if lacking:
-            packages = {_debian_package(name) for name in lacking}
+        absent = sorted({*_missing_libraries(found.server, env), *_missing_libraries(found.stub, env)})
+        if absent:
+            packages = {_debian_package(name) for name in absent}
             remedy = f"apt-get install {' '.join(sorted(packages))}"
-            return Finding("Triton", "missing", f"these shared libraries are missing: {', '.join(lacking)}", remedy)
+            return Finding("Triton", "missing", f"these shared libraries are missing: {', '.join(absent)}", remedy)
         help_text = subprocess.run([found.server, "--help"], env=env, capture_output=True, timeout=60, check=False)
     if b"Usage: tritonserver" not in help_text.stdout + help_text.stderr:
         last = (help_text.stderr or help_text.stdout).decode(errors="replace").strip().splitlines()[-1:]
@@ -126,7 +126,7 @@ def _triton() -> Finding:
     )
 
 
-def _lacking_libraries(binary: Path, env: dict[str, str]) -> list[str]:
+def _missing_libraries(binary: Path, env: dict[str, str]) -> list[str]:
     ldd = subprocess.run(["ldd", str(binary)], env=env, capture_output=True, text=True, timeout=60, check=False)
     return [line.split()[0] for line in ldd.stdout.splitlines() if line.rstrip().endswith("not found")]
 
@@ -160,7 +160,7 @@ def _disk(state: Path) -> Finding:
     free = disk_space.free_bytes(state)
     detail = f"{free / GIGABYTE:.1f} GB free for {state.absolute().parent}"
     if free < disk_space.RUN_BYTES:
-        return Finding("Disk", "missing", detail, "Free some room: not even logs can be written.")
+        return Finding("Disk", "missing", detail, "Free some space: there is no room for logs.")
     if free < disk_space.BUILD_BYTES:
         remedy = f"Building the default model needs about {disk_space.BUILD_BYTES // disk_space.MEGABYTE} MB."
         return Finding("Disk", "note", detail, remedy)
@@ -184,7 +184,7 @@ def _ports(host: str, port: int, state: Path) -> Iterator[Finding]:
 
 
 def _first_line(*argv: str) -> str | None:
-    """The first line that a program prints; None where it is not there, fails, or prints nothing."""
+    """Return the first line that a program prints; None if it is not installed, fails, or prints nothing."""
     if shutil.which(argv[0]) is None:
         return None
     try:
@@ -198,7 +198,7 @@ def _gpu() -> Finding:
     gpu = _first_line("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
     if gpu is None:
         return Finding("GPU", "note", "none with a working driver; Triton runs on the CPU")
-    return Finding("GPU", "good", f"{gpu}; the embedded Triton runs on the CPU all the same, the containers use it")
+    return Finding("GPU", "good", f"{gpu}; the containers use it, the embedded Triton runs on the CPU")
 
 
 def _docker() -> Finding:

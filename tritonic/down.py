@@ -1,4 +1,4 @@
-"""`tritonic down`: ends what `up` runs in a folder, and makes sure that it has ended."""
+"""`tritonic down`: stops the `up` of a folder and all its processes."""
 
 import contextlib
 import os
@@ -10,17 +10,17 @@ from tritonic import runfile
 from tritonic.errors import TritonicError
 
 GRACE_SECONDS = 45.0
-"""Seconds that the supervisor has to stop its parts: each is given its own grace."""
+"""Seconds that the supervisor has to stop Triton and the gateway, each with a grace of its own."""
 
 
 class DownError(TritonicError):
-    """A process does not end."""
+    """A process could not be stopped."""
 
 
 def down(folder: Path, patience: float = GRACE_SECONDS, orphans: float = 15.0) -> bool:
-    """Stop the `up` of the folder. Returns whether there was one.
+    """Stop the `up` of the folder. Return whether one was running.
 
-    `patience` is how long the supervisor may take, `orphans` how long the keepers may without it, in seconds.
+    The supervisor may take `patience` seconds, and the reapers `orphans` seconds after its end.
     Raises DownError when a process survives.
     """
     found = runfile.read(folder)
@@ -31,7 +31,7 @@ def down(folder: Path, patience: float = GRACE_SECONDS, orphans: float = 15.0) -
         _signal(found.supervisor, signal.SIGTERM)
         _wait(found, patience)
         _signal(found.supervisor, signal.SIGKILL)
-    # When the supervisor is gone, the keepers end the rest by themselves.
+    # Without a supervisor, the reapers stop the rest by themselves.
     _wait(found, orphans)
     for pid in _left(found):
         with contextlib.suppress(ProcessLookupError):
@@ -43,18 +43,18 @@ def down(folder: Path, patience: float = GRACE_SECONDS, orphans: float = 15.0) -
     return was_alive
 
 
-def _signal(who: runfile.ProcessIdentity, number: signal.Signals) -> None:
-    if who.is_alive():
+def _signal(process: runfile.ProcessIdentity, number: signal.Signals) -> None:
+    if process.is_alive():
         with contextlib.suppress(ProcessLookupError):
-            os.kill(who.pid, number)
+            os.kill(process.pid, number)
 
 
-def _wait(what: runfile.RunRecord, seconds: float) -> None:
+def _wait(record: runfile.RunRecord, seconds: float) -> None:
     deadline = time.monotonic() + seconds
-    while _left(what) and time.monotonic() < deadline:
+    while _left(record) and time.monotonic() < deadline:
         time.sleep(0.05)
 
 
-def _left(what: runfile.RunRecord) -> list[int]:
-    """Processes of this very `up` that still run."""
-    return [what.supervisor.pid] * what.supervisor.is_alive() + runfile.tagged_pids(what.tag)
+def _left(record: runfile.RunRecord) -> list[int]:
+    """Return the process ids of this `up` that still run."""
+    return [record.supervisor.pid] * record.supervisor.is_alive() + runfile.tagged_pids(record.tag)

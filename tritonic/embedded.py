@@ -1,4 +1,4 @@
-"""A real Triton server on this machine's loopback, from the wheel. The Python API for tests, benchmarks and `up`."""
+"""A Triton server on loopback, from the nvidia-pytriton wheel: the Python API for `up`, tests and benchmarks."""
 
 import os
 import tempfile
@@ -20,7 +20,7 @@ from tritonic.triton_health import TritonHealth
 
 
 class EmbeddedTritonError(TritonicError):
-    """The server ended, or did not get ready in time; the message ends with the telling lines of its log."""
+    """The server ended or was not ready in time; the message ends with the error lines of its log."""
 
 
 class EmbeddedTriton:
@@ -29,11 +29,11 @@ class EmbeddedTriton:
         with EmbeddedTriton("model_repository") as triton:
             client = tritonclient.grpc.InferenceServerClient(triton.grpc_url)
 
-    Ports of 0 are replaced by free ones. The server runs in a session of its own and dies with this process, however
-    this process ends. A model that does not load does not stop the others: see `models()`.
+    A port of 0 becomes a free port. The server runs in a session of its own and ends with this process, however this
+    process ends. A model that fails to load does not stop the others: see `models()`.
 
-    What would load code into the server, or share memory with it, wants `secret` (`triton_address.RESTRICTED`), as
-    does its list of models, so that gateways in front of it need it: see `share_secret()`.
+    Calls that load code into the server, share memory with it or list its models need `secret`
+    (`triton_address.RESTRICTED_PROTOCOLS`). Gateways in front of it need the secret too: see `share_secret()`.
     """
 
     name = "Triton"
@@ -56,11 +56,11 @@ class EmbeddedTriton:
     ) -> None:
         """Prepare; nothing runs before `start()` or `with`.
 
-        A `http_port` of None keeps the HTTP endpoint closed. A `grpc_port` of None has gRPC listen at a socket in
-        `folder` that this user alone can reach. `secret` is made where none is given; "" restricts nothing.
+        An `http_port` of None keeps the HTTP endpoint closed. With a `grpc_port` of None, gRPC listens on a Unix
+        socket in `folder` that only this user can open. A `secret` of None creates one; "" restricts nothing.
         `folder` holds the backend directory and the log (default: a temporary folder); `log_path` puts the log
-        elsewhere. `backends` are folders of Python-based backends (default: the project's). `arguments` go to
-        tritonserver after ours. `ready_timeout` and `grace` (between SIGTERM and SIGKILL) are in seconds.
+        elsewhere. `backends` are folders of Python-based backends (default: the project's). `arguments` are added to
+        the command line of tritonserver. `ready_timeout` and `grace` (from SIGTERM to SIGKILL) are in seconds.
         """
         self.repository = Path(repository).resolve()
         self._temporary = tempfile.TemporaryDirectory(prefix="tritonic-") if folder is None else None
@@ -75,12 +75,12 @@ class EmbeddedTriton:
         self._health: TritonHealth | None = None
         self._socket = SocketFolder(self.folder) if grpc_port is None else None
         self.secret = triton_address.new_secret() if secret is None else secret
-        # A socket's name ends with a port too.
+        # Triton adds a colon and a port to the path of a socket, too.
         self.http_port, self.grpc_port, self.metrics_port = http_port, 1 if self._socket else grpc_port, metrics_port
 
     @property
     def log_path(self) -> Path:
-        """Where the server's output goes, and that of its models."""
+        """The log file of the server and its models."""
         return self._log.path
 
     @property
@@ -90,7 +90,7 @@ class EmbeddedTriton:
 
     @property
     def http_url(self) -> str:
-        """URL of the HTTP endpoint, without a slash at the end. Raises RuntimeError where it is closed."""
+        """URL of the HTTP endpoint, without a slash at the end. Raises RuntimeError when the endpoint is closed."""
         if self.http_port is None:
             raise RuntimeError("This Triton's HTTP endpoint is closed: give it an http_port.")
         return f"http://{self.host}:{self.http_port}"
@@ -102,7 +102,7 @@ class EmbeddedTriton:
 
     @property
     def child(self) -> Child:
-        """The running server's processes. Raises RuntimeError before `start()`."""
+        """The server's process. Raises RuntimeError before `start()`."""
         if self._child is None:
             raise RuntimeError("This Triton has not been started.")
         return self._child
@@ -156,10 +156,10 @@ class EmbeddedTriton:
         return self
 
     def wait_ready(self, on_wait: Callable[[float], None] | None = None) -> None:
-        """Return when the server answers that it is ready, with every model loaded or failed.
+        """Wait until the server reports that it is ready: every model has loaded or failed.
 
-        `on_wait` is called about ten times a second with the seconds that have passed; what it raises goes through.
-        Raises EmbeddedTritonError when the server ends, or `ready_timeout` passes.
+        Calls `on_wait` about ten times a second with the seconds that have passed; its exceptions pass through.
+        Raises EmbeddedTritonError when the server ends, or after `ready_timeout`.
         """
         started = time.monotonic()
         while not self.is_ready():
@@ -176,34 +176,34 @@ class EmbeddedTriton:
             time.sleep(0.1)
 
     def poll(self) -> int | None:
-        """The exit status (128 + signal when killed), or None while the server runs."""
+        """Return the exit status (128 + signal when killed), or None while the server runs."""
         return self.child.poll()
 
     def last_log_lines(self) -> list[str]:
-        """The lines of this run's log that say what went wrong."""
+        """Return the error lines of this run's log."""
         return triton_log.error_lines(self._log.lines())
 
     def rotate_log(self) -> None:
-        """Set aside what it and its models have written, where that is much."""
+        """Rotate the log if it is large."""
         self._log.rotate_if_large()
 
     def is_ready(self) -> bool:
-        """Whether the server takes requests now."""
+        """Return whether the server accepts requests now."""
         ready = self._models.is_ready()
         if ready and self._health is None:
-            self._health = TritonHealth(self.pid, self._models)  # from now on what is lost is known
+            self._health = TritonHealth(self.pid, self._models)  # records the model processes that exist now
         return ready
 
     def models(self) -> list[ModelState]:
-        """Every model of the repository and its state. Raises TritonCallError when the server does not answer."""
+        """Return the state of every model in the repository. Raises TritonCallError when the server does not answer."""
         return self._models.states()
 
     def fault(self) -> str | None:
-        """Say why a server that was ready and runs must be started again (`TritonWatch`); None while all is well."""
+        """Run one health check (`TritonHealth`). Return why the server must be restarted, or None."""
         return self._health.fault() if self._health is not None else None
 
     def share_secret(self) -> None:
-        """Put the secret into this process's environment, where a gateway that is started from here finds it."""
+        """Set TRITONIC_TRITON_SECRET in this process's environment, for gateways that it starts."""
         os.environ["TRITONIC_TRITON_SECRET"] = self.secret
 
     @property
@@ -219,13 +219,13 @@ class EmbeddedTriton:
             self._client = None
 
     def stop(self) -> None:
-        """Stop the server and leave no process of it. Does nothing when it does not run."""
+        """Stop the server and all its processes. Do nothing when it does not run."""
         if self._child is not None:
             self._disconnect()
             self._child.stop()
 
     def kill(self) -> None:
-        """SIGKILL to tritonserver, as an out-of-memory killer would; for fault tests."""
+        """Send SIGKILL to tritonserver, as the kernel does when memory runs out. For fault tests."""
         self.child.kill()
 
     def __enter__(self) -> Self:

@@ -1,5 +1,5 @@
-"""The failures that the command reports as a sentence, without a traceback. Everything else is a bug."""
+"""The base class of expected failures: the command prints their message without a traceback. Others are bugs."""
 
 
 class TritonicError(RuntimeError):
-    """Something outside of this program is not as it should be; the message says what, and what to do about it."""
+    """Something outside this program is wrong. The message says what it is and what to do."""

@@ -1,4 +1,4 @@
-"""The gateway as a child of `up`."""
+"""The gateway as a child process of `up`."""
 
 import contextlib
 import http.client
@@ -18,11 +18,11 @@ SERVE_COMMAND = (sys.executable, "-m", "tritonic", "serve")
 
 
 class GatewayProcessError(TritonicError):
-    """The gateway ended, or did not answer in time; the message ends with the last lines of its log."""
+    """The gateway ended or did not respond in time; the message ends with the last lines of its log."""
 
 
 class GatewayProcess:
-    """`tritonic serve` under a keeper. It listens on `host:port` and asks the Triton at `triton_grpc`."""
+    """`tritonic serve` under a reaper. It listens on `host:port` and calls the Triton at `triton_grpc`."""
 
     name = "The gateway"
 
@@ -39,17 +39,17 @@ class GatewayProcess:
     ) -> None:
         """Prepare; nothing runs before `start()`. `grace` is the number of seconds between SIGTERM and SIGKILL.
 
-        There are so many `workers`; default: as the environment says. Where it has not answered for `hang_timeout`
-        seconds, that is a fault; 0: never.
+        `workers` is the number of worker processes (default: from the environment). A gateway that does not answer
+        its health check for `hang_timeout` seconds has a fault; 0 turns that off.
         """
         self.port = port
-        # What listens everywhere answers on loopback too.
+        # A wildcard address includes loopback.
         self._local_host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
         self._env = os.environ | {
             "TRITONIC_HOST": host,
             "TRITONIC_PORT": str(port),
             "TRITONIC_TRITON_URLS": triton_grpc,
-            # What it keeps lies where its log does.
+            # The gateway's state lies beside its log.
             "TRITONIC_STATE": str(log_path.parent.resolve()),
         }
         if workers is not None:
@@ -63,13 +63,13 @@ class GatewayProcess:
 
     @property
     def url(self) -> str:
-        """Where clients on this machine reach it."""
+        """Base URL for clients on this machine, without a slash at the end."""
         host = f"[{self._local_host}]" if ":" in self._local_host else self._local_host
         return f"http://{host}:{self.port}"
 
     @property
     def child(self) -> Child:
-        """The running gateway's processes. Raises RuntimeError before `start()`."""
+        """The gateway's process. Raises RuntimeError before `start()`."""
         if self._child is None:
             raise RuntimeError("The gateway has not been started.")
         return self._child
@@ -81,17 +81,17 @@ class GatewayProcess:
             self._child = Child(self._command, env=self._env, output=log, grace=self._grace)
 
     def is_live(self) -> bool:
-        """Whether it answers at all."""
+        """Return whether the gateway answers /health/live."""
         return self._status("/health/live") == 200
 
     is_ready = is_live
 
     def has_models(self) -> bool:
-        """Whether it has found a model that serves."""
+        """Return whether the gateway answers /health/ready: it has found a model that serves."""
         return self._status("/health/ready") == 200
 
     def wait_live(self, timeout: float = 60.0) -> None:
-        """Return when it answers. Raises GatewayProcessError when it ends, or after `timeout` seconds."""
+        """Wait until the gateway is live. Raises GatewayProcessError when it ends, or after `timeout` seconds."""
         deadline = time.monotonic() + timeout
         while not self.is_live():
             status = self.poll()
@@ -103,16 +103,19 @@ class GatewayProcess:
             time.sleep(0.05)
 
     def poll(self) -> int | None:
-        """The exit status (128 + signal when killed), or None while it runs."""
+        """Return the exit status (128 + signal when killed), or None while it runs."""
         return self.child.poll()
 
     def fault(self) -> str | None:
-        """Say that it has not answered for too long. Does not wait for an answer."""
+        """Return a fault if the gateway has not answered for too long. Does not wait.
+
+        The first call that finds the gateway silent only asks it to log its stack and exit.
+        """
         silent = self._liveness.silent_seconds()
         if silent is None:
             return None
         if not self._stop_requested:
-            # It writes where it stands, and ends; the next look finds out whether it did.
+            # The gateway logs its stack and exits. The next check sees whether it did.
             self._stop_requested = True
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.child.pid, watchdog.SIGNAL)
@@ -120,24 +123,24 @@ class GatewayProcess:
         return f"has not answered for {silent:.0f} s"
 
     def rotate_log(self) -> None:
-        """Set what it has written aside where that is much."""
+        """Rotate the log if it is large."""
         self._log.rotate_if_large()
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """Send SIGKILL."""
         self.child.kill()
 
     def stop(self) -> None:
-        """Stop it and leave no process of it. Does nothing when it does not run."""
+        """Stop the gateway and all its processes. Do nothing when it does not run."""
         if self._child is not None:
             self._child.stop()
 
     def last_log_lines(self) -> list[str]:
-        """The last lines that are not the log of a request."""
+        """Return the last three lines of this run's log that are not JSON log records."""
         return [line for line in self._log.lines() if line.strip() and not line.startswith("{")][-3:]
 
     def _responds(self, seconds: float) -> bool:
-        """Whether it does anything within so many seconds: one that has no room for a connection closes it."""
+        """Return whether the gateway reacts within `seconds`. A refused or closed connection at its limit counts."""
         try:
             self._ask("/health/live", seconds)
         except (TimeoutError, ConnectionRefusedError):

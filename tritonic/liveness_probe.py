@@ -1,37 +1,37 @@
-"""Whether something answers, asked again and again in the background."""
+"""A liveness probe that runs again and again in a background thread."""
 
 import threading
 import time
 from collections.abc import Callable
 
 _MIN_FAILURES = 4
-"""Probes in a row without an answer: one that was under way while everything was stopped proves nothing."""
+"""Failed probes in a row that make a fault. One alone proves nothing: the whole machine may have been suspended."""
 
 
 class LivenessProbe:
-    """Asks with `answers`, which is given the seconds that it may take, never twice at a time."""
+    """Calls `answers(seconds)`, one call at a time; `seconds` is how long the probe may take."""
 
     def __init__(self, answers: Callable[[float], bool], timeout: float, clock: Callable[[], float] = time.monotonic):
-        """Something is at fault after `timeout` seconds without an answer; 0: never."""
+        """`timeout` is the time without an answer after which there is a fault, in seconds; 0 turns the probe off."""
         self._probe_once = answers
         self._timeout = timeout
         self._clock = clock
         self._probe_seconds = max(0.2, timeout / _MIN_FAILURES)
         self._probed_at = -self._probe_seconds
-        """When it was asked last."""
+        """Start of the last probe, on `clock`."""
         self._probe: threading.Thread | None = None
         self._silent_since: float | None = None
-        """When the first of the probes began that had no answer."""
+        """Start of the first failed probe since the last answer."""
         self._num_failures = 0
 
     def for_new_process(self) -> "LivenessProbe":
-        """Return the same for another process at the same address: what is under way is nothing to it."""
+        """Return a fresh probe for a new process at the same address: results of old probes do not count for it."""
         return LivenessProbe(self._probe_once, self._timeout, self._clock)
 
     def silent_seconds(self) -> float | None:
-        """Return for how many seconds there has been no answer, where that is too long, and ask again where it is time.
+        """Return the seconds without an answer if they exceed the timeout, else None. Start the next probe when due.
 
-        Call it every second or so. It does not wait.
+        Call it about once a second. It does not wait.
         """
         now = self._clock()
         if not self._timeout:
@@ -46,7 +46,7 @@ class LivenessProbe:
 
     @property
     def _interval_seconds(self) -> float:
-        """Seconds between two probes: fewer where the last one had no answer."""
+        """Seconds between two probes; shorter after a failed one."""
         return self._probe_seconds if self._num_failures else 2 * self._probe_seconds
 
     def _run_probe(self, began: float) -> None:

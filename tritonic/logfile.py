@@ -1,4 +1,4 @@
-"""The log of a child: appended to, kept small, and read from where the present run began."""
+"""The log file of a child process: appended to, rotated, and read from the start of the current run."""
 
 import contextlib
 import os
@@ -11,9 +11,9 @@ MAX_LOG_BYTES = 20 * 1024 * 1024
 
 
 class LogFile:
-    """A file that a child writes to, through a descriptor that it has inherited and keeps.
+    """A log file that a child process writes through an inherited file descriptor.
 
-    It and what was kept aside of it take no more than twice `LARGE`, and what is written between two looks.
+    The file and its rotated copy take at most twice MAX_LOG_BYTES, plus what is written between two checks.
     """
 
     def __init__(self, path: Path) -> None:
@@ -21,23 +21,23 @@ class LogFile:
         self._run_start = 0
 
     def open(self) -> IO[bytes]:
-        """Open it for a new run. A large file is kept aside as `NAME.1` and a new one begun. Raises OSError."""
+        """Open the log for a new run. A large one is renamed to `NAME.1` first. Raises OSError."""
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self.path.exists() and self.path.stat().st_size > MAX_LOG_BYTES:
             self.path.replace(self.path.with_name(f"{self.path.name}.1"))
         file = open(self.path, "ab", opener=open_private)  # noqa: SIM115
         with contextlib.suppress(OSError):
-            os.fchmod(file.fileno(), 0o600)  # models write what they like, requests among it
+            os.fchmod(file.fileno(), 0o600)  # models may log the contents of requests
         self._run_start = file.tell()
         return file
 
     def rotate_if_large(self) -> None:
-        """Keep a large file aside as `NAME.1` and empty it, while the child writes to it.
+        """Copy a large log to `NAME.1` and truncate it, while the child goes on writing to it.
 
-        The child has the file itself, not its name. So it is copied and cut; as it was opened for appending, the next
-        line begins it anew. Lines that come between the end of the copy and the cut are lost: microseconds, unless this
-        thread has to wait for a processor just then. Where there is no room for the copy, the file is cut all the same:
-        a full disk hurts more.
+        The child holds the open file, so a rename would not help. It writes in append mode, so its next line goes to
+        the start of the truncated file. Lines written between the end of the copy and the truncation are lost: usually
+        microseconds, longer if this thread is not scheduled just then. When the disk has no room for the copy, the log
+        is truncated all the same: a full disk is worse.
         """
         with contextlib.suppress(OSError), self.path.open("rb+") as file:
             if os.fstat(file.fileno()).st_size <= MAX_LOG_BYTES:
@@ -48,7 +48,7 @@ class LogFile:
                 with open(aside, "wb", opener=open_private) as copy:
                     while os.sendfile(copy.fileno(), file.fileno(), None, MAX_LOG_BYTES):
                         pass
-                    # At once: what is written between the last look and this is lost.
+                    # At once: lines written since the last read are lost.
                     file.truncate(0)
             except OSError:
                 with contextlib.suppress(OSError):
@@ -57,7 +57,7 @@ class LogFile:
             self._run_start = 0
 
     def lines(self, max_bytes: int = 200_000) -> list[str]:
-        """What the present run wrote, at most its last `max_bytes`; nothing where the file cannot be read."""
+        """Return the lines of the current run, from at most its last `max_bytes`; none if the file cannot be read."""
         try:
             with self.path.open("rb") as file:
                 end = file.seek(0, 2)

@@ -1,4 +1,4 @@
-"""Which models a running Triton knows, read over gRPC; and loading and unloading them."""
+"""Lists, loads and unloads the models of a running Triton over gRPC."""
 
 import json
 import sys
@@ -23,18 +23,18 @@ LOAD_TIMEOUT_SECONDS = 600.0
 
 _CHANNEL_OPTIONS = [
     ("grpc.enable_http_proxy", 0),
-    ("grpc.initial_reconnect_backoff_ms", 100),  # a server that starts is there within moments
+    ("grpc.initial_reconnect_backoff_ms", 100),  # a starting server is ready soon
     ("grpc.max_reconnect_backoff_ms", 500),
 ]
 
 
 class TritonCallError(TritonicError):
-    """Triton did not answer, or refused; the message says which and why."""
+    """Triton did not answer or refused a call; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelState:
-    """What Triton says of one model.
+    """The state of one model in Triton's repository index.
 
     `state` is READY, LOADING, UNLOADING or UNAVAILABLE; `reason` says why it is not ready.
     """
@@ -60,10 +60,10 @@ class ModelInfo:
 
 
 class ModelRepositoryClient:
-    """One Triton endpoint over gRPC."""
+    """A gRPC client for the model repository of one Triton."""
 
     def __init__(self, url: str, secret: str = "") -> None:
-        """`url` is `host:port` or `unix:/path`; `secret` opens the protocols that the server restricts."""
+        """`url` is `host:port` or `unix:/path`; `secret` is for the protocols that the server restricts."""
         self.url = url
         self._metadata = [(SECRET_HEADER, secret)] if secret else None
         self._channel = grpc.insecure_channel(url, options=_CHANNEL_OPTIONS)
@@ -80,31 +80,31 @@ class ModelRepositoryClient:
         self._channel.close()
 
     def is_ready(self, timeout: float = 2.0) -> bool:
-        """Whether the server takes requests now."""
+        """Return whether the server accepts requests now."""
         try:
             return bool(self._stub.ServerReady(service_pb2.ServerReadyRequest(), timeout=timeout).ready)
         except grpc.RpcError:
             return False
 
     def ready_future(self) -> Any:
-        """The same question, sent and not waited for: a `grpc.Future`, for which there is no deadline."""
+        """Send the same call without waiting. Return its `grpc.Future`, which has no deadline."""
         return self._stub.ServerReady.future(service_pb2.ServerReadyRequest())
 
     def states(self, timeout: float = TIMEOUT_SECONDS) -> list[ModelState]:
-        """Every model of the repository and its state. Raises TritonCallError."""
+        """Return the state of every model in the repository. Raises TritonCallError."""
         index = self._call("RepositoryIndex", service_pb2.RepositoryIndexRequest(), timeout)
         return [ModelState(row.name, row.version, row.state or "UNAVAILABLE", row.reason) for row in index.models]
 
     def list_models(self) -> list[ModelInfo]:
-        """Every model, by name. Raises TritonCallError."""
+        """Return a description of every model, sorted by name. Raises TritonCallError."""
         return sorted((self._describe(state) for state in self.states()), key=lambda model: model.name)
 
     def load(self, name: str) -> None:
-        """Load a model, or load it again after its files changed. Raises TritonCallError with Triton's reason."""
+        """Load a model, or reload it after its files changed. Raises TritonCallError with Triton's reason."""
         self._call("RepositoryModelLoad", service_pb2.RepositoryModelLoadRequest(model_name=name), LOAD_TIMEOUT_SECONDS)
 
     def unload(self, name: str) -> None:
-        """Unload a model. Raises TritonCallError when there is none of that name."""
+        """Unload a model. Raises TritonCallError when the repository has no model of that name."""
         if name not in {model.name for model in self.list_models()}:
             raise TritonCallError(f"There is no model {name!r} in the repository of the Triton at {self.url}.")
         self._call(
@@ -112,24 +112,24 @@ class ModelRepositoryClient:
         )
 
     def _describe(self, row: ModelState) -> ModelInfo:
-        plain = ModelInfo(row.name, row.name, row.state, row.reason)
+        description = ModelInfo(row.name, row.name, row.state, row.reason)
         if row.state != "READY":
-            return plain
+            return description
         request = service_pb2.ModelConfigRequest(name=row.name, version=row.version)
         config = self._call("ModelConfig", request).config
-        says = {key: value.string_value for key, value in config.parameters.items()}
+        parameters = {key: value.string_value for key, value in config.parameters.items()}
         try:
-            operations = tuple(str(name) for name in json.loads(says.get("operations", "[]")))
+            operations = tuple(str(name) for name in json.loads(parameters.get("operations", "[]")))
         except (ValueError, TypeError):
             operations = ()
         return ModelInfo(
             name=row.name,
-            served_name=says.get("served_name", row.name),
+            served_name=parameters.get("served_name", row.name),
             state=row.state,
             reason=row.reason,
             operations=operations,
-            context_length=says.get("context_length", ""),
-            precision=says.get("precision", ""),
+            context_length=parameters.get("context_length", ""),
+            precision=parameters.get("precision", ""),
             backend=config.backend or config.platform,
         )
 
@@ -150,8 +150,8 @@ class ModelRepositoryClient:
 def show(servers: list[TritonEndpoint], console: Console) -> None:
     """Print a table of the models of every server. Raises TritonCallError."""
     for server in servers:
-        with ModelRepositoryClient(server.url, server.secret) as known:
-            models = known.list_models()
+        with ModelRepositoryClient(server.url, server.secret) as client:
+            models = client.list_models()
         columns = ("model", "served as", "state", "operations", "context", "precision", "backend")
         table = Table(*columns, title=server.url, box=SIMPLE)
         for model in models:
@@ -159,7 +159,7 @@ def show(servers: list[TritonEndpoint], console: Console) -> None:
             operations = ", ".join(model.operations)
             cells = (model.served_name, state, operations, model.context_length, model.precision, model.backend)
             table.add_row(model.name, *cells)
-        # Names are to be copied, and found in pipes: better lines that the terminal wraps than names that are cut.
+        # Users copy the names and grep for them: lines that the terminal wraps are better than truncated names.
         unlimited = console.options.update(width=sys.maxsize)
         table.width = Measurement.get(console, unlimited, table).maximum
         console.print(table, crop=False)

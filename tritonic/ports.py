@@ -1,4 +1,4 @@
-"""Which ports are free, and who has those that are not."""
+"""Finds free ports, and the process that listens on a port in use."""
 
 import contextlib
 import errno
@@ -12,20 +12,20 @@ from tritonic.errors import TritonicError
 
 
 class PortError(TritonicError):
-    """A port cannot be listened on; the message says why and what to do."""
+    """A port cannot be used; the message says why and what to do."""
 
 
 def port_hint(option: str, variable: str | None = None) -> str:
-    """How to give `up` another port, in the words of a sentence that ends with it."""
+    """Return how to choose another port for `up`, as the end of a sentence."""
     names = f"{option} or {variable}" if variable else option
     return f'{names} (make up ARGS="{option} 0" takes a free one)'
 
 
 def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
-    """Ports that nobody listens on at this moment, all different.
+    """Return `count` different ports that are free now.
 
-    They lie below those that the system gives to outgoing connections: Triton opens its ports only after it has loaded
-    its models, and in those seconds an outgoing connection would take one from under it.
+    They lie below the range of outgoing connections. Triton opens its ports only after it has loaded its models, and an
+    outgoing connection could take a port of that range in the meantime.
     """
     lowest_outgoing = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     found: list[int] = []
@@ -39,7 +39,7 @@ def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
 
 
 def find_listener(port: int) -> str | None:
-    """Who listens on a TCP port, as `process 123 (nginx)`; None where that cannot be seen without more rights."""
+    """Return the process that listens on a TCP port, as `process 123 (nginx)`; None if this user may not see it."""
     with contextlib.suppress(psutil.Error):
         for connection in psutil.net_connections(kind="tcp"):
             if connection.status == psutil.CONN_LISTEN and connection.pid and tuple(connection.laddr)[1:2] == (port,):
@@ -48,10 +48,10 @@ def find_listener(port: int) -> str | None:
 
 
 def bind_socket(host: str, port: int, purpose: str, remedy: str) -> socket.socket:
-    """A socket bound to the address, listening to nobody yet.
+    """Return a socket bound to the address.
 
-    `purpose` is who wants the port ("the gateway"), `remedy` how to choose another ("--port").
-    Raises PortError.
+    `purpose` names the user of the port for the error ("the gateway"), `remedy` how to choose another ("--port").
+    A port other than 0 also listens already. Raises PortError.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
@@ -59,7 +59,7 @@ def bind_socket(host: str, port: int, purpose: str, remedy: str) -> socket.socke
     try:
         sock.bind((host, port))
         if port:
-            # A port that another socket is bound to, but does not listen on, shows itself only here.
+            # Only listen() fails when another socket is bound to the port without listening.
             sock.listen(2048)
     except OSError as error:
         sock.close()
@@ -68,7 +68,7 @@ def bind_socket(host: str, port: int, purpose: str, remedy: str) -> socket.socke
 
 
 def check_free(host: str, port: int, purpose: str, remedy: str) -> None:
-    """Raise PortError when the port cannot be listened on at this moment. Port 0 is always free."""
+    """Raise PortError if the port cannot be used now. Port 0 is always free."""
     if port:
         bind_socket(host, port, purpose, remedy).close()
 
@@ -78,5 +78,5 @@ def _sentence(error: OSError, host: str, port: int, purpose: str, remedy: str) -
         by = find_listener(port) or "another program (run as root to see which)"
         return f"Port {port}, which {purpose} needs, is in use by {by}. End it, or choose another port with {remedy}."
     if error.errno == errno.EACCES:
-        return f"Port {port}, which {purpose} needs, is open to root alone. Choose another with {remedy}."
+        return f"Port {port}, which {purpose} needs, is reserved for root. Choose another with {remedy}."
     return f"{purpose[0].upper()}{purpose[1:]} cannot listen on {host}:{port}: {error.strerror or error}."

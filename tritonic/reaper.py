@@ -1,15 +1,15 @@
-"""Stands between a program and whoever started it, and leaves nothing behind when either ends.
+"""A child subreaper: it runs one program, and leaves no process behind when the program or its starter ends.
 
 Run by path, with the standard library alone, in a session of its own:
 
-    python -I -S reaper.py LIFELINE GRACE SHM_PREFIX PROGRAM ARGUMENT…
+    python -I -S reaper.py PARENT_WATCH GRACE SHM_PREFIX PROGRAM ARGUMENT…
 
-LIFELINE is the number of an inherited socket whose other end the starter holds. The keeper writes the program's process
-id to it. When the starter dies, however that happens, the socket closes and the keeper stops the program. GRACE is the
-number of seconds between SIGTERM and SIGKILL. Files of shared memory whose names begin with SHM_PREFIX are removed at
-the end ("" for none), because a server that was killed could not do it.
+PARENT_WATCH is the number of an inherited socket; the starter holds the other end. The reaper writes the program's
+process id to it. When the starter dies, for whatever reason, the socket closes and the reaper stops the program. GRACE
+is the time between SIGTERM and SIGKILL, in seconds. At the end the reaper removes the shared-memory files whose names
+begin with SHM_PREFIX ("" for none), because a killed server could not do that.
 
-The keeper knows nothing of Triton or of the gateway. It exits with the program's status, or 128 + the signal that ended
+The reaper knows nothing of Triton or of the gateway. It exits with the program's status, or 128 + the signal that ended
 the program.
 """
 
@@ -33,15 +33,15 @@ def _prctl(option: int, value: int) -> None:
 
 
 def _spawn(argv: list[str]) -> int:
-    """Start the program in a process group of its own. It dies with this process, even when this one is killed."""
-    keeper = os.getpid()
+    """Start the program in a process group of its own and return its pid. It dies with this process."""
+    reaper = os.getpid()
     pid = os.fork()
     if pid:
         return pid
     try:
         os.setpgid(0, 0)
         _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != keeper:  # It died before the line above.
+        if os.getppid() != reaper:  # The reaper died before the line above.
             os._exit(1)
         signal.set_wakeup_fd(-1)
         for number in (*STOP_SIGNALS, signal.SIGCHLD, signal.SIGPIPE):
@@ -49,12 +49,12 @@ def _spawn(argv: list[str]) -> int:
         os.execvpe(argv[0], argv, os.environ)
     except OSError as error:
         os.write(2, f"{argv[0]} cannot be started: {error.strerror}\n".encode())
-    finally:  # Whatever happens, this process must not go on as a second keeper.
+    finally:  # Whatever happens, this process must not continue as a second reaper.
         os._exit(127)
 
 
 def _descendants() -> list[int]:
-    """Every process below this one. Orphans are among them, for this process is their reaper."""
+    """Return the pids of all descendants. Orphans are among them: as subreaper, this process is their new parent."""
     parents: dict[int, int] = {}
     for entry in os.listdir("/proc"):  # noqa: PTH208
         if entry.isdigit():
@@ -69,7 +69,7 @@ def _descendants() -> list[int]:
 
 
 def _reap() -> dict[int, int]:
-    """Wait status of every child that has ended."""
+    """Reap all children that have ended. Return their wait statuses by pid."""
     ended: dict[int, int] = {}
     with contextlib.suppress(ChildProcessError):
         while True:
@@ -81,7 +81,7 @@ def _reap() -> dict[int, int]:
 
 
 def _kill_descendants(shm_prefix: str) -> None:
-    """Kill whatever the program left, and remove its shared memory."""
+    """Kill all remaining descendants, and remove the program's shared memory."""
     for _ in range(100):
         left = _descendants()
         for pid in left:
@@ -98,14 +98,14 @@ def _kill_descendants(shm_prefix: str) -> None:
                     os.unlink(f"{SHARED_MEMORY_FOLDER}/{name}")  # noqa: PTH108
 
 
-def _wait_for_exit(program: int, lifeline: int, wakeup: int, grace: float) -> int:
-    """Wait until the program ends; stop it when asked to, or when the starter is gone. Its wait status."""
-    listening = [lifeline, wakeup]
+def _wait_for_exit(program: int, parent_watch: int, wakeup: int, grace: float) -> int:
+    """Wait until the program ends, and return its wait status. Stop it on a stop signal or when the starter is gone."""
+    listening = [parent_watch, wakeup]
     deadline: float | None = None
     while True:
         wait = None if deadline is None else max(0.0, deadline - time.monotonic())
         readable, _, _ = select.select(listening, [], [], wait)
-        stop = lifeline in readable
+        stop = parent_watch in readable
         if wakeup in readable:
             stop = stop or bool(STOP_SIGNALS & set(os.read(wakeup, 512)))
         status = _reap().get(program)
@@ -121,9 +121,9 @@ def _wait_for_exit(program: int, lifeline: int, wakeup: int, grace: float) -> in
 
 
 def main(arguments: list[str]) -> int:
-    """Keep one program until it ends."""
-    lifeline, grace, shm_prefix, argv = int(arguments[0]), float(arguments[1]), arguments[2], arguments[3:]
-    os.set_inheritable(lifeline, False)
+    """Run one program until it ends. Return the exit status of this process."""
+    parent_watch, grace, shm_prefix, argv = int(arguments[0]), float(arguments[1]), arguments[2], arguments[3:]
+    os.set_inheritable(parent_watch, False)
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
     wakeup, notify = os.pipe()
     os.set_blocking(notify, False)
@@ -133,8 +133,8 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     program = _spawn(argv)
     with contextlib.suppress(OSError):
-        os.write(lifeline, f"{program}\n".encode())
-    status = _wait_for_exit(program, lifeline, wakeup, grace)
+        os.write(parent_watch, f"{program}\n".encode())
+    status = _wait_for_exit(program, parent_watch, wakeup, grace)
     _kill_descendants(shm_prefix)
     return os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
 

@@ -1,6 +1,6 @@
-"""What runs in a folder: a lock that one `up` alone can hold, and a file that says which process and which addresses.
+"""The state of the `up` in a folder: a lock file that only one `up` can hold, and up.json with process and addresses.
 
-A process id alone may belong to another program by now, so the file holds the process's start time and the boot too.
+A process id can be reused by another program, so the file also records the process's start time and the boot id.
 """
 
 import fcntl
@@ -14,7 +14,7 @@ from pathlib import Path
 from tritonic.errors import TritonicError
 
 TAG = "TRITONIC_RUN"
-"""The environment variable by which everything that one `up` starts can be told from other processes."""
+"""Environment variable that marks all processes that one `up` starts."""
 
 
 class AlreadyRunningError(TritonicError):
@@ -23,7 +23,7 @@ class AlreadyRunningError(TritonicError):
 
 @dataclass(frozen=True, slots=True)
 class ProcessIdentity:
-    """A process that cannot be mistaken for a later one with the same id."""
+    """A process id with its start time, in clock ticks since boot, and boot id. A later process with the id differs."""
 
     pid: int
     start_ticks: int
@@ -31,7 +31,7 @@ class ProcessIdentity:
 
     @classmethod
     def of(cls, pid: int) -> "ProcessIdentity | None":
-        """The identity of a process that runs now; None when there is none of that id."""
+        """Return the identity of a running process; None when no process with that id runs."""
         try:
             stat = Path(f"/proc/{pid}/stat").read_bytes().rsplit(b")", 1)[1].split()
         except OSError:
@@ -43,19 +43,19 @@ class ProcessIdentity:
 
     @classmethod
     def current(cls) -> "ProcessIdentity":
-        """The identity of this process."""
+        """Return the identity of this process."""
         found = cls.of(os.getpid())
         assert found is not None  # This process is running.
         return found
 
     def is_alive(self) -> bool:
-        """Whether this very process still runs."""
+        """Return whether this process, and not a later one with its id, still runs."""
         return ProcessIdentity.of(self.pid) == self
 
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """One `up`. Every process that it starts has `tag` in its environment; the addresses are "" until they serve."""
+    """One `up`. All processes that it starts have `tag` in their environment. Addresses are "" until they are ready."""
 
     supervisor: ProcessIdentity
     tag: str
@@ -63,11 +63,11 @@ class RunRecord:
     gateway_url: str = ""
     triton_grpc: str = ""
     triton_secret: str = field(default="", repr=False)
-    """What opens the protocols that this Triton restricts."""
+    """The secret for the protocols that this Triton restricts."""
 
 
 def read(folder: Path) -> RunRecord | None:
-    """What the folder's file says, whether or not it still runs; None when there is no file, or not one of ours."""
+    """Read the folder's up.json, whether or not that `up` still runs. Return None without a valid file."""
     try:
         fields = json.loads((folder / "up.json").read_text())
         fields["supervisor"] = ProcessIdentity(**fields["supervisor"])
@@ -77,13 +77,13 @@ def read(folder: Path) -> RunRecord | None:
 
 
 def find_running(folder: Path) -> RunRecord | None:
-    """The `up` that runs in the folder now; None when there is none."""
+    """Return the `up` that runs in the folder now, or None."""
     found = read(folder)
     return found if found is not None and found.supervisor.is_alive() else None
 
 
 def tagged_pids(tag: str) -> list[int]:
-    """Process ids of everything that was started under the tag and still runs."""
+    """Return the ids of all running processes with this tag in their environment."""
     mark = f"{TAG}={tag}".encode()
     found = []
     for entry in Path("/proc").iterdir():
@@ -95,32 +95,32 @@ def tagged_pids(tag: str) -> list[int]:
 
 
 def open_private(path: str | Path, flags: int) -> int:
-    """Open a file that nobody but its owner can read: an opener for `open`."""
+    """Open a file with mode 0600. An opener for `open`."""
     return os.open(path, flags, 0o600)
 
 
-def write(folder: Path, what: RunRecord) -> None:
-    """Replace the file in one step, for its owner's eyes alone. Raises OSError."""
+def write(folder: Path, record: RunRecord) -> None:
+    """Replace up.json atomically, readable by its owner alone. Raises OSError."""
     temporary = folder / "up.json.new"
-    temporary.unlink(missing_ok=True)  # what is there already would keep its mode
+    temporary.unlink(missing_ok=True)  # an existing file would keep its mode
     with open(temporary, "x", opener=open_private) as file:
-        file.write(json.dumps(asdict(what), indent=1) + "\n")
+        file.write(json.dumps(asdict(record), indent=1) + "\n")
     temporary.replace(folder / "up.json")
 
 
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Hold the folder while the block runs; the file is removed at the end.
+    """Hold the folder's lock while the block runs, and remove up.json at the end.
 
-    A folder that is made is its owner's alone: what lies in it are logs, tasks, files and secrets.
+    A new folder is readable by its owner alone, for it will hold logs, tasks, files and secrets.
 
-    The lock goes with the process that holds it, however it ends. Raises AlreadyRunningError and OSError.
+    The kernel releases the lock when the process ends, in whatever way. Raises AlreadyRunningError and OSError.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = os.open(folder / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(folder / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             other = find_running(folder)
             who = f" (process {other.supervisor.pid}, {other.gateway_url or 'starting'})" if other else ""
@@ -132,4 +132,4 @@ def lock(folder: Path) -> Iterator[None]:
         finally:
             (folder / "up.json").unlink(missing_ok=True)
     finally:
-        os.close(lock)
+        os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Finds the Triton that runs here, and gives it what a build installed."""
+"""Finds the running Triton, and loads newly built models into it."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -17,16 +17,16 @@ DEFAULT_URL = "127.0.0.1:8001"
 
 @dataclass(frozen=True, slots=True)
 class TritonEndpoint:
-    """A Triton: its gRPC endpoint, `host:port` or `unix:/path`, and what opens the protocols that it restricts."""
+    """A Triton's gRPC endpoint, `host:port` or `unix:/path`, and the secret for the protocols that it restricts."""
 
     url: str
     secret: str = field(default="", repr=False)
 
 
 def find_endpoints(state: Path, wanted: str | None = None) -> list[TritonEndpoint]:
-    """The Triton at `wanted`; else the one that runs in this folder; else those that the gateway's settings name.
+    """Return the Triton at `wanted`; else the one that runs in `state`; else those of TRITONIC_TRITON_URLS.
 
-    The secret of the one that runs here is read from the folder, that of others from TRITONIC_TRITON_SECRET.
+    The secret of the Triton in `state` comes from its up.json, that of others from TRITONIC_TRITON_SECRET.
     """
     here = runfile.find_running(state)
     if here is not None and here.triton_grpc and wanted in (None, here.triton_grpc):
@@ -38,7 +38,7 @@ def find_endpoints(state: Path, wanted: str | None = None) -> list[TritonEndpoin
 
 @contextmanager
 def load_newly_installed(state: Path, console: Console) -> Iterator[None]:
-    """Load whatever the block installs or replaces into the Triton that runs in this folder, if one does."""
+    """Load the models that the block installs or replaces into the Triton that runs in `state`, if there is one."""
     here = runfile.find_running(state)
     if here is None or not here.triton_grpc:
         yield
@@ -48,18 +48,18 @@ def load_newly_installed(state: Path, console: Console) -> Iterator[None]:
         yield
     finally:
         after = _configurations(Path(here.repository))
-        for name in _parts_first(name for name, seen in after.items() if before.get(name) != seen):
+        for name in _parts_first(name for name, stat in after.items() if before.get(name) != stat):
             _load(TritonEndpoint(here.triton_grpc, here.triton_secret), name, console)
 
 
 def _parts_first(names: Iterable[str]) -> list[str]:
-    """A pipeline is offered as soon as it is loaded, so the models that it calls, `<name>-…`, come before it."""
+    """Sort a model's parts, `<name>-…`, before the model: the gateway offers a pipeline as soon as it is loaded."""
     known = set(names)
     return sorted(known, key=lambda name: (any(other.startswith(f"{name}-") for other in known), name))
 
 
 def _configurations(repository: Path) -> dict[str, tuple[int, int]]:
-    """Of each model: which file its `config.pbtxt` is, and when it was written. An installed folder is a new one."""
+    """Return each model's inode and modification time of `config.pbtxt`. A newly installed folder has a new inode."""
     stats = ((path.parent.name, path.stat()) for path in repository.glob("*/config.pbtxt"))
     return {name: (stat.st_ino, stat.st_mtime_ns) for name, stat in stats}
 
@@ -68,8 +68,8 @@ def _load(server: TritonEndpoint, name: str, console: Console) -> None:
     from tritonic.models import ModelRepositoryClient
 
     try:
-        with console.status(f"Triton loads {name} …"), ModelRepositoryClient(server.url, server.secret) as known:
-            known.load(name)
+        with console.status(f"Triton loads {name} …"), ModelRepositoryClient(server.url, server.secret) as client:
+            client.load(name)
     except TritonicError as error:
         console.print(f"[yellow]![/] {name} is installed, but could not be loaded. {escape(str(error))}")
     else:

@@ -1,4 +1,4 @@
-"""Runs the gateway in this process, or in several that answer at the same port."""
+"""Runs the gateway in this process, or in several worker processes at the same port."""
 
 import asyncio
 import contextlib
@@ -26,27 +26,29 @@ from tritonic.ports import bind_socket
 from tritonic.workers import OnHeartbeat, run_workers
 
 _NOTSENT_LOWAT_BYTES = 128 * 1024
-"""What the kernel keeps for a client that does not read; else it is several megabytes of each stream."""
+"""Unsent bytes that the kernel buffers for a client that does not read. The default is several megabytes a stream."""
 
 _TCP_KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
-"""Seconds and probes after which the kernel takes a client for gone that it hears nothing of: one whose machine was
-switched off while it waits for an answer."""
+"""TCP keep-alive: seconds of silence, seconds between probes, and number of probes. Without an answer the kernel closes
+the connection, for example when the client's machine was switched off while it waited for a response."""
 
 _TICK_SECONDS = 1.0
+"""Seconds between two ticks of the server, which update the `Date` header."""
 
 DRAIN_SECONDS = 10
-"""How long answers may go on after the signal to stop."""
+"""Seconds for which responses may go on after the signal to stop."""
 
 SHUTDOWN_SECONDS = 14.5
-"""How long the process may take to end after it: answers, then tasks, which have 4 s. `up` kills it after 15 s."""
+"""Seconds from that signal to the end of the process: first responses, then tasks, which get 4 s. `up` kills it after
+15 s."""
 
 
 def serve(settings: Settings) -> bool:
-    """Serve until SIGTERM or SIGINT, then let answers finish for DRAIN_SECONDS.
+    """Serve until SIGTERM or SIGINT, then let responses finish for DRAIN_SECONDS.
 
-    Returns whether it had started. After SIGTERM the process ends by that signal, as uvicorn's own command does, and
-    after END_SECONDS in any case.
-    Raises PortError when the address cannot be listened on.
+    Return whether the server had started. After SIGTERM the process ends by that signal, as uvicorn's own command does,
+    and after SHUTDOWN_SECONDS in any case.
+    Raises PortError when the address cannot be used.
     """
     raise_limit()
     set_mmap_threshold()
@@ -64,33 +66,38 @@ def serve(settings: Settings) -> bool:
 
 
 def _serve_worker(
-    settings: Settings, crew: WorkerContext, listening: socket.socket, started: Callable[[], None], beaten: OnHeartbeat
+    settings: Settings,
+    context: WorkerContext,
+    listening: socket.socket,
+    on_started: Callable[[], None],
+    on_heartbeat: OnHeartbeat,
 ) -> None:
-    """Serve as one of several workers."""
+    """Serve as one worker of several. A `RunWorker` of `tritonic.workers`."""
     with contextlib.suppress(KeyboardInterrupt):
-        _build_server(settings, crew, started, beaten).run(sockets=[_with_socket_options(listening)])
+        _build_server(settings, context, on_started, on_heartbeat).run(sockets=[_with_socket_options(listening)])
 
 
 class _Server(uvicorn.Server):
-    """Tells when it has started, and sleeps where there is nothing to do."""
+    """A uvicorn server that calls `on_started` when it serves, and wakes once a second instead of ten times."""
 
-    def __init__(self, config: uvicorn.Config, started: Callable[[], None], watch: EventLoopMonitor) -> None:
+    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None], monitor: EventLoopMonitor) -> None:
         super().__init__(config)
-        self._on_started = started
-        self._watch = watch
+        self._on_started = on_started
+        self._monitor = monitor
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ending = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
-            # What is there now stays: looking through all of it for garbage holds every stream up.
+            # All objects so far live for ever. Without freeze, each full garbage collection scans them and
+            # delays every stream.
             gc.collect()
             gc.freeze()
             self._on_started()
 
     async def main_loop(self) -> None:
-        """Set the clock of the answers each second, and wait for the end. uvicorn wakes ten times a second."""
+        """Tick each second until the server must exit. uvicorn's own loop wakes ten times a second."""
         self._loop = asyncio.get_running_loop()
         while not await self.on_tick(0):
             with contextlib.suppress(TimeoutError):
@@ -99,19 +106,19 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         super().handle_exit(sig, frame)
-        self._watch.exit_within(SHUTDOWN_SECONDS)
+        self._monitor.exit_within(SHUTDOWN_SECONDS)
         if self._loop:
             self._loop.call_soon_threadsafe(self._ending.set)
 
 
 def _build_server(
-    settings: Settings, crew: WorkerContext, started: Callable[[], None], beaten: OnHeartbeat | None
+    settings: Settings, context: WorkerContext, on_started: Callable[[], None], on_heartbeat: OnHeartbeat | None
 ) -> _Server:
-    app = create_app(settings, crew)
-    watch: EventLoopMonitor = app.state.event_loop
-    watch.exit_when_blocked(settings.hang_timeout, beaten)
+    app = create_app(settings, context)
+    monitor: EventLoopMonitor = app.state.event_loop
+    monitor.exit_when_blocked(settings.hang_timeout, on_heartbeat)
     limits = ConnectionLimits(
-        connections=max_connections(raise_limit(), settings.max_connections),
+        max_connections=max_connections(raise_limit(), settings.max_connections),
         head_timeout=settings.head_timeout,
         idle_timeout=settings.idle_timeout,
         send_timeout=settings.send_timeout,
@@ -124,14 +131,14 @@ def _build_server(
         log_config=None,  # The gateway has configured its own.
         access_log=False,
         server_header=False,
-        proxy_headers=False,  # `Forwarded` stands for it.
+        proxy_headers=False,  # `ProxyHeaders` does that.
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
-    return _Server(config, started, watch)
+    return _Server(config, on_started, monitor)
 
 
 def _with_socket_options(listening: socket.socket) -> socket.socket:
-    """Connections have it from the socket that they came to."""
+    """Set the socket options of connections on the listening socket, from which they inherit them."""
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _NOTSENT_LOWAT_BYTES)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _TCP_KEEPALIVE.items():

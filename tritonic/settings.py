@@ -1,4 +1,4 @@
-"""The gateway's settings, with one sentence for each that is wrong."""
+"""Reads the gateway's settings, with one error sentence for each wrong one."""
 
 from typing import Any
 
@@ -15,10 +15,10 @@ class SettingsError(TritonicError):
     """Settings are wrong; the message names each by its environment variable."""
 
 
-def read(**given: Any) -> Settings:
-    """Read the settings from the environment; what is given wins, and None gives nothing. Raises SettingsError."""
+def read(**overrides: Any) -> Settings:
+    """Read the settings from the environment. Arguments that are not None override it. Raises SettingsError."""
     try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})
+        return Settings(**{name: value for name, value in overrides.items() if value is not None})
     except ValidationError as error:
         wrong = [
             f"TRITONIC_{'_'.join(map(str, e['loc'])).upper()}: {e['msg'].removeprefix('Value error, ')}"
@@ -27,9 +27,12 @@ def read(**given: Any) -> Settings:
         raise SettingsError("These settings are wrong:\n" + "\n".join(wrong)) from None
 
 
-def check(**given: Any) -> Settings:
-    """The same, and read the models file too, so that all that would end the gateway's start is known before it."""
-    settings = read(**given)
+def check(**overrides: Any) -> Settings:
+    """Read the settings, and check all that would make the gateway's start fail, also the models file.
+
+    Raises SettingsError.
+    """
+    settings = read(**overrides)
     try:
         object_stores.check_settings(settings)
         database.check_settings(settings)

@@ -1,4 +1,4 @@
-"""What `up` prints when everything is ready."""
+"""The message that `up` prints when everything is ready."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from tritonic.models import ModelInfo
 
 
 def example_model(models: Sequence[ModelInfo], preferred: str | None) -> str | None:
-    """The name that the examples use: the preferred model where it serves, else the first that chats."""
+    """Return the served name for the examples: the chat model in folder `preferred`, else the first one, or None."""
     chatting = [model for model in models if "chat" in model.operations]
     chatting.sort(key=lambda model: model.name != preferred)
     return chatting[0].served_name if chatting else None
@@ -26,7 +26,7 @@ def print_startup_message(
 ) -> None:
     """Print the address, a curl line, a Python snippet, and where the logs are.
 
-    Where the gateway asks for a key, the examples take it from a variable: what is printed here holds no secret.
+    If the gateway asks for a key, the examples read it from a variable, so that the message holds no secret.
     """
     console.print()
     console.print(f"[bold green]Tritonic is ready:[/] [bold]{url}/v1[/]   documentation: {url}/docs")

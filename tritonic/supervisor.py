@@ -1,4 +1,4 @@
-"""Keeps the parts of an installation running: what ends is started again, after a delay that grows."""
+"""The supervisor: it checks Triton and the gateway, and restarts them with a growing back-off delay."""
 
 import threading
 import time
@@ -11,45 +11,45 @@ from tritonic.child import describe_exit
 Report = Callable[[str], None]
 
 _CHECK_SECONDS = 1.0
-"""Between two looks for faults of a part that runs."""
+"""Seconds between two health checks of a running component, and between two checks of its log size."""
 
 
 class Component(Protocol):
-    """Something that runs, ends, and can be started again."""
+    """A program that the supervisor can check, stop and restart."""
 
     name: str
 
     def start(self) -> object:
-        """Start it without waiting. Raises OSError or RuntimeError."""
+        """Start it without waiting until it is ready. Raises OSError or RuntimeError."""
 
     def is_ready(self) -> bool:
-        """Whether it answers."""
+        """Return whether it answers."""
 
     def poll(self) -> int | None:
-        """Its exit status (128 + signal when killed), or None while it runs."""
+        """Return its exit status (128 + signal when killed), or None while it runs."""
 
     def fault(self) -> str | None:
-        """Why it must be started again although it runs, as the end of a sentence; None while all is well."""
+        """Run one health check. Return why it must be restarted, as the end of a sentence, or None."""
 
     def rotate_log(self) -> None:
-        """Set aside what it has written, where that is much."""
+        """Rotate its log if it is large."""
 
     def kill(self) -> None:
-        """End it at once, without asking."""
+        """Send SIGKILL."""
 
     def stop(self) -> None:
-        """End it and everything it started."""
+        """Stop it and everything it started."""
 
     def last_log_lines(self) -> list[str]:
-        """The lines of its log that say why it ended."""
+        """Return the lines of its log that say why it ended."""
 
 
 class SupervisedComponent:
-    """One part, and where it stands: running, or waiting to be started again."""
+    """A component and its state: starting, ready, or waiting for its restart."""
 
-    def __init__(self, part: Component, report: Report, clock: Callable[[], float] = time.monotonic) -> None:
-        """`part` must have been started already, and be ready."""
-        self.component = part
+    def __init__(self, component: Component, report: Report, clock: Callable[[], float] = time.monotonic) -> None:
+        """`component` must be started and ready. `report` gets each event as a sentence."""
+        self.component = component
         self._report = report
         self._clock = clock
         self._backoff = Backoff()
@@ -58,7 +58,7 @@ class SupervisedComponent:
         self._restart_at: float | None = None
 
     def step(self) -> None:
-        """Look at the part once and do what is due."""
+        """Check the component once, and restart it when that is due."""
         now = self._clock()
         if self._restart_at is not None:
             if now >= self._restart_at:
@@ -68,7 +68,7 @@ class SupervisedComponent:
         status = self.component.poll()
         if status is not None:
             healthy_for = now - self._ready_since if self._ready_since is not None else 0.0
-            # What is killed has no last words; those in the log are of something else.
+            # A killed process logs no reason; the last lines of its log are about something else.
             why = [] if "killed" in describe_exit(status) else self.component.last_log_lines()
             self._schedule_restart(now, healthy_for, describe_exit(status), why)
         elif self._ready_since is not None:
@@ -79,7 +79,7 @@ class SupervisedComponent:
                     self.component.kill()
         elif self.component.is_ready():
             self._ready_since = now
-            self.component.fault()  # so that it knows from the first moment what can be lost
+            self.component.fault()  # the first check records the model processes that exist
             self._report(f"{self.component.name} is back, {now - self._started:.1f} s after it was started.")
 
     def _rotate_log(self, now: float) -> None:
@@ -101,8 +101,8 @@ class SupervisedComponent:
         self._report(f"{self.component.name} {what}; it is started again in {delay:g} s.{reason}")
 
 
-def supervise(parts: Sequence[SupervisedComponent], stopping: threading.Event, interval: float = 0.2) -> None:
-    """Look after the parts until `stopping` is set."""
+def supervise(components: Sequence[SupervisedComponent], stopping: threading.Event, interval: float = 0.2) -> None:
+    """Check all components every `interval` seconds until `stopping` is set."""
     while not stopping.wait(interval):
-        for part in parts:
-            part.step()
+        for component in components:
+            component.step()

@@ -1,4 +1,4 @@
-"""Where the embedded Triton listens, and who may ask it what."""
+"""Addresses and access control of the embedded Triton."""
 
 import os
 import re
@@ -10,29 +10,29 @@ from gateway.triton.client import SECRET_HEADER
 
 HOST = "127.0.0.1"
 RESTRICTED_PROTOCOLS = "model-repository,shared-memory,trace,logging"
-"""What only those may ask who know the secret: to load a model is to run code, and the rest writes and reads files."""
+"""Triton protocols that need the secret: loading a model runs code, and the others read and write files or memory."""
 PROTOCOL_KEY = SECRET_HEADER.removeprefix("triton-grpc-protocol-")
 HTTP_HEADER = "tritonic-secret"
 
 _SAFE_PATH = re.compile(r"[A-Za-z0-9._/-]+")
 _MAX_SOCKET_PATH_BYTES = 100
-"""Of a socket's path: the system takes 107 bytes, and Triton adds a colon and a number."""
+"""Longest path of the socket. Linux allows 107 bytes, and Triton adds a colon and a port."""
 
 
 def new_secret() -> str:
-    """What nobody guesses."""
+    """Return a random secret of 256 bits, URL-safe."""
     return secrets.token_urlsafe(32)
 
 
 class SocketFolder:
-    """A folder that nobody but this user can enter, for a socket.
+    """A folder for a Unix socket that only this user can enter.
 
-    It lies in `folder`, or, where the path would be too long for a socket or has characters that addresses have not, in
-    the system's folder for temporary files until this object is gone.
+    It lies in `folder`. If that path is too long for a socket or has characters that a gRPC address cannot have, it
+    is a temporary folder instead, which is removed with this object.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Nothing is made yet."""
+        """Choose the path; `make()` creates the folder."""
         self._path = folder / "socket"
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         if (
@@ -44,11 +44,11 @@ class SocketFolder:
 
     @property
     def socket(self) -> str:
-        """The path that Triton is told; it adds a colon and its port."""
+        """The address for Triton, `unix:` and a path; Triton adds a colon and its port."""
         return f"unix:{self._path / 'grpc'}"
 
     def make(self) -> None:
-        """Make the folder anew, without what an earlier run left there. Raises OSError."""
+        """Create the folder, and remove the sockets of earlier runs. Raises OSError."""
         self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._path.chmod(0o700)
         for old in self._path.glob("grpc:*"):
@@ -56,9 +56,9 @@ class SocketFolder:
 
 
 def server_options(address: str, http_port: int | None, grpc_port: int, metrics_port: int, secret: str) -> list[str]:
-    """Return the options of tritonserver; `address` is where gRPC listens, the others listen on loopback.
+    """Return the network options of tritonserver. gRPC listens on `address`, HTTP and metrics on loopback.
 
-    A `http_port` of None keeps HTTP closed, an empty `secret` restricts nothing.
+    An `http_port` of None keeps HTTP closed. An empty `secret` restricts nothing.
     """
     options = [
         f"--grpc-address={address}",
@@ -67,7 +67,7 @@ def server_options(address: str, http_port: int | None, grpc_port: int, metrics_
         f"--metrics-port={metrics_port}",
         f"--allow-http={'false' if http_port is None else 'true'}",
         "--allow-sagemaker=false",
-        "--allow-vertex-ai=false",  # Triton's default is what the environment says
+        "--allow-vertex-ai=false",  # its default comes from the environment
     ]
     if http_port is not None:
         options += [f"--http-address={HOST}", f"--http-port={http_port}"]

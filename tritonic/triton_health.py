@@ -1,4 +1,4 @@
-"""Sees from outside that a Triton which runs does not work: it does not answer, or a model's process is gone."""
+"""Health check of a running Triton, from outside: it must answer, and its model processes must run."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -9,19 +9,19 @@ import psutil
 from tritonic.models import ModelRepositoryClient, TritonCallError
 
 MAX_SILENT_CHECKS = 15
-"""Looks without an answer after which a server hangs. The supervisor looks once a second."""
+"""Checks in a row without an answer that make a fault. The supervisor checks once a second."""
 MAX_STOPPED_CHECKS = 10
-"""Looks at which the process of a model is stopped (SIGSTOP), after which it is taken for lost."""
+"""Checks in a row that find the process of a model stopped (SIGSTOP) and make a fault."""
 
 
 class TritonHealth:
-    """Judges one run of a server, from the moment when it is ready.
+    """Checks one run of a server, which must be ready when this object is created.
 
-    Looks are counted, not seconds: where this process stood still too, nothing is held against the server.
+    It counts checks, not seconds: if this process was suspended too, that time does not count against the server.
     """
 
     def __init__(self, pid: int, models: ModelRepositoryClient) -> None:
-        """`pid` is that of tritonserver."""
+        """`pid` is the process id of tritonserver."""
         self._pid = pid
         self._models = models
         self._known = self._processes()
@@ -31,7 +31,7 @@ class TritonHealth:
         self._silent_checks = 0
 
     def fault(self) -> str | None:
-        """Look once; why the server must be started again, as the end of a sentence, or None."""
+        """Check once. Return why the server must be restarted, as the end of a sentence, or None."""
         now = self._processes()
         self._lost_models |= {model for pid, model in self._known.items() if pid not in now}
         self._lost_models -= set(now.values())
@@ -46,12 +46,12 @@ class TritonHealth:
             ready = {model.name for model in self._models.states(timeout=2) if model.state == "READY"}
         except TritonCallError:
             return None
-        lost = sorted(self._lost_models & ready)  # what was unloaded on purpose has no process either
+        lost = sorted(self._lost_models & ready)  # an unloaded model has no process either
         self._lost_models.clear()
         return f"lost the process of its model {', '.join(lost)}" if lost else None
 
     def _is_silent(self) -> bool:
-        """Ask whether the server is ready, and do not wait: the answer is looked at next time."""
+        """Return whether too many readiness calls had no answer. Sends one, whose result the next check reads."""
         if self._pending_check is not None and self._pending_check.done():
             self._silent_checks = 0 if self._pending_check.exception() is None else self._silent_checks + 1
             self._pending_check = None
@@ -62,10 +62,10 @@ class TritonHealth:
         return self._silent_checks >= MAX_SILENT_CHECKS
 
     def _stopped_models(self) -> list[str]:
-        """Models whose process has been stopped for so long that it is not somebody's debugger at a breakpoint.
+        """Return the models whose process has been stopped for longer than a debugger's breakpoint would take.
 
-        Triton answers each of their requests with an error, calls them ready, and is aborted by the first request after
-        such a process goes on (2.51).
+        Triton 2.51 answers each of their requests with an error, still reports them as ready, and aborts on the first
+        request after such a process continues.
         """
         still = {}
         for pid in self._known:
@@ -76,7 +76,7 @@ class TritonHealth:
         return sorted({self._known[pid] for pid, looks in still.items() if looks >= MAX_STOPPED_CHECKS})
 
     def _processes(self) -> dict[int, str]:
-        """The processes that run models, by pid, with the model's folder."""
+        """Return the model processes: pid to the model's folder name."""
         found = {}
         with suppress(psutil.Error):
             for process in psutil.Process(self._pid).children():

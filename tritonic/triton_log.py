@@ -1,9 +1,9 @@
-"""Finds in Triton's log the lines that say what went wrong."""
+"""Finds the error lines in Triton's log."""
 
 import re
 
 _LINE = re.compile(r"^(?P<level>[EWIF])\d{4} \d\d:\d\d:\d\d\.\d+\s+\d+ (?P<where>[\w.]+:\d+)\] (?P<text>.*)$")
-# The first is said at every start without a GPU; the second follows the line that says which model failed, and why.
+# Triton logs the first at every start without a GPU. The second follows a line that names the failed model and reason.
 _IGNORED = ("CudaDriverHelper has not been initialized", "failed to load all models")
 _ERROR_MARKS = (
     "error while loading shared libraries",
@@ -14,7 +14,7 @@ _ERROR_MARKS = (
 
 
 def error_lines(lines: list[str], limit: int = 6) -> list[str]:
-    """The last `limit` lines that report an error, without Triton's prefix; where there is none, the last of all."""
+    """Return the last `limit` error lines without Triton's prefix; if there are none, the last `limit` lines."""
     found: list[str] = []
     for line in lines:
         match = _LINE.match(line)

@@ -1,4 +1,4 @@
-"""`tritonic up`: the default models, Triton and the gateway, from nothing to serving, and back to nothing."""
+"""`tritonic up`: builds the default models, starts Triton and the gateway, supervises them, and stops them."""
 
 import os
 import signal
@@ -28,107 +28,111 @@ from tritonic.supervisor import SupervisedComponent, supervise
 
 
 class UpError(TritonicError):
-    """It cannot start; the message is a sentence for whoever typed the command."""
+    """`up` cannot start; the message is for the user of the command."""
 
 
 class StopRequested(Exception):
-    """Somebody asked to stop before everything had started."""
+    """A stop signal arrived before everything had started."""
 
 
 @dataclass(frozen=True, slots=True)
 class UpOptions:
-    """What to run. Ports of 0 mean free ones."""
+    """The options of `up`. A port of 0 means a free port."""
 
     repository: Path
     state: Path
     host: str = "127.0.0.1"
     port: int = 1088
     workers: int | None = None
-    """Processes of the gateway; default: as the environment says."""
+    """Worker processes of the gateway. Default: from the environment."""
     http_port: int | None = None
-    """Of Triton's HTTP endpoint; None keeps it closed."""
+    """Port of Triton's HTTP endpoint; None keeps it closed."""
     grpc_port: int | None = None
-    """Of Triton's gRPC endpoint on loopback; None: a socket that this user alone can reach."""
+    """Port of Triton's gRPC endpoint on loopback; None: a Unix socket that only this user can open."""
     metrics_port: int = 8002
     default_models: Sequence[DefaultModel] = ()
-    """The models to build where the repository lacks them or has old ones; the examples use the first."""
+    """Models to build if the repository lacks them or has outdated ones. The printed examples use the first."""
     gateway_command: Sequence[str] = SERVE_COMMAND
     """The command that runs the gateway."""
 
 
-def up(plan: UpOptions, console: Console) -> None:
-    """Start everything, look after it until SIGINT or SIGTERM, and leave no process behind.
+def up(options: UpOptions, console: Console) -> None:
+    """Start everything, supervise it until SIGINT, SIGTERM or SIGHUP, and leave no process behind.
 
-    Raises UpError, and the RuntimeErrors of the parts, each with a sentence; nothing runs any more then.
+    Raises UpError and other TritonicErrors, each with a sentence for the user. All processes have ended then.
     """
-    with _stop_on_signals() as stopping, runfile.lock(plan.state):
+    with _stop_on_signals() as stopping, runfile.lock(options.state):
         with suppress(StopRequested):
-            _run(plan, console, stopping)
+            _run(options, console, stopping)
         console.print("Stopped; no process is left.")
 
 
-def _run(plan: UpOptions, console: Console, stopping: threading.Event) -> None:
-    note = runfile.RunRecord(runfile.ProcessIdentity.current(), uuid.uuid4().hex, str(plan.repository.resolve()))
-    os.environ[runfile.TAG] = note.tag
-    runfile.write(plan.state, note)
-    told = _check(plan)
-    for wrong in startup_checks.find_problems(told):
-        console.print(f"[yellow]![/] {escape(wrong)}", soft_wrap=True)
-    for default in plan.default_models:
-        _ensure_model(plan.repository, default, console, stopping)
+def _run(options: UpOptions, console: Console, stopping: threading.Event) -> None:
+    record = runfile.RunRecord(runfile.ProcessIdentity.current(), uuid.uuid4().hex, str(options.repository.resolve()))
+    os.environ[runfile.TAG] = record.tag
+    runfile.write(options.state, record)
+    resolved = _check(options)
+    for problem in startup_checks.find_problems(resolved):
+        console.print(f"[yellow]![/] {escape(problem)}", soft_wrap=True)
+    for default in options.default_models:
+        _ensure_model(options.repository, default, console, stopping)
     with ExitStack() as running:
         triton = EmbeddedTriton(
-            plan.repository,
-            http_port=plan.http_port,
-            grpc_port=plan.grpc_port,
-            metrics_port=plan.metrics_port,
-            secret=told.triton_secret.get_secret_value() if told.triton_secret else None,
-            folder=plan.state,
+            options.repository,
+            http_port=options.http_port,
+            grpc_port=options.grpc_port,
+            metrics_port=options.metrics_port,
+            secret=resolved.triton_secret.get_secret_value() if resolved.triton_secret else None,
+            folder=options.state,
         )
         running.callback(_stop_all, console, [triton])
         models = _start_triton(triton, console, stopping)
         triton.share_secret()
-        port = plan.port or ports.free_ports(1)[0]
+        port = options.port or ports.free_ports(1)[0]
         gateway = GatewayProcess(
-            plan.host,
+            options.host,
             port,
             triton.grpc_url,
-            plan.state / "gateway.log",
-            plan.gateway_command,
-            workers=plan.workers,
-            hang_timeout=told.hang_timeout,
+            options.state / "gateway.log",
+            options.gateway_command,
+            workers=options.workers,
+            hang_timeout=resolved.hang_timeout,
         )
         running.pop_all()
         running.callback(_stop_all, console, [gateway, triton])
         _start_gateway(gateway, bool(models), console, stopping)
 
-        note = replace(note, gateway_url=gateway.url, triton_grpc=triton.grpc_url, triton_secret=triton.secret)
-        runfile.write(plan.state, note)
-        preferred = plan.default_models[0].name if plan.default_models else None
-        print_startup_message(console, gateway.url, models, preferred, plan.state, asks_for_key=bool(told.api_keys))
-        supervised = [SupervisedComponent(part, lambda line: _report(console, line)) for part in (triton, gateway)]
+        record = replace(record, gateway_url=gateway.url, triton_grpc=triton.grpc_url, triton_secret=triton.secret)
+        runfile.write(options.state, record)
+        preferred = options.default_models[0].name if options.default_models else None
+        print_startup_message(
+            console, gateway.url, models, preferred, options.state, asks_for_key=bool(resolved.api_keys)
+        )
+        supervised = [
+            SupervisedComponent(component, lambda line: _report(console, line)) for component in (triton, gateway)
+        ]
         supervise(supervised, stopping)
 
 
-def _check(plan: UpOptions) -> Settings:
-    """Find what would fail later, before anything is built or started; return what the gateway will be told."""
-    told = settings.check(host=plan.host, port=plan.port, workers=plan.workers, state=plan.state)
+def _check(options: UpOptions) -> Settings:
+    """Check settings, ports and disk space before anything is built or started. Return the gateway's settings."""
+    resolved = settings.check(host=options.host, port=options.port, workers=options.workers, state=options.state)
     triton = EmbeddedTriton.host
     wanted = (
-        (plan.host, plan.port, "the gateway", ports.port_hint("--port", "TRITONIC_PORT")),
-        (triton, plan.http_port, "Triton's HTTP endpoint", ports.port_hint("--triton-http-port")),
-        (triton, plan.grpc_port, "Triton's gRPC endpoint", ports.port_hint("--triton-grpc-port")),
-        (triton, plan.metrics_port, "Triton's metrics endpoint", ports.port_hint("--triton-metrics-port")),
+        (options.host, options.port, "the gateway", ports.port_hint("--port", "TRITONIC_PORT")),
+        (triton, options.http_port, "Triton's HTTP endpoint", ports.port_hint("--triton-http-port")),
+        (triton, options.grpc_port, "Triton's gRPC endpoint", ports.port_hint("--triton-grpc-port")),
+        (triton, options.metrics_port, "Triton's metrics endpoint", ports.port_hint("--triton-metrics-port")),
     )
     for host, port, purpose, remedy in wanted:
         ports.check_free(host, port or 0, purpose, remedy)
-    disk_space.check_free_space(plan.state, disk_space.RUN_BYTES, "running")
-    plan.repository.mkdir(parents=True, exist_ok=True)
-    return told
+    disk_space.check_free_space(options.state, disk_space.RUN_BYTES, "running")
+    options.repository.mkdir(parents=True, exist_ok=True)
+    return resolved
 
 
 def _ensure_model(repository: Path, default: DefaultModel, console: Console, stopping: threading.Event) -> None:
-    """Build a default model where the repository lacks it or has an old one, which stays where that fails."""
+    """Build a default model if the repository lacks it or has an outdated one. If that fails, the old one stays."""
     if default.is_missing(repository):
         console.print(f"Building the default model [bold]{default.name}[/]; this is done once.")
         _build(repository, default, console, stopping)
@@ -138,7 +142,7 @@ def _ensure_model(repository: Path, default: DefaultModel, console: Console, sto
             console.print(f"[yellow]![/] [bold]{default.name}[/] {old.reason}.", end=" ", soft_wrap=True)
             console.print(f"It has options of its own and is kept; `{command}` replaces it.", soft_wrap=True)
             return
-        console.print(f"[bold]{default.name}[/] {old.reason}, and is built anew.")
+        console.print(f"[bold]{default.name}[/] {old.reason}, and is rebuilt.")
         try:
             _build(repository, default, console, stopping)
         except (UpError, disk_space.DiskError) as error:
@@ -146,7 +150,7 @@ def _ensure_model(repository: Path, default: DefaultModel, console: Console, sto
 
 
 def _build(repository: Path, default: DefaultModel, console: Console, stopping: threading.Event) -> None:
-    """Build a default model. It runs as a child: torch stays out of this process. Raises UpError, DiskError."""
+    """Build a default model in a child process, to keep torch out of this one. Raises UpError, DiskError."""
     disk_space.check_free_space(repository, disk_space.BUILD_BYTES, f"building {default.name}")
     sys.stdout.flush()
     started = time.monotonic()
@@ -163,7 +167,7 @@ def _build(repository: Path, default: DefaultModel, console: Console, stopping: 
 
 
 def _start_triton(triton: EmbeddedTriton, console: Console, stopping: threading.Event) -> list[ModelInfo]:
-    """Start Triton; say what it serves and what it does not; return what it serves."""
+    """Start Triton, print the models that failed, and return those that are ready."""
     started = time.monotonic()
     with console.status("Triton is starting …") as status:
 
@@ -174,8 +178,8 @@ def _start_triton(triton: EmbeddedTriton, console: Console, stopping: threading.
 
         triton.start().wait_ready(on_wait)
     console.print(f"[green]✓[/] Triton is ready on {triton.grpc_url} ({time.monotonic() - started:.1f} s)")
-    with ModelRepositoryClient(triton.grpc_url, triton.secret) as known:
-        models = known.list_models()
+    with ModelRepositoryClient(triton.grpc_url, triton.secret) as client:
+        models = client.list_models()
     for model in models:
         if model.state != "READY":
             reason = escape(_short(model.reason))
@@ -191,7 +195,7 @@ def _start_gateway(gateway: GatewayProcess, has_models: bool, console: Console, 
     with console.status("The gateway is starting …"):
         gateway.start()
         gateway.wait_live()
-        # It looks for models by itself, from now on; the first look is not always the one that finds them.
+        # The gateway discovers models by itself; the first discovery may come too early.
         live = time.monotonic()
         while has_models and not gateway.has_models() and time.monotonic() - live < 5:
             if gateway.poll() is not None or stopping.wait(0.05):
@@ -203,13 +207,13 @@ def _start_gateway(gateway: GatewayProcess, has_models: bool, console: Console, 
     console.print(f"[green]✓[/] The gateway is ready on {gateway.url} ({time.monotonic() - started:.1f} s)")
 
 
-def _stop_all(console: Console, parts: Sequence[EmbeddedTriton | GatewayProcess]) -> None:
-    """Stop the parts, in this order, and make sure that nothing of them is left. Raises ChildError otherwise."""
+def _stop_all(console: Console, components: Sequence[EmbeddedTriton | GatewayProcess]) -> None:
+    """Stop the components in this order. Raises ChildError if a process survives."""
     failures = []
     with console.status("Stopping …"):
-        for part in parts:
+        for component in components:
             try:
-                part.stop()
+                component.stop()
             except ChildError as error:
                 failures.append(str(error))
     if failures:
@@ -221,14 +225,14 @@ def _report(console: Console, line: str) -> None:
 
 
 def _short(reason: str, length: int = 300) -> str:
-    """The end of a long reason: a Python model's reason is its traceback, and the cause stands at its end."""
+    """Return the end of a long reason: for a Python model it is a traceback, whose last line is the cause."""
     reason = " ".join(reason.split()) or "Triton gives no reason."
     return reason if len(reason) <= length else f"… {reason[-length:]}"
 
 
 @contextmanager
 def _stop_on_signals() -> Iterator[threading.Event]:
-    """An event that SIGINT, SIGTERM and SIGHUP set, instead of ending this process where it stands."""
+    """Yield an event that SIGINT, SIGTERM and SIGHUP set, instead of ending this process at once."""
     stopping = threading.Event()
     before = {
         number: signal.signal(number, lambda *_: stopping.set())

@@ -1,7 +1,8 @@
-"""The Triton server inside the nvidia-pytriton wheel: where its parts lie, and how they are put together.
+"""The Triton server inside the nvidia-pytriton wheel: finds its files and assembles the backend directory.
 
-The wheel holds the server, its Python backend, and one stub for each Python version: the process that a Python model
-runs in. Triton wants the stub beside the backend, and our backends in folders beside those.
+The wheel holds the server, its Python backend, and one stub for each Python version. The stub is the program that runs
+a Python model. Triton wants the stub in the folder of the Python backend, and the project's backends in folders beside
+it.
 """
 
 import compileall
@@ -19,7 +20,7 @@ PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 class TritonMissingError(TritonicError):
-    """The embedded Triton is not installed, or not for this Python; the message says what to do."""
+    """The embedded Triton is not installed, or has no stub for this Python; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class TritonWheel:
 
 
 def find_wheel() -> TritonWheel:
-    """Locate the wheel. Raises TritonMissingError when it is absent or has no stub for this Python."""
+    """Find the installed wheel. Raises TritonMissingError when it is absent or has no stub for this Python."""
     spec = importlib.util.find_spec("pytriton")
     if spec is None or spec.origin is None:
         raise TritonMissingError(
@@ -56,7 +57,7 @@ def find_wheel() -> TritonWheel:
 
 
 def python_library() -> Path | None:
-    """The shared libpython of this interpreter; None where there is none, or where the system's linker finds it."""
+    """Return the shared libpython of this interpreter; None without one, or when the system's linker finds it."""
     name = sysconfig.get_config_var("INSTSONAME")
     if not isinstance(name, str) or ".so" not in name:
         return None
@@ -68,19 +69,19 @@ def python_library() -> Path | None:
 
 
 def project_backends() -> list[Path]:
-    """The folders of the project's own Python-based backends: those that hold a `model.py`."""
+    """Return the folders of the project's Python-based backends: those with a `model.py`."""
     spec = importlib.util.find_spec("backends")
     roots = list(spec.submodule_search_locations or []) if spec else []
     return sorted(path.parent for root in roots for path in Path(root).glob("*/model.py"))
 
 
 def assemble_backends(wheel: TritonWheel, folder: Path, backends: list[Path]) -> Path:
-    """Make the backend directory in `folder` anew: the wheel's Python backend with the stub, links to `backends`."""
+    """Create and return the backend directory in `folder`: the Python backend, its stub, and links to `backends`."""
     directory = folder / "backends"
     shutil.rmtree(directory, ignore_errors=True)
-    # Copied, because the stub looks for its Python module beside itself, and the wheel has them apart.
+    # A copy, because the stub looks for its Python module beside itself, and the wheel has them in two folders.
     shutil.copytree(wheel.python_backend, directory / "python", ignore=shutil.ignore_patterns("__pycache__"))
-    # Compiled now: bytecode that a model's process wrote on a full disk would be cut off, and break every later load.
+    # Compiled now: on a full disk a model's process would write truncated bytecode, which breaks every later load.
     if not compileall.compile_dir(directory / "python", quiet=2):
         raise OSError(f"{directory} cannot be written")
     shutil.copy2(wheel.stub, directory / "python" / wheel.stub.name)
@@ -90,7 +91,7 @@ def assemble_backends(wheel: TritonWheel, folder: Path, backends: list[Path]) ->
     shutil.rmtree(libraries, ignore_errors=True)
     libraries.mkdir()
     if (libpython := python_library()) is not None:
-        # A link of its own, so that nothing else from the interpreter's library folder shadows the system's libraries.
+        # A link, so that no other library of the interpreter's folder shadows the system's libraries.
         (libraries / libpython.name).symlink_to(libpython)
     return directory
 
@@ -102,7 +103,7 @@ def server_environment(wheel: TritonWheel, folder: Path) -> dict[str, str]:
     comes first.
     """
     env = dict(os.environ)
-    env.pop("TRITONIC_TRITON_SECRET", None)  # models need none to be asked, and what they start inherits what they have
+    env.pop("TRITONIC_TRITON_SECRET", None)  # models do not need it, and their child processes would inherit it
     env["PATH"] = os.pathsep.join([str(Path(sys.prefix) / "bin"), env.get("PATH", os.defpath)])
     libraries = [str(wheel.libraries), str(folder / "lib"), env.get("LD_LIBRARY_PATH", "")]
     env["LD_LIBRARY_PATH"] = os.pathsep.join(part for part in libraries if part)

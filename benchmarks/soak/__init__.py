@@ -1,10 +1,11 @@
-"""The soak: a bounded mixed load on the real service, as users are, and what it leaves behind.
+"""The soak test: minutes of mixed load on the real service, and a check of its resources afterwards.
 
-Chats, embeddings, pictures, edits and tasks of several callers, streamed and whole, slowly read, hung up at any moment,
-drawn by lot, sent in halves, wrong in every dialect, and more often than a caller may. Every answer must be the one
-that the same request had alone; every refusal must say why; in the end nothing is under way, and neither memory nor
-files, threads or processes have grown. Then as many requests at once as one caller may have open; with `faults`, Triton
-is killed under load and comes back. With `attacked`, attackers are among the callers: no honest request may be lost.
+Several callers send chats, embeddings, image generations, edits and tasks: streamed and whole, read slowly, with
+disconnects at random moments, sampled, sent in part, invalid in every dialect, and above the rate limit. Each answer
+must equal the answer that the same request got alone. Each refusal must have an error message. At the end no request
+may be in progress, and memory, files, threads and processes may not have grown. Then comes a burst of as many requests
+as one caller may have open. With `faults`, Triton is killed under load and restarted. With `attacked`, attackers are
+among the callers, and no honest request may be lost.
 """
 
 import asyncio
@@ -22,10 +23,10 @@ from benchmarks.tables import Table
 from benchmarks.throughput import single_token_words
 
 MINUTES = 3.0
-"""Of load; the whole takes three or four minutes more."""
+"""Minutes of load. The whole soak takes three or four minutes more."""
 WARM = 60.0
-"""Seconds of the same load before anything is measured, after each thing was done once: what is allocated once
-(threads, arenas, compiled grammars, pages of rows and kept prompts) is no growth."""
+"""Seconds of the same load before the measurement, after each request was sent once. One-time allocations (threads,
+arenas, compiled grammars, pages of slots and of the prefix cache) are not growth."""
 
 
 def run(
@@ -37,9 +38,9 @@ def run(
     attacked: bool = False,
     seed: int = 17,
 ) -> list[Table]:
-    """Run it on the default models of `repository`; `model` is the folder of the one that chats.
+    """Run the soak on the default models of `repository`; `model` is the folder of the chat model.
 
-    What was wrong is in the tables' bars: all of them are met where nothing was.
+    The thresholds of the returned tables are all met if nothing was wrong.
     """
     words = [text for _, text in single_token_words(repository / model / "1" / "tokenizer.json")]
     load = MixedLoad(
@@ -54,7 +55,7 @@ def run(
 async def _soak(
     running: SoakDeployment, load: MixedLoad, seconds: float, *, faults: bool, seed: int | None
 ) -> list[Table]:
-    """`seed` is that of the attackers; None: there are none."""
+    """Run the soak. `seed` is for the attackers; None means no attackers."""
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=300)) as session:
         await load.record_baselines(SoakClient(session, running.gateway.url))
     warm = [await load.warm_up(running.gateway.url), await load.run(running.gateway.url, WARM)]
@@ -86,6 +87,6 @@ async def _soak(
 
 
 def _remember(tally: RequestCounts, warm: RequestCounts) -> None:
-    """A fault of the warm-up is a fault, too."""
+    """Add the faults of the warm-up to those of the load."""
     tally.faults += warm.faults
-    tally.wrong += warm.wrong
+    tally.num_faults += warm.num_faults

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks import soak
-from benchmarks.soak.workloads import CHAT_MODEL
+from benchmarks.models import CHAT_MODEL
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

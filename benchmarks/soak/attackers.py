@@ -1,7 +1,7 @@
-"""Attackers among the callers of a soak: the attacks of `tests.attack`, again and again at a bounded pace.
+"""Attackers among the callers of a soak: they repeat the attacks of `tests.attack` at a limited rate.
 
-They run in a process of their own, so that what they compute does not slow honest clients down:
-`python -m benchmarks.soak.attackers PORT SECONDS SEED` writes what became of them as JSON.
+They run in a process of their own, so that their computing does not slow honest clients down:
+`python -m benchmarks.soak.attackers PORT SECONDS SEED` prints the results as JSON.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from tests.attack.gateways import ATTACKER as ATTACKER
 from tests.attack.gateways import SHORT_TIMEOUTS
 
 NUM_ATTACKERS, PAUSE = 3, 0.5
-"""Attacks that go on beside one another, and the seconds after each."""
+"""Number of parallel attackers, and the pause of each after an attack, in seconds."""
 ENVIRONMENT = {
     **{
         name: SHORT_TIMEOUTS[name]
@@ -29,47 +29,47 @@ ENVIRONMENT = {
     },
     "TRITONIC_MEDIA_ALLOWED_HOSTS": SHORT_TIMEOUTS["TRITONIC_MEDIA_ALLOWED_HOSTS"],
 }
-"""What the gateway is set to beside what a soak sets: so that attacks end in time, and reach servers of their own."""
+"""Additional gateway settings: attacks must end in time, and must reach the attackers' own servers."""
 ALIASES = {"hello": "chat", "slow": "chat", "vectors": "embedding", "sighted": "image"}
-"""The models that attacks name, by which of the default models stands for them."""
+"""The model names in the attacks, and the default model that serves each."""
 
 
 @dataclass(frozen=True, slots=True)
 class GatewayAddress:
-    """The gateway as attacks know it: where it is, and the header that bears a key."""
+    """The part of a gateway that attacks use: its address, and the header for a key."""
 
     address: tuple[str, int]
 
     def header(self, key: str) -> dict[str, str]:
-        """The header with a key."""
+        """Return the authorization header for `key`."""
         return {"Authorization": f"Bearer {key}"}
 
 
 @dataclass(slots=True)
 class AttackResults:
-    """What became of the attacks."""
+    """The results of the attacks."""
 
     attempts: Counter[str] = field(default_factory=Counter)
     statuses: Counter[str] = field(default_factory=Counter)
     megabytes: float = 0.0
     wrong: list[str] = field(default_factory=list)
-    """Attacks that were answered otherwise than they must be."""
+    """Attacks with an unexpected response, each as a sentence."""
 
     def to_json(self) -> str:
-        """As JSON, which `read` reads."""
+        """Return the results as JSON for `from_json`."""
         counted = {"tried": dict(self.attempts), "statuses": dict(self.statuses)}
         return json.dumps({**counted, "megabytes": self.megabytes, "wrong": self.wrong})
 
 
 def soak_attacks() -> list[AttackCase]:
-    """The attacks of a soak: those that it can try, and that need no other set-up than keys."""
+    """Return the attacks that a soak can run: those that need no other set-up than keys."""
     return [kind for kind in ALL_CASES if kind.in_soak and kind.setup == "keys"]
 
 
 def attack(
     address: tuple[str, int], seconds: float, seed: int, kinds: Sequence[AttackCase] | None = None
 ) -> AttackResults:
-    """Attack for so long. An attack that has begun is brought to its end."""
+    """Attack for `seconds`, and return the results. A running attack is completed."""
     attacked, lock = AttackResults(), threading.Lock()
     deadline = time.monotonic() + seconds
 
@@ -102,7 +102,7 @@ def attack(
 
 
 async def run_attackers(port: int, seconds: float, seed: int) -> AttackResults:
-    """Attack from another process. Raises `RuntimeError` with its last words where it fails."""
+    """Run the attackers in another process. Raises `RuntimeError` with its last output if that process fails."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "benchmarks.soak.attackers", str(port), str(seconds), str(seed)),
         stdout=asyncio.subprocess.PIPE,
@@ -120,13 +120,13 @@ async def run_attackers(port: int, seconds: float, seed: int) -> AttackResults:
 
 
 def from_json(written: bytes) -> AttackResults:
-    """What another process wrote."""
+    """Parse the output of `to_json`."""
     told = json.loads(written)
     return AttackResults(Counter(told["tried"]), Counter(told["statuses"]), told["megabytes"], told["wrong"])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Attack a gateway on this machine that knows the key of attackers."""
+    """Attack a gateway on this machine. It must accept the attackers' key."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak.attackers", description=__doc__)
     parser.add_argument("port", type=int)
     parser.add_argument("seconds", type=float)

@@ -1,4 +1,4 @@
-"""One request over HTTP: read at once or slowly, to its end or to the moment when its client hangs up."""
+"""The HTTP client of the soak: it reads at full speed or slowly, to the end or until it disconnects."""
 
 import asyncio
 import json
@@ -14,22 +14,25 @@ from benchmarks.soak.responses import InvalidResponse
 from benchmarks.soak.workloads import Workload
 
 TASK_SECONDS = 120.0
-"""Within which a task must be done."""
+"""Seconds within which a task must complete."""
 _POLL = 0.25
 
 
 @dataclass(slots=True)
 class Response:
-    """What came. `status` is 0 where nothing did before the client hung up."""
+    """A response, possibly partial. `status` is 0 if the client disconnected before the headers arrived."""
 
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
     data: bytes = b""
-    cut: bool = False
+    disconnected: bool = False
     seconds: float = 0.0
 
     def refusal_error(self) -> str:
-        """What is wrong with this as a refusal: it needs JSON with a sentence; to come back later, a time."""
+        """Return what is wrong with this refusal; "" if nothing.
+
+        It needs JSON with an error message; 429 and 503 also need Retry-After.
+        """
         try:
             error = json.loads(self.data)["error"]
             if not error["message"].strip() or "Traceback" in error["message"]:
@@ -43,7 +46,7 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class SoakClient:
-    """Asks the gateway at `url`."""
+    """Sends requests to the gateway at `url`."""
 
     session: aiohttp.ClientSession
     url: str
@@ -59,7 +62,7 @@ class SoakClient:
         pause: float = 0.0,
         patience: float | None = None,
     ) -> Response:
-        """Ask; rest for `pause` seconds after each piece, and hang up after `patience` seconds."""
+        """Send a request. Pause for `pause` seconds after each piece, and disconnect after `patience` seconds."""
         answer = Response()
         headers = {"Authorization": f"Bearer {key}", "Content-Type": content_type}
         data = None if method == "GET" else body
@@ -78,14 +81,14 @@ class SoakClient:
         except TimeoutError:
             if patience is None:
                 raise
-            answer.cut = True
+            answer.disconnected = True
         answer.seconds = time.perf_counter() - began
         return answer
 
-    async def task(self, kind: Workload, key: str, patience: float | None = None) -> Response:
-        """Order a task, wait until it is done, and fetch what it made; stop it after `patience` seconds.
+    async def run_task(self, kind: Workload, key: str, patience: float | None = None) -> Response:
+        """Create a task, poll until it completes, and fetch its image. Cancel it after `patience` seconds.
 
-        Raises `Unreadable` where it fails, and where it takes too long.
+        Raises `InvalidResponse` if the task fails or takes longer than TASK_SECONDS.
         """
         began = time.perf_counter()
         ordered = await self.request(kind.path, kind.body, key)
@@ -103,7 +106,7 @@ class SoakClient:
                 stopped = await self.request(path, b"", key, method="DELETE")
                 if patience is None:
                     raise InvalidResponse(f"a task that is not done after {TASK_SECONDS:.0f} s: {seen}")
-                stopped.cut = True
+                stopped.disconnected = True
                 return stopped
             await asyncio.sleep(_POLL)
         url = urlsplit(seen["detail"]["data"][0]["url"])
@@ -112,7 +115,7 @@ class SoakClient:
         return made
 
     async def send_partial(self, kind: Workload, key: str, chance: random.Random) -> None:
-        """Send a part of a request, by heads or by body, and leave without a word."""
+        """Send a random part of a request, and abort the connection."""
         host, port = urlsplit(self.url).netloc.split(":")
         _, out = await asyncio.open_connection(host, int(port))
         head = (
@@ -126,7 +129,7 @@ class SoakClient:
 
 
 async def send(client: SoakClient, kind: Workload, key: str, **how: Any) -> Response:
-    """Ask for a kind, task or not."""
-    if kind.task:
-        return await client.task(kind, key)
+    """Send a workload, as a task if it is one."""
+    if kind.is_task:
+        return await client.run_task(kind, key)
     return await client.request(kind.path, kind.body, key, content_type=kind.content_type, **how)

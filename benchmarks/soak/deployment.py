@@ -1,4 +1,4 @@
-"""The real service for the time of a soak: Triton with the default models, and a gateway with keys and rates."""
+"""Runs the service for a soak: Triton with the default models, and a gateway with keys and rate limits."""
 
 import contextlib
 import os
@@ -11,28 +11,29 @@ from unittest import mock
 
 import psutil
 
+from benchmarks.models import CHAT_MODEL, EMBEDDING_MODEL, IMAGE_MODEL
 from benchmarks.soak import attackers
 from benchmarks.soak.invalid_requests import MAX_BODY_BYTES
-from benchmarks.soak.workloads import CHAT_MODEL, EMBEDDING_MODEL, IMAGE_MODEL, RESIZED_MODEL
+from benchmarks.soak.workloads import RESIZED_MODEL
 from gateway.rate_rules import caller_of_key
 from tritonic.embedded import EmbeddedTriton
 from tritonic.gateway_process import GatewayProcess
 from tritonic.ports import free_ports
 
 KEYS = tuple(f"sk-soak-{number}" for number in range(4))
-"""Callers who may ask as often as they like."""
+"""Keys of callers without a practical rate limit."""
 RATE_LIMITED_KEY = "sk-soak-hasty"
-"""A caller who asks more often than it may."""
+"""Key of the caller that exceeds its rate limit."""
 BURST = 1024
-"""Requests that one caller may have open at once, of one model, where nobody else has any: not one more, so that a
-crowd of so many finds out whether places were lost (`gateway.models.admission`)."""
+"""Requests to one model that one caller may have open while no other caller has any (`gateway.models.admission`). It is
+the exact limit, so that a burst of this size fails if a slot has leaked."""
 ENVIRONMENT = {
     "TRITONIC_API_KEYS": ",".join((*KEYS, RATE_LIMITED_KEY)),
     "TRITONIC_RATE_LIMITS": f"1000000/minute,1000000000 tokens/minute,{caller_of_key(RATE_LIMITED_KEY)}=30/minute",
     "TRITONIC_MODEL_ALIASES": f"{RESIZED_MODEL}={IMAGE_MODEL}",
     "TRITONIC_MODEL_REQUESTS": str(BURST * 5 // 4),
     "TRITONIC_MAX_BODY_BYTES": str(MAX_BODY_BYTES),
-    # All places are in one process.
+    # Admission slots are per process.
     "TRITONIC_WORKERS": "1",
     "TRITONIC_TASKS_PER_KEY": "100000",
 }
@@ -40,13 +41,13 @@ ENVIRONMENT = {
 
 @dataclass(frozen=True, slots=True)
 class SoakDeployment:
-    """Where it is, and what runs it."""
+    """The running Triton and gateway."""
 
     triton: EmbeddedTriton
     gateway: GatewayProcess
 
     def processes(self) -> tuple[list[psutil.Process], list[psutil.Process]]:
-        """The gateway's processes and Triton's, of each the one that was started first."""
+        """Return the processes of the gateway and of Triton, the first started first in each list."""
         return _family(self.gateway.child.pid), _family(self.triton.child.pid)
 
 
@@ -56,7 +57,7 @@ def _family(pid: int) -> list[psutil.Process]:
 
 
 def environment(*, attacked: bool) -> dict[str, str]:
-    """The settings of the gateway: where attackers are among the callers, they have a key and models that they name."""
+    """Return the gateway's settings. With `attacked`, attackers get a key, and the model names that they use."""
     if not attacked:
         return ENVIRONMENT
     models = {"chat": CHAT_MODEL, "embedding": EMBEDDING_MODEL, "image": IMAGE_MODEL}

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.soak.workloads import CHAT_MODEL, EMBEDDING_MODEL, IMAGE_MODEL, drawing, multipart
+from benchmarks.models import CHAT_MODEL, EMBEDDING_MODEL, IMAGE_MODEL
+from benchmarks.soak.workloads import drawing, multipart
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 """Bytes of a body that the gateway takes during the soak."""

@@ -1,4 +1,4 @@
-"""The mixed load: what is asked next, what becomes of it, and what is wrong with that."""
+"""The mixed load: chooses each request and the client's action, sends it, and checks the response."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ from benchmarks.soak.responses import InvalidResponse
 from benchmarks.soak.workloads import Workload
 
 STREAMS = 24
-"""Requests that are open at once."""
+"""Requests in flight at a time."""
 BEHAVIOURS = {
     "served": 60,
     "read slowly": 4,
@@ -28,38 +28,38 @@ BEHAVIOURS = {
     "wrong": 8,
     "hasty": 4,
 }
-"""How often each thing happens, in percent."""
+"""The behaviours of clients, and how often each is chosen, in percent."""
 SHARES = {"chat": 40, "structured": 12, "embeddings": 26, "picture": 8, "edit": 4, "task": 4}
-"""What is asked for, by the first word of a kind's name."""
+"""Weights of the workloads, by the first word of their names."""
 SLOW_READ_SECONDS = 0.05
-"""Seconds that a slow reader rests after each piece."""
+"""Seconds that a slow reader pauses after each piece of a response."""
 
 
 @dataclass(slots=True)
 class RequestCounts:
-    """What became of the requests, by kind."""
+    """The outcomes of the requests, by workload or action."""
 
     answered: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
-    hung_up: Counter[str] = field(default_factory=Counter)
-    wrong: Counter[str] = field(default_factory=Counter)
-    """Faults."""
+    disconnected: Counter[str] = field(default_factory=Counter)
+    num_faults: Counter[str] = field(default_factory=Counter)
+    """How many faults there were."""
     faults: list[str] = field(default_factory=list)
-    """Their sentences."""
+    """A sentence for each fault."""
     seconds: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
-    """Of each answer when it was asked for, since the load began, and how long it took."""
+    """For each answer: when it was requested, since the start of the load, and how long it took. In seconds."""
     slowness: list[tuple[float, float]] = field(default_factory=list)
-    """The same for all kinds together, as multiples of what each took alone."""
+    """The same for all workloads, with the duration as a multiple of the workload's baseline."""
 
     def fault(self, name: str, sentence: str) -> None:
-        """Note one."""
-        self.wrong[name] += 1
+        """Record a fault."""
+        self.num_faults[name] += 1
         self.faults.append(f"{name}: {sentence}"[:600])
 
 
 @dataclass(slots=True)
 class MixedLoad:
-    """Everything that may be asked. `alone` are the answers of the kinds, `usual` the seconds that they took."""
+    """All requests of the load. `baselines` are the answers to each workload alone, `baseline_seconds` their times."""
 
     workloads: Sequence[Workload]
     invalid_requests: Sequence[InvalidRequestCase]
@@ -70,29 +70,31 @@ class MixedLoad:
 
     def __post_init__(self) -> None:
         self._groups = {word: [] for word in SHARES}
-        for number, kind in enumerate(self.workloads):
-            word = kind.name.split()[0].rstrip(",")
+        for number, workload in enumerate(self.workloads):
+            word = workload.name.split()[0].rstrip(",")
             self._groups[word.removesuffix("s") if word == "pictures" else word].append(number)
 
     async def record_baselines(self, client: SoakClient) -> None:
-        """Ask for each kind alone, and keep its answer. Raises `Unreadable` where one is none."""
-        for number, kind in enumerate(self.workloads):
-            answer = await send(client, kind, KEYS[0])
+        """Send each workload alone and keep its answer. Raises `InvalidResponse` if an answer is wrong."""
+        for number, workload in enumerate(self.workloads):
+            answer = await send(client, workload, KEYS[0])
             if answer.status != 200:
-                raise InvalidResponse(f"{kind.name}, alone: {answer.status} {answer.data[:300]!r}")
-            read = kind.read(answer.data)
-            if said := kind.check(read):
-                raise InvalidResponse(f"{kind.name}, alone: {said}")
-            if kind.same_answer_as >= 0 and (said := read.difference(self.baselines[kind.same_answer_as])):
-                raise InvalidResponse(f"kind {number}, {kind.name}, is another than its twin: {said}")
-            self.baselines.append(read if kind.same_answer_as < 0 else self.baselines[kind.same_answer_as])
+                raise InvalidResponse(f"{workload.name}, alone: {answer.status} {answer.data[:300]!r}")
+            read = workload.read(answer.data)
+            if problem := workload.check(read):
+                raise InvalidResponse(f"{workload.name}, alone: {problem}")
+            if workload.same_answer_as >= 0 and (problem := read.difference(self.baselines[workload.same_answer_as])):
+                raise InvalidResponse(f"kind {number}, {workload.name}, differs from its twin: {problem}")
+            self.baselines.append(read if workload.same_answer_as < 0 else self.baselines[workload.same_answer_as])
             self.baseline_seconds.append(answer.seconds)
 
     async def warm_up(self, url: str) -> RequestCounts:
-        """Do each thing once: serve each kind beside others, hang up on it, and refuse each wrong request."""
-        tally, timeout = RequestCounts(), aiohttp.ClientTimeout(total=300)
+        """Do each thing once under load: complete each workload, disconnect from it, and send each invalid request."""
+        counts, timeout = RequestCounts(), aiohttp.ClientTimeout(total=300)
         turns = [
-            (fate, number) for number in range(len(self.workloads)) for fate in ("served", "hung up", "half a request")
+            (action, number)
+            for number in range(len(self.workloads))
+            for action in ("served", "hung up", "half a request")
         ]
         turns += [("wrong", number) for number in range(len(self.invalid_requests))]
         self.rng.shuffle(turns)
@@ -101,121 +103,125 @@ class MixedLoad:
             client = SoakClient(session, url)
 
             async def one_after_another() -> None:
-                for fate, number in left:
-                    await self._run_one(client, tally, 0.0, fate, number)
+                for action, number in left:
+                    await self._run_one(client, counts, 0.0, action, number)
 
             await asyncio.gather(*(one_after_another() for _ in range(STREAMS)))
-        return tally
+        return counts
 
     async def run(self, url: str, seconds: float) -> RequestCounts:
-        """Keep `STREAMS` requests open for so long."""
-        tally, began = RequestCounts(), time.perf_counter()
+        """Keep `STREAMS` requests in flight for `seconds`."""
+        counts, began = RequestCounts(), time.perf_counter()
         timeout = aiohttp.ClientTimeout(total=300)
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as session:
             client = SoakClient(session, url)
 
             async def one_after_another() -> None:
                 while (now := time.perf_counter() - began) < seconds:
-                    (fate,) = self.rng.choices(list(BEHAVIOURS), list(BEHAVIOURS.values()))
-                    number = self.rng.randrange(len(self.invalid_requests)) if fate == "wrong" else self.pick(fate)
-                    await self._run_one(client, tally, now, fate, number)
+                    (action,) = self.rng.choices(list(BEHAVIOURS), list(BEHAVIOURS.values()))
+                    number = self.rng.randrange(len(self.invalid_requests)) if action == "wrong" else self.pick(action)
+                    await self._run_one(client, counts, now, action, number)
 
             await asyncio.gather(*(one_after_another() for _ in range(STREAMS)))
-        return tally
+        return counts
 
-    async def _run_one(self, client: SoakClient, tally: RequestCounts, now: float, fate: str, number: int) -> None:
-        """`number` is that of the kind, or of the wrong request."""
+    async def _run_one(self, client: SoakClient, counts: RequestCounts, now: float, action: str, number: int) -> None:
+        """Send one request. `number` is the index of the workload, or of the invalid request."""
         key = self.rng.choice(KEYS)
-        name = self.workloads[number].name if fate == "served" else fate
+        name = self.workloads[number].name if action == "served" else action
         try:
-            match fate:
+            match action:
                 case "half a request":
                     await client.send_partial(self.workloads[number], key, self.rng)
-                    tally.hung_up[name] += 1
+                    counts.disconnected[name] += 1
                 case "wrong":
-                    await self._invalid(client, tally, self.invalid_requests[number], key)
+                    await self._invalid(client, counts, self.invalid_requests[number], key)
                 case "hasty":
-                    await self._rate_limited(client, tally, number)
+                    await self._rate_limited(client, counts, number)
                 case "hung up":
-                    await self._disconnected(client, tally, number, key)
+                    await self._disconnected(client, counts, number, key)
                 case "drawn by lot":
-                    await self._sampled(client, tally, number, key)
+                    await self._sampled(client, counts, number, key)
                 case _:
-                    pause = {"pause": SLOW_READ_SECONDS} if fate == "read slowly" else {}
+                    pause = {"pause": SLOW_READ_SECONDS} if action == "read slowly" else {}
                     answer = await send(client, self.workloads[number], key, **pause)
-                    if self._compare(tally, name, number, answer):
-                        tally.seconds[name].append((now, answer.seconds))
+                    if self._compare(counts, name, number, answer):
+                        counts.seconds[name].append((now, answer.seconds))
                         if not pause:
-                            tally.slowness.append((now, answer.seconds / self.baseline_seconds[number]))
+                            counts.slowness.append((now, answer.seconds / self.baseline_seconds[number]))
         except (aiohttp.ClientError, OSError, TimeoutError, InvalidResponse) as error:
-            tally.fault(name, f"kind {number}: {type(error).__name__}: {error}")
+            counts.fault(name, f"kind {number}: {type(error).__name__}: {error}")
 
-    def pick(self, fate: str) -> int:
-        """The number of a kind that suits what is to become of it."""
-        if fate in ("drawn by lot", "read slowly"):
+    def pick(self, action: str) -> int:
+        """Choose the index of a workload that suits `action`."""
+        if action in ("drawn by lot", "read slowly"):
             return self.rng.choice([n for n in self._groups["chat"] if "streamed" in self.workloads[n].name])
-        if fate == "hasty":
+        if action == "hasty":
             return self.rng.choice(self._groups["embeddings"])
         (group,) = self.rng.choices(list(SHARES), list(SHARES.values()))
         return self.rng.choice(self._groups[group])
 
-    def _compare(self, tally: RequestCounts, name: str, number: int, answer: Response) -> bool:
-        """Hold an answer to the one that the same request had alone."""
-        kind = self.workloads[number]
+    def _compare(self, counts: RequestCounts, name: str, number: int, answer: Response) -> bool:
+        """Compare an answer with the workload's baseline. Record a fault and return False if they differ."""
+        workload = self.workloads[number]
         if answer.status != 200:
-            tally.fault(name, f"kind {number}: {answer.status} {answer.data[:300]!r}")
+            counts.fault(name, f"kind {number}: {answer.status} {answer.data[:300]!r}")
             return False
-        read = kind.read(answer.data)
-        if said := read.difference(self.baselines[number]) or kind.check(read):
-            tally.fault(name, f"kind {number}: {said}")
+        read = workload.read(answer.data)
+        if problem := read.difference(self.baselines[number]) or workload.check(read):
+            counts.fault(name, f"kind {number}: {problem}")
             return False
-        tally.answered[name] += 1
+        counts.answered[name] += 1
         return True
 
-    async def _invalid(self, client: SoakClient, tally: RequestCounts, wrong: InvalidRequestCase, key: str) -> None:
+    async def _invalid(self, client: SoakClient, counts: RequestCounts, wrong: InvalidRequestCase, key: str) -> None:
         answer = await client.request(
             wrong.path, wrong.body, wrong.key or key, content_type=wrong.content_type, method=wrong.method
         )
-        tally.refused["wrong"] += 1
+        counts.refused["wrong"] += 1
         if answer.status not in wrong.statuses or answer.refusal_error():
-            said = answer.refusal_error() or f"{answer.status} {answer.data[:200]!r}"
-            tally.fault("wrong", f"{wrong.title} at {wrong.path}: {said}")
+            problem = answer.refusal_error() or f"{answer.status} {answer.data[:200]!r}"
+            counts.fault("wrong", f"{wrong.title} at {wrong.path}: {problem}")
 
-    async def _rate_limited(self, client: SoakClient, tally: RequestCounts, number: int) -> None:
+    async def _rate_limited(self, client: SoakClient, counts: RequestCounts, number: int) -> None:
         answer = await send(client, self.workloads[number], RATE_LIMITED_KEY)
         if answer.status != 429:
-            self._compare(tally, "hasty", number, answer)
+            self._compare(counts, "hasty", number, answer)
             return
-        tally.refused["hasty"] += 1
-        if said := answer.refusal_error():
-            tally.fault("hasty", said)
+        counts.refused["hasty"] += 1
+        if problem := answer.refusal_error():
+            counts.fault("hasty", problem)
 
-    async def _disconnected(self, client: SoakClient, tally: RequestCounts, number: int, key: str) -> None:
-        """At a random moment, mostly before the answer is done."""
-        kind = self.workloads[number]
+    async def _disconnected(self, client: SoakClient, counts: RequestCounts, number: int, key: str) -> None:
+        """Disconnect at a random moment, mostly before the response is complete."""
+        workload = self.workloads[number]
         patience = self.rng.random() * 3 * self.baseline_seconds[number]
-        if kind.task:
-            answer = await client.task(kind, key, patience)
+        if workload.is_task:
+            answer = await client.run_task(workload, key, patience)
         else:
-            answer = await client.request(kind.path, kind.body, key, content_type=kind.content_type, patience=patience)
-        if not answer.cut:
-            self._compare(tally, "hung up", number, answer)
+            answer = await client.request(
+                workload.path, workload.body, key, content_type=workload.content_type, patience=patience
+            )
+        if not answer.disconnected:
+            self._compare(counts, "hung up", number, answer)
             return
-        tally.hung_up["hung up"] += 1
+        counts.disconnected["hung up"] += 1
         if answer.status not in (0, 200):
-            tally.fault("hung up", f"kind {number}: {answer.status} {answer.data[:200]!r}")
-        elif kind.cut and (said := kind.cut(answer.data).difference(self.baselines[number])):
-            tally.fault("hung up", f"kind {number}: {said}")
+            counts.fault("hung up", f"kind {number}: {answer.status} {answer.data[:200]!r}")
+        elif workload.read_partial and (
+            problem := workload.read_partial(answer.data).difference(self.baselines[number])
+        ):
+            counts.fault("hung up", f"kind {number}: {problem}")
 
-    async def _sampled(self, client: SoakClient, tally: RequestCounts, number: int, key: str) -> None:
-        """Nobody knows what it says, but it must be an answer."""
+    async def _sampled(self, client: SoakClient, counts: RequestCounts, number: int, key: str) -> None:
+        """Send a sampled chat. Its text is not known, but it must be a valid answer."""
         body = json.loads(self.workloads[number].body)
         body |= {"temperature": 1, "seed": self.rng.randrange(2**31)}
-        kind = replace(self.workloads[number], body=json.dumps(body).encode())
-        answer = await send(client, kind, key)
+        workload = replace(self.workloads[number], body=json.dumps(body).encode())
+        answer = await send(client, workload, key)
         if answer.status != 200:
-            tally.fault("drawn by lot", f"{answer.status} {answer.data[:200]!r}")
-        elif said := kind.check(kind.read(answer.data)):
-            tally.fault("drawn by lot", said)
+            counts.fault("drawn by lot", f"{answer.status} {answer.data[:200]!r}")
+        elif problem := workload.check(workload.read(answer.data)):
+            counts.fault("drawn by lot", problem)
         else:
-            tally.answered["drawn by lot"] += 1
+            counts.answered["drawn by lot"] += 1

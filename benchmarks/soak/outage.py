@@ -1,4 +1,4 @@
-"""Triton is killed while it answers, and comes back: nobody may hang, and everybody is told when to come again."""
+"""Kills Triton under load and restarts it: no request may hang, and each refusal must have a Retry-After."""
 
 import asyncio
 import random
@@ -16,35 +16,35 @@ from benchmarks.soak.responses import InvalidResponse
 
 STREAMS = 12
 BEFORE, AWAY, AFTER = 4.0, 3.0, 8.0
-"""Seconds of load before the kill, between it and the new start, and after the first answer of the new one."""
+"""Seconds of load before the kill, from the kill to the restart, and after the first answer of the new server."""
 MAX_RESPONSE_SECONDS = 15.0
-"""Seconds within which a request that comes while the server is away must be answered, however."""
+"""Seconds within which each request must get a response, also while the server is away."""
 RECOVERY_SECONDS = 120.0
-"""Seconds within which all must be well again."""
+"""Seconds within which requests must succeed again."""
 
 
 @dataclass(slots=True)
 class Outage:
-    """What happened; seconds everywhere."""
+    """What clients saw of the outage. Times are in seconds."""
 
-    cut: int = 0
-    """Answers that were under way and ended with an error."""
+    num_cut: int = 0
+    """Responses in progress that ended with an error."""
     cut_longest: float = 0.0
-    """From the kill to the end of the last of them."""
+    """Time from the kill to the last of these errors."""
     refused: int = 0
     refused_longest: float = 0.0
-    """The longest that anybody waited to be refused."""
+    """The longest wait for a refusal."""
     ready: float = 0.0
-    """From the new start until Triton was ready."""
+    """Time from the restart until Triton was ready."""
     found: float = 0.0
-    """From then to the first answer through the gateway."""
+    """Time from then to the first answer through the gateway."""
     answered: int = 0
-    """Afterwards, each as the same request was alone, asked of the new server."""
+    """Answers afterwards that equal those of the new server to the same request alone."""
     faults: list[str] = field(default_factory=list)
 
 
 async def kill_and_restart(service: SoakDeployment, load: MixedLoad) -> Outage:
-    """Kill Triton under load, start it again, and judge all that clients saw."""
+    """Kill Triton under load, restart it, and check all responses."""
     outage, timeout = Outage(), aiohttp.ClientTimeout(total=RECOVERY_SECONDS)
     killed = asyncio.Event()
     back, over = asyncio.Event(), asyncio.Event()
@@ -55,7 +55,7 @@ async def kill_and_restart(service: SoakDeployment, load: MixedLoad) -> Outage:
 
         async def one_after_another(chance: random.Random) -> None:
             while not over.is_set():
-                number = chance.choice([n for n, kind in enumerate(load.workloads) if not kind.task])
+                number = chance.choice([n for n, kind in enumerate(load.workloads) if not kind.is_task])
                 began, before = time.perf_counter(), not killed.is_set()
                 try:
                     answer = await send(client, load.workloads[number], KEYS[0])
@@ -72,7 +72,7 @@ async def kill_and_restart(service: SoakDeployment, load: MixedLoad) -> Outage:
                 elif not killed.is_set() or back.is_set():
                     outage.faults.append(f"kind {number}, {'after' if back.is_set() else 'before'}: {said}")
                 elif before:
-                    outage.cut += 1
+                    outage.num_cut += 1
                     outage.cut_longest = max(outage.cut_longest, ended - moments["killed"])
                 else:
                     outage.refused += 1
@@ -100,7 +100,7 @@ async def kill_and_restart(service: SoakDeployment, load: MixedLoad) -> Outage:
             outage.faults.append(f"nothing was answered within {RECOVERY_SECONDS:.0f} s after the server was back")
         over.set()
         await asyncio.gather(*crowd)
-        # A new start may cut prompts into other chunks, and so round otherwise: these are held to answers of its own.
+        # A new server may prefill in other chunk sizes and round differently: compare with its own answers.
         for number, found in later:
             alone = load.workloads[number].read((await send(client, load.workloads[number], KEYS[0])).data)
             if said := found.difference(alone):
@@ -112,7 +112,7 @@ async def kill_and_restart(service: SoakDeployment, load: MixedLoad) -> Outage:
 
 
 def _wrong(load: MixedLoad, number: int, answer: Response, alone: Any) -> str:
-    """What keeps an answer from being one, and that which was given `alone` where there is any. Empty: nothing."""
+    """Return what is wrong with an answer, also compared with the baseline `alone` if given. Empty: nothing."""
     if answer.status != 200:
         return f"{answer.status} {answer.data[:200]!r}"
     try:
@@ -123,5 +123,5 @@ def _wrong(load: MixedLoad, number: int, answer: Response, alone: Any) -> str:
 
 
 def describe_faults(outage: Outage) -> list[str]:
-    """The faults, each once, with how often it happened."""
+    """Return the five most frequent faults, each with its count."""
     return [f"outage: {number} x {text}" for text, number in Counter(outage.faults).most_common(5)]

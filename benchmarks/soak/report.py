@@ -1,4 +1,4 @@
-"""The tables of a soak, and what it is held to."""
+"""The result tables of a soak, and their thresholds."""
 
 import statistics
 from collections.abc import Sequence
@@ -13,15 +13,15 @@ from benchmarks.tables import Column, Plot, Table, Threshold, Value
 from benchmarks.timings import percentile
 
 MAX_GROWTH_PERCENT = 5.0
-"""Percent by which memory may grow, and files under load: there the connections of clients are among them."""
+"""Most growth of memory, in percent, and of open files under load, which include client connections."""
 MAX_FILE_DIFFERENCE = 2.0
-"""Files or threads by which they may differ: which connections are open between them is chance."""
+"""Most additional files at rest or threads under load: the number of pooled connections varies."""
 MAX_SLOWDOWN = 1.25
-"""How many times as slow answers may be in the last third as in the first, by the median."""
+"""Most slowdown: the median latency of the last third over that of the first."""
 MIN_ANSWERS = 50
-"""With fewer answers in a third nothing is said of it."""
+"""With fewer answers in a third the slowdown is not computed."""
 MAX_ROWS = 60
-"""Rows of the table over time, at most."""
+"""Most rows of the table over time."""
 _NAMES = {
     "gateway": ("gateway", "MB"), "triton": ("Triton", "MB"), "models": ("its models", "MB"),
     "gateway_files": ("files of the gateway", ""), "triton_files": ("files of Triton and its models", ""),
@@ -31,12 +31,12 @@ _NAMES = {
 _MEMORY = ("gateway", "triton", "models")
 _FILES = ("gateway_files", "triton_files")
 _MORE = {"gateway_files": MAX_FILE_DIFFERENCE, "triton_files": MAX_FILE_DIFFERENCE, "processes": 0.0}
-"""How many more of them there may be at rest. Pools of threads fill up and empty as work comes: threads are
-compared under load."""
+"""Most additional files or processes at rest. Threads are compared under load, because thread pools grow and shrink
+with the work."""
 
 
 def thirds(moments: Sequence[tuple[float, float]], seconds: float) -> tuple[list[float], list[float]]:
-    """The times of answers that were asked for in the first third of so many seconds, and in the last."""
+    """Return the durations of answers requested in the first and in the last third of `seconds`."""
     return (
         [taken for at, taken in moments if at < seconds / 3],
         [taken for at, taken in moments if at >= seconds * 2 / 3],
@@ -44,9 +44,9 @@ def thirds(moments: Sequence[tuple[float, float]], seconds: float) -> tuple[list
 
 
 def slowdown(tally: RequestCounts, seconds: float) -> float | None:
-    """How many times as slow answers were in the last third: each is measured by what the same request took alone.
+    """Return the slowdown from the first to the last third. Each answer counts relative to its baseline.
 
-    None where there are too few of them to say.
+    None with fewer than MIN_ANSWERS in a third.
     """
     first, last = thirds(tally.slowness, seconds)
     if min(len(first), len(last)) < MIN_ANSWERS:
@@ -55,19 +55,22 @@ def slowdown(tally: RequestCounts, seconds: float) -> float | None:
 
 
 def requests(tally: RequestCounts, seconds: float) -> Table:
-    """What became of each kind of request, and how long answers took at first and at last."""
+    """Return the outcomes of each kind of request, and the latencies of the first and the last third."""
     columns = (
         Column("request"), Column("answered"), Column("refused"), Column("hung up"), Column("faults"),
         Column("p50 first third", "s", 3), Column("p50 last third", "s", 3),
         Column("p99 first third", "s", 3), Column("p99 last third", "s", 3),
     )  # fmt: skip
     rows: list[tuple[Value, ...]] = []
-    for name in sorted({*tally.answered, *tally.refused, *tally.hung_up, *tally.wrong}):
+    counters = (tally.answered, tally.refused, tally.disconnected, tally.num_faults)
+    for name in sorted(set().union(*counters)):
         parts = thirds(tally.seconds.get(name, []), seconds)
         shown = [percentile(part, share) if part else None for share in (0.5, 0.99) for part in parts]
-        counts = [counter[name] for counter in (tally.answered, tally.refused, tally.hung_up, tally.wrong)]
+        counts = [counter[name] for counter in counters]
         rows.append((name, *counts, *shown))
-    totals = [sum(counter.values()) for counter in (tally.answered, tally.refused, tally.hung_up, tally.wrong)]
+    totals = [
+        sum(counter.values()) for counter in (tally.answered, tally.refused, tally.disconnected, tally.num_faults)
+    ]
     rows.append(("all", *totals, None, None, None, None))
     said = f"{STREAMS} requests at a time for {seconds:.0f} s. Answers are as they were alone; drawn ones are valid."
     notes = [said, *tally.faults[:20]]
@@ -82,7 +85,7 @@ def requests(tally: RequestCounts, seconds: float) -> Table:
 
 
 def over_time(seen: Sequence[ResourceUsage]) -> Table:
-    """What was held during the load; the first quarter of the looks against the last one."""
+    """Return the resources during the load, with thresholds on the last quarter over the first."""
     step = -(-len(seen) // MAX_ROWS)
     columns = (Column("time", "s"), *(Column(name, unit) for name, unit in _NAMES.values()))
     rows = [tuple(getattr(each, field.name) for field in fields(ResourceUsage)) for each in seen[::step]]
@@ -106,7 +109,7 @@ def over_time(seen: Sequence[ResourceUsage]) -> Table:
 
 
 def at_rest(before: ResourceUsage, after: ResourceUsage, left: dict[str, float]) -> Table:
-    """What is held when nobody asks, after the warm-up and after the load."""
+    """Return the resources at rest, after the warm-up and after the load."""
     rows: list[tuple[Value, ...]] = []
     for name, (title, unit) in _NAMES.items():
         pair = getattr(before, name), getattr(after, name)
@@ -128,7 +131,7 @@ def at_rest(before: ResourceUsage, after: ResourceUsage, left: dict[str, float])
 
 
 def bursts(found: Sequence[Burst], faults: Sequence[str]) -> Table:
-    """What became of as many requests at once as a caller may have open."""
+    """Return the results of the bursts."""
     columns = (
         Column("at once"), Column("asked"), Column("answered"), Column("most open at once"), Column("time", "s", 1),
         Column("gateway before", "MB"), Column("gateway at most", "MB"),
@@ -141,9 +144,9 @@ def bursts(found: Sequence[Burst], faults: Sequence[str]) -> Table:
 
 
 def outages(outage: Outage, faults: Sequence[str]) -> Table:
-    """What clients saw while Triton was killed and started again."""
+    """Return what clients saw while Triton was killed and restarted."""
     rows = [
-        ("answers that were cut off, each with an error", float(outage.cut)),
+        ("answers that were cut off, each with an error", float(outage.num_cut)),
         ("from the kill to the last of these errors, s", outage.cut_longest),
         ("requests refused while it was away (503, Retry-After)", float(outage.refused)),
         ("the longest that one waited to be refused, s", outage.refused_longest),

@@ -1,4 +1,4 @@
-"""What the service holds while it works and when it rests: memory, files, threads, processes, rows and places."""
+"""Samples the resources of the service: memory, files, threads, processes, and the metrics of requests in progress."""
 
 import asyncio
 import re
@@ -13,34 +13,34 @@ import psutil
 from benchmarks.soak.deployment import SoakDeployment
 
 SAMPLE_SECONDS = 2.0
-"""Seconds between two looks."""
+"""Seconds between two samples."""
 IDLE_TIMEOUT_SECONDS = 60.0
-"""Seconds within which nothing may be under way any more once nobody asks."""
+"""Seconds within which all gauges must fall to 0 after the last request."""
 _GAUGE = re.compile(r"^(\w+_(?:active|waiting)|tritonic_in_flight)(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class ResourceUsage:
-    """One look. Memory is resident, in megabytes of 2^20 bytes, over all processes of a program."""
+    """One sample. Memory is resident memory in MiB, summed over the processes of a program."""
 
     seconds: float
-    """Since the first look."""
+    """Seconds since the first sample."""
     gateway: float
     triton: float
-    """Of tritonserver itself."""
+    """Memory of tritonserver itself."""
     models: float
-    """Of the processes that run its models."""
+    """Memory of the processes that run its models."""
     gateway_files: int
     triton_files: int
     gateway_threads: int
     triton_threads: int
     processes: int
     answering: float
-    """Memory of the gateway's first process alone, which answers: without those that read files for it."""
+    """Memory of the gateway's first process, which serves the requests, without its file-reading child processes."""
 
 
 def sample(service: SoakDeployment, since: float) -> ResourceUsage:
-    """Look once; `since` is on the performance counter. A process that ends meanwhile counts nothing."""
+    """Take one sample; `since` is a time of the performance counter. A process that ends meanwhile counts as 0."""
     gateway, (server, *models) = service.processes()
     triton = [server, *models]
     return ResourceUsage(
@@ -78,14 +78,14 @@ def _sum(processes: Sequence[psutil.Process], what: str) -> int:
 
 
 async def sample_forever(service: SoakDeployment, seen: list[ResourceUsage], since: float) -> None:
-    """Look again and again, until cancelled."""
+    """Append a sample to `seen` every SAMPLE_SECONDS, until cancelled."""
     while True:
         seen.append(sample(service, since))
         await asyncio.sleep(SAMPLE_SECONDS)
 
 
 async def active_gauges(session: aiohttp.ClientSession, service: SoakDeployment) -> dict[str, float]:
-    """What is under way by the metrics of Triton's models and of the gateway: the gauges that are not 0."""
+    """Return the gauges of work in progress that are not 0, from the metrics of Triton's models and of the gateway."""
     found: dict[str, float] = {}
     for url in (service.triton.metrics_url, f"{service.gateway.url}/metrics"):
         async with session.get(url) as response:
@@ -96,7 +96,7 @@ async def active_gauges(session: aiohttp.ClientSession, service: SoakDeployment)
 
 
 async def wait_until_idle(service: SoakDeployment, since: float) -> tuple[ResourceUsage, dict[str, float]]:
-    """What is held once all connections of clients are closed and nothing is under way; and what still is."""
+    """Wait until no work is in progress. Return the resources at rest, and the gauges that are still not 0."""
     left: dict[str, float] = {}
     async with aiohttp.ClientSession() as session:
         end = time.monotonic() + IDLE_TIMEOUT_SECONDS
@@ -109,18 +109,18 @@ async def wait_until_idle(service: SoakDeployment, since: float) -> tuple[Resour
 
 
 def median_usage(seen: Sequence[ResourceUsage]) -> ResourceUsage:
-    """The median of each figure by itself."""
+    """Return the median of each value separately."""
     return ResourceUsage(
         *(statistics.median(getattr(each, field.name) for each in seen) for field in fields(ResourceUsage))
     )
 
 
 def first_and_last(seen: Sequence[ResourceUsage], share: float = 0.25) -> tuple[ResourceUsage, ResourceUsage]:
-    """The medians of the first and of the last so large a share of a series: a single look is chance."""
+    """Return the medians of the first and the last `share` of a series. A single sample could be an outlier."""
     size = max(1, round(len(seen) * share))
     return median_usage(seen[:size]), median_usage(seen[-size:])
 
 
 def growth_percent(before: float, after: float) -> float:
-    """How much more it is, in percent; below 0: less."""
+    """Return the growth in percent; below 0 for a decrease."""
     return 100 * (after / before - 1)

@@ -1,4 +1,4 @@
-"""What answers hold, so that they can be compared with those that the same requests had alone."""
+"""Parses answers, so that they can be compared with the answers to the same requests alone."""
 
 import base64
 import binascii
@@ -13,26 +13,26 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 MAX_NUMBER_DIFFERENCE = 1e-4
-"""By how much a number of an embedding may differ, as other texts share its batch."""
+"""Most by which a number of an embedding may differ: other texts share its batch."""
 MAX_PIXEL_DIFFERENCE = 2
-"""By how many steps of 255 a pixel may differ, as other pictures share its runs."""
+"""Most by which a pixel may differ, of 255: other images share its runs."""
 _END = b"IEND\xaeB`\x82"
-"""The end of every PNG file, which Pillow does not miss."""
+"""The last bytes of every PNG file. Pillow opens a file without them, too."""
 
 
 class InvalidResponse(Exception):
-    """An answer is not what was asked for; says why."""
+    """An answer is invalid; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChatAnswer:
-    """A chat's answer. `reason` is empty where the answer was cut off."""
+    """A chat answer. `finish_reason` is empty if the answer was truncated."""
 
     text: str
     finish_reason: str = ""
 
     def difference(self, alone: "ChatAnswer") -> str:
-        """Why this is not what was said alone; a cut answer need only begin as that one. Empty where it is."""
+        """Return the difference from the baseline; "" if none. A truncated answer must be a prefix of the baseline."""
         if not self.finish_reason:
             return "" if alone.text.startswith(self.text) else f"said {self.text!r}, alone {alone.text!r}"
         return "" if self == alone else f"said {self}, alone {alone}"
@@ -45,7 +45,7 @@ class Embeddings:
     rows: Any
 
     def difference(self, alone: "Embeddings") -> str:
-        """Why these are not the rows that were computed alone."""
+        """Return the difference from the baseline; "" if none."""
         if self.rows.shape != alone.rows.shape:
             return f"{self.rows.shape} numbers, alone {alone.rows.shape}"
         most = float(np.abs(self.rows - alone.rows).max())
@@ -54,7 +54,7 @@ class Embeddings:
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """Pictures as arrays of pixels."""
+    """Images as arrays of pixels."""
 
     pictures: tuple[Any, ...]
 
@@ -67,8 +67,11 @@ class Images:
         return "" if most <= MAX_PIXEL_DIFFERENCE else f"a pixel differs by {most} of 255"
 
 
-def parse_chat(data: bytes, *, cut: bool = False) -> ChatAnswer:
-    """Read a chat, whole or as events. Raises `Unreadable`, for events without an end too unless they were `cut`."""
+def parse_chat(data: bytes, *, truncated: bool = False) -> ChatAnswer:
+    """Parse a chat answer, JSON or server-sent events.
+
+    Raises `InvalidResponse`, also for a stream without its last event, unless `truncated` allows that.
+    """
     if data.startswith(b"{"):
         choice = _json(data)["choices"][0]
         return ChatAnswer(choice["message"]["content"] or "", choice["finish_reason"])
@@ -83,7 +86,7 @@ def parse_chat(data: bytes, *, cut: bool = False) -> ChatAnswer:
         for choice in chunk["choices"]:
             text += choice["delta"].get("content") or ""
             reason = choice["finish_reason"] or reason
-    if not cut:
+    if not truncated:
         raise InvalidResponse(f"the stream ended without [DONE]: …{data[-200:]!r}")
     return ChatAnswer(text)
 

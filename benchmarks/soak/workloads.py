@@ -1,4 +1,4 @@
-"""The requests of the soak that can be served: chats, embeddings, pictures, edits and tasks of every kind."""
+"""The valid requests of the soak: chats, embeddings, image generations, edits and tasks."""
 
 import base64
 import io
@@ -11,14 +11,13 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
+from benchmarks.models import CHAT_MODEL, EMBEDDING_MODEL, IMAGE_MODEL
 from benchmarks.soak import responses
 
 CHATS, TEXTS, PICTURES = 36, 16, 8
-"""How many of each there are; the same ones come again and again."""
-CHAT_MODEL, EMBEDDING_MODEL, IMAGE_MODEL = "smollm2-135m-instruct", "all-minilm-l6-v2", "shapes"
-"""The default models, by the names that clients use."""
+"""Number of different chats, embeddings and images. They are sent again and again."""
 RESIZED_MODEL = "dall-e-3"
-"""Another name of the model that draws, by which it may be asked for sizes that it does not draw."""
+"""An alias of the image model. Under this name the gateway resizes images to sizes that the model lacks."""
 SIZE = (128, 128)
 SCHEMAS: list[dict[str, Any]] = [
     {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"], "additionalProperties": False},
@@ -31,32 +30,32 @@ COLOURS, FORMS = ("red", "blue", "green", "yellow"), ("circle", "square", "star"
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """One request, and how its answer is read. The same request is answered the same whenever it comes."""
+    """One request and the parser of its answer. The answer is the same each time."""
 
     name: str
-    """What it counts as."""
+    """The row of the results that counts it."""
     path: str
     body: bytes
     read: Callable[[bytes], Any]
-    """Raises `reading.Unreadable`."""
+    """Parses the answer. Raises `responses.InvalidResponse`."""
     content_type: str = "application/json"
     check: Callable[[Any], str] = lambda answer: ""
-    """Says what is wrong with an answer, whatever it was alone."""
-    cut: Callable[[bytes], Any] | None = None
-    """Reads what had come of an answer when its client hung up."""
+    """Returns what is wrong with a parsed answer, apart from its baseline; "" if nothing."""
+    read_partial: Callable[[bytes], Any] | None = None
+    """Parses the part of an answer that arrived before the client disconnected."""
     same_answer_as: int = -1
-    """The number of the kind whose answer is this one's, too; below 0: its own."""
-    task: bool = False
-    """The answer is a task, which makes it later."""
+    """Index of the workload that has the same answer; below 0: none."""
+    is_task: bool = False
+    """True for a request that creates a task."""
 
 
 def post(name: str, path: str, body: dict[str, Any], read: Callable[[bytes], Any], **more: Any) -> Workload:
-    """A request of JSON."""
+    """Return a workload with a JSON body."""
     return Workload(name, path, json.dumps(body).encode(), read, **more)
 
 
 def make_workloads(words: Sequence[str], chance: random.Random) -> list[Workload]:
-    """All kinds; `words` are what texts are made of, each with the space before it."""
+    """Return all workloads. `words` are the words of their texts, each with a leading space."""
     kinds: list[Workload] = []
     for number in range(CHATS):
         kinds += _chats(words, chance, number, len(kinds))
@@ -68,10 +67,10 @@ def make_workloads(words: Sequence[str], chance: random.Random) -> list[Workload
 
 
 def _chats(words: Sequence[str], chance: random.Random, number: int, at: int) -> list[Workload]:
-    """One chat streamed, the same whole, and the same by way of the platform."""
+    """Return one chat three times: streamed, whole, and streamed in the platform dialect."""
     system = "".join(random.Random(number % 2).choices(words, k=(90, 300)[number % 2]))
     messages = [{"role": "user", "content": "".join(chance.choices(words, k=int(2 ** chance.uniform(1, 8))))}]
-    if number % 3 == 0:  # beginnings that several share
+    if number % 3 == 0:  # several chats share a prefix
         messages.insert(0, {"role": "system", "content": system})
     body: dict[str, Any] = {"model": CHAT_MODEL, "messages": messages, "temperature": 0}
     body["max_tokens"] = int(2 ** chance.uniform(2, 6.5))
@@ -84,24 +83,31 @@ def _chats(words: Sequence[str], chance: random.Random, number: int, at: int) ->
         body |= {"repetition_penalty": 1.1, "stop": ["\n\n"]}
     elif number % 4 == 2:
         body |= {"logprobs": True, "top_logprobs": 20}
-    cut = partial(responses.parse_chat, cut=True)
+    read_partial = partial(responses.parse_chat, truncated=True)
     path = "/v1/chat/completions"
     return [
-        post(f"{name}, streamed", path, {**body, "stream": True}, responses.parse_chat, check=valid, cut=cut),
+        post(
+            f"{name}, streamed",
+            path,
+            {**body, "stream": True},
+            responses.parse_chat,
+            check=valid,
+            read_partial=read_partial,
+        ),
         post(f"{name}, whole", path, body, responses.parse_chat, check=valid, same_answer_as=at),
         post(
             f"{name}, platform",
             f"/tritonic{path}",
             {**body, "stream": True},
             responses.parse_chat,
-            cut=cut,
+            read_partial=read_partial,
             same_answer_as=at,
         ),
     ]
 
 
 def _embeddings(words: Sequence[str], chance: random.Random, number: int, at: int) -> list[Workload]:
-    """One batch of texts as floats, and the same as base64."""
+    """Return one batch of texts twice: with float and with base64 embeddings."""
     texts = ["".join(chance.choices(words, k=int(2 ** chance.uniform(1, 6)))).strip() for _ in range(2 ** (number % 5))]
     body = {"model": EMBEDDING_MODEL, "input": texts}
     encoded = {**body, "encoding_format": "base64"}
@@ -112,12 +118,12 @@ def _embeddings(words: Sequence[str], chance: random.Random, number: int, at: in
 
 
 def _pictures(chance: random.Random, number: int, at: int) -> list[Workload]:
-    """Pictures whole, as events, as a task, of another size, and an edit, each with its seed."""
+    """Return image requests: whole, streamed, as a task, resized, and an edit, each with its seed."""
     prompt = f"a large {chance.choice(COLOURS)} {chance.choice(FORMS)} on a white background"
     count, path = 1 + number % 3, "/v1/images/generations"
     body = {"model": IMAGE_MODEL, "prompt": prompt, "seed": number * 100, "steps": 8 + number, "n": count}
     whole = {**body, "response_format": "b64_json"}
-    # Previews are no part of what is compared.
+    # Previews are not compared.
     events = {**whole, "stream": True, "partial_images": number % 3}
     side = 64 + 32 * number
     wide = {**whole, "model": RESIZED_MODEL, "size": f"{2 * side}x{side}", "n": 1}
@@ -133,7 +139,7 @@ def _pictures(chance: random.Random, number: int, at: int) -> list[Workload]:
             f"/tritonic{path}",
             {**body, "n": 1, "async": True},
             partial(responses.parse_image_file, size=SIZE),
-            task=True,
+            is_task=True,
         ),
         post("picture, stretched", path, wide, partial(responses.parse_images, size=(2 * side, side), number=1)),
         Workload("edit", "/v1/images/edits", form, partial(responses.parse_images, size=SIZE, number=1), kind),
@@ -141,7 +147,7 @@ def _pictures(chance: random.Random, number: int, at: int) -> list[Workload]:
 
 
 def drawing(number: int) -> bytes:
-    """A PNG of the model's size to be changed."""
+    """Return a PNG of the model's size, the input of an edit."""
     picture = Image.new("RGB", SIZE, "white")
     ImageDraw.Draw(picture).ellipse((20 + number, 20, 90 + number, 90), COLOURS[number % len(COLOURS)])
     file = io.BytesIO()
@@ -150,12 +156,12 @@ def drawing(number: int) -> bytes:
 
 
 def data_url(png: bytes) -> str:
-    """The same as clients write it into JSON."""
+    """Return a PNG as a data URL."""
     return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 def multipart(fields: dict[str, str], files: dict[str, bytes]) -> tuple[bytes, str]:
-    """A form and its content type (RFC 7578)."""
+    """Return a multipart form (RFC 7578) and its content type."""
     boundary = "soak-7e57ab1e"
     parts = [f'name="{name}"\r\n\r\n'.encode() + value.encode() for name, value in fields.items()]
     parts += [

@@ -1,4 +1,4 @@
-"""`tritonic serve` with routes that hold it in the ways there are. Run as a module."""
+"""`tritonic serve` with a route that blocks its event loop in several ways. Run as a module."""
 
 import asyncio
 import collections
@@ -24,7 +24,7 @@ def _burn_cpu(seconds: float) -> None:
 
 
 def _hold_gil() -> None:
-    """Hold the interpreter for an hour: neither a handler of a signal nor another thread runs."""
+    """Hold the interpreter lock for an hour: no signal handler and no other thread runs."""
     collections.deque(itertools.repeat(None, 10**12), maxlen=0)
 
 
@@ -34,6 +34,7 @@ def create_blocking_app(*given: Any) -> FastAPI:
     @app.post("/tests/hold/{how}")
     async def hold(how: str, request: Request, seconds: float = 60) -> str:
         await request.body()
+        os.write(2, b"blocking now\n")  # the tests wait for this line of the log
         if how == "c":
             _hold_gil()
         elif how == "python":
@@ -41,7 +42,7 @@ def create_blocking_app(*given: Any) -> FastAPI:
         elif how == "sleep":
             time.sleep(seconds)
         elif how == "thread":
-            # Does not come back: the lock of the interpreter is its own.
+            # The thread never gives the interpreter lock back.
             threading.Thread(target=_hold_gil, daemon=True).start()
         elif how == "drain":
             await asyncio.sleep(seconds)

@@ -1,4 +1,4 @@
-"""A gateway that is held: it ends itself, and says where it stood; it is replaced; and it ends when it is told to."""
+"""A gateway whose event loop is blocked logs its stack and ends itself, is restarted, and obeys SIGTERM."""
 
 import contextlib
 import os
@@ -17,7 +17,6 @@ import pytest
 from gateway.observability import watchdog
 from tritonic.gateway_process import GatewayProcess
 from tritonic.ports import free_ports
-from tritonic.serve import DRAIN_SECONDS
 from tritonic.supervisor import SupervisedComponent, supervise
 
 COMMAND = (sys.executable, "-m", "tests.supervision.blocking_gateway")
@@ -28,7 +27,10 @@ BLOCKING_WAYS = ["c", "python", "sleep", "thread"]
 def gateway(
     folder: Path, monkeypatch: pytest.MonkeyPatch, *, timeout: float = 1.0, workers: int = 1, probed: float = 60.0
 ) -> Iterator[GatewayProcess]:
-    """A gateway in processes of its own; `probed` is how long whoever looks after it waits for an answer."""
+    """Run a gateway in processes of its own.
+
+    `timeout` is its own hang timeout, `probed` the supervisor's, both in seconds.
+    """
     monkeypatch.setenv("TRITONIC_HANG_TIMEOUT", str(timeout))
     (port,) = free_ports(1)
     process = GatewayProcess(
@@ -37,14 +39,14 @@ def gateway(
     process.start()
     try:
         process.wait_live()
-        time.sleep(1.2)  # until the first beat
+        time.sleep(1.2)  # the event loop has its first heartbeat after a second
         yield process
     finally:
         process.stop()
 
 
 def block_gateway(process: GatewayProcess, how: str, seconds: float = 600) -> threading.Thread:
-    """Send the request that holds it; its answer is nobody's."""
+    """Send the request that blocks the event loop, in a thread; nobody reads the answer."""
 
     def ask() -> None:
         with contextlib.suppress(httpx.HTTPError):
@@ -56,12 +58,17 @@ def block_gateway(process: GatewayProcess, how: str, seconds: float = 600) -> th
 
 
 def until(check: Callable[[], object], seconds: float) -> float:
-    """Seconds until `check` is true."""
+    """Wait until `check` is true, `seconds` at most; return the seconds that it took."""
     began = time.monotonic()
     while not check():
         assert time.monotonic() - began < seconds, "it took too long"
         time.sleep(0.02)
     return time.monotonic() - began
+
+
+def wait_until_blocked(folder: Path) -> None:
+    """Return when the request that blocks the event loop has reached the gateway."""
+    until(lambda: "blocking now" in log(folder), 60)
 
 
 def log(folder: Path) -> str:
@@ -70,7 +77,7 @@ def log(folder: Path) -> str:
 
 @contextlib.contextmanager
 def supervised(process: GatewayProcess) -> Iterator[list[str]]:
-    """Look after it as `up` does; what is said of it."""
+    """Supervise it as `up` does; yield the list of the supervisor's reports."""
     said: list[str] = []
     stopping = threading.Event()
     thread = threading.Thread(target=supervise, args=([SupervisedComponent(process, said.append)], stopping))
@@ -88,7 +95,7 @@ def test_a_gateway_that_is_held_ends_itself_and_says_where_it_stood(
 ) -> None:
     with gateway(tmp_path, monkeypatch) as process:
         block_gateway(process, how)
-        assert until(lambda: process.poll() is not None, 30) >= 0.9
+        assert until(lambda: process.poll() is not None, 60) >= 0.9
         assert process.poll() == watchdog.EXIT_STATUS
         said = log(tmp_path)
     function = {"c": "_hold_gil", "python": "_burn_cpu", "thread": "_hold_gil", "sleep": "hold"}[how]
@@ -102,14 +109,15 @@ def test_a_gateway_that_was_stopped_and_goes_on_is_not_held(tmp_path: Path, monk
         os.kill(process.child.pid, signal.SIGSTOP)
         time.sleep(4)
         os.kill(process.child.pid, signal.SIGCONT)
-        time.sleep(0.5)
-        assert process.is_live() and process.poll() is None
+        until(process.is_live, 30)
+        assert process.poll() is None
 
 
 def test_the_watch_can_be_turned_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with gateway(tmp_path, monkeypatch, timeout=0) as process:
-        block_gateway(process, "python", 2.5).join(20)
-        assert process.is_live() and process.poll() is None
+        block_gateway(process, "python", 2.5).join(60)
+        until(process.is_live, 30)
+        assert process.poll() is None
 
 
 def test_a_gateway_that_is_held_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,34 +136,33 @@ def test_a_gateway_that_is_held_is_replaced(tmp_path: Path, monkeypatch: pytest.
 def test_a_gateway_that_does_not_answer_is_replaced(
     signals: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Though it does not end itself: its own watch is off, or it is stopped and hears nothing."""
+    """Though it does not end itself: its own watchdog is off, or the process is stopped (SIGSTOP)."""
     with gateway(tmp_path, monkeypatch, timeout=0, probed=1.0) as process, supervised(process) as said:
         first = process.child.pid
         if signals == "heard":
             block_gateway(process, "c")
         else:
             os.kill(first, signal.SIGSTOP)
-        began = time.monotonic()
-        until(lambda: said and said[-1].startswith("The gateway is back"), 30)
-        assert time.monotonic() - began < 15
+        until(lambda: said and said[-1].startswith("The gateway is back"), 60)
         assert process.is_live() and process.child.pid != first
     if signals == "heard":
         assert re.search(r"blocking_gateway.py\", line \d+ in _hold_gil\b", log(tmp_path))
         assert "did not answer and was killed" in said[0]
     else:
         assert re.fullmatch(r"The gateway has not answered for \d+ s; it is ended and started again\.", said[0])
+        assert "was killed by signal 9" in said[1], "at once, without the grace that a stop gives"
 
 
 @pytest.mark.parametrize("how", ["c", "thread"])
 def test_a_gateway_that_is_held_ends_when_it_is_told_to(
     how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No handler runs: the watch ends it, before whoever asked would."""
+    """No signal handler runs: the watchdog ends the process, as its exit status says."""
     with gateway(tmp_path, monkeypatch, timeout=2) as process:
         block_gateway(process, how)
-        time.sleep(0.5)
+        wait_until_blocked(tmp_path)
         os.kill(process.child.pid, signal.SIGTERM)
-        assert until(lambda: process.poll() is not None, 30) < DRAIN_SECONDS
+        until(lambda: process.poll() is not None, 60)
         assert process.poll() == watchdog.EXIT_STATUS
 
 
@@ -163,7 +170,7 @@ def test_a_gateway_that_does_not_come_to_an_end_is_ended(tmp_path: Path, monkeyp
     monkeypatch.setenv("TESTS_NEVER_ENDS", "1")
     with gateway(tmp_path, monkeypatch, timeout=0) as process:
         os.kill(process.child.pid, signal.SIGTERM)
-        assert 1.4 < until(lambda: process.poll() is not None, 30) < DRAIN_SECONDS
+        assert until(lambda: process.poll() is not None, 60) > 1.4
         assert process.poll() == watchdog.EXIT_STATUS
         assert "the process did not end in time" in log(tmp_path)
 
@@ -181,21 +188,26 @@ def test_holds_of_all_workers_are_in_the_metrics(tmp_path: Path, monkeypatch: py
         assert observed("lag").keys() == observed("held").keys()
         before = observed("held")
         for _ in range(2):
-            block_gateway(process, "python", 0.6).join(20)
-        time.sleep(0.3)
-        after = observed("held")
-        assert after["+Inf"] - after["0.1"] == before["+Inf"] - before["0.1"] + 2
-        assert log(tmp_path).count("the event loop was held") >= 2
+            block_gateway(process, "python", 0.6).join(60)
+
+        def new_blocks() -> float:
+            """How many more observations lie above 0.1 s; a busy machine may add some of its own."""
+            after = observed("held")
+            return after["+Inf"] - after["0.1"] - (before["+Inf"] - before["0.1"])
+
+        until(lambda: new_blocks() >= 2, 30)
+        until(lambda: log(tmp_path).count("the event loop was held") >= 2, 30)
 
 
 def test_a_worker_that_is_held_is_replaced_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with gateway(tmp_path, monkeypatch, workers=2) as process:
         before = workers(process)
         block_gateway(process, "c")
-        until(lambda: len(workers(process) - before) == 1 and len(workers(process)) == 2, 30)
+        until(lambda: len(workers(process) - before) == 1 and len(workers(process)) == 2, 60)
         assert len(before & workers(process)) == 1
-        until(lambda: "worker is gone" in log(tmp_path), 5)
-        assert process.is_live() and process.poll() is None
+        until(lambda: "worker is gone" in log(tmp_path), 30)
+        until(process.is_live, 30)
+        assert process.poll() is None
         assert "did not answer and was killed; its log says where it stood" in log(tmp_path)
 
 
@@ -204,13 +216,13 @@ def test_a_worker_that_hears_nothing_is_replaced(tmp_path: Path, monkeypatch: py
         before = workers(process)
         stopped = min(before)
         os.kill(stopped, signal.SIGSTOP)
-        until(lambda: len(workers(process) - before) == 1 and stopped not in workers(process), 30)
+        until(lambda: len(workers(process) - before) == 1 and stopped not in workers(process), 60)
         assert "worker does not answer" in log(tmp_path)
         assert len(before & workers(process)) == 1
-        until(process.is_live, 10)
+        until(process.is_live, 30)
 
 
-def test_workers_that_were_stopped_with_their_keeper_are_not_replaced(
+def test_workers_that_were_stopped_with_their_parent_are_not_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with gateway(tmp_path, monkeypatch, workers=2, timeout=2) as process:
@@ -222,18 +234,26 @@ def test_workers_that_were_stopped_with_their_keeper_are_not_replaced(
         for each in everybody:
             os.kill(each, signal.SIGCONT)
         time.sleep(1)
-        assert workers(process) == before and process.is_live()
+        assert workers(process) == before
+        until(process.is_live, 30)
 
 
 def test_a_gateway_with_a_held_worker_ends_when_it_is_told_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with gateway(tmp_path, monkeypatch, workers=2, timeout=3) as process:
         block_gateway(process, "c")
-        time.sleep(0.5)
+        wait_until_blocked(tmp_path)
         os.kill(process.child.pid, signal.SIGTERM)
-        assert until(lambda: process.poll() is not None, 30) < DRAIN_SECONDS
+        until(lambda: process.poll() is not None, 60)
         assert process.poll() == 128 + signal.SIGTERM
+        # The worker's watchdog ended it and wrote its stack, before the parent's SIGKILL, which leaves none.
+        assert re.search(r"blocking_gateway.py\", line \d+ in _hold_gil\b", log(tmp_path))
 
 
 def workers(process: GatewayProcess) -> set[int]:
-    children = psutil.Process(process.child.pid).children()
-    return {each.pid for each in children if each.status() != psutil.STATUS_ZOMBIE}
+    """Return the process ids of the running workers. A worker may end while they are listed."""
+    running = set()
+    for child in psutil.Process(process.child.pid).children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if child.status() != psutil.STATUS_ZOMBIE:
+                running.add(child.pid)
+    return running

@@ -1,4 +1,4 @@
-"""A connection: how it begins, how long it may wait, and how it is closed. HTTP/1.1 as uvicorn speaks it."""
+"""One HTTP/1.1 connection: its timeouts, its refusals, and how it closes. Built on uvicorn's httptools protocol."""
 
 import asyncio
 from typing import Any
@@ -10,23 +10,23 @@ from tritonic.http_server.request_reader import RequestReader
 
 _DRAIN_SECONDS = 2.0
 _DRAIN_BYTES = 32 * 1024 * 1024
-"""What is read and dropped after the last answer of a connection. A connection that is closed while its client still
-sends is reset, and the answer may be lost with it (RFC 9112, section 9.6)."""
+"""Seconds and bytes for which the connection reads and drops input after its last response. Closing while the client
+still sends resets the connection, and the response may be lost with it (RFC 9112, section 9.6)."""
 
 
 class BoundedProtocol(RequestReader):
-    """One connection, as the table of connections and the event loop know it."""
+    """One connection: the event loop calls it as a transport's protocol, the table of connections as a `Connection`."""
 
-    def __init__(self, *given: Any, **named: Any) -> None:
-        """Takes what uvicorn gives, and `connections`, the table."""
-        super().__init__(*given, **named)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Take uvicorn's arguments and `connections`, the table of connections."""
+        super().__init__(*args, **kwargs)
         self._drained_bytes = 0
         self._last_unsent_bytes, self._unsent_since = 0, 0.0
 
     # The transport's calls
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin, or refuse a connection that is one too many."""
+        """Register the connection. Refuse it when the table is full."""
         super().connection_made(transport)
         self.flow = ReadFlowControl(transport, self._schedule_advance)
         self.deadline = self.loop.time() + self._connections.limits.head_timeout
@@ -34,14 +34,14 @@ class BoundedProtocol(RequestReader):
             self._respond_and_close(header_limit.CONNECTION_LIMIT_REACHED, "refused")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget it."""
+        """Unregister the connection and free its buffers."""
         self._discard_buffer()
         self._connections.unregister(self)
         super().connection_lost(exc)
         self.flow.detach()
 
     def data_received(self, data: bytes) -> None:
-        """Take what came."""
+        """Parse `data`, or drop it while the connection drains."""
         if self._draining:
             self._drained_bytes += len(data)
             if self._drained_bytes > _DRAIN_BYTES:
@@ -50,12 +50,12 @@ class BoundedProtocol(RequestReader):
             super().data_received(data)
 
     def resume_writing(self) -> None:
-        """Go on with the next request, if it waits for the last answer to be sent."""
+        """Take the next request if it waited for the last response to be sent."""
         super().resume_writing()
         self._schedule_advance()
 
     def shutdown(self) -> None:
-        """End as soon as what is under way is answered."""
+        """Close as soon as the request in progress is answered; at once while the connection drains."""
         if self._draining:
             self.transport.abort()
         else:
@@ -65,16 +65,19 @@ class BoundedProtocol(RequestReader):
 
     @property
     def unsent_bytes(self) -> int:
-        """What the transport holds of answers."""
+        """Response bytes in the transport's write buffer."""
         return self.transport.get_write_buffer_size()
 
     @property
     def is_closing(self) -> bool:
-        """Whether the transport only sends what was written."""
+        """True when the transport only sends its buffer and then closes."""
         return self.transport.is_closing()
 
     def on_deadline(self, now: float) -> None:
-        """End this connection, unless its client is still reading an answer."""
+        """Close this connection, unless its client is still reading a response.
+
+        A client that reads nothing for `send_timeout` seconds is disconnected.
+        """
         unsent = self.unsent_bytes
         if unsent:
             if unsent != self._last_unsent_bytes:
@@ -92,13 +95,13 @@ class BoundedProtocol(RequestReader):
             self.transport.close()
 
     def evict(self) -> None:
-        """End at once."""
+        """Abort the connection."""
         self.transport.abort()
 
     # The end of answers
 
     def on_response_complete(self) -> None:
-        """Wait for the next request, or close the connection."""
+        """Wait for the next request, or close the connection. uvicorn calls this after each response."""
         self.server_state.total_requests += 1
         self.headers = []
         cycle = self.cycle
@@ -113,14 +116,14 @@ class BoundedProtocol(RequestReader):
         else:
             self.transport.close()
 
-    def _on_request_received(self, whole: bool) -> None:
-        if whole:
+    def _on_request_received(self, complete: bool) -> None:
+        if complete:
             self._connections.mark_busy(self)
         else:
             self._connections.mark_evictable(self, for_body=True)
 
     def _reject(self, refusal: bytes, why: str) -> None:
-        """Answer what cannot be understood, and take no more."""
+        """Respond with `refusal` and read no further request. `why` is the log's word for it."""
         self._connections.count_event(why)
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
@@ -133,25 +136,25 @@ class BoundedProtocol(RequestReader):
 
     def _respond_and_close(self, refusal: bytes, why: str) -> None:
         if not self.transport.is_closing():
-            named = self._request_id()
-            self._connections.log_refusal(self, named, int(refusal[9:12]), why)
-            self.transport.write(header_limit.with_request_id(refusal, named))
+            request_id = self._request_id()
+            self._connections.log_refusal(self, request_id, int(refusal[9:12]), why)
+            self.transport.write(header_limit.with_request_id(refusal, request_id))
             self._drain()
 
     def _request_id(self) -> str:
-        """That of the request under way, which has a line of its own; else that of the head, or a new one."""
+        """Return the id of the request in progress, which has a log line of its own; else the head's, or a new one."""
         cycle = self.cycle
         trace = cycle.scope.get("state", {}).get("trace") if cycle is not None and not cycle.response_complete else None
         if trace is not None:
             return str(trace.request_id)
         given = next((value for name, value in self.headers or () if name == b"x-request-id"), b"")
-        chosen = valid_request_id(given.decode("latin-1"))
+        request_id = valid_request_id(given.decode("latin-1"))
         if not given and cycle is not None and cycle.scope["headers"] is self.headers:
-            self.headers.append((b"x-request-id", chosen.encode("ascii")))  # the application has not begun yet
-        return chosen
+            self.headers.append((b"x-request-id", request_id.encode("ascii")))  # the application has not started yet
+        return request_id
 
     def _drain(self) -> None:
-        """Say that nothing follows, and drop what comes for a moment more."""
+        """Close the writing side, and drop what the client sends for a moment more."""
         self._draining = True
         self._discard_buffer()
         self._connections.mark_evictable(self)

@@ -1,4 +1,4 @@
-"""Whose requests a reverse proxy passes on, where it says so and may be believed (`FORWARDED_ALLOW_IPS`)."""
+"""The client's address from a trusted reverse proxy's headers (`FORWARDED_ALLOW_IPS`)."""
 
 import os
 from ipaddress import ip_address
@@ -8,10 +8,10 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware, _TrustedHos
 
 
 class ProxyHeaders(ProxyHeadersMiddleware):
-    """uvicorn's own, which takes any text for an address; here a text that is none changes nothing."""
+    """uvicorn's middleware, but text in the header that is not an IP address is ignored. uvicorn takes any text."""
 
     def __init__(self, app: ASGI3Application) -> None:
-        """Proxies are believed as uvicorn believes them: those of `FORWARDED_ALLOW_IPS`, else 127.0.0.1."""
+        """Trust the proxies that uvicorn would trust: those of `FORWARDED_ALLOW_IPS`, else 127.0.0.1."""
         proxies = os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1")
         super().__init__(app, proxies)
         self.trusted_hosts = _TrustedAddresses(proxies)

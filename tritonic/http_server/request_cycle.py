@@ -1,4 +1,4 @@
-"""A request with its answer, and the two directions of the connection that they travel on; both are uvicorn's."""
+"""uvicorn's request-response cycle and flow control, with the changes that this server needs."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,39 +9,39 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 
 class RequestCycle(RequestResponseCycle):
-    """A request and its answer. uvicorn looks at `keep_alive` when the answer begins, and when it ends."""
+    """A request and its response. uvicorn reads `keep_alive` when the response starts and when it ends."""
 
     _stays_open = True
 
     @property
     def keep_alive(self) -> bool:
-        """Whether the answer promises that the connection stays: not before the whole request is there."""
+        """True when the response may promise to keep the connection open: only after the whole request has arrived."""
         if self.response_complete:
-            return True  # the connection itself decides how it is closed
+            return True  # `BoundedProtocol` decides how the connection closes
         if self.more_body:
             self._stays_open = False
         return self._stays_open
 
     @keep_alive.setter
-    def keep_alive(self, lasts: bool) -> None:
-        self._stays_open = lasts
+    def keep_alive(self, value: bool) -> None:
+        self._stays_open = value
 
     @property
     def stays_open(self) -> bool:
-        """Whether the connection stays after this answer."""
+        """True when the connection stays open after this response."""
         return self._stays_open
 
 
 class Http10RequestCycle(RequestCycle):
-    """One of HTTP/1.0, which knows no chunks: an answer of unknown length ends with the connection (RFC 9112, 6.3).
+    """An HTTP/1.0 cycle. HTTP/1.0 has no chunks: a response without a length ends with the connection (RFC 9112, 6.3).
 
-    A connection stays where the client has asked for it, and the answer says how long it is.
+    The connection stays open only if the client asked for that and the response has a length.
     """
 
     _unknown_length = False
 
     async def send(self, message: ASGISendEvent) -> None:
-        """Send a part of the answer."""
+        """Send one ASGI message of the response."""
         if message["type"] == "http.response.start":
             headers = list(message.get("headers", []))
             bodiless = self.scope["method"] == "HEAD" or message["status"] in (204, 304)
@@ -51,28 +51,28 @@ class Http10RequestCycle(RequestCycle):
             elif self.keep_alive and not any(name.lower() == b"connection" for name, _ in headers):
                 message["headers"] = [*headers, (b"connection", b"keep-alive")]
         elif message["type"] == "http.response.body" and self._unknown_length:
-            self.expected_content_length = len(message.get("body", b""))  # uvicorn counts down to its end
+            self.expected_content_length = len(message.get("body", b""))  # uvicorn counts down to 0
         await super().send(message)
 
 
 class ReadFlowControl(FlowControl):
-    """Reading goes on only when the connection has seen to what it holds already."""
+    """Flow control that resumes reading only after the connection has parsed what it already holds."""
 
-    def __init__(self, transport: asyncio.Transport, go_on: Callable[[], None]) -> None:
+    def __init__(self, transport: asyncio.Transport, on_resume: Callable[[], None]) -> None:
         super().__init__(transport)
-        self._on_resume = go_on
+        self._on_resume = on_resume
 
     def resume_reading(self) -> None:
-        """Ask the connection, on behalf of an application that waits for a body or a hang-up."""
+        """Let the connection parse its buffer: the application waits for a body or a disconnect."""
         if self.read_paused:
             self._on_resume()
 
     def detach(self) -> None:
-        """Let go of the connection, which is gone: else both would wait for the garbage collector."""
+        """Drop the reference to a lost connection, so that neither object needs the garbage collector."""
         self._on_resume = _noop
 
     def resume_now(self) -> None:
-        """Read again."""
+        """Resume reading from the transport."""
         super().resume_reading()
 
 

@@ -16,7 +16,7 @@ RATES = Table(
     "Rates",
     (Column("streams"), Column("way"), Column("rate", "tokens/s", 1)),
     [(1, "ours", 10.0), (1, "theirs", 5.0), (16, "ours", 40.0), (16, "theirs", 8.0)],
-    plots=(Plot("streams", ("rate",), by="way", log_x=True, bar=20.0), Plot("way", ("rate",), kind="bars")),
+    plots=(Plot("streams", ("rate",), by="way", log_x=True, threshold=20.0), Plot("way", ("rate",), kind="bars")),
     thresholds=(Threshold("times theirs", 5.0, 4.0), Threshold("lost", 2.0, 0.0, "at most", digits=0)),
     versions={"theirs": "1.2.3"},
 )
@@ -36,7 +36,9 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delitem(BENCHMARKS, name)
     monkeypatch.setitem(BENCHMARKS, "works", Benchmark("what works", works, needs_models=False))
     monkeypatch.setitem(BENCHMARKS, "fails", Benchmark("what fails", fails, needs_models=False))
-    monkeypatch.setitem(BENCHMARKS, "sweeps", Benchmark("what takes no turns", works, needs_models=False, rounds=None))
+    monkeypatch.setitem(
+        BENCHMARKS, "sweeps", Benchmark("what takes no turns", works, needs_models=False, default_rounds=None)
+    )
 
 
 def test_a_part_leaves_markdown_json_and_a_picture(tmp_path: Path) -> None:
@@ -71,7 +73,7 @@ def test_rounds_are_kept_from_parts_that_go_in_none(
 
     monkeypatch.setattr(command, "_run", run)
     assert command.main(["works", "sweeps", "--rounds", "5", "--results", str(tmp_path)]) == 0
-    assert "--rounds says nothing to sweeps: no ways take turns there." in capsys.readouterr().err
+    assert "--rounds does not apply to sweeps: nothing takes turns there." in capsys.readouterr().err
     assert asked["works"][-2:] == ["--rounds", "5"] and "--rounds" not in asked["sweeps"]
 
 
@@ -118,7 +120,7 @@ def test_nothing_that_is_written_names_this_machine(tmp_path: Path) -> None:
     [
         (["nothing"], "there is no part nothing; parts: works, fails, sweeps"),
         (["works", "--rounds", "0"], "'0' is no number of rounds"),
-        (["sweeps", "--rounds", "2"], "--rounds says nothing to sweeps: no ways take turns there"),
+        (["sweeps", "--rounds", "2"], "--rounds does not apply to sweeps: nothing takes turns there"),
         (["works", "--rounds", "few"], "'few' is no number of rounds"),
         (["works", "--peer", "foo"], "--peer: 'foo' is neither NAME=URL nor NAME=MODEL@URL"),
         (["--fast"], "unrecognized arguments: --fast"),

@@ -13,7 +13,7 @@ from benchmarks.soak.resources import ResourceUsage, first_and_last, growth_perc
 from benchmarks.tables import Table
 
 
-def held(
+def usage(
     seconds: float = 0, gateway: float = 100, models: float = 1000, files: int = 40, processes: int = 9
 ) -> ResourceUsage:
     return ResourceUsage(seconds, gateway, 50, models, files, 120, 20, 360, processes, gateway)
@@ -24,8 +24,8 @@ def missed(table: Table) -> set[str]:
 
 
 def test_a_single_look_is_chance() -> None:
-    steady = [held(number) for number in range(40)]
-    spikes = [*steady[:39], held(39, gateway=500)]
+    steady = [usage(number) for number in range(40)]
+    spikes = [*steady[:39], usage(39, gateway=500)]
     first, last = first_and_last(spikes)
     assert (first.gateway, last.gateway) == (100, 100)
     assert not missed(report.over_time(spikes))
@@ -33,14 +33,14 @@ def test_a_single_look_is_chance() -> None:
 
 @pytest.mark.parametrize(("slope", "grows"), [(0.1, False), (0.3, True), (-1.0, False)])
 def test_steady_growth_is_seen(slope: float, grows: bool) -> None:
-    seen = [held(number, gateway=100 + slope * number) for number in range(40)]
+    seen = [usage(number, gateway=100 + slope * number) for number in range(40)]
     assert missed(report.over_time(seen)) == ({"growth of gateway under load"} if grows else set())
 
 
 def test_files_that_stay_open_are_seen_under_load() -> None:
-    seen = [held(number, files=60 + number % 3) for number in range(40)]
+    seen = [usage(number, files=60 + number % 3) for number in range(40)]
     assert not missed(report.over_time(seen))
-    leaking = [held(number, files=60 + number // 4) for number in range(40)]
+    leaking = [usage(number, files=60 + number // 4) for number in range(40)]
     assert missed(report.over_time(leaking)) == {"growth of files of the gateway under load"}
 
 
@@ -49,23 +49,23 @@ def test_growth_is_in_percent() -> None:
 
 
 def test_each_figure_has_its_own_median() -> None:
-    found = median_usage([held(0, 1, 30), held(1, 3, 10), held(2, 2, 20)])
+    found = median_usage([usage(0, 1, 30), usage(1, 3, 10), usage(2, 2, 20)])
     assert (found.gateway, found.models) == (2, 20)
 
 
 def test_the_table_over_time_is_bounded_and_keeps_every_look_for_the_json() -> None:
-    seen = [held(number) for number in range(1000)]
+    seen = [usage(number) for number in range(1000)]
     table = report.over_time(seen)
     assert 30 <= len(table.rows) <= report.MAX_ROWS and len(table.details["every look"]) == 1000
     assert {plot.over for plot in table.plots} == {"time"} and len(table.plots) == 3
 
 
 def test_rest_is_held_to_files_memory_and_what_is_under_way() -> None:
-    assert not missed(report.at_rest(held(), held(files=42), {}))
-    assert missed(report.at_rest(held(), held(files=43), {})) == {"more files of the gateway at rest"}
-    assert missed(report.at_rest(held(), held(processes=10), {})) == {"more processes at rest"}
-    assert missed(report.at_rest(held(), held(models=1060), {})) == {"growth of its models at rest"}
-    assert missed(report.at_rest(held(), held(), {"llm_rows_active": 1})) == {
+    assert not missed(report.at_rest(usage(), usage(files=42), {}))
+    assert missed(report.at_rest(usage(), usage(files=43), {})) == {"more files of the gateway at rest"}
+    assert missed(report.at_rest(usage(), usage(processes=10), {})) == {"more processes at rest"}
+    assert missed(report.at_rest(usage(), usage(models=1060), {})) == {"growth of its models at rest"}
+    assert missed(report.at_rest(usage(), usage(), {"llm_rows_active": 1})) == {
         "rows, texts and requests still under way"
     }
 
@@ -100,5 +100,5 @@ def test_a_crowd_must_be_answered_to_the_last() -> None:
 
 
 def test_an_outage_without_faults_is_well() -> None:
-    assert not missed(report.outages(Outage(cut=3, refused=9), []))
+    assert not missed(report.outages(Outage(num_cut=3, refused=9), []))
     assert missed(report.outages(Outage(faults=["it hung"]), [])) == {"faults of the outage"}

@@ -41,7 +41,7 @@ def test_a_stream_without_its_end_is_a_fault_unless_its_client_hung_up() -> None
     with pytest.raises(InvalidResponse, match="DONE"):
         responses.parse_chat(STREAM[:-20])
     for length in range(len(event("Pa") + event("ris."))):
-        cut = responses.parse_chat(STREAM[:length], cut=True)
+        cut = responses.parse_chat(STREAM[:length], truncated=True)
         assert not cut.finish_reason and not cut.difference(ChatAnswer("Paris.", "stop"))
 
 

@@ -1,4 +1,4 @@
-"""A keeper leaves nothing behind, whoever dies."""
+"""A reaper leaves no process behind, whichever process dies."""
 
 import os
 import signal
@@ -67,12 +67,12 @@ def test_a_killed_program_takes_its_descendants_along(stubborn):
     assert gone(grandchild, 0.5)
 
 
-def test_a_killed_keeper_takes_the_program_along(stubborn):
+def test_a_killed_reaper_takes_the_program_along(stubborn):
     child, grandchild = stubborn
     os.kill(child.session, signal.SIGKILL)
     assert child.wait(5) == -signal.SIGKILL
     assert gone(child.pid)
-    # In a session of its own and with its reaper dead, this one is beyond the keeper's reach.
+    # In a session of its own and with its reaper dead, this one is beyond the reaper's reach.
     os.kill(grandchild, signal.SIGKILL)
 
 
@@ -135,7 +135,7 @@ def test_a_program_that_is_not_there(tmp_path):
     assert "absent cannot be started: No such file or directory" in (tmp_path / "log").read_text()
 
 
-def test_a_keeper_that_cannot_work_is_an_error(tmp_path, monkeypatch):
+def test_a_reaper_that_cannot_work_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr("tritonic.child.REAPER", tmp_path / "absent.py")
     with pytest.raises(ChildError, match="could not be started"):
         Child([sys.executable])

@@ -75,8 +75,8 @@ def test_what_is_current_is_left_alone(setting: Setting) -> None:
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
-        ({"format": 1, "fingerprint": "0"}, "was built by another version of Tritonic, and is built anew"),
-        ({"fingerprint": "0"}, "was built from another recipe or other weights, and is built anew"),
+        ({"format": 1, "fingerprint": "0"}, "was built by another version of Tritonic, and is rebuilt"),
+        ({"fingerprint": "0"}, "was built from another recipe or other weights, and is rebuilt"),
     ],
 )
 def test_what_an_earlier_version_built_is_built_anew(setting: Setting, changed: dict[str, object], reason: str) -> None:

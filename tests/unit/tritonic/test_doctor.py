@@ -22,7 +22,7 @@ def test_notes_are_no_obstacle_and_missing_things_are():
     assert good is False
     assert "Triton: not there" in text
     assert "pip install [it]" in text
-    assert "1 of these must be put right first" in text
+    assert "Fix the 1 marked ✗ first" in text
 
 
 def test_missing_packages_are_named(monkeypatch):
@@ -47,7 +47,7 @@ def test_this_triton_starts():
 
 
 def test_missing_libraries_come_with_their_debian_package(monkeypatch):
-    monkeypatch.setattr(doctor, "_lacking_libraries", lambda binary, env: ["libpython3.11.so.1.0", "libexpat.so.1"])
+    monkeypatch.setattr(doctor, "_missing_libraries", lambda binary, env: ["libpython3.11.so.1.0", "libexpat.so.1"])
     finding = doctor._triton()
     assert finding.state == "missing"
     assert finding.remedy == f"apt-get install libexpat1 libpython{wheel.PYTHON}"
@@ -56,7 +56,7 @@ def test_missing_libraries_come_with_their_debian_package(monkeypatch):
 def test_ldd_is_understood(monkeypatch):
     said = "\tlibpython3.11.so.1.0 => not found\n\tlibc.so.6 => /lib/libc.so.6 (0x00007f)\n"
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0, said, ""))
-    assert doctor._lacking_libraries("stub", {}) == ["libpython3.11.so.1.0"]
+    assert doctor._missing_libraries("stub", {}) == ["libpython3.11.so.1.0"]
 
 
 def test_no_stub_for_this_python(monkeypatch):

@@ -321,7 +321,7 @@ def test_an_embedded_triton_ends_with_its_block(tmp_path):
     install(tmp_path, "fine", "pass")
     with EmbeddedTriton(tmp_path) as triton:
         assert [(model.name, model.state) for model in triton.models()] == [("fine", "READY")]
-        assert len(triton.child.processes()) == 3  # keeper, server, stub
+        assert len(triton.child.processes()) == 3  # reaper, server, stub
         child = triton.child
     assert child.processes() == []
 

@@ -81,8 +81,8 @@ def test_a_process_that_a_worker_left_behind_does_not_stay(tmp_path: Path) -> No
     assert run_scenario("orphaned", tmp_path) == signal.SIGTERM
 
 
-def test_workers_are_ended_before_their_keeper_is() -> None:
-    """Answers finish, then the workers are killed by their keeper, and only then would `up` or Docker kill that."""
+def test_workers_are_killed_before_their_parent_is() -> None:
+    """Responses finish, then the parent kills the workers, and only then would `up` or Docker kill the parent."""
     grace = inspect.signature(GatewayProcess).parameters["grace"].default
     assert DRAIN_SECONDS < GRACE_SECONDS < SHUTDOWN_SECONDS < grace
     compose = (Path(__file__).parents[3] / "docker-compose.yml").read_text()

@@ -1,8 +1,9 @@
-"""What keepers of workers do, each in a process of its own: `python -m tests.unit.tritonic.worker_scenarios WHAT
-FOLDER`.
+"""Scenarios of the workers' parent, each in a process of its own.
 
-A keeper takes the signals of its process, waits for every child of it, configures its log, and freezes what it holds;
-what measures as a worker does so to the end. A process with other tests must bear none of that.
+`python -m tests.unit.tritonic.worker_scenarios SCENARIO FOLDER`
+
+The parent takes the signals of its process, reaps all children, configures the log and freezes the heap, and metrics of
+a worker stay those of a worker until the process ends. None of that may happen in a process that runs other tests.
 """
 
 import ctypes
@@ -56,7 +57,7 @@ def failing(folder: Path) -> int:
 def deaf(folder: Path) -> dict[str, Any]:
     """Two workers that ignore SIGTERM."""
     workers.GRACE_SECONDS = 0.2
-    keeper = os.getpid()
+    parent = os.getpid()
 
     def run(
         given: Settings,
@@ -69,7 +70,7 @@ def deaf(folder: Path) -> dict[str, Any]:
         started()
         if crew.worker_index == 0:
             time.sleep(0.3)
-            os.kill(keeper, signal.SIGTERM)
+            os.kill(parent, signal.SIGTERM)
         time.sleep(60)
 
     ended_by = _keep(run, 2)
@@ -82,7 +83,7 @@ def deaf(folder: Path) -> dict[str, Any]:
 
 def orphaned(folder: Path) -> int:
     """A worker that leaves a process behind, as one that is killed does; the first process of a container gets it."""
-    keeper = os.getpid()
+    parent = os.getpid()
     assert ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
 
     def run(
@@ -98,7 +99,7 @@ def orphaned(folder: Path) -> int:
             os._exit(1)
         while Path(f"/proc/{(folder / 'left').read_text()}").exists():
             time.sleep(0.02)
-        os.kill(keeper, signal.SIGTERM)
+        os.kill(parent, signal.SIGTERM)
 
     return _keep(run, 1)
 

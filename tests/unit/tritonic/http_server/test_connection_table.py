@@ -35,6 +35,9 @@ async def end(server: LiveServer, *pieces: bytes, pause: float = 0.05) -> tuple[
     return said, time.monotonic() - started
 
 
+ENDED_SECONDS = 12.0
+"""Far more than the timeouts that these tests set, and less than the default timeout of a head (15 s)."""
+
 SILENT: list[tuple[tuple[bytes, ...], bytes]] = [
     ((), b""),
     ((b"\r\n",), b""),
@@ -55,16 +58,17 @@ async def test_connections_that_say_nothing_end() -> None:
         ends = await asyncio.gather(*(end(server, *pieces) for pieces, _ in SILENT))
         for (pieces, status), (said, seconds) in zip(SILENT, ends, strict=True):
             assert said.rpartition(b"HTTP/1.1 ")[2][:3] == status, pieces
-            assert seconds < 5, pieces
-        await asyncio.sleep(0.3)
-        assert not len(server.connections)
+            assert seconds < ENDED_SECONDS, pieces
+        async with asyncio.timeout(10):
+            while len(server.connections):
+                await asyncio.sleep(0.05)
 
 
 async def test_a_head_that_comes_slowly_does_not_come_for_ever() -> None:
     async with live_server(head_timeout=0.5, idle_timeout=30) as server:
         said, seconds = await end(server, GET, *(bytes([byte]) for byte in POST), pause=0.1)
         assert said.count(b"HTTP/1.1 ") == 2 and b" 408 " in said
-        assert seconds < 2
+        assert seconds < ENDED_SECONDS
 
 
 async def test_an_answer_under_way_is_not_idle() -> None:
@@ -81,15 +85,15 @@ async def test_a_body_that_nobody_reads_is_not_read_for_ever() -> None:
         writer.write(DEAF)
         head = await reader.readuntil(b"\r\n\r\n")
         assert b"200 OK" in head and b"connection: close" in head
-        sent, started = 0, time.monotonic()
-        with pytest.raises((ConnectionError, TimeoutError)):
-            async with asyncio.timeout(15):
+        sent = 0
+        with pytest.raises(ConnectionError):
+            async with asyncio.timeout(60):
                 while sent < 500_000_000:
                     writer.write(b"a" * 65536)
                     await writer.drain()
                     await asyncio.sleep(0)
                     sent += 65536
-        assert sent < 64 * 2**20 and time.monotonic() - started < 10
+        assert sent < 64 * 2**20
         assert server.connections.buffered_bytes == 0
         writer.close()
 
@@ -135,7 +139,7 @@ async def test_who_reads_nothing_is_cut_off_and_who_reads_is_not(log: list) -> N
 
 
 async def test_the_longest_idle_gives_way(log: list) -> None:
-    async with live_server(connections=5) as server:
+    async with live_server(max_connections=5) as server:
         idle = [await server.connect() for _ in range(5)]
         await asyncio.sleep(0.05)
         assert b"200 OK" in await server.answer(GET.replace(b"x", b"x\r\nConnection: close"))
@@ -154,7 +158,7 @@ async def test_the_longest_idle_gives_way(log: list) -> None:
 
 async def test_who_is_at_work_does_not_give_way(log: list) -> None:
     slow = b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n"
-    async with live_server(connections=3) as server:
+    async with live_server(max_connections=3) as server:
         busy = [await server.connect() for _ in range(3)]
         for _, writer in busy:
             writer.write(slow)
@@ -162,7 +166,7 @@ async def test_who_is_at_work_does_not_give_way(log: list) -> None:
         for _ in range(20):
             said, seconds = await end(server, GET)
             if said:  # the next one too many may end it before it is read
-                assert said.startswith(b"HTTP/1.1 503 ") and b"retry-after: 1" in said and seconds < 4
+                assert said.startswith(b"HTTP/1.1 503 ") and b"retry-after: 1" in said and seconds < ENDED_SECONDS
                 assert json.loads(said.partition(b"\r\n\r\n")[2])["error"]["code"] == "overloaded"
         server.begun.set()
         for reader, writer in busy:
@@ -174,7 +178,7 @@ async def test_who_is_at_work_does_not_give_way(log: list) -> None:
 
 async def test_strangers_of_one_address_keep_nobody_out() -> None:
     """Of the address that has most, even where another connection has waited longer."""
-    table = ConnectionTable(ConnectionLimits(connections=4))
+    table = ConnectionTable(ConnectionLimits(max_connections=4))
     honest = [_Fake(), _Fake(), _Fake()]
     strangers = [_Fake() for _ in range(10)]
     assert table.register(honest[0], "10.0.0.1")
@@ -193,7 +197,7 @@ async def test_strangers_of_one_address_keep_nobody_out() -> None:
 
 
 async def test_who_sends_a_body_gives_way_after_who_sends_nothing() -> None:
-    table = ConnectionTable(ConnectionLimits(connections=3))
+    table = ConnectionTable(ConnectionLimits(max_connections=3))
     sending, idle, working = _Fake(), _Fake(), _Fake()
     for each in (sending, idle, working):
         table.register(each, "10.0.0.1")
@@ -220,7 +224,7 @@ async def test_the_log_says_where_no_descriptor_is_left(monkeypatch: pytest.Monk
 
 async def test_no_address_has_all_connections_at_work() -> None:
     """As with the places of a model: four fifths for one alone, and room for whoever comes next."""
-    table = ConnectionTable(ConnectionLimits(connections=20))
+    table = ConnectionTable(ConnectionLimits(max_connections=20))
     greedy, honest = [_Fake() for _ in range(20)], [_Fake() for _ in range(6)]
     assert all(table.register(each, "10.0.0.1") for each in greedy)
     assert [table.start_request(each) for each in greedy] == [True] * 16 + [False] * 4
@@ -241,7 +245,7 @@ async def test_no_address_has_all_connections_at_work() -> None:
 
 
 async def test_whoever_has_too_many_at_work_is_told(log: list) -> None:
-    async with live_server(connections=10) as server:
+    async with live_server(max_connections=10) as server:
         opened = [await server.connect() for _ in range(10)]
         for _, writer in opened:
             writer.write(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -259,7 +263,7 @@ async def test_whoever_has_too_many_at_work_is_told(log: list) -> None:
 
 
 class _Fake:
-    begun = False
+    has_request = False
     deadline = float("inf")
     is_closing = False
     unsent_bytes = 0
@@ -274,7 +278,7 @@ class _Fake:
 
 @pytest.mark.usefixtures("frozen_heap")
 async def test_many_at_the_bound_cost_little() -> None:
-    table = ConnectionTable(ConnectionLimits(connections=4000))
+    table = ConnectionTable(ConnectionLimits(max_connections=4000))
     for number in range(4000):
         table.register(_Fake(), f"10.1.{number // 250}.{number % 250}")
     started = time.thread_time()
