@@ -88,12 +88,13 @@ def make_prompts(tokenizer_file: Path) -> list[str]:
 def render_prompts(folder: Path, prompts: Sequence[str]) -> list[str]:
     """What the gateway makes of each as one message of the user's, for the model in `folder`."""
     from gateway.operations.chat import Chat, Message
+    from gateway.model_card.card import parse_text
     from gateway.prompting.chat_prompt import build_completion
 
     config = config_pbtxt.parse((folder / "config.pbtxt").read_text())
     parameters = {name: value.string_value for name, value in config.parameters.items()}
     chats = [Chat(model=folder.name, messages=(Message(role="user", content=text),)) for text in prompts]
-    return [str(build_completion(chat, parameters)[0].prompt) for chat in chats]
+    return [str(build_completion(chat, parse_text(parameters))[0].prompt) for chat in chats]
 
 
 WINDOWS = 3

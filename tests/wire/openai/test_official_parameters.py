@@ -30,7 +30,7 @@ from gateway.dialects.openai.wire.chat import CreateChatCompletionRequest
 from gateway.http.wire_model import WireModel
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "dialects.md").read_text(encoding="utf-8")
-_IGNORED = DOCUMENT.split("\n### Ignored\n")[1].split("\n### ")[0]
+_IGNORED = DOCUMENT.split("\n### Ignored parameters\n")[1].split("\n### ")[0]
 
 ROUTES: dict[str, tuple[Any, type[WireModel]]] = {
     "chat": (chat_create_params.CompletionCreateParamsStreaming, CreateChatCompletionRequest),
@@ -85,8 +85,8 @@ def check(what: str, kind: Any, wire: Any) -> None:
     ]
     assert not dropped, (
         f"openai {openai.__version__} has parameters of {what} that nobody has decided about: {', '.join(dropped)}. "
-        f"Add each to {getattr(wire, '__name__', what)}, and to 'Not carried' of docs/dialects.md where a value that "
-        "asks for something is refused; or, where dropping it changes no answer, name it in 'Ignored' there."
+        f"Add each to {getattr(wire, '__name__', what)}, and to 'Unsupported parameters' of docs/dialects.md where a value that "
+        "asks for something is refused; or, where dropping it changes no answer, name it in 'Ignored parameters' there."
     )
 
 
