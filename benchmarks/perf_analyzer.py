@@ -87,8 +87,8 @@ def make_prompts(tokenizer_file: Path) -> list[str]:
 
 def render_prompts(folder: Path, prompts: Sequence[str]) -> list[str]:
     """What the gateway makes of each as one message of the user's, for the model in `folder`."""
-    from gateway.operations.chat import Chat, Message
     from gateway.model_card.card import parse_text
+    from gateway.operations.chat import Chat, Message
     from gateway.prompting.chat_prompt import build_completion
 
     config = config_pbtxt.parse((folder / "config.pbtxt").read_text())

@@ -85,8 +85,9 @@ def check(what: str, kind: Any, wire: Any) -> None:
     ]
     assert not dropped, (
         f"openai {openai.__version__} has parameters of {what} that nobody has decided about: {', '.join(dropped)}. "
-        f"Add each to {getattr(wire, '__name__', what)}, and to 'Unsupported parameters' of docs/dialects.md where a value that "
-        "asks for something is refused; or, where dropping it changes no answer, name it in 'Ignored parameters' there."
+        f"Add each to {getattr(wire, '__name__', what)}, and to 'Unsupported parameters' of docs/dialects.md "
+        "where a value that asks for something is refused; or, where dropping it changes no answer, name it in "
+        "'Ignored parameters' there."
     )
 
 
