@@ -42,9 +42,9 @@ _FIRST_DISCOVERY_SECONDS = 2.0
 
 
 def create_app(
-    settings: Settings | None = None, crew: WorkerContext | None = None, dialects: Sequence[Dialect] = DIALECTS
+    settings: Settings | None = None, worker: WorkerContext | None = None, dialects: Sequence[Dialect] = DIALECTS
 ) -> FastAPI:
-    """Return the gateway application, or that of the worker that `crew` describes. Its lifespan starts the discovery.
+    """Return the gateway application, or that of the worker that `worker` describes. Its lifespan starts the discovery.
 
     The first of `dialects` owns all paths that no dialect claims.
 
@@ -52,11 +52,11 @@ def create_app(
     files or a database of tasks that cannot be used.
     """
     settings = settings or Settings()
-    crew = crew or WorkerContext()
+    worker = worker or WorkerContext()
     model_descriptions = models_file.read(settings.models_file) if settings.models_file else {}
     object_stores.check_settings(settings)
     database.check_settings(settings)
-    configure_logging(settings.log_format, settings.log_level, crew)
+    configure_logging(settings.log_format, settings.log_level, worker)
     for problem in startup_checks.find_problems(settings):
         structlog.get_logger("gateway").error("a part of the state cannot be used", reason=problem)
 
@@ -69,20 +69,20 @@ def create_app(
             timeout=settings.request_timeout,
             secret=settings.triton_secret.get_secret_value() if settings.triton_secret else "",
             connect=transport.connector(settings),
-            bound=max(1, settings.model_requests // crew.num_workers),
+            bound=max(1, settings.model_requests // worker.num_workers),
             described=model_descriptions,
             aliases=settings.model_aliases,
         )
         app.state.catalog = catalog
         app.state.media = MediaLoader(settings)
-        node = NodeRegistrar(settings, catalog, crew) if settings.node_url else None
+        node = NodeRegistrar(settings, catalog, worker) if settings.node_url else None
         files = app.state.files = FileStore(settings)
         task_queue = app.state.tasks = TaskQueue(settings, catalog, files, app.state.metrics)
         task_queue.start()
         tasks = [asyncio.create_task(catalog.watch()), asyncio.create_task(files.sweep_periodically())]
         if node:
             tasks.append(asyncio.create_task(node.run()))
-        if crew.folder:
+        if worker.folder:
             await _wait_for_models(catalog)
         yield
         for task in tasks:
@@ -110,7 +110,7 @@ def create_app(
     app.state.settings = settings
     largest = settings.max_body_bytes + settings.media_request_max_bytes
     app.state.held = MemoryPool(max(settings.requests_held_bytes, 2 * largest))  # one request always fits
-    metrics = app.state.metrics = Metrics(crew)
+    metrics = app.state.metrics = Metrics(worker)
     app.state.event_loop = EventLoopMonitor(metrics.event_loop_lag_seconds, metrics.event_loop_held_seconds)
     store = settings.rate_limits_store.get_secret_value() if settings.rate_limits_store else None
     app.state.rates = (

@@ -203,7 +203,7 @@ class EmbeddedTriton:
         return self._health.fault() if self._health is not None else None
 
     def share_secret(self) -> None:
-        """Set TRITONIC_TRITON_SECRET in this process's environment, for gateways that it starts."""
+        """Set TRITONIC_TRITON_SECRET in this environment, which gateways started by this process inherit."""
         os.environ["TRITONIC_TRITON_SECRET"] = self.secret
 
     @property

@@ -9,7 +9,10 @@ _MIN_FAILURES = 4
 
 
 class LivenessProbe:
-    """Calls `answers(seconds)`, one call at a time; `seconds` is how long the probe may take."""
+    """Detects that a process no longer answers: calls `answers(seconds)` in a thread, again and again.
+
+    `answers` returns whether the process answered within `seconds`. Only one call runs at a time.
+    """
 
     def __init__(self, answers: Callable[[float], bool], timeout: float, clock: Callable[[], float] = time.monotonic):
         """`timeout` is the time without an answer after which there is a fault, in seconds; 0 turns the probe off."""

@@ -63,7 +63,7 @@ class SentenceModel:
     max_positions: int
     """Tokens of the longest text that the network accepts."""
     max_length: int
-    """Tokens of the longest text according to the folder's configuration."""
+    """The most tokens of a text by the checkpoint's own files (`max_positions` is what the network accepts)."""
     lowercase: bool
     prompts: dict[str, str]
     default_prompt: str | None

@@ -55,7 +55,7 @@ class TextCard:
     max_tokens: int | None = None
     """Tokens of an answer where the caller sets no limit; None: `context_length`."""
     text_mode: TextMode | None = None
-    """How the texts of responses grow; None: not told."""
+    """Whether each response has the whole text so far or a delta; None: unknown, the responses show it."""
     accumulates_tokens: bool = False
     """TensorRT-LLM: the model decodes all tokens so far for each response."""
     structured_outputs_option: StructuredOutputsOption | None = None

@@ -74,7 +74,7 @@ class TaskOperation(Operation, ABC):
 
     @abstractmethod
     def expected_outputs(self) -> tuple[ExpectedOutput, ...] | None:
-        """Return all outputs as far as the request tells them before it runs; None: it does not tell how many.
+        """Return the outputs that this request will produce, before it runs; None: their number is not known yet.
 
         With these, a task that was killed after its last output was stored need not run again.
         """

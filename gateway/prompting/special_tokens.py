@@ -72,7 +72,7 @@ class SpecialTokenGuard:
         self.exempt_words_in_answers = _disjoint_words(searched, tokens - own)
 
     def needs_masking(self, texts: Iterable[str]) -> bool:
-        """Return whether any of `texts` may contain a part of a special token."""
+        """Return whether any of `texts` may contain a part of a special token, so that it has to be masked."""
         masked, words = self.masked, self.words
         for text in texts:
             for character in masked:

@@ -38,7 +38,7 @@ class LCMOptions(TrainingOptions):
 
 
 class LCM:
-    """Implements `Scheduler`."""
+    """The scheduler of latent consistency models: few steps, with fresh noise between them (`Scheduler`)."""
 
     def __init__(self, options: LCMOptions, family_config: FamilyConfig) -> None:
         """Raises `ValueError` if the options contradict one another."""

@@ -20,7 +20,7 @@ _RETRY_SECONDS = 60.0
 _MAX_ATTEMPTS = 3
 """Attempts to get a process for a job."""
 _MAX_REMEMBERED = 256
-"""Outcomes that are remembered, of each kind."""
+"""Most structures that are remembered as slow, and most that are remembered as refused."""
 
 
 class CompileQueue:
@@ -92,8 +92,8 @@ class CompileQueue:
     def failed(self, job: CompileJob, reason: bytes | None) -> GenerationError | None:
         """Return the error of a job that failed; None if it was queued once more.
 
-        `reason` is the library's, or None if the process ended without a word: then it had too little time or memory,
-        or, if the job has no `pid`, the system gave it no process.
+        `reason` is the library's error message. None: the process ended without one, because it exceeded its time or
+        memory, or, if the job has no `pid`, because it could not be started.
         """
         error = self._outcome(job, reason)
         if error is not None:

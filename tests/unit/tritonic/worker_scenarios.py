@@ -61,14 +61,14 @@ def deaf(folder: Path) -> dict[str, Any]:
 
     def run(
         given: Settings,
-        crew: WorkerContext,
+        context: WorkerContext,
         listening: socket.socket,
         started: Callable[[], None],
         beaten: workers.OnHeartbeat,
     ) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         started()
-        if crew.worker_index == 0:
+        if context.worker_index == 0:
             time.sleep(0.3)
             os.kill(parent, signal.SIGTERM)
         time.sleep(60)
@@ -88,7 +88,7 @@ def orphaned(folder: Path) -> int:
 
     def run(
         given: Settings,
-        crew: WorkerContext,
+        context: WorkerContext,
         listening: socket.socket,
         started: Callable[[], None],
         beaten: workers.OnHeartbeat,
