@@ -46,7 +46,7 @@ $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
 
 # Node and npm come from PyPI with the other dependencies; npm writes this file itself.
 $(NODE_PACKAGES): tests/clients/node/package-lock.json | $(INSTALLED)
-	@cd tests/clients/node_runner && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --no-audit --no-fund --ignore-scripts
+	@cd tests/clients/node && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --no-audit --no-fund --ignore-scripts
 	@touch $@
 
 .PHONY: install node

@@ -60,9 +60,9 @@ FAILURES: Mapping[int, FailureDoc] = {
         errors.RequestTooLarge("The body is larger than this service takes, 33554432 bytes."),
     ),
     415: FailureDoc(
-        "The body is packed by something else than gzip.",
+        "The body is compressed by something else than gzip.",
         errors.UnsupportedEncoding(
-            "A body is taken as it is, or packed by gzip once; this one is said to be 'br'.", param="Content-Encoding"
+            "A body may be compressed by gzip once, or not at all, but not by 'br'.", param="Content-Encoding"
         ),
     ),
     429: FailureDoc(

@@ -77,7 +77,7 @@ def _sheet(options: argparse.Namespace) -> None:
     images = generate_images(pipeline, captions, options.steps, options.guidance)
     marks = [judge(image, scene)["all"] for image, scene in zip(images, scenes, strict=True)]
     edits = [
-        *(("moptions half: ", edit) for edit in inpaint(pipeline, 4, options.steps, options.guidance)),
+        *(("masked half: ", edit) for edit in inpaint(pipeline, 4, options.steps, options.guidance)),
         *(("strength 0.8: ", edit) for edit in image_to_image(pipeline, 4, 0.8, options.steps, options.guidance)),
     ]
     for name, edit in edits:

@@ -1,5 +1,6 @@
 """What `make` does before there is an environment, and what its linter looks at."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -123,3 +124,8 @@ def test_what_lies_beside_the_project_is_not_linted(tmp_path: Path) -> None:
     )
     found = sorted({line.split("/")[0] for line in ran.stdout.splitlines() if "hello.py:1:" in line})
     assert found == own
+
+
+def test_recipes_change_into_folders_that_exist() -> None:
+    folders = re.findall(r"\bcd ([\w./-]+)", (ROOT / "Makefile").read_text())
+    assert folders and all((ROOT / folder).is_dir() for folder in folders), folders
