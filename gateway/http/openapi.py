@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.responses import Response
-from starlette.routing import Match
+from starlette.routing import Match, Route
 from starlette.types import Scope
 
 _BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
@@ -46,10 +46,15 @@ class OpenAPIApplication(FastAPI):
         super().include_router(router, **options)
 
     def allowed_methods(self, scope: Scope) -> set[str]:
-        """Return the methods that the path of `scope` takes, over all routes with this path."""
+        """Return the methods that the path of `scope` takes, over all routes with this path.
+
+        Of several patterns that fit, the one with the fewest parameters counts, as in the OpenAPI document:
+        `/{platform}/v1/images/edits`, and not `/{platform}/v1/images/{task_id}`.
+        """
         routes = [*self.router.routes, *(route for router in self._routers for route in router.routes)]
-        found = (route for route in routes if route.matches(scope)[0] is not Match.NONE)
-        return {method for route in found for method in getattr(route, "methods", None) or ()}
+        found = [route for route in routes if isinstance(route, Route) and route.matches(scope)[0] is not Match.NONE]
+        path = min((route.path for route in found), key=lambda path: path.count("{"), default=None)
+        return {method for route in found if route.path == path for method in route.methods or ()}
 
     async def _document(self, request: Request) -> Response:
         """Return the document. A thread makes it: that takes too long for the event loop."""
