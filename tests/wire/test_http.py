@@ -89,9 +89,10 @@ async def test_head_is_counted_and_documented_as_what_it_is(gateway: RunningGate
     assert response.status_code == 405 and response.headers["allow"] == "POST"
     document = (await gateway.http.get("/openapi.json")).json()
     assert not [path for path, operations in document["paths"].items() if "head" in operations]
-    before = (await gateway.metrics())['tritonic_requests_total{model="",route="/v1/models",status="200"}']
+    counter = 'tritonic_requests_total{model="",route="/v1/models",status="200"}'
+    before = (await gateway.metrics()).get(counter, 0)
     await gateway.http.head("/v1/models")
-    assert (await gateway.metrics())['tritonic_requests_total{model="",route="/v1/models",status="200"}'] == before + 1
+    assert (await gateway.metrics())[counter] == before + 1
 
 
 @pytest.mark.parametrize("way", TEXT_ROUTES, ids=str)
