@@ -137,7 +137,7 @@ class OutdatedBuild:
     reason: str
     """Continues a sentence that starts with the model's name."""
     is_customized: bool
-    """Whether a user chose other options or edited its configuration: then only the user should replace it."""
+    """True if a user chose other options or edited its configuration: then only the user should replace it."""
 
 
 def find_outdated(folder: Path, recipe: Recipe, source_digest: str) -> OutdatedBuild | None:

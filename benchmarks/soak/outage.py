@@ -25,7 +25,7 @@ RECOVERY_SECONDS = 120.0
 
 @dataclass(slots=True)
 class Outage:
-    """What clients saw of the outage. Times are in seconds."""
+    """The outage as clients observed it. Times are in seconds."""
 
     num_cut: int = 0
     """Responses in progress that ended with an error."""

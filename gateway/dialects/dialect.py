@@ -18,7 +18,7 @@ def _has_api_keys(settings: Settings) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Dialect:
-    """What the application needs to know of a dialect.
+    """The parts of a dialect that the application uses.
 
     `prefixes` are the beginnings of the paths that it owns, `/v1` for example; a segment in braces stands for any one
     segment. A request that reaches no route under a prefix is refused in `errors`, and so is one that fails outside its

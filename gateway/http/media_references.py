@@ -95,7 +95,7 @@ class MediaReferences:
 
     @property
     def can_transcribe(self) -> bool:
-        """Whether `audio` may be called."""
+        """True if a model that transcribes is served, so that `audio` may be called."""
         return self._transcribe is not None
 
     def image(self, reference: str, *, param: str, allow_base64: bool = False) -> Reference[ImagePart]:

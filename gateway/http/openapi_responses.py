@@ -30,7 +30,7 @@ def omitted() -> Any:
 
 @dataclass(frozen=True, slots=True)
 class FailureDoc:
-    """What the document says of one status: a description, and the error of the example."""
+    """The documentation of one status: a description, and the error of the example."""
 
     description: str
     example: errors.GatewayError

@@ -128,7 +128,7 @@ class _ResponseParser:
         self._decompressor: zlib._Decompress | None = None
         self.status = 0
         self.headers_complete = False
-        """Whether the headers of the final response are complete."""
+        """True once the headers of the final response are complete."""
         self.message_complete = False
         self.error: InvalidMedia | None = None
 

@@ -32,7 +32,7 @@ _IMAGE_OPERATIONS = frozenset({"generate_image", "edit_image"})
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TextCard:
-    """What a model says about texts and chats. Hashed by identity, so that caches may have it as their key."""
+    """The parameters of a text model. Instances are hashed by identity, so that caches may use them as keys."""
 
     modalities: frozenset[str] = frozenset({"text"})
     """What a message may contain: `text`, `image`."""

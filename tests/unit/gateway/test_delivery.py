@@ -8,11 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import uvicorn
 from starlette.types import Message, Receive, Scope, Send
 
 from gateway.http import delivery
 from gateway.http.disconnect import ClientDisconnected, DisconnectWatch
+from tests.fakes.asgi_client import requesting_client
 
 Events = Callable[[], AsyncGenerator[bytes]]
 
@@ -161,25 +161,10 @@ async def served(events: Events, send_timeout: float) -> AsyncIterator[tuple[Any
         await response(scope, receive, send)
         state.ended = True
 
-    with socket.socket() as listening, socket.socket() as client:
-        listening.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=0))
-        server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
-        running = asyncio.create_task(server.serve(sockets=[listening]))
-        while not server.started:
+    async with requesting_client(app, b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n") as client:
+        while state.request is None:
             await asyncio.sleep(0.01)
-        client.setblocking(False)
-        loop = asyncio.get_running_loop()
-        await loop.sock_connect(client, listening.getsockname())
-        await loop.sock_sendall(client, b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
-        try:
-            while state.request is None:
-                await asyncio.sleep(0.01)
-            yield state, client
-        finally:
-            server.should_exit = True
-            client.close()
-            await running
+        yield state, client
 
 
 async def test_who_reads_nothing_of_a_large_last_event_has_hung_up() -> None:

@@ -77,7 +77,7 @@ _NO_VALUES = ValueBounds(types=frozenset(), values=frozenset())
 
 @dataclass(frozen=True, slots=True)
 class BranchGuard:
-    """What a branch must require in addition, so that no other branch accepts its values."""
+    """Requirements that a branch needs in addition, so that no other branch accepts its values."""
 
     required: tuple[str, ...] = ()
     absent: tuple[str, ...] = ()

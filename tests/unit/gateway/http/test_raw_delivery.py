@@ -8,11 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import uvicorn
 from starlette.types import Message, Receive, Scope, Send
 
 from gateway.errors import Overloaded
 from gateway.http import delivery
+from tests.fakes.asgi_client import requesting_client
 
 CHUNK = b"\x00\xff\xe2\x80\xa8" * 10
 
@@ -147,23 +147,8 @@ async def serve(source: Chunks, send_timeout: float, **options: Any) -> AsyncIte
         response = await delivery.raw(request, source.read(), "audio/mpeg", **options)
         await response(scope, receive, send)
 
-    with socket.socket() as listening, socket.socket() as client:
-        listening.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=0))
-        server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
-        running = asyncio.create_task(server.serve(sockets=[listening]))
-        while not server.started:
-            await asyncio.sleep(0.01)
-        client.setblocking(False)
-        loop = asyncio.get_running_loop()
-        await loop.sock_connect(client, listening.getsockname())
-        await loop.sock_sendall(client, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        try:
-            yield state, client
-        finally:
-            server.should_exit = True
-            client.close()
-            await running
+    async with requesting_client(app, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n") as client:
+        yield state, client
 
 
 @pytest.mark.parametrize("headers", [{"Content-Length": "1000"}, {}])
