@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 CONSTRAINTS = ROOT / "constraints.txt"
 # The project itself, and what an environment has before anything is installed into it.
 NOT_PINNED = {"tritonic", "pip", "setuptools", "wheel"}
-EXTRAS = "embedded,build,bench,dev"
+EXTRAS = "embedded,build,tracing,bench,dev"
 # What Debian 12 has. pip offers it no release that needs a newer one.
 OLDEST_PYTHON = "3.11.2"
 _PIN = re.compile(r"(?P<name>[\w.-]+)==(?P<version>[^\s#]+)(?P<comment>\s+#.*)?")

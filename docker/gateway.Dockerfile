@@ -7,7 +7,7 @@ COPY gateway gateway
 COPY builders builders
 COPY backends backends
 COPY tritonic tritonic
-RUN /opt/tritonic/bin/pip install --no-cache-dir --disable-pip-version-check . -c constraints.txt
+RUN /opt/tritonic/bin/pip install --no-cache-dir --disable-pip-version-check ".[tracing]" -c constraints.txt
 
 FROM python:3.11-slim
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin tritonic && install -d -o tritonic -m 750 /state

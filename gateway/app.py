@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING
 
 import structlog
 from fastapi import FastAPI, Request
@@ -26,13 +27,18 @@ from gateway.http.trusted_hosts import HostOriginMiddleware, PreflightMiddleware
 from gateway.media.loader import MediaLoader
 from gateway.models import models_file
 from gateway.models.catalog import Catalog
+from gateway.observability import tracing
 from gateway.observability.event_loop import EventLoopMonitor
-from gateway.observability.telemetry import Metrics, Trace, configure_logging, valid_request_id
+from gateway.observability.log_format import configure_logging
+from gateway.observability.telemetry import PROBE_ROUTES, Metrics, Trace, valid_request_id
 from gateway.settings import Settings
 from gateway.tasks import database
 from gateway.tasks.task_queue import TaskQueue
 from gateway.triton import transport
 from gateway.worker_context import WorkerContext
+
+if TYPE_CHECKING:
+    from gateway.observability.spans import Tracing
 
 UNMATCHED_ROUTE = "unmatched"
 """Metrics label of requests without a route: a path that callers make up must not become a label."""
@@ -48,8 +54,8 @@ def create_app(
 
     The first of `dialects` owns all paths that no dialect claims.
 
-    Raises `ModelsFileError` for an invalid models file, and `StoreError` and `DatabaseError` for settings of a store of
-    files or a database of tasks that cannot be used.
+    Raises `ModelsFileError` for an invalid models file, `StoreError` and `DatabaseError` for settings of a store of
+    files or a database of tasks that cannot be used, and `TracingError` for tracing that is not possible.
     """
     settings = settings or Settings()
     worker = worker or WorkerContext()
@@ -57,6 +63,7 @@ def create_app(
     object_stores.check_settings(settings)
     database.check_settings(settings)
     configure_logging(settings.log_format, settings.log_level, worker)
+    spans = tracing.from_environment()
     for problem in startup_checks.find_problems(settings):
         structlog.get_logger("gateway").error("a part of the state cannot be used", reason=problem)
 
@@ -77,7 +84,7 @@ def create_app(
         app.state.media = MediaLoader(settings)
         node = NodeRegistrar(settings, catalog, worker) if settings.node_url else None
         files = app.state.files = FileStore(settings)
-        task_queue = app.state.tasks = TaskQueue(settings, catalog, files, app.state.metrics)
+        task_queue = app.state.tasks = TaskQueue(settings, catalog, files, app.state.metrics, spans)
         task_queue.start()
         tasks = [asyncio.create_task(catalog.watch()), asyncio.create_task(files.sweep_periodically())]
         if node:
@@ -95,6 +102,8 @@ def create_app(
         if app.state.rates:
             await app.state.rates.close()
         app.state.event_loop.close()
+        if spans:
+            spans.close()
 
     table = DialectTable(dialects)
     app = OpenAPIApplication(
@@ -127,7 +136,7 @@ def create_app(
         app.add_middleware(PreflightMiddleware, settings=settings, expose_headers=exposed)
     app.add_middleware(HostOriginMiddleware, settings=settings, render=table.render_error)
     # Outermost, so that it also traces preflights and unknown paths.
-    app.add_middleware(_TraceMiddleware, metrics=app.state.metrics, event_loop=app.state.event_loop)
+    app.add_middleware(_TraceMiddleware, metrics=app.state.metrics, event_loop=app.state.event_loop, tracing=spans)
     return app
 
 
@@ -177,8 +186,9 @@ def _add_exception_handlers(app: OpenAPIApplication, render: Callable[[str, Gate
 class _TraceMiddleware:
     """Gives every request an id and a trace. Plain ASGI: Starlette's `BaseHTTPMiddleware` hides disconnects."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, event_loop: EventLoopMonitor) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, event_loop: EventLoopMonitor, tracing: "Tracing | None") -> None:
         self._app = app
+        self._tracing = tracing
         self._metrics = metrics
         self._event_loop = event_loop
 
@@ -190,8 +200,11 @@ class _TraceMiddleware:
         if path.endswith("/") and not path.endswith("//") and len(path) > 1:
             # Serve the path without its slash: after a redirect, many clients send no body.
             scope["path"] = path[:-1]
-        request_id = valid_request_id(Headers(scope=scope).get("x-request-id", ""))
+        headers = Headers(scope=scope)
+        request_id = valid_request_id(headers.get("x-request-id", ""))
         trace = Trace(self._metrics, request_id, headers={"x-request-id": request_id})
+        if self._tracing and path not in PROBE_ROUTES:
+            trace.span = self._tracing.begin_request(scope["method"], path, headers)
         scope.setdefault("state", {})["trace"] = trace
         self._event_loop.begin_request(trace)
         status = 500

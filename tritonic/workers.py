@@ -27,7 +27,7 @@ from pathlib import Path
 import structlog
 
 from gateway.observability import watchdog
-from gateway.observability.telemetry import configure_logging
+from gateway.observability.log_format import configure_logging
 from gateway.settings import Settings
 from gateway.worker_context import WorkerContext, prepare_metrics_files
 from tritonic.backoff import Backoff

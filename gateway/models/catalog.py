@@ -117,7 +117,7 @@ class Catalog:
         """
         require_operation(model.name, model.supported_operations, type(request))
         codec = model.codec(request.operation)
-        with trace.measure(model.name) as work, ExitStack() as places:
+        with trace.measure(model.name, request, model.server.client.url) as work, ExitStack() as places:
             places.enter_context(self._admission.open(model.name, trace.caller))
             explain: Callable[[GatewayError], GatewayError] = _unchanged
             sent = False
@@ -133,7 +133,7 @@ class Catalog:
                 for _ in call.requests[1:]:
                     places.enter_context(self._admission.open(model.name, trace.caller))
                 events = inference.stream_events(
-                    model, call.requests, request_id=trace.request_id, timeout=self._timeout
+                    model, call.requests, request_id=trace.request_id, timeout=self._timeout, headers=work.headers
                 )
                 del call  # its tensors may have a hundred megabytes, and the answer may take minutes
                 sent = True

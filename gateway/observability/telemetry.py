@@ -1,10 +1,9 @@
-"""Metrics, request ids and structured logs.
+"""Metrics, and the log line of each request.
 
 docs/operations.md lists the names and labels of the metrics. The label `model` is always the name of an existing model,
 and `route` the pattern of a known route, so that callers cannot create new time series.
 """
 
-import logging
 import os
 import re
 import time
@@ -12,7 +11,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Self
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
@@ -20,15 +19,20 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from gateway.errors import GatewayError
 from gateway.fair_sharing import MemoryReservation
+from gateway.operations.operation import Operation
 from gateway.operations.registry import OPERATIONS
 from gateway.worker_context import WorkerContext
+
+if TYPE_CHECKING:
+    from gateway.observability.spans import RequestSpan
 
 _REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 """Upper bounds in seconds, like the other buckets."""
 _EVENT_LOOP_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _INTER_TOKEN_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2, 5)
 
-_PROBE_ROUTES = frozenset({"/health/live", "/health/ready", "/metrics"})
+PROBE_ROUTES = frozenset({"/health/live", "/health/ready", "/metrics"})
+"""Routes that monitoring calls every few seconds: they are logged at level debug and have no spans."""
 
 _DELTA_EVENTS = tuple({event for operation in OPERATIONS.values() for event in operation.delta_events})
 _USAGE_EVENTS = tuple({event for operation in OPERATIONS.values() for event in operation.usage_events})
@@ -141,11 +145,13 @@ class Trace:
     """Headers that every response to the request gets, whether it succeeds or fails."""
     charge_tokens: Callable[[str, int], None] | None = None
     """Called with the caller and the number of tokens at the end."""
+    span: "RequestSpan | None" = None
+    """Its span where tracing is on (`gateway.observability.tracing`)."""
 
-    def measure(self, model: str) -> "AnswerMetrics":
-        """Return a context manager that measures the answer of `model` to this request."""
+    def measure(self, model: str, request: Operation, server: str) -> "AnswerMetrics":
+        """Return a context manager that measures the answer to `request` of `model` at the Triton `server`."""
         self.model = model
-        return AnswerMetrics(self)
+        return AnswerMetrics(self, request, server)
 
     def record_failure(self, error: GatewayError) -> None:
         """Record the error that ended the answer.
@@ -169,7 +175,7 @@ class Trace:
             self.metrics.failures.labels(self.route, self.model, self.error.code).inc()
         log = structlog.get_logger("gateway")
         # Probes of monitoring, every few seconds, would drown the other lines.
-        write = log.debug if self.route in _PROBE_ROUTES else log.info
+        write = log.debug if self.route in PROBE_ROUTES else log.info
         write(
             "request",
             request_id=self.request_id,
@@ -179,8 +185,11 @@ class Trace:
             status=status,
             milliseconds=round(seconds * 1000, 1),
             hung_up=self.disconnected,
+            **({"trace_id": self.span.trace_id} if self.span else {}),
             **({"error": self.error.code, "reason": self.error.message[:500]} if self.error else {}),
         )
+        if self.span:
+            self.span.end(self, status)
 
 
 class AnswerMetrics:
@@ -191,14 +200,15 @@ class AnswerMetrics:
         "_in_flight",
         "_inter_token",
         "_last",
+        "_span",
         "_started",
-        "_stream",
         "_tokens_in",
         "_tokens_out",
         "_trace",
+        "headers",
     )
 
-    def __init__(self, trace: Trace) -> None:
+    def __init__(self, trace: Trace, request: Operation, server: str) -> None:
         metrics, labels = trace.metrics, (trace.route, trace.model)
         self._trace = trace
         self._in_flight = metrics.in_flight.labels(*labels)
@@ -208,6 +218,9 @@ class AnswerMetrics:
         self._tokens_out = metrics.tokens_out.labels(*labels)
         self._started = trace.started
         self._last = 0.0
+        self._span = trace.span.begin_model(request, trace.model, server) if trace.span else None
+        self.headers: tuple[tuple[bytes, bytes], ...] = self._span.headers if self._span else ()
+        """Headers that carry the trace to Triton."""
 
     def __enter__(self) -> Self:
         self._in_flight.inc()
@@ -217,6 +230,8 @@ class AnswerMetrics:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._in_flight.dec()
+        if self._span:
+            self._span.end(error)
 
     def observe(self, event: object) -> None:
         """Count one event of the answer."""
@@ -231,56 +246,12 @@ class AnswerMetrics:
                     self._inter_token.observe(seconds)
             else:
                 self._first_token.observe(now - self._started)
+                if self._span:
+                    self._span.record_first_token(now - self._started)
             self._last = now
-        elif isinstance(event, _USAGE_EVENTS):
+            return
+        if isinstance(event, _USAGE_EVENTS):
             self._tokens_in.inc(event.prompt_tokens)
             self._trace.tokens += event.prompt_tokens
-
-
-def configure_logging(
-    format: Literal["json", "console"], level: str, worker_context: WorkerContext | None = None
-) -> None:
-    """Write the log lines of structlog and the standard library to standard error in one format.
-
-    With several workers each line has the field `worker`, the index of the worker.
-    """
-
-    def add_worker(logger: object, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-        if worker_context is not None and worker_context.folder is not None:
-            event.setdefault("worker", worker_context.worker_index)
-        return event
-
-    shared: list[structlog.typing.Processor] = [
-        add_worker,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.StackInfoRenderer(),
-    ]
-    renderer: list[structlog.typing.Processor] = (
-        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-        if format == "json"
-        else [structlog.dev.ConsoleRenderer()]
-    )
-    structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *shared,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        cache_logger_on_first_use=True,
-    )
-    handler = logging.StreamHandler()
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
-        )
-    )
-    root = logging.getLogger()
-    root.handlers = [handler]
-    root.setLevel(level.upper())
-    for name in ("uvicorn", "uvicorn.error"):
-        logging.getLogger(name).handlers = []
-        logging.getLogger(name).propagate = True
+        if self._span:
+            self._span.record_event(event)

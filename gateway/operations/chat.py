@@ -81,6 +81,7 @@ class Chat(Operation):
 
     operation: ClassVar = "chat"
     phrase: ClassVar = "answer chats"
+    genai_operation: ClassVar = "chat"
     route: ClassVar = "/v1/chat/completions"
     node_type: ClassVar = 0
     delta_events: ClassVar = (Delta,)

@@ -24,6 +24,7 @@ class Complete(Operation):
 
     operation: ClassVar = "complete"
     phrase: ClassVar = "continue texts"
+    genai_operation: ClassVar = "text_completion"
     route: ClassVar = "/v1/completions"
     delta_events: ClassVar = (Delta,)
     usage_events: ClassVar = (Usage,)

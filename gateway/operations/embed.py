@@ -32,6 +32,7 @@ class Embed(Operation):
 
     operation: ClassVar = "embed"
     phrase: ClassVar = "embed texts"
+    genai_operation: ClassVar = "embeddings"
     route: ClassVar = "/v1/embeddings"
     usage_events: ClassVar = (EmbedUsage,)
 

@@ -23,6 +23,8 @@ class Operation:
     node_type: ClassVar[int | None] = None
     """DecentralGPT's number for models that offer it (`type`, see `gateway.decentralgpt`); None: nodes do not call it.
     """
+    genai_operation: ClassVar[str] = "generate_content"
+    """OpenTelemetry's name of the operation, `gen_ai.operation.name`."""
     delta_events: ClassVar[tuple[type[Any], ...]] = ()
     """Events that bring generated tokens and count them in `tokens`."""
     usage_events: ClassVar[tuple[type[Any], ...]] = ()

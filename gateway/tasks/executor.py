@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from gateway.errors import GatewayError, ModelNotFound, Overloaded, RateLimited, StorageFull
 from gateway.files.file_store import FileStore
@@ -15,6 +15,9 @@ from gateway.observability.telemetry import Metrics, Trace
 from gateway.operations.operation import ExpectedOutput, Output, Progress, TaskOperation
 from gateway.tasks.request_json import deserialize
 from gateway.tasks.task import TaskOutput
+
+if TYPE_CHECKING:
+    from gateway.observability.spans import Tracing
 
 ROUTE = "task"
 """The route of tasks in metrics and logs."""
@@ -29,8 +32,11 @@ T = TypeVar("T")
 class TaskExecutor:
     """Runs requests of tasks, with retries while a model or the file store is unavailable or full."""
 
-    def __init__(self, catalog: Catalog, files: FileStore, metrics: Metrics, patience: float) -> None:
+    def __init__(
+        self, catalog: Catalog, files: FileStore, metrics: Metrics, patience: float, tracing: "Tracing | None" = None
+    ) -> None:
         """`patience` is the time in seconds for which a task retries (setting `tasks_patience`)."""
+        self._tracing = tracing
         self._catalog = catalog
         self._files = files
         self._metrics = metrics
@@ -44,7 +50,7 @@ class TaskExecutor:
         `kind` is the name of the operation, and `stored` the JSON of its request. `advance` is called with the part
         that is done, 0 to 1. Raises `GatewayError`.
         """
-        trace = Trace(self._metrics, id, route=ROUTE)
+        trace = Trace(self._metrics, id, route=ROUTE, span=self._tracing.begin_task(id) if self._tracing else None)
         status = 499
         try:
             unseeded = await self._retry(lambda: deserialize(kind, stored, self._files))

@@ -8,9 +8,6 @@ import psycopg
 import structlog
 
 from gateway.errors import GatewayError
-from gateway.files.file_store import FileStore
-from gateway.models.catalog import Catalog
-from gateway.observability.telemetry import Metrics
 from gateway.settings import Settings
 from gateway.tasks.database import Database
 from gateway.tasks.dbos_worker import DbosWorker
@@ -47,13 +44,10 @@ class TaskRuntime:
         self._watch_task = asyncio.create_task(self._watch())
 
     @classmethod
-    async def open(
-        cls, database: Database, settings: Settings, catalog: Catalog, files: FileStore, metrics: Metrics
-    ) -> "TaskRuntime":
+    async def open(cls, database: Database, settings: Settings, executor: TaskExecutor) -> "TaskRuntime":
         """Take a slot and begin to run tasks. Raises the errors of the database."""
         slot = await asyncio.to_thread(ExecutorSlot, database.liveness_folder)
         try:
-            executor = TaskExecutor(catalog, files, metrics, settings.tasks_patience)
             worker = DbosWorker(database, slot.name, executor, settings.tasks_concurrency)
             await worker.launch()
         except BaseException:

@@ -25,10 +25,12 @@ from gateway.observability.telemetry import Metrics
 from gateway.operations.operation import TaskOperation
 from gateway.settings import Settings
 from gateway.tasks.database import UNUSABLE_MESSAGE, Database
+from gateway.tasks.executor import TaskExecutor
 from gateway.tasks.request_json import serialize
 from gateway.tasks.task import FINAL_STATES, QuotaExceeded, Task, TaskState, new_task_id
 
 if TYPE_CHECKING:  # costs 50 MB and half a second, which a gateway without tasks is spared
+    from gateway.observability.spans import Tracing
     from gateway.tasks.runtime import TaskRuntime
 
 _OPEN_TIMEOUT_SECONDS = 20.0
@@ -40,13 +42,20 @@ _TASK_ID = re.compile(r"task_[0-9a-f]{32}")
 class TaskQueue:
     """The tasks of all callers. The first task loads DBOS and creates SQLite's file."""
 
-    def __init__(self, settings: Settings, catalog: Catalog, files: FileStore, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        catalog: Catalog,
+        files: FileStore,
+        metrics: Metrics,
+        tracing: "Tracing | None" = None,
+    ) -> None:
         """Open nothing. Raises `DatabaseError` if the setting `tasks` does not name a database."""
         self._database = Database(settings)
         self._settings = settings
         self._catalog = catalog
         self._files = files
-        self._metrics = metrics
+        self._executor = TaskExecutor(catalog, files, metrics, settings.tasks_patience, tracing)
         self._runtime: TaskRuntime | None = None
         self._open_task: asyncio.Task[None] | None = None
         self._open_attempted = asyncio.Event()
@@ -189,9 +198,7 @@ class TaskQueue:
         runtime_class = await asyncio.to_thread(_import_runtime)
         while True:
             try:
-                self._runtime = await runtime_class.open(
-                    self._database, self._settings, self._catalog, self._files, self._metrics
-                )
+                self._runtime = await runtime_class.open(self._database, self._settings, self._executor)
             except Exception as error:  # whatever the error, the database may be available later
                 self._problem = await asyncio.to_thread(self._database.explain, error)
                 reason = self._problem or str(error)[:500]

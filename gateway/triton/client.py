@@ -16,19 +16,17 @@ from tritonclient.grpc import service_pb2 as pb
 
 from gateway.errors import ModelFailed, ModelTimeout
 from gateway.triton.failures import to_gateway_error
+from gateway.triton.infer_request import request_without_data, serialize
 from gateway.triton.rpc.channel import Channel
 from gateway.triton.rpc.status import RpcError
 from gateway.triton.tensors import InferResponse, Tensor
-from gateway.triton.transport import Call, Connect
+from gateway.triton.transport import Call, Connect, Headers
 
 _END_TIMEOUT_SECONDS = 1.0
 """How long a server may take to end a stream after its final response."""
 
 _STOP_TIMEOUT_SECONDS = 5.0
 """How long a stop request may take. No caller waits for it."""
-
-_RAW_CONTENTS_TAG = bytes((pb.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER << 3 | 2,))
-"""The protobuf tag before the length and the data of each tensor. Tensors are in the order of `inputs`."""
 
 SECRET_HEADER = "triton-grpc-protocol-tritonic"
 """Header with the secret of a Triton that was started with `--grpc-restricted-protocol=…:tritonic=SECRET`."""
@@ -124,13 +122,15 @@ class TritonClient:
         timeout: float,
         stop: StopRequest | None = None,
         turn: asyncio.Lock | None = None,
+        headers: Headers = (),
     ) -> "ResponseStream":
         """Return the responses of a model. The request is sent when the first response is awaited.
 
         The stream fails after `timeout` seconds without a response. Requests that share the lock `turn` are sent one at
-        a time, because sending copies the whole request.
+        a time, because sending copies the whole request. The call carries `headers`.
         """
-        return ResponseStream(self, _request_without_data(model, tensors, request_id), tensors, timeout, stop, turn)
+        request = request_without_data(model, tensors, request_id)
+        return ResponseStream(self, request, tensors, timeout, stop, turn, headers)
 
     def _stop_soon(self, stop: StopRequest, request_id: str) -> None:
         stopping = asyncio.create_task(self._stop(stop, request_id))
@@ -141,7 +141,7 @@ class TritonClient:
         call = None
         try:
             async with asyncio.timeout(_STOP_TIMEOUT_SECONDS):
-                request = _serialize(_request_without_data(stop.model, stop.tensors, request_id), stop.tensors)
+                request = serialize(request_without_data(stop.model, stop.tensors, request_id), stop.tensors)
                 call = await self._transport.call(_STREAM, request, idle=_STOP_TIMEOUT_SECONDS)
                 while await call.read() is not None:
                     pass
@@ -168,6 +168,7 @@ class ResponseStream:
         timeout: float,
         stop: StopRequest | None,
         turn: asyncio.Lock | None = None,
+        headers: Headers = (),
     ) -> None:
         """`request` lacks the data of the `tensors`. Nothing is sent yet."""
         request.parameters["triton_enable_empty_final_response"].bool_param = True
@@ -177,6 +178,7 @@ class ResponseStream:
         self._timeout = timeout
         self._stop = stop
         self._send_lock = turn
+        self._headers = headers
         self._call: Call | None = None
         self._started = self._ended = self._closed = False
 
@@ -208,8 +210,10 @@ class ResponseStream:
                 self._triton.in_flight += 1
                 async with self._send_lock or nullcontext():
                     # Tensors may have a hundred megabytes, and a response may take minutes: keep neither copy.
-                    sent, self._tensors = _serialize(self._request, self._tensors), ()
-                    self._call = await self._triton._transport.call(_STREAM, sent, idle=self._timeout)
+                    sent, self._tensors = serialize(self._request, self._tensors), ()
+                    self._call = await self._triton._transport.call(
+                        _STREAM, sent, idle=self._timeout, headers=self._headers
+                    )
                     del sent
             data = await self._call.read()
         except TimeoutError:
@@ -264,34 +268,6 @@ def _read_config(config: model_config_pb2.ModelConfig) -> ModelConfig:
         ranks={tensor.name: len(tensor.dims) + (config.max_batch_size > 0) for tensor in config.input},
         optional=frozenset(tensor.name for tensor in config.input if tensor.optional),
     )
-
-
-def _request_without_data(model: str, tensors: Sequence[Tensor], request_id: str) -> pb.ModelInferRequest:
-    """Return a request without the data of its tensors."""
-    return pb.ModelInferRequest(
-        model_name=model,
-        id=request_id,
-        inputs=[
-            pb.ModelInferRequest.InferInputTensor(name=t.name, datatype=t.datatype, shape=t.shape) for t in tensors
-        ],
-    )
-
-
-def _serialize(head: pb.ModelInferRequest, tensors: Sequence[Tensor]) -> bytes:
-    """Return a serialized request. Protobuf would copy up to a hundred megabytes of tensors a second time."""
-    parts = [head.SerializeToString()]
-    for tensor in tensors:
-        parts += (_RAW_CONTENTS_TAG, _varint(len(tensor.data)), tensor.data)
-    return b"".join(parts)
-
-
-def _varint(number: int) -> bytes:
-    written = bytearray()
-    while number > 127:
-        written.append(number & 127 | 128)
-        number >>= 7
-    written.append(number)
-    return bytes(written)
 
 
 def _datatype(data_type: int) -> str:

@@ -62,11 +62,14 @@ class GrpcTransport:
             credentials = grpc.ssl_channel_credentials(tls.ca, tls.key, tls.certificate)
             self._channel = grpc.aio.secure_channel(url, credentials, options=_OPTIONS)
 
-    async def call(self, path: str, message: bytes, *, idle: float) -> "GrpcCall":
+    async def call(
+        self, path: str, message: bytes, *, idle: float, headers: Sequence[tuple[bytes, bytes]] = ()
+    ) -> "GrpcCall":
         """Send `message`. A failure other than `TimeoutError` is raised by the first `read`."""
         if self._closed:
             raise RpcError(Status.CANCELLED, _CLOSED)
-        call = GrpcCall(self._channel.stream_stream(path)(metadata=self._metadata), idle)
+        metadata = self._metadata + tuple((name.decode(), value.decode()) for name, value in headers)
+        call = GrpcCall(self._channel.stream_stream(path)(metadata=metadata), idle)
         self._calls.add(call)
         try:
             await call.send(message)

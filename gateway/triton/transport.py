@@ -14,6 +14,9 @@ from gateway.settings import Settings
 from gateway.triton.grpc_transport import TLS, GrpcTransport
 from gateway.triton.rpc.channel import Channel
 
+Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
+"""Names in lower case with values: gRPC metadata."""
+
 
 class Call(Protocol):
     """A call whose request is sent. One task reads it."""
@@ -44,8 +47,10 @@ class Call(Protocol):
 class Transport(Protocol):
     """Calls to one endpoint. It connects with the first call, and again after the connection is lost."""
 
-    async def call(self, path: str, message: bytes, *, idle: float) -> Call:
+    async def call(self, path: str, message: bytes, *, idle: float, headers: Headers = ()) -> Call:
         """Send `message`, the only one of the call. `path` is `/package.Service/Method`.
+
+        The call carries `headers` beside those of the transport.
 
         A failure is raised here or by the first `read` as `RpcError`. Raises `TimeoutError` when the server takes
         nothing for `idle` seconds.
@@ -64,7 +69,7 @@ class Transport(Protocol):
         ...
 
 
-Connect: TypeAlias = Callable[[str, Sequence[tuple[bytes, bytes]]], Transport]
+Connect: TypeAlias = Callable[[str, Headers], Transport]
 """Makes the transport to a URL, `host:port` or `unix:/path`, whose calls all carry the given headers."""
 
 

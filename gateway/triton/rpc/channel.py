@@ -4,9 +4,9 @@ import asyncio
 import socket
 from collections.abc import Sequence
 
-from gateway.triton.rpc import headers
 from gateway.triton.rpc.call import Call
 from gateway.triton.rpc.connection import CONNECTION_LOST, Connection
+from gateway.triton.rpc.headers import encode_block, encode_fields
 from gateway.triton.rpc.status import RpcError, Status
 
 _CONNECT_SECONDS = 5.0
@@ -49,17 +49,24 @@ class Channel:
         """Connections that take no new calls and still have some."""
         self._closed = False
 
-    async def call(self, path: str, message: bytes, *, idle: float) -> Call:
+    async def call(
+        self, path: str, message: bytes, *, idle: float, headers: Sequence[tuple[bytes, bytes]] = ()
+    ) -> Call:
         """Send `message`, the only one of the call. `path` is `/package.Service/Method`.
+
+        The call carries `headers` beside those of the channel.
 
         Raises `RpcError`, and `TimeoutError` when the server takes nothing for `idle` seconds. Each `read` raises
         `TimeoutError` after `idle` seconds without a message.
         """
+        head = self._header_block(path)
+        if headers:
+            head += encode_fields(headers)
         for _ in range(_MAX_ATTEMPTS):
             connection = self._connection
             if connection is None or not connection.accepts_calls:
                 connection = await self._connect()
-            if call := await connection.call(self._header_block(path), message, idle):
+            if call := await connection.call(head, message, idle):
                 return call
         raise RpcError(Status.UNAVAILABLE, CONNECTION_LOST)
 
@@ -148,7 +155,7 @@ class Channel:
                 (b"user-agent", b"tritonic"),
                 *self._metadata,
             )
-            block = self._header_blocks[path] = headers.encode_block(fields)
+            block = self._header_blocks[path] = encode_block(fields)
         return block
 
 

@@ -18,7 +18,12 @@ def encode_block(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
     https://www.rfc-editor.org/rfc/rfc7541#section-6.2.2. The first byte (#section-6.3) sets our table to size 0: that
     is required of us when a server allows a smaller table than the default.
     """
-    return b"\x20" + b"".join(b"\0" + _string(name) + _string(value) for name, value in fields)
+    return b"\x20" + encode_fields(fields)
+
+
+def encode_fields(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return fields to append to a header block of `encode_block`."""
+    return b"".join(b"\0" + _string(name) + _string(value) for name, value in fields)
 
 
 def _string(value: bytes) -> bytes:

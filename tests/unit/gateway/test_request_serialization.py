@@ -3,7 +3,7 @@
 import pytest
 from tritonclient.grpc.service_pb2 import ModelInferRequest
 
-from gateway.triton.client import _request_without_data, _serialize
+from gateway.triton.infer_request import request_without_data, serialize
 from gateway.triton.tensors import Tensor, bool_tensor, bytes_tensor, string_tensor
 
 
@@ -15,9 +15,9 @@ def test_it_is_what_protobuf_reads(size: int) -> None:
         bytes_tensor("none"),
         bool_tensor("b", True),
     ]
-    head = _request_without_data("model", tensors, "id")
+    head = request_without_data("model", tensors, "id")
     head.parameters["p"].bool_param = True
-    read = ModelInferRequest.FromString(_serialize(head, tensors))
+    read = ModelInferRequest.FromString(serialize(head, tensors))
     assert list(read.raw_input_contents) == [tensor.data for tensor in tensors]
     assert [(each.name, each.datatype, tuple(each.shape)) for each in read.inputs] == [
         (tensor.name, tensor.datatype, tensor.shape) for tensor in tensors
