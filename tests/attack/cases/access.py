@@ -5,6 +5,7 @@ import json
 import socket
 import threading
 import time
+from functools import partial
 from urllib.parse import quote
 
 from tests.attack.cases.case import REFUSAL_STATUSES, AttackCase, Target
@@ -77,7 +78,7 @@ _SCHEMES = (
 
 def private_addresses(target: Target) -> None:
     """The gateway fetches from no private address in any spelling, except for the one allowed spelling."""
-    reached = []
+    reached: list[str] = []
     with contextlib.ExitStack() as stack:
         for host in ("127.0.0.2", "::1"):
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -87,14 +88,15 @@ def private_addresses(target: Target) -> None:
                 port = listening.getsockname()[1]
         urls = [f"http://{name}:{port}/a.png" for name in _PRIVATE] + list(_SCHEMES)
 
-        def send(number: int) -> None:
-            for body in (image_chat(urls[number]), document_chat(urls[number])):
+        def send(batch: list[str], number: int) -> None:
+            for body in (image_chat(batch[number]), document_chat(batch[number])):
                 status, text = target.json(CHAT, body)
-                # A URL with the allowed spelling alone leads to a port where nothing listens.
-                assert status in (400, 403, 422), f"{urls[number]} is answered {status} {text[:200]!r}"
+                # The one allowed spelling leads to a port where nothing listens.
+                assert status in (400, 403, 422), f"{batch[number]} is answered {status} {text[:200]!r}"
 
         for begin in range(0, len(urls), 8):
-            target.run_concurrently(len(urls[begin : begin + 8]), lambda number, begin=begin: send(begin + number))
+            batch = urls[begin : begin + 8]
+            target.run_concurrently(len(batch), partial(send, batch))
     assert not reached, f"connections came from {reached}"
 
 

@@ -118,6 +118,10 @@ def _send_forever(
     return serve
 
 
+def _stay_silent(connection: socket.socket, ending: threading.Event) -> None:
+    ending.wait(15)
+
+
 def _redirect(connection: socket.socket, ending: threading.Event) -> None:
     port = connection.getsockname()[1]
     connection.sendall(b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:%d/a.png\r\nContent-Length: 0\r\n\r\n" % port)
@@ -143,7 +147,7 @@ _SERVERS: dict[str, Callable[[socket.socket, threading.Event], None]] = {
     ),
     "bytes without end": _send_forever(bytes(65536), first=_OK + b"\r\n"),
     "a byte now and then": _send_forever(b"a", 0.2, _OK + b"Content-Length: 100000\r\n\r\n"),
-    "nothing": lambda connection, ending: bool(ending.wait(15)) and None,
+    "nothing": _stay_silent,
     "a redirect to itself": _redirect,
     "a bomb of gzip": _bomb,
 }
