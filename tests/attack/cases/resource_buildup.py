@@ -15,8 +15,8 @@ def _abandoned_streams(target: Target) -> None:
     connections = []
     for _ in range(8):
         connections.append(target.connect())
-        given = {**target.auth_header(), "Content-Type": JSON}
-        target.sent_bytes += send(connections[-1], request_head("POST", CHAT, given, len(body)) + body)
+        headers = {**target.auth_header(), "Content-Type": JSON}
+        target.sent_bytes += send(connections[-1], request_head("POST", CHAT, headers, len(body)) + body)
     for connection in connections:
         assert connection.recv(12) == b"HTTP/1.1 200"
     for connection in connections:
