@@ -54,7 +54,7 @@ class PairedLoad:
 
 def loads(repository: Path, chat: str) -> list[PairedLoad]:
     """Return all loads whose models are in the repository; `chat` is the chat model."""
-    found = [
+    paired = [
         _chats(repository / chat, streams, min_ratio, seconds)
         for streams, min_ratio, seconds in ((1, None, 6.0), (16, 0.97, 15.0))
     ]
@@ -64,7 +64,7 @@ def loads(repository: Path, chat: str) -> list[PairedLoad]:
         title = f"embeddings, {batch_size} text{'s' * (batch_size > 1)} a request"
         requests = [{"text": {"content": group, "shape": [batch_size]}} for group in groups]
         bodies = [{"model": EMBEDDING_MODEL, "input": group, "encoding_format": "base64"} for group in groups]
-        found.append(
+        paired.append(
             PairedLoad(
                 title,
                 "texts/s",
@@ -83,10 +83,10 @@ def loads(repository: Path, chat: str) -> list[PairedLoad]:
         {"model": IMAGE_MODEL, "response_format": "b64_json", **{name: value for name, (value,) in request.items()}}
         for request in image_requests
     ]
-    found.append(
+    paired.append(
         PairedLoad("images", "images/s", IMAGE_MODEL, 4, 0.98, "/v1/images/generations", image_requests, bodies, 12.0)
     )
-    return [load for load in found if (repository / load.model).is_dir()]
+    return [load for load in paired if (repository / load.model).is_dir()]
 
 
 def _chats(folder: Path, streams: int, min_ratio: float | None, seconds: float) -> PairedLoad:

@@ -18,7 +18,7 @@ LOAD = "load when it began"
 def machine() -> dict[str, str]:
     """Return processor, usable cores, memory, system and load. Nothing in it identifies this machine."""
     cores = len(os.sched_getaffinity(0))
-    found = {
+    facts = {
         "processor": _processor(),
         "cores": str(cores),
         "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GB",
@@ -26,21 +26,21 @@ def machine() -> dict[str, str]:
         LOAD: f"{os.getloadavg()[0]:.1f}",
     }
     if cards := _gpus():
-        found["cards"] = cards
-    return found
+        facts["cards"] = cards
+    return facts
 
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the installed packages of `MEASURED`."""
-    found = {"Python": platform.python_version()}
+    installed = {"Python": platform.python_version()}
     for name in MEASURED:
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
             continue
     if commit := _commit():
-        found["tritonic"] += f" at {commit}"
-    return found
+        installed["tritonic"] += f" at {commit}"
+    return installed
 
 
 def _processor() -> str:

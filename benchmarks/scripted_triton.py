@@ -47,12 +47,12 @@ _OUTPUTS = (
 
 def config() -> config_pb.ModelConfig:
     """Return the model configuration that a builder would write."""
-    found = config_pb.ModelConfig(name=MODEL, backend="llm")
-    found.model_transaction_policy.decoupled = True
+    result = config_pb.ModelConfig(name=MODEL, backend="llm")
+    result.model_transaction_policy.decoupled = True
     for name, kind in _INPUTS:
-        found.input.add(name=name, data_type=kind, dims=[1], optional=True)
+        result.input.add(name=name, data_type=kind, dims=[1], optional=True)
     for name, kind in _OUTPUTS:
-        found.output.add(name=name, data_type=kind, dims=[1])
+        result.output.add(name=name, data_type=kind, dims=[1])
     parameters = {
         "signature": "vllm",
         "operations": '["chat", "complete"]',
@@ -60,8 +60,8 @@ def config() -> config_pb.ModelConfig:
         "chat_template": "{% for m in messages %}{{ m.content }}{% endfor %}",
     }
     for key, value in parameters.items():
-        found.parameters[key].string_value = value
-    return found
+        result.parameters[key].string_value = value
+    return result
 
 
 def _text(value: bytes) -> bytes:

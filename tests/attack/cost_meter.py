@@ -48,7 +48,7 @@ class CostMeter:
         """Measure the processes of `served`."""
         self._served = served
         self._ending = threading.Event()
-        self._probes = [threading.Thread(target=self._probe, args=each, daemon=True) for each in _open_probes(served)]
+        self._probes = [threading.Thread(target=self._probe, args=probe, daemon=True) for probe in _open_probes(served)]
         self.cost = Cost()
 
     def __enter__(self) -> Self:

@@ -32,6 +32,6 @@ def _refused_bodies(target: Target) -> None:
 
 
 CASES = [
-    AttackCase("sums: long texts for a model, given up", _abandoned_streams, in_soak=False),
+    AttackCase("sums: long prompts, then disconnects", _abandoned_streams, in_soak=False),
     AttackCase("sums: refused bodies of 31 MB in turn", _refused_bodies, (400,), in_soak=False),
 ]
