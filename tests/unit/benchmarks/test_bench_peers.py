@@ -6,6 +6,7 @@ import json
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,15 @@ def test_an_error_ends_the_measurement() -> None:
         asyncio.run(send_load(ChatServer(status=429), 2, 0.5))
 
 
-def test_a_server_that_computes_while_idle_is_named_in_a_note() -> None:
+def test_a_server_that_computes_while_idle_is_named_in_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    sleep = time.sleep
+
+    def wait_for_cpu(seconds: float) -> None:
+        """Wait until the busy process has used a tenth of `seconds`, however many others share the cores."""
+        end = servers[0].cpu() + seconds / 10
+        while servers[0].cpu() < end:
+            sleep(0.01)
+
     with (
         subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy,
         subprocess.Popen(
@@ -121,6 +130,7 @@ def test_a_server_that_computes_while_idle_is_named_in_a_note() -> None:
                 PeerServer(name, "", "", processes=(psutil.Process(process.pid),))
                 for name, process in (("busy", busy), ("idle", idle))
             ]
+            monkeypatch.setattr(time, "sleep", wait_for_cpu)
             (note,) = busy_while_idle(servers, 1.0)
         finally:
             busy.kill()
