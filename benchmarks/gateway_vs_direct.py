@@ -2,9 +2,9 @@
 
 Both keep a fixed number of requests in flight for the same time, and take turns; each round starts with the other one.
 Both repeat the same requests, which a warm-up round has sent before: perf_analyzer always repeats its requests, and the
-engine has a prefix cache. Chats generate 64 tokens, greedy, and ignore the end of the text. Over gRPC they are rendered
-by the model's own template. Rates count what arrived within the measured time; a ratio is the median of the rounds'
-ratios. The client of the gateway is a Python process on the same cores, so its cost counts as well.
+engine has a prefix cache. Chats generate 64 tokens, greedy, past the end of the text. Chats over gRPC are rendered by
+the model's own template beforehand. Rates count the tokens that arrived within the measured time; a ratio is the median
+of the rounds' ratios. The client of the gateway is a Python process on the same cores and takes CPU time from both.
 """
 
 import asyncio
@@ -54,42 +54,42 @@ class PairedLoad:
 
 def loads(repository: Path, chat: str) -> list[PairedLoad]:
     """Return all loads whose models are in the repository; `chat` is the chat model."""
-    found = [
-        _chats(repository / chat, streams, wanted, seconds)
-        for streams, wanted, seconds in ((1, None, 6.0), (16, 0.97, 15.0))
+    paired = [
+        _chats(repository / chat, streams, min_ratio, seconds)
+        for streams, min_ratio, seconds in ((1, None, 6.0), (16, 0.97, 15.0))
     ]
     texts = [request["text"]["content"][0] for request in profiles.load("embedding").requests]
-    for gathered, at_once in ((1, 16), (16, 4)):
-        groups = [texts[start : start + gathered] for start in range(0, len(texts), gathered)]
-        title = f"embeddings, {gathered} text{'s' * (gathered > 1)} a request"
-        requests = [{"text": {"content": group, "shape": [gathered]}} for group in groups]
+    for batch_size, concurrency in ((1, 16), (16, 4)):
+        groups = [texts[start : start + batch_size] for start in range(0, len(texts), batch_size)]
+        title = f"embeddings, {batch_size} text{'s' * (batch_size > 1)} a request"
+        requests = [{"text": {"content": group, "shape": [batch_size]}} for group in groups]
         bodies = [{"model": EMBEDDING_MODEL, "input": group, "encoding_format": "base64"} for group in groups]
-        found.append(
+        paired.append(
             PairedLoad(
                 title,
                 "texts/s",
                 EMBEDDING_MODEL,
-                at_once,
+                concurrency,
                 0.9,
                 "/v1/embeddings",
                 requests,
                 bodies,
                 6.0,
-                tokens=gathered,
+                tokens=batch_size,
             )
         )
-    drawn = profiles.load("image").requests
+    image_requests = profiles.load("image").requests
     bodies = [
         {"model": IMAGE_MODEL, "response_format": "b64_json", **{name: value for name, (value,) in request.items()}}
-        for request in drawn
+        for request in image_requests
     ]
-    found.append(
-        PairedLoad("pictures", "pictures/s", IMAGE_MODEL, 4, 0.98, "/v1/images/generations", drawn, bodies, 12.0)
+    paired.append(
+        PairedLoad("images", "images/s", IMAGE_MODEL, 4, 0.98, "/v1/images/generations", image_requests, bodies, 12.0)
     )
-    return [load for load in found if (repository / load.model).is_dir()]
+    return [load for load in paired if (repository / load.model).is_dir()]
 
 
-def _chats(folder: Path, streams: int, wanted: float | None, seconds: float) -> PairedLoad:
+def _chats(folder: Path, streams: int, min_ratio: float | None, seconds: float) -> PairedLoad:
     prompts = make_prompts(folder / "1" / "tokenizer.json")
     sampling = {"max_tokens": NEW_TOKENS, "temperature": 0, "ignore_eos": True}
     requests = [
@@ -102,16 +102,19 @@ def _chats(folder: Path, streams: int, wanted: float | None, seconds: float) -> 
     ]
     title = f"chats, {streams} stream{'s' * (streams > 1)}"
     path = "/v1/chat/completions"
-    return PairedLoad(title, "tokens/s", folder.name, streams, wanted, path, requests, bodies, seconds, NEW_TOKENS)
+    return PairedLoad(title, "tokens/s", folder.name, streams, min_ratio, path, requests, bodies, seconds, NEW_TOKENS)
 
 
 def through_gateway(running: Deployment, load: PairedLoad, seconds: float) -> list[ResponseTiming]:
-    """Ask over HTTP for so many seconds. Raises `RuntimeError` where an answer is not as it should be."""
+    """Run the load over HTTP for `seconds`, and return the timings.
+
+    Raises `RuntimeError` for a status other than 200 and for a stream without its end.
+    """
     return asyncio.run(_through_gateway(f"{running.gateway_url}{load.path}", load, seconds))
 
 
 async def _through_gateway(url: str, load: PairedLoad, seconds: float) -> list[ResponseTiming]:
-    found: list[ResponseTiming] = []
+    timings: list[ResponseTiming] = []
     start = time.monotonic()
     messages = [(build_request(url, json.dumps(body).encode()), bool(body.get("stream"))) for body in load.bodies]
     requests = itertools.cycle(messages)
@@ -119,21 +122,21 @@ async def _through_gateway(url: str, load: PairedLoad, seconds: float) -> list[R
     async def one_after_another() -> None:
         client = await HttpClient.connect(url)
         for message, streamed in requests:
-            began, parts = time.monotonic(), list[ResponseChunk]()
-            status = await client.send(message, parts)
-            answer = b"".join(part for _, part in parts)
+            began, chunks = time.monotonic(), list[ResponseChunk]()
+            status = await client.send(message, chunks)
+            answer = b"".join(chunk for _, chunk in chunks)
             if status != 200:
                 raise RuntimeError(f"{status} {answer[:300]!r}")
             if streamed and not answer.endswith(b"data: [DONE]\n\n"):
                 raise RuntimeError(f"A stream ended with {answer[-300:]!r}")
-            # Chunks that came together came at one moment.
-            texts = [moment / 1e9 for moment, part in parts for _ in range(part.count(b"data: {"))] if streamed else []
-            found.append(ResponseTiming(began, (*texts, time.monotonic()), load.tokens))
+            # Events of one chunk arrived at the same time.
+            events = [at / 1e9 for at, chunk in chunks for _ in range(chunk.count(b"data: {"))] if streamed else []
+            timings.append(ResponseTiming(began, (*events, time.monotonic()), load.tokens))
             if time.monotonic() - start > seconds:
                 return client.close()
 
     await asyncio.gather(*(one_after_another() for _ in range(load.concurrency)))
-    return found
+    return timings
 
 
 def over_grpc(
@@ -145,15 +148,18 @@ def over_grpc(
 
 
 def measure(
-    ways: Mapping[str, Callable[[float], list[ResponseTiming]]], seconds: float, rounds: int
+    paths: Mapping[str, Callable[[float], list[ResponseTiming]]], seconds: float, rounds: int
 ) -> list[dict[str, Stats]]:
-    """Return the statistics of each way, round by round. The first round is a warm-up and is not returned."""
-    found = []
+    """Return the statistics of each round, by path (gateway, direct). A warm-up round comes first and is not returned.
+
+    `paths` are functions that run the load for a number of seconds.
+    """
+    results = []
     for number in range(rounds + 1):
-        order = list(ways)[:: -1 if number % 2 else 1]
-        each = {name: measure_until_enough(ways[name], WARM_UP, seconds, TAIL_SECONDS)[1] for name in order}
-        found += [each] if number else []
-    return found
+        order = list(paths)[:: -1 if number % 2 else 1]
+        stats = {name: measure_until_enough(paths[name], WARM_UP, seconds, TAIL_SECONDS)[1] for name in order}
+        results += [stats] if number else []
+    return results
 
 
 def run(repository: Path, model: str, rounds: int, cache: Path, *, quick: bool = False) -> list[Table]:
@@ -166,34 +172,34 @@ def run(repository: Path, model: str, rounds: int, cache: Path, *, quick: bool =
         Column("perf_analyzer", digits=1),
         Column("gateway", digits=1),
         Column("ratio", digits=3),
-        Column("wanted", digits=2),
+        Column("target", digits=2),
         Column("rounds", digits=2),
     )
     rows: list[tuple[Value, ...]] = []
-    bars, details = [], {}
+    thresholds, details = [], {}
     with deploy(repository, model) as running:
         for load in loads(repository, model):
             if quick and load.min_ratio is None:
                 continue
-            ways = {"direct": partial(over_grpc, program, running, load)}
-            ways["gateway"] = partial(through_gateway, running, load)
-            pairs = measure(ways, load.seconds / (2 if quick else 1), rounds)
+            paths = {"direct": partial(over_grpc, program, running, load)}
+            paths["gateway"] = partial(through_gateway, running, load)
+            pairs = measure(paths, load.seconds / (2 if quick else 1), rounds)
             ratios = [pair["gateway"]["tokens/s"] / pair["direct"]["tokens/s"] for pair in pairs]
-            rates = [statistics.median(pair[way]["tokens/s"] for pair in pairs) for way in ways]
+            rates = [statistics.median(pair[path]["tokens/s"] for pair in pairs) for path in paths]
             rows.append(
                 (load.title, load.concurrency, load.unit, *rates, statistics.median(ratios), load.min_ratio, ratios)
             )
             details[load.title] = pairs
             if load.min_ratio is not None:
                 name = f"gateway ÷ perf_analyzer, {load.title}"
-                bars.append(Threshold(name, statistics.median(ratios), load.min_ratio))
+                thresholds.append(Threshold(name, statistics.median(ratios), load.min_ratio))
     return [
         Table(
-            "Through the gateway, and perf_analyzer straight to Triton",
+            "Through the gateway, and perf_analyzer directly to Triton",
             columns,
             rows,
-            plots=(Plot("work", ("ratio", "wanted"), title="Rate through the gateway ÷ perf_analyzer's", kind="bars"),),
-            thresholds=tuple(bars),
+            plots=(Plot("work", ("ratio", "target"), title="Rate through the gateway ÷ perf_analyzer", kind="bars"),),
+            thresholds=tuple(thresholds),
             versions={"perf_analyzer": perf_analyzer.VERSION},
             details={"rounds": details},
         )

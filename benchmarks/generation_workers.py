@@ -1,7 +1,7 @@
-"""Streams of text generation against one engine or server, in a process of its own.
+"""Worker processes that generate text with one engine or server.
 
-A worker is told prompts on standard input, one JSON line a load, runs all of them at once, and answers with a line of
-figures. Only one worker works at a time, so each has the machine to itself.
+A worker reads one JSON line of prompts for each load from standard input, runs all prompts at once, and prints a JSON
+line of statistics. Only one worker runs at a time, so that each has all cores.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,13 @@ NEW_TOKENS = 64
 LOADS = (1, 4, 8, 16)
 
 Prompt = dict[str, Any]
-"""`ids`, the tokens, and `text`, which the tokenizer turns into the same tokens."""
+"""`ids`, the token ids, and `text`, which the tokenizer encodes to these ids."""
 StartStream = Callable[[Prompt, Callable[[int], None], Callable[[], None]], None]
-"""Begin one stream: call the first function with each number of tokens that arrive, the second at the end."""
+"""Starts one stream. The first callback gets the number of tokens of each message, the second is called at the end."""
 
 
 def engine_only(target: str, threads: int) -> StartStream:
-    """The engine of `backends/llm` in this process; `target` is a model's version folder."""
+    """Run the engine of `backends/llm` in this process; `target` is the version folder of a model."""
     import numpy as np
 
     from backends.llm.engine import Delta, Event, Generation
@@ -54,7 +55,7 @@ def engine_only(target: str, threads: int) -> StartStream:
 
 
 def llama(target: str, threads: int) -> StartStream:
-    """llama.cpp's server in this process; `target` is a GGUF."""
+    """Run llama.cpp's server in this process; `target` is a GGUF file."""
     import xllamacpp
 
     parameters = xllamacpp.CommonParams()
@@ -85,7 +86,7 @@ def llama(target: str, threads: int) -> StartStream:
 
 
 def triton(target: str, threads: int) -> StartStream:
-    """gRPC straight to Triton, one stream a request, as the gateway does it; `target` is `host:port/model`."""
+    """Call Triton over gRPC, with one call for each request as the gateway does; `target` is `host:port/model`."""
     import grpc
     from tritonclient.grpc import service_pb2 as pb
     from tritonclient.grpc import service_pb2_grpc as rpc
@@ -125,7 +126,7 @@ def triton(target: str, threads: int) -> StartStream:
 
 
 def gateway(target: str, threads: int) -> StartStream:
-    """HTTP to the gateway, server-sent events; `target` is `url model`."""
+    """Stream from the gateway over HTTP as server-sent events; `target` is `url model`."""
     import aiohttp
 
     url, model = target.split(" ")
@@ -136,42 +137,42 @@ def gateway(target: str, threads: int) -> StartStream:
             session.append(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)))
         body = {"model": model, "prompt": prompt["text"], "max_tokens": NEW_TOKENS, "temperature": 0}
         body |= {"stream": True, "ignore_eos": True, "stream_options": {"include_usage": True}}
-        seen = total = 0
+        counted = total = 0
         async with session[0].post(f"{url}/v1/completions", json=body) as response:
             assert response.status == 200, await response.text()
             async for line in response.content:
                 if line.startswith(b"data: {") and b'"choices":[]' in line:
                     total = json.loads(line[6:])["usage"]["completion_tokens"]
                 elif line.startswith(b"data: {") and b'"finish_reason":null' in line:
-                    seen += 1
+                    counted += 1
                     tokens(1)
-        # A chunk can carry several tokens, or none that shows: the usage has the true number.
-        tokens(total - seen)
+        # A chunk can hold several tokens, or tokens without text. The usage has the true number.
+        tokens(total - counted)
 
     return _asynchronous(stream)
 
 
 def _asynchronous(stream: Callable[[Prompt, Callable[[int], None]], Coroutine[Any, Any, None]]) -> StartStream:
-    """Run coroutines on a loop in a thread of its own."""
+    """Run coroutines in an event loop in a thread of its own."""
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, daemon=True).start()
 
     def begin(prompt: Prompt, tokens: Callable[[int], None], end: Callable[[], None]) -> None:
         future = asyncio.run_coroutine_threadsafe(stream(prompt, tokens), loop)
 
-        def ended(done: Any) -> None:
+        def on_done(done: Any) -> None:
             if done.exception():
                 print(repr(done.exception()), file=sys.stderr)
                 os._exit(1)
             end()
 
-        future.add_done_callback(ended)
+        future.add_done_callback(on_done)
 
     return begin
 
 
 ENGINES: dict[str, Callable[[str, int], StartStream]] = {
-    "bare": engine_only,
+    "engine": engine_only,
     "llama": llama,
     "triton": triton,
     "gateway": gateway,
@@ -179,51 +180,60 @@ ENGINES: dict[str, Callable[[str, int], StartStream]] = {
 
 
 def run_load(begin: StartStream, prompts: list[Prompt]) -> dict[str, float]:
-    """Run all prompts at once: tokens/s over all, median seconds to the first token, milliseconds a token."""
+    """Run all prompts at once, and return the statistics.
+
+    `tokens_per_second` is over all streams. `first_token_seconds` and `token_milliseconds` are medians over streams.
+    """
     import psutil
 
     arrivals: list[list[tuple[float, int]]] = [[] for _ in prompts]
+
+    def record(stream: list[tuple[float, int]], count: int) -> None:
+        stream.append((time.perf_counter(), count))
+
     ended = threading.Semaphore(0)
     start = time.perf_counter()
-    for prompt, own in zip(prompts, arrivals, strict=True):
-        begin(prompt, lambda count, own=own: own.append((time.perf_counter(), count)), ended.release)
+    for prompt, stream in zip(prompts, arrivals, strict=True):
+        begin(prompt, partial(record, stream), ended.release)
     for _ in prompts:
         ended.acquire()
     seconds = time.perf_counter() - start
-    generated = sum(count for own in arrivals for _, count in own)
+    generated = sum(count for stream in arrivals for _, count in stream)
     return {
         "tokens_per_second": generated / seconds,
-        "first_token_seconds": statistics.median(own[0][0] - start for own in arrivals),
+        "first_token_seconds": statistics.median(stream[0][0] - start for stream in arrivals),
         "token_milliseconds": statistics.median(
-            1000 * (own[-1][0] - own[0][0]) / max(1, sum(count for _, count in own) - 1) for own in arrivals
+            1000 * (stream[-1][0] - stream[0][0]) / max(1, sum(count for _, count in stream) - 1) for stream in arrivals
         ),
         "rss_megabytes": psutil.Process().memory_info().rss / 2**20,
     }
 
 
 class GenerationWorker:
-    """A worker's process."""
+    """A handle of a worker process."""
 
     def __init__(self, kind: str, target: str, threads: int) -> None:
         command = [sys.executable, "-m", "benchmarks.generation_workers", kind, target, "--threads", str(threads)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def run(self, prompts: list[Prompt]) -> dict[str, float]:
+        """Run all prompts at once, and return the statistics. Raises `SystemExit` if the worker has died."""
         assert self._process.stdin and self._process.stdout
         self._process.stdin.write(json.dumps(prompts) + "\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
-            raise SystemExit(f"The worker {self._process.args} died.")
-        figures: dict[str, float] = json.loads(line)
-        return figures
+            raise SystemExit(f"The worker {self._process.args!r} died.")
+        stats: dict[str, float] = json.loads(line)
+        return stats
 
     def close(self) -> None:
+        """End the process."""
         assert self._process.stdin
         self._process.stdin.close()
         try:
             self._process.wait(30)
-        except subprocess.TimeoutExpired:  # in the middle of a load, which nobody waits for any more
+        except subprocess.TimeoutExpired:  # it is still in a load, whose result is not needed
             self._process.kill()
             self._process.wait()
 
@@ -237,7 +247,7 @@ def main() -> None:
     lines = os.fdopen(os.dup(1), "w")
     quiet = os.open(os.devnull, os.O_WRONLY)
     with contextlib.redirect_stdout(sys.stderr):
-        os.dup2(quiet, 1)  # what native code prints must not get between the lines
+        os.dup2(quiet, 1)  # output of native code must not mix with the result lines
         if arguments.kind == "llama":
             os.dup2(quiet, 2)
         begin = ENGINES[arguments.kind](arguments.target, arguments.threads)

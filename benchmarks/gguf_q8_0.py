@@ -1,6 +1,6 @@
-"""Write a Llama checkpoint in Hugging Face's layout as a q8_0 GGUF, for llama.cpp to run the same weights.
+"""Converts a Llama checkpoint in Hugging Face's layout to a GGUF of type q8_0, so that llama.cpp runs the same weights.
 
-python benchmarks/gguf_q8_0.py CHECKPOINT OUT.gguf
+Usage: `python benchmarks/gguf_q8_0.py CHECKPOINT OUT.gguf`.
 """
 
 import argparse
@@ -32,22 +32,22 @@ WHOLE = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_he
 
 
 def default_gguf(cache: Path) -> Path:
-    """The default model's checkpoint as q8_0, made once."""
+    """Return the default model's checkpoint as q8_0, converted at the first call."""
     from builders.progress import NullProgress
     from builders.sources import resolve
 
-    made = cache / "peers" / f"{CHAT_MODEL}.q8_0.gguf"
-    if not made.exists():
-        made.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=made.parent) as folder:
-            half = Path(folder) / made.name
-            convert(resolve(f"packaged:{CHAT_MODEL}").fetch(Path(folder), NullProgress()).folder, half)
-            half.rename(made)
-    return made
+    result = cache / "peers" / f"{CHAT_MODEL}.q8_0.gguf"
+    if not result.exists():
+        result.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=result.parent) as folder:
+            unfinished = Path(folder) / result.name
+            convert(resolve(f"packaged:{CHAT_MODEL}").fetch(Path(folder), NullProgress()).folder, unfinished)
+            unfinished.rename(result)
+    return result
 
 
 def convert(checkpoint: Path, out: Path, pre_tokenizer: str = "smollm") -> None:
-    """Matrices become q8_0, vectors stay float32."""
+    """Write the checkpoint folder as one GGUF file. Matrices become q8_0, vectors stay float32."""
     config = json.loads((checkpoint / "config.json").read_text())
     heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
     theta = config.get("rope_theta") or config["rope_parameters"]["rope_theta"]
@@ -89,7 +89,10 @@ def _add(writer: gguf.GGUFWriter, name: str, weights: npt.NDArray[np.float32]) -
 
 
 def _interleave(weights: npt.NDArray[np.float32], heads: int) -> npt.NDArray[np.float32]:
-    """Hugging Face rotates the halves of a head, llama.cpp neighbouring pairs: reorder the rows [out, in]."""
+    """Reorder the rows of weights [out, in] of a query or key projection for llama.cpp.
+
+    Rotary embeddings rotate the two halves of a head in Hugging Face's layout, and neighbouring pairs in llama.cpp's.
+    """
     out, width = weights.shape
     return weights.reshape(heads, 2, out // heads // 2, width).swapaxes(1, 2).reshape(out, width)
 

@@ -1,6 +1,7 @@
-"""A minimal HTTP/1.1 client. Its CPU time is part of what is measured, on the same cores as the server.
+"""A minimal HTTP/1.1 client.
 
-It is compared with perf_analyzer, which is written in C++.
+It runs on the same cores as the measured server, so its CPU time lowers the measured rates. It competes with
+perf_analyzer, which is written in C++, and is therefore kept small.
 """
 
 import asyncio
@@ -21,8 +22,8 @@ ResponseChunk: TypeAlias = tuple[int, bytes]
 
 def build_request(url: str, content: bytes) -> bytes:
     """Return the bytes of a POST request with a JSON body."""
-    to = urlsplit(url)
-    head = f"POST {to.path} HTTP/1.1\r\nHost: {to.netloc}\r\nContent-Type: application/json\r\n"
+    address = urlsplit(url)
+    head = f"POST {address.path} HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Type: application/json\r\n"
     return f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content
 
 
@@ -31,15 +32,18 @@ class HttpClient(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
-        self._answered: asyncio.Future[int] | None = None
+        self._status: asyncio.Future[int] | None = None
         self._parts: list[ResponseChunk] = []
-        self._moment = 0
+        self._arrived_at = 0
 
     @classmethod
     async def connect(cls, url: str) -> Self:
-        """Open a connection. Raises `OSError`."""
-        to = urlsplit(url)
-        _, client = await asyncio.get_running_loop().create_connection(cls, to.hostname, to.port)
+        """Open a connection. Raises `OSError`, and `ValueError` if `url` names no host."""
+        address = urlsplit(url)
+        if address.hostname is None:
+            raise ValueError(f"{url!r} names no host")
+        port = address.port or 80
+        _, client = await asyncio.get_running_loop().create_connection(cls, address.hostname, port)
         return client
 
     async def send(self, message: bytes, parts: list[ResponseChunk]) -> int:
@@ -50,11 +54,11 @@ class HttpClient(asyncio.Protocol):
         """
         self._parts = parts
         self._parser = httptools.HttpResponseParser(self)
-        self._answered = asyncio.get_running_loop().create_future()
+        self._status = asyncio.get_running_loop().create_future()
         assert self._transport
         self._transport.write(message)
         async with asyncio.timeout(_TIMEOUT_SECONDS):
-            return await self._answered
+            return await self._status
 
     @property
     def closed(self) -> bool:
@@ -72,18 +76,18 @@ class HttpClient(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        self._moment = time.monotonic_ns()
+        self._arrived_at = time.monotonic_ns()
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
             self._fail(error)
 
     def on_body(self, part: bytes) -> None:
-        self._parts.append((self._moment, part))
+        self._parts.append((self._arrived_at, part))
 
     def on_message_complete(self) -> None:
-        if self._answered and not self._answered.done():
-            self._answered.set_result(self._parser.get_status_code())
+        if self._status and not self._status.done():
+            self._status.set_result(self._parser.get_status_code())
         if not self._parser.should_keep_alive():
             self.close()
 
@@ -91,5 +95,5 @@ class HttpClient(asyncio.Protocol):
         self._fail(error or ConnectionError("the connection was closed"))
 
     def _fail(self, error: Exception) -> None:
-        if self._answered and not self._answered.done():
-            self._answered.set_exception(error)
+        if self._status and not self._status.done():
+            self._status.set_exception(error)

@@ -8,11 +8,11 @@ import signal
 from pathlib import Path
 
 CONTEXT_TOKENS = 512
-"""Context of each slot in tokens, prompt and answer together."""
+"""Context length of each slot in tokens: prompt and answer together."""
 
 
 def main() -> None:
-    """Serve until the process is killed."""
+    """Serve until the process is killed. Print the address when the server listens."""
     import xllamacpp
 
     parser = argparse.ArgumentParser(description=__doc__)

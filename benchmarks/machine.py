@@ -9,50 +9,54 @@ from pathlib import Path
 import psutil
 
 MEASURED = ("tritonic", "nvidia-pytriton", "onnxruntime", "grpcio", "uvicorn", "uvloop", "aiohttp", "numpy")
-"""The packages whose versions matter to most benchmarks. Other versions are in the tables."""
+"""The packages whose versions affect most benchmarks. Tables list the versions of other programs."""
+
+LOAD = "load when it began"
+"""The field of the load average at the start. The name is that of stored result files."""
 
 
 def machine() -> dict[str, str]:
-    """Return processor, usable cores, memory and system; nothing that identifies this machine."""
+    """Return processor, usable cores, memory, system and load. Nothing in it identifies this machine."""
     cores = len(os.sched_getaffinity(0))
-    found = {
+    facts = {
         "processor": _processor(),
         "cores": str(cores),
         "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GB",
         "system": f"{platform.system()} {platform.machine()}",
-        "load when it began": f"{os.getloadavg()[0]:.1f}",
+        LOAD: f"{os.getloadavg()[0]:.1f}",
     }
-    if cards := _cards():
-        found["cards"] = cards
-    return found
+    if cards := _gpus():
+        facts["cards"] = cards
+    return facts
 
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the installed packages of `MEASURED`."""
-    found = {"Python": platform.python_version()}
+    installed = {"Python": platform.python_version()}
     for name in MEASURED:
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
             continue
     if commit := _commit():
-        found["tritonic"] += f" at {commit}"
-    return found
+        installed["tritonic"] += f" at {commit}"
+    return installed
 
 
 def _processor() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
-    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or "unknown"
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or "unknown"
 
 
-def _cards() -> str:
-    asked = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+def _gpus() -> str:
+    """Return the names and driver versions of the NVIDIA GPUs, "" if there are none."""
+    command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
     try:
-        told = subprocess.run(asked, capture_output=True, text=True, timeout=20, check=True).stdout
+        output = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return ""
-    return "; ".join(told.split("\n")).strip("; ")
+    return "; ".join(output.split("\n")).strip("; ")
 
 
 def _commit() -> str:

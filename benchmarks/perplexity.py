@@ -1,8 +1,8 @@
-"""What compressing the default model costs and gains: `python -m benchmarks.perplexity [VARIANT …]`.
+"""Measures the compression variants of the default model: `python -m benchmarks.perplexity [VARIANT …]`.
 
-For each variant: perplexity over two chapters of Alice in Wonderland (Lewis Carroll, 1865; in `benchmarks/data`),
-divergence from fp32 at every position of them, greedy answers to ten questions, size, and the speed of the serving
-engine's own forward pass. docs/decisions/0002-default-precision.md holds the numbers that the default was chosen by.
+For each variant: the perplexity over two chapters of Alice in Wonderland (Lewis Carroll, 1865; in `benchmarks/data`),
+the divergence from fp32 at each position, greedy answers to ten questions, the size, and the speed of the serving
+engine's forward pass. The default variant was chosen by these numbers: docs/decisions/0002-default-precision.md.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from builders.progress import NullProgress
 
 TEXT = Path(__file__).parent / "data" / "alice.txt"
 WINDOW = 1024
-# Without `accuracy_level` 1: it takes thirty times as long for each token, and hours here.
+# `accuracy_level` 1 is left out: it takes thirty times as long for each token, which is hours here.
 VARIANTS: dict[str, dict[str, Any]] = {
     "fp32": {"precision": "fp32"},
     "int8": {"precision": "int8", "quantization": {}},
@@ -61,10 +61,14 @@ STEPS = 32
 
 
 def perplexity(decoder: OnnxDecoder, tokens: list[int], reference: list[Any] | None) -> tuple[float, float, list[Any]]:
-    """Perplexity over windows of the text, mean divergence from the reference, and the log-probabilities."""
+    """Return the perplexity over windows of the text, the mean divergence in nats, and the log-probabilities.
+
+    `reference` are the log-probabilities of another decoder, [tokens, vocabulary] for each window. With a reference,
+    the third value is empty; without one, the divergence is 0.
+    """
     losses: list[float] = []
     divergences: list[float] = []
-    kept = []
+    log_probabilities = []
     for start in range(0, len(tokens), WINDOW):
         window = tokens[start : start + WINDOW]
         decoder.reset()
@@ -73,69 +77,71 @@ def perplexity(decoder: OnnxDecoder, tokens: list[int], reference: list[Any] | N
         log = (logits - np.log(np.exp(logits).sum(-1, keepdims=True))).astype(np.float32)
         losses += (-log[np.arange(len(log)), window[1:]]).tolist()
         if reference is None:
-            kept.append(log)
+            log_probabilities.append(log)
         else:
-            theirs = reference[start // WINDOW]
-            divergences += (np.exp(theirs) * (theirs - log)).sum(-1).tolist()
-    return float(np.exp(np.mean(losses))), float(np.mean(divergences or [0.0])), kept
+            expected = reference[start // WINDOW]
+            divergences += (np.exp(expected) * (expected - log)).sum(-1).tolist()
+    return float(np.exp(np.mean(losses))), float(np.mean(divergences or [0.0])), log_probabilities
 
 
 def answers(decoder: OnnxDecoder, checkpoint: Checkpoint, tokenizer: Tokenizer) -> dict[str, str]:
-    """Greedy answers of at most 48 tokens."""
+    """Return greedy answers of at most 48 tokens, by question."""
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(checkpoint.chat_template() or "")
-    ends = set(checkpoint.end_token_ids())
-    said = {}
+    end_tokens = set(checkpoint.end_token_ids())
+    texts = {}
     for question in QUESTIONS:
         prompt = template.render(messages=[{"role": "user", "content": question}], add_generation_prompt=True)
         decoder.reset()
         logits = decoder.step(tokenizer.encode(prompt, add_special_tokens=False).ids)
         out: list[int] = []
-        while len(out) < 48 and (token := int(logits.argmax())) not in ends:
+        while len(out) < 48 and (token := int(logits.argmax())) not in end_tokens:
             out.append(token)
             logits = decoder.step([token])
-        said[question] = tokenizer.decode(out)
-    return said
+        texts[question] = tokenizer.decode(out)
+    return texts
 
 
 def is_right(question: str, answer: str) -> bool:
+    """Return True if the answer has one of the expected words."""
     return any(word in answer.lower() for word in QUESTIONS[question].split("|"))
 
 
 def speed(engine: Path) -> dict[int, float]:
-    """Tokens a second of the serving engine's forward pass, 32 steps after 128 tokens, for 1, 4 and 16 rows."""
+    """Return the tokens/s of the serving engine's decode steps after 128 prompt tokens, by the number of rows."""
     from backends.llm.ort.decoder_config import read_decoder_config
     from backends.llm.ort.model_runner import OrtModelRunner
 
-    forward = OrtModelRunner(read_decoder_config(engine), max_rows=max(ROWS), context_length=512, threads=0)
+    runner = OrtModelRunner(read_decoder_config(engine), max_rows=max(ROWS), context_length=512, threads=0)
     prompt = np.random.default_rng(0).integers(100, 40_000, 128)
-    first = int(forward.prefill(0, prompt, 0).argmax())
+    first = int(runner.prefill(0, prompt, 0).argmax())
     for row in range(1, max(ROWS)):
-        forward.copy(0, row, 0, len(prompt))
-    measured = {}
+        runner.copy(0, row, 0, len(prompt))
+    rates = {}
     for rows in ROWS:
         tokens = np.full(rows, first)
         lengths = np.full(rows, len(prompt))
         started = time.perf_counter()
         for _ in range(STEPS):
-            tokens = forward.decode(tokens, lengths).argmax(-1)
+            tokens = runner.decode(tokens, lengths).argmax(-1)
             lengths = lengths + 1
-        measured[rows] = STEPS * rows / (time.perf_counter() - started)
-    forward.close()
-    return measured
+        rates[rows] = STEPS * rows / (time.perf_counter() - started)
+    runner.close()
+    return rates
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("variants", nargs="*", default=list(VARIANTS), help=f"of: {', '.join(VARIANTS)}")
     parser.add_argument("--answers", type=Path, help="write every answer to this JSON file")
-    wanted = parser.parse_args()
-    variants = list(dict.fromkeys(["fp32", *wanted.variants]))
+    options = parser.parse_args()
+    variants = list(dict.fromkeys(["fp32", *options.variants]))
     with tempfile.TemporaryDirectory(prefix="perplexity-") as name:
-        measure(variants, Path(name), wanted.answers)
+        measure(variants, Path(name), options.answers)
 
 
 def measure(variants: list[str], folder: Path, answers_file: Path | None) -> None:
+    """Build and measure all variants in `folder`, and print the table. The first variant must be fp32."""
     base = recipe.load(recipe.DEFAULT_LLM_RECIPE)
     checkpoint = sources.resolve(base.source).fetch(folder, NullProgress())
     tokenizer = Tokenizer.from_file(str(checkpoint.folder / "tokenizer.json"))
@@ -147,20 +153,20 @@ def measure(variants: list[str], folder: Path, answers_file: Path | None) -> Non
         chosen = recipe.load(recipe.DEFAULT_LLM_RECIPE, **VARIANTS[variant])
         export_step.export(checkpoint.folder, chosen, engine, folder, NullProgress(), every_position=True)
         decoder = OnnxDecoder(engine)
-        value, divergence, kept = perplexity(decoder, tokens, reference)
-        reference = reference or kept
-        said = answers(decoder, checkpoint, tokenizer)
+        value, divergence, log_probabilities = perplexity(decoder, tokens, reference)
+        reference = reference or log_probabilities
+        texts = answers(decoder, checkpoint, tokenizer)
         del decoder
         rows[variant] = {
             "perplexity": value,
             "divergence": divergence,
-            "answers": said,
-            "right": sum(is_right(question, answer) for question, answer in said.items()),
+            "answers": texts,
+            "right": sum(is_right(question, answer) for question, answer in texts.items()),
             "megabytes": sum(path.stat().st_size for path in engine.glob("model.onnx*")) / 1e6,
             "speed": {n: [] for n in ROWS},
         }
         print(f"{variant}: perplexity {value:.3f} of {len(tokens)} tokens", file=sys.stderr)
-    for _ in range(ROUNDS):  # interleaved, so that a busy moment of the machine hits every variant alike
+    for _ in range(ROUNDS):  # in turns, so that other work on the machine affects all variants alike
         for variant in variants:
             for n, rate in speed(folder / variant.replace(" ", "-")).items():
                 rows[variant]["speed"][n].append(rate)
@@ -172,6 +178,7 @@ def measure(variants: list[str], folder: Path, answers_file: Path | None) -> Non
 
 
 def report(rows: dict[str, dict[str, Any]]) -> None:
+    """Print the table."""
     base = rows["fp32"]["perplexity"]
     print(
         "| variant | MB | perplexity | ÷ fp32 | divergence, nats | right answers | tokens/s at best, 1 / 4 / 16 rows |"

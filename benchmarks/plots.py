@@ -1,4 +1,4 @@
-"""Drawings of tables."""
+"""Draws the plots of result tables with matplotlib."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,17 +9,17 @@ from benchmarks.tables import Plot, Table, Value
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Apart for the colour-blind as well (Okabe and Ito), black for bars across.
+# The palette of Okabe and Ito, which colour-blind readers can tell apart. Threshold lines are black.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C564B", "#7F7F7F")
 MARKS = "os^Dv<>P"
-WIDE, HIGH = 7.0, 4.2
-"""Inches of one drawing."""
+WIDTH, HEIGHT = 7.0, 4.2
+"""Size of one plot in inches."""
 MAX_TICKS = 16
-"""Where lines have more places than this, moments for instance, not each of them is written below."""
+"""Most x values with a tick each. With more values, matplotlib chooses the ticks."""
 
 
-def draw(tables: Sequence[Table], below: str, path: Path) -> bool:
-    """Draw all plots of all tables into one PNG, two in a row, with a line below; whether there was any to draw."""
+def draw(tables: Sequence[Table], caption: str, path: Path) -> bool:
+    """Draw all plots of all tables into one PNG file, two in a row. Return False, and write nothing, without plots."""
     plots = [(table, plot) for table in tables for plot in table.plots if table.rows]
     if not plots:
         return False
@@ -27,16 +27,17 @@ def draw(tables: Sequence[Table], below: str, path: Path) -> bool:
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    across = min(2, len(plots))
-    down = -(-len(plots) // across)
-    figure = Figure(figsize=(WIDE * across, HIGH * down + 0.3), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
+    num_columns = min(2, len(plots))
+    num_rows = -(-len(plots) // num_columns)
+    size = (WIDTH * num_columns, HEIGHT * num_rows + 0.3)
+    figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
     FigureCanvasAgg(figure)
-    axes = figure.subplots(down, across, squeeze=False).flatten()
-    for each, (table, plot) in zip(axes, plots, strict=False):
-        _draw(each, table, plot)
-    for each in axes[len(plots) :]:
-        each.set_axis_off()
-    figure.supxlabel(below, fontsize=7, color="#555555")
+    axes = figure.subplots(num_rows, num_columns, squeeze=False).flatten()
+    for subplot, (table, plot) in zip(axes, plots, strict=False):
+        _draw(subplot, table, plot)
+    for unused in axes[len(plots) :]:
+        unused.set_axis_off()
+    figure.supxlabel(caption, fontsize=7, color="#555555")
     figure.savefig(path, dpi=110, metadata={"Software": None})
     return True
 
@@ -52,9 +53,9 @@ def _draw(axes: "Axes", table: Table, plot: Plot) -> None:
             axes.plot(*zip(*points, strict=True), label=name, color=colour, marker=mark, markersize=5, linewidth=1.6)
         if plot.log_x:
             axes.set_xscale("log", base=2)
-        places = sorted({x for points in series.values() for x, _ in points})
-        if len(places) <= MAX_TICKS:
-            axes.set_xticks(places, [f"{place:g}" for place in places])
+        ticks = sorted({x for points in series.values() for x, _ in points})
+        if len(ticks) <= MAX_TICKS:
+            axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.minorticks_off()
     if plot.log_y:
         axes.set_yscale("log")
@@ -65,7 +66,7 @@ def _draw(axes: "Axes", table: Table, plot: Plot) -> None:
         highest = max((y for points in series.values() for _, y in points), default=1.0)
         axes.set_ylim(0, 1.15 * max(highest, plot.threshold or 0.0) or 1.0)
     if plot.threshold is not None:
-        axes.axhline(plot.threshold, color="black", linewidth=1, linestyle="--", label=f"wanted: {plot.threshold:g}")
+        axes.axhline(plot.threshold, color="black", linewidth=1, linestyle="--", label=f"target: {plot.threshold:g}")
     axes.set_title(plot.title or table.title, fontsize=10, loc="left", wrap=True)
     titles = {column.name: column.title for column in table.columns}
     axes.set_xlabel(titles[plot.over], fontsize=9)
@@ -79,16 +80,16 @@ def _draw(axes: "Axes", table: Table, plot: Plot) -> None:
 
 
 def _series(table: Table, plot: Plot) -> dict[str, list[tuple[Any, float]]]:
-    """The points of each line; cells that are empty have none."""
-    found: dict[str, list[tuple[Any, float]]] = {}
-    over = table.values(plot.over)
-    names: list[Value] = table.values(plot.by) if plot.by else [""] * len(over)
+    """Return the points of each line or group of bars, by label. Empty cells have no point."""
+    series: dict[str, list[tuple[Any, float]]] = {}
+    x_values = table.values(plot.over)
+    names: list[Value] = table.values(plot.by) if plot.by else [""] * len(x_values)
     for column in plot.columns:
-        for x, name, y in zip(over, names, table.values(column), strict=True):
+        for x, name, y in zip(x_values, names, table.values(column), strict=True):
             if isinstance(y, int | float):
                 label = " ".join(filter(None, (str(name), column if len(plot.columns) > 1 or not name else "")))
-                found.setdefault(label, []).append((x, float(y)))
-    return found
+                series.setdefault(label, []).append((x, float(y)))
+    return series
 
 
 def _bars(axes: "Axes", series: dict[str, list[tuple[Any, float]]], table: Table, plot: Plot) -> None:
@@ -96,25 +97,27 @@ def _bars(axes: "Axes", series: dict[str, list[tuple[Any, float]]], table: Table
     width = 0.8 / len(series)
     digits = {column.name: column.digits for column in table.columns}
     for number, (name, points) in enumerate(series.items()):
-        places = [groups.index(x) + (number - (len(series) - 1) / 2) * width for x, _ in points]
-        drawn = axes.bar(places, [y for _, y in points], width * 0.92, label=name, color=COLOURS[number % len(COLOURS)])
-        form = f"%.{digits[plot.columns[min(number, len(plot.columns) - 1)]]}f"
+        positions = [groups.index(x) + (number - (len(series) - 1) / 2) * width for x, _ in points]
+        heights, colour = [y for _, y in points], COLOURS[number % len(COLOURS)]
+        bars = axes.bar(positions, heights, width * 0.92, label=name, color=colour)
+        number_format = f"%.{digits[plot.columns[min(number, len(plot.columns) - 1)]]}f"
         if plot.threshold is None:
-            axes.bar_label(drawn, fmt=form, fontsize=7, padding=2)
-        else:  # out of the way of the line across
-            axes.bar_label(drawn, fmt=form, fontsize=7, label_type="center", color="white")
-    axes.set_xticks(range(len(groups)), [_folded(str(group), 84 // len(groups)) for group in groups])
+            axes.bar_label(bars, fmt=number_format, fontsize=7, padding=2)
+        else:  # the label must not cross the threshold line
+            axes.bar_label(bars, fmt=number_format, fontsize=7, label_type="center", color="white")
+    axes.set_xticks(range(len(groups)), [_wrapped(str(group), 84 // len(groups)) for group in groups])
 
 
-def _folded(text: str, width: int) -> str:
+def _wrapped(text: str, width: int) -> str:
     import textwrap
 
     return "\n".join(textwrap.wrap(text, max(width, 8)))
 
 
 def _y_label(table: Table, plot: Plot) -> str:
-    chosen = [column for column in table.columns if column.name in plot.columns]
-    units = {column.unit for column in chosen}
-    if len(chosen) == 1:
-        return chosen[0].title
+    """Return the label of the y axis: the title of the one column, or the unit that all columns share."""
+    columns = [column for column in table.columns if column.name in plot.columns]
+    units = {column.unit for column in columns}
+    if len(columns) == 1:
+        return columns[0].title
     return units.pop() if len(units) == 1 else ""

@@ -18,9 +18,9 @@ class RunOptions:
     rounds: int
     """Measured rounds, in which the compared systems take turns. A warm-up round comes before them."""
     quick: bool
-    """Fewer loads and shorter windows: for a quick look, not for quoting."""
+    """Fewer loads and shorter windows. The results are not for quoting."""
     gguf: Path | None
-    """The model's weights for llama.cpp. None: converted from the default model."""
+    """The model's weights for llama.cpp. None: they are converted from the default model."""
     cache: Path
     """Folder that keeps peers, programs and converted weights between runs."""
     work: Path
@@ -31,7 +31,7 @@ class RunOptions:
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """One benchmark: its description and its function, which imports its modules when it runs."""
+    """One benchmark: its description, and its function, which imports its modules when it is called."""
 
     description: str
     run: Callable[[RunOptions], list[Table]]
@@ -102,7 +102,7 @@ def _embeddings(options: RunOptions) -> list[Table]:
     return embeddings.run(options.repository, options.rounds)
 
 
-def _pictures(options: RunOptions) -> list[Table]:
+def _images(options: RunOptions) -> list[Table]:
     from benchmarks import images
 
     return images.run(options.repository, options.rounds)
@@ -116,13 +116,13 @@ def _soak(options: RunOptions) -> list[Table]:
 
 BENCHMARKS = {
     "direct": Benchmark(
-        "perf_analyzer over gRPC against the chat, embedding and image models, 1 to 64 at once",
+        "perf_analyzer over gRPC against the chat, embedding and image models, 1 to 64 in flight",
         _direct,
         default_rounds=None,
     ),
-    "gateway": Benchmark("chats, embeddings and pictures through the gateway ÷ perf_analyzer over gRPC", _gateway),
+    "gateway": Benchmark("chats, embeddings and images through the gateway ÷ perf_analyzer over gRPC", _gateway),
     "alone": Benchmark(
-        "CPU, time and memory that the gateway adds before a scripted Triton, 1 to 1,024 streams",
+        "CPU time, latency and memory of the gateway in front of a scripted Triton, 1 to 1,024 streams",
         _alone,
         needs_models=False,
         default_rounds=4,
@@ -134,14 +134,14 @@ BENCHMARKS = {
     "throughput": Benchmark(
         "the engine alone, Triton, the gateway and llama.cpp with the same weights", _throughput, default_rounds=2
     ),
-    "prefix": Benchmark("prefix cache: the time to first token of a long prompt, sent twice", _prefix),
+    "prefix": Benchmark("prefix cache: the time to first token of a long prompt that is sent twice", _prefix),
     "structures": Benchmark("structured outputs: tokens/s with a JSON schema ÷ without", _structures, default_rounds=2),
     "embeddings": Benchmark("embeddings over HTTP and gRPC ÷ sentence-transformers on PyTorch", _embeddings),
-    "pictures": Benchmark("pictures over HTTP and gRPC ÷ diffusers on PyTorch", _pictures),
+    "pictures": Benchmark("images over HTTP and gRPC ÷ diffusers on PyTorch", _images),
     "soak": Benchmark(
-        "minutes of mixed load on the real service: errors, latency, growth of memory and files",
+        "minutes of mixed load on the whole service: errors, latency, growth of memory and open files",
         _soak,
         default_rounds=None,
     ),
 }
-"""In the order in which they run. The names are arguments, and names of result files."""
+"""All benchmarks in the order in which they run. The names are command-line arguments and names of result files."""

@@ -1,9 +1,9 @@
 """A scripted Triton that costs almost no CPU: `python -m benchmarks.scripted_triton` serves one model, `scripted`.
 
 The model answers a request with `max_tokens` tokens, one message each, the first at once and the others `--every`
-seconds apart. Each token is a space and its send time, in nanoseconds of the system's monotonic clock, so that a reader
-on the same machine can compute how long it travelled. Messages are encoded once and then changed in place, to keep the
-cost of this program out of the measurement.
+seconds apart. Each token is a space and its send time, in nanoseconds of the system's monotonic clock, so that a client
+on the same machine can compute its delay. Messages are encoded once and then changed in place, so that this program
+takes little CPU time from the measurement.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from tritonclient.grpc import service_pb2 as pb
 
 MODEL = "scripted"
 _STAMP = 19
-"""Digits of a time stamp: enough for a machine that has been up for 317 years."""
+"""Digits of a time stamp in nanoseconds: enough for 317 years of uptime."""
 _SERVICE = "inference.GRPCInferenceService"
 _STRING, _BOOL = config_pb.TYPE_STRING, config_pb.TYPE_BOOL
 _INPUTS = (
@@ -47,21 +47,21 @@ _OUTPUTS = (
 
 def config() -> config_pb.ModelConfig:
     """Return the model configuration that a builder would write."""
-    found = config_pb.ModelConfig(name=MODEL, backend="llm")
-    found.model_transaction_policy.decoupled = True
+    result = config_pb.ModelConfig(name=MODEL, backend="llm")
+    result.model_transaction_policy.decoupled = True
     for name, kind in _INPUTS:
-        found.input.add(name=name, data_type=kind, dims=[1], optional=True)
+        result.input.add(name=name, data_type=kind, dims=[1], optional=True)
     for name, kind in _OUTPUTS:
-        found.output.add(name=name, data_type=kind, dims=[1])
-    described = {
+        result.output.add(name=name, data_type=kind, dims=[1])
+    parameters = {
         "signature": "vllm",
         "operations": '["chat", "complete"]',
         "context_length": "100000",
         "chat_template": "{% for m in messages %}{{ m.content }}{% endfor %}",
     }
-    for key, value in described.items():
-        found.parameters[key].string_value = value
-    return found
+    for key, value in parameters.items():
+        result.parameters[key].string_value = value
+    return result
 
 
 def _text(value: bytes) -> bytes:
@@ -87,8 +87,8 @@ class ScriptedTriton:
     """The gRPC service. It sends a token every `every` seconds, and `together` tokens in one message."""
 
     def __init__(self, every: float, together: int) -> None:
-        self._every = every
-        self._together = together
+        self._interval = every
+        self._tokens_per_message = together
 
     def handlers(self) -> Any:
         """Return the handlers for a grpcio server."""
@@ -103,40 +103,42 @@ class ScriptedTriton:
             "ModelConfig": pb.ModelConfigResponse(config=config()),
         }
 
-        def always(answer: bytes) -> Any:
-            async def give(request: bytes, context: Any) -> bytes:
+        def constant_handler(answer: bytes) -> Any:
+            async def respond(request: bytes, context: Any) -> bytes:
                 return answer
 
-            return grpc.unary_unary_rpc_method_handler(give)
+            return grpc.unary_unary_rpc_method_handler(respond)
 
-        methods = {name: always(answer.SerializeToString()) for name, answer in answers.items()}
+        methods = {name: constant_handler(answer.SerializeToString()) for name, answer in answers.items()}
         methods["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(self._infer)
         return grpc.method_handlers_generic_handler(_SERVICE, methods)
 
     async def _infer(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
         async for raw in requests:
             request = pb.ModelInferRequest.FromString(raw)
-            sent = {tensor.name: data for tensor, data in zip(request.inputs, request.raw_input_contents, strict=True)}
-            wanted = int(json.loads(sent["sampling_parameters"][4:]).get("max_tokens", 16))
-            written = message(request.id, self._together, final=False)
-            at = written.index(b"0" * _STAMP)
-            left = wanted
+            names = [tensor.name for tensor in request.inputs]
+            inputs = dict(zip(names, request.raw_input_contents, strict=True))
+            max_tokens = int(json.loads(inputs["sampling_parameters"][4:]).get("max_tokens", 16))
+            encoded = message(request.id, self._tokens_per_message, final=False)
+            offset = encoded.index(b"0" * _STAMP)
+            left = max_tokens
             while left > 0:
-                tokens = min(left, self._together) if left < wanted else 1  # the first never waits for others
+                # The first token is sent alone, without waiting for others.
+                tokens = min(left, self._tokens_per_message) if left < max_tokens else 1
                 left -= tokens
-                if tokens != self._together or not left:
-                    written = message(request.id, tokens, final=not left)
-                    at = written.index(b"0" * _STAMP)
+                if tokens != self._tokens_per_message or not left:
+                    encoded = message(request.id, tokens, final=not left)
+                    offset = encoded.index(b"0" * _STAMP)
                 stamp = b"%019d" % time.monotonic_ns()
                 for number in range(tokens):
-                    start = at + number * (_STAMP + 1)
-                    written[start : start + _STAMP] = stamp
-                yield bytes(written)
-                if left and tokens != self._together:
-                    written = message(request.id, self._together, final=False)
-                    at = written.index(b"0" * _STAMP)
-                if left and self._every:
-                    await asyncio.sleep(self._every * self._together)
+                    start = offset + number * (_STAMP + 1)
+                    encoded[start : start + _STAMP] = stamp
+                yield bytes(encoded)
+                if left and tokens != self._tokens_per_message:
+                    encoded = message(request.id, self._tokens_per_message, final=False)
+                    offset = encoded.index(b"0" * _STAMP)
+                if left and self._interval:
+                    await asyncio.sleep(self._interval * self._tokens_per_message)
 
 
 async def serve(every: float, together: int) -> None:
@@ -166,8 +168,8 @@ def run_scripted_triton(every: float = 0.0, together: int = 1, cores: set[int] |
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--every", type=float, default=0.0)
-    parser.add_argument("--together", type=int, default=1)
+    parser.add_argument("--every", type=float, default=0.0, help="seconds between two tokens")
+    parser.add_argument("--together", type=int, default=1, help="tokens of a message")
     arguments = parser.parse_args()
     uvloop.run(serve(arguments.every, arguments.together))
 

@@ -1,4 +1,4 @@
-"""Streams a chat over HTTP and records when its tokens arrive."""
+"""Streams a chat over HTTP and records the arrival times of its tokens."""
 
 import json
 import time
@@ -10,14 +10,17 @@ import aiohttp
 
 @dataclass(slots=True)
 class StreamedAnswer:
-    """One streamed response: when the request was sent, and when each chunk with text arrived, in seconds."""
+    """One streamed response. Times are in seconds of `time.perf_counter`."""
 
     sent_at: float
     text: str = ""
     finish_reason: str = ""
     tokens: int = 0
+    """Completion tokens by the server's `usage`; 0 if it sends none."""
     arrivals: list[float] = field(default_factory=list)
+    """Arrival time of each chunk with text."""
     error: str = ""
+    """The error of the server; empty if there was none."""
 
     @property
     def first_token_seconds(self) -> float:
@@ -26,9 +29,9 @@ class StreamedAnswer:
 
 
 async def stream_chat(
-    session: aiohttp.ClientSession, url: str, body: dict[str, Any], hang_up_after: int = 0
+    session: aiohttp.ClientSession, url: str, body: dict[str, Any], disconnect_after: int = 0
 ) -> StreamedAnswer:
-    """Stream one chat. With `hang_up_after`, disconnect after so many chunks with text."""
+    """Stream one chat. With `disconnect_after`, disconnect after so many chunks with text."""
     body = {**body, "stream": True, "stream_options": {"include_usage": True}}
     answer = StreamedAnswer(time.perf_counter())
     async with session.post(f"{url}/v1/chat/completions", json=body) as response:
@@ -50,7 +53,7 @@ async def stream_chat(
                 if text := delta.get("content") or delta.get("reasoning_content") or delta.get("reasoning"):
                     answer.text += text
                     answer.arrivals.append(time.perf_counter())
-                    if len(answer.arrivals) == hang_up_after:
+                    if len(answer.arrivals) == disconnect_after:
                         response.close()
                         return answer
     return answer

@@ -35,7 +35,7 @@ class Column:
             case float():
                 return f"{value:.{self.digits}f}"
             case _:
-                return ", ".join(self.text(each) for each in value)
+                return ", ".join(self.text(number) for number in value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,20 +57,21 @@ class Plot:
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """A target for a measured value, and the value."""
+    """A measured value and its target."""
 
     name: str
-    found: float
-    wanted: float
-    sense: Literal["at least", "at most"] = "at least"
+    value: float
+    target: float
+    comparison: Literal["at least", "at most"] = "at least"
+    """`at least`: the target is the lowest accepted value; `at most`: the highest."""
     unit: str = ""
     digits: int = 3
-    """Decimal places of `found` when it is printed."""
+    """Decimal places of `value` when it is printed."""
 
     @property
     def met(self) -> bool:
         """True if the target is reached."""
-        return self.found >= self.wanted if self.sense == "at least" else self.found <= self.wanted
+        return self.value >= self.target if self.comparison == "at least" else self.value <= self.target
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +119,11 @@ class Table:
         if not shown:
             return []
         columns = [column for n, column in enumerate(self.columns) if n in shown]
-        right = [all(not isinstance(value, str) for value in self.values(column.name)) for column in columns]
+        is_numeric = [all(not isinstance(value, str) for value in self.values(column.name)) for column in columns]
         lines = [
             "",
             _line([column.title for column in columns]),
-            "|" + "|".join("---:" if each else "---" for each in right) + "|",
+            "|" + "|".join("---:" if numeric else "---" for numeric in is_numeric) + "|",
         ]
         for row in self.rows:
             cells = [value for n, value in enumerate(row) if n in shown]
@@ -137,34 +138,43 @@ class Table:
             "units": {column.name: column.unit for column in self.columns if column.unit},
             "rows": [dict(zip(names, row, strict=True)) for row in self.rows],
             "notes": list(self.notes),
-            "bars": [threshold_document(bar) for bar in self.thresholds],
+            "bars": [threshold_document(threshold) for threshold in self.thresholds],
             "versions": dict(self.versions),
             "details": dict(self.details),
         }
 
 
-def threshold_document(bar: Threshold) -> dict[str, Any]:
-    """Return a threshold as a JSON document."""
+def threshold_document(threshold: Threshold) -> dict[str, Any]:
+    """Return a threshold as a JSON document. `parse_threshold` reads it."""
     return {
-        "name": bar.name,
-        "found": bar.found,
-        "wanted": bar.wanted,
-        "sense": bar.sense,
-        "unit": bar.unit,
-        "digits": bar.digits,
-        "met": bar.met,
+        "name": threshold.name,
+        "found": threshold.value,
+        "wanted": threshold.target,
+        "sense": threshold.comparison,
+        "unit": threshold.unit,
+        "digits": threshold.digits,
+        "met": threshold.met,
     }
 
 
-def thresholds_table(bars: Sequence[Threshold]) -> Table:
+def parse_threshold(document: Mapping[str, Any]) -> Threshold:
+    """Return the threshold of a JSON document. Raises `KeyError` if a field is missing."""
+    name, value, target, comparison, unit, digits = (
+        document[key] for key in ("name", "found", "wanted", "sense", "unit", "digits")
+    )
+    return Threshold(name, value, target, comparison, unit, digits)
+
+
+def thresholds_table(thresholds: Sequence[Threshold]) -> Table:
     """Return a table of all targets and results."""
     rows = []
-    for bar in bars:
-        number = Column("", digits=bar.digits)
-        unit = f" {bar.unit}" if bar.unit else ""
-        wanted = f"{'≥' if bar.sense == 'at least' else '≤'} {bar.wanted:g}{unit}"
-        rows.append((bar.name, wanted, f"{number.text(bar.found)}{unit}", "yes" if bar.met else "**no**"))
-    return Table("Targets and results", tuple(map(Column, ("", "wanted", "found", "met"))), rows)
+    for threshold in thresholds:
+        number = Column("", digits=threshold.digits)
+        unit = f" {threshold.unit}" if threshold.unit else ""
+        target = f"{'≥' if threshold.comparison == 'at least' else '≤'} {threshold.target:g}{unit}"
+        result = f"{number.text(threshold.value)}{unit}"
+        rows.append((threshold.name, target, result, "yes" if threshold.met else "**no**"))
+    return Table("Targets and results", tuple(map(Column, ("", "target", "result", "met"))), rows)
 
 
 def escape(text: str) -> str:

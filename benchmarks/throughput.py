@@ -1,8 +1,8 @@
-"""Aggregate throughput at 1, 4, 8 and 16 streams: bare engine, through Triton, through the gateway, and llama.cpp.
+"""Throughput at 1, 4, 8 and 16 streams of the engine alone, through Triton, through the gateway, and of llama.cpp.
 
-Round by round and load by load the four take turns with the same weights on the same cores, so that what else the
-machine does hits all of them. Every stream has 128 prompt tokens of its own and generates 64, greedy, without an end.
-Figures are medians over the rounds; ratios are medians of the rounds' ratios.
+The four systems have the same weights and run on the same cores. They take turns for each load of each round, so that
+other work on the machine affects all of them alike. Each stream has its own prompt of 128 tokens and generates 64,
+greedy, past the end of the text. Values are medians over the rounds; ratios are medians of the rounds' ratios.
 """
 
 import contextlib
@@ -22,15 +22,18 @@ from tritonic.gateway_process import GatewayProcess
 from tritonic.ports import free_ports
 
 PROMPT_TOKENS = 128
-LLAMA = "llama.cpp q8_0"
+ENGINE, LLAMA = "engine alone", "llama.cpp q8_0"
 
 ThroughputStats = dict[str, float]
 Rounds = dict[str, dict[int, list[ThroughputStats]]]
-"""By worker and load, one of `Figures` for each round."""
+"""The results of each round, by worker and number of streams."""
 
 
 def single_token_words(tokenizer_file: Path) -> list[tuple[int, str]]:
-    """Tokens that are a word with the space before it, and stay themselves in any row of such words."""
+    """Return the id and text of the tokens that are a word with a leading space.
+
+    A text of such words is always split into these tokens.
+    """
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(tokenizer_file))
@@ -43,10 +46,11 @@ def single_token_words(tokenizer_file: Path) -> list[tuple[int, str]]:
 
 
 def make_prompts(words: list[tuple[int, str]], streams: int, seed: str) -> list[Prompt]:
-    chance = random.Random(seed)
+    """Return a prompt of `PROMPT_TOKENS` random words for each stream."""
+    rng = random.Random(seed)
     prompts = []
     for _ in range(streams):
-        chosen = chance.choices(words, k=PROMPT_TOKENS)
+        chosen = rng.choices(words, k=PROMPT_TOKENS)
         prompts.append({"ids": [token for token, _ in chosen], "text": "".join(text for _, text in chosen)})
     return prompts
 
@@ -54,63 +58,65 @@ def make_prompts(words: list[tuple[int, str]], streams: int, seed: str) -> list[
 def measure(
     workers: dict[str, GenerationWorker], words: list[tuple[int, str]], rounds: int, loads: tuple[int, ...] = LOADS
 ) -> Rounds:
-    """The first round only warms up."""
-    figures: Rounds = {name: {load: [] for load in loads} for name in workers}
+    """Run all loads in all rounds, and return the results. A warm-up round comes first and is not returned."""
+    results: Rounds = {name: {load: [] for load in loads} for name in workers}
     for number in range(rounds + 1):
         for load in loads:
-            # Each round begins with another one, so that none always follows the same.
+            # Each round begins with another worker, so that no worker always follows the same one.
             order = list(workers)[number % len(workers) :] + list(workers)[: number % len(workers)]
             for name in order:
-                # Not the same prompts for each: two of them are the same server, which knows what it read before.
+                # Each worker has its own prompts: two workers use the same server, which has a prefix cache.
                 prompts = make_prompts(words, load, f"{number} {load} {name}")
-                found = workers[name].run(prompts)
+                stats = workers[name].run(prompts)
                 if number:
-                    figures[name][load].append(found)
-    return figures
+                    results[name][load].append(stats)
+    return results
 
 
-def median(rows: list[ThroughputStats], key: str) -> float:
-    return statistics.median(row[key] for row in rows)
+def median(rounds: list[ThroughputStats], key: str) -> float:
+    """Return the median of one value over the rounds."""
+    return statistics.median(stats[key] for stats in rounds)
 
 
-def ratio(figures: Rounds, above: str, below: str, load: int, key: str = "tokens_per_second") -> float:
-    pairs = zip(figures[above][load], figures[below][load], strict=True)
-    return statistics.median(a[key] / b[key] for a, b in pairs)
+def ratio(results: Rounds, numerator: str, denominator: str, load: int, key: str = "tokens_per_second") -> float:
+    """Return the median of the rounds' ratios of two systems."""
+    pairs = zip(results[numerator][load], results[denominator][load], strict=True)
+    return statistics.median(above[key] / below[key] for above, below in pairs)
 
 
-def tables(figures: Rounds, notes: tuple[str, ...] = ()) -> list[Table]:
-    """Rates and waits of every way, and their ratios."""
+def tables(results: Rounds, notes: tuple[str, ...] = ()) -> list[Table]:
+    """Return the table of rates and latencies of each system, and the table of ratios."""
     columns = (
-        Column("way"),
+        Column("system"),
         Column("streams"),
         Column("rate", "tokens/s"),
         Column("first token", "s", 3),
-        Column("a token", "ms", 1),
+        Column("time per token", "ms", 1),
     )
     rows: list[tuple[Value, ...]] = [
         (
             name,
             load,
-            median(found, "tokens_per_second"),
-            median(found, "first_token_seconds"),
-            median(found, "token_milliseconds"),
+            median(rounds, "tokens_per_second"),
+            median(rounds, "first_token_seconds"),
+            median(rounds, "token_milliseconds"),
         )
-        for name, loads in figures.items()
-        for load, found in loads.items()
+        for name, loads in results.items()
+        for load, rounds in loads.items()
     ]
     plots = (
-        Plot("streams", ("rate",), by="way", title="Tokens of all streams", log_x=True),
-        Plot("streams", ("first token",), by="way", title="Wait for the first token", log_x=True, log_y=True),
+        Plot("streams", ("rate",), by="system", title="Tokens of all streams", log_x=True),
+        Plot("streams", ("first token",), by="system", title="Time to first token", log_x=True, log_y=True),
     )
-    loads = list(next(iter(figures.values())))
-    pairs = [("through Triton", "bare engine"), ("through the gateway", "through Triton")]
-    pairs += [(name, LLAMA) for name in figures if name != LLAMA]
+    loads = list(next(iter(results.values())))
+    pairs = [("through Triton", ENGINE), ("through the gateway", "through Triton")]
+    pairs += [(name, LLAMA) for name in results if name != LLAMA]
     ratios: list[tuple[Value, ...]] = [
-        (f"{above} ÷ {below}", *(ratio(figures, above, below, load) for load in loads))
-        for above, below in pairs
-        if above in figures and below in figures
+        (f"{numerator} ÷ {denominator}", *(ratio(results, numerator, denominator, load) for load in loads))
+        for numerator, denominator in pairs
+        if numerator in results and denominator in results
     ]
-    at = tuple(Column(f"{load} streams" if load > 1 else "1 stream", digits=2) for load in loads)
+    ratio_columns = tuple(Column(f"{load} streams" if load > 1 else "1 stream", digits=2) for load in loads)
     return [
         Table(
             "The same weights on the same cores",
@@ -119,14 +125,17 @@ def tables(figures: Rounds, notes: tuple[str, ...] = ()) -> list[Table]:
             notes,
             plots,
             versions={name: version(name) for name in ("nvidia-pytriton", "onnxruntime", "xllamacpp")},
-            details={"rounds": figures},
+            details={"rounds": results},
         ),
-        Table("Tokens/s, ratio", (Column("ways"), *at), ratios),
+        Table("Tokens/s, ratio", (Column("systems"), *ratio_columns), ratios),
     ]
 
 
 def run(repository: Path, model: str, gguf: Path | None, rounds: int, loads: tuple[int, ...] = LOADS) -> list[Table]:
-    """Start everything, measure, and return the tables; those for JSON have the figures of every round."""
+    """Start Triton, the gateway and all workers, measure, and return the tables.
+
+    Without `gguf`, llama.cpp is left out. The details of the tables have the results of each round.
+    """
     engine = repository / model / "1"
     threads = len(os.sched_getaffinity(0))
     words = single_token_words(engine / "tokenizer.json")
@@ -134,31 +143,31 @@ def run(repository: Path, model: str, gguf: Path | None, rounds: int, loads: tup
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         triton = stack.enter_context(EmbeddedTriton(repository))
         triton.share_secret()
-        front = GatewayProcess("127.0.0.1", free_ports(1)[0], triton.grpc_url, folder / "gateway.log")
-        front.start()
-        stack.callback(front.stop)
-        front.wait_live()
-        wait_for_models(front)
+        gateway = GatewayProcess("127.0.0.1", free_ports(1)[0], triton.grpc_url, folder / "gateway.log")
+        gateway.start()
+        stack.callback(gateway.stop)
+        gateway.wait_live()
+        wait_for_models(gateway)
         targets = {
-            "bare engine": ("bare", str(engine)),
+            ENGINE: ("engine", str(engine)),
             "through Triton": ("triton", f"{triton.grpc_url}/{model}"),
-            "through the gateway": ("gateway", f"{front.url} {model}"),
+            "through the gateway": ("gateway", f"{gateway.url} {model}"),
         }
         if gguf:
             targets[LLAMA] = ("llama", str(gguf))
         workers = {name: GenerationWorker(kind, target, threads) for name, (kind, target) in targets.items()}
         try:
-            figures = measure(workers, words, rounds, loads)
+            results = measure(workers, words, rounds, loads)
         finally:
             for worker in workers.values():
                 worker.close()
-        ours, gateway = _resident(triton.pid), _resident(front.child.pid)
-        memory = f"Memory: Triton with the model {ours:.0f} MB, gateway {gateway:.0f} MB."
-    return tables(figures, (memory,))
+        triton_memory, gateway_memory = _resident_megabytes(triton.pid), _resident_megabytes(gateway.child.pid)
+        memory = f"Memory: Triton with the model {triton_memory:.0f} MB, gateway {gateway_memory:.0f} MB."
+    return tables(results, (memory,))
 
 
-def _resident(pid: int) -> float:
-    """Megabytes of a process and everything below it."""
+def _resident_megabytes(pid: int) -> float:
+    """Return the resident memory of a process and its descendants, in units of 2^20 bytes."""
     import psutil
 
     root = psutil.Process(pid)

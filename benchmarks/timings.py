@@ -1,8 +1,9 @@
-"""Response timings of any client, and the statistics of them.
+"""Response timings of any client, and their statistics.
 
-*Time to first token* runs from a request to its first text; *between tokens* is a request's time from its first to its
-last text over the tokens that came after the first, as AIPerf and vLLM's benchmarks count it, so that a server that
-sends several tokens in one text gains nothing. *Latency* runs to the last text. Percentiles are over requests.
+*Time to first token* is the time from a request to its first text. *Between tokens* is the time from the first to the
+last text of a request, divided by its tokens after the first, as AIPerf and vLLM's benchmarks compute it. A server that
+sends several tokens in one text therefore gains nothing. *Latency* is the time from a request to its last text.
+Percentiles are over requests.
 """
 
 import math
@@ -19,8 +20,9 @@ class ResponseTiming:
     """The timing of one streamed response. All times are seconds of one clock."""
 
     began: float
+    """Send time of the request."""
     arrivals: tuple[float, ...]
-    """When each text arrived."""
+    """Arrival time of each text."""
     tokens: int
 
 
@@ -32,38 +34,38 @@ def percentile(values: Sequence[float], share: float) -> float:
     if not values:
         raise ValueError("There are no values.")
     ordered = sorted(values)
-    place = share * (len(ordered) - 1)
-    below = math.floor(place)
+    position = share * (len(ordered) - 1)
+    below = math.floor(position)
     above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
+    return ordered[below] + (position - below) * (ordered[above] - ordered[below])
 
 
 def compute_stats(timings: Sequence[ResponseTiming], warm_up: float, seconds: float, *, drained: bool = False) -> Stats:
     """Return the statistics of the requests that ended within `seconds` after the first `warm_up` seconds.
 
-    The rate is measured between the first and the last of these ends: whole requests in whole intervals. Streams that
-    run in step end in groups, and this rate is then too high by up to one group. Set `drained` if `timings` also holds
-    the requests that ended later: then the rate counts the tokens that arrived within the time, with the tokens of a
-    request spread evenly over its texts. Raises `ValueError` if fewer than three requests ended.
+    The rate counts whole requests between the first and the last of these ends. If streams run in step, their requests
+    end in groups, and this rate is too high by up to one group. Set `drained` if `timings` also has the requests that
+    ended later. The rate then counts the tokens that arrived within the time, and spreads the tokens of a request
+    evenly over its texts. Raises `ValueError` if fewer than three requests ended.
     """
     start = min(timing.began for timing in timings) + warm_up if timings else 0.0
-    inside = [timing for timing in timings if start <= timing.arrivals[-1] <= start + seconds]
-    inside.sort(key=lambda timing: timing.arrivals[-1])
-    if len(inside) < 3:
-        raise ValueError(f"Only {len(inside)} requests ended within {seconds:.0f} s.")
+    ended = [timing for timing in timings if start <= timing.arrivals[-1] <= start + seconds]
+    ended.sort(key=lambda timing: timing.arrivals[-1])
+    if len(ended) < 3:
+        raise ValueError(f"Only {len(ended)} requests ended within {seconds:.0f} s.")
     if drained:
         arrived = [
-            timing.tokens / len(timing.arrivals) * sum(start <= moment < start + seconds for moment in timing.arrivals)
+            timing.tokens / len(timing.arrivals) * sum(start <= at < start + seconds for at in timing.arrivals)
             for timing in timings
         ]
         stats = {"tokens/s": sum(arrived) / seconds}
     else:
-        passed = inside[-1].arrivals[-1] - inside[0].arrivals[-1]
-        stats = {"tokens/s": sum(timing.tokens for timing in inside[1:]) / passed}
+        elapsed = ended[-1].arrivals[-1] - ended[0].arrivals[-1]
+        stats = {"tokens/s": sum(timing.tokens for timing in ended[1:]) / elapsed}
     for name, values in {
-        "first": [timing.arrivals[0] - timing.began for timing in inside],
-        "between": [(one.arrivals[-1] - one.arrivals[0]) / max(1, one.tokens - 1) for one in inside],
-        "latency": [timing.arrivals[-1] - timing.began for timing in inside],
+        "first": [timing.arrivals[0] - timing.began for timing in ended],
+        "between": [(timing.arrivals[-1] - timing.arrivals[0]) / max(1, timing.tokens - 1) for timing in ended],
+        "latency": [timing.arrivals[-1] - timing.began for timing in ended],
     }.items():
         stats |= {f"{name} p50": percentile(values, 0.5), f"{name} p99": percentile(values, 0.99)}
     return stats
@@ -71,4 +73,4 @@ def compute_stats(timings: Sequence[ResponseTiming], warm_up: float, seconds: fl
 
 def medians(rounds: Sequence[Stats]) -> Stats:
     """Return the median of each statistic over the rounds."""
-    return {name: statistics.median(each[name] for each in rounds) for name in rounds[0]}
+    return {name: statistics.median(stats[name] for stats in rounds) for name in rounds[0]}

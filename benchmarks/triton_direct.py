@@ -1,9 +1,10 @@
-"""What perf_analyzer gets out of the models over gRPC, without the gateway, at 1 to 64 requests in flight.
+"""Measures the models over gRPC with perf_analyzer, without the gateway, at 1 to 64 requests in flight.
 
-The chat, embedding and image models are asked by the profiles of benchmarks/profiles, which also run against other
-servers. These models answer in streams of responses (they are *decoupled*), and Triton takes no unary calls for such;
-so the unary calls go to a part of the image model, its text encoder. No prompt of a chat comes twice, so that nothing
-is remembered of it. Rates are counted between the first and the last request that ended in the measured seconds.
+The requests for the chat, embedding and image models are the profiles of benchmarks/profiles, which also run against
+other servers. These models are *decoupled*: they answer with streams of responses, and Triton accepts no unary calls
+for such models. Unary calls are therefore measured on the text encoder of the image model. Each chat prompt is sent
+once, so that the prefix cache does not affect the result. Rates are counted between the first and the last request that
+ended within the measured time.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,13 +24,13 @@ QUICK = (1, 16, 64)
 TEXT_ENCODER_MODEL = f"{IMAGE_MODEL}-text-encoder"
 WARM_UP = 2.0
 
-Ask = Callable[[Sequence[profiles.Request] | None, int, float], list[ResponseTiming]]
-"""Ask these, so many at once, for so many seconds."""
+SendLoad = Callable[[Sequence[profiles.Request] | None, int, float], list[ResponseTiming]]
+"""A function of the requests, the number of requests in flight, and the duration in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class SweepLoad:
-    """A model that is asked, and for how long at each number of requests in flight."""
+    """A model, its requests, and the duration of each measurement."""
 
     title: str
     unit: str
@@ -37,23 +38,23 @@ class SweepLoad:
     options: tuple[str, ...]
     requests: tuple[profiles.Request, ...] | None = None
     tokens: int = 1
-    """What one answer counts for."""
+    """Units that one response counts for: tokens, texts or images."""
     seconds: float = 6.0
-    """At one request in flight; an answer of `slowest` seconds is waited for besides."""
+    """Seconds of measurement with one request in flight. More requests in flight are measured longer."""
     streamed: bool = False
 
 
 def loads(chat: str) -> list[SweepLoad]:
-    """What is asked; `chat` is the model that chats."""
-    wanted = [
+    """Return all loads; `chat` is the name of the chat model."""
+    rows = [
         ("chat", "Chats, streamed: 64 words in, 64 tokens out", "tokens/s", chat, profiles.NEW_TOKENS, 6.0),
         ("embedding", "Embeddings, a text of 3 to 140 words a request", "texts/s", EMBEDDING_MODEL, 1, 4.0),
-        ("image", "Pictures of 20 steps, one a request", "pictures/s", IMAGE_MODEL, 1, 7.0),
+        ("image", "Images of 20 steps, one a request", "images/s", IMAGE_MODEL, 1, 7.0),
     ]
-    found = []
-    for name, title, unit, model, tokens, seconds in wanted:
+    loads = []
+    for name, title, unit, model, tokens, seconds in rows:
         profile = profiles.load(name)
-        found.append(
+        loads.append(
             SweepLoad(
                 title,
                 unit,
@@ -66,14 +67,14 @@ def loads(chat: str) -> list[SweepLoad]:
             )
         )
     unary = ("-i", "grpc", "--async", "--max-threads", "4")
-    found.append(
+    loads.append(
         SweepLoad("Unary: the text encoder of the image model", "requests/s", TEXT_ENCODER_MODEL, unary, seconds=3.0)
     )
-    return found
+    return loads
 
 
 def without_durations(arguments: Sequence[str]) -> tuple[str, ...]:
-    """A profile's arguments without those that say how long to measure."""
+    """Return a profile's arguments without `DURATION_OPTIONS` and their values."""
     pairs = list(zip(arguments, (*arguments[1:], ""), strict=True))
     return tuple(
         word
@@ -86,46 +87,49 @@ DURATION_OPTIONS = ("-p", "-s", "-r")
 
 
 def measure_until_enough(
-    ask: Callable[[float], list[ResponseTiming]], warm_up: float, seconds: float, tail: float = 0.0
+    send_load: Callable[[float], list[ResponseTiming]], warm_up: float, seconds: float, tail: float = 0.0
 ) -> tuple[list[ResponseTiming], Stats]:
-    """Ask for so many seconds; where the machine is too slow for them, for twice and four times as many.
+    """Run a load for `warm_up + seconds`, and return its timings and statistics. All times are in seconds.
 
-    With a `tail` it goes on for so long, so that what was under way when the seconds were over is known as well: what
-    perf_analyzer has in flight when it ends is not told. The tail, too, becomes twice and four times as long where an
-    answer takes longer than it. Raises `TooSlow` or `ValueError` where even that does not do.
+    If the machine is too slow, the measurement is repeated with twice and with four times the time. With a `tail`, the
+    load runs on for so long after the measured time: perf_analyzer does not report the requests that are in flight
+    when it ends, and the tail lets those of the measured time complete. The tail is doubled with the measured time if a
+    response takes longer than it. Raises `TooSlow` or `ValueError` if the longest measurement is too short as well.
     """
-    times = 1
+    factor = 1
     while True:
         try:
-            timings = ask(times * (seconds + tail) + warm_up)
+            timings = send_load(factor * (seconds + tail) + warm_up)
             longest = max((timing.arrivals[-1] - timing.began for timing in timings), default=0.0)
-            if tail and longest > times * tail:
-                raise perf_analyzer.TooSlow(f"An answer took {longest:.1f} s, and {times * tail:.1f} s were waited.")
-            return timings, compute_stats(timings, warm_up, times * seconds, drained=tail > 0)
+            if tail and longest > factor * tail:
+                raise perf_analyzer.TooSlow(f"A response took {longest:.1f} s, and {factor * tail:.1f} s were waited.")
+            return timings, compute_stats(timings, warm_up, factor * seconds, drained=tail > 0)
         except (perf_analyzer.TooSlow, ValueError):
-            if times == 4:
+            if factor == 4:
                 raise
-            times *= 2
+            factor *= 2
 
 
-def sweep(ask: Ask, load: SweepLoad, at_once: Sequence[int], part: float = 1.0) -> list[tuple[int, Stats]]:
-    """Ask at each number of requests in flight; requests are not used twice while there are others.
+def sweep(
+    send_load: SendLoad, load: SweepLoad, concurrencies: Sequence[int], time_factor: float = 1.0
+) -> list[tuple[int, Stats]]:
+    """Measure the load at each number of requests in flight. The measured time is multiplied by `time_factor`.
 
-    `part` of the time is measured.
+    A measurement starts with the requests that the ones before it did not send.
     """
-    found, used = [], 0
-    for number in at_once:
-        turned = (*load.requests[used:], *load.requests[:used]) if load.requests else None
-        # All that are in flight must be answered at least once before the measured seconds are over.
-        seconds = part * load.seconds * (1 + number / 32)
-        timings, each = measure_until_enough(partial(ask, turned, number), WARM_UP, seconds)
-        used = (used + len(timings) + number) % len(load.requests) if load.requests else 0
-        found.append((number, each))
-    return found
+    results, num_used = [], 0
+    for concurrency in concurrencies:
+        requests = (*load.requests[num_used:], *load.requests[:num_used]) if load.requests else None
+        # Each request in flight must be answered at least once within the measured time.
+        seconds = time_factor * load.seconds * (1 + concurrency / 32)
+        timings, stats = measure_until_enough(partial(send_load, requests, concurrency), WARM_UP, seconds)
+        num_used = (num_used + len(timings) + concurrency) % len(load.requests) if load.requests else 0
+        results.append((concurrency, stats))
+    return results
 
 
 def run(repository: Path, model: str, cache: Path, *, quick: bool = False) -> list[Table]:
-    """Serve all models, and ask those that are there. Raises `RuntimeError` with what perf_analyzer said."""
+    """Serve all models, and measure those of the repository. Raises `RuntimeError` if perf_analyzer fails."""
     program: Executable = perf_analyzer.install(cache)
     tables = []
     with deploy(repository, model) as running:
@@ -133,13 +137,13 @@ def run(repository: Path, model: str, cache: Path, *, quick: bool = False) -> li
             if not (repository / load.model).is_dir():
                 continue
             options = ("-u", running.triton_url, "-m", load.model, *load.options)
-            ask = partial(perf_analyzer.measure, program, options, tokens=load.tokens)
-            tables.append(table(load, sweep(ask, load, *((QUICK, 0.5) if quick else (CONCURRENCIES,)))))
+            send_load = partial(perf_analyzer.measure, program, options, tokens=load.tokens)
+            tables.append(table(load, sweep(send_load, load, *((QUICK, 0.5) if quick else (CONCURRENCIES,)))))
     return tables
 
 
-def table(load: SweepLoad, found: Sequence[tuple[int, Stats]]) -> Table:
-    """Rates and waits, and what the rate is of that of a single request in flight."""
+def table(load: SweepLoad, results: Sequence[tuple[int, Stats]]) -> Table:
+    """Return the table of rates and latencies, with each rate over that of a single request in flight."""
     shares = ("p50", "p99")
     first = tuple(Column(f"first token {share}", "ms", 1) for share in shares)
     between = tuple(Column(f"between tokens {share}", "ms", 2) for share in shares)
@@ -147,22 +151,22 @@ def table(load: SweepLoad, found: Sequence[tuple[int, Stats]]) -> Table:
     columns = (
         Column("in flight"),
         Column("rate", load.unit, 1),
-        Column("÷ alone", digits=2),
+        Column("÷ one in flight", digits=2),
         *((*first, *between) if load.streamed else ()),
         *latency,
     )
-    wanted = [*(("first", "between") if load.streamed else ()), "latency"]
-    alone = found[0][1]["tokens/s"]
+    names = [*(("first", "between") if load.streamed else ()), "latency"]
+    single_rate = results[0][1]["tokens/s"]
     rows: list[tuple[Value, ...]] = []
-    for number, each in found:
-        waits = [1000 * each[f"{what} {share}"] for what in wanted for share in shares]
-        rows.append((number, each["tokens/s"], each["tokens/s"] / alone, *waits))
-    waits_drawn = first if load.streamed else latency
+    for concurrency, stats in results:
+        milliseconds = [1000 * stats[f"{name} {share}"] for name in names for share in shares]
+        rows.append((concurrency, stats["tokens/s"], stats["tokens/s"] / single_rate, *milliseconds))
+    plotted = first if load.streamed else latency
     plots = (
         Plot("in flight", ("rate",), log_x=True),
         Plot(
             "in flight",
-            tuple(column.name for column in waits_drawn),
+            tuple(column.name for column in plotted),
             title=f"{load.title}: {'first token' if load.streamed else 'latency'}",
             log_x=True,
             log_y=True,

@@ -1,8 +1,8 @@
-"""What perf_analyzer asks each kind of model, here and on any other server.
+"""The requests that perf_analyzer sends to each type of model, on this machine or on any other server.
 
-A profile is a folder: `data.json`, the requests, and `arguments`, the options of perf_analyzer. They name tensors and
-nothing of a model: texts are plain, without a chat template or token ids. `python -m benchmarks.profiles` writes the
-requests again.
+A profile is a folder: `data.json` has the requests, and `arguments` the options of perf_analyzer. The requests name
+tensors and suit any model of the type: texts are plain, without a chat template or token ids.
+`python -m benchmarks.profiles` writes the requests again.
 """
 
 import json
@@ -18,12 +18,12 @@ BOOK = HERE.parent / "data" / "alice.txt"
 NEW_TOKENS = 64
 
 Request = dict[str, Any]
-"""By tensor, its values; or `{"content": [...], "shape": [...]}` where the shape is not of the model's own."""
+"""The values of each tensor, by name. `{"content": [...], "shape": [...]}` if the model does not fix the shape."""
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What is asked, and how."""
+    """Requests, and the arguments of perf_analyzer that send them."""
 
     name: str
     requests: tuple[Request, ...]
@@ -31,20 +31,20 @@ class Profile:
 
 
 def load(name: str) -> Profile:
-    """Read a profile from its folder."""
+    """Read a profile from its folder. Raises `FileNotFoundError` for an unknown name."""
     folder = HERE / name
     requests = json.loads((folder / "data.json").read_text(encoding="utf-8"))["data"]
     return Profile(name, tuple(requests), tuple((folder / "arguments").read_text().split()))
 
 
 def passages(count: int, words: int, seed: int) -> list[str]:
-    """Pieces of a book, each of so many words, which begin differently."""
-    chance, book = random.Random(seed), BOOK.read_text(encoding="utf-8").split()
-    return [" ".join(book[start : start + words]) for start in chance.sample(range(0, len(book) - words, 3), count)]
+    """Return `count` passages of a book of `words` words each. Each starts at another word."""
+    rng, book = random.Random(seed), BOOK.read_text(encoding="utf-8").split()
+    return [" ".join(book[start : start + words]) for start in rng.sample(range(0, len(book) - words, 3), count)]
 
 
 def chat() -> list[Request]:
-    """400 passages of 64 words to go on with, greedy, 64 tokens each, also where the model would end earlier."""
+    """Return 400 requests to continue a passage of 64 words: greedy, 64 tokens, past the end of the text."""
     sampling = {"max_tokens": NEW_TOKENS, "temperature": 0, "ignore_eos": True}
     return [
         {"text_input": [text], "stream": [True], "sampling_parameters": [json.dumps(sampling)]}
@@ -53,7 +53,7 @@ def chat() -> list[Request]:
 
 
 def chat_tensorrt_llm() -> list[Request]:
-    """The same for NVIDIA's `tensorrt_llm_bls` and `ensemble`, which may end an answer earlier."""
+    """Return the same requests for NVIDIA's `tensorrt_llm_bls` and `ensemble`. They may end an answer earlier."""
     return [
         {"text_input": [text], "stream": [True], "max_tokens": [NEW_TOKENS], "top_k": [1]}
         for text in passages(400, 64, seed=1)
@@ -61,7 +61,7 @@ def chat_tensorrt_llm() -> list[Request]:
 
 
 def chat_llmapi() -> list[Request]:
-    """The same for NVIDIA's `llmapi/tensorrt_llm`, which may end an answer earlier."""
+    """Return the same requests for NVIDIA's `llmapi/tensorrt_llm`. It may end an answer earlier."""
     return [
         {
             "text_input": {"content": [text], "shape": [1]},
@@ -74,14 +74,15 @@ def chat_llmapi() -> list[Request]:
 
 
 def embedding() -> list[Request]:
-    """512 pieces of the book, one a request: 3 to 140 words, half of them shorter than 25."""
+    """Return 512 requests with one text each: 3 to 140 words, half of them shorter than 25."""
     return [{"text": {"content": [text], "shape": [1]}} for text in make_texts(512, seed=2)]
 
 
 def image() -> list[Request]:
-    """64 pictures of 20 steps, in the model's own size; each has a seed of its own."""
-    sizes, colours, forms = ("large", "small"), ("red", "green", "blue", "yellow"), ("star", "circle", "square", "ring")
-    prompts = [f"a {size} {colour} {form}" for size in sizes for colour in colours for form in forms] * 2
+    """Return 64 requests for an image of 20 steps in the model's own size, each with its own seed."""
+    sizes, colours = ("large", "small"), ("red", "green", "blue", "yellow")
+    shapes = ("star", "circle", "square", "ring")
+    prompts = [f"a {size} {colour} {shape}" for size in sizes for colour in colours for shape in shapes] * 2
     return [{"prompt": [prompt], "steps": [20], "seed": [seed]} for seed, prompt in enumerate(prompts)]
 
 
@@ -95,6 +96,6 @@ PROFILES = {
 
 
 def render(name: str) -> str:
-    """The file of a profile's requests, a request a line."""
+    """Return the content of a profile's `data.json`, with one request per line."""
     lines = ",\n".join(json.dumps(request, ensure_ascii=False) for request in PROFILES[name]())
     return f'{{"data": [\n{lines}\n]}}\n'

@@ -1,4 +1,4 @@
-"""Write the requests of all profiles."""
+"""Writes `data.json` of all profiles."""
 
 from benchmarks.profiles import HERE, PROFILES, render
 

@@ -1,11 +1,11 @@
-"""The soak test: minutes of mixed load on the real service, and a check of its resources afterwards.
+"""The soak test: minutes of mixed load on the whole service, and a check of its resources afterwards.
 
-Several callers send chats, embeddings, image generations, edits and tasks: streamed and whole, read slowly, with
-disconnects at random moments, sampled, sent in part, invalid in every dialect, and above the rate limit. Each answer
-must equal the answer that the same request got alone. Each refusal must have an error message. At the end no request
-may be in progress, and memory, files, threads and processes may not have grown. Then comes a burst of as many requests
-as one caller may have open. With `faults`, Triton is killed under load and restarted. With `attacked`, attackers are
-among the callers, and no honest request may be lost.
+Several callers send chats, embeddings, image generations, edits and tasks. Requests are streamed or not, sampled, sent
+in part, invalid in every dialect, or above the rate limit. Clients read slowly, or disconnect at random moments. Each
+answer must equal its baseline, the answer to the same request alone. Each refusal must have an error message. At the
+end no request may be in progress, and memory, open files, threads and processes may not have grown. Then follows a
+burst of as many requests as one caller may have open. With `faults`, Triton is killed under load and restarted. With
+`attacked`, attackers are among the callers, and no honest request may be lost.
 """
 
 import asyncio
@@ -24,9 +24,9 @@ from benchmarks.throughput import single_token_words
 
 MINUTES = 3.0
 """Minutes of load. The whole soak takes three or four minutes more."""
-WARM = 60.0
+WARM_UP_SECONDS = 60.0
 """Seconds of the same load before the measurement, after each request was sent once. One-time allocations (threads,
-arenas, compiled grammars, pages of slots and of the prefix cache) are not growth."""
+arenas, compiled grammars, pages of slots and of the prefix cache) do not count as growth."""
 
 
 def run(
@@ -58,35 +58,35 @@ async def _soak(
     """Run the soak. `seed` is for the attackers; None means no attackers."""
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=300)) as session:
         await load.record_baselines(SoakClient(session, running.gateway.url))
-    warm = [await load.warm_up(running.gateway.url), await load.run(running.gateway.url, WARM)]
+    warm_up = [await load.warm_up(running.gateway.url), await load.run(running.gateway.url, WARM_UP_SECONDS)]
     since = time.perf_counter()
     before, _ = await resources.wait_until_idle(running, since)
-    seen: list[resources.ResourceUsage] = []
-    watching = asyncio.create_task(resources.sample_forever(running, seen, time.perf_counter()))
+    samples: list[resources.ResourceUsage] = []
+    sampling = asyncio.create_task(resources.sample_forever(running, samples, time.perf_counter()))
     attacking = None
     if seed is not None:
         attacking = asyncio.create_task(attackers.run_attackers(running.gateway.port, seconds, seed))
-    tally = await load.run(running.gateway.url, seconds)
-    watching.cancel()
-    await asyncio.gather(watching, return_exceptions=True)
-    attacked = await attacking if attacking else None
-    after, left = await resources.wait_until_idle(running, since)
-    quiet = warm[-1]
-    for earlier in warm:
-        _remember(tally, earlier)
-    tables = [report.requests(tally, seconds), report.over_time(seen), report.at_rest(before, after, left)]
-    if attacked:
+    counts = await load.run(running.gateway.url, seconds)
+    sampling.cancel()
+    await asyncio.gather(sampling, return_exceptions=True)
+    attack_results = await attacking if attacking else None
+    after, gauges = await resources.wait_until_idle(running, since)
+    for warm_up_counts in warm_up:
+        _add_faults(counts, warm_up_counts)
+    tables = [report.requests(counts, seconds), report.over_time(samples), report.at_rest(before, after, gauges)]
+    if attack_results:
         tables[1:] = map(attack_report.without_growth, tables[1:])
-        tables += [attack_report.with_and_without(quiet, tally), attack_report.attacks(attacked, before, after, seen)]
-    crowds = [await burst.run_burst(running, what) for what in ("chats", "embeddings")]
-    tables.append(report.bursts(crowds, [text for each in crowds for text in burst.describe_faults(each)]))
+        tables.append(attack_report.with_and_without(warm_up[-1], counts))
+        tables.append(attack_report.attacks(attack_results, before, after, samples))
+    bursts = [await burst.run_burst(running, operation) for operation in ("chats", "embeddings")]
+    tables.append(report.bursts(bursts, [text for each in bursts for text in burst.describe_faults(each)]))
     if faults:
-        seen_out = await outage.kill_and_restart(running, load)
-        tables.append(report.outages(seen_out, outage.describe_faults(seen_out)))
+        result = await outage.kill_and_restart(running, load)
+        tables.append(report.outages(result, outage.describe_faults(result)))
     return tables
 
 
-def _remember(tally: RequestCounts, warm: RequestCounts) -> None:
+def _add_faults(counts: RequestCounts, warm_up: RequestCounts) -> None:
     """Add the faults of the warm-up to those of the load."""
-    tally.faults += warm.faults
-    tally.num_faults += warm.num_faults
+    counts.faults += warm_up.faults
+    counts.num_faults += warm_up.num_faults

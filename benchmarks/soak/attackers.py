@@ -1,6 +1,6 @@
-"""Attackers among the callers of a soak: they repeat the attacks of `tests.attack` at a limited rate.
+"""Attackers among the callers of a soak. They repeat the attacks of `tests.attack` at a limited rate.
 
-They run in a process of their own, so that their computing does not slow honest clients down:
+They run in a process of their own, so that their CPU time does not slow the honest clients down:
 `python -m benchmarks.soak.attackers PORT SECONDS SEED` prints the results as JSON.
 """
 
@@ -47,58 +47,60 @@ class GatewayAddress:
 
 @dataclass(slots=True)
 class AttackResults:
-    """The results of the attacks."""
+    """The results of the attacks, by the name of the attack and by the status of the response."""
 
     attempts: Counter[str] = field(default_factory=Counter)
     statuses: Counter[str] = field(default_factory=Counter)
     megabytes: float = 0.0
+    """Bytes sent, in units of 2^20."""
     wrong: list[str] = field(default_factory=list)
     """Attacks with an unexpected response, each as a sentence."""
 
     def to_json(self) -> str:
         """Return the results as JSON for `from_json`."""
-        counted = {"tried": dict(self.attempts), "statuses": dict(self.statuses)}
-        return json.dumps({**counted, "megabytes": self.megabytes, "wrong": self.wrong})
+        counts = {"tried": dict(self.attempts), "statuses": dict(self.statuses)}
+        return json.dumps({**counts, "megabytes": self.megabytes, "wrong": self.wrong})
 
 
 def soak_attacks() -> list[AttackCase]:
     """Return the attacks that a soak can run: those that need no other set-up than keys."""
-    return [kind for kind in ALL_CASES if kind.in_soak and kind.setup == "keys"]
+    return [case for case in ALL_CASES if case.in_soak and case.setup == "keys"]
 
 
 def attack(
-    address: tuple[str, int], seconds: float, seed: int, kinds: Sequence[AttackCase] | None = None
+    address: tuple[str, int], seconds: float, seed: int, cases: Sequence[AttackCase] | None = None
 ) -> AttackResults:
-    """Attack for `seconds`, and return the results. A running attack is completed."""
-    attacked, lock = AttackResults(), threading.Lock()
+    """Attack for `seconds`, and return the results. Attacks that run at the end are completed.
+
+    Without `cases`, the attackers choose from `soak_attacks()`.
+    """
+    results, lock = AttackResults(), threading.Lock()
     deadline = time.monotonic() + seconds
 
-    def one_after_another(chance: random.Random) -> None:
+    def run_attacker(rng: random.Random) -> None:
         while time.monotonic() < deadline:
-            kind = chance.choice(kinds or soak_attacks())
-            target = Target(GatewayAddress(address))  # type: ignore[arg-type]  # attacks use no more of it
-            said = ""
+            case = rng.choice(cases or soak_attacks())
+            target = Target(GatewayAddress(address))  # type: ignore[arg-type]  # attacks use no other attribute
+            failure = ""
             try:
-                kind.attack(target)
+                case.attack(target)
             except (AssertionError, OSError) as error:
-                said = f"{type(error).__name__}: {error}"
-            unexpected = {status: n for status, n in target.statuses.items() if status not in kind.statuses}
+                failure = f"{type(error).__name__}: {error}"
+            unexpected = {status: n for status, n in target.statuses.items() if status not in case.statuses}
             with lock:
-                attacked.attempts[kind.name] += 1
-                attacked.statuses.update({str(status): n for status, n in target.statuses.items()})
-                attacked.megabytes += target.sent_bytes / 2**20
-                if said or unexpected:
-                    attacked.wrong.append(f"{kind.name}: {said or unexpected} {target.refusals[:1]}"[:400])
+                results.attempts[case.name] += 1
+                results.statuses.update({str(status): n for status, n in target.statuses.items()})
+                results.megabytes += target.sent_bytes / 2**20
+                if failure or unexpected:
+                    results.wrong.append(f"{case.name}: {failure or unexpected} {target.refusals[:1]}"[:400])
             time.sleep(PAUSE)
 
-    threads = [
-        threading.Thread(target=one_after_another, args=(random.Random(seed + n),)) for n in range(NUM_ATTACKERS)
-    ]
+    threads = [threading.Thread(target=run_attacker, args=(random.Random(seed + n),)) for n in range(NUM_ATTACKERS)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return attacked
+    return results
 
 
 async def run_attackers(port: int, seconds: float, seed: int) -> AttackResults:
@@ -121,8 +123,9 @@ async def run_attackers(port: int, seconds: float, seed: int) -> AttackResults:
 
 def from_json(written: bytes) -> AttackResults:
     """Parse the output of `to_json`."""
-    told = json.loads(written)
-    return AttackResults(Counter(told["tried"]), Counter(told["statuses"]), told["megabytes"], told["wrong"])
+    document = json.loads(written)
+    attempts, statuses = Counter(document["tried"]), Counter(document["statuses"])
+    return AttackResults(attempts, statuses, document["megabytes"], document["wrong"])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -131,8 +134,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("port", type=int)
     parser.add_argument("seconds", type=float)
     parser.add_argument("seed", type=int)
-    asked = parser.parse_args(arguments)
-    print(attack(("127.0.0.1", asked.port), asked.seconds, asked.seed).to_json())
+    options = parser.parse_args(arguments)
+    print(attack(("127.0.0.1", options.port), options.seconds, options.seed).to_json())
 
 
 if __name__ == "__main__":

@@ -13,48 +13,51 @@ from benchmarks.soak import resources, responses
 from benchmarks.soak.client import SoakClient
 from benchmarks.soak.deployment import BURST, KEYS, SoakDeployment
 
-LONG, SHORT, TALKERS = 64, 4, 32
-"""Tokens of the first TALKERS answers, which keep the slots busy while the others arrive, and of all others."""
+LONG_TOKENS, SHORT_TOKENS, NUM_LONG_CHATS = 64, 4, 32
+"""Tokens of the first NUM_LONG_CHATS answers, which occupy the slots while the others arrive, and of all others."""
 
 
 @dataclass(slots=True)
 class Burst:
-    """The result of a burst. Memory is the gateway's, in MB."""
+    """The result of a burst."""
 
-    what: str
+    operation: str
+    """`chats` or `embeddings`."""
     answered: int = 0
     seconds: float = 0.0
-    open_at_once: int = 0
-    """The highest value of the gateway's own metric."""
-    before: float = 0.0
-    most: float = 0.0
+    max_in_flight: int = 0
+    """The highest value of the gateway's metric of requests in flight."""
+    memory_before: float = 0.0
+    """Memory of the gateway before the burst, in MiB."""
+    peak_memory: float = 0.0
+    """The highest sample of the gateway's memory, in MiB."""
     faults: list[str] = field(default_factory=list)
 
 
-async def run_burst(service: SoakDeployment, what: str) -> Burst:
-    """Send BURST requests at once. `what` is "chats" or "embeddings"."""
+async def run_burst(service: SoakDeployment, operation: str) -> Burst:
+    """Send BURST requests at once. `operation` is "chats" or "embeddings"."""
     began = time.perf_counter()
-    burst = Burst(what, before=resources.sample(service, began).gateway)
+    burst = Burst(operation, memory_before=resources.sample(service, began).gateway)
     timeout = aiohttp.ClientTimeout(total=600)
     async with (
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as session,
-        aiohttp.ClientSession() as aside,
+        aiohttp.ClientSession() as metrics_session,
     ):
         client = SoakClient(session, service.gateway.url)
-        watching = asyncio.create_task(_watch(aside, service, burst))
-        await asyncio.gather(*(_one(client, burst, number) for number in range(BURST)))
+        sampling = asyncio.create_task(_sample(metrics_session, service, burst))
+        await asyncio.gather(*(_send_one(client, burst, number) for number in range(BURST)))
         burst.seconds = time.perf_counter() - began
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
+        sampling.cancel()
+        await asyncio.gather(sampling, return_exceptions=True)
     return burst
 
 
-async def _one(client: SoakClient, burst: Burst, number: int) -> None:
-    if burst.what == "chats":
+async def _send_one(client: SoakClient, burst: Burst, number: int) -> None:
+    if burst.operation == "chats":
         body = {
             "model": CHAT_MODEL,
             "messages": [{"role": "user", "content": f"Say something about the number {number % 8}."}],
-            "max_tokens": LONG if number < TALKERS else SHORT,
+            "max_tokens": LONG_TOKENS if number < NUM_LONG_CHATS else SHORT_TOKENS,
             "temperature": 0,
             "stream": True,
         }
@@ -66,20 +69,21 @@ async def _one(client: SoakClient, burst: Burst, number: int) -> None:
         if answer.status != 200:
             burst.faults.append(f"{answer.status} {answer.data[:200]!r}")
             return
-        (responses.parse_chat if burst.what == "chats" else responses.parse_embeddings)(answer.data)
+        (responses.parse_chat if burst.operation == "chats" else responses.parse_embeddings)(answer.data)
         burst.answered += 1
     except (aiohttp.ClientError, OSError, TimeoutError, responses.InvalidResponse) as error:
         burst.faults.append(f"{type(error).__name__}: {error}")
 
 
-async def _watch(session: aiohttp.ClientSession, service: SoakDeployment, burst: Burst) -> None:
+async def _sample(session: aiohttp.ClientSession, service: SoakDeployment, burst: Burst) -> None:
+    """Record the highest memory and number of requests in flight, until cancelled."""
     while True:
-        burst.most = max(burst.most, resources.sample(service, 0).gateway)
-        shown = await resources.active_gauges(session, service)
-        burst.open_at_once = max(burst.open_at_once, int(shown.get("tritonic_in_flight", 0)))
+        burst.peak_memory = max(burst.peak_memory, resources.sample(service, 0).gateway)
+        gauges = await resources.active_gauges(session, service)
+        burst.max_in_flight = max(burst.max_in_flight, int(gauges.get("tritonic_in_flight", 0)))
         await asyncio.sleep(0.1)
 
 
 def describe_faults(burst: Burst) -> list[str]:
     """Return the five most frequent faults, each with its count."""
-    return [f"{burst.what} at once: {number} x {text}" for text, number in Counter(burst.faults).most_common(5)]
+    return [f"{burst.operation} at once: {number} x {text}" for text, number in Counter(burst.faults).most_common(5)]

@@ -15,12 +15,16 @@ from benchmarks.soak.workloads import Workload
 
 TASK_SECONDS = 120.0
 """Seconds within which a task must complete."""
-_POLL = 0.25
+_POLL_SECONDS = 0.25
+"""Seconds between two requests for the state of a task."""
 
 
 @dataclass(slots=True)
 class Response:
-    """A response, possibly partial. `status` is 0 if the client disconnected before the headers arrived."""
+    """A response, possibly partial. `status` is 0 if the client disconnected before the headers arrived.
+
+    `seconds` is the time from the request to the end of the response.
+    """
 
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
@@ -85,51 +89,51 @@ class SoakClient:
         answer.seconds = time.perf_counter() - began
         return answer
 
-    async def run_task(self, kind: Workload, key: str, patience: float | None = None) -> Response:
+    async def run_task(self, workload: Workload, key: str, patience: float | None = None) -> Response:
         """Create a task, poll until it completes, and fetch its image. Cancel it after `patience` seconds.
 
         Raises `InvalidResponse` if the task fails or takes longer than TASK_SECONDS.
         """
         began = time.perf_counter()
-        ordered = await self.request(kind.path, kind.body, key)
-        if ordered.status != 200:
-            return ordered
-        path = f"/tritonic/v1/images/{json.loads(ordered.data)['id']}"
+        created = await self.request(workload.path, workload.body, key)
+        if created.status != 200:
+            return created
+        path = f"/tritonic/v1/images/{json.loads(created.data)['id']}"
         end = began + (TASK_SECONDS if patience is None else min(patience, TASK_SECONDS))
         while True:
-            seen = json.loads((await self.request(f"{path}?detail=true", b"", key, method="GET")).data)
-            if seen["status"] == "completed":
+            task = json.loads((await self.request(f"{path}?detail=true", b"", key, method="GET")).data)
+            if task["status"] == "completed":
                 break
-            if seen["status"] not in ("queued", "in_progress"):
-                raise InvalidResponse(f"a task that {seen['status']}: {seen['detail']['error']}")
+            if task["status"] not in ("queued", "in_progress"):
+                raise InvalidResponse(f"the status of the task is {task['status']}: {task['detail']['error']}")
             if time.perf_counter() > end:
-                stopped = await self.request(path, b"", key, method="DELETE")
+                cancelled = await self.request(path, b"", key, method="DELETE")
                 if patience is None:
-                    raise InvalidResponse(f"a task that is not done after {TASK_SECONDS:.0f} s: {seen}")
-                stopped.disconnected = True
-                return stopped
-            await asyncio.sleep(_POLL)
-        url = urlsplit(seen["detail"]["data"][0]["url"])
-        made = await self.request(f"{url.path}?{url.query}", b"", key, method="GET")
-        made.seconds = time.perf_counter() - began
-        return made
+                    raise InvalidResponse(f"the task is not completed after {TASK_SECONDS:.0f} s: {task}")
+                cancelled.disconnected = True
+                return cancelled
+            await asyncio.sleep(_POLL_SECONDS)
+        url = urlsplit(task["detail"]["data"][0]["url"])
+        image = await self.request(f"{url.path}?{url.query}", b"", key, method="GET")
+        image.seconds = time.perf_counter() - began
+        return image
 
-    async def send_partial(self, kind: Workload, key: str, chance: random.Random) -> None:
+    async def send_partial(self, workload: Workload, key: str, rng: random.Random) -> None:
         """Send a random part of a request, and abort the connection."""
         host, port = urlsplit(self.url).netloc.split(":")
-        _, out = await asyncio.open_connection(host, int(port))
+        _, writer = await asyncio.open_connection(host, int(port))
         head = (
-            f"POST {kind.path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {key}\r\n"
-            f"Content-Type: {kind.content_type}\r\nContent-Length: {len(kind.body)}\r\n\r\n"
+            f"POST {workload.path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {key}\r\n"
+            f"Content-Type: {workload.content_type}\r\nContent-Length: {len(workload.body)}\r\n\r\n"
         )
-        request = head.encode() + kind.body
-        out.write(request[: chance.randrange(1, len(request))])
-        await asyncio.sleep(chance.random())
-        out.transport.abort()
+        request = head.encode() + workload.body
+        writer.write(request[: rng.randrange(1, len(request))])
+        await asyncio.sleep(rng.random())
+        writer.transport.abort()
 
 
-async def send(client: SoakClient, kind: Workload, key: str, **how: Any) -> Response:
-    """Send a workload, as a task if it is one."""
-    if kind.is_task:
-        return await client.run_task(kind, key)
-    return await client.request(kind.path, kind.body, key, content_type=kind.content_type, **how)
+async def send(client: SoakClient, workload: Workload, key: str, **options: Any) -> Response:
+    """Send a workload, as a task if it is one. `options` are those of `SoakClient.request`."""
+    if workload.is_task:
+        return await client.run_task(workload, key)
+    return await client.request(workload.path, workload.body, key, content_type=workload.content_type, **options)

@@ -22,11 +22,11 @@ from tritonic.ports import free_ports
 
 KEYS = tuple(f"sk-soak-{number}" for number in range(4))
 """Keys of callers without a practical rate limit."""
-RATE_LIMITED_KEY = "sk-soak-hasty"
+RATE_LIMITED_KEY = "sk-soak-rate-limited"
 """Key of the caller that exceeds its rate limit."""
 BURST = 1024
-"""Requests to one model that one caller may have open while no other caller has any (`gateway.models.admission`). It is
-the exact limit, so that a burst of this size fails if a slot has leaked."""
+"""The number of requests to one model that one caller may have open while no other caller has any
+(`gateway.models.admission`). It is the exact limit, so a burst of this size fails if a slot has leaked."""
 ENVIRONMENT = {
     "TRITONIC_API_KEYS": ",".join((*KEYS, RATE_LIMITED_KEY)),
     "TRITONIC_RATE_LIMITS": f"1000000/minute,1000000000 tokens/minute,{caller_of_key(RATE_LIMITED_KEY)}=30/minute",
@@ -48,40 +48,40 @@ class SoakDeployment:
 
     def processes(self) -> tuple[list[psutil.Process], list[psutil.Process]]:
         """Return the processes of the gateway and of Triton, the first started first in each list."""
-        return _family(self.gateway.child.pid), _family(self.triton.child.pid)
+        return _with_descendants(self.gateway.child.pid), _with_descendants(self.triton.child.pid)
 
 
-def _family(pid: int) -> list[psutil.Process]:
+def _with_descendants(pid: int) -> list[psutil.Process]:
     first = psutil.Process(pid)
     return [first, *first.children(recursive=True)]
 
 
 def environment(*, attacked: bool) -> dict[str, str]:
-    """Return the gateway's settings. With `attacked`, attackers get a key, and the model names that they use."""
+    """Return the gateway's settings. With `attacked`, they have the attackers' key and the model names of attacks."""
     if not attacked:
         return ENVIRONMENT
     models = {"chat": CHAT_MODEL, "embedding": EMBEDDING_MODEL, "image": IMAGE_MODEL}
-    named = ",".join(f"{name}={models[what]}" for name, what in attackers.ALIASES.items())
+    aliases = ",".join(f"{alias}={models[model]}" for alias, model in attackers.ALIASES.items())
     return {
         **ENVIRONMENT,
         **attackers.ENVIRONMENT,
         "TRITONIC_API_KEYS": f"{ENVIRONMENT['TRITONIC_API_KEYS']},{attackers.ATTACKER}",
-        "TRITONIC_MODEL_ALIASES": f"{ENVIRONMENT['TRITONIC_MODEL_ALIASES']},{named}",
+        "TRITONIC_MODEL_ALIASES": f"{ENVIRONMENT['TRITONIC_MODEL_ALIASES']},{aliases}",
     }
 
 
 @contextlib.contextmanager
 def deploy(repository: Path, *, attacked: bool = False) -> Iterator[SoakDeployment]:
-    """Serve the models of `repository`."""
+    """Serve the models of `repository` while the block runs."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tritonic-soak-")))
         triton = stack.enter_context(EmbeddedTriton(repository))
         stack.enter_context(mock.patch.dict(os.environ, environment(attacked=attacked)))
         triton.share_secret()
-        front = GatewayProcess("127.0.0.1", free_ports(1)[0], triton.grpc_url, folder / "gateway.log")
-        front.start()
-        stack.callback(front.stop)
-        front.wait_live()
-        while not front.has_models():
+        gateway = GatewayProcess("127.0.0.1", free_ports(1)[0], triton.grpc_url, folder / "gateway.log")
+        gateway.start()
+        stack.callback(gateway.stop)
+        gateway.wait_live()
+        while not gateway.has_models():
             time.sleep(0.1)
-        yield SoakDeployment(triton, front)
+        yield SoakDeployment(triton, gateway)

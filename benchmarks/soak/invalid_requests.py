@@ -1,4 +1,4 @@
-"""Requests of the soak that cannot be served, in every dialect: each must be refused by a sentence, at once."""
+"""The invalid requests of the soak, in every dialect. Each must be refused at once, with an error message."""
 
 import json
 from collections.abc import Sequence
@@ -9,13 +9,13 @@ from benchmarks.models import CHAT_MODEL, EMBEDDING_MODEL, IMAGE_MODEL
 from benchmarks.soak.workloads import drawing, multipart
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
-"""Bytes of a body that the gateway takes during the soak."""
+"""The largest request body that the gateway accepts during the soak, in bytes."""
 _JSON = "application/json"
 
 
 @dataclass(frozen=True, slots=True)
 class InvalidRequestCase:
-    """One request, and the statuses of which its answer must have one."""
+    """One invalid request, and the allowed statuses of its response."""
 
     title: str
     path: str
@@ -24,21 +24,21 @@ class InvalidRequestCase:
     content_type: str = _JSON
     method: str = "POST"
     key: str | None = None
-    """Absent: that of the caller whose turn it is."""
+    """The API key. None: that of the caller who sends the request."""
 
 
 def make_invalid_requests() -> list[InvalidRequestCase]:
-    """All of them."""
-    return [*_for_all(), *_chats(), *_embeddings(), *_pictures(), *_others()]
+    """Return all invalid requests."""
+    return [*_common(), *_chats(), *_embeddings(), *_images(), *_others()]
 
 
-def _json(what: str, path: str, body: Any, *statuses: int, **more: Any) -> InvalidRequestCase:
-    return InvalidRequestCase(what, path, json.dumps(body).encode(), statuses or (400,), **more)
+def _json(title: str, path: str, body: Any, *statuses: int, **options: Any) -> InvalidRequestCase:
+    return InvalidRequestCase(title, path, json.dumps(body).encode(), statuses or (400,), **options)
 
 
-def _for_all() -> list[InvalidRequestCase]:
-    """What is wrong wherever JSON is taken."""
-    right: dict[str, dict[str, Any]] = {
+def _common() -> list[InvalidRequestCase]:
+    """Return requests that are invalid on every route with JSON bodies."""
+    valid: dict[str, dict[str, Any]] = {
         "/v1/chat/completions": {
             "model": CHAT_MODEL,
             "messages": [{"role": "user", "content": "Hello"}],
@@ -50,10 +50,11 @@ def _for_all() -> list[InvalidRequestCase]:
         "/tritonic/v1/chat/completions": {"model": CHAT_MODEL, "messages": [{"role": "user", "content": "Hello"}]},
         "/tritonic/v1/images/generations": {"model": IMAGE_MODEL, "prompt": "a red circle"},
     }
-    found = []
-    for path, body in right.items():
+    cases = []
+    for path, body in valid.items():
         text = json.dumps(body).encode()
-        found += [
+        other_model = EMBEDDING_MODEL if body["model"] == CHAT_MODEL else CHAT_MODEL
+        cases += [
             InvalidRequestCase("no JSON", path, text[:-2]),
             InvalidRequestCase("no body", path, b""),
             InvalidRequestCase("no UTF-8", path, text.replace(b"Hello", b"\xff\xfe").replace(b"red", b"\xff\xfe")),
@@ -61,18 +62,17 @@ def _for_all() -> list[InvalidRequestCase]:
             InvalidRequestCase("nested too deep", path, b"[" * 50_000, (400, 413)),
             InvalidRequestCase("too large", path, b" " * MAX_BODY_BYTES + text, (413,)),
             _json("an unknown model", path, {**body, "model": "nobody"}, 404),
-            _json("a model that cannot", path, {**body, "model": EMBEDDING_MODEL if body["model"] == CHAT_MODEL else
-            CHAT_MODEL}),
+            _json("a model without this operation", path, {**body, "model": other_model}),
             InvalidRequestCase("a broken form", path, b"--x\r\nContent-Disposition: form-data; name=", (400, 415),
                   "multipart/form-data; boundary=x"),
-            InvalidRequestCase("a key that nobody has", path, text, (401,), key="sk-nobody"),
+            InvalidRequestCase("an unknown key", path, text, (401,), key="sk-nobody"),
         ]  # fmt: skip
-    return found
+    return cases
 
 
 def _chats() -> list[InvalidRequestCase]:
     body = {"model": CHAT_MODEL, "messages": [{"role": "user", "content": "Hello"}]}
-    worse: list[dict[str, Any]] = [
+    invalid_fields: list[dict[str, Any]] = [
         {"temperature": 9},
         {"messages": []},
         {"messages": "Hello"},
@@ -89,12 +89,12 @@ def _chats() -> list[InvalidRequestCase]:
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}]},
     ]
     paths = ("/v1/chat/completions", "/tritonic/v1/chat/completions")
-    return [_json(str(each)[:60], path, {**body, **each}) for path in paths for each in worse]
+    return [_json(str(fields)[:60], path, {**body, **fields}) for path in paths for fields in invalid_fields]
 
 
 def _embeddings() -> list[InvalidRequestCase]:
     body = {"model": EMBEDDING_MODEL, "input": "Hello"}
-    worse: list[dict[str, Any]] = [
+    invalid_fields: list[dict[str, Any]] = [
         {"input": []},
         {"input": ""},
         {"input": {"text": "Hello"}},
@@ -105,12 +105,12 @@ def _embeddings() -> list[InvalidRequestCase]:
         {"encoding_format": "morse"},
         {"dimensions": 0},
     ]
-    return [_json(str(each)[:60], "/v1/embeddings", {**body, **each}) for each in worse]
+    return [_json(str(fields)[:60], "/v1/embeddings", {**body, **fields}) for fields in invalid_fields]
 
 
-def _pictures() -> list[InvalidRequestCase]:
+def _images() -> list[InvalidRequestCase]:
     body = {"model": IMAGE_MODEL, "prompt": "a red circle"}
-    worse: list[dict[str, Any]] = [
+    invalid_fields: list[dict[str, Any]] = [
         {"prompt": ""},
         {"prompt": 5},
         {"prompt": "red " * 200},
@@ -125,30 +125,28 @@ def _pictures() -> list[InvalidRequestCase]:
         {"image": "http://127.0.0.1:1/x.png"},
     ]
     paths = ("/v1/images/generations", "/tritonic/v1/images/generations")
-    # Loopback may not be fetched from: 403 says so.
-    found = [_json(str(each)[:60], path, {**body, **each}, 400, 403) for path in paths for each in worse]
+    # The gateway fetches nothing from loopback addresses and answers 403.
+    cases = [_json(str(fields)[:60], path, {**body, **fields}, 400, 403) for path in paths for fields in invalid_fields]
     broken = drawing(0)[:-40]
     for files in ({}, {"image": b"no picture"}, {"image": broken}, {"image": drawing(0), "mask": drawing(1)[:100]}):
-        form, kind = multipart(body, files)
-        found.append(InvalidRequestCase(f"a form with {list(files)}", "/v1/images/edits", form, (400,), kind))
-    form, kind = multipart(body, {"image": drawing(0)})
-    found.append(InvalidRequestCase("a form that breaks off", "/v1/images/edits", form[:-30], (400,), kind))
-    found.append(
+        form, content_type = multipart(body, files)
+        cases.append(InvalidRequestCase(f"a form with {list(files)}", "/v1/images/edits", form, (400,), content_type))
+    form, content_type = multipart(body, {"image": drawing(0)})
+    cases.append(InvalidRequestCase("a form that breaks off", "/v1/images/edits", form[:-30], (400,), content_type))
+    cases.append(
         InvalidRequestCase("a form without its boundary", "/v1/images/edits", form, (400,), "multipart/form-data")
     )
-    found.append(_json("a stream of the platform", "/tritonic/v1/images/generations", {**body, "stream": True}))
-    return found
+    cases.append(_json("a stream of the platform", "/tritonic/v1/images/generations", {**body, "stream": True}))
+    return cases
 
 
 def _others() -> list[InvalidRequestCase]:
-    nothing = json.dumps({}).encode()
+    empty = json.dumps({}).encode()
     return [
-        InvalidRequestCase("a path that is not there", "/v1/nothing", nothing, (404,)),
-        InvalidRequestCase("a platform that is not there", "/nobody/v1/chat/completions", nothing, (404,)),
-        InvalidRequestCase("a task that is not there", "/tritonic/v1/images/task_0", b"", (404,), method="GET"),
-        InvalidRequestCase(
-            "stopping a task that is not there", "/tritonic/v1/images/task_0", b"", (404,), method="DELETE"
-        ),
+        InvalidRequestCase("an unknown path", "/v1/nothing", empty, (404,)),
+        InvalidRequestCase("an unknown platform", "/nobody/v1/chat/completions", empty, (404,)),
+        InvalidRequestCase("an unknown task", "/tritonic/v1/images/task_0", b"", (404,), method="GET"),
+        InvalidRequestCase("cancelling an unknown task", "/tritonic/v1/images/task_0", b"", (404,), method="DELETE"),
         InvalidRequestCase("another method", "/v1/chat/completions", b"", (405,), method="PUT"),
         InvalidRequestCase("a file without its signature", "/files/x.png", b"", (400, 403, 404), method="GET"),
     ]

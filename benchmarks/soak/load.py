@@ -1,4 +1,4 @@
-"""The mixed load: chooses each request and the client's action, sends it, and checks the response."""
+"""The mixed load: chooses each request and the behaviour of its client, sends it, and checks the response."""
 
 import asyncio
 import json
@@ -20,16 +20,16 @@ from benchmarks.soak.workloads import Workload
 STREAMS = 24
 """Requests in flight at a time."""
 BEHAVIOURS = {
-    "served": 60,
-    "read slowly": 4,
-    "drawn by lot": 6,
-    "hung up": 15,
-    "half a request": 3,
-    "wrong": 8,
-    "hasty": 4,
+    "completed": 60,
+    "slow reader": 4,
+    "sampled": 6,
+    "disconnected": 15,
+    "partial request": 3,
+    "invalid": 8,
+    "rate limited": 4,
 }
-"""The behaviours of clients, and how often each is chosen, in percent."""
-SHARES = {"chat": 40, "structured": 12, "embeddings": 26, "picture": 8, "edit": 4, "task": 4}
+"""The behaviours of clients, and the share of each in percent."""
+SHARES = {"chat": 40, "structured": 12, "embeddings": 26, "image": 8, "edit": 4, "task": 4}
 """Weights of the workloads, by the first word of their names."""
 SLOW_READ_SECONDS = 0.05
 """Seconds that a slow reader pauses after each piece of a response."""
@@ -37,19 +37,19 @@ SLOW_READ_SECONDS = 0.05
 
 @dataclass(slots=True)
 class RequestCounts:
-    """The outcomes of the requests, by workload or action."""
+    """The outcomes of the requests, by the name of the workload, or by the behaviour of the client."""
 
     answered: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
     disconnected: Counter[str] = field(default_factory=Counter)
     num_faults: Counter[str] = field(default_factory=Counter)
-    """How many faults there were."""
+    """The number of faults."""
     faults: list[str] = field(default_factory=list)
     """A sentence for each fault."""
     seconds: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
-    """For each answer: when it was requested, since the start of the load, and how long it took. In seconds."""
+    """For each answer: the time of its request since the start of the load, and its latency. In seconds."""
     slowness: list[tuple[float, float]] = field(default_factory=list)
-    """The same for all workloads, with the duration as a multiple of the workload's baseline."""
+    """The same for all workloads, with the latency as a multiple of the workload's baseline."""
 
     def fault(self, name: str, sentence: str) -> None:
         """Record a fault."""
@@ -59,7 +59,10 @@ class RequestCounts:
 
 @dataclass(slots=True)
 class MixedLoad:
-    """All requests of the load. `baselines` are the answers to each workload alone, `baseline_seconds` their times."""
+    """All requests of the load.
+
+    `baselines` are the answers to each workload alone, and `baseline_seconds` their latencies.
+    """
 
     workloads: Sequence[Workload]
     invalid_requests: Sequence[InvalidRequestCase]
@@ -72,41 +75,42 @@ class MixedLoad:
         self._groups = {word: [] for word in SHARES}
         for number, workload in enumerate(self.workloads):
             word = workload.name.split()[0].rstrip(",")
-            self._groups[word.removesuffix("s") if word == "pictures" else word].append(number)
+            self._groups["image" if word == "images" else word].append(number)
 
     async def record_baselines(self, client: SoakClient) -> None:
-        """Send each workload alone and keep its answer. Raises `InvalidResponse` if an answer is wrong."""
+        """Send each workload alone and keep its answer. Raises `InvalidResponse` if an answer is case."""
         for number, workload in enumerate(self.workloads):
             answer = await send(client, workload, KEYS[0])
             if answer.status != 200:
-                raise InvalidResponse(f"{workload.name}, alone: {answer.status} {answer.data[:300]!r}")
-            read = workload.read(answer.data)
-            if problem := workload.check(read):
-                raise InvalidResponse(f"{workload.name}, alone: {problem}")
-            if workload.same_answer_as >= 0 and (problem := read.difference(self.baselines[workload.same_answer_as])):
-                raise InvalidResponse(f"kind {number}, {workload.name}, differs from its twin: {problem}")
-            self.baselines.append(read if workload.same_answer_as < 0 else self.baselines[workload.same_answer_as])
+                raise InvalidResponse(f"baseline of {workload.name}: {answer.status} {answer.data[:300]!r}")
+            parsed = workload.read(answer.data)
+            if problem := workload.check(parsed):
+                raise InvalidResponse(f"baseline of {workload.name}: {problem}")
+            if workload.same_answer_as >= 0 and (problem := parsed.difference(self.baselines[workload.same_answer_as])):
+                other = workload.same_answer_as
+                raise InvalidResponse(f"workload {number}, {workload.name}, differs from workload {other}: {problem}")
+            self.baselines.append(parsed if workload.same_answer_as < 0 else self.baselines[workload.same_answer_as])
             self.baseline_seconds.append(answer.seconds)
 
     async def warm_up(self, url: str) -> RequestCounts:
-        """Do each thing once under load: complete each workload, disconnect from it, and send each invalid request."""
+        """Under load, complete each workload once, disconnect from it once, and send each invalid request once."""
         counts, timeout = RequestCounts(), aiohttp.ClientTimeout(total=300)
-        turns = [
-            (action, number)
+        requests = [
+            (behaviour, number)
             for number in range(len(self.workloads))
-            for action in ("served", "hung up", "half a request")
+            for behaviour in ("completed", "disconnected", "partial request")
         ]
-        turns += [("wrong", number) for number in range(len(self.invalid_requests))]
-        self.rng.shuffle(turns)
-        left = iter(turns)
+        requests += [("invalid", number) for number in range(len(self.invalid_requests))]
+        self.rng.shuffle(requests)
+        remaining = iter(requests)
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as session:
             client = SoakClient(session, url)
 
-            async def one_after_another() -> None:
-                for action, number in left:
-                    await self._run_one(client, counts, 0.0, action, number)
+            async def run_client() -> None:
+                for behaviour, number in remaining:
+                    await self._run_one(client, counts, 0.0, behaviour, number)
 
-            await asyncio.gather(*(one_after_another() for _ in range(STREAMS)))
+            await asyncio.gather(*(run_client() for _ in range(STREAMS)))
         return counts
 
     async def run(self, url: str, seconds: float) -> RequestCounts:
@@ -116,47 +120,57 @@ class MixedLoad:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as session:
             client = SoakClient(session, url)
 
-            async def one_after_another() -> None:
+            async def run_client() -> None:
                 while (now := time.perf_counter() - began) < seconds:
-                    (action,) = self.rng.choices(list(BEHAVIOURS), list(BEHAVIOURS.values()))
-                    number = self.rng.randrange(len(self.invalid_requests)) if action == "wrong" else self.pick(action)
-                    await self._run_one(client, counts, now, action, number)
+                    (behaviour,) = self.rng.choices(list(BEHAVIOURS), list(BEHAVIOURS.values()))
+                    number = (
+                        self.rng.randrange(len(self.invalid_requests))
+                        if behaviour == "invalid"
+                        else self.pick(behaviour)
+                    )
+                    await self._run_one(client, counts, now, behaviour, number)
 
-            await asyncio.gather(*(one_after_another() for _ in range(STREAMS)))
+            await asyncio.gather(*(run_client() for _ in range(STREAMS)))
         return counts
 
-    async def _run_one(self, client: SoakClient, counts: RequestCounts, now: float, action: str, number: int) -> None:
-        """Send one request. `number` is the index of the workload, or of the invalid request."""
+    async def _run_one(
+        self, client: SoakClient, counts: RequestCounts, now: float, behaviour: str, number: int
+    ) -> None:
+        """Send one request, and count its outcome.
+
+        `now` is the time since the start of the load in seconds, and `number` the index of the workload or of the
+        invalid request.
+        """
         key = self.rng.choice(KEYS)
-        name = self.workloads[number].name if action == "served" else action
+        name = self.workloads[number].name if behaviour == "completed" else behaviour
         try:
-            match action:
-                case "half a request":
+            match behaviour:
+                case "partial request":
                     await client.send_partial(self.workloads[number], key, self.rng)
                     counts.disconnected[name] += 1
-                case "wrong":
+                case "invalid":
                     await self._invalid(client, counts, self.invalid_requests[number], key)
-                case "hasty":
+                case "rate limited":
                     await self._rate_limited(client, counts, number)
-                case "hung up":
+                case "disconnected":
                     await self._disconnected(client, counts, number, key)
-                case "drawn by lot":
+                case "sampled":
                     await self._sampled(client, counts, number, key)
                 case _:
-                    pause = {"pause": SLOW_READ_SECONDS} if action == "read slowly" else {}
+                    pause = {"pause": SLOW_READ_SECONDS} if behaviour == "slow reader" else {}
                     answer = await send(client, self.workloads[number], key, **pause)
                     if self._compare(counts, name, number, answer):
                         counts.seconds[name].append((now, answer.seconds))
                         if not pause:
                             counts.slowness.append((now, answer.seconds / self.baseline_seconds[number]))
         except (aiohttp.ClientError, OSError, TimeoutError, InvalidResponse) as error:
-            counts.fault(name, f"kind {number}: {type(error).__name__}: {error}")
+            counts.fault(name, f"workload {number}: {type(error).__name__}: {error}")
 
-    def pick(self, action: str) -> int:
-        """Choose the index of a workload that suits `action`."""
-        if action in ("drawn by lot", "read slowly"):
+    def pick(self, behaviour: str) -> int:
+        """Choose the index of a workload that suits `behaviour`."""
+        if behaviour in ("sampled", "slow reader"):
             return self.rng.choice([n for n in self._groups["chat"] if "streamed" in self.workloads[n].name])
-        if action == "hasty":
+        if behaviour == "rate limited":
             return self.rng.choice(self._groups["embeddings"])
         (group,) = self.rng.choices(list(SHARES), list(SHARES.values()))
         return self.rng.choice(self._groups[group])
@@ -165,32 +179,32 @@ class MixedLoad:
         """Compare an answer with the workload's baseline. Record a fault and return False if they differ."""
         workload = self.workloads[number]
         if answer.status != 200:
-            counts.fault(name, f"kind {number}: {answer.status} {answer.data[:300]!r}")
+            counts.fault(name, f"workload {number}: {answer.status} {answer.data[:300]!r}")
             return False
-        read = workload.read(answer.data)
-        if problem := read.difference(self.baselines[number]) or workload.check(read):
-            counts.fault(name, f"kind {number}: {problem}")
+        parsed = workload.read(answer.data)
+        if problem := parsed.difference(self.baselines[number]) or workload.check(parsed):
+            counts.fault(name, f"workload {number}: {problem}")
             return False
         counts.answered[name] += 1
         return True
 
-    async def _invalid(self, client: SoakClient, counts: RequestCounts, wrong: InvalidRequestCase, key: str) -> None:
+    async def _invalid(self, client: SoakClient, counts: RequestCounts, case: InvalidRequestCase, key: str) -> None:
         answer = await client.request(
-            wrong.path, wrong.body, wrong.key or key, content_type=wrong.content_type, method=wrong.method
+            case.path, case.body, case.key or key, content_type=case.content_type, method=case.method
         )
-        counts.refused["wrong"] += 1
-        if answer.status not in wrong.statuses or answer.refusal_error():
+        counts.refused["invalid"] += 1
+        if answer.status not in case.statuses or answer.refusal_error():
             problem = answer.refusal_error() or f"{answer.status} {answer.data[:200]!r}"
-            counts.fault("wrong", f"{wrong.title} at {wrong.path}: {problem}")
+            counts.fault("invalid", f"{case.title} at {case.path}: {problem}")
 
     async def _rate_limited(self, client: SoakClient, counts: RequestCounts, number: int) -> None:
         answer = await send(client, self.workloads[number], RATE_LIMITED_KEY)
         if answer.status != 429:
-            self._compare(counts, "hasty", number, answer)
+            self._compare(counts, "rate limited", number, answer)
             return
-        counts.refused["hasty"] += 1
+        counts.refused["rate limited"] += 1
         if problem := answer.refusal_error():
-            counts.fault("hasty", problem)
+            counts.fault("rate limited", problem)
 
     async def _disconnected(self, client: SoakClient, counts: RequestCounts, number: int, key: str) -> None:
         """Disconnect at a random moment, mostly before the response is complete."""
@@ -203,15 +217,15 @@ class MixedLoad:
                 workload.path, workload.body, key, content_type=workload.content_type, patience=patience
             )
         if not answer.disconnected:
-            self._compare(counts, "hung up", number, answer)
+            self._compare(counts, "disconnected", number, answer)
             return
-        counts.disconnected["hung up"] += 1
+        counts.disconnected["disconnected"] += 1
         if answer.status not in (0, 200):
-            counts.fault("hung up", f"kind {number}: {answer.status} {answer.data[:200]!r}")
+            counts.fault("disconnected", f"workload {number}: {answer.status} {answer.data[:200]!r}")
         elif workload.read_partial and (
             problem := workload.read_partial(answer.data).difference(self.baselines[number])
         ):
-            counts.fault("hung up", f"kind {number}: {problem}")
+            counts.fault("disconnected", f"workload {number}: {problem}")
 
     async def _sampled(self, client: SoakClient, counts: RequestCounts, number: int, key: str) -> None:
         """Send a sampled chat. Its text is not known, but it must be a valid answer."""
@@ -220,8 +234,8 @@ class MixedLoad:
         workload = replace(self.workloads[number], body=json.dumps(body).encode())
         answer = await send(client, workload, key)
         if answer.status != 200:
-            counts.fault("drawn by lot", f"{answer.status} {answer.data[:200]!r}")
+            counts.fault("sampled", f"{answer.status} {answer.data[:200]!r}")
         elif problem := workload.check(workload.read(answer.data)):
-            counts.fault("drawn by lot", problem)
+            counts.fault("sampled", problem)
         else:
-            counts.answered["drawn by lot"] += 1
+            counts.answered["sampled"] += 1

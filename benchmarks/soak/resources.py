@@ -36,7 +36,7 @@ class ResourceUsage:
     triton_threads: int
     processes: int
     answering: float
-    """Memory of the gateway's first process, which serves the requests, without its file-reading child processes."""
+    """Memory of the gateway's worker process, which serves the requests, without the processes that decode files."""
 
 
 def sample(service: SoakDeployment, since: float) -> ResourceUsage:
@@ -67,58 +67,59 @@ def _megabytes(processes: Sequence[psutil.Process]) -> float:
     return total / 2**20
 
 
-def _sum(processes: Sequence[psutil.Process], what: str) -> int:
+def _sum(processes: Sequence[psutil.Process], method: str) -> int:
+    """Return the sum of a method of `psutil.Process` over the processes."""
     total = 0
     for process in processes:
         try:
-            total += getattr(process, what)()
+            total += getattr(process, method)()
         except psutil.NoSuchProcess:
             continue
     return total
 
 
-async def sample_forever(service: SoakDeployment, seen: list[ResourceUsage], since: float) -> None:
-    """Append a sample to `seen` every SAMPLE_SECONDS, until cancelled."""
+async def sample_forever(service: SoakDeployment, samples: list[ResourceUsage], since: float) -> None:
+    """Append a sample to `samples` every SAMPLE_SECONDS, until cancelled."""
     while True:
-        seen.append(sample(service, since))
+        samples.append(sample(service, since))
         await asyncio.sleep(SAMPLE_SECONDS)
 
 
 async def active_gauges(session: aiohttp.ClientSession, service: SoakDeployment) -> dict[str, float]:
     """Return the gauges of work in progress that are not 0, from the metrics of Triton's models and of the gateway."""
-    found: dict[str, float] = {}
+    gauges: dict[str, float] = {}
     for url in (service.triton.metrics_url, f"{service.gateway.url}/metrics"):
         async with session.get(url) as response:
             for name, value in _GAUGE.findall(await response.text()):
                 if float(value):
-                    found[name] = found.get(name, 0) + float(value)
-    return found
+                    gauges[name] = gauges.get(name, 0) + float(value)
+    return gauges
 
 
 async def wait_until_idle(service: SoakDeployment, since: float) -> tuple[ResourceUsage, dict[str, float]]:
     """Wait until no work is in progress. Return the resources at rest, and the gauges that are still not 0."""
-    left: dict[str, float] = {}
+    gauges: dict[str, float] = {}
     async with aiohttp.ClientSession() as session:
         end = time.monotonic() + IDLE_TIMEOUT_SECONDS
         while time.monotonic() < end:
-            if not (left := await active_gauges(session, service)):
+            if not (gauges := await active_gauges(session, service)):
                 break
             await asyncio.sleep(0.2)
     await asyncio.sleep(2.0)
-    return median_usage([sample(service, since) for _ in range(3)]), left
+    return median_usage([sample(service, since) for _ in range(3)]), gauges
 
 
-def median_usage(seen: Sequence[ResourceUsage]) -> ResourceUsage:
+def median_usage(samples: Sequence[ResourceUsage]) -> ResourceUsage:
     """Return the median of each value separately."""
     return ResourceUsage(
-        *(statistics.median(getattr(each, field.name) for each in seen) for field in fields(ResourceUsage))
+        *(statistics.median(getattr(usage, field.name) for usage in samples) for field in fields(ResourceUsage))
     )
 
 
-def first_and_last(seen: Sequence[ResourceUsage], share: float = 0.25) -> tuple[ResourceUsage, ResourceUsage]:
+def first_and_last(samples: Sequence[ResourceUsage], share: float = 0.25) -> tuple[ResourceUsage, ResourceUsage]:
     """Return the medians of the first and the last `share` of a series. A single sample could be an outlier."""
-    size = max(1, round(len(seen) * share))
-    return median_usage(seen[:size]), median_usage(seen[-size:])
+    size = max(1, round(len(samples) * share))
+    return median_usage(samples[:size]), median_usage(samples[-size:])
 
 
 def growth_percent(before: float, after: float) -> float:

@@ -1,4 +1,4 @@
-"""Parses answers, so that they can be compared with the answers to the same requests alone."""
+"""Parses the answers of the soak, so that they can be compared with the answers to the same requests alone."""
 
 import base64
 import binascii
@@ -13,15 +13,15 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 MAX_NUMBER_DIFFERENCE = 1e-4
-"""Most by which a number of an embedding may differ: other texts share its batch."""
+"""Most by which a number of an embedding may differ, because other texts share its batch."""
 MAX_PIXEL_DIFFERENCE = 2
-"""Most by which a pixel may differ, of 255: other images share its runs."""
-_END = b"IEND\xaeB`\x82"
-"""The last bytes of every PNG file. Pillow opens a file without them, too."""
+"""Most by which a pixel may differ, of 255, because other images share its batch."""
+_PNG_END = b"IEND\xaeB`\x82"
+"""The last bytes of a PNG file. Pillow also opens files without them."""
 
 
 class InvalidResponse(Exception):
-    """An answer is invalid; the message says why."""
+    """An answer is invalid. The message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,40 +31,43 @@ class ChatAnswer:
     text: str
     finish_reason: str = ""
 
-    def difference(self, alone: "ChatAnswer") -> str:
+    def difference(self, baseline: "ChatAnswer") -> str:
         """Return the difference from the baseline; "" if none. A truncated answer must be a prefix of the baseline."""
         if not self.finish_reason:
-            return "" if alone.text.startswith(self.text) else f"said {self.text!r}, alone {alone.text!r}"
-        return "" if self == alone else f"said {self}, alone {alone}"
+            return "" if baseline.text.startswith(self.text) else f"{self.text!r}, baseline {baseline.text!r}"
+        return "" if self == baseline else f"{self}, baseline {baseline}"
 
 
 @dataclass(frozen=True, slots=True)
 class Embeddings:
-    """Embeddings, a row for each text."""
+    """Embeddings of texts."""
 
     rows: Any
+    """An array [texts, dimensions]."""
 
-    def difference(self, alone: "Embeddings") -> str:
+    def difference(self, baseline: "Embeddings") -> str:
         """Return the difference from the baseline; "" if none."""
-        if self.rows.shape != alone.rows.shape:
-            return f"{self.rows.shape} numbers, alone {alone.rows.shape}"
-        most = float(np.abs(self.rows - alone.rows).max())
-        return "" if most <= MAX_NUMBER_DIFFERENCE else f"a number differs by {most:.2g}"
+        if self.rows.shape != baseline.rows.shape:
+            return f"the shape is {self.rows.shape}, baseline {baseline.rows.shape}"
+        largest = float(np.abs(self.rows - baseline.rows).max())
+        return "" if largest <= MAX_NUMBER_DIFFERENCE else f"a number differs by {largest:.2g}"
 
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """Images as arrays of pixels."""
+    """Generated images."""
 
-    pictures: tuple[Any, ...]
+    pixels: tuple[Any, ...]
+    """An array [height, width, 3] of bytes for each image."""
 
-    def difference(self, alone: "Images") -> str:
-        """Why these are not the pictures that were drawn alone."""
-        if [each.shape for each in self.pictures] != [each.shape for each in alone.pictures]:
-            return f"{[each.shape for each in self.pictures]}, alone {[each.shape for each in alone.pictures]}"
-        pairs = zip(self.pictures, alone.pictures, strict=True)
-        most = max(int(np.abs(a.astype(int) - b.astype(int)).max()) for a, b in pairs)
-        return "" if most <= MAX_PIXEL_DIFFERENCE else f"a pixel differs by {most} of 255"
+    def difference(self, baseline: "Images") -> str:
+        """Return the difference from the baseline; "" if none."""
+        shapes, expected = ([image.shape for image in images.pixels] for images in (self, baseline))
+        if shapes != expected:
+            return f"the shapes are {shapes}, baseline {expected}"
+        pairs = zip(self.pixels, baseline.pixels, strict=True)
+        largest = max(int(np.abs(image.astype(int) - other.astype(int)).max()) for image, other in pairs)
+        return "" if largest <= MAX_PIXEL_DIFFERENCE else f"a pixel differs by {largest} of 255"
 
 
 def parse_chat(data: bytes, *, truncated: bool = False) -> ChatAnswer:
@@ -92,40 +95,45 @@ def parse_chat(data: bytes, *, truncated: bool = False) -> ChatAnswer:
 
 
 def parse_embeddings(data: bytes) -> Embeddings:
-    """Read embeddings, in either format. Raises `Unreadable`."""
-    rows = [_row(each["embedding"]) for each in _json(data)["data"]]
-    found = np.stack(rows)
-    if not np.isfinite(found).all() or not np.allclose(np.linalg.norm(found, axis=1), 1, atol=1e-3):
-        raise InvalidResponse("a row is not of length 1")
-    return Embeddings(found)
+    """Parse embeddings, as floats or as base64. Raises `InvalidResponse`, also if an embedding is not of length 1."""
+    rows = np.stack([_row(entry["embedding"]) for entry in _json(data)["data"]])
+    if not np.isfinite(rows).all() or not np.allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-3):
+        raise InvalidResponse("an embedding is not of length 1")
+    return Embeddings(rows)
 
 
 def parse_images(data: bytes, size: tuple[int, int], number: int) -> Images:
-    """Read so many PNG files of a size (width, height), as JSON or as events. Raises `Unreadable`."""
+    """Parse `number` PNG files of `size` (width, height), from JSON or from server-sent events.
+
+    Raises `InvalidResponse`.
+    """
     if data.startswith((b"data:", b"event:")):
-        found = _completed(data)
+        encoded = _completed_images(data)
     else:
-        found = [each["b64_json"] for each in _json(data)["data"]]
-    if len(found) != number:
-        raise InvalidResponse(f"{len(found)} pictures, {number} were asked for")
-    return Images(tuple(_pixels(_decoded(each), size) for each in found))
+        encoded = [entry["b64_json"] for entry in _json(data)["data"]]
+    if len(encoded) != number:
+        raise InvalidResponse(f"{len(encoded)} images, {number} were requested")
+    return Images(tuple(_pixels(_decoded(text), size) for text in encoded))
 
 
 def parse_image_file(data: bytes, size: tuple[int, int]) -> Images:
-    """Read one PNG file. Raises `Unreadable`."""
+    """Parse one PNG file of `size` (width, height). Raises `InvalidResponse`."""
     return Images((_pixels(data, size),))
 
 
 def matches_schema(schema: dict[str, Any]) -> Callable[[ChatAnswer], str]:
-    """What says why an answer that has ended by itself breaks its schema; nothing where it does not."""
+    """Return a function that checks an answer against a JSON schema and returns the violation, "" if there is none.
 
-    def check(said: ChatAnswer) -> str:
-        if said.finish_reason != "stop":
+    The function accepts answers that did not end by themselves (`stop`), because they may be incomplete.
+    """
+
+    def check(answer: ChatAnswer) -> str:
+        if answer.finish_reason != "stop":
             return ""
         try:
-            jsonschema.validate(json.loads(said.text), schema)
+            jsonschema.validate(json.loads(answer.text), schema)
         except (ValueError, jsonschema.ValidationError) as error:
-            return f"{said.text!r} breaks its schema: {str(error)[:200]}"
+            return f"{answer.text!r} violates its schema: {str(error)[:200]}"
         return ""
 
     return check
@@ -135,7 +143,7 @@ def _json(data: bytes) -> Any:
     try:
         return json.loads(data)
     except ValueError:
-        raise InvalidResponse(f"no JSON: {data[:200]!r}") from None
+        raise InvalidResponse(f"invalid JSON: {data[:200]!r}") from None
 
 
 def _row(value: list[float] | str) -> Any:
@@ -145,16 +153,16 @@ def _row(value: list[float] | str) -> Any:
 
 
 def _decoded(text: str) -> bytes:
-    """Base64, with or without the beginning of a data URL."""
+    """Decode base64 or a data URL."""
     try:
         return base64.b64decode(text.rpartition(",")[2], validate=True)
     except binascii.Error as error:
-        raise InvalidResponse(f"no base64: {error}") from None
+        raise InvalidResponse(f"invalid base64: {error}") from None
 
 
-def _completed(data: bytes) -> list[str]:
-    """The pictures among the events of a stream, in their order."""
-    found: dict[int, str] = {}
+def _completed_images(data: bytes) -> list[str]:
+    """Return the base64 of the completed images of a stream, in the order of their indexes."""
+    encoded: dict[int, str] = {}
     blocks = data.split(b"\n\n")
     if blocks[-2:] != [b"data: [DONE]", b""]:
         raise InvalidResponse(f"the stream ended without [DONE]: …{data[-200:]!r}")
@@ -163,18 +171,18 @@ def _completed(data: bytes) -> list[str]:
         if "error" in event:
             raise InvalidResponse(f"the stream failed: {event['message']}")
         if event["type"].endswith(".completed"):
-            found[event.get("index", len(found))] = event["b64_json"]
-    return [found[number] for number in sorted(found)]
+            encoded[event.get("index", len(encoded))] = event["b64_json"]
+    return [encoded[index] for index in sorted(encoded)]
 
 
 def _pixels(data: bytes, size: tuple[int, int]) -> Any:
-    if not data.endswith(_END):
-        raise InvalidResponse(f"no PNG, or one that breaks off: {data[:20]!r}…")
+    if not data.endswith(_PNG_END):
+        raise InvalidResponse(f"not a PNG file, or a truncated one: {data[:20]!r}…")
     try:
-        picture = Image.open(io.BytesIO(data))
-        picture.load()
+        image = Image.open(io.BytesIO(data))
+        image.load()
     except (UnidentifiedImageError, OSError) as error:
-        raise InvalidResponse(f"no picture: {error}") from None
-    if (picture.format, picture.size) != ("PNG", size):
-        raise InvalidResponse(f"{picture.format} of {picture.size}, a PNG of {size} was asked for")
-    return np.asarray(picture.convert("RGB"))
+        raise InvalidResponse(f"not an image: {error}") from None
+    if (image.format, image.size) != ("PNG", size):
+        raise InvalidResponse(f"{image.format} of {image.size}, a PNG of {size} was requested")
+    return np.asarray(image.convert("RGB"))

@@ -14,8 +14,8 @@ from PIL import Image, ImageDraw
 from benchmarks.models import CHAT_MODEL, EMBEDDING_MODEL, IMAGE_MODEL
 from benchmarks.soak import responses
 
-CHATS, TEXTS, PICTURES = 36, 16, 8
-"""Number of different chats, embeddings and images. They are sent again and again."""
+NUM_CHATS, NUM_TEXTS, NUM_IMAGES = 36, 16, 8
+"""Number of different chats, embeddings and images. Each is sent many times."""
 RESIZED_MODEL = "dall-e-3"
 """An alias of the image model. Under this name the gateway resizes images to sizes that the model lacks."""
 SIZE = (128, 128)
@@ -25,7 +25,7 @@ SCHEMAS: list[dict[str, Any]] = [
     {"type": "object", "properties": {"ok": {"type": "boolean"}, "why": {"type": "string", "maxLength": 40}},
      "required": ["ok", "why"], "additionalProperties": False},
 ]  # fmt: skip
-COLOURS, FORMS = ("red", "blue", "green", "yellow"), ("circle", "square", "star", "ring")
+COLOURS, SHAPES = ("red", "blue", "green", "yellow"), ("circle", "square", "star", "ring")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +33,14 @@ class Workload:
     """One request and the parser of its answer. The answer is the same each time."""
 
     name: str
-    """The row of the results that counts it."""
+    """The name of its row in the results."""
     path: str
     body: bytes
     read: Callable[[bytes], Any]
     """Parses the answer. Raises `responses.InvalidResponse`."""
     content_type: str = "application/json"
     check: Callable[[Any], str] = lambda answer: ""
-    """Returns what is wrong with a parsed answer, apart from its baseline; "" if nothing."""
+    """Returns the problem of a parsed answer, "" if there is none. It does not compare with the baseline."""
     read_partial: Callable[[bytes], Any] | None = None
     """Parses the part of an answer that arrived before the client disconnected."""
     same_answer_as: int = -1
@@ -49,36 +49,39 @@ class Workload:
     """True for a request that creates a task."""
 
 
-def post(name: str, path: str, body: dict[str, Any], read: Callable[[bytes], Any], **more: Any) -> Workload:
-    """Return a workload with a JSON body."""
-    return Workload(name, path, json.dumps(body).encode(), read, **more)
+def post(name: str, path: str, body: dict[str, Any], read: Callable[[bytes], Any], **options: Any) -> Workload:
+    """Return a workload with a JSON body. `options` are the other fields of `Workload`."""
+    return Workload(name, path, json.dumps(body).encode(), read, **options)
 
 
-def make_workloads(words: Sequence[str], chance: random.Random) -> list[Workload]:
+def make_workloads(words: Sequence[str], rng: random.Random) -> list[Workload]:
     """Return all workloads. `words` are the words of their texts, each with a leading space."""
-    kinds: list[Workload] = []
-    for number in range(CHATS):
-        kinds += _chats(words, chance, number, len(kinds))
-    for number in range(TEXTS):
-        kinds += _embeddings(words, chance, number, len(kinds))
-    for number in range(PICTURES):
-        kinds += _pictures(chance, number, len(kinds))
-    return kinds
+    workloads: list[Workload] = []
+    for number in range(NUM_CHATS):
+        workloads += _chats(words, rng, number, len(workloads))
+    for number in range(NUM_TEXTS):
+        workloads += _embeddings(words, rng, number, len(workloads))
+    for number in range(NUM_IMAGES):
+        workloads += _images(rng, number, len(workloads))
+    return workloads
 
 
-def _chats(words: Sequence[str], chance: random.Random, number: int, at: int) -> list[Workload]:
-    """Return one chat three times: streamed, whole, and streamed in the platform dialect."""
+def _chats(words: Sequence[str], rng: random.Random, number: int, first: int) -> list[Workload]:
+    """Return one chat three times: streamed, whole, and streamed in the platform dialect.
+
+    `first` is the index of the first of them among all workloads.
+    """
     system = "".join(random.Random(number % 2).choices(words, k=(90, 300)[number % 2]))
-    messages = [{"role": "user", "content": "".join(chance.choices(words, k=int(2 ** chance.uniform(1, 8))))}]
+    messages = [{"role": "user", "content": "".join(rng.choices(words, k=int(2 ** rng.uniform(1, 8))))}]
     if number % 3 == 0:  # several chats share a prefix
         messages.insert(0, {"role": "system", "content": system})
     body: dict[str, Any] = {"model": CHAT_MODEL, "messages": messages, "temperature": 0}
-    body["max_tokens"] = int(2 ** chance.uniform(2, 6.5))
-    name, valid = "chat", lambda answer: ""
+    body["max_tokens"] = int(2 ** rng.uniform(2, 6.5))
+    name, check = "chat", lambda answer: ""
     if number % 4 == 0:
         schema = SCHEMAS[number // 4 % len(SCHEMAS)]
         body |= {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}}
-        name, valid = "structured chat", responses.matches_schema(schema)
+        name, check = "structured chat", responses.matches_schema(schema)
     elif number % 4 == 1:
         body |= {"repetition_penalty": 1.1, "stop": ["\n\n"]}
     elif number % 4 == 2:
@@ -91,49 +94,48 @@ def _chats(words: Sequence[str], chance: random.Random, number: int, at: int) ->
             path,
             {**body, "stream": True},
             responses.parse_chat,
-            check=valid,
+            check=check,
             read_partial=read_partial,
         ),
-        post(f"{name}, whole", path, body, responses.parse_chat, check=valid, same_answer_as=at),
+        post(f"{name}, whole", path, body, responses.parse_chat, check=check, same_answer_as=first),
         post(
             f"{name}, platform",
             f"/tritonic{path}",
             {**body, "stream": True},
             responses.parse_chat,
             read_partial=read_partial,
-            same_answer_as=at,
+            same_answer_as=first,
         ),
     ]
 
 
-def _embeddings(words: Sequence[str], chance: random.Random, number: int, at: int) -> list[Workload]:
+def _embeddings(words: Sequence[str], rng: random.Random, number: int, first: int) -> list[Workload]:
     """Return one batch of texts twice: with float and with base64 embeddings."""
-    texts = ["".join(chance.choices(words, k=int(2 ** chance.uniform(1, 6)))).strip() for _ in range(2 ** (number % 5))]
+    texts = ["".join(rng.choices(words, k=int(2 ** rng.uniform(1, 6)))).strip() for _ in range(2 ** (number % 5))]
     body = {"model": EMBEDDING_MODEL, "input": texts}
     encoded = {**body, "encoding_format": "base64"}
     return [
         post("embeddings, floats", "/v1/embeddings", body, responses.parse_embeddings),
-        post("embeddings, base64", "/v1/embeddings", encoded, responses.parse_embeddings, same_answer_as=at),
+        post("embeddings, base64", "/v1/embeddings", encoded, responses.parse_embeddings, same_answer_as=first),
     ]
 
 
-def _pictures(chance: random.Random, number: int, at: int) -> list[Workload]:
+def _images(rng: random.Random, number: int, first: int) -> list[Workload]:
     """Return image requests: whole, streamed, as a task, resized, and an edit, each with its seed."""
-    prompt = f"a large {chance.choice(COLOURS)} {chance.choice(FORMS)} on a white background"
+    prompt = f"a large {rng.choice(COLOURS)} {rng.choice(SHAPES)} on a white background"
     count, path = 1 + number % 3, "/v1/images/generations"
     body = {"model": IMAGE_MODEL, "prompt": prompt, "seed": number * 100, "steps": 8 + number, "n": count}
     whole = {**body, "response_format": "b64_json"}
-    # Previews are not compared.
-    events = {**whole, "stream": True, "partial_images": number % 3}
+    # Previews are not compared with a baseline.
+    streamed = {**whole, "stream": True, "partial_images": number % 3}
     side = 64 + 32 * number
-    wide = {**whole, "model": RESIZED_MODEL, "size": f"{2 * side}x{side}", "n": 1}
-    form, kind = multipart({"model": IMAGE_MODEL, "prompt": prompt, "seed": str(number), "strength": "0.5", "steps":
-    "8",
-                            "response_format": "b64_json"}, {"image": drawing(number)})  # fmt: skip
+    resized = {**whole, "model": RESIZED_MODEL, "size": f"{2 * side}x{side}", "n": 1}
+    fields = {"model": IMAGE_MODEL, "prompt": prompt, "seed": str(number), "strength": "0.5", "steps": "8"}
+    form, content_type = multipart({**fields, "response_format": "b64_json"}, {"image": drawing(number)})
     read = partial(responses.parse_images, size=SIZE, number=count)
     return [
-        post("pictures", path, whole, read),
-        post("pictures, streamed", path, events, read, same_answer_as=at),
+        post("images", path, whole, read),
+        post("images, streamed", path, streamed, read, same_answer_as=first),
         post(
             "task",
             f"/tritonic{path}",
@@ -141,17 +143,17 @@ def _pictures(chance: random.Random, number: int, at: int) -> list[Workload]:
             partial(responses.parse_image_file, size=SIZE),
             is_task=True,
         ),
-        post("picture, stretched", path, wide, partial(responses.parse_images, size=(2 * side, side), number=1)),
-        Workload("edit", "/v1/images/edits", form, partial(responses.parse_images, size=SIZE, number=1), kind),
+        post("image, resized", path, resized, partial(responses.parse_images, size=(2 * side, side), number=1)),
+        Workload("edit", "/v1/images/edits", form, partial(responses.parse_images, size=SIZE, number=1), content_type),
     ]
 
 
 def drawing(number: int) -> bytes:
     """Return a PNG of the model's size, the input of an edit."""
-    picture = Image.new("RGB", SIZE, "white")
-    ImageDraw.Draw(picture).ellipse((20 + number, 20, 90 + number, 90), COLOURS[number % len(COLOURS)])
+    image = Image.new("RGB", SIZE, "white")
+    ImageDraw.Draw(image).ellipse((20 + number, 20, 90 + number, 90), COLOURS[number % len(COLOURS)])
     file = io.BytesIO()
-    picture.save(file, "PNG")
+    image.save(file, "PNG")
     return file.getvalue()
 
 

@@ -1,1 +1,1 @@
-"""What one caller may cost others: attacks on a real gateway, each measured. README.md says how to add one."""
+"""Attacks on a real gateway. Each measures the cost for other callers. README.md explains how to add one."""

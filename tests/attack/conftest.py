@@ -17,7 +17,7 @@ def gateways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayPool]:
 
 @pytest.fixture(scope="session")
 def results(request: pytest.FixtureRequest) -> Iterator[list[AttackResult]]:
-    """The results of all attacks, written to the file of `--attack-table`."""
+    """Collect the results of all attacks, and write them to the file of `--attack-table` at the end."""
     results: list[AttackResult] = []
     yield results
     if file := request.config.getoption("--attack-table"):

@@ -20,14 +20,14 @@ from tritonic.ports import free_ports
 ATTACKER, HONEST = "sk-attacker", "sk-honest"
 ROOT = Path(__file__).parents[2]
 SHORT_TIMEOUTS = {
-    # Timeouts must expire within a test. A gateway ignores unknown settings.
+    # Timeouts must expire within a test. The gateway ignores unknown settings.
     "TRITONIC_HEAD_TIMEOUT": "1.5",
     "TRITONIC_IDLE_TIMEOUT": "2",
     "TRITONIC_BODY_TIMEOUT": "2.5",
     "TRITONIC_MEDIA_TIMEOUT": "2",
     "TRITONIC_SEND_TIMEOUT": "5",
     "TRITONIC_LOG_LEVEL": "warning",
-    # The servers of the tests, in this spelling only.
+    # The address of the tests' own servers. Other spellings of it stay forbidden.
     "TRITONIC_MEDIA_ALLOWED_HOSTS": "127.0.0.1",
 }
 
@@ -38,7 +38,7 @@ class GatewaySetup:
 
     settings: dict[str, str] = field(default_factory=dict)
     keys: bool = True
-    """Whether callers need a key, `ATTACKER` or `HONEST`."""
+    """True if callers need a key, `ATTACKER` or `HONEST`."""
     descriptors: int | None = None
     """The hard limit of open files of its processes."""
 
@@ -58,11 +58,11 @@ class AttackedGateway:
     def __init__(self, setup: str, workers: int, triton: int, folder: Path) -> None:
         """Start a gateway in front of the Triton at the port `triton`. Raises as `GatewayProcess` does."""
         self.setup, self.workers = setup, workers
-        how = SETUPS[setup]
-        self.keys = how.keys
-        limit = f"ulimit -n {how.descriptors} && " if how.descriptors else ""
-        environment = {**SHORT_TIMEOUTS, **how.settings, "PYTHONPATH": str(ROOT)}
-        if how.keys:
+        configuration = SETUPS[setup]
+        self.keys = configuration.keys
+        limit = f"ulimit -n {configuration.descriptors} && " if configuration.descriptors else ""
+        environment = {**SHORT_TIMEOUTS, **configuration.settings, "PYTHONPATH": str(ROOT)}
+        if configuration.keys:
             environment["TRITONIC_API_KEYS"] = f"{ATTACKER},{HONEST}"
         with mock.patch.dict(os.environ, environment):
             self._process = GatewayProcess(
@@ -109,15 +109,15 @@ class AttackedGateway:
         first = psutil.Process(self._process.child.pid)
         if self.workers == 1:
             return [first.pid]
-        own = first.cmdline()
-        return sorted(child.pid for child in first.children() if _is_like(child, own))
+        command = first.cmdline()
+        return sorted(child.pid for child in first.children() if _has_command(child, command))
 
     def stop(self) -> None:
         """Stop all its processes."""
         self._process.stop()
 
 
-def _is_like(process: psutil.Process, command: list[str]) -> bool:
+def _has_command(process: psutil.Process, command: list[str]) -> bool:
     try:
         return process.cmdline() == command and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -128,7 +128,7 @@ class GatewayPool:
     """The gateways of all tests, each started at its first use."""
 
     def __init__(self, folder: Path) -> None:
-        """Logs and states are in `folder`."""
+        """Keep logs and state in `folder`."""
         self._folder = folder
         self._served: dict[tuple[str, int], AttackedGateway] = {}
         self._stack = ExitStack()
@@ -155,7 +155,7 @@ class GatewayPool:
         self._stack.close()
 
     def get(self, setup: str, workers: int) -> AttackedGateway:
-        """Return the gateway with this setup, a new one if the last attack ended one of its processes."""
+        """Return the gateway with this setup. It is restarted if the last attack ended one of its processes."""
         served = self._served.get((setup, workers))
         if served is not None and served.live_pids() != served.pids:
             served.stop()

@@ -1,4 +1,4 @@
-"""The honest caller beside an attack: another key, another address, small requests that must be answered."""
+"""The honest client during an attack. It has another key and address, and sends small requests that must succeed."""
 
 import base64
 import io
@@ -19,7 +19,7 @@ SOURCE = "127.0.0.2"
 _PAGE = base64.b64encode(b"<html><body><h1>Prices</h1><p>A bolt costs 0.10.</p></body></html>").decode()
 
 
-def _picture() -> bytes:
+def _image() -> bytes:
     file = io.BytesIO()
     Image.effect_noise((128, 128), 50).convert("RGB").save(file, "PNG")
     return file.getvalue()
@@ -32,7 +32,7 @@ def _chat(content: Any, model: str = "hello") -> tuple[str, str, bytes]:
 
 def _edit() -> tuple[str, str, bytes]:
     fields = [("model", None, b"shapes"), ("prompt", None, b"a red circle"), ("response_format", None, b"b64_json")]
-    form = multipart_body([*fields, ("image", "a.png", _picture())])
+    form = multipart_body([*fields, ("image", "a.png", _image())])
     return "/v1/images/edits", "multipart/form-data; boundary=attack-7e57", form
 
 
@@ -45,18 +45,19 @@ REQUESTS = {
         0.3,
     ),
 }
-"""The requests: path, content type and body, and the seconds of rest after each response."""
+"""The requests by name: path, content type and body, and the pause after each response in seconds."""
 
 
 class HonestClient:
     """Sends requests repeatedly inside a `with`, each on a connection of its own, so that they reach all workers."""
 
-    def __init__(self, served: AttackedGateway, asks: Collection[str] = ("chat",)) -> None:
-        """`asks` are names of `REQUESTS`, which are sent in parallel."""
+    def __init__(self, served: AttackedGateway, names: Collection[str] = ("chat",)) -> None:
+        """Send the requests `names` of `REQUESTS` in parallel."""
         self._served = served
         self._ending = threading.Event()
-        self._threads = [threading.Thread(target=self._ask, args=(what,), daemon=True) for what in asks]
-        self.seconds: dict[str, list[float]] = {what: [] for what in asks}
+        self._threads = [threading.Thread(target=self._send_repeatedly, args=(name,), daemon=True) for name in names]
+        self.seconds: dict[str, list[float]] = {name: [] for name in names}
+        """The latencies of each request in seconds."""
         self.failures: list[str] = []
 
     def __enter__(self) -> Self:
@@ -71,21 +72,21 @@ class HonestClient:
         for thread in self._threads:
             thread.join()
 
-    def _ask(self, what: str) -> None:
-        (path, content_type, body), rest = REQUESTS[what]
+    def _send_repeatedly(self, name: str) -> None:
+        (path, content_type, body), pause = REQUESTS[name]
         headers = {**self._served.auth_header(HONEST), "Content-Type": content_type, "Connection": "close"}
         request = request_head("POST", path, headers, len(body)) + body
         while True:
             began = time.perf_counter()
-            status, text = self._once(request)
-            taken = time.perf_counter() - began
-            self.seconds[what].append(taken)
+            status, text = self._send(request)
+            latency = time.perf_counter() - began
+            self.seconds[name].append(latency)
             if status != 200:
-                self.failures.append(f"{what}: {status} after {taken:.2f} s {text[:200]!r}")
-            if self._ending.wait(rest):
+                self.failures.append(f"{name}: {status} after {latency:.2f} s {text[:200]!r}")
+            if self._ending.wait(pause):
                 return
 
-    def _once(self, request: bytes) -> tuple[int | str, bytes]:
+    def _send(self, request: bytes) -> tuple[int | str, bytes]:
         try:
             with connect(self._served.address, SOURCE, timeout=30) as connection:
                 connection.sendall(request)

@@ -13,7 +13,7 @@ CONNECTION_CLOSED = 0
 TIMED_OUT = -1
 """Status of a response that did not arrive in time on an open connection."""
 MAX_ACCEPTED_BYTES = 128 * 2**20
-"""More bytes than a server should read of one request."""
+"""More bytes than a server should accept of one request."""
 _PIECE = 64 * 1024
 
 
@@ -80,20 +80,20 @@ def read_response(connection: socket.socket, method: str = "POST") -> tuple[int,
 
 def receive_for(connection: socket.socket, seconds: float) -> bytes:
     """Return all bytes that arrive within `seconds`, or until the server closes."""
-    got, deadline = b"", time.monotonic() + seconds
+    received, deadline = b"", time.monotonic() + seconds
     try:
         while (left := deadline - time.monotonic()) > 0:
             connection.settimeout(left)
             if not (piece := connection.recv(_PIECE)):
                 break
-            got += piece
+            received += piece
     except OSError:
         pass
-    return got
+    return received
 
 
 def closes_within(connection: socket.socket, seconds: float) -> bool:
-    """Return whether the server closes the connection within `seconds`."""
+    """Return True if the server closes the connection within `seconds`."""
     deadline = time.monotonic() + seconds
     try:
         while (left := deadline - time.monotonic()) > 0:
@@ -122,15 +122,15 @@ def json_bytes(body: Any) -> bytes:
 
 
 def multipart_body(
-    parts: list[tuple[str, str | None, bytes]], boundary: str = "attack-7e57", head_of_part: str = ""
+    parts: list[tuple[str, str | None, bytes]], boundary: str = "attack-7e57", part_headers: str = ""
 ) -> bytes:
-    """Return a form (RFC 7578) with parts of name, file name and data."""
-    written = []
+    """Return a multipart form (RFC 7578). Each part has a name, a file name or None, and data."""
+    pieces = []
     for name, file, data in parts:
         parameters = f'name="{name}"' + (f'; filename="{file}"' if file is not None else "")
-        written += [
-            f"--{boundary}\r\nContent-Disposition: form-data; {parameters}\r\n{head_of_part}\r\n".encode(),
+        pieces += [
+            f"--{boundary}\r\nContent-Disposition: form-data; {parameters}\r\n{part_headers}\r\n".encode(),
             data,
             b"\r\n",
         ]
-    return b"".join((*written, f"--{boundary}--\r\n".encode()))
+    return b"".join((*pieces, f"--{boundary}--\r\n".encode()))

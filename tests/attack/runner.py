@@ -1,4 +1,4 @@
-"""Running of attacks: measurement, checks of the result, and the table of all results."""
+"""Runs attacks, measures and checks their results, and writes the table of all results."""
 
 import time
 from collections.abc import Iterable
@@ -18,10 +18,10 @@ from tests.attack.honest_client import HonestClient, percentile
 from tests.attack.raw_http import CONNECTION_CLOSED, TIMED_OUT
 
 MAX_LATENCY_SECONDS = {"chat": 2.0, "slow chat": 3.0, "picture": 4.0, "document": 12.0}
-"""Limit of the 99th percentile of the latencies of the honest client during an attack, in seconds. Generous, because
-the machine may be busy: if attackers are kept to their share, latencies are a small part of this."""
+"""Limit of the 99th percentile of the latencies of the honest client during an attack, in seconds. It is generous,
+because the machine may be busy: latencies are much lower if attackers get no more than their share."""
 _SETTLE_SECONDS = 0.2
-"""Seconds to measure after an attack, because the rest of its work belongs to it."""
+"""Seconds that the measurement continues after an attack, because the gateway may still work on its requests."""
 _STATUS_NAMES = {CONNECTION_CLOSED: "closed", TIMED_OUT: "hangs"}
 
 
@@ -39,7 +39,7 @@ class AttackResult:
     """Failed requests of the honest client, and failed assertions of the attack."""
 
     def is_inconclusive(self) -> bool:
-        """Return whether the only problem is one slightly too long hold, as caches are cold on a busy machine."""
+        """Return True if the only problem is one slightly too long block, which cold caches cause on a busy machine."""
         return (
             len(self.problems()) == 1
             and self.cost.num_holds == 1
@@ -47,7 +47,7 @@ class AttackResult:
         )
 
     def problems(self) -> list[str]:
-        """Return what is wrong, in sentences."""
+        """Return the problems as sentences."""
         problems = list(self.failures[:5])
         if len(self.failures) > 5:
             problems.append(f"and {len(self.failures) - 5} more failures")
@@ -67,14 +67,14 @@ class AttackResult:
             problems.append(f"{self.cost.peak_mb:.0f} MB were taken")
         if self.cost.retained_mb > MAX_RETAINED_MB:
             problems.append(f"{self.cost.retained_mb:.0f} MB were kept")
-        for what, seconds in self.honest_latencies.items():
-            if (longest := percentile(seconds, 0.99)) > MAX_LATENCY_SECONDS[what]:
-                problems.append(f"an honest {what} took {longest:.2f} s")
+        for name, latencies in self.honest_latencies.items():
+            if (p99 := percentile(latencies, 0.99)) > MAX_LATENCY_SECONDS[name]:
+                problems.append(f"an honest {name} took {p99:.2f} s")
         return problems
 
 
 def run_attack(gateways: GatewayPool, case: AttackCase, workers: int) -> AttackResult:
-    """Run one attack and measure its cost."""
+    """Run one attack, measure its cost, and return its result."""
     served = gateways.get(case.setup, workers)
     target = Target(served)
     if case.prepare:
@@ -94,7 +94,7 @@ def run_attack(gateways: GatewayPool, case: AttackCase, workers: int) -> AttackR
 def markdown_table(results: Iterable[AttackResult]) -> str:
     """Return a table in Markdown with a line for each attack."""
     lines = [
-        "| attack | workers | sent | answers | took | freeze | held > 0.1 s | memory | kept | neighbour p50 | p99 |",
+        "| attack | workers | sent | responses | time | freeze | blocks > 0.1 s | peak | retained | honest p50 | p99 |",
         "|---|---:|---:|---|---:|---:|---:|---:|---:|---:|---:|",
         *map(_line, results),
     ]
@@ -103,15 +103,15 @@ def markdown_table(results: Iterable[AttackResult]) -> str:
 
 def _line(result: AttackResult) -> str:
     cost = result.cost
-    answers = ", ".join(
+    responses = ", ".join(
         f"{_STATUS_NAMES.get(status, status)} x {number}" for status, number in sorted(result.target.statuses.items())
     )
-    others = [
+    latencies = [
         " / ".join(f"{1000 * percentile(seconds, share):.0f}" for seconds in result.honest_latencies.values()) + " ms"
         for share in (0.5, 0.99)
     ]
     if lost := len([failure for failure in result.failures if failure.startswith(tuple(result.honest_latencies))]):
-        others[1] += f", {lost} lost"
+        latencies[1] += f", {lost} lost"
     ended = " (ended)" if cost.dead_pids else ""
     cells = [
         result.case.name,
@@ -119,12 +119,12 @@ def _line(result: AttackResult) -> str:
         f"{result.target.sent_bytes / 2**20:.2f} MB"
         if result.target.sent_bytes >= 10_000
         else f"{result.target.sent_bytes} B",
-        (answers or "-") + ended,
+        (responses or "-") + ended,
         f"{result.seconds:.1f} s",
         f"{1000 * cost.freeze_seconds:.0f} ms",
         "-" if cost.num_holds is None else str(cost.num_holds),
         f"{cost.peak_mb:.0f} MB",
         f"{cost.retained_mb:.0f} MB",
-        *others,
+        *latencies,
     ]
     return f"| {' | '.join(cells)} |"

@@ -1,4 +1,4 @@
-"""Measure all attacks and write the table: `python -m tests.attack.table [--workers N] [--only TEXT] [FILE]`."""
+"""Measures all attacks and writes the table: `python -m tests.attack.table [--workers N] [--only TEXT] [FILE]`."""
 
 import argparse
 import sys
@@ -23,7 +23,7 @@ def main() -> None:
             if options.only not in case.name or (options.workers > 1 and not case.runs_on_two_workers):
                 continue
             results.append(run_attack(gateways, case, options.workers))
-            sys.stderr.write(f"{case.name}: {'; '.join(results[-1].problems()) or 'well'}\n")
+            sys.stderr.write(f"{case.name}: {'; '.join(results[-1].problems()) or 'ok'}\n")
     table = markdown_table(results)
     if options.file:
         options.file.write_text(table)

@@ -1,4 +1,4 @@
-"""No attack costs other callers more than their share: each attack on one worker, and the costly ones on two."""
+"""No attack exceeds the limits. Each runs on a gateway with one worker, the costly ones on one with two as well."""
 
 import pytest
 
@@ -12,7 +12,9 @@ CASES += [pytest.param(case, 2, id=f"{case.name}, two workers") for case in ALL_
 
 
 @pytest.mark.parametrize(("case", "workers"), CASES)
-def test_attack(gateways: GatewayPool, results: list[AttackResult], case: AttackCase, workers: int) -> None:
+def test_an_attack_stays_within_the_limits(
+    gateways: GatewayPool, results: list[AttackResult], case: AttackCase, workers: int
+) -> None:
     result = run_attack(gateways, case, workers)
     if result.is_inconclusive():
         result = run_attack(gateways, case, workers)

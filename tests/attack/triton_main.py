@@ -1,6 +1,6 @@
-"""A scripted Triton in a process of its own, so that nothing that the tests do slows it down. Run as a module.
+"""Runs a scripted Triton in a process of its own, so that the work of the tests does not slow it down.
 
-It writes its port into the first line of its output, and ends when its input does.
+It prints its port as the first line, and ends when its standard input is closed.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from tests.fakes.triton import FakeTriton
 
 MODELS = [
     ScriptedModel("hello", (Say("Hello", "stop"),)),
-    # Takes its time, as models do: requests of it are open beside one another.
+    # It answers slowly, as real models do, so that several requests are open at a time.
     ScriptedModel("slow", (Say("a"), Pause(0.3), Say("b", "stop"))),
     ScriptedModel("silent", (Say("a"), Pause(60))),
     ScriptedModel("vectors", is_embedding_model=True),

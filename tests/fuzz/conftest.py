@@ -1,4 +1,4 @@
-"""Fuzzing: few requests, always the same; as many as TRITONIC_FUZZ_EXAMPLES says, anew each time (`make fuzz`)."""
+"""Fuzz tests: by default a few fixed requests. `make fuzz` sets TRITONIC_FUZZ_EXAMPLES for many random ones."""
 
 from collections.abc import Iterator
 
@@ -12,4 +12,4 @@ from tests.wire.background_gateway import BackgroundGateway, run_in_background
 def gateway() -> Iterator[BackgroundGateway]:
     with run_in_background(FUZZED_MODELS) as running:
         yield running
-        assert running.triton.active == 0, "a request is still at work in the model"
+        assert running.triton.active == 0, "a request is still in progress in the model"

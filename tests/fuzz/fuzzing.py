@@ -1,4 +1,4 @@
-"""Models that go well whatever they are asked, and how much is asked of them."""
+"""Scripted models that answer every request, and the number of examples of each test."""
 
 import json
 import os
@@ -27,7 +27,7 @@ NUM_EXAMPLES = int(os.environ.get("TRITONIC_FUZZ_EXAMPLES", "0"))
 
 
 def hypothesis_settings(few: int) -> settings:
-    """So many examples, always the same; or as many as the environment says, anew each time."""
+    """Return settings with `few` fixed examples, or with TRITONIC_FUZZ_EXAMPLES random ones if that is set."""
     return settings(
         max_examples=NUM_EXAMPLES or few,
         derandomize=not NUM_EXAMPLES,

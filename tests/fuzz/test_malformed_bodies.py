@@ -1,4 +1,4 @@
-"""Bodies that are wrong in ways no schema thinks of: whatever comes, the answer is an answer or an explained 400."""
+"""Malformed bodies beyond the errors that a schema describes. Each gets an answer, or a 4xx with an error message."""
 
 import copy
 import json
@@ -35,7 +35,7 @@ BODIES: dict[str, dict[str, Any]] = {
         "logprobs": True,
         "top_logprobs": 2,
         "logit_bias": {"5": 1},
-        "stop": None,  # what could cut an enforced call is refused
+        "stop": None,  # stop strings that could cut an enforced call are refused
         "stop_token_ids": None,
         "temperature": 0.5,
         "max_tokens": 5,
@@ -88,7 +88,7 @@ BODIES: dict[str, dict[str, Any]] = {
     },
     "/v1/embeddings": {"model": "vectors", "input": [[1, 2], [3]], "encoding_format": "base64", "user": "u"},
 }
-# JSON as it is sent, which Python's own writer would not write.
+# JSON that Python's own encoder cannot write. Each mark is replaced in the encoded body.
 RAW_BODIES = {
     "@1@": "NaN",
     "@2@": "-Infinity",
@@ -104,7 +104,7 @@ RAW_BODIES = {
     "@12@": '"\\u0000"',
     "@13@": "[" * 100_000,
 }
-ODD_VALUES = [
+ODD_VALUES: list[Any] = [
     *(None, True, False, 0, 1, -1, 2**31, 2**63, 2**64, 0.5, 1e308, "", " ", "\x00", "·one", "[key]", "a" * 5000),
     *("1", "null", "{}", "[]", "\u202e", [], {}, [[]], [{}], [None], {"": ""}, {"type": None}, {"·one": 1}, [""] * 300),
     *RAW_BODIES,
@@ -112,7 +112,7 @@ ODD_VALUES = [
 
 
 def json_paths(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Every path in a body."""
+    """Yield the path of every value in a body: keys of objects and indexes of arrays."""
     for key, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
         yield (*path, key)
         yield from json_paths(value, (*path, key))
@@ -126,7 +126,7 @@ def to_json(body: Any) -> bytes:
 
 
 def replace_at(body: Any, path: tuple[Any, ...], value: Any) -> Any:
-    """A copy of `body` with `value` at `path`; the body itself where the path is gone already."""
+    """Return a copy of `body` with `value` at `path`, or `body` itself if it no longer has the path."""
     changed = copy.deepcopy(body)
     node = changed
     try:
@@ -141,32 +141,32 @@ def replace_at(body: Any, path: tuple[Any, ...], value: Any) -> Any:
 def post(gateway: BackgroundGateway, path: str, body: bytes) -> int:
     response = httpx.post(gateway.url + path, content=body, timeout=20, trust_env=False)
     assert response.status_code in (200, 400, 404, 413), response.text[:500]
-    assert len(response.content) < 100_000 or response.status_code == 200, "a failure repeats what was sent"
+    assert len(response.content) < 100_000 or response.status_code == 200, "an error message repeats the request"
     check_response(path, response.status_code, response.headers["content-type"], response.content)
     return response.status_code
 
 
 @pytest.mark.parametrize("path", BODIES)
-def test_the_bodies_are_right_before_they_are_changed(gateway: BackgroundGateway, path: str) -> None:
+def test_the_unchanged_bodies_are_valid(gateway: BackgroundGateway, path: str) -> None:
     response = httpx.post(gateway.url + path, content=to_json(BODIES[path]), timeout=20, trust_env=False)
     assert response.status_code == 200, response.text
 
 
 @pytest.mark.parametrize("path", BODIES)
-def test_every_place_with_every_odd_value(gateway: BackgroundGateway, path: str) -> None:
-    """All of them, one at a time: nothing here is left to chance."""
+def test_every_value_replaced_by_every_odd_value_is_answered(gateway: BackgroundGateway, path: str) -> None:
+    """All combinations, one at a time."""
     with httpx.Client(base_url=gateway.url, timeout=20, trust_env=False) as http:
-        for place in json_paths(BODIES[path]):
+        for location in json_paths(BODIES[path]):
             for value in ODD_VALUES:
-                response = http.post(path, content=to_json(replace_at(BODIES[path], place, value)))
-                assert response.status_code in (200, 400, 404, 413), (place, value, response.text[:500])
-                assert len(response.content) < 100_000 or response.status_code == 200, (place, value)
+                response = http.post(path, content=to_json(replace_at(BODIES[path], location, value)))
+                assert response.status_code in (200, 400, 404, 413), (location, value, response.text[:500])
+                assert len(response.content) < 100_000 or response.status_code == 200, (location, value)
                 check_response(path, response.status_code, response.headers["content-type"], response.content)
 
 
 @given(data=st.data())
 @hypothesis_settings(150)
-def test_several_odd_values(gateway: BackgroundGateway, data: st.DataObject) -> None:
+def test_several_odd_values_in_one_body_are_answered(gateway: BackgroundGateway, data: st.DataObject) -> None:
     path = data.draw(st.sampled_from(sorted(BODIES)))
     body = BODIES[path]
     odd = st.sampled_from(ODD_VALUES) | st.recursive(
@@ -180,13 +180,13 @@ def test_several_odd_values(gateway: BackgroundGateway, data: st.DataObject) -> 
 
 @given(body=st.binary(max_size=300))
 @hypothesis_settings(60)
-def test_noise(gateway: BackgroundGateway, body: bytes) -> None:
+def test_random_bytes_are_refused(gateway: BackgroundGateway, body: bytes) -> None:
     for path in BODIES:
         assert post(gateway, path, body) == 400
 
 
 @pytest.mark.parametrize("path", BODIES)
-def test_bodies_that_are_large(gateway: BackgroundGateway, path: str) -> None:
+def test_large_bodies_are_answered(gateway: BackgroundGateway, path: str) -> None:
     tool = {"type": "function", "function": FUNCTION}
     for name, value in (
         ("tools", [tool] * 10_000),
@@ -202,5 +202,5 @@ def test_bodies_that_are_large(gateway: BackgroundGateway, path: str) -> None:
         ("logit_bias", {"x" * 1_000_000: 1}),
     ):
         post(gateway, path, to_json({**BODIES[path], name: value}))
-    twice = to_json(BODIES[path])[:-1] + b', "model": "nothing"}'
-    assert post(gateway, path, twice) == 404  # the last of two wins
+    duplicated = to_json(BODIES[path])[:-1] + b', "model": "nothing"}'
+    assert post(gateway, path, duplicated) == 404  # the last of two equal keys counts

@@ -1,4 +1,4 @@
-"""Requests made from the OpenAPI document, right ones and wrong ones: every answer is one that the document knows."""
+"""Valid and invalid requests generated from the OpenAPI document. Every response must be documented there."""
 
 from typing import Any
 
@@ -14,13 +14,13 @@ from tests.wire.platform.conformance import check_response as platform_conforms
 
 
 def document() -> Any:
-    """The gateway's own document; the models that requests name are ones that are there."""
-    found = create_app(Settings()).openapi()
-    schemas = found["components"]["schemas"]
+    """Return the gateway's document, changed so that requests name existing models."""
+    openapi = create_app(Settings()).openapi()
+    schemas = openapi["components"]["schemas"]
     for name in ("CreateChatCompletionRequest", "CreateCompletionRequest"):
         schemas[name]["properties"]["model"] = {"type": "string", "enum": TEXT_MODELS}
     schemas["CreateEmbeddingRequest"]["properties"]["model"] = {"const": "vectors"}
-    found["paths"]["/v1/models/{model_id}"]["get"]["parameters"][0]["schema"]["enum"] = [
+    openapi["paths"]["/v1/models/{model_id}"]["get"]["parameters"][0]["schema"]["enum"] = [
         model.name for model in FUZZED_MODELS
     ]
     for name, schema in schemas.items():
@@ -28,35 +28,37 @@ def document() -> Any:
             schema["properties"]["model"] = {"const": "shapes"}
             schema["properties"].pop("async", None)
     for path in ("/files/{file}", "/{platform}/v1/images/{task_id}"):
-        del found["paths"][path]  # of what nobody has made there is nothing but 403 and 404 to be had
-    for path, methods in found["paths"].items():
+        del openapi["paths"][path]  # files and tasks that do not exist have no response but 403 and 404
+    for path, methods in openapi["paths"].items():
         for operation in methods.values():
-            given = operation.get("parameters", [])
-            # Nobody has made a task after which a list could go on.
-            operation["parameters"] = [parameter for parameter in given if parameter["name"] not in ("async", "after")]
+            parameters = operation.get("parameters", [])
+            # There is no task that `after` could name.
+            operation["parameters"] = [
+                parameter for parameter in parameters if parameter["name"] not in ("async", "after")
+            ]
             forms = operation.get("requestBody", {}).get("content", {}).get("multipart/form-data")
             if forms:
                 forms["schema"]["properties"]["model"] = {"const": "shapes"}
                 forms["schema"]["properties"].pop("async", None)
             if path.startswith("/{platform}/"):
                 operation["parameters"][0]["schema"] = {"const": "tritonic"}
-    # A schema cannot say which fields exclude each other; requests that have all of them are refused for that alone.
+    # A schema cannot express which fields exclude each other. Requests with all of them would always be refused.
     for name in ("guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs"):
         del schemas["CreateChatCompletionRequest"]["properties"][name]
     schemas["CreateCompletionRequest"]["properties"]["best_of"] = {"type": "null"}
     schemas["CreateEmbeddingRequest"]["properties"]["dimensions"] = {"type": "null"}
     for schema in schemas.values():
-        schema.pop("examples", None)  # they name other models
+        schema.pop("examples", None)  # the examples name other models
     config = SchemathesisConfig(seed=1)
     config.projects.default.max_stream_events = 100_000
-    # What is well formed may still contradict itself: that is explained with 400, and never fails otherwise.
+    # A request that matches the schema may contradict itself. It must be refused with 400.
     config.projects.default.checks.positive_data_acceptance.expected_statuses = ["200", "400"]
-    return schemathesis.openapi.from_dict(found, config=config)
+    return schemathesis.openapi.from_dict(openapi, config=config)
 
 
 @document().parametrize()
 @hypothesis_settings(15)
-def test_every_answer_is_documented(gateway: BackgroundGateway, case: schemathesis.Case) -> None:
+def test_every_response_is_documented(gateway: BackgroundGateway, case: schemathesis.Case) -> None:
     response = case.call(base_url=gateway.url)
     case.validate_response(response)
     content_type = ", ".join(response.headers["content-type"])

@@ -5,6 +5,7 @@ import json
 import socket
 import threading
 import time
+from functools import partial
 from urllib.parse import quote
 
 from tests.attack.cases.case import REFUSAL_STATUSES, AttackCase, Target
@@ -34,10 +35,10 @@ def _routes(target: Target) -> list[tuple[str, str]]:
 
 
 def missing_or_wrong_keys(target: Target) -> None:
-    """Every route answers 401 to a missing or wrong key, before the body has arrived."""
+    """Call every route with a missing or wrong key. The answer must be 401, before the body has arrived."""
     routes = _routes(target)
     assert len(routes) > 12, routes
-    wrong = [
+    invalid_headers = [
         {}, {"Authorization": "Bearer"}, {"Authorization": "Bearer sk-nobody"}, {"Authorization": "Basic c2s6"},
         {"Authorization": "Bearer sk-attacker2"}, {"Authorization": "sk-attacker"}, {"X-Api-Key": "sk-attacker"},
         {"Authorization": "Bearer " + "a" * 30_000},
@@ -45,10 +46,10 @@ def missing_or_wrong_keys(target: Target) -> None:
 
     def send(number: int) -> None:
         method, path = routes[number]
-        for headers in wrong:
+        for headers in invalid_headers:
             url = path.replace("{platform}", "tritonic").replace("{", "").replace("}", "")
             with target.connect(timeout=5) as connection:
-                # A large body is announced, and is never sent.
+                # The head announces a large body, which is never sent.
                 length = 10_000_000 if method in ("POST", "PUT", "PATCH") else None
                 connection.sendall(request_head(method, url, {**headers, "Content-Type": "application/json"}, length))
                 status, text = read_response(connection, method)
@@ -76,8 +77,8 @@ _SCHEMES = (
 
 
 def private_addresses(target: Target) -> None:
-    """The gateway fetches from no private address in any spelling, except for the one allowed spelling."""
-    reached = []
+    """Refer to private addresses in every spelling. The gateway may fetch from the one allowed spelling only."""
+    reached: list[str] = []
     with contextlib.ExitStack() as stack:
         for host in ("127.0.0.2", "::1"):
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -87,14 +88,15 @@ def private_addresses(target: Target) -> None:
                 port = listening.getsockname()[1]
         urls = [f"http://{name}:{port}/a.png" for name in _PRIVATE] + list(_SCHEMES)
 
-        def send(number: int) -> None:
-            for body in (image_chat(urls[number]), document_chat(urls[number])):
+        def send(batch: list[str], number: int) -> None:
+            for body in (image_chat(batch[number]), document_chat(batch[number])):
                 status, text = target.json(CHAT, body)
-                # A URL with the allowed spelling alone leads to a port where nothing listens.
-                assert status in (400, 403, 422), f"{urls[number]} is answered {status} {text[:200]!r}"
+                # The one allowed spelling leads to a port where nothing listens.
+                assert status in (400, 403, 422), f"{batch[number]} is answered {status} {text[:200]!r}"
 
         for begin in range(0, len(urls), 8):
-            target.run_concurrently(len(urls[begin : begin + 8]), lambda number, begin=begin: send(begin + number))
+            batch = urls[begin : begin + 8]
+            target.run_concurrently(len(batch), partial(send, batch))
     assert not reached, f"connections came from {reached}"
 
 
@@ -107,40 +109,43 @@ def _record_connections(listening: socket.socket, reached: list[str]) -> None:
 
 
 def path_traversal(target: Target) -> None:
-    """No path leads out of the folder of files, or into another platform."""
-    up = ["../", "..%2f", "%2e%2e/", "..%5c", "..\\", "....//", "%252e%252e%252f", "..;/", "%c0%ae%c0%ae/", "/", "%00"]
-    tries = [f"/files/{step * 4}etc/passwd" for step in up] + [f"/{quote(step)}/v1/models" for step in up]
-    tries += [f"/tritonic/v1/images/{step * 3}tasks.sqlite" for step in up]
-    tries += ["/files/.", "/files/..", "/files/signing.key", "/..", "//etc/passwd", "/./v1/../../etc/passwd", "*"]
+    """Request paths that lead out of the folder of files, or to another platform. None may be served."""
+    parents = ["../", "..%2f", "%2e%2e/", "..%5c", "..\\", "....//"]
+    parents += ["%252e%252e%252f", "..;/", "%c0%ae%c0%ae/", "/", "%00"]
+    paths = [f"/files/{step * 4}etc/passwd" for step in parents] + [f"/{quote(step)}/v1/models" for step in parents]
+    paths += [f"/tritonic/v1/images/{step * 3}tasks.sqlite" for step in parents]
+    paths += ["/files/.", "/files/..", "/files/signing.key", "/..", "//etc/passwd", "/./v1/../../etc/passwd", "*"]
 
     def send(number: int) -> None:
         with target.connect(timeout=5) as connection:
-            connection.sendall(request_head("GET", tries[number], {**target.auth_header(), "Connection": "close"}))
+            connection.sendall(request_head("GET", paths[number], {**target.auth_header(), "Connection": "close"}))
             status, text = read_response(connection, "GET")
         target.record(status, text)
-        assert b"root:" not in text and b"SQLite" not in text, f"{tries[number]}: {text[:100]!r}"
+        assert b"root:" not in text and b"SQLite" not in text, f"{paths[number]}: {text[:100]!r}"
 
-    target.run_concurrently(len(tries), send)
+    target.run_concurrently(len(paths), send)
 
 
 def task_quota(target: Target) -> None:
-    """Of 150 tasks at once, exactly the quota of the key is accepted, and another key can still submit."""
+    """Submit 150 tasks at once. Exactly the quota of the key must be accepted, and another key can still submit."""
     body = json_bytes({"model": "slow-painter", "prompt": "a red circle", "async": True})
     path = "/tritonic/v1/images/generations"
     responses = target.run_concurrently(150, lambda _: target.json(path, body))
     accepted = [json.loads(text)["id"] for status, text in responses if status == 200]
     status, text = target.json(path, body, key="sk-honest")
     assert status == 200, f"another key is answered {status} {text[:200]!r}"
-    for id in [*accepted, json.loads(text)["id"]]:
-        key = target.auth_header("sk-honest" if id not in accepted else "sk-attacker")
+    for task_id in [*accepted, json.loads(text)["id"]]:
+        headers = {"Connection": "close"} | target.auth_header(
+            "sk-honest" if task_id not in accepted else "sk-attacker"
+        )
         with target.connect() as connection:
-            connection.sendall(request_head("DELETE", f"/tritonic/v1/images/{id}", {**key, "Connection": "close"}))
+            connection.sendall(request_head("DELETE", f"/tritonic/v1/images/{task_id}", headers))
             assert read_response(connection, "DELETE")[0] == 200
     assert len(accepted) == 40, f"{len(accepted)} tasks are open where a key may have 40"
 
 
 def many_streams(target: Target) -> None:
-    """Open more streams of a model than one caller may have. Others can still open theirs."""
+    """Open more streams of a model than one caller may have. Other callers can still open streams."""
     body = b'{"model":"slow","stream":true,"messages":[{"role":"user","content":"Hello"}]}'
     deadline = time.monotonic() + 2.0
 

@@ -47,15 +47,16 @@ class Target:
     ) -> tuple[int, bytes]:
         """Send a request, record the status of the response, and return both status and body."""
         with self.connect(source, timeout) as connection:
-            given = {**self.auth_header(key), "Content-Type": content_type, "Connection": "close", **(headers or {})}
-            self.sent_bytes += send(connection, request_head(method, path, given, len(body)) + body)
+            common = {**self.auth_header(key), "Content-Type": content_type, "Connection": "close"}
+            head = request_head(method, path, common | (headers or {}), len(body))
+            self.sent_bytes += send(connection, head + body)
             status, text = read_response(connection, method)
         self.record(status, text)
         return status, text
 
-    def json(self, path: str, body: Any, **how: Any) -> tuple[int, bytes]:
-        """Send a request with a JSON body."""
-        return self.post(path, body if isinstance(body, bytes) else json_bytes(body), **how)
+    def json(self, path: str, body: Any, **options: Any) -> tuple[int, bytes]:
+        """Send a request with a JSON body. `options` are those of `post`."""
+        return self.post(path, body if isinstance(body, bytes) else json_bytes(body), **options)
 
     def record(self, status: int, text: bytes = b"") -> None:
         """Count a response."""
@@ -64,7 +65,7 @@ class Target:
             self.refusals.append(f"{status} {text[:300].decode('utf-8', 'replace')}")
 
     def run_concurrently(self, count: int, work: Callable[[int], Any]) -> list[Any]:
-        """Run `work` `count` times in parallel, each with its number."""
+        """Call `work` `count` times in parallel, with the numbers from 0. Return the results in order."""
         with ThreadPoolExecutor(count) as pool:
             return list(pool.map(work, range(count)))
 
@@ -88,8 +89,8 @@ class AttackCase:
     honest_requests: Collection[str] = ("chat",)
     """Requests of the honest client meanwhile, of `tests.attack.honest_client.REQUESTS`."""
     in_soak: bool = True
-    """Whether the soak test runs it too, whose gateway takes smaller bodies and whose models are real."""
+    """True if the soak runs it as well. The gateway of the soak accepts smaller bodies, and its models are real."""
     runs_on_two_workers: bool = False
-    """Whether it is run on two workers as well."""
+    """True if it also runs on a gateway with two workers."""
     prepare: Callable[[], object] | None = None
-    """Prepares slow inputs before the measurement. It must cache its result itself."""
+    """Prepares slow inputs before the measurement. It must cache its own result."""

@@ -19,7 +19,7 @@ from tests.attack.raw_http import (
 UNREAD_BYTES = 2 * 2**20
 """Bytes of requests whose responses are not read."""
 SHORT_REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
-"""The shortest request. A server that buffers several hundred thousand of them takes a gigabyte."""
+"""The shortest request. A server that buffers several hundred thousand of them uses a gigabyte of memory."""
 NUM_CONNECTIONS = 400
 """Connections of one address, to a gateway whose processes may open 256 files."""
 CLOSE_WITHIN_SECONDS = 9.0
@@ -27,11 +27,11 @@ CLOSE_WITHIN_SECONDS = 9.0
 _REFUSED = (*REFUSAL_STATUSES, CONNECTION_CLOSED)
 
 
-def _send_without_reading(connection: socket.socket, data: bytes, most: int, seconds: float) -> int:
+def _send_without_reading(connection: socket.socket, data: bytes, max_bytes: int, seconds: float) -> int:
     """Send `data` repeatedly without reading, until the server reads no more. Return the number of bytes sent."""
     sent, deadline = 0, time.monotonic() + seconds
     connection.setblocking(False)
-    while sent < most and time.monotonic() < deadline:
+    while sent < max_bytes and time.monotonic() < deadline:
         _, writable, _ = select.select([], [connection], [], 0.3)
         if not writable:
             break
@@ -44,60 +44,69 @@ def _send_without_reading(connection: socket.socket, data: bytes, most: int, sec
     return sent
 
 
-def unread_responses(request: bytes, connections: int = 1, most: int = UNREAD_BYTES) -> Attack:
+def unread_responses(request: bytes, connections: int = 1, max_bytes: int = UNREAD_BYTES) -> Attack:
     """Send a request repeatedly on each connection, and read nothing."""
 
     def attack(target: Target) -> None:
         with ExitStack() as stack:
-            made = [stack.enter_context(target.connect()) for _ in range(connections)]
-            pieces = request * max(1, 16_000 // len(request))
-            for connection in made:
-                target.sent_bytes += _send_without_reading(connection, pieces, most // connections, 2.0)
+            open_connections = [stack.enter_context(target.connect()) for _ in range(connections)]
+            requests = request * max(1, 16_000 // len(request))
+            for connection in open_connections:
+                target.sent_bytes += _send_without_reading(connection, requests, max_bytes // connections, 2.0)
             time.sleep(0.5)
 
     return attack
 
 
 def idle_connections(opening: bytes, sources: int = 1, count: int = NUM_CONNECTIONS) -> Attack:
-    """Open connections, send `opening` on each, and wait. All must be closed in time, and others served meanwhile."""
+    """Open connections, send `opening` on each, and wait. All must be closed in time."""
 
     def attack(target: Target) -> None:
         with ExitStack() as stack:
-            made = []
+            accepted = []
             for number in range(count):
                 try:
                     connection = stack.enter_context(target.connect(f"127.0.0.{10 + number % sources}", timeout=1))
                     connection.sendall(opening)
                     target.sent_bytes += len(opening)
                 except OSError:
-                    continue  # refused, which is fine
-                made.append(connection)
+                    continue  # the gateway may refuse connections
+                accepted.append(connection)
             deadline = time.monotonic() + CLOSE_WITHIN_SECONDS
-            left = [c for c in made if not closes_within(c, max(0.001, deadline - time.monotonic()))]
-            assert not left, f"{len(left)} of {count} connections were still open after {CLOSE_WITHIN_SECONDS:.0f} s"
+            still_open = [
+                connection
+                for connection in accepted
+                if not closes_within(connection, max(0.001, deadline - time.monotonic()))
+            ]
+            assert not still_open, (
+                f"{len(still_open)} of {count} connections were still open after {CLOSE_WITHIN_SECONDS:.0f} s"
+            )
 
     return attack
 
 
-def slow_sender(begun: bytes, piece: bytes, count: int = 60) -> Attack:
-    """Begin a request on each connection, and send a piece of it every 0.2 s until the connection is closed."""
+def slow_sender(beginning: bytes, piece: bytes, count: int = 60) -> Attack:
+    """Send `beginning` on each connection, and then `piece` every 0.2 s until the gateway closes the connection."""
 
     def attack(target: Target) -> None:
         with ExitStack() as stack:
-            left = [stack.enter_context(target.connect()) for _ in range(count)]
-            for connection in left:
-                connection.sendall(begun)
+            still_open = [stack.enter_context(target.connect()) for _ in range(count)]
+            for connection in still_open:
+                connection.sendall(beginning)
                 connection.setblocking(False)
             deadline = time.monotonic() + CLOSE_WITHIN_SECONDS
-            while left and time.monotonic() < deadline:
+            while still_open and time.monotonic() < deadline:
                 time.sleep(0.2)
-                left = [connection for connection in left if _send_more(target, connection, piece)]
-            assert not left, f"{len(left)} of {count} connections went on for {CLOSE_WITHIN_SECONDS:.0f} s"
+                still_open = [connection for connection in still_open if _send_more(target, connection, piece)]
+            assert not still_open, (
+                f"{len(still_open)} of {count} connections stayed open for {CLOSE_WITHIN_SECONDS:.0f} s"
+            )
 
     return attack
 
 
 def _send_more(target: Target, connection: socket.socket, piece: bytes) -> bool:
+    """Send `piece` if possible. Return False if the connection is closed."""
     try:
         if select.select([connection], [], [], 0)[0] and not connection.recv(65536):
             return False
@@ -124,8 +133,8 @@ def endless_body(path: str, key: bool, framing: str, method: str = "POST") -> At
             connection.settimeout(2)
             status, text = read_response(connection, method)
             target.record(status, text)
-            assert sent < MAX_ACCEPTED_BYTES, f"{sent / 2**20:.0f} MB were taken, and there was no end"
-            assert closes_within(connection, 3), "the connection was kept although its body has no end"
+            assert sent < MAX_ACCEPTED_BYTES, f"the gateway accepted {sent / 2**20:.0f} MB of an endless body"
+            assert closes_within(connection, 3), "the connection stays open although its body has no end"
 
     return attack
 
@@ -145,16 +154,16 @@ _LIVE = request_head("GET", "/health/live", {})
 _DOCUMENT = request_head("GET", "/openapi.json", {})
 _NOTHING = request_head("GET", "/nothing/at/all", {})
 _UNKNOWN = request_head("POST", "/v1/chat/completions", {}, 2) + b"{}"
-_BEGUN = b"GET /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Long: "
+_BEGINNING = b"GET /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Long: "
 _CHAT = b'{"model":"silent","stream":true,"messages":[{"role":"user","content":"Hello"}]}'
 
 
 def slow_body(target: Target) -> None:
     """Send a body slowly, with a key."""
-    begun = request_head(
+    beginning = request_head(
         "POST", "/v1/chat/completions", {**target.auth_header(), "Content-Type": "application/json"}, 1_000_000
     )
-    slow_sender(begun + b'{"x":"', b"aaaa")(target)
+    slow_sender(beginning + b'{"x":"', b"aaaa")(target)
 
 
 def open_streams(target: Target) -> None:
@@ -185,12 +194,12 @@ def unread_chats(target: Target) -> None:
 CASES = [
     AttackCase(
         "connections: GETs without end, no answer read",
-        unread_responses(SHORT_REQUEST, most=6 * UNREAD_BYTES),
+        unread_responses(SHORT_REQUEST, max_bytes=6 * UNREAD_BYTES),
         _REFUSED,
         runs_on_two_workers=True,
     ),
     AttackCase("connections: the same of large answers", unread_responses(_DOCUMENT), _REFUSED),
-    AttackCase("connections: the same of what is not there", unread_responses(_NOTHING), _REFUSED),
+    AttackCase("connections: the same of an unknown path", unread_responses(_NOTHING), _REFUSED),
     AttackCase("connections: the same of requests without a key", unread_responses(_UNKNOWN), _REFUSED),
     AttackCase("connections: the same of chats with a key", unread_chats, _REFUSED),
     AttackCase(
@@ -201,19 +210,21 @@ CASES = [
     ),
     AttackCase("connections: one byte in each segment", slow_sender(b"", b"G", 20), _REFUSED),
     AttackCase(
-        "connections: silent ones up to the limit of files",
+        "connections: silent ones up to the limit of open files",
         idle_connections(b""),
         setup="few files",
         runs_on_two_workers=True,
     ),
-    AttackCase("connections: half a head up to the limit of files", idle_connections(_BEGUN), setup="few files"),
+    AttackCase(
+        "connections: half a head up to the limit of open files", idle_connections(_BEGINNING), setup="few files"
+    ),
     AttackCase("connections: idle after an answer, up to the limit", idle_connections(_LIVE), setup="few files"),
     AttackCase(
         "connections: bodies that never come, up to the limit", idle_connections(_UNKNOWN[:-2]), setup="few files"
     ),
     AttackCase("connections: open streams up to the limit", open_streams, setup="few files"),
-    AttackCase("connections: slow heads", slow_sender(_BEGUN, b"a"), _REFUSED),
-    AttackCase("connections: slow header lines", slow_sender(_BEGUN, b"a\r\nX: "), _REFUSED),
+    AttackCase("connections: slow heads", slow_sender(_BEGINNING, b"a"), _REFUSED),
+    AttackCase("connections: slow header lines", slow_sender(_BEGINNING, b"a\r\nX: "), _REFUSED),
     AttackCase("connections: slow bodies", slow_body, (*_REFUSED, 408)),
     AttackCase(
         "connections: an endless body without a key",
@@ -226,7 +237,7 @@ CASES = [
         (401, CONNECTION_CLOSED),
     ),
     AttackCase(
-        "connections: an endless body to nowhere",
+        "connections: an endless body to an unknown path",
         endless_body("/nowhere", False, "chunked"),
         (401, 404, CONNECTION_CLOSED),
     ),
@@ -241,5 +252,5 @@ CASES = [
         (413, CONNECTION_CLOSED),
         runs_on_two_workers=True,
     ),
-    AttackCase("connections: a body that waits for leave, without a key", expect_continue),
+    AttackCase("connections: Expect: 100-continue without a key", expect_continue),
 ]

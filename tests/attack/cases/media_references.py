@@ -30,11 +30,11 @@ def document_chat(data: str, name: str = "a.txt") -> bytes:
 
 
 def post_inline(body: Callable[[], bytes], path: str = CHAT, times: int = 1) -> Attack:
-    """Send a chat with an inline reference."""
+    """Send a body with an inline reference `times` times at once."""
 
     def attack(target: Target) -> None:
-        written = body()
-        target.run_concurrently(times, lambda _: target.json(path, written))
+        data = body()
+        target.run_concurrently(times, lambda _: target.json(path, data))
 
     return attack
 
@@ -45,7 +45,7 @@ def _image(url: str) -> bytes:
 
 _INLINE: dict[str, Callable[[], bytes]] = {
     "percent signs": lambda: image_chat("data:," + "%41" * (SIZE // 3)),
-    "percent signs that say nothing": lambda: image_chat("data:," + "%" * SIZE),
+    "percent signs without digits": lambda: image_chat("data:," + "%" * SIZE),
     "semicolons": lambda: image_chat("data:" + ";" * SIZE + ","),
     "parameters": lambda: image_chat("data:" + ";a=b" * (SIZE // 4) + ","),
     "base64 with spaces between": lambda: image_chat("data:image/png;base64," + "A " * (SIZE // 2)),
@@ -69,7 +69,7 @@ def attacker_server(serve: Callable[[socket.socket, threading.Event], None]) -> 
     """Run a server of the attacker. `serve` handles each connection, until the event is set."""
     ending = threading.Event()
 
-    def one(connection: socket.socket) -> None:
+    def handle(connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError):
             connection.settimeout(20)
             connection.recv(65536)
@@ -78,7 +78,7 @@ def attacker_server(serve: Callable[[socket.socket, threading.Event], None]) -> 
     def accept() -> None:
         with contextlib.suppress(OSError):
             while True:
-                threading.Thread(target=one, args=(listening.accept()[0],), daemon=True).start()
+                threading.Thread(target=handle, args=(listening.accept()[0],), daemon=True).start()
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
         threading.Thread(target=accept, daemon=True).start()
@@ -92,14 +92,17 @@ def attacker_server(serve: Callable[[socket.socket, threading.Event], None]) -> 
 def fetch_from_server(
     serve: Callable[[socket.socket, threading.Event], None], within: float = 8.0, times: int = 1
 ) -> Attack:
-    """Make the gateway fetch from such a server. `media_timeout` is 2 s, and the response must arrive soon after."""
+    """Make the gateway fetch from a server of the attacker, `times` times at once.
+
+    `media_timeout` is 2 s. The responses must arrive `within` seconds.
+    """
 
     def attack(target: Target) -> None:
         with attacker_server(serve) as url:
             began = time.monotonic()
             target.run_concurrently(times, lambda _: target.json(CHAT, image_chat(url), timeout=30))
-            taken = time.monotonic() - began
-        assert taken < within, f"it took {taken:.1f} s, of which 2 are allowed"
+            elapsed = time.monotonic() - began
+        assert elapsed < within, f"it took {elapsed:.1f} s; the timeout is 2 s"
 
     return attack
 
@@ -116,6 +119,10 @@ def _send_forever(
                 time.sleep(pause)
 
     return serve
+
+
+def _stay_silent(connection: socket.socket, ending: threading.Event) -> None:
+    ending.wait(15)
 
 
 def _redirect(connection: socket.socket, ending: threading.Event) -> None:
@@ -143,7 +150,7 @@ _SERVERS: dict[str, Callable[[socket.socket, threading.Event], None]] = {
     ),
     "bytes without end": _send_forever(bytes(65536), first=_OK + b"\r\n"),
     "a byte now and then": _send_forever(b"a", 0.2, _OK + b"Content-Length: 100000\r\n\r\n"),
-    "nothing": lambda connection, ending: bool(ending.wait(15)) and None,
+    "nothing": _stay_silent,
     "a redirect to itself": _redirect,
     "a bomb of gzip": _bomb,
 }
@@ -161,7 +168,7 @@ CASES = [
         for name, body in _LARGEST.items()
     ),
     AttackCase(
-        "data URLs: percent signs to draw into",
+        "data URLs: percent signs in an image generation",
         post_inline(lambda: _image("data:," + "%41" * (SIZE // 3)), "/v1/images/generations"),
         _ALLOWED_STATUSES,
     ),
@@ -172,7 +179,7 @@ CASES = [
         for name, serve in _SERVERS.items()
     ),
     AttackCase(
-        "URLs: twenty of a server that says nothing",
+        "URLs: twenty of a silent server",
         fetch_from_server(_SERVERS["nothing"], 14.0, 20),
         _ALLOWED_STATUSES,
     ),

@@ -14,11 +14,11 @@ _FIELDS: list[tuple[str, str | None, bytes]] = [("model", None, b"shapes"), ("pr
 
 
 def post_form(body: Callable[[], bytes], content_type: str = TYPE, times: int = 1) -> Attack:
-    """Send a form."""
+    """Send a form `times` times at once."""
 
     def attack(target: Target) -> None:
-        written = body()
-        target.run_concurrently(times, lambda _: target.post(EDIT, written, content_type=content_type))
+        form = body()
+        target.run_concurrently(times, lambda _: target.post(EDIT, form, content_type=content_type))
 
     return attack
 
@@ -34,13 +34,13 @@ def codecs(target: Target) -> None:
     for name in _CODECS:
         text = ("prompt-", None, b"x-" + b"a" * 30_000)
         target.post(EDIT, multipart_body([text]), content_type=f"{TYPE}; charset={name}")
-        of_part = f"Content-Type: text/plain; charset={name}\r\n"
-        target.post(EDIT, multipart_body([text], head_of_part=of_part), content_type=TYPE)
+        part_headers = f"Content-Type: text/plain; charset={name}\r\n"
+        target.post(EDIT, multipart_body([text], part_headers=part_headers), content_type=TYPE)
 
 
 def _punycode() -> bytes:
-    # Quadratic in its length: 300 KB are two seconds where it is decoded at all.
-    # The name ends in "-", so that it is one in that codec, too: the text is reached.
+    # Decoding punycode is quadratic: 300 KB take two seconds. The field name ends in "-", so that it is valid punycode
+    # as well, and a decoder reaches the text.
     return multipart_body([("prompt-", None, b"x-" + b"a" * 300_000)])
 
 
@@ -49,7 +49,7 @@ def _many(part: tuple[str, str | None, bytes], count: int = 50_000) -> Callable[
 
 
 def _headed(lines: Callable[[], str]) -> Callable[[], bytes]:
-    return lambda: multipart_body([*_FIELDS, ("image", "a.png", b"x")], head_of_part=lines())
+    return lambda: multipart_body([*_FIELDS, ("image", "a.png", b"x")], part_headers=lines())
 
 
 _MULTIPART_FORMS: dict[str, Callable[[], bytes]] = {
@@ -64,8 +64,8 @@ _MULTIPART_FORMS: dict[str, Callable[[], bytes]] = {
         [*_FIELDS, ("image", "a.png", f"\r\n--{BOUNDARY[:-1]}".encode() * 200_000)]
     ),
     "carriage returns": lambda: multipart_body([*_FIELDS, ("image", "a.png", b"\r" * SIZE)]),
-    "what comes before a form": lambda: b"\r\n-" * (SIZE // 3) + multipart_body(_FIELDS),
-    "what comes behind a form": lambda: multipart_body(_FIELDS) + b"a" * SIZE,
+    "data before a form": lambda: b"\r\n-" * (SIZE // 3) + multipart_body(_FIELDS),
+    "data after a form": lambda: multipart_body(_FIELDS) + b"a" * SIZE,
     "quotes and backslashes in a name": lambda: multipart_body([*_FIELDS, ("\\" * SIZE, None, b"")]),
     "parameters of a name": lambda: multipart_body([('a"' + "; x=y" * 500_000 + '; y="', None, b"")]),
     "a form that does not end": lambda: multipart_body([*_FIELDS, ("image", "a.png", os.urandom(SIZE))])[:-40],

@@ -28,15 +28,17 @@ def _post(*lines: str) -> bytes:
 
 
 def _send_ambiguous(target: Target, name: str) -> str:
-    """Send both pieces, with a pause between them. Return what is wrong with the response, if anything: there must be
-    one at most, and the hidden request must not be executed."""
+    """Send the two parts of an ambiguous request with a pause between them. Return the problem, "" if there is none.
+
+    The gateway must send one response at most, and must not execute the hidden request.
+    """
     first, second = _AMBIGUOUS_REQUESTS[name]
     bearer = "".join(f"{name}: {value}\r\n" for name, value in target.auth_header().items()).encode()
     with target.connect() as connection:
         connection.sendall(first.replace(b"Host: 127.0.0.1\r\n", b"Host: 127.0.0.1\r\n" + bearer, 1))
         if second:
             time.sleep(0.15)
-            with contextlib.suppress(OSError):  # it has refused and gone
+            with contextlib.suppress(OSError):  # the gateway may have closed the connection
                 connection.sendall(second)
         received = receive_for(connection, 1.0)
     target.sent_bytes += len(first + second)
@@ -44,19 +46,19 @@ def _send_ambiguous(target: Target, name: str) -> str:
     for status in statuses or [CONNECTION_CLOSED]:
         target.record(status, received.partition(_END)[2])
     if b"hidden-request" in received:
-        return f"{name}: what lay in a body was executed: {received[-300:]!r}"
-    return f"{name}: one request has the answers {statuses}" if len(statuses) > 1 else ""
+        return f"{name}: a request inside a body was executed: {received[-300:]!r}"
+    return f"{name}: one request has the responses {statuses}" if len(statuses) > 1 else ""
 
 
 def request_smuggling(target: Target) -> None:
-    """Send requests that are two for one parser and one for another."""
+    """Send requests that one parser reads as one request and another as two."""
     names = list(_AMBIGUOUS_REQUESTS)
-    wrong = [
+    problems = [
         problem
         for problem in target.run_concurrently(len(names), lambda number: _send_ambiguous(target, names[number]))
         if problem
     ]
-    assert not wrong, "; ".join(wrong)
+    assert not problems, "; ".join(problems)
 
 
 _N = len(_HIDDEN)
@@ -122,7 +124,7 @@ def _request_with_headers(
 
 
 def foreign_hosts(target: Target) -> None:
-    """Without keys, only this machine's own names are accepted as `Host`."""
+    """Send foreign `Host` headers to a gateway without keys. Only names of this machine may be accepted."""
     port = target.gateway.address[1]
     foreign = [
         *("evil.example", f"evil.example:{port}", "127.0.0.1.evil.example", "localhost.evil.example", "10.1.2.3"),
@@ -136,7 +138,7 @@ def foreign_hosts(target: Target) -> None:
 
 
 def invalid_hosts(target: Target) -> None:
-    """Requests of HTTP/1.1 without `Host`, or with two, are refused with and without keys."""
+    """Send HTTP/1.1 requests with no `Host` header, two, or an invalid one. They must be refused despite a key."""
     bearer = [f"{name}: {value}" for name, value in target.auth_header().items()]
     for lines in ([], ["Host: a", "Host: a"], ["Host: a", "Host: b"], ["Host: a b"], ["Host: a/b"]):
         status = _request_with_headers(target, [*lines, *bearer])
@@ -144,19 +146,19 @@ def invalid_hosts(target: Target) -> None:
 
 
 def foreign_origins(target: Target) -> None:
-    """Without keys, all requests of foreign pages are refused, and those of own pages and of programs are not."""
+    """Send foreign `Origin` headers to a gateway without keys. Only the gateway's own origin may be accepted."""
     port = target.gateway.address[1]
-    ways = [("POST", "/v1/chat/completions"), ("GET", "/tritonic/v1/images"), ("GET", "/v1/models")]
+    routes = [("POST", "/v1/chat/completions"), ("GET", "/tritonic/v1/images"), ("GET", "/v1/models")]
     for origin in ("https://evil.example", "null", "http://127.0.0.1.evil.example", f"http://evil.example:{port}"):
-        for method, path in ways:
+        for method, path in routes:
             status = _request_with_headers(target, [f"Host: 127.0.0.1:{port}", f"Origin: {origin}"], method, path)
             assert status == 403, f"{method} {path} from {origin} is answered {status}"
     assert _request_with_headers(target, [f"Host: 127.0.0.1:{port}", f"Origin: http://127.0.0.1:{port}"]) == 200
 
 
 def forwarded_headers(target: Target) -> None:
-    """Headers of proxies may hold anything, and never make the gateway fail."""
-    words = [
+    """Send malformed headers of proxies. The gateway must not fail."""
+    values = [
         "a:b",
         "",
         ",,,",
@@ -172,9 +174,9 @@ def forwarded_headers(target: Target) -> None:
         "a:b:c",
     ]
     for name in ("X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "Forwarded", "X-Real-IP"):
-        for word in words:
-            status = _request_with_headers(target, ["Host: 127.0.0.1", f"{name}: {word}"])
-            assert status in (200, 400, 403), f"{name}: {word[:20]} is answered {status}"
+        for value in values:
+            status = _request_with_headers(target, ["Host: 127.0.0.1", f"{name}: {value}"])
+            assert status in (200, 400, 403), f"{name}: {value[:20]} is answered {status}"
 
 
 def endless_head(begin: bytes, piece: Callable[[], bytes]) -> Attack:
@@ -185,7 +187,7 @@ def endless_head(begin: bytes, piece: Callable[[], bytes]) -> Attack:
             connection.sendall(begin)
             sent = send_until_refused(connection, piece())
             target.sent_bytes += sent
-            assert sent < MAX_ACCEPTED_BYTES, f"{sent / 2**20:.0f} MB of a head were taken, and there was no end"
+            assert sent < MAX_ACCEPTED_BYTES, f"the gateway accepted {sent / 2**20:.0f} MB of an endless head"
             assert closes_within(connection, 3), f"the connection is open after a head of {sent} bytes"
 
     return attack
@@ -198,7 +200,7 @@ CASES = [
     AttackCase("heads: foreign hosts without keys", foreign_hosts, setup="open"),
     AttackCase("heads: no host and two hosts", invalid_hosts),
     AttackCase("heads: foreign origins without keys", foreign_origins, setup="open"),
-    AttackCase("heads: what proxies say", forwarded_headers, setup="open"),
+    AttackCase("heads: malformed headers of proxies", forwarded_headers, setup="open"),
     AttackCase("heads: an endless header", endless_head(_START + b"X: ", lambda: b"a" * 16_384)),
     AttackCase("heads: headers without end", endless_head(_START, lambda: b"X: a\r\n" * 4096),
     runs_on_two_workers=True),

@@ -15,8 +15,8 @@ def _abandoned_streams(target: Target) -> None:
     connections = []
     for _ in range(8):
         connections.append(target.connect())
-        given = {**target.auth_header(), "Content-Type": JSON}
-        target.sent_bytes += send(connections[-1], request_head("POST", CHAT, given, len(body)) + body)
+        headers = {**target.auth_header(), "Content-Type": JSON}
+        target.sent_bytes += send(connections[-1], request_head("POST", CHAT, headers, len(body)) + body)
     for connection in connections:
         assert connection.recv(12) == b"HTTP/1.1 200"
     for connection in connections:
@@ -32,6 +32,6 @@ def _refused_bodies(target: Target) -> None:
 
 
 CASES = [
-    AttackCase("sums: long texts for a model, given up", _abandoned_streams, in_soak=False),
+    AttackCase("sums: long prompts, then disconnects", _abandoned_streams, in_soak=False),
     AttackCase("sums: refused bodies of 31 MB in turn", _refused_bodies, (400,), in_soak=False),
 ]

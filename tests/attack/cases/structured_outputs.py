@@ -11,11 +11,11 @@ CHAT, COMPLETE = "/v1/chat/completions", "/v1/completions"
 
 
 def post_structure(fields: Callable[[], dict[str, Any]], path: str = CHAT) -> Attack:
-    """Request an output with this structure."""
+    """Request a structured output. `fields` returns the fields of the body that define the structure."""
 
     def attack(target: Target) -> None:
-        written = json.dumps(fields()).encode()
-        body = chat_body(written[1:-1]) if path == CHAT else b'{"model":"hello","prompt":"x",' + written[1:]
+        data = json.dumps(fields()).encode()
+        body = chat_body(data[1:-1]) if path == CHAT else b'{"model":"hello","prompt":"x",' + data[1:]
         target.json(path, body)
 
     return attack

@@ -1,9 +1,12 @@
+"""The comparison with other servers: peers of the command line, the load, idle servers, rounds and ratios."""
+
 import asyncio
 import itertools
 import json
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,7 @@ from benchmarks.peers import RunningPeer, busy_while_idle, parse_peer, prompts, 
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted"),
+    ("text", "peer"),
     [
         ("vLLM=http://host:8000", RunningPeer("vLLM", "http://host:8000", "")),
         ("vLLM=http://host:8000/v1/", RunningPeer("vLLM", "http://host:8000", "")),
@@ -26,43 +29,43 @@ from benchmarks.peers import RunningPeer, busy_while_idle, parse_peer, prompts, 
         ("a=b@c@http://host", RunningPeer("a", "http://host", "b@c")),
     ],
 )
-def test_a_peer_is_a_name_and_a_url_and_maybe_a_model(text: str, wanted: RunningPeer) -> None:
-    assert parse_peer(text) == wanted
+def test_a_peer_is_a_name_a_url_and_an_optional_model(text: str, peer: RunningPeer) -> None:
+    assert parse_peer(text) == peer
 
 
 @pytest.mark.parametrize("text", ["", "http://host", "name=host:8000", "=http://host", "name=model@host"])
-def test_what_is_no_peer_is_refused(text: str) -> None:
+def test_text_that_names_no_peer_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="NAME=URL"):
         parse_peer(text)
 
 
-def test_prompts_do_not_come_twice_and_depend_on_the_seed() -> None:
-    one, same, other = (list(itertools.islice(prompts(seed), 200)) for seed in ("a", "a", "b"))
-    assert one == same
-    assert len(set(one) | set(other)) == 400
-    assert all(len(text.split()) == peers.PROMPT_WORDS for text in one)
+def test_prompts_are_unique_and_depend_on_the_seed() -> None:
+    first, same, other = (list(itertools.islice(prompts(seed), 200)) for seed in ("a", "a", "b"))
+    assert first == same
+    assert len(set(first) | set(other)) == 400
+    assert all(len(text.split()) == peers.PROMPT_WORDS for text in first)
 
 
-class Chats:
-    """A server that answers each chat with as many words as it is asked for, two in a chunk."""
+class ChatServer:
+    """Answers each chat with `max_tokens` words, two in a chunk."""
 
     def __init__(self, status: int = 200) -> None:
         self.status = status
-        self.asked: list[dict[str, Any]] = []
-        self.open = self.most = 0
+        self.bodies: list[dict[str, Any]] = []
+        self.num_open = self.max_open = 0
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         if self.status != 200:
             return web.Response(status=self.status, text="full")
-        self.asked.append(asked := await request.json())
-        self.open += 1
-        self.most = max(self.most, self.open)
+        self.bodies.append(body := await request.json())
+        self.num_open += 1
+        self.max_open = max(self.max_open, self.num_open)
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)
-        async for chunk in self._chunks(asked["max_tokens"]):
+        async for chunk in self._chunks(body["max_tokens"]):
             await response.write(b"data: " + json.dumps(chunk).encode() + b"\n\n")
         await response.write(b"data: [DONE]\n\n")
-        self.open -= 1
+        self.num_open -= 1
         return response
 
     async def _chunks(self, tokens: int) -> AsyncIterator[dict[str, Any]]:
@@ -73,9 +76,9 @@ class Chats:
         yield {"choices": [], "usage": {"completion_tokens": tokens}}
 
 
-async def loaded(chats: Chats, streams: int, seconds: float) -> list[Any]:
+async def send_load(server: ChatServer, streams: int, seconds: float) -> list[Any]:
     app = web.Application()
-    app.add_routes([web.post("/v1/chat/completions", chats.answer)])
+    app.add_routes([web.post("/v1/chat/completions", server.answer)])
     runner = web.AppRunner(app)
     await runner.setup()
     with socket.socket() as listening:
@@ -88,81 +91,93 @@ async def loaded(chats: Chats, streams: int, seconds: float) -> list[Any]:
             await runner.cleanup()
 
 
-def test_so_many_streams_are_open_and_all_answers_are_waited_for() -> None:
-    chats = Chats()
-    timings = asyncio.run(loaded(chats, 4, 0.5))
-    assert chats.most == 4
-    assert len(timings) == len(chats.asked) >= 4
+def test_the_load_keeps_its_number_of_streams_open_and_waits_for_all_answers() -> None:
+    server = ChatServer()
+    timings = asyncio.run(send_load(server, 4, 0.5))
+    assert server.max_open == 4
+    assert len(timings) == len(server.bodies) >= 4
     assert {timing.tokens for timing in timings} == {64}
     assert {len(timing.arrivals) for timing in timings} == {32}
-    body = chats.asked[0]
+    body = server.bodies[0]
     assert (body["model"], body["max_tokens"], body["temperature"], body["ignore_eos"]) == ("named", 64, 0, True)
-    assert len({asked["messages"][0]["content"] for asked in chats.asked}) == len(chats.asked)
+    assert len({body["messages"][0]["content"] for body in server.bodies}) == len(server.bodies)
 
 
 def test_an_error_ends_the_measurement() -> None:
     with pytest.raises(RuntimeError, match="other answered 429 full"):
-        asyncio.run(loaded(Chats(status=429), 2, 0.5))
+        asyncio.run(send_load(ChatServer(status=429), 2, 0.5))
 
 
-def test_a_server_that_does_not_rest_is_named() -> None:
+def test_a_server_that_computes_while_idle_is_named_in_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    sleep = time.sleep
+
+    def wait_for_cpu(seconds: float) -> None:
+        """Wait until the busy process has used a tenth of `seconds`, however many others share the cores."""
+        end = servers[0].cpu() + seconds / 10
+        while servers[0].cpu() < end:
+            sleep(0.01)
+
     with (
         subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy,
         subprocess.Popen(
             [sys.executable, "-c", "import time; print(flush=True); time.sleep(60)"], stdout=subprocess.PIPE
-        ) as resting,
+        ) as idle,
     ):
         try:
-            assert resting.stdout
-            resting.stdout.readline()
-            both = [
+            assert idle.stdout
+            idle.stdout.readline()
+            servers = [
                 PeerServer(name, "", "", processes=(psutil.Process(process.pid),))
-                for name, process in (("busy", busy), ("resting", resting))
+                for name, process in (("busy", busy), ("idle", idle))
             ]
-            (note,) = busy_while_idle(both, 1.0)
+            monkeypatch.setattr(time, "sleep", wait_for_cpu)
+            (note,) = busy_while_idle(servers, 1.0)
         finally:
             busy.kill()
-            resting.kill()
+            idle.kill()
     assert note.startswith("busy spends ")
 
 
-def test_a_round_before_the_others_warms_up_and_ours_is_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[str, int]] = []
+def test_the_first_round_is_a_warm_up_and_tritonic_is_the_first_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measurements: list[tuple[str, int]] = []
 
-    def measured(to: PeerServer, streams: int, seed: str) -> dict[str, float]:
-        asked.append((to.name, streams))
-        rate = 100.0 if len(asked) <= 2 * len(peers.STREAMS) else 50.0
+    def measure(server: PeerServer, streams: int, seed: str) -> dict[str, float]:
+        measurements.append((server.name, streams))
+        rate = 100.0 if len(measurements) <= 2 * len(peers.STREAMS) else 50.0
         return {"tokens/s": rate} | dict.fromkeys(("first p50", "first p99", "between p50", "between p99"), 0.1)
 
-    async def warmed(*_: object) -> list[Any]:
+    async def no_load(*_: object) -> list[Any]:
         return []
 
     monkeypatch.setattr(peers, "PEERS", {})
-    monkeypatch.setattr(peers, "measure", measured)
-    monkeypatch.setattr(peers, "run_load", warmed)
+    monkeypatch.setattr(peers, "measure", measure)
+    monkeypatch.setattr(peers, "run_load", no_load)
     monkeypatch.setattr(peers, "busy_while_idle", lambda servers: [])
-    setting = PeerOptions(tmp_path, "m", None, tmp_path, tmp_path, max(peers.STREAMS))
-    (made,) = peers.run(setting, 2, [RunningPeer("other", "http://a", "m"), RunningPeer("Tritonic", "http://b", "m")])
-    assert len(asked) == 3 * 2 * len(peers.STREAMS)
-    assert [len(each) for each in made.details["rounds"].values()] == [2] * len(peers.STREAMS)
-    assert {row[2] for row in made.rows} == {50.0}, "nothing of the first round is counted"
-    assert made.rows[0][1] == "Tritonic"
+    options = PeerOptions(tmp_path, "m", None, tmp_path, tmp_path, max(peers.STREAMS))
+    running = [RunningPeer("other", "http://a", "m"), RunningPeer("Tritonic", "http://b", "m")]
+    (result,) = peers.run(options, 2, running)
+    assert len(measurements) == 3 * 2 * len(peers.STREAMS)
+    assert [len(rounds) for rounds in result.details["rounds"].values()] == [2] * len(peers.STREAMS)
+    assert {row[2] for row in result.rows} == {50.0}, "the first round is not counted"
+    assert result.rows[0][1] == "Tritonic"
 
 
-def test_ours_is_named_with_what_its_weights_were_made_into(tmp_path: Path) -> None:
+def test_the_name_of_tritonic_has_the_precision_of_the_built_model(tmp_path: Path) -> None:
     assert peer_servers._precision(tmp_path) == "as it was built"
     (tmp_path / "BUILD.json").write_text(json.dumps({"recipe": {"precision": "int8"}}))
     assert peer_servers._precision(tmp_path) == "int8"
 
 
-def test_ratios_are_ours_to_the_others() -> None:
-    def found(rate: float) -> dict[str, float]:
+def test_ratios_are_tritonic_to_each_peer() -> None:
+    def stats(rate: float) -> dict[str, float]:
         return {"tokens/s": rate} | dict.fromkeys(("first p50", "first p99", "between p50", "between p99"), 0.1)
 
     rounds = [
-        {"Tritonic": found(ours) | {"cpu": 0.005, "megabytes": 900.0}, "other": found(100.0)} for ours in (150.0, 250.0)
+        {"Tritonic": stats(ours) | {"cpu": 0.005, "megabytes": 900.0}, "other": stats(100.0)} for ours in (150.0, 250.0)
     ]
-    made = table({16: rounds}, ["Tritonic", "other"])
-    assert made.rows[0] == (16, "Tritonic", 200.0, 100.0, 100.0, 100.0, 100.0, 5.0, 900.0, None, None)
-    assert made.rows[1] == (16, "other", 100.0, 100.0, 100.0, 100.0, 100.0, None, None, 2.0, [1.5, 2.5])
-    assert [(bar.found, bar.wanted) for bar in made.thresholds] == [(2.0, 1.0)]
+    result = table({16: rounds}, ["Tritonic", "other"])
+    assert result.rows[0] == (16, "Tritonic", 200.0, 100.0, 100.0, 100.0, 100.0, 5.0, 900.0, None, None)
+    assert result.rows[1] == (16, "other", 100.0, 100.0, 100.0, 100.0, 100.0, None, None, 2.0, [1.5, 2.5])
+    assert [(threshold.value, threshold.target) for threshold in result.thresholds] == [(2.0, 1.0)]

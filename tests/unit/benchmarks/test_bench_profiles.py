@@ -1,4 +1,4 @@
-"""What perf_analyzer is told to send is what the models take."""
+"""The requests of the profiles fit the tensors of the models."""
 
 import json
 import os
@@ -18,37 +18,37 @@ INPUTS = {
     "embedding": config_pbtxt.EMBEDDING_INPUTS,
     "image": config_pbtxt.IMAGE_INPUTS,
 }
-KINDS = {"TYPE_STRING": str, "TYPE_BOOL": bool, "TYPE_INT32": int, "TYPE_UINT64": int}
+PYTHON_TYPES = {"TYPE_STRING": str, "TYPE_BOOL": bool, "TYPE_INT32": int, "TYPE_UINT64": int}
 
 
 @pytest.mark.parametrize("name", profiles.PROFILES)
-def test_the_file_of_requests_is_the_one_that_is_written(name: str) -> None:
+def test_the_stored_requests_are_those_that_the_code_writes(name: str) -> None:
     assert (profiles.HERE / name / "data.json").read_text(encoding="utf-8") == profiles.render(name)
 
 
 @pytest.mark.parametrize("name", INPUTS)
-def test_tensors_are_those_of_the_models(name: str) -> None:
+def test_requests_have_the_tensors_of_the_models(name: str) -> None:
     tensors = {tensor.name: tensor for tensor in INPUTS[name]}
     required = {tensor.name for tensor in INPUTS[name] if not tensor.optional}
     for request in profiles.load(name).requests:
         assert required <= request.keys()
         for key, value in request.items():
-            # With a free dimension perf_analyzer must be told the shape.
-            free = -1 in tensors[key].dims
-            assert isinstance(value, dict) == free
-            values, shape = (value["content"], value["shape"]) if free else (value, list(tensors[key].dims))
+            # perf_analyzer needs the shape of a tensor with a variable dimension.
+            is_variable = -1 in tensors[key].dims
+            assert isinstance(value, dict) == is_variable
+            values, shape = (value["content"], value["shape"]) if is_variable else (value, list(tensors[key].dims))
             assert [len(values)] == shape
-            assert all(type(each) is KINDS[tensors[key].type] for each in values)
+            assert all(type(element) is PYTHON_TYPES[tensors[key].type] for element in values)
 
 
 @pytest.mark.parametrize("name", profiles.PROFILES)
-def test_no_request_comes_twice_nor_speaks_of_a_template(name: str) -> None:
+def test_requests_are_unique_and_have_no_template_tokens(name: str) -> None:
     requests = [json.dumps(request) for request in profiles.load(name).requests]
     assert len(set(requests)) == len(requests) >= 64
     assert not any("<|" in request or "[INST]" in request for request in requests)
 
 
-def test_the_duration_is_taken_out_of_the_arguments() -> None:
+def test_without_durations_removes_the_options_of_the_duration() -> None:
     assert without_durations(("-i", "grpc", "-p", "10000", "--async", "-s", "15", "-r", "6")) == (
         "-i",
         "grpc",
@@ -56,10 +56,10 @@ def test_the_duration_is_taken_out_of_the_arguments() -> None:
     )
 
 
-def run(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+def run_script(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [str(profiles.HERE / "run"), *arguments],
-        env=os.environ | {"PERF_ANALYZER": "echo perf_analyzer", **more},
+        env=os.environ | {"PERF_ANALYZER": "echo perf_analyzer", **environment},
         capture_output=True,
         text=True,
         timeout=30,
@@ -68,9 +68,9 @@ def run(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("name", profiles.PROFILES)
-def test_the_script_asks_perf_analyzer_at_each_number_of_requests(name: str) -> None:
-    ran = run(name, "-u", "gpu:8001", "-m", "llama", STREAMS="1 64")
-    lines = [line.split() for line in ran.stdout.splitlines()]
+def test_the_script_runs_perf_analyzer_at_each_concurrency(name: str) -> None:
+    completed = run_script(name, "-u", "gpu:8001", "-m", "llama", STREAMS="1 64")
+    lines = [line.split() for line in completed.stdout.splitlines()]
     assert [line[line.index("--concurrency-range") + 1] for line in lines] == ["1", "64"]
     for line in lines:
         assert line[0] == "perf_analyzer"
@@ -79,14 +79,14 @@ def test_the_script_asks_perf_analyzer_at_each_number_of_requests(name: str) -> 
         assert line[-4:] == ["-u", "gpu:8001", "-m", "llama"]
 
 
-def test_the_script_says_how_it_is_used() -> None:
+def test_the_script_prints_its_usage_for_wrong_arguments() -> None:
     for arguments in ((), ("speech",)):
-        ran = run(*arguments)
-        assert ran.returncode == 2
-        assert "chat|embedding|image" in ran.stderr
+        completed = run_script(*arguments)
+        assert completed.returncode == 2
+        assert "chat|embedding|image" in completed.stderr
 
 
 @pytest.mark.parametrize(("name", "signature"), [("chat-tensorrt-llm", tensorrt_llm), ("chat-llmapi", llmapi)])
-def test_tensors_of_other_layouts_are_those_that_the_gateway_sends(name: str, signature: ModuleType) -> None:
-    asked = {key for request in profiles.load(name).requests for key in request}
-    assert asked <= {**signature.INPUTS, **signature.OPTIONAL_INPUTS}.keys()
+def test_requests_for_other_layouts_have_the_tensors_that_the_gateway_sends(name: str, signature: ModuleType) -> None:
+    names = {key for request in profiles.load(name).requests for key in request}
+    assert names <= {**signature.INPUTS, **signature.OPTIONAL_INPUTS}.keys()

@@ -1,4 +1,4 @@
-"""The command around the parts: what it refuses, and what is left of a run in which a part fails."""
+"""The command `tritonic bench`: its arguments, its result files, and parts that fail."""
 
 import json
 import signal
@@ -14,19 +14,19 @@ from benchmarks.tables import Column, Plot, Table, Threshold
 
 RATES = Table(
     "Rates",
-    (Column("streams"), Column("way"), Column("rate", "tokens/s", 1)),
+    (Column("streams"), Column("system"), Column("rate", "tokens/s", 1)),
     [(1, "ours", 10.0), (1, "theirs", 5.0), (16, "ours", 40.0), (16, "theirs", 8.0)],
-    plots=(Plot("streams", ("rate",), by="way", log_x=True, threshold=20.0), Plot("way", ("rate",), kind="bars")),
+    plots=(Plot("streams", ("rate",), by="system", log_x=True, threshold=20.0), Plot("system", ("rate",), kind="bars")),
     thresholds=(Threshold("times theirs", 5.0, 4.0), Threshold("lost", 2.0, 0.0, "at most", digits=0)),
     versions={"theirs": "1.2.3"},
 )
 
 
-def works(plan: RunOptions) -> list[Table]:
+def works(options: RunOptions) -> list[Table]:
     return [RATES]
 
 
-def fails(plan: RunOptions) -> list[Table]:
+def fails(options: RunOptions) -> list[Table]:
     raise SystemExit(f"{Path.home()}/peer could not be installed:\nno network")
 
 
@@ -41,7 +41,7 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def test_a_part_leaves_markdown_json_and_a_picture(tmp_path: Path) -> None:
+def test_a_part_writes_markdown_json_and_a_plot(tmp_path: Path) -> None:
     assert command.main(["works", "--rounds", "2", "--results", str(tmp_path)]) == 0
     text = (tmp_path / "works.md").read_text()
     assert "| 16 | theirs | 8.0 |" in text
@@ -50,47 +50,47 @@ def test_a_part_leaves_markdown_json_and_a_picture(tmp_path: Path) -> None:
     document = json.loads((tmp_path / "works.json").read_text())
     assert document["rounds"] == 2 and not document["quick"]
     assert document["versions"]["theirs"] == "1.2.3"
-    assert document["tables"][0]["rows"][3] == {"streams": 16, "way": "theirs", "rate": 8.0}
+    assert document["tables"][0]["rows"][3] == {"streams": 16, "system": "theirs", "rate": 8.0}
     assert document["machine"]["cores"]
     assert (tmp_path / "works.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_part_that_goes_in_no_rounds_tells_none(tmp_path: Path) -> None:
+def test_a_part_without_rounds_reports_none(tmp_path: Path) -> None:
     assert command.main(["sweeps", "--results", str(tmp_path)]) == 0
     assert json.loads((tmp_path / "sweeps.json").read_text())["rounds"] is None
     assert "round" not in (tmp_path / "sweeps.md").read_text()
     assert "round" not in (tmp_path / "README.md").read_text()
 
 
-def test_rounds_are_kept_from_parts_that_go_in_none(
+def test_rounds_are_not_passed_to_parts_without_rounds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked: dict[str, list[str]] = {}
+    commands: dict[str, list[str]] = {}
 
     def run(child: Sequence[str]) -> int:
-        asked[child[3]] = list(child)
-        return command._one(child[3], RunOptions(tmp_path, "m", 5, False, None, tmp_path, tmp_path), tmp_path)
+        commands[child[3]] = list(child)
+        return command._run_one(child[3], RunOptions(tmp_path, "m", 5, False, None, tmp_path, tmp_path), tmp_path)
 
     monkeypatch.setattr(command, "_run", run)
     assert command.main(["works", "sweeps", "--rounds", "5", "--results", str(tmp_path)]) == 0
     assert "--rounds does not apply to sweeps: nothing takes turns there." in capsys.readouterr().err
-    assert asked["works"][-2:] == ["--rounds", "5"] and "--rounds" not in asked["sweeps"]
+    assert commands["works"][-2:] == ["--rounds", "5"] and "--rounds" not in commands["sweeps"]
 
 
-def test_a_part_that_fails_is_told_and_keeps_what_others_found(tmp_path: Path) -> None:
+def test_a_failed_part_is_reported_and_keeps_the_results_of_others(tmp_path: Path) -> None:
     results = ["--results", str(tmp_path)]
     assert command.main(["works", *results]) == 0
     assert command.main(["fails", *results]) == 1
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["failed"] == {"fails": "SystemExit: ~/peer could not be installed:"}
-    assert [(bar["part"], bar["name"], bar["met"]) for bar in summary["bars"]] == [
+    assert [(entry["part"], entry["name"], entry["met"]) for entry in summary["bars"]] == [
         ("works", "times theirs", True),
         ("works", "lost", False),
     ]
     text = (tmp_path / "README.md").read_text()
     assert "**fails failed:** SystemExit: ~/peer could not be installed:" in text
     assert "| lost | ≤ 0 | 2 | **no** |" in text
-    # It stays failed until it is run again.
+    # The part stays failed until it runs again.
     assert command.main(["works", *results]) == 0
     assert "fails failed" in (tmp_path / "README.md").read_text()
 
@@ -105,14 +105,14 @@ def test_a_part_that_works_again_is_no_longer_failed(tmp_path: Path, monkeypatch
     assert summary["not run"] == ["works", "sweeps"]
 
 
-def test_nothing_that_is_written_names_this_machine(tmp_path: Path) -> None:
+def test_result_files_do_not_identify_this_machine(tmp_path: Path) -> None:
     assert command.main(["works", "--results", str(tmp_path)]) == 0
     private = (f"{Path.home()}/", str(Path.cwd()), str(tmp_path), socket.gethostname())
     written = [path for path in tmp_path.iterdir() if path.suffix in {".md", ".json"}]
     assert len(written) == 4
     for path in written:
         text = path.read_text()
-        assert not [each for each in private if each in text]
+        assert not [name for name in private if name in text]
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_nothing_that_is_written_names_this_machine(tmp_path: Path) -> None:
         (["--fast"], "unrecognized arguments: --fast"),
     ],
 )
-def test_what_is_not_understood_is_refused(
+def test_wrong_arguments_are_refused(
     arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -136,35 +136,35 @@ def test_what_is_not_understood_is_refused(
     assert not (tmp_path / "none").exists()
 
 
-def test_help_says_what_each_part_measures(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_describes_each_part(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         command.main(["--help"])
     assert ended.value.code == 0
-    told = capsys.readouterr().out
-    assert "works       what works" in told
-    assert "Exit status: 0" in told
+    output = capsys.readouterr().out
+    assert "works       what works" in output
+    assert "Exit status: 0" in output
 
 
-def test_what_is_ended_from_outside_has_not_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_part_has_not_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cleaned = []
 
-    def waits(plan: RunOptions) -> list[Table]:
+    def waits(options: RunOptions) -> list[Table]:
         try:
             signal.raise_signal(signal.SIGTERM)
             return [RATES]
         finally:
-            signal.raise_signal(signal.SIGINT)  # a second one comes while the first is obeyed
+            signal.raise_signal(signal.SIGINT)  # a second signal during the cleanup
             cleaned.append(True)
 
     monkeypatch.setitem(BENCHMARKS, "waits", Benchmark("what takes long", waits, needs_models=False))
-    before = [signal.getsignal(each) for each in command.ENDING]
+    before = [signal.getsignal(number) for number in command.END_SIGNALS]
     assert command.main(["waits", "--results", str(tmp_path)]) == 130
     assert cleaned == [True]
     assert not (tmp_path / "waits.json").exists()
-    assert [signal.getsignal(each) for each in command.ENDING] == before
+    assert [signal.getsignal(number) for number in command.END_SIGNALS] == before
 
 
-def test_files_of_another_version_are_no_findings(tmp_path: Path) -> None:
+def test_result_files_of_another_format_are_ignored(tmp_path: Path) -> None:
     (tmp_path / "fails.json").write_text('{"rounds": 3, "figures": {}}')
     assert command.main(["works", "--results", str(tmp_path)]) == 0
     assert json.loads((tmp_path / "summary.json").read_text())["not run"] == ["fails", "sweeps"]
