@@ -149,6 +149,11 @@ class Sequence:
             return self._finish(text, "length")
         return self._delta(text)
 
+    def close(self) -> None:
+        """Free the resources of the grammar's state. Called once the answer has ended; may be called twice."""
+        if self._matcher:
+            self._matcher.close()
+
     def _start_sampling(self) -> None:
         generation = self.group.generation
         self._sampler = Sampler(

@@ -45,6 +45,9 @@ class NeverReady:
             self._first = False
             return False
 
+        def close(self):
+            pass
+
 
 def test_late_masks_share_the_wait_of_one_step(manual_engine, collect, monkeypatch):
     clock = Clock()
