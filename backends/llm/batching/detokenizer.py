@@ -13,7 +13,7 @@ _MAX_INCOMPLETE_TOKENS = 3
 _MAX_HELD_TOKENS = 8
 """Tokens without complete text after which all but the last `_MAX_INCOMPLETE_TOKENS` count as invalid bytes."""
 _MAX_KEPT_TOKENS = 1024
-"""Tokens that are kept after their text was returned; then the list is cut, so that it does not grow for ever."""
+"""Tokens that stay in the list after their text was returned; longer lists are cut, so that they stay bounded."""
 
 
 class Detokenizer:

@@ -215,7 +215,7 @@ def test_context_that_does_not_fit_is_shortened(start, caplog):
     with caplog.at_level("WARNING"):  # a gateway that other tests started sets its own log level
         engine = start(kv_memory=300 * TOKEN_BYTES)
     assert 256 <= engine.context_length <= 300 and "context" in caplog.text
-    with pytest.raises(ValueError, match="Keys and values may take"):
+    with pytest.raises(ValueError, match="The KV cache may take"):
         start(kv_memory=20 * TOKEN_BYTES)
 
 

@@ -60,7 +60,7 @@ def test_tensorrt_goes_before_cuda_under_onnxruntimes_names() -> None:
 
 
 def test_unavailable_providers_are_refused() -> None:
-    with pytest.raises(ValueError, match="CUDAExecutionProvider is asked for"):
+    with pytest.raises(ValueError, match="CUDAExecutionProvider is configured"):
         choose(available=["CPUExecutionProvider"])
     with pytest.raises(ValueError, match="'abacus' is not known"):
         choose(gpu_execution_accelerator=[{"name": "abacus"}])

@@ -47,7 +47,7 @@ class SchemaFlattener:
         schema = located.schema
         self._budget -= 1
         if self._budget < 0:
-            raise ValueError("the schema is too large where its references are written out.")
+            raise ValueError("the schema is too large once its references are expanded.")
         if isinstance(schema, bool):
             flat.is_unsatisfiable |= not schema
             return
