@@ -10,7 +10,7 @@ from tests.unit.diffusion.reference_loop import assert_alike, diffusers_loop, ha
 SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 ZERO_SNR = {**SD, "rescale_betas_zero_snr": True, "prediction_type": "v_prediction", "timestep_spacing": "trailing"}
 COSINE = {"beta_schedule": "squaredcos_cap_v2"}
-SPACINGS = [
+SPACINGS: list[dict[str, Any]] = [
     {"timestep_spacing": "leading", "steps_offset": 1},
     {"timestep_spacing": "trailing"},
     {"timestep_spacing": "linspace"},

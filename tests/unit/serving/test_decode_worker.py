@@ -30,8 +30,10 @@ def worker() -> Iterator[DecodeWorker]:
 
 def call(
     worker: DecodeWorker, name: str, file: bytes = b"file", *, max_reply_bytes: int = 1000, **options: object
-) -> tuple[dict[str, Any], bytearray]:
-    return worker.call(f"{FUNCTIONS}:{name}", file, param="image", max_reply_bytes=max_reply_bytes, **options)
+) -> tuple[dict[str, Any], bytes]:
+    """Call one of the functions, and return its values and bytes."""
+    values, body = worker.call(f"{FUNCTIONS}:{name}", file, param="image", max_reply_bytes=max_reply_bytes, **options)
+    return values, bytes(body)
 
 
 def test_a_function_runs_in_another_process(worker: DecodeWorker) -> None:
