@@ -49,7 +49,7 @@ class Detokenizer:
         return self._advance(self._decode(self._tokens[self._prefix_offset :]), len(self._tokens))
 
     def _advance(self, text: str, num_shown: int) -> str:
-        """Return what `text` adds to the text before; `text` is decoded from the tokens up to `num_shown`."""
+        """Return the text that `text` adds to the text before; `text` is decoded from the tokens up to `num_shown`."""
         new_text = text[len(self._prefix_text) :]
         self._prefix_offset, self._read_offset = self._read_offset, num_shown
         self._prefix_text = self._decode(self._tokens[self._prefix_offset : self._read_offset])

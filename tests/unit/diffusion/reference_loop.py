@@ -86,13 +86,13 @@ def half_mask():
     return mask
 
 
-def assert_alike(found, expected):
+def assert_alike(actual, expected):
     """Compare the timesteps and samples of two loops.
 
     Samples may differ by 1e-4, by 1e-4 of the largest value if that is above 1, or by the precision of float32 at the
     first sample: Euler's with zero terminal SNR is 4096 times the noise, and its last bit is worth 0.0005.
     """
-    (plan, sample), (timesteps, reference) = found, expected
+    (plan, sample), (timesteps, reference) = actual, expected
     np.testing.assert_allclose(plan.timesteps, timesteps, rtol=1e-6, atol=1e-4)
     assert plan.timesteps.dtype == np.float32
     assert np.isfinite(reference).all()

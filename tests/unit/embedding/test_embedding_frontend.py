@@ -238,9 +238,14 @@ def test_parameters_are_read_or_refused_by_name() -> None:
         texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
         return read_options({key: {"string_value": text} for key, text in texts.items()})
 
-    found = read(context_length=256, dimensions=384, normalized=True, matryoshka=[128], threads=2)
-    assert (found.context_length, found.matryoshka, found.normalized, found.num_threads) == (256, (128,), True, 2)
-    assert found.truncate_prompt_tokens is None
+    options = read(context_length=256, dimensions=384, normalized=True, matryoshka=[128], threads=2)
+    assert (options.context_length, options.matryoshka, options.normalized, options.num_threads) == (
+        256,
+        (128,),
+        True,
+        2,
+    )
+    assert options.truncate_prompt_tokens is None
     assert read(context_length=256, dimensions=384, truncate_prompt_tokens=-1).truncate_prompt_tokens == -1
     for tokens in (0, -2, 257, True, "x"):
         with pytest.raises(ValueError, match="truncate_prompt_tokens"):

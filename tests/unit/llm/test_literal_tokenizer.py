@@ -112,8 +112,8 @@ def test_special_tokens_in_spans_are_plain_text(tokenizer, glue):
     literal = glue + glue.join(names) + glue
     text = f"<s>user {literal} the</s>\n<|im_start|>{literal}<|im_end|>"
     ids = prompt_tokenizer(tokenizer, "<s>").encode(text.encode(), spans=spans_of(text, literal, literal)).tolist()
-    found = [tokenizer.id_to_token(number) for number in ids if number in special and number != 0]
-    assert [name for name in found if name != "<unk>"] == ["<s>", "</s>", "<|im_start|>", "<|im_end|>"]
+    special_tokens = [tokenizer.id_to_token(number) for number in ids if number in special and number != 0]
+    assert [name for name in special_tokens if name != "<unk>"] == ["<s>", "</s>", "<|im_start|>", "<|im_end|>"]
     assert max(ids) < tokenizer.get_vocab_size()
 
 

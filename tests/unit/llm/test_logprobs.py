@@ -29,7 +29,7 @@ def test_logprobs_are_the_log_softmax_in_order_of_rank():
     assert [(other.token, other.rank) for other in others] == [
         (int(id_), rank) for rank, id_ in enumerate(order[:20], 1)
     ]
-    logprobs = [found.logprob for found in (chosen, *others) if found.logprob is not None]
+    logprobs = [entry.logprob for entry in (chosen, *others) if entry.logprob is not None]
     assert np.allclose(logprobs, exact[[token, *order[:20]]], atol=1e-5)
     assert compute_logprobs(row, int(order[1]), 3)[0].rank == 2
     assert [entry.rank for entry in compute_logprobs(row, int(order[1]), 3)] == [2, 1, 3]
@@ -45,9 +45,9 @@ def test_each_token_has_an_entry_from_the_unmodified_logits(scripted_engine, col
     engine, runner = scripted_engine()
     bias = ((runner.next_token(PROMPT), -100.0), (77, 50.0))
     collector = collect(engine, PROMPT, max_tokens=4, logprobs=2, logit_bias=bias, frequency_penalty=1.0).wait()
-    found = entries(collector)
-    assert len(found) == 4 and all(len(entry) == 3 for entry in found)
-    first = found[0]
+    logprobs = entries(collector)
+    assert len(logprobs) == 4 and all(len(entry) == 3 for entry in logprobs)
+    first = logprobs[0]
     assert (first[0].token, first[1].token, first[1].rank) == (77, runner.next_token(PROMPT), 1)
     assert np.allclose([first[0].logprob, first[1].logprob], [OTHER, CHOSEN], atol=1e-5)
     assert entries(collect(engine, PROMPT, max_tokens=4).wait()) == []
@@ -88,9 +88,9 @@ def test_max_tokens_0_generates_nothing(scripted_engine, collect, n, options):
     engine, _ = scripted_engine(max_rows=2)
     collector = collect(engine, PROMPT, max_tokens=0, n=n, **options).wait()
     assert (collector.texts, collector.finish_reasons, collector.num_tokens) == ([""] * n, ["length"] * n, 0)
-    found = entries(collector)
-    assert len(found) == (len(PROMPT) if "prompt_logprobs" in options else 0)
-    assert [entry and entry[0].token for entry in found] == (list(PROMPT) if found else [])
+    logprobs = entries(collector)
+    assert len(logprobs) == (len(PROMPT) if "prompt_logprobs" in options else 0)
+    assert [entry and entry[0].token for entry in logprobs] == (list(PROMPT) if logprobs else [])
     assert engine.stats.tokens_out == 0
 
 

@@ -93,17 +93,17 @@ def answers(sampling: SamplingParams, *, summed: bool) -> list[RequestOutput]:
 
 @pytest.mark.parametrize("prompt_logprobs", [None, 0])
 def test_cumulative_logprobs_cover_each_answers_own_tokens(prompt_logprobs: int | None) -> None:
-    found = answers(SamplingParams(n=2, logprobs=1, prompt_logprobs=prompt_logprobs), summed=True)
-    assert [answer.cumulative_logprobs for answer in found] == [(-1.0, 0.0), (-1.0, -2.0), (-1.5, -2.0), (-1.5, -2.0)]
-    assert len(found[0].logprobs[0]) == (1 if prompt_logprobs is None else 3)
+    outputs = answers(SamplingParams(n=2, logprobs=1, prompt_logprobs=prompt_logprobs), summed=True)
+    assert [answer.cumulative_logprobs for answer in outputs] == [(-1.0, 0.0), (-1.0, -2.0), (-1.5, -2.0), (-1.5, -2.0)]
+    assert len(outputs[0].logprobs[0]) == (1 if prompt_logprobs is None else 3)
 
 
 def test_logprobs_are_sent_only_on_request() -> None:
     assert {answer.logprobs for answer in answers(SamplingParams(n=2), summed=True)} == {()}
     assert answers(SamplingParams(n=2), summed=True)[-1].cumulative_logprobs == (-1.5, -2.0)
-    found = answers(SamplingParams(n=2, logprobs=1), summed=False)
-    assert {answer.cumulative_logprobs for answer in found} == {()}
-    assert [tuple(map(len, answer.logprobs)) for answer in found] == [(1, 0), (0, 1), (1, 0), (0, 0)]
+    outputs = answers(SamplingParams(n=2, logprobs=1), summed=False)
+    assert {answer.cumulative_logprobs for answer in outputs} == {()}
+    assert [tuple(map(len, answer.logprobs)) for answer in outputs] == [(1, 0), (0, 1), (1, 0), (0, 0)]
 
 
 def test_unfinished_answer_has_the_vllm_backends_finish_reason() -> None:

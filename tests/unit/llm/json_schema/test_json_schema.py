@@ -109,8 +109,8 @@ def schemas_with_many_references() -> dict[str, Any]:
     either = {
         f"d{i}": {"properties": {"k": {"const": i}}, "anyOf": [{"$ref": f"#/$defs/d{i + 1}"}] * 2} for i in range(60)
     }
-    one = {f"d{i}": {"oneOf": [{"$ref": f"#/$defs/d{(i * 7 + j) % 60}"} for j in range(20)]} for i in range(60)}
-    by_keyword = {"allOf": twice | last, "anyOf": either | last, "oneOf": one}
+    one_of = {f"d{i}": {"oneOf": [{"$ref": f"#/$defs/d{(i * 7 + j) % 60}"} for j in range(20)]} for i in range(60)}
+    by_keyword = {"allOf": twice | last, "anyOf": either | last, "oneOf": one_of}
     return {name: {"$ref": "#/$defs/d0", "$defs": definitions} for name, definitions in by_keyword.items()}
 
 
