@@ -1,4 +1,4 @@
-"""The request frontend of all backends, end to end: a toy backend between Triton's requests and response senders."""
+"""The request front of all backends, end to end: a toy backend between Triton's requests and its response senders."""
 
 import sys
 import threading
@@ -92,10 +92,10 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
         monkeypatch.delitem(sys.modules, name, raising=False)
     import tests.unit.serving.toy_backend as module
 
-    backend = Backend(module)
-    yield backend
-    backend.split.gate.set()
-    backend.frontend.close()
+    opened = Backend(module)
+    yield opened
+    opened.split.gate.set()
+    opened.frontend.close()
     for name in ("backends.serving.triton", "tests.unit.serving.toy_backend"):
         sys.modules.pop(name, None)
 
@@ -133,7 +133,7 @@ def test_an_exception_becomes_the_last_response(backend: Backend, text: str, err
 def test_a_full_queue_refuses_until_a_request_ends(backend: Backend) -> None:
     backend.split.gate.clear()
     *admitted, refused = backend.execute("a", "b", "c", "d")
-    assert refused.wait() == ["UNAVAILABLE: [overloaded] Three texts are waiting."]
+    assert refused.wait() == ["UNAVAILABLE: [overloaded] Three texts wait already."]
     backend.split.gate.set()
     assert [sender.wait() for sender in admitted] == [["a"], ["b"], ["c"]]
     assert backend.execute("e")[0].wait() == ["e"]

@@ -1,4 +1,4 @@
-"""A complete toy backend on the shared request frontend: it answers a text with its words, one per response."""
+"""A complete toy backend on the shared request front: it answers a text with its words, one per response."""
 
 from collections.abc import Callable
 from functools import partial
@@ -40,4 +40,4 @@ class WordFrontend(RequestFrontend[str, WordSender, ActiveText]):
         return ActiveText(key, request, sender, self)
 
     def queue_error(self, active: ActiveText) -> Overloaded | None:
-        return Overloaded("Three texts are waiting.") if self.active_size >= 3 else None
+        return Overloaded("Three texts wait already.") if self.active_size >= 3 else None
