@@ -81,7 +81,7 @@ class ActiveImageRequest(ActiveRequest["DiffusionFrontend", ImageSender]):
 
     def _on_failed(self, error: Exception) -> None:
         if not isinstance(error, GenerationError):
-            error = EngineFailed(f"The image could not be made: {str(error)[:500]}")
+            error = EngineFailed(f"The image could not be generated: {str(error)[:500]}")
         self.fail(error)
 
     def _on_progress(self, progress: float) -> None:

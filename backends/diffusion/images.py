@@ -166,7 +166,7 @@ def encode_image(pixels: Pixels, output_format: str, quality: int | None = None)
 
 
 def _load_image(data: bytes, name: str) -> Image.Image:
-    """The first frame, decoded and upright, in whatever mode it is."""
+    """The first frame, decoded and upright, in its own mode."""
     try:
         image: Image.Image = Image.open(io.BytesIO(data), formats=INPUT_FORMATS)
         width, height = image.size

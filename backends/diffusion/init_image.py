@@ -60,7 +60,7 @@ def load_init_image(file: bytes, mask: bytes | None, choose_size: Callable[[Size
     mutable = image.transparency if mask is None else read_mask(mask, image.size)
     if mutable is not None and not (mutable >= _MASK_THRESHOLD).any():
         if mask is not None:
-            raise InvalidValue("The mask leaves nothing that may change.", "mask")
+            raise InvalidValue("The mask selects no pixel that may change.", "mask")
         mutable = None
     size = choose_size(image.size)
     # Resize before converting to floats: the largest image that is accepted would take gigabytes.

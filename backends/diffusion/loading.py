@@ -24,7 +24,7 @@ _DEFAULT_MAX_BATCH = 16
 def load_pipeline(
     folder: Path, parameters: Mapping[str, Mapping[str, Any]], components: Components
 ) -> tuple[DiffusionFrontend, Stats]:
-    """Return a front for the pipeline in `folder`, and its stats. `parameters` are those of `config.pbtxt`.
+    """Return a frontend for the pipeline in `folder`, and its stats. `parameters` are those of `config.pbtxt`.
 
     Raises `FileNotFoundError`, or `ValueError` with a sentence for people.
     """

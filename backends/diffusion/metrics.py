@@ -7,6 +7,6 @@ GAUGES = {
 COUNTERS = {
     "requests_cancelled": ("diffusion_requests_cancelled_total", "Requests cancelled by their clients"),
     "runs": ("diffusion_runs_total", "Runs of the denoiser"),
-    "steps": ("diffusion_steps_total", "Steps of images, of which several share a run"),
+    "steps": ("diffusion_steps_total", "Denoising steps of images; several share a run"),
     "images": ("diffusion_images_total", "Images decoded, previews not counted"),
 }

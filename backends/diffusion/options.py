@@ -47,7 +47,9 @@ class Options:
             bounds = f"from {min_width}x{min_height} to {max_width}x{max_height}"
             supported = f"sides that are multiples of {self.size_multiple}, {bounds}"
         if not is_supported:
-            raise InvalidValue(f"This model does not draw {size[0]}x{size[1]}; it draws {supported}.", "width")
+            raise InvalidValue(
+                f"This model does not generate images of {size[0]}x{size[1]}; it supports {supported}.", "width"
+            )
 
     def nearest_size(self, size: Size) -> Size:
         """Return the supported size nearest to an image's: by aspect ratio, then by area."""

@@ -62,9 +62,9 @@ def _channels(values: tuple[float, ...]) -> Floats:
 class PipelineConfig:
     """A pipeline. Its components are names of Triton models; `extras` are the options of single families.
 
-    `guidance` tells how the denoiser takes the guidance scale: `classifier-free`, by a second row for the negative
+    `guidance` is the denoiser's way of taking the guidance scale: `classifier-free`, by a second row for the negative
     prompt; `embedded`, as an input; `none`, not at all. Sides of images are multiples of `size_multiple` pixels.
-    `max_batch` is the most rows that every component takes at once; 0 if the file does not say.
+    `max_batch` is the most rows that every component takes at once; 0 if the file does not state it.
     """
 
     family: str
@@ -90,9 +90,9 @@ def read_pipeline_config(folder: Path) -> PipelineConfig:
         document = json.loads(path.read_text("utf-8"))
         return _parse(dict(document))
     except KeyError as error:
-        raise ValueError(f"{path} does not say {error}.") from None
+        raise ValueError(f"{path} has no member {error}.") from None
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path} cannot be understood: {error}") from None
+        raise ValueError(f"{path} is invalid: {error}") from None
 
 
 def _parse(values: dict[str, Any]) -> PipelineConfig:

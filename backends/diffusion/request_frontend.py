@@ -44,10 +44,10 @@ class DiffusionFrontend(RequestFrontend[Request, ImageSender, ActiveImageRequest
     def queue_error(self, active: ActiveImageRequest) -> GenerationError | None:
         """Return `Overloaded` where a request is one image or one byte too many."""
         if self._active_requests and self.active_size + active.size > self._max_waiting:
-            return Overloaded(f"{self.active_size} images are being made or wait already; try again later.")
+            return Overloaded(f"{self.active_size} images are being generated or are waiting; try again later.")
         waiting_bytes = sum(other.nbytes for other in self._active_requests.values())
         if waiting_bytes and waiting_bytes + active.nbytes > self._max_waiting_bytes:
-            return Overloaded(f"{waiting_bytes / 1e6:.0f} MB of requests wait already; try again later.")
+            return Overloaded(f"{waiting_bytes / 1e6:.0f} MB of requests are waiting; try again later.")
         return None
 
     def close_scheduler(self) -> None:

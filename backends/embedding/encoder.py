@@ -44,7 +44,7 @@ class OrtEncoder:
         try:
             self.vocab_size = int(self._session.get_modelmeta().custom_metadata_map["vocab_size"])
         except (KeyError, ValueError):
-            raise ValueError(f"{path} does not say how many tokens it knows.") from None
+            raise ValueError(f"{path} does not state the size of its vocabulary.") from None
 
     def embed(self, texts: Sequence[TokenIds]) -> Embeddings:
         """Pad the texts on the right to the longest and run the network; see `Encoder.embed`."""

@@ -6,5 +6,5 @@ COUNTERS = {
     "runs": ("embedding_runs_total", "Runs of the network"),
     "texts": ("embedding_texts_total", "Texts embedded"),
     "tokens": ("embedding_tokens_total", "Tokens embedded, padding not counted"),
-    "padding": ("embedding_padding_total", "Tokens of padding computed beside them"),
+    "padding": ("embedding_padding_total", "Padding tokens computed"),
 }

@@ -1,4 +1,4 @@
-"""Requests for embeddings: which of them are valid, how they are tokenised, and what their vectors become."""
+"""Requests for embeddings: validation, tokenisation, and the shortening and normalization of their vectors."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor

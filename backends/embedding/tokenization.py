@@ -80,7 +80,7 @@ class InputTokenizer:
     def _truncate(self, encoding: Encoding, max_tokens: int) -> Encoding:
         """Cut an encoding so that it has at most `max_tokens` with its special tokens, and add these."""
         keep = max_tokens - self._num_special_tokens
-        # The library keeps what it cuts off, in pieces of the remaining length: thousands unless halved repeatedly.
+        # The library stores the cut-off part in pieces of the remaining length: thousands unless halved repeatedly.
         while len(encoding) > 2 * keep:
             encoding.truncate(len(encoding) // 2 + 1)
         encoding.truncate(keep)

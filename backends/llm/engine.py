@@ -63,7 +63,7 @@ EventSink = Callable[[Event], None]
 
 
 class Matcher(Protocol):
-    """The state of one answer in its grammar. Only the engine's thread uses it."""
+    """The state of one answer in its grammar. Only the engine's thread uses it, and closes it when the answer ends."""
 
     @property
     def is_complete(self) -> bool:
@@ -81,6 +81,9 @@ class Matcher(Protocol):
 
         Raises `InvalidValue` if the grammar turns out to be too complex.
         """
+
+    def close(self) -> None:
+        """Free the resources of the state. May be called twice; no other method may be called after it."""
 
 
 class Grammar(Protocol):

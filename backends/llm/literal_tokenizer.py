@@ -60,7 +60,7 @@ class LiteralTokenizer:
     """Tokenizes a text as `tokenizer` does, but recognizes no special tokens inside its literal spans.
 
     It is a copy of the tokenizer that recognizes no special token by its own text, but has each under a secret name
-    too, which nobody can guess. Outside the spans, special tokens are replaced by their secret names. So the text is
+    too, which no caller can guess. Outside the spans, special tokens are replaced by their secret names. So the text is
     still tokenized as a whole, and words next to a special token are split as usual. All methods may be called from any
     thread.
     """

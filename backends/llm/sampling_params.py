@@ -188,7 +188,7 @@ def _logit_bias(name: str, value: Any, vocab_size: int) -> tuple[tuple[int, floa
     for key, bias in value.items():
         # The length is checked first: Python refuses to parse a number of thousands of digits.
         if not (key.isascii() and key.isdigit() and len(key) < 20 and int(key) < vocab_size):
-            raise InvalidValue(f"The key {key[:64]!r} is no token id from 0 to {vocab_size - 1}.", name)
+            raise InvalidValue(f"The key {key[:64]!r} is not a token id from 0 to {vocab_size - 1}.", name)
         biases[int(key)] = parse_number(name, bias, -100.0, 100.0)
     return tuple(biases.items())
 
@@ -197,39 +197,39 @@ def _structure(name: str, value: Any) -> StructuredOutputsParams:
     document = _parse_if_string(name, value)
     if not isinstance(document, dict):
         raise InvalidValue("This must be an object, or one as JSON in a string.", name)
-    given = {kind: what for kind, what in document.items() if what is not None}
+    structures = {kind: structure for kind, structure in document.items() if structure is not None}
     kinds = get_args(StructuredOutputsKind)
-    if unknown := given.keys() - set(kinds):
+    if unknown := structures.keys() - set(kinds):
         raise InvalidValue(f"This cannot hold {min(unknown)[:64]!r}, only one of {', '.join(kinds)}.", name)
-    if len(given) != 1:
-        raise InvalidValue(f"This must hold exactly one of {', '.join(kinds)}, not {len(given)}.", name)
-    ((kind, what),) = given.items()
-    text = _structure_text(name, kind, what)
+    if len(structures) != 1:
+        raise InvalidValue(f"This must hold exactly one of {', '.join(kinds)}, not {len(structures)}.", name)
+    ((kind, structure),) = structures.items()
+    text = _structure_text(name, kind, structure)
     most = {"grammar": MAX_GRAMMAR_CHARACTERS, "regex": MAX_REGEX_CHARACTERS}.get(kind, MAX_STRUCTURE_CHARACTERS)
     if len(text) > most:
         raise InvalidValue(f"The {kind} has {len(text)} characters; at most {most} are read.", name)
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        raise InvalidValue("This holds half of a surrogate pair, which is no character.", name) from None
+        raise InvalidValue("This contains an unpaired surrogate, which UTF-8 cannot encode.", name) from None
     return StructuredOutputsParams(kind, text)
 
 
-def _structure_text(name: str, kind: str, what: Any) -> str:
+def _structure_text(name: str, kind: str, structure: Any) -> str:
     if kind == "json":
-        schema = _parse_if_string(name, what)
-        if not isinstance(schema, dict | bool):
+        document = _parse_if_string(name, structure)
+        if not isinstance(document, dict | bool):
             raise InvalidValue("The json must be a schema: an object, true or false, or one as JSON in a string.", name)
     elif kind == "choice":
-        schema = what
-        if not isinstance(what, list) or not what or not all(isinstance(one, str) and one for one in what):
+        document = structure
+        if not isinstance(document, list) or not document or not all(isinstance(c, str) and c for c in document):
             raise InvalidValue("The choice must be a list of strings, none of them empty.", name)
-    elif isinstance(what, str) and what:
-        return what
+    elif isinstance(structure, str) and structure:
+        return structure
     else:
-        raise InvalidValue(f"The {kind} must be a string, and not an empty one.", name)
+        raise InvalidValue(f"The {kind} must be a string that is not empty.", name)
     try:
-        return json.dumps(schema, ensure_ascii=False)
+        return json.dumps(document, ensure_ascii=False)
     except RecursionError:
         raise InvalidValue("This is nested too deeply.", name) from None
 

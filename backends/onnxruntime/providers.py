@@ -47,7 +47,7 @@ def choose_providers(
         chosen.append((_OPENVINO, dict(accelerator.get("parameters") or {})))
     for name, _ in chosen:
         if name not in available:
-            raise ValueError(f"{name} is asked for, and onnxruntime has {', '.join(available)} here.")
+            raise ValueError(f"{name} is configured, but onnxruntime has only {', '.join(available)} here.")
     return [*chosen, (CPU, {})]
 
 

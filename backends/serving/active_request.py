@@ -1,4 +1,4 @@
-"""One request from its admission to its last response, whatever the model makes of it."""
+"""One request from its admission to its last response, for any kind of output."""
 
 import threading
 from abc import ABC, abstractmethod
@@ -28,7 +28,7 @@ SenderT = TypeVar("SenderT", bound=ResponseSender)
 
 
 class ActiveRequest(ABC, Generic[FrontendT, SenderT]):
-    """One admitted request. A subclass prepares it, hands it to a scheduler and posts what the scheduler returns.
+    """One admitted request. A subclass prepares it, hands it to a scheduler and posts the results of the scheduler.
 
     Several threads use it: Triton's calls `start`, a thread pool prepares, the scheduler calls back, the cancellation
     thread calls `cancel`, and one sender thread sends the responses in the order in which they were posted. Exactly one
@@ -36,7 +36,7 @@ class ActiveRequest(ABC, Generic[FrontendT, SenderT]):
     """
 
     def __init__(self, key: int, sender: SenderT, frontend: FrontendT, size: int = 1) -> None:
-        """`size` is what the request adds to `RequestFrontend.active_size`, in the backend's own unit."""
+        """`size` is added to `RequestFrontend.active_size`. Each backend has its own unit."""
         self.key = key
         self.size = size
         self.stopped = False

@@ -54,7 +54,7 @@ class CancellationWatcher:
                         self.remove(key)
                         on_cancelled()
                 except Exception:
-                    _log.exception("Triton could not be asked whether a request is cancelled.")
+                    _log.exception("The cancellation state of a request could not be read from Triton.")
                     self.remove(key)
             # However many requests are active, this thread is busy for at most half of the time.
             busy = time.monotonic() - start

@@ -4,7 +4,7 @@ Each request on stdin is a frame: `FRAME_HEADER` with the lengths of a header an
 The header is JSON: `function`, its `options`, `memory` in bytes and `seconds` of CPU time. Each reply on stdout is a
 frame of the same format: the header holds the values that the function returned, or `refused` with the message of an
 `InvalidValue`; the bytes that the function returned follow. The process ends when stdin does, or when a child ends
-without a reply; its exit status then tells why.
+without a reply; its exit status then is the reason.
 """
 
 import ctypes
@@ -30,7 +30,7 @@ _libc = ctypes.CDLL(None)
 def main() -> None:
     """Serve until stdin ends."""
     out = os.dup(1)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what libraries print must not reach the replies
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # output of libraries must not reach the replies
     while lengths := _receive(FRAME_HEADER.size):
         header_length, length = FRAME_HEADER.unpack(lengths)
         request = json.loads(_receive(header_length))

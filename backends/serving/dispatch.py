@@ -1,4 +1,4 @@
-"""The step from Triton's `execute` to a request front."""
+"""The step from Triton's `execute` to a request frontend."""
 
 import logging
 from collections.abc import Callable, Iterable

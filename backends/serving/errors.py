@@ -60,6 +60,6 @@ class Cancelled(GenerationError):
 
 
 class EngineFailed(GenerationError):
-    """The engine raised an exception or is closing; the sentence tells which."""
+    """The engine raised an exception or is closing; the sentence states which."""
 
     code = "engine_failed"

@@ -9,7 +9,7 @@ def exit_with_parent(interval: float = 0.5, end: Callable[[int], object] = os._e
     """Call `end(1)` soon after the parent process has died. Setting the returned event stops the watch.
 
     Triton's Python stub does not notice that the server was killed, crashed or gave up waiting for it: it would keep
-    its memory and generate for nobody. A thread compares the parent's process id every `interval` seconds.
+    its memory and generate without a client. A thread compares the parent's process id every `interval` seconds.
     """
     stopped = threading.Event()
     parent = os.getppid()

@@ -1,4 +1,4 @@
-"""The front of every backend: it admits requests, notices disconnects, sends responses in order, and closes."""
+"""The frontend of every backend: it admits requests, notices disconnects, sends responses in order, and closes."""
 
 import itertools
 import threading
@@ -17,7 +17,7 @@ ActiveT = TypeVar("ActiveT", bound=ActiveRequest[Any, Any])
 
 
 class RequestStats(Protocol):
-    """The counter that the front updates; a backend's `Stats` has more."""
+    """The counter that the frontend updates; a backend's `Stats` has more."""
 
     requests_cancelled: int
 

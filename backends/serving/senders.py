@@ -11,7 +11,7 @@ Callback = Callable[[], object]
 
 
 class SenderThreads:
-    """A few threads that call what is posted; the callbacks of one key run in the order of posting, in one thread.
+    """A few threads that call posted callbacks; those of one key run in the order of posting, in one thread.
 
     Sending a response costs a third of a millisecond within Triton, and two threads send nearly twice as fast as one.
     """
@@ -30,7 +30,7 @@ class SenderThreads:
         self._queues[key % len(self._queues)].put(callback)
 
     def close(self) -> None:
-        """Call what is posted, then end the threads."""
+        """Call the pending callbacks, then end the threads."""
         for callbacks in self._queues:
             callbacks.put(None)
         for thread in self._threads:

@@ -181,9 +181,13 @@ async def test_a_chat_over_http(gateway: RunningGateway, source: Source) -> None
 @pytest.mark.parametrize(
     ("marks", "pictures", "message"),
     [
-        (1, 0, "[invalid_value:text_input] The prompt has 1 of the marks <image>, each of which stands for a picture"),
-        (1, 2, "[invalid_value:image] The prompt has 1 of the marks <image>, and the request has 2 pictures"),
-        (0, 1, "[invalid_value:image] The prompt has 0 of the marks <image>, and the request has 1 pictures"),
+        (
+            1,
+            0,
+            "[invalid_value:text_input] The prompt has 1 of the placeholders <image>, and the request has no images",
+        ),
+        (1, 2, "[invalid_value:image] The prompt has 1 of the placeholders <image>, and the request has 2 images"),
+        (0, 1, "[invalid_value:image] The prompt has 0 of the placeholders <image>, and the request has 1 images"),
         (12, 12, "[context_length_exceeded:text_input]"),
     ],
 )
@@ -195,7 +199,7 @@ async def test_refusals(ask: Asker, marks: int, pictures: int, message: str) -> 
 
 
 async def test_what_is_no_picture_is_refused(ask: Asker) -> None:
-    with pytest.raises(RuntimeError, match=r"\[invalid_value:image\] Picture 2 is not base64\."):
+    with pytest.raises(RuntimeError, match=r"\[invalid_value:image\] Image 2 is not base64\."):
         await ask("<image><image>", [encoded(photo(64, 64, seed=8)), b"!"])
-    with pytest.raises(RuntimeError, match=r"\[invalid_value:image\] Picture 1 is none of PNG"):
+    with pytest.raises(RuntimeError, match=r"\[invalid_value:image\] Image 1 is none of PNG"):
         await ask("<image>", [b"bm90IGEgcGljdHVyZQ=="])

@@ -1,4 +1,4 @@
-"""Model families: how each encodes prompts, and the inputs and outputs of its denoiser."""
+"""Model families: the encoding of prompts, and the inputs and outputs of the denoiser."""
 
 from collections.abc import Callable
 

@@ -37,7 +37,7 @@ class StableDiffusion:
         if scale <= 1:
             if negative:
                 raise InvalidValue(
-                    f"A guidance of {scale:g} leads away from nothing: send a guidance_scale above 1 beside this.",
+                    f"This has no effect with a guidance_scale of {scale:g}; send a guidance_scale above 1.",
                     "negative_prompt",
                 )
             return GuidedPrompt(self.add_size_inputs(self.encode([prompt])[0], size), None, scale)

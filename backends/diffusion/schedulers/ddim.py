@@ -37,7 +37,9 @@ class DDIM:
         self._family_config = family_config
         self._alphas = alphas_cumprod(options, zero_terminal_snr=options.rescale_betas_zero_snr)
         if self._alphas[-1] == 0 and options.prediction_type == "epsilon" and options.timestep_spacing != "leading":
-            raise ValueError("With rescale_betas_zero_snr, epsilon holds nothing of the image at the first timestep.")
+            raise ValueError(
+                "rescale_betas_zero_snr needs another prediction_type than epsilon: the first timestep is pure noise."
+            )
 
     def plan(self, steps: int, strength: float = 1.0, size: tuple[int, int] | None = None) -> "DDIMPlan":
         """See `Scheduler`; `size` has no effect."""
@@ -87,4 +89,4 @@ class DDIMPlan(UnscaledPlan):
 def refuse_thresholding(thresholding: bool) -> None:
     """Raise `ValueError` if it is on: thresholding is for models that denoise pixels, not latents."""
     if thresholding:
-        raise ValueError("The scheduler option thresholding is not carried; it is not meant for latents.")
+        raise ValueError("The option thresholding is not supported; it is not meant for latents.")

@@ -89,7 +89,7 @@ class DPMSolver:
         if options.timestep_spacing == "trailing":
             stride = options.num_train_timesteps / steps
             return (np.arange(self._last, 0, -stride).round() - 1)[:steps]
-        # One timestep more, of which the last is dropped.
+        # One timestep more; the last is dropped.
         return spaced_timesteps(options.timestep_spacing, self._last, steps + 1, options.steps_offset)[:-1].round()
 
 

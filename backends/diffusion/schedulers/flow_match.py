@@ -95,7 +95,7 @@ class FlowMatch:
     def _shifted_by_size(self, sigmas: DoubleArray, size: tuple[int, int] | None) -> DoubleArray:
         options, patch = self._options, self._family_config.pixels_per_token
         if size is None:
-            raise ValueError("This scheduler makes no plan without the size of the image.")
+            raise ValueError("This scheduler needs the size of the image.")
         base_shift, max_shift = options.base_shift or 0.0, options.max_shift or 0.0
         slope = (max_shift - base_shift) / (options.max_image_seq_len - options.base_image_seq_len)
         tokens = (size[0] // patch) * (size[1] // patch)

@@ -46,7 +46,9 @@ class LCM:
         if not 1 <= options.original_inference_steps <= options.num_train_timesteps:
             raise ValueError(f"The option original_inference_steps cannot be {options.original_inference_steps}.")
         if options.rescale_betas_zero_snr and options.prediction_type == "epsilon":
-            raise ValueError("With rescale_betas_zero_snr, epsilon holds nothing of the image at the first timestep.")
+            raise ValueError(
+                "rescale_betas_zero_snr needs another prediction_type than epsilon: the first timestep is pure noise."
+            )
         self._options = options
         self._family_config = family_config
         self._alphas = alphas_cumprod(options, zero_terminal_snr=options.rescale_betas_zero_snr)

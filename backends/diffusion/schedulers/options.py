@@ -41,7 +41,7 @@ def read_scheduler_options(
             is_supported, options[option] = _convert(value, hints[option])
             if not is_supported:
                 raise ValueError(
-                    f"{name} cannot carry the option {option} = {value!r}; it may be {_describe_type(hints[option])}."
+                    f"{name} does not support {option} = {value!r}; it may be {_describe_type(hints[option])}."
                 )
         elif option not in ignored and not option.startswith("_"):
             raise ValueError(f"{name} has no option {option!r}.")

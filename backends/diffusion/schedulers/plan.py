@@ -106,7 +106,7 @@ class UnscaledPlan(BasePlan):
 
 
 class Scheduler(Protocol):
-    """A scheduler, of which each model has one. May be used from any thread."""
+    """A scheduler; each model has one. May be used from any thread."""
 
     def plan(self, steps: int, strength: float = 1.0, size: tuple[int, int] | None = None) -> Plan:
         """Return a plan of `steps` steps, or of the share `strength`, 0 to 1, at their end.

@@ -36,7 +36,7 @@ class PNDM:
     def __init__(self, options: PNDMOptions, family_config: FamilyConfig) -> None:
         """Raises `ValueError` if the options require the Runge-Kutta steps."""
         if not options.skip_prk_steps:
-            raise ValueError("PNDMScheduler is carried only where the option skip_prk_steps is true.")
+            raise ValueError("PNDMScheduler is supported only if the option skip_prk_steps is true.")
         self._options = options
         self._family_config = family_config
         self._alphas = alphas_cumprod(options)

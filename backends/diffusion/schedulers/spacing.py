@@ -34,7 +34,7 @@ def first_step(steps: int, strength: float, family: str) -> int:
     used = steps * strength if family in _ROUNDED_UP else int(steps * strength)
     first = int(steps - used)
     if first >= steps:
-        raise InvalidValue(f"With {steps} steps, {strength:g} leaves none; ask for more of either.", "strength")
+        raise InvalidValue(f"A strength of {strength:g} leaves none of the {steps} steps; increase either.", "strength")
     return first
 
 
@@ -56,7 +56,7 @@ def spaced_timesteps(spacing: Spacing, trained: int, steps: int, offset: int) ->
 def check_timesteps(timesteps: npt.NDArray[np.float64 | np.int64], trained: int) -> None:
     """Raise `InvalidValue` if an offset moves a timestep beyond those of the training."""
     if timesteps.max() > trained - 1:
-        raise InvalidValue(f"This model has no plan of {len(timesteps)} steps; ask for fewer.", "steps")
+        raise InvalidValue(f"This model's scheduler has no {len(timesteps)} timesteps; request fewer steps.", "steps")
 
 
 def training_sigmas(alphas_cumprod: Floats) -> Floats:

@@ -91,7 +91,7 @@ class UniPC:
         trained, offset = options.num_train_timesteps, options.steps_offset
         if options.timestep_spacing == "trailing":
             timesteps = spaced_timesteps("trailing", trained, steps, offset)
-        else:  # one timestep more, of which the last is dropped
+        else:  # one timestep more; the last is dropped
             timesteps = spaced_timesteps(options.timestep_spacing, trained, steps + 1, offset)[:-1].round()
         return timesteps, np.interp(timesteps, np.arange(len(ratios)), ratios)
 

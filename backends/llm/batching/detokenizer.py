@@ -13,7 +13,7 @@ _MAX_INCOMPLETE_TOKENS = 3
 _MAX_HELD_TOKENS = 8
 """Tokens without complete text after which all but the last `_MAX_INCOMPLETE_TOKENS` count as invalid bytes."""
 _MAX_KEPT_TOKENS = 1024
-"""Tokens that are kept after their text was returned; then the list is cut, so that it does not grow for ever."""
+"""Tokens that stay in the list after their text was returned; longer lists are cut, so that they stay bounded."""
 
 
 class Detokenizer:
@@ -49,7 +49,7 @@ class Detokenizer:
         return self._advance(self._decode(self._tokens[self._prefix_offset :]), len(self._tokens))
 
     def _advance(self, text: str, num_shown: int) -> str:
-        """Return what `text` adds to the text before; `text` is decoded from the tokens up to `num_shown`."""
+        """Return the text that `text` adds to the text before; `text` is decoded from the tokens up to `num_shown`."""
         new_text = text[len(self._prefix_text) :]
         self._prefix_offset, self._read_offset = self._read_offset, num_shown
         self._prefix_text = self._decode(self._tokens[self._prefix_offset : self._read_offset])

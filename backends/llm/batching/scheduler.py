@@ -156,6 +156,7 @@ class Scheduler:
             return False
         self._stats.tokens_out += delta.num_tokens
         if delta.finish_reason:
+            sequence.close()
             group.num_unfinished -= 1
             if group.num_unfinished == 0:  # untracked before the event is sent: its receiver may submit again at once
                 group.finished = True
@@ -199,6 +200,8 @@ class Scheduler:
         if group.finished:
             return
         group.finished = True
+        for sequence in group.sequences:
+            sequence.close()
         if not isinstance(error, GenerationError):
             _log.error("A generation failed: %s", error, exc_info=error)
             error = EngineFailed(f"The model failed: {str(error)[:500]}")

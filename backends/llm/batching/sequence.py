@@ -71,9 +71,9 @@ class Sequence:
         self._known_tokens: list[int] = prefill_tokens[1:].tolist() if returns_prompt_logprobs else []
         """The tokens after `prefill_tokens` that are known: the rest of the prompt, and the tokens generated so far."""
         self._num_replayed = 0
-        """How many of `_known_tokens` were taken since the prefill."""
+        """Number of `_known_tokens` that were taken since the prefill."""
         self._num_reported = 0
-        """How many of `_known_tokens` have had their prompt log probability reported."""
+        """Number of `_known_tokens` whose prompt log probability was reported."""
         self._pending_logprobs: list[Logprobs] = (
             [(Logprob(int(prompt[0]), None, None),)] if returns_prompt_logprobs else []
         )
@@ -148,6 +148,11 @@ class Sequence:
         if self._num_remaining == 0 and is_complete is not None:
             return self._finish(text, "length")
         return self._delta(text)
+
+    def close(self) -> None:
+        """Free the resources of the grammar's state. Called once the answer has ended; may be called twice."""
+        if self._matcher:
+            self._matcher.close()
 
     def _start_sampling(self) -> None:
         generation = self.group.generation

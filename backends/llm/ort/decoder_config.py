@@ -1,4 +1,4 @@
-"""The decoder's configuration, from genai_config.json and generation_config.json beside the ONNX model.
+"""The decoder's configuration, from genai_config.json and generation_config.json in the folder of the ONNX model.
 
 The onnxruntime-genai builder writes both files: https://onnxruntime.ai/docs/genai/reference/config.html.
 """
@@ -31,7 +31,7 @@ class DecoderConfig:
 
     @property
     def takes_embeddings(self) -> bool:
-        """True if the model takes token embeddings instead of ids; the matrix is `embedding.npy` beside the model."""
+        """True if the model takes token embeddings instead of ids; the matrix is `embedding.npy` in the same folder."""
         return "input_ids" not in self.input_names
 
 
@@ -69,7 +69,9 @@ def read_decoder_config(folder: Path) -> DecoderConfig:
 def _read(path: Path, *, required: bool) -> dict[str, Any]:
     if not path.is_file():
         if required:
-            raise FileNotFoundError(f"{path} is missing: the onnxruntime-genai builder writes it beside the model.")
+            raise FileNotFoundError(
+                f"{path} is missing: the onnxruntime-genai builder writes it into the model's folder."
+            )
         return {}
     try:
         document = json.loads(path.read_text("utf-8"))

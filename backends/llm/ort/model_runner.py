@@ -19,7 +19,7 @@ from backends.llm.vision.feature_cache import Embeddings
 
 _DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 _SPIN_MICROSECONDS = "10"
-"""How long an onnxruntime thread spins between two operators before it sleeps.
+"""Time that an onnxruntime thread spins between two operators before it sleeps, in microseconds.
 
 Spinning a little is a quarter faster than sleeping at once. On an idle machine, 100 microseconds gain another tenth
 with one stream and nothing with more; on a busy one with four streams, they cost a fifth more CPU per token, and then
@@ -75,7 +75,7 @@ class OrtModelRunner:
         context_length = min(context_length, config.context_length)
         self._kv_cache = KVCache(*shape, context_length, config.head_size, self._kv_type)
         self.context_length = self._fit_context(context_length)
-        # A binding names 120 buffers, so one is kept for each range of slots instead of building it at each step.
+        # A binding names 120 buffers, so each range of slots has one that is reused, instead of one built at each step.
         self._bindings: dict[tuple[int, int], ort.IOBinding] = {}
         logits_type = next(value.type for value in self._session.get_outputs() if value.name == self._logits_name)
         self._step_logits = np.empty((max_rows, 1, config.vocab_size), _DTYPES[logits_type])
@@ -160,12 +160,12 @@ class OrtModelRunner:
         if fitting < min(context_length, _MIN_CONTEXT_TOKENS):
             least = kv_cache.kv_bytes(_MIN_CONTEXT_TOKENS) / 2**20
             raise ValueError(
-                f"Keys and values may take {self.kv_cache_bytes / 2**20:.0f} MB; {_MIN_CONTEXT_TOKENS} tokens "
+                f"The KV cache may take {self.kv_cache_bytes / 2**20:.0f} MB; {_MIN_CONTEXT_TOKENS} tokens "
                 f"take {least:.0f}."
             )
         if fitting < context_length:
             megabytes = self.kv_cache_bytes / 2**20
-            _log.warning("Keys and values may take %.0f MB: the context is %d tokens.", megabytes, fitting)
+            _log.warning("The KV cache may take %.0f MB: the context is %d tokens.", megabytes, fitting)
         return min(context_length, fitting)
 
     def _binding(self, first_slot: int, num_slots: int) -> ort.IOBinding:

@@ -14,7 +14,7 @@ class TokenEmbeddings:
     def __init__(self, path: Path, image_features: ImageFeatureCache) -> None:
         """Raises `FileNotFoundError` or `ValueError` with a sentence that names the file."""
         if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing: the model takes vectors, so the builder writes it beside it.")
+            raise FileNotFoundError(f"{path} is missing: the builder writes it for models that take token embeddings.")
         try:
             matrix = np.load(path, mmap_mode="r", allow_pickle=False)
         except (ValueError, OSError) as error:

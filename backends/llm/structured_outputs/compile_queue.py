@@ -123,7 +123,7 @@ class CompileQueue:
         return _rejection(text)
 
     def _overloaded(self) -> Overloaded:
-        return Overloaded(f"{len(self._slow)} structures that take long to compile wait already; try again later.")
+        return Overloaded(f"{len(self._slow)} structures that take long to compile are waiting; try again later.")
 
     def clear(self) -> list[CompileJob]:
         """Forget all jobs, waiting or running, and return them."""

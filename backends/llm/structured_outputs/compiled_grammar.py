@@ -127,6 +127,10 @@ class ProcessMatcher:
         process.max_wait_seconds = min(process.max_wait_seconds * 1.25, _MAX_WAIT_SECONDS)
         return self.is_complete
 
+    def close(self) -> None:
+        """Close the channel, so that the grammar process frees the state of this answer. May be called twice."""
+        self._channel.close()
+
     def _receive(self, seconds: float) -> bool:
         """Handle one packet. Return false if none arrives within `seconds`."""
         if not self._poll.poll(seconds * 1000):

@@ -58,7 +58,7 @@ class GrammarCompiler:
         self._limits = limits or Limits()
         self._fork_server = ForkServer(tokenizer, vocab_size, eos, self._limits)
         self._max_fast_jobs = max(1, (os.cpu_count() or 1) // 2)
-        # Guards what follows. `CompiledGrammar.__del__` may run in the middle of anything, and so never takes it.
+        # Guards the attributes below. `CompiledGrammar.__del__` may run at any point of any code, so it never takes it.
         self._lock = threading.Lock()
         self._processes = ProcessCache(self._limits)
         self._queue = CompileQueue(self._limits)

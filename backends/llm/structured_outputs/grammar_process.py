@@ -59,7 +59,7 @@ def serve_grammar(
     try:
         matcher, first_mask = _compile(tokenizer, kind, text)
     except MemoryError:
-        return  # as if the library had run out of it: the other end sees that this process has ended
+        return  # the other end sees that this process has ended, as when the kernel kills it
     except BaseException as error:  # the library's panics are not `Exception`s
         channel.send(REJECTED + trim_library_error(str(error)).encode())
         return

@@ -12,7 +12,7 @@ MAX_GRAMMAR_SIZE = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Times are seconds of processor time unless said otherwise, sizes are bytes."""
+    """Times are seconds of processor time unless stated otherwise, sizes are bytes."""
 
     fast_compile_seconds: float = 0.05
     """Time for the first attempt to compile a structure. One that exceeds it is compiled again at a low priority, so
@@ -22,7 +22,7 @@ class Limits:
     step_seconds: float = 0.25
     """Time for one token of an answer, or for its mask."""
     base_matching_seconds: float = 2.0
-    """Time that all answers of a structure together may take, beside `matching_seconds_per_token`."""
+    """Time that all answers of a structure together may take, in addition to `matching_seconds_per_token`."""
     matching_seconds_per_token: float = 0.02
     """Further time for each of their tokens. An ordinary grammar takes 0.1 ms."""
     memory_bytes: int = 128 * 2**20

@@ -7,7 +7,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class VisionConfig:
-    """How the checkpoint's own processor prepares images, and which text stands for them in a prompt.
+    """The options with which the checkpoint's own processor prepares images, and the tokens that mark them in a prompt.
 
     The field names are the members of `vision.json`.
     """
@@ -39,7 +39,7 @@ def read_vision_config(folder: Path) -> VisionConfig:
     """Read `vision.json`. Raises `FileNotFoundError` or `ValueError` with a sentence that names the file."""
     path = folder / "vision.json"
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: the model takes vectors, so the builder writes it beside it.")
+        raise FileNotFoundError(f"{path} is missing: the builder writes it for models that take images.")
     try:
         document = json.loads(path.read_text("utf-8"))
         values = {field.name: document[field.name] for field in fields(VisionConfig)}

@@ -122,7 +122,7 @@ def _open_image(encoded: bytes, number: int, max_bytes: int, max_pixels: int) ->
     except (binascii.Error, ValueError):
         raise _invalid_image(number, "is not base64") from None
     if len(file) > max_bytes:
-        raise _invalid_image(number, f"has {len(file)} bytes; at most {max_bytes} are taken")
+        raise _invalid_image(number, f"has {len(file)} bytes; at most {max_bytes} are accepted")
     scans.check(file, "image")
     try:
         image: Image.Image = Image.open(io.BytesIO(file), formats=FORMATS)
@@ -135,12 +135,12 @@ def _open_image(encoded: bytes, number: int, max_bytes: int, max_pixels: int) ->
         raise _invalid_image(number, f"cannot be read: {_error_text(error)}") from None
     width, height = image.size
     if width * height > max_pixels:
-        raise _invalid_image(number, f"has {width} x {height} pixels; at most {max_pixels} are taken")
+        raise _invalid_image(number, f"has {width} x {height} pixels; at most {max_pixels} are accepted")
     return image, orientation
 
 
 def _invalid_image(number: int, why: str) -> InvalidValue:
-    return InvalidValue(f"Picture {number} {why}.", "image")
+    return InvalidValue(f"Image {number} {why}.", "image")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -148,7 +148,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         # Pillow would clip such values at 255.
         return Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8)).convert("RGB")
     if image.mode in _FLOAT_MODES:
-        raise ValueError("its values are fractions, of unknown range")
+        raise ValueError("its pixel values are floating-point numbers of unknown range")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, _WHITE), image).convert("RGB")

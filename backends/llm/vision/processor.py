@@ -84,7 +84,7 @@ class VisionProcessor:
         places = np.flatnonzero(tokens == self._config.image_token_id)
         ids = np.concatenate([one.ids for one in features])
         if len(places) != len(ids):
-            raise InvalidValue(f"The prompt has {len(places)} places for {len(ids)} vectors of pictures.", "image")
+            raise InvalidValue(f"The prompt has {len(places)} positions for {len(ids)} image embeddings.", "image")
         ids_with_images = tokens.copy()
         ids_with_images[places] = ids
         return ImageInputs(ids_with_images, features)
@@ -119,14 +119,14 @@ class VisionProcessor:
     def _check(self, placeholders: int, images: int, prompt: str) -> None:
         if placeholders and not images:
             raise InvalidValue(
-                f"The prompt has {placeholders} of the marks {self._config.image_token}, each of which stands for a "
-                "picture; none came with the request.",
+                f"The prompt has {placeholders} of the placeholders {self._config.image_token}, and the request has no "
+                "images; each placeholder needs an image.",
                 prompt,
             )
         if placeholders != images:
             raise InvalidValue(
-                f"The prompt has {placeholders} of the marks {self._config.image_token}, and the request has {images} "
-                "pictures; each picture has one mark.",
+                f"The prompt has {placeholders} of the placeholders {self._config.image_token}, and the request has "
+                f"{images} images; each image needs one placeholder.",
                 "image",
             )
 

@@ -14,7 +14,7 @@ from backends.diffusion.pipeline_config import PipelineConfig, Vae
 from backends.diffusion.schedulers import Latent, SolverState
 
 VAE = Vae(scaling_factor=1.0)
-DESCRIPTION = PipelineConfig("scripted", (), "denoiser", None, "decoder", (), {}, VAE, 8, max_batch=6)
+CONFIG = PipelineConfig("scripted", (), "denoiser", None, "decoder", (), {}, VAE, 8, max_batch=6)
 SMALL, LARGE = (4, 2, 2), (4, 4, 4)
 
 
@@ -68,7 +68,6 @@ class ScriptedComponents:
         self.gate = threading.Semaphore(0)
         self.begun = threading.Semaphore(0)
         self.runs: list[DenoiserCall] = []
-        self.after: list[Any] = []
 
     def run(self, name: str, inputs: Mapping[str, Any], outputs: Sequence[str]) -> dict[str, Any]:
         assert name == "denoiser"
@@ -76,7 +75,7 @@ class ScriptedComponents:
         numbers = inputs["number"].tolist()
         self.runs.append(DenoiserCall(inputs["sample"].shape, inputs["timestep"].tolist(), numbers))
         self.begun.release()
-        assert self.gate.acquire(timeout=20)
+        assert self.gate.acquire(timeout=60)
         if 99 in numbers:
             raise RuntimeError("the network is broken")
         return {"noise_pred": np.broadcast_to(inputs["number"][:, None, None, None], inputs["sample"].shape)}
@@ -84,7 +83,7 @@ class ScriptedComponents:
     def finish_runs(self, runs: int) -> None:
         """Let `runs` runs end, one after another."""
         for _ in range(runs):
-            assert self.begun.acquire(timeout=20)
+            assert self.begun.acquire(timeout=60)
             self.gate.release()
 
 
@@ -105,35 +104,35 @@ def recorded_job(
     runs: int = 2,
     images: int = 1,
     shape: tuple[int, int, int] = SMALL,
-    away: float | None = None,
-    **more: Any,
+    negative: float | None = None,
+    **options: Any,
 ) -> RecordedJob:
-    """Make a job whose rows have `number`; with `away` as the negative condition, guided by a scale of 3."""
+    """Make a job whose rows have `number`; with `negative` as the negative condition, guided by a scale of 3."""
 
     def finished(rows: list[BatchRow]) -> None:
-        made.done += rows
-        if len(made.done) == images:
-            made.ended.set()
+        recorded.done += rows
+        if len(recorded.done) == images:
+            recorded.ended.set()
 
     def failed(error: Exception) -> None:
-        made.error = error
-        made.ended.set()
+        recorded.error = error
+        recorded.ended.set()
 
     def condition(value: float) -> dict[str, Any]:
         return {"number": np.array(value, np.float32)}
 
-    guided = GuidedPrompt(condition(number), None if away is None else condition(away), 3.0)
+    guided = GuidedPrompt(condition(number), None if negative is None else condition(negative), 3.0)
     job = DenoisingJob(
         shape,
         CountingPlan(runs),
         guided,
         VAE,
         tuple(range(images)),
-        on_progress=lambda share: made.progress.append(share),
+        on_progress=lambda fraction: recorded.progress.append(fraction),
         on_finished=finished,
         on_failed=failed,
-        on_preview=lambda row, which, latent: made.previews.append((row.index, which)),
-        **more,
+        on_preview=lambda row, number, latent: recorded.previews.append((row.index, number)),
+        **options,
     )
-    made = RecordedJob(job)
-    return made
+    recorded = RecordedJob(job)
+    return recorded

@@ -10,7 +10,7 @@ from tests.fakes.pipelines import KINDS, T5_TOKENS
 from tests.unit.diffusion.tiny_pipeline import RecordingSender, TinyPipeline, open_tiny_pipeline
 
 SIDE, STEPS, SEED = 32, 5, 7
-LEAST = 8.0
+LEAST_DEVIATION = 8.0
 """Least standard deviation of an image's pixels: comparing flat images would prove nothing."""
 
 
@@ -38,27 +38,27 @@ def tokens(kind: str) -> dict[str, int]:
     return {"max_sequence_length": T5_TOKENS} if kind in ("sd3", "flux", "flux-dev") else {}
 
 
-def same(sender: RecordingSender, images: list[Any]) -> None:
+def assert_same_images(sender: RecordingSender, images: list[Any]) -> None:
     assert set(sender.files) == set(range(len(images)))
     for index, image in enumerate(images):
-        wanted = np.asarray(image).astype(int)
-        assert wanted.std() > LEAST
-        assert np.abs(sender.pixels(index) - wanted).max() <= 1
+        expected = np.asarray(image).astype(int)
+        assert expected.std() > LEAST_DEVIATION
+        assert np.abs(sender.pixels(index) - expected).max() <= 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_text_to_image(kind: str, tmp_path: Path) -> None:
+def test_images_equal_those_of_diffusers(kind: str, tmp_path: Path) -> None:
     with open_tiny_pipeline(tmp_path, kind) as tiny:
         pipeline = reference(tiny, kind)
-        more: dict[str, Any] = {} if kind == "flux" else {"guidance_scale": 5.0}
-        common = {"height": SIDE, "width": SIDE + 16, "num_inference_steps": STEPS, **tokens(kind), **more}
+        guidance: dict[str, Any] = {} if kind == "flux" else {"guidance_scale": 5.0}
+        common = {"height": SIDE, "width": SIDE + 16, "num_inference_steps": STEPS, **tokens(kind), **guidance}
         images = pipeline("a red cat", generator=generators(1), **common).images
-        asked: dict[str, Any] = {"height": SIDE, "width": SIDE + 16, "steps": STEPS, "seed": SEED, **more}
-        same(tiny.ask(**asked).outcome(), images)
-        led = {} if kind in ("lcm", "flux", "flux-dev") else {"negative_prompt": "a blue cat"}
-        images = pipeline("cat", generator=generators(2), num_images_per_prompt=2, **common, **led).images
-        sender = tiny.ask("cat", num_images=2, **asked, **led).outcome()
-        same(sender, images)
+        options: dict[str, Any] = {"height": SIDE, "width": SIDE + 16, "steps": STEPS, "seed": SEED, **guidance}
+        assert_same_images(tiny.ask(**options).outcome(), images)
+        negative = {} if kind in ("lcm", "flux", "flux-dev") else {"negative_prompt": "a blue cat"}
+        images = pipeline("cat", generator=generators(2), num_images_per_prompt=2, **common, **negative).images
+        sender = tiny.ask("cat", num_images=2, **options, **negative).outcome()
+        assert_same_images(sender, images)
         assert sender.seeds == {0: SEED, 1: SEED + 1}
         assert sender.progress == sorted(sender.progress)
         assert sender.progress[-1] == 1

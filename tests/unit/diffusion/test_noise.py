@@ -22,10 +22,10 @@ def drawn_by_torch(seed, shapes):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_first_numbers_are_those_of_torch(seed, shape):
     (expected,) = drawn_by_torch(seed, [shape])
-    found = NoiseGenerator(seed).normal(shape)
-    assert found.dtype == np.float32
-    assert found.shape == shape
-    np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
+    drawn = NoiseGenerator(seed).normal(shape)
+    assert drawn.dtype == np.float32
+    assert drawn.shape == shape
+    np.testing.assert_allclose(drawn, expected, rtol=0, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("seed", [3, 2**40 + 5])

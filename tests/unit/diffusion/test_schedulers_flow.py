@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
-from reference_loop import assert_alike, half_mask, ours, theirs
+
+from tests.unit.diffusion.reference_loop import assert_alike, diffusers_loop, half_mask, tritonic_loop
 
 NAME = "FlowMatchEulerDiscreteScheduler"
 SD3 = {"shift": 3.0}
@@ -26,36 +27,38 @@ CASES = [
 ]
 
 
-def asked_of_diffusers(family, options, size, steps):
-    asked = {}
+def options_for_diffusers(family, options, size, steps):
+    """Return the options that diffusers' pipelines pass to `set_timesteps`."""
+    arguments = {}
     if options.get("use_dynamic_shifting"):
         tokens = (size[0] // 8 // 2) * (size[1] // 8 // 2)
-        asked["mu"] = calculate_shift(tokens, 256, 4096, options["base_shift"], options["max_shift"])
+        arguments["mu"] = calculate_shift(tokens, 256, 4096, options["base_shift"], options["max_shift"])
     if family == "flux":
-        asked["sigmas"] = np.linspace(1.0, 1 / steps, steps)
-    return asked
+        arguments["sigmas"] = np.linspace(1.0, 1 / steps, steps)
+    return arguments
 
 
-def compare(case, steps, **asked):
+def compare(case, steps, **edit):
+    """Compare the loops of a case; `edit` holds the strength and the mask of an edit."""
     family, options, size = case
     reference = FlowMatchEulerDiscreteScheduler(**options)
-    told = asked_of_diffusers(family, options, size, steps)
+    set_timesteps = options_for_diffusers(family, options, size, steps)
     assert_alike(
-        ours(NAME, options, steps, family=family, size=size, **asked),
-        theirs(reference, steps, rounded_up=True, **told, **asked),
+        tritonic_loop(NAME, options, steps, family=family, size=size, **edit),
+        diffusers_loop(reference, steps, rounded_up=True, **set_timesteps, **edit),
     )
 
 
 @pytest.mark.parametrize("steps", [1, 4, 28])
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_text_to_image_loops(case, steps):
+def test_text_to_image_loops_equal_those_of_diffusers(case, steps):
     if steps > 1 or "shift_terminal" not in case[1]:
         compare(case, steps)
 
 
 def test_a_single_step_ignores_the_terminal_shift():
     # diffusers divides 0 by 0 here.
-    plan, sample = ours(NAME, {**SCHNELL, "shift_terminal": 0.1}, 1, family="flux")
+    plan, sample = tritonic_loop(NAME, {**SCHNELL, "shift_terminal": 0.1}, 1, family="flux")
     assert plan.timesteps.tolist() == [1000.0]
     assert np.isfinite(sample).all()
 
@@ -63,10 +66,10 @@ def test_a_single_step_ignores_the_terminal_shift():
 # 28 * 0.6 is 16.8: these pipelines take 17 steps; those of Stable Diffusion 1 would take 16.
 @pytest.mark.parametrize(("steps", "strength"), [(28, 0.6), (10, 0.7), (4, 0.9), (20, 0.01)])
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_image_to_image_loops(case, steps, strength):
+def test_image_to_image_loops_equal_those_of_diffusers(case, steps, strength):
     compare(case, steps, strength=strength)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_inpainting_loops(case):
+def test_inpainting_loops_equal_those_of_diffusers(case):
     compare(case, 9, strength=0.75, mask=half_mask())

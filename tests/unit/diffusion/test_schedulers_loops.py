@@ -1,13 +1,16 @@
 """Whole denoising loops, compared with those of diffusers' schedulers, with and without added noise."""
 
+from typing import Any
+
 import diffusers
 import pytest
-from reference_loop import assert_alike, half_mask, ours, theirs
+
+from tests.unit.diffusion.reference_loop import assert_alike, diffusers_loop, half_mask, tritonic_loop
 
 SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 ZERO_SNR = {**SD, "rescale_betas_zero_snr": True, "prediction_type": "v_prediction", "timestep_spacing": "trailing"}
 COSINE = {"beta_schedule": "squaredcos_cap_v2"}
-SPACINGS = [
+SPACINGS: list[dict[str, Any]] = [
     {"timestep_spacing": "leading", "steps_offset": 1},
     {"timestep_spacing": "trailing"},
     {"timestep_spacing": "linspace"},
@@ -21,12 +24,14 @@ DPM, UNIPC = "DPMSolverMultistepScheduler", "UniPCMultistepScheduler"
 
 EACH = [DDIM, PNDM, EULER, ANCESTRAL, DPM, UNIPC]
 # PNDM takes its Runge-Kutta steps unless an option skips them.
-OWN = {PNDM: {"skip_prk_steps": True}, DDIM: {"clip_sample": False}}
+REQUIRED_OPTIONS: dict[str, dict[str, Any]] = {PNDM: {"skip_prk_steps": True}, DDIM: {"clip_sample": False}}
 
-CASES = [(name, {**SD, **OWN.get(name, {}), **s, **p}) for name in EACH for s in SPACINGS for p in PREDICTIONS]
-CASES += [(name, {**SD, **OWN.get(name, {}), **SAMPLE}) for name in (DDIM, EULER, DPM, LCM, UNIPC)]
-CASES += [(name, {**OWN.get(name, {}), **ZERO_SNR}) for name in (DDIM, EULER, ANCESTRAL, DPM, UNIPC)]
-CASES += [(name, {**OWN.get(name, {}), **COSINE}) for name in (DDIM, PNDM)]
+CASES: list[tuple[str, dict[str, Any]]] = [
+    (name, {**SD, **REQUIRED_OPTIONS.get(name, {}), **s, **p}) for name in EACH for s in SPACINGS for p in PREDICTIONS
+]
+CASES += [(name, {**SD, **REQUIRED_OPTIONS.get(name, {}), **SAMPLE}) for name in (DDIM, EULER, DPM, LCM, UNIPC)]
+CASES += [(name, {**REQUIRED_OPTIONS.get(name, {}), **ZERO_SNR}) for name in (DDIM, EULER, ANCESTRAL, DPM, UNIPC)]
+CASES += [(name, {**REQUIRED_OPTIONS.get(name, {}), **COSINE}) for name in (DDIM, PNDM)]
 CASES += [
     (DDIM, {**SD, "clip_sample": True, "set_alpha_to_one": False}),
     (DDIM, {**SD, "clip_sample": True, "clip_sample_range": 0.5, "prediction_type": "v_prediction"}),
@@ -70,14 +75,14 @@ CASES += [
 ]
 
 
-# diffusers does not support a single step here.
-LOST_ALONE = "shift_terminal"
+# With this option, diffusers does not support a single step.
+NEEDS_SEVERAL_STEPS = "shift_terminal"
 
 
-def named(case):
+def case_id(case):
     name, options = case
-    said = [f"{key}={value}" for key, value in options.items() if key not in {*SD, "trained_betas", "skip_prk_steps"}]
-    return "-".join([name.removesuffix("Scheduler"), *said])
+    shown = [f"{key}={value}" for key, value in options.items() if key not in {*SD, "trained_betas", "skip_prk_steps"}]
+    return "-".join([name.removesuffix("Scheduler"), *shown])
 
 
 def reference(name, options):
@@ -85,25 +90,26 @@ def reference(name, options):
 
 
 @pytest.mark.parametrize("steps", [1, 2, 16])
-@pytest.mark.parametrize("case", CASES, ids=named)
-def test_text_to_image_loops(case, steps):
+@pytest.mark.parametrize("case", CASES, ids=case_id)
+def test_text_to_image_loops_equal_those_of_diffusers(case, steps):
     name, options = case
-    if steps == 1 and LOST_ALONE in options:
+    if steps == 1 and NEEDS_SEVERAL_STEPS in options:
         steps = 3
-    assert_alike(ours(name, options, steps), theirs(reference(name, options), steps))
+    assert_alike(tritonic_loop(name, options, steps), diffusers_loop(reference(name, options), steps))
 
 
 @pytest.mark.parametrize(("steps", "strength"), [(10, 0.7), (8, 0.99)])
-@pytest.mark.parametrize("case", CASES, ids=named)
-def test_image_to_image_loops(case, steps, strength):
+@pytest.mark.parametrize("case", CASES, ids=case_id)
+def test_image_to_image_loops_equal_those_of_diffusers(case, steps, strength):
     name, options = case
     assert_alike(
-        ours(name, options, steps, strength=strength), theirs(reference(name, options), steps, strength=strength)
+        tritonic_loop(name, options, steps, strength=strength),
+        diffusers_loop(reference(name, options), steps, strength=strength),
     )
 
 
-@pytest.mark.parametrize("case", CASES, ids=named)
-def test_inpainting_loops(case):
+@pytest.mark.parametrize("case", CASES, ids=case_id)
+def test_inpainting_loops_equal_those_of_diffusers(case):
     name, options = case
-    asked = {"strength": 0.8, "mask": half_mask()}
-    assert_alike(ours(name, options, 10, **asked), theirs(reference(name, options), 10, **asked))
+    edit = {"strength": 0.8, "mask": half_mask()}
+    assert_alike(tritonic_loop(name, options, 10, **edit), diffusers_loop(reference(name, options), 10, **edit))

@@ -166,5 +166,5 @@ def test_images_share_a_plan_and_keep_their_own_states():
 
     alone = [list(run(seed, plan.begin()))[-1] for seed in (1, 2)]
     together = [list(pair) for pair in zip(*(run(seed, plan.begin()) for seed in (1, 2)), strict=True)][-1]
-    for one, other in zip(alone, together, strict=True):
-        assert np.array_equal(one, other)
+    for sample_alone, sample_together in zip(alone, together, strict=True):
+        assert np.array_equal(sample_alone, sample_together)

@@ -1,6 +1,7 @@
-"""A front with a tiny pipeline of any family, whose components run in PyTorch, without export and without Triton."""
+"""A frontend with a tiny pipeline of any family. Its components run in PyTorch, without export and without Triton."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,9 +26,9 @@ class TorchComponents:
     """Implements `backends.diffusion.components.Components` by the builder's networks. Calls wait at `gate`."""
 
     def __init__(self, folder: Path) -> None:
-        opened = pipeline.read(folder)
-        self._parts: dict[str, PipelinePart] = {f"{NAME}-{part.name}": part for part in pipeline_parts(opened)}
-        self._networks = {name: networks.load_part(opened, part) for name, part in self._parts.items()}
+        source = pipeline.read(folder)
+        self._parts: dict[str, PipelinePart] = {f"{NAME}-{part.name}": part for part in pipeline_parts(source)}
+        self._networks = {name: networks.load_part(source, part) for name, part in self._parts.items()}
         self._lock = threading.Lock()
         self.gate = threading.Event()
         self.gate.set()
@@ -40,17 +41,17 @@ class TorchComponents:
         with self.begun:
             self.calls.append((name.removeprefix(f"{NAME}-"), len(next(iter(inputs.values())))))
             self.begun.notify_all()
-        assert self.gate.wait(20)
+        assert self.gate.wait(60)
         part = self._parts[name]
         assert set(inputs) == {port.name for port in part.inputs}
         for port in part.inputs:
             assert inputs[port.name].dtype == (np.int64 if port.type == "INT64" else np.float32), port.name
         with self._lock, torch.inference_mode():
             tensors = {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in inputs.items()}
-            found = self._networks[name](**tensors)
-        found = found if isinstance(found, tuple) else (found,)
-        named = {port.name: value.numpy() for port, value in zip(part.outputs, found, strict=True)}
-        return {output: named[output] for output in outputs}
+            results = self._networks[name](**tensors)
+        results = results if isinstance(results, tuple) else (results,)
+        by_name = {port.name: value.numpy() for port, value in zip(part.outputs, results, strict=True)}
+        return {output: by_name[output] for output in outputs}
 
     def batches(self, name: str) -> list[int]:
         """Return the sizes of a component's batches."""
@@ -58,7 +59,7 @@ class TorchComponents:
 
     def wait_for_call(self, name: str, count: int = 1) -> None:
         with self.begun:
-            assert self.begun.wait_for(lambda: len(self.batches(name)) >= count, 20)
+            assert self.begun.wait_for(lambda: len(self.batches(name)) >= count, 60)
 
 
 @dataclass
@@ -99,7 +100,7 @@ class RecordingSender:
         self.ends += 1
         self.ended.set()
 
-    def outcome(self, seconds: float = 30) -> "RecordingSender":
+    def outcome(self, seconds: float = 60) -> "RecordingSender":
         assert self.ended.wait(seconds)
         assert self.ends == 1
         if self.error:
@@ -116,41 +117,39 @@ class RecordingSender:
 
 @dataclass(frozen=True)
 class TinyPipeline:
-    """A front with a tiny pipeline, and the folder of the pipeline."""
+    """A frontend with a tiny pipeline, and the folder of the pipeline."""
 
     frontend: DiffusionFrontend
     stats: Stats
     components: TorchComponents
     folder: Path
 
-    def ask(self, prompt: str = "a red cat", **more: Any) -> RecordingSender:
+    def ask(self, prompt: str = "a red cat", **options: Any) -> RecordingSender:
         sender = RecordingSender()
-        self.frontend.add_request(Request(prompt=prompt, **more), sender)
+        self.frontend.add_request(Request(prompt=prompt, **options), sender)
         return sender
 
 
 @contextmanager
 def open_tiny_pipeline(folder: Path, kind: str, scheduler: Any = None, **parameters: object) -> Iterator[TinyPipeline]:
-    """Write a tiny pipeline under `folder` and open a front for it; `parameters` are those of `config.pbtxt`."""
-    made = make_pipeline(folder / "pipeline", kind, scheduler=scheduler)
+    """Write a tiny pipeline under `folder` and open a frontend for it; `parameters` are those of `config.pbtxt`."""
+    pipeline_folder = make_pipeline(folder / "pipeline", kind, scheduler=scheduler)
     (folder / "1").mkdir()
-    pipeline_json.write(pipeline.read(made), NAME, folder / "1")
-    components = TorchComponents(made)
+    pipeline_json.write(pipeline.read(pipeline_folder), NAME, folder / "1")
+    components = TorchComponents(pipeline_folder)
     values = {"default_size": "[32, 32]", "default_steps": "4", "max_steps": "50", "max_size": "256", **parameters}
-    frontend, figures = load_pipeline(
+    frontend, stats = load_pipeline(
         folder / "1", {name: {"string_value": str(value)} for name, value in values.items()}, components
     )
     try:
-        yield TinyPipeline(frontend, figures, components, made)
+        yield TinyPipeline(frontend, stats, components, pipeline_folder)
     finally:
         components.gate.set()
         frontend.close()
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    pause = threading.Event()
-    for _ in range(2000):
-        if condition():
-            return
-        pause.wait(0.01)
-    raise AssertionError("it did not happen in time")
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not become true"
+        time.sleep(0.01)

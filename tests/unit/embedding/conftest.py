@@ -1,7 +1,9 @@
 """The embedding backend without Triton and without a network: a scripted encoder and recording senders."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +44,7 @@ class ScriptedEncoder:
     def embed(self, texts: Sequence[TokenIds]) -> Embeddings:
         self.runs.append([len(text) for text in texts])
         self.begun.set()
-        assert self.gate.wait(10)
+        assert self.gate.wait(60)
         if any(text[0] == 99 for text in texts):
             raise RuntimeError("the network is broken")
         return np.array([[text[0], len(text), 1, 0] for text in texts], np.float32)
@@ -70,7 +72,7 @@ class RecordingSender:
         self.answered.set()
 
     def outcome(self) -> tuple[Embeddings, npt.NDArray[np.int32]]:
-        assert self.answered.wait(10)
+        assert self.answered.wait(60)
         (outcome,) = self.outcomes
         if isinstance(outcome, GenerationError):
             raise outcome
@@ -83,7 +85,8 @@ def encoder() -> ScriptedEncoder:
 
 
 @pytest.fixture
-def texts() -> InputTokenizer:
+def input_tokenizer() -> InputTokenizer:
+    """A tokenizer with one token per byte, after a special token."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE(vocab={t: i for i, t in enumerate(["<s>", *alphabet])}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -98,30 +101,30 @@ def scheduler(encoder: ScriptedEncoder) -> EmbeddingScheduler:
 
 @pytest.fixture
 def frontend(
-    encoder: ScriptedEncoder, scheduler: EmbeddingScheduler, texts: InputTokenizer
+    encoder: ScriptedEncoder, scheduler: EmbeddingScheduler, input_tokenizer: InputTokenizer
 ) -> Iterator[EmbeddingFrontend]:
-    made = EmbeddingFrontend(scheduler, texts, OPTIONS)
-    yield made
+    frontend = EmbeddingFrontend(scheduler, input_tokenizer, OPTIONS)
+    yield frontend
     encoder.gate.set()
-    made.close()
+    frontend.close()
 
 
 @pytest.fixture
 def ask(frontend: EmbeddingFrontend) -> Callable[..., RecordingSender]:
-    def send(*lists: list[int], **more: object) -> RecordingSender:
+    """A function that sends a request with lists of token ids, and returns its sender."""
+
+    def send(*inputs: list[int], **options: Any) -> RecordingSender:
         sender = RecordingSender()
-        ids = np.array([token for each in lists for token in each], np.int32)
-        counts = np.array([len(each) for each in lists], np.int32)
-        frontend.add_request(Request(token_ids=ids, token_counts=counts, **more), sender)  # type: ignore[arg-type]
+        ids = np.array([token for tokens in inputs for token in tokens], np.int32)
+        counts = np.array([len(tokens) for tokens in inputs], np.int32)
+        frontend.add_request(Request(token_ids=ids, token_counts=counts, **options), sender)
         return sender
 
     return send
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    pause = threading.Event()
-    for _ in range(1000):
-        if condition():
-            return
-        pause.wait(0.01)
-    raise AssertionError("it did not happen in time")
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not become true"
+        time.sleep(0.01)

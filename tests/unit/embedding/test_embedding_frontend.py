@@ -28,16 +28,16 @@ from tests.unit.embedding.conftest import OPTIONS, RecordingSender, ScriptedEnco
 
 
 def test_batches_stay_within_their_bounds() -> None:
-    chance = random.Random(1)
+    rng = random.Random(1)
     for _ in range(500):
-        lengths = sorted(chance.randint(1, 200) for _ in range(chance.randint(1, 40)))
-        anchor = chance.randrange(len(lengths))
+        lengths = sorted(rng.randint(1, 200) for _ in range(rng.randint(1, 40)))
+        anchor = rng.randrange(len(lengths))
         start, stop = choose_batch_window(lengths, anchor, 512, 0.05)
         assert start <= anchor < stop
-        run = lengths[start:stop]
-        padded = len(run) * run[-1]
-        assert len(run) == 1 or padded <= 512
-        assert padded - sum(run) <= max(16, 0.05 * padded)
+        batch = lengths[start:stop]
+        num_padded = len(batch) * batch[-1]
+        assert len(batch) == 1 or num_padded <= 512
+        assert num_padded - sum(batch) <= max(16, 0.05 * num_padded)
 
 
 def test_batches_take_the_texts_nearest_in_length() -> None:
@@ -47,8 +47,8 @@ def test_batches_take_the_texts_nearest_in_length() -> None:
 
 
 def test_rows_come_back_in_the_order_of_the_inputs(ask: Callable[..., RecordingSender]) -> None:
-    lists = [[7] * length for length in (9, 1, 12, 3, 2)]
-    rows, counts = ask(*lists).outcome()
+    inputs = [[7] * length for length in (9, 1, 12, 3, 2)]
+    rows, counts = ask(*inputs).outcome()
     assert rows[:, 1].tolist() == counts.tolist() == [9, 1, 12, 3, 2]
 
 
@@ -57,7 +57,7 @@ def test_waiting_requests_share_a_batch(
 ) -> None:
     encoder.gate.clear()
     first = ask([1])
-    assert encoder.begun.wait(10)
+    assert encoder.begun.wait(60)
     others = [ask([number] * 5) for number in range(2, 6)]
     wait_for(lambda: scheduler.stats.texts_waiting == 4)
     encoder.gate.set()
@@ -74,7 +74,7 @@ def test_a_failed_batch_fails_only_its_requests(ask: Callable[..., RecordingSend
 def test_a_disconnected_request_is_skipped(ask: Callable[..., RecordingSender], encoder: ScriptedEncoder) -> None:
     encoder.gate.clear()
     ask([1])
-    assert encoder.begun.wait(10)
+    assert encoder.begun.wait(60)
     leaver, stayer = ask([2] * 3, [2] * 7), ask([3] * 3)
     leaver.disconnected = True
     with pytest.raises(Cancelled):
@@ -105,19 +105,19 @@ def test_closing_fails_all_requests(
     running, waiting = ask([1]), ask([2] * 9)
     closing = threading.Thread(target=frontend.close)
     closing.start()
-    while not ask([1]).answered.wait(0.01):  # until the front refuses requests
+    while not ask([1]).answered.wait(0.01):  # until the frontend refuses requests
         pass
     wait_for(lambda: scheduler._closed)  # otherwise waiting texts may still be embedded
     encoder.gate.set()
     closing.join()
     assert running.answered.is_set()
-    assert waiting.answered.wait(10)  # with vectors or an error
+    assert waiting.answered.wait(60)  # with vectors or an error
     with pytest.raises(EngineFailed, match="unloaded"):
         ask([1]).outcome()
 
 
 @pytest.mark.parametrize(
-    ("more", "error", "start"),
+    ("options", "error", "message"),
     [
         ({"dimensions": 3}, UnsupportedOption, "[unsupported_option:dimensions]"),
         ({"dimensions": 5}, InvalidValue, "[invalid_value:dimensions]"),
@@ -125,12 +125,12 @@ def test_closing_fails_all_requests(
         ({"texts": [b"a"]}, InvalidValue, "[invalid_value:text]"),
     ],
 )
-def test_what_is_refused(
-    ask: Callable[..., RecordingSender], more: dict[str, object], error: type[GenerationError], start: str
+def test_invalid_options_are_refused_by_name(
+    ask: Callable[..., RecordingSender], options: dict[str, object], error: type[GenerationError], message: str
 ) -> None:
     with pytest.raises(error) as refused:
-        ask([1], **more).outcome()
-    assert str(refused.value).startswith(start)
+        ask([1], **options).outcome()
+    assert str(refused.value).startswith(message)
 
 
 def test_a_shortened_vector_is_normalized(ask: Callable[..., RecordingSender]) -> None:
@@ -139,40 +139,42 @@ def test_a_shortened_vector_is_normalized(ask: Callable[..., RecordingSender]) -
     assert rows[0].tolist() == pytest.approx([0.6, 0.8])
 
 
-def test_prompts_and_length_limits(texts: InputTokenizer) -> None:
-    plain, asked, told = (texts.encode([b"ab"], purpose)[0] for purpose in (None, "query", "document"))
-    assert (len(plain), len(asked), len(told)) == (3, 5, 5)
-    assert asked[1:3].tolist() != told[1:3].tolist()
-    assert [len(tokens) for tokens in texts.encode(["é".encode(), b""])] == [3, 1]
+def test_texts_get_the_prompt_of_their_purpose_and_are_limited_in_length(input_tokenizer: InputTokenizer) -> None:
+    encode = input_tokenizer.encode
+    plain, query, document = (encode([b"ab"], purpose)[0] for purpose in (None, "query", "document"))
+    assert (len(plain), len(query), len(document)) == (3, 5, 5)
+    assert query[1:3].tolist() != document[1:3].tolist()
+    assert [len(tokens) for tokens in input_tokenizer.encode(["é".encode(), b""])] == [3, 1]
     with pytest.raises(ContextLengthExceeded, match="Input 1 has 13 tokens; the model takes 12") as refused:
-        texts.encode([b"a", b"b" * 12])
+        input_tokenizer.encode([b"a", b"b" * 12])
     assert refused.value.param == "text"
-    assert len(texts.encode([b"b" * 500_000], max_tokens=12)[0]) == 12
+    assert len(input_tokenizer.encode([b"b" * 500_000], max_tokens=12)[0]) == 12
     with pytest.raises(ContextLengthExceeded, match="at least"):
-        texts.encode([b"b" * 500_000])
+        input_tokenizer.encode([b"b" * 500_000])
     with pytest.raises(InvalidValue, match="Input 1 is not UTF-8"):
-        texts.encode([b"a", b"\xff"])
+        input_tokenizer.encode([b"a", b"\xff"])
     with pytest.raises(InvalidValue, match="one of query, document"):
-        texts.encode([b"a"], "search")
+        input_tokenizer.encode([b"a"], "search")
 
 
-def test_inputs_are_cut_to_the_requested_tokens(texts: InputTokenizer) -> None:
+def test_inputs_are_cut_to_the_requested_tokens(input_tokenizer: InputTokenizer) -> None:
     """Special tokens count, and are kept."""
-    whole = [texts.encode([text])[0].tolist() for text in (b"abcdef", b"a")]
-    assert [tokens.tolist() for tokens in texts.encode([b"abcdef", b"a"], max_tokens=4)] == [whole[0][:4], whole[1]]
-    assert texts.encode([b"abcdef"], "query", max_tokens=3)[0].tolist() == texts.encode([b"q:abcdef"])[0][:3].tolist()
+    long, short = (input_tokenizer.encode([text])[0].tolist() for text in (b"abcdef", b"a"))
+    assert [tokens.tolist() for tokens in input_tokenizer.encode([b"abcdef", b"a"], max_tokens=4)] == [long[:4], short]
+    assert (
+        input_tokenizer.encode([b"abcdef"], "query", max_tokens=3)[0].tolist()
+        == input_tokenizer.encode([b"q:abcdef"])[0][:3].tolist()
+    )
     with pytest.raises(InvalidValue, match="1 special tokens: this must be 2 at least, not 1") as refused:
-        texts.encode([b"a"], max_tokens=1)
+        input_tokenizer.encode([b"a"], max_tokens=1)
     assert refused.value.param == "truncate_prompt_tokens"
     ids = np.arange(1, 9, dtype=np.int32)
-    assert [t.tolist() for t in texts.validate_token_ids(ids, np.array([5, 3], np.int32), max_tokens=4)] == [
-        [1, 2, 3, 4],
-        [6, 7, 8],
-    ]
+    cut = input_tokenizer.validate_token_ids(ids, np.array([5, 3], np.int32), max_tokens=4)
+    assert [tokens.tolist() for tokens in cut] == [[1, 2, 3, 4], [6, 7, 8]]
 
 
 @pytest.mark.parametrize(
-    ("model", "asked", "counts"),
+    ("configured", "options", "counts"),
     [
         (None, {}, None),
         (None, {"truncate": False}, None),
@@ -188,15 +190,15 @@ def test_inputs_are_cut_to_the_requested_tokens(texts: InputTokenizer) -> None:
 )
 def test_the_request_overrides_the_model_on_truncation(
     scheduler: EmbeddingScheduler,
-    texts: InputTokenizer,
-    model: int | None,
-    asked: dict[str, Any],
+    input_tokenizer: InputTokenizer,
+    configured: int | None,
+    options: dict[str, Any],
     counts: list[int] | None,
 ) -> None:
-    frontend = EmbeddingFrontend(scheduler, texts, replace(OPTIONS, truncate_prompt_tokens=model))
+    frontend = EmbeddingFrontend(scheduler, input_tokenizer, replace(OPTIONS, truncate_prompt_tokens=configured))
     sender = RecordingSender()
     ids, lengths = np.full(33, 7, np.int32), np.array([30, 3], np.int32)
-    frontend.add_request(Request(token_ids=ids, token_counts=lengths, **asked), sender)
+    frontend.add_request(Request(token_ids=ids, token_counts=lengths, **options), sender)
     if counts is None:
         with pytest.raises(ContextLengthExceeded, match="Input 0 has 30 tokens; the model takes 12"):
             sender.outcome()
@@ -222,10 +224,12 @@ def test_invalid_truncation_lengths_are_refused(ask: Callable[..., RecordingSend
     ],
 )
 def test_invalid_token_ids_are_refused(
-    texts: InputTokenizer, ids: list[int], counts: list[int] | None, param: str
+    input_tokenizer: InputTokenizer, ids: list[int], counts: list[int] | None, param: str
 ) -> None:
     with pytest.raises(InvalidValue) as refused:
-        texts.validate_token_ids(np.array(ids, np.int32), None if counts is None else np.array(counts, np.int32))
+        input_tokenizer.validate_token_ids(
+            np.array(ids, np.int32), None if counts is None else np.array(counts, np.int32)
+        )
     assert refused.value.param == param
 
 
@@ -234,13 +238,25 @@ def test_parameters_are_read_or_refused_by_name() -> None:
         texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
         return read_options({key: {"string_value": text} for key, text in texts.items()})
 
-    found = read(context_length=256, dimensions=384, normalized=True, matryoshka=[128], threads=2)
-    assert (found.context_length, found.matryoshka, found.normalized, found.num_threads) == (256, (128,), True, 2)
-    assert found.truncate_prompt_tokens is None
+    options = read(context_length=256, dimensions=384, normalized=True, matryoshka=[128], threads=2)
+    assert (options.context_length, options.matryoshka, options.normalized, options.num_threads) == (
+        256,
+        (128,),
+        True,
+        2,
+    )
+    assert options.truncate_prompt_tokens is None
     assert read(context_length=256, dimensions=384, truncate_prompt_tokens=-1).truncate_prompt_tokens == -1
     for tokens in (0, -2, 257, True, "x"):
         with pytest.raises(ValueError, match="truncate_prompt_tokens"):
             read(context_length=256, dimensions=384, truncate_prompt_tokens=tokens)
-    for wrong in ({"dimensions": 0}, {"matryoshka": "x"}, {"normalized": 1}, {"prompts": [1]}, {"engine": "tpu"}):
-        with pytest.raises(ValueError, match=next(iter(wrong))):
-            read(**{"context_length": 256, "dimensions": 384} | wrong)
+    invalid: list[dict[str, object]] = [
+        {"dimensions": 0},
+        {"matryoshka": "x"},
+        {"normalized": 1},
+        {"prompts": [1]},
+        {"engine": "tpu"},
+    ]
+    for parameter in invalid:
+        with pytest.raises(ValueError, match=next(iter(parameter))):
+            read(**{"context_length": 256, "dimensions": 384} | parameter)

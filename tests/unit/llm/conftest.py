@@ -1,4 +1,4 @@
-"""A tiny model through the real exporter, and a scripted model runner for what a real one does only by chance."""
+"""A tiny model from the real exporter, and a scripted model runner for what a real one does only by chance."""
 
 import json
 import subprocess
@@ -25,8 +25,8 @@ import importlib.util, sys
 from pathlib import Path
 sys.path.insert(0, str(Path(importlib.util.find_spec("onnxruntime_genai").origin).parent / "models"))
 from builder import create_model, parse_extra_options
-where = (None, *sys.argv[1:4], "cpu", sys.argv[4])
-create_model(*where, **parse_extra_options(*where, ["prune_lm_head=true"]))
+arguments = (None, *sys.argv[1:4], "cpu", sys.argv[4])
+create_model(*arguments, **parse_extra_options(*arguments, ["prune_lm_head=true"]))
 """
 
 
@@ -255,18 +255,18 @@ def collect() -> type[EventCollector]:
 @pytest.fixture
 def scripted_engine(tokenizer: Tokenizer) -> Iterator[Callable[..., tuple[BatchingEngine, ScriptedModelRunner]]]:
     """Make engines over scripted model runners. They are closed at the end, and their threads must be gone then."""
-    made: list[tuple[BatchingEngine, ScriptedModelRunner]] = []
+    engines: list[tuple[BatchingEngine, ScriptedModelRunner]] = []
 
     def make(
         max_waiting: int = 100, prefix_cache: int | None = None, **options: Any
     ) -> tuple[BatchingEngine, ScriptedModelRunner]:
         runner = ScriptedModelRunner(**options)
         engine = BatchingEngine(runner, tokenizer, frozenset({1, 2}), max_waiting, prefix_cache)
-        made.append((engine, runner))
-        return made[-1]
+        engines.append((engine, runner))
+        return engines[-1]
 
     yield make
-    for engine, runner in made:
+    for engine, runner in engines:
         engine.close()
         assert runner.closed
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("llm-")]

@@ -8,6 +8,7 @@ import pytest
 from backends.llm.sampling_params import StructuredOutputsParams
 from backends.llm.structured_outputs import compile_queue
 from backends.llm.structured_outputs.compile_queue import CompileQueue
+from backends.llm.structured_outputs.compiled_grammar import CompiledGrammar
 from backends.llm.structured_outputs.limits import Limits
 from backends.serving.errors import InvalidValue, Overloaded
 
@@ -20,7 +21,7 @@ def queue():
 
 
 def add(queue, key):
-    future = Future()
+    future: Future[CompiledGrammar] = Future()
     assert queue.refusal(key) is None
     queue.add(key, STRUCTURE, future)
     return future

@@ -2,6 +2,7 @@
 
 import random
 
+import numpy as np
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
@@ -19,8 +20,9 @@ TEXTS = [
 ]
 
 
-def show(tokenizer, tokens, prompt=()):
-    detokenizer = Detokenizer(tokenizer, list(prompt))
+def detokenize(tokenizer, tokens, prompt=()):
+    """Return the text of each token, and the text that was held back until the end."""
+    detokenizer = Detokenizer(tokenizer, np.array(prompt, np.int64))
     return [detokenizer.feed(token) for token in tokens], detokenizer.flush()
 
 
@@ -28,7 +30,7 @@ def show(tokenizer, tokens, prompt=()):
 def test_characters_split_across_tokens_are_returned_whole(tokenizer, text):
     tokens = tokenizer.encode(text).ids
     assert len(tokens) == len(text.encode())
-    parts, rest = show(tokenizer, tokens, tokenizer.encode("prompt: ").ids)
+    parts, rest = detokenize(tokenizer, tokens, tokenizer.encode("prompt: ").ids)
     assert "".join(parts) + rest == text
     if "\ufffd" not in text:
         assert rest == "" and not any("\ufffd" in part for part in parts)
@@ -36,38 +38,38 @@ def test_characters_split_across_tokens_are_returned_whole(tokenizer, text):
 
 def test_incomplete_character_at_the_end_becomes_a_replacement_character(tokenizer):
     tokens = tokenizer.encode("ab😀").ids
-    assert show(tokenizer, tokens[:-1]) == (["a", "b", "", "", ""], "\ufffd")
+    assert detokenize(tokenizer, tokens[:-1]) == (["a", "b", "", "", ""], "\ufffd")
 
 
 def test_invalid_bytes_do_not_hold_back_later_text(tokenizer):
     tokens = tokenizer.encode("😀").ids[1:2] * 100 + tokenizer.encode(" then 日本").ids
-    parts, rest = show(tokenizer, tokens)
+    parts, rest = detokenize(tokenizer, tokens)
     assert ("".join(parts) + rest).endswith(" then 日本")
-    assert max(len(list(run)) for run in _runs(parts)) < 12
+    assert max(_lengths_of_empty_runs(parts)) < 12
 
 
-def _runs(parts):
-    run = []
+def _lengths_of_empty_runs(parts):
+    length = 0
     for part in parts:
-        run = [*run, part] if not part else []
-        yield run
+        length = 0 if part else length + 1
+        yield length
 
 
 def test_special_tokens_are_hidden(tokenizer):
     tokens = [0, *tokenizer.encode("hi").ids, 2, *tokenizer.encode("!").ids]
-    parts, rest = show(tokenizer, tokens)
+    parts, rest = detokenize(tokenizer, tokens)
     assert "".join(parts) + rest == "hi!"
 
 
 def test_special_tokens_are_shown_on_request(tokenizer):
     tokens = [0, *tokenizer.encode("hi").ids, 2]
-    detokenizer = Detokenizer(tokenizer, tokenizer.encode("a").ids, show_special_tokens=True)
+    detokenizer = Detokenizer(tokenizer, np.array(tokenizer.encode("a").ids), show_special_tokens=True)
     names = [tokenizer.id_to_token(token) for token in (0, 2)]
     assert "".join(map(detokenizer.feed, tokens)) + detokenizer.flush() == f"{names[0]}hi{names[1]}"
 
 
 def test_tokens_of_a_long_answer_are_dropped(tokenizer):
-    detokenizer = Detokenizer(tokenizer, [])
+    detokenizer = Detokenizer(tokenizer, np.array([], np.int64))
     text = "日本語 " * 3000
     assert "".join(detokenizer.feed(token) for token in tokenizer.encode(text).ids) == text
     assert len(detokenizer._tokens) < 3000
@@ -80,22 +82,23 @@ def test_first_word_keeps_its_space_with_a_sentencepiece_decoder():
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
-    assert show(tokenizer, [2, 3, 4, 5, 6, 1], prompt=[1]) == ([" cat", "s", "", "", "€", " the"], "")
+    assert detokenize(tokenizer, [2, 3, 4, 5, 6, 1], prompt=[1]) == ([" cat", "s", "", "", "€", " the"], "")
 
 
 def feed(stops, parts):
     """Return the text that was passed on, and whether a stop string was found."""
-    strings, shown = StopStrings(stops), []
+    strings = StopStrings(stops)
+    passed: list[str] = []
     for part in parts:
-        text, met = strings.feed(part)
-        shown.append(text)
-        if met:
-            return shown, True
-    return [*shown, strings.flush()], False
+        text, stopped = strings.feed(part)
+        passed.append(text)
+        if stopped:
+            return passed, True
+    return [*passed, strings.flush()], False
 
 
 @pytest.mark.parametrize(
-    ("stops", "parts", "shown", "met"),
+    ("stops", "parts", "passed", "stopped"),
     [
         ((), ["a", "b"], ["a", "b", ""], False),
         (("END",), ["go E", "N", "D more"], ["go ", "", ""], True),
@@ -109,8 +112,8 @@ def feed(stops, parts):
         (("😀",), ["hi 😀 you"], ["hi "], True),
     ],
 )
-def test_stop_strings(stops, parts, shown, met):
-    assert feed(stops, parts) == (shown, met)
+def test_text_is_passed_on_up_to_a_stop_string(stops, parts, passed, stopped):
+    assert feed(stops, parts) == (passed, stopped)
 
 
 def test_first_complete_stop_string_ends_the_text_for_any_token_boundaries():
@@ -118,11 +121,12 @@ def test_first_complete_stop_string_ends_the_text_for_any_token_boundaries():
     for _ in range(2000):
         text = "".join(rng.choice("ab") for _ in range(20))
         stops = tuple("".join(rng.choice("ab") for _ in range(rng.randrange(2, 6))) for _ in range(rng.randrange(1, 4)))
-        parts, rest = [], text
+        parts: list[str] = []
+        rest = text
         while rest:
             size = rng.randrange(1, 5)
             parts, rest = [*parts, rest[:size]], rest[size:]
-        shown, met = feed(stops, parts)
+        passed, stopped = feed(stops, parts)
         ends = [(text.find(stop) + len(stop), text.find(stop)) for stop in stops if stop in text]
-        assert met == bool(ends)
-        assert "".join(shown) == (text[: min(ends)[1]] if ends else text)
+        assert stopped == bool(ends)
+        assert "".join(passed) == (text[: min(ends)[1]] if ends else text)

@@ -1,4 +1,4 @@
-"""The time for which a decode step waits for late grammar masks."""
+"""The wait of a decode step for late grammar masks."""
 
 import numpy as np
 import pytest
@@ -45,6 +45,9 @@ class NeverReady:
             self._first = False
             return False
 
+        def close(self):
+            pass
+
 
 def test_late_masks_share_the_wait_of_one_step(manual_engine, collect, monkeypatch):
     clock = Clock()
@@ -53,14 +56,14 @@ def test_late_masks_share_the_wait_of_one_step(manual_engine, collect, monkeypat
     engine, _ = manual_engine(max_rows=16, chunk_size=64)
     grammar = NeverReady(clock)
     collectors = [collect(engine, PROMPT, grammar, max_tokens=9) for _ in range(15)]
-    free = collect(engine, PROMPT, max_tokens=50)
-    engine.iterate_until(lambda: all(one.has_first_token.is_set() for one in (*collectors, free)))
+    unconstrained = collect(engine, PROMPT, max_tokens=50)
+    engine.iterate_until(lambda: all(collector.has_first_token.is_set() for collector in (*collectors, unconstrained)))
     grammar.waits.clear()
-    before = free.num_tokens
+    num_tokens_before = unconstrained.num_tokens
     engine.iterate()
-    assert free.num_tokens == before + 1 and len(grammar.waits) == 15
+    assert unconstrained.num_tokens == num_tokens_before + 1 and len(grammar.waits) == 15
     assert sum(grammar.waits) == pytest.approx(0.002) and min(grammar.waits) == 0
-    assert not any(one.ended.is_set() for one in collectors)
+    assert not any(collector.ended.is_set() for collector in collectors)
 
 
 def test_sequence_with_a_late_mask_is_moved_to_a_released_slot(manual_engine, collect, monkeypatch):
@@ -69,9 +72,9 @@ def test_sequence_with_a_late_mask_is_moved_to_a_released_slot(manual_engine, co
         monkeypatch.setattr(module, "time", clock)
     engine, runner = manual_engine(max_rows=2)
     grammar = NeverReady(clock)
-    free = collect(engine, [11, 20, 30], max_tokens=5)
+    unconstrained = collect(engine, [11, 20, 30], max_tokens=5)
     late = collect(engine, PROMPT, grammar, max_tokens=9)
-    engine.iterate_until(free.ended.is_set)
+    engine.iterate_until(unconstrained.ended.is_set)
     assert late.num_tokens == 1 and ("swap", len(PROMPT)) in runner.calls
     grammar.is_ready = True
     engine.iterate_until(late.ended.is_set)

@@ -26,25 +26,28 @@ def test_logprobs_are_the_log_softmax_in_order_of_rank():
     token = int(order[30])
     chosen, *others = compute_logprobs(row, token, 20)
     assert (chosen.token, chosen.rank) == (token, 31)
-    assert [(other.token, other.rank) for other in others] == [(int(each), n) for n, each in enumerate(order[:20], 1)]
-    assert np.allclose([other.logprob for other in (chosen, *others)], exact[[token, *order[:20]]], atol=1e-5)
+    assert [(other.token, other.rank) for other in others] == [
+        (int(id_), rank) for rank, id_ in enumerate(order[:20], 1)
+    ]
+    logprobs = [entry.logprob for entry in (chosen, *others) if entry.logprob is not None]
+    assert np.allclose(logprobs, exact[[token, *order[:20]]], atol=1e-5)
     assert compute_logprobs(row, int(order[1]), 3)[0].rank == 2
-    assert [each.rank for each in compute_logprobs(row, int(order[1]), 3)] == [2, 1, 3]
+    assert [entry.rank for entry in compute_logprobs(row, int(order[1]), 3)] == [2, 1, 3]
     assert len(compute_logprobs(row, token, 0)) == 1
 
 
 def test_equal_logits_rank_by_token_id():
     row = np.zeros(1000, np.float32)
-    assert [(each.token, each.rank) for each in compute_logprobs(row, 2, 4)] == [(2, 3), (0, 1), (1, 2), (3, 4)]
+    assert [(entry.token, entry.rank) for entry in compute_logprobs(row, 2, 4)] == [(2, 3), (0, 1), (1, 2), (3, 4)]
 
 
 def test_each_token_has_an_entry_from_the_unmodified_logits(scripted_engine, collect):
     engine, runner = scripted_engine()
     bias = ((runner.next_token(PROMPT), -100.0), (77, 50.0))
     collector = collect(engine, PROMPT, max_tokens=4, logprobs=2, logit_bias=bias, frequency_penalty=1.0).wait()
-    found = entries(collector)
-    assert len(found) == 4 and all(len(entry) == 3 for entry in found)
-    first = found[0]
+    logprobs = entries(collector)
+    assert len(logprobs) == 4 and all(len(entry) == 3 for entry in logprobs)
+    first = logprobs[0]
     assert (first[0].token, first[1].token, first[1].rank) == (77, runner.next_token(PROMPT), 1)
     assert np.allclose([first[0].logprob, first[1].logprob], [OTHER, CHOSEN], atol=1e-5)
     assert entries(collect(engine, PROMPT, max_tokens=4).wait()) == []
@@ -85,32 +88,33 @@ def test_max_tokens_0_generates_nothing(scripted_engine, collect, n, options):
     engine, _ = scripted_engine(max_rows=2)
     collector = collect(engine, PROMPT, max_tokens=0, n=n, **options).wait()
     assert (collector.texts, collector.finish_reasons, collector.num_tokens) == ([""] * n, ["length"] * n, 0)
-    found = entries(collector)
-    assert len(found) == (len(PROMPT) if "prompt_logprobs" in options else 0)
-    assert [entry and entry[0].token for entry in found] == (list(PROMPT) if found else [])
+    logprobs = entries(collector)
+    assert len(logprobs) == (len(PROMPT) if "prompt_logprobs" in options else 0)
+    assert [entry and entry[0].token for entry in logprobs] == (list(PROMPT) if logprobs else [])
     assert engine.stats.tokens_out == 0
 
 
 def test_json_has_the_form_of_the_vllm_backend(tokenizer):
-    names = TokenBytes(tokenizer)
-    one, two = tokenizer.encode("é").ids
-    written = json.loads(
-        render_logprobs([(Logprob(40, None, None),), (Logprob(one, -0.5, 2), Logprob(1, -0.25, 1))], names)
+    token_bytes = TokenBytes(tokenizer)
+    first, second = tokenizer.encode("é").ids
+    rendered = render_logprobs(
+        [(Logprob(40, None, None),), (Logprob(first, -0.5, 2), Logprob(1, -0.25, 1))], token_bytes
     )
-    assert written == [
-        {"40": {"logprob": None, "rank": None, "decoded_token": names[40].decode(), "bytes": list(names[40])}},
+    text = token_bytes[40]
+    assert json.loads(rendered) == [
+        {"40": {"logprob": None, "rank": None, "decoded_token": text.decode(), "bytes": list(text)}},
         {
-            str(one): {"logprob": -0.5, "rank": 2, "decoded_token": "\ufffd", "bytes": [0xC3]},
+            str(first): {"logprob": -0.5, "rank": 2, "decoded_token": "\ufffd", "bytes": [0xC3]},
             "1": {"logprob": -0.25, "rank": 1, "decoded_token": "</s>", "bytes": list(b"</s>"), "special": True},
         },
     ]
-    assert names[one] + names[two] == "é".encode()
-    assert names[100_000] == b""
+    assert token_bytes[first] + token_bytes[second] == "é".encode()
+    assert token_bytes[100_000] == b""
 
 
 def test_every_byte_of_a_byte_level_vocabulary_is_decoded(tokenizer):
-    names = TokenBytes(tokenizer)
-    assert {names[token] for token in range(3, 259)} == {bytes([byte]) for byte in range(256)}
+    token_bytes = TokenBytes(tokenizer)
+    assert {token_bytes[token] for token in range(3, 259)} == {bytes([byte]) for byte in range(256)}
 
 
 def test_bytes_of_sentencepiece_tokens():
@@ -119,5 +123,5 @@ def test_bytes_of_sentencepiece_tokens():
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
-    names = TokenBytes(tokenizer)
-    assert [names[token] for token in range(6)] == [b"<unk>", b"\n", b" Paris", b"\xe9", "é".encode(), b"<0xZZ"]
+    token_bytes = TokenBytes(tokenizer)
+    assert [token_bytes[token] for token in range(6)] == [b"<unk>", b"\n", b" Paris", b"\xe9", "é".encode(), b"<0xZZ"]

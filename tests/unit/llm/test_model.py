@@ -11,7 +11,7 @@ from backends.serving import errors
 
 @pytest.fixture
 def model(monkeypatch):
-    """The module `backends.llm.model`, with fake requests and senders."""
+    """The module `backends.llm.model`, with a substitute for Triton's Python module."""
     stub = types.ModuleType("triton_python_backend_utils")
     monkeypatch.setitem(sys.modules, stub.__name__, stub)
     for name in ("backends.llm.tensors", "backends.llm.model"):
@@ -24,44 +24,47 @@ def model(monkeypatch):
         sys.modules.pop(name, None)
 
 
-class Client:
-    heard: ClassVar[dict] = {}
+class RecordingSender:
+    """A response sender that records the error of each request; None if it has none."""
 
-    def __init__(self, request, tokens):
+    failures: ClassVar[dict[str, errors.GenerationError | None]] = {}
+
+    def __init__(self, request, token_bytes):
         if request == "no sender":
             raise RuntimeError("no sender")
         self.request = request
-        Client.heard[request] = None
+        RecordingSender.failures[request] = None
 
     def read_requested_outputs(self, inputs):
         pass
 
     def fail(self, error):
-        if self.request == "deaf":
+        if self.request == "unreachable":
             raise OSError("the client cannot be reached")
-        Client.heard[self.request] = error
+        RecordingSender.failures[self.request] = error
 
 
 def test_a_request_that_cannot_be_read_fails_alone(model, monkeypatch):
     def read(request):
-        if request == "wrong":
+        if request == "invalid":
             raise errors.InvalidValue("No.", "stream")
-        if request not in ("good", "sums"):
+        if request not in ("valid", "cumulative logprob"):
             raise ValueError("a tensor in shared memory that is gone")
-        return types.SimpleNamespace(name=request, cumulative_logprob=request == "sums")
+        return types.SimpleNamespace(name=request, cumulative_logprob=request == "cumulative logprob")
 
-    taken = []
-    monkeypatch.setattr(model, "TextResponseSender", Client)
+    admitted = []
+    failures: dict[str, errors.GenerationError | None] = {}
+    monkeypatch.setattr(model, "TextResponseSender", RecordingSender)
     monkeypatch.setattr(model, "read_request", read)
     monkeypatch.setattr(model, "Inputs", lambda request: request)
-    monkeypatch.setattr(Client, "heard", {})
-    one = model.TritonPythonModel()
-    one._token_bytes, one._returns_cumulative_logprob = None, False
-    one._frontend = types.SimpleNamespace(add_request=lambda request, client: taken.append(request.name))
-    one.execute(["unreadable", "wrong", "no sender", "deaf", "sums", "good"])
-    assert taken == ["good"]
-    assert isinstance(Client.heard["unreadable"], errors.EngineFailed) and "gone" in str(Client.heard["unreadable"])
-    assert isinstance(Client.heard["wrong"], errors.InvalidValue)
-    assert Client.heard["good"] is None
-    # An older build declares no sums, and Triton can be configured not to complete its configuration.
-    assert str(Client.heard["sums"]).startswith("[unsupported_option:return_cumulative_logprob]")
+    monkeypatch.setattr(RecordingSender, "failures", failures)
+    triton_model = model.TritonPythonModel()
+    triton_model._token_bytes, triton_model._returns_cumulative_logprob = None, False
+    triton_model._frontend = types.SimpleNamespace(add_request=lambda request, sender: admitted.append(request.name))
+    triton_model.execute(["unreadable", "invalid", "no sender", "unreachable", "cumulative logprob", "valid"])
+    assert admitted == ["valid"]
+    assert isinstance(failures["unreadable"], errors.EngineFailed) and "gone" in str(failures["unreadable"])
+    assert isinstance(failures["invalid"], errors.InvalidValue)
+    assert failures["valid"] is None
+    # An older build declares no such output, and Triton can be configured not to complete its configuration.
+    assert str(failures["cumulative logprob"]).startswith("[unsupported_option:return_cumulative_logprob]")

@@ -1,3 +1,5 @@
+"""The parameters of `config.pbtxt` that the LLM backend reads."""
+
 import pytest
 
 from backends.llm.options import Options, read_options

@@ -46,31 +46,30 @@ def test_greedy_answers_in_a_batch_equal_those_alone(engine, collect):
     for prompt, count in requests:
         collectors.append(collect(engine, prompt, max_tokens=count, ignore_eos=True))
         time.sleep(rng.random() * 0.004)
-    assert [one.wait().texts for one in collectors] == alone
+    assert [collector.wait().texts for collector in collectors] == alone
     assert len({texts[0] for texts in alone}) > 25  # the model's answers do differ
 
 
 def test_seed_gives_the_same_text_in_any_batch(engine, collect):
     options = {"temperature": 1.5, "top_p": 0.95, "top_k": 100, "max_tokens": 40, "ignore_eos": True}
-    mine, *others = prompts(12)
-    alone = collect(engine, mine, seed=3, n=2, **options).wait().texts
+    prompt, *others = prompts(12)
+    alone = collect(engine, prompt, seed=3, n=2, **options).wait().texts
     others_running = [collect(engine, other, **options) for other in others]
-    batched = collect(engine, mine, seed=3, n=2, **options).wait().texts
+    batched = collect(engine, prompt, seed=3, n=2, **options).wait().texts
     assert batched == alone and alone[0] != alone[1]
-    assert collect(engine, mine, seed=4, **options).wait().texts == alone[1:]
-    for one in others_running:
-        one.wait()
+    assert collect(engine, prompt, seed=4, **options).wait().texts == alone[1:]
+    for collector in others_running:
+        collector.wait()
 
 
 def test_chunked_prefill_gives_the_logits_of_a_whole_prefill(runner):
-    prompt = prompts(1)[0]
-    prompt = np.resize(prompt, 300)
+    prompt = np.resize(prompts(1)[0], 300)
     whole = runner.prefill(0, prompt, 0)
     for size in (32, 100, 299):
         for start in range(0, 300, size):
-            cut = runner.prefill(1, prompt[start : start + size], start)
-        np.testing.assert_allclose(cut, whole, atol=1e-3)
-        assert cut.argmax() == whole.argmax()
+            chunked = runner.prefill(1, prompt[start : start + size], start)
+        np.testing.assert_allclose(chunked, whole, atol=1e-3)
+        assert chunked.argmax() == whole.argmax()
 
 
 def test_copied_slot_decodes_as_its_source(runner):
@@ -78,8 +77,8 @@ def test_copied_slot_decodes_as_its_source(runner):
     token = runner.prefill(0, prompt, 0).argmax()
     runner.copy(0, 2, 0, len(prompt))
     step = [np.array([token]), np.array([len(prompt)])]
-    there = runner.decode(*step, first_slot=2).copy()
-    np.testing.assert_array_equal(there, runner.decode(*step, first_slot=0))
+    logits_of_copy = runner.decode(*step, first_slot=2).copy()
+    np.testing.assert_array_equal(logits_of_copy, runner.decode(*step, first_slot=0))
 
 
 def test_eos_tokens_of_both_files_are_merged(export):
@@ -92,7 +91,7 @@ def test_chunk_sizes_shrink_with_past_tokens(runner):
     assert sizes == sorted(sizes, reverse=True) and all(size >= 16 and size & (size - 1) == 0 for size in sizes)
 
 
-def resident(kv_cache):
+def resident_bytes(kv_cache):
     """Return the bytes of the cache's pages that exist, in memory or swapped out. Other memory does not count.
 
     Source: Documentation/admin-guide/mm/pagemap.rst of Linux; of each page, bit 63 says present, bit 62 swapped.
@@ -107,16 +106,16 @@ def resident(kv_cache):
 def test_kv_cache_pages_are_allocated_on_use_and_freed_on_release():
     kv_cache = KVCache(tensors=20, num_slots=16, heads=4, context=8192, head_size=64, dtype=np.float32)
     view = kv_cache._array
-    assert view.nbytes > 2.5e9 and resident(kv_cache) == 0
+    assert view.nbytes > 2.5e9 and resident_bytes(kv_cache) == 0
     view[:, 3, :, :6000] = 1.0
     used = kv_cache.kv_bytes(6000)
-    assert used == 20 * 4 * 6000 * 64 * 4 and resident(kv_cache) == used  # so there are no huge pages
+    assert used == 20 * 4 * 6000 * 64 * 4 and resident_bytes(kv_cache) == used  # so there are no huge pages
     kv_cache.copy(3, 5, 0, 500)
-    assert resident(kv_cache) == used + kv_cache.kv_bytes(500)
+    assert resident_bytes(kv_cache) == used + kv_cache.kv_bytes(500)
     assert (view[:, 5, :, :500] == 1).all() and (view[0, 5, 0, 500:600] == 0).all()
     kv_cache.release(3)
     kv_cache.release(5)
-    assert resident(kv_cache) == 0
+    assert resident_bytes(kv_cache) == 0
     assert view[0, 3, 0, 0, 0] == 0
     del view
     kv_cache.close()

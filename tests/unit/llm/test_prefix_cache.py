@@ -8,6 +8,7 @@ import pytest
 
 from backends.llm.batching.prefix_cache import PrefixCache, hash_block
 from backends.serving.errors import EngineFailed
+from tests.unit.llm.waiting import wait_until
 
 CHUNK = 8
 
@@ -29,20 +30,18 @@ def make_run(manual_engine, collect):
     """Make an engine and a function that runs one prompt on it, and returns how many of its tokens were prefilled and
     how many were copied from the cache.
     """
-    made = {}
 
     def make(**options):
-        made["engine"], made["runner"] = manual_engine(chunk_size=CHUNK, **options)
+        engine, runner = manual_engine(chunk_size=CHUNK, **options)
 
         def run(tokens, count=6):
-            engine, runner = made["engine"], made["runner"]
             runner.calls.clear()
             collector = collect(engine, tokens, max_tokens=count)
             engine.iterate_until(collector.ended.is_set)
             assert collector.texts == [engine._tokenizer.decode(runner.expected_answer(tokens, count))]
             return num_prefilled(runner), num_copied(runner)
 
-        return run, made["engine"], made["runner"]
+        return run, engine, runner
 
     return make
 
@@ -61,9 +60,10 @@ def test_growing_chat_is_prefilled_from_the_last_whole_chunk(make_run):
     chat = prompt(1, 85)
     assert run(chat, 20) == (85, 0)
     for _ in range(4):
-        grown = chat + runner.expected_answer(chat, 20) + prompt(2, 9)
-        assert run(grown, 20) == (len(grown) - len(chat) // CHUNK * CHUNK, len(chat) // CHUNK * CHUNK)
-        chat = grown
+        next_turn = chat + runner.expected_answer(chat, 20) + prompt(2, 9)
+        num_cached = len(chat) // CHUNK * CHUNK
+        assert run(next_turn, 20) == (len(next_turn) - num_cached, num_cached)
+        chat = next_turn
 
 
 def test_prompt_that_ends_inside_a_cached_one_prefills_its_last_chunk(make_run):
@@ -81,11 +81,11 @@ def test_shared_prefix_is_cached_once(make_run):
     run, engine, _ = make_run()
     system = prompt(0, 80)
     run(system + prompt(1, 8))
-    before = engine.stats.prefix_cache_bytes
+    bytes_before = engine.stats.prefix_cache_bytes
     for seed in range(2, 6):
         assert run(system + prompt(seed, 8)) == (8, 80)
-    logits = 259 * 4
-    assert engine.stats.prefix_cache_bytes - before == 4 * (8 * 2 + logits)
+    logits_bytes = 259 * 4
+    assert engine.stats.prefix_cache_bytes - bytes_before == 4 * (8 * 2 + logits_bytes)
 
 
 def test_same_chunk_after_another_prefix_is_not_reused(make_run):
@@ -138,7 +138,7 @@ def test_concurrent_prompts_prefill_their_shared_prefix_once(manual_engine, coll
     engine, runner = manual_engine(chunk_size=CHUNK)
     system = prompt(0, 80)
     collectors = [collect(engine, system + prompt(seed, 8), max_tokens=3) for seed in (1, 2, 3)]
-    engine.iterate_until(lambda: all(one.ended.is_set() for one in collectors))
+    engine.iterate_until(lambda: all(collector.ended.is_set() for collector in collectors))
     assert num_prefilled(runner) == 80 + 3 * 8
 
 
@@ -166,10 +166,10 @@ def test_copying_delays_running_answers_by_at_most_a_chunk(manual_engine, collec
     engine.iterate_until(running.has_first_token.is_set)
     runner.calls.clear()
     engine.iterate_until(collect(engine, tokens, max_tokens=1).ended.is_set)
-    run = 0
+    num_consecutive = 0
     for name, size in runner.calls:
-        run = run + size if name == "load" else 0
-        assert run <= 32 * CHUNK + CHUNK
+        num_consecutive = num_consecutive + size if name == "load" else 0
+        assert num_consecutive <= 32 * CHUNK + CHUNK
 
 
 def test_cancelling_while_a_prefix_is_copied(manual_engine, collect):
@@ -205,12 +205,10 @@ def test_failure_to_copy_a_prefix_fails_one_request(manual_engine, collect, monk
 def test_engine_fault_clears_the_prefix_cache(scripted_engine, collect, monkeypatch):
     engine, _ = scripted_engine()
     collect(engine, prompt(1, 40), max_tokens=1).wait()
-    running = collect(engine, prompt(2, 40))
-    running.has_first_token.wait()
-    step = engine._scheduler.decode_step
+    decode_step = engine._scheduler.decode_step
     monkeypatch.setattr(engine._scheduler, "decode_step", lambda: 1 / 0)
-    running.wait()
-    monkeypatch.setattr(engine._scheduler, "decode_step", step)
+    assert isinstance(collect(engine, prompt(2, 40)).wait().error, EngineFailed)
+    monkeypatch.setattr(engine._scheduler, "decode_step", decode_step)
     collect(engine, prompt(1, 40), max_tokens=1).wait()
     assert engine.stats.prefix_tokens_reused == 0
 
@@ -239,9 +237,7 @@ def test_random_prompts_with_shared_prefixes_get_the_same_tokens_as_alone(script
         collector.wait()
         assert collector.error or collector.texts[0] == tokenizer.decode(runner.expected_answer(tokens, count))
         assert engine.stats.prefix_cache_bytes <= 3000
-    deadline = time.monotonic() + 1
-    while engine.stats.rows_active or engine.stats.row_bytes:
-        assert time.monotonic() < deadline
+    wait_until(lambda: engine.stats.rows_active == engine.stats.row_bytes == 0)
     assert engine.stats.prefix_tokens_reused > 1000 and engine.stats.rows_waiting == 0
     assert (runner.stored_tokens == -1).all()
 

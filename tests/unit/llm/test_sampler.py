@@ -1,3 +1,5 @@
+"""The sampler: the distribution of its draws, penalties, and tokens that may not be drawn."""
+
 import numpy as np
 import pytest
 
@@ -18,18 +20,18 @@ def reference_support(row, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
     """Return the token ids that may be drawn and their probabilities, computed in the slow and obvious way."""
     row = row.astype(np.float64) / temperature
     probabilities = np.exp(row - row.max()) / np.exp(row - row.max()).sum()
-    order = np.argsort(-probabilities, kind="stable")
+    order = np.argsort(-probabilities, kind="stable").tolist()
     if top_k:
         order = order[:top_k]
     order = [token for token in order if probabilities[token] >= min_p * probabilities.max()]
-    total, running, kept = sum(probabilities[order]), 0.0, []
+    total, running, support = sum(probabilities[order]), 0.0, []
     for token in order:
-        kept.append(int(token))
+        support.append(token)
         running += probabilities[token]
         if running >= top_p * total:
             break
-    share = probabilities[kept] / probabilities[kept].sum()
-    return dict(zip(kept, share, strict=True))
+    shares = probabilities[support] / probabilities[support].sum()
+    return dict(zip(support, shares, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -56,8 +58,8 @@ def test_draws_follow_the_distribution(options):
     drawn = np.bincount([sampler.sample(row.copy()) for _ in range(draws)], minlength=VOCAB)
     assert set(np.flatnonzero(drawn)) <= set(expected)
     likely = {token: share for token, share in expected.items() if share * draws >= 8}
-    spread = sum((drawn[token] - share * draws) ** 2 / (share * draws) for token, share in likely.items())
-    assert spread < len(likely) + 6 * np.sqrt(2 * len(likely))  # chi-square, six deviations
+    chi_square = sum((drawn[token] - share * draws) ** 2 / (share * draws) for token, share in likely.items())
+    assert chi_square < len(likely) + 6 * np.sqrt(2 * len(likely))  # six standard deviations
 
 
 def test_greedy_chooses_the_likeliest_token():
@@ -118,7 +120,7 @@ def test_penalties_equal_the_reference(repetition, presence, frequency):
     options = {"repetition_penalty": repetition, "presence_penalty": presence, "frequency_penalty": frequency}
     sampler = Sampler(SamplingParams(temperature=0, **options), 0, prompt, VOCAB)
     penalties = Penalties(SamplingParams(**options), prompt, VOCAB)
-    generated = []
+    generated: list[int] = []
     for step in range(150):  # more distinct tokens than the first array holds
         row = logits(step)
         expected = reference_penalties(row, prompt.tolist(), generated, repetition, presence, frequency)
@@ -131,7 +133,7 @@ def test_penalties_equal_the_reference(repetition, presence, frequency):
         penalties.add_token(token)
 
 
-def test_a_nucleus_that_needs_the_whole_vocabulary():
+def test_top_p_may_select_most_of_the_vocabulary():
     flat = np.ones(5000, np.float32)
     assert len(_top_p_indices(flat, 0.5)) == 2500
     steep = np.exp(-np.arange(5000) * 0.01).astype(np.float32)
@@ -153,15 +155,15 @@ def test_draw_index_agrees_with_the_running_sum(size):
     mass[0] = 0.5
     running = np.cumsum(mass, dtype=np.float64)
     for uniform in [0.0, 1 - 1e-16, *np.random.default_rng(1).random(200)]:
-        place = _draw_index(mass, uniform)
-        assert mass[place] > 0
-        assert running[place] >= uniform * running[-1] - 1e-9
-        assert place == 0 or running[place - 1] <= uniform * running[-1] + 1e-9
+        index = _draw_index(mass, uniform)
+        assert mass[index] > 0
+        assert running[index] >= uniform * running[-1] - 1e-9
+        assert index == 0 or running[index - 1] <= uniform * running[-1] + 1e-9
 
 
 def test_logit_bias_applies_before_other_options():
     row = logits(1)
-    best, other = (int(place) for place in np.argsort(-row)[:2])
+    best, other = (int(token) for token in np.argsort(-row)[:2])
     assert (
         Sampler(SamplingParams(temperature=0, logit_bias=((best, -100.0),)), 0, PROMPT, VOCAB).sample(row.copy())
         == other
@@ -172,7 +174,7 @@ def test_logit_bias_applies_before_other_options():
 
 def test_stop_tokens_are_masked_for_min_tokens():
     row = logits(1)
-    best, other = (int(place) for place in np.argsort(-row)[:2])
+    best, other = (int(token) for token in np.argsort(-row)[:2])
     sampler = Sampler(SamplingParams(temperature=0, min_tokens=2), 0, PROMPT, VOCAB, frozenset({best}))
     assert [sampler.sample(row.copy()) for _ in range(4)] == [other, other, best, best]
 

@@ -1,5 +1,8 @@
+"""Sampling parameters: the options that are parsed, their defaults, and refusals by name."""
+
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -17,7 +20,7 @@ def parse(**options):
 
 
 def test_all_options_are_parsed():
-    said = {
+    options: dict[str, Any] = {
         "max_tokens": 5,
         "temperature": 0,
         "top_p": 1,
@@ -32,9 +35,9 @@ def test_all_options_are_parsed():
         "repetition_penalty": 1.1,
         "ignore_eos": True,
     }
-    expected = said | {"top_k": 0, "stop": ("a", "\n"), "stop_token_ids": (1, 999)}
-    assert parse(**said) == SamplingParams(**expected)
-    assert parse() == parse(**dict.fromkeys(said)) == SamplingParams()
+    expected = options | {"top_k": 0, "stop": ("a", "\n"), "stop_token_ids": (1, 999)}
+    assert parse(**options) == SamplingParams(**expected)
+    assert parse() == parse(**dict.fromkeys(options)) == SamplingParams()
     assert parse(stop="END").stop == ("END",) and parse(stop=[]).stop == ()
 
 
@@ -139,7 +142,7 @@ def test_invalid_value_is_refused_by_name(name, value):
 
 
 @pytest.mark.parametrize(
-    ("written", "plain"),
+    ("strings", "values"),
     [
         (
             {"temperature": "0.1", "top_p": "0.95", "max_tokens": "16"},
@@ -154,9 +157,9 @@ def test_invalid_value_is_refused_by_name(name, value):
     ],
     ids=str,
 )
-def test_values_may_come_as_strings(written, plain):
+def test_values_may_come_as_strings(strings, values):
     """NVIDIA's own sample client sends numbers as strings."""
-    assert parse(**written) == parse(**plain) != parse()
+    assert parse(**strings) == parse(**values) != parse()
 
 
 def test_string_that_is_not_a_number_is_refused():
@@ -165,17 +168,17 @@ def test_string_that_is_not_a_number_is_refused():
 
 
 def test_request_parameters_are_parsed_like_the_tensor_but_limit_max_tokens():
-    own = SamplingParams(temperature=0.2)
-    assert sampling_params_from_request({"top_p": "0.5"}, 1000, own) == SamplingParams(
+    defaults = SamplingParams(temperature=0.2)
+    assert sampling_params_from_request({"top_p": "0.5"}, 1000, defaults) == SamplingParams(
         temperature=0.2, top_p=0.5, max_tokens=16
     )
-    assert sampling_params_from_request({"max_tokens": 6}, 1000, own).max_tokens == 6
-    assert sampling_params_from_request({}, 1000, replace(own, max_tokens=40)).max_tokens == 40
-    assert sampling_params_from_request({}, 1000, replace(own, min_tokens=20)).max_tokens == 20
+    assert sampling_params_from_request({"max_tokens": 6}, 1000, defaults).max_tokens == 6
+    assert sampling_params_from_request({}, 1000, replace(defaults, max_tokens=40)).max_tokens == 40
+    assert sampling_params_from_request({}, 1000, replace(defaults, min_tokens=20)).max_tokens == 20
     with pytest.raises(InvalidValue, match=r"\[invalid_value:min_tokens\] .* 16"):
-        sampling_params_from_request({"min_tokens": 17}, 1000, own)
+        sampling_params_from_request({"min_tokens": 17}, 1000, defaults)
     with pytest.raises(UnsupportedOption, match=r"^\[unsupported_option:beams\]"):
-        sampling_params_from_request({"beams": 4}, 1000, own)
+        sampling_params_from_request({"beams": 4}, 1000, defaults)
 
 
 @pytest.mark.parametrize("name", ["lora_name", "guided_json", "Stop"])
@@ -195,9 +198,9 @@ def test_document_that_is_not_an_object_is_refused(document):
 
 
 def test_model_defaults_replace_absent_options():
-    own = SamplingParams(temperature=0.2, top_p=0.9, repetition_penalty=1.1)
-    said = json.dumps({"temperature": 0, "top_p": None, "seed": 7})
-    assert parse_sampling_params(said, 1000, own) == SamplingParams(
+    defaults = SamplingParams(temperature=0.2, top_p=0.9, repetition_penalty=1.1)
+    document = json.dumps({"temperature": 0, "top_p": None, "seed": 7})
+    assert parse_sampling_params(document, 1000, defaults) == SamplingParams(
         temperature=0, top_p=0.9, repetition_penalty=1.1, seed=7
     )
 
@@ -218,7 +221,7 @@ def test_logit_bias_becomes_pairs():
 
 
 @pytest.mark.parametrize(
-    ("given", "kind", "text"),
+    ("structure", "kind", "text"),
     [
         ({"json": {"type": "object"}}, "json", '{"type": "object"}'),
         ({"json": '{"type":  "object"}'}, "json", '{"type": "object"}'),
@@ -228,5 +231,5 @@ def test_logit_bias_becomes_pairs():
         ({"grammar": 'root ::= "a"'}, "grammar", 'root ::= "a"'),
     ],
 )
-def test_structure_is_an_object_or_json_in_a_string(given, kind, text):
-    assert parse(structured_outputs=given).structured_outputs == StructuredOutputsParams(kind, text)
+def test_structure_is_an_object_or_json_in_a_string(structure, kind, text):
+    assert parse(structured_outputs=structure).structured_outputs == StructuredOutputsParams(kind, text)

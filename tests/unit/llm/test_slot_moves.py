@@ -1,5 +1,7 @@
 """Moves of slots: pages for any head size, and the consequences of a swap that fails halfway."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -11,23 +13,31 @@ from backends.serving.errors import EngineFailed
 PROMPT = [10, 20, 30]
 
 
-class FailingAfter:
-    """The C library with an `mremap` that fails after a number of calls."""
+class FailingLibrary:
+    """The C library with an `mremap` that fails after `num_left` more calls."""
 
-    def __init__(self, libc, calls):
-        self._libc, self.left = libc, calls
+    def __init__(self, libc, num_left):
+        self.libc, self.num_left = libc, num_left
         self.mmap, self.madvise = libc.mmap, libc.madvise
 
     @property
     def mremap(self):
-        real = self._libc.mremap
+        return FailingMremap(self)
 
-        def move(*arguments):
-            self.left -= 1
-            real.restype, real.argtypes = move.restype, move.argtypes
-            return real(*arguments) if self.left >= 0 else page_remapping._FAILED
 
-        return move
+class FailingMremap:
+    """One call of `mremap`. The caller sets the two types, as for a function of the C library."""
+
+    restype: Any
+    argtypes: Any
+
+    def __init__(self, library):
+        self._library, self._mremap = library, library.libc.mremap
+
+    def __call__(self, *arguments):
+        self._library.num_left -= 1
+        self._mremap.restype, self._mremap.argtypes = self.restype, self.argtypes
+        return self._mremap(*arguments) if self._library.num_left >= 0 else page_remapping._FAILED
 
 
 @pytest.fixture
@@ -43,16 +53,16 @@ def test_remapping_that_fails_halfway_raises_and_later_swaps_copy(kv_cache, monk
     tokens = np.random.default_rng(0).random((4, 2, 30, 16), np.float32)
     kv_cache.load(0, 0, tokens)
     kv_cache.load(1, 0, tokens + 1)
-    failing = FailingAfter(page_remapping._libc(), 1)
+    failing = FailingLibrary(page_remapping._libc(), 1)
     monkeypatch.setattr(page_remapping, "_libc", lambda: failing)
     with pytest.raises(OSError, match="could not be moved"):
         kv_cache.swap(0, 2, (30, 0))
-    assert failing.left == -1
-    for slot in (0, 2):  # whatever they hold, they can be released and written
+    assert failing.num_left == -1
+    for slot in (0, 2):  # their contents are unknown, but they can be released and written
         kv_cache.release(slot)
         kv_cache.load(slot, 0, tokens)
     kv_cache.swap(1, 2, (30, 30))
-    assert failing.left == -1  # no page was remapped again
+    assert failing.num_left == -1  # no page was remapped again
     np.testing.assert_array_equal(kv_cache.save(2, 0, 30), tokens + 1)
     np.testing.assert_array_equal(kv_cache.save(1, 0, 30), tokens)
 
@@ -60,32 +70,32 @@ def test_remapping_that_fails_halfway_raises_and_later_swaps_copy(kv_cache, monk
 def test_slots_are_copied_if_pages_cannot_be_remapped(kv_cache, monkeypatch):
     tokens = np.random.default_rng(0).random((4, 2, 30, 16), np.float32)
     kv_cache.load(0, 0, tokens)
-    failing = FailingAfter(page_remapping._libc(), 0)
+    failing = FailingLibrary(page_remapping._libc(), 0)
     monkeypatch.setattr(page_remapping, "_libc", lambda: failing)
     kv_cache.swap(0, 2, (30, 0))
     np.testing.assert_array_equal(kv_cache.save(2, 0, 30), tokens)
     assert not kv_cache.save(0, 0, 30).any()
 
 
-def half_swap(runner, swaps):
+def failing_swap(runner, swaps):
     """Return a `swap` that loses data: its first call moves one slot over the other, and raises."""
     swap = runner.swap
 
-    def move(first, second, lengths):
+    def failing_swap(first, second, lengths):
         swaps.append((first, second))
         if len(swaps) > 1:
             return swap(first, second, lengths)
         runner.stored_tokens[second], runner.stored_tokens[first] = runner.stored_tokens[first].copy(), -1
         raise OSError("A row could not be moved.")
 
-    return move
+    return failing_swap
 
 
 def test_failed_swap_is_a_fault_of_the_whole_batch(manual_engine, collect, monkeypatch):
     engine, runner = manual_engine(max_rows=3, chunk_size=32)
     collectors = [collect(engine, [token, 20, 30], max_tokens=count) for token, count in ((11, 4), (12, 60), (13, 60))]
-    swaps = []
-    monkeypatch.setattr(runner, "swap", half_swap(runner, swaps))
+    swaps: list[tuple[int, int]] = []
+    monkeypatch.setattr(runner, "swap", failing_swap(runner, swaps))
     with pytest.raises(SlotsCorrupted, match="could not be swapped"):
         engine.iterate_until(lambda: False)
     assert collectors[0].ended.is_set() and len(swaps) == 1
@@ -97,8 +107,8 @@ def test_failed_swap_at_the_end_of_a_prefill_fails_no_single_request(manual_engi
     long = collect(engine, [5] * 300, max_tokens=10)
     engine.iterate()
     short = collect(engine, PROMPT, max_tokens=60)
-    swaps = []
-    monkeypatch.setattr(runner, "swap", half_swap(runner, swaps))
+    swaps: list[tuple[int, int]] = []
+    monkeypatch.setattr(runner, "swap", failing_swap(runner, swaps))
     with pytest.raises(SlotsCorrupted):
         engine.iterate_until(lambda: False)
     assert len(swaps) == 1 and not long.ended.is_set() and not short.ended.is_set()
@@ -110,13 +120,13 @@ def test_engine_serves_new_requests_after_a_failed_swap(scripted_engine, collect
     others = [collect(engine, [token, 20, 30], max_tokens=900) for token in (11, 12)]
     for other in others:
         other.has_first_token.wait()
-    swaps = []
-    monkeypatch.setattr(runner, "swap", half_swap(runner, swaps))
+    swaps: list[tuple[int, int]] = []
+    monkeypatch.setattr(runner, "swap", failing_swap(runner, swaps))
     engine.cancel(others[0].generation)  # the last sequence moves into its slot
     assert isinstance(others[1].wait().error, EngineFailed)
     assert tokenizer.decode(runner.expected_answer([12, 20, 30], 900)).startswith(others[1].texts[0])
-    again = collect(engine, [11, 20, 30], max_tokens=max_tokens).wait()
-    assert again.texts == [tokenizer.decode(runner.expected_answer([11, 20, 30], max_tokens))] and len(swaps) == 1
+    answer = collect(engine, [11, 20, 30], max_tokens=max_tokens).wait()
+    assert answer.texts == [tokenizer.decode(runner.expected_answer([11, 20, 30], max_tokens))] and len(swaps) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,232 +1,282 @@
-"""Pictures behind the marks of a prompt: what stands for them, their vectors, and who waits for these."""
+"""Images in prompts: the text that replaces a placeholder, their embeddings, and requests that wait for encoding."""
 
 import threading
-import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
-from tokenizers import AddedToken
+from tokenizers import AddedToken, Tokenizer
 
 from backends.llm.active_request import Request
 from backends.llm.prompt_tokenizer import PromptTokenizer
 from backends.llm.request_frontend import LLMFrontend
 from backends.llm.vision.feature_cache import ImageFeatureCache
 from backends.llm.vision.processor import VisionProcessor
-from backends.serving.errors import Cancelled, InvalidValue
+from backends.serving.errors import Cancelled, GenerationError, InvalidValue
 from tests.fakes.tiny_smolvlm import SPECIALS, TOKENS_PER_TILE, expansion
 from tests.unit.llm.image_files import base64_image, noise_image, vision_config
+from tests.unit.llm.waiting import wait_until
 
 
-def test_a_gallery_finds_vectors_by_their_numbers():
-    gallery = ImageFeatureCache(10_000)
-    one, other = (gallery.put(name, np.full((3, 2), value, np.float32)) for name, value in ((b"1", 1), (b"2", 2)))
-    assert not set(one.ids) & set(other.ids) and (one.ids < 0).all()
-    into = np.zeros((5, 2), np.float32)
-    gallery.fill_embeddings(np.array([7, other.ids[2], one.ids[0], 8, other.ids[0]]), into)
-    assert into[:, 0].tolist() == [0, 2, 1, 0, 2]
+def test_the_feature_cache_finds_embeddings_by_their_ids() -> None:
+    cache = ImageFeatureCache(10_000)
+    first, second = (cache.put(digest, np.full((3, 2), value, np.float32)) for digest, value in ((b"1", 1), (b"2", 2)))
+    assert not set(first.ids) & set(second.ids) and (first.ids < 0).all()
+    embeddings = np.zeros((5, 2), np.float32)
+    cache.fill_embeddings(np.array([7, second.ids[2], first.ids[0], 8, second.ids[0]]), embeddings)
+    assert embeddings[:, 0].tolist() == [0, 2, 1, 0, 2]
 
 
-def test_a_gallery_forgets_what_nobody_needs_and_never_gives_a_number_twice():
-    gallery = ImageFeatureCache(3 * 8)
-    kept = gallery.put(b"1", np.full((3, 2), 1, np.float32))
-    again = gallery.put(b"2", np.zeros((1, 2), np.float32))
-    assert gallery.get(b"1") is None and gallery.get(b"2") is again
-    into = np.zeros((3, 2), np.float32)
-    gallery.fill_embeddings(kept.ids, into)  # somebody holds it still
-    assert (into == 1).all()
-    ids = kept.ids
-    del kept
+def test_the_feature_cache_drops_unused_features_and_never_reuses_an_id() -> None:
+    cache = ImageFeatureCache(3 * 8)
+    in_use = cache.put(b"1", np.full((3, 2), 1, np.float32))
+    latest = cache.put(b"2", np.zeros((1, 2), np.float32))
+    assert cache.get(b"1") is None and cache.get(b"2") is latest
+    embeddings = np.zeros((3, 2), np.float32)
+    cache.fill_embeddings(in_use.ids, embeddings)  # `in_use` still refers to the features
+    assert (embeddings == 1).all()
+    ids = in_use.ids
+    del in_use
     with pytest.raises(KeyError):
-        gallery.fill_embeddings(ids, into)
-    assert not set(gallery.put(b"1", np.full((3, 2), 1, np.float32)).ids) & set(ids)
+        cache.fill_embeddings(ids, embeddings)
+    assert not set(cache.put(b"1", np.full((3, 2), 1, np.float32)).ids) & set(ids)
 
 
 @pytest.fixture
-def sight(tokenizer):
-    """The eyes of a model for which every tile is its mean, `TOKENS_PER_TILE` times."""
-    copy = type(tokenizer).from_str(tokenizer.to_str())
+def image_tokenizer(tokenizer: Tokenizer) -> Tokenizer:
+    """The tokenizer of bytes with the special tokens of images."""
+    copy = Tokenizer.from_str(tokenizer.to_str())
     copy.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIALS])
-    seen = []
+    return copy
 
-    def encoder(tile):
-        seen.append(tile)
+
+class RecordingEncoder:
+    """An encoder whose embeddings are the mean of a tile, `TOKENS_PER_TILE` times."""
+
+    def __init__(self) -> None:
+        self.tiles: list[Any] = []
+
+    def __call__(self, tile: Any) -> Any:
+        self.tiles.append(tile)
         return np.full((TOKENS_PER_TILE, 2), tile.mean(), np.float32)
 
-    made = VisionProcessor(vision_config(image_token_id=copy.token_to_id("<image>")), copy, encoder)
-    made.seen, made.tokenizer = seen, copy
-    return made
+
+@pytest.fixture
+def encoder() -> RecordingEncoder:
+    return RecordingEncoder()
 
 
-def test_prompts_are_expanded_as_transformers_expands_them(sight):
+@pytest.fixture
+def processor(image_tokenizer: Tokenizer, encoder: RecordingEncoder) -> VisionProcessor:
+    config = vision_config(image_token_id=image_tokenizer.token_to_id("<image>"))
+    return VisionProcessor(config, image_tokenizer, encoder)
+
+
+Expand = Callable[..., tuple[Any, Any]]
+
+
+@pytest.fixture
+def expand(processor: VisionProcessor, image_tokenizer: Tokenizer) -> Expand:
+    """A function that returns the tokens of an expanded prompt, and its opened images."""
+
+    def expand(prompt: bytes, *images: Any) -> tuple[Any, Any]:
+        opened = processor.open_images([base64_image(image) for image in images])
+        text, _ = processor.expand_text(prompt, opened)
+        return np.array(image_tokenizer.encode(text.decode()).ids), opened
+
+    return expand
+
+
+def test_prompts_are_expanded_as_transformers_expands_them(
+    processor: VisionProcessor, image_tokenizer: Tokenizer
+) -> None:
     wide, small = noise_image(256, 128), noise_image(10, 640)
-    opened = sight.open_images([base64_image(wide), base64_image(small)])
-    text, _ = sight.expand_text(b"One <image> and two <image>.", opened)
+    opened = processor.open_images([base64_image(wide), base64_image(small)])
+    text, _ = processor.expand_text(b"One <image> and two <image>.", opened)
     assert text.decode() == f"One {expansion(2, 4)} and two {expansion(4, 1)}."
-    ids = np.array(sight.tokenizer.encode("One <image> and two <image>.").ids, np.int32)
-    assert sight.expand_tokens(ids, opened).tolist() == sight.tokenizer.encode(text.decode()).ids
+    ids = np.array(image_tokenizer.encode("One <image> and two <image>.").ids, np.int32)
+    assert processor.expand_tokens(ids, opened).tolist() == image_tokenizer.encode(text.decode()).ids
 
 
-def test_marks_that_callers_wrote_are_text(sight):
-    opened = sight.open_images([base64_image(noise_image(256, 128))])
-    text, spans = sight.expand_text("é<image> <image> <image>!".encode(), opened, ((2, 10), (17, 26)))
+def test_placeholders_in_literal_spans_are_text(processor: VisionProcessor) -> None:
+    opened = processor.open_images([base64_image(noise_image(256, 128))])
+    text, spans = processor.expand_text("é<image> <image> <image>!".encode(), opened, ((2, 10), (17, 26)))
     assert text.decode() == f"é<image> {expansion(2, 4)} <image>!"
     assert [text[start:end].decode() for start, end in spans] == ["<image> ", " <image>!"]
-    with pytest.raises(InvalidValue, match="1 of the marks"):
-        sight.expand_text(b"<image><image>", (), ((0, 7),))
+    with pytest.raises(InvalidValue, match="1 of the placeholders"):
+        processor.expand_text(b"<image><image>", (), ((0, 7),))
 
 
-def test_marks_without_pictures_are_refused_by_the_name_of_the_prompt(slow_desk, sight):
-    desk, _ = slow_desk
-    client = Waiter()
-    desk.add_request(request(b"a ~ b ~"), client)
-    assert client.done.wait(10)
-    (error,) = client.errors
-    assert error.startswith("[invalid_value:text_input] The prompt has 2 of the marks ~, each of which stands for a")
-    ids = np.array(sight.tokenizer.encode("a <image>").ids, np.int32)
-    with pytest.raises(InvalidValue, match=r"\[invalid_value:token_ids\] The prompt has 1 of the marks <image>"):
-        sight.expand_tokens(ids, ())
-    for text, pictures in ((b"<image>", 2), (b"", 1)):
+def test_placeholders_without_images_are_refused_by_the_name_of_the_prompt(
+    gated_frontend: "tuple[LLMFrontend, GatedEncoder]", processor: VisionProcessor, image_tokenizer: Tokenizer
+) -> None:
+    frontend, _ = gated_frontend
+    sender = RecordingSender()
+    frontend.add_request(request(b"a ~ b ~"), sender)
+    assert sender.ended.wait(60)
+    (error,) = sender.errors
+    assert error.startswith("[invalid_value:text_input] The prompt has 2 of the placeholders ~, ")
+    ids = np.array(image_tokenizer.encode("a <image>").ids, np.int32)
+    with pytest.raises(InvalidValue, match=r"\[invalid_value:token_ids\] The prompt has 1 of the placeholders <image>"):
+        processor.expand_tokens(ids, ())
+    for text, num_images in ((b"<image>", 2), (b"", 1)):
         with pytest.raises(InvalidValue, match=r"\[invalid_value:image\]"):
-            sight.expand_text(text, sight.open_images([base64_image(noise_image(9, 9))] * pictures))
+            processor.expand_text(text, processor.open_images([base64_image(noise_image(9, 9))] * num_images))
 
 
-def test_places_of_vectors_have_their_numbers(sight):
-    opened = sight.open_images([base64_image(noise_image(256, 128)), base64_image(noise_image(64, 64, seed=2))])
-    tokens = np.array(sight.tokenizer.encode(sight.expand_text(b"<image>?<image>", opened)[0].decode()).ids)
-    pictures = sight.encode(tokens, opened, lambda: False)
-    places = pictures.tokens < 0
-    assert (places == (tokens == sight.tokenizer.token_to_id("<image>"))).all()
-    assert (pictures.tokens[~places] == tokens[~places]).all()
-    into = np.zeros((len(tokens), 2), np.float32)
-    sight.feature_cache.fill_embeddings(pictures.tokens, into)
-    expected = np.repeat([tile.mean() for tile in sight.seen], TOKENS_PER_TILE)
-    np.testing.assert_allclose(into[places][:, 0], expected, rtol=1e-6)
+def test_positions_of_embeddings_have_the_ids_of_the_features(
+    processor: VisionProcessor, encoder: RecordingEncoder, image_tokenizer: Tokenizer, expand: Expand
+) -> None:
+    tokens, opened = expand(b"<image>?<image>", noise_image(256, 128), noise_image(64, 64, seed=2))
+    inputs = processor.encode(tokens, opened, lambda: False)
+    is_embedding = inputs.tokens < 0
+    assert (is_embedding == (tokens == image_tokenizer.token_to_id("<image>"))).all()
+    assert (inputs.tokens[~is_embedding] == tokens[~is_embedding]).all()
+    embeddings = np.zeros((len(tokens), 2), np.float32)
+    processor.feature_cache.fill_embeddings(inputs.tokens, embeddings)
+    expected = np.repeat([tile.mean() for tile in encoder.tiles], TOKENS_PER_TILE)
+    np.testing.assert_allclose(embeddings[is_embedding][:, 0], expected, rtol=1e-6)
 
 
-def test_a_picture_that_comes_again_is_not_encoded_again(sight):
-    def look():
-        opened = sight.open_images([base64_image(noise_image(128, 64))])
-        tokens = np.array(sight.tokenizer.encode(sight.expand_text(b"<image>", opened)[0].decode()).ids)
-        return sight.encode(tokens, opened, lambda: False).tokens.tolist()
+def test_an_image_that_comes_again_is_not_encoded_again(
+    processor: VisionProcessor, encoder: RecordingEncoder, expand: Expand
+) -> None:
+    tokens, opened = expand(b"<image>", noise_image(128, 64))
+    first = processor.encode(tokens, opened, lambda: False)
+    num_tiles = len(encoder.tiles)
+    tokens, opened = expand(b"<image>", noise_image(128, 64))
+    assert processor.encode(tokens, opened, lambda: False).tokens.tolist() == first.tokens.tolist()
+    assert len(encoder.tiles) == num_tiles > 0
 
-    first, count = look(), len(sight.seen)
-    assert look() == first and len(sight.seen) == count > 0
 
-
-def test_encoding_ends_when_the_client_goes(sight):
-    opened = sight.open_images([base64_image(noise_image(256, 256))])
-    tokens = np.array(sight.tokenizer.encode(sight.expand_text(b"<image>", opened)[0].decode()).ids)
+def test_encoding_ends_between_two_tiles_on_a_disconnect(
+    processor: VisionProcessor, encoder: RecordingEncoder, expand: Expand
+) -> None:
+    tokens, opened = expand(b"<image>", noise_image(256, 256))
     with pytest.raises(Cancelled):
-        sight.encode(tokens, opened, lambda: len(sight.seen) == 3)
-    assert len(sight.seen) == 3
+        processor.encode(tokens, opened, lambda: len(encoder.tiles) == 3)
+    assert len(encoder.tiles) == 3
 
 
-def test_the_gallery_serves_two_threads(sight):
-    """The engine reads while pictures are hung up."""
-    gallery, stop, wrong = ImageFeatureCache(1000), threading.Event(), []
-    fixed = gallery.put(b"fixed", np.full((4, 2), 9, np.float32))
+def test_the_feature_cache_serves_two_threads() -> None:
+    """The engine reads embeddings while new images are added."""
+    cache, stop = ImageFeatureCache(1000), threading.Event()
+    wrong_embeddings: list[Any] = []
+    features = cache.put(b"fixed", np.full((4, 2), 9, np.float32))
 
-    def read():
-        into = np.zeros((4, 2), np.float32)
+    def read() -> None:
+        embeddings = np.zeros((4, 2), np.float32)
         while not stop.is_set():
-            gallery.fill_embeddings(fixed.ids, into)
-            if not (into == 9).all():
-                wrong.append(into.copy())
+            cache.fill_embeddings(features.ids, embeddings)
+            if not (embeddings == 9).all():
+                wrong_embeddings.append(embeddings.copy())
 
     reader = threading.Thread(target=read)
     reader.start()
     for number in range(3000):
-        gallery.put(str(number).encode(), np.zeros((2, 2), np.float32))
+        cache.put(str(number).encode(), np.zeros((2, 2), np.float32))
     stop.set()
     reader.join()
-    assert not wrong
+    assert not wrong_embeddings
 
 
-class Slow:
-    """An encoder that takes a while, and a client that may go."""
+class GatedEncoder:
+    """An encoder that counts its tiles, and waits at `gate`, which is closed at first."""
 
-    def __init__(self):
-        self.tiles, self.begun = 0, threading.Event()
+    def __init__(self) -> None:
+        self.tiles = 0
+        self.begun = threading.Event()
+        self.gate = threading.Event()
 
-    def __call__(self, tile):
+    def __call__(self, tile: Any) -> Any:
         self.tiles += 1
         self.begun.set()
-        time.sleep(0.05)
+        assert self.gate.wait(60)
         return np.zeros((TOKENS_PER_TILE, 2), np.float32)
 
 
-class Waiter:
-    """A client."""
+@dataclass
+class RecordingSender:
+    """A response sender that records its errors; `disconnected` simulates a disconnect."""
 
-    def __init__(self):
-        self.gone, self.errors, self.done = False, [], threading.Event()
-        self.texts, self.num_prompt_tokens = [], 0
+    disconnected: bool = False
+    errors: list[str] = field(default_factory=list)
+    ended: threading.Event = field(default_factory=threading.Event)
 
-    def is_cancelled(self):
-        return self.gone
+    def is_cancelled(self) -> bool:
+        return self.disconnected
 
-    def send(self, answer, num_prompt_tokens, *, final):
-        self.texts.append("".join(answer.texts))
-        self.num_prompt_tokens = num_prompt_tokens
+    def send(self, answer: Any, num_prompt_tokens: int, *, final: bool) -> None:
         if final:
-            self.done.set()
+            self.ended.set()
 
-    def fail(self, error):
+    def fail(self, error: GenerationError) -> None:
         self.errors.append(str(error))
-        self.done.set()
+        self.ended.set()
 
 
 @pytest.fixture
-def slow_desk(scripted_engine, sight):
-    """A desk over a scripted forward pass, whose tokens are bytes: the mark of a picture is one of them."""
-    engine, forward = scripted_engine()
-    encoder = Slow()
-    eyes = VisionProcessor(
-        vision_config(
-            image_token="~", image_token_id=3 + 93, fake_token="[", global_token="]", tile_token="{row}{column}"
-        ),
-        sight.tokenizer,
-        encoder,
+def gated_frontend(
+    scripted_engine: Callable[..., tuple[Any, Any]], image_tokenizer: Tokenizer
+) -> Iterator[tuple[LLMFrontend, GatedEncoder]]:
+    """A frontend over a scripted model runner, whose tokens are bytes: the image placeholder is one of them."""
+    engine, runner = scripted_engine()
+    encoder = GatedEncoder()
+    config = vision_config(
+        image_token="~", image_token_id=3 + 93, fake_token="[", global_token="]", tile_token="{row}{column}"
     )
-    byte = sight.tokenizer
-    assert byte.encode("~", add_special_tokens=False).ids == [3 + 93]
-    prompts = PromptTokenizer(byte, bos=None, vocab_size=forward.vocab_size, context_length=engine.context_length)
-    desk = LLMFrontend(engine, prompts, 8, vision_processor=eyes)
-    yield desk, encoder
-    desk.close()
+    assert image_tokenizer.encode("~", add_special_tokens=False).ids == [3 + 93]
+    prompts = PromptTokenizer(
+        image_tokenizer, bos=None, vocab_size=runner.vocab_size, context_length=engine.context_length
+    )
+    processor = VisionProcessor(config, image_tokenizer, encoder)
+    frontend = LLMFrontend(engine, prompts, 8, vision_processor=processor)
+    yield frontend, encoder
+    encoder.gate.set()
+    frontend.close()
 
 
-def request(text, *images):
+def request(text: bytes, *images: bytes) -> Request:
     return Request(text, None, True, True, b'{"temperature": 0, "max_tokens": 3}', images)
 
 
-def test_a_client_who_goes_ends_the_encoding_and_holds_nobody(slow_desk):
-    desk, encoder = slow_desk
-    leaver, other = Waiter(), Waiter()
-    desk.add_request(request(b"~", base64_image(noise_image(256, 256))), leaver)
-    assert encoder.begun.wait(10)
-    desk.add_request(request(b"hello"), other)
-    assert other.done.wait(10) and not other.errors and encoder.tiles < 17
-    leaver.gone = True
-    assert leaver.done.wait(10) and leaver.errors == ["[cancelled] The request was cancelled."]
-    time.sleep(0.2)
-    seen = encoder.tiles
-    time.sleep(0.3)
-    assert encoder.tiles == seen < 17
+def test_a_disconnect_ends_the_encoding_and_encoding_delays_no_other_request(
+    gated_frontend: tuple[LLMFrontend, GatedEncoder],
+) -> None:
+    frontend, encoder = gated_frontend
+    leaver, other, refused = RecordingSender(), RecordingSender(), RecordingSender()
+    frontend.add_request(request(b"~", base64_image(noise_image(256, 256))), leaver)
+    assert encoder.begun.wait(60)
+    frontend.add_request(request(b"hello"), other)
+    assert other.ended.wait(60) and not other.errors and encoder.tiles == 1
+    leaver.disconnected = True
+    assert leaver.ended.wait(60) and leaver.errors == ["[cancelled] The request was cancelled."]
+    encoder.gate.set()
+    # The same thread prepares this request, after the first.
+    frontend.add_request(request(b"no placeholder", base64_image(noise_image(64, 64))), refused)
+    assert refused.ended.wait(60) and encoder.tiles == 1
 
 
-def test_a_desk_that_closes_does_not_wait_for_a_picture(slow_desk):
-    desk, encoder = slow_desk
-    client = Waiter()
-    desk.add_request(request(b"~", base64_image(noise_image(256, 256))), client)
-    assert encoder.begun.wait(10)
-    desk.close()
-    assert encoder.tiles < 17 and client.errors == ["[engine_failed] The model is being unloaded."]
+def test_closing_does_not_wait_for_the_rest_of_an_image(gated_frontend: tuple[LLMFrontend, GatedEncoder]) -> None:
+    frontend, encoder = gated_frontend
+    sender = RecordingSender()
+    frontend.add_request(request(b"~", base64_image(noise_image(256, 256))), sender)
+    assert encoder.begun.wait(60)
+    closing = threading.Thread(target=frontend.close)
+    closing.start()
+    wait_until(frontend.is_closed)
+    encoder.gate.set()
+    closing.join(60)
+    assert encoder.tiles == 1 and sender.errors == ["[engine_failed] The model is being unloaded."]
 
 
-def test_a_prompt_that_is_too_long_is_refused_before_anything_is_encoded(slow_desk):
-    desk, encoder = slow_desk
-    client = Waiter()
-    desk.add_request(request(b"~" + b"x" * 990, base64_image(noise_image(256, 256))), client)
-    assert client.done.wait(10) and client.errors[0].startswith("[context_length_exceeded:text_input]")
+def test_a_prompt_that_is_too_long_is_refused_before_anything_is_encoded(
+    gated_frontend: tuple[LLMFrontend, GatedEncoder],
+) -> None:
+    frontend, encoder = gated_frontend
+    sender = RecordingSender()
+    frontend.add_request(request(b"~" + b"x" * 990, base64_image(noise_image(256, 256))), sender)
+    assert sender.ended.wait(60) and sender.errors[0].startswith("[context_length_exceeded:text_input]")
     assert encoder.tiles == 0

@@ -11,9 +11,10 @@ from onnx import TensorProto, helper
 
 from backends.onnxruntime.batching import BatchRunner, has_batch_dimension
 from backends.onnxruntime.options import read_options
+from backends.onnxruntime.providers import Provider
 from backends.onnxruntime.session import Session
 
-CPU = [("CPUExecutionProvider", {})]
+CPU: list[Provider] = [("CPUExecutionProvider", {})]
 
 
 @pytest.fixture
@@ -79,9 +80,9 @@ class CountingSession:
         self.session = session
         self.sizes: list[int] = []
 
-    def __call__(self, wanted: Collection[str], given: Mapping[str, Any]) -> dict[str, Any]:
-        self.sizes.append(len(given["x"]))
-        return self.session.run(wanted, given)
+    def __call__(self, output_names: Collection[str], inputs: Mapping[str, Any]) -> dict[str, Any]:
+        self.sizes.append(len(inputs["x"]))
+        return self.session.run(output_names, inputs)
 
 
 def test_requests_of_one_shape_share_a_batch(folder: Path) -> None:
@@ -105,10 +106,10 @@ def test_requests_of_one_shape_share_a_batch(folder: Path) -> None:
 
 
 def test_a_request_at_fault_fails_alone(folder: Path) -> None:
-    def run(wanted: Collection[str], given: Mapping[str, Any]) -> dict[str, Any]:
-        if (given["x"] < 0).any():
+    def run(output_names: Collection[str], inputs: Mapping[str, Any]) -> dict[str, Any]:
+        if (inputs["x"] < 0).any():
             raise ValueError("x is below zero")
-        return session.run(wanted, given)
+        return session.run(output_names, inputs)
 
     session = open_session(folder)
     good, bad, other = BatchRunner(run, batched=True).run_all(
@@ -120,7 +121,7 @@ def test_a_request_at_fault_fails_alone(folder: Path) -> None:
 
 
 def test_an_output_without_a_batch_is_named() -> None:
-    (answer,) = BatchRunner(lambda wanted, given: {"sum": np.zeros(3)}, batched=True).run_all(
+    (answer,) = BatchRunner(lambda output_names, inputs: {"sum": np.zeros(3)}, batched=True).run_all(
         [(["sum"], inputs([1], [2]))]
     )
     assert isinstance(answer, ValueError)
@@ -135,7 +136,7 @@ def test_without_a_batch_dimension_each_request_runs_alone(folder: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("changes", "sentence"),
+    ("changes", "message"),
     [
         ({"input": config()["input"][:2]}, "input words"),
         ({"input": [*config()["input"], {"name": "y", "data_type": "TYPE_FP32", "dims": ["1"]}]}, "no input y"),
@@ -149,12 +150,12 @@ def test_without_a_batch_dimension_each_request_runs_alone(folder: Path) -> None
         ({"parameters": {"enable_mem_arena": {"string_value": "maybe"}}}, "enable_mem_arena"),
     ],
 )
-def test_mismatching_declarations_are_refused_by_name(folder: Path, changes: dict[str, Any], sentence: str) -> None:
-    with pytest.raises((ValueError, FileNotFoundError), match=sentence):
+def test_mismatching_declarations_are_refused_by_name(folder: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
         open_session(folder, **changes)
 
 
-def test_all_options_together(folder: Path) -> None:
+def test_a_session_takes_all_options_together(folder: Path) -> None:
     values = {
         "intra_op_thread_count": "1",
         "inter_op_thread_count": "2",

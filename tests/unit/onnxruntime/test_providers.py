@@ -20,18 +20,18 @@ def choose(
     return choose_providers(config, read_options(config), kind, "1", available or ALL)
 
 
-def test_a_processor_has_no_accelerator_unless_asked() -> None:
+def test_a_cpu_has_no_accelerator_unless_one_is_configured() -> None:
     assert choose("CPU") == [("CPUExecutionProvider", {})]
     names = [name for name, _ in choose("CPU", cpu_execution_accelerator=[{"name": "openvino"}])]
     assert names == ["OpenVINOExecutionProvider", "CPUExecutionProvider"]
 
 
-def test_a_card_has_cuda_with_its_options() -> None:
-    found = choose(
+def test_a_gpu_has_cuda_with_its_options() -> None:
+    providers = choose(
         parameters={"cudnn_conv_algo_search": "1", "arena_extend_strategy": "1", "gpu_mem_limit": "1000"},
         gpu_execution_accelerator=[{"name": "cuda", "parameters": {"use_ep_level_unified_stream": "1"}}],
     )
-    assert found == [
+    assert providers == [
         (
             "CUDAExecutionProvider",
             {
@@ -60,7 +60,7 @@ def test_tensorrt_goes_before_cuda_under_onnxruntimes_names() -> None:
 
 
 def test_unavailable_providers_are_refused() -> None:
-    with pytest.raises(ValueError, match="CUDAExecutionProvider is asked for"):
+    with pytest.raises(ValueError, match="CUDAExecutionProvider is configured"):
         choose(available=["CPUExecutionProvider"])
     with pytest.raises(ValueError, match="'abacus' is not known"):
         choose(gpu_execution_accelerator=[{"name": "abacus"}])

@@ -9,42 +9,42 @@ from typing import Any
 from backends.serving.errors import InvalidValue
 
 
-def doubled(file: bytes, *, times: int) -> tuple[dict[str, Any], bytes]:
+def repeat(file: bytes, *, times: int) -> tuple[dict[str, Any], bytes]:
     return {"times": times}, file * times
 
 
-def where(file: bytes) -> tuple[dict[str, Any], bytes]:
-    sys.stdout.write("libraries say things")
+def describe_process(file: bytes) -> tuple[dict[str, Any], bytes]:
+    sys.stdout.write("libraries print to standard output")
     sys.stdout.flush()
-    return {"process": os.getpid(), "parent": os.getppid(), "names": list(os.environ)}, b""
+    return {"process": os.getpid(), "parent": os.getppid(), "environment": list(os.environ)}, b""
 
 
-def refuses(file: bytes) -> tuple[dict[str, Any], bytes]:
+def refuse(file: bytes) -> tuple[dict[str, Any], bytes]:
     raise InvalidValue("No.", "image")
 
 
-def crashes(file: bytes) -> tuple[dict[str, Any], bytes]:
+def crash(file: bytes) -> tuple[dict[str, Any], bytes]:
     ctypes.string_at(0)
     return {}, b""
 
 
-def eats(file: bytes) -> tuple[dict[str, Any], bytes]:
+def exhaust_memory(file: bytes) -> tuple[dict[str, Any], bytes]:
     return {}, bytes(8 << 30)
 
 
-def raises(file: bytes) -> tuple[dict[str, Any], bytes]:
+def raise_error(file: bytes) -> tuple[dict[str, Any], bytes]:
     raise RuntimeError("unforeseen")
 
 
-def spins(file: bytes) -> tuple[dict[str, Any], bytes]:
+def spin(file: bytes) -> tuple[dict[str, Any], bytes]:
     while True:
         pass
 
 
-def sleeps(file: bytes) -> tuple[dict[str, Any], bytes]:
-    time.sleep(60)
+def sleep(file: bytes) -> tuple[dict[str, Any], bytes]:
+    time.sleep(600)
     return {}, b""
 
 
-def says_too_much(file: bytes) -> tuple[dict[str, Any], bytes]:
+def return_too_much(file: bytes) -> tuple[dict[str, Any], bytes]:
     return {}, bytes(1001)

@@ -6,35 +6,37 @@ from backends.serving.dispatch import dispatch_requests
 from backends.serving.errors import GenerationError, InvalidValue
 
 
-class Client:
+class RecordingSender:
+    """A response sender of a client that has disconnected; it records its errors."""
+
     def __init__(self, request: Any) -> None:
-        self.heard: list[str] = []
-        if request == "no way back":
+        self.errors: list[str] = []
+        if request == "no sender":
             raise RuntimeError(request)
-        CLIENTS[request] = self
+        SENDERS[request] = self
 
     def fail(self, error: GenerationError) -> None:
-        self.heard.append(str(error))
-        raise ConnectionError  # the client has disconnected
+        self.errors.append(str(error))
+        raise ConnectionError
 
 
-CLIENTS: dict[str, Client] = {}
+SENDERS: dict[str, RecordingSender] = {}
 
 
-def read(request: str, client: Client) -> str:
-    assert CLIENTS[request] is client
-    if request == "wrong":
+def read(request: str, sender: RecordingSender) -> str:
+    assert SENDERS[request] is sender
+    if request == "invalid":
         raise InvalidValue("This is wrong.", "prompt")
-    if request == "torn":
-        raise ValueError("tears")
+    if request == "unreadable":
+        raise ValueError("a tensor is cut off")
     return request.upper()
 
 
 def test_a_failing_request_does_not_stop_the_others() -> None:
-    taken: list[tuple[str, Client]] = []
-    requests = ["wrong", "torn", "no way back", "right"]
-    dispatch_requests(requests, Client, read, lambda asked, client: taken.append((asked, client)))
-    assert taken == [("RIGHT", CLIENTS["right"])]
-    assert CLIENTS["wrong"].heard == ["[invalid_value:prompt] This is wrong."]
-    assert CLIENTS["torn"].heard == ["[engine_failed] The request could not be read: tears"]
-    assert CLIENTS["right"].heard == []
+    admitted: list[tuple[str, RecordingSender]] = []
+    requests = ["invalid", "unreadable", "no sender", "valid"]
+    dispatch_requests(requests, RecordingSender, read, lambda request, sender: admitted.append((request, sender)))
+    assert admitted == [("VALID", SENDERS["valid"])]
+    assert SENDERS["invalid"].errors == ["[invalid_value:prompt] This is wrong."]
+    assert SENDERS["unreadable"].errors == ["[engine_failed] The request could not be read: a tensor is cut off"]
+    assert SENDERS["valid"].errors == []

@@ -1,5 +1,6 @@
 """Inputs of a request, as tensors or request parameters, with a substitute for Triton's Python module."""
 
+import importlib
 import json
 import sys
 import types
@@ -12,7 +13,7 @@ import pytest
 
 from backends.serving.errors import GenerationError, InvalidValue, UnsupportedOption
 
-_LOADED = (
+_MODULES = (
     "backends.serving.triton",
     "backends.llm.tensors",
     "backends.embedding.tensors",
@@ -38,19 +39,16 @@ class Request:
 
 
 @pytest.fixture
-def loaded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
+def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
     """A function that imports a module which needs Triton's Python module."""
     stub = types.ModuleType("triton_python_backend_utils")
     stub.get_input_tensor_by_name = lambda request, name: request.tensors.get(name)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, stub.__name__, stub)
-    for name in _LOADED:
+    for name in _MODULES:
         monkeypatch.delitem(sys.modules, name, raising=False)
 
-    def load(name: str) -> Any:
-        return __import__(name, fromlist=["*"])
-
-    yield load
-    for name in _LOADED:
+    yield importlib.import_module
+    for name in _MODULES:
         sys.modules.pop(name, None)
 
 
@@ -59,36 +57,36 @@ def bytes_tensor(*values: bytes) -> Tensor:
 
 
 @pytest.fixture
-def inputs(loaded: Callable[[str], Any]) -> Callable[..., Any]:
+def inputs(load: Callable[[str], Any]) -> Callable[..., Any]:
     def make(parameters: Any = None, **tensors: Tensor) -> Any:
         document = parameters if isinstance(parameters, str | bytes) else json.dumps(parameters or {})
-        return loaded("backends.serving.triton").Inputs(Request(tensors, document))
+        return load("backends.serving.triton").Inputs(Request(tensors, document))
 
     return make
 
 
 def test_a_parameter_replaces_an_absent_tensor(inputs: Callable[..., Any]) -> None:
-    given = inputs(
+    request = inputs(
         {"steps": 7, "stream": True, "prompt": "é", "scale": 1.5, "seed": 2**63, "text": "one", "width": 5},
         width=Tensor(np.array([64], np.int32)),
     )
-    assert (given.integer("steps"), given.flag("stream"), given.text("prompt")) == (7, True, "é".encode())
-    assert (given.number("scale"), given.integer("seed", 0, 2**64 - 1)) == (1.5, 2**63)
-    assert given.texts("text") == [b"one"]
-    assert given.integer("width") == 64
-    assert given.remaining_parameters() == {}
+    assert (request.integer("steps"), request.flag("stream"), request.text("prompt")) == (7, True, "é".encode())
+    assert (request.number("scale"), request.integer("seed", 0, 2**64 - 1)) == (1.5, 2**63)
+    assert request.texts("text") == [b"one"]
+    assert request.integer("width") == 64
+    assert request.remaining_parameters() == {}
 
 
 def test_absent_inputs_are_none(inputs: Callable[..., Any]) -> None:
-    given = inputs()
-    for read in (given.integer, given.flag, given.text, given.number, given.texts, given.array):
+    request = inputs()
+    for read in (request.integer, request.flag, request.text, request.number, request.texts, request.array):
         assert read("anything") is None
 
 
 def test_values_may_be_strings(inputs: Callable[..., Any]) -> None:
     """Older Triton clients can send fractions only as strings."""
-    given = inputs({"steps": "7", "stream": "false", "scale": "1.5"})
-    assert (given.integer("steps"), given.flag("stream"), given.number("scale")) == (7, False, 1.5)
+    request = inputs({"steps": "7", "stream": "false", "scale": "1.5"})
+    assert (request.integer("steps"), request.flag("stream"), request.number("scale")) == (7, False, 1.5)
 
 
 @pytest.mark.parametrize(
@@ -110,8 +108,8 @@ def test_values_may_be_strings(inputs: Callable[..., Any]) -> None:
     ],
 )
 def test_a_wrong_parameter_is_refused_by_name(inputs: Callable[..., Any], read: str, value: object) -> None:
-    with pytest.raises(InvalidValue, match=r"^\[invalid_value:it\] "):
-        getattr(inputs({"it": value}), read)("it")
+    with pytest.raises(InvalidValue, match=r"^\[invalid_value:name\] "):
+        getattr(inputs({"name": value}), read)("name")
 
 
 def test_a_tensor_of_several_elements_is_refused(inputs: Callable[..., Any]) -> None:
@@ -121,10 +119,10 @@ def test_a_tensor_of_several_elements_is_refused(inputs: Callable[..., Any]) -> 
 
 def test_parameters_of_the_protocol_are_ignored(inputs: Callable[..., Any]) -> None:
     reserved = {"priority": 1, "timeout": 5, "sequence_id": 4, "sequence_start": True, "sequence_end": True}
-    given = inputs(reserved | {"id": "a", "binary_data_output": False, "triton_something": 1, "step": 3})
-    assert given.remaining_parameters() == {"step": 3}
+    request = inputs(reserved | {"id": "a", "binary_data_output": False, "triton_something": 1, "step": 3})
+    assert request.remaining_parameters() == {"step": 3}
     with pytest.raises(UnsupportedOption, match=r"^\[unsupported_option:step\] "):
-        given.reject_remaining_parameters()
+        request.reject_remaining_parameters()
     inputs(reserved).reject_remaining_parameters()
 
 
@@ -134,11 +132,16 @@ def test_malformed_parameters_are_invalid_values(inputs: Callable[..., Any], doc
         inputs(document)
 
 
-def test_an_llm_request_may_consist_of_parameters(loaded: Callable[[str], Any], inputs: Callable[..., Any]) -> None:
-    read = loaded("backends.llm.tensors").read_request
-    asked = read(inputs({"text_input": "hi", "stream": True, "temperature": 0, "return_cumulative_logprob": True}))
-    assert (asked.text, asked.stream, asked.exclude_input, asked.cumulative_logprob) == (b"hi", True, True, True)
-    assert asked.sampling == {"temperature": 0}
+def test_an_llm_request_may_consist_of_parameters(load: Callable[[str], Any], inputs: Callable[..., Any]) -> None:
+    read = load("backends.llm.tensors").read_request
+    request = read(inputs({"text_input": "hi", "stream": True, "temperature": 0, "return_cumulative_logprob": True}))
+    assert (request.text, request.stream, request.exclude_input, request.cumulative_logprob) == (
+        b"hi",
+        True,
+        True,
+        True,
+    )
+    assert request.sampling == {"temperature": 0}
     # The tensor overrides all parameters, as in NVIDIA's backend, whose sample client sends both.
     tensor = bytes_tensor(b'{"max_tokens": 2}')
     assert read(inputs({"max_tokens": "9", "lora": 1}, sampling_parameters=tensor)).sampling == b'{"max_tokens": 2}'
@@ -146,21 +149,22 @@ def test_an_llm_request_may_consist_of_parameters(loaded: Callable[[str], Any], 
         read(inputs({"token_ids": "[1, 2]"}))
 
 
-def test_an_embedding_request_may_consist_of_parameters(
-    loaded: Callable[[str], Any], inputs: Callable[..., Any]
-) -> None:
-    read = loaded("backends.embedding.tensors").read_request
-    asked = read(inputs({"text": "hi", "dimensions": "64", "purpose": "query", "truncate": True}))
-    assert (asked.texts, asked.dimensions, asked.purpose, asked.truncate) == ([b"hi"], 64, "query", True)
+def test_an_embedding_request_may_consist_of_parameters(load: Callable[[str], Any], inputs: Callable[..., Any]) -> None:
+    read = load("backends.embedding.tensors").read_request
+    request = read(inputs({"text": "hi", "dimensions": "64", "purpose": "query", "truncate": True}))
+    assert (request.texts, request.dimensions, request.purpose, request.truncate) == ([b"hi"], 64, "query", True)
     with pytest.raises(UnsupportedOption, match=r"^\[unsupported_option:dimension\] "):
         read(inputs({"text": "hi", "dimension": 64}))
 
 
-def test_an_image_request_may_consist_of_parameters(loaded: Callable[[str], Any], inputs: Callable[..., Any]) -> None:
-    read = loaded("backends.diffusion.tensors").read_request
-    asked = read(inputs({"steps": 3, "guidance_scale": "1.5", "output_format": "jpeg"}, prompt=bytes_tensor(b"a cat")))
-    assert (asked.prompt, asked.steps, asked.guidance_scale, asked.output_format) == ("a cat", 3, 1.5, "jpeg")
-    for wrong in ({"step": 3}, {"quality": "high"}, {"image": 5}):
+def test_an_image_request_may_consist_of_parameters(load: Callable[[str], Any], inputs: Callable[..., Any]) -> None:
+    read = load("backends.diffusion.tensors").read_request
+    request = read(
+        inputs({"steps": 3, "guidance_scale": "1.5", "output_format": "jpeg"}, prompt=bytes_tensor(b"a cat"))
+    )
+    assert (request.prompt, request.steps, request.guidance_scale, request.output_format) == ("a cat", 3, 1.5, "jpeg")
+    invalid: list[dict[str, object]] = [{"step": 3}, {"quality": "high"}, {"image": 5}]
+    for parameter in invalid:
         with pytest.raises(GenerationError) as raised:
-            read(inputs({"prompt": "a cat", **wrong}))
-        assert raised.value.param == next(iter(wrong))
+            read(inputs({"prompt": "a cat", **parameter}))
+        assert raised.value.param == next(iter(parameter))

@@ -57,7 +57,7 @@ def _items(located: LocatedSchema) -> tuple[list[LocatedSchema], LocatedSchema |
     prefix = [located.child(first, number) for number in range(len(values))]
     if others not in schema and schema.get("unevaluatedItems", True) is not True:
         if IN_PLACE_APPLICATORS & schema.keys():
-            raise located.error("unevaluatedItems", "cannot be enforced beside other schemas of the same array.")
+            raise located.error("unevaluatedItems", "cannot be enforced together with other schemas of the same array.")
         others = "unevaluatedItems"
     return prefix, located.child(others) if others in schema else None
 
@@ -101,7 +101,7 @@ def _write_unique_items(
             frozenset[str]().union(*finite_sets)
         )
         if maximum is None or maximum > len(prefix) or not are_distinct:
-            raise located.error("uniqueItems", "cannot be enforced beside 'prefixItems' that could be equal.")
+            raise located.error("uniqueItems", "cannot be enforced together with 'prefixItems' that could be equal.")
         return
     values = bounds_of(other_items).values if other_items is not None else None
     if values is None:

@@ -47,7 +47,7 @@ class SchemaFlattener:
         schema = located.schema
         self._budget -= 1
         if self._budget < 0:
-            raise ValueError("the schema is too large where its references are written out.")
+            raise ValueError("the schema is too large once its references are expanded.")
         if isinstance(schema, bool):
             flat.is_unsatisfiable |= not schema
             return
@@ -110,7 +110,7 @@ class SchemaFlattener:
 
 
 def _dependent(located: LocatedSchema) -> Iterable[list[LocatedSchema]]:
-    """Yield the alternatives of each dependent member: it is absent, or what depends on it holds too."""
+    """Yield the alternatives of each dependent member: it is absent, or the schemas that depend on it hold too."""
     for keyword in ("dependentRequired", "dependentSchemas", "dependencies"):
         for name in keyword_values.read_object(located, keyword):
             absent = located.with_schema({"properties": {name: False}})

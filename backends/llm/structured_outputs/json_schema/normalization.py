@@ -20,7 +20,7 @@ def normalize_schema(schema: Any) -> dict[str, Any] | Literal[True]:
     The result contains only keywords that constrain values, and its references lead to its own `$defs`.
     """
     if isinstance(schema, dict) and "x-guidance" in schema:
-        raise ValueError("x-guidance would change what JSON is.")
+        raise ValueError("x-guidance is not supported: it changes the syntax of JSON.")
     try:
         written = _Normalizer(SchemaDocument(schema)).normalize()
     except RecursionError:

@@ -23,7 +23,7 @@ _UUID = "^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F
 
 @dataclass(frozen=True, slots=True)
 class UnknownMembers:
-    """How an object treats members that no schema names: they must match `rest`, a normalized schema.
+    """The rules for members of an object that no schema names: they must match `rest`, a normalized schema.
 
     `known` and `patterns` are the names and patterns that its schemas do name.
     """
@@ -87,7 +87,7 @@ class ObjectWriter:
         if listed is None and not self._name_patterns(names_schema):
             return rest
         if patterns:
-            raise located.error("propertyNames", "cannot be enforced beside 'patternProperties'.")
+            raise located.error("propertyNames", "cannot be enforced together with 'patternProperties'.")
         if listed is not None:
             for name in properties.keys() - set(listed):
                 properties[name] = False

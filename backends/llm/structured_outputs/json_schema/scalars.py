@@ -155,7 +155,7 @@ def write_string(located: LocatedSchema, out: dict[str, Any]) -> list[Any]:
     name = located.schema.get("format")
     if isinstance(name, str) and name in _FORMATS:
         out["format"] = name
-        # The caller's own constants are kept as they are.
+        # The caller's own constants stay as they are.
         if name in _FORMAT_PATTERNS and not {"const", "enum"} & located.schema.keys():
             if "pattern" in out:
                 return [{"pattern": _FORMAT_PATTERNS[name]}]

@@ -1,4 +1,4 @@
-"""Bounds of the values that a schema accepts, without compiling it: enough to tell the branches of `oneOf` apart."""
+"""Bounds of the values that a schema accepts, without compiling it: enough to distinguish the branches of `oneOf`."""
 
 import math
 from dataclasses import dataclass, field
@@ -163,7 +163,7 @@ class BoundsAnalysis:
 def disambiguate(branches: list[ValueBounds], context: ValueBounds) -> list[BranchGuard] | tuple[int, int]:
     """Return a guard for each branch of a `oneOf`, so that no value matches two of them.
 
-    `context` are the bounds of the value outside the `oneOf`. If two branches cannot be told apart, return their
+    `context` are the bounds of the value outside the `oneOf`. If two branches cannot be distinguished, return their
     numbers.
     """
     if len(branches) > _MAX_BRANCHES:

@@ -10,7 +10,7 @@ KEYWORDS: dict[str, Any] = {
         "additionalProperties": {"type": "null"},
         "minProperties": 1,
     },
-    "what constrains nothing": {
+    "keywords that constrain nothing": {
         "type": "array",
         "items": {"type": "integer"},
         "uniqueItems": False,

@@ -32,7 +32,8 @@ def accepts(schema: Any, text: str) -> bool:
 
 def random_answer(matcher: LLMatcher, rng: random.Random) -> str:
     """Return a random answer. All bytes that may come next are equally likely, except those that close a value."""
-    state, tokens = matcher.deep_copy(), []
+    state = matcher.deep_copy()
+    tokens: list[int] = []
     while not state.is_stopped():
         bits = np.frombuffer(state.compute_bitmask(), np.uint8)
         allowed = np.flatnonzero(np.unpackbits(bits, bitorder="little", count=259)).tolist()
