@@ -108,8 +108,10 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.settings = settings
-    largest = settings.max_body_bytes + settings.media_request_max_bytes
-    app.state.held = MemoryPool(max(settings.requests_held_bytes, 2 * largest))  # one request always fits
+    largest_request = settings.max_body_bytes + settings.media_request_max_bytes
+    app.state.request_memory = MemoryPool(
+        max(settings.requests_held_bytes, 2 * largest_request)
+    )  # one request always fits
     metrics = app.state.metrics = Metrics(worker)
     app.state.event_loop = EventLoopMonitor(metrics.event_loop_lag_seconds, metrics.event_loop_held_seconds)
     store = settings.rate_limits_store.get_secret_value() if settings.rate_limits_store else None

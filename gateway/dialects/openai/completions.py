@@ -43,7 +43,7 @@ _MAX_PROMPT_LOGPROBS = 2_000_000
 least one and usually four."""
 MAX_JSON_VALUES = 600_000
 """JSON values of a body: room for `MAX_PROMPTS` prompts of 4,096 token ids each."""
-router = APIRouter(route_class=route_class(OPENAI_ERRORS, values=MAX_JSON_VALUES))
+router = APIRouter(route_class=route_class(OPENAI_ERRORS, max_json_values=MAX_JSON_VALUES))
 
 _Ids = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}, "minItems": 1}
 # Parsed by `_parse_prompts`: for a union of lists, pydantic would try each alternative for each element.

@@ -30,7 +30,7 @@ MAX_JSON_VALUES = 1_100_000
 """JSON values of a body: room for `MAX_INPUTS` inputs of 512 token ids each."""
 _BYTES_PER_YIELD = 256 * 1024
 """Bytes of vectors that are rendered before the event loop runs others: about 4 ms."""
-router = APIRouter(route_class=route_class(OPENAI_ERRORS, values=MAX_JSON_VALUES))
+router = APIRouter(route_class=route_class(OPENAI_ERRORS, max_json_values=MAX_JSON_VALUES))
 
 _Text = {"type": "string", "minLength": 1}
 _Ids = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}, "minItems": 1}

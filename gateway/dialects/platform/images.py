@@ -30,7 +30,9 @@ from gateway.operations.edit_image import EditImage
 from gateway.operations.generate_image import GenerateImage, Image, gather
 
 router = APIRouter(
-    route_class=route_class(OPENAI_ERRORS, values=images.MAX_JSON_VALUES, forms=True, authorize=access.authorize),
+    route_class=route_class(
+        OPENAI_ERRORS, max_json_values=images.MAX_JSON_VALUES, forms=True, authorize=access.authorize
+    ),
     tags=["Platforms"],
 )
 

@@ -216,7 +216,7 @@ async def test_a_caller_who_hangs_up_stops_the_model(
     ("model", "sentence"),
     [
         ("short-painter", "The model gave 0 pictures of 1."),
-        ("blotter", "The model gave what is no picture."),
+        ("blotter", "The model gave that is not an image."),
         ("broken-painter", "The engine stopped."),
     ],
 )

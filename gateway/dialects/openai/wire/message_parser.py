@@ -67,7 +67,7 @@ class MessageParser:
                 f"A conversation may hold {MAX_REFERENCES} images and files, not {references}.", param="messages"
             )
         # Cheap bounds first: a body has at most as many characters as bytes, and half as many JSON values.
-        if self._trace.body_bytes > 2 * tools.ARGUMENT_BOUNDS.values:
+        if self._trace.body_bytes > 2 * tools.ARGUMENT_LIMITS.max_values:
             tools.check_arguments(_function_calls(messages))
         if self._trace.body_bytes > self._max_characters:
             check_text_length(sum(map(_count_characters, messages)), self._max_characters, param="messages")

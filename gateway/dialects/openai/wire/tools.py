@@ -15,7 +15,7 @@ from gateway.operations.chat import RequiredTool, Tool, ToolCall, ToolChoice
 
 MAX_TOOLS_BYTES = 4_000_000
 """Bytes of JSON of all tools: 128 of 31 kB each."""
-ARGUMENT_BOUNDS = JSONLimits(150_000)
+ARGUMENT_LIMITS = JSONLimits(150_000)
 """Limits of the arguments of all calls of a conversation, which are JSON in strings."""
 
 _Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
@@ -216,8 +216,8 @@ def _given_fields(function: FunctionDefinition) -> dict[str, Any]:
 
 
 def check_arguments(calls: Iterable[FunctionCall]) -> None:
-    """Raise `RequestTooLarge` where the arguments of all calls exceed `ARGUMENT_BOUNDS`."""
-    check_json_texts((call.arguments for call in calls), ARGUMENT_BOUNDS, param="messages")
+    """Raise `RequestTooLarge` where the arguments of all calls exceed `ARGUMENT_LIMITS`."""
+    check_json_texts((call.arguments for call in calls), ARGUMENT_LIMITS, param="messages")
 
 
 def parse_call(call: FunctionCall, id: str = "") -> ToolCall:
