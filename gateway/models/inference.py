@@ -1,4 +1,4 @@
-"""Sends a call to a model: one request, or one for each answer side by side."""
+"""Sends a call to a model: one request, or one concurrent request per answer."""
 
 import asyncio
 import uuid
@@ -14,9 +14,9 @@ from gateway.operations.complete import merge
 from gateway.signatures.call import Call, Codec, ModelRequest
 
 _SECONDS_PER_TOKEN = 0.25
-"""Seconds that each token of an answer in one piece adds to the time for which its model may be silent."""
+"""Seconds added to the timeout per token, for an answer that arrives in one response."""
 _MAX_EXTRA_TIMEOUT_SECONDS = 3600.0
-"""Seconds that all tokens together may add: callers may ask for any number of them."""
+"""Most seconds added for all tokens of an answer, as callers may request any number of tokens."""
 
 
 async def open_call(model: Model, codec: Codec, request: Any, context: OffloadContext) -> Call:
@@ -37,8 +37,8 @@ def stream_events(
 ) -> AsyncGenerator[Any]:
     """Yield the events of a call's requests, as those of one request.
 
-    `timeout` is how long the model may be silent, in seconds. Closing the iterator cancels every request, and so does a
-    failure of one of them.
+    `timeout` is the longest time without a response, in seconds. Closing the iterator cancels every request, and so
+    does a failure of one of them.
     """
     if len(requests) == 1:
         # A request that is stopped by its id needs an id that no other request has.
@@ -60,9 +60,9 @@ def _stream_one(
 async def _stream_with_retry(
     model: Model, request: ModelRequest, request_id: str, timeout: float, turn: asyncio.Lock | None
 ) -> AsyncGenerator[Any]:
-    """Send a request, and once more as its `retry` says where the model refuses it before any response.
+    """Send a request. If the model refuses it before any response, send the request that `retry` returns.
 
-    Only once: a model that refuses the length that it named itself will do so again.
+    There is one retry only: a second refusal would repeat.
     """
     retry, again = request.retry, None
     events = _infer(model, request, request_id, timeout, turn)

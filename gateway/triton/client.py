@@ -22,10 +22,10 @@ from gateway.triton.tensors import InferResponse, Tensor
 from gateway.triton.transport import Call, Connect
 
 _END_TIMEOUT_SECONDS = 1.0
-"""How long a server may take to end a stream after its final response."""
+"""Seconds that a server may take to end a stream after its final response."""
 
 _STOP_TIMEOUT_SECONDS = 5.0
-"""How long a stop request may take. No caller waits for it."""
+"""Timeout of a stop request, in seconds. No caller waits for it."""
 
 _RAW_CONTENTS_TAG = bytes((pb.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER << 3 | 2,))
 """The protobuf tag before the length and the data of each tensor. Tensors are in the order of `inputs`."""
@@ -182,7 +182,7 @@ class ResponseStream:
 
     @property
     def has_buffered(self) -> bool:
-        """Whether the next response has arrived already."""
+        """True if the next response has arrived already."""
         return self._call is not None and self._call.has_message
 
     def __aiter__(self) -> Self:
@@ -213,11 +213,11 @@ class ResponseStream:
                     del sent
             data = await self._call.read()
         except TimeoutError:
-            raise ModelTimeout(f"The model gave no answer for {self._timeout:g} seconds.") from None
+            raise ModelTimeout(f"The model sent no response for {self._timeout:g} seconds.") from None
         except RpcError as error:
             raise to_gateway_error(error.status, error.message) from None
         if data is None:
-            raise ModelFailed("The server closed the stream before the answer was complete.")
+            raise ModelFailed("The server closed the stream before the response was complete.")
         self._triton.responses_received += 1
         message = _parse(pb.ModelStreamInferResponse, data)
         if message.error_message:
@@ -248,7 +248,7 @@ def _parse(kind: type[Parsed], data: bytes) -> Parsed:
     try:
         return kind.FromString(data)
     except DecodeError:
-        raise ModelFailed("The server's answer cannot be read.") from None
+        raise ModelFailed("The server's response cannot be read.") from None
 
 
 def _read_config(config: model_config_pb2.ModelConfig) -> ModelConfig:

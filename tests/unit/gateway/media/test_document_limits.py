@@ -49,7 +49,7 @@ async def test_too_many_parts_of_a_document(media):
         in await refusal(media, word("<w:p/>" * 2_000_000))
     )
     spread = packed({f"word/{i}.xml": b"<a/>" * 90_000 for i in range(5)} | {"word/document.xml": b"<a/>"})
-    assert "with its part 'word/4.xml'" in await refusal(media, spread)
+    assert "up to its part 'word/4.xml'" in await refusal(media, spread)
     assert "more bytes of XML" in await refusal(media, word(" " * (65 * 2**20)))
     many = packed({str(i): b"" for i in range(20_001)}, zipfile.ZIP_STORED)
     assert "it contains 20001 parts; the limit is 20000" in await refusal(media, many)
@@ -61,7 +61,7 @@ async def test_what_an_archive_says_of_its_sizes_is_not_trusted(media):
     assert data.count(size.to_bytes(4, "little")) == 2
     assert "damaged or truncated" in await refusal(media, data.replace(size.to_bytes(4, "little"), bytes([9, 0, 0, 0])))
     packing = packed({"word/document.xml": b"x"}, zipfile.ZIP_BZIP2)
-    assert "packed in a way that no Office document is" in await refusal(media, packing)
+    assert "compression method that Office documents do not use" in await refusal(media, packing)
 
 
 async def test_a_sheet_with_more_cells_than_its_text_may_have_characters(make_media):
@@ -89,7 +89,7 @@ def pdf(pages: int) -> bytes:
 
 async def test_too_many_pages(media):
     assert "the PDF has 10001 pages; the limit is 10000" in await refusal(media, pdf(10_001))
-    assert "no text on the 10000 pages" in await refusal(media, pdf(10_000))
+    assert "no text (pages: 10000)" in await refusal(media, pdf(10_000))
 
 
 @pytest.mark.parametrize(
