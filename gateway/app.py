@@ -70,8 +70,8 @@ def create_app(
             timeout=settings.request_timeout,
             secret=settings.triton_secret.get_secret_value() if settings.triton_secret else "",
             connect=transport.connector(settings),
-            bound=max(1, settings.model_requests // worker.num_workers),
-            described=model_descriptions,
+            max_open_requests=max(1, settings.model_requests // worker.num_workers),
+            descriptions=model_descriptions,
             aliases=settings.model_aliases,
         )
         app.state.catalog = catalog

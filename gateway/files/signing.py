@@ -60,7 +60,7 @@ def load_or_create_key(path: Path) -> bytes:
     with suppress(FileNotFoundError):
         return _read_key(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Written to a temporary file (mode 600) and linked, so that nobody reads a part of the key.
+    # Written to a temporary file (mode 600) and linked, so that no process reads an incomplete key.
     with NamedTemporaryFile(dir=path.parent, prefix=".key-") as made:
         made.write(_base64url(secrets.token_bytes(_KEY_BYTES)).encode())
         made.flush()

@@ -180,7 +180,7 @@ def tokenizer_adds_bos(parameters: Parameters) -> bool | None:
 
 
 def tokenizes_without_special_tokens(preprocessing: ModelConfig) -> bool:
-    """Return whether a preprocessing step of TensorRT-LLM is told to add no special tokens to a prompt."""
+    """Return whether a preprocessing step of TensorRT-LLM is configured to add no special tokens to a prompt."""
     return preprocessing.parameters.get("add_special_tokens", "").lower() in _FALSE_WORDS
 
 

@@ -27,21 +27,21 @@ class _OpenRequests:
 class Admission:
     """The open requests of every model, by caller."""
 
-    def __init__(self, bound: int) -> None:
-        """`bound` is the number of requests that each model may have open."""
-        self._bound = bound
+    def __init__(self, max_open_requests: int) -> None:
+        """`max_open_requests` is the number of requests that each model may have open."""
+        self._max_open_requests = max_open_requests
         self._models: defaultdict[str, _OpenRequests] = defaultdict(_OpenRequests)
 
     @property
     def max_per_caller(self) -> int:
         """The most requests that a single caller may have open at one model."""
-        return -(-self._bound * _SHARE_FACTOR // (_SHARE_FACTOR + 1))
+        return -(-self._max_open_requests * _SHARE_FACTOR // (_SHARE_FACTOR + 1))
 
     @contextmanager
     def open(self, name: str, caller: str) -> Iterator[None]:
         """Admit one request to the model `name` for the duration of a `with` block. Raises `QueueFull`."""
         model = self._models[name]
-        free, mine = self._bound - model.open, model.by_caller[caller]
+        free, mine = self._max_open_requests - model.open, model.by_caller[caller]
         if free <= 0:
             raise QueueFull(
                 f"The model has {model.open} open requests, the most that are allowed; try again later.",

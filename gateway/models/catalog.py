@@ -38,8 +38,8 @@ class Catalog:
         timeout: float,
         secret: str = "",
         connect: Connect = Channel,
-        bound: int = 2048,
-        described: Mapping[str, Mapping[str, str]] = {},
+        max_open_requests: int = 2048,
+        descriptions: Mapping[str, Mapping[str, str]] = {},
         aliases: Mapping[str, str] = {},
     ) -> None:
         """`urls` are the gRPC addresses of the servers (`TritonClient`).
@@ -47,14 +47,14 @@ class Catalog:
         `interval` is the time between two discoveries, `timeout` the longest silence of a model, both in seconds.
         `secret` opens the protocols that the servers restrict, and `connect` creates their transports
         (`gateway.triton.client`).
-        `bound` is the number of requests that one model may have open (`gateway.models.admission`).
-        `described` are the parameters of models that do not describe themselves (`gateway.models.models_file`).
+        `max_open_requests` is the number of requests that one model may have open (`gateway.models.admission`).
+        `descriptions` are the parameters of models that do not describe themselves (`gateway.models.models_file`).
         `aliases` are other names of models. The own name of a model takes precedence over an alias.
         """
         self.servers = [TritonServer(TritonClient(url, secret, connect)) for url in urls]
-        self._discovery = Discovery(self.servers, interval, described)
+        self._discovery = Discovery(self.servers, interval, descriptions)
         self._timeout = timeout
-        self._admission = Admission(bound)
+        self._admission = Admission(max_open_requests)
         self._aliases = aliases
 
     def models(self) -> list[Model]:
@@ -117,8 +117,8 @@ class Catalog:
         """
         require_operation(model.name, model.supported_operations, type(request))
         codec = model.codec(request.operation)
-        with trace.measure(model.name) as work, ExitStack() as places:
-            places.enter_context(self._admission.open(model.name, trace.caller))
+        with trace.measure(model.name) as work, ExitStack() as admissions:
+            admissions.enter_context(self._admission.open(model.name, trace.caller))
             explain: Callable[[GatewayError], GatewayError] = _unchanged
             sent = False
             try:
@@ -131,7 +131,7 @@ class Catalog:
                     )
                     raise InvalidRequest(message, param="n")
                 for _ in call.requests[1:]:
-                    places.enter_context(self._admission.open(model.name, trace.caller))
+                    admissions.enter_context(self._admission.open(model.name, trace.caller))
                 events = inference.stream_events(
                     model, call.requests, request_id=trace.request_id, timeout=self._timeout
                 )

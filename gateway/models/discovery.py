@@ -28,12 +28,12 @@ class Discovery:
     """Keeps the models of the servers up to date."""
 
     def __init__(
-        self, servers: Sequence[TritonServer], interval: float, described: Mapping[str, Mapping[str, str]]
+        self, servers: Sequence[TritonServer], interval: float, descriptions: Mapping[str, Mapping[str, str]]
     ) -> None:
-        """`interval` is the time between two discoveries in seconds; `described` is that of `Catalog`."""
+        """`interval` is the time between two discoveries in seconds; `descriptions` is that of `Catalog`."""
         self._servers = servers
         self._interval = interval
-        self._described = described
+        self._descriptions = descriptions
         self._warned: set[str] = set()
         self._log = structlog.get_logger("gateway.models.catalog")
 
@@ -129,7 +129,9 @@ class Discovery:
         """
         if model_card.is_component(config):
             return None  # it is a part of another model
-        described = self._described.get(f"{server.client.url}/{config.name}") or self._described.get(config.name, {})
+        described = self._descriptions.get(f"{server.client.url}/{config.name}") or self._descriptions.get(
+            config.name, {}
+        )
         if "hidden" in described or (
             "signature" not in config.parameters and registry.is_ensemble_step(config.name, known)
         ):
@@ -169,7 +171,7 @@ class Discovery:
 
 
 async def _repository_index(server: TritonServer) -> list[IndexEntry]:
-    """Return the models of a server. A server that answered before is asked twice before it counts as gone.
+    """Return the models of a server. A server that responded before gets a second try before it counts as gone.
 
     Where this process was stopped for seconds (a paused virtual machine, a debugger), its timers expire before it reads
     the data that has arrived meanwhile. The second try uses a new connection where nothing came over the old one.

@@ -42,30 +42,32 @@ def stream_events(
     """
     if len(requests) == 1:
         # A request that is stopped by its id needs an id that no other request has.
-        own = f"{request_id}/{uuid.uuid4().hex[:8]}" if model.stop_request else request_id
-        return _stream_one(model, requests[0], own, timeout, None)
-    turn, common = asyncio.Lock(), f"{request_id}/{uuid.uuid4().hex[:8]}"
-    answers = [_stream_one(model, request, f"{common}/{i}", timeout, turn) for i, request in enumerate(requests)]
+        unique_id = f"{request_id}/{uuid.uuid4().hex[:8]}" if model.stop_request else request_id
+        return _stream_one(model, requests[0], unique_id, timeout, None)
+    send_lock, id_prefix = asyncio.Lock(), f"{request_id}/{uuid.uuid4().hex[:8]}"
+    answers = [
+        _stream_one(model, request, f"{id_prefix}/{i}", timeout, send_lock) for i, request in enumerate(requests)
+    ]
     return merge(answers, 1, one_prompt=True)
 
 
 def _stream_one(
-    model: Model, request: ModelRequest, request_id: str, timeout: float, turn: asyncio.Lock | None
+    model: Model, request: ModelRequest, request_id: str, timeout: float, send_lock: asyncio.Lock | None
 ) -> AsyncGenerator[Any]:
     if request.retry:
-        return _stream_with_retry(model, request, request_id, timeout, turn)
-    return _infer(model, request, request_id, timeout, turn)
+        return _stream_with_retry(model, request, request_id, timeout, send_lock)
+    return _infer(model, request, request_id, timeout, send_lock)
 
 
 async def _stream_with_retry(
-    model: Model, request: ModelRequest, request_id: str, timeout: float, turn: asyncio.Lock | None
+    model: Model, request: ModelRequest, request_id: str, timeout: float, send_lock: asyncio.Lock | None
 ) -> AsyncGenerator[Any]:
     """Send a request. If the model refuses it before any response, send the request that `retry` returns.
 
     There is one retry only: a second refusal would repeat.
     """
-    retry, again = request.retry, None
-    events = _infer(model, request, request_id, timeout, turn)
+    retry, second_request = request.retry, None
+    events = _infer(model, request, request_id, timeout, send_lock)
     del request  # its tensors may have a hundred megabytes, and the answer may take minutes
     responded = False
     try:
@@ -74,22 +76,27 @@ async def _stream_with_retry(
                 responded = True
                 yield event
     except GatewayError as error:
-        again = None if responded or retry is None else retry(error)
-        if again is None:
+        second_request = None if responded or retry is None else retry(error)
+        if second_request is None:
             raise
-    if again is not None:
-        events = _infer(model, again, request_id, timeout, turn)
+    if second_request is not None:
+        events = _infer(model, second_request, request_id, timeout, send_lock)
         async with aclosing(events):
             async for event in events:
                 yield event
 
 
 def _infer(
-    model: Model, request: ModelRequest, request_id: str, timeout: float, turn: asyncio.Lock | None
+    model: Model, request: ModelRequest, request_id: str, timeout: float, send_lock: asyncio.Lock | None
 ) -> AsyncGenerator[Any]:
     if request.silent_tokens:
         timeout += min(_SECONDS_PER_TOKEN * request.silent_tokens, _MAX_EXTRA_TIMEOUT_SECONDS)
     responses = model.server.client.stream(
-        model.config.name, request.tensors, request_id=request_id, timeout=timeout, stop=model.stop_request, turn=turn
+        model.config.name,
+        request.tensors,
+        request_id=request_id,
+        timeout=timeout,
+        stop=model.stop_request,
+        send_lock=send_lock,
     )
     return request.events(responses)

@@ -22,19 +22,19 @@ _MAX_REFERENCE_DEPTH = 8
 
 
 def combine_calls_and_structure(
-    chat: Chat, structure: StructuredOutput, written: str, *, structural_tags: bool
+    chat: Chat, structure: StructuredOutput, call_format: str, *, structural_tags: bool
 ) -> tuple[StructuredOutput, str]:
     """Return the structured output of an answer that calls tools of `chat` or matches `structure`.
 
-    The second value has the characters with which a call can begin. `written` is the format of the model's calls, a key
-    of `tool_calls.PARSERS`. `structural_tags`: the engine supports them.
+    The second value has the characters with which a call can begin. `call_format` is the format of the model's calls, a
+    key of `tool_calls.PARSERS`. `structural_tags`: the engine supports them.
 
     Raises `UnsupportedOption` if an answer could not be distinguished from a call.
     """
     # If calls and answers can begin with the same text, both must be in one schema, so that the engine allows either.
-    begin_alike = written == "llama3_json" and structure.kind == "json"
+    begin_alike = call_format == "llama3_json" and structure.kind == "json"
     if structural_tags and structure.kind != "grammar" and not begin_alike:
-        layout = _HERMES_LAYOUT if written in ("hermes", "qwen", "qwen25") else _ARRAY_LAYOUT
+        layout = _HERMES_LAYOUT if call_format in ("hermes", "qwen", "qwen25") else _ARRAY_LAYOUT
         if layout is _ARRAY_LAYOUT:
             _check_is_object(structure)
         tag = json.dumps(_structural_tag(chat, structure, layout))
@@ -46,10 +46,10 @@ def combine_calls_and_structure(
             param=structure.param,
         )
     _check_is_object(structure)
-    name = "parameters" if written == "llama3_json" else "arguments"
-    lone = name if _is_closed(structure.value, name) else None
-    schema = tools.calls_or_answer_schema(chat, structure.value, lone, structure.param)
-    return StructuredOutput("json", schema, structure.param), "[{" if lone else "["
+    name = "parameters" if call_format == "llama3_json" else "arguments"
+    single_call_key = name if _is_closed(structure.value, name) else None
+    schema = tools.calls_or_answer_schema(chat, structure.value, single_call_key, structure.param)
+    return StructuredOutput("json", schema, structure.param), "[{" if single_call_key else "["
 
 
 def _structural_tag(chat: Chat, structure: StructuredOutput, layout: Sequence[str]) -> Mapping[str, Any]:

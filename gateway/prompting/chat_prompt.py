@@ -54,22 +54,26 @@ def build_completion(
     assert source is not None
     if not supports_images:
         _reject_images(chat)
-    written = card.tool_call_parser or _guess_tool_call_format(source)
+    call_format = card.tool_call_parser or _guess_tool_call_format(source)
     if any(message.tool_calls or message.role == "tool" for message in chat.messages):
-        chat = replace(chat, messages=tool_call_history.order_results(chat.messages, short_ids=written == "mistral"))
-    offered = bool(chat.tools) and chat.tool_choice != "none"
+        chat = replace(
+            chat, messages=tool_call_history.order_results(chat.messages, short_ids=call_format == "mistral")
+        )
+    offers_tools = bool(chat.tools) and chat.tool_choice != "none"
     supports_tools = "tools" in chat_template.variables(source)
-    named = card.special_tokens
-    if reserved := (_RESERVED_ARGUMENTS | named.keys()) & chat.template_arguments.keys():
+    token_names = card.special_tokens
+    if reserved := (_RESERVED_ARGUMENTS | token_names.keys()) & chat.template_arguments.keys():
         name = min(reserved)
         raise InvalidRequest(
             f"The name '{name}' is reserved and cannot be passed to the chat template.",
             param=f"chat_template_kwargs.{name}",
         )
     masking = _build_masker(chat, card)
-    shown = caller_texts.mask_chat(chat, masking, supports_tools=supports_tools) if masking else chat
+    masked_chat = caller_texts.mask_chat(chat, masking, supports_tools=supports_tools) if masking else chat
     messages = (
-        [*shown.messages[:-1], _append_tag(shown.messages[-1])] if chat.continue_final_message else shown.messages
+        [*masked_chat.messages[:-1], _append_tag(masked_chat.messages[-1])]
+        if chat.continue_final_message
+        else masked_chat.messages
     )
 
     def rendered(*, objects: bool) -> str:
@@ -77,15 +81,15 @@ def build_completion(
             _render_message(message, supports_tools=supports_tools, parts=supports_images, objects=objects)
             for message in messages
         ]
-        if offered and not supports_tools:
-            turns = _with_instruction(turns, tools.tool_instructions(shown), parts=supports_images)
+        if offers_tools and not supports_tools:
+            turns = _with_instruction(turns, tools.tool_instructions(masked_chat), parts=supports_images)
         return chat_template.render(
             source,
             turns,
-            named,
-            tools=[tool.source for tool in shown.tools] if offered and supports_tools else None,
+            token_names,
+            tools=[tool.source for tool in masked_chat.tools] if offers_tools and supports_tools else None,
             add_generation_prompt=not chat.continue_final_message,
-            arguments=shown.template_arguments,
+            arguments=masked_chat.template_arguments,
         )
 
     try:
@@ -106,11 +110,13 @@ def build_completion(
     prompt, spans = masking.unmask(prompt, spans=literal_spans) if masking else (prompt, [])
     if chat.continue_final_message:
         prompt = _cut_at_tag(prompt)
-    structure, begins = chat.sampling.structured_outputs, ""
-    if offered and chat.tool_choice != "auto":
+    structure, call_starts = chat.sampling.structured_outputs, ""
+    if offers_tools and chat.tool_choice != "auto":
         structure = tools.required_calls_structure(chat)
-    elif offered and structure:
-        structure, begins = combine_calls_and_structure(chat, structure, written, structural_tags=structural_tags)
+    elif offers_tools and structure:
+        structure, call_starts = combine_calls_and_structure(
+            chat, structure, call_format, structural_tags=structural_tags
+        )
     sampling = replace(chat.sampling, structured_outputs=structure)
     complete = Complete(
         model=chat.model,
@@ -118,12 +124,12 @@ def build_completion(
         literal_spans=_byte_spans(prompt, spans) if spans else (),
         images=chat.images,
         sampling=sampling,
-        show_special_tokens=offered and structure is None and written in _SPECIAL_TOKEN_FORMATS,
+        show_special_tokens=offers_tools and structure is None and call_format in _SPECIAL_TOKEN_FORMATS,
         non_streaming=chat.non_streaming,
     )
-    thinks = _new_reasoning_parser(card, prompt) if structure is None else None
-    calls = _new_tool_call_parser(chat, written, begins) if offered else None
-    return complete, AnswerParser(thinks, calls, chat) if thinks or calls else None
+    new_reasoning = _new_reasoning_parser(card, prompt) if structure is None else None
+    new_calls = _new_tool_call_parser(chat, call_format, call_starts) if offers_tools else None
+    return complete, AnswerParser(new_reasoning, new_calls, chat) if new_reasoning or new_calls else None
 
 
 def check(card: TextCard) -> None:
@@ -256,16 +262,16 @@ def _new_reasoning_parser(card: TextCard, prompt: str) -> Callable[[], TextParse
     return lambda: make(opened=opened)
 
 
-def _new_tool_call_parser(chat: Chat, written: str, begins: str) -> Callable[[], TextParser]:
+def _new_tool_call_parser(chat: Chat, call_format: str, call_starts: str) -> Callable[[], TextParser]:
     if isinstance(chat.tool_choice, RequiredTool):
         name = chat.tool_choice.name
         return lambda: tool_calls.NamedCallParser(name)
     if chat.tool_choice == "required":
         return tool_calls.RequiredCallsParser
-    if begins:
+    if call_starts:
         names = frozenset(tool.name for tool in chat.tools)
-        return lambda: tool_calls.CallsOrTextParser(names, begins)
-    return tool_calls.PARSERS[written]
+        return lambda: tool_calls.CallsOrTextParser(names, call_starts)
+    return tool_calls.PARSERS[call_format]
 
 
 @lru_cache(maxsize=64)

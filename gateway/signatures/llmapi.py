@@ -100,10 +100,10 @@ def encode(request: Complete, card: ModelCard) -> list[Tensor]:
 
 
 def _streams(request: Complete, card: ModelCard) -> bool:
-    """Return whether the model is asked to stream.
+    """Return whether to request a stream from the model.
 
-    An answer that the caller reads as a whole needs a stream only where a stop string has to end it. Each response
-    repeats the text so far, and those of a short answer leave open whether they do (`third_party.AnswerText`).
+    An answer that the caller wants whole needs a stream only if a stop string may end it. Responses to a short answer
+    may not show if they repeat the text so far (`third_party.AnswerText`).
     """
     return card.config.decoupled and (not request.non_streaming or bool(request.sampling.stop))
 

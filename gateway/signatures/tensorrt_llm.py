@@ -118,13 +118,13 @@ def encode(request: Complete, card: ModelCard) -> list[Tensor]:
 
 
 def _streams(request: Complete, card: ModelCard) -> bool:
-    """Return whether the model is asked to stream.
+    """Return whether to request a stream from the model.
 
     The postprocessing step decodes the tokens of each response alone, which can yield half a character or a word
-    without the space before it. So an answer that the caller reads as a whole is requested in one piece, with two
+    without the space before it. So an answer that the caller wants whole is requested in one response, with two
     exceptions. A model that accumulates tokens decodes all of them for each response: streaming shows that it is alive,
-    and lets the gateway end an answer at a stop string that the model missed. A model without the input `max_tokens`
-    has its tokens counted here, which needs a stream.
+    and lets the gateway end an answer at a stop string that the model missed. For a model without the input
+    `max_tokens` the gateway counts the tokens, which needs a stream.
     """
     return card.config.decoupled and (
         not request.non_streaming or _accumulates_tokens(card) or _limits_tokens_here(request, card)

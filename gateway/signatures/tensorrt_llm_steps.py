@@ -12,7 +12,7 @@ _PREPROCESSING = "preprocessing"
 
 
 def adds_special_tokens(config: ModelConfig, configs: Mapping[str, ModelConfig]) -> bool:
-    """Return whether the model that tokenises prompts adds special tokens, as it does unless it is told not to.
+    """Return whether the model that tokenises prompts adds special tokens, which is its default.
 
     `configs` are the models of its server, by name.
     """

@@ -96,9 +96,8 @@ class TritonClient:
 
     async def repository_index(self, timeout: float = 5.0) -> list[IndexEntry]:
         """Return the models of the repository with their states. Raises `GatewayError`."""
-        answer = _parse(
-            pb.RepositoryIndexResponse, await self._unary("RepositoryIndex", pb.RepositoryIndexRequest(), timeout)
-        )
+        data = await self._unary("RepositoryIndex", pb.RepositoryIndexRequest(), timeout)
+        answer = _parse(pb.RepositoryIndexResponse, data)
         return [IndexEntry(model.name, model.state, model.reason) for model in answer.models]
 
     async def config(self, name: str, timeout: float = 5.0) -> ModelConfig:
@@ -123,14 +122,15 @@ class TritonClient:
         request_id: str,
         timeout: float,
         stop: StopRequest | None = None,
-        turn: asyncio.Lock | None = None,
+        send_lock: asyncio.Lock | None = None,
     ) -> "ResponseStream":
         """Return the responses of a model. The request is sent when the first response is awaited.
 
-        The stream fails after `timeout` seconds without a response. Requests that share the lock `turn` are sent one at
-        a time, because sending copies the whole request.
+        The stream fails after `timeout` seconds without a response. Requests that share a `send_lock` are sent one at a
+        time, because sending copies the whole request.
         """
-        return ResponseStream(self, _request_without_data(model, tensors, request_id), tensors, timeout, stop, turn)
+        request = _request_without_data(model, tensors, request_id)
+        return ResponseStream(self, request, tensors, timeout, stop, send_lock)
 
     def _stop_soon(self, stop: StopRequest, request_id: str) -> None:
         stopping = asyncio.create_task(self._stop(stop, request_id))
@@ -156,8 +156,8 @@ class ResponseStream:
     """The responses to one request, up to the one with the final flag.
 
     Closing the stream earlier cancels the request at the server, and sends the `stop` request if there is one.
-    Iterating raises a `GatewayError` when the request fails, when nothing arrives for `timeout` seconds, and when the
-    stream ends before its final response.
+    Iterating raises a `GatewayError` if the request fails, if nothing arrives for `timeout` seconds, and if the stream
+    ends before its final response.
     """
 
     def __init__(
@@ -167,7 +167,7 @@ class ResponseStream:
         tensors: Sequence[Tensor],
         timeout: float,
         stop: StopRequest | None,
-        turn: asyncio.Lock | None = None,
+        send_lock: asyncio.Lock | None = None,
     ) -> None:
         """`request` lacks the data of the `tensors`. Nothing is sent yet."""
         request.parameters["triton_enable_empty_final_response"].bool_param = True
@@ -176,7 +176,7 @@ class ResponseStream:
         self._tensors = tensors
         self._timeout = timeout
         self._stop = stop
-        self._send_lock = turn
+        self._send_lock = send_lock
         self._call: Call | None = None
         self._started = self._ended = self._closed = False
 

@@ -34,7 +34,9 @@ async def test_limit_is_exact_for_concurrent_submissions(triton: FakeTriton, dat
         }
         refusal = next(result for result in results if isinstance(result, RateLimited))
         assert (
-            refusal.status == 429 and refusal.retry_after and f"maximum of {MAX_OPEN_TASKS} open tasks" in refusal.message
+            refusal.status == 429
+            and refusal.retry_after
+            and f"maximum of {MAX_OPEN_TASKS} open tasks" in refusal.message
         )
         assert not isinstance(results[-1], BaseException), "another key has a limit of its own"
         assert len(await home.tasks.list(OWNER, limit=1000)) == MAX_OPEN_TASKS

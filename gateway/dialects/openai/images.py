@@ -113,7 +113,7 @@ def _model(request: Request, body: ImageFields, operation: type[GenerateImage]) 
         return catalog.get(body.model, operation)
     model = catalog.first_model_for(operation)
     if model is None:
-        raise ModelNotFound("No model here can do this.", param="model")
+        raise ModelNotFound("No model supports this operation.", param="model")
     return model
 
 

@@ -98,7 +98,7 @@ async def create_image_edit(
 
 def _reject_streams(body: ImageFields) -> None:
     if body.stream:
-        raise UnsupportedOption("Images are not streamed here: leave 'stream' out, or use 'async'.", param="stream")
+        raise UnsupportedOption("'stream' is not supported on this route. Omit it, or use 'async'.", param="stream")
 
 
 def _model(request: Request, name: str, operation: type[GenerateImage], *, later: bool) -> Model | None:

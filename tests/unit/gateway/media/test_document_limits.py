@@ -44,9 +44,8 @@ async def test_too_many_tags_of_a_page(media, piece):
 
 
 async def test_too_many_parts_of_a_document(media):
-    assert (
-        "up to its part 'word/document.xml', the document has more tags than the limit of 400000"
-        in await refusal(media, word("<w:p/>" * 2_000_000))
+    assert "up to its part 'word/document.xml', the document has more tags than the limit of 400000" in await refusal(
+        media, word("<w:p/>" * 2_000_000)
     )
     spread = packed({f"word/{i}.xml": b"<a/>" * 90_000 for i in range(5)} | {"word/document.xml": b"<a/>"})
     assert "up to its part 'word/4.xml'" in await refusal(media, spread)

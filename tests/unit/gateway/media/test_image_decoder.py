@@ -72,8 +72,6 @@ async def test_bombs_are_refused_by_their_head(media, make_media):
 
 async def test_a_line_is_no_picture(media):
     """Shrinking it would take gigabytes, however few its pixels are."""
-    assert "65536 pixels; the limit is 65535 per side" in await refusal(
-        media, image_bytes("PNG", (1, 65_536))
-    )
+    assert "65536 pixels; the limit is 65535 per side" in await refusal(media, image_bytes("PNG", (1, 65_536)))
     found = await media.load_image(data_url(image_bytes("PNG", (65_535, 1))), param="p")
     assert found.width == 65_535
